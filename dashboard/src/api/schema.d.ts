@@ -61,6 +61,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow all changes
+         * @description Stream the changes of the jobs that the caller may see, at most four times a second.
+         *
+         *     Each event has the items of changed jobs without results in `jobs`, the ids of deleted ones in `gone`, and the
+         *     number of jobs by status in `counts`. Admins also get the `kinds` of resources that have changed. `many` instead of
+         *     jobs, or `reset` if the id in `Last-Event-ID` is unknown, mean that lists have to be read again.
+         */
+        get: operations["followChanges"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/jobs/submit": {
         parameters: {
             query?: never;
@@ -170,7 +194,7 @@ export interface paths {
         };
         /**
          * What a job changed
-         * @description Return the changes of the latest attempt to its workspace, even a failed one's, for `git apply`.
+         * @description Return the changes of an attempt to its workspace, even a failed one's, for `git apply`.
          */
         get: operations["getPatch"];
         put?: never;
@@ -195,6 +219,29 @@ export interface paths {
          * @description Queue a failed job again. Its attempts are numbered on.
          */
         post: operations["retry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}/rerun": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run a job again as a new one
+         * @description Submit a job again, with its prompt, instructions, files and repository, and perhaps other settings.
+         *
+         *     The new job belongs to the caller, is in no chain, and has no callback. Settings of agents and the engine apply as
+         *     they are now.
+         */
+        post: operations["rerun"];
         delete?: never;
         options?: never;
         head?: never;
@@ -233,6 +280,66 @@ export interface paths {
          * @description Read the events of all attempts so far, in pages, or follow them as server-sent events.
          */
         get: operations["readEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}/prompt": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get a job's prompt
+         * @description Return the job's prompt, with the event or the parent's result in it, and the instructions of its agent.
+         */
+        get: operations["getPrompt"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}/result": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get a job's result
+         * @description Return the agent's whole answer, which may be large. Lists and `omit=result` leave it out.
+         */
+        get: operations["getResult"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}/attempts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a job's attempts
+         * @description List all attempts of a job. The job's detail has the sum of their usage, and the outcome of the latest.
+         */
+        get: operations["listAttempts"];
         put?: never;
         post?: never;
         delete?: never;
@@ -451,6 +558,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/events/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Test an event
+         * @description Tell for each agent whether the event would start it, with which job, or why not. Nothing is created.
+         */
+        post: operations["testEvent"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/config/defaults": {
         parameters: {
             query?: never;
@@ -575,6 +702,46 @@ export interface paths {
         patch: operations["changeAiModel"];
         trace?: never;
     };
+    "/api/queue": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the queues of all models
+         * @description List the load of each model, by provider and name. A model without an AiModel has the default slots.
+         */
+        get: operations["listQueues"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/secrets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List secrets
+         * @description List the names and keys of Secrets. On one machine, `labrats secret set` creates them.
+         */
+        get: operations["listSecrets"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/api-keys": {
         parameters: {
             query?: never;
@@ -668,7 +835,7 @@ export interface paths {
         };
         /**
          * Get the current user
-         * @description Get the user of the session cookie, and the engine's version.
+         * @description Get the user of the session cookie, the ways to sign in, and the engine's version.
          */
         get: operations["me"];
         put?: never;
@@ -867,6 +1034,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/stats/breakdown": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Compare jobs by a field
+         * @description Count the ended jobs by the values of a field, with their tokens, cost and run times; the most frequent first.
+         */
+        get: operations["getBreakdown"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/stats/timeseries": {
         parameters: {
             query?: never;
@@ -876,11 +1063,31 @@ export interface paths {
         };
         /**
          * Get a metric over time
-         * @description Get a metric from Prometheus if PROMETHEUS_URL is set, else from the stored jobs.
+         * @description Get a metric from Prometheus if PROMETHEUS_URL is set, else from the stored jobs, as always with `by`.
          *
          *     A step without jobs counts 0 and has no average. Values from Prometheus are estimates from its scrapes.
          */
         get: operations["getTimeseries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/system": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get facts about the engine
+         * @description Return the version, the free space and the limits of the engine.
+         */
+        get: operations["getSystem"];
         put?: never;
         post?: never;
         delete?: never;
@@ -981,6 +1188,26 @@ export interface paths {
          * @description Change some fields. A new `secret` replaces the old one at once.
          */
         patch: operations["changeWebhookSource"];
+        trace?: never;
+    };
+    "/api/webhook-sources/{name}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a source's latest deliveries
+         * @description List what became of the latest deliveries, updated every few seconds. Payloads are not stored.
+         */
+        get: operations["listDeliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/models": {
@@ -1213,6 +1440,27 @@ export interface components {
              * @description The change is refused unless this version is current.
              */
             resourceVersion?: string;
+        };
+        /**
+         * AgentVerdict
+         * @description The verdict on one agent.
+         */
+        AgentVerdict: {
+            /**
+             * Agent
+             * @example developer
+             */
+            agent: string;
+            /** Starts */
+            starts: boolean;
+            /** Triggers */
+            triggers: components["schemas"]["TriggerVerdict"][];
+            job: components["schemas"]["JobPreview"] | null;
+            /**
+             * Refused
+             * @description Why the job would be refused.
+             */
+            refused: string | null;
         };
         /**
          * AgentView
@@ -1628,6 +1876,154 @@ export interface components {
              * @example 2030-01-31T12:00:00Z
              */
             expiresAt: string | null;
+            /**
+             * Lastusedat
+             * @description Time of the last known use, which may be ten minutes old; null if the key was never used.
+             * @example 2030-01-02T08:00:00Z
+             */
+            lastUsedAt: string | null;
+        };
+        /**
+         * AttemptList
+         * @description All attempts of a job, the first one first.
+         */
+        AttemptList: {
+            /** Attempts */
+            attempts: components["schemas"]["AttemptView"][];
+        };
+        /**
+         * AttemptView
+         * @description One attempt of a job. Times, usage and outputs are null once its output was deleted.
+         */
+        AttemptView: {
+            /**
+             * Attempt
+             * @example 1
+             */
+            attempt: number;
+            /**
+             * Status
+             * @description `active`, `completed`, `failed` or `cancelled`.
+             * @example completed
+             * @enum {string}
+             */
+            status: "waiting" | "active" | "completed" | "failed" | "cancelled";
+            /**
+             * Startedat
+             * @description Time of its first event.
+             * @example 2030-01-01T12:00:02Z
+             */
+            startedAt: string | null;
+            /**
+             * Finishedat
+             * @description Time of its last event.
+             * @example 2030-01-01T12:00:44Z
+             */
+            finishedAt: string | null;
+            /** @description The reason of a failure, for programs. */
+            failedCode: components["schemas"]["FailedCode"] | null;
+            /**
+             * Failedreason
+             * @description The reason of a failure, as one sentence for people.
+             */
+            failedReason: string | null;
+            usage: components["schemas"]["UsageView"] | null;
+            outputs: components["schemas"]["OutputsView"] | null;
+            /**
+             * K8Sjobname
+             * @description Its Job, on Kubernetes.
+             */
+            k8sJobName: string | null;
+            /**
+             * Executorpodname
+             * @description Its pod, on Kubernetes.
+             */
+            executorPodName: string | null;
+        };
+        /**
+         * Breakdown
+         * @description Ended jobs by the values of a field: at most 100 values.
+         */
+        Breakdown: {
+            /**
+             * By
+             * @enum {string}
+             */
+            by: "model" | "agentRole" | "repo" | "type";
+            /**
+             * From
+             * Format: date-time
+             * @example 2030-01-01T12:00:00Z
+             */
+            from: string;
+            /**
+             * To
+             * Format: date-time
+             * @example 2030-01-08T12:00:00Z
+             */
+            to: string;
+            /** Rows */
+            rows: components["schemas"]["BreakdownRow"][];
+        };
+        /**
+         * BreakdownRow
+         * @description The ended jobs with one value of the field.
+         */
+        BreakdownRow: {
+            /**
+             * Value
+             * @description Null for jobs without one.
+             * @example opus
+             */
+            value: string | null;
+            /**
+             * Completed
+             * @example 40
+             */
+            completed: number;
+            /**
+             * Failed
+             * @example 2
+             */
+            failed: number;
+            /**
+             * Cancelled
+             * @example 0
+             */
+            cancelled: number;
+            /**
+             * Inputtokens
+             * @example 120000
+             */
+            inputTokens: number;
+            /**
+             * Outputtokens
+             * @example 34000
+             */
+            outputTokens: number;
+            /**
+             * Cachereadtokens
+             * @example 800000
+             */
+            cacheReadTokens: number;
+            /**
+             * Costusd
+             * @description Sum of the known costs; null if none is known.
+             * @example 1.25
+             */
+            costUsd: number | null;
+            /**
+             * Medianseconds
+             * @description Median of the run times.
+             * @example 41.7
+             */
+            medianSeconds: number | null;
+            /**
+             * P95Seconds
+             * @description 95th percentile of the run times.
+             * @example 312
+             */
+            p95Seconds: number | null;
         };
         /**
          * CallbackPhase
@@ -1658,6 +2054,23 @@ export interface components {
          * @enum {string}
          */
         ChainCondition: "on-success" | "on-failure" | "always";
+        /**
+         * ChainNext
+         * @description The next agent of a chain.
+         */
+        ChainNext: {
+            /**
+             * Agent
+             * @description Its `triggerName`.
+             * @example ai-reviewer
+             */
+            agent: string;
+            /**
+             * @description The end of this job after which it starts.
+             * @example on-success
+             */
+            condition: components["schemas"]["ChainCondition"];
+        };
         /**
          * ConditionView
          * @description A condition, as in Kubernetes.
@@ -1914,6 +2327,72 @@ export interface components {
             resourceVersion: string | null;
         };
         /**
+         * DeliveryList
+         * @description The latest deliveries of a source, newest first: at most 100, with at most 20 refused ones among them.
+         */
+        DeliveryList: {
+            /** Deliveries */
+            deliveries: components["schemas"]["DeliveryView"][];
+        };
+        /**
+         * DeliveryView
+         * @description A delivery.
+         */
+        DeliveryView: {
+            /**
+             * At
+             * Format: date-time
+             * @example 2030-01-01T12:00:00Z
+             */
+            at: string;
+            /**
+             * Outcome
+             * @example started
+             * @enum {string}
+             */
+            outcome: "started" | "unmatched" | "ignored" | "ping" | "refused";
+            /**
+             * Event
+             * @description Null for a refused delivery.
+             * @example issues.labeled
+             */
+            event: string | null;
+            /**
+             * Repo
+             * @example octocat/hello-world
+             */
+            repo: string | null;
+            /**
+             * Reason
+             * @description Why it started no agent.
+             */
+            reason: string | null;
+            /**
+             * Jobs
+             * @description The jobs that it started, at most 10.
+             * @example [
+             *       "ir-3ab1c2d4"
+             *     ]
+             */
+            jobs: string[];
+        };
+        /**
+         * DiskView
+         * @description The file system of the data folder.
+         */
+        DiskView: {
+            /**
+             * Freebytes
+             * @example 52000000000
+             */
+            freeBytes: number;
+            /**
+             * Totalbytes
+             * @example 100000000000
+             */
+            totalBytes: number;
+        };
+        /**
          * Download
          * @description A configured file to download, as `GET /api/models` lists it.
          */
@@ -2003,6 +2482,84 @@ export interface components {
              * @example 1-4
              */
             next: string | null;
+            /**
+             * Total
+             * @description With `q`: the number of matching events in the whole job.
+             * @example 17
+             */
+            total?: number;
+            /**
+             * Firstid
+             * @description With `before` or `tail`: the job's first event.
+             * @example 1-1
+             */
+            firstId?: string | null;
+            /**
+             * Lastid
+             * @description With `before` or `tail`: its last event so far.
+             * @example 1-812
+             */
+            lastId?: string | null;
+        };
+        /**
+         * EventTest
+         * @description An event to test. It starts nothing.
+         */
+        EventTest: {
+            /**
+             * Source
+             * @description The origin of the event, as in triggers.
+             * @example github
+             */
+            source: string;
+            /**
+             * Event
+             * @description The name of the event, as in triggers.
+             * @example pull_request.opened
+             */
+            event: string;
+            /**
+             * Payload
+             * @description The source's description of the event. Jobs clone the repository in it, if in GitHub's format.
+             * @default {}
+             * @example {
+             *       "repository": {
+             *         "full_name": "octocat/hello-world"
+             *       }
+             *     }
+             */
+            payload?: {
+                [key: string]: unknown;
+            };
+            /**
+             * Agent
+             * @description Test only the agent with this name.
+             */
+            agent?: string | null;
+            /**
+             * Webhooksource
+             * @description The WebhookSource whose conditions and settings apply, as if it had delivered it.
+             */
+            webhookSource?: string | null;
+        };
+        /**
+         * EventTested
+         * @description The result of a test.
+         */
+        EventTested: {
+            /**
+             * Matched
+             * @description The number of agents that the event would start.
+             * @example 1
+             */
+            matched: number;
+            /**
+             * Ignored
+             * @description Why the webhook source would ignore the event.
+             */
+            ignored: string | null;
+            /** Agents */
+            agents: components["schemas"]["AgentVerdict"][];
         };
         /**
          * EventView
@@ -2038,6 +2595,12 @@ export interface components {
              * @example reading the issue
              */
             text?: string;
+            /**
+             * Origin
+             * @description log: `agent` for its own text, `tool` for the summary of a call or its result, `engine` for a note of the engine; null in logs of earlier versions.
+             * @example agent
+             */
+            origin?: ("agent" | "tool" | "engine") | null;
             /**
              * State
              * @description status: the state of the executor: `started`, `workspace`, `running`, …
@@ -2164,6 +2727,31 @@ export interface components {
          * @enum {string}
          */
         FailedCode: "auth" | "quota" | "model_not_found" | "rate_limited" | "overloaded" | "context_too_long" | "max_turns" | "budget" | "output_limit" | "timeout" | "start_timeout" | "lost" | "node_lost" | "out_of_memory" | "evicted" | "image_pull" | "unschedulable" | "git_clone" | "workspace" | "agent_error" | "executor_died" | "invalid" | "internal";
+        /**
+         * FailedFilterView
+         * @description The first filter that does not hold.
+         */
+        FailedFilterView: {
+            /**
+             * Path
+             * @example label.name
+             */
+            path: string;
+            /**
+             * Wanted
+             * @description The filter's value, list of values, or glob.
+             * @example ai
+             */
+            wanted: unknown;
+            /**
+             * Found
+             * @description The values at that path; empty if there is none.
+             * @example [
+             *       "bug"
+             *     ]
+             */
+            found: unknown[];
+        };
         /**
          * FailurePolicy
          * @description The effect of a failure on an `on-success` chain.
@@ -2464,9 +3052,14 @@ export interface components {
              * @description The agent's whole answer.
              * @example Done, see the branch.
              */
-            result: unknown;
+            result?: unknown;
             /** @example Succeeded */
             phase: components["schemas"]["Phase"];
+            /**
+             * Rerunof
+             * @description The job of which this one is a rerun.
+             */
+            rerunOf: string | null;
             /**
              * Accountname
              * @description The AiModel whose slot the job holds or held.
@@ -2487,7 +3080,7 @@ export interface components {
              * @description The same as `result`.
              * @example Done, see the branch.
              */
-            returnvalue: unknown;
+            returnvalue?: unknown;
             /**
              * Logs
              * @description The last lines of the log. `/api/jobs/{id}/logs` has all of them.
@@ -2500,6 +3093,8 @@ export interface components {
             /** Workspacefiles */
             workspaceFiles: components["schemas"]["WorkspaceFileView"][];
             promptRef: components["schemas"]["PromptRef"] | null;
+            /** @description Null unless the job waits. */
+            waiting: components["schemas"]["WaitingView"] | null;
             /**
              * Deadlineat
              * @description Time at which the engine stops the running attempt.
@@ -2520,6 +3115,8 @@ export interface components {
             outputs: components["schemas"]["OutputsView"];
             /** @description The session that the next attempt resumes if its workspace still exists; null if it starts over. */
             session: components["schemas"]["SessionView"] | null;
+            /** @description The agent that may follow in the chain; null without one, and for a job outside of a chain. */
+            chainNext: components["schemas"]["ChainNext"] | null;
             /**
              * Chainended
              * @description Why the chain has no next job, as one sentence.
@@ -2707,6 +3304,33 @@ export interface components {
             limit: number;
         };
         /**
+         * JobPreview
+         * @description The job that the event would create.
+         */
+        JobPreview: {
+            /**
+             * Type
+             * @example implement-issue
+             */
+            type: string;
+            config: components["schemas"]["ConfigView"];
+            /** Configorigins */
+            configOrigins: {
+                [key: string]: string;
+            };
+            /**
+             * Prompt
+             * @description Its beginning, if it is longer than 64 KiB.
+             */
+            prompt: string;
+            workspaceSetup: components["schemas"]["WorkspaceSetupView"] | null;
+            /** Metadata */
+            metadata: {
+                [key: string]: unknown;
+            };
+            chainNext: components["schemas"]["ChainNext"] | null;
+        };
+        /**
          * KeyReferenceBody
          * @description One key of a Secret.
          */
@@ -2739,6 +3363,67 @@ export interface components {
              * @example secret
              */
             key: string;
+        };
+        /**
+         * LimitsView
+         * @description The limits of this engine. docs/limits.md explains them.
+         */
+        LimitsView: {
+            /**
+             * Promptbytes
+             * @example 921600
+             */
+            promptBytes: number;
+            /**
+             * Metadatabytes
+             * @example 65536
+             */
+            metadataBytes: number;
+            /**
+             * Filesbytes
+             * @description All files in the body of a submission, decoded.
+             * @example 10485760
+             */
+            filesBytes: number;
+            /**
+             * Outputbytes
+             * @description Output of one attempt.
+             * @example 268435456
+             */
+            outputBytes: number;
+            /**
+             * Waitingjobs
+             * @example 100000
+             */
+            waitingJobs: number;
+            /**
+             * Defaultmodelslots
+             * @description Slots of a model without an AiModel.
+             * @example 4
+             */
+            defaultModelSlots: number;
+            /**
+             * Priorityagingseconds
+             * @description Waiting time for one level of priority.
+             * @example 600
+             */
+            priorityAgingSeconds: number;
+            /**
+             * Chaindepth
+             * @description Agents after the first one of a chain.
+             * @example 10
+             */
+            chainDepth: number;
+            /**
+             * Workspaceretentionhours
+             * @example 24
+             */
+            workspaceRetentionHours: number;
+            /**
+             * Jobretentiondays
+             * @example 30
+             */
+            jobRetentionDays: number;
         };
         /**
          * MatchingTriggers
@@ -2850,10 +3535,30 @@ export interface components {
         };
         /**
          * Me
-         * @description The signed-in user, if any, and the engine's version.
+         * @description The signed-in user, if any, and the engine.
          */
         Me: {
             user: components["schemas"]["UserView"] | null;
+            /**
+             * Scopes
+             * @description The permissions of the user; empty without one.
+             * @example [
+             *       "admin"
+             *     ]
+             */
+            scopes: string[];
+            /**
+             * Expiresat
+             * @description End of the session.
+             * @example 2030-01-01T12:00:00Z
+             */
+            expiresAt: string | null;
+            signIn: components["schemas"]["SignIn"];
+            /**
+             * Backend
+             * @enum {string}
+             */
+            backend: "embedded" | "kubernetes";
             /**
              * Version
              * @example 0.1.0
@@ -2866,6 +3571,12 @@ export interface components {
          * @enum {string}
          */
         Metric: "jobs" | "duration" | "queueWait" | "tokens" | "cost";
+        /**
+         * Mismatch
+         * @description The first reason why a trigger does not match an event.
+         * @enum {string}
+         */
+        Mismatch: "source" | "event" | "trigger_disabled" | "agent_disabled" | "filter" | "earlier_trigger";
         /**
          * ModelFileBody
          * @description A file that may be downloaded for a local model.
@@ -2996,6 +3707,12 @@ export interface components {
              * @example 2030-01-31T12:00:00Z
              */
             expiresAt: string | null;
+            /**
+             * Lastusedat
+             * @description Time of the last known use, which may be ten minutes old; null if the key was never used.
+             * @example 2030-01-02T08:00:00Z
+             */
+            lastUsedAt: string | null;
             /**
              * Key
              * @description The key itself, which is shown only once.
@@ -3246,6 +3963,22 @@ export interface components {
             key: string;
         };
         /**
+         * PromptView
+         * @description The texts for the agent.
+         */
+        PromptView: {
+            /**
+             * Prompt
+             * @example Add a --version flag to the command line.
+             */
+            prompt: string;
+            /**
+             * Instructions
+             * @description The agent's instructions; null without an agent.
+             */
+            instructions: string | null;
+        };
+        /**
          * ProviderConfigBody
          * @description Default settings for the jobs of one provider.
          */
@@ -3287,6 +4020,68 @@ export interface components {
             files?: {
                 [key: string]: unknown;
             }[];
+        };
+        /**
+         * QueueList
+         * @description The queues of all configured models, and of others on which a job waits or runs.
+         */
+        QueueList: {
+            /** Queues */
+            queues: components["schemas"]["QueueView"][];
+        };
+        /**
+         * QueueView
+         * @description The load of one provider and model.
+         */
+        QueueView: {
+            /**
+             * Provider
+             * @example claude
+             */
+            provider: string;
+            /**
+             * Model
+             * @example opus
+             */
+            model: string;
+            /**
+             * Aimodel
+             * @description The AiModel; null for a model that is not configured.
+             */
+            aiModel: string | null;
+            /**
+             * Slots
+             * @example 4
+             */
+            slots: number;
+            /**
+             * Active
+             * @description Number of jobs that hold a slot.
+             * @example 4
+             */
+            active: number;
+            /**
+             * Waiting
+             * @example 12
+             */
+            waiting: number;
+            /**
+             * Oldestcreatedat
+             * @description Creation of the job that has waited longest.
+             * @example 2030-01-01T12:00:00Z
+             */
+            oldestCreatedAt: string | null;
+            /**
+             * Pauseduntil
+             * @description The end of a pause after a rate limit or an overload.
+             */
+            pausedUntil: string | null;
+            /**
+             * Usualseconds
+             * @description Median run time of its latest jobs; null before the first has ended.
+             * @example 372.5
+             */
+            usualSeconds: number | null;
         };
         /**
          * Received
@@ -3392,6 +4187,36 @@ export interface components {
             agentTriggerName: string | null;
         };
         /**
+         * Rerun
+         * @description Changes to a job that runs again. Absent fields keep the values of the first job.
+         * @example {
+         *       "config": {
+         *         "model": "opus"
+         *       }
+         *     }
+         */
+        Rerun: {
+            /**
+             * Prompt
+             * @description Another prompt. At most 900 KiB.
+             */
+            prompt?: string | null;
+            /**
+             * @description Settings to change.
+             * @default {}
+             */
+            config?: components["schemas"]["ConfigBody"];
+            /** Priority */
+            priority?: number | null;
+            /**
+             * Metadata
+             * @description Replaces the metadata of the first job.
+             */
+            metadata?: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
          * ResourcesBody
          * @description Resource requests and limits of an attempt's container, as in a pod.
          */
@@ -3416,6 +4241,18 @@ export interface components {
             limits?: {
                 [key: string]: string | null;
             } | null;
+        };
+        /**
+         * ResultView
+         * @description The agent's answer.
+         */
+        ResultView: {
+            /**
+             * Result
+             * @description Null if the job has no result.
+             * @example Done, see the branch.
+             */
+            result: unknown;
         };
         /**
          * SamplingBody
@@ -3514,6 +4351,37 @@ export interface components {
          */
         Scope: "global" | "local";
         /**
+         * SecretList
+         * @description All Secrets that are neither the engine's own nor a part of a job.
+         */
+        SecretList: {
+            /** Secrets */
+            secrets: components["schemas"]["SecretView"][];
+        };
+        /**
+         * SecretView
+         * @description A Secret, without its values.
+         */
+        SecretView: {
+            /**
+             * Name
+             * @example anthropic
+             */
+            name: string;
+            /**
+             * Keys
+             * @example [
+             *       "ANTHROPIC_API_KEY"
+             *     ]
+             */
+            keys: string[];
+            /**
+             * Problem
+             * @description Why jobs may not use it, such as a missing label; null if they may.
+             */
+            problem: string | null;
+        };
+        /**
          * Seeded
          * @description The number of default agents that were added.
          */
@@ -3576,6 +4444,23 @@ export interface components {
              * @example 1
              */
             attempt: number;
+        };
+        /**
+         * SignIn
+         * @description The ways to sign in.
+         */
+        SignIn: {
+            /**
+             * Oidc
+             * @description The OpenID provider; null if none is configured.
+             * @example https://login.example.com
+             */
+            oidc: string | null;
+            /**
+             * Link
+             * @description True if `labrats serve` and `labrats login-link` print links to sign in.
+             */
+            link: boolean;
         };
         /**
          * SourceConfig
@@ -3794,6 +4679,42 @@ export interface components {
             type: string;
         };
         /**
+         * SystemView
+         * @description The engine that answers. On a cluster, other replicas may have another version.
+         */
+        SystemView: {
+            /**
+             * Version
+             * @example 0.1.0
+             */
+            version: string;
+            /**
+             * Backend
+             * @enum {string}
+             */
+            backend: "embedded" | "kubernetes";
+            /**
+             * Role
+             * @description The tasks of this replica.
+             * @example all
+             */
+            role: string;
+            /**
+             * Drivesjobs
+             * @description True if this replica can start jobs; others leave that to a controller.
+             */
+            drivesJobs: boolean;
+            /**
+             * Time
+             * Format: date-time
+             * @description The engine's clock.
+             * @example 2030-01-01T12:00:00Z
+             */
+            time: string;
+            disk: components["schemas"]["DiskView"];
+            limits: components["schemas"]["LimitsView"];
+        };
+        /**
          * Timeseries
          * @description A metric over time.
          */
@@ -3861,6 +4782,20 @@ export interface components {
              */
             enabled?: boolean;
             next?: components["schemas"]["NextBody"] | null;
+        };
+        /**
+         * TriggerVerdict
+         * @description The verdict on one trigger, in the order of `eventTriggers`.
+         */
+        TriggerVerdict: {
+            /** Matches */
+            matches: boolean;
+            /**
+             * @description The first reason why it does not start the agent. `earlier_trigger`: another one of it does.
+             * @example filter
+             */
+            mismatch: components["schemas"]["Mismatch"] | null;
+            failedFilter: components["schemas"]["FailedFilterView"] | null;
         };
         /**
          * TriggerView
@@ -4053,6 +4988,53 @@ export interface components {
              * @example ada@example.com
              */
             email: string | null;
+        };
+        /**
+         * WaitingView
+         * @description Why a job waits.
+         */
+        WaitingView: {
+            /**
+             * Reason
+             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing; if that lasts, no controller is running.
+             * @example slots_busy
+             * @enum {string}
+             */
+            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting";
+            /**
+             * Position
+             * @description Place in the queue of its model; 1 is next.
+             * @example 2
+             */
+            position: number;
+            /**
+             * Slots
+             * @description Slots of its model.
+             * @example 4
+             */
+            slots: number;
+            /**
+             * Active
+             * @description Number of jobs that hold a slot.
+             * @example 4
+             */
+            active: number;
+            /**
+             * Holders
+             * @description The jobs among them that the caller may see.
+             * @example [
+             *       "ir-0a1b2c3d"
+             *     ]
+             */
+            holders: string[];
+            /** Pauseduntil */
+            pausedUntil: string | null;
+            /**
+             * Estimateseconds
+             * @description Seconds until it starts, if jobs run as long as usual; null if that is unknown.
+             * @example 360
+             */
+            estimateSeconds: number | null;
         };
         /**
          * WebhookSourceBody
@@ -4560,6 +5542,96 @@ export interface operations {
             };
         };
     };
+    followChanges: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Continues after the event with this id. */
+                "Last-Event-ID"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The changes, live */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example id: 5f0c9a1b-16
+                     *     data: {"counts":{"waiting":1,"active":4,"completed":97,"failed":3,"cancelled":0}}
+                     *
+                     *     id: 5f0c9a1b-17
+                     *     data: {"jobs":[{"id":"ir-3ab1c2d4","status":"active"}],"gone":[],"kinds":["agents"],"counts":{"active":5}}
+                     */
+                    "text/event-stream": string;
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     submit: {
         parameters: {
             query?: never;
@@ -4746,7 +5818,7 @@ export interface operations {
                 cursor?: string | null;
                 /** @description The order, by creation. Needs a `cursor`. */
                 sort?: "newest" | "oldest";
-                /** @description A field to leave out of the items. */
+                /** @description A field to leave out: the result may be large. */
                 omit?: "result" | null;
                 /** @description The job's chain. */
                 chainId?: string | null;
@@ -5083,7 +6155,10 @@ export interface operations {
     };
     getJob: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description A field to leave out: the result may be large. */
+                omit?: "result" | null;
+            };
             header?: never;
             path: {
                 /** @description The job's id. */
@@ -5137,6 +6212,7 @@ export interface operations {
                      *       "notBefore": null,
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
+                     *       "rerunOf": null,
                      *       "accountName": null,
                      *       "k8sJobName": null,
                      *       "executorPodName": null,
@@ -5159,6 +6235,17 @@ export interface operations {
                      *       "promptRef": {
                      *         "name": "ir-3ab1c2d4-prompt",
                      *         "key": "prompt"
+                     *       },
+                     *       "waiting": {
+                     *         "reason": "slots_busy",
+                     *         "position": 2,
+                     *         "slots": 4,
+                     *         "active": 4,
+                     *         "holders": [
+                     *           "ir-0a1b2c3d"
+                     *         ],
+                     *         "pausedUntil": null,
+                     *         "estimateSeconds": 360
                      *       },
                      *       "deadlineAt": null,
                      *       "config": {
@@ -5185,6 +6272,10 @@ export interface operations {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
                      *         "attempt": 1
+                     *       },
+                     *       "chainNext": {
+                     *         "agent": "ai-reviewer",
+                     *         "condition": "on-success"
                      *       },
                      *       "chainEnded": null,
                      *       "callback": null,
@@ -5241,6 +6332,27 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Overloaded; `Retry-After` says when to try again */
             429: {
                 headers: {
@@ -5275,7 +6387,10 @@ export interface operations {
     };
     followLog: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description `text`: the log so far as plain text, instead of a stream. */
+                format?: "text" | null;
+            };
             header?: {
                 /** @description Continues after the event with this id. */
                 "Last-Event-ID"?: string | null;
@@ -5288,7 +6403,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The log, live */
+            /** @description The log, live or as text */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5301,6 +6416,11 @@ export interface operations {
                      *     data: {"done":true,"status":"completed"}
                      */
                     "text/event-stream": string;
+                    /**
+                     * @example reading the issue
+                     *     running the tests
+                     */
+                    "text/plain": string;
                 };
             };
             /** @description Missing or invalid credentials */
@@ -5348,6 +6468,27 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Overloaded; `Retry-After` says when to try again */
             429: {
                 headers: {
@@ -5382,7 +6523,10 @@ export interface operations {
     };
     getPatch: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description The attempt. Default: the latest. */
+                attempt?: number | null;
+            };
             header?: never;
             path: {
                 /** @description The job's id. */
@@ -5449,6 +6593,27 @@ export interface operations {
                      * @example {
                      *       "error": "there is no job ir-3ab1c2d4",
                      *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];
@@ -5542,6 +6707,7 @@ export interface operations {
                      *       "notBefore": null,
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
+                     *       "rerunOf": null,
                      *       "accountName": null,
                      *       "k8sJobName": null,
                      *       "executorPodName": null,
@@ -5564,6 +6730,17 @@ export interface operations {
                      *       "promptRef": {
                      *         "name": "ir-3ab1c2d4-prompt",
                      *         "key": "prompt"
+                     *       },
+                     *       "waiting": {
+                     *         "reason": "slots_busy",
+                     *         "position": 2,
+                     *         "slots": 4,
+                     *         "active": 4,
+                     *         "holders": [
+                     *           "ir-0a1b2c3d"
+                     *         ],
+                     *         "pausedUntil": null,
+                     *         "estimateSeconds": 360
                      *       },
                      *       "deadlineAt": null,
                      *       "config": {
@@ -5590,6 +6767,10 @@ export interface operations {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
                      *         "attempt": 1
+                     *       },
+                     *       "chainNext": {
+                     *         "agent": "ai-reviewer",
+                     *         "condition": "on-success"
                      *       },
                      *       "chainEnded": null,
                      *       "callback": null,
@@ -5693,6 +6874,193 @@ export interface operations {
             };
         };
     };
+    rerun: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body gives the first answer again. The request is carried out once. */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                /** @description The job's id. */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                /**
+                 * @example {
+                 *       "config": {
+                 *         "model": "opus"
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["Rerun"];
+            };
+        };
+        responses: {
+            /** @description The new job is on stable storage */
+            201: {
+                headers: {
+                    /** @description `true` if an earlier request with the same `Idempotency-Key` created the job. */
+                    "Idempotent-Replayed"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "jobId": "ir-3ab1c2d4",
+                     *       "source": "github",
+                     *       "type": "implement-issue"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Submitted"];
+                };
+            };
+            /** @description Malformed, or not allowed in the current state */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body is not UTF-8 (byte 17)",
+                     *       "code": "malformed"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: must be at most 900 KiB",
+                     *       "code": "too_large"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Wrong content type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body must be JSON",
+                     *       "code": "unsupported_media_type"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     cancel: {
         parameters: {
             query?: never;
@@ -5749,6 +7117,7 @@ export interface operations {
                      *       "notBefore": null,
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
+                     *       "rerunOf": null,
                      *       "accountName": null,
                      *       "k8sJobName": null,
                      *       "executorPodName": null,
@@ -5771,6 +7140,17 @@ export interface operations {
                      *       "promptRef": {
                      *         "name": "ir-3ab1c2d4-prompt",
                      *         "key": "prompt"
+                     *       },
+                     *       "waiting": {
+                     *         "reason": "slots_busy",
+                     *         "position": 2,
+                     *         "slots": 4,
+                     *         "active": 4,
+                     *         "holders": [
+                     *           "ir-0a1b2c3d"
+                     *         ],
+                     *         "pausedUntil": null,
+                     *         "estimateSeconds": 360
                      *       },
                      *       "deadlineAt": null,
                      *       "config": {
@@ -5797,6 +7177,10 @@ export interface operations {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
                      *         "attempt": 1
+                     *       },
+                     *       "chainNext": {
+                     *         "agent": "ai-reviewer",
+                     *         "condition": "on-success"
                      *       },
                      *       "chainEnded": null,
                      *       "callback": null,
@@ -5905,6 +7289,14 @@ export interface operations {
             query?: {
                 /** @description Starts after the event with this id. */
                 after?: string | null;
+                /** @description The events right before this one. */
+                before?: string | null;
+                /** @description `true`: the last events. */
+                tail?: boolean;
+                /** @description The event's kind. Repeat it for several. */
+                kind?: ("log" | "status" | "tool" | "usage" | "output" | "result" | "error")[];
+                /** @description Text in the event. Letters a-z match in either case. */
+                q?: string;
                 /** @description Events on a page; clamped to 1-1000. */
                 limit?: number;
             };
@@ -5935,6 +7327,7 @@ export interface operations {
                      *           "at": "2030-01-01T12:00:02Z",
                      *           "kind": "log",
                      *           "text": "reading the issue",
+                     *           "origin": "agent",
                      *           "usage": {
                      *             "inputTokens": 1200,
                      *             "outputTokens": 340,
@@ -5954,13 +7347,16 @@ export interface operations {
                      *           }
                      *         }
                      *       ],
-                     *       "next": "1-4"
+                     *       "next": "1-4",
+                     *       "total": 17,
+                     *       "firstId": "1-1",
+                     *       "lastId": "1-812"
                      *     }
                      */
                     "application/json": components["schemas"]["EventPage"];
                     /**
                      * @example id: 1-4
-                     *     data: {"id":"1-4","attempt":1,"at":"2030-01-01T12:00:02Z","kind":"log","text":"reading the issue"}
+                     *     data: {"id":"1-4","attempt":1,"at":"2030-01-01T12:00:02Z","kind":"log","text":"reading the issue","origin":"agent"}
                      *
                      *     data: {"done":true,"status":"completed"}
                      */
@@ -6028,6 +7424,344 @@ export interface operations {
                      *           "message": "is required"
                      *         }
                      *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getPrompt: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The job's id. */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The prompt */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "prompt": "Add a --version flag to the command line.",
+                     *       "instructions": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PromptView"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getResult: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The job's id. */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "result": "Done, see the branch."
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ResultView"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listAttempts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The job's id. */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The attempts */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "attempts": [
+                     *         {
+                     *           "attempt": 1,
+                     *           "status": "completed",
+                     *           "startedAt": "2030-01-01T12:00:02Z",
+                     *           "finishedAt": "2030-01-01T12:00:44Z",
+                     *           "failedCode": null,
+                     *           "failedReason": null,
+                     *           "usage": {
+                     *             "inputTokens": 1200,
+                     *             "outputTokens": 340,
+                     *             "cacheReadTokens": 800,
+                     *             "cacheWriteTokens": 0,
+                     *             "reasoningTokens": 0,
+                     *             "costUsd": 0.0125,
+                     *             "turns": 3,
+                     *             "seconds": 41.7
+                     *           },
+                     *           "outputs": {
+                     *             "branch": null,
+                     *             "commit": null,
+                     *             "pullRequestUrl": null,
+                     *             "commits": [],
+                     *             "filesChanged": 2
+                     *           },
+                     *           "k8sJobName": null,
+                     *           "executorPodName": null
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["AttemptList"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];
@@ -8259,6 +9993,21 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description The name is taken, or the resource has changed */
             409: {
                 headers: {
@@ -8269,6 +10018,233 @@ export interface operations {
                      * @example {
                      *       "error": "there is already a key named 'ci'",
                      *       "code": "conflict"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: must be at most 900 KiB",
+                     *       "code": "too_large"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Wrong content type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body must be JSON",
+                     *       "code": "unsupported_media_type"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    testEvent: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "source": "github",
+                 *       "event": "pull_request.opened",
+                 *       "payload": {
+                 *         "repository": {
+                 *           "full_name": "octocat/hello-world"
+                 *         }
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["EventTest"];
+            };
+        };
+        responses: {
+            /** @description The verdicts */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "matched": 1,
+                     *       "ignored": null,
+                     *       "agents": [
+                     *         {
+                     *           "agent": "developer",
+                     *           "starts": true,
+                     *           "triggers": [
+                     *             {
+                     *               "matches": true,
+                     *               "mismatch": "filter",
+                     *               "failedFilter": {
+                     *                 "path": "label.name",
+                     *                 "wanted": "ai",
+                     *                 "found": [
+                     *                   "bug"
+                     *                 ]
+                     *               }
+                     *             }
+                     *           ],
+                     *           "job": {
+                     *             "type": "implement-issue",
+                     *             "config": {
+                     *               "provider": "claude",
+                     *               "model": "sonnet",
+                     *               "effort": "medium",
+                     *               "fast": true,
+                     *               "timeoutMs": 3300000,
+                     *               "maxTurns": 25,
+                     *               "maxAttempts": 1
+                     *             },
+                     *             "configOrigins": {},
+                     *             "prompt": "text",
+                     *             "workspaceSetup": {
+                     *               "gitRepo": "https://github.com/octocat/hello-world.git",
+                     *               "gitRef": "main",
+                     *               "gitDepth": null,
+                     *               "hasCredential": true
+                     *             },
+                     *             "metadata": {},
+                     *             "chainNext": {
+                     *               "agent": "ai-reviewer",
+                     *               "condition": "on-success"
+                     *             }
+                     *           },
+                     *           "refused": null
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["EventTested"];
+                };
+            };
+            /** @description Malformed, or not allowed in the current state */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body is not UTF-8 (byte 17)",
+                     *       "code": "malformed"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];
@@ -9865,6 +11841,196 @@ export interface operations {
             };
         };
     };
+    listQueues: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The queues */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "queues": [
+                     *         {
+                     *           "provider": "claude",
+                     *           "model": "opus",
+                     *           "aiModel": null,
+                     *           "slots": 4,
+                     *           "active": 4,
+                     *           "waiting": 12,
+                     *           "oldestCreatedAt": "2030-01-01T12:00:00Z",
+                     *           "pausedUntil": null,
+                     *           "usualSeconds": 372.5
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["QueueList"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listSecrets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The names and keys */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "secrets": [
+                     *         {
+                     *           "name": "anthropic",
+                     *           "keys": [
+                     *             "ANTHROPIC_API_KEY"
+                     *           ],
+                     *           "problem": null
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SecretList"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     listApiKeys: {
         parameters: {
             query?: never;
@@ -9891,7 +12057,8 @@ export interface operations {
                      *             "submit"
                      *           ],
                      *           "createdAt": "2030-01-01T12:00:00Z",
-                     *           "expiresAt": "2030-01-31T12:00:00Z"
+                     *           "expiresAt": "2030-01-31T12:00:00Z",
+                     *           "lastUsedAt": "2030-01-02T08:00:00Z"
                      *         }
                      *       ]
                      *     }
@@ -9999,6 +12166,7 @@ export interface operations {
                      *       ],
                      *       "createdAt": "2030-01-01T12:00:00Z",
                      *       "expiresAt": "2030-01-31T12:00:00Z",
+                     *       "lastUsedAt": "2030-01-02T08:00:00Z",
                      *       "key": "lr_AbCdEAbCdEAbCdEAbCdEAbCdEAbCdEAbCdEAbCdEAbC"
                      *     }
                      */
@@ -10246,7 +12414,10 @@ export interface operations {
     };
     beginLogin: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description The page to show after the sign-in. */
+                next?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -10270,6 +12441,27 @@ export interface operations {
                      * @example {
                      *       "error": "there is no job ir-3ab1c2d4",
                      *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];
@@ -10386,6 +12578,15 @@ export interface operations {
                      *         "name": "Ada",
                      *         "email": "ada@example.com"
                      *       },
+                     *       "scopes": [
+                     *         "admin"
+                     *       ],
+                     *       "expiresAt": "2030-01-01T12:00:00Z",
+                     *       "signIn": {
+                     *         "oidc": "https://login.example.com",
+                     *         "link": true
+                     *       },
+                     *       "backend": "embedded",
                      *       "version": "0.1.0"
                      *     }
                      */
@@ -10462,6 +12663,8 @@ export interface operations {
             query: {
                 /** @description The link's token. */
                 token: string;
+                /** @description The page to show after the sign-in. */
+                next?: string;
             };
             header?: never;
             path?: never;
@@ -11245,6 +13448,21 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Too large */
             413: {
                 headers: {
@@ -11658,6 +13876,135 @@ export interface operations {
             };
         };
     };
+    getBreakdown: {
+        parameters: {
+            query?: {
+                /** @description The field. */
+                by?: "model" | "agentRole" | "repo" | "type";
+                /** @description Earliest end. Default: a week before. */
+                from?: string | null;
+                /** @description Time before which they ended. Default: now. */
+                to?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The rows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "by": "model",
+                     *       "from": "2030-01-01T12:00:00Z",
+                     *       "to": "2030-01-08T12:00:00Z",
+                     *       "rows": [
+                     *         {
+                     *           "value": "opus",
+                     *           "completed": 40,
+                     *           "failed": 2,
+                     *           "cancelled": 0,
+                     *           "inputTokens": 120000,
+                     *           "outputTokens": 34000,
+                     *           "cacheReadTokens": 800000,
+                     *           "costUsd": 1.25,
+                     *           "medianSeconds": 41.7,
+                     *           "p95Seconds": 312
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Breakdown"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     getTimeseries: {
         parameters: {
             query?: {
@@ -11667,6 +14014,8 @@ export interface operations {
                 window?: string;
                 /** @description Time between two points, from 1m to the window, with at most 1000 points in total. Default: a step that gives at most 200 points. */
                 step?: string | null;
+                /** @description A series for each of the 8 most frequent values of a field. */
+                by?: ("model" | "agentRole" | "repo" | "type") | null;
             };
             header?: never;
             path?: never;
@@ -11764,6 +14113,111 @@ export interface operations {
                      *           "message": "is required"
                      *         }
                      *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getSystem: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The engine */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "version": "0.1.0",
+                     *       "backend": "embedded",
+                     *       "role": "all",
+                     *       "drivesJobs": true,
+                     *       "time": "2030-01-01T12:00:00Z",
+                     *       "disk": {
+                     *         "freeBytes": 52000000000,
+                     *         "totalBytes": 100000000000
+                     *       },
+                     *       "limits": {
+                     *         "promptBytes": 921600,
+                     *         "metadataBytes": 65536,
+                     *         "filesBytes": 10485760,
+                     *         "outputBytes": 268435456,
+                     *         "waitingJobs": 100000,
+                     *         "defaultModelSlots": 4,
+                     *         "priorityAgingSeconds": 600,
+                     *         "chainDepth": 10,
+                     *         "workspaceRetentionHours": 24,
+                     *         "jobRetentionDays": 30
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["SystemView"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];
@@ -12884,6 +15338,144 @@ export interface operations {
                      * @example {
                      *       "error": "the body must be JSON",
                      *       "code": "unsupported_media_type"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listDeliveries: {
+        parameters: {
+            query?: {
+                /** @description Only deliveries with this outcome. */
+                outcome?: ("started" | "unmatched" | "ignored" | "ping" | "refused") | null;
+            };
+            header?: never;
+            path: {
+                /** @description The WebhookSource's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The deliveries */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "deliveries": [
+                     *         {
+                     *           "at": "2030-01-01T12:00:00Z",
+                     *           "outcome": "started",
+                     *           "event": "issues.labeled",
+                     *           "repo": "octocat/hello-world",
+                     *           "reason": null,
+                     *           "jobs": [
+                     *             "ir-3ab1c2d4"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["DeliveryList"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];
