@@ -1,6 +1,7 @@
 /** The events of a job: pages by number, and the live stream. */
 
 import { body, client, reportReachable, type Schemas } from './client';
+import { takeSlot } from './stream-slots';
 
 export type JobEvent = Schemas['EventView'];
 
@@ -15,13 +16,30 @@ export function placeOf(id: string): Place {
   return { attempt: Number(attempt), seq: Number(seq) };
 }
 
-/** Get at most `limit` events after a place, in order. */
-export async function fetchEvents(jobId: string, after: Place, limit: number, signal?: AbortSignal): Promise<JobEvent[]> {
-  const query = { after: `${after.attempt}-${after.seq}`, limit };
+export function idOf({ attempt, seq }: Place): string {
+  return `${attempt}-${seq}`;
+}
+
+export type EventPage = Schemas['EventPage'];
+
+export interface EventQuery {
+  after?: string;
+  before?: string;
+  tail?: boolean;
+  q?: string;
+  limit: number;
+}
+
+export async function fetchEventPage(jobId: string, query: EventQuery, signal?: AbortSignal): Promise<EventPage> {
   const page = await body(
     client.GET('/api/jobs/{job_id}/events', { params: { path: { job_id: jobId }, query }, signal: signal ?? null }),
   );
-  return (page as Schemas['EventPage']).events; // without `Accept: text/event-stream` the answer is never text
+  return page as EventPage; // without `Accept: text/event-stream` the answer is never text
+}
+
+/** Get at most `limit` events after a place, in order. */
+export async function fetchEvents(jobId: string, after: Place, limit: number, signal?: AbortSignal): Promise<JobEvent[]> {
+  return (await fetchEventPage(jobId, { after: idOf(after), limit }, signal)).events;
 }
 
 const JUMPS = [2e3, 16e3, 128e3, 1e6, 8e6];
@@ -61,8 +79,52 @@ export function reconnectPause(failures: number, random = Math.random()): number
   return Math.min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** Math.min(failures, 10)) * (0.5 + random / 2);
 }
 
-/** Follow a job's events from a place on. Returns a function that stops. */
+const POLL_MS = 2_000;
+const POLL_LIMIT = 1_000;
+
+/** Follow a job's events from a place on: by a stream if the browser has a slot for one, else by polling.
+ *
+ * Returns a function that stops.
+ */
 export function followEvents(jobId: string, after: Place, handlers: StreamHandlers): () => void {
+  const stopped = new AbortController();
+  const isStopped = () => stopped.signal.aborted;
+  let stopStream: (() => void) | undefined;
+  let position = after;
+  const poll = async (): Promise<void> => {
+    const free = await takeSlot();
+    if (isStopped()) return free?.();
+    if (free) {
+      const stop = stream(jobId, position, { ...handlers, onDone: () => { free(); handlers.onDone(); } });
+      stopStream = () => { stop(); free(); };
+      return;
+    }
+    let pause = POLL_MS;
+    try {
+      const page = await fetchEventPage(jobId, { after: idOf(position), limit: POLL_LIMIT }, stopped.signal);
+      const last = page.events.at(-1);
+      if (last) {
+        position = placeOf(last.id);
+        handlers.onEvents(page.events);
+      }
+      handlers.onState?.('live');
+      if (page.next === null) return handlers.onDone();
+      if (page.events.length === POLL_LIMIT) pause = 0;
+    } catch {
+      if (isStopped()) return;
+      handlers.onState?.('reconnecting');
+    }
+    setTimeout(() => { if (!isStopped()) void poll(); }, pause);
+  };
+  void poll();
+  return () => {
+    stopped.abort();
+    stopStream?.();
+  };
+}
+
+/** Read a stream, and connect again when the connection is lost. */
+function stream(jobId: string, after: Place, handlers: StreamHandlers): () => void {
   let position = after;
   let failures = 0;
   let source: EventSource | undefined;

@@ -9,6 +9,8 @@ export type JobDetail = Schemas['JobDetail'];
 export type JobFacets = Schemas['JobFacets'];
 export type Status = JobItem['status'];
 export type FailedCode = NonNullable<JobItem['failedCode']>;
+export type Attempt = Schemas['AttemptView'];
+export type Waiting = Schemas['WaitingView'];
 export type Usage = Schemas['UsageView'];
 export type Submission = Schemas['Submission'];
 
@@ -63,7 +65,30 @@ export const facetsQuery = (filter: JobFilter) =>
 export const jobQuery = (id: string) =>
   queryOptions({
     queryKey: ['job', id],
-    queryFn: ({ signal }) => body(client.GET('/api/jobs/{job_id}', { params: { path: { job_id: id } }, signal })),
+    queryFn: ({ signal }) => body(client.GET('/api/jobs/{job_id}', { params: { path: { job_id: id }, query: { omit: 'result' } }, signal })),
+  });
+
+/** The texts for the agent. */
+export const promptQuery = (id: string) =>
+  queryOptions({
+    queryKey: ['prompt', id],
+    queryFn: ({ signal }) => body(client.GET('/api/jobs/{job_id}/prompt', { params: { path: { job_id: id } }, signal })),
+    staleTime: Infinity,
+  });
+
+/** The result of a job that has completed. It may be large. */
+export const resultQuery = (id: string) =>
+  queryOptions({
+    queryKey: ['result', id],
+    queryFn: async ({ signal }) => (await body(client.GET('/api/jobs/{job_id}/result', { params: { path: { job_id: id } }, signal }))).result ?? null,
+    staleTime: Infinity,
+    gcTime: 60_000,
+  });
+
+export const attemptsQuery = (id: string) =>
+  queryOptions({
+    queryKey: ['attempts', id],
+    queryFn: async ({ signal }) => (await body(client.GET('/api/jobs/{job_id}/attempts', { params: { path: { job_id: id } }, signal }))).attempts,
   });
 
 export const chainQuery = (chainId: string) =>
@@ -77,11 +102,11 @@ export const statsQuery = queryOptions({
   queryFn: ({ signal }) => body(client.GET('/api/stats', { signal })),
 });
 
-export const patchQuery = (id: string) =>
+export const patchQuery = (id: string, attempt: number) =>
   queryOptions({
-    queryKey: ['patch', id],
+    queryKey: ['patch', id, attempt],
     queryFn: async ({ signal }) => {
-      const response = await fetch(`/api/jobs/${encodeURIComponent(id)}/patch`, { signal });
+      const response = await fetch(`/api/jobs/${encodeURIComponent(id)}/patch?attempt=${attempt}`, { signal });
       if (!response.ok) throw errorOf(response, await response.json().catch(() => null));
       return response.text();
     },
@@ -119,6 +144,7 @@ export const modelsQuery = queryOptions({
 /** Put a job's new state into the caches that show it. */
 export function storeJob(queries: QueryClient, job: JobDetail): void {
   queries.setQueryData(jobQuery(job.id).queryKey, job);
+  void queries.invalidateQueries({ queryKey: attemptsQuery(job.id).queryKey });
   void queries.invalidateQueries({ queryKey: ['facets'] });
 }
 

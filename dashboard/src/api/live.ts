@@ -1,8 +1,87 @@
-/** Live changes of jobs. The only module that knows how the dashboard learns of them: today it polls the newest page. */
+/** Live changes. The only module that knows how the dashboard learns of them: from the feed, or by polling. */
 
+import { useQueryClient, type QueryClient } from '@tanstack/react-query';
 import { useEffect, useEffectEvent, useSyncExternalStore } from 'react';
 
+import { keysOf, patchJobs, refresh, type Stale } from './changes';
 import { onReachable } from './client';
+import { startFeed, type Frame } from './feed';
+import type { JobItem } from './jobs';
+
+/** The time between two refreshes of lists and counts. Changed jobs appear at once. */
+const REFRESH_MS = 1_000;
+
+interface Listener {
+  onJobs: (changed: readonly JobItem[], gone: readonly string[]) => void;
+  onReset: () => void;
+}
+
+const listeners = new Set<Listener>();
+
+/** Keep all queries up to date while the page is open. */
+export function useFeed(): void {
+  const queries = useQueryClient();
+  useEffect(() => {
+    const refresher = refreshLater(queries);
+    const stop = startFeed((frame) => {
+      applyFrame(queries, frame, refresher.add);
+    });
+    let wasReachable = true;
+    const stopReachable = onReachable((isReachable) => {
+      if (isReachable && !wasReachable) void queries.refetchQueries({ type: 'active', predicate: ({ state }) => state.status === 'error' });
+      wasReachable = isReachable;
+    });
+    return () => {
+      stop();
+      stopReachable();
+      refresher.stop();
+    };
+  }, [queries]);
+}
+
+function applyFrame(queries: QueryClient, frame: Frame, markStale: (stale: Stale) => void): void {
+  patchJobs(queries, frame);
+  markStale(keysOf(frame));
+  if (frame.jobs) for (const listener of listeners) listener.onJobs(frame.jobs, frame.gone ?? []);
+}
+
+/** Collect what is stale, and refresh it at most once a second; in a hidden tab once it becomes visible. */
+function refreshLater(queries: QueryClient) {
+  let stale: Stale = { keys: new Set(), jobs: new Set(), isAll: false };
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let refreshedAt = 0;
+  const flush = () => {
+    timer = undefined;
+    const hasAny = stale.isAll || stale.keys.size > 0;
+    if (!isVisible() || !hasAny) return;
+    refreshedAt = Date.now();
+    refresh(queries, stale);
+    if (stale.isAll) for (const listener of listeners) listener.onReset();
+    stale = { keys: new Set(), jobs: new Set(), isAll: false };
+  };
+  document.addEventListener('visibilitychange', flush);
+  return {
+    add: (more: Stale) => {
+      stale = { keys: new Set([...stale.keys, ...more.keys]), jobs: new Set([...stale.jobs, ...more.jobs]), isAll: stale.isAll || more.isAll };
+      timer ??= setTimeout(flush, Math.max(0, refreshedAt + REFRESH_MS - Date.now()));
+    },
+    stop: () => {
+      clearTimeout(timer);
+      document.removeEventListener('visibilitychange', flush);
+    },
+  };
+}
+
+/** Call `onJobs` with jobs that have changed or are gone, and `onReset` when changes may be missing. */
+export function useJobChanges(onJobs: Listener['onJobs'], onReset: Listener['onReset']): void {
+  const jobs = useEffectEvent(onJobs);
+  const reset = useEffectEvent(onReset);
+  useEffect(() => {
+    const listener: Listener = { onJobs: (changed, gone) => jobs(changed, gone), onReset: () => reset() };
+    listeners.add(listener);
+    return () => void listeners.delete(listener);
+  }, []);
+}
 
 const INTERVAL = 2_500;
 const SLOWEST = 30_000;
@@ -11,7 +90,7 @@ function isVisible(): boolean {
   return document.visibilityState === 'visible';
 }
 
-/** Call `refresh` every few seconds while the page is visible, and at once when it becomes visible again.
+/** Poll what the feed does not tell: call `refresh` every few seconds while the page is visible, and when it becomes so.
  *
  * refresh: returns when it is complete; the next call follows after a pause, which grows while it fails.
  */

@@ -4,7 +4,7 @@ import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, Outlet, useNavigate, useRouter } from '@tanstack/react-router';
 import { lazy, Suspense, useEffect, useState } from 'react';
 
-import { useConnection } from '../api/live';
+import { useConnection, useFeed } from '../api/live';
 import { sessionQuery, signOut } from '../api/session';
 import { timeOfDay } from '../lib/format';
 import { buttonClass } from '../ui/button';
@@ -30,6 +30,7 @@ export function Shell() {
   const navigate = useNavigate();
   const [dialog, setDialog] = useState<'palette' | 'help'>();
   const close = () => setDialog(undefined);
+  useFeed();
 
   useShortcuts([
     { keys: '?', label: 'Show the shortcuts', run: () => setDialog('help') },

@@ -1,4 +1,8 @@
-import type { JobDetail } from '../../api/jobs';
+import { useQuery } from '@tanstack/react-query';
+
+import { attemptsQuery, type JobDetail } from '../../api/jobs';
+import { visible } from '../../lib/ansi';
+import { duration } from '../../lib/format';
 import { useShortcuts } from '../../ui/shortcuts';
 import { StatusIcon } from '../../ui/status';
 import styles from './job-page.module.css';
@@ -16,16 +20,22 @@ export function Attempts({ job }: { job: JobDetail }) {
     { keys: '[', label: 'Previous attempt', run: () => go(current - 1) },
     { keys: ']', label: 'Next attempt', run: () => go(current + 1) },
   ]);
+  const { data: known } = useQuery({ ...attemptsQuery(job.id), enabled: job.attempts > 1 });
   if (job.attempts < 2) return null;
-  const isOver = (attempt: number) => attempt < job.attempts;
   return (
     <div role="group" aria-label="Attempts" className={styles.attempts}>
-      {Array.from({ length: job.attempts }, (_, index) => index + 1).map((attempt) => (
-        <button key={attempt} type="button" aria-pressed={attempt === current} aria-label={`Attempt ${attempt}`} onClick={() => go(attempt)}>
-          <StatusIcon status={isOver(attempt) ? 'failed' : job.status === 'waiting' ? 'failed' : job.status} />
-          {attempt}
-        </button>
-      ))}
+      {Array.from({ length: job.attempts }, (_, index) => {
+        const attempt = index + 1;
+        const facts = known?.[index];
+        return (
+          <button key={attempt} type="button" aria-pressed={attempt === current} aria-label={`Attempt ${attempt}`} title={facts?.failedReason ? visible(facts.failedReason) : undefined} onClick={() => go(attempt)}>
+            <StatusIcon status={facts?.status ?? (attempt < job.attempts || job.status === 'waiting' ? 'failed' : job.status)} />
+            {attempt}
+            {facts?.failedCode && <span className={styles.attemptNote}>{facts.failedCode.replaceAll('_', ' ')}</span>}
+            {facts?.startedAt && facts.finishedAt && <span className={styles.attemptNote}>{duration(Date.parse(facts.finishedAt) - Date.parse(facts.startedAt))}</span>}
+          </button>
+        );
+      })}
     </div>
   );
 }

@@ -1,3 +1,5 @@
+import { Link } from '@tanstack/react-router';
+
 import type { JobDetail } from '../../api/jobs';
 import { plain, visible } from '../../lib/ansi';
 import { codeAdvice, codeMeaning } from '../../ui/failures';
@@ -7,6 +9,7 @@ import styles from './job-page.module.css';
 import { retryEffect, whyNoRetry, whyWaiting } from './sentences';
 
 const LAST_LINES = 3;
+const SHOWN_HOLDERS = 4;
 
 /** Why the job waits or has failed, and what helps. */
 export function Banners({ job }: { job: JobDetail }) {
@@ -16,10 +19,20 @@ export function Banners({ job }: { job: JobDetail }) {
 
 function Waiting({ job }: { job: JobDetail }) {
   const now = useNow();
+  const holders = job.waiting?.reason === 'slots_busy' ? job.waiting.holders : [];
   return (
-    <div className={styles.waiting}>
+    <div className={styles.waiting} role="group" aria-label="Waiting">
       <Icon name="clock" />
-      <p>{visible(whyWaiting(job, now))}</p>
+      <div>
+        <p>{visible(whyWaiting(job, now))}</p>
+        {holders.length > 0 && (
+          <p className={styles.holders}>
+            <span>Slots held by</span>
+            {holders.slice(0, SHOWN_HOLDERS).map((id) => <Link key={id} to="/jobs/$id/activity" params={{ id }}>{id}</Link>)}
+            {holders.length > SHOWN_HOLDERS && <Link to="/jobs" search={{ status: ['active'], model: job.model }}>and {holders.length - SHOWN_HOLDERS} more</Link>}
+          </p>
+        )}
+      </div>
     </div>
   );
 }

@@ -1,27 +1,18 @@
 import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 
-import { chainQuery, hasEnded, type JobDetail, type JobItem } from '../../api/jobs';
+import { chainQuery, type JobDetail, type JobItem } from '../../api/jobs';
 import { Icon } from '../../ui/icons';
 import { StatusIcon, STATUS_WORDS } from '../../ui/status';
 import styles from './job-page.module.css';
-
-const REFRESH = 2_500;
-/** Time within which a child appears after its parent has ended. */
-const SETTLED = 30_000;
-
-function mayChange(jobs: readonly JobItem[]): boolean {
-  return jobs.some((job) => !hasEnded(job.status) || Date.now() - Date.parse(job.finishedAt ?? job.createdAt) < SETTLED);
-}
+import { CONDITIONS } from './sentences';
 
 /** The chain that the job belongs to: a path, since each job has at most one child. */
 export function Chain({ job }: { job: JobDetail }) {
-  const { data } = useQuery({
-    ...chainQuery(job.chainId ?? ''),
-    refetchInterval: ({ state }) => (mayChange(state.data?.jobs ?? [job]) ? REFRESH : false),
-  });
+  const { data } = useQuery(chainQuery(job.chainId ?? ''));
   const jobs = (data?.jobs ?? [job]).toSorted((a, b) => (a.chainDepth ?? 0) - (b.chainDepth ?? 0));
-  if (jobs.length < 2 && !job.chainEnded) return null;
+  const next = jobs.at(-1)?.id === job.id && !job.chainEnded ? job.chainNext : null;
+  if (jobs.length < 2 && !job.chainEnded && !next) return null;
   return (
     <div className={styles.chain}>
       <span className={styles.chainLabel}>Chain</span>
@@ -36,6 +27,12 @@ export function Chain({ job }: { job: JobDetail }) {
             )}
           </li>
         ))}
+        {next && (
+          <li>
+            <Icon name="chevronRight" size={14} />
+            <span className={`${styles.link} ${styles.follower}`}>{next.agent} {CONDITIONS[next.condition]}</span>
+          </li>
+        )}
       </ol>
       {job.chainEnded && <span className={styles.chainEnded}>{job.chainEnded}</span>}
     </div>

@@ -2,26 +2,37 @@ import { useQuery } from '@tanstack/react-query';
 import { memo, useState } from 'react';
 
 import { ApiError } from '../../api/client';
-import { hasEnded, patchQuery, type JobDetail } from '../../api/jobs';
+import { patchQuery, type JobDetail } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { bytes, count, counted } from '../../lib/format';
 import { Button } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Icon } from '../../ui/icons';
 import { Empty, Failure, Loading } from '../../ui/states';
+import { Attempts } from './attempts';
 import styles from './changes-tab.module.css';
 import { parseInWorker } from './parse-in-worker';
 import { isFolded, pairs, type FilePatch, type Hunk, type PatchLine } from './patch';
-import { useChangeSearch, useJob, useJobSearch } from './use-job';
+import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
 
 const FIRST_LINES = 2_000;
 
 export function ChangesTab() {
   const job = useJob();
-  const isOver = hasEnded(job.status) && job.attempts > 0;
-  const patch = useQuery({ ...patchQuery(job.id), enabled: isOver, retry: false });
+  return (
+    <>
+      {job.attempts > 1 && <div className={styles.attempts}><Attempts job={job} /></div>}
+      <AttemptChanges job={job} />
+    </>
+  );
+}
+
+function AttemptChanges({ job }: { job: JobDetail }) {
+  const attempt = useAttempt(job);
+  const isOver = attempt > 0 && (attempt < job.attempts || job.status !== 'active');
+  const patch = useQuery({ ...patchQuery(job.id, attempt), enabled: isOver, retry: false });
   const files = useQuery({
-    queryKey: ['parsed-patch', job.id, job.attempts, job.finishedAt],
+    queryKey: ['parsed-patch', job.id, attempt],
     enabled: patch.data !== undefined,
     queryFn: ({ signal }) => parseInWorker(patch.data ?? '', signal),
     staleTime: Infinity,
@@ -38,10 +49,10 @@ export function ChangesTab() {
   if (patch.error) return <div className={styles.page}><Failure error={patch.error} onRetry={() => void patch.refetch()} /></div>;
   if (files.error) return <div className={styles.page}><Failure error={files.error} onRetry={() => void files.refetch()} /></div>;
   if (!files.data) return <div className={styles.page}><Loading rows={8} height={28} /></div>;
-  return <Files job={job} files={files.data} size={patch.data?.length ?? 0} />;
+  return <Files job={job} attempt={attempt} files={files.data} size={patch.data?.length ?? 0} />;
 }
 
-function Files({ job, files, size }: { job: JobDetail; files: readonly FilePatch[]; size: number }) {
+function Files({ job, attempt, files, size }: { job: JobDetail; attempt: number; files: readonly FilePatch[]; size: number }) {
   const change = useChangeSearch();
   const { view, file: chosen } = useJobSearch();
   const [viewed, setViewed] = useState<ReadonlySet<string>>(new Set());
@@ -57,8 +68,8 @@ function Files({ job, files, size }: { job: JobDetail; files: readonly FilePatch
       <div className={styles.bar}>
         <p><strong>{counted(files.length, 'file')}</strong> <Numbers added={added} removed={removed} /> <span className={styles.faint}>{bytes(size)}</span></p>
         <span className={styles.space} />
-        <Copy text={`labrats patch ${job.id} | git apply`} label="Copy git apply" />
-        <a className={styles.download} href={`/api/jobs/${job.id}/patch`} download={`${job.id}.patch`}><Icon name="download" size={14} /> Patch</a>
+        {attempt === job.attempts && <Copy text={`labrats patch ${job.id} | git apply`} label="Copy git apply" />}
+        <a className={styles.download} href={`/api/jobs/${job.id}/patch?attempt=${attempt}`} download={`${job.id}-${attempt}.patch`}><Icon name="download" size={14} /> Patch</a>
         <Button aria-pressed={view === 'split'} onClick={() => change(({ view: _, ...before }) => (view ? before : { ...before, view: 'split' }))}>
           {view === 'split' ? 'Unified' : 'Split'}
         </Button>

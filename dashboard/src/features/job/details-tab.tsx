@@ -1,7 +1,14 @@
+import { useQuery } from '@tanstack/react-query';
+import { Link } from '@tanstack/react-router';
+
+import { attemptsQuery } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { compact, cost, count, duration, fullTime, NOTHING } from '../../lib/format';
 import { Copy } from '../../ui/copy';
 import { Panel } from '../../ui/page';
+import { Failure } from '../../ui/states';
+import { STATUS_WORDS } from '../../ui/status';
+import { Span } from '../../ui/time';
 import pageStyles from './job-page.module.css';
 import styles from './tables.module.css';
 import { useJob } from './use-job';
@@ -34,6 +41,7 @@ export function DetailsTab() {
           <div><dt>Time in a slot</dt><dd>{duration(usage.seconds * 1000)}</dd></div>
         </dl>
       </Panel>
+      {job.attempts > 1 && <AttemptList id={job.id} />}
       <Panel title="Outputs and session">
         <dl className={styles.facts}>
           <div><dt>Branch</dt><dd>{outputs.branch ? visible(outputs.branch) : NOTHING}</dd></div>
@@ -55,5 +63,28 @@ export function DetailsTab() {
         </dl>
       </Panel>
     </div>
+  );
+}
+
+function AttemptList({ id }: { id: string }) {
+  const { data, error, refetch } = useQuery(attemptsQuery(id));
+  return (
+    <Panel title="Attempts">
+      {error && <Failure error={error} onRetry={() => void refetch()} />}
+      <table className={styles.table}>
+        <thead><tr><th scope="col">Attempt</th><th scope="col">Outcome</th><th scope="col">Started</th><th scope="col">Run time</th><th scope="col">Cost</th></tr></thead>
+        <tbody>
+          {data?.map((attempt) => (
+            <tr key={attempt.attempt}>
+              <td><Link to="/jobs/$id/activity" params={{ id }} search={{ attempt: attempt.attempt }}>{attempt.attempt}</Link></td>
+              <td>{attempt.failedCode ?? STATUS_WORDS[attempt.status]}{attempt.failedReason && `: ${visible(attempt.failedReason)}`}</td>
+              <td>{attempt.startedAt ? fullTime(new Date(attempt.startedAt)) : NOTHING}</td>
+              <td><Span from={attempt.startedAt} to={attempt.finishedAt ?? (attempt.status === 'active' ? null : attempt.startedAt)} /></td>
+              <td>{cost(attempt.usage?.costUsd)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </Panel>
   );
 }

@@ -1,7 +1,12 @@
+import { useQuery } from '@tanstack/react-query';
+
+import { promptQuery } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { bytes } from '../../lib/format';
+import { Copy } from '../../ui/copy';
 import { JsonTree } from '../../ui/json-tree';
 import { Panel } from '../../ui/page';
+import { Failure, Loading } from '../../ui/states';
 import styles from './tables.module.css';
 import pageStyles from './job-page.module.css';
 import { useJob } from './use-job';
@@ -26,9 +31,9 @@ export function InputTab() {
           <div><dt>Source</dt><dd>{visible(job.source)}</dd></div>
           <div><dt>Agent</dt><dd>{job.agentRole ?? 'none'}</dd></div>
           <div><dt>Priority</dt><dd>{job.priority}, lower runs first</dd></div>
-          {job.promptRef && <div><dt>Prompt</dt><dd>stored as <code>{job.promptRef.name}</code></dd></div>}
         </dl>
       </Panel>
+      <Prompt id={job.id} />
       {setup && (
         <Panel title="Repository">
           <dl className={styles.facts}>
@@ -61,6 +66,25 @@ export function InputTab() {
       {metadata.length > 0 && <Panel title="Metadata"><div className={styles.pad}><JsonTree value={job.metadata} /></div></Panel>}
     </div>
   );
+}
+
+/** The texts for the agent, as they were sent to it. */
+function Prompt({ id }: { id: string }) {
+  const { data, error, refetch } = useQuery({ ...promptQuery(id), retry: false });
+  return (
+    <>
+      <Panel title="Prompt" note={data && <Copy text={data.prompt} label="Copy the prompt" />}>
+        {error && <div className={styles.pad}><Failure error={error} onRetry={() => void refetch()} /></div>}
+        {!data && !error && <div className={styles.pad}><Loading rows={3} height={20} /></div>}
+        {data && <Text label="Prompt" text={data.prompt} />}
+      </Panel>
+      {data?.instructions && <Panel title="Instructions"><Text label="Instructions" text={data.instructions} /></Panel>}
+    </>
+  );
+}
+
+function Text({ label, text }: { label: string; text: string }) {
+  return <pre className={styles.prompt} tabIndex={0} role="region" aria-label={`Text: ${label}`}>{text.split('\n').map(visible).join('\n')}</pre>;
 }
 
 function setting(name: string, value: string | number | boolean): string {

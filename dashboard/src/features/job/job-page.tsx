@@ -19,7 +19,9 @@ import { Banners } from './banners';
 import { Chain } from './chain';
 import styles from './job-page.module.css';
 import { whyNoRetry } from './sentences';
-import { useLiveJob } from './use-job';
+
+/** The time between two looks at the cost and tokens of a running job, which the feed does not tell. */
+const REFRESH = 5_000;
 
 const TABS = [
   ['activity', 'Activity'],
@@ -32,8 +34,7 @@ const TABS = [
 
 export function JobPage() {
   const { id } = useParams({ from: '/app/jobs/$id' });
-  const { data: job, error, refetch } = useQuery(jobQuery(id));
-  useLiveJob(id, job);
+  const { data: job, error, refetch } = useQuery({ ...jobQuery(id), refetchInterval: ({ state }) => (state.data?.status === 'active' ? REFRESH : false) });
   const title = job ? visible(job.title ?? job.name) : id;
   useTitle(job ? `${STATUS_WORDS[job.status]}: ${title}` : title);
   if (!job) {
@@ -107,6 +108,7 @@ function Facts({ job }: { job: JobDetail }) {
       <Fact label="Tokens: input and output">{tokens > 0 ? `${compact(tokens)} tokens` : `${NOTHING} tokens`}</Fact>
       {usage.turns > 0 && <Fact label="Turns">{counted(usage.turns, 'turn')}</Fact>}
       <Fact label="Created"><Age at={job.createdAt} suffix=" ago" /></Fact>
+      {job.rerunOf && <Fact label="Rerun of"><Link to="/jobs/$id/activity" params={{ id: job.rerunOf }}>rerun of {job.rerunOf}</Link></Fact>}
       {job.outputs.pullRequestUrl?.startsWith('https://') && (
         <Fact icon="external" label="Pull request">
           <a href={job.outputs.pullRequestUrl} rel="noopener noreferrer" target="_blank">pull request on {new URL(job.outputs.pullRequestUrl).host}</a>

@@ -110,7 +110,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
         <span className={styles.space} />
         <LineField total={total} onGo={goTo} />
         <Button kind="quiet" className={styles.timeToggle} aria-pressed={search.time === 'clock'} onClick={() => change({ time: search.time ? undefined : 'clock' })}>{search.time ? 'Clock time' : 'Run time'}</Button>
-        <a className={styles.raw} href={`/api/jobs/${job.id}/logs`} title="The log as plain text"><Icon name="file" size={14} /> Plain text</a>
+        <a className={styles.raw} href={`/api/jobs/${job.id}/logs?format=text`} title="The log as plain text"><Icon name="file" size={14} /> Plain text</a>
       </div>
       {store.error !== undefined && <div className={styles.message}><Failure error={store.error} onRetry={() => void store.open()} /></div>}
       <div ref={scroller} className={styles.scroller} tabIndex={0} role="region" aria-label={`Log of attempt ${attempt}`} onWheel={stopAtScroll} onTouchMove={stopAtScroll}

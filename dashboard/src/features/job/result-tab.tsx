@@ -1,10 +1,12 @@
+import { useQuery } from '@tanstack/react-query';
 import { lazy, Suspense } from 'react';
 
-import { hasEnded } from '../../api/jobs';
+import { ApiError } from '../../api/client';
+import { hasEnded, resultQuery } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { Copy } from '../../ui/copy';
 import { JsonTree } from '../../ui/json-tree';
-import { Empty, Loading } from '../../ui/states';
+import { Empty, Failure, Loading } from '../../ui/states';
 import styles from './result-tab.module.css';
 import { useJob } from './use-job';
 
@@ -20,11 +22,14 @@ interface Section {
 
 export function ResultTab() {
   const job = useJob();
-  const result: unknown = job.result;
+  const { data: result, error, refetch } = useQuery({ ...resultQuery(job.id), enabled: job.status === 'completed', retry: false });
+  if (error instanceof ApiError && error.status === 404) return <Empty title="No result">The result was deleted with the output of the job.</Empty>;
+  if (error) return <div className={styles.page}><Failure error={error} onRetry={() => void refetch()} /></div>;
+  if (job.status === 'completed' && result === undefined) return <div className={styles.page}><Loading rows={5} height={24} /></div>;
   if (result === null || result === undefined) {
     return (
       <Empty title="No result">
-        {!hasEnded(job.status) ? 'The result is available once the job has completed.' : job.status === 'completed' ? 'The agent returned nothing, or the result was deleted.' : 'The job did not complete.'}
+        {!hasEnded(job.status) ? 'The result is available once the job has completed.' : job.status === 'completed' ? 'The agent returned nothing.' : 'The job did not complete.'}
       </Empty>
     );
   }

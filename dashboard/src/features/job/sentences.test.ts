@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 
 import type { JobDetail } from '../../api/jobs';
-import { retryEffect, whyNoRetry, whyWaiting } from './sentences';
+import { timeOfDay } from '../../lib/format';
+import { ordinal, retryEffect, whyNoRetry, whyWaiting } from './sentences';
 
 const NOW = Date.UTC(2030, 0, 1);
 const job = (fields: object): JobDetail =>
@@ -20,9 +21,30 @@ test('a retry resumes a session, or starts over', () => {
   expect(retryEffect(job({}))).toContain('starts over');
 });
 
-test('a waiting job names its model, or the time before which it does not start', () => {
-  expect(whyWaiting(job({}), NOW)).toBe('Waits for a free slot of claude/opus, with priority 2.');
-  expect(whyWaiting(job({ notBefore: new Date(NOW + 65_000).toISOString(), failedReason: 'rate limit' }), NOW)).toBe(
-    'Requeued; starts in 1m05s at the earliest: rate limit',
-  );
+const waiting = (fields: object, more: object = {}) =>
+  whyWaiting(job({ status: 'waiting', waiting: { reason: 'slots_busy', position: 1, slots: 4, active: 4, holders: [], pausedUntil: null, estimateSeconds: null, ...fields }, ...more }), NOW);
+const PAUSE = '2030-01-01T14:32:00Z';
+const CLOCK = timeOfDay(new Date(PAUSE));
+
+test.each([
+  [{}, 'Next for claude/opus: 4 of 4 slots are busy.'],
+  [{ position: 2, estimateSeconds: 372 }, '2nd in line for claude/opus: 4 of 4 slots are busy. Starts in about 6 min.'],
+  [{ position: 13, slots: 1, active: 1, estimateSeconds: 9_000 }, '13th in line for claude/opus: 1 of 1 slot is busy. Starts in about 3 h.'],
+  [{ reason: 'paused', pausedUntil: PAUSE, estimateSeconds: 20 }, `claude/opus is paused until ${CLOCK} at the request of its provider. Next. Starts within a minute.`],
+  [{ reason: 'paused', position: 3 }, 'claude/opus is paused at the request of its provider. 3rd in line.'],
+  [{ reason: 'no_slots', slots: 0, active: 0 }, 'claude/opus has no slots, so none of its jobs start. Give the model at least one slot.'],
+  [{ reason: 'unresolved' }, 'The controller has not checked this job yet. If that lasts, no controller is running.'],
+  [{ reason: 'starting' }, 'Starts now. If that lasts, no controller is running.'],
+])('a job that waits with %o says why', (fields, sentence) => {
+  expect(waiting(fields)).toBe(sentence);
+});
+
+test('a requeued job names the time before which it does not start, and the reason', () => {
+  const notBefore = new Date(NOW + 65_000).toISOString();
+  expect(waiting({ reason: 'requeued' }, { notBefore, failedReason: 'rate limit' })).toBe('Requeued; starts in 1m05s at the earliest: rate limit');
+  expect(waiting({ reason: 'requeued' }, { notBefore })).toBe('Requeued; starts in 1m05s at the earliest.');
+});
+
+test('places are numbered in words', () => {
+  expect([1, 2, 3, 4, 11, 21, 102].map(ordinal)).toEqual(['1st', '2nd', '3rd', '4th', '11th', '21st', '102nd']);
 });

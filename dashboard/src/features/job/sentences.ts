@@ -1,7 +1,7 @@
 /** Sentences about the state of a job. */
 
-import type { JobDetail } from '../../api/jobs';
-import { duration } from '../../lib/format';
+import type { JobDetail, Waiting } from '../../api/jobs';
+import { duration, timeOfDay } from '../../lib/format';
 
 const TOKEN_LIFETIME = 10 * 60_000;
 
@@ -19,12 +19,48 @@ export function retryEffect(job: JobDetail): string {
   return job.session ? 'A retry resumes the session of the agent if its workspace still exists.' : 'A retry starts over in a fresh workspace.';
 }
 
-/** Why a job waits, in one sentence. */
+/** Why a job waits, and until when, in one or two sentences. */
 export function whyWaiting(job: JobDetail, now: number): string {
-  const start = job.notBefore === null ? 0 : Date.parse(job.notBefore);
-  if (start > now) {
-    const reason = job.failedReason ? `: ${job.failedReason}` : '';
-    return `Requeued; starts in ${duration(start - now)} at the earliest${reason}`;
+  const model = `${job.provider}/${job.model}`;
+  const { waiting } = job;
+  if (!waiting) return `Waits for a free slot of ${model}, with priority ${job.priority}.`;
+  const { position, slots, active, pausedUntil } = waiting;
+  const place = position === 1 ? 'Next' : `${ordinal(position)} in line`;
+  switch (waiting.reason) {
+    case 'slots_busy':
+      return `${place} for ${model}: ${active} of ${slots} ${slots === 1 ? 'slot is' : 'slots are'} busy.${starts(waiting)}`;
+    case 'paused':
+      return `${model} is paused${pausedUntil ? ` until ${timeOfDay(new Date(pausedUntil))}` : ''} at the request of its provider. ${place}.${starts(waiting)}`;
+    case 'requeued': {
+      const start = job.notBefore === null ? now : Date.parse(job.notBefore);
+      const reason = job.failedReason ? `: ${job.failedReason}` : '.';
+      return `Requeued; starts in ${duration(start - now)} at the earliest${reason}`;
+    }
+    case 'no_slots':
+      return `${model} has no slots, so none of its jobs start. Give the model at least one slot.`;
+    case 'unresolved':
+      return 'The controller has not checked this job yet. If that lasts, no controller is running.';
+    case 'starting':
+      return 'Starts now. If that lasts, no controller is running.';
   }
-  return `Waits for a free slot of ${job.provider}/${job.model}, with priority ${job.priority}.`;
 }
+
+function starts({ estimateSeconds }: Waiting): string {
+  if (estimateSeconds === null) return '';
+  if (estimateSeconds < 60) return ' Starts within a minute.';
+  const minutes = Math.round(estimateSeconds / 60);
+  return ` Starts in about ${minutes < 90 ? `${minutes} min` : `${Math.round(minutes / 60)} h`}.`;
+}
+
+/** A place in a line: 2nd, 3rd, 11th. */
+export function ordinal(place: number): string {
+  const ending = new Intl.PluralRules('en', { type: 'ordinal' }).select(place);
+  return `${place}${{ one: 'st', two: 'nd', few: 'rd', other: 'th', many: 'th', zero: 'th' }[ending]}`;
+}
+
+/** The condition under which the next agent of a chain starts. */
+export const CONDITIONS: Record<NonNullable<JobDetail['chainNext']>['condition'], string> = {
+  'on-success': 'if this job completes',
+  'on-failure': 'if this job fails',
+  always: 'after this job',
+};

@@ -1,9 +1,8 @@
-import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useQuery } from '@tanstack/react-query';
 import { useNavigate, useParams, useSearch } from '@tanstack/react-router';
 import { useCallback } from 'react';
 
-import { hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
-import { useLive } from '../../api/live';
+import { jobQuery, type JobDetail } from '../../api/jobs';
 import type { JobSearch } from './search';
 
 /** The job of the page. Its tabs are shown only once it is loaded. */
@@ -12,12 +11,6 @@ export function useJob(): JobDetail {
   const { data } = useQuery(jobQuery(id));
   if (!data) throw new Error(`the job ${id} is not loaded`);
   return data;
-}
-
-/** Keep the job up to date until it has ended, and its chain has gone on. */
-export function useLiveJob(id: string, job: JobDetail | undefined): void {
-  const queries = useQueryClient();
-  useLive(() => queries.refetchQueries({ queryKey: jobQuery(id).queryKey, exact: true }, { throwOnError: true }), job !== undefined && !hasEnded(job.status));
 }
 
 export function useJobSearch(): JobSearch {

@@ -147,15 +147,15 @@ function JobTable({ search, filter, total, onPreview }: JobTableProps) {
   const isNarrow = useMedia(NARROW);
   const preview = useMedia(WIDE) ? search.job : undefined;
   const rowHeight = isNarrow ? ROW_HEIGHT.narrow : ROW_HEIGHT.wide;
-  const shown = useRef<readonly JobItem[]>([]);
+  const shown = useRef<() => readonly JobItem[]>(() => []);
   const atStart = useRef<() => boolean>(() => true);
-  const jobs = useJobs(filter, search.sort ?? 'newest', () => atStart.current(), () => shown.current);
+  const jobs = useJobs(filter, search.sort ?? 'newest', atStart, shown);
   const { ref: scroller, ...rows } = useVirtualRows(jobs.jobs.length, rowHeight, 10, isNarrow ? 0 : HEADER_HEIGHT);
   const [focused, setFocused] = useState(search.job);
   const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
   const visible = jobs.jobs.slice(rows.first, rows.end);
   useEffect(() => {
-    shown.current = visible;
+    shown.current = () => visible;
     atStart.current = rows.isAtStart;
     if (rows.end > jobs.jobs.length - 30) jobs.loadMore();
   });

@@ -1,7 +1,7 @@
 import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 
-import { hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
+import { jobQuery, resultQuery, type JobDetail } from '../../api/jobs';
 import { plain, visible } from '../../lib/ansi';
 import { compact, cost } from '../../lib/format';
 import { buttonClass, IconButton } from '../../ui/button';
@@ -11,14 +11,15 @@ import { StatusBadge } from '../../ui/status';
 import { Age, Span } from '../../ui/time';
 import styles from './preview.module.css';
 
-const REFRESH = 2_500;
+/** The time between two looks at the output of a running job, which the feed does not tell. */
+const REFRESH = 5_000;
 const LINES = 40;
 
 /** A job beside the list: its state, why it failed, and the end of its log. */
 export function Preview({ id, onClose }: { id: string; onClose: () => void }) {
   const { data: job, error, refetch } = useQuery({
     ...jobQuery(id),
-    refetchInterval: ({ state }) => (state.data && !hasEnded(state.data.status) ? REFRESH : false),
+    refetchInterval: ({ state }) => (state.data?.status === 'active' ? REFRESH : false),
   });
   return (
     <aside className={styles.preview} aria-label="Preview of the job">
@@ -33,6 +34,7 @@ export function Preview({ id, onClose }: { id: string; onClose: () => void }) {
 }
 
 function Summary({ job }: { job: JobDetail }) {
+  const { data: result } = useQuery({ ...resultQuery(job.id), enabled: job.status === 'completed', retry: false });
   const facts = [
     ['Agent', job.agentRole ?? job.name],
     ['Model', `${job.provider}/${job.model} ${job.config.effort}`],
@@ -59,10 +61,10 @@ function Summary({ job }: { job: JobDetail }) {
           <pre tabIndex={0} role="region" aria-label="End of the log">{job.logs.slice(-LINES).map((line) => visible(plain(line))).join('\n')}</pre>
         </>
       )}
-      {typeof job.result === 'string' && (
+      {typeof result === 'string' && (
         <>
           <h3>Result</h3>
-          <p className={styles.result}>{visible(job.result).replaceAll('␊', '\n')}</p>
+          <p className={styles.result}>{visible(result).replaceAll('␊', '\n')}</p>
         </>
       )}
     </>

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobItem } from '../../api/jobs';
-import { NO_ROWS, withChanges, withNewerShown, withNewest, withPage } from './rows';
+import { matches, NO_ROWS, withChanges, withFeed, withNewerShown, withNewest, withPage } from './rows';
 
 function job(number: number, fields: Partial<JobItem> = {}): JobItem {
   const createdAt = new Date(Date.UTC(2030, 0, 1) + number * 1000).toISOString();
@@ -40,4 +40,33 @@ test('an older job that has come to match joins the list in order', () => {
 test('the first jobs of an empty list wait too, and jobs that match no longer disappear', () => {
   expect(ids(withNewest({ ...NO_ROWS, next: null }, { jobs: [job(1)], next: null }).newer)).toEqual(['ir-1']);
   expect(ids(withChanges(rows, [], new Set(['ir-3'])).jobs)).toEqual(['ir-2']);
+});
+
+test('changes of the feed appear in place, and new jobs wait above the list', () => {
+  const next = withFeed(rows, [job(2, { status: 'completed' }), job(4), job(5)], ['ir-3'], {}, 'newest');
+  expect(ids(next.jobs)).toEqual(['ir-2']);
+  expect(next.jobs[0]?.status).toBe('completed');
+  expect(ids(next.newer)).toEqual(['ir-5', 'ir-4']);
+  expect(next.next).toBe('c');
+});
+
+test('jobs that match no longer leave the list, and those that have come to match join it', () => {
+  const failed = withPage(NO_ROWS, { jobs: [9, 5, 1].map((number) => job(number, { status: 'failed' })), next: null });
+  const next = withFeed(failed, [job(5), job(3, { status: 'failed' }), job(2)], [], { status: ['failed'] }, 'newest');
+  expect(ids(next.jobs)).toEqual(['ir-9', 'ir-3', 'ir-1']);
+});
+
+test('jobs beyond the loaded rows are left to later pages', () => {
+  expect(ids(withFeed(rows, [job(1)], [], {}, 'newest').jobs)).toEqual(['ir-3', 'ir-2']);
+  const oldest = withPage(NO_ROWS, { jobs: [job(1), job(3)], next: 'c' });
+  expect(ids(withFeed(oldest, [job(2), job(9)], [], {}, 'oldest').jobs)).toEqual(['ir-1', 'ir-2', 'ir-3']);
+  expect(ids(withFeed({ ...oldest, next: null }, [job(9)], [], {}, 'oldest').jobs)).toEqual(['ir-1', 'ir-3', 'ir-9']);
+});
+
+test('a job matches if all fields of the filter do', () => {
+  const each = job(10, { model: 'opus', repo: 'o/r', name: 'task' });
+  expect(matches(each, { status: ['active'], model: 'opus', repo: 'o/r', type: 'task', from: '2030-01-01T00:00:10.000Z' })).toBe(true);
+  for (const filter of [{ status: ['failed' as const] }, { model: 'haiku' }, { agentRole: 'x' }, { to: '2030-01-01T00:00:10Z' }, { from: '2030-01-01T00:00:11Z' }]) {
+    expect(matches(each, filter)).toBe(false);
+  }
 });

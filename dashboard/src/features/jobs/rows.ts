@@ -1,6 +1,6 @@
 /** The rows of the list of jobs: pages in order, and the jobs that arrived since. */
 
-import type { JobItem, JobPage } from '../../api/jobs';
+import type { JobFilter, JobItem, JobOrder, JobPage } from '../../api/jobs';
 
 export interface Rows {
   jobs: readonly JobItem[];
@@ -40,7 +40,41 @@ export function withNewest(rows: Rows, page: JobPage): Rows {
 /** Update jobs in place. gone: ids of jobs that no longer match. */
 export function withChanges(rows: Rows, changed: readonly JobItem[], gone: ReadonlySet<string> = new Set()): Rows {
   const remaining = gone.size > 0 ? rows.jobs.filter((job) => !gone.has(job.id)) : rows.jobs;
-  return { ...rows, jobs: updated(remaining, changed), newer: updated(rows.newer, changed) };
+  const waiting = gone.size > 0 ? rows.newer.filter((job) => !gone.has(job.id)) : rows.newer;
+  return { ...rows, jobs: updated(remaining, changed), newer: updated(waiting, changed) };
+}
+
+/** Apply changes of the feed: rows change in place, and jobs that have come to match arrive as in a fresh page.
+ *
+ * Jobs that lie beyond the loaded rows are left to later pages.
+ */
+export function withFeed(rows: Rows, changed: readonly JobItem[], gone: readonly string[], filter: JobFilter, order: JobOrder): Rows {
+  const known = ids(rows);
+  const left = new Set([...gone, ...changed.filter((job) => !matches(job, filter)).map((job) => job.id)]);
+  const current = withChanges(rows, changed, left);
+  const arrived = changed.filter((job) => !known.has(job.id) && matches(job, filter) && isWithin(rows, job, order)).toSorted((a, b) => (a.createdAt < b.createdAt ? 1 : -1));
+  if (arrived.length === 0) return current;
+  if (order === 'newest') return withNewest(current, { jobs: arrived, next: rows.next ?? null });
+  return { ...current, jobs: [...current.jobs, ...arrived].toSorted((a, b) => (a.createdAt < b.createdAt ? -1 : a.createdAt > b.createdAt ? 1 : 0)) };
+}
+
+/** Whether a job belongs between the loaded rows, or before the first one of the newest. */
+function isWithin(rows: Rows, job: JobItem, order: JobOrder): boolean {
+  const last = rows.jobs.at(-1);
+  if (rows.next === null || (last === undefined && order === 'newest')) return true;
+  return last !== undefined && (order === 'newest' ? job.createdAt > last.createdAt : job.createdAt < last.createdAt);
+}
+
+/** Whether a job matches a filter, as the engine decides. A search for text is left to the engine. */
+export function matches(job: JobItem, filter: JobFilter): boolean {
+  const { status, model, agentRole, repo, failedCode, type, source, chainId, from, to } = filter;
+  const pairs = [[model, job.model], [agentRole, job.agentRole], [repo, job.repo], [failedCode, job.failedCode], [type, job.name], [source, job.source], [chainId, job.chainId]];
+  return (
+    (!status || status.includes(job.status)) &&
+    pairs.every(([wanted, value]) => !wanted || wanted === value) &&
+    (!from || Date.parse(job.createdAt) >= Date.parse(from)) &&
+    (!to || Date.parse(job.createdAt) < Date.parse(to))
+  );
 }
 
 /** Put the newer jobs into the list. */

@@ -1,11 +1,10 @@
 /** The list of jobs that match a filter: loaded page by page, and kept up to date. */
 
-import { useQueryClient } from '@tanstack/react-query';
-import { useCallback, useEffect, useRef, useState } from 'react';
+import { useCallback, useEffect, useRef, useState, type RefObject } from 'react';
 
 import { fetchJobs, hasEnded, type JobFilter, type JobItem, type JobOrder } from '../../api/jobs';
-import { useLive } from '../../api/live';
-import { NO_ROWS, withChanges, withNewerShown, withNewest, withPage, type Rows } from './rows';
+import { useJobChanges } from '../../api/live';
+import { matches, NO_ROWS, withChanges, withFeed, withNewerShown, withNewest, withPage, type Rows } from './rows';
 
 export interface Jobs extends Rows {
   isLoading: boolean;
@@ -22,11 +21,13 @@ interface State {
   error: unknown;
 }
 
+/** The pause after a change, after which a search for text runs again. */
+const SEARCH_MS = 500;
+
 const EMPTY: State = { rows: NO_ROWS, error: undefined };
 
-/** isAtTop: whether new jobs may be inserted at once. visible: the ids of the jobs on the screen. */
-export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: () => boolean, visible: () => readonly JobItem[]): Jobs {
-  const queries = useQueryClient();
+/** isAtTop: whether new jobs may be inserted at once. visible: the jobs on the screen. */
+export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<() => boolean>, visible: RefObject<() => readonly JobItem[]>): Jobs {
   const [state, setState] = useState(EMPTY);
   const [isLoading, setLoading] = useState(false);
   const request = useRef<AbortController>(undefined);
@@ -50,28 +51,42 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: () => boole
     return () => request.current?.abort();
   }, [load]);
 
-  useLive(async (signal) => {
-    if (state.rows.next === undefined) return;
-    if (order === 'newest') {
-      const page = await fetchJobs(filter, '', { signal });
-      change((rows) => (isAtTop() ? withNewerShown(withNewest(rows, page)) : withNewest(rows, page)));
+  const refresh = useRef<AbortController>(undefined);
+  /** Read the newest page again. Rows further down that are on the screen are read one by one. */
+  const readAgain = useCallback(async () => {
+    refresh.current?.abort();
+    const { signal } = (refresh.current = new AbortController());
+    try {
+      const page = order === 'newest' ? await fetchJobs(filter, '', { signal }) : { jobs: [], next: null };
+      if (order === 'newest') change((rows) => (isAtTop.current() ? withNewerShown(withNewest(rows, page)) : withNewest(rows, page)));
       const fresh = new Set(page.jobs.map((job) => job.id));
-      await refreshVisible(visible().filter((job) => !fresh.has(job.id)), signal);
-    } else {
-      await refreshVisible(visible(), signal);
+      const open = visible.current().filter((job) => !fresh.has(job.id) && !hasEnded(job.status)).slice(0, 8);
+      const found = await Promise.all(open.map((job) => fetchJobs({ q: job.id }, '', { limit: 1, signal })));
+      const items = found.flatMap(({ jobs }) => jobs);
+      change((rows) => withChanges(rows, items, new Set(items.filter((job) => !matches(job, filter)).map((job) => job.id))));
+    } catch {
+      // the feed asks again once the engine answers
     }
-    await queries.invalidateQueries({ queryKey: ['facets'] });
-  });
+  }, [filter, order, change, isAtTop, visible]);
+  useEffect(() => () => refresh.current?.abort(), [readAgain]);
 
-  /** Refresh the visible jobs that may still change: those that have not ended. */
-  async function refreshVisible(jobs: readonly JobItem[], signal: AbortSignal): Promise<void> {
-    const open = jobs.filter((job) => !hasEnded(job.status)).slice(0, 8);
-    const pages = await Promise.all(open.map((job) => fetchJobs({ q: job.id }, '', { limit: 1, signal })));
-    const found = pages.flatMap((page) => page.jobs);
-    const wanted = filter.status;
-    const gone = wanted ? found.filter((job) => !wanted.includes(job.status)).map((job) => job.id) : [];
-    if (found.length > 0) change((rows) => withChanges(rows, found, new Set(gone)));
-  }
+  const searching = useRef<ReturnType<typeof setTimeout>>(undefined);
+  useEffect(() => () => clearTimeout(searching.current), [readAgain]);
+  useJobChanges((changed, gone) => {
+    if (state.rows.next === undefined) return;
+    if (filter.q) {
+      change((rows) => withChanges(rows, changed, new Set(gone)));
+      clearTimeout(searching.current);
+      searching.current = setTimeout(() => void readAgain(), SEARCH_MS);
+      return;
+    }
+    change((rows) => {
+      const next = withFeed(rows, changed, gone, filter, order);
+      return order === 'newest' && isAtTop.current() ? withNewerShown(next) : next;
+    });
+  }, () => {
+    if (state.rows.next !== undefined) void readAgain();
+  });
 
   const { rows, error } = state;
   return {

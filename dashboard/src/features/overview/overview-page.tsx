@@ -1,9 +1,8 @@
-import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useState, type ReactNode } from 'react';
 
 import { facetsQuery, fetchJobs, modelsQuery, type JobItem, type Status } from '../../api/jobs';
-import { useLive } from '../../api/live';
 import { visible } from '../../lib/ansi';
 import { count, counted } from '../../lib/format';
 import { Page, Panel } from '../../ui/page';
@@ -19,14 +18,12 @@ const MINUTE = 60_000;
 const RUNNING_LIMIT = 8;
 
 export function OverviewPage() {
-  const queries = useQueryClient();
   const [since] = useState(() => new Date(Math.floor((Date.now() - DAY) / MINUTE) * MINUTE).toISOString());
   const today = useQuery(facetsQuery({ from: since }));
   const everything = useQuery(facetsQuery({}));
   const running = useQuery(jobsIn('active'));
   const waiting = useQuery(jobsIn('waiting'));
   const failed = useQuery(jobsIn('failed', since));
-  useLive(() => queries.invalidateQueries({ predicate: ({ queryKey }) => queryKey[0] === 'facets' || queryKey[0] === 'overview' || queryKey[0] === 'ai-models' }));
   const isEmpty = everything.data?.status.length === 0;
 
   if (isEmpty) {

@@ -1,0 +1,64 @@
+/** The effect of changes on the cached queries. */
+
+import type { QueryClient, QueryKey } from '@tanstack/react-query';
+
+import type { Frame } from './feed';
+import { jobQuery, type JobPage } from './jobs';
+
+/** Queries to read again. keys: first parts of their keys. jobs: ids of jobs. isAll: everything that the feed covers. */
+export interface Stale {
+  keys: ReadonlySet<string>;
+  jobs: ReadonlySet<string>;
+  isAll: boolean;
+}
+
+/** Queries that depend on jobs, by the first part of their keys. */
+const OF_JOBS = ['facets', 'overview', 'chain', 'queue', 'stats', 'job'];
+
+/** Queries that depend on a kind of resource. A single resource is left out: its form notices changes itself. */
+const OF_KINDS: Record<string, readonly string[]> = {
+  agents: ['agents'],
+  instructions: ['instructions'],
+  config: ['defaults'],
+  'webhook-sources': ['sources', 'source'],
+  'ai-models': ['ai-models', 'queue'],
+  'api-keys': ['api-keys'],
+};
+
+const COVERED: ReadonlySet<string> = new Set([...OF_JOBS, 'attempts', ...Object.values(OF_KINDS).flat()]);
+
+export function keysOf(frame: Frame): Stale {
+  const changed = [...(frame.jobs ?? []).map((job) => job.id), ...(frame.gone ?? [])];
+  const ofJobs = changed.length > 0 ? OF_JOBS : [];
+  return {
+    keys: new Set([...ofJobs, ...(frame.kinds ?? []).flatMap((kind) => OF_KINDS[kind] ?? [])]),
+    jobs: new Set(changed),
+    isAll: frame.reset === true || frame.many === true,
+  };
+}
+
+/** Put changed jobs into the queries that show them. */
+export function patchJobs(queries: QueryClient, { jobs = [] }: Frame): void {
+  for (const item of jobs) {
+    queries.setQueryData(jobQuery(item.id).queryKey, (before) => before && { ...before, ...item });
+    if (item.chainId === null) continue;
+    queries.setQueryData<JobPage>(['chain', item.chainId], (before) => before && { ...before, jobs: before.jobs.map((job) => (job.id === item.id ? item : job)) });
+  }
+}
+
+/** Read stale queries again, those of the page at once. */
+export function refresh(queries: QueryClient, stale: Stale): void {
+  void queries.invalidateQueries({ predicate: ({ queryKey, state }) => isStale(queryKey, state.data, stale) });
+}
+
+export function isStale([name, id]: QueryKey, data: unknown, stale: Stale): boolean {
+  if (typeof name !== 'string') return false;
+  if (stale.isAll) return COVERED.has(name);
+  if (name === 'job' || name === 'attempts') return typeof id === 'string' && (stale.jobs.has(id) || (stale.jobs.size > 0 && isWaiting(data)));
+  return stale.keys.has(name);
+}
+
+/** Whether a query has a waiting job: its place in the queue depends on other jobs. */
+function isWaiting(data: unknown): boolean {
+  return typeof data === 'object' && data !== null && 'status' in data && data.status === 'waiting';
+}
