@@ -1,19 +1,9 @@
 import { expect, test } from 'vitest';
 
-import { lastSeq, placeOf, reconnectPause } from './events';
+import { placeOf, reconnectPause } from './events';
 
 test('the place of an event is read from its id', () => {
   expect(placeOf('2-17')).toEqual({ attempt: 2, seq: 17 });
-});
-
-test.each([0, 1, 2, 1_999, 2_000, 2_001, 999_999, 1_000_000, 9_000_000])('the last of %d events is found', async (last) => {
-  let requests = 0;
-  const exists = (seq: number) => {
-    requests++;
-    return Promise.resolve(seq <= last);
-  };
-  expect(await lastSeq(exists)).toBe(last);
-  expect(requests).toBeLessThan(60);
 });
 
 test('pauses between attempts to connect grow to 30 seconds', () => {

@@ -42,26 +42,6 @@ export async function fetchEvents(jobId: string, after: Place, limit: number, si
   return (await fetchEventPage(jobId, { after: idOf(after), limit }, signal)).events;
 }
 
-const JUMPS = [2e3, 16e3, 128e3, 1e6, 8e6];
-
-/** Find the number of an attempt's last event by requests for single events, a few at a time. known: exists, or is 0. */
-export async function lastSeq(exists: (seq: number) => Promise<boolean>, known = 0): Promise<number> {
-  let [low, high] = [known, Infinity];
-  const probe = async (points: readonly number[]) => {
-    const answers = await Promise.all(points.map(exists));
-    for (const [index, point] of points.entries()) {
-      if (answers[index]) low = Math.max(low, point);
-      else high = Math.min(high, point);
-    }
-  };
-  while (high === Infinity) await probe(JUMPS.map((jump) => low + jump));
-  while (high - low > 1) {
-    const step = (high - low) / (JUMPS.length + 1);
-    await probe([...new Set(JUMPS.map((_, index) => Math.ceil(low + step * (index + 1))))].filter((point) => point < high));
-  }
-  return low;
-}
-
 export interface StreamHandlers {
   /** Events in order, without gaps or repeats, also after an interruption. */
   onEvents: (events: JobEvent[]) => void;

@@ -1,31 +1,48 @@
 import { expect, test, vi } from 'vitest';
 
 import type { JobEvent } from '../../api/events';
-import { LogStore, MAX_PAGES, PAGE } from './log-store';
+import { LogStore, MAX_PAGES, PAGE, TAIL } from './log-store';
 
 const line = (seq: number): JobEvent => ({ id: `1-${seq}`, attempt: 1, at: '2030-01-01T00:00:00Z', kind: 'log', text: `line ${seq}` });
 
+const lines = (first: number, last: number) => Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => line(first + index));
+
 function storeOf(last: number) {
-  const fetch = vi.fn((after: number, limit: number) =>
-    Promise.resolve(Array.from({ length: Math.max(0, Math.min(limit, last - after)) }, (_, index) => line(after + index + 1))),
-  );
-  return { store: new LogStore('ir-1', 1, fetch), fetch };
+  const source = {
+    after: vi.fn((seq: number, limit: number) => Promise.resolve(lines(seq + 1, Math.min(last, seq + limit)))),
+    tail: vi.fn((limit: number) => Promise.resolve(lines(Math.max(1, last - limit + 1), last))),
+  };
+  return { store: new LogStore('ir-1', 1, source), source };
 }
 
 test('a short log needs one request', async () => {
-  const { store, fetch } = storeOf(3);
+  const { store, source } = storeOf(3);
   await store.open();
-  expect([store.count, store.row(0)?.text, store.row(2)?.text, fetch.mock.calls.length]).toEqual([3, 'line 1', 'line 3', 1]);
+  expect([store.count, store.row(0)?.text, store.row(2)?.text, source.tail.mock.calls.length]).toEqual([3, 'line 1', 'line 3', 1]);
+  expect(source.after).not.toHaveBeenCalled();
+});
+
+test.each([PAGE - 1, PAGE, PAGE + 1, TAIL - 1, TAIL, TAIL + 1, 999_999, 1_000_000])('one request shows the end of a log of %d lines', async (last) => {
+  const { store, source } = storeOf(last);
+  await store.open();
+  store.need(last - 1, last);
+  expect([store.count, store.row(last - 1)?.text]).toEqual([last, `line ${last}`]);
+  expect(source.tail.mock.calls.length + source.after.mock.calls.length).toBe(1);
+});
+
+test('no row of a page that is known in part counts as empty', async () => {
+  const { store } = storeOf(TAIL + 3);
+  await store.open();
+  expect(store.row(4)).toBeUndefined();
 });
 
 test('any row of a long log is read without the rows before it', async () => {
-  const { store, fetch } = storeOf(1_000_000);
+  const { store, source } = storeOf(1_000_000);
   await store.open();
   expect(store.count).toBe(1_000_000);
-  fetch.mockClear();
   store.need(812_440, 812_480);
   await vi.waitFor(() => expect(store.row(812_440)?.text).toBe('line 812441'));
-  expect(fetch).toHaveBeenCalledTimes(1);
+  expect(source.after).toHaveBeenCalledTimes(1);
 });
 
 test('memory holds a bounded number of pages', async () => {
@@ -55,8 +72,8 @@ test('live events of another attempt are ignored', async () => {
 });
 
 test('a failed request is reported, and the next one can succeed', async () => {
-  const fetch = vi.fn().mockRejectedValueOnce(new Error('lost')).mockResolvedValue([line(1)]);
-  const store = new LogStore('ir-1', 1, fetch);
+  const tail = vi.fn().mockRejectedValueOnce(new Error('lost')).mockResolvedValue([line(1)]);
+  const store = new LogStore('ir-1', 1, { after: () => Promise.resolve([]), tail });
   await store.open();
   expect(String(store.error)).toContain('lost');
   await store.open();

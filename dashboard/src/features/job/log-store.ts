@@ -1,11 +1,19 @@
 /** The events of one attempt with random access by number, of which only the pages near the reader are in memory. */
 
-import { fetchEvents, lastSeq, placeOf, type JobEvent } from '../../api/events';
+import { fetchEventPage, fetchEvents, idOf, placeOf, type JobEvent } from '../../api/events';
 
 export const PAGE = 500;
 export const MAX_PAGES = 40;
+/** Events that are read first. They contain at least one whole page. */
+export const TAIL = 2 * PAGE;
 
-type Fetch = (after: number, limit: number, signal: AbortSignal) => Promise<JobEvent[]>;
+/** The requests of a log. Both answer events of the attempt only, in order. */
+export interface LogSource {
+  after: (seq: number, limit: number, signal: AbortSignal) => Promise<JobEvent[]>;
+  /** The last events so far. */
+  tail: (limit: number, signal: AbortSignal) => Promise<JobEvent[]>;
+}
+
 type Page = (JobEvent | undefined)[];
 
 /** The rows of a log: row n is the event with the number n + 1. */
@@ -24,10 +32,7 @@ export class LogStore {
   constructor(
     readonly jobId: string,
     readonly attempt: number,
-    private readonly fetchAfter: Fetch = async (after, limit, signal) => {
-      const events = await fetchEvents(jobId, { attempt, seq: after }, limit, signal);
-      return events.filter((event) => event.attempt === attempt);
-    },
+    private readonly source = sourceOf(jobId, attempt),
   ) {}
 
   subscribe = (changed: () => void): (() => void) => {
@@ -41,17 +46,16 @@ export class LogStore {
     this.stopped.abort();
   }
 
-  /** Find out how many rows there are. */
+  /** Read the end of the log, which tells how many rows there are. */
   async open(): Promise<void> {
     this.error = undefined;
     try {
-      const first = await this.fetchAfter(0, PAGE, this.stopped.signal);
-      this.place(first);
-      const last = first.at(-1);
-      const known = last ? placeOf(last.id).seq : 0;
-      const hasMore = first.length === PAGE;
-      const exists = async (seq: number) => (await this.fetchAfter(seq - 1, 1, this.stopped.signal)).length > 0;
-      this.grow(hasMore ? await lastSeq(exists, known) : known);
+      const events = await this.source.tail(TAIL, this.stopped.signal);
+      const [first, last] = [events[0], events.at(-1)];
+      // Only pages that are complete are kept. Fewer events than requested are the whole log.
+      const complete = first && events.length === TAIL ? placeOf(first.id).seq - 1 : 0;
+      this.place(events.filter((event) => pageStart(event) >= complete));
+      this.grow(last ? placeOf(last.id).seq : 0);
     } catch (error) {
       this.fail(error);
     }
@@ -90,14 +94,14 @@ export class LogStore {
 
   /** Read the rows from `first` on, in order, past the pages in memory. Used for searching. */
   async read(first: number, signal: AbortSignal, limit = 1000): Promise<JobEvent[]> {
-    return this.fetchAfter(first, limit, AbortSignal.any([signal, this.stopped.signal]));
+    return this.source.after(first, limit, AbortSignal.any([signal, this.stopped.signal]));
   }
 
   private async load(number: number): Promise<void> {
     if (this.loading.has(number)) return;
     this.loading.add(number);
     try {
-      const events = await this.fetchAfter(number * PAGE, PAGE, this.stopped.signal);
+      const events = await this.source.after(number * PAGE, PAGE, this.stopped.signal);
       if (!this.pages.has(number)) this.pages.set(number, []);
       this.place(events.filter((event) => Math.floor((placeOf(event.id).seq - 1) / PAGE) === number));
       this.error = undefined;
@@ -146,4 +150,18 @@ export class LogStore {
     this.version++;
     for (const watcher of this.watchers) watcher();
   }
+}
+
+/** The index of the first row on the page of an event. */
+function pageStart(event: JobEvent): number {
+  const index = placeOf(event.id).seq - 1;
+  return index - (index % PAGE);
+}
+
+function sourceOf(jobId: string, attempt: number): LogSource {
+  const own = (events: JobEvent[]) => events.filter((event) => event.attempt === attempt);
+  return {
+    after: async (seq, limit, signal) => own(await fetchEvents(jobId, { attempt, seq }, limit, signal)),
+    tail: async (limit, signal) => own((await fetchEventPage(jobId, { before: idOf({ attempt: attempt + 1, seq: 0 }), limit }, signal)).events),
+  };
 }

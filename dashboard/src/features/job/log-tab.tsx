@@ -1,24 +1,27 @@
-import { useQueryClient } from '@tanstack/react-query';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useEffect, useRef, useState, type ReactNode } from 'react';
 
-import { placeOf, type JobEvent } from '../../api/events';
-import { hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
+import type { JobEvent } from '../../api/events';
+import { attemptsQuery, hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
 import { plain, visible } from '../../lib/ansi';
 import { count, offset, timeOfDay } from '../../lib/format';
 import { Button, IconButton } from '../../ui/button';
 import { Icon } from '../../ui/icons';
 import { useShortcuts } from '../../ui/shortcuts';
-import { Empty, Failure, Loading } from '../../ui/states';
+import { describe, Empty, Failure, Loading } from '../../ui/states';
+import { toast } from '../../ui/toasts';
 import { useVirtualRows } from '../../ui/use-virtual-rows';
 import { Attempts } from './attempts';
 import styles from './log-tab.module.css';
-import type { LogStore } from './log-store';
 import { TerminalText } from './terminal-text';
 import { callSummary } from './turns';
+import { useHits } from './use-hits';
 import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
 import { useLog } from './use-log';
 
 const ROW_HEIGHT = 20;
+/** The writers of log lines. */
+const ORIGINS = { agent: 'Written by the agent', tool: 'Printed by a tool', engine: 'Written by the engine' } as const;
 const ANNOUNCE_MS = 5_000;
 
 export function LogTab() {
@@ -40,8 +43,9 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   const { ref: scroller, ...rows } = useVirtualRows(total, ROW_HEIGHT, 20);
   const [isFollowing, setFollowing] = useState(search.line === undefined);
   const [seen, setSeen] = useState(0);
-  const start = Date.parse(store.row(0)?.at ?? job.processedAt ?? job.createdAt);
-  const hits = useHits(store, search.q ?? '');
+  const { data: attempts } = useQuery({ ...attemptsQuery(job.id), enabled: job.attempts > 1 });
+  const start = Date.parse(store.row(0)?.at ?? attempts?.[attempt - 1]?.startedAt ?? job.processedAt ?? job.createdAt);
+  const hits = useHits(job, attempt, search.q ?? '', isLive);
 
   useEffect(() => store.need(rows.first, rows.end));
   const { scrollTo, isAtEnd } = rows;
@@ -69,8 +73,10 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
     if (isFollowing && !isAtEnd()) setFollowing(false);
   };
   const goToHit = (step: 1 | -1) => {
-    const target = hits.next(search.line ?? (step === 1 ? 0 : total + 1), step);
-    if (target !== undefined) goTo(target);
+    hits.seek(search.line ?? (step === 1 ? 0 : total + 1), step).then(
+      (line) => { if (line !== undefined) goTo(line); },
+      (error: unknown) => toast(describe(error).message, 'error'),
+    );
   };
   const field = useRef<HTMLInputElement>(null);
   useShortcuts([
@@ -101,10 +107,10 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
         {search.q && (
           <>
             <span className={styles.note} aria-live="polite">
-              {hits.lines.length === 0 && hits.isDone ? 'No hits' : `${hits.position(search.line)}${count(hits.lines.length)}${hits.isDone ? '' : ` so far, ${Math.floor((hits.searched / Math.max(1, total)) * 100)} %`}`}
+              {hits.error ? describe(hits.error).message : hits.total === undefined ? 'Searching…' : hits.total === 0 ? 'No hits' : `${hits.position(search.line)}${count(hits.total)}`}
             </span>
-            <IconButton icon="chevronUp" label="Previous hit" onClick={() => goToHit(-1)} disabled={hits.lines.length === 0} />
-            <IconButton icon="chevronDown" label="Next hit" onClick={() => goToHit(1)} disabled={hits.lines.length === 0} />
+            <IconButton icon="chevronUp" label="Previous hit" onClick={() => goToHit(-1)} disabled={!hits.total} />
+            <IconButton icon="chevronDown" label="Next hit" onClick={() => goToHit(1)} disabled={!hits.total} />
           </>
         )}
         <span className={styles.space} />
@@ -188,7 +194,7 @@ interface LogRowProps {
 function LogRow({ line, event, start, isClock, needle, isChosen, onChoose }: LogRowProps) {
   const at = event && new Date(event.at);
   return (
-    <div className={styles.row} data-chosen={isChosen || undefined} data-kind={event?.kind}>
+    <div className={styles.row} data-chosen={isChosen || undefined} data-kind={event?.kind} data-origin={event?.origin} title={event?.origin ? ORIGINS[event.origin] : undefined}>
       <button type="button" className={styles.number} tabIndex={-1} aria-label={`Select line ${line}`} onClick={() => onChoose(line)}>{count(line)}</button>
       <span className={styles.time}>{at && (isClock ? timeOfDay(at) : `+${offset(at.getTime() - start)}`)}</span>
       <span className={styles.text}>{event === undefined ? '…' : event === null ? '' : content(event, needle)}</span>
@@ -221,49 +227,4 @@ function eventText(event: JobEvent): string {
     case 'error':
       return `${event.code ?? 'error'}: ${visible(event.message ?? '')}`;
   }
-}
-
-interface Hits {
-  lines: readonly number[];
-  searched: number;
-  isDone: boolean;
-  next: (from: number, step: 1 | -1) => number | undefined;
-  position: (line: number | undefined) => string;
-}
-
-const DELAY = 250;
-
-/** Search the whole attempt, page by page. Lines that arrive meanwhile are searched too. */
-function useHits(store: LogStore, q: string): Hits {
-  const [found, setFound] = useState<{ q: string; lines: number[]; searched: number }>({ q: '', lines: [], searched: 0 });
-  const total = store.count ?? 0;
-  const current = found.q === q ? found : { q, lines: [], searched: 0 };
-  const { searched } = current;
-  useEffect(() => {
-    if (!q || searched >= total) return;
-    const stop = new AbortController();
-    const timer = setTimeout(() => {
-      const needle = q.toLowerCase();
-      store.read(searched, stop.signal).then((events) => {
-        const lines = events.filter((event) => eventText(event).toLowerCase().includes(needle)).map((event) => placeOf(event.id).seq);
-        const last = events.at(-1);
-        setFound((before) => ({ q, lines: [...(before.q === q ? before.lines : []), ...lines], searched: last ? placeOf(last.id).seq : total }));
-      }, () => undefined);
-    }, searched === 0 ? DELAY : 0);
-    return () => {
-      stop.abort();
-      clearTimeout(timer);
-    };
-  }, [store, q, searched, total]);
-  const { lines } = current;
-  return {
-    lines,
-    searched,
-    isDone: searched >= total,
-    next: (from, step) => (step === 1 ? (lines.find((line) => line > from) ?? lines[0]) : (lines.findLast((line) => line < from) ?? lines.at(-1))),
-    position: (line) => {
-      const index = line === undefined ? -1 : lines.indexOf(line);
-      return index < 0 ? '' : `${count(index + 1)} of `;
-    },
-  };
 }
