@@ -84,6 +84,7 @@ async def test_failure_is_explained_and_retried_as_a_second_attempt(
     await page.keyboard.press("[")
     await expect(page.get_by_text("first time")).to_be_visible()
     await expect(page).to_have_url(re.compile("attempt=1"))
+    await expect(page.get_by_role("button", name="Attempt 1")).to_contain_text("agent error")
 
 
 async def test_filters_survive_a_reload_and_lead_to_the_jobs(page: Page, engine: LocalEngine, admin: User) -> None:
@@ -218,13 +219,43 @@ async def test_invalid_submission_names_the_fields(page: Page, browser: BrowserC
     await expect(page.get_by_label("Turns")).to_be_focused()
 
 
-async def test_rerun_repeats_the_settings_of_the_request(page: Page, engine: LocalEngine, admin: User) -> None:
-    job = await admin.run({"result": 1}, config={"provider": "mock", "maxTurns": 7}, type="code-review")
+async def test_rerun_repeats_a_job_with_other_settings(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.run(
+        {"result": 1}, config={"provider": "mock", "maxTurns": 7}, type="code-review", prompt="Do it."
+    )
     await sign_in(page, engine, f"/jobs/{job['id']}")
     await page.get_by_role("link", name="Rerun").click()
-    await expect(page.get_by_label("Type")).to_have_value("code-review")
+    await expect(page.get_by_label("Prompt")).to_have_value("Do it.")
     await expect(page.get_by_label("Turns")).to_have_value("7")
-    await expect(page.get_by_label("Tokens")).to_have_value("")
+    await page.get_by_label("Model", exact=True).fill("another")
+    await page.get_by_role("button", name="Run again").click()
+    await expect(page.get_by_text(f"rerun of {job['id']}")).to_be_visible()
+    await expect(page.get_by_text("mock/another")).to_be_visible()
+    await page.get_by_role("link", name="Input").click()
+    await expect(page.get_by_role("region", name="Prompt", exact=True)).to_contain_text("Do it.")
+    await expect(page.get_by_text("code-review").first).to_be_visible()
+
+
+async def test_waiting_job_names_its_place_and_the_holders_of_the_slots(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    config = {"provider": "mock", "model": "one-slot"}
+    model = {"name": "one-slot", "provider": "mock", "model": "one-slot", "slots": 1}
+    assert (await admin.post("/api/ai-models", model)).status_code == 201
+    holder = await admin.submit({"hang": True}, config=config)
+    await admin.wait(holder, "active")
+    first, second = [await admin.submit({"result": 1}, config=config) for _ in range(2)]
+    await sign_in(page, engine, f"/jobs/{second}")
+    waiting = page.get_by_role("group", name="Waiting")
+    await expect(waiting).to_contain_text("2nd in line for mock/one-slot: 1 of 1 slot is busy.")
+    await expect(waiting.get_by_role("link", name=holder)).to_be_visible()
+    await admin.post(f"/api/jobs/{first}/cancel")
+    await expect(waiting).to_contain_text("Next for mock/one-slot")
+    await page.goto(engine.url)
+    models = page.get_by_role("region", name="Models")
+    await expect(models.get_by_role("listitem").filter(has_text="mock/one-slot")).to_contain_text("1 waiting")
+    await admin.post(f"/api/jobs/{holder}/cancel")
+    await expect(models.get_by_role("listitem").filter(has_text="mock/one-slot")).to_contain_text("0 waiting")
 
 
 async def test_chain_is_shown_as_the_path_of_its_agents(page: Page, engine: LocalEngine, admin: User) -> None:

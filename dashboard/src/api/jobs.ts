@@ -12,6 +12,7 @@ export type FailedCode = NonNullable<JobItem['failedCode']>;
 export type Attempt = Schemas['AttemptView'];
 export type Waiting = Schemas['WaitingView'];
 export type Usage = Schemas['UsageView'];
+export type Rerun = Partial<Schemas['Rerun']>;
 export type Submission = Schemas['Submission'];
 
 export const STATUSES = ['waiting', 'active', 'completed', 'failed', 'cancelled'] as const satisfies readonly Status[];
@@ -102,6 +103,14 @@ export const statsQuery = queryOptions({
   queryFn: ({ signal }) => body(client.GET('/api/stats', { signal })),
 });
 
+/** Ended jobs by model, with their tokens and cost. from: the earliest end. */
+export const breakdownQuery = (from: string) =>
+  queryOptions({
+    queryKey: ['stats', 'breakdown', from],
+    queryFn: ({ signal }) => body(client.GET('/api/stats/breakdown', { params: { query: { from, by: 'model' } }, signal })),
+    placeholderData: (previous) => previous,
+  });
+
 export const patchQuery = (id: string, attempt: number) =>
   queryOptions({
     queryKey: ['patch', id, attempt],
@@ -126,6 +135,13 @@ export async function retryJob(id: string): Promise<JobDetail> {
 export async function submitJob(submission: Submission, key: string): Promise<Schemas['Submitted']> {
   return body(
     client.POST('/api/jobs/submit', { body: submission, params: { header: { 'Idempotency-Key': key } } }),
+  );
+}
+
+/** Run a job again as a new one. changes: what differs from the first job. key: as for submitJob. */
+export async function rerunJob(id: string, changes: Rerun, key: string): Promise<Schemas['Submitted']> {
+  return body(
+    client.POST('/api/jobs/{job_id}/rerun', { body: changes, params: { path: { job_id: id }, header: { 'Idempotency-Key': key } } }),
   );
 }
 

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { isOwnPath, readNext } from './session';
+import { isOwnPath, issuerName, readNext } from './session';
 
 test.each(['/jobs', '/jobs?status=failed', '/jobs/ir-1/log?attempt=2'])('%s is a page to return to', (path) => {
   expect(isOwnPath(path)).toBe(true);
@@ -16,4 +16,8 @@ test('a remembered page expires, and a broken record is ignored', () => {
   expect(readNext(JSON.stringify({ path: '/jobs', at: 0 }), 3_600_000)).toBeUndefined();
   expect(readNext(JSON.stringify({ path: '//evil.example', at: 0 }), 0)).toBeUndefined();
   expect(readNext('{', 0)).toBeUndefined();
+});
+
+test('an OpenID provider is named by its host and path', () => {
+  expect(['https://login.example.com/', 'http://127.0.0.1:9000/realms/one'].map(issuerName)).toEqual(['login.example.com', '127.0.0.1:9000/realms/one']);
 });

@@ -19,7 +19,12 @@ export async function signOut(): Promise<void> {
 const NEXT = 'labrats.next';
 const NEXT_LIFETIME = 15 * 60_000;
 
-/** Remember the page to open after sign-in, also in another tab: the engine always returns to `/`. */
+/** The name of an OpenID provider: its host, and its path if it has one. */
+export function issuerName(issuer: string): string {
+  return issuer.replace(/^https?:\/\//, '').replace(/\/+$/, '');
+}
+
+/** Remember the page to open after sign-in, also in another tab: a link from the engine leads to `/`. */
 export function rememberNext(path: string, now = Date.now()): void {
   if (isOwnPath(path)) localStorage.setItem(NEXT, JSON.stringify({ path, at: now }));
 }

@@ -6,7 +6,7 @@ import { lazy, Suspense, useEffect, useState } from 'react';
 
 import { useConnection, useFeed } from '../api/live';
 import { sessionQuery, signOut } from '../api/session';
-import { timeOfDay } from '../lib/format';
+import { fullTime, timeOfDay } from '../lib/format';
 import { buttonClass } from '../ui/button';
 import { Icon, Logo, type IconName } from '../ui/icons';
 import { Keys } from '../ui/kbd';
@@ -163,7 +163,7 @@ function Account({ onHelp }: { onHelp: () => void }) {
     <Menu label="Account" button={<Icon name="user" />} className={styles.account}>
       {(close) => (
         <>
-          <MenuLabel>Signed in as {data?.user?.name ?? '…'}</MenuLabel>
+          <MenuLabel>Signed in as {data?.user?.name ?? '…'}{data?.expiresAt && ` until ${fullTime(new Date(data.expiresAt))}`}</MenuLabel>
           {THEMES.map((each) => (
             <MenuItem key={each} isChecked={each === theme} onSelect={() => { setTheme(each); close(); }}>
               {each === 'system' ? 'Theme of the system' : `${each.charAt(0).toUpperCase()}${each.slice(1)} theme`}

@@ -1,17 +1,18 @@
 import { useQuery } from '@tanstack/react-query';
 import { useEffect } from 'react';
 
-import { rememberNext, sessionQuery } from '../../api/session';
+import { isOwnPath, issuerName, rememberNext, sessionQuery } from '../../api/session';
 import { buttonClass } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Logo } from '../../ui/icons';
+import { Failure } from '../../ui/states';
 import styles from './login-page.module.css';
 
 const COMMAND = 'labrats login-link';
 
-/** Ways to sign in. The engine always returns to `/`, which then opens the page that was wanted. */
+/** Ways to sign in. A link from the engine leads to `/`, which then opens the page that was wanted. */
 export function LoginPage({ next }: { next: string | undefined }) {
-  const { data } = useQuery({ ...sessionQuery, refetchInterval: 3_000 });
+  const { data, error, refetch } = useQuery({ ...sessionQuery, refetchInterval: 3_000 });
   const isSignedIn = Boolean(data?.user);
   useEffect(() => {
     if (next) rememberNext(next);
@@ -24,19 +25,21 @@ export function LoginPage({ next }: { next: string | undefined }) {
       <div className={styles.card}>
         <Logo size={36} />
         <h1>Sign in to Labrats</h1>
-        <section>
-          <h2>With a link</h2>
-          <p>The engine prints a link when it starts. This command prints a new one, which works once within 15 minutes:</p>
-          <div className={styles.command}>
-            <code>{COMMAND}</code>
-            <Copy text={COMMAND} name="Copy the command" />
-          </div>
-        </section>
-        <section>
-          <h2>With your organisation’s account</h2>
-          <p>If the engine is connected to an OpenID provider, sign in there.</p>
-          <a href="/api/auth/oidc" className={buttonClass('plain')}>Sign in with OpenID Connect</a>
-        </section>
+        {data?.signIn.oidc && (
+          <section>
+            <a href={`/api/auth/oidc${next && isOwnPath(next) ? `?next=${encodeURIComponent(next)}` : ''}`} className={buttonClass('primary')}>Sign in with {issuerName(data.signIn.oidc)}</a>
+          </section>
+        )}
+        {data?.signIn.link && (
+          <section>
+            <p>The engine prints a link when it starts. This command prints a new one, which works once within 15 minutes:</p>
+            <div className={styles.command}>
+              <code>{COMMAND}</code>
+              <Copy text={COMMAND} name="Copy the command" />
+            </div>
+          </section>
+        )}
+        {error && <Failure error={error} onRetry={() => void refetch()} />}
         <p className={styles.version}>{data && `Labrats ${data.version}`}</p>
       </div>
     </main>

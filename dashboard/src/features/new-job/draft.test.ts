@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobDetail } from '../../api/jobs';
-import { draftOf, EMPTY_DRAFT, parseJson, problemsOf, submissionOf } from './draft';
+import { draftOf, EMPTY_DRAFT, parseJson, problemsOf, rerunOf, submissionOf } from './draft';
 
 test('an empty form asks for a prompt only', () => {
   expect(submissionOf(EMPTY_DRAFT).problems).toEqual({ prompt: 'A prompt is required.' });
@@ -39,5 +39,20 @@ test('a rerun repeats what the request set, and leaves the rest to the layers', 
     config: { provider: 'claude', model: 'opus', effort: 'high', timeoutMs: 60_000, maxTurns: 25, maxAttempts: 1, fast: false },
     configOrigins: { provider: 'request', model: 'agent', timeoutMs: 'request' },
   } as unknown as JobDetail;
-  expect(draftOf(job)).toMatchObject({ type: 'code-review', agentRole: 'ai-reviewer', provider: 'claude', model: '', effort: '', timeoutMinutes: '1', gitRef: 'main', priority: '', prompt: '' });
+  expect(draftOf(job, 'Do it.')).toMatchObject({ type: 'code-review', agentRole: 'ai-reviewer', provider: 'claude', model: '', effort: '', timeoutMinutes: '1', gitRef: 'main', priority: '', prompt: 'Do it.' });
+});
+
+const FIRST = { ...EMPTY_DRAFT, prompt: 'Do it.', type: 'code-review', provider: 'claude', timeoutMinutes: '1', priority: '3', metadata: '{"repo": "o/r"}' };
+
+test('a rerun sends only what has changed', () => {
+  expect(rerunOf(FIRST, FIRST)).toEqual({ changes: {}, problems: {} });
+  expect(rerunOf({ ...FIRST, model: 'haiku', effort: 'low', timeoutMinutes: '2', priority: '0' }, FIRST)).toEqual({
+    changes: { config: { model: 'haiku', effort: 'low', timeoutMs: 120_000 }, priority: 0 }, problems: {},
+  });
+  expect(rerunOf({ ...FIRST, prompt: 'Do it well.', metadata: '{}' }, FIRST).changes).toEqual({ prompt: 'Do it well.', metadata: {} });
+});
+
+test('a rerun keeps a prompt that is not entered, and cannot unset a value', () => {
+  expect(rerunOf({ ...FIRST, prompt: '' }, FIRST)).toEqual({ changes: {}, problems: {} });
+  expect(Object.keys(rerunOf({ ...FIRST, provider: '', maxTurns: 'many' }, FIRST).problems)).toEqual(['maxTurns', 'provider']);
 });

@@ -1,6 +1,6 @@
 /** The form of a new job, and the submission that it stands for. */
 
-import type { JobDetail, Submission } from '../../api/jobs';
+import type { JobDetail, Rerun, Submission } from '../../api/jobs';
 
 export const PROVIDERS = ['claude', 'codex', 'vllm', 'gemma', 'qwen', 'mock'] as const;
 export const EFFORTS = ['low', 'medium', 'high'] as const;
@@ -105,13 +105,36 @@ export function parseJson(text: string): { value: unknown } | { error: string } 
   }
 }
 
-/** The draft of a job that runs again. Only settings that the earlier request set are repeated. */
-export function draftOf(job: JobDetail): Draft {
+/** What a rerun changes, compared with the draft of the first job. Problems: see submissionOf. */
+export function rerunOf(draft: Draft, first: Draft): { changes: Rerun; problems: Problems } {
+  const { submission, problems } = submissionOf({ ...draft, prompt: draft.prompt || first.prompt || 'unchanged', type: draft.type || 'task' });
+  const isChanged = (field: keyof Draft) => draft[field].trim() !== first[field].trim();
+  for (const field of ['priority', 'metadata', ...Object.values(CONFIG_FIELDS)] as const) {
+    if (isChanged(field) && draft[field].trim() === '') problems[field] ??= 'A rerun keeps the earlier value. Enter another one.';
+  }
+  const config = Object.fromEntries(Object.entries(submission.config ?? {}).filter(([name]) => isChanged(CONFIG_FIELDS[name] ?? 'prompt')));
+  const changes = defined({
+    prompt: isChanged('prompt') && draft.prompt.trim() ? draft.prompt : undefined,
+    config: Object.keys(config).length > 0 ? config : undefined,
+    priority: isChanged('priority') ? submission.priority : undefined,
+    metadata: isChanged('metadata') ? submission.metadata : undefined,
+  });
+  return { changes, problems };
+}
+
+/** Fields of the form, by the setting that they change. */
+const CONFIG_FIELDS: Record<string, keyof Draft> = Object.fromEntries(
+  Object.entries(FIELDS).flatMap(([name, field]) => (name.startsWith('config.') ? [[name.slice('config.'.length), field]] : [])),
+);
+
+/** The draft of a job that runs again. Only settings that the earlier request set are repeated. prompt: empty if deleted. */
+export function draftOf(job: JobDetail, prompt: string): Draft {
   const own = (name: string): boolean => job.configOrigins[name] === 'request';
   const { config, workspaceSetup: setup } = job;
   const set = (name: string, value: string | number | undefined): string => (own(name) && value !== undefined ? String(value) : '');
   return {
     ...EMPTY_DRAFT,
+    prompt,
     type: job.name,
     agentRole: job.agentRole ?? '',
     provider: set('provider', config.provider),

@@ -3,13 +3,13 @@ import { useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useId, useState, type KeyboardEvent, type ReactNode, type SyntheticEvent } from 'react';
 
 import { ApiError } from '../../api/client';
-import { agentsQuery, jobQuery, modelsQuery, submitJob, type Submission } from '../../api/jobs';
+import { agentsQuery, jobQuery, modelsQuery, promptQuery, rerunJob, submitJob, type Rerun, type Submission } from '../../api/jobs';
 import { Button } from '../../ui/button';
 import { Field } from '../../ui/field';
 import { Page } from '../../ui/page';
 import { Failure } from '../../ui/states';
 import { toast } from '../../ui/toasts';
-import { draftOf, EFFORTS, EMPTY_DRAFT, parseJson, problemsOf, PROVIDERS, submissionOf, type Draft, type Problems } from './draft';
+import { draftOf, EFFORTS, EMPTY_DRAFT, parseJson, problemsOf, PROVIDERS, rerunOf, submissionOf, type Draft, type Problems } from './draft';
 import styles from './new-job-page.module.css';
 
 const STORED = 'labrats.draft';
@@ -34,9 +34,10 @@ function readStored(from: string | undefined): Stored {
 export function NewJobPage() {
   const { from } = useSearch({ from: '/app/jobs/new' });
   const earlier = useQuery({ ...jobQuery(from ?? ''), enabled: from !== undefined });
+  const prompt = useQuery({ ...promptQuery(from ?? ''), enabled: from !== undefined, retry: false });
   if (from !== undefined && earlier.error) return <Page title="New job"><Failure error={earlier.error} onRetry={() => void earlier.refetch()} /></Page>;
-  if (from !== undefined && !earlier.data) return <Page title="New job">{null}</Page>;
-  return <Form key={from ?? ''} from={from} initial={earlier.data && draftOf(earlier.data)} />;
+  if (from !== undefined && (!earlier.data || prompt.isPending)) return <Page title="New job">{null}</Page>;
+  return <Form key={from ?? ''} from={from} initial={earlier.data && draftOf(earlier.data, prompt.data?.prompt ?? '')} />;
 }
 
 function Form({ from, initial }: { from: string | undefined; initial: Draft | undefined }) {
@@ -63,7 +64,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
     setKey(crypto.randomUUID());
   };
   const submit = useMutation({
-    mutationFn: (submission: Submission) => submitJob(submission, key),
+    mutationFn: (request: unknown) => (from === undefined ? submitJob(request as Submission, key) : rerunJob(from, request as Rerun, key)),
     onSuccess: ({ jobId }) => {
       setSent(true);
       toast('The job is queued.');
@@ -77,19 +78,27 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
       setKey(crypto.randomUUID());
     },
   });
+  const requestOf = (current: Draft): { request: unknown; problems: Problems } => {
+    if (initial) {
+      const { changes, problems: found } = rerunOf(current, initial);
+      return { request: changes, problems: found };
+    }
+    const { submission, problems: found } = submissionOf(current);
+    return { request: submission, problems: found };
+  };
   const send = (event?: SyntheticEvent) => {
     event?.preventDefault();
     setOthers([]);
     if (json !== null) {
       const parsed = parseJson(json);
       if ('error' in parsed) setOthers([parsed.error]);
-      else submit.mutate(parsed.value as Submission);
+      else submit.mutate(parsed.value);
       return;
     }
-    const { submission, problems: found } = submissionOf(draft);
+    const { request, problems: found } = requestOf(draft);
     setProblems(found);
     const [first] = Object.keys(found);
-    if (first === undefined) submit.mutate(submission);
+    if (first === undefined) submit.mutate(request);
     else document.querySelector<HTMLElement>(`[name=${first}]`)?.focus();
   };
   const press = (event: KeyboardEvent) => {
@@ -109,22 +118,22 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
       actions={
         <div role="group" aria-label="Kind of input" className={styles.modes}>
           <button type="button" aria-pressed={json === null} onClick={() => setState((before) => ({ ...before, json: null }))}>Form</button>
-          <button type="button" aria-pressed={json !== null} onClick={() => setState((before) => ({ ...before, json: before.json ?? JSON.stringify(submissionOf(draft).submission, null, 2) }))}>JSON</button>
+          <button type="button" aria-pressed={json !== null} onClick={() => setState((before) => ({ ...before, json: before.json ?? JSON.stringify(requestOf(draft).request, null, 2) }))}>JSON</button>
         </div>
       }>
       {/* The shortcut works in every field. */}
       <form onSubmit={send} onKeyDown={press} className={styles.form} noValidate>
         {json !== null ? (
-          <Field label="Submission" hint="The body of POST /api/jobs/submit. It is sent as it stands here.">
+          <Field label={from ? 'Changes' : 'Submission'} hint={`The body of POST /api/jobs/${from ? `${from}/rerun` : 'submit'}. It is sent as it stands here.`}>
             {(ids) => <textarea {...ids} className={styles.json} rows={22} spellCheck={false} value={json} onChange={(event) => setState((before) => ({ ...before, json: event.target.value }))} />}
           </Field>
         ) : (
           <>
-            <Field label="Prompt" error={problems.prompt} hint={from ? 'The earlier prompt is not repeated. Enter what the agent should do.' : undefined}>
-              {(ids) => <textarea {...ids} name="prompt" className={styles.prompt} rows={7} value={draft.prompt} placeholder="What should the agent do?" onChange={(event) => set('prompt')(event.target.value)} />}
+            <Field label="Prompt" error={problems.prompt} hint={from ? 'The instructions, files and repository of the first job are repeated. Its token must be younger than 10 minutes.' : undefined}>
+              {(ids) => <textarea {...ids} name="prompt" className={styles.prompt} rows={7} value={draft.prompt} placeholder={from ? 'The earlier prompt' : 'What should the agent do?'} onChange={(event) => set('prompt')(event.target.value)} />}
             </Field>
             <Group title="Agent and model">
-              <Field label="Agent" error={problems.agentRole}>
+              {!from && <Field label="Agent" error={problems.agentRole}>
                 {(ids) => (
                   <select {...ids} name="agentRole" value={draft.agentRole} onChange={(event) => set('agentRole')(event.target.value)}>
                     <option value="">None</option>
@@ -132,7 +141,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
                     {agents.data?.agents.filter((agent) => agent.enabled).map((agent) => <option key={agent.id} value={agent.triggerName}>{agent.name}</option>)}
                   </select>
                 )}
-              </Field>
+              </Field>}
               <Field label="Provider" error={problems.provider}>
                 {(ids) => <Choice ids={ids} name="provider" value={draft.provider} options={PROVIDERS} onChange={set('provider')} />}
               </Field>
@@ -143,11 +152,11 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
                 {(ids) => <Choice ids={ids} name="effort" value={draft.effort} options={EFFORTS} onChange={set('effort')} />}
               </Field>
             </Group>
-            <Group title="Repository">
+            {!from && <Group title="Repository">
               <Text label="Address" field="gitRepo" draft={draft} problems={problems} set={set} wide placeholder="https://github.com/octocat/hello-world.git" />
               <Text label="Branch, tag or commit" field="gitRef" draft={draft} problems={problems} set={set} />
               <Text label="Depth" field="gitDepth" draft={draft} problems={problems} set={set} numeric />
-            </Group>
+            </Group>}
             <Group title="Limits">
               <Text label="Time, minutes" field="timeoutMinutes" draft={draft} problems={problems} set={set} numeric placeholder="55" />
               <Text label="Turns" field="maxTurns" draft={draft} problems={problems} set={set} numeric placeholder="25" />
@@ -157,9 +166,9 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
               <Text label="Fallback model" field="fallbackModel" draft={draft} problems={problems} set={set} />
             </Group>
             <Group title="Job">
-              <Text label="Type" field="type" draft={draft} problems={problems} set={set} />
+              {!from && <Text label="Type" field="type" draft={draft} problems={problems} set={set} />}
               <Text label="Priority, lower runs first" field="priority" draft={draft} problems={problems} set={set} numeric placeholder="2" />
-              <Text label="Callback URL" field="callbackUrl" draft={draft} problems={problems} set={set} wide placeholder="https://" />
+              {!from && <Text label="Callback URL" field="callbackUrl" draft={draft} problems={problems} set={set} wide placeholder="https://" />}
               <div className={styles.whole}>
                 <Field label="Metadata" error={problems.metadata} hint={<>A JSON object. <code>repo</code> and <code>title</code> in it appear in the list of jobs.</>}>
                   {(ids) => <textarea {...ids} name="metadata" className={styles.json} rows={3} spellCheck={false} value={draft.metadata} placeholder={'{"repo": "octocat/hello-world"}'} onChange={(event) => set('metadata')(event.target.value)} />}
@@ -171,7 +180,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
         {hasGeneralError && <Failure error={submit.error} />}
         {others.length > 0 && <ul role="alert" className={styles.problems}>{others.map((problem) => <li key={problem}>{problem}</li>)}</ul>}
         <div className={styles.footer}>
-          <Button type="submit" kind="primary" isBusy={submit.isPending}>Submit job</Button>
+          <Button type="submit" kind="primary" isBusy={submit.isPending}>{from ? 'Run again' : 'Submit job'}</Button>
           <Button kind="quiet" onClick={clear}>Reset</Button>
           <span>Ctrl Enter submits. The draft stays in this tab.</span>
         </div>

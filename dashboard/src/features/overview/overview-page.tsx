@@ -2,9 +2,10 @@ import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useState, type ReactNode } from 'react';
 
-import { facetsQuery, fetchJobs, modelsQuery, type JobItem, type Status } from '../../api/jobs';
+import { breakdownQuery, facetsQuery, fetchJobs, type JobItem, type Status } from '../../api/jobs';
+import { queueQuery } from '../../api/models';
 import { visible } from '../../lib/ansi';
-import { count, counted } from '../../lib/format';
+import { cost, count, counted, timeOfDay } from '../../lib/format';
 import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { StatusIcon } from '../../ui/status';
@@ -20,6 +21,7 @@ const RUNNING_LIMIT = 8;
 export function OverviewPage() {
   const [since] = useState(() => new Date(Math.floor((Date.now() - DAY) / MINUTE) * MINUTE).toISOString());
   const today = useQuery(facetsQuery({ from: since }));
+  const ended = useQuery(breakdownQuery(since));
   const everything = useQuery(facetsQuery({}));
   const running = useQuery(jobsIn('active'));
   const waiting = useQuery(jobsIn('waiting'));
@@ -44,6 +46,10 @@ export function OverviewPage() {
         <Figure label="Waiting" value={everything.data?.status.find((each) => each.value === 'waiting')?.count ?? 0} status={['waiting']} />
         <Figure label="Failed in 24 h" value={number('failed')} status={['failed']} isRecent isBad={number('failed') > 0} />
         <Figure label="Completed in 24 h" value={number('completed')} status={['completed']} isRecent />
+        <div>
+          <dt>Cost in 24 h</dt>
+          <dd>{cost(totalCost(ended.data?.rows))}</dd>
+        </div>
       </dl>
       <div className={styles.columns}>
         <Panel title="Running now" note={<Link to="/jobs" search={{ status: ['active'] }}>All</Link>}>
@@ -127,19 +133,30 @@ function FailureGroups({ groups, jobs }: { groups: { value: string; count: numbe
   );
 }
 
+/** The sum of the known costs; null if none is known. */
+function totalCost(rows: readonly { costUsd: number | null }[] | undefined): number | null {
+  const known = (rows ?? []).flatMap((row) => (row.costUsd === null ? [] : [row.costUsd]));
+  return known.length > 0 ? known.reduce((sum, each) => sum + each, 0) : null;
+}
+
+/** The queue of each model. */
 function Models() {
-  const models = useQuery(modelsQuery);
-  const list = models.data?.aiModels ?? [];
+  const { data, error, refetch } = useQuery(queueQuery);
+  if (error) return <Panel title="Models"><div className={styles.pad}><Failure error={error} onRetry={() => void refetch()} /></div></Panel>;
+  const list = data?.queues ?? [];
   if (list.length === 0) return null;
   return (
     <Panel title="Models">
       <ul>
-        {list.map((model) => (
-          <li key={model.id} className={styles.modelLine}>
-            <Link to="/jobs" search={{ model: model.model }}>{model.provider}/{model.model}</Link>
-            <Slots used={model.active} slots={model.slots} />
-            <span className={styles.number}>{model.active}/{model.slots}</span>
-            <span className={styles.queued}>{count(model.queued)} waiting</span>
+        {list.map((queue) => (
+          <li key={`${queue.provider}/${queue.model}`} className={styles.modelLine}>
+            <Link to="/jobs" search={{ model: queue.model }}>{queue.provider}/{queue.model}</Link>
+            <Slots used={queue.active} slots={queue.slots} />
+            <span className={styles.number}>{queue.active}/{queue.slots}</span>
+            <span className={styles.queued}>
+              {queue.pausedUntil && <>paused until {timeOfDay(new Date(queue.pausedUntil))}, </>}
+              {count(queue.waiting)} waiting{queue.oldestCreatedAt && <>, oldest <Age at={queue.oldestCreatedAt} /></>}
+            </span>
           </li>
         ))}
       </ul>
