@@ -18,6 +18,7 @@ export function Dialog({ title, onClose, children, footer, size = 'small' }: Dia
   useEffect(() => {
     const dialog = element.current;
     dialog?.showModal();
+    dialog?.querySelector<HTMLElement>(':is(input, select, textarea):not([readonly])')?.focus();
     return () => dialog?.close();
   }, []);
   return (

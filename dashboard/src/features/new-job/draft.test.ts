@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobDetail } from '../../api/jobs';
-import { draftOf, EMPTY_DRAFT, parseJson, problemsOf, rerunOf, submissionOf } from './draft';
+import { draftOf, EMPTY_DRAFT, problemsOf, rerunOf, submissionOf } from './draft';
 
 test('an empty form asks for a prompt only', () => {
   expect(submissionOf(EMPTY_DRAFT).problems).toEqual({ prompt: 'A prompt is required.' });
@@ -21,10 +21,6 @@ test('numbers, the repository and metadata have the form of the API', () => {
 
 test('what is no number or no object is a problem of its field', () => {
   expect(submissionOf({ ...EMPTY_DRAFT, prompt: 'x', maxTurns: 'many', metadata: '[1]' }).problems).toEqual({ maxTurns: 'Must be a number.', metadata: 'Must be a JSON object.' });
-});
-
-test('a JSON error has a place', () => {
-  expect(parseJson('{"a": 1,\n  oops}')).toMatchObject({ error: expect.stringMatching(/line 2 column 3/) as string });
 });
 
 test('problems of the API belong to the field that sets the value', () => {

@@ -1,9 +1,7 @@
 /** The form of a new job, and the submission that it stands for. */
 
 import type { JobDetail, Rerun, Submission } from '../../api/jobs';
-
-export const PROVIDERS = ['claude', 'codex', 'vllm', 'gemma', 'qwen', 'mock'] as const;
-export const EFFORTS = ['low', 'medium', 'high'] as const;
+import { parseJson } from '../../lib/json';
 
 /** All fields as texts, as the form holds them. */
 export interface Draft {
@@ -90,19 +88,6 @@ export function submissionOf(draft: Draft): { submission: Submission; problems: 
 
 function defined(fields: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
-}
-
-/** Parse JSON. An error names the line and the column. */
-export function parseJson(text: string): { value: unknown } | { error: string } {
-  try {
-    return { value: JSON.parse(text) as unknown };
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    const match = /position (\d+)/.exec(message);
-    if (!match || message.includes('line ')) return { error: message };
-    const before = text.slice(0, Number(match[1])).split('\n');
-    return { error: `${message}, line ${before.length} column ${(before.at(-1)?.length ?? 0) + 1}` };
-  }
 }
 
 /** What a rerun changes, compared with the draft of the first job. Problems: see submissionOf. */

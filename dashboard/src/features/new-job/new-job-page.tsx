@@ -3,13 +3,15 @@ import { useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useId, useState, type KeyboardEvent, type ReactNode, type SyntheticEvent } from 'react';
 
 import { ApiError } from '../../api/client';
+import { EFFORTS, PROVIDERS } from '../../api/config';
 import { agentsQuery, jobQuery, modelsQuery, promptQuery, rerunJob, submitJob, type Rerun, type Submission } from '../../api/jobs';
+import { parseJson } from '../../lib/json';
 import { Button } from '../../ui/button';
 import { Field } from '../../ui/field';
 import { Page } from '../../ui/page';
 import { Failure } from '../../ui/states';
 import { toast } from '../../ui/toasts';
-import { draftOf, EFFORTS, EMPTY_DRAFT, parseJson, problemsOf, PROVIDERS, rerunOf, submissionOf, type Draft, type Problems } from './draft';
+import { draftOf, EMPTY_DRAFT, problemsOf, rerunOf, submissionOf, type Draft, type Problems } from './draft';
 import styles from './new-job-page.module.css';
 
 const STORED = 'labrats.draft';

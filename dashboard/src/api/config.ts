@@ -1,0 +1,21 @@
+/** The settings of jobs, and the defaults that the engine resolves them from. */
+
+import { queryOptions } from '@tanstack/react-query';
+
+import { body, client, type Schemas } from './client';
+
+export const PROVIDERS = ['claude', 'codex', 'vllm', 'gemma', 'qwen', 'mock'] as const satisfies readonly Schemas['AiModelBody']['provider'][];
+export const LOCAL_PROVIDERS: readonly string[] = ['vllm', 'gemma', 'qwen'];
+export const EFFORTS = ['low', 'medium', 'high'] as const;
+
+export type Provider = (typeof PROVIDERS)[number];
+export type Defaults = Schemas['DefaultsView'];
+
+export const defaultsQuery = queryOptions({
+  queryKey: ['defaults'],
+  queryFn: ({ signal }) => body(client.GET('/api/config/defaults', { signal })),
+});
+
+export async function changeDefaults(changes: Schemas['DefaultsBody']): Promise<Defaults> {
+  return body(client.PUT('/api/config/defaults', { body: changes }));
+}

@@ -1,0 +1,294 @@
+/** Forms: drafts, problems at their fields, and changes that others make meanwhile. */
+
+import { useMutation } from '@tanstack/react-query';
+import { useEffect, useState, type SyntheticEvent } from 'react';
+
+import { ApiError } from '../api/client';
+import { isSameJson, parseJson } from '../lib/json';
+import { changedFields, merge, type FieldChange } from '../lib/merge';
+
+export type Body = Record<string, unknown>;
+export type Problems<D> = Partial<Record<keyof D, string | undefined>>;
+
+/** A draft as the fields of a form see it. */
+export interface Form<D> {
+  draft: D;
+  problems: Problems<D>;
+  set: <F extends keyof D>(field: F, value: D[F]) => void;
+}
+
+export interface FormState<D> extends Form<D> {
+  /** Problems that belong to no field of the form. */
+  others: string[];
+  error: unknown;
+  isBusy: boolean;
+  submit: (event?: SyntheticEvent) => void;
+}
+
+export interface EditorState<D> extends FormState<D> {
+  isDirty: boolean;
+  /** The fields that others have changed since the draft was begun, until the draft is saved. */
+  changes: FieldChange<D>[];
+  reset: () => void;
+}
+
+interface FormOptions<D> {
+  /** The body that the API takes for a draft, and the problems of the draft. */
+  bodyOf: (draft: D) => { body: Body; problems: Problems<D> };
+  /** Fields of the form by the field of the API, where the names differ. */
+  names?: Readonly<Record<string, keyof D>>;
+}
+
+interface NewFormOptions<D, R> extends FormOptions<D> {
+  initial: D;
+  /** Create the resource. key: repeated requests with the same key create one. */
+  create: (body: Body, key: string) => Promise<R>;
+  onDone: (created: R) => void;
+}
+
+/** A form that creates a resource. */
+export function useNewForm<D extends object, R>({ initial, create, onDone, ...options }: NewFormOptions<D, R>): FormState<D> {
+  const [draft, setDraft] = useState(initial);
+  const [key, setKey] = useState(() => crypto.randomUUID());
+  const problems = useProblems(draft, options);
+  const sending = useMutation({
+    mutationFn: (body: Body) => create(body, key),
+    onSuccess: onDone,
+    onError: (error) => {
+      problems.show(error);
+      setKey(crypto.randomUUID());
+    },
+  });
+  const set: Form<D>['set'] = (field, value) => {
+    setDraft((before) => ({ ...before, [field]: value }));
+    problems.clear(field);
+    setKey(crypto.randomUUID());
+  };
+  const submit = (event?: SyntheticEvent) => {
+    event?.preventDefault();
+    const body = problems.check();
+    if (body) sending.mutate(body);
+  };
+  return { draft, set, submit, problems: problems.fields, others: problems.others, error: problems.general, isBusy: sending.isPending };
+}
+
+interface Versioned {
+  resourceVersion: string | null;
+}
+
+interface EditorOptions<V extends Versioned, D> extends FormOptions<D> {
+  /** Name under which this tab keeps an unsaved draft. */
+  storedAs: string;
+  current: V;
+  draftOf: (view: V) => D;
+  /** Fields that are never stored in the tab. */
+  secrets?: readonly (keyof D)[];
+  change: (changes: Body) => Promise<V>;
+  read: () => Promise<V>;
+  onSaved: (saved: V) => void;
+}
+
+/** A form that changes a resource. It sends only changed fields, and merges what others have changed meanwhile. */
+export function useEditor<V extends Versioned, D extends object>(options: EditorOptions<V, D>): EditorState<D> {
+  const { storedAs, current, draftOf, bodyOf, change, read, onSaved, secrets } = options;
+  const [{ base, draft, changes }, setState] = useState<Editing<V, D>>(() => readStored(storedAs, current.resourceVersion, draftOf(current)) ?? { base: current, draft: draftOf(current), changes: [] });
+  const problems = useProblems(draft, options);
+  const isDirty = !isSameJson(draft, draftOf(base));
+  if (!isDirty && base.resourceVersion !== current.resourceVersion) setState({ base: current, draft: draftOf(current), changes: [] });
+  useEffect(() => store(storedAs, isDirty ? { base, draft: secrets ? withoutSecrets(draft, draftOf(base), secrets) : draft } : undefined), [storedAs, isDirty, base, draft, draftOf, secrets]);
+
+  const saving = useMutation({
+    mutationFn: async (body: Body) => {
+      const changed = changedFields(bodyOf(draftOf(base)).body, body);
+      const saved = await send(changed, base.resourceVersion);
+      return saved;
+    },
+    onSuccess: (result) => {
+      if ('changes' in result) {
+        setState(result);
+        return;
+      }
+      setState({ base: result, draft: draftOf(result), changes: [] });
+      onSaved(result);
+    },
+    onError: problems.show,
+  });
+  /** Send the changes. If others have changed the resource, return their version merged with the draft. */
+  const send = async (changed: Body, version: string | null): Promise<V | Editing<V, D>> => {
+    try {
+      return await change({ ...changed, resourceVersion: version });
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== 409) throw error;
+      const theirs = await read();
+      if (theirs.resourceVersion === version) throw error;
+      const merged = merge(draftOf(base), draft, draftOf(theirs));
+      if (merged.changes.length === 0) return send(changed, theirs.resourceVersion); // its status only
+      return { base: theirs, ...merged };
+    }
+  };
+  return {
+    draft,
+    isDirty,
+    changes,
+    problems: problems.fields,
+    others: problems.others,
+    error: problems.general,
+    isBusy: saving.isPending,
+    set: (field, value) => {
+      setState((before) => ({ ...before, draft: { ...before.draft, [field]: value } }));
+      problems.clear(field);
+    },
+    submit: (event) => {
+      event?.preventDefault();
+      const body = problems.check();
+      if (body) saving.mutate(body);
+    },
+    reset: () => {
+      setState({ base: current, draft: draftOf(current), changes: [] });
+      problems.clearAll();
+    },
+  };
+}
+
+interface Editing<V, D> {
+  base: V;
+  draft: D;
+  changes: FieldChange<D>[];
+}
+
+function storageKey(name: string): string {
+  return `labrats.edit.${name}`;
+}
+
+function store(name: string, value: unknown): void {
+  if (value === undefined) sessionStorage.removeItem(storageKey(name));
+  else sessionStorage.setItem(storageKey(name), JSON.stringify(value));
+}
+
+/** The stored draft, unless an update of the dashboard has changed its fields. */
+function readStored<V extends Versioned, D extends object>(name: string, version: string | null, initial: D): Editing<V, D> | undefined {
+  try {
+    const stored = JSON.parse(sessionStorage.getItem(storageKey(name)) ?? 'null') as Partial<Editing<V, D>> | null;
+    if (!stored?.base || !stored.draft || version === null || !isSameJson(Object.keys(stored.draft).sort(), Object.keys(initial).sort())) return undefined;
+    return { base: stored.base, draft: stored.draft, changes: [] };
+  } catch {
+    return undefined;
+  }
+}
+
+function withoutSecrets<D extends object>(draft: D, base: D, secrets: readonly (keyof D)[]): D {
+  return { ...draft, ...Object.fromEntries(secrets.map((name) => [name, base[name]])) };
+}
+
+function useProblems<D extends object>(draft: D, { bodyOf, names }: FormOptions<D>) {
+  const [fields, setFields] = useState<Problems<D>>({});
+  const [others, setOthers] = useState<string[]>([]);
+  const [general, setGeneral] = useState<unknown>();
+  const clearAll = () => {
+    setFields({});
+    setOthers([]);
+    setGeneral(undefined);
+  };
+  return {
+    fields,
+    others,
+    general,
+    clearAll,
+    clear: (field: keyof D) => setFields((before) => ({ ...before, [field]: undefined })),
+    /** The body of the draft, or undefined if the draft has problems. */
+    check: (): Body | undefined => {
+      const { body, problems } = bodyOf(draft);
+      clearAll();
+      setFields(problems);
+      const [first] = Object.keys(problems).filter((name) => problems[name as keyof D]);
+      if (first === undefined) return body;
+      focusField(first);
+      return undefined;
+    },
+    show: (error: unknown) => {
+      if (!(error instanceof ApiError) || error.details.length === 0) {
+        setGeneral(error);
+        return;
+      }
+      const found = problemsByField(error.details, draft, names);
+      setFields(found.fields);
+      setOthers(found.others);
+      const [first] = Object.keys(found.fields);
+      if (first !== undefined) focusField(first);
+    },
+  };
+}
+
+function focusField(name: string): void {
+  document.querySelector<HTMLElement>(`[name="${name}"]`)?.focus();
+}
+
+/** The details of an answer by the field of the form. A detail of a nested field names the rest of its path. */
+export function problemsByField<D extends object>(details: readonly { field: string; message: string }[], draft: D, names: Readonly<Record<string, keyof D>> = {}): { fields: Problems<D>; others: string[] } {
+  const fields: Problems<D> = {};
+  const others: string[] = [];
+  for (const { field, message } of details) {
+    const own = fieldOf(field, draft, names);
+    if (!own) {
+      others.push(`${field}: ${message}`);
+      continue;
+    }
+    const text = own.rest ? `${own.rest}: ${message}` : message;
+    fields[own.name] = fields[own.name] ? `${fields[own.name]}; ${text}` : text;
+  }
+  return { fields, others };
+}
+
+function fieldOf<D extends object>(path: string, draft: D, names: Readonly<Record<string, keyof D>>): { name: keyof D; rest: string } | undefined {
+  for (let end = path.length; end > 0; end = Math.max(path.lastIndexOf('.', end - 1), path.lastIndexOf('[', end - 1))) {
+    const start = path.slice(0, end);
+    const name = names[start] ?? (start in draft ? (start as keyof D) : undefined);
+    if (name !== undefined) return { name, rest: path.slice(end).replace(/^\./, '') };
+  }
+  return undefined;
+}
+
+/** Converts texts of a form to the values of the API, and notes those that are invalid. */
+export class Texts<D extends object> {
+  readonly problems: Problems<D> = {};
+
+  constructor(private readonly draft: D) {}
+
+  text(field: keyof D): string | null {
+    return String(this.draft[field]).trim() || null;
+  }
+
+  required(field: keyof D): string | null {
+    const value = this.text(field);
+    if (value === null) this.problems[field] = 'is required';
+    return value;
+  }
+
+  /** factor: the unit of the form in units of the API. */
+  number(field: keyof D, factor = 1): number | null {
+    const text = this.text(field);
+    if (text === null) return null;
+    const value = Number(text) * factor;
+    if (Number.isFinite(value)) return value;
+    this.problems[field] = 'must be a number';
+    return null;
+  }
+
+  whole(field: keyof D): number | null {
+    const value = this.number(field);
+    if (value === null || Number.isInteger(value)) return value;
+    this.problems[field] = 'must be a whole number';
+    return null;
+  }
+
+  /** A JSON object; null if the text is empty. */
+  json(field: keyof D): Body | null {
+    const text = this.text(field);
+    if (text === null) return null;
+    const parsed = parseJson(text);
+    if ('error' in parsed) this.problems[field] = parsed.error;
+    else if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) this.problems[field] = 'must be a JSON object';
+    else return parsed.value as Body;
+    return null;
+  }
+}
