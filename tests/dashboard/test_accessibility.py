@@ -17,6 +17,9 @@ RUN: Final = """async () => {
     return found.violations.map(each => `${each.id}: ${each.nodes.map(node => node.target.join(' ')).slice(0, 3)}`);
 }"""
 
+LONG_NAME: Final = "a-name-without-any-space-" * 2 + "x"
+PAGES_OF_RESOURCES: Final = ("/models", "/models?create=/", f"/models?edit={LONG_NAME}", "/models/files")
+
 
 @pytest.fixture(scope="module")
 def axe() -> str:
@@ -42,11 +45,12 @@ async def test_no_page_violates_a_rule_of_axe(
     await page.goto(f"{engine.url}/login")
     found = {"/login": await violations(page, axe)}
     await sign_in(page, engine)
+    await add_resources(admin)
     tabs = ("activity", "log", "changes", "input", "result", "details")
     for path in (
         "/", "/jobs", f"/jobs?job={failed['id']}", "/jobs?q=nothing+matches", "/jobs/new",
         f"/jobs/{failed['id']}/activity", f"/jobs/{running}/log",
-        *(f"/jobs/{ended['id']}/{tab}" for tab in tabs),
+        *(f"/jobs/{ended['id']}/{tab}" for tab in tabs), *PAGES_OF_RESOURCES,
     ):  # fmt: skip
         await page.goto(engine.url + path)
         found[path] = await violations(page, axe)
@@ -64,12 +68,20 @@ async def test_no_page_scrolls_sideways_at_320_pixels(page: Page, engine: LocalE
     failed = await admin.wait(await admin.submit(metadata=metadata), "failed")
     await page.set_viewport_size({"width": 320, "height": 640})
     await sign_in(page, engine)
+    await add_resources(admin)
     tabs = ("activity", "log", "changes", "input", "result", "details")
-    for path in ("/", "/jobs", "/jobs/new", *(f"/jobs/{failed['id']}/{tab}" for tab in tabs)):
+    for path in ("/", "/jobs", "/jobs/new", *(f"/jobs/{failed['id']}/{tab}" for tab in tabs), *PAGES_OF_RESOURCES):
         if not path.endswith("/changes"):  # without a patch, whose absence the console reports
             await page.goto(engine.url + path)
             await page.wait_for_function(LOADED)
             assert await page.evaluate("document.documentElement.scrollWidth") == 320, path
+
+
+async def add_resources(admin: User) -> None:
+    """Add a resource of each kind, with long names. Those of an earlier test stay."""
+    model = {"name": LONG_NAME, "provider": "qwen", "model": LONG_NAME * 3, "slots": 3, "credentialsRef": LONG_NAME}
+    for path, body in (("/api/ai-models", model),):
+        assert (await admin.post(path, body)).status_code in (201, 409)
 
 
 async def violations(page: Page, axe: str) -> list[str]:

@@ -6,6 +6,7 @@ import { createRootRouteWithContext, createRoute, createRouter, lazyRouteCompone
 import { sessionQuery, takeNext } from '../api/session';
 import { validateJobSearch } from '../features/job/search';
 import { validateJobsSearch } from '../features/jobs/search';
+import { validateModelsSearch } from '../features/models/search';
 import { parseSearch, stringifySearch, text } from '../lib/search';
 import { Loading } from '../ui/states';
 import { PageError, PageNotFound } from './page-errors';
@@ -105,9 +106,25 @@ const details = createRoute({
   component: lazyRouteComponent(() => import('../features/job/details-tab'), 'DetailsTab'),
 });
 
+const models = createRoute({
+  getParentRoute: () => app,
+  path: '/models',
+  validateSearch: validateModelsSearch,
+  component: lazyRouteComponent(() => import('../features/models/models-page'), 'ModelsPage'),
+});
+
+const modelFiles = createRoute({
+  getParentRoute: () => app,
+  path: '/models/files',
+  component: lazyRouteComponent(() => import('../features/models/model-files-page'), 'ModelFilesPage'),
+});
+
 const routeTree = root.addChildren([
   login,
-  app.addChildren([overview, jobs, newJob, job.addChildren([jobIndex, activity, log, changes, input, result, details])]),
+  app.addChildren([
+    overview, jobs, newJob, job.addChildren([jobIndex, activity, log, changes, input, result, details]),
+    models, modelFiles,
+  ]),
 ]);
 
 export function createAppRouter(queries: QueryClient) {

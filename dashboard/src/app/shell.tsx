@@ -24,6 +24,7 @@ const ShortcutsHelp = lazy(() => import('./shortcuts-help').then((module) => ({ 
 export const PAGES = [
   { to: '/', label: 'Overview', icon: 'overview', key: 'o' },
   { to: '/jobs', label: 'Jobs', icon: 'jobs', key: 'j' },
+  { to: '/models', label: 'Models', icon: 'chip', key: 'm' },
 ] as const satisfies readonly { to: string; label: string; icon: IconName; key: string }[];
 
 export function Shell() {
@@ -67,6 +68,9 @@ export function Shell() {
   );
 }
 
+/** Number of pages in the bar at the bottom. The search, which lists all pages, is behind "More". */
+const BOTTOM_PAGES = 4;
+
 type PageLink = Omit<(typeof PAGES)[number], 'key'>;
 
 function NavLink({ to, label, icon }: PageLink) {
@@ -100,10 +104,10 @@ function Sidebar() {
 function BottomBar({ onMore }: { onMore: () => void }) {
   return (
     <nav aria-label="Pages" className={styles.bottom}>
-      {PAGES.map(({ to, label, icon }) => <NavLink key={to} to={to} label={label} icon={icon} />)}
+      {PAGES.slice(0, BOTTOM_PAGES).map(({ to, label, icon }) => <NavLink key={to} to={to} label={label} icon={icon} />)}
       <button type="button" onClick={onMore}>
-        <Icon name="search" />
-        Search
+        <Icon name="more" />
+        More
       </button>
     </nav>
   );

@@ -1,0 +1,165 @@
+import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { Link, useNavigate, useSearch } from '@tanstack/react-router';
+
+import { ApiError } from '../../api/client';
+import { modelsQuery } from '../../api/jobs';
+import { useLive } from '../../api/live';
+import { changeModel, queueQuery, readModel, refreshModels, type AiModel } from '../../api/models';
+import { count, counted, duration, NOTHING, timeOfDay } from '../../lib/format';
+import { Button, IconButton } from '../../ui/button';
+import { Notice } from '../../ui/notice';
+import { Prose } from '../../ui/prose';
+import { readSetting, writeSetting } from '../../ui/settings';
+import { useShortcuts } from '../../ui/shortcuts';
+import { describe, Empty, Failure, Loading } from '../../ui/states';
+import { Age, useNow } from '../../ui/time';
+import { toast } from '../../ui/toasts';
+import { EditModelDialog, NewModelDialog } from './model-dialog';
+import { ModelsLayout } from './models-layout';
+import styles from './models-page.module.css';
+import { modelRows, slotChoices, type ModelRow } from './rows';
+
+export function ModelsPage() {
+  const queries = useQueryClient();
+  const navigate = useNavigate();
+  const { edit, create } = useSearch({ from: '/app/models' });
+  const models = useQuery(modelsQuery);
+  const queue = useQuery(queueQuery);
+  useLive(() => refreshModels(queries));
+  const open = (search: { edit?: string; create?: string }) => void navigate({ to: '/models', search });
+  const close = () => open({});
+  useShortcuts([{ keys: 'm', label: 'New model', run: () => open({ create: '/' }) }]);
+
+  const rows = models.data && queue.data ? modelRows(models.data.aiModels, queue.data.queues) : undefined;
+  const error = models.error ?? queue.error;
+  return (
+    <ModelsLayout actions={<Button icon="plus" onClick={() => open({ create: '/' })}>New model</Button>}>
+      {error ? <Failure error={error} onRetry={() => void refreshModels(queries)} />
+        : !rows ? <Loading rows={4} height={72} />
+        : rows.length === 0 ? (
+          <Empty title="No models" action={<Button kind="primary" onClick={() => open({ create: '/' })}>New model</Button>}>
+            A model says how many attempts may run at once, at which address, with which credentials and at which price. Jobs on other models share default slots, and appear here while they run.
+          </Empty>
+        ) : (
+          <ul className={styles.models}>
+            {rows.map((row) => <Model key={row.key} row={row} onEdit={() => open({ edit: row.aiModel?.id ?? '' })} onCreate={() => open({ create: row.key })} />)}
+          </ul>
+        )}
+      {create && <NewModelDialog implicit={create === '/' ? '' : create} slots={rows?.find((row) => row.key === create)?.slots} onClose={close} />}
+      {edit && <EditModelDialog name={edit} onClose={close} />}
+    </ModelsLayout>
+  );
+}
+
+function Model({ row, onEdit, onCreate }: { row: ModelRow; onEdit: () => void; onCreate: () => void }) {
+  const { aiModel } = row;
+  return (
+    <li className={styles.model} aria-label={row.key}>
+      <div className={styles.name}>
+        <h2>{row.provider}/{row.model}</h2>
+        <p>{aiModel ? <Facts model={aiModel} /> : `Implicit, with ${counted(row.slots, 'default slot')}`}</p>
+      </div>
+      <div className={styles.load}>
+        <SlotBar used={row.active} slots={row.slots} />
+        <span>{row.slots === 0 ? 'paused' : <><b>{count(row.active)}</b> of {counted(row.slots, 'slot')} busy</>}</span>
+      </div>
+      <dl className={styles.queue}>
+        <div><dt>Waiting</dt><dd>{row.waiting > 0 ? <Link to="/jobs" search={{ status: ['waiting'], model: row.model }}>{count(row.waiting)}</Link> : '0'}</dd></div>
+        <div><dt>Oldest</dt><dd>{row.oldestCreatedAt ? <Age at={row.oldestCreatedAt} /> : NOTHING}</dd></div>
+        <div><dt>Usual run</dt><dd title="Median run time of its latest jobs">{row.usualSeconds === null ? NOTHING : duration(row.usualSeconds * 1000)}</dd></div>
+      </dl>
+      <div className={styles.controls}>
+        {aiModel ? (
+          <>
+            <SlotControls model={aiModel} />
+            <IconButton icon="pencil" label={`Edit ${aiModel.name}`} onClick={onEdit} />
+          </>
+        ) : <Button onClick={onCreate}>Make it a model</Button>}
+      </div>
+      <Notices row={row} />
+    </li>
+  );
+}
+
+function Facts({ model }: { model: AiModel }) {
+  const prices = model.prices && `$${model.prices.input} in, $${model.prices.output} out per million tokens`;
+  const facts = [model.name, model.endpoint && hostOf(model.endpoint), model.credentialsRef && `credentials ${model.credentialsRef}`, prices];
+  return <>{facts.filter(Boolean).join(' · ')}</>;
+}
+
+function hostOf(address: string): string {
+  return URL.canParse(address) ? new URL(address).host : address;
+}
+
+const SEGMENTS = 16;
+
+function SlotBar({ used, slots }: { used: number; slots: number }) {
+  const label = `${count(used)} of ${counted(slots, 'slot')} busy`;
+  if (slots > SEGMENTS || slots === 0) {
+    return <span role="img" aria-label={label} className={styles.bar}><span style={{ width: `${slots === 0 ? 0 : Math.min(100, (used / slots) * 100)}%` }} /></span>;
+  }
+  return (
+    <span role="img" aria-label={label} className={styles.segments}>
+      {Array.from({ length: slots }, (_, slot) => <span key={slot} data-busy={slot < used || undefined} />)}
+    </span>
+  );
+}
+
+function Notices({ row }: { row: ModelRow }) {
+  const now = useNow();
+  const pausedUntil = row.pausedUntil !== null && Date.parse(row.pausedUntil) > now ? new Date(row.pausedUntil) : undefined;
+  const warnings = row.aiModel?.warnings ?? [];
+  if (row.slots > 0 && !pausedUntil && warnings.length === 0) return null;
+  return (
+    <div className={styles.notices}>
+      {row.slots === 0 && <Notice kind="plain">Paused: it has 0 slots, so none of its jobs starts. {row.active > 0 && `${counted(row.active, 'attempt')} still running.`}</Notice>}
+      {pausedUntil && <Notice>Paused until {timeOfDay(pausedUntil)}, since the provider limited the rate or was overloaded. Its jobs wait.</Notice>}
+      {warnings.map((warning) => <Notice key={warning}><Prose text={`${warning.charAt(0).toUpperCase()}${warning.slice(1)}.`} /></Notice>)}
+    </div>
+  );
+}
+
+const DEFAULT_SLOTS = 4;
+
+function SlotControls({ model }: { model: AiModel }) {
+  const queries = useQueryClient();
+  const setting = `labrats.slots.${model.name}`;
+  const change = useMutation({
+    mutationFn: (slots: number) => setSlots(model, slots),
+    onSuccess: ({ slots }) => toast(slots === 0 ? `${model.name} is paused: it has 0 slots.` : `${model.name} has ${counted(slots, 'slot')}.`),
+    onError: (error) => toast(describe(error).message, 'error'),
+    onSettled: () => refreshModels(queries),
+  });
+  const pause = () => {
+    writeSetting(setting, String(model.slots));
+    change.mutate(0);
+  };
+  const before = Number(readSetting(setting)) || DEFAULT_SLOTS;
+  return (
+    <>
+      {model.slots === 0 ? (
+        <Button icon="play" isBusy={change.isPending} title={`Resume ${model.name} with ${counted(before, 'slot')}`} onClick={() => change.mutate(before)}>Resume, {counted(before, 'slot')}</Button>
+      ) : (
+        <>
+          <select aria-label={`Slots of ${model.name}`} value={change.isPending ? change.variables : model.slots} disabled={change.isPending} className={styles.slots}
+            onChange={(event) => (event.target.value === '0' ? pause() : change.mutate(Number(event.target.value)))}>
+            {slotChoices(model.slots).map((slots) => <option key={slots} value={slots}>{slots === 0 ? 'Pause' : counted(slots, 'slot')}</option>)}
+          </select>
+          <IconButton icon="pause" label={`Pause ${model.name}: set 0 slots`} disabled={change.isPending} onClick={pause} />
+        </>
+      )}
+    </>
+  );
+}
+
+/** Set the number of slots, unless someone else has changed it since it was shown. */
+async function setSlots(model: AiModel, slots: number): Promise<AiModel> {
+  try {
+    return await changeModel(model.name, { slots, resourceVersion: model.resourceVersion });
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 409) throw error;
+    const current = await readModel(model.name);
+    if (current.slots !== model.slots) throw new Error(`${model.name} was changed meanwhile: it has ${counted(current.slots, 'slot')} now. Your change is not saved.`, { cause: error });
+    return changeModel(model.name, { slots, resourceVersion: current.resourceVersion });
+  }
+}
