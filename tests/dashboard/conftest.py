@@ -36,6 +36,13 @@ async def admin(engine: LocalEngine) -> AsyncIterator[User]:
 
 
 @pytest.fixture
+async def own_admin(own_engine: LocalEngine) -> AsyncIterator[User]:
+    """The administrator of `own_engine`."""
+    async with own_engine.admin() as admin:
+        yield admin
+
+
+@pytest.fixture
 async def browser() -> AsyncIterator[BrowserContext]:
     async with a_browser() as browser:
         yield browser

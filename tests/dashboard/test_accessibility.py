@@ -18,7 +18,11 @@ RUN: Final = """async () => {
 }"""
 
 LONG_NAME: Final = "a-name-without-any-space-" * 2 + "x"
-PAGES_OF_RESOURCES: Final = ("/models", "/models?create=/", f"/models?edit={LONG_NAME}", "/models/files")
+PAGES_OF_RESOURCES: Final = (
+    "/models", "/models?create=/", f"/models?edit={LONG_NAME}", "/models/files", "/agents", "/agents/new",
+    *(f"/agents/{LONG_NAME}/{tab}" for tab in ("triggers", "instructions", "jobs", "settings")),
+    "/instructions", "/instructions?create=true", f"/instructions/{LONG_NAME}",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +84,15 @@ async def test_no_page_scrolls_sideways_at_320_pixels(page: Page, engine: LocalE
 async def add_resources(admin: User) -> None:
     """Add a resource of each kind, with long names. Those of an earlier test stay."""
     model = {"name": LONG_NAME, "provider": "qwen", "model": LONG_NAME * 3, "slots": 3, "credentialsRef": LONG_NAME}
-    for path, body in (("/api/ai-models", model),):
+    instruction = {"name": LONG_NAME, "displayName": LONG_NAME * 3, "content": LONG_NAME * 9, "scope": "global"}
+    trigger = {"source": LONG_NAME, "events": [LONG_NAME, "*"], "filters": {LONG_NAME: LONG_NAME}, "instruction": "x y"}
+    chained = {**trigger, "config": {"model": LONG_NAME}, "next": {"agentTriggerName": LONG_NAME}, "enabled": False}
+    agent = {"name": LONG_NAME, "eventTriggers": [trigger, chained], "instructions": [LONG_NAME]}
+    for path, body in (
+        ("/api/ai-models", model),
+        ("/api/instructions", instruction),
+        ("/api/agents", agent),
+    ):
         assert (await admin.post(path, body)).status_code in (201, 409)
 
 

@@ -94,7 +94,7 @@ async def test_slots_that_others_changed_meanwhile_are_not_overwritten(
     await page.route(re.compile("/api/(ai-models|queue)$"), lambda route: route.abort())  # no refresh
     await admin.http.patch("/api/ai-models/raced", json={"slots": 8})
     await slots.select_option("1")
-    await expect(page.get_by_text("it has 8 slots now")).to_be_visible()
+    await expect(page.get_by_text("slots is 8 now")).to_be_visible()
     assert (await admin.get("/api/ai-models/raced")).json()["slots"] == 8
 
 

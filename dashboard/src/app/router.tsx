@@ -119,11 +119,72 @@ const modelFiles = createRoute({
   component: lazyRouteComponent(() => import('../features/models/model-files-page'), 'ModelFilesPage'),
 });
 
+const agents = createRoute({
+  getParentRoute: () => app,
+  path: '/agents',
+  component: lazyRouteComponent(() => import('../features/agents/agents-page'), 'AgentsPage'),
+});
+
+const newAgent = createRoute({
+  getParentRoute: () => app,
+  path: '/agents/new',
+  component: lazyRouteComponent(() => import('../features/agents/new-agent-page'), 'NewAgentPage'),
+});
+
+const agent = createRoute({
+  getParentRoute: () => app,
+  path: '/agents/$id',
+  component: lazyRouteComponent(() => import('../features/agents/agent-page'), 'AgentPage'),
+});
+
+const agentIndex = createRoute({
+  getParentRoute: () => agent,
+  path: '/',
+  beforeLoad: ({ params }) => {
+    throw redirect({ to: '/agents/$id/triggers', params, replace: true });
+  },
+});
+
+const agentTriggers = createRoute({
+  getParentRoute: () => agent,
+  path: '/triggers',
+  component: lazyRouteComponent(() => import('../features/agents/triggers-tab'), 'TriggersTab'),
+});
+const agentInstructions = createRoute({
+  getParentRoute: () => agent,
+  path: '/instructions',
+  component: lazyRouteComponent(() => import('../features/agents/instructions-tab'), 'InstructionsTab'),
+});
+const agentJobs = createRoute({
+  getParentRoute: () => agent,
+  path: '/jobs',
+  component: lazyRouteComponent(() => import('../features/agents/jobs-tab'), 'JobsTab'),
+});
+const agentSettings = createRoute({
+  getParentRoute: () => agent,
+  path: '/settings',
+  component: lazyRouteComponent(() => import('../features/agents/settings-tab'), 'SettingsTab'),
+});
+
+const instructions = createRoute({
+  getParentRoute: () => app,
+  path: '/instructions',
+  validateSearch: (search: Record<string, unknown>): { create?: true } => (text(search['create']) ? { create: true } : {}),
+  component: lazyRouteComponent(() => import('../features/agents/instructions-page'), 'InstructionsPage'),
+});
+
+const instruction = createRoute({
+  getParentRoute: () => app,
+  path: '/instructions/$id',
+  component: lazyRouteComponent(() => import('../features/agents/instruction-page'), 'InstructionPage'),
+});
+
 const routeTree = root.addChildren([
   login,
   app.addChildren([
     overview, jobs, newJob, job.addChildren([jobIndex, activity, log, changes, input, result, details]),
     models, modelFiles,
+    agents, newAgent, agent.addChildren([agentIndex, agentTriggers, agentInstructions, agentJobs, agentSettings]), instructions, instruction,
   ]),
 ]);
 

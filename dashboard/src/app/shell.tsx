@@ -24,6 +24,7 @@ const ShortcutsHelp = lazy(() => import('./shortcuts-help').then((module) => ({ 
 export const PAGES = [
   { to: '/', label: 'Overview', icon: 'overview', key: 'o' },
   { to: '/jobs', label: 'Jobs', icon: 'jobs', key: 'j' },
+  { to: '/agents', label: 'Agents', icon: 'agent', key: 'a' },
   { to: '/models', label: 'Models', icon: 'chip', key: 'm' },
 ] as const satisfies readonly { to: string; label: string; icon: IconName; key: string }[];
 

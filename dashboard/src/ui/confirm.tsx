@@ -5,17 +5,17 @@ import { Button } from './button';
 import { Dialog } from './dialog';
 import { Failure } from './states';
 
-interface ConfirmProps {
+interface ConfirmProps<R> {
   title: string;
   action: string;
   children: ReactNode;
-  run: () => Promise<unknown>;
-  onDone: () => void;
+  run: () => Promise<R>;
+  onDone: (result: R) => unknown;
   onClose: () => void;
 }
 
 /** Ask before something is removed. An error stays in the dialog. */
-export function Confirm({ title, action, children, run, onDone, onClose }: ConfirmProps) {
+export function Confirm<R>({ title, action, children, run, onDone, onClose }: ConfirmProps<R>) {
   const doing = useMutation({ mutationFn: run, onSuccess: onDone });
   return (
     <Dialog title={title} onClose={onClose}

@@ -17,10 +17,11 @@ interface FieldProps<D, T> {
   name: Names<D, T>;
   label: string;
   hint?: ReactNode;
-  width?: 'half' | 'whole' | undefined;
+  /** Columns that the field takes. */
+  width?: 'one' | 'half' | 'whole';
 }
 
-function placed(width: 'half' | 'whole' | undefined, content: ReactNode) {
+function placed(width: 'one' | 'half' | 'whole' | undefined, content: ReactNode) {
   return <div className={width && styles[width]}>{content}</div>;
 }
 

@@ -83,7 +83,8 @@ interface EditorOptions<V extends Versioned, D> extends FormOptions<D> {
   draftOf: (view: V) => D;
   /** Fields that are never stored in the tab. */
   secrets?: readonly (keyof D)[];
-  change: (changes: Body) => Promise<V>;
+  /** Send the changed fields with the version. base: the version that they change. */
+  change: (changes: Body, base: V) => Promise<V>;
   read: () => Promise<V>;
   onSaved: (saved: V) => void;
 }
@@ -100,8 +101,7 @@ export function useEditor<V extends Versioned, D extends object>(options: Editor
   const saving = useMutation({
     mutationFn: async (body: Body) => {
       const changed = changedFields(bodyOf(draftOf(base)).body, body);
-      const saved = await send(changed, base.resourceVersion);
-      return saved;
+      return send(changed, base);
     },
     onSuccess: (result) => {
       if ('changes' in result) {
@@ -114,15 +114,15 @@ export function useEditor<V extends Versioned, D extends object>(options: Editor
     onError: problems.show,
   });
   /** Send the changes. If others have changed the resource, return their version merged with the draft. */
-  const send = async (changed: Body, version: string | null): Promise<V | Editing<V, D>> => {
+  const send = async (changed: Body, onto: V): Promise<V | Editing<V, D>> => {
     try {
-      return await change({ ...changed, resourceVersion: version });
+      return await change({ ...changed, resourceVersion: onto.resourceVersion }, onto);
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== 409) throw error;
       const theirs = await read();
-      if (theirs.resourceVersion === version) throw error;
+      if (theirs.resourceVersion === onto.resourceVersion) throw error;
       const merged = merge(draftOf(base), draft, draftOf(theirs));
-      if (merged.changes.length === 0) return send(changed, theirs.resourceVersion); // its status only
+      if (merged.changes.length === 0) return send(changed, theirs); // other fields, or its status
       return { base: theirs, ...merged };
     }
   };

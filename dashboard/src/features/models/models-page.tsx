@@ -1,10 +1,10 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
 
-import { ApiError } from '../../api/client';
 import { modelsQuery } from '../../api/jobs';
 import { useLive } from '../../api/live';
 import { changeModel, queueQuery, readModel, refreshModels, type AiModel } from '../../api/models';
+import { changeField } from '../../api/versions';
 import { count, counted, duration, NOTHING, timeOfDay } from '../../lib/format';
 import { Button, IconButton } from '../../ui/button';
 import { Notice } from '../../ui/notice';
@@ -125,7 +125,7 @@ function SlotControls({ model }: { model: AiModel }) {
   const queries = useQueryClient();
   const setting = `labrats.slots.${model.name}`;
   const change = useMutation({
-    mutationFn: (slots: number) => setSlots(model, slots),
+    mutationFn: (slots: number) => changeField(model, 'slots', slots, (changes) => changeModel(model.name, changes), () => readModel(model.name)),
     onSuccess: ({ slots }) => toast(slots === 0 ? `${model.name} is paused: it has 0 slots.` : `${model.name} has ${counted(slots, 'slot')}.`),
     onError: (error) => toast(describe(error).message, 'error'),
     onSettled: () => refreshModels(queries),
@@ -150,16 +150,4 @@ function SlotControls({ model }: { model: AiModel }) {
       )}
     </>
   );
-}
-
-/** Set the number of slots, unless someone else has changed it since it was shown. */
-async function setSlots(model: AiModel, slots: number): Promise<AiModel> {
-  try {
-    return await changeModel(model.name, { slots, resourceVersion: model.resourceVersion });
-  } catch (error) {
-    if (!(error instanceof ApiError) || error.status !== 409) throw error;
-    const current = await readModel(model.name);
-    if (current.slots !== model.slots) throw new Error(`${model.name} was changed meanwhile: it has ${counted(current.slots, 'slot')} now. Your change is not saved.`, { cause: error });
-    return changeModel(model.name, { slots, resourceVersion: current.resourceVersion });
-  }
 }

@@ -1,0 +1,50 @@
+/** The form of an agent's own settings. */
+
+import type { Agent } from '../../api/agents';
+import { Texts, type Body, type Problems } from '../../ui/use-form';
+
+export interface AgentDraft {
+  triggerName: string;
+  defaultProvider: string;
+  defaultModel: string;
+  defaultEffort: string;
+  mcpServers: string;
+}
+
+export const AGENT_LABELS: Record<keyof AgentDraft, string> = {
+  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', mcpServers: 'MCP servers',
+};
+
+export function agentDraft(agent: Agent): AgentDraft {
+  return {
+    triggerName: agent.triggerName,
+    defaultProvider: agent.defaultProvider ?? '',
+    defaultModel: agent.defaultModel ?? '',
+    defaultEffort: agent.defaultEffort ?? '',
+    mcpServers: 'mcpServers' in agent ? JSON.stringify(agent.mcpServers, null, 2) : '',
+  };
+}
+
+export function agentBody(draft: AgentDraft): { body: Body; problems: Problems<AgentDraft> } {
+  const texts = new Texts(draft);
+  const body = {
+    triggerName: texts.required('triggerName'),
+    defaultProvider: texts.text('defaultProvider'),
+    defaultModel: texts.text('defaultModel'),
+    defaultEffort: texts.text('defaultEffort'),
+    mcpServers: texts.json('mcpServers'),
+  };
+  return { body, problems: texts.problems };
+}
+
+export interface NewAgentDraft extends AgentDraft {
+  name: string;
+}
+
+export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', mcpServers: '' };
+
+/** The body of a new agent. Without a trigger name, the API uses its name. */
+export function newAgentBody(draft: NewAgentDraft): { body: Body; problems: Problems<NewAgentDraft> } {
+  const { body, problems } = agentBody({ ...draft, triggerName: draft.triggerName || draft.name });
+  return { body: { name: draft.name.trim(), ...body }, problems: draft.name.trim() === '' ? { ...problems, triggerName: undefined, name: 'is required' } : problems };
+}

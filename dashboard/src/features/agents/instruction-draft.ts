@@ -1,0 +1,56 @@
+/** The form of an instruction, the order of instructions, and their users. */
+
+import type { Agent } from '../../api/agents';
+import type { Instruction } from '../../api/instructions';
+import { Texts, type Body, type Problems } from '../../ui/use-form';
+
+export interface InstructionDraft {
+  name: string;
+  displayName: string;
+  description: string;
+  scope: string;
+  priority: string;
+  content: string;
+}
+
+export const EMPTY_INSTRUCTION: InstructionDraft = { name: '', displayName: '', description: '', scope: 'local', priority: '0', content: '' };
+
+export const INSTRUCTION_LABELS: Record<keyof InstructionDraft, string> = {
+  name: 'Name', displayName: 'Title', description: 'Purpose', scope: 'Applies to', priority: 'Priority', content: 'Text',
+};
+
+export const SCOPES = [['local', 'The agents that name it'], ['global', 'Every agent']] as const;
+
+export function instructionDraft(view: Instruction): InstructionDraft {
+  return { name: view.name, displayName: view.displayName, description: view.description, scope: view.scope, priority: String(view.priority), content: view.content };
+}
+
+export function instructionBody(draft: InstructionDraft): { body: Body; problems: Problems<InstructionDraft> } {
+  const texts = new Texts(draft);
+  if (draft.content.trim() === '') texts.problems.content = 'is required';
+  const body = { name: texts.required('name'), displayName: draft.displayName.trim(), description: draft.description.trim(), scope: draft.scope, priority: texts.whole('priority') ?? 0, content: draft.content };
+  return { body, problems: texts.problems };
+}
+
+/** Global instructions in the order of prompts, and local ones by name. */
+export function ordered(instructions: readonly Instruction[]): { global: Instruction[]; local: Instruction[] } {
+  const byName = (one: Instruction, other: Instruction) => (one.name < other.name ? -1 : 1);
+  return {
+    global: instructions.filter((each) => each.scope === 'global').sort((one, other) => one.priority - other.priority || byName(one, other)),
+    local: instructions.filter((each) => each.scope === 'local').sort(byName),
+  };
+}
+
+export interface Use {
+  agent: Agent;
+  /** The agent names it, or a trigger of the agent does. */
+  by: 'agent' | 'trigger';
+}
+
+/** The agents that name an instruction, themselves or in a trigger. */
+export function usesOf(instruction: string, agents: readonly Agent[]): Use[] {
+  return agents.flatMap((agent): Use[] => {
+    if (agent.instructions.includes(instruction)) return [{ agent, by: 'agent' }];
+    return agent.eventTriggers.some((trigger) => trigger.instruction === instruction) ? [{ agent, by: 'trigger' }] : [];
+  });
+}

@@ -1,0 +1,78 @@
+import { useQueryClient } from '@tanstack/react-query';
+import { useNavigate } from '@tanstack/react-router';
+import { useState } from 'react';
+
+import { agentQuery, changeAgent, readAgent, removeAgent, type Agent } from '../../api/agents';
+import { EFFORTS, PROVIDERS } from '../../api/config';
+import { agentsQuery } from '../../api/jobs';
+import { Button } from '../../ui/button';
+import { Confirm } from '../../ui/confirm';
+import { ChangedMeanwhile, FieldGroup, FormBody, SaveBar, SelectField, TextArea, TextField } from '../../ui/fields';
+import { toast } from '../../ui/toasts';
+import { useEditor, type Form } from '../../ui/use-form';
+import { AGENT_LABELS as LABELS, agentBody, agentDraft, type AgentDraft } from './agent-draft';
+import { useAgent } from './agent-page';
+import styles from './agent-page.module.css';
+
+export function SettingsTab() {
+  const agent = useAgent();
+  const queries = useQueryClient();
+  const navigate = useNavigate();
+  const [isRemoving, setRemoving] = useState(false);
+  const form = useEditor<Agent, AgentDraft>({
+    storedAs: `agent.${agent.id}`,
+    current: agent,
+    draftOf: agentDraft,
+    bodyOf: agentBody,
+    change: (changes) => changeAgent(agent.id, changes),
+    read: () => readAgent(agent.id),
+    onSaved: (saved) => {
+      queries.setQueryData(agentQuery(agent.id).queryKey, saved);
+      void queries.invalidateQueries({ queryKey: agentsQuery.queryKey });
+      toast(`${saved.name} is saved.`);
+    },
+  });
+  return (
+    <div className={styles.form}>
+      <FormBody form={form} footer={<SaveBar form={form} />}>
+        <ChangedMeanwhile form={form} labels={LABELS} />
+        <AgentFields form={form} />
+      </FormBody>
+      <section className={styles.danger} aria-label="Remove the agent">
+        <p>Removing the agent keeps its jobs and instructions.</p>
+        <Button kind="danger" onClick={() => setRemoving(true)}>Remove agent…</Button>
+      </section>
+      {isRemoving && (
+        <Confirm title={`Remove ${agent.name}?`} action="Remove the agent" onClose={() => setRemoving(false)} run={() => removeAgent(agent.id)}
+          onDone={async () => {
+            form.reset();
+            toast(`${agent.name} is removed.`);
+            await navigate({ to: '/agents' });
+            queries.removeQueries({ queryKey: agentQuery(agent.id).queryKey });
+            await queries.invalidateQueries({ queryKey: agentsQuery.queryKey });
+          }}>
+          <p>Events no longer start it, and chains that continue with it end. Its jobs continue.</p>
+        </Confirm>
+      )}
+    </div>
+  );
+}
+
+/** The fields that new and existing agents have. */
+export function AgentFields({ form }: { form: Form<AgentDraft> }) {
+  return (
+    <>
+      <FieldGroup>
+        <TextField form={form} name="triggerName" label={LABELS.triggerName} hint="Jobs, triggers and chains name the agent by it. Default: its name." />
+      </FieldGroup>
+      <FieldGroup title="Default settings of its jobs" note="A job, its trigger and its webhook source may set others." columns={3}>
+        <SelectField form={form} name="defaultProvider" label={LABELS.defaultProvider} options={PROVIDERS} none="Not set" />
+        <TextField form={form} name="defaultModel" label={LABELS.defaultModel} placeholder="Not set" />
+        <SelectField form={form} name="defaultEffort" label={LABELS.defaultEffort} options={EFFORTS} none="Not set" />
+      </FieldGroup>
+      <FieldGroup title="Tools">
+        <TextArea form={form} name="mcpServers" label={LABELS.mcpServers} rows={4} isCode placeholder={'{"docs": {"url": "https://mcp.example.com"}}'} hint="A JSON object: each name to the settings of its server. Only for jobs of Claude Code and Codex." />
+      </FieldGroup>
+    </>
+  );
+}

@@ -1,0 +1,109 @@
+/** The form of a trigger. */
+
+import type { Agent, Trigger } from '../../api/agents';
+import type { Schemas } from '../../api/client';
+import { CONFIG_LABELS, configDraft, configOf, type ConfigDraft } from '../../lib/job-config';
+import { Texts, type Body, type Problems } from '../../ui/use-form';
+import { isInstructionName } from './words';
+
+export interface FilterDraft {
+  path: string;
+  /** A text, or JSON for other values and lists. */
+  value: string;
+}
+
+export interface TriggerDraft extends ConfigDraft {
+  source: string;
+  /** One event on each line. */
+  events: string;
+  filters: FilterDraft[];
+  /** The name of an instruction; empty if the trigger has its own text. */
+  instruction: string;
+  instructionText: string;
+  next: string;
+  condition: string;
+  failurePolicy: string;
+  allowCycles: boolean;
+}
+
+export const TRIGGER_LABELS: Record<keyof TriggerDraft, string> = {
+  ...CONFIG_LABELS,
+  source: 'Source', events: 'Events', filters: 'Filters', instruction: 'Instruction', instructionText: 'Text of the task', next: 'Next agent', condition: 'Start it', failurePolicy: 'After a failure',
+  allowCycles: 'Allow cycles',
+};
+
+export const EMPTY_TRIGGER: Trigger = { source: 'github', events: [], instruction: null, config: {}, filters: {}, enabled: true, next: null };
+
+export function triggerDraft(trigger: Trigger): TriggerDraft {
+  const instruction = trigger.instruction ?? '';
+  const isName = isInstructionName(instruction);
+  return {
+    ...configDraft(trigger.config),
+    source: trigger.source,
+    events: trigger.events.join('\n'),
+    filters: Object.entries(trigger.filters).map(([path, value]) => ({ path, value: filterText(value) })),
+    instruction: isName ? instruction : '',
+    instructionText: isName ? '' : instruction,
+    next: trigger.next?.agentTriggerName ?? '',
+    condition: trigger.next?.condition ?? 'on-success',
+    failurePolicy: trigger.next?.failurePolicy ?? 'stop',
+    allowCycles: trigger.next?.allowCycles ?? false,
+  };
+}
+
+/** The trigger of a draft, except for `enabled`, which has its own control. */
+export function triggerBody(draft: TriggerDraft): { body: Body; problems: Problems<TriggerDraft> } {
+  const texts = new Texts(draft);
+  const events = draft.events.split(/[\n,]/).map((event) => event.trim()).filter(Boolean);
+  if (events.length === 0) texts.problems.events = 'is required';
+  const filters = draft.filters.filter(({ path, value }) => path.trim() !== '' || value.trim() !== '');
+  if (filters.some(({ path }) => path.trim() === '')) texts.problems.filters = 'a filter needs a path';
+  if (new Set(filters.map(({ path }) => path.trim())).size < filters.length) texts.problems.filters = 'a path occurs twice; list its values instead, such as ["a", "b"]';
+  const body = {
+    source: texts.required('source'),
+    events,
+    filters: Object.fromEntries(filters.map(({ path, value }) => [path.trim(), filterValue(value)])),
+    instruction: texts.text('instruction') ?? texts.text('instructionText'),
+    config: configOf(texts),
+    next: draft.next === '' ? null : { agentTriggerName: draft.next, condition: draft.condition, failurePolicy: draft.condition === 'on-success' ? draft.failurePolicy : 'stop', allowCycles: draft.allowCycles },
+  };
+  return { body, problems: texts.problems };
+}
+
+/** The text that stands for a value. It is JSON where the plain text would stand for another value. */
+export function filterText(value: unknown): string {
+  return typeof value === 'string' && filterValue(value) === value ? value : JSON.stringify(value);
+}
+
+/** The value of a text: JSON if the text is JSON, else the text itself. */
+export function filterValue(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return text.trim();
+  }
+}
+
+/** All triggers of an agent with the changed one, as the API takes them. A trigger that others have removed is added again. */
+export function withTrigger(agent: Agent, index: number, changes: Body): Schemas['TriggerBody'][] {
+  const triggers: Trigger[] = [...agent.eventTriggers];
+  const at = Math.min(index, triggers.length);
+  triggers[at] = { ...(triggers[at] ?? EMPTY_TRIGGER), ...changes };
+  return triggers;
+}
+
+/** Fields of the form by the field of the API, for the trigger at this position. */
+export function triggerNames(index: number): Record<string, keyof TriggerDraft> {
+  const path = `eventTriggers[${index}]`;
+  const config = ['provider', 'model', 'effort', 'maxTurns', 'maxCostUsd', 'maxTokens', 'maxAttempts', 'fallbackModel'] as const;
+  return {
+    ...Object.fromEntries(config.map((name) => [`${path}.config.${name}`, name])),
+    [`${path}.config.timeoutMs`]: 'timeoutMinutes',
+    [`${path}.config`]: 'otherSettings',
+    [`${path}.source`]: 'source',
+    [`${path}.events`]: 'events',
+    [`${path}.filters`]: 'filters',
+    [`${path}.instruction`]: 'instructionText',
+    [`${path}.next`]: 'next',
+  };
+}

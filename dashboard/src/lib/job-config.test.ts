@@ -1,0 +1,26 @@
+import { expect, test } from 'vitest';
+
+import { Texts } from '../ui/use-form';
+import { configDraft, configInWords, configNames, configOf } from './job-config';
+
+const CONFIG = { provider: 'claude', model: 'opus', effort: 'high', timeoutMs: 90_000, maxTurns: 5, fast: true, mcpServers: { a: { command: 'x' } } };
+
+test('a form that is not changed stands for the same settings', () => {
+  expect(configOf(new Texts(configDraft(CONFIG)))).toEqual(CONFIG);
+  expect(configOf(new Texts(configDraft({})))).toEqual({});
+});
+
+test('invalid texts are problems of their field', () => {
+  const texts = new Texts({ ...configDraft({}), maxTurns: 'many', otherSettings: '[]' });
+  configOf(texts);
+  expect(texts.problems).toEqual({ maxTurns: 'must be a number', otherSettings: 'must be a JSON object' });
+});
+
+test('settings are readable', () => {
+  expect(configInWords(CONFIG)).toBe('claude/opus, high effort, 1.5 minutes, 5 turns, fast, mcpServers');
+  expect(configInWords({})).toBe('');
+});
+
+test('fields of the API have a field of the form', () => {
+  expect(configNames('defaults')).toMatchObject({ 'defaults.timeoutMs': 'timeoutMinutes', 'defaults.model': 'model', defaults: 'otherSettings' });
+});

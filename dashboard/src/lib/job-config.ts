@@ -1,0 +1,85 @@
+/** Settings of jobs, as triggers and webhook sources hold them: in a form, and in words. */
+
+import { isSameJson } from './json';
+
+/** Settings as the API takes them. Unset ones are absent. */
+export type JobConfig = Record<string, unknown>;
+
+/** Settings as texts of a form. otherSettings: a JSON object with the settings that have no field. */
+export interface ConfigDraft {
+  provider: string;
+  model: string;
+  effort: string;
+  timeoutMinutes: string;
+  maxTurns: string;
+  maxCostUsd: string;
+  maxTokens: string;
+  maxAttempts: string;
+  fallbackModel: string;
+  otherSettings: string;
+}
+
+export const CONFIG_LABELS: Record<keyof ConfigDraft, string> = {
+  provider: 'Provider', model: 'Model', effort: 'Effort', timeoutMinutes: 'Time, minutes', maxTurns: 'Turns', maxCostUsd: 'Cost, US dollars', maxTokens: 'Tokens', maxAttempts: 'Attempts',
+  fallbackModel: 'Fallback model', otherSettings: 'Other settings',
+};
+
+const NUMBERS = ['maxTurns', 'maxCostUsd', 'maxTokens', 'maxAttempts'] as const;
+const TEXTS = ['provider', 'model', 'effort', 'fallbackModel'] as const;
+const MINUTE_MS = 60_000;
+
+/** Fields of the form by the field of the API. prefix: the path of the settings in the body, such as `defaults`. */
+export function configNames(prefix: string): Record<string, keyof ConfigDraft> {
+  const own = [...TEXTS, ...NUMBERS].map((name) => [`${prefix}.${name}`, name] as const);
+  return { ...Object.fromEntries(own), [`${prefix}.timeoutMs`]: 'timeoutMinutes', [prefix]: 'otherSettings' };
+}
+
+export function configDraft(config: JobConfig): ConfigDraft {
+  const text = (name: string, divisor = 1) => {
+    const value = config[name];
+    return typeof value === 'number' ? String(value / divisor) : typeof value === 'string' ? value : '';
+  };
+  const named = new Set<string>([...NUMBERS, ...TEXTS, 'timeoutMs']);
+  const others = Object.entries(config).filter(([name, value]) => !named.has(name) && value !== null);
+  return {
+    provider: text('provider'), model: text('model'), effort: text('effort'), timeoutMinutes: text('timeoutMs', MINUTE_MS), maxTurns: text('maxTurns'), maxCostUsd: text('maxCostUsd'),
+    maxTokens: text('maxTokens'), maxAttempts: text('maxAttempts'), fallbackModel: text('fallbackModel'), otherSettings: others.length > 0 ? JSON.stringify(Object.fromEntries(others), null, 2) : '',
+  };
+}
+
+interface Reader {
+  text: (field: keyof ConfigDraft) => string | null;
+  number: (field: keyof ConfigDraft, factor?: number) => number | null;
+  json: (field: keyof ConfigDraft) => Record<string, unknown> | null;
+}
+
+/** The settings of a draft. read: converts its texts, and notes those that are invalid. */
+export function configOf(read: Reader): JobConfig {
+  const settings: JobConfig = { ...read.json('otherSettings') };
+  const timeout = read.number('timeoutMinutes', MINUTE_MS);
+  const values = [...TEXTS.map((name) => [name, read.text(name)] as const), ...NUMBERS.map((name) => [name, read.number(name)] as const), ['timeoutMs', timeout === null ? null : Math.round(timeout)] as const];
+  for (const [name, value] of values) if (value !== null) settings[name] = value;
+  return settings;
+}
+
+/** Settings in words: "claude/opus, high effort, 20 minutes". Empty without settings. */
+export function configInWords(config: JobConfig): string {
+  const draft = configDraft(config);
+  const model = [draft.provider, draft.model].filter(Boolean).join('/');
+  const parts = [
+    model,
+    draft.effort && `${draft.effort} effort`,
+    draft.timeoutMinutes && `${draft.timeoutMinutes} minutes`,
+    draft.maxTurns && `${draft.maxTurns} turns`,
+    draft.maxCostUsd && `at most $${draft.maxCostUsd}`,
+    draft.maxTokens && `at most ${draft.maxTokens} tokens`,
+    draft.maxAttempts && `${draft.maxAttempts} attempts`,
+    draft.fallbackModel && `or ${draft.fallbackModel}`,
+    ...Object.keys(config).filter((name) => isOther(config, name)),
+  ];
+  return parts.filter(Boolean).join(', ');
+}
+
+function isOther(config: JobConfig, name: string): boolean {
+  return !isSameJson(configDraft({ [name]: config[name] }).otherSettings, '');
+}

@@ -1,0 +1,161 @@
+"""Stories of the pages about agents, their triggers and their instructions."""
+
+import pytest
+from playwright.async_api import BrowserContext, Page, expect
+
+from tests.acceptance.engine import LocalEngine, User
+from tests.dashboard.conftest import sign_in
+
+
+@pytest.fixture
+async def story_agent(admin: User) -> str:
+    """An agent with one trigger, as its own resource version."""
+    trigger = {"source": "story", "events": ["issues.labeled"], "instruction": "Say hello.", "filters": {"n": 3}}
+    await admin.http.delete("/api/agents/story-agent")
+    answer = await admin.post("/api/agents", {"name": "story-agent", "eventTriggers": [trigger]})
+    assert answer.status_code == 201, answer.text
+    return "story-agent"
+
+
+async def stored(admin: User, path: str) -> dict[str, object]:
+    answer: dict[str, object] = (await admin.get(path)).json()
+    return answer
+
+
+async def test_default_agents_are_added_and_a_trigger_is_edited(
+    page: Page, own_engine: LocalEngine, own_admin: User
+) -> None:
+    await sign_in(page, own_engine, "/agents")
+    await expect(page.get_by_role("heading", name="No agents")).to_be_visible()
+    await page.get_by_role("button", name="Add default agents").click()
+    await expect(page.get_by_text("issues.labeled from github, if label.name is ai-implement")).to_be_visible()
+    await page.get_by_role("link", name="ai-developer").click()
+    await page.get_by_role("button", name="Edit the trigger").click()
+    await page.get_by_label("Events").fill("issues.labeled\nissues.reopened")
+    await page.get_by_label("Value of filter 1").fill('["ai-implement", "ai-*"]')
+    await page.get_by_label("Next agent").select_option("ai-reviewer")
+    await page.get_by_label("After a failure").select_option("retry")
+    await page.get_by_label("Turns").fill("7")
+    await page.get_by_role("button", name="Save trigger").click()
+
+    card = page.get_by_role("main")
+    await expect(card).to_contain_text("issues.labeled or issues.reopened from github")
+    await expect(card).to_contain_text("if label.name is ai-implement or ai-*")
+    await expect(card).to_contain_text("then ai-reviewer on success, with one more attempt after a failure")
+    await expect(card).to_contain_text("7 turns")
+    agent = await stored(own_admin, "/api/agents/ai-developer")
+    assert isinstance(agent["eventTriggers"], list)
+    [trigger] = agent["eventTriggers"]
+    assert trigger["filters"] == {"label.name": ["ai-implement", "ai-*"]}
+    assert trigger["config"]["maxTurns"] == 7
+    assert trigger["instruction"] == "implement-issue"
+
+
+async def test_edited_trigger_starts_a_job_that_the_agent_shows(
+    page: Page, engine: LocalEngine, admin: User, story_agent: str
+) -> None:
+    await sign_in(page, engine, f"/agents/{story_agent}/triggers")
+    await page.get_by_role("button", name="Add trigger").click()
+    await page.get_by_label("Source").fill("shop")
+    await page.get_by_label("Events").fill("order.*")
+    await page.get_by_label("Text of the task").fill("Pack the order.")
+    await page.get_by_label("Provider").select_option("mock")
+    await page.get_by_role("button", name="Save trigger").click()
+    await expect(page.get_by_text("order.* from shop")).to_be_visible()
+
+    event = {"source": "shop", "event": "order.paid", "payload": {}}
+    assert (await admin.post("/api/events/ingest", event)).json()["matched"] == 1
+    await page.get_by_role("link", name="Jobs", exact=True).last.click()
+    await expect(page.get_by_role("table", name="Latest jobs")).to_contain_text("Completed")
+
+    await page.get_by_role("link", name="Triggers").click()
+    await page.get_by_role("switch", name="The trigger for order.* from shop is enabled").click()
+    await expect(page.get_by_text("order.* from shop (off)")).to_be_visible()
+    assert (await admin.post("/api/events/ingest", event)).json()["matched"] == 0
+    await page.get_by_role("button", name="Remove the trigger for order.* from shop").click()
+    await page.get_by_role("button", name="Remove the trigger", exact=True).click()
+    await expect(page.get_by_text("order.* from shop")).to_have_count(0)
+
+
+async def test_trigger_that_others_changed_is_merged_field_by_field(
+    browser: BrowserContext, engine: LocalEngine, admin: User, story_agent: str
+) -> None:
+    page = await browser.new_page()  # the answer 409 is an error on the console
+    await sign_in(page, engine, f"/agents/{story_agent}/triggers")
+    await page.get_by_role("button", name="Edit the trigger").click()
+    await page.get_by_label("Events").fill("mine")
+    theirs = {"source": "story", "events": ["theirs"], "instruction": "Say bye.", "filters": {"n": 3}}
+    await admin.http.patch(f"/api/agents/{story_agent}", json={"eventTriggers": [theirs]})
+    await page.get_by_role("button", name="Save trigger").click()
+
+    meanwhile = page.get_by_role("alert", name="Changed meanwhile")
+    await expect(meanwhile.get_by_role("button", name="Theirs theirs")).to_be_visible()
+    await expect(page.get_by_label("Text of the task")).to_have_value("Say bye.")
+    await page.get_by_role("button", name="Save trigger").click()
+    await expect(page.get_by_text("mine from story, if n is 3")).to_be_visible()
+
+
+async def test_agent_is_created_switched_off_and_removed(page: Page, engine: LocalEngine, admin: User) -> None:
+    await sign_in(page, engine, "/agents/new")
+    await page.get_by_role("button", name="Create agent").click()
+    await expect(page.get_by_label("Name", exact=True)).to_be_focused()
+    await page.get_by_label("Name", exact=True).fill("short-lived")
+    await page.get_by_label("Model").fill("opus")
+    await page.get_by_role("button", name="Create agent").click()
+    await expect(page.get_by_role("heading", name="No event starts this agent")).to_be_visible()
+    await page.get_by_role("switch", name="short-lived is enabled").click()
+    await expect(page.get_by_text("Off", exact=True)).to_be_visible()
+    agent = await stored(admin, "/api/agents/short-lived")
+    assert (agent["enabled"], agent["defaultModel"], agent["triggerName"]) == (False, "opus", "short-lived")
+
+    await page.get_by_role("link", name="Settings").click()
+    await page.get_by_label("Effort").select_option("high")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("short-lived is saved.")).to_be_visible()
+    await page.get_by_role("button", name="Remove agent…").click()
+    await page.get_by_role("button", name="Remove the agent").click()
+    await expect(page.get_by_role("heading", name="Agents", exact=True)).to_be_visible()
+    assert (await admin.get("/api/agents/short-lived")).status_code == 404
+
+
+async def test_unsaved_changes_stay_in_the_tab(page: Page, engine: LocalEngine, story_agent: str) -> None:
+    await sign_in(page, engine, f"/agents/{story_agent}/settings")
+    await page.get_by_label("Model").fill("half-typed")
+    await page.get_by_role("link", name="Triggers").click()
+    await page.reload()
+    await page.get_by_role("link", name="Settings").click()
+    await expect(page.get_by_label("Model")).to_have_value("half-typed")
+    await page.get_by_role("button", name="Discard changes").click()
+    await expect(page.get_by_label("Model")).to_have_value("")
+
+
+async def test_instruction_is_written_assigned_and_its_removal_explained(
+    browser: BrowserContext, engine: LocalEngine, admin: User, story_agent: str
+) -> None:
+    page = await browser.new_page()  # the answer 409 is an error on the console
+    await sign_in(page, engine, "/instructions")
+    await page.get_by_role("button", name="New instruction").first.click()
+    await page.get_by_label("Name").fill("be-kind")
+    await page.get_by_label("Text").fill("Be kind to {{ payload.user }}.")
+    await page.get_by_role("button", name="Create instruction").click()
+    await expect(page.get_by_role("region", name="Used by")).to_contain_text("No agent and no trigger names it.")
+
+    await page.goto(f"{engine.url}/agents/{story_agent}/instructions")
+    await page.get_by_label("Add an instruction").select_option("be-kind")
+    await page.get_by_role("button", name="Add", exact=True).click()
+    await page.get_by_role("button", name="Save").click()
+    preview = page.get_by_role("region", name="Beginning of its prompts")
+    await expect(preview).to_contain_text("Be kind to {{ payload.user }}.")
+
+    await preview.get_by_role("link", name="be-kind").click()
+    await expect(page.get_by_role("region", name="Used by")).to_contain_text(story_agent)
+    await page.get_by_label("Text").fill("Be very kind.")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("be-kind is saved.")).to_be_visible()
+    await page.get_by_role("button", name="Remove instruction…").click()
+    await page.get_by_role("button", name="Remove the instruction").click()
+    await expect(page.get_by_role("dialog")).to_contain_text("It is in use")
+    await expect(page.get_by_role("dialog")).to_contain_text(story_agent)
+    await page.get_by_role("button", name="Remove it all the same").click()
+    await expect(page.get_by_role("heading", name="Instructions", exact=True)).to_be_visible()
+    assert (await admin.get("/api/instructions/be-kind")).status_code == 404
