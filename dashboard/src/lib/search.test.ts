@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { oneOf, parseSearch, positive, stringifySearch, text, texts } from './search';
+import { isSet, oneOf, parseSearch, positive, stringifySearch, text, texts } from './search';
 
 test.each([
   ['', {}],
@@ -24,4 +24,8 @@ test('values of the wrong kind are ignored', () => {
   expect(positive('-1')).toBeUndefined();
   expect(positive('1e99')).toBeUndefined();
   expect([positive('12'), positive(12)]).toEqual([12, 12]);
+});
+
+test('a flag is set in the URL and in links', () => {
+  expect([isSet('true'), isSet(true), isSet(undefined), isSet('')]).toEqual([true, true, false, false]);
 });

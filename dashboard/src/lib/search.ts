@@ -48,3 +48,8 @@ export function positive(value: unknown): number | undefined {
   const number = typeof value === 'number' ? value : Number(text(value));
   return Number.isSafeInteger(number) && number > 0 ? number : undefined;
 }
+
+/** Whether a parameter is set, as text in the URL or as `true` in a link. */
+export function isSet(value: unknown): boolean {
+  return value === true || text(value) !== undefined;
+}

@@ -6,6 +6,7 @@ import { useState } from 'react';
 import type { Schemas } from '../../api/client';
 import { LOCAL_PROVIDERS, PROVIDERS } from '../../api/config';
 import { changeModel, createModel, readModel, refreshModels, removeModel, type AiModel } from '../../api/models';
+import { secretsQuery } from '../../api/secrets';
 import { Button } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { Dialog } from '../../ui/dialog';
@@ -103,6 +104,7 @@ function Editor({ model, onClose }: { model: AiModel; onClose: () => void }) {
 
 function ModelFields({ form, isNew = false }: { form: FormState<ModelDraft>; isNew?: boolean }) {
   const isLocal = LOCAL_PROVIDERS.includes(form.draft.provider);
+  const secrets = useQuery(secretsQuery);
   return (
     <>
       <FieldGroup columns={isNew ? 2 : 3}>
@@ -113,7 +115,7 @@ function ModelFields({ form, isNew = false }: { form: FormState<ModelDraft>; isN
       </FieldGroup>
       <FieldGroup title="Connection">
         <TextField form={form} name="endpoint" label="Address of the server" placeholder={isLocal ? 'http://10.0.0.5:8000/v1' : "The provider's own"} />
-        <TextField form={form} name="credentialsRef" label="Credentials" placeholder="None" hint="Name of the Secret with the provider's key." />
+        <TextField form={form} name="credentialsRef" label="Credentials" placeholder="None" suggestions={secrets.data?.secrets.map((each) => each.name) ?? []} hint="Name of the Secret with the provider's key." />
       </FieldGroup>
       <FieldGroup title="Prices" note="US dollars per million tokens. Without prices, the cost is what the provider reports, or unknown." columns={4}>
         <TextField form={form} name="priceInput" label="Input" isNumeric />

@@ -1,0 +1,35 @@
+/** Webhook sources: the receivers of deliveries from GitHub and other services. */
+
+import { queryOptions } from '@tanstack/react-query';
+
+import { body, client, type Schemas } from './client';
+
+export type WebhookSource = Schemas['WebhookSourceView'];
+export type RepoOverride = Schemas['RepoOverrideView'];
+
+export const sourcesQuery = queryOptions({
+  queryKey: ['sources'],
+  queryFn: ({ signal }) => body(client.GET('/api/webhook-sources', { signal })),
+});
+
+export const sourceQuery = (name: string) =>
+  queryOptions({
+    queryKey: ['source', name],
+    queryFn: () => readSource(name),
+  });
+
+export async function readSource(name: string): Promise<WebhookSource> {
+  return body(client.GET('/api/webhook-sources/{name}', { params: { path: { name } } }));
+}
+
+export async function createSource(source: Schemas['WebhookSourceBody'], key: string): Promise<WebhookSource> {
+  return body(client.POST('/api/webhook-sources', { body: source, params: { header: { 'Idempotency-Key': key } } }));
+}
+
+export async function changeSource(name: string, changes: Schemas['WebhookSourcePatch']): Promise<WebhookSource> {
+  return body(client.PATCH('/api/webhook-sources/{name}', { body: changes, params: { path: { name } } }));
+}
+
+export async function removeSource(name: string): Promise<void> {
+  await body(client.DELETE('/api/webhook-sources/{name}', { params: { path: { name } } }));
+}
