@@ -22,6 +22,8 @@ PAGES_OF_RESOURCES: Final = (
     "/models", "/models?create=/", f"/models?edit={LONG_NAME}", "/models/files", "/agents", "/agents/new",
     *(f"/agents/{LONG_NAME}/{tab}" for tab in ("triggers", "instructions", "jobs", "settings")),
     "/instructions", "/instructions?create=true", f"/instructions/{LONG_NAME}",
+    "/sources", "/sources?create=true", f"/sources/{LONG_NAME[:39]}x", "/settings/defaults", "/settings/keys",
+    "/settings/keys?create=true", "/settings/system",
 )  # fmt: skip
 
 
@@ -88,10 +90,14 @@ async def add_resources(admin: User) -> None:
     trigger = {"source": LONG_NAME, "events": [LONG_NAME, "*"], "filters": {LONG_NAME: LONG_NAME}, "instruction": "x y"}
     chained = {**trigger, "config": {"model": LONG_NAME}, "next": {"agentTriggerName": LONG_NAME}, "enabled": False}
     agent = {"name": LONG_NAME, "eventTriggers": [trigger, chained], "instructions": [LONG_NAME]}
+    overrides = {f"{LONG_NAME}/{LONG_NAME}"[:99]: {"model": LONG_NAME, "enabled": False}}
+    source = {"name": LONG_NAME[:39] + "x", "type": "github", "secret": LONG_NAME, "repoOverrides": overrides}
     for path, body in (
         ("/api/ai-models", model),
         ("/api/instructions", instruction),
         ("/api/agents", agent),
+        ("/api/webhook-sources", source),
+        ("/api/api-keys", {"name": LONG_NAME, "expiresAt": "2031-01-01T00:00:00Z"}),
     ):
         assert (await admin.post(path, body)).status_code in (201, 409)
 

@@ -7,7 +7,7 @@ import { sessionQuery, takeNext } from '../api/session';
 import { validateJobSearch } from '../features/job/search';
 import { validateJobsSearch } from '../features/jobs/search';
 import { validateModelsSearch } from '../features/models/search';
-import { parseSearch, stringifySearch, text } from '../lib/search';
+import { isSet, parseSearch, stringifySearch, text } from '../lib/search';
 import { Loading } from '../ui/states';
 import { PageError, PageNotFound } from './page-errors';
 import { Shell } from './shell';
@@ -106,6 +106,9 @@ const details = createRoute({
   component: lazyRouteComponent(() => import('../features/job/details-tab'), 'DetailsTab'),
 });
 
+/** The dialog of a new resource is open. */
+const validateCreate = (search: Record<string, unknown>): { create?: true } => (isSet(search['create']) ? { create: true } : {});
+
 const models = createRoute({
   getParentRoute: () => app,
   path: '/models',
@@ -169,7 +172,7 @@ const agentSettings = createRoute({
 const instructions = createRoute({
   getParentRoute: () => app,
   path: '/instructions',
-  validateSearch: (search: Record<string, unknown>): { create?: true } => (text(search['create']) ? { create: true } : {}),
+  validateSearch: validateCreate,
   component: lazyRouteComponent(() => import('../features/agents/instructions-page'), 'InstructionsPage'),
 });
 
@@ -179,12 +182,51 @@ const instruction = createRoute({
   component: lazyRouteComponent(() => import('../features/agents/instruction-page'), 'InstructionPage'),
 });
 
+const sources = createRoute({
+  getParentRoute: () => app,
+  path: '/sources',
+  validateSearch: validateCreate,
+  component: lazyRouteComponent(() => import('../features/sources/sources-page'), 'SourcesPage'),
+});
+
+const source = createRoute({
+  getParentRoute: () => app,
+  path: '/sources/$id',
+  component: lazyRouteComponent(() => import('../features/sources/source-page'), 'SourcePage'),
+});
+
+const settingsIndex = createRoute({
+  getParentRoute: () => app,
+  path: '/settings',
+  beforeLoad: () => {
+    throw redirect({ to: '/settings/defaults', replace: true });
+  },
+});
+const settingsDefaults = createRoute({
+  getParentRoute: () => app,
+  path: '/settings/defaults',
+  component: lazyRouteComponent(() => import('../features/settings/defaults-page'), 'DefaultsPage'),
+});
+const settingsKeys = createRoute({
+  getParentRoute: () => app,
+  path: '/settings/keys',
+  validateSearch: validateCreate,
+  component: lazyRouteComponent(() => import('../features/settings/keys-page'), 'KeysPage'),
+});
+const settingsSystem = createRoute({
+  getParentRoute: () => app,
+  path: '/settings/system',
+  component: lazyRouteComponent(() => import('../features/settings/system-page'), 'SystemPage'),
+});
+
 const routeTree = root.addChildren([
   login,
   app.addChildren([
     overview, jobs, newJob, job.addChildren([jobIndex, activity, log, changes, input, result, details]),
     models, modelFiles,
     agents, newAgent, agent.addChildren([agentIndex, agentTriggers, agentInstructions, agentJobs, agentSettings]), instructions, instruction,
+    sources, source,
+    settingsIndex, settingsDefaults, settingsKeys, settingsSystem,
   ]),
 ]);
 

@@ -26,6 +26,8 @@ export const PAGES = [
   { to: '/jobs', label: 'Jobs', icon: 'jobs', key: 'j' },
   { to: '/agents', label: 'Agents', icon: 'agent', key: 'a' },
   { to: '/models', label: 'Models', icon: 'chip', key: 'm' },
+  { to: '/sources', label: 'Webhooks', icon: 'hook', key: 'w' },
+  { to: '/settings', label: 'Settings', icon: 'gear', key: 's' },
 ] as const satisfies readonly { to: string; label: string; icon: IconName; key: string }[];
 
 export function Shell() {

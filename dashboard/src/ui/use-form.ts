@@ -281,6 +281,16 @@ export class Texts<D extends object> {
     return null;
   }
 
+  /** A JSON list; an empty one if the text is empty. */
+  list(field: keyof D): unknown[] {
+    const text = this.text(field);
+    if (text === null) return [];
+    const parsed = parseJson(text);
+    if ('value' in parsed && Array.isArray(parsed.value)) return parsed.value;
+    this.problems[field] = 'error' in parsed ? parsed.error : 'must be a JSON list';
+    return [];
+  }
+
   /** A JSON object; null if the text is empty. */
   json(field: keyof D): Body | null {
     const text = this.text(field);

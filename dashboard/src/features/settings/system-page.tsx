@@ -1,0 +1,74 @@
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+
+import { readyQuery, systemQuery, type System } from '../../api/keys';
+import { useLive } from '../../api/live';
+import { bytes, count, duration, fullTime } from '../../lib/format';
+import { Icon } from '../../ui/icons';
+import { Panel } from '../../ui/page';
+import { describe, Failure, Loading } from '../../ui/states';
+import { SettingsLayout } from './settings-layout';
+import styles from './settings.module.css';
+
+const LINKS = [['API reference', '/api/docs'], ['OpenAPI document', '/api/openapi.json'], ['Metrics for Prometheus', '/metrics'], ['Liveness', '/health'], ['Readiness', '/ready']] as const;
+const HOUR = 3_600_000;
+
+export function SystemPage() {
+  const queries = useQueryClient();
+  const system = useQuery(systemQuery);
+  const ready = useQuery(readyQuery);
+  useLive(() => Promise.all([queries.invalidateQueries({ queryKey: systemQuery.queryKey }), queries.invalidateQueries({ queryKey: readyQuery.queryKey })]));
+  return (
+    <SettingsLayout>
+      {system.error ? <Failure error={system.error} onRetry={() => void system.refetch()} />
+        : !system.data ? <Loading rows={8} height={34} />
+        : (
+          <div className={styles.panels}>
+            <Panel title="Engine">
+              <dl className={styles.facts}>
+                <div><dt>Health</dt><dd><Health error={ready.error} isReady={ready.data !== undefined} /></dd></div>
+                <Facts system={system.data} />
+              </dl>
+            </Panel>
+            <Panel title="Limits"><dl className={styles.facts}><Limits limits={system.data.limits} /></dl></Panel>
+            <Panel title="Addresses">
+              <div className={styles.links}>{LINKS.map(([label, path]) => <a key={path} href={path} target="_blank" rel="noopener">{label} <code>{path}</code></a>)}</div>
+            </Panel>
+          </div>
+        )}
+    </SettingsLayout>
+  );
+}
+
+function Health({ error, isReady }: { error: unknown; isReady: boolean }) {
+  if (error) return <span className={`${styles.state} ${styles.bad}`}><Icon name="warning" /> Not ready: {describe(error).message}</span>;
+  return isReady ? <span className={`${styles.state} ${styles.good}`}><Icon name="check" /> Ready</span> : <>…</>;
+}
+
+function Facts({ system }: { system: System }) {
+  const { freeBytes, totalBytes } = system.disk;
+  const used = totalBytes === 0 ? 0 : (totalBytes - freeBytes) / totalBytes;
+  return (
+    <>
+      <div><dt>Version</dt><dd>{system.version}</dd></div>
+      <div><dt>Backend</dt><dd>{system.backend === 'embedded' ? 'embedded: SQLite and local processes' : 'Kubernetes'}</dd></div>
+      <div><dt>Role of this replica</dt><dd>{system.role}{system.drivesJobs ? ', it can start jobs' : ', a controller starts jobs'}</dd></div>
+      <div><dt>Its clock</dt><dd>{fullTime(new Date(system.time))}</dd></div>
+      <div>
+        <dt>Disk</dt>
+        <dd>
+          {bytes(freeBytes)} free of {bytes(totalBytes)}
+          <span className={styles.disk} role="img" aria-label={`${Math.round(used * 100)} percent used`}><span style={{ width: `${used * 100}%` }} /></span>
+        </dd>
+      </div>
+    </>
+  );
+}
+
+function Limits({ limits }: { limits: System['limits'] }) {
+  const rows = [
+    ['Prompt', bytes(limits.promptBytes)], ['Metadata', bytes(limits.metadataBytes)], ['Files in a submission', bytes(limits.filesBytes)], ['Output of an attempt', bytes(limits.outputBytes)],
+    ['Waiting jobs', count(limits.waitingJobs)], ['Slots of an implicit model', count(limits.defaultModelSlots)], ['A waiting job gains a level of priority after', duration(limits.priorityAgingSeconds * 1000)],
+    ['Agents in a chain', count(limits.chainDepth + 1)], ['Workspaces are kept for', duration(limits.workspaceRetentionHours * HOUR)], ['Jobs are kept for', `${count(limits.jobRetentionDays)} days`],
+  ] as const;
+  return <>{rows.map(([label, value]) => <div key={label}><dt>{label}</dt><dd>{value}</dd></div>)}</>;
+}
