@@ -23,7 +23,7 @@ PAGES_OF_RESOURCES: Final = (
     *(f"/agents/{LONG_NAME}/{tab}" for tab in ("triggers", "instructions", "jobs", "settings")),
     "/instructions", "/instructions?create=true", f"/instructions/{LONG_NAME}",
     "/sources", "/sources?create=true", f"/sources/{LONG_NAME[:39]}x", "/settings/defaults", "/settings/keys",
-    "/settings/keys?create=true", "/settings/system",
+    "/settings/keys?create=true", "/settings/system", "/files/pdfs", "/files/workspace", "/stats", "/stats?by=repo",
 )  # fmt: skip
 
 

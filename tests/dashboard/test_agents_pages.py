@@ -33,6 +33,9 @@ async def test_default_agents_are_added_and_a_trigger_is_edited(
     await page.get_by_role("button", name="Edit the trigger").click()
     await page.get_by_label("Events").fill("issues.labeled\nissues.reopened")
     await page.get_by_label("Value of filter 1").fill('["ai-implement", "ai-*"]')
+    await page.get_by_role("button", name="Add filter").click()
+    await page.get_by_label("Path of filter 2").fill("issue.locked")
+    await page.get_by_label("Value of filter 2").fill("false")
     await page.get_by_label("Next agent").select_option("ai-reviewer")
     await page.get_by_label("After a failure").select_option("retry")
     await page.get_by_label("Turns").fill("7")
@@ -46,7 +49,7 @@ async def test_default_agents_are_added_and_a_trigger_is_edited(
     agent = await stored(own_admin, "/api/agents/ai-developer")
     assert isinstance(agent["eventTriggers"], list)
     [trigger] = agent["eventTriggers"]
-    assert trigger["filters"] == {"label.name": ["ai-implement", "ai-*"]}
+    assert trigger["filters"] == {"label.name": ["ai-implement", "ai-*"], "issue.locked": False}
     assert trigger["config"]["maxTurns"] == 7
     assert trigger["instruction"] == "implement-issue"
 

@@ -7,6 +7,7 @@ import { sessionQuery, takeNext } from '../api/session';
 import { validateJobSearch } from '../features/job/search';
 import { validateJobsSearch } from '../features/jobs/search';
 import { validateModelsSearch } from '../features/models/search';
+import { validateStatsSearch } from '../features/stats/search';
 import { isSet, parseSearch, stringifySearch, text } from '../lib/search';
 import { Loading } from '../ui/states';
 import { PageError, PageNotFound } from './page-errors';
@@ -219,6 +220,31 @@ const settingsSystem = createRoute({
   component: lazyRouteComponent(() => import('../features/settings/system-page'), 'SystemPage'),
 });
 
+const filesIndex = createRoute({
+  getParentRoute: () => app,
+  path: '/files',
+  beforeLoad: () => {
+    throw redirect({ to: '/files/pdfs', replace: true });
+  },
+});
+const pdfs = createRoute({
+  getParentRoute: () => app,
+  path: '/files/pdfs',
+  component: lazyRouteComponent(() => import('../features/files/files-page'), 'PdfsPage'),
+});
+const workspaceFiles = createRoute({
+  getParentRoute: () => app,
+  path: '/files/workspace',
+  component: lazyRouteComponent(() => import('../features/files/files-page'), 'WorkspacePage'),
+});
+
+const stats = createRoute({
+  getParentRoute: () => app,
+  path: '/stats',
+  validateSearch: validateStatsSearch,
+  component: lazyRouteComponent(() => import('../features/stats/stats-page'), 'StatsPage'),
+});
+
 const routeTree = root.addChildren([
   login,
   app.addChildren([
@@ -226,6 +252,7 @@ const routeTree = root.addChildren([
     models, modelFiles,
     agents, newAgent, agent.addChildren([agentIndex, agentTriggers, agentInstructions, agentJobs, agentSettings]), instructions, instruction,
     sources, source,
+    filesIndex, pdfs, workspaceFiles, stats,
     settingsIndex, settingsDefaults, settingsKeys, settingsSystem,
   ]),
 ]);

@@ -27,6 +27,8 @@ export const PAGES = [
   { to: '/agents', label: 'Agents', icon: 'agent', key: 'a' },
   { to: '/models', label: 'Models', icon: 'chip', key: 'm' },
   { to: '/sources', label: 'Webhooks', icon: 'hook', key: 'w' },
+  { to: '/files', label: 'Files', icon: 'file', key: 'f' },
+  { to: '/stats', label: 'Stats', icon: 'chart', key: 't' },
   { to: '/settings', label: 'Settings', icon: 'gear', key: 's' },
 ] as const satisfies readonly { to: string; label: string; icon: IconName; key: string }[];
 

@@ -88,6 +88,18 @@ export function CheckField<D>({ form, name, label, hint, width = 'whole' }: Fiel
   ));
 }
 
+/** A button that adds a row of a list, with the problem of the list, or a hint. */
+export function AddRow<D>({ form, name, hint, children, onAdd }: { form: Form<D>; name: keyof D & string; hint: string; children: string; onAdd: () => void }) {
+  const id = useId();
+  const problem = form.problems[name];
+  return (
+    <div className={styles.add}>
+      <Button icon="plus" name={name} aria-describedby={id} onClick={onAdd}>{children}</Button>
+      <p id={id} className={problem ? styles.error : styles.hint}>{problem ?? hint}</p>
+    </div>
+  );
+}
+
 /** A titled group of fields in columns; on phones there are at most two. */
 export function FieldGroup({ title, note, columns = 2, children }: { title?: string; note?: ReactNode; columns?: 2 | 3 | 4; children: ReactNode }) {
   return (

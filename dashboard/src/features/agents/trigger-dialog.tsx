@@ -8,8 +8,7 @@ import { agentsQuery } from '../../api/jobs';
 import { Button, IconButton } from '../../ui/button';
 import { ConfigFields } from '../../ui/config-fields';
 import { Dialog } from '../../ui/dialog';
-import { Field } from '../../ui/field';
-import { ChangedMeanwhile, CheckField, FieldGroup, FormBody, SelectField, TextArea, TextField } from '../../ui/fields';
+import { AddRow, ChangedMeanwhile, CheckField, FieldGroup, FormBody, SelectField, TextArea, TextField } from '../../ui/fields';
 import { toast } from '../../ui/toasts';
 import { useEditor, type Form } from '../../ui/use-form';
 import styles from './agent-page.module.css';
@@ -87,9 +86,8 @@ function Filters({ form }: { form: Form<TriggerDraft> }) {
           <IconButton icon="close" label={`Remove filter ${index + 1}`} onClick={() => form.set('filters', filters.filter((_, at) => at !== index))} />
         </div>
       ))}
-      <Field label="Filters" error={form.problems.filters} hint="Paths in the event and the values that they must have: a text with *, a number, true, false, or a JSON list of them. All filters must hold.">
-        {(ids) => <div><Button {...ids} icon="plus" name="filters" onClick={() => form.set('filters', [...filters, { path: '', value: '' }])}>Add filter</Button></div>}
-      </Field>
+      <AddRow form={form} name="filters" hint="Paths in the event and the values that they must have: a text with *, a number, true, false, or a JSON list of them. All filters must hold."
+        onAdd={() => form.set('filters', [...filters, { path: '', value: '' }])}>Add filter</AddRow>
     </div>
   );
 }

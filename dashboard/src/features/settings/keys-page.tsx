@@ -39,7 +39,7 @@ export function KeysPage() {
           </Empty>
         ) : (
           <Panel title="API keys">
-            <Table label="API keys" columns={[['Name'], ['May'], ['Last used'], ['Created', cell.minor], ['Expires', cell.minor], ['Actions', cell.end]]}>
+            <Table label="API keys" columns={[['Name'], ['May', cell.minor], ['Last used'], ['Created', cell.minor], ['Expires', cell.minor], ['Actions', cell.end]]}>
               {list.map((key) => <Key key={key.id} apiKey={key} />)}
             </Table>
           </Panel>
@@ -57,8 +57,8 @@ function Key({ apiKey }: { apiKey: ApiKey }) {
   const isExpired = hasExpired(expiresAt, now);
   return (
     <tr>
-      <td className={cell.name}>{visible(apiKey.name)}<p className={styles.note}><code>{apiKey.prefix}…</code>{isExpired && <> <span className={styles.expired}>expired</span></>}</p></td>
-      <td>{apiKey.scopes.includes('admin') ? <span className={styles.admin}>everything</span> : 'submit'}</td>
+      <td className={cell.name}>{visible(apiKey.name)}<p className={styles.note}><code>{apiKey.prefix}…</code><span className={styles.narrow}> · {apiKey.scopes.includes('admin') ? 'everything' : 'submit'}</span>{isExpired && <> <span className={styles.expired}>expired</span></>}</p></td>
+      <td className={cell.minor}>{apiKey.scopes.includes('admin') ? <span className={styles.admin}>everything</span> : 'submit'}</td>
       <td>{lastUsedAt ? <Age at={lastUsedAt} suffix=" ago" /> : 'never'}</td>
       <td className={cell.minor}><Age at={apiKey.createdAt} suffix=" ago" /></td>
       <td className={cell.minor}>{expiresAt ? <time dateTime={expiresAt} title={fullTime(new Date(expiresAt))}>{new Date(expiresAt).toLocaleDateString('en-CA')}</time> : 'never'}</td>

@@ -15,8 +15,7 @@ import { ConfigFields } from '../../ui/config-fields';
 import { Confirm } from '../../ui/confirm';
 import { Copy } from '../../ui/copy';
 import { Dialog } from '../../ui/dialog';
-import { Field } from '../../ui/field';
-import { ChangedMeanwhile, CheckField, FieldGroup, FormBody, SaveBar, SelectField, TextField } from '../../ui/fields';
+import { AddRow, ChangedMeanwhile, CheckField, FieldGroup, FormBody, SaveBar, SelectField, TextField } from '../../ui/fields';
 import { Icon } from '../../ui/icons';
 import { Page, Panel } from '../../ui/page';
 import { Failure, Loading } from '../../ui/states';
@@ -137,12 +136,11 @@ function Associations({ form }: { form: Form<SourceDraft> }) {
   const { associations } = form.draft;
   const toggle = (value: string, isOn: boolean) => form.set('associations', isOn ? [...associations, value] : associations.filter((each) => each !== value));
   return (
-    <fieldset className={styles.associations}>
-      <legend className="visually-hidden">{LABELS.associations}</legend>
+    <div role="group" aria-label={LABELS.associations} className={styles.associations}>
       {ASSOCIATIONS.map(([value, label]) => (
         <label key={value}><input type="checkbox" name="associations" checked={associations.includes(value)} onChange={(event) => toggle(value, event.target.checked)} /> {label}</label>
       ))}
-    </fieldset>
+    </div>
   );
 }
 
@@ -175,9 +173,7 @@ function Overrides({ form }: { form: Form<SourceDraft> }) {
           <IconButton icon="close" label={`Remove repository ${index + 1}`} onClick={() => form.set('overrides', overrides.filter((_, at) => at !== index))} />
         </div>
       ))}
-      <Field label="Repositories" error={form.problems.overrides} hint="Events of a repository that is switched off start nothing.">
-        {(ids) => <div><Button {...ids} name="overrides" icon="plus" onClick={() => form.set('overrides', [...overrides, NEW_OVERRIDE])}>Add repository</Button></div>}
-      </Field>
+      <AddRow form={form} name="overrides" hint="Events of a repository that is switched off start nothing." onAdd={() => form.set('overrides', [...overrides, NEW_OVERRIDE])}>Add repository</AddRow>
     </div>
   );
 }

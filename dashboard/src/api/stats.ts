@@ -1,0 +1,24 @@
+/** Figures over time, and comparisons of jobs by a field. */
+
+import { queryOptions } from '@tanstack/react-query';
+
+import { body, client, type Schemas } from './client';
+
+export type Series = Schemas['SeriesView'];
+export type BreakdownRow = Schemas['BreakdownRow'];
+export type Metric = Schemas['Timeseries']['metric'];
+export type Field = 'model' | 'agentRole' | 'repo' | 'type';
+
+/** by: a series for each frequent value of a field; undefined for the API's own series, such as by status. */
+export const timeseriesQuery = (metric: Metric, window: string, by: Field | undefined) =>
+  queryOptions({
+    queryKey: ['timeseries', metric, window, by],
+    queryFn: async ({ signal }): Promise<Series[]> => (await body(client.GET('/api/stats/timeseries', { params: { query: { metric, window, ...(by && { by }) } }, signal }))).series as Series[],
+    placeholderData: (previous) => previous,
+  });
+
+export const breakdownQuery = (by: Field, from: string) =>
+  queryOptions({
+    queryKey: ['breakdown', by, from],
+    queryFn: async ({ signal }) => (await body(client.GET('/api/stats/breakdown', { params: { query: { by, from } }, signal }))).rows,
+  });

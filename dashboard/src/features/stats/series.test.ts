@@ -1,0 +1,21 @@
+import { expect, test } from 'vitest';
+
+import { columns, mean, stacked, total } from './series';
+
+test('series with values at different times share one list of times', () => {
+  expect(columns([{ labels: { status: 'completed' }, points: [[10, 1], [30, 3]] }, { labels: {}, points: [[20, 2]] }])).toEqual({
+    times: [10, 20, 30], names: ['completed', 'all'], values: [[1, null, 3], [null, 2, null]],
+  });
+});
+
+test('series of zeros are left out, and their times stay', () => {
+  expect(columns([{ labels: { status: 'failed' }, points: [[10, 0], [20, 0]] }])).toEqual({ times: [10, 20], names: [], values: [] });
+});
+
+test('the first series of a stack contains all others', () => {
+  expect(stacked([[1, 2], [10, null], [100, 200]])).toEqual([[111, 202], [110, 200], [100, 200]]);
+});
+
+test('missing values count neither in sums nor in means', () => {
+  expect([total([1, null, 2]), mean([1, null, 2]), mean([null])]).toEqual([3, 1.5, null]);
+});

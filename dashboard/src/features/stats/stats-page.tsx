@@ -1,0 +1,159 @@
+import { useQuery } from '@tanstack/react-query';
+import { Link, useSearch } from '@tanstack/react-router';
+import { lazy, Suspense, useMemo, useState } from 'react';
+
+import { breakdownQuery, timeseriesQuery, type BreakdownRow, type Field, type Metric } from '../../api/stats';
+import { visible } from '../../lib/ansi';
+import { compact, cost, count, duration, NOTHING, offset } from '../../lib/format';
+import { Page, Panel } from '../../ui/page';
+import { Empty, Failure, Loading } from '../../ui/states';
+import { cell, Table } from '../../ui/table';
+import { useNow } from '../../ui/time';
+import { FIELDS, WINDOWS, type StatsSearch } from './search';
+import { columns, mean, total, type Columns } from './series';
+import styles from './stats-page.module.css';
+
+const Chart = lazy(() => import('./chart'));
+
+interface Kind {
+  metric: Metric;
+  title: string;
+  kind: 'bars' | 'lines';
+  format: (value: number) => string;
+  /** The figure for a whole series. */
+  summary: (values: (number | null)[]) => number | null;
+}
+
+const seconds = (value: number) => (value === 0 ? '0' : duration(value * 1000));
+
+const CHARTS: readonly Kind[] = [
+  { metric: 'jobs', title: 'Ended jobs', kind: 'bars', format: compact, summary: total },
+  { metric: 'cost', title: 'Cost', kind: 'bars', format: cost, summary: total },
+  { metric: 'tokens', title: 'Tokens', kind: 'bars', format: compact, summary: total },
+  { metric: 'duration', title: 'Run time, average', kind: 'lines', format: seconds, summary: mean },
+  { metric: 'queueWait', title: 'Wait for a slot, average', kind: 'lines', format: seconds, summary: mean },
+];
+
+const FIELD_WORDS: Record<Field, string> = { model: 'Model', agentRole: 'Agent', repo: 'Repository', type: 'Type' };
+const DAYS: Record<(typeof WINDOWS)[number], number> = { '24h': 1, '7d': 7, '30d': 30, '90d': 90 };
+const DAY = 86_400_000;
+const MINUTE = 60_000;
+
+export function StatsPage() {
+  const { window = '7d', by } = useSearch({ from: '/app/stats' });
+  const now = Math.ceil(useNow() / MINUTE) * MINUTE;
+  return (
+    <Page title="Stats" actions={<Choices label="Time" current={window} options={WINDOWS.map((each) => [each, each, { window: each, by }])} />}>
+      <div className={styles.bar}>
+        <span>Split by</span>
+        <Choices label="Split by" current={by ?? ''} options={[['', 'Status', { window, by: undefined }], ...FIELDS.map((each) => [each, FIELD_WORDS[each], { window, by: each }] as const)]} />
+      </div>
+      <div className={styles.charts}>{CHARTS.map((chart) => <ChartPanel key={chart.metric} chart={chart} window={window} by={by} to={now / 1000} />)}</div>
+      <Comparison by={by ?? 'model'} from={now - DAYS[window] * DAY} />
+    </Page>
+  );
+}
+
+type Choice = readonly [value: string, label: string, search: { [Name in keyof StatsSearch]: StatsSearch[Name] | undefined }];
+
+function Choices({ label, current, options }: { label: string; current: string; options: readonly Choice[] }) {
+  return (
+    <nav aria-label={label} className={styles.choices}>
+      {options.map(([value, text, search]) => (
+        <Link key={value} to="/stats" search={Object.fromEntries(Object.entries(search).filter(([, each]) => each !== undefined)) as StatsSearch} replace resetScroll={false} aria-current={value === current ? 'true' : undefined} activeProps={{}} data-chosen={value === current || undefined}>{text}</Link>
+      ))}
+    </nav>
+  );
+}
+
+function ChartPanel({ chart, window, by, to }: { chart: Kind; window: (typeof WINDOWS)[number]; by: Field | undefined; to: number }) {
+  const series = useQuery({ ...timeseriesQuery(chart.metric, window, by), refetchInterval: MINUTE });
+  const [point, setPoint] = useState<number | null>(null);
+  const shown = useMemo(() => (series.data ? columns(series.data) : undefined), [series.data]);
+  const at = point === null ? undefined : shown?.times[point];
+  return (
+    <section className={styles.panel} aria-label={chart.title}>
+      <header><h2>{chart.title}</h2><span className={styles.time}>{at !== undefined && timeText(at)}</span></header>
+      {series.error ? <div className={styles.pad}><Failure error={series.error} onRetry={() => void series.refetch()} /></div>
+        : !shown ? <div className={styles.pad}><Loading rows={6} height={28} /></div>
+        : shown.names.length === 0 ? <p className={styles.none}>No values in this time.</p>
+        : (
+          <>
+            <Suspense fallback={<div className={styles.chart} style={{ minHeight: 150 }} />}>
+              <Chart columns={shown} kind={chart.kind} label={`${chart.title}: ${summaries(shown, chart)}`} format={chart.format} from={to - (DAYS[window] * DAY) / 1000} to={to} onPoint={setPoint} />
+            </Suspense>
+            <Legend columns={shown} chart={chart} point={point} />
+          </>
+        )}
+    </section>
+  );
+}
+
+function timeText(unixSeconds: number): string {
+  const date = new Date(unixSeconds * 1000);
+  return `until ${date.toLocaleDateString(undefined, { month: 'short', day: 'numeric' })} ${offset((date.getHours() * 60 + date.getMinutes()) * 1000)}`;
+}
+
+function figure(values: (number | null)[], chart: Kind, point: number | null): string {
+  const value = point === null ? chart.summary(values) : (values[point] ?? null);
+  return value === null ? NOTHING : chart.format(value);
+}
+
+function summaries(shown: Columns, chart: Kind): string {
+  return shown.names.map((name, index) => `${name} ${figure(shown.values[index] ?? [], chart, null)}`).join(', ');
+}
+
+function Legend({ columns: shown, chart, point }: { columns: Columns; chart: Kind; point: number | null }) {
+  return (
+    <ul className={styles.legend}>
+      {shown.names.map((name, index) => (
+        <li key={name}><span className={styles.swatch} data-colour={swatch(name, index)} /> <span className={styles.seriesName}>{visible(name)}</span> <b>{figure(shown.values[index] ?? [], chart, point)}</b></li>
+      ))}
+    </ul>
+  );
+}
+
+/** The class of a swatch; chart.tsx has the same order of colours. */
+function swatch(name: string, index: number): string {
+  return ['completed', 'failed', 'cancelled'].includes(name) ? name : String(index % 8);
+}
+
+/** from: milliseconds. */
+function Comparison({ by, from }: { by: Field; from: number }) {
+  const rows = useQuery({ ...breakdownQuery(by, new Date(from).toISOString()), placeholderData: (previous) => previous });
+  const word = FIELD_WORDS[by];
+  if (rows.error) return <Failure error={rows.error} onRetry={() => void rows.refetch()} />;
+  if (!rows.data) return <Loading rows={6} height={44} />;
+  if (rows.data.length === 0) return <Empty title="No job has ended in this time">Choose a longer time, or wait until a job ends.</Empty>;
+  return (
+    <Panel title={`By ${word.toLowerCase()}`} note={<span className={styles.time}>ended jobs, the most frequent first</span>}>
+      <div className={styles.scroller} tabIndex={0} role="region" aria-label={`Table by ${word.toLowerCase()}`}>
+        <Table label={`By ${word.toLowerCase()}`} columns={[[word], ['Jobs', cell.number], ['Failed', cell.number], ['Cost', cell.number], ['Input', `${cell.number} ${cell.minor}`], ['Output', `${cell.number} ${cell.minor}`], ['Median', cell.number], ['95 %', `${cell.number} ${cell.minor}`]]}>
+          {rows.data.map((row) => <ComparisonRow key={row.value ?? ''} by={by} row={row} />)}
+        </Table>
+      </div>
+    </Panel>
+  );
+}
+
+const SEARCH_NAMES = { model: 'model', agentRole: 'agent', repo: 'repo' } as const;
+
+function ComparisonRow({ by, row }: { by: Field; row: BreakdownRow }) {
+  const jobs = row.completed + row.failed + row.cancelled;
+  const time = (value: number | null) => (value === null ? NOTHING : duration(value * 1000));
+  const share = jobs === 0 ? 0 : Math.round((row.failed / jobs) * 100);
+  return (
+    <tr>
+      <td className={cell.name}>
+        {row.value === null ? <span className={styles.time}>none</span> : by === 'type' ? visible(row.value) : <Link to="/jobs" search={{ [SEARCH_NAMES[by]]: row.value }}>{visible(row.value)}</Link>}
+      </td>
+      <td className={cell.number}>{count(jobs)}</td>
+      <td className={cell.number}>{row.failed === 0 ? '0' : <span className={styles.failed}>{count(row.failed)} ({share} %)</span>}</td>
+      <td className={cell.number}>{cost(row.costUsd)}</td>
+      <td className={`${cell.number} ${cell.minor}`} title={count(row.inputTokens)}>{compact(row.inputTokens)}</td>
+      <td className={`${cell.number} ${cell.minor}`} title={count(row.outputTokens)}>{compact(row.outputTokens)}</td>
+      <td className={cell.number}>{time(row.medianSeconds)}</td>
+      <td className={`${cell.number} ${cell.minor}`}>{time(row.p95Seconds)}</td>
+    </tr>
+  );
+}

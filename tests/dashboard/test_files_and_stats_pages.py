@@ -1,0 +1,82 @@
+"""Stories of the pages about files and statistics."""
+
+import re
+
+from playwright.async_api import BrowserContext, Page, expect
+
+from tests.acceptance.engine import LocalEngine, User
+from tests.dashboard.conftest import sign_in
+from tests.support.pdfs import a_manual
+
+
+async def test_pdf_is_uploaded_extracted_and_deleted(page: Page, engine: LocalEngine, admin: User) -> None:
+    await sign_in(page, engine, "/files/pdfs")
+    file = {"name": "report.pdf", "mimeType": "application/pdf", "buffer": a_manual()}
+    await page.get_by_label("Drop PDFs here").set_input_files([file])  # type: ignore[list-item]
+    row = page.get_by_role("row", name="report.pdf")
+    await expect(row).to_be_visible()
+    await row.get_by_role("button", name="Extract").click()
+    await page.get_by_label("Prompt for each section").fill("Summarise it.")
+    await page.get_by_label("Provider").select_option("mock")
+    await page.get_by_role("button", name="Start extraction").click()
+    await expect(page).to_have_url(re.compile("/jobs/ir-"))
+    await expect(page.get_by_text("Completed", exact=True)).to_be_visible()
+
+    await page.goto(f"{engine.url}/files/pdfs")
+    extractions = page.get_by_role("table", name="Extractions")
+    await expect(extractions.get_by_role("link", name="Sections").first).to_have_attribute(
+        "href", re.compile("/jobs/ir-.*/result")
+    )
+    await row.get_by_role("button", name="Delete report.pdf").click()
+    await page.get_by_role("button", name="Delete the file").click()
+    await expect(row).to_have_count(0)
+
+
+async def test_file_that_is_no_pdf_is_refused_with_the_reason(browser: BrowserContext, engine: LocalEngine) -> None:
+    page = await browser.new_page()  # the answer 415 is an error on the console
+    await sign_in(page, engine, "/files/pdfs")
+    file = {"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"plain text"}
+    await page.get_by_label("Drop PDFs here").set_input_files([file])  # type: ignore[list-item]
+    await expect(page.get_by_role("alert")).to_contain_text("The file is not a PDF")
+    await page.get_by_role("button", name="Dismiss the failed upload").click()
+    await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_workspace_file_is_dropped_downloaded_and_deleted(page: Page, engine: LocalEngine) -> None:
+    await sign_in(page, engine, "/files/workspace")
+    transfer = await page.evaluate_handle(
+        "() => { const data = new DataTransfer(); data.items.add(new File(['a,b'], 'table.csv')); return data; }"
+    )
+    zone = page.get_by_text("Drop files here")
+    await zone.dispatch_event("drop", {"dataTransfer": transfer})
+    row = page.get_by_role("row", name="table.csv")
+    async with page.expect_download() as downloading:
+        await row.get_by_role("link", name="table.csv").click()
+    download = await downloading.value
+    assert (await download.path()).read_text() == "a,b"
+    await row.get_by_role("button", name="Delete table.csv").click()
+    await page.get_by_role("button", name="Delete the file").click()
+    await expect(row).to_have_count(0)
+
+
+async def test_stats_compare_models_and_keep_the_choice_in_the_url(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    usage = {"usage": {"inputTokens": 1000, "outputTokens": 500, "costUsd": 2.5, "turns": 1}}
+    metadata = {"repo": "octocat/compared", "mock": {"steps": [usage, {"result": 1}]}}
+    await admin.wait(await admin.submit(config={"model": "compared"}, metadata=metadata), "completed")
+    await admin.wait(await admin.submit({"fail": "no"}, config={"model": "compared"}), "failed")
+    await sign_in(page, engine, "/stats")
+    row = page.get_by_role("table", name="By model").get_by_role("row", name="compared")
+    await expect(row).to_contain_text("2")
+    await expect(page.get_by_role("img", name="Ended jobs: ")).to_be_visible()
+    await expect(page.get_by_role("region", name="Ended jobs")).to_contain_text("failed")
+
+    await page.get_by_role("navigation", name="Split by").get_by_role("link", name="Repository").click()
+    await page.get_by_role("navigation", name="Time").get_by_role("link", name="24h").click()
+    await expect(page).to_have_url(re.compile("window=24h"))
+    await page.reload()
+    await expect(page.get_by_role("table", name="By repository")).to_contain_text("octocat/compared")
+    await expect(page.get_by_role("region", name="Cost")).to_contain_text("octocat/compared")
+    await page.get_by_role("link", name="octocat/compared").click()
+    await expect(page).to_have_url(re.compile("/jobs.repo=octocat"))
