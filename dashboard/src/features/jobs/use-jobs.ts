@@ -21,8 +21,8 @@ interface State {
   error: unknown;
 }
 
-/** The pause after a change, after which a search for text runs again. */
-const SEARCH_MS = 500;
+/** The pause before the list is read again: after a change, for a search for text; or once a request has ended. */
+const PAUSE_MS = 500;
 
 const EMPTY: State = { rows: NO_ROWS, error: undefined };
 
@@ -31,18 +31,21 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
   const [state, setState] = useState(EMPTY);
   const [isLoading, setLoading] = useState(false);
   const request = useRef<AbortController>(undefined);
+  const reading = useRef(0); // requests on their way
   const change = useCallback((edit: (rows: Rows) => Rows) => setState((before) => ({ ...before, rows: edit(before.rows) })), []);
 
   const load = useCallback(async (cursor: string) => {
     request.current?.abort();
     const current = (request.current = new AbortController());
     setLoading(true);
+    reading.current++;
     try {
       const page = await fetchJobs(filter, cursor, { order, signal: current.signal });
       setState((before) => ({ rows: withPage(cursor === '' ? NO_ROWS : before.rows, page), error: undefined }));
     } catch (error) {
       if (!current.signal.aborted) setState((before) => ({ ...before, error }));
     }
+    reading.current--;
     if (request.current === current) setLoading(false);
   }, [filter, order]);
 
@@ -56,6 +59,7 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
   const readAgain = useCallback(async () => {
     refresh.current?.abort();
     const { signal } = (refresh.current = new AbortController());
+    reading.current++;
     try {
       const page = order === 'newest' ? await fetchJobs(filter, '', { signal }) : { jobs: [], next: null };
       if (order === 'newest') change((rows) => (isAtTop.current() ? withNewerShown(withNewest(rows, page)) : withNewest(rows, page)));
@@ -67,25 +71,27 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
     } catch {
       // the feed asks again once the engine answers
     }
+    reading.current--;
   }, [filter, order, change, isAtTop, visible]);
   useEffect(() => () => refresh.current?.abort(), [readAgain]);
 
-  const searching = useRef<ReturnType<typeof setTimeout>>(undefined);
-  useEffect(() => () => clearTimeout(searching.current), [readAgain]);
+  const later = useRef<ReturnType<typeof setTimeout>>(undefined);
+  useEffect(() => () => clearTimeout(later.current), [readAgain]);
+  const readLater = () => {
+    clearTimeout(later.current);
+    later.current = setTimeout(() => (reading.current > 0 ? readLater() : void readAgain()), PAUSE_MS);
+  };
   useJobChanges((changed, gone) => {
+    if (filter.q || reading.current > 0) readLater(); // an answer on its way may be older than the change
     if (state.rows.next === undefined) return;
-    if (filter.q) {
-      change((rows) => withChanges(rows, changed, new Set(gone)));
-      clearTimeout(searching.current);
-      searching.current = setTimeout(() => void readAgain(), SEARCH_MS);
-      return;
-    }
     change((rows) => {
+      if (filter.q) return withChanges(rows, changed, new Set(gone));
       const next = withFeed(rows, changed, gone, filter, order);
       return order === 'newest' && isAtTop.current() ? withNewerShown(next) : next;
     });
   }, () => {
-    if (state.rows.next !== undefined) void readAgain();
+    if (reading.current > 0) readLater();
+    else if (state.rows.next !== undefined) void readAgain();
   });
 
   const { rows, error } = state;
