@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import BrowserContext, ConsoleMessage, Error, Page
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page
 
 from labrats.api.http.dashboard import FOLDER
 from tests.acceptance.browser import a_browser
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +35,19 @@ async def admin(engine: LocalEngine) -> AsyncIterator[User]:
         await admin.end_jobs()
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """One event loop for all tests, which share a browser."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+async def chromium(anyio_backend: str) -> AsyncIterator[Browser]:
+    async with a_browser() as context:
+        assert context.browser
+        yield context.browser
+
+
 @pytest.fixture
 async def own_admin(own_engine: LocalEngine) -> AsyncIterator[User]:
     """The administrator of `own_engine`."""
@@ -43,9 +56,12 @@ async def own_admin(own_engine: LocalEngine) -> AsyncIterator[User]:
 
 
 @pytest.fixture
-async def browser() -> AsyncIterator[BrowserContext]:
-    async with a_browser() as browser:
-        yield browser
+async def browser(chromium: Browser) -> AsyncIterator[BrowserContext]:
+    """A new profile of the shared browser."""
+    context = await chromium.new_context()
+    context.set_default_timeout(PATIENCE_SECONDS * 1000)
+    yield context
+    await context.close()
 
 
 @pytest.fixture

@@ -1,0 +1,165 @@
+"""Questions that users answer on the page of a job, in a real browser at a real engine."""
+
+import json
+import re
+from typing import Any
+
+from playwright.async_api import BrowserContext, Page, expect
+
+from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
+from tests.dashboard.conftest import sign_in
+
+
+async def test_submitted_job_is_shown_live_to_its_result(page: Page, engine: LocalEngine, admin: User) -> None:
+    await sign_in(page, engine, "/jobs/new")
+    await page.get_by_label("Prompt").fill("Find the cheese.\nBe quick.")
+    await page.get_by_label("Provider").select_option("mock")
+    steps = [{"log": "line {n}", "times": 20, "everyMs": 100}, {"result": "**Behind** the third door."}]
+    await page.get_by_label("Metadata").fill(json.dumps({"mock": {"steps": steps}}))
+    await page.get_by_role("button", name="Submit job").click()
+
+    await expect(page.get_by_role("heading", name="Find the cheese.")).to_be_visible()
+    await expect(page.get_by_text("line 2", exact=True)).to_be_visible()
+    await page.get_by_role("link", name="Log", exact=True).click()
+    await expect(page.get_by_text("line 20", exact=True)).to_be_visible()
+    await expect(page.get_by_text("Completed", exact=True)).to_be_visible()
+    await page.get_by_role("link", name="Result").click()
+    await expect(page.locator("strong", has_text="Behind")).to_be_visible()
+
+
+async def test_running_job_is_cancelled_after_a_question(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.submit({"log": "begun"}, {"hang": True})
+    await sign_in(page, engine, f"/jobs/{job}")
+    await expect(page.get_by_text("begun")).to_be_visible()
+    await page.get_by_role("button", name="Cancel").click()
+    await page.get_by_role("button", name="Cancel the job").click()
+    await expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
+
+
+async def test_failure_is_explained_and_retried_as_a_second_attempt(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    second = {"onAttempt": 2, "steps": [{"log": "second time"}, {"result": "ok"}]}
+    first = {"onAttempt": 1, "steps": [{"log": "first time"}, {"fail": "the tests fail: 3 of 81"}]}
+    job = await admin.submit(first, second)
+    await admin.wait(job, "failed")
+    await sign_in(page, engine, f"/jobs/{job}")
+    failure = page.get_by_role("group", name="Failure")
+    await expect(failure).to_contain_text("the tests fail: 3 of 81")
+    await expect(failure).to_contain_text("agent_error")
+    await expect(failure).to_contain_text("starts over")
+
+    await page.get_by_role("button", name="Retry").click()
+    await expect(page.get_by_text("second time")).to_be_visible()
+    await expect(page.get_by_text("Completed", exact=True)).to_be_visible()
+    await page.keyboard.press("[")
+    await expect(page.get_by_text("first time")).to_be_visible()
+    await expect(page).to_have_url(re.compile("attempt=1"))
+    await expect(page.get_by_role("button", name="Attempt 1")).to_contain_text("agent error")
+
+
+async def test_any_line_of_a_long_log_is_one_step_away(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.run({"log": "line number {n}", "times": 5000}, {"log": "the needle"}, {"result": 1})
+    await sign_in(page, engine, f"/jobs/{job['id']}/log")
+    await expect(page.get_by_text("the needle")).to_be_visible()
+    await page.get_by_label("Go to line").fill("2502")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text("line number 2500", exact=True)).to_be_visible()
+    await page.reload()
+    await expect(page.get_by_text("line number 2500", exact=True)).to_be_visible()
+    assert await page.locator("[data-kind]").count() < 200
+
+    await page.get_by_label("Search the log").fill("number 4999")
+    await expect(page.get_by_text("1", exact=True)).to_be_visible()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("mark")).to_have_text("number 4999")
+    await page.get_by_label("Search the log").fill("not in the log")
+    await expect(page.get_by_text("No hits")).to_be_visible()
+
+
+async def test_log_resumes_after_a_crash_of_the_engine_with_each_line_once(
+    browser: BrowserContext, own_engine: LocalEngine
+) -> None:
+    page = await browser.new_page()  # lost connections are errors on the console
+    await page.set_viewport_size({"width": 1280, "height": 2000})
+    async with own_engine.admin() as admin:
+        job = await admin.submit({"log": "line {n} of 60", "times": 60, "everyMs": 100}, {"result": 1})
+    await sign_in(page, own_engine, f"/jobs/{job}/log")
+    await expect(page.get_by_text("line 5 of 60")).to_be_visible()
+    own_engine.kill()
+    await expect(page.get_by_text("Reconnecting…").first).to_be_visible()
+    own_engine.start()
+    await expect(page.get_by_text("line 60 of 60")).to_be_visible(timeout=PATIENCE_SECONDS * 1000)
+    await expect(page.get_by_text("Completed", exact=True)).to_be_visible()
+    await page.get_by_role("region", name="Log of attempt 1").press("Home")
+    lines = await page.get_by_text(re.compile("^line [0-9]+ of 60$")).all_inner_texts()
+    assert lines == [f"line {number} of 60" for number in range(1, 61)]
+
+
+async def test_changes_are_shown_by_file(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.run(
+        {"write": {"path": "src/a.txt", "text": "one\ntwo\n"}},
+        {"write": {"path": "package-lock.json", "text": "{}\n"}},
+        {"result": 1},
+    )
+    await sign_in(page, engine, f"/jobs/{job['id']}/changes")
+    await expect(page.get_by_role("region", name="Changes of src/a.txt")).to_contain_text("two")
+    lock = page.get_by_role("region", name="package-lock.json", exact=True)
+    await expect(lock).to_contain_text("generated")
+    await lock.get_by_role("button").click()
+    await expect(lock).to_contain_text("{}")
+    await page.get_by_role("button", name="Split").click()
+    await expect(page).to_have_url(re.compile("view=split"))
+
+
+async def test_rerun_repeats_a_job_with_other_settings(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.run(
+        {"result": 1}, config={"provider": "mock", "maxTurns": 7}, type="code-review", prompt="Do it."
+    )
+    await sign_in(page, engine, f"/jobs/{job['id']}")
+    await page.get_by_role("link", name="Rerun").click()
+    await expect(page.get_by_label("Prompt")).to_have_value("Do it.")
+    await expect(page.get_by_label("Turns")).to_have_value("7")
+    await page.get_by_label("Model", exact=True).fill("another")
+    await page.get_by_role("button", name="Run again").click()
+    await expect(page.get_by_text(f"rerun of {job['id']}")).to_be_visible()
+    await expect(page.get_by_text("mock/another")).to_be_visible()
+    await page.get_by_role("link", name="Input").click()
+    await expect(page.get_by_role("region", name="Prompt", exact=True)).to_contain_text("Do it.")
+    await expect(page.get_by_text("code-review").first).to_be_visible()
+
+
+async def test_waiting_job_names_its_place_and_the_holders_of_the_slots(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    config = {"provider": "mock", "model": "one-slot"}
+    model = {"name": "one-slot", "provider": "mock", "model": "one-slot", "slots": 1}
+    assert (await admin.post("/api/ai-models", model)).status_code == 201
+    holder = await admin.submit({"hang": True}, config=config)
+    await admin.wait(holder, "active")
+    first, second = [await admin.submit({"result": 1}, config=config) for _ in range(2)]
+    await sign_in(page, engine, f"/jobs/{second}")
+    waiting = page.get_by_role("group", name="Waiting")
+    await expect(waiting).to_contain_text("2nd in line for mock/one-slot: 1 of 1 slot is busy.")
+    await expect(waiting.get_by_role("link", name=holder)).to_be_visible()
+    await admin.post(f"/api/jobs/{first}/cancel")
+    await expect(waiting).to_contain_text("Next for mock/one-slot")
+    await page.goto(engine.url)
+    models = page.get_by_role("region", name="Models")
+    await expect(models.get_by_role("listitem").filter(has_text="mock/one-slot")).to_contain_text("1 waiting")
+    await admin.post(f"/api/jobs/{holder}/cancel")
+    await expect(models.get_by_role("listitem").filter(has_text="mock/one-slot")).to_contain_text("0 waiting")
+
+
+async def test_chain_is_shown_as_the_path_of_its_agents(page: Page, engine: LocalEngine, admin: User) -> None:
+    for name, following in (("tidy-first", "tidy-second"), ("tidy-second", None)):
+        trigger: dict[str, Any] = {"source": "tests", "events": ["tidied"], "enabled": following is not None}
+        trigger |= {"next": {"agentTriggerName": following}} if following else {}
+        agent = {"name": name, "triggerName": name, "defaultProvider": "mock", "eventTriggers": [trigger]}
+        assert (await admin.post("/api/agents", agent)).status_code == 201
+    event = await admin.post("/api/events/ingest", {"source": "tests", "event": "tidied", "payload": {}})
+    await sign_in(page, engine, f"/jobs/{event.json()['jobs'][0]['jobId']}")
+    chain = page.get_by_role("listitem").filter(has_text="tidy-")
+    await expect(chain).to_have_text(["tidy-first: Completed", "tidy-second: Completed"])
+    await page.get_by_role("link", name="tidy-second").click()
+    await expect(page.locator("[aria-current=step]")).to_contain_text("tidy-second")
