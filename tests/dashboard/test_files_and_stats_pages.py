@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, FilePayload, Page, expect
 
 from tests.acceptance.engine import LocalEngine, User
 from tests.dashboard.conftest import sign_in
@@ -11,8 +11,8 @@ from tests.support.pdfs import a_manual
 
 async def test_pdf_is_uploaded_extracted_and_deleted(page: Page, engine: LocalEngine, admin: User) -> None:
     await sign_in(page, engine, "/files/pdfs")
-    file = {"name": "report.pdf", "mimeType": "application/pdf", "buffer": a_manual()}
-    await page.get_by_label("Drop PDFs here").set_input_files([file])  # type: ignore[list-item]
+    file: FilePayload = {"name": "report.pdf", "mimeType": "application/pdf", "buffer": a_manual()}
+    await page.get_by_label("Drop PDFs here").set_input_files([file])
     row = page.get_by_role("row", name="report.pdf")
     await expect(row).to_be_visible()
     await row.get_by_role("button", name="Extract").click()
@@ -35,8 +35,8 @@ async def test_pdf_is_uploaded_extracted_and_deleted(page: Page, engine: LocalEn
 async def test_file_that_is_no_pdf_is_refused_with_the_reason(browser: BrowserContext, engine: LocalEngine) -> None:
     page = await browser.new_page()  # the answer 415 is an error on the console
     await sign_in(page, engine, "/files/pdfs")
-    file = {"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"plain text"}
-    await page.get_by_label("Drop PDFs here").set_input_files([file])  # type: ignore[list-item]
+    file: FilePayload = {"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"plain text"}
+    await page.get_by_label("Drop PDFs here").set_input_files([file])
     await expect(page.get_by_role("alert")).to_contain_text("The file is not a PDF")
     await page.get_by_role("button", name="Dismiss the failed upload").click()
     await expect(page.get_by_role("alert")).to_have_count(0)
