@@ -85,6 +85,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/jobs/bulk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel or retry many jobs
+         * @description Cancel or retry all jobs that match the filter now, in the background; the feed of changes shows the progress.
+         *
+         *     Jobs whose state does not allow the action are left out. An engine that stops meanwhile leaves the rest undone.
+         */
+        post: operations["actOnJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/jobs/submit": {
         parameters: {
             query?: never;
@@ -2024,6 +2046,86 @@ export interface components {
              * @example 312
              */
             p95Seconds: number | null;
+        };
+        /**
+         * Bulk
+         * @description An action on many jobs.
+         * @example {
+         *       "action": "retry",
+         *       "expected": 9,
+         *       "filter": {
+         *         "failedCode": "rate_limited"
+         *       }
+         *     }
+         */
+        Bulk: {
+            /**
+             * Action
+             * @enum {string}
+             */
+            action: "cancel" | "retry";
+            filter: components["schemas"]["BulkFilter"];
+            /**
+             * Expected
+             * @description The number of jobs that match, as the caller has seen it. Another is a 409.
+             */
+            expected: number;
+        };
+        /**
+         * BulkAccepted
+         * @description The action has begun.
+         */
+        BulkAccepted: {
+            /**
+             * Jobs
+             * @description The number of jobs that it concerns.
+             * @example 9
+             */
+            jobs: number;
+        };
+        /**
+         * BulkFilter
+         * @description Conditions on jobs, as in the list of jobs. Absent ones match every job.
+         */
+        BulkFilter: {
+            /**
+             * Status
+             * @default []
+             */
+            status?: ("waiting" | "active" | "completed" | "failed" | "cancelled")[];
+            /** Type */
+            type?: string | null;
+            /** Source */
+            source?: string | null;
+            /** Agentrole */
+            agentRole?: string | null;
+            /** Repo */
+            repo?: string | null;
+            /** Chainid */
+            chainId?: string | null;
+            /** Provider */
+            provider?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Failedcode */
+            failedCode?: string | null;
+            /** Owner */
+            owner?: string | null;
+            /**
+             * From
+             * @description Earliest time of creation.
+             */
+            from?: string | null;
+            /**
+             * To
+             * @description Time before which it was created.
+             */
+            to?: string | null;
+            /**
+             * Q
+             * @description Text in the job's id, type, source, repo or title.
+             */
+            q?: string | null;
         };
         /**
          * CallbackPhase
@@ -5595,6 +5697,185 @@ export interface operations {
                      * @example {
                      *       "error": "this needs an API key with the scope `admin`",
                      *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    actOnJobs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "action": "retry",
+                 *       "filter": {
+                 *         "failedCode": "rate_limited"
+                 *       },
+                 *       "expected": 9
+                 *     }
+                 */
+                "application/json": components["schemas"]["Bulk"];
+            };
+        };
+        responses: {
+            /** @description The action has begun */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "jobs": 9
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BulkAccepted"];
+                };
+            };
+            /** @description Malformed, or not allowed in the current state */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body is not UTF-8 (byte 17)",
+                     *       "code": "malformed"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The name is taken, or the resource has changed */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is already a key named 'ci'",
+                     *       "code": "conflict"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: must be at most 900 KiB",
+                     *       "code": "too_large"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Wrong content type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body must be JSON",
+                     *       "code": "unsupported_media_type"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];
