@@ -111,7 +111,7 @@ async def test_agent_is_created_switched_off_and_removed(page: Page, engine: Loc
     agent = await stored(admin, "/api/agents/short-lived")
     assert (agent["enabled"], agent["defaultModel"], agent["triggerName"]) == (False, "opus", "short-lived")
 
-    await page.get_by_role("link", name="Settings").click()
+    await page.get_by_role("navigation", name="Parts of the agent").get_by_role("link", name="Settings").click()
     await page.get_by_label("Effort").select_option("high")
     await page.get_by_role("button", name="Save").click()
     await expect(page.get_by_text("short-lived is saved.")).to_be_visible()
@@ -126,7 +126,7 @@ async def test_unsaved_changes_stay_in_the_tab(page: Page, engine: LocalEngine, 
     await page.get_by_label("Model").fill("half-typed")
     await page.get_by_role("link", name="Triggers").click()
     await page.reload()
-    await page.get_by_role("link", name="Settings").click()
+    await page.get_by_role("navigation", name="Parts of the agent").get_by_role("link", name="Settings").click()
     await expect(page.get_by_label("Model")).to_have_value("half-typed")
     await page.get_by_role("button", name="Discard changes").click()
     await expect(page.get_by_label("Model")).to_have_value("")
