@@ -33,7 +33,7 @@ export function TriggersTab() {
         </Empty>
       ) : (
         <>
-          <div className={styles.bar}><p>Each trigger that matches an event starts a job.</p>{add}</div>
+          <div className={styles.bar}><p>The first trigger that matches an event starts a job.</p>{add}</div>
           <ul className={styles.list}>
             {triggers.map((trigger, index) => <TriggerCard key={index} agent={agent} index={index} trigger={trigger} agents={agents.data?.agents ?? []} onEdit={() => setEdited(index)} />)}
           </ul>
