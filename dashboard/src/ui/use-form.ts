@@ -6,6 +6,7 @@ import { useEffect, useState, type SyntheticEvent } from 'react';
 import { ApiError } from '../api/client';
 import { isSameJson, parseJson } from '../lib/json';
 import { changedFields, merge, type FieldChange } from '../lib/merge';
+import { randomKey } from '../lib/random-key';
 
 export type Body = Record<string, unknown>;
 export type Problems<D> = Partial<Record<keyof D, string | undefined>>;
@@ -49,20 +50,20 @@ interface NewFormOptions<D, R> extends FormOptions<D> {
 /** A form that creates a resource. */
 export function useNewForm<D extends object, R>({ initial, create, onDone, ...options }: NewFormOptions<D, R>): FormState<D> {
   const [draft, setDraft] = useState(initial);
-  const [key, setKey] = useState(() => crypto.randomUUID());
+  const [key, setKey] = useState(() => randomKey());
   const problems = useProblems(draft, options);
   const sending = useMutation({
     mutationFn: (body: Body) => create(body, key),
     onSuccess: onDone,
     onError: (error) => {
       problems.show(error);
-      setKey(crypto.randomUUID());
+      setKey(randomKey());
     },
   });
   const set: Form<D>['set'] = (field, value) => {
     setDraft((before) => ({ ...before, [field]: value }));
     problems.clear(field);
-    setKey(crypto.randomUUID());
+    setKey(randomKey());
   };
   const submit = (event?: SyntheticEvent) => {
     event?.preventDefault();

@@ -6,6 +6,7 @@ import { ApiError } from '../../api/client';
 import { EFFORTS, PROVIDERS } from '../../api/config';
 import { agentsQuery, jobQuery, modelsQuery, promptQuery, rerunJob, submitJob, type Rerun, type Submission } from '../../api/jobs';
 import { parseJson } from '../../lib/json';
+import { randomKey } from '../../lib/random-key';
 import { Button } from '../../ui/button';
 import { Field } from '../../ui/field';
 import { Page } from '../../ui/page';
@@ -50,7 +51,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
   });
   const [problems, setProblems] = useState<Problems>({});
   const [others, setOthers] = useState<string[]>([]);
-  const [key, setKey] = useState(() => crypto.randomUUID());
+  const [key, setKey] = useState(() => randomKey());
   const agents = useQuery(agentsQuery);
   const models = useQuery(modelsQuery);
   const [isSent, setSent] = useState(false);
@@ -63,7 +64,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
   const set = (field: keyof Draft) => (value: string) => {
     setState((before) => ({ ...before, draft: { ...before.draft, [field]: value } }));
     setProblems((before) => ({ ...before, [field]: undefined }));
-    setKey(crypto.randomUUID());
+    setKey(randomKey());
   };
   const submit = useMutation({
     mutationFn: (request: unknown) => (from === undefined ? submitJob(request as Submission, key) : rerunJob(from, request as Rerun, key)),
@@ -77,7 +78,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
       const found = problemsOf(error.details);
       setProblems(found.fields);
       setOthers(json === null ? found.others : error.details.map(({ field, message }) => `${field}: ${message}`));
-      setKey(crypto.randomUUID());
+      setKey(randomKey());
     },
   });
   const requestOf = (current: Draft): { request: unknown; problems: Problems } => {
