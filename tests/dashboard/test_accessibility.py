@@ -22,7 +22,7 @@ RUN: Final = """async rules => {
 LONG_NAME: Final = "a-name-without-any-space-" * 2 + "x"
 PAGES_OF_RESOURCES: Final = (
     "/models", "/models?create=/", f"/models?edit={LONG_NAME}", "/models/files", "/agents", "/agents/new",
-    *(f"/agents/{LONG_NAME}/{tab}" for tab in ("triggers", "instructions", "jobs", "settings")),
+    *(f"/agents/{LONG_NAME}/{tab}" for tab in ("triggers", "instructions", "test", "jobs", "settings")),
     "/instructions", "/instructions?create=true", f"/instructions/{LONG_NAME}",
     "/sources", "/sources?create=true", f"/sources/{LONG_NAME[:39]}x", "/settings/defaults", "/settings/keys",
     "/settings/keys?create=true", "/settings/system", "/files/pdfs", "/files/workspace", "/stats", "/stats?by=repo",

@@ -159,6 +159,11 @@ const agentInstructions = createRoute({
   path: '/instructions',
   component: lazyRouteComponent(() => import('../features/agents/instructions-tab'), 'InstructionsTab'),
 });
+const agentTest = createRoute({
+  getParentRoute: () => agent,
+  path: '/test',
+  component: lazyRouteComponent(() => import('../features/agents/test-tab'), 'TestTab'),
+});
 const agentJobs = createRoute({
   getParentRoute: () => agent,
   path: '/jobs',
@@ -250,7 +255,7 @@ const routeTree = root.addChildren([
   app.addChildren([
     overview, jobs, newJob, job.addChildren([jobIndex, activity, log, changes, input, result, details]),
     models, modelFiles,
-    agents, newAgent, agent.addChildren([agentIndex, agentTriggers, agentInstructions, agentJobs, agentSettings]), instructions, instruction,
+    agents, newAgent, agent.addChildren([agentIndex, agentTriggers, agentInstructions, agentTest, agentJobs, agentSettings]), instructions, instruction,
     sources, source,
     filesIndex, pdfs, workspaceFiles, stats,
     settingsIndex, settingsDefaults, settingsKeys, settingsSystem,

@@ -11,7 +11,7 @@ import { SubNav } from '../../ui/sub-nav';
 import styles from './agent-page.module.css';
 import { AgentSwitch } from './agent-switch';
 
-const TABS = [['triggers', 'Triggers'], ['instructions', 'Instructions'], ['jobs', 'Jobs'], ['settings', 'Settings']] as const;
+const TABS = [['triggers', 'Triggers'], ['instructions', 'Instructions'], ['test', 'Test'], ['jobs', 'Jobs'], ['settings', 'Settings']] as const;
 
 export function AgentPage() {
   const { id } = useParams({ from: '/app/agents/$id' });

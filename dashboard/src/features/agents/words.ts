@@ -20,7 +20,7 @@ export const CONDITION_WORDS: readonly (readonly [string, string])[] = [['on-suc
 export const POLICY_WORDS: readonly (readonly [string, string])[] = [['stop', 'End the chain'], ['continue', 'Start the next agent all the same'], ['retry', 'Try once more, then end the chain']];
 
 /** The condition of the next agent: "on success, with one more attempt after a failure". */
-export function conditionInWords(next: NonNullable<Trigger['next']>): string {
+export function conditionInWords(next: Pick<NonNullable<Trigger['next']>, 'condition' | 'failurePolicy'>): string {
   return `${CONDITIONS[next.condition]}${next.condition === 'on-success' ? POLICIES[next.failurePolicy] : ''}`;
 }
 
@@ -28,7 +28,8 @@ function plain(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
-function listed(parts: readonly string[], word: string): string {
+/** Parts as a list: "a, b or c". */
+export function listed(parts: readonly string[], word: string): string {
   return parts.length < 2 ? parts.join('') : `${parts.slice(0, -1).join(', ')} ${word} ${parts.at(-1) ?? ''}`;
 }
 

@@ -1,0 +1,72 @@
+import { expect, test } from 'vitest';
+
+import type { Trigger } from '../../api/agents';
+import type { AgentVerdict, TriggerVerdict } from '../../api/incoming-events';
+import { EMPTY_TEST, EXAMPLES, testBody } from './test-draft';
+import { EMPTY_TRIGGER } from './trigger-draft';
+import { outcomeInWords, verdictInWords } from './verdict-words';
+
+const event = { source: 'ci', event: 'build.failed' };
+const trigger: Trigger = { ...EMPTY_TRIGGER, events: ['issues.labeled', 'issues.*'] };
+const say = (mismatch: TriggerVerdict['mismatch'], failedFilter: TriggerVerdict['failedFilter'] = null) =>
+  verdictInWords({ matches: mismatch === null, mismatch, failedFilter }, trigger, { name: 'ai-developer' }, event);
+
+test.each([
+  [null, 'Matches.'],
+  ['source', 'Does not match: it takes events from github, and this one is from ci.'],
+  ['event', 'Does not match: it takes issues.labeled or issues.*, and this event is build.failed.'],
+  ['trigger_disabled', 'Would match, but the trigger is off.'],
+  ['agent_disabled', 'Would match, but ai-developer is off.'],
+  ['earlier_trigger', 'Would match, but an earlier trigger starts the agent. An event starts an agent once.'],
+  ['filter', 'Does not match: a filter does not hold.'],
+] as const)('the mismatch %s reads as a sentence', (mismatch, words) => {
+  expect(say(mismatch)).toBe(words);
+});
+
+test.each([
+  [{ path: 'label.name', wanted: ['ai', 'ai-*'], found: ['bug'] }, 'Does not match: label.name is bug; the filter wants ai or ai-*.'],
+  [{ path: 'labels.name', wanted: 'ai', found: ['bug', 'docs'] }, 'Does not match: labels.name is bug and docs; the filter wants ai.'],
+  [{ path: 'label.name', wanted: 'ai', found: [] }, 'Does not match: the event has no label.name; the filter wants ai.'],
+  [{ path: 'number', wanted: 3, found: ['3'] }, 'Does not match: number is "3"; the filter wants 3.'],
+  [{ path: 'draft', wanted: false, found: [null] }, 'Does not match: draft is null; the filter wants false.'],
+  [{ path: 'a', wanted: 'x', found: [''] }, 'Does not match: a is ""; the filter wants x.'],
+  [{ path: 'a', wanted: [], found: [{ b: 1 }] }, 'Does not match: a is {"b":1}; no value can match.'],
+  [{ path: 'a', wanted: 'x', found: ['y'.repeat(121)] }, `Does not match: a is ${'y'.repeat(120)}…; the filter wants x.`],
+])('a filter that fails names the values: %j', (failedFilter, words) => {
+  expect(say('filter', failedFilter)).toBe(words);
+});
+
+const matching: TriggerVerdict = { matches: true, mismatch: null, failedFilter: null };
+const failing: TriggerVerdict = { matches: false, mismatch: 'source', failedFilter: null };
+const verdict = (fields: Partial<AgentVerdict>): AgentVerdict => ({ agent: 'ai-developer', starts: false, triggers: [failing, matching], job: null, refused: null, ...fields });
+
+test('the outcome says whether the event starts the agent', () => {
+  expect(outcomeInWords(verdict({ starts: true }), null, null)).toBe('The event starts this agent.');
+  expect(outcomeInWords(verdict({ triggers: [failing] }), null, null)).toBe('The event does not start this agent: no trigger matches.');
+  expect(outcomeInWords(verdict({ triggers: [] }), null, null)).toBe('The event does not start this agent: it has no triggers.');
+  expect(outcomeInWords(verdict({}), null, null)).toBe('The event does not start this agent: an older agent has the same trigger name.');
+});
+
+test('the outcome names a refused job and an ignored event', () => {
+  expect(outcomeInWords(verdict({ refused: 'there is no model `x`' }), null, null)).toBe('The event would start this agent, but its job would be refused: there is no model `x`.');
+  expect(outcomeInWords(verdict({}), 'an agent wrote it', 'main')).toBe('main would ignore the event: an agent wrote it.');
+});
+
+test('the outcome names a webhook source that chooses the agent', () => {
+  expect(outcomeInWords(verdict({}), null, 'main')).toBe('The event does not start this agent: a trigger matches, but main sends the events of the repository to another agent.');
+  expect(outcomeInWords(verdict({ starts: true, triggers: [failing] }), null, 'main')).toBe('The event starts this agent: main sends all events of the repository to it.');
+});
+
+test('a draft without a payload has an empty one', () => {
+  expect(testBody({ ...EMPTY_TEST, event: ' push ' })).toEqual({ body: { source: 'github', event: 'push', payload: {}, webhookSource: null }, problems: {} });
+});
+
+test('problems of a draft stand at their fields, with line and column of the payload', () => {
+  const { problems } = testBody({ ...EMPTY_TEST, source: '', payload: '\n{"a": x}' });
+  expect(problems).toEqual({ source: 'is required', event: 'is required', payload: expect.stringContaining('line 2 column 7') as string });
+  expect(testBody({ ...EMPTY_TEST, event: 'push', payload: '[]' }).problems).toEqual({ payload: 'must be a JSON object' });
+});
+
+test.each(EXAMPLES)('the example $label is a valid draft', ({ event: name, payload }) => {
+  expect(testBody({ ...EMPTY_TEST, event: name, payload: JSON.stringify(payload, null, 2) })).toEqual({ body: { source: 'github', event: name, payload, webhookSource: null }, problems: {} });
+});

@@ -1,0 +1,97 @@
+/** The form of an event to test, and its examples. */
+
+import type { Schemas } from '../../api/client';
+import { parseJson } from '../../lib/json';
+import { Texts, type Problems } from '../../ui/use-form';
+
+export interface TestDraft {
+  source: string;
+  event: string;
+  /** A JSON object. */
+  payload: string;
+  /** The name of a webhook source; empty for none. */
+  webhookSource: string;
+}
+
+export type TestBody = Omit<Schemas['EventTest'], 'agent'> & { payload: Record<string, unknown> };
+
+export const EMPTY_TEST: TestDraft = { source: 'github', event: '', payload: '', webhookSource: '' };
+
+export function testBody(draft: TestDraft): { body: TestBody; problems: Problems<TestDraft> } {
+  const texts = new Texts(draft);
+  const body = { source: texts.required('source') ?? '', event: texts.required('event') ?? '', payload: {}, webhookSource: texts.text('webhookSource') };
+  if (texts.text('payload') === null) return { body, problems: texts.problems };
+  const parsed = parseJson(draft.payload); // with its leading space, which counts for the line of an error
+  if ('error' in parsed) texts.problems.payload = parsed.error;
+  else if (isObject(parsed.value)) body.payload = parsed.value;
+  else texts.problems.payload = 'must be a JSON object';
+  return { body, problems: texts.problems };
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+const STORED = 'labrats.tested-event';
+
+/** The last event of this tab. */
+export function storedTest(): TestDraft {
+  try {
+    const stored: unknown = JSON.parse(sessionStorage.getItem(STORED) ?? 'null');
+    if (!isObject(stored)) return EMPTY_TEST;
+    const text = (name: keyof TestDraft) => (typeof stored[name] === 'string' ? stored[name] : EMPTY_TEST[name]);
+    return { source: text('source'), event: text('event'), payload: text('payload'), webhookSource: text('webhookSource') };
+  } catch {
+    return EMPTY_TEST;
+  }
+}
+
+/** Store the last event of this tab, unless it is too large for the browser. */
+export function storeTest(draft: TestDraft): void {
+  try {
+    sessionStorage.setItem(STORED, JSON.stringify(draft));
+  } catch {
+    sessionStorage.removeItem(STORED);
+  }
+}
+
+const REPOSITORY = { full_name: 'octocat/hello-world', clone_url: 'https://github.com/octocat/hello-world.git', default_branch: 'main' };
+const SENDER = { login: 'octocat', type: 'User' };
+
+interface Example {
+  label: string;
+  event: string;
+  payload: Record<string, unknown>;
+}
+
+/** Events of GitHub, shortened to the fields that triggers and instructions usually read. */
+export const EXAMPLES: readonly Example[] = [
+  {
+    label: 'Labelled issue',
+    event: 'issues.labeled',
+    payload: {
+      action: 'labeled',
+      label: { name: 'ai-implement' },
+      issue: {
+        number: 7, title: 'Fix the flaky login test', body: 'It fails about once in ten runs.', html_url: 'https://github.com/octocat/hello-world/issues/7', user: SENDER, author_association: 'OWNER',
+        labels: [{ name: 'bug' }, { name: 'ai-implement' }],
+      },
+      repository: REPOSITORY,
+      sender: SENDER,
+    },
+  },
+  {
+    label: 'Opened pull request',
+    event: 'pull_request.opened',
+    payload: {
+      action: 'opened',
+      number: 8,
+      pull_request: {
+        number: 8, title: 'Wait for the session before signing in', body: 'Closes #7.', html_url: 'https://github.com/octocat/hello-world/pull/8', user: SENDER, author_association: 'OWNER', state: 'open', draft: false,
+        head: { ref: 'fix-login', sha: '6dcb09b5b57875f334f61aebed695e2e4193db5e', repo: REPOSITORY }, base: { ref: 'main', repo: REPOSITORY },
+      },
+      repository: REPOSITORY,
+      sender: SENDER,
+    },
+  },
+];

@@ -1,0 +1,136 @@
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { Link } from '@tanstack/react-router';
+import { useEffect, useState } from 'react';
+
+import { agentQuery, readAgent, type Agent } from '../../api/agents';
+import { testEvent, type EventTested, type StartedJob } from '../../api/incoming-events';
+import { sourcesQuery } from '../../api/sources';
+import { visible } from '../../lib/ansi';
+import { counted } from '../../lib/format';
+import { Button } from '../../ui/button';
+import { FieldGroup, FormBody, SelectField, TextArea, TextField } from '../../ui/fields';
+import { Notice } from '../../ui/notice';
+import { Prose } from '../../ui/prose';
+import { Failure, Loading } from '../../ui/states';
+import { useNewForm, type FormState } from '../../ui/use-form';
+import { useAgent } from './agent-page';
+import styles from './agent-page.module.css';
+import { PreviewedJob } from './previewed-job';
+import { SendDialog } from './send-dialog';
+import { EXAMPLES, storedTest, storeTest, testBody, type TestBody, type TestDraft } from './test-draft';
+import { outcomeInWords, verdictInWords } from './verdict-words';
+import { eventsInWords } from './words';
+
+/** An event that was tested, and the agent at that time. */
+interface Tested {
+  draft: TestDraft;
+  event: TestBody;
+  agent: Agent;
+  answer: EventTested;
+}
+
+export function TestTab() {
+  const agent = useAgent();
+  return <EventTest key={agent.id} agent={agent} />;
+}
+
+function EventTest({ agent }: { agent: Agent }) {
+  const queries = useQueryClient();
+  const [initial] = useState(storedTest);
+  const [tested, setTested] = useState<Tested>();
+  const form = useNewForm<TestDraft, Tested>({
+    initial,
+    bodyOf: (draft) => {
+      const { body, problems } = testBody(draft);
+      return { body: { event: body, draft }, problems };
+    },
+    create: async (body) => {
+      const { event, draft } = body as { event: TestBody; draft: TestDraft };
+      const [answer, current] = await Promise.all([testEvent({ ...event, agent: agent.name }), readAgent(agent.id)]);
+      return { draft, event, agent: current, answer };
+    },
+    onDone: (result) => {
+      queries.setQueryData(agentQuery(agent.id).queryKey, result.agent);
+      setTested(result);
+    },
+  });
+  useEffect(() => storeTest(form.draft), [form.draft]);
+  const isStale = tested && (tested.draft !== form.draft || tested.agent.resourceVersion !== agent.resourceVersion);
+  return (
+    <div className={styles.list}>
+      <FormBody form={form} footer={<div className={styles.bar}><Button type="submit" kind="primary" isBusy={form.isBusy}>Test</Button><p>Nothing is created.</p></div>}>
+        <EventFields form={form} />
+      </FormBody>
+      {form.isBusy && !tested && <Loading rows={5} height={36} />}
+      {tested && isStale && <Notice>The event or the agent has changed since this test. Test it again.</Notice>}
+      {tested && <Result tested={tested} isStale={isStale === true} />}
+    </div>
+  );
+}
+
+function EventFields({ form }: { form: FormState<TestDraft> }) {
+  const sources = useQuery(sourcesQuery);
+  const choose = ({ event, payload }: (typeof EXAMPLES)[number]) => {
+    form.set('source', 'github');
+    form.set('event', event);
+    form.set('payload', JSON.stringify(payload, null, 2));
+  };
+  return (
+    <>
+      <div className={styles.bar} role="group" aria-label="Examples">
+        <span>Examples:</span>
+        {EXAMPLES.map((example) => <Button key={example.event} onClick={() => choose(example)}>{example.label}</Button>)}
+      </div>
+      <FieldGroup columns={3}>
+        <TextField form={form} name="source" label="Source" placeholder="github" suggestions={['github']} hint="As in triggers." />
+        <TextField form={form} name="event" label="Event" placeholder="issues.labeled" suggestions={EXAMPLES.map((each) => each.event)} />
+        <SelectField form={form} name="webhookSource" label="Webhook source" none="None" options={(sources.data?.webhookSources ?? []).map((each) => each.name)}
+          hint="Its conditions and settings apply, as if it had received the event." />
+        <TextArea form={form} name="payload" label="Payload" rows={12} isCode placeholder={'{"label": {"name": "ai-implement"}}'} hint="A JSON object. Without one, the payload is empty." />
+      </FieldGroup>
+      {sources.error && <Failure error={sources.error} onRetry={() => void sources.refetch()} />}
+    </>
+  );
+}
+
+function Result({ tested, isStale }: { tested: Tested; isStale: boolean }) {
+  const [isSending, setSending] = useState(false);
+  const [sent, setSent] = useState<{ tested: Tested; jobs: StartedJob[] }>();
+  const { agent, event, answer } = tested;
+  const verdict = answer.agents.find((each) => each.agent === agent.name);
+  if (!verdict) return <Notice>The engine answered without a verdict on this agent.</Notice>;
+  return (
+    <section aria-label="Result" className={styles.list}>
+      <div className={styles.bar}>
+        <p role="status"><strong><Prose text={visible(outcomeInWords(verdict, answer.ignored, event.webhookSource ?? null))} /></strong></p>
+        <Button disabled={isStale} onClick={() => setSending(true)}>Run for real…</Button>
+      </div>
+      {sent?.tested === tested && <StartedJobs jobs={sent.jobs} />}
+      {verdict.triggers.length > 0 && (
+        <ul className={styles.list} aria-label="Triggers">
+          {verdict.triggers.map((each, index) => {
+            const trigger = agent.eventTriggers[index];
+            return trigger && (
+              <li key={index} className={styles.trigger}>
+                <span>{visible(eventsInWords(trigger))}</span>
+                <p className={each.matches ? undefined : styles.none}>{visible(verdictInWords(each, trigger, agent, event))}</p>
+              </li>
+            );
+          })}
+        </ul>
+      )}
+      {verdict.job && <PreviewedJob job={verdict.job} />}
+      {isSending && <SendDialog event={event} onClose={() => setSending(false)} onDone={(jobs) => { setSent({ tested, jobs }); setSending(false); }} />}
+    </section>
+  );
+}
+
+function StartedJobs({ jobs }: { jobs: readonly StartedJob[] }) {
+  if (jobs.length === 0) return <Notice kind="plain">The event has started no agent.</Notice>;
+  return (
+    <Notice kind="plain">
+      The event has created {counted(jobs.length, 'job')}:
+      <ul>{jobs.map((job) => <li key={job.jobId}><Link to="/jobs/$id/activity" params={{ id: job.jobId }}>{job.jobId}</Link> of {visible(job.agent)}</li>)}</ul>
+    </Notice>
+  );
+}
