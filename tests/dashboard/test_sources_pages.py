@@ -27,12 +27,19 @@ async def test_source_is_created_and_its_address_and_secret_copied(
     assert address == f"{engine.url}/webhooks/story"
     await dialog.get_by_role("button", name="Done").click()
     await expect(page.get_by_role("region", name="Receiver")).to_contain_text("None so far")
+    deliveries = page.get_by_role("region", name="Latest deliveries")
+    await expect(deliveries).to_contain_text("GitHub then sends a ping")
 
     signature = hmac.new(secret.encode(), b"{}", hashlib.sha256).hexdigest()
     headers = {"X-Hub-Signature-256": f"sha256={signature}", "X-GitHub-Event": "ping", "X-GitHub-Delivery": "1"}
     headers["Content-Type"] = "application/json"
     answer = await admin.http.post("/webhooks/story", content=b"{}", headers=headers)
     assert answer.status_code == 200, answer.text
+    ping = deliveries.get_by_role("listitem")
+    await expect(ping).to_contain_text("A test of the address and the secret", timeout=15_000)
+    await deliveries.get_by_label("Outcome").select_option("Refused")
+    await expect(deliveries.get_by_role("heading", name="No such delivery")).to_be_visible()
+    assert page.url.endswith("/sources/story?outcome=refused")
 
 
 async def test_settings_of_a_source_and_its_repositories_are_changed(

@@ -6,6 +6,8 @@ import { body, client, type Schemas } from './client';
 
 export type WebhookSource = Schemas['WebhookSourceView'];
 export type RepoOverride = Schemas['RepoOverrideView'];
+export type Delivery = Schemas['DeliveryView'];
+export type DeliveryOutcome = Delivery['outcome'];
 
 export const sourcesQuery = queryOptions({
   queryKey: ['sources'],
@@ -16,6 +18,13 @@ export const sourceQuery = (name: string) =>
   queryOptions({
     queryKey: ['source', name],
     queryFn: () => readSource(name),
+  });
+
+/** The latest deliveries of a source. Changes of the source make them stale. */
+export const deliveriesQuery = (name: string, outcome: DeliveryOutcome | undefined) =>
+  queryOptions({
+    queryKey: ['source', name, 'deliveries', outcome],
+    queryFn: ({ signal }) => body(client.GET('/api/webhook-sources/{name}/deliveries', { params: { path: { name }, query: outcome ? { outcome } : {} }, signal })),
   });
 
 export async function readSource(name: string): Promise<WebhookSource> {

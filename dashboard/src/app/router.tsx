@@ -7,6 +7,7 @@ import { sessionQuery, takeNext } from '../api/session';
 import { validateJobSearch } from '../features/job/search';
 import { validateJobsSearch } from '../features/jobs/search';
 import { validateModelsSearch } from '../features/models/search';
+import { validateSourceSearch } from '../features/sources/search';
 import { validateStatsSearch } from '../features/stats/search';
 import { isSet, parseSearch, stringifySearch, text } from '../lib/search';
 import { Loading } from '../ui/states';
@@ -198,6 +199,7 @@ const sources = createRoute({
 const source = createRoute({
   getParentRoute: () => app,
   path: '/sources/$id',
+  validateSearch: validateSourceSearch,
   component: lazyRouteComponent(() => import('../features/sources/source-page'), 'SourcePage'),
 });
 

@@ -23,6 +23,7 @@ import { Switch } from '../../ui/switch';
 import { Age } from '../../ui/time';
 import { toast } from '../../ui/toasts';
 import { Texts, useEditor, useNewForm, type EditorState, type Form } from '../../ui/use-form';
+import { DeliveriesPanel } from './deliveries-panel';
 import { ASSOCIATIONS, newSecret, SOURCE_LABELS as LABELS, SOURCE_NAMES, sourceBody, sourceDraft, type OverrideDraft, type SourceDraft } from './source-draft';
 import { Conditions, SourceSwitch } from './source-parts';
 import styles from './sources-page.module.css';
@@ -75,6 +76,7 @@ function Source({ source }: { source: WebhookSource }) {
           {source.conditions.length > 0 && <div><dt>Conditions</dt><dd><Conditions source={source} /></dd></div>}
         </dl>
       </Panel>
+      <DeliveriesPanel source={source} />
       <FormBody form={form} footer={<SaveBar form={form} />}>
         <ChangedMeanwhile form={form} labels={LABELS} />
         <SourceFields form={form} />
