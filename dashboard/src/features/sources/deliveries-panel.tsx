@@ -18,7 +18,7 @@ import { OUTCOMES } from './search';
 const FIRST = 10;
 
 /** The latest deliveries of a source, newest first. */
-export function DeliveriesPanel({ source }: { source: WebhookSource }) {
+export function DeliveriesPanel({ source, isRemoving }: { source: WebhookSource; isRemoving: boolean }) {
   const { outcome } = useSearch({ from: '/app/sources/$id' });
   const navigate = useNavigate({ from: '/sources/$id' });
   const show = (chosen: DeliveryOutcome | undefined) => void navigate({ search: chosen ? { outcome: chosen } : {}, replace: true });
@@ -29,13 +29,20 @@ export function DeliveriesPanel({ source }: { source: WebhookSource }) {
         {OUTCOMES.map((each) => <option key={each} value={each}>{OUTCOME_WORDS[each]}</option>)}
       </select>
     )}>
-      <Deliveries key={outcome} source={source} outcome={outcome} onShowAll={() => show(undefined)} />
+      <Deliveries key={outcome} source={source} outcome={outcome} isRemoving={isRemoving} onShowAll={() => show(undefined)} />
     </Panel>
   );
 }
 
-function Deliveries({ source, outcome, onShowAll }: { source: WebhookSource; outcome: DeliveryOutcome | undefined; onShowAll: () => void }) {
-  const { data, error, refetch } = useQuery(deliveriesQuery(source.id, outcome));
+interface DeliveriesProps {
+  source: WebhookSource;
+  outcome: DeliveryOutcome | undefined;
+  isRemoving: boolean;
+  onShowAll: () => void;
+}
+
+function Deliveries({ source, outcome, isRemoving, onShowAll }: DeliveriesProps) {
+  const { data, error, refetch } = useQuery({ ...deliveriesQuery(source.id, outcome), enabled: !isRemoving });
   const [isLong, setLong] = useState(false);
   if (!data) return <div className={styles.facts}>{error ? <Failure error={error} onRetry={() => void refetch()} /> : <Loading rows={3} height={44} />}</div>;
   const { deliveries } = data;

@@ -32,23 +32,33 @@ import { SetUp } from './sources-page';
 export function SourcePage() {
   const { id } = useParams({ from: '/app/sources/$id' });
   const queries = useQueryClient();
-  const source = useQuery(sourceQuery(id));
-  useLive(() => queries.invalidateQueries({ queryKey: sourceQuery(id).queryKey }), source.data !== undefined);
+  const [isRemoving, setRemoving] = useState(false); // a removed source is not read again
+  const source = useQuery({ ...sourceQuery(id), enabled: !isRemoving });
+  useLive(() => queries.invalidateQueries({ queryKey: sourceQuery(id).queryKey }), source.data !== undefined && !isRemoving);
   return (
     <>
       <Link to="/sources" className={styles.back}><Icon name="chevronLeft" size={14} /> Webhooks</Link>
       <Page title={visible(id)} actions={source.data && <span className={styles.state}>{source.data.enabled ? 'On' : 'Off'} <SourceSwitch source={source.data} /></span>}>
-        {source.data ? <Source key={id} source={source.data} /> : source.error ? <Failure error={source.error} onRetry={() => void source.refetch()} /> : <Loading rows={8} height={36} />}
+        {source.data ? <Source key={id} source={source.data} isRemoving={isRemoving} setRemoving={setRemoving} /> : source.error ? <Failure error={source.error} onRetry={() => void source.refetch()} /> : <Loading rows={8} height={36} />}
       </Page>
     </>
   );
 }
 
-function Source({ source }: { source: WebhookSource }) {
+function Source({ source, isRemoving, setRemoving }: { source: WebhookSource; isRemoving: boolean; setRemoving: (isRemoving: boolean) => void }) {
   const queries = useQueryClient();
   const navigate = useNavigate();
   const [dialog, setDialog] = useState<'remove' | 'rotate'>();
   const close = () => setDialog(undefined);
+  const remove = async () => {
+    setRemoving(true);
+    try {
+      await removeSource(source.id);
+    } catch (error) {
+      setRemoving(false);
+      throw error;
+    }
+  };
   const store = (saved: WebhookSource) => {
     queries.setQueryData(sourceQuery(source.id).queryKey, saved);
     void queries.invalidateQueries({ queryKey: sourcesQuery.queryKey });
@@ -76,7 +86,7 @@ function Source({ source }: { source: WebhookSource }) {
           {source.conditions.length > 0 && <div><dt>Conditions</dt><dd><Conditions source={source} /></dd></div>}
         </dl>
       </Panel>
-      <DeliveriesPanel source={source} />
+      <DeliveriesPanel source={source} isRemoving={isRemoving} />
       <FormBody form={form} footer={<SaveBar form={form} />}>
         <ChangedMeanwhile form={form} labels={LABELS} />
         <SourceFields form={form} />
@@ -87,7 +97,7 @@ function Source({ source }: { source: WebhookSource }) {
       </section>
       {dialog === 'rotate' && <Rotation source={source} onSaved={store} onClose={close} />}
       {dialog === 'remove' && (
-        <Confirm title={`Remove ${source.name}?`} action="Remove the source" onClose={close} run={() => removeSource(source.id)}
+        <Confirm title={`Remove ${source.name}?`} action="Remove the source" onClose={close} run={remove}
           onDone={async () => {
             form.reset();
             toast(`${source.name} is removed.`);
