@@ -35,13 +35,16 @@ async def admin(engine: LocalEngine) -> AsyncIterator[User]:
         await admin.end_jobs()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """One event loop for all tests, which share a browser."""
+    """One event loop for the tests of a module, which share a browser.
+
+    For longer, the loop would also run the tests of other folders, some of which need virtual time.
+    """
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def chromium(anyio_backend: str) -> AsyncIterator[Browser]:
     async with a_browser() as context:
         assert context.browser
