@@ -9,7 +9,7 @@ import structlog
 
 from labrats.metrics import Metrics
 from labrats.model.caller import Caller
-from labrats.model.errors import AccessDenied, IllegalMove, NotFound, RetryLater
+from labrats.model.errors import AccessDenied, LabratsError, RetryLater
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.ports import Clock, Store, compare_and_set
 
@@ -48,7 +48,7 @@ class BulkActions:
             log.info("bulk action done", action=action.action, jobs=done, left_out=len(action.job_ids) - done)
 
     async def _apply(self, action: BulkAction, job_id: str, store: Store, clock: Clock, metrics: Metrics) -> bool:
-        """Act on one job. Return False if it is gone, or if its state does not allow the action any more."""
+        """Act on one job. Return False if it is gone, invalid, or in a state that does not allow the action."""
 
         async def read() -> Job:
             job = await store.get(Job, job_id)
@@ -61,11 +61,12 @@ class BulkActions:
                 before, job = await compare_and_set(
                     store, read, lambda found: ACTIONS[action.action](found, clock.now())
                 )
-            except (IllegalMove, NotFound, AccessDenied):
-                return False
             except RetryLater as error:
                 await clock.sleep(error.delay_seconds)
                 continue
+            except LabratsError as error:
+                log.info("job left out of a bulk action", action=action.action, job=job_id, reason=str(error))
+                return False
             if job.ended and not before.ended:  # it was Pending; the controller counts the end of a Running one
                 metrics.job_moved(before, job, clock.now())
             return True

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from secrets import token_hex
 from time import monotonic
 from typing import Any, Final
 
+import apsw
+import structlog
 from msgspec import Raw
 
 from labrats.api.auth.keys import ApiKeyIndex
@@ -18,8 +20,11 @@ from labrats.index.catalog import Catalog
 from labrats.index.jobs import IndexedJob, JobIndex
 from labrats.model.ai_model import AiModel
 from labrats.model.caller import Caller
+from labrats.model.errors import RetryLater
 from labrats.model.record import encode
 from labrats.ports import Changed, Deleted, Store
+
+log = structlog.get_logger()
 
 COLLECT_SECONDS: Final = 0.25
 """Time for which changes are collected in one frame."""
@@ -29,6 +34,9 @@ MOST_JOBS: Final = 100
 
 KEPT_FRAMES: Final = 240
 """Frames from which a reader that was cut off can resume: those of a busy minute."""
+
+RETRY_SECONDS: Final = 1.0
+"""Pause after the store or the index could not be read."""
 
 LINGER_SECONDS: Final = 30.0
 """Time for which changes are collected although nobody reads them, for readers that were cut off."""
@@ -141,17 +149,28 @@ class ChangeFeed:
             await self._changed.wait()
             await asyncio.sleep(COLLECT_SECONDS)
             self._changed.clear()
-            jobs, gone, kinds = self._jobs, self._gone, sorted(self._kinds)
+            jobs, gone, kinds = self._jobs, self._gone, self._kinds
             self._jobs, self._gone, self._kinds = {}, {}, set()
-            counts = self._job_index.counts_by_status()
-            frame = Frame(self._last_number + 1, kinds, counts, many=len(jobs) + len(gone) > MOST_JOBS)
-            if not frame.many:
-                for job_id, owner in jobs.items():
-                    frame.jobs.extend((owner, item) for item in await self._item(job_id))
-                frame.gone.extend((owner, job_id) for job_id, owner in gone.items())
-            self._last_number += 1
-            self._frames.append(frame)
-            self._published.notify()
+            try:
+                frame = await self._frame(jobs, gone, kinds)
+            except (RetryLater, apsw.Error) as error:
+                log.warning("changes not published yet", reason=str(error))
+                self._jobs, self._gone, self._kinds = jobs | self._jobs, gone | self._gone, kinds | self._kinds
+                self._changed.set()
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self._last_number = frame.number
+                self._frames.append(frame)
+                self._published.notify()
+
+    async def _frame(self, jobs: Mapping[str, str], gone: Mapping[str, str], kinds: Collection[str]) -> Frame:
+        counts = self._job_index.counts_by_status()
+        frame = Frame(self._last_number + 1, sorted(kinds), counts, many=len(jobs) + len(gone) > MOST_JOBS)
+        if not frame.many:
+            for job_id, owner in jobs.items():
+                frame.jobs.extend((owner, item) for item in await self._item(job_id))
+            frame.gone.extend((owner, job_id) for job_id, owner in gone.items())
+        return frame
 
     async def _item(self, job_id: str) -> list[Raw]:
         version = self._job_index.version_of(job_id)

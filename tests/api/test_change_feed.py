@@ -5,11 +5,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+import apsw
 import httpx2
 import pytest
 
 from labrats.api.change_feed import COLLECT_SECONDS, KEPT_FRAMES, MOST_JOBS, Frame
 from labrats.model.caller import ADMIN, SUBMIT, Caller
+from labrats.model.errors import RetryLater
 from labrats.model.job import Job
 from tests.api.conftest import Api, a_submission
 from tests.support.builders import an_ai_model
@@ -90,6 +92,28 @@ async def test_changes_that_nobody_reads_are_not_collected(api: Api, user: httpx
     feed = api.services.change_feed
 
     assert (feed._jobs, len(feed._frames)) == ({}, 0)
+
+
+async def test_changes_are_published_once_the_store_can_be_read_again(
+    api: Api, user: httpx2.AsyncClient, events: AsyncGenerator[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [RetryLater("the disk is full"), apsw.IOError("the index cannot be read")]
+    get_many = api.store.get_many
+
+    async def failing(kind: Any, names: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await get_many(kind, names)
+
+    monkeypatch.setattr(api.store, "get_many", failing)
+    [first] = await submit(user)
+    await api.clock.sleep(2 * COLLECT_SECONDS)
+    [second] = await submit(user)
+
+    _, data = parse(await anext(events))
+
+    assert not failures
+    assert {job["id"] for job in data["jobs"]} == {first, second}
 
 
 async def test_reader_that_is_too_slow_is_told_to_start_over(api: Api, events: AsyncGenerator[bytes]) -> None:
