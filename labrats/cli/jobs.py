@@ -20,6 +20,8 @@ from labrats.cli.output import print_stderr, print_table, print_text, print_valu
 from labrats.cli.submit_options import DEFAULT_SETTINGS, DEFAULT_SUBMIT_OPTIONS, SettingOptions, SubmitOptions
 
 if TYPE_CHECKING:
+    import httpx2
+
     from labrats.cli.client import Client
 
 Follow = Annotated[bool, Parameter(alias="-f", negative=(), show_default=False)]
@@ -43,15 +45,7 @@ def submit(
     body = submission.request(prompt)
     headers = {"Idempotency-Key": submission.idempotency_key} if submission.idempotency_key else {}
     with options.connect() as client:
-        answer = client.post("/api/jobs/submit", body, headers)
-        job_id = answer.json()["jobId"]
-        if options.json:
-            print_text(answer.text)
-        elif follow:
-            print_stderr(f"{job_id} submitted")
-        else:
-            print_text(job_id)
-        return _follow_to_the_end(client, job_id, options) if follow else ExitCode.OK
+        return _print_new_job(client, client.post("/api/jobs/submit", body, headers), options, follow=follow)
 
 
 def jobs(
@@ -230,15 +224,7 @@ def rerun(
     }
     with options.connect() as client:
         body = {name: value for name, value in changes.items() if value is not None}
-        answer = client.post(f"{_path(job_id)}/rerun", body)
-        new_id = answer.json()["jobId"]
-        if options.json:
-            print_text(answer.text)
-        elif follow:
-            print_stderr(f"{new_id} submitted")
-        else:
-            print_text(new_id)
-        return _follow_to_the_end(client, new_id, options) if follow else ExitCode.OK
+        return _print_new_job(client, client.post(f"{_path(job_id)}/rerun", body), options, follow=follow)
 
 
 def patch(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
@@ -280,6 +266,18 @@ def print_jobs(answer: dict[str, Any]) -> None:
     shown = (answer["page"] - 1) * answer["limit"] + len(answer["jobs"])
     if answer["jobs"] and shown < answer["total"]:
         print_stderr(f"{shown} of {answer['total']} jobs; for more use --page {answer['page'] + 1}")
+
+
+def _print_new_job(client: "Client", answer: "httpx2.Response", options: ApiOptions, *, follow: bool) -> int:
+    """Print the id of the job that was submitted, and then its log if `follow`. Return the exit status."""
+    job_id = answer.json()["jobId"]
+    if options.json:
+        print_text(answer.text)
+    elif follow:
+        print_stderr(f"{job_id} submitted")
+    else:
+        print_text(job_id)
+    return _follow_to_the_end(client, job_id, options) if follow else ExitCode.OK
 
 
 def _follow_to_the_end(client: "Client", job_id: str, options: ApiOptions, after: str = "") -> int:

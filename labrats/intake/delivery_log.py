@@ -1,13 +1,14 @@
 """The deliveries of webhook sources, written to their status at intervals."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 from msgspec.structs import replace
 
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
+from labrats.model.record import encode
 from labrats.model.webhook_source import REFUSED, DeliveryRecord, WebhookSource, WebhookSourceStatus
 from labrats.ports import Clock, Store
 
@@ -22,6 +23,9 @@ KEPT: Final = 100
 KEPT_REFUSED: Final = 20
 """Refused ones among them, so that unsigned requests do not crowd out real deliveries."""
 
+KEPT_BYTES: Final = 24 * 1024
+"""The most that all of them take up as JSON, because a status must stay small."""
+
 
 class DeliveryLog:
     """Deliveries that have yet to be written. An engine that is killed loses those of the last seconds."""
@@ -33,7 +37,10 @@ class DeliveryLog:
 
     def add(self, source: str, record: DeliveryRecord) -> None:
         """Record a delivery of `source`. It counts unless it was refused."""
-        self._records[source] = list(latest([*self._records.get(source, ()), record]))
+        records = self._records.setdefault(source, [])
+        records.append(record)
+        if len(records) > 2 * KEPT:  # many deliveries between two writes
+            self._records[source] = latest(records)
         self._counts[source] = self._counts.get(source, 0) + (record.outcome != REFUSED)
         self._changed.set()
 
@@ -57,16 +64,24 @@ class DeliveryLog:
             log.warning("deliveries not recorded", source=source, reason=str(error))
         except (Conflict, RetryLater) as error:
             log.info("deliveries not recorded yet", source=source, reason=str(error))
-            self._records[source] = list(latest([*records, *self._records.get(source, ())]))
+            self._records[source] = [*records, *self._records.get(source, ())]
             self._counts[source] = self._counts.get(source, 0) + count
             self._changed.set()
 
 
-def latest(records: Sequence[DeliveryRecord]) -> Iterable[DeliveryRecord]:
-    """Return the last KEPT deliveries, in order, with at most KEPT_REFUSED refused ones."""
-    refused = [record for record in records if record.outcome == REFUSED]
-    dropped = set(map(id, refused[:-KEPT_REFUSED]))
-    return [record for record in records if id(record) not in dropped][-KEPT:]
+def latest(records: Sequence[DeliveryRecord]) -> list[DeliveryRecord]:
+    """Return the last deliveries, in order: at most KEPT, of these at most KEPT_REFUSED refused ones, in KEPT_BYTES."""
+    kept: list[DeliveryRecord] = []
+    refused = size = 0
+    for record in reversed(records):
+        refused += record.outcome == REFUSED
+        if record.outcome == REFUSED and refused > KEPT_REFUSED:
+            continue
+        size += len(encode(record))
+        if len(kept) == KEPT or size > KEPT_BYTES:
+            break
+        kept.append(record)
+    return kept[::-1]
 
 
 def _with_deliveries(status: WebhookSourceStatus, records: Sequence[DeliveryRecord], count: int) -> WebhookSourceStatus:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Final
@@ -44,6 +45,17 @@ class IncomingEvent:
         return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT else None
 
 
+class Mismatch(StrEnum):
+    """The first reason why an event does not start an agent by one of its triggers."""
+
+    SOURCE = "source"
+    EVENT = "event"
+    FILTER = "filter"
+    TRIGGER_DISABLED = "trigger_disabled"
+    AGENT_DISABLED = "agent_disabled"
+    EARLIER_TRIGGER = "earlier_trigger"
+
+
 def triggered_agents(event: IncomingEvent, agents: Sequence[AiAgent]) -> list[tuple[AiAgent, Trigger]]:
     """Return the enabled agents that `event` starts, each with its first trigger that matches."""
     found = ((agent, _first_match(agent, event)) for agent in agents if agent.spec.enabled)
@@ -56,14 +68,13 @@ def trigger_in_chain(agent: AiAgent, event: IncomingEvent) -> Trigger | None:
     A disabled trigger applies if no enabled one matches: it starts no agent, but its agent may follow in a chain.
     """
     triggers = sorted(agent.spec.event_triggers, key=lambda trigger: not trigger.enabled)
-    return next((each for each in triggers if _matches(replace(each, enabled=True), event)), None)
+    return next((each for each in triggers if mismatch_of(each, event) in (None, Mismatch.TRIGGER_DISABLED)), None)
 
 
 def listens_to(trigger: Trigger, source: str | None, event_name: str | None) -> bool:
     """Return whether the trigger is enabled for events of that source and name. None stands for any source or name."""
     matches_source = source is None or trigger.source == source
-    matches_name = event_name is None or any(fnmatchcase(event_name, pattern) for pattern in trigger.events)
-    return trigger.enabled and matches_source and matches_name
+    return trigger.enabled and matches_source and (event_name is None or _has_event(trigger, event_name))
 
 
 def why_no_agent(event: IncomingEvent, agents: Iterable[AiAgent]) -> str:
@@ -93,20 +104,33 @@ def problem_of_filters(filters: Mapping[str, Any]) -> str | None:
 
 
 def _first_match(agent: AiAgent, event: IncomingEvent) -> Trigger | None:
-    return next((trigger for trigger in agent.spec.event_triggers if _matches(trigger, event)), None)
+    return next((trigger for trigger in agent.spec.event_triggers if mismatch_of(trigger, event) is None), None)
 
 
-def _matches(trigger: Trigger, event: IncomingEvent) -> bool:
-    filters = trigger.filters.items()
-    return listens_to(trigger, event.source, event.name) and all(holds(wanted, path, event) for path, wanted in filters)
+def mismatch_of(trigger: Trigger, event: IncomingEvent) -> Mismatch | None:
+    """Return the first reason why the trigger does not match the event; None if it matches."""
+    if trigger.source != event.source:
+        return Mismatch.SOURCE
+    if not _has_event(trigger, event.name):
+        return Mismatch.EVENT
+    if failed_filter(trigger, event) is not None:
+        return Mismatch.FILTER
+    return None if trigger.enabled else Mismatch.TRIGGER_DISABLED
 
 
-def holds(wanted: Any, path: str, event: IncomingEvent) -> bool:
+def _has_event(trigger: Trigger, event_name: str) -> bool:
+    return any(fnmatchcase(event_name, pattern) for pattern in trigger.events)
+
+
+def failed_filter(trigger: Trigger, event: IncomingEvent) -> str | None:
+    """Return the path of the first filter that does not hold; None if all hold."""
+    return next((path for path, wanted in trigger.filters.items() if not _holds(wanted, path, event)), None)
+
+
+def _holds(wanted: Any, path: str, event: IncomingEvent) -> bool:
     """Return whether a value at `path` matches `wanted`, or one of its items if `wanted` is a list."""
     alternatives = wanted if isinstance(wanted, list) else [wanted]
-    return any(
-        _value_matches(each, value) for value in values_at(event.payload, path.split(".")) for each in alternatives
-    )
+    return any(_value_matches(each, value) for value in values_at(event.payload, path) for each in alternatives)
 
 
 def _value_matches(wanted: Any, value: Any) -> bool:
@@ -115,17 +139,21 @@ def _value_matches(wanted: Any, value: Any) -> bool:
     return wanted == value and isinstance(wanted, bool) == isinstance(value, bool)  # True equals 1 in Python
 
 
-def values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
-    """Yield the values at `path` in a JSON value. A number selects an item of a list; another key, all of its items."""
+def values_at(payload: Any, path: str) -> Iterator[Any]:
+    """Yield the values at a dotted path. A number selects an item of a list; another key, all of its items."""
+    yield from _values_at(payload, path.split("."))
+
+
+def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
     if isinstance(value, list) and not (path and path[0].isdecimal()):
         for item in value:
-            yield from values_at(item, path)
+            yield from _values_at(item, path)
     elif not path:
         yield value
     elif isinstance(value, Mapping) and path[0] in value:
-        yield from values_at(value[path[0]], path[1:])
+        yield from _values_at(value[path[0]], path[1:])
     elif isinstance(value, list) and int(path[0]) < len(value):
-        yield from values_at(value[int(path[0])], path[1:])
+        yield from _values_at(value[int(path[0])], path[1:])
 
 
 def clone_url_of(event: IncomingEvent) -> str | None:

@@ -31,13 +31,14 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
     files: the files for the workspace, as they are stored.
     """
     request, repo, texts_name = prepared.request, prepared.contents.repo, f"{job_id}-prompt"
+    first = request.rerun_of.job if request.rerun_of else None
     has_instructions = prepared.texts.instructions is not None
     return JobSpec(
         source=request.source,
         type=request.type,
         agent_role=prepared.agent.spec.trigger_name if prepared.agent else None,
-        title=title_of(request.prompt) or (request.rerun_of.spec.title if request.rerun_of else None),
-        rerun_of=request.rerun_of.id if request.rerun_of else None,
+        title=title_of(request.prompt) or (first.spec.title if first else None),
+        rerun_of=first.id if first else None,
         prompt_ref=KeyReference(name=texts_name, key=PROMPT_KEY),
         instructions_ref=KeyReference(name=texts_name, key=INSTRUCTIONS_KEY) if has_instructions else None,
         priority=request.priority,

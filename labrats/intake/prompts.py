@@ -35,8 +35,8 @@ _NOTE: Final = (
 
 def texts_of(request: JobRequest, agent: AiAgent | None, catalog: Catalog) -> Texts:
     """Write the texts of the requested job, within their bounds. A rerun has the texts of the first job."""
-    if request.rerun_texts:
-        return replace(request.rerun_texts, prompt=request.prompt or request.rerun_texts.prompt)
+    if first := request.rerun_of:
+        return replace(first.texts, prompt=request.prompt or first.texts.prompt)
     writer = Writer(_values(request))
     instructions = writer.fill(_instructions(agent, request.trigger, catalog))
     if request.prompt is None and request.event:

@@ -33,6 +33,15 @@ class Texts:
     instructions: str | None = None
 
 
+@dataclass(frozen=True)
+class FirstJob:
+    """The job that a rerun repeats. config: the settings that were chosen for it, and its provider."""
+
+    job: Job
+    texts: Texts
+    config: JobConfig
+
+
 def _none(_: str) -> bool:
     return False
 
@@ -55,7 +64,7 @@ class JobRequest:
     uploads:      earlier uploads for the workspace.
     may_see:      returns whether the job may use uploads of an owner.
     untrusted:    true if an external contributor, whom the webhook source admits, caused the event.
-    rerun_of:     the job that this one repeats, with its texts and the settings that were chosen for it.
+    rerun_of:     the job that this one repeats.
     """
 
     source: str
@@ -84,9 +93,7 @@ class JobRequest:
     pipeline: Pipeline | None = None
     callback_url: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
-    rerun_of: Job | None = None
-    rerun_texts: Texts | None = None
-    rerun_config: JobConfig | None = None
+    rerun_of: FirstJob | None = None
 
     @property
     def is_child(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from labrats.intake.request import JobRequest
+from labrats.intake.request import FirstJob, JobRequest
 from labrats.intake.settings import RERUN_LAYER
 from labrats.intake.stored_jobs import repo_of_job, texts_of_job
 from labrats.model.caller import Caller
@@ -52,9 +52,7 @@ async def rerun_request(
         owner=caller.id,
         api_key_ref=caller.secret,
         prompt=changes.prompt,
-        rerun_of=job,
-        rerun_texts=texts,
-        rerun_config=chosen_settings(job.resolved),
+        rerun_of=FirstJob(job, texts, chosen_settings(job.resolved)),
         agent_role=spec.agent_role,
         config=changes.config,
         priority=spec.priority if changes.priority is None else changes.priority,

@@ -20,7 +20,7 @@ def settings_of(request: JobRequest, agent: AiAgent | None, catalog: Catalog) ->
     source, config = request.webhook_source, catalog.ai_config
     layers = [
         ConfigLayer("request", request.config),
-        ConfigLayer(RERUN_LAYER, request.rerun_config or NOTHING),
+        ConfigLayer(RERUN_LAYER, request.rerun_of.config if request.rerun_of else NOTHING),
         ConfigLayer("trigger", request.trigger.config if request.trigger else NOTHING),
         ConfigLayer("webhook-source-override", _of_repo(source.spec, request.repo_name) if source else NOTHING),
         ConfigLayer("webhook-source", source.spec.defaults if source else NOTHING),

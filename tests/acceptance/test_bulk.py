@@ -51,7 +51,7 @@ async def test_another_number_of_jobs_than_expected_changes_nothing(user: User) 
     answer = await user.post("/api/jobs/bulk", {"action": "retry", "filter": {}, "expected": 2})
 
     assert answer.status_code == 409
-    assert "matches 1 jobs by now, not 2" in answer.json()["error"]
+    assert "is 1 by now, not 2" in answer.json()["error"]
     assert (await user.job(job_id))["status"] == "failed"
 
 

@@ -56,6 +56,9 @@ async def test_delivery_starts_a_job(receiver: LocalEngine) -> None:
         (job,) = (await deliver(receiver, an_issue(), path="/webhooks/github"))["jobs"]
         detail = await admin.wait(job["jobId"])
         source = (await admin.get("/api/webhook-sources/github")).json()
+        (delivery,) = await listed_deliveries(admin, "github", 1)
+    assert (delivery["outcome"], delivery["event"], delivery["repo"]) == ("started", "issues.labeled", "octo/demo")
+    assert delivery["jobs"] == [job["jobId"]]
     assert (detail["status"], detail["agentRole"], detail["source"]) == ("completed", "developer", "github")
     assert source["url"] == f"{receiver.url}/webhooks/github"
     assert SECRET not in receiver.log
@@ -170,6 +173,16 @@ async def test_deliveries_missed_while_the_engine_is_down_are_redelivered_once(
             assert await jobs_of(admin, 5) == jobs
         assert [each["redelivery"] for each in github.deliveries] == [False] * 5 + [True] * 3
         assert {each["status"] for each in github.deliveries[5:]} == {"OK"}
+
+
+async def listed_deliveries(admin: User, source: str, number: int) -> list[dict[str, Any]]:
+    """Wait until the source lists that many deliveries, and return them, the latest first."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            answer = (await admin.get(f"/api/webhook-sources/{source}/deliveries")).json()
+            if len(answer["deliveries"]) == number:
+                return list(answer["deliveries"])
+            await asyncio.sleep(0.05)
 
 
 async def send_issues(github: FakeGitHub, *numbers: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 
 from tests.acceptance.engine import PATIENCE_SECONDS, User, an_http_client
+from tests.acceptance.test_webhooks import listed_deliveries
 from tests.chart.installation import Installation
 from tests.chart.test_installation import a_user_of
 from tests.support.deliveries import SECRET, an_issue_event, github_headers, json_body
@@ -103,6 +104,9 @@ async def test_delivery_to_the_receiver_of_a_source_starts_a_job(
         assert (await admin.wait(job["jobId"]))["status"] == "completed"
         assert (await deliver(secret="test-secret-of-another")).status_code == 401
         assert (await deliver("/api/jobs")).status_code == 404
+        refused, *started = await listed_deliveries(admin, name, 3)
+        assert (refused["outcome"], refused["jobs"]) == ("refused", [])
+        assert [(each["outcome"], each["jobs"]) for each in started] == 2 * [("started", [job["jobId"]])]
 
         await admin.http.patch(f"/api/webhook-sources/{name}", json={"enabled": False})
         async with asyncio.timeout(PATIENCE_SECONDS):

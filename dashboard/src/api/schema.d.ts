@@ -2085,11 +2085,12 @@ export interface components {
         };
         /**
          * BulkFilter
-         * @description Conditions on jobs, as in the list of jobs. Absent ones match every job.
+         * @description Conditions on jobs, as in the list of jobs. An absent one matches every job, except `status`.
          */
         BulkFilter: {
             /**
              * Status
+             * @description Without one, `cancel` concerns waiting and active jobs, and `retry` failed ones.
              * @default []
              */
             status?: ("waiting" | "active" | "completed" | "failed" | "cancelled")[];
@@ -2586,7 +2587,7 @@ export interface components {
             next: string | null;
             /**
              * Total
-             * @description With `q`: the number of matching events in the whole job.
+             * @description With `q`, and without `before` and `tail`: the number of matching events in the job.
              * @example 17
              */
             total?: number;
@@ -3675,10 +3676,10 @@ export interface components {
         Metric: "jobs" | "duration" | "queueWait" | "tokens" | "cost";
         /**
          * Mismatch
-         * @description The first reason why a trigger does not match an event.
+         * @description The first reason why an event does not start an agent by one of its triggers.
          * @enum {string}
          */
-        Mismatch: "source" | "event" | "trigger_disabled" | "agent_disabled" | "filter" | "earlier_trigger";
+        Mismatch: "source" | "event" | "filter" | "trigger_disabled" | "agent_disabled" | "earlier_trigger";
         /**
          * ModelFileBody
          * @description A file that may be downloaded for a local model.

@@ -1,6 +1,6 @@
 """Actions on all jobs that match a filter."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from fastapi import Request
 from pydantic import Field
@@ -18,14 +18,18 @@ from labrats.model.errors import Conflict, Invalid, Problem
 
 router = api_router("Jobs")
 
-MOST_JOBS = 10_000
+MOST_JOBS: Final = 10_000
 """Jobs that one action may concern."""
 
 
 class BulkFilter(RequestBody):
-    """Conditions on jobs, as in the list of jobs. Absent ones match every job."""
+    """Conditions on jobs, as in the list of jobs. An absent one matches every job, except `status`."""
 
-    status: list[Status] = Field(default=[], max_length=5)
+    status: list[Status] = Field(
+        default=[],
+        max_length=5,
+        description="Without one, `cancel` concerns waiting and active jobs, and `retry` failed ones.",
+    )
     type: Label | None = None
     source: Label | None = None
     agent_role: Label | None = None
@@ -83,6 +87,6 @@ async def act_on_jobs(request: Request, body: Bulk) -> Response:
     if len(ids) > MOST_JOBS:
         raise Invalid(Problem("filter", f"matches more than {MOST_JOBS:,} jobs; narrow it down"))
     if len(ids) != body.expected:
-        raise Conflict(f"the filter matches {len(ids)} jobs by now, not {body.expected}; look at them again")
+        raise Conflict(f"the number of matching jobs is {len(ids)} by now, not {body.expected}; look at them again")
     services.bulk_actions.add(BulkAction(body.action, ids, caller))
     return json_response({"jobs": len(ids)}, 202)

@@ -1,7 +1,7 @@
 """Pages of a job's events: after or before an event, the last ones, or those that match a filter."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -94,11 +94,17 @@ async def page_before(services: Services, job: Job, position: Position | None, l
 
 async def bounds(services: Services, job: Job) -> tuple[str | None, str | None]:
     """Return the ids of the job's first and last event; None while there is none, or if all were deleted."""
-    numbers = range(1, job.status.attempts + 1)
-    first = [number for number in numbers if await _last_seq(services, job, number)]
-    if not first:
-        return None, None
-    return event_id(first[0], 1), event_id(first[-1], await _last_seq(services, job, first[-1]))
+    first, _ = await _first_with_events(services, job, range(1, job.status.attempts + 1))
+    last, last_seq = await _first_with_events(services, job, range(job.status.attempts, 0, -1))
+    return (event_id(first, 1), event_id(last, last_seq)) if last_seq else (None, None)
+
+
+async def _first_with_events(services: Services, job: Job, numbers: Iterable[int]) -> Position:
+    """Return the number of the first attempt that has events, and that of its last event; (0, 0) if none has any."""
+    for number in numbers:
+        if seq := await _last_seq(services, job, number):
+            return number, seq
+    return 0, 0
 
 
 async def _last_seq(services: Services, job: Job, number: int) -> int:

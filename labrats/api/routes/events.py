@@ -16,8 +16,8 @@ from labrats.api.schemas.job import ChainNext, ConfigView, WorkspaceSetupView, c
 from labrats.api.services import Services
 from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import agent_name, event_requests
-from labrats.intake.event_tests import Mismatch, Verdict, verdicts
-from labrats.intake.events import IncomingEvent
+from labrats.intake.event_verdicts import Verdict, verdicts
+from labrats.intake.events import IncomingEvent, Mismatch
 from labrats.intake.job_spec import PreparedJob
 from labrats.intake.request import JobRequest
 from labrats.model.agent import AiAgent

@@ -38,7 +38,10 @@ class EventPage(ResponseBody):
         description="Value of `after` for the next page. Null if the job has ended and this is the last page.",
         examples=["1-4"],
     )
-    total: int = optional(description="With `q`: the number of matching events in the whole job.", examples=[17])
+    total: int = optional(
+        description="With `q`, and without `before` and `tail`: the number of matching events in the job.",
+        examples=[17],
+    )
     first_id: str | None = optional(description="With `before` or `tail`: the job's first event.", examples=["1-1"])
     last_id: str | None = optional(description="With `before` or `tail`: its last event so far.", examples=["1-812"])
 

@@ -30,7 +30,7 @@ def _refuse_number(value: Any) -> Any:
 
 
 Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
-"""A time in a query."""
+"""A time in a request."""
 
 
 class RequestBody(BaseModel):

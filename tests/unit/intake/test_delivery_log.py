@@ -6,10 +6,17 @@ from typing import Any
 
 import pytest
 
-from labrats.intake.delivery_log import KEPT, KEPT_REFUSED, DeliveryLog
+from labrats.intake.delivery_log import KEPT, KEPT_BYTES, KEPT_REFUSED, DeliveryLog
 from labrats.model.errors import Invalid, LabratsError, Problem, RetryLater
-from labrats.model.record import Metadata
-from labrats.model.webhook_source import REFUSED, STARTED, DeliveryRecord, WebhookSource, WebhookSourceSpec
+from labrats.model.record import Metadata, encode
+from labrats.model.webhook_source import (
+    LONGEST_NOTE,
+    REFUSED,
+    STARTED,
+    DeliveryRecord,
+    WebhookSource,
+    WebhookSourceSpec,
+)
 from tests.fakes.clock import FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
 
@@ -120,3 +127,18 @@ async def test_the_latest_deliveries_are_kept(deliveries: DeliveryLog, store: Co
     records = (await store.get(WebhookSource, "github")).status.recent_deliveries
     assert len(records) == KEPT
     assert (last - records[-1].at).total_seconds() < 0.2
+
+
+async def test_records_with_the_longest_texts_take_up_little_room(
+    deliveries: DeliveryLog, store: CountedStore, clock: FakeClock
+) -> None:
+    text = LONGEST_NOTE * "\U0001f41b"
+    for number in range(KEPT):
+        jobs = tuple(f"job-{number}-{place}" for place in range(10))
+        record = DeliveryRecord(at=clock.now(), outcome=STARTED, event=text, repo=text, reason=text, jobs=jobs)
+        deliveries.add("github", record)
+    await clock.advance(60)
+
+    records = (await store.get(WebhookSource, "github")).status.recent_deliveries
+    assert 0.8 * KEPT_BYTES < len(encode(list(records))) < 1.1 * KEPT_BYTES
+    assert records[-1].jobs[0] == f"job-{KEPT - 1}-0"
