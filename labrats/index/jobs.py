@@ -320,10 +320,10 @@ class JobIndex:
         """Return the number of jobs in `phase`."""
         return int(self._db.execute(_COUNT_IN, (API_STATUS[phase],)).get)
 
-    def paused_until(self, provider: str, model: str) -> datetime | None:
-        """Return the end of the model's pause: the latest that its waiting jobs record. None without a pause."""
-        query = "SELECT max(paused_until) FROM jobs WHERE provider = ? AND model = ? AND paused_until IS NOT NULL"
-        latest = self._db.execute(query, (provider, model)).get
+    def paused_until(self, provider: str, model: str, now: datetime) -> datetime | None:
+        """Return the end of the model's pause: the latest that its waiting jobs record. None if it has passed."""
+        query = "SELECT max(paused_until) FROM jobs WHERE provider = ? AND model = ? AND paused_until > ?"
+        latest = self._db.execute(query, (provider, model, now.timestamp())).get
         return datetime.fromtimestamp(float(latest), UTC) if latest else None
 
     async def place_of(self, job: Job, aging_seconds: float, now: datetime) -> Place:

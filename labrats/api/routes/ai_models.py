@@ -311,6 +311,6 @@ def _fields(ai_model: AiModel, services: Services) -> dict[str, Any]:
         "sampling": spec.sampling,
         "active": services.job_index.counts_by_model(Phase.RUNNING).get(key, 0),
         "queued": services.job_index.counts_by_model(Phase.PENDING).get(key, 0),
-        "pausedUntil": services.job_index.paused_until(*key),
+        "pausedUntil": services.job_index.paused_until(*key, services.clock.now()),
         "resourceVersion": ai_model.metadata.resource_version,
     }

@@ -69,7 +69,7 @@ def _view(group: Group, ai_model: AiModel | None, load: Queue | None, services: 
         "active": load.active if load else 0,
         "waiting": load.waiting if load else 0,
         "oldestCreatedAt": datetime.fromtimestamp(oldest, UTC) if oldest is not None else None,
-        "pausedUntil": services.job_index.paused_until(*group),
+        "pausedUntil": services.job_index.paused_until(*group, services.clock.now()),
         "usualSeconds": load.usual_seconds if load else None,
     }
 
@@ -79,9 +79,7 @@ async def waiting_view(services: Services, job: Job, caller: Caller) -> dict[str
     now = services.clock.now()
     slots = slots_for(job, ai_models_in_use(await services.store.list(AiModel)), services.settings.default_model_slots)
     place = await services.job_index.place_of(job, services.settings.priority_aging_seconds, now)
-    paused_until = services.job_index.paused_until(job.resolved.provider, job.resolved.model)
-    if paused_until and paused_until <= now:
-        paused_until = None
+    paused_until = services.job_index.paused_until(job.resolved.provider, job.resolved.model, now)
     starts_after = max(filter(None, (paused_until, job.status.not_before)), default=now)
     return {
         "reason": _reason(job, slots, place.position, len(place.holders), paused_until, now),

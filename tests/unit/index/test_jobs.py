@@ -187,8 +187,9 @@ async def test_a_pause_ends_at_the_latest_time_that_the_waiting_jobs_record() ->
     ]
     requeued = a_job(P.PENDING, spec=spec, failed_code=FailedCode.EXECUTOR_DIED, not_before=NOON + 9 * MINUTE)
     index = await index_of(*pauses, requeued, a_job(P.PENDING))
-    assert index.paused_until("mock", "opus") == NOON + 3 * MINUTE
-    assert index.paused_until("mock", "mock") is None
+    assert index.paused_until("mock", "opus", NOON) == NOON + 3 * MINUTE
+    assert index.paused_until("mock", "opus", NOON + 3 * MINUTE) is None
+    assert index.paused_until("mock", "mock", NOON) is None
 
 
 async def test_jobs_are_counted_by_status_type_and_model() -> None:
@@ -213,7 +214,7 @@ async def test_a_job_resolved_late_moves_to_its_model() -> None:
         status = replace(job.status, resolved=a_config(model="opus"), **pause)
         await store.update(replace(job, status=status))
         await eventually(lambda: index.counts_by_model(P.PENDING) == {("mock", "opus"): 1})
-        assert index.paused_until("mock", "opus") == NOON + MINUTE
+        assert index.paused_until("mock", "opus", NOON) == NOON + MINUTE
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([*Phase, None]), st.sampled_from(["a", "b"]))))
