@@ -11,9 +11,9 @@ from tests.acceptance.browser import a_browser
 from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
-    """The engine shared by all tests that do not stop it."""
+    """The engine shared by the tests of a module that do not stop it."""
     if not (FOLDER / "index.html").exists():
         pytest.fail("the dashboard is not built; run `make dashboard`", pytrace=False)
     with LocalEngine(tmp_path_factory.mktemp("engine")) as engine:

@@ -100,4 +100,6 @@ async def _pods(client: ApiClient, namespace: str) -> list[PodObject]:
 
 
 def errors_in(engine: LocalEngine) -> list[str]:
-    return [line for line in engine.log.splitlines() if '"level": "error"' in line or not line.startswith("{")]
+    """Return the lines of the log that are errors, or neither JSON nor the greeting of `labrats serve`."""
+    expected = ("{", f"The engine is running at {engine.url}")
+    return [line for line in engine.log.splitlines() if '"level": "error"' in line or not line.startswith(expected)]
