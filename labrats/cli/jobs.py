@@ -9,14 +9,14 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 
-from labrats.cli.durations import describe_span
-from labrats.cli.errors import CODE_OF_STATUS, ExitCode
+from labrats.cli.errors import CODE_OF_STATUS, CommandError, ExitCode
 from labrats.cli.follow import follow_events, follow_log
+from labrats.cli.job_list import print_jobs, watch_jobs
 from labrats.cli.job_view import outcome_sentence, print_job
 from labrats.cli.key_values import RepeatedOption, parse_pairs
 from labrats.cli.live_view import show_live
 from labrats.cli.options import DEFAULTS, ApiOptions
-from labrats.cli.output import print_stderr, print_table, print_text, print_value, status_cell
+from labrats.cli.output import print_stderr, print_text, print_value
 from labrats.cli.submit_options import DEFAULT_SETTINGS, DEFAULT_SUBMIT_OPTIONS, SettingOptions, SubmitOptions
 
 if TYPE_CHECKING:
@@ -63,9 +63,13 @@ def jobs(
     search: Annotated[str | None, Parameter(alias="-q")] = None,
     page: int = 1,
     limit: int = 20,
+    watch: Annotated[bool, Parameter(alias="-w", negative=(), show_default=False)] = False,
     options: ApiOptions = DEFAULTS,
 ) -> None:
     """List jobs, newest first.
+
+    With --watch, the list on a terminal stays up to date until Ctrl-C, also across restarts of the engine. Elsewhere,
+    each matching job that changes is printed as a line, after those of the list.
 
     Args:
         status: Only jobs with this status.
@@ -81,6 +85,7 @@ def jobs(
         search: Only jobs that contain this text.
         page: The page number.
         limit: Jobs per page, at most 100.
+        watch: Follow the changes of the matching jobs.
     """
     filters = {
         "status": status,
@@ -97,8 +102,14 @@ def jobs(
         "page": page,
         "limit": limit,
     }
+    query = {name: value for name, value in filters.items() if value is not None}
+    if watch and page != 1:
+        raise CommandError("--watch follows the first page; leave out --page", ExitCode.USAGE)
     with options.connect() as client:
-        answer = client.get("/api/jobs", {name: value for name, value in filters.items() if value is not None})
+        if watch:
+            watch_jobs(client, query, as_json=options.json)
+            return
+        answer = client.get("/api/jobs", query)
     if options.json:
         print_text(answer.text)
     else:
@@ -243,29 +254,6 @@ def patch(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
 
 def _path(job_id: str) -> str:
     return f"/api/jobs/{quote(job_id, safe='')}"
-
-
-def print_jobs(answer: dict[str, Any]) -> None:
-    """Print a page of jobs as a table."""
-    print_table(
-        ["ID", "STATUS", "TYPE", "SOURCE", "AGE", "DURATION", "ATTEMPTS", "REASON"],
-        [
-            [
-                item["id"],
-                status_cell(item["status"]),
-                item["name"],
-                item["source"],
-                describe_span(item["createdAt"], None),
-                describe_span(item.get("processedAt"), item.get("finishedAt")),
-                str(item["attempts"]),
-                item.get("failedReason") or "",
-            ]
-            for item in answer["jobs"]
-        ],
-    )
-    shown = (answer["page"] - 1) * answer["limit"] + len(answer["jobs"])
-    if answer["jobs"] and shown < answer["total"]:
-        print_stderr(f"{shown} of {answer['total']} jobs; for more use --page {answer['page'] + 1}")
 
 
 def _print_new_job(client: "Client", answer: "httpx2.Response", options: ApiOptions, *, follow: bool) -> int:

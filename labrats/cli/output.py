@@ -10,7 +10,10 @@ import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 STATUS_STYLES: Final = {
     "waiting": "yellow",
@@ -77,16 +80,40 @@ def print_value(value: Any) -> None:
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     """Print one line per row with aligned columns. Only on a terminal are cells cut to fit the width."""
-    lines = [[Styled(one_line(_text(cell)), _style(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        _print_fitted(headings, lines)
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        for line in fitted_lines(headings, rows, console.width):
+            console.print(line, no_wrap=True, crop=False, overflow="ignore")
     else:
-        _print_aligned(headings, lines)
+        _print_aligned(headings, [_printable(row) for row in rows])
+
+
+def fitted_lines(headings: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> "list[Text]":
+    """Return the lines of a table, the headings first, with cells cut so that they fit into `width` columns."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    lines = [[Styled(heading, "bold") for heading in headings], *(_printable(row) for row in rows)]
+    widths = [max(cell_len(cell.text) for cell in column) for column in zip(*lines, strict=True)]
+    _shrink_columns(widths, width - len(_GAP) * (len(headings) - 1))
+    fitted = []
+    for line in lines:
+        cells = [Text(cell.text, style=cell.style) for cell in line]
+        for cell, cell_width in zip(cells, widths, strict=True):
+            cell.truncate(cell_width, overflow="ellipsis", pad=True)
+        fitted.append(Text(_GAP).join(cells))
+    return fitted
 
 
 def one_line(text: str) -> str:
     """Return `text` on one line, safe for a terminal."""
     return " ".join(terminal_safe(text).split())
+
+
+def _printable(row: Sequence[Cell]) -> list[Styled]:
+    return [Styled(one_line(_text(cell)), _style(cell)) for cell in row]
 
 
 def _text(cell: Cell) -> str:
@@ -102,22 +129,6 @@ def _print_aligned(headings: Sequence[str], rows: Sequence[Sequence[Styled]]) ->
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for row in texts:
         print(_GAP.join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _print_fitted(headings: Sequence[str], rows: Sequence[Sequence[Styled]]) -> None:
-    from rich.cells import cell_len
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    lines = [[Styled(heading, "bold") for heading in headings], *rows]
-    widths = [max(cell_len(cell.text) for cell in column) for column in zip(*lines, strict=True)]
-    _shrink_columns(widths, console.width - len(_GAP) * (len(headings) - 1))
-    for line in lines:
-        cells = [Text(cell.text, style=cell.style) for cell in line]
-        for cell, width in zip(cells, widths, strict=True):
-            cell.truncate(width, overflow="ellipsis", pad=True)
-        console.print(Text(_GAP).join(cells), no_wrap=True, crop=False, overflow="ignore")
 
 
 def _shrink_columns(widths: list[int], room: int) -> None:

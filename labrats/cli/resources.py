@@ -7,8 +7,8 @@ from urllib.parse import quote
 from cyclopts import Parameter
 
 from labrats.cli.errors import CommandError, ExitCode
+from labrats.cli.job_list import print_jobs
 from labrats.cli.job_view import print_job
-from labrats.cli.jobs import print_jobs
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_stderr, print_table, print_text
 

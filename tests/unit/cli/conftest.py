@@ -1,6 +1,7 @@
 """Fixtures: the command line, and the engines that it calls."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ def labrats(
         return Ended(code, printed.out, printed.err)
 
     return run_command
+
+
+@pytest.fixture
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that makes stdout a terminal."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    return lambda: monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
 
 
 @pytest.fixture(autouse=True)

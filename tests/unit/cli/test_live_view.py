@@ -1,11 +1,8 @@
 """The live view of a job on a terminal."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from labrats.cli.live_view import LiveView
 from labrats.cli.output import terminal_safe
@@ -96,14 +93,6 @@ def test_escape_sequences_in_events_are_removed() -> None:
     for text in (*lines, view.status_line(time.monotonic())):
         assert text == terminal_safe(text)
         assert "\n" not in text
-
-
-@pytest.fixture
-def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function that makes stdout a terminal."""
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("TERM", "xterm-256color")
-    return lambda: monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
 
 
 def test_logs_on_a_terminal_show_the_live_view(
