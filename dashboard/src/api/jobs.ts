@@ -14,6 +14,7 @@ export type Waiting = Schemas['WaitingView'];
 export type Usage = Schemas['UsageView'];
 export type Rerun = Partial<Schemas['Rerun']>;
 export type Submission = Schemas['Submission'];
+export type BulkAction = Schemas['Bulk']['action'];
 
 export const STATUSES = ['waiting', 'active', 'completed', 'failed', 'cancelled'] as const satisfies readonly Status[];
 
@@ -56,10 +57,11 @@ export async function fetchJobs(
   return { jobs: page.jobs, next: page.next ?? null };
 }
 
-export const facetsQuery = (filter: JobFilter) =>
+/** Numbers of jobs by the values of their fields, for each status. */
+export const facetsQuery = ({ status: _, ...query }: JobFilter) =>
   queryOptions({
-    queryKey: ['facets', filter],
-    queryFn: ({ signal }) => body(client.GET('/api/jobs/facets', { params: { query: filter }, signal })),
+    queryKey: ['facets', query],
+    queryFn: ({ signal }) => body(client.GET('/api/jobs/facets', { params: { query }, signal })),
     placeholderData: (previous) => previous,
   });
 
@@ -129,6 +131,11 @@ export async function cancelJob(id: string): Promise<JobDetail> {
 
 export async function retryJob(id: string): Promise<JobDetail> {
   return body(client.POST('/api/jobs/{job_id}/retry', { params: { path: { job_id: id } } }));
+}
+
+/** Cancel or retry all jobs that match a filter. expected: their number, as the user has seen it. */
+export async function actOnJobs(action: BulkAction, filter: JobFilter, expected: number): Promise<Schemas['BulkAccepted']> {
+  return body(client.POST('/api/jobs/bulk', { body: { action, filter, expected } }));
 }
 
 /** Submit a job. key: repeated submissions with the same key create one job. */

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobItem } from '../../api/jobs';
-import { matches, NO_ROWS, withChanges, withFeed, withNewerShown, withNewest, withPage } from './rows';
+import { matches, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerShown, withNewest, withPage } from './rows';
 
 function job(number: number, fields: Partial<JobItem> = {}): JobItem {
   const createdAt = new Date(Date.UTC(2030, 0, 1) + number * 1000).toISOString();
@@ -25,6 +25,13 @@ test('new jobs wait, and shift no row that is being read', () => {
   expect(ids(merged.newer)).toEqual(['ir-5', 'ir-4']);
   expect(merged.next).toBe('c');
   expect(ids(withNewerShown(merged).jobs)).toEqual(['ir-5', 'ir-4', 'ir-3', 'ir-2']);
+});
+
+test('jobs that a fresh first page lacks leave the list, and those beyond it stay', () => {
+  const fresh = withFirstPage(rows, { jobs: [job(5), job(3)], next: 'd' });
+  expect([ids(fresh.jobs), ids(fresh.newer)]).toEqual([['ir-3', 'ir-2'], ['ir-5']]);
+  expect(ids(withFirstPage(rows, { jobs: [job(4), job(2)], next: 'd' }).jobs)).toEqual(['ir-2']);
+  expect(ids(withFirstPage(rows, { jobs: [], next: null }).jobs)).toEqual([]);
 });
 
 test('a merge that brings nothing keeps the same list', () => {

@@ -22,7 +22,15 @@ export function withPage(rows: Rows, page: JobPage): Rows {
   };
 }
 
-/** Merge a fresh first page: changes appear in place, and new jobs wait above the list. */
+/** Merge a fresh first page: changes appear in place, jobs that it lacks leave the list, and new jobs wait above it. */
+export function withFirstPage(rows: Rows, page: JobPage): Rows {
+  const listed = new Set(page.jobs.map((job) => job.id));
+  const last = page.jobs.at(-1);
+  const isCovered = (job: JobItem) => page.next === null || (last !== undefined && job.createdAt > last.createdAt);
+  return withNewest(withChanges(rows, [], new Set([...rows.jobs, ...rows.newer].filter((job) => isCovered(job) && !listed.has(job.id)).map((job) => job.id))), page);
+}
+
+/** Merge jobs in the order of a first page: changes appear in place, and new jobs wait above the list. */
 export function withNewest(rows: Rows, page: JobPage): Rows {
   const known = ids(rows);
   const arrived = page.jobs.filter((job) => !known.has(job.id));

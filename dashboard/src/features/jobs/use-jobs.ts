@@ -4,7 +4,7 @@ import { useCallback, useEffect, useRef, useState, type RefObject } from 'react'
 
 import { fetchJobs, hasEnded, type JobFilter, type JobItem, type JobOrder } from '../../api/jobs';
 import { useJobChanges } from '../../api/live';
-import { matches, NO_ROWS, withChanges, withFeed, withNewerShown, withNewest, withPage, type Rows } from './rows';
+import { matches, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerShown, withPage, type Rows } from './rows';
 
 export interface Jobs extends Rows {
   isLoading: boolean;
@@ -62,7 +62,7 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
     reading.current++;
     try {
       const page = order === 'newest' ? await fetchJobs(filter, '', { signal }) : { jobs: [], next: null };
-      if (order === 'newest') change((rows) => (isAtTop.current() ? withNewerShown(withNewest(rows, page)) : withNewest(rows, page)));
+      if (order === 'newest') change((rows) => (isAtTop.current() ? withNewerShown(withFirstPage(rows, page)) : withFirstPage(rows, page)));
       const fresh = new Set(page.jobs.map((job) => job.id));
       const open = visible.current().filter((job) => !fresh.has(job.id) && !hasEnded(job.status)).slice(0, 8);
       const found = await Promise.all(open.map((job) => fetchJobs({ q: job.id }, '', { limit: 1, signal })));
@@ -85,7 +85,7 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
     if (filter.q || reading.current > 0) readLater(); // an answer on its way may be older than the change
     if (state.rows.next === undefined) return;
     change((rows) => {
-      if (filter.q) return withChanges(rows, changed, new Set(gone));
+      if (filter.q) return withChanges(rows, changed, new Set([...gone, ...changed.filter((job) => !matches(job, filter)).map((job) => job.id)]));
       const next = withFeed(rows, changed, gone, filter, order);
       return order === 'newest' && isAtTop.current() ? withNewerShown(next) : next;
     });

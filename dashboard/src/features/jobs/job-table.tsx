@@ -1,0 +1,132 @@
+import { Link, useNavigate } from '@tanstack/react-router';
+import { useEffect, useRef, useState } from 'react';
+
+import type { JobFilter, JobItem } from '../../api/jobs';
+import { count } from '../../lib/format';
+import { buttonClass } from '../../ui/button';
+import { Icon } from '../../ui/icons';
+import { useShortcuts } from '../../ui/shortcuts';
+import { Empty, Failure, Loading } from '../../ui/states';
+import { NARROW, useMedia } from '../../ui/use-media';
+import { useVirtualRows } from '../../ui/use-virtual-rows';
+import { JobRow } from './job-row';
+import styles from './jobs-page.module.css';
+import { Preview } from './preview';
+import { hasFilters, type JobsSearch } from './search';
+import { SelectAll, SelectionBar } from './selection-bar';
+import { useJobs } from './use-jobs';
+import { useSelection } from './use-selection';
+
+const HEADER_HEIGHT = 33;
+const ROW_HEIGHT = { wide: 44, narrow: 68 };
+/** From this width on, a job fits beside the list. */
+const WIDE = '(width >= 1100px)';
+
+interface JobTableProps {
+  search: JobsSearch;
+  filter: JobFilter;
+  total: number | undefined;
+  onPreview: (id: string | undefined) => void;
+  /** Act on all jobs that match. */
+  onAll: () => void;
+}
+
+export function JobTable({ search, filter, total, onPreview, onAll }: JobTableProps) {
+  const navigate = useNavigate();
+  const isNarrow = useMedia(NARROW);
+  const preview = useMedia(WIDE) ? search.job : undefined;
+  const rowHeight = isNarrow ? ROW_HEIGHT.narrow : ROW_HEIGHT.wide;
+  const shown = useRef<() => readonly JobItem[]>(() => []);
+  const atStart = useRef<() => boolean>(() => true);
+  const jobs = useJobs(filter, search.sort ?? 'newest', atStart, shown);
+  const { ref: scroller, ...rows } = useVirtualRows(jobs.jobs.length, rowHeight, 10, isNarrow ? 0 : HEADER_HEIGHT);
+  const [focused, setFocused] = useState(search.job);
+  const visible = jobs.jobs.slice(rows.first, rows.end);
+  useEffect(() => {
+    shown.current = () => visible;
+    atStart.current = rows.isAtStart;
+    if (rows.end > jobs.jobs.length - 30) jobs.loadMore();
+  });
+
+  const index = jobs.jobs.findIndex((job) => job.id === focused);
+  const focus = (target: number) => {
+    const job = jobs.jobs[Math.min(Math.max(0, target), jobs.jobs.length - 1)];
+    if (!job) return;
+    setFocused(job.id);
+    if (preview) onPreview(job.id);
+    rows.scrollTo(jobs.jobs.indexOf(job));
+  };
+  const selection = useSelection(jobs.jobs, setFocused);
+  useShortcuts([
+    { keys: 'j', label: 'Next job', run: () => focus(index + 1) },
+    { keys: 'k', label: 'Previous job', run: () => focus(index - 1) },
+    { keys: 'ArrowDown', label: 'Next job', run: () => focus(index + 1), isHidden: true },
+    { keys: 'ArrowUp', label: 'Previous job', run: () => focus(index - 1), isHidden: true },
+    { keys: 'Home', label: 'First job', run: () => focus(0) },
+    { keys: 'End', label: 'Last loaded job', run: () => focus(jobs.jobs.length - 1) },
+    { keys: 'x', label: 'Select the job', run: () => { if (focused) selection.select(focused); } },
+    { keys: 'X', label: 'Select up to the job', run: () => { if (focused) selection.select(focused, true); } },
+    { keys: 'a', label: 'Select all loaded jobs', run: selection.selectAll },
+    { keys: 'Enter', label: 'Open the job', run: () => { if (focused) void navigate({ to: '/jobs/$id/activity', params: { id: focused } }); } },
+    { keys: 'o', label: 'Show the job beside the list', run: () => onPreview(focused === preview ? undefined : focused) },
+    { keys: 'Escape', label: 'Close the preview, clear the selection', run: () => { if (preview) onPreview(undefined); else selection.clear(); } },
+    { keys: 'n', label: 'Show newer jobs', run: () => { jobs.showNewer(); rows.scrollTo(0, 'start'); } },
+  ]);
+
+  const isEmpty = jobs.next !== undefined && jobs.jobs.length === 0;
+  return (
+    <>
+      {jobs.error !== undefined && <div className={styles.message}><Failure error={jobs.error} onRetry={jobs.retry} /></div>}
+      {jobs.newer.length > 0 && (
+        <button type="button" className={styles.newer} onClick={() => { jobs.showNewer(); rows.scrollTo(0, 'start'); }}>
+          <Icon name="arrowUp" size={14} /> {count(jobs.newer.length)} newer
+        </button>
+      )}
+      <div className={styles.columns}>
+        <div ref={scroller} className={styles.scroller} tabIndex={0} role="region" aria-label="Jobs" data-beside={preview ? true : undefined}>
+          {isEmpty ? <NoJobs search={search} /> : (
+            <table className={styles.table} aria-rowcount={(total ?? jobs.jobs.length) + 1} aria-label="Jobs">
+              <thead>
+                <tr aria-rowindex={1}>
+                  <th scope="col" className={styles.check}><SelectAll selection={selection} loaded={jobs.jobs.length} /></th>
+                  <th scope="col" className={styles.statusColumn}>Status</th>
+                  <th scope="col">Job</th>
+                  <th scope="col" className={styles.agentColumn}>Agent</th>
+                  <th scope="col" className={styles.repoColumn}>Repository</th>
+                  <th scope="col" className={styles.modelColumn}>Model</th>
+                  <th scope="col" className={styles.numberColumn}>Run time</th>
+                  <th scope="col" className={styles.numberColumn}>Cost</th>
+                  <th scope="col" className={styles.ageColumn}>Created</th>
+                </tr>
+              </thead>
+              <tbody>
+                {rows.first > 0 && <tr aria-hidden="true" style={{ height: rows.offset }}><td colSpan={9} /></tr>}
+                {visible.map((job, position) => (
+                  <JobRow key={job.id} job={job} rowIndex={rows.first + position + 2} isFocused={job.id === focused} isSelected={selection.ids.has(job.id)} onSelect={selection.select} />
+                ))}
+                {rows.end < jobs.jobs.length && <tr aria-hidden="true" style={{ height: (jobs.jobs.length - rows.end) * rowHeight }}><td colSpan={9} /></tr>}
+              </tbody>
+            </table>
+          )}
+          {jobs.isLoading && <div className={styles.loading}><Loading rows={jobs.jobs.length === 0 ? 12 : 2} height={rowHeight} /></div>}
+        </div>
+        {preview && <Preview key={preview} id={preview} onClose={() => onPreview(undefined)} />}
+      </div>
+      {selection.jobs.length > 0 && (
+        <SelectionBar jobs={selection.jobs} total={total} onAll={onAll} onClear={selection.clear} onDone={(changed) => { jobs.store(changed); selection.clear(); }} />
+      )}
+    </>
+  );
+}
+
+function NoJobs({ search }: { search: JobsSearch }) {
+  return hasFilters(search) ? (
+    <Empty title="No job matches" action={<Link to="/jobs" className={buttonClass()}>Clear the filters</Link>}>
+      There are jobs with other values only, or none at all.
+    </Empty>
+  ) : (
+    <Empty title="No jobs" action={<Link to="/jobs/new" className={buttonClass('primary')}>New job</Link>}>
+      A job runs an agent with a prompt. Submit one here, with `labrats submit`, or let a webhook start one.
+    </Empty>
+  );
+}

@@ -1,0 +1,111 @@
+"""Actions on selected jobs, and on all jobs that match the filters of the list."""
+
+from typing import Any
+
+from playwright.async_api import BrowserContext, Page, expect
+
+from tests.acceptance.engine import LocalEngine, User
+from tests.dashboard.conftest import sign_in
+
+
+def titled(title: str, *steps: Any) -> dict[str, Any]:
+    return {"title": title, "mock": {"steps": list(steps)}}
+
+
+FAILS_ONCE = ({"onAttempt": 1, "steps": [{"fail": "no"}]}, {"result": "done"})
+
+
+async def test_selected_jobs_are_cancelled_together(page: Page, engine: LocalEngine, admin: User) -> None:
+    for _ in range(3):
+        await admin.submit(metadata=titled("one of three", {"hang": True}))
+    await sign_in(page, engine, "/jobs?q=one+of+three")
+    boxes = page.get_by_role("checkbox", name="one of three")
+    await expect(boxes).to_have_count(3)
+    await boxes.nth(0).click()
+    await boxes.nth(2).click(modifiers=["Shift"])
+    await page.get_by_role("button", name="Cancel 3", exact=True).click()
+    await page.get_by_role("button", name="Cancel 3 jobs").click()
+    await expect(page.get_by_role("cell", name="Cancelled")).to_have_count(3)
+
+
+async def test_keys_select_jobs_and_ranges(page: Page, engine: LocalEngine, admin: User) -> None:
+    for number in range(4):
+        await admin.run(metadata=titled(f"by keys {number}", {"result": 1}))
+    await sign_in(page, engine, "/jobs?q=by+keys")
+    await expect(page.get_by_role("row", name="by keys")).to_have_count(4)
+    bar = page.get_by_role("toolbar", name="Selected jobs")
+    for key in ("j", "x", "j", "j", "Shift+X"):
+        await page.keyboard.press(key)
+    await expect(bar).to_contain_text("3 selected")
+    await page.keyboard.press("x")
+    await expect(bar).to_contain_text("2 selected")
+    await expect(page.get_by_role("checkbox", name="Select all loaded jobs")).to_have_js_property("indeterminate", True)
+    await page.keyboard.press("a")
+    await expect(bar).to_contain_text("4 selected")
+    await page.keyboard.press("Escape")
+    await expect(bar).to_have_count(0)
+
+
+async def test_all_matching_jobs_are_retried_by_the_engine(page: Page, engine: LocalEngine, admin: User) -> None:
+    jobs = [await admin.submit(metadata=titled("all of five", *FAILS_ONCE)) for _ in range(5)]
+    for job in jobs:
+        await admin.wait(job, "failed")
+    await sign_in(page, engine, "/jobs?q=all+of+five")
+
+    await page.get_by_role("button", name="Retry 5 failed").click()
+    dialog = page.get_by_role("dialog", name="All jobs that match")
+    await expect(dialog.get_by_role("radio", name="Retry 5 failed jobs")).to_be_checked()
+    await dialog.get_by_role("button", name="Retry 5 jobs").click()
+
+    await expect(page.get_by_text("5 jobs queued again.")).to_be_visible()
+    await expect(page.get_by_role("cell", name="Completed")).to_have_count(5)
+    await expect(page.get_by_role("button", name="Retry 5 failed")).to_have_count(0)
+    assert {(await admin.job(job))["attempts"] for job in jobs} == {2}
+
+
+async def test_selection_extends_to_all_matching_jobs(page: Page, engine: LocalEngine, admin: User) -> None:
+    model = {"model": "waits-for-slots"}
+    await admin.post("/api/ai-models", {"name": "waits", "provider": "mock", "model": model["model"], "slots": 0})
+    await admin.wait(await admin.submit(metadata=titled("every one", {"fail": "no"})), "failed")
+    waiting = [await admin.submit(config=model, metadata=titled("every one")) for _ in range(3)]
+    await sign_in(page, engine, "/jobs?q=every+one")
+    await page.get_by_role("checkbox", name="every one").first.click()
+
+    await page.get_by_role("button", name="All 4…").click()
+    dialog = page.get_by_role("dialog", name="All jobs that match")
+    await dialog.get_by_role("radio", name="Cancel 3 waiting and running jobs").check()
+    await dialog.get_by_role("button", name="Cancel 3 jobs").click()
+
+    await expect(page.get_by_role("cell", name="Cancelled")).to_have_count(3)
+    await expect(page.get_by_role("cell", name="Failed: agent error")).to_have_count(1)
+    assert {(await admin.job(job))["status"] for job in waiting} == {"cancelled"}
+
+
+async def test_status_filter_restricts_the_action(page: Page, engine: LocalEngine, admin: User) -> None:
+    await admin.wait(await admin.submit(metadata=titled("of two kinds", {"fail": "no"})), "failed")
+    await admin.wait(await admin.submit(metadata=titled("of two kinds", {"hang": True})), "active")
+    await sign_in(page, engine, "/jobs?status=active&q=of+two+kinds")
+    await page.get_by_role("button", name="Cancel 1…").click()
+    dialog = page.get_by_role("dialog", name="All jobs that match")
+    await expect(dialog.get_by_role("radio")).to_have_count(1)
+    await dialog.get_by_role("button", name="Cancel 1 job", exact=True).click()
+    await expect(page.get_by_role("heading", name="No job matches")).to_be_visible()
+
+
+async def test_changed_number_is_shown_before_anything_happens(
+    browser: BrowserContext, engine: LocalEngine, admin: User
+) -> None:
+    page = await browser.new_page()  # the refusal and the missing feed are errors on the console
+    await page.route("**/api/changes", lambda route: route.abort())
+    first = await admin.submit(metadata=titled("one more", {"fail": "no"}))
+    await admin.wait(first, "failed")
+    await sign_in(page, engine, "/jobs?q=one+more")
+    await page.get_by_role("button", name="Retry 1 failed").click()
+    await expect(page.get_by_role("button", name="Retry 1 job", exact=True)).to_be_enabled()
+    await admin.wait(await admin.submit(metadata=titled("one more", {"fail": "no"})), "failed")
+
+    await page.get_by_role("button", name="Retry 1 job", exact=True).click()
+
+    await expect(page.get_by_role("alert")).to_contain_text("is 2 by now, not 1")
+    await expect(page.get_by_role("button", name="Retry 2 jobs")).to_be_enabled()
+    assert (await admin.job(first))["attempts"] == 1
