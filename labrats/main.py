@@ -140,8 +140,7 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
         if settings.answers_requests:
             background.append(loops.create_task(services.api_keys.follow(services.store), name="api-keys"))
             background.append(loops.create_task(services.sessions.follow(services.store), name="sessions"))
-            bulk = services.bulk_actions.run(services.store, services.clock, services.metrics)
-            background.append(loops.create_task(bulk, name="bulk-actions"))
+            background.append(loops.create_task(services.bulk_actions.run(), name="bulk-actions"))
             feed = services.change_feed.run(services.store)
             background.append(loops.create_task(feed, name="change-feed"))
             uses = services.key_uses.run(services.store, services.clock)

@@ -1,17 +1,27 @@
-"""Actions on many jobs, one after the other, in the background."""
+"""Actions on many jobs, one after the other, in the background. Another engine continues those of one that stopped.
+
+Each action is stored until it is done, in a Secret like the other records of the API: its pods may write Secrets, and
+watch them already. The record names the engine that works on it. An engine that has not written it for a while has
+stopped, and another one takes over. If both work on it for a moment, nothing is done twice: an action applies to a
+job only as long as the job is in the state that the caller saw.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from secrets import token_hex
 from typing import Final, NamedTuple
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
 from labrats.metrics import Metrics
-from labrats.model.caller import Caller
-from labrats.model.errors import AccessDenied, LabratsError, RetryLater
+from labrats.model.core_resources import TYPE_LABEL, Secret
+from labrats.model.errors import AccessDenied, IllegalMove, LabratsError, RetryLater
 from labrats.model.job import Job, after_cancel_request, after_retry_request
-from labrats.ports import Clock, Store, compare_and_set
+from labrats.model.record import Metadata, Record, encode
+from labrats.ports import Changed, Clock, Deleted, Store, compare_and_set
 
 log = structlog.get_logger()
 
@@ -20,53 +30,176 @@ ACTIONS: Final[Mapping[str, Callable[[Job, datetime], Job]]] = {
     "retry": after_retry_request,
 }
 
+SAVE_SECONDS: Final = 5.0
+"""The least time between two writes of an action's progress."""
 
-class BulkAction(NamedTuple):
-    """An action on some jobs."""
+ABANDONED_SECONDS: Final = 30.0
+"""Time without progress after which another engine takes an action over."""
+
+CHECK_SECONDS: Final = 5.0
+"""Time between two checks for actions of other engines that have stopped."""
+
+_LABELS: Final = {TYPE_LABEL: "bulk-action"}
+_KEY: Final = "action"
+
+
+class Target(NamedTuple):
+    """A job that an action concerns. ended_at: the end of the job as the caller saw it, in seconds since 1970."""
+
+    job_id: str
+    ended_at: float | None
+
+
+class BulkAction(Record):
+    """An action on some jobs.
+
+    owner:  the only owner whose jobs it may change; None for all. done: the number of targets that are done.
+    worker: the engine that works on it.
+    """
 
     action: str
-    job_ids: Sequence[str]
-    caller: Caller
+    targets: Sequence[Target]
+    owner: str | None
+    done: int = 0
+    worker: str = ""
+
+
+class _Stored(NamedTuple):
+    """A stored action. seen_at: the time of the event loop at which this engine learned of this version."""
+
+    secret: Secret
+    action: BulkAction
+    seen_at: float
+
+    @property
+    def version(self) -> int:
+        return int(self.secret.metadata.resource_version or 0)
 
 
 class BulkActions:
-    """A queue of actions on many jobs. Those that are not done when the engine stops are lost."""
+    """The stored actions on many jobs.
 
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[BulkAction] = asyncio.Queue()
+    abandoned_seconds: time without progress after which this engine takes over the action of another. 0 if none runs.
+    """
 
-    def add(self, action: BulkAction) -> None:
-        self._queue.put_nowait(action)
+    def __init__(
+        self, store: Store, clock: Clock, metrics: Metrics, abandoned_seconds: float = ABANDONED_SECONDS
+    ) -> None:
+        self._store, self._clock, self._metrics, self._abandoned_seconds = store, clock, metrics, abandoned_seconds
+        self._id = token_hex(8)
+        self._stored: dict[str, _Stored] = {}
+        self._changed = asyncio.Event()
 
-    async def run(self, store: Store, clock: Clock, metrics: Metrics) -> None:
+    async def add(self, action: BulkAction) -> None:
+        """Store the action, for this engine to carry out. Raises RetryLater."""
+        action = replace(action, worker=self._id)
+        metadata = Metadata(name=f"bulk-action-{token_hex(8)}", labels=_LABELS)
+        self._note(await self._store.create(Secret(metadata=metadata, data=_data(action))))
+
+    async def run(self) -> None:
         """Carry out the actions until cancelled."""
-        while True:
-            action = await self._queue.get()
-            done = 0
-            for job_id in action.job_ids:
-                done += await self._apply(action, job_id, store, clock, metrics)
-            log.info("bulk action done", action=action.action, jobs=done, left_out=len(action.job_ids) - done)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch(), name="bulk-actions-watch")
+            tasks.create_task(self._work(), name="bulk-actions-work")
 
-    async def _apply(self, action: BulkAction, job_id: str, store: Store, clock: Clock, metrics: Metrics) -> bool:
-        """Act on one job. Return False if it is gone, invalid, or in a state that does not allow the action."""
+    async def _watch(self) -> None:
+        async for change in self._store.watch(Secret):
+            match change:
+                case Changed(secret) if _LABELS.items() <= secret.metadata.labels.items():
+                    self._note(secret)
+                case Deleted(secret):
+                    self._stored.pop(secret.name, None)
+
+    def _note(self, secret: Secret) -> None:
+        try:
+            action = msgspec.json.decode(secret.data.get(_KEY, ""), type=BulkAction)
+        except msgspec.DecodeError as error:  # a person has changed it
+            log.warning("bulk action invalid", secret=secret.name, reason=str(error))
+            return
+        stored, known = _Stored(secret, action, _now()), self._stored.get(secret.name)
+        if known is None or known.version < stored.version:
+            self._stored[secret.name] = stored
+            self._changed.set()
+
+    async def _work(self) -> None:
+        while True:
+            stored = await self._next()
+            try:
+                await self._carry_out(stored)
+            except RetryLater as error:
+                log.warning("bulk action postponed", reason=str(error))
+                await self._clock.sleep(error.delay_seconds)
+            except LabratsError as error:  # mostly, another engine has taken it over or finished it
+                log.info("bulk action left to others", action=stored.action.action, reason=str(error))
+                if self._stored.get(stored.secret.name) == stored:
+                    del self._stored[stored.secret.name]
+
+    async def _next(self) -> _Stored:
+        """Wait for an action of this engine, or of one that has stopped."""
+        while True:
+            self._changed.clear()
+            mine = [each for each in self._stored.values() if self._may_take(each)]
+            if mine:
+                return min(mine, key=lambda each: (each.secret.metadata.created_at, each.secret.name))
+            try:
+                async with asyncio.timeout(CHECK_SECONDS if self._stored else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    def _may_take(self, stored: _Stored) -> bool:
+        return stored.action.worker == self._id or _now() - stored.seen_at >= self._abandoned_seconds
+
+    async def _carry_out(self, stored: _Stored) -> None:
+        """Apply an action to the rest of its jobs. Raises Conflict once another engine works on it."""
+        if stored.action.worker != self._id:
+            log.info("bulk action taken over", action=stored.action.action, done=stored.action.done)
+            stored = await self._save(stored, replace(stored.action, worker=self._id))
+        action, changed = stored.action, 0
+        for number, target in enumerate(action.targets[action.done :], start=action.done + 1):
+            changed += await self._apply(action, target)
+            if _now() - stored.seen_at >= SAVE_SECONDS:
+                stored = await self._save(stored, replace(action, done=number))
+        await self._store.delete(Secret, stored.secret.name, stored.secret.metadata.resource_version)
+        self._stored.pop(stored.secret.name, None)
+        log.info("bulk action done", action=action.action, jobs=len(action.targets), changed=changed)
+
+    async def _save(self, stored: _Stored, action: BulkAction) -> _Stored:
+        self._note(await self._store.update(replace(stored.secret, data=_data(action))))
+        return self._stored[stored.secret.name]
+
+    async def _apply(self, action: BulkAction, target: Target) -> bool:
+        """Act on one job. Return False if it is gone, invalid, or no longer in the state that the caller saw."""
 
         async def read() -> Job:
-            job = await store.get(Job, job_id)
-            if not action.caller.may_see(job.spec.owner):
-                raise AccessDenied(f"the job {job_id} belongs to another API key")
+            job = await self._store.get(Job, target.job_id)
+            if action.owner not in (None, job.spec.owner):
+                raise AccessDenied(f"the job {job.id} belongs to another API key")
             return job
+
+        def changed(job: Job) -> Job:
+            ended = job.status.finished_at
+            if (ended.timestamp() if ended else None) != target.ended_at:
+                raise IllegalMove(f"the job {job.id} has ended or was retried meanwhile")
+            return ACTIONS[action.action](job, self._clock.now())
 
         while True:
             try:
-                before, job = await compare_and_set(
-                    store, read, lambda found: ACTIONS[action.action](found, clock.now())
-                )
+                before, job = await compare_and_set(self._store, read, changed)
             except RetryLater as error:
-                await clock.sleep(error.delay_seconds)
+                await self._clock.sleep(error.delay_seconds)
                 continue
             except LabratsError as error:
-                log.info("job left out of a bulk action", action=action.action, job=job_id, reason=str(error))
+                log.info("job left out of a bulk action", action=action.action, job=target.job_id, reason=str(error))
                 return False
             if job.ended and not before.ended:  # it was Pending; the controller counts the end of a Running one
-                metrics.job_moved(before, job, clock.now())
+                self._metrics.job_moved(before, job, self._clock.now())
             return True
+
+
+def _data(action: BulkAction) -> dict[str, str]:
+    return {_KEY: encode(action).decode()}
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

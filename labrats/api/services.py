@@ -11,7 +11,7 @@ from labrats.api.auth.keys import ApiKeyIndex
 from labrats.api.auth.oidc import OpenIdProvider
 from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Sessions
-from labrats.api.bulk_actions import BulkActions
+from labrats.api.bulk_actions import ABANDONED_SECONDS, BulkActions
 from labrats.api.change_feed import ChangeFeed
 from labrats.api.http.fair_lock import FairLock
 from labrats.api.http.idempotency_cache import IdempotencyCache
@@ -56,7 +56,6 @@ class Services:
     """The Prometheus that scrapes this engine, if one is configured."""
     model_file_scans: ModelFileScans | None = None
     """Scans of local models' files; None on a cluster without a volume for them."""
-    bulk_actions: BulkActions = field(default_factory=BulkActions)
     key_uses: KeyUses = field(default_factory=KeyUses)
     idempotency_cache: IdempotencyCache = field(default_factory=IdempotencyCache)
     auth_rate_limit: AuthRateLimit = field(default_factory=AuthRateLimit)
@@ -70,6 +69,11 @@ class Services:
     @cached_property
     def job_items(self) -> JobItems:
         return JobItems(self.store)
+
+    @cached_property
+    def bulk_actions(self) -> BulkActions:
+        others_may_run = self.settings.backend == "kubernetes"
+        return BulkActions(self.store, self.clock, self.metrics, ABANDONED_SECONDS if others_may_run else 0)
 
     @cached_property
     def change_feed(self) -> ChangeFeed:

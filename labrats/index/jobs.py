@@ -260,11 +260,11 @@ class JobIndex:
         is_quick = len(wanted.conditions - {"since", "until"}) <= 1 and "q" not in wanted.conditions
         return find(self._db) if is_quick else await self._query(find)
 
-    async def ids_of(self, wanted: JobFilter, limit: int) -> list[str]:
-        """Return the ids of matching jobs, oldest first."""
+    async def ends_of(self, wanted: JobFilter, limit: int) -> list[tuple[str, float | None]]:
+        """Return the ids of matching jobs, oldest first, and the time of each one's end, in seconds since 1970."""
         where, values = _where(wanted)
-        query = f"SELECT id FROM jobs {where} ORDER BY created, id LIMIT {limit}"  # noqa: S608, no value in it
-        return await self._query(lambda db: [str(job_id) for (job_id,) in db.execute(query, values)])
+        query = f"SELECT id, finished FROM jobs {where} ORDER BY created, id LIMIT {limit}"  # noqa: S608, no value in it
+        return await self._query(lambda db: [(str(job_id), ended) for job_id, ended in db.execute(query, values)])
 
     async def facets(self, wanted: JobFilter) -> dict[str, list[tuple[str, int]]]:
         """Return for each facet its values with the number of matching jobs, the most frequent first."""

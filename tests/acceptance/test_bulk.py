@@ -3,7 +3,13 @@
 import asyncio
 from typing import Any
 
-from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User
+from labrats.backends.embedded.store import EmbeddedStore
+from labrats.model.job import Job
+from labrats.model.phases import Phase
+from tests.acceptance.conftest import EngineFactory
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User, a_submission
+
+MANY = 500
 
 
 async def listed(user: User, number: int, **query: Any) -> list[dict[str, Any]]:
@@ -62,3 +68,27 @@ async def test_invalid_filter_is_refused(user: User) -> None:
 
         assert answer.status_code == 422
         assert answer.json()["details"][0]["field"] == f"filter.{next(iter(wrong))}"
+
+
+async def test_action_goes_on_after_the_engine_was_killed(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    async with engine.admin() as admin:
+        await admin.post("/api/ai-models", {"name": "paused", "provider": "mock", "model": "paused", "slots": 0})
+        body = a_submission(config={"model": "paused"})
+        await asyncio.gather(*(admin.post("/api/jobs/submit", body) for _ in range(MANY)))
+        await listed(admin, 1, status="waiting", limit=1)
+        while (await admin.get("/api/jobs", limit=1)).json()["total"] < MANY:
+            await asyncio.sleep(POLL_SECONDS)
+
+        answer = await admin.post("/api/jobs/bulk", {"action": "cancel", "filter": {}, "expected": MANY})
+        engine.kill()
+        async with EmbeddedStore.open(engine.data_dir / "labrats.db") as store:
+            phases = [job.phase for job in await store.list(Job)]
+        engine.start()
+
+        assert answer.status_code == 202
+        assert phases.count(Phase.PENDING) > 0, "the action was done before the engine was killed"
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await admin.get("/api/jobs", status="cancelled", limit=1)).json()["total"] < MANY:
+                await asyncio.sleep(POLL_SECONDS)
+    assert engine.resources_with("bulk-action") == []

@@ -98,7 +98,8 @@ export interface paths {
          * Cancel or retry many jobs
          * @description Cancel or retry all jobs that match the filter now, in the background; the feed of changes shows the progress.
          *
-         *     Jobs whose state does not allow the action are left out. An engine that stops meanwhile leaves the rest undone.
+         *     The action is on stable storage, and goes on after a restart of the engine. Jobs whose state does not allow it, or
+         *     that have ended or were retried meanwhile, are left out.
          */
         post: operations["actOnJobs"];
         delete?: never;
@@ -2073,7 +2074,7 @@ export interface components {
         };
         /**
          * BulkAccepted
-         * @description The action has begun.
+         * @description The action is stored, and begins.
          */
         BulkAccepted: {
             /**
@@ -5757,7 +5758,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The action has begun */
+            /** @description The action is on stable storage */
             202: {
                 headers: {
                     [name: string]: unknown;

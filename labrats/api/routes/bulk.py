@@ -6,7 +6,7 @@ from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
 
-from labrats.api.bulk_actions import BulkAction
+from labrats.api.bulk_actions import BulkAction, Target
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.jobs import checked_owner
@@ -61,7 +61,7 @@ class Bulk(RequestBody):
 
 
 class BulkAccepted(ResponseBody):
-    """The action has begun."""
+    """The action is stored, and begins."""
 
     jobs: int = Field(description="The number of jobs that it concerns.", examples=[9])
 
@@ -69,24 +69,26 @@ class BulkAccepted(ResponseBody):
 @router.post(
     "/api/jobs/bulk",
     status_code=202,
-    responses=answers(202, BulkAccepted, "The action has begun", 400, 403, 409, 413, 415, 422),
+    responses=answers(202, BulkAccepted, "The action is on stable storage", 400, 403, 409, 413, 415, 422),
     summary="Cancel or retry many jobs",
 )
 async def act_on_jobs(request: Request, body: Bulk) -> Response:
     """Cancel or retry all jobs that match the filter now, in the background; the feed of changes shows the progress.
 
-    Jobs whose state does not allow the action are left out. An engine that stops meanwhile leaves the rest undone.
+    The action is on stable storage, and goes on after a restart of the engine. Jobs whose state does not allow it, or
+    that have ended or were retried meanwhile, are left out.
     """
     services, caller = services_of(request), caller_of(request)
+    owner = checked_owner(caller, body.filter.owner)
     wanted = JobFilter(
         status=body.filter.status or (["failed"] if body.action == "retry" else ["waiting", "active"]),
-        owner=checked_owner(caller, body.filter.owner),
+        owner=owner,
         **body.filter.model_dump(exclude={"status", "owner"}),
     )
-    ids = await services.job_index.ids_of(wanted, MOST_JOBS + 1)
-    if len(ids) > MOST_JOBS:
+    targets = [Target(*each) for each in await services.job_index.ends_of(wanted, MOST_JOBS + 1)]
+    if len(targets) > MOST_JOBS:
         raise Invalid(Problem("filter", f"matches more than {MOST_JOBS:,} jobs; narrow it down"))
-    if len(ids) != body.expected:
-        raise Conflict(f"the number of matching jobs is {len(ids)} by now, not {body.expected}; look at them again")
-    services.bulk_actions.add(BulkAction(body.action, ids, caller))
-    return json_response({"jobs": len(ids)}, 202)
+    if len(targets) != body.expected:
+        raise Conflict(f"the number of matching jobs is {len(targets)} by now, not {body.expected}; look at them again")
+    await services.bulk_actions.add(BulkAction(action=body.action, targets=targets, owner=owner))
+    return json_response({"jobs": len(targets)}, 202)
