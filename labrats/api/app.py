@@ -22,6 +22,7 @@ from labrats.api.routes import (
     bulk,
     changes,
     config,
+    deliveries,
     docs,
     events,
     health,
@@ -48,7 +49,7 @@ from labrats.metrics import Metrics
 MODULES: Final = (
     health, docs, changes, bulk, jobs, job_events, job_texts, job_attempts, agents, instructions, events, config,
     ai_models, queue, secrets, api_keys, login, pdfs, workspace_uploads, stats, system, webhooks, webhook_sources,
-    model_files,
+    deliveries, model_files,
 )  # fmt: skip
 RECEIVER_MODULES: Final = (health, webhooks)
 """The modules of a webhook receiver."""

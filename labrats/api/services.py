@@ -49,7 +49,6 @@ class Services:
     pdf_uploads: Uploads
     metrics: Metrics
     signing_secrets: SigningSecrets
-    deliveries: DeliveryLog = field(default_factory=DeliveryLog)
     openid_provider: OpenIdProvider | None = None
     """The OpenID provider where users sign in, if one is configured."""
     prometheus: PrometheusClient | None = None
@@ -69,6 +68,10 @@ class Services:
     @cached_property
     def job_items(self) -> JobItems:
         return JobItems(self.store)
+
+    @cached_property
+    def deliveries(self) -> DeliveryLog:
+        return DeliveryLog(stores_payloads=self.settings.backend == "embedded")
 
     @cached_property
     def bulk_actions(self) -> BulkActions:

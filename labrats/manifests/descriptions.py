@@ -124,6 +124,8 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     DeliveryRecord: {
         "at": "The time of the delivery.",
         "outcome": "Its outcome: started, unmatched, ignored, ping or refused.",
+        "id": "Its id, which sorts by time.",
+        "payloadBytes": "The size of its stored payload; 0 if none is stored.",
         "event": "The event, such as issues.labeled.",
         "repo": "The repository, as owner/name.",
         "reason": "Why it started no agent.",

@@ -1,5 +1,6 @@
 """A webhook source: a sender of signed events, with the settings of the jobs that its events start."""
 
+import secrets
 from datetime import datetime
 from typing import Final
 
@@ -75,10 +76,16 @@ LONGEST_NOTE: Final = 120
 
 
 class DeliveryRecord(Record):
-    """A delivery. repo: `owner/repo`. reason: why it started no agent. jobs: their ids."""
+    """A delivery. repo: `owner/repo`. reason: why it started no agent. jobs: their ids.
+
+    id:            orders deliveries by time; empty in a record of version 0.1.
+    payload_bytes: size of its stored payload, see `payload_name`; 0 if none is stored.
+    """
 
     at: datetime
     outcome: str
+    id: str = ""
+    payload_bytes: int = 0
     event: str | None = None
     repo: str | None = None
     reason: str | None = None
@@ -105,6 +112,16 @@ class WebhookSource(Resource):
 
     spec: WebhookSourceSpec
     status: WebhookSourceStatus = WebhookSourceStatus()
+
+
+def new_delivery_id(at: datetime) -> str:
+    """Return an id that sorts by time: 12 hex digits of milliseconds, and 8 random ones."""
+    return f"{int(at.timestamp() * 1000):012x}{secrets.token_hex(4)}"
+
+
+def payload_name(delivery_id: str) -> str:
+    """Return the name of the ConfigMap that stores the payload of a delivery."""
+    return f"delivery-payload-{delivery_id}"
 
 
 def own_secret_name(source_name: str) -> str:

@@ -57,6 +57,9 @@ async def test_delivery_starts_a_job(receiver: LocalEngine) -> None:
         detail = await admin.wait(job["jobId"])
         source = (await admin.get("/api/webhook-sources/github")).json()
         (delivery,) = await listed_deliveries(admin, "github", 1)
+        receiver.restart()
+        recorded = (await admin.get(f"/api/webhook-sources/github/deliveries/{delivery['id']}")).json()
+    assert recorded["payload"] == an_issue()
     assert (delivery["outcome"], delivery["event"], delivery["repo"]) == ("started", "issues.labeled", "octo/demo")
     assert delivery["jobs"] == [job["jobId"]]
     assert (detail["status"], detail["agentRole"], detail["source"]) == ("completed", "developer", "github")

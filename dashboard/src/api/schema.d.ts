@@ -1222,9 +1222,29 @@ export interface paths {
         };
         /**
          * List a source's latest deliveries
-         * @description List what became of the latest deliveries, updated every few seconds. Payloads are not stored.
+         * @description List what became of the latest deliveries, updated every few seconds.
          */
         get: operations["listDeliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhook-sources/{name}/deliveries/{delivery_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get a delivery with its payload
+         * @description Get one of the latest deliveries. `POST /api/events/test` shows what its event would start today.
+         */
+        get: operations["getDelivery"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2431,18 +2451,15 @@ export interface components {
             resourceVersion: string | null;
         };
         /**
-         * DeliveryList
-         * @description The latest deliveries of a source, newest first: at most 100, with at most 20 refused ones among them.
+         * DeliveryDetail
+         * @description A delivery with its payload.
          */
-        DeliveryList: {
-            /** Deliveries */
-            deliveries: components["schemas"]["DeliveryView"][];
-        };
-        /**
-         * DeliveryView
-         * @description A delivery.
-         */
-        DeliveryView: {
+        DeliveryDetail: {
+            /**
+             * Id
+             * @example 018c1f5a2b3c9e107f3d
+             */
+            id: string;
             /**
              * At
              * Format: date-time
@@ -2479,6 +2496,97 @@ export interface components {
              *     ]
              */
             jobs: string[];
+            /**
+             * Haspayload
+             * @description True if its payload is stored.
+             * @example true
+             */
+            hasPayload: boolean;
+            /**
+             * Source
+             * @description The source of its event, as triggers name it.
+             * @example github
+             */
+            source: string;
+            /**
+             * Payload
+             * @description The event; null if it is not stored: on a cluster, of a refused delivery, and if it is larger than 256 KiB, or older than the latest 8 MiB of the source.
+             * @example {
+             *       "action": "labeled",
+             *       "label": {
+             *         "name": "ai"
+             *       }
+             *     }
+             */
+            payload: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
+         * DeliveryList
+         * @description The latest deliveries of a source, newest first: of 200 in all, with at most 20 refused ones among them.
+         */
+        DeliveryList: {
+            /** Deliveries */
+            deliveries: components["schemas"]["DeliveryView"][];
+            /**
+             * Next
+             * @description The cursor of the next page; null on the last one.
+             */
+            next: string | null;
+        };
+        /**
+         * DeliveryView
+         * @description A delivery.
+         */
+        DeliveryView: {
+            /**
+             * Id
+             * @example 018c1f5a2b3c9e107f3d
+             */
+            id: string;
+            /**
+             * At
+             * Format: date-time
+             * @example 2030-01-01T12:00:00Z
+             */
+            at: string;
+            /**
+             * Outcome
+             * @example started
+             * @enum {string}
+             */
+            outcome: "started" | "unmatched" | "ignored" | "ping" | "refused";
+            /**
+             * Event
+             * @description Null for a refused delivery.
+             * @example issues.labeled
+             */
+            event: string | null;
+            /**
+             * Repo
+             * @example octocat/hello-world
+             */
+            repo: string | null;
+            /**
+             * Reason
+             * @description Why it started no agent.
+             */
+            reason: string | null;
+            /**
+             * Jobs
+             * @description The jobs that it started, at most 10.
+             * @example [
+             *       "ir-3ab1c2d4"
+             *     ]
+             */
+            jobs: string[];
+            /**
+             * Haspayload
+             * @description True if its payload is stored.
+             * @example true
+             */
+            hasPayload: boolean;
         };
         /**
          * DiskView
@@ -15684,6 +15792,10 @@ export interface operations {
             query?: {
                 /** @description Only deliveries with this outcome. */
                 outcome?: ("started" | "unmatched" | "ignored" | "ping" | "refused") | null;
+                /** @description `next` of the page before. */
+                cursor?: string | null;
+                /** @description Deliveries per page. */
+                limit?: number;
             };
             header?: never;
             path: {
@@ -15704,6 +15816,7 @@ export interface operations {
                      * @example {
                      *       "deliveries": [
                      *         {
+                     *           "id": "018c1f5a2b3c9e107f3d",
                      *           "at": "2030-01-01T12:00:00Z",
                      *           "outcome": "started",
                      *           "event": "issues.labeled",
@@ -15711,9 +15824,11 @@ export interface operations {
                      *           "reason": null,
                      *           "jobs": [
                      *             "ir-3ab1c2d4"
-                     *           ]
+                     *           ],
+                     *           "hasPayload": true
                      *         }
-                     *       ]
+                     *       ],
+                     *       "next": null
                      *     }
                      */
                     "application/json": components["schemas"]["DeliveryList"];
@@ -15780,6 +15895,127 @@ export interface operations {
                      *           "message": "is required"
                      *         }
                      *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getDelivery: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The WebhookSource's name. */
+                name: string;
+                /** @description The delivery's id. */
+                delivery_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The delivery */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "018c1f5a2b3c9e107f3d",
+                     *       "at": "2030-01-01T12:00:00Z",
+                     *       "outcome": "started",
+                     *       "event": "issues.labeled",
+                     *       "repo": "octocat/hello-world",
+                     *       "reason": null,
+                     *       "jobs": [
+                     *         "ir-3ab1c2d4"
+                     *       ],
+                     *       "hasPayload": true,
+                     *       "source": "github",
+                     *       "payload": {
+                     *         "action": "labeled",
+                     *         "label": {
+                     *           "name": "ai"
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["DeliveryDetail"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];

@@ -82,6 +82,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         POST   /api/webhook-sources
         GET    /api/webhook-sources/{}
         GET    /api/webhook-sources/{}/deliveries
+        GET    /api/webhook-sources/{}/deliveries/{}
         PATCH  /api/webhook-sources/{}
         DELETE /api/webhook-sources/{}
         GET    /api/config/defaults

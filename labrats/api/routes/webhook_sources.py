@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import Query, Request
+from fastapi import Request
 from msgspec.structs import replace
 from pydantic import Field, StringConstraints
 from starlette.responses import Response
@@ -26,7 +26,6 @@ from labrats.model.record import Metadata
 from labrats.model.webhook_source import (
     DEFAULT_ASSOCIATIONS,
     SHORTEST_SECRET,
-    DeliveryRecord,
     RepoOverride,
     WebhookSource,
     WebhookSourceSpec,
@@ -52,7 +51,6 @@ _EXAMPLE: Final[dict[str, Any]] = {
 }
 
 SourceName = Annotated[str, Field(description="The WebhookSource's name.", examples=["github"])]
-DeliveryOutcome = Literal["started", "unmatched", "ignored", "ping", "refused"]
 NewName = Annotated[Name, StringConstraints(max_length=MAX_NAME_LENGTH)]
 Association = Literal[
     "COLLABORATOR", "CONTRIBUTOR", "FIRST_TIMER", "FIRST_TIME_CONTRIBUTOR", "MANNEQUIN", "MEMBER", "NONE", "OWNER"
@@ -207,23 +205,6 @@ class WebhookSourceView(ResponseBody):
     resource_version: str = Field(examples=["17"])
 
 
-class DeliveryView(ResponseBody):
-    """A delivery."""
-
-    at: datetime = Field(examples=["2030-01-01T12:00:00Z"])
-    outcome: DeliveryOutcome = Field(examples=["started"])
-    event: str | None = Field(description="Null for a refused delivery.", examples=["issues.labeled"])
-    repo: str | None = Field(examples=["octocat/hello-world"])
-    reason: str | None = Field(description="Why it started no agent.")
-    jobs: list[str] = Field(description="The jobs that it started, at most 10.", examples=[["ir-3ab1c2d4"]])
-
-
-class DeliveryList(ResponseBody):
-    """The latest deliveries of a source, newest first: at most 100, with at most 20 refused ones among them."""
-
-    deliveries: list[DeliveryView]
-
-
 class WebhookSourceList(ResponseBody):
     """All sources of webhooks."""
 
@@ -273,33 +254,6 @@ async def create_webhook_source(
 async def get_webhook_source(request: Request, name: SourceName) -> Response:
     """Get one WebhookSource and its status."""
     return json_response(_view(await get_resource(services_of(request), WebhookSource, name), request))
-
-
-@router.get(
-    "/api/webhook-sources/{name}/deliveries",
-    responses=answers(200, DeliveryList, "The deliveries", 404, 422),
-    summary="List a source's latest deliveries",
-)
-async def list_deliveries(
-    request: Request,
-    name: SourceName,
-    outcome: Annotated[DeliveryOutcome | None, Query(description="Only deliveries with this outcome.")] = None,
-) -> Response:
-    """List what became of the latest deliveries, updated every few seconds. Payloads are not stored."""
-    source = await get_resource(services_of(request), WebhookSource, name)
-    found = [each for each in reversed(source.status.recent_deliveries) if outcome in (None, each.outcome)]
-    return json_response({"deliveries": [_delivery_view(each) for each in found]})
-
-
-def _delivery_view(record: DeliveryRecord) -> dict[str, Any]:
-    return {
-        "at": record.at,
-        "outcome": record.outcome,
-        "event": record.event,
-        "repo": record.repo,
-        "reason": record.reason,
-        "jobs": record.jobs,
-    }
 
 
 @router.patch(

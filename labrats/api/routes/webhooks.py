@@ -30,11 +30,13 @@ from labrats.intake.deliveries import (
     store_fingerprint,
     stored_fingerprint,
 )
+from labrats.intake.delivery_log import PAYLOAD_BYTES
 from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import event_requests
 from labrats.intake.events import IncomingEvent, why_no_agent
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
 from labrats.model.errors import NotFound
+from labrats.model.record import encode
 from labrats.model.webhook_source import (
     GITHUB,
     IGNORED,
@@ -44,6 +46,7 @@ from labrats.model.webhook_source import (
     UNMATCHED,
     DeliveryRecord,
     WebhookSource,
+    new_delivery_id,
 )
 
 T = TypeVar("T")
@@ -127,16 +130,19 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
     delivery = _delivery(request, source, payload, fingerprint_of(source, body, signature.id))
     is_ping = delivery.event.name == PING
     answer, outcome = ({"ok": True}, "ping") if is_ping else await _start_agents(services, delivery)
-    services.deliveries.add(source.name, _record(services, delivery.event, outcome, answer))
+    stored_payload = encode(payload) if len(body) <= PAYLOAD_BYTES else b""
+    services.deliveries.add(source.name, _record(services, delivery.event, outcome, answer), stored_payload)
     services.metrics.delivery_received(outcome)
     return json_response(answer)
 
 
 def _record(services: Services, event: IncomingEvent, outcome: str, answer: Mapping[str, Any]) -> DeliveryRecord:
     repo, reason = event.text("repository", "full_name"), answer.get("ignored")
+    now = services.clock.now()
     return DeliveryRecord(
-        at=services.clock.now(),
+        at=now,
         outcome=outcome,
+        id=new_delivery_id(now),
         event=event.name[:LONGEST_NOTE],
         repo=repo and repo[:LONGEST_NOTE],
         reason=reason and reason[:LONGEST_NOTE],
@@ -163,10 +169,9 @@ async def _received(
     if received is None:
         services.metrics.delivery_received(REFUSED)
         if len(sources) == 1:
-            reason = "the signature does not match the body and the secret"
-            services.deliveries.add(
-                sources[0].name, DeliveryRecord(at=services.clock.now(), outcome=REFUSED, reason=reason)
-            )
+            now, reason = services.clock.now(), "the signature does not match the body and the secret"
+            record = DeliveryRecord(at=now, outcome=REFUSED, id=new_delivery_id(now), reason=reason)
+            services.deliveries.add(sources[0].name, record)
         raise ApiError(401, "unauthorized", "the signature does not match the body and the secret of a webhook source")
     return received
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from labrats.intake.delivery_log import KEPT, KEPT_BYTES, KEPT_REFUSED, DeliveryLog
+from labrats.intake.delivery_log import KEPT, KEPT_BYTES, KEPT_REFUSED, PAYLOAD_BYTES, PAYLOADS_BYTES, DeliveryLog
+from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import Invalid, LabratsError, Problem, RetryLater
 from labrats.model.record import Metadata, encode
 from labrats.model.webhook_source import (
@@ -16,6 +17,8 @@ from labrats.model.webhook_source import (
     DeliveryRecord,
     WebhookSource,
     WebhookSourceSpec,
+    new_delivery_id,
+    payload_name,
 )
 from tests.fakes.clock import FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
@@ -48,7 +51,7 @@ class CountedStore(MemoryStore):
 
 
 def a_delivery(clock: FakeClock, outcome: str = STARTED) -> DeliveryRecord:
-    return DeliveryRecord(at=clock.now(), outcome=outcome)
+    return DeliveryRecord(at=clock.now(), outcome=outcome, id=new_delivery_id(clock.now()))
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ async def store(clock: FakeClock) -> CountedStore:
 
 @pytest.fixture
 async def deliveries(store: CountedStore, clock: FakeClock) -> AsyncIterator[DeliveryLog]:
-    deliveries = DeliveryLog()
+    deliveries = DeliveryLog(stores_payloads=True)
     running = asyncio.create_task(deliveries.run(store, clock))
     yield deliveries
     running.cancel()
@@ -142,3 +145,59 @@ async def test_records_with_the_longest_texts_take_up_little_room(
     records = (await store.get(WebhookSource, "github")).status.recent_deliveries
     assert 0.8 * KEPT_BYTES < len(encode(list(records))) < 1.1 * KEPT_BYTES
     assert records[-1].jobs[0] == f"job-{KEPT - 1}-0"
+
+
+async def payloads_in(store: MemoryStore) -> dict[str, str]:
+    return {each.name: each.data["payload"] for each in await store.list(ConfigMap)}
+
+
+async def test_payloads_of_the_latest_deliveries_are_stored_within_bounds(
+    deliveries: DeliveryLog, store: CountedStore, clock: FakeClock
+) -> None:
+    records = [a_delivery(clock) for _ in range(40)]
+    for number, record in enumerate(records):
+        deliveries.add("github", record, str(number).encode().ljust(PAYLOAD_BYTES))
+        await clock.advance(1)
+    deliveries.add("github", too_large := a_delivery(clock), b"x" * (PAYLOAD_BYTES + 1))
+    await clock.advance(60)
+
+    room = PAYLOADS_BYTES // PAYLOAD_BYTES
+    stored = {payload_name(each.id): number for number, each in enumerate(records[-room:], start=40 - room)}
+    assert {name: int(text) for name, text in (await payloads_in(store)).items()} == stored
+    kept = (await store.get(WebhookSource, "github")).status.recent_deliveries
+    assert [each.payload_bytes for each in kept] == (40 - room) * [0] + room * [PAYLOAD_BYTES] + [0]
+    assert kept[-1].id == too_large.id
+
+
+async def test_payloads_that_arrive_at_once_are_bounded_in_memory(
+    deliveries: DeliveryLog, store: CountedStore, clock: FakeClock
+) -> None:
+    for _ in range(10 * PAYLOADS_BYTES // PAYLOAD_BYTES):
+        deliveries.add("github", a_delivery(clock), b"x" * PAYLOAD_BYTES)
+        pending = deliveries._pending["github"]
+        assert sum(map(len, pending.payloads.values())) <= 2 * PAYLOADS_BYTES
+    await clock.advance(60)
+    assert len(await payloads_in(store)) == PAYLOADS_BYTES // PAYLOAD_BYTES
+    assert (await store.get(WebhookSource, "github")).status.deliveries == 320
+
+
+async def test_payload_is_stored_once_after_failed_writes_and_deleted_with_the_source(
+    deliveries: DeliveryLog, store: CountedStore, clock: FakeClock
+) -> None:
+    store.failures = 2
+    deliveries.add("github", a_delivery(clock), b"{}")
+    await clock.advance(60)
+    assert list((await payloads_in(store)).values()) == ["{}"]
+    await store.delete(WebhookSource, "github")
+    assert await payloads_in(store) == {}
+
+
+async def test_engine_on_a_cluster_stores_no_payload(store: CountedStore, clock: FakeClock) -> None:
+    deliveries = DeliveryLog()
+    running = asyncio.create_task(deliveries.run(store, clock))
+    deliveries.add("github", a_delivery(clock), b"{}")
+    await clock.advance(60)
+    running.cancel()
+    assert await payloads_in(store) == {}
+    (record,) = (await store.get(WebhookSource, "github")).status.recent_deliveries
+    assert record.payload_bytes == 0
