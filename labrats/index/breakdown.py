@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
+from labrats.index.job_filter import EVERY_JOB, JobFilter, condition_of
 from labrats.model.series import Metric, Steps, Value
 
 FIELDS: Final[Mapping[str, str]] = {"model": "model", "agentRole": "agent_role", "repo": "repo", "type": "type"}
@@ -38,23 +39,28 @@ class Row(NamedTuple):
     p95_seconds: float | None
 
 
-def rows_of(db: apsw.Connection, field: str, begin: float, end: float) -> list[Row]:
+def rows_of(db: apsw.Connection, field: str, begin: float, end: float, wanted: JobFilter = EVERY_JOB) -> list[Row]:
     """Return the jobs that ended from `begin` to before `end`, in Unix seconds, by the most frequent values."""
+    condition, values = condition_of(wanted, within_time=True)
     rows = db.execute(
         # Every interpolated text is a constant.
         f"SELECT {FIELDS[field]}, sum(status = 'completed'), sum(status = 'failed'), sum(status = 'cancelled'),"  # noqa: S608
         " sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cost_usd), percentile(ran, 50),"
         " percentile(ran, 95) FROM jobs WHERE finished >= ? AND finished < ?"
-        f" GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {MOST_ROWS}",
-        (begin, end),
+        f" AND {condition} GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {MOST_ROWS}",
+        (begin, end, *values),
     )
     return [Row(*row) for row in rows]
 
 
-def series_by(db: apsw.Connection, field: str, metric: Metric, steps: Steps) -> Mapping[str, Sequence[Value]]:
+def series_by(
+    db: apsw.Connection, field: str, metric: Metric, steps: Steps, wanted: JobFilter = EVERY_JOB
+) -> Mapping[str, Sequence[Value]]:
     """Return the metric's values for the steps that have any, for each of the most frequent values of the field."""
     column, time = FIELDS[field], "first_started" if metric is Metric.QUEUE_WAIT else "finished"
-    within, bounds = f"{time} > ? AND {time} <= ? AND {column} IS NOT NULL", (float(steps.begin), float(steps.end))
+    condition, filtered = condition_of(wanted, within_time=True)
+    within = f"{time} > ? AND {time} <= ? AND {condition} AND {column} IS NOT NULL"
+    bounds = (float(steps.begin), float(steps.end), *filtered)
     names = db.execute(
         f"SELECT {column} FROM jobs WHERE {within} GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {MOST_SERIES}",  # noqa: S608
         bounds,

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import local
@@ -18,6 +18,7 @@ import apsw
 import structlog
 
 from labrats.index.breakdown import Row, rows_of, series_by
+from labrats.index.job_filter import EVERY_JOB, JobFilter, where_of
 from labrats.index.job_table import (
     COUNTED,
     checkpoint,
@@ -70,33 +71,6 @@ PAGE: Final = 200
 
 QUICK_ROWS: Final = 10_000
 """Rows that a query may pass on the event loop."""
-
-
-@dataclass(frozen=True)
-class JobFilter:
-    """Conditions on jobs. None and an empty sequence match every job; one of several values has to match.
-
-    since, until: the earliest and the latest time of creation. q: occurs in the id, type, source, repo or title.
-    """
-
-    status: Sequence[str] = ()
-    type: str | None = None
-    source: str | None = None
-    agent_role: str | None = None
-    repo: str | None = None
-    chain_id: str | None = None
-    owner: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    failed_code: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    q: str | None = None
-
-    @property
-    def conditions(self) -> frozenset[str]:
-        """Names of the fields that restrict the jobs."""
-        return frozenset(each.name for each in fields(self) if getattr(self, each.name))
 
 
 class IndexedJob(NamedTuple):
@@ -227,7 +201,7 @@ class JobIndex:
 
     async def find_jobs(self, wanted: JobFilter, *, page: int, limit: int) -> tuple[list[IndexedJob], int]:
         """Return the jobs on a page (1, 2, …), newest first, and the number of all matching jobs."""
-        where, values = _where(wanted)
+        where, values = where_of(wanted)
         order = f"ORDER BY created DESC, id DESC LIMIT {limit} OFFSET {(page - 1) * limit}"
 
         def find(db: apsw.Connection) -> tuple[list[IndexedJob], int]:
@@ -241,7 +215,7 @@ class JobIndex:
 
     async def find_page(self, wanted: JobFilter, *, cursor: str | None, limit: int, oldest_first: bool = False) -> Page:
         """Return a page of jobs, newest first unless `oldest_first`. Raises Invalid for another cursor."""
-        where, values = _where(wanted)
+        where, values = where_of(wanted)
         if cursor is not None:
             where += f" {'AND' if where else 'WHERE'} (created, id) {'>' if oldest_first else '<'} (?, ?)"
             values = [*values, *_decode_cursor(cursor)]
@@ -262,13 +236,13 @@ class JobIndex:
 
     async def ends_of(self, wanted: JobFilter, limit: int) -> list[tuple[str, float | None]]:
         """Return the ids of matching jobs, oldest first, and the time of each one's end, in seconds since 1970."""
-        where, values = _where(wanted)
+        where, values = where_of(wanted)
         query = f"SELECT id, finished FROM jobs {where} ORDER BY created, id LIMIT {limit}"  # noqa: S608, no value in it
         return await self._query(lambda db: [(str(job_id), ended) for job_id, ended in db.execute(query, values)])
 
     async def facets(self, wanted: JobFilter) -> dict[str, list[tuple[str, int]]]:
         """Return for each facet its values with the number of matching jobs, the most frequent first."""
-        where, values = _where(wanted)
+        where, values = where_of(wanted)
         columns = ", ".join(FACETS.values())
         rows = (
             f"{columns}, jobs FROM counts" if wanted.conditions <= set(COUNTED) else f"{columns}, 1 AS jobs FROM jobs"
@@ -345,17 +319,19 @@ class JobIndex:
                 yield str(job_id)
             last = rows[-1]
 
-    async def series(self, metric: Metric, steps: Steps) -> list[Value]:
+    async def series(self, metric: Metric, steps: Steps, wanted: JobFilter = EVERY_JOB) -> list[Value]:
         """Return the metric's values for the steps that have any. A deleted job no longer counts."""
-        return await self._query(lambda db: values_of(db, metric, steps))
+        return await self._query(lambda db: values_of(db, metric, steps, wanted))
 
-    async def series_by(self, field: str, metric: Metric, steps: Steps) -> Mapping[str, Sequence[Value]]:
+    async def series_by(
+        self, field: str, metric: Metric, steps: Steps, wanted: JobFilter = EVERY_JOB
+    ) -> Mapping[str, Sequence[Value]]:
         """Return what `series` returns for each of the most frequent values of a field."""
-        return await self._query(lambda db: series_by(db, field, metric, steps))
+        return await self._query(lambda db: series_by(db, field, metric, steps, wanted))
 
-    async def breakdown(self, field: str, begin: datetime, end: datetime) -> list[Row]:
+    async def breakdown(self, field: str, begin: datetime, end: datetime, wanted: JobFilter = EVERY_JOB) -> list[Row]:
         """Return the jobs that ended from `begin` to before `end`, by the values of a field."""
-        return await self._query(lambda db: rows_of(db, field, begin.timestamp(), end.timestamp()))
+        return await self._query(lambda db: rows_of(db, field, begin.timestamp(), end.timestamp(), wanted))
 
     @contextmanager
     def changes_of(self, job_id: str) -> Iterator[AsyncIterator[None]]:
@@ -462,35 +438,10 @@ class JobIndex:
 
 _COUNT_IN: Final = "SELECT coalesce(sum(jobs), 0) FROM owner_counts WHERE status = ?"
 
-_EQUAL: Final = ("type", "source", "agent_role", "repo", "chain_id", "owner", "provider", "model", "failed_code")
-
-
-def _where(wanted: JobFilter) -> tuple[str, list[Any]]:
-    """Return the SQL condition of a filter, and its values."""
-    terms: list[str] = []
-    values: list[Any] = []
-    if wanted.status:
-        terms.append(f"status IN ({', '.join('?' * len(wanted.status))})")
-        values += wanted.status
-    for column in _EQUAL:
-        if (value := getattr(wanted, column)) is not None:
-            terms.append(f"{column} = ?")
-            values.append(value)
-    if wanted.since:
-        terms.append("created >= ?")
-        values.append(wanted.since.timestamp())
-    if wanted.until:
-        terms.append("created < ?")
-        values.append(wanted.until.timestamp())
-    if wanted.q:
-        terms.append("instr(search, ?)")
-        values.append(wanted.q.lower())
-    return (f"WHERE {' AND '.join(terms)}" if terms else ""), values
-
 
 def _count(db: apsw.Connection, wanted: JobFilter) -> int:
     """Return the number of matching jobs, from the counters where these have all that the filter asks for."""
-    where, values = _where(wanted)
+    where, values = where_of(wanted)
     if wanted.conditions <= {"status", "owner"}:
         query = f"SELECT coalesce(sum(jobs), 0) FROM owner_counts {where}"  # noqa: S608, no value in it
     elif wanted.conditions <= set(COUNTED):

@@ -9,6 +9,7 @@ from typing import Final
 
 import apsw
 
+from labrats.index.job_filter import EVERY_JOB, JobFilter, condition_of
 from labrats.model.series import Metric, Steps, Value
 
 _TIME_COLUMN: Final = dict.fromkeys(Metric, "finished") | {Metric.QUEUE_WAIT: "first_started"}
@@ -22,14 +23,15 @@ _SUMS: Final[Mapping[Metric, Mapping[str, str]]] = {
 """The SQL aggregate for each label of a metric, over the jobs that fall in a step."""
 
 
-def values_of(db: apsw.Connection, metric: Metric, steps: Steps) -> list[Value]:
+def values_of(db: apsw.Connection, metric: Metric, steps: Steps, wanted: JobFilter = EVERY_JOB) -> list[Value]:
     """Return the metric's values for the steps that have any. db: the tables of labrats/index/job_table.py."""
     time, sums = _TIME_COLUMN[metric], _SUMS[metric]
+    condition, values = condition_of(wanted, within_time=True)
     rows = db.execute(
         # Every interpolated text comes from the constants above.
         f"SELECT cast((? - {time}) / ? AS INTEGER) AS back, {', '.join(sums.values())} FROM jobs"  # noqa: S608
-        f" WHERE {time} > ? AND {time} <= ? GROUP BY back",
-        (float(steps.end), float(steps.seconds), float(steps.begin), float(steps.end)),
+        f" WHERE {time} > ? AND {time} <= ? AND {condition} GROUP BY back",
+        (float(steps.end), float(steps.seconds), float(steps.begin), float(steps.end), *values),
     )
     return [
         Value(label, steps.end - back * steps.seconds, value)

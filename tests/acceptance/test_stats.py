@@ -74,6 +74,36 @@ async def test_series_can_be_told_apart_by_a_field(user: User, admin: User, mode
     assert all(0 < mean < 60 for mean in await values("duration"))
 
 
+async def test_metrics_cover_the_jobs_that_match_the_filters(user: User, admin: User, model: str) -> None:
+    kind: dict[str, Any] = {"type": model, "config": {"model": model}}
+    await user.run(USAGE, **kind, metadata={"repo": f"octocat/{model}", "mock": {"steps": [USAGE]}})
+    await user.run({"fail": "no"}, **kind, source=model)
+
+    async def total(metric: str, **filters: Any) -> float:
+        answer = await admin.get("/api/stats/timeseries", metric=metric, window="1h", step="5m", **filters)
+        assert answer.status_code == 200, answer.text
+        return float(sum(value for each in answer.json()["series"] for _, value in each["points"]))
+
+    async def rows(**filters: Any) -> list[int]:
+        answer = await admin.get("/api/stats/breakdown", by="type", **filters)
+        return [row["completed"] + row["failed"] for row in answer.json()["rows"]]
+
+    filters: dict[str, list[dict[str, Any]]] = {
+        "both": [{"type": model}, {"model": model}, {"owner": user.key_id}, {"type": model, "provider": "mock"}],
+        "first": [{"repo": f"octocat/{model}"}, {"type": model, "status": "completed"}],
+        "second": [{"source": model}, {"model": model, "failedCode": "agent_error"}],
+        "none": [{"type": model, "agentRole": "nobody"}],
+    }
+    expected = {"both": (2, 15), "first": (1, 15), "second": (1, 0), "none": (0, 0)}
+    for matching, cases in filters.items():
+        jobs, tokens = expected[matching]
+        for each in cases:
+            assert (await total("jobs", **each), await total("tokens", **each)) == (jobs, tokens), each
+            assert await total("jobs", by="model", **each) == jobs, each
+            assert sum(await rows(**each)) == jobs, each
+    assert (await admin.get("/api/stats/timeseries", status="waiting")).status_code == 422
+
+
 async def test_series_without_a_prometheus_come_from_stored_jobs(start_engine: EngineFactory) -> None:
     engine = start_engine()
     async with engine.admin() as admin:
@@ -128,6 +158,15 @@ async def test_series_with_a_prometheus_come_from_its_data(
     assert duration
     assert queue_wait
     assert all(0 < mean < 60 for mean in duration + queue_wait)
+
+
+async def test_filtered_series_come_from_stored_jobs_also_with_a_prometheus(querying: LocalEngine) -> None:
+    async with querying.admin() as admin:
+        await admin.run(type="wanted")
+        await admin.run(type="other")
+        answer = await admin.get("/api/stats/timeseries", window="1h", step="5m", type="wanted")
+    points = [value for each in answer.json()["series"] for _, value in each["points"]]
+    assert sum(points) == 1
 
 
 async def run_scraped(user: User, prometheus: Prometheus) -> None:

@@ -1086,7 +1086,7 @@ export interface paths {
         };
         /**
          * Get a metric over time
-         * @description Get a metric from Prometheus if PROMETHEUS_URL is set, else from the stored jobs, as always with `by`.
+         * @description Get a metric from Prometheus if PROMETHEUS_URL is set; without it, with `by` or with a filter, from stored jobs.
          *
          *     A step without jobs counts 0 and has no average. Values from Prometheus are estimates from its scrapes.
          */
@@ -14276,6 +14276,24 @@ export interface operations {
                 from?: string | null;
                 /** @description Time before which they ended. Default: now. */
                 to?: string | null;
+                /** @description The job's status. Repeat it for several. */
+                status?: ("completed" | "failed" | "cancelled")[];
+                /** @description The job's type. */
+                type?: string | null;
+                /** @description The job's source. */
+                source?: string | null;
+                /** @description The job's agent. */
+                agentRole?: string | null;
+                /** @description `metadata.repo` of the job. */
+                repo?: string | null;
+                /** @description The job's provider. */
+                provider?: string | null;
+                /** @description The job's model. */
+                model?: string | null;
+                /** @description The code of the failure. */
+                failedCode?: string | null;
+                /** @description The id of the API key that submitted the job. */
+                owner?: string | null;
             };
             header?: never;
             path?: never;
@@ -14407,6 +14425,24 @@ export interface operations {
                 step?: string | null;
                 /** @description A series for each of the 8 most frequent values of a field. */
                 by?: ("model" | "agentRole" | "repo" | "type") | null;
+                /** @description The job's status. Repeat it for several. */
+                status?: ("completed" | "failed" | "cancelled")[];
+                /** @description The job's type. */
+                type?: string | null;
+                /** @description The job's source. */
+                source?: string | null;
+                /** @description The job's agent. */
+                agentRole?: string | null;
+                /** @description `metadata.repo` of the job. */
+                repo?: string | null;
+                /** @description The job's provider. */
+                provider?: string | null;
+                /** @description The job's model. */
+                model?: string | null;
+                /** @description The code of the failure. */
+                failedCode?: string | null;
+                /** @description The id of the API key that submitted the job. */
+                owner?: string | null;
             };
             header?: never;
             path?: never;

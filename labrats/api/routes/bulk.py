@@ -13,7 +13,7 @@ from labrats.api.routes.jobs import checked_owner
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody, Time
 from labrats.api.schemas.job import Status
-from labrats.index.jobs import JobFilter
+from labrats.index.job_filter import JobFilter
 from labrats.model.errors import Conflict, Invalid, Problem
 
 router = api_router("Jobs")

@@ -19,7 +19,7 @@ from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody, Time
 from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, Status, job_detail
 from labrats.api.schemas.submission import NO_CHANGES, Rerun, Submission, check_complete, job_request, rerun_changes
-from labrats.index.jobs import JobFilter
+from labrats.index.job_filter import JobFilter
 from labrats.intake.job_names import JobNames
 from labrats.intake.request import JobRequest
 from labrats.intake.reruns import rerun_request

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
@@ -16,6 +16,7 @@ from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody, Time
 from labrats.api.schemas.patterns import SPAN
 from labrats.index.breakdown import MOST_SERIES, Row
+from labrats.index.job_filter import JobFilter
 from labrats.model.errors import Invalid, Problem
 from labrats.model.phases import API_STATUS
 from labrats.model.series import Metric, Series, Steps, points_of, series_of
@@ -67,6 +68,7 @@ class SeriesView(ResponseBody):
     )
 
 
+EndedStatus = Literal["completed", "failed", "cancelled"]
 GroupField = Literal["model", "agentRole", "repo", "type"]
 
 
@@ -118,6 +120,34 @@ async def get_stats(request: Request) -> Response:
     )
 
 
+async def ended_filter(
+    status: Annotated[list[EndedStatus], Query(description="The job's status. Repeat it for several.")] = [],  # noqa: B006
+    type: Annotated[str | None, Query(description="The job's type.")] = None,  # noqa: A002, the API's word
+    source: Annotated[str | None, Query(description="The job's source.")] = None,
+    agent_role: Annotated[str | None, Query(alias="agentRole", description="The job's agent.")] = None,
+    repo: Annotated[str | None, Query(description="`metadata.repo` of the job.")] = None,
+    provider: Annotated[str | None, Query(description="The job's provider.")] = None,
+    model: Annotated[str | None, Query(description="The job's model.")] = None,
+    failed_code: Annotated[str | None, Query(alias="failedCode", description="The code of the failure.")] = None,
+    owner: Annotated[str | None, Query(description="The id of the API key that submitted the job.")] = None,
+) -> JobFilter:
+    """Return the filter of a request for metrics. It has no conditions on times, which the request has by itself."""
+    return JobFilter(
+        status=status,
+        type=type or None,
+        source=source or None,
+        agent_role=agent_role or None,
+        repo=repo or None,
+        provider=provider or None,
+        model=model or None,
+        failed_code=failed_code or None,
+        owner=owner or None,
+    )
+
+
+EndedJobs = Annotated[JobFilter, Depends(ended_filter)]
+
+
 @router.get(
     "/api/stats/breakdown",
     responses=answers(200, Breakdown, "The rows", 422),
@@ -125,6 +155,7 @@ async def get_stats(request: Request) -> Response:
 )
 async def get_breakdown(
     request: Request,
+    wanted: EndedJobs,
     by: Annotated[GroupField, Query(description="The field.")] = "model",
     since: Annotated[Time | None, Query(alias="from", description="Earliest end. Default: a week before.")] = None,
     until: Annotated[Time | None, Query(alias="to", description="Time before which they ended. Default: now.")] = None,
@@ -133,7 +164,7 @@ async def get_breakdown(
     services = services_of(request)
     end = until or services.clock.now()
     begin = since or end - timedelta(days=7)
-    rows = await services.job_index.breakdown(by, begin, end)
+    rows = await services.job_index.breakdown(by, begin, end, wanted)
     return json_response({"by": by, "from": begin, "to": end, "rows": [_row_view(row) for row in rows]})
 
 
@@ -159,6 +190,7 @@ def _row_view(row: Row) -> dict[str, Any]:
 )
 async def get_timeseries(
     request: Request,
+    wanted: EndedJobs,
     metric: Annotated[
         Metric,
         Query(
@@ -187,7 +219,7 @@ async def get_timeseries(
     ] = None,
     query: Annotated[str | None, Query(include_in_schema=False)] = None,
 ) -> Response:
-    """Get a metric from Prometheus if PROMETHEUS_URL is set, else from the stored jobs, as always with `by`.
+    """Get a metric from Prometheus if PROMETHEUS_URL is set; without it, with `by` or with a filter, from stored jobs.
 
     A step without jobs counts 0 and has no average. Values from Prometheus are estimates from its scrapes.
     """
@@ -197,12 +229,12 @@ async def get_timeseries(
     step = step or _default_step(window)
     steps = Steps.until(services.clock.now(), _seconds(step), _points_in(window, step))
     if by:
-        found = await services.job_index.series_by(by, metric, steps)
+        found = await services.job_index.series_by(by, metric, steps, wanted)
         series = [Series({by: name}, points_of(metric, steps, values)) for name, values in found.items()]
-    elif services.prometheus:
+    elif services.prometheus and not wanted.conditions:
         series = series_of(metric, steps, await services.prometheus.values(metric, steps))
     else:
-        series = series_of(metric, steps, await services.job_index.series(metric, steps))
+        series = series_of(metric, steps, await services.job_index.series(metric, steps, wanted))
     views = [{"labels": each.labels, "points": each.points} for each in series]
     return json_response({"metric": metric, "window": window, "step": step, "series": views})
 

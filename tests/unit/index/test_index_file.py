@@ -12,7 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.backends.embedded.store import EmbeddedStore
-from labrats.index.jobs import JobFilter, JobIndex
+from labrats.index.job_filter import JobFilter
+from labrats.index.jobs import JobIndex
 from labrats.model.errors import Invalid
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import Phase

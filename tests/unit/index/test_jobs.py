@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from labrats.index.jobs import JobCount, JobFilter, JobIndex
+from labrats.index.job_filter import JobFilter
+from labrats.index.jobs import JobCount, JobIndex
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import API_STATUS, ENDED, Phase
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop

@@ -1,0 +1,74 @@
+"""Conditions on jobs, and their SQL over the tables of job_table.py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Final
+
+_SELECTIVE: Final = frozenset({"repo", "chain_id", "failed_code"})
+"""Columns of which most values have few jobs."""
+
+_EQUAL: Final = ("type", "source", "agent_role", "repo", "chain_id", "owner", "provider", "model", "failed_code")
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Conditions on jobs. None and an empty sequence match every job; one of several values has to match.
+
+    since, until: the earliest and the latest time of creation. q: occurs in the id, type, source, repo or title.
+    """
+
+    status: Sequence[str] = ()
+    type: str | None = None
+    source: str | None = None
+    agent_role: str | None = None
+    repo: str | None = None
+    chain_id: str | None = None
+    owner: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    failed_code: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    q: str | None = None
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """Names of the fields that restrict the jobs."""
+        return frozenset(each.name for each in fields(self) if getattr(self, each.name))
+
+
+EVERY_JOB: Final = JobFilter()
+
+
+def condition_of(wanted: JobFilter, *, within_time: bool = False) -> tuple[str, list[Any]]:
+    """Return the SQL condition of a filter, without any value in it, and the values. TRUE matches every job.
+
+    within_time: the query also has a range of times, whose index reads less than that of a frequent value. A unary plus
+    keeps SQLite, which does not know how frequent a value is, from the latter.
+    """
+    terms: list[str] = []
+    values: list[Any] = []
+    if wanted.status:
+        terms.append(f"{'+' if within_time else ''}status IN ({', '.join('?' * len(wanted.status))})")
+        values += wanted.status
+    for column in _EQUAL:
+        if (value := getattr(wanted, column)) is not None:
+            terms.append(f"{'+' if within_time and column not in _SELECTIVE else ''}{column} = ?")
+            values.append(value)
+    if wanted.since:
+        terms.append("created >= ?")
+        values.append(wanted.since.timestamp())
+    if wanted.until:
+        terms.append("created < ?")
+        values.append(wanted.until.timestamp())
+    if wanted.q:
+        terms.append("instr(search, ?)")
+        values.append(wanted.q.lower())
+    return " AND ".join(terms) or "TRUE", values
+
+
+def where_of(wanted: JobFilter) -> tuple[str, list[Any]]:
+    """Return the SQL clause of a filter, which is empty for every job, and the values."""
+    condition, values = condition_of(wanted)
+    return ("" if condition == "TRUE" else f"WHERE {condition}"), values
