@@ -7,7 +7,7 @@ import { createRoot } from 'react-dom/client';
 
 import { ApiError } from './api/client';
 import { sessionQuery } from './api/session';
-import { createAppRouter } from './app/router';
+import { createAppRouter, preloadPage } from './app/router';
 import { listenForShortcuts } from './ui/shortcuts';
 import { applyTheme } from './ui/theme';
 
@@ -32,6 +32,7 @@ const queries = new QueryClient({
   },
 });
 const router = createAppRouter(queries);
+preloadPage(router);
 
 applyTheme();
 listenForShortcuts();

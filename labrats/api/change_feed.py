@@ -205,6 +205,12 @@ class ChangeFeed:
             if not self._readers:
                 self._unread_since = monotonic()
 
+    def current_id(self) -> str:
+        """Return the id from which a reader gets every change from now on, if it begins within LINGER_SECONDS."""
+        if not self._is_read or not self._readers:
+            self._unread_since = monotonic()
+        return f"{self._id}-{self._last_number}"
+
     def _position(self, last_id: str | None) -> int | None:
         """Return the number of the last frame that the reader has; None if it is unknown here, or no longer kept."""
         feed, _, number = (last_id or "").partition("-")

@@ -92,3 +92,17 @@ async def test_reader_that_was_cut_off_resumes_or_is_told_to_start_over(engine: 
 async def test_unknown_id_is_told_to_start_over(user: User) -> None:
     async with feed(user, "0badcafe-17") as events:
         assert (await until(events, lambda _: True)).data["reset"] is True
+
+
+async def test_feed_from_the_id_of_a_session_misses_no_change(engine: Engine, user: User) -> None:
+    async with engine.browser() as visitor:
+        me = (await visitor.get("/api/auth/me")).json()
+        job_id = (await user.run())["id"]
+        async with feed(visitor, me["changes"]) as events:
+            event = await until(events, lambda data: "reset" in data or shows(job_id, "completed")(data))
+    assert not isinstance(engine, LocalEngine) or "reset" not in event.data
+
+
+async def test_without_a_session_there_is_no_id(engine: Engine) -> None:
+    async with engine.client() as anonymous:
+        assert (await anonymous.get("/api/auth/me")).json()["changes"] is None

@@ -38,6 +38,7 @@ async def test_a_user_is_shown_and_owns_submitted_jobs(api: Api) -> None:
         "user": {"id": USER.id, "name": "Ada", "email": "ada@example.com"},
         "scopes": ["admin", "submit"],
         "expiresAt": me["expiresAt"],
+        "changes": me["changes"],
         **ENGINE,
     }
     remaining = datetime.fromisoformat(me["expiresAt"]) - api.clock.now()
@@ -48,7 +49,7 @@ async def test_a_user_is_shown_and_owns_submitted_jobs(api: Api) -> None:
 
 async def test_without_a_session_nobody_is_signed_in(api: Api) -> None:
     async with api.browser(None) as browser:
-        nobody = {"user": None, "scopes": [], "expiresAt": None, **ENGINE}
+        nobody = {"user": None, "scopes": [], "expiresAt": None, "changes": None, **ENGINE}
         assert (await browser.get("/api/auth/me")).json() == nobody
         signed_out = await browser.post("/api/auth/logout")
         assert signed_out.status_code == 204

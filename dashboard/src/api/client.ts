@@ -49,7 +49,7 @@ async function fetchAndReport(request: Request): Promise<Response> {
   } catch (error) {
     if (request.signal.aborted) throw error;
     reportReachable(false);
-    throw new ApiError(0, UNREACHABLE, 'The engine does not answer. It may be restarting.');
+    throw errorOf(0, null);
   }
 }
 
@@ -65,13 +65,14 @@ interface Answer<T> {
 export async function body<T>(answer: Promise<Answer<T>>): Promise<T> {
   const { data, error, response } = await answer;
   if (response.ok) return data as T;
-  throw errorOf(response, error);
+  throw errorOf(response.status, error);
 }
 
-/** The error that a failed answer describes. */
-export function errorOf(response: Response, body: unknown): ApiError {
-  if (isErrorBody(body)) return new ApiError(response.status, body.code, body.error, body.details);
-  return new ApiError(response.status, 'unknown', `The engine answered with status ${response.status}.`);
+/** The error that a failed answer describes. status: 0 if there was no answer. */
+export function errorOf(status: number, body: unknown): ApiError {
+  if (status === 0) return new ApiError(0, UNREACHABLE, 'The engine does not answer. It may be restarting.');
+  if (isErrorBody(body)) return new ApiError(status, body.code, body.error, body.details);
+  return new ApiError(status, 'unknown', `The engine answered with status ${status}.`);
 }
 
 function isErrorBody(value: unknown): value is Schemas['ErrorBody'] {

@@ -53,9 +53,9 @@ const connect = ((_: string, init: RequestInit) => {
 }) as unknown as typeof fetch;
 
 const stops: (() => void)[] = [];
-function tab(locks: Locks): Frame[] {
+function tab(locks: Locks, since?: string): Frame[] {
   const frames: Frame[] = [];
-  stops.push(startFeed((frame) => frames.push(frame), { locks: locks as unknown as LockManager, isVisible: () => true, fetch: connect }));
+  stops.push(startFeed((frame) => frames.push(frame), { since, locks: locks as unknown as LockManager, isVisible: () => true, fetch: connect }));
   return frames;
 }
 const open = () => connections.filter(({ signal }) => !signal?.aborted);
@@ -138,4 +138,10 @@ test('a refused session asks for a refresh, which leads to the sign-in page', as
   answer.status = 401;
   const frames = tab(new Locks());
   await vi.waitFor(() => expect(frames).toEqual([{ reset: true }]));
+});
+
+test('a feed begins at the id that the page has', async () => {
+  const frames = tab(new Locks(), 'f-5');
+  await vi.waitFor(() => expect(connections[0]?.lastId).toBe('f-5'));
+  expect(frames).toEqual([]);
 });

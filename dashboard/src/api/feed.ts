@@ -23,8 +23,11 @@ interface Message {
   isReachable: boolean;
 }
 
-/** The parts of the browser that the feed uses. locks: undefined on pages without TLS. */
+/** The parts of the browser that the feed uses. */
 export interface FeedOptions {
+  /** The id from which on changes are wanted. Without one, the first frame is a reset. */
+  since?: string | undefined;
+  /** Undefined on pages without TLS. */
   locks?: LockManager | undefined;
   isVisible?: () => boolean;
   fetch?: typeof fetch;
@@ -42,7 +45,7 @@ export function startFeed(onFrame: (frame: Frame) => void, options: FeedOptions 
   const { locks = browserLocks(), isVisible = () => document.visibilityState === 'visible' } = options;
   const stopped = new AbortController();
   const channel = new BroadcastChannel(NAME);
-  let lastId: string | undefined;
+  let lastId = options.since;
   let heardAt = Date.now();
   let isReading = false;
 

@@ -18,12 +18,13 @@ interface Listener {
 
 const listeners = new Set<Listener>();
 
-/** Keep all queries up to date while the page is open. */
-export function useFeed(): void {
+/** Keep all queries up to date while the page is open. since: the feed's id before the first of them was read. */
+export function useFeed(since: string | undefined): void {
+  const start = useEffectEvent((onFrame: (frame: Frame) => void) => startFeed(onFrame, { since }));
   const queries = useQueryClient();
   useEffect(() => {
     const refresher = refreshLater(queries);
-    const stop = startFeed((frame) => {
+    const stop = start((frame) => {
       applyFrame(queries, frame, refresher.add);
     });
     let wasReachable = true;

@@ -3767,6 +3767,12 @@ export interface components {
             expiresAt: string | null;
             signIn: components["schemas"]["SignIn"];
             /**
+             * Changes
+             * @description The `Last-Event-ID` with which `GET /api/changes` streams every change from this answer on; null without a user.
+             * @example 5f0c9a1b-16
+             */
+            changes: string | null;
+            /**
              * Backend
              * @enum {string}
              */
@@ -12977,6 +12983,7 @@ export interface operations {
                      *         "oidc": "https://login.example.com",
                      *         "link": true
                      *       },
+                     *       "changes": "5f0c9a1b-16",
                      *       "backend": "embedded",
                      *       "version": "0.1.0"
                      *     }

@@ -26,7 +26,7 @@ export function uploadFile(kind: UploadKind, file: File, onProgress: (share: num
     request.onload = () => {
       reportReachable(true);
       if (request.status < 300) resolve();
-      else reject(errorOf(new Response(null, { status: request.status }), parsed(request.responseText)));
+      else reject(errorOf(request.status, parsed(request.responseText)));
     };
     request.onerror = () => {
       reportReachable(false);

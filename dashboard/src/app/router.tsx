@@ -1,7 +1,7 @@
 /** The pages and their URLs. Pages other than the frame are loaded when they are opened. */
 
 import type { QueryClient } from '@tanstack/react-query';
-import { createRootRouteWithContext, createRoute, createRouter, lazyRouteComponent, redirect } from '@tanstack/react-router';
+import { createRootRouteWithContext, createRoute, createRouter, lazyRouteComponent, redirect, type RouteComponent } from '@tanstack/react-router';
 
 import { sessionQuery, takeNext } from '../api/session';
 import { validateJobSearch } from '../features/job/search';
@@ -277,6 +277,15 @@ export function createAppRouter(queries: QueryClient) {
     defaultErrorComponent: PageError,
     scrollRestoration: true,
   });
+}
+
+/** Load the code of the current page while the session is read. */
+export function preloadPage(router: ReturnType<typeof createAppRouter>): void {
+  const [routes] = router.getMatchedRoutes(router.latestLocation.pathname);
+  for (const route of routes) {
+    const component: RouteComponent | undefined = route.options.component;
+    void component?.preload?.();
+  }
 }
 
 declare module '@tanstack/react-router' {

@@ -36,7 +36,8 @@ export function Shell() {
   const navigate = useNavigate();
   const [dialog, setDialog] = useState<'palette' | 'help'>();
   const close = () => setDialog(undefined);
-  useFeed();
+  const { data: me } = useQuery(sessionQuery); // read before the page was opened
+  useFeed(me?.changes ?? undefined);
 
   useShortcuts([
     { keys: '?', label: 'Show the shortcuts', run: () => setDialog('help') },

@@ -53,6 +53,11 @@ class Me(ResponseBody):
     scopes: list[str] = Field(description="The permissions of the user; empty without one.", examples=[["admin"]])
     expires_at: datetime | None = Field(description="End of the session.", examples=["2030-01-01T12:00:00Z"])
     sign_in: SignIn
+    changes: str | None = Field(
+        description="The `Last-Event-ID` with which `GET /api/changes` streams every change from this answer on; null "
+        "without a user.",
+        examples=["5f0c9a1b-16"],
+    )
     backend: Literal["embedded", "kubernetes"]
     version: str = Field(examples=["0.1.0"])
 
@@ -127,6 +132,7 @@ async def me(request: Request) -> Response:
             "scopes": sorted(session.caller.scopes) if session else [],
             "expiresAt": session and session.expires_at,
             "signIn": {"oidc": provider and provider.issuer, "link": provider is None},
+            "changes": services.change_feed.current_id() if session else None,
             "backend": services.settings.backend,
             "version": __version__,
         }
