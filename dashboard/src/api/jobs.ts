@@ -2,7 +2,7 @@
 
 import { queryOptions, type QueryClient } from '@tanstack/react-query';
 
-import { ApiError, body, client, errorOf, type Schemas } from './client';
+import { ApiError, body, client, type Schemas } from './client';
 
 export type JobItem = Schemas['JobItem'];
 export type JobDetail = Schemas['JobDetail'];
@@ -40,7 +40,8 @@ export interface JobPage {
   next: string | null;
 }
 
-export const PAGE_SIZE = 100;
+/** The jobs of a page: with their usage and titles, less than 60 KB. */
+export const PAGE_SIZE = 75;
 
 export function hasEnded(status: Status): boolean {
   return status !== 'waiting' && status !== 'active';
@@ -113,17 +114,10 @@ export const breakdownQuery = (from: string) =>
     placeholderData: (previous) => previous,
   });
 
-export const patchQuery = (id: string, attempt: number) =>
-  queryOptions({
-    queryKey: ['patch', id, attempt],
-    queryFn: async ({ signal }) => {
-      const response = await fetch(`/api/jobs/${encodeURIComponent(id)}/patch?attempt=${attempt}`, { signal });
-      if (!response.ok) throw errorOf(response, await response.json().catch(() => null));
-      return response.text();
-    },
-    staleTime: Infinity,
-    gcTime: 60_000,
-  });
+/** The address of the changes of an attempt, as a patch in git's format. */
+export function patchUrl(id: string, attempt: number): string {
+  return `/api/jobs/${encodeURIComponent(id)}/patch?attempt=${attempt}`;
+}
 
 export async function cancelJob(id: string): Promise<JobDetail> {
   return body(client.POST('/api/jobs/{job_id}/cancel', { params: { path: { job_id: id } } }));

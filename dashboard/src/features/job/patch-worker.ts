@@ -1,7 +1,42 @@
-/** The worker that parses patches, so that the page stays responsive. */
+/** The worker that fetches a patch and reads it, so that the page stays responsive. */
 
-import { parsePatch } from './patch';
+import { chunksOf, indexPatch, readChunk, type Chunk, type PatchFile } from './patch';
+import type { PatchAnswer, PatchRequest } from './patch-reader';
 
-self.onmessage = (message: MessageEvent<string>) => {
-  self.postMessage(parsePatch(message.data));
+let patch = new Uint8Array();
+let files: PatchFile[] = [];
+const chunks = new Map<number, Chunk[]>();
+
+async function answer(request: PatchRequest): Promise<PatchAnswer['result']> {
+  switch (request.kind) {
+    case 'open': {
+      const response = await fetch(request.url).catch(() => undefined);
+      if (!response) return { refusal: { status: 0, body: null } };
+      if (!response.ok) return { refusal: { status: response.status, body: await response.json().catch(() => null) as unknown } };
+      patch = new Uint8Array(await response.arrayBuffer());
+      files = indexPatch(patch);
+      return { index: { files, bytes: patch.length } };
+    }
+    case 'chunks':
+      return { chunks: chunksOfFile(request.file).map(({ lines }) => lines) };
+    case 'lines': {
+      const chunk = chunksOfFile(request.file)[request.chunk];
+      return { lines: chunk ? readChunk(patch, chunk) : [] };
+    }
+  }
+}
+
+function chunksOfFile(index: number): Chunk[] {
+  const file = files[index];
+  const known = chunks.get(index) ?? (file ? chunksOf(patch, file) : []);
+  chunks.set(index, known);
+  return known;
+}
+
+self.onmessage = (message: MessageEvent<{ id: number; request: PatchRequest }>) => {
+  const { id, request } = message.data;
+  answer(request).then(
+    (result) => self.postMessage({ id, result } satisfies PatchAnswer),
+    (error: unknown) => self.postMessage({ id, result: { failure: String(error) } } satisfies PatchAnswer),
+  );
 };

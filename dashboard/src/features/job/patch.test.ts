@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 import { afterAll, expect, test } from 'vitest';
 
-import { isFolded, pairs, parsePatch, type FilePatch } from './patch';
+import { CHUNK_LINES, chunksOf, indexPatch, isFolded, pairs, readChunk, type PatchFile, type PatchLine } from './patch';
 
 const folder = mkdtempSync(join(tmpdir(), 'patch-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -22,11 +22,14 @@ function random(seed: number): (below: number) => number {
   };
 }
 
-function serialise(files: FilePatch[]): string {
-  const mark = { context: ' ', added: '+', removed: '-', note: '\\ ' };
-  return files.map((file) =>
-    [`diff --git a/${file.path} b/${file.path}`, `--- a/${file.path}`, `+++ b/${file.path}`,
-      ...file.hunks.flatMap((hunk) => [hunk.header, ...hunk.lines.map((line) => mark[line.kind] + line.text)]), ''].join('\n')).join('');
+const bytes = (patch: string) => new TextEncoder().encode(patch);
+const linesOf = (patch: Uint8Array, file: PatchFile) => chunksOf(patch, file).flatMap((chunk) => readChunk(patch, chunk));
+const MARKS = { context: ' ', added: '+', removed: '-', note: '\\ ', hunk: '' };
+const serialised = (lines: PatchLine[]) => lines.map((line) => MARKS[line.kind] + line.text);
+
+function serialise(patch: Uint8Array): string {
+  return indexPatch(patch).map((file) =>
+    [`diff --git a/${file.path} b/${file.path}`, `--- a/${file.path}`, `+++ b/${file.path}`, ...serialised(linesOf(patch, file)), ''].join('\n')).join('');
 }
 
 test('a patch that is parsed and written again applies to the same result', () => {
@@ -43,13 +46,13 @@ test('a patch that is parsed and written again applies to the same result', () =
     writeFileSync(join(folder, 'file'), after);
     const patch = git('diff', '--no-color');
     writeFileSync(join(folder, 'file'), before);
-    execFileSync('git', ['apply', '--whitespace=nowarn', '-'], { cwd: folder, input: serialise(parsePatch(patch)) });
+    execFileSync('git', ['apply', '--whitespace=nowarn', '-'], { cwd: folder, input: serialise(bytes(patch)) });
     expect(readFileSync(join(folder, 'file'), 'utf8')).toBe(after);
   }
 });
 
 test('paths, renames, deletions and binaries are recognised', () => {
-  const files = parsePatch(String.raw`diff --git a/a b.txt b/a b.txt
+  const patch = bytes(String.raw`diff --git a/a b.txt b/a b.txt
 new file mode 100644
 --- /dev/null
 +++ b/a b.txt
@@ -71,6 +74,7 @@ Binary files differ
 diff --git a/logo.png b/logo.png
 Binary files a/logo.png and b/logo.png differ
 `);
+  const files = indexPatch(patch);
   expect(files.map(({ path, oldPath, change, isBinary, added, removed }) => [path, oldPath, change, isBinary, added, removed])).toEqual([
     ['a b.txt', undefined, 'added', false, 1, 0],
     ['gone', undefined, 'deleted', false, 0, 1],
@@ -78,15 +82,29 @@ Binary files a/logo.png and b/logo.png differ
     ['naïve', undefined, 'modified', true, 0, 0],
     ['logo.png', undefined, 'modified', true, 0, 0],
   ]);
-  expect(files[0]?.hunks[0]?.lines.at(-1)).toMatchObject({ kind: 'note' });
+  expect(files[0] && linesOf(patch, files[0]).map((line) => line.kind)).toEqual(['hunk', 'added', 'note']);
 });
 
 test('lock files, binaries and large files are folded', () => {
-  const file = (fields: Partial<FilePatch>): FilePatch => ({ path: 'a.ts', oldPath: undefined, change: 'modified', isBinary: false, added: 1, removed: 0, hunks: [], ...fields });
+  const file = (fields: Partial<PatchFile>): PatchFile => ({ path: 'a.ts', oldPath: undefined, change: 'modified', isBinary: false, added: 1, removed: 0, lines: 2, start: 0, end: 9, ...fields });
   expect([{}, { path: 'web/package-lock.json' }, { isBinary: true }, { added: 2_001 }].map((fields) => isFolded(file(fields)))).toEqual([false, true, true, true]);
 });
 
 test('replaced lines stand beside each other', () => {
-  const [file] = parsePatch('diff --git a/f b/f\n--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n a\n-b\n-c\n+d\n e\n');
-  expect(pairs(file?.hunks[0]?.lines ?? []).map(([left, right]) => [left?.text, right?.text])).toEqual([['a', 'a'], ['b', 'd'], ['c', undefined], ['e', 'e']]);
+  const patch = bytes('diff --git a/f b/f\n--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n a\n-b\n-c\n+d\n e\n');
+  const lines = indexPatch(patch).flatMap((file) => linesOf(patch, file)).slice(1);
+  expect(pairs(lines).map(([left, right]) => [left?.text, right?.text])).toEqual([['a', 'a'], ['b', 'd'], ['c', undefined], ['e', 'e']]);
+});
+
+test('a long file is read in chunks that end between changes', () => {
+  const hunk = (start: number) => `@@ -${start},3 +${start},3 @@ f()\n context\n-old ${start}\n+new ${start}\n end\n`;
+  const patch = bytes(`diff --git a/f b/f\n--- a/f\n+++ b/f\n${Array.from({ length: 300 }, (_, index) => hunk(1 + index * 10)).join('')}`);
+  const [file] = indexPatch(patch);
+  if (!file) throw new Error('the patch has no file');
+  const chunks = chunksOf(patch, file);
+  expect(file).toMatchObject({ added: 300, removed: 300, lines: 1_500 });
+  expect(chunks.every((chunk) => chunk.lines >= CHUNK_LINES || chunk === chunks.at(-1))).toBe(true);
+  expect(chunks.map((chunk) => readChunk(patch, chunk)[0]?.kind)).not.toContain('added');
+  expect(chunks.flatMap((chunk) => readChunk(patch, chunk)).find((line) => line.text === 'new 2981')).toMatchObject({ kind: 'added', after: 2_982 });
+  expect(linesOf(patch, file)).toHaveLength(1_500);
 });

@@ -1,0 +1,84 @@
+/** A patch that a worker holds. The page gets the list of files, and the lines that it shows. */
+
+import { errorOf } from '../../api/client';
+import type { PatchFile, PatchLine } from './patch';
+import workerUrl from './patch-worker?worker&url';
+
+export interface PatchIndex {
+  files: PatchFile[];
+  /** The size of the patch. */
+  bytes: number;
+}
+
+export type PatchRequest = { kind: 'open'; url: string } | { kind: 'chunks'; file: number } | { kind: 'lines'; file: number; chunk: number };
+
+export interface PatchAnswer {
+  id: number;
+  result: { index: PatchIndex } | { chunks: number[] } | { lines: PatchLine[] } | { refusal: { status: number; body: unknown } } | { failure: string };
+}
+
+interface TrustedTypes {
+  createPolicy: (name: string, rules: { createScriptURL: (url: string) => string }) => { createScriptURL: (url: string) => string };
+}
+
+/** The policy of the page allows workers only from URLs that a named policy has made. It makes this one only. */
+const policy = (globalThis as { trustedTypes?: TrustedTypes }).trustedTypes?.createPolicy('labrats-worker', {
+  createScriptURL: (url) => {
+    if (url !== workerUrl) throw new TypeError('not a worker of the dashboard');
+    return url;
+  },
+});
+
+export class PatchReader {
+  private worker: Worker | undefined;
+  private lastId = 0;
+  private readonly waiting = new Map<number, (result: PatchAnswer['result']) => void>();
+
+  constructor(readonly url: string) {}
+
+  /** Fetch the patch. Throws ApiError. */
+  async open(): Promise<PatchIndex> {
+    const result = await this.ask({ kind: 'open', url: this.url });
+    if ('index' in result) return result.index;
+    if ('refusal' in result) throw errorOf(result.refusal.status, result.refusal.body);
+    throw new Error('failure' in result ? `The patch cannot be read: ${result.failure}` : 'The patch cannot be read.');
+  }
+
+  /** The numbers of lines in the chunks of a file. */
+  async chunks(file: number): Promise<number[]> {
+    const result = await this.ask({ kind: 'chunks', file });
+    return 'chunks' in result ? result.chunks : [];
+  }
+
+  async lines(file: number, chunk: number): Promise<PatchLine[]> {
+    const result = await this.ask({ kind: 'lines', file, chunk });
+    return 'lines' in result ? result.lines : [];
+  }
+
+  close(): void {
+    this.worker?.terminate();
+    this.worker = undefined;
+  }
+
+  private ask(request: PatchRequest): Promise<PatchAnswer['result']> {
+    this.worker ??= this.start();
+    const id = ++this.lastId;
+    const { promise, resolve } = Promise.withResolvers<PatchAnswer['result']>();
+    this.waiting.set(id, resolve);
+    this.worker.postMessage({ id, request });
+    return promise;
+  }
+
+  private start(): Worker {
+    const worker = new Worker(policy ? policy.createScriptURL(workerUrl) : workerUrl, { type: 'module' });
+    worker.onmessage = ({ data: { id, result } }: MessageEvent<PatchAnswer>) => {
+      this.waiting.get(id)?.(result);
+      this.waiting.delete(id);
+    };
+    worker.onerror = (event) => {
+      for (const resolve of this.waiting.values()) resolve({ failure: event.message });
+      this.waiting.clear();
+    };
+    return worker;
+  }
+}
