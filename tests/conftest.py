@@ -19,6 +19,7 @@ from tests.cluster.fixture import (
 from tests.cluster.product import engine_image, executor_image
 from tests.support.counters import counters, write_counters
 from tests.support.durations import write_durations
+from tests.support.figures import write_figures
 from tests.support.random_seed import SEED
 from tests.support.workers import GroupScheduling, merge_worker_report, send_worker_report, sort_tests
 
@@ -68,7 +69,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the durations, the counters, and the reason for a missing cluster."""
+    """Print the durations, the counters, measured figures, and the reason for a missing cluster."""
     write_durations(terminalreporter)
     write_counters(terminalreporter)
+    write_figures(terminalreporter)
     write_cluster_failure(terminalreporter)

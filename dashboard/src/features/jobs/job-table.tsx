@@ -12,6 +12,7 @@ import { useVirtualRows } from '../../ui/use-virtual-rows';
 import { JobRow } from './job-row';
 import styles from './jobs-page.module.css';
 import { Preview } from './preview';
+import { MOST_NEWER } from './rows';
 import { hasFilters, type JobsSearch } from './search';
 import { SelectAll, SelectionBar } from './selection-bar';
 import { useJobs } from './use-jobs';
@@ -79,7 +80,7 @@ export function JobTable({ search, filter, total, onPreview, onAll }: JobTablePr
       {jobs.error !== undefined && <div className={styles.message}><Failure error={jobs.error} onRetry={jobs.retry} /></div>}
       {jobs.newer.length > 0 && (
         <button type="button" className={styles.newer} onClick={() => { jobs.showNewer(); rows.scrollTo(0, 'start'); }}>
-          <Icon name="arrowUp" size={14} /> {count(jobs.newer.length)} newer
+          <Icon name="arrowUp" size={14} /> {count(jobs.newer.length)}{jobs.newer.length === MOST_NEWER && '+'} newer
         </button>
       )}
       <div className={styles.columns}>

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobItem } from '../../api/jobs';
-import { matches, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerShown, withNewest, withPage } from './rows';
+import { matches, MOST_NEWER, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerShown, withNewest, withPage } from './rows';
 
 function job(number: number, fields: Partial<JobItem> = {}): JobItem {
   const createdAt = new Date(Date.UTC(2030, 0, 1) + number * 1000).toISOString();
@@ -76,4 +76,12 @@ test('a job matches if all fields of the filter do', () => {
   for (const filter of [{ status: ['failed' as const] }, { model: 'haiku' }, { agentRole: 'x' }, { to: '2030-01-01T00:00:10Z' }, { from: '2030-01-01T00:00:11Z' }]) {
     expect(matches(each, filter)).toBe(false);
   }
+});
+
+test('a list that nobody reads holds a limited number of newer jobs', () => {
+  let next = rows;
+  for (let number = 4; number < 2_000; number += 50) {
+    next = withFeed(next, Array.from({ length: 50 }, (_, index) => job(number + index)), [], {}, 'newest');
+  }
+  expect([next.newer.length, next.newer[0]?.id, ids(next.jobs)]).toEqual([MOST_NEWER, 'ir-2003', ['ir-3', 'ir-2']]);
 });

@@ -4,11 +4,14 @@ import type { JobFilter, JobItem, JobOrder, JobPage } from '../../api/jobs';
 
 export interface Rows {
   jobs: readonly JobItem[];
-  /** Jobs that are newer than the list, newest first. They wait until the reader asks for them. */
+  /** Jobs that are newer than the list, newest first, at most MOST_NEWER. They wait until the reader asks for them. */
   newer: readonly JobItem[];
   /** The cursor of the next page; null after the last one, undefined before the first. */
   next: string | null | undefined;
 }
+
+/** Newer jobs that are held. Where there are more, some are missing, and the list has to be read again. */
+export const MOST_NEWER = 500;
 
 export const NO_ROWS: Rows = { jobs: [], newer: [], next: undefined };
 
@@ -40,7 +43,7 @@ export function withNewest(rows: Rows, page: JobPage): Rows {
   const joined = arrived.filter((job) => first !== undefined && job.createdAt <= first.createdAt);
   return {
     jobs: joined.length > 0 ? inOrder([...updated(rows.jobs, page.jobs), ...joined]) : updated(rows.jobs, page.jobs),
-    newer: [...newer, ...updated(rows.newer, page.jobs)],
+    newer: [...newer, ...updated(rows.newer, page.jobs)].slice(0, MOST_NEWER),
     next: rows.next,
   };
 }

@@ -4,7 +4,7 @@ import { useCallback, useEffect, useRef, useState, type RefObject } from 'react'
 
 import { fetchJobs, hasEnded, type JobFilter, type JobItem, type JobOrder } from '../../api/jobs';
 import { useJobChanges } from '../../api/live';
-import { matches, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerShown, withPage, type Rows } from './rows';
+import { matches, MOST_NEWER, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerShown, withPage, type Rows } from './rows';
 
 export interface Jobs extends Rows {
   isLoading: boolean;
@@ -23,6 +23,9 @@ interface State {
 
 /** The pause before the list is read again: after a change, for a search for text; or once a request has ended. */
 const PAUSE_MS = 500;
+
+/** Rows of a list that grows at its start, from which on it begins again with one page. */
+const MOST_ROWS = 300;
 
 const EMPTY: State = { rows: NO_ROWS, error: undefined };
 
@@ -84,6 +87,7 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
   useJobChanges((changed, gone) => {
     if (filter.q || reading.current > 0) readLater(); // an answer on its way may be older than the change
     if (state.rows.next === undefined) return;
+    if (order === 'newest' && isAtTop.current() && state.rows.jobs.length > MOST_ROWS && !isLoading) return void load('');
     change((rows) => {
       if (filter.q) return withChanges(rows, changed, new Set([...gone, ...changed.filter((job) => !matches(job, filter)).map((job) => job.id)]));
       const next = withFeed(rows, changed, gone, filter, order);
@@ -103,7 +107,7 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
       if (!isLoading && !error && rows.next) void load(rows.next);
     },
     retry: () => void load(rows.next ?? ''),
-    showNewer: () => change(withNewerShown),
+    showNewer: () => (rows.newer.length === MOST_NEWER ? void load('') : change(withNewerShown)),
     store: (changed) => change((before) => withChanges(before, changed)),
   };
 }
