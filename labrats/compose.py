@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
@@ -112,7 +112,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
     from labrats.backends.kubernetes.batch_client import BatchClient
     from labrats.backends.kubernetes.client import ApiClient
     from labrats.backends.kubernetes.fence import Fence
-    from labrats.backends.kubernetes.leader import Election
+    from labrats.backends.kubernetes.leader import Election, read_lease
     from labrats.backends.kubernetes.network_check import check_network
     from labrats.backends.kubernetes.receiver_reconciler import ReceiverReconciler
     from labrats.backends.kubernetes.runner import KubernetesRunner
@@ -140,6 +140,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
         services = await retry_until_reachable(
             partial(create_services, settings, own_store, own_runner, metrics, model_files)
         )
+        services = replace(services, read_controller_lease=partial(read_lease, client, namespace))
 
         async def lead(epoch: int) -> None:
             leading = client.writing_as(partial(fence.manager, epoch))

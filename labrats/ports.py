@@ -366,6 +366,24 @@ class ModelFiles(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ControllerLease:
+    """The last sign of life of the engine that drives jobs. holder: its name; None if none does.
+
+    renewed_at: by its clock. seconds: time from then on for which it counts as alive.
+    """
+
+    holder: str | None = None
+    renewed_at: datetime | None = None
+    seconds: float = 0.0
+
+    def is_alive(self, now: datetime) -> bool:
+        """Return whether an engine drives jobs."""
+        if self.holder is None or self.renewed_at is None:
+            return False
+        return (now - self.renewed_at).total_seconds() <= self.seconds
+
+
 class Clock(Protocol):
     """A source of time, which tests replace."""
 

@@ -1,10 +1,11 @@
 """The services that routes use."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from labrats.api.activities import Activities
 from labrats.api.auth.authentication import Authenticator
 from labrats.api.auth.key_uses import KeyUses
 from labrats.api.auth.keys import ApiKeyIndex
@@ -27,7 +28,7 @@ from labrats.intake.admission import Admission
 from labrats.intake.delivery_log import DeliveryLog
 from labrats.intake.signing_secrets import SigningSecrets
 from labrats.metrics import Metrics
-from labrats.ports import Clock, Runner, Store
+from labrats.ports import Clock, ControllerLease, Runner, Store
 from labrats.settings import EngineSettings
 
 
@@ -53,6 +54,8 @@ class Services:
     """The OpenID provider where users sign in, if one is configured."""
     prometheus: PrometheusClient | None = None
     """The Prometheus that scrapes this engine, if one is configured."""
+    read_controller_lease: Callable[[], Awaitable[ControllerLease]] | None = None
+    """Read the lease of the controller; None where this engine drives jobs by itself."""
     model_file_scans: ModelFileScans | None = None
     """Scans of local models' files; None on a cluster without a volume for them."""
     key_uses: KeyUses = field(default_factory=KeyUses)

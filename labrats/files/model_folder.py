@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from time import monotonic
@@ -23,6 +23,7 @@ from labrats.files.durability import replace_file, sync
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.errors import LabratsError
 from labrats.model.model_files import (
+    DownloadProgress,
     FileOperation,
     FoundFile,
     ModelFileError,
@@ -55,6 +56,7 @@ RETRY_SECONDS: Final = (1.0, 5.0, 15.0, 30.0)
 
 _PART: Final = re.compile(r"\.(?P<filename>.+)\.part")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_PROGRESS_LINE: Final = re.compile(r"Z ([0-9]+\.[0-9]) MiB(?: of ([0-9]+\.[0-9]) MiB)?$")
 _RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")
 
 
@@ -109,6 +111,16 @@ class ModelFolder:
     def scan(self) -> list[FoundFile]:
         """Return the files in the folder, by provider and name. Raises OSError."""
         return [found for provider in LOCAL_PROVIDERS for found in _scan(self.root / provider, provider)]
+
+    def progress_of(self, operation: FileOperation) -> DownloadProgress | None:
+        """Return the progress of a download; None if it has received nothing. Raises OSError."""
+        part = PartialFile(self.root / operation.provider, operation.filename)
+        try:
+            known = msgspec.json.decode(part.note.read_bytes(), type=Progress)
+            received = part.path.stat().st_size
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+        return DownloadProgress(received_bytes=received, total_bytes=known.size)
 
     def _delete(self, operation: FileOperation) -> None:
         folder = self.root / operation.provider
@@ -179,12 +191,12 @@ class ModelFolder:
                 await self._write(blocks, part, progress, log)
 
     async def _write(self, blocks: AsyncIterator[bytes], part: "PartialFile", progress: Progress, log: Log) -> None:
-        of_total = "" if progress.size is None else f" of {megabytes(progress.size)}"
         written, synced_at = progress.synced, monotonic()
         with open(part.path, "r+b") as file:
             file.truncate(written)
             file.seek(written)
             await asyncio.to_thread(part.checkpoint, file, progress)
+            log(_progress_line(written, progress.size))
             try:
                 async for block in blocks:
                     if written + len(block) > self._max_bytes:
@@ -195,7 +207,7 @@ class ModelFolder:
                     if is_due or written - progress.synced >= CHECKPOINT_BYTES:
                         progress, synced_at = msgspec.structs.replace(progress, synced=written), monotonic()
                         await asyncio.to_thread(part.checkpoint, file, progress)
-                        log(f"{megabytes(written)}{of_total}")
+                        log(_progress_line(written, progress.size))
             finally:  # an interrupted download resumes from here
                 await asyncio.to_thread(part.checkpoint, file, msgspec.structs.replace(progress, synced=written))
 
@@ -325,6 +337,19 @@ async def _blocks(body: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[
             block.clear()
     if failure:
         raise failure
+
+
+def _progress_line(received: int, size: int | None) -> str:
+    return megabytes(received) + ("" if size is None else f" of {megabytes(size)}")
+
+
+def progress_in(lines: Sequence[str]) -> DownloadProgress | None:
+    """Return the last progress in the lines of a log, rounded to a tenth of a MiB; None if there is none."""
+    found = next(filter(None, map(_PROGRESS_LINE.search, reversed(lines))), None)
+    if found is None:
+        return None
+    received, total = (None if each is None else round(float(each) * 2**20) for each in found.groups())
+    return DownloadProgress(received_bytes=received or 0, total_bytes=total)
 
 
 def megabytes(size: int) -> str:

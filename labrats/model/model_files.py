@@ -42,12 +42,20 @@ class OperationStatus(StrEnum):
     FAILED = "failed"
 
 
+class DownloadProgress(Record):
+    """The received bytes of a download, and the size of the file if the hub has sent it."""
+
+    received_bytes: int
+    total_bytes: int | None = None
+
+
 class FileOperation(Record):
     """One download or deletion of one file, `filename` in the folder of `provider`.
 
     url, sha256, model: of a download only; `model` is the model that the file belongs to.
     annotations:        notes of the caller.
     reason:             the reason of a failure.
+    progress:           of an active download, if it is known.
     """
 
     work: OperationType
@@ -61,6 +69,7 @@ class FileOperation(Record):
     reason: str | None = None
     created_at: datetime | None = None
     finished_at: datetime | None = None
+    progress: DownloadProgress | None = None
 
     @property
     def name(self) -> str:

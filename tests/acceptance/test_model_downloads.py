@@ -50,7 +50,7 @@ async def start_and_hold(admin: User, hub: Hub) -> dict[str, Any]:
     operation: dict[str, Any] = answer.json()
     async with asyncio.timeout(PATIENCE_SECONDS):
         await file.holding.wait()
-        while len((await admin.get(f"/api/models/jobs/{operation['name']}/logs")).json()["logs"]) < 2:
+        while len((await admin.get(f"/api/models/jobs/{operation['name']}/logs")).json()["logs"]) < 3:
             await asyncio.sleep(POLL_SECONDS)
     return operation
 
@@ -59,12 +59,14 @@ async def test_download_resumes_after_the_engine_was_killed(start_engine: Engine
     engine: LocalEngine = start_engine(OUTBOUND_ALLOWED_CIDRS=OPEN)
     async with engine.admin() as admin:
         started = await start_and_hold(admin, hub)
+        (active,) = (await admin.get("/api/models/jobs")).json()["jobs"]
         engine.kill()
         engine.start()
         operation = await ended(admin)
         (listed,) = (await admin.get("/api/models")).json()["models"]
 
     assert operation == started | {"status": "completed", "finishedAt": operation["finishedAt"]}
+    assert CHECKPOINT_BYTES <= active["receivedBytes"] < active["totalBytes"] == len(CONTENT)
     assert listed["downloaded"] is True
     assert (engine.data_dir / "models" / "qwen" / "a.gguf").read_bytes() == CONTENT
     (first, second) = hub.ranges()

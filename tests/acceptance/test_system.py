@@ -10,6 +10,7 @@ async def test_system_page_shows_version_disk_and_limits(admin: User) -> None:
     assert (system["version"], system["backend"]) == (me["version"], me["backend"])
     assert 0 < system["disk"]["freeBytes"] <= system["disk"]["totalBytes"]
     assert system["limits"]["promptBytes"] == 900 * 1024
+    assert system["controller"]["alive"] is True
 
 
 async def test_engines_own_secrets_and_those_of_jobs_are_not_listed(admin: User) -> None:

@@ -15,7 +15,7 @@ from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodS
 from labrats.backends.kubernetes.pod import USER
 from labrats.files.model_folder import ModelFolder
 from labrats.model.errors import Conflict, NotFound
-from labrats.model.model_files import FileOperation, FoundFile, OperationStatus, OperationType
+from labrats.model.model_files import DownloadProgress, FileOperation, FoundFile, OperationStatus, OperationType
 from labrats.net.client import OutboundClient
 from labrats.ports import ModelFiles, SystemClock
 from tests.cluster.cluster import GATEWAY, Cluster
@@ -107,6 +107,16 @@ async def until_status(files: ModelFiles, *statuses: OperationStatus) -> FileOpe
             await asyncio.sleep(0.1)
 
 
+async def until_progress(files: ModelFiles) -> DownloadProgress:
+    """Wait until the progress of the latest operation is known, and return it."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while True:
+            operation, *_ = await files.operations()
+            if operation.progress:
+                return operation.progress
+            await asyncio.sleep(0.1)
+
+
 async def ended(files: ModelFiles) -> FileOperation:
     return await until_status(files, OperationStatus.COMPLETED, OperationStatus.FAILED)
 
@@ -137,13 +147,17 @@ async def test_one_operation_at_a_time_works_on_a_file(files: ModelFiles, hub: F
     hold.write_text(str(2 * 2**20))
     begun = await files.begin(a_download(hub))
     assert (await until_status(files, OperationStatus.ACTIVE)).created_at == begun.created_at
+    progress = await until_progress(files)
+    assert progress.received_bytes <= 2 * 2**20
+    assert progress.total_bytes == len(CONTENT)
 
     again = await files.begin(a_download(hub))
     assert again.created_at == begun.created_at
     with pytest.raises(Conflict, match=r"a\.gguf is busy with a download"):
         await files.begin(A_DELETION)
     hold.unlink()
-    assert (await ended(files)).status is OperationStatus.COMPLETED
+    done = await ended(files)
+    assert (done.status, done.progress) == (OperationStatus.COMPLETED, None)
 
 
 async def test_a_failed_operation_has_its_reason(files: ModelFiles, hub: FolderHub) -> None:

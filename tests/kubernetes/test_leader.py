@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from labrats.backends.kubernetes.fence import (
     former_leaders_are_fenced,
     leader_policy,
 )
-from labrats.backends.kubernetes.leader import LEASE, Election, LeaseTiming
+from labrats.backends.kubernetes.leader import LEASE, Election, LeaseTiming, read_lease
 from labrats.backends.kubernetes.pod import PodCredentials, attempt_job
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.metrics import Metrics
@@ -29,6 +30,7 @@ from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import advance
 from labrats.model.phases import JobEvent
 from labrats.model.record import encode
+from labrats.ports import ControllerLease
 from tests.cluster.proxy import FaultyProxy, Lose, Refuse, is_write
 from tests.conformance.kubernetes_backend import a_pod_settings
 from tests.support.background import run_in_background
@@ -278,3 +280,15 @@ async def test_a_missing_policy_is_noticed(api_client: ApiClient, namespace: str
     async with asyncio.timeout(DEADLINE_SECONDS):
         while await former_leaders_are_fenced(api_client, namespace, epoch=1):
             await asyncio.sleep(0.1)  # the API server has not noticed the deletion yet
+
+
+async def test_lease_shows_whether_an_engine_leads(api_client: ApiClient, namespace: str) -> None:
+    assert await read_lease(api_client, namespace) == ControllerLease()
+    engine = Engine("one")
+    async with engine.taking_part(api_client, namespace):
+        await eventually(lambda: engine.leads)
+        leading = await read_lease(api_client, namespace)
+    assert (leading.holder, leading.seconds) == ("one", QUICK.lease)
+    assert leading.is_alive(datetime.now(UTC))
+    assert not leading.is_alive(datetime.now(UTC) + timedelta(seconds=QUICK.lease + 1))
+    assert not (await read_lease(api_client, namespace)).is_alive(datetime.now(UTC))

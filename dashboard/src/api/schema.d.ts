@@ -1108,7 +1108,7 @@ export interface paths {
         };
         /**
          * Get facts about the engine
-         * @description Return the version, the free space and the limits of the engine.
+         * @description Return the version, the free space and the limits of the engine, and whether a controller drives jobs.
          */
         get: operations["getSystem"];
         put?: never;
@@ -2364,6 +2364,28 @@ export interface components {
             };
             /** @description Sampling settings of a local model. */
             sampling?: components["schemas"]["SamplingView"];
+        };
+        /**
+         * ControllerView
+         * @description The engine that drives jobs. On one machine it is the one that answers.
+         */
+        ControllerView: {
+            /**
+             * Alive
+             * @description False if none has shown a sign of life lately: no job starts. Null if it could not be found out.
+             */
+            alive: boolean | null;
+            /**
+             * Name
+             * @description Its name, on a cluster.
+             * @example labrats-controller-0-1a2b3c4d
+             */
+            name: string | null;
+            /**
+             * Renewedat
+             * @description Its last sign of life, on a cluster.
+             */
+            renewedAt: string | null;
         };
         /**
          * DefaultsBody
@@ -4058,6 +4080,18 @@ export interface components {
              */
             failedReason: string | null;
             /**
+             * Receivedbytes
+             * @description Received by an active download; null if that is not known. Rounded on a cluster.
+             * @example 512
+             */
+            receivedBytes: number | null;
+            /**
+             * Totalbytes
+             * @description Size of its file, if the hub has sent it.
+             * @example 1024
+             */
+            totalBytes: number | null;
+            /**
              * Createdat
              * Format: date-time
              * @example 2030-01-01T12:00:00Z
@@ -4922,6 +4956,7 @@ export interface components {
              * @description True if this replica can start jobs; others leave that to a controller.
              */
             drivesJobs: boolean;
+            controller: components["schemas"]["ControllerView"];
             /**
              * Time
              * Format: date-time
@@ -14605,6 +14640,11 @@ export interface operations {
                      *       "backend": "embedded",
                      *       "role": "all",
                      *       "drivesJobs": true,
+                     *       "controller": {
+                     *         "alive": null,
+                     *         "name": "labrats-controller-0-1a2b3c4d",
+                     *         "renewedAt": null
+                     *       },
                      *       "time": "2030-01-01T12:00:00Z",
                      *       "disk": {
                      *         "freeBytes": 52000000000,
@@ -16341,6 +16381,8 @@ export interface operations {
                      *       "filename": "qwen2.5-0.5b-instruct-q4_k_m.gguf",
                      *       "status": "waiting",
                      *       "failedReason": null,
+                     *       "receivedBytes": 512,
+                     *       "totalBytes": 1024,
                      *       "createdAt": "2030-01-01T12:00:00Z",
                      *       "finishedAt": null
                      *     }
@@ -16532,6 +16574,8 @@ export interface operations {
                      *           "filename": "qwen2.5-0.5b-instruct-q4_k_m.gguf",
                      *           "status": "waiting",
                      *           "failedReason": null,
+                     *           "receivedBytes": 512,
+                     *           "totalBytes": 1024,
                      *           "createdAt": "2030-01-01T12:00:00Z",
                      *           "finishedAt": null
                      *         }

@@ -100,6 +100,10 @@ class OperationView(ResponseBody):
     filename: str = Field(examples=[_EXAMPLE_FILE])
     status: Literal["waiting", "active", "completed", "failed"]
     failed_reason: str | None = Field(examples=[None])
+    received_bytes: int | None = Field(
+        description="Received by an active download; null if that is not known. Rounded on a cluster.", examples=[512]
+    )
+    total_bytes: int | None = Field(description="Size of its file, if the hub has sent it.", examples=[1024])
     created_at: datetime = Field(examples=["2030-01-01T12:00:00Z"])
     finished_at: datetime | None
 
@@ -291,6 +295,8 @@ def _view(operation: FileOperation) -> dict[str, Any]:
         "filename": operation.filename,
         "status": operation.status,
         "failedReason": operation.reason,
+        "receivedBytes": operation.progress and operation.progress.received_bytes,
+        "totalBytes": operation.progress and operation.progress.total_bytes,
         "createdAt": operation.created_at,
         "finishedAt": operation.finished_at,
     }

@@ -2,8 +2,9 @@
 
 import os
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
+import structlog
 from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
@@ -13,8 +14,12 @@ from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
+from labrats.api.services import Services
 from labrats.intake.validation import FILES_BYTES
+from labrats.model.errors import LabratsError
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES
+
+log = structlog.get_logger()
 
 router = api_router("Health")
 
@@ -41,6 +46,16 @@ class LimitsView(ResponseBody):
     job_retention_days: float = Field(examples=[30.0])
 
 
+class ControllerView(ResponseBody):
+    """The engine that drives jobs. On one machine it is the one that answers."""
+
+    alive: bool | None = Field(
+        description="False if none has shown a sign of life lately: no job starts. Null if it could not be found out."
+    )
+    name: str | None = Field(description="Its name, on a cluster.", examples=["labrats-controller-0-1a2b3c4d"])
+    renewed_at: datetime | None = Field(description="Its last sign of life, on a cluster.")
+
+
 class SystemView(ResponseBody):
     """The engine that answers. On a cluster, other replicas may have another version."""
 
@@ -48,6 +63,7 @@ class SystemView(ResponseBody):
     backend: Literal["embedded", "kubernetes"]
     role: str = Field(description="The tasks of this replica.", examples=["all"])
     drives_jobs: bool = Field(description="True if this replica can start jobs; others leave that to a controller.")
+    controller: ControllerView
     time: datetime = Field(description="The engine's clock.", examples=["2030-01-01T12:00:00Z"])
     disk: DiskView
     limits: LimitsView
@@ -55,7 +71,7 @@ class SystemView(ResponseBody):
 
 @router.get("/api/system", responses=answers(200, SystemView, "The engine"), summary="Get facts about the engine")
 async def get_system(request: Request) -> Response:
-    """Return the version, the free space and the limits of the engine."""
+    """Return the version, the free space and the limits of the engine, and whether a controller drives jobs."""
     services = services_of(request)
     settings, disk = services.settings, os.statvfs(services.settings.data_dir)
     limits = {
@@ -76,8 +92,20 @@ async def get_system(request: Request) -> Response:
             "backend": settings.backend,
             "role": settings.role,
             "drivesJobs": settings.drives_jobs,
+            "controller": await _controller(services),
             "time": services.clock.now(),
             "disk": {"freeBytes": disk.f_bavail * disk.f_frsize, "totalBytes": disk.f_blocks * disk.f_frsize},
             "limits": limits,
         }
     )
+
+
+async def _controller(services: Services) -> dict[str, Any]:
+    if services.read_controller_lease is None:
+        return {"alive": True, "name": None, "renewedAt": None}
+    try:
+        lease = await services.read_controller_lease()
+    except LabratsError as error:  # such as a missing permission
+        log.warning("lease of the controller not read", reason=str(error))
+        return {"alive": None, "name": None, "renewedAt": None}
+    return {"alive": lease.is_alive(services.clock.now()), "name": lease.holder, "renewedAt": lease.renewed_at}

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from labrats.files.durability import replace_file
 from labrats.files.model_folder import ModelFolder
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
-from labrats.model.model_files import FileOperation, FoundFile, OperationStatus
+from labrats.model.model_files import FileOperation, FoundFile, OperationStatus, OperationType
 from labrats.model.record import encode
 from labrats.ports import Clock, ModelPlace
 
@@ -47,7 +47,7 @@ class LocalModelFiles:
     async def run(self) -> None:
         """Carry out operations until cancelled, first those that an earlier engine left unfinished."""
         async with asyncio.TaskGroup() as tasks:
-            for operation in await self.operations():
+            for operation in await _on_disk(self._read_all):
                 if not operation.has_ended:
                     self._enqueue(operation)
             while True:
@@ -72,7 +72,7 @@ class LocalModelFiles:
         return begun
 
     async def operations(self) -> Sequence[FileOperation]:
-        return await _on_disk(self._read_all)
+        return await _on_disk(lambda: [self._with_progress(each) for each in self._read_all()])
 
     async def log(self, name: str) -> Sequence[str]:
         if name not in [operation.name for operation in await self.operations()]:
@@ -127,6 +127,11 @@ class LocalModelFiles:
     def _write(self, operation: FileOperation) -> None:
         self._records.mkdir(parents=True, exist_ok=True)
         replace_file(self._record_of(operation.name), encode(operation))
+
+    def _with_progress(self, operation: FileOperation) -> FileOperation:
+        if operation.work is OperationType.DELETE or operation.status is not OperationStatus.ACTIVE:
+            return operation
+        return replace(operation, progress=self._folder.progress_of(operation))
 
     def _read_all(self) -> list[FileOperation]:
         found = [operation for path in self._records.glob("*.json") if (operation := _read(path))]

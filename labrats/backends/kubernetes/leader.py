@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.record import Record, encode
+from labrats.ports import ControllerLease
 
 log = structlog.get_logger()
 
@@ -209,6 +210,17 @@ class Election:
         method, path = ("PUT", f"{self._path}/{LEASE}") if lease.metadata.resource_version else ("POST", self._path)
         self._lease = _LEASES.decode(await self._client.request(method, path, encode(lease)))
         self._changed_at = sent_at
+
+
+async def read_lease(client: ApiClient, namespace: str) -> ControllerLease:
+    """Return the state of the Lease. Raises LabratsError if it cannot be read."""
+    try:
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE}"
+        spec = _LEASES.decode(await client.request("GET", path)).spec
+    except NotFound:
+        return ControllerLease()
+    renewed_at = datetime.fromisoformat(spec.renew_time) if spec.renew_time else None
+    return ControllerLease(spec.holder_identity or None, renewed_at, spec.lease_duration_seconds)
 
 
 def _now() -> float:

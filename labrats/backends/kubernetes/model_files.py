@@ -19,6 +19,7 @@ from labrats.backends.kubernetes import model_files_pod
 from labrats.backends.kubernetes.batch_objects import CONTAINER, JobObject, PodObject
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.pod import EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD, USER
+from labrats.files.model_folder import progress_in
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.model_files import FileOperation, FoundFile, OperationStatus
 from labrats.model.record import encode
@@ -163,7 +164,10 @@ class ClusterModelFiles:
             return replace(
                 operation, status=OperationStatus.FAILED, reason=reason, finished_at=failed.last_transition_time
             )
-        return replace(operation, status=OperationStatus.ACTIVE if job.status.ready else OperationStatus.WAITING)
+        if not job.status.ready:
+            return replace(operation, status=OperationStatus.WAITING)
+        lines = (await self._pod_logs(job, last_lines=5)).splitlines()
+        return replace(operation, status=OperationStatus.ACTIVE, progress=progress_in(lines))
 
     async def _log_of(self, job: JobObject) -> list[str]:
         stored = job.metadata.annotations.get(LOG_ANNOTATION)
@@ -176,15 +180,16 @@ class ClusterModelFiles:
         with suppress(Conflict):  # the name belongs to a later operation
             await self._client.request("PATCH", path, encode(patch), content_type=MERGE_PATCH)
 
-    async def _pod_logs(self, job: JobObject) -> str:
-        """Return the logs of the Job's pods that still exist, the oldest pod first."""
+    async def _pod_logs(self, job: JobObject, last_lines: int | None = None) -> str:
+        """Return the logs of the Job's pods that still exist, the oldest pod first. last_lines: of each."""
         query = {"labelSelector": f"batch.kubernetes.io/controller-uid={job.metadata.uid}"}
         pods = [_READ_POD(item) async for page in self._client.pages(self._pods, query) for item in page.items]
         logs = b""
         for pod in sorted(pods, key=lambda pod: str(pod.metadata.creation_timestamp)):
             if pod.has_started:
                 with suppress(NotFound):  # deleted meanwhile
-                    logs += await self._client.request("GET", f"{self._pods}/{pod.name}/log")
+                    path = f"{self._pods}/{pod.name}/log" + (f"?tailLines={last_lines}" if last_lines else "")
+                    logs += await self._client.request("GET", path)
         return logs.decode(errors="replace")
 
     async def _all(self) -> list[JobObject]:

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.files.model_folder import BLOCK_BYTES, CHECKPOINT_BYTES, DownloadInterrupted, ModelFolder
+from labrats.files.model_folder import BLOCK_BYTES, CHECKPOINT_BYTES, DownloadInterrupted, ModelFolder, progress_in
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.model_files import (
+    DownloadProgress,
     FileOperation,
     FoundFile,
     ModelFileError,
@@ -64,7 +65,7 @@ async def test_a_file_is_downloaded_verified_and_named(tmp_path: Path, log: list
 
     assert (tmp_path / "qwen" / "a.gguf").read_bytes() == SMALL
     assert left_in(tmp_path) == ["qwen/a.gguf"]
-    assert log == ["requesting 127.0.0.1", f"a.gguf downloaded; its SHA-256 is {sha256(SMALL)}"]
+    assert log == ["requesting 127.0.0.1", "0.0 MiB of 3.0 MiB", f"a.gguf downloaded; its SHA-256 is {sha256(SMALL)}"]
 
 
 async def test_a_file_with_the_expected_digest_is_not_requested_again(tmp_path: Path, log: list[str]) -> None:
@@ -426,3 +427,20 @@ def test_a_scan_finds_files_of_local_providers(tmp_path: Path) -> None:
         ("gemma", "b.gguf", 1, False),
     }
     assert a_folder(tmp_path / "nowhere").scan() == []
+
+
+async def test_progress_is_read_from_the_folder_and_from_the_log(tmp_path: Path, log: list[str]) -> None:
+    file, folder = File(SMALL, hold_at=2 * MIB), a_folder(tmp_path)
+    async with a_hub(a_gguf=file) as hub, asyncio.TaskGroup() as tasks:
+        operation = a_download(hub)
+        assert folder.progress_of(operation) is None
+        tasks.create_task(folder.carry_out(operation, lambda line: log.append(f"2030-01-01T12:00:00Z {line}")))
+        await eventually(lambda: (found := folder.progress_of(operation)) is not None and found.received_bytes >= MIB)
+        found = folder.progress_of(operation)
+        assert found
+        assert (found.received_bytes <= 2 * MIB, found.total_bytes) == (True, len(SMALL))
+        assert progress_in(log[:1]) is None
+        assert progress_in(log) == DownloadProgress(received_bytes=0, total_bytes=3 * MIB)
+        file.released.set()
+    assert folder.progress_of(operation) is None
+    assert progress_in(["2030-01-01T12:00:00Z 1.5 MiB"]) == DownloadProgress(received_bytes=3 * MIB // 2)
