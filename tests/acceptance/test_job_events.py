@@ -192,6 +192,32 @@ async def test_pages_backwards_lead_from_the_end_to_the_beginning(user: User) ->
     assert events == all_events
 
 
+async def test_events_of_one_attempt_are_listed_and_its_matches_counted(user: User) -> None:
+    job_id = await searched_job(user)
+    every = await pages(user, job_id, 1000)
+    own = {number: [each for each in every if each["attempt"] == number] for number in (1, 2, 3)}
+
+    async def read(attempt: int, **query: Any) -> Any:
+        answer = await user.get(f"/api/jobs/{job_id}/events", attempt=attempt, **query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    for number, events in own.items():
+        first = await read(number, limit=1000)
+        rest = await read(number, limit=1000, **({"after": first["next"]} if first["next"] else {}))
+        assert (first["events"] + rest["events"])[: len(events)] == events
+        assert number == 3 or (first["next"], rest["next"]) == (events[999]["id"], None)
+        tail = await read(number, limit=5, tail="true")
+        ends = (events[0]["id"], events[-1]["id"]) if events else (None, None)
+        assert (tail["events"], tail["firstId"], tail["lastId"]) == (events[-5:], *ends)
+    assert (await read(2, before=own[2][3]["id"]))["events"] == own[2][:3]
+    found = [await read(number, q="needle", limit=1) for number in (1, 2, 3)]
+    assert [(each["total"], each["attemptTotal"]) for each in found] == [(3, 2), (3, 1), (3, 0)]
+    assert [[each["attempt"] for each in page["events"]] for page in found] == [[1], [2], []]
+    assert found[0]["next"] == found[0]["events"][0]["id"]
+    assert (await user.get(f"/api/jobs/{job_id}/events", attempt=0)).status_code == 422
+
+
 async def test_events_of_some_kinds_are_listed(user: User) -> None:
     job_id = (await user.run(*STEPS, config={"maxAttempts": 2}))["id"]
 

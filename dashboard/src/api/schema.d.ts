@@ -2723,14 +2723,20 @@ export interface components {
              */
             total?: number;
             /**
+             * Attempttotal
+             * @description With `total` and `attempt`: those of the attempt.
+             * @example 12
+             */
+            attemptTotal?: number;
+            /**
              * Firstid
-             * @description With `before` or `tail`: the job's first event.
+             * @description With `before` or `tail`: the first event of the job, or of the `attempt`.
              * @example 1-1
              */
             firstId?: string | null;
             /**
              * Lastid
-             * @description With `before` or `tail`: its last event so far.
+             * @description With `before` or `tail`: the last one so far.
              * @example 1-812
              */
             lastId?: string | null;
@@ -7727,6 +7733,8 @@ export interface operations {
                 tail?: boolean;
                 /** @description The event's kind. Repeat it for several. */
                 kind?: ("log" | "status" | "tool" | "usage" | "output" | "result" | "error")[];
+                /** @description Only events of this attempt; not in a stream. */
+                attempt?: number | null;
                 /** @description Text in the event. Letters a-z match in either case. */
                 q?: string;
                 /** @description Events on a page; clamped to 1-1000. */
@@ -7781,6 +7789,7 @@ export interface operations {
                      *       ],
                      *       "next": "1-4",
                      *       "total": 17,
+                     *       "attemptTotal": 12,
                      *       "firstId": "1-1",
                      *       "lastId": "1-812"
                      *     }

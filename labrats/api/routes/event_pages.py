@@ -1,6 +1,7 @@
 """Pages of a job's events: after or before an event, the last ones, or those that match a filter."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -44,17 +45,19 @@ ALL: Final = EventFilter()
 
 @dataclass
 class Page:
-    """A page of events. total: of matching events in the whole job, where it was counted. is_last: no more follow."""
+    """A page of events. totals: of matching events by attempt, where they were counted. is_last: no more follow."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
-    total: int | None = None
+    totals: Counter[int] = field(default_factory=Counter)
     is_last: bool = True
 
 
-async def page_after(services: Services, job: Job, position: Position, limit: int, wanted: EventFilter) -> Page:
-    """Return the first events after the position."""
+async def page_after(
+    services: Services, job: Job, attempts: range, position: Position, limit: int, wanted: EventFilter
+) -> Page:
+    """Return the first events of the attempts after the position."""
     page = Page()
-    async with aclosing(_events_after(services, job, position, wanted)) as found:
+    async with aclosing(_events_after(services, job, attempts, position, wanted)) as found:
         async for view in found:
             if len(page.events) == limit:
                 page.is_last = False
@@ -63,25 +66,32 @@ async def page_after(services: Services, job: Job, position: Position, limit: in
     return page
 
 
-async def search(services: Services, job: Job, position: Position, limit: int, wanted: EventFilter) -> Page:
-    """Return the first matching events after the position, and count the matches in the whole job."""
-    page = Page(total=0)
-    async with services.event_searches, aclosing(_events_after(services, job, (1, 0), wanted)) as found:
+async def search(
+    services: Services, job: Job, attempts: range, position: Position, limit: int, wanted: EventFilter
+) -> Page:
+    """Return the first matching events of the attempts after the position, and count the matches in the whole job."""
+    page = Page()
+    every = all_attempts(job)
+    async with services.event_searches, aclosing(_events_after(services, job, every, (1, 0), wanted)) as found:
         async for view in found:
-            assert page.total is not None
-            page.total += 1
-            if _position(view) > position and len(page.events) < limit:
+            page.totals[view["attempt"]] += 1
+            if view["attempt"] not in attempts or _position(view) <= position:
+                continue
+            if len(page.events) < limit:
                 page.events.append(view)
-            elif _position(view) > position:
+            else:
                 page.is_last = False
     return page
 
 
-async def page_before(services: Services, job: Job, position: Position | None, limit: int, wanted: EventFilter) -> Page:
-    """Return the last events before the position, or the last of all without one."""
+async def page_before(
+    services: Services, job: Job, attempts: range, position: Position | None, limit: int, wanted: EventFilter
+) -> Page:
+    """Return the last events of the attempts before the position, or the last of all without one."""
     events: list[dict[str, Any]] = []
-    first = min(position[0], job.status.attempts) if position else job.status.attempts
-    for number in range(first, 0, -1):
+    for number in reversed(attempts):
+        if position and number > position[0]:
+            continue
         end = position[1] if position and number == position[0] else await _last_seq(services, job, number) + 1
         while end > 1 and len(events) < limit:
             begin = max(1, end - WINDOW)
@@ -92,10 +102,15 @@ async def page_before(services: Services, job: Job, position: Position | None, l
     return Page(events[-limit:], is_last=position is None)
 
 
-async def bounds(services: Services, job: Job) -> tuple[str | None, str | None]:
-    """Return the ids of the job's first and last event; None while there is none, or if all were deleted."""
-    first, _ = await _first_with_events(services, job, range(1, job.status.attempts + 1))
-    last, last_seq = await _first_with_events(services, job, range(job.status.attempts, 0, -1))
+def all_attempts(job: Job) -> range:
+    """Return the numbers of the attempts so far."""
+    return range(1, job.status.attempts + 1)
+
+
+async def bounds(services: Services, job: Job, attempts: range) -> tuple[str | None, str | None]:
+    """Return the ids of the attempts' first and last event; None while there is none, or if all were deleted."""
+    first, _ = await _first_with_events(services, job, attempts)
+    last, last_seq = await _first_with_events(services, job, reversed(attempts))
     return (event_id(first, 1), event_id(last, last_seq)) if last_seq else (None, None)
 
 
@@ -126,11 +141,13 @@ async def _window(
 
 
 async def _events_after(
-    services: Services, job: Job, position: Position, wanted: EventFilter
+    services: Services, job: Job, attempts: range, position: Position, wanted: EventFilter
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Yield the matching events of all attempts so far, after the position."""
+    """Yield the matching events of the attempts, after the position."""
     first, seq = position
-    for number in range(first, job.status.attempts + 1):
+    for number in attempts:
+        if number < first:
+            continue
         after = seq if number == first else 0
         async with aclosing(services.runner.read(AttemptName(job.id, number), after, follow=False)) as batches:
             async for lines in batches:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from labrats.api.http.event_stream import EventStream
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routes.event_pages import EventFilter, bounds, page_after, page_before, search
+from labrats.api.routes.event_pages import EventFilter, all_attempts, bounds, page_after, page_before, search
 from labrats.api.routes.event_views import EventView, Kind, event_json
 from labrats.api.routes.job_access import JobId, own_job
 from labrats.api.routes.job_streams import LastEventId, event_id, parse_event_id, stream
@@ -42,8 +42,11 @@ class EventPage(ResponseBody):
         description="With `q`, and without `before` and `tail`: the number of matching events in the job.",
         examples=[17],
     )
-    first_id: str | None = optional(description="With `before` or `tail`: the job's first event.", examples=["1-1"])
-    last_id: str | None = optional(description="With `before` or `tail`: its last event so far.", examples=["1-812"])
+    attempt_total: int = optional(description="With `total` and `attempt`: those of the attempt.", examples=[12])
+    first_id: str | None = optional(
+        description="With `before` or `tail`: the first event of the job, or of the `attempt`.", examples=["1-1"]
+    )
+    last_id: str | None = optional(description="With `before` or `tail`: the last one so far.", examples=["1-812"])
 
 
 @router.get(
@@ -61,6 +64,7 @@ async def read_events(
     before: Annotated[str | None, Query(description="The events right before this one.", examples=["1-812"])] = None,
     tail: Annotated[bool, Query(description="`true`: the last events.")] = False,
     kind: Annotated[list[Kind], Query(description="The event's kind. Repeat it for several.")] = [],  # noqa: B006
+    attempt: Annotated[int | None, Query(ge=1, description="Only events of this attempt; not in a stream.")] = None,
     q: Annotated[str, Query(max_length=1000, description="Text in the event. Letters a-z match in either case.")] = "",
     limit: Annotated[int, Query(description="Events on a page; clamped to 1-1000.")] = 100,
     last_event_id: LastEventId = None,
@@ -71,17 +75,21 @@ async def read_events(
     if EventStream.media_type in request.headers.get("accept", ""):
         return EventStream(stream(services, job_id, position, event_json))
     wanted, limit = EventFilter(frozenset(kind), q.lower()), min(MAX_EVENTS, max(1, limit))
+    attempts = all_attempts(job) if attempt is None else range(attempt, min(attempt, job.status.attempts) + 1)
     answer: dict[str, Any] = {}
     if before is not None or tail:
         if after is not None or (before is not None and tail):
             raise Invalid(Problem("after" if after is not None else "before", "excludes `before` and `tail`"))
-        page = await page_before(services, job, parse_event_id(before) if before else None, limit, wanted)
-        answer["firstId"], answer["lastId"] = await bounds(services, job)
+        page = await page_before(services, job, attempts, parse_event_id(before) if before else None, limit, wanted)
+        answer["firstId"], answer["lastId"] = await bounds(services, job, attempts)
     elif q:
-        page = await search(services, job, position, limit, wanted)
-        answer["total"] = page.total
+        page = await search(services, job, attempts, position, limit, wanted)
+        answer["total"] = page.totals.total()
+        if attempt is not None:
+            answer["attemptTotal"] = page.totals[attempt]
     else:
-        page = await page_after(services, job, position, limit, wanted)
-    is_end = page.is_last and job.ended
+        page = await page_after(services, job, attempts, position, limit, wanted)
+    has_ended = job.ended or (attempt is not None and attempt < job.status.attempts)
+    is_end = page.is_last and has_ended
     last = page.events[-1]["id"] if page.events else event_id(*position)
     return json_response({"events": page.events, "next": None if is_end else last} | answer)
