@@ -48,6 +48,7 @@ FACETS: Final[Mapping[str, str]] = {
     "model": "model",
     "agentRole": "agent_role",
     "repo": "repo",
+    "owner": "owner",
 }
 """The fields by which jobs are counted for filters, and their columns."""
 

@@ -1,5 +1,6 @@
 """The latest deliveries of a webhook source."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 from labrats.model.webhook_source import IGNORED, REFUSED, STARTED, DeliveryRecord, WebhookSource, new_delivery_id
 from tests.api.conftest import Api
 from tests.support.deliveries import SECRET, an_issue_event, github_headers, json_body
+from tests.support.waiting import DEADLINE_SECONDS
 
 PATH = "/api/webhook-sources/github/deliveries"
 SOURCE: dict[str, Any] = {"name": "github", "type": "github", "secret": SECRET}
@@ -21,12 +23,18 @@ async def source(admin: httpx2.AsyncClient) -> None:
 
 
 async def deliver(api: Api, payload: Any, event: str = "issues", secret: str = SECRET) -> None:
-    """Send a delivery, and wait until it is recorded."""
     body = json_body(payload)
     async with api.client(None) as github:
         headers = github_headers(event, body, secret=secret) | {"Content-Type": "application/json"}
         await github.post("/webhooks/github", content=body, headers=headers)
-    await api.clock.sleep(6)
+
+
+async def listed(admin: httpx2.AsyncClient, number: int) -> list[dict[str, Any]]:
+    """Wait until that many deliveries are recorded, which takes up to 5 seconds, and return them."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while len(found := (await admin.get(PATH)).json()["deliveries"]) < number:
+            await asyncio.sleep(0.05)
+    return list(found)
 
 
 async def record(api: Api, *records: DeliveryRecord) -> None:
@@ -38,11 +46,11 @@ async def test_delivery_has_the_payload_that_a_test_of_an_agent_can_use(api: Api
     payload = an_issue_event()
     await deliver(api, payload)
 
-    (listed,) = (await admin.get(PATH)).json()["deliveries"]
-    detail = (await admin.get(f"{PATH}/{listed['id']}")).json()
+    (delivery,) = await listed(admin, 1)
+    detail = (await admin.get(f"{PATH}/{delivery['id']}")).json()
 
-    assert listed["hasPayload"] is True
-    assert detail == listed | {"source": "github", "payload": payload}
+    assert delivery["hasPayload"] is True
+    assert detail == delivery | {"source": "github", "payload": payload}
     event = {field: detail[field] for field in ("source", "event", "payload")}
     assert (await admin.post("/api/events/test", json=event)).status_code == 200
 
@@ -51,10 +59,10 @@ async def test_refused_and_large_deliveries_have_no_payload(api: Api, admin: htt
     await deliver(api, an_issue_event(), secret="test-secret-of-another")
     await deliver(api, an_issue_event() | {"padding": 300_000 * "x"})
 
-    listed = (await admin.get(PATH)).json()["deliveries"]
+    deliveries = await listed(admin, 2)
 
-    assert [each["outcome"] for each in listed] == ["unmatched", "refused"]
-    for each in listed:
+    assert [each["outcome"] for each in deliveries] == ["unmatched", "refused"]
+    for each in deliveries:
         assert each["hasPayload"] is False
         assert (await admin.get(f"{PATH}/{each['id']}")).json()["payload"] is None
 

@@ -145,6 +145,13 @@ async def test_facets_count_the_callers_jobs(api: Api, user: httpx2.AsyncClient,
     assert facets["status"] == [{"value": "waiting", "count": 2}]
     assert facets["repo"] == [{"value": "octo/cat", "count": 1}]
     assert facets["failedCode"] == []
+    assert [each["count"] for each in facets["owner"]] == [2]
+    (own,) = facets["owner"]
+    by_owner = (await admin.get("/api/jobs/facets")).json()["owner"]
+    assert own in by_owner
+    assert len(by_owner) == 2
+    filtered = (await admin.get("/api/jobs/facets", params={"owner": own["value"]})).json()
+    assert filtered["status"] == facets["status"]
     assert (await admin.get("/api/jobs/facets", params={"model": "opus"})).json()["status"] == [
         {"value": "waiting", "count": 1}
     ]

@@ -157,7 +157,7 @@ export interface paths {
         };
         /**
          * Count jobs by the values of their fields
-         * @description Count the jobs that match the filters by status, failure code, model, agent and repository.
+         * @description Count the jobs that match the filters by status, failure code, model, agent, repository and owner.
          */
         get: operations["getJobFacets"];
         put?: never;
@@ -3389,6 +3389,11 @@ export interface components {
             agentRole: components["schemas"]["FacetValue"][];
             /** Repo */
             repo: components["schemas"]["FacetValue"][];
+            /**
+             * Owner
+             * @description By the id of the API key, user or webhook source. Only admins see the jobs of others.
+             */
+            owner: components["schemas"]["FacetValue"][];
         };
         /**
          * JobItem
@@ -6498,6 +6503,12 @@ export interface operations {
                      *         }
                      *       ],
                      *       "repo": [
+                     *         {
+                     *           "value": "opus",
+                     *           "count": 40
+                     *         }
+                     *       ],
+                     *       "owner": [
                      *         {
                      *           "value": "opus",
                      *           "count": 40

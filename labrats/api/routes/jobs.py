@@ -184,7 +184,7 @@ async def list_jobs(
     summary="Count jobs by the values of their fields",
 )
 async def get_job_facets(request: Request, wanted: WantedJobs) -> Response:
-    """Count the jobs that match the filters by status, failure code, model, agent and repository."""
+    """Count the jobs that match the filters by status, failure code, model, agent, repository and owner."""
     facets = await services_of(request).job_index.facets(wanted)
     return json_response(
         {name: [{"value": value, "count": count} for value, count in values] for name, values in facets.items()}

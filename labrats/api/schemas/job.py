@@ -95,6 +95,9 @@ class JobFacets(ResponseBody):
     model: list[FacetValue]
     agent_role: list[FacetValue]
     repo: list[FacetValue]
+    owner: list[FacetValue] = Field(
+        description="By the id of the API key, user or webhook source. Only admins see the jobs of others."
+    )
 
 
 class OutputsView(ResponseBody):
