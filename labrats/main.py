@@ -143,6 +143,7 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
             background.append(loops.create_task(services.bulk_actions.run(), name="bulk-actions"))
             feed = services.change_feed.run(services.store)
             background.append(loops.create_task(feed, name="change-feed"))
+            background.append(loops.create_task(services.activities.run(), name="activities"))
             uses = services.key_uses.run(services.store, services.clock)
             background.append(loops.create_task(uses, name="key-uses"))
         if settings.drives_jobs:

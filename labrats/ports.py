@@ -295,6 +295,13 @@ class Runner(Protocol):
         """Return the end of the attempt's output so far; empty when there is none."""
         ...
 
+    async def activity(self, name: AttemptName) -> str | None:
+        """Return what the attempt does now, see labrats/model/activity.py; None if the end of its output has none.
+
+        It reads much less than `tail`.
+        """
+        ...
+
     def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         """Yield the attempt's events with a `seq` above `after_seq`, in order: whole lines, some 32 KiB at a time.
 

@@ -13,6 +13,7 @@ import apsw
 import structlog
 from msgspec import Raw
 
+from labrats.api.activities import Activities
 from labrats.api.auth.keys import ApiKeyIndex
 from labrats.api.auth.notifier import Notifier
 from labrats.api.job_items import JobItems
@@ -55,6 +56,7 @@ KINDS: Final = {
 class Frame:
     """The changes of a moment. jobs, gone: items of changed jobs and ids of deleted ones, each with its owner.
 
+    activities: the new activity of a job, and the job's owner, by its id.
     many: true if more jobs than MOST_JOBS have changed, which are then left out.
     """
 
@@ -63,35 +65,44 @@ class Frame:
     counts: dict[str, int]
     jobs: list[tuple[str, Raw]] = field(default_factory=list)
     gone: list[tuple[str, str]] = field(default_factory=list)
+    activities: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     many: bool = False
 
     @cached_property
     def for_admins(self) -> bytes:
         """The JSON for callers that see all jobs."""
-        return self._json([item for _, item in self.jobs], [job_id for _, job_id in self.gone], self.counts, self.kinds)
+        return self._json(None, self.counts, self.kinds)
 
     def for_owner(self, owner: str, counts: dict[str, int]) -> bytes | None:
         """Return the JSON for a caller that sees only its own jobs; None if none of them has changed."""
-        items = [item for each, item in self.jobs if each == owner]
-        gone = [job_id for each, job_id in self.gone if each == owner]
-        return self._json(items, gone, counts, []) if items or gone or self.many else None
+        owners = {each for each, _ in (*self.jobs, *self.gone, *self.activities.values())}
+        return self._json(owner, counts, []) if owner in owners or self.many else None
 
-    def _json(self, items: list[Raw], gone: list[str], counts: dict[str, int], kinds: list[str]) -> bytes:
+    def _json(self, owner: str | None, counts: dict[str, int], kinds: list[str]) -> bytes:
+        """Return the JSON of the changes of an owner's jobs, or of all jobs."""
         if self.many:
             return encode({"many": True, "kinds": kinds, "counts": counts})
-        return encode({"jobs": items, "gone": gone, "kinds": kinds, "counts": counts})
+        items = [item for each, item in self.jobs if owner in (None, each)]
+        gone = [job_id for each, job_id in self.gone if owner in (None, each)]
+        activities = {job_id: text for job_id, (each, text) in self.activities.items() if owner in (None, each)}
+        changes = {"jobs": items, "gone": gone, "kinds": kinds, "counts": counts}
+        return encode(changes | ({"activities": activities} if activities else {}))
 
 
 class ChangeFeed:
     """The latest changes of all jobs and resources. `run` collects them while somebody reads, and a little longer."""
 
-    def __init__(self, job_index: JobIndex, job_items: JobItems, catalog: Catalog, api_keys: ApiKeyIndex) -> None:
-        self._job_index, self._job_items, self._catalog, self._api_keys = job_index, job_items, catalog, api_keys
+    def __init__(
+        self, job_index: JobIndex, job_items: JobItems, activities: Activities, catalog: Catalog, api_keys: ApiKeyIndex
+    ) -> None:
+        self._job_index, self._job_items, self._activities = job_index, job_items, activities
+        self._catalog, self._api_keys = catalog, api_keys
         self._id = token_hex(4)
         self._frames: deque[Frame] = deque(maxlen=KEPT_FRAMES)
         self._last_number = 0
         self._jobs: dict[str, str] = {}  # ids of changed jobs, and their owners
         self._gone: dict[str, str] = {}
+        self._changed_activities: dict[str, tuple[str, str]] = {}
         self._kinds: set[str] = set()
         self._changed = asyncio.Event()
         self._published = Notifier()
@@ -103,6 +114,7 @@ class ChangeFeed:
     async def run(self, store: Store) -> None:
         """Collect changes until cancelled."""
         self._job_index.on_change, self._catalog.on_change = self._job_changed, self._kind_changed
+        self._activities.on_change, self._activities.has_readers = self._activity_changed, lambda: self._readers > 0
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_ai_models(store), name="change-feed-models")
             tasks.create_task(self._follow_api_keys(), name="change-feed-keys")
@@ -124,6 +136,11 @@ class ChangeFeed:
         (self._gone if exists else self._jobs).pop(job_id, None)
         (self._jobs if exists else self._gone)[job_id] = owner
         self._changed.set()
+
+    def _activity_changed(self, job_id: str, owner: str, activity: str) -> None:
+        if self._is_read:
+            self._changed_activities[job_id] = (owner, activity)
+            self._changed.set()
 
     def _kind_changed(self, kind: str) -> None:
         self._add_kind(KINDS[kind])
@@ -151,8 +168,9 @@ class ChangeFeed:
             self._changed.clear()
             jobs, gone, kinds = self._jobs, self._gone, self._kinds
             self._jobs, self._gone, self._kinds = {}, {}, set()
+            activities, self._changed_activities = self._changed_activities, {}
             try:
-                frame = await self._frame(jobs, gone, kinds)
+                frame = await self._frame(jobs, gone, kinds, activities)
             except (RetryLater, apsw.Error) as error:
                 log.warning("changes not published yet", reason=str(error))
                 self._jobs, self._gone, self._kinds = jobs | self._jobs, gone | self._gone, kinds | self._kinds
@@ -163,9 +181,15 @@ class ChangeFeed:
                 self._frames.append(frame)
                 self._published.notify()
 
-    async def _frame(self, jobs: Mapping[str, str], gone: Mapping[str, str], kinds: Collection[str]) -> Frame:
-        counts = self._job_index.counts_by_status()
-        frame = Frame(self._last_number + 1, sorted(kinds), counts, many=len(jobs) + len(gone) > MOST_JOBS)
+    async def _frame(
+        self,
+        jobs: Mapping[str, str],
+        gone: Mapping[str, str],
+        kinds: Collection[str],
+        activities: Mapping[str, tuple[str, str]],
+    ) -> Frame:
+        counts, many = self._job_index.counts_by_status(), len(jobs) + len(gone) > MOST_JOBS
+        frame = Frame(self._last_number + 1, sorted(kinds), counts, activities=activities, many=many)
         if not frame.many:
             for job_id, owner in jobs.items():
                 frame.jobs.extend((owner, item) for item in await self._item(job_id))

@@ -69,8 +69,12 @@ class Services:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @cached_property
+    def activities(self) -> Activities:
+        return Activities(self.runner, self.job_index)
+
+    @cached_property
     def job_items(self) -> JobItems:
-        return JobItems(self.store)
+        return JobItems(self.store, self.activities)
 
     @cached_property
     def deliveries(self) -> DeliveryLog:
@@ -83,7 +87,7 @@ class Services:
 
     @cached_property
     def change_feed(self) -> ChangeFeed:
-        return ChangeFeed(self.job_index, self.job_items, self.catalog, self.api_keys)
+        return ChangeFeed(self.job_index, self.job_items, self.activities, self.catalog, self.api_keys)
 
     @cached_property
     def authenticator(self) -> Authenticator:

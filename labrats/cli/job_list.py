@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Item = dict[str, Any]
 """A job in a list, as the API answers it."""
 
-_HEADINGS: Final = ["ID", "STATUS", "TYPE", "SOURCE", "AGE", "DURATION", "ATTEMPTS", "REASON"]
+_HEADINGS: Final = ["ID", "STATUS", "TYPE", "SOURCE", "AGE", "DURATION", "ATTEMPTS", "DETAIL"]
 _REFRESHES_PER_SECOND: Final = 4
 _SEARCHED: Final = ("id", "name", "source", "repo", "title")
 
@@ -81,6 +81,8 @@ def _show_live(client: "Client", query: Mapping[str, Any]) -> None:
         for change in follow_changes(client):
             if "jobs" not in change or change["jobs"] or change["gone"]:
                 page = _read_list(client, query)
+            for item in page["jobs"]:
+                item["activity"] = change.get("activities", {}).get(item["id"], item["activity"])
 
 
 def _read_list(client: "Client", query: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -106,7 +108,7 @@ def _row(item: Item) -> list[Cell]:
         describe_span(item["createdAt"], None),
         describe_span(item.get("processedAt"), item.get("finishedAt")),
         str(item["attempts"]),
-        item.get("failedReason") or "",
+        item.get("failedReason") or item.get("activity") or "",
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from labrats.files.safe_paths import open_regular_file, read_regular_file
+from labrats.model.activity import activity_of
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, AgentSession, Outputs, Usage
@@ -20,6 +21,7 @@ from labrats.model.protocol import (
     ResultEvent,
     SessionEvent,
     UsageEvent,
+    decode_event,
     events_in,
     stored_lines,
 )
@@ -127,6 +129,20 @@ def read_end(path: Path) -> tuple[ResultEvent | ErrorEvent | None, OutputTail]:
     last = events[-1] if events else None
     tail = OutputTail(_last_lines(events), usage, outputs, session, last.seq if last else 0)
     return (last if isinstance(last, ResultEvent | ErrorEvent) else None), tail
+
+
+def read_activity(path: Path) -> str | None:
+    """Return the latest activity in the last LINE_BYTES of the output, within 1 ms; None if these have none."""
+    try:
+        descriptor = open_regular_file(path)
+    except FileNotFoundError:
+        return None
+    try:
+        end = os.pread(descriptor, LINE_BYTES, max(0, os.fstat(descriptor).st_size - LINE_BYTES))
+    finally:
+        os.close(descriptor)
+    events = map(decode_event, reversed(end[: end.rfind(b"\n") + 1].split(b"\n")))
+    return next((activity for event in events if event and (activity := activity_of(event))), None)
 
 
 def read_result(name: AttemptName, output: Path, file: Path) -> Any:

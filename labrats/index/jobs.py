@@ -286,6 +286,11 @@ class JobIndex:
         query = f"SELECT status, sum(jobs) FROM owner_counts {where} GROUP BY status"  # noqa: S608, no value in it
         return dict.fromkeys(API_STATUS.values(), 0) | {str(key): int(n) for key, n in self._db.execute(query, values)}
 
+    def is_running(self, job_id: str) -> bool:
+        """Return whether the index has the job as running."""
+        status = self._db.execute("SELECT status FROM jobs WHERE id = ?", (job_id,)).get
+        return bool(status == API_STATUS[Phase.RUNNING])
+
     def version_of(self, job_id: str) -> str | None:
         """Return the resource version of a job that the index has applied; None if it has no such job."""
         version = self._db.execute("SELECT version FROM jobs WHERE id = ?", (job_id,)).get

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.engine import Engine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User
 
 
 async def ids(user: User, **query: Any) -> list[str]:
@@ -109,3 +109,22 @@ async def test_list_follows_changes_of_status(user: User) -> None:
         while await ids(user, status="cancelled") != [job_id]:
             await asyncio.sleep(0.01)
     assert await ids(user, status="active") == []
+
+
+async def test_running_job_shows_its_activity_in_the_list_and_in_the_feed(user: User) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS), user.stream("/api/changes") as changes:
+        await anext(changes)
+        job_id = await user.submit({"log": "reading the issue"}, {"sleepMs": 2500}, {"log": "writing"}, {"hang": True})
+        seen: list[str] = []
+        async for change in changes:
+            seen += [each["activity"] for each in change.data.get("jobs", ())]
+            seen += change.data.get("activities", {}).values()
+            if "writing" in seen:
+                break
+        assert "reading the issue" in seen
+        (item,) = (await user.get("/api/jobs", status="active")).json()["jobs"]
+        assert (item["id"], item["activity"]) == (job_id, "writing")
+        await user.cancel(job_id)
+        await user.wait(job_id)
+    (item,) = (await user.get("/api/jobs")).json()["jobs"]
+    assert item["activity"] is None

@@ -112,6 +112,7 @@ async def api_in_memory(
             services.deliveries.run(store, clock),
             services.key_uses.run(store, clock),
             services.change_feed.run(store),
+            services.activities.run(),
             services.bulk_actions.run(),
         ]
         if handles_files:

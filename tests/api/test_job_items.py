@@ -7,11 +7,13 @@ import msgspec
 import pytest
 
 from labrats.api import job_items
+from labrats.api.activities import Activities
 from labrats.api.job_items import JobItems
-from labrats.index.jobs import IndexedJob
+from labrats.index.jobs import IndexedJob, JobIndex
 from labrats.model.job import Job
 from labrats.model.record import Resource
 from tests.fakes.clock import FakeClock
+from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_job
 
@@ -39,6 +41,10 @@ def indexed(job: Job) -> IndexedJob:
     return IndexedJob(job.id, job.metadata.resource_version or "")
 
 
+def a_cache(store: MemoryStore) -> JobItems:
+    return JobItems(store, Activities(MemoryRunner(store, MemoryMachine()), JobIndex()))
+
+
 async def items(cache: JobItems, *jobs: Job, with_result: bool = True) -> list[dict[str, Any]]:
     found = await cache.of([indexed(job) for job in jobs], with_result=with_result)
     return [msgspec.json.decode(item) for item in found]
@@ -49,7 +55,7 @@ async def stored(store: MemoryStore, number: int, **status: Any) -> Job:
 
 
 async def test_job_is_read_once_until_it_changes(store: ReadCounter) -> None:
-    cache, job = JobItems(store), await stored(store, 1)
+    cache, job = a_cache(store), await stored(store, 1)
     assert await items(cache, job) == await items(cache, job)
     assert store.read == [job.id]
     changed = await store.update(msgspec.structs.replace(job, status=msgspec.structs.replace(job.status, attempts=7)))
@@ -57,14 +63,14 @@ async def test_job_is_read_once_until_it_changes(store: ReadCounter) -> None:
 
 
 async def test_items_keep_the_order_and_leave_out_deleted_jobs(store: ReadCounter) -> None:
-    cache, jobs = JobItems(store), [await stored(store, number) for number in range(4)]
+    cache, jobs = a_cache(store), [await stored(store, number) for number in range(4)]
     await items(cache, jobs[1])
     await store.delete(Job, jobs[2].id)
     assert [item["id"] for item in await items(cache, *jobs)] == [jobs[0].id, jobs[1].id, jobs[3].id]
 
 
 async def test_item_without_its_result_is_cached_apart(store: ReadCounter) -> None:
-    cache, job = JobItems(store), await stored(store, 1)
+    cache, job = a_cache(store), await stored(store, 1)
     assert "result" in (await items(cache, job))[0]
     assert "result" not in (await items(cache, job, with_result=False))[0]
     assert "result" in (await items(cache, job))[0]
@@ -72,7 +78,7 @@ async def test_item_without_its_result_is_cached_apart(store: ReadCounter) -> No
 
 async def test_cache_is_bounded(store: ReadCounter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_items, "CACHED_ITEMS", 2)
-    cache = JobItems(store)
+    cache = a_cache(store)
     jobs = [await stored(store, number) for number in range(3)]
     for job in (*jobs, jobs[0]):  # the third item displaces the first
         await items(cache, job)

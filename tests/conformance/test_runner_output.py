@@ -67,6 +67,14 @@ async def test_a_follower_gets_each_event_once_until_the_end(runner: Runner) -> 
     assert resumed.result() == events[4:]
 
 
+async def test_activity_of_an_attempt_is_its_latest_line(runner: Runner) -> None:
+    attempt = an_attempt([{"log": "tick {n}", "times": 30}, HANG])
+    assert await runner.activity(attempt.name) is None
+    await runner.start(attempt)
+    await until_logged(runner, attempt, "tick 30")
+    assert await runner.activity(attempt.name) == "tick 30"
+
+
 @pytest.mark.parametrize("step", [{"exit": 3}, HANG], ids=["crashed", "killed"])
 async def test_following_ends_without_an_outcome(runner: Runner, step: dict[str, object]) -> None:
     attempt = an_attempt([{"log": "here"}, step])

@@ -7,6 +7,7 @@ from datetime import datetime
 from signal import Signals
 from typing import Any, Final, Self, TypeVar
 
+from labrats.model.activity import activity_of
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import GiveUp, NotFound
@@ -86,6 +87,12 @@ class MemoryRunner:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)
         return executor.tail() if executor else OutputTail()
+
+    async def activity(self, name: AttemptName) -> str | None:
+        await asyncio.sleep(0)
+        executor = self._machine.executors.get(name)
+        events = reversed(executor.events) if executor else ()
+        return next((activity for event in events if (activity := activity_of(event))), None)
 
     async def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         while True:

@@ -73,8 +73,9 @@ export interface paths {
          * @description Stream the changes of the jobs that the caller may see, at most four times a second.
          *
          *     Each event has the items of changed jobs without results in `jobs`, the ids of deleted ones in `gone`, and the
-         *     number of jobs by status in `counts`. Admins also get the `kinds` of resources that have changed. `many` instead of
-         *     jobs, or `reset` if the id in `Last-Event-ID` is unknown, mean that lists have to be read again.
+         *     number of jobs by status in `counts`. If only the activity of running jobs has changed, it is in `activities`, by
+         *     the job's id. Admins also get the `kinds` of resources that have changed. `many` instead of jobs, or `reset` if the
+         *     id in `Last-Event-ID` is unknown, mean that lists have to be read again.
          */
         get: operations["followChanges"];
         put?: never;
@@ -3288,6 +3289,12 @@ export interface components {
              */
             notBefore: string | null;
             /**
+             * Activity
+             * @description What the agent of a running job does now, in at most 120 characters; null if it is unknown. Updated every second at most.
+             * @example Bash: npm test
+             */
+            activity: string | null;
+            /**
              * Result
              * @description The agent's whole answer.
              * @example Done, see the branch.
@@ -3512,6 +3519,12 @@ export interface components {
              * @description A requeued job does not start before this time. `failedReason` says why it was requeued.
              */
             notBefore: string | null;
+            /**
+             * Activity
+             * @description What the agent of a running job does now, in at most 120 characters; null if it is unknown. Updated every second at most.
+             * @example Bash: npm test
+             */
+            activity: string | null;
             /**
              * Result
              * @description The agent's answer; null if it is too large for a list.
@@ -5829,7 +5842,7 @@ export interface operations {
                      *     data: {"counts":{"waiting":1,"active":4,"completed":97,"failed":3,"cancelled":0}}
                      *
                      *     id: 5f0c9a1b-17
-                     *     data: {"jobs":[{"id":"ir-3ab1c2d4","status":"active"}],"gone":[],"kinds":["agents"],"counts":{"active":5}}
+                     *     data: {"jobs":[{"id":"ir-3ab1c2d4","status":"active"}],"gone":[],"kinds":["agents"],"counts":{"active":5},"activities":{"ir-5cd1a2b3":"Bash: npm test"}}
                      */
                     "text/event-stream": string;
                 };
@@ -6340,6 +6353,7 @@ export interface operations {
                      *           "childJobId": null,
                      *           "cancelRequestedAt": null,
                      *           "notBefore": null,
+                     *           "activity": "Bash: npm test",
                      *           "result": "Done, see the branch."
                      *         }
                      *       ],
@@ -6659,6 +6673,7 @@ export interface operations {
                      *       "childJobId": null,
                      *       "cancelRequestedAt": null,
                      *       "notBefore": null,
+                     *       "activity": "Bash: npm test",
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
                      *       "rerunOf": null,
@@ -7154,6 +7169,7 @@ export interface operations {
                      *       "childJobId": null,
                      *       "cancelRequestedAt": null,
                      *       "notBefore": null,
+                     *       "activity": "Bash: npm test",
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
                      *       "rerunOf": null,
@@ -7564,6 +7580,7 @@ export interface operations {
                      *       "childJobId": null,
                      *       "cancelRequestedAt": null,
                      *       "notBefore": null,
+                     *       "activity": "Bash: npm test",
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
                      *       "rerunOf": null,

@@ -22,7 +22,8 @@ id: 5f0c9a1b-16
 data: {"counts":{"waiting":1,"active":4,"completed":97,"failed":3,"cancelled":0}}
 
 id: 5f0c9a1b-17
-data: {"jobs":[{"id":"ir-3ab1c2d4","status":"active"}],"gone":[],"kinds":["agents"],"counts":{"active":5}}
+data: {"jobs":[{"id":"ir-3ab1c2d4","status":"active"}],"gone":[],"kinds":["agents"],"counts":{"active":5},\
+"activities":{"ir-5cd1a2b3":"Bash: npm test"}}
 
 """
 
@@ -37,8 +38,9 @@ async def follow_changes(request: Request, last_event_id: LastEventId = None) ->
     """Stream the changes of the jobs that the caller may see, at most four times a second.
 
     Each event has the items of changed jobs without results in `jobs`, the ids of deleted ones in `gone`, and the
-    number of jobs by status in `counts`. Admins also get the `kinds` of resources that have changed. `many` instead of
-    jobs, or `reset` if the id in `Last-Event-ID` is unknown, mean that lists have to be read again.
+    number of jobs by status in `counts`. If only the activity of running jobs has changed, it is in `activities`, by
+    the job's id. Admins also get the `kinds` of resources that have changed. `many` instead of jobs, or `reset` if the
+    id in `Last-Event-ID` is unknown, mean that lists have to be read again.
     """
     services = services_of(request)
     return EventStream(_stream(services, caller_of(request), last_event_id))

@@ -326,14 +326,17 @@ async def cancel(request: Request, job_id: JobId) -> Response:
 
 async def detail_of(request: Request, job: Job, *, with_result: bool = True) -> Response:
     services = services_of(request)
-    live = await services.runner.tail(job.attempt_name) if job.phase is Phase.RUNNING else None
+    live = activity = None
+    if job.phase is Phase.RUNNING:
+        live = await services.runner.tail(job.attempt_name)
+        activity = await services.activities.of(job.attempt_name, job.spec.owner)
     result = None
     if with_result:
         with suppress(NotFound):  # its retention period has passed
             result = await result_of(services, job)
     place = await services.runner.place(job.attempt_name)
     waiting = await waiting_view(services, job, caller_of(request)) if job.phase is Phase.PENDING else None
-    detail = job_detail(job, result=result, live=live, place=place, waiting=waiting)
+    detail = job_detail(job, result=result, live=live, activity=activity, place=place, waiting=waiting)
     if not with_result:
         del detail["result"], detail["returnvalue"]
     return json_response(detail)

@@ -64,6 +64,11 @@ class JobItem(ResponseBody):
     not_before: datetime | None = Field(
         description="A requeued job does not start before this time. `failedReason` says why it was requeued."
     )
+    activity: str | None = Field(
+        description="What the agent of a running job does now, in at most 120 characters; null if it is unknown. "
+        "Updated every second at most.",
+        examples=["Bash: npm test"],
+    )
     result: Any = optional(
         description="The agent's answer; null if it is too large for a list.",
         examples=["Done, see the branch."],
@@ -262,15 +267,23 @@ def job_item(job: Job) -> dict[str, Any]:
         "cancelRequestedAt": status.cancel_requested_at,
         "notBefore": status.not_before,
         "result": status.result,
+        "activity": None,  # the last field: JobItems replaces it
     }
 
 
 def job_detail(
-    job: Job, *, result: Any, live: OutputTail | None, place: Place, waiting: dict[str, Any] | None
+    job: Job,
+    *,
+    result: Any,
+    live: OutputTail | None,
+    activity: str | None,
+    place: Place,
+    waiting: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the JSON that JobDetail describes.
 
-    result: the whole result. live: the output of the running attempt so far. place: of the latest attempt.
+    result: the whole result. live, activity: the output of the running attempt so far, and what it does now.
+    place: of the latest attempt.
     waiting: see WaitingView.
     """
     spec, status, resolved = job.spec, job.status, job.resolved
@@ -278,6 +291,7 @@ def job_detail(
     if live:
         logs, usage, outputs, session = live.logs, usage + live.usage, live.outputs, live.session or session
     return job_item(job) | {
+        "activity": activity,
         "phase": job.phase.value,
         "rerunOf": spec.rerun_of,
         "priority": spec.priority,

@@ -26,7 +26,7 @@ from labrats.files.attempt_inputs import (
     missing_text,
     task_of,
 )
-from labrats.files.attempt_output import OutputReader, read_end, read_patch, read_result
+from labrats.files.attempt_output import OutputReader, read_activity, read_end, read_patch, read_result
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
@@ -186,6 +186,9 @@ class LocalRunner:
 
     async def tail(self, name: AttemptName) -> OutputTail:
         return read_end(self._folder(name).output)[1]
+
+    async def activity(self, name: AttemptName) -> str | None:
+        return read_activity(self._folder(name).output)
 
     async def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         folder = self._folder(name)

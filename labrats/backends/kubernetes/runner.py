@@ -29,7 +29,7 @@ from labrats.backends.kubernetes.output_poll import OutputPoll
 from labrats.backends.kubernetes.pod import PodCredentials, PodSettings, attempt_job, placeholder_job
 from labrats.backends.kubernetes.supervisor import Supervisor
 from labrats.files.attempt_inputs import SecretInput, inputs_of, missing_text
-from labrats.files.attempt_output import OutputReader, attempt_names, read_end, read_patch, read_result
+from labrats.files.attempt_output import OutputReader, attempt_names, read_activity, read_end, read_patch, read_result
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
@@ -190,6 +190,9 @@ class KubernetesRunner:
 
     async def tail(self, name: AttemptName) -> OutputTail:
         return read_end(self._files(name).output)[1]
+
+    async def activity(self, name: AttemptName) -> str | None:
+        return await asyncio.to_thread(read_activity, self._files(name).output)  # the volume may be slow
 
     async def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         files = self._files(name)

@@ -20,7 +20,9 @@ def a_page(*jobs: Any) -> dict[str, Any]:
 
 
 def an_item(job_id: str = "ir-1", **fields: Any) -> dict[str, Any]:
-    return a_job(id=job_id, name="review", source="ci", repo="o/r", title="Look", status="waiting") | fields
+    return (
+        a_job(id=job_id, name="review", source="ci", repo="o/r", title="Look", status="waiting", activity=None) | fields
+    )
 
 
 def greeting(**fields: Any) -> bytes:
@@ -123,6 +125,20 @@ def test_list_on_a_terminal_is_redrawn(
     assert "\x1b[2J" not in shown
     lists = [request.path for request in engine.requests if request.path.startswith("/api/jobs")]
     assert set(lists) == {"/api/jobs?status=failed&page=1&limit=20&omit=result"}
+
+
+def test_activities_of_running_jobs_are_redrawn(
+    labrats: Labrats, engine: ScriptedEngine, on_terminal: Callable[[], None]
+) -> None:
+    on_terminal()
+    engine.answers(LIST, a_page(an_item("ir-2", activity=None), an_item("ir-1", activity="thinking")))
+    change = {"jobs": [], "gone": [], "kinds": [], "counts": {}, "activities": {"ir-1": "Bash: npm test", "ir-9": "x"}}
+    engine.script(FEED, stream(greeting(), frame("f-1", change)), REVOKED)
+    shown = labrats("jobs", "--watch").out
+    first, second = terminal_safe(shown[shown.rindex("ID ") :]).splitlines()[1:3]
+    assert "Bash: npm test" in second
+    assert first.rstrip().endswith("1")
+    assert len([request for request in engine.requests if request.path.startswith("/api/jobs")]) == 1
 
 
 def test_terminal_does_not_read_the_list_when_no_job_has_changed(

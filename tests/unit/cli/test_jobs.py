@@ -18,10 +18,15 @@ def test_jobs_prints_one_line_per_job(labrats: Labrats, engine: ScriptedEngine) 
     failed = a_job(status="failed", failedReason="no\ncheese", attempts=2)
     engine.answers("GET /api/jobs", a_page(failed))
     heading, row = labrats("jobs").out.splitlines()
-    assert heading.split() == ["ID", "STATUS", "TYPE", "SOURCE", "AGE", "DURATION", "ATTEMPTS", "REASON"]
+    assert heading.split() == ["ID", "STATUS", "TYPE", "SOURCE", "AGE", "DURATION", "ATTEMPTS", "DETAIL"]
     id_, status, type_, source, _, duration, attempts, *reason = row.split()
     assert (id_, status, type_, source) == ("ir-3ab1c2d4", "failed", "implement-issue", "github")
     assert (duration, attempts, reason) == ("42s", "2", ["no", "cheese"])
+
+
+def test_jobs_shows_what_a_running_job_does(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("GET /api/jobs", a_page(a_job(status="active", finishedAt=None, activity="Bash: npm test")))
+    assert labrats("jobs").out.splitlines()[1].endswith("  1         Bash: npm test")
 
 
 def test_jobs_reports_further_pages(labrats: Labrats, engine: ScriptedEngine) -> None:

@@ -116,6 +116,9 @@ class TroubledRunner:
     async def tail(self, name: AttemptName) -> OutputTail:
         return await self._trouble.call(lambda: self._runner.tail(name))
 
+    async def activity(self, name: AttemptName) -> str | None:
+        return await self._trouble.call(lambda: self._runner.activity(name))
+
     def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         return self._runner.read(name, after_seq, follow=follow)
 

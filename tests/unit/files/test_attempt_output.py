@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.files.attempt_output import CHUNK_BYTES, MAX_TAIL_BYTES, OutputReader, read_end
+from labrats.files.attempt_output import CHUNK_BYTES, MAX_TAIL_BYTES, OutputReader, read_activity, read_end
 from labrats.model.job import FailedCode, Outputs, Usage
 from labrats.model.protocol import (
     LINE_BYTES,
@@ -175,3 +175,13 @@ def test_log_lines_beyond_the_limit_are_not_searched(output: Path) -> None:
     output.write_bytes(lines_of(a_log(1), *tools))
     assert output.stat().st_size > 2 * MAX_TAIL_BYTES
     assert read_end(output) == (None, OutputTail(last_seq=199))
+
+
+def test_activity_is_the_latest_at_the_end_of_the_output(output: Path) -> None:
+    assert read_activity(output) is None
+    call = ToolEvent(seq=1, at=NOON, id="c", name="Bash", input={"command": "make"})
+    answer = ToolEvent(seq=2, at=NOON, id="c", output="x" * 1000)
+    output.write_bytes(b"no event\n" + lines_of(call, answer) + b'{"seq": 3, "kind": "log", "text": "incompl')
+    assert read_activity(output) == "Bash: make"
+    output.write_bytes(lines_of(call, *[answer] * 2 * (LINE_BYTES // 1000)))
+    assert read_activity(output) is None
