@@ -1,10 +1,14 @@
 """Stories of the pages about agents, their triggers and their instructions."""
 
+import asyncio
+import re
+
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
 from tests.dashboard.conftest import sign_in
+from tests.support.deliveries import SECRET, hub_signature, json_body
 
 
 @pytest.fixture
@@ -162,3 +166,29 @@ async def test_instruction_is_written_assigned_and_its_removal_explained(
     await page.get_by_role("button", name="Remove it all the same").click()
     await expect(page.get_by_role("heading", name="Instructions", exact=True)).to_be_visible()
     assert (await admin.get("/api/instructions/be-kind")).status_code == 404
+
+
+async def test_recorded_delivery_is_tested_again(
+    page: Page, engine: LocalEngine, admin: User, story_agent: str
+) -> None:
+    source = {"name": "recorder", "type": "generic", "secret": SECRET}
+    assert (await admin.post("/api/webhook-sources", source)).status_code == 201
+    body = json_body({"type": "issues.labeled", "n": 17})
+    async with engine.client() as sender:
+        headers = {"X-Hub-Signature-256": hub_signature(body), "Content-Type": "application/json"}
+        assert (await sender.post("/webhooks/recorder", content=body, headers=headers)).status_code == 200
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (found := (await admin.get("/api/webhook-sources/recorder/deliveries")).json()["deliveries"]):
+            await asyncio.sleep(POLL_SECONDS)
+
+    await sign_in(page, engine, f"/agents/{story_agent}/test")
+    await page.get_by_label("Webhook source").select_option("recorder")
+    await page.get_by_label("Recorded delivery").select_option(found[0]["id"])
+    await expect(page.get_by_label("Payload")).to_have_value(re.compile('"n": 17'))
+    await expect(page.get_by_label("Event", exact=True)).to_have_value("issues.labeled")
+    await page.get_by_role("button", name="Test", exact=True).click()
+    await expect(page.get_by_label("Result")).to_contain_text("this one is from recorder")
+
+    await page.evaluate("sessionStorage.clear()")
+    await page.goto(f"{engine.url}/agents/{story_agent}/test?delivery=recorder/{found[0]['id']}")
+    await expect(page.get_by_label("Source", exact=True)).to_have_value("recorder")

@@ -79,5 +79,6 @@ async def test_defaults_that_others_changed_are_merged(
 async def test_system_page_shows_health_and_limits(page: Page, engine: LocalEngine) -> None:
     await sign_in(page, engine, "/settings/system")
     await expect(page.get_by_role("region", name="Engine")).to_contain_text("Ready")
+    await expect(page.get_by_role("region", name="Engine")).to_contain_text("Alive")
     await expect(page.get_by_role("region", name="Limits")).to_contain_text("Waiting jobs")
     await expect(page.get_by_role("link", name="Metrics")).to_have_attribute("href", "/metrics")

@@ -1,6 +1,7 @@
 """Questions that users answer in the dashboard, in a real browser at a real engine."""
 
 import re
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -82,6 +83,33 @@ async def test_new_and_changed_jobs_appear_in_the_open_list(page: Page, engine: 
     await expect(row).to_contain_text("Running")
     await admin.cancel(job)
     await expect(row).to_contain_text("Cancelled")
+
+
+async def test_row_of_a_running_job_shows_what_the_agent_does(page: Page, engine: LocalEngine, admin: User) -> None:
+    await sign_in(page, engine, "/jobs?status=active")
+    title = f"busy-{token_hex(4)}"
+    steps = [{"log": "reading the issue"}, {"sleepMs": 4000}, {"log": "writing a test"}, {"hang": True}]
+    job_id = await admin.submit(*steps, prompt=title)
+    row = page.get_by_role("row").filter(has_text=title)
+    await expect(row).to_contain_text("reading the issue")
+    await expect(row).to_contain_text("writing a test")
+    await page.goto(f"{engine.url}/")
+    await expect(page.get_by_role("listitem").filter(has_text=title)).to_contain_text("writing a test")
+    await admin.cancel(job_id)
+
+
+async def test_jobs_are_filtered_by_owner(page: Page, engine: LocalEngine, admin: User) -> None:
+    title = f"owned-{token_hex(4)}"
+    async with engine.user() as other:
+        await other.run(prompt=f"{title} by another")
+        await admin.run(prompt=f"{title} by the admin")
+        await sign_in(page, engine, "/jobs")
+        rows = page.get_by_role("row").filter(has_text=title)
+        await expect(rows).to_have_count(2)
+        await page.get_by_label("Owner").select_option(other.key_id)
+        await expect(rows).to_have_count(1)
+        await expect(page).to_have_url(re.compile(f"owner={other.key_id}"))
+        await expect(rows).to_contain_text("by another")
 
 
 async def test_ended_session_keeps_the_draft(browser: BrowserContext, engine: LocalEngine) -> None:

@@ -9,6 +9,8 @@ import { browserLocks } from './stream-slots';
 export interface Frame {
   jobs?: Schemas['JobItem'][];
   gone?: string[];
+  /** New activities of running jobs, by id. */
+  activities?: Record<string, string>;
   kinds?: string[];
   counts?: Record<string, number>;
   /** More jobs have changed than the frame can hold. */

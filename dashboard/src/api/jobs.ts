@@ -26,6 +26,7 @@ export interface JobFilter {
   agentRole?: string;
   repo?: string;
   failedCode?: string;
+  owner?: string;
   type?: string;
   source?: string;
   chainId?: string;

@@ -3,6 +3,7 @@
 import { useQueryClient, type QueryClient } from '@tanstack/react-query';
 import { useEffect, useEffectEvent, useSyncExternalStore } from 'react';
 
+import { applyActivities } from './activities';
 import { keysOf, patchJobs, refresh, type Stale } from './changes';
 import { onReachable } from './client';
 import { startFeed, type Frame } from './feed';
@@ -42,6 +43,7 @@ export function useFeed(since: string | undefined): void {
 
 function applyFrame(queries: QueryClient, frame: Frame, markStale: (stale: Stale) => void): void {
   patchJobs(queries, frame);
+  applyActivities(frame);
   markStale(keysOf(frame));
   if (frame.jobs) for (const listener of listeners) listener.onJobs(frame.jobs, frame.gone ?? []);
 }

@@ -27,6 +27,17 @@ export const deliveriesQuery = (name: string, outcome: DeliveryOutcome | undefin
     queryFn: ({ signal }) => body(client.GET('/api/webhook-sources/{name}/deliveries', { params: { path: { name }, query: outcome ? { outcome } : {} }, signal })),
   });
 
+/** The deliveries of a source whose payload is stored. */
+export const recordedQuery = (name: string) =>
+  queryOptions({
+    queryKey: ['source', name, 'recorded'],
+    queryFn: async ({ signal }) => (await body(client.GET('/api/webhook-sources/{name}/deliveries', { params: { path: { name }, query: { limit: 200 } }, signal }))).deliveries.filter((each) => each.hasPayload),
+  });
+
+export async function readDelivery(name: string, id: string): Promise<Schemas['DeliveryDetail']> {
+  return body(client.GET('/api/webhook-sources/{name}/deliveries/{delivery_id}', { params: { path: { name, delivery_id: id } } }));
+}
+
 export async function readSource(name: string): Promise<WebhookSource> {
   return body(client.GET('/api/webhook-sources/{name}', { params: { path: { name } } }));
 }

@@ -163,6 +163,10 @@ const agentInstructions = createRoute({
 const agentTest = createRoute({
   getParentRoute: () => agent,
   path: '/test',
+  validateSearch: (search: Record<string, unknown>): { delivery?: string } => {
+    const delivery = text(search['delivery']);
+    return delivery ? { delivery } : {};
+  },
   component: lazyRouteComponent(() => import('../features/agents/test-tab'), 'TestTab'),
 });
 const agentJobs = createRoute({

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import type { Trigger } from '../../api/agents';
 import type { AgentVerdict, TriggerVerdict } from '../../api/incoming-events';
-import { EMPTY_TEST, EXAMPLES, testBody } from './test-draft';
+import { deliveryInUrl, draftOf, EMPTY_TEST, EXAMPLES, testBody } from './test-draft';
 import { EMPTY_TRIGGER } from './trigger-draft';
 import { outcomeInWords, verdictInWords } from './verdict-words';
 
@@ -69,4 +69,12 @@ test('problems of a draft stand at their fields, with line and column of the pay
 
 test.each(EXAMPLES)('the example $label is a valid draft', ({ event: name, payload }) => {
   expect(testBody({ ...EMPTY_TEST, event: name, payload: JSON.stringify(payload, null, 2) })).toEqual({ body: { source: 'github', event: name, payload, webhookSource: null }, problems: {} });
+});
+
+test('a recorded delivery is a valid draft, and the URL names it', () => {
+  const payload = { action: 'labeled', label: { name: 'ai' } };
+  const draft = draftOf({ source: 'github', event: 'issues.labeled', payload }, 'main');
+  expect(testBody(draft)).toEqual({ body: { source: 'github', event: 'issues.labeled', payload, webhookSource: 'main' }, problems: {} });
+  expect(deliveryInUrl('main/018c1f5a')).toEqual({ source: 'main', id: '018c1f5a' });
+  expect([undefined, '', 'main', 'main/', '/1', 'a/b/c'].map(deliveryInUrl)).toEqual(Array(6).fill(undefined));
 });

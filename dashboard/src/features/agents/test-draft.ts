@@ -32,6 +32,17 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+/** The draft that tests a recorded delivery again. */
+export function draftOf(delivery: Pick<Schemas['DeliveryDetail'], 'source' | 'event' | 'payload'>, webhookSource: string): TestDraft {
+  return { source: delivery.source, event: delivery.event ?? '', payload: JSON.stringify(delivery.payload ?? {}, null, 2), webhookSource };
+}
+
+/** The webhook source and the id in `?delivery=github/018c1f5a2b3c9e107f3d`. */
+export function deliveryInUrl(value: string | undefined): { source: string; id: string } | undefined {
+  const [source, id, ...rest] = value?.split('/') ?? [];
+  return source && id && rest.length === 0 ? { source, id } : undefined;
+}
+
 const STORED = 'labrats.tested-event';
 
 /** The last event of this tab. */

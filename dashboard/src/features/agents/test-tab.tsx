@@ -1,12 +1,12 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { Link } from '@tanstack/react-router';
-import { useEffect, useState } from 'react';
+import { Link, useNavigate, useSearch } from '@tanstack/react-router';
+import { useEffect, useEffectEvent, useState } from 'react';
 
 import { agentQuery, readAgent, type Agent } from '../../api/agents';
 import { testEvent, type EventTested, type StartedJob } from '../../api/incoming-events';
-import { sourcesQuery } from '../../api/sources';
+import { readDelivery, recordedQuery, sourcesQuery } from '../../api/sources';
 import { visible } from '../../lib/ansi';
-import { counted } from '../../lib/format';
+import { counted, fullTime } from '../../lib/format';
 import { Button } from '../../ui/button';
 import { FieldGroup, FormBody, SelectField, TextArea, TextField } from '../../ui/fields';
 import { Notice } from '../../ui/notice';
@@ -17,7 +17,7 @@ import { useAgent } from './agent-page';
 import styles from './agent-page.module.css';
 import { PreviewedJob } from './previewed-job';
 import { SendDialog } from './send-dialog';
-import { EXAMPLES, storedTest, storeTest, testBody, type TestBody, type TestDraft } from './test-draft';
+import { deliveryInUrl, draftOf, EXAMPLES, storedTest, storeTest, testBody, type TestBody, type TestDraft } from './test-draft';
 import { outcomeInWords, verdictInWords } from './verdict-words';
 import { eventsInWords } from './words';
 
@@ -68,8 +68,43 @@ function EventTest({ agent }: { agent: Agent }) {
   );
 }
 
+/** Fill the form with the delivery that the URL names. */
+function useDelivery(form: FormState<TestDraft>) {
+  const { delivery } = useSearch({ from: '/app/agents/$id/test' });
+  const wanted = deliveryInUrl(delivery);
+  const found = useQuery({ queryKey: ['delivery', wanted?.source, wanted?.id], queryFn: () => readDelivery(wanted?.source ?? '', wanted?.id ?? ''), enabled: wanted !== undefined, staleTime: Infinity });
+  const fill = useEffectEvent((detail: Parameters<typeof draftOf>[0], source: string) => {
+    for (const [name, value] of Object.entries(draftOf(detail, source)) as [keyof TestDraft, string][]) form.set(name, value);
+  });
+  const { data } = found;
+  const source = wanted?.source;
+  useEffect(() => {
+    if (data && source !== undefined) fill(data, source);
+  }, [data, source]);
+  return found;
+}
+
+/** The choice of a recorded delivery of a webhook source. */
+function Recorded({ source }: { source: string }) {
+  const { delivery } = useSearch({ from: '/app/agents/$id/test' });
+  const navigate = useNavigate({ from: '/agents/$id/test' });
+  const { data = [] } = useQuery(recordedQuery(source));
+  if (data.length === 0) return null;
+  const chosen = deliveryInUrl(delivery);
+  return (
+    <label>
+      Recorded delivery:{' '}
+      <select value={chosen?.source === source ? chosen.id : ''} onChange={({ target }) => void navigate({ search: target.value ? { delivery: `${source}/${target.value}` } : {}, replace: true })}>
+        <option value="">None</option>
+        {data.map((each) => <option key={each.id} value={each.id}>{visible(`${each.event ?? ''} ${each.repo ?? ''}`)}, {fullTime(new Date(each.at))}</option>)}
+      </select>
+    </label>
+  );
+}
+
 function EventFields({ form }: { form: FormState<TestDraft> }) {
   const sources = useQuery(sourcesQuery);
+  const recorded = useDelivery(form);
   const choose = ({ event, payload }: (typeof EXAMPLES)[number]) => {
     form.set('source', 'github');
     form.set('event', event);
@@ -80,7 +115,9 @@ function EventFields({ form }: { form: FormState<TestDraft> }) {
       <div className={styles.bar} role="group" aria-label="Examples">
         <span>Examples:</span>
         {EXAMPLES.map((example) => <Button key={example.event} onClick={() => choose(example)}>{example.label}</Button>)}
+        {form.draft.webhookSource && <Recorded source={form.draft.webhookSource} />}
       </div>
+      {recorded.error && <Failure error={recorded.error} onRetry={() => void recorded.refetch()} />}
       <FieldGroup columns={3}>
         <TextField form={form} name="source" label="Source" placeholder="github" suggestions={['github']} hint="As in triggers." />
         <TextField form={form} name="event" label="Event" placeholder="issues.labeled" suggestions={EXAMPLES.map((each) => each.event)} />

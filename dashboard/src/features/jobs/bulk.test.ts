@@ -5,7 +5,7 @@ import { bulkFilter, bulkWords, concernedCount, outcomeWords } from './bulk';
 
 const facets: JobFacets = {
   status: [{ value: 'waiting', count: 3 }, { value: 'active', count: 1 }, { value: 'failed', count: 9 }, { value: 'completed', count: 100 }],
-  failedCode: [], model: [], agentRole: [], repo: [],
+  failedCode: [], model: [], agentRole: [], repo: [], owner: [],
 };
 
 test('an action concerns the matching jobs that it can change', () => {

@@ -33,7 +33,7 @@ export function Filters({ search, facets, onChange }: { search: JobsSearch; face
   };
   useShortcuts([{ keys: '/', label: 'Search the jobs', run: () => input.current?.focus() }]);
 
-  const select = (name: 'model' | 'agent' | 'repo' | 'code', label: string, values: { value: string; count: number }[] | undefined) => (
+  const select = (name: 'model' | 'agent' | 'repo' | 'code' | 'owner', label: string, values: { value: string; count: number }[] | undefined) => (
     <select aria-label={label} value={search[name] ?? ''} className={search[name] ? styles.set : undefined} onChange={(event) => void onChange({ [name]: event.target.value || undefined })}>
       <option value="">{label}</option>
       {search[name] && !values?.some((each) => each.value === search[name]) && <option value={search[name]}>{search[name]}</option>}
@@ -52,6 +52,7 @@ export function Filters({ search, facets, onChange }: { search: JobsSearch; face
         {select('agent', 'Agent', facets?.agentRole)}
         {select('repo', 'Repository', facets?.repo)}
         {select('code', 'Failure', facets?.failedCode)}
+        {(search.owner ?? (facets?.owner.length ?? 0) > 1) && select('owner', 'Owner', facets?.owner)}
         <select aria-label="Time" value={search.window ?? ''} className={search.window ? styles.set : undefined} onChange={(event) => void onChange({ window: event.target.value || undefined })}>
           <option value="">Any time</option>
           {Object.keys(WINDOWS).map((window) => <option key={window} value={window}>Last {window}</option>)}

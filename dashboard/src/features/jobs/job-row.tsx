@@ -1,6 +1,7 @@
 import { Link } from '@tanstack/react-router';
 import { memo } from 'react';
 
+import { useActivity } from '../../api/activities';
 import type { JobItem } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { cost, NOTHING } from '../../lib/format';
@@ -31,9 +32,7 @@ export const JobRow = memo(function JobRow({ job, rowIndex, isFocused, isSelecte
           <StatusBadge status={job.status} note={note(job)} />
         </span>
       </td>
-      <td className={styles.titleCell}>
-        <Link to="/jobs/$id/activity" params={{ id: job.id }} title={title}>{title}</Link>
-      </td>
+      <TitleCell job={job} title={title} />
       <td className={styles.agentColumn} title={job.agentRole ?? undefined}>{job.agentRole ?? <span className={styles.faint}>{job.name}</span>}</td>
       <td className={styles.repoColumn} title={job.repo ?? undefined}>{job.repo ?? NOTHING}</td>
       <td className={styles.modelColumn} title={`${job.provider}/${job.model}`}>{job.model}</td>
@@ -43,6 +42,17 @@ export const JobRow = memo(function JobRow({ job, rowIndex, isFocused, isSelecte
     </tr>
   );
 }, (before, after) => before.job === after.job && before.rowIndex === after.rowIndex && before.isFocused === after.isFocused && before.isSelected === after.isSelected);
+
+/** The title, and below it what the agent does now. */
+function TitleCell({ job, title }: { job: JobItem; title: string }) {
+  const activity = useActivity(job);
+  return (
+    <td className={styles.titleCell} data-running={activity !== null || undefined}>
+      <Link to="/jobs/$id/activity" params={{ id: job.id }} title={title}>{title}</Link>
+      {activity !== null && <span className={styles.activity} title={visible(activity)}>{visible(activity)}</span>}
+    </td>
+  );
+}
 
 function note(job: JobItem): string {
   if (job.status === 'active' && job.cancelRequestedAt) return 'Cancelling';

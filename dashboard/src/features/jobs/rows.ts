@@ -78,8 +78,8 @@ function isWithin(rows: Rows, job: JobItem, order: JobOrder): boolean {
 
 /** Whether a job matches a filter, as the engine decides. A search for text is left to the engine. */
 export function matches(job: JobItem, filter: JobFilter): boolean {
-  const { status, model, agentRole, repo, failedCode, type, source, chainId, from, to } = filter;
-  const pairs = [[model, job.model], [agentRole, job.agentRole], [repo, job.repo], [failedCode, job.failedCode], [type, job.name], [source, job.source], [chainId, job.chainId]];
+  const { status, model, agentRole, repo, failedCode, owner, type, source, chainId, from, to } = filter;
+  const pairs = [[model, job.model], [agentRole, job.agentRole], [repo, job.repo], [failedCode, job.failedCode], [owner, job.owner], [type, job.name], [source, job.source], [chainId, job.chainId]];
   return (
     (!status || status.includes(job.status)) &&
     pairs.every(([wanted, value]) => !wanted || wanted === value) &&

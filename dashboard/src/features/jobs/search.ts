@@ -14,6 +14,7 @@ export interface JobsSearch {
   agent?: string;
   repo?: string;
   code?: string;
+  owner?: string;
   window?: Window;
   sort?: JobOrder;
   /** The job that is open beside the list. */
@@ -24,7 +25,7 @@ export function validateJobsSearch(search: Record<string, unknown>): JobsSearch 
   const result: JobsSearch = {};
   const status = texts(search['status'], STATUSES);
   if (status.length > 0) result.status = status;
-  for (const name of ['q', 'model', 'agent', 'repo', 'code', 'job'] as const) {
+  for (const name of ['q', 'model', 'agent', 'repo', 'code', 'owner', 'job'] as const) {
     const value = text(search[name]);
     if (value !== undefined) result[name] = value;
   }
@@ -36,7 +37,7 @@ export function validateJobsSearch(search: Record<string, unknown>): JobsSearch 
 
 /** The API's filter. now: rounded, so that the same search gives the same filter for a while. */
 export function filterOf(search: JobsSearch, now: number): JobFilter {
-  const { status, q, model, agent, repo, code, window } = search;
+  const { status, q, model, agent, repo, code, owner, window } = search;
   return {
     ...(status && { status }),
     ...(q && { q }),
@@ -44,6 +45,7 @@ export function filterOf(search: JobsSearch, now: number): JobFilter {
     ...(agent && { agentRole: agent }),
     ...(repo && { repo }),
     ...(code && { failedCode: code }),
+    ...(owner && { owner }),
     ...(window && { from: new Date(now - WINDOWS[window] * 3_600_000).toISOString() }),
   };
 }

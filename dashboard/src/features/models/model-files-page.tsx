@@ -117,7 +117,7 @@ function Operation({ operation }: { operation: FileOperation }) {
     <tr>
       <td>{operation.operation === 'download' ? 'Download' : 'Deletion'}</td>
       <td className={cell.name}>{visible(operation.filename)}{operation.failedReason && <p className={styles.failed}>{visible(operation.failedReason)}</p>}</td>
-      <td><StatusBadge status={operation.status} /></td>
+      <td><StatusBadge status={operation.status} />{operation.receivedBytes !== null && <Received received={operation.receivedBytes} total={operation.totalBytes} />}</td>
       <td className={cell.minor}><Age at={operation.createdAt} suffix=" ago" /></td>
       <td className={`${cell.number} ${cell.minor}`}><Span from={operation.createdAt} to={operation.finishedAt} /></td>
       <td className={cell.end}>
@@ -126,6 +126,11 @@ function Operation({ operation }: { operation: FileOperation }) {
       </td>
     </tr>
   );
+}
+
+function Received({ received, total }: { received: number; total: number | null }) {
+  if (total === null) return <p className={styles.note}>{bytes(received)}</p>;
+  return <p className={styles.note}><progress aria-label="Received" value={received} max={total} /> {bytes(received)} of {bytes(total)}</p>;
 }
 
 function LogDialog({ operation, onClose }: { operation: FileOperation; onClose: () => void }) {

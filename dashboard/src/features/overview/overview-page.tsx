@@ -2,6 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useState, type ReactNode } from 'react';
 
+import { useActivity } from '../../api/activities';
 import { breakdownQuery, facetsQuery, fetchJobs, type JobItem, type Status } from '../../api/jobs';
 import { queueQuery } from '../../api/models';
 import { visible } from '../../lib/ansi';
@@ -102,12 +103,18 @@ function JobLines({ query, empty, detail }: { query: JobsResult; empty: string; 
         <li key={job.id} className={styles.line}>
           <StatusIcon status={job.status} />
           <Link to="/jobs/$id/activity" params={{ id: job.id }}>{visible(job.title ?? job.name)}</Link>
+          <Activity job={job} />
           <span className={styles.model}>{job.model}</span>
           <span className={styles.number}>{detail(job)}</span>
         </li>
       ))}
     </ul>
   );
+}
+
+function Activity({ job }: { job: JobItem }) {
+  const activity = useActivity(job);
+  return activity !== null && <span className={styles.activity} title={visible(activity)}>{visible(activity)}</span>;
 }
 
 function FailureGroups({ groups, jobs }: { groups: { value: string; count: number }[] | undefined; jobs: JobItem[] }) {

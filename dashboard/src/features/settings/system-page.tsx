@@ -52,6 +52,7 @@ function Facts({ system }: { system: System }) {
       <div><dt>Version</dt><dd>{system.version}</dd></div>
       <div><dt>Backend</dt><dd>{system.backend === 'embedded' ? 'embedded: SQLite and local processes' : 'Kubernetes'}</dd></div>
       <div><dt>Role of this replica</dt><dd>{system.role}{system.drivesJobs ? ', it can start jobs' : ', a controller starts jobs'}</dd></div>
+      <div><dt>Controller</dt><dd><Controller controller={system.controller} /></dd></div>
       <div><dt>Its clock</dt><dd>{fullTime(new Date(system.time))}</dd></div>
       <div>
         <dt>Disk</dt>
@@ -62,6 +63,13 @@ function Facts({ system }: { system: System }) {
       </div>
     </>
   );
+}
+
+function Controller({ controller: { alive, name, renewedAt } }: { controller: System['controller'] }) {
+  const who = name === null ? '' : `, ${name}`;
+  if (alive === null) return <>Unknown: this engine cannot read its lease</>;
+  if (alive) return <span className={`${styles.state} ${styles.good}`}><Icon name="check" /> Alive{who}</span>;
+  return <span className={`${styles.state} ${styles.bad}`}><Icon name="warning" /> No controller is alive, so no job starts{renewedAt && `. The last sign of life${who}: ${fullTime(new Date(renewedAt))}`}</span>;
 }
 
 function Limits({ limits }: { limits: System['limits'] }) {
