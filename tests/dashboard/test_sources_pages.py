@@ -82,5 +82,5 @@ async def test_source_that_others_changed_is_merged(browser: BrowserContext, eng
     meanwhile = page.get_by_role("alert", name="Changed meanwhile")
     await expect(meanwhile).to_contain_text("Pull requests from forks")
     await meanwhile.get_by_role("button", name="Theirs 9").click()
-    await expect(page.get_by_label("Turns")).to_have_value("9")
+    await expect(page.get_by_role("textbox", name="Turns")).to_have_value("9")
     await expect(page.get_by_label("Pull requests from forks")).to_be_checked()
