@@ -14,6 +14,7 @@ from labrats.api.routes.resources import get_resource
 from labrats.api.routes.webhook_sources import SourceName
 from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
+from labrats.api.schemas.patterns import DELIVERY_ID
 from labrats.intake.delivery_log import KEPT, PAYLOAD_KEY
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import NotFound
@@ -69,7 +70,7 @@ async def list_deliveries(
     name: SourceName,
     outcome: Annotated[DeliveryOutcome | None, Query(description="Only deliveries with this outcome.")] = None,
     cursor: Annotated[
-        str | None, StringConstraints(pattern="^[0-9a-f]{20}$"), Query(description="`next` of the page before.")
+        str | None, StringConstraints(pattern=DELIVERY_ID), Query(description="`next` of the page before.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=KEPT, description="Deliveries per page.")] = 100,
 ) -> Response:

@@ -19,6 +19,7 @@ OWN_PAGE: Final = r"^/([^/\\\x00-\x20\x7f][^\\\x00-\x20\x7f]*)?$"  # browsers re
 WEB_ADDRESS: Final = r"^https?://[^\s]+$"
 FILE_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 SHA256: Final = r"^[0-9a-f]{64}$"
+DELIVERY_ID: Final = r"^[0-9a-f]{20}$"
 QUANTITY: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 MCP_SERVER: Final = MCP_SERVER_NAME
 VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -38,6 +39,7 @@ PATTERN_MESSAGES: Final[Mapping[str, str]] = {
     WEB_ADDRESS: "must be an http or https address",
     FILE_NAME: "must be letters, digits, dots, dashes or underscores, and not begin with `.` or `-`",
     SHA256: "must be 64 hexadecimal digits, in lower case",
+    DELIVERY_ID: "must be the `next` of another page",
     QUANTITY: "must be a Kubernetes quantity, such as 500m, 2 or 4Gi",
     MCP_SERVER: "must be 1 to 64 letters, digits, dashes or underscores",
     VARIABLE: "must be letters, digits or underscores, and not begin with a digit",
