@@ -219,7 +219,7 @@ class ChangeFeed:
                         position = self._last_number
                         break
                     position = frame.number
-                    data = frame.for_admins if caller.is_admin else frame.for_owner(caller.id, self._counts_of(caller))
+                    data = frame.for_admins if caller.sees_all else frame.for_owner(caller.id, self._counts_of(caller))
                     if data:
                         yield self._sse(position, data)
                 if position == self._last_number:
@@ -244,7 +244,7 @@ class ChangeFeed:
         return int(number) if oldest - 1 <= int(number) <= self._last_number else None
 
     def _counts_of(self, caller: Caller) -> dict[str, int]:
-        return self._job_index.counts_by_status(None if caller.is_admin else caller.id)
+        return self._job_index.counts_by_status(None if caller.sees_all else caller.id)
 
     def _sse(self, number: int, data: bytes) -> bytes:
         return b"id: %s-%d\ndata: %s\n\n" % (self._id.encode(), number, data)

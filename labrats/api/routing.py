@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from labrats.api.auth.authentication import Credential
-from labrats.api.auth.permissions import Access, access_to
+from labrats.api.auth.permissions import Access, access_to, is_open_to_viewers
 from labrats.api.http.arguments import MISSING, Arguments
 from labrats.api.http.errors import ApiError, error_answer
 from labrats.api.http.event_stream import EventStream
@@ -46,6 +46,7 @@ class GuardedRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         (self.method,) = options["methods"]
         self.access = access_to(self.method, path)
+        self.is_open_to_viewers = is_open_to_viewers(self.method, path)
         documented = {
             "openapi_extra": {"security": SECURITY[self.access]} | (options.get("openapi_extra") or {}),
             "responses": error_responses(*_REFUSALS[self.access]) | (options.get("responses") or {}),
@@ -64,7 +65,10 @@ class GuardedRoute(APIRoute):
             return await self._call(request, MISSING)
         services = services_of(request)
         caller, credential = services.authenticator.authenticate(request)
-        if self.access is Access.ADMIN and not caller.is_admin:
+        if caller.is_viewer and not self.is_open_to_viewers:
+            message = "the scope `viewer` only reads, and neither payloads of deliveries nor facts about credentials"
+            raise ApiError(403, "forbidden", message)
+        if self.access is Access.ADMIN and not (caller.is_admin or caller.is_viewer):
             raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
         _refuse_unknown(request.query_params, self._query_names)
         strict = StrictRequest(request.scope, request.receive)

@@ -24,7 +24,7 @@ def api_keys_app(engine: EngineCommands) -> App:
         name: str,
         /,
         *,
-        scope: Literal["submit", "admin"] = "submit",
+        scope: Literal["submit", "viewer", "admin"] = "submit",
         expires_at: str | None = None,
         direct: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
         options: ApiOptions = DEFAULTS,
@@ -33,7 +33,8 @@ def api_keys_app(engine: EngineCommands) -> App:
 
         Args:
             name: A name that says what the key is for.
-            scope: submit: submit jobs and see the jobs submitted with the key. admin: everything.
+            scope: submit: submit jobs and see the jobs submitted with the key. viewer: see everything, and change
+                nothing. admin: everything.
             expires_at: The time at which the key expires, such as 2030-01-31T00:00:00Z. Default: never.
             direct: Write the key to the engine's store instead of calling the API, to create the first key. With
                 LABRATS_BACKEND=kubernetes it is valid at once; on one machine, from the engine's next start.

@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Final
 
 SUBMIT: Final = "submit"
+VIEWER: Final = "viewer"
 ADMIN: Final = "admin"
-SCOPES: Final = (SUBMIT, ADMIN)
+SCOPES: Final = (SUBMIT, VIEWER, ADMIN)
 
 
 @dataclass(frozen=True)
@@ -25,5 +26,15 @@ class Caller:
     def is_admin(self) -> bool:
         return ADMIN in self.scopes
 
+    @property
+    def is_viewer(self) -> bool:
+        """True for a caller that may read what admins read, with few exceptions, and change nothing."""
+        return self.scopes == {VIEWER}
+
+    @property
+    def sees_all(self) -> bool:
+        """True for a caller that sees the jobs of all owners."""
+        return self.is_admin or self.is_viewer
+
     def may_see(self, owner: str) -> bool:
-        return self.is_admin or owner == self.id
+        return self.sees_all or owner == self.id

@@ -16,7 +16,19 @@ from labrats.api.auth.permissions import TABLE, Access
 from labrats.api.routing import GuardedRoute, api_router
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, User
 
-KINDS = ("nobody", "stranger", "expired", "revoked", "signed out", "forged", "other", "owner", "admin", "user")
+KINDS = (
+    "nobody",
+    "stranger",
+    "expired",
+    "revoked",
+    "signed out",
+    "forged",
+    "other",
+    "owner",
+    "viewer",
+    "admin",
+    "user",
+)
 
 UNKNOWN = dict.fromkeys(("nobody", "stranger", "expired", "revoked", "signed out", "forged"), 401)
 REFUSED: dict[Access, dict[str, int]] = {
@@ -114,6 +126,7 @@ async def callers(engine: Engine, expired_key: str, revoked_key: str) -> AsyncIt
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         owner, other, admin = [await enter(engine.user()) for _ in range(2)] + [await enter(engine.admin())]
+        viewer = await enter(engine.user(scopes=["viewer"]))
         job_id = await owner.submit()
         await owner.wait(job_id)
         by_kind = {
@@ -123,6 +136,7 @@ async def callers(engine: Engine, expired_key: str, revoked_key: str) -> AsyncIt
             "revoked": await enter(engine.client(revoked_key)),
             "other": other.http,
             "owner": owner.http,
+            "viewer": viewer.http,
             "admin": admin.http,
             "user": (await enter(engine.browser())).http,
             "signed out": await enter(signed_out(engine)),
@@ -131,13 +145,23 @@ async def callers(engine: Engine, expired_key: str, revoked_key: str) -> AsyncIt
         yield Callers(by_kind, {"job_id": job_id})
 
 
+def may_be_viewed(route: GuardedRoute) -> bool:
+    """Return whether a viewer may call the route. This repeats the table, so that a mistake in it fails a test."""
+    if route.path in ("/api/secrets", "/api/api-keys") or route.path.endswith("/deliveries/{delivery_id}"):
+        return False
+    return route.method == "GET" or route.path == "/api/events/test"
+
+
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 async def test_route_accepts_and_refuses_callers_as_the_table_says(route: GuardedRoute, callers: Callers) -> None:
     path = re.sub(r"\{(\w+)[^}]*\}", lambda name: callers.names.get(name[1], "there-is-none"), route.path)
+    refused = REFUSED[route.access]
+    if route.access not in (Access.OPEN, Access.SIGNED) and not may_be_viewed(route):
+        refused = refused | {"viewer": 403}
     for kind, client in callers.by_kind.items():
         async with client.stream(route.method, path) as answer:  # some streams never end
-            if kind in REFUSED[route.access]:
-                assert answer.status_code == REFUSED[route.access][kind], kind
+            if kind in refused:
+                assert answer.status_code == refused[kind], kind
                 assert set(json.loads(await answer.aread())) == {"error", "code"}
             else:
                 assert answer.status_code not in (401, 403), kind
@@ -169,3 +193,30 @@ async def test_unauthorized_caller_gets_the_same_answer_for_any_body(engine: Eng
             for content in (b"", b"{", b"\xff", b"x" * 1_000_000):
                 assert (await anonymous.post(path, content=content)).status_code == 401
     assert (await user.http.post("/api/ai-models", content=b"{")).status_code == 403
+
+
+async def test_viewer_sees_the_jobs_of_all_and_changes_none(engine: Engine, user: User) -> None:
+    job_id = (await user.run({"fail": "no"}))["id"]
+    async with engine.user(scopes=["viewer"]) as viewer:
+        assert (await viewer.job(job_id))["owner"] == user.key_id
+        assert job_id in [job["id"] for job in (await viewer.get("/api/jobs", owner=user.key_id)).json()["jobs"]]
+        async with asyncio.timeout(PATIENCE_SECONDS), viewer.stream("/api/changes") as changes:
+            await anext(changes)
+            other = await user.submit()
+            while other not in [job["id"] for job in (await anext(changes)).data.get("jobs", ())]:
+                pass
+        answers = [
+            await viewer.post(f"/api/jobs/{job_id}/retry"),
+            await viewer.post("/api/jobs/bulk", {"action": "retry", "filter": {}, "expected": 1}),
+            await viewer.post("/api/jobs/submit", {}),
+        ]
+    assert [answer.status_code for answer in answers] == [403, 403, 403]
+    assert "only reads" in answers[0].json()["error"]
+    assert (await user.job(job_id))["status"] == "failed"
+
+
+async def test_viewer_is_combined_with_no_other_scope(admin: User) -> None:
+    answer = await admin.post("/api/api-keys", {"name": "both", "scopes": ["viewer", "admin"]})
+
+    assert answer.status_code == 422
+    assert answer.json()["details"][0]["field"] == "scopes"

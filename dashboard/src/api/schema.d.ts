@@ -1861,12 +1861,12 @@ export interface components {
             name: string;
             /**
              * Scopes
-             * @description The permissions of the key. On a single machine without a sandbox for agents, a key that may submit jobs is as powerful as an admin key.
+             * @description The permissions of the key. `viewer` stands alone: such a key reads what admins read, except for payloads and credentials, and changes nothing. On a single machine without a sandbox for agents, a key that may submit jobs is as powerful as an admin key.
              * @default [
              *       "submit"
              *     ]
              */
-            scopes?: ("submit" | "admin")[];
+            scopes?: ("submit" | "viewer" | "admin")[];
             /**
              * Expiresat
              * @description Time at which the key expires. Default: never.

@@ -7,7 +7,10 @@ from typing import Final
 
 
 class Access(Enum):
-    """Permission to call a route. Admin keys and signed-in users may do what other keys may."""
+    """Permission to call a route. Admin keys and signed-in users may do what other keys may.
+
+    Keys with the scope `viewer` may call the routes of `is_open_to_viewers` as admins may, and no others.
+    """
 
     OPEN = auto()
     """Anybody, without a credential."""
@@ -127,9 +130,33 @@ TABLE: Final[Mapping[tuple[str, str], Access]] = {
 """The access of each route, by method and path."""
 
 
+_NOT_FOR_VIEWERS: Final = frozenset(
+    {
+        ("GET", "/api/webhook-sources/{}/deliveries/{}"),
+        ("GET", "/api/secrets"),
+        ("GET", "/api/api-keys"),
+    }
+)
+"""Routes that read, but not for viewers: a payload may contain anything, and the others are about credentials."""
+
+_READING_POSTS: Final = frozenset({("POST", "/api/events/test")})
+"""Routes that change nothing although they are no GET."""
+
+
+def is_open_to_viewers(method: str, path: str) -> bool:
+    """Return whether callers with the scope `viewer` may call a route: those that read, with few exceptions."""
+    route = method, _row(path)
+    return route in _READING_POSTS or (method == "GET" and route not in _NOT_FOR_VIEWERS)
+
+
 def access_to(method: str, path: str) -> Access:
     """Return the access of a route. Raises LookupError if the table has no entry for it."""
     try:
-        return TABLE[method, re.sub(r"\{[^}]*\}", "{}", path)]
+        return TABLE[method, _row(path)]
     except KeyError:
         raise LookupError(f"{method} {path} has no entry in labrats/api/auth/permissions.py; add one") from None
+
+
+def _row(path: str) -> str:
+    """Return the path as in the table, without the names of its parameters."""
+    return re.sub(r"\{[^}]*\}", "{}", path)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import Request
 from msgspec.structs import replace
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 from starlette.responses import Response
 
 from labrats.api.auth.keys import derived_key, expiry_of, hash_key, key_secret
@@ -17,7 +17,7 @@ from labrats.api.openapi import answers
 from labrats.api.routing import api_router, caller_of, credential_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody
 from labrats.api.services import Services
-from labrats.model.caller import SUBMIT
+from labrats.model.caller import SUBMIT, VIEWER
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.record import seniority
@@ -36,16 +36,23 @@ def _check_text(value: Any) -> Any:
     return value
 
 
+def _check_viewer(scopes: list[str]) -> list[str]:
+    if VIEWER in scopes and len(scopes) > 1:
+        raise ValueError("must not combine `viewer`, which only reads, with another scope")
+    return scopes
+
+
 class ApiKeyBody(RequestBody):
     """A key to create."""
 
     name: Label = Field(examples=["ci"])
-    scopes: list[Literal["submit", "admin"]] = Field(
+    scopes: Annotated[list[Literal["submit", "viewer", "admin"]], AfterValidator(_check_viewer)] = Field(
         default=[SUBMIT],
         min_length=1,
         max_length=2,
-        description="The permissions of the key. On a single machine without a sandbox for agents, a key that may "
-        "submit jobs is as powerful as an admin key.",
+        description="The permissions of the key. `viewer` stands alone: such a key reads what admins read, except for "
+        "payloads and credentials, and changes nothing. On a single machine without a sandbox for agents, a key that "
+        "may submit jobs is as powerful as an admin key.",
     )
     expires_at: Annotated[
         Annotated[AwareDatetime, Field(strict=False)] | None,

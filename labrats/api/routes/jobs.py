@@ -137,7 +137,7 @@ def checked_owner(caller: Caller, owner: str | None) -> str | None:
     """Return the owner whose jobs a caller may see: the wanted one, itself, or None for all. Raises AccessDenied."""
     if owner and not caller.may_see(owner):
         raise AccessDenied(f"the jobs of {owner} belong to another API key")
-    return owner or (None if caller.is_admin else caller.id)
+    return owner or (None if caller.sees_all else caller.id)
 
 
 WantedJobs = Annotated[JobFilter, Depends(job_filter)]

@@ -18,7 +18,7 @@ import { cell, Table } from '../../ui/table';
 import { Age, useNow } from '../../ui/time';
 import { toast } from '../../ui/toasts';
 import { useNewForm } from '../../ui/use-form';
-import { EMPTY_KEY, hasExpired, keyBody, LIFETIMES, SCOPES, type KeyDraft } from './keys';
+import { EMPTY_KEY, hasExpired, keyBody, type KeyDraft, LIFETIMES, permission, SCOPES } from './keys';
 import { SettingsLayout } from './settings-layout';
 import styles from './settings.module.css';
 
@@ -57,8 +57,8 @@ function Key({ apiKey }: { apiKey: ApiKey }) {
   const isExpired = hasExpired(expiresAt, now);
   return (
     <tr>
-      <td className={cell.name}>{visible(apiKey.name)}<p className={styles.note}><code>{apiKey.prefix}…</code><span className={styles.narrow}> · {apiKey.scopes.includes('admin') ? 'everything' : 'submit'}</span>{isExpired && <> <span className={styles.expired}>expired</span></>}</p></td>
-      <td className={cell.minor}>{apiKey.scopes.includes('admin') ? <span className={styles.admin}>everything</span> : 'submit'}</td>
+      <td className={cell.name}>{visible(apiKey.name)}<p className={styles.note}><code>{apiKey.prefix}…</code><span className={styles.narrow}> · {permission(apiKey.scopes)}</span>{isExpired && <> <span className={styles.expired}>expired</span></>}</p></td>
+      <td className={cell.minor}>{apiKey.scopes.includes('admin') ? <span className={styles.admin}>everything</span> : permission(apiKey.scopes)}</td>
       <td>{lastUsedAt ? <Age at={lastUsedAt} suffix=" ago" /> : 'never'}</td>
       <td className={cell.minor}><Age at={apiKey.createdAt} suffix=" ago" /></td>
       <td className={cell.minor}>{expiresAt ? <time dateTime={expiresAt} title={fullTime(new Date(expiresAt))}>{new Date(expiresAt).toLocaleDateString('en-CA')}</time> : 'never'}</td>
