@@ -272,7 +272,9 @@ def openid_provider(settings: "EngineSettings", signer: "Signer") -> "OpenIdProv
 
     if not (settings.oidc_issuer and settings.oidc_client_id):
         return None
-    registration = ClientRegistration(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
+    registration = ClientRegistration(
+        settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret, settings.oidc_admin_groups
+    )
     return OpenIdProvider(registration, signer, SystemClock(), connection())
 
 

@@ -74,6 +74,8 @@ class EngineSettings(BaseSettings):
     """The engine's client id at the OpenID provider."""
     oidc_client_secret: SecretStr | None = Field(default=None, min_length=1, validation_alias="OIDC_CLIENT_SECRET")
     """The engine's client secret at the OpenID provider; none for a public client."""
+    oidc_admin_groups: Words = Field(default=(), validation_alias="OIDC_ADMIN_GROUPS")
+    """The groups whose members have all permissions, separated by commas; other users only read. Default: all users."""
     auth_jwt_secret: SecretStr | None = Field(default=None, min_length=32, validation_alias="AUTH_JWT_SECRET")
     """The secret that signs the dashboard's sessions. Default: generated once and stored."""
     session_hours: float = Field(default=12, gt=0, validation_alias="LABRATS_SESSION_HOURS")
@@ -163,6 +165,7 @@ class EngineSettings(BaseSettings):
 
     @field_validator(
         "submit_api_keys",
+        "oidc_admin_groups",
         "callback_signing_secrets",
         "outbound_allowed_cidrs",
         "allowed_hosts",

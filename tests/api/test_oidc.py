@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
 
 import httpx2
 import pytest
@@ -142,6 +142,47 @@ async def test_claims_and_user_info_become_the_user(
 
     user = await login.user()
     assert (user["name"], user["email"]) == (name, email)
+
+
+@pytest.fixture
+async def grouped(login: Login) -> Login:
+    """The same, where the members of `ops` have all permissions."""
+    registration = ClientRegistration(ISSUER, CLIENT_ID, SecretStr(CLIENT_SECRET), ["ops", "leads"])
+    provider = OpenIdProvider(registration, Signer(SESSION_SECRET), login.api.clock, login.openid.connect)
+    services = replace(login.api.services, openid_provider=provider)
+    app = create_app(services)
+    browser = replace(login.api, app=app).browser(None)
+    return replace(login, browser=browser)
+
+
+@pytest.mark.parametrize(
+    ("claims", "user_info", "scopes"),
+    [
+        ({"groups": ["staff", "ops"]}, {}, ["admin", "submit"]),
+        ({}, {"groups": ["leads"]}, ["admin", "submit"]),
+        ({"groups": ["staff"]}, {"groups": ["ops"]}, ["viewer"]),
+        ({"groups": []}, {}, ["viewer"]),
+        ({"groups": "ops"}, {}, ["viewer"]),
+        ({"groups": {"ops": True}}, {}, ["viewer"]),
+        ({"groups": [["ops"], None, "OPS"]}, {}, ["viewer"]),
+        ({}, {}, ["viewer"]),
+    ],
+)
+async def test_users_outside_of_the_groups_of_admins_only_read(
+    grouped: Login, claims: dict[str, Any], user_info: dict[str, Any], scopes: list[str]
+) -> None:
+    grouped.openid.claims = claims
+    grouped.openid.user_info |= user_info
+
+    begun = await grouped.browser.get("/api/auth/oidc")
+    assert "openid profile email groups" in unquote_plus(begun.headers["Location"])
+    assert (await grouped.sign_in()).status_code == 303
+
+    assert (await grouped.browser.get("/api/auth/me")).json()["scopes"] == scopes
+    grouped.browser.headers["Origin"] = "http://engine.test"
+    reads = await grouped.browser.get("/api/agents")
+    writes = await grouped.browser.post("/api/agents", json={"name": "by-a-user"})
+    assert (reads.status_code, writes.status_code) == (200, 201 if "admin" in scopes else 403)
 
 
 def test_client_id_and_secret_are_form_encoded_before_they_are_joined() -> None:

@@ -120,6 +120,7 @@ function BottomBar({ onMore }: { onMore: () => void }) {
 }
 
 function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void }) {
+  const { data } = useQuery(sessionQuery);
   return (
     <header className={styles.topbar}>
       <Link to="/" className={`${styles.brand} ${styles.mobileOnly}`} aria-label="Labrats, overview">
@@ -132,10 +133,12 @@ function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void
       </button>
       <div className={styles.space} />
       <ConnectionState />
-      <Link to="/jobs/new" className={buttonClass('primary')}>
-        <Icon name="plus" size={14} />
-        New job
-      </Link>
+      {data?.scopes.includes('viewer') ? <span title="You see everything, and change nothing.">Read only</span> : (
+        <Link to="/jobs/new" className={buttonClass('primary')}>
+          <Icon name="plus" size={14} />
+          New job
+        </Link>
+      )}
       <Account onHelp={onHelp} />
     </header>
   );

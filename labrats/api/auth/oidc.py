@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -42,11 +42,15 @@ Connect = Callable[[], httpx2.AsyncClient]
 
 @dataclass(frozen=True)
 class ClientRegistration:
-    """The URL of the issuer, and the engine's credentials as its client."""
+    """The URL of the issuer, and the engine's credentials as its client.
+
+    admin_groups: groups whose members have all permissions, while other users only read. Empty: all users have them.
+    """
 
     issuer: str
     client_id: str
     client_secret: SecretStr | None
+    admin_groups: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class OpenIdProvider:
             "response_type": "code",
             "client_id": self._registration.client_id,
             "redirect_uri": redirect_uri,
-            "scope": SCOPE,
+            "scope": f"{SCOPE} groups" if self._registration.admin_groups else SCOPE,
             "state": state,
             "nonce": nonce,
             "code_challenge": base64.urlsafe_b64encode(digest).decode().rstrip("="),
@@ -122,9 +126,10 @@ class OpenIdProvider:
             raise _refused("the OpenID provider sent no code")
         tokens = await self._exchange(endpoints, code, login)
         claims = await self._claims(tokens.get("id_token"), endpoints, login["nonce"])
-        if endpoints.user_info and not ("name" in claims and "email" in claims):
+        wanted = {"name", "email"} | ({"groups"} if self._registration.admin_groups else set())
+        if endpoints.user_info and not wanted <= claims.keys():
             claims = await self._user_info(endpoints.user_info, tokens.get("access_token"), claims["sub"]) | claims
-        return _user_from(claims, self._registration.issuer), login.get("next", "/")
+        return _user_from(claims, self._registration), login.get("next", "/")
 
     def _use_up_login(self, cookie: str, state: str) -> dict[str, Any]:
         """Return what `begin` stored in the cookie, once per state. Raises ApiError 401."""
@@ -279,14 +284,21 @@ def basic_credentials(client_id: str, client_secret: str) -> str:
     return f"Basic {base64.b64encode(joined.encode()).decode()}"
 
 
-def _user_from(claims: Mapping[str, Any], issuer: str) -> User:
+def _user_from(claims: Mapping[str, Any], registration: ClientRegistration) -> User:
     """Return the user that the claims describe. The id depends on issuer and subject."""
     subject: str = claims["sub"]
-    digest = hashlib.sha256(f"{issuer}\0{subject}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{registration.issuer}\0{subject}".encode()).hexdigest()
     email = claims.get("email") if claims.get("email_verified") is not False else None
     candidates = (claims.get("name"), claims.get("preferred_username"), email, subject)
     name = next(name for each in candidates if (name := _printable_line(each)))
-    return User(f"user-{digest[:16]}", name, _printable_line(email))
+    return User(f"user-{digest[:16]}", name, _printable_line(email), is_viewer=not _is_admin(claims, registration))
+
+
+def _is_admin(claims: Mapping[str, Any], registration: ClientRegistration) -> bool:
+    """Return whether a user has all permissions. A claim `groups` of another form names no group."""
+    groups = claims.get("groups")
+    named = groups if isinstance(groups, list) else []
+    return not registration.admin_groups or any(group in registration.admin_groups for group in named)
 
 
 def _printable_line(claim: Any) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from labrats.api.auth.notifier import Notifier
-from labrats.model.caller import ADMIN, SUBMIT, Caller
+from labrats.model.caller import ADMIN, SUBMIT, VIEWER, Caller
 from labrats.model.core_resources import TYPE_LABEL, Secret
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.record import Metadata
@@ -30,11 +30,15 @@ _PURPOSE: Final = "session"
 
 @dataclass(frozen=True)
 class User:
-    """A person who signed in. id: the same at each sign-in; the owner of the jobs that the user submits."""
+    """A person who signed in. id: the same at each sign-in; the owner of the jobs that the user submits.
+
+    is_viewer: the user only reads.
+    """
 
     id: str
     name: str
     email: str | None = None
+    is_viewer: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Session:
 
     @property
     def caller(self) -> Caller:
-        return Caller(self.user.id, frozenset({SUBMIT, ADMIN}), self.expires_at)
+        scopes = {VIEWER} if self.user.is_viewer else {SUBMIT, ADMIN}
+        return Caller(self.user.id, frozenset(scopes), self.expires_at)
 
 
 def new_secret() -> str:
@@ -114,6 +119,7 @@ class _Claims(BaseModel):
     sub: str
     name: str
     email: str | None
+    viewer: bool = False
     exp: int = Field(lt=2**40)
 
 
@@ -131,7 +137,8 @@ class Sessions:
 
     def begin(self, user: User, now: datetime) -> str:
         """Return the token of a new session."""
-        claims = {"jti": secrets.token_hex(16), "sub": user.id, "name": user.name, "email": user.email}
+        named = {"sub": user.id, "name": user.name, "email": user.email, "viewer": user.is_viewer}
+        claims = {"jti": secrets.token_hex(16)} | named
         return self._signer.sign(_PURPOSE, claims, now + self.lifetime)
 
     def find(self, token: str, now: datetime) -> Session | None:
@@ -143,7 +150,7 @@ class Sessions:
             return None
         if session.jti in self._ended:
             return None
-        user = User(session.sub, session.name, session.email)
+        user = User(session.sub, session.name, session.email, session.viewer)
         return Session(session.jti, user, datetime.fromtimestamp(session.exp, UTC))
 
     def caller(self, token: str, now: datetime) -> Caller | None:
