@@ -97,7 +97,7 @@ async def test_trigger_that_others_changed_is_merged_field_by_field(
 
     meanwhile = page.get_by_role("alert", name="Changed meanwhile")
     await expect(meanwhile.get_by_role("button", name="Theirs theirs")).to_be_visible()
-    await expect(page.get_by_label("Text of the task")).to_have_value("Say bye.")
+    await expect(page.get_by_role("textbox", name="Text of the task")).to_have_value("Say bye.")
     await page.get_by_role("button", name="Save trigger").click()
     await expect(page.get_by_text("mine from story, if n is 3")).to_be_visible()
 

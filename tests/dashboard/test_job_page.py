@@ -77,6 +77,18 @@ async def test_any_line_of_a_long_log_is_one_step_away(page: Page, engine: Local
     await expect(page.get_by_text("No hits")).to_be_visible()
 
 
+async def test_search_counts_the_hits_of_the_attempt_that_is_shown(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    steps = [{"log": "hit {n}", "times": 1200}, {"onAttempt": 1, "steps": [{"fail": "no"}]}, {"log": "hit the end"}]
+    job = await admin.run(*steps, config={"maxAttempts": 2})
+    await sign_in(page, engine, f"/jobs/{job['id']}/log?q=hit")
+    await expect(page.locator("[aria-live]", has_text="1,201")).to_be_visible()
+    await page.keyboard.press("[")
+    await expect(page).to_have_url(re.compile("attempt=1"))
+    await expect(page.locator("[aria-live]", has_text="1,200")).to_be_visible()
+
+
 async def test_log_resumes_after_a_crash_of_the_engine_with_each_line_once(
     browser: BrowserContext, own_engine: LocalEngine
 ) -> None:

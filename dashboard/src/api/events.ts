@@ -27,6 +27,8 @@ export interface EventQuery {
   before?: string;
   tail?: boolean;
   q?: string;
+  /** Only events of this attempt. */
+  attempt?: number;
   limit: number;
 }
 

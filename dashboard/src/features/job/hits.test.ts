@@ -6,8 +6,8 @@ const ALL = [5, 10, 15, 20, 25];
 const engine: Search = ({ after, before, limit }) =>
   Promise.resolve({ total: ALL.length, lines: after !== undefined ? ALL.filter((line) => line > after).slice(0, limit) : ALL.filter((line) => before === undefined || line < before).slice(-limit) });
 
-async function hitsOf(limit: number, isOnly = true): Promise<Hits> {
-  return new Hits(await engine({ after: 0, limit }), limit, isOnly);
+async function hitsOf(limit: number): Promise<Hits> {
+  return new Hits(await engine({ after: 0, limit }));
 }
 
 test.each([2, 5, 1000])('hits follow each other around the ends, with pages of %d', async (limit) => {
@@ -27,11 +27,7 @@ test('hits of the first page have numbers', async () => {
   expect([hits.numberOf(10), hits.numberOf(15), hits.numberOf(undefined)]).toEqual([2, undefined, undefined]);
 });
 
-test('hits of other attempts are not counted while the attempt fits on a page', () => {
-  expect(new Hits({ lines: [1, 2], total: 9 }, 1000, false).total).toBe(2);
-});
-
 test('a search without hits leads nowhere', async () => {
-  const none = new Hits({ lines: [], total: 0 }, 10, true);
+  const none = new Hits({ lines: [], total: 0 });
   expect([none.total, await none.seek(3, 1, engine)]).toEqual([0, undefined]);
 });

@@ -3,7 +3,7 @@
 export interface SearchPage {
   /** Lines of the attempt, in order. */
   lines: number[];
-  /** The number of hits in all attempts. */
+  /** The number of hits in the attempt. */
   total: number;
 }
 
@@ -12,15 +12,12 @@ export type Search = (query: { after?: number; before?: number; limit: number })
 
 export class Hits {
   readonly lines: readonly number[];
-  /** The number of hits. It is that of all attempts if the attempt has more hits than one page. */
   readonly total: number;
-  private readonly isComplete: boolean;
 
-  /** limit: the most hits of the page. isOnly: the job has one attempt. */
-  constructor(page: SearchPage, limit: number, isOnly: boolean) {
+  /** page: the first one. */
+  constructor(page: SearchPage) {
     this.lines = page.lines;
-    this.isComplete = isOnly ? page.lines.length === page.total : page.lines.length < limit;
-    this.total = this.isComplete ? page.lines.length : page.total;
+    this.total = page.total;
   }
 
   /** The number of a line among the hits, counted from 1; undefined if it is unknown. */
@@ -31,7 +28,8 @@ export class Hits {
 
   /** Find the next hit after a line, or the previous one before it, around the ends. */
   async seek(from: number, step: 1 | -1, search: Search): Promise<number | undefined> {
-    const { lines, isComplete } = this;
+    const { lines } = this;
+    const isComplete = lines.length === this.total;
     const last = lines.at(-1) ?? 0;
     if (step === 1) {
       const next = lines.find((line) => line > from);

@@ -28,7 +28,7 @@ export function useHits(job: JobDetail, attempt: number, q: string, isLive: bool
     searchAttempt(job.id, attempt, text, query, signal);
   const { data, error } = useQuery({
     queryKey: ['hits', job.id, attempt, text],
-    queryFn: async ({ signal }) => new Hits(await search({ after: 0, limit: LIMIT }, signal), LIMIT, job.attempts === 1),
+    queryFn: async ({ signal }) => new Hits(await search({ after: 0, limit: LIMIT }, signal)),
     enabled: text !== '',
     staleTime: isLive ? 0 : Infinity,
     refetchInterval: isLive ? REFRESH_MS : false,
@@ -49,9 +49,8 @@ export function useHits(job: JobDetail, attempt: number, q: string, isLive: bool
 async function searchAttempt(jobId: string, attempt: number, q: string, { after, before, limit }: { after?: number; before?: number; limit: number }, signal?: AbortSignal): Promise<SearchPage> {
   const place =
     after !== undefined ? { after: idOf({ attempt, seq: after }) } : { before: idOf(before === undefined ? { attempt: attempt + 1, seq: 0 } : { attempt, seq: before }) };
-  const page = await fetchEventPage(jobId, { q, limit, ...place }, signal);
-  const own = page.events.filter((event) => event.attempt === attempt);
-  return { lines: own.map((event) => Number(event.id.split('-')[1])), total: page.total ?? 0 };
+  const page = await fetchEventPage(jobId, { q, limit, attempt, ...place }, signal);
+  return { lines: page.events.map((event) => Number(event.id.split('-')[1])), total: page.attemptTotal ?? 0 };
 }
 
 /** A value that has not changed for a moment. */
