@@ -21,6 +21,9 @@ UNSENT_BYTES: Final = 64 * 1024
 """Unsent bytes that the kernel buffers per connection."""
 _TCP_NOTSENT_LOWAT: Final = 25  # missing in Python's socket module
 
+_JOINED_BYTES: Final = 64 * 1024
+"""Longest start of a body that is copied to be sent with the head."""
+
 _DISCARD_STEP_BYTES: Final = 1024 * 1024
 
 DRAIN_SECONDS: Final = 5
@@ -115,6 +118,42 @@ def _limit_unsent_bytes(transport: asyncio.Transport) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
+class _ResponseTransport(asyncio.Transport):
+    """Transport for one response: sends its head and the start of its body in one packet.
+
+    uvicorn writes them one after the other, which costs a second system call and wakes the client twice. The first write
+    is held until the next one, at most until the event loop's next turn.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport, self._loop = transport, loop
+        self._is_first, self._held = True, b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._is_first:
+            self._is_first, self._held = False, bytes(data)
+            self._loop.call_soon(self._flush)
+        elif self._held and len(data) <= _JOINED_BYTES:
+            held, self._held = self._held, b""
+            self._transport.write(held + data)
+        else:
+            self._flush()
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        if self._held and not self._transport.is_closing():
+            self._transport.write(self._held)
+        self._held = b""
+
+
 class _ParserState(Enum):
     """The part of a request that the parser expects next."""
 
@@ -185,6 +224,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._head_deadline.cancel()
         self._body_deadline.set(self._limits.idle_seconds)
         super().on_headers_complete()
+        self.cycle.transport = _ResponseTransport(self.transport, self.loop)  # its task starts in the loop's next turn
 
     def on_body(self, body: bytes) -> None:
         self._body_started = True
