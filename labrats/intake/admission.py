@@ -86,7 +86,8 @@ class Admission:
         requests = missing_requests(requests, stored)
         if not requests:
             return stored
-        await asyncio.to_thread(getattr, requests[0].event, "as_text")  # slow for a large event
+        if (event := requests[0].event) and event.is_large:
+            await asyncio.to_thread(getattr, event, "as_text")  # slow, and cached for all requests
         contents = await validate(requests[0], self._uploads, self._settings)  # the same for all requests of an event
         prepared = [self._prepare(each, contents) for each in requests]
         self._check_queue()

@@ -1,7 +1,7 @@
 """Events from outside: the agents they start, and the repository they are about."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -13,6 +13,7 @@ from labrats.model.agent import AiAgent, Trigger
 from labrats.model.job import PROMPT_BYTES
 from labrats.model.outside_text import as_text, shortened
 
+_LARGE_BYTES: Final = 64 * 1024
 _LONGEST_REF: Final = 255
 _LONGEST_PATH: Final = 500
 _LONGEST_TEXT: Final = 500
@@ -21,16 +22,25 @@ _LONGEST_TEXT: Final = 500
 
 @dataclass(frozen=True)
 class IncomingEvent:
-    """An event at `source`. name: such as `pull_request.opened`. payload: the source's description of it."""
+    """An event at `source`. name: such as `pull_request.opened`. payload: the source's description of it.
+
+    size: bytes of the payload as it was received, None if unknown.
+    """
 
     source: str
     name: str
     payload: Mapping[str, Any]
+    size: int | None = field(default=None, compare=False)
 
     @cached_property
     def as_text(self) -> str:
         """The event as JSON, cut to fit into a prompt. Cached for all agents of the event, because it may be large."""
         return shortened(as_text({"source": self.source, "event": self.name, "payload": self.payload}), PROMPT_BYTES)
+
+    @property
+    def is_large(self) -> bool:
+        """True if `as_text` may take more than some milliseconds."""
+        return self.size is None or self.size > _LARGE_BYTES
 
     def find(self, *path: str) -> Any:
         """Return the value at a path of object keys; None if it is missing."""

@@ -121,8 +121,8 @@ def _limit_unsent_bytes(transport: asyncio.Transport) -> None:
 class _ResponseTransport(asyncio.Transport):
     """Transport for one response: sends its head and the start of its body in one packet.
 
-    uvicorn writes them one after the other, which costs a second system call and wakes the client twice. The first write
-    is held until the next one, at most until the event loop's next turn.
+    uvicorn writes them one after the other, which costs a second system call and wakes the client twice. Here the first
+    write is held until the next one, at most until the event loop's next turn.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qs
@@ -127,7 +128,9 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
     services = services_of(request)
     source, body = await _received(request, signature, sources)
     payload = await _parse(body, partial(_payload, body, request.headers.get("content-type", "")))
-    delivery = _delivery(request, source, payload, fingerprint_of(source, body, signature.id))
+    event = replace(_event(request, source, payload), size=len(body))
+    delivery_id = request.headers.get(DELIVERY_HEADER) if source.spec.type == GITHUB else None
+    delivery = Delivery(source, event, fingerprint_of(source, body, signature.id), delivery_id)
     is_ping = delivery.event.name == PING
     answer, outcome = ({"ok": True}, "ping") if is_ping else await _start_agents(services, delivery)
     stored_payload = encode(payload) if len(body) <= PAYLOAD_BYTES else b""
@@ -209,17 +212,17 @@ def _field_of_form(body: bytes) -> bytes:
     return payload[0].encode()
 
 
-def _delivery(request: Request, source: WebhookSource, payload: Mapping[str, Any], fingerprint: str) -> Delivery:
+def _event(request: Request, source: WebhookSource, payload: Mapping[str, Any]) -> IncomingEvent:
     if source.spec.type != GITHUB:
-        return Delivery(source, generic_event(source, payload), fingerprint)
+        return generic_event(source, payload)
     name = request.headers.get(EVENT_HEADER, "")
     if not name:
         raise ApiError(400, "malformed", "X-GitHub-Event must name the event")
     if name == PING:  # it starts no agent, whatever its body is
-        return Delivery(source, github_event(name, {}), fingerprint)
+        return github_event(name, {})
     if not is_body_of(name, payload):
         raise ApiError(400, "malformed", f"the body does not match the event in X-GitHub-Event, {name[:100]!r}")
-    return Delivery(source, github_event(name, payload), fingerprint, request.headers.get(DELIVERY_HEADER))
+    return github_event(name, payload)
 
 
 async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[str, Any], str]:
