@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from benchmarks.finished_jobs import a_finished_job
 from labrats.backends.kubernetes.batch_objects import JOB_LABEL
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.model.errors import RetryLater
 from labrats.model.record import encode
 from tests.cluster.cluster import ETCD, Cluster
 from tests.cluster.fixture import fence_leaders, install_custom_resources, new_namespace
@@ -30,7 +31,7 @@ from tests.cluster.shell import run
 @contextmanager
 def running_cluster(*, with_node: bool) -> Iterator[Cluster]:
     """Run a new cluster during the block."""
-    cluster = Cluster(f"bench-{os.getpid()}")
+    cluster = Cluster(f"bench-{os.getpid()}", memory="6GiB")
     try:
         if with_node:
             EXECUTOR.archive()
@@ -70,10 +71,10 @@ class Site:
             }
             yield cls(cluster, client, namespace, folder, environment)
 
-    def engine(self) -> AbstractAsyncContextManager[Engine]:
-        """Run an engine on the namespace. A later engine finds the resources of earlier ones."""
+    def engine(self, role: str = "all") -> AbstractAsyncContextManager[Engine]:
+        """Run an engine on the namespace, or a part of it. A later engine finds the resources of earlier ones."""
         self.folder.mkdir(exist_ok=True)
-        return running_engine(self.folder, program=None, **self.environment)
+        return running_engine(self.folder, program=None, **self.environment, LABRATS_ROLE=role)
 
     @property
     def jobs_path(self) -> str:
@@ -90,7 +91,10 @@ class Site:
         return f"/apis/labrats.work/v1alpha1/namespaces/{self.namespace}/{plural}"
 
     async def create_finished_jobs(self, jobs: int) -> None:
-        """Add ended jobs without prompts. The store writes one job; the others are copies of it, put into etcd."""
+        """Add ended jobs without prompts. The store writes one job; the others are copies of it, put into etcd.
+
+        Return once the API server has read them from there, which can take a minute.
+        """
         async with KubernetesStore.open(self.client, self.namespace) as store:
             first = a_finished_job(0)
             await store.update(replace(await store.create(first), status=first.status))
@@ -99,6 +103,12 @@ class Site:
         lines = "".join(self._line_for_etcd(stored, a_finished_job(number).name) for number in range(1, jobs))
         program = self.cluster.inside(sys.executable, "-m", "benchmarks.etcd", ETCD)
         await asyncio.to_thread(run, *program, stdin=lines)
+        newest = json.loads(await self.client.request("GET", self.path_of("inferencerequests"), query={"limit": "1"}))
+        is_read = {"resourceVersion": newest["metadata"]["resourceVersion"], "resourceVersionMatch": "NotOlderThan"}
+        while True:
+            with suppress(RetryLater):  # the API server has not read that version yet
+                await self.client.request("GET", self.path_of("inferencerequests"), query=is_read | {"limit": "1"})
+                return
 
     def _line_for_etcd(self, stored: dict[str, Any], name: str) -> str:
         copied = stored | {"metadata": stored["metadata"] | {"name": name, "uid": str(uuid.uuid4())}}

@@ -17,6 +17,8 @@ from benchmarks.http import Answer, Connection, connected, request
 from labrats.processes import descendants
 
 PATIENCE_SECONDS = 120
+POLL_SECONDS = 0.01
+"""Pause between two requests for `/ready`. A shorter one costs a starting engine much of a processor."""
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _STOP_SECONDS = 15
 
@@ -111,7 +113,7 @@ async def _until_ready(port: int, path: str, process: subprocess.Popen[bytes]) -
             async with connected(port) as connection:
                 if (await connection.call(request("GET", path, ""))).status == 200:
                     return
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(POLL_SECONDS)
     raise RuntimeError(f"the server exited with {process.returncode} before it was ready")
 
 

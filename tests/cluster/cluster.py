@@ -41,16 +41,20 @@ _NETWORK: Final = 0x40000000  # CLONE_NEWNET: the kind of namespace to enter
 _CONTROLLERS: Final = "garbage-collector-controller,namespace-controller"
 """The controllers that complete deletions. The other controllers start with a node."""
 
-_GO: Final = {"GOGC": "400", "GOMEMLIMIT": "1536MiB"}
-"""Environment of the cluster's programs, which are written in Go. By default, they spend a fifth of their time on
-garbage collection.
+_GARBAGE_COLLECTION: Final = "400"
+"""Growth of the heap, in percent, after which the cluster's programs, written in Go, collect garbage. With the default
+they spend a fifth of their time on it.
 """
 
 
 class Cluster:
-    """A cluster, identified by its name. Several can run at once, each in its own network namespace."""
+    """A cluster, identified by its name. Several can run at once, each in its own network namespace.
 
-    def __init__(self, name: str) -> None:
+    memory: above it, each of the cluster's programs collects garbage all the time.
+    """
+
+    def __init__(self, name: str, memory: str = "1536MiB") -> None:
+        self.memory = memory
         self.folder = cache_folder() / "clusters" / name
         self.network = f"labrats-{name}"
         self.cgroup = f"labrats-{name}"
@@ -117,7 +121,7 @@ class Cluster:
             self._started[program] = subprocess.Popen(
                 self.inside(*command),
                 cwd=self.folder,
-                env=os.environ | _GO,
+                env=os.environ | {"GOGC": _GARBAGE_COLLECTION, "GOMEMLIMIT": self.memory},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
