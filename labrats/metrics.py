@@ -67,6 +67,7 @@ class Metrics:
             "labrats_http_request_seconds", "Time to the response's first byte", ("method", "route", "status"),
             buckets=_LATENCIES, registry=self.registry,
         )  # fmt: skip
+        self._http_series: dict[tuple[str, str, int], Histogram] = {}
         self.store_errors = Counter("labrats_store_errors", "Store calls that failed", registry=self.registry)
         self.watch_synced = Gauge(
             "labrats_watch_synced", "1 once a watch of the store has delivered all existing resources", ("watch",),
@@ -135,7 +136,10 @@ class Metrics:
 
     def http_answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Record an answered request. route: the pattern of the path, not the path."""
-        self._http_seconds.labels(method, route, str(status)).observe(seconds)
+        key = (method, route, status)
+        if (series := self._http_series.get(key)) is None:
+            series = self._http_series[key] = self._http_seconds.labels(method, route, str(status))
+        series.observe(seconds)
 
     def callback_tried(self, outcome: str) -> None:
         """Record a callback: `delivered`, `retried` (another attempt will follow) or `given_up`."""

@@ -1,7 +1,6 @@
 """The web application: the routes that this engine serves, and the checks before them."""
 
 import time
-from collections.abc import Iterator
 from typing import Final
 
 from fastapi import FastAPI
@@ -61,6 +60,8 @@ _DEFAULT_HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
 ]
+
+_CHECKED_HEADERS: Final = frozenset({b"host", b"content-encoding", b"content-length"})
 
 
 def create_app(services: Services) -> ASGIApp:
@@ -137,14 +138,18 @@ class ApiMiddleware:
 
     def _refusal(self, scope: Scope, limit: int) -> Response | None:
         """Return an error response if the request's headers already show that it is not acceptable."""
-        if foreign := [host for host in _headers(scope, b"host") if not self._hosts.include(host)]:
-            message = f"the host {foreign[0][:100]!r} is not allowed; LABRATS_ALLOWED_HOSTS adds names"
-            return error_response(403, "foreign_host", message)
-        if (encoding := _header(scope, b"content-encoding")) not in (None, "", "identity"):
-            message = f"the body is encoded as {encoding[:100]!r}; send it without Content-Encoding"
-            return error_response(415, "unsupported_media_type", message)
-        if _declared_length(scope) > limit:
-            return error_response(413, "too_large", _too_large(limit))
+        for name, value in scope["headers"]:
+            if name not in _CHECKED_HEADERS:
+                continue
+            text = value.decode("latin-1").strip().lower()
+            if name == b"host" and not self._hosts.include(text):
+                message = f"the host {text[:100]!r} is not allowed; LABRATS_ALLOWED_HOSTS adds names"
+                return error_response(403, "foreign_host", message)
+            if name == b"content-encoding" and text not in ("", "identity"):
+                message = f"the body is encoded as {text[:100]!r}; send it without Content-Encoding"
+                return error_response(415, "unsupported_media_type", message)
+            if name == b"content-length" and text.isdecimal() and int(text) > limit:
+                return error_response(413, "too_large", _too_large(limit))
         return None
 
 
@@ -161,21 +166,6 @@ def _limited(receive: Receive, limit: int) -> Receive:
         return message
 
     return receive_limited
-
-
-def _headers(scope: Scope, name: bytes) -> Iterator[str]:
-    """Yield the values of the header `name`, in lower case."""
-    return (value.decode("latin-1").strip().lower() for each, value in scope["headers"] if each == name)
-
-
-def _header(scope: Scope, name: bytes) -> str | None:
-    """Return the first value of the header `name`, in lower case."""
-    return next(_headers(scope, name), None)
-
-
-def _declared_length(scope: Scope) -> int:
-    length = _header(scope, b"content-length") or ""
-    return int(length) if length.isdecimal() else 0
 
 
 def _too_large(limit: int) -> str:

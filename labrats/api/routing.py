@@ -71,9 +71,8 @@ class GuardedRoute(APIRoute):
         if self.access is Access.ADMIN and not (caller.is_admin or caller.is_viewer):
             raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
         _refuse_unknown(request.query_params, self._query_names)
-        strict = StrictRequest(request.scope, request.receive)
-        strict.state.caller, strict.state.credential = caller, credential
-        response = await self._call(strict, await self._parsed_body(strict))
+        request.state.caller, request.state.credential = caller, credential
+        response = await self._call(request, await self._parsed_body(request))
         if isinstance(response, EventStream):
             response.access_ends = partial(credential.wait_until_invalid, services.clock)
         return response
@@ -82,7 +81,7 @@ class GuardedRoute(APIRoute):
         response: Response = await self.endpoint(**await self._arguments.read(request, body))
         return response
 
-    async def _parsed_body(self, request: StrictRequest) -> Any:
+    async def _parsed_body(self, request: Request) -> Any:
         """Return the JSON of a request, or MISSING if the operation takes none or the request has no body."""
         if self.body_field is None or not (self.body_field.field_info.is_required() or await request.body()):
             return MISSING
@@ -120,7 +119,7 @@ class Dispatcher:
             return
         route, parameters = found
         scope["app"], scope["route"], scope["path_params"] = self._api, route, parameters
-        request, started = Request(scope, receive, send), False
+        request, started = StrictRequest(scope, receive), False
 
         async def send_and_note(message: Message) -> None:
             nonlocal started

@@ -203,7 +203,11 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.transport.is_closing() or self._parser_state is _ParserState.BODY:
+        if self.transport.is_closing():
+            return
+        if self._parser_state is _ParserState.BODY:
+            if not self._body_started and self._is_answering:
+                self._body_deadline.set(self._limits.idle_seconds)
             return
         if self._parser_state is _ParserState.HEAD:
             self._head_bytes += len(data)
@@ -222,7 +226,6 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._parser_state, self._head_bytes = _ParserState.BODY, 0
         self._body_started, self._discarded_bytes, self._discarded_at_last_check = False, 0, 0
         self._head_deadline.cancel()
-        self._body_deadline.set(self._limits.idle_seconds)
         super().on_headers_complete()
         self.cycle.transport = _ResponseTransport(self.transport, self.loop)  # its task starts in the loop's next turn
 
