@@ -12,6 +12,7 @@ from labrats.intake.events import problem_of_filters
 from labrats.model.agent import AiAgent
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.mcp_server import problem_of_mcp_servers
+from labrats.model.variables import problem_of_variables
 from labrats.ports import Clock, Store
 
 log = structlog.get_logger()
@@ -30,11 +31,15 @@ def _problems(agent: AiAgent, catalog: Catalog) -> Iterator[str]:
         yield f"instructions: there is no instruction {name!r}"
     if problem := problem_of_mcp_servers(agent.spec.mcp_servers or {}):
         yield f"mcpServers: {problem}"
+    if problem := problem_of_variables(agent.spec.env or {}):
+        yield f"env: {problem}"
     for number, trigger in enumerate(agent.spec.event_triggers):
         if problem := problem_of_filters(trigger.filters):
             yield f"eventTriggers[{number}].filters: {problem}"
         if problem := problem_of_mcp_servers(trigger.config.mcp_servers or {}):
             yield f"eventTriggers[{number}].config.mcpServers: {problem}"
+        if problem := problem_of_variables(trigger.config.env or {}):
+            yield f"eventTriggers[{number}].config.env: {problem}"
         if trigger.next and (called := trigger.next.agent_trigger_name) not in agents:
             yield f"eventTriggers[{number}].next: there is no agent with the triggerName {called!r}"
 

@@ -9,9 +9,10 @@ from typing import Final
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.prices import with_cost
 from labrats.executor.usage_limits import UsageLimits
-from labrats.model.errors import LabratsError
-from labrats.model.job import AgentSession, Usage
+from labrats.model.errors import GiveUp, LabratsError
+from labrats.model.job import AgentSession, FailedCode, Usage
 from labrats.model.protocol import Resumption, Task
+from labrats.model.variables import SecretKey, variable_file
 
 ATTEMPT_VARIABLE: Final = "LABRATS_ATTEMPT"
 """Environment variable that holds the attempt's name in each of its processes. The engine finds leftover processes by
@@ -29,7 +30,7 @@ class RunContext:
 
     prompt:       the request to the agent.
     instructions: text that a provider passes to the agent separately from the prompt; may be empty.
-    secrets:      the secrets of the job's model and repository, by name.
+    secrets:      the secrets of the job's model, repository, MCP servers and tools, by name.
     folder:       the attempt's folder, or that of the earlier attempt whose session it resumes.
     credentials:  the folder for files that contain secrets; see credential_file.
     resumption:   the session to resume and its workspace; None for an attempt that starts over.
@@ -67,7 +68,27 @@ class RunContext:
             self.events.report_session(AgentSession(provider=provider, id=session_id, attempt=attempt))
 
     def agent_environment(self) -> dict[str, str]:
-        """Return the environment of an agent's process, to which a provider adds its own variables.
+        """Return the environment of the agent and its tools, to which a provider adds its own variables.
+
+        Raises GiveUp if a Secret has no value for one of the job's variables.
+        """
+        return self.environment() | self.variables()
+
+    def variables(self) -> dict[str, str]:
+        """Return the job's own environment variables, `config.env`. Raises GiveUp if a Secret lacks a value."""
+        return {name: self._value_of(name, value) for name, value in (self.task.config.env or {}).items()}
+
+    def _value_of(self, name: str, value: str | SecretKey) -> str:
+        if isinstance(value, str):
+            return value
+        try:
+            return self.secrets[variable_file(name, value.key)]
+        except KeyError:
+            message = f"config.env.{name}: the Secret {value.secret!r} has no key {value.key!r}"
+            raise GiveUp(FailedCode.AUTH, message) from None
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a program of the attempt that is not the agent's.
 
         It contains nothing else of the engine's environment. HOME and TMPDIR are folders of the attempt, which the
         first call creates.

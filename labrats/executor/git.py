@@ -107,7 +107,7 @@ async def clone(context: RunContext, setup: WorkspaceSetup) -> None:
     ref = _checked_ref(setup.git_ref)
     addresses = await _allowed_addresses(context, remote)
     with _credential_files(context) as credentials:
-        environment = context.agent_environment() | {
+        environment = context.environment() | {
             "LC_ALL": "C",  # failures are recognised by git's English messages
             "GIT_ALLOW_PROTOCOL": remote.transport,
             "GIT_ASKPASS": str(credentials.askpass),
@@ -240,7 +240,7 @@ def _ssh_command(remote: GitRepo, addresses: Sequence[str], credentials: "_Crede
 
 
 async def _require_pinning(context: RunContext) -> None:
-    _, output = await _run(["git", "version"], context.folder, context.agent_environment())
+    _, output = await _run(["git", "version"], context.folder, context.environment())
     version = re.search(r"(\d+)\.(\d+)", output)
     if version is None or (int(version[1]), int(version[2])) < _OLDEST_GIT:
         needed = ".".join(map(str, _OLDEST_GIT))

@@ -106,7 +106,7 @@ async def _read(pdf: Path, context: RunContext) -> Document:
     try:
         async with (
             asyncio.timeout(_READING_SECONDS),
-            child_process(command, context.workspace, context.agent_environment(), stderr=DEVNULL) as reader,
+            child_process(command, context.workspace, context.environment(), stderr=DEVNULL) as reader,
         ):
             output = b"".join([line async for line in LineReader(reader.output)])
             status = await reader.exit_status()

@@ -9,9 +9,11 @@ from pathlib import PurePath
 from typing import Final, Literal
 
 from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.mcp_server import credential_file
 from labrats.model.protocol import Task
+from labrats.model.variables import variable_file
 from labrats.ports import Attempt
 
 TASK_FILE: Final = "job.json"
@@ -32,7 +34,7 @@ class TextInput:
 class SecretInput:
     """A Secret whose values become files in `secrets/`.
 
-    used_by:     `repository` for the credentials of the clone, `agent` for those of the model and of MCP servers.
+    used_by:     `repository` for the credentials of the clone, `agent` for those of the model, MCP servers and tools.
     description: noun phrase for messages, in the plural.
     failed_code: code of a job whose Secret is missing or refused.
     prefix:      beginning of the file names; the key of the Secret follows.
@@ -67,7 +69,10 @@ class AttemptInputs:
 
 
 def inputs_of(attempt: Attempt) -> AttemptInputs:
-    """Return the texts and credentials that an attempt needs."""
+    """Return the texts and credentials that an attempt needs.
+
+    Raises GiveUp if an external contributor's job would get secrets for tools.
+    """
     job = attempt.job
     refs = {PROMPT_FILE: job.prompt_ref, INSTRUCTIONS_FILE: job.instructions_ref}
     return AttemptInputs(
@@ -98,6 +103,12 @@ def _secrets(attempt: Attempt) -> Iterator[SecretInput]:
     for server, name in job.resolved.mcp_credentials.items():
         description = f"the credentials of the MCP server {server}"
         yield SecretInput(name, "agent", description, FailedCode.AUTH, prefix=credential_file(server, ""))
+    for variable, value in job.resolved.secret_variables.items():
+        if job.spec.untrusted:
+            message = f"an external contributor caused this job, so it does not get the secret in config.env.{variable}"
+            raise GiveUp(FailedCode.AUTH, message)
+        prefix, description = variable_file(variable, ""), f"the values of the variable {variable}"
+        yield SecretInput(value.secret, "agent", description, FailedCode.AUTH, prefix=prefix, keys=(value.key,))
 
 
 def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:

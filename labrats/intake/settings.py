@@ -46,6 +46,7 @@ def _of_agent(spec: AiAgentSpec) -> JobConfig:
         model=spec.default_model,
         effort=spec.default_effort,
         mcp_servers=spec.mcp_servers,
+        env=spec.env,
     )
 
 

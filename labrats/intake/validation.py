@@ -21,6 +21,7 @@ from labrats.model.mcp_server import problem_of_mcp_servers
 from labrats.model.mock_script import parse_script
 from labrats.model.pdf import is_pdf
 from labrats.model.record import encode
+from labrats.model.variables import problem_of_variables
 from labrats.settings import EngineSettings
 
 FILES_BYTES: Final = 10 * 1024 * 1024
@@ -104,9 +105,11 @@ def enabled_agent(trigger_name: str, catalog: Catalog) -> AiAgent:
 
 
 def check_settings(resolved: ResolvedConfig, metadata: Mapping[str, Any], allowed_images: Collection[str]) -> None:
-    """Raise Invalid for invalid MCP servers, an executor image that is not allowed, or an invalid mock script."""
+    """Raise Invalid for invalid MCP servers, environment variables or mock script, or a forbidden executor image."""
     if problem := problem_of_mcp_servers(resolved.config.mcp_servers or {}):
         raise Invalid(Problem("config.mcpServers", problem))
+    if problem := problem_of_variables(resolved.config.env or {}):
+        raise Invalid(Problem("config.env", problem))
     image = resolved.config.executor_image
     if image and (problem := problem_of_image(image, allowed_images)):
         raise Invalid(Problem("config.executorImage", problem))

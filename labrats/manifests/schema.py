@@ -82,9 +82,12 @@ def _described(description: str | None) -> Schema:
 
 
 def _structure_of_union(types: list[inspect.Type]) -> Schema:
-    """Return the schema of an optional type, or of a number that may be an int or a float."""
-    if {type(each) for each in types} == {inspect.IntType, inspect.FloatType}:
+    """Return the schema of an optional type, of a number that may be an int or a float, or of a text or an object."""
+    kinds = {type(each) for each in types}
+    if kinds == {inspect.IntType, inspect.FloatType}:
         return {"type": "number"}
+    if kinds == {inspect.StrType, inspect.StructType}:  # a structural schema cannot express it
+        return dict(_ANYTHING)
     (only,) = types
     return _structure(only)
 

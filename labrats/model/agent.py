@@ -7,6 +7,7 @@ from labrats.model.condition import Condition
 from labrats.model.config import JobConfig
 from labrats.model.mcp_server import McpServer
 from labrats.model.record import Record, Resource
+from labrats.model.variables import SecretKey
 
 
 class ChainCondition(StrEnum):
@@ -68,6 +69,7 @@ class AiAgentSpec(Record):
     event_triggers: tuple[Trigger, ...] = ()
     instructions: tuple[str, ...] = ()
     mcp_servers: dict[str, McpServer] | None = None
+    env: dict[str, str | SecretKey] | None = None
 
 
 class AiAgentStatus(Record):

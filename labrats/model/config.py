@@ -8,6 +8,7 @@ import msgspec
 
 from labrats.model.mcp_server import McpServer
 from labrats.model.record import Record
+from labrats.model.variables import SecretKey
 
 PROVIDERS: Final = ("claude", "codex", "vllm", "gemma", "qwen", "mock")
 LOCAL_PROVIDERS: Final = ("vllm", "gemma", "qwen")
@@ -87,6 +88,7 @@ class JobConfig(Record):
     fallback_model: str | None = None
     mcp_servers: dict[str, McpServer] | None = None
     sampling: Sampling | None = None
+    env: dict[str, str | SecretKey] | None = None
 
 
 class ResolvedConfig(Record):
@@ -120,6 +122,11 @@ class ResolvedConfig(Record):
         """The Secret of each MCP server that names one."""
         servers = self.config.mcp_servers or {}
         return {name: server.credentials_ref for name, server in servers.items() if server.credentials_ref}
+
+    @property
+    def secret_variables(self) -> dict[str, SecretKey]:
+        """The environment variables whose values come from Secrets."""
+        return {name: value for name, value in (self.config.env or {}).items() if isinstance(value, SecretKey)}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,10 @@ class _Closed(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 
 
 class Log(_Closed, frozen=True):
-    """A step that logs `log` `times` times, `every_ms` apart. `{n}` in it counts from 1."""
+    """A step that logs `log` `times` times, `every_ms` apart.
+
+    `{n}` in it counts from 1, and `{env:NAME}` stands for a variable of the agent's environment.
+    """
 
     log: str
     times: _Positive = 1

@@ -31,6 +31,7 @@ ALWAYS_ON_INSTALLATION = {
     "test_retry_and_cancel",
     "test_slots_and_priority",
     "test_uploads",
+    "test_variables",
 }
 """Modules whose tests all run on an installation as well, because their results depend on the backend."""
 

@@ -59,6 +59,10 @@ class Engine(ABC):
     def run_labrats(self, *arguments: str) -> str:
         """Run a command of the `labrats` command line next to the engine, and return its output."""
 
+    @abstractmethod
+    def set_secret(self, name: str, key: str, value: str) -> None:
+        """Create a Secret for jobs."""
+
     async def scrapes(self) -> list[httpx2.Response]:
         """Return the response of each of the engine's processes to a scrape by Prometheus."""
         async with self.client() as anonymous:
@@ -193,11 +197,18 @@ class LocalEngine(Engine):
         )  # fmt: skip
 
     def run_labrats(self, *arguments: str) -> str:
+        return self._run_labrats(*arguments)
+
+    def set_secret(self, name: str, key: str, value: str) -> None:
+        self._run_labrats("secret", "set", name, key, stdin=value)
+
+    def _run_labrats(self, *arguments: str, stdin: str = "") -> str:
         command = [str(Path(sys.executable).parent / "labrats"), *arguments]
         environment = self._environment | {"LABRATS_DATA_DIR": str(self.data_dir)}
         return subprocess.run(
-            command, env=environment, timeout=PATIENCE_SECONDS, check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
+            command, env=environment, input=stdin, timeout=PATIENCE_SECONDS, check=True, stdout=subprocess.PIPE,
+            text=True,
+        ).stdout  # fmt: skip
 
     def stop(self) -> None:
         """Stop the engine as Ctrl-C does."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 import httpx2
 import pytest
 
+from labrats.model.core_resources import JOB_CREDENTIALS
 from tests.acceptance.engine import PATIENCE_SECONDS, Engine, User, an_http_client
 from tests.chart.installation import Installation
 from tests.support.waiting import poll_intervals
@@ -41,6 +43,11 @@ class InstalledEngine(Engine):
 
     def run_labrats(self, *arguments: str) -> str:
         return self._installation.run_labrats(*arguments)
+
+    def set_secret(self, name: str, key: str, value: str) -> None:
+        metadata = {"name": name, "labels": dict(JOB_CREDENTIALS)}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {key: value}}
+        self._installation.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
 
     async def login_link(self) -> str:
         return self.run_labrats("login-link", "--url", self.url).strip()

@@ -1441,6 +1441,10 @@ export interface components {
             mcpServers?: {
                 [key: string]: components["schemas"]["AgentsMcpServerBody"];
             } | null;
+            /** Env */
+            env?: {
+                [key: string]: string | components["schemas"]["SecretKeyBody"];
+            } | null;
         };
         /**
          * AgentList
@@ -1478,6 +1482,10 @@ export interface components {
             /** Mcpservers */
             mcpServers?: {
                 [key: string]: components["schemas"]["AgentsMcpServerBody"];
+            } | null;
+            /** Env */
+            env?: {
+                [key: string]: string | components["schemas"]["SecretKeyBody"];
             } | null;
             /**
              * Resourceversion
@@ -1561,6 +1569,13 @@ export interface components {
              */
             mcpServers?: {
                 [key: string]: components["schemas"]["McpServerView"];
+            };
+            /**
+             * Env
+             * @description Environment variables for its jobs; absent if not set.
+             */
+            env?: {
+                [key: string]: string | components["schemas"]["SecretKeyView"];
             };
             /**
              * Resourceversion
@@ -2299,6 +2314,10 @@ export interface components {
                 [key: string]: components["schemas"]["McpServerBody"];
             } | null;
             sampling?: components["schemas"]["SamplingBody"] | null;
+            /** Env */
+            env?: {
+                [key: string]: string | components["schemas"]["SecretKeyBody"];
+            } | null;
         };
         /**
          * ConfigView
@@ -2365,6 +2384,13 @@ export interface components {
             };
             /** @description Sampling settings of a local model. */
             sampling?: components["schemas"]["SamplingView"];
+            /**
+             * Env
+             * @description Environment variables of the agent and its tools, by name.
+             */
+            env?: {
+                [key: string]: string | components["schemas"]["SecretKeyView"];
+            };
         };
         /**
          * ControllerView
@@ -4626,6 +4652,40 @@ export interface components {
          * @enum {string}
          */
         Scope: "global" | "local";
+        /**
+         * SecretKeyBody
+         * @description A value of a Secret.
+         */
+        SecretKeyBody: {
+            /**
+             * Secret
+             * @description The Secret's name.
+             * @example npm
+             */
+            secret: string;
+            /**
+             * Key
+             * @description The key of the value in the Secret.
+             * @example token
+             */
+            key: string;
+        };
+        /**
+         * SecretKeyView
+         * @description A value of a Secret, which is not shown.
+         */
+        SecretKeyView: {
+            /**
+             * Secret
+             * @example npm
+             */
+            secret: string;
+            /**
+             * Key
+             * @example token
+             */
+            key: string;
+        };
         /**
          * SecretList
          * @description All Secrets that are neither the engine's own nor a part of a job.
@@ -8426,6 +8486,13 @@ export interface operations {
                  *             },
                  *             "sampling": {
                  *               "temperature": 0.2
+                 *             },
+                 *             "env": {
+                 *               "CI": "1",
+                 *               "NPM_TOKEN": {
+                 *                 "key": "token",
+                 *                 "secret": "npm"
+                 *               }
                  *             }
                  *           },
                  *           "filters": {
@@ -8446,6 +8513,13 @@ export interface operations {
                  *             "@modelcontextprotocol/server-everything"
                  *           ],
                  *           "command": "npx"
+                 *         }
+                 *       },
+                 *       "env": {
+                 *         "CI": "1",
+                 *         "NPM_TOKEN": {
+                 *           "key": "token",
+                 *           "secret": "npm"
                  *         }
                  *       }
                  *     }
@@ -9288,6 +9362,13 @@ export interface operations {
                  *             },
                  *             "sampling": {
                  *               "temperature": 0.2
+                 *             },
+                 *             "env": {
+                 *               "CI": "1",
+                 *               "NPM_TOKEN": {
+                 *                 "key": "token",
+                 *                 "secret": "npm"
+                 *               }
                  *             }
                  *           },
                  *           "filters": {
@@ -9308,6 +9389,13 @@ export interface operations {
                  *             "@modelcontextprotocol/server-everything"
                  *           ],
                  *           "command": "npx"
+                 *         }
+                 *       },
+                 *       "env": {
+                 *         "CI": "1",
+                 *         "NPM_TOKEN": {
+                 *           "key": "token",
+                 *           "secret": "npm"
                  *         }
                  *       }
                  *     }

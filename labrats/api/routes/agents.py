@@ -17,6 +17,7 @@ from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.mcp_servers import AgentsMcpServersBody, McpServerView, mcp_servers
 from labrats.api.schemas.submission import ConfigBody, job_config
+from labrats.api.schemas.variables import VariablesBody, VariablesView, variables
 from labrats.api.services import Services
 from labrats.index.catalog import Catalog
 from labrats.intake.events import listens_to, problem_of_filters
@@ -112,6 +113,7 @@ class AgentBody(RequestBody):
     event_triggers: TriggerList = []
     instructions: InstructionNames = []
     mcp_servers: AgentsMcpServersBody | None = None
+    env: VariablesBody | None = None
 
 
 class AgentPatch(PatchBody):
@@ -127,6 +129,7 @@ class AgentPatch(PatchBody):
     event_triggers: TriggerList = optional()
     instructions: InstructionNames = optional()
     mcp_servers: AgentsMcpServersBody | None = None
+    env: VariablesBody | None = None
     resource_version: ResourceVersion = NO_VERSION
 
 
@@ -164,6 +167,7 @@ class AgentView(ResponseBody):
     event_triggers: list[TriggerView]
     instructions: list[str] = Field(examples=[["conduct"]])
     mcp_servers: dict[str, McpServerView] = optional(description="MCP servers for its jobs; absent if not set.")
+    env: VariablesView = optional(description="Environment variables for its jobs; absent if not set.")
     resource_version: str = Field(examples=["17"])
 
 
@@ -357,6 +361,8 @@ def _fields(body: AgentBody | AgentPatch) -> dict[str, Any]:
         fields["instructions"] = tuple(body.instructions)
     if body.mcp_servers is not None:
         fields["mcp_servers"] = mcp_servers(body.mcp_servers)
+    if body.env is not None:
+        fields["env"] = variables(body.env)
     return fields
 
 
@@ -391,8 +397,8 @@ def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec, instructions:
 
 def _view(agent: AiAgent) -> dict[str, Any]:
     spec = agent.spec
-    servers = {} if spec.mcp_servers is None else {"mcpServers": spec.mcp_servers}
-    return servers | {
+    optional_fields = {"mcpServers": spec.mcp_servers, "env": spec.env}
+    return {name: value for name, value in optional_fields.items() if value is not None} | {
         "id": agent.name,
         "name": agent.name,
         "triggerName": spec.trigger_name,

@@ -301,7 +301,7 @@ async def rerun(
     they are now.
     """
     services, caller, job = services_of(request), caller_of(request), await own_job(request, job_id)
-    changes, uploads, now = rerun_changes(body), services.settings.uploads, services.clock.now()
+    changes, uploads, now = rerun_changes(body, caller), services.settings.uploads, services.clock.now()
     wanted = await rerun_request(services.store, job, changes, caller, uploads, now)
     return await _admitted(request, wanted, job_names(idempotency_key, f"{caller.id} {job_id}", body))
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from labrats.api.schemas.base import ResponseBody, optional
 from labrats.api.schemas.mcp_servers import McpServerView
 from labrats.api.schemas.sampling import SamplingView
+from labrats.api.schemas.variables import VariablesView
 from labrats.index.job_table import repo_of
 from labrats.model.agent import ChainCondition
 from labrats.model.git_repo import without_tokens
@@ -200,6 +201,7 @@ class ConfigView(ResponseBody):
     fallback_model: str = optional()
     mcp_servers: dict[str, McpServerView] = optional(description="MCP servers, by name.")
     sampling: SamplingView = optional(description="Sampling settings of a local model.")
+    env: VariablesView = optional(description="Environment variables of the agent and its tools, by name.")
 
 
 class JobDetail(JobItem):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from labrats.model.mcp_server import MCP_SERVER_NAME
+from labrats.model.variables import VARIABLE_NAME
 
 _NAME_PART: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _NOT_IN_REFS: Final = r"\x00-\x20\x7f~^:?*\[\\"
@@ -22,7 +23,7 @@ SHA256: Final = r"^[0-9a-f]{64}$"
 DELIVERY_ID: Final = r"^[0-9a-f]{20}$"
 QUANTITY: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 MCP_SERVER: Final = MCP_SERVER_NAME
-VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
+VARIABLE: Final = VARIABLE_NAME
 HEADER: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 NO_NUL: Final = r"^[^\x00]*$"
 SPAN: Final = r"^[1-9][0-9]{0,4}[mhd]$"

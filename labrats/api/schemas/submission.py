@@ -12,12 +12,13 @@ from labrats.api.schemas.file_names import check_distinct, why_unsafe
 from labrats.api.schemas.mcp_servers import McpServersBody, mcp_servers
 from labrats.api.schemas.patterns import GIT_REF, PATTERN_MESSAGES
 from labrats.api.schemas.sampling import SamplingBody, sampling
+from labrats.api.schemas.variables import VariablesBody, variables
 from labrats.files.attachments import Content
 from labrats.intake.request import JobRequest, RepoAddress
 from labrats.intake.reruns import Changes
 from labrats.model.caller import Caller
 from labrats.model.config import JobConfig
-from labrats.model.errors import Invalid, Problem
+from labrats.model.errors import AccessDenied, Invalid, Problem
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.job import DEFAULT_PRIORITY, Pipeline, WorkspaceUpload
 
@@ -110,13 +111,21 @@ class ConfigBody(RequestBody):
     fallback_model: Label | None = Field(default=None, description="The model to use while the first is overloaded.")
     mcp_servers: McpServersBody | None = None
     sampling: SamplingBody | None = None
+    env: VariablesBody | None = None
+
+
+def _check_access(config: ConfigBody, caller: Caller) -> None:
+    """Raise AccessDenied for settings of administrators from another caller."""
+    if config.env is not None and not caller.is_admin:
+        raise AccessDenied("config.env needs an API key with the scope `admin`")
 
 
 def job_config(body: ConfigBody) -> JobConfig:
     """Return the settings in the engine's form."""
-    settings = body.model_dump(exclude_none=True, exclude={"mcp_servers", "sampling"})
+    settings = body.model_dump(exclude_none=True, exclude={"mcp_servers", "sampling", "env"})
     servers = None if body.mcp_servers is None else mcp_servers(body.mcp_servers)
-    return JobConfig(**settings, mcp_servers=servers, sampling=sampling(body.sampling))
+    env = None if body.env is None else variables(body.env)
+    return JobConfig(**settings, mcp_servers=servers, sampling=sampling(body.sampling), env=env)
 
 
 class ErrorEntryBody(RequestBody):
@@ -205,8 +214,9 @@ class Rerun(RequestBody):
 NO_CHANGES: Final = Rerun()
 
 
-def rerun_changes(body: Rerun) -> Changes:
-    """Return the changes in the engine's form."""
+def rerun_changes(body: Rerun, caller: Caller) -> Changes:
+    """Return the changes in the engine's form. Raises AccessDenied."""
+    _check_access(body.config, caller)
     return Changes(body.prompt, job_config(body.config), body.priority, body.metadata)
 
 
@@ -227,7 +237,8 @@ def check_complete(submission: Submission) -> None:
 
 
 def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[str, Content]] = ()) -> JobRequest:
-    """Return the request to run the submitted job. files: further files for the workspace."""
+    """Return the request to run the submitted job. files: further files for the workspace. Raises AccessDenied."""
+    _check_access(submission.config, caller)
     setup = submission.workspace_setup or WorkspaceSetupBody()
     return JobRequest(
         source=submission.source,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -30,6 +31,7 @@ from labrats.model.mock_script import (
     parse_script,
 )
 
+_VARIABLE: Final = re.compile(r"\{env:(\w+)\}")
 _DETACHING_SHELL: Final = 'sleep "$0" &'  # the shell exits at once and leaves an orphan in its session
 
 
@@ -102,10 +104,14 @@ async def _play(action: Action, context: RunContext) -> None:
 
 
 async def _log(step: Log, context: RunContext) -> None:
+    text = step.log
+    if "{env:" in text:
+        environment = context.agent_environment()
+        text = _VARIABLE.sub(lambda found: environment.get(found[1], ""), text)
     for count in range(1, step.times + 1):
         if count > 1:
             await asyncio.sleep(step.every_ms / 1000)
-        context.events.log(step.log.replace("{n}", str(count)), "agent")
+        context.events.log(text.replace("{n}", str(count)), "agent")
 
 
 def _check_turns(context: RunContext) -> None:

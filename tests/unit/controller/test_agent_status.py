@@ -54,6 +54,7 @@ def conditions(catalog: Catalog, name: str = "ai-developer") -> list[tuple[str, 
             an_agent("a", a_trigger(), a_trigger(filters={"a": {"b": 1}})),
             "eventTriggers[1].filters: 'a' must be compared",
         ),
+        (an_agent(env={"HOME": "/root"}), "env: HOME is set by the engine"),
         (an_agent(mcp_servers={"docs": McpServer()}), "mcpServers: docs: must have either a `command`"),
         (
             an_agent("a", a_trigger(config=JobConfig(mcp_servers={"two words": McpServer(command="x")}))),

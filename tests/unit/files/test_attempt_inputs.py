@@ -1,13 +1,16 @@
 from pathlib import PurePath
 
+import pytest
 from msgspec.structs import replace
 
 from labrats.files.attempt_inputs import AttemptInputs, TextInput, inputs_of, missing_text, task_of
 from labrats.model.config import Sampling
+from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup, WorkspaceUpload
 from labrats.model.mcp_server import McpServer
 from labrats.model.phases import Phase
 from labrats.model.protocol import Selection, Task
+from labrats.model.variables import SecretKey
 from labrats.ports import Attempt
 from tests.support.builders import a_config, a_job, a_spec, an_ai_model
 
@@ -73,6 +76,24 @@ def test_a_job_has_credentials_of_the_repository_the_model_and_mcp_servers() -> 
     ai_model = an_ai_model("opus", provider="claude", model="opus", credentials_ref="claude-key")
     attempt = Attempt(a_job(Phase.RUNNING, spec=a_spec(workspace_setup=setup, config=config)), ai_model)
     assert [secret.name for secret in inputs_of(attempt).secrets] == ["ir-git", "claude-key", "docs-token"]
+
+
+def test_a_variable_gets_one_value_of_its_secret() -> None:
+    env = {"CI": "1", "NPM_TOKEN": SecretKey(secret="npm", key="token")}
+    attempt = Attempt(a_job(Phase.RUNNING, spec=a_spec(config=CLAUDE | {"env": env})))
+    [secret] = inputs_of(attempt).secrets
+    assert (secret.name, secret.used_by, secret.failed_code) == ("npm", "agent", FailedCode.AUTH)
+    assert secret.files(["token", "other"]) == {"env.NPM_TOKEN.token": "token"}
+
+
+def test_job_of_an_external_contributor_gets_no_secret_variables() -> None:
+    env = {"NPM_TOKEN": SecretKey(secret="npm", key="token")}
+    spec = a_spec(config=CLAUDE | {"env": env}, untrusted=True)
+    with pytest.raises(GiveUp, match="external contributor") as refusal:
+        inputs_of(Attempt(a_job(Phase.RUNNING, spec=spec)))
+    assert refusal.value.code is FailedCode.AUTH
+    texts = a_spec(config=CLAUDE | {"env": {"CI": "1"}}, untrusted=True)
+    assert inputs_of(Attempt(a_job(Phase.RUNNING, spec=texts))).secrets == ()
 
 
 def test_a_model_without_a_secret_has_no_credentials() -> None:

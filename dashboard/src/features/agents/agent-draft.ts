@@ -9,10 +9,11 @@ export interface AgentDraft {
   defaultModel: string;
   defaultEffort: string;
   mcpServers: string;
+  env: string;
 }
 
 export const AGENT_LABELS: Record<keyof AgentDraft, string> = {
-  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', mcpServers: 'MCP servers',
+  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', mcpServers: 'MCP servers', env: 'Environment variables',
 };
 
 export function agentDraft(agent: Agent): AgentDraft {
@@ -22,6 +23,7 @@ export function agentDraft(agent: Agent): AgentDraft {
     defaultModel: agent.defaultModel ?? '',
     defaultEffort: agent.defaultEffort ?? '',
     mcpServers: 'mcpServers' in agent ? JSON.stringify(agent.mcpServers, null, 2) : '',
+    env: 'env' in agent ? JSON.stringify(agent.env, null, 2) : '',
   };
 }
 
@@ -33,6 +35,7 @@ export function agentBody(draft: AgentDraft): { body: Body; problems: Problems<A
     defaultModel: texts.text('defaultModel'),
     defaultEffort: texts.text('defaultEffort'),
     mcpServers: texts.json('mcpServers'),
+    env: texts.json('env'),
   };
   return { body, problems: texts.problems };
 }
@@ -41,7 +44,7 @@ export interface NewAgentDraft extends AgentDraft {
   name: string;
 }
 
-export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', mcpServers: '' };
+export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', mcpServers: '', env: '' };
 
 /** The body of a new agent. Without a trigger name, the API uses its name. */
 export function newAgentBody(draft: NewAgentDraft): { body: Body; problems: Problems<NewAgentDraft> } {

@@ -72,6 +72,7 @@ export function AgentFields({ form }: { form: Form<AgentDraft> }) {
       </FieldGroup>
       <FieldGroup title="Tools">
         <TextArea form={form} name="mcpServers" label={LABELS.mcpServers} rows={4} isCode placeholder={'{"docs": {"url": "https://mcp.example.com"}}'} hint="A JSON object: each name to the settings of its server. Only for jobs of Claude Code and Codex." />
+        <TextArea form={form} name="env" label={LABELS.env} rows={4} isCode placeholder={'{"CI": "1", "NPM_TOKEN": {"secret": "npm", "key": "token"}}'} hint="A JSON object: each name to a text, or to a value of a Secret." />
       </FieldGroup>
     </>
   );

@@ -15,7 +15,7 @@ import { useJob } from './use-job';
 const SETTINGS: Record<string, string> = {
   provider: 'Provider', model: 'Model', effort: 'Effort', fast: 'Fast mode', timeoutMs: 'Time limit', maxTurns: 'Turns at most',
   maxAttempts: 'Attempts at most', maxCostUsd: 'Cost at most', maxTokens: 'Tokens at most', fallbackModel: 'Fallback model',
-  executorImage: 'Executor image', executorResources: 'Resources', reactEnabled: 'Tool loop', mcpServers: 'MCP servers', sampling: 'Sampling',
+  executorImage: 'Executor image', executorResources: 'Resources', reactEnabled: 'Tool loop', mcpServers: 'MCP servers', env: 'Environment variables', sampling: 'Sampling',
 };
 
 export function InputTab() {
