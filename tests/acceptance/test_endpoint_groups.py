@@ -174,6 +174,7 @@ async def webhooks(recorder: CallRecorder, name: str) -> None:
     await recorder.call("GET", "/api/webhook-sources")
     await recorder.call("GET", "/api/webhook-sources/{}", name)
     await recorder.call("GET", "/api/webhook-sources/{}/deliveries", name)
+    await recorder.call("GET", "/api/webhook-sources/{}/deliveries/{}", name, "0" * 20, status=404)
     await recorder.call("PATCH", "/api/webhook-sources/{}", name, json={"enabled": False})
     await recorder.call("POST", "/webhooks/{}", name, json={}, status=(401, 404))
     await recorder.call("POST", "/api/webhooks/github", json={}, status=(401, 404))

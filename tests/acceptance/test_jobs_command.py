@@ -8,6 +8,7 @@ import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from labrats.cli.output import terminal_safe
 from tests.acceptance.conftest import EngineFactory
@@ -24,6 +25,7 @@ async def watching(engine: LocalEngine, user: User, *options: str, output: int =
     process = await asyncio.create_subprocess_exec(
         command, "jobs", "--watch", "--url", engine.url, "--api-key", user.key, *options,
         env=environment, stdout=output, stderr=output,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # it is ignored in a shell's background job
     )  # fmt: skip
     try:
         yield process

@@ -32,7 +32,6 @@ PATTERN_MESSAGES: Final[Mapping[str, str]] = {
     ONE_LINE: "must be one line, without control characters",
     NAME: "must be lower-case letters and digits, with dashes and single dots only between them",
     GIT_REF: "must be a valid name of a git branch, tag or commit",
-    DELIVERY_ID: "must be `next` of the page before",
     IDEMPOTENCY_KEY: "must be printable ASCII characters without spaces",
     DATA_KEY: "must be 1 to 253 letters, digits, dashes, dots or underscores",
     REPOSITORY: "must be the name of a repository, such as octocat/hello-world",
