@@ -9,6 +9,9 @@ export type RepoOverride = Schemas['RepoOverrideView'];
 export type Delivery = Schemas['DeliveryView'];
 export type DeliveryOutcome = Delivery['outcome'];
 
+/** The API keeps this many deliveries of a source. */
+const MOST_DELIVERIES = 200;
+
 export const sourcesQuery = queryOptions({
   queryKey: ['sources'],
   queryFn: ({ signal }) => body(client.GET('/api/webhook-sources', { signal })),
@@ -24,14 +27,14 @@ export const sourceQuery = (name: string) =>
 export const deliveriesQuery = (name: string, outcome: DeliveryOutcome | undefined) =>
   queryOptions({
     queryKey: ['source', name, 'deliveries', outcome],
-    queryFn: ({ signal }) => body(client.GET('/api/webhook-sources/{name}/deliveries', { params: { path: { name }, query: outcome ? { outcome } : {} }, signal })),
+    queryFn: ({ signal }) => body(client.GET('/api/webhook-sources/{name}/deliveries', { params: { path: { name }, query: { limit: MOST_DELIVERIES, ...(outcome && { outcome }) } }, signal })),
   });
 
 /** The deliveries of a source whose payload is stored. */
 export const recordedQuery = (name: string) =>
   queryOptions({
     queryKey: ['source', name, 'recorded'],
-    queryFn: async ({ signal }) => (await body(client.GET('/api/webhook-sources/{name}/deliveries', { params: { path: { name }, query: { limit: 200 } }, signal }))).deliveries.filter((each) => each.hasPayload),
+    queryFn: async ({ signal }) => (await body(client.GET('/api/webhook-sources/{name}/deliveries', { params: { path: { name }, query: { limit: MOST_DELIVERIES } }, signal }))).deliveries.filter((each) => each.hasPayload),
   });
 
 export async function readDelivery(name: string, id: string): Promise<Schemas['DeliveryDetail']> {
