@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -12,7 +13,14 @@ from msgspec.structs import replace
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
 from labrats.model.record import Metadata, encode
-from labrats.model.webhook_source import REFUSED, DeliveryRecord, WebhookSource, WebhookSourceStatus, payload_name
+from labrats.model.webhook_source import (
+    REFUSED,
+    DeliveryRecord,
+    WebhookSource,
+    WebhookSourceStatus,
+    new_delivery_id,
+    payload_name,
+)
 from labrats.ports import Clock, Store
 
 log = structlog.get_logger()
@@ -72,13 +80,16 @@ class DeliveryLog:
         self._stores_payloads = stores_payloads
         self._pending: dict[str, _Pending] = {}
         self._changed = asyncio.Event()
+        self._latest = datetime.fromtimestamp(0, UTC)
 
     def add(self, source: str, record: DeliveryRecord, payload: bytes = b"") -> None:
-        """Record a delivery of `source`. It counts unless it was refused.
+        """Record a delivery of `source`, and give it an id. It counts unless it was refused.
 
         payload: the JSON of its event. It is not stored if it has more than PAYLOAD_BYTES.
         """
         is_stored = self._stores_payloads and len(payload) <= PAYLOAD_BYTES
+        self._latest = max(record.at, self._latest + timedelta(microseconds=1))  # two may come at the same time
+        record = replace(record, id=new_delivery_id(self._latest))
         self._pending.setdefault(source, _Pending()).add(record, payload if is_stored else b"")
         self._changed.set()
 

@@ -115,8 +115,17 @@ class WebhookSource(Resource):
 
 
 def new_delivery_id(at: datetime) -> str:
-    """Return an id that sorts by time: 12 hex digits of milliseconds, and 8 random ones."""
-    return f"{int(at.timestamp() * 1000):012x}{secrets.token_hex(4)}"
+    """Return an id that sorts by time: 14 hex digits of microseconds since 1970, and 6 random ones."""
+    return f"{_microseconds(at):014x}{secrets.token_hex(3)}"
+
+
+def id_of_delivery(record: DeliveryRecord) -> str:
+    """Return the id of a record; for one without an id, an equally ordered one."""
+    return record.id or f"{_microseconds(record.at):014x}000000"
+
+
+def _microseconds(at: datetime) -> int:
+    return round(at.timestamp() * 1_000_000)
 
 
 def payload_name(delivery_id: str) -> str:

@@ -90,10 +90,11 @@ async def test_deliveries_are_read_in_pages(api: Api, admin: httpx2.AsyncClient)
     assert len((await admin.get(PATH)).json()["deliveries"]) == 7
 
 
-async def test_records_without_an_id_come_last_in_order_of_time(api: Api, admin: httpx2.AsyncClient) -> None:
+async def test_records_without_an_id_are_ordered_by_time(api: Api, admin: httpx2.AsyncClient) -> None:
     now = api.clock.now()
     old = [DeliveryRecord(at=now + timedelta(seconds=number), outcome=STARTED, event=str(number)) for number in (0, 1)]
-    await record(api, *old, DeliveryRecord(at=now, outcome=STARTED, id=new_delivery_id(now), event="new"))
+    later = now + timedelta(seconds=2)
+    await record(api, *old, DeliveryRecord(at=later, outcome=STARTED, id=new_delivery_id(later), event="new"))
 
     page = (await admin.get(PATH, params={"limit": 2})).json()
     rest = (await admin.get(PATH, params={"cursor": page["next"]})).json()

@@ -2506,7 +2506,7 @@ export interface components {
         DeliveryDetail: {
             /**
              * Id
-             * @example 018c1f5a2b3c9e107f3d
+             * @example 0659d1f5a2b3c49e107f
              */
             id: string;
             /**
@@ -2591,7 +2591,7 @@ export interface components {
         DeliveryView: {
             /**
              * Id
-             * @example 018c1f5a2b3c9e107f3d
+             * @example 0659d1f5a2b3c49e107f
              */
             id: string;
             /**
@@ -16024,7 +16024,7 @@ export interface operations {
                      * @example {
                      *       "deliveries": [
                      *         {
-                     *           "id": "018c1f5a2b3c9e107f3d",
+                     *           "id": "0659d1f5a2b3c49e107f",
                      *           "at": "2030-01-01T12:00:00Z",
                      *           "outcome": "started",
                      *           "event": "issues.labeled",
@@ -16162,7 +16162,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "id": "018c1f5a2b3c9e107f3d",
+                     *       "id": "0659d1f5a2b3c49e107f",
                      *       "at": "2030-01-01T12:00:00Z",
                      *       "outcome": "started",
                      *       "event": "issues.labeled",

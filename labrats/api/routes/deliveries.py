@@ -18,12 +18,12 @@ from labrats.api.schemas.patterns import DELIVERY_ID
 from labrats.intake.delivery_log import KEPT, PAYLOAD_KEY
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import NotFound
-from labrats.model.webhook_source import GITHUB, DeliveryRecord, WebhookSource, payload_name
+from labrats.model.webhook_source import GITHUB, DeliveryRecord, WebhookSource, id_of_delivery, payload_name
 from labrats.ports import Store
 
 router = api_router("Webhook sources")
 
-_EXAMPLE_ID: Final = "018c1f5a2b3c9e107f3d"
+_EXAMPLE_ID: Final = "0659d1f5a2b3c49e107f"
 
 DeliveryOutcome = Literal["started", "unmatched", "ignored", "ping", "refused"]
 DeliveryId = Annotated[str, Field(description="The delivery's id.", examples=[_EXAMPLE_ID])]
@@ -78,14 +78,14 @@ async def list_deliveries(
     source = await get_resource(services_of(request), WebhookSource, name)
     found = [
         record
-        for record in sorted(source.status.recent_deliveries, key=_id_of, reverse=True)
-        if outcome in (None, record.outcome) and (cursor is None or _id_of(record) < cursor)
+        for record in sorted(source.status.recent_deliveries, key=id_of_delivery, reverse=True)
+        if outcome in (None, record.outcome) and (cursor is None or id_of_delivery(record) < cursor)
     ]
     has_more = len(found) > limit
     return json_response(
         {
             "deliveries": [_view(each) for each in found[:limit]],
-            "next": _id_of(found[limit - 1]) if has_more else None,
+            "next": id_of_delivery(found[limit - 1]) if has_more else None,
         }
     )
 
@@ -99,17 +99,12 @@ async def get_delivery(request: Request, name: SourceName, delivery_id: Delivery
     """Get one of the latest deliveries. `POST /api/events/test` shows what its event would start today."""
     services = services_of(request)
     source = await get_resource(services, WebhookSource, name)
-    record = next((each for each in source.status.recent_deliveries if _id_of(each) == delivery_id), None)
+    record = next((each for each in source.status.recent_deliveries if id_of_delivery(each) == delivery_id), None)
     if record is None:
         raise NotFound(f"the webhook source {name!r} has no delivery {delivery_id!r}, or no longer")
     payload = await _payload(services.store, record) if record.payload_bytes else None
     event_source = GITHUB if source.spec.type == GITHUB else source.name
     return json_response(_view(record) | {"source": event_source, "payload": payload})
-
-
-def _id_of(record: DeliveryRecord) -> str:
-    """Return the id, or that of a record without one, which sorts by time, too."""
-    return record.id or f"{int(record.at.timestamp() * 1_000_000):020x}"[-20:]
 
 
 async def _payload(store: Store, record: DeliveryRecord) -> Any:
@@ -121,7 +116,7 @@ async def _payload(store: Store, record: DeliveryRecord) -> Any:
 
 def _view(record: DeliveryRecord) -> dict[str, Any]:
     return {
-        "id": _id_of(record),
+        "id": id_of_delivery(record),
         "at": record.at,
         "outcome": record.outcome,
         "event": record.event,

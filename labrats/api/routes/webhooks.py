@@ -47,7 +47,6 @@ from labrats.model.webhook_source import (
     UNMATCHED,
     DeliveryRecord,
     WebhookSource,
-    new_delivery_id,
 )
 
 T = TypeVar("T")
@@ -141,11 +140,9 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
 
 def _record(services: Services, event: IncomingEvent, outcome: str, answer: Mapping[str, Any]) -> DeliveryRecord:
     repo, reason = event.text("repository", "full_name"), answer.get("ignored")
-    now = services.clock.now()
     return DeliveryRecord(
-        at=now,
+        at=services.clock.now(),
         outcome=outcome,
-        id=new_delivery_id(now),
         event=event.name[:LONGEST_NOTE],
         repo=repo and repo[:LONGEST_NOTE],
         reason=reason and reason[:LONGEST_NOTE],
@@ -172,9 +169,10 @@ async def _received(
     if received is None:
         services.metrics.delivery_received(REFUSED)
         if len(sources) == 1:
-            now, reason = services.clock.now(), "the signature does not match the body and the secret"
-            record = DeliveryRecord(at=now, outcome=REFUSED, id=new_delivery_id(now), reason=reason)
-            services.deliveries.add(sources[0].name, record)
+            reason = "the signature does not match the body and the secret"
+            services.deliveries.add(
+                sources[0].name, DeliveryRecord(at=services.clock.now(), outcome=REFUSED, reason=reason)
+            )
         raise ApiError(401, "unauthorized", "the signature does not match the body and the secret of a webhook source")
     return received
 

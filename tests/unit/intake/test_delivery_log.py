@@ -17,7 +17,7 @@ from labrats.model.webhook_source import (
     DeliveryRecord,
     WebhookSource,
     WebhookSourceSpec,
-    new_delivery_id,
+    id_of_delivery,
     payload_name,
 )
 from tests.fakes.clock import FakeClock, VirtualTimeLoop
@@ -51,7 +51,7 @@ class CountedStore(MemoryStore):
 
 
 def a_delivery(clock: FakeClock, outcome: str = STARTED) -> DeliveryRecord:
-    return DeliveryRecord(at=clock.now(), outcome=outcome, id=new_delivery_id(clock.now()))
+    return DeliveryRecord(at=clock.now(), outcome=outcome)
 
 
 @pytest.fixture
@@ -154,19 +154,27 @@ async def payloads_in(store: MemoryStore) -> dict[str, str]:
 async def test_payloads_of_the_latest_deliveries_are_stored_within_bounds(
     deliveries: DeliveryLog, store: CountedStore, clock: FakeClock
 ) -> None:
-    records = [a_delivery(clock) for _ in range(40)]
-    for number, record in enumerate(records):
-        deliveries.add("github", record, str(number).encode().ljust(PAYLOAD_BYTES))
+    for number in range(40):
+        deliveries.add("github", a_delivery(clock), str(number).encode().ljust(PAYLOAD_BYTES))
         await clock.advance(1)
-    deliveries.add("github", too_large := a_delivery(clock), b"x" * (PAYLOAD_BYTES + 1))
+    deliveries.add("github", a_delivery(clock), b"x" * (PAYLOAD_BYTES + 1))
     await clock.advance(60)
 
     room = PAYLOADS_BYTES // PAYLOAD_BYTES
-    stored = {payload_name(each.id): number for number, each in enumerate(records[-room:], start=40 - room)}
-    assert {name: int(text) for name, text in (await payloads_in(store)).items()} == stored
     kept = (await store.get(WebhookSource, "github")).status.recent_deliveries
     assert [each.payload_bytes for each in kept] == (40 - room) * [0] + room * [PAYLOAD_BYTES] + [0]
-    assert kept[-1].id == too_large.id
+    stored = {payload_name(each.id): number for number, each in enumerate(kept) if each.payload_bytes}
+    assert {name: int(text) for name, text in (await payloads_in(store)).items()} == stored
+
+
+async def test_ids_of_deliveries_keep_their_order_also_at_the_same_time(
+    deliveries: DeliveryLog, store: CountedStore, clock: FakeClock
+) -> None:
+    for number in range(50):
+        deliveries.add("github", DeliveryRecord(at=clock.now(), outcome=STARTED, event=str(number)))
+    await clock.advance(60)
+    kept = (await store.get(WebhookSource, "github")).status.recent_deliveries
+    assert [each.event for each in sorted(kept, key=id_of_delivery)] == [str(number) for number in range(50)]
 
 
 async def test_payloads_that_arrive_at_once_are_bounded_in_memory(

@@ -37,7 +37,7 @@ export function draftOf(delivery: Pick<Schemas['DeliveryDetail'], 'source' | 'ev
   return { source: delivery.source, event: delivery.event ?? '', payload: JSON.stringify(delivery.payload ?? {}, null, 2), webhookSource };
 }
 
-/** The webhook source and the id in `?delivery=github/018c1f5a2b3c9e107f3d`. */
+/** The webhook source and the id in `?delivery=github/0659d1f5a2b3c49e107f`. */
 export function deliveryInUrl(value: string | undefined): { source: string; id: string } | undefined {
   const [source, id, ...rest] = value?.split('/') ?? [];
   return source && id && rest.length === 0 ? { source, id } : undefined;
