@@ -12,12 +12,14 @@ import { listenForShortcuts } from './ui/shortcuts';
 import { applyTheme } from './ui/theme';
 
 const MAX_RETRIES = 2;
+const RETRY_MS = 400;
 
 /** A session that has ended leads to the sign-in page, and from there back. Drafts stay in the tab's storage. */
 function noticeEndedSession(error: unknown): void {
   if (!(error instanceof ApiError) || error.status !== 401) return;
-  queries.removeQueries({ queryKey: sessionQuery.queryKey });
-  void router.navigate({ to: '/login', search: { next: router.state.location.href } });
+  void queries.query({ ...sessionQuery, staleTime: 0 }).then(({ user }) => {
+    if (!user) void router.navigate({ to: '/login', search: { next: router.state.location.href } });
+  }, () => undefined); // the page shows errors of its requests
 }
 
 const queries = new QueryClient({
@@ -26,6 +28,7 @@ const queries = new QueryClient({
   defaultOptions: {
     queries: {
       staleTime: 2_000,
+      retryDelay: (failures) => RETRY_MS * 2 ** failures,
       retry: (failures, error) => failures < MAX_RETRIES && error instanceof ApiError && error.isTemporary,
     },
     mutations: { retry: false },

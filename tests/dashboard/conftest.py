@@ -94,3 +94,8 @@ async def sign_in(page: Page, engine: LocalEngine, path: str = "/") -> None:
     await page.goto(await engine.login_link())
     if path != "/":
         await page.goto(engine.url + path)
+
+
+async def sign_in_at(page: Page, engine: LocalEngine, url: str) -> None:
+    """Sign in at another address of the engine, such as a proxy's."""
+    await page.goto((await engine.login_link()).replace(engine.url, url))

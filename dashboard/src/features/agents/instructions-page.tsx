@@ -33,12 +33,13 @@ export function InstructionsPage() {
     <AgentsLayout title="Instructions" actions={<Button icon="plus" onClick={() => setCreating(true)}>New instruction</Button>}>
       {instructions.error ? <Failure error={instructions.error} onRetry={() => void instructions.refetch()} />
         : !lists ? <Loading rows={6} height={44} />
-        : lists.global.length + lists.local.length === 0 ? (
+        : lists.global.length + lists.local.length === 0 && !agents.error ? (
           <Empty title="No instructions" action={<Button kind="primary" onClick={() => setCreating(true)}>New instruction</Button>}>
             An instruction is a text that becomes part of the prompts of agents: of every agent, or of those that name it.
           </Empty>
         ) : (
           <div className={styles.panels}>
+            {agents.error && <Failure error={agents.error} onRetry={() => void agents.refetch()} />}
             {lists.global.length > 0 && (
               <Panel title="Global" note={<span className={styles.note}>for every agent, in this order</span>}>
                 <Table label="Global" columns={[['Instruction'], ['Purpose', cell.minor], ['Priority', cell.number]]}>

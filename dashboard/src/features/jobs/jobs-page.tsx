@@ -4,6 +4,7 @@ import { useMemo, useState } from 'react';
 
 import { facetsQuery, type JobFacets, type JobFilter, type Status } from '../../api/jobs';
 import { useTitle } from '../../ui/page';
+import { Failure } from '../../ui/states';
 import { BulkButton, BulkDialog, BulkProgress, type BulkRun } from './bulk-actions';
 import { Counts, Filters } from './filters';
 import { JobTable } from './job-table';
@@ -18,7 +19,7 @@ export function JobsPage() {
   const [openedAt] = useState(() => Math.floor(Date.now() / MINUTE) * MINUTE);
   const key = JSON.stringify(filterOf(search, openedAt));
   const filter = useMemo(() => JSON.parse(key) as JobFilter, [key]); // the same object until a filter changes
-  const { data: facets } = useQuery(facetsQuery(filter));
+  const { data: facets, error, refetch } = useQuery(facetsQuery(filter));
   const [isActing, setActing] = useState(false);
   const [run, setRun] = useState<BulkRun>();
   const change = (edit: Partial<Record<keyof JobsSearch, JobsSearch[keyof JobsSearch] | undefined>>) =>
@@ -34,6 +35,7 @@ export function JobsPage() {
           {run ? <BulkProgress run={run} onEnd={() => setRun(undefined)} /> : <BulkButton filter={filter} facets={facets} onClick={() => setActing(true)} />}
         </Counts>
       </div>
+      {error && <div className={styles.message}><Failure error={error} onRetry={() => void refetch()} /></div>}
       <JobTable key={key} search={search} filter={filter} total={total(search, facets)} onPreview={(job) => void change({ job })} onAll={() => setActing(true)} />
       {isActing && <BulkDialog filter={filter} onClose={() => setActing(false)} onRun={(next) => { setRun(next); setActing(false); }} />}
     </div>

@@ -47,7 +47,7 @@ export function ModelFilesPage() {
         {error && <Failure error={error} onRetry={() => void refresh()} />}
         {scan.error && <Failure error={scan.error} onRetry={() => void scan.refetch()} />}
         {!error && !rows && <Loading rows={5} height={44} />}
-        {rows && rows.length === 0 && (
+        {!error && rows && rows.length === 0 && (
           <Empty title="No model files">
             The files of local models are named in the default settings of their provider, each with its address. Then they can be downloaded here.
           </Empty>

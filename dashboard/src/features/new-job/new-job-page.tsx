@@ -78,7 +78,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
       const found = problemsOf(error.details);
       setProblems(found.fields);
       setOthers(json === null ? found.others : error.details.map(({ field, message }) => `${field}: ${message}`));
-      setKey(randomKey());
+      if (!error.isTemporary) setKey(randomKey()); // else the engine may have created the job, and the same key finds it
     },
   });
   const requestOf = (current: Draft): { request: unknown; problems: Problems } => {
@@ -114,6 +114,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
     submit.reset();
   };
   const hasGeneralError = submit.error && (!(submit.error instanceof ApiError) || submit.error.details.length === 0);
+  const unlisted = [agents, models].find((query) => query.error !== null);
   const known = (models.data?.aiModels ?? []).filter((model) => !draft.provider || model.provider === draft.provider);
 
   return (
@@ -124,6 +125,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
           <button type="button" aria-pressed={json !== null} onClick={() => setState((before) => ({ ...before, json: before.json ?? JSON.stringify(requestOf(draft).request, null, 2) }))}>JSON</button>
         </div>
       }>
+      {unlisted && <Failure error={unlisted.error} onRetry={() => void unlisted.refetch()} />}
       {/* The shortcut works in every field. */}
       <form onSubmit={send} onKeyDown={press} className={styles.form} noValidate>
         {json !== null ? (

@@ -3,10 +3,10 @@ import { Link } from '@tanstack/react-router';
 import { useState, type ReactNode } from 'react';
 
 import { useActivity } from '../../api/activities';
-import { breakdownQuery, facetsQuery, fetchJobs, type JobItem, type Status } from '../../api/jobs';
+import { breakdownQuery, facetsQuery, fetchJobs, type JobFacets, type JobItem, type Status } from '../../api/jobs';
 import { queueQuery } from '../../api/models';
 import { visible } from '../../lib/ansi';
-import { cost, count, counted, timeOfDay } from '../../lib/format';
+import { cost, count, counted, NOTHING, timeOfDay } from '../../lib/format';
 import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { StatusIcon } from '../../ui/status';
@@ -38,15 +38,16 @@ export function OverviewPage() {
       </Page>
     );
   }
-  const number = (status: Status) => today.data?.status.find((each) => each.value === status)?.count ?? 0;
+  const number = (facets: JobFacets | undefined, status: Status) => facets && (facets.status.find((each) => each.value === status)?.count ?? 0);
+  const unknown = [today, everything, ended, failed].find((query) => query.error !== null);
   return (
     <Page title="Overview">
-      {today.error && <Failure error={today.error} onRetry={() => void today.refetch()} />}
+      {unknown && <Failure error={unknown.error} onRetry={() => void unknown.refetch()} />}
       <dl className={styles.figures}>
-        <Figure label="Running now" value={everything.data?.status.find((each) => each.value === 'active')?.count ?? 0} status={['active']} />
-        <Figure label="Waiting" value={everything.data?.status.find((each) => each.value === 'waiting')?.count ?? 0} status={['waiting']} />
-        <Figure label="Failed in 24 h" value={number('failed')} status={['failed']} isRecent isBad={number('failed') > 0} />
-        <Figure label="Completed in 24 h" value={number('completed')} status={['completed']} isRecent />
+        <Figure label="Running now" value={number(everything.data, 'active')} status={['active']} />
+        <Figure label="Waiting" value={number(everything.data, 'waiting')} status={['waiting']} />
+        <Figure label="Failed in 24 h" value={number(today.data, 'failed')} status={['failed']} isRecent isBad={Boolean(number(today.data, 'failed'))} />
+        <Figure label="Completed in 24 h" value={number(today.data, 'completed')} status={['completed']} isRecent />
         <div>
           <dt>Cost in 24 h</dt>
           <dd>{cost(totalCost(ended.data?.rows))}</dd>
@@ -57,7 +58,7 @@ export function OverviewPage() {
           <JobLines query={running} empty="No agent is running." detail={(job) => <Span from={job.processedAt} to={null} />} />
         </Panel>
         <Panel title="Failures of the last 24 hours" note={<Link to="/jobs" search={{ status: ['failed'], window: '24h' }}>All</Link>}>
-          <FailureGroups groups={today.data?.failedCode} jobs={failed.data?.jobs ?? []} />
+          {!today.error && <FailureGroups groups={today.data?.failedCode} jobs={failed.data?.jobs ?? []} />}
         </Panel>
         <Panel title="Waiting for a slot" note={<Link to="/jobs" search={{ status: ['waiting'] }}>All</Link>}>
           <JobLines query={waiting} empty="No job is waiting." detail={(job) => <Age at={job.createdAt} />} />
@@ -76,12 +77,12 @@ function jobsIn(status: Status, from?: string) {
   } as const;
 }
 
-function Figure({ label, value, status, isRecent = false, isBad = false }: { label: string; value: number; status: Status[]; isRecent?: boolean; isBad?: boolean }) {
+function Figure({ label, value, status, isRecent = false, isBad = false }: { label: string; value: number | undefined; status: Status[]; isRecent?: boolean; isBad?: boolean }) {
   return (
     <div className={isBad ? styles.bad : undefined}>
       <dt>{label}</dt>
       <dd>
-        <Link to="/jobs" search={{ status, ...(isRecent && { window: '24h' as const }) }} aria-label={`${label}: ${count(value)}`}>{count(value)}</Link>
+        <Link to="/jobs" search={{ status, ...(isRecent && { window: '24h' as const }) }} aria-label={`${label}: ${value === undefined ? 'unknown' : count(value)}`}>{value === undefined ? NOTHING : count(value)}</Link>
       </dd>
     </div>
   );

@@ -1,0 +1,204 @@
+"""The dashboard behind a network that cuts, delays and refuses."""
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from itertools import cycle
+from typing import Any, Final
+
+import pytest
+from aiohttp import web
+from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import TimeoutError as PageTimeout
+
+from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
+from tests.dashboard.conftest import sign_in_at
+from tests.dashboard.proxy import FaultyProxy, is_feed, is_stream
+from tests.support.random_seed import SEED
+
+SETTLED: Final = """() => {
+    const main = document.querySelector('main, [class*=login]');
+    return main && main.innerText.trim() && !document.querySelector('[aria-label=Loading]');
+}"""
+EMPTY: Final = "[class*=_empty_]"
+MAIN_PAGES: Final = ("/", "/jobs", "/jobs/{job}/log")
+OTHER_PAGES: Final = (
+    "/jobs/{job}/activity", "/models",
+    "/jobs/{job}/input", "/jobs/{job}/result", "/jobs/{job}/changes", "/jobs/{job}/details", "/jobs/new", "/agents",
+    "/instructions", "/sources", "/models/files", "/files/pdfs", "/files/workspace", "/stats", "/settings/defaults",
+    "/settings/keys", "/settings/system",
+)  # fmt: skip
+STATUSES: Final = (403, 429, 500, 503)
+"""Another status, 401, leads to the sign-in page (test_stories.py)."""
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Random choices, which the seed of the run determines."""
+    return random.Random(SEED)
+
+
+@pytest.fixture
+async def proxy(engine: LocalEngine) -> AsyncIterator[FaultyProxy]:
+    async with FaultyProxy.open(engine.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def faulty_page(browser: BrowserContext, engine: LocalEngine, proxy: FaultyProxy) -> Page:
+    """A page that is signed in through the proxy. Failed requests are errors on its console."""
+    page = await browser.new_page()
+    await page.set_viewport_size({"width": 1280, "height": 2600})
+    await sign_in_at(page, engine, proxy.url)
+    return page
+
+
+async def test_log_has_each_line_once_although_the_network_cuts_it(
+    faulty_page: Page, proxy: FaultyProxy, admin: User, chance: random.Random
+) -> None:
+    job = await admin.submit({"log": "line {n} of 100", "times": 100, "everyMs": 40}, {"result": 1})
+    proxy.bytes_of = lambda request: chance.randint(400, 4000) if is_stream(request) else None
+    await faulty_page.goto(f"{proxy.url}/jobs/{job}/log")
+    await admin.wait(job, "completed")
+    proxy.bytes_of = lambda request: None
+    await expect(faulty_page.get_by_text("the attempt completed")).to_be_visible()
+    streams = [request for request in proxy.requests if is_stream(request) and request.path.endswith("/events")]
+
+    lines = await faulty_page.get_by_text(re.compile("^line [0-9]+ of 100$")).all_inner_texts()
+
+    assert lines == [f"line {number} of 100" for number in range(1, 101)]
+    assert len(streams) > 1
+
+
+async def test_list_catches_up_when_the_feed_has_lost_changes(
+    faulty_page: Page, proxy: FaultyProxy, admin: User
+) -> None:
+    job = await admin.submit({"hang": True}, config={"model": "forgotten"})
+    await faulty_page.goto(f"{proxy.url}/jobs?model=forgotten")
+    await expect(faulty_page.get_by_role("cell", name="Running")).to_be_visible()
+    proxy.status_of = lambda request: 503 if is_feed(request) else None
+    proxy.cut_streams()
+    await admin.cancel(job)
+    await admin.wait(job, "cancelled")
+    proxy.forgets, proxy.status_of = True, lambda request: None
+
+    await expect(faulty_page.get_by_role("cell", name="Cancelled")).to_be_visible()
+
+
+async def test_slow_network_shows_what_it_waits_for(faulty_page: Page, proxy: FaultyProxy, admin: User) -> None:
+    await admin.run({"result": 1}, config={"model": "slow-network"})
+    proxy.delay_seconds = 1
+    await faulty_page.goto(f"{proxy.url}/jobs?model=slow-network", wait_until="commit")
+    await expect(faulty_page.get_by_label("Loading").first).to_be_visible()
+    assert await faulty_page.locator(EMPTY).count() == 0
+    await expect(faulty_page.get_by_role("cell", name="Completed")).to_be_visible()
+
+
+async def test_submission_whose_answer_is_lost_creates_one_job(
+    faulty_page: Page, proxy: FaultyProxy, admin: User
+) -> None:
+    def is_submission(request: web.BaseRequest) -> bool:
+        return request.path == "/api/jobs/submit"
+
+    await faulty_page.goto(f"{proxy.url}/jobs/new")
+    await faulty_page.get_by_label("Prompt").fill("only once, please")
+    await faulty_page.get_by_label("Provider").select_option("mock")
+    proxy.status_of = lambda request: 503 if is_submission(request) else None
+    await faulty_page.get_by_role("button", name="Submit job").click()
+    await expect(faulty_page.get_by_role("alert")).to_contain_text("Injected by the proxy")
+    proxy.status_of, proxy.loses = lambda request: None, is_submission
+    await faulty_page.get_by_role("button", name="Submit job").click()
+    await expect(faulty_page.get_by_role("alert")).to_contain_text("does not answer")
+    await expect(faulty_page.get_by_label("Prompt")).to_have_value("only once, please")
+    proxy.loses = lambda request: False
+
+    await faulty_page.get_by_role("button", name="Submit job").click()
+
+    await expect(faulty_page.get_by_role("heading", name="only once, please")).to_be_visible()
+    assert (await admin.get("/api/jobs", q="only once, please")).json()["total"] == 1
+
+
+@pytest.mark.parametrize("path", MAIN_PAGES)
+async def test_failed_query_is_reported_and_can_be_repeated(
+    browser: BrowserContext, engine: LocalEngine, proxy: FaultyProxy, admin: User, path: str
+) -> None:
+    await check_each_query(browser, engine, proxy, admin, path, next_statuses())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", MAIN_PAGES + OTHER_PAGES)
+async def test_failed_query_is_reported_for_every_status(
+    browser: BrowserContext, engine: LocalEngine, proxy: FaultyProxy, admin: User, path: str
+) -> None:
+    await check_each_query(browser, engine, proxy, admin, path, [STATUSES] * 99)
+
+
+def next_statuses() -> Sequence[Sequence[int]]:
+    """Return one status for each query, all of them in turn."""
+    every = cycle(STATUSES)
+    return [(next(every),) for _ in range(99)]
+
+
+async def check_each_query(
+    browser: BrowserContext, engine: LocalEngine, proxy: FaultyProxy, admin: User, path: str,
+    statuses: Sequence[Sequence[int]],
+) -> None:  # fmt: skip
+    """Fail each query of a page: the page must say so, must not look empty, and must offer a way on."""
+    job = await admin.run({"log": "x"}, {"write": {"path": "a", "text": "b\n"}}, {"result": "done"})
+    url = proxy.url + path.format(job=job["id"])
+    page = await browser.new_page()
+    await sign_in_at(page, engine, proxy.url)
+    await page.goto("about:blank")
+    proxy.requests.clear()
+    await page.goto(url)
+    await page.wait_for_function(SETTLED)
+    await asyncio.sleep(0.3)
+    queries = sorted({request.path for request in proxy.requests if is_query(request)})
+    assert queries
+    found: dict[str, Any] = {}
+    for query, each in zip(queries, statuses, strict=False):
+        for status in each:
+            proxy.status_of = failing(query, status)
+            await page.goto(url)
+            await page.wait_for_function(SETTLED)
+            if problem := await problem_of(page, status):
+                found[f"{query}: {status}"] = problem
+            proxy.status_of = lambda request: None
+            if status != 403 and not problem:
+                await repeat_all(page)
+    assert found == {}
+
+
+async def repeat_all(page: Page) -> None:
+    """Repeat the failed queries of a page until it shows no error."""
+    alerts = page.get_by_role("alert")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await alerts.count():
+            with suppress(PageTimeout):  # it has gone meanwhile
+                await alerts.first.get_by_role("button", name="Try again").click(timeout=1_000)
+            await asyncio.sleep(0.2)
+
+
+def failing(path: str, status: int) -> Callable[[web.BaseRequest], int | None]:
+    return lambda request: status if request.path == path else None
+
+
+def is_query(request: web.BaseRequest) -> bool:
+    is_page = request.path.startswith("/api/") and request.method == "GET"
+    return is_page and not is_stream(request) and request.path != "/api/auth/me"
+
+
+async def problem_of(page: Page, status: int) -> str:
+    """Return what is wrong with a page of which a query fails, if anything."""
+    alerts = page.get_by_role("alert")
+    try:
+        await expect(alerts.first).to_be_visible(timeout=10_000)
+    except AssertionError:
+        return f"no error: {(await page.locator('main').inner_text())[:200]}"
+    if await page.locator(EMPTY).count():
+        return "looks empty"
+    if status != 403 and not await page.get_by_role("button", name="Try again").count():
+        return "offers no retry"
+    return ""
