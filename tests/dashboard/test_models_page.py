@@ -10,7 +10,7 @@ from tests.dashboard.conftest import sign_in
 
 async def test_model_is_created_and_its_slots_change(page: Page, engine: LocalEngine, admin: User) -> None:
     await sign_in(page, engine, "/models")
-    await page.get_by_role("button", name="New model").click()
+    await page.get_by_role("button", name="New model").first.click()
     await page.get_by_label("Provider").select_option("mock")
     await page.get_by_label("Model", exact=True).fill("story")
     await page.get_by_role("button", name="Create model").click()
