@@ -9,7 +9,7 @@ from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, User
 ITEM_FIELDS = {
     "id", "name", "source", "agentRole", "repo", "status", "attempts", "createdAt", "processedAt", "finishedAt",
     "failedReason", "chainId", "chainDepth", "parentJobId", "chainPath", "result", "title", "provider", "model",
-    "priority", "failedCode", "usage", "owner", "childJobId", "cancelRequestedAt", "notBefore",
+    "priority", "failedCode", "usage", "owner", "childJobId", "cancelRequestedAt", "notBefore", "activity",
 }  # fmt: skip
 DETAIL_FIELDS = ITEM_FIELDS | {
     "phase", "accountName", "k8sJobName", "executorPodName", "returnvalue", "logs", "workspaceSetup", "promptRef",
@@ -54,7 +54,7 @@ async def test_waiting_job_shows_null_for_unknown_values(user: User, admin: User
         "processedAt", "finishedAt", "failedReason", "failedCode", "result", "returnvalue", "accountName",
         "cancelRequestedAt", "deadlineAt", "notBefore", "workspaceSetup", "agentRole", "repo", "chainId", "chainDepth",
         "parentJobId", "chainPath", "k8sJobName", "executorPodName", "callback", "chainNext", "chainEnded",
-        "childJobId", "session", "rerunOf",
+        "childJobId", "session", "rerunOf", "activity",
     }  # fmt: skip
     assert {field for field, value in detail.items() if value is None} == unknown
     assert detail["logs"] == []

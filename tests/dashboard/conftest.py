@@ -8,7 +8,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error,
 
 from labrats.api.http.dashboard import FOLDER
 from tests.acceptance.browser import a_browser
-from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, Engine, LocalEngine, User
 
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
@@ -89,7 +89,7 @@ async def page(browser: BrowserContext) -> AsyncIterator[Page]:
     assert problems == []
 
 
-async def sign_in(page: Page, engine: LocalEngine, path: str = "/") -> None:
+async def sign_in(page: Page, engine: Engine, path: str = "/") -> None:
     """Sign in by a login link, and open a page."""
     await page.goto(await engine.login_link())
     if path != "/":
