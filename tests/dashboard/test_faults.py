@@ -144,6 +144,7 @@ async def check_each_query(
     page = await browser.new_page()
     await sign_in_at(page, engine, proxy.url)
     await page.goto("about:blank")
+    await asyncio.sleep(0.5)  # requests of the page before, which may still arrive
     proxy.requests.clear()
     await page.goto(url)
     await page.wait_for_function(SETTLED)

@@ -13,26 +13,37 @@ export interface Log {
   state: 'live' | 'reconnecting' | 'ended';
 }
 
-/** The events of an attempt, followed while the attempt is live and the tab is visible. */
+/** The events of an attempt, followed while the tab is visible, from a time when the attempt is live to its last event.
+ *
+ * The end of the attempt alone does not end that: the last events may still be missing after a lost connection.
+ */
 export function useLog(jobId: string, attempt: number, isLive: boolean, onEnd: () => void): Log {
   const store = useMemo(() => new LogStore(jobId, attempt), [jobId, attempt]);
   const version = useSyncExternalStore(store.subscribe, store.getVersion);
   const isVisible = useRecentlyVisible();
   const [state, setState] = useState<'live' | 'reconnecting'>('live');
-  const follows = isLive && isVisible;
+  const [begun, setBegun] = useState<LogStore>();
+  const [complete, setComplete] = useState<LogStore>();
+  if (isLive && begun !== store) setBegun(store);
+  const isIncomplete = begun === store && complete !== store;
+  const follows = isIncomplete && isVisible;
 
   useEffect(() => {
     let stop: (() => void) | undefined;
     let isOver = false;
+    const end = () => {
+      setComplete(store);
+      onEnd();
+    };
     const start = async () => {
       if (store.count === undefined) await store.open();
       if (isOver || !follows || store.count === undefined) return;
       stop = followEvents(jobId, { attempt, seq: store.count }, {
         onEvents: (events) => {
           store.append(events);
-          if (events.some((event) => event.attempt > attempt)) onEnd();
+          if (events.some((event) => event.attempt > attempt)) end();
         },
-        onDone: onEnd,
+        onDone: end,
         onState: setState,
       });
     };
@@ -44,7 +55,7 @@ export function useLog(jobId: string, attempt: number, isLive: boolean, onEnd: (
     // eslint-disable-next-line react-hooks/exhaustive-deps -- onEnd is used when the stream ends, not to start it
   }, [store, jobId, attempt, follows]);
 
-  return { store, version, state: isLive ? state : 'ended' };
+  return { store, version, state: isLive || isIncomplete ? state : 'ended' };
 }
 
 /** Whether the tab is visible, or was a moment ago: hidden tabs close their stream, but not at once. */
