@@ -174,6 +174,7 @@ class ChangeFeed:
             except (RetryLater, apsw.Error) as error:
                 log.warning("changes not published yet", reason=str(error))
                 self._jobs, self._gone, self._kinds = jobs | self._jobs, gone | self._gone, kinds | self._kinds
+                self._changed_activities = activities | self._changed_activities
                 self._changed.set()
                 await asyncio.sleep(RETRY_SECONDS)
             else:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from labrats.api.http.head_requests import GET_HAS_EFFECT
 from labrats.api.schemas.patterns import PATTERN_MESSAGES
+from labrats.api.schemas.variables import OBJECT_TAG, TEXT_TAG
 from labrats.model.errors import (
     AccessDenied,
     Conflict,
@@ -156,9 +157,6 @@ _MESSAGES: Final = {
 _KEY_MARKER: Final = "[key]"
 """Last part of the location of a pydantic error about a mapping's key, not its value."""
 
-_VALUE_MARKERS: Final = ("[text]", "[object]")
-"""Parts of a location which say what the value of an environment variable was read as."""
-
 
 def problem_of(error: Mapping[str, Any]) -> Problem:
     """Return a pydantic error as a Problem. The field is a path as callers write it: `workspaceFiles[0].name`."""
@@ -166,7 +164,7 @@ def problem_of(error: Mapping[str, Any]) -> Problem:
     if part_of_request == "query":
         path = path[:1]  # a repeated parameter is still one field
     message = _message_of(error)
-    path = [part for part in path if part not in _VALUE_MARKERS]
+    path = [part for part in path if part not in (TEXT_TAG, OBJECT_TAG)]
     if path and path[-1] == _KEY_MARKER:
         path.pop()
         message = f"its name {message}"
