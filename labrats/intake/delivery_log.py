@@ -77,7 +77,7 @@ class DeliveryLog:
     """
 
     def __init__(self, *, stores_payloads: bool = False) -> None:
-        self._stores_payloads = stores_payloads
+        self.stores_payloads = stores_payloads
         self._pending: dict[str, _Pending] = {}
         self._changed = asyncio.Event()
         self._latest = datetime.fromtimestamp(0, UTC)
@@ -87,7 +87,7 @@ class DeliveryLog:
 
         payload: the JSON of its event. It is not stored if it has more than PAYLOAD_BYTES.
         """
-        is_stored = self._stores_payloads and len(payload) <= PAYLOAD_BYTES
+        is_stored = self.stores_payloads and len(payload) <= PAYLOAD_BYTES
         self._latest = max(record.at, self._latest + timedelta(microseconds=1))  # two may come at the same time
         record = replace(record, id=new_delivery_id(self._latest))
         self._pending.setdefault(source, _Pending()).add(record, payload if is_stored else b"")

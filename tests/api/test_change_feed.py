@@ -107,6 +107,7 @@ async def test_changes_are_published_once_the_store_can_be_read_again(
 
     monkeypatch.setattr(api.store, "get_many", failing)
     [first] = await submit(user)
+    api.services.change_feed._activity_changed(first, "owner", "npm test")
     await api.clock.sleep(2 * COLLECT_SECONDS)
     [second] = await submit(user)
 
@@ -114,6 +115,7 @@ async def test_changes_are_published_once_the_store_can_be_read_again(
 
     assert not failures
     assert {job["id"] for job in data["jobs"]} == {first, second}
+    assert data["activities"] == {first: "npm test"}
 
 
 async def test_reader_that_is_too_slow_is_told_to_start_over(api: Api, events: AsyncGenerator[bytes]) -> None:

@@ -132,7 +132,8 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
     delivery = Delivery(source, event, fingerprint_of(source, body, signature.id), delivery_id)
     is_ping = delivery.event.name == PING
     answer, outcome = ({"ok": True}, "ping") if is_ping else await _start_agents(services, delivery)
-    stored_payload = encode(payload) if len(body) <= PAYLOAD_BYTES else b""
+    is_stored = services.deliveries.stores_payloads and len(body) <= PAYLOAD_BYTES
+    stored_payload = encode(payload) if is_stored else b""
     services.deliveries.add(source.name, _record(services, delivery.event, outcome, answer), stored_payload)
     services.metrics.delivery_received(outcome)
     return json_response(answer)
