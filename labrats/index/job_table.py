@@ -80,6 +80,9 @@ CREATE INDEX by_end ON jobs (finished, status, ran, input_tokens, output_tokens,
     WHERE finished IS NOT NULL;
 """
 
+_TEMPORARY_CACHE_KIB: Final = 8 * 1024
+"""Memory for pages of a temporary file. Small files stay in memory completely."""
+
 _CHANGING: Final = (
     "status", "provider", "model", "failed_code", "not_before", "finished", "paused_until", "ran", "input_tokens",
     "output_tokens", "cache_read_tokens", "cost_usd", "version",
@@ -94,7 +97,7 @@ INSERT INTO jobs VALUES ({", ".join("?" * 25)}) ON CONFLICT (id) DO UPDATE SET
 
 
 def open_table(path: Path | None) -> apsw.Connection:
-    """Open the tables in the file at `path`, or in memory. The caller fills them if they are not `is_complete`.
+    """Open the tables in the file at `path`, or in a temporary one. The caller fills them unless they are complete.
 
     An incomplete or damaged file is deleted. A commit is not synced: the jobs themselves are stored elsewhere.
     """
@@ -203,7 +206,11 @@ def repo_of(job: Job) -> str | None:
 
 
 def _connect(path: Path | None) -> apsw.Connection:
-    connection = apsw.Connection(str(path) if path else ":memory:")
+    """Connect to the file at `path`. An empty name is a file that only this connection sees and SQLite deletes."""
+    connection = apsw.Connection(str(path) if path else "")
+    if not path:
+        connection.pragma("cache_size", -_TEMPORARY_CACHE_KIB)
+        return connection
     connection.set_busy_timeout(5_000)
     connection.pragma("journal_mode", "wal")
     # In WAL mode a crash of the machine loses the latest commits and corrupts nothing.

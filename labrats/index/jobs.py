@@ -362,7 +362,7 @@ class JobIndex:
                 del self._listeners[job_id]
 
     async def _query(self, query: Callable[[apsw.Connection], T]) -> T:
-        """Run a query that may take long: in a thread, unless the index is in memory."""
+        """Run a query that may take long: in a thread, unless the index is a temporary file."""
         if self._threads is None or self._path is None:
             return query(self._db)
         self._commit()  # so that the thread's connection sees what was applied

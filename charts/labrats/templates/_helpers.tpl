@@ -215,7 +215,7 @@ spec:
             claimName: {{ include "labrats.claim" (list . "uploads") }}
         - name: tmp
           emptyDir:
-            sizeLimit: 256Mi
+            sizeLimit: 1Gi
         {{- with $values.extraVolumes }}
         {{- toYaml . | nindent 8 }}
         {{- end }}

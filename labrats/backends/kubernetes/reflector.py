@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from labrats.backends.kubernetes.client import ApiClient, Expired, Status, decode_bounded, error_of
+from labrats.backends.kubernetes.packing import Packer
 from labrats.model.errors import RetryLater
 from labrats.model.record import Record
 
@@ -109,11 +110,11 @@ _YIELD_INTERVAL: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An object as JSON, which takes a third of the memory of a record, and no work of the garbage collector."""
+    """An object as compressed JSON: a fraction of a record's memory, and no work for the garbage collector."""
 
     uid: str
     version: int
-    body: bytes
+    packed: bytes
 
     def is_of(self, identity: "_RawMetadata") -> bool:
         """Return whether the entry has this object, in this version."""
@@ -132,7 +133,7 @@ class Reflector(Generic[T]):
         self._client = client
         self._collection = collection
         self._timeouts = timeouts or WatchTimeouts()
-        self._decoder = msgspec.json.Decoder(collection.type)
+        self._decoder, self._packer = msgspec.json.Decoder(collection.type), Packer()
         self._entries: dict[str, _Entry] = {}
         self._rejected: dict[str, RejectedObject] = {}
         self._listeners: set[RejectionListener] = set()
@@ -284,7 +285,7 @@ class Reflector(Generic[T]):
                 if known and known.is_of(identity):
                     found[identity.name] = known
                 elif (each := self._read(identity, item)) is not None:
-                    found[identity.name] = _entry(each)
+                    found[identity.name] = self._entry(each)
                 elif known and self._keeps_last(known, identity):
                     found[identity.name] = known
         for name in deleted:
@@ -340,7 +341,7 @@ class Reflector(Generic[T]):
         each = self._read(identity, body)
         known = self._entries.get(identity.name)
         if each is not None:
-            self._store(identity.name, _entry(each), each)
+            self._store(identity.name, self._entry(each), each)
         elif known and not self._keeps_last(known, identity):
             self._remove(identity.name, self._decode(known))
 
@@ -387,8 +388,12 @@ class Reflector(Generic[T]):
         entry = self._entries.get(name)
         return entry is not None and entry.uid == uid
 
+    def _entry(self, each: T) -> _Entry:
+        packed = self._packer.pack(msgspec.json.encode(each))
+        return _Entry(each.metadata.uid, int(each.metadata.resource_version), packed)
+
     def _decode(self, entry: _Entry) -> T:
-        return self._decoder.decode(entry.body)
+        return self._decoder.decode(self._packer.unpack(entry.packed))
 
     def _pause(self) -> float:
         """Return the pause before the next try: longer after each failure, with jitter."""
@@ -446,10 +451,6 @@ class _Subscriber(Generic[T]):
         self._changes.pop(uid, None)  # reinserted at the end
         self._changes[uid] = change
         self._arrived.set()
-
-
-def _entry(each: ApiObject) -> _Entry:
-    return _Entry(each.metadata.uid, int(each.metadata.resource_version), msgspec.json.encode(each))
 
 
 class _RawMetadata(Record):
