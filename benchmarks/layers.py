@@ -24,7 +24,8 @@ REQUESTS: Final = 3000
 FINISHED: Final = 1000
 
 LAYERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "event loop, connections and HTTP parser": ("uvloop", "uvicorn", "labrats/api/http", "asyncio", "socket", "ssl"),
+    "event loop and HTTP parser": ("uvloop", "uvicorn", "asyncio", "socket"),
+    "connections, checks of requests, errors": ("labrats/api/http",),
     "routing and dependencies": ("starlette", "fastapi", "labrats/api/routing", "contextlib", "anyio"),
     "caller: key, rights, limits": ("labrats/api/auth",),
     "parsing and checking of parameters and bodies": ("pydantic", "labrats/api/schemas", "json/"),

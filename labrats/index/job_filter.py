@@ -35,8 +35,10 @@ class JobFilter:
     @property
     def conditions(self) -> frozenset[str]:
         """Names of the fields that restrict the jobs."""
-        return frozenset(each.name for each in fields(self) if getattr(self, each.name))
+        return frozenset(name for name in _NAMES if getattr(self, name))
 
+
+_NAMES: Final = tuple(each.name for each in fields(JobFilter))
 
 EVERY_JOB: Final = JobFilter()
 
