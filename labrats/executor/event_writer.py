@@ -25,8 +25,10 @@ from labrats.model.protocol import (
     ErrorEvent,
     LogEvent,
     LogOrigin,
+    ModelRequest,
     OutputEvent,
     PartEvent,
+    RequestEvent,
     ResultEvent,
     SessionEvent,
     StatusEvent,
@@ -54,6 +56,7 @@ _SENTENCE_BYTES: Final = 4 * 1024
 _LONG_STRING_BYTES: Final = 1024
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DISK_FULL_PAUSE_SECONDS: Final = 0.2
+_TOKEN_COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f]")
 
 _encode = msgspec.json.Encoder().encode
@@ -64,6 +67,7 @@ class EventWriter:
 
     usage, outputs:   the attempt's usage and outputs so far; the terminal event repeats them.
     provider_usage:   the part of the usage that belongs to the current run of a provider.
+    measured_usage:   the usage that the key proxy has measured.
     session:          the session in which the agent's program works, if it has reported one.
     pull_request_url: the latest URL of a pull request at the end of a tool's result, in any repository.
     """
@@ -88,6 +92,7 @@ class EventWriter:
         self.provider_usage = Usage()
         self.outputs = Outputs()
         self._earlier_usage = Usage()
+        self.measured_usage = Usage()
         self.pull_request_url: str | None = None
         self.session: AgentSession | None = None
         self._output = output
@@ -133,6 +138,21 @@ class EventWriter:
         text = truncate(self.clean(output), TEXT_BYTES)
         self._write(ToolEvent(id=self._name(call_id), output=text, is_error=is_error, **self._stamp()))
 
+    def model_request(self, request: ModelRequest) -> None:
+        """Report a request of the agent to its model's server."""
+        cleaned = replace(
+            request,
+            method=self._name(request.method),
+            path=self._name(request.path),
+            model=request.model and self._name(request.model),
+            refusal=request.refusal and self._sentence(request.refusal),
+        )
+        self._write(RequestEvent(request=cleaned, **self._stamp()))
+
+    def redact_also(self, secret: str) -> None:
+        """Redact `secret`, too, in all events from now on."""
+        self._redactor = self._redactor.including(secret)
+
     def begin_provider(self) -> None:
         """Start a run of a provider, whose reported usage is added to the usage before it."""
         self._earlier_usage, self.provider_usage = self.usage, Usage()
@@ -140,7 +160,16 @@ class EventWriter:
     def report_usage(self, usage: Usage) -> None:
         """Report the total usage of the current run of a provider."""
         self.provider_usage = usage
-        self.usage = self._earlier_usage + usage
+        self._update_usage()
+
+    def report_measured_usage(self, usage: Usage) -> None:
+        """Report the usage of all requests to the model's server. It is a lower bound of the attempt's usage."""
+        before, self.measured_usage = self.usage, usage
+        if at_least(before, usage) != before:
+            self._update_usage()
+
+    def _update_usage(self) -> None:
+        self.usage = at_least(self._earlier_usage + self.provider_usage, self.measured_usage)
         self._write(UsageEvent(usage=self.usage, **self._stamp()))
 
     def report_outputs(self, outputs: Outputs) -> None:
@@ -270,6 +299,13 @@ class RateLimiter:
         self._at = now
         if self._left < 0:
             self._sleep(-self._left / self._rate)
+
+
+def at_least(usage: Usage, measured: Usage) -> Usage:
+    """Return `usage` with the larger of each count of tokens, and the larger known cost."""
+    counts = {name: max(getattr(usage, name), getattr(measured, name)) for name in _TOKEN_COUNTS}
+    costs = [each.cost_usd for each in (usage, measured) if each.cost_usd is not None]
+    return replace(usage, **counts, cost_usd=max(costs, default=None))
 
 
 def split_text(text: str, limit: int) -> Iterator[str]:

@@ -198,6 +198,31 @@ class SessionEvent(ExecutorEvent, tag="session"):
     session: AgentSession
 
 
+class ModelRequest(Record):
+    """A request of the agent to its model's server, without contents.
+
+    path:     without the query. status: of the answer; 499 if the agent closed the connection before it.
+    model:    the name in the request. usage: as the answer reports it.
+    refusal:  why the key proxy did not forward the request; None for a forwarded one.
+    retry_after_seconds: the pause that the server asks for, if any.
+    """
+
+    method: str
+    path: str
+    status: int
+    milliseconds: int
+    model: str | None = None
+    usage: Usage = Usage()
+    refusal: str | None = None
+    retry_after_seconds: float | None = None
+
+
+class RequestEvent(ExecutorEvent, tag="request"):
+    """A request of the agent to its model's server, which has ended."""
+
+    request: ModelRequest
+
+
 class PartEvent(ExecutorEvent, tag="part"):
     """A part of a file of the attempt, from the byte `offset` on. is_last: whether the file ends here."""
 
@@ -230,7 +255,16 @@ class ErrorEvent(ExecutorEvent, tag="error"):
 
 
 AnyEvent = (
-    LogEvent | StatusEvent | ToolEvent | UsageEvent | OutputEvent | SessionEvent | PartEvent | ResultEvent | ErrorEvent
+    LogEvent
+    | StatusEvent
+    | ToolEvent
+    | UsageEvent
+    | OutputEvent
+    | SessionEvent
+    | RequestEvent
+    | PartEvent
+    | ResultEvent
+    | ErrorEvent
 )
 
 _DECODER: Final = msgspec.json.Decoder(AnyEvent)

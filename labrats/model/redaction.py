@@ -58,7 +58,8 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        parts = {part for secret in secrets for part in _parts(secret)}
+        self._secrets = tuple(secrets)
+        parts = {part for secret in self._secrets for part in _parts(secret)}
         encoded = {form for part in parts for form in _binary_encodings(part)}
         forms = {form for part in parts for form in _text_encodings(part)} | encoded
         self._forms = sorted(forms, key=len, reverse=True)  # longest first, as a form may contain another one
@@ -67,6 +68,10 @@ class Redactor:
         self._windows = frozenset(
             form[start : start + _WINDOW] for form in encoded for start in range(len(form) - _WINDOW + 1)
         )
+
+    def including(self, secret: str) -> "Redactor":
+        """Return a filter that also replaces `secret`."""
+        return Redactor([*self._secrets, secret])
 
     def redact(self, text: str) -> str:
         for form in self._forms:

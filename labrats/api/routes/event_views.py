@@ -14,8 +14,10 @@ from labrats.model.protocol import (
     ErrorEvent,
     LogEvent,
     LogOrigin,
+    ModelRequest,
     OutputEvent,
     PartEvent,
+    RequestEvent,
     ResultEvent,
     SessionEvent,
     StatusEvent,
@@ -26,9 +28,23 @@ from labrats.model.protocol import (
 )
 from labrats.model.record import encode
 
-Kind = Literal["log", "status", "tool", "usage", "output", "result", "error"]
+Kind = Literal["log", "status", "tool", "usage", "output", "request", "result", "error"]
 
 _ORIGINS: Final = frozenset({b'"agent"', b'"tool"', b'"engine"'})
+
+
+class ModelRequestView(ResponseBody):
+    """A request of the agent to its model's server, without contents."""
+
+    method: str = Field(examples=["POST"])
+    path: str = Field(examples=["/v1/messages"])
+    status: int = Field(description="499 if the agent closed the connection before an answer.", examples=[200])
+    milliseconds: int = Field(description="Time until the end of the answer.", examples=[2300])
+    model: str | None = Field(description="The model that the request names.", examples=["claude-sonnet-5-5"])
+    input_tokens: int = Field(examples=[1200])
+    output_tokens: int = Field(examples=[340])
+    cache_read_tokens: int = Field(examples=[0])
+    refusal: str | None = Field(description="Why the request was not forwarded; null for a forwarded one.")
 
 
 class EventView(ResponseBody):
@@ -53,6 +69,7 @@ class EventView(ResponseBody):
     is_error: bool = optional(description="tool: true if the call failed.")
     usage: UsageView = optional(description="usage, result, error: the usage of the attempt so far.")
     outputs: OutputsView = optional(description="output, result, error: the outputs of the attempt so far.")
+    request: ModelRequestView = optional(description="request: a request of the agent to its model's server.")
     result: Any = optional(description="result: the agent's answer; null if it is too large for an event.")
     code: FailedCode = optional(description="error: why the attempt failed, for programs.")
     retry_after_seconds: float | None = optional(
@@ -91,8 +108,24 @@ def event_view(attempt: int, event: AnyEvent) -> dict[str, Any] | None:
         case ErrorEvent():
             error = {"code": event.code, "message": event.message, "retryAfterSeconds": event.retry_after_seconds}
             return head | {"kind": "error"} | error | _totals(event)
+        case RequestEvent():
+            return head | {"kind": "request", "request": _request_view(event.request)}
         case PartEvent() | SessionEvent():
             return None  # the whole result, and the session, are in the job's detail
+
+
+def _request_view(request: ModelRequest) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "path": request.path,
+        "status": request.status,
+        "milliseconds": request.milliseconds,
+        "model": request.model,
+        "inputTokens": request.usage.input_tokens,
+        "outputTokens": request.usage.output_tokens,
+        "cacheReadTokens": request.usage.cache_read_tokens,
+        "refusal": request.refusal,
+    }
 
 
 def _totals(event: ResultEvent | ErrorEvent) -> dict[str, Any]:

@@ -4,14 +4,13 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx2
 import msgspec
 
 from labrats.executor.failure_advice import add_advice
+from labrats.executor.retry_after import retry_after_seconds
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import Task
@@ -86,7 +85,7 @@ async def raise_for_status(response: httpx2.Response) -> None:
         return
     content = await read_at_most(response, _ERROR_BODY_BYTES)
     reason = f"moved to {response.headers['Location']}" if response.has_redirect_location else _reason_in_body(content)
-    raise ErrorResponse(response.status_code, reason, _retry_after_seconds(response.headers.get("Retry-After")))
+    raise ErrorResponse(response.status_code, reason, retry_after_seconds(response.headers.get("Retry-After")))
 
 
 async def read_at_most(response: httpx2.Response, limit: int) -> bytes:
@@ -143,19 +142,6 @@ def _reason_in_body(content: bytes) -> str:
     if isinstance(body, dict):
         body = body.get("error") or body.get("message") or body.get("detail") or body
     return parse_error(body).reason
-
-
-def _retry_after_seconds(value: str | None) -> float | None:
-    """Parse the header Retry-After, which contains seconds or a date."""
-    if value is None:
-        return None
-    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
-        return float(value)
-    with contextlib.suppress(ValueError):
-        date = parsedate_to_datetime(value)
-        date = date if date.tzinfo else date.replace(tzinfo=UTC)
-        return max((date - datetime.now(UTC)).total_seconds(), 0.0)
-    return None
 
 
 def _reason_of(error: BaseException) -> str:

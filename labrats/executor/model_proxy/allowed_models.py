@@ -1,0 +1,48 @@
+"""The models that an attempt may use."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from labrats.model.config import JobConfig
+
+_BACKGROUND_MODELS: Final = {"claude": ("haiku",)}
+"""Models that a provider's program uses on its own, for titles, summaries and searches."""
+
+_DATE: Final = r"(-\d{8}|-\d{4}-\d{2}-\d{2}|-latest)?"
+_WINDOW: Final = re.compile(r"\[\w+\]$")
+"""Suffix with which Claude Code requests a context window. It does not send the suffix to the API."""
+
+_COMPOUND_ALIASES: Final = {"opusplan": ("opus", "sonnet")}
+_ANY: Final = frozenset({"best", "default", "inherit"})
+
+
+@dataclass(frozen=True)
+class AllowedModels:
+    """The models of one attempt. pattern: matches their names; None if the job leaves the choice to the program."""
+
+    pattern: re.Pattern[str] | None
+
+    @classmethod
+    def of(cls, config: JobConfig) -> "AllowedModels":
+        """Return the job's model, its `fallbackModel`, and the models that its provider's program uses on its own."""
+        provider = config.provider or ""
+        model = _WINDOW.sub("", config.model or "")
+        if model in ("", provider) or (provider == "claude" and model in _ANY):
+            return cls(None)
+        fallbacks = (config.fallback_model or "").split(",")
+        names = [model, *(_WINDOW.sub("", name.strip()) for name in fallbacks), *_BACKGROUND_MODELS.get(provider, ())]
+        patterns = [pattern for name in names if name for pattern in _patterns_of(name, provider)]
+        return cls(re.compile("|".join(patterns)))
+
+    def __contains__(self, model: str) -> bool:
+        return self.pattern is None or self.pattern.fullmatch(model) is not None
+
+
+def _patterns_of(name: str, provider: str) -> Iterator[str]:
+    """Yield patterns of the names that stand for a model in requests: itself, also with a date; an alias's versions."""
+    yield re.escape(name) + _DATE
+    if provider == "claude" and re.fullmatch("[a-z]+", name):
+        for alias in _COMPOUND_ALIASES.get(name, (name,)):
+            yield rf"(.*[./])?claude-([0-9a-z.]+-)*{alias}(-.*)?"

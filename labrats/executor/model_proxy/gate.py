@@ -1,0 +1,152 @@
+"""Decide which requests of an agent reach the model's server. Does no I/O."""
+
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from labrats.executor.model_proxy.allowed_models import AllowedModels
+from labrats.executor.model_proxy.model_server import Api, ModelServer
+from labrats.executor.model_proxy.responses import Refused
+from labrats.executor.prices import with_cost
+from labrats.executor.usage_limits import UsageLimits
+from labrats.model.errors import GiveUp
+from labrats.model.job import Usage
+from labrats.model.protocol import Task
+
+MOST_BODY_BYTES: Final = 32 * 1024 * 1024
+"""Largest body of a request, as of the Messages API."""
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_POST: Final[Mapping[Api, frozenset[str]]] = {
+    "anthropic": frozenset({"/v1/messages", "/v1/messages/count_tokens"}),
+    "openai": frozenset(
+        f"{version}{path}"
+        for version in ("", "/v1")
+        for path in ("/responses", "/responses/compact", "/chat/completions", "/completions")
+    ),
+}
+_GET: Final[Mapping[Api, re.Pattern[str]]] = {
+    "anthropic": re.compile(r"/v1/models(/[\w.:@-]+)?"),
+    "openai": re.compile(r"(/v1)?/models(/[\w.:@-]+)?"),
+}
+"""The paths that are forwarded. Others could, with the same key, read files or start work that is not measured."""
+
+_NOT_FORWARDED: Final = frozenset(
+    b"accept-encoding api-key authorization connection content-length cookie expect forwarded host keep-alive "
+    b"proxy-authorization proxy-connection te trailer transfer-encoding upgrade via x-api-key".split()
+)
+"""Headers of a request that concern this connection or its credentials. Without Accept-Encoding, usage is readable."""
+
+
+@dataclass(frozen=True)
+class Approved:
+    """A request to forward. target: its path with the query. model: None for requests that name none."""
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    body: bytes
+    model: str | None = None
+
+
+@dataclass
+class Gate:
+    """The rules for the requests of one attempt. usage: of all finished requests."""
+
+    token: str = field(repr=False)
+    server: ModelServer
+    task: Task
+    usage: Usage = Usage()
+
+    def __post_init__(self) -> None:
+        self._models = AllowedModels.of(self.task.config)
+        self._limits = UsageLimits.of(self.task.config)
+
+    def check_head(self, method: bytes, target: bytes, headers: Headers) -> None:
+        """Check all of a request but its body. Raises Refused."""
+        fields = [(name.lower(), value) for name, value in headers]
+        if not self._has_token(fields):
+            raise Refused(401, "the token of this attempt is missing or wrong")
+        self._check_framing(fields)
+        if not self._allows(method.decode("latin-1"), target.decode("latin-1")):
+            raise Refused(404, "this path is not forwarded to the model's server")
+        if any(name == b"content-encoding" and value.strip().lower() != b"identity" for name, value in fields):
+            raise Refused(415, "a compressed request is not forwarded: send it without Content-Encoding")
+        self._check_limits()
+
+    def approve(self, method: bytes, target: bytes, headers: Headers, body: bytes) -> Approved:
+        """Return the request to forward, after `check_head`. Raises Refused if its model is not the job's."""
+        model = None
+        if method == b"POST":
+            model, body = self._check_body(body)
+        elif body:
+            raise Refused(400, "a GET request must not have a body")
+        named = {
+            name.strip().lower()
+            for field, value in headers
+            if field.lower() == b"connection"
+            for name in value.split(b",")
+        }
+        kept = [(n, v) for n, v in headers if n.lower() not in _NOT_FORWARDED and n.lower() not in named]
+        length = [(b"content-length", str(len(body)).encode())] if method == b"POST" else []
+        host = (b"host", self.server.authority.encode("ascii", "replace"))
+        return Approved(method, target, [host, *kept, *self.server.credential, *length], body, model)
+
+    def add_usage(self, usage: Usage) -> None:
+        """Count the usage of a finished request."""
+        self.usage = with_cost(self.usage + usage, self.task)
+
+    def _has_token(self, headers: Headers) -> bool:
+        offered = [value for name, value in headers if name == b"x-api-key"]
+        offered += [
+            value[7:] for name, value in headers if name == b"authorization" and value[:7].lower() == b"bearer "
+        ]
+        token = self.token.encode()
+        return bool(offered) and all(hmac.compare_digest(value.strip(), token) for value in offered)
+
+    @staticmethod
+    def _check_framing(headers: Headers) -> None:
+        """Raise Refused for a body whose length two servers could read differently."""
+        names = [name for name, _ in headers]
+        if b"transfer-encoding" in names and b"content-length" in names:
+            raise Refused(400, "a request must not have both Content-Length and Transfer-Encoding")
+        if names.count(b"transfer-encoding") > 1 or names.count(b"content-length") > 1:
+            raise Refused(400, "a request must not repeat Content-Length or Transfer-Encoding")
+
+    def _allows(self, method: str, target: str) -> bool:
+        path = target.partition("?")[0]
+        if not target.isascii() or "#" in target or not path.startswith(self.server.prefix):
+            return False
+        path = path[len(self.server.prefix) :]
+        if method == "POST":
+            return path in _POST[self.server.api]
+        return method == "GET" and _GET[self.server.api].fullmatch(path) is not None
+
+    def _check_limits(self) -> None:
+        try:
+            self._limits.check(self.usage)
+        except GiveUp as over:
+            raise Refused(403, str(over)) from None
+
+    def _check_body(self, body: bytes) -> tuple[str, bytes]:
+        """Return the model that a body names, and the body with each of its fields once.
+
+        Parsers differ in which of two equal fields they use, so that a second `model` could reach the server.
+        """
+        try:
+            fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            model = msgspec.json.decode(fields.get("model", msgspec.Raw(b"null")), type=str)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Refused(400, "the body must be a JSON object with the name of a model") from None
+        if any(name != "model" and name.casefold().strip() in ("model", "models") for name in fields):
+            raise Refused(400, "the body must name one model, in the field `model`")
+        if bytes(fields.get("background", b"false")) not in (b"false", b"null"):
+            raise Refused(400, "a response in the background is not forwarded, as its usage cannot be measured")
+        if model not in self._models:
+            raise Refused(404, f"the model {model[:200]!r} is not the job's: use {self.task.config.model!r}", model)
+        return model, msgspec.json.encode(fields)

@@ -1,0 +1,74 @@
+"""The server of a job's model: its address, its API, and the credential that the proxy adds to requests."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
+
+Api = Literal["anthropic", "openai"]
+
+PROXIED_PROVIDERS: Final[Mapping[str, Api]] = {"claude": "anthropic", "codex": "openai"}
+"""The providers whose agents reach their model through the proxy, with the API that they use."""
+
+_DEFAULT_ENDPOINTS: Final[Mapping[str, str]] = {
+    "claude": "https://api.anthropic.com",
+    "codex": "https://api.openai.com/v1",
+}
+_API_KEY_HEADER: Final = "ANTHROPIC_API_KEY"
+"""The key that is sent as `X-Api-Key`. All others are bearer tokens."""
+
+_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class ModelServer:
+    """The server of a model.
+
+    prefix:     the path of the endpoint, without a slash at its end.
+    credential: headers with the model's key.
+    """
+
+    api: Api
+    is_secure: bool
+    host: str
+    port: int
+    authority: str
+    prefix: str
+    credential: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, provider: str, endpoint: str | None, key_name: str | None, key: str) -> "ModelServer":
+        """Return the server at `endpoint`, or the provider's own. Raises GiveUp if the endpoint or key is malformed.
+
+        key_name: the name of `key`; None for a server that needs none.
+        """
+        url = urlsplit(endpoint or _DEFAULT_ENDPOINTS[provider])
+        try:
+            port = url.port or _PORTS[url.scheme]
+            host = (url.hostname or "").encode("idna").decode()
+            credential = _credential(key_name, key)
+        except (ValueError, KeyError) as error:
+            message = f"the AiModel's endpoint or key is malformed: {type(error).__name__}"
+            raise GiveUp(FailedCode.AGENT_ERROR, message) from None
+        if not host:
+            raise GiveUp(FailedCode.AGENT_ERROR, "the AiModel's endpoint is malformed: it names no host")
+        authority = url.netloc.rpartition("@")[2]
+        api = PROXIED_PROVIDERS[provider]
+        return cls(api, url.scheme == "https", host, port, authority, url.path.rstrip("/"), credential)
+
+    @property
+    def address(self) -> str:
+        """The server's address, for messages."""
+        return f"{'https' if self.is_secure else 'http'}://{self.authority}{self.prefix}"
+
+
+def _credential(name: str | None, key: str) -> tuple[tuple[bytes, bytes], ...]:
+    if name is None:
+        return ()
+    value = key.encode("ascii")
+    if not value or any(character < 0x21 or character > 0x7E for character in value):
+        raise ValueError("a key has printable ASCII characters only")
+    return ((b"x-api-key", value),) if name == _API_KEY_HEADER else ((b"authorization", b"Bearer " + value),)

@@ -1,0 +1,244 @@
+"""The proxy itself: a streaming HTTP/1.1 server for the agent of one attempt."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Final
+
+import h11
+
+from labrats.executor.model_proxy.gate import MOST_BODY_BYTES, Approved, Gate
+from labrats.executor.model_proxy.http_connection import READ_BYTES, HttpConnection
+from labrats.executor.model_proxy.model_server import Api
+from labrats.executor.model_proxy.responses import ErrorBody, Refused
+from labrats.executor.model_proxy.upstream import Upstream
+from labrats.executor.model_proxy.usage_reader import UsageReader
+from labrats.executor.retry_after import retry_after_seconds
+from labrats.model.job import Usage
+from labrats.model.protocol import ModelRequest
+
+MOST_CONNECTIONS: Final = 256
+MOST_BUFFERED_BYTES: Final = 64 * 1024 * 1024
+"""Limit on all bodies of requests that are in memory at once. A body is complete before its model is known."""
+
+_DISCARDED_BYTES: Final = 64 * 1024 * 1024
+_DISCARD_SECONDS: Final = 5.0
+"""Limits on reading the rest of a refused request, so that its sender gets the answer."""
+
+_SEND_BUFFER_BYTES: Final = 64 * 1024
+_PATH_CHARACTERS: Final = 200
+_CLOSED_BY_CLIENT: Final = 499
+_PAUSING: Final = (429, 503, 529)
+_HOP_BY_HOP: Final = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade".split()
+)
+
+
+@dataclass
+class _Exchange:
+    """A request and its response, as far as they are known."""
+
+    method: str
+    path: str
+    started: float = field(default_factory=monotonic)
+    status: int = _CLOSED_BY_CLIENT
+    model: str | None = None
+    usage: Usage = Usage()
+    refusal: str | None = None
+    retry_after_seconds: float | None = None
+
+    def finished(self) -> ModelRequest:
+        return ModelRequest(
+            method=self.method,
+            path=self.path,
+            status=self.status,
+            milliseconds=round((monotonic() - self.started) * 1000),
+            model=self.model,
+            usage=self.usage,
+            refusal=self.refusal,
+            retry_after_seconds=self.retry_after_seconds,
+        )
+
+
+class _ResponseCut(Exception):
+    """The response ended too early, after its beginning was forwarded."""
+
+
+class ModelProxy:
+    """Serves the agent of one attempt."""
+
+    def __init__(self, gate: Gate, report: Callable[[ModelRequest], None]) -> None:
+        """Create a proxy.
+
+        report: called with each request when it has ended. It must not raise.
+        """
+        self._gate = gate
+        self._report = report
+        self._upstream = Upstream(gate.server)
+        self._clients: set[asyncio.Task[None]] = set()
+        self._buffered_bytes = 0
+
+    @contextlib.asynccontextmanager
+    async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
+        """Serve the listening socket `listener` until the context exits, which closes it and all connections."""
+        server = await asyncio.start_server(self._accept, sock=listener)
+        try:
+            yield
+        finally:
+            server.close()
+            for task in self._clients:
+                task.cancel()
+            await asyncio.gather(*self._clients, return_exceptions=True)
+            self._upstream.close()
+            await asyncio.sleep(0)  # an aborted transport closes its socket in the loop's next round
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._clients) >= MOST_CONNECTIONS:
+            writer.transport.abort()
+            return
+        writer.transport.set_write_buffer_limits(high=_SEND_BUFFER_BYTES)
+        task = asyncio.create_task(self._serve(HttpConnection(h11.SERVER, reader, writer)))
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    async def _serve(self, client: HttpConnection) -> None:
+        """Serve the requests of one connection, one after the other."""
+        try:
+            while isinstance(request := await client.receive(), h11.Request):
+                await self._exchange(client, request)
+                if not client.start_next_cycle():
+                    await _discard_rest(client)
+                    break
+            await client.close_after_sending()
+        except h11.RemoteProtocolError as error:  # a malformed head, or one of more than 64 KiB
+            with contextlib.suppress(OSError, h11.LocalProtocolError):
+                await self._answer(client, ErrorBody(400, f"the request is malformed: {error}"))
+                await client.close_after_sending()
+        except (OSError, _ResponseCut, h11.LocalProtocolError):
+            client.abort()
+        except BaseException:
+            client.abort()
+            raise
+
+    async def _exchange(self, client: HttpConnection, request: h11.Request) -> None:
+        """Answer one request, and report it."""
+        method, target, headers = request.method, request.target, request.headers.raw_items()
+        path = target.partition(b"?")[0].decode("latin-1")[:_PATH_CHARACTERS]
+        exchange = _Exchange(method.decode("latin-1")[:_PATH_CHARACTERS], path)
+        try:
+            self._gate.check_head(method, target, headers)
+            with self._body_buffer() as buffer:
+                body = await self._read_body(client, buffer)
+                approved = self._gate.approve(method, target, headers, body)
+                exchange.model = approved.model
+                await _unless_closed(client, self._forward(client, approved, exchange))
+        except Refused as refused:
+            exchange.status, exchange.model = refused.status, refused.model or exchange.model
+            exchange.refusal = str(refused)
+            await self._answer(client, ErrorBody(refused.status, str(refused)))
+        finally:
+            self._gate.add_usage(exchange.usage)
+            self._report(exchange.finished())
+
+    async def _forward(self, client: HttpConnection, request: Approved, exchange: _Exchange) -> None:
+        """Forward a request to the model's server, and its response to the client as it arrives."""
+        upstream, response = await self._upstream.request(request)
+        exchange.status = response.status_code
+        exchange.retry_after_seconds = _retry_after(response)
+        reader = _usage_reader(self._gate.server.api, response)
+        try:
+            kept = [(name, value) for name, value in response.headers.raw_items() if name.lower() not in _HOP_BY_HOP]
+            await client.send(h11.Response(status_code=response.status_code, reason=response.reason, headers=kept))
+            while isinstance(event := await _next_part(upstream), h11.Data):
+                if reader:
+                    reader.feed(bytes(event.data))
+                    exchange.usage = reader.usage
+                await client.send(h11.Data(data=event.data))
+            if reader:
+                reader.finish()
+                exchange.usage = reader.usage
+            await client.send(h11.EndOfMessage())
+        except BaseException:
+            upstream.abort()
+            raise
+        self._upstream.release(upstream)
+
+    @contextlib.contextmanager
+    def _body_buffer(self) -> Iterator[bytearray]:
+        """Yield a buffer for a body, whose bytes count until the context exits."""
+        buffer = bytearray()
+        try:
+            yield buffer
+        finally:
+            self._buffered_bytes -= len(buffer)
+
+    async def _read_body(self, client: HttpConnection, buffer: bytearray) -> bytes:
+        while isinstance(event := await client.receive(), h11.Data):
+            if len(buffer) + len(event.data) > MOST_BODY_BYTES:
+                raise Refused(413, f"the request is larger than {MOST_BODY_BYTES // 2**20} MiB")
+            if self._buffered_bytes + len(event.data) > MOST_BUFFERED_BYTES:
+                raise Refused(503, "too many large requests at once")
+            buffer += event.data
+            self._buffered_bytes += len(event.data)
+        if not isinstance(event, h11.EndOfMessage):
+            raise ConnectionResetError("the client closed the connection in the middle of a request")
+        return bytes(buffer)
+
+    async def _answer(self, client: HttpConnection, error: ErrorBody) -> None:
+        """Send an error, after which the connection is closed."""
+        body = error.encoded(self._gate.server.api)
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        await client.send(
+            h11.Response(status_code=error.status, headers=headers), h11.Data(data=body), h11.EndOfMessage()
+        )
+
+
+async def _unless_closed(client: HttpConnection, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, but cancel it when the client closes the connection. Raises ConnectionResetError then."""
+    working, closed = asyncio.ensure_future(work), asyncio.ensure_future(client.closed_by_peer())
+    try:
+        await asyncio.wait({working, closed}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ConnectionResetError("the client closed the connection before the end of the answer")
+        working.result()
+    finally:
+        working.cancel()
+        closed.cancel()
+        await asyncio.gather(working, closed, return_exceptions=True)
+
+
+async def _discard_rest(client: HttpConnection) -> None:
+    """End the answer, and read what the client still sends for a limited time: a reset could destroy the answer."""
+    discarded = 0
+    with contextlib.suppress(TimeoutError, OSError):
+        client.writer.write_eof()
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while discarded < _DISCARDED_BYTES and (data := await client.reader.read(READ_BYTES)):
+                discarded += len(data)
+
+
+def _usage_reader(api: Api, response: h11.Response) -> UsageReader | None:
+    """Return a reader for the usage in a response. None if it has none: an error, or another format."""
+    headers = dict(response.headers)
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if not 200 <= response.status_code < 300 or kind not in (b"text/event-stream", b"application/json"):
+        return None
+    return UsageReader(api, is_stream=kind == b"text/event-stream")
+
+
+def _retry_after(response: h11.Response) -> float | None:
+    value = dict(response.headers).get(b"retry-after")
+    return retry_after_seconds(value.decode("latin-1")) if value and response.status_code in _PAUSING else None
+
+
+async def _next_part(upstream: HttpConnection) -> h11.Data | h11.EndOfMessage:
+    try:
+        event = await upstream.receive()
+    except (OSError, h11.RemoteProtocolError) as error:
+        raise _ResponseCut(str(error)) from error
+    if isinstance(event, h11.Data | h11.EndOfMessage):
+        return event
+    raise _ResponseCut("the model's server closed the connection in the middle of an answer")

@@ -1,0 +1,42 @@
+"""The proxy's own responses, in the shape of the API that the agent's program uses."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from labrats.executor.model_proxy.model_server import Api
+from labrats.model.record import encode
+
+_KINDS: Final = {
+    400: ("invalid_request_error", "invalid_request_error"),
+    401: ("authentication_error", "invalid_api_key"),
+    403: ("permission_error", "budget_exceeded"),
+    404: ("not_found_error", "model_not_found"),
+    413: ("request_too_large", "request_too_large"),
+    415: ("invalid_request_error", "unsupported_encoding"),
+    502: ("api_error", "server_error"),
+    503: ("overloaded_error", "overloaded"),
+}
+"""The error type of the Messages API and the error code of OpenAI's APIs, by status."""
+
+
+class Refused(Exception):
+    """The proxy does not forward the request. model: set if the reason is the model that the request names."""
+
+    def __init__(self, status: int, message: str, model: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.model = model
+
+
+@dataclass(frozen=True)
+class ErrorBody:
+    """The body of an error response."""
+
+    status: int
+    message: str
+
+    def encoded(self, api: Api) -> bytes:
+        kind, code = _KINDS[self.status]
+        if api == "anthropic":
+            return encode({"type": "error", "error": {"type": kind, "message": self.message}})
+        return encode({"error": {"message": self.message, "type": kind, "code": code, "param": None}})

@@ -1,0 +1,113 @@
+"""Connections to the model's server, which are reused between the requests of an attempt."""
+
+import asyncio
+import functools
+import os
+import ssl
+from pathlib import Path
+from typing import Final
+
+import h11
+
+from labrats.executor.model_proxy.gate import Approved
+from labrats.executor.model_proxy.http_connection import HttpConnection
+from labrats.executor.model_proxy.model_server import ModelServer
+from labrats.executor.model_proxy.responses import Refused
+
+CONNECT_SECONDS: Final = 15.0
+
+_MOST_IDLE: Final = 8
+_CA_FILES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+"""The system's certificates, for a Python that was built elsewhere."""
+
+
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """Return the context that verifies servers by the system's certificates, or those that SSL_CERT_FILE names."""
+    paths = ssl.get_default_verify_paths()
+    named = any(os.environ.get(name) for name in (paths.openssl_cafile_env, paths.openssl_capath_env))
+    has_default = named or paths.cafile or paths.capath
+    return ssl.create_default_context(
+        cafile=None if has_default else next((file for file in _CA_FILES if Path(file).exists()), None)
+    )
+
+
+class Upstream:
+    """The connections of one attempt to the model's server."""
+
+    def __init__(self, server: ModelServer) -> None:
+        self._server = server
+        self._idle: list[HttpConnection] = []
+
+    async def request(self, request: Approved) -> tuple[HttpConnection, h11.Response]:
+        """Send a request. Return its connection and the head of the response. Raises Refused if the server is no use.
+
+        A server may close a connection that waits for a request. One more connection is then tried.
+        """
+        while True:
+            connection = await self._connect()
+            try:
+                return connection, await _send(connection, request)
+            except (OSError, EOFError, h11.RemoteProtocolError) as error:
+                connection.abort()
+                if not connection.was_used:
+                    raise Refused(502, f"the model's server at {self._server.address} {_reason(error)}") from error
+            except BaseException:
+                connection.abort()
+                raise
+
+    def release(self, connection: HttpConnection) -> None:
+        """Keep a connection, whose response was read to its end, for another request."""
+        if connection.start_next_cycle() and connection.is_open and len(self._idle) < _MOST_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Close the connections that wait for a request."""
+        while self._idle:
+            self._idle.pop().abort()
+
+    async def _connect(self) -> HttpConnection:
+        while self._idle:
+            if (connection := self._idle.pop()).is_open:
+                return connection
+            connection.abort()
+        server = self._server
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                streams = await asyncio.open_connection(
+                    server.host, server.port, ssl=tls_context() if server.is_secure else None
+                )
+        except TimeoutError:
+            message = f"accepted no connection within {CONNECT_SECONDS:g} seconds"
+            raise Refused(502, f"the model's server at {server.address} {message}") from None
+        except OSError as error:
+            raise Refused(502, f"the model's server at {server.address} cannot be reached: {_text(error)}") from error
+        return HttpConnection(h11.CLIENT, *streams)
+
+
+async def _send(connection: HttpConnection, request: Approved) -> h11.Response:
+    await connection.send(
+        h11.Request(method=request.method, target=request.target, headers=list(request.headers)),
+        *([h11.Data(data=request.body)] if request.body else []),
+        h11.EndOfMessage(),
+    )
+    while True:
+        event = await connection.receive()
+        if isinstance(event, h11.Response):
+            return event
+        if not isinstance(event, h11.InformationalResponse):
+            raise EOFError("it closed the connection without an answer")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, h11.RemoteProtocolError) and "empty" not in str(error) and "without" not in str(error):
+        return f"answered with invalid HTTP: {error}"
+    return f"closed the connection without an answer: {_text(error)}"
+
+
+def _text(error: BaseException) -> str:
+    """Return the system's message for an error, which asyncio replaces by its own, or else the text of the error."""
+    number = (isinstance(error, OSError) and error.errno) or 0
+    return (os.strerror(number) if number > 0 else "") or str(error) or type(error).__name__

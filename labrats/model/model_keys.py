@@ -1,0 +1,28 @@
+"""The credentials of models that a key proxy can keep from the agent."""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "claude": ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY"),
+    "codex": ("CODEX_API_KEY", "OPENAI_API_KEY"),
+}
+"""Names of the keys that can be proxied, by precedence."""
+
+_LOGIN_BEFORE_KEY: Final[Mapping[str, str]] = {"codex": "auth.json"}
+"""Logins that take precedence over a key. They cannot be proxied, as the agent's program renews them itself."""
+
+
+def key_to_proxy(provider: str, names: Collection[str]) -> str | None:
+    """Return the name of the credential that the proxy uses. None if there is none, or the provider is not proxied.
+
+    names: the credentials that the model has.
+    """
+    if _LOGIN_BEFORE_KEY.get(provider) in names:
+        return None
+    return next((name for name in _KEYS.get(provider, ()) if name in names), None)
+
+
+def token_name(provider: str) -> str:
+    """Return the name of the credential under which the agent's program gets the proxy's token."""
+    return _KEYS[provider][-1]

@@ -1,0 +1,460 @@
+"""Tests of the key proxy on real sockets: forwarding, refusals, and hostile or broken peers on either side."""
+
+import asyncio
+import contextlib
+import json
+import resource
+from pathlib import Path
+
+import pytest
+
+from labrats.model.job import Usage
+from tests.unit.executor.model_proxy.proxies import (
+    KEY,
+    MODEL,
+    TOKEN,
+    a_proxy,
+    a_request,
+    a_response,
+    answers,
+    body_of,
+    status_of,
+    until,
+)
+
+OK = a_response(b"{}")
+
+
+async def test_key_replaces_the_token(tmp_path: Path) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        response = await proxy.send(a_request(headers="Anthropic-Version: 2023-06-01\r\nAccept-Encoding: gzip\r\n"))
+
+    assert (status_of(response), body_of(response)) == (200, b"{}")
+    head = proxy.heads[0]
+    assert f"x-api-key: {KEY}".encode() in head.lower()
+    assert b"anthropic-version: 2023-06-01" in head.lower()
+    assert TOKEN.encode() not in head
+    assert b"gzip" not in head, "compressed usage could not be read"
+
+
+async def test_openai_key_is_a_bearer_token(tmp_path: Path) -> None:
+    request = a_request(path="/responses", headers=f"Authorization: Bearer {TOKEN}\r\n")
+    async with a_proxy(tmp_path, answers(OK), provider="codex") as proxy:
+        await proxy.send(request)
+
+    assert f"authorization: bearer {KEY}".encode() in proxy.heads[0].lower()
+
+
+async def test_stream_is_forwarded_byte_for_byte_as_it_arrives(tmp_path: Path) -> None:
+    """Each event is forwarded before the server sends the next one."""
+    events = [
+        b"event: ping\ndata: {}\n\n",
+        b": comment\r\n\r\n",
+        b"data: \xf0\x9f\x90\x80\xff\n\n",
+        b"x" * 300_000 + b"\n",
+    ]
+    seen = asyncio.Queue[int]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for event in events:
+            writer.write(b"%x\r\n%s\r\n" % (len(event), event))
+            await writer.drain()
+            await seen.get()
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    async with a_proxy(tmp_path, answer) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(a_request())
+        received = b""
+        async with asyncio.timeout(20):
+            for event in events:
+                while event not in body_of(received):
+                    received += await reader.read(2**16)
+                seen.put_nowait(1)
+            received += await reader.read()
+        writer.close()
+
+    assert body_of(received) == b"".join(events)
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "kind", "body"),
+    [
+        (
+            "claude",
+            "/v1/messages",
+            "text/event-stream",
+            (
+                b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":5,'
+                b'"cache_creation_input_tokens":2,"cache_read_input_tokens":3,"output_tokens":1}}}\n\n'
+                b'data: {"type":"message_delta","usage":{"output_tokens":9}}\n\n'
+            ),
+        ),
+        (
+            "claude",
+            "/v1/messages",
+            "application/json",
+            (
+                b'{"content":[],"usage":{"input_tokens":5,"cache_creation_input_tokens":2,"cache_read_input_tokens":3,'
+                b'"output_tokens":9}}'
+            ),
+        ),
+        (
+            "codex",
+            "/responses",
+            "text/event-stream",
+            (
+                b'data: {"type":"response.completed","response":{"usage":{"input_tokens":10,"output_tokens":9,'
+                b'"input_tokens_details":{"cached_tokens":3,"cache_write_tokens":2}}}}\r\n\r\n'
+            ),
+        ),
+        (
+            "codex",
+            "/chat/completions",
+            "text/event-stream; charset=utf-8",
+            (
+                b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":9,'
+                b'"prompt_tokens_details":{"cached_tokens":3,"cache_write_tokens":2}}}\n\ndata: [DONE]\n\n'
+            ),
+        ),
+        (
+            "codex",
+            "/responses",
+            "application/json",
+            (
+                b'{"usage":{"input_tokens":10,"output_tokens":9,"input_tokens_details":{"cached_tokens":3,'
+                b'"cache_write_tokens":2}}}'
+            ),
+        ),
+    ],
+    ids=["messages-sse", "messages-json", "responses-sse", "chat-sse", "responses-json"],
+)
+@pytest.mark.parametrize("piece", [1, 7, 10**6])
+async def test_usage_is_read_from_the_response(
+    tmp_path: Path, provider: str, path: str, kind: str, body: bytes, piece: int
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        for start in range(0, len(body), piece):
+            writer.write(body[start : start + piece])
+            await writer.drain()
+
+    async with a_proxy(tmp_path, answer, provider=provider) as proxy:
+        response = await proxy.send(a_request(path=path))
+
+    assert body_of(response) == body
+    expected = Usage(input_tokens=7, output_tokens=9, cache_read_tokens=3, cache_write_tokens=2)
+    assert proxy.reported[0].usage == expected
+    assert proxy.gate.usage == expected
+
+
+@pytest.mark.parametrize("token", ["", "wrong", TOKEN + "x", TOKEN[:-1], KEY])
+async def test_wrong_token_is_refused(tmp_path: Path, token: str) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        response = await proxy.send(a_request(token=token))
+
+    assert status_of(response) == 401
+    assert json.loads(body_of(response))["error"]["type"] == "authentication_error"
+    assert proxy.heads == []
+    assert TOKEN.encode() not in response
+
+
+async def test_second_credential_beside_the_token_is_refused(tmp_path: Path) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(headers="Authorization: Bearer other\r\n"))) == 401
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"claude-opus-5-5"}',
+        b'{"model":"%s","model":"claude-opus-5-5"}' % MODEL.encode(),
+        b'{"model":"claude-opus-5-5","messages":[{"model":"%s"}]}' % MODEL.encode(),
+        b'{"model":"%s\\u0000"}' % MODEL.encode(),
+        b'{"model":"%s-opus"}' % MODEL.encode(),
+    ],
+    ids=["other", "twice", "nested", "nul", "longer"],
+)
+async def test_other_model_is_refused_and_named(tmp_path: Path, body: bytes) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        response = await proxy.send(a_request(body))
+
+    assert status_of(response) == 404
+    assert json.loads(body_of(response))["error"]["type"] == "not_found_error"
+    refused = proxy.reported[0]
+    assert refused.model is not None
+    assert refused.refusal is not None
+    assert MODEL in refused.refusal
+    assert proxy.heads == []
+
+
+async def test_repeated_field_reaches_the_server_once(tmp_path: Path) -> None:
+    """Otherwise the server could use another of the two models than the proxy has checked."""
+    body = b'{"model":"claude-opus-5-5", "a": [1,  2], "model":"%s"}' % MODEL.encode()
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(body))) == 200
+
+    assert proxy.bodies[0].count(b"model") == 1
+    assert json.loads(proxy.bodies[0]) == {"model": MODEL, "a": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"model":7}',
+        b'{"Model":"x","model":"%s"}' % MODEL.encode(),
+        b'{"models":["x"],"model":"%s"}' % MODEL.encode(),
+        b'{"model":"%s","background":true}' % MODEL.encode(),
+        b"\xff",
+    ],
+)
+async def test_body_without_one_clear_model_is_refused(tmp_path: Path, body: bytes) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(body))) == 400
+    assert proxy.heads == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/files",
+        "/v1/messages/batches",
+        "/v1/messages/../files",
+        "/v1//messages",
+        "/v1/messages%2f..%2ffiles",
+        "//v1/messages",
+        "http://elsewhere.test/v1/messages",
+        "/other/v1/messages",
+        "*",
+    ],
+)
+async def test_other_paths_are_refused(tmp_path: Path, path: str) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(path=path))) in (400, 404)
+    assert proxy.heads == []
+
+
+async def test_query_and_path_of_the_endpoint_are_forwarded(tmp_path: Path) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        await proxy.send(a_request(path="/v1/messages?beta=true"))
+    assert proxy.heads[0].startswith(b"POST /v1/messages?beta=true HTTP/1.1\r\n")
+    assert proxy.reported[0].path == "/v1/messages", "a query could have contents"
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost : a\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n",
+        "POST  /v1/messages HTTP/1.1\r\nHost: a\r\n",
+        "POST /v1/messages HTTP/1.1\r\n",
+        "POST /v1/messages\r\n",
+        "GARBAGE\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\r\n",
+        "POST /v1/messages HTTP/1.1\r\nHost: a\r\nX: " + "a" * 70_000 + "\r\n",
+    ],
+    ids=lambda head: head[:12] + head[-30:].strip() if isinstance(head, str) else head,
+)
+async def test_malformed_and_ambiguous_heads_are_refused(tmp_path: Path, request_head: str) -> None:
+    request = f"{request_head}X-Api-Key: {TOKEN}\r\n\r\n".encode() + b"0\r\n\r\nPOST /v1/messages HTTP/1.1\r\n\r\n"
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        response = await proxy.send(request)
+
+    assert status_of(response) in (400, 501)
+    assert response.count(b"HTTP/1.1 ") == 1, "nothing after it may be read as a request"
+    assert proxy.heads == []
+
+
+async def test_requests_share_connections_to_client_and_server(tmp_path: Path) -> None:
+    requests = a_request(close=False) * 3 + a_request()  # pipelined
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        response = await proxy.send(requests)
+
+    assert response.count(b"200") == 4
+    assert (len(proxy.heads), proxy.connections) == (4, 1)
+
+
+async def test_connection_that_the_server_closes_while_it_is_idle_costs_no_request(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)  # without announcing the close
+        writer.close()
+
+    async with a_proxy(tmp_path, answer) as proxy:
+        statuses = [status_of(await proxy.send(a_request())) for _ in range(5)]
+
+    assert statuses == [200] * 5
+
+
+async def test_client_that_goes_away_ends_the_request_to_the_server(tmp_path: Path) -> None:
+    closed = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        closed.set()
+        writer.close()
+
+    async with a_proxy(tmp_path, answer) as proxy:
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(a_request())
+        await until(lambda: bool(proxy.heads))
+        writer.close()
+        async with asyncio.timeout(20):
+            await closed.wait()
+        await until(lambda: bool(proxy.reported))
+
+    assert proxy.reported[0].status == 499
+
+
+async def test_cut_response_is_cut_for_the_client_too(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with a_proxy(tmp_path, answer) as proxy:
+        try:
+            received = await proxy.send(a_request())
+        except ConnectionResetError:
+            received = b""
+
+    assert not received.endswith(b"0\r\n\r\n"), "this would be a complete answer"
+
+
+@pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Le"])
+async def test_server_without_a_valid_response_is_reported(tmp_path: Path, answer: bytes) -> None:
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.close()
+
+    async with a_proxy(tmp_path, send) as proxy:
+        response = await proxy.send(a_request())
+
+    assert status_of(response) == 502
+    assert "the model's server at http://127.0.0.1" in json.loads(body_of(response))["error"]["message"]
+
+
+async def test_unreachable_server_is_reported(tmp_path: Path) -> None:
+    async with a_proxy(tmp_path, answers(OK), endpoint="http://127.0.0.1:1") as proxy:
+        response = await proxy.send(a_request())
+
+    assert status_of(response) == 502
+    assert b"cannot be reached: Connection refused" in response
+
+
+async def test_retry_after_is_reported_first_hand(tmp_path: Path) -> None:
+    busy = a_response(b"{}", status="529 Overloaded", headers="Retry-After: 17\r\n")
+    async with a_proxy(tmp_path, answers(busy)) as proxy:
+        response = await proxy.send(a_request())
+
+    assert b"retry-after: 17" in response.lower()
+    assert (proxy.reported[0].status, proxy.reported[0].retry_after_seconds) == (529, 17)
+
+
+async def test_client_that_does_not_read_stops_the_server_and_fills_no_memory(tmp_path: Path) -> None:
+    sent = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        size = 512 * 2**20
+        writer.transport.set_write_buffer_limits(high=0)
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+        while sent < size:
+            writer.write(bytes(2**20))
+            sent += 2**20
+            await writer.drain()
+
+    async with a_proxy(tmp_path, answer) as proxy:
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(a_request())
+        before = -1
+        while before != sent or not sent:  # until it no longer grows
+            before = sent
+            await asyncio.sleep(0.2)
+        writer.close()
+
+    assert sent < 64 * 2**20
+
+
+async def test_body_of_64_mib_is_refused_with_bounded_memory(tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        size = 64 * 2**20
+        writer.write(
+            f"POST /v1/messages HTTP/1.1\r\nHost: a\r\nX-Api-Key: {TOKEN}\r\nContent-Length: {size}\r\n\r\n".encode()
+        )
+        for _ in range(64):
+            writer.write(bytes(2**20))
+            await writer.drain()
+        async with asyncio.timeout(20):
+            response = await reader.read()
+        writer.close()
+
+    assert status_of(response) == 413
+    assert proxy.heads == []
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+async def test_large_body_is_forwarded(tmp_path: Path) -> None:
+    body = json.dumps({"model": MODEL, "messages": "x" * 20 * 2**20}).encode()
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(body))) == 200
+    assert json.loads(proxy.bodies[0]) == json.loads(body)
+
+
+async def test_hundred_parallel_requests_are_served(tmp_path: Path) -> None:
+    together = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(proxy.heads) == 100:
+            together.set()
+        await together.wait()
+        writer.write(a_response(proxy.bodies[-1]))
+        await writer.drain()
+
+    async with a_proxy(tmp_path, answer) as proxy:
+        responses = await asyncio.gather(*(proxy.send(a_request()) for _ in range(100)))
+
+    assert [status_of(response) for response in responses] == [200] * 100
+    assert len(proxy.reported) == 100
+
+
+async def test_requests_over_a_limit_are_refused(tmp_path: Path) -> None:
+    used = a_response(b'{"usage":{"input_tokens":50,"output_tokens":60}}')
+    async with a_proxy(tmp_path, answers(used), max_tokens=100) as proxy:
+        first = await proxy.send(a_request())
+        second = await proxy.send(a_request())
+
+    assert (status_of(first), status_of(second)) == (200, 403)
+    assert b"maxTokens 100" in body_of(second)
+    assert len(proxy.heads) == 1
+
+
+async def test_end_of_the_proxy_closes_all_connections(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with a_proxy(tmp_path, answer) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(a_request())
+        await until(lambda: bool(proxy.heads))
+
+    async with asyncio.timeout(20):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
+    with pytest.raises(OSError, match="Connect call failed"):
+        await asyncio.open_connection("127.0.0.1", proxy.port)
+    await until(lambda: len(asyncio.all_tasks()) <= 2)
