@@ -17,6 +17,7 @@ from time import monotonic, sleep
 from typing import Final
 
 _READ_BYTES: Final = 16 * 1024
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -170,6 +171,16 @@ def hides_processes() -> bool:
         if place.split()[4] == "/proc" and (hidepid := re.search(r"\bhidepid=(\w+)", filesystem)):
             return hidepid[1] not in ("0", "off")
     return False
+
+
+def become_unreadable() -> None:
+    """Prevent other processes of this user from reading the memory of this one, which contains the secrets.
+
+    The programs that it executes are not protected. The function has no effect if /proc hides processes that a user may
+    not trace: the engine finds its executors in /proc, and they would be hidden from it too.
+    """
+    if not hides_processes() and _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
 def executor_process_name(folder: Path) -> str:

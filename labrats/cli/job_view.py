@@ -49,6 +49,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "usage", usage_sentence(job.get("usage") or {})
     for name, value in (job.get("outputs") or {}).items():
         yield _OUTPUT_LABELS.get(name, name), _output(value)
+    yield "model key", "exposed to the agent" if job.get("keyExposed") else ""
     yield "reason", _reason(job)
     yield "callback", _callback(job.get("callback") or {})
     yield "chain", " > ".join(job.get("chainPath") or ())

@@ -18,6 +18,7 @@ import msgspec
 from labrats.executor import pdf_sections
 from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.event_writer import EventWriter
+from labrats.executor.model_access import model_access
 from labrats.executor.prices import require_price
 from labrats.executor.providers.registry import WITH_SESSIONS, Provider, provider_named
 from labrats.executor.workspace import prepare_workspace
@@ -34,13 +35,12 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
-from labrats.processes import has_child, hides_processes, kill_descendants
+from labrats.processes import become_unreadable, has_child, kill_descendants
 from labrats.sandbox import scope_sockets
 
 STDOUT: Final = 1
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
@@ -81,16 +81,6 @@ def become_subreaper() -> None:
     """Make this process adopt its orphaned descendants, in whatever session they are."""
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def become_unreadable() -> None:
-    """Prevent other processes of this user from reading the memory of this one, which contains the secrets.
-
-    The programs that it executes are not protected. The function has no effect if /proc hides processes that a user may
-    not trace: the engine finds its executors in /proc, and this process would be hidden from it too.
-    """
-    if not hides_processes() and _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
 async def run_attempt(inputs: Path, scratch: Path | None = None, redacted: Sequence[str] = ()) -> int:
@@ -218,7 +208,8 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
         store_baseline(context, baseline)
     has_worked, may_be_resumed = True, True
     try:
-        result = await (pdf_sections.run(context, provider) if context.task.pipeline else provider(context))
+        async with model_access(context) as access:
+            result = await (pdf_sections.run(access, provider) if access.task.pipeline else provider(access))
         may_be_resumed = False
         return result
     except SessionLost:

@@ -19,6 +19,9 @@ ATTEMPT_VARIABLE: Final = "LABRATS_ATTEMPT"
 it.
 """
 
+LOOPBACK: Final = "127.0.0.1"
+_NO_PROXY_VARIABLES: Final = ("NO_PROXY", "no_proxy")
+
 
 class SessionLost(LabratsError):
     """The agent's program does not know the session to resume, and has done nothing."""
@@ -34,6 +37,7 @@ class RunContext:
     folder:       the attempt's folder, or that of the earlier attempt whose session it resumes.
     credentials:  the folder for files that contain secrets; see credential_file.
     resumption:   the session to resume and its workspace; None for an attempt that starts over.
+    proxy_url:    base URL of the key proxy, in a context whose `secrets` have its token instead of the model's key.
     """
 
     task: Task
@@ -44,6 +48,12 @@ class RunContext:
     credentials: Path
     events: EventWriter
     resumption: Resumption | None = None
+    proxy_url: str | None = None
+
+    @property
+    def endpoint(self) -> str | None:
+        """The base URL of the model's server for the agent; None for the default of the provider's program."""
+        return self.proxy_url or self.task.endpoint
 
     @property
     def workspace(self) -> Path:
@@ -72,7 +82,11 @@ class RunContext:
 
         Raises GiveUp if a Secret has no value for one of the job's variables.
         """
-        return self.environment() | self.variables()
+        environment = self.environment() | self.variables()
+        if self.proxy_url:
+            for name in _NO_PROXY_VARIABLES:
+                environment[name] = ",".join(filter(None, [environment.get(name), LOOPBACK]))
+        return environment
 
     def variables(self) -> dict[str, str]:
         """Return the job's own environment variables, `config.env`. Raises GiveUp if a Secret lacks a value."""
@@ -135,6 +149,11 @@ class RunContext:
     def set_final_usage(self, usage: Usage, model: str | None = None) -> None:
         """Replace the provider's total usage, without checking the limits, after it has failed or was stopped."""
         self.events.report_usage(with_cost(usage, self.task, model))
+
+    def set_measured_usage(self, usage: Usage) -> None:
+        """Set the usage that the key proxy has measured in this attempt. Raises GiveUp if it exceeds a limit."""
+        self.events.report_measured_usage(with_cost(usage, self.task))
+        self.check_limits()
 
     def check_limits(self) -> None:
         """Raise GiveUp if the attempt's usage exceeds a limit of the job."""

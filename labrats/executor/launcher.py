@@ -31,11 +31,13 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from labrats.executor.attempt import become_subreaper, become_unreadable
+from labrats.executor.attempt import become_subreaper
+from labrats.executor.model_proxy import proxy as _proxy  # noqa: F401 - preloaded for all executors
+from labrats.executor.model_proxy.upstream import tls_context
 from labrats.executor.worker import CONFIRMED, ENDED, Request, serve
 from labrats.files.safe_paths import read_regular_file
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE
-from labrats.processes import MAX_DESCRIPTORS, ProcessId, boot_id, children, send_signal
+from labrats.processes import MAX_DESCRIPTORS, ProcessId, become_unreadable, boot_id, children, send_signal
 
 MOST_IDLE: Final = 4
 """Most executors that wait for an attempt."""
@@ -309,6 +311,7 @@ def main() -> None:
     become_subreaper()
     become_unreadable()
     boot_id()
+    tls_context()  # reading the system's certificates takes longer than a short attempt
     asyncio.run(asyncio.sleep(0))  # preload the modules of a first event loop for all executors
     gc.collect()
     gc.freeze()

@@ -19,7 +19,6 @@ from msgspec.structs import replace
 from labrats.executor.attempt import (
     STDOUT,
     Succeeded,
-    become_unreadable,
     outcome_of,
     read_secrets,
     run_with_timeout,
@@ -43,6 +42,7 @@ from labrats.model.protocol import (
 )
 from labrats.model.record import encode
 from labrats.model.redaction import Redactor
+from labrats.processes import become_unreadable
 
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 

@@ -253,6 +253,7 @@ class Outputs(Record):
     branch, commit: checked out at the end, if they differ from the start.
     commits:        new commits, the newest first, at most 50.
     files_changed:  number of files in the patch of the workspace; None if unknown.
+    key_exposed:    True if the agent could read the credentials of its model, which could not be proxied.
     """
 
     branch: str | None = None
@@ -260,6 +261,7 @@ class Outputs(Record):
     pull_request_url: str | None = None
     commits: tuple[str, ...] = ()
     files_changed: int | None = None
+    key_exposed: bool = False
 
 
 SESSION_ID: Final = r"^[0-9A-Za-z][0-9A-Za-z_-]{0,63}$"

@@ -30,8 +30,10 @@ def test_usage_is_reported_after_each_answer_and_at_the_end(attempt_on: Prepare)
         attempt.run()
 
     usages = [event.usage for event in attempt.events if isinstance(event, UsageEvent)]
-    assert [usage.turns for usage in usages] == [1, 1, 2, 2, 2]
-    assert [usage.output_tokens for usage in usages] == [1, 10, 11, 20, 20]
+    output_tokens = [usage.output_tokens for usage in usages]
+    assert {10, 20} <= set(output_tokens)
+    assert output_tokens == sorted(output_tokens)
+    assert (usages[-1].turns, usages[-1].output_tokens) == (2, 20)
     assert usages[-1].cost_usd
 
 

@@ -2855,7 +2855,7 @@ export interface components {
              * @example log
              * @enum {string}
              */
-            kind: "log" | "status" | "tool" | "usage" | "output" | "result" | "error";
+            kind: "log" | "status" | "tool" | "usage" | "output" | "request" | "result" | "error";
             /**
              * Text
              * @description log: a line of text.
@@ -2907,6 +2907,8 @@ export interface components {
             usage?: components["schemas"]["UsageView"];
             /** @description output, result, error: the outputs of the attempt so far. */
             outputs?: components["schemas"]["OutputsView"];
+            /** @description request: a request of the agent to its model's server. */
+            request?: components["schemas"]["ModelRequestView"];
             /**
              * Result
              * @description result: the agent's answer; null if it is too large for an event.
@@ -3386,6 +3388,11 @@ export interface components {
                 [key: string]: string;
             };
             outputs: components["schemas"]["OutputsView"];
+            /**
+             * Keyexposed
+             * @description True if the agent could read the credentials of its model: a login, which cannot be proxied.
+             */
+            keyExposed: boolean;
             /** @description The session that the next attempt resumes if its workspace still exists; null if it starts over. */
             session: components["schemas"]["SessionView"] | null;
             /** @description The agent that may follow in the chain; null without one, and for a job outside of a chain. */
@@ -3958,6 +3965,60 @@ export interface components {
              * @example 2030-01-01T12:00:00Z
              */
             scannedAt: string | null;
+        };
+        /**
+         * ModelRequestView
+         * @description A request of the agent to its model's server, without contents.
+         */
+        ModelRequestView: {
+            /**
+             * Method
+             * @example POST
+             */
+            method: string;
+            /**
+             * Path
+             * @example /v1/messages
+             */
+            path: string;
+            /**
+             * Status
+             * @description 499 if the agent closed the connection before an answer.
+             * @example 200
+             */
+            status: number;
+            /**
+             * Milliseconds
+             * @description Time until the end of the answer.
+             * @example 2300
+             */
+            milliseconds: number;
+            /**
+             * Model
+             * @description The model that the request names.
+             * @example claude-sonnet-5-5
+             */
+            model: string | null;
+            /**
+             * Inputtokens
+             * @example 1200
+             */
+            inputTokens: number;
+            /**
+             * Outputtokens
+             * @example 340
+             */
+            outputTokens: number;
+            /**
+             * Cachereadtokens
+             * @example 0
+             */
+            cacheReadTokens: number;
+            /**
+             * Refusal
+             * @description Why the request was not forwarded; null for a forwarded one.
+             */
+            refusal: string | null;
         };
         /**
          * NewApiKeyView
@@ -6792,6 +6853,7 @@ export interface operations {
                      *         "commits": [],
                      *         "filesChanged": 2
                      *       },
+                     *       "keyExposed": true,
                      *       "session": {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
@@ -7288,6 +7350,7 @@ export interface operations {
                      *         "commits": [],
                      *         "filesChanged": 2
                      *       },
+                     *       "keyExposed": true,
                      *       "session": {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
@@ -7699,6 +7762,7 @@ export interface operations {
                      *         "commits": [],
                      *         "filesChanged": 2
                      *       },
+                     *       "keyExposed": true,
                      *       "session": {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
@@ -7820,7 +7884,7 @@ export interface operations {
                 /** @description `true`: the last events. */
                 tail?: boolean;
                 /** @description The event's kind. Repeat it for several. */
-                kind?: ("log" | "status" | "tool" | "usage" | "output" | "result" | "error")[];
+                kind?: ("log" | "status" | "tool" | "usage" | "output" | "request" | "result" | "error")[];
                 /** @description Only events of this attempt; not in a stream. */
                 attempt?: number | null;
                 /** @description Text in the event. Letters a-z match in either case. */
@@ -7872,6 +7936,17 @@ export interface operations {
                      *             "pullRequestUrl": null,
                      *             "commits": [],
                      *             "filesChanged": 2
+                     *           },
+                     *           "request": {
+                     *             "method": "POST",
+                     *             "path": "/v1/messages",
+                     *             "status": 200,
+                     *             "milliseconds": 2300,
+                     *             "model": "claude-sonnet-5-5",
+                     *             "inputTokens": 1200,
+                     *             "outputTokens": 340,
+                     *             "cacheReadTokens": 0,
+                     *             "refusal": null
                      *           }
                      *         }
                      *       ],

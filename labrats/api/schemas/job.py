@@ -228,6 +228,9 @@ class JobDetail(JobItem):
         description="The layer that each setting comes from.", examples=[{"provider": "request", "model": "built-in"}]
     )
     outputs: OutputsView
+    key_exposed: bool = Field(
+        description="True if the agent could read the credentials of its model: a login, which cannot be proxied."
+    )
     session: SessionView | None = Field(
         description="The session that the next attempt resumes if its workspace still exists; null if it starts over."
     )
@@ -315,6 +318,7 @@ def job_detail(
         "configOrigins": resolved.origins,
         "usage": usage_view(usage),
         "outputs": outputs_view(outputs),
+        "keyExposed": outputs.key_exposed,
         "session": _session(session),
         "childJobId": status.child_job_id,
         "chainNext": chain_next(spec.chain),

@@ -86,7 +86,7 @@ class LauncherClient:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the engine's terminal must not reach the executors
-                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
+                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", **_certificates()},
                 cwd="/",
             )
         self._socket, self._received = ours, b""
@@ -123,6 +123,11 @@ class LauncherClient:
         self.close()
         while self._pending:
             _resolve(self._pending.popleft(), {"error": reason})
+
+
+def _certificates() -> dict[str, str]:
+    """Return the variables with which the operator has chosen certificates of servers, for the key proxy."""
+    return {name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
 
 
 def _resolve(waiting: asyncio.Future[int], answer: dict[str, Any]) -> None:

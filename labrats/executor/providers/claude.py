@@ -44,6 +44,9 @@ _VARIABLES: Final[Mapping[str, str]] = {
     "DISABLE_ERROR_REPORTING": "1",
     "DISABLE_TELEMETRY": "1",
 }
+_PROVIDERS_OWN_SERVER: Final = "_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL"
+"""Variable that lets Claude Code use all functions of the provider's own server although its URL is that of a proxy."""
+
 _FIXED_OPTIONS: Final = (
     "-p",
     "--output-format=stream-json",
@@ -104,7 +107,7 @@ async def run(context: RunContext) -> str:
                     on_line,
                     on_final_line=translator.handle_final_line,
                     inherited=inherited,
-                    shared=_shared_login(context),
+                    shared=shared_login(context),
                 )
     finally:
         translator.report_final_usage()
@@ -173,7 +176,7 @@ def _write_configuration(context: RunContext, home: Path) -> list[str]:
     """Write the files of Claude Code's configuration, outside the workspace. Return the options that name them."""
     folder = recreate_config_folder(context, ".claude", "projects")
     remove_path(home / ".claude.json")
-    for login in _shared_login(context):
+    for login in shared_login(context):
         (folder / _LOGIN).symlink_to(login)
     if files := _repository_instructions(context.workspace):
         includes = "".join(f"@{file}\n" for file in files)
@@ -205,8 +208,10 @@ def _repository_instructions(workspace: Path) -> list[Path]:
 
 def _environment(context: RunContext) -> dict[str, str]:
     environment = {**context.agent_environment(), **_VARIABLES}
-    if context.task.endpoint:
-        environment["ANTHROPIC_BASE_URL"] = context.task.endpoint
+    if context.endpoint:
+        environment["ANTHROPIC_BASE_URL"] = context.endpoint
+    if context.proxy_url and not context.task.endpoint:
+        environment[_PROVIDERS_OWN_SERVER] = "1"
     if limit := context.task.config.max_tokens:
         environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(limit)  # per answer; lowered to the model's own limit
     if os.geteuid() == 0:
@@ -244,7 +249,7 @@ def _readable_once(secret: str) -> Iterator[int]:
         os.close(readable)
 
 
-def _shared_login(context: RunContext) -> list[Path]:
+def shared_login(context: RunContext) -> list[Path]:
     """Return the login file of the engine's user, if it is shared with a job without credentials of its own."""
     if not context.task.cli_login or any(name in context.secrets for name in CREDENTIAL_NAMES["claude"]):
         return []

@@ -194,11 +194,11 @@ def _settings(context: RunContext) -> dict[str, dict[str, Any]]:
         "analytics": {"enabled": False},  # otherwise the exit hangs without a name server
         "shell_environment_policy": {"exclude": [*_VARIABLES]},
     }
-    if context.task.endpoint:
+    if context.endpoint:
         top["model_provider"] = "labrats"
         settings["model_providers.labrats"] = {
             "name": "labrats",
-            "base_url": context.task.endpoint,
+            "base_url": context.endpoint,
             "requires_openai_auth": any(name in context.secrets for name in (_LOGIN, *_KEY_NAMES)),
             "request_max_retries": 2,
             "stream_max_retries": 2,  # each repeats the requests above; by default an overload causes 30 requests

@@ -250,7 +250,9 @@ def test_secrets_are_removed_from_the_folder_and_redacted_in_the_output(tmp_path
 
 def test_secret_is_passed_on_without_the_final_newline_of_its_file(tmp_path: Path) -> None:
     attempt = an_attempt_of(
-        tmp_path, "cat /dev/fd/$CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR > key", secrets={"ANTHROPIC_API_KEY": "test-key\n"}
+        tmp_path,
+        "cat /dev/fd/$CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR > key",
+        secrets={"CLAUDE_CODE_OAUTH_TOKEN": "test-key\n"},
     )
 
     attempt.run()

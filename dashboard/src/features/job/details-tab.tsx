@@ -48,6 +48,7 @@ export function DetailsTab() {
           <div><dt>Commit</dt><dd>{outputs.commit ? <code>{outputs.commit}</code> : NOTHING}</dd></div>
           <div><dt>Changed files</dt><dd>{outputs.filesChanged ?? NOTHING}</dd></div>
           <div><dt>Session</dt><dd>{session ? <><code>{session.id}</code> of {session.provider}, from attempt {session.attempt}</> : NOTHING}</dd></div>
+          {job.keyExposed && <div><dt>Model key</dt><dd>The agent could read the login of its model.</dd></div>}
           <div><dt>Callback</dt><dd>{callback ? `${callback.phase}${callback.problem ? `: ${visible(callback.problem)}` : ', delivered'}` : NOTHING}</dd></div>
           <div><dt>Owner</dt><dd>{job.owner}</dd></div>
           {job.accountName && <div><dt>Slot of</dt><dd>{job.accountName}</dd></div>}

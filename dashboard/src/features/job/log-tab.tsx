@@ -208,6 +208,12 @@ function content(event: JobEvent, needle: string): ReactNode {
   return <TerminalText line={eventText(event)} needle={needle} />;
 }
 
+function requestText(request: NonNullable<JobEvent['request']>): string {
+  const target = `${request.method} ${visible(request.path)}${request.model ? `, ${visible(request.model)}` : ''}`;
+  if (request.refusal) return `model request refused: ${target}: ${visible(request.refusal)}`;
+  return `model request: ${target}: ${request.status}, ${count(request.inputTokens)} input, ${count(request.outputTokens)} output tokens, ${count(request.milliseconds)} ms`;
+}
+
 function eventText(event: JobEvent): string {
   switch (event.kind) {
     case 'log':
@@ -222,6 +228,8 @@ function eventText(event: JobEvent): string {
       return `usage: ${count(event.usage?.inputTokens ?? 0)} input, ${count(event.usage?.outputTokens ?? 0)} output tokens`;
     case 'output':
       return 'outputs reported';
+    case 'request':
+      return event.request ? requestText(event.request) : '';
     case 'result':
       return 'the attempt completed';
     case 'error':

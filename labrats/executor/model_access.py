@@ -1,0 +1,137 @@
+"""Give the agent access to its model: through a key proxy where possible, so that it never has the model's key."""
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from labrats.executor.context import LOOPBACK, RunContext
+from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.errors import GiveUp
+from labrats.model.job import PAUSING
+from labrats.model.model_keys import key_to_proxy, token_name
+from labrats.model.protocol import ModelRequest
+
+MOST_REPORTED: Final = 10_000
+"""Most requests that are reported one by one. An agent can send very many, and the output is limited."""
+
+HARD_STOP_SECONDS: Final = 1.0
+"""Time in which the provider may end an attempt itself that has exceeded a limit. The proxy refuses requests then."""
+
+_TOKEN_BYTES: Final = 32
+_EXPOSED: Final = "[the agent can read the login of its model: a login cannot be proxied, only a key can]"
+
+
+@asynccontextmanager
+async def model_access(context: RunContext) -> AsyncIterator[RunContext]:
+    """Yield the context for the provider: with the proxy's URL and token in place of the model's key.
+
+    Raises GiveUp once the agent's requests exceed a limit of the job.
+    """
+    provider = context.task.config.provider or ""
+    names = CREDENTIAL_NAMES.get(provider, ())
+    key_name = key_to_proxy(provider, context.secrets)
+    if key_name is None:
+        if any(name in context.secrets for name in names) or _shares_login(context):
+            _report_exposed_login(context)
+        yield context
+        return
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    context.events.redact_also(token)
+    async with _watch(context) as requests, _proxy(context, key_name, token, requests) as url:
+        others = {name: value for name, value in context.secrets.items() if name not in names}
+        yield replace(context, proxy_url=url, secrets={**others, token_name(provider): token})
+
+
+def _report_exposed_login(context: RunContext) -> None:
+    """Record in the job and its log that the agent can read the credentials of its model."""
+    context.events.log(_EXPOSED)
+    context.events.report_outputs(msgspec.structs.replace(context.events.outputs, key_exposed=True))
+
+
+def _shares_login(context: RunContext) -> bool:
+    from labrats.executor.providers.claude import shared_login
+
+    return context.task.config.provider == "claude" and bool(shared_login(context))
+
+
+@asynccontextmanager
+async def _proxy(context: RunContext, key_name: str, token: str, requests: "ModelRequests") -> AsyncIterator[str]:
+    """Serve a proxy in this process. Yield its base URL."""
+    # Imported here because attempts of other providers do not need them. The launcher has them loaded.
+    from labrats.executor.model_proxy.gate import Gate
+    from labrats.executor.model_proxy.model_server import ModelServer
+    from labrats.executor.model_proxy.proxy import ModelProxy
+
+    task = context.task
+    server = ModelServer.of(task.config.provider or "", task.endpoint, key_name, context.secrets[key_name])
+    listener = socket.create_server((LOOPBACK, 0), backlog=128)
+    port = listener.getsockname()[1]
+    async with ModelProxy(Gate(token, server, task), requests.add).serving(listener):
+        yield f"http://{LOOPBACK}:{port}{server.prefix}"
+
+
+class ModelRequests:
+    """The agent's requests to its model's server in one run of a provider.
+
+    timeout: expires when the attempt must end. failure: why it must.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self.timeout = asyncio.timeout(None)
+        self.failure: GiveUp | None = None
+        self._context = context
+        self._usage = context.events.measured_usage
+        self._reported = 0
+        self._paused_until: float | None = None
+
+    def add(self, request: ModelRequest) -> None:
+        """Record a request that has ended. If it exceeds a limit, let the attempt end."""
+        if request.refusal is None:
+            pause = request.retry_after_seconds
+            self._paused_until = None if pause is None else time.monotonic() + pause
+        try:
+            self._report(request)
+            if request.usage.tokens > 0:
+                self._usage += request.usage
+                self._context.set_measured_usage(self._usage)
+        except GiveUp as failure:
+            if self.failure is None:
+                self.failure = failure
+                # The program may report more of it in the meantime, such as the cost, and ends without a signal.
+                self.timeout.reschedule(asyncio.get_running_loop().time() + HARD_STOP_SECONDS)
+
+    def _report(self, request: ModelRequest) -> None:
+        if self._reported == MOST_REPORTED:
+            self._context.events.log("[further requests to the model are not reported]")
+        elif self._reported < MOST_REPORTED:
+            self._context.events.model_request(request)
+        self._reported += 1
+
+    def with_pause(self, failure: GiveUp) -> GiveUp:
+        """Return the failure with the pause that the server has asked for, if the program has not reported it."""
+        if failure.code in PAUSING and failure.retry_after_seconds is None and self._paused_until is not None:
+            seconds = max(0.0, self._paused_until - time.monotonic())
+            return GiveUp(failure.code, str(failure), seconds)
+        return failure
+
+
+@asynccontextmanager
+async def _watch(context: RunContext) -> AsyncIterator[ModelRequests]:
+    """Yield the record of the agent's requests. Raises GiveUp when one exceeds a limit."""
+    requests = ModelRequests(context)
+    try:
+        async with requests.timeout:
+            yield requests
+    except TimeoutError:
+        if requests.failure is None or not requests.timeout.expired():
+            raise
+        raise requests.failure from None
+    except GiveUp as failure:
+        raise requests.with_pause(failure) from failure.__cause__

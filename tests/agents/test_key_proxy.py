@@ -1,0 +1,135 @@
+"""Tests of the key proxy with the real agent programs: they work through it, and never have the model's key."""
+
+import pytest
+
+from labrats.model.job import FailedCode
+from labrats.model.protocol import RequestEvent
+from tests.agents.agent_cli import KEY, AgentCli
+from tests.agents.claude import CLAUDE
+from tests.agents.conftest import Prepare
+from tests.support.scripted_model import Refuses, Says
+from tests.unit.executor.attempts import AttemptFolder
+
+ONLY_CLAUDE = pytest.mark.parametrize("cli", [CLAUDE], ids=str)
+
+FINDS_KEY = r"""
+pattern='sk-test-012345678[9]'
+for pid in /proc/[0-9]*; do
+  for file in environ cmdline; do
+    tr '\0' '\n' < $pid/$file 2>/dev/null | grep -aq "$pattern" && echo "found in $pid/$file"
+  done
+done
+# The memory of the agent and its tools. That of the executor, which only root could read, has the key.
+python3 - "$PPID" <<'END'
+import os, re, sys
+pids = [p for p in os.listdir('/proc') if p.isdecimal()]
+for pid in pids:
+    try:
+        if b'LABRATS_ATTEMPT=%b' % os.environb[b'LABRATS_ATTEMPT'] not in open(f'/proc/{pid}/environ', 'rb').read():
+            continue
+        maps, memory = open(f'/proc/{pid}/maps').read(), open(f'/proc/{pid}/mem', 'rb')
+    except OSError:
+        continue
+    for line in maps.splitlines():
+        start, end = (int(each, 16) for each in line.split()[0].split('-'))
+        if 'rw' not in line.split()[1] or end - start > 2**28:
+            continue
+        try:
+            memory.seek(start)
+            if re.search(rb'sk-test-012345678[9]', memory.read(end - start)):
+                print('found in memory of', pid)
+        except (OSError, ValueError):
+            pass
+END
+grep -rl "$pattern" .. ~ "$TMPDIR" 2>/dev/null | sed 's/^/found in /'
+echo searched
+"""
+
+
+def requests_of(attempt: AttemptFolder) -> list[RequestEvent]:
+    return [event for event in attempt.events if isinstance(event, RequestEvent)]
+
+
+def test_key_is_in_no_environment_file_or_memory_of_the_agent(cli: AgentCli, attempt_on: Prepare) -> None:
+    with cli.serve(cli.shell(FINDS_KEY), Says("ok")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert attempt.result == "ok"
+    assert server.key == KEY
+    output = attempt.tool_events[-1].output or ""
+    assert "searched" in output
+    assert "found in" not in output
+
+
+def test_each_request_is_reported_without_contents(cli: AgentCli, attempt_on: Prepare) -> None:
+    with cli.serve(cli.shell("true"), Says("ok")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    requests = [event.request for event in requests_of(attempt)]
+    assert [(each.method, each.path, each.status) for each in requests] == [("POST", cli.api.path, 200)] * 2
+    assert [each.usage.output_tokens for each in requests] == [10, 10]
+    assert cli.model in (requests[0].model or "")
+    assert "Fix the bug" not in str(requests)
+
+
+def test_exceeding_the_token_limit_ends_the_run_although_the_program_would_continue(
+    cli: AgentCli, attempt_on: Prepare
+) -> None:
+    with cli.serve(cli.shell("sleep 30", output_tokens=5000)) as server:
+        attempt = attempt_on(server, config={"max_tokens": 3000})
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.BUDGET
+    assert "maxTokens" in attempt.failure[1]
+    assert attempt.outcome.usage.output_tokens == 5000
+    assert len(server.requests) == 1
+
+
+@ONLY_CLAUDE
+def test_claude_code_is_told_that_a_subagents_model_is_refused(attempt_on: Prepare) -> None:
+    """The refusal is an event with the model's name, and the run continues."""
+    task = {"description": "t", "prompt": "say hi", "subagent_type": "general-purpose", "model": "opus"}
+    call = CLAUDE.shell("true")
+    subagent = type(call)("Agent", task)
+    with CLAUDE.serve(subagent, Says("done")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    refusals = [event.request for event in requests_of(attempt) if event.request.refusal]
+    assert attempt.result == "done"
+    assert refusals
+    assert all("opus" in (each.model or "") and each.status == 404 for each in refusals)
+    assert not any("opus" in request["model"] for request in server.requests)
+
+
+@ONLY_CLAUDE
+def test_pause_that_the_server_asks_for_is_known_although_the_program_does_not_report_it(attempt_on: Prepare) -> None:
+    """Claude Code gives up at once, and reports no time, if a server asks for a long pause."""
+    with CLAUDE.serve(Refuses(429, CLAUDE.rate_limit, "slow down", {"Retry-After": "900"})) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.RATE_LIMITED
+    assert attempt.error.retry_after_seconds == pytest.approx(900, abs=30)
+
+
+@ONLY_CLAUDE
+def test_login_cannot_be_proxied_and_the_job_says_so(attempt_on: Prepare) -> None:
+    with CLAUDE.serve(Says("ok")) as server:
+        attempt = attempt_on(server, secrets={"CLAUDE_CODE_OAUTH_TOKEN": KEY})
+        attempt.run()
+
+    assert attempt.result == "ok"
+    assert attempt.outcome.outputs.key_exposed
+    assert any("login cannot be proxied" in line for line in attempt.logs)
+    assert requests_of(attempt) == []
+
+
+def test_job_with_a_key_does_not_expose_it(cli: AgentCli, attempt_on: Prepare) -> None:
+    with cli.serve(Says("ok")) as server:
+        attempt = attempt_on(server)
+        attempt.run()
+
+    assert not attempt.outcome.outputs.key_exposed
