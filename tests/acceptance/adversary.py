@@ -34,8 +34,9 @@ def finish(text: str = "done", **fields: Any) -> None:
 
 
 def key() -> str:
-    """Read the model's key, which the agent gets by a pipe."""
-    with open(int(os.environ["CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR"])) as pipe:
+    """Read the model's login, or the token that stands for its key. The agent gets either by a pipe."""
+    names = ("CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR", "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR")
+    with open(int(next(os.environ[name] for name in names if name in os.environ))) as pipe:
         return pipe.read()
 
 

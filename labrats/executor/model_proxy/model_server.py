@@ -68,7 +68,7 @@ class ModelServer:
 def _credential(name: str | None, key: str) -> tuple[tuple[bytes, bytes], ...]:
     if name is None:
         return ()
-    value = key.encode("ascii")
-    if not value or any(character < 0x21 or character > 0x7E for character in value):
+    value = key.strip().encode("ascii")
+    if not value or not key.strip().isprintable():
         raise ValueError("a key has printable ASCII characters only")
     return ((b"x-api-key", value),) if name == _API_KEY_HEADER else ((b"authorization", b"Bearer " + value),)
