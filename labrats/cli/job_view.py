@@ -88,7 +88,9 @@ def waiting_sentence(waiting: dict[str, Any]) -> str:
         case "unresolved":
             return "the controller has not checked it yet"
         case "starting":
-            return "nothing stands in its way; if this lasts, no controller is running"
+            return "nothing stands in its way"
+        case "no_controller":
+            return "no controller is running: the one of the cluster has shown no sign of life"
         case "requeued":
             return "it was put back in the queue"
     holders = f" by {' '.join(waiting['holders'])}" if waiting["holders"] else ""

@@ -30,7 +30,7 @@ from labrats.index.job_table import (
     open_table,
     put,
 )
-from labrats.index.queues import Place, Queue, all_queues, place_of
+from labrats.index.queues import Place, Position, Queue, all_queues, place_of, positions_of
 from labrats.index.series import values_of
 from labrats.model.errors import Invalid, Problem
 from labrats.model.job import Job
@@ -309,6 +309,10 @@ class JobIndex:
     async def place_of(self, job: Job, aging_seconds: float, now: datetime) -> Place:
         """Return the place of a waiting job in its queue. aging_seconds: see `rank_of`."""
         return await self._query(lambda db: place_of(db, job, aging_seconds, now))
+
+    async def positions_of(self, job_ids: Sequence[str], aging_seconds: float, now: datetime) -> Mapping[str, Position]:
+        """Return the positions of those jobs that wait in their queues. aging_seconds: see `rank_of`."""
+        return await self._query(lambda db: positions_of(db, job_ids, aging_seconds, now))
 
     async def queues(self) -> list[Queue]:
         """Return the load of each provider and model on which a job waits or runs."""

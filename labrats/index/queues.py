@@ -1,9 +1,9 @@
 """The queues of jobs for the slots of each provider and model. The queries use the tables of job_table.py."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from statistics import median
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import apsw
 
@@ -24,6 +24,14 @@ class Place(NamedTuple):
 
     position: int
     holders: Sequence[tuple[str, str]]
+    usual_seconds: float | None
+
+
+class Position(NamedTuple):
+    """The position of a waiting job, 1 being next, and the number of jobs that hold slots. usual_seconds: see Place."""
+
+    position: int
+    active: int
     usual_seconds: float | None
 
 
@@ -51,6 +59,36 @@ def place_of(db: apsw.Connection, job: Job, aging_seconds: float, now: datetime)
         group,
     ).fetchall()
     return Place(int(ahead) + 1, [(str(job_id), str(owner)) for job_id, owner in holders], _usual_seconds(db, group))
+
+
+def positions_of(
+    db: apsw.Connection, job_ids: Sequence[str], aging_seconds: float, now: datetime
+) -> Mapping[str, Position]:
+    """Return the positions of those jobs that wait, as `place_of` counts them. Reads each of their queues once."""
+    wanted = ", ".join("?" * len(job_ids))
+    query = f"""
+        WITH queues AS (SELECT DISTINCT provider, model FROM jobs WHERE status = 'waiting' AND id IN ({wanted})),
+        places AS (
+            SELECT id, provider, model, count(*) FILTER (WHERE coalesce(not_before, 0) <= ?) OVER (
+                PARTITION BY provider, model ORDER BY priority * ? + created, created, id
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ) AS ahead
+            FROM jobs JOIN queues USING (provider, model) WHERE status = 'waiting'
+        )
+        SELECT id, provider, model, ahead FROM places WHERE id IN ({wanted})
+    """  # noqa: S608
+    rows: list[Any] = db.execute(query, (*job_ids, now.timestamp(), aging_seconds, *job_ids)).fetchall()
+    groups = {(str(provider), str(model)) for _, provider, model, _ in rows}
+    loads = {group: (_active_jobs(db, group), _usual_seconds(db, group)) for group in groups}
+    return {
+        str(job_id): Position(int(ahead) + 1, *loads[str(provider), str(model)])
+        for job_id, provider, model, ahead in rows
+    }
+
+
+def _active_jobs(db: apsw.Connection, group: Group) -> int:
+    query = f"SELECT sum(jobs) FROM counts WHERE status = 'active' AND {_IN_GROUP}"  # noqa: S608
+    return int(db.execute(query, group).get or 0)
 
 
 def all_queues(db: apsw.Connection) -> list[Queue]:

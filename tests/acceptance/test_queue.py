@@ -1,9 +1,10 @@
 """The reason why a job waits, and the queues of all models."""
 
+import asyncio
 import secrets
 from typing import Any
 
-from tests.acceptance.engine import User
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User
 
 
 async def waiting(user: User, job_id: str) -> dict[str, Any]:
@@ -78,3 +79,41 @@ async def test_queues_have_the_models_that_jobs_use_and_those_configured(user: U
     }  # fmt: skip
     assert (queues[f"{model}-unused"]["slots"], queues[f"{model}-unused"]["active"]) == (7, 0)
     assert (queues[f"{model}-implicit"]["aiModel"], queues[f"{model}-implicit"]["active"]) == (None, 1)
+
+
+async def test_places_of_many_jobs_come_in_one_answer(user: User, admin: User, model: str) -> None:
+    await a_model(admin, model, slots=1)
+    await a_model(admin, f"{model}-none", slots=0)
+    holder = await user.submit({"hang": True}, config={"model": model})
+    await user.wait(holder, "active")
+    second, first = [await user.submit(config={"model": model}, priority=priority) for priority in (5, 1)]
+    never = await user.submit(config={"model": f"{model}-none"})
+    foreign = await admin.submit(config={"model": model}, priority=9)
+    await listed_as_waiting(admin, {first, second, never, foreign})
+    wanted = [second, never, holder, foreign, "ir-unknown", first]
+
+    places = {each["id"]: each for each in (await user.get("/api/queue/jobs", id=wanted)).json()["jobs"]}
+
+    assert {job: (each["reason"], each["position"], each["active"]) for job, each in places.items()} == {
+        first: ("slots_busy", 1, 1), second: ("slots_busy", 2, 1), never: ("no_slots", 1, 0),
+    }  # fmt: skip
+    for job, place in places.items():
+        detail = await waiting(user, job)
+        assert place | {"holders": detail["holders"], "estimateSeconds": None} == {
+            "id": job, **detail, "estimateSeconds": None,
+        }  # fmt: skip
+    assert (await admin.get("/api/queue/jobs", id=foreign)).json()["jobs"][0]["position"] == 3
+
+
+async def test_too_many_places_are_refused(user: User) -> None:
+    answer = await user.get("/api/queue/jobs", id=[f"ir-{number}" for number in range(101)])
+
+    assert answer.status_code == 422
+    assert answer.json()["details"][0]["field"] == "id"
+
+
+async def listed_as_waiting(user: User, jobs: set[str]) -> None:
+    """Wait until the index has the jobs."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not jobs <= {each["id"] for each in (await user.get("/api/jobs", status="waiting")).json()["jobs"]}:
+            await asyncio.sleep(POLL_SECONDS)

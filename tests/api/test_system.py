@@ -3,14 +3,17 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from labrats.api.app import create_app
-from labrats.model.errors import LabratsError
+from labrats.model.errors import LabratsError, RetryLater
 from labrats.ports import ControllerLease
 from tests.api.conftest import Api
 from tests.fakes.clock import NOON
+from tests.support.builders import a_job
+from tests.support.waiting import eventually
 
 LEASE = ControllerLease("controller-0", NOON, 10)
 
@@ -45,3 +48,28 @@ async def test_system_shows_whether_a_controller_is_alive(
         answer = await admin.get("/api/system")
     assert answer.status_code == 200, answer.text
     assert (answer.json()["controller"]["alive"], answer.json()["controller"]["name"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("read", "reason"),
+    [
+        (returning(replace(LEASE, renewed_at=NOON - timedelta(seconds=11))), "no_controller"),
+        (returning(LEASE), "starting"),
+        (unreadable, "starting"),
+        (None, "starting"),
+    ],
+)
+async def test_job_that_could_start_shows_that_no_controller_is_alive(
+    api: Api, monkeypatch: pytest.MonkeyPatch, read: Callable[[], Awaitable[ControllerLease]] | None, reason: str
+) -> None:
+    async def refuse(resource: Any) -> None:
+        raise RetryLater("the disk is full", delay_seconds=3600)
+
+    monkeypatch.setattr(api.store, "update", refuse)  # the controller of this engine cannot start the job
+    job = await api.store.create(a_job())
+    await eventually(lambda: api.services.job_index.contains(job.id))
+    app = create_app(replace(api.services, read_controller_lease=read))
+    async with replace(api, app=app).client("admin") as admin:
+        detail = (await admin.get(f"/api/jobs/{job.id}")).json()
+        places = (await admin.get("/api/queue/jobs", params={"id": job.id})).json()["jobs"]
+    assert (detail["waiting"]["reason"], [place["reason"] for place in places]) == (reason, [reason])

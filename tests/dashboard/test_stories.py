@@ -2,13 +2,15 @@
 
 import re
 from secrets import token_hex
-from typing import Any
+from typing import Any, Final
 
 import pytest
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, Page, ViewportSize, expect
 
 from tests.acceptance.engine import LocalEngine, User
 from tests.dashboard.conftest import sign_in
+
+PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
 
 
 def titled(title: str, *steps: Any) -> dict[str, Any]:
@@ -93,9 +95,36 @@ async def test_row_of_a_running_job_shows_what_the_agent_does(page: Page, engine
     row = page.get_by_role("row").filter(has_text=title)
     await expect(row).to_contain_text("reading the issue")
     await expect(row).to_contain_text("writing a test")
+    await page.set_viewport_size(PHONE)
+    await expect(row.get_by_text("writing a test")).to_be_visible()
     await page.goto(f"{engine.url}/")
     await expect(page.get_by_role("listitem").filter(has_text=title)).to_contain_text("writing a test")
     await admin.cancel(job_id)
+
+
+async def test_rows_of_waiting_jobs_say_their_place_and_why(page: Page, engine: LocalEngine, admin: User) -> None:
+    model = f"queue-{token_hex(4)}"
+    for name, slots in ((model, 1), (f"{model}-none", 0)):
+        await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": name, "slots": slots})
+    holder = await admin.submit({"hang": True}, config={"model": model})
+    await admin.wait(holder, "active")
+    for prompt in ("first", "second"):
+        await admin.submit({"hang": True}, prompt=f"{model} {prompt}", config={"model": model})
+    await admin.submit(prompt=f"{model} never", config={"model": f"{model}-none"})
+    await sign_in(page, engine, f"/jobs?status=waiting&q={model}")
+    first, second, never = [
+        page.get_by_role("row").filter(has_text=f"{model} {n}") for n in ("first", "second", "never")
+    ]
+
+    await expect(first).to_contain_text("Next in line, 1/1 busy")
+    await expect(second).to_contain_text("2nd in line, 1/1 busy")
+    await expect(never).to_contain_text(f"{model}-none has no slots")
+    await page.set_viewport_size(PHONE)
+    await expect(second.get_by_text("2nd in line, 1/1 busy")).to_be_visible()
+    await admin.cancel(holder)
+    await expect(second).to_contain_text("Next in line, 1/1 busy")
+    await page.goto(f"{engine.url}/")
+    await expect(page.get_by_role("listitem").filter(has_text=f"{model} second")).to_contain_text("Next in line")
 
 
 async def test_jobs_are_filtered_by_owner(page: Page, engine: LocalEngine, admin: User) -> None:

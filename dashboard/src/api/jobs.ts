@@ -11,6 +11,7 @@ export type Status = JobItem['status'];
 export type FailedCode = NonNullable<JobItem['failedCode']>;
 export type Attempt = Schemas['AttemptView'];
 export type Waiting = Schemas['WaitingView'];
+export type QueuePlace = Omit<Schemas['WaitingJob'], 'id'>;
 export type Usage = Schemas['UsageView'];
 export type Rerun = Partial<Schemas['Rerun']>;
 export type Submission = Schemas['Submission'];
@@ -100,6 +101,20 @@ export const chainQuery = (chainId: string) =>
   queryOptions({
     queryKey: ['chain', chainId],
     queryFn: ({ signal }) => fetchJobs({ chainId }, '', { order: 'oldest', signal }),
+  });
+
+/** The places of waiting jobs in their queues, by id. ids: at most 100. Other jobs are left out.
+ *
+ * part: names the part of the page that asks. Other ids under the same name are asked for with the next change of a job.
+ */
+export const placesQuery = (ids: readonly string[], part: string = ids.join()) =>
+  queryOptions({
+    queryKey: ['queue', 'places', part],
+    queryFn: ({ signal }) => body(client.GET('/api/queue/jobs', { params: { query: { id: [...ids] } }, signal })),
+    select: ({ jobs }): Readonly<Record<string, QueuePlace>> => Object.fromEntries(jobs.map((job) => [job.id, job])),
+    enabled: ids.length > 0,
+    staleTime: 0,
+    placeholderData: (previous) => previous,
   });
 
 export const statsQuery = queryOptions({

@@ -746,6 +746,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/queue/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show why jobs wait
+         * @description Return the reason why each of the jobs waits, and its place in the queue of its model.
+         *
+         *     Jobs that do not wait, do not exist, or belong to another caller, are left out.
+         */
+        get: operations["listWaitingJobs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/secrets": {
         parameters: {
             query?: never;
@@ -5388,17 +5410,17 @@ export interface components {
             email: string | null;
         };
         /**
-         * WaitingView
-         * @description Why a job waits.
+         * WaitingJob
+         * @description A waiting job and its place.
          */
-        WaitingView: {
+        WaitingJob: {
             /**
              * Reason
-             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing; if that lasts, no controller is running.
+             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts.
              * @example slots_busy
              * @enum {string}
              */
-            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting";
+            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller";
             /**
              * Position
              * @description Place in the queue of its model; 1 is next.
@@ -5417,14 +5439,6 @@ export interface components {
              * @example 4
              */
             active: number;
-            /**
-             * Holders
-             * @description The jobs among them that the caller may see.
-             * @example [
-             *       "ir-0a1b2c3d"
-             *     ]
-             */
-            holders: string[];
             /** Pauseduntil */
             pausedUntil: string | null;
             /**
@@ -5433,6 +5447,66 @@ export interface components {
              * @example 360
              */
             estimateSeconds: number | null;
+            /**
+             * Id
+             * @example ir-3ab1c2d4
+             */
+            id: string;
+        };
+        /**
+         * WaitingJobs
+         * @description Those of the jobs that wait.
+         */
+        WaitingJobs: {
+            /** Jobs */
+            jobs: components["schemas"]["WaitingJob"][];
+        };
+        /**
+         * WaitingView
+         * @description Why a job waits, and the jobs that run instead.
+         */
+        WaitingView: {
+            /**
+             * Reason
+             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts.
+             * @example slots_busy
+             * @enum {string}
+             */
+            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller";
+            /**
+             * Position
+             * @description Place in the queue of its model; 1 is next.
+             * @example 2
+             */
+            position: number;
+            /**
+             * Slots
+             * @description Slots of its model.
+             * @example 4
+             */
+            slots: number;
+            /**
+             * Active
+             * @description Number of jobs that hold a slot.
+             * @example 4
+             */
+            active: number;
+            /** Pauseduntil */
+            pausedUntil: string | null;
+            /**
+             * Estimateseconds
+             * @description Seconds until it starts, if jobs run as long as usual; null if that is unknown.
+             * @example 360
+             */
+            estimateSeconds: number | null;
+            /**
+             * Holders
+             * @description The jobs with a slot that the caller may see.
+             * @example [
+             *       "ir-0a1b2c3d"
+             *     ]
+             */
+            holders: string[];
         };
         /**
          * WebhookSourceBody
@@ -6826,11 +6900,11 @@ export interface operations {
                      *         "position": 2,
                      *         "slots": 4,
                      *         "active": 4,
+                     *         "pausedUntil": null,
+                     *         "estimateSeconds": 360,
                      *         "holders": [
                      *           "ir-0a1b2c3d"
-                     *         ],
-                     *         "pausedUntil": null,
-                     *         "estimateSeconds": 360
+                     *         ]
                      *       },
                      *       "deadlineAt": null,
                      *       "config": {
@@ -7323,11 +7397,11 @@ export interface operations {
                      *         "position": 2,
                      *         "slots": 4,
                      *         "active": 4,
+                     *         "pausedUntil": null,
+                     *         "estimateSeconds": 360,
                      *         "holders": [
                      *           "ir-0a1b2c3d"
-                     *         ],
-                     *         "pausedUntil": null,
-                     *         "estimateSeconds": 360
+                     *         ]
                      *       },
                      *       "deadlineAt": null,
                      *       "config": {
@@ -7735,11 +7809,11 @@ export interface operations {
                      *         "position": 2,
                      *         "slots": 4,
                      *         "active": 4,
+                     *         "pausedUntil": null,
+                     *         "estimateSeconds": 360,
                      *         "holders": [
                      *           "ir-0a1b2c3d"
-                     *         ],
-                     *         "pausedUntil": null,
-                     *         "estimateSeconds": 360
+                     *         ]
                      *       },
                      *       "deadlineAt": null,
                      *       "config": {
@@ -12533,6 +12607,125 @@ export interface operations {
                      * @example {
                      *       "error": "this needs an API key with the scope `admin`",
                      *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    listWaitingJobs: {
+        parameters: {
+            query: {
+                /** @description A job's id. Repeat it for several. */
+                id: string[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The waiting jobs */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "jobs": [
+                     *         {
+                     *           "reason": "slots_busy",
+                     *           "position": 2,
+                     *           "slots": 4,
+                     *           "active": 4,
+                     *           "pausedUntil": null,
+                     *           "estimateSeconds": 360,
+                     *           "id": "ir-3ab1c2d4"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WaitingJobs"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { age, bytes, compact, cost, counted, duration, offset } from './format';
+import { age, bytes, compact, cost, counted, duration, offset, ordinal, placeInLine } from './format';
 
 test.each([
   [0, '0.0s'], [432, '0.4s'], [9_999, '9.9s'], [41_000, '41s'], [59_999, '59s'], [192_000, '3m12s'],
@@ -28,4 +28,9 @@ test('ages, offsets, sizes and counts have units', () => {
   expect([41_000, 3_723_000].map(offset)).toEqual(['00:41', '1:02:03']);
   expect([512, 1_200_000].map(bytes)).toEqual(['512 B', '1.2 MB']);
   expect([counted(1, 'job'), counted(2_000, 'job')]).toEqual(['1 job', '2,000 jobs']);
+});
+
+test('places are numbered in words', () => {
+  expect([1, 2, 3, 4, 11, 21, 102, 1_000].map(ordinal)).toEqual(['1st', '2nd', '3rd', '4th', '11th', '21st', '102nd', '1,000th']);
+  expect([1, 2].map(placeInLine)).toEqual(['Next in line', '2nd in line']);
 });

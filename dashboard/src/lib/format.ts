@@ -20,6 +20,17 @@ export function counted(value: number, noun: string): string {
   return `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
 }
 
+/** A place in a line: "Next in line", "2nd in line". */
+export function placeInLine(place: number): string {
+  return place === 1 ? 'Next in line' : `${ordinal(place)} in line`;
+}
+
+/** A place by number: 2nd, 3rd, 11th. */
+export function ordinal(place: number): string {
+  const ending = new Intl.PluralRules('en', { type: 'ordinal' }).select(place);
+  return `${count(place)}${{ one: 'st', two: 'nd', few: 'rd', other: 'th', many: 'th', zero: 'th' }[ending]}`;
+}
+
 /** A count in at most four characters: 81k, 1.2M. */
 export function compact(value: number): string {
   for (const [limit, unit] of [[1e9, 'G'], [1e6, 'M'], [1e3, 'k']] as const) {

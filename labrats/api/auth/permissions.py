@@ -45,6 +45,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         POST   /api/jobs/submit
         GET    /api/jobs
         GET    /api/jobs/facets
+        GET    /api/queue/jobs
         GET    /api/changes
         POST   /api/jobs/bulk
         POST   /api/events/ingest

@@ -1,26 +1,32 @@
 """The queue: the load of each model, and the reason why a job waits."""
 
 import math
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any, Final
 
-from fastapi import Request
+from fastapi import Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routing import api_router, services_of
+from labrats.api.routes.system import controller_view
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
-from labrats.api.schemas.job import WaitReason
+from labrats.api.schemas.job import QueuePlace, WaitReason
 from labrats.api.services import Services
-from labrats.index.queues import Queue
+from labrats.index.queues import Position, Queue
 from labrats.model.ai_model import AiModel, Slots, ai_models_in_use, slots_for
 from labrats.model.caller import Caller
 from labrats.model.job import Job
+from labrats.model.phases import Phase
 from labrats.model.queue_order import Group
 
 router = api_router("AI models")
+
+MOST_IDS: Final = 100
+"""Jobs in one request for their places."""
 
 
 class QueueView(ResponseBody):
@@ -45,6 +51,18 @@ class QueueList(ResponseBody):
     """The queues of all configured models, and of others on which a job waits or runs."""
 
     queues: list[QueueView]
+
+
+class WaitingJob(QueuePlace):
+    """A waiting job and its place."""
+
+    id: str = Field(examples=["ir-3ab1c2d4"])
+
+
+class WaitingJobs(ResponseBody):
+    """The waiting jobs among the wanted ones."""
+
+    jobs: list[WaitingJob]
 
 
 @router.get("/api/queue", responses=answers(200, QueueList, "The queues"), summary="List the queues of all models")
@@ -74,21 +92,66 @@ def _view(group: Group, ai_model: AiModel | None, load: Queue | None, services: 
     }
 
 
+@router.get(
+    "/api/queue/jobs", responses=answers(200, WaitingJobs, "The waiting jobs", 422), summary="Show why jobs wait"
+)
+async def list_waiting_jobs(
+    request: Request,
+    job_ids: Annotated[
+        list[str],
+        Query(alias="id", min_length=1, max_length=MOST_IDS, description="A job's id. Repeat it for several."),
+    ],
+) -> Response:
+    """Return the reason why each of the jobs waits, and its place in the queue of its model.
+
+    Jobs that do not wait, do not exist, or belong to another caller, are left out.
+    """
+    services, caller = services_of(request), caller_of(request)
+    found = await services.store.get_many(Job, list(dict.fromkeys(job_ids)))
+    jobs = [job for job in found if job.phase is Phase.PENDING and caller.may_see(job.spec.owner)]
+    positions = await services.job_index.positions_of(
+        [job.id for job in jobs], services.settings.priority_aging_seconds, services.clock.now()
+    )
+    places = [(job, positions[job.id]) for job in jobs if job.id in positions]
+    views = await _place_views(services, places)
+    return json_response({"jobs": [{"id": job.id, **view} for (job, _), view in zip(places, views, strict=True)]})
+
+
 async def waiting_view(services: Services, job: Job, caller: Caller) -> dict[str, Any]:
     """Return the JSON that WaitingView describes, for a Pending job."""
     now = services.clock.now()
-    slots = slots_for(job, ai_models_in_use(await services.store.list(AiModel)), services.settings.default_model_slots)
     place = await services.job_index.place_of(job, services.settings.priority_aging_seconds, now)
+    position = Position(place.position, len(place.holders), place.usual_seconds)
+    (view,) = await _place_views(services, [(job, position)])
+    return view | {"holders": [job_id for job_id, owner in place.holders if caller.may_see(owner)]}
+
+
+async def _place_views(services: Services, places: Sequence[tuple[Job, Position]]) -> list[dict[str, Any]]:
+    """Return the JSON that QueuePlace describes, for Pending jobs and their positions."""
+    configured, default = ai_models_in_use(await services.store.list(AiModel)), services.settings.default_model_slots
+    views = [_place_view(services, job, position, slots_for(job, configured, default)) for job, position in places]
+    is_any_due = any(view["reason"] in _DUE for view in views)
+    if not is_any_due or (await controller_view(services))["alive"] is not False:
+        return views
+    return [view | {"reason": "no_controller"} if view["reason"] in _DUE else view for view in views]
+
+
+_DUE: Final[Collection[WaitReason]] = ("unresolved", "starting")
+"""The reasons of jobs that wait for nothing but the controller."""
+
+
+def _place_view(services: Services, job: Job, position: Position, slots: Slots) -> dict[str, Any]:
+    now = services.clock.now()
     paused_until = services.job_index.paused_until(job.resolved.provider, job.resolved.model, now)
     starts_after = max(filter(None, (paused_until, job.status.not_before)), default=now)
+    delay = max(starts_after - now, timedelta())
     return {
-        "reason": _reason(job, slots, place.position, len(place.holders), paused_until, now),
-        "position": place.position,
+        "reason": _reason(job, slots, position.position, position.active, paused_until, now),
+        "position": position.position,
         "slots": slots.count,
-        "active": len(place.holders),
-        "holders": [job_id for job_id, owner in place.holders if caller.may_see(owner)],
+        "active": position.active,
         "pausedUntil": paused_until,
-        "estimateSeconds": _estimate(place.position, slots, place.usual_seconds, max(starts_after - now, timedelta())),
+        "estimateSeconds": _estimate(position.position, slots, position.usual_seconds, delay),
     }
 
 

@@ -92,7 +92,7 @@ async def get_system(request: Request) -> Response:
             "backend": settings.backend,
             "role": settings.role,
             "drivesJobs": settings.drives_jobs,
-            "controller": await _controller(services),
+            "controller": await controller_view(services),
             "time": services.clock.now(),
             "disk": {"freeBytes": disk.f_bavail * disk.f_frsize, "totalBytes": disk.f_blocks * disk.f_frsize},
             "limits": limits,
@@ -100,7 +100,8 @@ async def get_system(request: Request) -> Response:
     )
 
 
-async def _controller(services: Services) -> dict[str, Any]:
+async def controller_view(services: Services) -> dict[str, Any]:
+    """Return the JSON that ControllerView describes."""
     if services.read_controller_lease is None:
         return {"alive": True, "name": None, "renewedAt": None}
     try:

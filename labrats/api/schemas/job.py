@@ -16,7 +16,7 @@ from labrats.model.job import AgentSession, CallbackPhase, Chain, FailedCode, Jo
 from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import OutputTail, Place
 
-WaitReason = Literal["slots_busy", "paused", "requeued", "no_slots", "unresolved", "starting"]
+WaitReason = Literal["slots_busy", "paused", "requeued", "no_slots", "unresolved", "starting", "no_controller"]
 Status = Literal["waiting", "active", "completed", "failed", "cancelled"]
 
 
@@ -162,23 +162,29 @@ class CallbackView(ResponseBody):
     problem: str | None = Field(description="Why the message was abandoned; null if it was delivered.")
 
 
-class WaitingView(ResponseBody):
-    """Why a job waits."""
+class QueuePlace(ResponseBody):
+    """Why a job waits, and its place in the queue."""
 
     reason: WaitReason = Field(
         description="`slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. "
         "`requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied "
-        "job that the controller has not checked yet. `starting`: nothing; if that lasts, no controller is running.",
+        "job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a "
+        "sign of life lately, so that no job starts.",
         examples=["slots_busy"],
     )
     position: int = Field(description="Place in the queue of its model; 1 is next.", examples=[2])
     slots: int = Field(description="Slots of its model.", examples=[4])
     active: int = Field(description="Number of jobs that hold a slot.", examples=[4])
-    holders: list[str] = Field(description="The jobs among them that the caller may see.", examples=[["ir-0a1b2c3d"]])
     paused_until: datetime | None
     estimate_seconds: int | None = Field(
         description="Seconds until it starts, if jobs run as long as usual; null if that is unknown.", examples=[360]
     )
+
+
+class WaitingView(QueuePlace):
+    """Why a job waits, and the jobs that run instead."""
+
+    holders: list[str] = Field(description="The jobs with a slot that the caller may see.", examples=[["ir-0a1b2c3d"]])
 
 
 class ConfigView(ResponseBody):

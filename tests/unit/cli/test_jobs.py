@@ -227,7 +227,8 @@ BUSY = {
             {"reason": "paused", "pausedUntil": "2030-01-01T12:00:00Z"},
             "its model's provider asked for a pause until 2030-01-01 12:00:00 UTC",
         ),
-        ({"reason": "starting"}, "nothing stands in its way; if this lasts, no controller is running"),
+        ({"reason": "starting"}, "nothing stands in its way"),
+        ({"reason": "no_controller"}, "no controller is running: the one of the cluster has shown no sign of life"),
     ],
 )
 def test_job_shows_why_it_waits(

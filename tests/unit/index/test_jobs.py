@@ -300,3 +300,30 @@ async def count_changes(changes: AsyncIterator[None]) -> int:
                 await anext(changes)
                 count += 1
     return count
+
+
+def a_waiting(number: int, model: str, priority: int, not_before: int | None) -> Job:
+    job = a_numbered(number, priority=priority, config={"model": model})
+    time = None if not_before is None else NOON + not_before * MINUTE
+    return replace(job, status=replace(job.status, not_before=time))
+
+
+QUEUED = st.tuples(st.sampled_from(["opus", "haiku"]), st.integers(0, 2), st.sampled_from([None, 5, 60]))
+
+
+@given(st.lists(QUEUED, max_size=8), st.integers(0, 30))
+def test_positions_of_many_jobs_equal_those_of_each(queued: list[tuple[str, int, int | None]], minute: int) -> None:
+    async def check() -> None:
+        jobs = [a_waiting(number, *each) for number, each in enumerate(queued)]
+        running = [a_numbered(number, P.RUNNING, config={"model": "opus"}) for number in (20, 21)]
+        index, now = await index_of(*jobs, *running), NOON + minute * MINUTE
+
+        positions = await index.positions_of([job.id for job in [*jobs, *running]], 120, now)
+
+        assert positions.keys() == {job.id for job in jobs}
+        for job in jobs:
+            place, found = await index.place_of(job, 120, now), positions[job.id]
+            assert (found.position, found.active) == (place.position, len(place.holders))
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(check())

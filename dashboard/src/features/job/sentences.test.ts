@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import type { JobDetail } from '../../api/jobs';
 import { timeOfDay } from '../../lib/format';
-import { ordinal, retryEffect, whyNoRetry, whyWaiting } from './sentences';
+import { retryEffect, whyNoRetry, whyWaiting } from './sentences';
 
 const NOW = Date.UTC(2030, 0, 1);
 const job = (fields: object): JobDetail =>
@@ -33,8 +33,9 @@ test.each([
   [{ reason: 'paused', pausedUntil: PAUSE, estimateSeconds: 20 }, `claude/opus is paused until ${CLOCK} at the request of its provider. Next. Starts within a minute.`],
   [{ reason: 'paused', position: 3 }, 'claude/opus is paused at the request of its provider. 3rd in line.'],
   [{ reason: 'no_slots', slots: 0, active: 0 }, 'claude/opus has no slots, so none of its jobs start. Give the model at least one slot.'],
-  [{ reason: 'unresolved' }, 'The controller has not checked this job yet. If that lasts, no controller is running.'],
-  [{ reason: 'starting' }, 'Starts now. If that lasts, no controller is running.'],
+  [{ reason: 'unresolved' }, 'The controller has not checked this job yet.'],
+  [{ reason: 'starting' }, 'Starts now.'],
+  [{ reason: 'no_controller' }, 'No controller is running, so no job starts. Start one: it drives the jobs of the cluster.'],
 ])('a job that waits with %o says why', (fields, sentence) => {
   expect(waiting(fields)).toBe(sentence);
 });
@@ -43,8 +44,4 @@ test('a requeued job names the time before which it does not start, and the reas
   const notBefore = new Date(NOW + 65_000).toISOString();
   expect(waiting({ reason: 'requeued' }, { notBefore, failedReason: 'rate limit' })).toBe('Requeued; starts in 1m05s at the earliest: rate limit');
   expect(waiting({ reason: 'requeued' }, { notBefore })).toBe('Requeued; starts in 1m05s at the earliest.');
-});
-
-test('places are numbered in words', () => {
-  expect([1, 2, 3, 4, 11, 21, 102].map(ordinal)).toEqual(['1st', '2nd', '3rd', '4th', '11th', '21st', '102nd']);
 });

@@ -1,7 +1,7 @@
 /** Sentences about the state of a job. */
 
 import type { JobDetail, Waiting } from '../../api/jobs';
-import { duration, timeOfDay } from '../../lib/format';
+import { duration, ordinal, timeOfDay } from '../../lib/format';
 
 const TOKEN_LIFETIME = 10 * 60_000;
 
@@ -39,9 +39,11 @@ export function whyWaiting(job: JobDetail, now: number): string {
     case 'no_slots':
       return `${model} has no slots, so none of its jobs start. Give the model at least one slot.`;
     case 'unresolved':
-      return 'The controller has not checked this job yet. If that lasts, no controller is running.';
+      return 'The controller has not checked this job yet.';
     case 'starting':
-      return 'Starts now. If that lasts, no controller is running.';
+      return 'Starts now.';
+    case 'no_controller':
+      return 'No controller is running, so no job starts. Start one: it drives the jobs of the cluster.';
   }
 }
 
@@ -50,12 +52,6 @@ function starts({ estimateSeconds }: Waiting): string {
   if (estimateSeconds < 60) return ' Starts within a minute.';
   const minutes = Math.round(estimateSeconds / 60);
   return ` Starts in about ${minutes < 90 ? `${minutes} min` : `${Math.round(minutes / 60)} h`}.`;
-}
-
-/** A place in a line: 2nd, 3rd, 11th. */
-export function ordinal(place: number): string {
-  const ending = new Intl.PluralRules('en', { type: 'ordinal' }).select(place);
-  return `${place}${{ one: 'st', two: 'nd', few: 'rd', other: 'th', many: 'th', zero: 'th' }[ending]}`;
 }
 
 /** The condition under which the next agent of a chain starts. */

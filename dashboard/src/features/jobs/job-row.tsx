@@ -2,22 +2,25 @@ import { Link } from '@tanstack/react-router';
 import { memo } from 'react';
 
 import { useActivity } from '../../api/activities';
-import type { JobItem } from '../../api/jobs';
+import type { JobItem, QueuePlace } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { cost, NOTHING } from '../../lib/format';
 import { STATUS_WORDS, StatusBadge } from '../../ui/status';
 import { Age, Span } from '../../ui/time';
+import { waitingNote } from '../../ui/waiting';
 import styles from './jobs-page.module.css';
 
 interface JobRowProps {
   job: JobItem;
+  /** Where a waiting job stands, once that is known. */
+  place: QueuePlace | undefined;
   rowIndex: number;
   isFocused: boolean;
   isSelected: boolean;
   onSelect: (id: string, extend: boolean) => void;
 }
 
-export const JobRow = memo(function JobRow({ job, rowIndex, isFocused, isSelected, onSelect }: JobRowProps) {
+export const JobRow = memo(function JobRow({ job, place, rowIndex, isFocused, isSelected, onSelect }: JobRowProps) {
   const title = visible(job.title ?? job.name);
   return (
     <tr aria-rowindex={rowIndex} className={styles.row} data-focused={isFocused || undefined} data-selected={isSelected || undefined}>
@@ -32,7 +35,7 @@ export const JobRow = memo(function JobRow({ job, rowIndex, isFocused, isSelecte
           <StatusBadge status={job.status} note={note(job)} />
         </span>
       </td>
-      <TitleCell job={job} title={title} />
+      <TitleCell job={job} place={place} title={title} />
       <td className={styles.agentColumn} title={job.agentRole ?? undefined}>{job.agentRole ?? <span className={styles.faint}>{job.name}</span>}</td>
       <td className={styles.repoColumn} title={job.repo ?? undefined}>{job.repo ?? NOTHING}</td>
       <td className={styles.modelColumn} title={`${job.provider}/${job.model}`}>{job.model}</td>
@@ -41,15 +44,16 @@ export const JobRow = memo(function JobRow({ job, rowIndex, isFocused, isSelecte
       <td className={styles.ageColumn}><Age at={job.createdAt} /></td>
     </tr>
   );
-}, (before, after) => before.job === after.job && before.rowIndex === after.rowIndex && before.isFocused === after.isFocused && before.isSelected === after.isSelected);
+}, (before, after) => before.job === after.job && before.place === after.place && before.rowIndex === after.rowIndex && before.isFocused === after.isFocused && before.isSelected === after.isSelected);
 
-/** The title, and below it what the agent does now. */
-function TitleCell({ job, title }: { job: JobItem; title: string }) {
+/** The title, and below it what the agent does now or why the job waits. */
+function TitleCell({ job, place, title }: { job: JobItem; place: QueuePlace | undefined; title: string }) {
   const activity = useActivity(job);
+  const note = activity === null ? job.status === 'waiting' && place && waitingNote(job, place) : visible(activity);
   return (
-    <td className={styles.titleCell} data-running={activity !== null || undefined}>
+    <td className={styles.titleCell} data-noted={note ? true : undefined}>
       <Link to="/jobs/$id/activity" params={{ id: job.id }} title={title}>{title}</Link>
-      {activity !== null && <span className={styles.activity} title={visible(activity)}>{visible(activity)}</span>}
+      {note && <span className={styles.note} title={note}>{note}</span>}
     </td>
   );
 }

@@ -16,6 +16,7 @@ import { MOST_NEWER } from './rows';
 import { hasFilters, type JobsSearch } from './search';
 import { SelectAll, SelectionBar } from './selection-bar';
 import { useJobs } from './use-jobs';
+import { usePlaces } from './use-places';
 import { useSelection } from './use-selection';
 
 const HEADER_HEIGHT = 33;
@@ -43,6 +44,7 @@ export function JobTable({ search, filter, total, onPreview, onAll }: JobTablePr
   const { ref: scroller, ...rows } = useVirtualRows(jobs.jobs.length, rowHeight, 10, isNarrow ? 0 : HEADER_HEIGHT);
   const [focused, setFocused] = useState(search.job);
   const visible = jobs.jobs.slice(rows.first, rows.end);
+  const places = usePlaces(jobs, rows.first, rows.end);
   useEffect(() => {
     shown.current = () => visible;
     atStart.current = rows.isAtStart;
@@ -103,7 +105,7 @@ export function JobTable({ search, filter, total, onPreview, onAll }: JobTablePr
               <tbody>
                 {rows.first > 0 && <tr aria-hidden="true" style={{ height: rows.offset }}><td colSpan={9} /></tr>}
                 {visible.map((job, position) => (
-                  <JobRow key={job.id} job={job} rowIndex={rows.first + position + 2} isFocused={job.id === focused} isSelected={selection.ids.has(job.id)} onSelect={selection.select} />
+                  <JobRow key={job.id} job={job} place={places[job.id]} rowIndex={rows.first + position + 2} isFocused={job.id === focused} isSelected={selection.ids.has(job.id)} onSelect={selection.select} />
                 ))}
                 {rows.end < jobs.jobs.length && <tr aria-hidden="true" style={{ height: (jobs.jobs.length - rows.end) * rowHeight }}><td colSpan={9} /></tr>}
               </tbody>

@@ -3,7 +3,7 @@ import { Link } from '@tanstack/react-router';
 import { useState, type ReactNode } from 'react';
 
 import { useActivity } from '../../api/activities';
-import { breakdownQuery, facetsQuery, fetchJobs, type JobFacets, type JobItem, type Status } from '../../api/jobs';
+import { breakdownQuery, facetsQuery, fetchJobs, placesQuery, type JobFacets, type JobItem, type Status } from '../../api/jobs';
 import { queueQuery } from '../../api/models';
 import { visible } from '../../lib/ansi';
 import { cost, count, counted, NOTHING, timeOfDay } from '../../lib/format';
@@ -11,6 +11,7 @@ import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { StatusIcon } from '../../ui/status';
 import { Age, Span } from '../../ui/time';
+import { waitingNote } from '../../ui/waiting';
 import { codeMeaning } from '../../ui/failures';
 import { buttonClass } from '../../ui/button';
 import styles from './overview-page.module.css';
@@ -27,6 +28,11 @@ export function OverviewPage() {
   const running = useQuery(jobsIn('active'));
   const waiting = useQuery(jobsIn('waiting'));
   const failed = useQuery(jobsIn('failed', since));
+  const { data: places } = useQuery(placesQuery(waiting.data?.jobs.map((job) => job.id) ?? []));
+  const noteOf = (job: JobItem) => {
+    const place = places?.[job.id];
+    return place && waitingNote(job, place);
+  };
   const isEmpty = everything.data?.status.length === 0;
 
   if (isEmpty) {
@@ -61,7 +67,7 @@ export function OverviewPage() {
           {!today.error && <FailureGroups groups={today.data?.failedCode} jobs={failed.data?.jobs ?? []} />}
         </Panel>
         <Panel title="Waiting for a slot" note={<Link to="/jobs" search={{ status: ['waiting'] }}>All</Link>}>
-          <JobLines query={waiting} empty="No job is waiting." detail={(job) => <Age at={job.createdAt} />} />
+          <JobLines query={waiting} empty="No job is waiting." note={(job) => noteOf(job)} detail={(job) => <Age at={job.createdAt} />} />
         </Panel>
         <Models />
       </div>
@@ -94,7 +100,8 @@ interface JobsResult {
   refetch: () => unknown;
 }
 
-function JobLines({ query, empty, detail }: { query: JobsResult; empty: string; detail: (job: JobItem) => ReactNode }) {
+/** note: why a job waits. detail: the number at the end of the line. */
+function JobLines({ query, empty, note, detail }: { query: JobsResult; empty: string; note?: (job: JobItem) => string | undefined; detail: (job: JobItem) => ReactNode }) {
   if (query.error) return <div className={styles.pad}><Failure error={query.error} onRetry={() => void query.refetch()} /></div>;
   if (!query.data) return <div className={styles.pad}><Loading rows={3} height={36} /></div>;
   if (query.data.jobs.length === 0) return <p className={styles.none}>{empty}</p>;
@@ -104,7 +111,7 @@ function JobLines({ query, empty, detail }: { query: JobsResult; empty: string; 
         <li key={job.id} className={styles.line}>
           <StatusIcon status={job.status} />
           <Link to="/jobs/$id/activity" params={{ id: job.id }}>{visible(job.title ?? job.name)}</Link>
-          <Activity job={job} />
+          <Note job={job} waiting={note?.(job)} />
           <span className={styles.model}>{job.model}</span>
           <span className={styles.number}>{detail(job)}</span>
         </li>
@@ -113,9 +120,11 @@ function JobLines({ query, empty, detail }: { query: JobsResult; empty: string; 
   );
 }
 
-function Activity({ job }: { job: JobItem }) {
+/** What the agent of a running job does now, or why a job waits. */
+function Note({ job, waiting }: { job: JobItem; waiting: string | undefined }) {
   const activity = useActivity(job);
-  return activity !== null && <span className={styles.activity} title={visible(activity)}>{visible(activity)}</span>;
+  const note = activity === null ? waiting : visible(activity);
+  return note !== undefined && <span className={styles.note} title={note}>{note}</span>;
 }
 
 function FailureGroups({ groups, jobs }: { groups: { value: string; count: number }[] | undefined; jobs: JobItem[] }) {

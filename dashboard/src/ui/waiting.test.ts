@@ -1,0 +1,24 @@
+import { expect, test } from 'vitest';
+
+import type { QueuePlace } from '../api/jobs';
+import { timeOfDay } from '../lib/format';
+import { waitingNote } from './waiting';
+
+const TIME = '2030-01-01T14:32:00Z';
+const CLOCK = timeOfDay(new Date(TIME));
+
+test.each<[Partial<QueuePlace>, string | null, string]>([
+  [{}, null, '2nd in line, 4/4 busy'],
+  [{ position: 1, slots: 1, active: 1 }, null, 'Next in line, 1/1 busy'],
+  [{ reason: 'paused', pausedUntil: TIME }, null, `opus is paused until ${CLOCK}`],
+  [{ reason: 'paused' }, null, 'opus is paused'],
+  [{ reason: 'requeued' }, TIME, `Starts at ${CLOCK} at the earliest`],
+  [{ reason: 'requeued' }, null, 'Requeued, 2nd in line'],
+  [{ reason: 'no_slots', slots: 0, active: 0 }, null, 'opus has no slots'],
+  [{ reason: 'unresolved' }, null, 'The controller has not checked it yet'],
+  [{ reason: 'starting' }, null, 'Starts now'],
+  [{ reason: 'no_controller' }, null, 'No controller is running'],
+])('a job in a list that waits with %o says why', (fields, notBefore, note) => {
+  const place: QueuePlace = { reason: 'slots_busy', position: 2, slots: 4, active: 4, pausedUntil: null, estimateSeconds: null, ...fields };
+  expect(waitingNote({ model: 'opus', notBefore }, place)).toBe(note);
+});

@@ -1,0 +1,28 @@
+/** Why a job waits, in a few words for a list. */
+
+import type { JobItem, QueuePlace } from '../api/jobs';
+import { placeInLine, timeOfDay } from '../lib/format';
+
+export function waitingNote(job: Pick<JobItem, 'model' | 'notBefore'>, place: QueuePlace): string {
+  const line = placeInLine(place.position);
+  switch (place.reason) {
+    case 'slots_busy':
+      return `${line}, ${place.active}/${place.slots} busy`;
+    case 'paused':
+      return place.pausedUntil === null ? `${job.model} is paused` : `${job.model} is paused until ${clock(place.pausedUntil)}`;
+    case 'requeued':
+      return job.notBefore === null ? `Requeued, ${line.toLowerCase()}` : `Starts at ${clock(job.notBefore)} at the earliest`;
+    case 'no_slots':
+      return `${job.model} has no slots`;
+    case 'unresolved':
+      return 'The controller has not checked it yet';
+    case 'starting':
+      return 'Starts now';
+    case 'no_controller':
+      return 'No controller is running';
+  }
+}
+
+function clock(time: string): string {
+  return timeOfDay(new Date(time));
+}
