@@ -5455,7 +5455,7 @@ export interface components {
         };
         /**
          * WaitingJobs
-         * @description Those of the jobs that wait.
+         * @description The waiting jobs among the wanted ones.
          */
         WaitingJobs: {
             /** Jobs */
@@ -6475,6 +6475,12 @@ export interface operations {
                 chainId?: string | null;
                 /** @description The job's status. Repeat it for several. */
                 status?: ("waiting" | "active" | "completed" | "failed" | "cancelled")[];
+                /** @description Earliest time of creation. */
+                from?: string | null;
+                /** @description Time before which the job was created. */
+                to?: string | null;
+                /** @description Text in the job's id, type, source, repo or title. */
+                q?: string | null;
                 /** @description The job's type. */
                 type?: string | null;
                 /** @description The job's source. */
@@ -6491,12 +6497,6 @@ export interface operations {
                 failedCode?: string | null;
                 /** @description The id of the API key that submitted the job. */
                 owner?: string | null;
-                /** @description Earliest time of creation. */
-                from?: string | null;
-                /** @description Time before which the job was created. */
-                to?: string | null;
-                /** @description Text in the job's id, type, source, repo or title. */
-                q?: string | null;
             };
             header?: never;
             path?: never;
@@ -6650,6 +6650,12 @@ export interface operations {
                 chainId?: string | null;
                 /** @description The job's status. Repeat it for several. */
                 status?: ("waiting" | "active" | "completed" | "failed" | "cancelled")[];
+                /** @description Earliest time of creation. */
+                from?: string | null;
+                /** @description Time before which the job was created. */
+                to?: string | null;
+                /** @description Text in the job's id, type, source, repo or title. */
+                q?: string | null;
                 /** @description The job's type. */
                 type?: string | null;
                 /** @description The job's source. */
@@ -6666,12 +6672,6 @@ export interface operations {
                 failedCode?: string | null;
                 /** @description The id of the API key that submitted the job. */
                 owner?: string | null;
-                /** @description Earliest time of creation. */
-                from?: string | null;
-                /** @description Time before which the job was created. */
-                to?: string | null;
-                /** @description Text in the job's id, type, source, repo or title. */
-                q?: string | null;
             };
             header?: never;
             path?: never;

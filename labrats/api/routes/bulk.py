@@ -9,7 +9,7 @@ from starlette.responses import Response
 from labrats.api.bulk_actions import BulkAction, Target
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routes.jobs import checked_owner
+from labrats.api.routes.job_filters import checked_owner
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody, Time
 from labrats.api.schemas.job import Status

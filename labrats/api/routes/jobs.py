@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Annotated, Final, Literal
 
-from fastapi import Depends, Query, Request
+from fastapi import Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
@@ -12,20 +12,19 @@ from labrats.api.http.idempotency import KEY_HEADER, REPLAYED, IdempotencyKey, j
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.job_access import JobId, own_job
+from labrats.api.routes.job_filters import WantedJobs
 from labrats.api.routes.job_streams import LastEventId, parse_event_id, stream
 from labrats.api.routes.job_texts import EXAMPLE_LOG, PlainLog, plain_log, result_of
 from labrats.api.routes.queue import waiting_view
 from labrats.api.routing import api_router, caller_of, services_of
-from labrats.api.schemas.base import ResponseBody, Time
-from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, Status, job_detail
+from labrats.api.schemas.base import ResponseBody
+from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, job_detail
 from labrats.api.schemas.submission import NO_CHANGES, Rerun, Submission, check_complete, job_request, rerun_changes
-from labrats.index.job_filter import JobFilter
 from labrats.intake.job_names import JobNames
 from labrats.intake.request import JobRequest
 from labrats.intake.reruns import rerun_request
 from labrats.model.attempt_name import AttemptName
-from labrats.model.caller import Caller
-from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem
+from labrats.model.errors import Invalid, NotFound, Problem
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.phases import Phase
 from labrats.model.protocol import StoredLine
@@ -99,48 +98,6 @@ async def _admitted(request: Request, wanted: JobRequest, names: JobNames) -> Re
     return answer
 
 
-async def job_filter(
-    request: Request,
-    chain_id: Annotated[str | None, Query(alias="chainId", description="The job's chain.")] = None,
-    status: Annotated[list[Status], Query(description="The job's status. Repeat it for several.")] = [],  # noqa: B006
-    type: Annotated[str | None, Query(description="The job's type.")] = None,  # noqa: A002, the API's word
-    source: Annotated[str | None, Query(description="The job's source.")] = None,
-    agent_role: Annotated[str | None, Query(alias="agentRole", description="The job's agent.")] = None,
-    repo: Annotated[str | None, Query(description="`metadata.repo` of the job.")] = None,
-    provider: Annotated[str | None, Query(description="The job's provider.")] = None,
-    model: Annotated[str | None, Query(description="The job's model.")] = None,
-    failed_code: Annotated[str | None, Query(alias="failedCode", description="The code of the failure.")] = None,
-    owner: Annotated[str | None, Query(description="The id of the API key that submitted the job.")] = None,
-    since: Annotated[Time | None, Query(alias="from", description="Earliest time of creation.")] = None,
-    until: Annotated[Time | None, Query(alias="to", description="Time before which the job was created.")] = None,
-    q: Annotated[str | None, Query(description="Text in the job's id, type, source, repo or title.")] = None,
-) -> JobFilter:
-    """Return the filter of a request for lists and counts. Callers other than admins see their own jobs only."""
-    return JobFilter(
-        status=status,
-        type=type or None,
-        source=source or None,
-        agent_role=agent_role or None,
-        repo=repo or None,
-        chain_id=chain_id or None,
-        owner=checked_owner(caller_of(request), owner),
-        provider=provider or None,
-        model=model or None,
-        failed_code=failed_code or None,
-        since=since,
-        until=until,
-        q=q,
-    )
-
-
-def checked_owner(caller: Caller, owner: str | None) -> str | None:
-    """Return the owner whose jobs a caller may see: the wanted one, itself, or None for all. Raises AccessDenied."""
-    if owner and not caller.may_see(owner):
-        raise AccessDenied(f"the jobs of {owner} belong to another API key")
-    return owner or (None if caller.sees_all else caller.id)
-
-
-WantedJobs = Annotated[JobFilter, Depends(job_filter)]
 Omit = Annotated[Literal["result"] | None, Query(description="A field to leave out: the result may be large.")]
 
 

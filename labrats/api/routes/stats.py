@@ -5,18 +5,18 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import Depends, Query, Request
+from fastapi import Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from labrats.api.http.errors import ApiError
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
+from labrats.api.routes.job_filters import EndedJobs
 from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody, Time
 from labrats.api.schemas.patterns import SPAN
 from labrats.index.breakdown import MOST_SERIES, Row
-from labrats.index.job_filter import JobFilter
 from labrats.model.errors import Invalid, Problem
 from labrats.model.phases import API_STATUS
 from labrats.model.series import Metric, Series, Steps, points_of, series_of
@@ -68,7 +68,6 @@ class SeriesView(ResponseBody):
     )
 
 
-EndedStatus = Literal["completed", "failed", "cancelled"]
 GroupField = Literal["model", "agentRole", "repo", "type"]
 
 
@@ -118,34 +117,6 @@ async def get_stats(request: Request) -> Response:
             "totals": {status: job_index.count_in(phase) for phase, status in API_STATUS.items()},
         }
     )
-
-
-async def ended_filter(
-    status: Annotated[list[EndedStatus], Query(description="The job's status. Repeat it for several.")] = [],  # noqa: B006
-    type: Annotated[str | None, Query(description="The job's type.")] = None,  # noqa: A002, the API's word
-    source: Annotated[str | None, Query(description="The job's source.")] = None,
-    agent_role: Annotated[str | None, Query(alias="agentRole", description="The job's agent.")] = None,
-    repo: Annotated[str | None, Query(description="`metadata.repo` of the job.")] = None,
-    provider: Annotated[str | None, Query(description="The job's provider.")] = None,
-    model: Annotated[str | None, Query(description="The job's model.")] = None,
-    failed_code: Annotated[str | None, Query(alias="failedCode", description="The code of the failure.")] = None,
-    owner: Annotated[str | None, Query(description="The id of the API key that submitted the job.")] = None,
-) -> JobFilter:
-    """Return the filter of a request for metrics. It has no conditions on times, which the request has by itself."""
-    return JobFilter(
-        status=status,
-        type=type or None,
-        source=source or None,
-        agent_role=agent_role or None,
-        repo=repo or None,
-        provider=provider or None,
-        model=model or None,
-        failed_code=failed_code or None,
-        owner=owner or None,
-    )
-
-
-EndedJobs = Annotated[JobFilter, Depends(ended_filter)]
 
 
 @router.get(
