@@ -1,14 +1,15 @@
 """Actions on many jobs, one after the other, in the background. Another engine continues those of one that stopped.
 
-Each action is stored until it is done, in a Secret like the other records of the API: its pods may write Secrets, and
-watch them already. The record names the engine that works on it. An engine that has not written it for a while has
-stopped, and another one takes over. If both work on it for a moment, nothing is done twice: an action applies to a
-job only as long as the job is in the state that the caller saw.
+Each action is stored until an hour after its end, in a Secret like the other records of the API: its pods may write
+Secrets, and watch them already. The record names the engine that works on it. An engine that has not written it for a
+while has stopped, and another one takes over. If both work on it for a moment, nothing is done twice: an action
+applies to a job only as long as the job is in the state that the caller saw.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 
 from labrats.metrics import Metrics
 from labrats.model.core_resources import TYPE_LABEL, Secret
-from labrats.model.errors import AccessDenied, IllegalMove, LabratsError, RetryLater
+from labrats.model.errors import AccessDenied, IllegalMove, LabratsError, NotFound, RetryLater
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.record import Metadata, Record, encode
 from labrats.ports import Changed, Clock, Deleted, Store, compare_and_set
@@ -39,6 +40,9 @@ ABANDONED_SECONDS: Final = 30.0
 CHECK_SECONDS: Final = 5.0
 """Time between two checks for actions of other engines that have stopped."""
 
+RETENTION: Final = timedelta(hours=1)
+"""Time for which an action that is done can be looked up."""
+
 _LABELS: Final = {TYPE_LABEL: "bulk-action"}
 _KEY: Final = "action"
 
@@ -53,15 +57,23 @@ class Target(NamedTuple):
 class BulkAction(Record):
     """An action on some jobs.
 
-    owner:  the only owner whose jobs it may change; None for all. done: the number of targets that are done.
-    worker: the engine that works on it.
+    targets: those of its jobs; none once it is done. owner: the only owner whose jobs it may change; None for all.
+    done:    the number of targets that are done. changed: the number of those to which the action applied.
+    worker:  the engine that works on it.
     """
 
     action: str
     targets: Sequence[Target]
     owner: str | None
     done: int = 0
+    changed: int = 0
     worker: str = ""
+    finished_at: datetime | None = None
+
+    @property
+    def jobs(self) -> int:
+        """Number of jobs that it concerns."""
+        return self.done if self.finished_at else len(self.targets)
 
 
 class _Stored(NamedTuple):
@@ -88,13 +100,30 @@ class BulkActions:
         self._store, self._clock, self._metrics, self._abandoned_seconds = store, clock, metrics, abandoned_seconds
         self._id = token_hex(8)
         self._stored: dict[str, _Stored] = {}
+        self._current: tuple[str, BulkAction] | None = None  # what this engine carries out, and how far it is
         self._changed = asyncio.Event()
 
-    async def add(self, action: BulkAction) -> None:
-        """Store the action, for this engine to carry out. Raises RetryLater."""
+    async def add(self, action: BulkAction) -> str:
+        """Store the action, for this engine to carry out. Return its id. Raises RetryLater."""
         action = replace(action, worker=self._id)
         metadata = Metadata(name=f"bulk-action-{token_hex(8)}", labels=_LABELS)
-        self._note(await self._store.create(Secret(metadata=metadata, data=_data(action))))
+        self._note(secret := await self._store.create(Secret(metadata=metadata, data=_data(action))))
+        return secret.name
+
+    async def get(self, action_id: str) -> BulkAction:
+        """Return the action. The progress of one that another engine carries out is up to SAVE_SECONDS old.
+
+        Raises NotFound; RetryLater.
+        """
+        if self._current and self._current[0] == action_id:
+            return self._current[1]
+        if stored := self._stored.get(action_id):
+            return stored.action
+        with suppress(NotFound, msgspec.DecodeError):
+            secret = await self._store.get(Secret, action_id)  # another engine may have just stored it
+            if _is_action(secret):
+                return _decoded(secret)
+        raise NotFound(f"there is no action {action_id}; an action is deleted an hour after its end")
 
     async def run(self) -> None:
         """Carry out the actions until cancelled."""
@@ -105,14 +134,14 @@ class BulkActions:
     async def _watch(self) -> None:
         async for change in self._store.watch(Secret):
             match change:
-                case Changed(secret) if _LABELS.items() <= secret.metadata.labels.items():
+                case Changed(secret) if _is_action(secret):
                     self._note(secret)
                 case Deleted(secret):
                     self._stored.pop(secret.name, None)
 
     def _note(self, secret: Secret) -> None:
         try:
-            action = msgspec.json.decode(secret.data.get(_KEY, ""), type=BulkAction)
+            action = _decoded(secret)
         except msgspec.DecodeError as error:  # a person has changed it
             log.warning("bulk action invalid", secret=secret.name, reason=str(error))
             return
@@ -125,7 +154,10 @@ class BulkActions:
         while True:
             stored = await self._next()
             try:
-                await self._carry_out(stored)
+                if stored.action.finished_at:
+                    await self._remove(stored)
+                else:
+                    await self._carry_out(stored)
             except RetryLater as error:
                 log.warning("bulk action postponed", reason=str(error))
                 await self._clock.sleep(error.delay_seconds)
@@ -133,9 +165,11 @@ class BulkActions:
                 log.info("bulk action left to others", action=stored.action.action, reason=str(error))
                 if self._stored.get(stored.secret.name) == stored:
                     del self._stored[stored.secret.name]
+            finally:
+                self._current = None
 
     async def _next(self) -> _Stored:
-        """Wait for an action of this engine, or of one that has stopped."""
+        """Wait for an action of this engine, of one that has stopped, or that was done long ago."""
         while True:
             self._changed.clear()
             mine = [each for each in self._stored.values() if self._may_take(each)]
@@ -148,6 +182,8 @@ class BulkActions:
                 pass
 
     def _may_take(self, stored: _Stored) -> bool:
+        if stored.action.finished_at:
+            return self._clock.now() - stored.action.finished_at >= RETENTION
         return stored.action.worker == self._id or _now() - stored.seen_at >= self._abandoned_seconds
 
     async def _carry_out(self, stored: _Stored) -> None:
@@ -155,14 +191,18 @@ class BulkActions:
         if stored.action.worker != self._id:
             log.info("bulk action taken over", action=stored.action.action, done=stored.action.done)
             stored = await self._save(stored, replace(stored.action, worker=self._id))
-        action, changed = stored.action, 0
-        for number, target in enumerate(action.targets[action.done :], start=action.done + 1):
-            changed += await self._apply(action, target)
+        action = stored.action
+        for target in action.targets[action.done :]:
+            self._current = stored.secret.name, action
+            action = replace(action, done=action.done + 1, changed=action.changed + await self._apply(action, target))
             if _now() - stored.seen_at >= SAVE_SECONDS:
-                stored = await self._save(stored, replace(action, done=number))
+                stored = await self._save(stored, action)
+        await self._save(stored, replace(action, targets=(), finished_at=self._clock.now()))
+        log.info("bulk action done", action=action.action, jobs=action.jobs, changed=action.changed)
+
+    async def _remove(self, stored: _Stored) -> None:
         await self._store.delete(Secret, stored.secret.name, stored.secret.metadata.resource_version)
         self._stored.pop(stored.secret.name, None)
-        log.info("bulk action done", action=action.action, jobs=len(action.targets), changed=changed)
 
     async def _save(self, stored: _Stored, action: BulkAction) -> _Stored:
         self._note(await self._store.update(replace(stored.secret, data=_data(action))))
@@ -195,6 +235,15 @@ class BulkActions:
             if job.ended and not before.ended:  # it was Pending; the controller counts the end of a Running one
                 self._metrics.job_moved(before, job, self._clock.now())
             return True
+
+
+def _is_action(secret: Secret) -> bool:
+    return _LABELS.items() <= secret.metadata.labels.items()
+
+
+def _decoded(secret: Secret) -> BulkAction:
+    """Return the stored action. Raises msgspec.DecodeError."""
+    return msgspec.json.decode(secret.data.get(_KEY, ""), type=BulkAction)
 
 
 def _data(action: BulkAction) -> dict[str, str]:

@@ -142,7 +142,16 @@ async def callers(engine: Engine, expired_key: str, revoked_key: str) -> AsyncIt
             "signed out": await enter(signed_out(engine)),
             "forged": await enter(engine.client(cookies={"auth_token": "e30.e30.e30"})),
         }
-        yield Callers(by_kind, {"job_id": job_id})
+        yield Callers(by_kind, {"job_id": job_id, "action_id": await an_action(owner)})
+
+
+async def an_action(owner: User) -> str:
+    """Start an action on the only job of `owner`, once the index has the job. Return the action's id."""
+    body = {"action": "cancel", "filter": {"status": ["waiting", "active", "completed"]}, "expected": 1}
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (answer := await owner.post("/api/jobs/bulk", body)).status_code == 409:
+            await asyncio.sleep(POLL_SECONDS)
+    return str(answer.json()["id"])
 
 
 def may_be_viewed(route: GuardedRoute) -> bool:

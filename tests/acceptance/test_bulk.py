@@ -20,6 +20,14 @@ async def listed(user: User, number: int, **query: Any) -> list[dict[str, Any]]:
     return list(found)
 
 
+async def finished(user: User, action_id: str) -> dict[str, Any]:
+    """Return the progress of an action, once it is done."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (progress := (await user.get(f"/api/jobs/bulk/{action_id}")).json())["finishedAt"] is None:
+            await asyncio.sleep(POLL_SECONDS)
+    return dict(progress)
+
+
 async def test_all_matching_jobs_are_cancelled(user: User, admin: User, model: str) -> None:
     await admin.post("/api/ai-models", {"name": "bulk-paused", "provider": "mock", "model": model, "slots": 0})
     for kind in ("wanted", "wanted", "other"):
@@ -30,7 +38,11 @@ async def test_all_matching_jobs_are_cancelled(user: User, admin: User, model: s
 
     answer = await user.post("/api/jobs/bulk", body)
 
-    assert (answer.status_code, answer.json()) == (202, {"jobs": 2})
+    assert (answer.status_code, answer.json()["jobs"]) == (202, 2)
+    progress = await finished(user, answer.json()["id"])
+    assert progress | {"finishedAt": None} == {
+        "id": answer.json()["id"], "action": "cancel", "jobs": 2, "done": 2, "changed": 2, "finishedAt": None,
+    }  # fmt: skip
     await listed(user, 2, type="wanted", status="cancelled")
     assert [job["status"] for job in await listed(user, 1, type="other")] == ["waiting"]
     assert (await admin.job(foreign))["status"] == "waiting"
@@ -48,6 +60,37 @@ async def test_failed_jobs_are_retried(user: User) -> None:
 
     assert answer.status_code == 202
     assert {job["attempts"] for job in await listed(user, 3, type="bulk-retry", status="completed")} == {2}
+
+
+async def test_progress_counts_the_jobs_that_an_action_leaves_out(user: User) -> None:
+    await user.run({"fail": "no"}, type="left-out")
+    await user.run(type="left-out")
+    await listed(user, 1, type="left-out", status="failed")
+    await listed(user, 1, type="left-out", status="completed")
+    filters = {"type": "left-out", "status": ["failed", "completed"]}
+
+    answer = await user.post("/api/jobs/bulk", {"action": "retry", "filter": filters, "expected": 2})
+
+    progress = await finished(user, answer.json()["id"])
+    assert (progress["jobs"], progress["done"], progress["changed"]) == (2, 2, 1)
+
+
+async def test_progress_belongs_to_the_caller_who_started_the_action(user: User, admin: User) -> None:
+    await user.run({"fail": "no"}, type="owned-action")
+    await listed(user, 1, type="owned-action", status="failed")
+    body = {"action": "retry", "filter": {"type": "owned-action"}, "expected": 1}
+    own = (await user.post("/api/jobs/bulk", body)).json()["id"]
+    await finished(admin, own)
+    await listed(user, 1, type="owned-action", status="failed")
+    of_all = (await admin.post("/api/jobs/bulk", body)).json()["id"]
+    await finished(admin, of_all)
+
+    assert (await user.get(f"/api/jobs/bulk/{own}")).status_code == 200
+    assert (await user.get(f"/api/jobs/bulk/{of_all}")).status_code == 403
+    unknown = await user.get("/api/jobs/bulk/bulk-action-0")
+    assert (unknown.status_code, unknown.json()["error"]) == (
+        404, "there is no action bulk-action-0; an action is deleted an hour after its end",
+    )  # fmt: skip
 
 
 async def test_another_number_of_jobs_than_expected_changes_nothing(user: User) -> None:
@@ -91,4 +134,5 @@ async def test_action_goes_on_after_the_engine_was_killed(start_engine: EngineFa
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (await admin.get("/api/jobs", status="cancelled", limit=1)).json()["total"] < MANY:
                 await asyncio.sleep(POLL_SECONDS)
-    assert engine.resources_with("bulk-action") == []
+        progress = await finished(admin, answer.json()["id"])
+        assert (progress["jobs"], progress["done"]) == (MANY, MANY)

@@ -1,10 +1,12 @@
 """Actions on many jobs: a job that cannot be changed stops neither the action nor the engine."""
 
+import asyncio
 from typing import Any
 
 import httpx2
 import pytest
 
+from labrats.api.bulk_actions import CHECK_SECONDS, RETENTION
 from labrats.model.errors import Invalid, Problem, RetryLater
 from labrats.model.job import Job
 from tests.api.conftest import Api, a_submission
@@ -28,9 +30,54 @@ async def test_action_leaves_out_an_invalid_job_and_repeats_a_failed_write(
     monkeypatch.setattr(api.store, "update", failing)
     await api.clock.sleep(1)  # until the index has the jobs
     body: dict[str, Any] = {"action": "cancel", "filter": {}, "expected": 3}
-    assert (await user.post("/api/jobs/bulk", json=body)).status_code == 202
+    answer = await user.post("/api/jobs/bulk", json=body)
     await api.clock.sleep(5)
 
     assert not errors
+    progress = (await user.get(f"/api/jobs/bulk/{answer.json()['id']}")).json()
+    assert (progress["done"], progress["changed"]) == (3, 2)
     statuses = [(await user.get(f"/api/jobs/{job_id}")).json()["status"] for job_id in jobs]
     assert statuses == ["waiting", "cancelled", "cancelled"]
+
+
+async def test_action_in_progress_shows_how_far_it_is(
+    api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+    for _ in range(3):
+        await user.post("/api/jobs/submit", json=a_submission())
+    update, released = api.store.update, asyncio.Event()
+    changed: list[str] = []
+
+    async def slow(resource: Any) -> Any:
+        if isinstance(resource, Job):
+            if len(changed) == 2:
+                await released.wait()
+            changed.append(resource.id)
+        return await update(resource)
+
+    monkeypatch.setattr(api.store, "update", slow)
+    await api.clock.sleep(1)  # until the index has the jobs
+    body: dict[str, Any] = {"action": "cancel", "filter": {}, "expected": 3}
+    path = f"/api/jobs/bulk/{(await user.post('/api/jobs/bulk', json=body)).json()['id']}"
+    await api.clock.sleep(1)
+    halfway = (await user.get(path)).json()
+    released.set()
+    await api.clock.sleep(1)
+
+    assert (halfway["jobs"], halfway["done"], halfway["finishedAt"]) == (3, 2, None)
+    assert (await user.get(path)).json()["done"] == 3
+
+
+async def test_action_is_deleted_an_hour_after_its_end(api: Api, user: httpx2.AsyncClient) -> None:
+    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+    await user.post("/api/jobs/submit", json=a_submission())
+    await api.clock.sleep(1)  # until the index has the job
+    body: dict[str, Any] = {"action": "cancel", "filter": {}, "expected": 1}
+    path = f"/api/jobs/bulk/{(await user.post('/api/jobs/bulk', json=body)).json()['id']}"
+    while (await user.get(path)).json()["finishedAt"] is None:
+        await api.clock.sleep(0.1)
+    api.clock.step(RETENTION.total_seconds())
+    async with asyncio.timeout(2 * CHECK_SECONDS):
+        while (await user.get(path)).status_code != 404:
+            await api.clock.sleep(0.1)

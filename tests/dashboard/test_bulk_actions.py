@@ -63,6 +63,23 @@ async def test_all_matching_jobs_are_retried_by_the_engine(page: Page, engine: L
     assert {(await admin.job(job))["attempts"] for job in jobs} == {2}
 
 
+async def test_progress_of_an_action_is_shown_again_after_a_reload(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    failed, _ = [await admin.run(metadata=titled("acted on", step)) for step in ({"fail": "no"}, {"result": 1})]
+    filters = {"q": "acted on", "status": ["failed", "completed"]}
+    while (
+        answer := await admin.post("/api/jobs/bulk", {"action": "retry", "filter": filters, "expected": 2})
+    ).is_error:
+        await page.wait_for_timeout(50)  # until the index has the jobs
+
+    await sign_in(page, engine, f"/jobs?q=acted+on&bulk={answer.json()['id']}")
+
+    await expect(page.get_by_text("1 of 2 jobs queued again. The others had been retried or deleted")).to_be_visible()
+    await expect(page).to_have_url(f"{engine.url}/jobs?q=acted+on")
+    assert (await admin.wait(failed["id"], "failed"))["attempts"] == 2
+
+
 async def test_selection_extends_to_all_matching_jobs(page: Page, engine: LocalEngine, admin: User) -> None:
     model = {"model": "waits-for-slots"}
     await admin.post("/api/ai-models", {"name": "waits", "provider": "mock", "model": model["model"], "slots": 0})

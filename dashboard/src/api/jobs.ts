@@ -16,6 +16,7 @@ export type Usage = Schemas['UsageView'];
 export type Rerun = Partial<Schemas['Rerun']>;
 export type Submission = Schemas['Submission'];
 export type BulkAction = Schemas['Bulk']['action'];
+export type BulkProgress = Schemas['BulkProgress'];
 
 export const STATUSES = ['waiting', 'active', 'completed', 'failed', 'cancelled'] as const satisfies readonly Status[];
 
@@ -147,6 +148,16 @@ export async function retryJob(id: string): Promise<JobDetail> {
 export async function actOnJobs(action: BulkAction, filter: JobFilter, expected: number): Promise<Schemas['BulkAccepted']> {
   return body(client.POST('/api/jobs/bulk', { body: { action, filter, expected } }));
 }
+
+const PROGRESS_MS = 500;
+
+/** The progress of an action on many jobs, read until all of them are done. */
+export const bulkQuery = (id: string) =>
+  queryOptions({
+    queryKey: ['bulk', id],
+    queryFn: ({ signal }) => body(client.GET('/api/jobs/bulk/{action_id}', { params: { path: { action_id: id } }, signal })),
+    refetchInterval: ({ state }) => (state.data?.finishedAt || state.error ? false : PROGRESS_MS),
+  });
 
 /** Submit a job. key: repeated submissions with the same key create one job. */
 export async function submitJob(submission: Submission, key: string): Promise<Schemas['Submitted']> {

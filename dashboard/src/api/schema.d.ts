@@ -97,12 +97,34 @@ export interface paths {
         put?: never;
         /**
          * Cancel or retry many jobs
-         * @description Cancel or retry all jobs that match the filter now, in the background; the feed of changes shows the progress.
+         * @description Cancel or retry all jobs that match the filter now, in the background.
          *
-         *     The action is on stable storage, and goes on after a restart of the engine. Jobs whose state does not allow it, or
-         *     that have ended or were retried meanwhile, are left out.
+         *     `/api/jobs/bulk/{id}` shows the progress. The action is on stable storage, and goes on after a restart of the
+         *     engine. Jobs whose state does not allow it, or that have ended or were retried meanwhile, are left out.
          */
         post: operations["actOnJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/bulk/{action_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the progress of an action on many jobs
+         * @description Return how many jobs an action has come to. It can be looked up until an hour after its end.
+         *
+         *     On a cluster, the counts of an action that another replica carries out are up to 5 seconds old.
+         */
+        get: operations["getBulkAction"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -2136,6 +2158,12 @@ export interface components {
          */
         BulkAccepted: {
             /**
+             * Id
+             * @description Names the action in `/api/jobs/bulk/{id}`.
+             * @example bulk-action-3f0a4b7e9c553d1f
+             */
+            id: string;
+            /**
              * Jobs
              * @description The number of jobs that it concerns.
              * @example 9
@@ -2186,6 +2214,47 @@ export interface components {
              * @description Text in the job's id, type, source, repo or title.
              */
             q?: string | null;
+        };
+        /**
+         * BulkProgress
+         * @description An action and its progress.
+         */
+        BulkProgress: {
+            /**
+             * Id
+             * @description Names the action in `/api/jobs/bulk/{id}`.
+             * @example bulk-action-3f0a4b7e9c553d1f
+             */
+            id: string;
+            /**
+             * Jobs
+             * @description The number of jobs that it concerns.
+             * @example 9
+             */
+            jobs: number;
+            /**
+             * Action
+             * @enum {string}
+             */
+            action: "cancel" | "retry";
+            /**
+             * Done
+             * @description Number of jobs that it has come to.
+             * @example 9
+             */
+            done: number;
+            /**
+             * Changed
+             * @description The number of them to which it applied. It leaves out jobs that ended or were retried meanwhile.
+             * @example 8
+             */
+            changed: number;
+            /**
+             * Finishedat
+             * @description Null until all jobs are done.
+             * @example 2030-01-01T12:00:02Z
+             */
+            finishedAt: string | null;
         };
         /**
          * CallbackPhase
@@ -6134,6 +6203,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "id": "bulk-action-3f0a4b7e9c553d1f",
                      *       "jobs": 9
                      *     }
                      */
@@ -6225,6 +6295,135 @@ export interface operations {
                      * @example {
                      *       "error": "the body must be JSON",
                      *       "code": "unsupported_media_type"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    getBulkAction: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The action's id. */
+                action_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The action */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "bulk-action-3f0a4b7e9c553d1f",
+                     *       "jobs": 9,
+                     *       "action": "cancel",
+                     *       "done": 9,
+                     *       "changed": 8,
+                     *       "finishedAt": "2030-01-01T12:00:02Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BulkProgress"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];

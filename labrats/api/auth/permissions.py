@@ -53,6 +53,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/workspace-uploads/{}/{}/raw
     """,
     Access.OWNER: """
+        GET    /api/jobs/bulk/{}
         GET    /api/jobs/{}
         GET    /api/jobs/{}/logs
         GET    /api/jobs/{}/events

@@ -1,6 +1,7 @@
 """Actions on all jobs that match a filter."""
 
-from typing import Final, Literal
+from datetime import datetime
+from typing import Annotated, Final, Literal
 
 from fastapi import Request
 from pydantic import Field
@@ -14,7 +15,7 @@ from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody, Time
 from labrats.api.schemas.job import Status
 from labrats.index.job_filter import JobFilter
-from labrats.model.errors import Conflict, Invalid, Problem
+from labrats.model.errors import AccessDenied, Conflict, Invalid, Problem
 
 router = api_router("Jobs")
 
@@ -63,7 +64,20 @@ class Bulk(RequestBody):
 class BulkAccepted(ResponseBody):
     """The action is stored, and begins."""
 
+    id: str = Field(description="Names the action in `/api/jobs/bulk/{id}`.", examples=["bulk-action-3f0a4b7e9c553d1f"])
     jobs: int = Field(description="The number of jobs that it concerns.", examples=[9])
+
+
+class BulkProgress(BulkAccepted):
+    """An action and its progress."""
+
+    action: Literal["cancel", "retry"]
+    done: int = Field(description="Number of jobs that it has come to.", examples=[9])
+    changed: int = Field(
+        description="The number of them to which it applied. It leaves out jobs that ended or were retried meanwhile.",
+        examples=[8],
+    )
+    finished_at: datetime | None = Field(description="Null until all jobs are done.", examples=["2030-01-01T12:00:02Z"])
 
 
 @router.post(
@@ -73,10 +87,10 @@ class BulkAccepted(ResponseBody):
     summary="Cancel or retry many jobs",
 )
 async def act_on_jobs(request: Request, body: Bulk) -> Response:
-    """Cancel or retry all jobs that match the filter now, in the background; the feed of changes shows the progress.
+    """Cancel or retry all jobs that match the filter now, in the background.
 
-    The action is on stable storage, and goes on after a restart of the engine. Jobs whose state does not allow it, or
-    that have ended or were retried meanwhile, are left out.
+    `/api/jobs/bulk/{id}` shows the progress. The action is on stable storage, and goes on after a restart of the
+    engine. Jobs whose state does not allow it, or that have ended or were retried meanwhile, are left out.
     """
     services, caller = services_of(request), caller_of(request)
     owner = checked_owner(caller, body.filter.owner)
@@ -90,5 +104,33 @@ async def act_on_jobs(request: Request, body: Bulk) -> Response:
         raise Invalid(Problem("filter", f"matches more than {MOST_JOBS:,} jobs; narrow it down"))
     if len(targets) != body.expected:
         raise Conflict(f"the number of matching jobs is {len(targets)} by now, not {body.expected}; look at them again")
-    await services.bulk_actions.add(BulkAction(action=body.action, targets=targets, owner=owner))
-    return json_response({"jobs": len(targets)}, 202)
+    action_id = await services.bulk_actions.add(BulkAction(action=body.action, targets=targets, owner=owner))
+    return json_response({"id": action_id, "jobs": len(targets)}, 202)
+
+
+@router.get(
+    "/api/jobs/bulk/{action_id}",
+    responses=answers(200, BulkProgress, "The action", 403, 404, 422),
+    summary="Get the progress of an action on many jobs",
+)
+async def get_bulk_action(
+    request: Request,
+    action_id: Annotated[str, Field(description="The action's id.", examples=["bulk-action-3f0a4b7e9c553d1f"])],
+) -> Response:
+    """Return how many jobs an action has come to. It can be looked up until an hour after its end.
+
+    On a cluster, the counts of an action that another replica carries out are up to 5 seconds old.
+    """
+    caller, action = caller_of(request), await services_of(request).bulk_actions.get(action_id)
+    if not (caller.sees_all if action.owner is None else caller.may_see(action.owner)):
+        raise AccessDenied(f"the action {action_id} belongs to another API key")
+    return json_response(
+        {
+            "id": action_id,
+            "action": action.action,
+            "jobs": action.jobs,
+            "done": action.done,
+            "changed": action.changed,
+            "finishedAt": action.finished_at,
+        }
+    )

@@ -1,25 +1,15 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useEffect, useEffectEvent, useState } from 'react';
 
-import { actOnJobs, facetsQuery, type BulkAction, type JobFacets, type JobFilter } from '../../api/jobs';
+import { actOnJobs, bulkQuery, facetsQuery, type BulkAction, type JobFacets, type JobFilter } from '../../api/jobs';
 import { count, counted } from '../../lib/format';
 import { Button } from '../../ui/button';
 import { Dialog } from '../../ui/dialog';
 import { Notice } from '../../ui/notice';
-import { Failure, Loading } from '../../ui/states';
+import { describe, Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
 import { ACTION_NOTES, BULK_ACTIONS, bulkFilter, bulkWords, concernedCount, MOST_JOBS, outcomeWords } from './bulk';
 import styles from './jobs-page.module.css';
-
-/** An action that the engine carries out. jobs: the number of jobs that it concerns. */
-export interface BulkRun {
-  action: BulkAction;
-  filter: JobFilter;
-  jobs: number;
-}
-
-/** The time without a change after which an action counts as done: the engine does not report its end. */
-const QUIET_MS = 8_000;
 
 /** Opens the dialog for all matching jobs. Names the likely action. */
 export function BulkButton({ filter, facets, onClick }: { filter: JobFilter; facets: JobFacets | undefined; onClick: () => void }) {
@@ -28,8 +18,8 @@ export function BulkButton({ filter, facets, onClick }: { filter: JobFilter; fac
   return <Button className={styles.all} onClick={onClick}>{failed > 0 ? `Retry ${count(failed)} failed…` : `Cancel ${count(open)}…`}</Button>;
 }
 
-/** Ask what to do with all jobs that match a filter, and start it. */
-export function BulkDialog({ filter, onClose, onRun }: { filter: JobFilter; onClose: () => void; onRun: (run: BulkRun) => void }) {
+/** Ask what to do with all jobs that match a filter, and start it. onRun: gets the id of the action. */
+export function BulkDialog({ filter, onClose, onRun }: { filter: JobFilter; onClose: () => void; onRun: (id: string) => void }) {
   const queries = useQueryClient();
   const facets = useQuery({ ...facetsQuery(filter), staleTime: 0 });
   const [chosen, setChosen] = useState<BulkAction>();
@@ -37,7 +27,7 @@ export function BulkDialog({ filter, onClose, onRun }: { filter: JobFilter; onCl
   const current = options.find(({ action }) => action === chosen) ?? options[0];
   const start = useMutation({
     mutationFn: ({ action, jobs }: { action: BulkAction; jobs: number }) => actOnJobs(action, bulkFilter(action, filter), jobs),
-    onSuccess: ({ jobs }, { action }) => onRun({ action, filter, jobs }),
+    onSuccess: ({ id }) => onRun(id),
     onError: () => queries.invalidateQueries({ queryKey: ['facets'] }),
   });
   const isTooMany = current !== undefined && current.jobs > MOST_JOBS;
@@ -68,23 +58,24 @@ export function BulkDialog({ filter, onClose, onRun }: { filter: JobFilter; onCl
   );
 }
 
-/** The progress of an action, by the number of jobs that still match its filter. */
-export function BulkProgress({ run, onEnd }: { run: BulkRun; onEnd: () => void }) {
-  const { data: facets, dataUpdatedAt } = useQuery(facetsQuery(run.filter));
-  const [startedAt] = useState(() => Date.now());
-  const left = dataUpdatedAt > startedAt ? Math.min(run.jobs, concernedCount(run.action, run.filter, facets)) : run.jobs;
+/** The progress of an action. onEnd: called once it is done, or unknown to the engine. */
+export function BulkStatus({ id, onEnd }: { id: string; onEnd: () => void }) {
+  const queries = useQueryClient();
+  const { data: run, error } = useQuery(bulkQuery(id));
+  const isOver = Boolean(run?.finishedAt ?? error);
   const end = useEffectEvent(() => {
-    toast(outcomeWords(run.action, run.jobs, left));
+    if (error) toast(describe(error).message, 'error');
+    else if (run) toast(outcomeWords(run));
+    void queries.invalidateQueries({ queryKey: ['facets'] });
     onEnd();
   });
   useEffect(() => {
-    const timer = setTimeout(() => end(), left === 0 ? 0 : QUIET_MS);
-    return () => clearTimeout(timer);
-  }, [left]);
-  return (
+    if (isOver) end();
+  }, [isOver]);
+  return run && (
     <label className={`${styles.all} ${styles.progress}`}>
-      {run.action === 'retry' ? 'Retrying' : 'Cancelling'}: {count(run.jobs - left)} of {counted(run.jobs, 'job')}
-      <progress max={run.jobs} value={run.jobs - left} />
+      {run.action === 'retry' ? 'Retrying' : 'Cancelling'}: {count(run.done)} of {counted(run.jobs, 'job')}
+      <progress max={run.jobs} value={run.done} />
     </label>
   );
 }

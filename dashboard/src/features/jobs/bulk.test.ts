@@ -24,6 +24,6 @@ test('the engine gets the other conditions too', () => {
 test('words name the number of jobs', () => {
   expect(bulkWords('retry', 1)).toBe('Retry 1 failed job');
   expect(bulkWords('cancel', 1200)).toBe('Cancel 1,200 waiting and running jobs');
-  expect(outcomeWords('cancel', 2, 0)).toBe('2 jobs cancelled.');
-  expect(outcomeWords('retry', 9, 1)).toBe('8 of 9 jobs queued again. The others were left out or have failed again.');
+  expect(outcomeWords({ action: 'cancel', jobs: 2, changed: 2 })).toBe('2 jobs cancelled.');
+  expect(outcomeWords({ action: 'retry', jobs: 9, changed: 8 })).toBe('8 of 9 jobs queued again. The others had been retried or deleted meanwhile.');
 });

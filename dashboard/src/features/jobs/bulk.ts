@@ -1,6 +1,6 @@
 /** Actions on all jobs that match a filter. */
 
-import type { BulkAction, JobFacets, JobFilter, Status } from '../../api/jobs';
+import type { BulkAction, BulkProgress, JobFacets, JobFilter, Status } from '../../api/jobs';
 import { count, counted } from '../../lib/format';
 
 export const BULK_ACTIONS: readonly BulkAction[] = ['retry', 'cancel'];
@@ -40,9 +40,9 @@ export function bulkWords(action: BulkAction, jobs: number): string {
   return `${action === 'retry' ? 'Retry' : 'Cancel'} ${counted(jobs, `${STATES[action]} job`)}`;
 }
 
-/** The outcome of an action in words. left: jobs that still match its filter. */
-export function outcomeWords(action: BulkAction, jobs: number, left: number): string {
-  if (left === 0) return `${counted(jobs, 'job')} ${DONE[action]}.`;
-  const others = action === 'retry' ? 'were left out or have failed again' : 'have not ended yet';
-  return `${count(Math.max(0, jobs - left))} of ${counted(jobs, 'job')} ${DONE[action]}. The others ${others}.`;
+/** The outcome of an action in words. It leaves out jobs that have changed since they were counted. */
+export function outcomeWords({ action, jobs, changed }: Pick<BulkProgress, 'action' | 'jobs' | 'changed'>): string {
+  if (changed === jobs) return `${counted(jobs, 'job')} ${DONE[action]}.`;
+  const others = action === 'retry' ? 'had been retried or deleted meanwhile' : 'had ended meanwhile';
+  return `${count(changed)} of ${counted(jobs, 'job')} ${DONE[action]}. The others ${others}.`;
 }

@@ -5,7 +5,7 @@ import { useMemo, useState } from 'react';
 import { facetsQuery, type JobFacets, type JobFilter, type Status } from '../../api/jobs';
 import { useTitle } from '../../ui/page';
 import { Failure } from '../../ui/states';
-import { BulkButton, BulkDialog, BulkProgress, type BulkRun } from './bulk-actions';
+import { BulkButton, BulkDialog, BulkStatus } from './bulk-actions';
 import { Counts, Filters } from './filters';
 import { JobTable } from './job-table';
 import styles from './jobs-page.module.css';
@@ -21,7 +21,6 @@ export function JobsPage() {
   const filter = useMemo(() => JSON.parse(key) as JobFilter, [key]); // the same object until a filter changes
   const { data: facets, error, refetch } = useQuery(facetsQuery(filter));
   const [isActing, setActing] = useState(false);
-  const [run, setRun] = useState<BulkRun>();
   const change = (edit: Partial<Record<keyof JobsSearch, JobsSearch[keyof JobsSearch] | undefined>>) =>
     navigate({ search: (before: JobsSearch) => ({ ...before, ...edit }) as JobsSearch, replace: true });
   useTitle('Jobs');
@@ -32,12 +31,12 @@ export function JobsPage() {
         <h1>Jobs</h1>
         <Filters search={search} facets={facets} onChange={change} />
         <Counts search={search} facets={facets} onChange={(status) => change({ status })}>
-          {run ? <BulkProgress run={run} onEnd={() => setRun(undefined)} /> : <BulkButton filter={filter} facets={facets} onClick={() => setActing(true)} />}
+          {search.bulk ? <BulkStatus key={search.bulk} id={search.bulk} onEnd={() => void change({ bulk: undefined })} /> : <BulkButton filter={filter} facets={facets} onClick={() => setActing(true)} />}
         </Counts>
       </div>
       {error && <div className={styles.message}><Failure error={error} onRetry={() => void refetch()} /></div>}
       <JobTable key={key} search={search} filter={filter} total={total(search, facets)} onPreview={(job) => void change({ job })} onAll={() => setActing(true)} />
-      {isActing && <BulkDialog filter={filter} onClose={() => setActing(false)} onRun={(next) => { setRun(next); setActing(false); }} />}
+      {isActing && <BulkDialog filter={filter} onClose={() => setActing(false)} onRun={(bulk) => { setActing(false); void change({ bulk }); }} />}
     </div>
   );
 }

@@ -4,7 +4,7 @@ import { parseSearch, stringifySearch } from '../../lib/search';
 import { filterOf, hasFilters, validateJobsSearch } from './search';
 
 test('all filters survive the way through the URL', () => {
-  const search = { status: ['active', 'failed'], q: 'a & b', model: 'opus', agent: 'ai-reviewer', repo: 'o/r', code: 'timeout', window: '24h', sort: 'oldest', job: 'ir-1' } as const;
+  const search = { status: ['active', 'failed'], q: 'a & b', model: 'opus', agent: 'ai-reviewer', repo: 'o/r', code: 'timeout', window: '24h', sort: 'oldest', job: 'ir-1', bulk: 'bulk-action-1' } as const;
   expect(validateJobsSearch(parseSearch(stringifySearch(search)))).toEqual(search);
 });
 
@@ -19,7 +19,7 @@ test('the filter has the names of the API', () => {
   });
 });
 
-test('an order or an open job is no filter', () => {
-  expect(hasFilters({ sort: 'oldest', job: 'ir-1' })).toBe(false);
+test('an order, an open job or an action is no filter', () => {
+  expect(hasFilters({ sort: 'oldest', job: 'ir-1', bulk: 'bulk-action-1' })).toBe(false);
   expect(hasFilters({ q: 'x' })).toBe(true);
 });

@@ -19,13 +19,15 @@ export interface JobsSearch {
   sort?: JobOrder;
   /** The job that is open beside the list. */
   job?: string;
+  /** The action on many jobs whose progress is shown. */
+  bulk?: string;
 }
 
 export function validateJobsSearch(search: Record<string, unknown>): JobsSearch {
   const result: JobsSearch = {};
   const status = texts(search['status'], STATUSES);
   if (status.length > 0) result.status = status;
-  for (const name of ['q', 'model', 'agent', 'repo', 'code', 'owner', 'job'] as const) {
+  for (const name of ['q', 'model', 'agent', 'repo', 'code', 'owner', 'job', 'bulk'] as const) {
     const value = text(search[name]);
     if (value !== undefined) result[name] = value;
   }
@@ -51,5 +53,5 @@ export function filterOf(search: JobsSearch, now: number): JobFilter {
 }
 
 export function hasFilters(search: JobsSearch): boolean {
-  return Object.keys(search).some((name) => name !== 'sort' && name !== 'job');
+  return Object.keys(search).some((name) => name !== 'sort' && name !== 'job' && name !== 'bulk');
 }

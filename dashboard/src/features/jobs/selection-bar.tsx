@@ -49,7 +49,7 @@ export function SelectionBar({ jobs, total, onAll, onClear, onDone }: SelectionB
     const failures = await forEachJob(affected[action].map((job) => job.id), async (id) => {
       changed.push(await (action === 'cancel' ? cancelJob(id) : retryJob(id)));
     });
-    if (changed.length > 0) toast(outcomeWords(action, changed.length, 0));
+    if (changed.length > 0) toast(outcomeWords({ action, jobs: changed.length, changed: changed.length }));
     for (const [id, error] of [...failures].slice(0, SHOWN_ERRORS)) toast(`${id}: ${error.message}`, 'error');
     if (failures.size > SHOWN_ERRORS) toast(`${counted(failures.size - SHOWN_ERRORS, 'other job')} failed too.`, 'error');
     await queries.invalidateQueries({ queryKey: ['facets'] });
