@@ -6,6 +6,7 @@ import { useDeferredValue, useEffect, useId, useRef, useState, type KeyboardEven
 
 import { fetchJobs } from '../api/jobs';
 import { visible } from '../lib/ansi';
+import { useMayChange } from '../ui/access';
 import { Icon } from '../ui/icons';
 import { StatusIcon } from '../ui/status';
 import { setTheme, THEMES } from '../ui/theme';
@@ -42,7 +43,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   });
   const commands: Entry[] = [
     ...PAGES.map((page) => ({ key: page.to, icon: <Icon name={page.icon} />, label: page.label, run: () => void navigate({ to: page.to }) })),
-    { key: 'new', icon: <Icon name="plus" />, label: 'New job', run: () => void navigate({ to: '/jobs/new' }) },
+    ...(useMayChange() ? [{ key: 'new', icon: <Icon name="plus" />, label: 'New job', run: () => void navigate({ to: '/jobs/new' }) }] : []),
     { key: 'failed', icon: <Icon name="warning" />, label: 'Failed jobs', run: () => void navigate({ to: '/jobs', search: { status: ['failed'] } }) },
     ...THEMES.map((theme) => ({ key: theme, icon: <Icon name="sun" />, label: `Theme: ${theme}`, run: () => setTheme(theme) })),
     { key: 'help', icon: <Icon name="keyboard" />, label: 'Keyboard shortcuts', run: onHelp },

@@ -3,6 +3,7 @@
 import type { QueryClient } from '@tanstack/react-query';
 import { createRootRouteWithContext, createRoute, createRouter, lazyRouteComponent, redirect, type RouteComponent } from '@tanstack/react-router';
 
+import { ApiError } from '../api/client';
 import { sessionQuery, takeNext } from '../api/session';
 import { validateJobSearch } from '../features/job/search';
 import { validateJobsSearch } from '../features/jobs/search';
@@ -39,6 +40,12 @@ const app = createRoute({
   component: Shell,
 });
 
+/** Keep viewers from a page that only changes something. */
+async function needsChanges({ context }: { context: { queries: QueryClient } }): Promise<void> {
+  const { scopes } = await context.queries.query(sessionQuery);
+  if (scopes.includes('viewer')) throw new ApiError(403, 'forbidden', 'You are signed in as a viewer, who sees everything and changes nothing. An admin may open this page.');
+}
+
 const overview = createRoute({
   getParentRoute: () => app,
   path: '/',
@@ -55,6 +62,7 @@ const jobs = createRoute({
 const newJob = createRoute({
   getParentRoute: () => app,
   path: '/jobs/new',
+  beforeLoad: needsChanges,
   validateSearch: (search: Record<string, unknown>): { from?: string } => {
     const from = text(search['from']);
     return from ? { from } : {};
@@ -133,6 +141,7 @@ const agents = createRoute({
 const newAgent = createRoute({
   getParentRoute: () => app,
   path: '/agents/new',
+  beforeLoad: needsChanges,
   component: lazyRouteComponent(() => import('../features/agents/new-agent-page'), 'NewAgentPage'),
 });
 
@@ -222,6 +231,7 @@ const settingsDefaults = createRoute({
 const settingsKeys = createRoute({
   getParentRoute: () => app,
   path: '/settings/keys',
+  beforeLoad: needsChanges,
   validateSearch: validateCreate,
   component: lazyRouteComponent(() => import('../features/settings/keys-page'), 'KeysPage'),
 });

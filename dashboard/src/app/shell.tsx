@@ -7,6 +7,7 @@ import { lazy, Suspense, useEffect, useState } from 'react';
 import { useConnection, useFeed } from '../api/live';
 import { sessionQuery, signOut } from '../api/session';
 import { fullTime, timeOfDay } from '../lib/format';
+import { AccessOf, useMayChange } from '../ui/access';
 import { buttonClass } from '../ui/button';
 import { Icon, Logo, type IconName } from '../ui/icons';
 import { Keys } from '../ui/kbd';
@@ -33,15 +34,20 @@ export const PAGES = [
 ] as const satisfies readonly { to: string; label: string; icon: IconName; key: string }[];
 
 export function Shell() {
+  const { data: me } = useQuery(sessionQuery); // read before the page was opened
+  return <AccessOf mayChange={!me?.scopes.includes('viewer')}><Frame since={me?.changes ?? undefined} /></AccessOf>;
+}
+
+/** since: the feed's id before the data of the page was read. */
+function Frame({ since }: { since: string | undefined }) {
   const navigate = useNavigate();
   const [dialog, setDialog] = useState<'palette' | 'help'>();
   const close = () => setDialog(undefined);
-  const { data: me } = useQuery(sessionQuery); // read before the page was opened
-  useFeed(me?.changes ?? undefined);
+  useFeed(since);
 
   useShortcuts([
     { keys: '?', label: 'Show the shortcuts', run: () => setDialog('help') },
-    { keys: 'c', label: 'New job', run: () => void navigate({ to: '/jobs/new' }) },
+    { keys: 'c', label: 'New job', isChanging: true, run: () => void navigate({ to: '/jobs/new' }) },
     ...PAGES.map((page) => ({ keys: `g ${page.key}`, label: `Go to ${page.label}`, run: () => void navigate({ to: page.to }) })),
   ]);
   useEffect(() => {
@@ -120,7 +126,7 @@ function BottomBar({ onMore }: { onMore: () => void }) {
 }
 
 function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void }) {
-  const { data } = useQuery(sessionQuery);
+  const mayChange = useMayChange();
   return (
     <header className={styles.topbar}>
       <Link to="/" className={`${styles.brand} ${styles.mobileOnly}`} aria-label="Labrats, overview">
@@ -133,12 +139,12 @@ function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void
       </button>
       <div className={styles.space} />
       <ConnectionState />
-      {data?.scopes.includes('viewer') ? <span title="You see everything, and change nothing.">Read only</span> : (
+      {mayChange ? (
         <Link to="/jobs/new" className={buttonClass('primary')}>
           <Icon name="plus" size={14} />
           New job
         </Link>
-      )}
+      ) : <span className={styles.role} title="You see everything, and change nothing.">Viewer</span>}
       <Account onHelp={onHelp} />
     </header>
   );
@@ -160,6 +166,7 @@ function ConnectionState() {
 
 function Account({ onHelp }: { onHelp: () => void }) {
   const { data } = useQuery(sessionQuery);
+  const mayChange = useMayChange();
   const theme = useTheme();
   const queries = useQueryClient();
   const router = useRouter();
@@ -176,7 +183,7 @@ function Account({ onHelp }: { onHelp: () => void }) {
     <Menu label="Account" button={<Icon name="user" />} className={styles.account}>
       {(close) => (
         <>
-          <MenuLabel>Signed in as {data?.user?.name ?? '…'}{data?.expiresAt && ` until ${fullTime(new Date(data.expiresAt))}`}</MenuLabel>
+          <MenuLabel>Signed in as {data?.user?.name ?? '…'}, {mayChange ? 'an admin' : 'a viewer'}{data?.expiresAt && ` until ${fullTime(new Date(data.expiresAt))}`}</MenuLabel>
           {THEMES.map((each) => (
             <MenuItem key={each} isChecked={each === theme} onSelect={() => { setTheme(each); close(); }}>
               {each === 'system' ? 'Theme of the system' : `${each.charAt(0).toUpperCase()}${each.slice(1)} theme`}

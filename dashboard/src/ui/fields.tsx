@@ -3,6 +3,7 @@
 import { useId, type ReactNode, type SyntheticEvent } from 'react';
 
 import { visible } from '../lib/ansi';
+import { Changing, useMayChange } from './access';
 import { Button } from './button';
 import { Field } from './field';
 import styles from './fields.module.css';
@@ -93,10 +94,12 @@ export function AddRow<D>({ form, name, hint, children, onAdd }: { form: Form<D>
   const id = useId();
   const problem = form.problems[name];
   return (
-    <div className={styles.add}>
-      <Button icon="plus" name={name} aria-describedby={id} onClick={onAdd}>{children}</Button>
-      <p id={id} className={problem ? styles.error : styles.hint}>{problem ?? hint}</p>
-    </div>
+    <Changing>
+      <div className={styles.add}>
+        <Button icon="plus" name={name} aria-describedby={id} onClick={onAdd}>{children}</Button>
+        <p id={id} className={problem ? styles.error : styles.hint}>{problem ?? hint}</p>
+      </div>
+    </Changing>
   );
 }
 
@@ -111,12 +114,22 @@ export function FieldGroup({ title, note, columns = 2, children }: { title?: str
   );
 }
 
-/** A form with its general problems. onSubmit also runs with Ctrl Enter. */
-export function FormBody<D>({ form, children, footer, id }: { form: FormState<D>; children: ReactNode; footer?: ReactNode; id?: string }) {
+interface FormBodyProps<D> {
+  form: FormState<D>;
+  children: ReactNode;
+  footer?: ReactNode;
+  id?: string;
+  /** Sending the form changes nothing, so viewers may do it too. */
+  isReading?: boolean;
+}
+
+/** A form with its general problems. It is also sent with Ctrl Enter. Viewers see its values. */
+export function FormBody<D>({ form, children, footer, id, isReading = false }: FormBodyProps<D>) {
+  const mayChange = useMayChange();
   return (
     <form id={id} noValidate className={styles.form} onSubmit={(event: SyntheticEvent) => form.submit(event)}
       onKeyDown={(event) => { if (event.key === 'Enter' && (event.metaKey || event.ctrlKey)) form.submit(); }}>
-      {children}
+      {mayChange || isReading ? children : <fieldset disabled className={styles.values}>{children}</fieldset>}
       {form.error !== undefined && <Failure error={form.error} />}
       {form.others.length > 0 && <ul role="alert" className={styles.problems}>{form.others.map((problem) => <li key={problem}>{problem}</li>)}</ul>}
       {footer}
@@ -127,11 +140,13 @@ export function FormBody<D>({ form, children, footer, id }: { form: FormState<D>
 /** The bar below an editor: save, discard, and whether something is unsaved. */
 export function SaveBar<D>({ form, label = 'Save' }: { form: EditorState<D>; label?: string }) {
   return (
-    <div className={styles.bar}>
-      <Button type="submit" kind="primary" isBusy={form.isBusy} disabled={!form.isDirty}>{label}</Button>
-      {form.isDirty && <Button kind="quiet" onClick={form.reset}>Discard changes</Button>}
-      <span role="status">{form.isDirty ? 'Unsaved changes stay in this tab.' : ''}</span>
-    </div>
+    <Changing>
+      <div className={styles.bar}>
+        <Button type="submit" kind="primary" isBusy={form.isBusy} disabled={!form.isDirty}>{label}</Button>
+        {form.isDirty && <Button kind="quiet" onClick={form.reset}>Discard changes</Button>}
+        <span role="status">{form.isDirty ? 'Unsaved changes stay in this tab.' : ''}</span>
+      </div>
+    </Changing>
   );
 }
 

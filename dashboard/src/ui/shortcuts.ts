@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useSyncExternalStore } from 'react';
 
+import { useMayChange } from './access';
 import { readSetting, writeSetting } from './settings';
 
 export interface Shortcut {
@@ -11,6 +12,8 @@ export interface Shortcut {
   run: () => void;
   /** Hidden in the list of shortcuts. */
   isHidden?: boolean;
+  /** It changes something, so viewers do not have it. */
+  isChanging?: boolean;
 }
 
 const SEQUENCE_TIMEOUT = 1_000;
@@ -49,9 +52,11 @@ export function activeShortcuts(): Shortcut[] {
 
 /** Add shortcuts while the calling part is shown. */
 export function useShortcuts(shortcuts: readonly Shortcut[]): void {
-  const set = useRef(shortcuts);
+  const mayChange = useMayChange();
+  const allowed = mayChange ? shortcuts : shortcuts.filter((each) => !each.isChanging);
+  const set = useRef(allowed);
   useEffect(() => {
-    set.current = shortcuts;
+    set.current = allowed;
   });
   useEffect(() => {
     sets.push(set);

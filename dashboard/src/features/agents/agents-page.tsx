@@ -6,6 +6,7 @@ import { agentsQuery } from '../../api/jobs';
 import { useLive } from '../../api/live';
 import { visible } from '../../lib/ansi';
 import { counted } from '../../lib/format';
+import { Changing } from '../../ui/access';
 import { Button, buttonClass } from '../../ui/button';
 import { Icon } from '../../ui/icons';
 import { useShortcuts } from '../../ui/shortcuts';
@@ -23,27 +24,27 @@ export function AgentsPage() {
   const navigate = useNavigate();
   const agents = useQuery({ ...agentsQuery, staleTime: 2_000 });
   useLive(() => queries.invalidateQueries({ queryKey: agentsQuery.queryKey }));
-  useShortcuts([{ keys: 'a', label: 'New agent', run: () => void navigate({ to: '/agents/new' }) }]);
+  useShortcuts([{ keys: 'a', label: 'New agent', isChanging: true, run: () => void navigate({ to: '/agents/new' }) }]);
   const seed = useMutation({
     mutationFn: seedAgents,
     onSuccess: (seeded) => toast(seeded === 0 ? 'All default agents exist already.' : `${counted(seeded, 'agent')} added.`),
     onError: (error) => toast(describe(error).message, 'error'),
     onSettled: () => queries.invalidateQueries({ queryKey: agentsQuery.queryKey }),
   });
-  const addDefaults = (kind: 'plain' | 'primary') => <Button kind={kind} isBusy={seed.isPending} onClick={() => seed.mutate()}>Add default agents</Button>;
+  const addDefaults = (kind: 'plain' | 'primary') => <Button isChanging kind={kind} isBusy={seed.isPending} onClick={() => seed.mutate()}>Add default agents</Button>;
   const list = agents.data?.agents;
   return (
     <AgentsLayout title="Agents"
       actions={list && list.length > 0 && (
         <div className={styles.actions}>
           {addDefaults('plain')}
-          <Link to="/agents/new" className={buttonClass()}><Icon name="plus" size={14} /> New agent</Link>
+          <Changing><Link to="/agents/new" className={buttonClass()}><Icon name="plus" size={14} /> New agent</Link></Changing>
         </div>
       )}>
       {agents.error ? <Failure error={agents.error} onRetry={() => void agents.refetch()} />
         : !list ? <Loading rows={4} height={92} />
         : list.length === 0 ? (
-          <Empty title="No agents" action={<div className={styles.actions}>{addDefaults('primary')}<Link to="/agents/new" className={buttonClass()}>New agent</Link></div>}>
+          <Empty title="No agents" action={<div className={styles.actions}>{addDefaults('primary')}<Changing><Link to="/agents/new" className={buttonClass()}>New agent</Link></Changing></div>}>
             An agent starts jobs when events arrive, such as a labelled issue, and gives them instructions and settings. The default ones implement issues, review pull requests, triage, document and analyse errors.
           </Empty>
         ) : (

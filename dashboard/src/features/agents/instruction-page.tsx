@@ -6,6 +6,7 @@ import { ApiError } from '../../api/client';
 import { changeInstruction, instructionQuery, instructionsQuery, readInstruction, removeInstruction, type Instruction } from '../../api/instructions';
 import { agentsQuery } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
+import { Changing } from '../../ui/access';
 import { Button } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { ChangedMeanwhile, FormBody, SaveBar } from '../../ui/fields';
@@ -64,10 +65,12 @@ function Editor({ instruction }: { instruction: Instruction }) {
       </FormBody>
       <div className={styles.side}>
         <Uses instruction={instruction} />
-        <section className={styles.danger} aria-label="Remove the instruction">
-          <p>Jobs that have started keep its text.</p>
-          <Button kind="danger" onClick={() => setRemoving(true)}>Remove instruction…</Button>
-        </section>
+        <Changing>
+          <section className={styles.danger} aria-label="Remove the instruction">
+            <p>Jobs that have started keep its text.</p>
+            <Button kind="danger" onClick={() => setRemoving(true)}>Remove instruction…</Button>
+          </section>
+        </Changing>
       </div>
       {isRemoving && <Removal instruction={instruction} onDone={removed} onClose={() => setRemoving(false)} />}
     </div>

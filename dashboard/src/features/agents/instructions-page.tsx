@@ -7,6 +7,7 @@ import { createInstruction, instructionsQuery, type Instruction } from '../../ap
 import { agentsQuery } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { counted } from '../../lib/format';
+import { Changing } from '../../ui/access';
 import { Button } from '../../ui/button';
 import { Dialog } from '../../ui/dialog';
 import { FormBody } from '../../ui/fields';
@@ -27,14 +28,14 @@ export function InstructionsPage() {
   const instructions = useQuery(instructionsQuery);
   const agents = useQuery(agentsQuery);
   const setCreating = (isCreating: boolean) => void navigate({ to: '/instructions', search: isCreating ? { create: true } : {} });
-  useShortcuts([{ keys: 'a', label: 'New instruction', run: () => setCreating(true) }]);
+  useShortcuts([{ keys: 'a', label: 'New instruction', isChanging: true, run: () => setCreating(true) }]);
   const lists = instructions.data && ordered(instructions.data.instructions);
   return (
-    <AgentsLayout title="Instructions" actions={<Button icon="plus" onClick={() => setCreating(true)}>New instruction</Button>}>
+    <AgentsLayout title="Instructions" actions={<Button isChanging icon="plus" onClick={() => setCreating(true)}>New instruction</Button>}>
       {instructions.error ? <Failure error={instructions.error} onRetry={() => void instructions.refetch()} />
         : !lists ? <Loading rows={6} height={44} />
         : lists.global.length + lists.local.length === 0 && !agents.error ? (
-          <Empty title="No instructions" action={<Button kind="primary" onClick={() => setCreating(true)}>New instruction</Button>}>
+          <Empty title="No instructions" action={<Button isChanging kind="primary" onClick={() => setCreating(true)}>New instruction</Button>}>
             An instruction is a text that becomes part of the prompts of agents: of every agent, or of those that name it.
           </Empty>
         ) : (
@@ -56,7 +57,7 @@ export function InstructionsPage() {
             )}
           </div>
         )}
-      {create && <NewInstruction onClose={() => setCreating(false)} />}
+      <Changing>{create && <NewInstruction onClose={() => setCreating(false)} />}</Changing>
     </AgentsLayout>
   );
 }

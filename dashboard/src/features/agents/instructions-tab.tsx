@@ -5,6 +5,7 @@ import { useState } from 'react';
 import { agentInstructionsQuery, agentQuery, changeAgent, readAgent, type Agent } from '../../api/agents';
 import { instructionsQuery } from '../../api/instructions';
 import { visible } from '../../lib/ansi';
+import { useMayChange } from '../../ui/access';
 import { Button, IconButton } from '../../ui/button';
 import { Field } from '../../ui/field';
 import { ChangedMeanwhile, FormBody, SaveBar } from '../../ui/fields';
@@ -40,6 +41,7 @@ export function InstructionsTab() {
       toast('The instructions are saved.');
     },
   });
+  const mayChange = useMayChange();
   const assigned = form.draft.instructions;
   const set = (instructions: string[]) => form.set('instructions', instructions);
   const move = (from: number, to: number) => set(assigned.toSpliced(from, 1).toSpliced(to, 0, assigned[from] ?? ''));
@@ -54,14 +56,14 @@ export function InstructionsTab() {
             {assigned.map((name, index) => (
               <li key={name}>
                 <Link to="/instructions/$id" params={{ id: name }}>{name}</Link>
-                <IconButton icon="arrowUp" label={`Move ${name} up`} disabled={index === 0} onClick={() => move(index, index - 1)} />
-                <IconButton icon="arrowDown" label={`Move ${name} down`} disabled={index === assigned.length - 1} onClick={() => move(index, index + 1)} />
-                <IconButton icon="close" label={`Remove ${name}`} onClick={() => set(assigned.filter((each) => each !== name))} />
+                <IconButton isChanging icon="arrowUp" label={`Move ${name} up`} disabled={index === 0} onClick={() => move(index, index - 1)} />
+                <IconButton isChanging icon="arrowDown" label={`Move ${name} down`} disabled={index === assigned.length - 1} onClick={() => move(index, index + 1)} />
+                <IconButton isChanging icon="close" label={`Remove ${name}`} onClick={() => set(assigned.filter((each) => each !== name))} />
               </li>
             ))}
           </ol>
         ) : <p className={styles.none}>No instruction is assigned to this agent. Global ones apply all the same, and triggers may name others.</p>}
-        {others.length > 0 && (
+        {others.length > 0 && mayChange && (
           <div className={styles.add}>
             <Field label="Add an instruction">
               {(ids) => (

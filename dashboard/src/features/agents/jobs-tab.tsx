@@ -5,6 +5,7 @@ import { fetchJobs } from '../../api/jobs';
 import { useLive } from '../../api/live';
 import { visible } from '../../lib/ansi';
 import { cost } from '../../lib/format';
+import { Changing } from '../../ui/access';
 import { buttonClass } from '../../ui/button';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { Panel } from '../../ui/page';
@@ -25,7 +26,7 @@ export function JobsTab() {
   if (!jobs.data) return <Loading rows={6} height={44} />;
   if (jobs.data.jobs.length === 0) {
     return (
-      <Empty title="No jobs of this agent" action={<Link to="/jobs/new" className={buttonClass()}>New job</Link>}>
+      <Empty title="No jobs of this agent" action={<Changing><Link to="/jobs/new" className={buttonClass()}>New job</Link></Changing>}>
         Events that match its triggers start jobs, and submissions can name it.
       </Empty>
     );

@@ -5,6 +5,7 @@ import { useState } from 'react';
 import { agentQuery, changeAgent, readAgent, removeAgent, type Agent } from '../../api/agents';
 import { EFFORTS, PROVIDERS } from '../../api/config';
 import { agentsQuery } from '../../api/jobs';
+import { Changing } from '../../ui/access';
 import { Button } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { ChangedMeanwhile, FieldGroup, FormBody, SaveBar, SelectField, TextArea, TextField } from '../../ui/fields';
@@ -38,10 +39,12 @@ export function SettingsTab() {
         <ChangedMeanwhile form={form} labels={LABELS} />
         <AgentFields form={form} />
       </FormBody>
-      <section className={styles.danger} aria-label="Remove the agent">
-        <p>Removing the agent keeps its jobs and instructions.</p>
-        <Button kind="danger" onClick={() => setRemoving(true)}>Remove agent…</Button>
-      </section>
+      <Changing>
+        <section className={styles.danger} aria-label="Remove the agent">
+          <p>Removing the agent keeps its jobs and instructions.</p>
+          <Button kind="danger" onClick={() => setRemoving(true)}>Remove agent…</Button>
+        </section>
+      </Changing>
       {isRemoving && (
         <Confirm title={`Remove ${agent.name}?`} action="Remove the agent" onClose={() => setRemoving(false)} run={() => removeAgent(agent.id)}
           onDone={async () => {

@@ -7,6 +7,7 @@ import { testEvent, type EventTested, type StartedJob } from '../../api/incoming
 import { readDelivery, recordedQuery, sourcesQuery } from '../../api/sources';
 import { visible } from '../../lib/ansi';
 import { counted, fullTime } from '../../lib/format';
+import { Changing } from '../../ui/access';
 import { Button } from '../../ui/button';
 import { FieldGroup, FormBody, SelectField, TextArea, TextField } from '../../ui/fields';
 import { Notice } from '../../ui/notice';
@@ -58,7 +59,7 @@ function EventTest({ agent }: { agent: Agent }) {
   const isStale = tested && (tested.draft !== form.draft || tested.agent.resourceVersion !== agent.resourceVersion);
   return (
     <div className={styles.list}>
-      <FormBody form={form} footer={<div className={styles.bar}><Button type="submit" kind="primary" isBusy={form.isBusy}>Test</Button><p>Nothing is created.</p></div>}>
+      <FormBody form={form} isReading footer={<div className={styles.bar}><Button type="submit" kind="primary" isBusy={form.isBusy}>Test</Button><p>Nothing is created.</p></div>}>
         <EventFields form={form} />
       </FormBody>
       {form.isBusy && !tested && <Loading rows={5} height={36} />}
@@ -115,7 +116,7 @@ function EventFields({ form }: { form: FormState<TestDraft> }) {
       <div className={styles.bar} role="group" aria-label="Examples">
         <span>Examples:</span>
         {EXAMPLES.map((example) => <Button key={example.event} onClick={() => choose(example)}>{example.label}</Button>)}
-        {form.draft.webhookSource && <Recorded source={form.draft.webhookSource} />}
+        <Changing>{form.draft.webhookSource && <Recorded source={form.draft.webhookSource} />}</Changing>
       </div>
       {recorded.error && <Failure error={recorded.error} onRetry={() => void recorded.refetch()} />}
       <FieldGroup columns={3}>
@@ -140,7 +141,7 @@ function Result({ tested, isStale }: { tested: Tested; isStale: boolean }) {
     <section aria-label="Result" className={styles.list}>
       <div className={styles.bar}>
         <p role="status"><strong><Prose text={visible(outcomeInWords(verdict, answer.ignored, event.webhookSource ?? null))} /></strong></p>
-        <Button disabled={isStale} onClick={() => setSending(true)}>Run for real…</Button>
+        <Button isChanging disabled={isStale} onClick={() => setSending(true)}>Run for real…</Button>
       </div>
       {sent?.tested === tested && <StartedJobs jobs={sent.jobs} />}
       {verdict.triggers.length > 0 && (

@@ -24,7 +24,7 @@ export function TriggersTab() {
   const agents = useQuery(agentsQuery);
   const [edited, setEdited] = useState<number>();
   const triggers = agent.eventTriggers;
-  const add = <Button icon="plus" kind={triggers.length === 0 ? 'primary' : 'plain'} onClick={() => setEdited(triggers.length)}>Add trigger</Button>;
+  const add = <Button isChanging icon="plus" kind={triggers.length === 0 ? 'primary' : 'plain'} onClick={() => setEdited(triggers.length)}>Add trigger</Button>;
   return (
     <>
       {triggers.length === 0 ? (
@@ -67,8 +67,8 @@ function TriggerCard({ agent, index, trigger, agents, onEdit }: { agent: Agent; 
       <div className={styles.triggerHead}>
         <TriggerWords trigger={trigger} agents={agents} />
         <Switch label={`The trigger for ${name} is enabled`} isOn={toggle.isPending ? toggle.variables : trigger.enabled} isBusy={toggle.isPending} onChange={toggle.mutate} />
-        <IconButton icon="pencil" label={`Edit the trigger for ${name}`} onClick={onEdit} />
-        <IconButton icon="trash" label={`Remove the trigger for ${name}`} onClick={() => setRemoving(true)} />
+        <IconButton isChanging icon="pencil" label={`Edit the trigger for ${name}`} onClick={onEdit} />
+        <IconButton isChanging icon="trash" label={`Remove the trigger for ${name}`} onClick={() => setRemoving(true)} />
       </div>
       <dl className={styles.facts}>
         {trigger.instruction !== null && (

@@ -7,6 +7,7 @@ import { useLive } from '../../api/live';
 import { deleteUpload, downloadAddress, uploadsQuery, type Upload, type UploadKind } from '../../api/uploads';
 import { visible } from '../../lib/ansi';
 import { bytes, counted } from '../../lib/format';
+import { Changing } from '../../ui/access';
 import { Button, buttonClass, IconButton } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { Copy } from '../../ui/copy';
@@ -25,7 +26,7 @@ import { useUploads, type Sending } from './use-uploads';
 export function PdfsPage() {
   return (
     <Layout>
-      <DropZone kind="pdfs" accept="application/pdf,.pdf" title="Drop PDFs here">At most 100 MiB each. An extraction runs one prompt on each section.</DropZone>
+      <Changing><DropZone kind="pdfs" accept="application/pdf,.pdf" title="Drop PDFs here">At most 100 MiB each. An extraction runs one prompt on each section.</DropZone></Changing>
       <Uploads kind="pdfs" title="PDFs" />
       <Extractions />
     </Layout>
@@ -35,7 +36,7 @@ export function PdfsPage() {
 export function WorkspacePage() {
   return (
     <Layout>
-      <DropZone kind="workspace" title="Drop files here">At most 100 MiB each. A submission names them in `workspaceUploads`, and they appear at the root of its workspace.</DropZone>
+      <Changing><DropZone kind="workspace" title="Drop files here">At most 100 MiB each. A submission names them in `workspaceUploads`, and they appear at the root of its workspace.</DropZone></Changing>
       <Uploads kind="workspace" title="Workspace files" />
     </Layout>
   );
@@ -123,8 +124,8 @@ function UploadRow({ kind, upload }: { kind: UploadKind; upload: Upload }) {
       <td className={`${cell.number} ${cell.minor}`}>{bytes(upload.size)}</td>
       <td className={cell.number}><Age at={upload.createdAt} suffix=" ago" /></td>
       <td className={cell.end}>
-        {kind === 'pdfs' && <Button icon="play" onClick={() => setDialog('extract')}>Extract</Button>}
-        <IconButton icon="trash" label={`Delete ${name}`} onClick={() => setDialog('delete')} />
+        {kind === 'pdfs' && <Button isChanging icon="play" onClick={() => setDialog('extract')}>Extract</Button>}
+        <IconButton isChanging icon="trash" label={`Delete ${name}`} onClick={() => setDialog('delete')} />
         {dialog === 'extract' && <ExtractDialog upload={upload} onClose={close} />}
         {dialog === 'delete' && (
           <Confirm title={`Delete ${name}?`} action="Delete the file" onClose={close} run={() => deleteUpload(kind, upload.id)}

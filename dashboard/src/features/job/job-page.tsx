@@ -5,6 +5,7 @@ import { useEffect, useRef, useState, type ReactNode } from 'react';
 import { cancelJob, hasEnded, jobQuery, retryJob, storeJob, type JobDetail } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { compact, cost, counted, NOTHING } from '../../lib/format';
+import { Changing } from '../../ui/access';
 import { Button, buttonClass } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Dialog } from '../../ui/dialog';
@@ -143,16 +144,16 @@ function Actions({ job }: { job: JobDetail }) {
   const retry = useMutation({ mutationFn: () => retryJob(job.id), ...options('The job is queued again.') });
   const obstacle = whyNoRetry(job, useNow());
   const rerun = () => void navigate({ to: '/jobs/new', search: { from: job.id } });
-  useShortcuts([{ keys: 'r', label: 'Run again with other settings', run: rerun }]);
+  useShortcuts([{ keys: 'r', label: 'Run again with other settings', isChanging: true, run: rerun }]);
   return (
     <div className={styles.actions}>
       {!hasEnded(job.status) && (
-        <Button kind="danger" disabled={job.cancelRequestedAt !== null} onClick={() => setAsking(true)}>{job.cancelRequestedAt ? 'Cancelling…' : 'Cancel'}</Button>
+        <Button isChanging kind="danger" disabled={job.cancelRequestedAt !== null} onClick={() => setAsking(true)}>{job.cancelRequestedAt ? 'Cancelling…' : 'Cancel'}</Button>
       )}
       {job.status === 'failed' && (
-        <Button isBusy={retry.isPending} disabled={obstacle !== undefined} title={obstacle} onClick={() => retry.mutate()}>Retry</Button>
+        <Button isChanging isBusy={retry.isPending} disabled={obstacle !== undefined} title={obstacle} onClick={() => retry.mutate()}>Retry</Button>
       )}
-      <Link to="/jobs/new" search={{ from: job.id }} className={buttonClass()}>Rerun…</Link>
+      <Changing><Link to="/jobs/new" search={{ from: job.id }} className={buttonClass()}>Rerun…</Link></Changing>
       {isAsking && (
         <Dialog title="Cancel this job?" onClose={() => setAsking(false)}
           footer={<>

@@ -15,7 +15,7 @@ import styles from './jobs-page.module.css';
 export function BulkButton({ filter, facets, onClick }: { filter: JobFilter; facets: JobFacets | undefined; onClick: () => void }) {
   const [failed, open] = [concernedCount('retry', filter, facets), concernedCount('cancel', filter, facets)];
   if (failed + open === 0) return null;
-  return <Button className={styles.all} onClick={onClick}>{failed > 0 ? `Retry ${count(failed)} failed…` : `Cancel ${count(open)}…`}</Button>;
+  return <Button isChanging className={styles.all} onClick={onClick}>{failed > 0 ? `Retry ${count(failed)} failed…` : `Cancel ${count(open)}…`}</Button>;
 }
 
 /** Ask what to do with all jobs that match a filter, and start it. onRun: gets the id of the action. */

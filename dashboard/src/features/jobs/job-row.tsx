@@ -5,6 +5,7 @@ import { useActivity } from '../../api/activities';
 import type { JobItem, QueuePlace } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { cost, NOTHING } from '../../lib/format';
+import { Changing } from '../../ui/access';
 import { STATUS_WORDS, StatusBadge } from '../../ui/status';
 import { Age, Span } from '../../ui/time';
 import { waitingNote } from '../../ui/waiting';
@@ -25,9 +26,11 @@ export const JobRow = memo(function JobRow({ job, place, rowIndex, isFocused, is
   return (
     <tr aria-rowindex={rowIndex} className={styles.row} data-focused={isFocused || undefined} data-selected={isSelected || undefined}>
       <td className={styles.check}>
-        <label>
-          <input type="checkbox" checked={isSelected} aria-label={`Select ${title}`} onChange={() => undefined} onClick={(event) => onSelect(job.id, event.shiftKey)} />
-        </label>
+        <Changing>
+          <label>
+            <input type="checkbox" checked={isSelected} aria-label={`Select ${title}`} onChange={() => undefined} onClick={(event) => onSelect(job.id, event.shiftKey)} />
+          </label>
+        </Changing>
       </td>
       <td className={styles.statusColumn}>
         <span title={job.failedReason ?? undefined}>

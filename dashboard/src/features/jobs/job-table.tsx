@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from 'react';
 
 import type { JobFilter, JobItem } from '../../api/jobs';
 import { count } from '../../lib/format';
+import { Changing } from '../../ui/access';
 import { buttonClass } from '../../ui/button';
 import { Icon } from '../../ui/icons';
 import { useShortcuts } from '../../ui/shortcuts';
@@ -67,9 +68,9 @@ export function JobTable({ search, filter, total, onPreview, onAll }: JobTablePr
     { keys: 'ArrowUp', label: 'Previous job', run: () => focus(index - 1), isHidden: true },
     { keys: 'Home', label: 'First job', run: () => focus(0) },
     { keys: 'End', label: 'Last loaded job', run: () => focus(jobs.jobs.length - 1) },
-    { keys: 'x', label: 'Select the job', run: () => { if (focused) selection.select(focused); } },
-    { keys: 'X', label: 'Select up to the job', run: () => { if (focused) selection.select(focused, true); } },
-    { keys: 'a', label: 'Select all loaded jobs', run: selection.selectAll },
+    { keys: 'x', label: 'Select the job', isChanging: true, run: () => { if (focused) selection.select(focused); } },
+    { keys: 'X', label: 'Select up to the job', isChanging: true, run: () => { if (focused) selection.select(focused, true); } },
+    { keys: 'a', label: 'Select all loaded jobs', isChanging: true, run: selection.selectAll },
     { keys: 'Enter', label: 'Open the job', run: () => { if (focused) void navigate({ to: '/jobs/$id/activity', params: { id: focused } }); } },
     { keys: 'o', label: 'Show the job beside the list', run: () => onPreview(focused === preview ? undefined : focused) },
     { keys: 'Escape', label: 'Close the preview, clear the selection', run: () => { if (preview) onPreview(undefined); else selection.clear(); } },
@@ -128,7 +129,7 @@ function NoJobs({ search }: { search: JobsSearch }) {
       There are jobs with other values only, or none at all.
     </Empty>
   ) : (
-    <Empty title="No jobs" action={<Link to="/jobs/new" className={buttonClass('primary')}>New job</Link>}>
+    <Empty title="No jobs" action={<Changing><Link to="/jobs/new" className={buttonClass('primary')}>New job</Link></Changing>}>
       A job runs an agent with a prompt. Submit one here, with `labrats submit`, or let a webhook start one.
     </Empty>
   );

@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from 'react';
 
 import { cancelJob, forEachJob, hasEnded, retryJob, type BulkAction, type JobItem } from '../../api/jobs';
 import { count, counted } from '../../lib/format';
+import { useMayChange } from '../../ui/access';
 import { Button, IconButton } from '../../ui/button';
 import { Dialog } from '../../ui/dialog';
 import { toast } from '../../ui/toasts';
@@ -15,12 +16,13 @@ const SHOWN_ERRORS = 3;
 
 /** The box in the head of the table. */
 export function SelectAll({ selection, loaded }: { selection: Selection; loaded: number }) {
+  const mayChange = useMayChange();
   const box = useRef<HTMLInputElement>(null);
   const selected = selection.jobs.length;
   useEffect(() => {
     if (box.current) box.current.indeterminate = selected > 0 && selected < loaded;
   });
-  return (
+  return mayChange && (
     <label>
       <input ref={box} type="checkbox" checked={selected > 0 && selected === loaded} disabled={loaded === 0} aria-label="Select all loaded jobs"
         onChange={() => (selected === loaded ? selection.clear() : selection.selectAll())} />

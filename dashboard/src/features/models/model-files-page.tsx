@@ -6,6 +6,7 @@ import { useLive } from '../../api/live';
 import { deleteFile, downloadFile, modelFilesQuery, operationLogQuery, operationsQuery, scanQuery, type FileOperation } from '../../api/models';
 import { visible } from '../../lib/ansi';
 import { bytes, NOTHING } from '../../lib/format';
+import { useMayChange } from '../../ui/access';
 import { Button, IconButton } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { Dialog } from '../../ui/dialog';
@@ -25,14 +26,15 @@ const STATE_WORDS: Record<FileState, string> = {
 
 export function ModelFilesPage() {
   const queries = useQueryClient();
+  const mayChange = useMayChange(); // a scan counts as a change
   const configured = useQuery(modelFilesQuery);
   const isLocal = configured.data?.folder != null; // a scan of a claim needs a pod, so a person starts it
-  const scan = useQuery({ ...scanQuery, enabled: isLocal });
+  const scan = useQuery({ ...scanQuery, enabled: isLocal && mayChange });
   const operations = useQuery({ ...operationsQuery, enabled: configured.data !== undefined });
   const isBusy = operations.data?.jobs.some((each) => each.status === 'waiting' || each.status === 'active') ?? false;
   useLive(() => Promise.all([
     queries.invalidateQueries({ queryKey: operationsQuery.queryKey, exact: true }),
-    ...(isBusy && isLocal ? [queries.invalidateQueries({ queryKey: scanQuery.queryKey, exact: true })] : []),
+    ...(isBusy && isLocal && mayChange ? [queries.invalidateQueries({ queryKey: scanQuery.queryKey, exact: true })] : []),
   ]), configured.data !== undefined);
   const refresh = () => queries.invalidateQueries({ queryKey: modelFilesQuery.queryKey });
 
@@ -42,7 +44,7 @@ export function ModelFilesPage() {
   const error = configured.error ?? operations.error;
   const rows = configured.data && fileRows(configured.data.models, scan.data?.files, operations.data?.jobs ?? []);
   return (
-    <ModelsLayout actions={<Button isBusy={scan.isFetching} onClick={() => void scan.refetch().then(refresh)}>{scan.isFetching ? 'Scanning…' : 'Scan the volume'}</Button>}>
+    <ModelsLayout actions={<Button isChanging isBusy={scan.isFetching} onClick={() => void scan.refetch().then(refresh)}>{scan.isFetching ? 'Scanning…' : 'Scan the volume'}</Button>}>
       <div className={styles.panels}>
         {error && <Failure error={error} onRetry={() => void refresh()} />}
         {scan.error && <Failure error={scan.error} onRetry={() => void scan.refetch()} />}
@@ -98,8 +100,8 @@ function File({ row, onChanged }: { row: FileRow; onChanged: () => Promise<unkno
       <td>{row.operation ? (row.operation.operation === 'download' ? 'Downloading…' : 'Deleting…') : STATE_WORDS[row.state]}</td>
       <td className={`${cell.number} ${cell.minor}`}>{row.size === null ? NOTHING : bytes(row.size)}</td>
       <td className={cell.end}>
-        {!row.operation && url && row.state !== 'present' && <Button icon="download" isBusy={download.isPending} onClick={() => download.mutate()}>{row.state === 'incomplete' ? 'Resume' : 'Download'}</Button>}
-        {!row.operation && isOnVolume && <IconButton icon="trash" label={`Delete ${name}`} onClick={() => setDeleting(true)} />}
+        {!row.operation && url && row.state !== 'present' && <Button isChanging icon="download" isBusy={download.isPending} onClick={() => download.mutate()}>{row.state === 'incomplete' ? 'Resume' : 'Download'}</Button>}
+        {!row.operation && isOnVolume && <IconButton isChanging icon="trash" label={`Delete ${name}`} onClick={() => setDeleting(true)} />}
         {isDeleting && (
           <Confirm title={`Delete ${name}?`} action="Delete the file" onClose={() => setDeleting(false)} run={() => deleteFile(provider, name)}
             onDone={async () => { setDeleting(false); toast(`${name} is being deleted.`); await onChanged(); }}>

@@ -6,6 +6,7 @@ import { useLive } from '../../api/live';
 import { changeModel, queueQuery, readModel, refreshModels, type AiModel } from '../../api/models';
 import { changeField } from '../../api/versions';
 import { count, counted, duration, NOTHING, timeOfDay } from '../../lib/format';
+import { Changing, useMayChange } from '../../ui/access';
 import { Button, IconButton } from '../../ui/button';
 import { Notice } from '../../ui/notice';
 import { Prose } from '../../ui/prose';
@@ -23,21 +24,22 @@ export function ModelsPage() {
   const queries = useQueryClient();
   const navigate = useNavigate();
   const { edit, create } = useSearch({ from: '/app/models' });
+  const mayChange = useMayChange();
   const models = useQuery(modelsQuery);
   const queue = useQuery(queueQuery);
   useLive(() => refreshModels(queries));
   const open = (search: { edit?: string; create?: string }) => void navigate({ to: '/models', search });
   const close = () => open({});
-  useShortcuts([{ keys: 'm', label: 'New model', run: () => open({ create: '/' }) }]);
+  useShortcuts([{ keys: 'm', label: 'New model', isChanging: true, run: () => open({ create: '/' }) }]);
 
   const rows = models.data && queue.data ? modelRows(models.data.aiModels, queue.data.queues) : undefined;
   const error = models.error ?? queue.error;
   return (
-    <ModelsLayout actions={<Button icon="plus" onClick={() => open({ create: '/' })}>New model</Button>}>
+    <ModelsLayout actions={<Button isChanging icon="plus" onClick={() => open({ create: '/' })}>New model</Button>}>
       {error ? <Failure error={error} onRetry={() => void refreshModels(queries)} />
         : !rows ? <Loading rows={4} height={72} />
         : rows.length === 0 ? (
-          <Empty title="No models" action={<Button kind="primary" onClick={() => open({ create: '/' })}>New model</Button>}>
+          <Empty title="No models" action={<Button isChanging kind="primary" onClick={() => open({ create: '/' })}>New model</Button>}>
             A model says how many attempts may run at once, at which address, with which credentials and at which price. Jobs on other models share default slots, and appear here while they run.
           </Empty>
         ) : (
@@ -45,8 +47,8 @@ export function ModelsPage() {
             {rows.map((row) => <Model key={row.key} row={row} onEdit={() => open({ edit: row.aiModel?.id ?? '' })} onCreate={() => open({ create: row.key })} />)}
           </ul>
         )}
-      {create && <NewModelDialog implicit={create === '/' ? '' : create} slots={rows?.find((row) => row.key === create)?.slots} onClose={close} />}
-      {edit && <EditModelDialog name={edit} onClose={close} />}
+      {mayChange && create && <NewModelDialog implicit={create === '/' ? '' : create} slots={rows?.find((row) => row.key === create)?.slots} onClose={close} />}
+      {mayChange && edit && <EditModelDialog name={edit} onClose={close} />}
     </ModelsLayout>
   );
 }
@@ -71,10 +73,10 @@ function Model({ row, onEdit, onCreate }: { row: ModelRow; onEdit: () => void; o
       <div className={styles.controls}>
         {aiModel ? (
           <>
-            <SlotControls model={aiModel} />
-            <IconButton icon="pencil" label={`Edit ${aiModel.name}`} onClick={onEdit} />
+            <Changing><SlotControls model={aiModel} /></Changing>
+            <IconButton isChanging icon="pencil" label={`Edit ${aiModel.name}`} onClick={onEdit} />
           </>
-        ) : <Button onClick={onCreate}>Make it a model</Button>}
+        ) : <Button isChanging onClick={onCreate}>Make it a model</Button>}
       </div>
       <Notices row={row} />
     </li>

@@ -7,6 +7,7 @@ import { breakdownQuery, facetsQuery, fetchJobs, placesQuery, type JobFacets, ty
 import { queueQuery } from '../../api/models';
 import { visible } from '../../lib/ansi';
 import { cost, count, counted, NOTHING, timeOfDay } from '../../lib/format';
+import { Changing } from '../../ui/access';
 import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { StatusIcon } from '../../ui/status';
@@ -38,7 +39,7 @@ export function OverviewPage() {
   if (isEmpty) {
     return (
       <Page title="Overview">
-        <Empty title="No jobs so far" action={<Link to="/jobs/new" className={buttonClass('primary')}>New job</Link>}>
+        <Empty title="No jobs so far" action={<Changing><Link to="/jobs/new" className={buttonClass('primary')}>New job</Link></Changing>}>
           A job runs an agent with a prompt. Its log, changes and cost appear here while it runs.
         </Empty>
       </Page>

@@ -6,6 +6,7 @@ import type { Schemas } from '../../api/client';
 import { createKey, keysQuery, revokeKey, type ApiKey, type NewApiKey } from '../../api/keys';
 import { visible } from '../../lib/ansi';
 import { fullTime } from '../../lib/format';
+import { Changing } from '../../ui/access';
 import { Button } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { Copy } from '../../ui/copy';
@@ -27,14 +28,14 @@ export function KeysPage() {
   const { create } = useSearch({ from: '/app/settings/keys' });
   const keys = useQuery(keysQuery);
   const setCreating = (isCreating: boolean) => void navigate({ to: '/settings/keys', search: isCreating ? { create: true } : {} });
-  useShortcuts([{ keys: 'a', label: 'New API key', run: () => setCreating(true) }]);
+  useShortcuts([{ keys: 'a', label: 'New API key', isChanging: true, run: () => setCreating(true) }]);
   const list = keys.data?.apiKeys;
   return (
-    <SettingsLayout actions={<Button icon="plus" onClick={() => setCreating(true)}>New key</Button>}>
+    <SettingsLayout actions={<Button isChanging icon="plus" onClick={() => setCreating(true)}>New key</Button>}>
       {keys.error ? <Failure error={keys.error} onRetry={() => void keys.refetch()} />
         : !list ? <Loading rows={5} height={44} />
         : list.length === 0 ? (
-          <Empty title="No API keys" action={<Button kind="primary" onClick={() => setCreating(true)}>New key</Button>}>
+          <Empty title="No API keys" action={<Button isChanging kind="primary" onClick={() => setCreating(true)}>New key</Button>}>
             Programs submit jobs and send events with a key. Each key sees its own jobs, and can be revoked alone.
           </Empty>
         ) : (
@@ -44,7 +45,7 @@ export function KeysPage() {
             </Table>
           </Panel>
         )}
-      {create && <NewKey onClose={() => setCreating(false)} />}
+      <Changing>{create && <NewKey onClose={() => setCreating(false)} />}</Changing>
     </SettingsLayout>
   );
 }

@@ -1,6 +1,7 @@
 import { Link } from '@tanstack/react-router';
 import type { ReactNode } from 'react';
 
+import { Changing } from '../../ui/access';
 import { Page } from '../../ui/page';
 import { SubNav } from '../../ui/sub-nav';
 
@@ -10,7 +11,7 @@ export function SettingsLayout({ actions, children }: { actions?: ReactNode; chi
     <Page title="Settings" actions={actions}>
       <SubNav label="Parts of the settings">
         <Link to="/settings/defaults">Defaults</Link>
-        <Link to="/settings/keys" activeOptions={{ includeSearch: false }}>API keys</Link>
+        <Changing><Link to="/settings/keys" activeOptions={{ includeSearch: false }}>API keys</Link></Changing>
         <Link to="/settings/system">System</Link>
       </SubNav>
       {children}

@@ -10,6 +10,7 @@ import { sessionQuery } from '../../api/session';
 import { changeSource, readSource, removeSource, sourceQuery, sourcesQuery, type WebhookSource } from '../../api/sources';
 import { visible } from '../../lib/ansi';
 import { count } from '../../lib/format';
+import { Changing, useMayChange } from '../../ui/access';
 import { Button, IconButton } from '../../ui/button';
 import { ConfigFields } from '../../ui/config-fields';
 import { Confirm } from '../../ui/confirm';
@@ -78,7 +79,7 @@ function Source({ source, isRemoving, setRemoving }: { source: WebhookSource; is
   });
   return (
     <div className={styles.body}>
-      <Panel title="Receiver" note={<Button icon="key" onClick={() => setDialog('rotate')}>Rotate the secret…</Button>}>
+      <Panel title="Receiver" note={<Button isChanging icon="key" onClick={() => setDialog('rotate')}>Rotate the secret…</Button>}>
         <dl className={styles.facts}>
           <div><dt>Address</dt><dd>{source.url ? <><code>{source.url}</code> <Copy text={source.url} name="Copy the address" /></> : 'Not known yet: its receiver has not reported one.'}</dd></div>
           <div><dt>Secret</dt><dd>{source.secretRef ? <>key <code>{source.secretRef.key}</code> of <code>{source.secretRef.name}</code></> : 'none'}</dd></div>
@@ -91,10 +92,12 @@ function Source({ source, isRemoving, setRemoving }: { source: WebhookSource; is
         <ChangedMeanwhile form={form} labels={LABELS} />
         <SourceFields form={form} />
       </FormBody>
-      <section className={styles.danger} aria-label="Remove the source">
-        <p>Removing the source keeps its jobs.</p>
-        <Button kind="danger" onClick={() => setDialog('remove')}>Remove source…</Button>
-      </section>
+      <Changing>
+        <section className={styles.danger} aria-label="Remove the source">
+          <p>Removing the source keeps its jobs.</p>
+          <Button kind="danger" onClick={() => setDialog('remove')}>Remove source…</Button>
+        </section>
+      </Changing>
       {dialog === 'rotate' && <Rotation source={source} onSaved={store} onClose={close} />}
       {dialog === 'remove' && (
         <Confirm title={`Remove ${source.name}?`} action="Remove the source" onClose={close} run={remove}
@@ -114,7 +117,7 @@ function Source({ source, isRemoving, setRemoving }: { source: WebhookSource; is
 
 function SourceFields({ form }: { form: EditorState<SourceDraft> }) {
   const me = useQuery(sessionQuery);
-  const secrets = useQuery(secretsQuery);
+  const secrets = useQuery({ ...secretsQuery, enabled: useMayChange() });
   const isGitHub = form.draft.type === 'github';
   return (
     <>
@@ -182,7 +185,7 @@ function Overrides({ form }: { form: Form<SourceDraft> }) {
           {choice(index, 'effort', 'Effort', 'Effort', EFFORTS)}
           {choice(index, 'agent', 'Only agent', 'Any agent', agents.data?.agents.map((each) => each.triggerName) ?? [])}
           <Switch label={`Repository ${index + 1} starts agents`} isOn={override.enabled} onChange={(enabled) => change(index, { enabled })} />
-          <IconButton icon="close" label={`Remove repository ${index + 1}`} onClick={() => form.set('overrides', overrides.filter((_, at) => at !== index))} />
+          <IconButton isChanging icon="close" label={`Remove repository ${index + 1}`} onClick={() => form.set('overrides', overrides.filter((_, at) => at !== index))} />
         </div>
       ))}
       <AddRow form={form} name="overrides" hint="Events of a repository that is switched off start nothing." onAdd={() => form.set('overrides', [...overrides, NEW_OVERRIDE])}>Add repository</AddRow>

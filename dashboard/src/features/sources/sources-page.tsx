@@ -7,6 +7,7 @@ import { useLive } from '../../api/live';
 import { createSource, sourcesQuery, type WebhookSource } from '../../api/sources';
 import { visible } from '../../lib/ansi';
 import { count } from '../../lib/format';
+import { Changing } from '../../ui/access';
 import { Button } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Dialog } from '../../ui/dialog';
@@ -27,18 +28,18 @@ export function SourcesPage() {
   const sources = useQuery(sourcesQuery);
   useLive(() => queries.invalidateQueries({ queryKey: sourcesQuery.queryKey }));
   const setCreating = (isCreating: boolean) => void navigate({ to: '/sources', search: isCreating ? { create: true } : {} });
-  useShortcuts([{ keys: 'a', label: 'New webhook source', run: () => setCreating(true) }]);
+  useShortcuts([{ keys: 'a', label: 'New webhook source', isChanging: true, run: () => setCreating(true) }]);
   const list = sources.data?.webhookSources;
   return (
-    <Page title="Webhooks" actions={<Button icon="plus" onClick={() => setCreating(true)}>New source</Button>}>
+    <Page title="Webhooks" actions={<Button isChanging icon="plus" onClick={() => setCreating(true)}>New source</Button>}>
       {sources.error ? <Failure error={sources.error} onRetry={() => void sources.refetch()} />
         : !list ? <Loading rows={3} height={92} />
         : list.length === 0 ? (
-          <Empty title="No webhook sources" action={<Button kind="primary" onClick={() => setCreating(true)}>New source</Button>}>
+          <Empty title="No webhook sources" action={<Button isChanging kind="primary" onClick={() => setCreating(true)}>New source</Button>}>
             A source receives deliveries, such as issues and pull requests of GitHub, checks their signature, and starts the agents whose triggers match.
           </Empty>
         ) : <ul className={styles.sources}>{list.map((source) => <SourceCard key={source.id} source={source} />)}</ul>}
-      {create && <NewSource onClose={() => setCreating(false)} />}
+      <Changing>{create && <NewSource onClose={() => setCreating(false)} />}</Changing>
     </Page>
   );
 }
