@@ -81,6 +81,10 @@ class Metrics:
             "labrats_watch_silence_seconds", "Silence of a watch of the store; beyond 150 it is stale",
             ("watch",), registry=self.registry,
         )  # fmt: skip
+        self._refused_hosts = Counter(
+            "labrats_refused_hosts", "Hosts that network rules have refused to agents, each once per attempt",
+            registry=self.registry,
+        )  # fmt: skip
         self._callbacks = Counter(
             "labrats_callbacks", "Callbacks attempted: delivered, retried, or given up", ("outcome",),
             registry=self.registry,
@@ -112,6 +116,7 @@ class Metrics:
         if before.phase is Phase.RUNNING and before.status.started_at:
             self._run_time.labels(*labels).observe(max(0.0, (now - before.status.started_at).total_seconds()))
             self._count_usage(before.status.usage, after.status.usage, labels)
+            self._refused_hosts.inc(len(after.status.outputs.refused_hosts))
         if after.ended:
             self._finished.labels(API_STATUS[after.phase], *self._job_labels(after)).inc()
 

@@ -257,6 +257,11 @@ class Place:
 class Runner(Protocol):
     """A service that starts, finds, follows and stops attempts by their names. Attempts outlive the engine."""
 
+    @property
+    def network_problem(self) -> str | None:
+        """Why the network of agents cannot be restricted here, as a part of a sentence; None if it can."""
+        ...
+
     async def start(self, attempt: Attempt) -> None:
         """Start the attempt unless it was started before. At most one executor ever runs under a name.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from labrats.model.network import Network, read_network
 from labrats.model.protocol import IDLE_SECONDS
 from labrats.net.address_policy import parse_networks
 from labrats.net.webhook_signature import signing_key
@@ -151,6 +152,10 @@ class EngineSettings(BaseSettings):
     """Run agents in a sandbox (bubblewrap) that shows them the system's programs and their workspace only: true (refuse
     to start without one), auto (warn and run without one where it does not work) or false. Default: auto; false for a
     data folder that an earlier version created."""
+    network: Annotated[Network, NoDecode] | None = Field(default=None, validation_alias="LABRATS_NETWORK")
+    """The hosts that agents and their tools may reach, unless their job or agent says otherwise: open (all, the
+    default), none (only the server of their model), or host names and presets with commas between them, such as
+    npm,*.example.com. Needs the sandbox."""
     sandbox_read_paths: Paths = Field(default=(), validation_alias="LABRATS_SANDBOX_READ_PATHS")
     """Files and folders, separated by commas, that agents in the sandbox may also read: toolchains in a home folder,
     scripts of MCP servers."""
@@ -185,6 +190,11 @@ class EngineSettings(BaseSettings):
     def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         parse_networks(value)
         return value
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _read_network(cls, value: Any) -> Any:
+        return read_network(value) if isinstance(value, str) else value
 
     @field_validator("sandbox", mode="before")
     @classmethod

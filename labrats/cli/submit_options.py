@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Group, Parameter
+from msgspec import to_builtins
 
 from labrats.cli.durations import parse_ms
 from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.key_values import RepeatedOption, parse_pairs
+from labrats.model.network import read_network
 
 _SETTINGS: Final = Group("Settings", sort_key=1)
 _WORKSPACE: Final = Group("Workspace", sort_key=2)
@@ -34,6 +36,8 @@ class SettingOptions:
     """The maximum number of turns of the conversation. [default: 25]"""
     max_attempts: Annotated[int | None, Parameter(group=_SETTINGS)] = None
     """The maximum number of attempts, the first included, if failures are temporary. [default: 1]"""
+    network: Annotated[str | None, Parameter(group=_SETTINGS)] = None
+    """The hosts that the agent may reach: open, none, or names and presets with commas, such as npm,*.example.com."""
     config: Annotated[RepeatedOption, Parameter(group=_SETTINGS)] = ()
     """Any other field of the API's `config`, FIELD=VALUE, such as maxCostUsd=2 or sampling.seed=1. Repeatable."""
 
@@ -46,6 +50,7 @@ class SettingOptions:
             "timeoutMs": _timeout_ms(self.timeout),
             "maxTurns": self.max_turns,
             "maxAttempts": self.max_attempts,
+            "network": _network(self.network),
         }
         return _nested(parse_pairs("--config", self.config)) | _without_none(named)
 
@@ -138,6 +143,14 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         else:
             nested[key] = value
     return nested
+
+
+def _network(text: str | None) -> Any:
+    """Return the API's form of a network rule. Raises CommandError for an invalid one."""
+    try:
+        return None if text is None else to_builtins(read_network(text))
+    except ValueError as error:
+        raise CommandError(f"--network {error}", ExitCode.USAGE) from None
 
 
 def _timeout_ms(text: str | None) -> int | None:

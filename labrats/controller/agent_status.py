@@ -12,6 +12,7 @@ from labrats.intake.events import problem_of_filters
 from labrats.model.agent import AiAgent
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.mcp_server import problem_of_mcp_servers
+from labrats.model.network import problem_of_network
 from labrats.model.variables import problem_of_variables
 from labrats.ports import Clock, Store
 
@@ -33,6 +34,8 @@ def _problems(agent: AiAgent, catalog: Catalog) -> Iterator[str]:
         yield f"mcpServers: {problem}"
     if problem := problem_of_variables(agent.spec.env or {}):
         yield f"env: {problem}"
+    if (network := agent.spec.default_network) is not None and (problem := problem_of_network(network)):
+        yield f"defaultNetwork: {problem}"
     for number, trigger in enumerate(agent.spec.event_triggers):
         if problem := problem_of_filters(trigger.filters):
             yield f"eventTriggers[{number}].filters: {problem}"
@@ -40,6 +43,8 @@ def _problems(agent: AiAgent, catalog: Catalog) -> Iterator[str]:
             yield f"eventTriggers[{number}].config.mcpServers: {problem}"
         if problem := problem_of_variables(trigger.config.env or {}):
             yield f"eventTriggers[{number}].config.env: {problem}"
+        if (network := trigger.config.network) is not None and (problem := problem_of_network(network)):
+            yield f"eventTriggers[{number}].config.network: {problem}"
         if trigger.next and (called := trigger.next.agent_trigger_name) not in agents:
             yield f"eventTriggers[{number}].next: there is no agent with the triggerName {called!r}"
 

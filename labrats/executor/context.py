@@ -2,15 +2,19 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.prices import with_cost
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.errors import GiveUp, LabratsError
 from labrats.model.job import AgentSession, FailedCode, Usage
+from labrats.model.network import MOST_REFUSED_HOSTS
 from labrats.model.protocol import Resumption, Task
 from labrats.model.variables import SecretKey, variable_file
 
@@ -132,6 +136,15 @@ class RunContext:
     def remove_credential_file(self, name: str) -> None:
         """Remove a credential file that the program has read, so that the agent cannot. The file may be missing."""
         (self.credentials / name).unlink(missing_ok=True)
+
+    def report_refused_host(self, host: str) -> None:
+        """Report a `host:port` that the job's network rule has refused, once."""
+        known = self.events.outputs.refused_hosts
+        if host in known or len(known) == MOST_REFUSED_HOSTS:
+            return
+        with suppress(GiveUp):  # the output is full, which the provider notices with its next event
+            self.events.log(f"[network: {host} refused]")
+            self.events.report_outputs(msgspec.structs.replace(self.events.outputs, refused_hosts=(*known, host)))
 
     def add_usage(self, usage: Usage) -> None:
         """Add to the attempt's usage. Raises GiveUp if the total exceeds a limit."""

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
@@ -57,6 +57,7 @@ async def child_process(
     stop_signal: signal.Signals = signal.SIGTERM,
     inherited: Collection[int] = (),
     in_sandbox: bool = False,
+    enter: Callable[[], None] | None = None,
 ) -> AsyncIterator[Subprocess]:
     """Start a program in its own process group, and end it when the context exits.
 
@@ -65,6 +66,7 @@ async def child_process(
 
     inherited:  further file descriptors that the program inherits.
     in_sandbox: True if `command` runs bubblewrap; signals are then sent to the program inside.
+    enter:      called in the new process before it executes the program. Raises SubprocessError if it fails.
     """
     process = subprocess.Popen(  # noqa: ASYNC220 - a vfork, which takes less than a millisecond
         command,
@@ -75,6 +77,7 @@ async def child_process(
         stderr=stderr,
         pass_fds=inherited,
         process_group=0,
+        preexec_fn=enter,
     )
     exited = _watch_exit(process)
     output = asyncio.StreamReader(limit=_READ_BYTES)

@@ -11,12 +11,20 @@ from labrats.model.webhook_source import WebhookSourceSpec
 
 NOTHING: Final = JobConfig()
 
+ENGINE_LAYER: Final = "engine"
+"""The layer of the engine's own settings, from its environment."""
+
 RERUN_LAYER: Final = "rerun"
 """The layer of the settings that were chosen for the job of which this one is a rerun."""
 
 
-def settings_of(request: JobRequest, agent: AiAgent | None, catalog: Catalog) -> ResolvedConfig:
-    """Resolve the settings of the requested job. Each comes from the first layer that sets it, which is recorded."""
+def settings_of(
+    request: JobRequest, agent: AiAgent | None, catalog: Catalog, engine: JobConfig = NOTHING
+) -> ResolvedConfig:
+    """Resolve the settings of the requested job. Each comes from the first layer that sets it, which is recorded.
+
+    engine: the defaults in the engine's own settings.
+    """
     source, config = request.webhook_source, catalog.ai_config
     layers = [
         ConfigLayer("request", request.config),
@@ -30,6 +38,7 @@ def settings_of(request: JobRequest, agent: AiAgent | None, catalog: Catalog) ->
     layers += [
         ConfigLayer(f"ai-config.providers.{provider}", _of_provider(config, provider)),
         ConfigLayer(GLOBAL_LAYER, _of_everybody(config)),
+        ConfigLayer(ENGINE_LAYER, engine),
     ]
     return resolve_config(layers)
 
@@ -47,6 +56,7 @@ def _of_agent(spec: AiAgentSpec) -> JobConfig:
         effort=spec.default_effort,
         mcp_servers=spec.mcp_servers,
         env=spec.env,
+        network=spec.default_network,
     )
 
 

@@ -19,6 +19,7 @@ from labrats.model.image_name import problem_of_image
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Pipeline
 from labrats.model.mcp_server import problem_of_mcp_servers
 from labrats.model.mock_script import parse_script
+from labrats.model.network import is_restricted, problem_of_network
 from labrats.model.pdf import is_pdf
 from labrats.model.record import encode
 from labrats.model.variables import problem_of_variables
@@ -104,12 +105,26 @@ def enabled_agent(trigger_name: str, catalog: Catalog) -> AiAgent:
     return agent
 
 
-def check_settings(resolved: ResolvedConfig, metadata: Mapping[str, Any], allowed_images: Collection[str]) -> None:
-    """Raise Invalid for invalid MCP servers, environment variables or mock script, or a forbidden executor image."""
+def check_settings(
+    resolved: ResolvedConfig,
+    metadata: Mapping[str, Any],
+    allowed_images: Collection[str],
+    network_problem: str | None = None,
+) -> None:
+    """Raise Invalid for invalid or forbidden settings or an invalid mock script.
+
+    network_problem: see Admission.
+    """
     if problem := problem_of_mcp_servers(resolved.config.mcp_servers or {}):
         raise Invalid(Problem("config.mcpServers", problem))
     if problem := problem_of_variables(resolved.config.env or {}):
         raise Invalid(Problem("config.env", problem))
+    network = resolved.config.network
+    problem = problem_of_network(network) if network else None
+    if is_restricted(network):
+        problem = problem or network_problem
+    if problem:
+        raise Invalid(Problem("config.network", problem))
     image = resolved.config.executor_image
     if image and (problem := problem_of_image(image, allowed_images)):
         raise Invalid(Problem("config.executorImage", problem))

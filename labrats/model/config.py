@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from labrats.model.mcp_server import McpServer
+from labrats.model.network import AllowedHosts
 from labrats.model.record import Record
 from labrats.model.variables import SecretKey
 
@@ -89,6 +90,7 @@ class JobConfig(Record):
     mcp_servers: dict[str, McpServer] | None = None
     sampling: Sampling | None = None
     env: dict[str, str | SecretKey] | None = None
+    network: str | AllowedHosts | None = None
 
 
 class ResolvedConfig(Record):

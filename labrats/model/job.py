@@ -254,6 +254,7 @@ class Outputs(Record):
     commits:        new commits, the newest first, at most 50.
     files_changed:  number of files in the patch of the workspace; None if unknown.
     key_exposed:    True if the agent could read the credentials of its model, which could not be proxied.
+    refused_hosts:  hosts, each with its port, that the job's network rule has refused to the agent.
     """
 
     branch: str | None = None
@@ -262,6 +263,7 @@ class Outputs(Record):
     commits: tuple[str, ...] = ()
     files_changed: int | None = None
     key_exposed: bool = False
+    refused_hosts: tuple[str, ...] = ()
 
 
 SESSION_ID: Final = r"^[0-9A-Za-z][0-9A-Za-z_-]{0,63}$"

@@ -28,6 +28,7 @@ ALWAYS_ON_INSTALLATION = {
     "test_job_lifecycle",
     "test_log_stream",
     "test_metrics",
+    "test_network",
     "test_retry_and_cancel",
     "test_slots_and_priority",
     "test_uploads",

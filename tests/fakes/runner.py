@@ -51,6 +51,7 @@ class MemoryRunner:
 
     def __init__(self, store: Store, machine: "MemoryMachine") -> None:
         self._store, self._machine = store, machine
+        self.network_problem: str | None = None
 
     async def start(self, attempt: Attempt) -> None:
         await self._check_prompt(attempt)

@@ -1469,6 +1469,8 @@ export interface components {
              * @example claude
              */
             defaultProvider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            /** Defaultnetwork */
+            defaultNetwork?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
             /**
              * Eventtriggers
              * @description The events that start the agent.
@@ -1513,6 +1515,8 @@ export interface components {
             defaultEffort?: ("low" | "medium" | "high") | null;
             /** Defaultprovider */
             defaultProvider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
+            /** Defaultnetwork */
+            defaultNetwork?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
             /**
              * Eventtriggers
              * @description The events that start the agent.
@@ -1598,6 +1602,11 @@ export interface components {
              * @example claude
              */
             defaultProvider: string | null;
+            /**
+             * Defaultnetwork
+             * @description The network rule of its jobs; absent if not set.
+             */
+            defaultNetwork?: ("open" | "none") | components["schemas"]["AllowedHostsView"];
             /** Eventtriggers */
             eventTriggers: components["schemas"]["TriggerView"][];
             /**
@@ -1897,6 +1906,35 @@ export interface components {
              * @example []
              */
             warnings: string[];
+        };
+        /**
+         * AllowedHostsBody
+         * @description Hosts that may be reached.
+         */
+        AllowedHostsBody: {
+            /**
+             * Allow
+             * @description Host names, `*.` before a name for all names below it, a name with a port (without one, 80 and 443), or the presets npm, pypi, go, crates, debian and github.
+             * @example [
+             *       "npm",
+             *       "*.example.com"
+             *     ]
+             */
+            allow: string[];
+        };
+        /**
+         * AllowedHostsView
+         * @description Hosts that may be reached.
+         */
+        AllowedHostsView: {
+            /**
+             * Allow
+             * @example [
+             *       "npm",
+             *       "*.example.com"
+             *     ]
+             */
+            allow: string[];
         };
         /**
          * Anything
@@ -2409,6 +2447,8 @@ export interface components {
             env?: {
                 [key: string]: string | components["schemas"]["SecretKeyBody"];
             } | null;
+            /** Network */
+            network?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
         };
         /**
          * ConfigView
@@ -2482,6 +2522,11 @@ export interface components {
             env?: {
                 [key: string]: string | components["schemas"]["SecretKeyView"];
             };
+            /**
+             * Network
+             * @description Hosts that the agent may reach; all if absent.
+             */
+            network?: ("open" | "none") | components["schemas"]["AllowedHostsView"];
         };
         /**
          * ControllerView
@@ -3484,6 +3529,14 @@ export interface components {
              * @description True if the agent could read the credentials of its model: a login, which cannot be proxied.
              */
             keyExposed: boolean;
+            /**
+             * Refusedhosts
+             * @description Hosts, each with its port, that `config.network` has refused to the agent; at most 50.
+             * @example [
+             *       "example.com:443"
+             *     ]
+             */
+            refusedHosts: string[];
             /** @description The session that the next attempt resumes if its workspace still exists; null if it starts over. */
             session: components["schemas"]["SessionView"] | null;
             /** @description The agent that may follow in the chain; null without one, and for a job outside of a chain. */
@@ -7113,7 +7166,8 @@ export interface operations {
                      *         "fast": true,
                      *         "timeoutMs": 3300000,
                      *         "maxTurns": 25,
-                     *         "maxAttempts": 1
+                     *         "maxAttempts": 1,
+                     *         "network": "open"
                      *       },
                      *       "configOrigins": {
                      *         "model": "built-in",
@@ -7127,6 +7181,9 @@ export interface operations {
                      *         "filesChanged": 2
                      *       },
                      *       "keyExposed": true,
+                     *       "refusedHosts": [
+                     *         "example.com:443"
+                     *       ],
                      *       "session": {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
@@ -7610,7 +7667,8 @@ export interface operations {
                      *         "fast": true,
                      *         "timeoutMs": 3300000,
                      *         "maxTurns": 25,
-                     *         "maxAttempts": 1
+                     *         "maxAttempts": 1,
+                     *         "network": "open"
                      *       },
                      *       "configOrigins": {
                      *         "model": "built-in",
@@ -7624,6 +7682,9 @@ export interface operations {
                      *         "filesChanged": 2
                      *       },
                      *       "keyExposed": true,
+                     *       "refusedHosts": [
+                     *         "example.com:443"
+                     *       ],
                      *       "session": {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
@@ -8022,7 +8083,8 @@ export interface operations {
                      *         "fast": true,
                      *         "timeoutMs": 3300000,
                      *         "maxTurns": 25,
-                     *         "maxAttempts": 1
+                     *         "maxAttempts": 1,
+                     *         "network": "open"
                      *       },
                      *       "configOrigins": {
                      *         "model": "built-in",
@@ -8036,6 +8098,9 @@ export interface operations {
                      *         "filesChanged": 2
                      *       },
                      *       "keyExposed": true,
+                     *       "refusedHosts": [
+                     *         "example.com:443"
+                     *       ],
                      *       "session": {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
@@ -8702,6 +8767,7 @@ export interface operations {
                      *           "defaultModel": "opus",
                      *           "defaultEffort": "high",
                      *           "defaultProvider": "claude",
+                     *           "defaultNetwork": "open",
                      *           "eventTriggers": [
                      *             {
                      *               "source": "github",
@@ -8814,6 +8880,7 @@ export interface operations {
                  *       "defaultModel": "opus",
                  *       "defaultEffort": "high",
                  *       "defaultProvider": "claude",
+                 *       "defaultNetwork": "none",
                  *       "eventTriggers": [
                  *         {
                  *           "source": "github",
@@ -8841,7 +8908,8 @@ export interface operations {
                  *                 "key": "token",
                  *                 "secret": "npm"
                  *               }
-                 *             }
+                 *             },
+                 *             "network": "none"
                  *           },
                  *           "filters": {
                  *             "label.name": [
@@ -8891,6 +8959,7 @@ export interface operations {
                      *       "defaultModel": "opus",
                      *       "defaultEffort": "high",
                      *       "defaultProvider": "claude",
+                     *       "defaultNetwork": "open",
                      *       "eventTriggers": [
                      *         {
                      *           "source": "github",
@@ -9116,6 +9185,7 @@ export interface operations {
                      *           "defaultModel": "opus",
                      *           "defaultEffort": "high",
                      *           "defaultProvider": "claude",
+                     *           "defaultNetwork": "open",
                      *           "eventTriggers": [
                      *             {
                      *               "source": "github",
@@ -9256,6 +9326,7 @@ export interface operations {
                      *       "defaultModel": "opus",
                      *       "defaultEffort": "high",
                      *       "defaultProvider": "claude",
+                     *       "defaultNetwork": "open",
                      *       "eventTriggers": [
                      *         {
                      *           "source": "github",
@@ -9474,6 +9545,7 @@ export interface operations {
                      *       "defaultModel": "opus",
                      *       "defaultEffort": "high",
                      *       "defaultProvider": "claude",
+                     *       "defaultNetwork": "open",
                      *       "eventTriggers": [
                      *         {
                      *           "source": "github",
@@ -9690,6 +9762,7 @@ export interface operations {
             content: {
                 /**
                  * @example {
+                 *       "defaultNetwork": "none",
                  *       "eventTriggers": [
                  *         {
                  *           "source": "github",
@@ -9717,7 +9790,8 @@ export interface operations {
                  *                 "key": "token",
                  *                 "secret": "npm"
                  *               }
-                 *             }
+                 *             },
+                 *             "network": "none"
                  *           },
                  *           "filters": {
                  *             "label.name": [
@@ -9767,6 +9841,7 @@ export interface operations {
                      *       "defaultModel": "opus",
                      *       "defaultEffort": "high",
                      *       "defaultProvider": "claude",
+                     *       "defaultNetwork": "open",
                      *       "eventTriggers": [
                      *         {
                      *           "source": "github",
@@ -11071,7 +11146,8 @@ export interface operations {
                      *               "fast": true,
                      *               "timeoutMs": 3300000,
                      *               "maxTurns": 25,
-                     *               "maxAttempts": 1
+                     *               "maxAttempts": 1,
+                     *               "network": "open"
                      *             },
                      *             "configOrigins": {},
                      *             "prompt": "text",

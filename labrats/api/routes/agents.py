@@ -16,6 +16,7 @@ from labrats.api.routes.resources import NO_VERSION, ResourceVersion, create_res
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.mcp_servers import AgentsMcpServersBody, McpServerView, mcp_servers
+from labrats.api.schemas.network import NetworkBody, NetworkView, network_rule
 from labrats.api.schemas.submission import ConfigBody, job_config
 from labrats.api.schemas.variables import VariablesBody, VariablesView, variables
 from labrats.api.services import Services
@@ -110,6 +111,7 @@ class AgentBody(RequestBody):
     default_provider: Provider | None = Field(
         default=None, description="The provider of its jobs, unless they set another.", examples=["claude"]
     )
+    default_network: NetworkBody | None = None
     event_triggers: TriggerList = []
     instructions: InstructionNames = []
     mcp_servers: AgentsMcpServersBody | None = None
@@ -126,6 +128,7 @@ class AgentPatch(PatchBody):
     default_model: Label | None = None
     default_effort: Effort | None = None
     default_provider: Provider | None = None
+    default_network: NetworkBody | None = None
     event_triggers: TriggerList = optional()
     instructions: InstructionNames = optional()
     mcp_servers: AgentsMcpServersBody | None = None
@@ -164,6 +167,7 @@ class AgentView(ResponseBody):
     default_model: str | None = Field(examples=["opus"])
     default_effort: str | None = Field(examples=["high"])
     default_provider: str | None = Field(examples=["claude"])
+    default_network: NetworkView = optional(description="The network rule of its jobs; absent if not set.")
     event_triggers: list[TriggerView]
     instructions: list[str] = Field(examples=[["conduct"]])
     mcp_servers: dict[str, McpServerView] = optional(description="MCP servers for its jobs; absent if not set.")
@@ -363,6 +367,8 @@ def _fields(body: AgentBody | AgentPatch) -> dict[str, Any]:
         fields["mcp_servers"] = mcp_servers(body.mcp_servers)
     if body.env is not None:
         fields["env"] = variables(body.env)
+    if body.default_network is not None:
+        fields["default_network"] = network_rule(body.default_network)
     return fields
 
 
@@ -397,7 +403,7 @@ def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec, instructions:
 
 def _view(agent: AiAgent) -> dict[str, Any]:
     spec = agent.spec
-    optional_fields = {"mcpServers": spec.mcp_servers, "env": spec.env}
+    optional_fields = {"mcpServers": spec.mcp_servers, "env": spec.env, "defaultNetwork": spec.default_network}
     return {name: value for name, value in optional_fields.items() if value is not None} | {
         "id": agent.name,
         "name": agent.name,

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from labrats.api.schemas.base import ResponseBody, optional
 from labrats.api.schemas.mcp_servers import McpServerView
+from labrats.api.schemas.network import NetworkView
 from labrats.api.schemas.sampling import SamplingView
 from labrats.api.schemas.variables import VariablesView
 from labrats.index.job_table import repo_of
@@ -208,6 +209,7 @@ class ConfigView(ResponseBody):
     mcp_servers: dict[str, McpServerView] = optional(description="MCP servers, by name.")
     sampling: SamplingView = optional(description="Sampling settings of a local model.")
     env: VariablesView = optional(description="Environment variables of the agent and its tools, by name.")
+    network: NetworkView = optional(description="Hosts that the agent may reach; all if absent.")
 
 
 class JobDetail(JobItem):
@@ -236,6 +238,10 @@ class JobDetail(JobItem):
     outputs: OutputsView
     key_exposed: bool = Field(
         description="True if the agent could read the credentials of its model: a login, which cannot be proxied."
+    )
+    refused_hosts: list[str] = Field(
+        description="Hosts, each with its port, that `config.network` has refused to the agent; at most 50.",
+        examples=[["example.com:443"]],
     )
     session: SessionView | None = Field(
         description="The session that the next attempt resumes if its workspace still exists; null if it starts over."
@@ -325,6 +331,7 @@ def job_detail(
         "usage": usage_view(usage),
         "outputs": outputs_view(outputs),
         "keyExposed": outputs.key_exposed,
+        "refusedHosts": outputs.refused_hosts,
         "session": _session(session),
         "childJobId": status.child_job_id,
         "chainNext": chain_next(spec.chain),

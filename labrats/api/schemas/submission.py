@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, f
 from labrats.api.schemas.base import Effort, Label, Provider, RequestBody, int_if_whole
 from labrats.api.schemas.file_names import check_distinct, why_unsafe
 from labrats.api.schemas.mcp_servers import McpServersBody, mcp_servers
+from labrats.api.schemas.network import NetworkBody, network_rule
 from labrats.api.schemas.patterns import GIT_REF, PATTERN_MESSAGES
 from labrats.api.schemas.sampling import SamplingBody, sampling
 from labrats.api.schemas.variables import VariablesBody, variables
@@ -112,6 +113,7 @@ class ConfigBody(RequestBody):
     mcp_servers: McpServersBody | None = None
     sampling: SamplingBody | None = None
     env: VariablesBody | None = None
+    network: NetworkBody | None = None
 
 
 def _check_access(config: ConfigBody, caller: Caller) -> None:
@@ -122,10 +124,11 @@ def _check_access(config: ConfigBody, caller: Caller) -> None:
 
 def job_config(body: ConfigBody) -> JobConfig:
     """Return the settings in the engine's form."""
-    settings = body.model_dump(exclude_none=True, exclude={"mcp_servers", "sampling", "env"})
+    settings = body.model_dump(exclude_none=True, exclude={"mcp_servers", "sampling", "env", "network"})
     servers = None if body.mcp_servers is None else mcp_servers(body.mcp_servers)
     env = None if body.env is None else variables(body.env)
-    return JobConfig(**settings, mcp_servers=servers, sampling=sampling(body.sampling), env=env)
+    network = None if body.network is None else network_rule(body.network)
+    return JobConfig(**settings, mcp_servers=servers, sampling=sampling(body.sampling), env=env, network=network)
 
 
 class ErrorEntryBody(RequestBody):

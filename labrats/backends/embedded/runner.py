@@ -61,6 +61,7 @@ class LocalRunnerSettings:
     programs:    agent CLIs by provider.
     environment: the engine's environment, with the credentials of models whose AiModel names no Secret.
     own_secrets, admin_key_file: secrets of the engine, which are redacted in every output.
+    network_problem: see Runner.
     The other fields are those of Task.
     """
 
@@ -79,6 +80,7 @@ class LocalRunnerSettings:
     output_bytes: int = OUTPUT_BYTES
     own_secrets: tuple[str, ...] = ()
     admin_key_file: Path | None = None
+    network_problem: str | None = None
 
 
 @dataclass
@@ -99,6 +101,7 @@ class LocalRunner:
 
     def __init__(self, store: Store, settings: LocalRunnerSettings) -> None:
         self._store, self._settings = store, settings
+        self.network_problem = settings.network_problem
         self._launcher = LauncherClient(self._attempt_ended)
         self._output_watch = OutputWatch()
         self._executors: dict[AttemptName, Executor] = {}

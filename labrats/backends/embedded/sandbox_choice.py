@@ -10,6 +10,7 @@ import structlog
 from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.model.errors import LabratsError
 from labrats.model.protocol import Sandbox
+from labrats.network_namespace import namespace_problem
 from labrats.sandbox import bubblewrap_problem, can_scope_sockets
 from labrats.settings import EngineSettings
 
@@ -53,6 +54,16 @@ def choose_sandbox(settings: EngineSettings, schema_created_with: int) -> Sandbo
         hidden=tuple(sorted(map(str, engine_folders))),
         etc_snapshots=str(snapshots) if has_snapshot else None,
     )
+
+
+def network_problem(sandbox: Sandbox | None) -> str | None:
+    """Return why the network of agents cannot be restricted here, as part of a sentence; None if it can."""
+    if sandbox is None:
+        return "must be open: agents run without a sandbox here; see LABRATS_SANDBOX"
+    if problem := namespace_problem(sandbox.program):
+        log.warning("network of agents not restrictable", reason=problem)
+        return f"must be open: network namespaces do not work here ({problem})"
+    return None
 
 
 def _test_bubblewrap(program: str, snapshots: Path) -> tuple[str | None, bool]:

@@ -5,7 +5,7 @@ import shutil
 
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
-from labrats.backends.embedded.sandbox_choice import choose_sandbox
+from labrats.backends.embedded.sandbox_choice import choose_sandbox, network_problem
 from labrats.settings import EngineSettings
 
 
@@ -15,6 +15,7 @@ def runner_settings(settings: EngineSettings, schema_created_with: int) -> Local
         "claude": settings.claude_path or shutil.which("claude"),
         "codex": settings.codex_path or shutil.which("codex"),
     }
+    sandbox = choose_sandbox(settings, schema_created_with)
     return LocalRunnerSettings(
         folders=Folders(settings.data_dir / "attempts", settings.workspaces),
         uploads=settings.uploads,
@@ -29,6 +30,7 @@ def runner_settings(settings: EngineSettings, schema_created_with: int) -> Local
         output_bytes=settings.max_output_bytes,
         own_secrets=settings.own_secrets,
         admin_key_file=settings.admin_key_file,
-        sandbox=choose_sandbox(settings, schema_created_with),
+        sandbox=sandbox,
+        network_problem=network_problem(sandbox),
         allow_untrusted=settings.allow_untrusted,
     )

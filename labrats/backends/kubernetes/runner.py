@@ -58,6 +58,10 @@ UNCONFIRMED_DELAY_SECONDS: Final = 30.0
 PENDING_REQUEST_SECONDS: Final = 60.0
 """Maximum time that an unanswered request can still take effect. The API server gives up any request before."""
 
+NETWORK_PROBLEM: Final = (
+    "must be open: jobs on Kubernetes have the network that the NetworkPolicies of their namespace give them"
+)
+
 
 @dataclass(frozen=True)
 class KubernetesRunnerSettings:
@@ -108,6 +112,7 @@ class KubernetesRunner:
         self._output_poll = OutputPoll()
         self._unconfirmed: set[AttemptName] = set()
         self._refused_since: dict[AttemptName, datetime] = {}
+        self.network_problem = NETWORK_PROBLEM
         self._being_killed: set[AttemptName] = set()
         self._owners: dict[str, str] = {}
 

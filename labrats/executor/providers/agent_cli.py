@@ -13,6 +13,7 @@ from typing import BinaryIO, Final
 
 from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.context import RunContext, SessionLost
+from labrats.executor.egress.agent_network import agent_network
 from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.model.errors import GiveUp
@@ -83,17 +84,21 @@ async def run_cli(
         nullcontext(stderr) if stderr else StandardError() as errors,
         sandboxed_command(command, context, shared) as full_command,
     ):
-        async with child_process(
-            full_command,
-            context.workspace,
-            environment,
-            stdin=stdin,
-            stderr=errors.writable,
-            grace_seconds=_GRACE_SECONDS,
-            stop_signal=stop_signal,
-            inherited=inherited,
-            in_sandbox=context.task.sandbox is not None,
-        ) as process:
+        async with (
+            agent_network(context) as network,
+            child_process(
+                full_command,
+                context.workspace,
+                {**environment, **network.variables},
+                stdin=stdin,
+                stderr=errors.writable,
+                grace_seconds=_GRACE_SECONDS,
+                stop_signal=stop_signal,
+                inherited=inherited,
+                in_sandbox=context.task.sandbox is not None,
+                enter=network.enter,
+            ) as process,
+        ):
             exited = asyncio.create_task(_wait_for_exit(process))
             errors.follow(on_overflow=process.kill)
             lines = LineReader(process.output)

@@ -33,7 +33,7 @@ def test_submit_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> N
         *("--type", "implement-issue", "--source", "github", "--agent", "ai-developer", "--priority", "1"),
         *("--provider", "claude", "--model", "opus", "--effort", "high", "--timeout", "10m"),
         *("--max-turns", "5", "--max-attempts", "2", "--config", "maxCostUsd=2.5", "--config", "fallbackModel=sonnet"),
-        *("--config", "sampling.temperature=0", "--config", "sampling.seed=7"),
+        *("--config", "sampling.temperature=0", "--config", "sampling.seed=7", "--network", "npm,*.example.com"),
         *("--repo", "https://example.org/a/b.git", "--ref", "main", "--depth", "1"),
         *("--metadata", "repo=a/b", "--metadata", 'mock={"steps": []}', "--callback-url", "https://example.org/done"),
     )
@@ -53,6 +53,7 @@ def test_submit_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> N
             "maxCostUsd": 2.5,
             "fallbackModel": "sonnet",
             "sampling": {"temperature": 0, "seed": 7},
+            "network": {"allow": ["npm", "*.example.com"]},
         },
         "workspaceSetup": {"gitRepo": "https://example.org/a/b.git", "gitRef": "main", "gitDepth": 1},
         "metadata": {"repo": "a/b", "mock": {"steps": []}},

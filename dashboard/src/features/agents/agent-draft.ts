@@ -1,6 +1,7 @@
 /** The form of an agent's own settings. */
 
 import type { Agent } from '../../api/agents';
+import { networkRule, networkText } from '../../lib/network';
 import { Texts, type Body, type Problems } from '../../ui/use-form';
 
 export interface AgentDraft {
@@ -8,12 +9,13 @@ export interface AgentDraft {
   defaultProvider: string;
   defaultModel: string;
   defaultEffort: string;
+  defaultNetwork: string;
   mcpServers: string;
   env: string;
 }
 
 export const AGENT_LABELS: Record<keyof AgentDraft, string> = {
-  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', mcpServers: 'MCP servers', env: 'Environment variables',
+  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', defaultNetwork: 'Network', mcpServers: 'MCP servers', env: 'Environment variables',
 };
 
 export function agentDraft(agent: Agent): AgentDraft {
@@ -22,6 +24,7 @@ export function agentDraft(agent: Agent): AgentDraft {
     defaultProvider: agent.defaultProvider ?? '',
     defaultModel: agent.defaultModel ?? '',
     defaultEffort: agent.defaultEffort ?? '',
+    defaultNetwork: agent.defaultNetwork ? networkText(agent.defaultNetwork) : '',
     mcpServers: 'mcpServers' in agent ? JSON.stringify(agent.mcpServers, null, 2) : '',
     env: 'env' in agent ? JSON.stringify(agent.env, null, 2) : '',
   };
@@ -34,6 +37,7 @@ export function agentBody(draft: AgentDraft): { body: Body; problems: Problems<A
     defaultProvider: texts.text('defaultProvider'),
     defaultModel: texts.text('defaultModel'),
     defaultEffort: texts.text('defaultEffort'),
+    defaultNetwork: networkRule(draft.defaultNetwork),
     mcpServers: texts.json('mcpServers'),
     env: texts.json('env'),
   };
@@ -44,7 +48,7 @@ export interface NewAgentDraft extends AgentDraft {
   name: string;
 }
 
-export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', mcpServers: '', env: '' };
+export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', defaultNetwork: '', mcpServers: '', env: '' };
 
 /** The body of a new agent. Without a trigger name, the API uses its name. */
 export function newAgentBody(draft: NewAgentDraft): { body: Body; problems: Problems<NewAgentDraft> } {

@@ -73,6 +73,9 @@ export function AgentFields({ form }: { form: Form<AgentDraft> }) {
         <TextField form={form} name="defaultModel" label={LABELS.defaultModel} placeholder="Not set" />
         <SelectField form={form} name="defaultEffort" label={LABELS.defaultEffort} options={EFFORTS} none="Not set" />
       </FieldGroup>
+      <FieldGroup>
+        <TextField form={form} name="defaultNetwork" label={LABELS.defaultNetwork} placeholder="Not set" hint="Hosts that the agent may reach: open, none, or names and presets with commas, such as npm, *.example.com." />
+      </FieldGroup>
       <FieldGroup title="Tools">
         <TextArea form={form} name="mcpServers" label={LABELS.mcpServers} rows={4} isCode placeholder={'{"docs": {"url": "https://mcp.example.com"}}'} hint="A JSON object: each name to the settings of its server. Only for jobs of Claude Code and Codex." />
         <TextArea form={form} name="env" label={LABELS.env} rows={4} isCode placeholder={'{"CI": "1", "NPM_TOKEN": {"secret": "npm", "key": "token"}}'} hint="A JSON object: each name to a text, or to a value of a Secret." />

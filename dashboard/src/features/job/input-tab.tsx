@@ -3,6 +3,7 @@ import { useQuery } from '@tanstack/react-query';
 import { promptQuery } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { bytes } from '../../lib/format';
+import { networkText, type NetworkRule } from '../../lib/network';
 import { Copy } from '../../ui/copy';
 import { JsonTree } from '../../ui/json-tree';
 import { Panel } from '../../ui/page';
@@ -15,7 +16,7 @@ import { useJob } from './use-job';
 const SETTINGS: Record<string, string> = {
   provider: 'Provider', model: 'Model', effort: 'Effort', fast: 'Fast mode', timeoutMs: 'Time limit', maxTurns: 'Turns at most',
   maxAttempts: 'Attempts at most', maxCostUsd: 'Cost at most', maxTokens: 'Tokens at most', fallbackModel: 'Fallback model',
-  executorImage: 'Executor image', executorResources: 'Resources', reactEnabled: 'Tool loop', mcpServers: 'MCP servers', env: 'Environment variables', sampling: 'Sampling',
+  executorImage: 'Executor image', executorResources: 'Resources', reactEnabled: 'Tool loop', mcpServers: 'MCP servers', env: 'Environment variables', network: 'Network', sampling: 'Sampling',
 };
 
 export function InputTab() {
@@ -56,7 +57,7 @@ export function InputTab() {
             {Object.entries(job.config).map(([name, value]) => (
               <tr key={name}>
                 <td>{SETTINGS[name] ?? name}</td>
-                <td>{typeof value === 'object' ? <JsonTree value={value} /> : setting(name, value)}</td>
+                <td>{name === 'network' ? visible(networkText(value as NetworkRule)) : typeof value === 'object' ? <JsonTree value={value} /> : setting(name, value)}</td>
                 <td className={styles.origin}>{job.configOrigins[name] ?? ''}</td>
               </tr>
             ))}

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import STDOUT
@@ -27,9 +27,15 @@ class CommandResult:
 
 
 async def run_program(
-    command: Sequence[str], cwd: Path, environment: Mapping[str, str], seconds: float
+    command: Sequence[str],
+    cwd: Path,
+    environment: Mapping[str, str],
+    seconds: float,
+    enter: Callable[[], None] | None = None,
 ) -> CommandResult:
     """Run a program to its end, or kill it after `seconds` or 4 MiB of output. Raises InvalidToolCall or OSError.
+
+    enter: see `child_process`.
 
     Afterwards every descendant of this process is killed: processes that the program left running would continue
     unnoticed.
@@ -37,7 +43,7 @@ async def run_program(
     if any("\0" in word for word in command):
         raise InvalidToolCall("A command cannot contain a NUL character.")
     output = bytearray()
-    async with child_process(command, cwd, environment, stderr=STDOUT) as child:
+    async with child_process(command, cwd, environment, stderr=STDOUT, enter=enter) as child:
         exited = asyncio.create_task(_wait_for_exit(child))
         try:
             async with asyncio.timeout(seconds):

@@ -6,6 +6,7 @@ from typing import Final
 
 from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.context import RunContext
+from labrats.executor.egress.agent_network import agent_network
 from labrats.executor.providers.react.arguments import (
     EditFile,
     InvalidToolCall,
@@ -79,7 +80,10 @@ class Tools:
 
     async def _run_command(self, call: RunCommand) -> Observation:
         with sandboxed_command([shell(), "-c", call.command], self.context) as command:
-            result = await run_program(command, self.context.workspace, self.environment, call.timeout_seconds)
+            async with agent_network(self.context) as network:
+                environment = {**self.environment, **network.variables}
+                seconds, workspace = call.timeout_seconds, self.context.workspace
+                result = await run_program(command, workspace, environment, seconds, network.enter)
         if result.status == 0:
             return Observation(result.output or "The command succeeded and printed nothing.")
         exit_note = _limit_note(result) or f"\n[exit status {result.status}]"

@@ -1,0 +1,19 @@
+import { expect, test } from 'vitest';
+
+import { networkRule, networkText, type NetworkRule } from './network';
+
+test.each<[string, NetworkRule | null]>([
+  ['', null],
+  [' , ', null],
+  [' none ', 'none'],
+  ['open', 'open'],
+  ['npm,*.example.com', { allow: ['npm', '*.example.com'] }],
+  ['open, npm', { allow: ['open', 'npm'] }],
+])('%j is read as a rule', (text, rule) => {
+  expect(networkRule(text)).toEqual(rule);
+});
+
+test('a rule is shown as the text that it is read from', () => {
+  expect(networkText('none')).toBe('none');
+  expect(networkText({ allow: ['npm', '*.example.com'] })).toBe('npm, *.example.com');
+});

@@ -1,0 +1,151 @@
+"""The network in which an agent's programs start."""
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from labrats.executor.context import RunContext
+from labrats.executor.egress.proxy import EgressProxy, HostRule, relay_to
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
+from labrats.model.network import allows, is_restricted
+from labrats.network_namespace import LOOPBACK, NetworkNamespace
+
+PROXY_PORTS: Final = (3128, 3129)
+"""Ports of the proxy in the agent's namespace. It takes the first that the server of the agent's model does not use."""
+
+_LOGIN_SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "claude": ("api.anthropic.com", "platform.claude.com", "console.anthropic.com"),
+    "codex": ("api.openai.com", "auth.openai.com", "chatgpt.com"),
+}
+"""Servers of a provider's own models and logins, which its program reaches itself unless the job names a server."""
+
+_NO_PROXY: Final = "localhost,127.0.0.1,::1"
+_REASON_SECONDS: Final = 1.0
+_PAUSE_SECONDS: Final = 0.1
+_HTTPS: Final = 443
+
+Handler = Callable[[socket.socket], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True)
+class AgentNetwork:
+    """The network of a program.
+
+    enter:     called in the program's process before it executes the program. None if the network is open.
+    variables: environment variables by which programs find the proxy.
+    """
+
+    enter: Callable[[], None] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def agent_network(context: RunContext) -> AsyncIterator[AgentNetwork]:
+    """Yield the network for a program of the agent, which is started once and ends before the context exits.
+
+    With a restricted network the program reaches a proxy and the server of its model, and nothing else. Raises GiveUp
+    if the network cannot be restricted.
+    """
+    if not is_restricted(context.task.config.network):
+        yield AgentNetwork()
+        return
+    if context.task.sandbox is None:
+        raise GiveUp(FailedCode.INTERNAL, "config.network cannot be enforced without a sandbox")
+    model_port = _port_on_loopback(context.endpoint)
+    proxy_port = next(port for port in PROXY_PORTS if port != model_port)
+    handlers: dict[int, Handler] = {proxy_port: EgressProxy(_rule_of(context)).serve}
+    if model_port:
+        handlers[model_port] = partial(relay_to, port=model_port)
+    namespace = NetworkNamespace(list(handlers))
+    serving = asyncio.create_task(_serve(namespace, list(handlers.values())), name="agent-network")
+    try:
+        yield AgentNetwork(namespace.enter, _variables(f"http://{LOOPBACK}:{proxy_port}"))
+    except subprocess.SubprocessError as error:
+        reason = f"the network of the agent cannot be restricted here: {await _failure_of(serving)}"
+        raise GiveUp(FailedCode.INTERNAL, reason) from error
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
+        namespace.close()
+
+
+def _rule_of(context: RunContext) -> HostRule:
+    config = context.task.config
+    if server := _host_and_port(context.endpoint):
+        servers = {server}
+    else:
+        servers = {(host, _HTTPS) for host in _LOGIN_SERVERS.get(config.provider or "", ())}
+
+    def is_allowed(host: str, port: int) -> bool:
+        return (host, port) in servers or allows(config.network, host, port)
+
+    return HostRule(is_allowed, context.task.git_addresses, context.report_refused_host)
+
+
+def _host_and_port(endpoint: str | None) -> tuple[str, int] | None:
+    """Return the host of the model's server, if the job's model names one."""
+    if not endpoint:
+        return None
+    url = urlsplit(endpoint)
+    return (url.hostname or "").lower(), url.port or (_HTTPS if url.scheme == "https" else 80)
+
+
+def _port_on_loopback(endpoint: str | None) -> int | None:
+    """Return the port of the model's server if it runs on this machine."""
+    if (server := _host_and_port(endpoint)) is None:
+        return None
+    host, port = server
+    try:
+        return port if host == "localhost" or ip_address(host).is_loopback else None
+    except ValueError:
+        return None
+
+
+def _variables(proxy: str) -> dict[str, str]:
+    names = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": _NO_PROXY}
+    return names | {name.lower(): value for name, value in names.items()} | {"NODE_USE_ENV_PROXY": "1"}
+
+
+async def _failure_of(serving: "asyncio.Task[None]") -> str:
+    """Return the reason for which the child could not enter its namespace."""
+    await asyncio.wait([serving], timeout=_REASON_SECONDS)
+    error = serving.exception() if serving.done() and not serving.cancelled() else None
+    return str(error or "unknown reason")
+
+
+async def _serve(namespace: NetworkNamespace, handlers: Sequence[Handler]) -> None:
+    """Serve the connections to the namespace's sockets until cancelled. Raises OSError if the child has none."""
+    await _until_readable(namespace)
+    async with asyncio.TaskGroup() as tasks:
+        for listener, handler in zip(namespace.listeners(), handlers, strict=True):
+            tasks.create_task(_accept(listener, handler, tasks))
+
+
+async def _until_readable(namespace: NetworkNamespace) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(namespace, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(namespace)
+
+
+async def _accept(listener: socket.socket, handler: Handler, tasks: asyncio.TaskGroup) -> None:
+    listener.setblocking(False)
+    with listener:
+        while True:
+            try:
+                client, _ = await asyncio.get_running_loop().sock_accept(listener)
+            except OSError:  # too many open files
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            tasks.create_task(handler(client))

@@ -1,0 +1,247 @@
+"""An HTTP proxy that connects to the hosts that a job may reach, and refuses all others.
+
+It resolves names itself and connects to checked addresses only. A tunnel to the port 443 must begin with TLS for the
+same host, so that no other server at the same address can be reached.
+"""
+
+import asyncio
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from labrats.executor.egress.server_name import Incomplete, server_name
+from labrats.model.errors import LabratsError
+from labrats.net.address_policy import Forbidden, Unresolvable, resolve_allowed
+
+HEAD_BYTES: Final = 16 * 1024
+HEAD_SECONDS: Final = 20.0
+CONNECT_SECONDS: Final = 10.0
+CONNECTIONS: Final = 256
+"""Connections of one attempt at the same time. Further ones wait."""
+
+_HELLO_BYTES: Final = 16 * 1024 + 5
+_CHUNK_BYTES: Final = 64 * 1024
+_HTTPS: Final = 443
+_TLS_HANDSHAKE: Final = b"\x16\x03"
+_HOP_BY_HOP: Final = frozenset(
+    ("connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "upgrade", "host")
+)
+_REQUEST: Final = re.compile(rb"([A-Z]{1,20}) ([!-~]{1,8192}) HTTP/1\.[01]")
+_HOST_AND_PORT: Final = re.compile(r"(?P<host>[A-Za-z0-9_.-]{1,254}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>[0-9]{1,5})")
+_HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*")
+
+
+class RequestRefused(LabratsError):
+    """The proxy does not serve this request. status: of the response."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class HostRule:
+    """The rule of one attempt.
+
+    allows:          whether a host, by its name, and a port may be reached.
+    private_networks: networks in CIDR notation that may be reached in addition to public addresses.
+    on_refusal:      called with each `host:port` that was refused.
+    """
+
+    allows: Callable[[str, int], bool]
+    private_networks: tuple[str, ...]
+    on_refusal: Callable[[str], None]
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """Return the addresses of a host that may be reached. Raises RequestRefused, which is reported."""
+        if not self.allows(host, port):
+            self.on_refusal(f"{host}:{port}")
+            raise RequestRefused("403 Forbidden", f"the network rule of this job does not allow {host}:{port}")
+        try:
+            return await resolve_allowed(host, port, self.private_networks)
+        except Forbidden:
+            self.on_refusal(f"{host}:{port}")
+            raise RequestRefused("403 Forbidden", f"{host} has an address that jobs must not reach") from None
+        except Unresolvable as error:
+            raise RequestRefused("502 Bad Gateway", str(error)) from None
+
+
+class EgressProxy:
+    """The proxy of one attempt. Each accepted connection is served by a task of the current event loop."""
+
+    def __init__(self, rule: HostRule) -> None:
+        self._rule = rule
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+
+    async def serve(self, client: socket.socket) -> None:
+        """Serve one connection to its end."""
+        async with self._slots:
+            reader, writer = await asyncio.open_connection(sock=client, limit=HEAD_BYTES)
+            with closing(writer), suppress(OSError):
+                try:
+                    await self._serve(reader, writer)
+                except RequestRefused as refusal:
+                    text = f"{refusal}\n".encode()
+                    head = f"HTTP/1.1 {refusal.status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n"
+                    writer.write(f"{head}Connection: close\r\n\r\n".encode() + text)
+                    await writer.drain()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        method, target, headers = await _read_head(reader)
+        if method == "CONNECT":
+            await self._tunnel(target, reader, writer)
+        else:
+            await self._forward(method, target, headers, reader, writer)
+
+    async def _tunnel(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Connect the client with `host:port`. Raises RequestRefused."""
+        if (parts := _HOST_AND_PORT.fullmatch(target)) is None:
+            raise RequestRefused("400 Bad Request", "CONNECT needs a target such as pypi.org:443")
+        host, port = parts["host"].lower().rstrip("."), int(parts["port"])
+        upstream = await _connect(await self._rule.addresses(host, port), port)
+        with closing(upstream[1]):
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await writer.drain()
+            first = await self._first_bytes(host, port, reader)
+            if first is None:
+                self._rule.on_refusal(f"{host}:{port}")
+                return
+            upstream[1].write(first)
+            await _relay((reader, writer), upstream)
+
+    async def _first_bytes(self, host: str, port: int, reader: asyncio.StreamReader) -> bytes | None:
+        """Read the beginning of a tunnel. None if it is for another server than `host`.
+
+        On other ports than 443 the server may send first, so nothing is read, and the protocol may be any.
+        """
+        if port != _HTTPS:
+            return b""
+        hello = b""
+        async with asyncio.timeout(HEAD_SECONDS):
+            while len(hello) < _HELLO_BYTES and (chunk := await reader.read(_CHUNK_BYTES)):
+                hello += chunk
+                if not _TLS_HANDSHAKE.startswith(hello[:2]):
+                    return None
+                with suppress(Incomplete):
+                    return hello if server_name(hello) == host else None
+        return None
+
+    async def _forward(
+        self,
+        method: str,
+        target: str,
+        headers: list[tuple[str, bytes]],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """Forward one request for an http URL, and its response. Raises RequestRefused."""
+        try:
+            url = urlsplit(target)
+            host, port = (url.hostname or "").rstrip("."), url.port or 80
+        except ValueError:
+            host = ""
+        if not host or url.scheme != "http" or url.username:
+            raise RequestRefused("400 Bad Request", "this proxy takes CONNECT, and requests for http:// URLs")
+        length = _body_length(headers)
+        upstream = await _connect(await self._rule.addresses(host, port), port)
+        with closing(upstream[1]):
+            upstream[1].write(b"".join(_forwarded_head(method, url.path or "/", url.query, url.netloc, headers)))
+            sending = asyncio.create_task(_send_body(reader, upstream[1], length))
+            try:
+                await _copy(upstream[0], writer)
+            finally:
+                sending.cancel()
+
+
+async def _read_head(reader: asyncio.StreamReader) -> tuple[str, str, list[tuple[str, bytes]]]:
+    """Read the head of a request: its method, target and headers. Raises RequestRefused."""
+    try:
+        async with asyncio.timeout(HEAD_SECONDS):
+            head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        raise ConnectionAbortedError from None
+    except asyncio.LimitOverrunError:
+        raise RequestRefused("431 Request Header Fields Too Large", "the head of the request is too large") from None
+    first, *lines = head[:-4].split(b"\r\n")
+    request, headers = _REQUEST.fullmatch(first), list(map(_HEADER.fullmatch, lines))
+    if request is None or not all(headers):
+        raise RequestRefused("400 Bad Request", "the head of the request is not valid HTTP/1.1")
+    found = [(each[1].decode().lower(), each[2]) for each in headers if each]
+    return request[1].decode(), request[2].decode(), found
+
+
+def _body_length(headers: list[tuple[str, bytes]]) -> int:
+    """Return the length of the request's body. Raises RequestRefused unless the headers give exactly one."""
+    lengths = {value for name, value in headers if name == "content-length"}
+    if any(name == "transfer-encoding" for name, _ in headers):
+        raise RequestRefused("411 Length Required", "a body needs a Content-Length")
+    if len(lengths) > 1 or not all(re.fullmatch(rb"[0-9]{1,18}", value) for value in lengths):
+        raise RequestRefused("400 Bad Request", "the Content-Length is not a number")
+    return int(lengths.pop()) if lengths else 0
+
+
+def _forwarded_head(
+    method: str, path: str, query: str, authority: str, headers: list[tuple[str, bytes]]
+) -> Iterator[bytes]:
+    """Yield the head for the server. Its Host is that of the URL, and the connection serves no further request."""
+    target = f"{path}?{query}" if query else path
+    yield f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n".encode()
+    for name, value in headers:
+        if name not in _HOP_BY_HOP:
+            yield name.encode() + b": " + value + b"\r\n"
+    yield b"\r\n"
+
+
+async def _send_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int) -> None:
+    while length and (chunk := await reader.read(min(length, _CHUNK_BYTES))):
+        length -= len(chunk)
+        writer.write(chunk)
+        await writer.drain()
+
+
+async def _connect(addresses: list[str], port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the first address that answers. Raises RequestRefused if none does."""
+    for address in addresses:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return await asyncio.open_connection(address, port)
+    raise RequestRefused("502 Bad Gateway", "the host cannot be reached")
+
+
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _relay(client: Ends, server: Ends) -> None:
+    """Copy bytes in both directions until both have ended, or one fails."""
+    try:
+        async with asyncio.TaskGroup() as directions:
+            directions.create_task(_copy_and_end(client[0], server[1]))
+            directions.create_task(_copy_and_end(server[0], client[1]))
+    except* OSError:
+        pass  # a connection was cut
+
+
+async def _copy_and_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await _copy(reader, writer)
+    if writer.can_write_eof():
+        writer.write_eof()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while chunk := await reader.read(_CHUNK_BYTES):
+        writer.write(chunk)
+        await writer.drain()
+
+
+async def relay_to(client: socket.socket, port: int) -> None:
+    """Connect an accepted connection with a server on this machine's loopback. Closes it if there is none."""
+    with suppress(OSError):
+        ours = await asyncio.open_connection(sock=client)
+        with closing(ours[1]):
+            server = await asyncio.open_connection("127.0.0.1", port)
+            with closing(server[1]):
+                await _relay(ours, server)

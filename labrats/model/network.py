@@ -1,0 +1,99 @@
+"""The network that an agent and its tools may reach: everything, nothing, or the hosts of a list."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from labrats.model.record import Record
+
+OPEN: Final = "open"
+NONE: Final = "none"
+MOST_HOSTS: Final = 100
+MOST_REFUSED_HOSTS: Final = 50
+"""Refused hosts that a job names. Further ones are only counted."""
+
+PRESETS: Final[Mapping[str, tuple[str, ...]]] = {
+    "npm": ("registry.npmjs.org", "registry.yarnpkg.com"),
+    "pypi": ("pypi.org", "files.pythonhosted.org"),
+    "go": ("proxy.golang.org", "sum.golang.org"),
+    "crates": ("crates.io", "index.crates.io", "static.crates.io"),
+    "debian": ("deb.debian.org", "security.debian.org"),
+    "github": ("github.com", "api.github.com", "codeload.github.com", "*.githubusercontent.com"),
+}
+"""Names that stand for several hosts in `allow`."""
+
+DEFAULT_PORTS: Final = (80, 443)
+"""Ports of an allowed host that names none."""
+
+_LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_ENTRY: Final = re.compile(rf"(?P<host>(\*\.)?{_LABEL}(\.{_LABEL})*)(:(?P<port>[0-9]{{1,5}}))?")
+_ADDRESS: Final = re.compile(r"[0-9.]+")
+
+
+class AllowedHosts(Record):
+    """Hosts that may be reached. allow: names, `*.` names, names with a port, or presets."""
+
+    allow: tuple[str, ...]
+
+
+Network = str | AllowedHosts
+
+
+def problem_of_network(network: Network) -> str | None:
+    """Return the problem of a rule; None if it is valid."""
+    if isinstance(network, str):
+        if network in (OPEN, NONE):
+            return None
+        return f'must be "{OPEN}", "{NONE}" or {{"allow": […]}} with the names of hosts'
+    if len(network.allow) > MOST_HOSTS:
+        return f"must allow at most {MOST_HOSTS} hosts"
+    return next(filter(None, map(_problem_of_entry, network.allow)), None)
+
+
+def _problem_of_entry(entry: str) -> str | None:
+    if entry in PRESETS:
+        return None
+    parts = _ENTRY.fullmatch(entry.lower())
+    if parts is None or len(parts["host"]) > 253 or _ADDRESS.fullmatch(parts["host"]):
+        shown, presets = entry[:100], ", ".join(PRESETS)
+        return f"cannot allow {shown!r}: name a host such as `pypi.org`, `*.pypi.org` or `pypi.org:8443`, or {presets}"
+    if "." not in parts["host"].removeprefix("*.") and parts["host"].startswith("*."):
+        return f"cannot allow {entry!r}: a whole top-level domain is too much"
+    if parts["port"] and not 0 < int(parts["port"]) < 65536:
+        return f"cannot allow {entry!r}: the port must be 1 to 65535"
+    return None
+
+
+def read_network(text: str) -> Network:
+    """Read a rule as in a setting or an option: `open`, `none`, or names of hosts with commas. Raises ValueError."""
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    network: Network = text.strip() if text.strip() in (OPEN, NONE) else AllowedHosts(allow=words)
+    if not words or (problem := problem_of_network(network)):
+        raise ValueError(
+            problem if words else f"must be `{OPEN}`, `{NONE}`, or names of hosts with commas between them"
+        )
+    return network
+
+
+def is_restricted(network: Network | None) -> bool:
+    """Return whether the rule restricts anything."""
+    return network is not None and network != OPEN
+
+
+def allows(network: Network | None, host: str, port: int) -> bool:
+    """Return whether the rule allows connections to a host, by its name."""
+    if isinstance(network, AllowedHosts):
+        return any(_matches(entry, host.lower().rstrip("."), port) for entry in _entries(network))
+    return not is_restricted(network)
+
+
+def _entries(network: AllowedHosts) -> Iterator[str]:
+    for entry in network.allow:
+        yield from PRESETS.get(entry, (entry.lower(),))
+
+
+def _matches(entry: str, host: str, port: int) -> bool:
+    name, _, own_port = entry.partition(":")
+    if port not in ((int(own_port),) if own_port else DEFAULT_PORTS):
+        return False
+    return host.endswith(name[1:]) and host != name[1:] if name.startswith("*.") else host == name

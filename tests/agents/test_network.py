@@ -1,0 +1,55 @@
+"""Tests of the real agent programs with a restricted network."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from labrats.model.network import AllowedHosts, Network
+from labrats.model.protocol import Sandbox
+from tests.agents.agent_cli import AgentCli
+from tests.agents.conftest import Prepare
+from tests.support.http_server import ANSWER, an_http_server
+from tests.support.scripted_model import Says
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    return Sandbox(program=program, etc_snapshots=str(tmp_path / "etc-snapshots"))
+
+
+@pytest.mark.parametrize("network", ["none", AllowedHosts(allow=("registry.example",))], ids=["none", "allow"])
+def test_program_reaches_its_model_and_its_tools_no_other_host(
+    cli: AgentCli, attempt_on: Prepare, sandbox: Sandbox, network: Network
+) -> None:
+    with an_http_server() as (port, requests):
+        commands = [
+            f"curl -sS -m 5 {options} http://localhost:{port}/" for options in ("--noproxy ''", "--noproxy '*'")
+        ]
+        with cli.serve(cli.shell(" 2>&1; ".join([*commands, "true"])), Says("ok")) as server:
+            attempt = attempt_on(server, config={"network": network}, sandbox=sandbox, git_addresses=LOOPBACK)
+            attempt.run()
+
+    assert attempt.result == "ok"
+    assert requests == []
+    output = attempt.tool_events[-1].output or ""
+    assert f"the network rule of this job does not allow localhost:{port}" in output
+    assert "Failed to connect" in output
+    assert f"localhost:{port}" in attempt.outcome.outputs.refused_hosts  # Codex itself tries to reach others, too
+
+
+def test_tools_reach_an_allowed_host(cli: AgentCli, attempt_on: Prepare, sandbox: Sandbox) -> None:
+    with an_http_server() as (port, requests):
+        address = f"localhost:{port}"
+        with cli.serve(cli.shell(f"curl -sS --noproxy '' http://{address}/package"), Says("ok")) as server:
+            network = AllowedHosts(allow=(address,))
+            attempt = attempt_on(server, config={"network": network}, sandbox=sandbox, git_addresses=LOOPBACK)
+            attempt.run()
+
+    assert (attempt.result, requests) == ("ok", [f"GET /package {address}"])
+    assert ANSWER.decode().strip() in (attempt.tool_events[-1].output or "")
+    assert address not in attempt.outcome.outputs.refused_hosts

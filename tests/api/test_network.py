@@ -1,0 +1,82 @@
+"""Rules for the network in the settings of a job, its agent and the engine."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.api.conftest import Api, a_submission, api_in_memory
+
+HOSTS = {"allow": ["npm", "*.example.com"]}
+
+
+async def test_an_agents_rule_applies_to_jobs_that_set_none(
+    user: httpx2.AsyncClient, admin: httpx2.AsyncClient
+) -> None:
+    agent = {"name": "restricted", "defaultProvider": "mock", "defaultNetwork": HOSTS}
+    created = await admin.post("/api/agents", json=agent)
+    inherited = await user.post("/api/jobs/submit", json=a_submission(agentRole="restricted"))
+    own = await user.post("/api/jobs/submit", json=a_submission(agentRole="restricted", config={"network": "none"}))
+
+    assert created.json()["defaultNetwork"] == HOSTS
+    detail = (await user.get(f"/api/jobs/{inherited.json()['jobId']}")).json()
+    assert (detail["config"]["network"], detail["configOrigins"]["network"]) == (HOSTS, "agent")
+    assert detail["refusedHosts"] == []
+    detail = (await user.get(f"/api/jobs/{own.json()['jobId']}")).json()
+    assert (detail["config"]["network"], detail["configOrigins"]["network"]) == ("none", "request")
+
+
+async def test_a_patch_replaces_and_removes_an_agents_rule(admin: httpx2.AsyncClient) -> None:
+    await admin.post("/api/agents", json={"name": "changing-rule", "defaultNetwork": "none"})
+    replaced = await admin.patch("/api/agents/changing-rule", json={"defaultNetwork": HOSTS})
+    removed = await admin.patch("/api/agents/changing-rule", json={"defaultNetwork": None})
+    assert replaced.json()["defaultNetwork"] == HOSTS
+    assert "defaultNetwork" not in removed.json()
+
+
+async def test_a_triggers_rule_is_shown_with_its_config(admin: httpx2.AsyncClient) -> None:
+    trigger = {"source": "github", "events": ["push"], "config": {"network": HOSTS}}
+    created = await admin.post("/api/agents", json={"name": "with-trigger", "eventTriggers": [trigger]})
+    assert created.json()["eventTriggers"][0]["config"] == {"network": HOSTS}
+
+
+async def test_the_engines_own_rule_is_the_weakest(tmp_path: Path) -> None:
+    async with api_in_memory(tmp_path, network="pypi") as api, api.client() as user:
+        inherited = await user.post("/api/jobs/submit", json=a_submission())
+        own = await user.post("/api/jobs/submit", json=a_submission(config={"network": "open"}))
+        details = [(await user.get(f"/api/jobs/{each.json()['jobId']}")).json() for each in (inherited, own)]
+
+    rules = [(detail["config"]["network"], detail["configOrigins"]["network"]) for detail in details]
+    assert rules == [({"allow": ["pypi"]}, "engine"), ("open", "request")]
+
+
+async def test_a_job_whose_rule_cannot_be_enforced_is_refused(
+    api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.services.admission, "_network_problem", "must be open: there is no sandbox")
+    refused = await user.post("/api/jobs/submit", json=a_submission(config={"network": "none"}))
+    accepted = await user.post("/api/jobs/submit", json=a_submission(config={"network": "open"}))
+    assert (refused.status_code, accepted.status_code) == (422, 201)
+    [problem] = refused.json()["details"]
+    assert problem == {"field": "config.network", "message": "must be open: there is no sandbox"}
+
+
+@pytest.mark.parametrize(
+    ("network", "field", "message"),
+    [
+        ("closed", "config.network", "must be 'open' or 'none'"),
+        ({"allow": []}, "config.network.allow", "must have at least 1 item"),
+        ({"allow": ["https://pypi.org"]}, "config.network", "cannot allow 'https://pypi.org': name a host such as"),
+        ({"allow": ["*.com"]}, "config.network", "a whole top-level domain is too much"),
+        ({"allow": "npm"}, "config.network.allow", "must be a"),
+        ({"deny": ["npm"]}, "config.network.allow", "is required"),
+        (["npm"], "config.network", "must be"),
+    ],
+)
+async def test_invalid_rules_are_explained(user: httpx2.AsyncClient, network: Any, field: str, message: str) -> None:
+    answer = await user.post("/api/jobs/submit", json=a_submission(config={"network": network}))
+    assert answer.status_code == 422
+    problem = answer.json()["details"][0]
+    assert problem["field"] == field
+    assert message in problem["message"]

@@ -1,0 +1,151 @@
+"""Hostile programs of agents with a restricted network, in a real sandbox."""
+
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from labrats.model.config import JobConfig
+from labrats.model.job import FailedCode
+from labrats.model.network import AllowedHosts, Network
+from labrats.model.protocol import Sandbox
+from tests.support.http_server import ANSWER, an_http_server
+from tests.unit.executor.attempts import AttemptFolder, an_attempt
+
+INIT = """echo '{"type": "system", "subtype": "init", "session_id": "0190-test"}'"""
+RESULT = """echo '{"type": "result", "subtype": "success", "is_error": false, "result": "done"}'"""
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    return Sandbox(program=program, etc_snapshots=str(tmp_path / "etc-snapshots"))
+
+
+def an_attempt_of(
+    script: str, folder: Path, network: Network, sandbox: Sandbox | None, endpoint: str | None = None
+) -> AttemptFolder:
+    """Build an attempt whose agent program is a shell script."""
+    program = folder / "programs" / "agent"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/bash\n{INIT}\n{script}\n{RESULT}\n")
+    program.chmod(0o755)
+    config = JobConfig(provider="claude", network=network)
+    programs = {"claude": str(program)}
+    return an_attempt(
+        folder, config=config, programs=programs, sandbox=sandbox, git_addresses=LOOPBACK, endpoint=endpoint
+    )
+
+
+@contextmanager
+def everything_that_arrives() -> Iterator[tuple[str, int, list[bytes]]]:
+    """Listen with TCP and UDP on every address of the machine. Yield one of them, the port, and what arrives."""
+    arrived: list[bytes] = []
+    with socket.socket(socket.AF_INET6) as tcp, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
+        for each in (tcp, udp):
+            each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        tcp.bind(("::", 0))
+        port = tcp.getsockname()[1]
+        udp.bind(("::", port))
+        tcp.listen()
+
+        def accept() -> None:
+            while True:
+                with tcp.accept()[0] as client:
+                    if (first := client.recv(100)) == b"stop":
+                        return
+                arrived.append(first)
+
+        def receive() -> None:
+            while (data := udp.recv(100)) != b"stop":
+                arrived.append(data)
+
+        threads = [threading.Thread(target=each) for each in (accept, receive)]
+        for thread in threads:
+            thread.start()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+            address = probe.getsockname()[0]
+        try:
+            yield address, port, arrived
+        finally:
+            with socket.create_connection(("127.0.0.1", port)) as last:
+                last.sendall(b"stop")
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+                last.sendto(b"stop", ("127.0.0.1", port))
+            for thread in threads:
+                thread.join()
+
+
+OUTSIDE = """
+for host in 169.254.169.254 1.1.1.1 2606:4700:4700::1111; do timeout 2 bash -c "echo > /dev/tcp/$host/443"; done 2>> out
+timeout 2 getent hosts registry.npmjs.org && echo "a name was resolved" >> out
+"""
+ATTEMPTS = """
+for host in 127.0.0.1 {address} ::1 localhost; do
+    timeout 2 bash -c "echo tcp > /dev/tcp/$host/{port}"; timeout 2 bash -c "echo udp > /dev/udp/$host/{port}"
+done 2>> out
+unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY no_proxy
+timeout 5 curl -sS "http://{address}:{port}/" 2>> out
+timeout 5 curl -sS -x http://127.0.0.1:3128 "http://{address}:{port}/" >> out
+timeout 5 curl -sS -x http://127.0.0.1:3128 -p "http://{address}:{port}/" 2>> out
+timeout 5 curl -sS -x socks5h://127.0.0.1:3128 "http://{address}:{port}/" 2>> out
+ip route add default dev lo 2>> out; unshare --net true 2>> out; nsenter --net=/proc/1/ns/net true 2>> out
+"""
+
+
+@pytest.mark.parametrize("network", ["none", AllowedHosts(allow=("npm", "*.example.com"))], ids=["none", "allow"])
+def test_nothing_reaches_another_host(tmp_path: Path, sandbox: Sandbox, network: Network) -> None:
+    with everything_that_arrives() as (address, port, arrived):
+        script = OUTSIDE + ATTEMPTS.format(address=address, port=port)
+        attempt = an_attempt_of(script, tmp_path, network, sandbox)
+        attempt.run()
+        assert arrived == []
+
+    assert attempt.result == "done"
+    output = (attempt.workspace / "out").read_text()
+    assert output.count("Network is unreachable") >= 3
+    assert "a name was resolved" not in output
+    assert f"the network rule of this job does not allow {address}:{port}" in output
+    assert attempt.outcome.outputs.refused_hosts == (f"{address}:{port}",)
+    assert f"[network: {address}:{port} refused]" in attempt.logs
+
+
+def test_the_same_attempts_arrive_when_the_network_is_open(tmp_path: Path, sandbox: Sandbox) -> None:
+    """Checks that the test above can fail."""
+    with everything_that_arrives() as (address, port, arrived):
+        an_attempt_of(ATTEMPTS.format(address=address, port=port), tmp_path, "open", sandbox).run()
+        assert {each[:3] for each in arrived} == {b"tcp", b"udp", b"GET"}
+
+
+def test_program_reaches_a_model_server_on_this_machine(tmp_path: Path, sandbox: Sandbox) -> None:
+    with an_http_server() as (port, requests):
+        script = f"curl -sS http://127.0.0.1:{port}/v1/messages > out"
+        attempt = an_attempt_of(script, tmp_path, "none", sandbox, endpoint=f"http://127.0.0.1:{port}")
+        attempt.run()
+    assert (attempt.workspace / "out").read_text() == ANSWER.decode()
+    assert requests == [f"GET /v1/messages 127.0.0.1:{port}"]
+    assert attempt.outcome.outputs.refused_hosts == ()
+
+
+def test_many_connections_at_once_are_served(tmp_path: Path, sandbox: Sandbox) -> None:
+    with an_http_server() as (port, requests):
+        network = AllowedHosts(allow=(f"localhost:{port}",))
+        script = f"seq 60 | xargs -P 30 -I N curl -sS -m 20 --noproxy '' http://localhost:{port}/N > out"
+        attempt = an_attempt_of(script, tmp_path, network, sandbox)
+        attempt.run()
+    assert (attempt.workspace / "out").read_text() == ANSWER.decode() * 60
+    assert len(set(requests)) == 60
+
+
+def test_attempt_fails_without_a_sandbox(tmp_path: Path) -> None:
+    attempt = an_attempt_of("touch started", tmp_path, "none", None)
+    attempt.run()
+    assert attempt.failure == (FailedCode.INTERNAL, "config.network cannot be enforced without a sandbox")
+    assert not (attempt.workspace / "started").exists()

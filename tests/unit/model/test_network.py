@@ -1,0 +1,71 @@
+"""Rules for the network of agents."""
+
+import pytest
+
+from labrats.model.network import PRESETS, AllowedHosts, Network, allows, problem_of_network, read_network
+
+LIST = AllowedHosts(allow=("npm", "*.Example.com", "internal.test:8443"))
+
+
+@pytest.mark.parametrize(
+    ("network", "host", "port", "expected"),
+    [
+        (None, "anything.test", 22, True),
+        ("open", "anything.test", 22, True),
+        ("none", "registry.npmjs.org", 443, False),
+        (LIST, "registry.npmjs.org", 443, True),
+        (LIST, "REGISTRY.npmjs.org.", 80, True),
+        (LIST, "registry.npmjs.org", 22, False),
+        (LIST, "registry.npmjs.org.evil.test", 443, False),
+        (LIST, "evil-registry.npmjs.org", 443, False),
+        (LIST, "a.example.com", 443, True),
+        (LIST, "a.b.example.com", 443, True),
+        (LIST, "example.com", 443, False),
+        (LIST, ".example.com", 443, False),
+        (LIST, "evilexample.com", 443, False),
+        (LIST, "internal.test", 8443, True),
+        (LIST, "internal.test", 443, False),
+    ],
+)
+def test_rule_allows_its_hosts_and_no_others(network: Network | None, host: str, port: int, expected: bool) -> None:
+    assert allows(network, host, port) is expected
+
+
+def test_presets_name_valid_hosts() -> None:
+    hosts = tuple(host for preset in PRESETS.values() for host in preset)
+    assert problem_of_network(AllowedHosts(allow=hosts)) is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("https://pypi.org", "cannot allow 'https://pypi.org': name a host"),
+        ("10.0.0.1", "cannot allow '10.0.0.1': name a host"),
+        ("[::1]", "cannot allow '[::1]': name a host"),
+        ("*", "cannot allow '*': name a host"),
+        ("a.*.com", "cannot allow 'a.*.com': name a host"),
+        ("*.com", "cannot allow '*.com': a whole top-level domain is too much"),
+        ("pypi.org:0", "cannot allow 'pypi.org:0': the port must be 1 to 65535"),
+        ("pypi.org:70000", "cannot allow 'pypi.org:70000': the port must be 1 to 65535"),
+        ("pypi.org\n", "cannot allow 'pypi.org\\n': name a host"),
+    ],
+)
+def test_invalid_entry_has_a_problem(entry: str, problem: str) -> None:
+    assert (problem_of_network(AllowedHosts(allow=("npm", entry))) or "").startswith(problem)
+
+
+def test_other_word_and_too_many_hosts_have_a_problem() -> None:
+    assert problem_of_network("closed") == 'must be "open", "none" or {"allow": […]} with the names of hosts'
+    many = AllowedHosts(allow=tuple(f"host-{number}.test" for number in range(101)))
+    assert problem_of_network(many) == "must allow at most 100 hosts"
+
+
+def test_text_is_read_as_a_rule() -> None:
+    assert (read_network(" open "), read_network("none")) == ("open", "none")
+    assert read_network("npm, *.example.com") == AllowedHosts(allow=("npm", "*.example.com"))
+
+
+@pytest.mark.parametrize("text", ["", " , ", "npm,open!", "http://x"])
+def test_text_that_is_no_rule_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot allow|must be"):
+        read_network(text)
