@@ -21,8 +21,8 @@ _CLOCK_SKEW: Final = timedelta(seconds=60)
 _JWT_LIFETIME: Final = timedelta(minutes=9)
 """GitHub accepts at most ten minutes, by its own clock."""
 
-_PERMISSIONS: Final = ("contents", "issues", "pull_requests")
-"""Permissions of a token, as far as the App itself has them."""
+_PERMISSIONS: Final = {"contents": "read"}
+"""Permissions of a token: it is for the clone alone."""
 
 MAX_DELIVERIES: Final = 10_000
 _PAGE: Final = 100
@@ -48,7 +48,6 @@ _HOOK_ERRORS: Final[PermanentErrors] = {
 
 class _Installation(msgspec.Struct):
     id: int
-    permissions: dict[str, str] = {}
 
 
 class _Token(msgspec.Struct):
@@ -97,8 +96,7 @@ class GitHub:
         async with self._client(credentials) as client:
             path = f"/repos/{repository}/installation"
             installation = await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)
-            permissions = {name: level for name, level in installation.permissions.items() if name in _PERMISSIONS}
-            body = {"repositories": [repository.rpartition("/")[2]], "permissions": permissions}
+            body = {"repositories": [repository.rpartition("/")[2]], "permissions": _PERMISSIONS}
             path = f"/app/installations/{installation.id}/access_tokens"
             return (await self._ask(client, "POST", path, _Token, _TOKEN_ERRORS, body)).token
 

@@ -147,7 +147,7 @@ async def test_private_repository_is_cloned_with_a_token_of_the_github_app(
             detail = await admin.wait(job["jobId"])
         assert detail["status"] == "completed", detail
         assert (engine.workspace(job["jobId"]) / "README.md").exists()
-        assert github.grants == [{"repositories": ["demo"], "permissions": {"contents": "write", "issues": "read"}}]
+        assert github.grants == [{"repositories": ["demo"], "permissions": {"contents": "read"}}]
         assert engine.files_with("ghs_test_token") == []
         assert engine.resources_with("ghs_test_token") == [f"Secret {job['jobId']}-git"]
 

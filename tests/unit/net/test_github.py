@@ -59,7 +59,7 @@ class TestApp:
         await tokens.provide(job)
         assert await token_of(store) == "ghs_test_token_2"
 
-        assert github.grants == [{"repositories": ["demo"], "permissions": {"contents": "write", "issues": "read"}}] * 2
+        assert github.grants == [{"repositories": ["demo"], "permissions": {"contents": "read"}}] * 2
         assert {claims["iss"] for claims in github.claims} == {APP_ID}
         assert all(claims["exp"] - claims["iat"] <= 600 for claims in github.claims)
 
