@@ -5,7 +5,7 @@ INPUTS. With SCRATCH, a folder for temporary files, it prints everything to stan
 removed once they are read.
 
 `prepare SOURCE INPUTS [CLAIMS]` and `clone SOURCE SCRATCH` are the steps that run before the executor in an attempt's
-pod.
+pod. `key-proxy SOURCE TOKEN` runs the key proxy beside it.
 """
 
 import sys
@@ -14,13 +14,20 @@ from pathlib import Path
 from labrats.executor.attempt import execute
 from labrats.executor.pod_steps import clone, prepare
 
-USAGE = "usage: python -m labrats.executor INPUTS [SCRATCH] | prepare SOURCE INPUTS [CLAIMS] | clone SOURCE SCRATCH"
+USAGE = (
+    "usage: python -m labrats.executor INPUTS [SCRATCH] | prepare SOURCE INPUTS [CLAIMS] | clone SOURCE SCRATCH | "
+    "key-proxy SOURCE TOKEN"
+)
 
 match sys.argv[1:]:
     case ["prepare", source, inputs, *claims] if len(claims) < 2:
         sys.exit(prepare(Path(source), Path(inputs), *map(Path, claims)))
     case ["clone", source, scratch]:
         sys.exit(clone(Path(source), Path(scratch)))
+    case ["key-proxy", source, token]:
+        from labrats.executor.proxy_sidecar import run_proxy
+
+        sys.exit(run_proxy(Path(source), Path(token)))
     case [inputs]:
         sys.exit(execute(Path(inputs)))
     case [inputs, scratch]:

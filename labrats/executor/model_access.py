@@ -12,11 +12,11 @@ from typing import Final
 import msgspec
 
 from labrats.executor.context import LOOPBACK, RunContext
-from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING
 from labrats.model.model_keys import key_to_proxy, token_name
-from labrats.model.protocol import ModelRequest
+from labrats.model.protocol import KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, ModelRequest
 
 MOST_REPORTED: Final = 10_000
 """Most requests that are reported one by one. An agent can send very many, and the output is limited."""
@@ -24,7 +24,7 @@ MOST_REPORTED: Final = 10_000
 HARD_STOP_SECONDS: Final = 1.0
 """Time in which the provider may end an attempt itself that has exceeded a limit. The proxy refuses requests then."""
 
-_TOKEN_BYTES: Final = 32
+TOKEN_BYTES: Final = 32
 _EXPOSED: Final = "[the agent can read the login of its model: a login cannot be proxied, only a key can]"
 
 
@@ -35,18 +35,34 @@ async def model_access(context: RunContext) -> AsyncIterator[RunContext]:
     Raises GiveUp once the agent's requests exceed a limit of the job.
     """
     provider = context.task.config.provider or ""
-    names = CREDENTIAL_NAMES.get(provider, ())
-    key_name = key_to_proxy(provider, context.secrets)
-    if key_name is None:
-        if any(name in context.secrets for name in names) or _shares_login(context):
+    key_name, token = key_to_proxy(provider, context.secrets), context.secrets.get(KEY_PROXY_FILE)
+    if token:
+        async with _watch(context) as requests, _proxy_of_pod(context, token, requests) as url:
+            yield _with_proxy(context, url, token)
+    elif key_name:
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        context.events.redact_also(token)
+        async with _watch(context) as requests, _proxy(context, key_name, token, requests) as url:
+            yield _with_proxy(context, url, token)
+    else:
+        if key_is_exposed(context):
             _report_exposed_login(context)
         yield context
-        return
-    token = secrets.token_urlsafe(_TOKEN_BYTES)
-    context.events.redact_also(token)
-    async with _watch(context) as requests, _proxy(context, key_name, token, requests) as url:
-        others = {name: value for name, value in context.secrets.items() if name not in names}
-        yield replace(context, proxy_url=url, secrets={**others, token_name(provider): token})
+
+
+def _with_proxy(context: RunContext, url: str, token: str) -> RunContext:
+    provider = context.task.config.provider or ""
+    hidden = (*CREDENTIAL_NAMES[provider], KEY_PROXY_FILE)
+    others = {name: value for name, value in context.secrets.items() if name not in hidden}
+    return replace(context, proxy_url=url, secrets={**others, token_name(provider): token})
+
+
+def key_is_exposed(context: RunContext) -> bool:
+    """Return whether the agent of a job without a key proxy gets credentials of its model."""
+    provider = context.task.config.provider or ""
+    if provider in LOCAL_PROVIDERS:  # the executor itself uses the key
+        return False
+    return any(name in context.secrets for name in CREDENTIAL_NAMES.get(provider, ())) or _shares_login(context)
 
 
 def _report_exposed_login(context: RunContext) -> None:
@@ -77,6 +93,17 @@ async def _proxy(context: RunContext, key_name: str, token: str, requests: "Mode
         yield f"http://{LOOPBACK}:{port}{server.prefix}"
 
 
+@asynccontextmanager
+async def _proxy_of_pod(context: RunContext, token: str, requests: "ModelRequests") -> AsyncIterator[str]:
+    """Follow the proxy in another container of this pod. Yield its base URL."""
+    from labrats.executor.model_proxy.model_server import ModelServer
+    from labrats.executor.model_proxy.request_feed import follow_requests
+
+    server = ModelServer.of(context.task.config.provider or "", context.task.endpoint, None, "")
+    async with follow_requests((LOOPBACK, MODEL_REQUESTS_PORT), token, requests.add, requests.end_attempt):
+        yield f"http://{LOOPBACK}:{KEY_PROXY_PORT}{server.prefix}"
+
+
 class ModelRequests:
     """The agent's requests to its model's server in one run of a provider.
 
@@ -102,10 +129,14 @@ class ModelRequests:
                 self._usage += request.usage
                 self._context.set_measured_usage(self._usage)
         except GiveUp as failure:
-            if self.failure is None:
-                self.failure = failure
-                # The program may report more of it in the meantime, such as the cost, and ends without a signal.
-                self.timeout.reschedule(asyncio.get_running_loop().time() + HARD_STOP_SECONDS)
+            self.end_attempt(failure)
+
+    def end_attempt(self, failure: GiveUp) -> None:
+        """End the attempt with this failure, unless the provider ends it in the next moment."""
+        if self.failure is None:
+            self.failure = failure
+            # The program may report more of it in the meantime, such as the cost, and ends without a signal.
+            self.timeout.reschedule(asyncio.get_running_loop().time() + HARD_STOP_SECONDS)
 
     def _report(self, request: ModelRequest) -> None:
         if self._reported == MOST_REPORTED:

@@ -1,7 +1,8 @@
 """The steps before the executor in an attempt's pod, each in its own container with only the secrets that it needs.
 
 `prepare` claims the attempt for this pod, since a cluster may start two pods for an attempt. Then it copies the inputs
-to memory, where the executor can remove the secrets after reading them. `clone` clones the repository into the
+to memory, where the executor can remove the secrets after reading them, and creates the token of the key proxy, which
+`proxy_sidecar.py` runs in a container beside the executor. `clone` clones the repository into the
 workspace, with credentials that no later container has.
 """
 
@@ -28,6 +29,7 @@ from labrats.executor.attempt import (
 )
 from labrats.executor.context import RunContext
 from labrats.executor.event_writer import EventWriter
+from labrats.executor.model_access import TOKEN_BYTES
 from labrats.executor.workspace import clone_repository
 from labrats.files.durability import sync
 from labrats.model.errors import GiveUp
@@ -36,6 +38,8 @@ from labrats.model.protocol import (
     CLAIM_FILE,
     CLAIMED_STATUS,
     CREDENTIALS_FOLDER,
+    KEY_PROXY_FILE,
+    KEY_PROXY_VARIABLE,
     NEXT_SEQ_FILE,
     POD_VARIABLE,
     Task,
@@ -60,6 +64,8 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
             return
         try:
             _copy_inputs(source, inputs)
+            if folder := os.environ.get(KEY_PROXY_VARIABLE):
+                _create_proxy_token(inputs, Path(folder))
         except OSError as error:
             raise GiveUp(FailedCode.INTERNAL, f"the attempt's inputs cannot be copied: {error}") from error
 
@@ -116,6 +122,14 @@ def _copy_inputs(source: Path, inputs: Path) -> None:
     (inputs / "secrets").mkdir(mode=0o700)
     for file in secret_files(source / "secrets"):
         _write(inputs / "secrets" / file.name, file.read_bytes())
+
+
+def _create_proxy_token(inputs: Path, folder: Path) -> None:
+    """Create the token of the key proxy: for the executor among its secrets, and in a folder for the proxy."""
+    token = secrets.token_urlsafe(TOKEN_BYTES).encode()
+    _write(inputs / "secrets" / KEY_PROXY_FILE, token)
+    _write(folder / KEY_PROXY_FILE, token)
+    (folder / KEY_PROXY_FILE).chmod(0o444)  # the proxy is another user
 
 
 async def _clone(context: RunContext) -> None:

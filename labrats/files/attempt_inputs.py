@@ -21,6 +21,8 @@ PROMPT_FILE: Final = "prompt"
 INSTRUCTIONS_FILE: Final = "instructions"
 SECRETS_FOLDER: Final = "secrets"
 
+_KEYS_OF_MODELS: Final = frozenset(key for keys in CREDENTIAL_NAMES.values() for key in keys)
+
 
 @dataclass(frozen=True)
 class TextInput:
@@ -34,7 +36,8 @@ class TextInput:
 class SecretInput:
     """A Secret whose values become files in `secrets/`.
 
-    used_by:     `repository` for the credentials of the clone, `agent` for those of the model, MCP servers and tools.
+    used_by:     `repository` for the credentials of the clone, `model` for those of the model, `agent` for those of MCP
+                 servers and tools.
     description: noun phrase for messages, in the plural.
     failed_code: code of a job whose Secret is missing or refused.
     prefix:      beginning of the file names; the key of the Secret follows.
@@ -42,7 +45,7 @@ class SecretInput:
     """
 
     name: str
-    used_by: Literal["repository", "agent"]
+    used_by: Literal["repository", "model", "agent"]
     description: str
     failed_code: FailedCode
     prefix: str = ""
@@ -71,7 +74,7 @@ class AttemptInputs:
 def inputs_of(attempt: Attempt) -> AttemptInputs:
     """Return the texts and credentials that an attempt needs.
 
-    Raises GiveUp if an external contributor's job would get secrets for tools.
+    Raises GiveUp if an external contributor's job would get secrets for tools, or a variable the model's key.
     """
     job = attempt.job
     refs = {PROMPT_FILE: job.prompt_ref, INSTRUCTIONS_FILE: job.instructions_ref}
@@ -99,13 +102,18 @@ def _secrets(attempt: Attempt) -> Iterator[SecretInput]:
     if ai_model and ai_model.spec.credentials_ref:
         description = f"the credentials of AiModel {ai_model.name}"
         keys = CREDENTIAL_NAMES[job.resolved.provider]
-        yield SecretInput(ai_model.spec.credentials_ref, "agent", description, FailedCode.AUTH, keys=keys)
+        yield SecretInput(ai_model.spec.credentials_ref, "model", description, FailedCode.AUTH, keys=keys)
     for server, name in job.resolved.mcp_credentials.items():
         description = f"the credentials of the MCP server {server}"
         yield SecretInput(name, "agent", description, FailedCode.AUTH, prefix=credential_file(server, ""))
     for variable, value in job.resolved.secret_variables.items():
         if job.spec.untrusted:
             message = f"an external contributor caused this job, so it does not get the secret in config.env.{variable}"
+            raise GiveUp(FailedCode.AUTH, message)
+        if ai_model and value.secret == ai_model.spec.credentials_ref and value.key in _KEYS_OF_MODELS:
+            message = (
+                f"config.env.{variable} names the model's key {value.key} in {value.secret!r}, which no agent gets"
+            )
             raise GiveUp(FailedCode.AUTH, message)
         prefix, description = variable_file(variable, ""), f"the values of the variable {variable}"
         yield SecretInput(value.secret, "agent", description, FailedCode.AUTH, prefix=prefix, keys=(value.key,))

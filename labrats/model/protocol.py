@@ -64,6 +64,17 @@ CREDENTIALS_FOLDER: Final = "credentials"
 """The folder, in the attempt's, of files with secrets for programs. It is deleted when the attempt ends."""
 
 
+KEY_PROXY_FILE: Final = "key-proxy"
+"""The name, among an executor's secrets, of the token of the key proxy that another container of its pod runs."""
+
+KEY_PROXY_PORT: Final = 18401
+MODEL_REQUESTS_PORT: Final = 18402
+"""Ports on the pod's loopback address: of that proxy, and of its reports about requests."""
+
+KEY_PROXY_VARIABLE: Final = "LABRATS_KEY_PROXY_FOLDER"
+"""The environment variable of the step `prepare` with the folder in which it writes the proxy's token."""
+
+
 class Sandbox(Record):
     """The files that agents' processes see through bubblewrap, by absolute path and read-only.
 

@@ -1,6 +1,7 @@
 """A scripted model server on loopback: the test decides each answer of the model, in any protocol."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -109,15 +110,17 @@ class ModelServer:
 
 
 @contextmanager
-def scripted_model(dialect: Dialect, turns: Sequence[Turn]) -> Iterator[ModelServer]:
-    """Run a model server with `turns` until the end of the block."""
+def scripted_model(
+    dialect: Dialect, turns: Sequence[Turn], listener: socket.socket | None = None
+) -> Iterator[ModelServer]:
+    """Run a model server with `turns` until the end of the block. listener: a listening socket to use, if any."""
     script = ModelServer(turns)
 
     class Handler(_Handler):
         server_script = script
         server_dialect = dialect
 
-    with served_by(Handler) as script.port:
+    with served_by(Handler, listener) as script.port:
         try:
             yield script
         finally:

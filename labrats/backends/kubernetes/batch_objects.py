@@ -30,6 +30,9 @@ PREPARE_CONTAINER: Final = "prepare"
 CLONE_CONTAINER: Final = "clone"
 """Names of the containers of an attempt's pod. `prepare`, and `clone` for a job with a repository, run first."""
 
+KEY_PROXY_CONTAINER: Final = "key-proxy"
+"""Name of the container of the key proxy, which runs beside the executor and prints no events."""
+
 
 _CONTAINERS: Final = (PREPARE_CONTAINER, CLONE_CONTAINER, CONTAINER)
 

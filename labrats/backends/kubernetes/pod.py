@@ -12,6 +12,7 @@ from labrats.backends.kubernetes.batch_objects import (
     CLONE_CONTAINER,
     CONTAINER,
     JOB_LABEL,
+    KEY_PROXY_CONTAINER,
     OWNER_ANNOTATION,
     PREPARE_CONTAINER,
     PROMPT_ANNOTATION,
@@ -33,7 +34,15 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import GiveUp
 from labrats.model.image_name import problem_of_image
 from labrats.model.job import FailedCode, Job, WorkspaceFile
-from labrats.model.protocol import CLAIMED_STATUS, IDLE_SECONDS, OUTPUT_BYTES, POD_VARIABLE, Resumption, Task
+from labrats.model.protocol import (
+    CLAIMED_STATUS,
+    IDLE_SECONDS,
+    KEY_PROXY_VARIABLE,
+    OUTPUT_BYTES,
+    POD_VARIABLE,
+    Resumption,
+    Task,
+)
 from labrats.model.record import encode
 from labrats.ports import Attempt
 from labrats.settings import PodExtras
@@ -56,6 +65,17 @@ UPLOADS: Final = PurePath("/attempt/uploads")
 
 USER: Final = 10001
 """User id of executors. The images of Labrats have this user."""
+
+KEY_PROXY_FOLDER: Final = "/attempt/key-proxy"
+"""Mount path of the folder with the token of the key proxy, in memory."""
+
+KEY_PROXY_USER: Final = 10002
+"""User id of the key proxy, which differs from that of the agent."""
+
+_KEY_PROXY_RESOURCES: Final = {
+    "requests": {"cpu": "10m", "memory": "48Mi"},
+    "limits": {"cpu": "1", "memory": "256Mi"},
+}
 
 EXECUTOR_LABELS: Final = {
     "app.kubernetes.io/managed-by": "labrats",
@@ -97,10 +117,12 @@ class PodCredentials:
 
     repository: Secrets of the step `clone`.
     agent:      Secrets of the step `prepare`, which passes them to the executor.
+    model:      Secret of the key proxy; empty for a job without one.
     """
 
     repository: SecretFiles = ()
     agent: SecretFiles = ()
+    model: SecretFiles = ()
 
 
 @dataclass(frozen=True)
@@ -256,18 +278,28 @@ def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -
         "resources": resources,
         "volumeMounts": [_INPUTS_MOUNT, *_SCRATCH_MOUNTS, *uploads, *settings.extras.volume_mounts],
     }
-    steps = [_prepare_step(attempt.name, settings), *([_clone_step(settings)] if job.spec.workspace_setup else [])]
+    has_proxy = bool(credentials.model)
+    steps = [
+        _prepare_step(attempt.name, settings, has_proxy=has_proxy),
+        *([_clone_step(settings)] if job.spec.workspace_setup else []),
+    ]
     # The steps never use an image that a job names: they have credentials that the agent must not read.
     first, *others = [{**step, "image": settings.image, "resources": resources} for step in steps]
     return {
         **settings.pod_fields,
         **RESTRICTED_POD,
         "terminationGracePeriodSeconds": round(settings.grace_seconds),
-        "initContainers": [first, *settings.pod_fields.get("initContainers", ()), *others],
+        "initContainers": [
+            first,
+            *settings.pod_fields.get("initContainers", ()),
+            *others,
+            *([{**_KEY_PROXY, "image": settings.image}] if has_proxy else []),
+        ],
         "containers": [executor],
         "volumes": [
             _source_volume(inputs_of(attempt), credentials.agent),
             *([_repository_volume(credentials.repository)] if job.spec.workspace_setup else []),
+            *([_model_volume(credentials.model), _KEY_PROXY_VOLUME] if has_proxy else []),
             {"name": "inputs", "emptyDir": {"medium": "Memory", "sizeLimit": INPUTS_SIZE}},
             {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch_size}},
             *([_uploads_volume(settings)] if uploads else []),
@@ -284,21 +316,54 @@ _SCRATCH_MOUNTS: Final = (
 )
 
 
-def _prepare_step(name: AttemptName, settings: PodSettings) -> dict[str, Any]:
+_KEY_PROXY_VOLUME: Final = {"name": "key-proxy", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
+_KEY_PROXY_MOUNT: Final = {"name": "key-proxy", "mountPath": KEY_PROXY_FOLDER}
+
+_KEY_PROXY: Final[Mapping[str, Any]] = {
+    "name": KEY_PROXY_CONTAINER,
+    "restartPolicy": "Always",  # it runs beside the executor, and ends after it
+    "args": ["key-proxy", SOURCE, KEY_PROXY_FOLDER],
+    "resources": _KEY_PROXY_RESOURCES,
+    "imagePullPolicy": RESTRICTED_CONTAINER["imagePullPolicy"],
+    "securityContext": {
+        **RESTRICTED_CONTAINER["securityContext"],
+        "runAsUser": KEY_PROXY_USER,
+        "runAsGroup": KEY_PROXY_USER,
+    },
+    "volumeMounts": [
+        {"name": "model", "mountPath": SOURCE, "readOnly": True},
+        {**_KEY_PROXY_MOUNT, "readOnly": True},
+    ],
+}
+"""The container of the key proxy. No other container mounts the Secret with the model's key."""
+
+
+def _model_volume(secrets: SecretFiles) -> dict[str, Any]:
+    sources = [_from_pod({TASK_FILE: TASK_ANNOTATION}), *_secret_sources(secrets)]
+    return {"name": "model", "projected": {"defaultMode": 0o444, "sources": sources}}
+
+
+def _prepare_step(name: AttemptName, settings: PodSettings, *, has_proxy: bool) -> dict[str, Any]:
     """Return the container that claims the attempt and copies the inputs for the executor.
 
-    No other container mounts the claim's folder, or the Secrets of the model and of MCP servers.
+    No other container mounts the claim's folder, or the Secrets of MCP servers and of logins.
+
+    has_proxy: whether it also creates the token of the key proxy.
     """
     claims = {"name": "claims", "mountPath": CLAIMS, "subPath": str(claim_path(name))}
     return {
         **RESTRICTED_CONTAINER,
         "name": PREPARE_CONTAINER,
         "args": ["prepare", SOURCE, INPUTS, *([CLAIMS] if settings.data_claim else [])],
-        "env": [{"name": POD_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "env": [
+            {"name": POD_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            *([{"name": KEY_PROXY_VARIABLE, "value": KEY_PROXY_FOLDER}] if has_proxy else []),
+        ],
         "volumeMounts": [
             {"name": "source", "mountPath": SOURCE, "readOnly": True},
             _INPUTS_MOUNT,
             *([claims] if settings.data_claim else []),
+            *([_KEY_PROXY_MOUNT] if has_proxy else []),
         ],
     }
 

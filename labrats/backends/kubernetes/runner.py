@@ -34,6 +34,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job
+from labrats.model.model_keys import key_to_proxy
 from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.ports import (
     Alive,
@@ -297,9 +298,16 @@ class KubernetesRunner:
         """Return the keys of Secrets that the pod mounts."""
         mounted = [(secret, await self._secret(attempt.job, secret)) for secret in inputs_of(attempt).secrets]
         files = [(secret.used_by, (secret.name, secret.files(stored.data))) for secret, stored in mounted]
+        proxied = [
+            (name, {key: keys[key]})
+            for user, (name, keys) in files
+            if user == "model" and (key := key_to_proxy(attempt.job.resolved.provider, keys))
+        ]
+        with_agent = ("agent",) if proxied else ("agent", "model")  # a login, or the key of a local model
         return PodCredentials(
             repository=[each for user, each in files if user == "repository"],
-            agent=[each for user, each in files if user == "agent"],
+            agent=[each for user, each in files if user in with_agent],
+            model=proxied,
         )
 
     async def _secret(self, job: Job, wanted: SecretInput) -> Secret:

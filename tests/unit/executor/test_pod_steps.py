@@ -67,6 +67,23 @@ def a_pod(tmp_path: Path, steps: list[Any] | None = None, name: str = "pod", **f
     return pod
 
 
+def test_prepare_creates_the_same_token_for_the_executor_and_the_key_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = a_pod(tmp_path)
+    shared = tmp_path / "key-proxy"
+    shared.mkdir()
+    monkeypatch.setenv("LABRATS_KEY_PROXY_FOLDER", str(shared))
+
+    status, _ = pod.prepare()
+
+    tokens = [folder / "key-proxy" for folder in (pod.inputs / "secrets", shared)]
+    assert status == 0
+    assert tokens[0].read_text() == tokens[1].read_text()
+    assert len(tokens[0].read_text()) > 40
+    assert [token.stat().st_mode & 0o777 for token in tokens] == [0o600, 0o444]
+
+
 def test_events_of_a_pods_steps_are_numbered_without_gaps(tmp_path: Path) -> None:
     repository = a_repository(tmp_path / "origin")
     pod = a_pod(tmp_path, [{"log": "worked"}, {"result": "done"}], **in_a_clone_of(repository))

@@ -51,7 +51,7 @@ def test_every_key_of_the_repositorys_secret_is_a_file_with_the_prefix_git() -> 
 def test_only_the_keys_that_the_provider_reads_are_files() -> None:
     ai_model = an_ai_model("opus", provider="claude", model="opus", credentials_ref="claude-key")
     [secret] = inputs_of(Attempt(a_job(Phase.RUNNING, spec=a_spec(config=CLAUDE)), ai_model)).secrets
-    assert (secret.name, secret.used_by, secret.failed_code) == ("claude-key", "agent", FailedCode.AUTH)
+    assert (secret.name, secret.used_by, secret.failed_code) == ("claude-key", "model", FailedCode.AUTH)
     assert secret.files(["OTHER", "ANTHROPIC_API_KEY"]) == {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"}
     assert secret.missing == "the credentials of AiModel opus are missing: there is no Secret 'claude-key'"
 
@@ -84,6 +84,14 @@ def test_a_variable_gets_one_value_of_its_secret() -> None:
     [secret] = inputs_of(attempt).secrets
     assert (secret.name, secret.used_by, secret.failed_code) == ("npm", "agent", FailedCode.AUTH)
     assert secret.files(["token", "other"]) == {"env.NPM_TOKEN.token": "token"}
+
+
+def test_variable_with_the_models_own_key_is_refused() -> None:
+    ai_model = an_ai_model("opus", provider="claude", model="opus", credentials_ref="anthropic")
+    env = {"KEY": SecretKey(secret="anthropic", key="ANTHROPIC_API_KEY")}
+    attempt = Attempt(a_job(Phase.RUNNING, spec=a_spec(config=CLAUDE | {"env": env})), ai_model)
+    with pytest.raises(GiveUp, match=r"config\.env\.KEY names the model's key ANTHROPIC_API_KEY"):
+        inputs_of(attempt)
 
 
 def test_job_of_an_external_contributor_gets_no_secret_variables() -> None:

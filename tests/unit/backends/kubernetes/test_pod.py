@@ -67,7 +67,8 @@ def test_the_manifest_of_a_job_with_everything_is_as_recorded() -> None:
     )
     credentials = PodCredentials(
         repository=[("ir-0000000a-git", {"git-username": "username", "git-password": "password"})],
-        agent=[("anthropic", {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"})],
+        agent=[("docs", {"mcp.docs.TOKEN": "TOKEN"})],
+        model=[("anthropic", {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"})],
     )
 
     assert attempt_job(attempt, credentials, SETTINGS) == json.loads(GOLDEN.read_text())
@@ -192,7 +193,9 @@ def test_a_secret_without_a_wanted_key_is_not_mounted() -> None:
 
 def test_the_agents_container_mounts_no_secret() -> None:
     credentials = PodCredentials(
-        repository=[("git", {"git-password": "password"})], agent=[("anthropic", {"KEY": "KEY"})]
+        repository=[("git", {"git-password": "password"})],
+        agent=[("docs", {"mcp.docs.TOKEN": "TOKEN"})],
+        model=[("anthropic", {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"})],
     )
     setup = WorkspaceSetup(git_repo="https://git.example/a.git", credentials_ref="git")
 
@@ -207,7 +210,25 @@ def test_the_agents_container_mounts_no_secret() -> None:
         }
         for container in [*spec["initContainers"], *spec["containers"]]
     }
-    assert mounted == {"prepare": {"anthropic"}, "clone": {"git"}, "executor": set()}
+    assert mounted == {"prepare": {"docs"}, "clone": {"git"}, "key-proxy": {"anthropic"}, "executor": set()}
+
+
+def test_the_key_proxy_is_another_user_with_the_engines_image_and_runs_beside_the_executor() -> None:
+    credentials = PodCredentials(model=[("anthropic", {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"})])
+    attempt = an_owned_attempt(config={"executor_image": "example/executor:2"})
+
+    spec = pod_of(attempt, credentials)["spec"]
+
+    proxy = spec["initContainers"][-1]
+    assert (proxy["name"], proxy["image"], proxy["restartPolicy"]) == ("key-proxy", SETTINGS.image, "Always")
+    assert proxy["securityContext"]["runAsUser"] != spec["securityContext"]["runAsUser"]
+    assert proxy["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_pod_of_a_job_without_a_key_has_no_key_proxy() -> None:
+    spec = pod_of(an_owned_attempt(), PodCredentials(agent=[("login", {"auth.json": "auth.json"})]))["spec"]
+
+    assert [step["name"] for step in spec["initContainers"]] == ["prepare"]
 
 
 def test_steps_with_credentials_never_use_the_image_of_a_job() -> None:

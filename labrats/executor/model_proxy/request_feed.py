@@ -1,0 +1,116 @@
+"""Report requests to an executor in another container, over a connection on the pod's loopback address.
+
+The executor sends the proxy's token and a line break, and gets each request as a line of JSON. When it ends its half of
+the connection, it gets those that have ended by then.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
+
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
+from labrats.model.protocol import ModelRequest
+from labrats.model.record import encode
+
+START_SECONDS: Final = 60.0
+"""Time for the proxy to start."""
+
+_END_SECONDS: Final = 3.0
+_PAUSE_SECONDS: Final = 0.05
+_MOST_READERS: Final = 8
+_MOST_UNREAD_BYTES: Final = 16 * 1024 * 1024
+_DECODER: Final = msgspec.json.Decoder(ModelRequest)
+_LOST: Final = "the key proxy of this attempt's pod has ended"
+
+
+class RequestFeed:
+    """The proxy's end of the connection."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+        self._readers: set[asyncio.StreamWriter] = set()
+
+    def report(self, request: ModelRequest) -> None:
+        """Send a request to each reader. One that does not read is disconnected."""
+        for writer in list(self._readers):
+            if writer.transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
+                writer.transport.abort()
+            else:
+                writer.write(encode(request) + b"\n")
+
+    async def serve(self, listener: socket.socket) -> asyncio.Server:
+        """Serve the listening socket `listener` until the returned server is closed."""
+        return await asyncio.start_server(self._serve, sock=listener)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            offered = await reader.readline()
+            if len(self._readers) < _MOST_READERS and hmac.compare_digest(offered.strip(), self._token):
+                writer.write(b"\n")
+                self._readers.add(writer)
+                await reader.read()  # until the executor ends its half
+        except (OSError, ValueError):  # a line that is too long
+            pass
+        finally:
+            self._readers.discard(writer)
+            writer.close()
+
+
+@asynccontextmanager
+async def follow_requests(
+    address: tuple[str, int],
+    token: str,
+    on_request: Callable[[ModelRequest], None],
+    on_loss: Callable[[GiveUp], None],
+    start_seconds: float = START_SECONDS,
+) -> AsyncIterator[None]:
+    """Pass each request that the proxy reports to `on_request`, until the context exits.
+
+    Raises GiveUp if the proxy does not start. on_loss: called if the connection is lost.
+    """
+    reader, writer = await _connect(address, token, start_seconds)
+    ends = False
+
+    async def follow() -> None:
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                on_request(_DECODER.decode(line))
+        if not ends:
+            on_loss(GiveUp(FailedCode.INTERNAL, _LOST))
+
+    following = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        ends = True
+        with contextlib.suppress(OSError):
+            writer.write_eof()
+        await asyncio.wait([following], timeout=_END_SECONDS)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        writer.close()
+
+
+async def _connect(
+    address: tuple[str, int], token: str, start_seconds: float
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        async with asyncio.timeout(start_seconds):
+            while True:
+                with contextlib.suppress(OSError):
+                    reader, writer = await asyncio.open_connection(*address)
+                    writer.write(token.encode() + b"\n")
+                    if await reader.readline() == b"\n":
+                        return reader, writer
+                    writer.close()
+                await asyncio.sleep(_PAUSE_SECONDS)
+    except TimeoutError:
+        message = f"the key proxy of this attempt's pod did not start within {start_seconds:g} seconds"
+        raise GiveUp(FailedCode.INTERNAL, message) from None

@@ -1,0 +1,53 @@
+"""The key proxy as a program: it runs in a container of its own beside the executor, as another user."""
+
+import asyncio
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from labrats.executor.attempt import read_secrets
+from labrats.executor.context import LOOPBACK
+from labrats.executor.model_proxy.gate import Gate
+from labrats.executor.model_proxy.model_server import ModelServer
+from labrats.executor.model_proxy.proxy import ModelProxy
+from labrats.executor.model_proxy.request_feed import RequestFeed
+from labrats.model.errors import GiveUp
+from labrats.model.model_keys import key_to_proxy
+from labrats.model.protocol import KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, Task
+from labrats.processes import become_unreadable
+
+_BACKLOG: Final = 128
+
+
+def run_proxy(source: Path, token_folder: Path) -> int:
+    """Serve the attempt whose task and secrets are in `source` until SIGTERM. Return the exit status."""
+    become_unreadable()
+    task = msgspec.json.decode((source / "job.json").read_bytes(), type=Task)
+    secrets = read_secrets(source / "secrets")
+    token = (token_folder / KEY_PROXY_FILE).read_text()
+    provider = task.config.provider or ""
+    name = key_to_proxy(provider, secrets)
+    try:
+        server = ModelServer.of(provider, task.endpoint, name, secrets[name] if name else "")
+    except GiveUp as malformed:
+        sys.stderr.write(f"{malformed}\n")
+        return 1
+    asyncio.run(_serve(Gate(token, server, task), token))
+    return 0
+
+
+async def _serve(gate: Gate, token: str) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    feed = RequestFeed(token)
+    proxy = ModelProxy(gate, feed.report)
+    async with (
+        proxy.serving(socket.create_server((LOOPBACK, KEY_PROXY_PORT), backlog=_BACKLOG)),
+        await feed.serve(socket.create_server((LOOPBACK, MODEL_REQUESTS_PORT))),
+    ):
+        await ended.wait()
