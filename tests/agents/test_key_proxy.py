@@ -12,38 +12,48 @@ from tests.unit.executor.attempts import AttemptFolder
 
 ONLY_CLAUDE = pytest.mark.parametrize("cli", [CLAUDE], ids=str)
 
-FINDS_KEY = r"""
-pattern='sk-test-012345678[9]'
-for pid in /proc/[0-9]*; do
-  for file in environ cmdline; do
-    tr '\0' '\n' < $pid/$file 2>/dev/null | grep -aq "$pattern" && echo "found in $pid/$file"
-  done
-done
-# The memory of the agent and its tools. That of the executor, which only root could read, has the key.
-python3 - "$PPID" <<'END'
-import os, re, sys
-pids = [p for p in os.listdir('/proc') if p.isdecimal()]
-for pid in pids:
+FINDS_KEY = r"""python3 - <<'END'
+import os, pathlib, re
+pattern = rb'sk-test-012345678[9]'
+mine = b'LABRATS_ATTEMPT=' + os.environb[b'LABRATS_ATTEMPT']
+
+def read(path):
     try:
-        if b'LABRATS_ATTEMPT=%b' % os.environb[b'LABRATS_ATTEMPT'] not in open(f'/proc/{pid}/environ', 'rb').read():
-            continue
-        maps, memory = open(f'/proc/{pid}/maps').read(), open(f'/proc/{pid}/mem', 'rb')
+        return path.read_bytes()
     except OSError:
-        continue
-    for line in maps.splitlines():
+        return b''
+
+def regions(process):
+    for line in read(process / 'maps').decode().splitlines():
         start, end = (int(each, 16) for each in line.split()[0].split('-'))
-        if 'rw' not in line.split()[1] or end - start > 2**28:
-            continue
-        try:
-            memory.seek(start)
-            if re.search(rb'sk-test-012345678[9]', memory.read(end - start)):
-                print('found in memory of', pid)
-        except (OSError, ValueError):
-            pass
-END
-grep -rl "$pattern" .. ~ "$TMPDIR" 2>/dev/null | sed 's/^/found in /'
-echo searched
-"""
+        if 'rw' in line.split()[1] and end - start < 2**25:
+            yield start, end
+
+def memory(process):
+    try:
+        with (process / 'mem').open('rb') as file:
+            for start, end in regions(process):
+                file.seek(start)
+                yield file.read(end - start)
+    except (OSError, ValueError):
+        return
+
+for process in pathlib.Path('/proc').glob('[0-9]*'):
+    for name in ('environ', 'cmdline'):
+        if re.search(pattern, read(process / name)):
+            print('found in', process / name)
+    # The memory of the agent and its tools. That of the executor, which only root could read here, has the key.
+    if process.name != str(os.getpid()) and mine in read(process / 'environ'):
+        if any(re.search(pattern, part) for part in memory(process)):
+            print('found in the memory of', process.name)
+for root in ('..', os.environ['HOME'], os.environ['TMPDIR']):
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = pathlib.Path(folder, name)
+            if path.is_file() and re.search(pattern, read(path)):
+                print('found in', path)
+print('searched')
+END"""
 
 
 def requests_of(attempt: AttemptFolder) -> list[RequestEvent]:
