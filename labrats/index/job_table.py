@@ -80,7 +80,7 @@ CREATE INDEX by_end ON jobs (finished, status, ran, input_tokens, output_tokens,
     WHERE finished IS NOT NULL;
 """
 
-_TEMPORARY_CACHE_KIB: Final = 8 * 1024
+_TEMPORARY_CACHE_KIB: Final = 4 * 1024
 """Memory for pages of a temporary file. Small files stay in memory completely."""
 
 _CHANGING: Final = (

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
 import structlog
@@ -104,17 +104,39 @@ class WatchTimeouts:
 
 _FIRST_PAUSE: Final = 0.1
 _DOUBLINGS: Final = 10
+_VERSION_BYTES: Final = 8
 _YIELD_INTERVAL: Final = 100
 """Number of objects after which a loop lets other tasks run."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An object as compressed JSON: a fraction of a record's memory, and no work for the garbage collector."""
+class _Entry(bytes):
+    """An object's version, its uid, and its compressed JSON.
 
-    uid: str
-    version: int
-    packed: bytes
+    One value takes a fraction of a record's memory, and is no work for the garbage collector.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, uid: str, version: int, packed: bytes) -> Self:
+        encoded = uid.encode()
+        return cls(version.to_bytes(_VERSION_BYTES) + len(encoded).to_bytes() + encoded + packed)
+
+    @property
+    def version(self) -> int:
+        return int.from_bytes(self[:_VERSION_BYTES])
+
+    @property
+    def uid(self) -> str:
+        return self[_VERSION_BYTES + 1 : self._uid_end].decode()
+
+    @property
+    def packed(self) -> bytes:
+        return self[self._uid_end :]
+
+    @property
+    def _uid_end(self) -> int:
+        return _VERSION_BYTES + 1 + self[_VERSION_BYTES]
 
     def is_of(self, identity: "_RawMetadata") -> bool:
         """Return whether the entry has this object, in this version."""
@@ -390,7 +412,7 @@ class Reflector(Generic[T]):
 
     def _entry(self, each: T) -> _Entry:
         packed = self._packer.pack(msgspec.json.encode(each))
-        return _Entry(each.metadata.uid, int(each.metadata.resource_version), packed)
+        return _Entry.of(each.metadata.uid, int(each.metadata.resource_version), packed)
 
     def _decode(self, entry: _Entry) -> T:
         return self._decoder.decode(self._packer.unpack(entry.packed))
