@@ -50,6 +50,7 @@ bench: .venv/dev ## Measure the engine beside raw loops of the same work, and be
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.web
 	$(BIN)/python -m benchmarks.phases
+	$(BIN)/python -m benchmarks.key_proxy
 	$(BIN)/python -m benchmarks.many
 	$(BIN)/python -m benchmarks.history
 	$(BIN)/python -m benchmarks.peer $(if $(PEER),--peer $(PEER))

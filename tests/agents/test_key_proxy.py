@@ -1,5 +1,10 @@
 """Tests of the key proxy with the real agent programs: they work through it, and never have the model's key."""
 
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from labrats.model.job import FailedCode
@@ -7,7 +12,8 @@ from labrats.model.protocol import RequestEvent
 from tests.agents.agent_cli import KEY, AgentCli
 from tests.agents.claude import CLAUDE
 from tests.agents.conftest import Prepare
-from tests.support.scripted_model import Refuses, Says
+from tests.cluster.certificates import Authority
+from tests.support.scripted_model import Refuses, Says, scripted_model
 from tests.unit.executor.attempts import AttemptFolder
 
 ONLY_CLAUDE = pytest.mark.parametrize("cli", [CLAUDE], ids=str)
@@ -143,3 +149,39 @@ def test_job_with_a_key_does_not_expose_it(cli: AgentCli, attempt_on: Prepare) -
         attempt.run()
 
     assert not attempt.outcome.outputs.key_exposed
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[tuple[socket.socket, Path]]:
+    """A listening socket that speaks TLS as `localhost`, and the file of its certificate's authority."""
+    authority = Authority(tmp_path / "authority", "https://unused.test")
+    authority.create()
+    authority.issue("server", "/CN=localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.folder / "server.crt", authority.folder / "server.key")
+    with context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as listener:
+        yield listener, authority.certificate
+
+
+def test_server_with_tls_is_reached_with_the_operators_certificates(
+    cli: AgentCli, attempt_on: Prepare, secure: tuple[socket.socket, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener, certificate = secure
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with scripted_model(cli.api, [Says("secure")], listener) as server:
+        attempt = attempt_on(f"https://localhost:{server.port}")
+        attempt.run()
+
+    assert attempt.result == "secure"
+    assert server.key == KEY
+
+
+def test_server_with_an_unknown_certificate_gets_no_key(
+    cli: AgentCli, attempt_on: Prepare, secure: tuple[socket.socket, Path]
+) -> None:
+    with scripted_model(cli.api, [Says("secure")], secure[0]) as server:
+        attempt = attempt_on(f"https://localhost:{server.port}")
+        attempt.run()
+
+    assert "its certificate is not trusted" in attempt.failure[1]
+    assert server.requests == []

@@ -101,6 +101,12 @@ def test_quick_run_of_phases_prints_a_row_for_each(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_quick_run_of_the_key_proxy_prints_its_rows() -> None:
+    table = run("benchmarks.key_proxy", PATH=os.environ["PATH"])
+    for row in ("first byte, median of 5", "10 events", "full speed"):
+        assert row in table
+
+
 def test_quick_run_with_a_history_prints_its_rows(tmp_path: Path) -> None:
     table = run("benchmarks.history", TMPDIR=str(tmp_path), PATH=os.environ["PATH"])
     for row in MEASURED_WITH_A_HISTORY:

@@ -138,7 +138,7 @@ class PodSettings:
     data_claim:    PersistentVolumeClaim of the engine's volume, on which a pod claims its attempt. Without it, the
                    cluster may start two pods that both run the attempt; the engine then ends both.
     extras:        labels, annotations and volumes of the pods. Volumes are mounted in the containers that clone the
-                   repository and run the agent.
+                   repository and run the agent, and read-only in that of the key proxy.
     grace_seconds: time that a stopped executor has to end.
     ttl_seconds:   time after which the cluster deletes a finished Job, and with it an outcome that no engine has read.
     """
@@ -293,7 +293,7 @@ def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -
             first,
             *settings.pod_fields.get("initContainers", ()),
             *others,
-            *([{**_KEY_PROXY, "image": settings.image}] if has_proxy else []),
+            *([_key_proxy(settings)] if has_proxy else []),
         ],
         "containers": [executor],
         "volumes": [
@@ -336,6 +336,12 @@ _KEY_PROXY: Final[Mapping[str, Any]] = {
     ],
 }
 """The container of the key proxy. No other container mounts the Secret with the model's key."""
+
+
+def _key_proxy(settings: PodSettings) -> dict[str, Any]:
+    """Return the container of the key proxy. The operator's volumes may have certificates for the model's server."""
+    extras = [{**mount, "readOnly": True} for mount in settings.extras.volume_mounts]
+    return {**_KEY_PROXY, "image": settings.image, "volumeMounts": [*_KEY_PROXY["volumeMounts"], *extras]}
 
 
 def _model_volume(secrets: SecretFiles) -> dict[str, Any]:

@@ -18,18 +18,16 @@ CONNECT_SECONDS: Final = 15.0
 
 _MOST_IDLE: Final = 8
 _CA_FILES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-"""The system's certificates, for a Python that was built elsewhere."""
+"""Files with the system's certificates. Operators mount a private authority over the first in pods, as git reads it."""
 
 
 @functools.cache
 def tls_context() -> ssl.SSLContext:
     """Return the context that verifies servers by the system's certificates, or those that SSL_CERT_FILE names."""
     paths = ssl.get_default_verify_paths()
-    named = any(os.environ.get(name) for name in (paths.openssl_cafile_env, paths.openssl_capath_env))
-    has_default = named or paths.cafile or paths.capath
-    return ssl.create_default_context(
-        cafile=None if has_default else next((file for file in _CA_FILES if Path(file).exists()), None)
-    )
+    if any(os.environ.get(name) for name in (paths.openssl_cafile_env, paths.openssl_capath_env)):
+        return ssl.create_default_context()
+    return ssl.create_default_context(cafile=next((file for file in _CA_FILES if Path(file).exists()), None))
 
 
 class Upstream:
@@ -109,5 +107,9 @@ def _reason(error: BaseException) -> str:
 
 def _text(error: BaseException) -> str:
     """Return the system's message for an error, which asyncio replaces by its own, or else the text of the error."""
-    number = (isinstance(error, OSError) and error.errno) or 0
-    return (os.strerror(number) if number > 0 else "") or str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        number = error.errno or 0
+        return os.strerror(number) if number > 0 else error.strerror or str(error)  # failed look-ups are negative
+    return str(error) or type(error).__name__

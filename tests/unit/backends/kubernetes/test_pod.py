@@ -270,7 +270,7 @@ def test_an_image_that_is_not_allowed_is_refused_for_an_applied_job(image: str) 
     assert FailedCode(refused.value.code) is FailedCode.INVALID
 
 
-def test_an_operators_volumes_are_mounted_in_the_clone_step_and_the_executor() -> None:
+def test_an_operators_volumes_are_mounted_in_the_clone_step_the_key_proxy_and_the_executor() -> None:
     extras = PodExtras(
         annotations={"team": "core"},
         labels={"team": "core", "labrats.work/job": "another"},
@@ -279,13 +279,14 @@ def test_an_operators_volumes_are_mounted_in_the_clone_step_and_the_executor() -
     )
     settings = PodSettings(image="usual:1", resources={}, scratch_size="1Gi", extras=extras)
 
-    pod = pod_of(
-        an_owned_attempt(workspace_setup=WorkspaceSetup(git_repo="https://git.example/a.git")), settings=settings
-    )
+    credentials = PodCredentials(model=[("anthropic", {"ANTHROPIC_API_KEY": "ANTHROPIC_API_KEY"})])
+    setup = WorkspaceSetup(git_repo="https://git.example/a.git")
+    pod = pod_of(an_owned_attempt(workspace_setup=setup), credentials, settings)
 
     containers = [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
-    with_ca = [each["name"] for each in containers if {"name": "ca", "mountPath": "/etc/ca"} in each["volumeMounts"]]
-    assert with_ca == ["clone", "executor"]
+    mounted = {each["name"]: mount for each in containers for mount in each["volumeMounts"] if mount["name"] == "ca"}
+    usual = {"name": "ca", "mountPath": "/etc/ca"}
+    assert mounted == {"clone": usual, "key-proxy": {**usual, "readOnly": True}, "executor": usual}
     assert {"name": "ca", "configMap": {"name": "ca"}} in pod["spec"]["volumes"]
     assert pod["metadata"]["annotations"]["team"] == pod["metadata"]["labels"]["team"] == "core"
     assert pod["metadata"]["labels"]["labrats.work/job"] == "ir-0000000a"
