@@ -35,7 +35,10 @@ async def model_access(context: RunContext) -> AsyncIterator[RunContext]:
     Raises GiveUp once the agent's requests exceed a limit of the job.
     """
     provider = context.task.config.provider or ""
-    key_name, token = key_to_proxy(provider, context.secrets), context.secrets.get(KEY_PROXY_FILE)
+    key_name, token = (
+        key_to_proxy(provider, context.task.endpoint, context.secrets),
+        context.secrets.get(KEY_PROXY_FILE),
+    )
     if token:
         async with _watch(context) as requests, _proxy_of_pod(context, token, requests) as url:
             yield _with_proxy(context, url, token)

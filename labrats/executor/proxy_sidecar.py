@@ -30,7 +30,7 @@ def run_proxy(source: Path, token_folder: Path) -> int:
     secrets = read_secrets(source / "secrets")
     token = (token_folder / KEY_PROXY_FILE).read_text()
     provider = task.config.provider or ""
-    name = key_to_proxy(provider, secrets)
+    name = key_to_proxy(provider, task.endpoint, secrets)
     try:
         server = ModelServer.of(provider, task.endpoint, name, secrets[name] if name else "")
     except GiveUp as malformed:

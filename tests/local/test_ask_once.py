@@ -9,7 +9,7 @@ import pytest
 
 from labrats.model.config import Sampling
 from labrats.model.job import FailedCode, Usage
-from labrats.model.protocol import ErrorEvent
+from labrats.model.protocol import ErrorEvent, RequestEvent
 from tests.local.chat_server import Floods, Refuses, Says, Sends, chat_server, data, event
 from tests.local.conftest import Prepare, failure_of, result_of
 
@@ -63,6 +63,20 @@ def test_key_is_sent_and_redacted(attempt_on: Prepare) -> None:
     assert server.headers["Authorization"] == f"Bearer {KEY}"
     assert attempt.logs == ["Your key is [redacted], I think"]
     assert KEY not in attempt.output.read_text()
+
+
+def test_model_with_a_key_is_asked_through_the_key_proxy(attempt_on: Prepare) -> None:
+    with chat_server(Says("ok")) as server:
+        attempt = attempt_on(server, secrets={"OPENAI_API_KEY": KEY})
+        attempt.run()
+
+    requests = [each.request for each in attempt.events if isinstance(each, RequestEvent)]
+    assert [(each.method, each.path, each.model) for each in requests] == [
+        ("GET", "/v1/models", None),
+        ("POST", "/v1/chat/completions", "test-model"),
+    ]
+    assert requests[1].usage.output_tokens == attempt.outcome.usage.output_tokens > 0
+    assert not attempt.outcome.outputs.key_exposed
 
 
 def test_failure_without_an_endpoint_says_how_to_set_it(attempt_on: Prepare) -> None:

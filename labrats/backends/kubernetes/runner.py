@@ -298,12 +298,14 @@ class KubernetesRunner:
         """Return the keys of Secrets that the pod mounts."""
         mounted = [(secret, await self._secret(attempt.job, secret)) for secret in inputs_of(attempt).secrets]
         files = [(secret.used_by, (secret.name, secret.files(stored.data))) for secret, stored in mounted]
+        provider = attempt.job.resolved.provider
+        endpoint = attempt.ai_model.spec.endpoint if attempt.ai_model else None
         proxied = [
             (name, {key: keys[key]})
             for user, (name, keys) in files
-            if user == "model" and (key := key_to_proxy(attempt.job.resolved.provider, keys))
+            if user == "model" and (key := key_to_proxy(provider, endpoint, keys))
         ]
-        with_agent = ("agent",) if proxied else ("agent", "model")  # a login, or the key of a local model
+        with_agent = ("agent",) if proxied else ("agent", "model")  # a login cannot be proxied
         return PodCredentials(
             repository=[each for user, each in files if user == "repository"],
             agent=[each for user, each in files if user in with_agent],

@@ -10,8 +10,8 @@ from labrats.model.job import FailedCode
 
 Api = Literal["anthropic", "openai"]
 
-PROXIED_PROVIDERS: Final[Mapping[str, Api]] = {"claude": "anthropic", "codex": "openai"}
-"""The providers whose agents reach their model through the proxy, with the API that they use."""
+_API_OF_PROVIDER: Final[Mapping[str, Api]] = {"claude": "anthropic"}
+"""The API of a provider's model, if it is not one of OpenAI's."""
 
 _DEFAULT_ENDPOINTS: Final[Mapping[str, str]] = {
     "claude": "https://api.anthropic.com",
@@ -56,7 +56,7 @@ class ModelServer:
         if not host:
             raise GiveUp(FailedCode.AGENT_ERROR, "the AiModel's endpoint is malformed: it names no host")
         authority = url.netloc.rpartition("@")[2]
-        api = PROXIED_PROVIDERS[provider]
+        api = _API_OF_PROVIDER.get(provider, "openai")
         return cls(api, url.scheme == "https", host, port, authority, url.path.rstrip("/"), credential)
 
     @property

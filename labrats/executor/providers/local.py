@@ -63,11 +63,11 @@ def _open_client(context: RunContext) -> "AbstractAsyncContextManager[ChatClient
     from labrats.executor.providers.chat_client import open_chat_client
 
     config = context.task.config
-    if not context.task.endpoint:
+    if not context.endpoint:
         raise GiveUp(FailedCode.AGENT_ERROR, missing_server_message(context.task))
     # The name of the provider is the default model of a job that names none.
     model = config.model if config.model != config.provider else None
-    return open_chat_client(context.task.endpoint, context.secrets.get(_KEY), model)
+    return open_chat_client(context.endpoint, context.secrets.get(_KEY), model)
 
 
 def _length_limit(context: RunContext, client: "ChatClient") -> dict[str, int]:
