@@ -1,0 +1,63 @@
+"""`labrats doctor` on the real machine, and with programs that are missing or fail."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.engines import Labrats
+
+
+def findings(labrats: Labrats) -> tuple[int, Mapping[str, tuple[str, str]]]:
+    """Return the exit code, and the result and detail of each check."""
+    ended = labrats("doctor", "--json")
+    return ended.code, {each["check"]: (each["result"], each["detail"]) for each in json.loads(ended.out)}
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the only folder on PATH, which is empty."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def test_everything_works_on_this_machine(labrats: Labrats) -> None:
+    code, found = findings(labrats)
+    assert code == 0
+    assert found["git"][0] == "ok"
+    assert found["git"][1].startswith("git version ")
+    assert found["isolation: sandbox"][0] == "ok"
+    assert found["network rules"] == ("ok", "config.network can be enforced")
+    assert "isolation: sandbox  ok" in labrats("doctor").out
+
+
+def test_missing_programs_are_named_with_a_remedy(labrats: Labrats, programs: Path) -> None:
+    code, found = findings(labrats)
+    assert code == 1
+    assert found["git"] == ("missing", "install git: repositories are cloned with it")
+    assert found["Claude Code"][0] == "missing"
+    assert found["isolation: sandbox"][0] == "missing"
+    assert found["network rules"] == ("missing", "need the sandbox")
+
+
+def test_programs_that_fail_are_named_with_their_problem(labrats: Labrats, programs: Path) -> None:
+    for name, script in (("git", "exit 3"), ("bwrap", "echo no namespaces >&2; exit 1")):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    code, found = findings(labrats)
+    assert code == 1
+    assert found["git"] == ("fails", f"{programs / 'git'} --version exited with 3")
+    assert found["isolation: sandbox"][0] == "fails"
+    assert found["isolation: sandbox"][1].startswith("bwrap failed: no namespaces; install bubblewrap")
+
+
+def test_program_of_a_setting_is_examined(labrats: Labrats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "my-claude"
+    program.write_text("#!/bin/sh\necho 9.9.9\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("LABRATS_CLAUDE_PATH", os.fspath(program))
+    assert findings(labrats)[1]["Claude Code"] == ("ok", f"9.9.9 ({program})")
