@@ -152,6 +152,8 @@ class EngineSettings(BaseSettings):
     """Run agents in a sandbox (bubblewrap) that shows them the system's programs and their workspace only: true (refuse
     to start without one), auto (warn and run without one where it does not work) or false. Default: auto; false for a
     data folder that an earlier version created."""
+    sandbox_ptrace: bool = Field(default=False, validation_alias="LABRATS_SANDBOX_PTRACE")
+    """Allow the processes of an agent in the sandbox to trace each other, which debuggers and strace need."""
     network: Annotated[Network, NoDecode] | None = Field(default=None, validation_alias="LABRATS_NETWORK")
     """The hosts that agents and their tools may reach, unless their job or agent says otherwise: open (all, the
     default), none (only the server of their model), or host names and presets with commas between them, such as

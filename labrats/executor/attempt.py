@@ -37,6 +37,7 @@ from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
 from labrats.processes import become_unreadable, has_child, kill_descendants
 from labrats.sandbox import scope_sockets
+from labrats.system_calls import refuse_calls
 
 STDOUT: Final = 1
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
@@ -159,8 +160,9 @@ async def _run_attempt(context: RunContext) -> Any:
     require_price(context.task)
     if context.task.repository is None:  # otherwise the previous step has reported it
         context.events.status("started")
-    if context.task.sandbox:
+    if sandbox := context.task.sandbox:
         scope_sockets()
+        refuse_calls(may_debug=sandbox.may_debug)
     _log_ignored_settings(context)
     if resumed := _resumed_work(context):
         try:

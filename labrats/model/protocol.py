@@ -82,12 +82,14 @@ class Sandbox(Record):
     readable:      files and folders to show in addition to the system's programs.
     hidden:        the engine's own folders, covered where a shown folder contains them.
     etc_snapshots: the folder of snapshots of `/etc`. None if each world-readable file of `/etc` is bound by itself.
+    may_debug:     whether processes may trace each other.
     """
 
     program: str
     readable: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     etc_snapshots: str | None = None
+    may_debug: bool = False
 
 
 class Resumption(Record):

@@ -13,6 +13,7 @@ from labrats.model.protocol import Sandbox
 from labrats.network_namespace import namespace_problem
 from labrats.sandbox import bubblewrap_problem, can_scope_sockets
 from labrats.settings import EngineSettings
+from labrats.system_calls import can_refuse_calls
 
 log = structlog.get_logger()
 
@@ -53,6 +54,7 @@ def choose_sandbox(settings: EngineSettings, schema_created_with: int) -> Sandbo
         readable=tuple(map(str, settings.sandbox_read_paths)),
         hidden=tuple(sorted(map(str, engine_folders))),
         etc_snapshots=str(snapshots) if has_snapshot else None,
+        may_debug=settings.sandbox_ptrace,
     )
 
 
@@ -83,6 +85,8 @@ def _warn_of_gaps(settings: EngineSettings) -> None:
             reason="the kernel has no Landlock ABI 6",
             advice="use Linux 6.12 or newer with Landlock enabled",
         )
+    if not can_refuse_calls():
+        log.warning("system calls not filtered", reason="the numbers of this machine's system calls are unknown")
     for path in settings.sandbox_read_paths:
         if not os.access(path, os.R_OK):
             log.warning("sandbox path unreadable", path=str(path), setting="LABRATS_SANDBOX_READ_PATHS")

@@ -1,0 +1,102 @@
+"""A seccomp filter that refuses system calls through which programs have escaped from sandboxes.
+
+It is a list of what is refused, not of what is allowed: agents run every kind of program.
+"""
+
+import ctypes
+import errno
+import platform
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_SET_SECCOMP: Final = 22
+_MODE_FILTER: Final = 2
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+_LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
+_JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
+_JUMP_IF_AT_LEAST: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
+_RETURN: Final = 0x06  # BPF_RET | BPF_K
+_NUMBER, _ARCHITECTURE = 0, 4
+"""Offsets in struct seccomp_data."""
+_ALLOW: Final = 0x7FFF0000
+_REFUSE: Final = 0x00050000  # with an error number
+_X32_BIT: Final = 0x40000000
+"""Mark of the system calls of another ABI on x86_64, which would bypass the numbers below."""
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """The numbers of a processor architecture. code: from linux/audit.h. calls: the refused ones."""
+
+    code: int
+    calls: Mapping[str, int]
+
+
+_SAME_EVERYWHERE: Final = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
+_MACHINES: Final[Mapping[str, _Machine]] = {
+    "x86_64": _Machine(
+        0xC000003E,
+        {
+            "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "add_key": 248, "request_key": 249,
+            "keyctl": 250, "perf_event_open": 298, "bpf": 321, "userfaultfd": 323, **_SAME_EVERYWHERE,
+        },
+    ),
+    "aarch64": _Machine(
+        0xC00000B7,
+        {
+            "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "add_key": 217, "request_key": 218,
+            "keyctl": 219, "perf_event_open": 241, "bpf": 280, "userfaultfd": 282, **_SAME_EVERYWHERE,
+        },
+    ),
+}  # fmt: skip
+_OF_DEBUGGERS: Final = ("ptrace", "process_vm_readv", "process_vm_writev")
+
+
+def can_refuse_calls() -> bool:
+    """Return whether the numbers of this machine's system calls are known, so that some can be refused."""
+    return platform.machine() in _MACHINES
+
+
+@cache
+def refuse_calls(*, may_debug: bool) -> None:
+    """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
+
+    The refused ones fail with EPERM, those of io_uring with ENOSYS, so that programs use another way. Does nothing on
+    an unknown machine. Raises OSError.
+
+    may_debug: whether processes may trace each other, as debuggers do.
+    """
+    if (machine := _MACHINES.get(platform.machine())) is None:
+        return
+    instructions = list(_program(machine, _OF_DEBUGGERS if may_debug else ()))
+    program = ctypes.create_string_buffer(b"".join(instructions))
+    fields = struct.pack("@HP", len(instructions), ctypes.addressof(program))  # struct sock_fprog
+    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
+    if _libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, fields, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_SECCOMP)")
+
+
+def _program(machine: _Machine, allowed: Sequence[str]) -> Iterator[bytes]:
+    """Yield the instructions of the filter."""
+    yield _instruction(_LOAD, _ARCHITECTURE)
+    yield _instruction(_JUMP_IF_EQUAL, machine.code, if_true=1)
+    yield _instruction(_RETURN, _REFUSE | errno.ENOSYS)  # 32-bit programs have other numbers
+    yield _instruction(_LOAD, _NUMBER)
+    yield _instruction(_JUMP_IF_AT_LEAST, _X32_BIT, if_false=1)
+    yield _instruction(_RETURN, _REFUSE | errno.ENOSYS)
+    for name, number in machine.calls.items():
+        if name not in allowed:
+            yield _instruction(_JUMP_IF_EQUAL, number, if_false=1)
+            yield _instruction(_RETURN, _REFUSE | (errno.ENOSYS if name in _SAME_EVERYWHERE else errno.EPERM))
+    yield _instruction(_RETURN, _ALLOW)
+
+
+def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    """Encode a struct sock_filter. if_true, if_false: instructions to skip."""
+    return struct.pack("HBBI", code, if_true, if_false, value)
