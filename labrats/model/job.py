@@ -437,7 +437,8 @@ class Job(Resource):
 def title_of(text: str | None) -> str | None:
     """Return the first line of a text that is not blank, cut to TITLE_LENGTH; None if there is none."""
     lines = (line.strip() for line in (text or "")[:_TITLE_SEARCH].splitlines())
-    return next((line[:TITLE_LENGTH] for line in lines if line), None)
+    first = next((line for line in lines if line), None)
+    return first if first is None or len(first) <= TITLE_LENGTH else f"{first[: TITLE_LENGTH - 1].rstrip()}…"
 
 
 TITLE_LENGTH: Final = 120

@@ -25,10 +25,12 @@ export function placeInLine(place: number): string {
   return place === 1 ? 'Next in line' : `${ordinal(place)} in line`;
 }
 
+let ordinals: Intl.PluralRules | undefined;
+
 /** A place by number: 2nd, 3rd, 11th. */
 export function ordinal(place: number): string {
-  const ending = new Intl.PluralRules('en', { type: 'ordinal' }).select(place);
-  return `${count(place)}${{ one: 'st', two: 'nd', few: 'rd', other: 'th', many: 'th', zero: 'th' }[ending]}`;
+  ordinals ??= new Intl.PluralRules('en', { type: 'ordinal' });
+  return `${count(place)}${{ one: 'st', two: 'nd', few: 'rd', other: 'th', many: 'th', zero: 'th' }[ordinals.select(place)]}`;
 }
 
 /** A count in at most four characters: 81k, 1.2M. */
@@ -81,9 +83,12 @@ export function bytes(value: number): string {
   return value < 1000 ? `${value} B` : `${compact(value).replace(/([kMG])$/, ' $1')}B`;
 }
 
+let full: Intl.DateTimeFormat | undefined; // made once, as that takes longer than to format a hundred times
+
 /** A full local time with its zone, for titles. */
 export function fullTime(at: Date): string {
-  return at.toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'long' });
+  full ??= new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'long' });
+  return full.format(at);
 }
 
 /** A time of day: 14:02:07. */

@@ -26,11 +26,10 @@ export function useNow(): number {
   return useSyncExternalStore(subscribe, () => now);
 }
 
-/** The age of a time, such as `3m`, with the full time as tooltip. */
+/** The age of a time, such as `3m`, with the full time as tooltip. It is drawn again only when its text changes. */
 export function Age({ at, suffix = '' }: { at: string; suffix?: string }) {
-  const current = useNow();
   const date = new Date(at);
-  const text = age(date, current);
+  const text = useSyncExternalStore(subscribe, () => age(date, now));
   return (
     <time dateTime={at} title={fullTime(date)}>
       {text}
@@ -46,5 +45,5 @@ export function Span({ from, to }: { from: string | null; to: string | null }) {
 }
 
 function Growing({ from }: { from: string }) {
-  return <>{duration(Math.max(0, useNow() - Date.parse(from)))}</>;
+  return <>{useSyncExternalStore(subscribe, () => duration(now - Date.parse(from)))}</>;
 }

@@ -4,7 +4,7 @@ import { useEffect, useRef, useState, type ReactNode } from 'react';
 
 import { cancelJob, hasEnded, jobQuery, retryJob, storeJob, type JobDetail } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
-import { compact, cost, counted, NOTHING } from '../../lib/format';
+import { compact, cost, counted } from '../../lib/format';
 import { Changing } from '../../ui/access';
 import { Button, buttonClass } from '../../ui/button';
 import { Copy } from '../../ui/copy';
@@ -105,8 +105,8 @@ function Facts({ job }: { job: JobDetail }) {
       <Fact icon="chip" label="Model, and where it comes from">
         <span title={`model: ${job.configOrigins['model'] ?? 'unknown'}`}>{job.provider}/{job.model}</span> {job.config.effort}
       </Fact>
-      <Fact label="Cost">{cost(usage.costUsd)}</Fact>
-      <Fact label="Tokens: input and output">{tokens > 0 ? `${compact(tokens)} tokens` : `${NOTHING} tokens`}</Fact>
+      {job.processedAt && <Fact label="Cost">{usage.costUsd === null ? 'cost unknown' : cost(usage.costUsd)}</Fact>}
+      {tokens > 0 && <Fact label="Tokens: input and output">{compact(tokens)} tokens</Fact>}
       {usage.turns > 0 && <Fact label="Turns">{counted(usage.turns, 'turn')}</Fact>}
       <Fact label="Created"><Age at={job.createdAt} suffix=" ago" /></Fact>
       {job.rerunOf && <Fact label="Rerun of"><Link to="/jobs/$id/activity" params={{ id: job.rerunOf }}>rerun of {job.rerunOf}</Link></Fact>}

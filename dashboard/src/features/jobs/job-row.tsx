@@ -43,7 +43,7 @@ export const JobRow = memo(function JobRow({ job, place, rowIndex, isFocused, is
       <td className={styles.repoColumn} title={job.repo ?? undefined}>{job.repo ?? NOTHING}</td>
       <td className={styles.modelColumn} title={`${job.provider}/${job.model}`}>{job.model}</td>
       <td className={styles.numberColumn}><Span from={job.status === 'waiting' ? null : job.processedAt} to={job.finishedAt} /></td>
-      <td className={styles.numberColumn}>{cost(job.usage.costUsd)}</td>
+      <td className={styles.numberColumn}>{job.processedAt ? cost(job.usage.costUsd) : NOTHING}</td>
       <td className={styles.ageColumn}><Age at={job.createdAt} /></td>
     </tr>
   );
@@ -61,9 +61,13 @@ function TitleCell({ job, place, title }: { job: JobItem; place: QueuePlace | un
   );
 }
 
+function sentence(words: string): string {
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
 function note(job: JobItem): string {
   if (job.status === 'active' && job.cancelRequestedAt) return 'Cancelling';
   if (job.status === 'waiting' && job.notBefore) return 'Requeued';
-  if (job.status === 'failed' && job.failedCode) return job.failedCode.replaceAll('_', ' ');
+  if (job.status === 'failed' && job.failedCode) return sentence(job.failedCode.replaceAll('_', ' '));
   return STATUS_WORDS[job.status];
 }

@@ -9,6 +9,7 @@ import { codeAdvice, codeMeaning } from '../../ui/failures';
 import { Failure, Loading } from '../../ui/states';
 import { StatusBadge } from '../../ui/status';
 import { Age, Span } from '../../ui/time';
+import { waitingNote } from '../../ui/waiting';
 import styles from './preview.module.css';
 
 /** The time between two looks at the output of a running job, which the feed does not tell. */
@@ -39,7 +40,7 @@ function Summary({ job }: { job: JobDetail }) {
     ['Agent', job.agentRole ?? job.name],
     ['Model', `${job.provider}/${job.model} ${job.config.effort}`],
     ['Repository', job.repo],
-    ['Cost', `${cost(job.usage.costUsd)}, ${compact(job.usage.inputTokens + job.usage.outputTokens)} tokens`],
+    ['Cost', job.processedAt && `${cost(job.usage.costUsd)}, ${compact(job.usage.inputTokens + job.usage.outputTokens)} tokens`],
   ] as const;
   return (
     <>
@@ -52,6 +53,7 @@ function Summary({ job }: { job: JobDetail }) {
       <dl>
         {facts.map(([label, value]) => value && <div key={label}><dt>{label}</dt><dd>{visible(value)}</dd></div>)}
       </dl>
+      {job.waiting && <p className={styles.waits}>{waitingNote(job, job.waiting)}</p>}
       {job.status === 'failed' && job.failedCode && (
         <p className={styles.failed}><strong>{visible(job.failedReason ?? codeMeaning(job.failedCode))}</strong> {codeAdvice(job.failedCode)}</p>
       )}

@@ -111,8 +111,10 @@ function JobLines({ query, empty, note, detail }: { query: JobsResult; empty: st
       {query.data.jobs.map((job) => (
         <li key={job.id} className={styles.line}>
           <StatusIcon status={job.status} />
-          <Link to="/jobs/$id/activity" params={{ id: job.id }}>{visible(job.title ?? job.name)}</Link>
-          <Note job={job} waiting={note?.(job)} />
+          <div className={styles.job}>
+            <Link to="/jobs/$id/activity" params={{ id: job.id }}>{visible(job.title ?? job.name)}</Link>
+            <Note job={job} waiting={note?.(job)} />
+          </div>
           <span className={styles.model}>{job.model}</span>
           <span className={styles.number}>{detail(job)}</span>
         </li>
@@ -168,13 +170,15 @@ function Models() {
       <ul>
         {list.map((queue) => (
           <li key={`${queue.provider}/${queue.model}`} className={styles.modelLine}>
-            <Link to="/jobs" search={{ model: queue.model }}>{queue.provider}/{queue.model}</Link>
+            <div className={styles.job}>
+              <Link to="/jobs" search={{ model: queue.model }}>{queue.provider}/{queue.model}</Link>
+              <span className={styles.note}>
+                {queue.slots === 0 ? 'paused, ' : queue.pausedUntil && <>paused until {timeOfDay(new Date(queue.pausedUntil))}, </>}
+                {count(queue.waiting)} waiting{queue.oldestCreatedAt && <>, oldest <Age at={queue.oldestCreatedAt} /></>}
+              </span>
+            </div>
             <Slots used={queue.active} slots={queue.slots} />
             <span className={styles.number}>{queue.active}/{queue.slots}</span>
-            <span className={styles.queued}>
-              {queue.pausedUntil && <>paused until {timeOfDay(new Date(queue.pausedUntil))}, </>}
-              {count(queue.waiting)} waiting{queue.oldestCreatedAt && <>, oldest <Age at={queue.oldestCreatedAt} /></>}
-            </span>
           </li>
         ))}
       </ul>

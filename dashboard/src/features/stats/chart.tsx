@@ -14,6 +14,9 @@ const HEIGHT = 150;
 const STATUS_COLOURS: Record<string, string> = { completed: '--completed', failed: '--failed', cancelled: '--cancelled' };
 const COLOURS = ['--active', '--ansi-5', '--ansi-3', '--ansi-6', '--accent', '--ansi-2', '--ansi-1', '--text-faint'];
 
+/** Steps between the ticks of an axis of counts. */
+const WHOLE = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
+
 export function colourOf(name: string, index: number): string {
   return STATUS_COLOURS[name] ?? COLOURS[index % COLOURS.length] ?? '--active';
 }
@@ -23,6 +26,8 @@ interface ChartProps {
   kind: 'bars' | 'lines';
   label: string;
   format: (value: number) => string;
+  /** The values are counts, so that the axis has whole numbers only. */
+  isWhole: boolean;
   /** The first and the last time of the axis, in Unix seconds. */
   from: number;
   to: number;
@@ -30,7 +35,7 @@ interface ChartProps {
   onPoint: (index: number | null) => void;
 }
 
-export default function Chart({ columns, kind, label, format, from, to, onPoint }: ChartProps) {
+export default function Chart({ columns, kind, label, format, isWhole, from, to, onPoint }: ChartProps) {
   const element = useRef<HTMLDivElement>(null);
   const theme = useTheme();
   const isDark = useMedia('(prefers-color-scheme: dark)');
@@ -49,16 +54,17 @@ export default function Chart({ columns, kind, label, format, from, to, onPoint 
     if (!element.current || width === 0) return;
     const colour = colours(element.current);
     const axis = { stroke: colour('--text-faint'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui' };
+    const end = Math.max(to, columns.times.at(-1) ?? to); // the last step ends later, and its values count for the axis too
     const bars = uPlot.paths.bars?.({ size: [0.75, 40], align: -1 });
     const chart = new uPlot(
       {
         width,
         height: HEIGHT,
-        padding: [8, 4, 0, 0],
+        padding: [8, 18, 0, 0],
         legend: { show: false },
         cursor: { y: false, points: { show: kind === 'lines' }, drag: { x: false, y: false } },
-        scales: { x: { time: true, range: () => [from, to] }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.08 : 1] } },
-        axes: [{ ...axis, grid: { show: false }, space: 70, values: (_, ticks) => ticks.map((tick, index) => timeLabel(tick, ticks[index - 1], to - from)) }, { ...axis, size: 52, space: 34, values: (_, ticks) => ticks.map((tick) => latest.current.format(tick)) }],
+        scales: { x: { time: true, range: () => [from, end] }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.08 : 1] } },
+        axes: [{ ...axis, grid: { show: false }, space: 70, values: (_, ticks) => ticks.map((tick, index) => timeLabel(tick, ticks[index - 1], to - from)) }, { ...axis, size: 52, space: 34, ...(isWhole && { incrs: WHOLE }), values: (_, ticks) => ticks.map((tick) => latest.current.format(tick)) }],
         series: [{}, ...columns.names.map((name, index) => {
           const stroke = colour(colourOf(name, index));
           return kind === 'bars' && bars
@@ -71,7 +77,7 @@ export default function Chart({ columns, kind, label, format, from, to, onPoint 
       element.current,
     );
     return () => chart.destroy();
-  }, [columns, kind, width, theme, isDark, from, to]);
+  }, [columns, kind, isWhole, width, theme, isDark, from, to]);
   return <div ref={element} role="img" aria-label={label} className={styles.chart} style={{ minHeight: HEIGHT }} />;
 }
 

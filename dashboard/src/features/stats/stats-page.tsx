@@ -80,7 +80,7 @@ function ChartPanel({ chart, window, by, to }: { chart: Kind; window: (typeof WI
         : (
           <>
             <Suspense fallback={<div className={styles.chart} style={{ minHeight: 150 }} />}>
-              <Chart columns={shown} kind={chart.kind} label={`${chart.title}: ${summaries(shown, chart)}`} format={chart.format} from={to - (DAYS[window] * DAY) / 1000} to={to} onPoint={setPoint} />
+              <Chart columns={shown} kind={chart.kind} label={`${chart.title}: ${summaries(shown, chart)}`} format={chart.format} isWhole={chart.format === compact} from={to - (DAYS[window] * DAY) / 1000} to={to} onPoint={setPoint} />
             </Suspense>
             <Legend columns={shown} chart={chart} point={point} />
           </>
