@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { age, bytes, compact, cost, counted, duration, offset, ordinal, placeInLine } from './format';
+import { age, bytes, compact, cost, count, counted, duration, offset, ordinal, placeInLine } from './format';
 
 test.each([
   [0, '0.0s'], [432, '0.4s'], [9_999, '9.9s'], [41_000, '41s'], [59_999, '59s'], [192_000, '3m12s'],
@@ -33,4 +33,8 @@ test('ages, offsets, sizes and counts have units', () => {
 test('places are numbered in words', () => {
   expect([1, 2, 3, 4, 11, 21, 102, 1_000].map(ordinal)).toEqual(['1st', '2nd', '3rd', '4th', '11th', '21st', '102nd', '1,000th']);
   expect([1, 2].map(placeInLine)).toEqual(['Next in line', '2nd in line']);
+});
+
+test.each([[0, '0'], [999, '999'], [1_000, '1,000'], [1_234_567.4, '1,234,567'], [-1_000, '-1,000']])('the count of %d is %s', (value, text) => {
+  expect(count(value)).toBe(text);
 });

@@ -26,12 +26,12 @@ export function useNow(): number {
   return useSyncExternalStore(subscribe, () => now);
 }
 
-/** The age of a time, such as `3m`, with the full time as tooltip. It is drawn again only when its text changes. */
+/** The age of a time, such as `3m`, with the full time as tooltip, which is made when the pointer comes. It is drawn again only when its text changes. */
 export function Age({ at, suffix = '' }: { at: string; suffix?: string }) {
   const date = new Date(at);
   const text = useSyncExternalStore(subscribe, () => age(date, now));
   return (
-    <time dateTime={at} title={fullTime(date)}>
+    <time dateTime={at} onPointerEnter={({ currentTarget }) => { currentTarget.title = fullTime(date); }}>
       {text}
       {text === 'now' ? '' : suffix}
     </time>

@@ -42,7 +42,7 @@ export function JobTable({ search, filter, total, onPreview, onAll }: JobTablePr
   const shown = useRef<() => readonly JobItem[]>(() => []);
   const atStart = useRef<() => boolean>(() => true);
   const jobs = useJobs(filter, search.sort ?? 'newest', atStart, shown);
-  const { ref: scroller, ...rows } = useVirtualRows(jobs.jobs.length, rowHeight, 10, isNarrow ? 0 : HEADER_HEIGHT);
+  const { ref: scroller, ...rows } = useVirtualRows(jobs.jobs.length, rowHeight, 5, isNarrow ? 0 : HEADER_HEIGHT);
   const [focused, setFocused] = useState(search.job);
   const visible = jobs.jobs.slice(rows.first, rows.end);
   const places = usePlaces(jobs, rows.first, rows.end);
