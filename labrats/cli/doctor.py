@@ -12,8 +12,6 @@ from cyclopts import Parameter
 
 from labrats.cli.errors import ExitCode
 from labrats.cli.output import Styled, print_table, print_text
-from labrats.network_namespace import namespace_problem
-from labrats.sandbox import bubblewrap_problem, can_scope_sockets
 
 _VERSION_SECONDS: Final = 20.0
 _STYLES: Final = {"ok": "green", "missing": "yellow", "fails": "red"}
@@ -52,6 +50,9 @@ def doctor(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> Exi
 
 def examine() -> Iterator[Finding]:
     """Yield the findings on this machine: its programs, then the isolation that it offers."""
+    from labrats.network_namespace import namespace_problem  # other commands do not need it
+    from labrats.sandbox import can_scope_sockets
+
     yield _program("git", "git", "install git: repositories are cloned with it")
     for name, provider, package in _AGENT_PROGRAMS:
         program = os.environ.get(f"LABRATS_{provider.upper()}_PATH") or provider
@@ -86,6 +87,8 @@ def _program(name: str, program: str, advice: str) -> Finding:
 
 
 def _sandbox() -> Finding:
+    from labrats.sandbox import bubblewrap_problem
+
     program = shutil.which("bwrap")
     if program is None:
         return Finding("isolation: sandbox", "missing", _INSTALL_BUBBLEWRAP)
