@@ -91,6 +91,8 @@ async def jobs(recorder: CallRecorder, name: str) -> None:
     await recorder.call("POST", "/api/jobs/{}/retry", job_id, status=400)
     nobody = {"action": "cancel", "filter": {"q": job_id}, "expected": 1}
     await recorder.call("POST", "/api/jobs/bulk", json=nobody, status=409)
+    await recorder.call("GET", "/api/jobs/bulk/{}", "bulk-action-0000000000000000", status=404)
+    await recorder.call("GET", "/api/queue/jobs", params={"id": job_id})
     again = await recorder.call("POST", "/api/jobs/{}/rerun", job_id, json={}, status=201)
     assert (await recorder.admin.wait(again["jobId"]))["rerunOf"] == job_id
     await recorder.call("POST", "/api/jobs/{}/cancel", job_id, status=400)
