@@ -302,7 +302,12 @@ class RateLimiter:
 
 
 def at_least(usage: Usage, measured: Usage) -> Usage:
-    """Return `usage` with the larger of each count of tokens, and the larger known cost."""
+    """Return `usage` with the larger of each count of tokens, and the larger known cost.
+
+    If nothing was measured, the cost may still be unknown.
+    """
+    if measured.tokens == 0:
+        return usage
     counts = {name: max(getattr(usage, name), getattr(measured, name)) for name in _TOKEN_COUNTS}
     costs = [each.cost_usd for each in (usage, measured) if each.cost_usd is not None]
     return replace(usage, **counts, cost_usd=max(costs, default=None))

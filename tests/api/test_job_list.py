@@ -131,7 +131,7 @@ async def test_an_item_has_a_title_and_omits_the_result_on_request(api: Api, use
     await submit(user, prompt="Say hello", metadata={"title": "Greet"})
     await eventually(lambda: api.services.job_index.count_in(Phase.PENDING) == 2)
     newest, oldest = (await listed(user, omit="result"))["jobs"]
-    assert (newest["title"], oldest["title"]) == ("Greet", long_line[:120].strip())
+    assert (newest["title"], oldest["title"]) == ("Greet", f"{long_line[:119].strip()}…")
     assert "result" not in newest
     assert "result" in (await listed(user))["jobs"][0]
 
