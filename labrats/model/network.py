@@ -10,7 +10,7 @@ OPEN: Final = "open"
 NONE: Final = "none"
 MOST_HOSTS: Final = 100
 MOST_REFUSED_HOSTS: Final = 50
-"""Refused hosts that a job names. Further ones are only counted."""
+"""Refused hosts that a job lists. Further ones are neither listed nor counted."""
 
 PRESETS: Final[Mapping[str, tuple[str, ...]]] = {
     "npm": ("registry.npmjs.org", "registry.yarnpkg.com"),

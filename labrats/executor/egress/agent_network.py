@@ -78,16 +78,13 @@ async def agent_network(context: RunContext) -> AsyncIterator[AgentNetwork]:
 
 
 def _rule_of(context: RunContext) -> HostRule:
-    config = context.task.config
-    if server := _host_and_port(context.endpoint):
-        servers = {server}
-    else:
-        servers = {(host, _HTTPS) for host in _LOGIN_SERVERS.get(config.provider or "", ())}
+    config, model_server = context.task.config, _host_and_port(context.endpoint)
+    login_servers = () if model_server else _LOGIN_SERVERS.get(config.provider or "", ())
 
     def is_allowed(host: str, port: int) -> bool:
-        return (host, port) in servers or allows(config.network, host, port)
+        return (host in login_servers and port == _HTTPS) or allows(config.network, host, port)
 
-    return HostRule(is_allowed, context.task.git_addresses, context.report_refused_host)
+    return HostRule(is_allowed, context.task.git_addresses, context.report_refused_host, model_server)
 
 
 def _host_and_port(endpoint: str | None) -> tuple[str, int] | None:

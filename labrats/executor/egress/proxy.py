@@ -26,6 +26,7 @@ CONNECTIONS: Final = 256
 _HELLO_BYTES: Final = 16 * 1024 + 5
 _CHUNK_BYTES: Final = 64 * 1024
 _HTTPS: Final = 443
+_EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 _TLS_HANDSHAKE: Final = b"\x16\x03"
 _HOP_BY_HOP: Final = frozenset(
     ("connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "upgrade", "host")
@@ -47,22 +48,25 @@ class RequestRefused(LabratsError):
 class HostRule:
     """The rule of one attempt.
 
-    allows:          whether a host, by its name, and a port may be reached.
+    allows:           whether a host, by its name, and a port may be reached.
     private_networks: networks in CIDR notation that may be reached in addition to public addresses.
-    on_refusal:      called with each `host:port` that was refused.
+    on_refusal:       called with each `host:port` that was refused.
+    model_server:     host and port of the model's server, which the operator has set: any address is allowed for it.
     """
 
     allows: Callable[[str, int], bool]
     private_networks: tuple[str, ...]
     on_refusal: Callable[[str], None]
+    model_server: tuple[str, int] | None = None
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """Return the addresses of a host that may be reached. Raises RequestRefused, which is reported."""
-        if not self.allows(host, port):
+        is_model_server = (host, port) == self.model_server
+        if not (is_model_server or self.allows(host, port)):
             self.on_refusal(f"{host}:{port}")
             raise RequestRefused("403 Forbidden", f"the network rule of this job does not allow {host}:{port}")
         try:
-            return await resolve_allowed(host, port, self.private_networks)
+            return await resolve_allowed(host, port, _EVERYWHERE if is_model_server else self.private_networks)
         except Forbidden:
             self.on_refusal(f"{host}:{port}")
             raise RequestRefused("403 Forbidden", f"{host} has an address that jobs must not reach") from None

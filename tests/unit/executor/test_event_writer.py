@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrats.executor import event_writer as event_writer_module
-from labrats.executor.event_writer import EventWriter, RateLimiter, split_text
+from labrats.executor.event_writer import EventWriter, RateLimiter, at_least, split_text
 from labrats.executor.providers.cli_events import report_tool_call, report_tool_result
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Outputs, Usage
@@ -279,3 +279,10 @@ def test_event_is_written_completely_once_a_full_disk_has_space(
         output.writer.log("patience")
 
     assert output.logs == ["patience"]
+
+
+def test_measured_usage_raises_counts_and_leaves_an_unknown_cost_unknown() -> None:
+    reported = Usage(output_tokens=5, cache_read_tokens=10, cost_usd=None)
+    assert at_least(reported, Usage()) == reported
+    cached = Usage(cache_read_tokens=20, cost_usd=0.5)  # a prompt that comes from the cache completely
+    assert at_least(reported, cached) == Usage(output_tokens=5, cache_read_tokens=20, cost_usd=0.5)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from labrats.executor.egress.proxy import CONNECTIONS, HEAD_BYTES, EgressProxy, HostRule
+from labrats.executor.egress.proxy import CONNECTIONS, HEAD_BYTES, EgressProxy, HostRule, RequestRefused
 from tests.support.http_server import ANSWER, an_http_server
 from tests.unit.executor.egress.test_server_name import hello
 
@@ -83,6 +83,16 @@ async def test_allowed_name_with_a_private_address_is_refused() -> None:
         answer = await proxy.answer(f"GET http://localhost:{port}/ HTTP/1.1\r\n\r\n".encode())
     assert b"localhost has an address that jobs must not reach" in answer
     assert (requests, proxy.refused) == ([], [f"localhost:{port}"])
+
+
+async def test_model_server_is_reached_at_a_private_address() -> None:
+    refused: list[str] = []
+    with an_http_server() as (port, requests):
+        rule = HostRule(lambda *_: False, (), refused.append, ("localhost", port))
+        assert await rule.addresses("localhost", port)
+        with pytest.raises(RequestRefused):
+            await rule.addresses("localhost", port + 1)
+    assert (requests, refused) == ([], [f"localhost:{port + 1}"])
 
 
 @pytest.mark.parametrize(
