@@ -200,10 +200,12 @@ class JobIndex:
 
         return await self._query(find)
 
-    async def find_jobs(self, wanted: JobFilter, *, page: int, limit: int) -> tuple[list[IndexedJob], int]:
-        """Return the jobs on a page (1, 2, …), newest first, and the number of all matching jobs."""
+    async def find_jobs(
+        self, wanted: JobFilter, *, page: int, limit: int, oldest_first: bool = False
+    ) -> tuple[list[IndexedJob], int]:
+        """Return the jobs on a page (1, 2, …), newest first unless `oldest_first`, and the number of all matching jobs."""
         where, values = where_of(wanted)
-        order = f"ORDER BY created DESC, id DESC LIMIT {limit} OFFSET {(page - 1) * limit}"
+        order = f"{_by_age(oldest_first)} LIMIT {limit} OFFSET {(page - 1) * limit}"
 
         def find(db: apsw.Connection) -> tuple[list[IndexedJob], int]:
             query = f"SELECT id, version FROM jobs {where} {order}"  # noqa: S608, no value in it
@@ -220,8 +222,7 @@ class JobIndex:
         if cursor is not None:
             where += f" {'AND' if where else 'WHERE'} (created, id) {'>' if oldest_first else '<'} (?, ?)"
             values = [*values, *_decode_cursor(cursor)]
-        direction = "ASC" if oldest_first else "DESC"
-        order = f"ORDER BY created {direction}, id {direction} LIMIT {limit + 1}"
+        order = f"{_by_age(oldest_first)} LIMIT {limit + 1}"
 
         def find(db: apsw.Connection) -> Page:
             query = f"SELECT created, id, version FROM jobs {where} {order}"  # noqa: S608, no value in it
@@ -459,6 +460,12 @@ def _count(db: apsw.Connection, wanted: JobFilter) -> int:
     else:
         query = f"SELECT count(*) FROM jobs {where}"  # noqa: S608, no value in it
     return int(db.execute(query, values).get)
+
+
+def _by_age(oldest_first: bool) -> str:
+    """Return the clause that orders jobs by creation."""
+    direction = "ASC" if oldest_first else "DESC"
+    return f"ORDER BY created {direction}, id {direction}"
 
 
 def _encode_cursor(created: float, job_id: str) -> str:

@@ -160,7 +160,7 @@ export interface paths {
         };
         /**
          * List jobs
-         * @description List the caller's jobs, newest first; an admin sees all jobs. Empty filters are ignored.
+         * @description List the caller's jobs, newest first by default; an admin sees all jobs. Empty filters are ignored.
          */
         get: operations["listJobs"];
         put?: never;
@@ -6719,7 +6719,7 @@ export interface operations {
                 limit?: number;
                 /** @description Empty for the first page, then the `next` of the page before. A cursor stays valid while jobs arrive. Instead of `total` and `page`, the answer has `next`: null on the last page. */
                 cursor?: string | null;
-                /** @description The order, by creation. Needs a `cursor`. */
+                /** @description The order, by creation. */
                 sort?: "newest" | "oldest";
                 /** @description A field to leave out: the result may be large. */
                 omit?: "result" | null;

@@ -1,6 +1,6 @@
 /** The keyboard layer: single keys, and sequences of two, such as `g j`. */
 
-import { useEffect, useRef, useSyncExternalStore } from 'react';
+import { useLayoutEffect, useRef, useSyncExternalStore } from 'react';
 
 import { useMayChange } from './access';
 import { readSetting, writeSetting } from './settings';
@@ -50,15 +50,15 @@ export function activeShortcuts(): Shortcut[] {
   return sets.toReversed().flatMap((set) => set.current);
 }
 
-/** Add shortcuts while the calling part is shown. */
+/** Add shortcuts while the calling part is shown, from its first frame on: a key pressed at once is not lost. */
 export function useShortcuts(shortcuts: readonly Shortcut[]): void {
   const mayChange = useMayChange();
   const allowed = mayChange ? shortcuts : shortcuts.filter((each) => !each.isChanging);
   const set = useRef(allowed);
-  useEffect(() => {
+  useLayoutEffect(() => {
     set.current = allowed;
   });
-  useEffect(() => {
+  useLayoutEffect(() => {
     sets.push(set);
     return () => {
       sets.splice(sets.indexOf(set), 1);

@@ -24,7 +24,7 @@ from labrats.intake.job_names import JobNames
 from labrats.intake.request import JobRequest
 from labrats.intake.reruns import rerun_request
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import Invalid, NotFound, Problem
+from labrats.model.errors import NotFound
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.phases import Phase
 from labrats.model.protocol import StoredLine
@@ -114,21 +114,17 @@ async def list_jobs(
             "arrive. Instead of `total` and `page`, the answer has `next`: null on the last page."
         ),
     ] = None,
-    sort: Annotated[
-        Literal["newest", "oldest"], Query(description="The order, by creation. Needs a `cursor`.")
-    ] = "newest",
+    sort: Annotated[Literal["newest", "oldest"], Query(description="The order, by creation.")] = "newest",
     omit: Omit = None,
 ) -> Response:
-    """List the caller's jobs, newest first; an admin sees all jobs. Empty filters are ignored."""
-    services, limit = services_of(request), min(100, max(1, limit))
+    """List the caller's jobs, newest first by default; an admin sees all jobs. Empty filters are ignored."""
+    services, limit, oldest_first = services_of(request), min(100, max(1, limit)), sort == "oldest"
     if cursor is None:
-        if sort != "newest":
-            raise Invalid(Problem("sort", "needs a `cursor`: send an empty one for the first page"))
-        jobs, total = await services.job_index.find_jobs(wanted, page=page, limit=limit)
+        jobs, total = await services.job_index.find_jobs(wanted, page=page, limit=limit, oldest_first=oldest_first)
         place: dict[str, int | str | None] = {"total": total, "page": page, "limit": limit}
     else:
         jobs, following = await services.job_index.find_page(
-            wanted, cursor=cursor or None, limit=limit, oldest_first=sort == "oldest"
+            wanted, cursor=cursor or None, limit=limit, oldest_first=oldest_first
         )
         place = {"next": following, "limit": limit}
     items = await services.job_items.of(jobs, with_result=omit != "result")
