@@ -203,7 +203,7 @@ class JobIndex:
     async def find_jobs(
         self, wanted: JobFilter, *, page: int, limit: int, oldest_first: bool = False
     ) -> tuple[list[IndexedJob], int]:
-        """Return the jobs on a page (1, 2, …), newest first unless `oldest_first`, and the number of all matching jobs."""
+        """Return the jobs on a page (1, 2, …), newest first unless `oldest_first`, and how many match in all."""
         where, values = where_of(wanted)
         order = f"{_by_age(oldest_first)} LIMIT {limit} OFFSET {(page - 1) * limit}"
 
