@@ -184,7 +184,15 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         catalog, attachments = services.catalog, services.attachments
         uploads, metrics = services.workspace_uploads, services.metrics
         admission = Admission(
-            store, catalog, services.job_index, attachments, uploads, metrics, settings, runner.network_problem
+            store,
+            catalog,
+            services.job_index,
+            attachments,
+            uploads,
+            metrics,
+            settings,
+            runner.isolation,
+            runner.network_problem,
         )
         applied_jobs = AppliedJobs(catalog, admission, clock)
         github = GitHub(settings.github_api_url, clock)
@@ -244,7 +252,17 @@ async def create_services(
         settings=settings,
         job_index=job_index,
         catalog=catalog,
-        admission=Admission(store, catalog, job_index, attachments, uploads, metrics, settings, runner.network_problem),
+        admission=Admission(
+            store,
+            catalog,
+            job_index,
+            attachments,
+            uploads,
+            metrics,
+            settings,
+            runner.isolation,
+            runner.network_problem,
+        ),
         api_keys=ApiKeyIndex([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
         openid_provider=openid_provider(settings, signer),

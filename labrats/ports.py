@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from labrats.model.ai_model import AiModel, most_similar
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import JobConfig, Sampling
-from labrats.model.errors import Conflict, Taken
+from labrats.model.errors import Conflict, GiveUp, Taken
+from labrats.model.isolation import Isolation, IsolationLevels, strength
 from labrats.model.job import AgentSession, FailedCode, Job, Outputs, Usage
 from labrats.model.model_files import FileOperation, FoundFile
 from labrats.model.protocol import ErrorEvent, ResultEvent, Selection
@@ -192,6 +193,19 @@ class Attempt:
         others = tuple(f"{each.name} ({each.spec.provider}/{each.spec.model})" for each in likely)
         return Selection(origins=resolved.origins, others=others)
 
+    def isolation_in(self, levels: IsolationLevels) -> Isolation:
+        """Return the isolation that the attempt gets where these levels exist. Raises GiveUp if it cannot have any."""
+        asked, untrusted = self.job.resolved.isolation or levels.default, self.job.spec.untrusted
+        wanted = max(asked, levels.untrusted, key=strength) if untrusted else asked
+        if level := levels.at_least(wanted):
+            return level
+        reason = f"the isolation of the job {levels.problem_of(wanted)}"
+        if wanted is not asked:
+            reason = (
+                f"an external contributor caused this job, and {reason} LABRATS_UNTRUSTED_ISOLATION sets the minimum."
+            )
+        raise GiveUp(FailedCode.INVALID, reason)
+
     @property
     def earlier_session(self) -> AgentSession | None:
         """The session to resume: of an earlier attempt of the same provider. None if there is none."""
@@ -256,6 +270,11 @@ class Place:
 
 class Runner(Protocol):
     """A service that starts, finds, follows and stops attempts by their names. Attempts outlive the engine."""
+
+    @property
+    def isolation(self) -> IsolationLevels:
+        """The levels of isolation that attempts can have here."""
+        ...
 
     @property
     def network_problem(self) -> str | None:

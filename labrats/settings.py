@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from labrats.model.isolation import Isolation
 from labrats.model.network import Network, read_network
 from labrats.model.protocol import IDLE_SECONDS
 from labrats.net.address_policy import parse_networks
@@ -152,6 +153,13 @@ class EngineSettings(BaseSettings):
     """Run agents in a sandbox (bubblewrap) that shows them the system's programs and their workspace only: true (refuse
     to start without one), auto (warn and run without one where it does not work) or false. Default: auto; false for a
     data folder that an earlier version created."""
+    isolation: Isolation | None = Field(default=None, validation_alias="LABRATS_ISOLATION")
+    """The isolation of agents, unless their job or agent names another one: process, sandbox, container or vm. A
+    stronger level takes the place of one that this engine does not have; it refuses to start without either. Default:
+    as LABRATS_SANDBOX says on one machine, and container on Kubernetes."""
+    untrusted_isolation: Isolation | None = Field(default=None, validation_alias="LABRATS_UNTRUSTED_ISOLATION")
+    """The minimum isolation of jobs that external contributors cause: process, sandbox, container or vm. Default:
+    sandbox, or process if LABRATS_ALLOW_UNTRUSTED is true."""
     sandbox_ptrace: bool = Field(default=False, validation_alias="LABRATS_SANDBOX_PTRACE")
     """Allow the processes of an agent in the sandbox to trace each other, which debuggers and strace need."""
     network: Annotated[Network, NoDecode] | None = Field(default=None, validation_alias="LABRATS_NETWORK")
@@ -162,7 +170,8 @@ class EngineSettings(BaseSettings):
     """Files and folders, separated by commas, that agents in the sandbox may also read: toolchains in a home folder,
     scripts of MCP servers."""
     allow_untrusted: bool = Field(default=False, validation_alias="LABRATS_ALLOW_UNTRUSTED")
-    """Run jobs of external contributors that a webhook source admits, although agents run without a sandbox."""
+    """Run jobs of external contributors that a webhook source admits, although agents run without a sandbox. Same as
+    LABRATS_UNTRUSTED_ISOLATION=process."""
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use the Claude Code login of the engine's user."""
     max_output_mib: int = Field(default=256, gt=0, le=65536, validation_alias="LABRATS_MAX_OUTPUT_MIB")
@@ -272,6 +281,11 @@ class EngineSettings(BaseSettings):
         return self
 
     @property
+    def isolation_of_untrusted(self) -> Isolation:
+        """The minimum isolation of jobs that external contributors cause."""
+        return self.untrusted_isolation or (Isolation.PROCESS if self.allow_untrusted else Isolation.SANDBOX)
+
+    @property
     def callback_signing_keys(self) -> list[bytes]:
         return [signing_key(secret.get_secret_value()) for secret in self.callback_signing_secrets]
 
@@ -354,6 +368,9 @@ class KubernetesSettings(BaseSettings):
     """Additional annotations, labels, volumes and volumeMounts of attempts' pods: JSON."""
     uploads_claim: str | None = Field(default=None, validation_alias="LABRATS_UPLOADS_CLAIM")
     """The PersistentVolumeClaim of the folder of uploads, from which attempts read."""
+    vm_runtime_class: str | None = Field(default=None, min_length=1, validation_alias="LABRATS_VM_RUNTIME_CLASS")
+    """The RuntimeClass that gives a pod a kernel of its own, such as gvisor or kata, for jobs with the isolation vm.
+    Default: none, and no such jobs."""
     data_claim: str | None = Field(default=None, validation_alias="LABRATS_DATA_CLAIM")
     """The PersistentVolumeClaim of the data folder, where a pod claims its attempt. Default: none, so that an attempt
     is lost if the cluster starts two pods for it."""

@@ -36,6 +36,8 @@ class SettingOptions:
     """The maximum number of attempts, the first included, if failures are temporary. [default: 1]"""
     network: Annotated[str | None, Parameter(group=_SETTINGS)] = None
     """The hosts that the agent may reach: open, none, or names and presets with commas, such as npm,*.example.com."""
+    isolation: Annotated[Literal["process", "sandbox", "container", "vm"] | None, Parameter(group=_SETTINGS)] = None
+    """The least isolation of the agent."""
     config: Annotated[RepeatedOption, Parameter(group=_SETTINGS)] = ()
     """Any other field of the API's `config`, FIELD=VALUE, such as maxCostUsd=2 or sampling.seed=1. Repeatable."""
 
@@ -49,6 +51,7 @@ class SettingOptions:
             "maxTurns": self.max_turns,
             "maxAttempts": self.max_attempts,
             "network": _network(self.network),
+            "isolation": self.isolation,
         }
         return _nested(parse_pairs("--config", self.config)) | _without_none(named)
 

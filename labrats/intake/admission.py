@@ -20,6 +20,7 @@ from labrats.intake.validation import WorkspaceContents, check_settings, enabled
 from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
 from labrats.model.errors import Overloaded
+from labrats.model.isolation import PROCESS_ONLY, IsolationLevels
 from labrats.model.job import Job
 from labrats.model.phases import Phase
 from labrats.ports import Store
@@ -50,11 +51,16 @@ class Admission:
         uploads: Uploads,
         metrics: Metrics,
         settings: EngineSettings,
+        isolation: IsolationLevels = PROCESS_ONLY,
         network_problem: str | None = None,
     ) -> None:
-        """network_problem: why jobs with a restricted network cannot run; None if they can."""
+        """Create the admission.
+
+        isolation:       the levels that the runner offers.
+        network_problem: why jobs with a restricted network cannot run; None if they can.
+        """
         self._store, self._catalog, self._job_index, self._uploads = store, catalog, job_index, uploads
-        self._settings, self._network_problem = settings, network_problem
+        self._settings, self._isolation, self._network_problem = settings, isolation, network_problem
         self._creator = JobCreator(store, attachments, metrics)
 
     async def admit(self, request: JobRequest, names: JobNames) -> Admitted:
@@ -111,8 +117,16 @@ class Admission:
         """Resolve the agent and the settings, and write the texts, from the catalog as it is now. Raises Invalid."""
         role = request.agent_role
         agent = request.agent if role is None else enabled_agent(role, self._catalog)
-        resolved = settings_of(request, agent, self._catalog, JobConfig(network=self._settings.network))
-        check_settings(resolved, request.metadata, self._settings.executor_images, self._network_problem)
+        engine = JobConfig(network=self._settings.network, isolation=self._settings.isolation)
+        resolved = settings_of(request, agent, self._catalog, self._isolation, engine)
+        check_settings(
+            resolved,
+            request.metadata,
+            self._settings.executor_images,
+            self._isolation,
+            self._network_problem,
+            untrusted=request.untrusted,
+        )
         return PreparedJob(request, contents, agent, resolved, texts_of(request, agent, self._catalog))
 
     def _check_queue(self) -> None:

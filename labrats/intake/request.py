@@ -63,6 +63,7 @@ class JobRequest:
     files:        name in the workspace and contents of each file that comes with the request.
     uploads:      earlier uploads for the workspace.
     may_see:      returns whether the job may use uploads of an owner.
+    is_by_admin:  true if an administrator submitted the job, which may weaken its isolation.
     untrusted:    true if an external contributor, whom the webhook source admits, caused the event.
     rerun_of:     the job that this one repeats.
     """
@@ -89,6 +90,7 @@ class JobRequest:
     files: Sequence[tuple[str, Content]] = ()
     uploads: Sequence[WorkspaceUpload] = ()
     may_see: Callable[[str], bool] = _none
+    is_by_admin: bool = False
     untrusted: bool = False
     pipeline: Pipeline | None = None
     callback_url: str | None = None

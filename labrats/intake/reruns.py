@@ -61,6 +61,7 @@ async def rerun_request(
         git_ref=setup.git_ref if setup else None,
         git_depth=setup.git_depth if setup else None,
         files=await asyncio.to_thread(_files_of, job, uploads),
+        is_by_admin=caller.is_admin,
         untrusted=spec.untrusted,
         pipeline=spec.pipeline,
         metadata=spec.metadata if changes.metadata is None else changes.metadata,

@@ -1,12 +1,23 @@
 """Resolution of a job's settings from the layers that may set them."""
 
+from collections.abc import Sequence
 from typing import Final
+
+from msgspec.structs import replace
 
 from labrats.index.catalog import Catalog
 from labrats.intake.request import JobRequest
 from labrats.model.agent import AiAgent, AiAgentSpec
 from labrats.model.ai_config import AiConfigSpec
-from labrats.model.config import GLOBAL_LAYER, ConfigLayer, JobConfig, ResolvedConfig, resolve_config, resolved_provider
+from labrats.model.config import (
+    GLOBAL_LAYER,
+    ConfigLayer,
+    JobConfig,
+    ResolvedConfig,
+    resolve_config,
+    resolved_provider,
+)
+from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels, strength
 from labrats.model.webhook_source import WebhookSourceSpec
 
 NOTHING: Final = JobConfig()
@@ -19,28 +30,54 @@ RERUN_LAYER: Final = "rerun"
 
 
 def settings_of(
-    request: JobRequest, agent: AiAgent | None, catalog: Catalog, engine: JobConfig = NOTHING
+    request: JobRequest,
+    agent: AiAgent | None,
+    catalog: Catalog,
+    levels: IsolationLevels = PROCESS_ONLY,
+    engine: JobConfig = NOTHING,
 ) -> ResolvedConfig:
     """Resolve the settings of the requested job. Each comes from the first layer that sets it, which is recorded.
 
+    levels: the levels of isolation that the backend offers.
     engine: the defaults in the engine's own settings.
     """
     source, config = request.webhook_source, catalog.ai_config
-    layers = [
+    callers = [
         ConfigLayer("request", request.config),
         ConfigLayer(RERUN_LAYER, request.rerun_of.config if request.rerun_of else NOTHING),
+    ]
+    layers = [
         ConfigLayer("trigger", request.trigger.config if request.trigger else NOTHING),
         ConfigLayer("webhook-source-override", _of_repo(source.spec, request.repo_name) if source else NOTHING),
         ConfigLayer("webhook-source", source.spec.defaults if source else NOTHING),
         ConfigLayer("agent", _of_agent(agent.spec) if agent else NOTHING),
     ]
-    provider = resolved_provider(layers)
+    provider = resolved_provider([*callers, *layers])
     layers += [
         ConfigLayer(f"ai-config.providers.{provider}", _of_provider(config, provider)),
         ConfigLayer(GLOBAL_LAYER, _of_everybody(config)),
         ConfigLayer(ENGINE_LAYER, engine),
     ]
-    return resolve_config(layers)
+    isolation = _isolation_of(request, callers, layers, levels)
+    return replace(resolve_config([*callers, *layers]), isolation=levels.at_least(isolation) or isolation)
+
+
+def _isolation_of(
+    request: JobRequest, callers: Sequence[ConfigLayer], others: Sequence[ConfigLayer], levels: IsolationLevels
+) -> Isolation:
+    """Return the least isolation of the job.
+
+    The first layer that names a level decides. Only an administrator's request can name less than the other layers:
+    without a sandbox, a key with the scope `submit` would be as good as an admin key.
+    """
+    inherited = _first_isolation(others) or levels.default
+    asked = _first_isolation(callers) or inherited
+    needed = [asked] if request.is_by_admin else [asked, inherited]
+    return max([*needed, *([levels.untrusted] if request.untrusted else [])], key=strength)
+
+
+def _first_isolation(layers: Sequence[ConfigLayer]) -> Isolation | None:
+    return next((layer.config.isolation for layer in layers if layer.config.isolation), None)
 
 
 def _of_repo(spec: WebhookSourceSpec, repo_name: str | None) -> JobConfig:
@@ -57,6 +94,7 @@ def _of_agent(spec: AiAgentSpec) -> JobConfig:
         mcp_servers=spec.mcp_servers,
         env=spec.env,
         network=spec.default_network,
+        isolation=spec.default_isolation,
     )
 
 

@@ -16,6 +16,7 @@ from labrats.model.config import ResolvedConfig
 from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem, RetryLater, TooLarge
 from labrats.model.git_repo import GitRepo
 from labrats.model.image_name import problem_of_image
+from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Pipeline
 from labrats.model.mcp_server import problem_of_mcp_servers
 from labrats.model.mock_script import parse_script
@@ -109,20 +110,27 @@ def check_settings(
     resolved: ResolvedConfig,
     metadata: Mapping[str, Any],
     allowed_images: Collection[str],
+    levels: IsolationLevels,
     network_problem: str | None = None,
+    *,
+    untrusted: bool = False,
 ) -> None:
     """Raise Invalid for invalid or forbidden settings or an invalid mock script.
 
-    network_problem: see Admission.
+    levels, network_problem: see Admission. untrusted: see JobRequest.
     """
     if problem := problem_of_mcp_servers(resolved.config.mcp_servers or {}):
         raise Invalid(Problem("config.mcpServers", problem))
     if problem := problem_of_variables(resolved.config.env or {}):
         raise Invalid(Problem("config.env", problem))
+    isolation = resolved.isolation or levels.default
+    # An external contributor cannot change the minimum: the job fails instead of being refused, so that it is seen.
+    if problem := levels.problem_of((resolved.config.isolation or levels.default) if untrusted else isolation):
+        raise Invalid(Problem("config.isolation", problem))
     network = resolved.config.network
     problem = problem_of_network(network) if network else None
     if is_restricted(network):
-        problem = problem or network_problem
+        problem = problem or network_problem or _problem_of_restriction(isolation)
     if problem:
         raise Invalid(Problem("config.network", problem))
     image = resolved.config.executor_image
@@ -130,3 +138,10 @@ def check_settings(
         raise Invalid(Problem("config.executorImage", problem))
     if resolved.provider == "mock":
         parse_script(metadata)
+
+
+def _problem_of_restriction(isolation: Isolation) -> str | None:
+    """Return why the network of a job with this isolation cannot be restricted; None if it can."""
+    if isolation is not Isolation.PROCESS:
+        return None
+    return "must be open: the isolation `process` cannot restrict it; set config.isolation to sandbox"

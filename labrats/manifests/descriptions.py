@@ -35,7 +35,10 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     KeyReference: {"name": "The name of the Secret or ConfigMap.", "key": "The key in it."},
     JobConfig: {"executorResources": "Resource requests and limits of the executor container, as in a pod."},
     McpServer: {"credentialsRef": "The Secret whose keys are added to `env`, or to `headers`."},
-    ResolvedConfig: {"origins": "The layer that each setting comes from: `request`, `agent`, `ai-config`, …"},
+    ResolvedConfig: {
+        "origins": "The layer that each setting comes from: `request`, `agent`, `ai-config`, …",
+        "isolation": "The isolation that the job gets.",
+    },
     WorkspaceSetup: {"tokenFrom": "The Secret from which each attempt gets its own token for the repository."},
     ChainLink: {
         "agentTriggerName": "The `triggerName` of the agent to start.",

@@ -5,6 +5,7 @@ from typing import Any
 
 from labrats.model.condition import Condition
 from labrats.model.config import JobConfig
+from labrats.model.isolation import Isolation
 from labrats.model.mcp_server import McpServer
 from labrats.model.network import AllowedHosts
 from labrats.model.record import Record, Resource
@@ -68,6 +69,7 @@ class AiAgentSpec(Record):
     default_effort: str | None = None
     default_provider: str | None = None
     default_network: str | AllowedHosts | None = None
+    default_isolation: Isolation | None = None
     event_triggers: tuple[Trigger, ...] = ()
     instructions: tuple[str, ...] = ()
     mcp_servers: dict[str, McpServer] | None = None

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from labrats.model.isolation import Isolation
 from labrats.model.mcp_server import McpServer
 from labrats.model.network import AllowedHosts
 from labrats.model.record import Record
@@ -91,13 +92,19 @@ class JobConfig(Record):
     sampling: Sampling | None = None
     env: dict[str, str | SecretKey] | None = None
     network: str | AllowedHosts | None = None
+    isolation: Isolation | None = None
 
 
 class ResolvedConfig(Record):
-    """The settings of a job after resolution, with the layer of each (`request`, `agent`, `built-in`, …)."""
+    """The settings of a job after resolution, with the layer of each (`request`, `agent`, `built-in`, …).
+
+    isolation: the level that the job gets, which may be stronger than `config.isolation`. None in a job of an earlier
+               version.
+    """
 
     config: JobConfig
     origins: dict[str, str] = {}
+    isolation: Isolation | None = None
 
     @property
     def provider(self) -> str:

@@ -25,6 +25,7 @@ ALWAYS_ON_INSTALLATION = {
     "test_agents",
     "test_endpoint_groups",
     "test_idempotency",
+    "test_isolation",
     "test_job_lifecycle",
     "test_log_stream",
     "test_metrics",

@@ -14,7 +14,7 @@ ITEM_FIELDS = {
 DETAIL_FIELDS = ITEM_FIELDS | {
     "phase", "accountName", "k8sJobName", "executorPodName", "returnvalue", "logs", "workspaceSetup", "promptRef",
     "config", "outputs", "metadata", "workspaceFiles", "deadlineAt", "configOrigins", "callback", "chainNext",
-    "chainEnded", "session", "waiting", "rerunOf", "refusedHosts", "keyExposed",
+    "chainEnded", "session", "waiting", "rerunOf", "refusedHosts", "keyExposed", "isolation",
 }  # fmt: skip
 
 

@@ -86,10 +86,13 @@ async def api_in_memory(
         model_files = LocalModelFiles(ModelFolder(folder / "models", OutboundClient(allowed), 2**26), clock)
         engine_settings = EngineSettings(**dict[str, Any](data_dir=folder, allowed_hosts=("engine.test",)) | settings)
         job_index, uploads = JobIndex(), Uploads(folder / "uploads")
-        admission = Admission(store, catalog, job_index, attachments, uploads, metrics, engine_settings)
+        runner = MemoryRunner(store, machine)
+        admission = Admission(
+            store, catalog, job_index, attachments, uploads, metrics, engine_settings, runner.isolation
+        )
         services = Services(
             store=store,
-            runner=MemoryRunner(store, machine),
+            runner=runner,
             clock=clock,
             settings=engine_settings,
             job_index=job_index,

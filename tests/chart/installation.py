@@ -116,6 +116,8 @@ class Installation:
         installed = {
             "image": image,
             "executor": VALUES["executor"] | {"image": executor},
+            # Not a real VM: the machine may lack KVM. The class is cluster-wide, and releases exist side by side.
+            "isolation": {"vm": {"runtimeClass": f"{self.namespace}-vm", "handler": "runc"}},
             "volumes": {name: {"size": "1Gi", "hostPath": str(self.folder / name)} for name in ("data", "uploads")},
         }
         return VALUES | installed | values

@@ -86,6 +86,8 @@ async def test_api_server_accepts_all_objects(helm: Helm, namespace: str, values
         ({"settings": {"lower": 1}}, "lower"),
         ({"aiModels": [{"name": "sonnet"}]}, "missing properties 'provider', 'model'"),
         ({"service": {"port": 70000}}, "at '/service/port'"),
+        ({"isolation": {"vm": {"runtimeClass": "gVisor"}}}, "at '/isolation/vm/runtimeClass'"),
+        ({"isolation": {"vm": {"handler": "runsc"}}}, "isolation.vm.handler needs isolation.vm.runtimeClass"),
     ],
     ids=json.dumps,
 )
@@ -339,3 +341,18 @@ def test_controllers_have_their_own_priority_class_unless_another_is_set(helm: H
         rendered = rendered_with(helm, **values)
         assert class_of(rendered) == expected
         assert "PriorityClass" not in {each["kind"] for each in rendered}
+
+
+def test_vms_have_the_named_runtime_class_which_is_created_for_a_handler(helm: Helm) -> None:
+    def environment(rendered: list[dict[str, Any]]) -> dict[str, Any]:
+        pod = find_object(rendered, "Deployment", "labrats-controller")["spec"]["template"]["spec"]
+        return {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+
+    existing = rendered_with(helm, isolation={"vm": {"runtimeClass": "kata-qemu"}})
+    created = rendered_with(helm, isolation={"vm": {"runtimeClass": "gvisor", "handler": "runsc"}})
+
+    assert "LABRATS_VM_RUNTIME_CLASS" not in environment(objects(template()))
+    assert environment(existing)["LABRATS_VM_RUNTIME_CLASS"] == "kata-qemu"
+    assert "RuntimeClass" not in {each["kind"] for each in existing}
+    assert environment(created)["LABRATS_VM_RUNTIME_CLASS"] == "gvisor"
+    assert find_object(created, "RuntimeClass", "gvisor")["handler"] == "runsc"

@@ -11,6 +11,7 @@ from labrats.model.activity import activity_of
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import GiveUp, NotFound
+from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, FailedCode, Usage
 from labrats.model.mock_script import (
     Action,
@@ -51,6 +52,7 @@ class MemoryRunner:
 
     def __init__(self, store: Store, machine: "MemoryMachine") -> None:
         self._store, self._machine = store, machine
+        self.isolation = IsolationLevels((Isolation.PROCESS, Isolation.SANDBOX), Isolation.SANDBOX)
         self.network_problem: str | None = None
 
     async def start(self, attempt: Attempt) -> None:

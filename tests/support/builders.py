@@ -1,5 +1,6 @@
 """Builders of records for tests. Each fills in the fields that the test is not about."""
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from labrats.model.agent import AiAgent, AiAgentSpec, Trigger
 from labrats.model.ai_model import AiModel, AiModelSpec
 from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
 from labrats.model.instruction import AiInstruction, AiInstructionSpec
+from labrats.model.isolation import Isolation
 from labrats.model.job import AgentSession, FailedCode, Job, JobSpec, JobStatus, Usage, new_job_ids
 from labrats.model.phases import ENDED, Phase
 from labrats.model.protocol import ErrorEvent, LogEvent, ResultEvent
@@ -61,6 +63,13 @@ def a_job(
         spec=spec or a_spec(),
         status=JobStatus(**usual | status),
     )
+
+
+def isolated(attempt: Attempt, level: Isolation | None) -> Attempt:
+    """Return the attempt of a job that gets this isolation; None for a job of an earlier version."""
+    job = attempt.job
+    resolved = replace(job.resolved, isolation=level)
+    return dataclasses.replace(attempt, job=replace(job, spec=replace(job.spec, resolved=resolved)))
 
 
 def an_attempt(steps: Sequence[Any] | None = None, *, job_id: str | None = None, number: int = 1) -> Attempt:

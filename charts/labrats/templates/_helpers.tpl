@@ -49,6 +49,11 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- merge dict ($values.pod | default dict) (fromJson (include "labrats.placement" $values)) $pulled | toJson }}
 {{- end }}
 
+{{/* The RuntimeClass of jobs with the isolation `vm`; empty if there is no such level. */}}
+{{- define "labrats.vmRuntimeClass" -}}
+{{ ((.Values.isolation | default dict).vm | default dict).runtimeClass }}
+{{- end }}
+
 {{/* Annotations, labels, volumes and mounts of pods that the engine creates, given (list . "executor"). */}}
 {{- define "labrats.podExtras" -}}
 {{- $values := index (index . 0).Values (index . 1) | default dict }}
@@ -273,6 +278,9 @@ LABRATS_LABELLED_CREDENTIALS: {{ include "labrats.labelledCredentials" . | quote
 LABRATS_EXECUTOR_RESOURCES: {{ .Values.executor.resources | toJson | quote }}
 LABRATS_EXECUTOR_SCRATCH: {{ .Values.executor.scratch }}
 LABRATS_EXECUTOR_POD: {{ include "labrats.podFields" (list . "executor") | quote }}
+{{- with include "labrats.vmRuntimeClass" . }}
+LABRATS_VM_RUNTIME_CLASS: {{ . }}
+{{- end }}
 LABRATS_EXECUTOR_EXTRAS: {{ include "labrats.podExtras" (list . "executor") | quote }}
 {{- if .Values.ingress.enabled }}
 LABRATS_PUBLIC_URL: {{ ternary "https" "http" (ne .Values.ingress.tlsSecret "") }}://{{ .Values.ingress.host }}

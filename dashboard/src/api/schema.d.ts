@@ -1471,6 +1471,8 @@ export interface components {
             defaultProvider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Defaultnetwork */
             defaultNetwork?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
+            /** Defaultisolation */
+            defaultIsolation?: ("process" | "sandbox" | "container" | "vm") | null;
             /**
              * Eventtriggers
              * @description The events that start the agent.
@@ -1517,6 +1519,8 @@ export interface components {
             defaultProvider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Defaultnetwork */
             defaultNetwork?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
+            /** Defaultisolation */
+            defaultIsolation?: ("process" | "sandbox" | "container" | "vm") | null;
             /**
              * Eventtriggers
              * @description The events that start the agent.
@@ -1607,6 +1611,12 @@ export interface components {
              * @description The network rule of its jobs; absent if not set.
              */
             defaultNetwork?: ("open" | "none") | components["schemas"]["AllowedHostsView"];
+            /**
+             * Defaultisolation
+             * @description The least isolation of its jobs; absent if not set.
+             * @enum {string}
+             */
+            defaultIsolation?: "process" | "sandbox" | "container" | "vm";
             /** Eventtriggers */
             eventTriggers: components["schemas"]["TriggerView"][];
             /**
@@ -2449,6 +2459,8 @@ export interface components {
             } | null;
             /** Network */
             network?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
+            /** Isolation */
+            isolation?: ("process" | "sandbox" | "container" | "vm") | null;
         };
         /**
          * ConfigView
@@ -2527,6 +2539,13 @@ export interface components {
              * @description Hosts that the agent may reach; all if absent.
              */
             network?: ("open" | "none") | components["schemas"]["AllowedHostsView"];
+            /**
+             * Isolation
+             * @description The least isolation that the job asks for; absent if it asks for none.
+             * @example sandbox
+             * @enum {string}
+             */
+            isolation?: "process" | "sandbox" | "container" | "vm";
         };
         /**
          * ControllerView
@@ -3537,6 +3556,12 @@ export interface components {
              *     ]
              */
             refusedHosts: string[];
+            /**
+             * Isolation
+             * @description The isolation that the job gets, which may be stronger than the one that it asks for; null in a job of an earlier version.
+             * @example sandbox
+             */
+            isolation: ("process" | "sandbox" | "container" | "vm") | null;
             /** @description The session that the next attempt resumes if its workspace still exists; null if it starts over. */
             session: components["schemas"]["SessionView"] | null;
             /** @description The agent that may follow in the chain; null without one, and for a job outside of a chain. */
@@ -7167,7 +7192,8 @@ export interface operations {
                      *         "timeoutMs": 3300000,
                      *         "maxTurns": 25,
                      *         "maxAttempts": 1,
-                     *         "network": "open"
+                     *         "network": "open",
+                     *         "isolation": "sandbox"
                      *       },
                      *       "configOrigins": {
                      *         "model": "built-in",
@@ -7184,6 +7210,7 @@ export interface operations {
                      *       "refusedHosts": [
                      *         "example.com:443"
                      *       ],
+                     *       "isolation": "sandbox",
                      *       "session": {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
@@ -7668,7 +7695,8 @@ export interface operations {
                      *         "timeoutMs": 3300000,
                      *         "maxTurns": 25,
                      *         "maxAttempts": 1,
-                     *         "network": "open"
+                     *         "network": "open",
+                     *         "isolation": "sandbox"
                      *       },
                      *       "configOrigins": {
                      *         "model": "built-in",
@@ -7685,6 +7713,7 @@ export interface operations {
                      *       "refusedHosts": [
                      *         "example.com:443"
                      *       ],
+                     *       "isolation": "sandbox",
                      *       "session": {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
@@ -8084,7 +8113,8 @@ export interface operations {
                      *         "timeoutMs": 3300000,
                      *         "maxTurns": 25,
                      *         "maxAttempts": 1,
-                     *         "network": "open"
+                     *         "network": "open",
+                     *         "isolation": "sandbox"
                      *       },
                      *       "configOrigins": {
                      *         "model": "built-in",
@@ -8101,6 +8131,7 @@ export interface operations {
                      *       "refusedHosts": [
                      *         "example.com:443"
                      *       ],
+                     *       "isolation": "sandbox",
                      *       "session": {
                      *         "provider": "claude",
                      *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
@@ -8881,6 +8912,7 @@ export interface operations {
                  *       "defaultEffort": "high",
                  *       "defaultProvider": "claude",
                  *       "defaultNetwork": "none",
+                 *       "defaultIsolation": "sandbox",
                  *       "eventTriggers": [
                  *         {
                  *           "source": "github",
@@ -8909,7 +8941,8 @@ export interface operations {
                  *                 "secret": "npm"
                  *               }
                  *             },
-                 *             "network": "none"
+                 *             "network": "none",
+                 *             "isolation": "sandbox"
                  *           },
                  *           "filters": {
                  *             "label.name": [
@@ -9763,6 +9796,7 @@ export interface operations {
                 /**
                  * @example {
                  *       "defaultNetwork": "none",
+                 *       "defaultIsolation": "sandbox",
                  *       "eventTriggers": [
                  *         {
                  *           "source": "github",
@@ -9791,7 +9825,8 @@ export interface operations {
                  *                 "secret": "npm"
                  *               }
                  *             },
-                 *             "network": "none"
+                 *             "network": "none",
+                 *             "isolation": "sandbox"
                  *           },
                  *           "filters": {
                  *             "label.name": [
@@ -11147,7 +11182,8 @@ export interface operations {
                      *               "timeoutMs": 3300000,
                      *               "maxTurns": 25,
                      *               "maxAttempts": 1,
-                     *               "network": "open"
+                     *               "network": "open",
+                     *               "isolation": "sandbox"
                      *             },
                      *             "configOrigins": {},
                      *             "prompt": "text",

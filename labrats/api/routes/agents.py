@@ -14,7 +14,18 @@ from labrats.api.openapi import answers
 from labrats.api.routes.instructions import CONTENT_LENGTH, InstructionList, instruction_view
 from labrats.api.routes.resources import NO_VERSION, ResourceVersion, create_resource, get_resource, update_resource
 from labrats.api.routing import api_router, caller_of, services_of
-from labrats.api.schemas.base import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
+from labrats.api.schemas.base import (
+    Effort,
+    IsolationLevel,
+    IsolationName,
+    Label,
+    Name,
+    PatchBody,
+    Provider,
+    RequestBody,
+    ResponseBody,
+    optional,
+)
 from labrats.api.schemas.mcp_servers import AgentsMcpServersBody, McpServerView, mcp_servers
 from labrats.api.schemas.network import NetworkBody, NetworkView, network_rule
 from labrats.api.schemas.submission import ConfigBody, job_config
@@ -112,6 +123,7 @@ class AgentBody(RequestBody):
         default=None, description="The provider of its jobs, unless they set another.", examples=["claude"]
     )
     default_network: NetworkBody | None = None
+    default_isolation: IsolationLevel | None = None
     event_triggers: TriggerList = []
     instructions: InstructionNames = []
     mcp_servers: AgentsMcpServersBody | None = None
@@ -129,6 +141,7 @@ class AgentPatch(PatchBody):
     default_effort: Effort | None = None
     default_provider: Provider | None = None
     default_network: NetworkBody | None = None
+    default_isolation: IsolationLevel | None = None
     event_triggers: TriggerList = optional()
     instructions: InstructionNames = optional()
     mcp_servers: AgentsMcpServersBody | None = None
@@ -168,6 +181,7 @@ class AgentView(ResponseBody):
     default_effort: str | None = Field(examples=["high"])
     default_provider: str | None = Field(examples=["claude"])
     default_network: NetworkView = optional(description="The network rule of its jobs; absent if not set.")
+    default_isolation: IsolationName = optional(description="The least isolation of its jobs; absent if not set.")
     event_triggers: list[TriggerView]
     instructions: list[str] = Field(examples=[["conduct"]])
     mcp_servers: dict[str, McpServerView] = optional(description="MCP servers for its jobs; absent if not set.")
@@ -403,7 +417,12 @@ def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec, instructions:
 
 def _view(agent: AiAgent) -> dict[str, Any]:
     spec = agent.spec
-    optional_fields = {"mcpServers": spec.mcp_servers, "env": spec.env, "defaultNetwork": spec.default_network}
+    optional_fields = {
+        "mcpServers": spec.mcp_servers,
+        "env": spec.env,
+        "defaultNetwork": spec.default_network,
+        "defaultIsolation": spec.default_isolation,
+    }
     return {name: value for name, value in optional_fields.items() if value is not None} | {
         "id": agent.name,
         "name": agent.name,

@@ -3,10 +3,20 @@
 import re
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from labrats.api.schemas.patterns import NAME, ONE_LINE
+from labrats.model.isolation import Isolation
 
 LONGEST_LABEL: Final = 200
 MAX_INTEGER: Final = 2**63
@@ -20,6 +30,18 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=NAM
 
 Provider = Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"]
 Effort = Literal["low", "medium", "high"]
+IsolationName = Literal["process", "sandbox", "container", "vm"]
+IsolationLevel = Annotated[
+    IsolationName,
+    AfterValidator(Isolation),
+    Field(
+        description="The least isolation of the agent: `process` (a process of the engine's user), `sandbox` "
+        "(bubblewrap), `container` (a restricted pod) or `vm` (a pod with a kernel of its own). The job gets the "
+        "weakest level of the engine that stops as much, and 422 if there is none. Only an admin's job can have less "
+        "than the engine's or its agent's default.",
+        examples=["sandbox"],
+    ),
+]
 
 
 def _refuse_number(value: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from labrats.api.schemas.base import ResponseBody, optional
+from labrats.api.schemas.base import IsolationName, ResponseBody, optional
 from labrats.api.schemas.mcp_servers import McpServerView
 from labrats.api.schemas.network import NetworkView
 from labrats.api.schemas.sampling import SamplingView
@@ -210,6 +210,9 @@ class ConfigView(ResponseBody):
     sampling: SamplingView = optional(description="Sampling settings of a local model.")
     env: VariablesView = optional(description="Environment variables of the agent and its tools, by name.")
     network: NetworkView = optional(description="Hosts that the agent may reach; all if absent.")
+    isolation: IsolationName = optional(
+        description="The least isolation that the job asks for; absent if it asks for none.", examples=["sandbox"]
+    )
 
 
 class JobDetail(JobItem):
@@ -242,6 +245,11 @@ class JobDetail(JobItem):
     refused_hosts: list[str] = Field(
         description="Hosts, each with its port, that `config.network` has refused to the agent; at most 50.",
         examples=[["example.com:443"]],
+    )
+    isolation: IsolationName | None = Field(
+        description="The isolation that the job gets, which may be stronger than the one that it asks for; null in a "
+        "job of an earlier version.",
+        examples=["sandbox"],
     )
     session: SessionView | None = Field(
         description="The session that the next attempt resumes if its workspace still exists; null if it starts over."
@@ -332,6 +340,7 @@ def job_detail(
         "outputs": outputs_view(outputs),
         "keyExposed": outputs.key_exposed,
         "refusedHosts": outputs.refused_hosts,
+        "isolation": resolved.isolation,
         "session": _session(session),
         "childJobId": status.child_job_id,
         "chainNext": chain_next(spec.chain),

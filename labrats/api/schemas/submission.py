@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
-from labrats.api.schemas.base import Effort, Label, Provider, RequestBody, int_if_whole
+from labrats.api.schemas.base import Effort, IsolationLevel, Label, Provider, RequestBody, int_if_whole
 from labrats.api.schemas.file_names import check_distinct, why_unsafe
 from labrats.api.schemas.mcp_servers import McpServersBody, mcp_servers
 from labrats.api.schemas.network import NetworkBody, network_rule
@@ -114,6 +114,7 @@ class ConfigBody(RequestBody):
     sampling: SamplingBody | None = None
     env: VariablesBody | None = None
     network: NetworkBody | None = None
+    isolation: IsolationLevel | None = None
 
 
 def _check_access(config: ConfigBody, caller: Caller) -> None:
@@ -260,6 +261,7 @@ def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[st
         uploads=[WorkspaceUpload(id=upload.id, name=upload.name) for upload in submission.workspace_uploads],
         may_see=caller.may_see,
         pipeline=Pipeline(type=submission.pipeline.type) if submission.pipeline else None,
+        is_by_admin=caller.is_admin,
         callback_url=submission.callback_url,
         metadata=submission.metadata,
     )

@@ -31,6 +31,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp, NotFound, RetryLater
+from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job
 from labrats.model.protocol import IDLE_SECONDS, OUTPUT_BYTES, Resumption, Sandbox, Task
 from labrats.model.record import encode
@@ -61,7 +62,7 @@ class LocalRunnerSettings:
     programs:    agent CLIs by provider.
     environment: the engine's environment, with the credentials of models whose AiModel names no Secret.
     own_secrets, admin_key_file: secrets of the engine, which are redacted in every output.
-    network_problem: see Runner.
+    isolation, network_problem: see Runner. sandbox: that of attempts with the level `sandbox`.
     The other fields are those of Task.
     """
 
@@ -74,8 +75,8 @@ class LocalRunnerSettings:
     git_ssh_known_hosts: str | None = None
     repo_roots: tuple[str, ...] = ()
     cli_login: bool = False
+    isolation: IsolationLevels = PROCESS_ONLY
     sandbox: Sandbox | None = None
-    allow_untrusted: bool = False
     idle_seconds: float = IDLE_SECONDS
     output_bytes: int = OUTPUT_BYTES
     own_secrets: tuple[str, ...] = ()
@@ -101,7 +102,7 @@ class LocalRunner:
 
     def __init__(self, store: Store, settings: LocalRunnerSettings) -> None:
         self._store, self._settings = store, settings
-        self.network_problem = settings.network_problem
+        self.isolation, self.network_problem = settings.isolation, settings.network_problem
         self._launcher = LauncherClient(self._attempt_ended)
         self._output_watch = OutputWatch()
         self._executors: dict[AttemptName, Executor] = {}
@@ -124,7 +125,6 @@ class LocalRunner:
     async def start(self, attempt: Attempt) -> None:
         if not isinstance(await self.find(attempt.name), NotStarted):
             return
-        self._refuse_untrusted(attempt)
         folder = self._folder(attempt.name)
         await self._check_workspace_is_free(attempt)
         await self._write_inputs(attempt, folder)
@@ -227,15 +227,6 @@ class LocalRunner:
         self._folder(name).forbid_resume()
         await asyncio.to_thread(self._folder(name).remove, keep_output=keep_output)
 
-    def _refuse_untrusted(self, attempt: Attempt) -> None:
-        """Raise GiveUp for a job of an external contributor that would run without a sandbox."""
-        if attempt.job.spec.untrusted and not (self._settings.sandbox or self._settings.allow_untrusted):
-            message = (
-                "an external contributor caused this job, and agents run without a sandbox here: start the engine with "
-                "LABRATS_SANDBOX=true, or allow it with LABRATS_ALLOW_UNTRUSTED=true"
-            )
-            raise GiveUp(FailedCode.WORKSPACE, message)
-
     async def _check_workspace_is_free(self, attempt: Attempt) -> None:
         """Raise RetryLater while an earlier attempt works in the workspace that this one resumes."""
         if session := attempt.earlier_session:
@@ -274,7 +265,7 @@ class LocalRunner:
         return replace(
             task,
             endpoint=task.endpoint or self._default_endpoint(attempt.job),
-            sandbox=settings.sandbox,
+            sandbox=settings.sandbox if attempt.isolation_in(self.isolation) is Isolation.SANDBOX else None,
             programs=dict(settings.programs),
             git_addresses=settings.git_addresses,
             git_ssh_key=settings.git_ssh_key,

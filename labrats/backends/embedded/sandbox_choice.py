@@ -1,7 +1,8 @@
-"""The choice whether agents on this machine run in a sandbox, from the settings and a test of the machine."""
+"""The isolation that agents on this machine can have and have by default, from the settings and a test."""
 
 import os
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,7 @@ import structlog
 
 from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.model.errors import LabratsError
+from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.protocol import Sandbox
 from labrats.network_namespace import namespace_problem
 from labrats.sandbox import bubblewrap_problem, can_scope_sockets
@@ -24,38 +26,73 @@ _RISK: Final = "an agent can read and change all that the engine's user can, so 
 _ADVICE: Final = "install bubblewrap 0.8 or newer and allow unprivileged user namespaces"
 
 
-def choose_sandbox(settings: EngineSettings, schema_created_with: int) -> Sandbox | None:
-    """Return the sandbox of this engine's agents; None if they run without one, which is then logged.
+@dataclass(frozen=True)
+class LocalIsolation:
+    """The isolation of this machine's agents. sandbox: None if it does not work here."""
+
+    levels: IsolationLevels
+    sandbox: Sandbox | None = None
+
+
+def choose_isolation(settings: EngineSettings, schema_created_with: int) -> LocalIsolation:
+    """Return the levels of isolation on this machine. It is logged if agents have no sandbox by default.
 
     schema_created_with: the schema version of the database when the data folder was created.
-    Raises LabratsError if the settings require a sandbox that does not work here.
+    Raises LabratsError if the settings require a level that does not work here.
     """
-    is_new = schema_created_with >= FIRST_SCHEMA_WITH_AUTO
-    wanted = settings.sandbox or ("auto" if is_new else "false")
-    if wanted == "false":
-        advice = "set LABRATS_SANDBOX=auto"
-        if not settings.sandbox:
-            advice += "; it is not the default for a data folder of an earlier version"
-        log.warning("sandbox disabled", risk=_RISK, advice=advice)
-        return None
-    program = shutil.which("bwrap")
+    wanted = settings.sandbox or ("auto" if schema_created_with >= FIRST_SCHEMA_WITH_AUTO else "false")
+    sandbox, reason = _find_sandbox(settings)
+    if wanted == "true" and reason:
+        raise LabratsError(f"agents cannot run in a sandbox here: {reason}; {_ADVICE}, or set LABRATS_SANDBOX=auto")
+    advice = f"A sandbox does not work ({reason}): {_ADVICE}." if reason else "Other levels need Kubernetes."
+    levels = IsolationLevels(
+        available=(Isolation.PROCESS, Isolation.SANDBOX) if sandbox else (Isolation.PROCESS,),
+        default=Isolation.SANDBOX if sandbox and wanted != "false" else Isolation.PROCESS,
+        untrusted=settings.isolation_of_untrusted,
+        advice=advice,
+    )
+    if settings.isolation:
+        if problem := levels.problem_of(settings.isolation):
+            raise LabratsError(f"LABRATS_ISOLATION {problem}")
+        levels = replace(levels, default=settings.isolation)
+    _log_default(settings, levels, sandbox, reason)
+    return LocalIsolation(levels, sandbox)
+
+
+def _find_sandbox(settings: EngineSettings) -> tuple[Sandbox | None, str | None]:
+    """Return the sandbox, or the reason why it does not work here."""
     snapshots = settings.data_dir / "etc-snapshots"
-    reason, has_snapshot = _test_bubblewrap(program, snapshots) if program else ("bwrap is not on PATH", False)
-    if program is None or reason:
-        if wanted == "true":
-            raise LabratsError(f"agents cannot run in a sandbox here: {reason}; {_ADVICE}, or set LABRATS_SANDBOX=auto")
-        log.warning("sandbox disabled", reason=reason, risk=_RISK, advice=_ADVICE)
-        return None
-    _warn_of_gaps(settings)
-    log.info("sandbox enabled", program=program)
+    if (program := shutil.which("bwrap")) is None:
+        return None, "bwrap is not on PATH"
+    reason, has_snapshot = _test_bubblewrap(program, snapshots)
+    if reason:
+        return None, reason
     engine_folders = {settings.data_dir, settings.workspaces, settings.uploads, settings.pdf_uploads, settings.models}
-    return Sandbox(
+    sandbox = Sandbox(
         program=program,
         readable=tuple(map(str, settings.sandbox_read_paths)),
         hidden=tuple(sorted(map(str, engine_folders))),
         etc_snapshots=str(snapshots) if has_snapshot else None,
         may_debug=settings.sandbox_ptrace,
     )
+    return sandbox, None
+
+
+def _log_default(
+    settings: EngineSettings, levels: IsolationLevels, sandbox: Sandbox | None, reason: str | None
+) -> None:
+    if sandbox and levels.default is not Isolation.PROCESS:
+        _warn_of_gaps(settings)
+        log.info("sandbox enabled", program=sandbox.program)
+    elif settings.isolation is Isolation.PROCESS:
+        log.warning("sandbox disabled", risk=_RISK, advice="set LABRATS_ISOLATION=sandbox")
+    elif reason and settings.sandbox != "false":
+        log.warning("sandbox disabled", reason=reason, risk=_RISK, advice=_ADVICE)
+    else:
+        advice = "set LABRATS_SANDBOX=auto"
+        if not settings.sandbox:
+            advice += "; it is not the default for a data folder of an earlier version"
+        log.warning("sandbox disabled", risk=_RISK, advice=advice)
 
 
 def network_problem(sandbox: Sandbox | None) -> str | None:

@@ -5,17 +5,17 @@ import shutil
 
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
-from labrats.backends.embedded.sandbox_choice import choose_sandbox, network_problem
+from labrats.backends.embedded.sandbox_choice import choose_isolation, network_problem
 from labrats.settings import EngineSettings
 
 
 def runner_settings(settings: EngineSettings, schema_created_with: int) -> LocalRunnerSettings:
-    """Return the runner's settings. For schema_created_with and errors, see choose_sandbox."""
+    """Return the runner's settings. For schema_created_with and errors, see choose_isolation."""
     programs = {
         "claude": settings.claude_path or shutil.which("claude"),
         "codex": settings.codex_path or shutil.which("codex"),
     }
-    sandbox = choose_sandbox(settings, schema_created_with)
+    isolation = choose_isolation(settings, schema_created_with)
     return LocalRunnerSettings(
         folders=Folders(settings.data_dir / "attempts", settings.workspaces),
         uploads=settings.uploads,
@@ -30,7 +30,7 @@ def runner_settings(settings: EngineSettings, schema_created_with: int) -> Local
         output_bytes=settings.max_output_bytes,
         own_secrets=settings.own_secrets,
         admin_key_file=settings.admin_key_file,
-        sandbox=sandbox,
-        network_problem=network_problem(sandbox),
-        allow_untrusted=settings.allow_untrusted,
+        isolation=isolation.levels,
+        sandbox=isolation.sandbox,
+        network_problem=network_problem(isolation.sandbox),
     )

@@ -33,6 +33,7 @@ from labrats.files.attempt_inputs import (
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import GiveUp
 from labrats.model.image_name import problem_of_image
+from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, WorkspaceFile
 from labrats.model.protocol import (
     CLAIMED_STATUS,
@@ -82,6 +83,11 @@ EXECUTOR_LABELS: Final = {
     "app.kubernetes.io/component": "executor",
 }
 """Labels by which a NetworkPolicy selects the pods of executors."""
+
+RUNTIME_CLASS: Final = "runtimeClassName"
+"""Field of a pod's spec."""
+
+CONTAINER_ONLY: Final = IsolationLevels((Isolation.CONTAINER,), Isolation.CONTAINER)
 
 RESTRICTED_POD: Final[Mapping[str, Any]] = {
     "restartPolicy": "Never",
@@ -141,6 +147,7 @@ class PodSettings:
                    repository and run the agent, and read-only in that of the key proxy.
     grace_seconds: time that a stopped executor has to end.
     ttl_seconds:   time after which the cluster deletes a finished Job, and with it an outcome that no engine has read.
+    isolation:     levels that pods can have. vm_runtime_class: the RuntimeClass of those with the level `vm`.
     """
 
     image: str
@@ -157,6 +164,8 @@ class PodSettings:
     grace_seconds: float = 10.0
     start_timeout_seconds: float = 300.0
     ttl_seconds: int = 86_400
+    isolation: IsolationLevels = CONTAINER_ONLY
+    vm_runtime_class: str | None = None
 
 
 def attempt_job(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -> dict[str, Any]:
@@ -287,6 +296,7 @@ def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -
     first, *others = [{**step, "image": settings.image, "resources": resources} for step in steps]
     return {
         **settings.pod_fields,
+        **_runtime(attempt, settings),
         **RESTRICTED_POD,
         "terminationGracePeriodSeconds": round(settings.grace_seconds),
         "initContainers": [
@@ -307,6 +317,13 @@ def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -
             *settings.extras.volumes,
         ],
     }
+
+
+def _runtime(attempt: Attempt, settings: PodSettings) -> dict[str, str]:
+    """Return the RuntimeClass of an attempt with the isolation `vm`. Raises GiveUp for a level that is missing."""
+    if attempt.isolation_in(settings.isolation) is Isolation.VM and settings.vm_runtime_class:
+        return {RUNTIME_CLASS: settings.vm_runtime_class}
+    return {}
 
 
 _INPUTS_MOUNT: Final = {"name": "inputs", "mountPath": INPUTS}

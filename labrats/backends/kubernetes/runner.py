@@ -113,7 +113,7 @@ class KubernetesRunner:
         self._output_poll = OutputPoll()
         self._unconfirmed: set[AttemptName] = set()
         self._refused_since: dict[AttemptName, datetime] = {}
-        self.network_problem = NETWORK_PROBLEM
+        self.isolation, self.network_problem = settings.pods.isolation, NETWORK_PROBLEM
         self._being_killed: set[AttemptName] = set()
         self._owners: dict[str, str] = {}
 

@@ -1,22 +1,28 @@
 """The settings of the parts of this backend, made of those of the engine. None for a part that is not configured."""
 
 import os
+from dataclasses import replace
 from typing import Final
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodSettings
 from labrats.backends.kubernetes.network_check import NetworkCheck
-from labrats.backends.kubernetes.pod import PodSettings
+from labrats.backends.kubernetes.pod import RUNTIME_CLASS, PodSettings
 from labrats.backends.kubernetes.receiver_manifests import ReceiverSettings
 from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
+from labrats.model.errors import LabratsError
+from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.settings import EngineSettings, KubernetesSettings
 
 SHARED_WITH_RECEIVERS: Final = (
     "LABRATS_EXECUTOR_IMAGE",
     "LABRATS_EXECUTOR_IMAGES",
+    "LABRATS_ISOLATION",
     "LABRATS_LOG_FORMAT",
     "LABRATS_LOG_LEVEL",
     "LABRATS_TRUSTED_PROXIES",
+    "LABRATS_UNTRUSTED_ISOLATION",
+    "LABRATS_VM_RUNTIME_CLASS",
     "OUTBOUND_ALLOWED_CIDRS",
 )
 """Environment variables that receivers inherit from the leader. None of them is secret."""
@@ -38,6 +44,8 @@ def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) ->
         grace_seconds=settings.stop_grace_seconds,
         start_timeout_seconds=kubernetes.start_timeout_seconds,
         ttl_seconds=round(kubernetes.finished_job_hours * 3600),
+        isolation=isolation_levels(settings, kubernetes),
+        vm_runtime_class=kubernetes.vm_runtime_class,
     )
     return KubernetesRunnerSettings(
         kubernetes.namespace,
@@ -45,6 +53,23 @@ def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) ->
         pods,
         labelled_credentials=settings.labelled_credentials,
     )
+
+
+def isolation_levels(settings: EngineSettings, kubernetes: KubernetesSettings) -> IsolationLevels:
+    """Return the levels of isolation on the cluster. Raises LabratsError if it lacks the one that the settings name."""
+    vm_class = kubernetes.vm_runtime_class
+    uses_vms = vm_class is not None and kubernetes.executor_pod.get(RUNTIME_CLASS) == vm_class
+    levels = IsolationLevels(
+        available=(Isolation.VM,) if uses_vms else (Isolation.CONTAINER, *([Isolation.VM] if vm_class else [])),
+        default=Isolation.VM if uses_vms else Isolation.CONTAINER,
+        untrusted=settings.isolation_of_untrusted,
+        advice="" if vm_class else "For vm, name a runtime class in LABRATS_VM_RUNTIME_CLASS.",
+    )
+    if settings.isolation is None:
+        return levels
+    if (level := levels.at_least(settings.isolation)) is None:
+        raise LabratsError(f"LABRATS_ISOLATION {levels.problem_of(settings.isolation)}")
+    return replace(levels, default=level)
 
 
 def receiver_settings(kubernetes: KubernetesSettings) -> ReceiverSettings | None:

@@ -34,6 +34,7 @@ def test_submit_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> N
         *("--provider", "claude", "--model", "opus", "--effort", "high", "--timeout", "10m"),
         *("--max-turns", "5", "--max-attempts", "2", "--config", "maxCostUsd=2.5", "--config", "fallbackModel=sonnet"),
         *("--config", "sampling.temperature=0", "--config", "sampling.seed=7", "--network", "npm,*.example.com"),
+        *("--isolation", "sandbox"),
         *("--repo", "https://example.org/a/b.git", "--ref", "main", "--depth", "1"),
         *("--metadata", "repo=a/b", "--metadata", 'mock={"steps": []}', "--callback-url", "https://example.org/done"),
     )
@@ -54,6 +55,7 @@ def test_submit_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> N
             "fallbackModel": "sonnet",
             "sampling": {"temperature": 0, "seed": 7},
             "network": {"allow": ["npm", "*.example.com"]},
+            "isolation": "sandbox",
         },
         "workspaceSetup": {"gitRepo": "https://example.org/a/b.git", "gitRef": "main", "gitDepth": 1},
         "metadata": {"repo": "a/b", "mock": {"steps": []}},

@@ -92,7 +92,7 @@ class TroubledRunner:
 
     def __init__(self, runner: Runner, trouble: Trouble) -> None:
         self._runner, self._trouble = runner, trouble
-        self.network_problem = runner.network_problem
+        self.isolation, self.network_problem = runner.isolation, runner.network_problem
 
     async def start(self, attempt: Attempt) -> None:
         await self._trouble.call(lambda: self._runner.start(attempt))

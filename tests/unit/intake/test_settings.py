@@ -9,6 +9,7 @@ from labrats.intake.request import JobRequest
 from labrats.intake.settings import settings_of
 from labrats.model.ai_config import AiConfig, AiConfigSpec, ProviderConfig
 from labrats.model.config import JobConfig, ResolvedConfig
+from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import RepoOverride, WebhookSource, WebhookSourceSpec
 from tests.support.builders import a_trigger, an_agent
@@ -110,3 +111,28 @@ def test_image_and_resources_of_the_executor_come_from_the_engines_settings() ->
         resources,
     )
     assert resolved.origins["executorImage"] == resolved.origins["executorResources"] == "ai-config"
+
+
+@pytest.mark.parametrize(
+    ("asked", "minimum", "expected"),
+    [
+        (None, Isolation.SANDBOX, "sandbox"),
+        (None, Isolation.PROCESS, "process"),
+        (Isolation.SANDBOX, Isolation.PROCESS, "sandbox"),
+        (Isolation.SANDBOX, Isolation.VM, "vm"),
+    ],
+)
+def test_an_external_contributors_event_raises_the_isolation_and_never_lowers_it(
+    asked: Isolation | None, minimum: Isolation, expected: str
+) -> None:
+    levels = IsolationLevels((Isolation.PROCESS, Isolation.SANDBOX), Isolation.PROCESS, untrusted=minimum)
+    request = a_request(trigger=a_trigger(config=JobConfig(isolation=asked)), untrusted=True)
+    resolved = settings_of(request, None, Catalog(), levels)
+    assert (resolved.config.isolation, resolved.isolation) == (asked, expected)
+
+
+def test_an_isolation_is_at_least_the_one_that_was_asked_for() -> None:
+    levels = IsolationLevels((Isolation.CONTAINER, Isolation.VM), Isolation.CONTAINER)
+    request = a_request(config=JobConfig(isolation=Isolation.SANDBOX), is_by_admin=True)
+    resolved = settings_of(request, None, Catalog(), levels)
+    assert (resolved.config.isolation, resolved.isolation) == (Isolation.SANDBOX, Isolation.CONTAINER)

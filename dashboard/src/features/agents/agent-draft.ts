@@ -10,12 +10,13 @@ export interface AgentDraft {
   defaultModel: string;
   defaultEffort: string;
   defaultNetwork: string;
+  defaultIsolation: string;
   mcpServers: string;
   env: string;
 }
 
 export const AGENT_LABELS: Record<keyof AgentDraft, string> = {
-  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', defaultNetwork: 'Network', mcpServers: 'MCP servers', env: 'Environment variables',
+  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', defaultNetwork: 'Network', defaultIsolation: 'Isolation, at least', mcpServers: 'MCP servers', env: 'Environment variables',
 };
 
 export function agentDraft(agent: Agent): AgentDraft {
@@ -25,6 +26,7 @@ export function agentDraft(agent: Agent): AgentDraft {
     defaultModel: agent.defaultModel ?? '',
     defaultEffort: agent.defaultEffort ?? '',
     defaultNetwork: agent.defaultNetwork ? networkText(agent.defaultNetwork) : '',
+    defaultIsolation: agent.defaultIsolation ?? '',
     mcpServers: 'mcpServers' in agent ? JSON.stringify(agent.mcpServers, null, 2) : '',
     env: 'env' in agent ? JSON.stringify(agent.env, null, 2) : '',
   };
@@ -38,6 +40,7 @@ export function agentBody(draft: AgentDraft): { body: Body; problems: Problems<A
     defaultModel: texts.text('defaultModel'),
     defaultEffort: texts.text('defaultEffort'),
     defaultNetwork: networkRule(draft.defaultNetwork),
+    defaultIsolation: texts.text('defaultIsolation'),
     mcpServers: texts.json('mcpServers'),
     env: texts.json('env'),
   };
@@ -48,7 +51,7 @@ export interface NewAgentDraft extends AgentDraft {
   name: string;
 }
 
-export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', defaultNetwork: '', mcpServers: '', env: '' };
+export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', defaultNetwork: '', defaultIsolation: '', mcpServers: '', env: '' };
 
 /** The body of a new agent. Without a trigger name, the API uses its name. */
 export function newAgentBody(draft: NewAgentDraft): { body: Body; problems: Problems<NewAgentDraft> } {

@@ -3,7 +3,7 @@ import { useNavigate } from '@tanstack/react-router';
 import { useState } from 'react';
 
 import { agentQuery, changeAgent, readAgent, removeAgent, type Agent } from '../../api/agents';
-import { EFFORTS, PROVIDERS } from '../../api/config';
+import { EFFORTS, ISOLATIONS, PROVIDERS } from '../../api/config';
 import { agentsQuery } from '../../api/jobs';
 import { Changing } from '../../ui/access';
 import { Button } from '../../ui/button';
@@ -75,6 +75,7 @@ export function AgentFields({ form }: { form: Form<AgentDraft> }) {
       </FieldGroup>
       <FieldGroup>
         <TextField form={form} name="defaultNetwork" label={LABELS.defaultNetwork} placeholder="Not set" hint="Hosts that the agent may reach: open, none, or names and presets with commas, such as npm, *.example.com." />
+        <SelectField form={form} name="defaultIsolation" label={LABELS.defaultIsolation} options={ISOLATIONS} none="Not set" />
       </FieldGroup>
       <FieldGroup title="Tools">
         <TextArea form={form} name="mcpServers" label={LABELS.mcpServers} rows={4} isCode placeholder={'{"docs": {"url": "https://mcp.example.com"}}'} hint="A JSON object: each name to the settings of its server. Only for jobs of Claude Code and Codex." />

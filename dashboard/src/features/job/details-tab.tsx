@@ -47,6 +47,7 @@ export function DetailsTab() {
           <div><dt>Branch</dt><dd>{outputs.branch ? visible(outputs.branch) : NOTHING}</dd></div>
           <div><dt>Commit</dt><dd>{outputs.commit ? <code>{outputs.commit}</code> : NOTHING}</dd></div>
           <div><dt>Changed files</dt><dd>{outputs.filesChanged ?? NOTHING}</dd></div>
+          {job.isolation && <div><dt>Isolation</dt><dd>{job.isolation}</dd></div>}
           {job.refusedHosts.length > 0 && <div><dt>Hosts refused to the agent</dt><dd>{job.refusedHosts.map((host) => <div key={host}><code>{visible(host)}</code></div>)}</dd></div>}
           <div><dt>Session</dt><dd>{session ? <><code>{session.id}</code> of {session.provider}, from attempt {session.attempt}</> : NOTHING}</dd></div>
           {job.keyExposed && <div><dt>Model key</dt><dd>The agent could read the login of its model.</dd></div>}

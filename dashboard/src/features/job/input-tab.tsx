@@ -16,7 +16,7 @@ import { useJob } from './use-job';
 const SETTINGS: Record<string, string> = {
   provider: 'Provider', model: 'Model', effort: 'Effort', fast: 'Fast mode', timeoutMs: 'Time limit', maxTurns: 'Turns at most',
   maxAttempts: 'Attempts at most', maxCostUsd: 'Cost at most', maxTokens: 'Tokens at most', fallbackModel: 'Fallback model',
-  executorImage: 'Executor image', executorResources: 'Resources', reactEnabled: 'Tool loop', mcpServers: 'MCP servers', env: 'Environment variables', network: 'Network', sampling: 'Sampling',
+  executorImage: 'Executor image', executorResources: 'Resources', reactEnabled: 'Tool loop', mcpServers: 'MCP servers', env: 'Environment variables', network: 'Network', isolation: 'Isolation', sampling: 'Sampling',
 };
 
 export function InputTab() {

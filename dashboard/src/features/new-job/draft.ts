@@ -11,6 +11,7 @@ export interface Draft {
   provider: string;
   model: string;
   effort: string;
+  isolation: string;
   gitRepo: string;
   gitRef: string;
   gitDepth: string;
@@ -26,14 +27,14 @@ export interface Draft {
 }
 
 export const EMPTY_DRAFT: Draft = {
-  prompt: '', type: 'task', agentRole: '', provider: '', model: '', effort: '', gitRepo: '', gitRef: '', gitDepth: '', timeoutMinutes: '',
+  prompt: '', type: 'task', agentRole: '', provider: '', model: '', effort: '', isolation: '', gitRepo: '', gitRef: '', gitDepth: '', timeoutMinutes: '',
   maxTurns: '', maxCostUsd: '', maxTokens: '', maxAttempts: '', fallbackModel: '', priority: '', callbackUrl: '', metadata: '',
 };
 
 /** Fields of the API, by the field of the form that sets them. */
 const FIELDS: Record<string, keyof Draft> = {
   prompt: 'prompt', type: 'type', agentRole: 'agentRole', priority: 'priority', callbackUrl: 'callbackUrl', metadata: 'metadata',
-  'config.provider': 'provider', 'config.model': 'model', 'config.effort': 'effort', 'config.timeoutMs': 'timeoutMinutes', 'config.maxTurns': 'maxTurns',
+  'config.provider': 'provider', 'config.model': 'model', 'config.effort': 'effort', 'config.isolation': 'isolation', 'config.timeoutMs': 'timeoutMinutes', 'config.maxTurns': 'maxTurns',
   'config.maxCostUsd': 'maxCostUsd', 'config.maxTokens': 'maxTokens', 'config.maxAttempts': 'maxAttempts', 'config.fallbackModel': 'fallbackModel',
   'workspaceSetup.gitRepo': 'gitRepo', 'workspaceSetup.gitRef': 'gitRef', 'workspaceSetup.gitDepth': 'gitDepth',
 };
@@ -65,7 +66,7 @@ export function submissionOf(draft: Draft): { submission: Submission; problems: 
   };
   const text = (field: keyof Draft): string | undefined => draft[field].trim() || undefined;
   const config = defined({
-    provider: text('provider'), model: text('model'), effort: text('effort'), timeoutMs: number('timeoutMinutes', 60_000), maxTurns: number('maxTurns'),
+    provider: text('provider'), model: text('model'), effort: text('effort'), isolation: text('isolation'), timeoutMs: number('timeoutMinutes', 60_000), maxTurns: number('maxTurns'),
     maxCostUsd: number('maxCostUsd'), maxTokens: number('maxTokens'), maxAttempts: number('maxAttempts'), fallbackModel: text('fallbackModel'),
   });
   const workspaceSetup = defined({ gitRepo: text('gitRepo'), gitRef: text('gitRef'), gitDepth: number('gitDepth') });
@@ -125,6 +126,7 @@ export function draftOf(job: JobDetail, prompt: string): Draft {
     provider: set('provider', config.provider),
     model: set('model', config.model),
     effort: set('effort', config.effort),
+    isolation: set('isolation', config.isolation),
     timeoutMinutes: set('timeoutMs', config.timeoutMs / 60_000),
     maxTurns: set('maxTurns', config.maxTurns),
     maxCostUsd: set('maxCostUsd', config.maxCostUsd),

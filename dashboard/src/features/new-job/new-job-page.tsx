@@ -3,7 +3,7 @@ import { useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useId, useState, type KeyboardEvent, type ReactNode, type SyntheticEvent } from 'react';
 
 import { ApiError } from '../../api/client';
-import { EFFORTS, PROVIDERS } from '../../api/config';
+import { EFFORTS, ISOLATIONS, PROVIDERS } from '../../api/config';
 import { agentsQuery, jobQuery, modelsQuery, promptQuery, rerunJob, submitJob, type Rerun, type Submission } from '../../api/jobs';
 import { parseJson } from '../../lib/json';
 import { randomKey } from '../../lib/random-key';
@@ -155,6 +155,9 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
               </Field>
               <Field label="Effort" error={problems.effort}>
                 {(ids) => <Choice ids={ids} name="effort" value={draft.effort} options={EFFORTS} onChange={set('effort')} />}
+              </Field>
+              <Field label="Isolation, at least" error={problems.isolation}>
+                {(ids) => <Choice ids={ids} name="isolation" value={draft.isolation} options={ISOLATIONS} onChange={set('isolation')} />}
               </Field>
             </Group>
             {!from && <Group title="Repository">

@@ -16,6 +16,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import GiveUp, RetryLater
+from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import AgentSession, FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup
 from labrats.model.mcp_server import McpServer
 from labrats.model.phases import Phase
@@ -25,12 +26,14 @@ from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
 from labrats.processes import ProcessId, process_name
 from tests.conformance.runner_backends import EmbeddedBackend
 from tests.fakes.store import MemoryStore
-from tests.support.builders import a_config, a_job, a_session, a_spec, an_ai_model, an_attempt
+from tests.support.builders import a_config, a_job, a_session, a_spec, an_ai_model, an_attempt, isolated
 from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 CLAUDE = {"provider": "claude", "model": "opus"}
 WITH_TOOLS = CLAUDE | {"mcp_servers": {"docs": McpServer(command="docs", credentials_ref="docs-token")}}
 TOKEN = "test-token-0123456789"
+PROCESS, SANDBOX = Isolation.PROCESS, Isolation.SANDBOX
+BOTH = IsolationLevels((PROCESS, SANDBOX), PROCESS)
 
 
 @pytest.fixture
@@ -308,7 +311,11 @@ async def wait_for_state(runner: Runner, name: AttemptName, state: type[AttemptS
 
 @pytest.mark.parametrize(
     ("settings", "runs"),
-    [({}, False), ({"allow_untrusted": True}, True), ({"sandbox": Sandbox(program="/usr/bin/bwrap")}, True)],
+    [
+        ({}, False),
+        ({"isolation": IsolationLevels((PROCESS,), PROCESS, untrusted=PROCESS)}, True),
+        ({"isolation": BOTH, "sandbox": Sandbox(program="/usr/bin/bwrap")}, True),
+    ],
     ids=["not confined", "allowed", "confined"],
 )
 async def test_an_external_contributors_job_runs_only_if_confined_or_allowed(
@@ -325,6 +332,36 @@ async def test_an_external_contributors_job_runs_only_if_confined_or_allowed(
             with pytest.raises(GiveUp, match="an external contributor caused this job"):
                 await runner.start(attempt)
             assert await runner.find(attempt.name) == NotStarted()
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "untrusted", "is_confined"),
+    [
+        (None, PROCESS, False, False),
+        (None, SANDBOX, False, True),
+        (SANDBOX, PROCESS, False, True),
+        (PROCESS, SANDBOX, False, False),
+        (PROCESS, PROCESS, True, True),
+    ],
+)
+async def test_an_attempt_has_a_sandbox_if_its_job_has_that_isolation(
+    folders: Folders, asked: Isolation | None, default: Isolation, untrusted: bool, is_confined: bool
+) -> None:
+    attempt = isolated(Attempt(a_running(untrusted=untrusted)), asked)
+    levels, sandbox = IsolationLevels((PROCESS, SANDBOX), default), Sandbox(program="/usr/bin/bwrap")
+    async with a_runner(folders, isolation=levels, sandbox=sandbox) as runner:
+        folder = await inputs_of(runner, folders, attempt)
+    task = msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task)
+    assert (task.sandbox is not None) == is_confined
+
+
+async def test_an_attempt_whose_isolation_is_missing_is_given_up(folders: Folders) -> None:
+    attempt = isolated(Attempt(a_running()), Isolation.VM)
+    async with a_runner(folders, isolation=BOTH) as runner:
+        with pytest.raises(GiveUp, match="cannot be vm: the levels here are process or sandbox") as failure:
+            await runner.start(attempt)
+        assert failure.value.code == FailedCode.INVALID
+        assert await runner.find(attempt.name) == NotStarted()
 
 
 # Resuming a session

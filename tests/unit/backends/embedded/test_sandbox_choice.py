@@ -1,13 +1,14 @@
-"""The choice of a sandbox, from the settings and a test of bubblewrap."""
+"""The levels of isolation on this machine, from the settings and a test of bubblewrap."""
 
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from labrats.backends.embedded.sandbox_choice import choose_sandbox
+from labrats.backends.embedded.sandbox_choice import choose_isolation
 from labrats.etc_snapshots import EtcSnapshots
 from labrats.model.errors import LabratsError
+from labrats.model.isolation import Isolation
 from labrats.settings import EngineSettings
 
 NEW, EARLIER = 2, 1
@@ -29,13 +30,14 @@ def a_bwrap(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_new_data_folder_has_a_sandbox_that_hides_the_engines_folders(settings: EngineSettings) -> None:
-    sandbox = choose_sandbox(settings, NEW)
+    sandbox = choose_isolation(settings, NEW).sandbox
     assert sandbox
+    assert choose_isolation(settings, NEW).levels.default is Isolation.SANDBOX
     assert str(settings.data_dir) in sandbox.hidden
 
 
 def test_the_test_of_the_sandbox_creates_a_snapshot_of_etc(settings: EngineSettings) -> None:
-    sandbox = choose_sandbox(settings, NEW)
+    sandbox = choose_isolation(settings, NEW).sandbox
     assert sandbox
     assert sandbox.etc_snapshots == str(settings.data_dir / "etc-snapshots")
     with EtcSnapshots(Path(sandbox.etc_snapshots)).current() as current:
@@ -47,7 +49,7 @@ def test_a_sandbox_works_without_a_snapshot_and_the_reason_is_logged(settings: E
     settings.data_dir.mkdir()
     (settings.data_dir / "etc-snapshots").touch()
     with capture_logs() as logs:
-        sandbox = choose_sandbox(settings, NEW)
+        sandbox = choose_isolation(settings, NEW).sandbox
     assert sandbox
     assert sandbox.etc_snapshots is None
     assert [entry["reason"] for entry in logs if entry["event"] == "etc snapshot failed"] == [
@@ -57,7 +59,7 @@ def test_a_sandbox_works_without_a_snapshot_and_the_reason_is_logged(settings: E
 
 def test_an_earlier_data_folder_has_no_sandbox_and_a_warning_is_logged(settings: EngineSettings) -> None:
     with capture_logs() as logs:
-        assert choose_sandbox(settings, EARLIER) is None
+        assert choose_isolation(settings, EARLIER).levels.default is Isolation.PROCESS
     assert logs[0]["event"] == "sandbox disabled"
     assert "data folder of an earlier version" in logs[0]["advice"]
     assert "as good as an admin key" in logs[0]["risk"]
@@ -67,12 +69,16 @@ def test_an_earlier_data_folder_has_no_sandbox_and_a_warning_is_logged(settings:
 def test_an_earlier_data_folder_has_a_sandbox_if_the_setting_requires_one(
     settings: EngineSettings, wanted: str
 ) -> None:
-    assert choose_sandbox(settings.model_copy(update={"sandbox": wanted}), EARLIER)
+    choice = choose_isolation(settings.model_copy(update={"sandbox": wanted}), EARLIER)
+    assert choice.levels.default is Isolation.SANDBOX
 
 
-def test_false_disables_the_sandbox(settings: EngineSettings) -> None:
+def test_false_disables_the_sandbox_for_jobs_that_do_not_ask_for_it(settings: EngineSettings) -> None:
     with capture_logs() as logs:
-        assert choose_sandbox(settings.model_copy(update={"sandbox": "false"}), NEW) is None
+        choice = choose_isolation(settings.model_copy(update={"sandbox": "false"}), NEW)
+    assert choice.levels.default is Isolation.PROCESS
+    assert choice.levels.at_least(Isolation.SANDBOX) is Isolation.SANDBOX
+    assert choice.sandbox
     assert logs[0]["advice"] == "set LABRATS_SANDBOX=auto"
 
 
@@ -88,9 +94,9 @@ def test_a_bubblewrap_that_does_not_confine_is_refused_or_logged(
 ) -> None:
     a_bwrap(tmp_path, script, monkeypatch)
     with pytest.raises(LabratsError, match=reason):
-        choose_sandbox(settings.model_copy(update={"sandbox": "true"}), NEW)
+        choose_isolation(settings.model_copy(update={"sandbox": "true"}), NEW)
     with capture_logs() as logs:
-        assert choose_sandbox(settings, NEW) is None
+        assert choose_isolation(settings, NEW).sandbox is None
     assert logs[0]["event"] == "sandbox disabled"
     assert reason in logs[0]["reason"]
 
@@ -100,13 +106,14 @@ def test_a_missing_bubblewrap_is_refused_or_logged(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LabratsError, match="bwrap is not on PATH"):
-        choose_sandbox(settings.model_copy(update={"sandbox": "true"}), NEW)
-    assert choose_sandbox(settings, NEW) is None
+        choose_isolation(settings.model_copy(update={"sandbox": "true"}), NEW)
+    assert choose_isolation(settings, NEW).levels.available == (Isolation.PROCESS,)
 
 
 def test_read_paths_are_passed_on_and_a_missing_one_is_logged(settings: EngineSettings, tmp_path: Path) -> None:
     with capture_logs() as logs:
-        sandbox = choose_sandbox(settings.model_copy(update={"sandbox_read_paths": (tmp_path / "none",)}), NEW)
+        wanted = settings.model_copy(update={"sandbox_read_paths": (tmp_path / "none",)})
+        sandbox = choose_isolation(wanted, NEW).sandbox
     assert sandbox
     assert sandbox.readable == (str(tmp_path / "none"),)
     assert [entry["path"] for entry in logs if entry["event"] == "sandbox path unreadable"] == [str(tmp_path / "none")]
@@ -131,3 +138,42 @@ def test_an_invalid_setting_is_refused(monkeypatch: pytest.MonkeyPatch, variable
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=reason.replace("|", r"\|")):
         EngineSettings()
+
+
+@pytest.mark.parametrize(
+    ("named", "sandbox", "default"),
+    [("sandbox", "false", "sandbox"), ("process", "auto", "process"), ("process", None, "process")],
+)
+def test_the_setting_of_the_isolation_decides_before_that_of_the_sandbox(
+    settings: EngineSettings, named: str, sandbox: str | None, default: str
+) -> None:
+    chosen = settings.model_copy(update={"isolation": Isolation(named), "sandbox": sandbox})
+    assert choose_isolation(chosen, NEW).levels.default == default
+
+
+@pytest.mark.parametrize("level", [Isolation.CONTAINER, Isolation.VM])
+def test_a_setting_that_this_machine_lacks_keeps_the_engine_from_starting(
+    settings: EngineSettings, level: Isolation
+) -> None:
+    with pytest.raises(LabratsError) as refusal:
+        choose_isolation(settings.model_copy(update={"isolation": level}), NEW)
+    assert str(refusal.value) == (
+        f"LABRATS_ISOLATION cannot be {level}: the levels here are process or sandbox. Other levels need Kubernetes."
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "minimum"),
+    [
+        ({}, "sandbox"),
+        ({"LABRATS_ALLOW_UNTRUSTED": "true"}, "process"),
+        ({"LABRATS_ALLOW_UNTRUSTED": "true", "LABRATS_UNTRUSTED_ISOLATION": "sandbox"}, "sandbox"),
+        ({"LABRATS_UNTRUSTED_ISOLATION": "vm"}, "vm"),
+    ],
+)
+def test_jobs_of_external_contributors_have_a_minimum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], minimum: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert choose_isolation(EngineSettings(data_dir=tmp_path / "data"), NEW).levels.untrusted == minimum

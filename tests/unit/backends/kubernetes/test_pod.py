@@ -1,5 +1,6 @@
 """The manifest of an attempt, and the settings that change it."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from labrats.backends.kubernetes.pod import SCRATCH, PodCredentials, PodSettings
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
+from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup
 from labrats.model.protocol import Resumption, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt
 from labrats.settings import PodExtras
-from tests.support.builders import a_session, a_spec, an_ai_model, an_attempt
+from tests.support.builders import a_session, a_spec, an_ai_model, an_attempt, isolated
 
 GOLDEN = Path(__file__).with_name("attempt_job.json")
 
@@ -153,6 +155,26 @@ def test_an_operator_can_add_fields_to_the_pod_but_not_replace_those_of_the_engi
     assert pod["nodeSelector"] == {"pool": "agents"}
     assert pod["automountServiceAccountToken"] is False
     assert len(pod["containers"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "untrusted", "runtime_class"),
+    [(None, False, "ours"), ("sandbox", False, "ours"), ("vm", False, "gvisor"), ("process", True, "gvisor")],
+)
+def test_a_pod_has_the_runtime_class_of_vms_if_its_job_has_that_isolation(
+    asked: str | None, untrusted: bool, runtime_class: str
+) -> None:
+    levels = IsolationLevels((Isolation.CONTAINER, Isolation.VM), Isolation.CONTAINER, untrusted=Isolation.VM)
+    settings = dataclasses.replace(
+        SETTINGS, isolation=levels, vm_runtime_class="gvisor", pod_fields={"runtimeClassName": "ours"}
+    )
+    attempt = isolated(an_owned_attempt(untrusted=untrusted), Isolation(asked) if asked else None)
+    assert pod_of(attempt, settings=settings)["spec"]["runtimeClassName"] == runtime_class
+
+
+def test_a_job_whose_isolation_the_cluster_lacks_is_refused() -> None:
+    with pytest.raises(GiveUp, match="the isolation of the job cannot be vm: the levels here are container"):
+        pod_of(isolated(an_owned_attempt(), Isolation.VM))
 
 
 def test_a_pod_mounts_the_files_of_its_job_only() -> None:

@@ -1,0 +1,57 @@
+"""Levels of isolation of an agent, named by what separates its processes from everything else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Isolation(StrEnum):
+    """A level of isolation. The weakest comes first."""
+
+    PROCESS = "process"
+    """A process of the engine's user: nothing is stopped."""
+    SANDBOX = "sandbox"
+    """A bubblewrap sandbox on the engine's machine."""
+    CONTAINER = "container"
+    """A restricted pod, which shares the kernel of its node."""
+    VM = "vm"
+    """A restricted pod with a kernel of its own."""
+
+
+_BY_STRENGTH: Final = tuple(Isolation)
+
+
+def strength(level: Isolation) -> int:
+    """Return a number that is larger for a stronger level."""
+    return _BY_STRENGTH.index(level)
+
+
+@dataclass(frozen=True)
+class IsolationLevels:
+    """The levels that a backend offers here.
+
+    available: the weakest first.
+    default:   the level of a job for which no layer of settings names one.
+    untrusted: the minimum for jobs of external contributors.
+    advice:    sentence about the other levels: why they are missing, and what to do.
+    """
+
+    available: Sequence[Isolation]
+    default: Isolation
+    untrusted: Isolation = Isolation.SANDBOX
+    advice: str = ""
+
+    def at_least(self, level: Isolation) -> Isolation | None:
+        """Return the weakest available level that stops as much as `level`; None if there is none."""
+        return next((each for each in self.available if strength(each) >= strength(level)), None)
+
+    def problem_of(self, level: Isolation) -> str | None:
+        """Return why a job cannot have `level`, as part of a sentence; None if it can."""
+        if self.at_least(level):
+            return None
+        available = " or ".join(self.available)
+        return f"cannot be {level}: the levels here are {available}. {self.advice}".rstrip()
+
+
+PROCESS_ONLY: Final = IsolationLevels((Isolation.PROCESS,), Isolation.PROCESS)
