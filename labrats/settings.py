@@ -140,6 +140,10 @@ class EngineSettings(BaseSettings):
     git_ssh_known_hosts: Path | None = Field(default=None, validation_alias="LABRATS_GIT_SSH_KNOWN_HOSTS")
     """The known_hosts file for ssh. Default: the machine's own file; the key of an unknown server is accepted."""
 
+    cache_gib: float = Field(default=10, ge=0, le=100_000, validation_alias="LABRATS_CACHE_GIB")
+    """The limit, in GiB, on the folders that jobs share by `workspaceSetup.cache`. The least recently used ones are
+    deleted. 0: no folder is stored."""
+
     executor_images: Words = Field(default=(), validation_alias="LABRATS_EXECUTOR_IMAGES")
     """On Kubernetes, the images that a job may name in `config.executorImage`, separated by commas. Default: any."""
     labelled_credentials: bool = Field(default=False, validation_alias="LABRATS_LABELLED_CREDENTIALS")

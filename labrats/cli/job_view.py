@@ -1,6 +1,7 @@
 """The detail of a job on one screen."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "agent", job.get("agentRole") or ""
     yield "repo", job.get("repo") or ""
     yield "git", _git(job["workspaceSetup"] or {})
+    yield "setup", "; ".join(shlex.join(each) for each in (job["workspaceSetup"] or {}).get("setup", ()))
     yield "model", _model(job.get("config") or {})
     yield "waits", waiting_sentence(job.get("waiting") or {})
     yield "created", f"{describe_time(job['createdAt'])} ({describe_span(job['createdAt'], None)} ago)"

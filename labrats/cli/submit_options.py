@@ -1,6 +1,7 @@
 """The options of `labrats submit` and the request that they form."""
 
 import base64
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,10 +48,10 @@ class SettingOptions:
             "provider": self.provider,
             "model": self.model,
             "effort": self.effort,
-            "timeoutMs": _timeout_ms(self.timeout),
+            "timeoutMs": _timeout_ms("--timeout", self.timeout),
             "maxTurns": self.max_turns,
             "maxAttempts": self.max_attempts,
-            "network": _network(self.network),
+            "network": _network("--network", self.network),
             "isolation": self.isolation,
         }
         return _nested(parse_pairs("--config", self.config)) | _without_none(named)
@@ -84,6 +85,16 @@ class SubmitOptions(SettingOptions):
     """The branch, tag or commit to check out."""
     depth: Annotated[int | None, Parameter(group=_WORKSPACE)] = None
     """The number of commits to clone."""
+    setup: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
+    """A command that prepares the workspace before the agent starts, such as "npm ci". Quotes group words, but no shell
+    runs it. Repeatable, in order."""
+    setup_network: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
+    """The hosts that the setup commands may reach, as for --network. [default: those of the agent]"""
+    setup_timeout: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
+    """The maximum time of all setup commands together: 90s, 10m. [default: 10m]"""
+    cache: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
+    """A folder that the setup commands fill and later jobs get, KEY:PATH, such as package-lock.json:node_modules. It is
+    used while the file KEY stays the same. Repeatable."""
     file: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
     """A file to copy into the workspace, PATH or PATH:NAME. Repeatable."""
     upload: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
@@ -123,7 +134,19 @@ class SubmitOptions(SettingOptions):
     def _workspace_setup(self) -> dict[str, Any]:
         if self.repo is None and (self.ref is not None or self.depth is not None):
             raise CommandError("--ref and --depth need --repo, which is missing", ExitCode.USAGE)
-        return _without_none({"gitRepo": self.repo, "gitRef": self.ref, "gitDepth": self.depth})
+        if self.repo is None and (self.setup or self.setup_network or self.setup_timeout or self.cache):
+            raise CommandError("--setup and --cache need --repo, which is missing", ExitCode.USAGE)
+        return _without_none(
+            {
+                "gitRepo": self.repo,
+                "gitRef": self.ref,
+                "gitDepth": self.depth,
+                "setup": [_command(text) for text in self.setup] or None,
+                "setupNetwork": _network("--setup-network", self.setup_network),
+                "setupTimeoutMs": _timeout_ms("--setup-timeout", self.setup_timeout),
+                "cache": [_cached_folder(text) for text in self.cache] or None,
+            }
+        )
 
 
 DEFAULT_SUBMIT_OPTIONS: Final = SubmitOptions()
@@ -146,7 +169,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _network(text: str | None) -> Any:
+def _network(option: str, text: str | None) -> Any:
     """Return the API's form of a network rule. Raises CommandError for an invalid one."""
     from msgspec import to_builtins  # takes a tenth of the time of a command
 
@@ -155,14 +178,32 @@ def _network(text: str | None) -> Any:
     try:
         return None if text is None else to_builtins(read_network(text))
     except ValueError as error:
-        raise CommandError(f"--network {error}", ExitCode.USAGE) from None
+        raise CommandError(f"{option} {error}", ExitCode.USAGE) from None
 
 
-def _timeout_ms(text: str | None) -> int | None:
+def _timeout_ms(option: str, text: str | None) -> int | None:
     try:
         return parse_ms(text) if text is not None else None
     except ValueError as error:
-        raise CommandError(f"--timeout: {error}", ExitCode.USAGE) from error
+        raise CommandError(f"{option}: {error}", ExitCode.USAGE) from error
+
+
+def _command(text: str) -> list[str]:
+    """Return the words of a command."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise CommandError(f"--setup {text}: {error}", ExitCode.USAGE) from error
+    if not words:
+        raise CommandError("--setup needs a command, such as 'npm ci'", ExitCode.USAGE)
+    return words
+
+
+def _cached_folder(text: str) -> dict[str, str]:
+    key, colon, path = text.rpartition(":")
+    if not (key and colon and path):
+        raise CommandError(f"--cache {text}: write KEY:PATH, such as package-lock.json:node_modules", ExitCode.USAGE)
+    return {"key": key, "path": path}
 
 
 def _workspace_file(text: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.mcp_server import problem_of_mcp_servers
 from labrats.model.network import problem_of_network
 from labrats.model.variables import problem_of_variables
+from labrats.model.workspace_setup import problem_of_setup
 from labrats.ports import Clock, Store
 
 log = structlog.get_logger()
@@ -36,6 +37,8 @@ def _problems(agent: AiAgent, catalog: Catalog) -> Iterator[str]:
         yield f"env: {problem}"
     if (network := agent.spec.default_network) is not None and (problem := problem_of_network(network)):
         yield f"defaultNetwork: {problem}"
+    if (setup := agent.spec.workspace_setup) and (found := problem_of_setup(setup)):
+        yield f"{found.field}: {found.message}"
     for number, trigger in enumerate(agent.spec.event_triggers):
         if problem := problem_of_filters(trigger.filters):
             yield f"eventTriggers[{number}].filters: {problem}"

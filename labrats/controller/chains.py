@@ -26,6 +26,7 @@ from labrats.model.outside_text import as_text, shortened
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import encode
 from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
+from labrats.model.workspace_setup import Setup
 from labrats.ports import Changed, Runner, Store
 
 log = structlog.get_logger()
@@ -187,6 +188,7 @@ class Chains:
             token_from=setup.token_from if setup else None,
             git_ref=(job.status.outputs.branch or setup.git_ref) if setup else None,
             git_depth=setup.git_depth if setup else None,
+            setup=(agent.spec.workspace_setup or Setup()).over(setup or Setup()),
             metadata=job.spec.metadata,
         )
 

@@ -17,6 +17,7 @@ from labrats.model.job import AgentSession, FailedCode, Usage
 from labrats.model.network import MOST_REFUSED_HOSTS
 from labrats.model.protocol import Resumption, Task
 from labrats.model.variables import SecretKey, variable_file
+from labrats.model.workspace_setup import Setup
 
 ATTEMPT_VARIABLE: Final = "LABRATS_ATTEMPT"
 """Environment variable that holds the attempt's name in each of its processes. The engine finds leftover processes by
@@ -63,6 +64,11 @@ class RunContext:
     def workspace(self) -> Path:
         """The folder in which the agent works."""
         return Path((self.resumption and self.resumption.workspace) or self.task.workspace)
+
+    @property
+    def setup(self) -> Setup:
+        """The preparation of the workspace; empty if there is none."""
+        return self.task.setup or self.task.workspace_setup or Setup()
 
     @property
     def home(self) -> Path:

@@ -46,6 +46,7 @@ from labrats.model.protocol import (
 )
 from labrats.model.record import encode
 from labrats.model.redaction import Redactor
+from labrats.model.workspace_setup import Setup
 from labrats.processes import become_unreadable
 
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
@@ -145,7 +146,9 @@ def _task_in(folder: Path) -> Task:
 def _without_clone(task: Task) -> Task:
     """Return the task for the executor, without the clone, which is another step."""
     setup = task.workspace_setup
-    return replace(task, workspace_setup=None, repository=setup.git_repo) if setup else task
+    if setup is None:
+        return task
+    return replace(task, workspace_setup=None, repository=setup.git_repo, setup=Setup(**setup.as_fields()))
 
 
 def _write(path: Path, data: bytes) -> None:

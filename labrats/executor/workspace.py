@@ -4,19 +4,21 @@ import shutil
 
 from labrats.executor import git
 from labrats.executor.context import RunContext
+from labrats.executor.setup_commands import run_setup
 from labrats.files.safe_paths import create_inside
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, WorkspaceFile
 
 
 async def prepare_workspace(context: RunContext) -> None:
-    """Create the workspace: clone the repository, then add the job's files.
+    """Create the workspace: clone the repository, add the job's files, then run its setup commands.
 
-    Raises GiveUp with the code `git_clone` or `workspace`.
+    Raises GiveUp with the code `git_clone`, `workspace` or `setup`.
     """
     await clone_repository(context)
     for file in context.task.workspace_files:
         _copy(file, context)
+    await run_setup(context)
 
 
 async def clone_repository(context: RunContext) -> None:

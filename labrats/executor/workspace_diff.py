@@ -82,7 +82,8 @@ async def record_baseline(context: RunContext) -> Baseline | None:
     """Record the state of the workspace before the agent starts. If git fails, log the reason and return None."""
     repository = _repository_of(context)
     try:
-        return Baseline(repository, await _tree_of(repository), read_head(context.workspace))
+        tree = await _tree_of(repository, is_prepared=bool(context.setup.setup))
+        return Baseline(repository, tree, read_head(context.workspace))
     except DiffFailed as error:
         _log_failure(context, error)
         return None
@@ -155,14 +156,20 @@ def _pull_request(context: RunContext) -> str | None:
     return url if url and repository and belongs_to_repository(url, repository) else None
 
 
-async def _tree_of(repository: "_Repository") -> str | None:
-    """Return the tree of the workspace: the commit that was just checked out, or else a tree of the job's files."""
+async def _tree_of(repository: "_Repository", *, is_prepared: bool) -> str | None:
+    """Return the tree of the workspace: the commit that was just checked out, or else a tree of the files.
+
+    is_prepared: whether setup commands may have changed files since the commit was checked out.
+    """
     if commit := read_head(repository.workspace).commit:
         await repository.create()
         index = repository.workspace / ".git" / "index"
         if index.is_file():
             shutil.copy2(index, repository.git_dir / "index")  # so that git later reads only changed files
-        return commit
+        if not is_prepared:
+            return commit
+        await repository.git("add", "--all", "--ignore-errors")
+        return await repository.word("write-tree")
     if not repository.has_files():
         return None
     await repository.create()

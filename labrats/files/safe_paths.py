@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -66,12 +67,21 @@ def write_inside(root: Path, name: str, content: bytes) -> None:
         file.write(content)
 
 
-def open_inside(root: Path, name: str) -> BinaryIO:
+def open_inside(root: Path, name: str) -> BufferedReader:
     """Open the file `root`/`name` for reading. Raises GiveUp when that fails or the name leads outside `root`."""
     with _give_up_on_errors("read", name):
         *folders, file_name = _components(name)
         with _folder(root, folders) as folder:
             return os.fdopen(_open_regular(file_name, _READ_FLAGS, folder), "rb")
+
+
+def create_folder_inside(root: Path, name: str) -> Path:
+    """Create the folder `root`/`name`, with those above it. Raises GiveUp as create_inside does, and if it exists."""
+    with _give_up_on_errors("create", name):
+        *parents, last = _components(name)
+        with _folder(root, parents, create=True) as folder:
+            os.mkdir(last, dir_fd=folder)
+    return root / name
 
 
 @contextlib.contextmanager

@@ -16,13 +16,14 @@ from labrats.intake.job_spec import PreparedJob
 from labrats.intake.prompts import texts_of
 from labrats.intake.request import JobRequest
 from labrats.intake.settings import settings_of
-from labrats.intake.validation import WorkspaceContents, check_settings, enabled_agent, validate
+from labrats.intake.validation import WorkspaceContents, check_settings, check_setup, enabled_agent, validate
 from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
 from labrats.model.errors import Overloaded
 from labrats.model.isolation import PROCESS_ONLY, IsolationLevels
 from labrats.model.job import Job
 from labrats.model.phases import Phase
+from labrats.model.workspace_setup import Setup
 from labrats.ports import Store
 from labrats.settings import EngineSettings
 
@@ -127,7 +128,9 @@ class Admission:
             self._network_problem,
             untrusted=request.untrusted,
         )
-        return PreparedJob(request, contents, agent, resolved, texts_of(request, agent, self._catalog))
+        setup = request.setup.over((agent and agent.spec.workspace_setup) or Setup()) if contents.repo else Setup()
+        check_setup(setup, resolved.isolation or self._isolation.default, self._network_problem)
+        return PreparedJob(request, contents, agent, setup, resolved, texts_of(request, agent, self._catalog))
 
     def _check_queue(self) -> None:
         """Raise Overloaded while too many jobs are waiting."""

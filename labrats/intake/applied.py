@@ -14,6 +14,7 @@ from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, KeyReference
 from labrats.model.record import Metadata
+from labrats.model.workspace_setup import Setup
 from labrats.ports import Store
 
 INLINE_PROMPT_BYTES: Final = 64 * 1024
@@ -33,6 +34,7 @@ def applied_request(job: Job) -> JobRequest:
         agent_role=spec.agent_role,
         config=spec.config,
         repo=RepoAddress(spec.workspace_setup.git_repo) if spec.workspace_setup else None,
+        setup=spec.workspace_setup or Setup(),
         uploads=spec.workspace_uploads,
         may_see=lambda _: True,
         pipeline=spec.pipeline,

@@ -12,6 +12,7 @@ from labrats.model.core_resources import EVENT_KEY, INSTRUCTIONS_KEY, JOB_CREDEN
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, title_of
 from labrats.model.record import Metadata, Resource
+from labrats.model.workspace_setup import Setup
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class PreparedJob:
     request: JobRequest
     contents: WorkspaceContents
     agent: AiAgent | None
+    setup: Setup
     resolved: ResolvedConfig
     texts: Texts
 
@@ -42,7 +44,7 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
         prompt_ref=KeyReference(name=texts_name, key=PROMPT_KEY),
         instructions_ref=KeyReference(name=texts_name, key=INSTRUCTIONS_KEY) if has_instructions else None,
         priority=request.priority,
-        workspace_setup=_workspace_setup(request, job_id, repo) if repo else None,
+        workspace_setup=_workspace_setup(prepared, job_id, repo) if repo else None,
         workspace_files=files,
         pipeline=request.pipeline,
         callback_url=request.callback_url,
@@ -57,13 +59,15 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
     )
 
 
-def _workspace_setup(request: JobRequest, job_id: str, repo: GitRepo) -> WorkspaceSetup:
+def _workspace_setup(prepared: PreparedJob, job_id: str, repo: GitRepo) -> WorkspaceSetup:
+    request = prepared.request
     return WorkspaceSetup(
         git_repo=repo.url,
         git_ref=request.git_ref,
         git_depth=request.git_depth,
         credentials_ref=f"{job_id}-git" if repo.has_credential or request.token_from else None,
         token_from=request.token_from,
+        **prepared.setup.as_fields(),
     )
 
 

@@ -12,6 +12,7 @@ from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import DEFAULT_PRIORITY, Chain, Job, Pipeline, WorkspaceUpload
 from labrats.model.webhook_source import WebhookSource
+from labrats.model.workspace_setup import Setup
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class JobRequest:
     parent_result: result of the parent in the chain, added to the prompt as data.
     repo:         a child gets its parent's repository, which was validated for the parent.
     token_from:   name of the Secret from which each attempt gets a token for the repository, instead of a credential.
+    setup:        what prepares the workspace. The values of the agent apply where this sets none.
     files:        name in the workspace and contents of each file that comes with the request.
     uploads:      earlier uploads for the workspace.
     may_see:      returns whether the job may use uploads of an owner.
@@ -87,6 +89,7 @@ class JobRequest:
     token_from: str | None = None
     git_ref: str | None = None
     git_depth: int | None = None
+    setup: Setup = Setup()
     files: Sequence[tuple[str, Content]] = ()
     uploads: Sequence[WorkspaceUpload] = ()
     may_see: Callable[[str], bool] = _none

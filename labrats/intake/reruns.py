@@ -16,6 +16,7 @@ from labrats.model.caller import Caller
 from labrats.model.config import JobConfig, ResolvedConfig, wire_name
 from labrats.model.errors import IllegalMove, NotFound
 from labrats.model.job import Job, check_git_token
+from labrats.model.workspace_setup import Setup
 from labrats.ports import Store
 
 _CHOSEN: Final = frozenset({"request", RERUN_LAYER, "trigger", "webhook-source-override", "webhook-source"})
@@ -60,6 +61,7 @@ async def rerun_request(
         token_from=setup.token_from if setup else None,
         git_ref=setup.git_ref if setup else None,
         git_depth=setup.git_depth if setup else None,
+        setup=setup or Setup(),
         files=await asyncio.to_thread(_files_of, job, uploads),
         is_by_admin=caller.is_admin,
         untrusted=spec.untrusted,

@@ -24,6 +24,7 @@ from labrats.model.network import is_restricted, problem_of_network
 from labrats.model.pdf import is_pdf
 from labrats.model.record import encode
 from labrats.model.variables import problem_of_variables
+from labrats.model.workspace_setup import Setup, problem_of_setup
 from labrats.settings import EngineSettings
 
 FILES_BYTES: Final = 10 * 1024 * 1024
@@ -104,6 +105,18 @@ def enabled_agent(trigger_name: str, catalog: Catalog) -> AiAgent:
     if not agent.spec.enabled:
         raise Invalid(Problem("agentRole", f"the agent {agent.name!r} is disabled"))
     return agent
+
+
+def check_setup(setup: Setup, isolation: Isolation, network_problem: str | None) -> None:
+    """Raise Invalid for invalid commands, caches and rules.
+
+    isolation: the level of the job. network_problem: see Admission.
+    """
+    if invalid := problem_of_setup(setup):
+        raise Invalid(invalid)
+    problem = network_problem or _problem_of_restriction(isolation)
+    if problem and is_restricted(setup.setup_network):
+        raise Invalid(Problem("workspaceSetup.setupNetwork", problem))
 
 
 def check_settings(

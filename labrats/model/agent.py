@@ -10,6 +10,7 @@ from labrats.model.mcp_server import McpServer
 from labrats.model.network import AllowedHosts
 from labrats.model.record import Record, Resource
 from labrats.model.variables import SecretKey
+from labrats.model.workspace_setup import Setup
 
 
 class ChainCondition(StrEnum):
@@ -60,7 +61,8 @@ class Trigger(Record):
 class AiAgentSpec(Record):
     """The definition of an agent. Jobs (`agentRole`) and chains refer to it by `trigger_name`.
 
-    instructions: names of AiInstructions, in order.
+    instructions:    names of AiInstructions, in order.
+    workspace_setup: what prepares the workspace of a job with a repository. A job's own values win, one by one.
     """
 
     trigger_name: str
@@ -74,6 +76,7 @@ class AiAgentSpec(Record):
     instructions: tuple[str, ...] = ()
     mcp_servers: dict[str, McpServer] | None = None
     env: dict[str, str | SecretKey] | None = None
+    workspace_setup: Setup | None = None
 
 
 class AiAgentStatus(Record):

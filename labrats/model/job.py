@@ -3,6 +3,7 @@
 import secrets
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import PurePath
 from typing import Annotated, Any, Final
 
@@ -15,6 +16,7 @@ from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve
 from labrats.model.errors import IllegalMove
 from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
 from labrats.model.record import Record, Resource
+from labrats.model.workspace_setup import Setup
 
 DEFAULT_PRIORITY: Final = 2
 PROMPT_BYTES: Final = 900 * 1024
@@ -47,6 +49,7 @@ class FailedCode(StrEnum):
     IMAGE_PULL = "image_pull"
     UNSCHEDULABLE = "unschedulable"
     GIT_CLONE = "git_clone"
+    SETUP = "setup"
     WORKSPACE = "workspace"
     AGENT_ERROR = "agent_error"
     EXECUTOR_DIED = "executor_died"
@@ -81,8 +84,8 @@ class KeyReference(Record):
     key: str
 
 
-class WorkspaceSetup(Record):
-    """The repository to clone. `git_repo` contains no credentials.
+class WorkspaceSetup(Setup, kw_only=True):
+    """The repository to clone, and what prepares the workspace. `git_repo` contains no credentials.
 
     credentials_ref: name of the Secret with the credentials, in the keys `username` and `password`.
     token_from:      name of a Secret with the key of a GitHub App, or a token. The engine writes the Secret
@@ -488,3 +491,14 @@ def new_job_ids(number: int) -> list[str]:
     """Return random ids, each `ir-` and 8 hex digits."""
     digits = secrets.token_hex(4 * number)
     return [f"ir-{digits[8 * each : 8 * each + 8]}" for each in range(number)]
+
+
+def cache_scope(job: Job) -> str:
+    """Return the name of the folder with the job's cached folders.
+
+    Jobs of one repository and one owner share it. Those of external contributors have one of their own, so that nothing
+    they store reaches a trusted job.
+    """
+    setup, trust = job.spec.workspace_setup, "untrusted" if job.spec.untrusted else "trusted"
+    scope = "\n".join([setup.git_repo if setup else "", job.spec.owner, trust])
+    return sha256(scope.encode()).hexdigest()[:32]

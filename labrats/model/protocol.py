@@ -15,6 +15,7 @@ from labrats.model.config import JobConfig
 from labrats.model.job import AgentSession, FailedCode, Outputs, Pipeline, Usage, WorkspaceFile, WorkspaceSetup
 from labrats.model.nesting import is_too_deep
 from labrats.model.record import Record
+from labrats.model.workspace_setup import Setup
 
 LINE_BYTES: Final = 64 * 1024
 """The maximum length of a line. The executor cuts larger texts, and writes larger results to a file."""
@@ -123,12 +124,15 @@ class Task(Record):
     config:        resolved settings. endpoint: the model server's base URL, if the AiModel names one.
     programs:      the paths of agent CLIs by provider, instead of searching PATH.
     repository:    the address from which an earlier step cloned the workspace, if any.
+    setup:         what prepares the workspace then. Otherwise `workspace_setup` has it.
     workspace_files: each with the path at which the executor finds it.
     git_addresses: networks in CIDR notation that git may reach in addition to public addresses.
     git_ssh_key, git_ssh_known_hosts: files for cloning over ssh, unless the job's Secret has its own.
     idle_seconds:  the limit on the silence of a model.
     output_bytes:  the limit on the output of the attempt, without its last line.
     resumption:    the session to resume, if possible. Otherwise the attempt starts over in `workspace`.
+    caches:        the folder with the cached folders of the job's scope; None if the engine keeps none.
+    caches_bytes:  the limit on the cached folders of all jobs.
     on_cluster:    whether the attempt runs on Kubernetes, where `labrats secret` has no access to Secrets.
     """
 
@@ -140,6 +144,7 @@ class Task(Record):
     metadata: dict[str, Any] = {}
     workspace_setup: WorkspaceSetup | None = None
     repository: str | None = None
+    setup: Setup | None = None
     workspace_files: tuple[WorkspaceFile, ...] = ()
     pipeline: Pipeline | None = None
     endpoint: str | None = None
@@ -155,6 +160,8 @@ class Task(Record):
     output_bytes: int = OUTPUT_BYTES
     resumption: Resumption | None = None
     selection: Selection = Selection()
+    caches: str | None = None
+    caches_bytes: int = 0
     on_cluster: bool = False
 
 

@@ -77,6 +77,43 @@ class TestFiles:
         assert engine.files_with(content) == []
 
 
+class TestSetup:
+    FILL = (
+        "test -e libraries/one || { mkdir -p libraries; head -c 8 /dev/urandom | od -x > libraries/one; echo filled; }"
+    )
+    CACHE = (("key", "README.md"), ("path", "libraries"))
+
+    async def run(self, user: User, repositories: Path, *steps: object) -> tuple[str, list[str]]:
+        """Run a job with a cached folder. Return its id and its log."""
+        setup = {"setup": [["sh", "-c", self.FILL]], "cache": [dict(self.CACHE)]}
+        detail = await user.run(*steps, workspaceSetup={"gitRepo": str(repositories / "hello.git"), **setup})
+        assert detail["status"] == "completed", detail["failedReason"]
+        return detail["id"], await user.log_lines(detail["id"])
+
+    async def test_jobs_of_one_owner_share_what_the_commands_made(
+        self, engine: LocalEngine, user: User, repositories: Path
+    ) -> None:
+        spoilt = {"write": {"path": "libraries/one", "text": "spoilt by the agent"}}
+        first, log = await self.run(user, repositories, spoilt, {"result": "done"})
+        second, later_log = await self.run(user, repositories)
+        async with engine.user() as other:
+            third, other_log = await self.run(other, repositories)
+
+        assert "filled" in log
+        assert "[cache: libraries restored]" in later_log
+        assert "filled" in other_log
+        contents = [(engine.workspace(job) / "libraries" / "one").read_text() for job in (first, second, third)]
+        assert contents[0] == "spoilt by the agent"
+        assert contents[1] not in (contents[0], contents[2])
+
+    async def test_failed_command_fails_the_job(self, user: User, repositories: Path) -> None:
+        setup = {"gitRepo": str(repositories / "hello.git"), "setup": [["sh", "-c", "echo no such package; exit 3"]]}
+        detail = await user.run({"log": "the agent"}, {"result": "done"}, workspaceSetup=setup)
+        assert (detail["status"], detail["failedCode"]) == ("failed", "setup")
+        assert detail["failedReason"].endswith("exited with status 3: no such package")
+        assert "the agent" not in await user.log_lines(detail["id"])
+
+
 class TestLocalRepository:
     async def test_repository_below_an_allowed_root_is_cloned(
         self, engine: LocalEngine, user: User, repositories: Path

@@ -16,7 +16,7 @@ from labrats.model.core_resources import Secret
 from labrats.model.errors import GiveUp, NotFound
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.mcp_server import McpServer
-from labrats.model.protocol import ErrorEvent, ResultEvent, StatusEvent, decode_event
+from labrats.model.protocol import ErrorEvent, LogEvent, ResultEvent, StatusEvent, decode_event
 from labrats.model.record import Metadata, encode
 from labrats.ports import Attempt
 from tests.cluster.cluster import GATEWAY, Cluster
@@ -67,12 +67,14 @@ async def runner(
         yield runner
 
 
-def an_attempt_on(address: str, *steps: object, secret: str = "git") -> Attempt:
-    """Return an attempt with a repository, and with an MCP server that has a Secret."""
+def an_attempt_on(
+    address: str, *steps: object, secret: str = "git", setup: tuple[tuple[str, ...], ...] | None = None
+) -> Attempt:
+    """Return an attempt with a repository, and with an MCP server that has a Secret. setup: its commands."""
     servers = {"wiki": McpServer(command="wiki", credentials_ref="wiki")}
-    setup = WorkspaceSetup(git_repo=address, credentials_ref=secret)
-    attempt = an_attempt()
-    return Attempt(replace(attempt.job, spec=a_spec(steps, workspace_setup=setup, config={"mcp_servers": servers})))
+    repository = WorkspaceSetup(git_repo=address, credentials_ref=secret, setup=setup)
+    config, attempt = {"mcp_servers": servers}, an_attempt()
+    return Attempt(replace(attempt.job, spec=a_spec(steps, workspace_setup=repository, config=config)))
 
 
 async def test_the_agents_container_has_no_credential_in_files_or_readable_memory(
@@ -104,6 +106,21 @@ async def test_the_clone_and_the_executor_produce_one_output_without_gaps(
     assert isinstance(gone.outcome, ResultEvent)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert [event.state for event in events if isinstance(event, StatusEvent)] == ["started", "workspace", "running"]
+
+
+async def test_setup_commands_run_before_the_agent_without_credentials(
+    runner: KubernetesRunner, git_address: str
+) -> None:
+    search = (
+        f"cat notes.txt; env | grep -c -e {TOKEN[:9]} -e {KEY[:9]}; grep -rlE '{TOKEN[:9]}|{KEY[:9]}' /attempt; true"
+    )
+    attempt = an_attempt_on(git_address, {"log": "the agent"}, {"result": "done"}, setup=(("sh", "-c", search),))
+    await runner.start(attempt)
+    gone = await end_of(runner, attempt)
+
+    assert isinstance(gone.outcome, ResultEvent)
+    texts = [event.text for event in await events_of(runner, attempt) if isinstance(event, LogEvent)]
+    assert texts[1:] == ["old", "0", "the agent"]
 
 
 async def test_a_refused_clone_fails_with_git_clone(runner: KubernetesRunner, git_address: str) -> None:

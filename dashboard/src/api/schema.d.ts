@@ -1493,6 +1493,7 @@ export interface components {
             env?: {
                 [key: string]: string | components["schemas"]["SecretKeyBody"];
             } | null;
+            workspaceSetup?: components["schemas"]["SetupBody"] | null;
         };
         /**
          * AgentList
@@ -1539,6 +1540,7 @@ export interface components {
             env?: {
                 [key: string]: string | components["schemas"]["SecretKeyBody"];
             } | null;
+            workspaceSetup?: components["schemas"]["SetupBody"] | null;
             /**
              * Resourceversion
              * @description The change is refused unless this version is current.
@@ -1640,6 +1642,8 @@ export interface components {
             env?: {
                 [key: string]: string | components["schemas"]["SecretKeyView"];
             };
+            /** @description Preparation of the workspaces of its jobs; absent if not set. */
+            workspaceSetup?: components["schemas"]["SetupView"];
             /**
              * Resourceversion
              * @example 17
@@ -2303,6 +2307,40 @@ export interface components {
              * @example 2030-01-01T12:00:02Z
              */
             finishedAt: string | null;
+        };
+        /**
+         * CachedFolderBody
+         * @description A folder that later jobs get as it was after the commands, while a file has the same content.
+         */
+        CachedFolderBody: {
+            /**
+             * Key
+             * @description The file, relative to the workspace.
+             * @example package-lock.json
+             */
+            key: string;
+            /**
+             * Path
+             * @description The folder, relative to the workspace.
+             * @example node_modules
+             */
+            path: string;
+        };
+        /**
+         * CachedFolderView
+         * @description A folder that later jobs get as it was after the commands, while a file has the same content.
+         */
+        CachedFolderView: {
+            /**
+             * Key
+             * @example package-lock.json
+             */
+            key: string;
+            /**
+             * Path
+             * @example node_modules
+             */
+            path: string;
         };
         /**
          * CallbackPhase
@@ -3150,7 +3188,7 @@ export interface components {
          * @description Machine-readable cause of a failure. `failedReason` is the message for people.
          * @enum {string}
          */
-        FailedCode: "auth" | "quota" | "model_not_found" | "rate_limited" | "overloaded" | "context_too_long" | "max_turns" | "budget" | "output_limit" | "timeout" | "start_timeout" | "lost" | "node_lost" | "out_of_memory" | "evicted" | "image_pull" | "unschedulable" | "git_clone" | "workspace" | "agent_error" | "executor_died" | "invalid" | "internal";
+        FailedCode: "auth" | "quota" | "model_not_found" | "rate_limited" | "overloaded" | "context_too_long" | "max_turns" | "budget" | "output_limit" | "timeout" | "start_timeout" | "lost" | "node_lost" | "out_of_memory" | "evicted" | "image_pull" | "unschedulable" | "git_clone" | "setup" | "workspace" | "agent_error" | "executor_died" | "invalid" | "internal";
         /**
          * FailedFilterView
          * @description The first filter that does not hold.
@@ -5012,6 +5050,71 @@ export interface components {
             attempt: number;
         };
         /**
+         * SetupBody
+         * @description The preparation of the workspace of a job with a repository.
+         */
+        SetupBody: {
+            /**
+             * Setup
+             * @description Commands to run before the agent starts, each the list of a program and its arguments. The job fails with the code `setup` if one fails.
+             * @example [
+             *       [
+             *         "npm",
+             *         "ci"
+             *       ]
+             *     ]
+             */
+            setup?: string[][] | null;
+            /**
+             * Setuptimeoutms
+             * @description Milliseconds for all commands together. Default: 10 minutes.
+             */
+            setupTimeoutMs?: number | null;
+            /**
+             * Setupnetwork
+             * @description The network rule of the commands. Default: that of the agent.
+             */
+            setupNetwork?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
+            /**
+             * Cache
+             * @description Folders that the commands fill. Jobs of one repository, one owner and one trust level share them.
+             */
+            cache?: components["schemas"]["CachedFolderBody"][] | null;
+        };
+        /**
+         * SetupView
+         * @description The preparation of the workspace. Values that are not set are absent.
+         */
+        SetupView: {
+            /**
+             * Setup
+             * @description Commands, each the list of a program and its arguments.
+             * @example [
+             *       [
+             *         "npm",
+             *         "ci"
+             *       ]
+             *     ]
+             */
+            setup?: string[][];
+            /**
+             * Setuptimeoutms
+             * @description Milliseconds for all commands together.
+             * @example 600000
+             */
+            setupTimeoutMs?: number;
+            /**
+             * Setupnetwork
+             * @description The network rule of the commands.
+             */
+            setupNetwork?: ("open" | "none") | components["schemas"]["AllowedHostsView"];
+            /**
+             * Cache
+             * @description Folders that the commands fill.
+             */
+            cache?: components["schemas"]["CachedFolderView"][];
+        };
+        /**
          * SignIn
          * @description The ways to sign in.
          */
@@ -5949,9 +6052,35 @@ export interface components {
         };
         /**
          * WorkspaceSetupBody
-         * @description The repository to clone into the workspace.
+         * @description The repository to clone into the workspace, and what prepares it.
          */
         WorkspaceSetupBody: {
+            /**
+             * Setup
+             * @description Commands to run before the agent starts, each the list of a program and its arguments. The job fails with the code `setup` if one fails.
+             * @example [
+             *       [
+             *         "npm",
+             *         "ci"
+             *       ]
+             *     ]
+             */
+            setup?: string[][] | null;
+            /**
+             * Setuptimeoutms
+             * @description Milliseconds for all commands together. Default: 10 minutes.
+             */
+            setupTimeoutMs?: number | null;
+            /**
+             * Setupnetwork
+             * @description The network rule of the commands. Default: that of the agent.
+             */
+            setupNetwork?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
+            /**
+             * Cache
+             * @description Folders that the commands fill. Jobs of one repository, one owner and one trust level share them.
+             */
+            cache?: components["schemas"]["CachedFolderBody"][] | null;
             /**
              * Gitrepo
              * @description Clone URL: https, http, ssh or scp form. A token in it is stored as a secret and never shown.
@@ -5972,9 +6101,36 @@ export interface components {
         };
         /**
          * WorkspaceSetupView
-         * @description The repository, without credentials.
+         * @description The repository, without credentials, and what prepares the workspace.
          */
         WorkspaceSetupView: {
+            /**
+             * Setup
+             * @description Commands, each the list of a program and its arguments.
+             * @example [
+             *       [
+             *         "npm",
+             *         "ci"
+             *       ]
+             *     ]
+             */
+            setup?: string[][];
+            /**
+             * Setuptimeoutms
+             * @description Milliseconds for all commands together.
+             * @example 600000
+             */
+            setupTimeoutMs?: number;
+            /**
+             * Setupnetwork
+             * @description The network rule of the commands.
+             */
+            setupNetwork?: ("open" | "none") | components["schemas"]["AllowedHostsView"];
+            /**
+             * Cache
+             * @description Folders that the commands fill.
+             */
+            cache?: components["schemas"]["CachedFolderView"][];
             /**
              * Gitrepo
              * @example https://github.com/octocat/hello-world.git
@@ -7157,6 +7313,20 @@ export interface operations {
                      *         "reading the issue"
                      *       ],
                      *       "workspaceSetup": {
+                     *         "setup": [
+                     *           [
+                     *             "npm",
+                     *             "ci"
+                     *           ]
+                     *         ],
+                     *         "setupTimeoutMs": 600000,
+                     *         "setupNetwork": "open",
+                     *         "cache": [
+                     *           {
+                     *             "key": "package-lock.json",
+                     *             "path": "node_modules"
+                     *           }
+                     *         ],
                      *         "gitRepo": "https://github.com/octocat/hello-world.git",
                      *         "gitRef": "main",
                      *         "gitDepth": null,
@@ -7660,6 +7830,20 @@ export interface operations {
                      *         "reading the issue"
                      *       ],
                      *       "workspaceSetup": {
+                     *         "setup": [
+                     *           [
+                     *             "npm",
+                     *             "ci"
+                     *           ]
+                     *         ],
+                     *         "setupTimeoutMs": 600000,
+                     *         "setupNetwork": "open",
+                     *         "cache": [
+                     *           {
+                     *             "key": "package-lock.json",
+                     *             "path": "node_modules"
+                     *           }
+                     *         ],
                      *         "gitRepo": "https://github.com/octocat/hello-world.git",
                      *         "gitRef": "main",
                      *         "gitDepth": null,
@@ -8078,6 +8262,20 @@ export interface operations {
                      *         "reading the issue"
                      *       ],
                      *       "workspaceSetup": {
+                     *         "setup": [
+                     *           [
+                     *             "npm",
+                     *             "ci"
+                     *           ]
+                     *         ],
+                     *         "setupTimeoutMs": 600000,
+                     *         "setupNetwork": "open",
+                     *         "cache": [
+                     *           {
+                     *             "key": "package-lock.json",
+                     *             "path": "node_modules"
+                     *           }
+                     *         ],
                      *         "gitRepo": "https://github.com/octocat/hello-world.git",
                      *         "gitRef": "main",
                      *         "gitDepth": null,
@@ -8822,6 +9020,22 @@ export interface operations {
                      *           "instructions": [
                      *             "conduct"
                      *           ],
+                     *           "workspaceSetup": {
+                     *             "setup": [
+                     *               [
+                     *                 "npm",
+                     *                 "ci"
+                     *               ]
+                     *             ],
+                     *             "setupTimeoutMs": 600000,
+                     *             "setupNetwork": "open",
+                     *             "cache": [
+                     *               {
+                     *                 "key": "package-lock.json",
+                     *                 "path": "node_modules"
+                     *               }
+                     *             ]
+                     *           },
                      *           "resourceVersion": "17"
                      *         }
                      *       ]
@@ -8970,6 +9184,21 @@ export interface operations {
                  *           "key": "token",
                  *           "secret": "npm"
                  *         }
+                 *       },
+                 *       "workspaceSetup": {
+                 *         "setup": [
+                 *           [
+                 *             "npm",
+                 *             "ci"
+                 *           ]
+                 *         ],
+                 *         "setupNetwork": "none",
+                 *         "cache": [
+                 *           {
+                 *             "key": "package-lock.json",
+                 *             "path": "node_modules"
+                 *           }
+                 *         ]
                  *       }
                  *     }
                  */
@@ -9016,6 +9245,22 @@ export interface operations {
                      *       "instructions": [
                      *         "conduct"
                      *       ],
+                     *       "workspaceSetup": {
+                     *         "setup": [
+                     *           [
+                     *             "npm",
+                     *             "ci"
+                     *           ]
+                     *         ],
+                     *         "setupTimeoutMs": 600000,
+                     *         "setupNetwork": "open",
+                     *         "cache": [
+                     *           {
+                     *             "key": "package-lock.json",
+                     *             "path": "node_modules"
+                     *           }
+                     *         ]
+                     *       },
                      *       "resourceVersion": "17"
                      *     }
                      */
@@ -9242,6 +9487,22 @@ export interface operations {
                      *           "instructions": [
                      *             "conduct"
                      *           ],
+                     *           "workspaceSetup": {
+                     *             "setup": [
+                     *               [
+                     *                 "npm",
+                     *                 "ci"
+                     *               ]
+                     *             ],
+                     *             "setupTimeoutMs": 600000,
+                     *             "setupNetwork": "open",
+                     *             "cache": [
+                     *               {
+                     *                 "key": "package-lock.json",
+                     *                 "path": "node_modules"
+                     *               }
+                     *             ]
+                     *           },
                      *           "resourceVersion": "17"
                      *         }
                      *       ]
@@ -9383,6 +9644,22 @@ export interface operations {
                      *       "instructions": [
                      *         "conduct"
                      *       ],
+                     *       "workspaceSetup": {
+                     *         "setup": [
+                     *           [
+                     *             "npm",
+                     *             "ci"
+                     *           ]
+                     *         ],
+                     *         "setupTimeoutMs": 600000,
+                     *         "setupNetwork": "open",
+                     *         "cache": [
+                     *           {
+                     *             "key": "package-lock.json",
+                     *             "path": "node_modules"
+                     *           }
+                     *         ]
+                     *       },
                      *       "resourceVersion": "17"
                      *     }
                      */
@@ -9602,6 +9879,22 @@ export interface operations {
                      *       "instructions": [
                      *         "conduct"
                      *       ],
+                     *       "workspaceSetup": {
+                     *         "setup": [
+                     *           [
+                     *             "npm",
+                     *             "ci"
+                     *           ]
+                     *         ],
+                     *         "setupTimeoutMs": 600000,
+                     *         "setupNetwork": "open",
+                     *         "cache": [
+                     *           {
+                     *             "key": "package-lock.json",
+                     *             "path": "node_modules"
+                     *           }
+                     *         ]
+                     *       },
                      *       "resourceVersion": "17"
                      *     }
                      */
@@ -9854,6 +10147,21 @@ export interface operations {
                  *           "key": "token",
                  *           "secret": "npm"
                  *         }
+                 *       },
+                 *       "workspaceSetup": {
+                 *         "setup": [
+                 *           [
+                 *             "npm",
+                 *             "ci"
+                 *           ]
+                 *         ],
+                 *         "setupNetwork": "none",
+                 *         "cache": [
+                 *           {
+                 *             "key": "package-lock.json",
+                 *             "path": "node_modules"
+                 *           }
+                 *         ]
                  *       }
                  *     }
                  */
@@ -9900,6 +10208,22 @@ export interface operations {
                      *       "instructions": [
                      *         "conduct"
                      *       ],
+                     *       "workspaceSetup": {
+                     *         "setup": [
+                     *           [
+                     *             "npm",
+                     *             "ci"
+                     *           ]
+                     *         ],
+                     *         "setupTimeoutMs": 600000,
+                     *         "setupNetwork": "open",
+                     *         "cache": [
+                     *           {
+                     *             "key": "package-lock.json",
+                     *             "path": "node_modules"
+                     *           }
+                     *         ]
+                     *       },
                      *       "resourceVersion": "17"
                      *     }
                      */
@@ -11188,6 +11512,20 @@ export interface operations {
                      *             "configOrigins": {},
                      *             "prompt": "text",
                      *             "workspaceSetup": {
+                     *               "setup": [
+                     *                 [
+                     *                   "npm",
+                     *                   "ci"
+                     *                 ]
+                     *               ],
+                     *               "setupTimeoutMs": 600000,
+                     *               "setupNetwork": "open",
+                     *               "cache": [
+                     *                 {
+                     *                   "key": "package-lock.json",
+                     *                   "path": "node_modules"
+                     *                 }
+                     *               ],
                      *               "gitRepo": "https://github.com/octocat/hello-world.git",
                      *               "gitRef": "main",
                      *               "gitDepth": null,

@@ -26,6 +26,7 @@ const EXPLANATIONS: Record<FailedCode, Explanation> = {
   evicted: { meaning: 'The cluster evicted the pod of the attempt.', advice: 'Retry; check the disk and memory of the nodes if it happens again.' },
   image_pull: { meaning: 'The executor image could not be pulled.', advice: 'Check the name of the image and the registry.' },
   unschedulable: { meaning: 'No node has room for the attempt.', advice: 'Check the requested resources and the capacity of the cluster.' },
+  setup: { meaning: 'A setup command failed, or took too long.', advice: 'Its output is in the log.' },
   git_clone: { meaning: 'The repository could not be cloned.', advice: 'Check the address, the ref and the credentials of the repository.' },
   workspace: { meaning: 'The workspace could not be prepared.', advice: 'Check the files and uploads of the job.' },
   agent_error: { meaning: 'The agent ended with an error.', advice: 'Read the end of the log, then retry or change the prompt.' },

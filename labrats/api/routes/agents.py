@@ -30,6 +30,7 @@ from labrats.api.schemas.mcp_servers import AgentsMcpServersBody, McpServerView,
 from labrats.api.schemas.network import NetworkBody, NetworkView, network_rule
 from labrats.api.schemas.submission import ConfigBody, job_config
 from labrats.api.schemas.variables import VariablesBody, VariablesView, variables
+from labrats.api.schemas.workspace_setup import SetupBody, SetupView, setup_of, setup_view
 from labrats.api.services import Services
 from labrats.index.catalog import Catalog
 from labrats.intake.events import listens_to, problem_of_filters
@@ -37,6 +38,7 @@ from labrats.model.agent import AiAgent, AiAgentSpec, ChainCondition, ChainLink,
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.instruction import AiInstruction
 from labrats.model.record import Metadata
+from labrats.model.workspace_setup import problem_of_setup
 from labrats.seeds import default_agents
 
 router = api_router("Agents")
@@ -128,6 +130,7 @@ class AgentBody(RequestBody):
     instructions: InstructionNames = []
     mcp_servers: AgentsMcpServersBody | None = None
     env: VariablesBody | None = None
+    workspace_setup: SetupBody | None = None
 
 
 class AgentPatch(PatchBody):
@@ -146,6 +149,7 @@ class AgentPatch(PatchBody):
     instructions: InstructionNames = optional()
     mcp_servers: AgentsMcpServersBody | None = None
     env: VariablesBody | None = None
+    workspace_setup: SetupBody | None = None
     resource_version: ResourceVersion = NO_VERSION
 
 
@@ -186,6 +190,7 @@ class AgentView(ResponseBody):
     instructions: list[str] = Field(examples=[["conduct"]])
     mcp_servers: dict[str, McpServerView] = optional(description="MCP servers for its jobs; absent if not set.")
     env: VariablesView = optional(description="Environment variables for its jobs; absent if not set.")
+    workspace_setup: SetupView = optional(description="Preparation of the workspaces of its jobs; absent if not set.")
     resource_version: str = Field(examples=["17"])
 
 
@@ -383,6 +388,10 @@ def _fields(body: AgentBody | AgentPatch) -> dict[str, Any]:
         fields["env"] = variables(body.env)
     if body.default_network is not None:
         fields["default_network"] = network_rule(body.default_network)
+    if body.workspace_setup is not None:
+        fields["workspace_setup"] = setup = setup_of(body.workspace_setup)
+        if problem := problem_of_setup(setup):
+            raise Invalid(problem)
     return fields
 
 
@@ -422,6 +431,7 @@ def _view(agent: AiAgent) -> dict[str, Any]:
         "env": spec.env,
         "defaultNetwork": spec.default_network,
         "defaultIsolation": spec.default_isolation,
+        "workspaceSetup": spec.workspace_setup and setup_view(spec.workspace_setup),
     }
     return {name: value for name, value in optional_fields.items() if value is not None} | {
         "id": agent.name,

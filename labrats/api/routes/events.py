@@ -13,6 +13,7 @@ from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody
 from labrats.api.schemas.event_jobs import EventsJob, event_jobs_view
 from labrats.api.schemas.job import ChainNext, ConfigView, WorkspaceSetupView, chain_next
+from labrats.api.schemas.workspace_setup import setup_view
 from labrats.api.services import Services
 from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import agent_name, event_requests
@@ -198,6 +199,7 @@ def _preview(prepared: PreparedJob) -> dict[str, Any]:
             "gitRef": wanted.git_ref,
             "gitDepth": wanted.git_depth,
             "hasCredential": wanted.token_from is not None or repo.has_credential,
+            **setup_view(prepared.setup),
         },
         "metadata": wanted.metadata,
         "chainNext": chain_next(wanted.chain),

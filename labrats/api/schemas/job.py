@@ -10,6 +10,7 @@ from labrats.api.schemas.mcp_servers import McpServerView
 from labrats.api.schemas.network import NetworkView
 from labrats.api.schemas.sampling import SamplingView
 from labrats.api.schemas.variables import VariablesView
+from labrats.api.schemas.workspace_setup import SetupView, setup_view
 from labrats.index.job_table import repo_of
 from labrats.model.agent import ChainCondition
 from labrats.model.git_repo import without_tokens
@@ -125,8 +126,8 @@ class SessionView(ResponseBody):
     attempt: int = Field(description="The attempt in whose workspace the session started.", examples=[1])
 
 
-class WorkspaceSetupView(ResponseBody):
-    """The repository, without credentials."""
+class WorkspaceSetupView(SetupView):
+    """The repository, without credentials, and what prepares the workspace."""
 
     git_repo: str = Field(examples=["https://github.com/octocat/hello-world.git"])
     git_ref: str | None = Field(examples=["main"])
@@ -397,4 +398,5 @@ def _workspace_setup(job: Job) -> dict[str, Any] | None:
         "gitRef": setup.git_ref,
         "gitDepth": setup.git_depth,
         "hasCredential": setup.credentials_ref is not None,
+        **setup_view(setup),
     }

@@ -14,6 +14,7 @@ from labrats.api.schemas.network import NetworkBody, network_rule
 from labrats.api.schemas.patterns import GIT_REF, PATTERN_MESSAGES
 from labrats.api.schemas.sampling import SamplingBody, sampling
 from labrats.api.schemas.variables import VariablesBody, variables
+from labrats.api.schemas.workspace_setup import SetupBody, setup_of
 from labrats.files.attachments import Content
 from labrats.intake.request import JobRequest, RepoAddress
 from labrats.intake.reruns import Changes
@@ -42,8 +43,8 @@ GitRef = Annotated[
 ]
 
 
-class WorkspaceSetupBody(RequestBody):
-    """The repository to clone into the workspace."""
+class WorkspaceSetupBody(SetupBody):
+    """The repository to clone into the workspace, and what prepares it."""
 
     git_repo: Annotated[str, StringConstraints(min_length=1)] | None = Field(
         default=None,
@@ -238,6 +239,8 @@ def check_complete(submission: Submission) -> None:
     setup = submission.workspace_setup
     if setup and setup.git_repo is None and (setup.git_ref or setup.git_depth):
         raise Invalid(Problem(GIT_REPO_FIELD, "is required for a gitRef or gitDepth"))
+    if setup and setup.git_repo is None and setup_of(setup).as_fields():
+        raise Invalid(Problem(GIT_REPO_FIELD, "is required for setup commands and caches"))
 
 
 def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[str, Content]] = ()) -> JobRequest:
@@ -257,6 +260,7 @@ def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[st
         repo=RepoAddress(setup.git_repo) if setup.git_repo is not None else None,
         git_ref=setup.git_ref,
         git_depth=setup.git_depth,
+        setup=setup_of(setup),
         files=[*files, *((file.name, base64.b64decode(file.data)) for file in submission.workspace_files)],
         uploads=[WorkspaceUpload(id=upload.id, name=upload.name) for upload in submission.workspace_uploads],
         may_see=caller.may_see,

@@ -1,10 +1,7 @@
 """The folders of attempts on this machine."""
 
 import os
-import shutil
-import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +9,7 @@ from typing import Final
 from labrats.files.attempt_inputs import SECRETS_FOLDER
 from labrats.files.attempt_output import attempt_names
 from labrats.files.safe_paths import NotRegularFile, read_regular_file
+from labrats.files.trees import remove_tree
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
     BASELINE_FILE,
@@ -130,17 +128,17 @@ class AttemptFolder:
         """
         for folder in (SECRETS_FOLDER, CREDENTIALS_FOLDER):
             if _has_entries(self.path / folder):
-                _remove_tree(self.path / folder)
+                remove_tree(self.path / folder)
 
     def remove(self, *, keep_output: bool) -> None:
         """Delete the workspace and the agent's home; without `keep_output`, delete the whole folder."""
         self.forbid_resume()
-        _remove_tree(self.workspace)
+        remove_tree(self.workspace)
         self.remove_secrets()
         for scratch in ("home", "tmp", "baseline.git"):
-            _remove_tree(self.path / scratch)
+            remove_tree(self.path / scratch)
         if not keep_output:
-            _remove_tree(self.path)
+            remove_tree(self.path)
 
 
 def _write_new(path: Path, data: bytes) -> None:
@@ -160,15 +158,6 @@ def _has_entries(folder: Path) -> bool:
         return False
     except OSError:  # not a folder, or one that this user may not read
         return True
-
-
-def _remove_tree(tree: Path) -> None:
-    """Delete as much of `tree` as possible."""
-    with suppress(RecursionError):  # an agent can nest folders deeper than rmtree can recurse
-        shutil.rmtree(tree, ignore_errors=True)
-    if tree.is_dir() and not tree.is_symlink():
-        subprocess.run(["chmod", "-R", "u+rwX", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)
-        subprocess.run(["rm", "-rf", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
-from labrats.model.job import FailedCode, Job
+from labrats.model.job import FailedCode, Job, cache_scope
 from labrats.model.protocol import IDLE_SECONDS, OUTPUT_BYTES, Resumption, Sandbox, Task
 from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
@@ -63,6 +63,7 @@ class LocalRunnerSettings:
     environment: the engine's environment, with the credentials of models whose AiModel names no Secret.
     own_secrets, admin_key_file: secrets of the engine, which are redacted in every output.
     isolation, network_problem: see Runner. sandbox: that of attempts with the level `sandbox`.
+    caches: folder of the cached folders of all scopes; None to keep none.
     The other fields are those of Task.
     """
 
@@ -82,6 +83,8 @@ class LocalRunnerSettings:
     own_secrets: tuple[str, ...] = ()
     admin_key_file: Path | None = None
     network_problem: str | None = None
+    caches: Path | None = None
+    caches_bytes: int = 0
 
 
 @dataclass
@@ -275,6 +278,8 @@ class LocalRunner:
             idle_seconds=settings.idle_seconds,
             output_bytes=settings.output_bytes,
             resumption=self._resumption(attempt),
+            caches=str(settings.caches / cache_scope(attempt.job)) if settings.caches else None,
+            caches_bytes=settings.caches_bytes,
         )
 
     def _resumption(self, attempt: Attempt) -> Resumption | None:

@@ -28,6 +28,8 @@ def runner_settings(settings: EngineSettings, schema_created_with: int) -> Local
         cli_login=settings.claude_use_login,
         idle_seconds=settings.agent_idle_seconds,
         output_bytes=settings.max_output_bytes,
+        caches=settings.data_dir / "caches" if settings.cache_gib else None,
+        caches_bytes=round(settings.cache_gib * 2**30),
         own_secrets=settings.own_secrets,
         admin_key_file=settings.admin_key_file,
         isolation=isolation.levels,

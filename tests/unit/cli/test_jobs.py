@@ -86,6 +86,16 @@ def test_job_shows_its_repository_and_ref(labrats: Labrats, engine: ScriptedEngi
     assert "  git        https://example.org/a.git @ main\n" in labrats("job", "ir-3ab1c2d4").out
 
 
+def test_job_shows_its_setup_commands(labrats: Labrats, engine: ScriptedEngine) -> None:
+    setup = {
+        "gitRepo": "https://example.org/a.git",
+        "gitRef": None,
+        "setup": [["npm", "ci"], ["sh", "-c", "make deps"]],
+    }
+    engine.answers(JOB, a_job(workspaceSetup=setup))
+    assert "  setup      npm ci; sh -c 'make deps'\n" in labrats("job", "ir-3ab1c2d4").out
+
+
 def test_job_shows_a_pending_cancellation(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers(JOB, a_job(status="active", finishedAt=None, cancelRequestedAt="2030-01-01T12:00:03Z"))
     assert labrats("job", "ir-3ab1c2d4").out.startswith("ir-3ab1c2d4  active (being cancelled)\n")

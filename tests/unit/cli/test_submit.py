@@ -74,6 +74,36 @@ def test_metadata_value_is_sent_as_json_if_valid_or_as_text(
     assert engine.requests[0].json["metadata"] == {"key": value}
 
 
+def test_setup_and_caches_are_sent(labrats: Labrats, engine: ScriptedEngine) -> None:
+    repository = ("submit", "-p", "x", "--repo", "https://example.org/a.git")
+    commands = ("--setup", "npm ci", "--setup", "sh -c 'make deps'", "--setup-network", "npm", "--setup-timeout", "5m")
+    labrats(*repository, *commands, "--cache", "package-lock.json:node_modules")
+    assert engine.requests[0].json["workspaceSetup"] == {
+        "gitRepo": "https://example.org/a.git",
+        "setup": [["npm", "ci"], ["sh", "-c", "make deps"]],
+        "setupNetwork": {"allow": ["npm"]},
+        "setupTimeoutMs": 300_000,
+        "cache": [{"key": "package-lock.json", "path": "node_modules"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--setup", "npm ci"), "--setup and --cache need --repo, which is missing"),
+        (("--repo", "r", "--setup", "sh -c 'x"), "--setup sh -c 'x: No closing quotation"),
+        (("--repo", "r", "--setup", " "), "--setup needs a command, such as 'npm ci'"),
+        (("--repo", "r", "--cache", "node_modules"), "--cache node_modules: write KEY:PATH"),
+        (("--repo", "r", "--setup-timeout", "soon"), "--setup-timeout: "),
+        (("--repo", "r", "--setup-network", "10.0.0.1"), "--setup-network cannot allow '10.0.0.1'"),
+    ],
+)
+def test_invalid_setup_options_are_named(labrats: Labrats, options: tuple[str, ...], message: str) -> None:
+    run = labrats("submit", "-p", "x", *options)
+    assert run.code == 2
+    assert message in run.err
+
+
 def test_file_is_sent_under_its_own_or_a_given_name(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(b"\x00cheese")
     (tmp_path / "a:b").write_text("colon")

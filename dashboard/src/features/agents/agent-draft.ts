@@ -13,10 +13,11 @@ export interface AgentDraft {
   defaultIsolation: string;
   mcpServers: string;
   env: string;
+  workspaceSetup: string;
 }
 
 export const AGENT_LABELS: Record<keyof AgentDraft, string> = {
-  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', defaultNetwork: 'Network', defaultIsolation: 'Isolation, at least', mcpServers: 'MCP servers', env: 'Environment variables',
+  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', defaultNetwork: 'Network', defaultIsolation: 'Isolation, at least', mcpServers: 'MCP servers', env: 'Environment variables', workspaceSetup: 'Preparation of the workspace',
 };
 
 export function agentDraft(agent: Agent): AgentDraft {
@@ -29,6 +30,7 @@ export function agentDraft(agent: Agent): AgentDraft {
     defaultIsolation: agent.defaultIsolation ?? '',
     mcpServers: 'mcpServers' in agent ? JSON.stringify(agent.mcpServers, null, 2) : '',
     env: 'env' in agent ? JSON.stringify(agent.env, null, 2) : '',
+    workspaceSetup: 'workspaceSetup' in agent ? JSON.stringify(agent.workspaceSetup, null, 2) : '',
   };
 }
 
@@ -43,6 +45,7 @@ export function agentBody(draft: AgentDraft): { body: Body; problems: Problems<A
     defaultIsolation: texts.text('defaultIsolation'),
     mcpServers: texts.json('mcpServers'),
     env: texts.json('env'),
+    workspaceSetup: texts.json('workspaceSetup'),
   };
   return { body, problems: texts.problems };
 }
@@ -51,7 +54,7 @@ export interface NewAgentDraft extends AgentDraft {
   name: string;
 }
 
-export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', defaultNetwork: '', defaultIsolation: '', mcpServers: '', env: '' };
+export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', defaultNetwork: '', defaultIsolation: '', mcpServers: '', env: '', workspaceSetup: '' };
 
 /** The body of a new agent. Without a trigger name, the API uses its name. */
 export function newAgentBody(draft: NewAgentDraft): { body: Body; problems: Problems<NewAgentDraft> } {

@@ -80,6 +80,7 @@ export function AgentFields({ form }: { form: Form<AgentDraft> }) {
       <FieldGroup title="Tools">
         <TextArea form={form} name="mcpServers" label={LABELS.mcpServers} rows={4} isCode placeholder={'{"docs": {"url": "https://mcp.example.com"}}'} hint="A JSON object: each name to the settings of its server. Only for jobs of Claude Code and Codex." />
         <TextArea form={form} name="env" label={LABELS.env} rows={4} isCode placeholder={'{"CI": "1", "NPM_TOKEN": {"secret": "npm", "key": "token"}}'} hint="A JSON object: each name to a text, or to a value of a Secret." />
+        <TextArea form={form} name="workspaceSetup" label={LABELS.workspaceSetup} rows={4} isCode placeholder={'{"setup": [["npm", "ci"]], "setupNetwork": {"allow": ["npm"]}, "cache": [{"key": "package-lock.json", "path": "node_modules"}]}'} hint="A JSON object: commands that run before the agent starts, their network, and folders that later jobs get." />
       </FieldGroup>
     </>
   );

@@ -4,6 +4,7 @@ import { promptQuery } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { bytes } from '../../lib/format';
 import { networkText, type NetworkRule } from '../../lib/network';
+import { commandsText } from '../../lib/setup';
 import { Copy } from '../../ui/copy';
 import { JsonTree } from '../../ui/json-tree';
 import { Panel } from '../../ui/page';
@@ -41,6 +42,9 @@ export function InputTab() {
             <div><dt>Address</dt><dd>{visible(setup.gitRepo)}</dd></div>
             <div><dt>Ref</dt><dd>{setup.gitRef ? visible(setup.gitRef) : 'default branch'}</dd></div>
             {setup.gitDepth !== null && <div><dt>Depth</dt><dd>{setup.gitDepth}</dd></div>}
+            {setup.setup && setup.setup.length > 0 && <div><dt>Setup commands</dt><dd>{setup.setup.map((words, number) => <div key={number}><code>{visible(commandsText([words]))}</code></div>)}</dd></div>}
+            {setup.setupNetwork && <div><dt>Network of the commands</dt><dd>{visible(networkText(setup.setupNetwork))}</dd></div>}
+            {setup.cache && setup.cache.length > 0 && <div><dt>Cached folders</dt><dd>{visible(setup.cache.map(({ key, path }) => `${path}, by ${key}`).join('; '))}</dd></div>}
             <div><dt>Credential</dt><dd>{setup.hasCredential ? 'a token, which is never shown' : 'none'}</dd></div>
           </dl>
         </Panel>

@@ -23,6 +23,16 @@ test('what is no number or no object is a problem of its field', () => {
   expect(submissionOf({ ...EMPTY_DRAFT, prompt: 'x', maxTurns: 'many', metadata: '[1]' }).problems).toEqual({ maxTurns: 'Must be a number.', metadata: 'Must be a JSON object.' });
 });
 
+test('setup commands, their network and caches are texts in the form', () => {
+  const setup = { gitRepo: 'https://example.com/r.git', setup: [['npm', 'ci']], setupNetwork: { allow: ['npm'] }, cache: [{ key: 'package-lock.json', path: 'node_modules' }] };
+  const draft = { ...EMPTY_DRAFT, prompt: 'x', gitRepo: setup.gitRepo, network: 'none', setup: 'npm ci', setupNetwork: 'npm', cache: 'package-lock.json: node_modules' };
+  expect(submissionOf(draft).submission).toMatchObject({ config: { network: 'none' }, workspaceSetup: setup });
+  expect(submissionOf({ ...draft, setup: "sh -c 'x", cache: 'x' }).problems).toEqual({ setup: expect.stringContaining('quotes') as string, cache: expect.stringContaining('folder') as string });
+  expect(problemsOf([{ field: 'workspaceSetup.setup[0][1]', message: 'too long' }]).fields.setup).toContain('too long');
+  const job = { metadata: {}, config: {}, configOrigins: {}, workspaceSetup: setup } as unknown as JobDetail;
+  expect(draftOf(job, '')).toMatchObject({ setup: draft.setup, setupNetwork: 'npm', cache: draft.cache });
+});
+
 test('problems of the API belong to the field that sets the value', () => {
   expect(problemsOf([{ field: 'config.timeoutMs', message: 'too long' }, { field: 'metadata.mock.steps', message: 'unknown step' }, { field: 'source', message: 'bad' }])).toEqual({
     fields: { timeoutMinutes: 'timeoutMs: too long', metadata: 'steps: unknown step' }, others: ['source: bad'],

@@ -2,6 +2,8 @@
 
 import type { JobDetail, Rerun, Submission } from '../../api/jobs';
 import { parseJson } from '../../lib/json';
+import { networkRule, networkText } from '../../lib/network';
+import { cacheOf, cacheText, commandsOf, commandsText } from '../../lib/setup';
 
 /** All fields as texts, as the form holds them. */
 export interface Draft {
@@ -11,10 +13,14 @@ export interface Draft {
   provider: string;
   model: string;
   effort: string;
+  network: string;
   isolation: string;
   gitRepo: string;
   gitRef: string;
   gitDepth: string;
+  setup: string;
+  setupNetwork: string;
+  cache: string;
   timeoutMinutes: string;
   maxTurns: string;
   maxCostUsd: string;
@@ -27,7 +33,7 @@ export interface Draft {
 }
 
 export const EMPTY_DRAFT: Draft = {
-  prompt: '', type: 'task', agentRole: '', provider: '', model: '', effort: '', isolation: '', gitRepo: '', gitRef: '', gitDepth: '', timeoutMinutes: '',
+  prompt: '', type: 'task', agentRole: '', provider: '', model: '', effort: '', network: '', isolation: '', gitRepo: '', gitRef: '', gitDepth: '', setup: '', setupNetwork: '', cache: '', timeoutMinutes: '',
   maxTurns: '', maxCostUsd: '', maxTokens: '', maxAttempts: '', fallbackModel: '', priority: '', callbackUrl: '', metadata: '',
 };
 
@@ -35,8 +41,9 @@ export const EMPTY_DRAFT: Draft = {
 const FIELDS: Record<string, keyof Draft> = {
   prompt: 'prompt', type: 'type', agentRole: 'agentRole', priority: 'priority', callbackUrl: 'callbackUrl', metadata: 'metadata',
   'config.provider': 'provider', 'config.model': 'model', 'config.effort': 'effort', 'config.isolation': 'isolation', 'config.timeoutMs': 'timeoutMinutes', 'config.maxTurns': 'maxTurns',
-  'config.maxCostUsd': 'maxCostUsd', 'config.maxTokens': 'maxTokens', 'config.maxAttempts': 'maxAttempts', 'config.fallbackModel': 'fallbackModel',
-  'workspaceSetup.gitRepo': 'gitRepo', 'workspaceSetup.gitRef': 'gitRef', 'workspaceSetup.gitDepth': 'gitDepth',
+  'config.maxCostUsd': 'maxCostUsd', 'config.maxTokens': 'maxTokens', 'config.maxAttempts': 'maxAttempts', 'config.fallbackModel': 'fallbackModel', 'config.network': 'network',
+  'workspaceSetup.gitRepo': 'gitRepo', 'workspaceSetup.gitRef': 'gitRef', 'workspaceSetup.gitDepth': 'gitDepth', 'workspaceSetup.setup': 'setup',
+  'workspaceSetup.setupNetwork': 'setupNetwork', 'workspaceSetup.cache': 'cache',
 };
 
 export type Problems = Partial<Record<keyof Draft, string | undefined>>;
@@ -46,7 +53,7 @@ export function problemsOf(details: readonly { field: string; message: string }[
   const fields: Problems = {};
   const others: string[] = [];
   for (const { field, message } of details) {
-    const own = FIELDS[field] ?? FIELDS[field.split('.')[0] ?? ''];
+    const own = FIELDS[field] ?? FIELDS[field.replace(/\[.*$/, '')] ?? FIELDS[field.split('.')[0] ?? ''];
     if (own) fields[own] = `${field.split('.').at(-1) ?? field}: ${message}`;
     else others.push(`${field}: ${message}`);
   }
@@ -68,8 +75,21 @@ export function submissionOf(draft: Draft): { submission: Submission; problems: 
   const config = defined({
     provider: text('provider'), model: text('model'), effort: text('effort'), isolation: text('isolation'), timeoutMs: number('timeoutMinutes', 60_000), maxTurns: number('maxTurns'),
     maxCostUsd: number('maxCostUsd'), maxTokens: number('maxTokens'), maxAttempts: number('maxAttempts'), fallbackModel: text('fallbackModel'),
+    network: networkRule(draft.network) ?? undefined,
   });
-  const workspaceSetup = defined({ gitRepo: text('gitRepo'), gitRef: text('gitRef'), gitDepth: number('gitDepth') });
+  const read = <Value>(field: keyof Draft, parse: (text: string) => Value[]): Value[] | undefined => {
+    try {
+      const values = parse(draft[field]);
+      return values.length > 0 ? values : undefined;
+    } catch (error) {
+      problems[field] = (error as Error).message;
+      return undefined;
+    }
+  };
+  const workspaceSetup = defined({
+    gitRepo: text('gitRepo'), gitRef: text('gitRef'), gitDepth: number('gitDepth'), setup: read('setup', commandsOf),
+    setupNetwork: networkRule(draft.setupNetwork) ?? undefined, cache: read('cache', cacheOf),
+  });
   let metadata: unknown;
   if (text('metadata')) {
     const parsed = parseJson(draft.metadata);
@@ -126,6 +146,7 @@ export function draftOf(job: JobDetail, prompt: string): Draft {
     provider: set('provider', config.provider),
     model: set('model', config.model),
     effort: set('effort', config.effort),
+    network: config.network ? set('network', networkText(config.network)) : '',
     isolation: set('isolation', config.isolation),
     timeoutMinutes: set('timeoutMs', config.timeoutMs / 60_000),
     maxTurns: set('maxTurns', config.maxTurns),
@@ -136,6 +157,9 @@ export function draftOf(job: JobDetail, prompt: string): Draft {
     gitRepo: setup?.gitRepo ?? '',
     gitRef: setup?.gitRef ?? '',
     gitDepth: setup?.gitDepth ? String(setup.gitDepth) : '',
+    setup: commandsText(setup?.setup ?? []),
+    setupNetwork: setup?.setupNetwork ? networkText(setup.setupNetwork) : '',
+    cache: cacheText(setup?.cache ?? []),
     priority: job.priority === 2 ? '' : String(job.priority),
     metadata: Object.keys(job.metadata).length > 0 ? JSON.stringify(job.metadata, null, 2) : '',
   };

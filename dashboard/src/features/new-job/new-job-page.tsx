@@ -156,6 +156,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
               <Field label="Effort" error={problems.effort}>
                 {(ids) => <Choice ids={ids} name="effort" value={draft.effort} options={EFFORTS} onChange={set('effort')} />}
               </Field>
+              <Text label="Network" field="network" draft={draft} problems={problems} set={set} wide placeholder="The agent's default; or open, none, npm, *.example.com" />
               <Field label="Isolation, at least" error={problems.isolation}>
                 {(ids) => <Choice ids={ids} name="isolation" value={draft.isolation} options={ISOLATIONS} onChange={set('isolation')} />}
               </Field>
@@ -164,6 +165,19 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
               <Text label="Address" field="gitRepo" draft={draft} problems={problems} set={set} wide placeholder="https://github.com/octocat/hello-world.git" />
               <Text label="Branch, tag or commit" field="gitRef" draft={draft} problems={problems} set={set} />
               <Text label="Depth" field="gitDepth" draft={draft} problems={problems} set={set} numeric />
+              <div className={styles.whole}>
+                <Field label="Setup commands" error={problems.setup} hint="One a line. They run before the agent starts, without the model's key.">
+                  {(ids) => <textarea {...ids} name="setup" className={styles.json} rows={2} spellCheck={false} value={draft.setup} placeholder="npm ci" onChange={(event) => set('setup')(event.target.value)} />}
+                </Field>
+              </div>
+              {draft.setup.trim() !== '' && <>
+                <Text label="Network of the commands" field="setupNetwork" draft={draft} problems={problems} set={set} wide placeholder="That of the agent; or open, none, npm, *.example.com" />
+                <div className={styles.whole}>
+                  <Field label="Cached folders" error={problems.cache} hint="One a line: a file, and a folder that later jobs get while the file stays the same.">
+                    {(ids) => <textarea {...ids} name="cache" className={styles.json} rows={2} spellCheck={false} value={draft.cache} placeholder="package-lock.json: node_modules" onChange={(event) => set('cache')(event.target.value)} />}
+                  </Field>
+                </div>
+              </>}
             </Group>}
             <Group title="Limits">
               <Text label="Time, minutes" field="timeoutMinutes" draft={draft} problems={problems} set={set} numeric placeholder="55" />

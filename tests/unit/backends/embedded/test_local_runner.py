@@ -17,7 +17,7 @@ from labrats.model.config import Sampling
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.isolation import Isolation, IsolationLevels
-from labrats.model.job import AgentSession, FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.job import AgentSession, FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup, cache_scope
 from labrats.model.mcp_server import McpServer
 from labrats.model.phases import Phase
 from labrats.model.protocol import Resumption, Sandbox, Selection, Task
@@ -76,6 +76,8 @@ async def test_the_inputs_contain_the_task_and_the_prompt(folders: Folders) -> N
         repo_roots=("/srv",),
         cli_login=True,
         idle_seconds=60.0,
+        caches=Path("/caches"),
+        caches_bytes=1000,
     )
     folder = await inputs_of(runner, folders, Attempt(job, ai_model))
     assert msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task) == Task(
@@ -92,6 +94,8 @@ async def test_the_inputs_contain_the_task_and_the_prompt(folders: Folders) -> N
         repo_roots=("/srv",),
         cli_login=True,
         idle_seconds=60.0,
+        caches=f"/caches/{cache_scope(job)}",
+        caches_bytes=1000,
         selection=Selection(origins=job.resolved.origins, ai_model=ai_model.name),
     )
     assert (folder.path / "prompt").read_text("utf-8") == "Grüße"

@@ -1,0 +1,93 @@
+"""Prepare the workspace with the job's own commands, in the agent's sandbox but without the model's key."""
+
+import asyncio
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from subprocess import STDOUT
+from typing import Final
+
+import msgspec
+
+from labrats.executor.agent_sandbox import sandboxed_command
+from labrats.executor.context import RunContext
+from labrats.executor.egress.agent_network import agent_network
+from labrats.executor.subprocesses import LineReader, Subprocess, child_process
+from labrats.executor.workspace_caches import restore_caches, store_caches
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
+from labrats.model.workspace_setup import DEFAULT_SETUP_MS, Setup
+from labrats.processes import kill_descendants
+
+_SHOWN_CHARACTERS: Final = 200
+
+
+async def run_setup(context: RunContext) -> None:
+    """Run the job's setup commands one after the other, in the workspace.
+
+    Cached folders are restored before the first command, and stored after the last one: the agent never changes what
+    later jobs get. Raises GiveUp with the code `setup` if a command fails or their time is over.
+    """
+    setup = context.setup
+    if not setup.setup:
+        return
+    context.events.status("workspace", "running the setup commands")
+    missing = await restore_caches(context, setup)
+    seconds = (setup.setup_timeout_ms or DEFAULT_SETUP_MS) / 1000
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            for command in setup.setup:
+                await _run(command, _context_of_commands(context, setup))
+    except TimeoutError as error:
+        if not limit.expired():  # the job's own limit
+            raise
+        reason = f"the setup commands took longer than their limit of {seconds:g} seconds"
+        raise GiveUp(FailedCode.SETUP, reason) from error
+    await store_caches(context, missing)
+
+
+def _context_of_commands(context: RunContext, setup: Setup) -> RunContext:
+    """Return the context of the commands: their network rule, and no server of a model."""
+    network = setup.setup_network or context.task.config.network
+    config = msgspec.structs.replace(context.task.config, network=network, provider=None)
+    return replace(context, task=msgspec.structs.replace(context.task, config=config, endpoint=None))
+
+
+async def _run(command: Sequence[str], context: RunContext) -> None:
+    """Run a command to its end, with its output in the log. Raises GiveUp if it fails."""
+    name = shlex.join(command)
+    name = name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…"
+    context.events.log(f"[setup: {name}]")
+    last_line = ""
+    environment = context.agent_environment()
+    with sandboxed_command(command, context) as sandboxed:
+        async with agent_network(context) as network:
+            child = child_process(
+                sandboxed, context.workspace, {**environment, **network.variables}, stderr=STDOUT, enter=network.enter
+            )
+            try:
+                async with child as process:
+                    exited = asyncio.create_task(_exit_status(process))
+                    try:
+                        async for line in LineReader(process.output):
+                            text = line.decode(errors="replace").rstrip()
+                            last_line = text or last_line
+                            context.events.log(text, "tool")
+                        status = await exited
+                    finally:
+                        exited.cancel()
+                        kill_descendants(os.getpid())
+            except OSError as error:
+                raise GiveUp(FailedCode.SETUP, f"`{name}` cannot be started: {error.strerror}") from error
+    if status != 0:
+        end = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
+        raise GiveUp(FailedCode.SETUP, f"`{name}` {end}{last_line and f': {last_line[:_SHOWN_CHARACTERS]}'}")
+
+
+async def _exit_status(process: Subprocess) -> int:
+    """Return the exit status, after killing processes that the command left running: they may keep its output open."""
+    status = await process.exit_status()
+    kill_descendants(os.getpid())
+    return status

@@ -1,0 +1,202 @@
+"""Folders of workspaces that later jobs get, such as installed dependencies.
+
+A cached folder is stored after the setup commands and before the agent starts, so that no agent can change it. The
+engine names the scope: jobs of one repository, one owner and one trust level. Within it, an entry is found by the
+commands, the path of the folder and the content of the key file. Entries are locked while they are read, since another
+executor may delete the least recently used ones.
+"""
+
+import asyncio
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+from subprocess import STDOUT
+from typing import Final
+
+import msgspec
+
+from labrats.executor.context import RunContext
+from labrats.executor.subprocesses import child_process, read_tail
+from labrats.files.safe_paths import create_folder_inside, open_folder_inside, open_inside
+from labrats.files.trees import remove_tree
+from labrats.model.errors import GiveUp
+from labrats.model.workspace_setup import CachedFolder, Setup
+
+_CONTENT: Final = "content"
+_SIZE: Final = "size"
+_UNFINISHED: Final = "unfinished-"
+
+
+class _CacheFailed(Exception):
+    """A cached folder could not be copied."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The place of a cached folder. path: the entry's folder, which may be missing."""
+
+    cached: CachedFolder
+    path: Path
+
+
+async def restore_caches(context: RunContext, setup: Setup) -> list[_Entry]:
+    """Copy the cached folders that exist into the workspace. Return the entries of those that do not.
+
+    A failure is logged, and the job continues without the folder.
+    """
+    missing: list[_Entry] = []
+    for cached in setup.cache or ():
+        try:
+            entry = await asyncio.to_thread(_entry_of, cached, context, setup)
+            if await _restore(entry, context):
+                _log(context, cached, "restored")
+            else:
+                missing.append(entry)
+        except (_CacheFailed, GiveUp, OSError) as error:
+            _log(context, cached, f"not used: {error}")
+    return missing
+
+
+async def store_caches(context: RunContext, entries: list[_Entry]) -> None:
+    """Store the folders, and delete the least recently used entries of all jobs beyond the limit.
+
+    A failure is logged, and the job continues.
+    """
+    for entry in entries:
+        try:
+            await _store(entry, context)
+            _log(context, entry.cached, "stored for later jobs")
+        except (_CacheFailed, GiveUp, OSError) as error:
+            _log(context, entry.cached, f"not stored: {error}")
+    if entries:
+        await asyncio.to_thread(_shrink, entries[0].path.parent.parent, context.task.caches_bytes)
+
+
+def _entry_of(cached: CachedFolder, context: RunContext, setup: Setup) -> _Entry:
+    """Return the entry of a folder. Raises _CacheFailed where jobs cannot share it, and GiveUp for an unsafe key."""
+    if context.task.caches is None:
+        raise _CacheFailed("this engine keeps no caches")
+    if (context.workspace / cached.path).exists():
+        raise _CacheFailed("the repository contains it")
+    if not (context.workspace / cached.key).exists():
+        raise _CacheFailed(f"there is no file {cached.key}")
+    with open_inside(context.workspace, cached.key) as file:
+        content = file_digest(file, "sha256").hexdigest()
+    identity = [content, cached, setup.setup]
+    return _Entry(cached, Path(context.task.caches) / sha256(msgspec.json.encode(identity)).hexdigest()[:32])
+
+
+async def _restore(entry: _Entry, context: RunContext) -> bool:
+    """Copy the entry into the workspace. Return False if there is none."""
+    with _lock(entry.path, fcntl.LOCK_SH) as exists:
+        if not exists:
+            return False
+        target = create_folder_inside(context.workspace, entry.cached.path)
+        try:
+            await _copy(entry.path / _CONTENT, target, context)
+        except BaseException:
+            await asyncio.to_thread(remove_tree, target)
+            raise
+        os.utime(entry.path)
+    return True
+
+
+async def _store(entry: _Entry, context: RunContext) -> None:
+    with open_folder_inside(context.workspace, entry.cached.path):  # neither it nor a parent is a link
+        pass
+    entry.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = entry.path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}"
+    (unfinished / _CONTENT).mkdir(mode=0o700, parents=True)
+    try:
+        with _lock(unfinished, fcntl.LOCK_EX):
+            await _copy(context.workspace / entry.cached.path, unfinished / _CONTENT, context)
+            size = await asyncio.to_thread(_size_of, unfinished)
+            if size > context.task.caches_bytes:
+                raise _CacheFailed(f"its {size // 2**20} MiB are more than the limit for all caches")
+            (unfinished / _SIZE).write_text(str(size))
+            if not entry.path.exists():  # otherwise another job has just stored it
+                unfinished.rename(entry.path)
+    finally:
+        await asyncio.to_thread(remove_tree, unfinished)
+
+
+async def _copy(source: Path, target: Path, context: RunContext) -> None:
+    """Copy the content of a folder, with its links and modes. No link is followed."""
+    command = ["cp", "-a", "--", f"{source}/.", str(target)]
+    async with child_process(command, target, context.environment() | {"LC_ALL": "C"}, stderr=STDOUT) as process:
+        output = await read_tail(process.output)
+        if await process.exit_status() != 0:
+            raise _CacheFailed(" ".join(output.splitlines()[:1]) or "cp failed")
+
+
+@contextmanager
+def _lock(folder: Path, operation: int) -> Iterator[bool]:
+    """Lock a folder that another executor may delete. Yield whether it exists and is locked."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+        yield folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def _size_of(tree: Path) -> int:
+    """Return the bytes that a tree takes on the disk."""
+    size, folders = 0, [tree]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                size += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+    return size
+
+
+def _shrink(root: Path, most_bytes: int) -> None:
+    """Delete what unfinished copies left, and the least recently used entries until the rest fits the limit."""
+    entries = [entry for entry in root.glob("*/*") if not entry.is_symlink()]
+    sizes = {entry: size for entry in entries if (size := _stored_size(entry)) is not None}
+    for entry in entries:
+        if entry not in sizes:
+            _delete(entry, sizes)
+    for entry in sorted(sizes, key=_last_use):
+        if sum(sizes.values()) <= most_bytes:
+            break
+        _delete(entry, sizes)
+
+
+def _delete(entry: Path, sizes: dict[Path, int]) -> None:
+    """Delete an entry that no executor uses."""
+    with _lock(entry, fcntl.LOCK_EX) as is_locked:
+        if is_locked:
+            remove_tree(entry)
+            sizes.pop(entry, None)
+
+
+def _stored_size(entry: Path) -> int | None:
+    try:
+        return int((entry / _SIZE).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _last_use(entry: Path) -> float:
+    try:
+        return entry.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _log(context: RunContext, cached: CachedFolder, text: str) -> None:
+    context.events.log(f"[cache: {cached.path} {text}]")

@@ -1,0 +1,218 @@
+"""Setup commands of jobs, and the folders that jobs share, in real executors."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.model.config import JobConfig
+from labrats.model.job import FailedCode, WorkspaceSetup
+from labrats.model.network import NONE
+from labrats.model.protocol import Sandbox
+from labrats.model.workspace_setup import CachedFolder
+from tests.support.http_server import an_http_server
+from tests.unit.executor.attempts import AttemptFolder, a_repository, an_attempt, commit_all, git
+
+KEY = "test-key-0123456789abcdef"
+LIBRARIES = (CachedFolder(key="notes.txt", path="libraries/all"),)
+FILL = (
+    "sh",
+    "-c",
+    "test -e libraries/all/one || { mkdir -p libraries/all; date +%N > libraries/all/one; echo filled; }",
+)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return a_repository(tmp_path / "repository")
+
+
+def an_attempt_with(folder: Path, repository: Path, *commands: Sequence[str], **fields: Any) -> AttemptFolder:
+    """Build an attempt in a clone of `repository`. fields: of WorkspaceSetup, or else of the task."""
+    folder.mkdir(exist_ok=True)
+    names = ("setup_timeout_ms", "setup_network", "cache")
+    own = {name: fields.pop(name) for name in names if name in fields}
+    setup = WorkspaceSetup(git_repo=str(repository), setup=tuple(map(tuple, commands)), **own)
+    steps = fields.pop("steps", [{"log": "the agent"}, {"result": "done"}])
+    return an_attempt(folder, steps, workspace_setup=setup, repo_roots=(str(repository.parent),), **fields)
+
+
+def test_commands_run_before_the_agent_in_the_workspace(tmp_path: Path, repository: Path) -> None:
+    attempt = an_attempt_with(
+        tmp_path, repository, ["sh", "-c", "cat notes.txt; echo one > made.txt"], ["cat", "made.txt"]
+    )
+    attempt.run()
+    assert attempt.result == "done"
+    commands = ["[setup: sh -c 'cat notes.txt; echo one > made.txt']", "old", "[setup: cat made.txt]", "one"]
+    assert attempt.logs == [*commands, "the agent"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["sh", "-c", "echo first; echo 'no such package' >&2; exit 3"], "exited with status 3: no such package"),
+        (["sh", "-c", "kill -9 $$"], "was ended by signal 9"),
+        (["no-such-program-7d1c"], "cannot be started: No such file or directory"),
+    ],
+    ids=["status", "signal", "program"],
+)
+def test_failed_command_ends_the_attempt(tmp_path: Path, repository: Path, command: list[str], message: str) -> None:
+    attempt = an_attempt_with(tmp_path, repository, command, ["echo", "never"])
+    assert attempt.run() == 1
+    code, reason = attempt.failure
+    assert code == FailedCode.SETUP
+    assert message in reason
+    assert "the agent" not in attempt.logs
+    assert "never" not in attempt.logs
+
+
+def test_commands_have_a_time_limit_of_their_own(tmp_path: Path, repository: Path) -> None:
+    attempt = an_attempt_with(tmp_path, repository, ["sleep", "300"], setup_timeout_ms=200)
+    attempt.run()
+    assert attempt.failure == (FailedCode.SETUP, "the setup commands took longer than their limit of 0.2 seconds")
+
+
+def test_command_that_leaves_processes_behind_ends(tmp_path: Path, repository: Path) -> None:
+    attempt = an_attempt_with(tmp_path, repository, ["sh", "-c", "sleep 300 & echo $!"])
+    attempt.run()
+    assert attempt.result == "done"
+    assert not Path(f"/proc/{attempt.logs[1]}").exists()
+
+
+def test_commands_have_the_jobs_variables_but_not_the_models_key(tmp_path: Path, repository: Path) -> None:
+    config = JobConfig(provider="mock", env={"CI": "1"})
+    secrets = {"ANTHROPIC_API_KEY": KEY}
+    search = f"env | grep -o '^CI=.*'; env | grep -c {KEY[:9]}; grep -rl {KEY[:9]} {tmp_path}/attempt; true"
+    attempt = an_attempt_with(tmp_path, repository, ["sh", "-c", search], config=config, secrets=secrets)
+    attempt.run()
+    assert attempt.logs[1:3] == ["CI=1", "0"]
+    assert "secrets" not in "".join(attempt.logs[3:])
+
+
+def test_patch_has_the_agents_changes_only(tmp_path: Path, repository: Path) -> None:
+    commands = ["sh", "-c", "echo generated > notes.txt; echo new > generated.txt"]
+    steps = [{"write": {"path": "agent.txt", "text": "x"}}, {"result": "done"}]
+    attempt = an_attempt_with(tmp_path, repository, commands, steps=steps)
+    attempt.run()
+    patch = (attempt.path / "changes.patch").read_text()
+    assert "agent.txt" in patch
+    assert "generated" not in patch
+
+
+@pytest.mark.parametrize(("rule", "arrives"), [(None, "200"), (NONE, "000")], ids=["agent's", "own"])
+def test_commands_have_a_network_rule_of_their_own(
+    tmp_path: Path, repository: Path, rule: str | None, arrives: str
+) -> None:
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    with an_http_server() as (port, _):
+        fetch = f"curl -s -o /dev/null -w '%{{http_code}}' --noproxy '*' http://127.0.0.1:{port}/ || true"
+        attempt = an_attempt_with(
+            tmp_path, repository, ["sh", "-c", fetch], setup_network=rule, sandbox=Sandbox(program=program)
+        )
+        attempt.run()
+    assert attempt.result == "done"
+    assert attempt.logs[1] == arrives
+
+
+class TestCaches:
+    """Attempts in folders of their own, with one folder of caches."""
+
+    def run(
+        self, tmp_path: Path, repository: Path, name: str, *commands: Sequence[str], **fields: Any
+    ) -> AttemptFolder:
+        usual = {"cache": LIBRARIES, "caches": str(tmp_path / "caches" / "scope"), "caches_bytes": 2**30}
+        attempt = an_attempt_with(tmp_path / name, repository, *(commands or (FILL,)), **usual | fields)
+        attempt.run()
+        return attempt
+
+    def test_later_jobs_get_the_folder(self, tmp_path: Path, repository: Path) -> None:
+        first = self.run(tmp_path, repository, "first")
+        second = self.run(tmp_path, repository, "second")
+        assert "[cache: libraries/all stored for later jobs]" in first.logs
+        assert "[cache: libraries/all restored]" in second.logs
+        assert "filled" in first.logs
+        assert "filled" not in second.logs
+        one = Path("libraries/all/one")
+        assert (second.workspace / one).read_text() == (first.workspace / one).read_text()
+
+    def test_agents_cannot_change_it(self, tmp_path: Path, repository: Path) -> None:
+        steps = [{"write": {"path": "libraries/all/one", "text": "by an agent"}}, {"result": "done"}]
+        self.run(tmp_path, repository, "first", steps=steps)
+        self.run(tmp_path, repository, "second", steps=steps)
+        third = self.run(tmp_path, repository, "third")
+        assert "[cache: libraries/all restored]" in third.logs
+        assert (third.workspace / "libraries/all/one").read_text() != "by an agent"
+
+    @pytest.mark.parametrize("changed", ["key", "commands", "scope"])
+    def test_folder_is_for_one_key_commands_and_scope(self, tmp_path: Path, repository: Path, changed: str) -> None:
+        self.run(tmp_path, repository, "first")
+        if changed == "key":
+            (repository / "notes.txt").write_text("new\n")
+            commit_all(repository)
+        commands = [FILL, ["true"]] if changed == "commands" else []
+        fields = {"caches": str(tmp_path / "caches" / "other")} if changed == "scope" else {}
+        second = self.run(tmp_path, repository, "second", *commands, **fields)
+        assert "filled" in second.logs
+
+    def test_failed_commands_store_nothing(self, tmp_path: Path, repository: Path) -> None:
+        self.run(tmp_path, repository, "first", FILL, ["false"])
+        assert not list((tmp_path / "caches").glob("*/*"))
+
+    def test_links_of_the_repository_lead_nowhere(self, tmp_path: Path, repository: Path) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (repository / "libraries").symlink_to(outside)
+        commit_all(repository)
+        first = self.run(tmp_path, repository, "first")
+        git(repository, "rm", "-q", "libraries")
+        commit_all(repository)
+        self.run(tmp_path, repository, "second")
+        (repository / "libraries").symlink_to(outside)
+        commit_all(repository)
+        shutil.rmtree(outside / "all")
+        third = self.run(tmp_path, repository, "third")
+        assert any("not stored: cannot read 'libraries/all'" in line for line in first.logs)
+        assert any("not used: cannot create 'libraries/all'" in line for line in third.logs)
+
+    def test_links_in_the_folder_are_kept_as_links(self, tmp_path: Path, repository: Path) -> None:
+        link = [
+            "sh",
+            "-c",
+            "mkdir -p libraries/all; ln -sfn /etc/hostname libraries/all/link; mkfifo libraries/all/pipe || true",
+        ]
+        self.run(tmp_path, repository, "first", link)
+        second = self.run(tmp_path, repository, "second", link)
+        assert "[cache: libraries/all restored]" in second.logs
+        assert os.readlink(second.workspace / "libraries/all/link") == "/etc/hostname"
+
+    def test_least_recently_used_folders_are_deleted(self, tmp_path: Path, repository: Path) -> None:
+        fill = "mkdir -p libraries/all; head -c 600000 /dev/zero > libraries/all/one"
+        first, second = ["sh", "-c", fill], ["sh", "-c", f"{fill}; true"]
+        self.run(tmp_path, repository, "first", first, caches_bytes=1_000_000)
+        self.run(tmp_path, repository, "second", second, caches_bytes=1_000_000)
+        entries = list((tmp_path / "caches" / "scope").iterdir())
+        assert len(entries) == 1
+        third = self.run(tmp_path, repository, "third", second, caches_bytes=1_000_000)
+        assert "[cache: libraries/all restored]" in third.logs
+
+    def test_folder_above_the_limit_is_not_stored(self, tmp_path: Path, repository: Path) -> None:
+        fill = ["sh", "-c", "mkdir -p libraries/all; head -c 3000000 /dev/zero > libraries/all/one"]
+        attempt = self.run(tmp_path, repository, "first", fill, caches_bytes=1_000_000)
+        assert "[cache: libraries/all not stored: its 2 MiB are more than the limit for all caches]" in attempt.logs
+        assert not list((tmp_path / "caches").glob("*/*"))
+
+    def test_job_without_the_key_file_runs(self, tmp_path: Path, repository: Path) -> None:
+        cache = (CachedFolder(key="no.lock", path="libraries/all"),)
+        attempt = self.run(tmp_path, repository, "first", cache=cache)
+        assert "[cache: libraries/all not used: there is no file no.lock]" in attempt.logs
+        assert attempt.result == "done"
+
+    def test_leftovers_of_a_killed_executor_are_deleted(self, tmp_path: Path, repository: Path) -> None:
+        left = tmp_path / "caches" / "other" / "unfinished-0123"
+        (left / "content").mkdir(parents=True)
+        self.run(tmp_path, repository, "first")
+        assert not left.exists()

@@ -1,0 +1,30 @@
+"""Tests of the preparation of workspaces: the values that win, and the scope of cached folders."""
+
+from typing import Any
+
+from labrats.model.job import WorkspaceSetup, cache_scope
+from labrats.model.phases import Phase
+from labrats.model.workspace_setup import Setup
+from tests.support.builders import a_job, a_spec
+
+REPO = "https://example.org/a.git"
+
+
+def scope_of(repo: str = REPO, **spec: Any) -> str:
+    return cache_scope(a_job(Phase.RUNNING, spec=a_spec(workspace_setup=WorkspaceSetup(git_repo=repo), **spec)))
+
+
+def test_scope_is_that_of_repository_owner_and_trust() -> None:
+    usual = scope_of(owner="a")
+    assert scope_of(owner="a", type="another type") == usual
+    others = [
+        scope_of("https://example.org/b.git", owner="a"),
+        scope_of(owner="b"),
+        scope_of(owner="a", untrusted=True),
+    ]
+    assert len({usual, *others}) == 4
+
+
+def test_values_that_are_set_win_one_by_one() -> None:
+    own, default = Setup(setup=(), setup_timeout_ms=1), Setup(setup=(("make",),), setup_network="none")
+    assert own.over(default) == Setup(setup=(), setup_timeout_ms=1, setup_network="none")
