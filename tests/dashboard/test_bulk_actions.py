@@ -1,5 +1,6 @@
 """Actions on selected jobs, and on all jobs that match the filters of the list."""
 
+from secrets import token_hex
 from typing import Any
 
 from playwright.async_api import BrowserContext, Page, expect
@@ -16,10 +17,11 @@ FAILS_ONCE = ({"onAttempt": 1, "steps": [{"fail": "no"}]}, {"result": "done"})
 
 
 async def test_selected_jobs_are_cancelled_together(page: Page, engine: LocalEngine, admin: User) -> None:
+    title = f"one-of-three-{token_hex(4)}"
     for _ in range(3):
-        await admin.submit(metadata=titled("one of three", {"hang": True}))
-    await sign_in(page, engine, "/jobs?q=one+of+three")
-    boxes = page.get_by_role("checkbox", name="one of three")
+        await admin.submit(metadata=titled(title, {"hang": True}))
+    await sign_in(page, engine, f"/jobs?q={title}")
+    boxes = page.get_by_role("checkbox", name=title)
     await expect(boxes).to_have_count(3)
     await boxes.nth(0).click()
     await boxes.nth(2).click(modifiers=["Shift"])
@@ -29,10 +31,11 @@ async def test_selected_jobs_are_cancelled_together(page: Page, engine: LocalEng
 
 
 async def test_keys_select_jobs_and_ranges(page: Page, engine: LocalEngine, admin: User) -> None:
+    title = f"by-keys-{token_hex(4)}"
     for number in range(4):
-        await admin.run(metadata=titled(f"by keys {number}", {"result": 1}))
-    await sign_in(page, engine, "/jobs?q=by+keys")
-    await expect(page.get_by_role("row", name="by keys")).to_have_count(4)
+        await admin.run(metadata=titled(f"{title} {number}", {"result": 1}))
+    await sign_in(page, engine, f"/jobs?q={title}")
+    await expect(page.get_by_role("row", name=title)).to_have_count(4)
     bar = page.get_by_role("toolbar", name="Selected jobs")
     for key in ("j", "x", "j", "j", "Shift+X"):
         await page.keyboard.press(key)
@@ -47,10 +50,11 @@ async def test_keys_select_jobs_and_ranges(page: Page, engine: LocalEngine, admi
 
 
 async def test_all_matching_jobs_are_retried_by_the_engine(page: Page, engine: LocalEngine, admin: User) -> None:
-    jobs = [await admin.submit(metadata=titled("all of five", *FAILS_ONCE)) for _ in range(5)]
+    title = f"all-of-five-{token_hex(4)}"
+    jobs = [await admin.submit(metadata=titled(title, *FAILS_ONCE)) for _ in range(5)]
     for job in jobs:
         await admin.wait(job, "failed")
-    await sign_in(page, engine, "/jobs?q=all+of+five")
+    await sign_in(page, engine, f"/jobs?q={title}")
 
     await page.get_by_role("button", name="Retry 5 failed").click()
     dialog = page.get_by_role("dialog", name="All jobs that match")
@@ -66,27 +70,29 @@ async def test_all_matching_jobs_are_retried_by_the_engine(page: Page, engine: L
 async def test_progress_of_an_action_is_shown_again_after_a_reload(
     page: Page, engine: LocalEngine, admin: User
 ) -> None:
-    failed, _ = [await admin.run(metadata=titled("acted on", step)) for step in ({"fail": "no"}, {"result": 1})]
-    filters = {"q": "acted on", "status": ["failed", "completed"]}
+    title = f"acted-on-{token_hex(4)}"
+    failed, _ = [await admin.run(metadata=titled(title, step)) for step in ({"fail": "no"}, {"result": 1})]
+    filters = {"q": title, "status": ["failed", "completed"]}
     while (
         answer := await admin.post("/api/jobs/bulk", {"action": "retry", "filter": filters, "expected": 2})
     ).is_error:
         await page.wait_for_timeout(50)  # until the index has the jobs
 
-    await sign_in(page, engine, f"/jobs?q=acted+on&bulk={answer.json()['id']}")
+    await sign_in(page, engine, f"/jobs?q={title}&bulk={answer.json()['id']}")
 
     await expect(page.get_by_text("1 of 2 jobs queued again. The others had been retried or deleted")).to_be_visible()
-    await expect(page).to_have_url(f"{engine.url}/jobs?q=acted+on")
+    await expect(page).to_have_url(f"{engine.url}/jobs?q={title}")
     assert (await admin.wait(failed["id"], "failed"))["attempts"] == 2
 
 
 async def test_selection_extends_to_all_matching_jobs(page: Page, engine: LocalEngine, admin: User) -> None:
+    title = f"every-one-{token_hex(4)}"
     model = {"model": "waits-for-slots"}
     await admin.post("/api/ai-models", {"name": "waits", "provider": "mock", "model": model["model"], "slots": 0})
-    await admin.wait(await admin.submit(metadata=titled("every one", {"fail": "no"})), "failed")
-    waiting = [await admin.submit(config=model, metadata=titled("every one")) for _ in range(3)]
-    await sign_in(page, engine, "/jobs?q=every+one")
-    await page.get_by_role("checkbox", name="every one").first.click()
+    await admin.wait(await admin.submit(metadata=titled(title, {"fail": "no"})), "failed")
+    waiting = [await admin.submit(config=model, metadata=titled(title)) for _ in range(3)]
+    await sign_in(page, engine, f"/jobs?q={title}")
+    await page.get_by_role("checkbox", name=title).first.click()
 
     await page.get_by_role("button", name="All 4…").click()
     dialog = page.get_by_role("dialog", name="All jobs that match")
@@ -99,9 +105,10 @@ async def test_selection_extends_to_all_matching_jobs(page: Page, engine: LocalE
 
 
 async def test_status_filter_restricts_the_action(page: Page, engine: LocalEngine, admin: User) -> None:
-    await admin.wait(await admin.submit(metadata=titled("of two kinds", {"fail": "no"})), "failed")
-    await admin.wait(await admin.submit(metadata=titled("of two kinds", {"hang": True})), "active")
-    await sign_in(page, engine, "/jobs?status=active&q=of+two+kinds")
+    title = f"of-two-kinds-{token_hex(4)}"
+    await admin.wait(await admin.submit(metadata=titled(title, {"fail": "no"})), "failed")
+    await admin.wait(await admin.submit(metadata=titled(title, {"hang": True})), "active")
+    await sign_in(page, engine, f"/jobs?status=active&q={title}")
     await page.get_by_role("button", name="Cancel 1…").click()
     dialog = page.get_by_role("dialog", name="All jobs that match")
     await expect(dialog.get_by_role("radio")).to_have_count(1)
@@ -112,14 +119,15 @@ async def test_status_filter_restricts_the_action(page: Page, engine: LocalEngin
 async def test_changed_number_is_shown_before_anything_happens(
     browser: BrowserContext, engine: LocalEngine, admin: User
 ) -> None:
+    title = f"one-more-{token_hex(4)}"
     page = await browser.new_page()  # the refusal and the missing feed are errors on the console
     await page.route("**/api/changes", lambda route: route.abort())
-    first = await admin.submit(metadata=titled("one more", {"fail": "no"}))
+    first = await admin.submit(metadata=titled(title, {"fail": "no"}))
     await admin.wait(first, "failed")
-    await sign_in(page, engine, "/jobs?q=one+more")
+    await sign_in(page, engine, f"/jobs?q={title}")
     await page.get_by_role("button", name="Retry 1 failed").click()
     await expect(page.get_by_role("button", name="Retry 1 job", exact=True)).to_be_enabled()
-    await admin.wait(await admin.submit(metadata=titled("one more", {"fail": "no"})), "failed")
+    await admin.wait(await admin.submit(metadata=titled(title, {"fail": "no"})), "failed")
 
     await page.get_by_role("button", name="Retry 1 job", exact=True).click()
 

@@ -70,18 +70,20 @@ async def test_filters_survive_a_reload_and_lead_to_the_jobs(page: Page, engine:
 
 
 async def test_nonsense_in_the_url_is_ignored(page: Page, engine: LocalEngine, admin: User) -> None:
-    await admin.run(metadata=titled("despite nonsense", {"result": 1}))
-    await sign_in(page, engine, "/jobs?status=lost&window=2y&sort=up&other=1&q=despite+nonsense")
-    await expect(page.get_by_role("link", name="despite nonsense")).to_be_visible()
-    await page.get_by_role("link", name="despite nonsense").click()
+    title = f"despite-nonsense-{token_hex(4)}"
+    await admin.run(metadata=titled(title, {"result": 1}))
+    await sign_in(page, engine, f"/jobs?status=lost&window=2y&sort=up&other=1&q={title}")
+    await expect(page.get_by_role("link", name=title)).to_be_visible()
+    await page.get_by_role("link", name=title).click()
     await expect(page).to_have_url(re.compile("/activity$"))
 
 
 async def test_new_and_changed_jobs_appear_in_the_open_list(page: Page, engine: LocalEngine, admin: User) -> None:
-    await sign_in(page, engine, "/jobs?q=appears+by+itself")
+    title = f"appears-by-itself-{token_hex(4)}"
+    await sign_in(page, engine, f"/jobs?q={title}")
     await expect(page.get_by_role("heading", name="No job matches")).to_be_visible()
-    job = await admin.submit(metadata=titled("appears by itself", {"log": "x"}, {"hang": True}))
-    row = page.get_by_role("row", name="appears by itself")
+    job = await admin.submit(metadata=titled(title, {"log": "x"}, {"hang": True}))
+    row = page.get_by_role("row", name=title)
     await expect(row).to_contain_text("Running")
     await admin.cancel(job)
     await expect(row).to_contain_text("Cancelled")
@@ -164,12 +166,13 @@ async def test_invalid_submission_names_the_fields(page: Page, browser: BrowserC
 
 
 async def test_keyboard_alone_opens_pages_jobs_and_search(page: Page, engine: LocalEngine, admin: User) -> None:
-    job = await admin.run(metadata=titled("opened by keys", {"result": 1}))
+    title = f"opened-by-keys-{token_hex(4)}"
+    job = await admin.run(metadata=titled(title, {"result": 1}))
     await sign_in(page, engine)
     await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
     await page.keyboard.press("g")
     await page.keyboard.press("j")
-    await expect(page.get_by_role("link", name="opened by keys")).to_be_visible()
+    await expect(page.get_by_role("link", name=title)).to_be_visible()
     await page.keyboard.press("j")
     await page.keyboard.press("Enter")
     await expect(page).to_have_url(f"{engine.url}/jobs/{job['id']}/activity")
@@ -182,18 +185,19 @@ async def test_keyboard_alone_opens_pages_jobs_and_search(page: Page, engine: Lo
     await expect(page).to_have_url(f"{engine.url}/jobs/{job['id']}/activity")
     await page.keyboard.press("Control+k")
     await page.keyboard.type(job["id"])
-    await expect(page.get_by_role("option", name="opened by keys")).to_be_visible()
+    await expect(page.get_by_role("option", name=title)).to_be_visible()
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 async def test_job_opens_beside_the_list_and_follows_the_keys(page: Page, engine: LocalEngine, admin: User) -> None:
+    title = f"beside-{token_hex(4)}"
     for number in (1, 2):
         await admin.wait(
-            await admin.submit(metadata=titled(f"beside {number}", {"fail": f"reason {number}"})), "failed"
+            await admin.submit(metadata=titled(f"{title} {number}", {"fail": f"reason {number}"})), "failed"
         )
-    await sign_in(page, engine, "/jobs?q=beside")
-    await expect(page.get_by_role("link", name="beside 2")).to_be_visible()
+    await sign_in(page, engine, f"/jobs?q={title}")
+    await expect(page.get_by_role("link", name=f"{title} 2")).to_be_visible()
     await page.keyboard.press("j")
     await page.keyboard.press("o")
     preview = page.get_by_role("complementary", name="Preview of the job")
