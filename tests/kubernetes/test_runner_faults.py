@@ -32,6 +32,8 @@ from tests.support.waiting import DEADLINE_SECONDS
 pytestmark = pytest.mark.kubernetes(node=True)
 
 STEPS = [{"log": "tick {n}", "times": 10, "everyMs": 100}, {"result": "done"}]
+SLOW_STEPS = [{"log": "tick {n}", "times": 10, "everyMs": 400}, {"result": "done"}]
+"""Long enough for several interruptions of the log, also on a busy machine."""
 TICKS = [f"tick {number}" for number in range(1, 11)]
 
 OpenRunner = Callable[[ApiClient], AbstractAsyncContextManager[KubernetesRunner]]
@@ -91,7 +93,7 @@ async def test_a_start_with_an_unknown_outcome_runs_one_executor(
 
 @pytest.mark.parametrize("how", [Cut.RESET, Cut.HALF_LINE, Cut.INVALID_JSON, Cut.END])
 async def test_an_interrupted_log_is_continued(runner: KubernetesRunner, proxy: FaultyProxy, how: Cut) -> None:
-    attempt = an_attempt(STEPS)
+    attempt = an_attempt(SLOW_STEPS)
     async with proxy.faults(is_log, Break(how, 0), Break(how, 3), Break(how, 2)):
         await runner.start(attempt)
         await assert_ran_once(runner, attempt)
