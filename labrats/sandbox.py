@@ -67,7 +67,7 @@ def confine(
         etc = None  # bubblewrap cannot create a mount point in a read-only snapshot
     options = [*_NAMESPACES, *_system(etc)]
     options += [
-        *("--dev", "/dev", "--proc", "/proc"),
+        *("--dev", "/dev", *_shared_memory(sandbox.shm_bytes), "--proc", "/proc"),
         *("--bind", str(scratch), _TEMPORARY, "--symlink", _TEMPORARY, f"/var{_TEMPORARY}"),
     ]
     options += [word for path in shown for word in _bind(path)]
@@ -76,6 +76,13 @@ def confine(
     options += [word for path in writable for word in ("--bind", str(path), str(path))]
     options += [word for path in (*hidden, Path("/")) for word in ("--remount-ro", str(path))]
     return [sandbox.program, *options, "--chdir", str(cwd), "--", *command]
+
+
+def _shared_memory(size: int | None) -> Sequence[str]:
+    """Return the options that limit the files in `/dev`, which are in memory. size: bytes for `/dev/shm`."""
+    if size is None:
+        return ()
+    return "--size", str(size), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"  # noqa: S108
 
 
 def bubblewrap_problem(program: str, etc: Path | None = None) -> str | None:

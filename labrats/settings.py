@@ -10,7 +10,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from labrats.model.isolation import Isolation
 from labrats.model.network import Network, read_network
-from labrats.model.protocol import IDLE_SECONDS
+from labrats.model.protocol import IDLE_SECONDS, ResourceLimits
+from labrats.model.sizes import read_size
 from labrats.net.address_policy import parse_networks
 from labrats.net.webhook_signature import signing_key
 
@@ -176,6 +177,12 @@ class EngineSettings(BaseSettings):
     allow_untrusted: bool = Field(default=False, validation_alias="LABRATS_ALLOW_UNTRUSTED")
     """Run jobs of external contributors that a webhook source admits, although agents run without a sandbox. Same as
     LABRATS_UNTRUSTED_ISOLATION=process."""
+    agent_memory: Annotated[int, NoDecode] | None = Field(default=None, validation_alias="LABRATS_AGENT_MEMORY")
+    """The limit on the memory of all processes of an attempt together, such as 4Gi; beyond it the job fails with the
+    code out_of_memory. It is measured ten times a second. Default: none."""
+    agent_processes: int | None = Field(default=None, gt=0, validation_alias="LABRATS_AGENT_PROCESSES")
+    """The limit on the number of processes of an attempt, also measured; beyond it the job fails with the code
+    process_limit. Default: none."""
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use the Claude Code login of the engine's user."""
     max_output_mib: int = Field(default=256, gt=0, le=65536, validation_alias="LABRATS_MAX_OUTPUT_MIB")
@@ -205,6 +212,16 @@ class EngineSettings(BaseSettings):
     def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         parse_networks(value)
         return value
+
+    @field_validator("agent_memory", mode="before")
+    @classmethod
+    def _read_agent_memory(cls, value: Any) -> Any:
+        return read_size(value) if isinstance(value, str) else value
+
+    @field_validator("agent_memory", "agent_processes", mode="before")
+    @classmethod
+    def _read_empty(cls, value: Any) -> Any:
+        return None if value == "" else value
 
     @field_validator("network", mode="before")
     @classmethod
@@ -283,6 +300,11 @@ class EngineSettings(BaseSettings):
         if self.oidc_issuer and not self.oidc_client_id:
             raise ValueError("OIDC_ISSUER needs OIDC_CLIENT_ID, the engine's client id at the provider")
         return self
+
+    @property
+    def agent_limits(self) -> ResourceLimits:
+        """The limits on the processes of an attempt."""
+        return ResourceLimits(memory_bytes=self.agent_memory, processes=self.agent_processes)
 
     @property
     def isolation_of_untrusted(self) -> Isolation:

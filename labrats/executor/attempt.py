@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from labrats.executor.event_writer import EventWriter
 from labrats.executor.model_access import model_access
 from labrats.executor.prices import require_price
 from labrats.executor.providers.registry import WITH_SESSIONS, Provider, provider_named
+from labrats.executor.resource_limits import run_within_limits
 from labrats.executor.workspace import prepare_workspace
 from labrats.executor.workspace_diff import (
     Baseline,
@@ -100,7 +102,8 @@ async def _run_until_outcome(inputs: Path, scratch: Path | None, redacted: Seque
 
     async def work() -> Any:
         _remove_secrets(inputs / "secrets")
-        return await run_with_timeout(_run_attempt, _read_context(inputs, folder, secrets, events))
+        context = _read_context(inputs, folder, secrets, events)
+        return await run_with_timeout(_run_limited_attempt, context)
 
     outcome = await outcome_of(work, events)
     if not _kill_descendants():
@@ -153,6 +156,10 @@ async def run_with_timeout(work: Callable[[RunContext], Awaitable[Any]], context
         if deadline.expired():
             raise GiveUp(FailedCode.TIMEOUT, f"the run took longer than its timeout of {seconds:g} seconds") from error
         raise  # another timeout, inside the work
+
+
+async def _run_limited_attempt(context: RunContext) -> Any:
+    return await run_within_limits(partial(_run_attempt, context), context.task.limits)
 
 
 async def _run_attempt(context: RunContext) -> Any:

@@ -40,6 +40,7 @@ class FailedCode(StrEnum):
     MAX_TURNS = "max_turns"
     BUDGET = "budget"
     OUTPUT_LIMIT = "output_limit"
+    PROCESS_LIMIT = "process_limit"
     TIMEOUT = "timeout"
     START_TIMEOUT = "start_timeout"
     LOST = "lost"
@@ -66,6 +67,7 @@ PERMANENT: Final = frozenset(
         FailedCode.MAX_TURNS,
         FailedCode.BUDGET,
         FailedCode.OUTPUT_LIMIT,
+        FailedCode.PROCESS_LIMIT,
         FailedCode.TIMEOUT,
         FailedCode.INVALID,
     }

@@ -84,6 +84,7 @@ class Sandbox(Record):
     hidden:        the engine's own folders, covered where a shown folder contains them.
     etc_snapshots: the folder of snapshots of `/etc`. None if each world-readable file of `/etc` is bound by itself.
     may_debug:     whether processes may trace each other.
+    shm_bytes:     the size of `/dev/shm`; None for the kernel's default.
     """
 
     program: str
@@ -91,6 +92,17 @@ class Sandbox(Record):
     hidden: tuple[str, ...] = ()
     etc_snapshots: str | None = None
     may_debug: bool = False
+    shm_bytes: int | None = None
+
+
+class ResourceLimits(Record):
+    """Limits on all processes of an attempt together; None for no limit."""
+
+    memory_bytes: int | None = None
+    processes: int | None = None
+
+
+NO_LIMITS: Final = ResourceLimits()
 
 
 class Resumption(Record):
@@ -130,6 +142,7 @@ class Task(Record):
     git_ssh_key, git_ssh_known_hosts: files for cloning over ssh, unless the job's Secret has its own.
     idle_seconds:  the limit on the silence of a model.
     output_bytes:  the limit on the output of the attempt, without its last line.
+    limits:        what the processes of the attempt may use.
     resumption:    the session to resume, if possible. Otherwise the attempt starts over in `workspace`.
     caches:        the folder with the cached folders of the job's scope; None if the engine keeps none.
     caches_bytes:  the limit on the cached folders of all jobs.
@@ -158,6 +171,7 @@ class Task(Record):
     sandbox: Sandbox | None = None
     idle_seconds: float = IDLE_SECONDS
     output_bytes: int = OUTPUT_BYTES
+    limits: ResourceLimits = NO_LIMITS
     resumption: Resumption | None = None
     selection: Selection = Selection()
     caches: str | None = None

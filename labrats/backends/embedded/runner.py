@@ -33,7 +33,7 @@ from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentia
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, cache_scope
-from labrats.model.protocol import IDLE_SECONDS, OUTPUT_BYTES, Resumption, Sandbox, Task
+from labrats.model.protocol import IDLE_SECONDS, NO_LIMITS, OUTPUT_BYTES, ResourceLimits, Resumption, Sandbox, Task
 from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
 from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment
@@ -80,6 +80,7 @@ class LocalRunnerSettings:
     sandbox: Sandbox | None = None
     idle_seconds: float = IDLE_SECONDS
     output_bytes: int = OUTPUT_BYTES
+    limits: ResourceLimits = NO_LIMITS
     own_secrets: tuple[str, ...] = ()
     admin_key_file: Path | None = None
     network_problem: str | None = None
@@ -277,6 +278,7 @@ class LocalRunner:
             cli_login=settings.cli_login,
             idle_seconds=settings.idle_seconds,
             output_bytes=settings.output_bytes,
+            limits=settings.limits,
             resumption=self._resumption(attempt),
             caches=str(settings.caches / cache_scope(attempt.job)) if settings.caches else None,
             caches_bytes=settings.caches_bytes,

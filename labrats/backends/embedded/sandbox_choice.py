@@ -74,6 +74,7 @@ def _find_sandbox(settings: EngineSettings) -> tuple[Sandbox | None, str | None]
         hidden=tuple(sorted(map(str, engine_folders))),
         etc_snapshots=str(snapshots) if has_snapshot else None,
         may_debug=settings.sandbox_ptrace,
+        shm_bytes=settings.agent_memory,
     )
     return sandbox, None
 

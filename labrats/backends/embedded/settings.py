@@ -30,6 +30,7 @@ def runner_settings(settings: EngineSettings, schema_created_with: int) -> Local
         output_bytes=settings.max_output_bytes,
         caches=settings.data_dir / "caches" if settings.cache_gib else None,
         caches_bytes=round(settings.cache_gib * 2**30),
+        limits=settings.agent_limits,
         own_secrets=settings.own_secrets,
         admin_key_file=settings.admin_key_file,
         isolation=isolation.levels,

@@ -39,8 +39,10 @@ from labrats.model.protocol import (
     CLAIMED_STATUS,
     IDLE_SECONDS,
     KEY_PROXY_VARIABLE,
+    NO_LIMITS,
     OUTPUT_BYTES,
     POD_VARIABLE,
+    ResourceLimits,
     Resumption,
     Task,
 )
@@ -161,6 +163,7 @@ class PodSettings:
     git_addresses: tuple[str, ...] = ()
     idle_seconds: float = IDLE_SECONDS
     output_bytes: int = OUTPUT_BYTES
+    limits: ResourceLimits = NO_LIMITS
     grace_seconds: float = 10.0
     start_timeout_seconds: float = 300.0
     ttl_seconds: int = 86_400
@@ -260,6 +263,7 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
         git_addresses=settings.git_addresses,
         idle_seconds=settings.idle_seconds,
         output_bytes=settings.output_bytes,
+        limits=settings.limits,
         resumption=_resumption(attempt),
         on_cluster=True,
     )

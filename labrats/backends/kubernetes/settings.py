@@ -41,6 +41,7 @@ def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) ->
         git_addresses=settings.outbound_allowed_cidrs,
         idle_seconds=settings.agent_idle_seconds,
         output_bytes=settings.max_output_bytes,
+        limits=settings.agent_limits,
         grace_seconds=settings.stop_grace_seconds,
         start_timeout_seconds=kubernetes.start_timeout_seconds,
         ttl_seconds=round(kubernetes.finished_job_hours * 3600),

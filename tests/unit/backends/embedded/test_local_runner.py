@@ -20,7 +20,7 @@ from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import AgentSession, FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup, cache_scope
 from labrats.model.mcp_server import McpServer
 from labrats.model.phases import Phase
-from labrats.model.protocol import Resumption, Sandbox, Selection, Task
+from labrats.model.protocol import ResourceLimits, Resumption, Sandbox, Selection, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
 from labrats.processes import ProcessId, process_name
@@ -357,6 +357,13 @@ async def test_an_attempt_has_a_sandbox_if_its_job_has_that_isolation(
         folder = await inputs_of(runner, folders, attempt)
     task = msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task)
     assert (task.sandbox is not None) == is_confined
+
+
+async def test_an_attempt_has_the_limits_of_the_engine(folders: Folders) -> None:
+    limits = ResourceLimits(memory_bytes=2**30, processes=100)
+    async with a_runner(folders, limits=limits) as runner:
+        folder = await inputs_of(runner, folders, Attempt(a_running()))
+    assert msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task).limits == limits
 
 
 async def test_an_attempt_whose_isolation_is_missing_is_given_up(folders: Folders) -> None:

@@ -15,7 +15,7 @@ from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup
-from labrats.model.protocol import Resumption, Task
+from labrats.model.protocol import ResourceLimits, Resumption, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt
 from labrats.settings import PodExtras
@@ -79,8 +79,11 @@ def test_the_manifest_of_a_job_with_everything_is_as_recorded() -> None:
 def test_the_executor_is_told_its_task() -> None:
     attempt = an_owned_attempt(metadata={"repo": "a"})
 
-    task = task_of(pod_of(attempt))
+    limits = ResourceLimits(processes=100)
 
+    task = task_of(pod_of(attempt, settings=dataclasses.replace(SETTINGS, limits=limits)))
+
+    assert task.limits == limits
     assert (task.job_id, task.attempt, task.number) == ("ir-0000000a", "ir-0000000a-1", 1)
     assert task.metadata == {"repo": "a"}
     assert task.endpoint == "http://models"

@@ -1,0 +1,159 @@
+"""Limits on the memory and the processes of an attempt, with real programs that exceed them.
+
+The programs end by themselves soon, should a limit not work.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.model.config import JobConfig
+from labrats.model.job import FailedCode
+from labrats.model.protocol import ResourceLimits, Sandbox
+from labrats.processes import with_environment
+from labrats.settings import EngineSettings
+from tests.unit.executor.attempts import AttemptFolder, a_unique_name, an_attempt
+
+MEBIBYTE = 2**20
+MEMORY = ResourceLimits(memory_bytes=200 * MEBIBYTE)
+
+FILL_MEMORY = "import time; held = bytearray(b'x') * (400 << 20); time.sleep(20)"
+FILL_MEMORY_TOGETHER = """
+import os, time
+for _ in range(4):
+    if os.fork() == 0:
+        held = bytearray(b'x') * (100 << 20)
+        time.sleep(20)
+        os._exit(0)
+time.sleep(20)
+"""
+SHARE_MEMORY = """
+import os, time
+held = bytearray(b'x') * (120 << 20)
+for _ in range(4):
+    os.fork()
+time.sleep(1)
+os._exit(0)
+"""
+RESERVE_MEMORY = "import mmap, time; held = mmap.mmap(-1, 20 << 30); held[0] = 1; time.sleep(1)"
+FORK_BOMB = """
+import os, time
+for _ in range(7):  # at most 128 processes, also if the limit does not work
+    os.fork()
+    time.sleep(0.05)
+time.sleep(20)
+"""
+MANY_CHILDREN = """
+import subprocess, time
+children = [subprocess.Popen(["sleep", "20"]) for _ in range(30)]
+time.sleep(20)
+"""
+
+
+@pytest.fixture(params=["sandbox", "process"])
+def isolation(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return the inputs of an attempt with this isolation."""
+    if request.param == "process":
+        return {}
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    return {"sandbox": Sandbox(program=program, shm_bytes=MEMORY.memory_bytes)}
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """Return a name for the attempt, by which its processes are found."""
+    with a_unique_name() as unique:
+        yield unique
+
+
+def an_attempt_of(tmp_path: Path, script: str, limits: ResourceLimits, **inputs: Any) -> AttemptFolder:
+    """Build an attempt whose agent runs a Python script."""
+    program = tmp_path / "programs" / "agent"
+    program.parent.mkdir()
+    (program.parent / "script.py").write_text(script)
+    program.write_text(f"#!/bin/sh\nexec /usr/bin/python3 {program.parent}/script.py\n")
+    program.chmod(0o755)
+    inputs |= {"config": JobConfig(provider="claude"), "programs": {"claude": str(program)}, "limits": limits}
+    return an_attempt(tmp_path, **inputs)
+
+
+@pytest.mark.parametrize("script", [FILL_MEMORY, FILL_MEMORY_TOGETHER], ids=["one process", "four processes"])
+def test_an_attempt_that_needs_too_much_memory_is_ended(
+    tmp_path: Path, name: str, isolation: dict[str, Any], script: str
+) -> None:
+    attempt = an_attempt_of(tmp_path, script, MEMORY, attempt=name, **isolation)
+    attempt.run()
+    code, message = attempt.failure
+    assert code is FailedCode.OUT_OF_MEMORY
+    assert "of memory, over LABRATS_AGENT_MEMORY (200 MiB): raise the limit" in message
+    assert with_environment("LABRATS_ATTEMPT", name) == []
+
+
+@pytest.mark.parametrize("script", [SHARE_MEMORY, RESERVE_MEMORY], ids=["shared", "reserved"])
+def test_shared_and_unused_memory_does_not_count(tmp_path: Path, isolation: dict[str, Any], script: str) -> None:
+    attempt = an_attempt_of(tmp_path, script, MEMORY, **isolation)
+    attempt.run()
+    assert attempt.failure[0] is FailedCode.AGENT_ERROR  # the script prints no result
+
+
+@pytest.mark.parametrize("script", [FORK_BOMB, MANY_CHILDREN], ids=["bomb", "children"])
+def test_an_attempt_with_too_many_processes_is_ended(
+    tmp_path: Path, name: str, isolation: dict[str, Any], script: str
+) -> None:
+    attempt = an_attempt_of(tmp_path, script, ResourceLimits(processes=20), attempt=name, **isolation)
+    attempt.run()
+    code, message = attempt.failure
+    assert code is FailedCode.PROCESS_LIMIT
+    assert "processes, over LABRATS_AGENT_PROCESSES (20): raise the limit" in message
+    assert with_environment("LABRATS_ATTEMPT", name) == []
+
+
+def test_an_attempt_within_its_limits_is_not_ended(tmp_path: Path, isolation: dict[str, Any]) -> None:
+    limits = ResourceLimits(memory_bytes=2**30, processes=100)
+    attempt = an_attempt_of(tmp_path, "print('out of words')", limits, **isolation)
+    attempt.run()
+    assert attempt.failure[0] is FailedCode.AGENT_ERROR  # the script prints no result
+
+
+def test_files_in_memory_are_limited_in_the_sandbox(tmp_path: Path) -> None:
+    program = shutil.which("bwrap")
+    assert program
+    script = """
+import os
+def fill(path):
+    try:
+        with open(path, "wb") as file:
+            for _ in range(64):
+                file.write(bytes(1 << 20))
+        return "filled"
+    except OSError as error:
+        return os.strerror(error.errno)
+print(fill("/dev/shm/a"), fill("/dev/a"), file=open("out", "w"))
+"""
+    sandbox = Sandbox(program=program, shm_bytes=16 * MEBIBYTE)
+    attempt = an_attempt_of(tmp_path, script, ResourceLimits(), sandbox=sandbox)
+    attempt.run()
+    assert (attempt.workspace / "out").read_text() == "No space left on device Read-only file system\n"
+
+
+@pytest.mark.parametrize(
+    ("memory", "processes", "limits"),
+    [("4Gi", "100", ResourceLimits(memory_bytes=2**32, processes=100)), ("", "", ResourceLimits())],
+)
+def test_settings_are_read(
+    monkeypatch: pytest.MonkeyPatch, memory: str, processes: str, limits: ResourceLimits
+) -> None:
+    monkeypatch.setenv("LABRATS_AGENT_MEMORY", memory)
+    monkeypatch.setenv("LABRATS_AGENT_PROCESSES", processes)
+    assert EngineSettings().agent_limits == limits
+
+
+@pytest.mark.parametrize(("name", "value"), [("LABRATS_AGENT_MEMORY", "4 GB"), ("LABRATS_AGENT_PROCESSES", "0")])
+def test_invalid_settings_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=name):
+        EngineSettings()
