@@ -86,15 +86,13 @@ class SubmitOptions(SettingOptions):
     depth: Annotated[int | None, Parameter(group=_WORKSPACE)] = None
     """The number of commits to clone."""
     setup: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
-    """A command that prepares the workspace before the agent starts, such as "npm ci". Quotes group words, but no shell
-    runs it. Repeatable, in order."""
+    """A command to run before the agent starts, such as "npm ci". It is split into words like a shell's. Repeatable."""
     setup_network: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
     """The hosts that the setup commands may reach, as for --network. [default: those of the agent]"""
     setup_timeout: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
     """The maximum time of all setup commands together: 90s, 10m. [default: 10m]"""
     cache: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
-    """A folder that the setup commands fill and later jobs get, KEY:PATH, such as package-lock.json:node_modules. It is
-    used while the file KEY stays the same. Repeatable."""
+    """A folder that --setup fills and later jobs get while a file is the same: package-lock.json:node_modules."""
     file: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
     """A file to copy into the workspace, PATH or PATH:NAME. Repeatable."""
     upload: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()

@@ -107,6 +107,8 @@ async def _restore(entry: _Entry, context: RunContext) -> bool:
 
 
 async def _store(entry: _Entry, context: RunContext) -> None:
+    if not (context.workspace / entry.cached.path).is_dir():
+        raise _CacheFailed("the setup commands have not made it")
     with open_folder_inside(context.workspace, entry.cached.path):  # neither it nor a parent is a link
         pass
     entry.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -211,6 +211,10 @@ class TestCaches:
         assert "[cache: libraries/all not used: there is no file no.lock]" in attempt.logs
         assert attempt.result == "done"
 
+    def test_folder_that_the_commands_have_not_made_is_not_stored(self, tmp_path: Path, repository: Path) -> None:
+        attempt = self.run(tmp_path, repository, "first", ["true"])
+        assert "[cache: libraries/all not stored: the setup commands have not made it]" in attempt.logs
+
     def test_leftovers_of_a_killed_executor_are_deleted(self, tmp_path: Path, repository: Path) -> None:
         left = tmp_path / "caches" / "other" / "unfinished-0123"
         (left / "content").mkdir(parents=True)
