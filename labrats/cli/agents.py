@@ -1,14 +1,18 @@
 """The commands for agents and their instructions."""
 
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
+from labrats.cli.errors import CommandError, ExitCode
+from labrats.cli.key_values import RepeatedOption
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_stderr, print_table, print_text
+from labrats.cli.submit_options import SetupOptions, network_rule
 
-agents_app: Final = App(name="agent", help="List, show and seed agents.")
+agents_app: Final = App(name="agent", help="List, show, create, change, delete and seed agents.")
 instructions_app: Final = App(name="instruction", help="List and show the instructions of agents.")
 
 
@@ -51,6 +55,93 @@ def show_agent(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
     for instruction in answer.json()["instructions"]:
         print_stderr(f"--- {instruction['name']} ({instruction['scope']})")
         print_text(instruction["content"])
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class AgentOptions(SetupOptions):
+    """The optional fields of an agent. Triggers, MCP servers and variables are in files: see `labrats apply`."""
+
+    trigger_name: str | None = None
+    """The name by which jobs and chains refer to the agent. [default: its name]"""
+    enabled: bool | None = None
+    """Let the agent start jobs, or not."""
+    provider: str | None = None
+    """The provider of its jobs: claude, codex, vllm, gemma, qwen or mock."""
+    model: str | None = None
+    """The model of its jobs, by the name that the provider uses."""
+    effort: Literal["low", "medium", "high"] | None = None
+    """The reasoning effort of its jobs."""
+    network: str | None = None
+    """The hosts that its jobs may reach: open, none, or names and presets with commas, such as npm,*.example.com."""
+    isolation: Literal["process", "sandbox", "container", "vm"] | None = None
+    """The least isolation of its jobs."""
+    instruction: RepeatedOption = ()
+    """The name of an instruction. Repeatable, in order; replaces all existing ones."""
+
+    def body(self) -> dict[str, Any]:
+        """Return the fields of a request. Raises CommandError that names the invalid option."""
+        fields = {
+            "triggerName": self.trigger_name,
+            "enabled": self.enabled,
+            "defaultProvider": self.provider,
+            "defaultModel": self.model,
+            "defaultEffort": self.effort,
+            "defaultNetwork": network_rule("--network", self.network),
+            "defaultIsolation": self.isolation,
+            "instructions": list(self.instruction) or None,
+            "workspaceSetup": self.setup_body() or None,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+NO_AGENT_OPTIONS: Final = AgentOptions()
+
+
+@agents_app.command(name="create")
+def create_agent(
+    name: str, /, *, agent_options: AgentOptions = NO_AGENT_OPTIONS, options: ApiOptions = DEFAULTS
+) -> None:
+    """Create an agent without triggers, for `labrats submit --agent` and chains.
+
+    Args:
+        name: The agent's name.
+    """
+    body = agent_options.body()
+    with options.connect() as client:
+        answer = client.post("/api/agents", {"name": name, **body})
+    _confirm(f"{name} created", answer.text, options)
+
+
+@agents_app.command(name="set")
+def set_agent_fields(
+    name: str, /, *, agent_options: AgentOptions = NO_AGENT_OPTIONS, options: ApiOptions = DEFAULTS
+) -> None:
+    """Change an agent. Its existing jobs keep their settings.
+
+    Args:
+        name: The agent's name.
+    """
+    body = agent_options.body()
+    if not body:
+        raise CommandError("nothing to change: pass at least one option, such as --network none", ExitCode.USAGE)
+    with options.connect() as client:
+        if prepared := body.get("workspaceSetup"):  # the API replaces it as a whole
+            body["workspaceSetup"] = client.get(_path("agents", name)).json().get("workspaceSetup", {}) | prepared
+        answer = client.patch(_path("agents", name), body)
+    _confirm(f"{name} changed", answer.text, options)
+
+
+@agents_app.command(name="delete")
+def delete_agent(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
+    """Delete an agent. Its jobs continue, and its instructions stay.
+
+    Args:
+        name: The agent's name.
+    """
+    with options.connect() as client:
+        client.delete(_path("agents", name))
+    print_stderr(f"{name} deleted")
 
 
 @agents_app.command
@@ -99,6 +190,13 @@ def show_instruction(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
 
 def _path(plural: str, name: str) -> str:
     return f"/api/{plural}/{quote(name, safe='')}"
+
+
+def _confirm(sentence: str, answer: str, options: ApiOptions) -> None:
+    if options.json:
+        print_text(answer)
+    else:
+        print_stderr(sentence)
 
 
 def _events(trigger: dict[str, Any]) -> str:

@@ -51,7 +51,7 @@ class SettingOptions:
             "timeoutMs": _timeout_ms("--timeout", self.timeout),
             "maxTurns": self.max_turns,
             "maxAttempts": self.max_attempts,
-            "network": _network("--network", self.network),
+            "network": network_rule("--network", self.network),
             "isolation": self.isolation,
         }
         return _nested(parse_pairs("--config", self.config)) | _without_none(named)
@@ -59,7 +59,33 @@ class SettingOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class SubmitOptions(SettingOptions):
+class SetupOptions:
+    """The options for the preparation of a workspace. None and empty where nothing is set."""
+
+    setup: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
+    """A command to run before the agent starts, such as "npm ci". It is split into words like a shell's. Repeatable."""
+    setup_network: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
+    """The hosts that the setup commands may reach, as for --network. [default: those of the agent]"""
+    setup_timeout: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
+    """The maximum time of all setup commands together: 90s, 10m. [default: 10m]"""
+    cache: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
+    """A folder that --setup fills and later jobs get while a file is the same: package-lock.json:node_modules."""
+
+    def setup_body(self) -> dict[str, Any]:
+        """Return the fields of the API's `workspaceSetup`. Raises CommandError that names the invalid option."""
+        return _without_none(
+            {
+                "setup": [_command(text) for text in self.setup] or None,
+                "setupNetwork": network_rule("--setup-network", self.setup_network),
+                "setupTimeoutMs": _timeout_ms("--setup-timeout", self.setup_timeout),
+                "cache": [_cached_folder(text) for text in self.cache] or None,
+            }
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions(SettingOptions, SetupOptions):
     """The options of `labrats submit`. The engine chooses the value of an option that is None."""
 
     prompt_file: Path | None = None
@@ -85,14 +111,6 @@ class SubmitOptions(SettingOptions):
     """The branch, tag or commit to check out."""
     depth: Annotated[int | None, Parameter(group=_WORKSPACE)] = None
     """The number of commits to clone."""
-    setup: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
-    """A command to run before the agent starts, such as "npm ci". It is split into words like a shell's. Repeatable."""
-    setup_network: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
-    """The hosts that the setup commands may reach, as for --network. [default: those of the agent]"""
-    setup_timeout: Annotated[str | None, Parameter(group=_WORKSPACE)] = None
-    """The maximum time of all setup commands together: 90s, 10m. [default: 10m]"""
-    cache: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
-    """A folder that --setup fills and later jobs get while a file is the same: package-lock.json:node_modules."""
     file: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
     """A file to copy into the workspace, PATH or PATH:NAME. Repeatable."""
     upload: Annotated[RepeatedOption, Parameter(group=_WORKSPACE)] = ()
@@ -130,21 +148,12 @@ class SubmitOptions(SettingOptions):
         return sys.stdin.read()
 
     def _workspace_setup(self) -> dict[str, Any]:
+        prepared = self.setup_body()
         if self.repo is None and (self.ref is not None or self.depth is not None):
             raise CommandError("--ref and --depth need --repo, which is missing", ExitCode.USAGE)
-        if self.repo is None and (self.setup or self.setup_network or self.setup_timeout or self.cache):
+        if self.repo is None and prepared:
             raise CommandError("--setup and --cache need --repo, which is missing", ExitCode.USAGE)
-        return _without_none(
-            {
-                "gitRepo": self.repo,
-                "gitRef": self.ref,
-                "gitDepth": self.depth,
-                "setup": [_command(text) for text in self.setup] or None,
-                "setupNetwork": _network("--setup-network", self.setup_network),
-                "setupTimeoutMs": _timeout_ms("--setup-timeout", self.setup_timeout),
-                "cache": [_cached_folder(text) for text in self.cache] or None,
-            }
-        )
+        return _without_none({"gitRepo": self.repo, "gitRef": self.ref, "gitDepth": self.depth}) | prepared
 
 
 DEFAULT_SUBMIT_OPTIONS: Final = SubmitOptions()
@@ -167,7 +176,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _network(option: str, text: str | None) -> Any:
+def network_rule(option: str, text: str | None) -> Any:
     """Return the API's form of a network rule. Raises CommandError for an invalid one."""
     from msgspec import to_builtins  # takes a tenth of the time of a command
 

@@ -40,6 +40,46 @@ def test_agent_show_prints_the_instructions(labrats: Labrats, engine: ScriptedEn
     assert "conduct (local)" in ended.err
 
 
+def test_agent_create_sends_the_options(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("POST /api/agents", AGENT)
+    settings = ("--provider", "claude", "--network", "npm,*.example.com", "--isolation", "sandbox", "--no-enabled")
+    setup = ("--setup", "npm ci", "--setup-network", "npm", "--cache", "package-lock.json:node_modules")
+    ended = labrats("agent", "create", "careful", *settings, "--instruction", "conduct", *setup)
+    assert ended == (0, "", "careful created\n")
+    assert engine.requests[0].json == {
+        "name": "careful",
+        "enabled": False,
+        "defaultProvider": "claude",
+        "defaultNetwork": {"allow": ["npm", "*.example.com"]},
+        "defaultIsolation": "sandbox",
+        "instructions": ["conduct"],
+        "workspaceSetup": {
+            "setup": [["npm", "ci"]],
+            "setupNetwork": {"allow": ["npm"]},
+            "cache": [{"key": "package-lock.json", "path": "node_modules"}],
+        },
+    }
+
+
+def test_agent_set_keeps_the_rest_of_the_setup(labrats: Labrats, engine: ScriptedEngine) -> None:
+    setup = {"setup": [["npm", "ci"]], "setupTimeoutMs": 1000}
+    engine.answers("GET /api/agents/ai-developer", AGENT | {"workspaceSetup": setup})
+    engine.answers("PATCH /api/agents/ai-developer", AGENT)
+    assert labrats("agent", "set", "ai-developer", "--setup", "make deps").err == "ai-developer changed\n"
+    changes = {"workspaceSetup": {"setup": [["make", "deps"]], "setupTimeoutMs": 1000}}
+    assert engine.requests[-1].json == changes
+
+
+def test_agent_set_needs_an_option(labrats: Labrats) -> None:
+    ended = labrats("agent", "set", "ai-developer")
+    assert (ended.code, "nothing to change" in ended.err) == (2, True)
+
+
+def test_agent_delete_reports_it(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("DELETE /api/agents/ai-developer", None)
+    assert labrats("agent", "delete", "ai-developer") == (0, "", "ai-developer deleted\n")
+
+
 def test_agent_seed_reports_how_many_agents_were_added(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/agents/seed", {"seeded": 5})
     assert labrats("agent", "seed") == (0, "", "5 agents added\n")
