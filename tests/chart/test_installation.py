@@ -147,14 +147,13 @@ async def test_no_object_of_a_job_shows_a_secret(installation: Installation, use
     assert TOKEN not in installation.log("api") + installation.log("controller")
 
 
-async def test_network_without_policy_enforcement_is_detected(installation: Installation) -> None:
-    """The network of the test cluster is a bridge, which ignores NetworkPolicies."""
+async def test_enforcement_of_network_policies_and_of_the_fence_is_detected(installation: Installation) -> None:
+    metrics = ""
     async with asyncio.timeout(PATIENCE_SECONDS * 2):
-        while "nothing enforces its NetworkPolicies" not in installation.log("controller"):
-            await asyncio.sleep(0.5)
-
-    metrics = "".join([await metrics_of(installation, each) for each in installation.addresses("controller")])
-    assert 'labrats_degraded{what="network-policy"} 1.0' in metrics
+        while 'what="network-policy"' not in metrics:
+            await asyncio.sleep(POLL_SECONDS)
+            metrics = "".join([await metrics_of(installation, each) for each in installation.addresses("controller")])
+    assert 'labrats_degraded{what="network-policy"} 0.0' in metrics
     assert 'labrats_degraded{what="leader-fence"} 0.0' in metrics
 
 

@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from functools import cached_property
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from labrats.processes import send_signal
 from tests.cluster import packages
 from tests.cluster.certificates import Authority
 from tests.cluster.programs import build_programs, cache_folder
 from tests.cluster.shell import Failed, run, succeeds, until
+
+T = TypeVar("T")
 
 BRIDGE: Final = "labrats0"
 PODS: Final = IPv4Network("10.88.0.0/24")
@@ -149,8 +151,20 @@ class Cluster:
 
     def listen(self) -> socket.socket:
         """Return a socket of this process that listens at GATEWAY in the cluster's network, for pods to connect to."""
+        return self.call_inside(lambda: socket.create_server((GATEWAY, 0)))
+
+    def call_inside(self, function: Callable[[], T]) -> T:
+        """Call a function in the cluster's network. Sockets that it opens stay there."""
+
+        def enter_and_call() -> T:
+            with open(Path("/run/netns", self.network)) as entered:
+                libc = ctypes.CDLL(None, use_errno=True)  # Python 3.12 has os.setns
+                if libc.setns(entered.fileno(), _NETWORK) != 0:
+                    raise OSError(ctypes.get_errno(), f"cannot enter {self.network}")
+            return function()
+
         with ThreadPoolExecutor(max_workers=1) as executor:  # only this thread enters the network namespace, and ends
-            return executor.submit(_listen_in, Path("/run/netns", self.network), GATEWAY).result()
+            return executor.submit(enter_and_call).result()
 
     def kill(self, program: str) -> None:
         """Kill a program that `start` has started."""
@@ -294,15 +308,6 @@ class Cluster:
     def _processes_in_cgroups(self) -> list[int]:
         lists = [members for cgroup in self.cgroups() for members in cgroup.rglob("cgroup.procs")]
         return [int(pid) for members in lists for pid in members.read_text().split()]
-
-
-def _listen_in(network: Path, address: str) -> socket.socket:
-    """Return a socket that listens in another network namespace. The calling thread stays in that namespace."""
-    with open(network) as entered:
-        libc = ctypes.CDLL(None, use_errno=True)  # Python 3.12 has os.setns
-        if libc.setns(entered.fileno(), _NETWORK) != 0:
-            raise OSError(ctypes.get_errno(), f"cannot enter {network}")
-    return socket.create_server((address, 0))
 
 
 def _kill_all(remaining: Callable[[], list[int]]) -> None:

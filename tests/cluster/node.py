@@ -1,4 +1,8 @@
-"""A node of a cluster (kubelet, containerd), and the other programs that pods need: scheduler and kube-proxy."""
+"""A node of a cluster (kubelet, containerd), and the other programs that pods need.
+
+These are the scheduler, kube-proxy for Services, and kube-router, of which only the part that enforces NetworkPolicies
+runs.
+"""
 
 import json
 from collections.abc import Iterable
@@ -6,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.cluster import packages
-from tests.cluster.cluster import BRIDGE, GATEWAY, PODS, Cluster
+from tests.cluster.cluster import BRIDGE, GATEWAY, PODS, SERVICES, Cluster
 from tests.cluster.images import PAUSE, pause_image
+from tests.cluster.programs import build_kube_router
 from tests.cluster.shell import run, succeeds
 
 _KUBELET_PORT: Final = 10250
@@ -38,6 +43,7 @@ def start_node(cluster: Cluster, images: Iterable[Path] = ()) -> Path:
     _start_scheduler(cluster)
     _start_proxy(cluster)
     Node(cluster, 1).start(images)
+    _start_policies(cluster)
     return kubeconfig
 
 
@@ -167,6 +173,27 @@ def _start_proxy(cluster: Cluster) -> None:
         # Connection tracking has no limits of its own in a network namespace, and may not be set there.
         *(f"--conntrack-{limit}=0" for limit in ("max-per-core", "tcp-timeout-established", "tcp-timeout-close-wait")),
     )
+
+
+def _start_policies(cluster: Cluster) -> None:
+    """Start the enforcement of NetworkPolicies, and wait until it is in force. It needs the Node object."""
+    kubeconfig = cluster.authority.issue("policies", "/O=system:masters/CN=kube-router")
+    cluster.start(
+        "kube-router",
+        build_kube_router(),
+        f"--kubeconfig={kubeconfig}",
+        "--run-firewall",
+        "--run-router=false",
+        "--run-service-proxy=false",
+        f"--service-cluster-ip-range={SERVICES}",
+        "--hostname-override=node-1",
+        "--health-port=0",
+    )
+    # The cluster has no IPv6, so kube-router ignores it. Pods could still reach each other by link-local addresses.
+    for chain in ("FORWARD", "INPUT"):
+        run(*cluster.inside("ip6tables", "-A", chain, "!", "-i", "lo", "-j", "DROP"))
+    rules = cluster.inside("iptables", "-S", "KUBE-ROUTER-FORWARD")
+    cluster.wait_for("kube-router", lambda: succeeds(*rules))
 
 
 def _create_cgroup(path: str) -> None:

@@ -14,6 +14,7 @@ NODE: Final = {
     "runc": "runc",
     "iptables": "iptables",
     "conntrack": "conntrack",
+    "ipset": "ipset",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
 }
 IMAGES: Final = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "/bin/busybox": "busybox-static"}

