@@ -1,7 +1,8 @@
 """Clone a job's repository, with credentials that are removed afterwards.
 
 The repository is untrusted: nothing in it is executed, and this machine's git configuration is not read. The address
-policy decides which addresses of the host are allowed, and git may connect to no others.
+policy decides which addresses of the host are allowed, and git may connect to no others. In a pod with a restricted
+network the cluster's egress proxy decides that.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,9 @@ from subprocess import STDOUT
 from typing import Final
 
 from labrats.executor.context import RunContext
+from labrats.executor.egress.agent_network import gateway_of, proxy_on_loopback
+from labrats.executor.egress.gateway import Gateway
+from labrats.executor.egress.proxy import HostRule
 from labrats.executor.subprocesses import child_process, read_tail
 from labrats.model.errors import GiveUp, Invalid
 from labrats.model.git_repo import GitRepo, parse_git_repo
@@ -105,7 +110,31 @@ async def clone(context: RunContext, setup: WorkspaceSetup) -> None:
     """Clone the repository into the empty workspace. Raises GiveUp with the code `git_clone`."""
     remote = _parsed(setup.git_repo, context.task.repo_roots)
     ref = _checked_ref(setup.git_ref)
+    if gateway := gateway_of(context):
+        await _clone_through(gateway, remote, ref, context, setup)
+        return
     addresses = await _allowed_addresses(context, remote)
+    await _clone_from(remote, ref, _Direct(addresses), context, setup)
+
+
+async def _clone_through(
+    gateway: Gateway, remote: GitRepo, ref: str, context: RunContext, setup: WorkspaceSetup
+) -> None:
+    """Clone through the cluster's egress proxy, which resolves the name and decides about the addresses."""
+    refused: list[str] = []
+    rule = HostRule(lambda *server: server == (remote.host, remote.port), (), refused.append, gateway=gateway)
+    async with proxy_on_loopback(rule) as proxy:
+        try:
+            await _clone_from(remote, ref, _Proxied(proxy), context, setup)
+        except GiveUp as failure:
+            if not refused:
+                raise
+            raise GiveUp(FailedCode.GIT_CLONE, f"cannot clone {remote.url}: {_NO_ADDRESS}") from failure
+
+
+async def _clone_from(
+    remote: GitRepo, ref: str, way: "_Direct | _Proxied", context: RunContext, setup: WorkspaceSetup
+) -> None:
     with _credential_files(context) as credentials:
         environment = context.environment() | {
             "LC_ALL": "C",  # failures are recognised by git's English messages
@@ -114,10 +143,10 @@ async def clone(context: RunContext, setup: WorkspaceSetup) -> None:
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_LFS_SKIP_SMUDGE": "1",
-            "GIT_SSH_COMMAND": _ssh_command(remote, addresses, credentials),
+            "GIT_SSH_COMMAND": _ssh_command(remote, way, credentials),
             "GIT_TERMINAL_PROMPT": "0",
         }
-        config = {**_CONFIG, **_pinned_addresses(remote, addresses)}
+        config = {**_CONFIG, **way.configuration(remote)}
         git = _Git(context.workspace, environment, config, remote, has_ssh_key=credentials.ssh_key is not None)
         await _clone_ref(git, ref, setup.git_depth)
 
@@ -128,6 +157,33 @@ def _parsed(address: str, roots: Sequence[str]) -> GitRepo:
         return parse_git_repo(address, roots)
     except Invalid as error:
         raise GiveUp(FailedCode.GIT_CLONE, f"the repository cannot be cloned: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Direct:
+    """Connections to these addresses only."""
+
+    addresses: Sequence[str]
+
+    def configuration(self, remote: GitRepo) -> dict[str, str]:
+        return _pinned_addresses(remote, self.addresses)
+
+    def ssh_options(self) -> dict[str, str]:
+        return {"HostName": self.addresses[0]}
+
+
+@dataclass(frozen=True)
+class _Proxied:
+    """Connections through a proxy. url: `http://address:port`."""
+
+    url: str
+
+    def configuration(self, remote: GitRepo) -> dict[str, str]:
+        return {"http.proxy": self.url}
+
+    def ssh_options(self) -> dict[str, str]:
+        program = shlex.join([sys.executable, "-m", "labrats.executor.egress.tunnel", self.url.removeprefix("http://")])
+        return {"ProxyCommand": f"{program} %h:%p"}
 
 
 @dataclass(frozen=True)
@@ -223,14 +279,14 @@ def _pinned_addresses(remote: GitRepo, addresses: Sequence[str]) -> dict[str, st
     return {"http.curloptResolve": f"{remote.host}:{remote.port}:{bracketed}"}
 
 
-def _ssh_command(remote: GitRepo, addresses: Sequence[str], credentials: "_CredentialFiles") -> str:
-    """Return an ssh command that connects to an allowed address and does not use the keys of the engine's user."""
+def _ssh_command(remote: GitRepo, way: _Direct | _Proxied, credentials: "_CredentialFiles") -> str:
+    """Return an ssh command that connects in an allowed way and does not use the keys of the engine's user."""
     if remote.is_local or remote.transport != "ssh":
         return _NO_SSH
     options = {
         **_SSH_OPTIONS,
         "HostKeyAlias": remote.host,
-        "HostName": addresses[0],
+        **way.ssh_options(),
         "IdentityFile": _ssh_path(credentials.ssh_key) if credentials.ssh_key else "none",
         "StrictHostKeyChecking": "yes" if credentials.ssh_known_hosts else "accept-new",
         "UserKnownHostsFile": _ssh_path(credentials.ssh_known_hosts or credentials.folder / "new_hosts"),

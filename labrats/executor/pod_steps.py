@@ -28,6 +28,7 @@ from labrats.executor.attempt import (
     values_to_redact,
 )
 from labrats.executor.context import RunContext
+from labrats.executor.egress.gateway import require_policy
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.model_access import TOKEN_BYTES
 from labrats.executor.workspace import clone_repository
@@ -55,6 +56,8 @@ _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
     """Claim the attempt, and copy its inputs from the mounted folder `source` to `inputs`, in memory.
 
+    With a network rule, first wait until the cluster enforces it in this pod.
+
     claims: the attempt's folder on a volume that all its pods mount. Return the exit status.
     """
     refused = False
@@ -64,6 +67,8 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
         if refused := claims is not None and not _claim(claims):
             return
         try:
+            if address := _task_in(source).egress_proxy:
+                await require_policy(address)
             _copy_inputs(source, inputs)
             if folder := os.environ.get(KEY_PROXY_VARIABLE):
                 _create_proxy_token(inputs, Path(folder))

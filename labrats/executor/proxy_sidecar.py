@@ -11,13 +11,14 @@ import msgspec
 
 from labrats.executor.attempt import read_secrets
 from labrats.executor.context import LOOPBACK
+from labrats.executor.egress.gateway import Gateway
 from labrats.executor.model_proxy.gate import Gate
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.proxy import ModelProxy
 from labrats.executor.model_proxy.request_feed import RequestFeed
 from labrats.model.errors import GiveUp
 from labrats.model.model_keys import key_to_proxy
-from labrats.model.protocol import KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, Task
+from labrats.model.protocol import EGRESS_TOKEN_FILE, KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, Task
 from labrats.processes import become_unreadable
 
 _BACKLOG: Final = 128
@@ -36,16 +37,17 @@ def run_proxy(source: Path, token_folder: Path) -> int:
     except GiveUp as malformed:
         sys.stderr.write(f"{malformed}\n")
         return 1
-    asyncio.run(_serve(Gate(token, server, task), token))
+    gateway = Gateway(task.egress_proxy, secrets[EGRESS_TOKEN_FILE]) if task.egress_proxy else None
+    asyncio.run(_serve(Gate(token, server, task), token, gateway))
     return 0
 
 
-async def _serve(gate: Gate, token: str) -> None:
+async def _serve(gate: Gate, token: str, gateway: Gateway | None) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     feed = RequestFeed(token)
-    proxy = ModelProxy(gate, feed.report)
+    proxy = ModelProxy(gate, feed.report, gateway)
     async with (
         proxy.serving(socket.create_server((LOOPBACK, KEY_PROXY_PORT), backlog=_BACKLOG)),
         await feed.serve(socket.create_server((LOOPBACK, MODEL_REQUESTS_PORT))),

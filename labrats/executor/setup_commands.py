@@ -17,6 +17,7 @@ from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.executor.workspace_caches import restore_caches, store_caches
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
+from labrats.model.protocol import EGRESS_SETUP_TOKEN_FILE, EGRESS_TOKEN_FILE
 from labrats.model.workspace_setup import DEFAULT_SETUP_MS, Setup
 from labrats.processes import kill_descendants
 
@@ -52,7 +53,10 @@ def _context_of_commands(context: RunContext, setup: Setup) -> RunContext:
     """Return the context of the commands: their network rule, and no server of a model."""
     network = setup.setup_network or context.task.config.network
     config = msgspec.structs.replace(context.task.config, network=network, provider=None)
-    return replace(context, task=msgspec.structs.replace(context.task, config=config, endpoint=None))
+    secrets = dict(context.secrets)
+    if token := secrets.get(EGRESS_SETUP_TOKEN_FILE):
+        secrets[EGRESS_TOKEN_FILE] = token
+    return replace(context, task=msgspec.structs.replace(context.task, config=config, endpoint=None), secrets=secrets)
 
 
 async def _run(command: Sequence[str], context: RunContext) -> None:

@@ -68,6 +68,12 @@ CREDENTIALS_FOLDER: Final = "credentials"
 KEY_PROXY_FILE: Final = "key-proxy"
 """The name, among an executor's secrets, of the token of the key proxy that another container of its pod runs."""
 
+EGRESS_TOKEN_FILE: Final = "egress-token"  # noqa: S105, the name of a file
+"""The name, among the secrets of a part of an attempt's pod, of its token for the cluster's egress proxy."""
+
+EGRESS_SETUP_TOKEN_FILE: Final = "egress-setup-token"  # noqa: S105, the name of a file
+"""The name, among the executor's secrets, of the token with which the setup commands reach that proxy."""
+
 KEY_PROXY_PORT: Final = 18401
 MODEL_REQUESTS_PORT: Final = 18402
 """Ports on the pod's loopback address: of that proxy, and of its reports about requests."""
@@ -147,6 +153,7 @@ class Task(Record):
     caches:        the folder with the cached folders of the job's scope; None if the engine keeps none.
     caches_bytes:  the limit on the cached folders of all jobs.
     on_cluster:    whether the attempt runs on Kubernetes, where `labrats secret` has no access to Secrets.
+    egress_proxy:  address and port of the cluster's egress proxy, for a job with a network rule.
     """
 
     job_id: str
@@ -177,6 +184,7 @@ class Task(Record):
     caches: str | None = None
     caches_bytes: int = 0
     on_cluster: bool = False
+    egress_proxy: tuple[str, int] | None = None
 
 
 class ExecutorEvent(Record, tag_field="kind"):

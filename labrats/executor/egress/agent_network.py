@@ -9,28 +9,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from labrats.executor.context import RunContext
+from labrats.executor.egress.gateway import Gateway
 from labrats.executor.egress.proxy import EgressProxy, HostRule, relay_to
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
+from labrats.model.model_servers import LOGIN_SERVERS, host_and_port
 from labrats.model.network import allows, is_restricted
+from labrats.model.protocol import EGRESS_TOKEN_FILE
 from labrats.network_namespace import LOOPBACK, NetworkNamespace
 
 PROXY_PORTS: Final = (3128, 3129)
 """Ports of the proxy in the agent's namespace. It takes the first that the server of the agent's model does not use."""
 
-_LOGIN_SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "claude": ("api.anthropic.com", "platform.claude.com", "console.anthropic.com"),
-    "codex": ("api.openai.com", "auth.openai.com", "chatgpt.com"),
-}
-"""Servers of a provider's own models and logins, which its program reaches itself unless the job names a server."""
-
 _NO_PROXY: Final = "localhost,127.0.0.1,::1"
 _REASON_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 0.1
-_HTTPS: Final = 443
+_BACKLOG: Final = 128
 
 Handler = Callable[[socket.socket], Coroutine[Any, Any, None]]
 
@@ -54,6 +50,10 @@ async def agent_network(context: RunContext) -> AsyncIterator[AgentNetwork]:
     With a restricted network the program reaches a proxy and the server of its model, and nothing else. Raises GiveUp
     if the network cannot be restricted.
     """
+    if gateway := gateway_of(context):
+        async with proxy_on_loopback(_rule_of(context, gateway)) as proxy:
+            yield AgentNetwork(variables=_variables(proxy))
+        return
     if not is_restricted(context.task.config.network):
         yield AgentNetwork()
         return
@@ -77,27 +77,45 @@ async def agent_network(context: RunContext) -> AsyncIterator[AgentNetwork]:
         namespace.close()
 
 
-def _rule_of(context: RunContext) -> HostRule:
-    config, model_server = context.task.config, _host_and_port(context.endpoint)
-    login_servers = () if model_server else _LOGIN_SERVERS.get(config.provider or "", ())
+def gateway_of(context: RunContext) -> Gateway | None:
+    """Return the way out of an attempt's pod with a restricted network; None where there is no such pod."""
+    if (address := context.task.egress_proxy) is None:
+        return None
+    return Gateway(address, context.secrets.get(EGRESS_TOKEN_FILE, ""))
+
+
+@asynccontextmanager
+async def proxy_on_loopback(rule: HostRule) -> AsyncIterator[str]:
+    """Serve a proxy on this machine's loopback address until the context exits. Yield its URL."""
+    listener = socket.create_server((LOOPBACK, 0), backlog=_BACKLOG)
+    serving = asyncio.create_task(_serve_listener(listener, EgressProxy(rule).serve), name="egress-proxy")
+    try:
+        yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
+        listener.close()
+
+
+async def _serve_listener(listener: socket.socket, handler: Handler) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        await _accept(listener, handler, tasks)
+
+
+def _rule_of(context: RunContext, gateway: Gateway | None = None) -> HostRule:
+    """Return the rule of the agent. With a gateway, its grant allows the same hosts."""
+    config, model_server = context.task.config, host_and_port(context.endpoint)
+    logins = () if model_server else LOGIN_SERVERS.get(config.provider or "", ())
 
     def is_allowed(host: str, port: int) -> bool:
-        return (host in login_servers and port == _HTTPS) or allows(config.network, host, port)
+        return (host, port) in logins or allows(config.network, host, port)
 
-    return HostRule(is_allowed, context.task.git_addresses, context.report_refused_host, model_server)
-
-
-def _host_and_port(endpoint: str | None) -> tuple[str, int] | None:
-    """Return the host of the model's server, if the job's model names one."""
-    if not endpoint:
-        return None
-    url = urlsplit(endpoint)
-    return (url.hostname or "").lower(), url.port or (_HTTPS if url.scheme == "https" else 80)
+    return HostRule(is_allowed, context.task.git_addresses, context.report_refused_host, model_server, gateway)
 
 
 def _port_on_loopback(endpoint: str | None) -> int | None:
     """Return the port of the model's server if it runs on this machine."""
-    if (server := _host_and_port(endpoint)) is None:
+    if (server := host_and_port(endpoint)) is None:
         return None
     host, port = server
     try:

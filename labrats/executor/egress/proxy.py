@@ -7,15 +7,18 @@ same host, so that no other server at the same address can be reached.
 import asyncio
 import re
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+from labrats.executor.egress.gateway import ConnectionRefused, Ends, Gateway, authority
 from labrats.executor.egress.server_name import Incomplete, server_name
 from labrats.model.errors import LabratsError
 from labrats.net.address_policy import Forbidden, Unresolvable, resolve_allowed
+from labrats.network_namespace import LOOPBACK
 
 HEAD_BYTES: Final = 16 * 1024
 HEAD_SECONDS: Final = 20.0
@@ -36,6 +39,9 @@ _HOST_AND_PORT: Final = re.compile(r"(?P<host>[A-Za-z0-9_.-]{1,254}|\[[0-9A-Fa-f
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*")
 
 
+Headers = list[tuple[str, bytes]]
+
+
 class RequestRefused(LabratsError):
     """The proxy does not serve this request. status: of the response."""
 
@@ -52,23 +58,38 @@ class HostRule:
     private_networks: networks in CIDR notation that may be reached in addition to public addresses.
     on_refusal:       called with each `host:port` that was refused.
     model_server:     host and port of the model's server, which the operator has set: any address is allowed for it.
+    gateway:          the proxy to connect through, which decides about addresses. None to connect from here.
     """
 
     allows: Callable[[str, int], bool]
     private_networks: tuple[str, ...]
     on_refusal: Callable[[str], None]
     model_server: tuple[str, int] | None = None
+    gateway: Gateway | None = None
 
-    async def addresses(self, host: str, port: int) -> list[str]:
-        """Return the addresses of a host that may be reached. Raises RequestRefused, which is reported."""
+    async def connect(self, host: str, port: int) -> Ends:
+        """Connect to a host that may be reached. Raises RequestRefused, which is reported."""
+        if not ((host, port) == self.model_server or self.allows(host, port)):
+            self.on_refusal(authority(host, port))
+            raise RequestRefused(
+                "403 Forbidden", f"the network rule of this job does not allow {authority(host, port)}"
+            )
+        if self.gateway is None or (host, port) == self.model_server == (LOOPBACK, port):
+            return await _connect(await self._addresses(host, port), port)
+        try:
+            return await self.gateway.connect(host, port)
+        except ConnectionRefused as refusal:
+            if refusal.status.startswith("403"):
+                self.on_refusal(authority(host, port))
+            raise RequestRefused(refusal.status, str(refusal)) from None
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        """Return the addresses of an allowed host, if all of them may be reached. Raises RequestRefused."""
         is_model_server = (host, port) == self.model_server
-        if not (is_model_server or self.allows(host, port)):
-            self.on_refusal(f"{host}:{port}")
-            raise RequestRefused("403 Forbidden", f"the network rule of this job does not allow {host}:{port}")
         try:
             return await resolve_allowed(host, port, _EVERYWHERE if is_model_server else self.private_networks)
         except Forbidden:
-            self.on_refusal(f"{host}:{port}")
+            self.on_refusal(authority(host, port))
             raise RequestRefused("403 Forbidden", f"{host} has an address that jobs must not reach") from None
         except Unresolvable as error:
             raise RequestRefused("502 Bad Gateway", str(error)) from None
@@ -86,33 +107,28 @@ class EgressProxy:
         async with self._slots:
             reader, writer = await asyncio.open_connection(sock=client, limit=HEAD_BYTES)
             with closing(writer), suppress(OSError):
-                try:
+                async with refusals_answered(writer):
                     await self._serve(reader, writer)
-                except RequestRefused as refusal:
-                    text = f"{refusal}\n".encode()
-                    head = f"HTTP/1.1 {refusal.status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n"
-                    writer.write(f"{head}Connection: close\r\n\r\n".encode() + text)
-                    await writer.drain()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        method, target, headers = await _read_head(reader)
+        method, target, headers = await read_head(reader)
         if method == "CONNECT":
-            await self._tunnel(target, reader, writer)
+            await self.tunnel(target, reader, writer)
         else:
             await self._forward(method, target, headers, reader, writer)
 
-    async def _tunnel(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def tunnel(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Connect the client with `host:port`. Raises RequestRefused."""
         if (parts := _HOST_AND_PORT.fullmatch(target)) is None:
             raise RequestRefused("400 Bad Request", "CONNECT needs a target such as pypi.org:443")
-        host, port = parts["host"].lower().rstrip("."), int(parts["port"])
-        upstream = await _connect(await self._rule.addresses(host, port), port)
+        host, port = parts["host"].lower().rstrip(".").strip("[]"), int(parts["port"])
+        upstream = await self._rule.connect(host, port)
         with closing(upstream[1]):
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await writer.drain()
             first = await self._first_bytes(host, port, reader)
             if first is None:
-                self._rule.on_refusal(f"{host}:{port}")
+                self._rule.on_refusal(authority(host, port))
                 return
             upstream[1].write(first)
             await _relay((reader, writer), upstream)
@@ -120,9 +136,10 @@ class EgressProxy:
     async def _first_bytes(self, host: str, port: int, reader: asyncio.StreamReader) -> bytes | None:
         """Read the beginning of a tunnel. None if it is for another server than `host`.
 
-        On other ports than 443 the server may send first, so nothing is read, and the protocol may be any.
+        On other ports than 443 the server may send first, so nothing is read, and the protocol may be any. A client
+        sends no name for a server that it knows by its address.
         """
-        if port != _HTTPS:
+        if port != _HTTPS or _is_address(host):
             return b""
         hello = b""
         async with asyncio.timeout(HEAD_SECONDS):
@@ -138,7 +155,7 @@ class EgressProxy:
         self,
         method: str,
         target: str,
-        headers: list[tuple[str, bytes]],
+        headers: Headers,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
@@ -151,7 +168,7 @@ class EgressProxy:
         if not host or url.scheme != "http" or url.username:
             raise RequestRefused("400 Bad Request", "this proxy takes CONNECT, and requests for http:// URLs")
         length = _body_length(headers)
-        upstream = await _connect(await self._rule.addresses(host, port), port)
+        upstream = await self._rule.connect(host, port)
         with closing(upstream[1]):
             upstream[1].write(b"".join(_forwarded_head(method, url.path or "/", url.query, url.netloc, headers)))
             sending = asyncio.create_task(_send_body(reader, upstream[1], length))
@@ -161,7 +178,19 @@ class EgressProxy:
                 sending.cancel()
 
 
-async def _read_head(reader: asyncio.StreamReader) -> tuple[str, str, list[tuple[str, bytes]]]:
+@asynccontextmanager
+async def refusals_answered(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """Answer the client if its request is refused in the context."""
+    try:
+        yield
+    except RequestRefused as refusal:
+        text = f"{refusal}\n".encode()
+        head = f"HTTP/1.1 {refusal.status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n"
+        writer.write(f"{head}Connection: close\r\n\r\n".encode() + text)
+        await writer.drain()
+
+
+async def read_head(reader: asyncio.StreamReader) -> tuple[str, str, Headers]:
     """Read the head of a request: its method, target and headers. Raises RequestRefused."""
     try:
         async with asyncio.timeout(HEAD_SECONDS):
@@ -178,7 +207,7 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[str, str, list[tuple
     return request[1].decode(), request[2].decode(), found
 
 
-def _body_length(headers: list[tuple[str, bytes]]) -> int:
+def _body_length(headers: Headers) -> int:
     """Return the length of the request's body. Raises RequestRefused unless the headers give exactly one."""
     lengths = {value for name, value in headers if name == "content-length"}
     if any(name == "transfer-encoding" for name, _ in headers):
@@ -188,9 +217,7 @@ def _body_length(headers: list[tuple[str, bytes]]) -> int:
     return int(lengths.pop()) if lengths else 0
 
 
-def _forwarded_head(
-    method: str, path: str, query: str, authority: str, headers: list[tuple[str, bytes]]
-) -> Iterator[bytes]:
+def _forwarded_head(method: str, path: str, query: str, authority: str, headers: Headers) -> Iterator[bytes]:
     """Yield the head for the server. Its Host is that of the URL, and the connection serves no further request."""
     target = f"{path}?{query}" if query else path
     yield f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n".encode()
@@ -207,16 +234,19 @@ async def _send_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
         await writer.drain()
 
 
-async def _connect(addresses: list[str], port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+def _is_address(host: str) -> bool:
+    with suppress(ValueError):
+        return bool(ip_address(host))
+    return False
+
+
+async def _connect(addresses: list[str], port: int) -> Ends:
     """Connect to the first address that answers. Raises RequestRefused if none does."""
     for address in addresses:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(CONNECT_SECONDS):
                 return await asyncio.open_connection(address, port)
     raise RequestRefused("502 Bad Gateway", "the host cannot be reached")
-
-
-Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def _relay(client: Ends, server: Ends) -> None:

@@ -7,16 +7,13 @@ from urllib.parse import urlsplit
 
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
+from labrats.model.model_servers import DEFAULT_ENDPOINTS
 
 Api = Literal["anthropic", "openai"]
 
 _API_OF_PROVIDER: Final[Mapping[str, Api]] = {"claude": "anthropic"}
 """The API of a provider's model, if it is not one of OpenAI's."""
 
-_DEFAULT_ENDPOINTS: Final[Mapping[str, str]] = {
-    "claude": "https://api.anthropic.com",
-    "codex": "https://api.openai.com/v1",
-}
 _API_KEY_HEADER: Final = "ANTHROPIC_API_KEY"
 """The key that is sent as `X-Api-Key`. All others are bearer tokens."""
 
@@ -45,7 +42,7 @@ class ModelServer:
 
         key_name: the name of `key`; None for a server that needs none.
         """
-        url = urlsplit(endpoint or _DEFAULT_ENDPOINTS[provider])
+        url = urlsplit(endpoint or DEFAULT_ENDPOINTS[provider])
         try:
             port = url.port or _PORTS[url.scheme]
             host = (url.hostname or "").encode("idna").decode()

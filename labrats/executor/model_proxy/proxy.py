@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import h11
 
+from labrats.executor.egress.gateway import Gateway
 from labrats.executor.model_proxy.gate import MOST_BODY_BYTES, Approved, Gate
 from labrats.executor.model_proxy.http_connection import READ_BYTES, HttpConnection
 from labrats.executor.model_proxy.model_server import Api
@@ -70,14 +71,15 @@ class _ResponseCut(Exception):
 class ModelProxy:
     """Serves the agent of one attempt."""
 
-    def __init__(self, gate: Gate, report: Callable[[ModelRequest], None]) -> None:
+    def __init__(self, gate: Gate, report: Callable[[ModelRequest], None], gateway: Gateway | None = None) -> None:
         """Create a proxy.
 
-        report: called with each request when it has ended. It must not raise.
+        report:  called with each request when it has ended. It must not raise.
+        gateway: see Upstream.
         """
         self._gate = gate
         self._report = report
-        self._upstream = Upstream(gate.server)
+        self._upstream = Upstream(gate.server, gateway)
         self._clients: set[asyncio.Task[None]] = set()
         self._buffered_bytes = 0
 

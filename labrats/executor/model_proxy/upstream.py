@@ -9,6 +9,7 @@ from typing import Final
 
 import h11
 
+from labrats.executor.egress.gateway import ConnectionRefused, Ends, Gateway
 from labrats.executor.model_proxy.gate import Approved
 from labrats.executor.model_proxy.http_connection import HttpConnection
 from labrats.executor.model_proxy.model_server import ModelServer
@@ -31,10 +32,13 @@ def tls_context() -> ssl.SSLContext:
 
 
 class Upstream:
-    """The connections of one attempt to the model's server."""
+    """The connections of one attempt to the model's server.
 
-    def __init__(self, server: ModelServer) -> None:
-        self._server = server
+    gateway: the proxy to connect through; None to connect from here.
+    """
+
+    def __init__(self, server: ModelServer, gateway: Gateway | None = None) -> None:
+        self._server, self._gateway = server, gateway
         self._idle: list[HttpConnection] = []
 
     async def request(self, request: Approved) -> tuple[HttpConnection, h11.Response]:
@@ -74,15 +78,26 @@ class Upstream:
         server = self._server
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                streams = await asyncio.open_connection(
-                    server.host, server.port, ssl=tls_context() if server.is_secure else None
-                )
+                streams = await self._open()
         except TimeoutError:
             message = f"accepted no connection within {CONNECT_SECONDS:g} seconds"
             raise Refused(502, f"the model's server at {server.address} {message}") from None
-        except OSError as error:
+        except (OSError, ConnectionRefused) as error:
             raise Refused(502, f"the model's server at {server.address} cannot be reached: {_text(error)}") from error
         return HttpConnection(h11.CLIENT, *streams)
+
+    async def _open(self) -> Ends:
+        server, tls = self._server, tls_context() if self._server.is_secure else None
+        if self._gateway is None:
+            return await asyncio.open_connection(server.host, server.port, ssl=tls)
+        reader, writer = await self._gateway.connect(server.host, server.port)
+        if tls:
+            try:
+                await writer.start_tls(tls, server_hostname=server.host)
+            except BaseException:
+                writer.transport.abort()
+                raise
+        return reader, writer
 
 
 async def _send(connection: HttpConnection, request: Approved) -> h11.Response:

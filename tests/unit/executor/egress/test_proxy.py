@@ -89,9 +89,10 @@ async def test_model_server_is_reached_at_a_private_address() -> None:
     refused: list[str] = []
     with an_http_server() as (port, requests):
         rule = HostRule(lambda *_: False, (), refused.append, ("localhost", port))
-        assert await rule.addresses("localhost", port)
+        _, writer = await rule.connect("localhost", port)
+        writer.close()
         with pytest.raises(RequestRefused):
-            await rule.addresses("localhost", port + 1)
+            await rule.connect("localhost", port + 1)
     assert (requests, refused) == ([], [f"localhost:{port + 1}"])
 
 

@@ -1,0 +1,107 @@
+"""Connections from an attempt's pod to other hosts, through the egress proxy of the cluster.
+
+A NetworkPolicy lets the pod reach nothing else. The proxy listens at a second port, which the policy does not allow, so
+that a pod can test whether the policy is enforced.
+"""
+
+import asyncio
+import re
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from labrats.model.errors import GiveUp, LabratsError
+from labrats.model.job import FailedCode
+
+CONNECT_SECONDS: Final = 15.0
+POLICY_SECONDS: Final = 60.0
+"""Time in which the cluster's network must apply its policies to a new pod."""
+
+CANARY_SECONDS: Final = 1.5
+"""Time without an answer after which a port counts as closed. The proxy is in the same cluster."""
+
+_PAUSE_SECONDS: Final = 0.25
+_MESSAGE_BYTES: Final = 1000
+_STATUS: Final = re.compile(rb"HTTP/1\.1 (?P<status>[0-9]{3} [ -~]{0,60})\r\n")
+
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class ConnectionRefused(LabratsError):
+    """The egress proxy has made no connection. status: of its answer."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The egress proxy, and the token of the grant by which it decides."""
+
+    address: tuple[str, int]
+    token: str = field(repr=False)
+
+    async def connect(self, host: str, port: int) -> Ends:
+        """Connect to a host. Raises ConnectionRefused."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                reader, writer = await asyncio.open_connection(*self.address)
+                try:
+                    await self._request(host, port, reader, writer)
+                except BaseException:
+                    writer.close()
+                    raise
+                return reader, writer
+        except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError) as error:
+            raise ConnectionRefused("502 Bad Gateway", "the cluster's egress proxy cannot be reached") from error
+
+    async def _request(self, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        target = authority(host, port)
+        head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Bearer {self.token}\r\n\r\n"
+        writer.write(head.encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        found = _STATUS.match(answer)
+        status = found["status"].decode() if found else "502 Bad Gateway"
+        if not status.startswith("200"):
+            message = (await reader.read(_MESSAGE_BYTES)).decode("utf-8", "replace").strip()
+            raise ConnectionRefused(status, message or "the cluster's egress proxy has refused the connection")
+
+
+async def require_policy(address: tuple[str, int]) -> None:
+    """Wait until this pod reaches the egress proxy and nothing else. Raises GiveUp if that does not happen in time."""
+    host, port = address
+    reaches_proxy = reaches_canary = False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POLICY_SECONDS):
+            while True:
+                reaches_canary = await _is_open(host, canary_port(port))
+                reaches_proxy = await _is_open(host, port)
+                if reaches_proxy and not reaches_canary:
+                    return
+                await asyncio.sleep(_PAUSE_SECONDS)
+    problem = (
+        "the cluster's network does not enforce NetworkPolicies in this pod"
+        if reaches_canary
+        else "the cluster's egress proxy cannot be reached"
+    )
+    raise GiveUp(FailedCode.INTERNAL, f"config.network cannot be enforced: {problem}. The agent was not started")
+
+
+def authority(host: str, port: int) -> str:
+    """Return a host and its port as in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def canary_port(port: int) -> int:
+    """Return the port of the egress proxy that no pod of an attempt may reach."""
+    return port + 1
+
+
+async def _is_open(host: str, port: int) -> bool:
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(CANARY_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+            with closing(writer):
+                return True
+    return False

@@ -1,0 +1,277 @@
+"""The egress proxy of a cluster and its clients, with real connections and processes."""
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+
+import h11
+import pytest
+
+from labrats.executor.egress import gateway as gateway_module
+from labrats.executor.egress.agent_network import proxy_on_loopback
+from labrats.executor.egress.cluster_proxy import ClusterProxy
+from labrats.executor.egress.gateway import ConnectionRefused, Gateway, canary_port, require_policy
+from labrats.executor.egress.proxy import CONNECTIONS, HEAD_BYTES, HostRule
+from labrats.executor.model_proxy.gate import Approved
+from labrats.executor.model_proxy.model_server import ModelServer
+from labrats.executor.model_proxy.responses import Refused
+from labrats.executor.model_proxy.upstream import Upstream, tls_context
+from labrats.model.egress_grant import EgressGrant, sign_grant
+from labrats.model.errors import GiveUp
+from labrats.model.network import AllowedHosts
+from tests.cluster.certificates import Authority
+from tests.support.http_server import ANSWER, an_http_server
+
+pytestmark = pytest.mark.anyio
+
+KEY = "key"
+MODEL = "claude-sonnet-5-5"
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+def a_grant(**fields: object) -> EgressGrant:
+    usual: dict[str, object] = {"attempt": "ir-1-1", "network": "none", "expires_at": int(time.time()) + 600}
+    return EgressGrant(**usual | fields)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def a_gateway(grant: EgressGrant, key: str = KEY) -> AsyncIterator[Gateway]:
+    """Serve a proxy, and yield a gateway with the token of `grant`."""
+    proxy = ClusterProxy(KEY)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=HEAD_BYTES)
+    try:
+        yield Gateway(server.sockets[0].getsockname(), sign_grant(grant, key))
+    finally:
+        server.close()
+        await proxy.drain(0)
+
+
+async def answer_through(gateway: Gateway, host: str, port: int) -> bytes:
+    reader, writer = await gateway.connect(host, port)
+    with closing(writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return await asyncio.wait_for(reader.read(), 5)
+
+
+@pytest.mark.parametrize("way", ["network", "hosts", "model_server"])
+async def test_granted_host_is_reached(way: str) -> None:
+    with an_http_server() as (port, requests):
+        grants = {
+            "network": a_grant(network=AllowedHosts(allow=(f"localhost:{port}",)), private_networks=LOOPBACK),
+            "hosts": a_grant(hosts=(("localhost", port),), private_networks=LOOPBACK),
+            "model_server": a_grant(model_server=("localhost", port)),
+        }
+        async with a_gateway(grants[way]) as gateway:
+            assert (await answer_through(gateway, "localhost", port)).endswith(ANSWER)
+            with pytest.raises(ConnectionRefused, match=f"does not allow localhost:{port + 1}"):
+                await gateway.connect("localhost", port + 1)
+    assert len(requests) == 1
+
+
+async def test_granted_name_with_a_private_address_is_refused() -> None:
+    with an_http_server() as (port, requests):
+        async with a_gateway(a_grant(hosts=(("localhost", port),))) as gateway:
+            with pytest.raises(ConnectionRefused, match="an address that jobs must not reach") as refusal:
+                await gateway.connect("localhost", port)
+    assert (refusal.value.status, requests) == ("403 Forbidden", [])
+
+
+@pytest.mark.parametrize(
+    ("grant", "key", "message"),
+    [
+        (a_grant(network="open"), "another key", "has not signed this grant"),
+        (a_grant(network="open", expires_at=1), KEY, "the grant has expired"),
+    ],
+)
+async def test_invalid_grant_is_refused(grant: EgressGrant, key: str, message: str) -> None:
+    async with a_gateway(grant, key) as gateway:
+        with pytest.raises(ConnectionRefused, match=message) as refusal:
+            await gateway.connect("localhost", 80)
+    assert refusal.value.status == "407 Proxy Authentication Required"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [("CONNECT localhost:80", "407"), ("GET http://localhost/", "407"), ("", "400")],
+)
+async def test_request_without_a_token_is_refused(request_line: str, status: str) -> None:
+    async with a_gateway(a_grant(network="open")) as gateway:
+        reader, writer = await asyncio.open_connection(*gateway.address)
+        with closing(writer):
+            writer.write(f"{request_line} HTTP/1.1\r\n\r\n".encode())
+            assert (await reader.read()).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+@pytest.fixture
+def secure_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, list[str]]]:
+    """A server with TLS for `localhost`, whose certificate this process trusts. Yield its port and its requests."""
+    authority = Authority(tmp_path / "authority", "https://unused.test")
+    authority.create()
+    authority.issue("server", "/CN=localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.folder / "server.crt", authority.folder / "server.key")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    tls_context.cache_clear()
+    with (
+        context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as listener,
+        an_http_server(listener) as (port, requests),
+    ):
+        yield port, requests
+    tls_context.cache_clear()
+
+
+async def test_key_proxy_reaches_its_model_by_tls_through_the_cluster(
+    secure_server: tuple[int, list[str]],
+) -> None:
+    port, requests = secure_server
+    server = ModelServer.of("claude", f"https://localhost:{port}", "ANTHROPIC_API_KEY", "sk-test")
+    async with a_gateway(a_grant(model_server=("localhost", port))) as gateway:
+        upstream = Upstream(server, gateway)
+        for number in range(2):  # the second on the same connection
+            request = Approved(
+                b"POST", b"/v1/messages", ((b"host", b"x"), (b"content-length", b"1")), b"%d" % number, MODEL
+            )
+            connection, response = await upstream.request(request)
+            assert response.status_code == 200
+            while isinstance(await connection.receive(), h11.Data):
+                pass
+            upstream.release(connection)
+        upstream.close()
+    assert requests == ["POST /v1/messages x 0", "POST /v1/messages x 1"]
+
+
+async def test_key_proxy_answers_with_the_refusal_of_the_cluster() -> None:
+    server = ModelServer.of("claude", "https://other.test", "ANTHROPIC_API_KEY", "sk-test")
+    async with a_gateway(a_grant(model_server=("localhost", 1))) as gateway:
+        with pytest.raises(
+            Refused, match=r"other\.test cannot be reached: the network rule of this job does not allow"
+        ):
+            await Upstream(server, gateway).request(Approved(b"GET", b"/", (), b"", MODEL))
+
+
+async def test_connections_of_one_attempt_are_limited() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS)) as listener:
+        server = ("localhost", listener.getsockname()[1])
+        async with AsyncExitStack() as stack, a_gateway(a_grant(model_server=server)) as gateway:
+            for _ in range(CONNECTIONS):
+                stack.callback((await gateway.connect(*server))[1].close)
+            with pytest.raises(ConnectionRefused, match="too many connections"):
+                await gateway.connect(*server)
+
+
+async def test_refusal_of_the_cluster_is_reported_by_the_proxy_in_the_pod() -> None:
+    refused: list[str] = []
+    with an_http_server() as (port, _):
+        async with a_gateway(a_grant(hosts=(("localhost", port),))) as gateway:
+            rule = HostRule(lambda host, _: host == "localhost", (), refused.append, gateway=gateway)
+            async with proxy_on_loopback(rule) as url:
+                reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+                with closing(writer):
+                    writer.write(f"GET http://localhost:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                    assert b"an address that jobs must not reach" in await reader.read()
+    assert refused == [f"localhost:{port}"]
+
+
+async def test_unreachable_proxy_is_an_error() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        address = free.getsockname()
+    with pytest.raises(ConnectionRefused, match="cannot be reached"):
+        await Gateway(address, "token").connect("localhost", 80)
+
+
+@pytest.fixture
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_module, "POLICY_SECONDS", 0.3)
+
+
+@asynccontextmanager
+async def listening(ports: list[int]) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for port in ports:
+            server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
+            stack.callback(server.close)
+        yield
+
+
+def two_free_ports() -> int:
+    """Return a free port whose successor is free, too."""
+    while True:
+        with closing(socket.create_server(("127.0.0.1", 0))) as first:
+            port: int = first.getsockname()[1]
+            try:
+                socket.create_server(("127.0.0.1", canary_port(port))).close()
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+async def test_pod_that_reaches_only_the_proxy_goes_on() -> None:
+    port = two_free_ports()
+    async with listening([port]):
+        await require_policy(("127.0.0.1", port))
+
+
+@pytest.mark.usefixtures("short_wait")
+@pytest.mark.parametrize("open_ports", ["both", "none", "canary"])
+async def test_pod_whose_policy_is_not_enforced_gives_up(open_ports: str) -> None:
+    port = two_free_ports()
+    ports = {"both": [port, canary_port(port)], "none": [], "canary": [canary_port(port)]}[open_ports]
+    expected = "cannot be reached" if open_ports == "none" else "does not enforce NetworkPolicies"
+    async with listening(ports):
+        with pytest.raises(GiveUp, match=expected):
+            await require_policy(("127.0.0.1", port))
+
+
+async def test_program_serves_until_a_signal_and_ssh_reaches_hosts_by_its_tunnel(tmp_path: Path) -> None:
+    port = two_free_ports()
+    (tmp_path / "key").write_text(KEY)
+    program = (
+        "import sys; from pathlib import Path; from labrats.executor.egress.cluster_proxy import run_cluster_proxy;"
+        "sys.exit(run_cluster_proxy(Path(sys.argv[1]), int(sys.argv[2]), 5.0))"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, tmp_path / "key", str(port))
+    try:
+        with an_http_server() as (server_port, _):
+            gateway = Gateway(("127.0.0.1", port), sign_grant(a_grant(model_server=("localhost", server_port)), KEY))
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        reader, writer = await gateway.connect("localhost", server_port)
+                        break
+                    except ConnectionRefused:
+                        await asyncio.sleep(0.05)
+            process.send_signal(signal.SIGTERM)  # the open connection is still served
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).endswith(ANSWER)
+            writer.close()
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_ssh_reaches_its_host_through_the_tunnel() -> None:
+    with an_http_server() as (port, _):
+        rule = HostRule(lambda *server: server == ("localhost", port), LOOPBACK, lambda _: None)
+        async with proxy_on_loopback(rule) as url:
+
+            async def tunnel(target: str) -> tuple[int, bytes]:
+                command = [sys.executable, "-m", "labrats.executor.egress.tunnel", url.removeprefix("http://"), target]
+                process = await asyncio.create_subprocess_exec(
+                    *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ
+                )
+                output, _ = await process.communicate(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                return process.returncode or 0, output
+
+            assert (await tunnel(f"localhost:{port}"))[1].endswith(ANSWER)
+            refused = f"localhost:{port + 1} cannot be reached: 403 Forbidden\n".encode()
+            assert await tunnel(f"localhost:{port + 1}") == (1, refused)
