@@ -113,7 +113,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
     from labrats.backends.kubernetes.client import ApiClient
     from labrats.backends.kubernetes.fence import Fence
     from labrats.backends.kubernetes.leader import Election, read_lease
-    from labrats.backends.kubernetes.network_check import check_network
+    from labrats.backends.kubernetes.network_check import check_network, check_rules
     from labrats.backends.kubernetes.receiver_reconciler import ReceiverReconciler
     from labrats.backends.kubernetes.runner import KubernetesRunner
     from labrats.backends.kubernetes.store import KubernetesStore
@@ -159,6 +159,9 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
                 if network_check := configured.network_check(settings, kubernetes, epoch):
                     jobs = BatchClient(leading, namespace)
                     loops.create_task(check_network(jobs, network_check, metrics), name="network-check")
+                    if runner_settings.egress_proxy:
+                        rules = check_rules(jobs, network_check, runner_settings.network_check)
+                        loops.create_task(rules, name="check-of-rules")
 
         yield Engine(services, partial(election.run, lead))
 

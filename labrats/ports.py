@@ -276,9 +276,8 @@ class Runner(Protocol):
         """The levels of isolation that attempts can have here."""
         ...
 
-    @property
     def network_problem(self) -> str | None:
-        """Why the network of agents cannot be restricted here, as a part of a sentence; None if it can."""
+        """Return why the network of agents cannot be restricted here, as a part of a sentence; None if it can."""
         ...
 
     async def start(self, attempt: Attempt) -> None:

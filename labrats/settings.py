@@ -408,6 +408,8 @@ class KubernetesSettings(BaseSettings):
     """The time that an attempt may wait for a node, its image and its volumes."""
     finished_job_hours: float = Field(default=24, gt=0, validation_alias="LABRATS_FINISHED_JOB_HOURS")
     """The time for which the Job of an ended attempt is retained. An engine that is down longer loses its outcome."""
+    egress_proxy: str | None = Field(default=None, validation_alias="LABRATS_EGRESS_PROXY")
+    """The Service of the egress proxy, which enforces network rules. Default: none, so that no job may have a rule."""
     canary_image: str | None = Field(default=None, validation_alias="LABRATS_CANARY_IMAGE")
     """The engine's image, for the pod by which a leader tests the network policy of jobs' pods. Default: none."""
     receiver_image: str | None = Field(default=None, validation_alias="LABRATS_RECEIVER_IMAGE")

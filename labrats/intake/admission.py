@@ -1,7 +1,7 @@
 """Admission: the one path by which anything becomes a job."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from labrats.files.attachments import Attachments
@@ -53,12 +53,12 @@ class Admission:
         metrics: Metrics,
         settings: EngineSettings,
         isolation: IsolationLevels = PROCESS_ONLY,
-        network_problem: str | None = None,
+        network_problem: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Create the admission.
 
         isolation:       the levels that the runner offers.
-        network_problem: why jobs with a restricted network cannot run; None if they can.
+        network_problem: returns why jobs with a restricted network cannot run; None if they can.
         """
         self._store, self._catalog, self._job_index, self._uploads = store, catalog, job_index, uploads
         self._settings, self._isolation, self._network_problem = settings, isolation, network_problem

@@ -107,15 +107,16 @@ def enabled_agent(trigger_name: str, catalog: Catalog) -> AiAgent:
     return agent
 
 
-def check_setup(setup: Setup, isolation: Isolation, network_problem: str | None) -> None:
+def check_setup(setup: Setup, isolation: Isolation, network_problem: Callable[[], str | None]) -> None:
     """Raise Invalid for invalid commands, caches and rules.
 
     isolation: the level of the job. network_problem: see Admission.
     """
     if invalid := problem_of_setup(setup):
         raise Invalid(invalid)
-    problem = network_problem or _problem_of_restriction(isolation)
-    if problem and is_restricted(setup.setup_network):
+    if not is_restricted(setup.setup_network):
+        return
+    if problem := network_problem() or _problem_of_restriction(isolation):
         raise Invalid(Problem("workspaceSetup.setupNetwork", problem))
 
 
@@ -124,7 +125,7 @@ def check_settings(
     metadata: Mapping[str, Any],
     allowed_images: Collection[str],
     levels: IsolationLevels,
-    network_problem: str | None = None,
+    network_problem: Callable[[], str | None] = lambda: None,
     *,
     untrusted: bool = False,
 ) -> None:
@@ -143,7 +144,7 @@ def check_settings(
     network = resolved.config.network
     problem = problem_of_network(network) if network else None
     if is_restricted(network):
-        problem = problem or network_problem or _problem_of_restriction(isolation)
+        problem = problem or network_problem() or _problem_of_restriction(isolation)
     if problem:
         raise Invalid(Problem("config.network", problem))
     image = resolved.config.executor_image

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,8 +56,8 @@ class GitServer:
 
 
 @contextmanager
-def serve_git(root: Path, username: str, password: str) -> Iterator[GitServer]:
-    """Serve the repositories below `root` to callers with the password."""
+def serve_git(root: Path, username: str, password: str, listener: socket.socket | None = None) -> Iterator[GitServer]:
+    """Serve the repositories below `root` to callers with the password, on loopback or with `listener`."""
     expected = f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
     class Handler(QuietHandler):
@@ -85,6 +86,6 @@ def serve_git(root: Path, username: str, password: str) -> Iterator[GitServer]:
 
         do_GET = do_POST = _answer
 
-    with served_by(Handler) as port:
+    with served_by(Handler, listener) as port:
         server = GitServer(port)
         yield server

@@ -54,7 +54,7 @@ async def test_the_engines_own_rule_is_the_weakest(tmp_path: Path) -> None:
 async def test_a_job_whose_rule_cannot_be_enforced_is_refused(
     api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.services.admission, "_network_problem", "must be open: there is no sandbox")
+    monkeypatch.setattr(api.services.admission, "_network_problem", lambda: "must be open: there is no sandbox")
     refused = await user.post("/api/jobs/submit", json=a_submission(config={"network": "none"}))
     accepted = await user.post("/api/jobs/submit", json=a_submission(config={"network": "open"}))
     assert (refused.status_code, accepted.status_code) == (422, 201)

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
+from labrats.backends.kubernetes.egress import PORT
 from labrats.backends.kubernetes.fence import leader_policy
+from labrats.backends.kubernetes.pod import CONFINED_LABELS
+from labrats.executor.egress.gateway import canary_port
 from labrats.manifests.install import INSTALL, installation
 from labrats.model.record import encode
 from labrats.settings import PodExtras
@@ -209,6 +212,9 @@ EXTRAS: dict[str, Any] = {
 }
 """Further values of each component."""
 
+VALUES_OF = {"egress-proxy": "egressProxy"}
+"""The names of components' values, where they differ from those of the components."""
+
 
 def rendered_with(helm: Helm, **values: Any) -> list[dict[str, Any]]:
     return objects(helm("template", "labrats", CHART, values=values))
@@ -219,19 +225,19 @@ def find_object(rendered: list[dict[str, Any]], kind: str, name: str) -> dict[st
     return found
 
 
-@pytest.mark.parametrize("part", ["api", "controller"])
+@pytest.mark.parametrize("part", ["api", "controller", "egress-proxy"])
 @pytest.mark.parametrize("name", PLACEMENT)
 def test_placement_of_each_component_can_be_set(helm: Helm, part: str, name: str) -> None:
-    rendered = rendered_with(helm, **{part: {name: PLACEMENT[name]}})
+    rendered = rendered_with(helm, **{VALUES_OF.get(part, part): {name: PLACEMENT[name]}})
     pod = find_object(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]
 
     assert pod["spec"][name] == PLACEMENT[name]
 
 
-@pytest.mark.parametrize("part", ["api", "controller"])
+@pytest.mark.parametrize("part", ["api", "controller", "egress-proxy"])
 def test_components_accept_labels_annotations_volumes_and_resources(helm: Helm, part: str) -> None:
     resources = {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}}
-    rendered = rendered_with(helm, **{part: EXTRAS | {"resources": resources}})
+    rendered = rendered_with(helm, **{VALUES_OF.get(part, part): EXTRAS | {"resources": resources}})
     pod = find_object(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]
     (container,) = pod["spec"]["containers"]
 
@@ -274,6 +280,42 @@ def test_jobs_may_reach_the_configured_name_servers(helm: Helm) -> None:
     assert ports(rendered_with(helm, networkPolicy={"dns": custom})) == {1053}
 
 
+def test_jobs_with_a_network_rule_reach_only_the_egress_proxy(helm: Helm) -> None:
+    rendered = rendered_with(helm, networkPolicy={"executorEgress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]})
+    policies = [each["spec"] for each in rendered if each["kind"] == "NetworkPolicy"]
+    selecting = [each for each in policies if each["podSelector"]["matchLabels"].items() <= CONFINED_LABELS.items()]
+    (policy,) = selecting  # policies add up
+    proxy = find_object(rendered, "Deployment", "labrats-egress-proxy")["spec"]
+
+    assert (policy["podSelector"]["matchLabels"], policy["policyTypes"]) == (CONFINED_LABELS, ["Ingress", "Egress"])
+    assert "ingress" not in policy
+    to = [{"podSelector": proxy["selector"]}]
+    assert policy["egress"] == [{"to": to, "ports": [{"protocol": "TCP", "port": PORT}]}]
+    assert environment_of(rendered)["LABRATS_EGRESS_PROXY"] == "labrats-egress-proxy"
+
+
+def test_egress_proxy_accepts_only_jobs_with_a_network_rule_and_has_no_account(helm: Helm) -> None:
+    rendered = objects(template())
+    pod = find_object(rendered, "Deployment", "labrats-egress-proxy")["spec"]["template"]["spec"]
+    (rule,) = find_object(rendered, "NetworkPolicy", "labrats-egress-proxy")["spec"]["ingress"]
+
+    assert rule["from"] == [{"podSelector": {"matchLabels": CONFINED_LABELS}}]
+    assert {each["port"] for each in rule["ports"]} == {PORT, canary_port(PORT)}
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["volumes"][0]["secret"]["secretName"] == "labrats-egress-proxy-key"
+    assert "serviceAccountName" not in pod
+
+
+@pytest.mark.parametrize(
+    "values", [{"egressProxy": {"enabled": False}}, {"networkPolicy": {"enabled": False}}], ids=str
+)
+def test_without_egress_proxy_or_policies_nothing_of_it_is_installed(helm: Helm, values: Any) -> None:
+    rendered = rendered_with(helm, **values)
+
+    assert "LABRATS_EGRESS_PROXY" not in environment_of(rendered)
+    assert not [each for each in rendered if "egress-proxy" in each["metadata"]["name"]]
+
+
 def test_ingress_does_not_publish_metrics(helm: Helm) -> None:
     rendered = rendered_with(helm, ingress={"enabled": True, "host": "labrats.example.com"})
     ingress = find_object(rendered, "Ingress", "labrats")
@@ -289,8 +331,9 @@ async def test_changed_settings_secret_rolls_out(helm: Helm, api_client: ApiClie
         options = ("--namespace", namespace, "--dry-run=server")
         rendered = objects(helm("template", "labrats", CHART, *options, values={"settingsSecret": "settings"}))
         pods = [each["spec"]["template"] for each in rendered if each["kind"] == "Deployment"]
-        assert len(pods) == 2
-        return {pod["metadata"]["annotations"]["checksum/settings"] for pod in pods}
+        settings = [pod["metadata"].get("annotations", {}).get("checksum/settings") for pod in pods]
+        assert len(settings) - settings.count(None) == 2  # the egress proxy has no settings
+        return {each for each in settings if each}
 
     secret = {"metadata": {"name": "settings"}, "stringData": {"SUBMIT_API_KEYS": "one"}}
     path = f"/api/v1/namespaces/{namespace}/secrets"
@@ -316,7 +359,7 @@ def test_monitors_select_every_pod_if_enabled(helm: Helm, value: str, kind: str)
             assert service["spec"]["selector"].items() <= labels.items()
 
 
-@pytest.mark.parametrize("part", ["api", "controller"])
+@pytest.mark.parametrize("part", ["api", "controller", "egress-proxy"])
 def test_disruption_budgets_allow_one_replica_at_a_time(helm: Helm, part: str) -> None:
     rendered = objects(template())
     budget = find_object(rendered, "PodDisruptionBudget", f"labrats-{part}")["spec"]

@@ -53,7 +53,9 @@ class MemoryRunner:
     def __init__(self, store: Store, machine: "MemoryMachine") -> None:
         self._store, self._machine = store, machine
         self.isolation = IsolationLevels((Isolation.PROCESS, Isolation.SANDBOX), Isolation.SANDBOX)
-        self.network_problem: str | None = None
+
+    def network_problem(self) -> str | None:
+        return None
 
     async def start(self, attempt: Attempt) -> None:
         await self._check_prompt(attempt)

@@ -1,6 +1,7 @@
 """A scripted OpenAI-compatible server on loopback."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,15 +92,21 @@ class ChatScript:
 
 @contextmanager
 def chat_server(
-    *turns: Turn, models: Any = None, judge: Callable[[dict[str, Any]], Refuses | None] = lambda body: None
+    *turns: Turn,
+    models: Any = None,
+    judge: Callable[[dict[str, Any]], Refuses | None] = lambda body: None,
+    listener: socket.socket | None = None,
 ) -> Iterator[ChatScript]:
-    """Serve `turns` until the context exits. models: the answer of /v1/models; None for 404."""
+    """Serve `turns` until the context exits, on loopback or with `listener`.
+
+    models: the answer of /v1/models; None for 404.
+    """
     script = ChatScript(turns, models, judge)
 
     class Handler(_Handler):
         served_script = script
 
-    with served_by(Handler) as script.port:
+    with served_by(Handler, listener) as script.port:
         try:
             yield script
         finally:

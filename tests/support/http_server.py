@@ -1,5 +1,6 @@
 """A small HTTP server that records its requests."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,8 +10,8 @@ ANSWER = b"the answer of the server\n"
 
 
 @contextmanager
-def an_http_server() -> Iterator[tuple[int, list[str]]]:
-    """Serve on 127.0.0.1. Yield the port, and the list of requests: method, path, Host and body."""
+def an_http_server(listener: socket.socket | None = None) -> Iterator[tuple[int, list[str]]]:
+    """Serve on 127.0.0.1, or with `listener`. Yield the port, and the requests: method, path, Host and body."""
     requests: list[str] = []
 
     class Handler(QuietHandler):
@@ -20,5 +21,5 @@ def an_http_server() -> Iterator[tuple[int, list[str]]]:
 
         do_POST = do_GET
 
-    with served_by(Handler) as port:
+    with served_by(Handler, listener) as port:
         yield port, requests

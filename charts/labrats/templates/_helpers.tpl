@@ -64,6 +64,11 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- toJson $extras }}
 {{- end }}
 
+{{/* The name of the egress proxy's objects; empty without a proxy, which is no use without NetworkPolicies. */}}
+{{- define "labrats.egressProxy" -}}
+{{- if and .Values.networkPolicy.enabled (.Values.egressProxy | default dict).enabled }}{{ include "labrats.name" . }}-egress-proxy{{ end }}
+{{- end }}
+
 {{/* The PriorityClass that the chart creates for controllers; empty if it creates none. */}}
 {{- define "labrats.priorityClass" -}}
 {{- $class := .Values.controller.priorityClass | default dict }}
@@ -294,5 +299,8 @@ LABRATS_RECEIVER_RESOURCES: {{ toJson . | quote }}
 {{- end }}
 {{- if .Values.networkPolicy.enabled }}
 LABRATS_CANARY_IMAGE: {{ include "labrats.image" . }}
+{{- end }}
+{{- with include "labrats.egressProxy" . }}
+LABRATS_EGRESS_PROXY: {{ . }}
 {{- end }}
 {{- end }}

@@ -43,7 +43,8 @@ NetworkBody = Annotated[
     Discriminator(_tag_of),
     Field(
         description="Hosts that the agent and its tools may reach: all (`open`), none but its model's server (`none`), "
-        "or those in `allow`. Refused with 422 where the engine cannot enforce it.",
+        "or those in `allow`. Refused with 422 where the engine cannot enforce it: without a sandbox, or on a cluster "
+        "without an egress proxy or enforced NetworkPolicies.",
         examples=["none", {"allow": ["npm", "*.example.com"]}],
     ),
     AfterValidator(_check),

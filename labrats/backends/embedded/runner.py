@@ -106,7 +106,7 @@ class LocalRunner:
 
     def __init__(self, store: Store, settings: LocalRunnerSettings) -> None:
         self._store, self._settings = store, settings
-        self.isolation, self.network_problem = settings.isolation, settings.network_problem
+        self.isolation, self._network_problem = settings.isolation, settings.network_problem
         self._launcher = LauncherClient(self._attempt_ended)
         self._output_watch = OutputWatch()
         self._executors: dict[AttemptName, Executor] = {}
@@ -125,6 +125,9 @@ class LocalRunner:
         await asyncio.gather(*self._cleanups.values(), return_exceptions=True)
         self._launcher.close()
         self._output_watch.close()
+
+    def network_problem(self) -> str | None:
+        return self._network_problem
 
     async def start(self, attempt: Attempt) -> None:
         if not isinstance(await self.find(attempt.name), NotStarted):

@@ -4,7 +4,13 @@ from typing import Any, Final
 
 import msgspec
 
-from labrats.backends.kubernetes.batch_objects import JOB_LABEL, ConfigMapObject, JobObject, PodObject
+from labrats.backends.kubernetes.batch_objects import (
+    JOB_LABEL,
+    ConfigMapObject,
+    JobObject,
+    PodObject,
+    ServiceObject,
+)
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient, Status
 from labrats.backends.kubernetes.failures import AttemptFailure, failure_annotations
 from labrats.backends.kubernetes.reflector import ObjectCollection
@@ -15,6 +21,7 @@ from labrats.model.record import encode
 _OF_ATTEMPTS: Final = {"labelSelector": JOB_LABEL}
 _READ_JOB: Final = msgspec.json.Decoder(JobObject).decode
 _READ_POD: Final = msgspec.json.Decoder(PodObject).decode
+_READ_SERVICE: Final = msgspec.json.Decoder(ServiceObject).decode
 _READ_CONFIG_MAP: Final = msgspec.json.Decoder(ConfigMapObject).decode
 
 
@@ -25,6 +32,7 @@ class BatchClient:
         self.client = client
         self._jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
+        self._services = f"/api/v1/namespaces/{namespace}/services"
         self._config_maps = f"/api/v1/namespaces/{namespace}/configmaps"
 
     @property
@@ -58,6 +66,14 @@ class BatchClient:
         except NotFound:
             return None
         return {*found.data, *found.binary_data}
+
+    async def service_address(self, name: str) -> str | None:
+        """Return the cluster's address of a Service; None if it does not exist."""
+        try:
+            found = _READ_SERVICE(await self.client.request("GET", f"{self._services}/{name}"))
+        except NotFound:
+            return None
+        return found.spec.cluster_ip or None
 
     async def fail_job(self, name: AttemptName, failure: AttemptFailure) -> None:
         """Make the Job fail: the cluster stops its pod and creates no other one.

@@ -18,6 +18,11 @@ TASK_ANNOTATION: Final = "labrats.work/task"
 PROMPT_ANNOTATION: Final = "labrats.work/prompt"
 """Annotations of pods: the executor's `job.json`, and a prompt that is not in a ConfigMap."""
 
+EGRESS_ANNOTATIONS: Final = {part: f"labrats.work/egress-{part}" for part in ("agent", "setup", "repository", "model")}
+"""Annotations of pods with a network rule: the token of each part for the egress proxy. A token is of no
+use outside such a pod, since no other pod may connect to the proxy.
+"""
+
 OWNER_ANNOTATION: Final = "labrats.work/job-uid"
 """Annotation of pods: the uid of the InferenceRequest. A later one may have its name while the pod still exists."""
 
@@ -172,6 +177,14 @@ class KeyToPath(_Part, frozen=True, kw_only=True):
 class ConfigMapObject(_Part, frozen=True, kw_only=True):
     data: dict[str, str] = {}
     binary_data: dict[str, str] = {}
+
+
+class ServiceSpec(_Part, frozen=True, kw_only=True):
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+
+
+class ServiceObject(_Part, frozen=True, kw_only=True):
+    spec: ServiceSpec = ServiceSpec()
 
 
 class ConfigMapSource(_Part, frozen=True, kw_only=True):

@@ -6,15 +6,17 @@ leader starts a pod with the labels of a job's pod, which tries to connect to th
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import CONTAINER, PodObject
+from labrats.backends.kubernetes.egress import record_check
 from labrats.backends.kubernetes.network_probe import CLOSED, OPEN
-from labrats.backends.kubernetes.pod import EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD
+from labrats.backends.kubernetes.pod import CONFINED_LABELS, EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD
 from labrats.metrics import Metrics
 from labrats.model.errors import LabratsError
 
@@ -37,6 +39,7 @@ class NetworkCheck:
     image:         image of the engine.
     address, port: address of the leader.
     pod_fields:    further fields of the pod's spec, the same as for the pods of jobs.
+    labels:        those by which NetworkPolicies select the pods of jobs.
     """
 
     name: str
@@ -44,6 +47,21 @@ class NetworkCheck:
     address: str
     port: int
     pod_fields: Mapping[str, Any]
+    labels: Mapping[str, str] = field(default_factory=lambda: EXECUTOR_LABELS)
+
+
+async def check_rules(jobs: BatchClient, network_check: NetworkCheck, file: Path) -> None:
+    """Store whether the pods of jobs with a network rule are kept from the cluster's network.
+
+    file: read by all processes of the engine, which refuse network rules if the pods are not.
+    """
+    of_rules = replace(network_check, name=f"{network_check.name}-rules", labels=CONFINED_LABELS)
+    if (closed := await network_is_closed(jobs, of_rules)) is None:
+        log.warning("network check failed: unknown whether network rules are enforced")
+        return
+    await asyncio.to_thread(record_check, file, is_enforced=closed)
+    if not closed:
+        log.warning("network rules refused: nothing enforces the cluster's NetworkPolicies")
 
 
 async def check_network(jobs: BatchClient, network_check: NetworkCheck, metrics: Metrics) -> None:
@@ -99,13 +117,13 @@ def network_check_job(network_check: NetworkCheck) -> dict[str, Any]:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": network_check.name, "labels": EXECUTOR_LABELS},
+        "metadata": {"name": network_check.name, "labels": network_check.labels},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": TIMEOUT_SECONDS,
             "ttlSecondsAfterFinished": RETENTION_SECONDS,
             "template": {
-                "metadata": {"labels": EXECUTOR_LABELS},
+                "metadata": {"labels": network_check.labels},
                 "spec": {**network_check.pod_fields, **RESTRICTED_POD, "containers": [container]},
             },
         },

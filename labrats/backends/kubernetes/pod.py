@@ -11,6 +11,7 @@ from labrats.backends.kubernetes.batch_objects import (
     ATTEMPT_LABEL,
     CLONE_CONTAINER,
     CONTAINER,
+    EGRESS_ANNOTATIONS,
     JOB_LABEL,
     KEY_PROXY_CONTAINER,
     OWNER_ANNOTATION,
@@ -37,6 +38,8 @@ from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, WorkspaceFile
 from labrats.model.protocol import (
     CLAIMED_STATUS,
+    EGRESS_SETUP_TOKEN_FILE,
+    EGRESS_TOKEN_FILE,
     IDLE_SECONDS,
     KEY_PROXY_VARIABLE,
     NO_LIMITS,
@@ -91,6 +94,14 @@ RUNTIME_CLASS: Final = "runtimeClassName"
 
 CONTAINER_ONLY: Final = IsolationLevels((Isolation.CONTAINER,), Isolation.CONTAINER)
 
+CONFINED_LABELS: Final = {**EXECUTOR_LABELS, "app.kubernetes.io/component": "confined-executor"}
+"""Labels of the pods of attempts with a network rule. NetworkPolicies add up, so that one for other executors must not
+select these pods.
+"""
+
+_NO_NAME_SERVER: Final = {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["127.0.0.1"]}}
+"""Fields of a pod that reaches no name server: a look-up fails at once instead of after a timeout."""
+
 RESTRICTED_POD: Final[Mapping[str, Any]] = {
     "restartPolicy": "Never",
     "automountServiceAccountToken": False,
@@ -126,11 +137,28 @@ class PodCredentials:
     repository: Secrets of the step `clone`.
     agent:      Secrets of the step `prepare`, which passes them to the executor.
     model:      Secret of the key proxy; empty for a job without one.
+    egress:     address of the cluster's egress proxy, with a token for each part; None for a job with an open network.
+    keyless:    whether a key proxy serves a model without a key. With a network rule only it reaches the model.
     """
 
     repository: SecretFiles = ()
     agent: SecretFiles = ()
     model: SecretFiles = ()
+    egress: "PodEgress | None" = None
+    keyless: bool = False
+
+    @property
+    def has_proxy(self) -> bool:
+        """True if the pod has a key proxy."""
+        return bool(self.model) or self.keyless
+
+
+@dataclass(frozen=True)
+class PodEgress:
+    """The way out of a pod with a network rule. tokens: by the part of the pod, as in EGRESS_ANNOTATIONS."""
+
+    address: tuple[str, int]
+    tokens: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -177,9 +205,8 @@ def attempt_job(attempt: Attempt, credentials: PodCredentials, settings: PodSett
     labels = {
         JOB_LABEL: job.id,
         ATTEMPT_LABEL: str(job.status.attempts),
-        **EXECUTOR_LABELS,
+        **(CONFINED_LABELS if credentials.egress else EXECUTOR_LABELS),
     }
-    seconds = job.resolved.timeout_seconds + settings.start_timeout_seconds + settings.grace_seconds
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -203,17 +230,23 @@ def attempt_job(attempt: Attempt, credentials: PodCredentials, settings: PodSett
                     }
                 ]
             },
-            "activeDeadlineSeconds": round(seconds) + DEADLINE_MARGIN_SECONDS,
+            "activeDeadlineSeconds": deadline_seconds(attempt, settings),
             "ttlSecondsAfterFinished": settings.ttl_seconds,
             "template": {
                 "metadata": {
                     "labels": {**settings.extras.labels, **labels},
-                    "annotations": {**settings.extras.annotations, **_annotations(attempt, settings)},
+                    "annotations": {**settings.extras.annotations, **_annotations(attempt, credentials, settings)},
                 },
                 "spec": _pod(attempt, credentials, settings),
             },
         },
     }
+
+
+def deadline_seconds(attempt: Attempt, settings: PodSettings) -> int:
+    """Return the time after its start at which the cluster ends an attempt."""
+    seconds = attempt.job.resolved.timeout_seconds + settings.start_timeout_seconds + settings.grace_seconds
+    return round(seconds) + DEADLINE_MARGIN_SECONDS
 
 
 def placeholder_job(name: AttemptName, owner: str, settings: PodSettings) -> dict[str, Any]:
@@ -245,14 +278,18 @@ def _owners(job_id: str, uid: str) -> list[dict[str, Any]]:
     return [owner] if uid else []
 
 
-def _annotations(attempt: Attempt, settings: PodSettings) -> dict[str, str]:
+def _annotations(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -> dict[str, str]:
     """Return the pod's annotations: the owner, and the executor's task and prompt, which are mounted as files.
 
-    They contain no secret, and so need no object of their own.
+    They contain no secret of use outside the pod, and so need no object of their own.
     """
-    job = attempt.job
-    task = encode(_task(attempt, settings)).decode()
-    annotations = {OWNER_ANNOTATION: job.metadata.uid, TASK_ANNOTATION: task}
+    job, egress = attempt.job, credentials.egress
+    task = _task(attempt, settings)
+    if egress:
+        task = replace(task, egress_proxy=egress.address)
+    annotations = {OWNER_ANNOTATION: job.metadata.uid, TASK_ANNOTATION: encode(task).decode()}
+    if egress:
+        annotations |= {EGRESS_ANNOTATIONS[part]: token for part, token in egress.tokens.items()}
     prompt = inputs_of(attempt).prompt
     return annotations if prompt is None else annotations | {PROMPT_ANNOTATION: prompt}
 
@@ -291,7 +328,7 @@ def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -
         "resources": resources,
         "volumeMounts": [_INPUTS_MOUNT, *_SCRATCH_MOUNTS, *uploads, *settings.extras.volume_mounts],
     }
-    has_proxy = bool(credentials.model)
+    has_proxy = credentials.has_proxy
     steps = [
         _prepare_step(attempt.name, settings, has_proxy=has_proxy),
         *([_clone_step(settings)] if job.spec.workspace_setup else []),
@@ -302,6 +339,7 @@ def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -
         **settings.pod_fields,
         **_runtime(attempt, settings),
         **RESTRICTED_POD,
+        **(_NO_NAME_SERVER if credentials.egress else {}),
         "terminationGracePeriodSeconds": round(settings.grace_seconds),
         "initContainers": [
             first,
@@ -311,9 +349,9 @@ def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -
         ],
         "containers": [executor],
         "volumes": [
-            _source_volume(inputs_of(attempt), credentials.agent),
-            *([_repository_volume(credentials.repository)] if job.spec.workspace_setup else []),
-            *([_model_volume(credentials.model), _KEY_PROXY_VOLUME] if has_proxy else []),
+            _source_volume(inputs_of(attempt), credentials),
+            *([_repository_volume(credentials)] if job.spec.workspace_setup else []),
+            *([_model_volume(credentials), _KEY_PROXY_VOLUME] if has_proxy else []),
             {"name": "inputs", "emptyDir": {"medium": "Memory", "sizeLimit": INPUTS_SIZE}},
             {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch_size}},
             *([_uploads_volume(settings)] if uploads else []),
@@ -365,8 +403,9 @@ def _key_proxy(settings: PodSettings) -> dict[str, Any]:
     return {**_KEY_PROXY, "image": settings.image, "volumeMounts": [*_KEY_PROXY["volumeMounts"], *extras]}
 
 
-def _model_volume(secrets: SecretFiles) -> dict[str, Any]:
-    sources = [_from_pod({TASK_FILE: TASK_ANNOTATION}), *_secret_sources(secrets)]
+def _model_volume(credentials: PodCredentials) -> dict[str, Any]:
+    task = _from_pod({TASK_FILE: TASK_ANNOTATION, **_egress_token("model", credentials)})
+    sources = [task, *_secret_sources(credentials.model)]
     return {"name": "model", "projected": {"defaultMode": 0o444, "sources": sources}}
 
 
@@ -409,17 +448,26 @@ def _clone_step(settings: PodSettings) -> dict[str, Any]:
     }
 
 
-def _repository_volume(secrets: SecretFiles) -> dict[str, Any]:
-    sources = [_from_pod({TASK_FILE: TASK_ANNOTATION}), *_secret_sources(secrets)]
+def _repository_volume(credentials: PodCredentials) -> dict[str, Any]:
+    task = _from_pod({TASK_FILE: TASK_ANNOTATION, **_egress_token("repository", credentials)})
+    sources = [task, *_secret_sources(credentials.repository)]
     return {"name": "repository", "projected": {"defaultMode": 0o444, "sources": sources}}
 
 
-def _source_volume(inputs: AttemptInputs, secrets: SecretFiles) -> dict[str, Any]:
+def _source_volume(inputs: AttemptInputs, credentials: PodCredentials) -> dict[str, Any]:
     """Return the volume with the inputs that `prepare` copies for the executor."""
+    tokens = {**_egress_token("agent", credentials), **_egress_token("setup", credentials, EGRESS_SETUP_TOKEN_FILE)}
     prompt = {} if inputs.prompt is None else {PROMPT_FILE: PROMPT_ANNOTATION}
     texts = [_text_source(text) for text in inputs.texts]
-    sources = [_from_pod({TASK_FILE: TASK_ANNOTATION, **prompt}), *texts, *_secret_sources(secrets)]
+    own = _from_pod({TASK_FILE: TASK_ANNOTATION, **prompt, **tokens})
+    sources = [own, *texts, *_secret_sources(credentials.agent)]
     return {"name": "source", "projected": {"defaultMode": 0o444, "sources": sources}}
+
+
+def _egress_token(part: str, credentials: PodCredentials, file: str = EGRESS_TOKEN_FILE) -> dict[str, str]:
+    """Return the annotation with the token of this part by the name of its file, if the pod has such a token."""
+    has_token = credentials.egress is not None and part in credentials.egress.tokens
+    return {f"{SECRETS_FOLDER}/{file}": EGRESS_ANNOTATIONS[part]} if has_token else {}
 
 
 def _text_source(text: TextInput) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from labrats.backends.kubernetes.batch_objects import JOB_LABEL, JobObject
 from labrats.backends.kubernetes.claims import CLAIMS_FOLDER, Claims
 from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, ApiServerRefusal
 from labrats.backends.kubernetes.codec import resource_type
+from labrats.backends.kubernetes.egress import CHECK_FILE, Egress, is_confined
 from labrats.backends.kubernetes.failures import (
     CLUSTER_CODES,
     ENDED_BY_ENGINE,
@@ -26,11 +27,12 @@ from labrats.backends.kubernetes.failures import (
 from labrats.backends.kubernetes.files import SPARE_BYTES, AttemptFiles
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.output_poll import OutputPoll
-from labrats.backends.kubernetes.pod import PodCredentials, PodSettings, attempt_job, placeholder_job
+from labrats.backends.kubernetes.pod import PodCredentials, PodSettings, attempt_job, deadline_seconds, placeholder_job
 from labrats.backends.kubernetes.supervisor import Supervisor
 from labrats.files.attempt_inputs import SecretInput, inputs_of, missing_text
 from labrats.files.attempt_output import OutputReader, attempt_names, read_activity, read_end, read_patch, read_result
 from labrats.model.attempt_name import AttemptName
+from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job
@@ -59,10 +61,6 @@ UNCONFIRMED_DELAY_SECONDS: Final = 30.0
 PENDING_REQUEST_SECONDS: Final = 60.0
 """Maximum time that an unanswered request can still take effect. The API server gives up any request before."""
 
-NETWORK_PROBLEM: Final = (
-    "must be open: jobs on Kubernetes have the network that the NetworkPolicies of their namespace give them"
-)
-
 
 @dataclass(frozen=True)
 class KubernetesRunnerSettings:
@@ -74,6 +72,7 @@ class KubernetesRunnerSettings:
     parts_seconds:           time after a job's creation within which its prompt and Secrets may still be created.
     pending_request_seconds: see PENDING_REQUEST_SECONDS.
     labelled_credentials:    True if jobs may have only Secrets that are labelled for them.
+    egress_proxy:            name of the Service of the egress proxy; None without one.
     """
 
     namespace: str
@@ -83,6 +82,12 @@ class KubernetesRunnerSettings:
     parts_seconds: float = 30.0
     pending_request_seconds: float = PENDING_REQUEST_SECONDS
     labelled_credentials: bool = False
+    egress_proxy: str | None = None
+
+    @property
+    def network_check(self) -> Path:
+        """The file with the result of the leader's check of the network."""
+        return self.attempts.with_name(CHECK_FILE)
 
 
 class KubernetesRunner:
@@ -113,18 +118,33 @@ class KubernetesRunner:
         self._output_poll = OutputPoll()
         self._unconfirmed: set[AttemptName] = set()
         self._refused_since: dict[AttemptName, datetime] = {}
-        self.isolation, self.network_problem = settings.pods.isolation, NETWORK_PROBLEM
+        self.isolation = settings.pods.isolation
+        self._egress = Egress(self._api, store, settings.egress_proxy, settings.network_check)
         self._being_killed: set[AttemptName] = set()
         self._owners: dict[str, str] = {}
+
+    def network_problem(self) -> str | None:
+        return self._egress.problem()
 
     async def run(self) -> None:
         """Supervise attempts, and remove the files of deleted jobs, until cancelled. May be called only once."""
         if not self._settings.pods.data_claim:
             log.warning("attempts cannot be claimed", reason="LABRATS_DATA_CLAIM is not set")
         async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._create_egress_key(), name="egress-key")
             loops.create_task(self._supervisor.run(), name="supervisor")
             loops.create_task(self._watch_jobs(), name="watch-owners")
             loops.create_task(self._watch_endings(), name="watch-endings")
+
+    async def _create_egress_key(self) -> None:
+        """Create the key of the egress proxy, whose pods wait for it."""
+        while True:
+            try:
+                await self._egress.ensure_key()
+                return
+            except LabratsError as error:
+                log.warning("key of the egress proxy not created", reason=str(error))
+                await asyncio.sleep(REFUSED_DELAY_SECONDS)
 
     async def start(self, attempt: Attempt) -> None:
         files, owner = self._files(attempt.name), attempt.job.metadata.uid
@@ -306,10 +326,15 @@ class KubernetesRunner:
             if user == "model" and (key := key_to_proxy(provider, endpoint, keys))
         ]
         with_agent = ("agent",) if proxied else ("agent", "model")  # a login cannot be proxied
+        is_keyless = is_confined(attempt) and provider in LOCAL_PROVIDERS and endpoint is not None
+        pods, has_proxy = self._settings.pods, bool(proxied) or is_keyless
+        expires_at = int(self._clock.now().timestamp()) + deadline_seconds(attempt, pods)
         return PodCredentials(
             repository=[each for user, each in files if user == "repository"],
             agent=[each for user, each in files if user in with_agent],
             model=proxied,
+            egress=await self._egress.of(attempt, expires_at, pods.git_addresses, has_proxy=has_proxy),
+            keyless=is_keyless,
         )
 
     async def _secret(self, job: Job, wanted: SecretInput) -> Secret:

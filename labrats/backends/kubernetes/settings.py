@@ -15,6 +15,7 @@ from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.settings import EngineSettings, KubernetesSettings
 
 SHARED_WITH_RECEIVERS: Final = (
+    "LABRATS_EGRESS_PROXY",
     "LABRATS_EXECUTOR_IMAGE",
     "LABRATS_EXECUTOR_IMAGES",
     "LABRATS_ISOLATION",
@@ -53,6 +54,7 @@ def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) ->
         settings.data_dir / "attempts",
         pods,
         labelled_credentials=settings.labelled_credentials,
+        egress_proxy=kubernetes.egress_proxy,
     )
 
 

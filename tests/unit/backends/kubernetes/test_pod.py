@@ -9,7 +9,14 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from labrats.backends.kubernetes.pod import SCRATCH, PodCredentials, PodSettings, attempt_job, placeholder_job
+from labrats.backends.kubernetes.pod import (
+    SCRATCH,
+    PodCredentials,
+    PodEgress,
+    PodSettings,
+    attempt_job,
+    placeholder_job,
+)
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
@@ -325,3 +332,56 @@ def test_an_operators_init_containers_run_between_the_claim_and_the_clone() -> N
     pod = pod_of(an_owned_attempt(workspace_setup=setup), settings=settings)
 
     assert [step["name"] for step in pod["spec"]["initContainers"]] == ["prepare", "fetch-ca", "clone"]
+
+
+EGRESS = PodEgress(
+    ("10.96.0.9", 3128), {"agent": "token-a", "setup": "token-s", "repository": "token-r", "model": "token-m"}
+)
+
+
+def test_pod_with_a_network_rule_has_its_own_labels_and_no_name_server() -> None:
+    settings = dataclasses.replace(SETTINGS, pod_fields={"dnsPolicy": "ClusterFirst"})
+    pod = pod_of(an_owned_attempt(), PodCredentials(egress=EGRESS), settings)
+    usual = pod_of(an_owned_attempt(), NO_CREDENTIALS, settings)
+
+    component = "app.kubernetes.io/component"
+    assert (pod["metadata"]["labels"][component], usual["metadata"]["labels"][component]) == (
+        "confined-executor",
+        "executor",
+    )
+    assert (pod["spec"]["dnsPolicy"], pod["spec"]["dnsConfig"]) == ("None", {"nameservers": ["127.0.0.1"]})
+    assert usual["spec"]["dnsPolicy"] == "ClusterFirst"
+    assert (task_of(pod).egress_proxy, task_of(usual).egress_proxy) == (("10.96.0.9", 3128), None)
+
+
+def test_each_part_of_a_pod_mounts_only_its_own_egress_token() -> None:
+    attempt = an_owned_attempt(workspace_setup=WorkspaceSetup(git_repo="https://git.example/a.git"))
+    credentials = PodCredentials(model=[("anthropic", {"ANTHROPIC_API_KEY": "KEY"})], egress=EGRESS)
+    pod = pod_of(attempt, credentials)
+
+    mounted = {
+        volume["name"]: [
+            item["fieldRef"]["fieldPath"]
+            for source in volume["projected"]["sources"]
+            for item in source.get("downwardAPI", {}).get("items", ())
+            if "egress" in item["path"]
+        ]
+        for volume in pod["spec"]["volumes"]
+        if "projected" in volume
+    }
+    assert mounted == {
+        "source": [
+            "metadata.annotations['labrats.work/egress-agent']",
+            "metadata.annotations['labrats.work/egress-setup']",
+        ],
+        "repository": ["metadata.annotations['labrats.work/egress-repository']"],
+        "model": ["metadata.annotations['labrats.work/egress-model']"],
+    }
+    (executor,) = pod["spec"]["containers"]
+    assert not {"source", "repository", "model"} & {mount["name"] for mount in executor["volumeMounts"]}
+
+
+def test_model_without_a_key_is_reached_through_a_key_proxy_if_the_network_is_restricted() -> None:
+    pod = pod_of(an_owned_attempt(), PodCredentials(egress=EGRESS, keyless=True))
+
+    assert [step["name"] for step in pod["spec"]["initContainers"]] == ["prepare", "key-proxy"]

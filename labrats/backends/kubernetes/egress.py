@@ -1,0 +1,153 @@
+"""Network rules on a cluster: the grants by which an attempt's pod reaches hosts through the egress proxy.
+
+A NetworkPolicy of the installation lets pods with a rule reach only the proxy, which listens behind a Service. The
+leader creates the key that signs the grants, in a Secret that the proxy mounts.
+"""
+
+import secrets
+from pathlib import Path
+from typing import Final
+
+from labrats.backends.kubernetes.batch_client import BatchClient
+from labrats.backends.kubernetes.pod import PodEgress
+from labrats.model.core_resources import TYPE_LABEL, Secret
+from labrats.model.egress_grant import KEY_BYTES, EgressGrant, sign_grant
+from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound, RetryLater
+from labrats.model.git_repo import GitRepo, parse_git_repo
+from labrats.model.job import FailedCode
+from labrats.model.model_servers import DEFAULT_ENDPOINTS, LOGIN_SERVERS, host_and_port
+from labrats.model.network import NONE, OPEN, is_restricted
+from labrats.model.record import Metadata
+from labrats.ports import Attempt, Store
+
+PORT: Final = 3128
+"""Port of the egress proxy's Service."""
+
+CHECK_FILE: Final = "network-policies"
+"""File on the engine's volume with the result of the leader's check, for all processes of the engine."""
+
+_ENFORCED: Final = "enforced"
+_NOT_ENFORCED: Final = "not enforced"
+_KEY: Final = "key"
+_KEY_LABELS: Final = {TYPE_LABEL: "egress-key"}
+_NO_PROXY: Final = (
+    "must be open: the installation has no egress proxy, which enforces rules; set `egressProxy.enabled` and "
+    "`networkPolicy.enabled` to true in the chart's values"
+)
+_NO_POLICIES: Final = (
+    "must be open: the cluster's network does not enforce NetworkPolicies; use a network plugin that does, such as "
+    "Calico or Cilium"
+)
+
+
+def record_check(file: Path, *, is_enforced: bool) -> None:
+    """Store the result of the leader's check."""
+    draft = file.with_suffix(".new")
+    draft.write_text(_ENFORCED if is_enforced else _NOT_ENFORCED)
+    draft.replace(file)
+
+
+class Egress:
+    """The egress proxy of the installation, as the runner uses it.
+
+    service: name of the proxy's Service; None if there is no proxy. check: see CHECK_FILE.
+    """
+
+    def __init__(self, api: BatchClient, store: Store, service: str | None, check: Path) -> None:
+        self._api, self._store, self._service, self._check = api, store, service, check
+
+    def problem(self) -> str | None:
+        """Return why network rules cannot be enforced, as part of a sentence; None if nothing is known against it.
+
+        Each pod with a rule tests the network itself, so that an unknown state is no risk.
+        """
+        if self._service is None:
+            return _NO_PROXY
+        try:
+            return _NO_POLICIES if self._check.read_text() == _NOT_ENFORCED else None
+        except OSError:
+            return None
+
+    async def ensure_key(self) -> str | None:
+        """Return the key of the grants, which is created if it does not exist. None without a proxy."""
+        if self._service is None:
+            return None
+        name = f"{self._service}-key"
+        try:
+            stored = await self._store.get(Secret, name)
+        except NotFound:
+            new = Secret(
+                metadata=Metadata(name=name, labels=_KEY_LABELS), data={_KEY: secrets.token_urlsafe(KEY_BYTES)}
+            )
+            try:
+                stored = await self._store.create(new)
+            except Conflict:
+                stored = await self._store.get(Secret, name)
+        return stored.data[_KEY]
+
+    async def of(
+        self, attempt: Attempt, expires_at: int, networks: tuple[str, ...], *, has_proxy: bool
+    ) -> PodEgress | None:
+        """Return the way out of the attempt's pod; None for an open network. Raises GiveUp, RetryLater.
+
+        networks: those that jobs may reach in addition to public addresses. has_proxy: see PodCredentials.
+        """
+        if not is_confined(attempt):
+            return None
+        if problem := self.problem():
+            raise GiveUp(FailedCode.INVALID, f"config.network {problem}")
+        key = await self.ensure_key()
+        if self._service is None or key is None or not (address := await self._api.service_address(self._service)):
+            raise RetryLater(f"the Service {self._service!r} of the egress proxy does not exist", delay_seconds=5)
+        grants = grants_of(attempt, expires_at, networks, has_proxy=has_proxy)
+        return PodEgress((address, PORT), {part: sign_grant(grant, key) for part, grant in grants.items()})
+
+
+def is_confined(attempt: Attempt) -> bool:
+    """Return whether the attempt's pod reaches only the egress proxy: its agent or its setup commands have a rule.
+
+    Both are in one pod. Where only the commands have a rule, the agent reaches any public host through the proxy.
+    """
+    setup = attempt.job.spec.workspace_setup
+    rule_of_commands = setup.setup_network if setup and setup.setup else None
+    return is_restricted(attempt.config.network) or is_restricted(rule_of_commands)
+
+
+def grants_of(
+    attempt: Attempt, expires_at: int, networks: tuple[str, ...], *, has_proxy: bool
+) -> dict[str, EgressGrant]:
+    """Return the grant of each part of an attempt's pod, by the names in EGRESS_ANNOTATIONS. Pure."""
+    name, config, provider = str(attempt.name), attempt.config, attempt.config.provider or ""
+    endpoint = attempt.ai_model.spec.endpoint if attempt.ai_model else None
+    own_server = host_and_port(endpoint)
+    nothing = EgressGrant(attempt=name, network=NONE, expires_at=expires_at)
+    agent = EgressGrant(
+        attempt=name, network=config.network or OPEN, expires_at=expires_at, private_networks=networks,
+        hosts=() if own_server or has_proxy else LOGIN_SERVERS.get(provider, ()),
+        model_server=None if has_proxy else own_server,
+    )  # fmt: skip
+    model = EgressGrant(
+        attempt=name, network=NONE, expires_at=expires_at,
+        model_server=own_server or host_and_port(DEFAULT_ENDPOINTS.get(provider)),
+    )  # fmt: skip
+    parts = {"agent": agent, "model": model if has_proxy else nothing, "repository": nothing}
+    setup = attempt.job.spec.workspace_setup
+    if setup and setup.setup:
+        parts["setup"] = EgressGrant(
+            attempt=name, network=setup.setup_network or config.network or OPEN, expires_at=expires_at,
+            private_networks=networks,
+        )  # fmt: skip
+    if setup and not (repo := _repository(setup.git_repo)).is_local:
+        parts["repository"] = EgressGrant(
+            attempt=name, network=NONE, expires_at=expires_at, private_networks=networks,
+            hosts=((repo.host, repo.port),),
+        )  # fmt: skip
+    return parts
+
+
+def _repository(address: str) -> GitRepo:
+    """Parse the address of a repository. An invalid one, in an applied job, fails in the pod with a message."""
+    try:
+        return parse_git_repo(address)
+    except Invalid:
+        return GitRepo("")

@@ -1,0 +1,402 @@
+"""Network rules on a cluster that enforces NetworkPolicies: a hostile agent in an installation on a real node."""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from labrats.model.core_resources import JOB_CREDENTIALS
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User
+from tests.acceptance.git_server import make_repository, serve_git
+from tests.agents.claude import MessagesApi
+from tests.chart.fixture import new_installation
+from tests.chart.installation import VALUES, Helm, Installation
+from tests.chart.test_installation import a_user_of
+from tests.cluster.cluster import GATEWAY, Cluster
+from tests.local.chat_server import Says as ChatSays
+from tests.local.chat_server import chat_server
+from tests.support import program_agent
+from tests.support.http_server import ANSWER, an_http_server
+from tests.support.loopback import QuietHandler, served_by
+from tests.support.scripted_model import Says, scripted_model
+
+pytestmark = [pytest.mark.kubernetes(node=True, helm=True, engine_image=True), pytest.mark.timeout(400)]
+
+KEY: Final = "sk-test-key-of-the-model"
+MODEL: Final = "claude-sonnet-5-5"
+METADATA: Final = "169.254.169.254"
+
+REACH: Final = """
+import glob, os, socket, urllib.request
+found = {}
+
+def attempt(name, action):
+    try:
+        found[name] = action() or "reached"
+    except Exception as error:
+        found[name] = type(error).__name__
+
+def tcp(host, port):
+    with socket.create_connection((host, port), timeout=3) as connection:
+        connection.sendall(b"tcp from the agent")
+
+def udp(host, port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(3):
+            sender.sendto(b"udp from the agent", (host, port))
+
+def get(url, proxies=None):
+    handler = urllib.request.ProxyHandler(proxies)
+    with urllib.request.build_opener(handler).open(url, timeout=10) as answer:
+        return answer.read().decode()
+
+def link_local():
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"udp6 from the agent", ("ff02::1", TARGETS["listener"][1], 0, socket.if_nametoindex("eth0")))
+
+def raw():
+    socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).sendto(b"ping", (TARGETS["listener"][0], 0))
+
+for name, target in TARGETS.items():
+    attempt(f"tcp {name}", lambda: tcp(*target))
+attempt("mapped", lambda: tcp(f"::ffff:{TARGETS['listener'][0]}", TARGETS["listener"][1]))
+attempt("udp", lambda: udp(*TARGETS["listener"]))
+attempt("link-local", link_local)
+attempt("raw socket", raw)
+attempt("name", lambda: socket.gethostbyname("registry.npmjs.org"))
+"""
+
+BY_PROXY: Final = """
+proxy = os.environ.get("HTTP_PROXY", "")
+for name, url in URLS.items():
+    attempt(f"proxy {name}", lambda: get(url, {"http": proxy}))
+egress = open("/attempt/inputs/job.json").read()
+host, port = json.loads(egress).get("egressProxy") or ("", 0)
+attempt("egress proxy without a token", lambda: get(URLS["allowed"], {"http": f"http://{host}:{port}"}))
+def canary():
+    tcp(host, port + 1)
+attempt("canary", canary)
+def tokens():
+    paths = [os.path.join(folder, name) for root in ("/attempt", "/tmp") for folder, _, names in os.walk(root)
+             for name in names] + glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/cmdline")
+    hits = []
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                if b"eyJhdHRlbXB0Ijo" + b"i" in file.read(2**20):
+                    hits.append(path)
+        except OSError:
+            continue
+    return ",".join(hits) or "no token"
+attempt("tokens", tokens)
+"""
+
+
+@dataclass
+class Listener:
+    """A machine beside the cluster's pods that records each connection and datagram."""
+
+    port: int
+    arrived: list[bytes] = field(default_factory=list)
+
+
+@contextmanager
+def a_listener(cluster: Cluster) -> Iterator[Listener]:
+    """Listen with TCP and UDP at the node's address."""
+    tcp = cluster.listen()
+    listener = Listener(tcp.getsockname()[1])
+    udp = cluster.call_inside(lambda: bound_udp(listener.port))
+
+    def accept() -> None:
+        while True:
+            with tcp.accept()[0] as client:
+                if (first := client.recv(100)) == b"stop":
+                    return
+            listener.arrived.append(first)
+
+    def receive() -> None:
+        while (data := udp.recv(100)) != b"stop":
+            listener.arrived.append(data)
+
+    threads = [threading.Thread(target=each) for each in (accept, receive)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield listener
+    finally:
+        cluster.call_inside(lambda: send_stop(listener.port))
+        for thread in threads:
+            thread.join()
+        tcp.close()
+        udp.close()
+
+
+def bound_udp(port: int) -> socket.socket:
+    udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    udp.bind(("::", port))
+    return udp
+
+
+def send_stop(port: int) -> None:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as client:
+            client.connect((GATEWAY, port))
+            client.sendall(b"stop")
+
+
+@pytest.fixture(scope="module")
+def confined(
+    cluster: Cluster | None,
+    helm: Helm,
+    engine_image: str,
+    executor_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Installation]:
+    """An installation whose Claude Code is an agent that executes its prompt. Jobs with an open network reach all.
+
+    The egress proxy knows the names `allowed.test`, at the node's address, and `private.test`, at the API server's.
+    """
+    if cluster is None:
+        pytest.skip("the tests need a cluster of their own, whose node has its volumes on this machine")
+    folder = tmp_path_factory.mktemp("volumes")
+    with new_installation(cluster, helm, engine_image, executor_image, folder) as installation:
+        agent = {"claude": f"#!/usr/bin/env python3\n{Path(program_agent.__file__).read_text()}"}
+        hosts = f"127.0.0.1 localhost\n{GATEWAY} allowed.test\n10.96.0.1 private.test\n"
+        model = {"metadata": {"name": "anthropic", "labels": JOB_CREDENTIALS}, "stringData": {"ANTHROPIC_API_KEY": KEY}}
+        for each in (
+            {"kind": "ConfigMap", "metadata": {"name": "agent"}, "data": agent},
+            {"kind": "ConfigMap", "metadata": {"name": "hosts"}, "data": {"hosts": hosts}},
+            {"kind": "Secret"} | model,
+        ):
+            installation.kubectl("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1"} | each))
+        installation.install(
+            api={"replicas": 1},
+            controller={"replicas": 1, "resources": {"requests": {"cpu": "10m"}}},
+            executor=installation.values()["executor"]
+            | {
+                "extraVolumes": [{"name": "agent", "configMap": {"name": "agent", "defaultMode": 0o755}}],
+                "extraVolumeMounts": [{"name": "agent", "mountPath": "/opt/agent-clis/node_modules/.bin"}],
+            },
+            egressProxy={
+                "drainSeconds": 0,
+                "extraVolumes": [{"name": "hosts", "configMap": {"name": "hosts"}}],
+                "extraVolumeMounts": [{"name": "hosts", "mountPath": "/etc/hosts", "subPath": "hosts"}],
+            },
+            networkPolicy={"executorEgress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]},
+            settings=VALUES["settings"] | {"OUTBOUND_ALLOWED_CIDRS": f"{GATEWAY}/32"},
+        )
+        yield installation
+
+
+@pytest.fixture
+async def user(confined: Installation) -> AsyncIterator[User]:
+    async with a_user_of(confined) as user:
+        yield user
+
+
+async def submit(user: User, program: str, network: Any, **fields: Any) -> str:
+    """Submit a job whose agent executes the program."""
+    config = {"provider": "claude", "network": network, "timeoutMs": 120_000} | fields.pop("config", {})
+    body = {"source": "manual", "type": "code-review", "prompt": program, "config": config, **fields}
+    answer = await user.post("/api/jobs/submit", body)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["jobId"])
+
+
+async def found_by(user: User, job_id: str) -> tuple[Any, dict[str, Any]]:
+    """Return what the agent of a job has found, and the job."""
+    job = await user.wait(job_id)
+    assert job["status"] == "completed", job
+    return json.loads(job["returnvalue"]), job
+
+
+def targets_of(installation: Installation, listener: Listener) -> dict[str, tuple[str, int]]:
+    """Return the places that no agent with a rule may reach."""
+    (engine,) = installation.addresses("api")
+    api_server = installation.cluster.kubectl("get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}")
+    service = installation.get("service", "labrats")[0]["spec"]["clusterIP"]
+    return {
+        "listener": (GATEWAY, listener.port),
+        "API server": (api_server, 443),
+        "API server's own address": (GATEWAY, installation.cluster.port),
+        "engine": (service, 80),
+        "engine's pod": (engine, 3001),
+        "kubelet": (GATEWAY, 10251),
+    }
+
+
+@pytest.mark.parametrize("network", ["none", {"allow": ["allowed.test:{port}", "private.test:443"]}], ids=str)
+async def test_hostile_agent_reaches_only_what_its_rule_allows(
+    confined: Installation, user: User, network: Any
+) -> None:
+    server = confined.cluster.listen()
+    with a_listener(confined.cluster) as listener, an_http_server(server) as (port, requests):
+        targets = targets_of(confined, listener)
+        outside = targets | {"metadata": (METADATA, 80), "internet": ("192.0.2.1", 443), "IPv6": ("2001:db8::1", 443)}
+        urls = {
+            "allowed": f"http://allowed.test:{port}/",
+            "private": "http://private.test:443/",
+            "other": f"http://{GATEWAY}:{listener.port}/",
+        }
+        rule = json.loads(json.dumps(network).replace("{port}", str(port)))
+        program = f"TARGETS, URLS = {outside!r}, {urls!r}\n{REACH}{BY_PROXY}\nresult = json.dumps(found)"
+        found, job = await found_by(user, await submit(user, program, rule))
+
+        assert listener.arrived == []
+    reached = {name for name, what in found.items() if what == "reached"}
+    # A datagram is sent into nothing, and an unconnected socket does not learn of that.
+    assert reached <= {"udp", "link-local"}, found
+    assert found["raw socket"] == "PermissionError"
+    assert found["name"] == "gaierror"
+    assert (found["egress proxy without a token"], found["tokens"]) == ("HTTPError", "no token")
+    assert found["proxy private"] == found["proxy other"] == "HTTPError"
+    refused = {"private.test:443", f"{GATEWAY}:{listener.port}"}
+    if network == "none":
+        assert (found["proxy allowed"], requests) == ("HTTPError", [])
+        refused.add(f"allowed.test:{port}")
+    else:
+        assert (found["proxy allowed"], len(requests)) == (ANSWER.decode(), 1)
+    assert set(job["refusedHosts"]) == refused
+    lines = await user.log_lines(job["id"])
+    assert all(f"[network: {each} refused]" in lines for each in refused)
+
+
+async def test_the_same_agent_reaches_all_of_it_with_an_open_network(confined: Installation, user: User) -> None:
+    """Checks that the test above can fail."""
+    with a_listener(confined.cluster) as listener:
+        targets = targets_of(confined, listener)
+        program = f"TARGETS = {targets!r}\n{REACH}\nresult = json.dumps(found)"
+        found, _ = await found_by(user, await submit(user, program, "open"))
+        assert {each[:3] for each in listener.arrived} == {b"tcp", b"udp"}
+    reached = {name for name, what in found.items() if what == "reached"}
+    assert reached - {"link-local"} == {
+        *(f"tcp {name}" for name in targets),
+        "mapped",
+        "udp",
+    }  # the cluster has no IPv6
+
+
+ASK: Final = """
+import json, urllib.request
+request = urllib.request.Request(
+    os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages",
+    json.dumps({"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}).encode(),
+    {"X-Api-Key": token, "Content-Type": "application/json"},
+)
+with urllib.request.urlopen(request, timeout=20) as answer:
+    answer.read()
+    result = json.dumps({"status": answer.status})
+"""
+
+
+async def test_agent_without_a_network_reaches_its_model_at_a_private_address(
+    confined: Installation, user: User
+) -> None:
+    script = [Says("hi", input_tokens=30, output_tokens=12)]
+    with scripted_model(MessagesApi(), script, confined.cluster.listen()) as server:
+        spec = {"provider": "claude", "model": MODEL, "credentialsRef": "anthropic", "slots": 2}
+        spec["endpoint"] = f"http://{GATEWAY}:{server.port}"
+        created = await user.post("/api/ai-models", {"name": "private", **spec})
+        assert created.status_code == 201, created.text
+        job_id = await submit(user, f"MODEL = {MODEL!r}\n{ASK}", "none", config={"model": MODEL})
+        found, job = await found_by(user, job_id)
+    assert (found, server.key, job["refusedHosts"]) == ({"status": 200}, KEY, [])
+
+
+async def test_executor_without_a_network_asks_a_model_that_needs_no_key(confined: Installation, user: User) -> None:
+    with chat_server(ChatSays("the answer"), listener=confined.cluster.listen()) as server:
+        spec = {"name": "local", "provider": "vllm", "model": "test-model", "slots": 2}
+        created = await user.post("/api/ai-models", spec | {"endpoint": f"http://{GATEWAY}:{server.port}"})
+        assert created.status_code == 201, created.text
+        config = {"provider": "vllm", "model": "test-model"}
+        job = await user.wait(await submit(user, "What is it?", "none", config=config))
+    assert (job["status"], job["returnvalue"]) == ("completed", "the answer"), job
+
+
+async def test_repository_is_cloned_although_the_agent_has_no_network(
+    confined: Installation, user: User, tmp_path: Path
+) -> None:
+    make_repository(tmp_path / "hello.git")
+    with serve_git(tmp_path, "octocat", "secret", confined.cluster.listen()) as server:
+        program = "result = json.dumps(sorted(os.listdir('.')))"
+        setup = {"gitRepo": f"http://octocat:secret@{GATEWAY}:{server.port}/hello.git"}
+        found, job = await found_by(user, await submit(user, program, "none", workspaceSetup=setup))
+    assert "README.md" in found
+    assert job["refusedHosts"] == []
+
+
+FETCH: Final = """
+import pathlib, urllib.request
+try:
+    text = urllib.request.urlopen(URL, timeout=10).read().decode()
+except urllib.error.HTTPError as refusal:
+    text = f"refused with {refusal.code}"
+"""
+
+
+async def test_setup_commands_have_their_own_rule_in_the_pod_of_the_agent(
+    confined: Installation, user: User, tmp_path: Path
+) -> None:
+    make_repository(tmp_path / "hello.git")
+    cluster = confined.cluster
+    with (
+        serve_git(tmp_path, "octocat", "secret", cluster.listen()) as git_server,
+        an_http_server(cluster.listen()) as (port, _),
+    ):
+        fetch = f"URL = 'http://allowed.test:{port}/'\n{FETCH}"
+        setup = {
+            "gitRepo": f"http://octocat:secret@{GATEWAY}:{git_server.port}/hello.git",
+            "setup": [["python3", "-c", f"{fetch}pathlib.Path('fetched').write_text(text)"]],
+            "setupNetwork": {"allow": [f"allowed.test:{port}"]},
+        }
+        program = f"{fetch}result = json.dumps([open('fetched').read(), text])"
+        found, job = await found_by(user, await submit(user, program, "none", workspaceSetup=setup))
+    assert found == [ANSWER.decode(), "refused with 403"]
+    assert job["refusedHosts"] == [f"allowed.test:{port}"]
+
+
+WAIT: Final = """
+import time
+def allowed():
+    return get(URL, {"http": os.environ["HTTP_PROXY"]})
+attempt("before", allowed)
+while found.get("after") != "restarted":
+    time.sleep(0.2)
+    attempt("after", allowed)
+attempt("tcp after", lambda: tcp(*TARGETS["listener"]))
+"""
+
+
+async def test_rule_survives_a_restart_of_the_controller_and_of_the_proxy(confined: Installation, user: User) -> None:
+    asked, restarted = threading.Event(), threading.Event()
+
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:
+            asked.set()
+            self.answer(200, b"restarted" if restarted.is_set() else b"not yet")
+
+    server = confined.cluster.listen()
+    with a_listener(confined.cluster) as listener, served_by(Handler, server) as port:
+        targets = {"listener": (GATEWAY, listener.port)}
+        url = f"http://allowed.test:{port}/a"
+        program = f"TARGETS, URL = {targets!r}, {url!r}\n{REACH}{WAIT}\nresult = json.dumps(found)"
+        job_id = await submit(user, program, {"allow": [f"allowed.test:{port}"]})
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not asked.is_set():
+                await asyncio.sleep(POLL_SECONDS)
+        for part in ("controller", "egress-proxy"):
+            confined.kubectl("rollout", "restart", f"deployment/labrats-{part}")
+            confined.kubectl("rollout", "status", f"deployment/labrats-{part}", "--timeout=120s")
+        restarted.set()
+        found, _ = await found_by(user, job_id)
+        assert listener.arrived == []
+    assert (found["before"], found["after"]) == ("not yet", "restarted")
+    assert "reached" not in (found["tcp listener"], found["tcp after"])

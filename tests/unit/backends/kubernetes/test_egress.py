@@ -1,0 +1,144 @@
+"""Network rules on a cluster: grants, the key, and reasons to refuse a rule."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.backends.kubernetes.batch_client import BatchClient
+from labrats.backends.kubernetes.egress import CHECK_FILE, Egress, grants_of, is_confined, record_check
+from labrats.model.core_resources import Secret, is_of_engine
+from labrats.model.egress_grant import EgressGrant, read_grant
+from labrats.model.errors import GiveUp, RetryLater
+from labrats.model.job import WorkspaceSetup
+from labrats.model.network import AllowedHosts
+from labrats.ports import Attempt
+from tests.fakes.store import MemoryStore
+from tests.support.builders import a_spec, an_ai_model, an_attempt
+
+pytestmark = pytest.mark.anyio
+
+RULE = AllowedHosts(allow=("pypi",))
+NETWORKS = ("10.0.0.0/8",)
+
+
+def an_attempt_with(endpoint: str | None = None, provider: str = "claude", **spec: Any) -> Attempt:
+    settings = {"provider": provider, "network": RULE, **spec.pop("config", {})}
+    return Attempt(
+        replace(an_attempt(job_id="ir-0000000a").job, spec=a_spec(config=settings, **spec)),
+        an_ai_model(endpoint=endpoint, provider=provider),
+    )
+
+
+def grants(attempt: Attempt, *, has_proxy: bool) -> dict[str, EgressGrant]:
+    return grants_of(attempt, 1000, NETWORKS, has_proxy=has_proxy)
+
+
+def test_agent_with_a_key_proxy_reaches_what_its_rule_allows() -> None:
+    found = grants(an_attempt_with(), has_proxy=True)
+    assert found["agent"] == EgressGrant(
+        attempt="ir-0000000a-1", network=RULE, expires_at=1000, private_networks=NETWORKS
+    )
+    assert found["model"] == EgressGrant(
+        attempt="ir-0000000a-1", network="none", expires_at=1000, model_server=("api.anthropic.com", 443)
+    )
+
+
+def test_key_proxy_reaches_the_server_of_the_operator_only() -> None:
+    found = grants(an_attempt_with("https://models.internal:8443/v1"), has_proxy=True)
+    assert found["model"].model_server == ("models.internal", 8443)
+    assert (found["agent"].model_server, found["agent"].hosts) == (None, ())
+
+
+def test_agent_with_a_login_reaches_the_servers_of_its_provider() -> None:
+    found = grants(an_attempt_with(provider="codex"), has_proxy=False)
+    assert ("auth.openai.com", 443) in found["agent"].hosts
+    own = grants(an_attempt_with("http://10.1.2.3:9", "codex"), has_proxy=False)["agent"]
+    assert (own.hosts, own.model_server) == ((), ("10.1.2.3", 9))
+
+
+@pytest.mark.parametrize(
+    ("repository", "hosts"),
+    [
+        ("https://git.example/a.git", (("git.example", 443),)),
+        ("ssh://git@git.example:2222/a.git", (("git.example", 2222),)),
+        ("git@git.example:a.git", (("git.example", 22),)),
+        ("not a repository", ()),
+    ],
+)
+def test_clone_reaches_the_git_server_only(repository: str, hosts: Any) -> None:
+    found = grants(an_attempt_with(workspace_setup=WorkspaceSetup(git_repo=repository)), has_proxy=True)
+    assert (found["repository"].network, found["repository"].hosts) == ("none", hosts)
+    assert found["agent"].hosts == ()
+
+
+def test_setup_commands_have_a_rule_of_their_own() -> None:
+    def both(network: Any, **setup: Any) -> tuple[bool, Any, Any]:
+        commands = WorkspaceSetup(git_repo="https://git.example/a.git", setup=(("npm", "ci"),), **setup)
+        attempt = an_attempt_with(config={"network": network}, workspace_setup=commands)
+        found = grants(attempt, has_proxy=True)
+        return is_confined(attempt), found["agent"].network, found["setup"].network
+
+    assert both("none", setup_network=RULE) == (True, "none", RULE)
+    assert both(RULE) == (True, RULE, RULE)
+    assert both(RULE, setup_network="open") == (True, RULE, "open")
+    assert both(None, setup_network="none") == (True, "open", "none")
+    assert both("open") == (False, "open", "open")
+    assert "setup" not in grants(an_attempt_with(), has_proxy=True)
+
+
+class Services:
+    """A stand-in for the requests of BatchClient for Services."""
+
+    def __init__(self, **addresses: str) -> None:
+        self._addresses = addresses
+
+    async def service_address(self, name: str) -> str | None:
+        return self._addresses.get(name)
+
+
+def an_egress(folder: Path, store: MemoryStore, service: str | None = "proxy", **addresses: str) -> Egress:
+    return Egress(cast("BatchClient", Services(**addresses)), store, service, folder / CHECK_FILE)
+
+
+async def test_tokens_are_signed_with_a_key_that_all_leaders_share(tmp_path: Path) -> None:
+    store = MemoryStore()
+    found = [
+        await an_egress(tmp_path, store, proxy="10.96.0.9").of(an_attempt_with(), 1000, NETWORKS, has_proxy=True)
+        for _ in range(2)
+    ]
+    stored = await store.get(Secret, "proxy-key")
+    assert is_of_engine(stored)
+    for each in found:
+        assert each
+        assert each.address == ("10.96.0.9", 3128)
+        assert read_grant(each.tokens["agent"], stored.data["key"], now=0).network == RULE
+        assert each.tokens["agent"] not in repr(each)
+
+
+async def test_open_network_needs_no_proxy(tmp_path: Path) -> None:
+    attempt = an_attempt_with(config={"network": "open"})
+    egress = an_egress(tmp_path, MemoryStore(), None)
+    assert await egress.of(attempt, 1000, NETWORKS, has_proxy=True) is None
+    assert await egress.ensure_key() is None
+
+
+async def test_rule_waits_for_the_service(tmp_path: Path) -> None:
+    with pytest.raises(RetryLater, match="the Service 'proxy' of the egress proxy does not exist"):
+        await an_egress(tmp_path, MemoryStore()).of(an_attempt_with(), 1000, NETWORKS, has_proxy=True)
+
+
+async def test_rule_is_refused_without_a_proxy_or_enforcement(tmp_path: Path) -> None:
+    store = MemoryStore()
+    problem = an_egress(tmp_path, store, None).problem()
+    assert problem
+    assert "set `egressProxy.enabled`" in problem
+    egress = an_egress(tmp_path, store, proxy="10.96.0.9")
+    assert egress.problem() is None
+    record_check(tmp_path / CHECK_FILE, is_enforced=True)
+    assert egress.problem() is None
+    record_check(tmp_path / CHECK_FILE, is_enforced=False)
+    assert "does not enforce NetworkPolicies" in (egress.problem() or "")
+    with pytest.raises(GiveUp, match=r"config\.network must be open: the cluster's network does not enforce"):
+        await egress.of(an_attempt_with(), 1000, NETWORKS, has_proxy=True)
