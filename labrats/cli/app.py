@@ -15,7 +15,7 @@ from labrats.cli import chains, jobs, resources, uploads
 from labrats.cli.agents import agents_app, instructions_app
 from labrats.cli.api_keys import api_keys_app
 from labrats.cli.apply import apply_command, export
-from labrats.cli.doctor import doctor
+from labrats.cli.doctor import doctor_command
 from labrats.cli.engine import EngineCommands, config_command, login_link_command, serve_command
 from labrats.cli.errors import EXIT_CODES_HELP, CommandError, ExitCode
 from labrats.cli.events import events_app
@@ -78,7 +78,13 @@ def build_app(engine: EngineCommands) -> App:
         app, _SET_UP, agents_app, instructions_app, events_app, models_app, secrets_app(engine), api_keys_app(engine)
     )
     _add_commands(
-        app, _ENGINE, serve_command(engine), login_link_command(engine), config_command(engine), doctor, completion
+        app,
+        _ENGINE,
+        serve_command(engine),
+        login_link_command(engine),
+        config_command(engine),
+        doctor_command(engine),
+        completion,
     )
     _add_sub_apps(app, _ENGINE, manifests_app(engine))
     return app

@@ -1,16 +1,19 @@
 """`labrats doctor`: what this machine has for agents, and how far it can contain them."""
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from labrats.cli.engine import EngineCommands
 from labrats.cli.errors import ExitCode
+from labrats.cli.findings import Finding
 from labrats.cli.output import Styled, print_table, print_text
 
 _VERSION_SECONDS: Final = 20.0
@@ -19,33 +22,44 @@ _AGENT_PROGRAMS: Final = (
     ("Claude Code", "claude", "@anthropic-ai/claude-code"),
     ("Codex", "codex", "@openai/codex"),
 )
+_NEEDS_KUBERNETES: Final = "needs Kubernetes"
 _INSTALL_BUBBLEWRAP: Final = "install bubblewrap 0.8 or newer, and allow unprivileged user namespaces"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check. result: ok, missing or fails. detail: the version, or what to do."""
+def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
+    """Build `labrats doctor`."""
 
-    check: str
-    result: str
-    detail: str
+    def doctor(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> ExitCode:
+        """Check what this machine has for agents, and how far it can contain them. Needs no running engine.
+
+        With LABRATS_BACKEND=kubernetes, as in the engine's pods: the isolation of jobs' pods, and the labels of their
+        Secrets. Exit code 1 if git is missing, without which no repository can be cloned, or if a Secret of jobs lacks
+        the label that the engine requires.
+
+        Args:
+            as_json: Print JSON.
+        """
+        on_cluster = engine.settings().backend == "kubernetes"
+        findings = asyncio.run(_examine_cluster(engine)) if on_cluster else list(examine())
+        if as_json:
+            print_text(json.dumps([asdict(finding) for finding in findings]))
+        else:
+            rows = [(each.check, Styled(each.result, _STYLES[each.result]), each.detail) for each in findings]
+            print_table(("CHECK", "RESULT", "DETAIL"), rows)
+        is_usable = all(each.result != "fails" for each in findings) if on_cluster else findings[0].result == "ok"
+        return ExitCode.OK if is_usable else ExitCode.JOB_FAILED
+
+    return doctor
 
 
-def doctor(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> ExitCode:
-    """Check what this machine has for agents, and how far it can contain them. Needs no running engine.
+async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
+    from labrats.cli.cluster_findings import labels_of_secrets, levels_of  # other commands do not need them
+    from labrats.settings import KubernetesSettings
 
-    Exit code 1 if git is missing, without which no repository can be cloned.
-
-    Args:
-        as_json: Print JSON.
-    """
-    findings = list(examine())
-    if as_json:
-        print_text(json.dumps([asdict(finding) for finding in findings]))
-    else:
-        rows = [(each.check, Styled(each.result, _STYLES[each.result]), each.detail) for each in findings]
-        print_table(("CHECK", "RESULT", "DETAIL"), rows)
-    return ExitCode.OK if findings[0].result == "ok" else ExitCode.JOB_FAILED
+    required = engine.settings().labelled_credentials
+    async with engine.open_store(None) as store:
+        labels = await labels_of_secrets(store, required=required)
+    return [*levels_of(KubernetesSettings().vm_runtime_class), *labels]
 
 
 def examine() -> Iterator[Finding]:
@@ -60,6 +74,8 @@ def examine() -> Iterator[Finding]:
     yield Finding("isolation: process", "ok", "stops nothing: an agent can do what the engine's user can")
     sandbox = _sandbox()
     yield sandbox
+    yield Finding("isolation: container", "missing", _NEEDS_KUBERNETES)
+    yield Finding("isolation: vm", "missing", _NEEDS_KUBERNETES)
     if sandbox.result != "ok":
         yield Finding("network rules", "missing", "need the sandbox")
         return

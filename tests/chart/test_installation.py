@@ -1,6 +1,7 @@
 """An installation on a real node: jobs, documented permissions, upgrade and uninstallation."""
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -122,13 +123,24 @@ def test_permissions_of_an_account_equal_the_documented_ones(installation: Insta
     )
 
 
+def findings_of_the_doctor(installation: Installation) -> dict[str, tuple[str, str]]:
+    """Return the result and detail of each check of `labrats doctor` in a pod of the API."""
+    script = "labrats doctor --json || true"
+    found = json.loads(installation.kubectl("exec", "deploy/labrats-api", "--", "sh", "-c", script))
+    return {each["check"]: (each["result"], each["detail"]) for each in found}
+
+
 async def test_no_object_of_a_job_shows_a_secret(installation: Installation, user: User) -> None:
     installation.kubectl("create", "secret", "generic", "anthropic", f"--from-literal=ANTHROPIC_API_KEY={TOKEN}")
     model = {"name": "secretive", "provider": "claude", "model": "secretive", "slots": 1, "credentialsRef": "anthropic"}
     assert (await user.post("/api/ai-models", model)).status_code == 201
     unlabelled = await user.run(config={"provider": "claude", "model": "secretive"})
     assert "is not labelled for jobs" in unlabelled["failedReason"]
+    result, detail = findings_of_the_doctor(installation)["secret: anthropic"]
+    assert (result, detail.partition(":")[0]) == ("fails", "not labelled, but named by the model secretive")
     installation.kubectl("label", "secret", "anthropic", "labrats.work/type=job-credentials")
+    found = findings_of_the_doctor(installation)
+    assert (found["isolation: vm"][0], "secret: anthropic" in found) == ("ok", False)
     repository = {"gitRepo": f"https://octocat:{TOKEN}@1.1.1.1/hello.git"}  # unreachable from the cluster
     job_id = await user.submit(config={"provider": "claude", "model": "secretive"}, workspaceSetup=repository)
     await user.wait(job_id)

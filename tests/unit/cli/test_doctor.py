@@ -32,7 +32,8 @@ def test_everything_works_on_this_machine(labrats: Labrats) -> None:
     assert found["git"][1].startswith("git version ")
     assert found["isolation: sandbox"][0] == "ok"
     assert found["network rules"] == ("ok", "config.network can be enforced")
-    assert "isolation: sandbox  ok" in labrats("doctor").out
+    assert found["isolation: vm"] == ("missing", "needs Kubernetes")
+    assert "isolation: sandbox    ok" in labrats("doctor").out
 
 
 def test_missing_programs_are_named_with_a_remedy(labrats: Labrats, programs: Path) -> None:

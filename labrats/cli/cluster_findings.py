@@ -1,0 +1,67 @@
+"""The checks of `labrats doctor` on Kubernetes: the isolation of jobs' pods, and the labels of their Secrets."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+from labrats.cli.findings import Finding
+from labrats.model.agent import AiAgent
+from labrats.model.ai_model import AiModel
+from labrats.model.config import JobConfig, ResolvedConfig
+from labrats.model.core_resources import Secret, is_for_jobs, label_command
+from labrats.model.webhook_source import WebhookSource
+from labrats.ports import Store
+
+
+def levels_of(vm_runtime_class: str | None) -> Iterator[Finding]:
+    """Yield a finding for each level of isolation."""
+    for level in ("process", "sandbox"):
+        yield Finding(f"isolation: {level}", "missing", "not on Kubernetes: jobs that ask for it get container")
+    yield Finding("isolation: container", "ok", "pods that fulfil Pod Security `restricted`")
+    if vm_runtime_class:
+        yield Finding("isolation: vm", "ok", f"pods with the RuntimeClass {vm_runtime_class!r}")
+    else:
+        advice = "install gVisor or Kata Containers, and name the RuntimeClass in LABRATS_VM_RUNTIME_CLASS"
+        yield Finding("isolation: vm", "missing", advice)
+
+
+async def labels_of_secrets(store: Store, *, required: bool) -> list[Finding]:
+    """Return a finding for each Secret that lacks the label, or one if none does. Raises RetryLater.
+
+    required: whether jobs may use only labelled Secrets.
+    """
+    users = await _users_of_secrets(store)
+    secrets = await store.get_many(Secret, sorted(users))
+    result = "fails" if required else "missing"
+    findings = [
+        Finding(
+            f"secret: {each.name}",
+            result,
+            f"not labelled, but named by {', '.join(users[each.name])}: {label_command(each.name)}",
+        )
+        for each in secrets
+        if not is_for_jobs(each)
+    ]
+    return findings or [Finding("secrets of jobs", "ok", f"all {len(secrets)} have the label")]
+
+
+async def _users_of_secrets(store: Store) -> dict[str, list[str]]:
+    """Return the resources that name each Secret."""
+    models, agents, sources = await store.list(AiModel), await store.list(AiAgent), await store.list(WebhookSource)
+    named = chain(
+        ((f"the model {model.name}", [model.spec.credentials_ref]) for model in models),
+        ((f"the agent {agent.name}", _secrets_of(agent)) for agent in agents),
+        ((f"the webhook source {source.name}", [source.spec.credentials_ref]) for source in sources),
+    )
+    users: dict[str, list[str]] = {}
+    for user, names in named:
+        for name in filter(None, names):
+            users.setdefault(name, []).append(user)
+    return users
+
+
+def _secrets_of(agent: AiAgent) -> set[str]:
+    spec = agent.spec
+    own = JobConfig(mcp_servers=spec.mcp_servers, env=spec.env)
+    layers = [ResolvedConfig(config=each) for each in (own, *(trigger.config for trigger in spec.event_triggers))]
+    servers = {name for layer in layers for name in layer.mcp_credentials.values()}
+    return servers | {key.secret for layer in layers for key in layer.secret_variables.values()}
