@@ -30,6 +30,7 @@ ALWAYS_ON_INSTALLATION = {
     "test_log_stream",
     "test_metrics",
     "test_network",
+    "test_resource_limits",
     "test_retry_and_cancel",
     "test_slots_and_priority",
     "test_uploads",
@@ -67,7 +68,8 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with installation.service() as url:
             yield InstalledEngine(installation, url)
     else:
-        with LocalEngine(tmp_path_factory.mktemp("engine"), LOCAL_REPO_ROOTS="/nowhere") as engine:
+        settings = {"LOCAL_REPO_ROOTS": "/nowhere", "LABRATS_AGENT_PROCESSES": "40"}
+        with LocalEngine(tmp_path_factory.mktemp("engine"), **settings) as engine:
             yield engine
         assert "Traceback" not in engine.log
 

@@ -29,6 +29,7 @@ VALUES: Final[dict[str, Any]] = {
         "pod": {"dnsPolicy": "Default"},  # the cluster has no name server
     },
     "settings": {
+        "LABRATS_AGENT_PROCESSES": 40,
         "LABRATS_STOP_GRACE_SECONDS": 1,
         "LABRATS_RETRY_BACKOFF_SECONDS": 0.05,
         "LOCAL_REPO_ROOTS": "/nowhere",
