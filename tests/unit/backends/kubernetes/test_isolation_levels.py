@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from labrats.backends.kubernetes.settings import isolation_levels
+from labrats.backends.kubernetes.settings import isolation_levels, receiver_settings
 from labrats.model.errors import LabratsError
 from labrats.model.isolation import Isolation
 from labrats.settings import EngineSettings, KubernetesSettings
@@ -46,3 +46,21 @@ def test_a_setting_that_the_cluster_lacks_keeps_the_engine_from_starting() -> No
         "LABRATS_ISOLATION cannot be vm: the levels here are container. "
         "For vm, name a runtime class in LABRATS_VM_RUNTIME_CLASS."
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LABRATS_ISOLATION", "container"),
+        ("LABRATS_UNTRUSTED_ISOLATION", "vm"),
+        ("LABRATS_VM_RUNTIME_CLASS", "gvisor"),
+        ("LABRATS_NETWORK", "none"),
+    ],
+)
+def test_receivers_contain_the_jobs_that_they_create_as_the_leader_does(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    settings = receiver_settings(on_a_cluster(receiver_image="labrats/engine:1"))
+    assert settings
+    assert settings.environment[name] == value
