@@ -74,12 +74,12 @@ class Product:
                 archive.unlink()
 
 
-EXECUTOR: Final = Product(
-    "executor", ("labrats/executor", "labrats/model", "labrats/net/address_policy.py", "labrats/processes.py")
-)
+_SOURCES: Final = ("labrats", "pyproject.toml")
+
+EXECUTOR: Final = Product("executor", _SOURCES)
 """Contains no agent CLIs, so it runs mock jobs only."""
 
-ENGINE: Final = Product("engine", ("labrats", "pyproject.toml"))
+ENGINE: Final = Product("engine", _SOURCES)
 
 
 @pytest.fixture(scope="session")
