@@ -12,7 +12,7 @@ import msgspec
 
 from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.context import RunContext
-from labrats.executor.egress.agent_network import agent_network
+from labrats.executor.egress.agent_network import AgentNetwork, agent_network
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.executor.workspace_caches import restore_caches, store_caches
 from labrats.model.errors import GiveUp
@@ -34,13 +34,14 @@ async def run_setup(context: RunContext) -> None:
     if not setup.setup:
         return
     context.events.status("workspace", "running the setup commands")
+    own_context = _context_of_commands(context, setup)
     missing = await restore_caches(context, setup)
     seconds = (setup.setup_timeout_ms or DEFAULT_SETUP_MS) / 1000
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
             for command in setup.setup:
-                await _run(command, _context_of_commands(context, setup))
+                await _run(command, own_context)
     except TimeoutError as error:
         if not limit.expired():  # the job's own limit
             raise
@@ -64,30 +65,31 @@ async def _run(command: Sequence[str], context: RunContext) -> None:
     name = shlex.join(command)
     name = name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…"
     context.events.log(f"[setup: {name}]")
-    last_line = ""
-    environment = context.agent_environment()
     with sandboxed_command(command, context) as sandboxed:
         async with agent_network(context) as network:
-            child = child_process(
-                sandboxed, context.workspace, {**environment, **network.variables}, stderr=STDOUT, enter=network.enter
-            )
             try:
-                async with child as process:
-                    exited = asyncio.create_task(_exit_status(process))
-                    try:
-                        async for line in LineReader(process.output):
-                            text = line.decode(errors="replace").rstrip()
-                            last_line = text or last_line
-                            context.events.log(text, "tool")
-                        status = await exited
-                    finally:
-                        exited.cancel()
-                        kill_descendants(os.getpid())
+                status, last_line = await _log_output(sandboxed, context, network)
             except OSError as error:
                 raise GiveUp(FailedCode.SETUP, f"`{name}` cannot be started: {error.strerror}") from error
     if status != 0:
         end = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
         raise GiveUp(FailedCode.SETUP, f"`{name}` {end}{last_line and f': {last_line[:_SHOWN_CHARACTERS]}'}")
+
+
+async def _log_output(command: Sequence[str], context: RunContext, network: AgentNetwork) -> tuple[int, str]:
+    """Run a command to its end. Return its exit status, and the last line of its output that is not empty."""
+    environment, last_line = {**context.agent_environment(), **network.variables}, ""
+    async with child_process(command, context.workspace, environment, stderr=STDOUT, enter=network.enter) as process:
+        exited = asyncio.create_task(_exit_status(process))
+        try:
+            async for line in LineReader(process.output):
+                text = line.decode(errors="replace").rstrip()
+                last_line = text or last_line
+                context.events.log(text, "tool")
+            return await exited, last_line
+        finally:
+            exited.cancel()
+            kill_descendants(os.getpid())
 
 
 async def _exit_status(process: Subprocess) -> int:

@@ -37,19 +37,19 @@ class _CacheFailed(Exception):
 
 
 @dataclass(frozen=True)
-class _Entry:
+class CacheEntry:
     """The place of a cached folder. path: the entry's folder, which may be missing."""
 
     cached: CachedFolder
     path: Path
 
 
-async def restore_caches(context: RunContext, setup: Setup) -> list[_Entry]:
+async def restore_caches(context: RunContext, setup: Setup) -> list[CacheEntry]:
     """Copy the cached folders that exist into the workspace. Return the entries of those that do not.
 
     A failure is logged, and the job continues without the folder.
     """
-    missing: list[_Entry] = []
+    missing: list[CacheEntry] = []
     for cached in setup.cache or ():
         try:
             entry = await asyncio.to_thread(_entry_of, cached, context, setup)
@@ -62,7 +62,7 @@ async def restore_caches(context: RunContext, setup: Setup) -> list[_Entry]:
     return missing
 
 
-async def store_caches(context: RunContext, entries: list[_Entry]) -> None:
+async def store_caches(context: RunContext, entries: list[CacheEntry]) -> None:
     """Store the folders, and delete the least recently used entries of all jobs beyond the limit.
 
     A failure is logged, and the job continues.
@@ -77,7 +77,7 @@ async def store_caches(context: RunContext, entries: list[_Entry]) -> None:
         await asyncio.to_thread(_shrink, entries[0].path.parent.parent, context.task.caches_bytes)
 
 
-def _entry_of(cached: CachedFolder, context: RunContext, setup: Setup) -> _Entry:
+def _entry_of(cached: CachedFolder, context: RunContext, setup: Setup) -> CacheEntry:
     """Return the entry of a folder. Raises _CacheFailed where jobs cannot share it, and GiveUp for an unsafe key."""
     if context.task.caches is None:
         raise _CacheFailed("this engine keeps no caches")
@@ -88,10 +88,10 @@ def _entry_of(cached: CachedFolder, context: RunContext, setup: Setup) -> _Entry
     with open_inside(context.workspace, cached.key) as file:
         content = file_digest(file, "sha256").hexdigest()
     identity = [content, cached, setup.setup]
-    return _Entry(cached, Path(context.task.caches) / sha256(msgspec.json.encode(identity)).hexdigest()[:32])
+    return CacheEntry(cached, Path(context.task.caches) / sha256(msgspec.json.encode(identity)).hexdigest()[:32])
 
 
-async def _restore(entry: _Entry, context: RunContext) -> bool:
+async def _restore(entry: CacheEntry, context: RunContext) -> bool:
     """Copy the entry into the workspace. Return False if there is none."""
     with _lock(entry.path, fcntl.LOCK_SH) as exists:
         if not exists:
@@ -106,7 +106,7 @@ async def _restore(entry: _Entry, context: RunContext) -> bool:
     return True
 
 
-async def _store(entry: _Entry, context: RunContext) -> None:
+async def _store(entry: CacheEntry, context: RunContext) -> None:
     if not (context.workspace / entry.cached.path).is_dir():
         raise _CacheFailed("the setup commands have not made it")
     with open_folder_inside(context.workspace, entry.cached.path):  # neither it nor a parent is a link

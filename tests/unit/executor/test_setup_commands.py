@@ -14,7 +14,15 @@ from labrats.model.network import NONE
 from labrats.model.protocol import Sandbox
 from labrats.model.workspace_setup import CachedFolder
 from tests.support.http_server import an_http_server
-from tests.unit.executor.attempts import AttemptFolder, a_repository, an_attempt, commit_all, git
+from tests.unit.executor.attempts import (
+    DEADLINE_SECONDS,
+    AttemptFolder,
+    a_repository,
+    an_attempt,
+    commit_all,
+    git,
+    wait_until,
+)
 
 KEY = "test-key-0123456789abcdef"
 LIBRARIES = (CachedFolder(key="notes.txt", path="libraries/all"),)
@@ -75,6 +83,17 @@ def test_commands_have_a_time_limit_of_their_own(tmp_path: Path, repository: Pat
     assert attempt.failure == (FailedCode.SETUP, "the setup commands took longer than their limit of 0.2 seconds")
 
 
+def test_stop_ends_a_command_with_its_processes(tmp_path: Path, repository: Path) -> None:
+    attempt = an_attempt_with(tmp_path, repository, ["sh", "-c", "sleep 300 & echo $!; wait"])
+    with attempt.started() as process:
+        wait_until(lambda: len(attempt.logs) == 2, "the command has started its process")
+        process.terminate()
+        process.wait(DEADLINE_SECONDS)
+    assert attempt.failure == (FailedCode.AGENT_ERROR, "stopped on request")
+    assert not Path(f"/proc/{attempt.logs[1]}").exists()
+    assert "the agent" not in attempt.logs
+
+
 def test_command_that_leaves_processes_behind_ends(tmp_path: Path, repository: Path) -> None:
     attempt = an_attempt_with(tmp_path, repository, ["sh", "-c", "sleep 300 & echo $!"])
     attempt.run()
@@ -85,11 +104,11 @@ def test_command_that_leaves_processes_behind_ends(tmp_path: Path, repository: P
 def test_commands_have_the_jobs_variables_but_not_the_models_key(tmp_path: Path, repository: Path) -> None:
     config = JobConfig(provider="mock", env={"CI": "1"})
     secrets = {"ANTHROPIC_API_KEY": KEY}
-    search = f"env | grep -o '^CI=.*'; env | grep -c {KEY[:9]}; grep -rl {KEY[:9]} {tmp_path}/attempt; true"
+    key = f"{KEY[:8]}[{KEY[8]}]"  # does not match itself, in the task's file and the log
+    search = f"env | grep -o '^CI=.*'; env | grep -c '{key}'; grep -rl '{key}' {tmp_path}/attempt; true"
     attempt = an_attempt_with(tmp_path, repository, ["sh", "-c", search], config=config, secrets=secrets)
     attempt.run()
-    assert attempt.logs[1:3] == ["CI=1", "0"]
-    assert "secrets" not in "".join(attempt.logs[3:])
+    assert attempt.logs[1:] == ["CI=1", "0", "the agent"]
 
 
 def test_patch_has_the_agents_changes_only(tmp_path: Path, repository: Path) -> None:
