@@ -109,7 +109,7 @@ tests/oidc/node_modules/.installed: tests/oidc/package-lock.json | .venv/dev
 	@touch $@
 
 tests/github/node_modules/.installed: tests/github/package-lock.json | .venv/dev
-	@echo "Installing GitHub's example webhook payloads ..."
+	@echo "Installing GitHub's example webhook payloads and GraphQL schema ..."
 	@cd tests/github && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund
 	@touch $@
 

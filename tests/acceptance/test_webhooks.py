@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -10,9 +9,8 @@ import pytest
 
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User
-from tests.acceptance.git_server import make_repository, serve_git
 from tests.support.deliveries import SECRET, an_issue_event, github_headers, json_body
-from tests.support.github_api import APP_ID, APP_KEY_PEM, FakeGitHub, a_github
+from tests.support.github import APP_ID, APP_KEY_PEM, GitHubStandIn, a_github
 from tests.support.waiting import DEADLINE_SECONDS
 
 GITHUB = "/api/webhooks/github"
@@ -130,16 +128,14 @@ async def condition(admin: User, kind: str, status: str) -> dict[str, Any]:
 
 
 async def test_private_repository_is_cloned_with_a_token_of_the_github_app(
-    start_engine: EngineFactory, tmp_path: Path
+    start_engine: EngineFactory,
 ) -> None:
-    (tmp_path / "octo").mkdir()
-    make_repository(tmp_path / "octo" / "demo.git")
-    with a_github() as github, serve_git(tmp_path, "x-access-token", "ghs_test_token_1") as git_server:
+    with a_github() as github:
         engine = start_engine(LABRATS_GITHUB_API_URL=github.url, OUTBOUND_ALLOWED_CIDRS="127.0.0.0/8")
         for key, value in (("appId", APP_ID), ("privateKey", APP_KEY_PEM)):
             set_secret(engine, "app", key, value)
         payload = an_issue_event()
-        payload["repository"]["clone_url"] = git_server.url(repository="octo/demo.git")
+        payload["repository"]["clone_url"] = github.demo.clone_url
         async with engine.admin() as admin:
             await set_up(admin)
             await admin.http.patch("/api/webhook-sources/github", json={"credentialsRef": "app"})
@@ -147,7 +143,7 @@ async def test_private_repository_is_cloned_with_a_token_of_the_github_app(
             detail = await admin.wait(job["jobId"])
         assert detail["status"] == "completed", detail
         assert (engine.workspace(job["jobId"]) / "README.md").exists()
-        assert github.grants == [{"repositories": ["demo"], "permissions": {"contents": "read"}}]
+        assert github.access.grants == [{"repositories": ["demo"], "permissions": {"contents": "read"}}]
         assert engine.files_with("ghs_test_token") == []
         assert engine.resources_with("ghs_test_token") == [f"Secret {job['jobId']}-git"]
 
@@ -157,7 +153,7 @@ async def test_deliveries_missed_while_the_engine_is_down_are_redelivered_once(
 ) -> None:
     with a_github() as github:
         engine = start_engine(LABRATS_GITHUB_API_URL=github.url)
-        github.hook_url = f"{engine.url}/webhooks/github"
+        github.hook.url = f"{engine.url}/webhooks/github"
         for key, value in (("appId", APP_ID), ("privateKey", APP_KEY_PEM)):
             set_secret(engine, "app", key, value)
         async with engine.admin() as admin:
@@ -167,15 +163,15 @@ async def test_deliveries_missed_while_the_engine_is_down_are_redelivered_once(
             await send_issues(github, 1, 2)
             engine.kill()
             await send_issues(github, 3, 4, 5)
-            assert [delivery["status"] for delivery in github.deliveries].count("OK") == 2
+            assert [delivery["status"] for delivery in github.hook.deliveries].count("OK") == 2
             engine.start()
 
             await condition(admin, "CaughtUp", "False")
             jobs = await jobs_of(admin, 5)
             assert (await deliver(engine, an_issue(number=4)))["jobs"]
             assert await jobs_of(admin, 5) == jobs
-        assert [each["redelivery"] for each in github.deliveries] == [False] * 5 + [True] * 3
-        assert {each["status"] for each in github.deliveries[5:]} == {"OK"}
+        assert [each["redelivery"] for each in github.hook.deliveries] == [False] * 5 + [True] * 3
+        assert {each["status"] for each in github.hook.deliveries[5:]} == {"OK"}
 
 
 async def listed_deliveries(admin: User, source: str, number: int) -> list[dict[str, Any]]:
@@ -188,9 +184,9 @@ async def listed_deliveries(admin: User, source: str, number: int) -> list[dict[
             await asyncio.sleep(0.05)
 
 
-async def send_issues(github: FakeGitHub, *numbers: int) -> None:
+async def send_issues(github: GitHubStandIn, *numbers: int) -> None:
     for number in numbers:
-        await asyncio.to_thread(github.deliver, "issues", json_body(an_issue(number=number)))
+        await asyncio.to_thread(github.hook.deliver, "issues", json_body(an_issue(number=number)))
 
 
 async def jobs_of(admin: User, count: int) -> set[str]:

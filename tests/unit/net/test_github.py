@@ -15,13 +15,14 @@ from labrats.net.github import GitHub
 from tests.fakes.clock import NOON, FakeClock
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_job, a_spec
-from tests.support.github_api import APP_ID, APP_KEY_PEM, FakeGitHub, a_github
+from tests.support.github import APP_ID, APP_KEY_PEM, Fault, GitHubStandIn, a_github
+from tests.support.loopback import free_port
 
 APP = {"appId": APP_ID, "privateKey": APP_KEY_PEM}
 
 
 @pytest.fixture
-def github() -> Iterator[FakeGitHub]:
+def github() -> Iterator[GitHubStandIn]:
     with a_github() as github:
         yield github
 
@@ -32,11 +33,11 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
-def tokens(github: FakeGitHub, store: MemoryStore) -> RepositoryTokens:
+def tokens(github: GitHubStandIn, store: MemoryStore) -> RepositoryTokens:
     return RepositoryTokens(store, GitHub(github.url, FakeClock()))
 
 
-async def a_stored_job(store: MemoryStore, github: FakeGitHub, **setup: Any) -> Job:
+async def a_stored_job(store: MemoryStore, github: GitHubStandIn, **setup: Any) -> Job:
     """Store a job of a webhook source with credentials."""
     usual = {"git_repo": f"{github.url}/octo/demo.git", "credentials_ref": "ir-00000001-git", "token_from": "app"}
     spec = a_spec(workspace_setup=WorkspaceSetup(**usual | setup))
@@ -49,7 +50,7 @@ async def token_of(store: MemoryStore) -> str:
 
 class TestApp:
     async def test_each_attempt_gets_a_fresh_token_for_its_one_repository(
-        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+        self, github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens
     ) -> None:
         await store.create(Secret(metadata=Metadata(name="app"), data=APP))
         job = await a_stored_job(store, github)
@@ -59,12 +60,12 @@ class TestApp:
         await tokens.provide(job)
         assert await token_of(store) == "ghs_test_token_2"
 
-        assert github.grants == [{"repositories": ["demo"], "permissions": {"contents": "read"}}] * 2
-        assert {claims["iss"] for claims in github.claims} == {APP_ID}
-        assert all(claims["exp"] - claims["iat"] <= 600 for claims in github.claims)
+        assert github.access.grants == [{"repositories": ["demo"], "permissions": {"contents": "read"}}] * 2
+        assert {claims["iss"] for claims in github.access.claims} == {APP_ID}
+        assert all(claims["exp"] - claims["iat"] <= 600 for claims in github.access.claims)
 
     async def test_the_token_is_deleted_with_its_job(
-        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+        self, github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens
     ) -> None:
         await store.create(Secret(metadata=Metadata(name="app"), data=APP))
         job = await a_stored_job(store, github)
@@ -82,7 +83,7 @@ class TestApp:
         ],
     )
     async def test_invalid_credentials_are_named_and_not_shown(
-        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens, data: dict[str, str], reason: str
+        self, github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens, data: dict[str, str], reason: str
     ) -> None:
         await store.create(Secret(metadata=Metadata(name="app"), data=data))
         with pytest.raises(GiveUp, match=reason) as given_up:
@@ -91,25 +92,25 @@ class TestApp:
         assert given_up.value.code == "git_clone"
 
     async def test_missing_credentials_are_named(
-        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+        self, github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens
     ) -> None:
         with pytest.raises(GiveUp, match="'app'"):
             await tokens.provide(await a_stored_job(store, github))
 
     async def test_an_app_that_is_not_installed_gets_no_token(
-        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+        self, github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens
     ) -> None:
         await store.create(Secret(metadata=Metadata(name="app"), data=APP))
-        github.repositories = {"octo/other"}
+        github.access.installed = {"octo/other"}
         with pytest.raises(GiveUp, match="not installed"):
             await tokens.provide(await a_stored_job(store, github))
 
     @pytest.mark.parametrize(("status", "error"), [(401, GiveUp), (422, GiveUp), (403, RetryLater), (502, RetryLater)])
     async def test_transient_failures_are_retried_and_permanent_ones_are_not(
-        self, github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens, status: int, error: type[Exception]
+        self, github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens, status: int, error: type[Exception]
     ) -> None:
         await store.create(Secret(metadata=Metadata(name="app"), data=APP))
-        github.statuses = [status]
+        github.faults.plan(Fault(status))
         with pytest.raises(error):
             await tokens.provide(await a_stored_job(store, github))
 
@@ -118,32 +119,32 @@ class TestHook:
     """The webhook of an App: its deliveries and their redelivery."""
 
     @pytest.fixture
-    def api(self, github: FakeGitHub) -> GitHub:
-        github.hook_url = f"{github.url}/nobody-receives-here"
+    def api(self, github: GitHubStandIn) -> GitHub:
+        github.hook.url = f"http://127.0.0.1:{free_port()}/nobody-listens"
         return GitHub(github.url, FakeClock())
 
-    async def test_the_hook_url_is_that_of_the_app(self, github: FakeGitHub, api: GitHub) -> None:
-        assert await api.hook_url(APP) == github.hook_url
+    async def test_the_hook_url_is_that_of_the_app(self, github: GitHubStandIn, api: GitHub) -> None:
+        assert await api.hook_url(APP) == github.hook.url
 
-    async def test_all_pages_are_read_newest_first(self, github: FakeGitHub, api: GitHub) -> None:
+    async def test_all_pages_are_read_newest_first(self, github: GitHubStandIn, api: GitHub) -> None:
         for _ in range(5):
-            github.deliver("ping", b"{}")
+            github.hook.deliver("ping", b"{}")
         found = await api.deliveries(APP, NOON)
         assert [each.id for each in found] == [5, 4, 3, 2, 1]
         assert {(each.status, each.arrived, each.redelivery) for each in found} == {
-            ("Invalid HTTP Response: 401", False, False)
+            ("failed to connect to host", False, False)
         }
 
-    async def test_no_page_before_the_given_time_is_read(self, github: FakeGitHub, api: GitHub) -> None:
+    async def test_no_page_before_the_given_time_is_read(self, github: GitHubStandIn, api: GitHub) -> None:
         for _ in range(6):
-            github.deliver("ping", b"{}")
-        for delivery in github.deliveries[:4]:
+            github.hook.deliver("ping", b"{}")
+        for delivery in github.hook.deliveries[:4]:
             delivery["delivered_at"] = "2020-01-01T12:00:00Z"
         assert [each.id for each in await api.deliveries(APP, NOON)] == [6, 5]
-        assert len(github.claims) == 2
+        assert len(github.access.claims) == 2
 
-    async def test_a_redelivery_has_the_guid_of_the_delivery(self, github: FakeGitHub, api: GitHub) -> None:
-        github.deliver("ping", b"{}")
+    async def test_a_redelivery_has_the_guid_of_the_delivery(self, github: GitHubStandIn, api: GitHub) -> None:
+        github.hook.deliver("ping", b"{}")
         await api.deliver_again(APP, 1)
         again, first = await api.deliveries(APP, NOON)
         assert (again.guid, again.redelivery) == (first.guid, True)
@@ -164,28 +165,28 @@ class TestHook:
         ],
     )
     async def test_the_retry_delay_follows_githubs_headers(
-        self, github: FakeGitHub, api: GitHub, headers: dict[str, str], seconds: float
+        self, github: GitHubStandIn, api: GitHub, headers: dict[str, str], seconds: float
     ) -> None:
-        github.statuses, github.headers = [429], headers
+        github.faults.plan(Fault(429, headers=headers))
         with pytest.raises(RetryLater) as later:
             await api.deliveries(APP, NOON)
         assert later.value.delay_seconds == pytest.approx(seconds, abs=2)
 
 
 async def test_a_stored_token_is_used_unchanged(
-    github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+    github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens
 ) -> None:
     await store.create(Secret(metadata=Metadata(name="app"), data={"token": "ghp_test_token\n"}))
     await tokens.provide(await a_stored_job(store, github))
     assert await token_of(store) == "ghp_test_token"
-    assert github.claims == []
+    assert github.access.claims == []
 
 
-async def test_no_other_host_gets_a_token(github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens) -> None:
+async def test_no_other_host_gets_a_token(github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens) -> None:
     await store.create(Secret(metadata=Metadata(name="app"), data=APP))
     with pytest.raises(GiveUp, match="not on the GitHub"):
         await tokens.provide(await a_stored_job(store, github, git_repo="https://elsewhere.test/octo/demo.git"))
-    assert github.claims == []
+    assert github.access.claims == []
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_only_repositories_on_its_host_are_its_own(api_url: str, clone_url: str,
 
 
 async def test_a_secret_of_another_owner_is_not_changed(
-    github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+    github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens
 ) -> None:
     await store.create(Secret(metadata=Metadata(name="app"), data={"token": "ghp_test_token"}))
     other = await store.create(Secret(metadata=Metadata(name="ir-00000001-git"), data={"password": "test-own"}))
@@ -213,14 +214,14 @@ async def test_a_secret_of_another_owner_is_not_changed(
 
 
 async def test_a_job_without_token_from_gets_no_token(
-    github: FakeGitHub, store: MemoryStore, tokens: RepositoryTokens
+    github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens
 ) -> None:
     await tokens.provide(await a_stored_job(store, github, token_from=None))
     assert await store.list(Secret) == []
 
 
 async def test_unlabelled_credentials_give_no_token_where_labels_are_required(
-    github: FakeGitHub, store: MemoryStore
+    github: GitHubStandIn, store: MemoryStore
 ) -> None:
     tokens = RepositoryTokens(store, GitHub(github.url, FakeClock()), labelled_only=True)
     secret = await store.create(Secret(metadata=Metadata(name="app"), data={"token": "ghp_test"}))

@@ -1,0 +1,98 @@
+"""Credentials: the App's JWT, tokens of its installation, personal tokens."""
+
+import base64
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import RSAKey
+
+from tests.support.github.calls import Actor, Json
+from tests.support.github.errors import ApiError, not_found
+
+APP_ID: Final = "4711"
+APP_SLUG: Final = "labrats-test"
+APP_LOGIN: Final = f"{APP_SLUG}[bot]"
+APP_USER_ID: Final = 4712
+APP_KEY: Final = RSAKey.generate_key(2048)
+APP_KEY_PEM: Final = APP_KEY.as_pem(private=True).decode()
+INSTALLATION: Final = 42
+APP: Final[Json] = {"id": int(APP_ID), "slug": APP_SLUG, "name": "Labrats Test", "client_id": "Iv1.test"}
+
+GRANTED: Final = {
+    "metadata": "read",
+    "contents": "write",
+    "issues": "write",
+    "pull_requests": "write",
+    "checks": "write",
+    "statuses": "write",
+    "members": "read",
+}
+"""Permissions of the installation, unless a test says otherwise."""
+
+
+@dataclass
+class Access:
+    """All credentials.
+
+    permissions: of the installation.     installed: repositories where the App is installed; None: all.
+    grants:      the body of each granted request for a token.   claims: the claims of each valid App JWT.
+    """
+
+    permissions: dict[str, str] = field(default_factory=lambda: dict(GRANTED))
+    installed: set[str] | None = None
+    grants: list[Json] = field(default_factory=list)
+    claims: list[Json] = field(default_factory=list)
+    _tokens: dict[str, Actor] = field(default_factory=dict)
+
+    def add_person(self, token: str, login: str, user_id: int = 1, permissions: dict[str, str] | None = None) -> None:
+        """Accept a personal token. permissions: of a fine-grained one; a classic one has all."""
+        self._tokens[token] = Actor("person", login, user_id, permissions)
+
+    def revoke_all(self) -> None:
+        """Let all tokens end, as they do after an hour."""
+        self._tokens.clear()
+
+    def installed_on(self, repository: str) -> bool:
+        return self.installed is None or repository in self.installed
+
+    def create_token(self, body: Json, owned: set[str]) -> str:
+        """Create a token of the installation. owned: full names of its repositories."""
+        wanted = body.get("permissions", self.permissions)
+        limited = Actor("installation", permissions=self.permissions)
+        if not all(limited.may(f"{name}:{level}") for name, level in wanted.items()):
+            raise ApiError(422, "The permissions requested are not granted to this installation.")
+        reached = {name for name in owned if self.installed_on(name)}
+        if "repositories" in body:
+            reached = {name for name in reached if name.partition("/")[2] in body["repositories"]}
+            if len(reached) != len(body["repositories"]):
+                problem = "does not exist or is not accessible to the parent installation."
+                raise ApiError(422, f"There is at least one repository that {problem}")
+        self.grants.append(body)
+        token = f"ghs_test_token_{len(self.grants)}"
+        self._tokens[token] = Actor("installation", APP_LOGIN, APP_USER_ID, dict(wanted), frozenset(reached))
+        return token
+
+    def identify(self, authorization: str) -> Actor:
+        """Return the actor of a request's header. Raises ApiError for unknown credentials."""
+        scheme, _, proof = authorization.partition(" ")
+        if not proof:
+            return Actor()
+        if scheme.lower() == "basic":
+            proof = base64.b64decode(proof).decode().partition(":")[2]
+        if actor := self._tokens.get(proof):
+            return actor
+        if proof.count(".") != 2:
+            raise ApiError(401, "Bad credentials")
+        return self._app(proof)
+
+    def _app(self, proof: str) -> Actor:
+        try:
+            claims: dict[str, Any] = jwt.decode(proof, APP_KEY, algorithms=["RS256"]).claims
+        except (JoseError, ValueError):
+            raise ApiError(401, "A JSON web token could not be decoded") from None
+        if claims.get("iss") != APP_ID:
+            raise not_found()
+        self.claims.append(claims)
+        return Actor("app", APP_SLUG)
