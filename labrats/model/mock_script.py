@@ -1,6 +1,5 @@
 """The script of the mock provider: `metadata.mock.steps` of a job, validated on submission."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
@@ -9,6 +8,7 @@ from msgspec import Meta
 
 from labrats.model.errors import Invalid, Problem
 from labrats.model.job import Usage
+from labrats.model.json_problems import problem_of
 
 _MAX: Final = 10**12  # sums of such numbers still fit into 64 bits
 _Count = Annotated[int, Meta(ge=0, le=_MAX)]
@@ -214,33 +214,5 @@ def _convert(item: Any, shape: type[_S], path: str, problems: list[Problem]) -> 
     try:
         return msgspec.convert(item, shape)
     except msgspec.ValidationError as error:
-        problems.append(_problem_of(error, path))
+        problems.append(problem_of(error, path))
         return None
-
-
-_FIELD_ERROR: Final = re.compile(r"Object (?P<error>contains unknown|missing required) field `(?P<name>.*)`")
-_BOUND_ERROR: Final = re.compile(r"Expected `(?:int|float)` (?P<sign>[<>])= (?P<bound>.+)")
-_TYPE_ERRORS: Final = {
-    "int": "must be a whole number",
-    "float": "must be a number",
-    "str": "must be a string",
-    "bool": "must be true or false",
-    "object": "must be an object",
-    "array": "must be an array",
-}
-
-
-def _problem_of(error: msgspec.ValidationError, path: str) -> Problem:
-    """Translate an error of msgspec, "What is wrong - at `$.field`" with the types of Python, into a Problem."""
-    text, _, path_in_step = str(error).partition(" - at `$")
-    field = path + path_in_step.rstrip("`")
-    if found := _FIELD_ERROR.fullmatch(text):
-        unknown = found["error"] == "contains unknown"
-        return Problem(f"{field}.{found['name']}", "there is no such field" if unknown else "is required")
-    if found := _BOUND_ERROR.fullmatch(text):
-        return Problem(field, f"must be at {'least' if found['sign'] == '>' else 'most'} {float(found['bound']):.15g}")
-    if text == "Expected `str` of length >= 1":
-        return Problem(field, "must not be empty")
-    if (found := re.match(r"Expected `(\w+)`, got ", text)) and found[1] in _TYPE_ERRORS:
-        return Problem(field, _TYPE_ERRORS[found[1]])
-    return Problem(field, text[0].lower() + text[1:])
