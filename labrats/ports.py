@@ -342,6 +342,17 @@ class Runner(Protocol):
         """Return the attempt's changes to its workspace as a git patch. Raises NotFound when none is retained."""
         ...
 
+    async def bundle(self, name: AttemptName) -> bytes:
+        """Return the attempt's commits as a git bundle with the ref BUNDLE_REF. Raises NotFound when none is retained.
+
+        Its prerequisite is the commit that was cloned. An agent chose the content: check it before use.
+        """
+        ...
+
+    async def publication(self, name: AttemptName) -> bytes:
+        """Return what the agent proposes to publish, as JSON for parse_publication. Raises NotFound without any."""
+        ...
+
     async def workspaces(self) -> list[AttemptName]:
         """Return the names of the attempts whose workspace is retained."""
         ...

@@ -70,6 +70,7 @@ def build_app(engine: EngineCommands) -> App:
         jobs.retry,
         jobs.rerun,
         jobs.patch,
+        jobs.bundle,
         chains.chain,
         uploads.upload,
     )

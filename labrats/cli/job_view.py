@@ -50,7 +50,8 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "attempts", str(job["attempts"])
     yield "usage", usage_sentence(job.get("usage") or {})
     for name, value in (job.get("outputs") or {}).items():
-        yield _OUTPUT_LABELS.get(name, name), _output(value)
+        if name != "bundleBytes":  # for programs
+            yield _OUTPUT_LABELS.get(name, name), _output(value)
     yield "model key", "exposed to the agent" if job.get("keyExposed") else ""
     yield "reason", _reason(job)
     yield "callback", _callback(job.get("callback") or {})

@@ -1,4 +1,4 @@
-"""The commands for jobs: submit, jobs, job, logs, wait, cancel, retry, rerun, patch."""
+"""The commands for jobs: submit, jobs, job, logs, wait, cancel, retry, rerun, patch, bundle."""
 
 import json
 import sys
@@ -250,6 +250,19 @@ def patch(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
         print_text(content.decode("utf-8", "replace"))
     else:
         sys.stdout.buffer.write(content)
+
+
+def bundle(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
+    """Print a job's commits as a git bundle: `labrats bundle JOB > job.bundle; git fetch job.bundle labrats`.
+
+    Args:
+        job_id: The job's id.
+    """
+    if sys.stdout.isatty():
+        raise CommandError("a bundle is not text; write it to a file: labrats bundle JOB > job.bundle", ExitCode.USAGE)
+    with options.connect() as client:
+        content = client.get(f"{_path(job_id)}/bundle", content_type="application/x-git-bundle").content
+    sys.stdout.buffer.write(content)
 
 
 def _path(job_id: str) -> str:

@@ -29,9 +29,9 @@ from labrats.executor.workspace_diff import (
     load_baseline,
     record_baseline,
     remove_baseline,
-    report_changes,
     store_baseline,
 )
+from labrats.executor.workspace_report import report_workspace
 from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, ResolvedConfig, wire_name
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -211,7 +211,7 @@ def _resumed_work(context: RunContext) -> tuple[RunContext, Baseline] | None:
 
 
 async def _run_provider(context: RunContext, baseline: Baseline | None, provider: Provider) -> Any:
-    """Run the provider, then report the changes in the workspace. Raises SessionLost if the session is unknown."""
+    """Run the provider, then report what it left in the workspace. Raises SessionLost if the session is unknown."""
     context.events.status("running")
     if baseline and context.task.config.provider in WITH_SESSIONS:
         store_baseline(context, baseline)
@@ -226,8 +226,8 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
         raise
     finally:
         # Files that a process still writes would be missing or incomplete in the patch.
-        if has_worked and baseline and _kill_descendants():
-            await report_changes(context, baseline)
+        if has_worked and _kill_descendants():
+            await report_workspace(context, baseline)
         if baseline and not (may_be_resumed and context.events.session):
             remove_baseline(context, baseline)
 

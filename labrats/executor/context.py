@@ -71,6 +71,12 @@ class RunContext:
         return self.task.setup or self.task.workspace_setup or Setup()
 
     @property
+    def repository(self) -> str | None:
+        """The address from which the workspace was cloned; None without a repository."""
+        setup = self.task.workspace_setup
+        return self.task.repository or (setup.git_repo if setup else None)
+
+    @property
     def home(self) -> Path:
         """The home of the agent's processes, which `agent_environment` creates."""
         return self.folder / "home"

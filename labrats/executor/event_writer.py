@@ -16,9 +16,11 @@ from labrats.executor.git_outputs import find_pull_request
 from labrats.model.errors import GiveUp
 from labrats.model.job import AgentSession, FailedCode, Outputs, Usage
 from labrats.model.protocol import (
+    BUNDLE_FILE,
     LINE_BYTES,
     OUTPUT_BYTES,
     PATCH_FILE,
+    PUBLICATION_FILE,
     RESULT_FILE,
     TEXT_BYTES,
     AnyEvent,
@@ -204,6 +206,23 @@ class EventWriter:
         """Store the changes in the workspace, as a patch in git's format."""
         text = self._redactor.redact(patch.decode("utf-8", "surrogateescape"))
         self._store_file(PATCH_FILE, text.encode("utf-8", "surrogateescape"))
+
+    def bundle(self, bundle: bytes) -> None:
+        """Store the new commits, as a git bundle. Unlike other files it cannot be redacted."""
+        self._store_file(BUNDLE_FILE, bundle)
+
+    def publication(self, content: bytes) -> None:
+        """Store the agent's publication, which is redacted already."""
+        self._store_file(PUBLICATION_FILE, content)
+
+    def contains_secret(self, content: bytes) -> bool:
+        """Return whether redaction would change `content`."""
+        text = content.decode("utf-8", "surrogateescape")
+        return self._redactor.redact(text) != text
+
+    def redact_value(self, value: Any) -> Any:
+        """Redact every string in a JSON value."""
+        return self._redactor.redact_value(value)
 
     def error(self, code: FailedCode, message: str, retry_after_seconds: float | None = None) -> None:
         """Write the terminal event of failure."""

@@ -25,6 +25,7 @@ from labrats.executor.subprocesses import child_process, read_tail
 from labrats.model.errors import GiveUp, Invalid
 from labrats.model.git_repo import GitRepo, parse_git_repo
 from labrats.model.job import FailedCode, WorkspaceSetup
+from labrats.model.publication import PUBLICATION_FOLDER
 from labrats.net import address_policy
 
 SSH_KEY: Final = "ssh-privatekey"
@@ -149,6 +150,14 @@ async def _clone_from(
         config = {**_CONFIG, **way.configuration(remote)}
         git = _Git(context.workspace, environment, config, remote, has_ssh_key=credentials.ssh_key is not None)
         await _clone_ref(git, ref, setup.git_depth)
+        _exclude_publication(context.workspace)
+
+
+def _exclude_publication(workspace: Path) -> None:
+    """Keep the agent's `git add` from adding its publication to its commits."""
+    info = workspace / ".git" / "info"
+    info.mkdir(exist_ok=True)
+    (info / "exclude").write_text(f"/{PUBLICATION_FOLDER}/\n")
 
 
 def _parsed(address: str, roots: Sequence[str]) -> GitRepo:

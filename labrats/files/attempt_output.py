@@ -1,4 +1,4 @@
-"""The files of an attempt: its output, read from an event's number or from its end, its result and its patch."""
+"""The files of an attempt: its output, read from an event's number or from its end, its result and its changes."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -44,8 +44,10 @@ MAX_TAIL_BYTES: Final = 64 * LINE_BYTES
 """The initial and the maximum size of what is read from the end of an output. The maximum takes some 30 ms."""
 
 MAX_RESULT_BYTES: Final = 64 * 1024 * 1024
-MAX_PATCH_BYTES: Final = 64 * 1024 * 1024
-"""Limits on reading a result and a patch. No executor writes larger ones, but an agent might."""
+MAX_LEFT_BYTES: Final = 64 * 1024 * 1024
+"""Limits on reading a result, and another file that an attempt leaves. No executor writes larger ones, but an agent
+might.
+"""
 
 
 class OutputReader:
@@ -160,10 +162,25 @@ def read_result(name: AttemptName, output: Path, file: Path) -> Any:
 
 def read_patch(name: AttemptName, file: Path) -> bytes:
     """Return the patch of the attempt `name`. Raises NotFound."""
+    return _read_left(name, file, "patch")
+
+
+def read_bundle(name: AttemptName, file: Path) -> bytes:
+    """Return the commits of the attempt `name` as a git bundle. Raises NotFound."""
+    return _read_left(name, file, "bundle")
+
+
+def read_publication(name: AttemptName, file: Path) -> bytes:
+    """Return what the agent of the attempt `name` proposes to publish, as JSON. Raises NotFound."""
+    return _read_left(name, file, "publication")
+
+
+def _read_left(name: AttemptName, file: Path, kind: str) -> bytes:
+    """Return a file that an attempt has left. Raises NotFound."""
     try:
-        return read_regular_file(file, MAX_PATCH_BYTES)
+        return read_regular_file(file, MAX_LEFT_BYTES)
     except FileNotFoundError as error:
-        raise NotFound(f"attempt {name} left no patch, or the patch is no longer stored") from error
+        raise NotFound(f"attempt {name} left no {kind}, or the {kind} is no longer stored") from error
 
 
 def _last_events(descriptor: int) -> Sequence[AnyEvent]:

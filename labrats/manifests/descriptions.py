@@ -79,6 +79,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "pullRequestUrl": "The pull request that the agent opened.",
         "commits": "New commits, newest first.",
         "filesChanged": "The number of files in the patch of the workspace.",
+        "bundleBytes": "The size of the git bundle with the new commits. Absent if there is none.",
         "keyExposed": "True if the agent could read the credentials of its model.",
         "refusedHosts": "Hosts, each with its port, that the network rule of the job has refused to the agent.",
     },

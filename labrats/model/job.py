@@ -258,6 +258,7 @@ class Outputs(Record):
     branch, commit: checked out at the end, if they differ from the start.
     commits:        new commits, the newest first, at most 50.
     files_changed:  number of files in the patch of the workspace; None if unknown.
+    bundle_bytes:   size of the git bundle with the new commits; None if there is none.
     key_exposed:    True if the agent could read the credentials of its model, which could not be proxied.
     refused_hosts:  hosts, each with its port, that the job's network rule has refused to the agent.
     """
@@ -267,6 +268,7 @@ class Outputs(Record):
     pull_request_url: str | None = None
     commits: tuple[str, ...] = ()
     files_changed: int | None = None
+    bundle_bytes: int | None = None
     key_exposed: bool = False
     refused_hosts: tuple[str, ...] = ()
 

@@ -34,6 +34,21 @@ the engine prints it in parts, which the engine puts together.
 PATCH_FILE: Final = "changes.patch"
 """The file, in the attempt's folder, of the changes in the workspace; printed in parts like the result."""
 
+BUNDLE_FILE: Final = "commits.bundle"
+"""The file, in the attempt's folder, of the new commits as a git bundle; printed in parts like the result."""
+
+BUNDLE_REF: Final = "refs/heads/labrats"
+"""The one ref in a bundle. Its only prerequisite is the commit that was cloned."""
+
+BUNDLE_BYTES: Final = 5 * 1024 * 1024
+"""Largest bundle that is stored."""
+
+PUBLICATION_FILE: Final = "publication.json"
+"""The file, in the attempt's folder, of what the agent proposes to publish; printed in parts like the result."""
+
+FILES_IN_PARTS: Final = frozenset({RESULT_FILE, PATCH_FILE, BUNDLE_FILE, PUBLICATION_FILE})
+"""The files that an executor may print in parts."""
+
 IDLE_SECONDS: Final = 900.0
 """The default limit on the silence of a model while an attempt waits for it."""
 

@@ -23,6 +23,7 @@ ON_A_CLUSTER = (
 
 ALWAYS_ON_INSTALLATION = {
     "test_agents",
+    "test_bundle",
     "test_endpoint_groups",
     "test_idempotency",
     "test_isolation",

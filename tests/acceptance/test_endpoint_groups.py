@@ -85,6 +85,7 @@ async def jobs(recorder: CallRecorder, name: str) -> None:
     assert "hello" in (await recorder.call("GET", "/api/jobs/{}/logs", job_id)).text
     await recorder.call("GET", "/api/jobs/{}/events", job_id)
     await recorder.call("GET", "/api/jobs/{}/patch", job_id, status=(200, 404))
+    await recorder.call("GET", "/api/jobs/{}/bundle", job_id, status=(200, 404))
     assert (await recorder.call("GET", "/api/jobs/{}/prompt", job_id))["prompt"]
     assert "result" in await recorder.call("GET", "/api/jobs/{}/result", job_id)
     assert len((await recorder.call("GET", "/api/jobs/{}/attempts", job_id))["attempts"]) == 1

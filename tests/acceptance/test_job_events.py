@@ -19,6 +19,7 @@ NO_OUTPUTS: dict[str, Any] = {
     "pullRequestUrl": None,
     "commits": [],
     "filesChanged": None,
+    "bundleBytes": None,
 }
 USED = {
     "inputTokens": 7,

@@ -60,6 +60,7 @@ async def test_waiting_job_shows_null_for_unknown_values(user: User, admin: User
     assert detail["logs"] == []
     assert detail["outputs"] == {
         "branch": None, "commit": None, "pullRequestUrl": None, "commits": [], "filesChanged": None,
+        "bundleBytes": None,
     }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def installation(
 ) -> Iterator[Installation]:
     """Yield an installation that tests share. A test must not change it in a way that others notice.
 
-    Its callbacks may reach the address of `Cluster.listen`, and they are signed.
+    Its jobs may clone from the address of `Cluster.listen`, and its callbacks may reach it. Callbacks are signed.
     """
     if cluster is None:
         pytest.skip("the tests need a cluster of their own, whose node has its volumes on this machine")
@@ -42,7 +42,10 @@ def installation(
         secret = f"CALLBACK_SIGNING_SECRET={SIGNING_SECRET}"
         installation.kubectl("create", "secret", "generic", "settings", f"--from-literal={secret}")
         installation.install(
-            settings=VALUES["settings"] | {"CALLBACK_ALLOWED_HOSTS": GATEWAY}, settingsSecret="settings"
+            settings=VALUES["settings"]
+            | {"CALLBACK_ALLOWED_HOSTS": GATEWAY, "OUTBOUND_ALLOWED_CIDRS": f"{GATEWAY}/32"},
+            settingsSecret="settings",
+            networkPolicy={"executorEgress": [{"to": [{"ipBlock": {"cidr": f"{GATEWAY}/32"}}]}]},
         )
         yield installation
 

@@ -1,4 +1,4 @@
-"""The contract of every Runner (labrats/ports.py): the output, result and patch of attempts."""
+"""The contract of every Runner (labrats/ports.py): the output, result, patch and publication of attempts."""
 
 import asyncio
 from contextlib import aclosing
@@ -9,6 +9,7 @@ import pytest
 from labrats.model.errors import NotFound
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, Usage
 from labrats.model.protocol import TEXT_BYTES, ResultEvent, events_in
+from labrats.model.publication import PUBLICATION_PATH, Finding, Publication, parse_publication
 from labrats.ports import OutputTail, Runner
 from tests.conformance.attempts import HANG, end_of, ends_of, events_of, logs_in, until_logged
 from tests.support.builders import an_attempt
@@ -194,3 +195,41 @@ async def test_an_unchanged_workspace_has_no_patch(runner: Runner) -> None:
     await end_of(runner, attempt)
     with pytest.raises(NotFound):
         await runner.patch(attempt.name)
+
+
+# Publication and bundle
+
+
+@pytest.mark.parametrize("end", [{"result": 1}, {"fail": "no"}], ids=["success", "failure"])
+async def test_publication_is_stored_until_its_attempt_is_removed(runner: Runner, end: dict[str, Any]) -> None:
+    text = '{"title":"A title","findings":[{"path":"a.py","line":3}]}'
+    attempt = an_attempt([{"write": {"path": PUBLICATION_PATH, "text": text}}, end])
+    with pytest.raises(NotFound):
+        await runner.publication(attempt.name)
+    await runner.start(attempt)
+    await end_of(runner, attempt)
+    expected = Publication(title="A title", findings=(Finding(path="a.py", line=3),))
+    assert parse_publication(await runner.publication(attempt.name)) == expected
+    await runner.remove(attempt.name, keep_output=True)
+    assert parse_publication(await runner.publication(attempt.name)) == expected
+    await runner.remove(attempt.name)
+    with pytest.raises(NotFound):
+        await runner.publication(attempt.name)
+
+
+async def test_invalid_publication_is_not_stored(runner: Runner) -> None:
+    attempt = an_attempt([{"write": {"path": PUBLICATION_PATH, "text": '{"titel":""}'}}])
+    await runner.start(attempt)
+    await end_of(runner, attempt)
+    with pytest.raises(NotFound):
+        await runner.publication(attempt.name)
+
+
+async def test_changes_without_a_repository_have_no_bundle(runner: Runner) -> None:
+    attempt = an_attempt([{"write": {"path": "hello.txt", "text": "hello"}}])
+    with pytest.raises(NotFound):
+        await runner.bundle(attempt.name)
+    await runner.start(attempt)
+    await end_of(runner, attempt)
+    with pytest.raises(NotFound):
+        await runner.bundle(attempt.name)

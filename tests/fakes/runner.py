@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from signal import Signals
@@ -10,7 +11,7 @@ from typing import Any, Final, Self, TypeVar
 from labrats.model.activity import activity_of
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import ConfigMap
-from labrats.model.errors import GiveUp, NotFound
+from labrats.model.errors import GiveUp, Invalid, NotFound
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, FailedCode, Usage
 from labrats.model.mock_script import (
@@ -39,6 +40,7 @@ from labrats.model.protocol import (
     ResultEvent,
     UsageEvent,
 )
+from labrats.model.publication import PUBLICATION_PATH, parse_publication
 from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, AttemptState, Clock, Gone, NotStarted, OutputTail, Place, Store, SystemClock
 
@@ -125,6 +127,20 @@ class MemoryRunner:
             raise NotFound(f"attempt {name} left no patch")
         return executor.patch
 
+    async def bundle(self, name: AttemptName) -> bytes:
+        await asyncio.sleep(0)
+        executor = self._machine.executors.get(name)
+        if executor is None or not (executor.gone and executor.bundle):
+            raise NotFound(f"attempt {name} left no bundle")
+        return executor.bundle
+
+    async def publication(self, name: AttemptName) -> bytes:
+        await asyncio.sleep(0)
+        executor = self._machine.executors.get(name)
+        if executor is None or not (executor.gone and executor.publication):
+            raise NotFound(f"attempt {name} left no publication")
+        return executor.publication
+
     async def workspaces(self) -> list[AttemptName]:
         await asyncio.sleep(0)
         return [name for name, executor in self._machine.executors.items() if executor.has_workspace]
@@ -206,6 +222,8 @@ class MemoryExecutor:
     gone: Gone | None = None
     result: Any = None
     patch: bytes = b""
+    bundle: bytes = b""
+    publication: bytes = b""
     usage: Usage = field(default_factory=Usage)
     children: int = 0
     handles_signals: bool = True
@@ -271,6 +289,10 @@ class MemoryExecutor:
                 await asyncio.Event().wait()
             case IgnoreSignals():
                 self.handles_signals = False
+            case Write(file) if file.path == PUBLICATION_PATH:
+                with suppress(Invalid):
+                    parse_publication(file.text.encode())
+                    self.publication = file.text.encode()
             case Write(file):
                 new = "".join(f"+{line}\n" for line in file.text.splitlines())
                 header = f"diff --git a/{file.path} b/{file.path}\n--- /dev/null\n+++ b/{file.path}\n"

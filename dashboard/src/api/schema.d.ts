@@ -251,6 +251,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/jobs/{job_id}/bundle": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The commits of a job
+         * @description Return the commits of an attempt, even a failed one's, as a git bundle with the ref `refs/heads/labrats`.
+         *
+         *     Its prerequisite is the commit that was cloned. Changes that the agent has not committed are the last commit.
+         */
+        get: operations["getBundle"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/jobs/{job_id}/retry": {
         parameters: {
             query?: never;
@@ -4441,6 +4463,12 @@ export interface components {
              * @example 2
              */
             filesChanged: number | null;
+            /**
+             * Bundlebytes
+             * @description Size of the git bundle with the commits; null if there is none.
+             * @example 1024
+             */
+            bundleBytes: number | null;
         };
         /**
          * Phase
@@ -7374,7 +7402,8 @@ export interface operations {
                      *         "commit": null,
                      *         "pullRequestUrl": null,
                      *         "commits": [],
-                     *         "filesChanged": 2
+                     *         "filesChanged": 2,
+                     *         "bundleBytes": 1024
                      *       },
                      *       "keyExposed": true,
                      *       "refusedHosts": [
@@ -7764,6 +7793,129 @@ export interface operations {
             };
         };
     };
+    getBundle: {
+        parameters: {
+            query?: {
+                /** @description The attempt. Default: the latest. */
+                attempt?: number | null;
+            };
+            header?: never;
+            path: {
+                /** @description The job's id. */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The bundle */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /** @example the bundle's bytes */
+                    "application/x-git-bundle": string;
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     retry: {
         parameters: {
             query?: never;
@@ -7891,7 +8043,8 @@ export interface operations {
                      *         "commit": null,
                      *         "pullRequestUrl": null,
                      *         "commits": [],
-                     *         "filesChanged": 2
+                     *         "filesChanged": 2,
+                     *         "bundleBytes": 1024
                      *       },
                      *       "keyExposed": true,
                      *       "refusedHosts": [
@@ -8323,7 +8476,8 @@ export interface operations {
                      *         "commit": null,
                      *         "pullRequestUrl": null,
                      *         "commits": [],
-                     *         "filesChanged": 2
+                     *         "filesChanged": 2,
+                     *         "bundleBytes": 1024
                      *       },
                      *       "keyExposed": true,
                      *       "refusedHosts": [
@@ -8502,7 +8656,8 @@ export interface operations {
                      *             "commit": null,
                      *             "pullRequestUrl": null,
                      *             "commits": [],
-                     *             "filesChanged": 2
+                     *             "filesChanged": 2,
+                     *             "bundleBytes": 1024
                      *           },
                      *           "request": {
                      *             "method": "POST",
@@ -8882,7 +9037,8 @@ export interface operations {
                      *             "commit": null,
                      *             "pullRequestUrl": null,
                      *             "commits": [],
-                     *             "filesChanged": 2
+                     *             "filesChanged": 2,
+                     *             "bundleBytes": 1024
                      *           },
                      *           "k8sJobName": null,
                      *           "executorPodName": null

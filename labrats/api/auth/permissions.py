@@ -58,6 +58,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/jobs/{}/logs
         GET    /api/jobs/{}/events
         GET    /api/jobs/{}/patch
+        GET    /api/jobs/{}/bundle
         GET    /api/jobs/{}/prompt
         GET    /api/jobs/{}/result
         GET    /api/jobs/{}/attempts

@@ -58,6 +58,12 @@ class Patch(Response):
     charset = "utf-8"
 
 
+class Bundle(Response):
+    """A git bundle as raw bytes."""
+
+    media_type = "application/x-git-bundle"
+
+
 class Submitted(ResponseBody):
     """The answer to a submission."""
 
@@ -197,18 +203,50 @@ async def get_patch(
     attempt: Annotated[int | None, Query(ge=1, description="The attempt. Default: the latest.")] = None,
 ) -> Response:
     """Return the changes of an attempt to its workspace, even a failed one's, for `git apply`."""
+    name = await _ended_attempt(request, job_id, attempt, "patch")
+    try:
+        return Patch(await services_of(request).runner.patch(name))
+    except NotFound as error:
+        raise NotFound(f"the job {job_id} left no patch: it changed nothing, or its output was deleted") from error
+
+
+@router.get(
+    "/api/jobs/{job_id}/bundle",
+    response_class=Bundle,
+    responses=answers(200, None, "The bundle", 403, 404, 422, text={Bundle.media_type: "the bundle's bytes"}),
+    summary="The commits of a job",
+)
+async def get_bundle(
+    request: Request,
+    job_id: JobId,
+    attempt: Annotated[int | None, Query(ge=1, description="The attempt. Default: the latest.")] = None,
+) -> Response:
+    """Return the commits of an attempt, even a failed one's, as a git bundle with the ref `refs/heads/labrats`.
+
+    Its prerequisite is the commit that was cloned. Changes that the agent has not committed are the last commit.
+    """
+    name = await _ended_attempt(request, job_id, attempt, "bundle")
+    try:
+        return Bundle(await services_of(request).runner.bundle(name))
+    except NotFound as error:
+        reason = "it has no repository, it changed nothing, its log says why, or its output was deleted"
+        raise NotFound(f"the job {job_id} left no bundle: {reason}") from error
+
+
+async def _ended_attempt(request: Request, job_id: str, attempt: int | None, kind: str) -> AttemptName:
+    """Return the name of an attempt that has ended, the latest without a number. Raises NotFound if it has not.
+
+    kind: what the caller asks for.
+    """
     job = await own_job(request, job_id)
     if job.status.attempts == 0:
-        raise NotFound(f"the job {job_id} has not run yet: it has no patch")
+        raise NotFound(f"the job {job_id} has not run yet: it has no {kind}")
     number = attempt or job.status.attempts
     if number > job.status.attempts:
         raise NotFound(f"the job {job_id} has {job.status.attempts} attempts, and no attempt {number}")
     if job.phase is Phase.RUNNING and number == job.status.attempts:
-        raise NotFound(f"the job {job_id} is running; its patch is available once it has ended")
-    try:
-        return Patch(await services_of(request).runner.patch(AttemptName(job_id, number)))
-    except NotFound as error:
-        raise NotFound(f"the job {job_id} left no patch: it changed nothing, or its output was deleted") from error
+        raise NotFound(f"the job {job_id} is running; its {kind} is available once it has ended")
+    return AttemptName(job_id, number)
 
 
 @router.post(

@@ -116,6 +116,9 @@ class OutputsView(ResponseBody):
     pull_request_url: str | None
     commits: list[str] = Field(description="New commits, newest first, at most 50.", examples=[[]])
     files_changed: int | None = Field(description="Number of files in the patch; null if unknown.", examples=[2])
+    bundle_bytes: int | None = Field(
+        description="Size of the git bundle with the commits; null if there is none.", examples=[1024]
+    )
 
 
 class SessionView(ResponseBody):
@@ -371,6 +374,7 @@ def outputs_view(outputs: Outputs) -> dict[str, Any]:
         "pullRequestUrl": outputs.pull_request_url,
         "commits": outputs.commits,
         "filesChanged": outputs.files_changed,
+        "bundleBytes": outputs.bundle_bytes,
     }
 
 

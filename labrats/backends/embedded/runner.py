@@ -26,7 +26,15 @@ from labrats.files.attempt_inputs import (
     missing_text,
     task_of,
 )
-from labrats.files.attempt_output import OutputReader, read_activity, read_end, read_patch, read_result
+from labrats.files.attempt_output import (
+    OutputReader,
+    read_activity,
+    read_bundle,
+    read_end,
+    read_patch,
+    read_publication,
+    read_result,
+)
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
@@ -220,6 +228,12 @@ class LocalRunner:
 
     async def patch(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_patch, name, self._folder(name).patch)
+
+    async def bundle(self, name: AttemptName) -> bytes:
+        return await asyncio.to_thread(read_bundle, name, self._folder(name).bundle)
+
+    async def publication(self, name: AttemptName) -> bytes:
+        return await asyncio.to_thread(read_publication, name, self._folder(name).publication)
 
     async def workspaces(self) -> list[AttemptName]:
         return await asyncio.to_thread(self._settings.folders.workspace_names)

@@ -19,9 +19,12 @@ from labrats.backends.kubernetes.failures import AttemptFailure
 from labrats.files.durability import sync
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
+    BUNDLE_FILE,
+    FILES_IN_PARTS,
     LINE_BYTES,
     OUTPUT_BYTES,
     PATCH_FILE,
+    PUBLICATION_FILE,
     RESULT_FILE,
     AnyEvent,
     ErrorEvent,
@@ -38,7 +41,7 @@ SPARE_BYTES: Final = 1024 * 1024
 """Tolerance above the bound that executors keep to. Only the output of a foreign executor is cut here."""
 
 _FILE_BYTES: Final = 64 * 1024 * 1024
-"""Maximum size of a stored result, and of a patch."""
+"""Maximum size of a stored result, and of any other file in parts."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,14 @@ class AttemptFiles:
     @property
     def patch(self) -> Path:
         return self.folder / PATCH_FILE
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / BUNDLE_FILE
+
+    @property
+    def publication(self) -> Path:
+        return self.folder / PUBLICATION_FILE
 
     @property
     def exists(self) -> bool:
@@ -183,7 +194,7 @@ class OutputCopy:
 
     def _append_part(self, part: PartEvent) -> None:
         """Write a part of a file. The file appears with its last part, or never if a part was missed."""
-        if part.file not in (RESULT_FILE, PATCH_FILE) or part.offset + len(part.data) > _FILE_BYTES:
+        if part.file not in FILES_IN_PARTS or part.offset + len(part.data) > _FILE_BYTES:
             return
         file = self._files.folder / part.file
         unfinished = file.with_name(f"{part.file}.part")

@@ -30,7 +30,16 @@ from labrats.backends.kubernetes.output_poll import OutputPoll
 from labrats.backends.kubernetes.pod import PodCredentials, PodSettings, attempt_job, deadline_seconds, placeholder_job
 from labrats.backends.kubernetes.supervisor import Supervisor
 from labrats.files.attempt_inputs import SecretInput, inputs_of, missing_text
-from labrats.files.attempt_output import OutputReader, attempt_names, read_activity, read_end, read_patch, read_result
+from labrats.files.attempt_output import (
+    OutputReader,
+    attempt_names,
+    read_activity,
+    read_bundle,
+    read_end,
+    read_patch,
+    read_publication,
+    read_result,
+)
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
@@ -239,6 +248,12 @@ class KubernetesRunner:
 
     async def patch(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_patch, name, self._files(name).patch)
+
+    async def bundle(self, name: AttemptName) -> bytes:
+        return await asyncio.to_thread(read_bundle, name, self._files(name).bundle)
+
+    async def publication(self, name: AttemptName) -> bytes:
+        return await asyncio.to_thread(read_publication, name, self._files(name).publication)
 
     async def workspaces(self) -> list[AttemptName]:
         return []  # a workspace is deleted with its pod

@@ -178,6 +178,17 @@ def test_patch_in_a_pipe_is_unchanged(labrats: Labrats, engine: ScriptedEngine) 
     assert labrats("patch", "ir-3ab1c2d4").out == "+grüße\n"
 
 
+def test_bundle_is_written_to_a_file_and_not_to_a_terminal(
+    labrats: Labrats, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.script(f"{JOB}/bundle", Answer(b"# v2 git bundle\n", content_type="application/x-git-bundle"))
+    assert labrats("bundle", "ir-3ab1c2d4").out == "# v2 git bundle\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    refused = labrats("bundle", "ir-3ab1c2d4")
+    assert (refused.code, refused.out) == (2, "")
+    assert "labrats bundle JOB > job.bundle" in refused.err
+
+
 @pytest.mark.parametrize("command", ["job", "wait", "cancel", "retry"])
 def test_json_prints_the_answer_of_the_api_unchanged(labrats: Labrats, engine: ScriptedEngine, command: str) -> None:
     detail = a_job(failedReason="Zoë \u2028")

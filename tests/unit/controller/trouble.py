@@ -129,6 +129,12 @@ class TroubledRunner:
     async def patch(self, name: AttemptName) -> bytes:
         return await self._trouble.call(lambda: self._runner.patch(name))
 
+    async def bundle(self, name: AttemptName) -> bytes:
+        return await self._trouble.call(lambda: self._runner.bundle(name))
+
+    async def publication(self, name: AttemptName) -> bytes:
+        return await self._trouble.call(lambda: self._runner.publication(name))
+
     async def workspaces(self) -> list[AttemptName]:
         return await self._trouble.call(self._runner.workspaces)
 

@@ -171,6 +171,28 @@ def test_commands_that_the_agent_configures_are_not_run(tmp_path: Path, reposito
     assert not marker.exists()
 
 
+def test_filter_of_a_submodule_is_not_run(tmp_path: Path, repository: Path) -> None:
+    git(tmp_path, "clone", "-q", str(repository), "library")
+    commit = git(repository, "rev-parse", "HEAD")
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{commit},sub")
+    git(repository, "commit", "-q", "-m", "two")
+    marker = tmp_path / "marker"
+    script = f"""git clone -q {tmp_path}/library sub; cd sub; git config filter.x.clean 'touch {marker};cat'
+        echo '* filter=x' > .gitattributes; echo old > obsolete.txt"""
+    attempt = an_attempt_of(tmp_path, script, repository)
+    assert outputs_of(attempt).files_changed == 0
+    assert not marker.exists()
+
+
+def test_commit_of_a_submodule_is_in_the_patch(tmp_path: Path, repository: Path) -> None:
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},sub")
+    git(repository, "commit", "-q", "-m", "two")
+    attempt = an_attempt_of(tmp_path, f"cd sub; git init -q; {COMMIT} --allow-empty -m one", repository)
+    assert outputs_of(attempt).files_changed == 1
+    head = git(attempt.workspace / "sub", "rev-parse", "HEAD")
+    assert f"+Subproject commit {head}\n" in patch_of(attempt).decode()
+
+
 def test_secret_in_the_patch_is_redacted(tmp_path: Path) -> None:
     secrets = {"ANTHROPIC_API_KEY": "test-key-0123456789"}
     attempt = an_attempt_of(tmp_path, 'echo "key=$ANTHROPIC_API_KEY" > .env', secrets=secrets)

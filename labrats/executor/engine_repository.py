@@ -1,0 +1,167 @@
+"""The engine's own git repository beside a workspace, with the workspace as its work tree.
+
+The repository in the workspace is not modified, and only its objects are read: the agent can change its configuration,
+which could name programs to execute.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from subprocess import DEVNULL
+from tempfile import TemporaryFile
+from typing import Final
+
+from labrats.executor.subprocesses import child_process
+from labrats.files.safe_paths import open_folder_inside
+from labrats.model.errors import GiveUp, LabratsError
+from labrats.model.publication import PUBLICATION_FOLDER
+
+LIST_BYTES: Final = 64 * 1024 * 1024
+"""Limit on the output of a git command that has no other limit."""
+
+OUTSIDE_PUBLICATION: Final = ("--", ".", f":(exclude){PUBLICATION_FOLDER}")
+"""Arguments that restrict a git command to files outside the folder of the publication."""
+
+_READ_BYTES: Final = 64 * 1024
+_EXCLUDES_FILE: Final = "labrats-excludes"
+_EXCLUDED: Final = (
+    *("__pycache__/", "*.py[cod]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".venv/", "node_modules/"),
+    *(".DS_Store", "Thumbs.db", "*.swp", "*~", ".idea/", ".vscode/"),
+)
+"""Patterns of new files that the patch omits: caches and editor files that people ignore in every repository."""
+
+_NO_PROGRAMS: Final = "no-programs"
+"""The folder with a `git` that does nothing."""
+
+_SETTINGS: Final = (
+    *("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0"),
+    "core.commitGraph=false",  # the workspace's own could name other parents than the commits
+)
+_ENVIRONMENT: Final = {
+    "LC_ALL": "C",
+    "HOME": os.devnull,
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_ATTR_NOSYSTEM": "1",
+}
+
+
+class DiffFailed(LabratsError):
+    """The changes cannot be computed."""
+
+
+@dataclass(frozen=True)
+class EngineRepository:
+    """The engine's repository. It shares the objects of the workspace's repository.
+
+    index: the name of the index file.
+    """
+
+    workspace: Path
+    git_dir: Path
+    index: str = "index"
+
+    def has_files(self) -> bool:
+        """Return whether the workspace contains anything."""
+        with os.scandir(self.workspace) as entries:
+            return any(True for _ in entries)
+
+    async def create(self) -> None:
+        """Create the repository unless it exists."""
+        if self.git_dir.exists():
+            return
+        await self._run(["init", "--quiet", "--bare", "--template=", str(self.git_dir)])
+        alternates = self.git_dir / "objects" / "info" / "alternates"
+        alternates.parent.mkdir(exist_ok=True)
+        alternates.write_text(f"{self.workspace / '.git' / 'objects'}\n")
+        (self.git_dir / _EXCLUDES_FILE).write_text("".join(f"{pattern}\n" for pattern in _EXCLUDED))
+
+    def require_own_objects(self) -> None:
+        """Raise DiffFailed if git would read objects from outside the workspace, which may be other jobs' secrets."""
+        try:
+            with open_folder_inside(self.workspace, ".git/objects"):
+                pass
+        except GiveUp as error:
+            raise DiffFailed("the workspace has no folder .git/objects of its own") from error
+        folders = [self.workspace / ".git" / "objects"]
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    elif entry.name.endswith("alternates") or not entry.is_file(follow_symlinks=False):
+                        raise DiffFailed(f"the workspace's repository has objects elsewhere, by {entry.name}")
+
+    def with_own_index(self) -> "EngineRepository":
+        """Return this repository with a copy of its index, which can be changed."""
+        copy = replace(self, index="scratch-index")
+        with suppress(FileNotFoundError):
+            shutil.copy2(self.git_dir / self.index, self.git_dir / copy.index)  # so that git reads only changed files
+        return copy
+
+    async def add_all(self, *, ignored_too: bool = False) -> None:
+        """Update the index from the files of the workspace.
+
+        `git add` would run `git status` in each submodule, with the programs that its configuration names. In its place
+        it finds a program that does nothing. The commit of a submodule is recorded all the same.
+        """
+        folder = self.git_dir / _NO_PROGRAMS
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "git").write_text("#!/bin/sh\n")
+            (folder / "git").chmod(0o755)
+        no_programs = {"GIT_EXEC_PATH": str(folder), "PATH": str(folder)}
+        which = "--force" if ignored_too else "--ignore-errors"
+        await self.git("add", "--all", which, *OUTSIDE_PUBLICATION, variables=no_programs)
+
+    async def git(
+        self,
+        *arguments: str,
+        most_bytes: int = LIST_BYTES,
+        stdin: bytes = b"",
+        variables: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`."""
+        settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
+        place = [f"--git-dir={self.git_dir}", f"--work-tree={self.workspace}"]
+        index = {"GIT_INDEX_FILE": str(self.git_dir / self.index)}
+        return await self._run([*settings, *place, *arguments], most_bytes, stdin, {**index, **(variables or {})})
+
+    @property
+    def _excludes(self) -> str:
+        return f"core.excludesFile={self.git_dir / _EXCLUDES_FILE}"
+
+    async def word(self, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
+        """Return the output of a git command that prints one word."""
+        return (await self.git(*arguments, variables=variables)).decode().strip()
+
+    async def _run(
+        self,
+        arguments: Sequence[str],
+        most_bytes: int = LIST_BYTES,
+        stdin: bytes = b"",
+        variables: Mapping[str, str] | None = None,
+    ) -> bytes:
+        environment = {"PATH": os.environ.get("PATH", os.defpath), **_ENVIRONMENT, **(variables or {})}
+        command = [shutil.which("git") or "git", *arguments]
+        printed = bytearray()
+        with ExitStack() as files:
+            source = files.enter_context(TemporaryFile()) if stdin else None
+            if source:
+                source.write(stdin)
+                source.seek(0)
+            try:
+                async with child_process(command, self.workspace, environment, stdin=source or DEVNULL) as process:
+                    while chunk := await process.output.read(_READ_BYTES):
+                        printed += chunk
+                        if len(printed) > most_bytes:
+                            raise DiffFailed(f"git printed more than {most_bytes // 2**20} MiB")
+                    status = await process.exit_status()
+            except OSError as error:
+                raise DiffFailed(f"git cannot be run: {error.strerror}") from error
+        if status != 0:
+            raise DiffFailed(f"git {arguments[-1]} exited with status {status}")
+        return bytes(printed)

@@ -1,0 +1,133 @@
+"""Hand over an attempt's commits as a git bundle, relative to the commit that was cloned.
+
+Changes that the agent has not committed are one more commit on top. A bundle cannot be redacted, so there is none if
+anything in it contains a secret.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
+from msgspec.structs import replace
+
+from labrats.executor.context import RunContext
+from labrats.executor.engine_repository import DiffFailed, EngineRepository
+from labrats.executor.git_outputs import read_head
+from labrats.executor.workspace_diff import Baseline
+from labrats.model.protocol import BUNDLE_BYTES, BUNDLE_REF
+from labrats.model.publication import PUBLICATION_FOLDER
+
+CONTENT_BYTES: Final = 32 * 1024 * 1024
+"""Limit on the uncompressed objects of a bundle. All of them are searched for secrets, at some 6 MiB a second."""
+
+_UNCOMMITTED: Final = "Add uncommitted changes"
+_ALL_CHANGES: Final = "Add all changes"
+_COMMITTER: Final = {
+    f"GIT_{role}_{field}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for field, value in (("NAME", "Labrats"), ("EMAIL", "labrats@users.noreply.github.com"))
+}
+_KINDS: Final = {"blob": "file", "tree": "folder"}
+
+
+async def report_bundle(context: RunContext, baseline: Baseline) -> None:
+    """Store the bundle of the attempt's commits, and report its size. Do nothing if there is no new commit.
+
+    Raises DiffFailed, with the reason, if there are changes but no bundle.
+    """
+    cloned, head = baseline.outputs.commit, read_head(context.workspace).commit
+    if not (context.repository and cloned and baseline.tree):
+        return
+    if head == cloned and context.events.outputs.files_changed == 0:
+        return
+    await baseline.repository.create()
+    baseline.repository.require_own_objects()
+    repository = baseline.repository.with_own_index()
+    top = await _top_commit(repository, baseline.tree, cloned, head)
+    if top == cloned:
+        return
+    await repository.git("update-ref", BUNDLE_REF, top)
+    await _require_no_secret(context, repository, top, cloned)
+    bundle = await repository.git("bundle", "create", "--quiet", "-", BUNDLE_REF, f"^{cloned}", most_bytes=BUNDLE_BYTES)
+    context.events.bundle(bundle)
+    context.events.report_outputs(replace(context.events.outputs, bundle_bytes=len(bundle)))
+
+
+async def _top_commit(repository: EngineRepository, baseline: str, cloned: str, head: str | None) -> str:
+    """Return the last commit of the bundle, which the engine makes if the agent has left uncommitted changes.
+
+    baseline: the tree before the agent started. head: what the agent has checked out.
+    """
+    if head and await _extends(repository, cloned, head):
+        base, message = head, _UNCOMMITTED
+    else:
+        base, message = cloned, _ALL_CHANGES
+    tree = await _tree_on(repository, base, cloned, baseline)
+    if tree == await repository.word("rev-parse", "--verify", f"{base}^{{tree}}"):
+        return base
+    return await repository.word("commit-tree", tree, "-p", base, "-m", message, variables=_COMMITTER)
+
+
+async def _extends(repository: EngineRepository, cloned: str, head: str) -> bool:
+    """Return whether `head` can be pushed onto the cloned commit: it descends from it, and needs no other commit.
+
+    Commits with files of the publication cannot, either.
+    """
+    if head == cloned:
+        return True
+    new = (head, f"^{cloned}")
+    try:
+        listed = (await repository.git("rev-list", "--boundary", *new, "--")).decode().split()
+    except DiffFailed:  # commits are missing, as after a shallow fetch
+        return False
+    if [commit for commit in listed if commit.startswith("-")] != [f"-{cloned}"]:
+        return False
+    return not await repository.git("rev-list", "--full-history", "--max-count=1", *new, "--", PUBLICATION_FOLDER)
+
+
+async def _tree_on(repository: EngineRepository, base: str, cloned: str, baseline: str) -> str:
+    """Return the tree of a commit on `base` with the present files of the workspace.
+
+    Files that only the setup commands have changed are left as they are in `base`.
+    """
+    await repository.git("read-tree", "-m", base)
+    await repository.add_all()
+    if baseline == cloned:
+        return await repository.word("write-tree")
+    tree = await repository.word("write-tree")
+    prepared = await _differences(repository, cloned, baseline)
+    for path in [*await _differences(repository, cloned, base), *await _differences(repository, baseline, tree)]:
+        prepared.pop(path, None)
+    await repository.git("update-index", "-z", "--index-info", stdin=b"".join(prepared.values()))
+    return await repository.word("write-tree")
+
+
+async def _differences(repository: EngineRepository, before: str, after: str) -> dict[bytes, bytes]:
+    """Return, by changed path, an entry for `git update-index --index-info` that restores the state before."""
+    printed = await repository.git("diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index", before, after)
+    words = iter(printed.split(b"\0")[:-1])
+    changes = ((change.lstrip(b":").split(), next(words)) for change in words)
+    return {path: b"%s %s\t%s\0" % (mode, blob, path) for (mode, _, blob, *_), path in changes}
+
+
+async def _require_no_secret(context: RunContext, repository: EngineRepository, top: str, cloned: str) -> None:
+    """Raise DiffFailed if a new object contains a secret: a file, the name of one, a message or a person's name."""
+    listed = await repository.git("rev-list", "--objects", top, f"^{cloned}", "--")
+    places = {name: path for name, _, path in (line.partition(b" ") for line in listed.splitlines())}
+    request = b"".join(b"%s\n" % name for name in places)
+    printed = await repository.git("cat-file", "--batch", "--buffer", stdin=request, most_bytes=CONTENT_BYTES)
+    for (name, kind, content), place in zip(_objects_in(printed), places.values(), strict=True):
+        await asyncio.sleep(0)  # so that the time limit can take effect
+        if context.events.contains_secret(content):
+            where = name if kind == "commit" else place.decode("utf-8", "replace") or "of the repository"
+            raise DiffFailed(f"a secret is in the {_KINDS.get(kind, kind)} {where}")
+
+
+def _objects_in(printed: bytes) -> Iterator[tuple[str, str, bytes]]:
+    """Yield the name, kind and content of each object that `git cat-file --batch` has printed."""
+    at = 0
+    while at < len(printed):
+        end = printed.index(b"\n", at)
+        name, kind, size = printed[at:end].decode().split()
+        yield name, kind, printed[end + 1 : end + 1 + int(size)]
+        at = end + 2 + int(size)

@@ -1,0 +1,71 @@
+"""Report what an attempt leaves in its workspace: its publication, its changes and its commits."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+import msgspec
+
+from labrats.executor.context import RunContext
+from labrats.executor.engine_repository import DiffFailed
+from labrats.executor.workspace_bundle import report_bundle
+from labrats.executor.workspace_diff import Baseline, report_changes
+from labrats.files.safe_paths import open_inside
+from labrats.model.errors import GiveUp, Invalid, Problem
+from labrats.model.publication import PUBLICATION_BYTES, PUBLICATION_PATH, parse_publication
+from labrats.model.record import encode
+
+SECONDS: Final = 60.0
+SECONDS_WHEN_STOPPED: Final = 5.0
+"""Limit on the time for changes and commits, and a shorter one for an attempt that was stopped and is killed soon."""
+
+
+async def report_workspace(context: RunContext, baseline: Baseline | None) -> None:
+    """Report what the agent has left. If a part fails, log the reason and report the rest."""
+    _report_publication(context)
+    if baseline is None:
+        return
+    stopped = (task := asyncio.current_task()) is not None and task.cancelling() > 0
+    seconds = SECONDS_WHEN_STOPPED if stopped else SECONDS
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            await _or_log(context, report_changes(context, baseline), "the changes in the workspace cannot be computed")
+            await _or_log(context, report_bundle(context, baseline), "no bundle of the commits is stored")
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        context.events.log(f"[the changes in the workspace could not be computed within {seconds:g} s]")
+
+
+async def _or_log(context: RunContext, report: Awaitable[None], failure: str) -> None:
+    try:
+        await report
+    except DiffFailed as error:
+        context.events.log(f"[{failure}: {error}]")
+
+
+def _report_publication(context: RunContext) -> None:
+    """Store the publication if the agent has written a valid one. Log what is wrong with an invalid one."""
+    try:
+        if (raw := _written_publication(context)) is not None:
+            written = msgspec.to_builtins(parse_publication(raw))
+            content = encode(context.events.redact_value(written))
+            parse_publication(content)  # a mark may be longer than the secret
+            context.events.publication(content)
+    except (GiveUp, Invalid) as error:
+        context.events.log(f"[{PUBLICATION_PATH} is ignored: {error}]")
+
+
+def _written_publication(context: RunContext) -> bytes | None:
+    """Return the content of the agent's file; None if there is none. Raises Invalid, and GiveUp for a link."""
+    try:
+        with open_inside(context.workspace, PUBLICATION_PATH) as file:
+            content = file.read(PUBLICATION_BYTES + 1)
+    except GiveUp as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    if len(content) > PUBLICATION_BYTES:
+        raise Invalid(Problem("publication", f"must have at most {PUBLICATION_BYTES // 1024} KiB"))
+    return content

@@ -1,0 +1,74 @@
+"""The commits of a job as a git bundle, on one machine and on a cluster."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import ON_A_CLUSTER
+from tests.acceptance.engine import Engine, LocalEngine, User
+from tests.acceptance.git_server import git, make_repository, serve_git
+from tests.chart.engine import InstalledEngine
+from tests.chart.installation import Installation
+from tests.cluster.cluster import GATEWAY, Cluster
+
+PASSWORD = "test-password-0123456789"
+
+
+@pytest.fixture(scope="module", params=["local", pytest.param("installed", marks=ON_A_CLUSTER)])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine whose jobs may clone from the tests' git server."""
+    if request.param == "installed":
+        installation: Installation = request.getfixturevalue("installation")
+        with installation.service() as url:
+            yield InstalledEngine(installation, url)
+    else:
+        with LocalEngine(tmp_path_factory.mktemp("engine"), OUTBOUND_ALLOWED_CIDRS="127.0.0.0/8") as engine:
+            yield engine
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A repository. url: the address from which jobs clone it."""
+
+    path: Path
+    url: str
+
+
+@pytest.fixture
+def origin(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> Iterator[Origin]:
+    repository = make_repository(tmp_path / "hello.git")
+    cluster: Cluster | None = request.getfixturevalue("cluster") if isinstance(engine, InstalledEngine) else None
+    with serve_git(tmp_path, "octocat", PASSWORD, cluster.listen() if cluster else None) as server:
+        host = GATEWAY if cluster else "127.0.0.1"
+        yield Origin(repository, f"http://octocat:{PASSWORD}@{host}:{server.port}/hello.git")
+
+
+@pytest.mark.parametrize("end", [{"result": "done"}, {"fail": "no"}], ids=["success", "failure"])
+async def test_changes_of_a_job_can_be_fetched_from_its_bundle(
+    user: User, origin: Origin, tmp_path: Path, end: dict[str, str]
+) -> None:
+    steps = [
+        {"write": {"path": "README.md", "text": "mine\n"}},
+        {"write": {"path": ".labrats/publish.json", "text": '{"title": "Mine"}'}},
+    ]
+    detail = await user.run(*steps, end, workspaceSetup={"gitRepo": origin.url, "gitDepth": 1})
+
+    answer = await user.get(f"/api/jobs/{detail['id']}/bundle")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-git-bundle"), answer.text
+    assert detail["outputs"]["bundleBytes"] == len(answer.content)
+    bundle = tmp_path / "job.bundle"
+    bundle.write_bytes(answer.content)
+    git(origin.path, "fetch", "-q", str(bundle), "labrats:fetched")
+    assert git(origin.path, "log", "--format=%an: %s", "main..fetched") == "Labrats: Add uncommitted changes"
+    assert git(origin.path, "diff", "--name-only", "main", "fetched") == "README.md"
+
+
+async def test_job_without_changes_has_no_bundle(user: User, origin: Origin) -> None:
+    detail = await user.run({"result": "done"}, workspaceSetup={"gitRepo": origin.url})
+    answer = await user.get(f"/api/jobs/{detail['id']}/bundle")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "left no bundle" in answer.json()["error"]
+    assert detail["outputs"]["bundleBytes"] is None
