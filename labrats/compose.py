@@ -92,6 +92,7 @@ async def open_local_engine(settings: "EngineSettings") -> AsyncIterator[Engine]
         async def drive() -> None:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(drive_jobs(services, store, runner), name="jobs")
+                loops.create_task(publish_reports(services, store, runner), name="publisher")
                 reconciler = SourceStatusReconciler(store, services.clock, OwnReceiver(), LOCAL_PASS_SECONDS)
                 loops.create_task(reconciler.run(), name="source-status")
                 loops.create_task(model_files.run(), name="model-files")
@@ -104,7 +105,7 @@ async def open_local_engine(settings: "EngineSettings") -> AsyncIterator[Engine]
 
 @asynccontextmanager
 async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engine]:
-    """Open the engine of a cluster. It answers requests at once, and drives jobs while it leads.
+    """Open the engine of a cluster. It answers requests at once, and drives jobs or publishes reports while it leads.
 
     Requests to the API server are sent first: their answers arrive while the API's modules are imported.
     """
@@ -112,7 +113,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
     from labrats.backends.kubernetes.batch_client import BatchClient
     from labrats.backends.kubernetes.client import ApiClient
     from labrats.backends.kubernetes.fence import Fence
-    from labrats.backends.kubernetes.leader import Election, read_lease
+    from labrats.backends.kubernetes.leader import PUBLISHER_LEASE, Election, read_lease
     from labrats.backends.kubernetes.network_check import check_network, check_rules
     from labrats.backends.kubernetes.receiver_reconciler import ReceiverReconciler
     from labrats.backends.kubernetes.runner import KubernetesRunner
@@ -163,7 +164,17 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
                         rules = check_rules(jobs, network_check, runner_settings.network_check)
                         loops.create_task(rules, name="check-of-rules")
 
-        yield Engine(services, partial(election.run, lead))
+        publisher = Election(client, namespace, identity, lease=PUBLISHER_LEASE)
+
+        async def drive() -> None:
+            async with asyncio.TaskGroup() as elections:
+                if settings.drives_jobs:
+                    elections.create_task(election.run(lead), name="leader")
+                if settings.publishes_reports:
+                    publish = partial(publish_reports, services, own_store, own_runner)
+                    elections.create_task(publisher.run(lambda _epoch: publish()), name="publisher")
+
+        yield Engine(services, drive)
 
 
 async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> None:
@@ -214,6 +225,20 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         loops.create_task(redelivery.run(), name="redelivery")
         retention = Retention(store, runner, services.job_index, services.attachments, clock, settings)
         loops.create_task(retention.run(), name="retention")
+
+
+async def publish_reports(services: "Services", store: "Store", runner: "Runner") -> None:
+    """Write the reports of jobs to GitHub until cancelled."""
+    from labrats.controller.publisher.access import GitHubAccess
+    from labrats.controller.publisher.publisher import Publisher
+    from labrats.net.github import GitHub
+    from labrats.net.github_repository import github_client
+
+    clock, settings = services.clock, services.settings
+    async with github_client(settings.github_api_url) as client:
+        github = GitHub(settings.github_api_url, clock)
+        access = GitHubAccess(store, github, client, clock, labelled_only=settings.labelled_credentials)
+        await Publisher(store, runner, access, clock, settings).run()
 
 
 async def create_services(

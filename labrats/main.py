@@ -147,7 +147,7 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
             background.append(loops.create_task(services.activities.run(), name="activities"))
             uses = services.key_uses.run(services.store, services.clock)
             background.append(loops.create_task(uses, name="key-uses"))
-        if settings.drives_jobs:
+        if settings.drives_jobs or settings.publishes_reports:
             background.append(loops.create_task(engine.drive(), name="drive"))
         stop_on_signals(services, server)
         await server.serve([listener])

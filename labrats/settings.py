@@ -39,7 +39,9 @@ class EngineSettings(BaseSettings):
 
     backend: str = Field(default="embedded", pattern="^(embedded|kubernetes)$", validation_alias="LABRATS_BACKEND")
     """The backend that stores and runs jobs: embedded (this machine), or kubernetes (the configured cluster)."""
-    role: str = Field(default="all", pattern="^(all|api|controller|webhook-receiver)$", validation_alias="LABRATS_ROLE")
+    role: str = Field(
+        default="all", pattern="^(all|api|controller|publisher|webhook-receiver)$", validation_alias="LABRATS_ROLE"
+    )
     """The part of the engine that this process runs. all: everything. On a cluster also api: one of several that
     answer requests; controller: one of several of which one at a time drives jobs; webhook-receiver: the receiver of
     one WebhookSource."""
@@ -114,6 +116,8 @@ class EngineSettings(BaseSettings):
         default="https://api.github.com", pattern=r"^https?://[^\s?#@]+$", validation_alias="LABRATS_GITHUB_API_URL"
     )
     """The GitHub API that issues tokens for repositories. For GitHub Enterprise: https://HOST/api/v3."""
+    report_interval_seconds: float = Field(default=5, gt=0, validation_alias="LABRATS_REPORT_INTERVAL_SECONDS")
+    """The shortest time between two edits of what a job reports on GitHub."""
     webhook_source: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_SOURCE")
     """The WebhookSource of a webhook-receiver."""
     webhook_path: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_PATH")
@@ -279,15 +283,19 @@ class EngineSettings(BaseSettings):
     @property
     def needs_jobs(self) -> bool:
         """True if this process needs the index of all jobs. A receiver only creates jobs, and may not read them."""
-        return self.role != "webhook-receiver"
+        return self.role not in ("publisher", "webhook-receiver")
 
     @property
     def receives_webhooks(self) -> bool:
-        return self.role != "controller"
+        return self.role not in ("controller", "publisher")
 
     @property
     def drives_jobs(self) -> bool:
         return self.role in ("all", "controller")
+
+    @property
+    def publishes_reports(self) -> bool:
+        return self.role in ("all", "publisher")
 
     @model_validator(mode="after")
     def _check_receiver(self) -> Self:

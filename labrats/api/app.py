@@ -28,6 +28,7 @@ from labrats.api.routes import (
     instructions,
     job_attempts,
     job_events,
+    job_report,
     job_texts,
     jobs,
     login,
@@ -46,9 +47,9 @@ from labrats.api.services import Services
 from labrats.metrics import Metrics
 
 MODULES: Final = (
-    health, docs, changes, bulk, jobs, job_events, job_texts, job_attempts, agents, instructions, events, config,
-    ai_models, queue, secrets, api_keys, login, pdfs, workspace_uploads, stats, system, webhooks, webhook_sources,
-    deliveries, model_files,
+    health, docs, changes, bulk, jobs, job_events, job_texts, job_report, job_attempts, agents, instructions, events,
+    config, ai_models, queue, secrets, api_keys, login, pdfs, workspace_uploads, stats, system, webhooks,
+    webhook_sources, deliveries, model_files,
 )  # fmt: skip
 RECEIVER_MODULES: Final = (health, webhooks)
 """The modules of a webhook receiver."""

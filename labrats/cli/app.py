@@ -11,7 +11,7 @@ from typing import Final, Literal
 from cyclopts import App, CycloptsError, Group
 
 from labrats import __version__
-from labrats.cli import chains, jobs, resources, uploads
+from labrats.cli import chains, jobs, published, resources, uploads
 from labrats.cli.agents import agents_app, instructions_app
 from labrats.cli.api_keys import api_keys_app
 from labrats.cli.apply import apply_command, export
@@ -71,6 +71,7 @@ def build_app(engine: EngineCommands) -> App:
         jobs.rerun,
         jobs.patch,
         jobs.bundle,
+        published.published,
         chains.chain,
         uploads.upload,
     )

@@ -4,6 +4,8 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
+from labrats.model.durations import describe_seconds
+
 _MS_PER_UNIT: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
@@ -17,20 +19,6 @@ def parse_ms(text: str) -> int:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is not a duration: write 90s, 10m, 1h30m or 500ms")
     return round(sum(float(number) * _MS_PER_UNIT[unit] for number, unit in parts))
-
-
-def describe_seconds(seconds: float) -> str:
-    """Format a duration with two units at most: `0.4s`, `42s`, `3m05s`, `2h07m`, `4d03h`."""
-    if seconds < 9.95:
-        return f"{max(0.0, seconds):.1f}s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86_400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
 
 
 def describe_span(start: str | None, end: str | None) -> str:

@@ -94,7 +94,8 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
         data_dir: DataDir = None,
         backend: Annotated[Literal["embedded", "kubernetes"] | None, Parameter(env_var="LABRATS_BACKEND")] = None,
         role: Annotated[
-            Literal["all", "api", "controller", "webhook-receiver"] | None, Parameter(env_var="LABRATS_ROLE")
+            Literal["all", "api", "controller", "publisher", "webhook-receiver"] | None,
+            Parameter(env_var="LABRATS_ROLE"),
         ] = None,
         sandbox: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
         demo: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -108,7 +109,7 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
             port: The port to listen on; 0 selects a free port. [default: 3001]
             data_dir: The folder for all data of the engine. Default: ~/.local/share/labrats.
             backend: Where jobs are stored and run: on this machine, or on the configured cluster. [default: embedded]
-            role: The part of the engine to run. On a cluster, api and controller can have several replicas, and each
+            role: The part of the engine to run. On a cluster, each part can have several replicas, and each
                 webhook source has a webhook-receiver. [default: all]
             sandbox: Refuse to start unless agents can run in a sandbox. Same as LABRATS_SANDBOX=true.
             demo: Also submit a first job, show its log, and print commands to try next.

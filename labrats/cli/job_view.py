@@ -5,8 +5,9 @@ import shlex
 from collections.abc import Iterator
 from typing import Any, Final
 
-from labrats.cli.durations import describe_seconds, describe_span, describe_time
+from labrats.cli.durations import describe_span, describe_time
 from labrats.cli.output import STATUS_STYLES, one_line, paint, print_text
+from labrats.model.durations import describe_seconds
 
 _LOG_LINES: Final = 10
 _RESULT_LINES: Final = 15
@@ -55,6 +56,9 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "model key", "exposed to the agent" if job.get("keyExposed") else ""
     yield "reason", _reason(job)
     yield "callback", _callback(job.get("callback") or {})
+    yield "report", report_sentence(job.get("report") or {})
+    for name, value in published_parts(job.get("published") or {}):
+        yield name, value
     yield "chain", " > ".join(job.get("chainPath") or ())
     yield "metadata", _metadata(job["metadata"])
 
@@ -141,6 +145,31 @@ def _callback(callback: dict[str, Any]) -> str:
     if not callback:
         return ""
     return f"{callback['phase']}: {callback.get('problem') or 'delivered'}"
+
+
+def report_sentence(report: dict[str, Any]) -> str:
+    """Describe the parts of a report to GitHub and its target, as the API answers it, in one line."""
+    target = report.get("target")
+    if not target:
+        return ""
+    number = target.get("issue") or target.get("pullRequest")
+    place = target["repository"] + (f"#{number}" if number else "")
+    switched = {name: report.get(name) for name in ("check", "review", "pullRequest")}
+    parts = [name for name, value in switched.items() if value is not None and value.get("enabled", True)]
+    if report.get("comment", "none") != "none":
+        parts.insert(0, f"comment ({report['comment']})")
+    parts += [name for name in ("labels", "reactions") if report.get(name)]
+    preview = ", as a preview only" if report.get("mode") == "preview" else ""
+    return f"{', '.join(parts)} on {place}{preview}"
+
+
+def published_parts(published: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield a label and a value for each published part of a report, and for each refused one."""
+    labels = {"commentUrl": "comment", "checkUrl": "check", "reviewUrl": "review", "pullRequestUrl": "pull req."}
+    for name, label in labels.items():
+        yield label, published.get(name) or ""
+    for reason in published.get("refused", ()):
+        yield "refused", reason
 
 
 def _metadata(metadata: dict[str, Any]) -> str:

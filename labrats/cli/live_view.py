@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from labrats.cli.durations import describe_seconds, describe_span
+from labrats.cli.durations import describe_span
 from labrats.cli.job_view import usage_sentence
 from labrats.cli.output import one_line, terminal_safe
+from labrats.model.durations import describe_seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -1,6 +1,7 @@
 """The options of `labrats submit` and the request that they form."""
 
 import base64
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from labrats.cli.key_values import RepeatedOption, parse_pairs
 
 _SETTINGS: Final = Group("Settings", sort_key=1)
 _WORKSPACE: Final = Group("Workspace", sort_key=2)
+_REPORT: Final = Group("Report to GitHub", sort_key=3)
+_TARGET: Final = re.compile(r"(?:https?://[^/\s]+/)?([\w.-]+/[\w.-]+?)(?:(?:#|/issues/)(\d+)|/pull/(\d+))?/?")
 
 
 @Parameter(name="*")
@@ -118,6 +121,11 @@ class SubmitOptions(SettingOptions, SetupOptions):
     pipeline: Annotated[Literal["pdf-sections"] | None, Parameter(group=_WORKSPACE)] = None
     """Run a pipeline instead of one inference: pdf-sections runs one for each section of the first uploaded PDF."""
 
+    report: Annotated[str | None, Parameter(group=_REPORT)] = None
+    """Report the job to this issue or pull request, as its URL or OWNER/REPO#ISSUE. Needs an administrator's key."""
+    report_with: Annotated[RepeatedOption, Parameter(group=_REPORT)] = ()
+    """A field of the API's `report`, FIELD=VALUE, such as comment=sticky or pullRequest.draft=true. Repeatable."""
+
     def request(self, prompt: str | None) -> dict[str, Any]:
         """Return the body of `POST /api/jobs/submit`. Raises CommandError that names the invalid option."""
         body = {
@@ -132,6 +140,7 @@ class SubmitOptions(SettingOptions, SetupOptions):
             "workspaceUploads": [_workspace_upload(text) for text in self.upload] or None,
             "pipeline": {"type": self.pipeline} if self.pipeline else None,
             "callbackUrl": self.callback_url,
+            "report": self._report(),
             "metadata": parse_pairs("--metadata", self.metadata) or None,
         }
         return _without_none(body)
@@ -146,6 +155,19 @@ class SubmitOptions(SettingOptions, SetupOptions):
         if prompt is None and sys.stdin.isatty():
             raise CommandError("no prompt: pass it with -p, with --prompt-file, or on standard input", ExitCode.USAGE)
         return sys.stdin.read()
+
+    def _report(self) -> dict[str, Any] | None:
+        parts = _nested(parse_pairs("--report-with", self.report_with))
+        if self.report is None:
+            if parts:
+                raise CommandError("--report-with needs --report, which is missing", ExitCode.USAGE)
+            return None
+        if (found := _TARGET.fullmatch(self.report)) is None:
+            message = f"--report {self.report}: write OWNER/REPO#ISSUE, or the URL of an issue or pull request"
+            raise CommandError(message, ExitCode.USAGE)
+        repository, issue, pull_request = found.groups()
+        numbers = {"issue": issue and int(issue), "pullRequest": pull_request and int(pull_request)}
+        return parts | {"target": {"repository": repository} | _without_none(numbers)}
 
     def _workspace_setup(self) -> dict[str, Any]:
         prepared = self.setup_body()

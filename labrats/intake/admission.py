@@ -14,6 +14,7 @@ from labrats.intake.job_creation import JobCreator
 from labrats.intake.job_names import JobNames, NamesOfAgent
 from labrats.intake.job_spec import PreparedJob
 from labrats.intake.prompts import texts_of
+from labrats.intake.report_targets import report_of
 from labrats.intake.request import JobRequest
 from labrats.intake.settings import settings_of
 from labrats.intake.validation import WorkspaceContents, check_settings, check_setup, enabled_agent, validate
@@ -130,7 +131,8 @@ class Admission:
         )
         setup = request.setup.over((agent and agent.spec.workspace_setup) or Setup()) if contents.repo else Setup()
         check_setup(setup, resolved.isolation or self._isolation.default, self._network_problem)
-        return PreparedJob(request, contents, agent, setup, resolved, texts_of(request, agent, self._catalog))
+        report = report_of(request, agent, self._catalog)
+        return PreparedJob(request, contents, agent, setup, resolved, texts_of(request, agent, self._catalog), report)
 
     def _check_queue(self) -> None:
         """Raise Overloaded while too many jobs are waiting."""

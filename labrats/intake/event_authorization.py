@@ -6,10 +6,8 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from labrats.intake.events import IncomingEvent
+from labrats.model.outside_text import AGENT_MARK
 from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec
-
-AGENT_MARK: Final = "<!-- labrats:agent -->"
-"""The mark in text that an agent wrote with a person's account. Such text starts no agent."""
 
 _AUTHORED: Final = ("comment", "review", "answer", "discussion", "issue", "pull_request")
 """Objects with an author, the most specific first: an event about a comment contains its issue, too."""

@@ -12,6 +12,7 @@ from labrats.model.core_resources import EVENT_KEY, INSTRUCTIONS_KEY, JOB_CREDEN
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, title_of
 from labrats.model.record import Metadata, Resource
+from labrats.model.report import Report
 from labrats.model.workspace_setup import Setup
 
 
@@ -25,6 +26,7 @@ class PreparedJob:
     setup: Setup
     resolved: ResolvedConfig
     texts: Texts
+    report: Report | None = None
 
 
 def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]) -> JobSpec:
@@ -48,6 +50,7 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
         workspace_files=files,
         pipeline=request.pipeline,
         callback_url=request.callback_url,
+        report=prepared.report,
         event_ref=KeyReference(name=f"{job_id}-event", key=EVENT_KEY) if request.event and request.has_next else None,
         chain=request.chain,
         config=request.config,

@@ -11,6 +11,7 @@ from labrats.model.config import JobConfig
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import DEFAULT_PRIORITY, Chain, Job, Pipeline, WorkspaceUpload
+from labrats.model.report import Report
 from labrats.model.webhook_source import WebhookSource
 from labrats.model.workspace_setup import Setup
 
@@ -97,6 +98,7 @@ class JobRequest:
     untrusted: bool = False
     pipeline: Pipeline | None = None
     callback_url: str | None = None
+    report: Report | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     rerun_of: FirstJob | None = None
 

@@ -21,6 +21,17 @@ from labrats.model.job import (
     WorkspaceSetup,
 )
 from labrats.model.mcp_server import McpServer
+from labrats.model.report import (
+    CheckReport,
+    ProtectedFiles,
+    Published,
+    PublishPolicy,
+    PullRequestReport,
+    Report,
+    ReportTarget,
+    ReviewReport,
+    StateLabels,
+)
 from labrats.model.webhook_source import DeliveryRecord, WebhookSourceStatus
 
 DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
@@ -62,6 +73,64 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "untrusted": "True if the job comes from an external contributor whom a person admitted. Set by the engine.",
         "owner": "The API key that submitted the job. Its holder may see the job.",
         "apiKeyRef": "The Secret of that API key, if the key is stored.",
+        "report": "The report of the job to GitHub.",
+    },
+    Report: {
+        "comment": "The comments of the job: `sticky`, `perJob`, `final` or `none`.",
+        "check": "The check run of the job.",
+        "review": "The review with the findings of the agent.",
+        "pullRequest": "The pull request with the commits of the agent.",
+        "labels": "Labels that show the state of the job.",
+        "reactions": "True if the issue or comment that caused the job gets a reaction.",
+        "policy": "Limits on the changes that are pushed.",
+        "mode": "`write`, or `preview` to write nothing.",
+        "target": "The thing that the job reports to.",
+    },
+    CheckReport: {"enabled": "False for no check.", "name": "Its name. Default: `labrats/` and the agent."},
+    ReviewReport: {
+        "enabled": "False for no review.",
+        "event": "Its verdict: `COMMENT`, `REQUEST_CHANGES` or `APPROVE`.",
+        "maxComments": "The number of comments on lines. Further findings are listed in its text.",
+    },
+    PullRequestReport: {
+        "enabled": "False for no pull request.",
+        "draft": "True for a draft.",
+        "titlePrefix": "The start of its title.",
+        "labels": "Its labels.",
+        "reviewers": "Logins of the people who are asked for a review.",
+        "closes": "True if merging it closes the issue.",
+        "branch": "Its branch. `{{agent}}`, `{{number}}` and `{{job}}` are replaced.",
+    },
+    StateLabels: {
+        "running": "The label while the job waits or runs.",
+        "failed": "The label after a failure.",
+        "done": "The label after a success.",
+    },
+    PublishPolicy: {
+        "maxFiles": "The number of changed files.",
+        "maxKib": "The size of the bundle of commits, in KiB.",
+        "protectedFiles": "Files whose changes need a person's eyes.",
+    },
+    ProtectedFiles: {
+        "paths": "Globs; `**` stands for any number of folders.",
+        "action": "`requestReview`: a draft names the files. `refuse`: nothing is pushed.",
+    },
+    ReportTarget: {
+        "repository": "The repository, as owner/name.",
+        "issue": "The number of the issue.",
+        "pullRequest": "The number of the pull request.",
+        "source": "The WebhookSource with the credentials.",
+        "headSha": "The commit of the pull request that the event was about. Set by the engine.",
+        "comment": "The id of the comment that caused the job. Set by the engine.",
+    },
+    Published: {
+        "commentUrl": "The comment.",
+        "checkUrl": "The check run.",
+        "reviewUrl": "The review.",
+        "pullRequestUrl": "The pull request.",
+        "refused": "Reasons why other parts were not published.",
+        "attempts": "The job's number of attempts when its report was last complete.",
+        "finishedAt": "The time at which the job had ended when its report was last complete.",
     },
     Usage: {
         "inputTokens": "Input tokens, without those read from a cache.",
@@ -109,6 +178,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "session": "The agent session that the next attempt resumes, if there is one and its workspace still exists.",
         "childJobId": "The next job of the chain.",
         "chainEnded": "The reason why the chain has no next job.",
+        "published": "The published parts of the report to GitHub.",
         "resolved": "For a job applied with kubectl: the resolved settings and the origin of each.",
         "promptRef": "For a job applied with kubectl: the ConfigMap with the prompt, if it is too long for a pod.",
         "instructionsRef": "For a job applied with kubectl: the ConfigMap with the agent's instructions.",

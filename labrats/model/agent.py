@@ -9,6 +9,7 @@ from labrats.model.isolation import Isolation
 from labrats.model.mcp_server import McpServer
 from labrats.model.network import AllowedHosts
 from labrats.model.record import Record, Resource
+from labrats.model.report import Report
 from labrats.model.variables import SecretKey
 from labrats.model.workspace_setup import Setup
 
@@ -56,6 +57,7 @@ class Trigger(Record):
     filters: dict[str, Any] = {}
     enabled: bool = True
     next: ChainLink | None = None
+    report: Report | None = None
 
 
 class AiAgentSpec(Record):
@@ -77,6 +79,7 @@ class AiAgentSpec(Record):
     mcp_servers: dict[str, McpServer] | None = None
     env: dict[str, str | SecretKey] | None = None
     workspace_setup: Setup | None = None
+    report: Report | None = None
 
 
 class AiAgentStatus(Record):

@@ -16,6 +16,7 @@ from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve
 from labrats.model.errors import IllegalMove
 from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
 from labrats.model.record import Record, Resource
+from labrats.model.report import Published, Report, ReportMode
 from labrats.model.workspace_setup import Setup
 
 DEFAULT_PRIORITY: Final = 2
@@ -165,6 +166,7 @@ class JobSpec(Record):
     workspace_uploads: tuple[WorkspaceUpload, ...] = ()
     pipeline: Pipeline | None = None
     callback_url: str | None = None
+    report: Report | None = None
     chain: Chain | None = None
     config: JobConfig = JobConfig()
     resolved: ResolvedConfig | None = None
@@ -349,6 +351,7 @@ class JobStatus(Record):
     child_job_id: str | None = None
     chain_ended: str | None = None
     callback: CallbackStatus | None = None
+    published: Published | None = None
     resolved: ResolvedConfig | None = None
     prompt_ref: KeyReference | None = None
     instructions_ref: KeyReference | None = None
@@ -384,8 +387,16 @@ class Job(Resource):
 
     @property
     def is_settled(self) -> bool:
-        """True once the job has ended, its caller was informed, and its chain has gone on or ended."""
-        return self.ended and self._caller_is_informed and self._chain_is_decided
+        """True once the job has ended, was reported to its caller and to GitHub, and its chain has gone on or ended."""
+        return self.ended and self._caller_is_informed and self.is_published and self._chain_is_decided
+
+    @property
+    def is_published(self) -> bool:
+        """True once the report of the job's end is written, or if there is nothing to write."""
+        if self.spec.report is None or self.spec.report.mode is ReportMode.PREVIEW:
+            return True
+        last = self.status.published
+        return last is not None and (last.attempts, last.finished_at) == (self.status.attempts, self.status.finished_at)
 
     @property
     def _caller_is_informed(self) -> bool:

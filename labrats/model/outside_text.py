@@ -5,6 +5,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+AGENT_MARK: Final = "<!-- labrats:agent -->"
+"""The mark in text that an agent wrote with a person's account. Such text starts no agent."""
+
 INVISIBLE: Final = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"  # zero width and direction controls

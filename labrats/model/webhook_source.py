@@ -8,6 +8,7 @@ from labrats.model.condition import Condition
 from labrats.model.config import JobConfig
 from labrats.model.job import KeyReference
 from labrats.model.record import Record, Resource
+from labrats.model.report import Report
 
 SHORTEST_SECRET: Final = 16
 """The minimum length of a new signing secret: a shorter one could be guessed from a signed delivery."""
@@ -35,6 +36,7 @@ class RepoOverride(Record):
     effort: str | None = None
     provider: str | None = None
     agent_trigger_name: str | None = None
+    report: Report | None = None
 
 
 class WebhookSourceSpec(Record):
@@ -58,6 +60,7 @@ class WebhookSourceSpec(Record):
     allowed_associations: tuple[str, ...] = DEFAULT_ASSOCIATIONS
     allow_forks: bool = False
     credentials_ref: str | None = None
+    report: Report | None = None
 
     def override_of(self, repo_name: str | None) -> RepoOverride | None:
         """Return the override for a repository, ignoring case; None if there is none."""

@@ -21,8 +21,8 @@ _CLOCK_SKEW: Final = timedelta(seconds=60)
 _JWT_LIFETIME: Final = timedelta(minutes=9)
 """GitHub accepts at most ten minutes, by its own clock."""
 
-_PERMISSIONS: Final = {"contents": "read"}
-"""Permissions of a token: it is for the clone alone."""
+CLONE: Final[Mapping[str, str]] = {"contents": "read"}
+"""Permissions of a token that is for a clone alone."""
 
 MAX_DELIVERIES: Final = 10_000
 _PAGE: Final = 100
@@ -52,6 +52,13 @@ class _Installation(msgspec.Struct):
 
 class _Token(msgspec.Struct):
     token: str
+
+
+class App(msgspec.Struct, frozen=True):
+    """A GitHub App. slug: its name in URLs, and in its login `slug[bot]`."""
+
+    id: int
+    slug: str
 
 
 class _HookConfig(msgspec.Struct):
@@ -86,8 +93,12 @@ class GitHub:
         host = urlsplit(self._api_url).hostname or ""
         return urlsplit(clone_url).hostname == host.removeprefix("api.")
 
-    async def token_for(self, repository: str, credentials: Mapping[str, str]) -> str:
+    async def token_for(
+        self, repository: str, credentials: Mapping[str, str], permissions: Mapping[str, str] = CLONE
+    ) -> str:
         """Return a token for one repository, `owner/name`: the one in `credentials`, or a new one for an hour.
+
+        permissions: of a new token, as GitHub names them.
 
         Raises GiveUp when there can be none, RetryLater when GitHub cannot answer now.
         """
@@ -96,9 +107,14 @@ class GitHub:
         async with self._client(credentials) as client:
             path = f"/repos/{repository}/installation"
             installation = await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)
-            body = {"repositories": [repository.rpartition("/")[2]], "permissions": _PERMISSIONS}
+            body = {"repositories": [repository.rpartition("/")[2]], "permissions": dict(permissions)}
             path = f"/app/installations/{installation.id}/access_tokens"
             return (await self._ask(client, "POST", path, _Token, _TOKEN_ERRORS, body)).token
+
+    async def app(self, credentials: Mapping[str, str]) -> App:
+        """Return the App itself. Raises as `token_for` does."""
+        async with self._client(credentials) as client:
+            return await self._ask(client, "GET", "/app", App, _UNKNOWN_APP)
 
     async def hook_url(self, credentials: Mapping[str, str]) -> str:
         """Return the URL of the App's webhook. Raises as `token_for` does."""
@@ -181,7 +197,7 @@ class GitHub:
             return response
         if reason := permanent.get(response.status_code):
             raise _give_up(reason)
-        delay = _retry_seconds(response, self._clock.now())
+        delay = retry_seconds(response, self._clock.now())
         raise RetryLater(f"GitHub answered {response.status_code}", delay_seconds=delay)
 
 
@@ -192,7 +208,7 @@ def _read(response: httpx2.Response, kind: type[T]) -> T:
         raise RetryLater("GitHub's response does not match its API", delay_seconds=30) from error
 
 
-def _retry_seconds(response: httpx2.Response, now: datetime) -> float:
+def retry_seconds(response: httpx2.Response, now: datetime) -> float:
     """Return the delay until the next request, from GitHub's headers where it sends any."""
     headers, seconds = response.headers, _MIN_RETRY_SECONDS
     if (retry_after := headers.get("Retry-After", "")).isdecimal():

@@ -87,6 +87,7 @@ async def jobs(recorder: CallRecorder, name: str) -> None:
     await recorder.call("GET", "/api/jobs/{}/patch", job_id, status=(200, 404))
     await recorder.call("GET", "/api/jobs/{}/bundle", job_id, status=(200, 404))
     assert (await recorder.call("GET", "/api/jobs/{}/prompt", job_id))["prompt"]
+    assert (await recorder.call("GET", "/api/jobs/{}/report", job_id))["report"] is None
     assert "result" in await recorder.call("GET", "/api/jobs/{}/result", job_id)
     assert len((await recorder.call("GET", "/api/jobs/{}/attempts", job_id))["attempts"]) == 1
     await recorder.call("POST", "/api/jobs/{}/retry", job_id, status=400)

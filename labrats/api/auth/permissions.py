@@ -60,6 +60,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/jobs/{}/patch
         GET    /api/jobs/{}/bundle
         GET    /api/jobs/{}/prompt
+        GET    /api/jobs/{}/report
         GET    /api/jobs/{}/result
         GET    /api/jobs/{}/attempts
         POST   /api/jobs/{}/retry

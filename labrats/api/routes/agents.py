@@ -28,6 +28,7 @@ from labrats.api.schemas.base import (
 )
 from labrats.api.schemas.mcp_servers import AgentsMcpServersBody, McpServerView, mcp_servers
 from labrats.api.schemas.network import NetworkBody, NetworkView, network_rule
+from labrats.api.schemas.report import ReportBody, ReportView, report_of
 from labrats.api.schemas.submission import ConfigBody, job_config
 from labrats.api.schemas.variables import VariablesBody, VariablesView, variables
 from labrats.api.schemas.workspace_setup import SetupBody, SetupView, setup_of, setup_view
@@ -89,6 +90,7 @@ class TriggerBody(RequestBody):
     )
     enabled: bool = Field(default=True, description="False disables the trigger.")
     next: NextBody | None = None
+    report: ReportBody | None = None
 
     @field_validator("filters")
     @classmethod
@@ -131,6 +133,7 @@ class AgentBody(RequestBody):
     mcp_servers: AgentsMcpServersBody | None = None
     env: VariablesBody | None = None
     workspace_setup: SetupBody | None = None
+    report: ReportBody | None = None
 
 
 class AgentPatch(PatchBody):
@@ -150,6 +153,7 @@ class AgentPatch(PatchBody):
     mcp_servers: AgentsMcpServersBody | None = None
     env: VariablesBody | None = None
     workspace_setup: SetupBody | None = None
+    report: ReportBody | None = None
     resource_version: ResourceVersion = NO_VERSION
 
 
@@ -172,6 +176,7 @@ class TriggerView(ResponseBody):
     filters: dict[str, Any] = Field(examples=[{"label.name": "ai-implement"}])
     enabled: bool = Field(examples=[True])
     next: NextView | None
+    report: ReportView = optional(description="The report to GitHub; absent if not set.")
 
 
 class AgentView(ResponseBody):
@@ -191,6 +196,7 @@ class AgentView(ResponseBody):
     mcp_servers: dict[str, McpServerView] = optional(description="MCP servers for its jobs; absent if not set.")
     env: VariablesView = optional(description="Environment variables for its jobs; absent if not set.")
     workspace_setup: SetupView = optional(description="Preparation of the workspaces of its jobs; absent if not set.")
+    report: ReportView = optional(description="The report of its jobs to GitHub; absent if not set.")
     resource_version: str = Field(examples=["17"])
 
 
@@ -388,6 +394,8 @@ def _fields(body: AgentBody | AgentPatch) -> dict[str, Any]:
         fields["env"] = variables(body.env)
     if body.default_network is not None:
         fields["default_network"] = network_rule(body.default_network)
+    if body.report is not None:
+        fields["report"] = report_of(body.report)
     if body.workspace_setup is not None:
         fields["workspace_setup"] = setup = setup_of(body.workspace_setup)
         if problem := problem_of_setup(setup):
@@ -404,6 +412,7 @@ def _trigger(body: TriggerBody) -> Trigger:
         filters=body.filters,
         enabled=body.enabled,
         next=ChainLink(**body.next.model_dump()) if body.next else None,
+        report=report_of(body.report),
     )
 
 
@@ -432,6 +441,7 @@ def _view(agent: AiAgent) -> dict[str, Any]:
         "defaultNetwork": spec.default_network,
         "defaultIsolation": spec.default_isolation,
         "workspaceSetup": spec.workspace_setup and setup_view(spec.workspace_setup),
+        "report": spec.report,
     }
     return {name: value for name, value in optional_fields.items() if value is not None} | {
         "id": agent.name,
@@ -448,7 +458,7 @@ def _view(agent: AiAgent) -> dict[str, Any]:
 
 
 def _trigger_view(trigger: Trigger) -> dict[str, Any]:
-    return {
+    return ({"report": trigger.report} if trigger.report else {}) | {
         "source": trigger.source,
         "events": trigger.events,
         "instruction": trigger.instruction,

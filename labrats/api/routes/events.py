@@ -13,6 +13,7 @@ from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody
 from labrats.api.schemas.event_jobs import EventsJob, event_jobs_view
 from labrats.api.schemas.job import ChainNext, ConfigView, WorkspaceSetupView, chain_next
+from labrats.api.schemas.report import ReportView
 from labrats.api.schemas.workspace_setup import setup_view
 from labrats.api.services import Services
 from labrats.intake.event_authorization import reason_to_ignore
@@ -111,6 +112,7 @@ class JobPreview(ResponseBody):
     workspace_setup: WorkspaceSetupView | None
     metadata: dict[str, Any]
     chain_next: ChainNext | None
+    report: ReportView | None = Field(description="The report of the job to GitHub; null if there is none.")
 
 
 class AgentVerdict(ResponseBody):
@@ -203,4 +205,5 @@ def _preview(prepared: PreparedJob) -> dict[str, Any]:
         },
         "metadata": wanted.metadata,
         "chainNext": chain_next(wanted.chain),
+        "report": prepared.report,
     }

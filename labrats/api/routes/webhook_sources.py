@@ -16,6 +16,7 @@ from labrats.api.routes.resources import NO_VERSION, ResourceVersion, create_res
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.patterns import DATA_KEY, NAME, REPOSITORY, URL_PATH
+from labrats.api.schemas.report import ReportBody, ReportView, report_of
 from labrats.api.schemas.submission import ConfigBody, job_config
 from labrats.api.services import Services
 from labrats.model.condition import Condition
@@ -87,6 +88,7 @@ class RepoOverrideBody(RequestBody):
     agent_trigger_name: Label | None = Field(
         default=None, description="The only agent that receives this repository's events."
     )
+    report: ReportBody | None = None
 
 
 class WebhookSourceBody(RequestBody):
@@ -124,6 +126,7 @@ class WebhookSourceBody(RequestBody):
     )
     allow_forks: bool = Field(default=False, description="Allows pull requests from forks to start a run.")
     credentials_ref: Name | None = Field(default=None, description=_CREDENTIALS_DESCRIPTION)
+    report: ReportBody | None = None
 
 
 class WebhookSourcePatch(PatchBody):
@@ -148,6 +151,7 @@ class WebhookSourcePatch(PatchBody):
     allowed_associations: list[Association] = optional(max_length=20)
     allow_forks: bool = optional()
     credentials_ref: Name | None = None
+    report: ReportBody | None = None
     resource_version: ResourceVersion = NO_VERSION
 
 
@@ -166,6 +170,7 @@ class RepoOverrideView(ResponseBody):
     effort: str | None = Field(examples=["high"])
     provider: str | None = Field(examples=["claude"])
     agent_trigger_name: str | None = Field(examples=["ai-developer"])
+    report: ReportView = optional(description="The report of its jobs to GitHub; absent if not set.")
 
 
 class ConditionView(ResponseBody):
@@ -195,6 +200,7 @@ class WebhookSourceView(ResponseBody):
     allowed_associations: list[str] = Field(examples=[["OWNER", "MEMBER", "COLLABORATOR"]])
     allow_forks: bool = Field(examples=[False])
     credentials_ref: str | None = Field(examples=["github-app"])
+    report: ReportView = optional(description="The report of its jobs to GitHub; absent if not set.")
     url: str | None = Field(
         description="The URL for deliveries; null if it is not known yet.",
         examples=["https://labrats.example.com/webhooks/github"],
@@ -315,11 +321,16 @@ def _fields(body: WebhookSourceBody | WebhookSourcePatch, name: str) -> dict[str
     if "defaults" in fields:
         fields["defaults"] = job_config(body.defaults)
     if "repo_overrides" in fields:
-        overrides = {repo: RepoOverride(**each.model_dump()) for repo, each in body.repo_overrides.items()}
-        fields["repo_overrides"] = overrides
+        fields["repo_overrides"] = {repo: _override(each) for repo, each in body.repo_overrides.items()}
+    if body.report is not None:
+        fields["report"] = report_of(body.report)
     if "allowed_associations" in fields:
         fields["allowed_associations"] = tuple(body.allowed_associations)
     return fields
+
+
+def _override(body: RepoOverrideBody) -> RepoOverride:
+    return RepoOverride(**body.model_dump(exclude={"report"}), report=report_of(body.report))
 
 
 def _own_secret(name: str, secret: str) -> Secret:
@@ -341,7 +352,7 @@ async def _store_secret(services: Services, source: WebhookSource, text: str) ->
 
 def _view(source: WebhookSource, request: Request) -> dict[str, Any]:
     spec, status = source.spec, source.status
-    return {
+    return ({"report": spec.report} if spec.report else {}) | {
         "id": source.name,
         "name": source.name,
         "type": spec.type,
@@ -365,7 +376,7 @@ def _view(source: WebhookSource, request: Request) -> dict[str, Any]:
 
 
 def _override_view(override: RepoOverride) -> dict[str, Any]:
-    return {
+    return ({"report": override.report} if override.report else {}) | {
         "enabled": override.enabled,
         "model": override.model,
         "effort": override.effort,

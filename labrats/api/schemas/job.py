@@ -8,6 +8,7 @@ from pydantic import Field
 from labrats.api.schemas.base import IsolationName, ResponseBody, optional
 from labrats.api.schemas.mcp_servers import McpServerView
 from labrats.api.schemas.network import NetworkView
+from labrats.api.schemas.report import PublishedView, ReportView
 from labrats.api.schemas.sampling import SamplingView
 from labrats.api.schemas.variables import VariablesView
 from labrats.api.schemas.workspace_setup import SetupView, setup_view
@@ -263,6 +264,8 @@ class JobDetail(JobItem):
     )
     chain_ended: str | None = Field(description="Why the chain has no next job, as one sentence.")
     callback: CallbackView | None = Field(description="Null before the first message.")
+    report: ReportView | None = Field(description="The report of the job to GitHub; null if there is none.")
+    published: PublishedView | None = Field(description="The published parts of the report; null before the first.")
     metadata: dict[str, Any] = Field(examples=[{"repo": "octocat/hello-world"}])
 
 
@@ -350,6 +353,8 @@ def job_detail(
         "chainNext": chain_next(spec.chain),
         "chainEnded": status.chain_ended,
         "callback": _callback(job),
+        "report": spec.report,
+        "published": published_view(job),
         "metadata": spec.metadata,
     }
 
@@ -392,6 +397,19 @@ def _callback(job: Job) -> dict[str, Any] | None:
     if (callback := job.status.callback) is None:
         return None
     return {"phase": callback.phase, "settledAt": callback.settled_at, "problem": callback.problem}
+
+
+def published_view(job: Job) -> dict[str, Any] | None:
+    if (published := job.status.published) is None:
+        return None
+    return {
+        "commentUrl": published.comment_url,
+        "checkUrl": published.check_url,
+        "reviewUrl": published.review_url,
+        "pullRequestUrl": published.pull_request_url,
+        "refused": published.refused,
+        "isComplete": job.ended and job.is_published,
+    }
 
 
 def _workspace_setup(job: Job) -> dict[str, Any] | None:

@@ -26,6 +26,8 @@ MCP_SERVER: Final = MCP_SERVER_NAME
 VARIABLE: Final = VARIABLE_NAME
 HEADER: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 NO_NUL: Final = r"^[^\x00]*$"
+GITHUB_LOGIN: Final = r"^[0-9A-Za-z][0-9A-Za-z_.-]*$"
+BRANCH_TEMPLATE: Final = r"^([0-9A-Za-z_./-]|\{\{ ?(agent|number|job) ?\}\})+$"
 SPAN: Final = r"^[1-9][0-9]{0,4}[mhd]$"
 
 PATTERN_MESSAGES: Final[Mapping[str, str]] = {
@@ -46,5 +48,7 @@ PATTERN_MESSAGES: Final[Mapping[str, str]] = {
     VARIABLE: "must be letters, digits or underscores, and not begin with a digit",
     HEADER: "must be the name of a header, such as X-Team",
     NO_NUL: "must not contain a NUL character",
+    GITHUB_LOGIN: "must be a login on GitHub, such as octocat",
+    BRANCH_TEMPLATE: "must be letters, digits and the characters . _ / -, with {{agent}}, {{number}} and {{job}}",
     SPAN: "must be a number of minutes, hours or days, such as 90m, 24h or 7d",
 }

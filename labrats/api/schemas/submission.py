@@ -12,6 +12,7 @@ from labrats.api.schemas.file_names import check_distinct, why_unsafe
 from labrats.api.schemas.mcp_servers import McpServersBody, mcp_servers
 from labrats.api.schemas.network import NetworkBody, network_rule
 from labrats.api.schemas.patterns import GIT_REF, PATTERN_MESSAGES
+from labrats.api.schemas.report import SubmittedReportBody, report_of
 from labrats.api.schemas.sampling import SamplingBody, sampling
 from labrats.api.schemas.variables import VariablesBody, variables
 from labrats.api.schemas.workspace_setup import SetupBody, setup_of
@@ -192,6 +193,7 @@ class Submission(RequestBody):
         description="URL for a POST when the job starts and when it ends: http or https, without a credential.",
         examples=["https://ci.example.com/hooks/labrats"],
     )
+    report: SubmittedReportBody | None = None
     pipeline: PipelineBody | None = None
     metadata: dict[str, Any] = Field(default={}, description="Free key-values, shown in callbacks and the dashboard.")
 
@@ -246,6 +248,8 @@ def check_complete(submission: Submission) -> None:
 def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[str, Content]] = ()) -> JobRequest:
     """Return the request to run the submitted job. files: further files for the workspace. Raises AccessDenied."""
     _check_access(submission.config, caller)
+    if submission.report is not None and not caller.is_admin:
+        raise AccessDenied("report needs an API key with the scope `admin`")
     setup = submission.workspace_setup or WorkspaceSetupBody()
     return JobRequest(
         source=submission.source,
@@ -267,5 +271,6 @@ def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[st
         pipeline=Pipeline(type=submission.pipeline.type) if submission.pipeline else None,
         is_by_admin=caller.is_admin,
         callback_url=submission.callback_url,
+        report=report_of(submission.report),
         metadata=submission.metadata,
     )

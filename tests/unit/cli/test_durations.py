@@ -2,7 +2,8 @@
 
 import pytest
 
-from labrats.cli.durations import describe_seconds, describe_span, describe_time, parse_ms
+from labrats.cli.durations import describe_span, describe_time, parse_ms
+from labrats.model.durations import describe_seconds
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from labrats.intake.event_authorization import AGENT_MARK, is_by_external_contributor, reason_to_ignore
+from labrats.intake.event_authorization import is_by_external_contributor, reason_to_ignore
 from labrats.intake.events import IncomingEvent
+from labrats.model.outside_text import AGENT_MARK
 from labrats.model.webhook_source import RepoOverride, WebhookSourceSpec
 from tests.support.deliveries import a_pull_request_event, an_issue_event
 

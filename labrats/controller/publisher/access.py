@@ -1,0 +1,141 @@
+"""Access to the repository that a job reports to, with the credentials of its webhook source."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from labrats.model.core_resources import Secret, problem_of_credentials
+from labrats.model.errors import GiveUp, NotFound
+from labrats.model.report import ReportTarget
+from labrats.model.webhook_source import TOKEN, WebhookSource
+from labrats.net.github import GitHub
+from labrats.net.github_repository import GitHubClient, Permissions, RefusedByGitHub, Repository
+from labrats.ports import Clock, Store
+
+READ: Final[Permissions] = {"metadata": "read"}
+ISSUES: Final[Permissions] = {"issues": "write"}
+PULL_REQUESTS: Final[Permissions] = {"pull_requests": "write"}
+CHECKS: Final[Permissions] = {"checks": "write"}
+STATUSES: Final[Permissions] = {"statuses": "write"}
+CONTENTS: Final[Permissions] = {"contents": "write"}
+
+
+class NoAccess(Exception):
+    """The credentials cannot be used. Its text is a sentence for people."""
+
+
+class Author(msgspec.Struct, frozen=True):
+    """The account that wrote an object."""
+
+    login: str = ""
+
+
+class AuthorsApp(msgspec.Struct, frozen=True):
+    """The App by which an account wrote an object."""
+
+    id: int
+
+
+class Authored(msgspec.Struct, frozen=True, kw_only=True):
+    """An object with an author."""
+
+    user: Author | None = None
+    performed_via_github_app: AuthorsApp | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The account that the credentials stand for. app_id: of an App; None for a person's token."""
+
+    login: str
+    app_id: int | None
+
+    def wrote(self, found: Authored) -> bool:
+        """Return whether this account is the author."""
+        if self.app_id is not None and found.performed_via_github_app is not None:
+            return found.performed_via_github_app.id == self.app_id
+        return found.user is not None and found.user.login.lower() == self.login.lower()
+
+
+class _User(msgspec.Struct):
+    login: str
+
+
+@dataclass(frozen=True)
+class Access:
+    """A repository, and the account that writes to it."""
+
+    repository: Repository
+    identity: Identity
+
+    def commenting(self, target: ReportTarget) -> Permissions:
+        """Return the least permissions for comments and labels on the target."""
+        return PULL_REQUESTS if target.pull_request is not None else ISSUES
+
+
+@dataclass
+class GitHubAccess:
+    """Opens repositories. Each `open` gets tokens of its own, one for each kind of write."""
+
+    store: Store
+    github: GitHub
+    client: GitHubClient
+    clock: Clock
+    labelled_only: bool = False
+    _identities: dict[tuple[str, str], Identity] = field(default_factory=dict)
+    """Identities by the name and version of the Secret."""
+
+    async def open(self, target: ReportTarget) -> Access:
+        """Return access to the target's repository. Raises NoAccess, RetryLater."""
+        secret = await self._secret(target)
+        tokens: dict[frozenset[tuple[str, str]], str] = {}
+
+        async def token_for(permissions: Permissions) -> str:
+            key = frozenset(permissions.items())
+            if key not in tokens:
+                tokens[key] = await self._token(target.repository, secret.data, permissions)
+            return tokens[key]
+
+        repository = Repository(self.client, target.repository, token_for, self.clock)
+        return Access(repository, await self._identity(secret, repository))
+
+    async def _secret(self, target: ReportTarget) -> Secret:
+        if target.source is None:
+            raise NoAccess("the report names no WebhookSource with credentials")
+        try:
+            source = await self.store.get(WebhookSource, target.source)
+        except NotFound:
+            raise NoAccess(f"the WebhookSource {target.source!r} was deleted") from None
+        if (name := source.spec.credentials_ref) is None:
+            raise NoAccess(f"the WebhookSource {target.source!r} has no `credentialsRef`")
+        try:
+            secret = await self.store.get(Secret, name)
+        except NotFound:
+            raise NoAccess(f"the Secret {name!r} with the credentials is missing") from None
+        if problem := problem_of_credentials(secret, None, labelled_only=self.labelled_only):
+            raise NoAccess(problem)
+        return secret
+
+    async def _token(self, repository: str, credentials: Mapping[str, str], permissions: Permissions) -> str:
+        try:
+            return await self.github.token_for(repository, credentials, permissions)
+        except GiveUp as error:
+            wanted = ", ".join(f"{name}: {level}" for name, level in permissions.items())
+            raise RefusedByGitHub(0, f"{error}; it needs the permissions {wanted}") from error
+
+    async def _identity(self, secret: Secret, repository: Repository) -> Identity:
+        key = (secret.name, secret.metadata.resource_version)
+        if (known := self._identities.get(key)) is None:
+            known = self._identities[key] = await self._read_identity(secret, repository)
+        return known
+
+    async def _read_identity(self, secret: Secret, repository: Repository) -> Identity:
+        try:
+            if secret.data.get(TOKEN, "").strip():
+                return Identity((await repository.user(_User, READ)).login, None)
+            app = await self.github.app(secret.data)
+        except (GiveUp, RefusedByGitHub) as error:
+            raise NoAccess(str(error)) from error
+        return Identity(f"{app.slug}[bot]", app.id)

@@ -1,0 +1,86 @@
+"""Write the check run of a job, or a commit status with credentials that are no App's."""
+
+from typing import Any
+
+import msgspec
+
+from labrats.controller.publisher.access import CHECKS, STATUSES, Access
+from labrats.reports.check import Check, check_of
+from labrats.reports.reported_job import ReportedJob
+
+
+class CheckApp(msgspec.Struct, frozen=True):
+    """The App that made a check run."""
+
+    id: int
+
+
+class CheckRun(msgspec.Struct, frozen=True):
+    """A check run."""
+
+    id: int
+    html_url: str | None = None
+    external_id: str | None = None
+    app: CheckApp | None = None
+
+
+class _CheckRuns(msgspec.Struct):
+    check_runs: list[CheckRun]
+
+
+class _Status(msgspec.Struct):
+    context: str = ""
+    state: str = ""
+    description: str | None = None
+
+
+class _Ignored(msgspec.Struct):
+    pass
+
+
+async def write_check(access: Access, head_sha: str, reported: ReportedJob) -> str | None:
+    """Bring the check of the job on a commit up to date, and return its URL. Raises RefusedByGitHub, RetryLater."""
+    check = check_of(reported)
+    if access.identity.app_id is None:
+        await _write_status(access, head_sha, check, reported)
+        return None
+    body = _body(check, reported)
+    if run := await _find(access, head_sha, check.name, reported.job.id):
+        changed = await access.repository.patch(f"/check-runs/{run.id}", body, CheckRun, CHECKS)
+        return changed.html_url
+    body |= {"head_sha": head_sha}
+    return (await access.repository.post("/check-runs", body, CheckRun, CHECKS)).html_url
+
+
+def _body(check: Check, reported: ReportedJob) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "name": check.name,
+        "external_id": reported.job.id,
+        "status": check.status,
+        "output": {"title": check.title, "summary": check.summary},
+    }
+    if reported.url:
+        body["details_url"] = reported.url
+    if check.conclusion:
+        body["conclusion"] = check.conclusion
+    return body
+
+
+async def _find(access: Access, head_sha: str, name: str, job_id: str) -> CheckRun | None:
+    path, query = f"/commits/{head_sha}/check-runs", {"check_name": name, "filter": "all"}
+    async for page in access.repository.pages(path, _CheckRuns, CHECKS, **query):
+        for run in page.check_runs:
+            if run.external_id == job_id and run.app and run.app.id == access.identity.app_id:
+                return run
+    return None
+
+
+async def _write_status(access: Access, head_sha: str, check: Check, reported: ReportedJob) -> None:
+    statuses = await access.repository.get(f"/commits/{head_sha}/statuses", list[_Status], STATUSES)
+    latest = next((each for each in statuses if each.context == check.name), None)
+    if latest and (latest.state, latest.description) == (check.status_state, check.description):
+        return
+    body = {"state": check.status_state, "context": check.name, "description": check.description}
+    if reported.url:
+        body["target_url"] = reported.url
+    await access.repository.post(f"/statuses/{head_sha}", body, _Ignored, STATUSES)

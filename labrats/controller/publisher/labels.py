@@ -1,0 +1,72 @@
+"""Write the labels and reactions that show the state of a job."""
+
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from labrats.controller.publisher.access import Access
+from labrats.model.phases import Phase
+from labrats.model.report import ReportTarget, StateLabels
+from labrats.net.github_repository import RefusedByGitHub
+from labrats.reports.reported_job import ReportedJob
+
+_STARTED: Final = "eyes"
+_REACTIONS: Final = {Phase.SUCCEEDED: "+1", Phase.FAILED: "confused", Phase.CANCELLED: "confused"}
+
+
+class _Ignored(msgspec.Struct):
+    pass
+
+
+class _Label(msgspec.Struct):
+    name: str
+
+
+async def add_proposed_labels(access: Access, target: ReportTarget, number: int, proposed: Sequence[str]) -> None:
+    """Add the labels that an agent proposes, as far as the repository has them. Raises RefusedByGitHub, RetryLater."""
+    if not proposed:
+        return
+    known: dict[str, str] = {}
+    async for page in access.repository.pages("/labels", list[_Label], access.commenting(target)):
+        known |= {label.name.lower(): label.name for label in page}
+    if labels := [known[each.lower()] for each in proposed if each.lower() in known]:
+        path = f"/issues/{number}/labels"
+        await access.repository.post(path, {"labels": labels}, list[_Ignored], access.commenting(target))
+
+
+async def write_labels(access: Access, target: ReportTarget, labels: StateLabels, phase: Phase) -> None:
+    """Add the label of the phase, and remove the others. Raises RefusedByGitHub, RetryLater."""
+    if target.number is None:
+        return
+    wanted = {Phase.SUCCEEDED: labels.done, Phase.FAILED: labels.failed, Phase.CANCELLED: ""}.get(phase, labels.running)
+    path, permissions = f"/issues/{target.number}/labels", access.commenting(target)
+    for other in sorted({labels.running, labels.failed, labels.done} - {wanted, ""}):
+        await _remove(access, target, other)
+    if wanted:
+        await access.repository.post(path, {"labels": [wanted]}, list[_Ignored], permissions)
+
+
+async def _remove(access: Access, target: ReportTarget, label: str) -> None:
+    path = f"/issues/{target.number}/labels/{quote(label, safe='')}"
+    try:
+        await access.repository.delete(path, access.commenting(target))
+    except RefusedByGitHub as error:
+        if error.status != 404:  # the issue does not have it
+            raise
+
+
+async def write_reaction(access: Access, target: ReportTarget, reported: ReportedJob) -> None:
+    """React to the comment or issue that started the job. GitHub ignores a reaction that exists.
+
+    Raises RefusedByGitHub, RetryLater.
+    """
+    content = _REACTIONS.get(reported.job.phase, _STARTED)
+    if target.comment is not None:
+        path = f"/issues/comments/{target.comment}/reactions"
+    elif target.number is not None:
+        path = f"/issues/{target.number}/reactions"
+    else:
+        return
+    await access.repository.post(path, {"content": content}, _Ignored, access.commenting(target))

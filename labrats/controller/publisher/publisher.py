@@ -1,0 +1,171 @@
+"""The publisher: compares the report that each job wants with what GitHub has, and writes the difference.
+
+The wanted report is a function of the job. Every step looks before it writes, so a publisher that is killed between any
+two requests continues without a second comment, check, review or pull request.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from weakref import WeakValueDictionary
+
+import structlog
+from msgspec.structs import replace
+
+from labrats.controller.publisher.access import GitHubAccess, NoAccess
+from labrats.controller.publisher.comments import Comments
+from labrats.controller.publisher.report_pass import ReportPass
+from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.model.errors import NotFound, RetryLater
+from labrats.model.job import Job
+from labrats.model.phases import Phase
+from labrats.model.report import Published, Report, ReportMode, ReportTarget
+from labrats.ports import Changed, Clock, Deleted, Runner, Store, compare_and_set
+from labrats.reports.reported_job import ReportedJob, reported_job
+from labrats.settings import EngineSettings
+
+log = structlog.get_logger()
+
+WORKERS: Final = 8
+ACTIVITY_SECONDS: Final = 60.0
+"""Interval of the reports of a running job, which show what its agent does."""
+
+GIVEN_UP_AFTER: Final = timedelta(hours=96)
+"""Time after the end of a job for which its report is tried."""
+
+_GIVEN_UP: Final = "GitHub could not be reached for four days"
+
+
+@dataclass
+class _Progress:
+    """The report of a job so far, in this process.
+
+    written_at: time of the last pass. shown: the phase and attempts that the labels and the reaction show.
+    """
+
+    published: Published
+    written_at: datetime | None = None
+    shown: tuple[Phase, int] | None = None
+
+
+class Publisher:
+    """Writes the reports of jobs. Only one may run at a time."""
+
+    def __init__(
+        self, store: Store, runner: Runner, access: GitHubAccess, clock: Clock, settings: EngineSettings
+    ) -> None:
+        self._store, self._runner, self._access, self._clock = store, runner, access, clock
+        self._settings = settings
+        self._comments = Comments()
+        self._work = WorkQueue()
+        self._jobs: dict[str, Job] = {}
+        self._progress: dict[str, _Progress] = {}
+        self._locks: WeakValueDictionary[tuple[str, int | None], asyncio.Lock] = WeakValueDictionary()
+        """A lock for each issue and pull request, whose comment several jobs may share."""
+
+    async def run(self) -> None:
+        """Write reports until cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._watch(), name="watch-reported-jobs")
+            for number in range(WORKERS):
+                loops.create_task(work_forever(self._work, self._publish), name=f"publish-{number}")
+
+    async def _watch(self) -> None:
+        async for change in self._store.watch(Job, unsettled_only=True):
+            match change:
+                case Changed(job) if _is_reported(job) and not (job.ended and job.is_published):
+                    self._jobs[job.id] = job
+                    self._work.add(job.id)
+                case Changed(job) | Deleted(job):
+                    self._forget(job.id)
+
+    def _forget(self, job_id: str) -> None:
+        if self._jobs.pop(job_id, None):
+            self._work.cancel_timer(job_id)
+            self._progress.pop(job_id, None)
+
+    async def _publish(self, job_id: str) -> None:
+        """Write the report of a job as it is now, and plan the next time."""
+        if (job := self._jobs.get(job_id)) is None or (report := job.spec.report) is None or report.target is None:
+            return
+        progress = self._progress.setdefault(job_id, _Progress(job.status.published or Published()))
+        if (wait := self._wait_of(progress)) > 0:
+            self._work.add_later(job_id, wait)
+            return
+        try:
+            published = await self._write(job, report, report.target, progress)
+        except RetryLater:
+            if not self._is_given_up(job):
+                raise
+            published = replace(progress.published, refused=(*progress.published.refused, _GIVEN_UP))
+        progress.written_at, progress.shown = self._clock.now(), (job.phase, job.status.attempts)
+        if job.ended:
+            published = replace(published, attempts=job.status.attempts, finished_at=job.status.finished_at)
+        if published != progress.published:
+            await self._record(job, published)
+            progress.published = published
+        if job.phase is Phase.RUNNING:
+            self._work.add_later(job_id, ACTIVITY_SECONDS)
+
+    def _wait_of(self, progress: _Progress) -> float:
+        """Return the seconds until the job may be reported again."""
+        if progress.written_at is None:
+            return 0.0
+        return self._settings.report_interval_seconds - (self._clock.now() - progress.written_at).total_seconds()
+
+    def _is_given_up(self, job: Job) -> bool:
+        finished_at = job.status.finished_at if job.ended else None
+        return finished_at is not None and self._clock.now() - finished_at > GIVEN_UP_AFTER
+
+    async def _write(self, job: Job, report: Report, target: ReportTarget, progress: _Progress) -> Published:
+        """Write all parts of the report, and return what is published. Raises RetryLater."""
+        lock = self._locks.setdefault((target.repository.lower(), target.number), asyncio.Lock())
+        async with lock:
+            try:
+                access = await self._access.open(target)
+            except NoAccess as error:
+                return replace(progress.published, refused=(str(error),))
+            report_pass = ReportPass(
+                access=access,
+                report=report,
+                target=target,
+                reported=await self._reported(job, progress.published),
+                published=progress.published,
+                comments=self._comments,
+                show_state=progress.shown != (job.phase, job.status.attempts),
+                bundle=await self._bundle(job, report),
+            )
+            return await report_pass.run()
+
+    async def _reported(self, job: Job, published: Published) -> ReportedJob:
+        activity = await self._runner.activity(job.attempt_name) if job.phase is Phase.RUNNING else None
+        return await reported_job(
+            self._runner, job, self._settings, activity=activity, pull_request_url=published.pull_request_url
+        )
+
+    async def _bundle(self, job: Job, report: Report) -> bytes | None:
+        if job.phase is not Phase.SUCCEEDED or report.pull_request is None:
+            return None
+        with suppress(NotFound):
+            return await self._runner.bundle(job.attempt_name)
+        return None
+
+    async def _record(self, job: Job, published: Published) -> None:
+        """Store what was published."""
+
+        def change(stored: Job) -> Job:
+            outputs = stored.status.outputs
+            if published.pull_request_url:
+                outputs = replace(outputs, pull_request_url=published.pull_request_url)
+            return replace(stored, status=replace(stored.status, published=published, outputs=outputs))
+
+        with suppress(NotFound):  # the job was deleted
+            await compare_and_set(self._store, lambda: self._store.get(Job, job.id), change)
+
+
+def _is_reported(job: Job) -> bool:
+    """Return whether the report of a job is written."""
+    report = job.spec.report
+    return report is not None and report.target is not None and report.mode is not ReportMode.PREVIEW

@@ -1,0 +1,169 @@
+"""The report of a job to GitHub: which comments, checks, reviews and pull requests the engine writes for it."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from labrats.model.record import Record
+
+DEFAULT_BRANCH: Final = "labrats/{{agent}}/{{number}}"
+BRANCH_PLACEHOLDERS: Final = ("agent", "number", "job")
+DEFAULT_PROTECTED_PATHS: Final = (".github/**", "CODEOWNERS", "docs/CODEOWNERS", "AGENTS.md", "CLAUDE.md")
+
+
+class CommentMode(StrEnum):
+    """The comments of a job: one for all jobs of its agent, one of its own, one at its end, or none."""
+
+    STICKY = "sticky"
+    PER_JOB = "perJob"
+    FINAL = "final"
+    NONE = "none"
+
+
+class ReviewEvent(StrEnum):
+    """GitHub's names for the verdict of a review."""
+
+    COMMENT = "COMMENT"
+    REQUEST_CHANGES = "REQUEST_CHANGES"
+    APPROVE = "APPROVE"
+
+
+class ProtectedAction(StrEnum):
+    """The treatment of changes to protected files: ask people to review them, or do not push them."""
+
+    REQUEST_REVIEW = "requestReview"
+    REFUSE = "refuse"
+
+
+class ReportMode(StrEnum):
+    """Switch between writing the report and only showing what would be written."""
+
+    WRITE = "write"
+    PREVIEW = "preview"
+
+
+class CheckReport(Record):
+    """A check run, or a commit status where the credentials are no App's. name: None for `labrats/` and the agent."""
+
+    enabled: bool = True
+    name: str | None = None
+
+
+class ReviewReport(Record):
+    """A review with the findings of the agent. max_comments: further findings are listed in the review's text."""
+
+    enabled: bool = True
+    event: ReviewEvent = ReviewEvent.COMMENT
+    max_comments: int = 20
+
+
+class PullRequestReport(Record):
+    """A pull request with the commits of the agent.
+
+    closes: whether it names the issue as fixed.
+    branch: with the placeholders `{{agent}}`, `{{number}}` and `{{job}}`.
+    """
+
+    enabled: bool = True
+    draft: bool = True
+    title_prefix: str = ""
+    labels: tuple[str, ...] = ()
+    reviewers: tuple[str, ...] = ()
+    closes: bool = True
+    branch: str = DEFAULT_BRANCH
+
+
+class StateLabels(Record):
+    """The labels of an issue or pull request while its job waits or runs, and after its end. Empty for none."""
+
+    running: str = ""
+    failed: str = ""
+    done: str = ""
+
+
+class ProtectedFiles(Record):
+    """Files that need a person's eyes. paths: globs; `**` stands for any number of folders."""
+
+    paths: tuple[str, ...] = DEFAULT_PROTECTED_PATHS
+    action: ProtectedAction = ProtectedAction.REQUEST_REVIEW
+
+
+class PublishPolicy(Record):
+    """Limits on the changes that are pushed. max_kib: size of the patch."""
+
+    max_files: int = 100
+    max_kib: int = 4096
+    protected_files: ProtectedFiles = ProtectedFiles()
+
+
+class ReportTarget(Record):
+    """The thread that a job reports to.
+
+    repository:   `owner/name`.
+    issue, pull_request: the number; at most one of them is set.
+    source:       the WebhookSource with the credentials.
+    head_sha:     the commit of the pull request that the event was about.
+    comment:      the id of the comment that caused the event.
+    """
+
+    repository: str
+    issue: int | None = None
+    pull_request: int | None = None
+    source: str | None = None
+    head_sha: str | None = None
+    comment: int | None = None
+
+    @property
+    def number(self) -> int | None:
+        """The number of the issue or pull request; None without one."""
+        return self.issue if self.issue is not None else self.pull_request
+
+
+class Report(Record):
+    """The report of a job. None where a layer sets nothing; a job's own has the target, too.
+
+    reactions: whether the issue or comment that caused the job gets a reaction.
+    """
+
+    comment: CommentMode | None = None
+    check: CheckReport | None = None
+    review: ReviewReport | None = None
+    pull_request: PullRequestReport | None = None
+    labels: StateLabels | None = None
+    reactions: bool | None = None
+    policy: PublishPolicy | None = None
+    mode: ReportMode | None = None
+    target: ReportTarget | None = None
+
+    def over(self, other: "Report | None") -> "Report":
+        """Return this report, with the values of `other` for the keys that are not set."""
+        return Report(**((other.as_fields() if other else {}) | self.as_fields()))
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return the values that are set, by field."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+
+    @property
+    def writes_anything(self) -> bool:
+        """True if a job with this report has anything to write."""
+        switches = (self.check, self.review, self.pull_request)
+        has_comment = self.comment not in (None, CommentMode.NONE)
+        return has_comment or any(each and each.enabled for each in switches) or bool(self.labels or self.reactions)
+
+
+class Published(Record):
+    """The published parts of a job's report.
+
+    refused:     reasons why other parts were not published, as sentences.
+    attempts, finished_at: those of the job when the report was last complete; see Job.is_settled.
+    """
+
+    comment_url: str | None = None
+    check_url: str | None = None
+    review_url: str | None = None
+    pull_request_url: str | None = None
+    refused: tuple[str, ...] = ()
+    attempts: int = 0
+    finished_at: datetime | None = None

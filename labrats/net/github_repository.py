@@ -1,0 +1,152 @@
+"""A client for one repository on GitHub: it reads and writes comments, checks, reviews, labels and pull requests."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import httpx2
+import msgspec
+
+from labrats.model.errors import LabratsError, RetryLater
+from labrats.net.github import retry_seconds
+from labrats.ports import Clock
+
+T = TypeVar("T")
+
+ANSWER_SECONDS: Final = 20.0
+_PAGE: Final = 100
+_MOST_PAGES: Final = 30
+_MESSAGE_LENGTH: Final = 300
+
+Permissions = Mapping[str, str]
+"""The permissions of a token, as GitHub names them, such as `{"issues": "write"}`."""
+
+GitHubClient = httpx2.AsyncClient
+"""A client with the address of GitHub's API as its base."""
+
+TokenFor = Callable[[Permissions], Awaitable[str]]
+"""Returns a token for the repository with at least these permissions. Raises RefusedByGitHub, RetryLater."""
+
+
+class RefusedByGitHub(LabratsError):
+    """GitHub refuses a request, and would refuse it again. status: of its answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@asynccontextmanager
+async def github_client(api_url: str) -> AsyncIterator[GitHubClient]:
+    """Open a client for the API at `api_url`. Its connections are shared by all repositories."""
+    async with httpx2.AsyncClient(base_url=api_url.rstrip("/"), timeout=ANSWER_SECONDS) as client:
+        yield client
+
+
+class Repository:
+    """A repository, `owner/name`. Each request uses a token that may do no more than the request needs."""
+
+    def __init__(self, client: GitHubClient, name: str, token_for: TokenFor, clock: Clock) -> None:
+        self.name, self._client, self._token_for, self._clock = name, client, token_for, clock
+
+    async def get(self, path: str, kind: type[T], permissions: Permissions, **query: str | int) -> T:
+        """Return the object at `path` of the repository. Raises RefusedByGitHub, RetryLater."""
+        return _read(await self._send("GET", path, permissions, params=query), kind)
+
+    async def pages(self, path: str, kind: type[T], permissions: Permissions, **query: str | int) -> AsyncIterator[T]:
+        """Yield the pages of a list, as `kind`. Raises as `get` does."""
+        for number in range(1, _MOST_PAGES + 1):
+            response = await self._send("GET", path, permissions, params={**query, "per_page": _PAGE, "page": number})
+            yield _read(response, kind)
+            if "next" not in response.links:
+                return
+
+    async def post(self, path: str, body: Any, kind: type[T], permissions: Permissions) -> T:
+        """Create an object. Raises as `get` does; after RetryLater the object may exist."""
+        return _read(await self._send("POST", path, permissions, json=body), kind)
+
+    async def patch(self, path: str, body: Any, kind: type[T], permissions: Permissions) -> T:
+        """Change an object. Raises as `get` does."""
+        return _read(await self._send("PATCH", path, permissions, json=body), kind)
+
+    async def delete(self, path: str, permissions: Permissions) -> None:
+        """Delete an object. Raises as `get` does."""
+        await self._send("DELETE", path, permissions)
+
+    async def query(self, document: str, variables: Mapping[str, Any], permissions: Permissions) -> Any:
+        """Return the data of a GraphQL query or mutation. Raises as `get` does."""
+        body = {"query": document, "variables": variables}
+        answer = _read(await self._request("POST", "/graphql", permissions, json=body), _GraphQlAnswer)
+        if answer.errors:
+            raise RefusedByGitHub(200, f"GitHub refused the query: {answer.errors[0].message[:_MESSAGE_LENGTH]}")
+        return answer.data
+
+    async def user(self, kind: type[T], permissions: Permissions) -> T:
+        """Return the account of a personal token. Raises as `get` does."""
+        return _read(await self._request("GET", "/user", permissions), kind)
+
+    async def token(self, permissions: Permissions) -> str:
+        """Return a token for git over HTTPS."""
+        return await self._token_for(permissions)
+
+    async def _send(self, method: str, path: str, permissions: Permissions, **options: Any) -> httpx2.Response:
+        return await self._request(method, f"/repos/{self.name}{path}", permissions, **options)
+
+    async def _request(self, method: str, path: str, permissions: Permissions, **options: Any) -> httpx2.Response:
+        headers = {
+            "Accept": "application/vnd.github+json",
+            "Authorization": f"Bearer {await self._token_for(permissions)}",
+            "X-GitHub-Api-Version": "2022-11-28",
+        }
+        try:
+            response = await self._client.request(method, path, headers=headers, **options)
+        except httpx2.HTTPError as error:
+            raise RetryLater(f"GitHub is unreachable: {type(error).__name__}", delay_seconds=5) from error
+        if response.is_success:
+            return response
+        if is_temporary(response):
+            delay = retry_seconds(response, self._clock.now())
+            raise RetryLater(f"GitHub answered {response.status_code}", delay_seconds=delay)
+        raise RefusedByGitHub(response.status_code, f"GitHub refuses it with {response.status_code}: {_said(response)}")
+
+
+class _GraphQlError(msgspec.Struct):
+    message: str = ""
+
+
+class _GraphQlAnswer(msgspec.Struct):
+    data: Any = None
+    errors: list[_GraphQlError] = []
+
+
+class _ErrorBody(msgspec.Struct):
+    message: str = ""
+    errors: Any = None
+
+
+def is_temporary(response: httpx2.Response) -> bool:
+    """Return whether the same request may succeed later: GitHub is overloaded, or a rate limit is used up."""
+    status, headers = response.status_code, response.headers
+    if status == 429 or status >= 500:
+        return True
+    is_limited = "Retry-After" in headers or headers.get("X-RateLimit-Remaining") == "0"
+    return status == 403 and (is_limited or "rate limit" in response.text.lower())
+
+
+def _said(response: httpx2.Response) -> str:
+    """Return GitHub's explanation of a refusal, as one line."""
+    try:
+        body = msgspec.json.decode(response.content, type=_ErrorBody)
+    except msgspec.DecodeError:
+        return "without an explanation"
+    details = body.errors if isinstance(body.errors, list) else []
+    texts = [each if isinstance(each, str) else each.get("message") for each in details if isinstance(each, str | dict)]
+    text = "; ".join([body.message, *(each for each in texts if isinstance(each, str))])
+    return " ".join(text.split())[:_MESSAGE_LENGTH]
+
+
+def _read(response: httpx2.Response, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except msgspec.DecodeError as error:
+        raise RetryLater("GitHub's response does not match its API", delay_seconds=30) from error

@@ -1,0 +1,92 @@
+"""The check run of a job, or the commit status that takes its place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from labrats.model.job import FailedCode
+from labrats.model.phases import Phase
+from labrats.reports.comment import answer_of, changed_nothing
+from labrats.reports.markdown import neutralised, one_line
+from labrats.reports.reported_job import ReportedJob
+
+_SUMMARY_BYTES: Final = 60_000
+_TITLE_LENGTH: Final = 200
+_DESCRIPTION_LENGTH: Final = 140
+
+_NEEDS_ACTION: Final = frozenset(
+    {FailedCode.AUTH, FailedCode.QUOTA, FailedCode.MODEL_NOT_FOUND, FailedCode.INVALID, FailedCode.BUDGET}
+)
+_TIMED_OUT: Final = frozenset({FailedCode.TIMEOUT, FailedCode.START_TIMEOUT})
+_STATUS_STATES: Final[Mapping[str | None, str]] = {
+    None: "pending",
+    "success": "success",
+    "neutral": "success",
+    "failure": "failure",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check in GitHub's words. conclusion: None while the job has not ended."""
+
+    name: str
+    status: str
+    conclusion: str | None
+    title: str
+    summary: str
+
+    @property
+    def status_state(self) -> str:
+        """The state of the commit status that says the same."""
+        return _STATUS_STATES.get(self.conclusion, "error")
+
+    @property
+    def description(self) -> str:
+        """The text of that commit status."""
+        return self.title[:_DESCRIPTION_LENGTH]
+
+
+def check_of(reported: ReportedJob) -> Check:
+    """Return the check of the job in its present state."""
+    report, hosts = reported.job.spec.report, reported.known_hosts
+    name = (report.check.name if report and report.check else None) or f"labrats/{reported.agent}"
+    status = {Phase.PENDING: "queued", Phase.RUNNING: "in_progress"}.get(reported.job.phase, "completed")
+    conclusion = conclusion_of(reported)
+    title = one_line(_title(reported, conclusion), hosts, _TITLE_LENGTH)
+    summary = answer_of(reported) if reported.job.phase is Phase.SUCCEEDED else reported.job.status.failed_reason or ""
+    return Check(name, status, conclusion, title, neutralised(summary, hosts, _SUMMARY_BYTES) or title)
+
+
+def conclusion_of(reported: ReportedJob) -> str | None:
+    """Return GitHub's word for the end of the job; None if it has not ended.
+
+    A finding of the severity `error` fails the check of a job that succeeded.
+    """
+    job = reported.job
+    match job.phase:
+        case Phase.SUCCEEDED:
+            if any(finding.severity == "error" for finding in reported.publication.findings):
+                return "failure"
+            return "neutral" if changed_nothing(reported) else "success"
+        case Phase.CANCELLED:
+            return "cancelled"
+        case Phase.FAILED:
+            if job.status.failed_code in _TIMED_OUT:
+                return "timed_out"
+            return "action_required" if job.status.failed_code in _NEEDS_ACTION else "failure"
+    return None
+
+
+def _title(reported: ReportedJob, conclusion: str | None) -> str:
+    job = reported.job
+    if job.phase is Phase.PENDING:
+        return "waiting for a free slot"
+    if job.phase is Phase.RUNNING:
+        return "the agent is working"
+    if job.phase is Phase.SUCCEEDED:
+        number = len(reported.publication.findings)
+        if number:
+            return f"{number} finding{'s' if number > 1 else ''}"
+        return "nothing to change" if conclusion == "neutral" else "done"
+    return job.status.failed_reason or conclusion or "ended"

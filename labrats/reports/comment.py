@@ -1,0 +1,203 @@
+"""The comment of a job on an issue or pull request."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from labrats.model.durations import describe_seconds
+from labrats.model.job import Job, Usage
+from labrats.model.outside_text import AGENT_MARK
+from labrats.model.phases import Phase
+from labrats.model.record import Record, encode
+from labrats.model.report import CommentMode
+from labrats.reports.markdown import code_block, neutralised, one_line
+from labrats.reports.reported_job import ReportedJob
+
+COMMENT_BYTES: Final = 60 * 1024
+"""The bound on a comment. GitHub refuses comments of more than 65,536 characters."""
+
+_TEXT_BYTES: Final = 32 * 1024
+_PATCH_BYTES: Final = 16 * 1024
+_MOST_EARLIER: Final = 20
+_REASON_LENGTH: Final = 300
+_LISTED: Final = 10
+_MARKER_START: Final = "<!-- labrats:report "
+_MARKER_END: Final = " -->"
+
+
+class EarlierJob(Record):
+    """An earlier job of the same comment. state: its last known one, in a word."""
+
+    id: str
+    state: str
+
+
+class CommentMarker(Record):
+    """The identity of a comment, hidden in its first line.
+
+    key:        the agent of a sticky comment, or else the id of its job.
+    job:        the job that the comment shows.
+    created_at: the creation of that job.
+    earlier:    the jobs that it showed before, the latest first.
+    """
+
+    key: str
+    job: str
+    created_at: datetime
+    earlier: tuple[EarlierJob, ...] = ()
+
+
+_MARKERS: Final = msgspec.json.Decoder(CommentMarker)
+
+
+def marker_of(body: str) -> CommentMarker | None:
+    """Return the marker in a comment's first line; None if it has none."""
+    line = body.partition("\n")[0].strip()
+    if not (line.startswith(_MARKER_START) and line.endswith(_MARKER_END)):
+        return None
+    try:
+        return _MARKERS.decode(line[len(_MARKER_START) : -len(_MARKER_END)].replace("\\u002d", "-"))
+    except msgspec.DecodeError:
+        return None
+
+
+def comment_key(reported: ReportedJob) -> str:
+    """Return the key by which the comment of a job is found again."""
+    report = reported.job.spec.report
+    is_sticky = report is not None and report.comment is CommentMode.STICKY
+    return f"agent {reported.agent}" if is_sticky else f"job {reported.job.id}"
+
+
+def comment_body(reported: ReportedJob, earlier: CommentMarker | None = None) -> str | None:
+    """Return the text of the comment; None if the comment already shows a newer job in the same state.
+
+    earlier: the marker of the present comment, if it exists.
+    """
+    job = reported.job
+    state = _state_word(job)
+    if earlier and earlier.job != job.id and earlier.created_at > job.created_at:
+        return None
+    marker = CommentMarker(
+        key=comment_key(reported), job=job.id, created_at=job.created_at, earlier=_earlier_jobs(job, earlier)
+    )
+    parts = [_marker_line(marker), f"{AGENT_MARK}\n{_headline(reported)}", *_parts(reported, state), _footer(reported)]
+    if marker.earlier:
+        jobs = "\n".join(f"- `{each.id}` {each.state}" for each in marker.earlier)
+        parts.append(f"<details><summary>Earlier jobs</summary>\n\n{jobs}\n\n</details>")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _marker_line(marker: CommentMarker) -> str:
+    # Two hyphens would end an HTML comment early; JSON may escape them.
+    return f"{_MARKER_START}{encode(marker).decode().replace('--', '-' + chr(92) + 'u002d')}{_MARKER_END}"
+
+
+def _earlier_jobs(job: Job, earlier: CommentMarker | None) -> tuple[EarlierJob, ...]:
+    if earlier is None:
+        return ()
+    others = [each for each in earlier.earlier if each.id != job.id]
+    if earlier.job != job.id:
+        others.insert(0, EarlierJob(id=earlier.job, state="replaced by a later job"))
+    return tuple(others[:_MOST_EARLIER])
+
+
+_STATES: Final[Mapping[Phase, str]] = {
+    Phase.PENDING: "is waiting",
+    Phase.RUNNING: "is working on this",
+    Phase.SUCCEEDED: "has finished",
+    Phase.FAILED: "has failed",
+    Phase.CANCELLED: "was cancelled",
+}
+
+
+def _state_word(job: Job) -> str:
+    return _STATES[job.phase]
+
+
+def _headline(reported: ReportedJob) -> str:
+    """Return the state of the job as one bold line."""
+    job, agent = reported.job, one_line(reported.agent, reported.known_hosts, 100)
+    state = _state_word(job)
+    if job.phase is Phase.PENDING:
+        state += _wait_of(job)
+    elif job.phase is Phase.SUCCEEDED and changed_nothing(reported):
+        state += " and changed nothing"
+    return f"**{agent}** {state}."
+
+
+def _wait_of(job: Job) -> str:
+    until = job.status.not_before
+    if until is None:
+        return f" for a free slot of `{job.resolved.model}`"
+    return f" until {until:%H:%M} UTC"
+
+
+def changed_nothing(reported: ReportedJob) -> bool:
+    """Return whether the job was to make a pull request, and has no changes for one."""
+    report, outputs = reported.job.spec.report, reported.job.status.outputs
+    wants_changes = report is not None and report.pull_request is not None and report.pull_request.enabled
+    return wants_changes and not (reported.pull_request_url or reported.patch or outputs.files_changed)
+
+
+def _parts(reported: ReportedJob, state: str) -> Iterator[str]:
+    job, hosts = reported.job, reported.known_hosts
+    if job.status.failed_reason and job.phase is not Phase.SUCCEEDED:
+        yield f"> {one_line(job.status.failed_reason, hosts, _REASON_LENGTH)}"
+    if job.phase is Phase.RUNNING and reported.activity:
+        yield f"Now: {one_line(reported.activity, hosts, 200)}"
+    if job.phase is Phase.SUCCEEDED:
+        yield neutralised(answer_of(reported), hosts, _TEXT_BYTES)
+    if reported.pull_request_url:
+        yield f"Pull request: {reported.pull_request_url}"
+    if reported.patch:
+        cut = neutral_patch(reported.patch)
+        yield f"<details><summary>The changes as a patch</summary>\n\n{code_block(cut, 'diff')}\n\n</details>"
+    if refused := job.status.outputs.refused_hosts:
+        hosts_line = ", ".join(f"`{one_line(each, (), 100)}`" for each in refused[:_LISTED])
+        yield f"The network rule refused {hosts_line}{' and more' if len(refused) > _LISTED else ''}."
+    if reported.refused:
+        listed = reported.refused[:_LISTED]
+        yield "Not published:\n" + "\n".join(f"- {one_line(each, hosts, _REASON_LENGTH)}" for each in listed)
+
+
+def answer_of(reported: ReportedJob) -> str:
+    """Return the text of a succeeded job: the comment in `publish.json`, or else the agent's answer."""
+    if reported.publication.comment:
+        return reported.publication.comment
+    result = reported.job.status.result
+    if reported.job.status.result_cut:
+        return "The answer is too long for a comment." + (f" See {reported.url}" if reported.url else "")
+    if result is None:
+        return ""
+    return result if isinstance(result, str) else code_block(encode(result).decode(), "json")
+
+
+def neutral_patch(patch: str) -> str:
+    """Return the start of a patch for a block of code."""
+    if len(patch) <= _PATCH_BYTES:
+        return patch
+    return patch[:_PATCH_BYTES] + "\n[the rest of the patch does not fit]"
+
+
+def _footer(reported: ReportedJob) -> str:
+    """Return the model, time, cost and link of the job in one small line."""
+    job, status = reported.job, reported.job.status
+    name = f"[`{job.id}`]({reported.url})" if reported.url else f"`{job.id}`"
+    parts = [f"job {name}", f"`{one_line(job.resolved.model, (), 100)}`"]
+    if status.attempts > 1:
+        parts.append(f"attempt {status.attempts}")
+    if job.phase is Phase.RUNNING and status.started_at:
+        parts.append(f"started at {status.started_at:%H:%M} UTC")
+    if job.ended and status.started_at and status.finished_at:
+        parts.append(describe_seconds((status.finished_at - status.started_at).total_seconds()))
+    parts += _consumption(status.usage)
+    return f"<sub>{' · '.join(parts)}</sub>"
+
+
+def _consumption(usage: Usage) -> Iterator[str]:
+    if usage.tokens:
+        yield f"{usage.tokens:,} tokens"
+    if usage.cost_usd:
+        yield f"${usage.cost_usd:.2f}"

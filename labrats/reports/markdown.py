@@ -1,0 +1,102 @@
+"""Neutralise Markdown that an agent wrote: nobody is mentioned, nothing is loaded, and nothing is hidden.
+
+GitHub loads the images of a comment, notifies the people it mentions, and renders HTML. An agent that obeys an attacker
+could use each of them. A zero-width space breaks the active syntax and leaves the text readable.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from labrats.model.outside_text import shortened, without_hidden
+
+_BREAK: Final = "\u200b"
+
+_ESCAPED: Final = re.compile(r"\\([/:@<&!#.])")
+"""A backslash before punctuation, which Markdown removes after it has looked for links."""
+
+_ENTITY: Final = re.compile(r"&(?=#|[A-Za-z][A-Za-z0-9]{1,31};)(?!(?:amp|lt|gt|quot);)")
+_MENTION: Final = re.compile(r"@(?=[0-9A-Za-z])")
+_TAG: Final = re.compile(r"<(?=[A-Za-z/!?])(?!https?://[^\s<>]*>)")
+_ADDRESS: Final = re.compile(r"(?:\b([a-z]+):)?//(?=([0-9a-z\[][^\s/?#()<>\"'`\\]*)?)|\b(https?|ftp):", re.IGNORECASE)
+"""The start of an address: with or without its scheme, or the scheme alone, which some readers complete."""
+
+_WWW: Final = re.compile(r"\bwww\.", re.IGNORECASE)
+_CLOSING: Final = re.compile(
+    r"\b((?:close[sd]?|fix(?:e[sd])?|resolve[sd]?):?\s+)((?:[\w.-]+/[\w.-]+)?#|GH-|https?://)", re.IGNORECASE
+)
+_OTHER_REPOSITORY: Final = re.compile(r"(?<=[\w.-])#(?=\d)")
+_FENCE: Final = re.compile(r"(`{3,})[^`\n]*|(~{3,})[^\n]*")
+_INDENTED_FENCE: Final = re.compile(r"^[ \t>*+\-0-9.)]+(?:```|~~~)", re.MULTILINE)
+
+
+def neutralised(text: str, known_hosts: Collection[str], most_bytes: int) -> str:
+    """Return `text` without active parts, cut to `most_bytes`.
+
+    known_hosts: hosts to which links and images stay as they are. Fenced blocks of code stay as they are, unless the
+    text has indented ones, whose end GitHub and this function could see at different places.
+    """
+    visible = without_hidden(shortened(text, most_bytes)).replace("\r\n", "\n").replace("\r", "\n")
+    has_indented_fence = _INDENTED_FENCE.search(visible)
+    blocks = [(False, visible)] if has_indented_fence else _blocks(visible)
+    text = "\n".join(block if is_code else _neutralised_text(block, known_hosts) for is_code, block in blocks)
+    return text[:most_bytes]  # the inserted spaces may have made it longer
+
+
+def _blocks(text: str) -> Iterator[tuple[bool, str]]:
+    """Yield the text in parts, with whether each is a closed block of code between fences at the start of a line."""
+    lines, start = text.split("\n"), 0
+    number = 0
+    while number < len(lines):
+        end = _end_of_code(lines, number)
+        if end is None:
+            number += 1
+            continue
+        if start < number:
+            yield False, "\n".join(lines[start:number])
+        yield True, "\n".join(lines[number : end + 1])
+        start = number = end + 1
+    if start < len(lines):
+        yield False, "\n".join(lines[start:])
+
+
+def _end_of_code(lines: list[str], number: int) -> int | None:
+    """Return the number of the line that closes the fence in line `number`; None if there is no such fence or line."""
+    if (opened := _FENCE.fullmatch(lines[number])) is None:
+        return None
+    fence = opened[1] or opened[2]
+    closing = re.compile(rf"{re.escape(fence)}{re.escape(fence[0])}*[ \t]*")
+    return next((later for later in range(number + 1, len(lines)) if closing.fullmatch(lines[later])), None)
+
+
+def _neutralised_text(text: str, known_hosts: Collection[str]) -> str:
+    def address(found: re.Match[str]) -> str:
+        if scheme := found[3]:
+            return f"{scheme}{_BREAK}:"
+        host = (found[2] or "").partition(":")[0].rstrip(".,;!*_~]").lower()
+        if host in known_hosts and "@" not in found[2]:
+            return found[0]
+        return f"{found[1]}{_BREAK}:/{_BREAK}/" if found[1] else f"/{_BREAK}/"
+
+    text = _ESCAPED.sub(r"\1", text)
+    text = _ENTITY.sub(f"&{_BREAK}", text)
+    text = _CLOSING.sub(rf"\1{_BREAK}\2{_BREAK}", text)
+    text = _OTHER_REPOSITORY.sub(f"#{_BREAK}", text)
+    text = _MENTION.sub(f"@{_BREAK}", text)
+    text = _TAG.sub(f"<{_BREAK}", text)
+    text = _WWW.sub(f"www{_BREAK}.", text)
+    return _ADDRESS.sub(address, text)
+
+
+def one_line(text: str, known_hosts: Collection[str], most_characters: int) -> str:
+    """Return `text` as one neutralised line of at most so many characters."""
+    line = " ".join(text.split())
+    cut = line if len(line) <= most_characters else f"{line[: most_characters - 1].rstrip()}…"
+    return neutralised(cut, known_hosts, 4 * most_characters + 200)
+
+
+def code_block(text: str, language: str = "") -> str:
+    """Return `text` between fences that it cannot close."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"

@@ -1,0 +1,34 @@
+"""The policy on changes that are pushed to a repository."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from labrats.model.report import PublishPolicy
+
+
+def reason_to_refuse(policy: PublishPolicy, files: Sequence[str], size: int) -> str | None:
+    """Return why changes must not be pushed, as a sentence; None if they may.
+
+    files: paths of the changed files. size: bytes of the bundle with the commits.
+    """
+    if len(files) > policy.max_files:
+        return f"the changes concern {len(files)} files; policy.maxFiles is {policy.max_files}"
+    if size > policy.max_kib * 1024:
+        return f"the commits have {size // 1024} KiB; policy.maxKiB is {policy.max_kib}"
+    return None
+
+
+def protected_among(policy: PublishPolicy, files: Sequence[str]) -> list[str]:
+    """Return the changed files that the policy protects. Upper and lower case count as equal."""
+    patterns = [_pattern(glob) for glob in policy.protected_files.paths]
+    return [file for file in files if any(pattern.fullmatch(file) for pattern in patterns)]
+
+
+@cache
+def _pattern(glob: str) -> re.Pattern[str]:
+    """Return the expression for a glob. A glob without a slash matches in every folder, as in .gitignore."""
+    prefix = "" if "/" in glob.strip("/") else "(?:.*/)?"
+    text = re.escape(glob.lstrip("/"))
+    text = text.replace(r"\*\*/", "(?:.*/)?").replace(r"\*\*", ".*").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+    return re.compile(prefix + text, re.IGNORECASE | re.DOTALL)

@@ -1,0 +1,75 @@
+"""A job as its report shows it: the inputs of the texts, the check and the review."""
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from labrats.model.errors import Invalid, NotFound
+from labrats.model.job import Job
+from labrats.model.publication import Publication, parse_publication
+from labrats.ports import Runner
+from labrats.settings import EngineSettings
+
+_GITHUB_HOSTS: Final = frozenset({"github.com", "docs.github.com", "user-images.githubusercontent.com"})
+
+
+@dataclass(frozen=True)
+class ReportedJob:
+    """A job with what is known about the parts of its report.
+
+    publication:      the agent's `publish.json`.
+    url:              address of the job's page; None if the engine does not know its own address.
+    known_hosts:      hosts to which texts of the agent may link.
+    activity:         what the agent of a running job does now.
+    pull_request_url: of the pull request with the agent's commits.
+    refused:          reasons why parts of the report were not published.
+    patch:            the agent's changes, where no pull request has them.
+    """
+
+    job: Job
+    publication: Publication = Publication()
+    url: str | None = None
+    known_hosts: frozenset[str] = frozenset()
+    activity: str | None = None
+    pull_request_url: str | None = None
+    refused: tuple[str, ...] = ()
+    patch: str | None = None
+
+    @property
+    def agent(self) -> str:
+        """The name of the agent, or the type of a job without one."""
+        return self.job.spec.agent_role or self.job.spec.type
+
+
+async def reported_job(
+    runner: Runner,
+    job: Job,
+    settings: EngineSettings,
+    *,
+    activity: str | None = None,
+    pull_request_url: str | None = None,
+) -> ReportedJob:
+    """Return the job with its publication, which is read from the output of its latest attempt. Raises RetryLater."""
+    return ReportedJob(
+        job=job,
+        publication=await _publication(runner, job) if job.ended else Publication(),
+        url=f"{settings.public_url}/jobs/{job.id}" if settings.public_url else None,
+        known_hosts=known_hosts(settings),
+        activity=activity,
+        pull_request_url=pull_request_url,
+    )
+
+
+async def _publication(runner: Runner, job: Job) -> Publication:
+    try:
+        return parse_publication(await runner.publication(job.attempt_name))
+    except (NotFound, Invalid):  # the executor has reported an invalid one in the log
+        return Publication()
+
+
+def known_hosts(settings: EngineSettings) -> frozenset[str]:
+    """Return the hosts to which texts of agents may link: GitHub and the engine itself."""
+    own = urlsplit(settings.public_url or "").hostname
+    api = urlsplit(settings.github_api_url).hostname or ""
+    others = {own} if own else set()
+    return _GITHUB_HOSTS | others if api == "api.github.com" else frozenset({api, *others})

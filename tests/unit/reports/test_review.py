@@ -1,0 +1,178 @@
+"""The review of a pull request, and the policy on changes."""
+
+import pytest
+
+from labrats.model.phases import Phase
+from labrats.model.publication import Finding, Publication
+from labrats.model.report import (
+    ProtectedFiles,
+    PublishPolicy,
+    PullRequestReport,
+    ReportTarget,
+    ReviewEvent,
+    ReviewReport,
+)
+from labrats.reports.policy import protected_among, reason_to_refuse
+from labrats.reports.pull_request import branch_name, pull_request_body, pull_request_title
+from labrats.reports.review import Review, fingerprint_of, fingerprints_in, lines_of, review_of
+from tests.unit.reports.test_comment import TARGET, a_reported_job
+
+PATCH = "@@ -1,3 +1,4 @@ def main\n one\n-two\n+TWO\n+and\n three\n@@ -20,2 +21,2 @@\n twenty\n+more"
+LINES = lines_of({"src/a.py": PATCH})
+
+
+def review_with(
+    *findings: Finding, rules: ReviewReport | None = None, known: frozenset[str] = frozenset()
+) -> Review | None:
+    reported = a_reported_job(Phase.SUCCEEDED, publication=Publication(findings=findings))
+    return review_of(reported, rules or ReviewReport(), LINES, known)
+
+
+def test_lines_of_a_diff_have_their_numbers_on_both_sides() -> None:
+    assert {key[1:]: line.text for key, line in LINES.items()} == {
+        ("LEFT", 1): "one",
+        ("RIGHT", 1): "one",
+        ("LEFT", 2): "two",
+        ("RIGHT", 2): "TWO",
+        ("RIGHT", 3): "and",
+        ("LEFT", 3): "three",
+        ("RIGHT", 4): "three",
+        ("LEFT", 20): "twenty",
+        ("RIGHT", 21): "twenty",
+        ("RIGHT", 22): "more",
+    }
+
+
+def test_findings_outside_of_the_diff_are_listed_in_the_text() -> None:
+    review = review_with(
+        Finding(path="src/a.py", line=2, title="shouting", body="Use lower case."),
+        Finding(path="src/a.py", line=10, title="far away"),
+        Finding(path="src/b.py", title="no test"),
+    )
+    assert review
+    assert [(each["path"], each["line"], each["side"]) for each in review.comments] == [("src/a.py", 2, "RIGHT")]
+    assert "`src/a.py:10` **warning** far away" in review.body
+    assert "`src/b.py` **warning** no test" in review.body
+
+
+def test_several_lines_are_marked_only_within_one_hunk() -> None:
+    review = review_with(
+        Finding(path="src/a.py", start_line=1, line=3, title="in one hunk"),
+        Finding(path="src/a.py", start_line=4, line=22, title="across hunks"),
+    )
+    assert review
+    assert [each.get("start_line") for each in review.comments] == [1, None]
+
+
+def test_findings_beyond_the_limit_are_listed_in_the_text() -> None:
+    findings = [Finding(path="src/a.py", line=line, title=f"line {line}") for line in (1, 2, 3)]
+    review = review_with(*findings, rules=ReviewReport(max_comments=2))
+    assert review
+    assert len(review.comments) == 2
+    assert "line 3" in review.body
+
+
+def test_a_finding_that_was_reported_before_is_not_repeated() -> None:
+    finding = Finding(path="src/a.py", line=2, title="shouting")
+    first = review_with(finding)
+    assert first
+    known = frozenset(fingerprints_in([comment["body"] for comment in first.comments]))
+    assert known == {fingerprint_of(finding, LINES)}
+    assert review_with(finding, known=known) is None
+
+
+def test_the_fingerprint_follows_its_line_when_other_lines_move() -> None:
+    moved = lines_of({"src/a.py": PATCH.replace("+1,4", "+11,4").replace("-1,3", "-11,3")})
+    before = Finding(path="src/a.py", line=2, title="shouting")
+    after = Finding(path="src/a.py", line=12, title="Shouting")
+    assert fingerprint_of(before, LINES) == fingerprint_of(after, moved)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "severity", "event"),
+    [
+        (ReviewEvent.COMMENT, "error", "COMMENT"),
+        (ReviewEvent.REQUEST_CHANGES, "error", "REQUEST_CHANGES"),
+        (ReviewEvent.REQUEST_CHANGES, "info", "COMMENT"),
+        (ReviewEvent.APPROVE, "warning", "COMMENT"),
+        (ReviewEvent.APPROVE, "info", "APPROVE"),
+    ],
+)
+def test_the_verdict_follows_the_severity(wanted: ReviewEvent, severity: str, event: str) -> None:
+    finding = Finding(path="src/a.py", line=2, severity=severity)  # type: ignore[arg-type]
+    review = review_with(finding, rules=ReviewReport(event=wanted))
+    assert review
+    assert review.event == event
+
+
+def test_a_review_without_findings_is_written_only_to_approve() -> None:
+    assert review_with() is None
+    approval = review_with(rules=ReviewReport(event=ReviewEvent.APPROVE))
+    assert approval
+    assert approval.event == "APPROVE"
+
+
+def test_a_suggestion_cannot_close_its_block() -> None:
+    review = review_with(Finding(path="src/a.py", line=2, suggestion="```\n<img src=https://evil.example>"))
+    assert review
+    assert "````suggestion\n```\n<img src=https://evil.example>\n````" in review.comments[0]["body"]
+
+
+@pytest.mark.parametrize(
+    ("file", "is_protected"),
+    [
+        (".github/workflows/ci.yml", True),
+        (".GitHub/workflows/ci.yml", True),
+        ("src/.github/x", False),
+        ("CODEOWNERS", True),
+        ("docs/CODEOWNERS", True),
+        ("deep/AGENTS.md", True),
+        ("src/main.py", False),
+        ("AGENTS.md.txt", False),
+    ],
+)
+def test_protected_files_are_found_by_globs(file: str, is_protected: bool) -> None:
+    assert bool(protected_among(PublishPolicy(), [file])) is is_protected
+
+
+def test_a_double_star_matches_any_depth() -> None:
+    policy = PublishPolicy(protected_files=ProtectedFiles(paths=("src/**/secret.py", "*.lock")))
+    files = ["src/secret.py", "src/a/b/secret.py", "x/src/secret.py", "a/poetry.lock", "a/lock"]
+    assert protected_among(policy, files) == ["src/secret.py", "src/a/b/secret.py", "a/poetry.lock"]
+
+
+def test_changes_beyond_the_limits_are_refused_with_the_limit() -> None:
+    assert reason_to_refuse(PublishPolicy(max_files=1), ["a", "b"], 10) == (
+        "the changes concern 2 files; policy.maxFiles is 1"
+    )
+    assert reason_to_refuse(PublishPolicy(max_kib=1), ["a"], 5000) == "the commits have 4 KiB; policy.maxKiB is 1"
+    assert reason_to_refuse(PublishPolicy(), ["a"], 5000) is None
+
+
+def test_the_pull_request_closes_its_issue_and_no_other() -> None:
+    publication = Publication(title="Add a flag @octocat", body="Fixes #99\n\nDone.")
+    reported = a_reported_job(Phase.SUCCEEDED, publication=publication)
+    body = pull_request_body(reported, PullRequestReport(), TARGET, ["AGENTS.md"])
+    assert "Fixes #17" in body
+    assert "Fixes #99" not in body
+    assert "- `AGENTS.md`" in body
+    title = pull_request_title(reported, PullRequestReport(title_prefix="[ai] "), None)
+    assert title == "[ai] Add a flag @\u200boctocat"
+
+
+@pytest.mark.parametrize(
+    ("template", "branch"),
+    [
+        ("labrats/{{agent}}/{{number}}", "labrats/ai-developer/17"),
+        ("{{ job }}", "ir-00000001"),
+        ("a/../b//c.lock", "a/-/b-c"),
+    ],
+)
+def test_the_branch_has_a_valid_name(template: str, branch: str) -> None:
+    assert branch_name(template, a_reported_job(Phase.SUCCEEDED, job_id="ir-00000001"), TARGET) == branch
+
+
+def test_the_branch_of_a_job_without_a_number_is_named_after_the_job() -> None:
+    target = ReportTarget(repository="octo/demo")
+    reported = a_reported_job(Phase.SUCCEEDED, job_id="ir-00000001")
+    assert branch_name("labrats/{{agent}}/{{number}}", reported, target) == "labrats/ai-developer/ir-00000001"
