@@ -134,7 +134,7 @@ def test_cluster_wide_objects_are_the_fence_and_the_priority_class(helm: Helm) -
 def test_permissions_have_no_wildcards_and_stay_in_the_namespace(helm: Helm) -> None:
     rendered = objects(template())
     roles = [each for each in rendered if each["kind"] == "Role"]
-    assert len(roles) == 3
+    assert len(roles) == 4
     assert "*" not in json.dumps([role["rules"] for role in roles])
     assert not {"ClusterRole", "ClusterRoleBinding"} & {each["kind"] for each in rendered}
 
@@ -332,7 +332,7 @@ async def test_changed_settings_secret_rolls_out(helm: Helm, api_client: ApiClie
         rendered = objects(helm("template", "labrats", CHART, *options, values={"settingsSecret": "settings"}))
         pods = [each["spec"]["template"] for each in rendered if each["kind"] == "Deployment"]
         settings = [pod["metadata"].get("annotations", {}).get("checksum/settings") for pod in pods]
-        assert len(settings) - settings.count(None) == 2  # the egress proxy has no settings
+        assert len(settings) - settings.count(None) == 3  # the egress proxy has no settings
         return {each for each in settings if each}
 
     secret = {"metadata": {"name": "settings"}, "stringData": {"SUBMIT_API_KEYS": "one"}}

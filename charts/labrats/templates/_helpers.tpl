@@ -206,7 +206,7 @@ spec:
           volumeMounts:
             - name: data
               mountPath: /var/lib/labrats
-              {{- if eq $part "api" }}
+              {{- if has $part (list "api" "publisher") }}
               readOnly: true
               {{- end }}
             - name: uploads

@@ -24,6 +24,8 @@ from labrats.ports import ControllerLease
 log = structlog.get_logger()
 
 LEASE: Final = "labrats-leader"
+PUBLISHER_LEASE: Final = "labrats-publisher"
+"""The Lease of the process that writes reports to GitHub, of which one works at a time, too."""
 
 LeaderTask = Callable[[int], Coroutine[Any, Any, None]]
 """The work of a leader, given its epoch. It is cancelled when leadership is lost."""
@@ -81,9 +83,11 @@ class Election:
         identity: str,
         timing: LeaseTiming | None = None,
         prepare: Prepare | None = None,
+        lease: str = LEASE,
     ) -> None:
+        """lease: the name of the Lease, which is created if it is missing."""
         self._client, self._identity, self._timing = client, identity, timing or LeaseTiming()
-        self._prepare = prepare
+        self._prepare, self._name = prepare, lease
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._lease: Lease | None = None
         self._changed_at = 0.0  # time of the last change of the Lease, by the clock of this machine only
@@ -198,16 +202,18 @@ class Election:
 
     async def _read(self) -> Lease:
         try:
-            return _LEASES.decode(await self._client.request("GET", f"{self._path}/{LEASE}"))
+            return _LEASES.decode(await self._client.request("GET", f"{self._path}/{self._name}"))
         except NotFound:
-            return Lease(metadata=_LeaseMeta(name=LEASE))
+            return Lease(metadata=_LeaseMeta(name=self._name))
 
     async def _write(self, spec: _LeaseSpec) -> None:
         """Replace the Lease that was read last. Raises Conflict if it was written since."""
         assert self._lease
         sent_at = _now()
         lease = replace(self._lease, spec=replace(spec, renew_time=_timestamp()))
-        method, path = ("PUT", f"{self._path}/{LEASE}") if lease.metadata.resource_version else ("POST", self._path)
+        method, path = (
+            ("PUT", f"{self._path}/{self._name}") if lease.metadata.resource_version else ("POST", self._path)
+        )
         self._lease = _LEASES.decode(await self._client.request(method, path, encode(lease)))
         self._changed_at = sent_at
 
