@@ -11,12 +11,17 @@ from typing import Final
 from labrats.model.agent import AiAgent, AiAgentSpec, Trigger
 from labrats.model.instruction import AiInstruction, AiInstructionSpec
 from labrats.model.record import Metadata
+from labrats.model.report import CheckReport, CommentMode, PullRequestReport, Report, ReviewReport
 
 CONDUCT: Final = "conduct"
 """The instruction that all default agents share."""
 
+PUBLISH: Final = "publish"
+"""The instruction of the default agents with a report to GitHub."""
+
 _TITLES: Final = {
     CONDUCT: "How to work",
+    PUBLISH: "What the engine publishes",
     "implement-issue": "Implement an issue",
     "code-review": "Review a pull request",
     "triage-issue": "Triage a new issue",
@@ -48,6 +53,15 @@ _TRIGGERS: Final = {
 }
 
 
+_CHANGES: Final = Report(comment=CommentMode.STICKY, reactions=True, pull_request=PullRequestReport())
+_REPORTS: Final = {
+    "ai-developer": _CHANGES,
+    "ai-reviewer": Report(check=CheckReport(), review=ReviewReport()),
+    "ai-triager": Report(comment=CommentMode.STICKY),
+    "ai-documenter": _CHANGES,
+}
+
+
 @cache
 def default_agents() -> Sequence[tuple[AiAgent, Sequence[AiInstruction]]]:
     """Return each default agent with the instructions that it names."""
@@ -56,8 +70,9 @@ def default_agents() -> Sequence[tuple[AiAgent, Sequence[AiInstruction]]]:
 
 def _agent(name: str, trigger: Trigger) -> tuple[AiAgent, Sequence[AiInstruction]]:
     assert trigger.instruction, "the trigger of a default agent must name an instruction"
-    names = (CONDUCT, trigger.instruction)
-    spec = AiAgentSpec(trigger_name=name, event_triggers=(trigger,), instructions=names)
+    report = _REPORTS.get(name)
+    names = (CONDUCT, *([PUBLISH] if report else []), trigger.instruction)
+    spec = AiAgentSpec(trigger_name=name, event_triggers=(trigger,), instructions=names, report=report)
     return AiAgent(metadata=Metadata(name=name), spec=spec), [_instruction(each) for each in names]
 
 

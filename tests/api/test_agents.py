@@ -241,7 +241,9 @@ class TestSeeding:
         for agent in agents:
             (trigger,) = agent["eventTriggers"]
             resolved = (await admin.get(f"/api/agents/{agent['id']}/instructions")).json()["instructions"]
-            assert [each["name"] for each in resolved] == agent["instructions"] == ["conduct", trigger["instruction"]]
+            publishing = ["publish"] if "report" in agent else []
+            assert agent["instructions"] == ["conduct", *publishing, trigger["instruction"]]
+            assert [each["name"] for each in resolved] == agent["instructions"]
             assert all(len(each["content"]) > 300 and each["displayName"] for each in resolved)
 
     async def test_a_seed_adds_missing_agents_and_overwrites_nothing(self, admin: httpx2.AsyncClient) -> None:
