@@ -75,6 +75,13 @@ export const jobQuery = (id: string) =>
     queryFn: ({ signal }) => body(client.GET('/api/jobs/{job_id}', { params: { path: { job_id: id }, query: { omit: 'result' } }, signal })),
   });
 
+/** The report to GitHub, with what would be written now. */
+export const reportQuery = (id: string) =>
+  queryOptions({
+    queryKey: ['report', id],
+    queryFn: ({ signal }) => body(client.GET('/api/jobs/{job_id}/report', { params: { path: { job_id: id } }, signal })),
+  });
+
 /** The texts for the agent. */
 export const promptQuery = (id: string) =>
   queryOptions({

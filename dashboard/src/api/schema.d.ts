@@ -396,6 +396,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/jobs/{job_id}/report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get a job's report to GitHub
+         * @description Return the published parts, the refused ones, and the report as it would be written now.
+         *
+         *     With the mode `preview` nothing is written.
+         */
+        get: operations["getReport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/jobs/{job_id}/attempts": {
         parameters: {
             query?: never;
@@ -1516,6 +1538,7 @@ export interface components {
                 [key: string]: string | components["schemas"]["SecretKeyBody"];
             } | null;
             workspaceSetup?: components["schemas"]["SetupBody"] | null;
+            report?: components["schemas"]["ReportBody"] | null;
         };
         /**
          * AgentList
@@ -1563,6 +1586,7 @@ export interface components {
                 [key: string]: string | components["schemas"]["SecretKeyBody"];
             } | null;
             workspaceSetup?: components["schemas"]["SetupBody"] | null;
+            report?: components["schemas"]["ReportBody"] | null;
             /**
              * Resourceversion
              * @description The change is refused unless this version is current.
@@ -1666,6 +1690,8 @@ export interface components {
             };
             /** @description Preparation of the workspaces of its jobs; absent if not set. */
             workspaceSetup?: components["schemas"]["SetupView"];
+            /** @description The report of its jobs to GitHub; absent if not set. */
+            report?: components["schemas"]["ReportView"];
             /**
              * Resourceversion
              * @example 17
@@ -1773,6 +1799,8 @@ export interface components {
              */
             enabled: boolean;
             next: components["schemas"]["NextView"] | null;
+            /** @description The report to GitHub; absent if not set. */
+            report?: components["schemas"]["ReportView"];
             /**
              * Agent
              * @description The agent's name.
@@ -2409,6 +2437,49 @@ export interface components {
              * @example on-success
              */
             condition: components["schemas"]["ChainCondition"];
+        };
+        /**
+         * CheckPreview
+         * @description A check, in GitHub's words.
+         */
+        CheckPreview: {
+            /**
+             * Name
+             * @example labrats/ai-reviewer
+             */
+            name: string;
+            /**
+             * Status
+             * @example completed
+             */
+            status: string;
+            /**
+             * Conclusion
+             * @example success
+             */
+            conclusion: string | null;
+            /**
+             * Title
+             * @example 2 findings
+             */
+            title: string;
+        };
+        /**
+         * CheckReportBody
+         * @description A check run of a pull request's commit. With a personal token, which may write none, a commit status.
+         */
+        CheckReportBody: {
+            /**
+             * Enabled
+             * @description False turns off a check of another layer.
+             * @default true
+             */
+            enabled?: boolean;
+            /**
+             * Name
+             * @description Default: `labrats/` and the agent's `triggerName`.
+             */
+            name?: string | null;
         };
         /**
          * ConditionView
@@ -3633,6 +3704,10 @@ export interface components {
             chainEnded: string | null;
             /** @description Null before the first message. */
             callback: components["schemas"]["CallbackView"] | null;
+            /** @description The report of the job to GitHub; null if there is none. */
+            report: components["schemas"]["ReportView"] | null;
+            /** @description The published parts of the report; null before the first. */
+            published: components["schemas"]["PublishedView"] | null;
             /**
              * Metadata
              * @example {
@@ -3849,6 +3924,19 @@ export interface components {
                 [key: string]: unknown;
             };
             chainNext: components["schemas"]["ChainNext"] | null;
+            /** @description The report of the job to GitHub; null if there is none. */
+            report: components["schemas"]["ReportView"] | null;
+        };
+        /**
+         * JobReportView
+         * @description The report of a job to GitHub.
+         */
+        JobReportView: {
+            /** @description Null if the job reports nothing. */
+            report: components["schemas"]["ReportView"] | null;
+            /** @description Null before the first part is published. */
+            published: components["schemas"]["PublishedView"] | null;
+            preview: components["schemas"]["ReportPreview"] | null;
         };
         /**
          * KeyReferenceBody
@@ -4577,6 +4665,31 @@ export interface components {
             instructions: string | null;
         };
         /**
+         * ProtectedFilesBody
+         * @description Files whose changes need a person's eyes.
+         */
+        ProtectedFilesBody: {
+            /**
+             * Paths
+             * @description Globs; `**` stands for any number of folders.
+             * @default [
+             *       ".github/**",
+             *       "CODEOWNERS",
+             *       "docs/CODEOWNERS",
+             *       "AGENTS.md",
+             *       "CLAUDE.md"
+             *     ]
+             */
+            paths?: string[];
+            /**
+             * Action
+             * @description `requestReview`: the pull request is a draft that names the files. `refuse`: nothing is pushed; the comment has the patch.
+             * @default requestReview
+             * @enum {string}
+             */
+            action?: "requestReview" | "refuse";
+        };
+        /**
          * ProviderConfigBody
          * @description Default settings for the jobs of one provider.
          */
@@ -4618,6 +4731,135 @@ export interface components {
             files?: {
                 [key: string]: unknown;
             }[];
+        };
+        /**
+         * PublishPolicyBody
+         * @description Limits on the changes that are pushed. Beyond them the comment has the patch.
+         */
+        PublishPolicyBody: {
+            /**
+             * Maxfiles
+             * @description Changed files.
+             * @default 100
+             */
+            maxFiles?: number;
+            /**
+             * Maxkib
+             * @description Size of the bundle of commits, in KiB.
+             * @default 4096
+             */
+            maxKib?: number;
+            /**
+             * @default {
+             *       "paths": [
+             *         ".github/**",
+             *         "CODEOWNERS",
+             *         "docs/CODEOWNERS",
+             *         "AGENTS.md",
+             *         "CLAUDE.md"
+             *       ],
+             *       "action": "requestReview"
+             *     }
+             */
+            protectedFiles?: components["schemas"]["ProtectedFilesBody"];
+        };
+        /**
+         * PublishedView
+         * @description The published parts of a job's report.
+         */
+        PublishedView: {
+            /**
+             * Commenturl
+             * @example https://github.com/octocat/hello-world/issues/17#issuecomment-1
+             */
+            commentUrl: string | null;
+            /** Checkurl */
+            checkUrl: string | null;
+            /** Reviewurl */
+            reviewUrl: string | null;
+            /**
+             * Pullrequesturl
+             * @example https://github.com/octocat/hello-world/pull/18
+             */
+            pullRequestUrl: string | null;
+            /**
+             * Refused
+             * @description Why other parts were not published, as sentences.
+             * @example []
+             */
+            refused: string[];
+            /**
+             * Iscomplete
+             * @description True once the report of the job's end is written.
+             * @example true
+             */
+            isComplete: boolean;
+        };
+        /**
+         * PullRequestPreview
+         * @description A pull request, if the agent has made commits.
+         */
+        PullRequestPreview: {
+            /**
+             * Branch
+             * @example labrats/ai-developer/17
+             */
+            branch: string;
+            /**
+             * Title
+             * @example Add a --version flag
+             */
+            title: string;
+            /** Body */
+            body: string;
+            /** Draft */
+            draft: boolean;
+        };
+        /**
+         * PullRequestReportBody
+         * @description A pull request with the commits of the agent.
+         */
+        PullRequestReportBody: {
+            /**
+             * Enabled
+             * @description False turns off the pull requests of another layer.
+             * @default true
+             */
+            enabled?: boolean;
+            /**
+             * Draft
+             * @default true
+             */
+            draft?: boolean;
+            /**
+             * Titleprefix
+             * @default
+             * @example [ai]
+             */
+            titlePrefix?: string;
+            /**
+             * Labels
+             * @default []
+             */
+            labels?: string[];
+            /**
+             * Reviewers
+             * @description Logins of the people to ask for a review.
+             * @default []
+             */
+            reviewers?: string[];
+            /**
+             * Closes
+             * @description Merging it closes the issue.
+             * @default true
+             */
+            closes?: boolean;
+            /**
+             * Branch
+             * @description The branch. `{{agent}}`, `{{number}}` and `{{job}}` are replaced.
+             * @default labrats/{{agent}}/{{number}}
+             */
+            branch?: string;
         };
         /**
          * QueueList
@@ -4752,6 +4994,7 @@ export interface components {
              * @description The only agent that receives this repository's events.
              */
             agentTriggerName?: string | null;
+            report?: components["schemas"]["ReportBody"] | null;
         };
         /**
          * RepoOverrideView
@@ -4783,6 +5026,145 @@ export interface components {
              * @example ai-developer
              */
             agentTriggerName: string | null;
+            /** @description The report of its jobs to GitHub; absent if not set. */
+            report?: components["schemas"]["ReportView"];
+        };
+        /**
+         * ReportBody
+         * @description The report of a job to GitHub. Each key comes from the first layer that sets it; nothing is written by default.
+         *
+         *     The layers: job, trigger, the webhook source's override for the repository, webhook source, agent.
+         */
+        ReportBody: {
+            /**
+             * Comment
+             * @description `sticky`: one comment for all jobs of the agent on an issue or pull request. `perJob`: one for each job. `final`: one when the job has ended.
+             */
+            comment?: ("sticky" | "perJob" | "final" | "none") | null;
+            check?: components["schemas"]["CheckReportBody"] | null;
+            review?: components["schemas"]["ReviewReportBody"] | null;
+            pullRequest?: components["schemas"]["PullRequestReportBody"] | null;
+            labels?: components["schemas"]["StateLabelsBody"] | null;
+            /**
+             * Reactions
+             * @description React to the issue or comment that started the job, and again at its end.
+             */
+            reactions?: boolean | null;
+            policy?: components["schemas"]["PublishPolicyBody"] | null;
+            /**
+             * Mode
+             * @description `preview` writes nothing: `GET /api/jobs/{id}/report` shows what would be written.
+             */
+            mode?: ("write" | "preview") | null;
+        };
+        /**
+         * ReportPreview
+         * @description The parts of the report as they would be written now; null for those that the report does not have.
+         */
+        ReportPreview: {
+            /** Comment */
+            comment: string | null;
+            check: components["schemas"]["CheckPreview"] | null;
+            review: components["schemas"]["ReviewPreview"] | null;
+            pullRequest: components["schemas"]["PullRequestPreview"] | null;
+        };
+        /**
+         * ReportTargetBody
+         * @description The repository, and the issue or pull request, that the job reports to.
+         */
+        ReportTargetBody: {
+            /**
+             * Repository
+             * @example octocat/hello-world
+             */
+            repository: string;
+            /**
+             * Issue
+             * @example 17
+             */
+            issue?: number | null;
+            /** Pullrequest */
+            pullRequest?: number | null;
+            /**
+             * Source
+             * @description The WebhookSource whose credentials are used. Default: the only one with credentials.
+             */
+            source?: string | null;
+        };
+        /**
+         * ReportView
+         * @description The report of a job to GitHub, as it was set. Values that are not set are absent.
+         */
+        ReportView: {
+            /**
+             * Comment
+             * @example sticky
+             * @enum {string}
+             */
+            comment?: "sticky" | "perJob" | "final" | "none";
+            /**
+             * Check
+             * @example {
+             *       "name": "labrats/ai-reviewer"
+             *     }
+             */
+            check?: {
+                [key: string]: unknown;
+            };
+            /**
+             * Review
+             * @example {
+             *       "event": "COMMENT"
+             *     }
+             */
+            review?: {
+                [key: string]: unknown;
+            };
+            /**
+             * Pullrequest
+             * @example {
+             *       "draft": false
+             *     }
+             */
+            pullRequest?: {
+                [key: string]: unknown;
+            };
+            /**
+             * Labels
+             * @example {
+             *       "running": "ai-working"
+             *     }
+             */
+            labels?: {
+                [key: string]: string;
+            };
+            /** Reactions */
+            reactions?: boolean;
+            /**
+             * Policy
+             * @example {
+             *       "maxFiles": 20
+             *     }
+             */
+            policy?: {
+                [key: string]: unknown;
+            };
+            /**
+             * Mode
+             * @example write
+             * @enum {string}
+             */
+            mode?: "write" | "preview";
+            /**
+             * Target
+             * @example {
+             *       "issue": 17,
+             *       "repository": "octocat/hello-world"
+             *     }
+             */
+            target?: {
+                [key: string]: unknown;
+            };
         };
         /**
          * Rerun
@@ -4851,6 +5233,55 @@ export interface components {
              * @example Done, see the branch.
              */
             result: unknown;
+        };
+        /**
+         * ReviewPreview
+         * @description A review. Findings outside of the diff are written into its text.
+         */
+        ReviewPreview: {
+            /**
+             * Event
+             * @example COMMENT
+             */
+            event: string;
+            /**
+             * Findings
+             * @example [
+             *       {
+             *         "line": 3,
+             *         "path": "src/main.py",
+             *         "title": "unused import"
+             *       }
+             *     ]
+             */
+            findings: {
+                [key: string]: unknown;
+            }[];
+        };
+        /**
+         * ReviewReportBody
+         * @description A review of a pull request with the findings of the agent.
+         */
+        ReviewReportBody: {
+            /**
+             * Enabled
+             * @description False turns off a review of another layer.
+             * @default true
+             */
+            enabled?: boolean;
+            /**
+             * Event
+             * @description The verdict. A review without findings requests no changes.
+             * @default COMMENT
+             * @enum {string}
+             */
+            event?: "COMMENT" | "REQUEST_CHANGES" | "APPROVE";
+            /**
+             * Maxcomments
+             * @description Comments on lines. Further findings are listed in the review's text.
+             * @default 20
+             */
+            maxComments?: number;
         };
         /**
          * SamplingBody
@@ -5192,6 +5623,29 @@ export interface components {
             sources: unknown[];
         };
         /**
+         * StateLabelsBody
+         * @description Labels of the issue or pull request by the state of the job; empty for none.
+         */
+        StateLabelsBody: {
+            /**
+             * Running
+             * @default
+             * @example ai-working
+             */
+            running?: string;
+            /**
+             * Failed
+             * @default
+             * @example ai-failed
+             */
+            failed?: string;
+            /**
+             * Done
+             * @default
+             */
+            done?: string;
+        };
+        /**
          * Stats
          * @description Number of stored jobs by type, model and repository.
          */
@@ -5344,6 +5798,7 @@ export interface components {
              * @example https://ci.example.com/hooks/labrats
              */
             callbackUrl?: string | null;
+            report?: components["schemas"]["SubmittedReportBody"] | null;
             pipeline?: components["schemas"]["PipelineBody"] | null;
             /**
              * Metadata
@@ -5374,6 +5829,33 @@ export interface components {
              * @example implement-issue
              */
             type: string;
+        };
+        /**
+         * SubmittedReportBody
+         * @description The report of a submitted job to GitHub. Only administrators may request one.
+         */
+        SubmittedReportBody: {
+            /**
+             * Comment
+             * @description `sticky`: one comment for all jobs of the agent on an issue or pull request. `perJob`: one for each job. `final`: one when the job has ended.
+             */
+            comment?: ("sticky" | "perJob" | "final" | "none") | null;
+            check?: components["schemas"]["CheckReportBody"] | null;
+            review?: components["schemas"]["ReviewReportBody"] | null;
+            pullRequest?: components["schemas"]["PullRequestReportBody"] | null;
+            labels?: components["schemas"]["StateLabelsBody"] | null;
+            /**
+             * Reactions
+             * @description React to the issue or comment that started the job, and again at its end.
+             */
+            reactions?: boolean | null;
+            policy?: components["schemas"]["PublishPolicyBody"] | null;
+            /**
+             * Mode
+             * @description `preview` writes nothing: `GET /api/jobs/{id}/report` shows what would be written.
+             */
+            mode?: ("write" | "preview") | null;
+            target: components["schemas"]["ReportTargetBody"];
         };
         /**
          * SystemView
@@ -5480,6 +5962,7 @@ export interface components {
              */
             enabled?: boolean;
             next?: components["schemas"]["NextBody"] | null;
+            report?: components["schemas"]["ReportBody"] | null;
         };
         /**
          * TriggerVerdict
@@ -5539,6 +6022,8 @@ export interface components {
              */
             enabled: boolean;
             next: components["schemas"]["NextView"] | null;
+            /** @description The report to GitHub; absent if not set. */
+            report?: components["schemas"]["ReportView"];
         };
         /**
          * UploadList
@@ -5884,6 +6369,7 @@ export interface components {
              * @description The Secret with a GitHub App's `appId` and `privateKey`, or with a `token`. Each job gets a token to clone its repository.
              */
             credentialsRef?: string | null;
+            report?: components["schemas"]["ReportBody"] | null;
         };
         /**
          * WebhookSourceList
@@ -5937,6 +6423,7 @@ export interface components {
             allowForks?: boolean;
             /** Credentialsref */
             credentialsRef?: string | null;
+            report?: components["schemas"]["ReportBody"] | null;
             /**
              * Resourceversion
              * @description The change is refused unless this version is current.
@@ -6019,6 +6506,8 @@ export interface components {
              * @example github-app
              */
             credentialsRef: string | null;
+            /** @description The report of its jobs to GitHub; absent if not set. */
+            report?: components["schemas"]["ReportView"];
             /**
              * Url
              * @description The URL for deliveries; null if it is not known yet.
@@ -7421,6 +7910,37 @@ export interface operations {
                      *       },
                      *       "chainEnded": null,
                      *       "callback": null,
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
+                     *       },
+                     *       "published": {
+                     *         "commentUrl": "https://github.com/octocat/hello-world/issues/17#issuecomment-1",
+                     *         "checkUrl": null,
+                     *         "reviewUrl": null,
+                     *         "pullRequestUrl": "https://github.com/octocat/hello-world/pull/18",
+                     *         "refused": [],
+                     *         "isComplete": true
+                     *       },
                      *       "metadata": {
                      *         "repo": "octocat/hello-world"
                      *       }
@@ -8062,6 +8582,37 @@ export interface operations {
                      *       },
                      *       "chainEnded": null,
                      *       "callback": null,
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
+                     *       },
+                     *       "published": {
+                     *         "commentUrl": "https://github.com/octocat/hello-world/issues/17#issuecomment-1",
+                     *         "checkUrl": null,
+                     *         "reviewUrl": null,
+                     *         "pullRequestUrl": "https://github.com/octocat/hello-world/pull/18",
+                     *         "refused": [],
+                     *         "isComplete": true
+                     *       },
                      *       "metadata": {
                      *         "repo": "octocat/hello-world"
                      *       }
@@ -8495,6 +9046,37 @@ export interface operations {
                      *       },
                      *       "chainEnded": null,
                      *       "callback": null,
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
+                     *       },
+                     *       "published": {
+                     *         "commentUrl": "https://github.com/octocat/hello-world/issues/17#issuecomment-1",
+                     *         "checkUrl": null,
+                     *         "reviewUrl": null,
+                     *         "pullRequestUrl": "https://github.com/octocat/hello-world/pull/18",
+                     *         "refused": [],
+                     *         "isComplete": true
+                     *       },
                      *       "metadata": {
                      *         "repo": "octocat/hello-world"
                      *       }
@@ -8994,6 +9576,164 @@ export interface operations {
             };
         };
     };
+    getReport: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The job's id. */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The report */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
+                     *       },
+                     *       "published": {
+                     *         "commentUrl": "https://github.com/octocat/hello-world/issues/17#issuecomment-1",
+                     *         "checkUrl": null,
+                     *         "reviewUrl": null,
+                     *         "pullRequestUrl": "https://github.com/octocat/hello-world/pull/18",
+                     *         "refused": [],
+                     *         "isComplete": true
+                     *       },
+                     *       "preview": {
+                     *         "comment": null,
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer",
+                     *           "status": "completed",
+                     *           "conclusion": "success",
+                     *           "title": "2 findings"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT",
+                     *           "findings": [
+                     *             {
+                     *               "line": 3,
+                     *               "path": "src/main.py",
+                     *               "title": "unused import"
+                     *             }
+                     *           ]
+                     *         },
+                     *         "pullRequest": {
+                     *           "branch": "labrats/ai-developer/17",
+                     *           "title": "Add a --version flag",
+                     *           "body": "text",
+                     *           "draft": true
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["JobReportView"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     listAttempts: {
         parameters: {
             query?: never;
@@ -9170,6 +9910,29 @@ export interface operations {
                      *                 "condition": "on-success",
                      *                 "failurePolicy": "stop",
                      *                 "allowCycles": true
+                     *               },
+                     *               "report": {
+                     *                 "comment": "sticky",
+                     *                 "check": {
+                     *                   "name": "labrats/ai-reviewer"
+                     *                 },
+                     *                 "review": {
+                     *                   "event": "COMMENT"
+                     *                 },
+                     *                 "pullRequest": {
+                     *                   "draft": false
+                     *                 },
+                     *                 "labels": {
+                     *                   "running": "ai-working"
+                     *                 },
+                     *                 "policy": {
+                     *                   "maxFiles": 20
+                     *                 },
+                     *                 "mode": "write",
+                     *                 "target": {
+                     *                   "issue": 17,
+                     *                   "repository": "octocat/hello-world"
+                     *                 }
                      *               }
                      *             }
                      *           ],
@@ -9191,6 +9954,29 @@ export interface operations {
                      *                 "path": "node_modules"
                      *               }
                      *             ]
+                     *           },
+                     *           "report": {
+                     *             "comment": "sticky",
+                     *             "check": {
+                     *               "name": "labrats/ai-reviewer"
+                     *             },
+                     *             "review": {
+                     *               "event": "COMMENT"
+                     *             },
+                     *             "pullRequest": {
+                     *               "draft": false
+                     *             },
+                     *             "labels": {
+                     *               "running": "ai-working"
+                     *             },
+                     *             "policy": {
+                     *               "maxFiles": 20
+                     *             },
+                     *             "mode": "write",
+                     *             "target": {
+                     *               "issue": 17,
+                     *               "repository": "octocat/hello-world"
+                     *             }
                      *           },
                      *           "resourceVersion": "17"
                      *         }
@@ -9322,6 +10108,15 @@ export interface operations {
                  *           },
                  *           "next": {
                  *             "agentTriggerName": "ai-reviewer"
+                 *           },
+                 *           "report": {
+                 *             "pullRequest": {
+                 *               "titlePrefix": "[ai] "
+                 *             },
+                 *             "labels": {
+                 *               "running": "ai-working",
+                 *               "failed": "ai-failed"
+                 *             }
                  *           }
                  *         }
                  *       ],
@@ -9355,6 +10150,15 @@ export interface operations {
                  *             "path": "node_modules"
                  *           }
                  *         ]
+                 *       },
+                 *       "report": {
+                 *         "pullRequest": {
+                 *           "titlePrefix": "[ai] "
+                 *         },
+                 *         "labels": {
+                 *           "running": "ai-working",
+                 *           "failed": "ai-failed"
+                 *         }
                  *       }
                  *     }
                  */
@@ -9395,6 +10199,29 @@ export interface operations {
                      *             "condition": "on-success",
                      *             "failurePolicy": "stop",
                      *             "allowCycles": true
+                     *           },
+                     *           "report": {
+                     *             "comment": "sticky",
+                     *             "check": {
+                     *               "name": "labrats/ai-reviewer"
+                     *             },
+                     *             "review": {
+                     *               "event": "COMMENT"
+                     *             },
+                     *             "pullRequest": {
+                     *               "draft": false
+                     *             },
+                     *             "labels": {
+                     *               "running": "ai-working"
+                     *             },
+                     *             "policy": {
+                     *               "maxFiles": 20
+                     *             },
+                     *             "mode": "write",
+                     *             "target": {
+                     *               "issue": 17,
+                     *               "repository": "octocat/hello-world"
+                     *             }
                      *           }
                      *         }
                      *       ],
@@ -9416,6 +10243,29 @@ export interface operations {
                      *             "path": "node_modules"
                      *           }
                      *         ]
+                     *       },
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
                      *       },
                      *       "resourceVersion": "17"
                      *     }
@@ -9606,6 +10456,29 @@ export interface operations {
                      *             "failurePolicy": "stop",
                      *             "allowCycles": true
                      *           },
+                     *           "report": {
+                     *             "comment": "sticky",
+                     *             "check": {
+                     *               "name": "labrats/ai-reviewer"
+                     *             },
+                     *             "review": {
+                     *               "event": "COMMENT"
+                     *             },
+                     *             "pullRequest": {
+                     *               "draft": false
+                     *             },
+                     *             "labels": {
+                     *               "running": "ai-working"
+                     *             },
+                     *             "policy": {
+                     *               "maxFiles": 20
+                     *             },
+                     *             "mode": "write",
+                     *             "target": {
+                     *               "issue": 17,
+                     *               "repository": "octocat/hello-world"
+                     *             }
+                     *           },
                      *           "agent": "ai-developer",
                      *           "triggerName": "ai-developer"
                      *         }
@@ -9637,6 +10510,29 @@ export interface operations {
                      *                 "condition": "on-success",
                      *                 "failurePolicy": "stop",
                      *                 "allowCycles": true
+                     *               },
+                     *               "report": {
+                     *                 "comment": "sticky",
+                     *                 "check": {
+                     *                   "name": "labrats/ai-reviewer"
+                     *                 },
+                     *                 "review": {
+                     *                   "event": "COMMENT"
+                     *                 },
+                     *                 "pullRequest": {
+                     *                   "draft": false
+                     *                 },
+                     *                 "labels": {
+                     *                   "running": "ai-working"
+                     *                 },
+                     *                 "policy": {
+                     *                   "maxFiles": 20
+                     *                 },
+                     *                 "mode": "write",
+                     *                 "target": {
+                     *                   "issue": 17,
+                     *                   "repository": "octocat/hello-world"
+                     *                 }
                      *               }
                      *             }
                      *           ],
@@ -9658,6 +10554,29 @@ export interface operations {
                      *                 "path": "node_modules"
                      *               }
                      *             ]
+                     *           },
+                     *           "report": {
+                     *             "comment": "sticky",
+                     *             "check": {
+                     *               "name": "labrats/ai-reviewer"
+                     *             },
+                     *             "review": {
+                     *               "event": "COMMENT"
+                     *             },
+                     *             "pullRequest": {
+                     *               "draft": false
+                     *             },
+                     *             "labels": {
+                     *               "running": "ai-working"
+                     *             },
+                     *             "policy": {
+                     *               "maxFiles": 20
+                     *             },
+                     *             "mode": "write",
+                     *             "target": {
+                     *               "issue": 17,
+                     *               "repository": "octocat/hello-world"
+                     *             }
                      *           },
                      *           "resourceVersion": "17"
                      *         }
@@ -9794,6 +10713,29 @@ export interface operations {
                      *             "condition": "on-success",
                      *             "failurePolicy": "stop",
                      *             "allowCycles": true
+                     *           },
+                     *           "report": {
+                     *             "comment": "sticky",
+                     *             "check": {
+                     *               "name": "labrats/ai-reviewer"
+                     *             },
+                     *             "review": {
+                     *               "event": "COMMENT"
+                     *             },
+                     *             "pullRequest": {
+                     *               "draft": false
+                     *             },
+                     *             "labels": {
+                     *               "running": "ai-working"
+                     *             },
+                     *             "policy": {
+                     *               "maxFiles": 20
+                     *             },
+                     *             "mode": "write",
+                     *             "target": {
+                     *               "issue": 17,
+                     *               "repository": "octocat/hello-world"
+                     *             }
                      *           }
                      *         }
                      *       ],
@@ -9815,6 +10757,29 @@ export interface operations {
                      *             "path": "node_modules"
                      *           }
                      *         ]
+                     *       },
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
                      *       },
                      *       "resourceVersion": "17"
                      *     }
@@ -10029,6 +10994,29 @@ export interface operations {
                      *             "condition": "on-success",
                      *             "failurePolicy": "stop",
                      *             "allowCycles": true
+                     *           },
+                     *           "report": {
+                     *             "comment": "sticky",
+                     *             "check": {
+                     *               "name": "labrats/ai-reviewer"
+                     *             },
+                     *             "review": {
+                     *               "event": "COMMENT"
+                     *             },
+                     *             "pullRequest": {
+                     *               "draft": false
+                     *             },
+                     *             "labels": {
+                     *               "running": "ai-working"
+                     *             },
+                     *             "policy": {
+                     *               "maxFiles": 20
+                     *             },
+                     *             "mode": "write",
+                     *             "target": {
+                     *               "issue": 17,
+                     *               "repository": "octocat/hello-world"
+                     *             }
                      *           }
                      *         }
                      *       ],
@@ -10050,6 +11038,29 @@ export interface operations {
                      *             "path": "node_modules"
                      *           }
                      *         ]
+                     *       },
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
                      *       },
                      *       "resourceVersion": "17"
                      *     }
@@ -10285,6 +11296,15 @@ export interface operations {
                  *           },
                  *           "next": {
                  *             "agentTriggerName": "ai-reviewer"
+                 *           },
+                 *           "report": {
+                 *             "pullRequest": {
+                 *               "titlePrefix": "[ai] "
+                 *             },
+                 *             "labels": {
+                 *               "running": "ai-working",
+                 *               "failed": "ai-failed"
+                 *             }
                  *           }
                  *         }
                  *       ],
@@ -10318,6 +11338,15 @@ export interface operations {
                  *             "path": "node_modules"
                  *           }
                  *         ]
+                 *       },
+                 *       "report": {
+                 *         "pullRequest": {
+                 *           "titlePrefix": "[ai] "
+                 *         },
+                 *         "labels": {
+                 *           "running": "ai-working",
+                 *           "failed": "ai-failed"
+                 *         }
                  *       }
                  *     }
                  */
@@ -10358,6 +11387,29 @@ export interface operations {
                      *             "condition": "on-success",
                      *             "failurePolicy": "stop",
                      *             "allowCycles": true
+                     *           },
+                     *           "report": {
+                     *             "comment": "sticky",
+                     *             "check": {
+                     *               "name": "labrats/ai-reviewer"
+                     *             },
+                     *             "review": {
+                     *               "event": "COMMENT"
+                     *             },
+                     *             "pullRequest": {
+                     *               "draft": false
+                     *             },
+                     *             "labels": {
+                     *               "running": "ai-working"
+                     *             },
+                     *             "policy": {
+                     *               "maxFiles": 20
+                     *             },
+                     *             "mode": "write",
+                     *             "target": {
+                     *               "issue": 17,
+                     *               "repository": "octocat/hello-world"
+                     *             }
                      *           }
                      *         }
                      *       ],
@@ -10379,6 +11431,29 @@ export interface operations {
                      *             "path": "node_modules"
                      *           }
                      *         ]
+                     *       },
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
                      *       },
                      *       "resourceVersion": "17"
                      *     }
@@ -11691,6 +12766,29 @@ export interface operations {
                      *             "chainNext": {
                      *               "agent": "ai-reviewer",
                      *               "condition": "on-success"
+                     *             },
+                     *             "report": {
+                     *               "comment": "sticky",
+                     *               "check": {
+                     *                 "name": "labrats/ai-reviewer"
+                     *               },
+                     *               "review": {
+                     *                 "event": "COMMENT"
+                     *               },
+                     *               "pullRequest": {
+                     *                 "draft": false
+                     *               },
+                     *               "labels": {
+                     *                 "running": "ai-working"
+                     *               },
+                     *               "policy": {
+                     *                 "maxFiles": 20
+                     *               },
+                     *               "mode": "write",
+                     *               "target": {
+                     *                 "issue": 17,
+                     *                 "repository": "octocat/hello-world"
+                     *               }
                      *             }
                      *           },
                      *           "refused": null
@@ -16303,6 +17401,29 @@ export interface operations {
                      *           ],
                      *           "allowForks": false,
                      *           "credentialsRef": "github-app",
+                     *           "report": {
+                     *             "comment": "sticky",
+                     *             "check": {
+                     *               "name": "labrats/ai-reviewer"
+                     *             },
+                     *             "review": {
+                     *               "event": "COMMENT"
+                     *             },
+                     *             "pullRequest": {
+                     *               "draft": false
+                     *             },
+                     *             "labels": {
+                     *               "running": "ai-working"
+                     *             },
+                     *             "policy": {
+                     *               "maxFiles": 20
+                     *             },
+                     *             "mode": "write",
+                     *             "target": {
+                     *               "issue": 17,
+                     *               "repository": "octocat/hello-world"
+                     *             }
+                     *           },
                      *           "url": "https://labrats.example.com/webhooks/github",
                      *           "conditions": [
                      *             {
@@ -16445,6 +17566,29 @@ export interface operations {
                      *       ],
                      *       "allowForks": false,
                      *       "credentialsRef": "github-app",
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
+                     *       },
                      *       "url": "https://labrats.example.com/webhooks/github",
                      *       "conditions": [
                      *         {
@@ -16647,6 +17791,29 @@ export interface operations {
                      *       ],
                      *       "allowForks": false,
                      *       "credentialsRef": "github-app",
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
+                     *       },
                      *       "url": "https://labrats.example.com/webhooks/github",
                      *       "conditions": [
                      *         {
@@ -16892,6 +18059,29 @@ export interface operations {
                      *       ],
                      *       "allowForks": false,
                      *       "credentialsRef": "github-app",
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
+                     *       },
                      *       "url": "https://labrats.example.com/webhooks/github",
                      *       "conditions": [
                      *         {

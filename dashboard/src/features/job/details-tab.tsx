@@ -10,6 +10,7 @@ import { Failure } from '../../ui/states';
 import { STATUS_WORDS } from '../../ui/status';
 import { Span } from '../../ui/time';
 import pageStyles from './job-page.module.css';
+import { ReportPanel } from './report-panel';
 import styles from './tables.module.css';
 import { useJob } from './use-job';
 
@@ -58,6 +59,7 @@ export function DetailsTab() {
           {job.executorPodName && <div><dt>Pod</dt><dd><code>{job.executorPodName}</code></dd></div>}
         </dl>
       </Panel>
+      <ReportPanel job={job} />
       <Panel title="On the command line">
         <dl className={styles.facts}>
           {commands.map(([label, command]) => (
