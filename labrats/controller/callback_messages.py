@@ -90,7 +90,7 @@ def _message(job: Job, phase: CallbackPhase) -> CallbackMessage:
     status = job.status
     body: dict[str, Any] = {"jobId": job.id, "phase": phase.value}
     if phase is CallbackPhase.FAILED:
-        body["details"] = "cancelled" if job.phase is Phase.CANCELLED else status.failed_reason or "the job failed"
+        body["details"] = _details(job)
     body["metadata"] = job.spec.metadata
     is_ending = phase is not CallbackPhase.IN_PROGRESS
     return CallbackMessage(
@@ -101,6 +101,12 @@ def _message(job: Job, phase: CallbackPhase) -> CallbackMessage:
         finished_at=status.finished_at if is_ending else None,
         body=encode(body),
     )
+
+
+def _details(job: Job) -> str:
+    if job.phase is not Phase.CANCELLED:
+        return job.status.failed_reason or "the job failed"
+    return f"cancelled: superseded by {job.status.superseded_by}" if job.status.superseded_by else "cancelled"
 
 
 def _id_of(job: Job, phase: CallbackPhase) -> str:

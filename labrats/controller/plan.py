@@ -62,6 +62,13 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class Supersede:
+    """Record that a running job is cancelled for a newer one of its concurrency key. by: the id of the newer one."""
+
+    by: str
+
+
+@dataclass(frozen=True)
 class ReconcileAt:
     """Reconcile the job again at a given time."""
 
@@ -76,17 +83,29 @@ class Move:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-Action = Resolve | Admit | Start | Stop | Kill | ReconcileAt | Move
+Action = Resolve | Admit | Start | Stop | Kill | Supersede | ReconcileAt | Move
 
 
-def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, delays: Delays) -> list[Action]:
+def plan_job(
+    job: Job,
+    attempt: AttemptState,
+    *,
+    has_slot: bool,
+    now: datetime,
+    delays: Delays,
+    superseded_by: str | None = None,
+) -> list[Action]:
     """Return the actions that are due for a job.
 
     attempt: state of its latest attempt. has_slot: whether a slot is allocated to it.
+    superseded_by: id of the newer job for which it must be cancelled.
     """
     if job.phase is Phase.PENDING:
         if is_overdue(job, now):  # its status has the failure of the attempt before the pause
             return [Move(JobEvent.FAIL, {"finished_at": now, "not_before": None})]
+        if superseded_by:
+            cancelled = {"finished_at": now, "cancel_requested_at": now, "superseded_by": superseded_by}
+            return [Move(JobEvent.CANCEL, cancelled)]
         if not job.is_resolved:
             return [Resolve()]
         return [Admit()] if has_slot else []
@@ -96,6 +115,8 @@ def plan_job(job: Job, attempt: AttemptState, *, has_slot: bool, now: datetime, 
     match attempt:
         case Gone():
             return [move_after(job, attempt, now, delays)]
+        case _ if superseded_by and job.status.cancel_requested_at is None:
+            return [Supersede(superseded_by)]
         case NotStarted():
             # A cancelled attempt is killed before it starts, so that a start in progress has no effect.
             return [Start()] if stop_since is None else [Kill()]

@@ -19,6 +19,7 @@ from labrats.controller.plan import (
     Resolve,
     Start,
     Stop,
+    Supersede,
     is_overdue,
     plan_job,
 )
@@ -29,7 +30,7 @@ from labrats.metrics import Metrics
 from labrats.model.ai_model import AiModel
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound
-from labrats.model.job import FailedCode, Job, advance
+from labrats.model.job import FailedCode, Job, advance, superseded
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.queue_order import Group, group_of
 from labrats.ports import Attempt, Changed, Clock, Deleted, NotStarted, Runner, Store
@@ -149,12 +150,13 @@ class Controller:
         if (job := self._schedule.job(job_id)) is None:
             return
         now = self._clock.now()
-        if self._schedule.is_waiting(job) and not is_overdue(job, now):
+        superseder = self._schedule.superseder(job)
+        if self._schedule.is_waiting(job) and not superseder and not is_overdue(job, now):
             self._add_work(self._schedule.ensure_queued(job, now))
             return
         attempt = await self._runner.find(job.attempt_name) if job.phase is Phase.RUNNING else NotStarted()
         has_slot = self._schedule.holds_slot(job)
-        for action in plan_job(job, attempt, has_slot=has_slot, now=now, delays=self._delays):
+        for action in plan_job(job, attempt, has_slot=has_slot, now=now, delays=self._delays, superseded_by=superseder):
             await self._apply(action, job, now)
 
     async def _refresh(self, job_id: str) -> None:
@@ -191,6 +193,9 @@ class Controller:
                 await self._runner.stop(job.attempt_name)
             case Kill():
                 await self._runner.kill(job.attempt_name)
+                self._work.add(job.id)
+            case Supersede(by):
+                self._observe(await self._store.update(superseded(job, by, now)))
                 self._work.add(job.id)
             case ReconcileAt(at):
                 self._work.add_later(job.id, (at - now).total_seconds())

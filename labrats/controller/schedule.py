@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from labrats.controller.concurrency import ConcurrencyKeys
 from labrats.controller.queue import JobQueue, SlotHolders
 from labrats.model.ai_model import AiModel, ai_models_in_use, slots_for
 from labrats.model.job import Job
@@ -61,6 +62,7 @@ class JobSchedule:
         self._moving: set[str] = set()
         self._queue = JobQueue()
         self._slots = SlotHolders()
+        self._keys = ConcurrencyKeys()
         self._pauses: dict[Group, datetime] = {}
         self._all_jobs_known = False
 
@@ -94,6 +96,10 @@ class JobSchedule:
         """Return whether the job can start as soon as a slot is allocated to it."""
         return job.phase is Phase.PENDING and job.is_resolved and job.id not in self._slots
 
+    def superseder(self, job: Job) -> str | None:
+        """Return the id of the newest job of the same concurrency key for which the job must be cancelled."""
+        return self._keys.superseder(job)
+
     def is_over_allocated(self, job: Job) -> bool:
         """Return whether more slots of the job's model are allocated than it has, because it has lost some."""
         return self._slots.used(group_of(job)) > self._slot_count(group_of(job))
@@ -124,19 +130,21 @@ class JobSchedule:
             return []
         if known and self._abandons_attempt(known, job):
             self._abandoned[job.id], self._successors[job.id] = self._jobs.pop(job.id), job
+            self._keys.discard(known)
             return [Reconcile(job.id)]
         if job.ended:
             return self._forget(job, now)
         self._jobs[job.id] = job
+        work: list[Work] = [] if known else [Reconcile(older) for older in self._keys.add(job)]
         if job.phase is Phase.RUNNING:
             self._queue.discard(job.id)
-            self._slots.allocate(job.id, group_of(job))
-            return [Reconcile(job.id)]
+            self._hold_slot(job)
+            return [*work, Reconcile(job.id)]
         if not job.is_resolved:
-            return [Reconcile(job.id)]
+            return [*work, Reconcile(job.id)]
         if known is None or known.phase is Phase.RUNNING or not known.is_resolved:
-            return self.enqueue(job, now)
-        return []
+            work += self.enqueue(job, now)
+        return work
 
     def observe_deletion(self, job: Job, now: datetime) -> list[Work]:
         """Take note of a deleted job. It holds its slot while its attempt may still run."""
@@ -147,6 +155,7 @@ class JobSchedule:
         if known.phase is not Phase.RUNNING:
             return self._forget(known, now)
         self._abandoned[job.id] = self._jobs.pop(job.id)
+        self._keys.discard(known)
         return [Reconcile(job.id)]
 
     def finish_abandoned(self, job: Job, now: datetime) -> list[Work]:
@@ -173,19 +182,23 @@ class JobSchedule:
         return [] if job.id in self._queue else self.enqueue(job, now)
 
     def enqueue(self, job: Job, now: datetime) -> list[Work]:
-        """Release the slot of a Pending job, if it holds one, and queue the job from its `not_before` on."""
+        """Release the slot of a Pending job, if it holds one, and queue the job from its `starts_after` on.
+
+        A job that must wait for others of its concurrency key is queued when the key is free for it.
+        """
         group = group_of(job)
-        work: list[Work] = []
-        self._slots.release(job.id)
+        work: list[Work] = [Reconcile(job.id)] if self._keys.superseder(job) else []
+        self._release_slot(job)
         if job.paused_until:
             work += self._pause(group, job.paused_until, now)
-        if (wait := _seconds_until(job.status.not_before, now)) > 0:
+        if (wait := _seconds_until(job.starts_after, now)) > 0:
             work.append(ReconcileLater(job.id, wait))
         else:
-            self._queue.put(job.id, group, rank_of(job, self._aging_seconds))
+            if self._keys.is_free_for(job):
+                self._queue.put(job.id, group, rank_of(job, self._aging_seconds))
             if job.status.deadline_at:
                 work.append(ReconcileLater(job.id, _seconds_until(job.status.deadline_at, now)))
-        return work + self.allocate([group], now)
+        return work + self._queue_next_of_key(job, now) + self.allocate([group], now)
 
     def allocate(self, groups: Iterable[Group], now: datetime) -> list[Work]:
         """Allocate each free slot of the groups to the next job in their queues."""
@@ -193,9 +206,9 @@ class JobSchedule:
         if not self._all_jobs_known:
             return work
         for group in groups:
-            while (job_id := self._next_job(group, now)) is not None:
-                self._slots.allocate(job_id, group)
-                work.append(Reconcile(job_id))
+            while (job := self._next_job(group, now)) is not None:
+                self._hold_slot(job)
+                work.append(Reconcile(job.id))
         return work
 
     def _abandons_attempt(self, known: Job, job: Job) -> bool:
@@ -207,8 +220,26 @@ class JobSchedule:
         """Remove a job that has ended or was deleted, and allocate its slot to another."""
         self._jobs.pop(job.id, None)
         self._queue.discard(job.id)
-        freed = self._slots.release(job.id)
-        return [CancelTimer(job.id), *self.allocate([freed] if freed else [], now)]
+        self._keys.discard(job)
+        freed = self._release_slot(job)
+        queued = self._queue_next_of_key(job, now)
+        return [CancelTimer(job.id), *queued, *self.allocate([freed] if freed else [], now)]
+
+    def _queue_next_of_key(self, job: Job, now: datetime) -> list[Work]:
+        """Queue the oldest job of the concurrency key of `job`, unless it is `job` itself."""
+        oldest = self._jobs.get(self._keys.oldest(job) or "")
+        if oldest is None or oldest.id == job.id or not self.is_waiting(oldest):
+            return []
+        return self.ensure_queued(oldest, now)
+
+    def _hold_slot(self, job: Job) -> None:
+        self._slots.allocate(job.id, group_of(job))
+        self._keys.hold(job)
+
+    def _release_slot(self, job: Job) -> Group | None:
+        """Release the slot of the job, and return its group; None if the job held no slot."""
+        self._keys.release(job)
+        return self._slots.release(job.id)
 
     def _pause(self, group: Group, until: datetime, now: datetime) -> list[Work]:
         """Start no job of the group before `until`. Pauses are derived from queued jobs, never stored."""
@@ -217,10 +248,14 @@ class JobSchedule:
         self._pauses[group] = until
         return [AllocateLater(group, wait)]
 
-    def _next_job(self, group: Group, now: datetime) -> str | None:
+    def _next_job(self, group: Group, now: datetime) -> Job | None:
+        """Return the next job that may start. A job that an older one of its key has overtaken leaves the queue."""
         if _seconds_until(self._pauses.get(group), now) > 0 or self._slots.used(group) >= self._slot_count(group):
             return None
-        return self._queue.pop(group)
+        while (job_id := self._queue.pop(group)) is not None:
+            if self._keys.is_free_for(job := self._jobs[job_id]):
+                return job
+        return None
 
     def _slot_count(self, group: Group) -> int:
         ai_model = self._ai_models.get(group)

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import apsw
 
+from labrats.model.concurrency import OnNew
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 COUNTED: Final = (
     "status", "provider", "model", "type", "source", "agent_role", "repo", "owner", "failed_code",
@@ -27,7 +28,8 @@ CREATE TABLE jobs (
     type TEXT NOT NULL, source TEXT NOT NULL, agent_role TEXT, repo TEXT, owner TEXT NOT NULL, failed_code TEXT,
     chain_id TEXT, search TEXT NOT NULL, priority REAL NOT NULL, not_before REAL, finished REAL, paused_until REAL,
     first_started REAL, waited REAL, ran REAL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
-    cache_read_tokens INTEGER NOT NULL, cost_usd REAL, version TEXT NOT NULL
+    cache_read_tokens INTEGER NOT NULL, cost_usd REAL, version TEXT NOT NULL,
+    concurrency TEXT, supersedes INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE state (identity TEXT NOT NULL, version INTEGER NOT NULL) STRICT;
 INSERT INTO state VALUES ('', 0);
@@ -74,6 +76,7 @@ CREATE INDEX by_owner ON jobs (owner, created, id);
 CREATE INDEX by_failed_code ON jobs (failed_code, created, id) WHERE failed_code IS NOT NULL;
 CREATE INDEX by_chain ON jobs (chain_id, created, id) WHERE chain_id IS NOT NULL;
 CREATE INDEX by_queue ON jobs (provider, model, priority, created, id, not_before) WHERE status = 'waiting';
+CREATE INDEX by_concurrency ON jobs (concurrency, owner, status, created, id) WHERE concurrency IS NOT NULL;
 CREATE INDEX by_pause ON jobs (provider, model, paused_until) WHERE paused_until IS NOT NULL;
 CREATE INDEX by_start ON jobs (first_started, waited) WHERE first_started IS NOT NULL;
 CREATE INDEX by_end ON jobs (finished, status, ran, input_tokens, output_tokens, cache_read_tokens, cost_usd)
@@ -90,7 +93,7 @@ _CHANGING: Final = (
 _FIRST_SEEN: Final = ("first_started", "waited")
 """Columns that keep their first value: the wait of a job is known while its first attempt is the latest."""
 _PUT: Final = f"""
-INSERT INTO jobs VALUES ({", ".join("?" * 25)}) ON CONFLICT (id) DO UPDATE SET
+INSERT INTO jobs VALUES ({", ".join("?" * 27)}) ON CONFLICT (id) DO UPDATE SET
     {", ".join(f"{column} = excluded.{column}" for column in _CHANGING)},
     {", ".join(f"{column} = coalesce({column}, excluded.{column})" for column in _FIRST_SEEN)}
 """  # noqa: S608, every interpolated text is a constant of this module
@@ -180,7 +183,7 @@ def row_of(job: Job) -> Sequence[Any]:
     spec, status, resolved = job.spec, job.status, job.resolved
     is_first = status.started_at is not None and status.attempts == 1
     created, started, finished = job.created_at.timestamp(), _seconds(status.started_at), _seconds(status.finished_at)
-    usage = status.usage
+    usage, concurrency = status.usage, spec.concurrency
     return (
         job.id, created, API_STATUS[job.phase], resolved.provider, resolved.model, spec.type, spec.source,
         spec.agent_role, repo_of(job), spec.owner, status.failed_code, spec.chain.id if spec.chain else None,
@@ -190,7 +193,8 @@ def row_of(job: Job) -> Sequence[Any]:
         # A job that was requeued and then cancelled has the start time of an attempt that had ended before.
         finished - started if finished and started and status.slot else None,
         usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.known_cost_usd,
-        job.metadata.resource_version or "",
+        job.metadata.resource_version or "", concurrency.key if concurrency else None,
+        concurrency is not None and concurrency.on_new is not OnNew.QUEUE,
     )  # fmt: skip
 
 

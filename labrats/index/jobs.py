@@ -30,7 +30,7 @@ from labrats.index.job_table import (
     open_table,
     put,
 )
-from labrats.index.queues import Place, Position, Queue, all_queues, place_of, positions_of
+from labrats.index.queues import Place, Position, Queue, all_queues, blockers_of, place_of, positions_of, superseder_of
 from labrats.index.series import values_of
 from labrats.model.errors import Invalid, Problem
 from labrats.model.job import Job
@@ -314,6 +314,16 @@ class JobIndex:
     async def positions_of(self, job_ids: Sequence[str], aging_seconds: float, now: datetime) -> Mapping[str, Position]:
         """Return the positions of those jobs that wait in their queues. aging_seconds: see `rank_of`."""
         return await self._query(lambda db: positions_of(db, job_ids, aging_seconds, now))
+
+    async def blockers_of(self, jobs: Sequence[Job]) -> Mapping[str, str]:
+        """Return, for each waiting job that must wait for another one of its concurrency key, the id of that job."""
+        if not any(job.spec.concurrency for job in jobs):
+            return {}
+        return await self._query(lambda db: blockers_of(db, jobs))
+
+    async def superseder_of(self, job: Job) -> str | None:
+        """Return the id of the newest live job that supersedes a waiting one of its concurrency key."""
+        return await self._query(lambda db: superseder_of(db, job)) if job.spec.concurrency else None
 
     async def queues(self) -> list[Queue]:
         """Return the load of each provider and model on which a job waits or runs."""

@@ -86,6 +86,37 @@ def positions_of(
     }
 
 
+_OTHERS_OF_KEY: Final = "concurrency = ? AND owner = ? AND id <> ?"
+
+
+def blockers_of(db: apsw.Connection, jobs: Sequence[Job]) -> Mapping[str, str]:
+    """Return, for each of the waiting jobs that must wait for another one of its concurrency key, the id of that job.
+
+    It is the one that runs, or else the oldest one that waits.
+    """
+    query = f"""
+        SELECT id FROM jobs WHERE {_OTHERS_OF_KEY} AND status IN ('active', 'waiting')
+        AND (status = 'active' OR (created, id) < (?, ?)) ORDER BY status, created, id LIMIT 1
+    """  # noqa: S608
+    found = {job.id: db.execute(query, _key_and_place(job)).get for job in jobs if job.spec.concurrency}
+    return {job_id: str(blocker) for job_id, blocker in found.items() if blocker is not None}
+
+
+def superseder_of(db: apsw.Connection, job: Job) -> str | None:
+    """Return the id of the newest live job that supersedes a waiting one of its concurrency key, if there is one."""
+    query = f"""
+        SELECT id FROM jobs WHERE {_OTHERS_OF_KEY} AND status IN ('active', 'waiting')
+        AND supersedes AND (created, id) > (?, ?) ORDER BY created DESC, id DESC LIMIT 1
+    """  # noqa: S608
+    found = db.execute(query, _key_and_place(job)).get if job.spec.concurrency else None
+    return None if found is None else str(found)
+
+
+def _key_and_place(job: Job) -> tuple[str, str, str, float, str]:
+    assert job.spec.concurrency is not None, "only jobs with a key block each other"
+    return job.spec.concurrency.key, job.spec.owner, job.id, job.created_at.timestamp(), job.id
+
+
 def _active_jobs(db: apsw.Connection, group: Group) -> int:
     query = f"SELECT sum(jobs) FROM counts WHERE status = 'active' AND {_IN_GROUP}"  # noqa: S608
     return int(db.execute(query, group).get or 0)

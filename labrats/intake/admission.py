@@ -9,6 +9,7 @@ from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.applied import applied_request, check_credentials, store_resolution
+from labrats.intake.concurrency_keys import concurrency_of
 from labrats.intake.event_requests import agent_name, missing_requests, names_for
 from labrats.intake.job_creation import JobCreator
 from labrats.intake.job_names import JobNames, NamesOfAgent
@@ -131,8 +132,9 @@ class Admission:
         )
         setup = request.setup.over((agent and agent.spec.workspace_setup) or Setup()) if contents.repo else Setup()
         check_setup(setup, resolved.isolation or self._isolation.default, self._network_problem)
-        report = report_of(request, agent, self._catalog)
-        return PreparedJob(request, contents, agent, setup, resolved, texts_of(request, agent, self._catalog), report)
+        texts, report = texts_of(request, agent, self._catalog), report_of(request, agent, self._catalog)
+        concurrency = concurrency_of(request, agent)
+        return PreparedJob(request, contents, agent, setup, resolved, texts, report, concurrency)
 
     def _check_queue(self) -> None:
         """Raise Overloaded while too many jobs are waiting."""

@@ -41,6 +41,7 @@ def event_requests(
             git_ref=git_ref_of(event) if clone_url else None,
             token_from=webhook_source.spec.credentials_ref if webhook_source else None,
             chain=_first_link(agent, trigger),
+            concurrency=trigger.concurrency,
             untrusted=webhook_source is not None and is_by_external_contributor(event, webhook_source.spec),
             metadata=metadata_of(event),
         )

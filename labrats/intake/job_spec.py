@@ -7,6 +7,7 @@ from labrats.intake.request import JobRequest, Texts
 from labrats.intake.stored_events import event_part
 from labrats.intake.validation import WorkspaceContents
 from labrats.model.agent import AiAgent
+from labrats.model.concurrency import Concurrency
 from labrats.model.config import ResolvedConfig
 from labrats.model.core_resources import EVENT_KEY, INSTRUCTIONS_KEY, JOB_CREDENTIALS, PROMPT_KEY, ConfigMap, Secret
 from labrats.model.git_repo import GitRepo
@@ -27,6 +28,7 @@ class PreparedJob:
     resolved: ResolvedConfig
     texts: Texts
     report: Report | None = None
+    concurrency: Concurrency | None = None
 
 
 def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]) -> JobSpec:
@@ -46,6 +48,7 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
         prompt_ref=KeyReference(name=texts_name, key=PROMPT_KEY),
         instructions_ref=KeyReference(name=texts_name, key=INSTRUCTIONS_KEY) if has_instructions else None,
         priority=request.priority,
+        concurrency=prepared.concurrency,
         workspace_setup=_workspace_setup(prepared, job_id, repo) if repo else None,
         workspace_files=files,
         pipeline=request.pipeline,

@@ -37,7 +37,7 @@ def texts_of(request: JobRequest, agent: AiAgent | None, catalog: Catalog) -> Te
     """Write the texts of the requested job, within their bounds. A rerun has the texts of the first job."""
     if first := request.rerun_of:
         return replace(first.texts, prompt=request.prompt or first.texts.prompt)
-    writer = Writer(_values(request))
+    writer = Writer(values_of(request))
     instructions = writer.fill(_instructions(agent, request.trigger, catalog))
     if request.prompt is None and request.event:
         return Texts(writer.finish([instructions, *_data(request, writer)], PROMPT_BYTES))
@@ -56,7 +56,7 @@ def _instructions(agent: AiAgent | None, trigger: Trigger | None, catalog: Catal
     return "\n\n".join(text.strip() for text in texts)
 
 
-def _values(request: JobRequest) -> dict[str, Any]:
+def values_of(request: JobRequest) -> dict[str, Any]:
     """Return the values of placeholders."""
     event = request.event
     values: dict[str, Any] = {"source": request.source, "metadata": request.metadata}
@@ -107,11 +107,11 @@ class Writer:
         return cut + end if cut.count(f"<{self._mark} ") > cut.count(end) else cut
 
     def _value(self, path: str) -> str:
-        found = _value_at(self._values, path.split("."))
+        found = value_at(self._values, path.split("."))
         return ABSENT if found is None else self.mark(path, shortened(as_text(found), VALUE_BYTES))
 
 
-def _value_at(value: Any, path: Sequence[str]) -> Any:
+def value_at(value: Any, path: Sequence[str]) -> Any:
     """Return the value at `path` in a JSON value; None if it is missing. A number selects an item of a list."""
     for key in path:
         if isinstance(value, Mapping):

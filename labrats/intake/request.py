@@ -7,6 +7,7 @@ from typing import Any
 from labrats.files.attachments import Content
 from labrats.intake.events import IncomingEvent
 from labrats.model.agent import AiAgent, Trigger
+from labrats.model.concurrency import Concurrency
 from labrats.model.config import JobConfig
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
@@ -60,6 +61,7 @@ class JobRequest:
     agent:        the agent itself, where an event or a chain has chosen it.
     trigger:      the agent's trigger that matched the event.
     parent_result: result of the parent in the chain, added to the prompt as data.
+    concurrency:  its key may have placeholders, except in a rerun.
     repo:         a child gets its parent's repository, which was validated for the parent.
     token_from:   name of the Secret from which each attempt gets a token for the repository, instead of a credential.
     setup:        what prepares the workspace. The values of the agent apply where this sets none.
@@ -86,6 +88,7 @@ class JobRequest:
     parent_result: Any = None
     config: JobConfig = field(default_factory=JobConfig)
     priority: int | float = DEFAULT_PRIORITY
+    concurrency: Concurrency | None = None
     repo: RepoAddress | GitRepo | None = None
     token_from: str | None = None
     git_ref: str | None = None

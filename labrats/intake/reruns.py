@@ -57,6 +57,7 @@ async def rerun_request(
         agent_role=spec.agent_role,
         config=changes.config,
         priority=spec.priority if changes.priority is None else changes.priority,
+        concurrency=spec.concurrency,
         repo=repo,
         token_from=setup.token_from if setup else None,
         git_ref=setup.git_ref if setup else None,

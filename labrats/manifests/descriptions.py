@@ -65,6 +65,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     },
     JobSpec: {
         "title": "The first line of the prompt.",
+        "concurrency": "The concurrency key of the job, in which no placeholder is replaced.",
         "rerunOf": "The job that this one repeats.",
         "promptRef": "The ConfigMap with the prompt, instead of `prompt`.",
         "instructionsRef": "The ConfigMap with the agent's instructions, which come in addition to the prompt.",
@@ -169,6 +170,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "deadlineAt": "The time at which the engine stops the latest attempt.",
         "finishedAt": "The time at which the job reached its final phase.",
         "notBefore": "The time until which a requeued job waits.",
+        "supersededBy": "The newer job of the same concurrency key for which the job was cancelled.",
         "cancelRequestedAt": "The time at which a user requested cancellation.",
         "failedCode": "The reason for the failure, for programs.",
         "failedReason": "The reason for the failure, for people.",

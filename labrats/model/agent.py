@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
+from labrats.model.concurrency import Concurrency
 from labrats.model.condition import Condition
 from labrats.model.config import JobConfig
 from labrats.model.isolation import Isolation
@@ -48,6 +49,7 @@ class Trigger(Record):
     events:      names, or globs such as `issues.*`.
     filters:     dotted path in the payload to a value, a list of values, or a glob. All must match.
     instruction: the name of an AiInstruction, or the text itself.
+    concurrency: of the jobs. Its key is a template with placeholders, as in instructions.
     """
 
     source: str
@@ -58,6 +60,7 @@ class Trigger(Record):
     enabled: bool = True
     next: ChainLink | None = None
     report: Report | None = None
+    concurrency: Concurrency | None = None
 
 
 class AiAgentSpec(Record):

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from labrats.model.agent import ChainLink
 from labrats.model.attempt_name import AttemptName
+from labrats.model.concurrency import Concurrency
 from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
 from labrats.model.errors import IllegalMove
 from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
@@ -147,6 +148,7 @@ class JobSpec(Record):
     instructions_ref: instructions of the agent, in addition to the prompt.
     event_ref:        event that started the chain, for the next agents.
     title:            first line of the prompt.
+    concurrency:      the job's concurrency key, resolved.
     rerun_of:         id of the job that this one repeats.
     resolved:         settings of the job. A job applied with kubectl has them in its status.
     """
@@ -161,6 +163,7 @@ class JobSpec(Record):
     instructions_ref: KeyReference | None = None
     event_ref: KeyReference | None = None
     priority: int | float = DEFAULT_PRIORITY
+    concurrency: Concurrency | None = None
     workspace_setup: WorkspaceSetup | None = None
     workspace_files: tuple[WorkspaceFile, ...] = ()
     workspace_uploads: tuple[WorkspaceUpload, ...] = ()
@@ -323,6 +326,7 @@ class JobStatus(Record):
     started_at:   time when the latest attempt was admitted.
     deadline_at:  time when the engine stops the attempt. After a pause the next attempt has only the remaining time.
     not_before:   time until which a requeued job waits.
+    superseded_by: id of the newer job of its concurrency key for which the job was cancelled.
     logs:         last lines, within limits. The output of the attempts has all lines.
     session:      session for the next attempt to resume, if the runner still has its workspace.
     result_cut:   whether the result is too large for the status. The output of the attempt has it.
@@ -340,6 +344,7 @@ class JobStatus(Record):
     finished_at: datetime | None = None
     not_before: datetime | None = None
     cancel_requested_at: datetime | None = None
+    superseded_by: str | None = None
     failed_code: FailedCode | None = None
     failed_reason: str | None = None
     result: Any = None
@@ -423,6 +428,19 @@ class Job(Resource):
         return self.status.not_before if is_paused else None
 
     @property
+    def debounced_until(self) -> datetime | None:
+        """Time until which the job waits for newer ones of its concurrency key; None if it does not."""
+        concurrency = self.spec.concurrency
+        if concurrency is None or not concurrency.debounce_seconds:
+            return None
+        return self.created_at + timedelta(seconds=concurrency.debounce_seconds)
+
+    @property
+    def starts_after(self) -> datetime | None:
+        """Time before which a Pending job must not start; None if it may start at once."""
+        return max(filter(None, (self.status.not_before, self.debounced_until)), default=None)
+
+    @property
     def is_resolved(self) -> bool:
         """True once the job has its settings and texts, and so can be queued.
 
@@ -500,6 +518,12 @@ def after_cancel_request(job: Job, now: datetime) -> Job:
     if job.status.cancel_requested_at:
         return job
     return replace(job, status=replace(job.status, cancel_requested_at=now))
+
+
+def superseded(job: Job, by: str, now: datetime) -> Job:
+    """Return the job, which is live, as cancelled or being cancelled for a newer job of its concurrency key."""
+    cancelled = after_cancel_request(job, now)
+    return replace(cancelled, status=replace(cancelled.status, superseded_by=by))
 
 
 def new_job_ids(number: int) -> list[str]:

@@ -23,6 +23,7 @@ TRIGGER = {
         "failurePolicy": "retry",
         "allowCycles": True,
     },
+    "concurrency": {"key": "{{ repo }}#{{ number }}", "onNew": "supersede", "debounceSeconds": 30},
 }
 
 
@@ -78,6 +79,7 @@ class TestCreating:
                 "filters": {},
                 "enabled": True,
                 "next": None,
+                "concurrency": None,
             }
         ]
 
@@ -124,6 +126,11 @@ class TestCreating:
                 {"eventTriggers": [TRIGGER | {"next": {"agentTriggerName": "b", "condition": "maybe"}}]},
                 "eventTriggers[0].next.condition",
             ),
+            (
+                {"eventTriggers": [TRIGGER | {"concurrency": {"key": "a", "onNew": "cancel"}}]},
+                "eventTriggers[0].concurrency.onNew",
+            ),
+            ({"eventTriggers": [TRIGGER | {"concurrency": {"key": ""}}]}, "eventTriggers[0].concurrency.key"),
             ({"trigerName": "typo"}, "trigerName"),
         ],
     )

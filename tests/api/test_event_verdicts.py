@@ -6,6 +6,7 @@ import httpx2
 import pytest
 
 from labrats.model.agent import ChainLink
+from labrats.model.concurrency import Concurrency
 from labrats.model.core_resources import ConfigMap
 from labrats.model.job import Job
 from tests.api.conftest import Api
@@ -51,8 +52,8 @@ async def test_first_reason_against_each_trigger_is_named(api: Api, admin: httpx
 
 
 async def test_preview_shows_the_job_and_nothing_is_created(api: Api, admin: httpx2.AsyncClient) -> None:
-    link = ChainLink(agent_trigger_name="reviewer")
-    await stored(api, an_agent("a", a_trigger(instruction="Fix it.", next=link)), an_agent("reviewer"))
+    link, key = ChainLink(agent_trigger_name="reviewer"), Concurrency(key="{{ repo }}#{{ number }}")
+    await stored(api, an_agent("a", a_trigger(instruction="Fix it.", next=link, concurrency=key)), an_agent("reviewer"))
 
     [agent] = (await tested(admin, agent="a"))["agents"]
 
@@ -63,6 +64,7 @@ async def test_preview_shows_the_job_and_nothing_is_created(api: Api, admin: htt
     assert "Fix it." in job["prompt"]
     assert "It crashes {{ source }}" in job["prompt"]
     assert job["chainNext"] == {"agent": "reviewer", "condition": "on-success"}
+    assert job["concurrency"] == {"key": "octo/demo#7", "onNew": "queue", "debounceSeconds": 0}
     assert job["configOrigins"]["provider"] == "built-in"
     assert await api.store.list(Job) == []
     assert await api.store.list(ConfigMap) == []

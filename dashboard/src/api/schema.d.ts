@@ -285,6 +285,8 @@ export interface paths {
         /**
          * Retry a failed job
          * @description Queue a failed job again. Its attempts are numbered on.
+         *
+         *     A job is not retried while a newer one of its concurrency key supersedes it.
          */
         post: operations["retry"];
         delete?: never;
@@ -1801,6 +1803,7 @@ export interface components {
             next: components["schemas"]["NextView"] | null;
             /** @description The report to GitHub; absent if not set. */
             report?: components["schemas"]["ReportView"];
+            concurrency: components["schemas"]["ConcurrencyView"] | null;
             /**
              * Agent
              * @description The agent's name.
@@ -2480,6 +2483,47 @@ export interface components {
              * @description Default: `labrats/` and the agent's `triggerName`.
              */
             name?: string | null;
+        };
+        /**
+         * ConcurrencyBody
+         * @description Jobs with the same key and owner never run at the same time.
+         */
+        ConcurrencyBody: {
+            /**
+             * Key
+             * @description The key. Placeholders are replaced once: `{{ agent }}`, `{{ repo }}` and `{{ number }}` (of the metadata), and those of instructions.
+             * @example {{ repo }}#{{ number }}
+             */
+            key: string;
+            /**
+             * @description The effect of the job on older ones of its key. `queue`: it waits for them. `supersede`: they are cancelled. `replaceWaiting`: those that wait are cancelled, and it waits for the one that runs.
+             * @default queue
+             */
+            onNew?: components["schemas"]["OnNew"];
+            /**
+             * Debounceseconds
+             * @description Seconds after its creation for which the job waits for newer ones.
+             * @default 0
+             * @example 30
+             */
+            debounceSeconds?: number;
+        };
+        /**
+         * ConcurrencyView
+         * @description The concurrency key of a job, and the effect of the job on older ones of the key.
+         */
+        ConcurrencyView: {
+            /**
+             * Key
+             * @example octocat/hello-world#7
+             */
+            key: string;
+            onNew: components["schemas"]["OnNew"];
+            /**
+             * Debounceseconds
+             * @example 30
+             */
+            debounceSeconds: number;
         };
         /**
          * ConditionView
@@ -3621,6 +3665,13 @@ export interface components {
              * @description The job of which this one is a rerun.
              */
             rerunOf: string | null;
+            /** @description Null without a concurrency key. */
+            concurrency: components["schemas"]["ConcurrencyView"] | null;
+            /**
+             * Supersededby
+             * @description The newer job of the same concurrency key for which this one was cancelled.
+             */
+            supersededBy: string | null;
             /**
              * Accountname
              * @description The AiModel whose slot the job holds or held.
@@ -3926,6 +3977,7 @@ export interface components {
             chainNext: components["schemas"]["ChainNext"] | null;
             /** @description The report of the job to GitHub; null if there is none. */
             report: components["schemas"]["ReportView"] | null;
+            concurrency: components["schemas"]["ConcurrencyView"] | null;
         };
         /**
          * JobReportView
@@ -4440,6 +4492,14 @@ export interface components {
              */
             status: "ok";
         };
+        /**
+         * OnNew
+         * @description The effect of a new job on the older jobs of its key.
+         *
+         *     queue: none, they run first. supersede: all are cancelled. replaceWaiting: the waiting ones are cancelled.
+         * @enum {string}
+         */
+        OnNew: "queue" | "supersede" | "replaceWaiting";
         /**
          * OperationList
          * @description The latest download and the latest deletion of each file.
@@ -5779,6 +5839,7 @@ export interface components {
              * @example ai-reviewer
              */
             agentRole?: string | null;
+            concurrency?: components["schemas"]["ConcurrencyBody"] | null;
             workspaceSetup?: components["schemas"]["WorkspaceSetupBody"] | null;
             /**
              * Workspacefiles
@@ -5963,6 +6024,7 @@ export interface components {
             enabled?: boolean;
             next?: components["schemas"]["NextBody"] | null;
             report?: components["schemas"]["ReportBody"] | null;
+            concurrency?: components["schemas"]["ConcurrencyBody"] | null;
         };
         /**
          * TriggerVerdict
@@ -6024,6 +6086,7 @@ export interface components {
             next: components["schemas"]["NextView"] | null;
             /** @description The report to GitHub; absent if not set. */
             report?: components["schemas"]["ReportView"];
+            concurrency: components["schemas"]["ConcurrencyView"] | null;
         };
         /**
          * UploadList
@@ -6179,11 +6242,11 @@ export interface components {
         WaitingJob: {
             /**
              * Reason
-             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts.
+             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key.
              * @example slots_busy
              * @enum {string}
              */
-            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller";
+            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller" | "concurrency" | "debounce";
             /**
              * Position
              * @description Place in the queue of its model; 1 is next.
@@ -6204,6 +6267,17 @@ export interface components {
             active: number;
             /** Pauseduntil */
             pausedUntil: string | null;
+            /**
+             * Waitsfor
+             * @description The job of the same concurrency key that must end first; null without one.
+             * @example ir-0a1b2c3d
+             */
+            waitsFor: string | null;
+            /**
+             * Debounceduntil
+             * @description Null unless `reason` is `debounce`.
+             */
+            debouncedUntil: string | null;
             /**
              * Estimateseconds
              * @description Seconds until it starts, if jobs run as long as usual; null if that is unknown.
@@ -6231,11 +6305,11 @@ export interface components {
         WaitingView: {
             /**
              * Reason
-             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts.
+             * @description `slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. `requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. `debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key.
              * @example slots_busy
              * @enum {string}
              */
-            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller";
+            reason: "slots_busy" | "paused" | "requeued" | "no_slots" | "unresolved" | "starting" | "no_controller" | "concurrency" | "debounce";
             /**
              * Position
              * @description Place in the queue of its model; 1 is next.
@@ -6256,6 +6330,17 @@ export interface components {
             active: number;
             /** Pauseduntil */
             pausedUntil: string | null;
+            /**
+             * Waitsfor
+             * @description The job of the same concurrency key that must end first; null without one.
+             * @example ir-0a1b2c3d
+             */
+            waitsFor: string | null;
+            /**
+             * Debounceduntil
+             * @description Null unless `reason` is `debounce`.
+             */
+            debouncedUntil: string | null;
             /**
              * Estimateseconds
              * @description Seconds until it starts, if jobs run as long as usual; null if that is unknown.
@@ -7822,6 +7907,12 @@ export interface operations {
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
                      *       "rerunOf": null,
+                     *       "concurrency": {
+                     *         "key": "octocat/hello-world#7",
+                     *         "onNew": "queue",
+                     *         "debounceSeconds": 30
+                     *       },
+                     *       "supersededBy": null,
                      *       "accountName": null,
                      *       "k8sJobName": null,
                      *       "executorPodName": null,
@@ -7865,6 +7956,8 @@ export interface operations {
                      *         "slots": 4,
                      *         "active": 4,
                      *         "pausedUntil": null,
+                     *         "waitsFor": "ir-0a1b2c3d",
+                     *         "debouncedUntil": null,
                      *         "estimateSeconds": 360,
                      *         "holders": [
                      *           "ir-0a1b2c3d"
@@ -8494,6 +8587,12 @@ export interface operations {
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
                      *       "rerunOf": null,
+                     *       "concurrency": {
+                     *         "key": "octocat/hello-world#7",
+                     *         "onNew": "queue",
+                     *         "debounceSeconds": 30
+                     *       },
+                     *       "supersededBy": null,
                      *       "accountName": null,
                      *       "k8sJobName": null,
                      *       "executorPodName": null,
@@ -8537,6 +8636,8 @@ export interface operations {
                      *         "slots": 4,
                      *         "active": 4,
                      *         "pausedUntil": null,
+                     *         "waitsFor": "ir-0a1b2c3d",
+                     *         "debouncedUntil": null,
                      *         "estimateSeconds": 360,
                      *         "holders": [
                      *           "ir-0a1b2c3d"
@@ -8958,6 +9059,12 @@ export interface operations {
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
                      *       "rerunOf": null,
+                     *       "concurrency": {
+                     *         "key": "octocat/hello-world#7",
+                     *         "onNew": "queue",
+                     *         "debounceSeconds": 30
+                     *       },
+                     *       "supersededBy": null,
                      *       "accountName": null,
                      *       "k8sJobName": null,
                      *       "executorPodName": null,
@@ -9001,6 +9108,8 @@ export interface operations {
                      *         "slots": 4,
                      *         "active": 4,
                      *         "pausedUntil": null,
+                     *         "waitsFor": "ir-0a1b2c3d",
+                     *         "debouncedUntil": null,
                      *         "estimateSeconds": 360,
                      *         "holders": [
                      *           "ir-0a1b2c3d"
@@ -9933,6 +10042,11 @@ export interface operations {
                      *                   "issue": 17,
                      *                   "repository": "octocat/hello-world"
                      *                 }
+                     *               },
+                     *               "concurrency": {
+                     *                 "key": "octocat/hello-world#7",
+                     *                 "onNew": "queue",
+                     *                 "debounceSeconds": 30
                      *               }
                      *             }
                      *           ],
@@ -10117,6 +10231,10 @@ export interface operations {
                  *               "running": "ai-working",
                  *               "failed": "ai-failed"
                  *             }
+                 *           },
+                 *           "concurrency": {
+                 *             "key": "{{ repo }}#{{ number }}",
+                 *             "debounceSeconds": 30
                  *           }
                  *         }
                  *       ],
@@ -10222,6 +10340,11 @@ export interface operations {
                      *               "issue": 17,
                      *               "repository": "octocat/hello-world"
                      *             }
+                     *           },
+                     *           "concurrency": {
+                     *             "key": "octocat/hello-world#7",
+                     *             "onNew": "queue",
+                     *             "debounceSeconds": 30
                      *           }
                      *         }
                      *       ],
@@ -10479,6 +10602,11 @@ export interface operations {
                      *               "repository": "octocat/hello-world"
                      *             }
                      *           },
+                     *           "concurrency": {
+                     *             "key": "octocat/hello-world#7",
+                     *             "onNew": "queue",
+                     *             "debounceSeconds": 30
+                     *           },
                      *           "agent": "ai-developer",
                      *           "triggerName": "ai-developer"
                      *         }
@@ -10533,6 +10661,11 @@ export interface operations {
                      *                   "issue": 17,
                      *                   "repository": "octocat/hello-world"
                      *                 }
+                     *               },
+                     *               "concurrency": {
+                     *                 "key": "octocat/hello-world#7",
+                     *                 "onNew": "queue",
+                     *                 "debounceSeconds": 30
                      *               }
                      *             }
                      *           ],
@@ -10736,6 +10869,11 @@ export interface operations {
                      *               "issue": 17,
                      *               "repository": "octocat/hello-world"
                      *             }
+                     *           },
+                     *           "concurrency": {
+                     *             "key": "octocat/hello-world#7",
+                     *             "onNew": "queue",
+                     *             "debounceSeconds": 30
                      *           }
                      *         }
                      *       ],
@@ -11017,6 +11155,11 @@ export interface operations {
                      *               "issue": 17,
                      *               "repository": "octocat/hello-world"
                      *             }
+                     *           },
+                     *           "concurrency": {
+                     *             "key": "octocat/hello-world#7",
+                     *             "onNew": "queue",
+                     *             "debounceSeconds": 30
                      *           }
                      *         }
                      *       ],
@@ -11305,6 +11448,10 @@ export interface operations {
                  *               "running": "ai-working",
                  *               "failed": "ai-failed"
                  *             }
+                 *           },
+                 *           "concurrency": {
+                 *             "key": "{{ repo }}#{{ number }}",
+                 *             "debounceSeconds": 30
                  *           }
                  *         }
                  *       ],
@@ -11410,6 +11557,11 @@ export interface operations {
                      *               "issue": 17,
                      *               "repository": "octocat/hello-world"
                      *             }
+                     *           },
+                     *           "concurrency": {
+                     *             "key": "octocat/hello-world#7",
+                     *             "onNew": "queue",
+                     *             "debounceSeconds": 30
                      *           }
                      *         }
                      *       ],
@@ -12789,6 +12941,11 @@ export interface operations {
                      *                 "issue": 17,
                      *                 "repository": "octocat/hello-world"
                      *               }
+                     *             },
+                     *             "concurrency": {
+                     *               "key": "octocat/hello-world#7",
+                     *               "onNew": "queue",
+                     *               "debounceSeconds": 30
                      *             }
                      *           },
                      *           "refused": null
@@ -14574,6 +14731,8 @@ export interface operations {
                      *           "slots": 4,
                      *           "active": 4,
                      *           "pausedUntil": null,
+                     *           "waitsFor": "ir-0a1b2c3d",
+                     *           "debouncedUntil": null,
                      *           "estimateSeconds": 360,
                      *           "id": "ir-3ab1c2d4"
                      *         }

@@ -17,8 +17,10 @@ test.each<[Partial<QueuePlace>, string | null, string]>([
   [{ reason: 'no_slots', slots: 0, active: 0 }, null, 'opus has no slots'],
   [{ reason: 'unresolved' }, null, 'The controller has not checked it yet'],
   [{ reason: 'starting' }, null, 'Starts now'],
+  [{ reason: 'concurrency', waitsFor: 'ir-1' }, null, 'Waits for ir-1 of its key'],
+  [{ reason: 'debounce', debouncedUntil: TIME }, null, `Starts at ${CLOCK} at the earliest`],
   [{ reason: 'no_controller' }, null, 'No controller is running'],
 ])('a job in a list that waits with %o says why', (fields, notBefore, note) => {
-  const place: QueuePlace = { reason: 'slots_busy', position: 2, slots: 4, active: 4, pausedUntil: null, estimateSeconds: null, ...fields };
+  const place: QueuePlace = { reason: 'slots_busy', position: 2, slots: 4, active: 4, pausedUntil: null, waitsFor: null, debouncedUntil: null, estimateSeconds: null, ...fields };
   expect(waitingNote({ model: 'opus', notBefore }, place)).toBe(note);
 });

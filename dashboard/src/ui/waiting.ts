@@ -18,6 +18,10 @@ export function waitingNote(job: Pick<JobItem, 'model' | 'notBefore'>, place: Qu
       return 'The controller has not checked it yet';
     case 'starting':
       return 'Starts now';
+    case 'concurrency':
+      return `Waits for ${place.waitsFor ?? 'a job'} of its key`;
+    case 'debounce':
+      return place.debouncedUntil === null ? 'Waits for newer jobs of its key' : `Starts at ${clock(place.debouncedUntil)} at the earliest`;
     case 'no_controller':
       return 'No controller is running';
   }

@@ -26,6 +26,7 @@ from labrats.api.schemas.base import (
     ResponseBody,
     optional,
 )
+from labrats.api.schemas.concurrency import ConcurrencyBody, ConcurrencyView, concurrency_from, concurrency_view
 from labrats.api.schemas.mcp_servers import AgentsMcpServersBody, McpServerView, mcp_servers
 from labrats.api.schemas.network import NetworkBody, NetworkView, network_rule
 from labrats.api.schemas.report import ReportBody, ReportView, report_of
@@ -91,6 +92,7 @@ class TriggerBody(RequestBody):
     enabled: bool = Field(default=True, description="False disables the trigger.")
     next: NextBody | None = None
     report: ReportBody | None = None
+    concurrency: ConcurrencyBody | None = None
 
     @field_validator("filters")
     @classmethod
@@ -177,6 +179,7 @@ class TriggerView(ResponseBody):
     enabled: bool = Field(examples=[True])
     next: NextView | None
     report: ReportView = optional(description="The report to GitHub; absent if not set.")
+    concurrency: ConcurrencyView | None
 
 
 class AgentView(ResponseBody):
@@ -413,6 +416,7 @@ def _trigger(body: TriggerBody) -> Trigger:
         enabled=body.enabled,
         next=ChainLink(**body.next.model_dump()) if body.next else None,
         report=report_of(body.report),
+        concurrency=concurrency_from(body.concurrency),
     )
 
 
@@ -466,6 +470,7 @@ def _trigger_view(trigger: Trigger) -> dict[str, Any]:
         "filters": trigger.filters,
         "enabled": trigger.enabled,
         "next": trigger.next and _next_view(trigger.next),
+        "concurrency": concurrency_view(trigger.concurrency),
     }
 
 

@@ -11,6 +11,7 @@ from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody
+from labrats.api.schemas.concurrency import ConcurrencyView, concurrency_view
 from labrats.api.schemas.event_jobs import EventsJob, event_jobs_view
 from labrats.api.schemas.job import ChainNext, ConfigView, WorkspaceSetupView, chain_next
 from labrats.api.schemas.report import ReportView
@@ -113,6 +114,7 @@ class JobPreview(ResponseBody):
     metadata: dict[str, Any]
     chain_next: ChainNext | None
     report: ReportView | None = Field(description="The report of the job to GitHub; null if there is none.")
+    concurrency: ConcurrencyView | None
 
 
 class AgentVerdict(ResponseBody):
@@ -206,4 +208,5 @@ def _preview(prepared: PreparedJob) -> dict[str, Any]:
         "metadata": wanted.metadata,
         "chainNext": chain_next(wanted.chain),
         "report": prepared.report,
+        "concurrency": concurrency_view(prepared.concurrency),
     }

@@ -24,7 +24,7 @@ from labrats.intake.job_names import JobNames
 from labrats.intake.request import JobRequest
 from labrats.intake.reruns import rerun_request
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import NotFound
+from labrats.model.errors import IllegalMove, NotFound
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.phases import Phase
 from labrats.model.protocol import StoredLine
@@ -255,8 +255,14 @@ async def _ended_attempt(request: Request, job_id: str, attempt: int | None, kin
     summary="Retry a failed job",
 )
 async def retry(request: Request, job_id: JobId) -> Response:
-    """Queue a failed job again. Its attempts are numbered on."""
+    """Queue a failed job again. Its attempts are numbered on.
+
+    A job is not retried while a newer one of its concurrency key supersedes it.
+    """
     services = services_of(request)
+    failed = await own_job(request, job_id)
+    if failed.phase is Phase.FAILED and (newer := await services.job_index.superseder_of(failed)):
+        raise IllegalMove(f"the job {newer} with the same concurrency key supersedes this one; wait until it has ended")
     _, job = await compare_and_set(
         services.store,
         lambda: own_job(request, job_id),

@@ -129,7 +129,11 @@ async def waiting_view(services: Services, job: Job, caller: Caller) -> dict[str
 async def _place_views(services: Services, places: Sequence[tuple[Job, Position]]) -> list[dict[str, Any]]:
     """Return the JSON that QueuePlace describes, for Pending jobs and their positions."""
     configured, default = ai_models_in_use(await services.store.list(AiModel)), services.settings.default_model_slots
-    views = [_place_view(services, job, position, slots_for(job, configured, default)) for job, position in places]
+    blockers = await services.job_index.blockers_of([job for job, _ in places])
+    views = [
+        _place_view(services, job, position, slots_for(job, configured, default), blockers.get(job.id))
+        for job, position in places
+    ]
     is_any_due = any(view["reason"] in _DUE for view in views)
     if not is_any_due or (await controller_view(services))["alive"] is not False:
         return views
@@ -140,33 +144,41 @@ _DUE: Final[Collection[WaitReason]] = ("unresolved", "starting")
 """The reasons of jobs that wait for nothing but the controller."""
 
 
-def _place_view(services: Services, job: Job, position: Position, slots: Slots) -> dict[str, Any]:
+def _place_view(services: Services, job: Job, position: Position, slots: Slots, blocker: str | None) -> dict[str, Any]:
+    """Return the JSON that QueuePlace describes. blocker: the job of the same concurrency key that must end first."""
     now = services.clock.now()
     paused_until = services.job_index.paused_until(job.resolved.provider, job.resolved.model, now)
-    starts_after = max(filter(None, (paused_until, job.status.not_before)), default=now)
+    starts_after = max(filter(None, (paused_until, job.starts_after)), default=now)
+    reason = _reason(job, slots, position, blocker, paused_until, now)
     delay = max(starts_after - now, timedelta())
     return {
-        "reason": _reason(job, slots, position.position, position.active, paused_until, now),
+        "reason": reason,
         "position": position.position,
         "slots": slots.count,
         "active": position.active,
         "pausedUntil": paused_until,
-        "estimateSeconds": _estimate(position.position, slots, position.usual_seconds, delay),
+        "waitsFor": blocker,
+        "debouncedUntil": job.debounced_until if reason == "debounce" else None,
+        "estimateSeconds": None if blocker else _estimate(position.position, slots, position.usual_seconds, delay),
     }
 
 
 def _reason(
-    job: Job, slots: Slots, position: int, active: int, paused_until: datetime | None, now: datetime
+    job: Job, slots: Slots, place: Position, blocker: str | None, paused_until: datetime | None, now: datetime
 ) -> WaitReason:
     if not job.is_resolved:
         return "unresolved"
+    if blocker:
+        return "concurrency"
+    if job.debounced_until and job.debounced_until > now:
+        return "debounce"
     if slots.count == 0:
         return "no_slots"
     if paused_until:
         return "paused"
     if job.status.not_before and job.status.not_before > now:
         return "requeued"
-    return "slots_busy" if active + position > slots.count else "starting"
+    return "slots_busy" if place.active + place.position > slots.count else "starting"
 
 
 def _estimate(position: int, slots: Slots, usual_seconds: float | None, delay: timedelta) -> int | None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from labrats.api.schemas.base import IsolationName, ResponseBody, optional
+from labrats.api.schemas.concurrency import ConcurrencyView, concurrency_view
 from labrats.api.schemas.mcp_servers import McpServerView
 from labrats.api.schemas.network import NetworkView
 from labrats.api.schemas.report import PublishedView, ReportView
@@ -19,7 +20,9 @@ from labrats.model.job import AgentSession, CallbackPhase, Chain, FailedCode, Jo
 from labrats.model.phases import API_STATUS, Phase
 from labrats.ports import OutputTail, Place
 
-WaitReason = Literal["slots_busy", "paused", "requeued", "no_slots", "unresolved", "starting", "no_controller"]
+WaitReason = Literal[
+    "slots_busy", "paused", "requeued", "no_slots", "unresolved", "starting", "no_controller", "concurrency", "debounce"
+]
 Status = Literal["waiting", "active", "completed", "failed", "cancelled"]
 
 
@@ -175,13 +178,19 @@ class QueuePlace(ResponseBody):
         description="`slots_busy`: others hold the slots. `paused`: the model's provider asked for a pause. "
         "`requeued`: the job was put back until `notBefore`. `no_slots`: the model has none. `unresolved`: an applied "
         "job that the controller has not checked yet. `starting`: nothing. `no_controller`: no controller has shown a "
-        "sign of life lately, so that no job starts.",
+        "sign of life lately, so that no job starts. `concurrency`: `waitsFor` has the same concurrency key. "
+        "`debounce`: the job waits until `debouncedUntil` for newer ones of its concurrency key.",
         examples=["slots_busy"],
     )
     position: int = Field(description="Place in the queue of its model; 1 is next.", examples=[2])
     slots: int = Field(description="Slots of its model.", examples=[4])
     active: int = Field(description="Number of jobs that hold a slot.", examples=[4])
     paused_until: datetime | None
+    waits_for: str | None = Field(
+        description="The job of the same concurrency key that must end first; null without one.",
+        examples=["ir-0a1b2c3d"],
+    )
+    debounced_until: datetime | None = Field(description="Null unless `reason` is `debounce`.")
     estimate_seconds: int | None = Field(
         description="Seconds until it starts, if jobs run as long as usual; null if that is unknown.", examples=[360]
     )
@@ -226,6 +235,10 @@ class JobDetail(JobItem):
     result: Any = optional(description="The agent's whole answer.", examples=["Done, see the branch."])
     phase: Phase = Field(examples=["Succeeded"])
     rerun_of: str | None = Field(description="The job of which this one is a rerun.")
+    concurrency: ConcurrencyView | None = Field(description="Null without a concurrency key.")
+    superseded_by: str | None = Field(
+        description="The newer job of the same concurrency key for which this one was cancelled."
+    )
     account_name: str | None = Field(description="The AiModel whose slot the job holds or held.")
     k8s_job_name: str | None = Field(alias="k8sJobName", description="The latest attempt's Job, on Kubernetes.")
     executor_pod_name: str | None = Field(description="The pod of that Job, once it has started.")
@@ -326,6 +339,8 @@ def job_detail(
         "activity": activity,
         "phase": job.phase.value,
         "rerunOf": spec.rerun_of,
+        "concurrency": concurrency_view(spec.concurrency),
+        "supersededBy": status.superseded_by,
         "priority": spec.priority,
         "accountName": status.slot,
         "k8sJobName": place.job_name,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
 from labrats.api.schemas.base import Effort, IsolationLevel, Label, Provider, RequestBody, int_if_whole
+from labrats.api.schemas.concurrency import ConcurrencyBody, concurrency_from
 from labrats.api.schemas.file_names import check_distinct, why_unsafe
 from labrats.api.schemas.mcp_servers import McpServersBody, mcp_servers
 from labrats.api.schemas.network import NetworkBody, network_rule
@@ -184,6 +185,7 @@ class Submission(RequestBody):
         description="The `triggerName` of the agent that provides instructions and defaults. It must be enabled.",
         examples=["ai-reviewer"],
     )
+    concurrency: ConcurrencyBody | None = None
     workspace_setup: WorkspaceSetupBody | None = None
     workspace_files: list[WorkspaceFileBody] = Field(default=[], max_length=MAX_FILES)
     workspace_uploads: list[WorkspaceUploadBody] = Field(default=[], max_length=MAX_FILES)
@@ -261,6 +263,7 @@ def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[st
         agent_role=submission.agent_role,
         config=job_config(submission.config),
         priority=submission.priority,
+        concurrency=concurrency_from(submission.concurrency),
         repo=RepoAddress(setup.git_repo) if setup.git_repo is not None else None,
         git_ref=setup.git_ref,
         git_depth=setup.git_depth,

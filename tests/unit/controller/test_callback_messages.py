@@ -62,8 +62,12 @@ IN_PROGRESS = {"jobId": "ir-00000001", "phase": "in_progress", "metadata": {"rep
         (a_job_with_callback(P.SUCCEEDED), {"phase": "completed"}),
         (a_job_with_callback(P.FAILED, failed_reason="it broke"), {"phase": "failed", "details": "it broke"}),
         (a_job_with_callback(P.CANCELLED), {"phase": "failed", "details": "cancelled"}),
+        (
+            a_job_with_callback(P.CANCELLED, superseded_by="ir-2"),
+            {"phase": "failed", "details": "cancelled: superseded by ir-2"},
+        ),
     ],
-    ids=["succeeded", "failed", "cancelled"],
+    ids=["succeeded", "failed", "cancelled", "superseded"],
 )
 def test_a_job_has_messages_for_its_start_and_its_end(job: Job, ending: dict[str, Any]) -> None:
     last = {"jobId": "ir-00000001", "metadata": {"repo": "a/b"}} | ending

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from labrats.index.job_filter import JobFilter
 from labrats.index.jobs import JobCount, JobIndex
+from labrats.model.concurrency import Concurrency, OnNew
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import API_STATUS, ENDED, Phase
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
@@ -327,3 +328,27 @@ def test_positions_of_many_jobs_equal_those_of_each(queued: list[tuple[str, int,
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(check())
+
+
+def a_keyed(number: int, phase: Phase = P.PENDING, *, on_new: OnNew = OnNew.QUEUE, **fields: Any) -> Job:
+    return a_numbered(number, phase, concurrency=Concurrency(key="one", on_new=on_new), **fields)
+
+
+async def test_a_waiting_job_is_blocked_by_the_running_job_of_its_key_or_else_the_oldest() -> None:
+    first, second, third = a_keyed(1), a_keyed(2), a_keyed(3)
+    other_owner = a_keyed(4, owner="key-other")
+    index = await index_of(first, second, third, other_owner, a_keyed(0, P.SUCCEEDED), a_numbered(5))
+    assert await index.blockers_of([first, second, third, other_owner]) == {second.id: first.id, third.id: first.id}
+
+    index = await index_of(first, second, running := a_keyed(6, P.RUNNING))
+    assert await index.blockers_of([first, second]) == {first.id: running.id, second.id: running.id}
+    assert await index.blockers_of([a_numbered(5)]) == {}
+
+
+async def test_the_newest_live_job_that_replaces_older_ones_is_their_superseder() -> None:
+    old, new = a_keyed(1), [a_keyed(2, on_new=OnNew.SUPERSEDE), a_keyed(3, on_new=OnNew.REPLACE_WAITING)]
+    ended = a_keyed(4, P.SUCCEEDED, on_new=OnNew.SUPERSEDE)
+    index = await index_of(old, *new, ended, a_keyed(5))
+    assert await index.superseder_of(old) == new[1].id
+    assert await index.superseder_of(new[1]) is None
+    assert await index.superseder_of(a_keyed(1, owner="key-other")) is None

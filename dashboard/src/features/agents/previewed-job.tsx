@@ -25,6 +25,7 @@ export function PreviewedJob({ job }: { job: JobPreview }) {
             <div><dt>Repository</dt><dd>{setup ? visible(setup.gitRepo) : 'none'}</dd></div>
             {setup && <div><dt>Ref</dt><dd>{setup.gitRef === null ? 'default branch' : visible(setup.gitRef)}</dd></div>}
             {setup && <div><dt>Credential</dt><dd>{setup.hasCredential ? 'a token, which is never shown' : 'none'}</dd></div>}
+            {job.concurrency && <div><dt>Concurrency key</dt><dd>{visible(job.concurrency.key)}</dd></div>}
             <div><dt>Next agent</dt><dd>{next ? visible(`${next.agent}, ${conditionInWords({ condition: next.condition, failurePolicy: 'stop' })}`) : 'none'}</dd></div>
           </dl>
         </div>

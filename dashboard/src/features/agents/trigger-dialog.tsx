@@ -13,7 +13,7 @@ import { toast } from '../../ui/toasts';
 import { useEditor, type Form } from '../../ui/use-form';
 import styles from './agent-page.module.css';
 import { EMPTY_TRIGGER, TRIGGER_LABELS as LABELS, triggerBody, triggerDraft, triggerNames, withTrigger, type TriggerDraft } from './trigger-draft';
-import { CONDITION_WORDS, POLICY_WORDS } from './words';
+import { CONDITION_WORDS, ON_NEW_WORDS, POLICY_WORDS } from './words';
 
 const FORM = 'trigger-form';
 
@@ -57,6 +57,15 @@ export function TriggerDialog({ agent, index, agents, onClose }: { agent: Agent;
         <FieldGroup title="Task">
           <SelectField form={form} name="instruction" label={LABELS.instruction} width="whole" options={locals.map((each) => [each.name, each.displayName ? `${each.name}: ${each.displayName}` : each.name] as const)} none="Own text" />
           {draft.instruction === '' && <TextArea form={form} name="instructionText" label={LABELS.instructionText} rows={4} placeholder="Implement the issue {{ payload.issue.title }}." hint="{{ payload.… }}, {{ event }} and {{ metadata.… }} are replaced by values of the event. Without a text, the prompt has the agent's instructions only." />}
+        </FieldGroup>
+        <FieldGroup title="One run at a time">
+          <TextField form={form} name="concurrencyKey" label={LABELS.concurrencyKey} placeholder="{{ repo }}#{{ number }}" hint="Jobs with the same key never run at the same time." />
+          {draft.concurrencyKey !== '' && (
+            <>
+              <SelectField form={form} name="onNew" label={LABELS.onNew} options={ON_NEW_WORDS} />
+              <TextField form={form} name="debounceSeconds" label={LABELS.debounceSeconds} isNumeric hint="Time for which a job waits for newer ones." />
+            </>
+          )}
         </FieldGroup>
         <FieldGroup title="Chain">
           <SelectField form={form} name="next" label={LABELS.next} options={agents.filter((each) => each.id !== agent.id || draft.allowCycles).map((each) => [each.triggerName, each.name] as const)} none="None" />

@@ -20,6 +20,10 @@ export interface TriggerDraft extends ConfigDraft {
   /** The name of an instruction; empty if the trigger has its own text. */
   instruction: string;
   instructionText: string;
+  /** Empty if the jobs have no concurrency key. */
+  concurrencyKey: string;
+  onNew: string;
+  debounceSeconds: string;
   next: string;
   condition: string;
   failurePolicy: string;
@@ -28,11 +32,11 @@ export interface TriggerDraft extends ConfigDraft {
 
 export const TRIGGER_LABELS: Record<keyof TriggerDraft, string> = {
   ...CONFIG_LABELS,
-  source: 'Source', events: 'Events', filters: 'Filters', instruction: 'Instruction', instructionText: 'Text of the task', next: 'Next agent', condition: 'Start it', failurePolicy: 'After a failure',
+  source: 'Source', events: 'Events', filters: 'Filters', instruction: 'Instruction', instructionText: 'Text of the task', concurrencyKey: 'Concurrency key', onNew: 'A new job', debounceSeconds: 'Debounce, seconds', next: 'Next agent', condition: 'Start it', failurePolicy: 'After a failure',
   allowCycles: 'Allow cycles',
 };
 
-export const EMPTY_TRIGGER: Trigger = { source: 'github', events: [], instruction: null, config: {}, filters: {}, enabled: true, next: null };
+export const EMPTY_TRIGGER: Trigger = { source: 'github', events: [], instruction: null, config: {}, filters: {}, enabled: true, next: null, concurrency: null };
 
 export function triggerDraft(trigger: Trigger): TriggerDraft {
   const instruction = trigger.instruction ?? '';
@@ -44,6 +48,9 @@ export function triggerDraft(trigger: Trigger): TriggerDraft {
     filters: Object.entries(trigger.filters).map(([path, value]) => ({ path, value: filterText(value) })),
     instruction: isName ? instruction : '',
     instructionText: isName ? '' : instruction,
+    concurrencyKey: trigger.concurrency?.key ?? '',
+    onNew: trigger.concurrency?.onNew ?? 'supersede',
+    debounceSeconds: String(trigger.concurrency?.debounceSeconds ?? ''),
     next: trigger.next?.agentTriggerName ?? '',
     condition: trigger.next?.condition ?? 'on-success',
     failurePolicy: trigger.next?.failurePolicy ?? 'stop',
@@ -59,12 +66,14 @@ export function triggerBody(draft: TriggerDraft): { body: Body; problems: Proble
   const filters = draft.filters.filter(({ path, value }) => path.trim() !== '' || value.trim() !== '');
   if (filters.some(({ path }) => path.trim() === '')) texts.problems.filters = 'a filter needs a path';
   if (new Set(filters.map(({ path }) => path.trim())).size < filters.length) texts.problems.filters = 'a path occurs twice; list its values instead, such as ["a", "b"]';
+  const key = texts.text('concurrencyKey');
   const body = {
     source: texts.required('source'),
     events,
     filters: Object.fromEntries(filters.map(({ path, value }) => [path.trim(), filterValue(value)])),
     instruction: texts.text('instruction') ?? texts.text('instructionText'),
     config: configOf(texts),
+    concurrency: key === null ? null : { key, onNew: draft.onNew, debounceSeconds: texts.number('debounceSeconds') ?? 0 },
     next: draft.next === '' ? null : { agentTriggerName: draft.next, condition: draft.condition, failurePolicy: draft.condition === 'on-success' ? draft.failurePolicy : 'stop', allowCycles: draft.allowCycles },
   };
   return { body, problems: texts.problems };
@@ -104,6 +113,8 @@ export function triggerNames(index: number): Record<string, keyof TriggerDraft> 
     [`${path}.events`]: 'events',
     [`${path}.filters`]: 'filters',
     [`${path}.instruction`]: 'instructionText',
+    [`${path}.concurrency.key`]: 'concurrencyKey',
+    [`${path}.concurrency.debounceSeconds`]: 'debounceSeconds',
     [`${path}.next`]: 'next',
   };
 }

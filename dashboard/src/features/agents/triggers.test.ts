@@ -8,12 +8,19 @@ const trigger: Trigger = {
   source: 'github', events: ['issues.labeled', 'issues.*'], instruction: 'implement-issue', config: { provider: 'claude', maxTurns: 5 }, enabled: true,
   filters: { 'label.name': ['ai', 'ai-*'], 'issue.number': 3, 'issue.locked': false, 'issue.id': '3' },
   next: { agentTriggerName: 'ai-reviewer', condition: 'on-success', failurePolicy: 'retry', allowCycles: false },
+  concurrency: { key: '{{ repo }}#{{ number }}', onNew: 'replaceWaiting', debounceSeconds: 30 },
 };
 
 test('a form that is not changed stands for the same trigger', () => {
   const { enabled, ...rest } = trigger;
   expect(enabled).toBe(true);
   expect(triggerBody(triggerDraft(trigger))).toEqual({ body: rest, problems: {} });
+});
+
+test('a trigger without a concurrency key has no concurrency', () => {
+  const draft = triggerDraft({ ...trigger, concurrency: null });
+  expect([draft.concurrencyKey, triggerBody(draft).body['concurrency']]).toEqual(['', null]);
+  expect(triggerBody({ ...draft, concurrencyKey: ' one ', debounceSeconds: 'x' })).toMatchObject({ body: { concurrency: { key: 'one', onNew: 'supersede', debounceSeconds: 0 } }, problems: { debounceSeconds: 'must be a number' } });
 });
 
 test('an instruction that is no name is the text of the task', () => {

@@ -25,6 +25,12 @@ function Waiting({ job }: { job: JobDetail }) {
       <Icon name="clock" />
       <div>
         <p>{visible(whyWaiting(job, now))}</p>
+        {job.waiting?.waitsFor && (
+          <p className={styles.holders}>
+            <span>Waits for</span>
+            <Link to="/jobs/$id/activity" params={{ id: job.waiting.waitsFor }}>{job.waiting.waitsFor}</Link>
+          </p>
+        )}
         {holders.length > 0 && (
           <p className={styles.holders}>
             <span>Slots held by</span>

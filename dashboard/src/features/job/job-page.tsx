@@ -109,6 +109,8 @@ function Facts({ job }: { job: JobDetail }) {
       {tokens > 0 && <Fact label="Tokens: input and output">{compact(tokens)} tokens</Fact>}
       {usage.turns > 0 && <Fact label="Turns">{counted(usage.turns, 'turn')}</Fact>}
       <Fact label="Created"><Age at={job.createdAt} suffix=" ago" /></Fact>
+      {job.concurrency && <Fact label="Concurrency key">key {visible(job.concurrency.key)}</Fact>}
+      {job.supersededBy && <Fact label="Superseded by"><Link to="/jobs/$id/activity" params={{ id: job.supersededBy }}>superseded by {job.supersededBy}</Link></Fact>}
       {job.rerunOf && <Fact label="Rerun of"><Link to="/jobs/$id/activity" params={{ id: job.rerunOf }}>rerun of {job.rerunOf}</Link></Fact>}
       {job.outputs.pullRequestUrl?.startsWith('https://') && (
         <Fact icon="external" label="Pull request">

@@ -22,7 +22,7 @@ test('a retry resumes a session, or starts over', () => {
 });
 
 const waiting = (fields: object, more: object = {}) =>
-  whyWaiting(job({ status: 'waiting', waiting: { reason: 'slots_busy', position: 1, slots: 4, active: 4, holders: [], pausedUntil: null, estimateSeconds: null, ...fields }, ...more }), NOW);
+  whyWaiting(job({ status: 'waiting', waiting: { reason: 'slots_busy', position: 1, slots: 4, active: 4, holders: [], pausedUntil: null, waitsFor: null, debouncedUntil: null, estimateSeconds: null, ...fields }, ...more }), NOW);
 const PAUSE = '2030-01-01T14:32:00Z';
 const CLOCK = timeOfDay(new Date(PAUSE));
 
@@ -35,6 +35,8 @@ test.each([
   [{ reason: 'no_slots', slots: 0, active: 0 }, 'claude/opus has no slots, so none of its jobs start. Give the model at least one slot.'],
   [{ reason: 'unresolved' }, 'The controller has not checked this job yet.'],
   [{ reason: 'starting' }, 'Starts now.'],
+  [{ reason: 'concurrency', waitsFor: 'ir-1' }, 'An older job with the same concurrency key must end first.'],
+  [{ reason: 'debounce', debouncedUntil: PAUSE }, `Waits until ${CLOCK} for newer jobs with the same concurrency key.`],
   [{ reason: 'no_controller' }, 'No controller is running, so no job starts. Start one: it drives the jobs of the cluster.'],
 ])('a job that waits with %o says why', (fields, sentence) => {
   expect(waiting(fields)).toBe(sentence);

@@ -42,6 +42,12 @@ export function whyWaiting(job: JobDetail, now: number): string {
       return 'The controller has not checked this job yet.';
     case 'starting':
       return 'Starts now.';
+    case 'concurrency':
+      return 'An older job with the same concurrency key must end first.';
+    case 'debounce': {
+      const until = waiting.debouncedUntil ? ` until ${timeOfDay(new Date(waiting.debouncedUntil))}` : '';
+      return `Waits${until} for newer jobs with the same concurrency key.`;
+    }
     case 'no_controller':
       return 'No controller is running, so no job starts. Start one: it drives the jobs of the cluster.';
   }
