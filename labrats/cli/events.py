@@ -87,6 +87,8 @@ def print_verdicts(tested: dict[str, Any]) -> None:
             print_text(f"\n{each['agent']}: {job['type']} on {config['provider']}/{config['model']}{place}{following}")
             if report := report_sentence(job.get("report") or {}):
                 print_text(f"reports: {report}")
+            if concurrency := job.get("concurrency"):
+                print_text(f"concurrency key: {concurrency['key']} ({concurrency['onNew']})")
             print_text(job["prompt"])
     print_stderr(f"{tested['matched']} {'agent' if tested['matched'] == 1 else 'agents'} would start")
 

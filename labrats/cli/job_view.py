@@ -34,7 +34,8 @@ def outcome_sentence(job: dict[str, Any]) -> str:
     """Describe the outcome of an ended job in one line."""
     ran = describe_span(job.get("processedAt"), job["finishedAt"])
     sentence = f"{job['id']} {job['status']}" + (f" after {ran}" if ran else "")
-    return one_line(f"{sentence}: {job['failedReason']}" if job.get("failedReason") else sentence)
+    reason = f"superseded by {job['supersededBy']}" if job.get("supersededBy") else job.get("failedReason")
+    return one_line(f"{sentence}: {reason}" if reason else sentence)
 
 
 def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -45,6 +46,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "git", _git(job["workspaceSetup"] or {})
     yield "setup", "; ".join(shlex.join(each) for each in (job["workspaceSetup"] or {}).get("setup", ()))
     yield "model", _model(job.get("config") or {})
+    yield "key", _concurrency(job.get("concurrency") or {})
     yield "waits", waiting_sentence(job.get("waiting") or {})
     yield "created", f"{describe_time(job['createdAt'])} ({describe_span(job['createdAt'], None)} ago)"
     yield "ran", _run(job)
@@ -55,6 +57,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield _OUTPUT_LABELS.get(name, name), _output(value)
     yield "model key", "exposed to the agent" if job.get("keyExposed") else ""
     yield "reason", _reason(job)
+    yield "superseded", f"by {job['supersededBy']}" if job.get("supersededBy") else ""
     yield "callback", _callback(job.get("callback") or {})
     yield "report", report_sentence(job.get("report") or {})
     for name, value in published_parts(job.get("published") or {}):
@@ -98,12 +101,24 @@ def waiting_sentence(waiting: dict[str, Any]) -> str:
             return "nothing stands in its way"
         case "no_controller":
             return "no controller is running: the one of the cluster has shown no sign of life"
+        case "concurrency":
+            return f"{waiting['waitsFor']} with the same concurrency key must end first"
+        case "debounce":
+            return f"until {describe_time(waiting['debouncedUntil'])}, for newer jobs with its concurrency key"
         case "requeued":
             return "it was put back in the queue"
     holders = f" by {' '.join(waiting['holders'])}" if waiting["holders"] else ""
     busy = f"number {waiting['position']} in its queue; {waiting['active']} of {waiting['slots']} slots busy{holders}"
     estimate = waiting["estimateSeconds"]
     return busy if estimate is None else f"{busy}; starts in about {describe_seconds(estimate)}"
+
+
+def _concurrency(concurrency: dict[str, Any]) -> str:
+    if not concurrency:
+        return ""
+    debounce = concurrency["debounceSeconds"]
+    wait = f", debounced for {describe_seconds(debounce)}" if debounce else ""
+    return f"{concurrency['key']} ({concurrency['onNew']}{wait})"
 
 
 def _git(setup: dict[str, Any]) -> str:

@@ -101,6 +101,12 @@ class SubmitOptions(SettingOptions, SetupOptions):
     """The agent (agentRole) whose instructions and default settings the job uses."""
     priority: int | float | None = None
     """Jobs with a lower number start first. [default: 2]"""
+    concurrency_key: str | None = None
+    """A key, such as "{{ repo }}#{{ number }}". Your jobs with the same key never run at the same time."""
+    on_new: Literal["queue", "supersede", "replaceWaiting"] | None = None
+    """The effect on your older jobs with the key: wait for them, cancel all, or those that wait. [default: queue]"""
+    debounce: str | None = None
+    """The time for which the job waits for newer ones with the key: 30s, 5m. [default: 0s]"""
     metadata: RepeatedOption = ()
     """Metadata of the job, KEY=VALUE. A valid JSON value is sent as JSON, any other as text. Repeatable."""
     callback_url: str | None = None
@@ -133,6 +139,7 @@ class SubmitOptions(SettingOptions, SetupOptions):
             "type": self.type,
             "prompt": self._read_prompt(prompt),
             "priority": self.priority,
+            "concurrency": self._concurrency(),
             "agentRole": self.agent,
             "config": self.config_body() or None,
             "workspaceSetup": self._workspace_setup() or None,
@@ -144,6 +151,15 @@ class SubmitOptions(SettingOptions, SetupOptions):
             "metadata": parse_pairs("--metadata", self.metadata) or None,
         }
         return _without_none(body)
+
+    def _concurrency(self) -> dict[str, Any] | None:
+        if self.concurrency_key is None:
+            if self.on_new or self.debounce:
+                raise CommandError("--on-new and --debounce need --concurrency-key", ExitCode.USAGE)
+            return None
+        debounce_ms = _timeout_ms("--debounce", self.debounce)
+        debounce = None if debounce_ms is None else debounce_ms / 1000
+        return _without_none({"key": self.concurrency_key, "onNew": self.on_new, "debounceSeconds": debounce})
 
     def _read_prompt(self, prompt: str | None) -> str:
         if prompt is not None and self.prompt_file is not None:

@@ -249,6 +249,11 @@ BUSY = {
             "its model's provider asked for a pause until 2030-01-01 12:00:00 UTC",
         ),
         ({"reason": "starting"}, "nothing stands in its way"),
+        ({"reason": "concurrency", "waitsFor": "ir-1"}, "ir-1 with the same concurrency key must end first"),
+        (
+            {"reason": "debounce", "debouncedUntil": "2030-01-01T12:00:00Z"},
+            "until 2030-01-01 12:00:00 UTC, for newer jobs with its concurrency key",
+        ),
         ({"reason": "no_controller"}, "no controller is running: the one of the cluster has shown no sign of life"),
     ],
 )
@@ -258,3 +263,14 @@ def test_job_shows_why_it_waits(
     engine.answers("GET /api/jobs/ir-3ab1c2d4", a_job(status="waiting", waiting=BUSY | changes))
 
     assert f"  waits      {sentence}\n" in labrats("job", "ir-3ab1c2d4").out
+
+
+def test_job_shows_its_concurrency_key_and_the_job_that_superseded_it(labrats: Labrats, engine: ScriptedEngine) -> None:
+    concurrency = {"key": "octo/demo#7", "onNew": "supersede", "debounceSeconds": 30}
+    job = a_job(status="cancelled", concurrency=concurrency, supersededBy="ir-0a1b2c3d")
+    engine.answers("GET /api/jobs/ir-3ab1c2d4", job)
+
+    shown = labrats("job", "ir-3ab1c2d4").out
+
+    assert "  key        octo/demo#7 (supersede, debounced for 30s)\n" in shown
+    assert "  superseded by ir-0a1b2c3d\n" in shown

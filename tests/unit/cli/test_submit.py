@@ -37,6 +37,7 @@ def test_submit_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> N
         *("--isolation", "sandbox"),
         *("--repo", "https://example.org/a/b.git", "--ref", "main", "--depth", "1"),
         *("--metadata", "repo=a/b", "--metadata", 'mock={"steps": []}', "--callback-url", "https://example.org/done"),
+        *("--concurrency-key", "a/b#7", "--on-new", "supersede", "--debounce", "30s"),
     )
     assert engine.requests[0].json == {
         "source": "github",
@@ -44,6 +45,7 @@ def test_submit_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> N
         "prompt": "Fix it",
         "priority": 1,
         "agentRole": "ai-developer",
+        "concurrency": {"key": "a/b#7", "onNew": "supersede", "debounceSeconds": 30},
         "config": {
             "provider": "claude",
             "model": "opus",
@@ -175,6 +177,13 @@ def test_prompt_file_that_is_not_text_is_refused(labrats: Labrats, tmp_path: Pat
     (tmp_path / "prompt").write_bytes(b"\xff\xfe")
     ended = labrats("submit", "--prompt-file", f"{tmp_path}/prompt")
     assert (ended.code, ended.err) == (2, f"labrats: --prompt-file {tmp_path}/prompt: not UTF-8 text\n")
+
+
+def test_debounce_without_a_concurrency_key_is_refused(labrats: Labrats, engine: ScriptedEngine) -> None:
+    status, _, message = labrats("submit", "-p", "x", "--debounce", "30s")
+    assert status == 2
+    assert "--on-new and --debounce need --concurrency-key" in message
+    assert engine.requests == []
 
 
 def test_idempotency_key_is_sent_as_a_header(labrats: Labrats, engine: ScriptedEngine) -> None:
