@@ -59,7 +59,9 @@ def _finished(job: Job) -> Condition | None:
     if job.phase is Phase.SUCCEEDED:
         return _condition(FINISHED, "Succeeded", "the agent returned a result", status.finished_at)
     if job.phase is Phase.CANCELLED:
-        return _condition(FINISHED, "Cancelled", "the job was cancelled", status.finished_at)
+        newer = status.superseded_by
+        message = f"the job was cancelled: {newer} supersedes it" if newer else "the job was cancelled"
+        return _condition(FINISHED, "Superseded" if newer else "Cancelled", message, status.finished_at)
     reason = camel_case(status.failed_code or FailedCode.INTERNAL)
     return _condition(FINISHED, reason, status.failed_reason or "", status.finished_at)
 

@@ -89,4 +89,6 @@ def _title(reported: ReportedJob, conclusion: str | None) -> str:
         if number:
             return f"{number} finding{'s' if number > 1 else ''}"
         return "nothing to change" if conclusion == "neutral" else "done"
+    if job.status.superseded_by:
+        return f"superseded by {job.status.superseded_by}"
     return job.status.failed_reason or conclusion or "ended"

@@ -124,6 +124,8 @@ def _headline(reported: ReportedJob) -> str:
         state += _wait_of(job)
     elif job.phase is Phase.SUCCEEDED and changed_nothing(reported):
         state += " and changed nothing"
+    elif job.phase is Phase.CANCELLED and job.status.superseded_by:
+        state += f", because `{job.status.superseded_by}` supersedes it"
     return f"**{agent}** {state}."
 
 

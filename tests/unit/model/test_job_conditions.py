@@ -32,6 +32,7 @@ def finished(reason: str) -> list[tuple[str, str, str]]:
         (a_job(P.RUNNING), [ACCEPTED, STARTED]),
         (a_job(P.SUCCEEDED), [ACCEPTED, STARTED, *finished("Succeeded")]),
         (a_job(P.CANCELLED), [ACCEPTED, STARTED, *finished("Cancelled")]),
+        (a_job(P.CANCELLED, superseded_by="ir-2"), [ACCEPTED, STARTED, *finished("Superseded")]),
         (a_job(P.CANCELLED, started_at=None), [ACCEPTED, *finished("Cancelled")]),
         (
             a_job(P.FAILED, failed_code=FailedCode.OUT_OF_MEMORY),

@@ -82,6 +82,14 @@ def test_every_other_end_is_reported_with_its_reason(phase: Phase, words: str) -
     assert "> the model said no to @\u200boctocat" in body
 
 
+def test_a_superseded_job_is_reported_with_the_newer_one() -> None:
+    superseded = a_reported_job(Phase.CANCELLED, superseded_by="ir-0a1b2c3d")
+    assert "was cancelled, because `ir-0a1b2c3d` supersedes it." in body_of(superseded)
+    assert check_of(superseded).title == "superseded by ir-0a1b2c3d"
+    stopping = body_of(a_reported_job(Phase.RUNNING, superseded_by="ir-0a1b2c3d"))
+    assert "is working on this." in stopping
+
+
 def test_refused_hosts_and_refused_parts_are_listed() -> None:
     outputs = Outputs(refused_hosts=("evil.example:443",))
     body = body_of(a_reported_job(Phase.SUCCEEDED, outputs=outputs, refused=("check: the App may not write checks",)))
