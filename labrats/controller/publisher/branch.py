@@ -110,12 +110,12 @@ class Commits:
 
         Raises BranchHasOtherCommits, NotPushed, RetryLater.
         """
-        _git(
-            self.folder,
-            [*_IN, "push", "--quiet", self.url, f"{BUNDLE_REF}:refs/heads/{branch}"],
-            self.url,
-            self.token,
-        )
+        command = [*_IN, "push", "--quiet", self.url, f"{BUNDLE_REF}:refs/heads/{branch}"]
+        try:
+            _git(self.folder, command, self.url, self.token)
+        except BranchHasOtherCommits:
+            if self.remote_head(branch) != self.tip:  # git repeats a request whose answer was lost
+                raise
 
 
 _IN: Final = ("--git-dir=repository.git",)

@@ -6,9 +6,9 @@ two requests continues without a second comment, check, review or pull request.
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import structlog
@@ -42,12 +42,19 @@ _GIVEN_UP: Final = "GitHub could not be reached for four days"
 class _Progress:
     """The report of a job so far, in this process.
 
-    written_at: time of the last pass. shown: the phase and attempts that the labels and the reaction show.
+    written_at: time of the last pass.
+    done:       results of the parts that are complete for `state`, the phase and attempts of the job.
     """
 
     published: Published
     written_at: datetime | None = None
-    shown: tuple[Phase, int] | None = None
+    state: tuple[Phase, int] | None = None
+    done: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self, job: Job) -> None:
+        """Forget the complete parts if the job has another state than at the last pass."""
+        if (state := (job.phase, job.status.attempts)) != self.state:
+            self.state, self.done = state, {}
 
 
 class Publisher:
@@ -94,13 +101,14 @@ class Publisher:
         if (wait := self._wait_of(progress)) > 0:
             self._work.add_later(job_id, wait)
             return
+        progress.begin(job)
         try:
             published = await self._write(job, report, report.target, progress)
         except RetryLater:
             if not self._is_given_up(job):
                 raise
             published = replace(progress.published, refused=(*progress.published.refused, _GIVEN_UP))
-        progress.written_at, progress.shown = self._clock.now(), (job.phase, job.status.attempts)
+        progress.written_at = self._clock.now()
         if job.ended:
             published = replace(published, attempts=job.status.attempts, finished_at=job.status.finished_at)
         if published != progress.published:
@@ -134,8 +142,8 @@ class Publisher:
                 reported=await self._reported(job, progress.published),
                 published=progress.published,
                 comments=self._comments,
-                show_state=progress.shown != (job.phase, job.status.attempts),
                 bundle=await self._bundle(job, report),
+                done=progress.done,
             )
             return await report_pass.run()
 

@@ -1,15 +1,16 @@
 """One pass over the report of a job: each part is looked at, and written if it differs."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from labrats.controller.publisher.access import Access
 from labrats.controller.publisher.checks import write_check
 from labrats.controller.publisher.comments import Comments
 from labrats.controller.publisher.labels import add_proposed_labels, write_labels, write_reaction
-from labrats.controller.publisher.pull_request import PullRequest, publish_commits, read_pull_request
+from labrats.controller.publisher.pull_request import PullRequest, Pushed, publish_commits, read_pull_request
 from labrats.controller.publisher.reviews import read_lines, resolve_outdated_threads, write_review
+from labrats.model.errors import RetryLater
 from labrats.model.phases import Phase
 from labrats.model.report import CommentMode, Published, PublishPolicy, Report, ReportTarget
 from labrats.net.github_repository import RefusedByGitHub
@@ -25,8 +26,8 @@ _MOVED: Final = "review: the pull request has new commits, which the agent has n
 class ReportPass:
     """A pass. published: the state before it.
 
-    show_state: whether the labels and the reaction are written, which only show the phase.
     bundle:     the commits of the agent, if there are any.
+    done:       results of the parts that earlier passes over the same state have completed.
     """
 
     access: Access
@@ -35,12 +36,16 @@ class ReportPass:
     reported: ReportedJob
     published: Published
     comments: Comments
-    show_state: bool
     bundle: bytes | None = None
+    done: dict[str, Any] = field(default_factory=dict)
     _refused: list[str] = field(default_factory=list)
+    _postponed: RetryLater | None = None
 
     async def run(self) -> Published:
-        """Write all parts, and return what is published. Raises RetryLater."""
+        """Write all parts, and return what is published.
+
+        Raises RetryLater if a part cannot be written now, after the others are written.
+        """
         found = await self._pull_request()
         succeeded = self.reported.job.phase is Phase.SUCCEEDED
         if succeeded:
@@ -49,9 +54,10 @@ class ReportPass:
         check_url = await self._check(found)
         if succeeded and not self.reported.pull_request_url:
             await self._add_proposed_labels()
-        if self.show_state:
-            await self._show_state()
+        await self._show_state()
         comment_url = await self._comment()
+        if self._postponed:
+            raise self._postponed
         return Published(
             comment_url=comment_url or self.published.comment_url,
             check_url=check_url or self.published.check_url,
@@ -65,7 +71,7 @@ class ReportPass:
         is_needed = (report.review and report.review.enabled) or (report.check and report.check.enabled)
         if number is None or not is_needed:
             return None
-        return await self._try("pull request", read_pull_request(self.access, number))
+        return await self._try("pull request", lambda: read_pull_request(self.access, number))
 
     async def _publish_commits(self) -> None:
         rules = self.report.pull_request
@@ -76,8 +82,12 @@ class ReportPass:
                 self._refused.append(_NO_BUNDLE)
             return
         policy = self.report.policy or PublishPolicy()
-        publishing = publish_commits(self.access, self.target, self.reported, rules, policy, self.bundle)
-        if pushed := await self._try("pull request", publishing):
+        bundle = self.bundle
+
+        async def publish() -> Pushed:
+            return await publish_commits(self.access, self.target, self.reported, rules, policy, bundle)
+
+        if pushed := await self._try("commits", publish):
             self._refused += pushed.refused
             url = pushed.url or self.reported.pull_request_url
             self.reported = replace(self.reported, pull_request_url=url, patch=pushed.patch)
@@ -89,37 +99,46 @@ class ReportPass:
         if self.target.head_sha and self.target.head_sha != pull_request.head.sha:
             self._refused.append(_MOVED)
             return None
-        if (lines := await self._try("review", read_lines(self.access, pull_request))) is None:
+        if (lines := await self._try("files", lambda: read_lines(self.access, pull_request))) is None:
             return None
-        await self._try("threads", resolve_outdated_threads(self.access, pull_request, self.reported, lines))
-        return await self._try("review", write_review(self.access, pull_request, self.reported, rules, lines))
+        await self._try("threads", lambda: resolve_outdated_threads(self.access, pull_request, self.reported, lines))
+        return await self._try("review", lambda: write_review(self.access, pull_request, self.reported, rules, lines))
 
     async def _check(self, pull_request: PullRequest | None) -> str | None:
         rules = self.report.check
         head_sha = self.target.head_sha or (pull_request.head.sha if pull_request else None)
         if rules is None or not rules.enabled or head_sha is None:
             return None
-        return await self._try("check", write_check(self.access, head_sha, self.reported))
+        return await self._try("check", lambda: write_check(self.access, head_sha, self.reported))
 
     async def _add_proposed_labels(self) -> None:
         labels, number = self.reported.publication.labels, self.target.number
         if number is not None and self.report.comment not in (None, CommentMode.NONE):
-            await self._try("labels", add_proposed_labels(self.access, self.target, number, labels))
+            await self._try("proposed labels", lambda: add_proposed_labels(self.access, self.target, number, labels))
 
     async def _show_state(self) -> None:
         if labels := self.report.labels:
-            await self._try("labels", write_labels(self.access, self.target, labels, self.reported.job.phase))
+            phase = self.reported.job.phase
+            await self._try("labels", lambda: write_labels(self.access, self.target, labels, phase))
         if self.report.reactions:
-            await self._try("reaction", write_reaction(self.access, self.target, self.reported))
+            await self._try("reaction", lambda: write_reaction(self.access, self.target, self.reported))
 
     async def _comment(self) -> str | None:
         reported = replace(self.reported, refused=tuple(self._refused))
-        return await self._try("comment", self.comments.write(self.access, self.target, reported))
+        self.done.pop("comment", None)  # it depends on all other parts
+        return await self._try("comment", lambda: self.comments.write(self.access, self.target, reported))
 
-    async def _try(self, part: str, writing: Awaitable[T]) -> T | None:
-        """Return the result; None if GitHub refuses the part, which does not stop the others."""
+    async def _try(self, part: str, write: Callable[[], Awaitable[T]]) -> T | None:
+        """Return the result of a part; None if GitHub refuses it or cannot take it now. The others continue."""
+        if part in self.done:
+            result: T | None = self.done[part]
+            return result
         try:
-            return await writing
+            result = self.done[part] = await write()
         except RefusedByGitHub as error:
             self._refused.append(f"{part}: {error}")
-            return None
+        except RetryLater as error:
+            self._postponed = error
+        else:
+            return result
+        return None

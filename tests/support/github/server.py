@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import socket
 import tempfile
 import threading
 import time
@@ -264,15 +265,16 @@ class _Handler(QuietHandler):
 
 
 @contextmanager
-def a_github() -> Iterator[GitHubStandIn]:
-    """Serve a stand-in with the repository `octo/demo`.
+def a_github(listener: socket.socket | None = None) -> Iterator[GitHubStandIn]:
+    """Serve a stand-in with the repository `octo/demo`. listener: a listening socket to use instead of one on loopback.
 
     At the end, raises AssertionError for requests that GitHub does not document.
     """
     with tempfile.TemporaryDirectory() as folder:
         github = GitHubStandIn(Path(folder))
-        with served_by(type("Handler", (_Handler,), {"github": github})) as port:
-            github.world.url = f"http://127.0.0.1:{port}"
+        host = listener.getsockname()[0] if listener else "127.0.0.1"
+        with served_by(type("Handler", (_Handler,), {"github": github}), listener) as port:
+            github.world.url = f"http://{host}:{port}"
             github.add_repository("octo/demo")
             yield github
         assert not github.violations, f"requests that GitHub does not document: {github.violations}"

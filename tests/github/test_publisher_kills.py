@@ -1,0 +1,261 @@
+"""A publisher that is killed between any two requests, or loses answers, writes each part of a report once."""
+
+import asyncio
+import random
+import subprocess
+import tempfile
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import pytest
+from msgspec import to_builtins
+from msgspec.structs import replace
+
+from labrats.controller.publisher.access import GitHubAccess
+from labrats.controller.publisher.publisher import Publisher
+from labrats.model.attempt_name import AttemptName
+from labrats.model.core_resources import Secret
+from labrats.model.job import Job, JobStatus
+from labrats.model.phases import Phase
+from labrats.model.publication import Finding, Publication
+from labrats.model.record import Metadata, encode
+from labrats.model.report import (
+    CheckReport,
+    CommentMode,
+    PullRequestReport,
+    Report,
+    ReportTarget,
+    ReviewReport,
+    StateLabels,
+)
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from labrats.net.github import GitHub
+from labrats.net.github_repository import github_client
+from labrats.ports import SystemClock
+from labrats.settings import EngineSettings
+from tests.fakes.runner import MemoryMachine, MemoryRunner
+from tests.fakes.store import MemoryStore
+from tests.support.builders import a_spec
+from tests.support.github import APP_ID, APP_KEY_PEM, APP_LOGIN, GitHubStandIn, Issue
+from tests.support.github.faults import LOST, UNAVAILABLE
+from tests.support.random_seed import SEED
+from tests.support.waiting import DEADLINE_SECONDS, eventually
+
+KILLS: Final = 50
+MANY_KILLS: Final = 500
+BRANCH: Final = "labrats/ai-developer/{number}"
+PUBLICATION: Final = Publication(
+    title="Add a flag", comment="I added it.", findings=(Finding(path="long.txt", line=20, title="Wrong"),)
+)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The ordinary event loop, since the tests use sockets."""
+    return "asyncio"
+
+
+class EndedRunner(MemoryRunner):
+    """A runner whose attempts have ended with a bundle and a publication."""
+
+    def __init__(self, store: MemoryStore, bundle: bytes, publication: bytes) -> None:
+        super().__init__(store, MemoryMachine())
+        self._bundle, self._publication = bundle, publication
+
+    async def bundle(self, name: AttemptName) -> bytes:
+        return self._bundle
+
+    async def publication(self, name: AttemptName) -> bytes:
+        return self._publication
+
+
+def a_bundle(github: GitHubStandIn, branch: str) -> bytes:
+    """Return a bundle with one commit on top of a branch."""
+
+    def git(folder: str, *arguments: str) -> None:
+        identity = ["-c", "user.name=Agent", "-c", "user.email=agent@example.com"]
+        subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        git(folder, "clone", "--quiet", "--branch", branch, str(github.demo.git.folder), "checkout")
+        checkout = f"{folder}/checkout"
+        Path(checkout, "flag.txt").write_text("on\n")
+        git(checkout, "add", "--all")
+        git(checkout, "commit", "--quiet", "--message", "Add a flag")
+        git(checkout, "update-ref", "refs/heads/labrats", "HEAD")
+        git(checkout, "bundle", "create", "../it.bundle", "refs/heads/labrats", f"^origin/{branch}")
+        return Path(folder, "it.bundle").read_bytes()
+
+
+def a_pull_request(github: GitHubStandIn) -> Issue:
+    """Open a pull request of a person, with a file whose line 20 is changed."""
+    lines = [f"line {number}\n" for number in range(1, 41)]
+    github.demo.git.commit({"long.txt": "".join(lines)})
+    lines[19] = "changed\n"
+    github.demo.git.commit({"long.txt": "".join(lines)}, "fix")
+    return github.demo.open_pull("fix")
+
+
+@dataclass
+class World:
+    """A stored job that has ended, and the publishers that report it, one after the other."""
+
+    github: GitHubStandIn
+    store: MemoryStore
+    runner: EndedRunner
+    job_id: str
+
+    async def publish(self) -> None:
+        """Run a publisher until the report is complete."""
+        clock = SystemClock()
+        settings = EngineSettings(github_api_url=self.github.url, report_interval_seconds=0.001)
+        async with github_client(self.github.url) as client, asyncio.TaskGroup() as tasks:
+            access = GitHubAccess(self.store, GitHub(self.github.url, clock), client, clock)
+            publisher = Publisher(self.store, self.runner, access, clock, settings)
+            running = tasks.create_task(publisher.run())
+            while not (await self.store.get(Job, self.job_id)).is_published:
+                await asyncio.sleep(0.005)
+            running.cancel()
+
+    async def publish_with_kills(self, kills: random.Random) -> int:
+        """Kill a publisher at a random request, start the next one, and so on. Return the number of kills."""
+        killed, loop = 0, asyncio.get_running_loop()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                publishing = asyncio.create_task(self.publish())
+                at = len(self.github.calls) + kills.randrange(1, 30)
+                hook = "before_call" if kills.random() < 0.5 else "after_call"
+
+                def kill(number: int, at: int = at, task: asyncio.Task[None] = publishing) -> None:
+                    if number >= at:
+                        loop.call_soon_threadsafe(task.cancel)
+
+                setattr(self.github, hook, kill)
+                with suppress(asyncio.CancelledError):
+                    await publishing
+                self.github.before_call = self.github.after_call = None
+                if not publishing.cancelled():
+                    return killed
+                killed += 1
+
+
+async def a_world(github: GitHubStandIn, issue: Issue, publication: Publication = PUBLICATION) -> World:
+    store = MemoryStore()
+    await store.create(Secret(metadata=Metadata(name="app"), data={"appId": APP_ID, "privateKey": APP_KEY_PEM}))
+    source = WebhookSourceSpec(type="github", credentials_ref="app")
+    await store.create(WebhookSource(metadata=Metadata(name="github"), spec=source))
+    assert issue.pull
+    report = Report(
+        comment=CommentMode.STICKY,
+        check=CheckReport(),
+        review=ReviewReport(),
+        pull_request=PullRequestReport(labels=("ai",), reviewers=("reviewer",)),
+        labels=StateLabels(running="ai-working", done="ai-done"),
+        reactions=True,
+        target=ReportTarget(
+            repository="octo/demo", pull_request=issue.number, source="github", head_sha=issue.pull.head_sha
+        ),
+    )
+    job = Job(metadata=Metadata(name="ir-00000001"), spec=a_spec(agent_role="ai-developer", report=report))
+    now = datetime.now(UTC)
+    status = JobStatus(phase=Phase.SUCCEEDED, attempts=1, started_at=now, finished_at=now, result="Done.")
+    created = await store.create(job)
+    await store.update(replace(created, status=status))
+
+    runner = EndedRunner(store, a_bundle(github, "fix"), encode(to_builtins(publication)))
+    return World(github, store, runner, job.id)
+
+
+def check_written_once(github: GitHubStandIn, issue: Issue) -> None:
+    """Check that GitHub has exactly one of each part, in its final state."""
+    assert issue.pull
+    (comment,) = github.comments_of(issue)
+    assert "has finished." in comment["body"]
+    (check,) = github.check_runs_of(github.demo, issue.pull.head_sha)
+    assert (check["status"], check["conclusion"]) == ("completed", "success")
+    (review,) = issue.pull.reviews
+    assert review["user"]["login"] == APP_LOGIN
+    assert len(issue.pull.comments) == 1
+    (pull_request,) = github.pulls_of(github.demo, BRANCH.format(number=issue.number))
+    assert pull_request.labels == ["ai"]
+    assert comment["body"].count(pull_request.url) == 1
+    assert issue.labels == ["ai-done"]
+    assert Counter(each["content"] for each in issue.reactions) == {"+1": 1}
+    branches = github.demo.git.git("for-each-ref", "--format=%(refname:short)", "refs/heads/labrats").split()
+    assert branches == [BRANCH.format(number=issue.number)]
+
+
+async def kill_often(github: GitHubStandIn, kills: int) -> None:
+    chance, killed = random.Random(SEED), 0
+    while killed < kills:
+        issue = a_pull_request(github)
+        world = await a_world(github, issue)
+        killed += await world.publish_with_kills(chance)
+        check_written_once(github, issue)
+        github.demo.git.git("branch", "-D", "fix", BRANCH.format(number=issue.number))
+
+
+async def test_a_report_is_written_once(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    await world.publish()
+    check_written_once(github, issue)
+    job = await world.store.get(Job, world.job_id)
+    assert job.status.published
+    assert job.status.published.refused == ()
+    before = len(github.writes())
+    await world.publish()
+    assert len(github.writes()) == before
+
+
+@pytest.mark.timeout(240)
+async def test_kills_between_requests_write_nothing_twice(github: GitHubStandIn) -> None:
+    await kill_often(github, KILLS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+async def test_500_kills_between_requests_write_nothing_twice(github: GitHubStandIn) -> None:
+    await kill_often(github, MANY_KILLS)
+
+
+WRITES: Final = (
+    "POST /repos/{owner}/{repo}/issues/{issue_number}/comments",
+    "POST /repos/{owner}/{repo}/check-runs",
+    "POST /repos/{owner}/{repo}/pulls/{pull_number}/reviews",
+    "POST /repos/{owner}/{repo}/pulls",
+    "POST git-receive-pack",
+)
+
+
+@pytest.mark.parametrize("operation", WRITES)
+async def test_a_lost_answer_writes_nothing_twice(github: GitHubStandIn, operation: str) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    github.faults.plan(LOST, operation)
+    publishing = asyncio.create_task(world.publish())
+    await eventually(lambda: any(call.operation == operation for call in github.calls))
+    done, _ = await asyncio.wait([publishing], timeout=1)
+    if not done:  # the publisher waits before it tries again; another one need not
+        publishing.cancel()
+        with suppress(asyncio.CancelledError):
+            await publishing
+        await world.publish()
+    check_written_once(github, issue)
+
+
+async def test_one_part_that_fails_for_now_does_not_delay_the_others(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    github.faults.plan_always(UNAVAILABLE, "POST /repos/{owner}/{repo}/check-runs")
+    publishing = asyncio.create_task(world.publish())
+    await eventually(lambda: bool(github.comments_of(issue)))
+    publishing.cancel()
+    with suppress(asyncio.CancelledError):
+        await publishing
+    assert "has finished." in github.comments_of(issue)[0]["body"]
+    assert not (await world.store.get(Job, world.job_id)).is_published
