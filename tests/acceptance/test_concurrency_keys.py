@@ -4,7 +4,6 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from typing import Any
 
@@ -20,16 +19,6 @@ HANG = {"hang": True}
 
 def keyed(key: str, on_new: str = "queue", **fields: Any) -> dict[str, Any]:
     return {"concurrency": {"key": key, "onNew": on_new} | fields}
-
-
-async def submit_later(user: User, earlier: str, *steps: Any, **fields: Any) -> str:
-    """Submit a job that is newer than an earlier one. On a cluster, times of creation are whole seconds."""
-    created = datetime.fromisoformat((await user.job(earlier))["createdAt"])
-    pause = poll_intervals()
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while parsedate_to_datetime((await user.get("/api/jobs", limit=1)).headers["Date"]) <= created:
-            await asyncio.sleep(next(pause))
-    return await user.submit(*steps, **fields)
 
 
 async def waits_for(user: User, job_id: str, other: str) -> None:
@@ -50,8 +39,8 @@ def ran_one_after_the_other(details: Sequence[dict[str, Any]]) -> bool:
 async def test_jobs_of_one_key_run_one_after_the_other_in_order(user: User, model: str) -> None:
     first = await user.submit(HANG, config={"model": model}, **keyed("one"))
     await user.wait(first, "active")
-    second = await submit_later(user, first, config={"model": model}, **keyed("one"), priority=9)
-    third = await submit_later(user, second, config={"model": model}, **keyed("one"), priority=-9)
+    second = await user.submit(config={"model": model}, **keyed("one"), priority=9)
+    third = await user.submit(config={"model": model}, **keyed("one"), priority=-9)
     other = await user.run(config={"model": model}, **keyed("two"))
     assert other["status"] == "completed"
     await waits_for(user, second, first)
@@ -71,10 +60,10 @@ async def test_new_job_supersedes_the_running_and_the_waiting_one(user: User, mo
     config = {"model": model}
     running = await user.submit(HANG, config=config, **keyed("pr"))
     await user.wait(running, "active")
-    waiting = await submit_later(user, running, HANG, config=config, **keyed("pr"))
+    waiting = await user.submit(HANG, config=config, **keyed("pr"))
     await waits_for(user, waiting, running)
 
-    newest = await submit_later(user, waiting, config=config, **keyed("pr", "supersede"))
+    newest = await user.submit(config=config, **keyed("pr", "supersede"))
     details = [await user.wait(job_id) for job_id in (running, waiting, newest)]
 
     assert [each["status"] for each in details] == ["cancelled", "cancelled", "completed"]
@@ -86,9 +75,9 @@ async def test_replace_waiting_lets_the_running_job_end(user: User, model: str) 
     config = {"model": model}
     running = await user.submit({"sleepMs": 2500}, config=config, **keyed("deploy"))
     await user.wait(running, "active")
-    waiting = await submit_later(user, running, config=config, **keyed("deploy"))
+    waiting = await user.submit(config=config, **keyed("deploy"))
 
-    newest = await submit_later(user, waiting, config=config, **keyed("deploy", "replaceWaiting"))
+    newest = await user.submit(config=config, **keyed("deploy", "replaceWaiting"))
     details = {job_id: await user.wait(job_id) for job_id in (running, waiting, newest)}
 
     assert details[running]["status"] == details[newest]["status"] == "completed"
@@ -165,7 +154,7 @@ async def test_invalid_concurrency_is_refused_with_its_field(
 async def test_retry_is_refused_while_a_newer_job_supersedes_the_failed_one(user: User, model: str) -> None:
     config = {"model": model}
     failed = (await user.run({"fail": "no"}, config=config, **keyed("again")))["id"]
-    newer = await submit_later(user, failed, HANG, config=config, **keyed("again", "supersede"))
+    newer = await user.submit(HANG, config=config, **keyed("again", "supersede"))
     await user.wait(newer, "active")
 
     refused = await user.post(f"/api/jobs/{failed}/retry")
