@@ -1,7 +1,8 @@
 """The commands for agents and their instructions."""
 
+import json
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
 from cyclopts import App, Parameter
@@ -13,6 +14,14 @@ from labrats.cli.output import print_stderr, print_table, print_text
 from labrats.cli.submit_options import SetupOptions, network_rule
 
 agents_app: Final = App(name="agent", help="List, show, create, change, delete and seed agents.")
+_SEEDED_FIELDS: Final = {
+    "triggerName": "trigger_name",
+    "eventTriggers": "event_triggers",
+    "instructions": "instructions",
+    "report": "report",
+}
+"""The fields that default agents set, by their names in the API."""
+
 instructions_app: Final = App(name="instruction", help="List and show the instructions of agents.")
 
 
@@ -145,14 +154,56 @@ def delete_agent(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
 
 
 @agents_app.command
-def seed(*, options: ApiOptions = DEFAULTS) -> None:
-    """Add the default agents that are missing, with their instructions. Existing ones stay unchanged."""
+def seed(
+    *,
+    diff: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    options: ApiOptions = DEFAULTS,
+) -> None:
+    """Add the default agents that are missing, with their instructions. Existing ones stay unchanged.
+
+    Args:
+        diff: Add nothing, and show how the existing agents and instructions differ from the default ones.
+    """
+    if diff:
+        _print_differences(options)
+        return
     with options.connect() as client:
         answer = client.post("/api/agents/seed")
     if options.json:
         print_text(answer.text)
         return
     print_stderr(f"{answer.json()['seeded']} agents added")
+
+
+def _print_differences(options: ApiOptions) -> None:
+    """Print a line for each difference to the default agents of this version."""
+    from msgspec import convert, to_builtins
+
+    from labrats.model.agent import AiAgentSpec
+    from labrats.seeds import default_agents
+
+    with options.connect() as client:
+        agents = {each["name"]: each for each in client.get("/api/agents").json()["agents"]}
+        listed = client.get("/api/instructions").json()["instructions"]
+    texts = {each["name"]: each["content"] for each in listed}
+    lines: list[str] = []
+    for agent, instructions in default_agents():
+        if (found := agents.get(agent.name)) is None:
+            lines.append(f"{agent.name} is missing")
+            continue
+        present = convert(found, AiAgentSpec)
+        for name, field in _SEEDED_FIELDS.items():
+            value, default = getattr(present, field), getattr(agent.spec, field)
+            if value != default:
+                shown = "not set" if value is None else json.dumps(to_builtins(value), ensure_ascii=False)
+                lines.append(f"{agent.name}: {name} is {shown}; the default is {json.dumps(to_builtins(default))}")
+        for each in instructions:
+            if (text := texts.get(each.name)) != each.spec.content:
+                state = "is missing" if text is None else "has another text than the default"
+                lines.append(f"{agent.name}: the instruction {each.name} {state}")
+    for line in lines:
+        print_text(line)
+    print_stderr(f"{len(lines)} {'difference' if len(lines) == 1 else 'differences'} to the default agents")
 
 
 @instructions_app.command(name="list")

@@ -477,3 +477,16 @@ async def test_a_report_without_credentials_is_refused_with_the_reason(start_eng
         answer = await admin.post("/api/jobs/submit", body)
     assert answer.status_code == 422
     assert "no WebhookSource of type `github` has a `credentialsRef`" in answer.text
+
+
+async def test_seeded_agents_of_an_earlier_version_show_what_they_lack(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    assert "ai-developer is missing" in engine.run_labrats("agent", "seed", "--diff", "--url", engine.url)
+    async with engine.admin() as admin:
+        assert (await admin.post("/api/agents/seed", {})).status_code == 200
+        assert engine.run_labrats("agent", "seed", "--diff", "--url", engine.url) == ""
+        earlier = {"report": None, "instructions": ["conduct", "implement-issue"]}
+        assert (await admin.http.patch("/api/agents/ai-developer", json=earlier)).status_code == 200
+    shown = engine.run_labrats("agent", "seed", "--diff", "--url", engine.url).splitlines()
+    assert [line.partition(" is ")[0] for line in shown] == ["ai-developer: instructions", "ai-developer: report"]
+    assert "not set; the default is" in shown[1]
