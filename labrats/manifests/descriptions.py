@@ -111,6 +111,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "maxFiles": "The number of changed files.",
         "maxKib": "The size of the bundle of commits, in KiB.",
         "protectedFiles": "Files whose changes need a person's eyes.",
+        "labels": "Globs of the labels that the agent may propose.",
     },
     ProtectedFiles: {
         "paths": "Globs; `**` stands for any number of folders.",

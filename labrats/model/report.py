@@ -91,11 +91,17 @@ class ProtectedFiles(Record):
 
 
 class PublishPolicy(Record):
-    """Limits on the changes that are pushed. max_kib: size of the patch."""
+    """Limits on what an agent may publish.
+
+    max_kib: size of the bundle of commits.
+    labels:  globs of the labels that the agent may propose. A label can start other programs, so there are none by
+             default.
+    """
 
     max_files: int = 100
     max_kib: int = 4096
     protected_files: ProtectedFiles = ProtectedFiles()
+    labels: tuple[str, ...] = ()
 
 
 class ReportTarget(Record):

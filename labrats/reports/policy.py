@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from functools import cache
 
 from labrats.model.report import PublishPolicy
@@ -23,6 +24,12 @@ def protected_among(policy: PublishPolicy, files: Sequence[str]) -> list[str]:
     """Return the changed files that the policy protects. Upper and lower case count as equal."""
     patterns = [_pattern(glob) for glob in policy.protected_files.paths]
     return [file for file in files if any(pattern.fullmatch(file) for pattern in patterns)]
+
+
+def allowed_labels(policy: PublishPolicy, proposed: Sequence[str]) -> list[str]:
+    """Return the proposed labels that the policy allows. Upper and lower case count as equal."""
+    globs = [glob.lower() for glob in policy.labels]
+    return [label for label in proposed if any(fnmatchcase(label.lower(), glob) for glob in globs)]
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Final
 from labrats.model.agent import AiAgent, AiAgentSpec, Trigger
 from labrats.model.instruction import AiInstruction, AiInstructionSpec
 from labrats.model.record import Metadata
-from labrats.model.report import CheckReport, CommentMode, PullRequestReport, Report, ReviewReport
+from labrats.model.report import CheckReport, CommentMode, PublishPolicy, PullRequestReport, Report, ReviewReport
 
 CONDUCT: Final = "conduct"
 """The instruction that all default agents share."""
@@ -53,11 +53,14 @@ _TRIGGERS: Final = {
 }
 
 
+_HARMLESS_LABELS: Final = ("bug", "documentation", "duplicate", "enhancement", "invalid", "question")
+"""Labels of every new repository on GitHub, which start nothing."""
+
 _CHANGES: Final = Report(comment=CommentMode.STICKY, reactions=True, pull_request=PullRequestReport())
 _REPORTS: Final = {
     "ai-developer": _CHANGES,
     "ai-reviewer": Report(check=CheckReport(), review=ReviewReport()),
-    "ai-triager": Report(comment=CommentMode.STICKY),
+    "ai-triager": Report(comment=CommentMode.STICKY, policy=PublishPolicy(labels=_HARMLESS_LABELS)),
     "ai-documenter": _CHANGES,
 }
 

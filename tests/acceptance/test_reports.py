@@ -293,6 +293,18 @@ async def test_a_job_without_changes_says_so(engine: LocalEngine, github: GitHub
     assert job["published"]["refused"] == []
 
 
+async def test_an_agent_proposes_only_labels_that_the_policy_allows(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    for name in ("bug", "deploy"):
+        github.demo.label(name)
+    github.demo.git.commit({"agent.py": 'publish(comment="A bug.", labels=["Bug", "deploy", "unknown"])'})
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "sticky", "policy": {"labels": ["bug", "unknown"]}})
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    assert issue.labels == ["bug"]
+    assert job["published"]["refused"] == ["labels: policy.labels does not allow deploy"]
+
+
 async def test_a_fork_gets_the_patch_in_the_comment(engine: LocalEngine, github: GitHubStandIn) -> None:
     github.access.installed = {"octo/demo"}
     fork = github.add_repository("fork/demo", fork_of=github.demo)

@@ -4794,7 +4794,7 @@ export interface components {
         };
         /**
          * PublishPolicyBody
-         * @description Limits on the changes that are pushed. Beyond them the comment has the patch.
+         * @description Limits on what an agent may publish. The changes beyond them are a patch in the comment.
          */
         PublishPolicyBody: {
             /**
@@ -4822,6 +4822,12 @@ export interface components {
              *     }
              */
             protectedFiles?: components["schemas"]["ProtectedFilesBody"];
+            /**
+             * Labels
+             * @description Globs of the labels that the agent may propose, such as `bug`. A label can start other programs.
+             * @default []
+             */
+            labels?: string[];
         };
         /**
          * PublishedView

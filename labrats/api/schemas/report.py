@@ -73,11 +73,16 @@ class ProtectedFilesBody(RequestBody):
 
 
 class PublishPolicyBody(RequestBody):
-    """Limits on the changes that are pushed. Beyond them the comment has the patch."""
+    """Limits on what an agent may publish. The changes beyond them are a patch in the comment."""
 
     max_files: int = Field(default=100, ge=1, le=10_000, description="Changed files.")
     max_kib: int = Field(default=4096, ge=1, le=100_000, description="Size of the bundle of commits, in KiB.")
     protected_files: ProtectedFilesBody = ProtectedFilesBody()
+    labels: list[_GitHubLabel] = Field(
+        default=[],
+        max_length=100,
+        description="Globs of the labels that the agent may propose, such as `bug`. A label can start other programs.",
+    )
 
 
 class ReportBody(RequestBody):

@@ -8,8 +8,9 @@ import msgspec
 
 from labrats.controller.publisher.access import Access
 from labrats.model.phases import Phase
-from labrats.model.report import ReportTarget, StateLabels
+from labrats.model.report import PublishPolicy, ReportTarget, StateLabels
 from labrats.net.github_repository import RefusedByGitHub
+from labrats.reports.policy import allowed_labels
 from labrats.reports.reported_job import ReportedJob
 
 _STARTED: Final = "eyes"
@@ -24,16 +25,28 @@ class _Label(msgspec.Struct):
     name: str
 
 
-async def add_proposed_labels(access: Access, target: ReportTarget, number: int, proposed: Sequence[str]) -> None:
-    """Add the labels that an agent proposes, as far as the repository has them. Raises RefusedByGitHub, RetryLater."""
-    if not proposed:
-        return
+async def add_proposed_labels(
+    access: Access, target: ReportTarget, number: int, proposed: Sequence[str], policy: PublishPolicy
+) -> tuple[str, ...]:
+    """Add the labels that an agent proposes, as far as the policy allows them and the repository has them.
+
+    Return the reason why others are not added. Raises RefusedByGitHub, RetryLater.
+    """
+    allowed = allowed_labels(policy, proposed)
+    if not allowed:
+        return _not_allowed(proposed, allowed)
     known: dict[str, str] = {}
     async for page in access.repository.pages("/labels", list[_Label], access.commenting(target)):
         known |= {label.name.lower(): label.name for label in page}
-    if labels := [known[each.lower()] for each in proposed if each.lower() in known]:
+    if labels := [known[each.lower()] for each in allowed if each.lower() in known]:
         path = f"/issues/{number}/labels"
         await access.repository.post(path, {"labels": labels}, list[_Ignored], access.commenting(target))
+    return _not_allowed(proposed, allowed)
+
+
+def _not_allowed(proposed: Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
+    others = [label for label in proposed if label not in allowed]
+    return (f"labels: policy.labels does not allow {', '.join(others)}",) if others else ()
 
 
 async def write_labels(access: Access, target: ReportTarget, labels: StateLabels, phase: Phase) -> None:

@@ -85,57 +85,118 @@ async def read_pull_request(access: Access, number: int) -> PullRequest:
     return await access.repository.get(f"/pulls/{number}", PullRequest, PULL_REQUESTS)
 
 
-async def publish_commits(
-    access: Access,
-    target: ReportTarget,
-    reported: ReportedJob,
-    rules: PullRequestReport,
-    policy: PublishPolicy,
-    bundle: bytes,
-) -> Pushed:
-    """Push the commits and open their pull request, once. What is not allowed becomes a patch. Raises RetryLater."""
-    repository = await access.repository.get("", _RepositoryObject, READ)
-    token = await access.repository.token({**CONTENTS, **PULL_REQUESTS})
-    try:
-        commits = await asyncio.to_thread(Commits.fetch, bundle, repository.clone_url, token)
-    except NotPushed as error:
-        return Pushed(refused=(str(error),))
-    try:
-        return await _publish(access, target, reported, rules, policy, commits, len(bundle), repository.default_branch)
-    finally:
-        await asyncio.to_thread(commits.close)
+@dataclass(frozen=True)
+class CommitsPublisher:
+    """Publishes the commits of one job. What is not allowed becomes a patch."""
 
+    access: Access
+    target: ReportTarget
+    reported: ReportedJob
+    rules: PullRequestReport
+    policy: PublishPolicy
 
-async def _publish(
-    access: Access,
-    target: ReportTarget,
-    reported: ReportedJob,
-    rules: PullRequestReport,
-    policy: PublishPolicy,
-    commits: Commits,
-    size: int,
-    default_branch: str,
-) -> Pushed:
-    protected = protected_among(policy, commits.files)
-    if reason := reason_to_refuse(policy, commits.files, size):
-        return await _as_patch(commits, reason)
-    if protected and policy.protected_files.action is ProtectedAction.REFUSE:
-        return await _as_patch(commits, f"the changes concern protected files: {', '.join(protected[:10])}")
-    try:
-        of_target = await read_pull_request(access, target.pull_request) if target.pull_request else None
-        if of_target and of_target.is_of_fork(target.repository):
+    async def publish(self, bundle: bytes) -> Pushed:
+        """Push the commits of a bundle and open their pull request, once. Raises RefusedByGitHub, RetryLater."""
+        repository = await self.access.repository.get("", _RepositoryObject, READ)
+        token = await self.access.repository.token({**CONTENTS, **PULL_REQUESTS})
+        try:
+            commits = await asyncio.to_thread(Commits.fetch, bundle, repository.clone_url, token)
+        except NotPushed as error:
+            return Pushed(refused=(str(error),))
+        try:
+            if reason := self._reason_to_refuse(commits, len(bundle)):
+                return await _as_patch(commits, reason)
+            return await self._push(commits, repository.default_branch)
+        except (RefusedByGitHub, NotPushed) as error:
+            return await _as_patch(commits, f"no pull request: {error}")
+        finally:
+            await asyncio.to_thread(commits.close)
+
+    def _reason_to_refuse(self, commits: Commits, size: int) -> str | None:
+        protected = protected_among(self.policy, commits.files)
+        if protected and self.policy.protected_files.action is ProtectedAction.REFUSE:
+            return f"the changes concern protected files: {', '.join(protected[:10])}"
+        return reason_to_refuse(self.policy, commits.files, size)
+
+    async def _push(self, commits: Commits, default_branch: str) -> Pushed:
+        number = self.target.pull_request
+        of_target = await read_pull_request(self.access, number) if number is not None else None
+        if of_target and of_target.is_of_fork(self.target.repository):
             return await _as_patch(commits, "nothing is pushed to the branch of a fork")
-        if of_target and _is_ours(access, of_target) and of_target.state == _OPEN:
+        if of_target and of_target.state == _OPEN and self._is_ours(of_target):
             return await _push_to_ours(of_target, commits)
-        base = of_target.head.ref if of_target else base_branch(reported) or default_branch
-        return await _open(access, target, reported, rules, commits, protected, base)
-    except (RefusedByGitHub, NotPushed) as error:
-        return await _as_patch(commits, f"no pull request: {error}")
+        base = of_target.head.ref if of_target else base_branch(self.reported) or default_branch
+        return await self._open(commits, base)
 
+    def _is_ours(self, pull_request: PullRequest) -> bool:
+        """Return whether a job opened the pull request. The account of a personal token may open others, too."""
+        return self.access.identity.wrote(pull_request) and PULL_REQUEST_MARK in (pull_request.body or "")
 
-def _is_ours(access: Access, pull_request: PullRequest) -> bool:
-    """Return whether a job opened the pull request. The account of a personal token may open others, too."""
-    return access.identity.wrote(pull_request) and PULL_REQUEST_MARK in (pull_request.body or "")
+    async def _open(self, commits: Commits, base: str) -> Pushed:
+        branch = branch_name(self.rules.branch, self.reported, self.target)
+        try:
+            await asyncio.to_thread(commits.push, branch)
+        except BranchHasOtherCommits:
+            if (ours := await self._find(branch)) and pull_request_mark(self.reported) in (ours.body or ""):
+                return Pushed(ours.html_url)  # somebody has added to the pull request of this job
+            branch = f"{branch}-{self.reported.job.id}"
+            await asyncio.to_thread(commits.push, branch)
+        found = await self._find(branch)
+        if found and found.state != _OPEN and found.head.sha == commits.tip:
+            return await _as_patch(commits, f"the pull request with these commits was closed: {found.html_url}")
+        if found is None or found.state != _OPEN:
+            found = await self._create(commits, branch, base)
+        return Pushed(found.html_url, refused=await self._decorate(found.number))
+
+    async def _find(self, branch: str) -> PullRequest | None:
+        """Return the latest pull request of the branch."""
+        owner = self.access.repository.name.partition("/")[0]
+        query = {"head": f"{owner}:{branch}", "state": "all", "sort": "created", "direction": "desc"}
+        found = await self.access.repository.get("/pulls", list[PullRequest], PULL_REQUESTS, **query)
+        return next((each for each in found if each.head.ref == branch), None)
+
+    async def _create(self, commits: Commits, branch: str, base: str) -> PullRequest:
+        protected = protected_among(self.policy, commits.files)
+        body: dict[str, Any] = {
+            "title": pull_request_title(self.reported, self.rules, await self._issue_title()),
+            "body": pull_request_body(self.reported, self.rules, self.target, protected),
+            "head": branch,
+            "base": base,
+            "draft": self.rules.draft or bool(protected),
+            "maintainer_can_modify": True,
+        }
+        repository = self.access.repository
+        try:
+            return await repository.post("/pulls", body, PullRequest, PULL_REQUESTS)
+        except RefusedByGitHub as error:
+            if error.status != 422 or "draft" not in str(error).lower():
+                raise
+        return await repository.post("/pulls", body | {"draft": False}, PullRequest, PULL_REQUESTS)
+
+    async def _issue_title(self) -> str | None:
+        if self.reported.publication.title or self.target.issue is None:
+            return None
+        return (await self.access.repository.get(f"/issues/{self.target.issue}", _Issue, ISSUES)).title
+
+    async def _decorate(self, number: int) -> tuple[str, ...]:
+        """Add labels and ask for reviews. Return what GitHub refuses, which does not harm the pull request."""
+        refused: list[str] = []
+        repository, proposed = self.access.repository, self.reported.publication.labels
+        target = ReportTarget(repository=repository.name, pull_request=number)
+        try:
+            if self.rules.labels:
+                body: dict[str, Any] = {"labels": list(self.rules.labels)}
+                await repository.post(f"/issues/{number}/labels", body, list[_Ignored], PULL_REQUESTS)
+            refused += await add_proposed_labels(self.access, target, number, proposed, self.policy)
+        except RefusedByGitHub as error:
+            refused.append(f"labels of the pull request: {error}")
+        try:
+            if self.rules.reviewers:
+                body = {"reviewers": list(self.rules.reviewers)}
+                await repository.post(f"/pulls/{number}/requested_reviewers", body, _Ignored, PULL_REQUESTS)
+        except RefusedByGitHub as error:
+            refused.append(f"reviewers of the pull request: {error}")
+        return tuple(refused)
 
 
 async def _push_to_ours(pull_request: PullRequest, commits: Commits) -> Pushed:
@@ -145,93 +206,6 @@ async def _push_to_ours(pull_request: PullRequest, commits: Commits) -> Pushed:
         reason = f"the branch `{pull_request.head.ref}` has moved since the agent has seen it"
         return await _as_patch(commits, reason)
     return Pushed(pull_request.html_url)
-
-
-async def _open(
-    access: Access,
-    target: ReportTarget,
-    reported: ReportedJob,
-    rules: PullRequestReport,
-    commits: Commits,
-    protected: list[str],
-    base: str,
-) -> Pushed:
-    branch = branch_name(rules.branch, reported, target)
-    try:
-        await asyncio.to_thread(commits.push, branch)
-    except BranchHasOtherCommits:
-        if (ours := await _find(access, branch)) and pull_request_mark(reported) in (ours.body or ""):
-            return Pushed(ours.html_url)  # somebody has added to the pull request of this job
-        branch = f"{branch}-{reported.job.id}"
-        await asyncio.to_thread(commits.push, branch)
-    found = await _find(access, branch)
-    if found and found.state != _OPEN and found.head.sha == commits.tip:
-        return await _as_patch(commits, f"the pull request with these commits was closed: {found.html_url}")
-    if found is None or found.state != _OPEN:
-        found = await _create(access, target, reported, rules, protected, branch, base)
-    refused = await _decorate(access, found, rules, reported)
-    return Pushed(found.html_url, refused=refused)
-
-
-async def _find(access: Access, branch: str) -> PullRequest | None:
-    """Return the latest pull request of the branch."""
-    owner = access.repository.name.partition("/")[0]
-    query = {"head": f"{owner}:{branch}", "state": "all", "sort": "created", "direction": "desc"}
-    found = await access.repository.get("/pulls", list[PullRequest], PULL_REQUESTS, **query)
-    return next((each for each in found if each.head.ref == branch), None)
-
-
-async def _create(
-    access: Access,
-    target: ReportTarget,
-    reported: ReportedJob,
-    rules: PullRequestReport,
-    protected: list[str],
-    branch: str,
-    base: str,
-) -> PullRequest:
-    body: dict[str, Any] = {
-        "title": pull_request_title(reported, rules, await _issue_title(access, target, reported)),
-        "body": pull_request_body(reported, rules, target, protected),
-        "head": branch,
-        "base": base,
-        "draft": rules.draft or bool(protected),
-        "maintainer_can_modify": True,
-    }
-    try:
-        return await access.repository.post("/pulls", body, PullRequest, PULL_REQUESTS)
-    except RefusedByGitHub as error:
-        if error.status != 422 or "draft" not in str(error).lower():
-            raise
-    return await access.repository.post("/pulls", body | {"draft": False}, PullRequest, PULL_REQUESTS)
-
-
-async def _issue_title(access: Access, target: ReportTarget, reported: ReportedJob) -> str | None:
-    if reported.publication.title or target.issue is None:
-        return None
-    return (await access.repository.get(f"/issues/{target.issue}", _Issue, ISSUES)).title
-
-
-async def _decorate(
-    access: Access, pull_request: PullRequest, rules: PullRequestReport, reported: ReportedJob
-) -> tuple[str, ...]:
-    """Add labels and ask for reviews. Return what GitHub refuses, which does not harm the pull request."""
-    number, refused = pull_request.number, []
-    as_target = ReportTarget(repository=access.repository.name, pull_request=number)
-    try:
-        if rules.labels:
-            body: dict[str, Any] = {"labels": list(rules.labels)}
-            await access.repository.post(f"/issues/{number}/labels", body, list[_Ignored], PULL_REQUESTS)
-        await add_proposed_labels(access, as_target, number, reported.publication.labels)
-    except RefusedByGitHub as error:
-        refused.append(f"labels of the pull request: {error}")
-    try:
-        if rules.reviewers:
-            body = {"reviewers": list(rules.reviewers)}
-            await access.repository.post(f"/pulls/{number}/requested_reviewers", body, _Ignored, PULL_REQUESTS)
-    except RefusedByGitHub as error:
-        refused.append(f"reviewers of the pull request: {error}")
-    return tuple(refused)
 
 
 async def _as_patch(commits: Commits, reason: str) -> Pushed:

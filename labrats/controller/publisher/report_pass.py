@@ -2,13 +2,14 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from labrats.controller.publisher.access import Access
 from labrats.controller.publisher.checks import write_check
 from labrats.controller.publisher.comments import Comments
 from labrats.controller.publisher.labels import add_proposed_labels, write_labels, write_reaction
-from labrats.controller.publisher.pull_request import PullRequest, Pushed, publish_commits, read_pull_request
+from labrats.controller.publisher.pull_request import CommitsPublisher, PullRequest, read_pull_request
 from labrats.controller.publisher.reviews import read_lines, resolve_outdated_threads, write_review
 from labrats.model.errors import RetryLater
 from labrats.model.phases import Phase
@@ -81,12 +82,8 @@ class ReportPass:
             if self.reported.job.status.outputs.files_changed:
                 self._refused.append(_NO_BUNDLE)
             return
-        policy = self.report.policy or PublishPolicy()
-        bundle = self.bundle
-
-        async def publish() -> Pushed:
-            return await publish_commits(self.access, self.target, self.reported, rules, policy, bundle)
-
+        publisher = CommitsPublisher(self.access, self.target, self.reported, rules, self._policy)
+        publish = partial(publisher.publish, self.bundle)
         if pushed := await self._try("commits", publish):
             self._refused += pushed.refused
             url = pushed.url or self.reported.pull_request_url
@@ -114,7 +111,12 @@ class ReportPass:
     async def _add_proposed_labels(self) -> None:
         labels, number = self.reported.publication.labels, self.target.number
         if number is not None and self.report.comment not in (None, CommentMode.NONE):
-            await self._try("proposed labels", lambda: add_proposed_labels(self.access, self.target, number, labels))
+            add = partial(add_proposed_labels, self.access, self.target, number, labels, self._policy)
+            self._refused += await self._try("proposed labels", add) or ()
+
+    @property
+    def _policy(self) -> PublishPolicy:
+        return self.report.policy or PublishPolicy()
 
     async def _show_state(self) -> None:
         if labels := self.report.labels:
