@@ -357,6 +357,10 @@ class Runner(Protocol):
         """Return the names of the attempts whose workspace is retained."""
         ...
 
+    async def workspace_bytes(self, name: AttemptName) -> int:
+        """Return the size of an attempt's workspace on the disk, with the agent's home; 0 if it is not retained."""
+        ...
+
     async def retained(self) -> list[AttemptName]:
         """Return the names of the attempts of which anything is retained, whether or not their jobs exist."""
         ...

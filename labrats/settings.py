@@ -187,6 +187,12 @@ class EngineSettings(BaseSettings):
     agent_processes: int | None = Field(default=None, gt=0, validation_alias="LABRATS_AGENT_PROCESSES")
     """The limit on the number of processes of an attempt, also measured; beyond it the job fails with the code
     process_limit. Default: none."""
+    workspace_gib: float | None = Field(default=None, gt=0, le=1_000_000, validation_alias="LABRATS_WORKSPACE_GIB")
+    """The limit on the workspace of an attempt, with the agent's home and temporary files; beyond it the job fails with
+    the code disk_limit. It is measured about once a second. Default: none."""
+    workspaces_gib: float | None = Field(default=None, gt=0, le=1_000_000, validation_alias="LABRATS_WORKSPACES_GIB")
+    """The limit on all workspaces together, on one machine. Beyond it, those of ended jobs are deleted, the oldest
+    first; patches, commits and logs stay. Default: none."""
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use the Claude Code login of the engine's user."""
     max_output_mib: int = Field(default=256, gt=0, le=65536, validation_alias="LABRATS_MAX_OUTPUT_MIB")
@@ -222,7 +228,7 @@ class EngineSettings(BaseSettings):
     def _read_agent_memory(cls, value: Any) -> Any:
         return read_size(value) if isinstance(value, str) else value
 
-    @field_validator("agent_memory", "agent_processes", mode="before")
+    @field_validator("agent_memory", "agent_processes", "workspace_gib", "workspaces_gib", mode="before")
     @classmethod
     def _read_empty(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -312,7 +318,8 @@ class EngineSettings(BaseSettings):
     @property
     def agent_limits(self) -> ResourceLimits:
         """The limits on the processes of an attempt."""
-        return ResourceLimits(memory_bytes=self.agent_memory, processes=self.agent_processes)
+        disk_bytes = None if self.workspace_gib is None else round(self.workspace_gib * 2**30)
+        return ResourceLimits(memory_bytes=self.agent_memory, processes=self.agent_processes, disk_bytes=disk_bytes)
 
     @property
     def isolation_of_untrusted(self) -> Isolation:

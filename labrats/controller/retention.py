@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 PASS_SECONDS: Final = 600.0
 
+QUOTA_PASS_SECONDS: Final = 60.0
+
 TOKEN_PASS_SECONDS: Final = 15.0
 """Time for which a token outlives its job. The next job of a chain copies the token when its parent ends."""
 
@@ -54,6 +56,8 @@ class Retention:
         self._attachments, self._clock = attachments, clock
         self._workspace_retention = timedelta(hours=settings.workspace_retention_hours)
         self._job_retention = timedelta(days=settings.job_retention_days)
+        self._workspaces_gib = settings.workspaces_gib
+        self._sizes: dict[AttemptName, tuple[datetime | None, int]] = {}
         # On a cluster Secrets are deleted with their jobs, and a controller may not list them.
         self._deletes_tokens = settings.backend == "embedded"
 
@@ -62,6 +66,8 @@ class Retention:
         await self._index.synced.wait()
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._repeat(self.clean, PASS_SECONDS), name="clean")
+            if self._workspaces_gib is not None:
+                loops.create_task(self._repeat(self.limit_workspaces, QUOTA_PASS_SECONDS), name="limit workspaces")
             if self._deletes_tokens:
                 # Wait: the next job of a chain may have to copy the token of a job that ended while no engine ran.
                 await self._clock.sleep(TOKEN_PASS_SECONDS)
@@ -90,6 +96,43 @@ class Retention:
                     await self._collect_attempt(name)
         for folders in batched(await self._attachments.folders(NEW_SECONDS), BATCH):
             await self._collect_attachments(folders)
+
+    async def limit_workspaces(self) -> None:
+        """Delete workspaces of ended jobs, the oldest first, until all workspaces fit their limit."""
+        if self._workspaces_gib is None:
+            return
+        names = await self._runner.workspaces()
+        jobs = {job.id: job for job in await self._store.get_many(Job, sorted({name.job_id for name in names}))}
+        sizes = {name: await self._size_of(name, jobs[name.job_id]) for name in names if name.job_id in jobs}
+        self._sizes = {name: known for name, known in self._sizes.items() if name in sizes}
+        excess = sum(sizes.values()) - round(self._workspaces_gib * 2**30)
+        ended = [name for name in sizes if jobs[name.job_id].ended]
+        for name in sorted(ended, key=lambda name: _age(jobs[name.job_id])):
+            if excess <= 0:
+                return
+            if await self._remove_unused_workspace(name):
+                excess -= sizes[name]
+                log.info("workspace removed", attempt=str(name), bytes=sizes[name], reason="LABRATS_WORKSPACES_GIB")
+        if excess > 0:
+            log.warning("workspaces exceed their limit", excess_bytes=excess, reason="unfinished jobs use the rest")
+
+    async def _size_of(self, name: AttemptName, job: Job) -> int:
+        """Return the size of a workspace. That of an ended job is measured once."""
+        ended_at, size = self._sizes.get(name, (None, 0))
+        if not job.ended or ended_at != job.status.finished_at:
+            size = await self._runner.workspace_bytes(name)
+            self._sizes[name] = (job.status.finished_at if job.ended else None, size)
+        return size
+
+    async def _remove_unused_workspace(self, name: AttemptName) -> bool:
+        """Delete a workspace unless its job was retried or deleted meanwhile. Return whether it was deleted."""
+        try:
+            job = await self._store.get(Job, name.job_id)
+        except NotFound:
+            return False
+        if job.ended:
+            await self._runner.remove(name, keep_output=True)
+        return job.ended
 
     async def delete_tokens(self) -> None:
         """Delete the git tokens of ended jobs, unless a retry may need them."""
@@ -157,6 +200,10 @@ def _may_be_used(name: AttemptName, job: Job) -> bool:
     """Return whether the latest attempt uses the workspace of this one, or a later attempt may resume in it."""
     session = job.status.session
     return name == job.attempt_name or (session is not None and name == AttemptName(job.id, session.attempt))
+
+
+def _age(job: Job) -> tuple[datetime, str]:
+    return (job.status.finished_at or job.created_at, job.id)
 
 
 def _ended_before(job: Job, time: datetime) -> bool:

@@ -159,7 +159,17 @@ async def run_with_timeout(work: Callable[[RunContext], Awaitable[Any]], context
 
 
 async def _run_limited_attempt(context: RunContext) -> Any:
-    return await run_within_limits(partial(_run_attempt, context), context.task.limits)
+    return await run_within_limits(partial(_run_attempt, context), context.task.limits, _written_folders(context))
+
+
+def _written_folders(context: RunContext) -> list[Path]:
+    """Return the folders that the agent can fill, also those of the attempt whose session it resumes."""
+    places = [(context.task.workspace, str(context.folder))]
+    if (resumption := context.task.resumption) and resumption.workspace and resumption.folder:
+        places.append((resumption.workspace, resumption.folder))
+    return [Path(workspace) for workspace, _ in places] + [
+        Path(folder, name) for _, folder in places for name in ("home", "tmp")
+    ]
 
 
 async def _run_attempt(context: RunContext) -> Any:

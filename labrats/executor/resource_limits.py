@@ -1,4 +1,4 @@
-"""The limits on the memory and the processes of an attempt, by sampling its process tree.
+"""The limits on the memory, the processes and the disk of an attempt, by sampling its process tree and its folders.
 
 Limits of the kernel for single processes do not fit: RLIMIT_AS keeps Node, Go and the JVM from starting, and
 RLIMIT_NPROC does not apply to root.
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+from labrats.files.trees import sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import NO_LIMITS, ResourceLimits
@@ -20,23 +21,37 @@ from labrats.processes import descendants, kill_descendants
 T = TypeVar("T")
 
 SAMPLE_SECONDS: Final = 0.1
+
+DISK_SAMPLE_SECONDS: Final = 1.0
+DISK_PAUSE_FACTOR: Final = 20.0
+"""Pause between two measurements of the disk: at least a second, and many times as long as a measurement took."""
+
+ENTRIES_AT_ONCE: Final = 256
+"""Files measured before other tasks run."""
+
 _KIBIBYTE: Final = 1024
 _SHOWN_UNITS: Final = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
-async def run_within_limits(work: Callable[[], Awaitable[T]], limits: ResourceLimits) -> T:
-    """Return the result of `work`, and measure the descendants of this process meanwhile.
+async def run_within_limits(
+    work: Callable[[], Awaitable[T]], limits: ResourceLimits, folders: Sequence[Path] = ()
+) -> T:
+    """Return the result of `work`, and measure the descendants of this process and `folders` meanwhile.
 
-    If they exceed a limit, they are killed, and GiveUp is raised.
+    If they exceed a limit, the descendants are killed, and GiveUp is raised.
     """
     if limits == NO_LIMITS:
         return await work()
-    watcher = _Watcher(limits)
+    watcher = _Watcher(limits, folders)
     try:
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(watcher.run(), name="resource-limits")
+            watching = [
+                tasks.create_task(watcher.watch_processes(), name="process-limits"),
+                tasks.create_task(watcher.watch_disk(), name="disk-limit"),
+            ]
             result = await work()
-            watching.cancel()
+            for task in watching:
+                task.cancel()
     except BaseExceptionGroup as failures:
         # Without the group: callers distinguish the failures of `work` by their types.
         raise watcher.failure or failures.exceptions[0] from None
@@ -46,13 +61,36 @@ async def run_within_limits(work: Callable[[], Awaitable[T]], limits: ResourceLi
 @dataclass
 class _Watcher:
     limits: ResourceLimits
+    folders: Sequence[Path]
     failure: GiveUp | None = field(default=None, init=False)
 
-    async def run(self) -> None:
+    async def watch_processes(self) -> None:
         """Measure until cancelled. Raises GiveUp after it has killed all descendants."""
+        if self.limits.memory_bytes is None and self.limits.processes is None:
+            return
         while (failure := self._exceeded_limit()) is None:
             await asyncio.sleep(SAMPLE_SECONDS)
-        self.failure = failure  # first, since their end makes `work` fail, too
+        self._end(failure)
+
+    async def watch_disk(self) -> None:
+        """Measure until cancelled. Raises GiveUp after it has killed all descendants."""
+        if (limit := self.limits.disk_bytes) is None:
+            return
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        while (used := await _disk_usage(self.folders, limit)) <= limit:
+            await asyncio.sleep(max(DISK_SAMPLE_SECONDS, (clock() - started) * DISK_PAUSE_FACTOR))
+            started = clock()
+        self._end(
+            GiveUp(
+                FailedCode.DISK_LIMIT,
+                f"the workspace, with the agent's home and temporary files, took at least {_shown(used)}, over "
+                f"LABRATS_WORKSPACE_GIB ({_shown(limit)}): raise the limit, or let the agent write less",
+            )
+        )
+
+    def _end(self, failure: GiveUp) -> None:
+        self.failure = failure  # first, since the end of the descendants makes `work` fail, too
         kill_descendants(os.getpid())
         raise failure
 
@@ -71,6 +109,18 @@ class _Watcher:
                 f"({_shown(limits.memory_bytes)}): raise the limit, or give the agent less to do at once",
             )
         return None
+
+
+async def _disk_usage(folders: Sequence[Path], enough: int) -> int:
+    """Return the bytes of the folders on the disk, or more than `enough`. Other tasks run in between."""
+    used = 0
+    for number, size in enumerate(sizes_on_disk(folders)):
+        used += size
+        if used > enough:
+            break
+        if number % ENTRIES_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return used
 
 
 def _memory_above(limit: int, pids: Sequence[int]) -> int | None:

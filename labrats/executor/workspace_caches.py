@@ -23,7 +23,7 @@ import msgspec
 from labrats.executor.context import RunContext
 from labrats.executor.subprocesses import child_process, read_tail
 from labrats.files.safe_paths import create_folder_inside, open_folder_inside, open_inside
-from labrats.files.trees import remove_tree
+from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.workspace_setup import CachedFolder, Setup
 
@@ -117,7 +117,7 @@ async def _store(entry: CacheEntry, context: RunContext) -> None:
     try:
         with _lock(unfinished, fcntl.LOCK_EX):
             await _copy(context.workspace / entry.cached.path, unfinished / _CONTENT, context)
-            size = await asyncio.to_thread(_size_of, unfinished)
+            size = await asyncio.to_thread(lambda: sum(sizes_on_disk([unfinished])))
             if size > context.task.caches_bytes:
                 raise _CacheFailed(f"its {size // 2**20} MiB are more than the limit for all caches")
             (unfinished / _SIZE).write_text(str(size))
@@ -151,18 +151,6 @@ def _lock(folder: Path, operation: int) -> Iterator[bool]:
         yield False
     finally:
         os.close(descriptor)
-
-
-def _size_of(tree: Path) -> int:
-    """Return the bytes that a tree takes on the disk."""
-    size, folders = 0, [tree]
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                size += entry.stat(follow_symlinks=False).st_blocks * 512
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
-    return size
 
 
 def _shrink(root: Path, most_bytes: int) -> None:

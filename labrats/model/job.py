@@ -43,6 +43,7 @@ class FailedCode(StrEnum):
     BUDGET = "budget"
     OUTPUT_LIMIT = "output_limit"
     PROCESS_LIMIT = "process_limit"
+    DISK_LIMIT = "disk_limit"
     TIMEOUT = "timeout"
     START_TIMEOUT = "start_timeout"
     LOST = "lost"
@@ -70,6 +71,7 @@ PERMANENT: Final = frozenset(
         FailedCode.BUDGET,
         FailedCode.OUTPUT_LIMIT,
         FailedCode.PROCESS_LIMIT,
+        FailedCode.DISK_LIMIT,
         FailedCode.TIMEOUT,
         FailedCode.INVALID,
     }

@@ -117,10 +117,14 @@ class Sandbox(Record):
 
 
 class ResourceLimits(Record):
-    """Limits on all processes of an attempt together; None for no limit."""
+    """Limits on all processes of an attempt together, and on what they write; None for no limit.
+
+    disk_bytes: limit on the workspace, the agent's home and its temporary files.
+    """
 
     memory_bytes: int | None = None
     processes: int | None = None
+    disk_bytes: int | None = None
 
 
 NO_LIMITS: Final = ResourceLimits()

@@ -23,7 +23,6 @@ ON_A_CLUSTER = (
 
 ALWAYS_ON_INSTALLATION = {
     "test_agents",
-    "test_bundle",
     "test_endpoint_groups",
     "test_idempotency",
     "test_isolation",
@@ -31,6 +30,7 @@ ALWAYS_ON_INSTALLATION = {
     "test_log_stream",
     "test_metrics",
     "test_network",
+    "test_repositories",
     "test_resource_limits",
     "test_retry_and_cancel",
     "test_slots_and_priority",

@@ -43,7 +43,8 @@ def installation(
         installation.kubectl("create", "secret", "generic", "settings", f"--from-literal={secret}")
         installation.install(
             settings=VALUES["settings"]
-            | {"CALLBACK_ALLOWED_HOSTS": GATEWAY, "OUTBOUND_ALLOWED_CIDRS": f"{GATEWAY}/32"},
+            | {"CALLBACK_ALLOWED_HOSTS": GATEWAY, "OUTBOUND_ALLOWED_CIDRS": f"{GATEWAY}/32"}
+            | {"LABRATS_WORKSPACE_GIB": 0.05},
             settingsSecret="settings",
             networkPolicy={"executorEgress": [{"to": [{"ipBlock": {"cidr": f"{GATEWAY}/32"}}]}]},
         )

@@ -18,6 +18,15 @@ async def test_a_workspace_exists_until_it_is_removed(backend: RunnerBackend, ru
     assert logs_in(await events_of(runner, attempt)) == ["here"]
 
 
+async def test_size_of_a_workspace_is_known_until_it_is_removed(backend: RunnerBackend, runner: Runner) -> None:
+    attempt = an_attempt([{"write": {"path": "a.txt", "text": "x"}}])
+    await runner.start(attempt)
+    await end_of(runner, attempt)
+    assert (await runner.workspace_bytes(attempt.name) > 0) is backend.keeps_workspaces
+    await runner.remove(attempt.name, keep_output=True)
+    assert await runner.workspace_bytes(attempt.name) == 0
+
+
 async def test_an_attempt_is_listed_until_all_its_files_are_removed(runner: Runner) -> None:
     attempt, other = an_attempt(), an_attempt()
     assert await runner.retained() == []

@@ -145,6 +145,11 @@ class MemoryRunner:
         await asyncio.sleep(0)
         return [name for name, executor in self._machine.executors.items() if executor.has_workspace]
 
+    async def workspace_bytes(self, name: AttemptName) -> int:
+        await asyncio.sleep(0)
+        executor = self._machine.executors.get(name)
+        return executor.workspace_bytes if executor and executor.has_workspace else 0
+
     async def retained(self) -> list[AttemptName]:
         await asyncio.sleep(0)
         return list(self._machine.executors)
@@ -228,6 +233,7 @@ class MemoryExecutor:
     children: int = 0
     handles_signals: bool = True
     has_workspace: bool = False
+    workspace_bytes: int = 4096
 
     async def run(self, actions: Sequence[Action]) -> None:
         try:

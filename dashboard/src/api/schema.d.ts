@@ -3325,7 +3325,7 @@ export interface components {
          * @description Machine-readable cause of a failure. `failedReason` is the message for people.
          * @enum {string}
          */
-        FailedCode: "auth" | "quota" | "model_not_found" | "rate_limited" | "overloaded" | "context_too_long" | "max_turns" | "budget" | "output_limit" | "process_limit" | "timeout" | "start_timeout" | "lost" | "node_lost" | "out_of_memory" | "evicted" | "image_pull" | "unschedulable" | "git_clone" | "setup" | "workspace" | "agent_error" | "executor_died" | "invalid" | "internal";
+        FailedCode: "auth" | "quota" | "model_not_found" | "rate_limited" | "overloaded" | "context_too_long" | "max_turns" | "budget" | "output_limit" | "process_limit" | "disk_limit" | "timeout" | "start_timeout" | "lost" | "node_lost" | "out_of_memory" | "evicted" | "image_pull" | "unschedulable" | "git_clone" | "setup" | "workspace" | "agent_error" | "executor_died" | "invalid" | "internal";
         /**
          * FailedFilterView
          * @description The first filter that does not hold.

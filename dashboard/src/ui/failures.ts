@@ -19,6 +19,7 @@ const EXPLANATIONS: Record<FailedCode, Explanation> = {
   budget: { meaning: 'The limit on cost or tokens was reached.', advice: 'Run it again with a higher limit.' },
   output_limit: { meaning: 'The attempt printed more output than it may.', advice: 'Let the agent write large output to files.' },
   process_limit: { meaning: 'The attempt had more processes than it may.', advice: 'Let the agent start fewer at once, or raise LABRATS_AGENT_PROCESSES.' },
+  disk_limit: { meaning: 'The workspace took more disk than it may.', advice: 'Raise LABRATS_WORKSPACE_GIB, or let the agent write less.' },
   timeout: { meaning: 'The attempt took longer than its time limit.', advice: 'Run it again with more time.' },
   start_timeout: { meaning: 'The attempt did not start in time.', advice: 'Check that the cluster has capacity, then retry.' },
   lost: { meaning: 'The attempt disappeared with its machine, and may have had effects.', advice: 'Check for effects such as pushed branches before you retry.' },

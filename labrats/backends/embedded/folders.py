@@ -9,7 +9,7 @@ from typing import Final
 from labrats.files.attempt_inputs import SECRETS_FOLDER
 from labrats.files.attempt_output import attempt_names
 from labrats.files.safe_paths import NotRegularFile, read_regular_file
-from labrats.files.trees import remove_tree
+from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
     BASELINE_FILE,
@@ -23,6 +23,9 @@ from labrats.model.protocol import (
     RESULT_FILE,
 )
 from labrats.processes import ProcessId, executor_process_name, process_name
+
+_SCRATCH: Final = ("home", "tmp", "baseline.git")
+"""Folders beside the output that are deleted with the workspace."""
 
 _LINE_BYTES: Final = 256
 """Maximum size of a claim, and of an exit status."""
@@ -140,12 +143,16 @@ class AttemptFolder:
             if _has_entries(self.path / folder):
                 remove_tree(self.path / folder)
 
+    def workspace_bytes(self) -> int:
+        """Return the bytes of what `remove` deletes while it keeps the output."""
+        return sum(sizes_on_disk([self.workspace, *(self.path / name for name in _SCRATCH)]))
+
     def remove(self, *, keep_output: bool) -> None:
         """Delete the workspace and the agent's home; without `keep_output`, delete the whole folder."""
         self.forbid_resume()
         remove_tree(self.workspace)
         self.remove_secrets()
-        for scratch in ("home", "tmp", "baseline.git"):
+        for scratch in _SCRATCH:
             remove_tree(self.path / scratch)
         if not keep_output:
             remove_tree(self.path)

@@ -238,6 +238,9 @@ class LocalRunner:
     async def workspaces(self) -> list[AttemptName]:
         return await asyncio.to_thread(self._settings.folders.workspace_names)
 
+    async def workspace_bytes(self, name: AttemptName) -> int:
+        return await asyncio.to_thread(self._folder(name).workspace_bytes)
+
     async def retained(self) -> list[AttemptName]:
         return await asyncio.to_thread(self._settings.folders.attempt_names)
 

@@ -3,6 +3,7 @@
 Each reason is one sentence that a person can act on.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -34,7 +35,14 @@ ENDED_BY_ENGINE: Final = AttemptFailure(code=FailedCode.EXECUTOR_DIED, reason="t
 NEVER_STARTED: Final = AttemptFailure(code=FailedCode.LOST, reason="the attempt was ended before it started")
 
 CLUSTER_CODES: Final = frozenset(
-    {FailedCode.EVICTED, FailedCode.LOST, FailedCode.NODE_LOST, FailedCode.OUT_OF_MEMORY, FailedCode.TIMEOUT}
+    {
+        FailedCode.DISK_LIMIT,
+        FailedCode.EVICTED,
+        FailedCode.LOST,
+        FailedCode.NODE_LOST,
+        FailedCode.OUT_OF_MEMORY,
+        FailedCode.TIMEOUT,
+    }
 )
 """Codes that take precedence over the executor's error event, since the executor only knows that it was stopped."""
 
@@ -157,7 +165,17 @@ def _recorded_by_engine(job: JobObject) -> AttemptFailure | None:
     return AttemptFailure(code=FailedCode(code), reason=annotations.get(FAILED_REASON_ANNOTATION, ""))
 
 
+_DISK_LIMIT: Final = re.compile(
+    r"Usage of EmptyDir volume .* exceeds the limit|exceeded its local ephemeral storage limit"
+    r"|ephemeral local storage usage exceeds the total limit"
+)
+"""The kubelet's messages about a pod that has written too much."""
+
+
 def _pod_failure(pod: PodObject) -> AttemptFailure | None:
+    if _DISK_LIMIT.search(pod.status.message or ""):
+        reason = f"the attempt has written more than its pod may: {_one_line(pod.status.message)}"
+        return AttemptFailure(code=FailedCode.DISK_LIMIT, reason=reason)
     if disruption := pod.condition("DisruptionTarget"):
         node = pod.spec.node_name or "its node"
         message = _one_line(pod.status.message or disruption.message)

@@ -258,6 +258,9 @@ class KubernetesRunner:
     async def workspaces(self) -> list[AttemptName]:
         return []  # a workspace is deleted with its pod
 
+    async def workspace_bytes(self, name: AttemptName) -> int:
+        return 0
+
     async def retained(self) -> list[AttemptName]:
         return await asyncio.to_thread(lambda: sorted({*attempt_names(self._settings.attempts), *self._claims.names()}))
 

@@ -49,8 +49,8 @@ class Data:
         self.runner = MemoryRunner(self.store, machine)
         self.attachments = Attachments(uploads)
 
-    def retention(self) -> Retention:
-        settings = EngineSettings(workspace_retention_hours=24, job_retention_days=30)
+    def retention(self, *, workspaces_gib: float | None = None) -> Retention:
+        settings = EngineSettings(workspace_retention_hours=24, job_retention_days=30, workspaces_gib=workspaces_gib)
         return Retention(self.store, self.runner, self.index, self.attachments, self.clock, settings)
 
     async def add(self, job: Job) -> Job:
@@ -334,3 +334,57 @@ async def test_the_token_of_a_live_job_is_not_deleted(data: Data, phase: Phase) 
     data.clock.step(DAY)
     await data.retention().delete_tokens()
     assert len(await data.store.list(Secret)) == 1
+
+
+async def test_oldest_workspaces_of_ended_jobs_are_removed_until_all_fit_the_limit(data: Data) -> None:
+    running = await data.add(a_job(P.RUNNING))
+    jobs = []
+    for phase in (P.SUCCEEDED, P.FAILED, P.CANCELLED, P.SUCCEEDED):
+        jobs.append(await data.ended(phase))
+        data.clock.step(60)
+    for executor in data.machine.executors.values():
+        executor.workspace_bytes = 2**30
+
+    await data.retention(workspaces_gib=3).limit_workspaces()
+
+    retained = {running.attempt_name, *(job.attempt_name for job in jobs[2:])}
+    assert set(await data.runner.workspaces()) == retained
+    assert all([await data.exists(job) for job in jobs])
+    assert isinstance(await data.runner.find(jobs[0].attempt_name), Gone)
+
+
+async def test_workspace_that_an_unfinished_job_uses_is_not_removed_for_the_limit(data: Data) -> None:
+    running = await data.add(a_job(P.RUNNING))
+    waiting = await data.add(a_job(P.PENDING, attempts=1, session=a_session()))
+    await data.retention(workspaces_gib=1e-9).limit_workspaces()
+    assert {name.job_id for name in await data.runner.workspaces()} == {running.id, waiting.id}
+
+
+async def test_workspaces_within_their_limit_are_retained(data: Data) -> None:
+    job = await data.ended()
+    await data.retention(workspaces_gib=1).limit_workspaces()
+    await data.retention().limit_workspaces()
+    assert await data.runner.workspaces() == [job.attempt_name]
+
+
+async def test_workspace_of_a_job_that_is_retried_meanwhile_is_not_removed(data: Data) -> None:
+    job = await data.ended(P.FAILED)
+
+    async def retry(name: str) -> None:
+        [stored] = await data.store.get_many(Job, [name])
+        if stored.ended:
+            await data.store.update(replace(stored, status=replace(stored.status, phase=P.PENDING)))
+
+    data.store.before_reading = retry  # type: ignore[method-assign]
+    await data.retention(workspaces_gib=1e-9).limit_workspaces()
+    assert await data.runner.workspaces() == [job.attempt_name]
+
+
+async def test_workspace_of_an_ended_job_is_measured_once(data: Data) -> None:
+    await data.ended()
+    retention = data.retention(workspaces_gib=1)
+    await retention.limit_workspaces()
+    for executor in data.machine.executors.values():
+        executor.workspace_bytes = 2**40
+    await retention.limit_workspaces()
+    assert await data.runner.workspaces() != []

@@ -138,6 +138,9 @@ class TroubledRunner:
     async def workspaces(self) -> list[AttemptName]:
         return await self._trouble.call(self._runner.workspaces)
 
+    async def workspace_bytes(self, name: AttemptName) -> int:
+        return await self._trouble.call(lambda: self._runner.workspace_bytes(name))
+
     async def retained(self) -> list[AttemptName]:
         return await self._trouble.call(self._runner.retained)
 

@@ -1,4 +1,4 @@
-"""Limits on the memory and the processes of an attempt, with real programs that exceed them.
+"""Limits on the memory, the processes and the disk of an attempt, with real programs that exceed them.
 
 The programs end by themselves soon, should a limit not work.
 """
@@ -157,3 +157,34 @@ def test_invalid_settings_are_refused(monkeypatch: pytest.MonkeyPatch, name: str
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=name):
         EngineSettings()
+
+
+DISK = ResourceLimits(disk_bytes=4 * MEBIBYTE)
+FILL = "import os, time; open({path} + 'large', 'wb').write(os.urandom(8 << 20)); time.sleep(20)"
+PLACES = {"workspace": "''", "home": "os.environ['HOME'] + '/'", "temporary files": "os.environ['TMPDIR'] + '/'"}
+WRITE_LITTLE = """
+import os, time
+with open('sparse', 'wb') as sparse:
+    sparse.truncate(1 << 25)
+with open('once', 'wb') as file:
+    file.write(os.urandom(3 << 20))
+for number in range(9):
+    os.link('once', str(number))
+os.symlink('/', 'root')
+time.sleep(2.5)
+"""
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_attempt_over_the_disk_limit_is_ended(tmp_path: Path, isolation: dict[str, Any], place: str) -> None:
+    attempt = an_attempt_of(tmp_path, FILL.format(path=place), limits=DISK, **isolation)
+    attempt.run()
+    code, message = attempt.failure
+    assert code is FailedCode.DISK_LIMIT
+    assert "over LABRATS_WORKSPACE_GIB (4 MiB): raise the limit, or let the agent write less" in message
+
+
+def test_sparse_files_links_and_further_names_take_no_disk(tmp_path: Path, isolation: dict[str, Any]) -> None:
+    attempt = an_attempt_of(tmp_path, WRITE_LITTLE, limits=DISK, **isolation)
+    attempt.run()
+    assert attempt.failure[0] is FailedCode.AGENT_ERROR  # the program ends without a result

@@ -54,6 +54,23 @@ def test_an_eviction_by_the_node_is_reported_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        'Usage of EmptyDir volume "scratch" exceeds the limit "10Gi". ',
+        'Container executor exceeded its local ephemeral storage limit "12Gi". ',
+        "Pod ephemeral local storage usage exceeds the total limit of containers 12Gi. ",
+    ],
+)
+def test_attempt_that_fills_its_pod_is_reported_with_the_limit(message: str) -> None:
+    pod = a_pod_object(ended(137), phase="Failed", reason="Evicted", message=message)
+
+    failure = failure_without_outcome(a_job_object(), pod)
+
+    assert failure.code is FailedCode.DISK_LIMIT
+    assert failure.reason == f"the attempt has written more than its pod may: {message.strip().removesuffix('.')}"
+
+
+@pytest.mark.parametrize(
     "reason", ["EvictionByEvictionAPI", "PreemptionByScheduler", "TerminationByKubelet", "DeletionByTaintManager"]
 )
 def test_a_disrupted_pod_is_reported_as_evicted(reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The commits of a job as a git bundle, on one machine and on a cluster."""
+"""Jobs with a repository, on one machine and on a cluster: their commits as a git bundle, and the limit on the disk."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with installation.service() as url:
             yield InstalledEngine(installation, url)
     else:
-        with LocalEngine(tmp_path_factory.mktemp("engine"), OUTBOUND_ALLOWED_CIDRS="127.0.0.0/8") as engine:
+        settings = {"OUTBOUND_ALLOWED_CIDRS": "127.0.0.0/8", "LABRATS_WORKSPACE_GIB": "0.05"}
+        with LocalEngine(tmp_path_factory.mktemp("engine"), **settings) as engine:
             yield engine
 
 
@@ -72,3 +73,11 @@ async def test_job_without_changes_has_no_bundle(user: User, origin: Origin) -> 
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert "left no bundle" in answer.json()["error"]
     assert detail["outputs"]["bundleBytes"] is None
+
+
+async def test_job_that_fills_the_disk_is_ended_and_not_repeated(user: User, origin: Origin) -> None:
+    fill = "head -c 80000000 /dev/zero > large; sleep 60"
+    setup = {"gitRepo": origin.url, "setup": [["sh", "-c", fill]]}
+    detail = await user.run(workspaceSetup=setup, config={"maxAttempts": 2})
+    assert (detail["failedCode"], detail["attempts"]) == ("disk_limit", 1)
+    assert "over LABRATS_WORKSPACE_GIB (51.2 MiB): raise the limit" in detail["failedReason"]
