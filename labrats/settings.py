@@ -147,7 +147,7 @@ class EngineSettings(BaseSettings):
 
     cache_gib: float = Field(default=10, ge=0, le=100_000, validation_alias="LABRATS_CACHE_GIB")
     """The limit, in GiB, on the folders that jobs share by `workspaceSetup.cache`. The least recently used ones are
-    deleted. 0: no folder is stored."""
+    deleted. 0: no folder is stored. On Kubernetes they are on the engine's volume, by default none."""
 
     executor_images: Words = Field(default=(), validation_alias="LABRATS_EXECUTOR_IMAGES")
     """On Kubernetes, the images that a job may name in `config.executorImage`, separated by commas. Default: any."""

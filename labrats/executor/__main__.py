@@ -5,8 +5,9 @@ INPUTS. With SCRATCH, a folder for temporary files, it prints everything to stan
 removed once they are read.
 
 `prepare SOURCE INPUTS [CLAIMS]` and `clone SOURCE SCRATCH` are the steps that run before the executor in an attempt's
-pod. `key-proxy SOURCE TOKEN` runs the key proxy beside it. `egress-proxy KEY DRAIN` runs the egress proxy of a cluster,
-which verifies grants by the key in the file KEY and, at its end, serves open connections for up to DRAIN seconds.
+pod. `key-proxy SOURCE TOKEN` and `cache-keeper SOURCE TOKEN` run beside it. `egress-proxy KEY DRAIN` runs the egress
+proxy of a cluster, which verifies grants by the key in the file KEY and, at its end, serves open connections for up to
+DRAIN seconds.
 """
 
 import sys
@@ -17,7 +18,7 @@ from labrats.executor.pod_steps import clone, prepare
 
 USAGE = (
     "usage: python -m labrats.executor INPUTS [SCRATCH] | prepare SOURCE INPUTS [CLAIMS] | clone SOURCE SCRATCH | "
-    "key-proxy SOURCE TOKEN | egress-proxy KEY DRAIN"
+    "key-proxy SOURCE TOKEN | cache-keeper SOURCE TOKEN | egress-proxy KEY DRAIN"
 )
 
 match sys.argv[1:]:
@@ -29,6 +30,10 @@ match sys.argv[1:]:
         from labrats.executor.proxy_sidecar import run_proxy
 
         sys.exit(run_proxy(Path(source), Path(token)))
+    case ["cache-keeper", source, token]:
+        from labrats.executor.cache_keeper import run_keeper
+
+        sys.exit(run_keeper(Path(source), Path(token)))
     case ["egress-proxy", key, drain]:
         from labrats.executor.egress.cluster_proxy import run_cluster_proxy
 

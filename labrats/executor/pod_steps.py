@@ -1,9 +1,9 @@
 """The steps before the executor in an attempt's pod, each in its own container with only the secrets that it needs.
 
 `prepare` claims the attempt for this pod, since a cluster may start two pods for an attempt. Then it copies the inputs
-to memory, where the executor can remove the secrets after reading them, and creates the token of the key proxy, which
-`proxy_sidecar.py` runs in a container beside the executor. `clone` clones the repository into the
-workspace, with credentials that no later container has.
+to memory, where the executor can remove the secrets after reading them, and creates the tokens of the key proxy and of
+the cache keeper, which run in containers beside the executor (`proxy_sidecar.py`, `cache_keeper.py`). `clone` clones
+the repository into the workspace, with credentials that no later container has.
 """
 
 import asyncio
@@ -36,6 +36,8 @@ from labrats.files.durability import sync
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import (
+    CACHE_KEEPER_FILE,
+    CACHE_KEEPER_VARIABLE,
     CLAIM_FILE,
     CLAIMED_STATUS,
     CREDENTIALS_FOLDER,
@@ -70,8 +72,9 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
             if address := _task_in(source).egress_proxy:
                 await require_policy(address)
             _copy_inputs(source, inputs)
-            if folder := os.environ.get(KEY_PROXY_VARIABLE):
-                _create_proxy_token(inputs, Path(folder))
+            for variable, file in ((KEY_PROXY_VARIABLE, KEY_PROXY_FILE), (CACHE_KEEPER_VARIABLE, CACHE_KEEPER_FILE)):
+                if folder := os.environ.get(variable):
+                    _create_token(file, inputs, Path(folder))
         except OSError as error:
             raise GiveUp(FailedCode.INTERNAL, f"the attempt's inputs cannot be copied: {error}") from error
 
@@ -130,12 +133,12 @@ def _copy_inputs(source: Path, inputs: Path) -> None:
         _write(inputs / "secrets" / file.name, file.read_bytes())
 
 
-def _create_proxy_token(inputs: Path, folder: Path) -> None:
-    """Create the token of the key proxy: for the executor among its secrets, and in a folder for the proxy."""
+def _create_token(file: str, inputs: Path, folder: Path) -> None:
+    """Create the token of a container beside the executor: for the executor among its secrets, and in a folder."""
     token = secrets.token_urlsafe(TOKEN_BYTES).encode()
-    _write(inputs / "secrets" / KEY_PROXY_FILE, token)
-    _write(folder / KEY_PROXY_FILE, token)
-    (folder / KEY_PROXY_FILE).chmod(0o444)  # the proxy is another user
+    _write(inputs / "secrets" / file, token)
+    _write(folder / file, token)
+    (folder / file).chmod(0o444)  # the key proxy is another user
 
 
 async def _clone(context: RunContext) -> None:

@@ -11,10 +11,10 @@ from typing import Final
 import msgspec
 
 from labrats.executor.agent_sandbox import sandboxed_command
+from labrats.executor.cache_keeper import caches_of
 from labrats.executor.context import RunContext
 from labrats.executor.egress.agent_network import AgentNetwork, agent_network
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
-from labrats.executor.workspace_caches import restore_caches, store_caches
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import EGRESS_SETUP_TOKEN_FILE, EGRESS_TOKEN_FILE
@@ -35,7 +35,8 @@ async def run_setup(context: RunContext) -> None:
         return
     context.events.status("workspace", "running the setup commands")
     own_context = _context_of_commands(context, setup)
-    missing = await restore_caches(context, setup)
+    caches = caches_of(context, setup)
+    await caches.restore()
     seconds = (setup.setup_timeout_ms or DEFAULT_SETUP_MS) / 1000
     limit = asyncio.timeout(seconds)
     try:
@@ -47,7 +48,7 @@ async def run_setup(context: RunContext) -> None:
             raise
         reason = f"the setup commands took longer than their limit of {seconds:g} seconds"
         raise GiveUp(FailedCode.SETUP, reason) from error
-    await store_caches(context, missing)
+    await caches.store()
 
 
 def _context_of_commands(context: RunContext, setup: Setup) -> RunContext:

@@ -10,21 +10,21 @@ import asyncio
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
 from subprocess import STDOUT
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
-from labrats.executor.context import RunContext
 from labrats.executor.subprocesses import child_process, read_tail
 from labrats.files.safe_paths import create_folder_inside, open_folder_inside, open_inside
 from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
+from labrats.model.protocol import Task
 from labrats.model.workspace_setup import CachedFolder, Setup
 
 _CONTENT: Final = "content"
@@ -44,93 +44,103 @@ class CacheEntry:
     path: Path
 
 
-async def restore_caches(context: RunContext, setup: Setup) -> list[CacheEntry]:
-    """Copy the cached folders that exist into the workspace. Return the entries of those that do not.
+class Caches(Protocol):
+    """The cached folders of a job. A failure is logged, and the job continues without the folder."""
 
-    A failure is logged, and the job continues without the folder.
-    """
-    missing: list[CacheEntry] = []
-    for cached in setup.cache or ():
+    async def restore(self) -> None:
+        """Copy the cached folders that exist into the workspace. Call it before the first command."""
+        ...
+
+    async def store(self) -> None:
+        """Store the folders that were missing. Call it once, after the last command."""
+        ...
+
+
+class FolderCaches:
+    """Cached folders in a folder that this process can write to."""
+
+    def __init__(self, task: Task, workspace: Path, setup: Setup, log: Callable[[str], None]) -> None:
+        self._task, self._workspace, self._setup, self._log_line = task, workspace, setup, log
+        self._missing: list[CacheEntry] = []
+
+    async def restore(self) -> None:
+        for cached in self._setup.cache or ():
+            try:
+                entry = await asyncio.to_thread(self._entry_of, cached)
+                if await self._restore(entry):
+                    self._log(cached, "restored")
+                else:
+                    self._missing.append(entry)
+            except (_CacheFailed, GiveUp, OSError) as error:
+                self._log(cached, f"not used: {error}")
+
+    async def store(self) -> None:
+        """Store the folders, and delete the least recently used entries of all jobs beyond the limit."""
+        for entry in self._missing:
+            try:
+                await self._store(entry)
+                self._log(entry.cached, "stored for later jobs")
+            except (_CacheFailed, GiveUp, OSError) as error:
+                self._log(entry.cached, f"not stored: {error}")
+        if self._missing:
+            await asyncio.to_thread(_shrink, self._missing[0].path.parent.parent, self._task.caches_bytes)
+
+    def _entry_of(self, cached: CachedFolder) -> CacheEntry:
+        """Return the entry of a folder. Raises _CacheFailed if it cannot be shared, and GiveUp for an unsafe key."""
+        if self._task.caches is None:
+            raise _CacheFailed("this engine keeps no caches")
+        if (self._workspace / cached.path).exists():
+            raise _CacheFailed("the repository contains it")
+        if not (self._workspace / cached.key).exists():
+            raise _CacheFailed(f"there is no file {cached.key}")
+        with open_inside(self._workspace, cached.key) as file:
+            content = file_digest(file, "sha256").hexdigest()
+        identity = [content, cached, self._setup.setup]
+        return CacheEntry(cached, Path(self._task.caches) / sha256(msgspec.json.encode(identity)).hexdigest()[:32])
+
+    async def _restore(self, entry: CacheEntry) -> bool:
+        """Copy the entry into the workspace. Return False if there is none."""
+        with _lock(entry.path, fcntl.LOCK_SH) as exists:
+            if not exists:
+                return False
+            target = create_folder_inside(self._workspace, entry.cached.path)
+            try:
+                await _copy(entry.path / _CONTENT, target)
+            except BaseException:
+                await asyncio.to_thread(remove_tree, target)
+                raise
+            os.utime(entry.path)
+        return True
+
+    async def _store(self, entry: CacheEntry) -> None:
+        if not (self._workspace / entry.cached.path).is_dir():
+            raise _CacheFailed("the setup commands have not made it")
+        with open_folder_inside(self._workspace, entry.cached.path):  # neither it nor a parent is a link
+            pass
+        entry.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = entry.path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        (unfinished / _CONTENT).mkdir(mode=0o700, parents=True)
         try:
-            entry = await asyncio.to_thread(_entry_of, cached, context, setup)
-            if await _restore(entry, context):
-                _log(context, cached, "restored")
-            else:
-                missing.append(entry)
-        except (_CacheFailed, GiveUp, OSError) as error:
-            _log(context, cached, f"not used: {error}")
-    return missing
+            with _lock(unfinished, fcntl.LOCK_EX):
+                await _copy(self._workspace / entry.cached.path, unfinished / _CONTENT)
+                size = await asyncio.to_thread(lambda: sum(sizes_on_disk([unfinished])))
+                if size > self._task.caches_bytes:
+                    raise _CacheFailed(f"its {size // 2**20} MiB are more than the limit for all caches")
+                (unfinished / _SIZE).write_text(str(size))
+                if not entry.path.exists():  # otherwise another job has just stored it
+                    unfinished.rename(entry.path)
+        finally:
+            await asyncio.to_thread(remove_tree, unfinished)
+
+    def _log(self, cached: CachedFolder, text: str) -> None:
+        self._log_line(f"[cache: {cached.path} {text}]")
 
 
-async def store_caches(context: RunContext, entries: list[CacheEntry]) -> None:
-    """Store the folders, and delete the least recently used entries of all jobs beyond the limit.
-
-    A failure is logged, and the job continues.
-    """
-    for entry in entries:
-        try:
-            await _store(entry, context)
-            _log(context, entry.cached, "stored for later jobs")
-        except (_CacheFailed, GiveUp, OSError) as error:
-            _log(context, entry.cached, f"not stored: {error}")
-    if entries:
-        await asyncio.to_thread(_shrink, entries[0].path.parent.parent, context.task.caches_bytes)
-
-
-def _entry_of(cached: CachedFolder, context: RunContext, setup: Setup) -> CacheEntry:
-    """Return the entry of a folder. Raises _CacheFailed where jobs cannot share it, and GiveUp for an unsafe key."""
-    if context.task.caches is None:
-        raise _CacheFailed("this engine keeps no caches")
-    if (context.workspace / cached.path).exists():
-        raise _CacheFailed("the repository contains it")
-    if not (context.workspace / cached.key).exists():
-        raise _CacheFailed(f"there is no file {cached.key}")
-    with open_inside(context.workspace, cached.key) as file:
-        content = file_digest(file, "sha256").hexdigest()
-    identity = [content, cached, setup.setup]
-    return CacheEntry(cached, Path(context.task.caches) / sha256(msgspec.json.encode(identity)).hexdigest()[:32])
-
-
-async def _restore(entry: CacheEntry, context: RunContext) -> bool:
-    """Copy the entry into the workspace. Return False if there is none."""
-    with _lock(entry.path, fcntl.LOCK_SH) as exists:
-        if not exists:
-            return False
-        target = create_folder_inside(context.workspace, entry.cached.path)
-        try:
-            await _copy(entry.path / _CONTENT, target, context)
-        except BaseException:
-            await asyncio.to_thread(remove_tree, target)
-            raise
-        os.utime(entry.path)
-    return True
-
-
-async def _store(entry: CacheEntry, context: RunContext) -> None:
-    if not (context.workspace / entry.cached.path).is_dir():
-        raise _CacheFailed("the setup commands have not made it")
-    with open_folder_inside(context.workspace, entry.cached.path):  # neither it nor a parent is a link
-        pass
-    entry.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unfinished = entry.path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}"
-    (unfinished / _CONTENT).mkdir(mode=0o700, parents=True)
-    try:
-        with _lock(unfinished, fcntl.LOCK_EX):
-            await _copy(context.workspace / entry.cached.path, unfinished / _CONTENT, context)
-            size = await asyncio.to_thread(lambda: sum(sizes_on_disk([unfinished])))
-            if size > context.task.caches_bytes:
-                raise _CacheFailed(f"its {size // 2**20} MiB are more than the limit for all caches")
-            (unfinished / _SIZE).write_text(str(size))
-            if not entry.path.exists():  # otherwise another job has just stored it
-                unfinished.rename(entry.path)
-    finally:
-        await asyncio.to_thread(remove_tree, unfinished)
-
-
-async def _copy(source: Path, target: Path, context: RunContext) -> None:
+async def _copy(source: Path, target: Path) -> None:
     """Copy the content of a folder, with its links and modes. No link is followed."""
     command = ["cp", "-a", "--", f"{source}/.", str(target)]
-    async with child_process(command, target, context.environment() | {"LC_ALL": "C"}, stderr=STDOUT) as process:
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    async with child_process(command, target, environment, stderr=STDOUT) as process:
         output = await read_tail(process.output)
         if await process.exit_status() != 0:
             raise _CacheFailed(" ".join(output.splitlines()[:1]) or "cp failed")
@@ -186,7 +196,3 @@ def _last_use(entry: Path) -> float:
         return entry.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _log(context: RunContext, cached: CachedFolder, text: str) -> None:
-    context.events.log(f"[cache: {cached.path} {text}]")

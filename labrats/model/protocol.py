@@ -89,12 +89,17 @@ EGRESS_TOKEN_FILE: Final = "egress-token"  # noqa: S105, the name of a file
 EGRESS_SETUP_TOKEN_FILE: Final = "egress-setup-token"  # noqa: S105, the name of a file
 """The name, among the executor's secrets, of the token with which the setup commands reach that proxy."""
 
+CACHE_KEEPER_FILE: Final = "cache-keeper"
+"""The name, among an executor's secrets, of the token of the cache keeper in another container of its pod."""
+
 KEY_PROXY_PORT: Final = 18401
 MODEL_REQUESTS_PORT: Final = 18402
-"""Ports on the pod's loopback address: of that proxy, and of its reports about requests."""
+CACHE_KEEPER_PORT: Final = 18403
+"""Ports on the pod's loopback address: of that proxy, of its reports about requests, and of the cache keeper."""
 
 KEY_PROXY_VARIABLE: Final = "LABRATS_KEY_PROXY_FOLDER"
-"""The environment variable of the step `prepare` with the folder in which it writes the proxy's token."""
+CACHE_KEEPER_VARIABLE: Final = "LABRATS_CACHE_KEEPER_FOLDER"
+"""Environment variables of the step `prepare` with the folders in which it writes the tokens of proxy and keeper."""
 
 
 class Sandbox(Record):

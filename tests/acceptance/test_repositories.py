@@ -1,4 +1,4 @@
-"""Jobs with a repository, on one machine and on a cluster: their commits as a git bundle, and the limit on the disk."""
+"""Jobs with a repository, on one machine and on a cluster: bundles of their commits, cached folders, the disk."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with installation.service() as url:
             yield InstalledEngine(installation, url)
     else:
-        settings = {"OUTBOUND_ALLOWED_CIDRS": "127.0.0.0/8", "LABRATS_WORKSPACE_GIB": "0.05"}
+        settings = {"OUTBOUND_ALLOWED_CIDRS": "127.0.0.0/8", "LABRATS_WORKSPACE_GIB": "0.05", "LABRATS_CACHE_GIB": "1"}
         with LocalEngine(tmp_path_factory.mktemp("engine"), **settings) as engine:
             yield engine
 
@@ -81,3 +81,28 @@ async def test_job_that_fills_the_disk_is_ended_and_not_repeated(user: User, ori
     detail = await user.run(workspaceSetup=setup, config={"maxAttempts": 2})
     assert (detail["failedCode"], detail["attempts"]) == ("disk_limit", 1)
     assert "over LABRATS_WORKSPACE_GIB (51.2 MiB): raise the limit" in detail["failedReason"]
+
+
+FILL = "test -e libraries/one || { mkdir -p libraries; echo made by a command > libraries/one; echo filled; }"
+
+
+async def set_up(user: User, origin: Origin, *steps: object) -> list[str]:
+    """Run a job with a cached folder. Return its log."""
+    commands = [["sh", "-c", FILL], ["cat", "libraries/one"]]
+    setup = {"setup": commands, "cache": [{"key": "README.md", "path": "libraries"}]}
+    detail = await user.run(*steps, workspaceSetup={"gitRepo": origin.url, **setup})
+    assert detail["status"] == "completed", detail["failedReason"]
+    return await user.log_lines(detail["id"])
+
+
+async def test_jobs_of_one_owner_share_what_their_commands_made(engine: Engine, user: User, origin: Origin) -> None:
+    spoilt = {"write": {"path": "libraries/one", "text": "spoilt by the agent"}}
+    first = await set_up(user, origin, spoilt, {"result": "done"})
+    second = await set_up(user, origin)
+    async with engine.user() as other:
+        third = await set_up(other, origin)
+
+    assert {"filled", "[cache: libraries stored for later jobs]"} <= set(first)
+    assert {"made by a command", "[cache: libraries restored]"} <= set(second)
+    assert not {"filled", "spoilt by the agent"} & set(second)
+    assert "filled" in third

@@ -44,7 +44,7 @@ def installation(
         installation.install(
             settings=VALUES["settings"]
             | {"CALLBACK_ALLOWED_HOSTS": GATEWAY, "OUTBOUND_ALLOWED_CIDRS": f"{GATEWAY}/32"}
-            | {"LABRATS_WORKSPACE_GIB": 0.05},
+            | {"LABRATS_WORKSPACE_GIB": 0.05, "LABRATS_CACHE_GIB": 1},
             settingsSecret="settings",
             networkPolicy={"executorEgress": [{"to": [{"ipBlock": {"cidr": f"{GATEWAY}/32"}}]}]},
         )

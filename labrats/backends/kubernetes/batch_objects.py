@@ -36,6 +36,7 @@ CLONE_CONTAINER: Final = "clone"
 """Names of the containers of an attempt's pod. `prepare`, and `clone` for a job with a repository, run first."""
 
 KEY_PROXY_CONTAINER: Final = "key-proxy"
+CACHE_KEEPER_CONTAINER: Final = "cache-keeper"
 """Name of the container of the key proxy, which runs beside the executor and prints no events."""
 
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from labrats.backends.kubernetes.batch_objects import (
     ATTEMPT_LABEL,
+    CACHE_KEEPER_CONTAINER,
     CLONE_CONTAINER,
     CONTAINER,
     EGRESS_ANNOTATIONS,
@@ -35,8 +36,9 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import GiveUp
 from labrats.model.image_name import problem_of_image
 from labrats.model.isolation import Isolation, IsolationLevels
-from labrats.model.job import FailedCode, Job, WorkspaceFile
+from labrats.model.job import FailedCode, Job, WorkspaceFile, cache_scope
 from labrats.model.protocol import (
+    CACHE_KEEPER_VARIABLE,
     CLAIMED_STATUS,
     EGRESS_SETUP_TOKEN_FILE,
     EGRESS_TOKEN_FILE,
@@ -74,6 +76,20 @@ USER: Final = 10001
 
 KEY_PROXY_FOLDER: Final = "/attempt/key-proxy"
 """Mount path of the folder with the token of the key proxy, in memory."""
+
+CACHES: Final = "/attempt/caches"
+"""Mount path of the cached folders of all jobs, in the cache keeper's container only."""
+
+CACHES_FOLDER: Final = "caches"
+"""Folder of the cached folders on the data volume."""
+
+CACHE_KEEPER_FOLDER: Final = "/attempt/cache-keeper"
+"""Mount path of the folder with the token of the cache keeper, in memory."""
+
+_CACHE_KEEPER_RESOURCES: Final = {
+    "requests": {"cpu": "10m", "memory": "32Mi"},
+    "limits": {"cpu": "1", "memory": "256Mi"},
+}
 
 KEY_PROXY_USER: Final = 10002
 """User id of the key proxy, which differs from that of the agent."""
@@ -175,6 +191,7 @@ class PodSettings:
                    cluster may start two pods that both run the attempt; the engine then ends both.
     extras:        labels, annotations and volumes of the pods. Volumes are mounted in the containers that clone the
                    repository and run the agent, and read-only in that of the key proxy.
+    caches_bytes:  limit on the cached folders of all jobs, on the engine's volume; 0 to keep none.
     grace_seconds: time that a stopped executor has to end.
     ttl_seconds:   time after which the cluster deletes a finished Job, and with it an outcome that no engine has read.
     isolation:     levels that pods can have. vm_runtime_class: the RuntimeClass of those with the level `vm`.
@@ -192,6 +209,7 @@ class PodSettings:
     idle_seconds: float = IDLE_SECONDS
     output_bytes: int = OUTPUT_BYTES
     limits: ResourceLimits = NO_LIMITS
+    caches_bytes: int = 0
     grace_seconds: float = 10.0
     start_timeout_seconds: float = 300.0
     ttl_seconds: int = 86_400
@@ -303,7 +321,15 @@ def _task(attempt: Attempt, settings: PodSettings) -> Task:
         limits=settings.limits,
         resumption=_resumption(attempt),
         on_cluster=True,
+        caches=f"{CACHES}/{cache_scope(attempt.job)}" if keeps_caches(attempt.job, settings) else None,
+        caches_bytes=settings.caches_bytes,
     )
+
+
+def keeps_caches(job: Job, settings: PodSettings) -> bool:
+    """Return whether the pod of a job has a cache keeper."""
+    setup = job.spec.workspace_setup
+    return bool(setup and setup.setup and setup.cache and settings.data_claim and settings.caches_bytes)
 
 
 def _resumption(attempt: Attempt) -> Resumption | None:
@@ -328,9 +354,9 @@ def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -
         "resources": resources,
         "volumeMounts": [_INPUTS_MOUNT, *_SCRATCH_MOUNTS, *uploads, *settings.extras.volume_mounts],
     }
-    has_proxy = credentials.has_proxy
+    has_proxy, has_keeper = credentials.has_proxy, keeps_caches(job, settings)
     steps = [
-        _prepare_step(attempt.name, settings, has_proxy=has_proxy),
+        _prepare_step(attempt.name, settings, has_proxy=has_proxy, has_keeper=has_keeper),
         *([_clone_step(settings)] if job.spec.workspace_setup else []),
     ]
     # The steps never use an image that a job names: they have credentials that the agent must not read.
@@ -346,12 +372,14 @@ def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -
             *settings.pod_fields.get("initContainers", ()),
             *others,
             *([_key_proxy(settings)] if has_proxy else []),
+            *([_cache_keeper(settings)] if has_keeper else []),
         ],
         "containers": [executor],
         "volumes": [
             _source_volume(inputs_of(attempt), credentials),
             *([_repository_volume(credentials)] if job.spec.workspace_setup else []),
             *([_model_volume(credentials), _KEY_PROXY_VOLUME] if has_proxy else []),
+            *([_TASK_VOLUME, _CACHE_KEEPER_VOLUME] if has_keeper else []),
             {"name": "inputs", "emptyDir": {"medium": "Memory", "sizeLimit": INPUTS_SIZE}},
             {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch_size}},
             *([_uploads_volume(settings)] if uploads else []),
@@ -403,18 +431,40 @@ def _key_proxy(settings: PodSettings) -> dict[str, Any]:
     return {**_KEY_PROXY, "image": settings.image, "volumeMounts": [*_KEY_PROXY["volumeMounts"], *extras]}
 
 
+_CACHE_KEEPER_VOLUME: Final = {"name": "cache-keeper", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
+_CACHE_KEEPER_MOUNT: Final = {"name": "cache-keeper", "mountPath": CACHE_KEEPER_FOLDER}
+
+
+def _cache_keeper(settings: PodSettings) -> dict[str, Any]:
+    """Return the container of the cache keeper. No other container mounts the cached folders."""
+    return {
+        **RESTRICTED_CONTAINER,
+        "name": CACHE_KEEPER_CONTAINER,
+        "image": settings.image,
+        "restartPolicy": "Always",  # it runs beside the executor, and ends after it
+        "args": ["cache-keeper", SOURCE, CACHE_KEEPER_FOLDER],
+        "resources": _CACHE_KEEPER_RESOURCES,
+        "volumeMounts": [
+            {"name": "task", "mountPath": SOURCE, "readOnly": True},
+            {**_CACHE_KEEPER_MOUNT, "readOnly": True},
+            {"name": "claims", "mountPath": CACHES, "subPath": CACHES_FOLDER},
+            *_SCRATCH_MOUNTS,
+        ],
+    }
+
+
 def _model_volume(credentials: PodCredentials) -> dict[str, Any]:
     task = _from_pod({TASK_FILE: TASK_ANNOTATION, **_egress_token("model", credentials)})
     sources = [task, *_secret_sources(credentials.model)]
     return {"name": "model", "projected": {"defaultMode": 0o444, "sources": sources}}
 
 
-def _prepare_step(name: AttemptName, settings: PodSettings, *, has_proxy: bool) -> dict[str, Any]:
+def _prepare_step(name: AttemptName, settings: PodSettings, *, has_proxy: bool, has_keeper: bool) -> dict[str, Any]:
     """Return the container that claims the attempt and copies the inputs for the executor.
 
     No other container mounts the claim's folder, or the Secrets of MCP servers and of logins.
 
-    has_proxy: whether it also creates the token of the key proxy.
+    has_proxy, has_keeper: whether it also creates the token of the key proxy, and of the cache keeper.
     """
     claims = {"name": "claims", "mountPath": CLAIMS, "subPath": str(claim_path(name))}
     return {
@@ -424,12 +474,14 @@ def _prepare_step(name: AttemptName, settings: PodSettings, *, has_proxy: bool) 
         "env": [
             {"name": POD_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             *([{"name": KEY_PROXY_VARIABLE, "value": KEY_PROXY_FOLDER}] if has_proxy else []),
+            *([{"name": CACHE_KEEPER_VARIABLE, "value": CACHE_KEEPER_FOLDER}] if has_keeper else []),
         ],
         "volumeMounts": [
             {"name": "source", "mountPath": SOURCE, "readOnly": True},
             _INPUTS_MOUNT,
             *([claims] if settings.data_claim else []),
             *([_KEY_PROXY_MOUNT] if has_proxy else []),
+            *([_CACHE_KEEPER_MOUNT] if has_keeper else []),
         ],
     }
 
@@ -481,6 +533,9 @@ def _from_pod(annotations: Mapping[str, str]) -> dict[str, Any]:
         for path, annotation in annotations.items()
     ]
     return {"downwardAPI": {"items": fields}}
+
+
+_TASK_VOLUME: Final = {"name": "task", **_from_pod({TASK_FILE: TASK_ANNOTATION})}
 
 
 def _secret_sources(secrets: SecretFiles) -> list[dict[str, Any]]:

@@ -27,7 +27,15 @@ from labrats.backends.kubernetes.failures import (
 from labrats.backends.kubernetes.files import SPARE_BYTES, AttemptFiles
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.output_poll import OutputPoll
-from labrats.backends.kubernetes.pod import PodCredentials, PodSettings, attempt_job, deadline_seconds, placeholder_job
+from labrats.backends.kubernetes.pod import (
+    CACHES_FOLDER,
+    PodCredentials,
+    PodSettings,
+    attempt_job,
+    deadline_seconds,
+    keeps_caches,
+    placeholder_job,
+)
 from labrats.backends.kubernetes.supervisor import Supervisor
 from labrats.files.attempt_inputs import SecretInput, inputs_of, missing_text
 from labrats.files.attempt_output import (
@@ -165,6 +173,9 @@ class KubernetesRunner:
         manifest = attempt_job(attempt, await self._credentials(attempt), self._settings.pods)
         if self._settings.pods.data_claim:
             await asyncio.to_thread(self._claims.prepare, attempt.name)
+        if keeps_caches(attempt.job, self._settings.pods):
+            caches = self._settings.attempts.with_name(CACHES_FOLDER)
+            await asyncio.to_thread(caches.mkdir, mode=0o700, parents=True, exist_ok=True)
         try:
             self._supervisor.expect_job(await self._api.create_job(manifest))
         except Conflict:

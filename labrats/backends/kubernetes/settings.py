@@ -44,6 +44,8 @@ def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) ->
         idle_seconds=settings.agent_idle_seconds,
         output_bytes=settings.max_output_bytes,
         limits=settings.agent_limits,
+        # The folders share the engine's volume, so that an operator must choose their size.
+        caches_bytes=round(settings.cache_gib * 2**30) if "cache_gib" in settings.model_fields_set else 0,
         grace_seconds=settings.stop_grace_seconds,
         start_timeout_seconds=kubernetes.start_timeout_seconds,
         ttl_seconds=round(kubernetes.finished_job_hours * 3600),

@@ -67,17 +67,20 @@ def a_pod(tmp_path: Path, steps: list[Any] | None = None, name: str = "pod", **f
     return pod
 
 
-def test_prepare_creates_the_same_token_for_the_executor_and_the_key_proxy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("variable", "name"), [("LABRATS_KEY_PROXY_FOLDER", "key-proxy"), ("LABRATS_CACHE_KEEPER_FOLDER", "cache-keeper")]
+)
+def test_prepare_creates_the_same_token_for_the_executor_and_its_helper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, name: str
 ) -> None:
     pod = a_pod(tmp_path)
-    shared = tmp_path / "key-proxy"
+    shared = tmp_path / name
     shared.mkdir()
-    monkeypatch.setenv("LABRATS_KEY_PROXY_FOLDER", str(shared))
+    monkeypatch.setenv(variable, str(shared))
 
     status, _ = pod.prepare()
 
-    tokens = [folder / "key-proxy" for folder in (pod.inputs / "secrets", shared)]
+    tokens = [folder / name for folder in (pod.inputs / "secrets", shared)]
     assert status == 0
     assert tokens[0].read_text() == tokens[1].read_text()
     assert len(tokens[0].read_text()) > 40

@@ -21,9 +21,10 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
 from labrats.model.isolation import Isolation, IsolationLevels
-from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup
+from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup, cache_scope
 from labrats.model.protocol import ResourceLimits, Resumption, Task
 from labrats.model.record import Metadata
+from labrats.model.workspace_setup import CachedFolder
 from labrats.ports import Attempt
 from labrats.settings import PodExtras
 from tests.support.builders import a_session, a_spec, an_ai_model, an_attempt, isolated
@@ -385,3 +386,42 @@ def test_model_without_a_key_is_reached_through_a_key_proxy_if_the_network_is_re
     pod = pod_of(an_owned_attempt(), PodCredentials(egress=EGRESS, keyless=True))
 
     assert [step["name"] for step in pod["spec"]["initContainers"]] == ["prepare", "key-proxy"]
+
+
+CACHED = WorkspaceSetup(
+    git_repo="https://git.example/a.git", setup=(("make",),), cache=(CachedFolder(key="lock", path="libraries"),)
+)
+
+
+def test_only_the_cache_keeper_mounts_the_cached_folders() -> None:
+    attempt, settings = an_owned_attempt(workspace_setup=CACHED), dataclasses.replace(SETTINGS, caches_bytes=2**30)
+    pod = pod_of(attempt, settings=settings)
+    containers = {each["name"]: each for each in [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]}
+    mounts = {
+        name: [mount for mount in container["volumeMounts"] if mount["name"] == "claims"]
+        for name, container in containers.items()
+    }
+    assert [name for name, found in mounts.items() if found] == ["prepare", "cache-keeper"]
+    assert mounts["prepare"][0]["subPath"].startswith("claims/")
+    assert mounts["cache-keeper"] == [{"name": "claims", "mountPath": "/attempt/caches", "subPath": "caches"}]
+    assert containers["cache-keeper"]["restartPolicy"] == "Always"
+    assert not [mount for mount in containers["executor"]["volumeMounts"] if mount["name"] == "cache-keeper"]
+    assert task_of(pod).caches == f"/attempt/caches/{cache_scope(attempt.job)}"
+    assert task_of(pod).caches_bytes == 2**30
+
+
+@pytest.mark.parametrize(
+    ("setup", "claim", "size"),
+    [
+        (CACHED, "data", 0),
+        (CACHED, None, 2**30),
+        (replace(CACHED, cache=None), "data", 2**30),
+        (None, "data", 2**30),
+    ],
+    ids=["no size", "no volume", "no folders", "no repository"],
+)
+def test_pod_without_caches_has_no_keeper(setup: WorkspaceSetup | None, claim: str | None, size: int) -> None:
+    settings = dataclasses.replace(SETTINGS, data_claim=claim, caches_bytes=size)
+    pod = pod_of(an_owned_attempt(workspace_setup=setup), settings=settings)
+    assert "cache-keeper" not in json.dumps(pod["spec"])
+    assert task_of(pod).caches is None

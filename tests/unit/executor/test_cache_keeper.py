@@ -1,0 +1,108 @@
+"""Tests of the cache keeper, over real connections."""
+
+import asyncio
+import dataclasses
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from labrats.executor import cache_keeper
+from labrats.executor.cache_keeper import KeptCaches, caches_of, serve_caches
+from labrats.executor.workspace_caches import FolderCaches
+from labrats.model.job import WorkspaceSetup
+from labrats.model.protocol import Task
+from labrats.model.workspace_setup import CachedFolder
+from tests.unit.executor.attempts import a_task, some_work
+
+TOKEN = "token-0123456789abcdef"
+CACHE = (CachedFolder(key="lock.txt", path="libraries"),)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def a_job(tmp_path: Path, name: str) -> Task:
+    """Return the task of a job whose workspace has the key file."""
+    workspace = tmp_path / name
+    workspace.mkdir()
+    (workspace / "lock.txt").write_text("1")
+    setup = WorkspaceSetup(git_repo="/nowhere", setup=(("true",),), cache=CACHE)
+    caches = str(tmp_path / "caches" / "scope")
+    return a_task(tmp_path, workspace=str(workspace), workspace_setup=setup, caches=caches, caches_bytes=2**30)
+
+
+@asynccontextmanager
+async def kept(task: Task, log: list[str], token: str = TOKEN) -> AsyncIterator[KeptCaches]:
+    """Serve the caches of a job, and yield them as its executor sees them."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    async with await serve_caches(task, TOKEN.encode(), listener):
+        yield KeptCaches(token, log.append, listener.getsockname()[1])
+
+
+async def set_up(tmp_path: Path, name: str) -> list[str]:
+    """Set up a job whose command fills the folder if it is missing. Return its log."""
+    task, log = a_job(tmp_path, name), list[str]()
+    async with kept(task, log) as caches:
+        await caches.restore()
+        libraries = Path(task.workspace, "libraries")
+        if not libraries.exists():
+            libraries.mkdir()
+            (libraries / "one").write_text(f"of {name}")
+        await caches.store()
+        (libraries / "one").write_text("by the agent")
+        await caches.store()
+    return log
+
+
+async def test_later_jobs_get_the_folder_as_it_was_before_the_agent(tmp_path: Path) -> None:
+    first, second, third = [await set_up(tmp_path, name) for name in ("first", "second", "third")]
+    assert first == ["[cache: libraries stored for later jobs]"]
+    assert second == third == ["[cache: libraries restored]"]
+    [stored] = (tmp_path / "caches").glob("scope/*/content/one")
+    assert stored.read_text() == "of first"
+
+
+@pytest.mark.parametrize("token", ["", "wrong", f"{TOKEN}x"])
+async def test_caller_without_the_token_gets_and_stores_nothing(tmp_path: Path, token: str) -> None:
+    task, log = a_job(tmp_path, "first"), list[str]()
+    Path(task.workspace, "libraries").mkdir()
+    async with kept(task, log, token) as caches:
+        await caches.restore()
+        await caches.store()
+    assert log == ["[cache: not used: the cache keeper does not answer: it closed the connection]"]
+    assert not (tmp_path / "caches").exists()
+
+
+async def test_very_long_request_is_refused(tmp_path: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    async with await serve_caches(a_job(tmp_path, "first"), TOKEN.encode(), listener):
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"x" * 2**20)
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_missing_keeper_is_logged_and_the_job_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_keeper, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    log: list[str] = []
+    caches = KeptCaches(TOKEN, log.append, port)
+    await caches.restore()
+    await caches.store()
+    [line] = log
+    assert line.startswith("[cache: not used: the cache keeper does not answer")
+
+
+def test_keeper_is_used_only_in_its_pod(tmp_path: Path) -> None:
+    setup = WorkspaceSetup(git_repo="/nowhere", setup=(("true",),), cache=CACHE)
+    with some_work(tmp_path, a_task(tmp_path), {"cache-keeper": TOKEN}) as work:
+        assert isinstance(caches_of(work.context, setup), KeptCaches)
+        assert isinstance(caches_of(work.context, WorkspaceSetup(git_repo="/nowhere")), FolderCaches)
+        assert isinstance(caches_of(dataclasses.replace(work.context, secrets={}), setup), FolderCaches)
