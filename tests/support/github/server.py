@@ -243,10 +243,9 @@ class _Handler(QuietHandler):
     def do_GET(self) -> None:
         try:
             status, body, headers = self.github.answer(self.command, self.path, self.headers, self.body())
-        except AnswerLost:
+            self.answer(status, body, headers)
+        except (AnswerLost, ConnectionError):  # or the client has gone
             self.close_connection = True
-            return
-        self.answer(status, body, headers)
 
     do_POST = do_PATCH = do_PUT = do_DELETE = do_GET
 
@@ -255,6 +254,8 @@ class _Handler(QuietHandler):
             content = b"".join(self._chunks())
         else:
             content = super().body()
+            if len(content) < int(self.headers.get("Content-Length", 0)):
+                raise AnswerLost  # the client was killed while it sent the request
         return gzip.decompress(content) if self.headers.get("Content-Encoding") == "gzip" else content
 
     def _chunks(self) -> Iterator[bytes]:
