@@ -81,7 +81,8 @@ def conclusion_of(reported: ReportedJob) -> str | None:
 def _title(reported: ReportedJob, conclusion: str | None) -> str:
     job = reported.job
     if job.phase is Phase.PENDING:
-        return "waiting for a free slot"
+        until = job.status.not_before
+        return f"waiting until {until:%H:%M} UTC" if until else "waiting for a free slot"
     if job.phase is Phase.RUNNING:
         return "the agent is working"
     if job.phase is Phase.SUCCEEDED:

@@ -1,10 +1,11 @@
 """The comment of a job on an issue or pull request."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from labrats.model.durations import describe_seconds
 from labrats.model.job import Job, Usage
@@ -25,10 +26,11 @@ _REASON_LENGTH: Final = 300
 _LISTED: Final = 10
 _MARKER_START: Final = "<!-- labrats:report "
 _MARKER_END: Final = " -->"
+_LIST_START: Final = "<details><summary>Earlier jobs</summary>"
 
 
 class EarlierJob(Record):
-    """An earlier job of the same comment. state: its last known one, in a word."""
+    """An earlier job of the same comment. state: its last known one, in words."""
 
     id: str
     state: str
@@ -40,12 +42,14 @@ class CommentMarker(Record):
     key:        the agent of a sticky comment, or else the id of its job.
     job:        the job that the comment shows.
     created_at: the creation of that job.
+    state:      its state, in words.
     earlier:    the jobs that it showed before, the latest first.
     """
 
     key: str
     job: str
     created_at: datetime
+    state: str = ""
     earlier: tuple[EarlierJob, ...] = ()
 
 
@@ -70,23 +74,40 @@ def comment_key(reported: ReportedJob) -> str:
     return f"agent {reported.agent}" if is_sticky else f"job {reported.job.id}"
 
 
-def comment_body(reported: ReportedJob, earlier: CommentMarker | None = None) -> str | None:
-    """Return the text of the comment; None if the comment already shows a newer job in the same state.
+def comment_body(reported: ReportedJob, present: str = "") -> str:
+    """Return the text of the comment.
 
-    earlier: the marker of the present comment, if it exists.
+    present: the text that the comment has; empty if it does not exist. If that shows a newer job, it stays, and lists
+             this job among the earlier ones.
     """
-    job = reported.job
-    state = _state_word(job)
-    if earlier and earlier.job != job.id and earlier.created_at > job.created_at:
-        return None
+    job, before = reported.job, marker_of(present)
+    if before and before.job != job.id and before.created_at > job.created_at:
+        return _with_earlier_job(present, before, EarlierJob(id=job.id, state=_STATES[job.phase]))
     marker = CommentMarker(
-        key=comment_key(reported), job=job.id, created_at=job.created_at, earlier=_earlier_jobs(job, earlier)
+        key=comment_key(reported),
+        job=job.id,
+        created_at=job.created_at,
+        state=_STATES[job.phase],
+        earlier=_earlier_jobs(job, before),
     )
-    parts = [_marker_line(marker), f"{AGENT_MARK}\n{_headline(reported)}", *_parts(reported, state), _footer(reported)]
-    if marker.earlier:
-        jobs = "\n".join(f"- `{each.id}` {each.state}" for each in marker.earlier)
-        parts.append(f"<details><summary>Earlier jobs</summary>\n\n{jobs}\n\n</details>")
-    return "\n\n".join(part for part in parts if part)
+    parts = [_marker_line(marker), f"{AGENT_MARK}\n{_headline(reported)}", *_parts(reported), _footer(reported)]
+    return "\n\n".join(part for part in [*parts, _list_of(marker.earlier)] if part)
+
+
+def _with_earlier_job(present: str, marker: CommentMarker, job: EarlierJob) -> str:
+    """Return the text of a comment that shows another job, with the state of an earlier one."""
+    earlier = tuple(job if each.id == job.id else each for each in marker.earlier)
+    if earlier == marker.earlier:
+        return present
+    rest = present.partition("\n")[2].rpartition(f"\n\n{_LIST_START}")[0]
+    return f"{_marker_line(structs.replace(marker, earlier=earlier))}\n{rest}\n\n{_list_of(earlier)}"
+
+
+def _list_of(earlier: Sequence[EarlierJob]) -> str:
+    """Return the list of earlier jobs, which is the last part of a comment; empty without any."""
+    if not earlier:
+        return ""
+    return f"{_LIST_START}\n\n" + "\n".join(f"- `{each.id}` {each.state}" for each in earlier) + "\n\n</details>"
 
 
 def _marker_line(marker: CommentMarker) -> str:
@@ -99,7 +120,7 @@ def _earlier_jobs(job: Job, earlier: CommentMarker | None) -> tuple[EarlierJob, 
         return ()
     others = [each for each in earlier.earlier if each.id != job.id]
     if earlier.job != job.id:
-        others.insert(0, EarlierJob(id=earlier.job, state="replaced by a later job"))
+        others.insert(0, EarlierJob(id=earlier.job, state=earlier.state or "was followed by a later job"))
     return tuple(others[:_MOST_EARLIER])
 
 
@@ -112,14 +133,10 @@ _STATES: Final[Mapping[Phase, str]] = {
 }
 
 
-def _state_word(job: Job) -> str:
-    return _STATES[job.phase]
-
-
 def _headline(reported: ReportedJob) -> str:
     """Return the state of the job as one bold line."""
     job, agent = reported.job, one_line(reported.agent, reported.known_hosts, 100)
-    state = _state_word(job)
+    state = _STATES[job.phase]
     if job.phase is Phase.PENDING:
         state += _wait_of(job)
     elif job.phase is Phase.SUCCEEDED and changed_nothing(reported):
@@ -143,7 +160,7 @@ def changed_nothing(reported: ReportedJob) -> bool:
     return wants_changes and not (reported.pull_request_url or reported.patch or outputs.files_changed)
 
 
-def _parts(reported: ReportedJob, state: str) -> Iterator[str]:
+def _parts(reported: ReportedJob) -> Iterator[str]:
     job, hosts = reported.job, reported.known_hosts
     if job.status.failed_reason and job.phase is not Phase.SUCCEEDED:
         yield f"> {one_line(job.status.failed_reason, hosts, _REASON_LENGTH)}"

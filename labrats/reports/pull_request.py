@@ -43,7 +43,7 @@ def pull_request_body(
     parts = [f"{pull_request_mark(reported)}\n{AGENT_MARK}\n{text}"]
     if protected:
         files = "\n".join(f"- `{one_line(file, (), 200).replace('`', '')}`" for file in protected[:_LISTED_FILES])
-        parts.append(f"> [!WARNING]\n> Please review the changes of these files with care.\n\n{files}")
+        parts.append(f"> [!WARNING]\n> These files are protected. Please review their changes with care.\n\n{files}")
     if target.issue is not None and rules.closes:
         parts.append(f"Fixes #{target.issue}")
     elif target.number is not None:

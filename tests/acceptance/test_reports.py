@@ -1,6 +1,7 @@
 """Reports to GitHub: an event starts an agent, and its work appears where it was asked for."""
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -11,9 +12,11 @@ import pytest
 
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User
+from tests.agents.claude import CLAUDE, MessagesApi
 from tests.support import repository_agent
 from tests.support.deliveries import SECRET, an_issue_event, github_headers, json_body
 from tests.support.github import APP_ID, APP_KEY_PEM, APP_LOGIN, Fault, GitHubStandIn, Issue, a_github
+from tests.support.scripted_model import Says, scripted_model
 from tests.support.waiting import DEADLINE_SECONDS
 
 COMMITTING: Final = """
@@ -41,15 +44,20 @@ def engine(start_engine: EngineFactory, github: GitHubStandIn, tmp_path: Path) -
     program = tmp_path / "claude"
     program.write_text(f"#!/bin/sh\nexec {sys.executable} {repository_agent.__file__}\n")
     program.chmod(0o755)
+    return start_reporting(start_engine, github, LABRATS_CLAUDE_PATH=str(program))
+
+
+def start_reporting(start_engine: EngineFactory, github: GitHubStandIn, **environment: str) -> LocalEngine:
+    """Start an engine for which the stand-in is GitHub, with the credentials of an App."""
     engine = start_engine(
         LABRATS_GITHUB_API_URL=github.url,
         OUTBOUND_ALLOWED_CIDRS="127.0.0.0/8",
-        LABRATS_CLAUDE_PATH=str(program),
         ANTHROPIC_API_KEY="test-key-of-a-stand-in",
         LABRATS_PUBLIC_URL="https://labrats.example.com",
         LABRATS_SANDBOX="false",
         LABRATS_ALLOW_UNTRUSTED="true",
         LABRATS_REPORT_INTERVAL_SECONDS="0.1",
+        **environment,
     )
     engine.set_secret("app", "appId", APP_ID)
     engine.set_secret("app", "privateKey", APP_KEY_PEM)
@@ -161,6 +169,51 @@ async def test_a_label_leads_to_a_draft_pull_request(engine: LocalEngine, github
     assert engine.files_with("ghs_test_token") == []
 
 
+async def test_claude_code_works_from_a_label_to_a_pull_request(
+    start_engine: EngineFactory, github: GitHubStandIn
+) -> None:
+    commands = (
+        "printf 'on\\n' > flag.txt && git add flag.txt",
+        "git -c user.name=Agent -c user.email=agent@example.com commit --quiet --message 'Add a flag'",
+        """mkdir -p .labrats && echo '{"title": "Add a flag", "comment": "I added it."}' > .labrats/publish.json""",
+    )
+    issue = github.demo.open_issue()
+    with scripted_model(MessagesApi(), [*map(CLAUDE.shell, commands), Says("All done.")]) as server:
+        settings = {"LABRATS_CLAUDE_PATH": str(CLAUDE.program), "ANTHROPIC_BASE_URL": server.url}
+        engine = start_reporting(start_engine, github, **settings)
+        async with engine.admin() as admin:
+            await set_up(admin, REPORT)
+            job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    assert job["status"] == "completed", job["failedReason"]
+    (pull_request,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
+    assert pull_request.pull
+    assert github.demo.git.git("show", f"{pull_request.pull.head}:flag.txt") == "on"
+    (comment,) = github.comments_of(issue)
+    assert "I added it." in comment["body"]
+    assert pull_request.url in comment["body"]
+
+
+async def test_claude_code_reviews_a_pull_request(start_engine: EngineFactory, github: GitHubStandIn) -> None:
+    lines = [f"line {number}\n" for number in range(1, 41)]
+    github.demo.git.commit({"long.txt": "".join(lines)})
+    lines[19] = "changed\n"
+    github.demo.git.commit({"long.txt": "".join(lines), "new.txt": "one\ntwo\n"}, "fix")
+    issue = github.demo.open_pull("fix")
+    places = (("long.txt", 20), ("new.txt", 1), ("long.txt", 2))
+    findings = [{"path": path, "line": line, "title": f"Look at {path}"} for path, line in places]
+    command = f"mkdir -p .labrats && echo '{json.dumps({'findings': findings})}' > .labrats/publish.json"
+    with scripted_model(MessagesApi(), [CLAUDE.shell(command), Says("Three findings.")]) as server:
+        settings = {"LABRATS_CLAUDE_PATH": str(CLAUDE.program), "ANTHROPIC_BASE_URL": server.url}
+        engine = start_reporting(start_engine, github, **settings)
+        async with engine.admin() as admin:
+            await set_up(admin, REVIEW, ["pull_request.opened"])
+            await published(admin, await deliver(engine, "pull_request", a_pull_request_of(github, issue)))
+    assert issue.pull
+    (review,) = issue.pull.reviews
+    assert "`long.txt:2` **warning** Look at long.txt" in review["body"]
+    assert [(each["path"], each["original_line"]) for each in issue.pull.comments] == [("long.txt", 20), ("new.txt", 1)]
+
+
 async def test_each_token_has_the_least_rights(engine: LocalEngine, github: GitHubStandIn) -> None:
     issue = github.demo.open_issue()
     github.demo.git.commit({"agent.py": COMMITTING})
@@ -264,7 +317,7 @@ async def test_a_second_job_takes_over_the_sticky_comment(engine: LocalEngine, g
         await published(admin, await deliver(engine, "issues", an_issue_of(github, issue, again=True)))
     (comment,) = github.comments_of(issue)
     assert "second" in comment["body"]
-    assert f"- `{first['id']}` replaced by a later job" in comment["body"]
+    assert f"- `{first['id']}` has finished" in comment["body"]
 
 
 async def test_a_deleted_comment_is_written_again(engine: LocalEngine, github: GitHubStandIn) -> None:

@@ -72,12 +72,12 @@ async def _find(access: Access, target: ReportTarget, number: int, key: str) -> 
 async def _write(
     access: Access, target: ReportTarget, number: int, reported: ReportedJob, present: Comment | None
 ) -> Comment:
-    body = comment_body(reported, marker_of(present.body or "") if present else None)
+    body = comment_body(reported, (present.body if present else None) or "")
     permissions = access.commenting(target)
     if present is None:
         path = f"/issues/{number}/comments"
         return await access.repository.post(path, {"body": body}, Comment, permissions)
-    if body is None or body == present.body:
+    if body == present.body:
         return present
     path = f"/issues/comments/{present.id}"
     changed = await access.repository.patch(path, {"body": body}, Comment, permissions)

@@ -28,9 +28,7 @@ def a_reported_job(phase: Phase, *, report: Report | None = None, **fields: Any)
 
 
 def body_of(reported: ReportedJob) -> str:
-    body = comment_body(reported)
-    assert body is not None
-    return body
+    return comment_body(reported)
 
 
 def test_a_waiting_job_is_reported_with_its_model() -> None:
@@ -114,10 +112,23 @@ def test_other_texts_have_no_marker(body: str) -> None:
 def test_a_later_job_takes_the_sticky_comment_over_and_lists_the_earlier_one() -> None:
     first = a_reported_job(Phase.SUCCEEDED, job_id="ir-00000001")
     second = a_reported_job(Phase.RUNNING, job_id="ir-00000002", created_at=NOON + timedelta(minutes=1))
-    body = comment_body(second, marker_of(body_of(first)))
-    assert body
-    assert "- `ir-00000001` replaced by a later job" in body
-    assert comment_body(first, marker_of(body)) is None
+    body = comment_body(second, body_of(first))
+    assert body.endswith("- `ir-00000001` has finished\n\n</details>")
+    assert comment_body(first, body) == body
+
+
+def test_the_end_of_an_earlier_job_is_shown_in_the_list() -> None:
+    first = a_reported_job(Phase.RUNNING, job_id="ir-00000001", result="```\n<details><summary>Earlier jobs</summary>")
+    later = NOON + timedelta(minutes=1)
+    second = a_reported_job(Phase.SUCCEEDED, job_id="ir-00000002", created_at=later, result="Done.")
+    body = comment_body(second, body_of(first))
+    assert "- `ir-00000001` is working on this" in body
+    ended = a_reported_job(Phase.FAILED, job_id="ir-00000001")
+    updated = comment_body(ended, body)
+    assert updated == body.replace("is working on this", "has failed")
+    assert marker_of(updated) != marker_of(body)
+    third = a_reported_job(Phase.PENDING, job_id="ir-00000003", created_at=later + timedelta(minutes=1))
+    assert "- `ir-00000002` has finished\n- `ir-00000001` has failed" in comment_body(third, updated)
 
 
 def test_a_comment_of_hostile_length_stays_within_the_bound() -> None:
