@@ -63,7 +63,7 @@ def _issue_and_pull_request(event: IncomingEvent) -> tuple[int | None, int | Non
     if (number := _number(event.find("pull_request", "number"))) is not None:
         return None, number
     if (number := _number(event.find("issue", "number"))) is not None:
-        return (None, number) if event.find("issue", "pull_request") else (number, None)
+        return (None, number) if event.find("issue", "pull_request") is not None else (number, None)
     for subject in ("check_run", "workflow_run", "check_suite"):
         pull_requests = event.find(subject, "pull_requests")
         if isinstance(pull_requests, list) and pull_requests and isinstance(pull_requests[0], Mapping):

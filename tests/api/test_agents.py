@@ -271,3 +271,43 @@ class TestSeeding:
             body = {name: value for name, value in agent.items() if name not in ("id", "resourceVersion")}
             assert (await admin.delete(f"/api/agents/{agent['id']}")).status_code == 204
             assert (await create(admin, body))["eventTriggers"] == agent["eventTriggers"]
+
+
+class TestReports:
+    REPORT = {
+        "comment": "sticky",
+        "check": {"name": "labrats/mine"},
+        "pullRequest": {"draft": False, "branch": "ai/{{number}}"},
+        "policy": {"labels": ["bug"]},
+    }
+
+    async def test_a_report_is_stored_as_it_was_sent(self, admin: httpx2.AsyncClient) -> None:
+        triggers = [{"source": "github", "events": ["issues.labeled"], "report": {"mode": "preview"}}]
+        await create(admin, an_agent_body(report=self.REPORT, eventTriggers=triggers))
+
+        agent = (await admin.get("/api/agents/developer-1")).json()
+
+        assert agent["report"] == self.REPORT
+        assert agent["eventTriggers"][0]["report"] == {"mode": "preview"}
+        assert (await admin.patch("/api/agents/developer-1", json=agent)).json()["report"] == self.REPORT
+        cleared = await admin.patch("/api/agents/developer-1", json={"report": None})
+        assert "report" not in cleared.json()
+
+    @pytest.mark.parametrize(
+        ("report", "field"),
+        [
+            ({"comment": "loud"}, "report.comment"),
+            ({"pullRequest": {"branch": "a b"}}, "report.pullRequest.branch"),
+            ({"pullRequest": {"branch": "{{secret}}"}}, "report.pullRequest.branch"),
+            ({"pullRequest": {"reviewers": ["@octocat"]}}, "report.pullRequest.reviewers[0]"),
+            ({"review": {"event": "MERGE"}}, "report.review.event"),
+            ({"target": {"repository": "octo/demo"}}, "report.target"),
+            ({"unknown": True}, "report.unknown"),
+        ],
+    )
+    async def test_an_invalid_report_is_refused_with_its_field(
+        self, admin: httpx2.AsyncClient, report: dict[str, Any], field: str
+    ) -> None:
+        answer = await admin.post("/api/agents", json=an_agent_body(report=report))
+        assert answer.status_code == 422
+        assert [each["field"] for each in answer.json()["details"]] == [field]

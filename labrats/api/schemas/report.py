@@ -137,7 +137,9 @@ class SubmittedReportBody(ReportBody):
 
 def report_of(body: ReportBody | None) -> Report | None:
     """Return the report in the engine's form."""
-    return None if body is None else msgspec.convert(body.model_dump(by_alias=True, exclude_none=True), Report)
+    if body is None:
+        return None
+    return msgspec.convert(body.model_dump(by_alias=True, exclude_unset=True, exclude_none=True), Report)
 
 
 class ReportView(ResponseBody):
