@@ -235,6 +235,8 @@ async def publish_reports(services: "Services", store: "Store", runner: "Runner"
     from labrats.net.github_repository import github_client
 
     clock, settings = services.clock, services.settings
+    if settings.needs_jobs:
+        await services.job_index.synced.wait()  # another reader of all jobs would delay the first answer
     async with github_client(settings.github_api_url) as client:
         github = GitHub(settings.github_api_url, clock)
         access = GitHubAccess(store, github, client, clock, labelled_only=settings.labelled_credentials)
