@@ -96,10 +96,12 @@ def comment_body(reported: ReportedJob, present: str = "") -> str:
 
 def _with_earlier_job(present: str, marker: CommentMarker, job: EarlierJob) -> str:
     """Return the text of a comment that shows another job, with the state of an earlier one."""
-    earlier = tuple(job if each.id == job.id else each for each in marker.earlier)
+    others = marker.earlier if job.id in {each.id for each in marker.earlier} else (*marker.earlier, job)
+    earlier = tuple(job if each.id == job.id else each for each in others)[:_MOST_EARLIER]
     if earlier == marker.earlier:
         return present
-    rest = present.partition("\n")[2].rpartition(f"\n\n{_LIST_START}")[0]
+    rest = present.partition("\n")[2]
+    rest = rest.rpartition(f"\n\n{_LIST_START}")[0] if marker.earlier else rest
     return f"{_marker_line(structs.replace(marker, earlier=earlier))}\n{rest}\n\n{_list_of(earlier)}"
 
 

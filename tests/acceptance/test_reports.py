@@ -29,6 +29,8 @@ REPORT: Final[dict[str, Any]] = {
     "labels": {"running": "ai-working", "failed": "ai-failed"},
     "pullRequest": {"titlePrefix": "[ai] ", "labels": ["ai"], "reviewers": ["reviewer"]},
 }
+TOKEN: Final = "test-npm-token-that-must-not-be-published"
+JOBS: Final = 15
 REVIEW: Final[dict[str, Any]] = {"check": {}, "review": {"event": "REQUEST_CHANGES"}}
 
 
@@ -555,3 +557,39 @@ async def test_seeded_agents_of_an_earlier_version_show_what_they_lack(start_eng
     shown = engine.run_labrats("agent", "seed", "--diff", "--url", engine.url).splitlines()
     assert [line.partition(" is ")[0] for line in shown] == ["ai-developer: instructions", "ai-developer: report"]
     assert "not set; the default is" in shown[1]
+
+
+async def test_no_secret_of_a_job_is_published(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    program = """
+token = os.environ["NPM_TOKEN"]
+commit("Add " + token, token__txt=token)
+publish(title=token, comment="It is " + token, body=token)
+"""
+    github.demo.git.commit({"agent.py": program})
+    engine.set_secret("npm", "token", TOKEN)
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        env = {"NPM_TOKEN": {"secret": "npm", "key": "token"}}
+        assert (await admin.http.patch("/api/agents/ai-developer", json={"env": env})).status_code == 200
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    assert job["published"]["pullRequestUrl"] is None
+    assert "no commits that can be pushed" in job["published"]["refused"][0]
+    (comment,) = github.comments_of(issue)
+    assert "It is [redacted]" in comment["body"]
+    assert TOKEN not in json.dumps([call.body for call in github.writes()])
+    assert github.calls_of("POST git-receive-pack") == []
+
+
+async def test_many_jobs_of_an_issue_share_one_sticky_comment(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    report = {"comment": "sticky", "target": {"repository": "octo/demo", "issue": issue.number}}
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        submitting = [admin.submit({"result": f"number {number}"}, report=report) for number in range(JOBS)]
+        job_ids = await asyncio.gather(*submitting)
+        jobs = [await published(admin, job_id) for job_id in job_ids]
+    (comment,) = github.comments_of(issue)
+    newest = max(jobs, key=lambda job: (job["createdAt"], job["id"]))
+    assert newest["returnvalue"] in comment["body"]
+    assert visible(comment["body"]).count("has finished") == JOBS

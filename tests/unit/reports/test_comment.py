@@ -117,6 +117,14 @@ def test_a_later_job_takes_the_sticky_comment_over_and_lists_the_earlier_one() -
     assert comment_body(first, body) == body
 
 
+def test_an_earlier_job_that_is_reported_late_joins_the_list() -> None:
+    second = a_reported_job(Phase.RUNNING, job_id="ir-00000002", created_at=NOON + timedelta(minutes=1))
+    body = body_of(second)
+    first = a_reported_job(Phase.CANCELLED, job_id="ir-00000001")
+    assert comment_body(first, body).endswith("- `ir-00000001` was cancelled\n\n</details>")
+    assert "is working on this" in comment_body(first, body)
+
+
 def test_the_end_of_an_earlier_job_is_shown_in_the_list() -> None:
     first = a_reported_job(Phase.RUNNING, job_id="ir-00000001", result="```\n<details><summary>Earlier jobs</summary>")
     later = NOON + timedelta(minutes=1)
