@@ -240,7 +240,7 @@ async def publish_reports(services: "Services", store: "Store", runner: "Runner"
     async with github_client(settings.github_api_url) as client:
         github = GitHub(settings.github_api_url, clock)
         access = GitHubAccess(store, github, client, clock, labelled_only=settings.labelled_credentials)
-        await Publisher(store, runner, access, clock, settings).run()
+        await Publisher(store, runner, access, clock, settings, services.metrics).run()
 
 
 async def create_services(

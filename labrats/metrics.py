@@ -89,6 +89,10 @@ class Metrics:
             "labrats_callbacks", "Callbacks attempted: delivered, retried, or given up", ("outcome",),
             registry=self.registry,
         )  # fmt: skip
+        self._reports = Counter(
+            "labrats_reports", "Reports to GitHub: written, refused in part, retried, or given up", ("outcome",),
+            registry=self.registry,
+        )  # fmt: skip
         self._deliveries = Counter(
             "labrats_webhook_deliveries", "Webhook deliveries received, by outcome", ("outcome",),
             registry=self.registry,
@@ -149,6 +153,10 @@ class Metrics:
     def callback_tried(self, outcome: str) -> None:
         """Record a callback: `delivered`, `retried` (another attempt will follow) or `given_up`."""
         self._callbacks.labels(outcome).inc()
+
+    def report_tried(self, outcome: str) -> None:
+        """Record a report of a job's end: `written`, `refused` in part, `retried` (postponed) or `given_up`."""
+        self._reports.labels(outcome).inc()
 
     def delivery_received(self, outcome: str) -> None:
         """Record a delivery: `started` jobs, `unmatched` by any trigger, `ignored` by its source, `ping`, `refused`."""

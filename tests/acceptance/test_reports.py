@@ -169,6 +169,8 @@ async def test_a_label_leads_to_a_draft_pull_request(engine: LocalEngine, github
         "isComplete": True,
     }
     assert engine.files_with("ghs_test_token") == []
+    (scrape,) = await engine.scrapes()
+    assert 'labrats_reports_total{outcome="written"} 1.0' in scrape.text
 
 
 async def test_claude_code_works_from_a_label_to_a_pull_request(

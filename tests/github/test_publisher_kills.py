@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from labrats.controller.publisher.access import GitHubAccess
 from labrats.controller.publisher.publisher import Publisher
+from labrats.metrics import Metrics
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.job import Job, JobStatus
@@ -118,7 +119,7 @@ class World:
         settings = EngineSettings(github_api_url=self.github.url, report_interval_seconds=0.001)
         async with github_client(self.github.url) as client, asyncio.TaskGroup() as tasks:
             access = GitHubAccess(self.store, GitHub(self.github.url, clock), client, clock)
-            publisher = Publisher(self.store, self.runner, access, clock, settings)
+            publisher = Publisher(self.store, self.runner, access, clock, settings, Metrics())
             running = tasks.create_task(publisher.run())
             while not (await self.store.get(Job, self.job_id)).is_published:
                 await asyncio.sleep(0.005)

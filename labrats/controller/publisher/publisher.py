@@ -18,6 +18,7 @@ from labrats.controller.publisher.access import GitHubAccess, NoAccess
 from labrats.controller.publisher.comments import Comments
 from labrats.controller.publisher.report_pass import ReportPass
 from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.metrics import Metrics
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import Phase
@@ -61,10 +62,16 @@ class Publisher:
     """Writes the reports of jobs. Only one may run at a time."""
 
     def __init__(
-        self, store: Store, runner: Runner, access: GitHubAccess, clock: Clock, settings: EngineSettings
+        self,
+        store: Store,
+        runner: Runner,
+        access: GitHubAccess,
+        clock: Clock,
+        settings: EngineSettings,
+        metrics: Metrics,
     ) -> None:
         self._store, self._runner, self._access, self._clock = store, runner, access, clock
-        self._settings = settings
+        self._settings, self._metrics = settings, metrics
         self._comments = Comments()
         self._work = WorkQueue()
         self._jobs: dict[str, Job] = {}
@@ -106,11 +113,13 @@ class Publisher:
             published = await self._write(job, report, report.target, progress)
         except RetryLater:
             if not self._is_given_up(job):
+                self._metrics.report_tried("retried")
                 raise
             published = replace(progress.published, refused=(*progress.published.refused, _GIVEN_UP))
         progress.written_at = self._clock.now()
         if job.ended:
             published = replace(published, attempts=job.status.attempts, finished_at=job.status.finished_at)
+            self._metrics.report_tried(_outcome_of(published))
         if published != progress.published:
             await self._record(job, published)
             progress.published = published
@@ -171,6 +180,12 @@ class Publisher:
 
         with suppress(NotFound):  # the job was deleted
             await compare_and_set(self._store, lambda: self._store.get(Job, job.id), change)
+
+
+def _outcome_of(published: Published) -> str:
+    if _GIVEN_UP in published.refused:
+        return "given_up"
+    return "refused" if published.refused else "written"
 
 
 def _is_reported(job: Job) -> bool:
