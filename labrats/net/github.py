@@ -39,6 +39,7 @@ _TOKEN_ERRORS: Final[PermanentErrors] = {
     HTTPStatus.NOT_FOUND.value: "the GitHub App is not installed for the repository",
     HTTPStatus.UNPROCESSABLE_ENTITY.value: "GitHub refuses the App a token for the repository",
 }
+_APP_ERRORS: Final[PermanentErrors] = {**_UNKNOWN_APP, HTTPStatus.NOT_FOUND.value: "GitHub does not know the App"}
 _HOOK_ERRORS: Final[PermanentErrors] = {
     **_UNKNOWN_APP,
     HTTPStatus.NOT_FOUND.value: "the GitHub App has no webhook, or no such delivery",
@@ -114,7 +115,7 @@ class GitHub:
     async def app(self, credentials: Mapping[str, str]) -> App:
         """Return the App itself. Raises as `token_for` does."""
         async with self._client(credentials) as client:
-            return await self._ask(client, "GET", "/app", App, _UNKNOWN_APP)
+            return await self._ask(client, "GET", "/app", App, _APP_ERRORS)
 
     async def hook_url(self, credentials: Mapping[str, str]) -> str:
         """Return the URL of the App's webhook. Raises as `token_for` does."""

@@ -94,6 +94,18 @@ def comment_body(reported: ReportedJob, present: str = "") -> str:
     return "\n\n".join(part for part in [*parts, _list_of(marker.earlier)] if part)
 
 
+def ending_key(reported: ReportedJob) -> str:
+    """Return the key by which the short comment at the end of a job is found again."""
+    return f"end of attempt {reported.job.status.attempts} of {reported.job.id}"
+
+
+def ending_body(reported: ReportedJob, comment_url: str) -> str:
+    """Return the text of the short comment at the end of a job. comment_url: of the comment with its result."""
+    job = reported.job
+    marker = CommentMarker(key=ending_key(reported), job=job.id, created_at=job.created_at, state=_STATES[job.phase])
+    return f"{_marker_line(marker)}\n\n{AGENT_MARK}\n{_headline(reported)} See {comment_url}"
+
+
 def _with_earlier_job(present: str, marker: CommentMarker, job: EarlierJob) -> str:
     """Return the text of a comment that shows another job, with the state of an earlier one."""
     others = marker.earlier if job.id in {each.id for each in marker.earlier} else (*marker.earlier, job)

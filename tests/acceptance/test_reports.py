@@ -324,6 +324,25 @@ async def test_a_second_job_takes_over_the_sticky_comment(engine: LocalEngine, g
     assert f"- `{first['id']}` has finished" in comment["body"]
 
 
+async def test_a_person_who_asked_in_a_comment_gets_a_new_one_at_the_end(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": 'result = "It works."'})
+    asked = github.demo.comment(issue, "Does it work?")
+    comment = {"id": asked["id"], "body": asked["body"], "user": {"id": 1}, "author_association": "OWNER"}
+    payload = an_issue_of(github, issue, action="created", comment=comment)
+    del payload["label"]
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "sticky", "reactions": True}, ["issue_comment.created"])
+        await published(admin, await deliver(engine, "issue_comment", payload))
+    _, sticky, ending = github.comments_of(issue)
+    assert "It works." in sticky["body"]
+    assert visible(ending["body"]).strip() == f"**ai-developer** has finished. See {sticky['html_url']}"
+    assert [each["content"] for each in github.demo.reactions_to(asked)] == ["eyes", "+1"]
+    assert issue.reactions == []
+
+
 async def test_a_deleted_comment_is_written_again(engine: LocalEngine, github: GitHubStandIn) -> None:
     issue = github.demo.open_issue()
     github.demo.git.commit({"agent.py": "import time, os\nwhile not os.path.exists('/tmp/x'): time.sleep(600)"})

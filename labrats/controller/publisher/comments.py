@@ -10,7 +10,7 @@ from labrats.controller.publisher.access import Access, Authored
 from labrats.model.phases import ENDED
 from labrats.model.report import CommentMode, ReportTarget
 from labrats.net.github_repository import RefusedByGitHub
-from labrats.reports.comment import comment_body, comment_key, marker_of
+from labrats.reports.comment import comment_body, comment_key, ending_body, ending_key, marker_of
 from labrats.reports.reported_job import ReportedJob
 
 _MOST_KNOWN: Final = 2_000
@@ -56,6 +56,18 @@ class Comments:
         if len(self._known) > _MOST_KNOWN:
             self._known.popitem(last=False)
         return written.html_url
+
+    async def write_ending(self, access: Access, target: ReportTarget, reported: ReportedJob, comment_url: str) -> None:
+        """Tell the person whose comment started the job that it has ended: an edit of a comment notifies nobody.
+
+        comment_url: of the sticky comment. Raises RefusedByGitHub, RetryLater.
+        """
+        report, number = reported.job.spec.report, target.number
+        if number is None or target.comment is None or report is None or report.comment is CommentMode.FINAL:
+            return
+        if await _find(access, target, number, ending_key(reported)) is None:
+            body = {"body": ending_body(reported, comment_url)}
+            await access.repository.post(f"/issues/{number}/comments", body, Comment, access.commenting(target))
 
 
 async def _find(access: Access, target: ReportTarget, number: int, key: str) -> Comment | None:

@@ -64,7 +64,7 @@ class _Issue(msgspec.Struct):
 
 class _RepositoryObject(msgspec.Struct):
     default_branch: str
-    clone_url: str
+    clone_url: str = ""
 
 
 class _Ignored(msgspec.Struct):
@@ -100,7 +100,7 @@ class CommitsPublisher:
         repository = await self.access.repository.get("", _RepositoryObject, READ)
         token = await self.access.repository.token({**CONTENTS, **PULL_REQUESTS})
         try:
-            commits = await asyncio.to_thread(Commits.fetch, bundle, repository.clone_url, token)
+            commits = await asyncio.to_thread(Commits.fetch, bundle, self._clone_url(repository), token)
         except NotPushed as error:
             return Pushed(refused=(str(error),))
         try:
@@ -111,6 +111,10 @@ class CommitsPublisher:
             return await _as_patch(commits, f"no pull request: {error}")
         finally:
             await asyncio.to_thread(commits.close)
+
+    def _clone_url(self, repository: _RepositoryObject) -> str:
+        setup = self.reported.job.spec.workspace_setup
+        return repository.clone_url or (setup.git_repo if setup else "")
 
     def _reason_to_refuse(self, commits: Commits, size: int) -> str | None:
         protected = protected_among(self.policy, commits.files)

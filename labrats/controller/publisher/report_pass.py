@@ -10,7 +10,7 @@ from labrats.controller.publisher.checks import write_check
 from labrats.controller.publisher.comments import Comments
 from labrats.controller.publisher.labels import add_proposed_labels, write_labels, write_reaction
 from labrats.controller.publisher.pull_request import CommitsPublisher, PullRequest, read_pull_request
-from labrats.controller.publisher.reviews import read_lines, resolve_outdated_threads, write_review
+from labrats.controller.publisher.reviews import read_lines, read_reported, resolve_outdated_threads, write_review
 from labrats.model.errors import RetryLater
 from labrats.model.phases import Phase
 from labrats.model.report import CommentMode, Published, PublishPolicy, Report, ReportTarget
@@ -96,10 +96,13 @@ class ReportPass:
         if self.target.head_sha and self.target.head_sha != pull_request.head.sha:
             self._refused.append(_MOVED)
             return None
-        if (lines := await self._try("files", lambda: read_lines(self.access, pull_request))) is None:
+        access, reported = self.access, self.reported
+        lines = await self._try("files", partial(read_lines, access, pull_request))
+        known = await self._try("earlier findings", partial(read_reported, access, pull_request))
+        if lines is None or known is None:
             return None
-        await self._try("threads", lambda: resolve_outdated_threads(self.access, pull_request, self.reported, lines))
-        return await self._try("review", lambda: write_review(self.access, pull_request, self.reported, rules, lines))
+        await self._try("threads", partial(resolve_outdated_threads, access, pull_request, reported, lines, known))
+        return await self._try("review", partial(write_review, access, pull_request, reported, rules, lines, known))
 
     async def _check(self, pull_request: PullRequest | None) -> str | None:
         rules = self.report.check
@@ -128,7 +131,10 @@ class ReportPass:
     async def _comment(self) -> str | None:
         reported = replace(self.reported, refused=tuple(self._refused))
         self.done.pop("comment", None)  # it depends on all other parts
-        return await self._try("comment", lambda: self.comments.write(self.access, self.target, reported))
+        url = await self._try("comment", lambda: self.comments.write(self.access, self.target, reported))
+        if url and self.reported.job.ended:
+            await self._try("ending", lambda: self.comments.write_ending(self.access, self.target, reported, url))
+        return url
 
     async def _try(self, part: str, write: Callable[[], Awaitable[T]]) -> T | None:
         """Return the result of a part; None if GitHub refuses it or cannot take it now. The others continue."""

@@ -47,21 +47,31 @@ async def read_lines(access: Access, pull_request: PullRequest) -> Lines:
     return lines_of(patches)
 
 
+async def read_reported(access: Access, pull_request: PullRequest) -> frozenset[str]:
+    """Return the fingerprints of the findings in our earlier reviews. Raises RefusedByGitHub, RetryLater."""
+    path, known = f"/pulls/{pull_request.number}/comments", set[str]()
+    async for comments in access.repository.pages(path, list[_ReviewComment], PULL_REQUESTS):
+        known |= fingerprints_in([each.body for each in comments if access.identity.wrote(each)])
+    return frozenset(known)
+
+
 async def write_review(
-    access: Access, pull_request: PullRequest, reported: ReportedJob, rules: ReviewReport, lines: Lines
+    access: Access,
+    pull_request: PullRequest,
+    reported: ReportedJob,
+    rules: ReviewReport,
+    lines: Lines,
+    known: frozenset[str],
 ) -> str | None:
     """Write the review of the job unless it exists, and return its URL; None if it has nothing to say.
 
-    Raises RefusedByGitHub, RetryLater.
+    known: the fingerprints of findings that earlier reviews have reported. Raises RefusedByGitHub, RetryLater.
     """
     path, mark = f"/pulls/{pull_request.number}", review_mark(reported.job.id)
     async for page in access.repository.pages(f"{path}/reviews", list[_ReviewObject], PULL_REQUESTS):
         for found in page:
             if mark in (found.body or "") and access.identity.wrote(found):
                 return found.html_url
-    known: set[str] = set()
-    async for comments in access.repository.pages(f"{path}/comments", list[_ReviewComment], PULL_REQUESTS):
-        known |= fingerprints_in([each.body for each in comments if access.identity.wrote(each)])
     if (review := review_of(reported, rules, lines, known)) is None:
         return None
     return await _create(access, pull_request, review)
@@ -88,10 +98,12 @@ def _as_text(comment: Mapping[str, Any]) -> str:
 
 
 async def resolve_outdated_threads(
-    access: Access, pull_request: PullRequest, reported: ReportedJob, lines: Lines
+    access: Access, pull_request: PullRequest, reported: ReportedJob, lines: Lines, known: frozenset[str]
 ) -> None:
     """Resolve the threads of our earlier reviews whose findings no longer apply. Raises RefusedByGitHub, RetryLater."""
     current = {fingerprint_of(finding, lines) for finding in reported.publication.findings}
+    if known <= current:
+        return
     owner, _, name = access.repository.name.partition("/")
     variables = {"owner": owner, "name": name, "number": pull_request.number}
     data = await access.repository.query(_THREADS, variables, PULL_REQUESTS)
