@@ -27,6 +27,9 @@ LEASE: Final = "labrats-leader"
 PUBLISHER_LEASE: Final = "labrats-publisher"
 """The Lease of the process that writes reports to GitHub, of which one works at a time, too."""
 
+_WORK: Final = {LEASE: "leadership", PUBLISHER_LEASE: "the publishing of reports"}
+"""The words for the work of each Lease's holder, in the log."""
+
 LeaderTask = Callable[[int], Coroutine[Any, Any, None]]
 """The work of a leader, given its epoch. It is cancelled when leadership is lost."""
 
@@ -86,6 +89,7 @@ class Election:
         lease: str = LEASE,
     ) -> None:
         """lease: the name of the Lease, which is created if it is missing."""
+        self._work = _WORK[lease]
         self._client, self._identity, self._timing = client, identity, timing or LeaseTiming()
         self._prepare, self._name = prepare, lease
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
@@ -157,12 +161,12 @@ class Election:
         """Run `lead` while the Lease is held."""
         assert self._lease
         epoch = self._lease.spec.lease_transitions
-        log.info("acquired leadership", epoch=epoch)
+        log.info(f"acquired {self._work}", epoch=epoch)
         async with asyncio.TaskGroup() as tasks:
             leading = tasks.create_task(lead(epoch), name="lead")
             await self._renew_until_lost()
             leading.cancel()
-        log.warning("lost leadership", epoch=epoch)
+        log.warning(f"lost {self._work}", epoch=epoch)
 
     async def _renew_until_lost(self) -> None:
         """Renew the Lease until it is lost."""
