@@ -35,7 +35,7 @@ async def test_job_behind_others_shows_its_place_and_the_holders(user: User, adm
     assert {place["reason"] for place in places.values()} == {"slots_busy"}
     assert places[last] | {"estimateSeconds": None} == {
         "reason": "slots_busy", "position": 3, "slots": 1, "active": 1, "holders": [holder], "pausedUntil": None,
-        "estimateSeconds": None,
+        "estimateSeconds": None, "waitsFor": None, "debouncedUntil": None,
     }  # fmt: skip
     assert 0 < places[first]["estimateSeconds"] <= places[last]["estimateSeconds"]
     assert (await user.job(holder))["waiting"] is None
