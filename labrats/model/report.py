@@ -9,7 +9,6 @@ import msgspec
 from labrats.model.record import Record
 
 DEFAULT_BRANCH: Final = "labrats/{{agent}}/{{number}}"
-BRANCH_PLACEHOLDERS: Final = ("agent", "number", "job")
 DEFAULT_PROTECTED_PATHS: Final = (".github/**", "CODEOWNERS", "docs/CODEOWNERS", "AGENTS.md", "CLAUDE.md")
 
 

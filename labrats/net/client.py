@@ -77,7 +77,7 @@ class Response:
 
 
 @cache
-def _system_tls() -> ssl.SSLContext:
+def system_tls() -> ssl.SSLContext:
     """Load the system's certificates. Takes some 30 ms and a few MiB, so it is done once, on first use."""
     return httpcore2.default_ssl_context()
 
@@ -132,7 +132,7 @@ class OutboundClient:
             content=content,
             extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), idle_seconds)},
         )
-        tls = (self._tls or await asyncio.to_thread(_system_tls)) if url.scheme == "https" else None
+        tls = (self._tls or await asyncio.to_thread(system_tls)) if url.scheme == "https" else None
         connection = httpcore2.AsyncHTTPConnection(request.url.origin, ssl_context=tls, network_backend=self._network)
         try:
             response = await _wait_for(connection.handle_async_request(request), url)

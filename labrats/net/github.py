@@ -12,6 +12,7 @@ import msgspec
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.job import FailedCode
 from labrats.model.webhook_source import APP_ID, PRIVATE_KEY, TOKEN
+from labrats.net.client import system_tls
 from labrats.ports import Clock
 
 T = TypeVar("T")
@@ -148,7 +149,8 @@ class GitHub:
 
     def _client(self, credentials: Mapping[str, str]) -> httpx2.AsyncClient:
         """Return a client that authenticates as the App. Raises GiveUp for credentials of another kind."""
-        return httpx2.AsyncClient(base_url=self._api_url, headers=self._headers(credentials), timeout=ANSWER_SECONDS)
+        headers = self._headers(credentials)
+        return httpx2.AsyncClient(base_url=self._api_url, headers=headers, timeout=ANSWER_SECONDS, verify=system_tls())
 
     def _headers(self, credentials: Mapping[str, str]) -> dict[str, str]:
         """Return the headers with the App's JWT. Raises GiveUp for credentials of another kind."""

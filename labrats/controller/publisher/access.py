@@ -1,6 +1,6 @@
 """Access to the repository that a job reports to, with the credentials of its webhook source."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -81,7 +81,7 @@ class GitHubAccess:
 
     store: Store
     github: GitHub
-    client: GitHubClient
+    client: Callable[[], GitHubClient]
     clock: Clock
     labelled_only: bool = False
     _identities: dict[tuple[str, str], Identity] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class GitHubAccess:
                 tokens[key] = await self._token(target.repository, secret.data, permissions)
             return tokens[key]
 
-        repository = Repository(self.client, target.repository, token_for, self.clock)
+        repository = Repository(self.client(), target.repository, token_for, self.clock)
         return Access(repository, await self._identity(secret, repository))
 
     async def _secret(self, target: ReportTarget) -> Secret:

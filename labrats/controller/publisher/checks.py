@@ -34,10 +34,6 @@ class _Status(msgspec.Struct):
     description: str | None = None
 
 
-class _Ignored(msgspec.Struct):
-    pass
-
-
 async def write_check(access: Access, head_sha: str, reported: ReportedJob) -> str | None:
     """Bring the check of the job on a commit up to date, and return its URL. Raises RefusedByGitHub, RetryLater."""
     check = check_of(reported)
@@ -83,4 +79,4 @@ async def _write_status(access: Access, head_sha: str, check: Check, reported: R
     body = {"state": check.status_state, "context": check.name, "description": check.description}
     if reported.url:
         body["target_url"] = reported.url
-    await access.repository.post(f"/statuses/{head_sha}", body, _Ignored, STATUSES)
+    await access.repository.add(f"/statuses/{head_sha}", body, STATUSES)

@@ -17,10 +17,6 @@ _STARTED: Final = "eyes"
 _REACTIONS: Final = {Phase.SUCCEEDED: "+1", Phase.FAILED: "confused", Phase.CANCELLED: "confused"}
 
 
-class _Ignored(msgspec.Struct):
-    pass
-
-
 class _Label(msgspec.Struct):
     name: str
 
@@ -40,7 +36,7 @@ async def add_proposed_labels(
         known |= {label.name.lower(): label.name for label in page}
     if labels := [known[each.lower()] for each in allowed if each.lower() in known]:
         path = f"/issues/{number}/labels"
-        await access.repository.post(path, {"labels": labels}, list[_Ignored], access.commenting(target))
+        await access.repository.add(path, {"labels": labels}, access.commenting(target))
     return _not_allowed(proposed, allowed)
 
 
@@ -58,7 +54,7 @@ async def write_labels(access: Access, target: ReportTarget, labels: StateLabels
     for other in sorted({labels.running, labels.failed, labels.done} - {wanted, ""}):
         await _remove(access, target, other)
     if wanted:
-        await access.repository.post(path, {"labels": [wanted]}, list[_Ignored], permissions)
+        await access.repository.add(path, {"labels": [wanted]}, permissions)
 
 
 async def _remove(access: Access, target: ReportTarget, label: str) -> None:
@@ -82,4 +78,4 @@ async def write_reaction(access: Access, target: ReportTarget, reported: Reporte
         path = f"/issues/{target.number}/reactions"
     else:
         return
-    await access.repository.post(path, {"content": content}, _Ignored, access.commenting(target))
+    await access.repository.add(path, {"content": content}, access.commenting(target))

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-import structlog
 from msgspec.structs import replace
 
 from labrats.controller.publisher.access import GitHubAccess, NoAccess
@@ -26,8 +25,6 @@ from labrats.model.report import Published, Report, ReportMode, ReportTarget
 from labrats.ports import Changed, Clock, Deleted, Runner, Store, compare_and_set
 from labrats.reports.reported_job import ReportedJob, reported_job
 from labrats.settings import EngineSettings
-
-log = structlog.get_logger()
 
 WORKERS: Final = 8
 ACTIVITY_SECONDS: Final = 60.0

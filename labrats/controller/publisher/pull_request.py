@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from labrats.controller.publisher.access import CONTENTS, ISSUES, PULL_REQUESTS, READ, Access, Authored
 from labrats.controller.publisher.branch import BranchHasOtherCommits, Commits, NotPushed
@@ -22,8 +21,6 @@ from labrats.reports.pull_request import (
     pull_request_title,
 )
 from labrats.reports.reported_job import ReportedJob
-
-log = structlog.get_logger()
 
 _PATCH_BYTES: Final = 40_000
 _OPEN: Final = "open"
@@ -65,10 +62,6 @@ class _Issue(msgspec.Struct):
 class _RepositoryObject(msgspec.Struct):
     default_branch: str
     clone_url: str = ""
-
-
-class _Ignored(msgspec.Struct):
-    pass
 
 
 @dataclass(frozen=True)
@@ -190,14 +183,14 @@ class CommitsPublisher:
         try:
             if self.rules.labels:
                 body: dict[str, Any] = {"labels": list(self.rules.labels)}
-                await repository.post(f"/issues/{number}/labels", body, list[_Ignored], PULL_REQUESTS)
+                await repository.add(f"/issues/{number}/labels", body, PULL_REQUESTS)
             refused += await add_proposed_labels(self.access, target, number, proposed, self.policy)
         except RefusedByGitHub as error:
             refused.append(f"labels of the pull request: {error}")
         try:
             if self.rules.reviewers:
                 body = {"reviewers": list(self.rules.reviewers)}
-                await repository.post(f"/pulls/{number}/requested_reviewers", body, _Ignored, PULL_REQUESTS)
+                await repository.add(f"/pulls/{number}/requested_reviewers", body, PULL_REQUESTS)
         except RefusedByGitHub as error:
             refused.append(f"reviewers of the pull request: {error}")
         return tuple(refused)
