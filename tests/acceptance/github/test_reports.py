@@ -3,133 +3,30 @@
 import asyncio
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from tests.acceptance.conftest import EngineFactory
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import LocalEngine
+from tests.acceptance.github.reporting import (
+    COMMITTING,
+    REPORT,
+    a_pull_request_of,
+    an_issue_of,
+    deliver,
+    published,
+    set_up,
+    start_reporting,
+    until,
+)
 from tests.agents.claude import CLAUDE, MessagesApi
-from tests.support import repository_agent
-from tests.support.deliveries import SECRET, an_issue_event, github_headers, json_body
-from tests.support.github import APP_ID, APP_KEY_PEM, APP_LOGIN, Fault, GitHubStandIn, Issue, a_github
+from tests.support.github import APP_LOGIN, Fault, GitHubStandIn
 from tests.support.scripted_model import Says, scripted_model
-from tests.support.waiting import DEADLINE_SECONDS
 
-COMMITTING: Final = """
-commit("Add a flag", flag__txt="on\\n")
-publish(title="Add a flag", body="It was missing. Fixes #99", comment="I added the flag. @octo")
-"""
-REPORT: Final[dict[str, Any]] = {
-    "comment": "sticky",
-    "reactions": True,
-    "labels": {"running": "ai-working", "failed": "ai-failed"},
-    "pullRequest": {"titlePrefix": "[ai] ", "labels": ["ai"], "reviewers": ["reviewer"]},
-}
 TOKEN: Final = "test-npm-token-that-must-not-be-published"
 JOBS: Final = 15
 REVIEW: Final[dict[str, Any]] = {"check": {}, "review": {"event": "REQUEST_CHANGES"}}
-
-
-@pytest.fixture
-def github() -> Iterator[GitHubStandIn]:
-    with a_github() as github:
-        yield github
-
-
-@pytest.fixture
-def engine(start_engine: EngineFactory, github: GitHubStandIn, tmp_path: Path) -> LocalEngine:
-    """An engine whose Claude Code executes `agent.py` of the repository, with the credentials of an App."""
-    program = tmp_path / "claude"
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} {repository_agent.__file__}\n")
-    program.chmod(0o755)
-    return start_reporting(start_engine, github, LABRATS_CLAUDE_PATH=str(program))
-
-
-def start_reporting(start_engine: EngineFactory, github: GitHubStandIn, **environment: str) -> LocalEngine:
-    """Start an engine for which the stand-in is GitHub, with the credentials of an App."""
-    engine = start_engine(
-        LABRATS_GITHUB_API_URL=github.url,
-        OUTBOUND_ALLOWED_CIDRS="127.0.0.0/8",
-        ANTHROPIC_API_KEY="test-key-of-a-stand-in",
-        LABRATS_PUBLIC_URL="https://labrats.example.com",
-        LABRATS_SANDBOX="false",
-        LABRATS_ALLOW_UNTRUSTED="true",
-        LABRATS_REPORT_INTERVAL_SECONDS="0.1",
-        **environment,
-    )
-    engine.set_secret("app", "appId", APP_ID)
-    engine.set_secret("app", "privateKey", APP_KEY_PEM)
-    return engine
-
-
-async def set_up(admin: User, report: dict[str, Any], events: list[str] | None = None, **source: Any) -> None:
-    """Create a webhook source with credentials, and an agent with a report."""
-    agent = {
-        "name": "ai-developer",
-        "eventTriggers": [{"source": "github", "events": events or ["issues.labeled"], "instruction": "Do it."}],
-        "defaultProvider": "claude",
-        "report": report,
-    }
-    with_credentials = {"name": "github", "type": "github", "secret": SECRET, "credentialsRef": "app"} | source
-    for path, body in (("/api/agents", agent), ("/api/webhook-sources", with_credentials)):
-        answer = await admin.post(path, body)
-        assert answer.status_code == 201, answer.text
-
-
-def an_issue_of(github: GitHubStandIn, issue: Issue, **fields: Any) -> dict[str, Any]:
-    payload = an_issue_event(**fields)
-    payload["issue"] |= {"number": issue.number, "title": issue.title}
-    payload["repository"] |= {"clone_url": github.demo.clone_url}
-    return payload
-
-
-def a_pull_request_of(github: GitHubStandIn, issue: Issue, action: str = "opened") -> dict[str, Any]:
-    pull = github.demo.refresh(issue)
-    assert pull
-    head = {"ref": pull.head, "sha": pull.head_sha, "repo": {"id": 100, "full_name": "octo/demo"}}
-    event = an_issue_of(github, issue)
-    event.pop("issue")
-    event.pop("label")
-    pull_request = {
-        "number": issue.number,
-        "title": issue.title,
-        "state": "open",
-        "user": {"id": 1, "login": "octo"},
-        "author_association": "MEMBER",
-        "head": head,
-    }
-    return event | {"action": action, "pull_request": pull_request}
-
-
-async def deliver(engine: LocalEngine, event: str, payload: dict[str, Any]) -> str:
-    """Deliver an event and return the id of its job."""
-    body = json_body(payload)
-    async with engine.client() as client:
-        answer = await client.post("/webhooks/github", content=body, headers=github_headers(event, body))
-    assert answer.status_code == 200, answer.text
-    (job,) = answer.json()["jobs"]
-    return str(job["jobId"])
-
-
-async def published(admin: User, job_id: str) -> dict[str, Any]:
-    """Wait until the report of the job's end is written, and return the job."""
-    await admin.wait(job_id)
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while True:
-            job = await admin.job(job_id)
-            if job["published"] and job["published"]["isComplete"]:
-                return job
-            await asyncio.sleep(0.05)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def visible(body: str) -> str:
