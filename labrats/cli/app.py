@@ -69,6 +69,7 @@ def build_app(engine: EngineCommands) -> App:
         jobs.cancel,
         jobs.retry,
         jobs.rerun,
+        jobs.reply,
         jobs.patch,
         jobs.bundle,
         published.published,

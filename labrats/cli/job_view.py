@@ -48,6 +48,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "model", _model(job.get("config") or {})
     yield "key", _concurrency(job.get("concurrency") or {})
     yield "waits", waiting_sentence(job.get("waiting") or {})
+    yield "follows up", job.get("followUpOf") or ""
     yield "created", f"{describe_time(job['createdAt'])} ({describe_span(job['createdAt'], None)} ago)"
     yield "ran", _run(job)
     yield "attempts", str(job["attempts"])

@@ -1,4 +1,4 @@
-"""The commands for jobs: submit, jobs, job, logs, wait, cancel, retry, rerun, patch, bundle."""
+"""The commands for jobs: submit, jobs, job, logs, wait, cancel, retry, rerun, reply, patch, bundle."""
 
 import json
 import sys
@@ -17,7 +17,13 @@ from labrats.cli.key_values import RepeatedOption, parse_pairs
 from labrats.cli.live_view import show_live
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_stderr, print_text, print_value
-from labrats.cli.submit_options import DEFAULT_SETTINGS, DEFAULT_SUBMIT_OPTIONS, SettingOptions, SubmitOptions
+from labrats.cli.submit_options import (
+    DEFAULT_SETTINGS,
+    DEFAULT_SUBMIT_OPTIONS,
+    SettingOptions,
+    SubmitOptions,
+    read_prompt,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -236,6 +242,32 @@ def rerun(
     with options.connect() as client:
         body = {name: value for name, value in changes.items() if value is not None}
         return _print_new_job(client, client.post(f"{_path(job_id)}/rerun", body), options, follow=follow)
+
+
+def reply(
+    job_id: str,
+    /,
+    prompt: Annotated[str | None, Parameter(alias="-p", allow_leading_hyphen=True)] = None,
+    *,
+    idempotency_key: str | None = None,
+    follow: Follow = False,
+    options: ApiOptions = DEFAULTS,
+) -> int:
+    """Send a further message to the agent of an ended job, and print the id of the new job.
+
+    The new job continues the ended one in a copy of its session and workspace where they still exist. Otherwise it
+    gets the conversation so far. Without a prompt, the command reads it from standard input.
+
+    Args:
+        job_id: The id of the ended job.
+        prompt: The message. Use - to read it from standard input.
+        idempotency_key: A key that makes a retry safe: a second message with the same key returns the first job.
+        follow: Print the new job's log and result live, and exit with the code of its outcome.
+    """
+    body = {"prompt": read_prompt(prompt)}
+    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+    with options.connect() as client:
+        return _print_new_job(client, client.post(f"{_path(job_id)}/messages", body, headers), options, follow=follow)
 
 
 def patch(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:

@@ -166,11 +166,7 @@ class SubmitOptions(SettingOptions, SetupOptions):
             raise CommandError("pass the prompt either as text or with --prompt-file, not both", ExitCode.USAGE)
         if self.prompt_file is not None:
             return _read_text("--prompt-file", self.prompt_file)
-        if prompt not in (None, "-"):
-            return prompt
-        if prompt is None and sys.stdin.isatty():
-            raise CommandError("no prompt: pass it with -p, with --prompt-file, or on standard input", ExitCode.USAGE)
-        return sys.stdin.read()
+        return read_prompt(prompt, "-p, with --prompt-file,")
 
     def _report(self) -> dict[str, Any] | None:
         parts = _nested(parse_pairs("--report-with", self.report_with))
@@ -196,6 +192,15 @@ class SubmitOptions(SettingOptions, SetupOptions):
 
 DEFAULT_SUBMIT_OPTIONS: Final = SubmitOptions()
 DEFAULT_SETTINGS: Final = SettingOptions()
+
+
+def read_prompt(prompt: str | None, option: str = "-p") -> str:
+    """Return the prompt, from standard input without one. option: the option that passes it, for an error."""
+    if prompt not in (None, "-"):
+        return prompt
+    if prompt is None and sys.stdin.isatty():
+        raise CommandError(f"no prompt: pass it with {option} or on standard input", ExitCode.USAGE)
+    return sys.stdin.read()
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from labrats.executor.workspace_diff import (
 )
 from labrats.executor.workspace_report import report_workspace
 from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, ResolvedConfig, wire_name
+from labrats.model.conversation import decode_conversation, with_conversation
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
@@ -186,6 +187,11 @@ async def _run_attempt(context: RunContext) -> Any:
             return await _run_provider(*resumed, provider)
         except SessionLost:
             context.events.log("[starting over: the agent's program does not know the session]")
+    if followed := context.task.follow_up_of:
+        context.events.log(
+            f"[follow-up of {followed}: starting in a new workspace, with the conversation in the prompt]"
+        )
+        context = replace(context, prompt=with_conversation(context.conversation, context.prompt))
     await prepare_workspace(context)
     return await _run_provider(context, await record_baseline(context), provider)
 
@@ -245,7 +251,7 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
 def _read_context(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:
     task = _TASK_DECODER.decode((inputs / "job.json").read_bytes())
     events.limit_output(task.output_bytes)
-    prompt, instructions = inputs / "prompt", inputs / "instructions"
+    prompt, instructions, conversation = inputs / "prompt", inputs / "instructions", inputs / "conversation"
     return RunContext(
         task,
         prompt.read_text("utf-8"),
@@ -254,6 +260,7 @@ def _read_context(inputs: Path, folder: Path, secrets: Mapping[str, str], events
         folder,
         folder / CREDENTIALS_FOLDER,
         events,
+        conversation=decode_conversation(conversation.read_text("utf-8")) if conversation.exists() else (),
     )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.prices import with_cost
 from labrats.executor.usage_limits import UsageLimits
+from labrats.model.conversation import Conversation
 from labrats.model.errors import GiveUp, LabratsError
 from labrats.model.job import AgentSession, FailedCode, Usage
 from labrats.model.network import MOST_REFUSED_HOSTS
@@ -42,6 +43,7 @@ class RunContext:
     folder:       the attempt's folder, or that of the earlier attempt whose session it resumes.
     credentials:  the folder for files that contain secrets; see credential_file.
     resumption:   the session to resume and its workspace; None for an attempt that starts over.
+    conversation: the turns before a follow-up's prompt.
     proxy_url:    base URL of the key proxy, in a context whose `secrets` have its token instead of the model's key.
     """
 
@@ -53,6 +55,7 @@ class RunContext:
     credentials: Path
     events: EventWriter
     resumption: Resumption | None = None
+    conversation: Conversation = ()
     proxy_url: str | None = None
 
     @property

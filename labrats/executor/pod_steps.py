@@ -125,7 +125,7 @@ def _claim(folder: Path) -> bool:
 
 def _copy_inputs(source: Path, inputs: Path) -> None:
     _write(inputs / "job.json", encode(_without_clone(_task_in(source))))
-    for text in (source / "prompt", source / "instructions"):
+    for text in (source / "prompt", source / "instructions", source / "conversation"):
         if text.exists():
             _write(inputs / text.name, text.read_bytes())
     (inputs / "secrets").mkdir(mode=0o700)

@@ -19,6 +19,7 @@ from labrats.ports import Attempt
 TASK_FILE: Final = "job.json"
 PROMPT_FILE: Final = "prompt"
 INSTRUCTIONS_FILE: Final = "instructions"
+CONVERSATION_FILE: Final = "conversation"
 SECRETS_FOLDER: Final = "secrets"
 
 _KEYS_OF_MODELS: Final = frozenset(key for keys in CREDENTIAL_NAMES.values() for key in keys)
@@ -77,7 +78,11 @@ def inputs_of(attempt: Attempt) -> AttemptInputs:
     Raises GiveUp if an external contributor's job would get secrets for tools, or a variable the model's key.
     """
     job = attempt.job
-    refs = {PROMPT_FILE: job.prompt_ref, INSTRUCTIONS_FILE: job.instructions_ref}
+    refs = {
+        PROMPT_FILE: job.prompt_ref,
+        INSTRUCTIONS_FILE: job.instructions_ref,
+        CONVERSATION_FILE: job.spec.conversation_ref,
+    }
     return AttemptInputs(
         prompt=None if job.prompt_ref else job.spec.prompt or "",
         texts=tuple(TextInput(file, ref) for file, ref in refs.items() if ref),
@@ -138,4 +143,5 @@ def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:
         endpoint=ai_model.spec.endpoint if ai_model else None,
         prices=ai_model.spec.prices if ai_model else None,
         selection=attempt.selection,
+        follow_up_of=job.spec.follow_up_of,
     )

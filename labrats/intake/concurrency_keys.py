@@ -27,9 +27,9 @@ def concurrency_of(request: JobRequest, agent: AiAgent | None) -> Concurrency | 
     """Return the concurrency of the requested job, with the placeholders of its key replaced.
 
     In the job of an event, a placeholder with no value becomes `(none)`, and a key that is too long ends in a hash.
-    Raises Invalid where either happens in a submission. A rerun has the key of the first job.
+    Raises Invalid where either happens in a submission. A rerun or follow-up has the key of the first job.
     """
-    if request.concurrency is None or request.rerun_of:
+    if request.concurrency is None or request.first:
         return request.concurrency
     values = values_of(request) | {"agent": agent.spec.trigger_name if agent else None}
     missing: list[str] = []

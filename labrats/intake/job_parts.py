@@ -32,9 +32,9 @@ async def create_with_parts(store: Store, job: Job, parts: Sequence[Resource]) -
 
 
 async def has_all_parts(store: Store, job: Job) -> bool:
-    """Return whether the prompt, event and repository credential to which `job` refers exist."""
+    """Return whether the prompt, conversation, event and repository credential to which `job` refers exist."""
     setup = job.spec.workspace_setup
-    for text in (job.spec.prompt_ref, job.spec.event_ref):
+    for text in (job.spec.prompt_ref, job.spec.conversation_ref, job.spec.event_ref):
         if text and not await _has(store, job, ConfigMap, text.name):
             return False
     if setup is None or setup.credentials_ref is None or setup.token_from:  # each attempt gets a token of its own

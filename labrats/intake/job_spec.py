@@ -9,7 +9,16 @@ from labrats.intake.validation import WorkspaceContents
 from labrats.model.agent import AiAgent
 from labrats.model.concurrency import Concurrency
 from labrats.model.config import ResolvedConfig
-from labrats.model.core_resources import EVENT_KEY, INSTRUCTIONS_KEY, JOB_CREDENTIALS, PROMPT_KEY, ConfigMap, Secret
+from labrats.model.conversation import encode_conversation
+from labrats.model.core_resources import (
+    CONVERSATION_KEY,
+    EVENT_KEY,
+    INSTRUCTIONS_KEY,
+    JOB_CREDENTIALS,
+    PROMPT_KEY,
+    ConfigMap,
+    Secret,
+)
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, title_of
 from labrats.model.record import Metadata, Resource
@@ -37,14 +46,16 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
     files: the files for the workspace, as they are stored.
     """
     request, repo, texts_name = prepared.request, prepared.contents.repo, f"{job_id}-prompt"
-    first = request.rerun_of.job if request.rerun_of else None
+    first, follow_up = request.first.job if request.first else None, request.follow_up
     has_instructions = prepared.texts.instructions is not None
     return JobSpec(
         source=request.source,
         type=request.type,
         agent_role=prepared.agent.spec.trigger_name if prepared.agent else None,
         title=title_of(request.prompt) or (first.spec.title if first else None),
-        rerun_of=first.id if first else None,
+        rerun_of=first.id if first and not (follow_up and follow_up.of == first.id) else None,
+        follow_up_of=follow_up.of if follow_up else None,
+        conversation_ref=KeyReference(name=f"{job_id}-conversation", key=CONVERSATION_KEY) if follow_up else None,
         prompt_ref=KeyReference(name=texts_name, key=PROMPT_KEY),
         instructions_ref=KeyReference(name=texts_name, key=INSTRUCTIONS_KEY) if has_instructions else None,
         priority=request.priority,
@@ -78,12 +89,15 @@ def _workspace_setup(prepared: PreparedJob, job_id: str, repo: GitRepo) -> Works
 
 
 def parts_of(job: Job, prepared: PreparedJob) -> Sequence[Resource]:
-    """Return the resources that are stored with `job`: its texts, its event, and its repository's credential."""
+    """Return the resources that are stored with `job`: texts, conversation, event, repository's credential."""
     assert job.spec.prompt_ref is not None, "spec_of always sets one"
     texts = {PROMPT_KEY: prepared.texts.prompt}
     if job.spec.instructions_ref is not None:
         texts[INSTRUCTIONS_KEY] = prepared.texts.instructions or ""
     parts: list[Resource] = [ConfigMap(metadata=Metadata(name=job.spec.prompt_ref.name), data=texts)]
+    if job.spec.conversation_ref and (follow_up := prepared.request.follow_up):
+        conversation = {job.spec.conversation_ref.key: encode_conversation(follow_up.conversation)}
+        parts.append(ConfigMap(metadata=Metadata(name=job.spec.conversation_ref.name), data=conversation))
     if job.spec.event_ref and prepared.request.event:
         parts.append(event_part(job.spec.event_ref.name, prepared.request.event))
     setup, repo = job.spec.workspace_setup, prepared.contents.repo

@@ -9,6 +9,7 @@ from labrats.intake.events import IncomingEvent
 from labrats.model.agent import AiAgent, Trigger
 from labrats.model.concurrency import Concurrency
 from labrats.model.config import JobConfig
+from labrats.model.conversation import Conversation
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import DEFAULT_PRIORITY, Chain, Job, Pipeline, WorkspaceUpload
@@ -38,11 +39,22 @@ class Texts:
 
 @dataclass(frozen=True)
 class FirstJob:
-    """The job that a rerun repeats. config: the settings that were chosen for it, and its provider."""
+    """The job whose texts and settings a rerun or follow-up has.
+
+    config: the settings that were chosen for it, and its provider.
+    """
 
     job: Job
     texts: Texts
     config: JobConfig
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """The job that a follow-up continues, and the conversation up to the end of that job."""
+
+    of: str
+    conversation: Conversation
 
 
 def _none(_: str) -> bool:
@@ -61,7 +73,7 @@ class JobRequest:
     agent:        the agent itself, where an event or a chain has chosen it.
     trigger:      the agent's trigger that matched the event.
     parent_result: result of the parent in the chain, added to the prompt as data.
-    concurrency:  its key may have placeholders, except in a rerun.
+    concurrency:  its key may have placeholders, except in a rerun or follow-up.
     repo:         a child gets its parent's repository, which was validated for the parent.
     token_from:   name of the Secret from which each attempt gets a token for the repository, instead of a credential.
     setup:        what prepares the workspace. The values of the agent apply where this sets none.
@@ -70,7 +82,8 @@ class JobRequest:
     may_see:      returns whether the job may use uploads of an owner.
     is_by_admin:  true if an administrator submitted the job, which may weaken its isolation.
     untrusted:    true if an external contributor, whom the webhook source admits, caused the event.
-    rerun_of:     the job that this one repeats.
+    first:        the job that this one repeats or continues.
+    follow_up:    the conversation that this job continues; None if it starts one.
     """
 
     source: str
@@ -103,7 +116,8 @@ class JobRequest:
     callback_url: str | None = None
     report: Report | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
-    rerun_of: FirstJob | None = None
+    first: FirstJob | None = None
+    follow_up: FollowUp | None = None
 
     @property
     def is_child(self) -> bool:

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
-from labrats.intake.request import FirstJob, JobRequest
+from labrats.intake.request import FirstJob, FollowUp, JobRequest
 from labrats.intake.settings import RERUN_LAYER
-from labrats.intake.stored_jobs import repo_of_job, texts_of_job
+from labrats.intake.stored_jobs import conversation_of_job, repo_of_job, texts_of_job
 from labrats.model.caller import Caller
 from labrats.model.config import JobConfig, ResolvedConfig, wire_name
 from labrats.model.errors import IllegalMove, NotFound
+from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, check_git_token
 from labrats.model.workspace_setup import Setup
 from labrats.ports import Store
@@ -34,17 +35,25 @@ class Changes:
 
 
 async def rerun_request(
-    store: Store, job: Job, changes: Changes, caller: Caller, uploads: Path, now: datetime
+    store: Store,
+    job: Job,
+    changes: Changes,
+    caller: Caller,
+    uploads: Path,
+    now: datetime,
+    follow_up: FollowUp | None = None,
 ) -> JobRequest:
     """Return the request to run `job` again. uploads: the volume with its files.
 
-    The new job belongs to the caller and is in no chain, and no callback reports it. Raises IllegalMove if a part of
-    the first job no longer exists, or if its git token has expired.
+    The new job belongs to the caller and is in no chain, and no callback reports it. A rerun of a follow-up continues
+    the same conversation. follow_up: the conversation of a job that continues `job` instead.
+
+    Raises IllegalMove if a part of the first job no longer exists, or if its git token has expired.
     """
-    check_git_token(job, now)
     spec, setup = job.spec, job.spec.workspace_setup
     try:
-        texts, repo = await texts_of_job(store, job), await repo_of_job(store, job)
+        texts = await texts_of_job(store, job)
+        repo = await (_repo_of_follow_up if follow_up else _repo_of_rerun)(store, job, now)
     except NotFound as error:
         raise IllegalMove("the job's prompt or git credential was deleted; submit the job again") from error
     return JobRequest(
@@ -53,7 +62,8 @@ async def rerun_request(
         owner=caller.id,
         api_key_ref=caller.secret,
         prompt=changes.prompt,
-        rerun_of=FirstJob(job, texts, chosen_settings(job.resolved)),
+        follow_up=follow_up or await _same_conversation(store, job),
+        first=FirstJob(job, texts, chosen_settings(job.resolved)),
         agent_role=spec.agent_role,
         config=changes.config,
         priority=spec.priority if changes.priority is None else changes.priority,
@@ -69,6 +79,24 @@ async def rerun_request(
         pipeline=spec.pipeline,
         metadata=spec.metadata if changes.metadata is None else changes.metadata,
     )
+
+
+async def _repo_of_rerun(store: Store, job: Job, now: datetime) -> GitRepo | None:
+    check_git_token(job, now)
+    return await repo_of_job(store, job)
+
+
+async def _repo_of_follow_up(store: Store, job: Job, now: datetime) -> GitRepo | None:
+    """Return the repository, without its credential once that has expired: the workspace may still exist."""
+    try:
+        return await _repo_of_rerun(store, job, now)
+    except (IllegalMove, NotFound):
+        setup = job.spec.workspace_setup
+        return GitRepo(setup.git_repo) if setup else None
+
+
+async def _same_conversation(store: Store, job: Job) -> FollowUp | None:
+    return FollowUp(job.spec.follow_up_of, await conversation_of_job(store, job)) if job.spec.follow_up_of else None
 
 
 def chosen_settings(resolved: ResolvedConfig) -> JobConfig:

@@ -26,7 +26,7 @@ ENGINE_LAYER: Final = "engine"
 """The layer of the engine's own settings, from its environment."""
 
 RERUN_LAYER: Final = "rerun"
-"""The layer of the settings that were chosen for the job of which this one is a rerun."""
+"""The layer of the settings that were chosen for the job that this one repeats or continues."""
 
 
 def settings_of(
@@ -44,7 +44,7 @@ def settings_of(
     source, config = request.webhook_source, catalog.ai_config
     callers = [
         ConfigLayer("request", request.config),
-        ConfigLayer(RERUN_LAYER, request.rerun_of.config if request.rerun_of else NOTHING),
+        ConfigLayer(RERUN_LAYER, request.first.config if request.first else NOTHING),
     ]
     layers = [
         ConfigLayer("trigger", request.trigger.config if request.trigger else NOTHING),

@@ -1,7 +1,9 @@
-"""The parts of a stored job that a later one gets: its texts, and its repository with the credential."""
+"""The parts of a stored job that a later one gets: its texts, its conversation, and its repository with credential."""
 
 from labrats.intake.request import Texts
+from labrats.model.conversation import Conversation, decode_conversation
 from labrats.model.core_resources import ConfigMap, Secret
+from labrats.model.errors import NotFound
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, KeyReference
 from labrats.ports import Store
@@ -12,6 +14,16 @@ async def texts_of_job(store: Store, job: Job) -> Texts:
     prompt = job.spec.prompt if job.prompt_ref is None else await _text(store, job.prompt_ref)
     instructions = await _text(store, job.instructions_ref) if job.instructions_ref else None
     return Texts(prompt or "", instructions or None)
+
+
+async def conversation_of_job(store: Store, job: Job) -> Conversation:
+    """Return the conversation that the job continued; an empty one if it started it, or if it was deleted."""
+    if (reference := job.spec.conversation_ref) is None:
+        return ()
+    try:
+        return decode_conversation(await _text(store, reference))
+    except NotFound:
+        return ()
 
 
 async def _text(store: Store, reference: KeyReference) -> str:

@@ -67,6 +67,8 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "title": "The first line of the prompt.",
         "concurrency": "The concurrency key of the job, in which no placeholder is replaced.",
         "rerunOf": "The job that this one repeats.",
+        "followUpOf": "The job that this one continues, in its session and workspace where they still exist.",
+        "conversationRef": "The ConfigMap with the conversation up to the end of that job. Set by the engine.",
         "promptRef": "The ConfigMap with the prompt, instead of `prompt`.",
         "instructionsRef": "The ConfigMap with the agent's instructions, which come in addition to the prompt.",
         "eventRef": "The ConfigMap with the event that started the chain. Set by the engine.",

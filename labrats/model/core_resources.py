@@ -14,6 +14,7 @@ JOB_CREDENTIALS: Final[dict[str, str]] = {TYPE_LABEL: "job-credentials"}
 PROMPT_KEY: Final = "prompt"
 INSTRUCTIONS_KEY: Final = "instructions"
 EVENT_KEY: Final = "event"
+CONVERSATION_KEY: Final = "conversation"
 
 
 class ConfigMap(Resource):

@@ -152,6 +152,8 @@ class JobSpec(Record):
     title:            first line of the prompt.
     concurrency:      the job's concurrency key, resolved.
     rerun_of:         id of the job that this one repeats.
+    follow_up_of:     id of the job that this one continues.
+    conversation_ref: the conversation up to the end of that job.
     resolved:         settings of the job. A job applied with kubectl has them in its status.
     """
 
@@ -160,10 +162,12 @@ class JobSpec(Record):
     agent_role: str | None = None
     title: str | None = None
     rerun_of: str | None = None
+    follow_up_of: str | None = None
     prompt: str | None = None
     prompt_ref: KeyReference | None = None
     instructions_ref: KeyReference | None = None
     event_ref: KeyReference | None = None
+    conversation_ref: KeyReference | None = None
     priority: int | float = DEFAULT_PRIORITY
     concurrency: Concurrency | None = None
     workspace_setup: WorkspaceSetup | None = None

@@ -25,7 +25,8 @@ class _Closed(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 class Log(_Closed, frozen=True):
     """A step that logs `log` `times` times, `every_ms` apart.
 
-    `{n}` in it counts from 1, and `{env:NAME}` stands for a variable of the agent's environment.
+    `{n}` in it counts from 1. `{prompt}` stands for the prompt, and `{env:NAME}` for a variable of the agent's
+    environment.
     """
 
     log: str

@@ -174,6 +174,7 @@ class Task(Record):
     output_bytes:  the limit on the output of the attempt, without its last line.
     limits:        what the processes of the attempt may use.
     resumption:    the session to resume, if possible. Otherwise the attempt starts over in `workspace`.
+    follow_up_of:  id of the job that this one continues, if any.
     caches:        the folder with the cached folders of the job's scope; None if the engine keeps none.
     caches_bytes:  the limit on the cached folders of all jobs.
     on_cluster:    whether the attempt runs on Kubernetes, where `labrats secret` has no access to Secrets.
@@ -204,6 +205,7 @@ class Task(Record):
     output_bytes: int = OUTPUT_BYTES
     limits: ResourceLimits = NO_LIMITS
     resumption: Resumption | None = None
+    follow_up_of: str | None = None
     selection: Selection = Selection()
     caches: str | None = None
     caches_bytes: int = 0

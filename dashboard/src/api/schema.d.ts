@@ -318,6 +318,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/jobs/{job_id}/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Follow up an ended job
+         * @description Send a further message to the agent of an ended job: a new job, which continues that one.
+         *
+         *     It works in a copy of the job's session and workspace where they still exist. Otherwise it starts in a new
+         *     workspace, and its prompt has the conversation so far. It has the job's agent, settings, repository, files and
+         *     report.
+         */
+        post: operations["sendMessage"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/jobs/{job_id}/cancel": {
         parameters: {
             query?: never;
@@ -3665,6 +3689,11 @@ export interface components {
              * @description The job of which this one is a rerun.
              */
             rerunOf: string | null;
+            /**
+             * Followupof
+             * @description The job that this one continues; null if it is no follow-up.
+             */
+            followUpOf: string | null;
             /** @description Null without a concurrency key. */
             concurrency: components["schemas"]["ConcurrencyView"] | null;
             /**
@@ -4230,6 +4259,20 @@ export interface components {
              * @example 0.1.0
              */
             version: string;
+        };
+        /**
+         * Message
+         * @description A further message to the agent of an ended job.
+         * @example {
+         *       "prompt": "Add a test, too."
+         *     }
+         */
+        Message: {
+            /**
+             * Prompt
+             * @description At most 900 KiB.
+             */
+            prompt: string;
         };
         /**
          * Metric
@@ -7913,6 +7956,7 @@ export interface operations {
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
                      *       "rerunOf": null,
+                     *       "followUpOf": null,
                      *       "concurrency": {
                      *         "key": "octocat/hello-world#7",
                      *         "onNew": "queue",
@@ -8593,6 +8637,7 @@ export interface operations {
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
                      *       "rerunOf": null,
+                     *       "followUpOf": null,
                      *       "concurrency": {
                      *         "key": "octocat/hello-world#7",
                      *         "onNew": "queue",
@@ -9007,6 +9052,206 @@ export interface operations {
             };
         };
     };
+    sendMessage: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key and body gives the first answer again. The request is carried out once. */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                /** @description The job's id. */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "prompt": "Add a test, too."
+                 *     }
+                 */
+                "application/json": components["schemas"]["Message"];
+            };
+        };
+        responses: {
+            /** @description The new job is on stable storage */
+            201: {
+                headers: {
+                    /** @description `true` if an earlier request with the same `Idempotency-Key` created the job. */
+                    "Idempotent-Replayed"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "jobId": "ir-3ab1c2d4",
+                     *       "source": "github",
+                     *       "type": "implement-issue"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Submitted"];
+                };
+            };
+            /** @description Malformed, or not allowed in the current state */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body is not UTF-8 (byte 17)",
+                     *       "code": "malformed"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The name is taken, or the resource has changed */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is already a key named 'ci'",
+                     *       "code": "conflict"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: must be at most 900 KiB",
+                     *       "code": "too_large"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Wrong content type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body must be JSON",
+                     *       "code": "unsupported_media_type"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     cancel: {
         parameters: {
             query?: never;
@@ -9065,6 +9310,7 @@ export interface operations {
                      *       "result": "Done, see the branch.",
                      *       "phase": "Succeeded",
                      *       "rerunOf": null,
+                     *       "followUpOf": null,
                      *       "concurrency": {
                      *         "key": "octocat/hello-world#7",
                      *         "onNew": "queue",

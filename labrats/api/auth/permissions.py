@@ -65,6 +65,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/jobs/{}/attempts
         POST   /api/jobs/{}/retry
         POST   /api/jobs/{}/rerun
+        POST   /api/jobs/{}/messages
         POST   /api/jobs/{}/cancel
     """,
     Access.ADMIN: """

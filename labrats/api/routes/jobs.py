@@ -1,4 +1,4 @@
-"""Jobs: submit, list, show, follow, retry, cancel."""
+"""Jobs: submit, list, show, follow, retry, run again, follow up, cancel."""
 
 from contextlib import suppress
 from typing import Annotated, Final, Literal
@@ -19,7 +19,16 @@ from labrats.api.routes.queue import waiting_view
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.job import JobDetail, JobFacets, JobPage, job_detail
-from labrats.api.schemas.submission import NO_CHANGES, Rerun, Submission, check_complete, job_request, rerun_changes
+from labrats.api.schemas.submission import (
+    NO_CHANGES,
+    Message,
+    Rerun,
+    Submission,
+    check_complete,
+    job_request,
+    rerun_changes,
+)
+from labrats.intake.follow_ups import follow_up_request
 from labrats.intake.job_names import JobNames
 from labrats.intake.request import JobRequest
 from labrats.intake.reruns import rerun_request
@@ -97,7 +106,10 @@ async def submit(request: Request, body: Submission, idempotency_key: Idempotenc
 
 async def _admitted(request: Request, wanted: JobRequest, names: JobNames) -> Response:
     """Create the job, and return the answer to its submission."""
-    job, is_replay = await services_of(request).admission.admit(wanted, names)
+    return _submitted(*await services_of(request).admission.admit(wanted, names))
+
+
+def _submitted(job: Job, is_replay: bool) -> Response:
     answer = json_response({"jobId": job.id, "source": job.spec.source, "type": job.spec.type}, 201)
     if is_replay:
         answer.headers[REPLAYED] = "true"
@@ -301,6 +313,43 @@ async def rerun(
     changes, uploads, now = rerun_changes(body, caller), services.settings.uploads, services.clock.now()
     wanted = await rerun_request(services.store, job, changes, caller, uploads, now)
     return await _admitted(request, wanted, job_names(idempotency_key, f"{caller.id} {job_id}", body))
+
+
+@router.post(
+    "/api/jobs/{job_id}/messages",
+    status_code=201,
+    responses=answers(
+        201,
+        Submitted,
+        "The new job is on stable storage",
+        400,
+        403,
+        404,
+        409,
+        413,
+        415,
+        422,
+        429,
+        headers={REPLAYED: f"`true` if an earlier request with the same `{KEY_HEADER}` created the job."},
+    ),
+    summary="Follow up an ended job",
+)
+async def send_message(
+    request: Request, job_id: JobId, body: Message, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Send a further message to the agent of an ended job: a new job, which continues that one.
+
+    It works in a copy of the job's session and workspace where they still exist. Otherwise it starts in a new
+    workspace, and its prompt has the conversation so far. It has the job's agent, settings, repository, files and
+    report.
+    """
+    services, caller, job = services_of(request), caller_of(request), await own_job(request, job_id)
+    names = job_names(idempotency_key, f"{caller.id} {job_id} messages", body)
+    if names.are_reproducible and (stored := await services.admission.find(names)):
+        return _submitted(stored, is_replay=True)  # the job may have been retried since
+    uploads, now = services.settings.uploads, services.clock.now()
+    wanted = await follow_up_request(services.store, services.runner, job, body.prompt, caller, uploads, now)
+    return await _admitted(request, wanted, names)
 
 
 @router.post(

@@ -235,6 +235,7 @@ class JobDetail(JobItem):
     result: Any = optional(description="The agent's whole answer.", examples=["Done, see the branch."])
     phase: Phase = Field(examples=["Succeeded"])
     rerun_of: str | None = Field(description="The job of which this one is a rerun.")
+    follow_up_of: str | None = Field(description="The job that this one continues; null if it is no follow-up.")
     concurrency: ConcurrencyView | None = Field(description="Null without a concurrency key.")
     superseded_by: str | None = Field(
         description="The newer job of the same concurrency key for which this one was cancelled."
@@ -339,6 +340,7 @@ def job_detail(
         "activity": activity,
         "phase": job.phase.value,
         "rerunOf": spec.rerun_of,
+        "followUpOf": spec.follow_up_of,
         "concurrency": concurrency_view(spec.concurrency),
         "supersededBy": status.superseded_by,
         "priority": spec.priority,

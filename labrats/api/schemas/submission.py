@@ -229,6 +229,21 @@ def rerun_changes(body: Rerun, caller: Caller) -> Changes:
     return Changes(body.prompt, job_config(body.config), body.priority, body.metadata)
 
 
+class Message(RequestBody):
+    """A further message to the agent of an ended job."""
+
+    model_config = RequestBody.model_config | {"json_schema_extra": {"examples": [{"prompt": "Add a test, too."}]}}
+
+    prompt: str = Field(min_length=1, description="At most 900 KiB.")
+
+    @field_validator("prompt")
+    @classmethod
+    def _check_prompt(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("must not be blank")
+        return prompt
+
+
 def check_complete(submission: Submission) -> None:
     """Raise Invalid for a submission whose fields are valid one by one but not together."""
     if submission.prompt is None and submission.errors is None:

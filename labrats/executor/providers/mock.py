@@ -104,7 +104,7 @@ async def _play(action: Action, context: RunContext) -> None:
 
 
 async def _log(step: Log, context: RunContext) -> None:
-    text = step.log
+    text = step.log.replace("{prompt}", context.prompt)
     if "{env:" in text:
         environment = context.agent_environment()
         text = _VARIABLE.sub(lambda found: environment.get(found[1], ""), text)

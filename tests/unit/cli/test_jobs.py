@@ -219,6 +219,18 @@ def test_rerun_sends_the_changes_only(labrats: Labrats, engine: ScriptedEngine) 
     ]
 
 
+def test_reply_sends_the_message_once_and_prints_the_new_job(labrats: Labrats, engine: ScriptedEngine) -> None:
+    answer = {"jobId": "ir-0000000b", "source": "s", "type": "t"}
+    engine.answers("POST /api/jobs/ir-3ab1c2d4/messages", answer, status=201)
+
+    as_option = labrats("reply", "ir-3ab1c2d4", "-p", "-x Add a test.", "--idempotency-key", "k1")
+    as_text = labrats("reply", "ir-3ab1c2d4", "Add a test.")
+
+    assert as_option == as_text == (0, "ir-0000000b\n", "")
+    assert [each.json["prompt"] for each in engine.requests] == ["-x Add a test.", "Add a test."]
+    assert engine.requests[0].headers["Idempotency-Key"] == "k1"
+
+
 def test_search_prints_all_matching_lines_with_their_ids(labrats: Labrats, engine: ScriptedEngine) -> None:
     pages = [
         {"events": [{"id": "1-4", "text": "a needle"}], "next": "1-4", "total": 2},

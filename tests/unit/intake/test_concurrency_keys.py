@@ -62,7 +62,7 @@ def test_a_submission_without_the_value_is_refused(key: str, problem: str) -> No
 
 def test_the_key_of_a_rerun_is_not_interpreted() -> None:
     first = FirstJob(a_job(), Texts("Do it."), JobConfig())
-    assert key_of("{{ repo }}", rerun_of=first) == "{{ repo }}"
+    assert key_of("{{ repo }}", first=first) == "{{ repo }}"
 
 
 def test_a_job_of_an_earlier_version_has_no_concurrency() -> None:

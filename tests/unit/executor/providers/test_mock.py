@@ -25,6 +25,12 @@ async def test_log_lines_are_counted_from_one(tmp_path: Path) -> None:
     assert work.logs == ["tick 1 of {m}", "tick 2 of {m}", "tick 3 of {m}", "done"]
 
 
+async def test_log_line_may_show_the_prompt(tmp_path: Path) -> None:
+    _, work = await played(tmp_path, [{"log": "asked: {prompt}"}])
+
+    assert work.logs == [f"asked: {work.context.prompt}"]
+
+
 async def test_file_is_written_to_the_workspace(tmp_path: Path) -> None:
     _, work = await played(tmp_path, [{"write": {"path": "a/b.txt", "text": "grüße"}}])
 

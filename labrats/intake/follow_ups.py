@@ -1,0 +1,61 @@
+"""Follow-ups: a further prompt to the agent of an ended job, as a new job that continues the conversation."""
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from labrats.intake.request import FollowUp, JobRequest
+from labrats.intake.reruns import Changes, rerun_request
+from labrats.intake.stored_jobs import conversation_of_job, texts_of_job
+from labrats.model.caller import Caller
+from labrats.model.conversation import continued
+from labrats.model.errors import Conflict, IllegalMove, NotFound
+from labrats.model.job import Job
+from labrats.model.phases import Phase
+from labrats.ports import Runner, Store
+
+_NOT_ENDED: Final = (
+    "the job has not ended: wait for its end or cancel it, then send the message again "
+    "(`labrats wait {id}`, `labrats cancel {id}`)"
+)
+
+
+async def follow_up_request(
+    store: Store, runner: Runner, job: Job, prompt: str, caller: Caller, uploads: Path, now: datetime
+) -> JobRequest:
+    """Return the request for a follow-up of `job`, which continues that job and not later ones of the conversation.
+
+    The new job belongs to the caller. It has the agent, settings, repository, files and report of the first one, and is
+    untrusted if that is. uploads: the volume with the job's files.
+
+    Raises Conflict while the job has not ended, and IllegalMove if a part of it no longer exists.
+    """
+    if not job.ended:
+        raise Conflict(_NOT_ENDED.format(id=job.id))
+    if job.spec.pipeline:
+        raise IllegalMove("a pipeline has no conversation to continue; run the job again with another prompt")
+    try:
+        earlier_prompt = (await texts_of_job(store, job)).prompt
+    except NotFound as error:
+        raise IllegalMove("the job's prompt was deleted; submit a new job") from error
+    conversation = continued(await conversation_of_job(store, job), earlier_prompt, await _answer_of(runner, job))
+    request = await rerun_request(
+        store, job, Changes(prompt=prompt), caller, uploads, now, follow_up=FollowUp(job.id, conversation)
+    )
+    return replace(request, report=job.spec.report)
+
+
+async def _answer_of(runner: Runner, job: Job) -> str:
+    """Return the answer of the job's agent, or what became of the job without one."""
+    if job.phase is Phase.CANCELLED:
+        return "(This job was cancelled before it had an answer.)"
+    if job.phase is Phase.FAILED:
+        return f"(This job failed: {job.status.failed_reason})"
+    result = job.status.result
+    if job.status.result_cut:
+        with suppress(NotFound):  # its retention period has passed
+            result = await runner.result(job.attempt_name)
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)

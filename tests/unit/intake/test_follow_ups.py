@@ -1,0 +1,84 @@
+"""Requests to continue an ended job."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.intake.follow_ups import follow_up_request
+from labrats.intake.request import JobRequest
+from labrats.model.caller import Caller
+from labrats.model.conversation import Turn, encode_conversation
+from labrats.model.core_resources import ConfigMap
+from labrats.model.errors import Conflict, IllegalMove
+from labrats.model.git_repo import GitRepo
+from labrats.model.job import Job, KeyReference, Pipeline, WorkspaceSetup
+from labrats.model.phases import Phase
+from labrats.model.record import Metadata
+from labrats.model.report import CommentMode, Report
+from tests.fakes.clock import NOON, FakeClock
+from tests.fakes.runner import MemoryMachine, MemoryRunner
+from tests.fakes.store import MemoryStore
+from tests.support.builders import a_job, a_spec
+
+CALLER = Caller("caller", frozenset({"submit"}))
+
+
+@pytest.fixture
+async def store() -> MemoryStore:
+    store = MemoryStore(FakeClock())
+    await store.create(ConfigMap(metadata=Metadata(name="texts"), data={"prompt": "Say hello."}))
+    return store
+
+
+def an_ended_job(phase: Phase = Phase.SUCCEEDED, **fields: Any) -> Job:
+    spec = a_spec(prompt_ref=KeyReference(name="texts", key="prompt"), **fields)
+    return a_job(phase, spec=spec, result="Hello!")
+
+
+async def requested(store: MemoryStore, job: Job) -> JobRequest:
+    runner = MemoryRunner(store, MemoryMachine())
+    return await follow_up_request(store, runner, job, "Go on.", CALLER, Path("/uploads"), NOON)
+
+
+async def test_follow_up_keeps_the_report_and_never_raises_the_trust(store: MemoryStore) -> None:
+    report = Report(comment=CommentMode.STICKY)
+
+    request = await requested(store, an_ended_job(untrusted=True, report=report, owner="somebody"))
+
+    assert (request.untrusted, request.report, request.owner) == (True, report, "caller")
+    assert (request.chain, request.callback_url, request.prompt) == (None, None, "Go on.")
+
+
+async def test_conversation_grows_by_the_turn_that_is_answered(store: MemoryStore) -> None:
+    before = Turn(prompt="Hi?", answer="Hi!")
+    stored = ConfigMap(metadata=Metadata(name="earlier"), data={"conversation": encode_conversation((before,))})
+    await store.create(stored)
+    reference = KeyReference(name="earlier", key="conversation")
+
+    grown = await requested(store, an_ended_job(follow_up_of="ir-0", conversation_ref=reference))
+    lost = await requested(store, an_ended_job(conversation_ref=KeyReference(name="gone", key="conversation")))
+
+    turn = Turn(prompt="Say hello.", answer="Hello!")
+    assert grown.follow_up
+    assert lost.follow_up
+    assert (grown.follow_up.conversation, lost.follow_up.conversation) == ((before, turn), (turn,))
+
+
+async def test_expired_git_credential_is_left_out_as_the_workspace_may_still_exist(store: MemoryStore) -> None:
+    setup = WorkspaceSetup(git_repo="https://github.com/octocat/hello-world.git", credentials_ref="gone")
+    job = an_ended_job(workspace_setup=setup)
+
+    request = await requested(store, job)
+
+    assert request.repo == GitRepo(setup.git_repo)
+
+
+async def test_job_that_runs_or_has_lost_its_prompt_cannot_be_continued(store: MemoryStore) -> None:
+    with pytest.raises(Conflict, match="the job has not ended: wait for its end or cancel it"):
+        await requested(store, an_ended_job(Phase.RUNNING))
+    with pytest.raises(IllegalMove, match="a pipeline has no conversation"):
+        await requested(store, an_ended_job(pipeline=Pipeline(type="pdf-sections")))
+    await store.delete(ConfigMap, "texts")
+    with pytest.raises(IllegalMove, match="prompt was deleted"):
+        await requested(store, an_ended_job())
