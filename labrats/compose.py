@@ -184,17 +184,20 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
     from labrats.controller.callbacks import Callbacks
     from labrats.controller.chains import Chains
     from labrats.controller.model_status import ModelStatusReconciler
+    from labrats.controller.publisher.access import GitHubAccess
     from labrats.controller.reconcile import Controller
     from labrats.controller.redelivery import Redelivery
     from labrats.controller.retention import Retention
+    from labrats.controller.thread_requests import ThreadRequests
     from labrats.intake.admission import Admission
     from labrats.intake.repository_tokens import RepositoryTokens
     from labrats.net.client import OutboundClient
     from labrats.net.github import GitHub
+    from labrats.net.github_repository import github_client
 
     clock, settings = services.clock, services.settings
     await services.job_index.synced.wait()  # other readers of all jobs would delay the first answer
-    async with asyncio.TaskGroup() as loops:
+    async with github_client(settings.github_api_url) as github_api, asyncio.TaskGroup() as loops:
         catalog, attachments = services.catalog, services.attachments
         uploads, metrics = services.workspace_uploads, services.metrics
         admission = Admission(
@@ -219,6 +222,9 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         chains = Chains(store, runner, services.catalog, admission, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
         loops.create_task(AgentStatusReconciler(store, services.catalog, clock).run(), name="agent-status")
+        access = GitHubAccess(store, github, github_api, clock, labelled_only=settings.labelled_credentials)
+        requests = ThreadRequests(store, catalog, services.job_index, admission, access, settings.uploads, clock)
+        loops.create_task(requests.run(), name="thread-requests")
         labels = credential_labels(store, settings) if settings.backend == "kubernetes" else None
         loops.create_task(ModelStatusReconciler(store, clock, labels).run(), name="model-status")
         redelivery = Redelivery(store, services.catalog, github, clock)
@@ -230,6 +236,7 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
 async def publish_reports(services: "Services", store: "Store", runner: "Runner") -> None:
     """Write the reports of jobs to GitHub until cancelled."""
     from labrats.controller.publisher.access import GitHubAccess
+    from labrats.controller.publisher.answers import Answers
     from labrats.controller.publisher.publisher import Publisher
     from labrats.net.github import GitHub
     from labrats.net.github_repository import github_client
@@ -240,7 +247,10 @@ async def publish_reports(services: "Services", store: "Store", runner: "Runner"
     async with github_client(settings.github_api_url) as client:
         github = GitHub(settings.github_api_url, clock)
         access = GitHubAccess(store, github, client, clock, labelled_only=settings.labelled_credentials)
-        await Publisher(store, runner, access, clock, settings, services.metrics).run()
+        async with asyncio.TaskGroup() as loops:
+            publisher = Publisher(store, runner, access, clock, settings, services.metrics)
+            loops.create_task(publisher.run(), name="reports")
+            loops.create_task(Answers(store, access, clock).run(), name="answers")
 
 
 async def create_services(

@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Final
 
 import structlog
@@ -14,7 +13,7 @@ from labrats.index.catalog import Catalog
 from labrats.intake.admission import Admission
 from labrats.intake.event_requests import type_of
 from labrats.intake.events import IncomingEvent, trigger_in_chain
-from labrats.intake.job_names import NAME_TRIES, JobNames
+from labrats.intake.job_names import JobNames, names_from
 from labrats.intake.request import JobRequest
 from labrats.intake.stored_events import stored_event
 from labrats.intake.stored_jobs import repo_of_job, texts_of_job
@@ -99,12 +98,7 @@ def _holds(link: ChainLink, phase: Phase) -> bool:
 
 def child_names(parent: Job, trigger_name: str) -> JobNames:
     """Return the names for the child of `parent`: always the same, so that repeated attempts create one child."""
-    edge = f"{parent.metadata.uid}/{trigger_name}"
-    return JobNames(
-        [f"ir-{sha256(f'{edge}/{number}'.encode()).hexdigest()[:8]}" for number in range(NAME_TRIES)],
-        {PARENT_ANNOTATION: edge},
-        lambda job: job.metadata.annotations.get(PARENT_ANNOTATION) == edge,
-    )
+    return names_from(PARENT_ANNOTATION, f"{parent.metadata.uid}/{trigger_name}")
 
 
 class Chains:

@@ -5,16 +5,20 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 
-_SELECTIVE: Final = frozenset({"repo", "chain_id", "failed_code"})
+_SELECTIVE: Final = frozenset({"repo", "chain_id", "failed_code", "thread", "pull_request"})
 """Columns of which most values have few jobs."""
 
-_EQUAL: Final = ("type", "source", "agent_role", "repo", "chain_id", "owner", "provider", "model", "failed_code")
+_EQUAL: Final = (
+    "type", "source", "agent_role", "repo", "chain_id", "owner", "provider", "model", "failed_code", "thread",
+    "pull_request",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class JobFilter:
     """Conditions on jobs. None and an empty sequence match every job; one of several values has to match.
 
+    thread:       see `thread_of` in job_table.py. pull_request: URL of the one that has a job's commits.
     since, until: the earliest and the latest time of creation. q: occurs in the id, type, source, repo or title.
     """
 
@@ -28,6 +32,8 @@ class JobFilter:
     provider: str | None = None
     model: str | None = None
     failed_code: str | None = None
+    thread: str | None = None
+    pull_request: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     q: str | None = None

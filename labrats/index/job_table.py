@@ -14,8 +14,9 @@ import apsw
 from labrats.model.concurrency import OnNew
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
+from labrats.model.webhook_source import OWNER_PREFIX
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 COUNTED: Final = (
     "status", "provider", "model", "type", "source", "agent_role", "repo", "owner", "failed_code",
@@ -29,7 +30,7 @@ CREATE TABLE jobs (
     chain_id TEXT, search TEXT NOT NULL, priority REAL NOT NULL, not_before REAL, finished REAL, paused_until REAL,
     first_started REAL, waited REAL, ran REAL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
     cache_read_tokens INTEGER NOT NULL, cost_usd REAL, version TEXT NOT NULL,
-    concurrency TEXT, supersedes INTEGER NOT NULL
+    concurrency TEXT, supersedes INTEGER NOT NULL, thread TEXT, pull_request TEXT
 ) STRICT;
 CREATE TABLE state (identity TEXT NOT NULL, version INTEGER NOT NULL) STRICT;
 INSERT INTO state VALUES ('', 0);
@@ -77,6 +78,8 @@ CREATE INDEX by_failed_code ON jobs (failed_code, created, id) WHERE failed_code
 CREATE INDEX by_chain ON jobs (chain_id, created, id) WHERE chain_id IS NOT NULL;
 CREATE INDEX by_queue ON jobs (provider, model, priority, created, id, not_before) WHERE status = 'waiting';
 CREATE INDEX by_concurrency ON jobs (concurrency, owner, status, created, id) WHERE concurrency IS NOT NULL;
+CREATE INDEX by_thread ON jobs (thread, created, id) WHERE thread IS NOT NULL;
+CREATE INDEX by_pull_request ON jobs (pull_request, created, id) WHERE pull_request IS NOT NULL;
 CREATE INDEX by_pause ON jobs (provider, model, paused_until) WHERE paused_until IS NOT NULL;
 CREATE INDEX by_start ON jobs (first_started, waited) WHERE first_started IS NOT NULL;
 CREATE INDEX by_end ON jobs (finished, status, ran, input_tokens, output_tokens, cache_read_tokens, cost_usd)
@@ -88,12 +91,12 @@ _TEMPORARY_CACHE_KIB: Final = 4 * 1024
 
 _CHANGING: Final = (
     "status", "provider", "model", "failed_code", "not_before", "finished", "paused_until", "ran", "input_tokens",
-    "output_tokens", "cache_read_tokens", "cost_usd", "version",
+    "output_tokens", "cache_read_tokens", "cost_usd", "version", "pull_request",
 )  # fmt: skip
 _FIRST_SEEN: Final = ("first_started", "waited")
 """Columns that keep their first value: the wait of a job is known while its first attempt is the latest."""
 _PUT: Final = f"""
-INSERT INTO jobs VALUES ({", ".join("?" * 27)}) ON CONFLICT (id) DO UPDATE SET
+INSERT INTO jobs VALUES ({", ".join("?" * 29)}) ON CONFLICT (id) DO UPDATE SET
     {", ".join(f"{column} = excluded.{column}" for column in _CHANGING)},
     {", ".join(f"{column} = coalesce({column}, excluded.{column})" for column in _FIRST_SEEN)}
 """  # noqa: S608, every interpolated text is a constant of this module
@@ -195,6 +198,7 @@ def row_of(job: Job) -> Sequence[Any]:
         usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.known_cost_usd,
         job.metadata.resource_version or "", concurrency.key if concurrency else None,
         concurrency is not None and concurrency.on_new is not OnNew.QUEUE,
+        thread_of(job), status.published.pull_request_url if status.published else None,
     )  # fmt: skip
 
 
@@ -207,6 +211,21 @@ def repo_of(job: Job) -> str | None:
     """Return the job's `metadata.repo`, the repository that it is about; None unless that is a string."""
     repo = job.spec.metadata.get("repo")
     return repo if isinstance(repo, str) else None
+
+
+def thread_of(job: Job) -> str | None:
+    """Return the thread on GitHub that the job is about, as `owner/repo#number`; None if there is none."""
+    target = job.spec.report.target if job.spec.report else None
+    if target:
+        return thread_key(target.repository, target.number) if target.number is not None else None
+    number, repo = job.spec.metadata.get("number"), repo_of(job)
+    is_of_event = job.spec.owner.startswith(OWNER_PREFIX)  # a caller may write anything into its own metadata
+    return thread_key(repo, number) if is_of_event and repo and isinstance(number, int) else None
+
+
+def thread_key(repository: str, number: int) -> str:
+    """Return the name of a thread in the index."""
+    return f"{repository.lower()}#{number}"
 
 
 def _connect(path: Path | None) -> apsw.Connection:

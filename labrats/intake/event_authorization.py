@@ -29,12 +29,17 @@ def reason_to_ignore(event: IncomingEvent, spec: WebhookSourceSpec) -> str | Non
 
     event: an event of GitHub. Its name is ignored, because it is not signed.
     """
+    return reason_to_ignore_author(event, spec) or _problem_of_code(event, spec)
+
+
+def reason_to_ignore_author(event: IncomingEvent, spec: WebhookSourceSpec) -> str | None:
+    """Return why the people behind an event may ask for nothing, as `reason_to_ignore` does. Any code may be meant."""
     override = spec.override_of(event.text("repository", "full_name"))
     if override and not override.enabled:
         return "the repository is disabled in `repoOverrides`"
     if event.text("sender", "type") == "Bot":
         return "its sender is a bot, and the work of agents must not start agents"
-    return _problem_of_author(event, spec) or _problem_of_code(event, spec)
+    return _problem_of_author(event, spec)
 
 
 def is_by_external_contributor(event: IncomingEvent, spec: WebhookSourceSpec) -> bool:
@@ -44,6 +49,11 @@ def is_by_external_contributor(event: IncomingEvent, spec: WebhookSourceSpec) ->
     """
     strict = replace(spec, allowed_associations=DEFAULT_ASSOCIATIONS, allow_forks=False)
     return spec.type == "github" and reason_to_ignore(event, strict) is not None
+
+
+def is_external_author(event: IncomingEvent, spec: WebhookSourceSpec) -> bool:
+    """Return whether an external contributor wrote what the event is about, whatever code it is about."""
+    return reason_to_ignore_author(event, replace(spec, allowed_associations=DEFAULT_ASSOCIATIONS)) is not None
 
 
 def _problem_of_author(event: IncomingEvent, spec: WebhookSourceSpec) -> str | None:
@@ -90,7 +100,7 @@ def _problem_of_code(event: IncomingEvent, spec: WebhookSourceSpec) -> str | Non
         return None
     if _is_from_fork(event):
         return "it is about the code of a fork, and `allowForks` is false"
-    if event.find("issue", "pull_request") is not None:
+    if event.find("issue", "pull_request") is not None and not isinstance(event.find("pull_request"), Mapping):
         return "a comment does not show whether its pull request is from a fork, and `allowForks` is false"
     return None
 

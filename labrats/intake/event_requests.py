@@ -27,26 +27,35 @@ def event_requests(
     started = triggered_agents(event, list(catalog.agents_by_trigger_name.values()))
     if webhook_source and (name := _agent_of_repository(event, webhook_source)):
         started = _only(catalog.agents_by_trigger_name.get(name), started)
+    return [request_of(event, agent, trigger, catalog, owner, webhook_source) for agent, trigger in started]
+
+
+def request_of(
+    event: IncomingEvent,
+    agent: AiAgent,
+    trigger: Trigger | None,
+    catalog: Catalog,
+    owner: str,
+    webhook_source: WebhookSource | None,
+) -> JobRequest:
+    """Return the request for a job of `agent` about the event. trigger: gives its instruction, report and chain."""
     clone_url = clone_url_of(event)
-    return [
-        JobRequest(
-            source=event.source,
-            type=type_of(event, trigger, catalog),
-            owner=owner,
-            event=event,
-            agent=agent,
-            trigger=trigger,
-            webhook_source=webhook_source,
-            repo=RepoAddress(clone_url, CLONE_URL_FIELD) if clone_url else None,
-            git_ref=git_ref_of(event) if clone_url else None,
-            token_from=webhook_source.spec.credentials_ref if webhook_source else None,
-            chain=_first_link(agent, trigger),
-            concurrency=trigger.concurrency,
-            untrusted=webhook_source is not None and is_by_external_contributor(event, webhook_source.spec),
-            metadata=metadata_of(event),
-        )
-        for agent, trigger in started
-    ]
+    return JobRequest(
+        source=event.source,
+        type=type_of(event, trigger, catalog) if trigger else event.name,
+        owner=owner,
+        event=event,
+        agent=agent,
+        trigger=trigger,
+        webhook_source=webhook_source,
+        repo=RepoAddress(clone_url, CLONE_URL_FIELD) if clone_url else None,
+        git_ref=git_ref_of(event) if clone_url else None,
+        token_from=webhook_source.spec.credentials_ref if webhook_source else None,
+        chain=_first_link(agent, trigger) if trigger else None,
+        concurrency=trigger.concurrency if trigger else None,
+        untrusted=webhook_source is not None and is_by_external_contributor(event, webhook_source.spec),
+        metadata=metadata_of(event),
+    )
 
 
 def _agent_of_repository(event: IncomingEvent, source: WebhookSource) -> str | None:

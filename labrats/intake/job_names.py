@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final
 
 from labrats.model.job import Job, new_job_ids
@@ -39,3 +40,15 @@ NamesOfAgent = Callable[[str], JobNames]
 def random_names() -> JobNames:
     """Return random names, for a job that cannot have been created before."""
     return JobNames(new_job_ids(NAME_TRIES))
+
+
+def names_from(annotation: str, identity: str) -> JobNames:
+    """Return the names for the job of `identity`: always the same, so that repeated attempts create one job.
+
+    annotation: holds the identity, by which the job is recognized.
+    """
+    return JobNames(
+        [f"ir-{sha256(f'{identity}/{number}'.encode()).hexdigest()[:8]}" for number in range(NAME_TRIES)],
+        {annotation: identity},
+        lambda job: job.metadata.annotations.get(annotation) == identity,
+    )

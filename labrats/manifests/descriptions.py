@@ -32,6 +32,7 @@ from labrats.model.report import (
     ReviewReport,
     StateLabels,
 )
+from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import DeliveryRecord, WebhookSourceStatus
 
 DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
@@ -201,10 +202,30 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "lastDeliveryAt": "The time of the last accepted delivery.",
         "deliveries": "The number of accepted deliveries.",
         "recentDeliveries": "The latest deliveries, in order.",
+        "threadRequests": "The commands in comments that are not answered yet, in order.",
+        "answeredRequests": "The ids of the latest commands that are answered.",
+    },
+    ThreadRequest: {
+        "id": "The id of the command, from that of its comment.",
+        "action": "What it asks for.",
+        "event": "The event that brought it.",
+        "target": "The issue or pull request, with the comment.",
+        "receivedAt": "The time at which it was received.",
+        "url": "The address of the issue or pull request.",
+        "agent": "The agent that it names, by its triggerName.",
+        "model": "The model that it names.",
+        "untrusted": "Whether an external contributor asks.",
+        "jobs": "The names of the jobs that it concerns.",
+        "attempts": "The attempts of the job that it retries, as its author saw them.",
+        "answer": "The answer, once the command is carried out.",
+    },
+    ThreadAnswer: {
+        "reaction": "The reaction to the comment.",
+        "text": "The text of a comment, where the reaction says too little.",
     },
     DeliveryRecord: {
         "at": "The time of the delivery.",
-        "outcome": "Its outcome: started, unmatched, ignored, ping or refused.",
+        "outcome": "Its outcome: started, unmatched, ignored, command, ping or refused.",
         "id": "Its id, which sorts by time.",
         "payloadBytes": "The size of its stored payload; 0 if none is stored.",
         "event": "The event, such as issues.labeled.",

@@ -9,6 +9,7 @@ from labrats.model.config import JobConfig
 from labrats.model.job import KeyReference
 from labrats.model.record import Record, Resource
 from labrats.model.report import Report
+from labrats.model.thread_requests import ThreadRequest
 
 SHORTEST_SECRET: Final = 16
 """The minimum length of a new signing secret: a shorter one could be guessed from a signed delivery."""
@@ -72,7 +73,8 @@ STARTED: Final = "started"
 UNMATCHED: Final = "unmatched"
 IGNORED: Final = "ignored"
 REFUSED: Final = "refused"
-"""Outcomes of deliveries; a `ping` is the fifth."""
+COMMAND: Final = "command"
+"""Outcomes of deliveries; a `ping` is another."""
 
 LONGEST_NOTE: Final = 120
 """Characters of each text in the record of a delivery, which is a part of the source's status."""
@@ -101,6 +103,8 @@ class WebhookSourceStatus(Record):
     url:               receives deliveries.
     deliveries:        the number of accepted ones.
     recent_deliveries: the latest ones, in order.
+    thread_requests:   the requests from its threads that are not answered yet, in order.
+    answered_requests: ids of the latest ones that are.
     """
 
     url: str | None = None
@@ -108,6 +112,8 @@ class WebhookSourceStatus(Record):
     last_delivery_at: datetime | None = None
     deliveries: int = 0
     recent_deliveries: tuple[DeliveryRecord, ...] = ()
+    thread_requests: tuple[ThreadRequest, ...] = ()
+    answered_requests: tuple[str, ...] = ()
 
 
 class WebhookSource(Resource):

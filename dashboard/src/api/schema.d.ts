@@ -2874,7 +2874,7 @@ export interface components {
              * @example started
              * @enum {string}
              */
-            outcome: "started" | "unmatched" | "ignored" | "ping" | "refused";
+            outcome: "started" | "unmatched" | "ignored" | "command" | "ping" | "refused";
             /**
              * Event
              * @description Null for a refused delivery.
@@ -2959,7 +2959,7 @@ export interface components {
              * @example started
              * @enum {string}
              */
-            outcome: "started" | "unmatched" | "ignored" | "ping" | "refused";
+            outcome: "started" | "unmatched" | "ignored" | "command" | "ping" | "refused";
             /**
              * Event
              * @description Null for a refused delivery.
@@ -5060,6 +5060,12 @@ export interface components {
              * @description Why the event starts no agent.
              */
             ignored?: string | null;
+            /**
+             * Command
+             * @description The command in the comment, which is carried out soon.
+             * @example retry
+             */
+            command?: string | null;
         };
         /**
          * RemovedSource
@@ -17476,7 +17482,8 @@ export interface operations {
                      *           "jobId": "ir-3ab1c2d4",
                      *           "agent": "ai-reviewer"
                      *         }
-                     *       ]
+                     *       ],
+                     *       "command": "retry"
                      *     }
                      */
                     "application/json": components["schemas"]["Received"];
@@ -17638,7 +17645,8 @@ export interface operations {
                      *           "jobId": "ir-3ab1c2d4",
                      *           "agent": "ai-reviewer"
                      *         }
-                     *       ]
+                     *       ],
+                     *       "command": "retry"
                      *     }
                      */
                     "application/json": components["schemas"]["Received"];
@@ -18673,7 +18681,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description Only deliveries with this outcome. */
-                outcome?: ("started" | "unmatched" | "ignored" | "ping" | "refused") | null;
+                outcome?: ("started" | "unmatched" | "ignored" | "command" | "ping" | "refused") | null;
                 /** @description `next` of the page before. */
                 cursor?: string | null;
                 /** @description Deliveries per page. */

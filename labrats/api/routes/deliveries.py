@@ -25,7 +25,7 @@ router = api_router("Webhook sources")
 
 _EXAMPLE_ID: Final = "0659d1f5a2b3c49e107f"
 
-DeliveryOutcome = Literal["started", "unmatched", "ignored", "ping", "refused"]
+DeliveryOutcome = Literal["started", "unmatched", "ignored", "command", "ping", "refused"]
 DeliveryId = Annotated[str, Field(description="The delivery's id.", examples=[_EXAMPLE_ID])]
 
 

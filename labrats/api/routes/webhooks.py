@@ -21,6 +21,7 @@ from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.event_jobs import EventsJob, event_jobs_view
 from labrats.api.services import Services
+from labrats.intake.comment_commands import thread_request_of
 from labrats.intake.deliveries import (
     PING,
     Delivery,
@@ -32,13 +33,16 @@ from labrats.intake.deliveries import (
     stored_fingerprint,
 )
 from labrats.intake.delivery_log import PAYLOAD_BYTES
-from labrats.intake.event_authorization import reason_to_ignore
+from labrats.intake.event_authorization import reason_to_ignore, reason_to_ignore_author
 from labrats.intake.event_requests import event_requests
 from labrats.intake.events import IncomingEvent, why_no_agent
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
+from labrats.intake.thread_requests import add_request
 from labrats.model.errors import NotFound
 from labrats.model.record import encode
+from labrats.model.thread_requests import ThreadRequest
 from labrats.model.webhook_source import (
+    COMMAND,
     GITHUB,
     IGNORED,
     LONGEST_NOTE,
@@ -83,6 +87,9 @@ class Received(ResponseBody):
     matched: int = Field(default=0, description="The number of agents that the event started.", examples=[1])
     jobs: list[EventsJob] = []
     ignored: str | None = Field(default=None, description="Why the event starts no agent.")
+    command: str | None = Field(
+        default=None, description="The command in the comment, which is carried out soon.", examples=["retry"]
+    )
 
 
 @router.post(
@@ -141,6 +148,8 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
 
 def _record(services: Services, event: IncomingEvent, outcome: str, answer: Mapping[str, Any]) -> DeliveryRecord:
     repo, reason = event.text("repository", "full_name"), answer.get("ignored")
+    if command := answer.get("command"):
+        reason = f"the comment has the command `{command}`"
     return DeliveryRecord(
         at=services.clock.now(),
         outcome=outcome,
@@ -227,6 +236,8 @@ def _event(request: Request, source: WebhookSource, payload: Mapping[str, Any]) 
 async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[str, Any], str]:
     """Store the jobs. Return the answer, and the outcome as a label of the metric."""
     source, event = delivery.source, delivery.event
+    if request := thread_request_of(event, source, services.catalog, services.clock.now()):
+        return await _take_command(services, source, event, request)
     if source.spec.type == GITHUB and (reason := reason_to_ignore(event, source.spec)):
         return {"ok": True, "ignored": reason} | event_jobs_view({}), IGNORED
     requests = event_requests(event, services.catalog, delivery.owner, source)
@@ -236,6 +247,19 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
         await store_fingerprint(services.store, delivery, next(iter(jobs.values())))
         return {"ok": True} | event_jobs_view(jobs), STARTED
     return {"ok": True, "ignored": why_no_agent(event, services.catalog.agents)} | event_jobs_view({}), UNMATCHED
+
+
+async def _take_command(
+    services: Services, source: WebhookSource, event: IncomingEvent, request: ThreadRequest
+) -> tuple[dict[str, Any], str]:
+    """Store the command in a comment, which starts no other agents. Return what `_start_agents` does."""
+    reason = reason_to_ignore_author(event, source.spec)
+    if reason is None and source.spec.credentials_ref is None:
+        reason = "commands need the source's `credentialsRef`, with which the engine answers them"
+    if reason:
+        return {"ok": True, "ignored": reason} | event_jobs_view({}), IGNORED
+    await add_request(services.store, source, request)
+    return {"ok": True, "command": request.action} | event_jobs_view({}), COMMAND
 
 
 async def _parse(body: bytes, parse: Callable[[], T]) -> T:

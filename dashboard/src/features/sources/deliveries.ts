@@ -4,14 +4,15 @@ import type { Delivery, DeliveryOutcome, WebhookSource } from '../../api/sources
 import { counted } from '../../lib/format';
 import type { IconName } from '../../ui/icons';
 
-export const OUTCOME_WORDS: Record<DeliveryOutcome, string> = { started: 'Started', unmatched: 'No match', ignored: 'Ignored', ping: 'Ping', refused: 'Refused' };
+export const OUTCOME_WORDS: Record<DeliveryOutcome, string> = { started: 'Started', unmatched: 'No match', ignored: 'Ignored', command: 'Command', ping: 'Ping', refused: 'Refused' };
 
-export const OUTCOME_ICONS: Record<DeliveryOutcome, IconName> = { started: 'check', unmatched: 'search', ignored: 'close', ping: 'hook', refused: 'warning' };
+export const OUTCOME_ICONS: Record<DeliveryOutcome, IconName> = { started: 'check', unmatched: 'search', ignored: 'close', command: 'keyboard', ping: 'hook', refused: 'warning' };
 
 const WITHOUT_REASON: Record<DeliveryOutcome, string> = {
   started: 'It started jobs.',
   unmatched: 'No trigger of an agent matches.',
   ignored: 'The settings of the source exclude it.',
+  command: 'The comment has a command.',
   ping: 'A test of the address and the secret: both are right.',
   refused: 'Its signature was not accepted.',
 };

@@ -1,0 +1,111 @@
+"""Write the answers to commands in comments: a reaction, and where that says too little a comment."""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+
+from labrats.controller.publisher.access import Access, GitHubAccess, NoAccess
+from labrats.controller.publisher.comments import Comment
+from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.model.errors import NotFound, RetryLater
+from labrats.model.report import ReportMode
+from labrats.model.thread_requests import ANSWERED_KEPT, ThreadAnswer, ThreadRequest
+from labrats.model.webhook_source import WebhookSource
+from labrats.net.github_repository import RefusedByGitHub
+from labrats.ports import Changed, Clock, Deleted, Store, compare_and_set
+from labrats.reports.answer import answer_body, answer_mark
+
+log = structlog.get_logger()
+
+GIVEN_UP_AFTER: Final = timedelta(hours=24)
+"""Time for which an answer is tried."""
+
+_CLOCK_SKEW: Final = timedelta(minutes=10)
+
+
+class Answers:
+    """Writes the answers that webhook sources have stored, and removes the requests. Only one may run at a time."""
+
+    def __init__(self, store: Store, access: GitHubAccess, clock: Clock) -> None:
+        self._store, self._access, self._clock = store, access, clock
+        self._work = WorkQueue()
+        self._sources: dict[str, WebhookSource] = {}
+
+    async def run(self) -> None:
+        """Write answers until cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._watch(), name="watch-answers")
+            loops.create_task(work_forever(self._work, self._write_all), name="answers")
+
+    async def _watch(self) -> None:
+        async for change in self._store.watch(WebhookSource):
+            match change:
+                case Changed(source) if any(each.answer for each in source.status.thread_requests):
+                    self._sources[source.name] = source
+                    self._work.add(source.name)
+                case Changed(source) | Deleted(source):
+                    self._sources.pop(source.name, None)
+
+    async def _write_all(self, name: str) -> None:
+        """Write the answers of a source. Raises RetryLater for the first that cannot be written now."""
+        if (source := self._sources.get(name)) is None:
+            return
+        postponed: RetryLater | None = None
+        for request in source.status.thread_requests:
+            if request.answer is None:
+                continue
+            try:
+                await self._write(source, request, request.answer)
+            except RetryLater as error:
+                if self._clock.now() - request.received_at < GIVEN_UP_AFTER:
+                    postponed = error
+                    continue
+                log.warning("command not answered", source=name, request=request.id, reason=str(error))
+            await self._remove(source, request)
+        if postponed:
+            raise postponed
+
+    async def _write(self, source: WebhookSource, request: ThreadRequest, answer: ThreadAnswer) -> None:
+        """Write one answer, unless GitHub has it. Raises RetryLater."""
+        override = source.spec.override_of(request.target.repository)
+        report = override.report.over(source.spec.report) if override and override.report else source.spec.report
+        if report and report.mode is ReportMode.PREVIEW:
+            return
+        try:
+            access = await self._access.open(request.target)
+            await _react(access, request, answer.reaction)
+            if answer.text:
+                await _comment(access, request, answer.text)
+        except (NoAccess, RefusedByGitHub) as error:
+            log.warning("command not answered", source=source.name, request=request.id, reason=str(error))
+
+    async def _remove(self, source: WebhookSource, request: ThreadRequest) -> None:
+        def change(stored: WebhookSource) -> WebhookSource:
+            status = stored.status
+            answered = (*status.answered_requests, request.id)[-ANSWERED_KEPT:]
+            requests = tuple(each for each in status.thread_requests if each.id != request.id)
+            return replace(stored, status=replace(status, thread_requests=requests, answered_requests=answered))
+
+        with suppress(NotFound):  # the source was deleted
+            await compare_and_set(self._store, lambda: self._store.get(WebhookSource, source.name), change)
+
+
+async def _react(access: Access, request: ThreadRequest, reaction: str) -> None:
+    """React to the comment. GitHub ignores a reaction that exists. Raises RefusedByGitHub, RetryLater."""
+    path = f"/issues/comments/{request.target.comment}/reactions"
+    await access.repository.add(path, {"content": reaction}, access.commenting(request.target))
+
+
+async def _comment(access: Access, request: ThreadRequest, text: str) -> None:
+    """Answer with a comment, unless the thread has it. Raises RefusedByGitHub, RetryLater."""
+    path, permissions = f"/issues/{request.target.number}/comments", access.commenting(request.target)
+    since = f"{request.received_at - _CLOCK_SKEW:%Y-%m-%dT%H:%M:%SZ}"
+    async for page in access.repository.pages(path, list[Comment], permissions, since=since):
+        for comment in page:
+            if (comment.body or "").startswith(answer_mark(request.id)) and access.identity.wrote(comment):
+                return
+    await access.repository.post(path, {"body": answer_body(request.id, text)}, Comment, permissions)

@@ -1,0 +1,38 @@
+"""Requests from threads on GitHub: stored in the status of their webhook source, until they are answered.
+
+A receiver may neither read jobs nor change them. The controller carries the requests out, and the publisher writes the
+answers.
+"""
+
+from msgspec.structs import replace
+
+from labrats.model.errors import Overloaded
+from labrats.model.thread_requests import MOST_OPEN, ThreadRequest
+from labrats.model.webhook_source import WebhookSource
+from labrats.ports import Store, compare_and_set
+
+_RETRY_SECONDS = 10.0
+
+
+async def add_request(store: Store, source: WebhookSource, request: ThreadRequest) -> None:
+    """Store a request, unless it is stored or answered already. Raises Overloaded, NotFound, RetryLater."""
+
+    def change(stored: WebhookSource) -> WebhookSource:
+        status = stored.status
+        if request.id in status.answered_requests or request.id in {each.id for each in status.thread_requests}:
+            return stored
+        if len(status.thread_requests) >= MOST_OPEN:
+            raise Overloaded("too many commands are waiting; deliver it again later", _RETRY_SECONDS)
+        return replace(stored, status=replace(status, thread_requests=(*status.thread_requests, request)))
+
+    await compare_and_set(store, lambda: store.get(WebhookSource, source.name), change)
+
+
+async def replace_request(store: Store, source: WebhookSource, request: ThreadRequest) -> None:
+    """Store the new state of a request. Raises NotFound, RetryLater."""
+
+    def change(stored: WebhookSource) -> WebhookSource:
+        requests = tuple(request if each.id == request.id else each for each in stored.status.thread_requests)
+        return replace(stored, status=replace(stored.status, thread_requests=requests))
+
+    await compare_and_set(store, lambda: store.get(WebhookSource, source.name), change)

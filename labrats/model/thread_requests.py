@@ -1,0 +1,56 @@
+"""Requests that come from a thread on GitHub, an issue or pull request, instead of from a caller of the API."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from labrats.model.record import Record
+from labrats.model.report import ReportTarget
+
+MOST_OPEN: Final = 100
+"""Requests of one source that may be open at a time."""
+
+ANSWERED_KEPT: Final = 200
+"""Ids of answered requests that a source keeps, so that a redelivered comment is not carried out again."""
+
+
+class ThreadAction(StrEnum):
+    """The wish of a request. HELP asks for the list of commands."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    RUN = "run"
+    HELP = "help"
+
+
+class ThreadAnswer(Record):
+    """The answer to a request. reaction: GitHub's name of one. text: a comment; None if the reaction says enough."""
+
+    reaction: str
+    text: str | None = None
+
+
+class ThreadRequest(Record):
+    """A request from a thread.
+
+    id:        of the request, from the id of its comment.
+    event:     name of the event that brought it.
+    target:    the thread, with the comment. url: of the thread's page.
+    agent:     `triggerName` of the agent that is named, if any. model: that is named, if any.
+    untrusted: true if an external contributor asks. It concerns only jobs of external contributors.
+    jobs:      ids of the jobs that it concerns, stored before any of them changes. attempts: of the one to retry.
+    answer:    set once the request is carried out.
+    """
+
+    id: str
+    action: ThreadAction
+    event: str
+    target: ReportTarget
+    received_at: datetime
+    url: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    untrusted: bool = False
+    jobs: tuple[str, ...] = ()
+    attempts: int = 0
+    answer: ThreadAnswer | None = None
