@@ -177,6 +177,7 @@ class Chains:
                 next=trigger.next if trigger else None,
             ),
             parent_result=await self._result_of(job),
+            parent_data=job.status.result_data if job.phase is Phase.SUCCEEDED else None,
             priority=job.spec.priority,
             repo=await repo_of_job(self._store, job),
             token_from=setup.token_from if setup else None,

@@ -237,8 +237,8 @@ def pause_after(job: Job, gone: Gone, delays: Delays) -> timedelta:
 def _bounded_result(event: ResultEvent) -> dict[str, Any]:
     """Return the changes for the result. A result that is too large for the status stays in the attempt's output."""
     if event.file is None and len(encode([event.result])) <= STATUS_RESULT_BYTES:
-        return {"result": event.result, "result_cut": False}
-    return {"result": None, "result_cut": True}
+        return {"result": event.result, "result_cut": False, "result_data": event.data}
+    return {"result": None, "result_cut": True, "result_data": event.data}
 
 
 def backoff_after(job: Job, delays: Delays) -> timedelta:

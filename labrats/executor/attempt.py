@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from labrats.executor import pdf_sections
+from labrats.executor.checked_result import CheckedResult, checked_result
 from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.model_access import model_access
@@ -47,6 +48,8 @@ _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+T = TypeVar("T")
+
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 
 RESUME_PROMPT: Final = """\
@@ -101,7 +104,7 @@ async def _run_until_outcome(inputs: Path, scratch: Path | None, redacted: Seque
     folder, redactor = scratch or inputs, Redactor([*values_to_redact(secrets), *redacted])
     events = EventWriter(STDOUT, None if scratch else inputs, redactor, first_seq=_first_seq(folder))
 
-    async def work() -> Any:
+    async def work() -> CheckedResult:
         _remove_secrets(inputs / "secrets")
         context = _read_context(inputs, folder, secrets, events)
         return await run_with_timeout(_run_limited_attempt, context)
@@ -114,7 +117,8 @@ async def _run_until_outcome(inputs: Path, scratch: Path | None, redacted: Seque
         outcome = failure
     if isinstance(outcome, Succeeded):
         try:
-            events.result(outcome.result)
+            checked: CheckedResult = outcome.result
+            events.result(checked.result, checked.data)
         except GiveUp as too_large:
             outcome = too_large
         else:
@@ -146,7 +150,7 @@ async def outcome_of(work: Callable[[], Awaitable[Any]], events: EventWriter) ->
         return GiveUp(FailedCode.INTERNAL, f"the executor failed unexpectedly: {type(error).__name__}: {error}")
 
 
-async def run_with_timeout(work: Callable[[RunContext], Awaitable[Any]], context: RunContext) -> Any:
+async def run_with_timeout(work: Callable[[RunContext], Awaitable[T]], context: RunContext) -> T:
     """Return the result of `work`. Raises GiveUp if it takes longer than the job's timeout."""
     seconds = ResolvedConfig(config=context.task.config).timeout_seconds
     deadline = asyncio.timeout(seconds)
@@ -159,7 +163,7 @@ async def run_with_timeout(work: Callable[[RunContext], Awaitable[Any]], context
         raise  # another timeout, inside the work
 
 
-async def _run_limited_attempt(context: RunContext) -> Any:
+async def _run_limited_attempt(context: RunContext) -> CheckedResult:
     return await run_within_limits(partial(_run_attempt, context), context.task.limits, _written_folders(context))
 
 
@@ -173,7 +177,7 @@ def _written_folders(context: RunContext) -> list[Path]:
     ]
 
 
-async def _run_attempt(context: RunContext) -> Any:
+async def _run_attempt(context: RunContext) -> CheckedResult:
     provider = provider_named(context.task.config.provider or "")
     require_price(context.task)
     if context.task.repository is None:  # otherwise the previous step has reported it
@@ -226,7 +230,7 @@ def _resumed_work(context: RunContext) -> tuple[RunContext, Baseline] | None:
     return None
 
 
-async def _run_provider(context: RunContext, baseline: Baseline | None, provider: Provider) -> Any:
+async def _run_provider(context: RunContext, baseline: Baseline | None, provider: Provider) -> CheckedResult:
     """Run the provider, then report what it left in the workspace. Raises SessionLost if the session is unknown."""
     context.events.status("running")
     if baseline and context.task.config.provider in WITH_SESSIONS:
@@ -234,9 +238,15 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
     has_worked, may_be_resumed = True, True
     try:
         async with model_access(context) as access:
-            result = await (pdf_sections.run(access, provider) if access.task.pipeline else provider(access))
+            if access.task.pipeline:
+                result = CheckedResult(await pdf_sections.run(access, provider))
+            else:
+                result = await checked_result(access, provider)
         may_be_resumed = False
         return result
+    except GiveUp as failure:
+        may_be_resumed = failure.code != FailedCode.RESULT_INVALID  # the agent has finished its work
+        raise
     except SessionLost:
         has_worked = False
         raise

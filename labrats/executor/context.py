@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -33,6 +33,18 @@ class SessionLost(LabratsError):
     """The agent's program does not know the session to resume, and has done nothing."""
 
 
+class SchemaRefused(LabratsError):
+    """The agent's program does not take the job's result schema, and has done nothing."""
+
+
+@dataclass(frozen=True)
+class StructuredAnswer:
+    """The answer of a program that was given the job's result schema. value: as the program reports it, unchecked."""
+
+    text: str
+    value: Any
+
+
 @dataclass(frozen=True)
 class RunContext:
     """The inputs of one attempt, and the writer of its events.
@@ -44,6 +56,8 @@ class RunContext:
     credentials:  the folder for files that contain secrets; see credential_file.
     resumption:   the session to resume and its workspace; None for an attempt that starts over.
     conversation: the turns before a follow-up's prompt.
+    program_schema: the job's result schema, for an agent's program that takes one; otherwise the prompt contains it.
+    is_repair:    True if the agent only corrects the result of an earlier run, which does not match the job's schema.
     proxy_url:    base URL of the key proxy, in a context whose `secrets` have its token instead of the model's key.
     """
 
@@ -56,6 +70,8 @@ class RunContext:
     events: EventWriter
     resumption: Resumption | None = None
     conversation: Conversation = ()
+    program_schema: dict[str, Any] | None = None
+    is_repair: bool = False
     proxy_url: str | None = None
 
     @property

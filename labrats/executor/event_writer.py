@@ -51,6 +51,9 @@ MOST_RESULT_BYTES: Final = 64 * 1024 * 1024
 _RESULT_BYTES: Final = LINE_BYTES // 2
 """Largest result that fits into a line with the rest of its event."""
 
+_RESULT_BYTES_BESIDE_DATA: Final = LINE_BYTES // 8
+"""Largest result that fits into a line with a checked value, too."""
+
 _OUTPUT_ADVICE: Final = "have the agent print less, or raise LABRATS_MAX_OUTPUT_MIB"
 
 _NAME_BYTES: Final = 256
@@ -185,9 +188,12 @@ class EventWriter:
             self.session = session
             self._write(SessionEvent(session=session, **self._stamp()))
 
-    def result(self, value: Any) -> None:
-        """Write the terminal event of success. Raises GiveUp with the code `output_limit` if the value is too large."""
-        value = self._redactor.redact_value(value)
+    def result(self, value: Any, data: Any = None) -> None:
+        """Write the terminal event of success. Raises GiveUp with the code `output_limit` if the value is too large.
+
+        data: the checked value, of at most DATA_BYTES.
+        """
+        value, data = self._redactor.redact_value(value), self._redactor.redact_value(data)
         file = None
         content = _encode(value)
         if len(content) > MOST_RESULT_BYTES:
@@ -195,11 +201,11 @@ class EventWriter:
             raise GiveUp(
                 FailedCode.OUTPUT_LIMIT, f"the result is larger than {mebibytes} MiB; have the agent write it to a file"
             )
-        if len(content) > _RESULT_BYTES:
+        if len(content) > (_RESULT_BYTES if data is None else _RESULT_BYTES_BESIDE_DATA):
             self._store_file(RESULT_FILE, content)
             value, file = None, RESULT_FILE
         self._write(
-            ResultEvent(result=value, file=file, usage=self.usage, outputs=self.outputs, **self._stamp()),
+            ResultEvent(result=value, data=data, file=file, usage=self.usage, outputs=self.outputs, **self._stamp()),
         )
 
     def patch(self, patch: bytes) -> None:

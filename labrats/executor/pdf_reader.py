@@ -5,18 +5,15 @@ writable file and no network. It knows nothing about the attempt.
 """
 
 import contextlib
-import ctypes
-import resource
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from labrats.executor.limited_program import limit_this_process
 from labrats.model.record import Record, encode
 
-CPU_SECONDS: Final = 10
-MEMORY_BYTES: Final = 1024**3
 UNTITLED: Final = "Untitled"
 MAX_PAGES: Final = 5_000
 MAX_SECTIONS: Final = 1_000
@@ -27,9 +24,6 @@ _TITLE_CHARACTERS: Final = 300
 _HEADING_CHARACTERS: Final = 120
 _HEADING_HEIGHT: Final = 1.12
 """Ratio to the height of the body text from which a line is a heading. Measured on manuals with a known outline."""
-
-_NAMESPACES: Final = 0x10000000 | 0x40000000
-"""CLONE_NEWUSER and CLONE_NEWNET: a network namespace whose only interface is a loopback that is down."""
 
 
 class Section(Record):
@@ -72,18 +66,6 @@ def main(path: str) -> int:
         document = Document(unreadable=str(reason))
     sys.stdout.buffer.write(encode(document))
     return 0
-
-
-def limit_this_process() -> None:
-    """Limit this process's CPU time and memory, and deny it file writes and, where the kernel allows, the network."""
-    for limit, value in (
-        (resource.RLIMIT_CPU, CPU_SECONDS),
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
-    ctypes.CDLL(None).unshare(_NAMESPACES)  # may fail; a network policy may still apply
 
 
 def read(path: str) -> Document:

@@ -1,12 +1,9 @@
 """The pipeline `pdf-sections`: run the job's provider once for each section of a PDF, in order."""
 
-import asyncio
 import secrets
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from subprocess import DEVNULL
 from typing import Any, Final
 
 import msgspec
@@ -14,14 +11,13 @@ import msgspec
 from labrats.executor.context import RunContext
 from labrats.executor.pdf_reader import Document, Section
 from labrats.executor.providers.registry import Provider
-from labrats.executor.subprocesses import LineReader, child_process
+from labrats.executor.subprocesses import output_of_limited
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.outside_text import without_hidden
 from labrats.model.pdf import is_pdf
 
-_READING_SECONDS: Final = 120.0
-"""Limit in wall-clock time, for a busy machine. The reader's own limit on CPU time is much lower."""
+_READER: Final = "labrats.executor.pdf_reader"
 
 
 async def run(context: RunContext, provider: Provider) -> dict[str, Any]:
@@ -102,17 +98,8 @@ def _find_pdf(context: RunContext) -> Path:
 async def _read(pdf: Path, context: RunContext) -> Document:
     """Read the PDF in a separate program with limited resources. Raises GiveUp with the code `workspace`."""
     context.events.status("reading", "reading the PDF")
-    command = [sys.executable, "-I", "-m", "labrats.executor.pdf_reader", str(pdf)]
-    try:
-        async with (
-            asyncio.timeout(_READING_SECONDS),
-            child_process(command, context.workspace, context.environment(), stderr=DEVNULL) as reader,
-        ):
-            output = b"".join([line async for line in LineReader(reader.output)])
-            status = await reader.exit_status()
-    except TimeoutError as error:
-        raise GiveUp(FailedCode.WORKSPACE, "the PDF cannot be read: reading takes too long") from error
-    if status != 0 or not output:
+    output = await output_of_limited(_READER, [str(pdf)], context.workspace, context.environment())
+    if output is None:
         raise GiveUp(FailedCode.WORKSPACE, "the PDF cannot be read: reading takes more time or memory than allowed")
     document = msgspec.json.decode(output, type=Document)
     if document.unreadable:

@@ -140,6 +140,7 @@ def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:
         workspace_setup=job.spec.workspace_setup,
         workspace_files=tuple(file.on_volume(uploads) for file in job.spec.files),
         pipeline=job.spec.pipeline,
+        result_schema=job.result_schema,
         endpoint=ai_model.spec.endpoint if ai_model else None,
         prices=ai_model.spec.prices if ai_model else None,
         selection=attempt.selection,

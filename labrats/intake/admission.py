@@ -18,7 +18,14 @@ from labrats.intake.prompts import texts_of
 from labrats.intake.report_targets import report_of
 from labrats.intake.request import JobRequest
 from labrats.intake.settings import settings_of
-from labrats.intake.validation import WorkspaceContents, check_settings, check_setup, enabled_agent, validate
+from labrats.intake.validation import (
+    WorkspaceContents,
+    check_settings,
+    check_setup,
+    enabled_agent,
+    result_schema_of,
+    validate,
+)
 from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
 from labrats.model.errors import Overloaded
@@ -133,8 +140,8 @@ class Admission:
         setup = request.setup.over((agent and agent.spec.workspace_setup) or Setup()) if contents.repo else Setup()
         check_setup(setup, resolved.isolation or self._isolation.default, self._network_problem)
         texts, report = texts_of(request, agent, self._catalog), report_of(request, agent, self._catalog)
-        concurrency = concurrency_of(request, agent)
-        return PreparedJob(request, contents, agent, setup, resolved, texts, report, concurrency)
+        concurrency, schema = concurrency_of(request, agent), result_schema_of(request, agent)
+        return PreparedJob(request, contents, agent, setup, resolved, texts, report, concurrency, schema)
 
     def _check_queue(self) -> None:
         """Raise Overloaded while too many jobs are waiting."""

@@ -39,6 +39,7 @@ def applied_request(job: Job) -> JobRequest:
         may_see=lambda _: True,
         pipeline=spec.pipeline,
         callback_url=spec.callback_url,
+        result_schema=spec.result_schema,
         metadata=spec.metadata,
     )
 
@@ -73,6 +74,7 @@ async def store_resolution(store: Store, job: Job, prepared: PreparedJob) -> Job
     status = replace(
         job.status,
         resolved=prepared.resolved,
+        result_schema=prepared.result_schema if job.spec.result_schema is None else None,
         prompt_ref=refs[PROMPT_KEY],
         instructions_ref=refs[INSTRUCTIONS_KEY],
     )

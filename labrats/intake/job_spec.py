@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from labrats.intake.request import JobRequest, Texts
 from labrats.intake.stored_events import event_part
@@ -38,6 +39,7 @@ class PreparedJob:
     texts: Texts
     report: Report | None = None
     concurrency: Concurrency | None = None
+    result_schema: dict[str, Any] | None = None
 
 
 def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]) -> JobSpec:
@@ -65,6 +67,7 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
         pipeline=request.pipeline,
         callback_url=request.callback_url,
         report=prepared.report,
+        result_schema=prepared.result_schema,
         event_ref=KeyReference(name=f"{job_id}-event", key=EVENT_KEY) if request.event and request.has_next else None,
         chain=request.chain,
         config=request.config,

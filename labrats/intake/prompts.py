@@ -24,7 +24,9 @@ FIND_CAUSE: Final = "Find the cause of the errors below, and say how to fix it."
 """The prompt of an error report without one."""
 
 _PLACEHOLDER: Final = re.compile(
-    r"\{\{[ \t]*(source|event|parent\.result|(?:payload|metadata)(?:\.[\w$@-]+)+)[ \t]*\}\}"
+    r"\{\{[ \t]*"
+    r"(source|event|parent\.result|parent\.data(?:\.[\w$@-]+)*|(?:payload|metadata)(?:\.[\w$@-]+)+)"
+    r"[ \t]*\}\}"
 )
 
 
@@ -54,11 +56,10 @@ def _instructions(agent: AiAgent | None, trigger: Trigger | None, catalog: Catal
 def values_of(request: JobRequest) -> dict[str, Any]:
     """Return the values of placeholders."""
     event = request.event
-    values: dict[str, Any] = {"source": request.source, "metadata": request.metadata}
+    parent = {"result": request.parent_result, "data": request.parent_data}
+    values: dict[str, Any] = {"source": request.source, "metadata": request.metadata, "parent": parent}
     if event:
         values |= {"event": event.name, "payload": event.payload}
-    if request.parent_result is not None:
-        values["parent"] = {"result": request.parent_result}
     return values
 
 

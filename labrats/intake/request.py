@@ -73,6 +73,7 @@ class JobRequest:
     agent:        the agent itself, where an event or a chain has chosen it.
     trigger:      the agent's trigger that matched the event.
     parent_result: result of the parent in the chain, added to the prompt as data.
+    parent_data:  checked value of that result, for placeholders; None if the parent has no result schema.
     concurrency:  its key may have placeholders, except in a rerun or follow-up.
     repo:         a child gets its parent's repository, which was validated for the parent.
     token_from:   name of the Secret from which each attempt gets a token for the repository, instead of a credential.
@@ -82,6 +83,7 @@ class JobRequest:
     may_see:      returns whether the job may use uploads of an owner.
     is_by_admin:  true if an administrator submitted the job, which may weaken its isolation.
     untrusted:    true if an external contributor, whom the webhook source admits, caused the event.
+    result_schema: JSON Schema of the result. The agent's applies if it is None, except in a rerun or follow-up.
     first:        the job that this one repeats or continues.
     follow_up:    the conversation that this job continues; None if it starts one.
     """
@@ -99,6 +101,7 @@ class JobRequest:
     webhook_source: WebhookSource | None = None
     chain: Chain | None = None
     parent_result: Any = None
+    parent_data: Any = None
     config: JobConfig = field(default_factory=JobConfig)
     priority: int | float = DEFAULT_PRIORITY
     concurrency: Concurrency | None = None
@@ -115,6 +118,7 @@ class JobRequest:
     pipeline: Pipeline | None = None
     callback_url: str | None = None
     report: Report | None = None
+    result_schema: dict[str, Any] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     first: FirstJob | None = None
     follow_up: FollowUp | None = None

@@ -77,6 +77,7 @@ async def rerun_request(
         is_by_admin=caller.is_admin,
         untrusted=spec.untrusted,
         pipeline=spec.pipeline,
+        result_schema=None if follow_up else job.result_schema,  # a follow-up is a talk with the agent
         metadata=spec.metadata if changes.metadata is None else changes.metadata,
     )
 

@@ -23,6 +23,7 @@ from labrats.model.mock_script import parse_script
 from labrats.model.network import is_restricted, problem_of_network
 from labrats.model.pdf import is_pdf
 from labrats.model.record import encode
+from labrats.model.result_schema import problem_of_result_schema
 from labrats.model.variables import problem_of_variables
 from labrats.model.workspace_setup import Setup, problem_of_setup
 from labrats.settings import EngineSettings
@@ -105,6 +106,28 @@ def enabled_agent(trigger_name: str, catalog: Catalog) -> AiAgent:
     if not agent.spec.enabled:
         raise Invalid(Problem("agentRole", f"the agent {agent.name!r} is disabled"))
     return agent
+
+
+def result_schema_of(request: JobRequest, agent: AiAgent | None) -> dict[str, Any] | None:
+    """Return the JSON Schema of the job's result: its own, or else its agent's. Raises Invalid for an invalid one.
+
+    A pipeline has a result of its own, so that the agent's schema does not apply.
+    """
+    if (own := request.result_schema) is not None:
+        if request.pipeline:
+            raise Invalid(Problem("resultSchema", f"must be absent for the pipeline {request.pipeline.type}"))
+        check_result_schema(own, "resultSchema")
+        return own
+    if request.first or request.pipeline or agent is None or agent.spec.result_schema is None:
+        return None
+    check_result_schema(agent.spec.result_schema, f"resultSchema of the agent {agent.name!r}")
+    return agent.spec.result_schema
+
+
+def check_result_schema(schema: dict[str, Any], field: str) -> None:
+    """Raise Invalid if `schema` is no usable JSON Schema. field: where the caller wrote it."""
+    if problem := problem_of_result_schema(schema):
+        raise Invalid(Problem(field, problem))
 
 
 def check_setup(setup: Setup, isolation: Isolation, network_problem: Callable[[], str | None]) -> None:

@@ -78,6 +78,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "owner": "The API key that submitted the job. Its holder may see the job.",
         "apiKeyRef": "The Secret of that API key, if the key is stored.",
         "report": "The report of the job to GitHub.",
+        "resultSchema": "The JSON Schema of the result.",
     },
     Report: {
         "comment": "The comments of the job: `sticky`, `perJob`, `final` or `none`.",
@@ -180,6 +181,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "failedReason": "The reason for the failure, for people.",
         "result": "The answer of the agent, as far as it fits here.",
         "resultCut": "True if the result was cut. The attempt's output has all of it.",
+        "resultData": "The checked value of a job with a result schema.",
         "logs": "The last lines of the latest attempt's log.",
         "session": "The agent session that the next attempt resumes, if there is one and its workspace still exists.",
         "childJobId": "The next job of the chain.",
@@ -188,6 +190,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "resolved": "For a job applied with kubectl: the resolved settings and the origin of each.",
         "promptRef": "For a job applied with kubectl: the ConfigMap with the prompt, if it is too long for a pod.",
         "instructionsRef": "For a job applied with kubectl: the ConfigMap with the agent's instructions.",
+        "resultSchema": "For a job applied with kubectl: the JSON Schema of the result, from its agent.",
     },
     AgentSession: {
         "provider": "The provider whose program owns the session.",

@@ -68,6 +68,7 @@ class AiAgentSpec(Record):
 
     instructions:    names of AiInstructions, in order.
     workspace_setup: what prepares the workspace of a job with a repository. A job's own values win, one by one.
+    result_schema:   JSON Schema of the results of its jobs, unless they have their own.
     """
 
     trigger_name: str
@@ -83,6 +84,7 @@ class AiAgentSpec(Record):
     env: dict[str, str | SecretKey] | None = None
     workspace_setup: Setup | None = None
     report: Report | None = None
+    result_schema: dict[str, Any] | None = None
 
 
 class AiAgentStatus(Record):

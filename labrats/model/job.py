@@ -56,6 +56,7 @@ class FailedCode(StrEnum):
     SETUP = "setup"
     WORKSPACE = "workspace"
     AGENT_ERROR = "agent_error"
+    RESULT_INVALID = "result_invalid"
     EXECUTOR_DIED = "executor_died"
     INVALID = "invalid"
     INTERNAL = "internal"
@@ -73,6 +74,7 @@ PERMANENT: Final = frozenset(
         FailedCode.PROCESS_LIMIT,
         FailedCode.DISK_LIMIT,
         FailedCode.TIMEOUT,
+        FailedCode.RESULT_INVALID,
         FailedCode.INVALID,
     }
 )
@@ -154,6 +156,7 @@ class JobSpec(Record):
     rerun_of:         id of the job that this one repeats.
     follow_up_of:     id of the job that this one continues.
     conversation_ref: the conversation up to the end of that job.
+    result_schema:    JSON Schema of the result, the job's own or its agent's.
     resolved:         settings of the job. A job applied with kubectl has them in its status.
     """
 
@@ -176,6 +179,7 @@ class JobSpec(Record):
     pipeline: Pipeline | None = None
     callback_url: str | None = None
     report: Report | None = None
+    result_schema: dict[str, Any] | None = None
     chain: Chain | None = None
     config: JobConfig = JobConfig()
     resolved: ResolvedConfig | None = None
@@ -336,9 +340,11 @@ class JobStatus(Record):
     logs:         last lines, within limits. The output of the attempts has all lines.
     session:      session for the next attempt to resume, if the runner still has its workspace.
     result_cut:   whether the result is too large for the status. The output of the attempt has it.
+    result_data:  the checked value of a job with a result schema.
     child_job_id: next job of the chain.
     chain_ended:  reason why the chain has no next job.
-    resolved, prompt_ref, instructions_ref: set for a job applied with kubectl. Other jobs have them in their spec.
+    resolved, prompt_ref, instructions_ref, result_schema: set for a job applied with kubectl. Other jobs have them in
+                  their spec.
     """
 
     phase: Phase = Phase.PENDING
@@ -355,6 +361,7 @@ class JobStatus(Record):
     failed_reason: str | None = None
     result: Any = None
     result_cut: bool = False
+    result_data: Any = None
     logs: tuple[str, ...] = ()
     usage: Usage = Usage()
     outputs: Outputs = Outputs()
@@ -366,6 +373,7 @@ class JobStatus(Record):
     resolved: ResolvedConfig | None = None
     prompt_ref: KeyReference | None = None
     instructions_ref: KeyReference | None = None
+    result_schema: dict[str, Any] | None = None
 
 
 class Job(Resource):
@@ -469,6 +477,12 @@ class Job(Resource):
     def instructions_ref(self) -> KeyReference | None:
         """Location of its instructions, if it has any."""
         return self.spec.instructions_ref or self.status.instructions_ref
+
+    @property
+    def result_schema(self) -> dict[str, Any] | None:
+        """JSON Schema of the result; None if any result is valid."""
+        own = self.spec.result_schema
+        return self.status.result_schema if own is None else own
 
     @property
     def created_at(self) -> datetime:

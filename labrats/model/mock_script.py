@@ -132,12 +132,22 @@ class OnAttempt(msgspec.Struct, frozen=True):
     steps: tuple[Action, ...]
 
 
-Step = Action | OnAttempt
+class OnRepair(msgspec.Struct, frozen=True):
+    """Actions for the run that corrects a result which does not match the job's schema."""
+
+    steps: tuple[Action, ...]
+
+
+Step = Action | OnAttempt | OnRepair
 
 
 class _OnAttemptShape(_Closed, frozen=True):
     on_attempt: _Positive
     steps: list[Any]
+
+
+class _OnRepairShape(_Closed, frozen=True):
+    on_repair: list[Any]
 
 
 _STEPS_PATH: Final = "metadata.mock.steps"
@@ -183,6 +193,9 @@ def _read_steps(value: Any, path: str, problems: list[Problem]) -> Iterator[Step
             if shape:
                 actions = tuple(_read_actions(shape.steps, f"{item_path}.steps", problems))
                 yield OnAttempt(shape.on_attempt, actions)
+        elif isinstance(item, dict) and "onRepair" in item:
+            if repair := _convert(item, _OnRepairShape, item_path, problems):
+                yield OnRepair(tuple(_read_actions(repair.on_repair, f"{item_path}.onRepair", problems)))
         elif action := _read_action(item, item_path, problems):
             yield action
 

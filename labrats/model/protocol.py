@@ -171,6 +171,7 @@ class Task(Record):
     git_addresses: networks in CIDR notation that git may reach in addition to public addresses.
     git_ssh_key, git_ssh_known_hosts: files for cloning over ssh, unless the job's Secret has its own.
     idle_seconds:  the limit on the silence of a model.
+    result_schema: JSON Schema of the result, if the job has one.
     output_bytes:  the limit on the output of the attempt, without its last line.
     limits:        what the processes of the attempt may use.
     resumption:    the session to resume, if possible. Otherwise the attempt starts over in `workspace`.
@@ -192,6 +193,7 @@ class Task(Record):
     setup: Setup | None = None
     workspace_files: tuple[WorkspaceFile, ...] = ()
     pipeline: Pipeline | None = None
+    result_schema: dict[str, Any] | None = None
     endpoint: str | None = None
     programs: dict[str, str] = {}
     git_addresses: tuple[str, ...] = ()
@@ -301,9 +303,14 @@ class PartEvent(ExecutorEvent, tag="part"):
 
 
 class ResultEvent(ExecutorEvent, tag="result"):
-    """The success of the attempt. file: the name of the file with a result that is too large for a line."""
+    """The success of the attempt.
+
+    file: the name of the file with a result that is too large for a line.
+    data: the checked value of a job with a result schema.
+    """
 
     result: Any = None
+    data: Any = None
     file: str | None = None
     usage: Usage = Usage()
     outputs: Outputs = Outputs()

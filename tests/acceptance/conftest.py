@@ -32,6 +32,7 @@ ALWAYS_ON_INSTALLATION = {
     "test_network",
     "test_repositories",
     "test_resource_limits",
+    "test_result_schema",
     "test_retry_and_cancel",
     "test_slots_and_priority",
     "test_uploads",

@@ -266,3 +266,15 @@ def test_configuration_written_by_the_agent_is_not_used_on_resume(attempt_on: Pr
     assert "settings.json" not in (second.tool_events[-1].output or "")
     assert (second.tool_events[-1].output or "").endswith("trap=")
     assert not (tmp_path / "trapped").exists()
+
+
+def test_value_that_claude_code_rejects_five_times_fails_the_attempt(attempt_on: Prepare) -> None:
+    schema = {"type": "object", "properties": {"risk": {"type": "integer"}}}
+    with CLAUDE.serve(Calls("StructuredOutput", {"risk": "high"})) as server:
+        attempt = attempt_on(server, result_schema=schema)
+        attempt.run()
+
+    code, message = attempt.failure
+    assert code is FailedCode.RESULT_INVALID
+    assert "/risk: must be integer" in message
+    assert len(server.requests) == 5

@@ -51,6 +51,7 @@ class TestCreating:
             defaultProvider="claude",
             eventTriggers=[TRIGGER],
             instructions=["kindness"],
+            resultSchema={"type": "object", "required": ["$ref"]},
         )
 
         created = await create(admin, body)
@@ -131,6 +132,9 @@ class TestCreating:
                 "eventTriggers[0].concurrency.onNew",
             ),
             ({"eventTriggers": [TRIGGER | {"concurrency": {"key": ""}}]}, "eventTriggers[0].concurrency.key"),
+            ({"resultSchema": {"type": "strin"}}, "resultSchema"),
+            ({"resultSchema": {"$ref": "http://127.0.0.1:9/schema.json"}}, "resultSchema"),
+            ({"resultSchema": True}, "resultSchema"),
             ({"trigerName": "typo"}, "trigerName"),
         ],
     )

@@ -25,6 +25,7 @@ from labrats.model.mock_script import (
     IgnoreSignals,
     Log,
     OnAttempt,
+    OnRepair,
     SetResult,
     Sleep,
     Step,
@@ -331,10 +332,14 @@ def _actions_of(attempt: Attempt) -> Iterator[Action]:
     if session := attempt.earlier_session:
         yield Log(f"[starting over: attempt {session.attempt} had a session, but its workspace no longer exists]")
     for step in DEFAULT_SCRIPT if script is None else script:
-        if not isinstance(step, OnAttempt):
-            yield step
-        elif step.number == attempt.job.status.attempts:
-            yield from step.steps
+        match step:
+            case OnAttempt(number=number, steps=actions):
+                if number == attempt.job.status.attempts:
+                    yield from actions
+            case OnRepair():  # this runner checks no results
+                pass
+            case _:
+                yield step
 
 
 def _death(how: str) -> Gone:

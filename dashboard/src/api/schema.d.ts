@@ -1565,6 +1565,10 @@ export interface components {
             } | null;
             workspaceSetup?: components["schemas"]["SetupBody"] | null;
             report?: components["schemas"]["ReportBody"] | null;
+            /** Resultschema */
+            resultSchema?: {
+                [key: string]: unknown;
+            } | null;
         };
         /**
          * AgentList
@@ -1613,6 +1617,10 @@ export interface components {
             } | null;
             workspaceSetup?: components["schemas"]["SetupBody"] | null;
             report?: components["schemas"]["ReportBody"] | null;
+            /** Resultschema */
+            resultSchema?: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Resourceversion
              * @description The change is refused unless this version is current.
@@ -1718,6 +1726,31 @@ export interface components {
             workspaceSetup?: components["schemas"]["SetupView"];
             /** @description The report of its jobs to GitHub; absent if not set. */
             report?: components["schemas"]["ReportView"];
+            /**
+             * Resultschema
+             * @description The JSON Schema of the results of its jobs; absent if not set.
+             * @example {
+             *       "properties": {
+             *         "conclusion": {
+             *           "enum": [
+             *             "success",
+             *             "failure"
+             *           ]
+             *         },
+             *         "risk": {
+             *           "maximum": 10,
+             *           "type": "integer"
+             *         }
+             *       },
+             *       "required": [
+             *         "conclusion"
+             *       ],
+             *       "type": "object"
+             *     }
+             */
+            resultSchema?: {
+                [key: string]: unknown;
+            };
             /**
              * Resourceversion
              * @example 17
@@ -3349,7 +3382,7 @@ export interface components {
          * @description Machine-readable cause of a failure. `failedReason` is the message for people.
          * @enum {string}
          */
-        FailedCode: "auth" | "quota" | "model_not_found" | "rate_limited" | "overloaded" | "context_too_long" | "max_turns" | "budget" | "output_limit" | "process_limit" | "disk_limit" | "timeout" | "start_timeout" | "lost" | "node_lost" | "out_of_memory" | "evicted" | "image_pull" | "unschedulable" | "git_clone" | "setup" | "workspace" | "agent_error" | "executor_died" | "invalid" | "internal";
+        FailedCode: "auth" | "quota" | "model_not_found" | "rate_limited" | "overloaded" | "context_too_long" | "max_turns" | "budget" | "output_limit" | "process_limit" | "disk_limit" | "timeout" | "start_timeout" | "lost" | "node_lost" | "out_of_memory" | "evicted" | "image_pull" | "unschedulable" | "git_clone" | "setup" | "workspace" | "agent_error" | "result_invalid" | "executor_died" | "invalid" | "internal";
         /**
          * FailedFilterView
          * @description The first filter that does not hold.
@@ -3722,6 +3755,40 @@ export interface components {
              * @example Done, see the branch.
              */
             returnvalue?: unknown;
+            /**
+             * Resultschema
+             * @description The JSON Schema of the result; null if the job has none.
+             * @example {
+             *       "properties": {
+             *         "conclusion": {
+             *           "enum": [
+             *             "success",
+             *             "failure"
+             *           ]
+             *         },
+             *         "risk": {
+             *           "maximum": 10,
+             *           "type": "integer"
+             *         }
+             *       },
+             *       "required": [
+             *         "conclusion"
+             *       ],
+             *       "type": "object"
+             *     }
+             */
+            resultSchema: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Resultdata
+             * @description The checked value of a job with a `resultSchema`; null before the job has succeeded.
+             * @example {
+             *       "conclusion": "success",
+             *       "risk": 2
+             *     }
+             */
+            resultData: unknown;
             /**
              * Logs
              * @description The last lines of the log. `/api/jobs/{id}/logs` has all of them.
@@ -5916,6 +5983,10 @@ export interface components {
             callbackUrl?: string | null;
             report?: components["schemas"]["SubmittedReportBody"] | null;
             pipeline?: components["schemas"]["PipelineBody"] | null;
+            /** Resultschema */
+            resultSchema?: {
+                [key: string]: unknown;
+            } | null;
             /**
              * Metadata
              * @description Free key-values, shown in callbacks and the dashboard.
@@ -7973,6 +8044,28 @@ export interface operations {
                      *       "k8sJobName": null,
                      *       "executorPodName": null,
                      *       "returnvalue": "Done, see the branch.",
+                     *       "resultSchema": {
+                     *         "properties": {
+                     *           "conclusion": {
+                     *             "enum": [
+                     *               "success",
+                     *               "failure"
+                     *             ]
+                     *           },
+                     *           "risk": {
+                     *             "maximum": 10,
+                     *             "type": "integer"
+                     *           }
+                     *         },
+                     *         "required": [
+                     *           "conclusion"
+                     *         ],
+                     *         "type": "object"
+                     *       },
+                     *       "resultData": {
+                     *         "conclusion": "success",
+                     *         "risk": 2
+                     *       },
                      *       "logs": [
                      *         "reading the issue"
                      *       ],
@@ -8654,6 +8747,28 @@ export interface operations {
                      *       "k8sJobName": null,
                      *       "executorPodName": null,
                      *       "returnvalue": "Done, see the branch.",
+                     *       "resultSchema": {
+                     *         "properties": {
+                     *           "conclusion": {
+                     *             "enum": [
+                     *               "success",
+                     *               "failure"
+                     *             ]
+                     *           },
+                     *           "risk": {
+                     *             "maximum": 10,
+                     *             "type": "integer"
+                     *           }
+                     *         },
+                     *         "required": [
+                     *           "conclusion"
+                     *         ],
+                     *         "type": "object"
+                     *       },
+                     *       "resultData": {
+                     *         "conclusion": "success",
+                     *         "risk": 2
+                     *       },
                      *       "logs": [
                      *         "reading the issue"
                      *       ],
@@ -9327,6 +9442,28 @@ export interface operations {
                      *       "k8sJobName": null,
                      *       "executorPodName": null,
                      *       "returnvalue": "Done, see the branch.",
+                     *       "resultSchema": {
+                     *         "properties": {
+                     *           "conclusion": {
+                     *             "enum": [
+                     *               "success",
+                     *               "failure"
+                     *             ]
+                     *           },
+                     *           "risk": {
+                     *             "maximum": 10,
+                     *             "type": "integer"
+                     *           }
+                     *         },
+                     *         "required": [
+                     *           "conclusion"
+                     *         ],
+                     *         "type": "object"
+                     *       },
+                     *       "resultData": {
+                     *         "conclusion": "success",
+                     *         "risk": 2
+                     *       },
                      *       "logs": [
                      *         "reading the issue"
                      *       ],
@@ -10350,6 +10487,24 @@ export interface operations {
                      *               "repository": "octocat/hello-world"
                      *             }
                      *           },
+                     *           "resultSchema": {
+                     *             "properties": {
+                     *               "conclusion": {
+                     *                 "enum": [
+                     *                   "success",
+                     *                   "failure"
+                     *                 ]
+                     *               },
+                     *               "risk": {
+                     *                 "maximum": 10,
+                     *                 "type": "integer"
+                     *               }
+                     *             },
+                     *             "required": [
+                     *               "conclusion"
+                     *             ],
+                     *             "type": "object"
+                     *           },
                      *           "resourceVersion": "17"
                      *         }
                      *       ]
@@ -10535,6 +10690,24 @@ export interface operations {
                  *           "running": "ai-working",
                  *           "failed": "ai-failed"
                  *         }
+                 *       },
+                 *       "resultSchema": {
+                 *         "properties": {
+                 *           "conclusion": {
+                 *             "enum": [
+                 *               "success",
+                 *               "failure"
+                 *             ]
+                 *           },
+                 *           "risk": {
+                 *             "maximum": 10,
+                 *             "type": "integer"
+                 *           }
+                 *         },
+                 *         "required": [
+                 *           "conclusion"
+                 *         ],
+                 *         "type": "object"
                  *       }
                  *     }
                  */
@@ -10647,6 +10820,24 @@ export interface operations {
                      *           "issue": 17,
                      *           "repository": "octocat/hello-world"
                      *         }
+                     *       },
+                     *       "resultSchema": {
+                     *         "properties": {
+                     *           "conclusion": {
+                     *             "enum": [
+                     *               "success",
+                     *               "failure"
+                     *             ]
+                     *           },
+                     *           "risk": {
+                     *             "maximum": 10,
+                     *             "type": "integer"
+                     *           }
+                     *         },
+                     *         "required": [
+                     *           "conclusion"
+                     *         ],
+                     *         "type": "object"
                      *       },
                      *       "resourceVersion": "17"
                      *     }
@@ -10969,6 +11160,24 @@ export interface operations {
                      *               "repository": "octocat/hello-world"
                      *             }
                      *           },
+                     *           "resultSchema": {
+                     *             "properties": {
+                     *               "conclusion": {
+                     *                 "enum": [
+                     *                   "success",
+                     *                   "failure"
+                     *                 ]
+                     *               },
+                     *               "risk": {
+                     *                 "maximum": 10,
+                     *                 "type": "integer"
+                     *               }
+                     *             },
+                     *             "required": [
+                     *               "conclusion"
+                     *             ],
+                     *             "type": "object"
+                     *           },
                      *           "resourceVersion": "17"
                      *         }
                      *       ]
@@ -11176,6 +11385,24 @@ export interface operations {
                      *           "issue": 17,
                      *           "repository": "octocat/hello-world"
                      *         }
+                     *       },
+                     *       "resultSchema": {
+                     *         "properties": {
+                     *           "conclusion": {
+                     *             "enum": [
+                     *               "success",
+                     *               "failure"
+                     *             ]
+                     *           },
+                     *           "risk": {
+                     *             "maximum": 10,
+                     *             "type": "integer"
+                     *           }
+                     *         },
+                     *         "required": [
+                     *           "conclusion"
+                     *         ],
+                     *         "type": "object"
                      *       },
                      *       "resourceVersion": "17"
                      *     }
@@ -11462,6 +11689,24 @@ export interface operations {
                      *           "issue": 17,
                      *           "repository": "octocat/hello-world"
                      *         }
+                     *       },
+                     *       "resultSchema": {
+                     *         "properties": {
+                     *           "conclusion": {
+                     *             "enum": [
+                     *               "success",
+                     *               "failure"
+                     *             ]
+                     *           },
+                     *           "risk": {
+                     *             "maximum": 10,
+                     *             "type": "integer"
+                     *           }
+                     *         },
+                     *         "required": [
+                     *           "conclusion"
+                     *         ],
+                     *         "type": "object"
                      *       },
                      *       "resourceVersion": "17"
                      *     }
@@ -11752,6 +11997,24 @@ export interface operations {
                  *           "running": "ai-working",
                  *           "failed": "ai-failed"
                  *         }
+                 *       },
+                 *       "resultSchema": {
+                 *         "properties": {
+                 *           "conclusion": {
+                 *             "enum": [
+                 *               "success",
+                 *               "failure"
+                 *             ]
+                 *           },
+                 *           "risk": {
+                 *             "maximum": 10,
+                 *             "type": "integer"
+                 *           }
+                 *         },
+                 *         "required": [
+                 *           "conclusion"
+                 *         ],
+                 *         "type": "object"
                  *       }
                  *     }
                  */
@@ -11864,6 +12127,24 @@ export interface operations {
                      *           "issue": 17,
                      *           "repository": "octocat/hello-world"
                      *         }
+                     *       },
+                     *       "resultSchema": {
+                     *         "properties": {
+                     *           "conclusion": {
+                     *             "enum": [
+                     *               "success",
+                     *               "failure"
+                     *             ]
+                     *           },
+                     *           "risk": {
+                     *             "maximum": 10,
+                     *             "type": "integer"
+                     *           }
+                     *         },
+                     *         "required": [
+                     *           "conclusion"
+                     *         ],
+                     *         "type": "object"
                      *       },
                      *       "resourceVersion": "17"
                      *     }

@@ -32,6 +32,7 @@ const EXPLANATIONS: Record<FailedCode, Explanation> = {
   git_clone: { meaning: 'The repository could not be cloned.', advice: 'Check the address, the ref and the credentials of the repository.' },
   workspace: { meaning: 'The workspace could not be prepared.', advice: 'Check the files and uploads of the job.' },
   agent_error: { meaning: 'The agent ended with an error.', advice: 'Read the end of the log, then retry or change the prompt.' },
+  result_invalid: { meaning: 'The result does not match the schema of the job.', advice: 'Describe the result in the prompt, or loosen the schema.' },
   executor_died: { meaning: 'The executor ended without an outcome.', advice: 'Read the end of the log, then retry.' },
   invalid: { meaning: 'The job is invalid.', advice: 'Correct the job, and submit it again.' },
   internal: { meaning: 'The engine failed.', advice: 'Retry; the log of the engine has the details.' },

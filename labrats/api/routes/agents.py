@@ -30,12 +30,14 @@ from labrats.api.schemas.concurrency import ConcurrencyBody, ConcurrencyView, co
 from labrats.api.schemas.mcp_servers import AgentsMcpServersBody, McpServerView, mcp_servers
 from labrats.api.schemas.network import NetworkBody, NetworkView, network_rule
 from labrats.api.schemas.report import ReportBody, ReportView, report_of
+from labrats.api.schemas.result_schema import EXAMPLE, ResultSchemaBody
 from labrats.api.schemas.submission import ConfigBody, job_config
 from labrats.api.schemas.variables import VariablesBody, VariablesView, variables
 from labrats.api.schemas.workspace_setup import SetupBody, SetupView, setup_of, setup_view
 from labrats.api.services import Services
 from labrats.index.catalog import Catalog
 from labrats.intake.events import listens_to, problem_of_filters
+from labrats.intake.validation import check_result_schema
 from labrats.model.agent import AiAgent, AiAgentSpec, ChainCondition, ChainLink, FailurePolicy, Trigger
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.instruction import AiInstruction
@@ -136,6 +138,7 @@ class AgentBody(RequestBody):
     env: VariablesBody | None = None
     workspace_setup: SetupBody | None = None
     report: ReportBody | None = None
+    result_schema: ResultSchemaBody | None = None
 
 
 class AgentPatch(PatchBody):
@@ -156,6 +159,7 @@ class AgentPatch(PatchBody):
     env: VariablesBody | None = None
     workspace_setup: SetupBody | None = None
     report: ReportBody | None = None
+    result_schema: ResultSchemaBody | None = None
     resource_version: ResourceVersion = NO_VERSION
 
 
@@ -200,6 +204,9 @@ class AgentView(ResponseBody):
     env: VariablesView = optional(description="Environment variables for its jobs; absent if not set.")
     workspace_setup: SetupView = optional(description="Preparation of the workspaces of its jobs; absent if not set.")
     report: ReportView = optional(description="The report of its jobs to GitHub; absent if not set.")
+    result_schema: dict[str, Any] = optional(
+        description="The JSON Schema of the results of its jobs; absent if not set.", examples=[EXAMPLE]
+    )
     resource_version: str = Field(examples=["17"])
 
 
@@ -399,6 +406,8 @@ def _fields(body: AgentBody | AgentPatch) -> dict[str, Any]:
         fields["default_network"] = network_rule(body.default_network)
     if body.report is not None:
         fields["report"] = report_of(body.report)
+    if body.result_schema is not None:
+        check_result_schema(body.result_schema, "resultSchema")
     if body.workspace_setup is not None:
         fields["workspace_setup"] = setup = setup_of(body.workspace_setup)
         if problem := problem_of_setup(setup):
@@ -446,6 +455,7 @@ def _view(agent: AiAgent) -> dict[str, Any]:
         "defaultIsolation": spec.default_isolation,
         "workspaceSetup": spec.workspace_setup and setup_view(spec.workspace_setup),
         "report": spec.report,
+        "resultSchema": spec.result_schema,
     }
     return {name: value for name, value in optional_fields.items() if value is not None} | {
         "id": agent.name,

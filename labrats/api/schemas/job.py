@@ -10,6 +10,7 @@ from labrats.api.schemas.concurrency import ConcurrencyView, concurrency_view
 from labrats.api.schemas.mcp_servers import McpServerView
 from labrats.api.schemas.network import NetworkView
 from labrats.api.schemas.report import PublishedView, ReportView
+from labrats.api.schemas.result_schema import EXAMPLE
 from labrats.api.schemas.sampling import SamplingView
 from labrats.api.schemas.variables import VariablesView
 from labrats.api.schemas.workspace_setup import SetupView, setup_view
@@ -244,6 +245,13 @@ class JobDetail(JobItem):
     k8s_job_name: str | None = Field(alias="k8sJobName", description="The latest attempt's Job, on Kubernetes.")
     executor_pod_name: str | None = Field(description="The pod of that Job, once it has started.")
     returnvalue: Any = optional(description="The same as `result`.", examples=["Done, see the branch."])
+    result_schema: dict[str, Any] | None = Field(
+        description="The JSON Schema of the result; null if the job has none.", examples=[EXAMPLE]
+    )
+    result_data: Any = Field(
+        description="The checked value of a job with a `resultSchema`; null before the job has succeeded.",
+        examples=[{"conclusion": "success", "risk": 2}],
+    )
     logs: list[str] = Field(
         description="The last lines of the log. `/api/jobs/{id}/logs` has all of them.",
         examples=[["reading the issue"]],
@@ -349,6 +357,8 @@ def job_detail(
         "executorPodName": place.pod_name,
         "result": result,
         "returnvalue": result,
+        "resultSchema": job.result_schema,
+        "resultData": status.result_data,
         "logs": logs,
         "workspaceSetup": _workspace_setup(job),
         "workspaceFiles": [{"name": file.name, "size": file.size} for file in spec.workspace_files],

@@ -14,6 +14,7 @@ from labrats.api.schemas.mcp_servers import McpServersBody, mcp_servers
 from labrats.api.schemas.network import NetworkBody, network_rule
 from labrats.api.schemas.patterns import GIT_REF, PATTERN_MESSAGES
 from labrats.api.schemas.report import SubmittedReportBody, report_of
+from labrats.api.schemas.result_schema import ResultSchemaBody
 from labrats.api.schemas.sampling import SamplingBody, sampling
 from labrats.api.schemas.variables import VariablesBody, variables
 from labrats.api.schemas.workspace_setup import SetupBody, setup_of
@@ -197,6 +198,7 @@ class Submission(RequestBody):
     )
     report: SubmittedReportBody | None = None
     pipeline: PipelineBody | None = None
+    result_schema: ResultSchemaBody | None = None
     metadata: dict[str, Any] = Field(default={}, description="Free key-values, shown in callbacks and the dashboard.")
 
     @field_validator("prompt")
@@ -290,5 +292,6 @@ def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[st
         is_by_admin=caller.is_admin,
         callback_url=submission.callback_url,
         report=report_of(submission.report),
+        result_schema=submission.result_schema,
         metadata=submission.metadata,
     )

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from labrats.executor.context import RunContext, SessionLost
+from labrats.executor.context import RunContext, SchemaRefused, SessionLost, StructuredAnswer
 from labrats.executor.failure_advice import add_advice, missing_credentials_message
 from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.providers.agent_cli import (
@@ -27,6 +27,7 @@ from labrats.executor.providers.agent_cli import (
 from labrats.executor.providers.claude_events import CODE_OF_STATUS, ClaudeEventTranslator, ClaudeResult
 from labrats.executor.providers.claude_sessions import SessionFiles
 from labrats.executor.providers.silence_limit import limit_silence
+from labrats.executor.providers.strict_schema import without_dialect
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
@@ -34,6 +35,9 @@ from labrats.model.mcp_server import McpServer
 from labrats.model.protocol import Task
 
 _LOGIN: Final = ".credentials.json"
+_SCHEMA_REFUSED: Final = "--json-schema is not a valid JSON Schema"
+"""Claude Code's message for a schema with a keyword of the dialect 2020-12, of which it knows only some."""
+
 _MCP_SERVERS: Final = "mcp.json"
 
 _VARIABLES: Final[Mapping[str, str]] = {
@@ -72,6 +76,7 @@ _DESCRIPTOR_VARIABLES: Final[Mapping[str, str]] = {
 _CODE_OF_SUBTYPE: Final[Mapping[str, FailedCode]] = {
     "error_max_turns": FailedCode.MAX_TURNS,
     "error_max_budget_usd": FailedCode.BUDGET,
+    "error_max_structured_output_retries": FailedCode.RESULT_INVALID,
 }
 
 
@@ -83,7 +88,7 @@ _QUOTA: Final = re.compile(r"credit balance|API usage limits|spend(ing)? limit|A
 """Messages of exhausted quotas, which Claude Code does not report as a kind of failure."""
 
 
-async def run(context: RunContext) -> str:
+async def run(context: RunContext) -> str | StructuredAnswer:
     """Let Claude Code work on the prompt in the workspace. Return its final answer."""
     program = find_program(context, "claude", "Claude Code", "@anthropic-ai/claude-code")
     environment = _environment(context)
@@ -111,12 +116,15 @@ async def run(context: RunContext) -> str:
                 )
     finally:
         translator.report_final_usage()
+    if context.program_schema and not translator.has_started and _SCHEMA_REFUSED in program_exit.stderr:
+        raise SchemaRefused(program_exit.stderr_summary)
     if context.session_id and not translator.has_started:
         raise SessionLost(program_exit.stderr_summary)
     pause = translator.retry_after_seconds
     answer = answer_of(context.task, translator.result, program_exit, translator.failure, pause)
     context.check_limits()
-    return answer
+    value = translator.result.structured_output if translator.result else None
+    return answer if value is None else StructuredAnswer(answer, value)
 
 
 def answer_of(
@@ -145,6 +153,11 @@ def answer_of(
     raise GiveUp(code, add_advice(code, f"Claude Code failed: {reason}", task), pause)
 
 
+def takes_schema(schema: Mapping[str, Any]) -> bool:
+    """Return whether Claude Code takes the schema: it becomes the input of a tool, which is an object."""
+    return schema.get("type") == "object"
+
+
 def _code_of(result: ClaudeResult, failure: str) -> FailedCode:
     if code := _CODE_OF_SUBTYPE.get(result.subtype) or _CODE_OF_FAILURE.get(failure):
         return code
@@ -168,6 +181,7 @@ def _options(context: RunContext) -> list[str]:
         "max-budget-usd": None if context.task.prices else config.max_cost_usd,  # Claude Code knows list prices only
         "fallback-model": config.fallback_model,
         "settings": '{"fastMode":true}' if config.fast else None,
+        "json-schema": context.program_schema and json.dumps(without_dialect(context.program_schema)),
     }
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
 

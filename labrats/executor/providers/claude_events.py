@@ -113,6 +113,7 @@ class ClaudeResult(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
     api_error_status: int | None = None
     terminal_reason: str | None = None
     result: str | None = None
+    structured_output: Any = None
     errors: list[Any] = []
     num_turns: int = 0
     total_cost_usd: float = 0.0

@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.failure_advice import add_advice, missing_credentials_message
 from labrats.executor.mcp_servers import mcp_servers
@@ -31,6 +33,7 @@ from labrats.executor.providers.cli_events import report_failed_mcp_server
 from labrats.executor.providers.codex_events import CodexEventTranslator, ThreadErrorEvent, ThreadStarted, read_event
 from labrats.executor.providers.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, without_requested_lines
 from labrats.executor.providers.silence_limit import limit_silence
+from labrats.executor.providers.strict_schema import is_strict, without_dialect
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.mcp_server import McpServer
@@ -39,6 +42,7 @@ from labrats.model.protocol import Task
 _OPTIONS: Final = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
 _LOGIN: Final = "auth.json"
 _SETTINGS: Final = "config.toml"
+_SCHEMA: Final = "result-schema.json"
 _KEY_NAMES: Final = ("CODEX_API_KEY", "OPENAI_API_KEY")
 
 _CODE_OF_MESSAGE: Final[Mapping[str, FailedCode]] = {
@@ -70,11 +74,15 @@ async def run(context: RunContext) -> str:
     (home / "config.toml").symlink_to(context.credential_file(_SETTINGS, "".join(_toml(_settings(context)))))
     (home / "AGENTS.md").write_text(context.instructions, "utf-8")
     resume = ["resume", context.session_id] if context.session_id else []
+    schema = []
+    if context.program_schema:
+        (home / _SCHEMA).write_bytes(msgspec.json.encode(without_dialect(context.program_schema)))
+        schema = [f"--output-schema={home / _SCHEMA}"]
     translator = CodexEventTranslator(context, home / "sessions")
     with CodexLog() as log:
         try:
             with _credentials(context, home) as login:
-                command = [program, *_OPTIONS, *resume, "-"]
+                command = [program, *_OPTIONS, *schema, *resume, "-"]
                 program_exit = await _run_program(context, command, environment, translator, login, log)
         finally:
             translator.report_final_usage()
@@ -149,6 +157,11 @@ def answer_of(
 
 def _has_credentials(context: RunContext) -> bool:
     return any(context.secrets.get(name) for name in (_LOGIN, *_KEY_NAMES))
+
+
+def takes_schema(schema: Mapping[str, Any]) -> bool:
+    """Return whether the model's server surely accepts the schema, which Codex passes on to it as `strict`."""
+    return is_strict(schema)
 
 
 def code_of(failure: str) -> FailedCode:

@@ -4,7 +4,7 @@ The model gets a single request or, with `reactEnabled`, works in the workspace 
 """
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from labrats.executor.context import RunContext
 from labrats.executor.failure_advice import missing_server_message
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from labrats.executor.providers.chat_client import ChatClient
 
 _KEY: Final = "OPENAI_API_KEY"
+_REJECTED: Final = (400, 422, 501)
 _TEMPLATE_TOKENS: Final = 64
 """Generous bound on the tokens that the model's chat template adds to a prompt."""
 
@@ -31,7 +32,8 @@ async def run(context: RunContext) -> str:
             limit_silence(context, f"The provider {context.task.config.provider}") as silence_timer,
             _open_client(context) as client,
         ):
-            return await (run_loop if context.task.config.react_enabled else ask_once)(context, client, silence_timer)
+            work_with_tools = context.task.config.react_enabled and not context.is_repair
+            return await (run_loop if work_with_tools else ask_once)(context, client, silence_timer)
     except (ErrorResponse, ServerUnreachable) as error:
         raise error.as_give_up(context.task) from error
 
@@ -44,14 +46,19 @@ async def ask_once(context: RunContext, client: "ChatClient", silence_timer: Sil
     messages = [{"role": "user", "content": context.prompt}]
     if context.instructions:
         messages.insert(0, {"role": "system", "content": context.instructions})
-    limit = _length_limit(context, client)
+    limit, form = _length_limit(context, client), _response_format(context)
     try:
-        completion = await request_completion(context, client, silence_timer, messages, limit)
+        completion = await request_completion(context, client, silence_timer, messages, {**limit, **form})
     except ErrorResponse as error:
-        if not limit or error.code is not FailedCode.CONTEXT_TOO_LONG:
+        if limit and error.code is FailedCode.CONTEXT_TOO_LONG:
+            # The prompt may fit without a limit: the answer then gets the rest of the window.
+            fields = form
+        elif form and error.status in _REJECTED:
+            context.events.log("[the model's server rejects the result schema: only the prompt has it]")
+            fields = limit
+        else:
             raise
-        # The prompt may fit without a limit: the answer then gets the rest of the window.
-        completion = await request_completion(context, client, silence_timer, messages, {})
+        completion = await request_completion(context, client, silence_timer, messages, fields)
     if completion.is_truncated:
         context.events.log("[the answer was cut off at a length limit]")
     if not completion.text:
@@ -68,6 +75,13 @@ def _open_client(context: RunContext) -> "AbstractAsyncContextManager[ChatClient
     # The name of the provider is the default model of a job that names none.
     model = config.model if config.model != config.provider else None
     return open_chat_client(context.endpoint, context.secrets.get(_KEY), model)
+
+
+def _response_format(context: RunContext) -> dict[str, Any]:
+    """Return the fields that let the server constrain the answer to the job's result schema."""
+    if (schema := context.task.result_schema) is None:
+        return {}
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "result", "schema": schema}}}
 
 
 def _length_limit(context: RunContext, client: "ChatClient") -> dict[str, int]:

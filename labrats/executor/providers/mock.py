@@ -4,10 +4,11 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from labrats.executor.context import RunContext
+from labrats.executor.providers.schema_example import as_json, example_of
 from labrats.files.safe_paths import write_inside
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp, Invalid
@@ -24,6 +25,7 @@ from labrats.model.mock_script import (
     IgnoreSignals,
     Log,
     OnAttempt,
+    OnRepair,
     SetResult,
     Sleep,
     Step,
@@ -36,12 +38,16 @@ _DETACHING_SHELL: Final = 'sleep "$0" &'  # the shell exits at once and leaves a
 
 
 async def run(context: RunContext) -> Any:
-    """Play the job's script, or a short default script. Return the value of its last `result` step."""
-    steps = _script_of(context)
+    """Play the job's script, or a short default script. Return the value of its last `result` step.
+
+    Without such a step, the result is an example of the job's result schema, if it has one.
+    """
+    steps, schema = _script_of(context), context.task.result_schema
     if steps is None:
-        return _play_default(context)
-    result = None
-    for action in _actions(steps, context.task.number):
+        text = _play_default(context)
+        return text if schema is None else as_json(example_of(schema))
+    result = None if schema is None else as_json(example_of(schema))
+    for action in _actions(steps, context):
         if isinstance(action, SetResult):
             result = action.result
         else:
@@ -70,12 +76,21 @@ def _count_words(text: str) -> str:
     return f"{count} word" if count == 1 else f"{count} words"
 
 
-def _actions(steps: Iterable[Step], attempt: int) -> Iterator[Action]:
+def _actions(steps: Sequence[Step], context: RunContext) -> Iterator[Action]:
+    """Yield the actions of this run. A repair without steps of its own has the same result again."""
+    if context.is_repair:
+        repairs = [action for step in steps if isinstance(step, OnRepair) for action in step.steps]
+        yield from repairs or (step for step in steps if isinstance(step, SetResult))
+        return
     for step in steps:
-        if not isinstance(step, OnAttempt):
-            yield step
-        elif step.number == attempt:
-            yield from step.steps
+        match step:
+            case OnAttempt(number=number, steps=actions):
+                if number == context.task.number:
+                    yield from actions
+            case OnRepair():
+                pass
+            case _:
+                yield step
 
 
 async def _play(action: Action, context: RunContext) -> None:

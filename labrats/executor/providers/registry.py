@@ -28,6 +28,13 @@ WITH_SESSIONS: Final = frozenset({"claude", "codex"})
 """Providers whose programs record their work in a session and can resume it. The others start over in every attempt."""
 
 
+TAKES_SCHEMA: Final[Mapping[str, Callable[[Mapping[str, Any]], bool]]] = {
+    "claude": claude.takes_schema,
+    "codex": codex.takes_schema,
+}
+"""Providers whose programs take the schema of a result, and whether they take a certain one."""
+
+
 def provider_named(name: str) -> Provider:
     """Return the provider with this name. Raises GiveUp if there is none."""
     if (provider := PROVIDERS.get(name)) is None:

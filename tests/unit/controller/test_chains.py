@@ -1,6 +1,7 @@
 """Chains: when an agent follows, what its job inherits, that it follows exactly once, and where a chain ends."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ from labrats.ports import Change
 from labrats.settings import EngineSettings
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
-from tests.support.builders import a_job, a_spec, a_trigger, an_agent
+from tests.support.builders import a_job, a_spec, a_trigger, an_agent, an_instruction
 from tests.unit.controller.lab import Lab
 
 R = TypeVar("R", bound=Resource)
@@ -187,6 +188,9 @@ class ChainLab(Lab):
     async def prompt_of(self, job: Job) -> str:
         return (await self.store.get(ConfigMap, f"{job.id}-prompt")).data["prompt"]
 
+    async def instructions_of(self, job: Job) -> str:
+        return (await self.store.get(ConfigMap, f"{job.id}-prompt")).data["instructions"]
+
 
 @pytest.fixture
 def chains(lab: Lab, tmp_path: Path) -> ChainLab:
@@ -230,6 +234,21 @@ class TestChild:
         prompt = await chains.prompt_of(child)
         assert "The agent before you in this chain answered:" in prompt
         assert 'from="parent.result">{{ source }} is done</data-' in prompt
+
+    async def test_instructions_of_a_child_have_the_parents_checked_value_as_data(self, chains: ChainLab) -> None:
+        await chains.store.create(an_instruction("how", "Risk {{ parent.data.risk }}, {{ parent.data.note }}."))
+        await chains.agents(an_agent("reviewer", instructions=("how",)))
+        async with chains.chains():
+            parent = await chains.add(result="text", result_data={"risk": 2, "note": "{{ source }}"})
+            instructions = await chains.instructions_of(await chains.child_of(parent))
+        assert re.search(r'Risk <data-\w+ from="parent.data.risk">2</data-\w+>,', instructions)
+        assert 'from="parent.data.note">{{ source }}</data-' in instructions
+
+    async def test_a_child_has_the_result_schema_of_its_own_agent(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer", result_schema={"type": "object"}))
+        async with chains.chains():
+            child = await chains.child_of(await chains.add(spec={"result_schema": {"type": "array"}}))
+        assert child.result_schema == {"type": "object"}
 
     async def test_a_child_gets_its_parents_prompt_where_no_event_started_the_chain(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))

@@ -123,7 +123,7 @@ def recorded(gone: Gone, **status: Any) -> Move:
 
 def test_a_success_is_recorded_with_its_result_usage_logs_and_outputs() -> None:
     tail = OutputTail(("almost", "done"), Usage(input_tokens=5), Outputs(branch="fix"))
-    assert recorded(Gone(a_result({"n": 1}), tail=tail), usage=Usage(input_tokens=2, turns=1)) == Move(
+    assert recorded(Gone(a_result({"n": 1}, data={"m": 2}), tail=tail), usage=Usage(input_tokens=2, turns=1)) == Move(
         E.SUCCEED,
         {
             "finished_at": NOW,
@@ -133,6 +133,7 @@ def test_a_success_is_recorded_with_its_result_usage_logs_and_outputs() -> None:
             "session": None,
             "result": {"n": 1},
             "result_cut": False,
+            "result_data": {"m": 2},
         },
     )
 

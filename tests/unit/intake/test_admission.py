@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,16 +17,20 @@ from labrats.intake.job_names import JobNames, random_names
 from labrats.intake.request import JobRequest
 from labrats.intake.validation import FILES_BYTES
 from labrats.metrics import Metrics
+from labrats.model.agent import AiAgent
 from labrats.model.config import JobConfig
-from labrats.model.errors import Overloaded, TooLarge
-from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Chain, Job
+from labrats.model.errors import Invalid, Overloaded, TooLarge
+from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Chain, Job, Pipeline
 from labrats.model.record import Resource
 from labrats.ports import Store
 from labrats.settings import EngineSettings
 from tests.fakes.store import MemoryStore
-from tests.support.builders import a_job
+from tests.support.builders import a_job, a_spec, an_agent
 
 R = TypeVar("R", bound=Resource)
+
+OF_AGENT = {"type": "object"}
+PDF_SECTIONS = Pipeline(type="pdf-sections")
 
 
 class UnsyncedStore(MemoryStore):
@@ -35,9 +40,13 @@ class UnsyncedStore(MemoryStore):
         return []
 
 
-def an_admission(store: Store, folder: Path, job_index: JobIndex | None = None, **settings: Any) -> Admission:
-    index, attachments, uploads = job_index or JobIndex(), Attachments(folder), Uploads(folder)
-    return Admission(store, Catalog(), index, attachments, uploads, Metrics(), EngineSettings(**settings))
+def an_admission(
+    store: Store, folder: Path, job_index: JobIndex | None = None, *, agents: Sequence[AiAgent] = (), **settings: Any
+) -> Admission:
+    index, attachments, uploads, catalog = job_index or JobIndex(), Attachments(folder), Uploads(folder), Catalog()
+    for agent in agents:
+        catalog.put(agent)
+    return Admission(store, catalog, index, attachments, uploads, Metrics(), EngineSettings(**settings))
 
 
 def a_request(**fields: Any) -> JobRequest:
@@ -75,6 +84,50 @@ async def test_a_request_over_a_bound_stores_nothing(tmp_path: Path, fields: dic
     with pytest.raises(TooLarge, match=words):
         await an_admission(store, tmp_path).admit(a_request(**fields), random_names())
     assert await store.list(Job) == []
+
+
+async def test_job_has_its_own_result_schema_or_its_agents(tmp_path: Path) -> None:
+    admission, agent = an_admission(MemoryStore(), tmp_path), an_agent(result_schema=OF_AGENT)
+
+    own = await admission.create(a_request(agent=agent, result_schema={}), random_names())
+    inherited = await admission.create(a_request(agent=agent), random_names())
+    none = await admission.create(a_request(), random_names())
+
+    assert (own.result_schema, inherited.result_schema, none.result_schema) == ({}, OF_AGENT, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"result_schema": {"type": "strin"}}, "^resultSchema: type must be array"),
+        ({"result_schema": {}, "pipeline": PDF_SECTIONS}, "resultSchema: must be absent for the pipeline pdf-sections"),
+        ({"agent": an_agent("a", result_schema={"type": "strin"})}, "^resultSchema of the agent 'a': type must be"),
+    ],
+)
+async def test_unusable_result_schema_is_refused(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
+    request, pdf = a_request(**fields), tmp_path / "a.pdf"
+    pdf.write_bytes(b"%PDF-1.7\n")
+
+    with pytest.raises(Invalid, match=words):
+        await an_admission(MemoryStore(), tmp_path).create(replace(request, files=[("a.pdf", pdf)]), random_names())
+
+
+async def test_agents_result_schema_does_not_apply_to_a_pipeline(tmp_path: Path) -> None:
+    pdf = tmp_path / "a.pdf"
+    pdf.write_bytes(b"%PDF-1.7\n")
+    request = a_request(agent=an_agent(result_schema=OF_AGENT), pipeline=PDF_SECTIONS, files=[("a.pdf", pdf)])
+
+    assert (await an_admission(MemoryStore(), tmp_path).create(request, random_names())).result_schema is None
+
+
+async def test_applied_job_gets_the_result_schema_of_its_agent_in_its_status(tmp_path: Path) -> None:
+    store = MemoryStore()
+    job = await store.create(a_job(spec=a_spec(agent_role="a", prompt="Hello."), resource_version=""))
+    admission = an_admission(store, tmp_path, agents=[an_agent("a", result_schema=OF_AGENT)])
+
+    applied = await admission.admit_applied(job)
+
+    assert (applied.spec.result_schema, applied.result_schema) == (None, OF_AGENT)
 
 
 async def test_a_full_queue_refuses_requests_but_no_child_of_a_chain(tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ async def test_follow_up_keeps_the_report_and_never_raises_the_trust(store: Memo
     assert (request.chain, request.callback_url, request.prompt) == (None, None, "Go on.")
 
 
+async def test_follow_up_has_no_result_schema(store: MemoryStore) -> None:
+    assert (await requested(store, an_ended_job(result_schema={"type": "object"}))).result_schema is None
+
+
 async def test_conversation_grows_by_the_turn_that_is_answered(store: MemoryStore) -> None:
     before = Turn(prompt="Hi?", answer="Hi!")
     stored = ConfigMap(metadata=Metadata(name="earlier"), data={"conversation": encode_conversation((before,))})

@@ -22,7 +22,7 @@ VALUES = {
     "event": "issues.opened",
     "payload": {"issue": {"title": "It crashes", "labels": ["bug", "ai"], "number": 7, "body": None}, "a-b": "dashed"},
     "metadata": {"team": "core"},
-    "parent": {"result": {"ok": True}},
+    "parent": {"result": {"ok": True}, "data": {"passed": False, "files": [{"name": "a.py"}]}},
 }
 
 
@@ -60,6 +60,10 @@ class TestPlaceholders:
             ("{{ payload.a-b }}", "«payload.a-b|dashed»"),
             ("{{ metadata.team }}", "«metadata.team|core»"),
             ("{{ parent.result }}", '«parent.result|{\n "ok": true\n}»'),
+            ("{{ parent.data.passed }}", "«parent.data.passed|false»"),
+            ("{{ parent.data.files.0.name }}", "«parent.data.files.0.name|a.py»"),
+            ("{{ parent.data.files }}", '«parent.data.files|[\n {\n  "name": "a.py"\n }\n]»'),
+            ("{{ parent.data.files.1 }} {{ parent.data.no.such }}", "(none) (none)"),
             ("{{ payload.issue.body }} {{ payload.no.such }} {{ metadata.x }}", "(none) (none) (none)"),
         ],
     )
@@ -74,6 +78,9 @@ class TestPlaceholders:
             "{{ payload. }}",
             "{{ payload.a.b | upper }}",
             "{{ parent.other }}",
+            "{{ parent.result.ok }}",
+            "{{ parent.data. }}",
+            "{{ parent.data[0] }}",
             "{{ sources }}",
             "{% if source %}{% endif %}",
             "{{ 7 * 7 }}",

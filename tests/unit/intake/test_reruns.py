@@ -51,6 +51,14 @@ async def test_request_belongs_to_the_caller_and_has_less_trust_than_the_first_j
     assert (request.callback_url, request.chain, request.event) == (None, None, None)
 
 
+async def test_result_schema_of_the_first_job_applies(store: MemoryStore, tmp_path: Path) -> None:
+    job = a_job(spec=a_finished_spec(result_schema={"type": "array"}))
+
+    request = await rerun_request(store, job, Changes(), CALLER, tmp_path, NOON)
+
+    assert request.result_schema == {"type": "array"}
+
+
 async def test_settings_of_agents_and_the_engine_are_resolved_afresh() -> None:
     resolved = a_finished_spec().resolved
     assert resolved

@@ -17,6 +17,7 @@ from labrats.model.mock_script import (
     IgnoreSignals,
     Log,
     OnAttempt,
+    OnRepair,
     SetResult,
     Sleep,
     TextFile,
@@ -41,6 +42,7 @@ from labrats.model.mock_script import (
         ({"ignoreSignals": True}, IgnoreSignals(ignore_signals=True)),
         ({"fork": {"seconds": 300, "detached": True}}, Fork(fork=Child(seconds=300, detached=True))),
         ({"onAttempt": 2, "steps": [{"log": "hi"}]}, OnAttempt(number=2, steps=(Log(log="hi"),))),
+        ({"onRepair": [{"result": 1}]}, OnRepair(steps=(SetResult(result=1),))),
     ],
 )
 def test_each_step_is_parsed(step: dict[str, Any], meaning: object) -> None:
