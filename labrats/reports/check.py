@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from labrats.model.job import FailedCode
 from labrats.model.phases import Phase
@@ -18,6 +18,9 @@ _NEEDS_ACTION: Final = frozenset(
     {FailedCode.AUTH, FailedCode.QUOTA, FailedCode.MODEL_NOT_FOUND, FailedCode.INVALID, FailedCode.BUDGET}
 )
 _TIMED_OUT: Final = frozenset({FailedCode.TIMEOUT, FailedCode.START_TIMEOUT})
+_CONCLUSIONS: Final = frozenset({"success", "failure", "neutral", "action_required"})
+"""Conclusions that a checked value may contain."""
+
 _STATUS_STATES: Final[Mapping[str | None, str]] = {
     None: "pending",
     "success": "success",
@@ -61,11 +64,13 @@ def check_of(reported: ReportedJob) -> Check:
 def conclusion_of(reported: ReportedJob) -> str | None:
     """Return GitHub's word for the end of the job; None if it has not ended.
 
-    A finding of the severity `error` fails the check of a job that succeeded.
+    The checked value of a job that succeeded decides, or else a finding of the severity `error` fails its check.
     """
     job = reported.job
     match job.phase:
         case Phase.SUCCEEDED:
+            if decided := _conclusion_in(job.status.result_data):
+                return decided
             if any(finding.severity == "error" for finding in reported.publication.findings):
                 return "failure"
             return "neutral" if changed_nothing(reported) else "success"
@@ -78,6 +83,12 @@ def conclusion_of(reported: ReportedJob) -> str | None:
     return None
 
 
+def _conclusion_in(data: Any) -> str | None:
+    """Return the field `conclusion` of a checked value; None if it has none that GitHub knows."""
+    found = data.get("conclusion") if isinstance(data, Mapping) else None
+    return found if isinstance(found, str) and found in _CONCLUSIONS else None
+
+
 def _title(reported: ReportedJob, conclusion: str | None) -> str:
     job = reported.job
     if job.phase is Phase.PENDING:
@@ -86,6 +97,8 @@ def _title(reported: ReportedJob, conclusion: str | None) -> str:
     if job.phase is Phase.RUNNING:
         return "the agent is working"
     if job.phase is Phase.SUCCEEDED:
+        if decided := _conclusion_in(job.status.result_data):
+            return f"the agent's conclusion: {decided}"
         number = len(reported.publication.findings)
         if number:
             return f"{number} finding{'s' if number > 1 else ''}"

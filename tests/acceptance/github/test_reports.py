@@ -391,6 +391,20 @@ async def test_a_secondary_limit_delays_the_report(engine: LocalEngine, github: 
     assert len(github.comments_of(issue)) == 1
 
 
+async def test_the_checked_value_of_the_agent_decides_its_check(engine: LocalEngine, github: GitHubStandIn) -> None:
+    schema = {"type": "object", "properties": {"conclusion": {"enum": ["success", "failure"]}}}
+    github.demo.git.commit({"agent.py": """result = '{"conclusion": "failure"}'"""}, "fix")
+    issue = github.demo.open_pull("fix")
+    async with engine.admin() as admin:
+        await set_up(admin, {"check": {}}, ["pull_request.opened"])
+        await admin.http.patch("/api/agents/ai-developer", json={"resultSchema": schema})
+        job = await published(admin, await deliver(engine, "pull_request", a_pull_request_of(github, issue)))
+    assert issue.pull
+    assert (job["status"], job["resultData"]) == ("completed", {"conclusion": "failure"})
+    (check,) = github.check_runs_of(github.demo, issue.pull.head_sha)
+    assert (check["conclusion"], check["output"]["title"]) == ("failure", "the agent's conclusion: failure")
+
+
 async def test_a_personal_token_writes_a_status_instead_of_a_check(engine: LocalEngine, github: GitHubStandIn) -> None:
     github.demo.git.commit({"agent.py": ""}, "fix")
     issue = github.demo.open_pull("fix")

@@ -192,3 +192,32 @@ def test_the_status_of_a_job_without_an_app_says_the_same() -> None:
         Phase.FAILED: "failure",
         Phase.CANCELLED: "error",
     }
+
+
+@pytest.mark.parametrize("conclusion", ["success", "failure", "neutral", "action_required"])
+def test_the_checked_value_decides_the_check_whatever_the_findings_are(conclusion: str) -> None:
+    findings = Publication(findings=(Finding(path="a.py", line=1, severity="error", body="Wrong."),))
+    data = {"conclusion": conclusion, "risk": 9}
+
+    check = check_of(a_reported_job(Phase.SUCCEEDED, result="{}", result_data=data, publication=findings))
+
+    assert (check.conclusion, check.title) == (conclusion, f"the agent's conclusion: {conclusion}")
+
+
+@pytest.mark.parametrize(
+    "data", [{"conclusion": "skipped"}, {"conclusion": ["success"]}, {"passed": True}, ["success"], "success"], ids=str
+)
+def test_a_checked_value_without_a_known_conclusion_decides_nothing(data: Any) -> None:
+    findings = Publication(findings=(Finding(path="a.py", line=1, severity="error", body="Wrong."),))
+
+    check = check_of(a_reported_job(Phase.SUCCEEDED, result="{}", result_data=data, publication=findings))
+
+    assert (check.conclusion, check.title) == ("failure", "1 finding")
+
+
+def test_the_check_of_a_failed_job_is_a_failure() -> None:
+    reason = "the result does not match"
+
+    check = check_of(a_reported_job(Phase.FAILED, failed_code=FailedCode.RESULT_INVALID, failed_reason=reason))
+
+    assert (check.conclusion, check.title) == ("failure", reason)
