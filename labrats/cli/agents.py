@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
@@ -11,7 +12,7 @@ from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.key_values import RepeatedOption
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_stderr, print_table, print_text
-from labrats.cli.submit_options import SetupOptions, network_rule
+from labrats.cli.submit_options import SetupOptions, network_rule, read_schema
 
 agents_app: Final = App(name="agent", help="List, show, create, change, delete and seed agents.")
 _SEEDED_FIELDS: Final = {
@@ -87,6 +88,8 @@ class AgentOptions(SetupOptions):
     """The least isolation of its jobs."""
     instruction: RepeatedOption = ()
     """The name of an instruction. Repeatable, in order; replaces all existing ones."""
+    result_schema: Path | None = None
+    """A file with the JSON Schema of the results of its jobs."""
 
     def body(self) -> dict[str, Any]:
         """Return the fields of a request. Raises CommandError that names the invalid option."""
@@ -100,6 +103,7 @@ class AgentOptions(SetupOptions):
             "defaultIsolation": self.isolation,
             "instructions": list(self.instruction) or None,
             "workspaceSetup": self.setup_body() or None,
+            "resultSchema": read_schema(self.result_schema),
         }
         return {name: value for name, value in fields.items() if value is not None}
 

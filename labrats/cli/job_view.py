@@ -16,7 +16,7 @@ _LABEL_WIDTH: Final = 10
 
 
 def print_job(job: dict[str, Any]) -> None:
-    """Print the detail of a job: its fields, then the start of its result and the end of its log.
+    """Print the detail of a job: its fields, the start of its result and of its checked value, and the end of its log.
 
     job: the detail as the API answers it.
     """
@@ -26,6 +26,8 @@ def print_job(job: dict[str, Any]) -> None:
             print(f"  {label:<{_LABEL_WIDTH}} {one_line(value)}")
     if job["returnvalue"] is not None:
         _print_section("result", _lines(job["returnvalue"]), first=_RESULT_LINES)
+    if job.get("resultData") is not None:
+        _print_section("data", _lines_of_json(job["resultData"]), first=_RESULT_LINES)
     if job["logs"]:
         _print_section("log", job["logs"], last=_LOG_LINES)
 
@@ -196,8 +198,11 @@ def _metadata(metadata: dict[str, Any]) -> str:
 
 
 def _lines(value: Any) -> list[str]:
-    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-    return text.splitlines()
+    return value.splitlines() if isinstance(value, str) else _lines_of_json(value)
+
+
+def _lines_of_json(value: Any) -> list[str]:
+    return json.dumps(value, indent=2, ensure_ascii=False).splitlines()
 
 
 def _print_section(title: str, lines: list[str], *, first: int | None = None, last: int | None = None) -> None:

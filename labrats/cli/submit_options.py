@@ -1,6 +1,7 @@
 """The options of `labrats submit` and the request that they form."""
 
 import base64
+import json
 import re
 import shlex
 import sys
@@ -109,6 +110,8 @@ class SubmitOptions(SettingOptions, SetupOptions):
     """The time for which the job waits for newer ones with the key: 30s, 5m. [default: 0s]"""
     metadata: RepeatedOption = ()
     """Metadata of the job, KEY=VALUE. A valid JSON value is sent as JSON, any other as text. Repeatable."""
+    result_schema: Path | None = None
+    """A file with the JSON Schema of the result. The job fails unless its result matches it."""
     callback_url: str | None = None
     """The URL to which the engine reports the start and the end of the job."""
     idempotency_key: str | None = None
@@ -146,6 +149,7 @@ class SubmitOptions(SettingOptions, SetupOptions):
             "workspaceFiles": [_workspace_file(text) for text in self.file] or None,
             "workspaceUploads": [_workspace_upload(text) for text in self.upload] or None,
             "pipeline": {"type": self.pipeline} if self.pipeline else None,
+            "resultSchema": read_schema(self.result_schema),
             "callbackUrl": self.callback_url,
             "report": self._report(),
             "metadata": parse_pairs("--metadata", self.metadata) or None,
@@ -201,6 +205,16 @@ def read_prompt(prompt: str | None, option: str = "-p") -> str:
     if prompt is None and sys.stdin.isatty():
         raise CommandError(f"no prompt: pass it with {option} or on standard input", ExitCode.USAGE)
     return sys.stdin.read()
+
+
+def read_schema(path: Path | None) -> Any:
+    """Return the JSON in the file of --result-schema; None without a file. The engine checks that it is a schema."""
+    if path is None:
+        return None
+    try:
+        return json.loads(_read_text("--result-schema", path))
+    except ValueError as error:
+        raise CommandError(f"--result-schema {path}: not JSON: {error}", ExitCode.USAGE) from error
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`labrats agent …` and `labrats instruction …`."""
 
+from pathlib import Path
 from typing import Any
 
 from tests.unit.cli.engines import Labrats, ScriptedEngine
@@ -68,6 +69,13 @@ def test_agent_set_keeps_the_rest_of_the_setup(labrats: Labrats, engine: Scripte
     assert labrats("agent", "set", "ai-developer", "--setup", "make deps").err == "ai-developer changed\n"
     changes = {"workspaceSetup": {"setup": [["make", "deps"]], "setupTimeoutMs": 1000}}
     assert engine.requests[-1].json == changes
+
+
+def test_agent_set_sends_the_result_schema_of_a_file(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
+    engine.answers("PATCH /api/agents/ai-developer", AGENT)
+    (tmp_path / "risk.json").write_text('{"type": "object"}')
+    assert labrats("agent", "set", "ai-developer", "--result-schema", str(tmp_path / "risk.json")).code == 0
+    assert engine.requests[-1].json == {"resultSchema": {"type": "object"}}
 
 
 def test_agent_set_needs_an_option(labrats: Labrats) -> None:

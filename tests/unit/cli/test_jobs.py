@@ -76,6 +76,12 @@ def test_job_fits_on_one_screen(labrats: Labrats, engine: ScriptedEngine) -> Non
     assert len(lines) < 45
 
 
+def test_job_shows_the_checked_value_of_its_result(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers(JOB, a_job(returnvalue="Done.", resultData={"risk": 2}))
+    out = labrats("job", "ir-3ab1c2d4").out
+    assert '\nresult\n  Done.\n\ndata\n  {\n    "risk": 2\n  }\n' in out
+
+
 def test_job_with_several_attempts_shows_no_waiting_time(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers(JOB, a_job(attempts=2))
     assert "  ran        42s in the latest attempt\n" in labrats("job", "ir-3ab1c2d4").out

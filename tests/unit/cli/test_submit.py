@@ -65,6 +65,27 @@ def test_submit_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> N
     }
 
 
+def test_submit_sends_the_result_schema_of_a_file(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
+    (tmp_path / "risk.json").write_text('{"type": "object"}')
+    labrats("submit", "-p", "Say hello", "--result-schema", str(tmp_path / "risk.json"))
+    assert engine.requests[0].json["resultSchema"] == {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("{", "not JSON: "), (None, "No such file")], ids=["invalid file", "missing file"]
+)
+def test_submit_refuses_an_unreadable_result_schema(
+    labrats: Labrats, engine: ScriptedEngine, tmp_path: Path, content: str | None, words: str
+) -> None:
+    file = tmp_path / "risk.json"
+    if content is not None:
+        file.write_text(content)
+    code, _, err = labrats("submit", "-p", "Say hello", "--result-schema", str(file))
+    assert (code, engine.requests) == (2, [])
+    assert f"--result-schema {file}: " in err
+    assert words in err
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("3", 3), ("true", True), ("[1]", [1]), ('"3"', "3"), ("a=b", "a=b"), ("", ""), ("NaN", "NaN"), ("{", "{")],
