@@ -188,7 +188,8 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
     from labrats.controller.reconcile import Controller
     from labrats.controller.redelivery import Redelivery
     from labrats.controller.retention import Retention
-    from labrats.controller.thread_requests import ThreadRequests
+    from labrats.controller.thread_requests.loop import ThreadRequests
+    from labrats.controller.thread_requests.thread_jobs import ThreadJobs
     from labrats.intake.admission import Admission
     from labrats.intake.repository_tokens import RepositoryTokens
     from labrats.net.client import OutboundClient
@@ -223,8 +224,8 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         loops.create_task(chains.run(), name="chains")
         loops.create_task(AgentStatusReconciler(store, services.catalog, clock).run(), name="agent-status")
         access = GitHubAccess(store, github, github_api, clock, labelled_only=settings.labelled_credentials)
-        requests = ThreadRequests(store, catalog, services.job_index, admission, access, settings.uploads, clock)
-        loops.create_task(requests.run(), name="thread-requests")
+        thread_jobs = ThreadJobs(store, runner, catalog, services.job_index, admission, access, settings.uploads, clock)
+        loops.create_task(ThreadRequests(thread_jobs).run(), name="thread-requests")
         labels = credential_labels(store, settings) if settings.backend == "kubernetes" else None
         loops.create_task(ModelStatusReconciler(store, clock, labels).run(), name="model-status")
         redelivery = Redelivery(store, services.catalog, github, clock)

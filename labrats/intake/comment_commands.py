@@ -19,6 +19,7 @@ EVENT: Final = "issue_comment.created"
 REFUSED: Final = "confused"
 """The reaction to a command that is not carried out."""
 
+_VERBS: Final = frozenset(ThreadAction) - {ThreadAction.REPLY}
 _LONGEST_VALUE: Final = 200
 _USAGE: Final = (
     "- `/labrats cancel` stops the jobs of this thread; `/labrats cancel AGENT` those of one agent.\n"
@@ -66,7 +67,7 @@ def _parsed(words: Sequence[str]) -> Command:
     if not words:
         return Command(ThreadAction.HELP)
     verb, rest = words[0].lower(), words[1:]
-    if verb not in list(ThreadAction):
+    if verb not in _VERBS:
         return Command(ThreadAction.HELP, problem=f"`{_short(verb)}` is no command.")
     action = ThreadAction(verb)
     options = [word for word in rest if "=" in word]

@@ -105,6 +105,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "reviewers": "Logins of the people who are asked for a review.",
         "closes": "True if merging it closes the issue.",
         "branch": "Its branch. `{{agent}}`, `{{number}}` and `{{job}}` are replaced.",
+        "followUps": "True if a reply to it is a follow-up of its job.",
     },
     StateLabels: {
         "running": "The label while the job waits or runs.",
@@ -205,8 +206,8 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "lastDeliveryAt": "The time of the last accepted delivery.",
         "deliveries": "The number of accepted deliveries.",
         "recentDeliveries": "The latest deliveries, in order.",
-        "threadRequests": "The commands in comments that are not answered yet, in order.",
-        "answeredRequests": "The ids of the latest commands that are answered.",
+        "threadRequests": "The commands and replies in comments that are not answered yet, in order.",
+        "answeredRequests": "The ids of the latest ones that are answered.",
     },
     ThreadRequest: {
         "id": "The id of the command, from that of its comment.",
@@ -215,6 +216,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "target": "The issue or pull request, with the comment.",
         "receivedAt": "The time at which it was received.",
         "url": "The address of the issue or pull request.",
+        "review": "The id of the review that is a reply.",
         "agent": "The agent that it names, by its triggerName.",
         "model": "The model that it names.",
         "untrusted": "Whether an external contributor asks.",

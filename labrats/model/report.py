@@ -63,6 +63,7 @@ class PullRequestReport(Record):
 
     closes: whether it names the issue as fixed.
     branch: with the placeholders `{{agent}}`, `{{number}}` and `{{job}}`.
+    follow_ups: whether a reply to it is a follow-up of its job.
     """
 
     enabled: bool = True
@@ -72,6 +73,7 @@ class PullRequestReport(Record):
     reviewers: tuple[str, ...] = ()
     closes: bool = True
     branch: str = DEFAULT_BRANCH
+    follow_ups: bool = True
 
 
 class StateLabels(Record):

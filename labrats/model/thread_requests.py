@@ -15,19 +15,24 @@ ANSWERED_KEPT: Final = 200
 
 
 class ThreadAction(StrEnum):
-    """The wish of a request. HELP asks for the list of commands."""
+    """The wish of a request. HELP asks for the list of commands, REPLY for a follow-up."""
 
     CANCEL = "cancel"
     RETRY = "retry"
     RUN = "run"
     HELP = "help"
+    REPLY = "reply"
 
 
 class ThreadAnswer(Record):
-    """The answer to a request. reaction: GitHub's name of one. text: a comment; None if the reaction says enough."""
+    """The answer to a request: nothing, a reaction by GitHub's name of it, or that and the text of a comment."""
 
-    reaction: str
+    reaction: str | None = None
     text: str | None = None
+
+
+NOTHING: Final = ThreadAnswer()
+"""The answer to a request that does not concern the engine."""
 
 
 class ThreadRequest(Record):
@@ -36,6 +41,7 @@ class ThreadRequest(Record):
     id:        of the request, from the id of its comment.
     event:     name of the event that brought it.
     target:    the thread, with the comment. url: of the thread's page.
+    review:    id of the review on GitHub that is the reply.
     agent:     `triggerName` of the agent that is named, if any. model: that is named, if any.
     untrusted: true if an external contributor asks. It concerns only jobs of external contributors.
     jobs:      ids of the jobs that it concerns, stored before any of them changes. attempts: of the one to retry.
@@ -50,6 +56,7 @@ class ThreadRequest(Record):
     url: str | None = None
     agent: str | None = None
     model: str | None = None
+    review: int | None = None
     untrusted: bool = False
     jobs: tuple[str, ...] = ()
     attempts: int = 0

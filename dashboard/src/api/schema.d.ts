@@ -5036,6 +5036,12 @@ export interface components {
              * @default labrats/{{agent}}/{{number}}
              */
             branch?: string;
+            /**
+             * Followups
+             * @description A reply to it is a follow-up of its job.
+             * @default true
+             */
+            followUps?: boolean;
         };
         /**
          * QueueList

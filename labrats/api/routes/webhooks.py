@@ -36,6 +36,7 @@ from labrats.intake.delivery_log import PAYLOAD_BYTES
 from labrats.intake.event_authorization import reason_to_ignore, reason_to_ignore_author
 from labrats.intake.event_requests import event_requests
 from labrats.intake.events import IncomingEvent, why_no_agent
+from labrats.intake.pull_request_replies import reply_of
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
 from labrats.intake.thread_requests import add_request
 from labrats.model.errors import NotFound
@@ -60,6 +61,7 @@ router = api_router("Webhooks")
 EVENT_HEADER: Final = "x-github-event"
 DELIVERY_HEADER: Final = "x-github-delivery"
 _FORM: Final = "application/x-www-form-urlencoded"
+REPLY_NOTE: Final = "no trigger matches; it is a follow-up if a job made the pull request"
 MOST_JOBS: Final = 10
 """Jobs that the record of a delivery names."""
 
@@ -238,7 +240,10 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
     source, event = delivery.source, delivery.event
     if request := thread_request_of(event, source, services.catalog, services.clock.now()):
         return await _take_command(services, source, event, request)
+    reply = reply_of(event, source, services.catalog, services.clock.now())
     if source.spec.type == GITHUB and (reason := reason_to_ignore(event, source.spec)):
+        if reply:  # a comment alone does not show whether its pull request is from a fork
+            return await _take_reply(services, source, reply)
         return {"ok": True, "ignored": reason} | event_jobs_view({}), IGNORED
     requests = event_requests(event, services.catalog, delivery.owner, source)
     first_fingerprint = await stored_fingerprint(services.store, delivery)
@@ -246,7 +251,15 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
     if jobs := await services.admission.admit_all(requests, intent.job_names):
         await store_fingerprint(services.store, delivery, next(iter(jobs.values())))
         return {"ok": True} | event_jobs_view(jobs), STARTED
+    if reply:
+        return await _take_reply(services, source, reply)
     return {"ok": True, "ignored": why_no_agent(event, services.catalog.agents)} | event_jobs_view({}), UNMATCHED
+
+
+async def _take_reply(services: Services, source: WebhookSource, reply: ThreadRequest) -> tuple[dict[str, Any], str]:
+    """Store a reply to a pull request that starts no agent by a trigger. Return what `_start_agents` does."""
+    await add_request(services.store, source, reply)
+    return {"ok": True, "ignored": REPLY_NOTE} | event_jobs_view({}), UNMATCHED
 
 
 async def _take_command(

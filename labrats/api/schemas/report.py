@@ -47,6 +47,7 @@ class PullRequestReportBody(RequestBody):
     branch: _Branch = Field(
         default=DEFAULT_BRANCH, description="The branch. `{{agent}}`, `{{number}}` and `{{job}}` are replaced."
     )
+    follow_ups: bool = Field(default=True, description="A reply to it is a follow-up of its job.")
 
 
 class StateLabelsBody(RequestBody):

@@ -13,7 +13,7 @@ from labrats.controller.publisher.comments import Comment
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.report import ReportMode
-from labrats.model.thread_requests import ANSWERED_KEPT, ThreadAnswer, ThreadRequest
+from labrats.model.thread_requests import ANSWERED_KEPT, NOTHING, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.ports import Changed, Clock, Deleted, Store, compare_and_set
@@ -71,13 +71,16 @@ class Answers:
 
     async def _write(self, source: WebhookSource, request: ThreadRequest, answer: ThreadAnswer) -> None:
         """Write one answer, unless GitHub has it. Raises RetryLater."""
+        if answer == NOTHING:
+            return
         override = source.spec.override_of(request.target.repository)
         report = override.report.over(source.spec.report) if override and override.report else source.spec.report
         if report and report.mode is ReportMode.PREVIEW:
             return
         try:
             access = await self._access.open(request.target)
-            await _react(access, request, answer.reaction)
+            if answer.reaction and request.target.comment is not None:
+                await _react(access, request, answer.reaction)
             if answer.text:
                 await _comment(access, request, answer.text)
         except (NoAccess, RefusedByGitHub) as error:

@@ -23,7 +23,8 @@ from labrats.reports.pull_request import (
 from labrats.reports.reported_job import ReportedJob
 
 _PATCH_BYTES: Final = 40_000
-_OPEN: Final = "open"
+OPEN: Final = "open"
+"""The state of a pull request that is neither closed nor merged."""
 
 
 class Branch(msgspec.Struct, frozen=True):
@@ -120,7 +121,7 @@ class CommitsPublisher:
         of_target = await read_pull_request(self.access, number) if number is not None else None
         if of_target and of_target.is_of_fork(self.target.repository):
             return await _as_patch(commits, "nothing is pushed to the branch of a fork")
-        if of_target and of_target.state == _OPEN and self._is_ours(of_target):
+        if of_target and of_target.state == OPEN and self._is_ours(of_target):
             return await _push_to_ours(of_target, commits)
         base = of_target.head.ref if of_target else base_branch(self.reported) or default_branch
         return await self._open(commits, base)
@@ -139,9 +140,9 @@ class CommitsPublisher:
             branch = f"{branch}-{self.reported.job.id}"
             await asyncio.to_thread(commits.push, branch)
         found = await self._find(branch)
-        if found and found.state != _OPEN and found.head.sha == commits.tip:
+        if found and found.state != OPEN and found.head.sha == commits.tip:
             return await _as_patch(commits, f"the pull request with these commits was closed: {found.html_url}")
-        if found is None or found.state != _OPEN:
+        if found is None or found.state != OPEN:
             found = await self._create(commits, branch, base)
         return Pushed(found.html_url, refused=await self._decorate(found.number))
 

@@ -176,6 +176,13 @@ def _comment(world: World, call: Call, issue: Issue, review: Json, anchor: Json,
     return comment | ({"in_reply_to_id": answered} if answered else {})
 
 
+@route("GET /repos/{owner}/{repo}/pulls/{pull_number}/reviews/{review_id}", READ)
+def get_review(world: World, call: Call) -> Answer:
+    if (review := find(world.pull_of(call)[1].reviews, call.values["review_id"])) is None:
+        raise not_found()
+    return 200, review
+
+
 @route("GET /repos/{owner}/{repo}/pulls/{pull_number}/reviews/{review_id}/comments", READ)
 def list_comments_of_review(world: World, call: Call) -> Answer:
     issue, pull = world.pull_of(call)

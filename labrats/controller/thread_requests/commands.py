@@ -1,0 +1,133 @@
+"""Commands in comments: cancel and retry jobs, and start agents.
+
+What a command concerns is stored before anything changes, so that an engine that is killed in between carries it out
+once: a command to retry a job applies to the attempt that its author saw.
+"""
+
+import dataclasses
+from contextlib import suppress
+from typing import Any
+
+from msgspec.structs import replace
+
+from labrats.controller.publisher.access import ISSUES, PULL_REQUESTS, READ
+from labrats.controller.thread_requests.thread_jobs import DONE, STARTED, NotDone, ThreadJobs, names_for, owner_of
+from labrats.intake.comment_commands import runnable_agents
+from labrats.intake.event_authorization import reason_to_ignore
+from labrats.intake.event_requests import request_of
+from labrats.intake.events import IncomingEvent
+from labrats.intake.reruns import Changes, rerun_request
+from labrats.intake.thread_requests import replace_request
+from labrats.model.agent import AiAgent, Trigger
+from labrats.model.config import JobConfig
+from labrats.model.errors import IllegalMove, NotFound
+from labrats.model.job import Job, after_cancel_request, after_retry_request
+from labrats.model.phases import API_STATUS, Phase
+from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
+from labrats.model.webhook_source import GITHUB, OWNER_PREFIX, WebhookSource
+
+
+async def cancel(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
+    """Cancel the live jobs of the thread."""
+    if not request.jobs:
+        live = [job.id for job in await jobs.of(source, request) if not job.ended]
+        if not live:
+            raise NotDone(f"No job {_of(request)} is waiting or running.")
+        request = replace(request, jobs=tuple(live))
+        await replace_request(jobs.store, source, request)
+    for job_id in request.jobs:
+        with suppress(NotFound, IllegalMove):  # deleted, or ended by itself
+            await jobs.change(job_id, lambda job: after_cancel_request(job, jobs.clock.now()))
+    return DONE
+
+
+async def retry(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
+    """Retry the last job of the thread, if it has failed."""
+    if not request.jobs:
+        last = await _last_job(jobs, source, request)
+        if last.phase is not Phase.FAILED:
+            hint = " `/labrats run AGENT` starts a new one." if last.ended else ""
+            raise NotDone(f"The last job, `{last.id}`, has not failed: it is {API_STATUS[last.phase]}.{hint}")
+        request = replace(request, jobs=(last.id,), attempts=last.status.attempts)
+        await replace_request(jobs.store, source, request)
+
+    def retried(job: Job) -> Job:
+        is_unchanged = job.phase is Phase.FAILED and job.status.attempts == request.attempts
+        return after_retry_request(job, jobs.clock.now()) if is_unchanged else job
+
+    try:
+        await jobs.change(request.jobs[0], retried)
+    except NotFound:
+        raise NotDone(f"The job `{request.jobs[0]}` was deleted.") from None
+    return DONE
+
+
+async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
+    """Run the last job of the thread again, as a new one with another model, once."""
+    if await jobs.admission.find(names := names_for(source, request)):
+        return STARTED
+    last = await _last_job(jobs, source, request)
+    if not last.ended:
+        raise NotDone(f"The last job, `{last.id}`, is still {API_STATUS[last.phase]}.")
+    changes = Changes(config=JobConfig(model=request.model))
+    again = await rerun_request(jobs.store, last, changes, owner_of(last), jobs.uploads, jobs.clock.now())
+    if (report := last.spec.report) and report.target:
+        target = replace(report.target, comment=request.target.comment)
+        again = dataclasses.replace(again, report=replace(report, target=target))
+    await jobs.admission.create(again, names)
+    return STARTED
+
+
+async def start_agent(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
+    """Start the agent that the comment names, once."""
+    if await jobs.admission.find(names := names_for(source, request)):
+        return STARTED
+    if (agent := runnable_agents(source, jobs.catalog).get(request.agent or "")) is None:
+        raise NotDone(f"The agent `{request.agent}` can no longer be started.")
+    event = await _event_of(jobs, request)
+    if reason := reason_to_ignore(event, source.spec):
+        raise NotDone(f"The agent is not started: {reason}.")
+    owner = f"{OWNER_PREFIX}{source.name}"
+    wanted = request_of(event, agent, _trigger_of(agent, event), jobs.catalog, owner, source)
+    await jobs.admission.create(dataclasses.replace(wanted, config=JobConfig(model=request.model)), names)
+    return STARTED
+
+
+async def _event_of(jobs: ThreadJobs, request: ThreadRequest) -> IncomingEvent:
+    """Return the event of a comment, as GitHub describes it now, with the pull request. Raises RetryLater.
+
+    Raises NoAccess, RefusedByGitHub.
+    """
+    target, repository = request.target, (await jobs.access.open(request.target)).repository
+    is_pull_request = target.pull_request is not None
+    permissions = PULL_REQUESTS if is_pull_request else ISSUES
+    comment = await repository.get(f"/issues/comments/{target.comment}", dict[str, Any], permissions)
+    payload: dict[str, Any] = {
+        "action": request.event.partition(".")[2],
+        "comment": comment,
+        "issue": await repository.get(f"/issues/{target.number}", dict[str, Any], permissions),
+        "repository": await repository.get("", dict[str, Any], READ),
+        "sender": comment.get("user"),
+    }
+    if is_pull_request:
+        payload["pull_request"] = await repository.get(f"/pulls/{target.number}", dict[str, Any], permissions)
+    return IncomingEvent(GITHUB, request.event, payload)
+
+
+async def _last_job(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> Job:
+    found = await jobs.of(source, request)
+    if not found:
+        raise NotDone(f"There is no job {_of(request)}.")
+    return found[0]
+
+
+def _of(request: ThreadRequest) -> str:
+    return f"of `{request.agent}` here" if request.agent else "of this thread"
+
+
+def _trigger_of(agent: AiAgent, event: IncomingEvent) -> Trigger | None:
+    """Return the trigger whose instruction and report apply: the first for such a thread, or else the first one."""
+    triggers = [each for each in agent.spec.event_triggers if each.enabled and each.source == GITHUB]
+    prefix = "pull_request" if event.find("pull_request") is not None else "issue"
+    fitting = (each for each in triggers if any(name.startswith(prefix) for name in each.events))
+    return next(fitting, triggers[0] if triggers else None)

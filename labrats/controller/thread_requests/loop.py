@@ -1,0 +1,83 @@
+"""The loop that carries out the requests from threads, and stores their answers, which the publisher writes."""
+
+import asyncio
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from labrats.controller.publisher.access import NoAccess
+from labrats.controller.thread_requests.commands import cancel, retry, run_again, start_agent
+from labrats.controller.thread_requests.replies import reply
+from labrats.controller.thread_requests.thread_jobs import NotDone, ThreadJobs
+from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.intake.comment_commands import REFUSED
+from labrats.intake.thread_requests import replace_request
+from labrats.model.errors import Conflict, IllegalMove, Invalid, NotFound, RetryLater
+from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
+from labrats.model.webhook_source import WebhookSource
+from labrats.net.github_repository import RefusedByGitHub
+from labrats.ports import Changed, Deleted
+
+
+class ThreadRequests:
+    """Carries out the requests that webhook sources have stored, those of each source in order."""
+
+    def __init__(self, jobs: ThreadJobs) -> None:
+        self._jobs = jobs
+        self._work = WorkQueue()
+        self._sources: dict[str, WebhookSource] = {}
+
+    async def run(self) -> None:
+        """Carry out requests until cancelled."""
+        await self._jobs.catalog.synced.wait()  # an agent that the watch has yet to report is not missing
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._watch(), name="watch-thread-requests")
+            loops.create_task(work_forever(self._work, self._carry_out_all), name="thread-requests")
+
+    async def _watch(self) -> None:
+        async for change in self._jobs.store.watch(WebhookSource):
+            match change:
+                case Changed(source) if any(each.answer is None for each in source.status.thread_requests):
+                    self._sources[source.name] = source
+                    self._work.add(source.name)
+                case Changed(source) | Deleted(source):
+                    self._sources.pop(source.name, None)
+
+    async def _carry_out_all(self, name: str) -> None:
+        """Carry out the requests of a source, and store their answers. Raises the last RetryLater of any."""
+        if (source := self._sources.get(name)) is None:
+            return
+        postponed: RetryLater | None = None
+        with suppress(NotFound):  # the source was deleted
+            for request in source.status.thread_requests:
+                if request.answer is not None:
+                    continue
+                try:
+                    answer = await self._answer_to(source, request)
+                    await replace_request(self._jobs.store, source, replace(request, answer=answer))
+                except RetryLater as error:
+                    postponed = error
+        if postponed:
+            raise postponed
+
+    async def _answer_to(self, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
+        """Carry out a request, and return its answer. Raises RetryLater; NotFound if the source was deleted."""
+        jobs = self._jobs
+        try:
+            match request.action:
+                case ThreadAction.CANCEL:
+                    return await cancel(jobs, source, request)
+                case ThreadAction.RETRY if request.model:
+                    return await run_again(jobs, source, request)
+                case ThreadAction.RETRY:
+                    return await retry(jobs, source, request)
+                case ThreadAction.REPLY:
+                    return await reply(jobs, source, request)
+                case _:
+                    return await start_agent(jobs, source, request)
+        except NotDone as reason:
+            return ThreadAnswer(reaction=REFUSED, text=str(reason))
+        except Conflict as error:
+            raise RetryLater(str(error)) from error
+        except (Invalid, IllegalMove, RefusedByGitHub, NoAccess) as error:
+            return ThreadAnswer(reaction=REFUSED, text=f"This is not possible: {error}.")

@@ -1,0 +1,101 @@
+"""Replies to the engine's pull requests: each is a follow-up of the job whose commits the pull request has."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from labrats.controller.publisher.access import PULL_REQUESTS, Access
+from labrats.controller.publisher.pull_request import OPEN, read_pull_request
+from labrats.controller.thread_requests.thread_jobs import STARTED, NotDone, ThreadJobs, names_for, owner_of
+from labrats.intake.follow_ups import follow_up_request
+from labrats.model.job import PROMPT_BYTES, Job
+from labrats.model.outside_text import shortened, without_hidden
+from labrats.model.report import Report
+from labrats.model.thread_requests import NOTHING, ThreadAnswer, ThreadRequest
+from labrats.model.webhook_source import WebhookSource
+
+_HUNK_LINES: Final = 6
+
+
+class _Author(msgspec.Struct, frozen=True):
+    login: str = ""
+
+
+class _Text(msgspec.Struct, frozen=True):
+    body: str | None = None
+    user: _Author | None = None
+
+
+class _LineComment(msgspec.Struct, frozen=True):
+    body: str
+    path: str
+    line: int | None = None
+    original_line: int | None = None
+    diff_hunk: str = ""
+
+
+async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
+    """Start the follow-up for a reply, once. Nothing happens where no job made the pull request, or it is closed."""
+    if await jobs.admission.find(names := names_for(source, request)):
+        return STARTED
+    made_by = await jobs.of_pull_request(source, request)
+    if not made_by or not _wants_follow_ups(made_by[0].spec.report):
+        return NOTHING
+    access = await jobs.access.open(request.target)
+    assert request.target.pull_request is not None, "a reply is to a pull request"
+    pull_request = await read_pull_request(access, request.target.pull_request)
+    if pull_request.state != OPEN:
+        return NOTHING
+    text = await _text_of(access, request)
+    if not text:
+        return NOTHING
+    latest = _latest(await jobs.of(source, request), made_by[0])
+    if not latest.ended:
+        raise NotDone(f"`{latest.id}` is still working on this pull request. Reply again when it has finished.")
+    wanted = await follow_up_request(
+        jobs.store, jobs.runner, latest, text, owner_of(latest), jobs.uploads, jobs.clock.now()
+    )
+    report = replace(made_by[0].spec.report or Report(), target=request.target)
+    await jobs.admission.create(dataclasses.replace(wanted, git_ref=pull_request.head.ref, report=report), names)
+    return STARTED
+
+
+def _wants_follow_ups(report: Report | None) -> bool:
+    rules = report.pull_request if report else None
+    return rules is not None and rules.follow_ups
+
+
+def _latest(of_thread: Sequence[Job], maker: Job) -> Job:
+    """Return the latest job of the agent that made the pull request."""
+    return next((job for job in of_thread if job.spec.agent_role == maker.spec.agent_role), maker)
+
+
+async def _text_of(access: Access, request: ThreadRequest) -> str:
+    """Return the text of a comment, or of a review with the comments on its lines; empty without any."""
+    repository, number = access.repository, request.target.pull_request
+    if request.review is None:
+        path = f"/issues/comments/{request.target.comment}"
+        return _visible((await repository.get(path, _Text, PULL_REQUESTS)).body)
+    path = f"/pulls/{number}/reviews/{request.review}"
+    parts = [_visible((await repository.get(path, _Text, PULL_REQUESTS)).body)]
+    async for page in repository.pages(f"{path}/comments", list[_LineComment], PULL_REQUESTS):
+        parts += (_on_line(comment) for comment in page)
+    return shortened("\n\n".join(filter(None, parts)), PROMPT_BYTES // 2)
+
+
+def _visible(text: str | None) -> str:
+    return without_hidden(text or "").strip()
+
+
+def _on_line(comment: _LineComment) -> str:
+    """Return a comment on a line, with the line and those before it as they were shown to its author."""
+    line = comment.line or comment.original_line
+    place = f"{comment.path}:{line}" if line else comment.path
+    return "\n".join([f"On {place}:", *_quoted(comment.diff_hunk), "", _visible(comment.body)])
+
+
+def _quoted(hunk: str) -> Iterator[str]:
+    yield from (f"> {line}" for line in without_hidden(hunk).splitlines()[-_HUNK_LINES:])

@@ -1,0 +1,92 @@
+"""The jobs of a thread on GitHub, and the parts of the engine with which requests from threads are carried out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from labrats.controller.publisher.access import GitHubAccess
+from labrats.index.catalog import Catalog
+from labrats.index.job_filter import JobFilter
+from labrats.index.job_table import thread_key
+from labrats.index.jobs import JobIndex
+from labrats.intake.admission import Admission
+from labrats.intake.job_names import JobNames, names_from
+from labrats.model.caller import SUBMIT, Caller
+from labrats.model.job import Job
+from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
+from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
+from labrats.ports import Clock, Runner, Store, compare_and_set
+
+MOST_JOBS: Final = 100
+"""The latest jobs of a thread, which a request may concern."""
+
+REQUEST_ANNOTATION: Final = "labrats.work/thread-request"
+"""Annotation on a job that a request has started: the uid of the source, and the id of the request."""
+
+DONE: Final = ThreadAnswer(reaction="+1")
+STARTED: Final = ThreadAnswer(reaction="eyes")
+
+
+class NotDone(Exception):
+    """The request cannot be carried out. Its text tells the person why."""
+
+
+@dataclass(frozen=True)
+class ThreadJobs:
+    """The jobs of threads. uploads: the volume with the files of jobs."""
+
+    store: Store
+    runner: Runner
+    catalog: Catalog
+    job_index: JobIndex
+    admission: Admission
+    access: GitHubAccess
+    uploads: Path
+    clock: Clock
+
+    async def of(self, source: WebhookSource, request: ThreadRequest) -> Sequence[Job]:
+        """Return the latest jobs of the thread that the request may concern, the newest first."""
+        target = request.target
+        assert target.number is not None, "a request comes from an issue or a pull request"
+        thread = JobFilter(thread=thread_key(target.repository, target.number), agent_role=request.agent)
+        page = await self.job_index.find_page(thread, cursor=None, limit=MOST_JOBS)
+        jobs = await self.store.get_many(Job, [each.id for each in page.jobs])
+        return _newest_first([*jobs, *await self._of_pull_request(request)], source, request)
+
+    async def of_pull_request(self, source: WebhookSource, request: ThreadRequest) -> Sequence[Job]:
+        """Return the latest jobs whose commits the pull request has, the newest first."""
+        return _newest_first(await self._of_pull_request(request), source, request)
+
+    async def _of_pull_request(self, request: ThreadRequest) -> Sequence[Job]:
+        if request.target.pull_request is None or request.url is None:
+            return []
+        wanted = JobFilter(pull_request=request.url, agent_role=request.agent)
+        page = await self.job_index.find_page(wanted, cursor=None, limit=MOST_JOBS)
+        return await self.store.get_many(Job, [each.id for each in page.jobs])
+
+    async def change(self, job_id: str, change: Callable[[Job], Job]) -> None:
+        """Store the change of a job. Raises NotFound, RetryLater and what `change` raises."""
+        await compare_and_set(self.store, lambda: self.store.get(Job, job_id), change)
+
+
+def _newest_first(jobs: Sequence[Job], source: WebhookSource, request: ThreadRequest) -> Sequence[Job]:
+    by_id = {job.id: job for job in jobs if _may_concern(job, source, request)}
+    return sorted(by_id.values(), key=lambda job: (job.created_at, job.id), reverse=True)
+
+
+def _may_concern(job: Job, source: WebhookSource, request: ThreadRequest) -> bool:
+    """Return whether a request may change a job: one of the source, and for an external contributor untrusted."""
+    target = job.spec.report.target if job.spec.report else None
+    is_of_source = job.spec.owner == f"{OWNER_PREFIX}{source.name}" or (target and target.source == source.name)
+    return bool(is_of_source) and (job.spec.untrusted or not request.untrusted)
+
+
+def names_for(source: WebhookSource, request: ThreadRequest) -> JobNames:
+    """Return the names for the job of a request: always the same, so that it starts one job."""
+    return names_from(REQUEST_ANNOTATION, f"{source.metadata.uid}/{request.id}")
+
+
+def owner_of(job: Job) -> Caller:
+    """Return the caller that the jobs which follow `job` belong to: its owner."""
+    return Caller(id=job.spec.owner, scopes=frozenset({SUBMIT}), secret=job.spec.api_key_ref)

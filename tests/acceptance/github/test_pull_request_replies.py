@@ -1,0 +1,152 @@
+"""Replies to pull requests of the engine: each is a follow-up of the job that made them."""
+
+from typing import Any, Final
+
+from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.github.reporting import REPORT, an_issue_of, deliver, published, set_up
+from tests.acceptance.github.test_comment_commands import (
+    STRANGER,
+    answered,
+    comment,
+    jobs_of,
+    reactions_to,
+    refused,
+    until_jobs,
+)
+from tests.support.deliveries import github_headers, json_body
+from tests.support.github import GitHubStandIn, Issue
+from tests.support.github.calls import Json
+from tests.support.github.state import OCTO, now
+
+PROGRAM: Final = """
+if "blue" in prompt:
+    commit("Make it blue", colour__txt="blue\\n")
+    publish(comment=prompt)
+else:
+    commit("Add a colour", colour__txt="red\\n")
+"""
+
+
+async def a_pull_request(engine: LocalEngine, github: GitHubStandIn, admin: User, **report: Any) -> tuple[Json, Issue]:
+    """Let an agent open a pull request. Return its job and the pull request."""
+    github.demo.git.commit({"agent.py": PROGRAM})
+    issue = github.demo.open_issue()
+    await set_up(admin, REPORT | report)
+    job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    (pull,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
+    return job, pull
+
+
+async def follow_up_of(admin: User, first: Json) -> Json:
+    newest = (await until_jobs(admin, 2))[0]
+    job = await published(admin, newest["id"])
+    assert job["followUpOf"] == first["id"]
+    return job
+
+
+async def review(engine: LocalEngine, github: GitHubStandIn, pull: Issue, state: str, body: str, *lines: Json) -> None:
+    """Submit a review with comments on lines, and deliver its event."""
+    assert pull.pull
+    submitted: Json = {"id": github.world.new_id(), "user": OCTO.user, "body": body, "state": state.upper()}
+    submitted |= {"commit_id": pull.pull.head_sha, "submitted_at": now()}
+    pull.pull.reviews.append(submitted)
+    for line in lines:
+        comment_id = github.world.new_id()
+        anchor = {"original_line": 1, "original_start_line": None, "original_commit_id": pull.pull.head_sha}
+        identity = {"id": comment_id, "pull_request_review_id": submitted["id"], "user": OCTO.user}
+        pull.pull.comments.append(anchor | identity | line)
+    payload = an_issue_of(github, pull, action="submitted")
+    payload.pop("label")
+    payload.pop("issue")
+    payload["pull_request"] = pull.pull_json(pull.pull)
+    payload["review"] = submitted | {"state": state, "author_association": "OWNER"}
+    message = json_body(payload)
+    async with engine.client() as client:
+        headers = github_headers("pull_request_review", message)
+        answer = await client.post("/webhooks/github", content=message, headers=headers)
+    assert answer.status_code == 200, answer.text
+
+
+async def test_a_comment_on_its_pull_request_makes_the_agent_add_a_commit(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    async with engine.admin() as admin:
+        first, pull = await a_pull_request(engine, github, admin)
+        written, _ = await comment(engine, github, pull, "Please make it blue.")
+        await answered(github, written, "eyes")
+        job = await follow_up_of(admin, first)
+    assert job["status"] == "completed", job["failedReason"]
+    assert job["published"]["refused"] == []
+    assert job["outputs"]["pullRequestUrl"] == pull.url
+    assert pull.pull
+    assert github.demo.git.git("show", f"{pull.pull.head}:colour.txt") == "blue"
+    log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head}").splitlines()
+    assert log == ["Make it blue", "Add a colour"]
+    assert len(github.pulls_of(github.demo, pull.pull.head)) == 1
+
+
+async def test_a_review_makes_the_agent_add_a_commit(engine: LocalEngine, github: GitHubStandIn) -> None:
+    async with engine.admin() as admin:
+        first, pull = await a_pull_request(engine, github, admin)
+        line = {
+            "path": "colour.txt",
+            "line": 1,
+            "side": "RIGHT",
+            "body": "Why red?",
+            "diff_hunk": "@@ -0,0 +1 @@\n+red",
+        }
+        await review(engine, github, pull, "changes_requested", "It should be blue.", line)
+        job = await follow_up_of(admin, first)
+    assert job["outputs"]["pullRequestUrl"] == pull.url
+    sticky = next(each["body"] for each in github.comments_of(pull) if "labrats:report" in each["body"])
+    assert "It should be blue." in sticky
+    assert "On colour.txt:1:\n> @@ -0,0 +1 @@\n> +red\n\nWhy red?" in sticky
+
+
+async def test_an_approval_starts_nothing(engine: LocalEngine, github: GitHubStandIn) -> None:
+    async with engine.admin() as admin:
+        _, pull = await a_pull_request(engine, github, admin)
+        await review(engine, github, pull, "approved", "Very blue.")
+        written, _ = await comment(engine, github, pull, "/labrats cancel")
+        await refused(github, pull, written)
+        assert len(await jobs_of(admin)) == 1
+
+
+async def test_replies_that_are_no_follow_ups_start_nothing(engine: LocalEngine, github: GitHubStandIn) -> None:
+    async with engine.admin() as admin:
+        _, pull = await a_pull_request(engine, github, admin)
+        github.demo.git.commit({"flag.txt": "on"}, branch="mend")
+        other = github.demo.open_pull("mend")
+        ignored = [
+            (await comment(engine, github, other, "Make it blue."))[0],
+            (await comment(engine, github, pull, "Make it blue.", STRANGER))[0],
+        ]
+        pull.state = "closed"
+        ignored.append((await comment(engine, github, pull, "Make it blue."))[0])
+        last, _ = await comment(engine, github, other, "/labrats help")
+        await answered(github, last, "+1")
+        assert [reactions_to(github, each) for each in ignored] == [[], [], []]
+        assert len(await jobs_of(admin)) == 1
+
+
+async def test_a_report_without_follow_ups_ignores_replies(engine: LocalEngine, github: GitHubStandIn) -> None:
+    async with engine.admin() as admin:
+        _, pull = await a_pull_request(engine, github, admin, pullRequest={"followUps": False})
+        await comment(engine, github, pull, "Make it blue.")
+        last, _ = await comment(engine, github, pull, "/labrats help")
+        await answered(github, last, "+1")
+        assert len(await jobs_of(admin)) == 1
+
+
+async def test_a_reply_while_the_agent_works_says_so(engine: LocalEngine, github: GitHubStandIn) -> None:
+    async with engine.admin() as admin:
+        _, pull = await a_pull_request(engine, github, admin)
+        assert pull.pull
+        github.demo.git.commit({"agent.py": "import time\ntime.sleep(600)"}, branch=pull.pull.head)
+        await comment(engine, github, pull, "Please make it blue.")
+        second = (await until_jobs(admin, 2))[0]
+        await admin.wait(second["id"], "active")
+        written, _ = await comment(engine, github, pull, "And round.")
+        answer = await refused(github, pull, written)
+        assert answer == f"`{second['id']}` is still working on this pull request. Reply again when it has finished."
+        await admin.cancel(second["id"])
