@@ -165,11 +165,13 @@ class Attempt:
 
     ai_model: the configured model that it runs on, if any.
     others:   all configured models, to suggest some when the job's model is not configured.
+    followed: the job that this one continues, if it still exists.
     """
 
     job: Job
     ai_model: AiModel | None = None
     others: Collection[AiModel] = ()
+    followed: Job | None = None
 
     @property
     def name(self) -> AttemptName:
@@ -213,6 +215,29 @@ class Attempt:
         if session and session.provider == self.job.resolved.provider and 0 < session.attempt < status.attempts:
             return session
         return None
+
+    @property
+    def continued(self) -> AttemptName | None:
+        """The attempt whose workspace this one may copy: of the followed job, of the same repository and trust."""
+        followed = self.followed
+        if followed is None or not followed.ended or followed.status.attempts == 0:
+            return None
+        if followed.spec.untrusted and not self.job.spec.untrusted:
+            return None
+        if _repository_of(followed) != _repository_of(self.job):
+            return None
+        session = followed.status.session
+        return AttemptName(followed.id, session.attempt if session else followed.status.attempts)
+
+    @property
+    def continued_session(self) -> AgentSession | None:
+        """The session that a copy of that workspace may resume: one of the same provider."""
+        session = self.followed.status.session if self.followed else None
+        return session if session and session.provider == self.job.resolved.provider else None
+
+
+def _repository_of(job: Job) -> str | None:
+    return job.spec.workspace_setup.git_repo if job.spec.workspace_setup else None
 
 
 @dataclass(frozen=True)

@@ -192,10 +192,11 @@ def _outputs(job: Job, gone: Gone) -> Outputs:
 def _is_unusable(job: Job, gone: Gone, code: FailedCode) -> bool:
     """Return whether resuming the session would fail again.
 
-    The session is too long, or this attempt already resumed it and failed before the model answered.
+    The session is too long, the agent has finished its work with an invalid result, or this attempt already resumed it
+    and failed before the model answered.
     """
     failed_to_resume = _has_resumed(job, gone) and code is FailedCode.AGENT_ERROR and not gone.tail.usage.tokens
-    return code is FailedCode.CONTEXT_TOO_LONG or failed_to_resume
+    return code in (FailedCode.CONTEXT_TOO_LONG, FailedCode.RESULT_INVALID) or failed_to_resume
 
 
 def _seconds_of_attempt(job: Job, now: datetime) -> float:

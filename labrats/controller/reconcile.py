@@ -240,10 +240,20 @@ class Controller:
         try:
             if self._tokens:
                 await self._tokens.provide(job)
-            await self._runner.start(Attempt(job, ai_models.get(group_of(job)), ai_models.values()))
+            followed = await self._followed(job)
+            await self._runner.start(Attempt(job, ai_models.get(group_of(job)), ai_models.values(), followed))
         except GiveUp as error:
             await self._runner.kill(job.attempt_name)
             await self._fail(job, FailedCode(error.code), str(error), self._clock.now())
+
+    async def _followed(self, job: Job) -> Job | None:
+        """Return the job that this one continues, if it still exists."""
+        if job.spec.follow_up_of is None:
+            return None
+        try:
+            return await self._store.get(Job, job.spec.follow_up_of)
+        except NotFound:
+            return None
 
     async def _fail(self, job: Job, code: FailedCode, reason: str, now: datetime) -> None:
         failed = {"failed_code": code, "failed_reason": reason, "finished_at": now}

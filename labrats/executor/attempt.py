@@ -19,25 +19,25 @@ import msgspec
 from labrats.executor import pdf_sections
 from labrats.executor.checked_result import CheckedResult, checked_result
 from labrats.executor.context import RunContext, SessionLost
+from labrats.executor.continuation import continued_work, restored_baseline, with_conversation_in_prompt
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.model_access import model_access
 from labrats.executor.prices import require_price
-from labrats.executor.providers.registry import WITH_SESSIONS, Provider, provider_named
+from labrats.executor.providers.registry import Provider, provider_named
 from labrats.executor.resource_limits import run_within_limits
 from labrats.executor.workspace import prepare_workspace
 from labrats.executor.workspace_diff import (
     Baseline,
     load_baseline,
     record_baseline,
-    remove_baseline,
     store_baseline,
 )
 from labrats.executor.workspace_report import report_workspace
 from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, ResolvedConfig, wire_name
-from labrats.model.conversation import decode_conversation, with_conversation
+from labrats.model.conversation import decode_conversation
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
+from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Continuation, Task
 from labrats.model.redaction import Redactor
 from labrats.processes import become_unreadable, has_child, kill_descendants
 from labrats.sandbox import scope_sockets
@@ -191,13 +191,25 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
             return await _run_provider(*resumed, provider)
         except SessionLost:
             context.events.log("[starting over: the agent's program does not know the session]")
-    if followed := context.task.follow_up_of:
-        context.events.log(
-            f"[follow-up of {followed}: starting in a new workspace, with the conversation in the prompt]"
-        )
-        context = replace(context, prompt=with_conversation(context.conversation, context.prompt))
+    if earlier := context.task.continuation:
+        return await _continue_job(context, earlier, provider)
     await prepare_workspace(context)
     return await _run_provider(context, await record_baseline(context), provider)
+
+
+async def _continue_job(context: RunContext, earlier: Continuation, provider: Provider) -> CheckedResult:
+    """Continue an ended job in a copy of its session and workspace, or else with the conversation in the prompt."""
+    without_session = with_conversation_in_prompt(context)
+    if work := await continued_work(context, earlier):
+        continued, baseline = work
+        try:
+            return await _run_provider(continued, baseline, provider)
+        except SessionLost:
+            context.events.log("[the agent's program does not know the session: the conversation is in the prompt]")
+            return await _run_provider(without_session, baseline, provider)
+    await prepare_workspace(without_session)
+    restored = await restored_baseline(context, earlier, await record_baseline(context))
+    return await _run_provider(without_session, restored, provider)
 
 
 def _log_ignored_settings(context: RunContext) -> None:
@@ -222,7 +234,10 @@ def _resumed_work(context: RunContext) -> tuple[RunContext, Baseline] | None:
         return None
     number = resumption.session.attempt
     if resumption.workspace and resumption.folder:
-        resumed = replace(context, prompt=RESUME_PROMPT, folder=Path(resumption.folder), resumption=resumption)
+        prompt = RESUME_PROMPT
+        if context.task.continuation:  # the interrupted program may not have recorded the message yet
+            prompt += f"\nYour task is the latest message to you:\n\n{context.prompt}"
+        resumed = replace(context, prompt=prompt, folder=Path(resumption.folder), resumption=resumption)
         if resumed.workspace.is_dir() and (baseline := load_baseline(resumed)):
             context.events.log(f"[resuming the session of attempt {number} in its workspace]")
             return resumed, baseline
@@ -233,20 +248,14 @@ def _resumed_work(context: RunContext) -> tuple[RunContext, Baseline] | None:
 async def _run_provider(context: RunContext, baseline: Baseline | None, provider: Provider) -> CheckedResult:
     """Run the provider, then report what it left in the workspace. Raises SessionLost if the session is unknown."""
     context.events.status("running")
-    if baseline and context.task.config.provider in WITH_SESSIONS:
+    if baseline:
         store_baseline(context, baseline)
-    has_worked, may_be_resumed = True, True
+    has_worked = True
     try:
         async with model_access(context) as access:
             if access.task.pipeline:
-                result = CheckedResult(await pdf_sections.run(access, provider))
-            else:
-                result = await checked_result(access, provider)
-        may_be_resumed = False
-        return result
-    except GiveUp as failure:
-        may_be_resumed = failure.code != FailedCode.RESULT_INVALID  # the agent has finished its work
-        raise
+                return CheckedResult(await pdf_sections.run(access, provider))
+            return await checked_result(access, provider)
     except SessionLost:
         has_worked = False
         raise
@@ -254,8 +263,6 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
         # Files that a process still writes would be missing or incomplete in the patch.
         if has_worked and _kill_descendants():
             await report_workspace(context, baseline)
-        if baseline and not (may_be_resumed and context.events.session):
-            remove_baseline(context, baseline)
 
 
 def _read_context(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:

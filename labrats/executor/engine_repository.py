@@ -74,10 +74,14 @@ class EngineRepository:
         if self.git_dir.exists():
             return
         await self._run(["init", "--quiet", "--bare", "--template=", str(self.git_dir)])
+        self.use_objects_of_workspace()
+        (self.git_dir / _EXCLUDES_FILE).write_text("".join(f"{pattern}\n" for pattern in _EXCLUDED))
+
+    def use_objects_of_workspace(self) -> None:
+        """Make git also read the objects of the workspace's repository."""
         alternates = self.git_dir / "objects" / "info" / "alternates"
         alternates.parent.mkdir(exist_ok=True)
         alternates.write_text(f"{self.workspace / '.git' / 'objects'}\n")
-        (self.git_dir / _EXCLUDES_FILE).write_text("".join(f"{pattern}\n" for pattern in _EXCLUDED))
 
     def require_own_objects(self) -> None:
         """Raise DiffFailed if git would read objects from outside the workspace, which may be other jobs' secrets."""

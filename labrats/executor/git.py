@@ -25,6 +25,7 @@ from labrats.executor.subprocesses import child_process, read_tail
 from labrats.model.errors import GiveUp, Invalid
 from labrats.model.git_repo import GitRepo, parse_git_repo
 from labrats.model.job import FailedCode, WorkspaceSetup
+from labrats.model.protocol import BUNDLE_REF
 from labrats.model.publication import PUBLICATION_FOLDER
 from labrats.net import address_policy
 
@@ -151,6 +152,27 @@ async def _clone_from(
         git = _Git(context.workspace, environment, config, remote, has_ssh_key=credentials.ssh_key is not None)
         await _clone_ref(git, ref, setup.git_depth)
         _exclude_publication(context.workspace)
+
+
+async def restore_commits(context: RunContext, bundle: Path) -> bool:
+    """Check out the last commit of a bundle in a workspace that was just cloned. Return whether that succeeded.
+
+    It fails if the clone lacks the commit that the bundle is based on.
+    """
+    environment = context.environment() | {
+        "LC_ALL": "C",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+    }
+    config = {**_CONFIG, "fetch.fsckObjects": "true"}
+    settings = [word for name, value in config.items() for word in ("-c", f"{name}={value}")]
+    steps = (["fetch", "--quiet", "--no-tags", str(bundle), BUNDLE_REF], ["reset", "--quiet", "--hard", "FETCH_HEAD"])
+    for step in steps:
+        status, _ = await _run(["git", *settings, *step], context.workspace, environment)
+        if status != 0:
+            return False
+    return True
 
 
 def _exclude_publication(workspace: Path) -> None:

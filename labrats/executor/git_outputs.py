@@ -33,6 +33,12 @@ def read_head(workspace: Path) -> Outputs:
     return Outputs(branch=branch[1], commit=commit[1]) if commit else Outputs()
 
 
+def read_ref(git_dir: Path, ref: str) -> str | None:
+    """Return the commit of a ref in the engine's own repository; None without one."""
+    commit = _COMMIT.fullmatch(_read(git_dir / ref))
+    return commit[1] if commit else None
+
+
 def find_pull_request(tool_output: str) -> str | None:
     """Return the URL of a pull request in the last line of a tool's output, as tools that open one print it."""
     last_line = tool_output.rstrip().rpartition("\n")[2].strip()

@@ -38,12 +38,12 @@ async def report_bundle(context: RunContext, baseline: Baseline) -> None:
     cloned, head = baseline.outputs.commit, read_head(context.workspace).commit
     if not (context.repository and cloned and baseline.tree):
         return
-    if head == cloned and context.events.outputs.files_changed == 0:
+    if head == cloned and context.events.outputs.files_changed == 0 and not baseline.earlier:
         return
     await baseline.repository.create()
     baseline.repository.require_own_objects()
     repository = baseline.repository.with_own_index()
-    top = await _top_commit(repository, baseline.tree, cloned, head)
+    top = await _top_commit(repository, baseline.tree, cloned, head, baseline.earlier)
     if top == cloned:
         return
     await repository.git("update-ref", BUNDLE_REF, top)
@@ -53,19 +53,33 @@ async def report_bundle(context: RunContext, baseline: Baseline) -> None:
     context.events.report_outputs(replace(context.events.outputs, bundle_bytes=len(bundle)))
 
 
-async def _top_commit(repository: EngineRepository, baseline: str, cloned: str, head: str | None) -> str:
+async def _top_commit(
+    repository: EngineRepository, baseline: str, cloned: str, head: str | None, earlier: str | None
+) -> str:
     """Return the last commit of the bundle, which the engine makes if the agent has left uncommitted changes.
 
     baseline: the tree before the agent started. head: what the agent has checked out.
+    earlier:  the last commit of the job that this one continues. The returned commit descends from it, so that it can
+              be pushed to the same branch.
     """
     if head and await _extends(repository, cloned, head):
         base, message = head, _UNCOMMITTED
     else:
         base, message = cloned, _ALL_CHANGES
     tree = await _tree_on(repository, base, cloned, baseline)
-    if tree == await repository.word("rev-parse", "--verify", f"{base}^{{tree}}"):
+    parents = [base]
+    if earlier and await _has_commits_beyond(repository, earlier, base):
+        parents = [earlier, base] if await _has_commits_beyond(repository, base, earlier) else [earlier]
+        base, message = earlier, _UNCOMMITTED
+    if parents == [base] and tree == await repository.word("rev-parse", "--verify", f"{base}^{{tree}}"):
         return base
-    return await repository.word("commit-tree", tree, "-p", base, "-m", message, variables=_COMMITTER)
+    named = [word for parent in parents for word in ("-p", parent)]
+    return await repository.word("commit-tree", tree, *named, "-m", message, variables=_COMMITTER)
+
+
+async def _has_commits_beyond(repository: EngineRepository, commit: str, other: str) -> bool:
+    """Return whether the history of `commit` has commits that the history of `other` lacks."""
+    return bool(await repository.git("rev-list", "--max-count=1", commit, f"^{other}", "--"))
 
 
 async def _extends(repository: EngineRepository, cloned: str, head: str) -> bool:

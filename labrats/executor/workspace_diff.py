@@ -2,6 +2,8 @@
 
 import shutil
 from dataclasses import dataclass
+from dataclasses import replace as replace_baseline
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -9,16 +11,17 @@ from msgspec.structs import replace
 
 from labrats.executor.context import RunContext
 from labrats.executor.engine_repository import OUTSIDE_PUBLICATION, DiffFailed, EngineRepository
-from labrats.executor.git_outputs import belongs_to_repository, read_head
+from labrats.executor.git_outputs import belongs_to_repository, read_head, read_ref
 from labrats.files.safe_paths import read_regular_file
 from labrats.model.job import Outputs
-from labrats.model.protocol import BASELINE_FILE
+from labrats.model.protocol import BASELINE_FILE, BUNDLE_REF
 from labrats.model.record import Record, encode
 
 PATCH_BYTES: Final = 5 * 1024 * 1024
 """Largest patch that is stored, since nobody reads a larger one."""
 
 MOST_COMMITS: Final = 50
+_GIT_DIR: Final = "baseline.git"
 _BASELINE_BYTES: Final = 1024 * 1024
 
 
@@ -27,11 +30,19 @@ class Baseline:
     """The state of the workspace before the agent started.
 
     tree: the git tree; None if the workspace was empty. outputs: the branch and commit that were checked out.
+    earlier: the last commit in the bundle of the job that this one continues; None without one.
     """
 
     repository: EngineRepository
     tree: str | None
     outputs: Outputs
+    earlier: str | None = None
+
+    def based_on(self, commit: str) -> "Baseline":
+        """Return the baseline of a workspace in which everything since `commit` counts as new."""
+        earlier = self.outputs.commit
+        outputs = Outputs(branch=self.outputs.branch, commit=commit)
+        return Baseline(self.repository, commit, outputs, earlier)
 
 
 class _StoredBaseline(Record):
@@ -39,6 +50,7 @@ class _StoredBaseline(Record):
 
     tree: str | None
     outputs: Outputs
+    earlier: str | None = None
 
 
 _BASELINE_DECODER: Final = msgspec.json.Decoder(_StoredBaseline)
@@ -57,7 +69,7 @@ async def record_baseline(context: RunContext) -> Baseline | None:
 
 def store_baseline(context: RunContext, baseline: Baseline) -> None:
     """Store the baseline for a later attempt that resumes in the same workspace."""
-    stored = _StoredBaseline(tree=baseline.tree, outputs=baseline.outputs)
+    stored = _StoredBaseline(tree=baseline.tree, outputs=baseline.outputs, earlier=baseline.earlier)
     (context.folder / BASELINE_FILE).write_bytes(encode(stored))
 
 
@@ -71,17 +83,30 @@ def load_baseline(context: RunContext) -> Baseline | None:
         return None
     if stored.tree is None:  # the workspace was empty, so the index contains only files of an earlier report
         (repository.git_dir / "index").unlink(missing_ok=True)
-    return Baseline(repository, stored.tree, stored.outputs)
+    return Baseline(repository, stored.tree, stored.outputs, stored.earlier)
 
 
-def remove_baseline(context: RunContext, baseline: Baseline) -> None:
-    """Remove the baseline, which no later attempt needs."""
-    (context.folder / BASELINE_FILE).unlink(missing_ok=True)
-    shutil.rmtree(baseline.repository.git_dir, ignore_errors=True)
+def has_baseline(folder: Path) -> bool:
+    """Return whether the attempt in `folder` has a baseline, and so a workspace in which to continue."""
+    return (folder / BASELINE_FILE).is_file()
+
+
+def copy_baseline(context: RunContext, folder: Path) -> Baseline | None:
+    """Copy the baseline of the attempt in `folder`, which did its work in a copy of this workspace, or return None."""
+    repository, source = _repository_of(context), folder / _GIT_DIR
+    try:
+        shutil.copy2(folder / BASELINE_FILE, context.folder / BASELINE_FILE)
+        if source.is_dir():
+            shutil.copytree(source, repository.git_dir, symlinks=True)
+            repository.use_objects_of_workspace()
+    except (OSError, shutil.Error):
+        return None
+    baseline = load_baseline(context)
+    return baseline and replace_baseline(baseline, earlier=read_ref(repository.git_dir, BUNDLE_REF))
 
 
 def _repository_of(context: RunContext) -> EngineRepository:
-    return EngineRepository(context.workspace, context.folder / "baseline.git")
+    return EngineRepository(context.workspace, context.folder / _GIT_DIR)
 
 
 async def report_changes(context: RunContext, baseline: Baseline) -> None:

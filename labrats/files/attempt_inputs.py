@@ -12,7 +12,7 @@ from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.mcp_server import credential_file
-from labrats.model.protocol import Task
+from labrats.model.protocol import Continuation, Task
 from labrats.model.variables import variable_file
 from labrats.ports import Attempt
 
@@ -144,5 +144,5 @@ def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:
         endpoint=ai_model.spec.endpoint if ai_model else None,
         prices=ai_model.spec.prices if ai_model else None,
         selection=attempt.selection,
-        follow_up_of=job.spec.follow_up_of,
+        continuation=Continuation(job_id=job.spec.follow_up_of) if job.spec.follow_up_of else None,
     )

@@ -116,13 +116,25 @@ class Child(_Closed, frozen=True):
     detached: bool = False
 
 
+class Remember(_Closed, frozen=True):
+    """A step that adds the prompt to the mock's session, and logs all prompts in it."""
+
+    remember: bool
+
+
+class Read(_Closed, frozen=True):
+    """A step that logs the text of a file in the workspace."""
+
+    read: Annotated[str, Meta(min_length=1)]
+
+
 class Fork(_Closed, frozen=True):
     """A step that leaves a child process behind."""
 
     fork: Child
 
 
-Action = Log | Sleep | Write | Consume | SetResult | Fail | Exit | Die | Hang | IgnoreSignals | Fork
+Action = Log | Sleep | Write | Consume | SetResult | Fail | Exit | Die | Hang | IgnoreSignals | Fork | Remember | Read
 
 
 class OnAttempt(msgspec.Struct, frozen=True):
@@ -164,6 +176,8 @@ _ACTIONS: Final[Mapping[str, type[Action]]] = {
     "hang": Hang,
     "ignoreSignals": IgnoreSignals,
     "fork": Fork,
+    "remember": Remember,
+    "read": Read,
 }
 
 
@@ -219,7 +233,7 @@ def _read_action(item: Any, path: str, problems: list[Problem]) -> Action | None
         problems.append(Problem(path, f"must be an object with exactly one of {', '.join(_ACTIONS)}"))
         return None
     action = _convert(item, _ACTIONS[kinds[0]], path, problems)
-    if isinstance(action, Hang | IgnoreSignals) and not item[kinds[0]]:
+    if isinstance(action, Hang | IgnoreSignals | Remember) and not item[kinds[0]]:
         problems.append(Problem(f"{path}.{kinds[0]}", "must be true; leave the step out otherwise"))
     return action
 

@@ -146,6 +146,21 @@ class Resumption(Record):
     folder: str | None = None
 
 
+class Continuation(Record):
+    """The ended job that a follow-up continues.
+
+    session:           the session of its agent, which a copy of its home can resume; None without one.
+    workspace, folder: of its last attempt, to copy; None if the backend has not retained them.
+    bundle:            the file with its commits; None without one.
+    """
+
+    job_id: str
+    session: AgentSession | None = None
+    workspace: str | None = None
+    folder: str | None = None
+    bundle: str | None = None
+
+
 class Selection(Record):
     """The origin of the job's provider and model, for advice in its log.
 
@@ -175,7 +190,7 @@ class Task(Record):
     output_bytes:  the limit on the output of the attempt, without its last line.
     limits:        what the processes of the attempt may use.
     resumption:    the session to resume, if possible. Otherwise the attempt starts over in `workspace`.
-    follow_up_of:  id of the job that this one continues, if any.
+    continuation:  the ended job that this one continues, if any.
     caches:        the folder with the cached folders of the job's scope; None if the engine keeps none.
     caches_bytes:  the limit on the cached folders of all jobs.
     on_cluster:    whether the attempt runs on Kubernetes, where `labrats secret` has no access to Secrets.
@@ -207,7 +222,7 @@ class Task(Record):
     output_bytes: int = OUTPUT_BYTES
     limits: ResourceLimits = NO_LIMITS
     resumption: Resumption | None = None
-    follow_up_of: str | None = None
+    continuation: Continuation | None = None
     selection: Selection = Selection()
     caches: str | None = None
     caches_bytes: int = 0

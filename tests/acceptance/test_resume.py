@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,46 @@ async def test_job_resumes_its_session_after_its_executor_was_killed(
 
 
 @CLIS
+async def test_follow_ups_of_a_finished_job_resume_copies_of_its_session(
+    engine: LocalEngine, user: User, admin: User, cli: AgentCli
+) -> None:
+    with cli.serve(cli.shell("echo one >> made.txt"), Says("made it")) as server:
+        first = await user.wait(await submit(user, admin, cli, server))
+        replies, requests = [], []
+        for word in ("two", "three"):
+            server.answer_from_now_on(cli.shell(f"echo {word} >> made.txt"), Says(f"added {word}"))
+            answer = await user.post(f"/api/jobs/{first['id']}/messages", {"prompt": f"Add {word}, please."})
+            replies.append(await user.wait(answer.json()["jobId"]))
+            requests.append(str(server.requests[-1]))
+
+    assert [each["result"] for each in replies] == ["added two", "added three"]
+    told = f"[follow-up of {first['id']}: resuming its session in a copy of its workspace]"
+    assert [each["logs"][0] for each in replies] == [told, told]
+    assert all("echo one" in each and "made it" in each for each in requests), "the session lacks the first turn"
+    assert "Add two, please." in requests[0]
+    assert "Add two, please." not in requests[1], "the follow-ups share a session"
+    made = [(engine.workspace(each["id"], 1) / "made.txt").read_text() for each in (first, *replies)]
+    assert made == ["one\n", "one\ntwo\n", "one\nthree\n"]
+    assert [each["usage"]["turns"] for each in replies] == [first["usage"]["turns"]] * 2, "earlier turns count again"
+
+
+@CLIS
+async def test_follow_up_gets_the_conversation_once_the_workspace_is_removed(
+    engine: LocalEngine, user: User, admin: User, cli: AgentCli
+) -> None:
+    with cli.serve(cli.shell("echo one >> made.txt"), Says("made it")) as server:
+        first = await user.wait(await submit(user, admin, cli, server, maxTurns=9))
+        shutil.rmtree(engine.workspace(first["id"], 1))
+        server.answer_from_now_on(Says("from memory"))
+        answer = await user.post(f"/api/jobs/{first['id']}/messages", {"prompt": "What did you do?"})
+        second = await user.wait(answer.json()["jobId"])
+
+    assert (second["status"], second["result"]) == ("completed", "from memory")
+    assert second["logs"][0] == f"[follow-up of {first['id']}: a new workspace, the conversation in the prompt]"
+    assert "made it</data-" in str(server.requests[-1])
+
+
+@CLIS
 async def test_retried_job_resumes_its_session_or_starts_over_without_its_workspace(
     engine: LocalEngine, user: User, admin: User, cli: AgentCli
 ) -> None:
@@ -107,3 +148,16 @@ async def wait_for(user: User, job_id: str, condition: Callable[[dict[str, Any]]
         while not condition(detail := await user.job(job_id)):
             await asyncio.sleep(POLL_SECONDS)
     return detail
+
+
+async def test_follow_up_survives_the_death_of_the_engine(engine: LocalEngine, user: User) -> None:
+    steps = [{"remember": True}, {"sleepMs": 1500}, {"result": "done"}]
+    first = await user.run(*steps, prompt="One.", config={"provider": "mock"})
+    answer = await user.post(f"/api/jobs/{first['id']}/messages", {"prompt": "Two."})
+    await user.wait(answer.json()["jobId"], "active")
+    engine.kill()
+    engine.start()
+    second = await user.wait(answer.json()["jobId"])
+
+    assert (second["status"], second["attempts"]) == ("completed", 1)
+    assert second["logs"][-1] == "remembered: One. | Two."

@@ -41,7 +41,16 @@ from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentia
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, cache_scope
-from labrats.model.protocol import IDLE_SECONDS, NO_LIMITS, OUTPUT_BYTES, ResourceLimits, Resumption, Sandbox, Task
+from labrats.model.protocol import (
+    IDLE_SECONDS,
+    NO_LIMITS,
+    OUTPUT_BYTES,
+    Continuation,
+    ResourceLimits,
+    Resumption,
+    Sandbox,
+    Task,
+)
 from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
 from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment
@@ -277,7 +286,7 @@ class LocalRunner:
         files |= await self._texts(inputs)
         files |= {TASK_FILE: encode(self._task(attempt, folder)).decode()}
         try:
-            if attempt.earlier_session:
+            if attempt.earlier_session or attempt.followed:
                 folder.workspace.mkdir(parents=True, exist_ok=True)  # retention finds the attempt by its workspace
             folder.write_inputs({name: text.encode() for name, text in files.items()})
         except OSError as error:
@@ -300,6 +309,7 @@ class LocalRunner:
             output_bytes=settings.output_bytes,
             limits=settings.limits,
             resumption=self._resumption(attempt),
+            continuation=self._continuation(attempt),
             caches=str(settings.caches / cache_scope(attempt.job)) if settings.caches else None,
             caches_bytes=settings.caches_bytes,
         )
@@ -316,6 +326,19 @@ class LocalRunner:
             return Resumption(session=session)
         self._resumed_from[attempt.name] = earlier
         return Resumption(session=session, workspace=str(folder.workspace), folder=str(folder.path))
+
+    def _continuation(self, attempt: Attempt) -> Continuation | None:
+        """Return the job that this one continues, with its session and folders where they still exist."""
+        if (job_id := attempt.job.spec.follow_up_of) is None:
+            return None
+        if attempt.followed is None or (name := attempt.continued) is None:
+            return Continuation(job_id=job_id)
+        bundle = self._folder(attempt.followed.attempt_name).bundle
+        found = Continuation(job_id=job_id, bundle=str(bundle) if bundle.is_file() else None)
+        if not (folder := self._folder(name)).is_resumable:
+            return found
+        session = attempt.continued_session
+        return replace(found, session=session, workspace=str(folder.workspace), folder=str(folder.path))
 
     def _default_endpoint(self, job: Job) -> str | None:
         """Return the provider's endpoint from the engine's environment."""

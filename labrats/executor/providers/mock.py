@@ -1,15 +1,16 @@
 """The mock provider: plays a script instead of asking a model."""
 
 import asyncio
+import json
 import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from labrats.executor.context import RunContext
+from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.providers.schema_example import as_json, example_of
-from labrats.files.safe_paths import write_inside
+from labrats.files.safe_paths import open_inside, write_inside
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp, Invalid
 from labrats.model.job import FailedCode
@@ -26,14 +27,18 @@ from labrats.model.mock_script import (
     Log,
     OnAttempt,
     OnRepair,
+    Read,
+    Remember,
     SetResult,
     Sleep,
     Step,
     Write,
     parse_script,
 )
+from labrats.model.protocol import TEXT_BYTES
 
 _VARIABLE: Final = re.compile(r"\{env:(\w+)\}")
+_SESSIONS: Final = ".mock-sessions"
 _DETACHING_SHELL: Final = 'sleep "$0" &'  # the shell exits at once and leaves an orphan in its session
 
 
@@ -116,6 +121,10 @@ async def _play(action: Action, context: RunContext) -> None:
             _ignore_stop_signals()
         case Fork():
             _leave_child(action.fork, context)
+        case Remember():
+            _remember(context)
+        case Read():
+            context.events.log(f"{action.read}: {_text_of(context, action.read)}", "agent")
 
 
 async def _log(step: Log, context: RunContext) -> None:
@@ -146,6 +155,29 @@ def _die_by(number: int) -> None:
 def _ignore_stop_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _remember(context: RunContext) -> None:
+    """Add the prompt to the session, as an agent's program does in its own folder of the home."""
+    session_id = context.session_id or f"mock-{context.task.attempt}"
+    context.environment()  # which creates the home
+    folder = context.home / _SESSIONS
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{session_id}.json"
+    if context.session_id and not file.is_file():
+        raise SessionLost("no such session")
+    prompts = [*(json.loads(file.read_text("utf-8")) if file.is_file() else []), context.prompt]
+    file.write_text(json.dumps(prompts), "utf-8")
+    context.report_session(session_id)
+    context.events.log(f"remembered: {' | '.join(prompts)}", "agent")
+
+
+def _text_of(context: RunContext, path: str) -> str:
+    try:
+        with open_inside(context.workspace, path) as file:
+            return file.read(TEXT_BYTES).decode("utf-8", "replace").strip()
+    except GiveUp:
+        return "(missing)"
 
 
 def _leave_child(child: Child, context: RunContext) -> None:

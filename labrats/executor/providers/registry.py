@@ -24,10 +24,6 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
 }
 
 
-WITH_SESSIONS: Final = frozenset({"claude", "codex"})
-"""Providers whose programs record their work in a session and can resume it. The others start over in every attempt."""
-
-
 TAKES_SCHEMA: Final[Mapping[str, Callable[[Mapping[str, Any]], bool]]] = {
     "claude": claude.takes_schema,
     "codex": codex.takes_schema,

@@ -61,7 +61,7 @@ def test_attempt_with_a_scratch_folder_does_not_write_to_its_inputs(tmp_path: Pa
     *_, part, end = map(decode_event, done.stdout.splitlines())
     assert isinstance(part, PartEvent)
     assert isinstance(end, ResultEvent)
-    assert sorted(path.name for path in scratch.iterdir()) == ["home", "tmp"]
+    assert sorted(path.name for path in scratch.iterdir()) == ["baseline.json", "home", "tmp"]
 
 
 @pytest.mark.parametrize(

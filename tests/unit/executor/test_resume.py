@@ -83,9 +83,9 @@ def test_lock_of_a_killed_git_does_not_prevent_the_diff(tmp_path: Path) -> None:
     assert second.outcome.outputs.files_changed == 1
 
 
-def test_successful_attempt_leaves_no_baseline(tmp_path: Path) -> None:
+def test_successful_attempt_leaves_its_baseline_for_follow_ups(tmp_path: Path) -> None:
     attempt = an_attempt_of(tmp_path, f"touch made\n{SUCCESS}")
     attempt.run()
 
     assert attempt.result == "done"
-    assert sorted(path.name for path in attempt.path.glob("baseline*")) == []
+    assert sorted(path.name for path in attempt.path.glob("baseline*")) == ["baseline.git", "baseline.json"]
