@@ -124,6 +124,20 @@ async def test_changes_are_shown_by_file(page: Page, engine: LocalEngine, admin:
     await expect(page).to_have_url(re.compile("view=split"))
 
 
+async def test_reply_to_an_ended_job_opens_the_job_that_answers(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.run({"remember": True}, {"result": 1}, prompt="Do it.")
+    await sign_in(page, engine, f"/jobs/{job['id']}")
+    await page.get_by_role("button", name="Reply").click()
+    await expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    await page.get_by_label("Message").fill("Now test it.")
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.get_by_role("heading", name="Now test it.")).to_be_visible()
+    await page.get_by_role("link", name="Log").click()
+    await expect(page.get_by_text("remembered: Do it. | Now test it.")).to_be_visible()
+    await page.get_by_role("link", name=f"follow-up of {job['id']}").click()
+    await expect(page.get_by_role("heading", name="Do it.")).to_be_visible()
+
+
 async def test_rerun_repeats_a_job_with_other_settings(page: Page, engine: LocalEngine, admin: User) -> None:
     job = await admin.run(
         {"result": 1}, config={"provider": "mock", "maxTurns": 7}, type="code-review", prompt="Do it."

@@ -12,8 +12,8 @@ from tests.acceptance.browser import CLIENT_ID, CLIENT_SECRET, openid_provider
 from tests.acceptance.engine import LocalEngine
 
 CHANGING: Final = re.compile(
-    r"^(New|Add|Remove|Delete|Cancel|Retry|Rerun|Edit|Move|Pause|Resume|Make it|Save|Rotate|Revoke|Extract|Download"
-    r"|Run for real|Choose files|Scan|Submit|Select)\b"
+    r"^(New|Add|Remove|Delete|Cancel|Retry|Rerun|Reply|Edit|Move|Pause|Resume|Make it|Save|Rotate|Revoke|Extract"
+    r"|Download|Run for real|Send|Choose files|Scan|Submit|Select)\b"
 )
 """Names of buttons, links and boxes that change something."""
 

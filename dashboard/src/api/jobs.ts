@@ -180,6 +180,13 @@ export async function rerunJob(id: string, changes: Rerun, key: string): Promise
   );
 }
 
+/** Send a further message to the agent of an ended job: a new job. key: as for submitJob. */
+export async function replyToJob(id: string, prompt: string, key: string): Promise<Schemas['Submitted']> {
+  return body(
+    client.POST('/api/jobs/{job_id}/messages', { body: { prompt }, params: { path: { job_id: id }, header: { 'Idempotency-Key': key } } }),
+  );
+}
+
 export const agentsQuery = queryOptions({
   queryKey: ['agents'],
   queryFn: ({ signal }) => body(client.GET('/api/agents', { signal })),

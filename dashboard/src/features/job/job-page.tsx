@@ -19,6 +19,7 @@ import { toast } from '../../ui/toasts';
 import { Banners } from './banners';
 import { Chain } from './chain';
 import styles from './job-page.module.css';
+import { ReplyDialog } from './reply-dialog';
 import { whyNoRetry } from './sentences';
 
 /** The time between two looks at the cost and tokens of a running job, which the feed does not tell. */
@@ -112,6 +113,7 @@ function Facts({ job }: { job: JobDetail }) {
       {job.concurrency && <Fact label="Concurrency key">key {visible(job.concurrency.key)}</Fact>}
       {job.supersededBy && <Fact label="Superseded by"><Link to="/jobs/$id/activity" params={{ id: job.supersededBy }}>superseded by {job.supersededBy}</Link></Fact>}
       {job.rerunOf && <Fact label="Rerun of"><Link to="/jobs/$id/activity" params={{ id: job.rerunOf }}>rerun of {job.rerunOf}</Link></Fact>}
+      {job.followUpOf && <Fact label="Follow-up of"><Link to="/jobs/$id/activity" params={{ id: job.followUpOf }}>follow-up of {job.followUpOf}</Link></Fact>}
       {job.outputs.pullRequestUrl?.startsWith('https://') && (
         <Fact icon="external" label="Pull request">
           <a href={job.outputs.pullRequestUrl} rel="noopener noreferrer" target="_blank">pull request on {new URL(job.outputs.pullRequestUrl).host}</a>
@@ -130,6 +132,7 @@ function Actions({ job }: { job: JobDetail }) {
   const queries = useQueryClient();
   const navigate = useNavigate();
   const [isAsking, setAsking] = useState(false);
+  const [isReplying, setReplying] = useState(false);
   const options = (done: string) => ({
     onSuccess: (changed: JobDetail) => {
       storeJob(queries, changed);
@@ -155,7 +158,9 @@ function Actions({ job }: { job: JobDetail }) {
       {job.status === 'failed' && (
         <Button isChanging isBusy={retry.isPending} disabled={obstacle !== undefined} title={obstacle} onClick={() => retry.mutate()}>Retry</Button>
       )}
+      {hasEnded(job.status) && <Button isChanging onClick={() => setReplying(true)}>Reply…</Button>}
       <Changing><Link to="/jobs/new" search={{ from: job.id }} className={buttonClass()}>Rerun…</Link></Changing>
+      {isReplying && <ReplyDialog job={job} onClose={() => setReplying(false)} />}
       {isAsking && (
         <Dialog title="Cancel this job?" onClose={() => setAsking(false)}
           footer={<>
