@@ -91,11 +91,3 @@ def test_model_that_does_not_use_the_way_of_the_program_is_corrected(cli: AgentC
     code, message = attempt.failure
     assert (code, "it is not JSON" in message) == (FailedCode.RESULT_INVALID, True)
     assert "Your result does not match" in words(server.requests[-1][cli.conversation])
-
-
-def test_retry_starts_over_after_an_invalid_result(cli: AgentCli, attempt_on: Prepare) -> None:
-    with cli.serve(Says("no")) as server:
-        attempt = attempt_on(server, result_schema=SCHEMA)
-        attempt.run()
-
-    assert not (attempt.path / "baseline.json").exists()

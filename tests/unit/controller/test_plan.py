@@ -271,9 +271,13 @@ def session_after(gone: Gone, **status: Any) -> AgentSession | None:
     return session
 
 
-@pytest.mark.parametrize("code", sorted(set(FailedCode) - {FailedCode.CONTEXT_TOO_LONG}))
+@pytest.mark.parametrize("code", sorted(set(FailedCode) - {FailedCode.CONTEXT_TOO_LONG, FailedCode.RESULT_INVALID}))
 def test_the_session_of_a_failed_attempt_is_stored(code: FailedCode) -> None:
     assert session_after(gone_with(an_error(code), session=a_session())) == a_session()
+
+
+def test_an_invalid_result_ends_the_session_so_that_a_retry_starts_over() -> None:
+    assert session_after(gone_with(an_error(FailedCode.RESULT_INVALID), session=a_session())) is None
 
 
 @pytest.mark.parametrize("gone", [gone_with(a_result(), session=a_session()), gone_with(None, session=a_session())])
