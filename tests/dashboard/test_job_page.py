@@ -27,6 +27,27 @@ async def test_submitted_job_is_shown_live_to_its_result(page: Page, engine: Loc
     await expect(page.locator("strong", has_text="Behind")).to_be_visible()
 
 
+async def test_result_with_a_schema_is_shown_as_its_value(page: Page, engine: LocalEngine, admin: User) -> None:
+    schema = {"type": "object", "properties": {"risk": {"type": "integer"}}, "required": ["risk"]}
+    await sign_in(page, engine, "/jobs/new")
+    await page.get_by_label("Prompt").fill("How risky is it?")
+    await page.get_by_label("Provider").select_option("mock")
+    await page.get_by_label("Result schema").fill("true")
+    steps = [{"result": 'I looked **twice**.\n\n```json\n{"risk": 7}\n```'}]
+    await page.get_by_label("Metadata").fill(json.dumps({"mock": {"steps": steps}}))
+    await page.get_by_role("button", name="Submit job").click()
+    await expect(page.get_by_text("Must be a JSON object.")).to_be_visible()
+    await page.get_by_label("Result schema").fill(json.dumps(schema))
+    await page.get_by_role("button", name="Submit job").click()
+
+    await expect(page.get_by_text("Completed", exact=True)).to_be_visible()
+    await page.get_by_role("link", name="Result").click()
+    await expect(page.get_by_role("region", name="Value")).to_contain_text("risk: 7")
+    await expect(page.locator("strong", has_text="twice")).to_be_visible()
+    await page.get_by_text("Schema of the result").click()
+    await expect(page.get_by_text("“risk”")).to_be_visible()
+
+
 async def test_running_job_is_cancelled_after_a_question(page: Page, engine: LocalEngine, admin: User) -> None:
     job = await admin.submit({"log": "begun"}, {"hang": True})
     await sign_in(page, engine, f"/jobs/{job}")

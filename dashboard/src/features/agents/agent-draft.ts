@@ -14,10 +14,11 @@ export interface AgentDraft {
   mcpServers: string;
   env: string;
   workspaceSetup: string;
+  resultSchema: string;
 }
 
 export const AGENT_LABELS: Record<keyof AgentDraft, string> = {
-  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', defaultNetwork: 'Network', defaultIsolation: 'Isolation, at least', mcpServers: 'MCP servers', env: 'Environment variables', workspaceSetup: 'Preparation of the workspace',
+  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', defaultNetwork: 'Network', defaultIsolation: 'Isolation, at least', mcpServers: 'MCP servers', env: 'Environment variables', workspaceSetup: 'Preparation of the workspace', resultSchema: 'Result schema',
 };
 
 export function agentDraft(agent: Agent): AgentDraft {
@@ -31,6 +32,7 @@ export function agentDraft(agent: Agent): AgentDraft {
     mcpServers: 'mcpServers' in agent ? JSON.stringify(agent.mcpServers, null, 2) : '',
     env: 'env' in agent ? JSON.stringify(agent.env, null, 2) : '',
     workspaceSetup: 'workspaceSetup' in agent ? JSON.stringify(agent.workspaceSetup, null, 2) : '',
+    resultSchema: 'resultSchema' in agent ? JSON.stringify(agent.resultSchema, null, 2) : '',
   };
 }
 
@@ -46,6 +48,7 @@ export function agentBody(draft: AgentDraft): { body: Body; problems: Problems<A
     mcpServers: texts.json('mcpServers'),
     env: texts.json('env'),
     workspaceSetup: texts.json('workspaceSetup'),
+    resultSchema: texts.json('resultSchema'),
   };
   return { body, problems: texts.problems };
 }
@@ -54,7 +57,7 @@ export interface NewAgentDraft extends AgentDraft {
   name: string;
 }
 
-export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', defaultNetwork: '', defaultIsolation: '', mcpServers: '', env: '', workspaceSetup: '' };
+export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', defaultNetwork: '', defaultIsolation: '', mcpServers: '', env: '', workspaceSetup: '', resultSchema: '' };
 
 /** The body of a new agent. Without a trigger name, the API uses its name. */
 export function newAgentBody(draft: NewAgentDraft): { body: Body; problems: Problems<NewAgentDraft> } {

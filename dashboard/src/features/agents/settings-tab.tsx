@@ -82,6 +82,9 @@ export function AgentFields({ form }: { form: Form<AgentDraft> }) {
         <TextArea form={form} name="env" label={LABELS.env} rows={4} isCode placeholder={'{"CI": "1", "NPM_TOKEN": {"secret": "npm", "key": "token"}}'} hint="A JSON object: each name to a text, or to a value of a Secret." />
         <TextArea form={form} name="workspaceSetup" label={LABELS.workspaceSetup} rows={4} isCode placeholder={'{"setup": [["npm", "ci"]], "setupNetwork": {"allow": ["npm"]}, "cache": [{"key": "package-lock.json", "path": "node_modules"}]}'} hint="A JSON object: commands that run before the agent starts, their network, and folders that later jobs get." />
       </FieldGroup>
+      <FieldGroup title="Result">
+        <TextArea form={form} name="resultSchema" label={LABELS.resultSchema} rows={4} isCode placeholder={'{"type": "object", "properties": {"conclusion": {"enum": ["success", "failure"]}}, "required": ["conclusion"]}'} hint="A JSON Schema. A job fails unless its result matches it." />
+      </FieldGroup>
     </>
   );
 }

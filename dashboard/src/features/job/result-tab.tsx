@@ -4,6 +4,7 @@ import { lazy, Suspense } from 'react';
 import { ApiError } from '../../api/client';
 import { hasEnded, resultQuery } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
+import { parseJson } from '../../lib/json';
 import { Copy } from '../../ui/copy';
 import { JsonTree } from '../../ui/json-tree';
 import { Empty, Failure, Loading } from '../../ui/states';
@@ -22,6 +23,28 @@ interface Section {
 
 export function ResultTab() {
   const job = useJob();
+  return (
+    <>
+      {job.resultData !== null && job.resultData !== undefined && (
+        <section className={`${styles.page} ${styles.above}`} aria-label="Value">
+          <h2>Value</h2>
+          <div className={styles.bar}><Copy text={JSON.stringify(job.resultData, null, 2)} label="Copy the value" /></div>
+          <div className={styles.tree}><JsonTree value={job.resultData} /></div>
+        </section>
+      )}
+      {job.resultSchema !== null && (
+        <details className={`${styles.page} ${styles.above}`}>
+          <summary>Schema of the result</summary>
+          <div className={styles.tree}><JsonTree value={job.resultSchema} /></div>
+        </details>
+      )}
+      <Result />
+    </>
+  );
+}
+
+function Result() {
+  const job = useJob();
   const { data: result, error, refetch } = useQuery({ ...resultQuery(job.id), enabled: job.status === 'completed', retry: false });
   if (error instanceof ApiError && error.status === 404) return <Empty title="No result">The result was deleted with the output of the job.</Empty>;
   if (error) return <div className={styles.page}><Failure error={error} onRetry={() => void refetch()} /></div>;
@@ -33,6 +56,10 @@ export function ResultTab() {
       </Empty>
     );
   }
+  return isJsonOf(result, job.resultData) ? null : <Answer result={result} />;
+}
+
+function Answer({ result }: { result: unknown }) {
   const sections = sectionsOf(result);
   return (
     <div className={styles.page}>
@@ -50,6 +77,13 @@ export function ResultTab() {
       </Suspense>
     </div>
   );
+}
+
+/** Whether a result is nothing but the JSON of the checked value, which is shown already. */
+function isJsonOf(result: unknown, value: unknown): boolean {
+  if (value === null || value === undefined) return false;
+  const parsed = typeof result === 'string' ? parseJson(result) : { value: result };
+  return 'value' in parsed && JSON.stringify(parsed.value) === JSON.stringify(value);
 }
 
 function Sections({ sections }: { sections: Section[] }) {

@@ -33,6 +33,13 @@ test('setup commands, their network and caches are texts in the form', () => {
   expect(draftOf(job, '')).toMatchObject({ setup: draft.setup, setupNetwork: 'npm', cache: draft.cache });
 });
 
+test('a result schema is a JSON object', () => {
+  const draft = { ...EMPTY_DRAFT, prompt: 'x', resultSchema: '{"type": "object"}' };
+  expect(submissionOf(draft)).toMatchObject({ problems: {}, submission: { resultSchema: { type: 'object' } } });
+  expect(submissionOf({ ...draft, resultSchema: 'true' }).problems).toEqual({ resultSchema: 'Must be a JSON object.' });
+  expect(problemsOf([{ field: 'resultSchema', message: 'type must be a name' }]).fields.resultSchema).toContain('type must be a name');
+});
+
 test('problems of the API belong to the field that sets the value', () => {
   expect(problemsOf([{ field: 'config.timeoutMs', message: 'too long' }, { field: 'metadata.mock.steps', message: 'unknown step' }, { field: 'source', message: 'bad' }])).toEqual({
     fields: { timeoutMinutes: 'timeoutMs: too long', metadata: 'steps: unknown step' }, others: ['source: bad'],

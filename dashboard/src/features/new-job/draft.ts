@@ -29,17 +29,18 @@ export interface Draft {
   fallbackModel: string;
   priority: string;
   callbackUrl: string;
+  resultSchema: string;
   metadata: string;
 }
 
 export const EMPTY_DRAFT: Draft = {
   prompt: '', type: 'task', agentRole: '', provider: '', model: '', effort: '', network: '', isolation: '', gitRepo: '', gitRef: '', gitDepth: '', setup: '', setupNetwork: '', cache: '', timeoutMinutes: '',
-  maxTurns: '', maxCostUsd: '', maxTokens: '', maxAttempts: '', fallbackModel: '', priority: '', callbackUrl: '', metadata: '',
+  maxTurns: '', maxCostUsd: '', maxTokens: '', maxAttempts: '', fallbackModel: '', priority: '', callbackUrl: '', resultSchema: '', metadata: '',
 };
 
 /** Fields of the API, by the field of the form that sets them. */
 const FIELDS: Record<string, keyof Draft> = {
-  prompt: 'prompt', type: 'type', agentRole: 'agentRole', priority: 'priority', callbackUrl: 'callbackUrl', metadata: 'metadata',
+  prompt: 'prompt', type: 'type', agentRole: 'agentRole', priority: 'priority', callbackUrl: 'callbackUrl', resultSchema: 'resultSchema', metadata: 'metadata',
   'config.provider': 'provider', 'config.model': 'model', 'config.effort': 'effort', 'config.isolation': 'isolation', 'config.timeoutMs': 'timeoutMinutes', 'config.maxTurns': 'maxTurns',
   'config.maxCostUsd': 'maxCostUsd', 'config.maxTokens': 'maxTokens', 'config.maxAttempts': 'maxAttempts', 'config.fallbackModel': 'fallbackModel', 'config.network': 'network',
   'workspaceSetup.gitRepo': 'gitRepo', 'workspaceSetup.gitRef': 'gitRef', 'workspaceSetup.gitDepth': 'gitDepth', 'workspaceSetup.setup': 'setup',
@@ -90,17 +91,19 @@ export function submissionOf(draft: Draft): { submission: Submission; problems: 
     gitRepo: text('gitRepo'), gitRef: text('gitRef'), gitDepth: number('gitDepth'), setup: read('setup', commandsOf),
     setupNetwork: networkRule(draft.setupNetwork) ?? undefined, cache: read('cache', cacheOf),
   });
-  let metadata: unknown;
-  if (text('metadata')) {
-    const parsed = parseJson(draft.metadata);
-    if ('error' in parsed) problems.metadata = parsed.error;
-    else if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) problems.metadata = 'Must be a JSON object.';
-    else metadata = parsed.value;
-  }
+  const object = (field: keyof Draft): unknown => {
+    if (!text(field)) return undefined;
+    const parsed = parseJson(draft[field]);
+    if ('error' in parsed) problems[field] = parsed.error;
+    else if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) problems[field] = 'Must be a JSON object.';
+    else return parsed.value;
+    return undefined;
+  };
   if (!text('prompt')) problems.prompt = 'A prompt is required.';
   if (!text('type')) problems.type = 'A type is required.';
   const submission = defined({
-    source: 'dashboard', type: text('type') ?? '', prompt: draft.prompt, agentRole: text('agentRole'), priority: number('priority'), callbackUrl: text('callbackUrl'), metadata,
+    source: 'dashboard', type: text('type') ?? '', prompt: draft.prompt, agentRole: text('agentRole'), priority: number('priority'), callbackUrl: text('callbackUrl'),
+    resultSchema: object('resultSchema'), metadata: object('metadata'),
     config: Object.keys(config).length > 0 ? config : undefined,
     workspaceSetup: Object.keys(workspaceSetup).length > 0 ? workspaceSetup : undefined,
   });

@@ -191,6 +191,13 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
               {!from && <Text label="Type" field="type" draft={draft} problems={problems} set={set} />}
               <Text label="Priority, lower runs first" field="priority" draft={draft} problems={problems} set={set} numeric placeholder="2" />
               {!from && <Text label="Callback URL" field="callbackUrl" draft={draft} problems={problems} set={set} wide placeholder="https://" />}
+              {!from && (
+                <div className={styles.whole}>
+                  <Field label="Result schema" error={problems.resultSchema} hint="A JSON Schema. The job fails unless its result matches it.">
+                    {(ids) => <textarea {...ids} name="resultSchema" className={styles.json} rows={3} spellCheck={false} value={draft.resultSchema} placeholder={'{"type": "object", "properties": {"risk": {"type": "integer"}}, "required": ["risk"]}'} onChange={(event) => set('resultSchema')(event.target.value)} />}
+                  </Field>
+                </div>
+              )}
               <div className={styles.whole}>
                 <Field label="Metadata" error={problems.metadata} hint={<>A JSON object. <code>repo</code> and <code>title</code> in it appear in the list of jobs.</>}>
                   {(ids) => <textarea {...ids} name="metadata" className={styles.json} rows={3} spellCheck={false} value={draft.metadata} placeholder={'{"repo": "octocat/hello-world"}'} onChange={(event) => set('metadata')(event.target.value)} />}
