@@ -1,8 +1,9 @@
 """The comment of a job on an issue or pull request."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import structs
@@ -204,7 +205,20 @@ def answer_of(reported: ReportedJob) -> str:
         return "The answer is too long for a comment." + (f" See {reported.url}" if reported.url else "")
     if result is None:
         return ""
+    data = reported.job.status.result_data
+    if data is not None and _is_json_of(result, data):
+        return code_block(json.dumps(data, indent=2, ensure_ascii=False), "json")
     return result if isinstance(result, str) else code_block(encode(result).decode(), "json")
+
+
+def _is_json_of(result: Any, data: Any) -> bool:
+    """Return whether a result is nothing but the JSON of its checked value, or the value itself."""
+    if not isinstance(result, str):
+        return bool(result == data)
+    try:
+        return bool(msgspec.json.decode(result) == data)
+    except msgspec.DecodeError:
+        return False
 
 
 def neutral_patch(patch: str) -> str:

@@ -75,6 +75,18 @@ async def test_an_applied_job_runs_with_the_applied_settings_and_instructions(ku
     assert line.split()[:-1] == ["by-hand", "code-review", "kubectl", "ai-reviewer", "big", "Succeeded", "1"]
 
 
+async def test_an_applied_job_has_its_own_result_schema_or_its_agents(kubectl: Kubectl, admin: User) -> None:
+    of_agent = {"type": "object", "properties": {"$ref": {"type": "integer"}}, "required": ["$ref"]}
+    agent = a_resource("AiAgent", "judge", triggerName="judge", resultSchema=of_agent)
+    own = {"type": "array", "items": {"$ref": "#/$defs/name"}, "minItems": 1, "$defs": {"name": {"const": "rat"}}}
+    apply(kubectl, agent, a_job("inherited", agentRole="judge"), a_job("own", agentRole="judge", resultSchema=own))
+
+    inherited, other = await admin.wait("inherited"), await admin.wait("own")
+
+    assert (inherited["resultSchema"], inherited["resultData"]) == (of_agent, {"$ref": 0})
+    assert (other["resultSchema"], other["resultData"]) == (own, ["rat"])
+
+
 async def test_resources_can_be_applied_in_any_order(kubectl: Kubectl, admin: User) -> None:
     apply(kubectl, a_job("by-hand", agentRole="ai-reviewer", config={}))
     apply(kubectl, AGENT)
@@ -112,6 +124,7 @@ async def test_each_invalid_applied_job_fails_with_its_reason(kubectl: Kubectl, 
     bad: dict[str, dict[str, Any]] = {
         "agent": {"agentRole": "nobody"},
         "script": {"metadata": {"mock": {"steps": [{"sing": "la"}]}}},
+        "schema": {"resultSchema": {"$ref": "http://169.254.169.254/schema.json"}},
         "address": {"workspaceSetup": {"gitRepo": "http://169.254.169.254/rats.git"}},
         "callback": {"callbackUrl": "http://127.0.0.1/callback"},
         "upload": {"workspaceUploads": [{"id": "up-0123456789abcdef", "name": "a.txt"}]},
@@ -125,6 +138,7 @@ async def test_each_invalid_applied_job_fails_with_its_reason(kubectl: Kubectl, 
     assert {name: detail["failedCode"] for name, detail in details.items()} == {
         "agent": "invalid",
         "script": "invalid",
+        "schema": "invalid",
         "address": "invalid",
         "callback": "invalid",
         "upload": "invalid",
@@ -135,6 +149,7 @@ async def test_each_invalid_applied_job_fails_with_its_reason(kubectl: Kubectl, 
     for name, words in {
         "agent": "agentRole: must be the `triggerName` of an agent",
         "script": "metadata.mock.steps",
+        "schema": "resultSchema: has a `$ref` that must point into the schema",
         "address": "workspaceSetup.gitRepo: the address of '169.254.169.254' is not allowed",
         "callback": "callbackUrl: its host has no address, or one that is not allowed",
         "upload": "workspaceUploads[0]: there is no upload 'up-0123456789abcdef'",

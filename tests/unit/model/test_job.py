@@ -7,6 +7,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.config import JobConfig
 from labrats.model.job import PERMANENT, FailedCode, JobSpec, Usage, new_job_ids
 from labrats.model.phases import Phase
+from labrats.model.record import encode
 from tests.support.builders import a_job, a_spec, an_ai_model
 
 
@@ -24,6 +25,11 @@ def test_an_unresolved_job_has_the_settings_that_it_requests() -> None:
     """An InferenceRequest applied with kubectl is unresolved at first."""
     job = a_job(spec=JobSpec(source="kubectl", type="code-review", config=JobConfig(provider="codex")))
     assert (job.resolved.provider, job.resolved.model) == ("codex", "codex")
+
+
+def test_a_job_without_a_result_schema_is_stored_as_by_earlier_versions() -> None:
+    assert b"result" not in encode(a_job(Phase.SUCCEEDED))
+    assert (a_job().result_schema, a_job().status.result_data) == (None, None)
 
 
 def test_failures_that_would_recur_are_permanent() -> None:

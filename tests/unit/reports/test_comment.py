@@ -221,3 +221,14 @@ def test_the_check_of_a_failed_job_is_a_failure() -> None:
     check = check_of(a_reported_job(Phase.FAILED, failed_code=FailedCode.RESULT_INVALID, failed_reason=reason))
 
     assert (check.conclusion, check.title) == ("failure", reason)
+
+
+@pytest.mark.parametrize("result", ['{"risk": 2}', {"risk": 2}], ids=["text", "value"])
+def test_an_answer_that_is_only_its_checked_value_is_shown_as_formatted_json(result: Any) -> None:
+    body = body_of(a_reported_job(Phase.SUCCEEDED, result=result, result_data={"risk": 2}))
+    assert '```json\n{\n  "risk": 2\n}\n```' in body
+
+
+def test_an_answer_with_more_than_its_checked_value_is_shown_as_it_is() -> None:
+    answer = 'I looked.\n\n```json\n{"risk": 2}\n```'
+    assert answer in body_of(a_reported_job(Phase.SUCCEEDED, result=answer, result_data={"risk": 2}))
