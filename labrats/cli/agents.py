@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from cyclopts import App, Parameter
 
+from labrats.cli.client import Client
 from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.key_values import RepeatedOption
 from labrats.cli.options import DEFAULTS, ApiOptions
@@ -113,17 +114,43 @@ NO_AGENT_OPTIONS: Final = AgentOptions()
 
 @agents_app.command(name="create")
 def create_agent(
-    name: str, /, *, agent_options: AgentOptions = NO_AGENT_OPTIONS, options: ApiOptions = DEFAULTS
+    name: str | None = None,
+    /,
+    *,
+    template: str | None = None,
+    agent_options: AgentOptions = NO_AGENT_OPTIONS,
+    options: ApiOptions = DEFAULTS,
 ) -> None:
-    """Create an agent without triggers, for `labrats submit --agent` and chains.
+    """Create an agent without triggers, for `labrats submit --agent` and chains, or one from a template.
 
     Args:
-        name: The agent's name.
+        name: The agent's name. [default: that of the template]
+        template: The template: ci-fixer, which repairs failed checks of pull requests that the engine has opened.
     """
-    body = agent_options.body()
+    if (name := name or template) is None:
+        raise CommandError("name the agent, or pass --template ci-fixer", ExitCode.USAGE)
     with options.connect() as client:
-        answer = client.post("/api/agents", {"name": name, **body})
+        fields = _fields_of_template(client, template) if template else {}
+        answer = client.post("/api/agents", fields | {"name": name} | agent_options.body())
     _confirm(f"{name} created", answer.text, options)
+
+
+def _fields_of_template(client: Client, name: str) -> dict[str, Any]:
+    """Return the fields of a template, after adding the instructions that it needs. Existing ones are not changed."""
+    from msgspec import to_builtins
+
+    from labrats.seeds import templates
+
+    if name not in templates():
+        known = ", ".join(sorted(templates()))
+        raise CommandError(f"there is no template {name!r}: pass one of {known}", ExitCode.USAGE)
+    agent, instructions = templates()[name]
+    present = {each["name"] for each in client.get("/api/instructions").json()["instructions"]}
+    for each in instructions:
+        if each.name not in present:
+            client.post("/api/instructions", {"name": each.name} | to_builtins(each.spec))
+    fields: dict[str, Any] = to_builtins(agent.spec)
+    return {key: value for key, value in fields.items() if key != "triggerName"}
 
 
 @agents_app.command(name="set")

@@ -18,6 +18,7 @@ _SENTENCES: Final = {
     "event": "listens to other events",
     "trigger_disabled": "would match, but is disabled",
     "agent_disabled": "would match, but its agent is disabled",
+    "ci_loop": "starts the agent only for failed checks of a pull request that the engine has opened",
     "earlier_trigger": "would match, but an earlier trigger starts the agent",
 }
 

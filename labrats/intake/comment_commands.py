@@ -19,7 +19,7 @@ EVENT: Final = "issue_comment.created"
 REFUSED: Final = "confused"
 """The reaction to a command that is not carried out."""
 
-_VERBS: Final = frozenset(ThreadAction) - {ThreadAction.REPLY}
+_VERBS: Final = frozenset(ThreadAction) - {ThreadAction.REPLY, ThreadAction.REPAIR}
 _LONGEST_VALUE: Final = 200
 _USAGE: Final = (
     "- `/labrats cancel` stops the jobs of this thread; `/labrats cancel AGENT` those of one agent.\n"

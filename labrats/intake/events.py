@@ -64,6 +64,7 @@ class Mismatch(StrEnum):
     TRIGGER_DISABLED = "trigger_disabled"
     AGENT_DISABLED = "agent_disabled"
     EARLIER_TRIGGER = "earlier_trigger"
+    CI_LOOP = "ci_loop"
 
 
 def triggered_agents(event: IncomingEvent, agents: Sequence[AiAgent]) -> list[tuple[AiAgent, Trigger]]:
@@ -125,7 +126,9 @@ def mismatch_of(trigger: Trigger, event: IncomingEvent) -> Mismatch | None:
         return Mismatch.EVENT
     if failed_filter(trigger, event) is not None:
         return Mismatch.FILTER
-    return None if trigger.enabled else Mismatch.TRIGGER_DISABLED
+    if not trigger.enabled:
+        return Mismatch.TRIGGER_DISABLED
+    return Mismatch.CI_LOOP if trigger.ci_loop else None
 
 
 def _has_event(trigger: Trigger, event_name: str) -> bool:

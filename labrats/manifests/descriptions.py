@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from labrats.model.agent import AiAgentStatus, ChainLink
+from labrats.model.agent import AiAgentStatus, ChainLink, CiLoop
 from labrats.model.ai_model import AiModelStatus
 from labrats.model.condition import Condition
 from labrats.model.config import JobConfig, ResolvedConfig
@@ -209,6 +209,10 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "threadRequests": "The commands and replies in comments that are not answered yet, in order.",
         "answeredRequests": "The ids of the latest ones that are answered.",
     },
+    CiLoop: {
+        "attemptsPerPullRequest": "The number of jobs that may repair one pull request, one for each commit.",
+        "label": "The label when these are used up; empty for none.",
+    },
     ThreadRequest: {
         "id": "The id of the command, from that of its comment.",
         "action": "What it asks for.",
@@ -227,6 +231,8 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     ThreadAnswer: {
         "reaction": "The reaction to the comment.",
         "text": "The text of a comment, where the reaction says too little.",
+        "label": "A label for the issue or pull request.",
+        "key": "The key by which the comment is found again; by default the id of the request.",
     },
     DeliveryRecord: {
         "at": "The time of the delivery.",

@@ -43,6 +43,17 @@ class ChainLink(Record):
     allow_cycles: bool = False
 
 
+class CiLoop(Record):
+    """Repairs of failed checks, bounded for each pull request.
+
+    attempts_per_pull_request: jobs that may try, one for each commit with failed checks.
+    label: added to the pull request when these are used up, together with a comment; empty for none.
+    """
+
+    attempts_per_pull_request: int = 3
+    label: str = "needs-human"
+
+
 class Trigger(Record):
     """Events that start the agent, with the instruction and settings of the jobs.
 
@@ -50,6 +61,7 @@ class Trigger(Record):
     filters:     dotted path in the payload to a value, a list of values, or a glob. All must match.
     instruction: the name of an AiInstruction, or the text itself.
     concurrency: of the jobs. Its key is a template with placeholders, as in instructions.
+    ci_loop:     makes it a trigger for failed checks of pull requests that the engine has opened, and no others.
     """
 
     source: str
@@ -61,6 +73,7 @@ class Trigger(Record):
     next: ChainLink | None = None
     report: Report | None = None
     concurrency: Concurrency | None = None
+    ci_loop: CiLoop | None = None
 
 
 class AiAgentSpec(Record):

@@ -15,20 +15,27 @@ ANSWERED_KEPT: Final = 200
 
 
 class ThreadAction(StrEnum):
-    """The wish of a request. HELP asks for the list of commands, REPLY for a follow-up."""
+    """The wish of a request. HELP asks for the list of commands, REPLY for a follow-up, REPAIR for checks."""
 
     CANCEL = "cancel"
     RETRY = "retry"
     RUN = "run"
     HELP = "help"
     REPLY = "reply"
+    REPAIR = "repair"
 
 
 class ThreadAnswer(Record):
-    """The answer to a request: nothing, a reaction by GitHub's name of it, or that and the text of a comment."""
+    """The answer to a request: a reaction by GitHub's name of it, the text of a comment, a label, or nothing.
+
+    key: the key by which the comment is found again, so that requests with one key have one comment. By default, the id
+         of the request.
+    """
 
     reaction: str | None = None
     text: str | None = None
+    label: str | None = None
+    key: str | None = None
 
 
 NOTHING: Final = ThreadAnswer()

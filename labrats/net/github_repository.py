@@ -18,6 +18,7 @@ T = TypeVar("T")
 ANSWER_SECONDS: Final = 20.0
 _PAGE: Final = 100
 _MOST_PAGES: Final = 30
+_MOST_CHUNK: Final = 64 * 1024
 _MESSAGE_LENGTH: Final = 300
 
 Permissions = Mapping[str, str]
@@ -98,6 +99,23 @@ class Repository:
             raise RefusedByGitHub(200, f"GitHub refused the query: {answer.errors[0].message[:_MESSAGE_LENGTH]}")
         return answer.data
 
+    async def stored_text(self, path: str, permissions: Permissions, most_bytes: int) -> bytes:
+        """Return the end of a text that GitHub keeps in a store, to which it redirects. Raises as `get` does."""
+        response = await self._send("GET", path, permissions, redirects=True)
+        end = bytearray()
+        try:
+            # The address is a secret of its own: the store must not get the token.
+            async with self._client.stream("GET", response.headers.get("Location", "")) as stored:
+                if not stored.is_success:
+                    raise RefusedByGitHub(stored.status_code, f"GitHub's store answers {stored.status_code}")
+                async for chunk in stored.aiter_bytes():
+                    end += chunk
+                    if len(end) > 2 * most_bytes + _MOST_CHUNK:
+                        del end[:-most_bytes]
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise RetryLater(f"GitHub's store is unreachable: {type(error).__name__}", delay_seconds=5) from error
+        return bytes(end[-most_bytes:])
+
     async def user(self, kind: type[T], permissions: Permissions) -> T:
         """Return the account of a personal token. Raises as `get` does."""
         return _read(await self._request("GET", "/user", permissions), kind)
@@ -109,7 +127,9 @@ class Repository:
     async def _send(self, method: str, path: str, permissions: Permissions, **options: Any) -> httpx2.Response:
         return await self._request(method, f"/repos/{self.name}{path}", permissions, **options)
 
-    async def _request(self, method: str, path: str, permissions: Permissions, **options: Any) -> httpx2.Response:
+    async def _request(
+        self, method: str, path: str, permissions: Permissions, *, redirects: bool = False, **options: Any
+    ) -> httpx2.Response:
         headers = {
             "Accept": "application/vnd.github+json",
             "Authorization": f"Bearer {await self._token_for(permissions)}",
@@ -119,7 +139,7 @@ class Repository:
             response = await self._client.request(method, path, headers=headers, **options)
         except httpx2.HTTPError as error:
             raise RetryLater(f"GitHub is unreachable: {type(error).__name__}", delay_seconds=5) from error
-        if response.is_success:
+        if response.is_success or (redirects and response.has_redirect_location):
             return response
         if is_temporary(response):
             delay = retry_seconds(response, self._clock.now())

@@ -3,12 +3,12 @@
 Each instruction is a Markdown file in this folder; the file's name is the instruction's name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from labrats.model.agent import AiAgent, AiAgentSpec, Trigger
+from labrats.model.agent import AiAgent, AiAgentSpec, CiLoop, Trigger
 from labrats.model.instruction import AiInstruction, AiInstructionSpec
 from labrats.model.record import Metadata
 from labrats.model.report import CheckReport, CommentMode, PublishPolicy, PullRequestReport, Report, ReviewReport
@@ -27,6 +27,7 @@ _TITLES: Final = {
     "triage-issue": "Triage a new issue",
     "write-documentation": "Update the documentation",
     "analyse-errors": "Find the cause of errors",
+    "repair-checks": "Repair failed checks",
 }
 
 _TRIGGERS: Final = {
@@ -53,6 +54,16 @@ _TRIGGERS: Final = {
 }
 
 
+_TEMPLATE_TRIGGERS: Final = {
+    "ci-fixer": Trigger(
+        source="github",
+        events=("check_run.completed", "workflow_run.completed"),
+        instruction="repair-checks",
+        ci_loop=CiLoop(),
+    ),
+}
+"""The triggers of agents that are added only when somebody asks for them."""
+
 _HARMLESS_LABELS: Final = ("bug", "documentation", "duplicate", "enhancement", "invalid", "question")
 """Labels of every new repository on GitHub, which start nothing."""
 
@@ -62,6 +73,7 @@ _REPORTS: Final = {
     "ai-reviewer": Report(check=CheckReport(), review=ReviewReport()),
     "ai-triager": Report(comment=CommentMode.STICKY, policy=PublishPolicy(labels=_HARMLESS_LABELS)),
     "ai-documenter": _CHANGES,
+    "ci-fixer": _CHANGES,
 }
 
 
@@ -69,6 +81,12 @@ _REPORTS: Final = {
 def default_agents() -> Sequence[tuple[AiAgent, Sequence[AiInstruction]]]:
     """Return each default agent with the instructions that it names."""
     return [_agent(name, trigger) for name, trigger in _TRIGGERS.items()]
+
+
+@cache
+def templates() -> Mapping[str, tuple[AiAgent, Sequence[AiInstruction]]]:
+    """Return the further agents by their names, each with the instructions that it names."""
+    return {name: _agent(name, trigger) for name, trigger in _TEMPLATE_TRIGGERS.items()}
 
 
 def _agent(name: str, trigger: Trigger) -> tuple[AiAgent, Sequence[AiInstruction]]:

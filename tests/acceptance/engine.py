@@ -256,6 +256,11 @@ class LocalEngine(Engine):
             rows = database.execute("SELECT kind, name, body FROM resources").fetchall()
         return [f"{kind} {name}" for kind, name, body in rows if text.encode() in body]
 
+    def bodies_of(self, kind: str) -> list[str]:
+        """Return the stored resources of a kind, as JSON."""
+        with closing(sqlite3.connect(self.data_dir / "labrats.db")) as database:
+            return [body.decode() for (body,) in database.execute("SELECT body FROM resources WHERE kind = ?", (kind,))]
+
     def processes_of(self, job_id: str) -> list[int]:
         claims = self.data_dir.glob(f"attempts/*/{job_id}-*/claim")
         executors = [process for claim in claims if (process := ProcessId.parse(claim.read_text()))]

@@ -1861,6 +1861,8 @@ export interface components {
             /** @description The report to GitHub; absent if not set. */
             report?: components["schemas"]["ReportView"];
             concurrency: components["schemas"]["ConcurrencyView"] | null;
+            /** @description The repair of failed checks; absent if not set. */
+            ciLoop?: components["schemas"]["CiLoopView"];
             /**
              * Agent
              * @description The agent's name.
@@ -2540,6 +2542,40 @@ export interface components {
              * @description Default: `labrats/` and the agent's `triggerName`.
              */
             name?: string | null;
+        };
+        /**
+         * CiLoopBody
+         * @description Makes the trigger one for failed checks of pull requests that the engine has opened, and for no others.
+         */
+        CiLoopBody: {
+            /**
+             * Attemptsperpullrequest
+             * @description Jobs that may try, one for each commit with failed checks.
+             * @default 3
+             */
+            attemptsPerPullRequest?: number;
+            /**
+             * Label
+             * @description Added with a comment once the attempts are used up; empty for none.
+             * @default needs-human
+             */
+            label?: string;
+        };
+        /**
+         * CiLoopView
+         * @description The repair of failed checks.
+         */
+        CiLoopView: {
+            /**
+             * Attemptsperpullrequest
+             * @example 3
+             */
+            attemptsPerPullRequest: number;
+            /**
+             * Label
+             * @example needs-human
+             */
+            label: string;
         };
         /**
          * ConcurrencyBody
@@ -4352,7 +4388,7 @@ export interface components {
          * @description The first reason why an event does not start an agent by one of its triggers.
          * @enum {string}
          */
-        Mismatch: "source" | "event" | "filter" | "trigger_disabled" | "agent_disabled" | "earlier_trigger";
+        Mismatch: "source" | "event" | "filter" | "trigger_disabled" | "agent_disabled" | "earlier_trigger" | "ci_loop";
         /**
          * ModelFileBody
          * @description A file that may be downloaded for a local model.
@@ -6157,6 +6193,7 @@ export interface components {
             next?: components["schemas"]["NextBody"] | null;
             report?: components["schemas"]["ReportBody"] | null;
             concurrency?: components["schemas"]["ConcurrencyBody"] | null;
+            ciLoop?: components["schemas"]["CiLoopBody"] | null;
         };
         /**
          * TriggerVerdict
@@ -6219,6 +6256,8 @@ export interface components {
             /** @description The report to GitHub; absent if not set. */
             report?: components["schemas"]["ReportView"];
             concurrency: components["schemas"]["ConcurrencyView"] | null;
+            /** @description The repair of failed checks; absent if not set. */
+            ciLoop?: components["schemas"]["CiLoopView"];
         };
         /**
          * UploadList
@@ -10448,6 +10487,10 @@ export interface operations {
                      *                 "key": "octocat/hello-world#7",
                      *                 "onNew": "queue",
                      *                 "debounceSeconds": 30
+                     *               },
+                     *               "ciLoop": {
+                     *                 "attemptsPerPullRequest": 3,
+                     *                 "label": "needs-human"
                      *               }
                      *             }
                      *           ],
@@ -10782,6 +10825,10 @@ export interface operations {
                      *             "key": "octocat/hello-world#7",
                      *             "onNew": "queue",
                      *             "debounceSeconds": 30
+                     *           },
+                     *           "ciLoop": {
+                     *             "attemptsPerPullRequest": 3,
+                     *             "label": "needs-human"
                      *           }
                      *         }
                      *       ],
@@ -11062,6 +11109,10 @@ export interface operations {
                      *             "onNew": "queue",
                      *             "debounceSeconds": 30
                      *           },
+                     *           "ciLoop": {
+                     *             "attemptsPerPullRequest": 3,
+                     *             "label": "needs-human"
+                     *           },
                      *           "agent": "ai-developer",
                      *           "triggerName": "ai-developer"
                      *         }
@@ -11121,6 +11172,10 @@ export interface operations {
                      *                 "key": "octocat/hello-world#7",
                      *                 "onNew": "queue",
                      *                 "debounceSeconds": 30
+                     *               },
+                     *               "ciLoop": {
+                     *                 "attemptsPerPullRequest": 3,
+                     *                 "label": "needs-human"
                      *               }
                      *             }
                      *           ],
@@ -11347,6 +11402,10 @@ export interface operations {
                      *             "key": "octocat/hello-world#7",
                      *             "onNew": "queue",
                      *             "debounceSeconds": 30
+                     *           },
+                     *           "ciLoop": {
+                     *             "attemptsPerPullRequest": 3,
+                     *             "label": "needs-human"
                      *           }
                      *         }
                      *       ],
@@ -11651,6 +11710,10 @@ export interface operations {
                      *             "key": "octocat/hello-world#7",
                      *             "onNew": "queue",
                      *             "debounceSeconds": 30
+                     *           },
+                     *           "ciLoop": {
+                     *             "attemptsPerPullRequest": 3,
+                     *             "label": "needs-human"
                      *           }
                      *         }
                      *       ],
@@ -12089,6 +12152,10 @@ export interface operations {
                      *             "key": "octocat/hello-world#7",
                      *             "onNew": "queue",
                      *             "debounceSeconds": 30
+                     *           },
+                     *           "ciLoop": {
+                     *             "attemptsPerPullRequest": 3,
+                     *             "label": "needs-human"
                      *           }
                      *         }
                      *       ],

@@ -38,7 +38,7 @@ from labrats.api.services import Services
 from labrats.index.catalog import Catalog
 from labrats.intake.events import listens_to, problem_of_filters
 from labrats.intake.validation import check_result_schema
-from labrats.model.agent import AiAgent, AiAgentSpec, ChainCondition, ChainLink, FailurePolicy, Trigger
+from labrats.model.agent import AiAgent, AiAgentSpec, ChainCondition, ChainLink, CiLoop, FailurePolicy, Trigger
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem
 from labrats.model.instruction import AiInstruction
 from labrats.model.record import Metadata
@@ -73,6 +73,17 @@ class NextBody(RequestBody):
     allow_cycles: bool = Field(default=False, description="Allows an agent that already ran in this chain.")
 
 
+class CiLoopBody(RequestBody):
+    """Makes the trigger one for failed checks of pull requests that the engine has opened, and for no others."""
+
+    attempts_per_pull_request: int = Field(
+        default=3, ge=1, le=20, description="Jobs that may try, one for each commit with failed checks."
+    )
+    label: Annotated[str, StringConstraints(max_length=50)] = Field(
+        default="needs-human", description="Added with a comment once the attempts are used up; empty for none."
+    )
+
+
 class TriggerBody(RequestBody):
     """The events that start the agent, and its task."""
 
@@ -95,6 +106,7 @@ class TriggerBody(RequestBody):
     next: NextBody | None = None
     report: ReportBody | None = None
     concurrency: ConcurrencyBody | None = None
+    ci_loop: CiLoopBody | None = None
 
     @field_validator("filters")
     @classmethod
@@ -172,6 +184,13 @@ class NextView(ResponseBody):
     allow_cycles: bool
 
 
+class CiLoopView(ResponseBody):
+    """The repair of failed checks."""
+
+    attempts_per_pull_request: int = Field(examples=[3])
+    label: str = Field(examples=["needs-human"])
+
+
 class TriggerView(ResponseBody):
     """The events that start the agent, and its task."""
 
@@ -184,6 +203,7 @@ class TriggerView(ResponseBody):
     next: NextView | None
     report: ReportView = optional(description="The report to GitHub; absent if not set.")
     concurrency: ConcurrencyView | None
+    ci_loop: CiLoopView = optional(description="The repair of failed checks; absent if not set.")
 
 
 class AgentView(ResponseBody):
@@ -426,6 +446,7 @@ def _trigger(body: TriggerBody) -> Trigger:
         next=ChainLink(**body.next.model_dump()) if body.next else None,
         report=report_of(body.report),
         concurrency=concurrency_from(body.concurrency),
+        ci_loop=CiLoop(**body.ci_loop.model_dump()) if body.ci_loop else None,
     )
 
 
@@ -472,7 +493,8 @@ def _view(agent: AiAgent) -> dict[str, Any]:
 
 
 def _trigger_view(trigger: Trigger) -> dict[str, Any]:
-    return ({"report": trigger.report} if trigger.report else {}) | {
+    optional_fields = {"report": trigger.report, "ciLoop": trigger.ci_loop and _ci_loop_view(trigger.ci_loop)}
+    return {name: value for name, value in optional_fields.items() if value is not None} | {
         "source": trigger.source,
         "events": trigger.events,
         "instruction": trigger.instruction,
@@ -482,6 +504,10 @@ def _trigger_view(trigger: Trigger) -> dict[str, Any]:
         "next": trigger.next and _next_view(trigger.next),
         "concurrency": concurrency_view(trigger.concurrency),
     }
+
+
+def _ci_loop_view(loop: CiLoop) -> dict[str, Any]:
+    return {"attemptsPerPullRequest": loop.attempts_per_pull_request, "label": loop.label}
 
 
 def _next_view(link: ChainLink) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from labrats.intake.delivery_log import PAYLOAD_BYTES
 from labrats.intake.event_authorization import reason_to_ignore, reason_to_ignore_author
 from labrats.intake.event_requests import event_requests
 from labrats.intake.events import IncomingEvent, why_no_agent
+from labrats.intake.failed_checks import failed_checks_of
 from labrats.intake.pull_request_replies import reply_of
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
 from labrats.intake.thread_requests import add_request
@@ -61,6 +62,7 @@ router = api_router("Webhooks")
 EVENT_HEADER: Final = "x-github-event"
 DELIVERY_HEADER: Final = "x-github-delivery"
 _FORM: Final = "application/x-www-form-urlencoded"
+REPAIR_NOTE: Final = "an agent repairs the checks if a job made the pull request"
 REPLY_NOTE: Final = "no trigger matches; it is a follow-up if a job made the pull request"
 MOST_JOBS: Final = 10
 """Jobs that the record of a delivery names."""
@@ -240,6 +242,10 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
     source, event = delivery.source, delivery.event
     if request := thread_request_of(event, source, services.catalog, services.clock.now()):
         return await _take_command(services, source, event, request)
+    if failed := failed_checks_of(event, source, services.catalog, services.clock.now()):
+        for each in failed:
+            await add_request(services.store, source, each)
+        return {"ok": True, "ignored": REPAIR_NOTE} | event_jobs_view({}), UNMATCHED
     reply = reply_of(event, source, services.catalog, services.clock.now())
     if source.spec.type == GITHUB and (reason := reason_to_ignore(event, source.spec)):
         if reply:  # a comment alone does not show whether its pull request is from a fork

@@ -19,6 +19,8 @@ ISSUES: Final[Permissions] = {"issues": "write"}
 PULL_REQUESTS: Final[Permissions] = {"pull_requests": "write"}
 CHECKS: Final[Permissions] = {"checks": "write"}
 STATUSES: Final[Permissions] = {"statuses": "write"}
+READ_CHECKS: Final[Permissions] = {"checks": "read"}
+READ_ACTIONS: Final[Permissions] = {"actions": "read"}
 CONTENTS: Final[Permissions] = {"contents": "write"}
 
 

@@ -12,7 +12,7 @@ from labrats.controller.publisher.access import Access, GitHubAccess, NoAccess
 from labrats.controller.publisher.comments import Comment
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.model.errors import NotFound, RetryLater
-from labrats.model.report import ReportMode
+from labrats.model.report import ReportMode, ReportTarget
 from labrats.model.thread_requests import ANSWERED_KEPT, NOTHING, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
 from labrats.net.github_repository import RefusedByGitHub
@@ -23,8 +23,6 @@ log = structlog.get_logger()
 
 GIVEN_UP_AFTER: Final = timedelta(hours=24)
 """Time for which an answer is tried."""
-
-_CLOCK_SKEW: Final = timedelta(minutes=10)
 
 
 class Answers:
@@ -81,8 +79,11 @@ class Answers:
             access = await self._access.open(request.target)
             if answer.reaction and request.target.comment is not None:
                 await _react(access, request, answer.reaction)
+            if answer.label:
+                path = f"/issues/{request.target.number}/labels"
+                await access.repository.add(path, {"labels": [answer.label]}, access.commenting(request.target))
             if answer.text:
-                await _comment(access, request, answer.text)
+                await _comment(access, request.target, answer.key or request.id, answer.text)
         except (NoAccess, RefusedByGitHub) as error:
             log.warning("command not answered", source=source.name, request=request.id, reason=str(error))
 
@@ -103,12 +104,11 @@ async def _react(access: Access, request: ThreadRequest, reaction: str) -> None:
     await access.repository.add(path, {"content": reaction}, access.commenting(request.target))
 
 
-async def _comment(access: Access, request: ThreadRequest, text: str) -> None:
+async def _comment(access: Access, target: ReportTarget, key: str, text: str) -> None:
     """Answer with a comment, unless the thread has it. Raises RefusedByGitHub, RetryLater."""
-    path, permissions = f"/issues/{request.target.number}/comments", access.commenting(request.target)
-    since = f"{request.received_at - _CLOCK_SKEW:%Y-%m-%dT%H:%M:%SZ}"
-    async for page in access.repository.pages(path, list[Comment], permissions, since=since):
+    path, permissions = f"/issues/{target.number}/comments", access.commenting(target)
+    async for page in access.repository.pages(path, list[Comment], permissions):
         for comment in page:
-            if (comment.body or "").startswith(answer_mark(request.id)) and access.identity.wrote(comment):
+            if (comment.body or "").startswith(answer_mark(key)) and access.identity.wrote(comment):
                 return
-    await access.repository.post(path, {"body": answer_body(request.id, text)}, Comment, permissions)
+    await access.repository.post(path, {"body": answer_body(key, text)}, Comment, permissions)

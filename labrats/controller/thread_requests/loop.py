@@ -3,20 +3,24 @@
 import asyncio
 from contextlib import suppress
 
+import structlog
 from msgspec.structs import replace
 
 from labrats.controller.publisher.access import NoAccess
 from labrats.controller.thread_requests.commands import cancel, retry, run_again, start_agent
+from labrats.controller.thread_requests.repairs import repair
 from labrats.controller.thread_requests.replies import reply
 from labrats.controller.thread_requests.thread_jobs import NotDone, ThreadJobs
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.intake.comment_commands import REFUSED
 from labrats.intake.thread_requests import replace_request
 from labrats.model.errors import Conflict, IllegalMove, Invalid, NotFound, RetryLater
-from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
+from labrats.model.thread_requests import NOTHING, ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.ports import Changed, Deleted
+
+log = structlog.get_logger()
 
 
 class ThreadRequests:
@@ -73,6 +77,8 @@ class ThreadRequests:
                     return await retry(jobs, source, request)
                 case ThreadAction.REPLY:
                     return await reply(jobs, source, request)
+                case ThreadAction.REPAIR:
+                    return await repair(jobs, source, request)
                 case _:
                     return await start_agent(jobs, source, request)
         except NotDone as reason:
@@ -80,4 +86,7 @@ class ThreadRequests:
         except Conflict as error:
             raise RetryLater(str(error)) from error
         except (Invalid, IllegalMove, RefusedByGitHub, NoAccess) as error:
+            if request.action is ThreadAction.REPAIR:  # nobody has asked
+                log.warning("checks not repaired", source=source.name, request=request.id, reason=str(error))
+                return NOTHING
             return ThreadAnswer(reaction=REFUSED, text=f"This is not possible: {error}.")

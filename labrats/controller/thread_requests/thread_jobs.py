@@ -14,7 +14,7 @@ from labrats.intake.admission import Admission
 from labrats.intake.job_names import JobNames, names_from
 from labrats.model.caller import SUBMIT, Caller
 from labrats.model.job import Job
-from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
+from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
 from labrats.ports import Clock, Runner, Store, compare_and_set
 
@@ -49,19 +49,20 @@ class ThreadJobs:
         """Return the latest jobs of the thread that the request may concern, the newest first."""
         target = request.target
         assert target.number is not None, "a request comes from an issue or a pull request"
-        thread = JobFilter(thread=thread_key(target.repository, target.number), agent_role=request.agent)
+        agent = None if request.action is ThreadAction.REPAIR else request.agent
+        thread = JobFilter(thread=thread_key(target.repository, target.number), agent_role=agent)
         page = await self.job_index.find_page(thread, cursor=None, limit=MOST_JOBS)
         jobs = await self.store.get_many(Job, [each.id for each in page.jobs])
-        return _newest_first([*jobs, *await self._of_pull_request(request)], source, request)
+        return _newest_first([*jobs, *await self._of_pull_request(request, agent)], source, request)
 
     async def of_pull_request(self, source: WebhookSource, request: ThreadRequest) -> Sequence[Job]:
         """Return the latest jobs whose commits the pull request has, the newest first."""
-        return _newest_first(await self._of_pull_request(request), source, request)
+        return _newest_first(await self._of_pull_request(request, None), source, request)
 
-    async def _of_pull_request(self, request: ThreadRequest) -> Sequence[Job]:
+    async def _of_pull_request(self, request: ThreadRequest, agent: str | None) -> Sequence[Job]:
         if request.target.pull_request is None or request.url is None:
             return []
-        wanted = JobFilter(pull_request=request.url, agent_role=request.agent)
+        wanted = JobFilter(pull_request=request.url, agent_role=agent)
         page = await self.job_index.find_page(wanted, cursor=None, limit=MOST_JOBS)
         return await self.store.get_many(Job, [each.id for each in page.jobs])
 

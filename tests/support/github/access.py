@@ -25,6 +25,7 @@ GRANTED: Final = {
     "contents": "write",
     "issues": "write",
     "pull_requests": "write",
+    "actions": "read",
     "checks": "write",
     "statuses": "write",
     "members": "read",

@@ -23,6 +23,7 @@ from tests.support.github.faults import Fault, Faults
 from tests.support.github.git import BareRepository, advertise, run_service
 from tests.support.github.hook import Hook
 from tests.support.github.routes import apps, checks, issues, pulls, repositories
+from tests.support.github.routes.checks import STORE, stored_log
 from tests.support.github.routing import ROUTES, World
 from tests.support.github.state import Issue, Repository
 from tests.support.loopback import QuietHandler, served_by
@@ -121,6 +122,9 @@ class GitHubStandIn:
         if self.before_call:
             self.before_call(call.number)
         try:
+            if path.startswith(STORE):
+                call.status, content = stored_log(self.world, path, headers.get("Authorization", ""))
+                return call.status, content, {"Content-Type": "text/plain"}
             if (service := _git_service(path)) is None:
                 return self._answer_api(call, headers, body)
             call.template = service

@@ -111,6 +111,7 @@ class Repository:
 
     url:            of its page.   new_id: returns an id that nothing has.
     collaborators:  logins that may be asked for a review.
+    logs:           of the jobs of GitHub Actions, by the id of their check run.
     has_issues:     False: its issues are turned off.
     """
 
@@ -128,6 +129,7 @@ class Repository:
     check_runs: dict[int, Json] = field(default_factory=dict)
     annotations: dict[int, list[Json]] = field(default_factory=dict)
     statuses: dict[str, list[Json]] = field(default_factory=dict)
+    logs: dict[int, str] = field(default_factory=dict)
     comment_reactions: dict[int, list[Json]] = field(default_factory=dict)
 
     @property
@@ -188,6 +190,15 @@ class Repository:
     def reactions_to(self, comment: Json) -> list[Json]:
         """Return the list of reactions to a comment, of an issue or a review."""
         return self.comment_reactions.setdefault(comment["id"], [])
+
+    def end_check(self, sha: str, name: str = "tests", conclusion: str = "failure", log: str = "") -> Json:
+        """Add a check run of GitHub Actions that has ended, with its log."""
+        run: Json = {"id": self.new_id(), "head_sha": sha, "name": name, "status": "completed", "external_id": ""}
+        run |= {"conclusion": conclusion, "app": {"id": 15368, "slug": "github-actions"}, "started_at": now()}
+        run |= {"completed_at": now(), "html_url": f"{self.url}/runs/{run['id']}"}
+        run["output"] = {"title": None, "summary": None, "text": None, "annotations_count": 0}
+        self.check_runs[run["id"]], self.logs[run["id"]] = run, log
+        return run
 
     def label(self, name: str) -> Json:
         return self.labels.setdefault(name, {"id": self.new_id(), "name": name, "color": "ededed", "description": None})

@@ -26,6 +26,7 @@ export function verdictInWords({ mismatch, failedFilter }: TriggerVerdict, trigg
     case 'event': return `Does not match: it takes ${listed(trigger.events, 'or')}, and this event is ${event.event}.`;
     case 'trigger_disabled': return 'Would match, but the trigger is off.';
     case 'agent_disabled': return `Would match, but ${agent.name} is off.`;
+    case 'ci_loop': return 'Starts the agent only for failed checks of a pull request that the engine has opened.';
     case 'earlier_trigger': return 'Would match, but an earlier trigger starts the agent. An event starts an agent once.';
     case 'filter': return failedFilter ? `Does not match: ${filterFailureInWords(failedFilter)}` : 'Does not match: a filter does not hold.';
   }

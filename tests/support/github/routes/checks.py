@@ -5,6 +5,7 @@ from tests.support.github.errors import ApiError, not_found
 from tests.support.github.routing import Answer, World, page, route, updated
 from tests.support.github.state import Repository, app_of, now
 
+STORE = "/-/store/"
 FIELDS = ("name", "details_url", "external_id", "status", "started_at", "conclusion", "completed_at", "actions")
 
 
@@ -50,6 +51,24 @@ def list_check_runs(world: World, call: Call) -> Answer:
         and wanted.get("app_id") in (None, str(run["app"]["id"]))
     ]
     return page(call, chosen, "check_runs")
+
+
+@route("GET /repos/{owner}/{repo}/actions/jobs/{job_id}/logs", "actions:read")
+def download_log(world: World, call: Call) -> Answer:
+    """Redirect to the store with the log, which takes no token."""
+    job_id = int(call.values["job_id"])
+    if job_id not in world.repository_of(call).logs:
+        raise not_found()
+    call.headers["Location"] = f"{call.base_url}{STORE}{call.repository}/{job_id}?signature=test"
+    return 302, None
+
+
+def stored_log(world: World, path: str, authorization: str) -> tuple[int, bytes]:
+    """Answer a request to the store, which refuses other credentials than those in the address, as GitHub's does."""
+    repository, _, job_id = path.removeprefix(STORE).rpartition("/")
+    if authorization:
+        return 400, b"Authentication information is not given in the correct format."
+    return 200, world.repositories[repository].logs[int(job_id)].encode()
 
 
 def _run(world: World, call: Call) -> Json:
