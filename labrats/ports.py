@@ -218,13 +218,13 @@ class Attempt:
 
     @property
     def continued(self) -> AttemptName | None:
-        """The attempt whose workspace this one may copy: of the followed job, of the same repository and trust."""
+        """The attempt whose workspace this one may copy: of the followed job, of the same checkout and trust."""
         followed = self.followed
         if followed is None or not followed.ended or followed.status.attempts == 0:
             return None
         if followed.spec.untrusted and not self.job.spec.untrusted:
             return None
-        if _repository_of(followed) != _repository_of(self.job):
+        if _checkout_of(followed) != _checkout_of(self.job):
             return None
         session = followed.status.session
         return AttemptName(followed.id, session.attempt if session else followed.status.attempts)
@@ -236,8 +236,10 @@ class Attempt:
         return session if session and session.provider == self.job.resolved.provider else None
 
 
-def _repository_of(job: Job) -> str | None:
-    return job.spec.workspace_setup.git_repo if job.spec.workspace_setup else None
+def _checkout_of(job: Job) -> tuple[str, str | None] | None:
+    """Return the repository of a job and the ref that it starts from."""
+    setup = job.spec.workspace_setup
+    return (setup.git_repo, setup.git_ref) if setup else None
 
 
 @dataclass(frozen=True)

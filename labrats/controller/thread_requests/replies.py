@@ -59,7 +59,9 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
         jobs.store, jobs.runner, latest, text, owner_of(latest), jobs.uploads, jobs.clock.now()
     )
     report = replace(made_by[0].spec.report or Report(), target=request.target)
-    await jobs.admission.create(dataclasses.replace(wanted, git_ref=pull_request.head.ref, report=report), names)
+    if latest.status.outputs.commit != pull_request.head.sha:  # somebody has pushed, or the engine has
+        wanted = dataclasses.replace(wanted, git_ref=pull_request.head.ref)
+    await jobs.admission.create(dataclasses.replace(wanted, report=report), names)
     return STARTED
 
 

@@ -75,6 +75,10 @@ async def test_a_comment_on_its_pull_request_makes_the_agent_add_a_commit(
         written, _ = await comment(engine, github, pull, "Please make it blue.")
         await answered(github, written, "eyes")
         job = await follow_up_of(admin, first)
+        assert (
+            f"[follow-up of {first['id']}: resuming its session in a copy of its workspace]"
+            in await admin.log_lines(job["id"])
+        )
     assert job["status"] == "completed", job["failedReason"]
     assert job["published"]["refused"] == []
     assert job["outputs"]["pullRequestUrl"] == pull.url
@@ -83,6 +87,24 @@ async def test_a_comment_on_its_pull_request_makes_the_agent_add_a_commit(
     log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head}").splitlines()
     assert log == ["Make it blue", "Add a colour"]
     assert len(github.pulls_of(github.demo, pull.pull.head)) == 1
+
+
+async def test_a_reply_after_a_push_of_a_person_continues_from_the_branch(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    async with engine.admin() as admin:
+        first, pull = await a_pull_request(engine, github, admin)
+        assert pull.pull
+        github.demo.git.commit({"more.txt": "of a person"}, branch=pull.pull.head, message="Add more")
+        await comment(engine, github, pull, "Please make it blue.")
+        job = await follow_up_of(admin, first)
+        assert (
+            f"[follow-up of {first['id']}: a new workspace, the conversation in the prompt]"
+            in await admin.log_lines(job["id"])
+        )
+    assert job["published"]["refused"] == []
+    log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head}").splitlines()
+    assert log == ["Make it blue", "Add more", "Add a colour"]
 
 
 async def test_a_review_makes_the_agent_add_a_commit(engine: LocalEngine, github: GitHubStandIn) -> None:
