@@ -187,6 +187,7 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
     from labrats.controller.publisher.access import GitHubAccess
     from labrats.controller.reconcile import Controller
     from labrats.controller.redelivery import Redelivery
+    from labrats.controller.report_rights import ReportRights
     from labrats.controller.retention import Retention
     from labrats.controller.thread_requests.loop import ThreadRequests
     from labrats.controller.thread_requests.thread_jobs import ThreadJobs
@@ -230,6 +231,7 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         loops.create_task(ModelStatusReconciler(store, clock, labels).run(), name="model-status")
         redelivery = Redelivery(store, services.catalog, github, clock)
         loops.create_task(redelivery.run(), name="redelivery")
+        loops.create_task(ReportRights(store, catalog, github, clock).run(), name="report-rights")
         retention = Retention(store, runner, services.job_index, services.attachments, clock, settings)
         loops.create_task(retention.run(), name="retention")
 

@@ -1,7 +1,6 @@
 """Redelivery of GitHub's webhooks: requests the deliveries that failed while the engine was down."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -10,13 +9,13 @@ from urllib.parse import urlsplit
 import structlog
 from msgspec.structs import replace
 
+from labrats.controller.source_conditions import app_credentials, store_condition
 from labrats.index.catalog import Catalog
-from labrats.model.condition import Condition, condition_factory, with_condition
-from labrats.model.core_resources import Secret
-from labrats.model.errors import GiveUp, NotFound, RetryLater
-from labrats.model.webhook_source import APP_ID, GITHUB, PRIVATE_KEY, TOKEN, WebhookSource
+from labrats.model.condition import Condition, condition_factory
+from labrats.model.errors import GiveUp, RetryLater
+from labrats.model.webhook_source import WebhookSource
 from labrats.net.github import HookDelivery
-from labrats.ports import Clock, Store, compare_and_set
+from labrats.ports import Clock, Store
 
 log = structlog.get_logger()
 
@@ -127,26 +126,14 @@ class Redelivery:
             await self._clock.sleep(PASS_SECONDS)
 
     async def _review(self, source: WebhookSource) -> None:
-        credentials = await self._credentials(source)
+        credentials = await app_credentials(self._store, source)
         if credentials is None:
             self._apps.pop(source.name, None)
-            await self._store_condition(source, None)
+            await store_condition(self._store, source, CAUGHT_UP, None)
         elif _is_ready(source):
             app = self._app(source)
             if app.due <= self._clock.now():
-                await self._store_condition(source, await self._catch_up(source, app, credentials))
-
-    async def _credentials(self, source: WebhookSource) -> Mapping[str, str] | None:
-        """Return the credentials of the source's App; None if it has no App or is disabled."""
-        spec = source.spec
-        if spec.type != GITHUB or not spec.enabled or spec.credentials_ref is None:
-            return None
-        try:
-            data = (await self._store.get(Secret, spec.credentials_ref)).data
-        except NotFound:
-            return None
-        is_app = APP_ID in data and PRIVATE_KEY in data and not data.get(TOKEN, "").strip()
-        return data if is_app else None
+                await store_condition(self._store, source, CAUGHT_UP, await self._catch_up(source, app, credentials))
 
     def _app(self, source: WebhookSource) -> _App:
         """Return the state of the App. A new App is due now, for all deliveries that GitHub still lists."""
@@ -193,20 +180,6 @@ class Redelivery:
             log.info("redelivery requested", source=source.name, delivery=delivery.guid)
         self._requested.add(delivery.id)
         await self._clock.sleep(REQUEST_INTERVAL_SECONDS)
-
-    async def _store_condition(self, source: WebhookSource, condition: Condition | None) -> None:
-        """Store the condition on the source; without one, remove the stored condition."""
-
-        def changed(found: WebhookSource) -> WebhookSource:
-            others = tuple(each for each in found.status.conditions if each.type != CAUGHT_UP)
-            conditions = with_condition(found.status.conditions, condition) if condition else others
-            conditions = tuple(sorted(conditions, key=lambda each: each.type))
-            if conditions == found.status.conditions:
-                return found
-            return replace(found, status=replace(found.status, conditions=conditions))
-
-        with suppress(NotFound):
-            await compare_and_set(self._store, lambda: self._store.get(WebhookSource, source.name), changed)
 
 
 def _is_ready(source: WebhookSource) -> bool:

@@ -57,10 +57,16 @@ class _Token(msgspec.Struct):
 
 
 class App(msgspec.Struct, frozen=True):
-    """A GitHub App. slug: its name in URLs, and in its login `slug[bot]`."""
+    """A GitHub App.
+
+    slug:        its name in URLs, and in its login `slug[bot]`.
+    permissions: such as `{"issues": "write"}`. events: to which it subscribes.
+    """
 
     id: int
     slug: str
+    permissions: dict[str, str] = {}
+    events: tuple[str, ...] = ()
 
 
 class _HookConfig(msgspec.Struct):

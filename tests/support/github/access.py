@@ -38,10 +38,12 @@ class Access:
     """All credentials.
 
     permissions: of the installation.     installed: repositories where the App is installed; None: all.
+    events:      to which the App subscribes.
     grants:      the body of each granted request for a token.   claims: the claims of each valid App JWT.
     """
 
     permissions: dict[str, str] = field(default_factory=lambda: dict(GRANTED))
+    events: list[str] = field(default_factory=lambda: ["issues", "issue_comment", "pull_request"])
     installed: set[str] | None = None
     grants: list[Json] = field(default_factory=list)
     claims: list[Json] = field(default_factory=list)

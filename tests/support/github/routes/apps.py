@@ -7,8 +7,8 @@ from tests.support.github.routing import Answer, World, route
 
 
 @route("GET /app", actors=("app",))
-def get_app(_world: World, _call: Call) -> Answer:
-    return 200, APP
+def get_app(world: World, _call: Call) -> Answer:
+    return 200, APP | {"permissions": world.access.permissions, "events": world.access.events}
 
 
 @route("GET /user", actors=("person",))
