@@ -1,4 +1,4 @@
-"""What the reconcilers of webhook sources share: the credentials of a source's App, and its conditions."""
+"""The parts that reconcilers of webhook sources share: the credentials of a source's App, and its conditions."""
 
 from collections.abc import Mapping
 from contextlib import suppress

@@ -1,13 +1,17 @@
 """The CI loop: failed checks of the engine's pull requests are repaired by an agent, a bounded number of times."""
 
+import json
 from typing import Any, Final
 
+from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User
-from tests.acceptance.github.reporting import REPORT, an_issue_of, deliver, published, set_up, until
+from tests.acceptance.github.reporting import REPORT, an_issue_of, deliver, published, set_up, start_reporting, until
 from tests.acceptance.github.test_comment_commands import answers_in, jobs_of, until_jobs
+from tests.agents.claude import CLAUDE, MessagesApi
 from tests.support.deliveries import github_headers, json_body
 from tests.support.github import Fault, GitHubStandIn, Issue
 from tests.support.github.calls import Json
+from tests.support.scripted_model import Says, Turn, scripted_model
 
 PROGRAM: Final = """
 if "E assert colour" in prompt:
@@ -187,3 +191,31 @@ async def test_the_template_creates_the_agent_with_its_instruction(engine: Local
         assert trigger["instruction"] == "repair-checks"
         assert (await admin.get("/api/instructions/repair-checks")).status_code == 200
         assert agent["report"]["comment"] == "sticky"
+
+
+async def test_claude_code_works_from_a_label_to_repaired_checks(
+    start_engine: EngineFactory, github: GitHubStandIn
+) -> None:
+    commit = "git -c user.name=Agent -c user.email=agent@example.com commit --all --quiet --message"
+    first = f"printf 'of\\n' > flag.txt && git add flag.txt && {commit} 'Add a flag'"
+    second = f"printf 'off\\n' > flag.txt && {commit} 'Correct the flag'"
+    script: list[Turn] = [CLAUDE.shell(first), Says("Added."), CLAUDE.shell(second), Says("Corrected.")]
+    issue = github.demo.open_issue()
+    with scripted_model(MessagesApi(), script) as server:
+        settings = {"LABRATS_CLAUDE_PATH": str(CLAUDE.program), "ANTHROPIC_BASE_URL": server.url}
+        engine = start_reporting(start_engine, github, **settings)
+        engine.run_labrats("agent", "create", "--template", "ci-fixer", "--provider", "claude", "--url", engine.url)
+        async with engine.admin() as admin:
+            await set_up(admin, REPORT)
+            await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+            (pull,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
+            run = github.demo.end_check(head_of(github, pull), log="flag.txt: expected 'off', found 'of'\n")
+            await deliver_failure(engine, github, pull, run)
+            newest = (await until_jobs(admin, 2))[0]
+            job = await published(admin, newest["id"])
+    assert (job["status"], job["agentRole"]) == ("completed", "ci-fixer"), job["failedReason"]
+    assert pull.pull
+    assert github.demo.git.git("show", f"{pull.pull.head}:flag.txt") == "off"
+    asked = json.dumps(server.requests)
+    assert "expected 'off', found 'of'" in asked
+    assert "Do not skip, weaken or delete a test" in asked
