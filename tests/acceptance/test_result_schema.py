@@ -56,6 +56,16 @@ async def test_value_that_is_too_large_fails_the_job(user: User) -> None:
     assert "bytes as JSON, and may have at most 32768" in job["failedReason"]
 
 
+async def test_job_with_the_largest_schema_and_metadata_runs(user: User) -> None:
+    schema = SCHEMA | {"description": "x" * (64 * 1024 - 500)}
+    metadata = {"mock": {"steps": [{"result": {"risk": 1, "note": "x" * 32_000}}]}, "note": "x" * (30 * 1024)}
+
+    job = await user.run(resultSchema=schema, metadata=metadata)
+
+    assert (job["status"], job["failedReason"]) == ("completed", None)
+    assert (job["resultData"]["risk"], job["resultSchema"]) == (1, schema)
+
+
 async def test_secret_in_the_value_is_redacted(engine: Engine, admin: User) -> None:
     engine.set_secret("for-results", "TOKEN", "a-secret-of-results")
     env = {"TOKEN": {"secret": "for-results", "key": "TOKEN"}}

@@ -1,11 +1,12 @@
 """Tests of results with a schema, of the real agent programs."""
 
+import shutil
 from typing import Any
 
 import pytest
 
 from labrats.model.job import FailedCode
-from labrats.model.protocol import ResultEvent
+from labrats.model.protocol import ResultEvent, Sandbox
 from tests.agents.agent_cli import AgentCli, words
 from tests.agents.claude import CLAUDE
 from tests.agents.codex import CODEX
@@ -39,9 +40,11 @@ def as_text(value: dict[str, Any]) -> str:
     return str(value).replace("'", '"')
 
 
-def test_program_takes_the_schema_and_its_value_is_the_data(cli: AgentCli, attempt_on: Prepare) -> None:
+def test_program_in_a_sandbox_takes_the_schema_and_its_value_is_the_data(cli: AgentCli, attempt_on: Prepare) -> None:
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
     with cli.serve(answers(cli, {"risk": 3})) as server:
-        attempt = attempt_on(server, result_schema=SCHEMA)
+        attempt = attempt_on(server, result_schema=SCHEMA, sandbox=Sandbox(program=program))
         assert attempt.run() == 0, attempt.outcome
 
     assert data_of(attempt) == {"risk": 3}

@@ -86,5 +86,5 @@ def test_correction_after_work_with_tools_is_a_single_request(attempt_on: Prepar
 
     assert data_of(attempt) == {"risk": 3}
     assert "tools" not in server.requests[-1]
-    assert "response_format" in server.requests[-1]
+    assert server.requests[-1]["response_format"]["json_schema"]["schema"] == SCHEMA
     assert (attempt.workspace / "made").read_text() == "x"

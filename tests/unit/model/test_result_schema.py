@@ -1,12 +1,14 @@
 """Tests of result schemas: which are refused, and what is said about a value that does not match."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labrats.model.result_schema import MOST_PATTERNS, SCHEMA_BYTES, SCHEMA_DEPTH, problem_of_result_schema
 from labrats.model.result_schema import problems_of_value as problems_of
+from tests.support.loopback import QuietHandler, served_by
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -74,6 +76,23 @@ def test_usable_schema_has_no_problem(schema: dict[str, Any]) -> None:
 )
 def test_unusable_schema_is_refused_with_the_reason(schema: dict[str, Any], problem: str) -> None:
     assert problem in (problem_of_result_schema(schema) or "")
+
+
+def test_nothing_is_fetched(tmp_path: Path) -> None:
+    requests: list[str] = []
+
+    class Schemas(QuietHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.answer(200, b'{"type": "string"}')
+
+    (tmp_path / "schema.json").write_text('{"type": "string"}')
+    with served_by(Schemas) as port:
+        for reference in (f"http://127.0.0.1:{port}/schema.json", (tmp_path / "schema.json").as_uri()):
+            assert problem_of_result_schema({"$ref": reference})
+            assert problem_of_result_schema({"properties": {"a": {"$dynamicRef": reference}}})
+
+    assert requests == []
 
 
 def test_problem_names_the_place_and_the_rule_and_not_the_value() -> None:
