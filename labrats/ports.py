@@ -218,16 +218,21 @@ class Attempt:
 
     @property
     def continued(self) -> AttemptName | None:
-        """The attempt whose workspace this one may copy: of the followed job, of the same checkout and trust."""
+        """The attempt whose workspace this one may copy: of the followed job, of the same repository and trust."""
         followed = self.followed
         if followed is None or not followed.ended or followed.status.attempts == 0:
             return None
         if followed.spec.untrusted and not self.job.spec.untrusted:
             return None
-        if _checkout_of(followed) != _checkout_of(self.job):
+        if _checkout_of(followed)[0] != _checkout_of(self.job)[0]:
             return None
         session = followed.status.session
         return AttemptName(followed.id, session.attempt if session else followed.status.attempts)
+
+    @property
+    def starts_at_head(self) -> bool:
+        """True if the job starts from another ref than the followed one: a head with that job's and others' commits."""
+        return self.followed is not None and _checkout_of(self.followed) != _checkout_of(self.job)
 
     @property
     def continued_session(self) -> AgentSession | None:
@@ -236,10 +241,10 @@ class Attempt:
         return session if session and session.provider == self.job.resolved.provider else None
 
 
-def _checkout_of(job: Job) -> tuple[str, str | None] | None:
+def _checkout_of(job: Job) -> tuple[str | None, str | None]:
     """Return the repository of a job and the ref that it starts from."""
     setup = job.spec.workspace_setup
-    return (setup.git_repo, setup.git_ref) if setup else None
+    return (setup.git_repo, setup.git_ref) if setup else (None, None)
 
 
 @dataclass(frozen=True)

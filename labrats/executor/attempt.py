@@ -19,7 +19,7 @@ import msgspec
 from labrats.executor import pdf_sections
 from labrats.executor.checked_result import CheckedResult, checked_result
 from labrats.executor.context import RunContext, SessionLost
-from labrats.executor.continuation import continued_work, restored_baseline, with_conversation_in_prompt
+from labrats.executor.continuation import continued_work, resumed_work, with_conversation_in_prompt
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.model_access import model_access
 from labrats.executor.prices import require_price
@@ -37,7 +37,7 @@ from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, Res
 from labrats.model.conversation import decode_conversation
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Continuation, Task
+from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
 from labrats.processes import become_unreadable, has_child, kill_descendants
 from labrats.sandbox import scope_sockets
@@ -55,10 +55,12 @@ _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 RESUME_PROMPT: Final = """\
 You were interrupted before you had finished. Continue now.
 
-Your workspace is as you left it. Commands that were running have been ended, and may have stopped in the middle of
-their work. Check how far you had come, then finish your original task.
+Commands that were running have been ended, and may have stopped in the middle of their work. Check how far you had
+come, then finish your original task.
 """
 """Prompt for an agent that resumes its session."""
+
+_SAME_WORKSPACE: Final = "Your workspace is as you left it.\n\n"
 
 
 @dataclass(frozen=True)
@@ -186,30 +188,32 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
         scope_sockets()
         refuse_calls(may_debug=sandbox.may_debug)
     _log_ignored_settings(context)
-    if resumed := _resumed_work(context):
+    if resumed := _resumed_in_place(context):
         try:
             return await _run_provider(*resumed, provider)
         except SessionLost:
             context.events.log("[starting over: the agent's program does not know the session]")
-    if earlier := context.task.continuation:
-        return await _continue_job(context, earlier, provider)
+    elif (resumption := context.task.resumption) and (resumption.kept or not context.task.continuation):
+        return await _run_in_session(
+            context, await resumed_work(context, resumption, _resume_prompt(context)), provider
+        )
+    elif earlier := context.task.continuation:
+        return await _run_in_session(context, await continued_work(context, earlier), provider)
+    context = with_conversation_in_prompt(context)
     await prepare_workspace(context)
     return await _run_provider(context, await record_baseline(context), provider)
 
 
-async def _continue_job(context: RunContext, earlier: Continuation, provider: Provider) -> CheckedResult:
-    """Continue an ended job in a copy of its session and workspace, or else with the conversation in the prompt."""
-    without_session = with_conversation_in_prompt(context)
-    if work := await continued_work(context, earlier):
-        continued, baseline = work
-        try:
-            return await _run_provider(continued, baseline, provider)
-        except SessionLost:
-            context.events.log("[the agent's program does not know the session: the conversation is in the prompt]")
-            return await _run_provider(without_session, baseline, provider)
-    await prepare_workspace(without_session)
-    restored = await restored_baseline(context, earlier, await record_baseline(context))
-    return await _run_provider(without_session, restored, provider)
+async def _run_in_session(
+    context: RunContext, work: tuple[RunContext, Baseline | None], provider: Provider
+) -> CheckedResult:
+    """Run the provider, and once more in the same workspace if its program does not know the session."""
+    in_session, baseline = work
+    try:
+        return await _run_provider(in_session, baseline, provider)
+    except SessionLost:
+        context.events.log("[the agent's program does not know the session: it starts a new one]")
+        return await _run_provider(with_conversation_in_prompt(context), baseline, provider)
 
 
 def _log_ignored_settings(context: RunContext) -> None:
@@ -225,24 +229,24 @@ def _log_ignored_settings(context: RunContext) -> None:
             context.events.log(f"[config.{name} is ignored: only the {supporting} it]")
 
 
-def _resumed_work(context: RunContext) -> tuple[RunContext, Baseline] | None:
-    """Return the context and the baseline for resuming an earlier attempt. None if the attempt starts over.
-
-    If the job has a session to resume, the log says which of the two happens.
-    """
-    if (resumption := context.task.resumption) is None:
+def _resumed_in_place(context: RunContext) -> tuple[RunContext, Baseline] | None:
+    """Return the context and the baseline for resuming an earlier attempt in its workspace; None without one."""
+    if (resumption := context.task.resumption) is None or not (resumption.workspace and resumption.folder):
         return None
-    number = resumption.session.attempt
-    if resumption.workspace and resumption.folder:
-        prompt = RESUME_PROMPT
-        if context.task.continuation:  # the interrupted program may not have recorded the message yet
-            prompt += f"\nYour task is the latest message to you:\n\n{context.prompt}"
-        resumed = replace(context, prompt=prompt, folder=Path(resumption.folder), resumption=resumption)
-        if resumed.workspace.is_dir() and (baseline := load_baseline(resumed)):
-            context.events.log(f"[resuming the session of attempt {number} in its workspace]")
-            return resumed, baseline
-    context.events.log(f"[starting over: attempt {number} had a session, but its workspace no longer exists]")
-    return None
+    resumed = replace(
+        context, prompt=_SAME_WORKSPACE + _resume_prompt(context), folder=Path(resumption.folder), resumption=resumption
+    )
+    if not (resumed.workspace.is_dir() and (baseline := load_baseline(resumed))):
+        return None
+    context.events.log(f"[resuming the session of attempt {resumption.session.attempt} in its workspace]")
+    return resumed, baseline
+
+
+def _resume_prompt(context: RunContext) -> str:
+    """Return the prompt for a resumed session, which may not have recorded the message of a follow-up yet."""
+    if context.task.continuation is None:
+        return RESUME_PROMPT
+    return f"{RESUME_PROMPT}\nYour task is the latest message to you:\n\n{context.prompt}"
 
 
 async def _run_provider(context: RunContext, baseline: Baseline | None, provider: Provider) -> CheckedResult:

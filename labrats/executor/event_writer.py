@@ -22,6 +22,7 @@ from labrats.model.protocol import (
     PATCH_FILE,
     PUBLICATION_FILE,
     RESULT_FILE,
+    SESSION_FILE,
     TEXT_BYTES,
     AnyEvent,
     ErrorEvent,
@@ -210,8 +211,7 @@ class EventWriter:
 
     def patch(self, patch: bytes) -> None:
         """Store the changes in the workspace, as a patch in git's format."""
-        text = self._redactor.redact(patch.decode("utf-8", "surrogateescape"))
-        self._store_file(PATCH_FILE, text.encode("utf-8", "surrogateescape"))
+        self._store_file(PATCH_FILE, self.redact_bytes(patch))
 
     def bundle(self, bundle: bytes) -> None:
         """Store the new commits, as a git bundle. Unlike other files it cannot be redacted."""
@@ -221,10 +221,18 @@ class EventWriter:
         """Store the agent's publication, which is redacted already."""
         self._store_file(PUBLICATION_FILE, content)
 
+    def session_files(self, content: bytes) -> None:
+        """Store the files of the agent's session, which are redacted already."""
+        self._store_file(SESSION_FILE, content)
+
     def contains_secret(self, content: bytes) -> bool:
         """Return whether redaction would change `content`."""
+        return self.redact_bytes(content) != content
+
+    def redact_bytes(self, content: bytes) -> bytes:
+        """Redact a text in UTF-8. Other bytes in it are retained."""
         text = content.decode("utf-8", "surrogateescape")
-        return self._redactor.redact(text) != text
+        return self._redactor.redact(text).encode("utf-8", "surrogateescape")
 
     def redact_value(self, value: Any) -> Any:
         """Redact every string in a JSON value."""

@@ -154,25 +154,33 @@ async def _clone_from(
         _exclude_publication(context.workspace)
 
 
-async def restore_commits(context: RunContext, bundle: Path) -> bool:
+async def check_out_bundle(context: RunContext, bundle: Path) -> bool:
     """Check out the last commit of a bundle in a workspace that was just cloned. Return whether that succeeded.
 
     It fails if the clone lacks the commit that the bundle is based on.
     """
+    fetched = await _run_offline(context, "fetch", "--quiet", "--no-tags", str(bundle), BUNDLE_REF)
+    return fetched and await _run_offline(context, "reset", "--quiet", "--hard", "FETCH_HEAD")
+
+
+async def apply_patch(context: RunContext, patch: Path) -> bool:
+    """Apply a patch in a workspace without a repository. Return whether that succeeded."""
+    return await _run_offline(context, "apply", "--whitespace=nowarn", str(patch))
+
+
+async def _run_offline(context: RunContext, *arguments: str) -> bool:
+    """Run a git command in a new workspace, whose configuration nobody has changed. Return whether it succeeded."""
     environment = context.environment() | {
         "LC_ALL": "C",
+        "GIT_CEILING_DIRECTORIES": str(context.workspace.parent),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_LFS_SKIP_SMUDGE": "1",
     }
     config = {**_CONFIG, "fetch.fsckObjects": "true"}
     settings = [word for name, value in config.items() for word in ("-c", f"{name}={value}")]
-    steps = (["fetch", "--quiet", "--no-tags", str(bundle), BUNDLE_REF], ["reset", "--quiet", "--hard", "FETCH_HEAD"])
-    for step in steps:
-        status, _ = await _run(["git", *settings, *step], context.workspace, environment)
-        if status != 0:
-            return False
-    return True
+    status, _ = await _run(["git", *settings, *arguments], context.workspace, environment)
+    return status == 0
 
 
 def _exclude_publication(workspace: Path) -> None:

@@ -36,15 +36,19 @@ from labrats.files.durability import sync
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import (
+    BUNDLE_FILE,
     CACHE_KEEPER_FILE,
     CACHE_KEEPER_VARIABLE,
     CLAIM_FILE,
     CLAIMED_STATUS,
     CREDENTIALS_FOLDER,
+    EARLIER_VARIABLE,
     KEY_PROXY_FILE,
     KEY_PROXY_VARIABLE,
     NEXT_SEQ_FILE,
+    PATCH_FILE,
     POD_VARIABLE,
+    SESSION_FILE,
     Task,
 )
 from labrats.model.record import encode
@@ -128,9 +132,21 @@ def _copy_inputs(source: Path, inputs: Path) -> None:
     for text in (source / "prompt", source / "instructions", source / "conversation"):
         if text.exists():
             _write(inputs / text.name, text.read_bytes())
+    _copy_earlier_files(_task_in(source))
     (inputs / "secrets").mkdir(mode=0o700)
     for file in secret_files(source / "secrets"):
         _write(inputs / "secrets" / file.name, file.read_bytes())
+
+
+def _copy_earlier_files(task: Task) -> None:
+    """Copy the stored files of an earlier attempt to the folder that the task names, for the executor."""
+    places = [place.kept for place in (task.resumption, task.continuation) if place and place.kept]
+    earlier = os.environ.get(EARLIER_VARIABLE)
+    if earlier and places:
+        Path(places[0]).mkdir(mode=0o700, exist_ok=True)
+        for name in (BUNDLE_FILE, PATCH_FILE, SESSION_FILE):
+            with contextlib.suppress(FileNotFoundError):
+                _write(Path(places[0], name), Path(earlier, name).read_bytes())
 
 
 def _create_token(file: str, inputs: Path, folder: Path) -> None:

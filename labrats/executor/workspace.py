@@ -1,6 +1,7 @@
 """Prepare the folder in which an agent works."""
 
 import shutil
+from collections.abc import Awaitable, Callable
 
 from labrats.executor import git
 from labrats.executor.context import RunContext
@@ -10,12 +11,16 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, WorkspaceFile
 
 
-async def prepare_workspace(context: RunContext) -> None:
+async def prepare_workspace(context: RunContext, check_out: Callable[[], Awaitable[None]] | None = None) -> None:
     """Create the workspace: clone the repository, add the job's files, then run its setup commands.
+
+    check_out: checks out other commits in the new clone, before any program of the repository runs.
 
     Raises GiveUp with the code `git_clone`, `workspace` or `setup`.
     """
     await clone_repository(context)
+    if check_out:
+        await check_out()
     for file in context.task.workspace_files:
         _copy(file, context)
     await run_setup(context)

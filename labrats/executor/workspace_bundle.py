@@ -6,6 +6,7 @@ anything in it contains a secret.
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace as replace_baseline
 from typing import Final
 
 from msgspec.structs import replace
@@ -51,6 +52,24 @@ async def report_bundle(context: RunContext, baseline: Baseline) -> None:
     bundle = await repository.git("bundle", "create", "--quiet", "-", BUNDLE_REF, f"^{cloned}", most_bytes=BUNDLE_BYTES)
     context.events.bundle(bundle)
     context.events.report_outputs(replace(context.events.outputs, bundle_bytes=len(bundle)))
+
+
+async def baseline_before(baseline: Baseline, cloned: str) -> Baseline | None:
+    """Return the baseline to which the commits that are checked out are new, but not the work of the setup commands.
+
+    cloned: the commit that they are based on. Return None if git fails.
+    """
+    top, tree, repository = baseline.outputs.commit, cloned, baseline.repository.with_own_index()
+    if top is None or baseline.tree is None:
+        return None
+    try:
+        if prepared := await _differences(repository, baseline.tree, top):
+            await repository.git("read-tree", cloned)
+            await repository.git("update-index", "-z", "--index-info", stdin=b"".join(prepared.values()))
+            tree = await repository.word("write-tree")
+    except DiffFailed:
+        return None
+    return replace_baseline(baseline, tree=tree, outputs=replace(baseline.outputs, commit=cloned), earlier=top)
 
 
 async def _top_commit(

@@ -38,12 +38,6 @@ class Baseline:
     outputs: Outputs
     earlier: str | None = None
 
-    def based_on(self, commit: str) -> "Baseline":
-        """Return the baseline of a workspace in which everything since `commit` counts as new."""
-        earlier = self.outputs.commit
-        outputs = Outputs(branch=self.outputs.branch, commit=commit)
-        return Baseline(self.repository, commit, outputs, earlier)
-
 
 class _StoredBaseline(Record):
     """A baseline in a file beside its repository."""

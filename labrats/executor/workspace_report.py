@@ -1,4 +1,4 @@
-"""Report what an attempt leaves in its workspace: its publication, its changes and its commits."""
+"""Report what an attempt leaves: its publication, its changes, its commits and the files of its session."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -8,6 +8,7 @@ import msgspec
 
 from labrats.executor.context import RunContext
 from labrats.executor.engine_repository import DiffFailed
+from labrats.executor.session_files import report_session_files
 from labrats.executor.workspace_bundle import report_bundle
 from labrats.executor.workspace_diff import Baseline, report_changes
 from labrats.files.safe_paths import open_inside
@@ -32,6 +33,7 @@ async def report_workspace(context: RunContext, baseline: Baseline | None) -> No
         async with limit:
             await _or_log(context, report_changes(context, baseline), "the changes in the workspace cannot be computed")
             await _or_log(context, report_bundle(context, baseline), "no bundle of the commits is stored")
+            await report_session_files(context)
     except TimeoutError:
         if not limit.expired():
             raise

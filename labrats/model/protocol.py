@@ -46,7 +46,12 @@ BUNDLE_BYTES: Final = 5 * 1024 * 1024
 PUBLICATION_FILE: Final = "publication.json"
 """The file, in the attempt's folder, of what the agent proposes to publish; printed in parts like the result."""
 
-FILES_IN_PARTS: Final = frozenset({RESULT_FILE, PATCH_FILE, BUNDLE_FILE, PUBLICATION_FILE})
+SESSION_FILE: Final = "session.json.gz"
+"""The file, in an attempt's folder on a cluster, of the agent's session: the content of each file by its path in the
+home. Printed in parts like the result, and never shown to users.
+"""
+
+FILES_IN_PARTS: Final = frozenset({RESULT_FILE, PATCH_FILE, BUNDLE_FILE, PUBLICATION_FILE, SESSION_FILE})
 """The files that an executor may print in parts."""
 
 IDLE_SECONDS: Final = 900.0
@@ -62,6 +67,9 @@ NEXT_SEQ_FILE: Final = "next-seq"
 
 POD_VARIABLE: Final = "LABRATS_POD"
 """The environment variable with the pod's name, for attempts that are claimed by a pod."""
+
+EARLIER_VARIABLE: Final = "LABRATS_EARLIER_FOLDER"
+"""The environment variable of the step `prepare` with the folder of an earlier attempt, whose files it copies."""
 
 CLAIMED_STATUS: Final = 75
 """The exit status of a pod that does nothing, as another pod has claimed the attempt."""
@@ -139,11 +147,13 @@ class Resumption(Record):
     """The session of an earlier attempt, to resume.
 
     workspace, folder: of the attempt that began it; None if the backend has not retained them.
+    kept: then a folder with the files of the attempt that a new workspace can be made from; None without one.
     """
 
     session: AgentSession
     workspace: str | None = None
     folder: str | None = None
+    kept: str | None = None
 
 
 class Continuation(Record):
@@ -151,14 +161,16 @@ class Continuation(Record):
 
     session:           the session of its agent, which a copy of its home can resume; None without one.
     workspace, folder: of its last attempt, to copy; None if the backend has not retained them.
-    bundle:            the file with its commits; None without one.
+    kept:              a folder with the attempt's bundle, patch and session, as far as they are stored.
+    at_head:           whether the clone has the job's commits already, as the head of its pull request does.
     """
 
     job_id: str
     session: AgentSession | None = None
     workspace: str | None = None
     folder: str | None = None
-    bundle: str | None = None
+    kept: str | None = None
+    at_head: bool = False
 
 
 class Selection(Record):

@@ -1,7 +1,5 @@
 """Follow-ups: a further message to the agent of an ended job is a new job that continues it."""
 
-import pytest
-
 from tests.acceptance.engine import User
 
 SHOWS_PROMPT = [{"log": "{prompt}"}, {"result": "Done, <b>with care</b>."}]
@@ -98,7 +96,6 @@ async def test_repeated_message_with_one_key_creates_one_job(user: User) -> None
     assert rerun.json()["jobId"] not in ids
 
 
-ON_ONE_MACHINE = pytest.mark.parametrize("engine", ["local"], indirect=True)
 REMEMBERS = [
     {"remember": True},
     {"read": "made.txt"},
@@ -107,30 +104,33 @@ REMEMBERS = [
 ]
 
 
-@ON_ONE_MACHINE
 async def test_follow_up_resumes_the_session_and_has_the_files_of_the_first_job(user: User) -> None:
     first = await user.run(*REMEMBERS, prompt="One.")
     second = await user.wait(await reply(user, first["id"], "Two."))
     third = await user.wait(await reply(user, second["id"], "Three."))
     patch = (await user.get(f"/api/jobs/{third['id']}/patch")).text
 
-    told = f"[follow-up of {second['id']}: resuming its session in a copy of its workspace]"
-    assert third["logs"] == [told, "remembered: One. | Two. | Three.", "made.txt: made"]
+    assert third["logs"][0].startswith(f"[follow-up of {second['id']}: resuming its session in a ")
+    log = "\n".join(third["logs"])
+    assert log.index("remembered: One. |") < log.index("Two. |") < log.index("Three.")
+    assert third["logs"][-1] == "made.txt: made"
     assert third["session"] == first["session"]
     assert "+made" in patch
 
 
-@ON_ONE_MACHINE
 async def test_two_follow_ups_of_one_job_work_each_in_a_copy(user: User) -> None:
     first = await user.run(*REMEMBERS, prompt="One.")
     ids = [await reply(user, first["id"], text) for text in ("Left.", "Right.")]
     left, right = [await user.wait(each) for each in ids]
 
-    assert left["logs"][1:] == ["remembered: One. | Left.", "made.txt: made"]
-    assert right["logs"][1:] == ["remembered: One. | Right.", "made.txt: made"]
+    log = "\n".join(left["logs"]), "\n".join(right["logs"])
+    assert [("One. |" in each, "Left." in each, "Right." in each) for each in log] == [
+        (True, True, False),
+        (True, False, True),
+    ]
+    assert left["logs"][-1] == right["logs"][-1] == "made.txt: made"
 
 
-@ON_ONE_MACHINE
 async def test_retry_of_a_failed_job_resumes_its_session_and_files(user: User) -> None:
     fails_first = {"onAttempt": 1, "steps": [{"fail": "not yet"}]}
     failed = await user.run(*REMEMBERS[:3], fails_first, {"result": "done"}, prompt="One.")
@@ -139,5 +139,7 @@ async def test_retry_of_a_failed_job_resumes_its_session_and_files(user: User) -
 
     assert (failed["status"], done["status"]) == ("failed", "completed")
     assert done["logs"][0].startswith("[resuming the session of attempt 1")
-    assert done["logs"][1].startswith("remembered: One. | You were interrupted")
+    log = "\n".join(done["logs"])
+    assert "remembered: One. |" in log
+    assert "You were interrupted" in log
     assert done["logs"][-1] == "made.txt: made"

@@ -27,6 +27,16 @@ async def test_size_of_a_workspace_is_known_until_it_is_removed(backend: RunnerB
     assert await runner.workspace_bytes(attempt.name) == 0
 
 
+async def test_session_of_an_attempt_is_retained_until_its_workspace_is_removed(runner: Runner) -> None:
+    attempt = an_attempt([{"remember": True}])
+    await runner.start(attempt)
+    await end_of(runner, attempt)
+    assert await runner.workspaces() == [attempt.name]
+    assert await runner.workspace_bytes(attempt.name) > 0
+    await runner.remove(attempt.name, keep_output=True)
+    assert await runner.workspaces() == []
+
+
 async def test_an_attempt_is_listed_until_all_its_files_are_removed(runner: Runner) -> None:
     attempt, other = an_attempt(), an_attempt()
     assert await runner.retained() == []

@@ -333,12 +333,13 @@ class LocalRunner:
             return None
         if attempt.followed is None or (name := attempt.continued) is None:
             return Continuation(job_id=job_id)
-        bundle = self._folder(attempt.followed.attempt_name).bundle
-        found = Continuation(job_id=job_id, bundle=str(bundle) if bundle.is_file() else None)
+        kept, at_head = self._folder(attempt.followed.attempt_name).path, attempt.starts_at_head
+        found = Continuation(job_id=job_id, kept=str(kept), at_head=at_head)
         if not (folder := self._folder(name)).is_resumable:
             return found
         session = attempt.continued_session
-        return replace(found, session=session, workspace=str(folder.workspace), folder=str(folder.path))
+        workspace = None if at_head else str(folder.workspace)
+        return replace(found, session=session, workspace=workspace, folder=str(folder.path))
 
     def _default_endpoint(self, job: Job) -> str | None:
         """Return the provider's endpoint from the engine's environment."""

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final, ParamSpec, TypeVar
 
 import msgspec
@@ -26,6 +26,7 @@ from labrats.model.protocol import (
     PATCH_FILE,
     PUBLICATION_FILE,
     RESULT_FILE,
+    SESSION_FILE,
     AnyEvent,
     ErrorEvent,
     PartEvent,
@@ -44,6 +45,15 @@ _FILE_BYTES: Final = 64 * 1024 * 1024
 """Maximum size of a stored result, and of any other file in parts."""
 
 
+ATTEMPTS_FOLDER: Final = "attempts"
+"""Folder of the attempts on the volume."""
+
+
+def attempt_path(name: AttemptName) -> PurePath:
+    """Return the attempt's folder, relative to the root of the volume."""
+    return PurePath(ATTEMPTS_FOLDER, name.job_id[-2:], str(name))
+
+
 @dataclass(frozen=True)
 class AttemptFiles:
     """The folder of one attempt. It exists once the attempt's Job was created."""
@@ -53,7 +63,7 @@ class AttemptFiles:
     @classmethod
     def of(cls, root: Path, name: AttemptName) -> "AttemptFiles":
         """Return the files of an attempt, in a subfolder of `root` named after the end of the job's id."""
-        return cls(root / name.job_id[-2:] / str(name))
+        return cls(root.joinpath(*attempt_path(name).relative_to(ATTEMPTS_FOLDER).parts))
 
     @property
     def output(self) -> Path:
@@ -74,6 +84,15 @@ class AttemptFiles:
     @property
     def publication(self) -> Path:
         return self.folder / PUBLICATION_FILE
+
+    @property
+    def session(self) -> Path:
+        return self.folder / SESSION_FILE
+
+    @property
+    def has_kept_work(self) -> bool:
+        """True if a later attempt can restore the agent's session or changes from the files."""
+        return any(path.is_file() for path in (self.session, self.bundle, self.patch))
 
     @property
     def exists(self) -> bool:

@@ -23,6 +23,7 @@ from labrats.backends.kubernetes.batch_objects import (
 from labrats.backends.kubernetes.claims import claim_path
 from labrats.backends.kubernetes.codec import LABRATS_API
 from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_annotations
+from labrats.backends.kubernetes.files import attempt_path
 from labrats.files.attempt_inputs import (
     PROMPT_FILE,
     SECRETS_FOLDER,
@@ -40,6 +41,7 @@ from labrats.model.job import FailedCode, Job, WorkspaceFile, cache_scope
 from labrats.model.protocol import (
     CACHE_KEEPER_VARIABLE,
     CLAIMED_STATUS,
+    EARLIER_VARIABLE,
     EGRESS_SETUP_TOKEN_FILE,
     EGRESS_TOKEN_FILE,
     IDLE_SECONDS,
@@ -90,6 +92,12 @@ _CACHE_KEEPER_RESOURCES: Final = {
     "requests": {"cpu": "10m", "memory": "32Mi"},
     "limits": {"cpu": "1", "memory": "256Mi"},
 }
+
+EARLIER: Final = "/attempt/earlier"
+"""Mount path of the stored files of an earlier attempt, in the container of the step `prepare` only."""
+
+EARLIER_FILES: Final = f"{SCRATCH}/earlier"
+"""Folder to which that step copies them for the executor."""
 
 KEY_PROXY_USER: Final = 10002
 """User id of the key proxy, which differs from that of the agent."""
@@ -217,8 +225,13 @@ class PodSettings:
     vm_runtime_class: str | None = None
 
 
-def attempt_job(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -> dict[str, Any]:
-    """Return the Job that runs `attempt`. Raises GiveUp if the engine is not configured for what the job needs."""
+def attempt_job(
+    attempt: Attempt, credentials: PodCredentials, settings: PodSettings, earlier: AttemptName | None = None
+) -> dict[str, Any]:
+    """Return the Job that runs `attempt`. Raises GiveUp if the engine is not configured for what the job needs.
+
+    earlier: the attempt from whose stored files this one continues; None without one.
+    """
     job = attempt.job
     labels = {
         JOB_LABEL: job.id,
@@ -253,9 +266,12 @@ def attempt_job(attempt: Attempt, credentials: PodCredentials, settings: PodSett
             "template": {
                 "metadata": {
                     "labels": {**settings.extras.labels, **labels},
-                    "annotations": {**settings.extras.annotations, **_annotations(attempt, credentials, settings)},
+                    "annotations": {
+                        **settings.extras.annotations,
+                        **_annotations(attempt, credentials, settings, earlier),
+                    },
                 },
-                "spec": _pod(attempt, credentials, settings),
+                "spec": _pod(attempt, credentials, settings, earlier),
             },
         },
     }
@@ -296,13 +312,15 @@ def _owners(job_id: str, uid: str) -> list[dict[str, Any]]:
     return [owner] if uid else []
 
 
-def _annotations(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -> dict[str, str]:
+def _annotations(
+    attempt: Attempt, credentials: PodCredentials, settings: PodSettings, earlier: AttemptName | None
+) -> dict[str, str]:
     """Return the pod's annotations: the owner, and the executor's task and prompt, which are mounted as files.
 
     They contain no secret of use outside the pod, and so need no object of their own.
     """
     job, egress = attempt.job, credentials.egress
-    task = _task(attempt, settings)
+    task = _task(attempt, settings, EARLIER_FILES if earlier else None)
     if egress:
         task = replace(task, egress_proxy=egress.address)
     annotations = {OWNER_ANNOTATION: job.metadata.uid, TASK_ANNOTATION: encode(task).decode()}
@@ -312,14 +330,24 @@ def _annotations(attempt: Attempt, credentials: PodCredentials, settings: PodSet
     return annotations if prompt is None else annotations | {PROMPT_ANNOTATION: prompt}
 
 
-def _task(attempt: Attempt, settings: PodSettings) -> Task:
+def _task(attempt: Attempt, settings: PodSettings, kept: str | None) -> Task:
+    """Return the executor's task. kept: the folder with the stored files of an earlier attempt."""
+    task = task_of(attempt, workspace=f"{SCRATCH}/workspace", uploads=UPLOADS)
+    resumption = attempt.earlier_session and Resumption(session=attempt.earlier_session, kept=kept)
+    continuation = task.continuation and replace(
+        task.continuation,
+        session=attempt.continued_session,
+        kept=None if resumption else kept,
+        at_head=attempt.starts_at_head,
+    )
     return replace(
-        task_of(attempt, workspace=f"{SCRATCH}/workspace", uploads=UPLOADS),
+        task,
         git_addresses=settings.git_addresses,
         idle_seconds=settings.idle_seconds,
         output_bytes=settings.output_bytes,
         limits=settings.limits,
-        resumption=_resumption(attempt),
+        resumption=resumption,
+        continuation=continuation,
         on_cluster=True,
         caches=f"{CACHES}/{cache_scope(attempt.job)}" if keeps_caches(attempt.job, settings) else None,
         caches_bytes=settings.caches_bytes,
@@ -332,13 +360,9 @@ def keeps_caches(job: Job, settings: PodSettings) -> bool:
     return bool(setup and setup.setup and setup.cache and settings.data_claim and settings.caches_bytes)
 
 
-def _resumption(attempt: Attempt) -> Resumption | None:
-    """Return the earlier session without its workspace, which was deleted with its pod: the attempt starts over."""
-    session = attempt.earlier_session
-    return Resumption(session=session) if session else None
-
-
-def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -> dict[str, Any]:
+def _pod(
+    attempt: Attempt, credentials: PodCredentials, settings: PodSettings, earlier: AttemptName | None
+) -> dict[str, Any]:
     """Return the pod's spec, which fulfils Pod Security `restricted`."""
     job = attempt.job
     uploads = _upload_mounts(job.spec.files, settings)
@@ -356,7 +380,7 @@ def _pod(attempt: Attempt, credentials: PodCredentials, settings: PodSettings) -
     }
     has_proxy, has_keeper = credentials.has_proxy, keeps_caches(job, settings)
     steps = [
-        _prepare_step(attempt.name, settings, has_proxy=has_proxy, has_keeper=has_keeper),
+        _prepare_step(attempt.name, settings, earlier, has_proxy=has_proxy, has_keeper=has_keeper),
         *([_clone_step(settings)] if job.spec.workspace_setup else []),
     ]
     # The steps never use an image that a job names: they have credentials that the agent must not read.
@@ -459,11 +483,14 @@ def _model_volume(credentials: PodCredentials) -> dict[str, Any]:
     return {"name": "model", "projected": {"defaultMode": 0o444, "sources": sources}}
 
 
-def _prepare_step(name: AttemptName, settings: PodSettings, *, has_proxy: bool, has_keeper: bool) -> dict[str, Any]:
+def _prepare_step(
+    name: AttemptName, settings: PodSettings, earlier: AttemptName | None, *, has_proxy: bool, has_keeper: bool
+) -> dict[str, Any]:
     """Return the container that claims the attempt and copies the inputs for the executor.
 
     No other container mounts the claim's folder, or the Secrets of MCP servers and of logins.
 
+    earlier: the attempt whose stored files it copies, too. No other container mounts them.
     has_proxy, has_keeper: whether it also creates the token of the key proxy, and of the cache keeper.
     """
     claims = {"name": "claims", "mountPath": CLAIMS, "subPath": str(claim_path(name))}
@@ -475,15 +502,22 @@ def _prepare_step(name: AttemptName, settings: PodSettings, *, has_proxy: bool, 
             {"name": POD_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             *([{"name": KEY_PROXY_VARIABLE, "value": KEY_PROXY_FOLDER}] if has_proxy else []),
             *([{"name": CACHE_KEEPER_VARIABLE, "value": CACHE_KEEPER_FOLDER}] if has_keeper else []),
+            *([{"name": EARLIER_VARIABLE, "value": EARLIER}] if earlier else []),
         ],
         "volumeMounts": [
             {"name": "source", "mountPath": SOURCE, "readOnly": True},
             _INPUTS_MOUNT,
             *([claims] if settings.data_claim else []),
+            *([_earlier_mount(earlier), *_SCRATCH_MOUNTS] if earlier else []),
             *([_KEY_PROXY_MOUNT] if has_proxy else []),
             *([_CACHE_KEEPER_MOUNT] if has_keeper else []),
         ],
     }
+
+
+def _earlier_mount(earlier: AttemptName) -> dict[str, Any]:
+    path = str(attempt_path(earlier))
+    return {"name": "claims", "mountPath": EARLIER, "subPath": path, "readOnly": True}
 
 
 def _clone_step(settings: PodSettings) -> dict[str, Any]:

@@ -170,7 +170,8 @@ class KubernetesRunner:
         if files.ending():
             return
         await self._check_texts(attempt)
-        manifest = attempt_job(attempt, await self._credentials(attempt), self._settings.pods)
+        earlier = await asyncio.to_thread(self._earlier_work, attempt)
+        manifest = attempt_job(attempt, await self._credentials(attempt), self._settings.pods, earlier)
         if self._settings.pods.data_claim:
             await asyncio.to_thread(self._claims.prepare, attempt.name)
         if keeps_caches(attempt.job, self._settings.pods):
@@ -267,10 +268,15 @@ class KubernetesRunner:
         return await asyncio.to_thread(read_publication, name, self._files(name).publication)
 
     async def workspaces(self) -> list[AttemptName]:
-        return []  # a workspace is deleted with its pod
+        """List the attempts whose session is stored. The workspace itself is deleted with its pod."""
+        names = await asyncio.to_thread(attempt_names, self._settings.attempts)
+        return await asyncio.to_thread(lambda: sorted(name for name in names if self._files(name).session.is_file()))
 
     async def workspace_bytes(self, name: AttemptName) -> int:
-        return 0
+        try:
+            return (await asyncio.to_thread(self._files(name).session.stat)).st_size
+        except FileNotFoundError:
+            return 0
 
     async def retained(self) -> list[AttemptName]:
         return await asyncio.to_thread(lambda: sorted({*attempt_names(self._settings.attempts), *self._claims.names()}))
@@ -281,8 +287,19 @@ class KubernetesRunner:
                 if await self._api.delete_job(observed.job):
                     self._supervisor.expect_deletion(observed.job)
                     await self._supervisor.find(name)  # returns after the watch has reported the deletion
-        if not keep_output:
+        if keep_output:
+            await asyncio.to_thread(self._files(name).session.unlink, missing_ok=True)
+        else:
             await self._remove_files(name)
+
+    def _earlier_work(self, attempt: Attempt) -> AttemptName | None:
+        """Return the attempt from whose stored session and changes this one can continue."""
+        session = attempt.earlier_session
+        name = AttemptName(attempt.job.id, session.attempt) if session else attempt.continued
+        if name is None or self._settings.pods.data_claim is None:
+            return None
+        files = self._files(name)
+        return name if (files.session.is_file() if session else files.has_kept_work) else None
 
     def _files(self, name: AttemptName) -> AttemptFiles:
         return AttemptFiles.of(self._settings.attempts, name)

@@ -60,7 +60,7 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     )
     report = replace(made_by[0].spec.report or Report(), target=request.target)
     if latest.status.outputs.commit != pull_request.head.sha:  # somebody has pushed, or the engine has
-        wanted = dataclasses.replace(wanted, git_ref=pull_request.head.ref)
+        wanted = dataclasses.replace(wanted, git_ref=pull_request.head.sha)
     await jobs.admission.create(dataclasses.replace(wanted, report=report), names)
     return STARTED
 

@@ -99,12 +99,27 @@ async def test_a_reply_after_a_push_of_a_person_continues_from_the_branch(
         await comment(engine, github, pull, "Please make it blue.")
         job = await follow_up_of(admin, first)
         assert (
-            f"[follow-up of {first['id']}: a new workspace, the conversation in the prompt]"
+            f"[follow-up of {first['id']}: resuming its session in a new workspace with its changes]"
             in await admin.log_lines(job["id"])
         )
     assert job["published"]["refused"] == []
     log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head}").splitlines()
     assert log == ["Make it blue", "Add more", "Add a colour"]
+
+
+async def test_a_message_through_the_api_adds_a_commit_to_the_same_pull_request(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    async with engine.admin() as admin:
+        first, pull = await a_pull_request(engine, github, admin)
+        sent = await admin.post(f"/api/jobs/{first['id']}/messages", {"prompt": "Please make it blue."})
+        job = await published(admin, sent.json()["jobId"])
+    assert job["status"] == "completed", job["failedReason"]
+    assert (job["published"]["refused"], job["published"]["pullRequestUrl"]) == ([], pull.url)
+    assert pull.pull
+    log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head}").splitlines()
+    assert log == ["Make it blue", "Add a colour"]
+    assert len(github.pulls_of(github.demo, pull.pull.head)) == 1
 
 
 async def test_a_review_makes_the_agent_add_a_commit(engine: LocalEngine, github: GitHubStandIn) -> None:

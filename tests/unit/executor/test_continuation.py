@@ -1,23 +1,33 @@
 """Tests of attempts that continue an ended job in a copy of its workspace."""
 
+import gzip
 import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from labrats.model.conversation import Turn, encode_conversation
-from labrats.model.protocol import Continuation
+from labrats.model.protocol import Continuation, Resumption
 from labrats.model.record import encode
-from tests.unit.executor.attempts import AttemptFolder, a_repository, an_attempt, commit_all, git, in_a_clone_of
+from tests.unit.executor.attempts import (
+    AttemptFolder,
+    a_repository,
+    an_attempt,
+    commit_all,
+    git,
+    in_a_clone_of,
+    the_next_attempt,
+)
 
 FIRST: list[Any] = [{"remember": True}, {"write": {"path": "made.txt", "text": "one"}}, {"result": "made"}]
 SECOND: list[Any] = [{"remember": True}, {"read": "made.txt"}, {"write": {"path": "made.txt", "text": "two"}}]
 
 
 def a_follow_up(
-    earlier: AttemptFolder, steps: list[Any] = SECOND, *, bundle: bool = False, session: bool = True, **fields: Any
+    earlier: AttemptFolder, steps: list[Any] = SECOND, *, kept: bool = False, session: bool = True, **fields: Any
 ) -> AttemptFolder:
     """Write the inputs of an attempt of another job, which continues `earlier`."""
     continuation = Continuation(
@@ -25,7 +35,7 @@ def a_follow_up(
         session=earlier.session if session else None,
         workspace=str(earlier.workspace),
         folder=str(earlier.path),
-        bundle=str(earlier.path / "commits.bundle") if bundle else None,
+        kept=str(earlier.path) if kept else None,
     )
     folder = earlier.path.parent / "follow-up" / "attempt"
     (folder / "secrets").mkdir(parents=True)
@@ -86,7 +96,7 @@ def test_follow_up_whose_session_the_program_does_not_know_keeps_the_copy(tmp_pa
     second = a_follow_up(first)
     second.run()
 
-    assert second.logs[1] == "[the agent's program does not know the session: the conversation is in the prompt]"
+    assert second.logs[1] == "[the agent's program does not know the session: it starts a new one]"
     assert ">Fix the bug.</data-" in "\n".join(second.logs)
     assert "made.txt: one" in second.logs
 
@@ -138,13 +148,10 @@ def test_commits_of_a_removed_workspace_are_checked_out_in_a_new_clone(tmp_path:
     shutil.rmtree(first.workspace)
     (repository / "later.txt").write_text("later")
     commit_all(repository)
-    second = a_follow_up(first, bundle=True)
+    second = a_follow_up(first, kept=True)
     second.run()
 
-    assert second.logs[:2] == [
-        "[follow-up of ir-0000000a: a new workspace, the conversation in the prompt]",
-        "[the commits of ir-0000000a are checked out]",
-    ]
+    assert second.logs[0] == "[follow-up of ir-0000000a: resuming its session in a new workspace with its changes]"
     assert "made.txt: one" in second.logs
     for attempt, name in ((first, "one"), (second, "two")):
         git(repository, "fetch", "-q", str(attempt.path / "commits.bundle"), f"labrats:{name}")
@@ -160,8 +167,109 @@ def test_new_clone_without_the_commit_of_the_bundle_is_used_as_it_is(tmp_path: P
     shutil.rmtree(repository)
     a_repository(tmp_path / "repository").joinpath("other.txt").write_text("other")
     git(tmp_path / "repository", "-c", "user.name=T", "-c", "user.email=t@e", "commit", "-q", "--amend", "-m", "other")
-    second = a_follow_up(first, bundle=True)
+    second = a_follow_up(first, kept=True)
     second.run()
 
-    assert "[the commits of ir-0000000a cannot be checked out: the repository has changed]" in second.logs
+    assert second.logs[0] == "[follow-up of ir-0000000a: a new workspace, the conversation in the prompt]"
     assert "made.txt: (missing)" in second.logs
+
+
+def without_folders(attempt: AttemptFolder) -> AttemptFolder:
+    """Return the attempt after the backend has removed its workspace and home, as with its pod."""
+    shutil.rmtree(attempt.workspace)
+    shutil.rmtree(attempt.path / "home")
+    return attempt
+
+
+def test_session_and_files_are_restored_from_what_the_executor_handed_over(tmp_path: Path) -> None:
+    first = an_attempt(tmp_path, FIRST, on_cluster=True)
+    first.run()
+    second = a_follow_up(without_folders(first), kept=True)
+    second.run()
+
+    assert second.logs[0] == "[follow-up of ir-0000000a: resuming its session in a new workspace with its changes]"
+    assert second.logs[1].startswith("remembered: Fix the bug. | Your workspace was created again")
+    assert second.logs[-1] == "made.txt: one"
+    assert second.session.attempt == 1
+
+
+def test_retry_without_the_workspace_resumes_in_a_clone_with_its_commits(tmp_path: Path) -> None:
+    repository = a_repository(tmp_path / "repository")
+    steps = [*FIRST[:2], {"onAttempt": 1, "steps": [{"fail": "not yet"}]}, {"read": "made.txt"}]
+    first = an_attempt(tmp_path, steps, on_cluster=True, **in_a_clone_of(repository))
+    first.run()
+    second = the_next_attempt(without_folders(first))
+    kept = Resumption(session=first.session, kept=str(first.path))
+    (second.path / "job.json").write_bytes(encode(replace(second.task, resumption=kept)))
+    second.run()
+
+    assert second.logs[0] == "[resuming the session of attempt 1 in a new workspace with its changes]"
+    assert "You were interrupted" in "\n".join(second.logs)
+    assert second.session.attempt == 2
+    assert "+one" in (second.path / "changes.patch").read_text(), "the patch lacks the changes of the first attempt"
+
+
+def test_stored_session_has_no_secret_and_no_file_of_another_session(tmp_path: Path) -> None:
+    word = {"word": "open-sesame-1234"}
+    first = an_attempt(tmp_path, FIRST, prompt="The word is open-sesame-1234.", secrets=word, on_cluster=True)
+    other = first.path / "home" / ".mock-sessions" / "other.json"
+    other.parent.mkdir(parents=True)
+    other.write_text("[]")
+    first.run()
+
+    stored = gzip.decompress((first.path / "session.json.gz").read_bytes())
+    files = msgspec.json.decode(stored, type=dict[str, bytes])
+    assert list(files) == [f".mock-sessions/{first.session.id}.json"]
+    assert b"open-sesame" not in b"".join(files.values())
+    assert b"The word is" in b"".join(files.values())
+
+
+DAMAGED = {"no gzip": b"{}", "no JSON": gzip.compress(b"{"), "outside": gzip.compress(b'{"../escaped": "eA=="}')}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_stored_session_leaves_the_conversation(tmp_path: Path, content: bytes) -> None:
+    first = an_attempt(tmp_path, FIRST, on_cluster=True)
+    first.run()
+    (without_folders(first).path / "session.json.gz").write_bytes(content)
+    second = a_follow_up(first, kept=True)
+    second.run()
+
+    told = "[follow-up of ir-0000000a: a new workspace with its changes, the conversation in the prompt]"
+    assert second.logs[0] == told
+    assert not (second.path / "escaped").exists()
+
+
+def test_setup_commands_of_a_rebuilt_workspace_are_not_work_of_the_agent(tmp_path: Path) -> None:
+    repository = a_repository(tmp_path / "repository")
+    fields = in_a_clone_of(repository)
+    setup = replace(fields["workspace_setup"], setup=(("sh", "-c", "echo generated > generated.txt"),))
+    first = an_attempt(tmp_path, FIRST, on_cluster=True, **fields | {"workspace_setup": setup})
+    first.run()
+    second = a_follow_up(without_folders(first), kept=True)
+    second.run()
+
+    patch = (second.path / "changes.patch").read_text()
+    assert "made.txt" in patch
+    assert "generated" not in patch
+    git(repository, "fetch", "-q", str(second.path / "commits.bundle"), "labrats:two")
+    assert git(repository, "ls-tree", "--name-only", "two").split() == ["made.txt", "notes.txt"]
+
+
+def test_follow_up_on_a_pull_request_clones_its_present_head_and_resumes_the_session(tmp_path: Path) -> None:
+    repository = a_repository(tmp_path / "repository")
+    first = an_attempt(tmp_path, FIRST, **in_a_clone_of(repository))
+    first.run()
+    (repository / "made.txt").write_text("changed by a person")
+    commit_all(repository)
+    second = a_follow_up(first, kept=True)
+    continuation = second.task.continuation
+    assert continuation
+    at_head = replace(continuation, workspace=None, at_head=True)
+    (second.path / "job.json").write_bytes(encode(replace(second.task, continuation=at_head)))
+    second.run()
+
+    assert second.logs[0] == "[follow-up of ir-0000000a: resuming its session in a new workspace with its changes]"
+    assert second.logs[-1] == "made.txt: changed by a person"
+    git(repository, "fetch", "-q", str(second.path / "commits.bundle"), "labrats:two")
+    assert git(repository, "rev-list", "--count", "main..two") == "1"

@@ -10,6 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.pod import (
+    EARLIER,
+    EARLIER_FILES,
     SCRATCH,
     PodCredentials,
     PodEgress,
@@ -22,12 +24,13 @@ from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup, cache_scope
-from labrats.model.protocol import ResourceLimits, Resumption, Task
+from labrats.model.phases import Phase
+from labrats.model.protocol import Continuation, ResourceLimits, Resumption, Task
 from labrats.model.record import Metadata
 from labrats.model.workspace_setup import CachedFolder
 from labrats.ports import Attempt
 from labrats.settings import PodExtras
-from tests.support.builders import a_session, a_spec, an_ai_model, an_attempt, isolated
+from tests.support.builders import a_job, a_session, a_spec, an_ai_model, an_attempt, isolated
 
 GOLDEN = Path(__file__).with_name("attempt_job.json")
 
@@ -425,3 +428,35 @@ def test_pod_without_caches_has_no_keeper(setup: WorkspaceSetup | None, claim: s
     pod = pod_of(an_owned_attempt(workspace_setup=setup), settings=settings)
     assert "cache-keeper" not in json.dumps(pod["spec"])
     assert task_of(pod).caches is None
+
+
+def test_only_the_step_prepare_mounts_the_files_of_an_earlier_attempt() -> None:
+    attempt, earlier = an_owned_attempt(), AttemptName("ir-000000cd", 2)
+
+    pod = attempt_job(attempt, NO_CREDENTIALS, SETTINGS, earlier)["spec"]["template"]["spec"]
+
+    mount = {"name": "claims", "mountPath": EARLIER, "subPath": "attempts/cd/ir-000000cd-2", "readOnly": True}
+    containers = [*pod["initContainers"], *pod["containers"]]
+    assert [each["name"] for each in containers if mount in each["volumeMounts"]] == ["prepare"]
+    assert "ir-000000cd" not in json.dumps(pod_of(attempt)["spec"])
+
+
+def test_task_names_the_copied_files_for_a_retry_and_for_a_follow_up() -> None:
+    session, earlier = a_session(1, provider="mock"), AttemptName("ir-000000cd", 1)
+    followed = a_job(Phase.SUCCEEDED, job_id="ir-000000cd", session=session)
+    attempt = an_owned_attempt(follow_up_of=followed.id)
+    follow_up = Attempt(attempt.job, followed=followed)
+    retried = replace(attempt.job, status=replace(attempt.job.status, attempts=2, session=session))
+
+    tasks = [
+        task_of(attempt_job(each, NO_CREDENTIALS, SETTINGS, name)["spec"]["template"])
+        for each, name in ((follow_up, earlier), (follow_up, None), (Attempt(retried), earlier))
+    ]
+
+    assert follow_up.continued == earlier
+    assert [each.continuation for each in tasks] == [
+        Continuation(job_id=followed.id, session=session, kept=EARLIER_FILES),
+        Continuation(job_id=followed.id, session=session),
+        Continuation(job_id=followed.id),
+    ]
+    assert tasks[2].resumption == Resumption(session=session, kept=EARLIER_FILES)
