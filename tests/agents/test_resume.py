@@ -1,5 +1,6 @@
 """Tests of resuming a session of the real agent programs."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from msgspec.structs import replace
 
 from labrats.executor.attempt import RESUME_PROMPT
 from labrats.model.job import AgentSession, Outputs
+from labrats.model.protocol import Resumption
+from labrats.model.record import encode
 from labrats.processes import send_signal, with_environment
 from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.conftest import Prepare
@@ -59,6 +62,30 @@ def test_attempt_resumes_after_all_processes_were_killed(cli: AgentCli, attempt_
     assert "sleep 300" in words(server.requests[-1][cli.conversation])
     assert second.outcome.usage.turns == 1
     assert second.outcome.outputs.files_changed == 2
+
+
+def test_session_is_resumed_in_another_pod_from_its_stored_files(
+    cli: AgentCli, attempt_on: Prepare, tmp_path: Path
+) -> None:
+    repository = in_a_clone_of(a_repository(tmp_path / "repo"))
+    with cli.serve(cli.shell("sed -i s/old/new/ notes.txt"), REFUSAL) as server:
+        first = attempt_on(server, on_cluster=True, **repository)
+        first.run()
+        shutil.rmtree(first.workspace)
+        shutil.rmtree(first.path / "home")
+        server.answer_from_now_on(cli.shell("echo more >> notes.txt"), Says("done"))
+        second = the_next_attempt(first, secrets=cli.secrets)
+        kept = Resumption(session=first.session, kept=str(first.path))
+        (second.path / "job.json").write_bytes(encode(replace(second.task, resumption=kept)))
+        second.run()
+
+    assert second.result == "done"
+    assert "[resuming the session of attempt 1 in a new workspace with its changes]" in second.logs
+    assert (second.session.id, second.session.attempt) == (first.session.id, 2)
+    assert (second.workspace / "notes.txt").read_text() == "new\nmore\n"
+    assert "sed -i s/old/new/" in words(server.requests[-1][cli.conversation])
+    assert "-old\n+new\n+more\n" in (second.path / "changes.patch").read_text()
+    assert second.outcome.usage.turns == 2
 
 
 def session_of(attempt: AttemptFolder) -> bytes:
