@@ -283,6 +283,12 @@ def test_job_shows_why_it_waits(
     assert f"  waits      {sentence}\n" in labrats("job", "ir-3ab1c2d4").out
 
 
+def test_job_shows_the_job_that_it_follows_up(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers(JOB, a_job(followUpOf="ir-0a1b2c3d"))
+
+    assert "  follows up ir-0a1b2c3d\n" in labrats("job", "ir-3ab1c2d4").out
+
+
 def test_job_shows_its_concurrency_key_and_the_job_that_superseded_it(labrats: Labrats, engine: ScriptedEngine) -> None:
     concurrency = {"key": "octo/demo#7", "onNew": "supersede", "debounceSeconds": 30}
     job = a_job(status="cancelled", concurrency=concurrency, supersededBy="ir-0a1b2c3d")
