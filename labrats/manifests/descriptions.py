@@ -224,6 +224,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "agent": "The agent that it names, by its triggerName.",
         "model": "The model that it names.",
         "untrusted": "Whether an external contributor asks.",
+        "job": "The name of the one job that it names.",
         "jobs": "The names of the jobs that it concerns.",
         "attempts": "The attempts of the job that it retries, as its author saw them.",
         "answer": "The answer, once the command is carried out.",

@@ -51,6 +51,7 @@ class ThreadRequest(Record):
     review:    id of the review on GitHub that is the reply.
     agent:     `triggerName` of the agent that is named, if any. model: that is named, if any.
     untrusted: true if an external contributor asks. It concerns only jobs of external contributors.
+    job:       id of the one job that it names, if any.
     jobs:      ids of the jobs that it concerns, stored before any of them changes. attempts: of the one to retry.
     answer:    set once the request is carried out.
     """
@@ -65,6 +66,7 @@ class ThreadRequest(Record):
     model: str | None = None
     review: int | None = None
     untrusted: bool = False
+    job: str | None = None
     jobs: tuple[str, ...] = ()
     attempts: int = 0
     answer: ThreadAnswer | None = None

@@ -1,10 +1,11 @@
 """The check run of a job, or the commit status that takes its place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from labrats.model.job import FailedCode
+from labrats.model.outside_text import shortened, without_hidden
 from labrats.model.phases import Phase
 from labrats.reports.comment import answer_of, changed_nothing
 from labrats.reports.markdown import neutralised, one_line
@@ -13,6 +14,10 @@ from labrats.reports.reported_job import ReportedJob
 _SUMMARY_BYTES: Final = 60_000
 _TITLE_LENGTH: Final = 200
 _DESCRIPTION_LENGTH: Final = 140
+
+_ANNOTATION_TITLE_BYTES: Final = 250
+_ANNOTATION_BYTES: Final = 8 * 1024
+_LEVELS: Final = {"info": "notice", "warning": "warning", "error": "failure"}
 
 _NEEDS_ACTION: Final = frozenset(
     {FailedCode.AUTH, FailedCode.QUOTA, FailedCode.MODEL_NOT_FOUND, FailedCode.INVALID, FailedCode.BUDGET}
@@ -30,6 +35,27 @@ _STATUS_STATES: Final[Mapping[str | None, str]] = {
 
 
 @dataclass(frozen=True)
+class Annotation:
+    """A finding on lines of a file. level: `notice`, `warning` or `failure`."""
+
+    path: str
+    start_line: int
+    end_line: int
+    level: str
+    title: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Button:
+    """A button of a check run. identifier: comes back with the event of a click."""
+
+    label: str
+    description: str
+    identifier: str
+
+
+@dataclass(frozen=True)
 class Check:
     """A check in GitHub's words. conclusion: None while the job has not ended."""
 
@@ -38,6 +64,8 @@ class Check:
     conclusion: str | None
     title: str
     summary: str
+    annotations: Sequence[Annotation] = ()
+    buttons: Sequence[Button] = ()
 
     @property
     def status_state(self) -> str:
@@ -58,7 +86,37 @@ def check_of(reported: ReportedJob) -> Check:
     conclusion = conclusion_of(reported)
     title = one_line(_title(reported, conclusion), hosts, _TITLE_LENGTH)
     summary = answer_of(reported) if reported.job.phase is Phase.SUCCEEDED else reported.job.status.failed_reason or ""
-    return Check(name, status, conclusion, title, neutralised(summary, hosts, _SUMMARY_BYTES) or title)
+    return Check(
+        name=name,
+        status=status,
+        conclusion=conclusion,
+        title=title,
+        summary=neutralised(summary, hosts, _SUMMARY_BYTES) or title,
+        annotations=_annotations(reported) if reported.job.phase is Phase.SUCCEEDED else (),
+        buttons=_buttons(reported.job.phase),
+    )
+
+
+def _annotations(reported: ReportedJob) -> Sequence[Annotation]:
+    """Return the findings on the new version of files. GitHub shows the texts of annotations as they are."""
+    return [
+        Annotation(
+            path=finding.path,
+            start_line=min(finding.start_line or finding.line, finding.line),
+            end_line=finding.line,
+            level=_LEVELS[finding.severity],
+            title=shortened(finding.title or "", _ANNOTATION_TITLE_BYTES),
+            message=shortened(without_hidden(finding.body or finding.title or "a finding"), _ANNOTATION_BYTES),
+        )
+        for finding in reported.publication.findings
+        if finding.side == "RIGHT" and finding.line is not None
+    ]
+
+
+def _buttons(phase: Phase) -> Sequence[Button]:
+    if phase in (Phase.PENDING, Phase.RUNNING):
+        return [Button("Cancel", "Cancel the job", "cancel")]
+    return [Button("Retry", "Retry the job", "retry")] if phase is Phase.FAILED else []
 
 
 def conclusion_of(reported: ReportedJob) -> str | None:

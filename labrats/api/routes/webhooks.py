@@ -21,6 +21,7 @@ from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.event_jobs import EventsJob, event_jobs_view
 from labrats.api.services import Services
+from labrats.intake.check_buttons import clicked_button_of
 from labrats.intake.comment_commands import thread_request_of
 from labrats.intake.deliveries import (
     PING,
@@ -153,7 +154,7 @@ async def _receive(request: Request, signature: Signature, sources: Sequence[Web
 def _record(services: Services, event: IncomingEvent, outcome: str, answer: Mapping[str, Any]) -> DeliveryRecord:
     repo, reason = event.text("repository", "full_name"), answer.get("ignored")
     if command := answer.get("command"):
-        reason = f"the comment has the command `{command}`"
+        reason = f"it has the command `{command}`"
     return DeliveryRecord(
         at=services.clock.now(),
         outcome=outcome,
@@ -247,6 +248,9 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
             await add_request(services.store, source, each)
         return {"ok": True, "ignored": REPAIR_NOTE} | event_jobs_view({}), UNMATCHED
     reply = reply_of(event, source, services.catalog, services.clock.now())
+    if clicked := clicked_button_of(event, source, delivery.fingerprint, services.clock.now()):
+        await add_request(services.store, source, clicked)
+        return {"ok": True, "command": clicked.action} | event_jobs_view({}), COMMAND
     if source.spec.type == GITHUB and (reason := reason_to_ignore(event, source.spec)):
         if reply:  # a comment alone does not show whether its pull request is from a fork
             return await _take_reply(services, source, reply)

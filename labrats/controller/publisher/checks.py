@@ -1,18 +1,27 @@
 """Write the check run of a job, or a commit status with credentials that are no App's."""
 
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Final
 
 import msgspec
 
 from labrats.controller.publisher.access import CHECKS, STATUSES, Access
-from labrats.reports.check import Check, check_of
+from labrats.reports.check import Annotation, Check, check_of
 from labrats.reports.reported_job import ReportedJob
+
+_ANNOTATIONS_AT_ONCE: Final = 50
 
 
 class CheckApp(msgspec.Struct, frozen=True):
     """The App that made a check run."""
 
     id: int
+
+
+class CheckOutput(msgspec.Struct, frozen=True):
+    """The texts of a check run."""
+
+    annotations_count: int = 0
 
 
 class CheckRun(msgspec.Struct, frozen=True):
@@ -22,6 +31,7 @@ class CheckRun(msgspec.Struct, frozen=True):
     html_url: str | None = None
     external_id: str | None = None
     app: CheckApp | None = None
+    output: CheckOutput = CheckOutput()
 
 
 class _CheckRuns(msgspec.Struct):
@@ -42,10 +52,32 @@ async def write_check(access: Access, head_sha: str, reported: ReportedJob) -> s
         return None
     body = _body(check, reported)
     if run := await _find(access, head_sha, check.name, reported.job.id):
-        changed = await access.repository.patch(f"/check-runs/{run.id}", body, CheckRun, CHECKS)
-        return changed.html_url
-    body |= {"head_sha": head_sha}
-    return (await access.repository.post("/check-runs", body, CheckRun, CHECKS)).html_url
+        written = await access.repository.patch(f"/check-runs/{run.id}", body, CheckRun, CHECKS)
+    else:
+        written = await access.repository.post("/check-runs", body | {"head_sha": head_sha}, CheckRun, CHECKS)
+    await _annotate(access, written, check)
+    return written.html_url
+
+
+async def _annotate(access: Access, run: CheckRun, check: Check) -> None:
+    """Add the annotations that the check run does not have yet, in blocks: GitHub keeps all that it gets."""
+    while run.output.annotations_count < len(check.annotations):
+        start = run.output.annotations_count
+        block = [_annotation(each) for each in check.annotations[start : start + _ANNOTATIONS_AT_ONCE]]
+        body = {"output": {"title": check.title, "summary": check.summary, "annotations": block}}
+        run = await access.repository.patch(f"/check-runs/{run.id}", body, CheckRun, CHECKS)
+        if run.output.annotations_count <= start:
+            return  # GitHub does not count them
+
+
+def _annotation(annotation: Annotation) -> dict[str, Any]:
+    return {
+        "path": annotation.path,
+        "start_line": annotation.start_line,
+        "end_line": annotation.end_line,
+        "annotation_level": annotation.level,
+        "message": annotation.message,
+    } | ({"title": annotation.title} if annotation.title else {})
 
 
 def _body(check: Check, reported: ReportedJob) -> dict[str, Any]:
@@ -54,6 +86,7 @@ def _body(check: Check, reported: ReportedJob) -> dict[str, Any]:
         "external_id": reported.job.id,
         "status": check.status,
         "output": {"title": check.title, "summary": check.summary},
+        "actions": [asdict(button) for button in check.buttons],
     }
     if reported.url:
         body["details_url"] = reported.url

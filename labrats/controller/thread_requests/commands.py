@@ -23,7 +23,7 @@ from labrats.model.config import JobConfig
 from labrats.model.errors import IllegalMove, NotFound
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.phases import API_STATUS, Phase
-from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
+from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import GITHUB, OWNER_PREFIX, WebhookSource
 
 
@@ -62,8 +62,18 @@ async def retry(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     return DONE
 
 
+async def click(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
+    """Cancel or retry the job whose button was clicked, or run it again if it has ended otherwise."""
+    if request.action is ThreadAction.CANCEL:
+        return await cancel(jobs, source, request)
+    job = await _last_job(jobs, source, request)
+    if request.jobs or job.phase is Phase.FAILED:
+        return await retry(jobs, source, request)
+    return await run_again(jobs, source, request) if job.ended else DONE
+
+
 async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
-    """Run the last job of the thread again, as a new one with another model, once."""
+    """Run the last job of the thread again, once: as a new one, with the model that is named."""
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
     last = await _last_job(jobs, source, request)

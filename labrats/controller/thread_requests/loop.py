@@ -7,7 +7,7 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.controller.publisher.access import NoAccess
-from labrats.controller.thread_requests.commands import cancel, retry, run_again, start_agent
+from labrats.controller.thread_requests.commands import cancel, click, retry, run_again, start_agent
 from labrats.controller.thread_requests.repairs import repair
 from labrats.controller.thread_requests.replies import reply
 from labrats.controller.thread_requests.thread_jobs import NotDone, ThreadJobs
@@ -69,6 +69,8 @@ class ThreadRequests:
         jobs = self._jobs
         try:
             match request.action:
+                case _ if request.job:
+                    return replace(await click(jobs, source, request), reaction=None)
                 case ThreadAction.CANCEL:
                     return await cancel(jobs, source, request)
                 case ThreadAction.RETRY if request.model:
@@ -82,11 +84,15 @@ class ThreadRequests:
                 case _:
                     return await start_agent(jobs, source, request)
         except NotDone as reason:
+            if request.job:  # a check has no comments
+                return NOTHING
             return ThreadAnswer(reaction=REFUSED, text=str(reason))
         except Conflict as error:
             raise RetryLater(str(error)) from error
         except (Invalid, IllegalMove, RefusedByGitHub, NoAccess) as error:
-            if request.action is ThreadAction.REPAIR:  # nobody has asked
-                log.warning("checks not repaired", source=source.name, request=request.id, reason=str(error))
+            if request.action is ThreadAction.REPAIR or request.job:  # there is no comment to answer
+                log.warning(
+                    "request from a check not carried out", source=source.name, request=request.id, reason=str(error)
+                )
                 return NOTHING
             return ThreadAnswer(reaction=REFUSED, text=f"This is not possible: {error}.")

@@ -46,7 +46,9 @@ class ThreadJobs:
     clock: Clock
 
     async def of(self, source: WebhookSource, request: ThreadRequest) -> Sequence[Job]:
-        """Return the latest jobs of the thread that the request may concern, the newest first."""
+        """Return the latest jobs of the thread that the request may concern, the newest first, or the one it names."""
+        if request.job:
+            return _newest_first(await self.store.get_many(Job, [request.job]), source, request)
         target = request.target
         assert target.number is not None, "a request comes from an issue or a pull request"
         agent = None if request.action is ThreadAction.REPAIR else request.agent
