@@ -4,14 +4,16 @@ A receiver may neither read jobs nor change them. The controller carries the req
 answers.
 """
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from labrats.model.errors import Overloaded
-from labrats.model.thread_requests import MOST_OPEN, ThreadRequest
+from labrats.model.thread_requests import ANSWERED_KEPT, MOST_OPEN, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Store, compare_and_set
 
-_RETRY_SECONDS = 10.0
+_RETRY_SECONDS: Final = 10.0
 
 
 async def add_request(store: Store, source: WebhookSource, request: ThreadRequest) -> None:
@@ -34,5 +36,19 @@ async def replace_request(store: Store, source: WebhookSource, request: ThreadRe
     def change(stored: WebhookSource) -> WebhookSource:
         requests = tuple(request if each.id == request.id else each for each in stored.status.thread_requests)
         return replace(stored, status=replace(stored.status, thread_requests=requests))
+
+    await compare_and_set(store, lambda: store.get(WebhookSource, source.name), change)
+
+
+async def remove_request(store: Store, source: WebhookSource, request: ThreadRequest) -> None:
+    """Remove an answered request, and remember its id. Raises NotFound, RetryLater."""
+
+    def change(stored: WebhookSource) -> WebhookSource:
+        status = stored.status
+        requests = tuple(each for each in status.thread_requests if each.id != request.id)
+        if len(requests) == len(status.thread_requests):
+            return stored  # it is removed already
+        answered = (*status.answered_requests, request.id)[-ANSWERED_KEPT:]
+        return replace(stored, status=replace(status, thread_requests=requests, answered_requests=answered))
 
     await compare_and_set(store, lambda: store.get(WebhookSource, source.name), change)

@@ -1,5 +1,6 @@
 """A client for one repository on GitHub: it reads and writes comments, checks, reviews, labels and pull requests."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -16,6 +17,7 @@ from labrats.ports import Clock
 T = TypeVar("T")
 
 ANSWER_SECONDS: Final = 20.0
+_STORE_SECONDS: Final = 60.0
 _PAGE: Final = 100
 _MOST_PAGES: Final = 30
 _MOST_CHUNK: Final = 64 * 1024
@@ -105,14 +107,15 @@ class Repository:
         end = bytearray()
         try:
             # The address is a secret of its own: the store must not get the token.
-            async with self._client.stream("GET", response.headers.get("Location", "")) as stored:
+            address = response.headers.get("Location", "")
+            async with asyncio.timeout(_STORE_SECONDS), self._client.stream("GET", address) as stored:
                 if not stored.is_success:
                     raise RefusedByGitHub(stored.status_code, f"GitHub's store answers {stored.status_code}")
                 async for chunk in stored.aiter_bytes():
                     end += chunk
                     if len(end) > 2 * most_bytes + _MOST_CHUNK:
                         del end[:-most_bytes]
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             raise RetryLater(f"GitHub's store is unreachable: {type(error).__name__}", delay_seconds=5) from error
         return bytes(end[-most_bytes:])
 

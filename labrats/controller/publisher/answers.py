@@ -6,17 +6,17 @@ from datetime import timedelta
 from typing import Final
 
 import structlog
-from msgspec.structs import replace
 
 from labrats.controller.publisher.access import Access, GitHubAccess, NoAccess
 from labrats.controller.publisher.comments import Comment
 from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.intake.thread_requests import remove_request
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.report import ReportMode, ReportTarget
-from labrats.model.thread_requests import ANSWERED_KEPT, NOTHING, ThreadAnswer, ThreadRequest
+from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
 from labrats.net.github_repository import RefusedByGitHub
-from labrats.ports import Changed, Clock, Deleted, Store, compare_and_set
+from labrats.ports import Changed, Clock, Store
 from labrats.reports.answer import answer_body, answer_mark
 
 log = structlog.get_logger()
@@ -31,7 +31,6 @@ class Answers:
     def __init__(self, store: Store, access: GitHubAccess, clock: Clock) -> None:
         self._store, self._access, self._clock = store, access, clock
         self._work = WorkQueue()
-        self._sources: dict[str, WebhookSource] = {}
 
     async def run(self) -> None:
         """Write answers until cancelled."""
@@ -41,16 +40,14 @@ class Answers:
 
     async def _watch(self) -> None:
         async for change in self._store.watch(WebhookSource):
-            match change:
-                case Changed(source) if any(each.answer for each in source.status.thread_requests):
-                    self._sources[source.name] = source
-                    self._work.add(source.name)
-                case Changed(source) | Deleted(source):
-                    self._sources.pop(source.name, None)
+            if isinstance(change, Changed) and any(each.answer for each in change.resource.status.thread_requests):
+                self._work.add(change.resource.name)
 
     async def _write_all(self, name: str) -> None:
         """Write the answers of a source. Raises RetryLater for the first that cannot be written now."""
-        if (source := self._sources.get(name)) is None:
+        try:
+            source = await self._store.get(WebhookSource, name)
+        except NotFound:
             return
         postponed: RetryLater | None = None
         for request in source.status.thread_requests:
@@ -63,14 +60,13 @@ class Answers:
                     postponed = error
                     continue
                 log.warning("command not answered", source=name, request=request.id, reason=str(error))
-            await self._remove(source, request)
+            with suppress(NotFound):  # the source was deleted
+                await remove_request(self._store, source, request)
         if postponed:
             raise postponed
 
     async def _write(self, source: WebhookSource, request: ThreadRequest, answer: ThreadAnswer) -> None:
         """Write one answer, unless GitHub has it. Raises RetryLater."""
-        if answer == NOTHING:
-            return
         override = source.spec.override_of(request.target.repository)
         report = override.report.over(source.spec.report) if override and override.report else source.spec.report
         if report and report.mode is ReportMode.PREVIEW:
@@ -86,16 +82,6 @@ class Answers:
                 await _comment(access, request.target, answer.key or request.id, answer.text)
         except (NoAccess, RefusedByGitHub) as error:
             log.warning("command not answered", source=source.name, request=request.id, reason=str(error))
-
-    async def _remove(self, source: WebhookSource, request: ThreadRequest) -> None:
-        def change(stored: WebhookSource) -> WebhookSource:
-            status = stored.status
-            answered = (*status.answered_requests, request.id)[-ANSWERED_KEPT:]
-            requests = tuple(each for each in status.thread_requests if each.id != request.id)
-            return replace(stored, status=replace(status, thread_requests=requests, answered_requests=answered))
-
-        with suppress(NotFound):  # the source was deleted
-            await compare_and_set(self._store, lambda: self._store.get(WebhookSource, source.name), change)
 
 
 async def _react(access: Access, request: ThreadRequest, reaction: str) -> None:

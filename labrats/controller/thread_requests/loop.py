@@ -1,6 +1,7 @@
 """The loop that carries out the requests from threads, and stores their answers, which the publisher writes."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
@@ -13,12 +14,12 @@ from labrats.controller.thread_requests.replies import reply
 from labrats.controller.thread_requests.thread_jobs import NotDone, ThreadJobs
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.intake.comment_commands import REFUSED
-from labrats.intake.thread_requests import replace_request
+from labrats.intake.thread_requests import remove_request, replace_request
 from labrats.model.errors import Conflict, IllegalMove, Invalid, NotFound, RetryLater
 from labrats.model.thread_requests import NOTHING, ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
 from labrats.net.github_repository import RefusedByGitHub
-from labrats.ports import Changed, Deleted
+from labrats.ports import Changed
 
 log = structlog.get_logger()
 
@@ -29,7 +30,6 @@ class ThreadRequests:
     def __init__(self, jobs: ThreadJobs) -> None:
         self._jobs = jobs
         self._work = WorkQueue()
-        self._sources: dict[str, WebhookSource] = {}
 
     async def run(self) -> None:
         """Carry out requests until cancelled."""
@@ -40,29 +40,31 @@ class ThreadRequests:
 
     async def _watch(self) -> None:
         async for change in self._jobs.store.watch(WebhookSource):
-            match change:
-                case Changed(source) if any(each.answer is None for each in source.status.thread_requests):
-                    self._sources[source.name] = source
-                    self._work.add(source.name)
-                case Changed(source) | Deleted(source):
-                    self._sources.pop(source.name, None)
+            if isinstance(change, Changed) and _open_requests(change.resource):
+                self._work.add(change.resource.name)
 
     async def _carry_out_all(self, name: str) -> None:
-        """Carry out the requests of a source, and store their answers. Raises the last RetryLater of any."""
-        if (source := self._sources.get(name)) is None:
-            return
+        """Carry out the requests of a source, and store their answers. Raises the last RetryLater of any.
+
+        The watch may still report a request as open that has just been answered, so the source is read.
+        """
         postponed: RetryLater | None = None
         with suppress(NotFound):  # the source was deleted
-            for request in source.status.thread_requests:
-                if request.answer is not None:
-                    continue
+            source = await self._jobs.store.get(WebhookSource, name)
+            for request in _open_requests(source):
                 try:
-                    answer = await self._answer_to(source, request)
-                    await replace_request(self._jobs.store, source, replace(request, answer=answer))
+                    await self._carry_out(source, request)
                 except RetryLater as error:
                     postponed = error
         if postponed:
             raise postponed
+
+    async def _carry_out(self, source: WebhookSource, request: ThreadRequest) -> None:
+        answer = await self._answer_to(source, request)
+        if answer == NOTHING:
+            await remove_request(self._jobs.store, source, request)
+        else:
+            await replace_request(self._jobs.store, source, replace(request, answer=answer))
 
     async def _answer_to(self, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
         """Carry out a request, and return its answer. Raises RetryLater; NotFound if the source was deleted."""
@@ -96,3 +98,7 @@ class ThreadRequests:
                 )
                 return NOTHING
             return ThreadAnswer(reaction=REFUSED, text=f"This is not possible: {error}.")
+
+
+def _open_requests(source: WebhookSource) -> Sequence[ThreadRequest]:
+    return [request for request in source.status.thread_requests if request.answer is None]

@@ -1,0 +1,189 @@
+"""Requests from threads on GitHub: each is carried out once, although a watch lags and a controller is killed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.controller.publisher.access import GitHubAccess
+from labrats.controller.thread_requests.loop import ThreadRequests
+from labrats.controller.thread_requests.thread_jobs import DONE, ThreadJobs
+from labrats.files.attachments import Attachments
+from labrats.files.uploads import Uploads
+from labrats.index.catalog import Catalog
+from labrats.index.jobs import JobIndex
+from labrats.intake.admission import Admission
+from labrats.intake.thread_requests import add_request, remove_request
+from labrats.metrics import Metrics
+from labrats.model.errors import Overloaded, RetryLater
+from labrats.model.job import Job
+from labrats.model.phases import Phase
+from labrats.model.record import Metadata, Resource
+from labrats.model.report import Report, ReportTarget
+from labrats.model.thread_requests import ANSWERED_KEPT, MOST_OPEN, NOTHING, ThreadAction, ThreadRequest
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from labrats.net.github import GitHub
+from labrats.ports import Change, Changed
+from labrats.settings import EngineSettings
+from tests.fakes.clock import NOON, FakeClock
+from tests.fakes.store import MemoryStore
+from tests.support.builders import a_job, a_spec
+from tests.unit.controller.lab import Lab
+
+R = TypeVar("R", bound=Resource)
+
+TARGET: Final = ReportTarget(repository="octo/demo", issue=7, source="github", comment=1)
+
+
+class LaggingStore(MemoryStore):
+    """A store whose watch reports each source a second time as it was first."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.lose_updates_of_jobs = 0
+
+    async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
+        first: Change[R] | None = None
+        async for change in super().watch(kind, after=after, unsettled_only=unsettled_only):
+            yield change
+            if kind is WebhookSource and isinstance(change, Changed):
+                first = first or change
+                yield first
+
+    async def update(self, resource: R) -> R:
+        updated = await super().update(resource)
+        if isinstance(resource, Job) and self.lose_updates_of_jobs:
+            self.lose_updates_of_jobs -= 1
+            raise RetryLater("the answer was lost")
+        return updated
+
+
+class ThreadLab(Lab):
+    """A lab that carries out requests but runs no jobs."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        super().__init__(lab.clock, lab.machine)
+        self.store: LaggingStore = LaggingStore(lab.clock)
+        self.folder = folder
+
+    @asynccontextmanager
+    async def requests(self) -> AsyncIterator[None]:
+        """Carry out requests while the block runs, and then stop as in a crash."""
+        catalog, index, settings = Catalog(), JobIndex(), EngineSettings()
+        attachments, uploads = Attachments(self.folder), Uploads(self.folder)
+        admission = Admission(self.store, catalog, index, attachments, uploads, Metrics(), settings)
+        access = GitHubAccess(self.store, GitHub("http://127.0.0.1:9", self.clock), _no_client, self.clock)
+        jobs = ThreadJobs(self.store, self.runner, catalog, index, admission, access, self.folder, self.clock)
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(catalog.follow(self.store)),
+                tasks.create_task(index.follow(self.store)),
+            ]
+            await index.synced.wait()
+            running.append(tasks.create_task(ThreadRequests(jobs).run()))
+            yield
+            for task in running:
+                task.cancel()
+
+    async def add_source(self, *requests: ThreadRequest) -> WebhookSource:
+        spec = WebhookSourceSpec(type="github", credentials_ref="app")
+        source = await self.store.create(WebhookSource(metadata=Metadata(name="github"), spec=spec))
+        for request in requests:
+            await add_request(self.store, source, request)
+        return await self.source()
+
+    async def source(self) -> WebhookSource:
+        return await self.store.get(WebhookSource, "github")
+
+    async def add(self, phase: Phase, **status: Any) -> Job:
+        spec = a_spec(report=Report(target=TARGET), owner="webhook-source/github")
+        return await self.store.create(a_job(phase, spec=spec, resource_version="", **status))
+
+    async def answered(self) -> list[ThreadRequest]:
+        """Wait until all requests have an answer, and the watch has reported all changes."""
+        async with asyncio.timeout(3600):
+            while any(each.answer is None for each in (await self.source()).status.thread_requests):
+                await self.clock.sleep(0.1)
+        for _ in range(50):
+            await self.clock.sleep(0.1)
+        return list((await self.source()).status.thread_requests)
+
+
+def _no_client() -> Any:
+    raise AssertionError("nothing is asked of GitHub")
+
+
+def a_request(action: ThreadAction, number: int = 1, **fields: Any) -> ThreadRequest:
+    usual: dict[str, Any] = {"event": "issue_comment.created", "target": TARGET, "received_at": NOON}
+    return ThreadRequest(id=f"comment-{number}", action=action, **usual | fields)
+
+
+@pytest.fixture
+def threads(lab: Lab, tmp_path: Path) -> ThreadLab:
+    return ThreadLab(lab, tmp_path)
+
+
+async def test_a_lagging_watch_repeats_no_retry(threads: ThreadLab) -> None:
+    job = await threads.add(Phase.FAILED, attempts=1)
+    await threads.add_source(a_request(ThreadAction.RETRY))
+    async with threads.requests():
+        (request,) = await threads.answered()
+    assert request.answer == DONE
+    assert (await threads.job(job)).phase is Phase.PENDING
+
+
+async def test_a_retry_whose_answer_was_lost_is_not_repeated(threads: ThreadLab) -> None:
+    job = await threads.add(Phase.FAILED, attempts=1)
+    await threads.add_source(a_request(ThreadAction.RETRY))
+    threads.store.lose_updates_of_jobs = 1
+    async with threads.requests():
+        (request,) = await threads.answered()
+    assert (request.answer, request.jobs, request.attempts) == (DONE, (job.id,), 1)
+    assert (await threads.job(job)).phase is Phase.PENDING
+
+
+async def test_a_cancel_concerns_the_jobs_that_its_author_saw(threads: ThreadLab) -> None:
+    seen = await threads.add(Phase.PENDING)
+    noted = a_request(ThreadAction.CANCEL, jobs=(seen.id,))  # an engine was killed after it had noted them
+    await threads.add_source(noted)
+    later = await threads.add(Phase.PENDING)
+    async with threads.requests():
+        (request,) = await threads.answered()
+    assert request.answer == DONE
+    assert (await threads.job(seen)).phase is Phase.CANCELLED
+    assert (await threads.job(later)).phase is Phase.PENDING
+
+
+async def test_a_reply_to_a_pull_request_of_a_person_leaves_nothing(threads: ThreadLab) -> None:
+    target = replace(TARGET, issue=None, pull_request=8)
+    await threads.add_source(a_request(ThreadAction.REPLY, target=target, url="https://github.com/octo/demo/pull/8"))
+    async with threads.requests():
+        assert await threads.answered() == []
+    assert (await threads.source()).status.answered_requests == ("comment-1",)
+
+
+async def test_a_request_is_stored_once_and_not_again_once_answered(threads: ThreadLab) -> None:
+    request = a_request(ThreadAction.HELP, answer=NOTHING)
+    source = await threads.add_source(request, request)
+    assert source.status.thread_requests == (request,)
+    await remove_request(threads.store, source, request)
+    await remove_request(threads.store, source, request)
+    await add_request(threads.store, source, request)
+    status = (await threads.source()).status
+    assert (status.thread_requests, status.answered_requests) == ((), ("comment-1",))
+
+
+async def test_open_and_answered_requests_are_bounded(threads: ThreadLab) -> None:
+    source = await threads.add_source()
+    for number in range(ANSWERED_KEPT + 10):
+        await add_request(threads.store, source, a_request(ThreadAction.HELP, number))
+        await remove_request(threads.store, source, a_request(ThreadAction.HELP, number))
+    assert len((await threads.source()).status.answered_requests) == ANSWERED_KEPT
+    for number in range(MOST_OPEN):
+        await add_request(threads.store, source, a_request(ThreadAction.HELP, 1000 + number))
+    with pytest.raises(Overloaded, match="too many commands are waiting"):
+        await add_request(threads.store, source, a_request(ThreadAction.HELP, 5000))
