@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from labrats.controller.publisher.access import ISSUES, PULL_REQUESTS, READ
+from labrats.controller.publisher.access import READ, READ_ISSUES, READ_PULL_REQUESTS
 from labrats.controller.thread_requests.thread_jobs import DONE, STARTED, NotDone, ThreadJobs, names_for, owner_of
 from labrats.intake.comment_commands import runnable_agents
 from labrats.intake.event_authorization import reason_to_ignore
@@ -110,7 +110,7 @@ async def _event_of(jobs: ThreadJobs, request: ThreadRequest) -> IncomingEvent:
     """
     target, repository = request.target, (await jobs.access.open(request.target)).repository
     is_pull_request = target.pull_request is not None
-    permissions = PULL_REQUESTS if is_pull_request else ISSUES
+    permissions = READ_PULL_REQUESTS if is_pull_request else READ_ISSUES
     comment = await repository.get(f"/issues/comments/{target.comment}", dict[str, Any], permissions)
     payload: dict[str, Any] = {
         "action": request.event.partition(".")[2],

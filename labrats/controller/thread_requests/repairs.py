@@ -11,7 +11,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final
 
-from labrats.controller.publisher.access import PULL_REQUESTS, READ
+from labrats.controller.publisher.access import READ, READ_PULL_REQUESTS
 from labrats.controller.publisher.pull_request import OPEN
 from labrats.controller.thread_requests.check_failures import CheckFailure, read_failures
 from labrats.controller.thread_requests.thread_jobs import ThreadJobs, names_for
@@ -52,7 +52,9 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
     if any(not job.ended for job in await jobs.of(source, request)):
         raise RetryLater("a job still works on the pull request", LOOK_AGAIN_SECONDS)
     access = await jobs.access.open(request.target)
-    pull_request = await access.repository.get(f"/pulls/{request.target.pull_request}", dict[str, Any], PULL_REQUESTS)
+    pull_request = await access.repository.get(
+        f"/pulls/{request.target.pull_request}", dict[str, Any], READ_PULL_REQUESTS
+    )
     if pull_request.get("state") != OPEN or _head(pull_request).get("sha") != request.target.head_sha:
         return NOTHING
     may_wait = jobs.clock.now() - request.received_at < LONGEST_WAIT

@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from labrats.controller.publisher.access import PULL_REQUESTS, Access
-from labrats.controller.publisher.pull_request import OPEN, read_pull_request
+from labrats.controller.publisher.access import READ_PULL_REQUESTS, Access
+from labrats.controller.publisher.pull_request import OPEN, PullRequest
 from labrats.controller.thread_requests.thread_jobs import STARTED, NotDone, ThreadJobs, names_for, owner_of
 from labrats.intake.follow_ups import follow_up_request
 from labrats.model.job import PROMPT_BYTES, Job
@@ -45,8 +45,8 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     if not made_by or not _wants_follow_ups(made_by[0].spec.report):
         return NOTHING
     access = await jobs.access.open(request.target)
-    assert request.target.pull_request is not None, "a reply is to a pull request"
-    pull_request = await read_pull_request(access, request.target.pull_request)
+    path = f"/pulls/{request.target.pull_request}"
+    pull_request = await access.repository.get(path, PullRequest, READ_PULL_REQUESTS)
     if pull_request.state != OPEN:
         return NOTHING
     text = await _text_of(access, request)
@@ -80,10 +80,10 @@ async def _text_of(access: Access, request: ThreadRequest) -> str:
     repository, number = access.repository, request.target.pull_request
     if request.review is None:
         path = f"/issues/comments/{request.target.comment}"
-        return _visible((await repository.get(path, _Text, PULL_REQUESTS)).body)
+        return _visible((await repository.get(path, _Text, READ_PULL_REQUESTS)).body)
     path = f"/pulls/{number}/reviews/{request.review}"
-    parts = [_visible((await repository.get(path, _Text, PULL_REQUESTS)).body)]
-    async for page in repository.pages(f"{path}/comments", list[_LineComment], PULL_REQUESTS):
+    parts = [_visible((await repository.get(path, _Text, READ_PULL_REQUESTS)).body)]
+    async for page in repository.pages(f"{path}/comments", list[_LineComment], READ_PULL_REQUESTS):
         parts += (_on_line(comment) for comment in page)
     return shortened("\n\n".join(filter(None, parts)), PROMPT_BYTES // 2)
 

@@ -199,6 +199,8 @@ async def test_run_starts_nothing_on_the_code_of_a_fork(engine: LocalEngine, git
         written, _ = await comment(engine, github, pull, "/labrats run ai-developer")
         answer = await refused(github, pull, written)
         assert "it is about the code of a fork, and `allowForks` is false" in answer
+        granted = [each["permissions"] for each in github.access.grants]
+        assert granted == [{"pull_requests": "read"}, {"metadata": "read"}, {"pull_requests": "write"}]
         assert await jobs_of(admin) == []
 
 
