@@ -85,6 +85,10 @@ PAUSING: Final = frozenset({FailedCode.RATE_LIMITED, FailedCode.OVERLOADED})
 """Failures that pause the model instead of failing the job. The job is requeued, up to its deadline."""
 
 
+JOB_ID: Final = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+"""Pattern of the ids of jobs, which are names of Kubernetes."""
+
+
 class KeyReference(Record):
     """One key of a ConfigMap or Secret."""
 
@@ -165,7 +169,7 @@ class JobSpec(Record):
     agent_role: str | None = None
     title: str | None = None
     rerun_of: str | None = None
-    follow_up_of: str | None = None
+    follow_up_of: Annotated[str, Meta(pattern=JOB_ID)] | None = None
     prompt: str | None = None
     prompt_ref: KeyReference | None = None
     instructions_ref: KeyReference | None = None
