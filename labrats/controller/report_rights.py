@@ -24,6 +24,9 @@ PASS_SECONDS: Final = 5.0
 APP_SECONDS: Final = 300.0
 """Time for which the rights of an App count as known."""
 
+UNREACHABLE_SECONDS: Final = 30.0
+"""Time after which GitHub is asked again if it could not answer."""
+
 REPORTS: Final = "Reports"
 _LEVELS: Final = {"read": 1, "write": 2, "admin": 3}
 
@@ -36,11 +39,16 @@ class Apps(Protocol):
 
 @dataclass(frozen=True)
 class _Known:
-    """The rights of an App, and the time at which they were read. problem: why they are unknown."""
+    """The rights of an App, and the time at which they were read.
+
+    reason, problem: why the rights are unknown, for programs and for people. due: time at which they are read again.
+    """
 
     app: App | None
     at: datetime
-    problem: str | None = None
+    due: datetime
+    reason: str = ""
+    problem: str = ""
 
 
 class ReportRights:
@@ -69,7 +77,7 @@ class ReportRights:
         known = await self._rights(source, credentials)
         report = condition_factory(known.at.replace(microsecond=0))
         if known.app is None:
-            return report(REPORTS, False, "Refused", f"the rights of the App are unknown: {known.problem}")
+            return report(REPORTS, False, known.reason, f"the rights of the App are unknown: {known.problem}")
         granted = known.app.permissions
         lacking = [
             f"{name}: {level}"
@@ -87,11 +95,14 @@ class ReportRights:
     async def _rights(self, source: WebhookSource, credentials: Mapping[str, str]) -> _Known:
         key, now = (source.name, source.spec.credentials_ref or ""), self._clock.now()
         known = self._known.get(key)
-        if known is None or now - known.at >= timedelta(seconds=APP_SECONDS):
+        if known is None or now >= known.due:
+            later = now + timedelta(seconds=APP_SECONDS)
             try:
-                known = _Known(await self._apps.app(credentials), now)
+                known = _Known(await self._apps.app(credentials), now, later)
             except GiveUp as error:
-                known = _Known(None, now, str(error))
+                known = _Known(None, now, later, "Refused", str(error))
+            except RetryLater as error:
+                known = _Known(None, now, now + timedelta(seconds=UNREACHABLE_SECONDS), "Unreachable", str(error))
             self._known[key] = known
         return known
 

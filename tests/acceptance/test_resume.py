@@ -110,7 +110,10 @@ async def test_follow_up_gets_the_conversation_once_the_workspace_is_removed(
         second = await user.wait(answer.json()["jobId"])
 
     assert (second["status"], second["result"]) == ("completed", "from memory")
-    assert second["logs"][0] == f"[follow-up of {first['id']}: a new workspace with its changes, the conversation in the prompt]"
+    assert (
+        second["logs"][0]
+        == f"[follow-up of {first['id']}: a new workspace with its changes, the conversation in the prompt]"
+    )
     assert "made it</data-" in str(server.requests[-1])
 
 

@@ -62,8 +62,7 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
         raise RetryLater("other checks of the commit still run", LOOK_AGAIN_SECONDS)
     if not failures:
         return NOTHING
-    attempt = await _attempt(jobs, source, request, trigger.ci_loop)
-    if attempt is None:
+    if not await _has_attempt(jobs, source, request, trigger.ci_loop):
         return _used_up(trigger.ci_loop, request)
     repository = await access.repository.get("", dict[str, Any], READ)
     event = _event(request, failures, pull_request, repository)
@@ -74,8 +73,8 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
     return NOTHING
 
 
-async def _attempt(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest, loop: CiLoop) -> int | None:
-    """Return the number of the attempt at this commit, from 1; None if the attempts are used up."""
+async def _has_attempt(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest, loop: CiLoop) -> bool:
+    """Store the attempt at this commit. Return False if the attempts at the pull request are used up."""
     identity = f"{source.metadata.uid}/{request.agent}/{request.url}"
     prefix = f"ci-attempt-{sha256(identity.encode()).hexdigest()[:32]}"
     for number in range(1, loop.attempts_per_pull_request + 1):
@@ -83,10 +82,10 @@ async def _attempt(jobs: ThreadJobs, source: WebhookSource, request: ThreadReque
         note = ConfigMap(metadata=metadata, data={_COMMIT: request.target.head_sha or ""})
         with suppress(Conflict):
             await jobs.store.create(note)
-            return number
+            return True
         if (await jobs.store.get(ConfigMap, note.name)).data == note.data:
-            return number
-    return None
+            return True
+    return False
 
 
 def _used_up(loop: CiLoop, request: ThreadRequest) -> ThreadAnswer:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from labrats.controller.report_rights import PASS_SECONDS
 from tests.acceptance.engine import LocalEngine, User
 from tests.acceptance.github.reporting import REPORT, set_up
-from tests.support.github import GitHubStandIn
+from tests.support.github import Fault, GitHubStandIn
 from tests.support.waiting import DEADLINE_SECONDS
 
 
@@ -44,6 +45,16 @@ async def test_the_source_says_what_its_app_lacks(
         await set_up(admin, REPORT | {"check": {}})
         found = await condition(admin)
     assert (found["status"], found["reason"], found["message"]) == (str(reason == "Granted"), reason, message)
+
+
+async def test_an_unreachable_github_is_asked_rarely(engine: LocalEngine, github: GitHubStandIn) -> None:
+    github.faults.plan_always(Fault(503), "GET /app")
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        found = await condition(admin)
+        await asyncio.sleep(2 * PASS_SECONDS + 1)  # further passes ask nothing
+    assert (found["status"], found["reason"]) == ("False", "Unreachable")
+    assert len(github.calls_of("GET /app")) == 1
 
 
 async def test_an_app_that_github_does_not_know_is_reported(engine: LocalEngine, github: GitHubStandIn) -> None:
