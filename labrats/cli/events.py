@@ -78,6 +78,8 @@ def print_verdicts(tested: dict[str, Any]) -> None:
     )
     if tested["ignored"]:
         print_stderr(f"the webhook source would ignore this event: {tested['ignored']}")
+    for each in tested.get("requests", []):
+        print_text(f"the engine would {_request_sentence(each)}")
     for each in tested["agents"]:
         if each["refused"]:
             print_stderr(f"{each['agent']}: the job would be refused: {each['refused']}")
@@ -92,6 +94,28 @@ def print_verdicts(tested: dict[str, Any]) -> None:
                 print_text(f"concurrency key: {concurrency['key']} ({concurrency['onNew']})")
             print_text(job["prompt"])
     print_stderr(f"{tested['matched']} {'agent' if tested['matched'] == 1 else 'agents'} would start")
+
+
+def _request_sentence(request: dict[str, Any]) -> str:
+    agent, model = request["agent"], request["model"]
+    of_agent, on_model = f" of {agent}" if agent else "", f" on {model}" if model else ""
+    if answer := request["answer"]:
+        return f"answer:\n{answer}"
+    match request["action"]:
+        case "cancel":
+            return f"cancel the jobs{of_agent} of the thread"
+        case "retry" if model:
+            return f"run the last job{of_agent} of the thread again{on_model}"
+        case "retry":
+            return f"retry the last job{of_agent} of the thread"
+        case "run":
+            return f"start {agent}{on_model}"
+        case "reply":
+            return "start a follow-up, if a job made the pull request"
+        case "repair":
+            return f"let {agent} repair the checks, if a job made the pull request"
+        case action:
+            return str(action)
 
 
 def _reason(trigger: dict[str, Any]) -> str:

@@ -82,16 +82,19 @@ class WorkQueue:
         self.add(key)
 
 
-async def work_forever(queue: WorkQueue, work: Callable[[str], Awaitable[None]]) -> None:
-    """Work on the queue, whose keys are jobs, until cancelled. A job that fails is queued again after a delay."""
+async def work_forever(queue: WorkQueue, work: Callable[[str], Awaitable[None]], kind: str = "job") -> None:
+    """Work on the queue until cancelled. A key that fails is queued again after a delay.
+
+    kind: of what the keys name, for the log.
+    """
     while True:
-        async with queue.take() as job_id:
+        async with queue.take() as key:
             try:
-                await work(job_id)
+                await work(key)
             except RetryLater as error:
-                log.warning("reconcile postponed", job=job_id, reason=str(error))
-                queue.add_later(job_id, error.delay_seconds)
+                log.warning("reconcile postponed", **{kind: key}, reason=str(error))
+                queue.add_later(key, error.delay_seconds)
             except Exception:
-                # A bug that one job triggers must not stop the others.
-                log.exception("reconcile failed", job=job_id)
-                queue.add_later(job_id, ERROR_DELAY_SECONDS)
+                # A bug that one key triggers must not stop the others.
+                log.exception("reconcile failed", **{kind: key})
+                queue.add_later(key, ERROR_DELAY_SECONDS)

@@ -8,7 +8,7 @@ from labrats.intake.events import IncomingEvent
 from labrats.intake.report_targets import target_of
 from labrats.model.report import ReportTarget
 from labrats.model.thread_requests import ThreadAction, ThreadRequest
-from labrats.model.webhook_source import GITHUB, WebhookSource
+from labrats.model.webhook_source import WebhookSource
 
 _JOB_ID: Final = re.compile(r"ir-[0-9a-z-]{1,60}")
 _RERUN: Final = "check_run.rerequested"
@@ -24,7 +24,7 @@ def clicked_button_of(
     """
     override = source.spec.override_of(event.text("repository", "full_name"))
     is_person = event.text("sender", "type") == "User"
-    if source.spec.type != GITHUB or not is_person or (override and not override.enabled):
+    if not is_person or (override and not override.enabled):
         return None
     job_id, target = event.text("check_run", "external_id") or "", target_of(event, source)
     action = _action_of(event)

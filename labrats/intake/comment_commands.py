@@ -90,14 +90,12 @@ def _short(word: str) -> str:
     return word[:40].replace("`", "")
 
 
-def thread_request_of(
-    event: IncomingEvent, source: WebhookSource, catalog: Catalog, now: datetime
-) -> ThreadRequest | None:
+def command_of(event: IncomingEvent, source: WebhookSource, catalog: Catalog, now: datetime) -> ThreadRequest | None:
     """Return the request in a comment on GitHub; None if it has no command.
 
-    The caller has checked the author. A request that cannot be carried out has its answer already.
+    The caller checks the author. A request that cannot be carried out has its answer already.
     """
-    if source.spec.type != GITHUB or event.name != EVENT or not isinstance(body := event.find("comment", "body"), str):
+    if event.name != EVENT or not isinstance(body := event.find("comment", "body"), str):
         return None
     command, target = command_in(body), target_of(event, source)
     if command is None or target is None or target.number is None or target.comment is None:

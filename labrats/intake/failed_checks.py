@@ -25,7 +25,7 @@ def failed_checks_of(
     jobs, so it does not know whether one made the pull request.
     """
     subject = next((found for key in _SUBJECTS if isinstance(found := event.find(key), Mapping)), None)
-    if subject is None or source.spec.type != GITHUB or source.spec.credentials_ref is None:
+    if subject is None or source.spec.credentials_ref is None:
         return []
     if event.find("action") != "completed" or subject.get("conclusion") not in FAILURES:
         return []

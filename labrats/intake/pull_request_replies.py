@@ -10,7 +10,7 @@ from labrats.intake.events import IncomingEvent
 from labrats.intake.report_targets import target_of
 from labrats.model.report import Report
 from labrats.model.thread_requests import ThreadAction, ThreadRequest
-from labrats.model.webhook_source import GITHUB, WebhookSource
+from labrats.model.webhook_source import WebhookSource
 
 _COMMENT: Final = "issue_comment.created"
 _REVIEW: Final = "pull_request_review.submitted"
@@ -23,7 +23,7 @@ def reply_of(event: IncomingEvent, source: WebhookSource, catalog: Catalog, now:
 
     A receiver reads no jobs, so it does not know whether a job made the pull request.
     """
-    if source.spec.type != GITHUB or source.spec.credentials_ref is None:
+    if source.spec.credentials_ref is None:
         return None
     target, review = target_of(event, source), event.find("review", "id")
     if target is None or target.pull_request is None or not any(map(_opens_pull_requests, _reports(source, catalog))):

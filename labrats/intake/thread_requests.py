@@ -16,6 +16,18 @@ from labrats.ports import Store, compare_and_set
 _RETRY_SECONDS: Final = 10.0
 
 
+def request_key(source: WebhookSource, request: ThreadRequest) -> str:
+    """Return the key by which `read_request` finds a request."""
+    return f"{source.name}/{request.id}"
+
+
+async def read_request(store: Store, key: str) -> tuple[WebhookSource, ThreadRequest | None]:
+    """Return the source, and its request as it is now; None if it is no longer stored. Raises NotFound."""
+    name, _, request_id = key.partition("/")
+    source = await store.get(WebhookSource, name)
+    return source, next((each for each in source.status.thread_requests if each.id == request_id), None)
+
+
 async def add_request(store: Store, source: WebhookSource, request: ThreadRequest) -> None:
     """Store a request, unless it is stored or answered already. Raises Overloaded, NotFound, RetryLater."""
 

@@ -93,6 +93,48 @@ async def test_conditions_of_a_webhook_source_apply(api: Api, admin: httpx2.Asyn
     assert ignored["matched"] == 0
 
 
+COMMENTED: dict[str, Any] = PAYLOAD | {
+    "action": "created",
+    "issue": PAYLOAD["issue"] | {"html_url": "https://github.com/octo/demo/issues/7"},
+    "comment": {"id": 5, "body": "/labrats run a model=opus", "user": {"id": 1}, "author_association": "OWNER"},
+    "sender": {"id": 1, "type": "User"},
+}
+
+
+@pytest.mark.parametrize(
+    ("comment", "ignored", "requests"),
+    [
+        ({}, None, [{"action": "run", "agent": "a", "model": "opus", "answer": None}]),
+        ({"body": "Please have a look."}, None, []),
+        ({"author_association": "NONE"}, "its author is not one of `allowedAssociations`", []),
+    ],
+)
+async def test_a_command_in_a_comment_is_shown_and_starts_no_agent_by_a_trigger(
+    api: Api, admin: httpx2.AsyncClient, comment: dict[str, Any], ignored: str | None, requests: list[Any]
+) -> None:
+    source = {"name": "hub", "type": "github", "secret": SECRET, "credentialsRef": "app"}
+    assert (await admin.post("/api/webhook-sources", json=source)).status_code == 201
+    await stored(api, an_agent("a", a_trigger("issue_comment.created")))
+    payload = COMMENTED | {"comment": COMMENTED["comment"] | comment}
+
+    answer = await tested(admin, webhookSource="hub", event="issue_comment.created", payload=payload)
+
+    assert (answer["ignored"], answer["requests"]) == (ignored, requests)
+    assert answer["matched"] == (1 if not ignored and not requests else 0)
+
+
+async def test_a_wrong_command_is_shown_with_its_answer(api: Api, admin: httpx2.AsyncClient) -> None:
+    source = {"name": "hub", "type": "github", "secret": SECRET, "credentialsRef": "app"}
+    assert (await admin.post("/api/webhook-sources", json=source)).status_code == 201
+    payload = COMMENTED | {"comment": COMMENTED["comment"] | {"body": "/labrats stop"}}
+
+    answer = await tested(admin, webhookSource="hub", event="issue_comment.created", payload=payload)
+
+    [request] = answer["requests"]
+    assert request["action"] == "help"
+    assert request["answer"].startswith("`stop` is no command.")
+
+
 @pytest.mark.parametrize(
     ("fields", "status"), [({"agent": "nobody"}, 404), ({"webhookSource": "none"}, 422), ({"event": ""}, 422)]
 )

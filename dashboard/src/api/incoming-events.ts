@@ -6,6 +6,7 @@ export type IncomingEvent = Schemas['Event'];
 export type EventTested = Schemas['EventTested'];
 export type AgentVerdict = Schemas['AgentVerdict'];
 export type TriggerVerdict = Schemas['TriggerVerdict'];
+export type ThreadRequest = Schemas['ThreadRequestView'];
 export type JobPreview = Schemas['JobPreview'];
 export type StartedJob = Schemas['EventsJob'];
 

@@ -3248,6 +3248,11 @@ export interface components {
              * @description Why the webhook source would ignore the event.
              */
             ignored: string | null;
+            /**
+             * Requests
+             * @description What the event asks of the engine otherwise, if the webhook source is of the type `github`.
+             */
+            requests: components["schemas"]["ThreadRequestView"][];
             /** Agents */
             agents: components["schemas"]["AgentVerdict"][];
         };
@@ -6122,6 +6127,39 @@ export interface components {
             time: string;
             disk: components["schemas"]["DiskView"];
             limits: components["schemas"]["LimitsView"];
+        };
+        /**
+         * ThreadAction
+         * @description The wish of a request. HELP asks for the list of commands, REPLY for a follow-up, REPAIR for checks.
+         * @enum {string}
+         */
+        ThreadAction: "cancel" | "retry" | "run" | "help" | "reply" | "repair";
+        /**
+         * ThreadRequestView
+         * @description A request in the event, which the engine carries out beside its triggers or instead of them.
+         */
+        ThreadRequestView: {
+            /**
+             * @description `cancel`, `retry`, `run` and `help` are commands in comments, or buttons of checks. `reply` is a follow-up, and `repair` of failed checks, if a job made the pull request.
+             * @example retry
+             */
+            action: components["schemas"]["ThreadAction"];
+            /**
+             * Agent
+             * @description The `triggerName` of the agent that it names.
+             * @example ai-developer
+             */
+            agent: string | null;
+            /**
+             * Model
+             * @description The model that it names.
+             */
+            model: string | null;
+            /**
+             * Answer
+             * @description The comment that answers it at once, with the commands or what is wrong.
+             */
+            answer: string | null;
         };
         /**
          * Timeseries
@@ -13474,6 +13512,14 @@ export interface operations {
                      * @example {
                      *       "matched": 1,
                      *       "ignored": null,
+                     *       "requests": [
+                     *         {
+                     *           "action": "retry",
+                     *           "agent": "ai-developer",
+                     *           "model": null,
+                     *           "answer": null
+                     *         }
+                     *       ],
                      *       "agents": [
                      *         {
                      *           "agent": "developer",

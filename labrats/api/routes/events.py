@@ -23,10 +23,12 @@ from labrats.intake.event_verdicts import Verdict, verdicts
 from labrats.intake.events import IncomingEvent, Mismatch
 from labrats.intake.job_spec import PreparedJob
 from labrats.intake.request import JobRequest
+from labrats.intake.thread_events import thread_event_of
 from labrats.model.agent import AiAgent
 from labrats.model.errors import Invalid, NotFound, Problem, TooLarge
 from labrats.model.git_repo import without_tokens
 from labrats.model.outside_text import shortened
+from labrats.model.thread_requests import ThreadAction, ThreadRequest
 from labrats.model.webhook_source import GITHUB, WebhookSource
 
 router = api_router("Events")
@@ -73,6 +75,10 @@ async def ingest(request: Request, body: Event, idempotency_key: IdempotencyKey 
 
 PREVIEW_BYTES: Final = 64 * 1024
 """The part of a prompt that a test shows."""
+
+
+_FINGERPRINT: Final = "of-a-test"
+"""Stands for the fingerprint of a delivery."""
 
 
 class EventTest(Event):
@@ -127,11 +133,27 @@ class AgentVerdict(ResponseBody):
     refused: str | None = Field(description="Why the job would be refused.")
 
 
+class ThreadRequestView(ResponseBody):
+    """A request in the event, which the engine carries out beside its triggers or instead of them."""
+
+    action: ThreadAction = Field(
+        description="`cancel`, `retry`, `run` and `help` are commands in comments, or buttons of checks. `reply` is a"
+        " follow-up, and `repair` of failed checks, if a job made the pull request.",
+        examples=["retry"],
+    )
+    agent: str | None = Field(description="The `triggerName` of the agent that it names.", examples=["ai-developer"])
+    model: str | None = Field(description="The model that it names.")
+    answer: str | None = Field(description="The comment that answers it at once, with the commands or what is wrong.")
+
+
 class EventTested(ResponseBody):
     """The result of a test."""
 
     matched: int = Field(description="The number of agents that the event would start.", examples=[1])
     ignored: str | None = Field(description="Why the webhook source would ignore the event.")
+    requests: list[ThreadRequestView] = Field(
+        description="What the event asks of the engine otherwise, if the webhook source is of the type `github`."
+    )
     agents: list[AgentVerdict]
 
 
@@ -151,8 +173,25 @@ async def test_event(request: Request, body: EventTest) -> Response:
     ignored = reason_to_ignore(event, source.spec) if source and source.spec.type == GITHUB else None
     requests = {agent_name(each): each for each in event_requests(event, services.catalog, caller.id, source)}
     started = {} if ignored else requests
+    now = services.clock.now()
+    thread_event = thread_event_of(event, source, services.catalog, _FINGERPRINT, now) if source else None
+    if thread_event and not (thread_event.is_reply and started):
+        started, ignored = {}, None if thread_event.requests else thread_event.note
+    asked = [] if thread_event is None or started else thread_event.requests
     views = [await _verdict_view(services, agent, event, started.get(agent.name)) for agent in agents]
-    return json_response({"matched": sum(view["starts"] for view in views), "ignored": ignored, "agents": views})
+    return json_response(
+        {
+            "matched": sum(view["starts"] for view in views),
+            "ignored": ignored,
+            "requests": [_request_view(each) for each in asked],
+            "agents": views,
+        }
+    )
+
+
+def _request_view(request: ThreadRequest) -> dict[str, Any]:
+    answer = request.answer.text if request.answer else None
+    return {"action": request.action, "agent": request.agent, "model": request.model, "answer": answer}
 
 
 def _source(services: Services, name: str | None) -> WebhookSource | None:

@@ -21,8 +21,6 @@ from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.event_jobs import EventsJob, event_jobs_view
 from labrats.api.services import Services
-from labrats.intake.check_buttons import clicked_button_of
-from labrats.intake.comment_commands import thread_request_of
 from labrats.intake.deliveries import (
     PING,
     Delivery,
@@ -34,16 +32,14 @@ from labrats.intake.deliveries import (
     stored_fingerprint,
 )
 from labrats.intake.delivery_log import PAYLOAD_BYTES
-from labrats.intake.event_authorization import reason_to_ignore, reason_to_ignore_author
+from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import event_requests
 from labrats.intake.events import IncomingEvent, why_no_agent
-from labrats.intake.failed_checks import failed_checks_of
-from labrats.intake.pull_request_replies import reply_of
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
+from labrats.intake.thread_events import ThreadEvent, thread_event_of
 from labrats.intake.thread_requests import add_request
 from labrats.model.errors import NotFound
 from labrats.model.record import encode
-from labrats.model.thread_requests import ThreadRequest
 from labrats.model.webhook_source import (
     COMMAND,
     GITHUB,
@@ -63,8 +59,6 @@ router = api_router("Webhooks")
 EVENT_HEADER: Final = "x-github-event"
 DELIVERY_HEADER: Final = "x-github-delivery"
 _FORM: Final = "application/x-www-form-urlencoded"
-REPAIR_NOTE: Final = "an agent repairs the checks if a job made the pull request"
-REPLY_NOTE: Final = "no trigger matches; it is a follow-up if a job made the pull request"
 MOST_JOBS: Final = 10
 """Jobs that the record of a delivery names."""
 
@@ -241,19 +235,12 @@ def _event(request: Request, source: WebhookSource, payload: Mapping[str, Any]) 
 async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[str, Any], str]:
     """Store the jobs. Return the answer, and the outcome as a label of the metric."""
     source, event = delivery.source, delivery.event
-    if request := thread_request_of(event, source, services.catalog, services.clock.now()):
-        return await _take_command(services, source, event, request)
-    if failed := failed_checks_of(event, source, services.catalog, services.clock.now()):
-        for each in failed:
-            await add_request(services.store, source, each)
-        return {"ok": True, "ignored": REPAIR_NOTE} | event_jobs_view({}), UNMATCHED
-    reply = reply_of(event, source, services.catalog, services.clock.now())
-    if clicked := clicked_button_of(event, source, delivery.fingerprint, services.clock.now()):
-        await add_request(services.store, source, clicked)
-        return {"ok": True, "command": clicked.action} | event_jobs_view({}), COMMAND
+    thread_event = thread_event_of(event, source, services.catalog, delivery.fingerprint, services.clock.now())
+    if thread_event and not thread_event.is_reply:
+        return await _take(services, source, thread_event)
     if source.spec.type == GITHUB and (reason := reason_to_ignore(event, source.spec)):
-        if reply:  # a comment alone does not show whether its pull request is from a fork
-            return await _take_reply(services, source, reply)
+        if thread_event:  # a comment alone does not show whether its pull request is from a fork
+            return await _take(services, source, thread_event)
         return {"ok": True, "ignored": reason} | event_jobs_view({}), IGNORED
     requests = event_requests(event, services.catalog, delivery.owner, source)
     first_fingerprint = await stored_fingerprint(services.store, delivery)
@@ -261,28 +248,19 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
     if jobs := await services.admission.admit_all(requests, intent.job_names):
         await store_fingerprint(services.store, delivery, next(iter(jobs.values())))
         return {"ok": True} | event_jobs_view(jobs), STARTED
-    if reply:
-        return await _take_reply(services, source, reply)
+    if thread_event:
+        return await _take(services, source, thread_event)
     return {"ok": True, "ignored": why_no_agent(event, services.catalog.agents)} | event_jobs_view({}), UNMATCHED
 
 
-async def _take_reply(services: Services, source: WebhookSource, reply: ThreadRequest) -> tuple[dict[str, Any], str]:
-    """Store a reply to a pull request that starts no agent by a trigger. Return what `_start_agents` does."""
-    await add_request(services.store, source, reply)
-    return {"ok": True, "ignored": REPLY_NOTE} | event_jobs_view({}), UNMATCHED
-
-
-async def _take_command(
-    services: Services, source: WebhookSource, event: IncomingEvent, request: ThreadRequest
-) -> tuple[dict[str, Any], str]:
-    """Store the command in a comment, which starts no other agents. Return what `_start_agents` does."""
-    reason = reason_to_ignore_author(event, source.spec)
-    if reason is None and source.spec.credentials_ref is None:
-        reason = "commands need the source's `credentialsRef`, with which the engine answers them"
-    if reason:
-        return {"ok": True, "ignored": reason} | event_jobs_view({}), IGNORED
-    await add_request(services.store, source, request)
-    return {"ok": True, "command": request.action} | event_jobs_view({}), COMMAND
+async def _take(services: Services, source: WebhookSource, thread_event: ThreadEvent) -> tuple[dict[str, Any], str]:
+    """Store the requests of an event in a thread. Return what `_start_agents` does."""
+    for request in thread_event.requests:
+        await add_request(services.store, source, request)
+    if thread_event.command:
+        return {"ok": True, "command": thread_event.command} | event_jobs_view({}), COMMAND
+    outcome = UNMATCHED if thread_event.requests else IGNORED
+    return {"ok": True, "ignored": thread_event.note} | event_jobs_view({}), outcome
 
 
 async def _parse(body: bytes, parse: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ import structlog
 from labrats.controller.publisher.access import Access, GitHubAccess, NoAccess
 from labrats.controller.publisher.comments import Comment
 from labrats.controller.work_queue import WorkQueue, work_forever
-from labrats.intake.thread_requests import remove_request
+from labrats.intake.thread_requests import read_request, remove_request, request_key
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.report import ReportMode, ReportTarget
 from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
@@ -36,34 +36,28 @@ class Answers:
         """Write answers until cancelled."""
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch-answers")
-            loops.create_task(work_forever(self._work, self._write_all), name="answers")
+            loops.create_task(work_forever(self._work, self._write_stored, "request"), name="answers")
 
     async def _watch(self) -> None:
         async for change in self._store.watch(WebhookSource):
-            if isinstance(change, Changed) and any(each.answer for each in change.resource.status.thread_requests):
-                self._work.add(change.resource.name)
+            if isinstance(change, Changed):
+                for request in change.resource.status.thread_requests:
+                    if request.answer is not None:
+                        self._work.add(request_key(change.resource, request))
 
-    async def _write_all(self, name: str) -> None:
-        """Write the answers of a source. Raises RetryLater for the first that cannot be written now."""
-        try:
-            source = await self._store.get(WebhookSource, name)
-        except NotFound:
-            return
-        postponed: RetryLater | None = None
-        for request in source.status.thread_requests:
-            if request.answer is None:
-                continue
+    async def _write_stored(self, key: str) -> None:
+        """Write the answer to a request, and remove the request. Raises RetryLater."""
+        with suppress(NotFound):  # the source was deleted
+            source, request = await read_request(self._store, key)
+            if request is None or request.answer is None:
+                return
             try:
                 await self._write(source, request, request.answer)
             except RetryLater as error:
                 if self._clock.now() - request.received_at < GIVEN_UP_AFTER:
-                    postponed = error
-                    continue
-                log.warning("command not answered", source=name, request=request.id, reason=str(error))
-            with suppress(NotFound):  # the source was deleted
-                await remove_request(self._store, source, request)
-        if postponed:
-            raise postponed
+                    raise
+                log.warning("request not answered", source=source.name, request=request.id, reason=str(error))
+            await remove_request(self._store, source, request)
 
     async def _write(self, source: WebhookSource, request: ThreadRequest, answer: ThreadAnswer) -> None:
         """Write one answer, unless GitHub has it. Raises RetryLater."""
@@ -81,7 +75,7 @@ class Answers:
             if answer.text:
                 await _comment(access, request.target, answer.key or request.id, answer.text)
         except (NoAccess, RefusedByGitHub) as error:
-            log.warning("command not answered", source=source.name, request=request.id, reason=str(error))
+            log.warning("request not answered", source=source.name, request=request.id, reason=str(error))
 
 
 async def _react(access: Access, request: ThreadRequest, reaction: str) -> None:

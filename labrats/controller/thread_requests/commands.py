@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from labrats.controller.publisher.access import READ, READ_ISSUES, READ_PULL_REQUESTS
+from labrats.controller.thread_requests.replies import drop_replies
 from labrats.controller.thread_requests.thread_jobs import DONE, STARTED, NotDone, ThreadJobs, names_for, owner_of
 from labrats.intake.comment_commands import runnable_agents
 from labrats.intake.event_authorization import reason_to_ignore
@@ -28,9 +29,13 @@ from labrats.model.webhook_source import GITHUB, OWNER_PREFIX, WebhookSource
 
 
 async def cancel(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
-    """Cancel the live jobs of the thread."""
+    """Cancel the live jobs of the thread, and drop the replies that wait for them."""
+    is_of_all = request.agent is None and request.job is None
+    has_dropped = is_of_all and await drop_replies(jobs, source, request)
     if not request.jobs:
         live = [job.id for job in await jobs.of(source, request) if not job.ended]
+        if has_dropped and not live:
+            return DONE
         if not live:
             raise NotDone(f"No job {_of(request)} is waiting or running.")
         request = replace(request, jobs=tuple(live))

@@ -1,7 +1,6 @@
 """The loop that carries out the requests from threads, and stores their answers, which the publisher writes."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
@@ -11,10 +10,10 @@ from labrats.controller.publisher.access import NoAccess
 from labrats.controller.thread_requests.commands import cancel, click, retry, run_again, start_agent
 from labrats.controller.thread_requests.repairs import repair
 from labrats.controller.thread_requests.replies import reply
-from labrats.controller.thread_requests.thread_jobs import NotDone, ThreadJobs
+from labrats.controller.thread_requests.thread_jobs import NotDone, NotYet, ThreadJobs
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.intake.comment_commands import REFUSED
-from labrats.intake.thread_requests import remove_request, replace_request
+from labrats.intake.thread_requests import read_request, remove_request, replace_request, request_key
 from labrats.model.errors import Conflict, IllegalMove, Invalid, NotFound, RetryLater
 from labrats.model.thread_requests import NOTHING, ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
@@ -25,49 +24,54 @@ log = structlog.get_logger()
 
 
 class ThreadRequests:
-    """Carries out the requests that webhook sources have stored, those of each source in order."""
+    """Carries out the requests that webhook sources have stored, one at a time."""
 
     def __init__(self, jobs: ThreadJobs) -> None:
         self._jobs = jobs
         self._work = WorkQueue()
+        self._waiting: set[str] = set()
 
     async def run(self) -> None:
         """Carry out requests until cancelled."""
         await self._jobs.catalog.synced.wait()  # an agent that the watch has yet to report is not missing
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch-thread-requests")
-            loops.create_task(work_forever(self._work, self._carry_out_all), name="thread-requests")
+            loops.create_task(work_forever(self._work, self._carry_out, "request"), name="thread-requests")
 
     async def _watch(self) -> None:
         async for change in self._jobs.store.watch(WebhookSource):
-            if isinstance(change, Changed) and _open_requests(change.resource):
-                self._work.add(change.resource.name)
+            if isinstance(change, Changed):
+                for request in change.resource.status.thread_requests:
+                    key = request_key(change.resource, request)
+                    if request.answer is None and key not in self._waiting:
+                        self._work.add(key)
 
-    async def _carry_out_all(self, name: str) -> None:
-        """Carry out the requests of a source, and store their answers. Raises the last RetryLater of any.
+    async def _carry_out(self, key: str) -> None:
+        """Carry out a request, and store its answer.
 
         The watch may still report a request as open that has just been answered, so the source is read.
         """
-        postponed: RetryLater | None = None
+        self._waiting.discard(key)
         with suppress(NotFound):  # the source was deleted
-            source = await self._jobs.store.get(WebhookSource, name)
-            for request in _open_requests(source):
-                try:
-                    await self._carry_out(source, request)
-                except RetryLater as error:
-                    postponed = error
-        if postponed:
-            raise postponed
-
-    async def _carry_out(self, source: WebhookSource, request: ThreadRequest) -> None:
-        answer = await self._answer_to(source, request)
-        if answer == NOTHING:
-            await remove_request(self._jobs.store, source, request)
-        else:
-            await replace_request(self._jobs.store, source, replace(request, answer=answer))
+            source, request = await read_request(self._jobs.store, key)
+            if request is None or request.answer is not None:
+                return
+            try:
+                answer = await self._answer_to(source, request)
+            except NotYet as wait:
+                self._waiting.add(key)
+                self._work.add_later(key, wait.delay_seconds)
+            else:
+                if answer == NOTHING:
+                    await remove_request(self._jobs.store, source, request)
+                else:
+                    await replace_request(self._jobs.store, source, replace(request, answer=answer))
 
     async def _answer_to(self, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
-        """Carry out a request, and return its answer. Raises RetryLater; NotFound if the source was deleted."""
+        """Carry out a request, and return its answer.
+
+        Raises NotYet, RetryLater; NotFound if the source was deleted.
+        """
         jobs = self._jobs
         try:
             match request.action:
@@ -98,7 +102,3 @@ class ThreadRequests:
                 )
                 return NOTHING
             return ThreadAnswer(reaction=REFUSED, text=f"This is not possible: {error}.")
-
-
-def _open_requests(source: WebhookSource) -> Sequence[ThreadRequest]:
-    return [request for request in source.status.thread_requests if request.answer is None]

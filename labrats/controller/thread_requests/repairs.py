@@ -14,18 +14,18 @@ from typing import Any, Final
 from labrats.controller.publisher.access import READ, READ_PULL_REQUESTS
 from labrats.controller.publisher.pull_request import OPEN
 from labrats.controller.thread_requests.check_failures import CheckFailure, read_failures
-from labrats.controller.thread_requests.thread_jobs import ThreadJobs, names_for
+from labrats.controller.thread_requests.thread_jobs import WAIT_FOR_JOB_SECONDS, NotYet, ThreadJobs, names_for
 from labrats.intake.event_requests import request_of
 from labrats.intake.events import IncomingEvent
 from labrats.intake.failed_checks import repairing_trigger
 from labrats.model.agent import CiLoop
 from labrats.model.core_resources import ConfigMap
-from labrats.model.errors import Conflict, RetryLater
+from labrats.model.errors import Conflict
 from labrats.model.record import Metadata
 from labrats.model.thread_requests import NOTHING, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import GITHUB, OWNER_PREFIX, WebhookSource
 
-LOOK_AGAIN_SECONDS: Final = 10.0
+WAIT_FOR_CHECKS_SECONDS: Final = 10.0
 LONGEST_WAIT: Final = timedelta(minutes=10)
 """Time for which other checks of the commit are awaited, so that one job repairs all."""
 
@@ -40,7 +40,7 @@ _USED_UP: Final = (
 async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
     """Start the agent that repairs the checks of a commit, once. Nothing happens where no job made the pull request.
 
-    Raises RetryLater while jobs work on the pull request, or other checks of the commit run.
+    Raises NotYet while jobs work on the pull request, or other checks of the commit run.
     """
     if await jobs.admission.find(names := names_for(source, request)):
         return NOTHING
@@ -50,7 +50,7 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
     if not made_by or agent is None or trigger is None or trigger.ci_loop is None:
         return NOTHING
     if any(not job.ended for job in await jobs.of(source, request)):
-        raise RetryLater("a job still works on the pull request", LOOK_AGAIN_SECONDS)
+        raise NotYet(WAIT_FOR_JOB_SECONDS)
     access = await jobs.access.open(request.target)
     pull_request = await access.repository.get(
         f"/pulls/{request.target.pull_request}", dict[str, Any], READ_PULL_REQUESTS
@@ -59,7 +59,7 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
         return NOTHING
     may_wait = jobs.clock.now() - request.received_at < LONGEST_WAIT
     if (failures := await read_failures(access, request.target.head_sha or "", may_wait=may_wait)) is None:
-        raise RetryLater("other checks of the commit still run", LOOK_AGAIN_SECONDS)
+        raise NotYet(WAIT_FOR_CHECKS_SECONDS)
     if not failures:
         return NOTHING
     if not await _has_attempt(jobs, source, request, trigger.ci_loop):

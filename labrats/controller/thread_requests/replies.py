@@ -2,6 +2,8 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -9,12 +11,21 @@ from msgspec.structs import replace
 
 from labrats.controller.publisher.access import READ_PULL_REQUESTS, Access
 from labrats.controller.publisher.pull_request import OPEN, PullRequest
-from labrats.controller.thread_requests.thread_jobs import STARTED, NotDone, ThreadJobs, names_for, owner_of
+from labrats.controller.thread_requests.thread_jobs import (
+    STARTED,
+    WAIT_FOR_JOB_SECONDS,
+    NotYet,
+    ThreadJobs,
+    names_for,
+    owner_of,
+)
 from labrats.intake.follow_ups import follow_up_request
+from labrats.intake.thread_requests import add_request, remove_request
+from labrats.model.errors import Overloaded
 from labrats.model.job import PROMPT_BYTES, Job
 from labrats.model.outside_text import shortened, without_hidden
 from labrats.model.report import Report
-from labrats.model.thread_requests import NOTHING, ThreadAnswer, ThreadRequest
+from labrats.model.thread_requests import NOTHING, ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
 
 _HUNK_LINES: Final = 6
@@ -38,12 +49,19 @@ class _LineComment(msgspec.Struct, frozen=True):
 
 
 async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
-    """Start the follow-up for a reply, once. Nothing happens where no job made the pull request, or it is closed."""
+    """Start the follow-up for a reply, once. Nothing happens where no job made the pull request, or it is closed.
+
+    Raises NotYet while a job works on the pull request, or an earlier reply waits.
+    """
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
     made_by = await jobs.of_pull_request(source, request)
     if not made_by or not _wants_follow_ups(made_by[0].spec.report):
         return NOTHING
+    latest = _latest(await jobs.of(source, request), made_by[0])
+    if not latest.ended or _earlier_replies(source, request):
+        await _show_as_seen(jobs, source, request)
+        raise NotYet(WAIT_FOR_JOB_SECONDS)
     access = await jobs.access.open(request.target)
     path = f"/pulls/{request.target.pull_request}"
     pull_request = await access.repository.get(path, PullRequest, READ_PULL_REQUESTS)
@@ -52,9 +70,6 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     text = await _text_of(access, request)
     if not text:
         return NOTHING
-    latest = _latest(await jobs.of(source, request), made_by[0])
-    if not latest.ended:
-        raise NotDone(f"`{latest.id}` is still working on this pull request. Reply again when it has finished.")
     wanted = await follow_up_request(
         jobs.store, jobs.runner, latest, text, owner_of(latest), jobs.uploads, jobs.clock.now()
     )
@@ -63,6 +78,32 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
         wanted = dataclasses.replace(wanted, git_ref=pull_request.head.sha)
     await jobs.admission.create(dataclasses.replace(wanted, report=report), names)
     return STARTED
+
+
+async def drop_replies(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> bool:
+    """Remove the replies in the thread that wait and came before `request`. Return whether there were any."""
+    replies = _earlier_replies(source, request)
+    for each in replies:
+        await remove_request(jobs.store, source, each)
+    return bool(replies)
+
+
+def _earlier_replies(source: WebhookSource, request: ThreadRequest) -> Sequence[ThreadRequest]:
+    earlier = takewhile(lambda each: each.id != request.id, source.status.thread_requests)
+    wanted, target = (ThreadAction.REPLY, None), request.target
+    return [
+        each
+        for each in earlier
+        if (each.action, each.answer) == wanted
+        and (each.target.repository, each.target.number) == (target.repository, target.number)
+    ]
+
+
+async def _show_as_seen(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> None:
+    """React to a reply that waits, once, by an answered request beside it."""
+    seen = replace(request, id=f"{request.id}-seen", answer=STARTED)
+    with suppress(Overloaded):  # the reaction follows with the job
+        await add_request(jobs.store, source, seen)
 
 
 def _wants_follow_ups(report: Report | None) -> bool:

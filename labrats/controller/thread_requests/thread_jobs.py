@@ -21,6 +21,9 @@ from labrats.ports import Clock, Runner, Store, compare_and_set
 MOST_JOBS: Final = 100
 """The latest jobs of a thread, which a request may concern."""
 
+WAIT_FOR_JOB_SECONDS: Final = 2.0
+"""Time between two looks at a job for which a request waits. GitHub is not asked."""
+
 REQUEST_ANNOTATION: Final = "labrats.work/thread-request"
 """Annotation on a job that a request has started: the uid of the source, and the id of the request."""
 
@@ -30,6 +33,14 @@ STARTED: Final = ThreadAnswer(reaction="eyes")
 
 class NotDone(Exception):
     """The request cannot be carried out. Its text tells the person why."""
+
+
+class NotYet(Exception):
+    """The request has to wait for something that ends by itself, a job or a check. It is tried again after a delay."""
+
+    def __init__(self, delay_seconds: float) -> None:
+        super().__init__(f"not before {delay_seconds} s")
+        self.delay_seconds = delay_seconds
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,13 @@ from tests.support.github.calls import Json
 from tests.support.github.state import OCTO, now
 
 PROGRAM: Final = """
-if "blue" in prompt:
+if "Wait." in prompt:
+    import time
+    time.sleep(600)
+elif "round" in prompt or "warm" in prompt:
+    shape = "round" if "round" in prompt else "warm"
+    commit(f"Make it {shape}", shape__txt=shape)
+elif "blue" in prompt:
     commit("Make it blue", colour__txt="blue\\n")
     publish(comment=prompt)
 else:
@@ -175,15 +181,42 @@ async def test_a_report_without_follow_ups_ignores_replies(engine: LocalEngine, 
         assert len(await jobs_of(admin)) == 1
 
 
-async def test_a_reply_while_the_agent_works_says_so(engine: LocalEngine, github: GitHubStandIn) -> None:
+async def test_replies_while_the_agent_works_follow_one_after_the_other(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
     async with engine.admin() as admin:
-        _, pull = await a_pull_request(engine, github, admin)
-        assert pull.pull
-        github.demo.git.commit({"agent.py": "import time\ntime.sleep(600)"}, branch=pull.pull.head)
-        await comment(engine, github, pull, "Please make it blue.")
-        second = (await until_jobs(admin, 2))[0]
-        await admin.wait(second["id"], "active")
-        written, _ = await comment(engine, github, pull, "And round.")
-        answer = await refused(github, pull, written)
-        assert answer == f"`{second['id']}` is still working on this pull request. Reply again when it has finished."
-        await admin.cancel(second["id"])
+        working, pull = await a_working_agent(engine, github, admin)
+        replies = [(await comment(engine, github, pull, f"Make it {text}."))[0] for text in ("round", "warm")]
+        for reply in replies:
+            await answered(github, reply, "eyes")
+        assert len(await jobs_of(admin)) == 2
+        await admin.cancel(working["id"])
+        warm, round_, _, _ = await until_jobs(admin, 4)
+        ended = [await published(admin, each["id"]) for each in (round_, warm)]
+    for job, text in zip(ended, ("round", "warm"), strict=True):
+        assert job["published"]["refused"] == []
+        assert github.demo.git.git("show", f"{job['outputs']['commit']}:shape.txt") == text
+    assert ended[0]["finishedAt"] <= ended[1]["createdAt"]
+    assert [reactions_to(github, each) for each in replies] == [["eyes"], ["eyes"]]
+
+
+async def test_a_cancel_drops_the_replies_that_wait(engine: LocalEngine, github: GitHubStandIn) -> None:
+    async with engine.admin() as admin:
+        working, pull = await a_working_agent(engine, github, admin)
+        reply, _ = await comment(engine, github, pull, "Make it round.")
+        await answered(github, reply, "eyes")
+        cancel, _ = await comment(engine, github, pull, "/labrats cancel")
+        await answered(github, cancel, "+1")
+        assert (await published(admin, working["id"]))["status"] == "cancelled"
+        last, _ = await comment(engine, github, pull, "/labrats help")
+        await answered(github, last, "+1")
+        assert len(await jobs_of(admin)) == 2
+
+
+async def a_working_agent(engine: LocalEngine, github: GitHubStandIn, admin: User) -> tuple[Json, Issue]:
+    """Let an agent open a pull request, and then work on a reply to it. Return the job that works."""
+    _, pull = await a_pull_request(engine, github, admin)
+    await comment(engine, github, pull, "Wait.")
+    job = (await until_jobs(admin, 2))[0]
+    await admin.wait(job["id"], "active")
+    return job, pull

@@ -52,6 +52,30 @@ def test_verdicts_and_the_job_are_printed(labrats: Labrats, engine: ScriptedEngi
     assert ended.err == "1 agent would start\n"
 
 
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        ({"action": "cancel", "agent": "developer"}, "cancel the jobs of developer of the thread"),
+        ({"action": "retry"}, "retry the last job of the thread"),
+        ({"action": "retry", "model": "opus"}, "run the last job of the thread again on opus"),
+        ({"action": "run", "agent": "developer", "model": "opus"}, "start developer on opus"),
+        ({"action": "help", "answer": "`stop` is no command."}, "answer:\n`stop` is no command."),
+        ({"action": "reply"}, "start a follow-up, if a job made the pull request"),
+        ({"action": "repair", "agent": "fixer"}, "let fixer repair the checks, if a job made the pull request"),
+    ],
+)
+def test_a_request_in_the_event_is_printed_as_a_sentence(
+    labrats: Labrats, engine: ScriptedEngine, tmp_path: Path, request_: dict[str, str], sentence: str
+) -> None:
+    request = {"agent": None, "model": None, "answer": None} | request_
+    engine.answers("POST /api/events/test", {"matched": 0, "ignored": None, "requests": [request], "agents": []})
+    (tmp_path / "event.json").write_text(json.dumps(EVENT))
+
+    ended = labrats("event", "test", str(tmp_path / "event.json"))
+
+    assert f"the engine would {sentence}\n" in ended.out
+
+
 def test_file_may_be_the_payload_alone(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
     engine.answers("POST /api/events/test", {"matched": 0, "ignored": "it is a fork", "agents": []})
     (tmp_path / "payload.json").write_text("{}")

@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.controller.publisher.access import GitHubAccess
+from labrats.controller.thread_requests import loop
 from labrats.controller.thread_requests.loop import ThreadRequests
 from labrats.controller.thread_requests.thread_jobs import DONE, ThreadJobs
 from labrats.files.attachments import Attachments
@@ -164,6 +165,25 @@ async def test_a_reply_to_a_pull_request_of_a_person_leaves_nothing(threads: Thr
     async with threads.requests():
         assert await threads.answered() == []
     assert (await threads.source()).status.answered_requests == ("comment-1",)
+
+
+async def test_an_error_in_one_request_does_not_stop_the_next(
+    threads: ThreadLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await threads.add(Phase.FAILED, attempts=1)
+    broken = a_request(ThreadAction.RUN, number=1, agent="ai-developer")
+    monkeypatch.setattr(loop, "start_agent", _fail)
+    await threads.add_source(broken, a_request(ThreadAction.RETRY, number=2))
+    async with threads.requests():
+        async with asyncio.timeout(3600):
+            while (await threads.job(job)).phase is not Phase.PENDING:
+                await threads.clock.sleep(0.1)
+    first, second = (await threads.source()).status.thread_requests
+    assert (first.answer, second.answer) == (None, DONE)
+
+
+async def _fail(*_: Any) -> Any:
+    raise ValueError("a bug")
 
 
 async def test_a_request_is_stored_once_and_not_again_once_answered(threads: ThreadLab) -> None:

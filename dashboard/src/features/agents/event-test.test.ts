@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { Trigger } from '../../api/agents';
-import type { AgentVerdict, TriggerVerdict } from '../../api/incoming-events';
+import type { AgentVerdict, ThreadRequest, TriggerVerdict } from '../../api/incoming-events';
 import { deliveryInUrl, draftOf, EMPTY_TEST, EXAMPLES, testBody } from './test-draft';
 import { EMPTY_TRIGGER } from './trigger-draft';
 import { outcomeInWords, verdictInWords } from './verdict-words';
@@ -40,21 +40,37 @@ const matching: TriggerVerdict = { matches: true, mismatch: null, failedFilter: 
 const failing: TriggerVerdict = { matches: false, mismatch: 'source', failedFilter: null };
 const verdict = (fields: Partial<AgentVerdict>): AgentVerdict => ({ agent: 'ai-developer', starts: false, triggers: [failing, matching], job: null, refused: null, ...fields });
 
+const nothing = { ignored: null, requests: [] };
+
 test('the outcome says whether the event starts the agent', () => {
-  expect(outcomeInWords(verdict({ starts: true }), null, null)).toBe('The event starts this agent.');
-  expect(outcomeInWords(verdict({ triggers: [failing] }), null, null)).toBe('The event does not start this agent: no trigger matches.');
-  expect(outcomeInWords(verdict({ triggers: [] }), null, null)).toBe('The event does not start this agent: it has no triggers.');
-  expect(outcomeInWords(verdict({}), null, null)).toBe('The event does not start this agent: an older agent has the same trigger name.');
+  expect(outcomeInWords(verdict({ starts: true }), nothing, null)).toBe('The event starts this agent.');
+  expect(outcomeInWords(verdict({ triggers: [failing] }), nothing, null)).toBe('The event does not start this agent: no trigger matches.');
+  expect(outcomeInWords(verdict({ triggers: [] }), nothing, null)).toBe('The event does not start this agent: it has no triggers.');
+  expect(outcomeInWords(verdict({}), nothing, null)).toBe('The event does not start this agent: an older agent has the same trigger name.');
 });
 
 test('the outcome names a refused job and an ignored event', () => {
-  expect(outcomeInWords(verdict({ refused: 'there is no model `x`' }), null, null)).toBe('The event would start this agent, but its job would be refused: there is no model `x`.');
-  expect(outcomeInWords(verdict({}), 'an agent wrote it', 'main')).toBe('main would ignore the event: an agent wrote it.');
+  expect(outcomeInWords(verdict({ refused: 'there is no model `x`' }), nothing, null)).toBe('The event would start this agent, but its job would be refused: there is no model `x`.');
+  expect(outcomeInWords(verdict({}), { ...nothing, ignored: 'an agent wrote it' }, 'main')).toBe('main would ignore the event: an agent wrote it.');
 });
 
 test('the outcome names a webhook source that chooses the agent', () => {
-  expect(outcomeInWords(verdict({}), null, 'main')).toBe('The event does not start this agent: a trigger matches, but main sends the events of the repository to another agent.');
-  expect(outcomeInWords(verdict({ starts: true, triggers: [failing] }), null, 'main')).toBe('The event starts this agent: main sends all events of the repository to it.');
+  expect(outcomeInWords(verdict({}), nothing, 'main')).toBe('The event does not start this agent: a trigger matches, but main sends the events of the repository to another agent.');
+  expect(outcomeInWords(verdict({ starts: true, triggers: [failing] }), nothing, 'main')).toBe('The event starts this agent: main sends all events of the repository to it.');
+});
+
+const request: ThreadRequest = { action: 'retry', agent: null, model: null, answer: null };
+
+test.each<[Partial<ThreadRequest>, string]>([
+  [{}, 'The engine would retry the last job of the thread.'],
+  [{ agent: 'ai-developer', model: 'opus' }, 'The engine would run the last job of ai-developer of the thread again on opus.'],
+  [{ action: 'cancel' }, 'The engine would cancel the jobs of the thread.'],
+  [{ action: 'run', agent: 'ai-developer', model: 'opus' }, 'The engine would start ai-developer on opus.'],
+  [{ action: 'help', answer: '`stop` is no command.' }, 'The engine would answer with a comment: `stop` is no command.'],
+  [{ action: 'reply' }, 'The engine would start a follow-up, if a job made the pull request.'],
+  [{ action: 'repair', agent: 'ci-fixer' }, 'The engine would let ci-fixer repair the checks, if a job made the pull request.'],
+])('the outcome names a request of the event: %j', (fields, words) => {
+  expect(outcomeInWords(verdict({}), { ...nothing, requests: [{ ...request, ...fields }] }, 'main')).toBe(words);
 });
 
 test('a draft without a payload has an empty one', () => {

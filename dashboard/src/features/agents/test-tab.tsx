@@ -140,7 +140,7 @@ function Result({ tested, isStale }: { tested: Tested; isStale: boolean }) {
   return (
     <section aria-label="Result" className={styles.list}>
       <div className={styles.bar}>
-        <p role="status"><strong><Prose text={visible(outcomeInWords(verdict, answer.ignored, event.webhookSource ?? null))} /></strong></p>
+        <p role="status"><strong><Prose text={visible(outcomeInWords(verdict, answer, event.webhookSource ?? null))} /></strong></p>
         <Button isChanging disabled={isStale} onClick={() => setSending(true)}>Run for real…</Button>
       </div>
       {sent?.tested === tested && <StartedJobs jobs={sent.jobs} />}

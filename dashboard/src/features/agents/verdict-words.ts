@@ -1,12 +1,13 @@
 /** The result of testing an event in words. */
 
 import type { Agent, Trigger } from '../../api/agents';
-import type { AgentVerdict, IncomingEvent, TriggerVerdict } from '../../api/incoming-events';
+import type { AgentVerdict, EventTested, IncomingEvent, ThreadRequest, TriggerVerdict } from '../../api/incoming-events';
 import { filterText } from './trigger-draft';
 import { listed } from './words';
 
 /** Whether the event starts the agent, and why not if its triggers do not show that. */
-export function outcomeInWords(verdict: AgentVerdict, ignored: string | null, webhookSource: string | null): string {
+export function outcomeInWords(verdict: AgentVerdict, { ignored, requests }: Pick<EventTested, 'ignored' | 'requests'>, webhookSource: string | null): string {
+  if (requests.length > 0) return requests.map(requestInWords).join(' ');
   if (ignored !== null) return `${webhookSource ?? 'The webhook source'} would ignore the event: ${sentence(ignored)}`;
   if (verdict.refused !== null) return `The event would start this agent, but its job would be refused: ${sentence(verdict.refused)}`;
   const isMatched = verdict.triggers.some((trigger) => trigger.matches);
@@ -16,6 +17,21 @@ export function outcomeInWords(verdict: AgentVerdict, ignored: string | null, we
   return webhookSource === null
     ? 'The event does not start this agent: an older agent has the same trigger name.'
     : `The event does not start this agent: a trigger matches, but ${webhookSource} sends the events of the repository to another agent.`;
+}
+
+/** A command, reply or failed check, which the engine carries out instead of starting agents by triggers. */
+function requestInWords({ action, agent, model, answer }: ThreadRequest): string {
+  if (answer !== null) return `The engine would answer with a comment: ${answer}`;
+  const ofAgent = agent === null ? '' : ` of ${agent}`;
+  const onModel = model === null ? '' : ` on ${model}`;
+  switch (action) {
+    case 'cancel': return `The engine would cancel the jobs${ofAgent} of the thread.`;
+    case 'retry': return model === null ? `The engine would retry the last job${ofAgent} of the thread.` : `The engine would run the last job${ofAgent} of the thread again${onModel}.`;
+    case 'run': return `The engine would start ${agent ?? 'the agent'}${onModel}.`;
+    case 'reply': return 'The engine would start a follow-up, if a job made the pull request.';
+    case 'repair': return `The engine would let ${agent ?? 'the agent'} repair the checks, if a job made the pull request.`;
+    case 'help': return 'The engine would answer with the list of commands.';
+  }
 }
 
 /** Whether a trigger matches, or the first reason why it does not. */

@@ -1,0 +1,58 @@
+"""Events in threads on GitHub that ask the engine for something: commands, buttons, replies and failed checks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from labrats.index.catalog import Catalog
+from labrats.intake.check_buttons import clicked_button_of
+from labrats.intake.comment_commands import command_of
+from labrats.intake.event_authorization import reason_to_ignore_author
+from labrats.intake.events import IncomingEvent
+from labrats.intake.failed_checks import failed_checks_of
+from labrats.intake.pull_request_replies import reply_of
+from labrats.model.thread_requests import ThreadAction, ThreadRequest
+from labrats.model.webhook_source import GITHUB, WebhookSource
+
+
+@dataclass(frozen=True)
+class ThreadEvent:
+    """The requests of an event. Only the event of a reply may start agents by triggers instead.
+
+    note: why the event starts no agent, or has no requests, as a sentence. None for a command.
+    """
+
+    requests: Sequence[ThreadRequest]
+    note: str | None = None
+
+    @property
+    def command(self) -> ThreadAction | None:
+        """The command in the comment, or of the button."""
+        return self.requests[0].action if self.requests and self.note is None else None
+
+    @property
+    def is_reply(self) -> bool:
+        return any(request.action is ThreadAction.REPLY for request in self.requests)
+
+
+def thread_event_of(
+    event: IncomingEvent, source: WebhookSource, catalog: Catalog, fingerprint: str, now: datetime
+) -> ThreadEvent | None:
+    """Return the requests in an event that a source has received; None if it asks for nothing.
+
+    fingerprint: of the delivery.
+    """
+    if source.spec.type != GITHUB:
+        return None
+    if command := command_of(event, source, catalog, now):
+        reason = reason_to_ignore_author(event, source.spec)
+        if reason is None and source.spec.credentials_ref is None:
+            reason = "commands need the source's `credentialsRef`, with which the engine answers them"
+        return ThreadEvent([], reason) if reason else ThreadEvent([command])
+    if failed := failed_checks_of(event, source, catalog, now):
+        return ThreadEvent(failed, "an agent repairs the checks if a job made the pull request")
+    if clicked := clicked_button_of(event, source, fingerprint, now):
+        return ThreadEvent([clicked])
+    if reply := reply_of(event, source, catalog, now):
+        return ThreadEvent([reply], "no trigger matches; it is a follow-up if a job made the pull request")
+    return None
