@@ -197,7 +197,7 @@ async def test_replies_while_the_agent_works_follow_one_after_the_other(
         assert job["published"]["refused"] == []
         assert github.demo.git.git("show", f"{job['outputs']['commit']}:shape.txt") == text
     assert ended[0]["finishedAt"] <= ended[1]["createdAt"]
-    assert [reactions_to(github, each) for each in replies] == [["eyes"], ["eyes"]]
+    assert [reactions_to(github, each) for each in replies] == [["eyes", "+1"], ["eyes", "+1"]]
 
 
 async def test_a_cancel_drops_the_replies_that_wait(engine: LocalEngine, github: GitHubStandIn) -> None:
