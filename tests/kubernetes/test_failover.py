@@ -26,6 +26,7 @@ from tests.torture.load import Clients
 
 pytestmark = [pytest.mark.kubernetes(node=True), pytest.mark.timeout(900)]
 
+UNFENCED: Final = "former leaders are not fenced"
 JOBS_PER_SECOND: Final = 1.5
 PEACE_SECONDS: Final = 300
 
@@ -89,6 +90,7 @@ async def test_killed_and_paused_leaders_under_load_violate_no_guarantee(
                 await clients.all_ended()
         history = await history_of(api_client, jobs_namespace, leader, clients.answers, written)
 
+    assert UNFENCED not in leader.log + successor.log  # or the next finding is no surprise
     counters.update({"jobs": len(history.accepted), "runs": len(history.runs)})
     found = [each for each in violations(history) if each.promise not in NOT_UNDER_FAULTS]
     assert found == [], f"seed {SEED}: {found[:20]}"

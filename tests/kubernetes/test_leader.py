@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from labrats.backends.kubernetes import fence as fencing
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.fence import (
@@ -174,6 +175,19 @@ async def test_an_unreachable_api_server_does_not_block_the_start(
             await eventually(lambda: engine.leads)
 
 
+async def test_the_lease_is_renewed_while_an_engine_prepares_to_lead(api_client: ApiClient, namespace: str) -> None:
+    first, second = Engine("first"), Engine("second")
+
+    async def prepare(epoch: int) -> None:
+        async with second.taking_part(api_client, namespace):
+            await renewals(api_client, namespace, for_longer_than=2 * QUICK.lease)
+
+    election = Election(api_client, namespace, "first", QUICK, prepare)
+    async with run_in_background(election.run(first.lead)):
+        await eventually(lambda: first.leads)
+    assert second.epochs == []
+
+
 async def test_an_error_of_the_leader_is_raised_and_the_lease_is_released(
     api_client: ApiClient, namespace: str
 ) -> None:
@@ -219,9 +233,10 @@ async def test_writes_without_an_epoch_are_accepted(api_client: ApiClient, jobs_
 
 
 async def test_a_leader_can_write_although_the_policy_reads_an_outdated_lease(
-    api_client: ApiClient, namespace: str
+    api_client: ApiClient, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An API server that was without the policy for a while has an outdated Lease (kubernetes/kubernetes#130887)."""
+    monkeypatch.setattr(fencing, "OUTDATED_SECONDS", 1.0)
     engine, metrics = Engine("first"), Metrics()
     fence = Fence(api_client, namespace, metrics)
     for epoch in (1, 2):
@@ -239,10 +254,36 @@ async def test_a_leader_can_write_although_the_policy_reads_an_outdated_lease(
         assert fence.manager(3) == field_manager(3)
 
 
+async def test_a_leader_waits_for_a_slow_api_server_to_see_it(
+    api_client: ApiClient, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fencing, "MISSING_SECONDS", 0.0)
+    engine, metrics = Engine("first"), Metrics()
+    fence = Fence(api_client, namespace, metrics)
+    for epoch in (1, 2):
+        async with engine.taking_part(api_client, namespace):
+            await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/seen"
+    async with a_policy_that_reads_only(1, api_client, namespace):
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await fencing._refuses(api_client, namespace, 2):
+                await asyncio.sleep(0.05)
+        check = asyncio.create_task(fence.check(2))
+        await asyncio.sleep(1)
+        assert not check.done()
+        seen = encode({"spec": {"leaseTransitions": 2}})
+        await api_client.request("PATCH", lease, seen, content_type="application/merge-patch+json")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await check
+    assert fence.manager(2) == field_manager(2)
+    assert 'labrats_degraded{what="leader-fence"} 0.0' in metrics.exposition().decode()
+
+
 async def test_a_leader_notices_when_the_policy_starts_or_stops_to_refuse_it(
     api_client: ApiClient, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("labrats.backends.kubernetes.fence.CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(fencing, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(fencing, "OUTDATED_SECONDS", 1.0)
     engine, metrics = Engine("first"), Metrics()
     fence = Fence(api_client, namespace, metrics)
     for epoch in (1, 2):

@@ -6,6 +6,7 @@ of other clients, such as the API, name no epoch and pass.
 """
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,8 +23,11 @@ log = structlog.get_logger()
 
 POLICY: Final = "labrats-leader"
 REFUSAL: Final = "another engine leads by now"
-PROPAGATION_SECONDS: Final = 3.0
-"""Time for the API server to see a new leader, after which the policy is considered missing."""
+MISSING_SECONDS: Final = 3.0
+"""Time for which an API server accepts writes of a former leader until the policy is considered missing."""
+
+OUTDATED_SECONDS: Final = 15.0
+"""Time for an API server with the policy to see a new leader. A busy one needs more than a moment."""
 
 CHECK_SECONDS: Final = 30.0
 """Interval at which a leader checks the policy again."""
@@ -141,14 +145,17 @@ class Fence:
 async def former_leaders_are_fenced(client: ApiClient, namespace: str, epoch: int) -> bool:
     """Return whether the API server refuses writes of the previous epoch and accepts those of `epoch`.
 
-    Waits up to `PROPAGATION_SECONDS` for it to see the new leader.
+    Waits up to `MISSING_SECONDS` for the policy, and up to `OUTDATED_SECONDS` for a policy to see the new leader.
     """
+    missing_at = time.monotonic() + MISSING_SECONDS
     with suppress(TimeoutError):
-        async with asyncio.timeout(PROPAGATION_SECONDS):
+        async with asyncio.timeout(OUTDATED_SECONDS):
             while True:
                 with suppress(LabratsError):
                     if await _is_fenced(client, namespace, epoch):
                         return True
+                    if time.monotonic() > missing_at and not await _refuses(client, namespace, epoch):
+                        return False
                 await asyncio.sleep(0.05)
     return False
 

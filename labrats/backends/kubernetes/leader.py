@@ -34,7 +34,7 @@ LeaderTask = Callable[[int], Coroutine[Any, Any, None]]
 """The work of a leader, given its epoch. It is cancelled when leadership is lost."""
 
 Prepare = Callable[[int], Awaitable[None]]
-"""A step before that work. It must be short, since the Lease is not renewed meanwhile."""
+"""A step before that work, while the Lease is renewed."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Election:
     # Before leading
 
     async def try_acquire(self) -> None:
-        """Try once to take the Lease. After a success, `run` begins by leading.
+        """Try once to take the Lease, and prepare to lead. After a success, `run` begins by leading.
 
         Whatever the engine reads after a success is new enough for a leader.
         """
@@ -138,7 +138,7 @@ class Election:
         return not found.spec.holder_identity or _now() - self._changed_at > found.spec.lease_duration_seconds
 
     async def _try_take(self) -> bool:
-        """Take the Lease with the next epoch. Return False if another engine took it first."""
+        """Take the Lease with the next epoch. Return False if another engine took it first, or meanwhile."""
         assert self._lease
         spec = _LeaseSpec(
             holder_identity=self._identity,
@@ -150,10 +150,16 @@ class Election:
             await self._write(spec)
         except (Conflict, NotFound):
             return False
-        if self._prepare:
-            await self._prepare(spec.lease_transitions)
+        await self._prepare_to_lead(spec.lease_transitions)
         self.leader_since = time.monotonic()
-        return True
+        return self._is_ours
+
+    async def _prepare_to_lead(self, epoch: int) -> None:
+        if self._prepare:
+            async with asyncio.TaskGroup() as tasks:
+                renewing = tasks.create_task(self._renew_until_lost(), name="renew")
+                await self._prepare(epoch)
+                renewing.cancel()
 
     # Leading
 
