@@ -1,6 +1,7 @@
 """A client of GitHub's API that authenticates as a GitHub App: it creates tokens and requests redeliveries."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
@@ -95,6 +96,8 @@ class GitHub:
 
     def __init__(self, api_url: str, clock: Clock) -> None:
         self._api_url, self._clock = api_url.rstrip("/"), clock
+        self._installations: dict[tuple[str, str], int] = {}
+        """Ids of installations by the App's id and the repository."""
 
     def is_host_of(self, clone_url: str) -> bool:
         """Return whether a repository is on this GitHub. Its tokens are sent to no other host."""
@@ -113,11 +116,24 @@ class GitHub:
         if token := credentials.get(TOKEN, "").strip():
             return token
         async with self._client(credentials) as client:
+            key = (credentials[APP_ID].strip(), repository)
+            if installation := self._installations.pop(key, None):
+                with suppress(GiveUp):  # the App may have been installed anew
+                    token = await self._create_token(client, installation, repository, permissions)
+                    self._installations[key] = installation
+                    return token
             path = f"/repos/{repository}/installation"
-            installation = await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)
-            body = {"repositories": [repository.rpartition("/")[2]], "permissions": dict(permissions)}
-            path = f"/app/installations/{installation.id}/access_tokens"
-            return (await self._ask(client, "POST", path, _Token, _TOKEN_ERRORS, body)).token
+            installation = (await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)).id
+            token = await self._create_token(client, installation, repository, permissions)
+            self._installations[key] = installation
+            return token
+
+    async def _create_token(
+        self, client: httpx2.AsyncClient, installation: int, repository: str, permissions: Mapping[str, str]
+    ) -> str:
+        body = {"repositories": [repository.rpartition("/")[2]], "permissions": dict(permissions)}
+        path = f"/app/installations/{installation}/access_tokens"
+        return (await self._ask(client, "POST", path, _Token, _TOKEN_ERRORS, body)).token
 
     async def app(self, credentials: Mapping[str, str]) -> App:
         """Return the App itself. Raises as `token_for` does."""

@@ -64,6 +64,20 @@ class TestApp:
         assert {claims["iss"] for claims in github.access.claims} == {APP_ID}
         assert all(claims["exp"] - claims["iat"] <= 600 for claims in github.access.claims)
 
+    async def test_the_installation_is_looked_up_once_until_it_is_gone(self, github: GitHubStandIn) -> None:
+        client = GitHub(github.url, FakeClock())
+        for _ in range(3):
+            await client.token_for("octo/demo", APP)
+        lookups = "GET /repos/{owner}/{repo}/installation"
+        assert len(github.calls_of(lookups)) == 1
+        creation = "POST /app/installations/{installation_id}/access_tokens"
+        github.faults.plan(Fault(404), creation)  # the installation was removed, and there is a new one
+        assert await client.token_for("octo/demo", APP) == "ghs_test_token_4"
+        assert len(github.calls_of(lookups)) == 2
+        github.access.installed = {"octo/other"}
+        with pytest.raises(GiveUp, match="not installed"):
+            await client.token_for("octo/demo", APP)
+
     async def test_the_token_is_deleted_with_its_job(
         self, github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens
     ) -> None:
