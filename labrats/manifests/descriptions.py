@@ -114,7 +114,8 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     },
     PublishPolicy: {
         "maxFiles": "The number of changed files.",
-        "maxKib": "The size of the bundle of commits, in KiB.",
+        "maxKiB": "The size of the bundle of commits, in KiB.",
+        "maxKib": "The former name of `maxKiB`.",
         "protectedFiles": "Files whose changes need a person's eyes.",
         "labels": "Globs of the labels that the agent may propose.",
     },

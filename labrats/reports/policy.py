@@ -15,8 +15,9 @@ def reason_to_refuse(policy: PublishPolicy, files: Sequence[str], size: int) -> 
     """
     if len(files) > policy.max_files:
         return f"the changes concern {len(files)} files; policy.maxFiles is {policy.max_files}"
-    if size > policy.max_kib * 1024:
-        return f"the commits have {size // 1024} KiB; policy.maxKiB is {policy.max_kib}"
+    max_kib = policy.max_kib if policy.former_max_kib is None else policy.former_max_kib
+    if size > max_kib * 1024:
+        return f"the commits have {size // 1024} KiB; policy.maxKiB is {max_kib}"
     return None
 
 

@@ -282,7 +282,7 @@ class TestReports:
         "comment": "sticky",
         "check": {"name": "labrats/mine"},
         "pullRequest": {"draft": False, "branch": "ai/{{number}}"},
-        "policy": {"labels": ["bug"]},
+        "policy": {"maxKiB": 64, "labels": ["bug"]},
     }
 
     async def test_a_report_is_stored_as_it_was_sent(self, admin: httpx2.AsyncClient) -> None:
@@ -296,6 +296,11 @@ class TestReports:
         assert (await admin.patch("/api/agents/developer-1", json=agent)).json()["report"] == self.REPORT
         cleared = await admin.patch("/api/agents/developer-1", json={"report": None})
         assert "report" not in cleared.json()
+
+    async def test_the_former_name_of_a_limit_is_accepted(self, admin: httpx2.AsyncClient) -> None:
+        await create(admin, an_agent_body(report={"policy": {"maxKib": 7}}))
+        agent = (await admin.get("/api/agents/developer-1")).json()
+        assert agent["report"] == {"policy": {"maxKiB": 7}}
 
     @pytest.mark.parametrize(
         ("report", "field"),

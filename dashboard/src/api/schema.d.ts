@@ -4959,7 +4959,7 @@ export interface components {
              * @description Size of the bundle of commits, in KiB.
              * @default 4096
              */
-            maxKib?: number;
+            maxKiB?: number;
             /**
              * @default {
              *       "paths": [
@@ -6067,6 +6067,8 @@ export interface components {
         /**
          * SubmittedReportBody
          * @description The report of a submitted job to GitHub. Only administrators may request one.
+         *
+         *     `repository`, with `issue` or the number of a pull request in `pullRequest`, is short for `target`.
          */
         SubmittedReportBody: {
             /**

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AliasChoices, Field, StringConstraints, model_validator
 
 from labrats.api.schemas.base import Label, Name, RequestBody, ResponseBody, optional
 from labrats.api.schemas.patterns import BRANCH_TEMPLATE, GITHUB_LOGIN, REPOSITORY
@@ -77,7 +77,14 @@ class PublishPolicyBody(RequestBody):
     """Limits on what an agent may publish. The changes beyond them are a patch in the comment."""
 
     max_files: int = Field(default=100, ge=1, le=10_000, description="Changed files.")
-    max_kib: int = Field(default=4096, ge=1, le=100_000, description="Size of the bundle of commits, in KiB.")
+    max_kib: int = Field(
+        default=4096,
+        ge=1,
+        le=100_000,
+        validation_alias=AliasChoices("maxKiB", "maxKib"),  # the second one is of earlier versions
+        serialization_alias="maxKiB",
+        description="Size of the bundle of commits, in KiB.",
+    )
     protected_files: ProtectedFilesBody = ProtectedFilesBody()
     labels: list[_GitHubLabel] = Field(
         default=[],
@@ -131,9 +138,23 @@ class ReportTargetBody(RequestBody):
 
 
 class SubmittedReportBody(ReportBody):
-    """The report of a submitted job to GitHub. Only administrators may request one."""
+    """The report of a submitted job to GitHub. Only administrators may request one.
+
+    `repository`, with `issue` or the number of a pull request in `pullRequest`, is short for `target`.
+    """
 
     target: ReportTargetBody
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short_form(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "repository" not in value or "target" in value:
+            return value
+        names = {"repository", "issue", "source"} | (
+            {"pullRequest"} if isinstance(value.get("pullRequest"), int) else set()
+        )
+        target = {name: field for name, field in value.items() if name in names}
+        return {name: field for name, field in value.items() if name not in names} | {"target": target}
 
 
 def report_of(body: ReportBody | None) -> Report | None:

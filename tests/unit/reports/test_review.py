@@ -1,5 +1,6 @@
 """The review of a pull request, and the policy on changes."""
 
+import msgspec
 import pytest
 
 from labrats.model.phases import Phase
@@ -147,6 +148,11 @@ def test_changes_beyond_the_limits_are_refused_with_the_limit() -> None:
     )
     assert reason_to_refuse(PublishPolicy(max_kib=1), ["a"], 5000) == "the commits have 4 KiB; policy.maxKiB is 1"
     assert reason_to_refuse(PublishPolicy(), ["a"], 5000) is None
+
+
+def test_a_limit_that_was_stored_under_its_former_name_holds() -> None:
+    stored = msgspec.json.decode(b'{"maxKib": 1}', type=PublishPolicy)
+    assert reason_to_refuse(stored, ["a"], 5000) == "the commits have 4 KiB; policy.maxKiB is 1"
 
 
 def test_the_pull_request_closes_its_issue_and_no_other() -> None:
