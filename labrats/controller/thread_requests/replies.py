@@ -58,8 +58,8 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     made_by = await jobs.of_pull_request(source, request)
     if not made_by or not _wants_follow_ups(made_by[0].spec.report):
         return NOTHING
-    latest = _latest(await jobs.of(source, request), made_by[0])
-    if not latest.ended or _earlier_replies(source, request):
+    of_thread = await jobs.of(source, request)
+    if any(not job.ended for job in of_thread) or _earlier_replies(source, request):
         await _show_as_seen(jobs, source, request)
         raise NotYet(WAIT_FOR_JOB_SECONDS)
     access = await jobs.access.open(request.target)
@@ -70,6 +70,7 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     text = await _text_of(access, request)
     if not text:
         return NOTHING
+    latest = _latest(of_thread, made_by[0])
     wanted = await follow_up_request(
         jobs.store, jobs.runner, latest, text, owner_of(latest), jobs.uploads, jobs.clock.now()
     )
