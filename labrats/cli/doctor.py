@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
@@ -16,12 +16,18 @@ from labrats.cli.errors import ExitCode
 from labrats.cli.findings import Finding
 from labrats.cli.output import Styled, print_table, print_text
 
+if TYPE_CHECKING:
+    from labrats.settings import EngineSettings
+
 _VERSION_SECONDS: Final = 20.0
 _STYLES: Final = {"ok": "green", "missing": "yellow", "fails": "red"}
 _AGENT_PROGRAMS: Final = (
     ("Claude Code", "claude", "@anthropic-ai/claude-code"),
     ("Codex", "codex", "@openai/codex"),
 )
+_FULL_GIB: Final = 1.0
+"""Free disk below which workspaces are likely to fill it."""
+
 _NEEDS_KUBERNETES: Final = "needs Kubernetes"
 _INSTALL_BUBBLEWRAP: Final = "install bubblewrap 0.8 or newer, and allow unprivileged user namespaces"
 
@@ -39,8 +45,9 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
         Args:
             as_json: Print JSON.
         """
-        on_cluster = engine.settings().backend == "kubernetes"
-        findings = asyncio.run(_examine_cluster(engine)) if on_cluster else list(examine())
+        settings = engine.settings()
+        on_cluster = settings.backend == "kubernetes"
+        findings = asyncio.run(_examine_cluster(engine)) if on_cluster else [*examine(), *limits(settings)]
         if as_json:
             print_text(json.dumps([asdict(finding) for finding in findings]))
         else:
@@ -84,6 +91,25 @@ def examine() -> Iterator[Finding]:
     if not can_scope_sockets():
         detail = "agents with an open network can reach them; use Linux 6.12 or newer with Landlock enabled"
         yield Finding("abstract sockets", "missing", detail)
+
+
+def limits(settings: "EngineSettings") -> Iterator[Finding]:
+    """Yield the findings on what agents may use of this machine: its memory, processes and disk."""
+    set_limits = {
+        "LABRATS_AGENT_MEMORY": settings.agent_memory and f"memory {settings.agent_memory / 2**30:.3g} GiB",
+        "LABRATS_AGENT_PROCESSES": settings.agent_processes and f"{settings.agent_processes} processes",
+        "LABRATS_WORKSPACE_GIB": settings.workspace_gib and f"workspace {settings.workspace_gib:g} GiB",
+    }
+    found = [limit for limit in set_limits.values() if limit]
+    unset = [name for name, limit in set_limits.items() if not limit]
+    missing = f"no limit without {', '.join(unset)}" if unset else ""
+    detail = "; ".join(filter(None, [", ".join(found), missing]))
+    yield Finding("limits of a job", "missing" if unset else "ok", detail)
+    folder = next(each for each in (settings.workspaces, *settings.workspaces.absolute().parents) if each.is_dir())
+    free = shutil.disk_usage(folder).free / 2**30
+    workspaces = f"{settings.workspaces_gib:g} GiB" if settings.workspaces_gib else "any size (LABRATS_WORKSPACES_GIB)"
+    detail = f"{free:.1f} GiB free in {folder}; workspaces {workspaces}, caches {settings.cache_gib:g} GiB"
+    yield Finding("disk", "ok" if free > _FULL_GIB else "fails", detail)
 
 
 def _program(name: str, program: str, advice: str) -> Finding:

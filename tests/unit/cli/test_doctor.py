@@ -36,6 +36,28 @@ def test_everything_works_on_this_machine(labrats: Labrats) -> None:
     assert "isolation: sandbox    ok" in labrats("doctor").out
 
 
+def test_limits_of_jobs_are_shown_and_missing_ones_named(
+    labrats: Labrats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABRATS_DATA_DIR", str(tmp_path / "no" / "such"))
+    found = findings(labrats)[1]
+    names = "LABRATS_AGENT_MEMORY, LABRATS_AGENT_PROCESSES, LABRATS_WORKSPACE_GIB"
+    assert found["limits of a job"] == ("missing", f"no limit without {names}")
+    assert f"GiB free in {tmp_path}; workspaces any size (LABRATS_WORKSPACES_GIB), caches 10 GiB" in found["disk"][1]
+
+    limits = {"AGENT_MEMORY": "4Gi", "AGENT_PROCESSES": "200", "WORKSPACE_GIB": "5", "WORKSPACES_GIB": "50"}
+    for name, value in limits.items():
+        monkeypatch.setenv(f"LABRATS_{name}", value)
+    found = findings(labrats)[1]
+    assert found["limits of a job"] == ("ok", "memory 4 GiB, 200 processes, workspace 5 GiB")
+    assert "workspaces 50 GiB" in found["disk"][1]
+
+
+def test_a_full_disk_fails(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labrats.cli.doctor._FULL_GIB", 1e9)
+    assert findings(labrats)[1]["disk"][0] == "fails"
+
+
 def test_missing_programs_are_named_with_a_remedy(labrats: Labrats, programs: Path) -> None:
     code, found = findings(labrats)
     assert code == 1
