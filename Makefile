@@ -60,7 +60,7 @@ bench-compare: .venv/dev ## Measure the working tree and revision BASE (the last
 
 torture: setup ## Kill the engine at random for MINUTES (10) and check the history
 	LABRATS_TORTURE_MINUTES=$(MINUTES) $(BIN)/pytest tests/torture -s --timeout=0
-	LABRATS_PUBLISHER_KILLS=500 $(BIN)/pytest tests/github/test_publisher_kills.py -m slow
+	LABRATS_PUBLISHER_KILLS=500 $(BIN)/pytest tests/github/test_publisher_kills.py tests/github/test_request_kills.py -m slow
 
 lock: .venv/dev ## Regenerate the lock files from pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url pyproject.toml -o requirements.txt

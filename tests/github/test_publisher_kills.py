@@ -20,7 +20,6 @@ from labrats.controller.publisher.access import GitHubAccess
 from labrats.controller.publisher.publisher import Publisher
 from labrats.metrics import Metrics
 from labrats.model.attempt_name import AttemptName
-from labrats.model.core_resources import Secret
 from labrats.model.job import Job, JobStatus
 from labrats.model.phases import Phase
 from labrats.model.publication import Finding, Publication
@@ -34,22 +33,23 @@ from labrats.model.report import (
     ReviewReport,
     StateLabels,
 )
-from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from labrats.net.github import GitHub
 from labrats.net.github_repository import github_client
 from labrats.ports import SystemClock
 from labrats.settings import EngineSettings
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
+from tests.github.kills import RandomKills, SteppedStore, add_source, run_with_kills
 from tests.support.builders import a_spec
-from tests.support.github import APP_ID, APP_KEY_PEM, APP_LOGIN, GitHubStandIn, Issue
+from tests.support.github import APP_LOGIN, GitHubStandIn, Issue
 from tests.support.github.faults import LOST, UNAVAILABLE
 from tests.support.random_seed import SEED
-from tests.support.waiting import DEADLINE_SECONDS, eventually
+from tests.support.waiting import eventually
 
 KILLS: Final = 10
 MANY_KILLS: Final = int(os.environ.get("LABRATS_PUBLISHER_KILLS", "50"))
 """Kills of the long test; `make torture` sets more."""
+MOST_STEPS: Final = 60
 
 BRANCH: Final = "labrats/ai-developer/{number}"
 PUBLICATION: Final = Publication(
@@ -109,7 +109,7 @@ class World:
     """A stored job that has ended, and the publishers that report it, one after the other."""
 
     github: GitHubStandIn
-    store: MemoryStore
+    store: SteppedStore
     runner: EndedRunner
     job_id: str
 
@@ -126,32 +126,13 @@ class World:
             running.cancel()
 
     async def publish_with_kills(self, kills: random.Random) -> int:
-        """Kill a publisher at a random request, start the next one, and so on. Return the number of kills."""
-        killed, loop = 0, asyncio.get_running_loop()
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while True:
-                publishing = asyncio.create_task(self.publish())
-                at = len(self.github.calls) + kills.randrange(1, 30)
-                hook = "before_call" if kills.random() < 0.5 else "after_call"
-
-                def kill(number: int, at: int = at, task: asyncio.Task[None] = publishing) -> None:
-                    if number >= at:
-                        loop.call_soon_threadsafe(task.cancel)
-
-                setattr(self.github, hook, kill)
-                with suppress(asyncio.CancelledError):
-                    await publishing
-                self.github.before_call = self.github.after_call = None
-                if not publishing.cancelled():
-                    return killed
-                killed += 1
+        """Kill a publisher at a random step, start the next one, and so on. Return the number of kills."""
+        return await run_with_kills(self.github, self.store, RandomKills(kills, MOST_STEPS), self.publish)
 
 
 async def a_world(github: GitHubStandIn, issue: Issue, publication: Publication = PUBLICATION) -> World:
-    store = MemoryStore()
-    await store.create(Secret(metadata=Metadata(name="app"), data={"appId": APP_ID, "privateKey": APP_KEY_PEM}))
-    source = WebhookSourceSpec(type="github", credentials_ref="app")
-    await store.create(WebhookSource(metadata=Metadata(name="github"), spec=source))
+    store = SteppedStore()
+    await add_source(store)
     assert issue.pull
     report = Report(
         comment=CommentMode.STICKY,
