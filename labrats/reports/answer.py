@@ -3,7 +3,9 @@
 from typing import Final
 
 from labrats.model.outside_text import AGENT_MARK
+from labrats.reports.markdown import neutralised
 
+_ANSWER_BYTES: Final = 16 * 1024
 _MARK: Final = "<!-- labrats:answer {} -->"
 
 
@@ -13,5 +15,5 @@ def answer_mark(key: str) -> str:
 
 
 def answer_body(key: str, text: str) -> str:
-    """Return the comment. text: written by the engine."""
-    return f"{answer_mark(key)}\n\n{AGENT_MARK}\n{text}"
+    """Return the comment. text: written by the engine, with words of the command and of errors in it."""
+    return f"{answer_mark(key)}\n\n{AGENT_MARK}\n{neutralised(text, (), _ANSWER_BYTES)}"

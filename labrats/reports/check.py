@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from labrats.model.job import FailedCode
-from labrats.model.outside_text import shortened, without_hidden
 from labrats.model.phases import Phase
 from labrats.reports.comment import answer_of, changed_nothing
 from labrats.reports.markdown import neutralised, one_line
@@ -15,7 +14,7 @@ _SUMMARY_BYTES: Final = 60_000
 _TITLE_LENGTH: Final = 200
 _DESCRIPTION_LENGTH: Final = 140
 
-_ANNOTATION_TITLE_BYTES: Final = 250
+_ANNOTATION_TITLE_LENGTH: Final = 200
 _ANNOTATION_BYTES: Final = 8 * 1024
 _LEVELS: Final = {"info": "notice", "warning": "warning", "error": "failure"}
 
@@ -98,15 +97,16 @@ def check_of(reported: ReportedJob) -> Check:
 
 
 def _annotations(reported: ReportedJob) -> Sequence[Annotation]:
-    """Return the findings on the new version of files. GitHub shows the texts of annotations as they are."""
+    """Return the findings on the new version of files."""
+    hosts = reported.known_hosts
     return [
         Annotation(
             path=finding.path,
             start_line=min(finding.start_line or finding.line, finding.line),
             end_line=finding.line,
             level=_LEVELS[finding.severity],
-            title=shortened(finding.title or "", _ANNOTATION_TITLE_BYTES),
-            message=shortened(without_hidden(finding.body or finding.title or "a finding"), _ANNOTATION_BYTES),
+            title=one_line(finding.title, hosts, _ANNOTATION_TITLE_LENGTH),
+            message=neutralised(finding.body or finding.title or "a finding", hosts, _ANNOTATION_BYTES),
         )
         for finding in reported.publication.findings
         if finding.side == "RIGHT" and finding.line is not None

@@ -17,6 +17,7 @@ _ESCAPED: Final = re.compile(r"\\([/:@<&!#.])")
 
 _ENTITY: Final = re.compile(r"&(?=#|[A-Za-z][A-Za-z0-9]{1,31};)(?!(?:amp|lt|gt|quot);)")
 _MENTION: Final = re.compile(r"@(?=[0-9A-Za-z])")
+_MENTION_IN_MESSAGE: Final = re.compile(r"(?<!\w)@(?=[0-9A-Za-z])")
 _TAG: Final = re.compile(r"<(?=[A-Za-z/!?])(?!https?://[^\s<>]*>)")
 _ADDRESS: Final = re.compile(r"(?:\b([a-z]+):)?//(?=([0-9a-z\[][^\s/?#()<>\"'`\\]*)?)|\b(https?|ftp):", re.IGNORECASE)
 """The start of an address: with or without its scheme, or the scheme alone, which some readers complete."""
@@ -70,6 +71,31 @@ def _end_of_code(lines: list[str], number: int) -> int | None:
 
 
 def _neutralised_text(text: str, known_hosts: Collection[str]) -> str:
+    text = _ESCAPED.sub(r"\1", text)
+    text = _ENTITY.sub(f"&{_BREAK}", text)
+    text = _without_references(text)
+    text = _MENTION.sub(f"@{_BREAK}", text)
+    text = _TAG.sub(f"<{_BREAK}", text)
+    return _without_addresses(text, known_hosts)
+
+
+def neutralised_message(text: str, known_hosts: Collection[str]) -> str:
+    """Return a commit message without active parts. GitHub reads no Markdown in it. E-mail addresses stay as they are.
+
+    known_hosts: hosts to which links stay as they are.
+    """
+    text = _without_references(text)
+    text = _MENTION_IN_MESSAGE.sub(f"@{_BREAK}", text)
+    return _without_addresses(text, known_hosts)
+
+
+def _without_references(text: str) -> str:
+    """Return `text` that closes nothing, and refers to no issue of another repository."""
+    text = _CLOSING.sub(rf"\1{_BREAK}\2{_BREAK}", text)
+    return _OTHER_REPOSITORY.sub(f"#{_BREAK}", text)
+
+
+def _without_addresses(text: str, known_hosts: Collection[str]) -> str:
     def address(found: re.Match[str]) -> str:
         if scheme := found[3]:
             return f"{scheme}{_BREAK}:"
@@ -78,21 +104,14 @@ def _neutralised_text(text: str, known_hosts: Collection[str]) -> str:
             return found[0]
         return f"{found[1]}{_BREAK}:/{_BREAK}/" if found[1] else f"/{_BREAK}/"
 
-    text = _ESCAPED.sub(r"\1", text)
-    text = _ENTITY.sub(f"&{_BREAK}", text)
-    text = _CLOSING.sub(rf"\1{_BREAK}\2{_BREAK}", text)
-    text = _OTHER_REPOSITORY.sub(f"#{_BREAK}", text)
-    text = _MENTION.sub(f"@{_BREAK}", text)
-    text = _TAG.sub(f"<{_BREAK}", text)
-    text = _WWW.sub(f"www{_BREAK}.", text)
-    return _ADDRESS.sub(address, text)
+    return _ADDRESS.sub(address, _WWW.sub(f"www{_BREAK}.", text))
 
 
 def one_line(text: str, known_hosts: Collection[str], most_characters: int) -> str:
     """Return `text` as one neutralised line of at most so many characters."""
     line = " ".join(text.split())
     cut = line if len(line) <= most_characters else f"{line[: most_characters - 1].rstrip()}…"
-    return neutralised(cut, known_hosts, 4 * most_characters + 200)
+    return neutralised(cut, known_hosts, 4 * most_characters + 200)[:most_characters]
 
 
 def code_block(text: str, language: str = "") -> str:

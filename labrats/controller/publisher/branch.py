@@ -10,11 +10,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
+from labrats.controller.publisher.commit_messages import neutralise_messages
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.protocol import BUNDLE_REF
 
@@ -66,10 +68,11 @@ class Commits:
     files: Sequence[str]
 
     @classmethod
-    def fetch(cls, bundle: bytes, url: str, token: str) -> Self:
+    def fetch(cls, bundle: bytes, url: str, token: str, known_hosts: Collection[str] = ()) -> Self:
         """Read a bundle, and fetch the commit that it is based on. Blocks. Raises NotPushed, RetryLater.
 
-        url: of the repository over HTTP. token: may read and write it.
+        url:         of the repository over HTTP. token: may read and write it.
+        known_hosts: hosts to which messages of commits may link.
         """
         head = bundle.partition(b"\n\n")[0]
         prerequisites = _COMMIT.findall(head)
@@ -82,6 +85,7 @@ class Commits:
             _git(folder, ["init", "--quiet", "--bare", "--template=", "repository.git"])
             _git(folder, [*_IN, "fetch", "--quiet", "--depth=1", "--no-tags", url, base], url, token)
             _git(folder, [*_IN, "fetch", "--quiet", "--no-tags", "commits.bundle", f"{BUNDLE_REF}:{BUNDLE_REF}"])
+            _neutralise(folder, base, known_hosts)
             tip = _git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
             names = _git(folder, [*_IN, "diff", "--name-only", "--no-renames", "-z", base, tip])
         except BaseException:
@@ -119,6 +123,19 @@ class Commits:
 
 
 _IN: Final = ("--git-dir=repository.git",)
+
+
+def _neutralise(folder: Path, base: str, known_hosts: Collection[str]) -> None:
+    """Let the reference of the bundle name commits whose messages have no active parts."""
+    tip = _git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
+    git = partial(_in_repository, folder)
+    written = neutralise_messages(git, folder, f"{base}..{tip}", known_hosts)
+    if tip in written:
+        git(["update-ref", BUNDLE_REF, written[tip]])
+
+
+def _in_repository(folder: Path, arguments: Sequence[str]) -> bytes:
+    return _git(folder, [*_IN, *arguments])
 
 
 def _git(folder: Path, arguments: Sequence[str], url: str | None = None, token: str | None = None) -> bytes:

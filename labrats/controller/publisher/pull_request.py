@@ -94,7 +94,8 @@ class CommitsPublisher:
         repository = await self.access.repository.get("", _RepositoryObject, READ)
         token = await self.access.repository.token({**CONTENTS, **PULL_REQUESTS})
         try:
-            commits = await asyncio.to_thread(Commits.fetch, bundle, self._clone_url(repository), token)
+            url, hosts = self._clone_url(repository), self.reported.known_hosts
+            commits = await asyncio.to_thread(Commits.fetch, bundle, url, token, hosts)
         except NotPushed as error:
             return Pushed(refused=(str(error),))
         try:

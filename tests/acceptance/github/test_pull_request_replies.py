@@ -55,11 +55,13 @@ async def review(engine: LocalEngine, github: GitHubStandIn, pull: Issue, state:
     assert pull.pull
     submitted: Json = {"id": github.world.new_id(), "user": OCTO.user, "body": body, "state": state.upper()}
     submitted |= {"commit_id": pull.pull.head_sha, "submitted_at": now()}
+    submitted["html_url"] = f"{pull.url}#pullrequestreview-{submitted['id']}"
     pull.pull.reviews.append(submitted)
     for line in lines:
         comment_id = github.world.new_id()
         anchor = {"original_line": 1, "original_start_line": None, "original_commit_id": pull.pull.head_sha}
         identity = {"id": comment_id, "pull_request_review_id": submitted["id"], "user": OCTO.user}
+        identity["html_url"] = f"{pull.url}#discussion_r{comment_id}"
         pull.pull.comments.append(anchor | identity | line)
     payload = an_issue_of(github, pull, action="submitted")
     payload.pop("label")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from labrats.reports.markdown import code_block, neutralised, one_line
+from labrats.reports.markdown import code_block, neutralised, neutralised_message, one_line
 
 KNOWN = frozenset({"github.com", "labrats.example.com"})
 
@@ -159,6 +159,31 @@ def test_a_long_text_is_cut_with_a_note() -> None:
 
 def test_one_line_has_no_line_break() -> None:
     assert one_line("a\n# b\r\nc" + "d" * 300, KNOWN, 20) == "a # b cdddddddddddd…"
+
+
+def test_one_line_is_no_longer_with_active_parts() -> None:
+    assert len(one_line("@a " * 300, KNOWN, 200)) <= 200
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Fixes #12", "Fixes |#|12"),
+        ("Add it\n\nresolves: octo/other#7", "Add it\n\nresolves: |octo/other#|7"),
+        ("See octo/other#7", "See octo/other#|7"),
+        ("Ask @octo, (@octo/team)", "Ask @|octo, (@|octo/team)"),
+        ("See https://evil.example/a", "See https|:/|/evil.example/a"),
+    ],
+)
+def test_a_commit_message_closes_mentions_and_links_nothing(message: str, expected: str) -> None:
+    neutral = neutralised_message(message, KNOWN)
+    assert neutral.replace("\u200b", "|") == expected
+    assert neutralised_message(neutral, KNOWN) == neutral
+
+
+def test_an_ordinary_commit_message_stays_as_it_is() -> None:
+    text = "Fix `a<b>` & more (#7)\n\nSee https://github.com/octo/demo\nCo-Authored-By: Octo <octo.cat@example.com>\n"
+    assert neutralised_message(text, KNOWN) == text
 
 
 def test_a_block_of_code_cannot_be_closed_by_its_text() -> None:
