@@ -61,7 +61,7 @@ def anyio_backend() -> str:
 
 @dataclass
 class World:
-    """What outlives an engine that is killed: GitHub, a store, a machine with attempts, and a folder.
+    """The parts that outlive an engine that is killed: GitHub, a store, a machine with attempts, and a folder.
 
     requests: that GitHub delivers to each engine anew, since it cannot know whether an earlier one has stored them.
     """
@@ -228,6 +228,8 @@ async def a_round(world: World, run: Run, run_repairs: Run) -> int:
         world.ask_for_repair(to_repair)
         faults += await run_repairs()
         push(github, to_repair)
+    to_change = world.ask(to_repair, ThreadAction.REPLY)
+    faults += await run_repairs()
 
     assert {request.id: world.reactions_to(request) for request in reactions} == {
         request.id: [reaction] for request, reaction in reactions.items()
@@ -243,15 +245,16 @@ async def a_round(world: World, run: Run, run_repairs: Run) -> int:
     for pull in (to_reply, to_review):
         maker, follow_up = await world.jobs_of(pull)
         assert (follow_up.spec.follow_up_of, follow_up.status.attempts) == (maker.id, 1)
-    _, *repairs = await world.jobs_of(to_repair)
+    opener, *repairs, change = await world.jobs_of(to_repair)
+    assert (change.spec.follow_up_of, world.reactions_to(to_change)) == (opener.id, ["eyes"])
     assert [(job.spec.agent_role, job.status.attempts) for job in repairs] == [("ci-fixer", 1)] * ATTEMPTS
     assert to_repair.labels == ["needs-human"]
     answers = {"labrats:answer": 1}
-    assert world.comments_of(to_repair) == answers | {'"agent ai-developer"': 1, '"agent ci-fixer"': 1}
+    ending = {'"end of attempt': 1}
+    assert world.comments_of(to_repair) == answers | ending | {'"agent ai-developer"': 1, '"agent ci-fixer"': 1}
     assert world.comments_of(idle) == answers
     reports = {'"agent ai-developer"': 1}
     assert world.comments_of(to_cancel) == world.comments_of(to_retry) == world.comments_of(to_review) == reports
-    ending = {'"end of attempt': 1}
     for thread in (to_run, to_rerun, to_reply):
         assert world.comments_of(thread) == reports | ending
     return faults

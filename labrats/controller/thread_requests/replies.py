@@ -56,12 +56,13 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
     made_by = await jobs.of_pull_request(source, request)
-    if not made_by or not _wants_follow_ups(made_by[0].spec.report):
+    if not made_by or not _wants_follow_ups((opened_by := made_by[-1]).spec.report):
         return NOTHING
     of_thread = await jobs.of(source, request)
     if any(not job.ended for job in of_thread) or _earlier_replies(source, request):
         await _show_as_seen(jobs, source, request)
         raise NotYet(WAIT_FOR_JOB_SECONDS)
+    latest = _latest(of_thread, opened_by)
     access = await jobs.access.open(request.target)
     path = f"/pulls/{request.target.pull_request}"
     pull_request = await access.repository.get(path, PullRequest, READ_PULL_REQUESTS)
@@ -74,7 +75,7 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     wanted = await follow_up_request(
         jobs.store, jobs.runner, latest, text, owner_of(latest), jobs.uploads, jobs.clock.now()
     )
-    report = replace(made_by[0].spec.report or Report(), target=request.target)
+    report = replace(opened_by.spec.report or Report(), target=request.target)
     if latest.status.outputs.commit != pull_request.head.sha:  # somebody has pushed, or the engine has
         wanted = dataclasses.replace(wanted, git_ref=pull_request.head.sha)
     await jobs.admission.create(dataclasses.replace(wanted, report=report), names)
@@ -112,9 +113,9 @@ def _wants_follow_ups(report: Report | None) -> bool:
     return rules is not None and rules.follow_ups
 
 
-def _latest(of_thread: Sequence[Job], maker: Job) -> Job:
-    """Return the latest job of the agent that made the pull request."""
-    return next((job for job in of_thread if job.spec.agent_role == maker.spec.agent_role), maker)
+def _latest(of_thread: Sequence[Job], opened_by: Job) -> Job:
+    """Return the latest job of the agent that opened the pull request: others may have added commits."""
+    return next((job for job in of_thread if job.spec.agent_role == opened_by.spec.agent_role), opened_by)
 
 
 async def _text_of(access: Access, request: ThreadRequest) -> str:
