@@ -116,7 +116,9 @@ async def test_files_of_a_job_reach_its_pod(user: User) -> None:
     assert (await user.wait(job_id))["status"] == "completed"
 
 
-@pytest.mark.parametrize("account", ["labrats-api", "labrats-controller", "labrats-webhook-receiver"])
+@pytest.mark.parametrize(
+    "account", ["labrats-api", "labrats-controller", "labrats-publisher", "labrats-webhook-receiver"]
+)
 def test_permissions_of_an_account_equal_the_documented_ones(installation: Installation, account: str) -> None:
     assert permissions_of(installation, account) - permissions_of(installation, "default") == documented_permissions(
         account
