@@ -106,6 +106,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "closes": "True if merging it closes the issue.",
         "branch": "Its branch. `{{agent}}`, `{{number}}` and `{{job}}` are replaced.",
         "followUps": "True if a reply to it is a follow-up of its job.",
+        "signCommits": "True if GitHub signs the commits. It does so as well where a branch takes no others.",
     },
     StateLabels: {
         "running": "The label while the job waits or runs.",
@@ -136,6 +137,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "checkUrl": "The check run.",
         "reviewUrl": "The review.",
         "pullRequestUrl": "The pull request.",
+        "commit": "The last commit of the pull request when those of the job were added.",
         "refused": "Reasons why other parts were not published.",
         "attempts": "The job's number of attempts when its report was last complete.",
         "finishedAt": "The time at which the job had ended when its report was last complete.",

@@ -64,6 +64,7 @@ class PullRequestReport(Record):
     closes: whether it names the issue as fixed.
     branch: with the placeholders `{{agent}}`, `{{number}}` and `{{job}}`.
     follow_ups: whether a reply to it is a follow-up of its job.
+    sign_commits: whether GitHub creates and signs the commits. It does so as well where a branch takes no others.
     """
 
     enabled: bool = True
@@ -74,6 +75,7 @@ class PullRequestReport(Record):
     closes: bool = True
     branch: str = DEFAULT_BRANCH
     follow_ups: bool = True
+    sign_commits: bool = False
 
 
 class StateLabels(Record):
@@ -164,6 +166,7 @@ class Report(Record):
 class Published(Record):
     """The published parts of a job's report.
 
+    commit:      the last commit of the pull request when the job's were added. GitHub makes new ids when it signs.
     refused:     reasons why other parts were not published, as sentences.
     attempts, finished_at: those of the job when the report was last complete; see Job.is_settled.
     """
@@ -172,6 +175,7 @@ class Published(Record):
     check_url: str | None = None
     review_url: str | None = None
     pull_request_url: str | None = None
+    commit: str | None = None
     refused: tuple[str, ...] = ()
     attempts: int = 0
     finished_at: datetime | None = None

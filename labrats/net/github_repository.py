@@ -22,6 +22,9 @@ _PAGE: Final = 100
 _MOST_PAGES: Final = 30
 _MOST_CHUNK: Final = 64 * 1024
 _MESSAGE_LENGTH: Final = 300
+_RATE_LIMITED: Final = "RATE_LIMITED"
+_WENT_WRONG: Final = "Something went wrong while executing your query"
+"""The start of GitHub's message when a query took too long, or failed for a reason of its own."""
 
 Permissions = Mapping[str, str]
 """The permissions of a token, as GitHub names them, such as `{"issues": "write"}`."""
@@ -34,11 +37,11 @@ TokenFor = Callable[[Permissions], Awaitable[str]]
 
 
 class RefusedByGitHub(LabratsError):
-    """GitHub refuses a request, and would refuse it again. status: of its answer."""
+    """GitHub refuses a request, and would refuse it again. status: of its answer. kind: of an error of GraphQL."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, kind: str | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.kind = status, kind
 
 
 @asynccontextmanager
@@ -96,10 +99,15 @@ class Repository:
     async def query(self, document: str, variables: Mapping[str, Any], permissions: Permissions) -> Any:
         """Return the data of a GraphQL query or mutation. Raises as `get` does."""
         body = {"query": document, "variables": variables}
-        answer = _read(await self._request("POST", "/graphql", permissions, json=body), _GraphQlAnswer)
-        if answer.errors:
-            raise RefusedByGitHub(200, f"GitHub refused the query: {answer.errors[0].message[:_MESSAGE_LENGTH]}")
-        return answer.data
+        address = graphql_address(self._client.base_url)
+        answer = _read(await self._request("POST", address, permissions, json=body), _GraphQlAnswer)
+        if not answer.errors:
+            return answer.data
+        error = answer.errors[0]
+        message = error.message[:_MESSAGE_LENGTH]
+        if error.type == _RATE_LIMITED or message.startswith(_WENT_WRONG):
+            raise RetryLater(f"GitHub answered: {message}", delay_seconds=30)
+        raise RefusedByGitHub(200, f"GitHub refused the query: {message}", error.type)
 
     async def stored_text(self, path: str, permissions: Permissions, most_bytes: int) -> bytes:
         """Return the end of a text that GitHub keeps in a store, to which it redirects. Raises as `get` does."""
@@ -150,8 +158,14 @@ class Repository:
         raise RefusedByGitHub(response.status_code, f"GitHub refuses it with {response.status_code}: {_said(response)}")
 
 
+def graphql_address(api: httpx2.URL) -> str:
+    """Return the address of GraphQL beside a REST API. On GitHub Enterprise it is no part of `/api/v3`."""
+    return str(api.copy_with(path=f"{api.path.rstrip('/').removesuffix('/v3')}/graphql"))
+
+
 class _GraphQlError(msgspec.Struct):
     message: str = ""
+    type: str | None = None
 
 
 class _GraphQlAnswer(msgspec.Struct):

@@ -49,7 +49,8 @@ from tests.support.waiting import eventually
 KILLS: Final = 10
 MANY_KILLS: Final = int(os.environ.get("LABRATS_PUBLISHER_KILLS", "50"))
 """Kills of the long test; `make torture` sets more."""
-MOST_STEPS: Final = 60
+MOST_STEPS: Final = 110
+"""More than a pass over a complete report takes, so that a pass can end without a kill."""
 
 BRANCH: Final = "labrats/ai-developer/{number}"
 PUBLICATION: Final = Publication(
@@ -78,7 +79,7 @@ class EndedRunner(MemoryRunner):
 
 
 def a_bundle(github: GitHubStandIn, branch: str) -> bytes:
-    """Return a bundle with one commit on top of a branch."""
+    """Return a bundle with two commits on top of a branch."""
 
     def git(folder: str, *arguments: str) -> None:
         identity = ["-c", "user.name=Agent", "-c", "user.email=agent@example.com"]
@@ -90,6 +91,9 @@ def a_bundle(github: GitHubStandIn, branch: str) -> bytes:
         Path(checkout, "flag.txt").write_text("on\n")
         git(checkout, "add", "--all")
         git(checkout, "commit", "--quiet", "--message", "Add a flag")
+        Path(checkout, "flag.txt").rename(f"{checkout}/flags.txt")
+        git(checkout, "add", "--all")
+        git(checkout, "commit", "--quiet", "--message", "Rename the flag\n\nThere will be more.")
         git(checkout, "update-ref", "refs/heads/labrats", "HEAD")
         git(checkout, "bundle", "create", "../it.bundle", "refs/heads/labrats", f"^origin/{branch}")
         return Path(folder, "it.bundle").read_bytes()
@@ -130,7 +134,7 @@ class World:
         return await run_with_kills(self.github, self.store, RandomKills(kills, MOST_STEPS), self.publish)
 
 
-async def a_world(github: GitHubStandIn, issue: Issue, publication: Publication = PUBLICATION) -> World:
+async def a_world(github: GitHubStandIn, issue: Issue, *, sign: bool = False) -> World:
     store = SteppedStore()
     await add_source(store)
     assert issue.pull
@@ -138,7 +142,7 @@ async def a_world(github: GitHubStandIn, issue: Issue, publication: Publication 
         comment=CommentMode.STICKY,
         check=CheckReport(),
         review=ReviewReport(),
-        pull_request=PullRequestReport(labels=("ai",), reviewers=("reviewer",)),
+        pull_request=PullRequestReport(labels=("ai",), reviewers=("reviewer",), sign_commits=sign),
         labels=StateLabels(running="ai-working", done="ai-done"),
         reactions=True,
         target=ReportTarget(
@@ -151,7 +155,7 @@ async def a_world(github: GitHubStandIn, issue: Issue, publication: Publication 
     created = await store.create(job)
     await store.update(replace(created, status=status))
 
-    runner = EndedRunner(store, a_bundle(github, "fix"), encode(to_builtins(publication)))
+    runner = EndedRunner(store, a_bundle(github, "fix"), encode(to_builtins(PUBLICATION)))
     return World(github, store, runner, job.id)
 
 
@@ -170,17 +174,28 @@ def check_written_once(github: GitHubStandIn, issue: Issue) -> None:
     assert comment["body"].count(pull_request.url) == 1
     assert issue.labels == ["ai-done"]
     assert Counter(each["content"] for each in issue.reactions) == {"+1": 1}
+    branch = BRANCH.format(number=issue.number)
     branches = github.demo.git.git("for-each-ref", "--format=%(refname:short)", "refs/heads/labrats").split()
-    assert branches == [BRANCH.format(number=issue.number)]
+    assert branches == [branch]
+    messages = github.demo.git.git("log", "--format=%B", f"fix..{branch}").split("\n")
+    assert [line for line in messages if line] == ["Rename the flag", "There will be more.", "Add a flag"]
+    assert github.demo.git.git("diff", "--name-status", "fix", branch).split() == ["A", "flags.txt"]
 
 
-async def kill_often(github: GitHubStandIn, kills: int) -> None:
+def check_signed(github: GitHubStandIn, issue: Issue, *, signed: bool) -> None:
+    """Check that GitHub has created all commits of the pull request, or none."""
+    commits = github.demo.git.commits("fix", BRANCH.format(number=issue.number))
+    assert [github.demo.git.verified(commit) for commit in commits] == [signed, signed]
+
+
+async def kill_often(github: GitHubStandIn, kills: int, *, sign: bool = False) -> None:
     chance, killed = random.Random(SEED), 0
     while killed < kills:
         issue = a_pull_request(github)
-        world = await a_world(github, issue)
+        world = await a_world(github, issue, sign=sign)
         killed += await world.publish_with_kills(chance)
         check_written_once(github, issue)
+        check_signed(github, issue, signed=sign)
         github.demo.git.git("branch", "-D", "fix", BRANCH.format(number=issue.number))
 
 
@@ -197,15 +212,20 @@ async def test_a_report_is_written_once(github: GitHubStandIn) -> None:
     assert len(github.writes()) == before
 
 
+SIGN: Final = pytest.mark.parametrize("sign", [False, True], ids=["pushed", "signed"])
+
+
+@SIGN
 @pytest.mark.timeout(240)
-async def test_kills_between_requests_write_nothing_twice(github: GitHubStandIn) -> None:
-    await kill_often(github, KILLS)
+async def test_kills_between_requests_write_nothing_twice(github: GitHubStandIn, sign: bool) -> None:
+    await kill_often(github, KILLS, sign=sign)
 
 
+@SIGN
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-async def test_many_kills_between_requests_write_nothing_twice(github: GitHubStandIn) -> None:
-    await kill_often(github, MANY_KILLS)
+async def test_many_kills_between_requests_write_nothing_twice(github: GitHubStandIn, sign: bool) -> None:
+    await kill_often(github, MANY_KILLS, sign=sign)
 
 
 WRITES: Final = (
@@ -215,13 +235,17 @@ WRITES: Final = (
     "POST /repos/{owner}/{repo}/pulls",
     "POST git-receive-pack",
 )
+CREATE: Final = "POST /graphql"
 
 
-@pytest.mark.parametrize("operation", WRITES)
-async def test_a_lost_answer_writes_nothing_twice(github: GitHubStandIn, operation: str) -> None:
+@pytest.mark.parametrize(
+    ("operation", "sign", "skip"),
+    [*((operation, False, 0) for operation in WRITES), (WRITES[-1], True, 0), (CREATE, True, 0), (CREATE, True, 1)],
+)
+async def test_a_lost_answer_writes_nothing_twice(github: GitHubStandIn, operation: str, sign: bool, skip: int) -> None:
     issue = a_pull_request(github)
-    world = await a_world(github, issue)
-    github.faults.plan(LOST, operation)
+    world = await a_world(github, issue, sign=sign)
+    github.faults.plan(LOST, operation, skip=skip)
     publishing = asyncio.create_task(world.publish())
     await eventually(lambda: any(call.operation == operation for call in github.calls))
     done, _ = await asyncio.wait([publishing], timeout=1)
@@ -231,6 +255,7 @@ async def test_a_lost_answer_writes_nothing_twice(github: GitHubStandIn, operati
             await publishing
         await world.publish()
     check_written_once(github, issue)
+    check_signed(github, issue, signed=sign)
 
 
 async def test_one_part_that_fails_for_now_does_not_delay_the_others(github: GitHubStandIn) -> None:

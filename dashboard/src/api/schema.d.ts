@@ -5083,6 +5083,12 @@ export interface components {
              * @default true
              */
             followUps?: boolean;
+            /**
+             * Signcommits
+             * @description GitHub creates the commits, and signs them. It does so as well where a branch takes only verified commits. A commit with an executable file, a symbolic link or a submodule is pushed as it is.
+             * @default false
+             */
+            signCommits?: boolean;
         };
         /**
          * QueueList

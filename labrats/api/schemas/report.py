@@ -48,6 +48,11 @@ class PullRequestReportBody(RequestBody):
         default=DEFAULT_BRANCH, description="The branch. `{{agent}}`, `{{number}}` and `{{job}}` are replaced."
     )
     follow_ups: bool = Field(default=True, description="A reply to it is a follow-up of its job.")
+    sign_commits: bool = Field(
+        default=False,
+        description="GitHub creates the commits, and signs them. It does so as well where a branch takes only verified "
+        "commits. A commit with an executable file, a symbolic link or a submodule is pushed as it is.",
+    )
 
 
 class StateLabelsBody(RequestBody):

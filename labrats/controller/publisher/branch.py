@@ -10,9 +10,10 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Final, Self
 
@@ -43,6 +44,12 @@ _UNREACHABLE: Final = re.compile(
 )
 _DENIED: Final = re.compile(r"error: 4(?!29)\d\d|HTTP 4(?!29)\d\d|Authentication failed")
 _NOT_FAST_FORWARD: Final = re.compile(r"non-fast-forward|fetch first|stale info|cannot lock ref", re.IGNORECASE)
+_UNVERIFIED: Final = re.compile(r"Commits must have (?:verified|valid) signatures", re.IGNORECASE)
+"""Words of a ruleset, and of the protection of a branch."""
+
+_MESSAGE_LENGTH: Final = 400
+_THEIRS: Final = "refs/labrats/theirs"
+_REPLAYED_HEADERS: Final = (b"tree ", b"author ", b"committer ", b"encoding ")
 
 
 class NotPushed(LabratsError):
@@ -53,10 +60,45 @@ class BranchHasOtherCommits(NotPushed):
     """The branch has commits that the agent's are not based on."""
 
 
+class MustBeVerified(NotPushed):
+    """The branch takes only commits with a signature that GitHub has verified."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit of the agent, and the tree with its files."""
+
+    sha: str
+    tree: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A changed file. The modes are git's, and `blob` is its new content: zeros where there is no file."""
+
+    path: bytes
+    old_mode: str
+    mode: str
+    blob: str
+
+
+@dataclass(frozen=True)
+class OnBranch:
+    """The part of the agent's commits that a branch has. head: its last commit; None without a branch.
+
+    count: the number of the agent's commits, which the branch may have with other ids but has with the same files.
+    """
+
+    head: str | None
+    count: int
+
+
 @dataclass(frozen=True)
 class Commits:
     """The commits of a bundle, in a temporary repository. base: the commit that they are based on. tip: the last one.
 
+    line:  the commits from base to tip, the oldest first. Of a merge only the first side counts, so that each commit is
+           a change of the one before it.
     files: paths of the changed files.
     """
 
@@ -65,6 +107,7 @@ class Commits:
     token: str
     base: str
     tip: str
+    line: Sequence[Commit]
     files: Sequence[str]
 
     @classmethod
@@ -87,13 +130,13 @@ class Commits:
             _git(folder, [*_IN, "fetch", "--quiet", "--no-tags", "commits.bundle", f"{BUNDLE_REF}:{BUNDLE_REF}"])
             _neutralise(folder, base, known_hosts)
             tip = _git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
+            line = _line(folder, [f"{base}..{tip}"])[::-1]
             names = _git(folder, [*_IN, "diff", "--name-only", "--no-renames", "-z", base, tip])
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return cls(
-            folder, url, token, base, tip, [name.decode(errors="replace") for name in names.split(b"\0") if name]
-        )
+        files = [name.decode(errors="replace") for name in names.split(b"\0") if name]
+        return cls(folder, url, token, base, tip, line, files)
 
     def close(self) -> None:
         """Remove the temporary repository."""
@@ -109,20 +152,104 @@ class Commits:
         listed = _git(self.folder, ["ls-remote", "--heads", self.url, f"refs/heads/{branch}"], self.url, self.token)
         return listed.split()[0].decode() if listed.split() else None
 
-    def push(self, branch: str) -> None:
-        """Push to the branch, and never over commits of others. Pushing again changes nothing.
+    def find_on(self, branch: str) -> OnBranch:
+        """Return how many of the commits a branch has: they are compared by their files, since GitHub makes new ids.
 
         Raises BranchHasOtherCommits, NotPushed, RetryLater.
         """
-        command = [*_IN, "push", "--quiet", self.url, f"{BUNDLE_REF}:refs/heads/{branch}"]
+        head = self.remote_head(branch)
+        if head is None or head == self.base:
+            return OnBranch(head, 0)
+        if head == self.tip:
+            return OnBranch(head, len(self.line))
+        depth, refs = len(self.line) + 1, f"+refs/heads/{branch}:{_THEIRS}"
+        fetch = [*_IN, "fetch", "--quiet", f"--depth={depth}", "--no-tags", self.url, refs]
+        _git(self.folder, fetch, self.url, self.token)
+        theirs = _line(self.folder, [f"--max-count={depth}", _THEIRS])
+        made = list(takewhile(lambda commit: commit.sha != self.base, theirs))[::-1]
+        is_ours = len(made) < len(theirs) and [each.tree for each in made] == [
+            each.tree for each in self.line[: len(made)]
+        ]
+        if not is_ours:
+            raise BranchHasOtherCommits("the branch has commits of others")
+        return OnBranch(theirs[0].sha, len(made))
+
+    def push(self, branch: str) -> str:
+        """Push to the branch, and never over commits of others. Pushing again changes nothing. Return its last commit.
+
+        Raises BranchHasOtherCommits, MustBeVerified, NotPushed, RetryLater.
+        """
         try:
-            _git(self.folder, command, self.url, self.token)
+            self._push(self.tip, branch)
         except BranchHasOtherCommits:
-            if self.remote_head(branch) != self.tip:  # git repeats a request whose answer was lost
+            found = self.find_on(branch)
+            tip = self._replayed_on(found)
+            if tip != found.head:
+                self._push(tip, branch)
+            return tip
+        return self.tip
+
+    def create_branch(self, branch: str) -> None:
+        """Create a branch with the commit that the agent started from. Raises as `push` does."""
+        try:
+            self._push(self.base, branch)
+        except BranchHasOtherCommits:
+            if self.remote_head(branch) != self.base:  # git repeats a request whose answer was lost
                 raise
+
+    def remove_branch(self, branch: str, head: str) -> None:
+        """Remove a branch whose last commit is still `head`. Raises NotPushed, RetryLater."""
+        lease = f"--force-with-lease=refs/heads/{branch}:{head}"
+        command = [*_IN, "push", "--quiet", lease, self.url, f":refs/heads/{branch}"]
+        _git(self.folder, command, self.url, self.token)
+
+    def message(self, commit: Commit) -> str:
+        """Return the message of a commit."""
+        raw = _git(self.folder, [*_IN, "cat-file", "commit", commit.sha])
+        return raw.partition(b"\n\n")[2].decode(errors="replace").strip()
+
+    def changes(self, number: int) -> Sequence[Change]:
+        """Return the files that a commit of the line changes. A renamed file is a deletion and an addition."""
+        before = self.line[number - 1].tree if number else f"{self.base}^{{tree}}"
+        command = [*_IN, "diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index"]
+        words = iter(_git(self.folder, [*command, before, self.line[number].tree]).split(b"\0")[:-1])
+        found = ((each.decode().removeprefix(":").split(), next(words)) for each in words)
+        return [Change(path, old_mode, mode, blob) for (old_mode, mode, _, blob, *_), path in found]
+
+    def sizes(self, changes: Sequence[Change]) -> Sequence[int]:
+        """Return the bytes of the new contents of files."""
+        wanted = "".join(f"{change.blob}\n" for change in changes).encode()
+        return [int(size) for size in _git(self.folder, [*_IN, "cat-file", _SIZES], stdin=wanted).split()]
+
+    def contents(self, changes: Sequence[Change]) -> Iterator[bytes]:
+        """Yield the new contents of files, which are all read at once."""
+        wanted = "".join(f"{change.blob}\n" for change in changes).encode()
+        printed, at = _git(self.folder, [*_IN, "cat-file", "--batch"], stdin=wanted), 0
+        while at < len(printed):
+            start = printed.index(b"\n", at) + 1
+            end = start + int(printed[at:start].split()[-1])
+            yield printed[start:end]
+            at = end + 1
+
+    def _push(self, commit: str, branch: str) -> None:
+        command = [*_IN, "push", "--quiet", self.url, f"{commit}:refs/heads/{branch}"]
+        _git(self.folder, command, self.url, self.token)
+
+    def _replayed_on(self, found: OnBranch) -> str:
+        """Return the last commit after those that a branch lacks are put on its own. Equal inputs give equal ids."""
+        head = found.head or self.base
+        for commit in self.line[found.count :]:
+            raw = _git(self.folder, [*_IN, "cat-file", "commit", commit.sha])
+            headers, _, message = raw.partition(b"\n\n")
+            tree, *others = [line for line in headers.split(b"\n") if line.startswith(_REPLAYED_HEADERS)]
+            replayed = b"\n".join([tree, b"parent " + head.encode(), *others, b"", message])
+            write = [*_IN, "hash-object", "-t", "commit", "-w", "--stdin"]
+            head = _git(self.folder, write, stdin=replayed).decode().strip()
+        return head
 
 
 _IN: Final = ("--git-dir=repository.git",)
+_SIZES: Final = "--batch-check=%(objectsize)"
 
 
 def _neutralise(folder: Path, base: str, known_hosts: Collection[str]) -> None:
@@ -138,14 +265,22 @@ def _in_repository(folder: Path, arguments: Sequence[str]) -> bytes:
     return _git(folder, [*_IN, *arguments])
 
 
-def _git(folder: Path, arguments: Sequence[str], url: str | None = None, token: str | None = None) -> bytes:
-    """Return the output of a git command. Raises NotPushed, BranchHasOtherCommits, RetryLater."""
+def _line(folder: Path, revisions: Sequence[str]) -> Sequence[Commit]:
+    """Return commits without the further sides of merges, the newest first."""
+    listed = _git(folder, [*_IN, "log", "--first-parent", "--no-show-signature", "--format=%H %T", *revisions])
+    return [Commit(*line.split()) for line in listed.decode().splitlines()]
+
+
+def _git(
+    folder: Path, arguments: Sequence[str], url: str | None = None, token: str | None = None, *, stdin: bytes = b""
+) -> bytes:
+    """Return the output of a git command. Raises NotPushed, BranchHasOtherCommits, MustBeVerified, RetryLater."""
     try:
         run = subprocess.run(
             ["git", *arguments],
             cwd=folder,
             env=_environment(url, token),
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             timeout=_SECONDS,
             check=False,
@@ -156,9 +291,10 @@ def _git(folder: Path, arguments: Sequence[str], url: str | None = None, token: 
         raise NotPushed(f"git cannot be run: {error.strerror}") from error
     if run.returncode == 0:
         return run.stdout
-    message = " ".join(run.stderr.decode(errors="replace").split())[:400]
-    if token:
-        message = message.replace(token, "***")
+    text = " ".join(run.stderr.decode(errors="replace").split())
+    message = (text.replace(token, "***") if token else text)[:_MESSAGE_LENGTH]
+    if _UNVERIFIED.search(text):
+        raise MustBeVerified("GitHub accepts only verified commits on this branch")
     if _DENIED.search(message):
         raise NotPushed(f"git refuses the commits: {message}")
     if _UNREACHABLE.search(message):

@@ -9,6 +9,7 @@ import msgspec
 from labrats.controller.publisher.access import CONTENTS, ISSUES, PULL_REQUESTS, READ, Access, Authored
 from labrats.controller.publisher.branch import BranchHasOtherCommits, Commits, NotPushed
 from labrats.controller.publisher.labels import add_proposed_labels
+from labrats.controller.publisher.signed_commits import place_on_branch
 from labrats.model.report import ProtectedAction, PublishPolicy, PullRequestReport, ReportTarget
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.reports.policy import protected_among, reason_to_refuse
@@ -67,9 +68,13 @@ class _RepositoryObject(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Pushed:
-    """The result: the pull request's URL, or the changes as a patch, and what was refused."""
+    """The result: the pull request's URL, or the changes as a patch, and what was refused.
+
+    commit: the last of the commits on GitHub.
+    """
 
     url: str | None = None
+    commit: str | None = None
     patch: str | None = None
     refused: tuple[str, ...] = ()
 
@@ -123,7 +128,7 @@ class CommitsPublisher:
         if of_target and of_target.is_of_fork(self.target.repository):
             return await _as_patch(commits, "nothing is pushed to the branch of a fork")
         if of_target and of_target.state == OPEN and self._is_ours(of_target):
-            return await _push_to_ours(of_target, commits)
+            return await self._push_to_ours(of_target, commits)
         base = of_target.head.ref if of_target else base_branch(self.reported) or default_branch
         return await self._open(commits, base)
 
@@ -134,18 +139,26 @@ class CommitsPublisher:
     async def _open(self, commits: Commits, base: str) -> Pushed:
         branch = branch_name(self.rules.branch, self.reported, self.target)
         try:
-            await asyncio.to_thread(commits.push, branch)
+            placed = await place_on_branch(self.access, commits, branch, sign=self.rules.sign_commits)
         except BranchHasOtherCommits:
             if (ours := await self._find(branch)) and pull_request_mark(self.reported) in (ours.body or ""):
                 return Pushed(ours.html_url)  # somebody has added to the pull request of this job
             branch = f"{branch}-{self.reported.job.id}"
-            await asyncio.to_thread(commits.push, branch)
+            placed = await place_on_branch(self.access, commits, branch, sign=self.rules.sign_commits)
         found = await self._find(branch)
-        if found and found.state != OPEN and found.head.sha == commits.tip:
+        if found and found.state != OPEN and found.head.sha == placed.head:
             return await _as_patch(commits, f"the pull request with these commits was closed: {found.html_url}")
         if found is None or found.state != OPEN:
             found = await self._create(commits, branch, base)
-        return Pushed(found.html_url, refused=await self._decorate(found.number))
+        return Pushed(found.html_url, placed.head, refused=placed.refused + await self._decorate(found.number))
+
+    async def _push_to_ours(self, pull_request: PullRequest, commits: Commits) -> Pushed:
+        branch = pull_request.head.ref
+        try:
+            placed = await place_on_branch(self.access, commits, branch, sign=self.rules.sign_commits)
+        except BranchHasOtherCommits:
+            return await _as_patch(commits, f"the branch `{branch}` has moved since the agent has seen it")
+        return Pushed(pull_request.html_url, placed.head, refused=placed.refused)
 
     async def _find(self, branch: str) -> PullRequest | None:
         """Return the latest pull request of the branch."""
@@ -196,15 +209,6 @@ class CommitsPublisher:
         except RefusedByGitHub as error:
             refused.append(f"reviewers of the pull request: {error}")
         return tuple(refused)
-
-
-async def _push_to_ours(pull_request: PullRequest, commits: Commits) -> Pushed:
-    try:
-        await asyncio.to_thread(commits.push, pull_request.head.ref)
-    except BranchHasOtherCommits:
-        reason = f"the branch `{pull_request.head.ref}` has moved since the agent has seen it"
-        return await _as_patch(commits, reason)
-    return Pushed(pull_request.html_url)
 
 
 async def _as_patch(commits: Commits, reason: str) -> Pushed:

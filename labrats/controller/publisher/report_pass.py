@@ -39,6 +39,7 @@ class ReportPass:
     comments: Comments
     bundle: bytes | None = None
     done: dict[str, Any] = field(default_factory=dict)
+    _commit: str | None = None
     _refused: list[str] = field(default_factory=list)
     _postponed: RetryLater | None = None
 
@@ -64,6 +65,7 @@ class ReportPass:
             check_url=check_url or self.published.check_url,
             review_url=review_url or self.published.review_url,
             pull_request_url=self.reported.pull_request_url,
+            commit=self._commit or self.published.commit,
             refused=tuple(self._refused),
         )
 
@@ -86,6 +88,7 @@ class ReportPass:
         publish = partial(publisher.publish, self.bundle)
         if pushed := await self._try("commits", publish):
             self._refused += pushed.refused
+            self._commit = pushed.commit
             url = pushed.url or self.reported.pull_request_url
             self.reported = replace(self.reported, pull_request_url=url, patch=pushed.patch)
 

@@ -76,7 +76,7 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
         jobs.store, jobs.runner, latest, text, owner_of(latest), jobs.uploads, jobs.clock.now()
     )
     report = replace(opened_by.spec.report or Report(), target=request.target)
-    if latest.status.outputs.commit != pull_request.head.sha:  # somebody has pushed, or the engine has
+    if pull_request.head.sha not in _last_commits_of(latest):  # somebody has pushed, or the engine has
         wanted = dataclasses.replace(wanted, git_ref=pull_request.head.sha)
     await jobs.admission.create(dataclasses.replace(wanted, report=report), names)
     return STARTED
@@ -111,6 +111,12 @@ async def _show_as_seen(jobs: ThreadJobs, source: WebhookSource, request: Thread
 def _wants_follow_ups(report: Report | None) -> bool:
     rules = report.pull_request if report else None
     return rules is not None and rules.follow_ups
+
+
+def _last_commits_of(job: Job) -> tuple[str | None, ...]:
+    """Return the ids of the last commit of a job: in its workspace, and on GitHub, where it may be a signed copy."""
+    published = job.status.published
+    return job.status.outputs.commit, published.commit if published else None
 
 
 def _latest(of_thread: Sequence[Job], opened_by: Job) -> Job:

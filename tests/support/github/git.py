@@ -21,6 +21,17 @@ if grep -qxF "$1" protected; then
     exit 1
 fi
 case "$3" in *[!0]*) ;; *) exit 0 ;; esac
+if [ -e only-verified ]; then
+    unverified=$(git rev-list "$3" --not --all | grep -vxFf verified)
+    if [ -n "$unverified" ]; then
+        echo "error: GH013: Repository rule violations found for $1." >&2
+        echo "Review all repository rules at https://github.com/octo/demo/rules" >&2
+        echo "- Commits must have verified signatures." >&2
+        echo "  Found $(echo "$unverified" | wc -l) violation:" >&2
+        echo "  $unverified" >&2
+        exit 1
+    fi
+fi
 case "$2" in *[!0]*) old=$2 ;; *) old=$(git merge-base HEAD "$3" || git hash-object -t tree /dev/null) ;; esac
 if [ "$MAY_CHANGE_WORKFLOWS" != yes ] && [ -n "$(git diff --name-only "$old" "$3" -- .github/workflows)" ]; then
     echo "refusing to allow a GitHub App to create or update a workflow without \\`workflows\\` permission" >&2
@@ -85,6 +96,7 @@ class BareRepository:
         ):
             repository.git("config", key, value)
         (folder / "protected").touch()
+        (folder / "verified").touch()
         hook = folder / "hooks" / "update"
         hook.parent.mkdir(exist_ok=True)
         hook.write_text(_UPDATE_HOOK)
@@ -115,7 +127,7 @@ class BareRepository:
                 self.git("read-tree", parent, **index)
             for path, content in files.items():
                 if content is None:
-                    self.git("update-index", "--force-remove", "--", path, **index)
+                    self.git("update-index", "-z", "--index-info", stdin=f"0 {'0' * 40}\t{path}\0", **index)
                     continue
                 blob = self.git("hash-object", "-w", "--stdin", stdin=content)
                 self.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", **index)
@@ -132,6 +144,42 @@ class BareRepository:
 
     def refuse_non_fast_forward(self) -> None:
         self.git("config", "receive.denyNonFastForwards", "true")
+
+    def demand_verified_commits(self) -> None:
+        """Refuse pushes with new commits that GitHub has not created."""
+        (self.folder / "only-verified").touch()
+
+    def verified(self, revision: str) -> bool:
+        """Return whether GitHub has created and signed a commit."""
+        return self.resolve(revision) in (self.folder / "verified").read_text().split()
+
+    def commit_by_github(
+        self, branch: str, parent: str, additions: Mapping[str, bytes], deletions: list[str], message: str, author: str
+    ) -> str | None:
+        """Commit to a branch as GitHub's API does; every added file is an ordinary one. Return the commit.
+
+        Return None, and change nothing, if the branch has another head than `parent`. Raises GitError.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            index = {"GIT_INDEX_FILE": f"{scratch}/index"}
+            self.git("read-tree", parent, **index)
+            for path in deletions:
+                self.git("cat-file", "-e", f"{parent}:{path}")
+                self.git("update-index", "-z", "--index-info", stdin=f"0 {'0' * 40}\t{path}\0", **index)
+            for path, content in additions.items():
+                blob = self.git("hash-object", "-w", "--stdin", stdin=content)
+                self.git("update-index", "--add", "--replace", "--cacheinfo", f"100644,{blob},{path}", **index)
+            tree = self.git("write-tree", **index)
+        committer = {"GIT_COMMITTER_NAME": "GitHub", "GIT_COMMITTER_EMAIL": "noreply@github.com"}
+        identity = _PERSON | committer | {"GIT_AUTHOR_NAME": author}
+        commit = self.git("commit-tree", tree, "-p", parent, "-F", "-", stdin=message, **identity)
+        try:
+            self.git("update-ref", f"refs/heads/{branch}", commit, parent)
+        except GitError:
+            return None
+        with (self.folder / "verified").open("a") as verified:
+            verified.write(f"{commit}\n")
+        return commit
 
     def resolve(self, revision: str) -> str | None:
         """Return the commit of a revision, or None."""

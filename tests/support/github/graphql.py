@@ -1,9 +1,10 @@
-"""The GraphQL API, executed against GitHub's schema: review threads, and drafts of pull requests.
+"""The GraphQL API, executed against GitHub's schema: review threads, drafts of pull requests, and commits.
 
 The objects are dictionaries whose functions take a field's arguments. A field of the schema that is in no dictionary is
 null.
 """
 
+import base64
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from graphql import GraphQLError, graphql_sync, parse, validate
 from tests.support.github.calls import Actor, Call, Json
 from tests.support.github.contract import graphql_schema
 from tests.support.github.errors import not_found
+from tests.support.github.git import GitError
 from tests.support.github.routes.pulls import current
 from tests.support.github.routing import World
 from tests.support.github.state import Issue, Pull, Repository
@@ -55,6 +57,15 @@ def _forbidden() -> GraphQLError:
     return GraphQLError("Resource not accessible by integration", extensions={"type": "FORBIDDEN"})
 
 
+def _stale(head: str) -> GraphQLError:
+    text = f'Expected branch to point to "{head}" but it did not.  Pull and try again.'
+    return GraphQLError(text, extensions={"type": "STALE_DATA"})
+
+
+def _unprocessable(text: str) -> GraphQLError:
+    return GraphQLError(text, extensions={"type": "UNPROCESSABLE"})
+
+
 def _missing(text: str) -> GraphQLError:
     return GraphQLError(f"Could not resolve to a node with {text}.", extensions={"type": "NOT_FOUND"})
 
@@ -73,6 +84,7 @@ class _Root:
             "node": lambda _info, **arguments: self._node(arguments["id"]),
             "resolveReviewThread": lambda _info, **arguments: self._resolve(arguments["input"], resolved=True),
             "unresolveReviewThread": lambda _info, **arguments: self._resolve(arguments["input"], resolved=False),
+            "createCommitOnBranch": lambda _info, **arguments: self._commit(arguments["input"]),
             "convertPullRequestToDraft": lambda _info, **arguments: self._draft(arguments["input"], draft=True),
             "markPullRequestReadyForReview": lambda _info, **arguments: self._draft(arguments["input"], draft=False),
         }
@@ -101,6 +113,38 @@ class _Root:
         self._require("pull_requests:write", "contents:write")
         (pull.resolved.add if resolved else pull.resolved.discard)(first["id"])
         return {"thread": self._thread_json(arguments["threadId"])}
+
+    def _commit(self, arguments: Json) -> Json:
+        """Create a commit as the actor. GitHub signs it, and refuses it on a protected branch."""
+        name, branch = arguments["branch"]["repositoryNameWithOwner"], arguments["branch"]["branchName"]
+        repository = self._world.repositories.get(name)
+        if repository is None or not self._actor.reaches(name):
+            raise _missing(f"the name '{name}'")
+        self._require("contents:write")
+        git, parent = repository.git, arguments["expectedHeadOid"]
+        head = git.resolve(f"refs/heads/{branch}")
+        if head is None:
+            raise _missing(f"the branch '{branch}'")
+        if head != parent:
+            raise _stale(parent)
+        changes, message = arguments.get("fileChanges") or {}, arguments["message"]
+        additions = {each["path"]: base64.b64decode(each["contents"]) for each in changes.get("additions", ())}
+        deletions = [each["path"] for each in changes.get("deletions", ())]
+        if f"refs/heads/{branch}" in git.protected:
+            raise _unprocessable("Cannot update this protected ref.")
+        workflows = [path for path in (*additions, *deletions) if path.startswith(".github/workflows/")]
+        if workflows and not self._actor.may("workflows:write"):
+            raise _forbidden()
+        text = "\n\n".join(part for part in (message["headline"], message.get("body")) if part)
+        try:
+            commit = git.commit_by_github(branch, parent, additions, deletions, text, self._actor.login)
+        except GitError as error:
+            raise _unprocessable(f"A path was requested for deletion which does not exist: {error}") from None
+        if commit is None:
+            raise _stale(parent)
+        signature = {"__typename": "GpgSignature", "isValid": True} if self._world.signs_commits else None
+        tree = {"__typename": "Tree", "oid": git.git("rev-parse", f"{commit}^{{tree}}")}
+        return {"commit": {"__typename": "Commit", "oid": commit, "tree": tree, "signature": signature}}
 
     def _require(self, *permissions: str) -> None:
         if not all(self._actor.may(each) for each in permissions):

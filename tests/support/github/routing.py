@@ -16,13 +16,14 @@ Answer = tuple[int, Any]
 
 @dataclass
 class World:
-    """Everything that the API shows. url: of the stand-in."""
+    """Everything that the API shows. url: of the stand-in. signs_commits: of the commits that the API creates."""
 
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
     access: Access = field(default_factory=Access)
     hook: Hook = field(default_factory=Hook)
     last_id: int = 5000
+    signs_commits: bool = True
 
     def new_id(self) -> int:
         self.last_id += 1

@@ -1,0 +1,167 @@
+"""Put the commits of an agent on a branch, as they are or created by GitHub, which signs the commits that it creates.
+
+GitHub's commits have other ids than the agent's, the same files and messages, and the account of the credentials as
+their author.
+"""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from labrats.controller.publisher.access import CONTENTS, Access
+from labrats.controller.publisher.branch import Change, Commits, MustBeVerified, NotPushed
+from labrats.model.errors import RetryLater
+from labrats.net.github_repository import RefusedByGitHub
+
+MOST_COMMITS: Final = 50
+"""The commits of one job that GitHub creates. Each is a write, and starts the workflows of the branch."""
+
+MOST_BYTES: Final = 25 * 1024 * 1024
+"""The files of one commit. GitHub refuses requests of more than some 40 MB, and base64 adds a third."""
+
+_CREATE: Final = """
+mutation($input: CreateCommitOnBranchInput!) {
+  createCommitOnBranch(input: $input) { commit { oid tree { oid } signature { isValid } } } }
+"""
+_FILE: Final = "100644"
+_NONE: Final = "000000"
+_SPECIAL: Final = {"100755": "is executable", "120000": "is a symbolic link", "160000": "is a submodule"}
+_STALE: Final = "STALE_DATA"
+_NOT_SIGNED: Final = "signed commits: GitHub created the commits, but it did not sign them"
+
+
+class NotExpressible(NotPushed):
+    """GitHub's API cannot create a commit with these changes. Its text says why."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The result. head: the last commit of the branch. refused: what was not done as it was asked."""
+
+    head: str
+    refused: tuple[str, ...] = ()
+
+
+class _Oid(msgspec.Struct, frozen=True):
+    oid: str
+
+
+class _Signature(msgspec.Struct, frozen=True, rename="camel"):
+    is_valid: bool
+
+
+class _Created(msgspec.Struct, frozen=True):
+    oid: str
+    tree: _Oid
+    signature: _Signature | None = None
+
+
+async def place_on_branch(access: Access, commits: Commits, branch: str, *, sign: bool) -> Placed:
+    """Put the commits on a branch, once. They are signed if `sign` is set, or if the branch takes no others.
+
+    Raises BranchHasOtherCommits, NotPushed, RefusedByGitHub, RetryLater.
+    """
+    refused: tuple[str, ...] = ()
+    if sign:
+        try:
+            return await _create(access, commits, branch)
+        except NotExpressible as error:
+            refused = (f"signed commits: {error}, so the commits were pushed without a signature",)
+    try:
+        return Placed(await asyncio.to_thread(commits.push, branch), refused)
+    except MustBeVerified as demand:
+        try:
+            return await _create(access, commits, branch)
+        except NotExpressible as error:
+            raise NotPushed(f"{demand}, and {error}") from error
+
+
+async def _create(access: Access, commits: Commits, branch: str) -> Placed:
+    """Let GitHub create the commits that the branch lacks. Raises NotExpressible before it changes anything."""
+    found = await asyncio.to_thread(commits.find_on, branch)
+    missing = range(found.count, len(commits.line))
+    await asyncio.to_thread(_require_expressible, commits, missing)
+    head = found.head or commits.base
+    if found.head is None:
+        await asyncio.to_thread(commits.create_branch, branch)
+    is_signed = True
+    try:
+        for number in missing:
+            created = await _create_one(access, commits, number, branch, head)
+            head = created.oid
+            is_signed = is_signed and created.signature is not None and created.signature.is_valid
+    except RefusedByGitHub:
+        if found.head is None:
+            with suppress(NotPushed, RetryLater):  # the branch stays, as after a kill
+                await asyncio.to_thread(commits.remove_branch, branch, head)
+        raise
+    return Placed(head, () if is_signed else (_NOT_SIGNED,))
+
+
+async def _create_one(access: Access, commits: Commits, number: int, branch: str, head: str) -> _Created:
+    wanted = {"input": await asyncio.to_thread(_input, commits, number)}
+    wanted["input"] |= {
+        "branch": {"repositoryNameWithOwner": access.repository.name, "branchName": branch},
+        "expectedHeadOid": head,
+    }
+    try:
+        answer = await access.repository.query(_CREATE, wanted, CONTENTS)
+    except RefusedByGitHub as error:
+        if error.kind != _STALE:
+            raise
+        # Another look tells whether somebody has pushed, or an earlier write has yet to reach all of GitHub.
+        raise RetryLater(str(error), delay_seconds=5) from error
+    created = msgspec.convert(answer["createCommitOnBranch"]["commit"], _Created)
+    if created.tree.oid != commits.line[number].tree:
+        raise NotPushed("GitHub created a commit with other files than the agent's")
+    return created
+
+
+def _input(commits: Commits, number: int) -> dict[str, Any]:
+    """Return the message and the changes of a commit, as GitHub's API expects them."""
+    changes = commits.changes(number)
+    added = [change for change in changes if change.mode != _NONE]
+    headline, _, body = commits.message(commits.line[number]).partition("\n")
+    return {
+        "message": {"headline": headline or "Change files", "body": body.strip()},
+        "fileChanges": {
+            "additions": [
+                {"path": change.path.decode(), "contents": base64.b64encode(content).decode()}
+                for change, content in zip(added, commits.contents(added), strict=True)
+            ],
+            "deletions": [{"path": change.path.decode()} for change in changes if change.mode == _NONE],
+        },
+    }
+
+
+def _require_expressible(commits: Commits, numbers: Sequence[int]) -> None:
+    """Raise NotExpressible unless GitHub's API can create all of these commits."""
+    if len(numbers) > MOST_COMMITS:
+        raise NotExpressible(f"GitHub is asked to sign {MOST_COMMITS} commits at most, and these are {len(numbers)}")
+    for number in numbers:
+        changes = commits.changes(number)
+        for change in changes:
+            if problem := _problem_of(change):
+                path = change.path.decode(errors="replace")
+                raise NotExpressible(f"GitHub can sign only changes of ordinary files, and `{path}` {problem}")
+        size = sum(commits.sizes([change for change in changes if change.mode != _NONE]))
+        if size > MOST_BYTES:
+            most = MOST_BYTES // 1024 // 1024
+            raise NotExpressible(f"GitHub is asked to sign {most} MiB a commit, and one has {size // 1024 // 1024} MiB")
+
+
+def _problem_of(change: Change) -> str | None:
+    if change.mode in _SPECIAL:
+        return _SPECIAL[change.mode]
+    if change.mode == _FILE and change.old_mode in _SPECIAL:
+        return f"{_SPECIAL[change.old_mode].replace('is', 'was', 1)} before"
+    try:
+        change.path.decode()
+    except UnicodeDecodeError:
+        return "has a name that is not UTF-8"
+    return None
