@@ -114,6 +114,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "done": "The label after a success.",
     },
     PublishPolicy: {
+        "maxPullRequests": "The number of pull requests that a job may open: 0 or 1.",
         "maxFiles": "The number of changed files.",
         "maxKiB": "The size of the bundle of commits, in KiB.",
         "maxKib": "The former name of `maxKiB`.",

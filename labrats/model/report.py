@@ -96,11 +96,13 @@ class ProtectedFiles(Record):
 class PublishPolicy(Record):
     """Limits on what an agent may publish.
 
+    max_pull_requests: the number that a job may open, 0 or 1. It may add commits to one that a job has opened.
     max_kib: size of the bundle of commits. former_max_kib: its name in resources of earlier versions; it comes first.
     labels:  globs of the labels that the agent may propose. A label can start other programs, so there are none by
              default.
     """
 
+    max_pull_requests: int = 1
     max_files: int = 100
     max_kib: int = msgspec.field(default=4096, name="maxKiB")
     former_max_kib: int | None = msgspec.field(default=None, name="maxKib")

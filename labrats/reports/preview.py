@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from labrats.model.report import CommentMode, Report, ReportTarget
+from labrats.model.report import CommentMode, PublishPolicy, Report, ReportTarget
 from labrats.reports.check import check_of
 from labrats.reports.comment import comment_body
 from labrats.reports.pull_request import branch_name, pull_request_body, pull_request_title
@@ -44,7 +44,7 @@ def _review(reported: ReportedJob, report: Report, target: ReportTarget) -> dict
 
 def _pull_request(reported: ReportedJob, report: Report, target: ReportTarget) -> dict[str, Any] | None:
     rules = report.pull_request
-    if rules is None or not rules.enabled:
+    if rules is None or not rules.enabled or (report.policy or PublishPolicy()).max_pull_requests == 0:
         return None
     return {
         "branch": branch_name(rules.branch, reported, target),

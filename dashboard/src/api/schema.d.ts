@@ -4949,6 +4949,12 @@ export interface components {
          */
         PublishPolicyBody: {
             /**
+             * Maxpullrequests
+             * @description Pull requests that a job may open. With 0, the comment has the changes as a patch; commits are still added to a pull request that a job has opened.
+             * @default 1
+             */
+            maxPullRequests?: number;
+            /**
              * Maxfiles
              * @description Changed files.
              * @default 100

@@ -81,6 +81,13 @@ class ProtectedFilesBody(RequestBody):
 class PublishPolicyBody(RequestBody):
     """Limits on what an agent may publish. The changes beyond them are a patch in the comment."""
 
+    max_pull_requests: int = Field(
+        default=1,
+        ge=0,
+        le=1,
+        description="Pull requests that a job may open. With 0, the comment has the changes as a patch; commits are "
+        "still added to a pull request that a job has opened.",
+    )
     max_files: int = Field(default=100, ge=1, le=10_000, description="Changed files.")
     max_kib: int = Field(
         default=4096,

@@ -129,6 +129,8 @@ class CommitsPublisher:
             return await _as_patch(commits, "nothing is pushed to the branch of a fork")
         if of_target and of_target.state == OPEN and self._is_ours(of_target):
             return await self._push_to_ours(of_target, commits)
+        if self.policy.max_pull_requests == 0:
+            return await _as_patch(commits, "no pull request: policy.maxPullRequests is 0")
         base = of_target.head.ref if of_target else base_branch(self.reported) or default_branch
         return await self._open(commits, base)
 

@@ -339,6 +339,21 @@ async def test_a_policy_that_refuses_protected_files_pushes_nothing(engine: Loca
     assert github.calls_of("POST git-receive-pack") == []
 
 
+async def test_a_job_that_may_open_no_pull_request_offers_a_patch(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": COMMITTING})
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT | {"policy": {"maxPullRequests": 0}})
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+        too_many = {"policy": {"maxPullRequests": 2}}
+        refused = await admin.http.patch("/api/agents/ai-developer", json={"report": too_many})
+    assert job["published"]["refused"] == ["no pull request: policy.maxPullRequests is 0"]
+    assert "+on" in github.comments_of(issue)[0]["body"]
+    assert github.calls_of("POST git-receive-pack") == []
+    assert refused.status_code == 422
+    assert "maxPullRequests" in refused.text
+
+
 async def test_a_branch_with_commits_of_a_person_is_left_alone(engine: LocalEngine, github: GitHubStandIn) -> None:
     issue = github.demo.open_issue()
     github.demo.git.commit({"agent.py": COMMITTING})
