@@ -84,6 +84,53 @@ async def test_edited_trigger_starts_a_job_that_the_agent_shows(
     await expect(page.get_by_text("order.* from shop")).to_have_count(0)
 
 
+async def test_report_of_an_agent_and_the_repair_of_checks_are_edited(
+    browser: BrowserContext, engine: LocalEngine, admin: User, story_agent: str
+) -> None:
+    page = await browser.new_page()  # the answer 422 is an error on the console
+    await sign_in(page, engine, f"/agents/{story_agent}/settings")
+    report = page.get_by_role("group", name="Report to GitHub").get_by_label("Report", exact=True)
+    await report.fill('{"pullRequest": {"followUps": false, "signCommits": true}, "policy": {"maxPullRequests": 2}}')
+    await page.get_by_role("button", name="Save", exact=True).click()
+    await expect(page.get_by_text("policy.maxPullRequests: must be at most 1")).to_be_visible()
+    await report.fill('{"pullRequest": {"followUps": false, "signCommits": true}, "policy": {"maxPullRequests": 0}}')
+    await page.get_by_role("button", name="Save", exact=True).click()
+    await expect(page.get_by_text("story-agent is saved.")).to_be_visible()
+    agent = await stored(admin, f"/api/agents/{story_agent}")
+    assert agent["report"] == {
+        "pullRequest": {"followUps": False, "signCommits": True},
+        "policy": {"maxPullRequests": 0},
+    }
+
+    await page.goto(f"{engine.url}/agents/{story_agent}/triggers")
+    await page.get_by_role("button", name="Edit the trigger").click()
+    await page.get_by_label("Repair failed checks").check()
+    await page.get_by_label("Attempts at a pull request").fill("2")
+    await page.get_by_label("Label after the last attempt").fill("")
+    await page.get_by_label("Source").fill("github")
+    await page.get_by_label("Events").fill("check_run.completed")
+    await (
+        page.get_by_role("group", name="Report to GitHub")
+        .get_by_label("Report", exact=True)
+        .fill('{"comment": "final"}')
+    )
+    await page.get_by_role("button", name="Save trigger").click()
+    await expect(page.get_by_text("The trigger is saved.")).to_be_visible()
+    agent = await stored(admin, f"/api/agents/{story_agent}")
+    assert isinstance(agent["eventTriggers"], list)
+    [trigger] = agent["eventTriggers"]
+    assert trigger["ciLoop"] == {"attemptsPerPullRequest": 2, "label": ""}
+    assert trigger["report"] == {"comment": "final"}
+
+    await page.get_by_role("button", name="Edit the trigger").click()
+    await page.get_by_label("Repair failed checks").uncheck()
+    await page.get_by_role("button", name="Save trigger").click()
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    agent = await stored(admin, f"/api/agents/{story_agent}")
+    assert isinstance(agent["eventTriggers"], list)
+    assert "ciLoop" not in agent["eventTriggers"][0]
+
+
 async def test_trigger_that_others_changed_is_merged_field_by_field(
     browser: BrowserContext, engine: LocalEngine, admin: User, story_agent: str
 ) -> None:

@@ -53,12 +53,15 @@ async def test_settings_of_a_source_and_its_repositories_are_changed(
     await page.get_by_role("button", name="Add repository").click()
     await page.get_by_label("Repository 1", exact=True).fill("octocat/hello-world")
     await page.get_by_label("Model of repository 1").fill("opus")
+    report = page.get_by_role("group", name="Report to GitHub").get_by_label("Report", exact=True)
+    await report.fill('{"pullRequest": {"signCommits": true}}')
     await page.get_by_role("button", name="Save").click()
     await expect(page.get_by_text("edited is saved.")).to_be_visible()
     source = (await admin.get("/api/webhook-sources/edited")).json()
     assert source["allowedAssociations"] == ["OWNER", "COLLABORATOR"]
     assert (source["allowForks"], source["defaults"]["effort"]) == (True, "high")
     assert source["repoOverrides"]["octocat/hello-world"]["model"] == "opus"
+    assert source["report"] == {"pullRequest": {"signCommits": True}}
 
     await page.get_by_role("switch", name="edited is enabled").click()
     await expect(page.get_by_text("the source is disabled")).to_be_visible()

@@ -110,6 +110,7 @@ export function useEditor<V extends Versioned, D extends object>(options: Editor
         return;
       }
       setState({ base: result, draft: draftOf(result), changes: [] });
+      store(storedAs, undefined); // a dialog that closes now runs no further effect
       onSaved(result);
     },
     onError: problems.show,

@@ -2,9 +2,10 @@
 
 import type { Agent } from '../../api/agents';
 import { networkRule, networkText } from '../../lib/network';
+import { REPORT_LABELS, reportText, type ReportDraft } from '../../ui/report-fields';
 import { Texts, type Body, type Problems } from '../../ui/use-form';
 
-export interface AgentDraft {
+export interface AgentDraft extends ReportDraft {
   triggerName: string;
   defaultProvider: string;
   defaultModel: string;
@@ -18,7 +19,7 @@ export interface AgentDraft {
 }
 
 export const AGENT_LABELS: Record<keyof AgentDraft, string> = {
-  triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', defaultNetwork: 'Network', defaultIsolation: 'Isolation, at least', mcpServers: 'MCP servers', env: 'Environment variables', workspaceSetup: 'Preparation of the workspace', resultSchema: 'Result schema',
+  ...REPORT_LABELS, triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', defaultNetwork: 'Network', defaultIsolation: 'Isolation, at least', mcpServers: 'MCP servers', env: 'Environment variables', workspaceSetup: 'Preparation of the workspace', resultSchema: 'Result schema',
 };
 
 export function agentDraft(agent: Agent): AgentDraft {
@@ -33,6 +34,7 @@ export function agentDraft(agent: Agent): AgentDraft {
     env: 'env' in agent ? JSON.stringify(agent.env, null, 2) : '',
     workspaceSetup: 'workspaceSetup' in agent ? JSON.stringify(agent.workspaceSetup, null, 2) : '',
     resultSchema: 'resultSchema' in agent ? JSON.stringify(agent.resultSchema, null, 2) : '',
+    report: reportText(agent.report),
   };
 }
 
@@ -49,6 +51,7 @@ export function agentBody(draft: AgentDraft): { body: Body; problems: Problems<A
     env: texts.json('env'),
     workspaceSetup: texts.json('workspaceSetup'),
     resultSchema: texts.json('resultSchema'),
+    report: texts.json('report'),
   };
   return { body, problems: texts.problems };
 }
@@ -57,7 +60,7 @@ export interface NewAgentDraft extends AgentDraft {
   name: string;
 }
 
-export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', defaultNetwork: '', defaultIsolation: '', mcpServers: '', env: '', workspaceSetup: '', resultSchema: '' };
+export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', defaultNetwork: '', defaultIsolation: '', mcpServers: '', env: '', workspaceSetup: '', resultSchema: '', report: '' };
 
 /** The body of a new agent. Without a trigger name, the API uses its name. */
 export function newAgentBody(draft: NewAgentDraft): { body: Body; problems: Problems<NewAgentDraft> } {

@@ -11,7 +11,7 @@ import { toast } from '../../ui/toasts';
 import { useNewForm } from '../../ui/use-form';
 import { EMPTY_AGENT, newAgentBody, type NewAgentDraft } from './agent-draft';
 import styles from './agent-page.module.css';
-import { AgentFields } from './settings-tab';
+import { AgentFields, AgentReport } from './settings-tab';
 
 export function NewAgentPage() {
   const queries = useQueryClient();
@@ -39,6 +39,7 @@ export function NewAgentPage() {
             <TextField form={form} name="name" label="Name" placeholder="ai-developer" hint="Lower-case letters, digits and dashes. It cannot be changed later." />
           </FieldGroup>
           <AgentFields form={form} />
+          <AgentReport form={form} />
         </FormBody>
       </div>
     </Page>

@@ -9,6 +9,7 @@ import { Changing } from '../../ui/access';
 import { Button } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { ChangedMeanwhile, FieldGroup, FormBody, SaveBar, SelectField, TextArea, TextField } from '../../ui/fields';
+import { ReportFields, type ReportDraft } from '../../ui/report-fields';
 import { toast } from '../../ui/toasts';
 import { useEditor, type Form } from '../../ui/use-form';
 import { AGENT_LABELS as LABELS, agentBody, agentDraft, type AgentDraft } from './agent-draft';
@@ -38,6 +39,7 @@ export function SettingsTab() {
       <FormBody form={form} footer={<SaveBar form={form} />}>
         <ChangedMeanwhile form={form} labels={LABELS} />
         <AgentFields form={form} />
+        <AgentReport form={form} />
       </FormBody>
       <Changing>
         <section className={styles.danger} aria-label="Remove the agent">
@@ -59,6 +61,11 @@ export function SettingsTab() {
       )}
     </div>
   );
+}
+
+/** The report of an agent's jobs. */
+export function AgentReport({ form }: { form: Form<ReportDraft> }) {
+  return <ReportFields form={form} note="For all its jobs. Triggers, webhook sources and their repositories may set other keys." />;
 }
 
 /** The fields that new and existing agents have. */

@@ -9,6 +9,7 @@ import { Button, IconButton } from '../../ui/button';
 import { ConfigFields } from '../../ui/config-fields';
 import { Dialog } from '../../ui/dialog';
 import { AddRow, ChangedMeanwhile, CheckField, FieldGroup, FormBody, SelectField, TextArea, TextField } from '../../ui/fields';
+import { ReportFields } from '../../ui/report-fields';
 import { toast } from '../../ui/toasts';
 import { useEditor, type Form } from '../../ui/use-form';
 import styles from './agent-page.module.css';
@@ -77,6 +78,16 @@ export function TriggerDialog({ agent, index, agents, onClose }: { agent: Agent;
             </>
           )}
         </FieldGroup>
+        <FieldGroup title="Failed checks">
+          <CheckField form={form} name="ciLoop" label="Repair failed checks of pull requests that the engine has opened" hint="For the events check_run.completed and workflow_run.completed from github." />
+          {draft.ciLoop && (
+            <>
+              <TextField form={form} name="ciAttempts" label={LABELS.ciAttempts} isNumeric hint="One for each commit with failed checks." />
+              <TextField form={form} name="ciLabel" label={LABELS.ciLabel} placeholder="None" hint="Added with a comment." />
+            </>
+          )}
+        </FieldGroup>
+        <ReportFields form={form} note="For jobs of this trigger. It takes precedence over the webhook source and the agent, key by key." />
         <ConfigFields form={form} title="Settings of its jobs" note="They take precedence over the defaults of the source, the agent and the engine." />
       </FormBody>
     </Dialog>

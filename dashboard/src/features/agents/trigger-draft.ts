@@ -3,6 +3,7 @@
 import type { Agent, Trigger } from '../../api/agents';
 import type { Schemas } from '../../api/client';
 import { CONFIG_LABELS, configDraft, configOf, type ConfigDraft } from '../../lib/job-config';
+import { REPORT_LABELS, reportText, type ReportDraft } from '../../ui/report-fields';
 import { Texts, type Body, type Problems } from '../../ui/use-form';
 import { isInstructionName } from './words';
 
@@ -12,7 +13,7 @@ export interface FilterDraft {
   value: string;
 }
 
-export interface TriggerDraft extends ConfigDraft {
+export interface TriggerDraft extends ConfigDraft, ReportDraft {
   source: string;
   /** One event on each line. */
   events: string;
@@ -28,12 +29,19 @@ export interface TriggerDraft extends ConfigDraft {
   condition: string;
   failurePolicy: string;
   allowCycles: boolean;
+  /** Whether the trigger repairs failed checks. */
+  ciLoop: boolean;
+  ciAttempts: string;
+  /** Empty for no label. */
+  ciLabel: string;
 }
 
+const CI_LOOP = { attemptsPerPullRequest: 3, label: 'needs-human' } as const;
+
 export const TRIGGER_LABELS: Record<keyof TriggerDraft, string> = {
-  ...CONFIG_LABELS,
+  ...CONFIG_LABELS, ...REPORT_LABELS,
   source: 'Source', events: 'Events', filters: 'Filters', instruction: 'Instruction', instructionText: 'Text of the task', concurrencyKey: 'Concurrency key', onNew: 'A new job', debounceSeconds: 'Debounce, seconds', next: 'Next agent', condition: 'Start it', failurePolicy: 'After a failure',
-  allowCycles: 'Allow cycles',
+  allowCycles: 'Allow cycles', ciLoop: 'Repair of failed checks', ciAttempts: 'Attempts at a pull request', ciLabel: 'Label after the last attempt',
 };
 
 export const EMPTY_TRIGGER: Trigger = { source: 'github', events: [], instruction: null, config: {}, filters: {}, enabled: true, next: null, concurrency: null };
@@ -55,6 +63,10 @@ export function triggerDraft(trigger: Trigger): TriggerDraft {
     condition: trigger.next?.condition ?? 'on-success',
     failurePolicy: trigger.next?.failurePolicy ?? 'stop',
     allowCycles: trigger.next?.allowCycles ?? false,
+    ciLoop: trigger.ciLoop !== undefined,
+    ciAttempts: String((trigger.ciLoop ?? CI_LOOP).attemptsPerPullRequest),
+    ciLabel: (trigger.ciLoop ?? CI_LOOP).label,
+    report: reportText(trigger.report),
   };
 }
 
@@ -75,6 +87,8 @@ export function triggerBody(draft: TriggerDraft): { body: Body; problems: Proble
     config: configOf(texts),
     concurrency: key === null ? null : { key, onNew: draft.onNew, debounceSeconds: texts.number('debounceSeconds') ?? 0 },
     next: draft.next === '' ? null : { agentTriggerName: draft.next, condition: draft.condition, failurePolicy: draft.condition === 'on-success' ? draft.failurePolicy : 'stop', allowCycles: draft.allowCycles },
+    ciLoop: draft.ciLoop ? { attemptsPerPullRequest: texts.whole('ciAttempts') ?? CI_LOOP.attemptsPerPullRequest, label: draft.ciLabel.trim() } : null,
+    report: texts.json('report'),
   };
   return { body, problems: texts.problems };
 }
@@ -116,5 +130,9 @@ export function triggerNames(index: number): Record<string, keyof TriggerDraft> 
     [`${path}.concurrency.key`]: 'concurrencyKey',
     [`${path}.concurrency.debounceSeconds`]: 'debounceSeconds',
     [`${path}.next`]: 'next',
+    [`${path}.ciLoop.attemptsPerPullRequest`]: 'ciAttempts',
+    [`${path}.ciLoop.label`]: 'ciLabel',
+    [`${path}.ciLoop`]: 'ciLoop',
+    [`${path}.report`]: 'report',
   };
 }

@@ -9,6 +9,7 @@ const trigger: Trigger = {
   filters: { 'label.name': ['ai', 'ai-*'], 'issue.number': 3, 'issue.locked': false, 'issue.id': '3' },
   next: { agentTriggerName: 'ai-reviewer', condition: 'on-success', failurePolicy: 'retry', allowCycles: false },
   concurrency: { key: '{{ repo }}#{{ number }}', onNew: 'replaceWaiting', debounceSeconds: 30 },
+  ciLoop: { attemptsPerPullRequest: 2, label: '' }, report: { pullRequest: { followUps: false } },
 };
 
 test('a form that is not changed stands for the same trigger', () => {
@@ -21,6 +22,20 @@ test('a trigger without a concurrency key has no concurrency', () => {
   const draft = triggerDraft({ ...trigger, concurrency: null });
   expect([draft.concurrencyKey, triggerBody(draft).body['concurrency']]).toEqual(['', null]);
   expect(triggerBody({ ...draft, concurrencyKey: ' one ', debounceSeconds: 'x' })).toMatchObject({ body: { concurrency: { key: 'one', onNew: 'supersede', debounceSeconds: 0 } }, problems: { debounceSeconds: 'must be a number' } });
+});
+
+test('a trigger repairs failed checks only if it is told to', () => {
+  const draft = triggerDraft(EMPTY_TRIGGER);
+  expect([draft.ciLoop, triggerBody(draft).body['ciLoop']]).toEqual([false, null]);
+  expect(triggerBody({ ...draft, ciLoop: true }).body['ciLoop']).toEqual({ attemptsPerPullRequest: 3, label: 'needs-human' });
+  expect(triggerBody({ ...draft, ciLoop: true, ciAttempts: '1.5' }).problems).toMatchObject({ ciAttempts: 'must be a whole number' });
+});
+
+test('the report of a trigger is a JSON object, or not set', () => {
+  const draft = triggerDraft(EMPTY_TRIGGER);
+  expect([draft.report, triggerBody(draft).body['report']]).toEqual(['', null]);
+  expect(triggerBody({ ...draft, report: '{"policy": {"maxPullRequests": 0}}' }).body['report']).toEqual({ policy: { maxPullRequests: 0 } });
+  expect(triggerBody({ ...draft, report: '[]' }).problems.report).toBe('must be a JSON object');
 });
 
 test('an instruction that is no name is the text of the task', () => {

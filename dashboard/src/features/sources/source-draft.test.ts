@@ -5,7 +5,8 @@ import { newSecret, sourceBody, sourceDraft } from './source-draft';
 
 const source = {
   type: 'github', host: null, path: null, ingressClassName: null, tlsSecretName: null, credentialsRef: 'app', allowForks: false, allowedAssociations: ['OWNER', 'MEMBER'], defaults: { effort: 'high', timeoutMs: 60_000 },
-  repoOverrides: { 'o/r': { enabled: false, model: 'opus', effort: null, provider: null, agentTriggerName: 'ai-developer' } },
+  repoOverrides: { 'o/r': { enabled: false, model: 'opus', effort: null, provider: null, agentTriggerName: 'ai-developer', report: { comment: 'final' } } },
+  report: { pullRequest: { followUps: false, signCommits: true } },
 } as unknown as WebhookSource;
 
 test('a form that is not changed stands for the same source', () => {

@@ -2,6 +2,7 @@
 
 import type { RepoOverride, WebhookSource } from '../../api/sources';
 import { CONFIG_LABELS, configDraft, configNames, configOf, type ConfigDraft } from '../../lib/job-config';
+import { REPORT_LABELS, reportText, type ReportDraft } from '../../ui/report-fields';
 import { Texts, type Body, type Problems } from '../../ui/use-form';
 
 export const ASSOCIATIONS = [
@@ -16,9 +17,11 @@ export interface OverrideDraft {
   model: string;
   effort: string;
   agent: string;
+  /** Not in the form, and kept. */
+  report: RepoOverride['report'];
 }
 
-export interface SourceDraft extends ConfigDraft {
+export interface SourceDraft extends ConfigDraft, ReportDraft {
   type: string;
   credentialsRef: string;
   host: string;
@@ -31,7 +34,7 @@ export interface SourceDraft extends ConfigDraft {
 }
 
 export const SOURCE_LABELS: Record<keyof SourceDraft, string> = {
-  ...CONFIG_LABELS, type: 'Type', credentialsRef: 'Credentials', host: 'Host', path: 'Path', ingressClassName: 'Class of the Ingress', tlsSecretName: 'Secret of the certificate', allowForks: 'Pull requests from forks',
+  ...CONFIG_LABELS, ...REPORT_LABELS, type: 'Type', credentialsRef: 'Credentials', host: 'Host', path: 'Path', ingressClassName: 'Class of the Ingress', tlsSecretName: 'Secret of the certificate', allowForks: 'Pull requests from forks',
   associations: 'Who may start a run', overrides: 'Settings of repositories',
 };
 
@@ -49,11 +52,12 @@ export function sourceDraft(source: WebhookSource): SourceDraft {
     allowForks: source.allowForks,
     associations: source.allowedAssociations,
     overrides: Object.entries(source.repoOverrides).map(([repo, override]) => overrideDraft(repo, override)),
+    report: reportText(source.report),
   };
 }
 
 function overrideDraft(repo: string, override: RepoOverride): OverrideDraft {
-  return { repo, enabled: override.enabled, provider: override.provider ?? '', model: override.model ?? '', effort: override.effort ?? '', agent: override.agentTriggerName ?? '' };
+  return { repo, enabled: override.enabled, provider: override.provider ?? '', model: override.model ?? '', effort: override.effort ?? '', agent: override.agentTriggerName ?? '', report: override.report };
 }
 
 export function sourceBody(draft: SourceDraft): { body: Body; problems: Problems<SourceDraft> } {
@@ -71,9 +75,10 @@ export function sourceBody(draft: SourceDraft): { body: Body; problems: Problems
     allowForks: draft.allowForks,
     allowedAssociations: ASSOCIATIONS.map(([value]) => value).filter((each) => draft.associations.includes(each)),
     defaults: configOf(texts),
-    repoOverrides: Object.fromEntries(overrides.map(({ repo, enabled, provider, model, effort, agent }) => [
-      repo, { enabled, provider: provider || null, model: model.trim() || null, effort: effort || null, agentTriggerName: agent || null },
+    repoOverrides: Object.fromEntries(overrides.map(({ repo, enabled, provider, model, effort, agent, report }) => [
+      repo, { enabled, provider: provider || null, model: model.trim() || null, effort: effort || null, agentTriggerName: agent || null, ...(report && { report }) },
     ])),
+    report: texts.json('report'),
   };
   return { body, problems: texts.problems };
 }

@@ -19,6 +19,7 @@ import { Dialog } from '../../ui/dialog';
 import { AddRow, ChangedMeanwhile, CheckField, FieldGroup, FormBody, SaveBar, SelectField, TextField } from '../../ui/fields';
 import { Icon } from '../../ui/icons';
 import { Page, Panel } from '../../ui/page';
+import { ReportFields } from '../../ui/report-fields';
 import { Failure, Loading } from '../../ui/states';
 import { Switch } from '../../ui/switch';
 import { Age } from '../../ui/time';
@@ -132,6 +133,7 @@ function SourceFields({ form }: { form: EditorState<SourceDraft> }) {
         </FieldGroup>
       )}
       <ConfigFields form={form} title="Settings of its jobs" note="Triggers and requests may set others. Empty ones are left to the agent and the engine." />
+      {isGitHub && <ReportFields form={form} note="For all its jobs. A trigger may set other keys; the agent's apply where nothing else is set." />}
       <FieldGroup title={LABELS.overrides} note="They take precedence over the settings above.">
         <Overrides form={form} />
       </FieldGroup>
@@ -159,7 +161,7 @@ function Associations({ form }: { form: Form<SourceDraft> }) {
   );
 }
 
-const NEW_OVERRIDE: OverrideDraft = { repo: '', enabled: true, provider: '', model: '', effort: '', agent: '' };
+const NEW_OVERRIDE: OverrideDraft = { repo: '', enabled: true, provider: '', model: '', effort: '', agent: '', report: undefined };
 
 function Overrides({ form }: { form: Form<SourceDraft> }) {
   const { overrides } = form.draft;
