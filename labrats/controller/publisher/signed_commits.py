@@ -21,7 +21,8 @@ from labrats.net.github_repository import RefusedByGitHub
 MOST_COMMITS: Final = 50
 """The commits of one job that GitHub creates. Each is a write, and starts the workflows of the branch."""
 
-MOST_BYTES: Final = 25 * 1024 * 1024
+_MIB: Final = 1024 * 1024
+MOST_BYTES: Final = 25 * _MIB
 """The files of one commit. GitHub refuses requests of more than some 40 MB, and base64 adds a third."""
 
 _CREATE: Final = """
@@ -151,8 +152,8 @@ def _require_expressible(commits: Commits, numbers: Sequence[int]) -> None:
                 raise NotExpressible(f"GitHub can sign only changes of ordinary files, and `{path}` {problem}")
         size = sum(commits.sizes([change for change in changes if change.mode != _NONE]))
         if size > MOST_BYTES:
-            most = MOST_BYTES // 1024 // 1024
-            raise NotExpressible(f"GitHub is asked to sign {most} MiB a commit, and one has {size // 1024 // 1024} MiB")
+            most, found = MOST_BYTES // _MIB, -(-size // _MIB)
+            raise NotExpressible(f"GitHub is asked to sign {most} MiB a commit, and one has {found} MiB")
 
 
 def _problem_of(change: Change) -> str | None:

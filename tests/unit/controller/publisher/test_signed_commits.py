@@ -1,0 +1,96 @@
+"""Commits that GitHub's API cannot create are pushed as they are, with the reason."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from labrats.controller.publisher.access import Access
+from labrats.controller.publisher.branch import Commits
+from labrats.controller.publisher.signed_commits import MOST_BYTES, MOST_COMMITS, place_on_branch
+from labrats.model.protocol import BUNDLE_REF
+
+IDENTITY = {f"GIT_{role}_{key}": "test" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+NO_ACCESS = cast("Access", None)
+"""Nothing is asked of GitHub's API in these tests."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The ordinary event loop, since git runs in threads."""
+    return "asyncio"
+
+
+def git(folder: Path, *arguments: str | bytes) -> str:
+    environment = os.environ | IDENTITY | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    run = subprocess.run(["git", *arguments], cwd=folder, env=environment, check=True, capture_output=True)
+    return run.stdout.decode().strip()
+
+
+def commit_all(checkout: Path) -> None:
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "-q", "--allow-empty", "-m", "A change")
+
+
+def too_large(checkout: Path) -> None:
+    (checkout / "large.bin").write_bytes(bytes(MOST_BYTES + 1))
+    commit_all(checkout)
+
+
+def too_many(checkout: Path) -> None:
+    for _ in range(MOST_COMMITS + 1):
+        commit_all(checkout)
+
+
+def no_longer_executable(checkout: Path) -> None:
+    (checkout / "run.sh").chmod(0o644)
+    commit_all(checkout)
+
+
+def submodule(checkout: Path) -> None:
+    git(checkout, "update-index", "--add", "--cacheinfo", f"160000,{git(checkout, 'rev-parse', 'HEAD')},module")
+    git(checkout, "commit", "-q", "-m", "Add a submodule")
+
+
+def unreadable_name(checkout: Path) -> None:
+    Path(os.fsdecode(os.fsencode(checkout) + b"/\xff")).write_text("x")
+    commit_all(checkout)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (too_large, "GitHub is asked to sign 25 MiB a commit, and one has 26 MiB"),
+        (too_many, "GitHub is asked to sign 50 commits at most, and these are 51"),
+        (no_longer_executable, "`run.sh` was executable before"),
+        (submodule, "`module` is a submodule"),
+        (unreadable_name, "has a name that is not UTF-8"),
+    ],
+)
+async def test_a_commit_that_the_api_cannot_create_is_pushed(
+    tmp_path: Path, change: Callable[[Path], None], reason: str
+) -> None:
+    origin, checkout = tmp_path / "origin.git", tmp_path / "checkout"
+    git(tmp_path, "init", "-q", "--bare", str(origin))
+    git(origin, "config", "uploadpack.allowAnySHA1InWant", "true")
+    git(tmp_path, "init", "-q", str(checkout))
+    (checkout / "run.sh").write_text("true\n")
+    (checkout / "run.sh").chmod(0o755)
+    commit_all(checkout)
+    git(checkout, "push", "-q", str(origin), "HEAD:refs/heads/main")
+    base = git(checkout, "rev-parse", "HEAD")
+    change(checkout)
+    git(checkout, "update-ref", BUNDLE_REF, "HEAD")
+    git(checkout, "bundle", "create", "-q", "../it.bundle", BUNDLE_REF, f"^{base}")
+    commits = Commits.fetch((tmp_path / "it.bundle").read_bytes(), str(origin), "")
+    try:
+        placed = await place_on_branch(NO_ACCESS, commits, "work", sign=True)
+    finally:
+        commits.close()
+    (refused,) = placed.refused
+    assert reason in refused
+    assert refused.endswith("so the commits were pushed without a signature")
+    assert git(origin, "rev-parse", "refs/heads/work") == placed.head == git(checkout, "rev-parse", "HEAD")
