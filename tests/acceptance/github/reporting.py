@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tests.acceptance.conftest import EngineFactory
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import Engine, LocalEngine, User
 from tests.support.deliveries import SECRET, an_issue_event, github_headers, json_body
 from tests.support.github import APP_ID, APP_KEY_PEM, GitHubStandIn, Issue
 from tests.support.waiting import DEADLINE_SECONDS
@@ -78,7 +78,7 @@ def a_pull_request_of(github: GitHubStandIn, issue: Issue, action: str = "opened
     return event | {"action": action, "pull_request": pull_request}
 
 
-async def deliver(engine: LocalEngine, event: str, payload: dict[str, Any]) -> str:
+async def deliver(engine: Engine, event: str, payload: dict[str, Any]) -> str:
     """Deliver an event and return the id of its job."""
     body = json_body(payload)
     async with engine.client() as client:
@@ -88,10 +88,10 @@ async def deliver(engine: LocalEngine, event: str, payload: dict[str, Any]) -> s
     return str(job["jobId"])
 
 
-async def published(admin: User, job_id: str) -> dict[str, Any]:
-    """Wait until the report of the job's end is written, and return the job."""
+async def published(admin: User, job_id: str, seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
+    """Wait until the report of the job's end is written, and return the job. seconds: between the two."""
     await admin.wait(job_id)
-    async with asyncio.timeout(DEADLINE_SECONDS):
+    async with asyncio.timeout(seconds):
         while True:
             job = await admin.job(job_id)
             if job["published"] and job["published"]["isComplete"]:
@@ -99,7 +99,7 @@ async def published(admin: User, job_id: str) -> dict[str, Any]:
             await asyncio.sleep(0.05)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_SECONDS):
+async def until(condition: Callable[[], bool], seconds: float = DEADLINE_SECONDS) -> None:
+    async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)

@@ -4,7 +4,7 @@ import json
 from typing import Any, Final
 
 from tests.acceptance.conftest import EngineFactory
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import Engine, LocalEngine, User
 from tests.acceptance.github.reporting import REPORT, an_issue_of, deliver, published, set_up, start_reporting, until
 from tests.acceptance.github.test_comment_commands import answers_in, jobs_of, until_jobs
 from tests.agents.claude import CLAUDE, MessagesApi
@@ -53,7 +53,7 @@ def head_of(github: GitHubStandIn, pull: Issue) -> str:
     return found.head_sha
 
 
-async def deliver_failure(engine: LocalEngine, github: GitHubStandIn, pull: Issue, run: Json, **fields: Any) -> Json:
+async def deliver_failure(engine: Engine, github: GitHubStandIn, pull: Issue, run: Json, **fields: Any) -> Json:
     """Deliver the event of a check that has ended, which a bot sends."""
     head = {"ref": pull.pull.head if pull.pull else "", "sha": run["head_sha"]}
     payload = {

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import Engine, LocalEngine, User
 from tests.acceptance.github.reporting import (
     an_issue_of,
     deliver,
@@ -27,7 +27,7 @@ WAITING: Final = "import time\ntime.sleep(600)"
 
 
 async def comment(
-    engine: LocalEngine, github: GitHubStandIn, issue: Issue, text: str, user: Actor | None = None, **fields: Any
+    engine: Engine, github: GitHubStandIn, issue: Issue, text: str, user: Actor | None = None, **fields: Any
 ) -> tuple[Json, Json]:
     """Write a comment, deliver its event, and return the comment and the answer to the delivery."""
     written = github.demo.comment(issue, text, *([user] if user else []))
@@ -36,9 +36,7 @@ async def comment(
     return written, await deliver_comment(engine, github, issue, written, **fields)
 
 
-async def deliver_comment(
-    engine: LocalEngine, github: GitHubStandIn, issue: Issue, written: Json, **fields: Any
-) -> Json:
+async def deliver_comment(engine: Engine, github: GitHubStandIn, issue: Issue, written: Json, **fields: Any) -> Json:
     payload = an_issue_of(github, issue, action="created", **fields)
     payload.pop("label")
     payload["comment"] = written
