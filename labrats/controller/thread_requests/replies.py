@@ -71,7 +71,6 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     text = await _text_of(access, request)
     if not text:
         return NOTHING
-    latest = _latest(of_thread, made_by[0])
     wanted = await follow_up_request(
         jobs.store, jobs.runner, latest, text, owner_of(latest), jobs.uploads, jobs.clock.now()
     )

@@ -6,7 +6,7 @@ from typing import Any, Final
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import Engine, LocalEngine, User
 from tests.acceptance.github.reporting import REPORT, an_issue_of, deliver, published, set_up, start_reporting, until
-from tests.acceptance.github.test_comment_commands import answers_in, jobs_of, until_jobs
+from tests.acceptance.github.test_comment_commands import answers_in, comment, jobs_of, until_jobs
 from tests.agents.claude import CLAUDE, MessagesApi
 from tests.support.deliveries import github_headers, json_body
 from tests.support.github import Fault, GitHubStandIn, Issue
@@ -100,6 +100,23 @@ async def test_a_failed_check_leads_to_a_commit_that_repairs_it(engine: LocalEng
     assert "a hidden comment was here" in sticky
     assert "Repair it." in sticky
     assert "lint" not in sticky
+
+
+async def test_a_reply_after_a_repair_continues_with_the_agent_that_opened_the_pull_request(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    async with engine.admin() as admin:
+        pull = await a_pull_request(engine, github, admin)
+        await deliver_failure(engine, github, pull, github.demo.end_check(head_of(github, pull), log=LOG))
+        repair, first = await until_jobs(admin, 2)
+        await published(admin, repair["id"])
+        await comment(engine, github, pull, "Please repeat: E assert colour")
+        change = await published(admin, (await until_jobs(admin, 3))[0]["id"])
+    assert (change["agentRole"], change["followUpOf"]) == ("ai-developer", first["id"])
+    assert change["published"]["refused"] == []
+    assert pull.pull
+    log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head}").splitlines()
+    assert log == ["Repair the colour", "Repair the colour", "Add a colour"]
 
 
 async def test_further_failures_of_one_commit_start_no_second_job(engine: LocalEngine, github: GitHubStandIn) -> None:
