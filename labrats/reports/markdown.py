@@ -26,6 +26,11 @@ _WWW: Final = re.compile(r"\bwww\.", re.IGNORECASE)
 _CLOSING: Final = re.compile(
     r"\b((?:close[sd]?|fix(?:e[sd])?|resolve[sd]?):?\s+)((?:[\w.-]+/[\w.-]+)?#|GH-|https?://)", re.IGNORECASE
 )
+_SKIPPING: Final = re.compile(
+    r"(\[(?:skip|ci|no|actions)|^[ \t]*skip-checks)( (?:ci|skip|actions)\]|[ \t]*:)", re.IGNORECASE | re.MULTILINE
+)
+"""Words that keep GitHub Actions from running for a commit: in brackets, or a trailer."""
+
 _OTHER_REPOSITORY: Final = re.compile(r"(?<=[\w.-])#(?=\d)")
 _FENCE: Final = re.compile(r"(`{3,})[^`\n]*|(~{3,})[^\n]*")
 _INDENTED_FENCE: Final = re.compile(r"^[ \t>*+\-0-9.)]+(?:```|~~~)", re.MULTILINE)
@@ -73,7 +78,7 @@ def _end_of_code(lines: list[str], number: int) -> int | None:
 def _neutralised_text(text: str, known_hosts: Collection[str]) -> str:
     text = _ESCAPED.sub(r"\1", text)
     text = _ENTITY.sub(f"&{_BREAK}", text)
-    text = _without_references(text)
+    text = _without_keywords(text)
     text = _MENTION.sub(f"@{_BREAK}", text)
     text = _TAG.sub(f"<{_BREAK}", text)
     return _without_addresses(text, known_hosts)
@@ -84,13 +89,14 @@ def neutralised_message(text: str, known_hosts: Collection[str]) -> str:
 
     known_hosts: hosts to which links stay as they are.
     """
-    text = _without_references(text)
+    text = _without_keywords(text)
     text = _MENTION_IN_MESSAGE.sub(f"@{_BREAK}", text)
     return _without_addresses(text, known_hosts)
 
 
-def _without_references(text: str) -> str:
-    """Return `text` that closes nothing, and refers to no issue of another repository."""
+def _without_keywords(text: str) -> str:
+    """Return `text` that closes nothing, skips no checks, and refers to no issue of another repository."""
+    text = _SKIPPING.sub(rf"\1{_BREAK}\2", text)
     text = _CLOSING.sub(rf"\1{_BREAK}\2{_BREAK}", text)
     return _OTHER_REPOSITORY.sub(f"#{_BREAK}", text)
 

@@ -173,6 +173,9 @@ def test_one_line_is_no_longer_with_active_parts() -> None:
         ("See octo/other#7", "See octo/other#|7"),
         ("Ask @octo, (@octo/team)", "Ask @|octo, (@|octo/team)"),
         ("See https://evil.example/a", "See https|:/|/evil.example/a"),
+        ("Add it [skip ci]", "Add it [skip| ci]"),
+        ("[CI Skip] [no ci] [actions skip]", "[CI| Skip] [no| ci] [actions| skip]"),
+        ("Add it\n\nskip-checks: true", "Add it\n\nskip-checks|: true"),
     ],
 )
 def test_a_commit_message_closes_mentions_and_links_nothing(message: str, expected: str) -> None:
@@ -182,7 +185,8 @@ def test_a_commit_message_closes_mentions_and_links_nothing(message: str, expect
 
 
 def test_an_ordinary_commit_message_stays_as_it_is() -> None:
-    text = "Fix `a<b>` & more (#7)\n\nSee https://github.com/octo/demo\nCo-Authored-By: Octo <octo.cat@example.com>\n"
+    trailer = "Co-Authored-By: Octo <octo.cat@example.com>"
+    text = f"Fix `a<b>` & more (#7) [ci] [skip tests]\n\nSee https://github.com/octo/demo\n{trailer}\n"
     assert neutralised_message(text, KNOWN) == text
 
 
