@@ -47,6 +47,9 @@ _NOT_FAST_FORWARD: Final = re.compile(r"non-fast-forward|fetch first|stale info|
 _UNVERIFIED: Final = re.compile(r"Commits must have (?:verified|valid) signatures", re.IGNORECASE)
 """Words of a ruleset, and of the protection of a branch."""
 
+MOST_COMMITS: Final = 1000
+"""The commits of one job that are published. Each of them is read for its message."""
+
 _MESSAGE_LENGTH: Final = 400
 _THEIRS: Final = "refs/labrats/theirs"
 _REPLAYED_HEADERS: Final = (b"tree ", b"author ", b"committer ", b"encoding ")
@@ -128,6 +131,7 @@ class Commits:
             _git(folder, ["init", "--quiet", "--bare", "--template=", "repository.git"])
             _git(folder, [*_IN, "fetch", "--quiet", "--depth=1", "--no-tags", url, base], url, token)
             _git(folder, [*_IN, "fetch", "--quiet", "--no-tags", "commits.bundle", f"{BUNDLE_REF}:{BUNDLE_REF}"])
+            _require_few(folder, base)
             _neutralise(folder, base, known_hosts)
             tip = _git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
             line = _line(folder, [f"{base}..{tip}"])[::-1]
@@ -250,6 +254,13 @@ class Commits:
 
 _IN: Final = ("--git-dir=repository.git",)
 _SIZES: Final = "--batch-check=%(objectsize)"
+
+
+def _require_few(folder: Path, base: str) -> None:
+    """Raise NotPushed if the bundle has too many commits."""
+    count = int(_git(folder, [*_IN, "rev-list", "--count", f"{base}..{BUNDLE_REF}"]))
+    if count > MOST_COMMITS:
+        raise NotPushed(f"the agent made {count} commits, and at most {MOST_COMMITS} are published")
 
 
 def _neutralise(folder: Path, base: str, known_hosts: Collection[str]) -> None:

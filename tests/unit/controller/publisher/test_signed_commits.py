@@ -8,8 +8,9 @@ from typing import cast
 
 import pytest
 
+from labrats.controller.publisher import branch
 from labrats.controller.publisher.access import Access
-from labrats.controller.publisher.branch import Commits
+from labrats.controller.publisher.branch import Commits, NotPushed
 from labrats.controller.publisher.signed_commits import MOST_BYTES, MOST_COMMITS, place_on_branch
 from labrats.model.protocol import BUNDLE_REF
 
@@ -73,19 +74,8 @@ def unreadable_name(checkout: Path) -> None:
 async def test_a_commit_that_the_api_cannot_create_is_pushed(
     tmp_path: Path, change: Callable[[Path], None], reason: str
 ) -> None:
-    origin, checkout = tmp_path / "origin.git", tmp_path / "checkout"
-    git(tmp_path, "init", "-q", "--bare", str(origin))
-    git(origin, "config", "uploadpack.allowAnySHA1InWant", "true")
-    git(tmp_path, "init", "-q", str(checkout))
-    (checkout / "run.sh").write_text("true\n")
-    (checkout / "run.sh").chmod(0o755)
-    commit_all(checkout)
-    git(checkout, "push", "-q", str(origin), "HEAD:refs/heads/main")
-    base = git(checkout, "rev-parse", "HEAD")
-    change(checkout)
-    git(checkout, "update-ref", BUNDLE_REF, "HEAD")
-    git(checkout, "bundle", "create", "-q", "../it.bundle", BUNDLE_REF, f"^{base}")
-    commits = Commits.fetch((tmp_path / "it.bundle").read_bytes(), str(origin), "")
+    origin, checkout, bundle = changed(tmp_path, change)
+    commits = Commits.fetch(bundle, str(origin), "")
     try:
         placed = await place_on_branch(NO_ACCESS, commits, "work", sign=True)
     finally:
@@ -94,3 +84,27 @@ async def test_a_commit_that_the_api_cannot_create_is_pushed(
     assert reason in refused
     assert refused.endswith("so the commits were pushed without a signature")
     assert git(origin, "rev-parse", "refs/heads/work") == placed.head == git(checkout, "rev-parse", "HEAD")
+
+
+def test_a_bundle_with_too_many_commits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branch, "MOST_COMMITS", MOST_COMMITS)
+    origin, _, bundle = changed(tmp_path, too_many)
+    with pytest.raises(NotPushed, match="the agent made 51 commits, and at most 50 are published"):
+        Commits.fetch(bundle, str(origin), "")
+
+
+def changed(folder: Path, change: Callable[[Path], None]) -> tuple[Path, Path, bytes]:
+    """Return a repository, a checkout of it with a change, and the bundle of the change."""
+    origin, checkout = folder / "origin.git", folder / "checkout"
+    git(folder, "init", "-q", "--bare", str(origin))
+    git(origin, "config", "uploadpack.allowAnySHA1InWant", "true")
+    git(folder, "init", "-q", str(checkout))
+    (checkout / "run.sh").write_text("true\n")
+    (checkout / "run.sh").chmod(0o755)
+    commit_all(checkout)
+    git(checkout, "push", "-q", str(origin), "HEAD:refs/heads/main")
+    base = git(checkout, "rev-parse", "HEAD")
+    change(checkout)
+    git(checkout, "update-ref", BUNDLE_REF, "HEAD")
+    git(checkout, "bundle", "create", "-q", "../it.bundle", BUNDLE_REF, f"^{base}")
+    return origin, checkout, (folder / "it.bundle").read_bytes()
