@@ -204,11 +204,16 @@ async def test_an_error_of_the_leader_is_raised_and_the_lease_is_released(
 # Fencing
 
 
-async def test_writes_of_a_former_leader_are_refused(api_client: ApiClient, jobs_namespace: str) -> None:
+async def lead_twice(client: ApiClient, namespace: str) -> None:
+    """Let epoch 2 lead after epoch 1, and release the Lease."""
     engine = Engine("first")
     for epoch in (1, 2):
-        async with engine.taking_part(api_client, jobs_namespace):
+        async with engine.taking_part(client, namespace):
             await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
+
+
+async def test_writes_of_a_former_leader_are_refused(api_client: ApiClient, jobs_namespace: str) -> None:
+    await lead_twice(api_client, jobs_namespace)
     assert await former_leaders_are_fenced(api_client, jobs_namespace, 2)
 
     former, current = (api_client.writing_as(partial(field_manager, epoch)) for epoch in (1, 2))
@@ -237,11 +242,9 @@ async def test_a_leader_can_write_although_the_policy_reads_an_outdated_lease(
 ) -> None:
     """An API server that was without the policy for a while has an outdated Lease (kubernetes/kubernetes#130887)."""
     monkeypatch.setattr(fencing, "OUTDATED_SECONDS", 1.0)
-    engine, metrics = Engine("first"), Metrics()
+    metrics = Metrics()
     fence = Fence(api_client, namespace, metrics)
-    for epoch in (1, 2):
-        async with engine.taking_part(api_client, namespace):
-            await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
+    await lead_twice(api_client, namespace)
     async with a_policy_that_reads_only(1, api_client, namespace):
         async with asyncio.timeout(DEADLINE_SECONDS):
             while fence.manager(2) != UNFENCED:
@@ -258,11 +261,9 @@ async def test_a_leader_waits_for_a_slow_api_server_to_see_it(
     api_client: ApiClient, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fencing, "MISSING_SECONDS", 0.0)
-    engine, metrics = Engine("first"), Metrics()
+    metrics = Metrics()
     fence = Fence(api_client, namespace, metrics)
-    for epoch in (1, 2):
-        async with engine.taking_part(api_client, namespace):
-            await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
+    await lead_twice(api_client, namespace)
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/seen"
     async with a_policy_that_reads_only(1, api_client, namespace):
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -284,11 +285,9 @@ async def test_a_leader_notices_when_the_policy_starts_or_stops_to_refuse_it(
 ) -> None:
     monkeypatch.setattr(fencing, "CHECK_SECONDS", 0.1)
     monkeypatch.setattr(fencing, "OUTDATED_SECONDS", 1.0)
-    engine, metrics = Engine("first"), Metrics()
+    metrics = Metrics()
     fence = Fence(api_client, namespace, metrics)
-    for epoch in (1, 2):
-        async with engine.taking_part(api_client, namespace):
-            await eventually(lambda count=epoch: len(engine.epochs) == count)  # type: ignore[misc]
+    await lead_twice(api_client, namespace)
     await fence.check(2)
     async with run_in_background(fence.check_periodically(2)):
         assert fence.manager(2) == field_manager(2)
