@@ -313,13 +313,29 @@ async def a_policy_that_reads_only(epoch: int, client: ApiClient, namespace: str
         await client.request("DELETE", f"{api}{kind}/{namespace}")
 
 
-async def test_a_missing_policy_is_noticed(api_client: ApiClient, namespace: str) -> None:
+async def test_a_policy_that_denies_nothing_is_noticed(api_client: ApiClient, jobs_namespace: str) -> None:
+    await lead_twice(api_client, jobs_namespace)
+    await until_fenced(api_client, jobs_namespace, 2, expected=True)
+    await set_actions(api_client, "Warn")
+    try:
+        await until_fenced(api_client, jobs_namespace, 2, expected=False)
+    finally:  # later tests need the fence
+        await set_actions(api_client, "Deny")
+        await until_fenced(api_client, jobs_namespace, 2, expected=True)
+
+
+async def set_actions(client: ApiClient, *actions: str) -> None:
+    """Set the actions of the policy of leaders after a validation has failed."""
     binding = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/{POLICY}"
-    with suppress(NotFound):
-        await api_client.request("DELETE", binding)
+    change = encode({"spec": {"validationActions": actions}})
+    await client.request("PATCH", binding, change, content_type="application/merge-patch+json")
+
+
+async def until_fenced(client: ApiClient, namespace: str, epoch: int, *, expected: bool) -> None:
+    """Wait until the API server has noticed the change of the policy."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while await former_leaders_are_fenced(api_client, namespace, epoch=1):
-            await asyncio.sleep(0.1)  # the API server has not noticed the deletion yet
+        while await former_leaders_are_fenced(client, namespace, epoch) is not expected:
+            await asyncio.sleep(0.1)
 
 
 async def test_lease_shows_whether_an_engine_leads(api_client: ApiClient, namespace: str) -> None:
