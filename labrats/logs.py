@@ -3,6 +3,7 @@
 A line that cannot be written is dropped and counted. A full disk or a closed standard error never stops the engine.
 """
 
+import asyncio
 import logging
 import os
 import select
@@ -79,6 +80,19 @@ def configure_logs(level: str, style: str) -> None:
     )
     _configure_standard_logging([*shared, structlog.stdlib.ExtraAdder()], renderers)
     _log_uncaught_errors()
+
+
+def log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that the event loop reports, as its exception handler.
+
+    uvloop reports a TLS connection that the other side has closed as fatal (MagicStack/uvloop#506). The requests on it
+    fail, and log their own reasons.
+    """
+    error = context.get("exception")
+    if isinstance(error, RuntimeError) and str(error).endswith("the handler is closed"):
+        structlog.get_logger().info("connection closed", reason=context.get("message"))
+    else:
+        loop.default_exception_handler(context)
 
 
 def _configure_standard_logging(shared: list[Processor], renderers: list[Any]) -> None:

@@ -53,6 +53,8 @@ class Commands:
         gc.set_threshold(50_000, 20, 20)
         import uvloop
 
+        from labrats.logs import log_loop_error
+
         settings = read_settings(host=host, port=port, data_dir=data_dir, backend=backend, role=role, sandbox=sandbox)
         refuse_unprotected(settings)
         refuse_partial_role(settings)
@@ -64,6 +66,7 @@ class Commands:
             listen(settings.host, settings.port) as listener,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
+            runner.get_loop().set_exception_handler(log_loop_error)
             runner.run(serve(settings, listener, on_ready))
 
     def create_api_key(

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+import uvloop
 
-from labrats.logs import LossyStream, configure_logs
+from labrats.logs import LossyStream, configure_logs, log_loop_error
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,20 @@ def test_a_traceback_shows_functions_but_no_values(style: str, capfd: pytest.Cap
 
 def fail_with_a_local(secret: str) -> float:
     return len(secret) / 0
+
+
+def test_a_closed_connection_is_no_error_of_the_event_loop(capfd: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "json")
+    loop = uvloop.new_event_loop()
+    loop.set_exception_handler(log_loop_error)
+    closed = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    loop.call_exception_handler({"message": "Fatal error on SSL protocol", "exception": closed})
+    loop.call_exception_handler({"message": "Task failed", "exception": RuntimeError("a bug")})
+    loop.close()
+    first, second = map(json.loads, capfd.readouterr().err.splitlines())
+    assert (first["level"], first["event"]) == ("info", "connection closed")
+    assert (second["level"], second["event"]) == ("error", "Task failed")
+    assert second["exception"][0]["exc_value"] == "a bug"
 
 
 def test_an_unwritable_line_is_dropped_and_counted() -> None:
