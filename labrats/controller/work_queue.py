@@ -38,6 +38,10 @@ class WorkQueue:
         self.cancel_timer(key)
         self._timers[key] = asyncio.get_running_loop().call_later(max(0.0, delay_seconds), self._timer_fired, key)
 
+    def has_timer(self, key: str) -> bool:
+        """Return whether the key is added after a delay."""
+        return key in self._timers
+
     def cancel_timer(self, key: str) -> None:
         if timer := self._timers.pop(key, None):
             timer.cancel()

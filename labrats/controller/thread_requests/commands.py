@@ -29,14 +29,14 @@ from labrats.model.webhook_source import GITHUB, OWNER_PREFIX, WebhookSource
 
 
 async def cancel(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
-    """Cancel the live jobs of the thread, and drop the replies that wait for them."""
-    is_of_all = request.agent is None and request.job is None
-    has_dropped = is_of_all and await drop_replies(jobs, source, request)
+    """Cancel the live jobs of the thread, and before that drop the replies that wait for them to end."""
+    concerns_all = request.agent is None and request.job is None
+    has_dropped = concerns_all and await drop_replies(jobs, source, request)
     if not request.jobs:
         live = [job.id for job in await jobs.of(source, request) if not job.ended]
-        if has_dropped and not live:
-            return DONE
         if not live:
+            if has_dropped:
+                return DONE
             raise NotDone(f"No job {_of(request)} is waiting or running.")
         request = replace(request, jobs=tuple(live))
         await replace_request(jobs.store, source, request)

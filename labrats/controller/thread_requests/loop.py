@@ -29,7 +29,6 @@ class ThreadRequests:
     def __init__(self, jobs: ThreadJobs) -> None:
         self._jobs = jobs
         self._work = WorkQueue()
-        self._waiting: set[str] = set()
 
     async def run(self) -> None:
         """Carry out requests until cancelled."""
@@ -43,7 +42,7 @@ class ThreadRequests:
             if isinstance(change, Changed):
                 for request in change.resource.status.thread_requests:
                     key = request_key(change.resource, request)
-                    if request.answer is None and key not in self._waiting:
+                    if request.answer is None and not self._work.has_timer(key):
                         self._work.add(key)
 
     async def _carry_out(self, key: str) -> None:
@@ -51,7 +50,6 @@ class ThreadRequests:
 
         The watch may still report a request as open that has just been answered, so the source is read.
         """
-        self._waiting.discard(key)
         with suppress(NotFound):  # the source was deleted
             source, request = await read_request(self._jobs.store, key)
             if request is None or request.answer is not None:
@@ -59,7 +57,6 @@ class ThreadRequests:
             try:
                 answer = await self._answer_to(source, request)
             except NotYet as wait:
-                self._waiting.add(key)
                 self._work.add_later(key, wait.delay_seconds)
             else:
                 if answer == NOTHING:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from labrats.controller.publisher.access import GitHubAccess
 from labrats.controller.thread_requests import loop
 from labrats.controller.thread_requests.loop import ThreadRequests
-from labrats.controller.thread_requests.thread_jobs import DONE, ThreadJobs
+from labrats.controller.thread_requests.thread_jobs import DONE, STARTED, ThreadJobs
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
@@ -24,7 +24,7 @@ from labrats.model.errors import Overloaded, RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
-from labrats.model.report import Report, ReportTarget
+from labrats.model.report import Published, PullRequestReport, Report, ReportTarget
 from labrats.model.thread_requests import ANSWERED_KEPT, MOST_OPEN, NOTHING, ThreadAction, ThreadRequest
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from labrats.net.github import GitHub
@@ -157,6 +157,26 @@ async def test_a_cancel_concerns_the_jobs_that_its_author_saw(threads: ThreadLab
     assert request.answer == DONE
     assert (await threads.job(seen)).phase is Phase.CANCELLED
     assert (await threads.job(later)).phase is Phase.PENDING
+
+
+REPLY_THEN_CANCEL: Final = (ThreadAction.REPLY, ThreadAction.CANCEL)
+
+
+async def test_a_cancel_drops_the_replies_that_wait_for_the_jobs(threads: ThreadLab) -> None:
+    """A reply that was not dropped would ask GitHub for the pull request, which fails here."""
+    target, url = replace(TARGET, issue=None, pull_request=8), "https://github.com/octo/demo/pull/8"
+    report = Report(target=target, pull_request=PullRequestReport())
+    spec = a_spec(report=report, owner="webhook-source/github")
+    opened = a_job(Phase.SUCCEEDED, spec=spec, resource_version="", published=Published(pull_request_url=url))
+    await threads.store.create(opened)
+    working = await threads.store.create(a_job(Phase.PENDING, spec=spec, resource_version=""))
+    requests = (a_request(action, number, target=target, url=url) for number, action in enumerate(REPLY_THEN_CANCEL))
+    await threads.add_source(*requests)
+    async with threads.requests():
+        cancelled, seen = await threads.answered()
+    assert (seen.id, seen.answer, cancelled.answer) == ("comment-0-seen", STARTED, DONE)
+    assert (await threads.job(working)).phase is Phase.CANCELLED
+    assert (await threads.source()).status.answered_requests == ("comment-0",)
 
 
 async def test_a_reply_to_a_pull_request_of_a_person_leaves_nothing(threads: ThreadLab) -> None:
