@@ -1,13 +1,22 @@
 """The documentation agrees with the code where that can be checked."""
 
 import ast
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+import yaml
+
+from labrats.api.schemas.report import ReportBody
 from labrats.model.phases import MOVES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+BLOCK = re.compile(r"^ *```(json|yaml)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+CONFLICT = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
 NAMED_TEST = re.compile(r"\btests/[\w/-]+\.py(?:::\w+)*")
 PROMISE = re.compile(r"^\| [A-Z]\d+ \|")
 DEFINITIONS = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -23,11 +32,7 @@ def test_the_diagram_of_a_job_shows_the_table_of_moves() -> None:
 
 
 def test_every_test_that_a_page_names_exists() -> None:
-    named = {
-        (page.name, name)
-        for page in (ROOT / "README.md", *DOCS.glob("*.md"))
-        for name in NAMED_TEST.findall(page.read_text())
-    }
+    named = {(page.name, name) for page in PAGES for name in NAMED_TEST.findall(page.read_text())}
     assert len(named) > 100
     assert sorted((page, name) for page, name in named if not exists(name)) == []
 
@@ -37,6 +42,28 @@ def test_every_promise_names_a_test_or_says_that_there_is_none() -> None:
     assert len(rows) > 70
     tests = [row.split(" | ")[2] for row in rows]
     assert [each for each in tests if each != "no test" and not NAMED_TEST.search(each)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_example_on_a_page_can_be_read(page: Path) -> None:
+    text = page.read_text()
+    assert not CONFLICT.search(text)
+    for document in documents(text):
+        if isinstance(document, dict) and "report" in document:
+            ReportBody.model_validate(document["report"])
+
+
+def documents(text: str) -> Iterator[object]:
+    """Yield the documents of each block of YAML or JSON. Those of JSON may follow one another."""
+    for language, block in BLOCK.findall(text):
+        if language == "yaml":
+            yield from yaml.safe_load_all(block)
+        else:
+            rest = block.strip()
+            while rest:
+                document, end = json.JSONDecoder().raw_decode(rest)
+                yield document
+                rest = rest[end:].lstrip()
 
 
 def exists(name: str) -> bool:
