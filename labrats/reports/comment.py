@@ -247,4 +247,5 @@ def _consumption(usage: Usage) -> Iterator[str]:
     if usage.tokens:
         yield f"{usage.tokens:,} tokens"
     if usage.cost_usd:
-        yield f"${usage.cost_usd:.2f}"
+        digits = 2 if usage.cost_usd >= 0.1 else 4
+        yield f"${usage.cost_usd:.{digits}f}"

@@ -6,7 +6,7 @@ from typing import Final
 
 from labrats.model.outside_text import AGENT_MARK
 from labrats.model.report import PullRequestReport, ReportTarget
-from labrats.reports.comment import COMMENT_BYTES
+from labrats.reports.comment import COMMENT_BYTES, answer_of
 from labrats.reports.markdown import neutralised, one_line
 from labrats.reports.reported_job import ReportedJob
 
@@ -38,12 +38,12 @@ def pull_request_body(
     reported: ReportedJob, rules: PullRequestReport, target: ReportTarget, protected: Sequence[str] = ()
 ) -> str:
     """Return the text. protected: the changed files that the policy protects."""
-    hosts, publication = reported.known_hosts, reported.publication
-    text = neutralised(publication.body or publication.comment or "", hosts, COMMENT_BYTES // 2)
+    hosts = reported.known_hosts
+    text = neutralised(reported.publication.body or answer_of(reported), hosts, COMMENT_BYTES // 2)
     parts = [f"{pull_request_mark(reported)}\n{AGENT_MARK}\n{text}"]
     if protected:
-        files = "\n".join(f"- `{one_line(file, (), 200).replace('`', '')}`" for file in protected[:_LISTED_FILES])
-        parts.append(f"> [!WARNING]\n> These files are protected. Please review their changes with care.\n\n{files}")
+        files = "\n".join(f"> - `{one_line(file, (), 200).replace('`', '')}`" for file in protected[:_LISTED_FILES])
+        parts.append(f"> [!WARNING]\n> These files are protected. Please review their changes with care.\n>\n{files}")
     if target.issue is not None and rules.closes:
         parts.append(f"Fixes #{target.issue}")
     elif target.number is not None:

@@ -70,7 +70,7 @@ _HARMLESS_LABELS: Final = ("bug", "documentation", "duplicate", "enhancement", "
 _CHANGES: Final = Report(comment=CommentMode.STICKY, reactions=True, pull_request=PullRequestReport())
 _REPORTS: Final = {
     "ai-developer": _CHANGES,
-    "ai-reviewer": Report(check=CheckReport(), review=ReviewReport()),
+    "ai-reviewer": Report(check=CheckReport(), review=ReviewReport(), reactions=True),
     "ai-triager": Report(comment=CommentMode.STICKY, policy=PublishPolicy(labels=_HARMLESS_LABELS)),
     "ai-documenter": _CHANGES,
     "ci-fixer": _CHANGES,

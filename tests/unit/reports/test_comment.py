@@ -62,6 +62,11 @@ def test_a_finished_job_is_reported_with_its_answer_and_its_cost() -> None:
     assert "1m00s · 1,234 tokens · $0.42" in body
 
 
+def test_a_small_cost_is_reported_with_more_digits() -> None:
+    body = body_of(a_reported_job(Phase.SUCCEEDED, usage=Usage(cost_usd=0.0006)))
+    assert "· $0.0006" in body
+
+
 def test_the_comment_of_the_publication_replaces_the_answer() -> None:
     body = body_of(a_reported_job(Phase.SUCCEEDED, result="long", publication=Publication(comment="Short.")))
     assert "Short." in body

@@ -166,6 +166,11 @@ def test_the_pull_request_closes_its_issue_and_no_other() -> None:
     assert title == "[ai] Add a flag @\u200boctocat"
 
 
+def test_a_pull_request_without_a_text_has_the_answer_of_the_agent() -> None:
+    reported = a_reported_job(Phase.SUCCEEDED, result="I added the flag. @octocat")
+    assert "\nI added the flag. @\u200boctocat\n" in pull_request_body(reported, PullRequestReport(), TARGET)
+
+
 @pytest.mark.parametrize(
     ("template", "branch"),
     [
