@@ -27,6 +27,7 @@ from labrats.model.record import Metadata, encode
 from labrats.model.report import (
     CheckReport,
     CommentMode,
+    PublishPolicy,
     PullRequestReport,
     Report,
     ReportTarget,
@@ -54,7 +55,10 @@ MOST_STEPS: Final = 110
 
 BRANCH: Final = "labrats/ai-developer/{number}"
 PUBLICATION: Final = Publication(
-    title="Add a flag", comment="I added it.", findings=(Finding(path="long.txt", line=20, title="Wrong"),)
+    title="Add a flag",
+    comment="I added it.",
+    labels=("bug",),
+    findings=(Finding(path="long.txt", line=20, title="Wrong"),),
 )
 
 
@@ -105,6 +109,7 @@ def a_pull_request(github: GitHubStandIn) -> Issue:
     github.demo.git.commit({"long.txt": "".join(lines)})
     lines[19] = "changed\n"
     github.demo.git.commit({"long.txt": "".join(lines)}, "fix")
+    github.demo.label("bug")
     return github.demo.open_pull("fix")
 
 
@@ -144,6 +149,7 @@ async def a_world(github: GitHubStandIn, issue: Issue, *, sign: bool = False) ->
         review=ReviewReport(),
         pull_request=PullRequestReport(labels=("ai",), reviewers=("reviewer",), sign_commits=sign),
         labels=StateLabels(running="ai-working", done="ai-done"),
+        policy=PublishPolicy(labels=("bug",)),
         reactions=True,
         target=ReportTarget(
             repository="octo/demo", pull_request=issue.number, source="github", head_sha=issue.pull.head_sha
@@ -170,7 +176,7 @@ def check_written_once(github: GitHubStandIn, issue: Issue) -> None:
     assert review["user"]["login"] == APP_LOGIN
     assert len(issue.pull.comments) == 1
     (pull_request,) = github.pulls_of(github.demo, BRANCH.format(number=issue.number))
-    assert pull_request.labels == ["ai"]
+    assert sorted(pull_request.labels) == ["ai", "bug"]
     assert comment["body"].count(pull_request.url) == 1
     assert issue.labels == ["ai-done"]
     assert Counter(each["content"] for each in issue.reactions) == {"+1": 1}
@@ -269,3 +275,11 @@ async def test_one_part_that_fails_for_now_does_not_delay_the_others(github: Git
         await publishing
     assert "has finished." in github.comments_of(issue)[0]["body"]
     assert not (await world.store.get(Job, world.job_id)).is_published
+
+
+async def test_parts_that_depend_on_the_commits_wait_for_them(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    github.faults.plan(UNAVAILABLE, "POST /repos/{owner}/{repo}/pulls")
+    await world.publish()
+    check_written_once(github, issue)

@@ -50,11 +50,13 @@ class ReportPass:
         """
         found = await self._pull_request()
         succeeded = self.reported.job.phase is Phase.SUCCEEDED
+        earlier = self._postponed
         if succeeded:
             await self._publish_commits()
+        knows_commits = self._postponed is earlier  # else the check and the labels, which depend on them, wait as well
         review_url = await self._review(found) if succeeded and found else None
-        check_url = await self._check(found)
-        if succeeded and not self.reported.pull_request_url:
+        check_url = await self._check(found) if knows_commits else None
+        if succeeded and knows_commits and not self.reported.pull_request_url:
             await self._add_proposed_labels()
         await self._show_state()
         comment_url = await self._comment()
