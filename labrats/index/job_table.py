@@ -108,13 +108,13 @@ def open_table(path: Path | None) -> apsw.Connection:
     An incomplete or damaged file is deleted. A commit is not synced: the jobs themselves are stored elsewhere.
     """
     with suppress(apsw.CorruptError, apsw.NotADBError):
-        connection = _connect(path)
+        connection = _connect_for_changes(path)
         if is_complete(connection):
             return connection
         connection.close()
     if path:
         remove_table(path)
-    connection = _connect(path)
+    connection = _connect_for_changes(path)
     connection.execute(_JOBS + _COUNTS)
     return connection
 
@@ -226,6 +226,18 @@ def thread_of(job: Job) -> str | None:
 def thread_key(repository: str, number: int) -> str:
     """Return the name of a thread in the index."""
     return f"{repository.lower()}#{number}"
+
+
+def _connect_for_changes(path: Path | None) -> apsw.Connection:
+    """Connect to the file at `path`, or to a temporary one.
+
+    After a statement that changes more than 64 KiB, SQLite would write the pages that any later one may have to restore
+    to a temporary file. In memory they are few, unlike the rows that `complete` sorts, through another connection.
+    """
+    connection = _connect(path)
+    if path:
+        connection.pragma("temp_store", "memory")
+    return connection
 
 
 def _connect(path: Path | None) -> apsw.Connection:

@@ -73,6 +73,8 @@ def open_for_writing(path: Path, migrate: Progress | None = None) -> apsw.Connec
         connection.pragma("synchronous", "full")
         connection.pragma("secure_delete", True)  # deleted data may have been a secret
         _migrate(connection, path, migrate)
+        # After an operation on more than 64 KiB, SQLite would write the pages of every savepoint to a temporary file.
+        connection.pragma("temp_store", "memory")
     except apsw.Error as error:
         connection.close()
         raise RetryLater(f"the database {path} cannot be opened") from error

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.index.job_filter import JobFilter
+from labrats.index.job_table import complete, open_table, put
 from labrats.index.jobs import JobIndex
 from labrats.model.errors import Invalid
 from labrats.model.job import FailedCode, Job
@@ -21,6 +22,7 @@ from labrats.model.series import Metric, Steps
 from tests.fakes.clock import NOON
 from tests.support.background import run_in_background
 from tests.support.builders import a_job, a_spec
+from tests.support.open_files import deleted_open_files
 
 P = Phase
 EVERYTHING = JobFilter()
@@ -180,3 +182,14 @@ async def index_has(index: JobIndex, jobs: int) -> None:
     """Wait until the index has so many jobs."""
     while (await index.find_jobs(EVERYTHING, page=1, limit=1))[1] != jobs:
         await asyncio.sleep(0.01)
+
+
+def test_a_large_change_writes_no_temporary_file(tmp_path: Path) -> None:
+    before = deleted_open_files()
+    with closing(open_table(tmp_path / "index.db")) as connection:
+        for number in range(500):
+            put(connection, a_job(job_id=f"ir-{number:08x}", created_at=NOON))
+        complete(connection)
+        with connection:
+            connection.execute("UPDATE jobs SET source = 'another'")  # also changes the counters
+            assert deleted_open_files() == before

@@ -15,6 +15,7 @@ from labrats.backends.embedded.database import (
     schema_created_with,
 )
 from labrats.model.errors import LabratsError, RetryLater
+from tests.support.open_files import deleted_open_files
 
 
 @pytest.fixture
@@ -53,6 +54,16 @@ def test_commits_are_synced_to_disk(path: Path) -> None:
     with closing(open_for_writing(path)) as connection:
         assert connection.pragma("journal_mode") == "wal"
         assert connection.pragma("synchronous") == 2  # FULL
+
+
+def test_a_large_transaction_writes_no_temporary_file(path: Path) -> None:
+    before = deleted_open_files()
+    with closing(open_for_writing(path)) as connection:
+        insert = "INSERT INTO resources VALUES ('Secret', ?, 0, NULL, zeroblob(1000))"
+        connection.executemany(insert, [(f"{number:03}",) for number in range(500)])
+        with connection:  # a savepoint, whose changed pages must be restorable
+            connection.execute("UPDATE resources SET body = zeroblob(999)")
+            assert deleted_open_files() == before
 
 
 def test_only_the_owner_can_read_the_files(path: Path) -> None:
