@@ -156,6 +156,7 @@ _BUILT_IN_PROVIDER: Final = "claude"
 _BUILT_IN: Final = JobConfig(
     provider=_BUILT_IN_PROVIDER, effort="medium", fast=False, timeout_ms=3_300_000, max_turns=25, max_attempts=1
 )
+_EMPTY: Final = JobConfig()
 _PER_PROVIDER: Final = frozenset({"model", "effort", "fallback_model"})
 
 
@@ -170,20 +171,21 @@ def resolve_config(layers: Sequence[ConfigLayer]) -> ResolvedConfig:
     The provider resolves first. Model and effort are then taken only from layers that name the same provider or none,
     so that a provider never gets the model of another.
     """
-    stack = [*layers, ConfigLayer(BUILT_IN_LAYER, _BUILT_IN)]
-    provider = resolved_provider(stack)
-    built_in_model = JobConfig(provider=provider, model=_BUILT_IN_MODELS.get(provider, provider))
-    stack.append(ConfigLayer(BUILT_IN_LAYER, built_in_model))
+    provider = resolved_provider(layers)
+    built_in = msgspec.structs.replace(_BUILT_IN, provider=provider, model=_BUILT_IN_MODELS.get(provider, provider))
+    stack = [
+        (layer.name, layer.config, layer.config.provider not in (None, provider))
+        for layer in (*layers, ConfigLayer(BUILT_IN_LAYER, built_in))
+        if layer.config != _EMPTY
+    ]
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for field, wire_name in _FIELDS:
-        for layer in stack:
-            value = getattr(layer.config, field)
-            foreign = layer.config.provider not in (None, provider)
-            if value is None or (foreign and field in _PER_PROVIDER and layer.name != BUILT_IN_LAYER):
-                continue
-            values[field], origins[wire_name] = value, layer.name
-            break
+        for layer_name, config, is_foreign in stack:
+            value = getattr(config, field)
+            if value is not None and not (is_foreign and field in _PER_PROVIDER):
+                values[field], origins[wire_name] = value, layer_name
+                break
     return ResolvedConfig(config=JobConfig(**values), origins=origins)
 
 

@@ -151,7 +151,7 @@ class Report(Record):
 
     def over(self, other: "Report | None") -> "Report":
         """Return this report, with the values of `other` for the keys that are not set."""
-        return Report(**((other.as_fields() if other else {}) | self.as_fields()))
+        return Report(**(other.as_fields() | self.as_fields())) if other else self
 
     def as_fields(self) -> dict[str, Any]:
         """Return the values that are set, by field."""

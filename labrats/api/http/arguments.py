@@ -57,10 +57,12 @@ class Arguments:
             parameter.read(request.path_params.get(parameter.alias, MISSING), values, errors)
         if self._query:
             query = request.query_params
+            given = dict(query.multi_items())  # a lookup in a dict costs a fraction of one in Starlette's QueryParams
             for parameter in self._query:
-                is_given = parameter.alias in query
-                given = query.getlist(parameter.alias) if is_given and parameter.is_list else query.get(parameter.alias)
-                parameter.read(given if is_given else MISSING, values, errors)
+                if parameter.is_list and parameter.alias in given:
+                    parameter.read(query.getlist(parameter.alias), values, errors)
+                else:
+                    parameter.read(given.get(parameter.alias, MISSING), values, errors)
         for parameter in self._headers:
             parameter.read(request.headers.get(parameter.alias, MISSING), values, errors)
         for parameter in self._body:

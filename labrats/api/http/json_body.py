@@ -32,7 +32,7 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         if not hasattr(self, "_parsed"):
-            body, max_values = await self.body(), bounds_of(self.method, self.url.path).values
+            body, max_values = await self.body(), bounds_of(self.method, self.scope["path"]).values
             if len(body) > _LARGE_BYTES:
                 self._parsed = await asyncio.to_thread(parse_json, body, max_values)
             else:
