@@ -53,7 +53,8 @@ class Commands:
         gc.set_threshold(50_000, 20, 20)
         import uvloop
 
-        from labrats.logs import log_loop_error
+        with hidden("rich"):  # structlog would load it for tracebacks that this log never has: 3 MiB
+            from labrats.logs import log_loop_error
 
         settings = read_settings(host=host, port=port, data_dir=data_dir, backend=backend, role=role, sandbox=sandbox)
         refuse_unprotected(settings)
@@ -256,6 +257,19 @@ def open_standard_streams() -> None:
             if opened != descriptor:
                 os.close(opened)
             setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
+
+
+@contextmanager
+def hidden(module: str) -> Iterator[None]:
+    """Let imports of an optional module fail during the block, unless it is already loaded."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # the documented way to make an import fail
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 @contextmanager
