@@ -1,5 +1,6 @@
 """Questions that users answer on the page of a job, in a real browser at a real engine."""
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -210,3 +211,20 @@ async def test_chain_is_shown_as_the_path_of_its_agents(page: Page, engine: Loca
     await expect(chain).to_have_text(["tidy-first: Completed", "tidy-second: Completed"])
     await page.get_by_role("link", name="tidy-second").click()
     await expect(page.locator("[aria-current=step]")).to_contain_text("tidy-second")
+
+
+async def test_activity_is_complete_after_another_tab_was_open(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.submit(
+        {"log": "early {n}", "times": 20},
+        {"sleepMs": 4000},
+        {"log": "late {n}", "times": 1500},
+        {"hang": True},
+    )
+    await sign_in(page, engine, f"/jobs/{job}/activity")
+    await expect(page.get_by_text("early 20", exact=True)).to_be_visible()
+    await page.get_by_role("link", name="Input").click()
+    while "late 1500\n" not in (await admin.get(f"/api/jobs/{job}/logs", format="text")).text:
+        await asyncio.sleep(0.2)
+    await page.get_by_role("link", name="Activity").click()
+    await expect(page.get_by_text("late 1500", exact=True)).to_be_visible()
+    assert await page.get_by_text(re.compile("^(early|late) [0-9]+$")).count() == 1520

@@ -1,5 +1,5 @@
-import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useEffect, useMemo, useRef, useState } from 'react';
+import { keepPreviousData, useQuery, useQueryClient } from '@tanstack/react-query';
+import { memo, useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
 
 import type { JobEvent } from '../../api/events';
 import { hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
@@ -12,11 +12,12 @@ import { Empty, Failure, Loading } from '../../ui/states';
 import { useNow } from '../../ui/time';
 import styles from './activity-tab.module.css';
 import { Attempts } from './attempts';
+import type { LogStore } from './log-store';
 import { KINDS, type Kind } from './search';
 import { TerminalText } from './terminal-text';
-import { callSummary, fold, type CallEntry, type Entry } from './turns';
+import { callSummary, fold, isSameEntry, type CallEntry, type Entry } from './turns';
 import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
-import { useLog, type Log } from './use-log';
+import { useLog } from './use-log';
 
 const WINDOW = 2_000;
 const KIND_LABELS: Record<Kind, string> = { errors: 'Errors', tools: 'Tools', text: 'Text' };
@@ -43,6 +44,8 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
     queryKey: ['activity', job.id, attempt, window],
     enabled: store.count !== undefined && store.count > 0,
     staleTime: Infinity,
+    gcTime: 0, // a later visit reads what has happened since
+    placeholderData: keepPreviousData,
     queryFn: async ({ signal }) => {
       const events: JobEvent[] = [];
       for (let after = first; after < (store.count ?? 0); ) {
@@ -55,7 +58,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
       return events;
     },
   });
-  const entries = useMemo(() => fold(withLive(earlier.data ?? [], log)), [earlier.data, log]);
+  const entries = useMemo(() => fold(withLive(earlier.data ?? [], store, log.version)), [earlier.data, store, log.version]);
   const shown = entries.filter((entry) => matches(entry, show));
   const start = Date.parse(entries[0]?.at ?? job.processedAt ?? job.createdAt);
   const longest = Math.max(...entries.map((entry) => (entry.kind === 'call' && entry.endedAt ? Date.parse(entry.endedAt) - Date.parse(entry.at) : 0)), 1);
@@ -64,10 +67,15 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
   const end = useRef<HTMLDivElement>(null);
   useEffect(() => {
     if (isFollowing && isLive) end.current?.scrollIntoView({ block: 'end' });
-  }, [isFollowing, isLive, shown.length]);
+  }, [isFollowing, isLive, entries]);
+  useScrollUp(() => setFollowing(false));
+  const latestError = useRef<Element>(undefined);
   const goToError = () => {
     const errors = [...document.querySelectorAll<HTMLElement>('[data-error]')];
-    const next = errors.find((element) => element.getBoundingClientRect().top > 160) ?? errors[0];
+    const known = errors.findIndex((element) => element === latestError.current);
+    const next = known < 0 ? errors.find((element) => element.getBoundingClientRect().top > 160) ?? errors[0] : errors[(known + 1) % errors.length];
+    latestError.current = next;
+    setFollowing(false);
     next?.scrollIntoView({ block: 'center' });
     next?.querySelector<HTMLElement>('summary, button')?.focus();
   };
@@ -113,8 +121,27 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
   );
 }
 
-/** Add the events that arrived after those that were read. They are in the memory of the log. */
-function withLive(read: readonly JobEvent[], { store }: Log): readonly JobEvent[] {
+/** Call `onUp` when the reader scrolls back. */
+function useScrollUp(onUp: () => void): void {
+  const up = useEffectEvent(onUp);
+  useEffect(() => {
+    let y = 0;
+    const wheel = (event: WheelEvent) => { if (event.deltaY < 0) up(); };
+    const touch = (event: TouchEvent) => { y = event.touches[0]?.clientY ?? 0; };
+    const move = (event: TouchEvent) => { if ((event.touches[0]?.clientY ?? 0) > y) up(); };
+    const key = (event: KeyboardEvent) => { if (/^(PageUp|ArrowUp|Home)$/.test(event.key)) up(); };
+    const stopped = new AbortController();
+    const options = { signal: stopped.signal, passive: true };
+    document.addEventListener('wheel', wheel, options);
+    document.addEventListener('touchstart', touch, options);
+    document.addEventListener('touchmove', move, options);
+    document.addEventListener('keydown', key, options);
+    return () => stopped.abort();
+  }, []);
+}
+
+/** Add the events that arrived after those that were read. They are in the memory of the log, whose version grows with them. */
+function withLive(read: readonly JobEvent[], store: LogStore, _: number): readonly JobEvent[] {
   const last = read.at(-1);
   if (!last || store.count === undefined) return read;
   const live: JobEvent[] = [];
@@ -138,14 +165,14 @@ function matches(entry: Entry, kind: Kind | undefined): boolean {
   }
 }
 
-function EntryRow({ entry, start, longest }: { entry: Entry; start: number; longest: number }) {
+const EntryRow = memo(function EntryRow({ entry, start, longest }: { entry: Entry; start: number; longest: number }) {
   const time = <time className={styles.time} dateTime={entry.at}>{offset(Date.parse(entry.at) - start)}</time>;
   switch (entry.kind) {
     case 'text':
       return (
         <li className={styles.entry}>
           {time}
-          <div className={styles.text}>{entry.lines.map((line, index) => <p key={index}><TerminalText line={line} /></p>)}</div>
+          <div className={styles.text} data-origin={entry.origin}>{entry.origin === 'engine' && <span className={styles.origin}>engine</span>}{entry.lines.map((line, index) => <p key={index}><TerminalText line={line} /></p>)}</div>
         </li>
       );
     case 'call':
@@ -157,12 +184,13 @@ function EntryRow({ entry, start, longest }: { entry: Entry; start: number; long
     case 'end':
       return <li className={`${styles.entry} ${styles.state}`}>{time}<p>{entry.message}</p></li>;
   }
-}
+}, (before, after) => isSameEntry(before.entry, after.entry) && before.start === after.start && before.longest === after.longest);
 
 function Call({ entry, longest }: { entry: CallEntry; longest: number }) {
   const ms = entry.endedAt === undefined ? undefined : Date.parse(entry.endedAt) - Date.parse(entry.at);
+  const [isOpen, setOpen] = useState(false);
   return (
-    <details className={styles.call}>
+    <details className={styles.call} onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>
         <Icon name="chevronRight" size={14} />
         <span className={styles.tool}>{visible(entry.name)}</span>
@@ -171,10 +199,10 @@ function Call({ entry, longest }: { entry: CallEntry; longest: number }) {
         <span className={styles.duration}>{ms === undefined ? <Running since={entry.at} /> : duration(ms)}</span>
         <span className={styles.track} aria-hidden="true"><span style={{ width: `${((ms ?? 0) / longest) * 100}%` }} /></span>
       </summary>
-      <div className={styles.detail}>
+      {isOpen && <div className={styles.detail}>
         {entry.input != null && <><h2>Input</h2><pre>{visible(typeof entry.input === 'string' ? entry.input : JSON.stringify(entry.input, null, 2)).replaceAll('␊', '\n')}</pre></>}
         {entry.output != null && <><h2>Output</h2><Output text={entry.output} /></>}
-      </div>
+      </div>}
     </details>
   );
 }

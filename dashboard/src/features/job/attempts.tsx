@@ -4,7 +4,7 @@ import { attemptsQuery, type JobDetail } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { duration } from '../../lib/format';
 import { useShortcuts } from '../../ui/shortcuts';
-import { StatusIcon } from '../../ui/status';
+import { STATUS_WORDS, StatusIcon } from '../../ui/status';
 import styles from './job-page.module.css';
 import { useAttempt, useChangeSearch } from './use-job';
 
@@ -27,12 +27,16 @@ export function Attempts({ job }: { job: JobDetail }) {
       {Array.from({ length: job.attempts }, (_, index) => {
         const attempt = index + 1;
         const facts = known?.[index];
+        const status = facts?.status ?? (attempt < job.attempts || job.status === 'waiting' ? 'failed' : job.status);
+        const notes = [
+          ...(facts?.failedCode ? [facts.failedCode.replaceAll('_', ' ')] : []),
+          ...(facts?.startedAt && facts.finishedAt ? [duration(Date.parse(facts.finishedAt) - Date.parse(facts.startedAt))] : []),
+        ];
         return (
-          <button key={attempt} type="button" aria-pressed={attempt === current} aria-label={`Attempt ${attempt}`} title={facts?.failedReason ? visible(facts.failedReason) : undefined} onClick={() => go(attempt)}>
-            <StatusIcon status={facts?.status ?? (attempt < job.attempts || job.status === 'waiting' ? 'failed' : job.status)} />
+          <button key={attempt} type="button" aria-pressed={attempt === current} aria-label={[`Attempt ${attempt}`, STATUS_WORDS[status].toLowerCase(), ...notes].join(', ')} title={facts?.failedReason ? visible(facts.failedReason) : undefined} onClick={() => go(attempt)}>
+            <StatusIcon status={status} />
             {attempt}
-            {facts?.failedCode && <span className={styles.attemptNote}>{facts.failedCode.replaceAll('_', ' ')}</span>}
-            {facts?.startedAt && facts.finishedAt && <span className={styles.attemptNote}>{duration(Date.parse(facts.finishedAt) - Date.parse(facts.startedAt))}</span>}
+            {notes.map((note) => <span key={note} className={styles.attemptNote}>{note}</span>)}
           </button>
         );
       })}

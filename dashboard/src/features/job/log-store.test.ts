@@ -79,3 +79,35 @@ test('a failed request is reported, and the next one can succeed', async () => {
   await store.open();
   expect([store.error, store.count]).toEqual([undefined, 1]);
 });
+
+test('after a failed request no page is requested for a while, and then once', async () => {
+  vi.useFakeTimers();
+  try {
+    const { store, source } = storeOf(10_000);
+    await store.open();
+    source.after.mockRejectedValue(new Error('unreachable'));
+    store.subscribe(() => store.need(0, 1)); // as each render does
+    store.need(0, 1);
+    await vi.advanceTimersByTimeAsync(999);
+    expect([source.after.mock.calls.length, store.error]).toEqual([1, new Error('unreachable')]);
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect(source.after).toHaveBeenCalledTimes(2); // the pause doubles
+    source.after.mockResolvedValue(lines(1, PAGE));
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect([source.after.mock.calls.length, store.error, store.row(0)?.text]).toEqual([3, undefined, 'line 1']);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test('a store that was closed reads on for its next reader', async () => {
+  const { store, source } = storeOf(10_000);
+  await store.open();
+  source.after.mockImplementationOnce((_seq, _limit, signal?: AbortSignal) => new Promise((_, reject) => signal?.addEventListener('abort', () => reject(new Error('aborted')))));
+  store.need(0, 1);
+  store.close();
+  await vi.waitFor(() => {
+    store.need(0, 1);
+    expect([store.row(0)?.text, store.error]).toEqual(['line 1', undefined]);
+  });
+});

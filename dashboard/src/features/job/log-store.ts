@@ -4,6 +4,9 @@ import { fetchEventPage, fetchEvents, idOf, placeOf, type JobEvent } from '../..
 
 export const PAGE = 500;
 export const MAX_PAGES = 40;
+/** The pause after a failed request, which doubles with each further one. */
+const PAUSE_MS = 1_000;
+const LONGEST_PAUSE_MS = 30_000;
 /** Events that are read first. They contain at least one whole page. */
 export const TAIL = 2 * PAGE;
 
@@ -26,7 +29,9 @@ export class LogStore {
 
   private readonly pages = new Map<number, Page>();
   private readonly loading = new Set<number>();
-  private readonly stopped = new AbortController();
+  private stopped = new AbortController();
+  private failures = 0;
+  private retryAt = 0;
   private readonly watchers = new Set<() => void>();
 
   constructor(
@@ -42,22 +47,26 @@ export class LogStore {
 
   getVersion = (): number => this.version;
 
+  /** Abort all requests. The store can be used further. */
   close(): void {
     this.stopped.abort();
+    this.stopped = new AbortController();
   }
 
   /** Read the end of the log, which tells how many rows there are. */
   async open(): Promise<void> {
+    const { signal } = this.stopped;
     this.error = undefined;
+    this.retryAt = 0;
     try {
-      const events = await this.source.tail(TAIL, this.stopped.signal);
+      const events = await this.source.tail(TAIL, signal);
       const [first, last] = [events[0], events.at(-1)];
       // Only pages that are complete are kept. Fewer events than requested are the whole log.
       const complete = first && events.length === TAIL ? placeOf(first.id).seq - 1 : 0;
       this.place(events.filter((event) => pageStart(event) >= complete));
       this.grow(last ? placeOf(last.id).seq : 0);
     } catch (error) {
-      this.fail(error);
+      if (!signal.aborted) this.fail(error);
     }
   }
 
@@ -98,16 +107,18 @@ export class LogStore {
   }
 
   private async load(number: number): Promise<void> {
-    if (this.loading.has(number)) return;
+    if (this.loading.has(number) || Date.now() < this.retryAt) return;
+    const { signal } = this.stopped;
     this.loading.add(number);
     try {
-      const events = await this.source.after(number * PAGE, PAGE, this.stopped.signal);
+      const events = await this.source.after(number * PAGE, PAGE, signal);
       if (!this.pages.has(number)) this.pages.set(number, []);
       this.place(events.filter((event) => Math.floor((placeOf(event.id).seq - 1) / PAGE) === number));
       this.error = undefined;
+      this.failures = 0;
       this.changed();
     } catch (error) {
-      this.fail(error);
+      if (!signal.aborted) this.pause(error);
     } finally {
       this.loading.delete(number);
     }
@@ -140,8 +151,15 @@ export class LogStore {
     this.changed();
   }
 
+  /** Load no page for a while; the change at its end makes readers ask again. */
+  private pause(error: unknown): void {
+    const pause = Math.min(LONGEST_PAUSE_MS, PAUSE_MS * 2 ** this.failures++);
+    this.retryAt = Date.now() + pause;
+    setTimeout(() => this.changed(), pause);
+    this.fail(error);
+  }
+
   private fail(error: unknown): void {
-    if (this.stopped.signal.aborted) return;
     this.error = error;
     this.changed();
   }

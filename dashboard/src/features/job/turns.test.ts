@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobEvent } from '../../api/events';
-import { callSummary, fold } from './turns';
+import { callSummary, fold, isSameEntry } from './turns';
 
 let seq = 0;
 function event(kind: JobEvent['kind'], fields: Partial<JobEvent> = {}): JobEvent {
@@ -41,4 +41,32 @@ test.each([
   [undefined, ''],
 ])('%j is summarised as %s', (input, summary) => {
   expect(callSummary(input)).toBe(summary);
+});
+
+test('the lines of a log that repeat a call and its answer are left out, and others of tools stay', () => {
+  const entries = fold([
+    event('log', { text: 'npm ci', origin: 'tool' }),
+    event('log', { text: '→ Bash: npm test', origin: 'tool' }),
+    event('tool', { call: 'c1', name: 'Bash', input: { command: 'npm test' } }),
+    event('log', { text: '← 3 passed', origin: 'tool' }),
+    event('tool', { call: 'c1', name: null, output: '3 passed' }),
+    event('log', { text: '→ I go on', origin: 'agent' }),
+  ]);
+  expect(entries.map((entry) => (entry.kind === 'text' ? entry.lines : entry.kind))).toEqual([['npm ci'], 'call', ['→ I go on']]);
+});
+
+test('lines of different writers are entries of their own', () => {
+  const entries = fold([event('log', { text: 'a', origin: 'engine' }), event('log', { text: 'b', origin: 'agent' })]);
+  expect(entries).toMatchObject([{ origin: 'engine', lines: ['a'] }, { origin: 'agent', lines: ['b'] }]);
+});
+
+test('an entry differs from its earlier fold only if it has grown', () => {
+  const [call, answer] = [event('tool', { call: 'c1', name: 'Bash', input: {} }), event('tool', { call: 'c1', name: null, output: 'x' })];
+  const [before, after, again] = [fold([call])[0], fold([call, answer])[0], fold([call, answer])[0]];
+  if (!before || !after || !again) throw new Error('a fold has no entry');
+  expect([isSameEntry(before, after), isSameEntry(after, again)]).toEqual([false, true]);
+  const [text, more] = [event('log', { text: 'a' }), event('log', { text: 'b' })];
+  const [short, long] = [fold([text])[0], fold([text, more])[0]];
+  if (!short || !long) throw new Error('a fold has no entry');
+  expect(isSameEntry(short, long)).toBe(false);
 });

@@ -11,6 +11,8 @@ interface Base {
 
 export interface TextEntry extends Base {
   kind: 'text';
+  /** The writer of the lines, if that is known. */
+  origin: JobEvent['origin'];
   lines: string[];
 }
 
@@ -22,8 +24,6 @@ export interface CallEntry extends Base {
   output: string | null | undefined;
   isError: boolean;
   endedAt: string | undefined;
-  /** Usage that was reported between the call and its answer. */
-  tokens: number;
 }
 
 export interface StateEntry extends Base {
@@ -45,6 +45,9 @@ export interface EndEntry extends Base {
 
 export type Entry = TextEntry | CallEntry | StateEntry | ErrorEntry | EndEntry;
 
+/** The line of the log that an executor writes just before the event of a call or an answer. */
+const SUMMARY = /^[→←] /;
+
 /** The longest text that is one entry. */
 const MAX_LINES = 200;
 
@@ -52,16 +55,18 @@ const MAX_LINES = 200;
 export function fold(events: readonly JobEvent[]): Entry[] {
   const entries: Entry[] = [];
   const calls = new Map<string, CallEntry>();
+  let previous: JobEvent | undefined;
   for (const event of events) {
     const base = { id: event.id, attempt: event.attempt, at: event.at };
     switch (event.kind) {
       case 'log': {
         const last = entries.at(-1);
-        if (last?.kind === 'text' && last.attempt === event.attempt && last.lines.length < MAX_LINES) last.lines.push(event.text ?? '');
-        else entries.push({ ...base, kind: 'text', lines: [event.text ?? ''] });
+        if (last?.kind === 'text' && last.attempt === event.attempt && last.origin === event.origin && last.lines.length < MAX_LINES) last.lines.push(event.text ?? '');
+        else entries.push({ ...base, kind: 'text', origin: event.origin, lines: [event.text ?? ''] });
         break;
       }
       case 'tool': {
+        if (previous?.kind === 'log' && previous.origin === 'tool' && SUMMARY.test(previous.text ?? '')) dropLastLine(entries);
         const key = `${event.attempt} ${event.call}`;
         const open = calls.get(key);
         if (open && event.name == null) {
@@ -73,7 +78,7 @@ export function fold(events: readonly JobEvent[]): Entry[] {
         }
         const isAnswer = event.name == null;
         const call: CallEntry = {
-          ...base, kind: 'call', name: event.name ?? 'answer', input: event.input, tokens: 0, isError: event.isError ?? false,
+          ...base, kind: 'call', name: event.name ?? 'answer', input: event.input, isError: event.isError ?? false,
           output: isAnswer ? (event.output ?? null) : undefined, endedAt: isAnswer ? event.at : undefined,
         };
         if (!isAnswer) calls.set(key, call);
@@ -92,8 +97,23 @@ export function fold(events: readonly JobEvent[]): Entry[] {
       default:
         break; // usage and outputs stand in the head of the page
     }
+    previous = event;
   }
   return entries;
+}
+
+function dropLastLine(entries: Entry[]): void {
+  const last = entries.at(-1);
+  if (last?.kind !== 'text') return;
+  last.lines.pop();
+  if (last.lines.length === 0) entries.pop();
+}
+
+/** Whether two folds of growing events show an entry alike. */
+export function isSameEntry(before: Entry, after: Entry): boolean {
+  if (before.id !== after.id || before.kind !== after.kind) return false;
+  if (before.kind === 'text' && after.kind === 'text') return before.lines.length === after.lines.length;
+  return before.kind !== 'call' || after.kind !== 'call' || before.endedAt === after.endedAt;
 }
 
 /** A short description of a call's arguments: the command, the file or the pattern, else their JSON. */
@@ -112,10 +132,4 @@ export function callSummary(input: unknown): string {
 function firstLine(text: string): string {
   const [line = ''] = text.trim().split('\n', 1);
   return line.length > 300 ? `${line.slice(0, 300)}…` : line;
-}
-
-/** The place of an attempt's first event in time, from which offsets count. */
-export function startOf(events: readonly JobEvent[]): number | undefined {
-  const first = events[0];
-  return first && Date.parse(first.at);
 }

@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useState, useSyncExternalStore } from 'react';
+import { useEffect, useEffectEvent, useMemo, useState, useSyncExternalStore } from 'react';
 
 import { followEvents } from '../../api/events';
 import { useIsVisible } from '../../api/live';
@@ -29,31 +29,25 @@ export function useLog(jobId: string, attempt: number, isLive: boolean, onEnd: (
   const follows = isIncomplete && isVisible;
 
   useEffect(() => {
-    let stop: (() => void) | undefined;
-    let isOver = false;
-    const end = () => {
-      setComplete(store);
-      onEnd();
-    };
-    const start = async () => {
-      if (store.count === undefined) await store.open();
-      if (isOver || !follows || store.count === undefined) return;
-      stop = followEvents(jobId, { attempt, seq: store.count }, {
-        onEvents: (events) => {
-          store.append(events);
-          if (events.some((event) => event.attempt > attempt)) end();
-        },
-        onDone: end,
-        onState: setState,
-      });
-    };
-    void start();
-    return () => {
-      isOver = true;
-      stop?.();
-    };
-    // eslint-disable-next-line react-hooks/exhaustive-deps -- onEnd is used when the stream ends, not to start it
-  }, [store, jobId, attempt, follows]);
+    if (store.count === undefined) void store.open();
+    return () => store.close();
+  }, [store]);
+  const end = useEffectEvent(() => {
+    setComplete(store);
+    onEnd();
+  });
+  const isOpen = store.count !== undefined;
+  useEffect(() => {
+    if (!isOpen || !follows) return;
+    return followEvents(jobId, { attempt, seq: store.count ?? 0 }, {
+      onEvents: (events) => {
+        store.append(events);
+        if (events.some((event) => event.attempt > attempt)) end();
+      },
+      onDone: () => end(),
+      onState: setState,
+    });
+  }, [store, jobId, attempt, follows, isOpen]);
 
   return { store, version, state: isLive || isIncomplete ? state : 'ended' };
 }
