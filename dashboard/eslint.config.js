@@ -44,6 +44,7 @@ export default tseslint.config(
       'no-restricted-properties': [
         'error',
         { property: 'innerHTML', message: 'Text from outside is never HTML.' },
+        { object: 'crypto', property: 'randomUUID', message: 'It exists only on HTTPS and localhost. Use randomKey.' },
         { property: 'outerHTML', message: 'Text from outside is never HTML.' },
       ],
       'no-restricted-syntax': [

@@ -18,7 +18,7 @@ const RETRY_MS = 400;
 function noticeEndedSession(error: unknown): void {
   if (!(error instanceof ApiError) || error.status !== 401) return;
   void queries.query({ ...sessionQuery, staleTime: 0 }).then(({ user }) => {
-    if (!user) void router.navigate({ to: '/login', search: { next: router.state.location.href } });
+    if (!user && router.state.location.pathname !== '/login') void router.navigate({ to: '/login', search: { next: router.state.location.href } });
   }, () => undefined); // the page shows errors of its requests
 }
 

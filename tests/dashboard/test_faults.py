@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from itertools import cycle
+from secrets import token_hex
 from typing import Any, Final
 
 import pytest
@@ -17,6 +18,7 @@ from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
 from tests.dashboard.conftest import sign_in_at
 from tests.dashboard.proxy import FaultyProxy, is_feed, is_stream
 from tests.support.random_seed import SEED
+from tests.support.waiting import eventually
 
 SETTLED: Final = """() => {
     const main = document.querySelector('main, [class*=login]');
@@ -118,6 +120,19 @@ async def test_submission_whose_answer_is_lost_creates_one_job(
 
     await expect(faulty_page.get_by_role("heading", name="only once, please")).to_be_visible()
     assert (await admin.get("/api/jobs", q="only once, please")).json()["total"] == 1
+
+
+async def test_list_stays_while_its_refresh_fails(faulty_page: Page, proxy: FaultyProxy, admin: User) -> None:
+    created = await admin.post("/api/agents", {"name": f"agent-{token_hex(4)}"})
+    assert created.status_code == 201, created.text
+    await faulty_page.goto(f"{proxy.url}/agents")
+    agent = faulty_page.get_by_role("link", name=created.json()["name"])
+    await expect(agent).to_be_visible()
+    proxy.requests.clear()
+    proxy.status_of = lambda request: 503 if request.path == "/api/agents" else None
+    await eventually(lambda: sum(request.path == "/api/agents" for request in proxy.requests) > 3)
+    await expect(agent).to_be_visible()
+    await expect(faulty_page.get_by_role("alert")).to_have_count(0)
 
 
 @pytest.mark.parametrize("path", MAIN_PAGES)

@@ -167,6 +167,7 @@ async def test_invalid_submission_names_the_fields(page: Page, browser: BrowserC
 
 async def test_keyboard_alone_opens_pages_jobs_and_search(page: Page, engine: LocalEngine, admin: User) -> None:
     title = f"opened-by-keys-{token_hex(4)}"
+    other = await admin.run({"result": 1})
     job = await admin.run(metadata=titled(title, {"result": 1}))
     await sign_in(page, engine)
     await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
@@ -184,10 +185,61 @@ async def test_keyboard_alone_opens_pages_jobs_and_search(page: Page, engine: Lo
     await page.keyboard.press("o")
     await expect(page).to_have_url(f"{engine.url}/jobs/{job['id']}/activity")
     await page.keyboard.press("Control+k")
-    await page.keyboard.type(job["id"])
-    await expect(page.get_by_role("option", name=title)).to_be_visible()
+    await expect(page.get_by_role("combobox", name="Search")).to_be_focused()
+    await page.keyboard.insert_text(other["id"])
     await page.keyboard.press("Enter")
+    await expect(page).to_have_url(f"{engine.url}/jobs/{other['id']}/activity")
     await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+async def test_keys_act_on_the_control_that_has_the_focus(page: Page, engine: LocalEngine, admin: User) -> None:
+    title = f"in-focus-{token_hex(4)}"
+    await admin.run(metadata=titled(title, {"result": 1}))
+    await sign_in(page, engine, f"/jobs?q={title}")
+    await expect(page.get_by_role("link", name=title)).to_be_visible()
+    await page.keyboard.press("j")
+    await expect(page.get_by_role("link", name=title)).to_be_focused()
+    await page.get_by_role("link", name="New job").focus()
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url(f"{engine.url}/jobs/new")
+    await page.get_by_role("button", name="JSON").focus()
+    await page.keyboard.press("Space")
+    await expect(page.get_by_label("Submission")).to_be_visible()
+
+
+async def test_changed_json_of_a_submission_is_discarded_only_after_a_question(page: Page, engine: LocalEngine) -> None:
+    await sign_in(page, engine, "/jobs/new")
+    await page.get_by_label("Prompt").fill("kept")
+    await page.get_by_role("button", name="JSON").click()
+    await page.get_by_role("button", name="Form").click()
+    await expect(page.get_by_label("Prompt")).to_have_value("kept")
+    await page.get_by_role("button", name="JSON").click()
+    await page.get_by_label("Submission").fill('{"mcpServers": []}')
+    await page.get_by_role("button", name="Form").click()
+    await page.get_by_role("button", name="Back").click()
+    await expect(page.get_by_label("Submission")).to_have_value('{"mcpServers": []}')
+    await page.get_by_role("button", name="Form").click()
+    await page.get_by_role("button", name="Discard them").click()
+    await expect(page.get_by_label("Prompt")).to_have_value("kept")
+
+
+async def test_a_selection_of_text_that_ends_beside_a_dialog_does_not_close_it(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    job = await admin.run({"result": 1})
+    await sign_in(page, engine, f"/jobs/{job['id']}/activity")
+    await page.get_by_role("button", name="Reply").click()
+    message = page.get_by_label("Message")
+    await message.fill("a message that somebody selects")
+    box = await message.bounding_box()
+    assert box
+    await page.mouse.move(box["x"] + 20, box["y"] + 12)
+    await page.mouse.down()
+    await page.mouse.move(2, 2)
+    await page.mouse.up()
+    await expect(message).to_have_value("a message that somebody selects")
+    await page.mouse.click(2, 2)
+    await expect(message).to_have_count(0)
 
 
 async def test_job_opens_beside_the_list_and_follows_the_keys(page: Page, engine: LocalEngine, admin: User) -> None:

@@ -34,3 +34,14 @@ test('changed jobs appear in the detail without its own fields being lost, and i
   expect(queries.getQueryData<{ jobs: JobItem[] }>(['chain', 'c'])?.jobs.map((job) => job.status)).toEqual(['failed', 'active']);
   expect(queries.getQueryData(jobQuery('ir-9').queryKey)).toBeUndefined();
 });
+
+test('the usage of a running attempt stays until the job has another status', () => {
+  const queries = new QueryClient();
+  const usage = (costUsd: number) => ({ costUsd }) as JobItem['usage'];
+  const key = jobQuery('ir-1').queryKey;
+  queries.setQueryData(key, item('ir-1', { usage: usage(0.42) }) as JobDetail);
+  patchJobs(queries, { jobs: [item('ir-1', { usage: usage(0) })] });
+  expect(queries.getQueryData(key)?.usage.costUsd).toBe(0.42);
+  patchJobs(queries, { jobs: [item('ir-1', { status: 'completed', usage: usage(0.5) })] });
+  expect(queries.getQueryData(key)?.usage.costUsd).toBe(0.5);
+});

@@ -5,20 +5,24 @@ import type { QueryClient, QueryKey } from '@tanstack/react-query';
 import type { Frame } from './feed';
 import { jobQuery, type JobPage } from './jobs';
 
-/** Queries to read again. keys: first parts of their keys. jobs: ids of jobs. isAll: everything that the feed covers. */
+/** Queries to read again. keys: first parts of their keys. jobs: ids of jobs. isAll: everything that the feed covers.
+ *
+ * isReset: changes of an unknown time are missing, so that lists are read again to their end.
+ */
 export interface Stale {
   keys: ReadonlySet<string>;
   jobs: ReadonlySet<string>;
   isAll: boolean;
+  isReset: boolean;
 }
 
 /** Queries that depend on jobs, by the first part of their keys. */
 const OF_JOBS = ['facets', 'overview', 'chain', 'queue', 'stats', 'job'];
 
-/** Queries that depend on a kind of resource. A single resource is left out: its form notices changes itself. */
+/** Queries that depend on a kind of resource. */
 const OF_KINDS: Record<string, readonly string[]> = {
-  agents: ['agents'],
-  instructions: ['instructions'],
+  agents: ['agents', 'agent'],
+  instructions: ['instructions', 'instruction'],
   config: ['defaults'],
   'webhook-sources': ['sources', 'source'],
   'ai-models': ['ai-models', 'queue'],
@@ -34,13 +38,14 @@ export function keysOf(frame: Frame): Stale {
     keys: new Set([...ofJobs, ...(frame.kinds ?? []).flatMap((kind) => OF_KINDS[kind] ?? [])]),
     jobs: new Set(changed),
     isAll: frame.reset === true || frame.many === true,
+    isReset: frame.reset === true,
   };
 }
 
-/** Put changed jobs into the queries that show them. */
+/** Put changed jobs into the queries that show them. The usage of a running attempt is known to the detail alone. */
 export function patchJobs(queries: QueryClient, { jobs = [] }: Frame): void {
   for (const item of jobs) {
-    queries.setQueryData(jobQuery(item.id).queryKey, (before) => before && { ...before, ...item });
+    queries.setQueryData(jobQuery(item.id).queryKey, (before) => before && { ...before, ...item, usage: item.status === 'active' && before.status === 'active' ? before.usage : item.usage });
     if (item.chainId === null) continue;
     queries.setQueryData<JobPage>(['chain', item.chainId], (before) => before && { ...before, jobs: before.jobs.map((job) => (job.id === item.id ? item : job)) });
   }

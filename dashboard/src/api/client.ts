@@ -25,6 +25,11 @@ export class ApiError extends Error {
   }
 }
 
+/** Whether an error is the last word on a request. Else the request may have had its effect, or may have it later. */
+export function isFinal(error: unknown): boolean {
+  return error instanceof ApiError && !error.isTemporary;
+}
+
 /** The engine did not answer. */
 export const UNREACHABLE = 'unreachable';
 

@@ -2,7 +2,7 @@
 
 import { queryOptions, type QueryClient } from '@tanstack/react-query';
 
-import { ApiError, body, client, type Schemas } from './client';
+import { ApiError, body, client, isFinal, type Schemas } from './client';
 
 export type JobItem = Schemas['JobItem'];
 export type JobDetail = Schemas['JobDetail'];
@@ -163,7 +163,7 @@ export const bulkQuery = (id: string) =>
   queryOptions({
     queryKey: ['bulk', id],
     queryFn: ({ signal }) => body(client.GET('/api/jobs/bulk/{action_id}', { params: { path: { action_id: id } }, signal })),
-    refetchInterval: ({ state }) => (state.data?.finishedAt || state.error ? false : PROGRESS_MS),
+    refetchInterval: ({ state }) => (state.data?.finishedAt || isFinal(state.error) ? false : PROGRESS_MS),
   });
 
 /** Submit a job. key: repeated submissions with the same key create one job. */

@@ -11,9 +11,14 @@ import type { JobItem } from './jobs';
 
 /** The time between two refreshes of lists and counts. Changed jobs appear at once. */
 const REFRESH_MS = 1_000;
+/** From so many changed jobs on, as in a tab that was hidden for long, all queries are read again. */
+const MOST_STALE_JOBS = 1_000;
 
 interface Listener {
   onJobs: (changed: readonly JobItem[], gone: readonly string[]) => void;
+  /** So many jobs have changed that the feed does not list them. */
+  onMany: () => void;
+  /** Changes of an unknown time are missing. */
   onReset: () => void;
 }
 
@@ -48,9 +53,13 @@ function applyFrame(queries: QueryClient, frame: Frame, markStale: (stale: Stale
   if (frame.jobs) for (const listener of listeners) listener.onJobs(frame.jobs, frame.gone ?? []);
 }
 
+function nothing() {
+  return { keys: new Set<string>(), jobs: new Set<string>(), isAll: false, isReset: false };
+}
+
 /** Collect what is stale, and refresh it at most once a second; in a hidden tab once it becomes visible. */
 function refreshLater(queries: QueryClient) {
-  let stale: Stale = { keys: new Set(), jobs: new Set(), isAll: false };
+  let stale = nothing();
   let timer: ReturnType<typeof setTimeout> | undefined;
   let refreshedAt = 0;
   const flush = () => {
@@ -59,13 +68,20 @@ function refreshLater(queries: QueryClient) {
     if (!isVisible() || !hasAny) return;
     refreshedAt = Date.now();
     refresh(queries, stale);
-    if (stale.isAll) for (const listener of listeners) listener.onReset();
-    stale = { keys: new Set(), jobs: new Set(), isAll: false };
+    for (const listener of listeners) {
+      if (stale.isReset) listener.onReset();
+      else if (stale.isAll) listener.onMany();
+    }
+    stale = nothing();
   };
   document.addEventListener('visibilitychange', flush);
   return {
     add: (more: Stale) => {
-      stale = { keys: new Set([...stale.keys, ...more.keys]), jobs: new Set([...stale.jobs, ...more.jobs]), isAll: stale.isAll || more.isAll };
+      for (const key of more.keys) stale.keys.add(key);
+      for (const job of more.jobs) stale.jobs.add(job);
+      stale.isAll ||= more.isAll || stale.jobs.size > MOST_STALE_JOBS;
+      stale.isReset ||= more.isReset;
+      if (stale.isAll) stale.jobs.clear();
       timer ??= setTimeout(flush, Math.max(0, refreshedAt + REFRESH_MS - Date.now()));
     },
     stop: () => {
@@ -75,12 +91,13 @@ function refreshLater(queries: QueryClient) {
   };
 }
 
-/** Call `onJobs` with jobs that have changed or are gone, and `onReset` when changes may be missing. */
-export function useJobChanges(onJobs: Listener['onJobs'], onReset: Listener['onReset']): void {
+/** Call `onJobs` with jobs that have changed or are gone, and the others when changes are missing. */
+export function useJobChanges(onJobs: Listener['onJobs'], { onMany, onReset }: Omit<Listener, 'onJobs'>): void {
   const jobs = useEffectEvent(onJobs);
+  const many = useEffectEvent(onMany);
   const reset = useEffectEvent(onReset);
   useEffect(() => {
-    const listener: Listener = { onJobs: (changed, gone) => jobs(changed, gone), onReset: () => reset() };
+    const listener: Listener = { onJobs: (changed, gone) => jobs(changed, gone), onMany: () => many(), onReset: () => reset() };
     listeners.add(listener);
     return () => void listeners.delete(listener);
   }, []);

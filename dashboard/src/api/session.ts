@@ -2,9 +2,8 @@
 
 import { queryOptions } from '@tanstack/react-query';
 
-import { body, client, type Schemas } from './client';
-
-export type Me = Schemas['Me'];
+import { readStored, writeStored } from '../lib/storage';
+import { body, client } from './client';
 
 export const sessionQuery = queryOptions({
   queryKey: ['session'],
@@ -26,13 +25,13 @@ export function issuerName(issuer: string): string {
 
 /** Remember the page to open after sign-in, also in another tab: a link from the engine leads to `/`. */
 export function rememberNext(path: string, now = Date.now()): void {
-  if (isOwnPath(path)) localStorage.setItem(NEXT, JSON.stringify({ path, at: now }));
+  if (isOwnPath(path)) writeStored('localStorage', NEXT, JSON.stringify({ path, at: now }));
 }
 
 /** Return the remembered page once. */
 export function takeNext(now = Date.now()): string | undefined {
-  const stored = localStorage.getItem(NEXT);
-  localStorage.removeItem(NEXT);
+  const stored = readStored('localStorage', NEXT);
+  writeStored('localStorage', NEXT, undefined);
   return stored === null ? undefined : readNext(stored, now);
 }
 

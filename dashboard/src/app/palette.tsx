@@ -2,12 +2,14 @@
 
 import { useQuery } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
-import { useDeferredValue, useEffect, useId, useRef, useState, type KeyboardEvent, type ReactNode } from 'react';
+import { useDeferredValue, useEffect, useEffectEvent, useId, useRef, useState, type KeyboardEvent, type ReactNode } from 'react';
 
 import { fetchJobs } from '../api/jobs';
 import { visible } from '../lib/ansi';
 import { useMayChange } from '../ui/access';
+import { useClickBeside } from '../ui/dialog';
 import { Icon } from '../ui/icons';
+import { describe } from '../ui/states';
 import { StatusIcon } from '../ui/status';
 import { setTheme, THEMES } from '../ui/theme';
 import styles from './palette.module.css';
@@ -28,8 +30,10 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   const dialog = useRef<HTMLDialogElement>(null);
   const [text, setText] = useState('');
   const [chosen, setChosen] = useState(0);
+  const [isWaiting, setWaiting] = useState(false); // for the jobs of the text, to open the chosen entry
   const q = useDeferredValue(text.trim());
   const id = useId();
+  const beside = useClickBeside(onClose);
   useEffect(() => {
     const element = dialog.current;
     element?.showModal();
@@ -60,6 +64,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   ];
   const current = Math.min(chosen, entries.length - 1);
 
+  const isStale = q !== text.trim() || (jobs.isPlaceholderData && jobs.isFetching);
   const choose = (entry: Entry | undefined) => {
     if (!entry) return;
     onClose();
@@ -68,10 +73,14 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   const press = (event: KeyboardEvent) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) setChosen((current + step + entries.length) % Math.max(1, entries.length));
-    else if (event.key === 'Enter') choose(entries[current]);
+    else if (event.key === 'Enter') setWaiting(true);
     else return;
     event.preventDefault();
   };
+  const open = useEffectEvent(() => choose(entries[current]));
+  useEffect(() => {
+    if (isWaiting && !isStale) open();
+  }, [isWaiting, isStale]);
   useEffect(() => {
     document.getElementById(`${id}-${current}`)?.scrollIntoView({ block: 'nearest' });
   }, [id, current]);
@@ -79,10 +88,10 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   return (
     <dialog ref={dialog} className={styles.palette} aria-label="Search"
       onCancel={(event) => { event.preventDefault(); onClose(); }}
-      onClick={(event) => { if (event.target === dialog.current) onClose(); }}>
+      {...beside}>
       <div className={styles.field}>
         <Icon name="search" />
-        <input value={text} onChange={(event) => { setText(event.target.value); setChosen(0); }} onKeyDown={press} placeholder="Search jobs, pages and actions"
+        <input value={text} onChange={(event) => { setText(event.target.value); setChosen(0); setWaiting(false); }} onKeyDown={press} placeholder="Search jobs, pages and actions"
           role="combobox" aria-expanded aria-controls={`${id}-list`} aria-activedescendant={`${id}-${current}`} aria-label="Search" autoComplete="off" spellCheck={false} />
       </div>
       <div id={`${id}-list`} role="listbox" aria-label="Results" className={styles.list}>
@@ -94,7 +103,8 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
             {entry.note && <code>{entry.note}</code>}
           </div>
         ))}
-        {entries.length === 0 && !jobs.isFetching && <p className={styles.none}>Nothing matches “{q}”.</p>}
+        {jobs.isLoadingError && <p role="alert" className={styles.none}>{describe(jobs.error).message}</p>}
+        {entries.length === 0 && !jobs.isFetching && !jobs.isLoadingError && <p className={styles.none}>Nothing matches “{q}”.</p>}
       </div>
     </dialog>
   );

@@ -31,10 +31,10 @@ const login = createRoute({
 const app = createRoute({
   getParentRoute: () => root,
   id: 'app',
-  beforeLoad: async ({ context, location }) => {
+  beforeLoad: async ({ context, location, preload }) => {
     const me = await context.queries.query(sessionQuery);
     if (!me.user) throw redirect({ to: '/login', search: location.href === '/' ? {} : { next: location.href } });
-    const next = location.href === '/' ? takeNext() : undefined;
+    const next = location.href === '/' && !preload ? takeNext() : undefined;
     if (next) throw redirect({ href: next, replace: true });
   },
   component: Shell,

@@ -1,4 +1,4 @@
-import { useEffect, useId, useRef, type ReactNode } from 'react';
+import { useEffect, useId, useRef, type MouseEvent, type PointerEvent, type ReactNode } from 'react';
 
 import { IconButton } from './button';
 import styles from './dialog.module.css';
@@ -11,10 +11,20 @@ interface DialogProps {
   size?: 'small' | 'medium';
 }
 
+/** Call `onClose` for a click beside a dialog. A selection of text that only ends there is none. */
+export function useClickBeside(onClose: () => void) {
+  const isBeside = useRef(false);
+  return {
+    onPointerDown: (event: PointerEvent) => { isBeside.current = event.target === event.currentTarget; },
+    onClick: (event: MouseEvent) => { if (isBeside.current && event.target === event.currentTarget) onClose(); },
+  };
+}
+
 /** A modal dialog. It is open as long as it is rendered; Escape and a click beside it close it. */
 export function Dialog({ title, onClose, children, footer, size = 'small' }: DialogProps) {
   const element = useRef<HTMLDialogElement>(null);
   const titleId = useId();
+  const beside = useClickBeside(onClose);
   useEffect(() => {
     const dialog = element.current;
     dialog?.showModal();
@@ -24,7 +34,7 @@ export function Dialog({ title, onClose, children, footer, size = 'small' }: Dia
   return (
     <dialog ref={element} className={`${styles.dialog} ${styles[size]}`} aria-labelledby={titleId}
       onCancel={(event) => { event.preventDefault(); onClose(); }}
-      onClick={(event) => { if (event.target === element.current) onClose(); }}>
+      {...beside}>
       <div className={styles.content}>
         <header className={styles.header}>
           <h2 id={titleId}>{title}</h2>

@@ -2,8 +2,8 @@
 
 import { useLayoutEffect, useRef, useSyncExternalStore } from 'react';
 
+import { readStored, writeStored } from '../lib/storage';
 import { useMayChange } from './access';
-import { readSetting, writeSetting } from './settings';
 
 export interface Shortcut {
   /** One key of `KeyboardEvent.key`, or two separated by a space. */
@@ -20,7 +20,7 @@ const SEQUENCE_TIMEOUT = 1_000;
 const SETTING = 'labrats.shortcuts';
 
 const sets: { readonly current: readonly Shortcut[] }[] = [];
-let isEnabled = readSetting(SETTING) !== 'off';
+let isEnabled = readStored('localStorage', SETTING) !== 'off';
 let first = '';
 let timer: ReturnType<typeof setTimeout> | undefined;
 const watchers = new Set<() => void>();
@@ -31,7 +31,7 @@ function notify(): void {
 
 export function setShortcutsEnabled(enabled: boolean): void {
   isEnabled = enabled;
-  writeSetting(SETTING, enabled ? '' : 'off');
+  writeStored('localStorage', SETTING, enabled ? undefined : 'off');
   notify();
 }
 
@@ -77,8 +77,13 @@ function isTyping(target: EventTarget | null): boolean {
   return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName)) && !(target instanceof HTMLInputElement && /^(checkbox|radio)$/.test(target.type));
 }
 
+/** Whether a key acts on the control that has the focus: Enter and Space press buttons and open links. */
+function pressesControl({ key, target }: KeyboardEvent): boolean {
+  return (key === 'Enter' || key === ' ') && target instanceof Element && target.closest('a, button, input, summary, [role^="menuitem"]') !== null;
+}
+
 function press(event: KeyboardEvent): void {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || pressesControl(event)) return;
   if (document.querySelector('dialog[open]')) return;
   if (!isEnabled && event.key.length === 1) return;
   clearTimeout(timer);

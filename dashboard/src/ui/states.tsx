@@ -2,7 +2,7 @@
 
 import { useEffect, useState, type ReactNode } from 'react';
 
-import { ApiError } from '../api/client';
+import { ApiError, isFinal } from '../api/client';
 import { Button } from './button';
 import { Icon } from './icons';
 import styles from './states.module.css';
@@ -46,14 +46,9 @@ export function Failure({ error, onRetry }: { error: unknown; onRetry?: () => vo
         <p>{message}</p>
         {code && <code>{code}</code>}
       </div>
-      {onRetry && mayRetry(error) && <Button onClick={onRetry}>Try again</Button>}
+      {onRetry && !isFinal(error) && <Button onClick={onRetry}>Try again</Button>}
     </div>
   );
-}
-
-/** Whether the same request may have another answer: an unknown job stays unknown. */
-function mayRetry(error: unknown): boolean {
-  return !(error instanceof ApiError) || error.isTemporary;
 }
 
 export function describe(error: unknown): { message: string; code: string } {

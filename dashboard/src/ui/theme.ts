@@ -1,13 +1,13 @@
 import { useSyncExternalStore } from 'react';
 
-import { readSetting, writeSetting } from './settings';
+import { readStored, writeStored } from '../lib/storage';
 
 export const THEMES = ['system', 'light', 'dark'] as const;
 export type Theme = (typeof THEMES)[number];
 
 const SETTING = 'labrats.theme';
 const watchers = new Set<() => void>();
-let theme: Theme = THEMES.find((each) => each === readSetting(SETTING)) ?? 'system';
+let theme: Theme = THEMES.find((each) => each === readStored('localStorage', SETTING)) ?? 'system';
 
 /** Apply the stored theme. Called once, before the first render. */
 export function applyTheme(): void {
@@ -17,7 +17,7 @@ export function applyTheme(): void {
 
 export function setTheme(next: Theme): void {
   theme = next;
-  writeSetting(SETTING, next === 'system' ? '' : next);
+  writeStored('localStorage', SETTING, next === 'system' ? undefined : next);
   applyTheme();
   for (const watcher of watchers) watcher();
 }

@@ -3,10 +3,11 @@
 import { useMutation } from '@tanstack/react-query';
 import { useEffect, useState, type SyntheticEvent } from 'react';
 
-import { ApiError } from '../api/client';
+import { ApiError, isFinal } from '../api/client';
 import { isSameJson, parseJson } from '../lib/json';
 import { changedFields, merge, type FieldChange } from '../lib/merge';
 import { randomKey } from '../lib/random-key';
+import { readStoredJson, removeStored, writeStored } from '../lib/storage';
 
 export type Body = Record<string, unknown>;
 export type Problems<D> = Partial<Record<keyof D, string | undefined>>;
@@ -57,7 +58,7 @@ export function useNewForm<D extends object, R>({ initial, create, onDone, ...op
     onSuccess: onDone,
     onError: (error) => {
       problems.show(error);
-      setKey(randomKey());
+      if (isFinal(error)) setKey(randomKey()); // else the engine may have created it, and the same key finds it
     },
   });
   const set: Form<D>['set'] = (field, value) => {
@@ -93,7 +94,7 @@ interface EditorOptions<V extends Versioned, D> extends FormOptions<D> {
 /** A form that changes a resource. It sends only changed fields, and merges what others have changed meanwhile. */
 export function useEditor<V extends Versioned, D extends object>(options: EditorOptions<V, D>): EditorState<D> {
   const { storedAs, current, draftOf, bodyOf, change, read, onSaved, secrets } = options;
-  const [{ base, draft, changes }, setState] = useState<Editing<V, D>>(() => readStored(storedAs, current.resourceVersion, draftOf(current)) ?? { base: current, draft: draftOf(current), changes: [] });
+  const [{ base, draft, changes }, setState] = useState<Editing<V, D>>(() => storedDraft(storedAs, current.resourceVersion, draftOf(current)) ?? { base: current, draft: draftOf(current), changes: [] });
   const problems = useProblems(draft, options);
   const isDirty = !isSameJson(draft, draftOf(base));
   if (!isDirty && base.resourceVersion !== current.resourceVersion) setState({ base: current, draft: draftOf(current), changes: [] });
@@ -147,6 +148,7 @@ export function useEditor<V extends Versioned, D extends object>(options: Editor
     },
     reset: () => {
       setState({ base: current, draft: draftOf(current), changes: [] });
+      store(storedAs, undefined);
       problems.clearAll();
     },
   };
@@ -163,19 +165,19 @@ function storageKey(name: string): string {
 }
 
 function store(name: string, value: unknown): void {
-  if (value === undefined) sessionStorage.removeItem(storageKey(name));
-  else sessionStorage.setItem(storageKey(name), JSON.stringify(value));
+  writeStored('sessionStorage', storageKey(name), value === undefined ? undefined : JSON.stringify(value));
+}
+
+/** Forget the drafts whose names begin with `start`, such as those of triggers that have other positions now. */
+export function forgetDrafts(start: string): void {
+  removeStored('sessionStorage', storageKey(start));
 }
 
 /** The stored draft, unless an update of the dashboard has changed its fields. */
-function readStored<V extends Versioned, D extends object>(name: string, version: string | null, initial: D): Editing<V, D> | undefined {
-  try {
-    const stored = JSON.parse(sessionStorage.getItem(storageKey(name)) ?? 'null') as Partial<Editing<V, D>> | null;
-    if (!stored?.base || !stored.draft || version === null || !isSameJson(Object.keys(stored.draft).sort(), Object.keys(initial).sort())) return undefined;
-    return { base: stored.base, draft: stored.draft, changes: [] };
-  } catch {
-    return undefined;
-  }
+function storedDraft<V extends Versioned, D extends object>(name: string, version: string | null, initial: D): Editing<V, D> | undefined {
+  const stored = readStoredJson('sessionStorage', storageKey(name)) as Partial<Editing<V, D>> | null | undefined;
+  if (!stored?.base || !stored.draft || version === null || !isSameJson(Object.keys(stored.draft).sort(), Object.keys(initial).sort())) return undefined;
+  return { base: stored.base, draft: stored.draft, changes: [] };
 }
 
 function withoutSecrets<D extends object>(draft: D, base: D, secrets: readonly (keyof D)[]): D {

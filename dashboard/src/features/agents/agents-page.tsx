@@ -41,7 +41,7 @@ export function AgentsPage() {
           <Changing><Link to="/agents/new" className={buttonClass()}><Icon name="plus" size={14} /> New agent</Link></Changing>
         </div>
       )}>
-      {agents.error ? <Failure error={agents.error} onRetry={() => void agents.refetch()} />
+      {agents.isLoadingError ? <Failure error={agents.error} onRetry={() => void agents.refetch()} />
         : !list ? <Loading rows={4} height={92} />
         : list.length === 0 ? (
           <Empty title="No agents" action={<div className={styles.actions}>{addDefaults('primary')}<Changing><Link to="/agents/new" className={buttonClass()}>New agent</Link></Changing></div>}>

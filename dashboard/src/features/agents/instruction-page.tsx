@@ -83,7 +83,7 @@ function Uses({ instruction }: { instruction: Instruction }) {
   return (
     <Panel title="Used by">
       {instruction.scope === 'global' && <p className={styles.pad}>Every agent, since it is global.</p>}
-      {agents.error ? <Failure error={agents.error} onRetry={() => void agents.refetch()} />
+      {agents.isLoadingError ? <Failure error={agents.error} onRetry={() => void agents.refetch()} />
         : !agents.data ? <div className={styles.pad}><Loading rows={2} /></div>
         : uses.length === 0 ? (instruction.scope === 'local' && <p className={styles.pad}>No agent and no trigger names it.</p>)
         : (

@@ -32,7 +32,7 @@ export function InstructionsPage() {
   const lists = instructions.data && ordered(instructions.data.instructions);
   return (
     <AgentsLayout title="Instructions" actions={<Button isChanging icon="plus" onClick={() => setCreating(true)}>New instruction</Button>}>
-      {instructions.error ? <Failure error={instructions.error} onRetry={() => void instructions.refetch()} />
+      {instructions.isLoadingError ? <Failure error={instructions.error} onRetry={() => void instructions.refetch()} />
         : !lists ? <Loading rows={6} height={44} />
         : lists.global.length + lists.local.length === 0 && !agents.error ? (
           <Empty title="No instructions" action={<Button isChanging kind="primary" onClick={() => setCreating(true)}>New instruction</Button>}>

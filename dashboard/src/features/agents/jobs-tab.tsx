@@ -22,7 +22,7 @@ export function JobsTab() {
   const queryKey = ['agent', agent.id, 'jobs'];
   const jobs = useQuery({ queryKey, queryFn: ({ signal }) => fetchJobs({ agentRole: agent.triggerName }, '', { limit: LATEST, signal }) });
   useLive(() => queries.invalidateQueries({ queryKey }));
-  if (jobs.error) return <Failure error={jobs.error} onRetry={() => void jobs.refetch()} />;
+  if (jobs.isLoadingError) return <Failure error={jobs.error} onRetry={() => void jobs.refetch()} />;
   if (!jobs.data) return <Loading rows={6} height={44} />;
   if (jobs.data.jobs.length === 0) {
     return (

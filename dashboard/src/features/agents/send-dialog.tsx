@@ -3,13 +3,14 @@ import { useId, useState } from 'react';
 
 import { sendEvent, testEvent, type StartedJob } from '../../api/incoming-events';
 import { visible } from '../../lib/ansi';
+import { randomKey } from '../../lib/random-key';
 import { Confirm } from '../../ui/confirm';
 import { Failure, Loading } from '../../ui/states';
 import type { TestBody } from './test-draft';
 
 /** Ask before an event is sent: it may start several agents. */
 export function SendDialog({ event: { source, event, payload, webhookSource }, onDone, onClose }: { event: TestBody; onDone: (jobs: StartedJob[]) => void; onClose: () => void }) {
-  const [key] = useState(() => crypto.randomUUID());
+  const [key] = useState(() => randomKey());
   const sent = { source, event, payload };
   const id = useId();
   const all = useQuery({ queryKey: ['tested-event', id, key], queryFn: ({ signal }) => testEvent(sent, signal), gcTime: 0 });

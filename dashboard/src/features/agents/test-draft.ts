@@ -2,6 +2,7 @@
 
 import type { Schemas } from '../../api/client';
 import { parseJson } from '../../lib/json';
+import { readStoredJson, writeStored } from '../../lib/storage';
 import { Texts, type Problems } from '../../ui/use-form';
 
 export interface TestDraft {
@@ -47,23 +48,15 @@ const STORED = 'labrats.tested-event';
 
 /** The last event of this tab. */
 export function storedTest(): TestDraft {
-  try {
-    const stored: unknown = JSON.parse(sessionStorage.getItem(STORED) ?? 'null');
-    if (!isObject(stored)) return EMPTY_TEST;
-    const text = (name: keyof TestDraft) => (typeof stored[name] === 'string' ? stored[name] : EMPTY_TEST[name]);
-    return { source: text('source'), event: text('event'), payload: text('payload'), webhookSource: text('webhookSource') };
-  } catch {
-    return EMPTY_TEST;
-  }
+  const stored = readStoredJson('sessionStorage', STORED);
+  if (!isObject(stored)) return EMPTY_TEST;
+  const text = (name: keyof TestDraft) => (typeof stored[name] === 'string' ? stored[name] : EMPTY_TEST[name]);
+  return { source: text('source'), event: text('event'), payload: text('payload'), webhookSource: text('webhookSource') };
 }
 
 /** Store the last event of this tab, unless it is too large for the browser. */
 export function storeTest(draft: TestDraft): void {
-  try {
-    sessionStorage.setItem(STORED, JSON.stringify(draft));
-  } catch {
-    sessionStorage.removeItem(STORED);
-  }
+  writeStored('sessionStorage', STORED, JSON.stringify(draft));
 }
 
 const REPOSITORY = { full_name: 'octocat/hello-world', clone_url: 'https://github.com/octocat/hello-world.git', default_branch: 'main' };

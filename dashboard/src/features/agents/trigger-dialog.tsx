@@ -45,7 +45,7 @@ export function TriggerDialog({ agent, index, agents, onClose }: { agent: Agent;
     <Dialog title={isNew ? 'Add a trigger' : 'Change the trigger'} size="medium" onClose={onClose}
       footer={<>
         {form.isDirty && !isNew && <Button kind="quiet" onClick={form.reset}>Discard changes</Button>}
-        <Button onClick={onClose}>Cancel</Button>
+        <Button onClick={() => { form.reset(); onClose(); }}>Cancel</Button>
         <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy} disabled={!form.isDirty && !isNew}>Save trigger</Button>
       </>}>
       <FormBody form={form} id={FORM}>

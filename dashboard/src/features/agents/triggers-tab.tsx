@@ -13,6 +13,7 @@ import { Confirm } from '../../ui/confirm';
 import { describe, Empty } from '../../ui/states';
 import { Switch } from '../../ui/switch';
 import { toast } from '../../ui/toasts';
+import { forgetDrafts } from '../../ui/use-form';
 import { useAgent } from './agent-page';
 import styles from './agent-page.module.css';
 import { TriggerDialog } from './trigger-dialog';
@@ -35,7 +36,7 @@ export function TriggersTab() {
         <>
           <div className={styles.bar}><p>The first trigger that matches an event starts a job.</p>{add}</div>
           <ul className={styles.list}>
-            {triggers.map((trigger, index) => <TriggerCard key={index} agent={agent} index={index} trigger={trigger} agents={agents.data?.agents ?? []} onEdit={() => setEdited(index)} />)}
+            {triggers.map((trigger, index) => <TriggerCard key={index} agent={agent} index={index} trigger={trigger} agents={agents.data?.agents} onEdit={() => setEdited(index)} />)}
           </ul>
         </>
       )}
@@ -44,7 +45,7 @@ export function TriggersTab() {
   );
 }
 
-function TriggerCard({ agent, index, trigger, agents, onEdit }: { agent: Agent; index: number; trigger: Trigger; agents: readonly Agent[]; onEdit: () => void }) {
+function TriggerCard({ agent, index, trigger, agents, onEdit }: { agent: Agent; index: number; trigger: Trigger; agents: readonly Agent[] | undefined; onEdit: () => void }) {
   const queries = useQueryClient();
   const [isRemoving, setRemoving] = useState(false);
   const name = eventsInWords(trigger);
@@ -80,7 +81,7 @@ function TriggerCard({ agent, index, trigger, agents, onEdit }: { agent: Agent; 
         {config && <div><dt>Settings</dt><dd>{visible(config)}</dd></div>}
       </dl>
       {isRemoving && (
-        <Confirm title="Remove this trigger?" action="Remove the trigger" onClose={() => setRemoving(false)} run={async () => store(await send(agent.eventTriggers.filter((_, at) => at !== index)))} onDone={() => setRemoving(false)}>
+        <Confirm title="Remove this trigger?" action="Remove the trigger" onClose={() => setRemoving(false)} run={async () => store(await send(agent.eventTriggers.filter((_, at) => at !== index)))} onDone={() => { forgetDrafts(`trigger.${agent.id}.`); setRemoving(false); }}>
           <p>The agent no longer starts for {visible(name)}. Its jobs continue.</p>
         </Confirm>
       )}

@@ -97,7 +97,7 @@ function Uploads({ kind, title }: { kind: UploadKind; title: string }) {
   const queries = useQueryClient();
   const uploads = useQuery(uploadsQuery(kind));
   useLive(() => queries.invalidateQueries({ queryKey: uploadsQuery(kind).queryKey }));
-  if (uploads.error) return <Failure error={uploads.error} onRetry={() => void uploads.refetch()} />;
+  if (uploads.isLoadingError) return <Failure error={uploads.error} onRetry={() => void uploads.refetch()} />;
   if (!uploads.data) return <Loading rows={4} height={44} />;
   if (uploads.data.length === 0) return <p className={styles.none}>{kind === 'pdfs' ? 'No PDF is uploaded.' : 'No file is uploaded.'}</p>;
   const size = uploads.data.reduce((sum, each) => sum + each.size, 0);
@@ -150,7 +150,7 @@ function Extractions() {
   const queries = useQueryClient();
   const jobs = useQuery({ queryKey: EXTRACTIONS, queryFn: ({ signal }) => fetchJobs({ type: 'document-extraction' }, '', { limit: LATEST, signal }) });
   useLive(() => queries.invalidateQueries({ queryKey: EXTRACTIONS }));
-  if (jobs.error) return <Failure error={jobs.error} onRetry={() => void jobs.refetch()} />;
+  if (jobs.isLoadingError) return <Failure error={jobs.error} onRetry={() => void jobs.refetch()} />;
   if (!jobs.data || jobs.data.jobs.length === 0) return null;
   return (
     <Panel title="Extractions" note={<Link to="/jobs" search={{ q: 'document-extraction' }}>All</Link>}>

@@ -1,6 +1,7 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useEffect, useEffectEvent, useState } from 'react';
 
+import { isFinal } from '../../api/client';
 import { actOnJobs, bulkQuery, facetsQuery, type BulkAction, type JobFacets, type JobFilter } from '../../api/jobs';
 import { count, counted } from '../../lib/format';
 import { Button } from '../../ui/button';
@@ -61,7 +62,8 @@ export function BulkDialog({ filter, onClose, onRun }: { filter: JobFilter; onCl
 /** The progress of an action. onEnd: called once it is done, or unknown to the engine. */
 export function BulkStatus({ id, onEnd }: { id: string; onEnd: () => void }) {
   const queries = useQueryClient();
-  const { data: run, error } = useQuery(bulkQuery(id));
+  const { data: run, error: latest } = useQuery(bulkQuery(id));
+  const error = isFinal(latest) ? latest : undefined; // the engine continues an action after a restart
   const isOver = Boolean(run?.finishedAt ?? error);
   const end = useEffectEvent(() => {
     if (error) toast(describe(error).message, 'error');

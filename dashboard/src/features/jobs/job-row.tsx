@@ -43,7 +43,7 @@ export const JobRow = memo(function JobRow({ job, place, rowIndex, isFocused, is
       <td className={styles.repoColumn} title={job.repo ?? undefined}>{job.repo ?? NOTHING}</td>
       <td className={styles.modelColumn} title={`${job.provider}/${job.model}`}>{job.model}</td>
       <td className={styles.numberColumn}><Span from={job.status === 'waiting' ? null : job.processedAt} to={job.finishedAt} /></td>
-      <td className={styles.numberColumn}>{job.processedAt ? cost(job.usage.costUsd) : NOTHING}</td>
+      <td className={styles.numberColumn}>{costOf(job)}</td>
       <td className={styles.ageColumn}><Age at={job.createdAt} /></td>
     </tr>
   );
@@ -59,6 +59,11 @@ function TitleCell({ job, place, title }: { job: JobItem; place: QueuePlace | un
       {note && <span className={styles.note} title={note}>{note}</span>}
     </td>
   );
+}
+
+/** The cost of a job; that of a running attempt is not known here. */
+function costOf({ status, usage }: JobItem): string {
+  return status === 'waiting' || (status === 'active' && !usage.costUsd) ? NOTHING : cost(usage.costUsd);
 }
 
 function sentence(words: string): string {

@@ -52,11 +52,20 @@ export function JobTable({ search, filter, total, onPreview, onAll }: JobTablePr
     if (rows.end > jobs.jobs.length - 30) jobs.loadMore();
   });
 
+  const isMoved = useRef(false); // by a key: the link of the job takes the focus once its row is drawn
+  useEffect(() => {
+    const link = isMoved.current && scroller.current?.querySelector<HTMLElement>('[data-focused] td a');
+    if (!link) return;
+    isMoved.current = false;
+    link.focus({ preventScroll: true });
+  });
+
   const index = jobs.jobs.findIndex((job) => job.id === focused);
   const focus = (target: number) => {
     const job = jobs.jobs[Math.min(Math.max(0, target), jobs.jobs.length - 1)];
     if (!job) return;
     setFocused(job.id);
+    isMoved.current = true;
     if (preview) onPreview(job.id);
     rows.scrollTo(jobs.jobs.indexOf(job));
   };

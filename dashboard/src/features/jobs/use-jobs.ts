@@ -58,6 +58,10 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
   }, [load]);
 
   const refresh = useRef<AbortController>(undefined);
+  const length = useRef(0);
+  useEffect(() => {
+    length.current = state.rows.jobs.length;
+  });
   /** Read the newest page again. Rows further down that are on the screen are read one by one. */
   const readAgain = useCallback(async () => {
     refresh.current?.abort();
@@ -78,6 +82,23 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
   }, [filter, order, change, isAtTop, visible]);
   useEffect(() => () => refresh.current?.abort(), [readAgain]);
 
+  /** Read the list again up to its present length, since any of its rows may have changed. */
+  const startAgain = useCallback(async () => {
+    refresh.current?.abort();
+    const { signal } = (refresh.current = new AbortController());
+    reading.current++;
+    try {
+      let rows = NO_ROWS;
+      do {
+        rows = withPage(rows, await fetchJobs(filter, rows.next ?? '', { order, signal }));
+      } while (rows.next && rows.jobs.length < Math.min(length.current, MOST_ROWS));
+      change(() => rows);
+    } catch {
+      // the feed asks again once the engine answers
+    }
+    reading.current--;
+  }, [filter, order, change]);
+
   const later = useRef<ReturnType<typeof setTimeout>>(undefined);
   useEffect(() => () => clearTimeout(later.current), [readAgain]);
   const readLater = () => {
@@ -93,9 +114,14 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
       const next = withFeed(rows, changed, gone, filter, order);
       return order === 'newest' && isAtTop.current() ? withNewerShown(next) : next;
     });
-  }, () => {
-    if (reading.current > 0) readLater();
-    else if (state.rows.next !== undefined) void readAgain();
+  }, {
+    onMany: () => {
+      if (reading.current > 0) readLater();
+      else if (state.rows.next !== undefined) void readAgain();
+    },
+    onReset: () => {
+      if (state.rows.next !== undefined) void startAgain();
+    },
   });
 
   const { rows, error } = state;

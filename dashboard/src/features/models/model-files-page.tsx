@@ -141,7 +141,7 @@ function LogDialog({ operation, onClose }: { operation: FileOperation; onClose: 
   useLive(() => log.refetch(), !hasEnded);
   return (
     <Dialog title={`Log of ${operation.filename}`} size="medium" onClose={onClose}>
-      {log.error ? <Failure error={log.error} onRetry={() => void log.refetch()} />
+      {log.isLoadingError ? <Failure error={log.error} onRetry={() => void log.refetch()} />
         : !log.data ? <Loading rows={4} />
         : <pre className={styles.log}>{log.data.logs.length === 0 ? 'The log is empty so far.' : log.data.logs.map(visible).join('\n')}</pre>}
     </Dialog>

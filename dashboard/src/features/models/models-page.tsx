@@ -10,7 +10,7 @@ import { Changing, useMayChange } from '../../ui/access';
 import { Button, IconButton } from '../../ui/button';
 import { Notice } from '../../ui/notice';
 import { Prose } from '../../ui/prose';
-import { readSetting, writeSetting } from '../../ui/settings';
+import { readStored, writeStored } from '../../lib/storage';
 import { useShortcuts } from '../../ui/shortcuts';
 import { describe, Empty, Failure, Loading } from '../../ui/states';
 import { Age, useNow } from '../../ui/time';
@@ -33,10 +33,10 @@ export function ModelsPage() {
   useShortcuts([{ keys: 'm', label: 'New model', isChanging: true, run: () => open({ create: '/' }) }]);
 
   const rows = models.data && queue.data ? modelRows(models.data.aiModels, queue.data.queues) : undefined;
-  const error = models.error ?? queue.error;
+  const unknown = [models, queue].find((query) => query.isLoadingError);
   return (
     <ModelsLayout actions={<Button isChanging icon="plus" onClick={() => open({ create: '/' })}>New model</Button>}>
-      {error ? <Failure error={error} onRetry={() => void refreshModels(queries)} />
+      {unknown ? <Failure error={unknown.error} onRetry={() => void refreshModels(queries)} />
         : !rows ? <Loading rows={4} height={72} />
         : rows.length === 0 ? (
           <Empty title="No models" action={<Button isChanging kind="primary" onClick={() => open({ create: '/' })}>New model</Button>}>
@@ -133,10 +133,10 @@ function SlotControls({ model }: { model: AiModel }) {
     onSettled: () => refreshModels(queries),
   });
   const pause = () => {
-    writeSetting(setting, String(model.slots));
+    writeStored('localStorage', setting, String(model.slots));
     change.mutate(0);
   };
-  const before = Number(readSetting(setting)) || DEFAULT_SLOTS;
+  const before = Number(readStored('localStorage', setting)) || DEFAULT_SLOTS;
   return (
     <>
       {model.slots === 0 ? (

@@ -2,15 +2,17 @@ import { useMutation, useQuery } from '@tanstack/react-query';
 import { useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useId, useState, type KeyboardEvent, type ReactNode, type SyntheticEvent } from 'react';
 
-import { ApiError } from '../../api/client';
+import { ApiError, isFinal } from '../../api/client';
 import { EFFORTS, ISOLATIONS, PROVIDERS } from '../../api/config';
 import { agentsQuery, jobQuery, modelsQuery, promptQuery, rerunJob, submitJob, type Rerun, type Submission } from '../../api/jobs';
 import { parseJson } from '../../lib/json';
 import { randomKey } from '../../lib/random-key';
+import { readStoredJson, writeStored } from '../../lib/storage';
 import { Button } from '../../ui/button';
+import { Confirm } from '../../ui/confirm';
 import { Field } from '../../ui/field';
 import { Page } from '../../ui/page';
-import { Failure } from '../../ui/states';
+import { Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
 import { draftOf, EMPTY_DRAFT, problemsOf, rerunOf, submissionOf, type Draft, type Problems } from './draft';
 import styles from './new-job-page.module.css';
@@ -24,13 +26,9 @@ interface Stored {
   from: string | undefined;
 }
 
-function readStored(from: string | undefined): Stored {
-  try {
-    const stored = JSON.parse(sessionStorage.getItem(STORED) ?? 'null') as Partial<Stored> | null;
-    if (stored?.draft && stored.from === from) return { draft: { ...EMPTY_DRAFT, ...stored.draft }, json: stored.json ?? null, from };
-  } catch {
-    // a broken draft is dropped
-  }
+function storedDraft(from: string | undefined): Stored {
+  const stored = readStoredJson('sessionStorage', STORED) as Partial<Stored> | null | undefined;
+  if (stored?.draft && stored.from === from) return { draft: { ...EMPTY_DRAFT, ...stored.draft }, json: stored.json ?? null, from };
   return { draft: EMPTY_DRAFT, json: null, from };
 }
 
@@ -39,14 +37,14 @@ export function NewJobPage() {
   const earlier = useQuery({ ...jobQuery(from ?? ''), enabled: from !== undefined });
   const prompt = useQuery({ ...promptQuery(from ?? ''), enabled: from !== undefined, retry: false });
   if (from !== undefined && earlier.error) return <Page title="New job"><Failure error={earlier.error} onRetry={() => void earlier.refetch()} /></Page>;
-  if (from !== undefined && (!earlier.data || prompt.isPending)) return <Page title="New job">{null}</Page>;
+  if (from !== undefined && (!earlier.data || prompt.isPending)) return <Page title="New job"><Loading rows={8} height={36} /></Page>;
   return <Form key={from ?? ''} from={from} initial={earlier.data && draftOf(earlier.data, prompt.data?.prompt ?? '')} />;
 }
 
 function Form({ from, initial }: { from: string | undefined; initial: Draft | undefined }) {
   const navigate = useNavigate();
   const [{ draft, json }, setState] = useState<Stored>(() => {
-    const stored = readStored(from);
+    const stored = storedDraft(from);
     return stored.draft === EMPTY_DRAFT && stored.json === null && initial ? { draft: initial, json: null, from } : stored;
   });
   const [problems, setProblems] = useState<Problems>({});
@@ -55,10 +53,10 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
   const agents = useQuery(agentsQuery);
   const models = useQuery(modelsQuery);
   const [isSent, setSent] = useState(false);
+  const [isLeavingJson, setLeavingJson] = useState(false);
 
   useEffect(() => {
-    if (isSent) sessionStorage.removeItem(STORED);
-    else sessionStorage.setItem(STORED, JSON.stringify({ draft, json, from }));
+    writeStored('sessionStorage', STORED, isSent ? undefined : JSON.stringify({ draft, json, from }));
   }, [draft, json, from, isSent]);
 
   const set = (field: keyof Draft) => (value: string) => {
@@ -74,11 +72,11 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
       void navigate({ to: '/jobs/$id/activity', params: { id: jobId } });
     },
     onError: (error) => {
+      if (isFinal(error)) setKey(randomKey()); // else the engine may have created the job, and the same key finds it
       if (!(error instanceof ApiError)) return;
       const found = problemsOf(error.details);
       setProblems(found.fields);
       setOthers(json === null ? found.others : error.details.map(({ field, message }) => `${field}: ${message}`));
-      if (!error.isTemporary) setKey(randomKey()); // else the engine may have created the job, and the same key finds it
     },
   });
   const requestOf = (current: Draft): { request: unknown; problems: Problems } => {
@@ -104,6 +102,12 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
     if (first === undefined) submit.mutate(request);
     else document.querySelector<HTMLElement>(`[name=${first}]`)?.focus();
   };
+  const jsonOf = (current: Draft) => JSON.stringify(requestOf(current).request, null, 2);
+  const returnToForm = () => {
+    setState((before) => ({ ...before, json: null }));
+    setLeavingJson(false);
+    setKey(randomKey());
+  };
   const press = (event: KeyboardEvent) => {
     if (event.key === 'Enter' && (event.metaKey || event.ctrlKey)) send();
   };
@@ -114,23 +118,28 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
     submit.reset();
   };
   const hasGeneralError = submit.error && (!(submit.error instanceof ApiError) || submit.error.details.length === 0);
-  const unlisted = [agents, models].find((query) => query.error !== null);
+  const unlisted = [agents, models].find((query) => query.isLoadingError);
   const known = (models.data?.aiModels ?? []).filter((model) => !draft.provider || model.provider === draft.provider);
 
   return (
     <Page title={from ? `Run ${from} again` : 'New job'}
       actions={
         <div role="group" aria-label="Kind of input" className={styles.modes}>
-          <button type="button" aria-pressed={json === null} onClick={() => setState((before) => ({ ...before, json: null }))}>Form</button>
-          <button type="button" aria-pressed={json !== null} onClick={() => setState((before) => ({ ...before, json: before.json ?? JSON.stringify(requestOf(draft).request, null, 2) }))}>JSON</button>
+          <button type="button" aria-pressed={json === null} onClick={() => (json === null || json === jsonOf(draft) ? returnToForm() : setLeavingJson(true))}>Form</button>
+          <button type="button" aria-pressed={json !== null} onClick={() => setState((before) => ({ ...before, json: before.json ?? jsonOf(draft) }))}>JSON</button>
         </div>
       }>
       {unlisted && <Failure error={unlisted.error} onRetry={() => void unlisted.refetch()} />}
+      {isLeavingJson && (
+        <Confirm title="Discard the changes of the JSON?" action="Discard them" onClose={() => setLeavingJson(false)} run={() => Promise.resolve()} onDone={returnToForm}>
+          <p>The form has no fields for them. It shows the values that it had before.</p>
+        </Confirm>
+      )}
       {/* The shortcut works in every field. */}
       <form onSubmit={send} onKeyDown={press} className={styles.form} noValidate>
         {json !== null ? (
-          <Field label={from ? 'Changes' : 'Submission'} hint={`The body of POST /api/jobs/${from ? `${from}/rerun` : 'submit'}. It is sent as it stands here.`}>
-            {(ids) => <textarea {...ids} className={styles.json} rows={22} spellCheck={false} value={json} onChange={(event) => setState((before) => ({ ...before, json: event.target.value }))} />}
+          <Field label={from ? 'Changes' : 'Submission'} hint={`The body of POST /api/jobs/${from ? `${from}/rerun` : 'submit'}. It is sent unchanged.`}>
+            {(ids) => <textarea {...ids} className={styles.json} rows={22} spellCheck={false} value={json} onChange={(event) => { setState((before) => ({ ...before, json: event.target.value })); setKey(randomKey()); }} />}
           </Field>
         ) : (
           <>

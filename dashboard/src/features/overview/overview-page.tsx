@@ -46,7 +46,7 @@ export function OverviewPage() {
     );
   }
   const number = (facets: JobFacets | undefined, status: Status) => facets && (facets.status.find((each) => each.value === status)?.count ?? 0);
-  const unknown = [today, everything, ended, failed].find((query) => query.error !== null);
+  const unknown = [today, everything, ended, failed].find((query) => query.isLoadingError);
   return (
     <Page title="Overview">
       {unknown && <Failure error={unknown.error} onRetry={() => void unknown.refetch()} />}
@@ -98,12 +98,13 @@ function Figure({ label, value, status, isRecent = false, isBad = false }: { lab
 interface JobsResult {
   data: { jobs: JobItem[] } | undefined;
   error: unknown;
+  isLoadingError: boolean;
   refetch: () => unknown;
 }
 
 /** note: why a job waits. detail: the number at the end of the line. */
 function JobLines({ query, empty, note, detail }: { query: JobsResult; empty: string; note?: (job: JobItem) => string | undefined; detail: (job: JobItem) => ReactNode }) {
-  if (query.error) return <div className={styles.pad}><Failure error={query.error} onRetry={() => void query.refetch()} /></div>;
+  if (query.isLoadingError) return <div className={styles.pad}><Failure error={query.error} onRetry={() => void query.refetch()} /></div>;
   if (!query.data) return <div className={styles.pad}><Loading rows={3} height={36} /></div>;
   if (query.data.jobs.length === 0) return <p className={styles.none}>{empty}</p>;
   return (

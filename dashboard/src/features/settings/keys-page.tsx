@@ -32,7 +32,7 @@ export function KeysPage() {
   const list = keys.data?.apiKeys;
   return (
     <SettingsLayout actions={<Button isChanging icon="plus" onClick={() => setCreating(true)}>New key</Button>}>
-      {keys.error ? <Failure error={keys.error} onRetry={() => void keys.refetch()} />
+      {keys.isLoadingError ? <Failure error={keys.error} onRetry={() => void keys.refetch()} />
         : !list ? <Loading rows={5} height={44} />
         : list.length === 0 ? (
           <Empty title="No API keys" action={<Button isChanging kind="primary" onClick={() => setCreating(true)}>New key</Button>}>

@@ -19,7 +19,7 @@ export function SystemPage() {
   useLive(() => Promise.all([queries.invalidateQueries({ queryKey: systemQuery.queryKey }), queries.invalidateQueries({ queryKey: readyQuery.queryKey })]));
   return (
     <SettingsLayout>
-      {system.error ? <Failure error={system.error} onRetry={() => void system.refetch()} />
+      {system.isLoadingError ? <Failure error={system.error} onRetry={() => void system.refetch()} />
         : !system.data ? <Loading rows={8} height={34} />
         : (
           <div className={styles.panels}>

@@ -32,7 +32,7 @@ export function SourcesPage() {
   const list = sources.data?.webhookSources;
   return (
     <Page title="Webhooks" actions={<Button isChanging icon="plus" onClick={() => setCreating(true)}>New source</Button>}>
-      {sources.error ? <Failure error={sources.error} onRetry={() => void sources.refetch()} />
+      {sources.isLoadingError ? <Failure error={sources.error} onRetry={() => void sources.refetch()} />
         : !list ? <Loading rows={3} height={92} />
         : list.length === 0 ? (
           <Empty title="No webhook sources" action={<Button isChanging kind="primary" onClick={() => setCreating(true)}>New source</Button>}>

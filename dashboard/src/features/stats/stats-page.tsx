@@ -74,7 +74,7 @@ function ChartPanel({ chart, window, by, to }: { chart: Kind; window: (typeof WI
   return (
     <section className={styles.panel} aria-label={chart.title}>
       <header><h2>{chart.title}</h2><span className={styles.time}>{at !== undefined && timeText(at)}</span></header>
-      {series.error ? <div className={styles.pad}><Failure error={series.error} onRetry={() => void series.refetch()} /></div>
+      {series.isLoadingError ? <div className={styles.pad}><Failure error={series.error} onRetry={() => void series.refetch()} /></div>
         : !shown ? <div className={styles.pad}><Loading rows={6} height={28} /></div>
         : shown.names.length === 0 ? <p className={styles.none}>No values in this time.</p>
         : (
@@ -122,7 +122,7 @@ function swatch(name: string, index: number): string {
 function Comparison({ by, from }: { by: Field; from: number }) {
   const rows = useQuery({ ...breakdownQuery(by, new Date(from).toISOString()), placeholderData: (previous) => previous });
   const word = FIELD_WORDS[by];
-  if (rows.error) return <Failure error={rows.error} onRetry={() => void rows.refetch()} />;
+  if (rows.isLoadingError) return <Failure error={rows.error} onRetry={() => void rows.refetch()} />;
   if (!rows.data) return <Loading rows={6} height={44} />;
   if (rows.data.length === 0) return <Empty title="No job has ended in this time">Choose a longer time, or wait until a job ends.</Empty>;
   return (
