@@ -1,10 +1,12 @@
 """Fixtures and hooks for all tests."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.acceptance.engine import LocalEngine
 from tests.chart.fixture import helm, installation
 from tests.cluster.fixture import (
     api_client,
@@ -42,6 +44,14 @@ __all__ = [
 # Without a deadline for each example: on a shared machine, durations vary too much.
 settings.register_profile("labrats", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("labrats")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def etc_snapshots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One folder for the snapshots of /etc of all engines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalEngine, "etc_snapshots", tmp_path_factory.mktemp("etc-snapshots"))
+        yield
 
 
 @pytest.fixture

@@ -13,17 +13,19 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import httpx2
 import pytest
 
 from labrats.api.auth.login_links import create_login_link
 from labrats.backends.embedded.store import EmbeddedStore
+from labrats.cli.secrets import put_value
 from labrats.processes import ProcessId, descendants, send_signal
 from tests.support.waiting import poll_intervals
 
@@ -129,6 +131,9 @@ class Engine(ABC):
 class LocalEngine(Engine):
     """A process of `labrats serve` with its own data folder and none of the tests' environment variables."""
 
+    etc_snapshots: ClassVar[Path | None] = None
+    """A folder for the snapshots of /etc of all engines. Each engine would need half a second for one of its own."""
+
     def __init__(self, folder: Path, **environment: str) -> None:
         self.url = ""
         self.data_dir, self._log_file = folder / "data", folder / "engine.log"
@@ -170,6 +175,7 @@ class LocalEngine(Engine):
 
     def start(self) -> None:
         """Start the engine, on its earlier port if it had one, and wait until it is ready."""
+        self._share_snapshots()
         port = self.url.rpartition(":")[2] or "0"
         log_size = self._log_file.stat().st_size if self._log_file.exists() else 0
         with open(self._log_file, "ab") as log:
@@ -184,6 +190,11 @@ class LocalEngine(Engine):
         self.url = ready["url"]
         assert httpx2.get(f"{self.url}/ready").json() == {"status": "ok"}
 
+    def _share_snapshots(self) -> None:
+        if self.etc_snapshots and not self.data_dir.exists() and "LABRATS_BACKEND" not in self._environment:
+            self.data_dir.mkdir(mode=0o700)
+            (self.data_dir / "etc-snapshots").symlink_to(self.etc_snapshots)
+
     def command(self, *options: str) -> list[str]:
         """Return the command line that starts an engine on this engine's data folder."""
         program = Path(sys.executable).parent / "labrats"
@@ -197,18 +208,19 @@ class LocalEngine(Engine):
         )  # fmt: skip
 
     def run_labrats(self, *arguments: str) -> str:
-        return self._run_labrats(*arguments)
-
-    def set_secret(self, name: str, key: str, value: str) -> None:
-        self._run_labrats("secret", "set", name, key, stdin=value)
-
-    def _run_labrats(self, *arguments: str, stdin: str = "") -> str:
         command = [str(Path(sys.executable).parent / "labrats"), *arguments]
         environment = self._environment | {"LABRATS_DATA_DIR": str(self.data_dir)}
         return subprocess.run(
-            command, env=environment, input=stdin, timeout=PATIENCE_SECONDS, check=True, stdout=subprocess.PIPE,
-            text=True,
+            command, env=environment, timeout=PATIENCE_SECONDS, check=True, stdout=subprocess.PIPE, text=True,
         ).stdout  # fmt: skip
+
+    def set_secret(self, name: str, key: str, value: str) -> None:
+        async def put() -> None:
+            async with EmbeddedStore.open(self.data_dir / "labrats.db") as store:
+                await put_value(store, name, key, value)
+
+        with ThreadPoolExecutor(1) as thread:  # the caller may be in an event loop
+            thread.submit(asyncio.run, put()).result()
 
     def stop(self) -> None:
         """Stop the engine as Ctrl-C does."""
