@@ -26,8 +26,6 @@ SOON = {"LABRATS_START_TIMEOUT_SECONDS": "3"}
 REPORT_SECONDS = 25
 """Time for a node to report an image that it cannot pull: up to 15 s after the step before the executor."""
 
-LATE = {"LABRATS_START_TIMEOUT_SECONDS": str(REPORT_SECONDS)}
-
 
 @dataclass(frozen=True)
 class Person:
@@ -98,44 +96,83 @@ async def deleted(person: Person, detail: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A failing job. words: part of the reason. engine: settings of the engine. disturb: called once the job runs."""
+    """A failing job. words: part of the reason. disturb: called once the job runs."""
 
     code: str
     words: str
     steps: list[Any] = field(default_factory=lambda: HANG)
     config: dict[str, Any] = field(default_factory=dict)
-    engine: dict[str, str] = field(default_factory=dict)
     disturb: Callable[[Person, dict[str, Any]], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Failing jobs that run at once on an engine with the same settings."""
+
+    name: str
+    engine: dict[str, str]
+    cases: list[Case]
 
 
 def pods(**fields: Any) -> dict[str, str]:
     return {"LABRATS_EXECUTOR_POD": json.dumps({"dnsPolicy": "Default"} | fields)}
 
 
-CASES = [
-    Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE}, engine=LATE),
-    Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE, "timeoutMs": REPORT_SECONDS * 1000}),
-    Case("unschedulable", "no node can take", config={"timeoutMs": 3000}, engine=pods(nodeSelector=NOWHERE)),
-    Case("unschedulable", "no node can take", engine=SOON | pods(nodeSelector=NOWHERE)),
-    Case("start_timeout", "did not start within 3 s", engine=SOON | pods(runtimeClassName="none-such")),
-    Case("out_of_memory", "10Mi", engine={"LABRATS_EXECUTOR_RESOURCES": json.dumps({"limits": {"memory": "10Mi"}})}),
-    Case("timeout", "1 s", config={"timeoutMs": 1000}),
-    Case("executor_died", "exited with code 3", steps=[{"exit": 3}]),
-    Case("agent_error", "as asked", steps=[{"fail": "as asked"}]),
-    Case("evicted", "evicted from node-1", disturb=evicted),
-    Case("lost", "were deleted while the attempt ran", disturb=deleted),
+GROUPS = [
+    Group(
+        "while the job runs",
+        engine={"DEFAULT_MODEL_SLOTS": "5"},
+        cases=[
+            Case("timeout", "1 s", config={"timeoutMs": 1000}),
+            Case("executor_died", "exited with code 3", steps=[{"exit": 3}]),
+            Case("agent_error", "as asked", steps=[{"fail": "as asked"}]),
+            Case("evicted", "evicted from node-1", disturb=evicted),
+            Case("lost", "were deleted while the attempt ran", disturb=deleted),
+        ],
+    ),
+    Group(
+        "without its image",
+        engine={"LABRATS_START_TIMEOUT_SECONDS": str(REPORT_SECONDS + 5)},
+        cases=[
+            Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE}),
+            Case("image_pull", NO_IMAGE, config={"executorImage": NO_IMAGE, "timeoutMs": REPORT_SECONDS * 1000}),
+        ],
+    ),
+    Group(
+        "without a node",
+        engine=SOON | pods(nodeSelector=NOWHERE),
+        cases=[
+            Case("unschedulable", "no node can take"),
+            Case("unschedulable", "no node can take", config={"timeoutMs": 2000}),
+        ],
+    ),
+    Group(
+        "without a runtime",
+        engine=SOON | pods(runtimeClassName="none-such"),
+        cases=[Case("start_timeout", "did not start within 3 s")],
+    ),
+    Group(
+        "without memory",
+        engine={"LABRATS_EXECUTOR_RESOURCES": json.dumps({"limits": {"memory": "10Mi"}})},
+        cases=[Case("out_of_memory", "10Mi")],
+    ),
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.code)
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
 async def test_each_failure_has_the_same_code_and_reason_everywhere(
-    start_engine: EngineFactory, person: Person, case: Case
+    start_engine: EngineFactory, person: Person, group: Group
 ) -> None:
-    async with start_engine(**case.engine).user() as user:
-        job_id = await user.submit(*case.steps, config=case.config)
-        if case.disturb:
-            await case.disturb(person, await until_logged(user, job_id, "here"))
-        detail = await user.wait(job_id)
+    async with start_engine(**group.engine).user() as user, asyncio.TaskGroup() as tasks:
+        for case in group.cases:
+            tasks.create_task(assert_fails_as(case, user, person))
+
+
+async def assert_fails_as(case: Case, user: User, person: Person) -> None:
+    job_id = await user.submit(*case.steps, config=case.config)
+    if case.disturb:
+        await case.disturb(person, await until_logged(user, job_id, "here"))
+    detail = await user.wait(job_id)
 
     assert (detail["status"], detail["failedCode"], detail["attempts"]) == ("failed", case.code, 1)
     assert case.words in detail["failedReason"]
