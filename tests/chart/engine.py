@@ -23,7 +23,7 @@ class InstalledEngine(Engine):
     A test that needs something an installation does not have is skipped with a reason.
     """
 
-    many_jobs = 50  # a node of this size starts about three pods a second
+    many_jobs = 32  # twice the slots; a node of this size starts about three pods a second at best
     start_seconds = 8.0
 
     def __init__(self, installation: Installation, url: str) -> None:
