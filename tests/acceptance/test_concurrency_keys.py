@@ -156,6 +156,7 @@ async def test_retry_is_refused_while_a_newer_job_supersedes_the_failed_one(user
     failed = (await user.run({"fail": "no"}, config=config, **keyed("again")))["id"]
     newer = await user.submit(HANG, config=config, **keyed("again", "supersede"))
     await user.wait(newer, "active")
+    assert newer in (await user.job(failed))["retryRefused"]
 
     refused = await user.post(f"/api/jobs/{failed}/retry")
     assert refused.status_code == 400

@@ -46,6 +46,12 @@ async def ended(api: Api, job_id: str) -> Job:
     return job
 
 
+async def retry_refused(user: httpx2.AsyncClient, job_id: str) -> str | None:
+    """Return the reason in the job's detail why it cannot be retried."""
+    reason: str | None = (await user.get(f"/api/jobs/{job_id}")).json()["retryRefused"]
+    return reason
+
+
 def log_of(api: Api, job_id: str) -> AsyncGenerator[bytes]:
     """Return the frames of the job's log stream."""
     return stream(api.services, job_id, BEGINNING, log_line)
@@ -62,10 +68,12 @@ class TestRetryOfAJobWithAToken:
         await ended(api, job_id)
 
         api.clock.step(590)
+        assert await retry_refused(user, job_id) is None
         within = await user.post(f"/api/jobs/{job_id}/retry")
         await ended(api, job_id)
         api.clock.step(10)
         after = await user.post(f"/api/jobs/{job_id}/retry")
+        assert after.json()["error"] == await retry_refused(user, job_id)
         rerun = await user.post(f"/api/jobs/{job_id}/rerun", json={})
 
         assert (within.status_code, after.status_code, rerun.status_code) == (200, 400, 400)

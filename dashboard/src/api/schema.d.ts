@@ -3845,6 +3845,12 @@ export interface components {
             /** @description Null unless the job waits. */
             waiting: components["schemas"]["WaitingView"] | null;
             /**
+             * Retryrefused
+             * @description The reason why a failed job cannot be retried now. Null if it can, and for any other job.
+             * @example null
+             */
+            retryRefused: string | null;
+            /**
              * Deadlineat
              * @description Time at which the engine stops the running attempt.
              */
@@ -8209,6 +8215,7 @@ export interface operations {
                      *           "ir-0a1b2c3d"
                      *         ]
                      *       },
+                     *       "retryRefused": null,
                      *       "deadlineAt": null,
                      *       "config": {
                      *         "provider": "claude",
@@ -8912,6 +8919,7 @@ export interface operations {
                      *           "ir-0a1b2c3d"
                      *         ]
                      *       },
+                     *       "retryRefused": null,
                      *       "deadlineAt": null,
                      *       "config": {
                      *         "provider": "claude",
@@ -9607,6 +9615,7 @@ export interface operations {
                      *           "ir-0a1b2c3d"
                      *         ]
                      *       },
+                     *       "retryRefused": null,
                      *       "deadlineAt": null,
                      *       "config": {
                      *         "provider": "claude",

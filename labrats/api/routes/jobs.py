@@ -28,13 +28,14 @@ from labrats.api.schemas.submission import (
     job_request,
     rerun_changes,
 )
+from labrats.api.services import Services
 from labrats.intake.follow_ups import follow_up_request
 from labrats.intake.job_names import JobNames
 from labrats.intake.request import JobRequest
 from labrats.intake.reruns import rerun_request
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import IllegalMove, NotFound
-from labrats.model.job import Job, after_cancel_request, after_retry_request
+from labrats.model.job import Job, after_cancel_request, after_retry_request, check_git_token
 from labrats.model.phases import Phase
 from labrats.model.protocol import StoredLine
 from labrats.ports import compare_and_set
@@ -272,9 +273,7 @@ async def retry(request: Request, job_id: JobId) -> Response:
     A job is not retried while a newer one of its concurrency key supersedes it.
     """
     services = services_of(request)
-    failed = await own_job(request, job_id)
-    if failed.phase is Phase.FAILED and (newer := await services.job_index.superseder_of(failed)):
-        raise IllegalMove(f"the job {newer} with the same concurrency key supersedes this one; wait until it has ended")
+    await _check_not_superseded(services, await own_job(request, job_id))
     _, job = await compare_and_set(
         services.store,
         lambda: own_job(request, job_id),
@@ -370,6 +369,23 @@ async def cancel(request: Request, job_id: JobId) -> Response:
     return await detail_of(request, job)
 
 
+async def _check_not_superseded(services: Services, job: Job) -> None:
+    if job.phase is Phase.FAILED and (newer := await services.job_index.superseder_of(job)):
+        raise IllegalMove(f"the job {newer} with the same concurrency key supersedes this one; wait until it has ended")
+
+
+async def _reason_to_refuse_retry(services: Services, job: Job) -> str | None:
+    """Return the reason why a failed job cannot be retried now; None if it can, and for any other job."""
+    if job.phase is not Phase.FAILED:
+        return None
+    try:
+        check_git_token(job, services.clock.now())
+        await _check_not_superseded(services, job)
+    except IllegalMove as error:
+        return str(error)
+    return None
+
+
 async def detail_of(request: Request, job: Job, *, with_result: bool = True) -> Response:
     services = services_of(request)
     live = activity = None
@@ -382,7 +398,10 @@ async def detail_of(request: Request, job: Job, *, with_result: bool = True) -> 
             result = await result_of(services, job)
     place = await services.runner.place(job.attempt_name)
     waiting = await waiting_view(services, job, caller_of(request)) if job.phase is Phase.PENDING else None
-    detail = job_detail(job, result=result, live=live, activity=activity, place=place, waiting=waiting)
+    refused = await _reason_to_refuse_retry(services, job)
+    detail = job_detail(
+        job, result=result, live=live, activity=activity, place=place, waiting=waiting, retry_refused=refused
+    )
     if not with_result:
         del detail["result"], detail["returnvalue"]
     return json_response(detail)

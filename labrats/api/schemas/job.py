@@ -260,6 +260,10 @@ class JobDetail(JobItem):
     workspace_files: list[WorkspaceFileView]
     prompt_ref: PromptRef | None
     waiting: WaitingView | None = Field(description="Null unless the job waits.")
+    retry_refused: str | None = Field(
+        description="The reason why a failed job cannot be retried now. Null if it can, and for any other job.",
+        examples=[None],
+    )
     deadline_at: datetime | None = Field(description="Time at which the engine stops the running attempt.")
     config: ConfigView
     config_origins: dict[str, str] = Field(
@@ -333,12 +337,13 @@ def job_detail(
     activity: str | None,
     place: Place,
     waiting: dict[str, Any] | None,
+    retry_refused: str | None,
 ) -> dict[str, Any]:
     """Return the JSON that JobDetail describes.
 
     result: the whole result. live, activity: the output of the running attempt so far, and what it does now.
     place: of the latest attempt.
-    waiting: see WaitingView.
+    waiting: see WaitingView. retry_refused: see JobDetail.
     """
     spec, status, resolved = job.spec, job.status, job.resolved
     logs, usage, outputs, session = status.logs, status.usage, status.outputs, status.session
@@ -366,6 +371,7 @@ def job_detail(
         "failedCode": status.failed_code,
         "cancelRequestedAt": status.cancel_requested_at,
         "waiting": waiting,
+        "retryRefused": retry_refused,
         "deadlineAt": status.deadline_at,
         "notBefore": status.not_before if job.phase is Phase.PENDING else None,
         "config": resolved.config,

@@ -250,7 +250,7 @@ class GroupCommit:
         self._batches.put([self._waiting.popleft() for _ in range(min(len(self._waiting), OPERATIONS_PER_COMMIT))])
 
     def _commit_batches(self) -> None:
-        """Commit batches until the end. The thread itself costs half as much as an executor with its futures."""
+        """Commit batches until the end. A thread of its own costs less than an executor with its futures."""
         while (batch := self._batches.get()) is not None:
             operations = [operation for operation, _ in batch]
             try:

@@ -46,7 +46,7 @@ function Waiting({ job }: { job: JobDetail }) {
 function Failed({ job }: { job: JobDetail }) {
   const code = job.failedCode ?? 'internal';
   const lines = job.logs.slice(-LAST_LINES);
-  const obstacle = whyNoRetry(job, useNow());
+  const obstacle = whyNoRetry(job);
   return (
     <div className={styles.failed} role="group" aria-label="Failure">
       <Icon name="warning" />

@@ -14,7 +14,7 @@ import { useTitle } from '../../ui/page';
 import { useShortcuts } from '../../ui/shortcuts';
 import { describe, Failure, Loading } from '../../ui/states';
 import { StatusBadge, STATUS_WORDS } from '../../ui/status';
-import { Age, Span, useNow } from '../../ui/time';
+import { Age, Span } from '../../ui/time';
 import { toast } from '../../ui/toasts';
 import { Banners } from './banners';
 import { Chain } from './chain';
@@ -147,7 +147,7 @@ function Actions({ job }: { job: JobDetail }) {
   });
   const cancel = useMutation({ mutationFn: () => cancelJob(job.id), ...options(job.status === 'active' ? 'The job is being cancelled.' : 'The job is cancelled.') });
   const retry = useMutation({ mutationFn: () => retryJob(job.id), ...options('The job is queued again.') });
-  const obstacle = whyNoRetry(job, useNow());
+  const obstacle = whyNoRetry(job);
   const rerun = () => void navigate({ to: '/jobs/new', search: { from: job.id } });
   useShortcuts([{ keys: 'r', label: 'Run again with other settings', isChanging: true, run: rerun }]);
   return (

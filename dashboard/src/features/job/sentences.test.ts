@@ -6,14 +6,12 @@ import { retryEffect, whyNoRetry, whyWaiting } from './sentences';
 
 const NOW = Date.UTC(2030, 0, 1);
 const job = (fields: object): JobDetail =>
-  ({ status: 'failed', createdAt: new Date(NOW).toISOString(), workspaceSetup: null, session: null, notBefore: null, failedReason: null, provider: 'claude', model: 'opus', priority: 2, ...fields }) as unknown as JobDetail;
+  ({ status: 'failed', createdAt: new Date(NOW).toISOString(), workspaceSetup: null, session: null, retryRefused: null, notBefore: null, failedReason: null, provider: 'claude', model: 'opus', priority: 2, ...fields }) as unknown as JobDetail;
 
-test('a failed job can be retried, unless the token of its repository is old', () => {
-  expect(whyNoRetry(job({}), NOW)).toBeUndefined();
-  expect(whyNoRetry(job({ status: 'completed' }), NOW)).toContain('Only a failed job');
-  const withToken = job({ workspaceSetup: { hasCredential: true } });
-  expect(whyNoRetry(withToken, NOW + 60_000)).toBeUndefined();
-  expect(whyNoRetry(withToken, NOW + 601_000)).toContain('Rerun');
+test('a failed job can be retried, unless the engine refuses it', () => {
+  expect(whyNoRetry(job({}))).toBeUndefined();
+  expect(whyNoRetry(job({ status: 'completed' }))).toContain('Only a failed job');
+  expect(whyNoRetry(job({ retryRefused: 'its token has expired' }))).toBe('It cannot be retried: its token has expired.');
 });
 
 test('a retry resumes a session, or starts over', () => {

@@ -3,15 +3,10 @@
 import type { JobDetail, Waiting } from '../../api/jobs';
 import { duration, ordinal, timeOfDay } from '../../lib/format';
 
-const TOKEN_LIFETIME = 10 * 60_000;
-
-/** Why a failed job cannot be retried; undefined if it can. */
-export function whyNoRetry(job: JobDetail, now: number): string | undefined {
+/** Why a job cannot be retried; undefined if it can. */
+export function whyNoRetry(job: JobDetail): string | undefined {
   if (job.status !== 'failed') return 'Only a failed job can be retried.';
-  if (job.workspaceSetup?.hasCredential && now - Date.parse(job.createdAt) > TOKEN_LIFETIME) {
-    return 'The repository’s token is older than 10 minutes. Use Rerun, and send a new token.';
-  }
-  return undefined;
+  return job.retryRefused === null ? undefined : `It cannot be retried: ${job.retryRefused}.`;
 }
 
 /** What a retry does with earlier work. */
