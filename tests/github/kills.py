@@ -148,6 +148,8 @@ async def run_with_kills(
             store.on_step = life.see_write
             with suppress(asyncio.CancelledError):
                 await life.engine
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError  # by the timeout, which is no kill
             life.is_over = True
             github.before_call = github.after_call = store.on_step = None
             if not life.engine.cancelled():
