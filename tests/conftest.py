@@ -16,6 +16,7 @@ from tests.cluster.fixture import (
     namespace,
     node,
     pytest_collection_finish,
+    pytest_runtest_setup,
     write_cluster_failure,
 )
 from tests.cluster.product import engine_image, executor_image
@@ -39,6 +40,7 @@ __all__ = [
     "namespace",
     "node",
     "pytest_collection_finish",
+    "pytest_runtest_setup",
 ]
 
 # Without a deadline for each example: on a shared machine, durations vary too much.

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -20,9 +20,12 @@ from tests.cluster.node import start_node
 from tests.cluster.prepare import prepare
 from tests.cluster.programs import cache_folder, exclusive_lock
 from tests.cluster.shell import PATIENCE_SECONDS, Failed
-from tests.support.workers import CLUSTER_FAILURE
+from tests.support.workers import CLUSTER_FAILURE, group_on_a_cluster, is_parallel
 
 KUBECONFIG_VARIABLE: Final = "LABRATS_TEST_KUBECONFIG"
+
+_CLUSTER: Final = pytest.StashKey[Any]()
+"""The request of the fixture of the cluster that runs."""
 
 _WORKLOADS: Final = ("apis/apps/v1/{}/deployments", "apis/batch/v1/{}/jobs", "api/v1/{}/pods")
 """Paths of the collections whose objects run pods, with a placeholder for the namespace."""
@@ -44,6 +47,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             prepare(**{part: any(_needs(item, name) for item in session.items) for part, name in _FIXTURES.items()})
         except Failed as failure:
             config.stash[CLUSTER_FAILURE] = str(failure)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Stop the cluster of a worker once it runs other groups of tests: an idle cluster uses a fifth of a processor."""
+    if is_parallel(item.config) and group_on_a_cluster(item.nodeid) is None and _CLUSTER in item.config.stash:
+        request = item.config.stash[_CLUSTER]
+        del item.config.stash[_CLUSTER]
+        request._fixturedef.finish(request)  # there is no public way; this also ends all that depends on it
 
 
 def write_cluster_failure(terminalreporter: pytest.TerminalReporter) -> None:
@@ -76,6 +87,7 @@ def cluster(request: pytest.FixtureRequest, kubectl_cache: None) -> Iterator[Clu
             start_node(cluster)
         else:
             cluster.start_api()
+        request.config.stash[_CLUSTER] = request
         yield cluster
     finally:
         cluster.stop()

@@ -35,13 +35,16 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has n
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith("tests/chart/") or "[installed" in nodeid:
-            return "installation"
-        if "[kubernetes" in nodeid or nodeid.startswith(_BACKEND_TESTS):
-            return "parts"
-        if nodeid.startswith("tests/kubernetes/"):
-            return "cluster"
-        return nodeid.split("::", maxsplit=1)[0]
+        return group_on_a_cluster(nodeid) or nodeid.split("::", maxsplit=1)[0]
+
+
+def group_on_a_cluster(nodeid: str) -> str | None:
+    """Return the group of a test if its group needs a cluster."""
+    if nodeid.startswith("tests/chart/") or "[installed" in nodeid:
+        return "installation"
+    if "[kubernetes" in nodeid or nodeid.startswith(_BACKEND_TESTS):
+        return "parts"
+    return "cluster" if nodeid.startswith("tests/kubernetes/") else None
 
 
 def is_parallel(config: pytest.Config) -> bool:
