@@ -1,6 +1,7 @@
 """Stories of the pages about files and statistics."""
 
 import re
+from secrets import token_hex
 
 from playwright.async_api import BrowserContext, FilePayload, Page, expect
 
@@ -80,3 +81,20 @@ async def test_stats_compare_models_and_keep_the_choice_in_the_url(
     await expect(page.get_by_role("region", name="Cost")).to_contain_text("octocat/compared")
     await page.get_by_role("link", name="octocat/compared").click()
     await expect(page).to_have_url(re.compile("/jobs.repo=octocat"))
+
+
+async def test_uploaded_file_is_chosen_for_a_new_job(page: Page, engine: LocalEngine) -> None:
+    name = f"notes-{token_hex(4)}.txt"
+    await sign_in(page, engine, "/files/workspace")
+    await page.locator("input[type=file]").set_input_files(
+        {"name": name, "mimeType": "text/plain", "buffer": b"A note."}
+    )
+    await expect(page.get_by_role("link", name=name)).to_be_visible()
+    await page.goto(f"{engine.url}/jobs/new")
+    await page.get_by_label("Prompt").fill("Read the note.")
+    await page.get_by_label("Provider").select_option("mock")
+    await page.get_by_label("Uploaded files").select_option(label=f"{name}, 7 B")
+    await expect(page.get_by_role("button", name=f"Leave out {name}")).to_be_visible()
+    await page.get_by_role("button", name="Submit job").click()
+    await page.get_by_role("link", name="Input").click()
+    await expect(page.get_by_role("main")).to_contain_text(name)

@@ -9,6 +9,7 @@ from playwright.async_api import BrowserContext, Page, ViewportSize, expect
 
 from tests.acceptance.engine import LocalEngine, User
 from tests.dashboard.conftest import sign_in
+from tests.support.deliveries import github_headers
 
 PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
 
@@ -267,3 +268,18 @@ async def test_unknown_address_is_explained(browser: BrowserContext, engine: Loc
     page = await browser.new_page()  # a 404 of the API is an error on the console
     await sign_in(page, engine, path)
     await expect(page.get_by_text(re.compile("[Tt]here is no"))).to_be_visible()
+
+
+async def test_overview_names_what_needs_attention(page: Page, engine: LocalEngine, admin: User) -> None:
+    model, source = (f"{kind}-{token_hex(4)}" for kind in ("model", "source"))
+    await admin.post("/api/ai-models", {"name": model, "provider": "mock", "model": model, "slots": 0})
+    await admin.submit({"result": 1}, config={"model": model})
+    await admin.post("/api/webhook-sources", {"name": source, "type": "github", "secret": "test-secret-of-a-source"})
+    refused = await admin.http.post(f"/webhooks/{source}", content=b"{}", headers=github_headers("ping", b"{}"))
+    assert refused.status_code == 401
+    await sign_in(page, engine)
+    panel = page.get_by_role("region", name="Needs attention")
+    await expect(panel).to_contain_text(f"mock/{model} has no slots, and 1 job waits.")
+    await expect(panel).to_contain_text(f"{source} has refused 1 delivery in 24 h.")
+    await panel.get_by_role("link", name=source).click()
+    await expect(page).to_have_url(re.compile(f"/sources/{source}"))

@@ -125,11 +125,6 @@ export const placesQuery = (ids: readonly string[], part: string = ids.join()) =
     placeholderData: (previous) => previous,
   });
 
-export const statsQuery = queryOptions({
-  queryKey: ['stats'],
-  queryFn: ({ signal }) => body(client.GET('/api/stats', { signal })),
-});
-
 /** Ended jobs by model, with their tokens and cost. from: the earliest end. */
 export const breakdownQuery = (from: string) =>
   queryOptions({

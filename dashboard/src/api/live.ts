@@ -1,6 +1,6 @@
 /** Live changes. The only module that knows how the dashboard learns of them: from the feed, or by polling. */
 
-import { useQueryClient, type QueryClient } from '@tanstack/react-query';
+import { useQueryClient, type QueryClient, type QueryKey } from '@tanstack/react-query';
 import { useEffect, useEffectEvent, useSyncExternalStore } from 'react';
 
 import { applyActivities } from './activities';
@@ -110,12 +110,13 @@ function isVisible(): boolean {
   return document.visibilityState === 'visible';
 }
 
-/** Poll what the feed does not tell: call `refresh` every few seconds while the page is visible, and when it becomes so.
+/** Poll what the feed does not report: read queries again every few seconds while the page is visible, and when it becomes so.
  *
- * refresh: returns when it is complete; the next call follows after a pause, which grows while it fails.
+ * The pause grows while they fail.
  */
-export function useLive(refresh: (signal: AbortSignal) => Promise<unknown>, enabled = true): void {
-  const run = useEffectEvent(refresh);
+export function useLive(polled: readonly { queryKey: QueryKey; exact?: boolean }[], enabled = true): void {
+  const queries = useQueryClient();
+  const run = useEffectEvent(() => Promise.all(polled.map(({ queryKey, exact = false }) => queries.invalidateQueries({ queryKey, exact }, { throwOnError: true }))));
   useEffect(() => {
     if (!enabled) return;
     const stopped = new AbortController();
@@ -127,7 +128,7 @@ export function useLive(refresh: (signal: AbortSignal) => Promise<unknown>, enab
       running = true;
       clearTimeout(timer);
       try {
-        await run(stopped.signal);
+        await run();
         failures = 0;
       } catch {
         failures++; // the page shows errors of its own requests; the next refresh may succeed

@@ -10,7 +10,7 @@ import { useMayChange } from '../ui/access';
 import { useClickBeside } from '../ui/dialog';
 import { Icon } from '../ui/icons';
 import { describe } from '../ui/states';
-import { StatusIcon } from '../ui/status';
+import { NamedStatusIcon } from '../ui/status';
 import { setTheme, THEMES } from '../ui/theme';
 import styles from './palette.module.css';
 import { PAGES } from './shell';
@@ -56,7 +56,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
     ...commands.filter((entry) => entry.label.toLowerCase().includes(q.toLowerCase())),
     ...(jobs.data?.jobs ?? []).map((job) => ({
       key: job.id,
-      icon: <StatusIcon status={job.status} />,
+      icon: <NamedStatusIcon status={job.status} />,
       label: visible(job.title ?? job.name),
       note: job.id,
       run: () => void navigate({ to: '/jobs/$id/activity', params: { id: job.id } }),

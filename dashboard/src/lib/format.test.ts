@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { age, bytes, compact, cost, count, counted, duration, offset, ordinal, placeInLine } from './format';
+import { age, bytes, clock, compact, cost, count, counted, duration, offset, ordinal, placeInLine } from './format';
 
 test.each([
   [0, '0.0s'], [432, '0.4s'], [9_999, '9.9s'], [41_000, '41s'], [59_999, '59s'], [192_000, '3m12s'],
@@ -37,4 +37,9 @@ test('places are numbered in words', () => {
 
 test.each([[0, '0'], [999, '999'], [1_000, '1,000'], [1_234_567.4, '1,234,567'], [-1_000, '-1,000']])('the count of %d is %s', (value, text) => {
   expect(count(value)).toBe(text);
+});
+
+test('a time has its date unless that is today', () => {
+  const at = new Date(2030, 0, 3, 9, 5, 7);
+  expect([clock(at, new Date(2030, 0, 3, 23, 0)), clock(at.toISOString(), new Date(2030, 0, 2))]).toEqual(['09:05:07', '3 Jan, 09:05:07']);
 });

@@ -90,6 +90,14 @@ export function fullTime(at: Date): string {
   return full.format(at);
 }
 
+const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
+
+/** A local time, with its date unless that is today: 14:02:07; 3 Jan, 09:00:00. */
+export function clock(time: string | Date, now = new Date()): string {
+  const at = new Date(time);
+  return at.toDateString() === now.toDateString() ? timeOfDay(at) : `${at.getDate()} ${MONTHS[at.getMonth()] ?? ''}, ${timeOfDay(at)}`;
+}
+
 /** A time of day: 14:02:07. */
 export function timeOfDay(at: Date): string {
   return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;

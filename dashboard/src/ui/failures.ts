@@ -15,7 +15,7 @@ const EXPLANATIONS: Record<FailedCode, Explanation> = {
   rate_limited: { meaning: 'The provider limits the rate of requests.', advice: 'Retry later, or use another model.' },
   overloaded: { meaning: 'The provider is overloaded.', advice: 'Retry later, or set a fallback model.' },
   context_too_long: { meaning: 'The conversation outgrew the context of the model.', advice: 'Use a model with a larger context, or split the task.' },
-  max_turns: { meaning: 'The agent used all its turns.', advice: 'Retry with more turns; a session that can be resumed goes on where it stopped.' },
+  max_turns: { meaning: 'The agent used all its turns.', advice: 'Retry with more turns; a session that can be resumed continues where it stopped.' },
   budget: { meaning: 'The limit on cost or tokens was reached.', advice: 'Run it again with a higher limit.' },
   output_limit: { meaning: 'The attempt printed more output than it may.', advice: 'Let the agent write large output to files.' },
   process_limit: { meaning: 'The attempt had more processes than it may.', advice: 'Let the agent start fewer at once, or raise LABRATS_AGENT_PROCESSES.' },

@@ -46,6 +46,16 @@ export function StatusIcon({ status }: { status: Status }) {
   );
 }
 
+/** The icon of a status with its word for screen readers, where no word stands beside it. */
+export function NamedStatusIcon({ status }: { status: Status }) {
+  return (
+    <>
+      <StatusIcon status={status} />
+      <span className="visually-hidden">{STATUS_WORDS[status]}: </span>
+    </>
+  );
+}
+
 /** A status by icon, word and colour. */
 export function StatusBadge({ status, note }: { status: Status; note?: string | undefined }) {
   return (

@@ -2,6 +2,8 @@ import { useSyncExternalStore } from 'react';
 
 import { age, duration, fullTime, NOTHING } from '../lib/format';
 
+const MINUTE = 60_000;
+
 let now = Date.now();
 const watchers = new Set<() => void>();
 let timer: ReturnType<typeof setInterval> | undefined;
@@ -24,6 +26,11 @@ function subscribe(changed: () => void): () => void {
 /** The current time, once a second for the whole page. */
 export function useNow(): number {
   return useSyncExternalStore(subscribe, () => now);
+}
+
+/** The current time in whole minutes, for what need not change each second. */
+export function useMinute(): number {
+  return useSyncExternalStore(subscribe, () => Math.ceil(now / MINUTE) * MINUTE);
 }
 
 /** The age of a time, such as `3m`, with the full time as tooltip, which is made when the pointer comes. It is drawn again only when its text changes. */

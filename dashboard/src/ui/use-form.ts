@@ -25,13 +25,14 @@ export interface FormState<D> extends Form<D> {
   error: unknown;
   isBusy: boolean;
   submit: (event?: SyntheticEvent) => void;
+  /** Drop the draft. */
+  reset: () => void;
 }
 
 export interface EditorState<D> extends FormState<D> {
   isDirty: boolean;
   /** The fields that others have changed since the draft was begun, until the draft is saved. */
   changes: FieldChange<D>[];
-  reset: () => void;
 }
 
 interface FormOptions<D> {
@@ -43,19 +44,27 @@ interface FormOptions<D> {
 
 interface NewFormOptions<D, R> extends FormOptions<D> {
   initial: D;
+  /** Name under which this tab keeps the draft until it is sent or dropped. Without one, it lasts as long as the form. */
+  storedAs?: string;
   /** Create the resource. key: repeated requests with the same key create one. */
   create: (body: Body, key: string) => Promise<R>;
   onDone: (created: R) => void;
 }
 
 /** A form that creates a resource. */
-export function useNewForm<D extends object, R>({ initial, create, onDone, ...options }: NewFormOptions<D, R>): FormState<D> {
-  const [draft, setDraft] = useState(initial);
+export function useNewForm<D extends object, R>({ initial, storedAs, create, onDone, ...options }: NewFormOptions<D, R>): FormState<D> {
+  const [draft, setDraft] = useState(() => (storedAs && storedNew(storedAs, initial)) || initial);
   const [key, setKey] = useState(() => randomKey());
   const problems = useProblems(draft, options);
+  useEffect(() => {
+    if (storedAs && draft !== initial) store(storedAs, draft);
+  }, [storedAs, draft, initial]);
   const sending = useMutation({
     mutationFn: (body: Body) => create(body, key),
-    onSuccess: onDone,
+    onSuccess: (created) => {
+      if (storedAs) store(storedAs, undefined);
+      onDone(created);
+    },
     onError: (error) => {
       problems.show(error);
       if (isFinal(error)) setKey(randomKey()); // else the engine may have created it, and the same key finds it
@@ -71,7 +80,12 @@ export function useNewForm<D extends object, R>({ initial, create, onDone, ...op
     const body = problems.check();
     if (body) sending.mutate(body);
   };
-  return { draft, set, submit, problems: problems.fields, others: problems.others, error: problems.general, isBusy: sending.isPending };
+  const reset = () => {
+    setDraft(initial);
+    if (storedAs) store(storedAs, undefined);
+    problems.clearAll();
+  };
+  return { draft, set, submit, problems: problems.fields, others: problems.others, error: problems.general, isBusy: sending.isPending, reset };
 }
 
 interface Versioned {
@@ -173,10 +187,20 @@ export function forgetDrafts(start: string): void {
   removeStored('sessionStorage', storageKey(start));
 }
 
+/** The stored draft of a new resource, unless an update of the dashboard has changed its fields. */
+function storedNew<D extends object>(name: string, initial: D): D | undefined {
+  const stored = readStoredJson('sessionStorage', storageKey(name));
+  return hasFieldsOf(initial, stored) ? stored : undefined;
+}
+
+function hasFieldsOf<D extends object>(initial: D, stored: unknown): stored is D {
+  return typeof stored === 'object' && stored !== null && isSameJson(Object.keys(stored).sort(), Object.keys(initial).sort());
+}
+
 /** The stored draft, unless an update of the dashboard has changed its fields. */
 function storedDraft<V extends Versioned, D extends object>(name: string, version: string | null, initial: D): Editing<V, D> | undefined {
   const stored = readStoredJson('sessionStorage', storageKey(name)) as Partial<Editing<V, D>> | null | undefined;
-  if (!stored?.base || !stored.draft || version === null || !isSameJson(Object.keys(stored.draft).sort(), Object.keys(initial).sort())) return undefined;
+  if (!stored?.base || version === null || !hasFieldsOf(initial, stored.draft)) return undefined;
   return { base: stored.base, draft: stored.draft, changes: [] };
 }
 

@@ -1,11 +1,11 @@
 import { expect, test } from 'vitest';
 
 import type { QueuePlace } from '../api/jobs';
-import { timeOfDay } from '../lib/format';
+import { clock } from '../lib/format';
 import { waitingNote } from './waiting';
 
 const TIME = '2030-01-01T14:32:00Z';
-const CLOCK = timeOfDay(new Date(TIME));
+const CLOCK = clock(TIME);
 
 test.each<[Partial<QueuePlace>, string | null, string]>([
   [{}, null, '2nd in line, 4/4 busy'],

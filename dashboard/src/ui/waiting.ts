@@ -1,7 +1,7 @@
 /** Why a job waits, in a few words for a list. */
 
 import type { JobItem, QueuePlace } from '../api/jobs';
-import { placeInLine, timeOfDay } from '../lib/format';
+import { clock, placeInLine } from '../lib/format';
 
 export function waitingNote(job: Pick<JobItem, 'model' | 'notBefore'>, place: QueuePlace): string {
   const line = placeInLine(place.position);
@@ -25,8 +25,4 @@ export function waitingNote(job: Pick<JobItem, 'model' | 'notBefore'>, place: Qu
     case 'no_controller':
       return 'No controller is running';
   }
-}
-
-function clock(time: string): string {
-  return timeOfDay(new Date(time));
 }

@@ -23,7 +23,7 @@ export function AgentsPage() {
   const queries = useQueryClient();
   const navigate = useNavigate();
   const agents = useQuery({ ...agentsQuery, staleTime: 2_000 });
-  useLive(() => queries.invalidateQueries({ queryKey: agentsQuery.queryKey }));
+  useLive([agentsQuery]);
   useShortcuts([{ keys: 'a', label: 'New agent', isChanging: true, run: () => void navigate({ to: '/agents/new' }) }]);
   const seed = useMutation({
     mutationFn: seedAgents,

@@ -96,6 +96,7 @@ function NewInstruction({ onClose }: { onClose: () => void }) {
   const navigate = useNavigate();
   const form = useNewForm<InstructionDraft, Instruction>({
     initial: EMPTY_INSTRUCTION,
+    storedAs: 'new-instruction',
     bodyOf: instructionBody,
     create: (body, key) => createInstruction(body as Schemas['InstructionBody'], key),
     onDone: (created) => {
@@ -107,7 +108,7 @@ function NewInstruction({ onClose }: { onClose: () => void }) {
   return (
     <Dialog title="New instruction" size="medium" onClose={onClose}
       footer={<>
-        <Button onClick={onClose}>Cancel</Button>
+        <Button onClick={() => { form.reset(); onClose(); }}>Cancel</Button>
         <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy}>Create instruction</Button>
       </>}>
       <FormBody form={form} id={FORM}><InstructionFields form={form} isNew rows={8} /></FormBody>

@@ -1,4 +1,4 @@
-import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 
 import { fetchJobs } from '../../api/jobs';
@@ -18,10 +18,9 @@ const LATEST = 20;
 
 export function JobsTab() {
   const agent = useAgent();
-  const queries = useQueryClient();
   const queryKey = ['agent', agent.id, 'jobs'];
   const jobs = useQuery({ queryKey, queryFn: ({ signal }) => fetchJobs({ agentRole: agent.triggerName }, '', { limit: LATEST, signal }) });
-  useLive(() => queries.invalidateQueries({ queryKey }));
+  useLive([{ queryKey }]);
   if (jobs.isLoadingError) return <Failure error={jobs.error} onRetry={() => void jobs.refetch()} />;
   if (!jobs.data) return <Loading rows={6} height={44} />;
   if (jobs.data.jobs.length === 0) {

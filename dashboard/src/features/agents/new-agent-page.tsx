@@ -18,6 +18,7 @@ export function NewAgentPage() {
   const navigate = useNavigate();
   const form = useNewForm<NewAgentDraft, Agent>({
     initial: EMPTY_AGENT,
+    storedAs: 'new-agent',
     bodyOf: newAgentBody,
     create: (body, key) => createAgent(body as Schemas['AgentBody'], key),
     onDone: (created) => {
@@ -32,7 +33,7 @@ export function NewAgentPage() {
         <FormBody form={form} footer={
           <div className={styles.bar}>
             <Button type="submit" kind="primary" isBusy={form.isBusy}>Create agent</Button>
-            <Link to="/agents" className={buttonClass('quiet')}>Cancel</Link>
+            <Link to="/agents" className={buttonClass('quiet')} onClick={form.reset}>Cancel</Link>
           </div>
         }>
           <FieldGroup>

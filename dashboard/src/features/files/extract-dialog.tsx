@@ -24,6 +24,7 @@ export function ExtractDialog({ upload, onClose }: { upload: Upload; onClose: ()
   const navigate = useNavigate();
   const form = useNewForm<typeof EMPTY, string>({
     initial: EMPTY,
+    storedAs: `extraction.${upload.id}`,
     bodyOf: extractionBody,
     create: (body, key) => extractPdf(upload.id, body, key),
     onDone: (jobId) => {
@@ -35,7 +36,7 @@ export function ExtractDialog({ upload, onClose }: { upload: Upload; onClose: ()
   return (
     <Dialog title={`Extract ${upload.name}`} size="medium" onClose={onClose}
       footer={<>
-        <Button onClick={onClose}>Cancel</Button>
+        <Button onClick={() => { form.reset(); onClose(); }}>Cancel</Button>
         <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy}>Start extraction</Button>
       </>}>
       <FormBody form={form} id={FORM}>

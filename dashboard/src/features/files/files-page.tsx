@@ -94,9 +94,8 @@ function SendingLine({ sending, onCancel, onDismiss }: { sending: Sending; onCan
 }
 
 function Uploads({ kind, title }: { kind: UploadKind; title: string }) {
-  const queries = useQueryClient();
   const uploads = useQuery(uploadsQuery(kind));
-  useLive(() => queries.invalidateQueries({ queryKey: uploadsQuery(kind).queryKey }));
+  useLive([uploadsQuery(kind)]);
   if (uploads.isLoadingError) return <Failure error={uploads.error} onRetry={() => void uploads.refetch()} />;
   if (!uploads.data) return <Loading rows={4} height={44} />;
   if (uploads.data.length === 0) return <p className={styles.none}>{kind === 'pdfs' ? 'No PDF is uploaded.' : 'No file is uploaded.'}</p>;
@@ -147,9 +146,8 @@ const LATEST = 10;
 
 /** The latest jobs that read a PDF. */
 function Extractions() {
-  const queries = useQueryClient();
   const jobs = useQuery({ queryKey: EXTRACTIONS, queryFn: ({ signal }) => fetchJobs({ type: 'document-extraction' }, '', { limit: LATEST, signal }) });
-  useLive(() => queries.invalidateQueries({ queryKey: EXTRACTIONS }));
+  useLive([{ queryKey: EXTRACTIONS }]);
   if (jobs.isLoadingError) return <Failure error={jobs.error} onRetry={() => void jobs.refetch()} />;
   if (!jobs.data || jobs.data.jobs.length === 0) return null;
   return (

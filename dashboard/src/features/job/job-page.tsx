@@ -22,7 +22,7 @@ import styles from './job-page.module.css';
 import { ReplyDialog } from './reply-dialog';
 import { whyNoRetry } from './sentences';
 
-/** The time between two looks at the cost and tokens of a running job, which the feed does not tell. */
+/** The time between two looks at the cost and tokens of a running job, which the feed does not report. */
 const REFRESH = 5_000;
 
 const TABS = [

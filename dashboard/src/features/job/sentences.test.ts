@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobDetail } from '../../api/jobs';
-import { timeOfDay } from '../../lib/format';
+import { clock } from '../../lib/format';
 import { retryEffect, whyNoRetry, whyWaiting } from './sentences';
 
 const NOW = Date.UTC(2030, 0, 1);
@@ -22,7 +22,7 @@ test('a retry resumes a session, or starts over', () => {
 const waiting = (fields: object, more: object = {}) =>
   whyWaiting(job({ status: 'waiting', waiting: { reason: 'slots_busy', position: 1, slots: 4, active: 4, holders: [], pausedUntil: null, waitsFor: null, debouncedUntil: null, estimateSeconds: null, ...fields }, ...more }), NOW);
 const PAUSE = '2030-01-01T14:32:00Z';
-const CLOCK = timeOfDay(new Date(PAUSE));
+const CLOCK = clock(new Date(PAUSE));
 
 test.each([
   [{}, 'Next for claude/opus: 4 of 4 slots are busy.'],

@@ -1,7 +1,7 @@
 /** Sentences about the state of a job. */
 
 import type { JobDetail, Waiting } from '../../api/jobs';
-import { duration, ordinal, timeOfDay } from '../../lib/format';
+import { clock, duration, ordinal } from '../../lib/format';
 
 /** Why a job cannot be retried; undefined if it can. */
 export function whyNoRetry(job: JobDetail): string | undefined {
@@ -25,7 +25,7 @@ export function whyWaiting(job: JobDetail, now: number): string {
     case 'slots_busy':
       return `${place} for ${model}: ${active} of ${slots} ${slots === 1 ? 'slot is' : 'slots are'} busy.${starts(waiting)}`;
     case 'paused':
-      return `${model} is paused${pausedUntil ? ` until ${timeOfDay(new Date(pausedUntil))}` : ''} at the request of its provider. ${place}.${starts(waiting)}`;
+      return `${model} is paused${pausedUntil ? ` until ${clock(pausedUntil)}` : ''} at the request of its provider. ${place}.${starts(waiting)}`;
     case 'requeued': {
       const start = job.notBefore === null ? now : Date.parse(job.notBefore);
       const reason = job.failedReason ? `: ${job.failedReason}` : '.';
@@ -40,7 +40,7 @@ export function whyWaiting(job: JobDetail, now: number): string {
     case 'concurrency':
       return 'An older job with the same concurrency key must end first.';
     case 'debounce': {
-      const until = waiting.debouncedUntil ? ` until ${timeOfDay(new Date(waiting.debouncedUntil))}` : '';
+      const until = waiting.debouncedUntil ? ` until ${clock(waiting.debouncedUntil)}` : '';
       return `Waits${until} for newer jobs with the same concurrency key.`;
     }
     case 'no_controller':

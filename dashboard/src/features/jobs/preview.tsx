@@ -12,9 +12,10 @@ import { Age, Span } from '../../ui/time';
 import { waitingNote } from '../../ui/waiting';
 import styles from './preview.module.css';
 
-/** The time between two looks at the output of a running job, which the feed does not tell. */
+/** The time between two looks at the output of a running job, which the feed does not report. */
 const REFRESH = 5_000;
 const LINES = 40;
+const RESULT_LENGTH = 4_000;
 
 /** A job beside the list: its state, why it failed, and the end of its log. */
 export function Preview({ id, onClose }: { id: string; onClose: () => void }) {
@@ -66,7 +67,8 @@ function Summary({ job }: { job: JobDetail }) {
       {typeof result === 'string' && (
         <>
           <h3>Result</h3>
-          <p className={styles.result}>{visible(result).replaceAll('␊', '\n')}</p>
+          <p className={styles.result}>{visible(result.slice(0, RESULT_LENGTH)).replaceAll('␊', '\n')}{result.length > RESULT_LENGTH && '…'}</p>
+          {result.length > RESULT_LENGTH && <Link to="/jobs/$id/result" params={{ id: job.id }}>Show the whole result</Link>}
         </>
       )}
     </>

@@ -32,10 +32,7 @@ export function ModelFilesPage() {
   const scan = useQuery({ ...scanQuery, enabled: isLocal && mayChange });
   const operations = useQuery({ ...operationsQuery, enabled: configured.data !== undefined });
   const isBusy = operations.data?.jobs.some((each) => each.status === 'waiting' || each.status === 'active') ?? false;
-  useLive(() => Promise.all([
-    queries.invalidateQueries({ queryKey: operationsQuery.queryKey, exact: true }),
-    ...(isBusy && isLocal && mayChange ? [queries.invalidateQueries({ queryKey: scanQuery.queryKey, exact: true })] : []),
-  ]), configured.data !== undefined);
+  useLive([operationsQuery, ...(isBusy && isLocal && mayChange ? [scanQuery] : [])].map(({ queryKey }) => ({ queryKey, exact: true })), configured.data !== undefined);
   const refresh = () => queries.invalidateQueries({ queryKey: modelFilesQuery.queryKey });
 
   if (configured.error instanceof ApiError && configured.error.status === 501) {
@@ -138,7 +135,7 @@ function Received({ received, total }: { received: number; total: number | null 
 function LogDialog({ operation, onClose }: { operation: FileOperation; onClose: () => void }) {
   const hasEnded = operation.status === 'completed' || operation.status === 'failed';
   const log = useQuery(operationLogQuery(operation.name));
-  useLive(() => log.refetch(), !hasEnded);
+  useLive([operationLogQuery(operation.name)], !hasEnded);
   return (
     <Dialog title={`Log of ${operation.filename}`} size="medium" onClose={onClose}>
       {log.isLoadingError ? <Failure error={log.error} onRetry={() => void log.refetch()} />

@@ -5,7 +5,7 @@ import { modelsQuery } from '../../api/jobs';
 import { useLive } from '../../api/live';
 import { changeModel, queueQuery, readModel, refreshModels, type AiModel } from '../../api/models';
 import { changeField } from '../../api/versions';
-import { count, counted, duration, NOTHING, timeOfDay } from '../../lib/format';
+import { clock, count, counted, duration, NOTHING } from '../../lib/format';
 import { Changing, useMayChange } from '../../ui/access';
 import { Button, IconButton } from '../../ui/button';
 import { Notice } from '../../ui/notice';
@@ -27,7 +27,7 @@ export function ModelsPage() {
   const mayChange = useMayChange();
   const models = useQuery(modelsQuery);
   const queue = useQuery(queueQuery);
-  useLive(() => refreshModels(queries));
+  useLive([modelsQuery, queueQuery]);
   const open = (search: { edit?: string; create?: string }) => void navigate({ to: '/models', search });
   const close = () => open({});
   useShortcuts([{ keys: 'm', label: 'New model', isChanging: true, run: () => open({ create: '/' }) }]);
@@ -115,7 +115,7 @@ function Notices({ row }: { row: ModelRow }) {
   return (
     <div className={styles.notices}>
       {row.slots === 0 && <Notice kind="plain">Paused: it has 0 slots, so none of its jobs starts. {row.active > 0 && `${counted(row.active, 'attempt')} still running.`}</Notice>}
-      {pausedUntil && <Notice>Paused until {timeOfDay(pausedUntil)}, since the provider limited the rate or was overloaded. Its jobs wait.</Notice>}
+      {pausedUntil && <Notice>Paused until {clock(pausedUntil)}, since the provider limited the rate or was overloaded. Its jobs wait.</Notice>}
       {warnings.map((warning) => <Notice key={warning}><Prose text={`${warning.charAt(0).toUpperCase()}${warning.slice(1)}.`} /></Notice>)}
     </div>
   );

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobDetail } from '../../api/jobs';
-import { draftOf, EMPTY_DRAFT, problemsOf, rerunOf, submissionOf } from './draft';
+import { draftOf, EMPTY_DRAFT, filesOf, problemsOf, rerunOf, submissionOf } from './draft';
 
 test('an empty form asks for a prompt only', () => {
   expect(submissionOf(EMPTY_DRAFT).problems).toEqual({ prompt: 'A prompt is required.' });
@@ -68,4 +68,11 @@ test('a rerun sends only what has changed', () => {
 test('a rerun keeps a prompt that is not entered, and cannot unset a value', () => {
   expect(rerunOf({ ...FIRST, prompt: '' }, FIRST)).toEqual({ changes: {}, problems: {} });
   expect(Object.keys(rerunOf({ ...FIRST, provider: '', maxTurns: 'many' }, FIRST).problems)).toEqual(['maxTurns', 'provider']);
+});
+
+test('files are chosen by id, and keep their names', () => {
+  expect(filesOf('')).toEqual([]);
+  expect(submissionOf({ ...EMPTY_DRAFT, prompt: 'x', files: 'ab12/notes.txt\ncd34/a b.md' }).submission).toMatchObject({
+    workspaceUploads: [{ id: 'ab12', name: 'notes.txt' }, { id: 'cd34', name: 'a b.md' }],
+  });
 });

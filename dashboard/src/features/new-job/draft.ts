@@ -21,6 +21,8 @@ export interface Draft {
   setup: string;
   setupNetwork: string;
   cache: string;
+  /** Uploaded files, one a line: their id and name, as `id/name`. */
+  files: string;
   timeoutMinutes: string;
   maxTurns: string;
   maxCostUsd: string;
@@ -34,7 +36,7 @@ export interface Draft {
 }
 
 export const EMPTY_DRAFT: Draft = {
-  prompt: '', type: 'task', agentRole: '', provider: '', model: '', effort: '', network: '', isolation: '', gitRepo: '', gitRef: '', gitDepth: '', setup: '', setupNetwork: '', cache: '', timeoutMinutes: '',
+  prompt: '', type: 'task', agentRole: '', provider: '', model: '', effort: '', network: '', isolation: '', gitRepo: '', gitRef: '', gitDepth: '', setup: '', setupNetwork: '', cache: '', files: '', timeoutMinutes: '',
   maxTurns: '', maxCostUsd: '', maxTokens: '', maxAttempts: '', fallbackModel: '', priority: '', callbackUrl: '', resultSchema: '', metadata: '',
 };
 
@@ -44,7 +46,7 @@ const FIELDS: Record<string, keyof Draft> = {
   'config.provider': 'provider', 'config.model': 'model', 'config.effort': 'effort', 'config.isolation': 'isolation', 'config.timeoutMs': 'timeoutMinutes', 'config.maxTurns': 'maxTurns',
   'config.maxCostUsd': 'maxCostUsd', 'config.maxTokens': 'maxTokens', 'config.maxAttempts': 'maxAttempts', 'config.fallbackModel': 'fallbackModel', 'config.network': 'network',
   'workspaceSetup.gitRepo': 'gitRepo', 'workspaceSetup.gitRef': 'gitRef', 'workspaceSetup.gitDepth': 'gitDepth', 'workspaceSetup.setup': 'setup',
-  'workspaceSetup.setupNetwork': 'setupNetwork', 'workspaceSetup.cache': 'cache',
+  'workspaceSetup.setupNetwork': 'setupNetwork', 'workspaceSetup.cache': 'cache', workspaceUploads: 'files',
 };
 
 export type Problems = Partial<Record<keyof Draft, string | undefined>>;
@@ -91,6 +93,7 @@ export function submissionOf(draft: Draft): { submission: Submission; problems: 
     gitRepo: text('gitRepo'), gitRef: text('gitRef'), gitDepth: number('gitDepth'), setup: read('setup', commandsOf),
     setupNetwork: networkRule(draft.setupNetwork) ?? undefined, cache: read('cache', cacheOf),
   });
+  const files = filesOf(draft.files);
   const object = (field: keyof Draft): unknown => {
     if (!text(field)) return undefined;
     const parsed = parseJson(draft[field]);
@@ -106,8 +109,14 @@ export function submissionOf(draft: Draft): { submission: Submission; problems: 
     resultSchema: object('resultSchema'), metadata: object('metadata'),
     config: Object.keys(config).length > 0 ? config : undefined,
     workspaceSetup: Object.keys(workspaceSetup).length > 0 ? workspaceSetup : undefined,
+    workspaceUploads: files.length > 0 ? files : undefined,
   });
   return { submission: submission as unknown as Submission, problems };
+}
+
+/** The uploaded files of a draft. */
+export function filesOf(text: string): { id: string; name: string }[] {
+  return text.split('\n').filter(Boolean).map((line) => ({ id: line.slice(0, line.indexOf('/')), name: line.slice(line.indexOf('/') + 1) }));
 }
 
 function defined(fields: Record<string, unknown>): Record<string, unknown> {

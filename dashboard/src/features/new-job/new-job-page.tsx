@@ -1,20 +1,23 @@
 import { useMutation, useQuery } from '@tanstack/react-query';
-import { useNavigate, useSearch } from '@tanstack/react-router';
+import { Link, useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useId, useState, type KeyboardEvent, type ReactNode, type SyntheticEvent } from 'react';
 
 import { ApiError, isFinal } from '../../api/client';
 import { EFFORTS, ISOLATIONS, PROVIDERS } from '../../api/config';
 import { agentsQuery, jobQuery, modelsQuery, promptQuery, rerunJob, submitJob, type Rerun, type Submission } from '../../api/jobs';
+import { uploadsQuery } from '../../api/uploads';
+import { visible } from '../../lib/ansi';
+import { bytes } from '../../lib/format';
 import { parseJson } from '../../lib/json';
 import { randomKey } from '../../lib/random-key';
 import { readStoredJson, writeStored } from '../../lib/storage';
-import { Button } from '../../ui/button';
+import { Button, IconButton } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { Field } from '../../ui/field';
 import { Page } from '../../ui/page';
 import { Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
-import { draftOf, EMPTY_DRAFT, problemsOf, rerunOf, submissionOf, type Draft, type Problems } from './draft';
+import { draftOf, EMPTY_DRAFT, filesOf, problemsOf, rerunOf, submissionOf, type Draft, type Problems } from './draft';
 import styles from './new-job-page.module.css';
 
 const STORED = 'labrats.draft';
@@ -188,6 +191,7 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
                 </div>
               </>}
             </Group>}
+            {!from && <Group title="Files"><FileChoice draft={draft} problem={problems.files} onChange={set('files')} /></Group>}
             <Group title="Limits">
               <Text label="Time, minutes" field="timeoutMinutes" draft={draft} problems={problems} set={set} numeric placeholder="55" />
               <Text label="Turns" field="maxTurns" draft={draft} problems={problems} set={set} numeric placeholder="25" />
@@ -233,6 +237,32 @@ function Group({ title, children }: { title: string; children: ReactNode }) {
       <legend>{title}</legend>
       <div>{children}</div>
     </fieldset>
+  );
+}
+
+/** Uploaded files that are copied into the workspace. */
+function FileChoice({ draft, problem, onChange }: { draft: Draft; problem: string | undefined; onChange: (files: string) => void }) {
+  const uploads = useQuery(uploadsQuery('workspace'));
+  const chosen = filesOf(draft.files);
+  const lines = chosen.map(({ id, name }) => `${id}/${name}`);
+  const others = (uploads.data ?? []).filter((upload) => !chosen.some(({ id }) => id === upload.id));
+  return (
+    <div className={styles.whole}>
+      {uploads.isLoadingError && <Failure error={uploads.error} onRetry={() => void uploads.refetch()} />}
+      <Field label="Uploaded files" error={problem} hint={<>The agent finds them in its workspace. <Link to="/files/workspace">Upload files</Link>; this draft stays in the tab.</>}>
+        {(ids) => (
+          <select {...ids} name="files" value="" onChange={(event) => onChange([...lines, event.target.value].join('\n'))}>
+            <option value="">{others.length > 0 ? 'Add a file' : 'No other file is uploaded'}</option>
+            {others.map(({ id, name, size }) => <option key={id} value={`${id}/${name}`}>{`${visible(name)}, ${bytes(size)}`}</option>)}
+          </select>
+        )}
+      </Field>
+      <ul className={styles.files}>
+        {chosen.map(({ id, name }) => (
+          <li key={id}>{visible(name)} <IconButton icon="close" label={`Leave out ${visible(name)}`} onClick={() => onChange(lines.filter((line) => !line.startsWith(`${id}/`)).join('\n'))} /></li>
+        ))}
+      </ul>
+    </div>
   );
 }
 

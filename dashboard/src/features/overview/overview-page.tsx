@@ -1,28 +1,28 @@
-import { useQuery } from '@tanstack/react-query';
+import { keepPreviousData, useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
-import { useState, type ReactNode } from 'react';
+import type { ReactNode } from 'react';
 
 import { useActivity } from '../../api/activities';
 import { breakdownQuery, facetsQuery, fetchJobs, placesQuery, type JobFacets, type JobItem, type Status } from '../../api/jobs';
 import { queueQuery } from '../../api/models';
 import { visible } from '../../lib/ansi';
-import { cost, count, counted, NOTHING, timeOfDay } from '../../lib/format';
+import { clock, cost, count, counted, NOTHING } from '../../lib/format';
 import { Changing } from '../../ui/access';
 import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
-import { StatusIcon } from '../../ui/status';
-import { Age, Span } from '../../ui/time';
+import { NamedStatusIcon, StatusIcon } from '../../ui/status';
+import { Age, Span, useMinute } from '../../ui/time';
 import { waitingNote } from '../../ui/waiting';
 import { codeMeaning } from '../../ui/failures';
 import { buttonClass } from '../../ui/button';
+import { Attention } from './attention';
 import styles from './overview-page.module.css';
 
 const DAY = 86_400_000;
-const MINUTE = 60_000;
 const RUNNING_LIMIT = 8;
 
 export function OverviewPage() {
-  const [since] = useState(() => new Date(Math.floor((Date.now() - DAY) / MINUTE) * MINUTE).toISOString());
+  const since = new Date(useMinute() - DAY).toISOString();
   const today = useQuery(facetsQuery({ from: since }));
   const ended = useQuery(breakdownQuery(since));
   const everything = useQuery(facetsQuery({}));
@@ -61,6 +61,7 @@ export function OverviewPage() {
         </div>
       </dl>
       <div className={styles.columns}>
+        <Attention since={since} />
         <Panel title="Running now" note={<Link to="/jobs" search={{ status: ['active'] }}>All</Link>}>
           <JobLines query={running} empty="No agent is running." detail={(job) => <Span from={job.processedAt} to={null} />} />
         </Panel>
@@ -79,6 +80,7 @@ export function OverviewPage() {
 function jobsIn(status: Status, from?: string) {
   return {
     queryKey: ['overview', status, from],
+    placeholderData: keepPreviousData,
     queryFn: ({ signal }: { signal: AbortSignal }) =>
       fetchJobs({ status: [status], ...(from && { from }) }, '', { limit: status === 'failed' ? 50 : RUNNING_LIMIT, order: status === 'waiting' ? 'oldest' : 'newest', signal }),
   } as const;
@@ -111,7 +113,7 @@ function JobLines({ query, empty, note, detail }: { query: JobsResult; empty: st
     <ul>
       {query.data.jobs.map((job) => (
         <li key={job.id} className={styles.line}>
-          <StatusIcon status={job.status} />
+          <NamedStatusIcon status={job.status} />
           <div className={styles.job}>
             <Link to="/jobs/$id/activity" params={{ id: job.id }}>{visible(job.title ?? job.name)}</Link>
             <Note job={job} waiting={note?.(job)} />
@@ -174,7 +176,7 @@ function Models() {
             <div className={styles.job}>
               <Link to="/jobs" search={{ model: queue.model }}>{queue.provider}/{queue.model}</Link>
               <span className={styles.note}>
-                {queue.slots === 0 ? 'paused, ' : queue.pausedUntil && <>paused until {timeOfDay(new Date(queue.pausedUntil))}, </>}
+                {queue.slots === 0 ? 'paused, ' : queue.pausedUntil && <>paused until {clock(queue.pausedUntil)}, </>}
                 {count(queue.waiting)} waiting{queue.oldestCreatedAt && <>, oldest <Age at={queue.oldestCreatedAt} /></>}
               </span>
             </div>

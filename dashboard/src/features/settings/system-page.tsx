@@ -1,4 +1,4 @@
-import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useQuery } from '@tanstack/react-query';
 
 import { readyQuery, systemQuery, type System } from '../../api/keys';
 import { useLive } from '../../api/live';
@@ -13,10 +13,9 @@ const LINKS = [['API reference', '/api/docs'], ['OpenAPI document', '/api/openap
 const HOUR = 3_600_000;
 
 export function SystemPage() {
-  const queries = useQueryClient();
   const system = useQuery(systemQuery);
   const ready = useQuery(readyQuery);
-  useLive(() => Promise.all([queries.invalidateQueries({ queryKey: systemQuery.queryKey }), queries.invalidateQueries({ queryKey: readyQuery.queryKey })]));
+  useLive([systemQuery, readyQuery]);
   return (
     <SettingsLayout>
       {system.isLoadingError ? <Failure error={system.error} onRetry={() => void system.refetch()} />

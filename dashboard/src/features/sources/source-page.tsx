@@ -33,10 +33,9 @@ import { SetUp } from './sources-page';
 
 export function SourcePage() {
   const { id } = useParams({ from: '/app/sources/$id' });
-  const queries = useQueryClient();
   const [isRemoving, setRemoving] = useState(false); // a removed source is not read again
   const source = useQuery({ ...sourceQuery(id), enabled: !isRemoving });
-  useLive(() => queries.invalidateQueries({ queryKey: sourceQuery(id).queryKey }), source.data !== undefined && !isRemoving);
+  useLive([sourceQuery(id)], source.data !== undefined && !isRemoving);
   return (
     <>
       <Link to="/sources" className={styles.back}><Icon name="chevronLeft" size={14} /> Webhooks</Link>

@@ -22,11 +22,10 @@ import { Conditions, SourceSwitch } from './source-parts';
 import styles from './sources-page.module.css';
 
 export function SourcesPage() {
-  const queries = useQueryClient();
   const navigate = useNavigate();
   const { create } = useSearch({ from: '/app/sources' });
   const sources = useQuery(sourcesQuery);
-  useLive(() => queries.invalidateQueries({ queryKey: sourcesQuery.queryKey }));
+  useLive([sourcesQuery]);
   const setCreating = (isCreating: boolean) => void navigate({ to: '/sources', search: isCreating ? { create: true } : {} });
   useShortcuts([{ keys: 'a', label: 'New webhook source', isChanging: true, run: () => setCreating(true) }]);
   const list = sources.data?.webhookSources;

@@ -8,7 +8,7 @@ import { compact, cost, count, duration, NOTHING, offset } from '../../lib/forma
 import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { cell, Table } from '../../ui/table';
-import { useNow } from '../../ui/time';
+import { useMinute } from '../../ui/time';
 import { FIELDS, WINDOWS, type StatsSearch } from './search';
 import { columns, mean, total, type Columns } from './series';
 import styles from './stats-page.module.css';
@@ -41,7 +41,7 @@ const MINUTE = 60_000;
 
 export function StatsPage() {
   const { window = '7d', by } = useSearch({ from: '/app/stats' });
-  const now = Math.ceil(useNow() / MINUTE) * MINUTE;
+  const now = useMinute();
   return (
     <Page title="Stats" actions={<Choices label="Time" current={window} options={WINDOWS.map((each) => [each, each, { window: each, by }])} />}>
       <div className={styles.bar}>
