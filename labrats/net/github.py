@@ -117,11 +117,9 @@ class GitHub:
             return token
         async with self._client(credentials) as client:
             key = (credentials[APP_ID].strip(), repository)
-            if installation := self._installations.pop(key, None):
+            if installation := self._installations.get(key):
                 with suppress(GiveUp):  # the App may have been installed anew
-                    token = await self._create_token(client, installation, repository, permissions)
-                    self._installations[key] = installation
-                    return token
+                    return await self._create_token(client, installation, repository, permissions)
             path = f"/repos/{repository}/installation"
             installation = (await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)).id
             token = await self._create_token(client, installation, repository, permissions)

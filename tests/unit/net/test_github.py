@@ -1,5 +1,6 @@
 """Tokens and redeliveries for a GitHub App, from a fake GitHub on loopback."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,8 +67,8 @@ class TestApp:
 
     async def test_the_installation_is_looked_up_once_until_it_is_gone(self, github: GitHubStandIn) -> None:
         client = GitHub(github.url, FakeClock())
-        for _ in range(3):
-            await client.token_for("octo/demo", APP)
+        await client.token_for("octo/demo", APP)
+        await asyncio.gather(*(client.token_for("octo/demo", APP) for _ in range(2)))
         lookups = "GET /repos/{owner}/{repo}/installation"
         assert len(github.calls_of(lookups)) == 1
         creation = "POST /app/installations/{installation_id}/access_tokens"
