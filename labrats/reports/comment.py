@@ -247,5 +247,5 @@ def _consumption(usage: Usage) -> Iterator[str]:
     if usage.tokens:
         yield f"{usage.tokens:,} tokens"
     if usage.cost_usd:
-        digits = 2 if usage.cost_usd >= 0.1 else 4
+        digits = 2 if usage.cost_usd >= 0.01 else 4  # as on the dashboard
         yield f"${usage.cost_usd:.{digits}f}"

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobItem } from '../../api/jobs';
-import { matches, MOST_NEWER, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerShown, withNewest, withPage } from './rows';
+import { matches, MOST_NEWER, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerHeld, withNewerShown, withNewest, withPage } from './rows';
 
 function job(number: number, fields: Partial<JobItem> = {}): JobItem {
   const createdAt = new Date(Date.UTC(2030, 0, 1) + number * 1000).toISOString();
@@ -84,4 +84,11 @@ test('a list that nobody reads holds a limited number of newer jobs', () => {
     next = withFeed(next, Array.from({ length: 50 }, (_, index) => job(number + index)), [], {}, 'newest');
   }
   expect([next.newer.length, next.newer[0]?.id, ids(next.jobs)]).toEqual([MOST_NEWER, 'ir-2003', ['ir-3', 'ir-2']]);
+});
+
+test('new jobs wait above a list that was read again, and shift no row that is being read', () => {
+  const again = withPage(NO_ROWS, { jobs: [job(5), job(4), job(3), job(2)], next: 'd' });
+  const held = withNewerHeld(again, job(3));
+  expect([ids(held.newer), ids(held.jobs), held.next]).toEqual([['ir-5', 'ir-4'], ['ir-3', 'ir-2'], 'd']);
+  expect(ids(withNewerHeld(again, undefined).jobs)).toEqual(['ir-5', 'ir-4', 'ir-3', 'ir-2']);
 });

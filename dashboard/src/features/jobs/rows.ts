@@ -93,6 +93,12 @@ export function withNewerShown(rows: Rows): Rows {
   return rows.newer.length > 0 ? { ...rows, jobs: [...rows.newer, ...rows.jobs], newer: [] } : rows;
 }
 
+/** Take the jobs that are newer than `first` out of a list of the newest, so that they wait above what is being read. */
+export function withNewerHeld(rows: Rows, first: JobItem | undefined): Rows {
+  const newer = first ? rows.jobs.filter((job) => job.createdAt > first.createdAt) : [];
+  return { ...rows, jobs: rows.jobs.slice(newer.length), newer: newer.slice(0, MOST_NEWER) };
+}
+
 function ids(rows: Rows): Set<string> {
   return new Set([...rows.newer, ...rows.jobs].map((job) => job.id));
 }

@@ -4,7 +4,7 @@ import { useCallback, useEffect, useRef, useState, type RefObject } from 'react'
 
 import { fetchJobs, hasEnded, type JobFilter, type JobItem, type JobOrder } from '../../api/jobs';
 import { useJobChanges } from '../../api/live';
-import { matches, MOST_NEWER, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerShown, withPage, type Rows } from './rows';
+import { matches, MOST_NEWER, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerHeld, withNewerShown, withPage, type Rows } from './rows';
 
 export interface Jobs extends Rows {
   isLoading: boolean;
@@ -92,12 +92,12 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
       do {
         rows = withPage(rows, await fetchJobs(filter, rows.next ?? '', { order, signal }));
       } while (rows.next && rows.jobs.length < Math.min(length.current, MOST_ROWS));
-      change(() => rows);
+      change((before) => (order === 'newest' && !isAtTop.current() ? withNewerHeld(rows, before.jobs[0]) : rows));
     } catch {
       // the feed asks again once the engine answers
     }
     reading.current--;
-  }, [filter, order, change]);
+  }, [filter, order, change, isAtTop]);
 
   const later = useRef<ReturnType<typeof setTimeout>>(undefined);
   useEffect(() => () => clearTimeout(later.current), [readAgain]);
