@@ -179,10 +179,10 @@ def _read_value(name: str, key: str) -> str:
 def _warn_about_misspelling(key: str) -> None:
     """Print a note if the key resembles a known key. MCP servers and webhook sources may read any other key."""
     from labrats.model.config import CREDENTIAL_NAMES
-    from labrats.model.webhook_source import APP_ID, PRIVATE_KEY, TOKEN
+    from labrats.model.webhook_source import APP_ID, COMMITTER, PRIVATE_KEY, SIGNING_KEY, TOKEN
 
     known = sorted({name for names in CREDENTIAL_NAMES.values() for name in names})
-    similar = get_close_matches(key, [*known, APP_ID, PRIVATE_KEY, TOKEN], n=1, cutoff=0.8)
+    similar = get_close_matches(key, [*known, APP_ID, PRIVATE_KEY, TOKEN, SIGNING_KEY, COMMITTER], n=1, cutoff=0.8)
     if similar and key != similar[0]:
         print_stderr(f"note: {key} is not a known key; did you mean {similar[0]}?")
 

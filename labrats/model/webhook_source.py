@@ -22,6 +22,10 @@ APP_ID: Final = "appId"
 PRIVATE_KEY: Final = "privateKey"
 """The keys of the Secret that `credentials_ref` names: either those of a GitHub App, or a token."""
 
+SIGNING_KEY: Final = "signingKey"
+COMMITTER: Final = "committer"
+"""The keys of that Secret for signed pushes: an SSH private key, and the `Name <email>` of its owner."""
+
 DEFAULT_ASSOCIATIONS: Final = ("OWNER", "MEMBER", "COLLABORATOR")
 """GitHub's names for the authors whose events start jobs."""
 

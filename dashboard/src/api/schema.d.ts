@@ -6680,7 +6680,7 @@ export interface components {
             allowForks?: boolean;
             /**
              * Credentialsref
-             * @description The Secret with a GitHub App's `appId` and `privateKey`, or with a `token`. Each job gets a token to clone its repository.
+             * @description The Secret with a GitHub App's `appId` and `privateKey`, or with a `token`. Each job gets a token to clone its repository. With a `signingKey` and its `committer`, pushed commits are signed.
              */
             credentialsRef?: string | null;
             report?: components["schemas"]["ReportBody"] | null;

@@ -65,7 +65,7 @@ _SIGNING_DESCRIPTION: Final = (
 )
 _CREDENTIALS_DESCRIPTION: Final = (
     "The Secret with a GitHub App's `appId` and `privateKey`, or with a `token`. Each job gets a token to clone its "
-    "repository."
+    "repository. With a `signingKey` and its `committer`, pushed commits are signed."
 )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from labrats.controller.publisher.signer import Signer
 from labrats.model.core_resources import Secret, problem_of_credentials
 from labrats.model.errors import GiveUp, NotFound
 from labrats.model.report import ReportTarget
@@ -69,10 +70,11 @@ class _User(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Access:
-    """A repository, and the account that writes to it."""
+    """A repository, and the account that writes to it. signer: signs the commits that are pushed."""
 
     repository: Repository
     identity: Identity
+    signer: Signer | None = None
 
     def commenting(self, target: ReportTarget) -> Permissions:
         """Return the least permissions for comments and labels on the target."""
@@ -103,7 +105,7 @@ class GitHubAccess:
             return tokens[key]
 
         repository = Repository(self.client(), target.repository, token_for, self.clock)
-        return Access(repository, await self._identity(secret, repository))
+        return Access(repository, await self._identity(secret, repository), Signer.of(secret.data))
 
     async def _secret(self, target: ReportTarget) -> Secret:
         if target.source is None:

@@ -17,7 +17,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final, Self
 
-from labrats.controller.publisher.commit_messages import neutralise_messages
+from labrats.controller.publisher.commit_objects import CommitObject, rewrite_commits
+from labrats.controller.publisher.signer import CannotSign, Signer
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.protocol import BUNDLE_REF
 
@@ -52,7 +53,6 @@ MOST_COMMITS: Final = 1000
 
 _MESSAGE_LENGTH: Final = 400
 _THEIRS: Final = "refs/labrats/theirs"
-_REPLAYED_HEADERS: Final = (b"tree ", b"author ", b"committer ", b"encoding ")
 
 
 class NotPushed(LabratsError):
@@ -103,6 +103,8 @@ class Commits:
     line:  the commits from base to tip, the oldest first. Of a merge only the first side counts, so that each commit is
            a change of the one before it.
     files: paths of the changed files.
+    signer:   signs the commits; None if nothing signs them.
+    unsigned: the reason why a signer that was asked to could not sign them.
     """
 
     folder: Path
@@ -112,9 +114,13 @@ class Commits:
     tip: str
     line: Sequence[Commit]
     files: Sequence[str]
+    signer: Signer | None = None
+    unsigned: str | None = None
 
     @classmethod
-    def fetch(cls, bundle: bytes, url: str, token: str, known_hosts: Collection[str] = ()) -> Self:
+    def fetch(
+        cls, bundle: bytes, url: str, token: str, known_hosts: Collection[str] = (), signer: Signer | None = None
+    ) -> Self:
         """Read a bundle, and fetch the commit that it is based on. Blocks. Raises NotPushed, RetryLater.
 
         url:         of the repository over HTTP. token: may read and write it.
@@ -132,7 +138,7 @@ class Commits:
             _git(folder, [*_IN, "fetch", "--quiet", "--depth=1", "--no-tags", url, base], url, token)
             _git(folder, [*_IN, "fetch", "--quiet", "--no-tags", "commits.bundle", f"{BUNDLE_REF}:{BUNDLE_REF}"])
             _require_few(folder, base)
-            _neutralise(folder, base, known_hosts)
+            signer, unsigned = _rewrite(folder, base, known_hosts, signer)
             tip = _git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
             line = _line(folder, [f"{base}..{tip}"])[::-1]
             names = _git(folder, [*_IN, "diff", "--name-only", "--no-renames", "-z", base, tip])
@@ -140,7 +146,7 @@ class Commits:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         files = [name.decode(errors="replace") for name in names.split(b"\0") if name]
-        return cls(folder, url, token, base, tip, line, files)
+        return cls(folder, url, token, base, tip, line, files, signer, unsigned)
 
     def close(self) -> None:
         """Remove the temporary repository."""
@@ -241,14 +247,9 @@ class Commits:
 
     def _replayed_on(self, found: OnBranch) -> str:
         """Return the last commit after those that a branch lacks are put on its own. Equal inputs give equal ids."""
-        head = found.head or self.base
+        git, head = partial(_in_repository, self.folder), found.head or self.base
         for commit in self.line[found.count :]:
-            raw = _git(self.folder, [*_IN, "cat-file", "commit", commit.sha])
-            headers, _, message = raw.partition(b"\n\n")
-            tree, *others = [line for line in headers.split(b"\n") if line.startswith(_REPLAYED_HEADERS)]
-            replayed = b"\n".join([tree, b"parent " + head.encode(), *others, b"", message])
-            write = [*_IN, "hash-object", "-t", "commit", "-w", "--stdin"]
-            head = _git(self.folder, write, stdin=replayed).decode().strip()
+            head = CommitObject.read(git, commit.sha).replayed_on(head).write(git, self.signer)
         return head
 
 
@@ -263,17 +264,27 @@ def _require_few(folder: Path, base: str) -> None:
         raise NotPushed(f"the agent made {count} commits, and at most {MOST_COMMITS} are published")
 
 
-def _neutralise(folder: Path, base: str, known_hosts: Collection[str]) -> None:
-    """Let the reference of the bundle name commits whose messages have no active parts."""
+def _rewrite(
+    folder: Path, base: str, known_hosts: Collection[str], signer: Signer | None
+) -> tuple[Signer | None, str | None]:
+    """Let the reference of the bundle name commits whose messages have no active parts, signed if possible.
+
+    Return the signer, or the reason why it cannot sign.
+    """
     tip = _git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
-    git = partial(_in_repository, folder)
-    written = neutralise_messages(git, folder, f"{base}..{tip}", known_hosts)
+    git, unsigned = partial(_in_repository, folder), None
+    try:
+        written = rewrite_commits(git, f"{base}..{tip}", known_hosts, signer)
+    except CannotSign as error:
+        signer, unsigned = None, str(error)
+        written = rewrite_commits(git, f"{base}..{tip}", known_hosts, None)
     if tip in written:
         git(["update-ref", BUNDLE_REF, written[tip]])
+    return signer, unsigned
 
 
-def _in_repository(folder: Path, arguments: Sequence[str]) -> bytes:
-    return _git(folder, [*_IN, *arguments])
+def _in_repository(folder: Path, arguments: Sequence[str], *, stdin: bytes = b"") -> bytes:
+    return _git(folder, [*_IN, *arguments], stdin=stdin)
 
 
 def _line(folder: Path, revisions: Sequence[str]) -> Sequence[Commit]:

@@ -100,7 +100,7 @@ class CommitsPublisher:
         token = await self.access.repository.token({**CONTENTS, **PULL_REQUESTS})
         try:
             url, hosts = self._clone_url(repository), self.reported.known_hosts
-            commits = await asyncio.to_thread(Commits.fetch, bundle, url, token, hosts)
+            commits = await asyncio.to_thread(Commits.fetch, bundle, url, token, hosts, self.access.signer)
         except NotPushed as error:
             return Pushed(refused=(str(error),))
         try:

@@ -1,4 +1,4 @@
-"""Put the commits of an agent on a branch, as they are or created by GitHub, which signs the commits that it creates.
+"""Put the commits of an agent on a branch: pushed, or created by GitHub, which signs the commits that it creates.
 
 GitHub's commits have other ids than the agent's, the same files and messages, and the account of the credentials as
 their author.
@@ -34,6 +34,8 @@ _NONE: Final = "000000"
 _SPECIAL: Final = {"100755": "is executable", "120000": "is a symbolic link", "160000": "is a submodule"}
 _STALE: Final = "STALE_DATA"
 _NOT_SIGNED: Final = "signed commits: GitHub created the commits, but it did not sign them"
+_UNSIGNED: Final = "so the commits were pushed without a signature"
+_CHECKED_LATER: Final = "gpgverify_unavailable"
 
 
 class NotExpressible(NotPushed):
@@ -56,6 +58,19 @@ class _Signature(msgspec.Struct, frozen=True, rename="camel"):
     is_valid: bool
 
 
+class _Verification(msgspec.Struct, frozen=True):
+    verified: bool
+    reason: str = ""
+
+
+class _CommitOfObject(msgspec.Struct, frozen=True):
+    verification: _Verification
+
+
+class _CommitObject(msgspec.Struct, frozen=True):
+    commit: _CommitOfObject
+
+
 class _Created(msgspec.Struct, frozen=True):
     oid: str
     tree: _Oid
@@ -63,23 +78,39 @@ class _Created(msgspec.Struct, frozen=True):
 
 
 async def place_on_branch(access: Access, commits: Commits, branch: str, *, sign: bool) -> Placed:
-    """Put the commits on a branch, once. They are signed if `sign` is set, or if the branch takes no others.
+    """Put the commits on a branch, once. GitHub signs them if `sign` is set, or if the branch takes no others.
 
     Raises BranchHasOtherCommits, NotPushed, RefusedByGitHub, RetryLater.
     """
-    refused: tuple[str, ...] = ()
+    refused: list[str] = []
     if sign:
         try:
             return await _create(access, commits, branch)
         except NotExpressible as error:
-            refused = (f"signed commits: {error}, so the commits were pushed without a signature",)
+            if commits.signer is None:
+                refused.append(f"signed commits: {error}, {_UNSIGNED}")
+    if commits.unsigned:
+        refused.append(f"signing key: {commits.unsigned}, {_UNSIGNED}")
     try:
-        return Placed(await asyncio.to_thread(commits.push, branch), refused)
+        head = await asyncio.to_thread(commits.push, branch)
     except MustBeVerified as demand:
         try:
             return await _create(access, commits, branch)
         except NotExpressible as error:
             raise NotPushed(f"{demand}, and {error}") from error
+    if commits.signer and (reason := await _reason_not_verified(access, head)):
+        refused.append(f"signing key: GitHub does not verify the signatures: {reason}")
+    return Placed(head, tuple(refused))
+
+
+async def _reason_not_verified(access: Access, commit: str) -> str | None:
+    """Return GitHub's word for what is wrong with a commit's signature, such as `unknown_key`; None if nothing is."""
+    try:
+        found = await access.repository.get(f"/commits/{commit}", _CommitObject, CONTENTS)
+    except RefusedByGitHub as error:
+        return str(error)
+    verification = found.commit.verification
+    return None if verification.verified or verification.reason == _CHECKED_LATER else verification.reason
 
 
 async def _create(access: Access, commits: Commits, branch: str) -> Placed:

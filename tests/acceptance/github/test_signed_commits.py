@@ -1,5 +1,7 @@
-"""Commits that GitHub creates and signs, where the report or the branch demands it."""
+"""Commits that GitHub creates and signs, where the report or the branch demands it, and pushes signed by a key."""
 
+import subprocess
+from pathlib import Path
 from textwrap import indent
 from typing import Any, Final
 
@@ -27,6 +29,7 @@ commit("Rename a file\\n\\nAnd delete one.")
 """
 EXECUTABLE: Final = 'write("run.sh", "true\\n")\nos.chmod("run.sh", 0o755)\ncommit("Add a script")'
 ELSE: Final = 'else:\n    commit("Add a file", a__txt="a")'
+COMMITTER: Final = "Ada Example <ada@example.com>"
 LINK: Final = 'os.symlink("agent.py", "link")\ncommit("Add a link")'
 
 
@@ -188,3 +191,74 @@ async def test_failed_checks_of_signed_commits_are_repaired(engine: LocalEngine,
     log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head}").splitlines()
     assert log == ["Repair the colour", "Add a colour"]
     assert verified(github, pull.pull.head) == [True, True]
+
+
+async def test_pushed_commits_are_signed_by_the_key_of_the_source(
+    engine: LocalEngine, github: GitHubStandIn, tmp_path: Path
+) -> None:
+    add_signing_key(engine, github, tmp_path)
+    job = await work(engine, github, EXECUTABLE, PUSHED)
+    assert job["published"]["refused"] == []
+    assert verified(github) == [True]
+    assert github.demo.git.git("log", "-1", "--format=%an %cn <%ce>", BRANCH) == f"Agent {COMMITTER}"
+    assert github.calls_of("POST /graphql") == []
+
+
+@pytest.mark.parametrize("report", [SIGNED, PUSHED], ids=["signed", "pushed"])
+async def test_a_branch_of_verified_commits_takes_executable_files_signed_by_a_key(
+    engine: LocalEngine, github: GitHubStandIn, tmp_path: Path, report: dict[str, Any]
+) -> None:
+    add_signing_key(engine, github, tmp_path)
+    github.demo.git.demand_verified_commits()
+    job = await work(engine, github, EXECUTABLE, report)
+    assert job["published"]["refused"] == []
+    assert verified(github) == [True]
+    assert job["published"]["pullRequestUrl"]
+
+
+async def test_a_reply_adds_commits_signed_by_the_key(
+    engine: LocalEngine, github: GitHubStandIn, tmp_path: Path
+) -> None:
+    add_signing_key(engine, github, tmp_path)
+    async with engine.admin() as admin:
+        first, pull = await a_pull_request(engine, github, admin)
+        await comment(engine, github, pull, "Please make it blue.")
+        job = await follow_up_of(admin, first)
+    assert pull.pull
+    assert job["published"]["refused"] == []
+    log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head}").splitlines()
+    assert log == ["Make it blue", "Add a colour"]
+    assert verified(github, pull.pull.head) == [True, True]
+
+
+async def test_a_key_that_github_does_not_know_is_reported(
+    engine: LocalEngine, github: GitHubStandIn, tmp_path: Path
+) -> None:
+    add_signing_key(engine, github, tmp_path, is_known=False)
+    job = await work(engine, github, EXECUTABLE, PUSHED)
+    assert job["published"]["refused"] == ["signing key: GitHub does not verify the signatures: unknown_key"]
+    assert job["published"]["pullRequestUrl"]
+
+
+async def test_a_key_without_a_committer_is_reported_and_the_commits_are_pushed(
+    engine: LocalEngine, github: GitHubStandIn, tmp_path: Path
+) -> None:
+    add_signing_key(engine, github, tmp_path, committer="")
+    job = await work(engine, github, EXECUTABLE, PUSHED)
+    (refused,) = job["published"]["refused"]
+    assert refused.startswith("signing key: the Secret needs a `committer`")
+    assert refused.endswith("so the commits were pushed without a signature")
+    assert verified(github) == [False]
+
+
+def add_signing_key(
+    engine: LocalEngine, github: GitHubStandIn, folder: Path, *, is_known: bool = True, committer: str = COMMITTER
+) -> None:
+    """Give the source's Secret a key for signatures. is_known: whether GitHub has it for the committer's account."""
+    key = folder / "test-key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key], check=True)
+    engine.set_secret("app", "signingKey", key.read_text().removesuffix("\n"))
+    if committer:
+        engine.set_secret("app", "committer", committer)
+    if is_known:
+        github.demo.git.add_signing_key("ada@example.com", key.with_suffix(".pub").read_text().strip())

@@ -66,9 +66,10 @@ def find_operation(method: str, path: str) -> tuple[Operation, Mapping[str, str]
 
 @cache
 def _operations() -> tuple[Operation, ...]:
-    """Return all operations. A path without a parameter comes before the ones that match it too."""
+    """Return all operations. A path without a parameter, and a longer one, come before the ones that match them too."""
     documented = json.loads(EXCERPT.read_text())
-    return tuple(_operation(name, documented[name]) for name in sorted(documented, key=lambda name: name.count("{")))
+    names = sorted(documented, key=lambda name: (name.count("{"), -len(name)))
+    return tuple(_operation(name, documented[name]) for name in names)
 
 
 def _operation(name: str, documented: Json) -> Operation:

@@ -22,7 +22,8 @@ if grep -qxF "$1" protected; then
 fi
 case "$3" in *[!0]*) ;; *) exit 0 ;; esac
 if [ -e only-verified ]; then
-    unverified=$(git rev-list "$3" --not --all | grep -vxFf verified)
+    unverified=$(git log --format='%H %G? %GS %ce' "$3" --not --all |
+        awk '!($2 == "G" && $3 == $4) {print $1}' | grep -vxFf verified)
     if [ -n "$unverified" ]; then
         echo "error: GH013: Repository rule violations found for $1." >&2
         echo "Review all repository rules at https://github.com/octo/demo/rules" >&2
@@ -93,10 +94,12 @@ class BareRepository:
             ("http.receivepack", "true"),
             ("uploadpack.allowFilter", "true"),
             ("uploadpack.allowAnySHA1InWant", "true"),
+            ("gpg.ssh.allowedSignersFile", str(folder / "signers")),
         ):
             repository.git("config", key, value)
         (folder / "protected").touch()
         (folder / "verified").touch()
+        (folder / "signers").touch()
         hook = folder / "hooks" / "update"
         hook.parent.mkdir(exist_ok=True)
         hook.write_text(_UPDATE_HOOK)
@@ -146,12 +149,20 @@ class BareRepository:
         self.git("config", "receive.denyNonFastForwards", "true")
 
     def demand_verified_commits(self) -> None:
-        """Refuse pushes with new commits that GitHub has not created."""
+        """Refuse pushes with new commits whose signature GitHub cannot verify."""
         (self.folder / "only-verified").touch()
 
+    def add_signing_key(self, email: str, public_key: str) -> None:
+        """Let an account with an email address have a key for signatures."""
+        with (self.folder / "signers").open("a") as signers:
+            signers.write(f"{email} {public_key}\n")
+
     def verified(self, revision: str) -> bool:
-        """Return whether GitHub has created and signed a commit."""
-        return self.resolve(revision) in (self.folder / "verified").read_text().split()
+        """Return whether GitHub has signed a commit, or knows its signature as one of its committer."""
+        if self.resolve(revision) in (self.folder / "verified").read_text().split():
+            return True
+        result, signer, committer = self.git("log", "-1", "--format=%G?%n%GS%n%ce", revision).split("\n")
+        return result == "G" and signer == committer
 
     def commit_by_github(
         self, branch: str, parent: str, additions: Mapping[str, bytes], deletions: list[str], message: str, author: str

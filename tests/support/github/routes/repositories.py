@@ -80,6 +80,17 @@ def get_branch(world: World, call: Call) -> Answer:
     return 200, {"name": name, "commit": {"sha": sha}, "protected": f"refs/heads/{name}" in repository.git.protected}
 
 
+@route("GET /repos/{owner}/{repo}/commits/{ref}", "contents:read")
+def get_commit(world: World, call: Call) -> Answer:
+    repository = world.repository_of(call)
+    if (sha := repository.git.resolve(call.values["ref"])) is None:
+        raise ApiError(422, f"No commit found for SHA: {call.values['ref']}")
+    verified = repository.git.verified(sha)
+    is_signed = "gpgsig" in repository.git.git("cat-file", "commit", sha)
+    reason = "valid" if verified else "unknown_key" if is_signed else "unsigned"
+    return 200, {"sha": sha, "commit": {"verification": {"verified": verified, "reason": reason}}}
+
+
 @route("GET /repos/{owner}/{repo}/compare/{basehead}", "contents:read")
 def compare(world: World, call: Call) -> Answer:
     repository = world.repository_of(call)

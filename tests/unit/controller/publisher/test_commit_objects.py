@@ -1,0 +1,161 @@
+"""Commits of an agent are written anew with harmless messages and signatures, and always get the same new ids."""
+
+import subprocess
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from labrats.controller.publisher.commit_objects import rewrite_commits
+from labrats.controller.publisher.signer import CannotSign, Signer
+
+COMMITTER = "Ada Example <ada@example.com>"
+
+
+def run_git(folder: Path, arguments: Sequence[str], *, stdin: bytes = b"") -> bytes:
+    identity = ["-c", "user.name=Agent", "-c", "user.email=agent@example.com"]
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=folder, input=stdin, check=True, capture_output=True).stdout
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    run_git(tmp_path, ["init", "--quiet", "--initial-branch=main"])
+    commit(tmp_path, "Start")
+    return tmp_path
+
+
+def commit(repository: Path, message: str) -> str:
+    run_git(repository, ["commit", "--quiet", "--allow-empty", "--message", message])
+    return head_of(repository)
+
+
+def head_of(repository: Path) -> str:
+    return run_git(repository, ["rev-parse", "HEAD"]).decode().strip()
+
+
+def neutralised(repository: Path, base: str, signer: Signer | None = None) -> dict[str, str]:
+    return rewrite_commits(partial(run_git, repository), f"{base}..HEAD", (), signer)
+
+
+def signer_of(folder: Path, kind: str = "ed25519", passphrase: str = "", committer: str = COMMITTER) -> Signer:
+    """Return a signer with a new key, which git accepts in `repository`."""
+    key = folder / ".git" / "test-key"
+    command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "test", "-f", str(key)]
+    subprocess.run(command, check=True, capture_output=True)
+    signers = folder / ".git" / "signers"
+    signers.write_text(f"ada@example.com {key.with_suffix('.pub').read_text()}")
+    run_git(folder, ["config", "gpg.ssh.allowedSignersFile", str(signers)])
+    signer = Signer.of({"signingKey": key.read_text(), "committer": committer})
+    assert signer
+    return signer
+
+
+def messages_of(repository: Path, tip: str) -> list[str]:
+    return run_git(repository, ["log", "--format=%s", tip]).decode().splitlines()
+
+
+def test_commits_without_active_parts_stay_as_they_are(repository: Path) -> None:
+    base = head_of(repository)
+    commit(repository, "Fix it\n\nCo-Authored-By: Octo <octo@example.com>")
+    assert neutralised(repository, base) == {}
+
+
+def test_an_active_message_changes_its_commit_and_those_after_it(repository: Path) -> None:
+    base = head_of(repository)
+    first, second, third = (commit(repository, message) for message in ("Add it", "Fixes #9", "Test it"))
+    written = neutralised(repository, base)
+    assert written.keys() == {second, third}
+    assert messages_of(repository, written[third]) == ["Test it", "Fixes \u200b#\u200b9", "Add it", "Start"]
+    assert run_git(repository, ["rev-parse", f"{written[third]}~2"]).decode().strip() == first
+    assert neutralised(repository, base) == written
+
+
+def test_both_sides_of_a_merge_are_written_anew(repository: Path) -> None:
+    base = head_of(repository)
+    run_git(repository, ["checkout", "--quiet", "-b", "side"])
+    commit(repository, "Ask @octo")
+    run_git(repository, ["checkout", "--quiet", "main"])
+    commit(repository, "Closes #9")
+    run_git(repository, ["merge", "--quiet", "--no-ff", "--message", "Merge it", "side"])
+    tip = neutralised(repository, base)[head_of(repository)]
+    assert {*messages_of(repository, tip)} == {"Merge it", "Ask @\u200bocto", "Closes \u200b#\u200b9", "Start"}
+
+
+def test_a_changed_commit_loses_its_signature(repository: Path) -> None:
+    base = head_of(repository)
+    raw = run_git(repository, ["cat-file", "commit", commit(repository, "Fixes #9")])
+    head, _, message = raw.partition(b"\n\n")
+    signed = b"\n\n".join([head + b"\ngpgsig -----BEGIN-----\n \n more\n -----END-----", message])
+    sha = run_git(repository, ["hash-object", "-t", "commit", "-w", "--stdin"], stdin=signed).decode().strip()
+    run_git(repository, ["reset", "--quiet", "--hard", sha])
+    written = run_git(repository, ["cat-file", "commit", neutralised(repository, base)[sha]])
+    assert written.partition(b"\n\n")[0] == head
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+def test_each_commit_of_a_line_is_signed_by_its_committer(repository: Path, kind: str) -> None:
+    base = head_of(repository)
+    shas = [commit(repository, message) for message in ("Add it", "Fixes #9")]
+    written = neutralised(repository, base, signer_of(repository, kind))
+    assert [*written] == shas
+    tip = written[shas[-1]]
+    shown = run_git(repository, ["log", "--format=%G?|%GS|%cn <%ce>|%an", f"{base}..{tip}"]).decode().splitlines()
+    assert shown == [f"G|ada@example.com|{COMMITTER}|Agent"] * 2
+    assert messages_of(repository, tip) == ["Fixes \u200b#\u200b9", "Add it", "Start"]
+    run_git(repository, ["fsck", "--strict", tip])
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa"])
+def test_a_signed_commit_always_gets_the_same_id(repository: Path, kind: str) -> None:
+    base = head_of(repository)
+    commit(repository, "Add it")
+    signer = signer_of(repository, kind)
+    assert neutralised(repository, base, signer) == neutralised(repository, base, signer)
+
+
+def test_a_signature_of_an_agent_is_replaced(repository: Path) -> None:
+    base = head_of(repository)
+    raw = run_git(repository, ["cat-file", "commit", commit(repository, "Add it")])
+    head, _, message = raw.partition(b"\n\n")
+    signed = b"\n\n".join([head + b"\ngpgsig -----BEGIN-----\n x\n -----END-----", message])
+    sha = run_git(repository, ["hash-object", "-t", "commit", "-w", "--stdin"], stdin=signed).decode().strip()
+    run_git(repository, ["reset", "--quiet", "--hard", sha])
+    tip = neutralised(repository, base, signer_of(repository))[sha]
+    assert run_git(repository, ["log", "-1", "--format=%G?", tip]).decode().strip() == "G"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"committer": ""}, "the Secret needs a `committer` such as `Ada <ada@example.com>` for its `signingKey`"),
+        ({"committer": "Ada\n <ada@example.com>"}, "the Secret needs a `committer`"),
+        ({"passphrase": "test-passphrase"}, "is not an SSH private key without a passphrase"),
+    ],
+    ids=["no committer", "two lines", "passphrase"],
+)
+def test_a_signer_that_cannot_sign_says_why(repository: Path, options: dict[str, str], problem: str) -> None:
+    base = head_of(repository)
+    commit(repository, "Add it")
+    with pytest.raises(CannotSign) as caught:
+        neutralised(repository, base, signer_of(repository, **options))
+    assert problem in str(caught.value)
+
+
+def test_a_key_of_another_kind_cannot_sign_and_is_not_shown(repository: Path) -> None:
+    base = head_of(repository)
+    commit(repository, "Add it")
+    signer = Signer("test-key-of-nothing", COMMITTER)
+    with pytest.raises(CannotSign) as caught:
+        neutralised(repository, base, signer)
+    assert "test-key-of-nothing" not in f"{caught.value} {signer!r}"
+
+
+def test_without_ssh_keygen_nothing_is_signed(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = signer_of(repository)
+    monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
+    with pytest.raises(CannotSign, match="ssh-keygen cannot be run: No such file or directory"):
+        signer.sign(b"")
