@@ -35,6 +35,7 @@ BY_INDEX: Sequence[str] = (
     "/api/jobs/facets",
     "/api/jobs/facets?status=failed",
     "/api/jobs/facets?owner=user-7",
+    "/api/jobs/facets?model=model-2&agentRole=agent-3",
 )
 """Requests that an index or a counter answers."""
 
@@ -43,7 +44,9 @@ OFF_THE_LOOP: Sequence[str] = (
     "/api/jobs?limit=20&q=no-such-text",
     "/api/jobs?limit=20&owner=user-7&model=model-2&from=2020-01-01T00:00:00Z",
     "/api/jobs/facets?q=repository-49",
+    "/api/jobs/facets?q=repository-49&model=model-2",
     "/api/jobs/facets?from=2020-01-01T00:00:00Z",
+    "/api/jobs/facets?from=2020-01-01T00:00:00Z&model=model-2",
     "/api/stats/timeseries?metric=jobs",
 )
 """Requests that read many rows."""

@@ -1,7 +1,8 @@
 """Conditions on jobs, and their SQL over the tables of job_table.py."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,7 +20,8 @@ class JobFilter:
     """Conditions on jobs. None and an empty sequence match every job; one of several values has to match.
 
     thread:       see `thread_of` in job_table.py. pull_request: URL of the one that has a job's commits.
-    since, until: the earliest and the latest time of creation. q: occurs in the id, type, source, repo or title.
+    since, until: the earliest time of creation, and the time before which a job was created.
+    ended_since, ended_until: the same of its end. q: occurs in the id, type, source, repo or title.
     """
 
     status: Sequence[str] = ()
@@ -36,12 +38,27 @@ class JobFilter:
     pull_request: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    ended_since: datetime | None = None
+    ended_until: datetime | None = None
     q: str | None = None
 
     @property
     def conditions(self) -> frozenset[str]:
         """Names of the fields that restrict the jobs."""
         return frozenset(name for name in _NAMES if getattr(self, name))
+
+    @property
+    def has_end(self) -> bool:
+        """True if the time of a job's end is restricted."""
+        return bool(self.ended_since or self.ended_until)
+
+    def without(self, names: AbstractSet[str]) -> "JobFilter":
+        """Return the filter without the conditions on these fields."""
+        return replace(self, **{name: getattr(EVERY_JOB, name) for name in names})
+
+    def only(self, names: AbstractSet[str]) -> "JobFilter":
+        """Return the filter with no other conditions than those on these fields."""
+        return self.without(self.conditions - names)
 
 
 _NAMES: Final = tuple(each.name for each in fields(JobFilter))
@@ -70,13 +87,19 @@ def condition_of(wanted: JobFilter, *, within_time: bool = False) -> tuple[str, 
     if wanted.until:
         terms.append("created < ?")
         values.append(wanted.until.timestamp())
+    if wanted.ended_since:
+        terms.append("finished >= ?")
+        values.append(wanted.ended_since.timestamp())
+    if wanted.ended_until:
+        terms.append("finished < ?")
+        values.append(wanted.ended_until.timestamp())
     if wanted.q:
         terms.append("instr(search, ?)")
         values.append(wanted.q.lower())
     return " AND ".join(terms) or "TRUE", values
 
 
-def where_of(wanted: JobFilter) -> tuple[str, list[Any]]:
-    """Return the SQL clause of a filter, which is empty for every job, and the values."""
-    condition, values = condition_of(wanted)
+def where_of(wanted: JobFilter, *, within_time: bool = False) -> tuple[str, list[Any]]:
+    """Return the SQL clause of a filter, which is empty for every job, and the values. within_time: see above."""
+    condition, values = condition_of(wanted, within_time=within_time)
     return ("" if condition == "TRUE" else f"WHERE {condition}"), values

@@ -18,7 +18,7 @@ import apsw
 import structlog
 
 from labrats.index.breakdown import Row, rows_of, series_by
-from labrats.index.job_filter import EVERY_JOB, JobFilter, where_of
+from labrats.index.job_filter import EVERY_JOB, JobFilter, condition_of, where_of
 from labrats.index.job_table import (
     COUNTED,
     checkpoint,
@@ -233,7 +233,7 @@ class JobIndex:
                 _encode_cursor(*last[:2]) if last else None,
             )
 
-        is_quick = len(wanted.conditions - {"since", "until"}) <= 1 and "q" not in wanted.conditions
+        is_quick = len(wanted.conditions - {"since", "until"}) <= 1 and not (wanted.q or wanted.has_end)
         return find(self._db) if is_quick else await self._query(find)
 
     async def ends_of(self, wanted: JobFilter, limit: int) -> list[tuple[str, float | None]]:
@@ -242,20 +242,43 @@ class JobIndex:
         query = f"SELECT id, finished FROM jobs {where} ORDER BY created, id LIMIT {limit}"  # noqa: S608, no value in it
         return await self._query(lambda db: [(str(job_id), ended) for job_id, ended in db.execute(query, values)])
 
-    async def facets(self, wanted: JobFilter) -> dict[str, list[tuple[str, int]]]:
-        """Return for each facet its values with the number of matching jobs, the most frequent first."""
-        where, values = where_of(wanted)
-        columns = ", ".join(FACETS.values())
-        rows = (
-            f"{columns}, jobs FROM counts" if wanted.conditions <= set(COUNTED) else f"{columns}, 1 AS jobs FROM jobs"
-        )
-        # A search is done once for all facets. For other filters, an index has the rows of each facet in order.
-        hint = "MATERIALIZED" if wanted.q else "NOT MATERIALIZED"
-        query = f"WITH found AS {hint} (SELECT {rows} {where}) " + " UNION ALL ".join(  # noqa: S608, no value in it
-            f"SELECT * FROM (SELECT '{name}', {column}, sum(jobs) AS number FROM found WHERE {column} <> ''"  # noqa: S608
-            f" GROUP BY {column} ORDER BY number DESC, {column} LIMIT {FACET_VALUES})"
-            for name, column in FACETS.items()
-        )
+    async def facets(
+        self, wanted: JobFilter, *, fixed: frozenset[str] = frozenset()
+    ) -> dict[str, list[tuple[str, int]]]:
+        """Return for each facet its values with the number of matching jobs, the most frequent first.
+
+        A facet is counted without the filter by its own field, so that it lists the alternatives of the chosen value.
+        fixed: columns whose filter applies to their own facet too.
+        """
+        chosen = wanted.only(frozenset(FACETS.values()) - fixed)
+        others = wanted.without(chosen.conditions)
+        is_counted = wanted.conditions <= set(COUNTED)
+        # The indexes of the facets have their rows in order. Jobs that other conditions select, such as a search, are
+        # read once for all facets.
+        is_ordered = others.conditions <= {*FACETS.values(), "since", "until"}
+
+        def rows(matching: JobFilter) -> tuple[str, list[Any]]:
+            where, values = where_of(matching, within_time=matching.has_end)
+            columns = ", ".join(FACETS.values())
+            table = f"{columns}, jobs FROM counts" if is_counted else f"{columns}, 1 AS jobs FROM jobs"
+            return f"SELECT {table} {where}", values
+
+        found, values = rows(wanted if is_ordered else others)
+        is_shared = bool(chosen.conditions) or not is_ordered
+        counts: list[str] = []
+        for name, column in FACETS.items():
+            source, condition, filtered = "found", "TRUE", list[Any]()
+            if is_ordered and column in chosen.conditions:
+                source, filtered = rows(wanted.without({column}))
+            elif not is_ordered:
+                condition, filtered = condition_of(chosen.without({column}))
+            counts.append(
+                f"SELECT * FROM (SELECT '{name}', {column}, sum(jobs) AS number FROM ({source})"  # noqa: S608
+                f" WHERE {column} <> '' AND {condition} GROUP BY {column} ORDER BY number DESC, {column}"
+                f" LIMIT {FACET_VALUES})"
+            )
+            values += filtered
+        query = f"WITH found AS {'' if is_shared else 'NOT '}MATERIALIZED ({found}) " + " UNION ALL ".join(counts)
 
         def count(db: apsw.Connection) -> dict[str, list[tuple[str, int]]]:
             found: dict[str, list[tuple[str, int]]] = {name: [] for name in FACETS}

@@ -58,6 +58,23 @@ async def test_ended_jobs_are_compared_by_a_field(user: User, admin: User, model
     assert later.json()["rows"] == []
 
 
+async def test_compared_jobs_can_be_listed_by_their_end(user: User, admin: User, model: str) -> None:
+    first = await user.run(config={"model": model})
+    last = await user.run({"fail": "no"}, config={"model": model})
+    begin, end = first["finishedAt"], last["finishedAt"]
+    ended = {"endedFrom": begin, "endedTo": end}
+
+    breakdown = await admin.get("/api/stats/breakdown", model=model, by="model", **{"from": begin, "to": end})
+    listed = (await admin.get("/api/jobs", model=model, **ended)).json()
+    later = (await admin.get("/api/jobs", model=model, cursor="", endedFrom=end)).json()
+    facets = (await admin.get("/api/jobs/facets", model=model, **ended)).json()
+
+    assert [row["completed"] + row["failed"] for row in breakdown.json()["rows"]] == [listed["total"]] == [1]
+    assert [job["id"] for job in listed["jobs"]] == [first["id"]]
+    assert [job["id"] for job in later["jobs"]] == [last["id"]]
+    assert facets["status"] == [{"value": "completed", "count": 1}]
+
+
 async def test_series_can_be_told_apart_by_a_field(user: User, admin: User, model: str) -> None:
     await user.run(USAGE, type=model, config={"model": model})
     await user.run({"fail": "no"}, type=model, config={"model": model})

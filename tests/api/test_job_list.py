@@ -110,6 +110,7 @@ async def test_a_caller_may_not_list_the_jobs_of_another(api: Api, user: httpx2.
         ({"to": "soon"}, "to"),
         ({"from": "2030-02-30T00:00:00Z"}, "from"),
         ({"to": "1767225600"}, "to"),
+        ({"endedFrom": "yesterday"}, "endedFrom"),
         ({"status": "done"}, "status"),
         ({"sort": "cheapest"}, "sort"),
         ({"omit": "id"}, "omit"),
@@ -152,6 +153,8 @@ async def test_facets_count_the_callers_jobs(api: Api, user: httpx2.AsyncClient,
     assert len(by_owner) == 2
     filtered = (await admin.get("/api/jobs/facets", params={"owner": own["value"]})).json()
     assert filtered["status"] == facets["status"]
+    assert filtered["owner"] == by_owner
+    assert (await user.get("/api/jobs/facets", params={"owner": own["value"]})).json()["owner"] == [own]
     assert (await admin.get("/api/jobs/facets", params={"model": "opus"})).json()["status"] == [
         {"value": "waiting", "count": 1}
     ]

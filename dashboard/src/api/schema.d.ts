@@ -181,6 +181,8 @@ export interface paths {
         /**
          * Count jobs by the values of their fields
          * @description Count the jobs that match the filters by status, failure code, model, agent, repository and owner.
+         *
+         *     Each of these fields is counted without the filter by itself: `?model=opus` also counts the jobs of other models.
          */
         get: operations["getJobFacets"];
         put?: never;
@@ -2373,6 +2375,16 @@ export interface components {
              * @description Time before which it was created.
              */
             to?: string | null;
+            /**
+             * Endedfrom
+             * @description Earliest end.
+             */
+            endedFrom?: string | null;
+            /**
+             * Endedto
+             * @description Time before which the job ended.
+             */
+            endedTo?: string | null;
             /**
              * Q
              * @description Text in the job's id, type, source, repo or title.
@@ -7743,6 +7755,10 @@ export interface operations {
                 from?: string | null;
                 /** @description Time before which the job was created. */
                 to?: string | null;
+                /** @description Earliest end. */
+                endedFrom?: string | null;
+                /** @description Time before which the job ended. */
+                endedTo?: string | null;
                 /** @description Text in the job's id, type, source, repo or title. */
                 q?: string | null;
                 /** @description The job's type. */
@@ -7918,6 +7934,10 @@ export interface operations {
                 from?: string | null;
                 /** @description Time before which the job was created. */
                 to?: string | null;
+                /** @description Earliest end. */
+                endedFrom?: string | null;
+                /** @description Time before which the job ended. */
+                endedTo?: string | null;
                 /** @description Text in the job's id, type, source, repo or title. */
                 q?: string | null;
                 /** @description The job's type. */

@@ -42,6 +42,10 @@ class BulkFilter(RequestBody):
     owner: Label | None = None
     since: Time | None = Field(default=None, alias="from", strict=False, description="Earliest time of creation.")
     until: Time | None = Field(default=None, alias="to", strict=False, description="Time before which it was created.")
+    ended_since: Time | None = Field(default=None, alias="endedFrom", strict=False, description="Earliest end.")
+    ended_until: Time | None = Field(
+        default=None, alias="endedTo", strict=False, description="Time before which the job ended."
+    )
     q: Label | None = Field(default=None, description="Text in the job's id, type, source, repo or title.")
 
 

@@ -48,6 +48,8 @@ async def job_filter(
     status: Annotated[list[Status], Query(description="The job's status. Repeat it for several.")] = [],  # noqa: B006
     since: Annotated[Time | None, Query(alias="from", description="Earliest time of creation.")] = None,
     until: Annotated[Time | None, Query(alias="to", description="Time before which the job was created.")] = None,
+    ended_since: Annotated[Time | None, Query(alias="endedFrom", description="Earliest end.")] = None,
+    ended_until: Annotated[Time | None, Query(alias="endedTo", description="Time before which the job ended.")] = None,
     q: Annotated[str | None, Query(description="Text in the job's id, type, source, repo or title.")] = None,
 ) -> JobFilter:
     """Return the filter of a request for lists and counts. Callers other than admins see their own jobs only."""
@@ -58,6 +60,8 @@ async def job_filter(
         owner=checked_owner(caller_of(request), fields.owner),
         since=since,
         until=until,
+        ended_since=ended_since,
+        ended_until=ended_until,
         q=q,
     )
 

@@ -156,8 +156,12 @@ async def list_jobs(
     summary="Count jobs by the values of their fields",
 )
 async def get_job_facets(request: Request, wanted: WantedJobs) -> Response:
-    """Count the jobs that match the filters by status, failure code, model, agent, repository and owner."""
-    facets = await services_of(request).job_index.facets(wanted)
+    """Count the jobs that match the filters by status, failure code, model, agent, repository and owner.
+
+    Each of these fields is counted without the filter by itself: `?model=opus` also counts the jobs of other models.
+    """
+    fixed = frozenset[str]() if caller_of(request).sees_all else frozenset({"owner"})
+    facets = await services_of(request).job_index.facets(wanted, fixed=fixed)
     return json_response(
         {name: [{"value": value, "count": count} for value, count in values] for name, values in facets.items()}
     )
