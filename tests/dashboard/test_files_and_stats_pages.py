@@ -2,6 +2,7 @@
 
 import re
 from secrets import token_hex
+from typing import Any
 
 from playwright.async_api import BrowserContext, FilePayload, Page, expect
 
@@ -27,6 +28,9 @@ async def test_pdf_is_uploaded_extracted_and_deleted(page: Page, engine: LocalEn
     extractions = page.get_by_role("table", name="Extractions")
     await expect(extractions.get_by_role("link", name="Sections").first).to_have_attribute(
         "href", re.compile("/jobs/ir-.*/result")
+    )
+    await expect(page.get_by_role("link", name="All", exact=True)).to_have_attribute(
+        "href", "/jobs?type=document-extraction"
     )
     await row.get_by_role("button", name="Delete report.pdf").click()
     await page.get_by_role("button", name="Delete the file").click()
@@ -79,8 +83,39 @@ async def test_stats_compare_models_and_keep_the_choice_in_the_url(
     await page.reload()
     await expect(page.get_by_role("table", name="By repository")).to_contain_text("octocat/compared")
     await expect(page.get_by_role("region", name="Cost")).to_contain_text("octocat/compared")
-    await page.get_by_role("link", name="octocat/compared").click()
-    await expect(page).to_have_url(re.compile("/jobs.repo=octocat"))
+    row = page.get_by_role("table", name="By repository").get_by_role("row", name="octocat/compared")
+    await row.get_by_role("link", name="octocat/compared").click()
+    await expect(page).to_have_url(re.compile("/jobs.repo=octocat%2Fcompared&ended=24h"))
+    await expect(page.get_by_role("table", name="Jobs").get_by_role("row")).to_have_count(2)
+
+
+async def test_figures_of_stats_open_the_jobs_that_they_count(page: Page, engine: LocalEngine, admin: User) -> None:
+    kind: dict[str, Any] = {"type": "counted", "config": {"model": "counted"}}
+    for step in ({"result": 1}, {"fail": "no"}, {"fail": "no"}):
+        await admin.run(step, **kind)
+    await sign_in(page, engine, "/stats?by=type&window=24h")
+    row = page.get_by_role("table", name="By type").get_by_role("row", name="counted")
+    jobs = page.get_by_role("table", name="Jobs").get_by_role("row")
+    for name, number in (("3", 3), ("2 (67 %)", 2)):
+        await row.get_by_role("link", name=name, exact=True).click()
+        await expect(page.get_by_role("link", name="Type: counted")).to_be_visible()
+        await expect(jobs).to_have_count(1 + number)
+        await page.go_back()
+
+    await page.get_by_role("region", name="Ended jobs").get_by_role("link", name="counted").click()
+    await expect(jobs).to_have_count(4)
+    await page.get_by_role("link", name="Type: counted").click()
+    await expect(page).to_have_url(re.compile("/jobs.ended=24h$"))
+
+
+async def test_a_chosen_model_leaves_the_others_to_choose(page: Page, engine: LocalEngine, admin: User) -> None:
+    for model in ("left", "left", "right"):
+        await admin.run(config={"model": model})
+    await sign_in(page, engine, "/jobs?model=left")
+    choice = page.get_by_label("Model")
+    await expect(choice.locator("option", has_text="left (2)")).to_have_count(1)
+    await choice.select_option("right")
+    await expect(page.get_by_role("table", name="Jobs").get_by_role("row")).to_have_count(2)
 
 
 async def test_uploaded_file_is_chosen_for_a_new_job(page: Page, engine: LocalEngine) -> None:

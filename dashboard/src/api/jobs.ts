@@ -31,9 +31,14 @@ export interface JobFilter {
   owner?: string;
   type?: string;
   source?: string;
+  provider?: string;
   chainId?: string;
+  /** The earliest time of creation, and the time before which a job was created. */
   from?: string;
   to?: string;
+  /** The same of its end. */
+  endedFrom?: string;
+  endedTo?: string;
 }
 
 export type JobOrder = 'newest' | 'oldest';
@@ -61,8 +66,8 @@ export async function fetchJobs(
   return { jobs: page.jobs, next: page.next ?? null };
 }
 
-/** Numbers of jobs by the values of their fields, for each status. */
-export const facetsQuery = ({ status: _, ...query }: JobFilter) =>
+/** Numbers of jobs by the values of their fields. Each field is counted without its own filter. */
+export const facetsQuery = (query: JobFilter) =>
   queryOptions({
     queryKey: ['facets', query],
     queryFn: ({ signal }) => body(client.GET('/api/jobs/facets', { params: { query }, signal })),

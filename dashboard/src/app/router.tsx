@@ -4,6 +4,7 @@ import type { QueryClient } from '@tanstack/react-query';
 import { createRootRouteWithContext, createRoute, createRouter, lazyRouteComponent, redirect, type RouteComponent } from '@tanstack/react-router';
 
 import { ApiError } from '../api/client';
+import { agentsQuery } from '../api/jobs';
 import { sessionQuery, takeNext } from '../api/session';
 import { validateJobSearch } from '../features/job/search';
 import { validateJobsSearch } from '../features/jobs/search';
@@ -135,6 +136,16 @@ const modelFiles = createRoute({
 const agents = createRoute({
   getParentRoute: () => app,
   path: '/agents',
+  validateSearch: (search: Record<string, unknown>): { role?: string } => {
+    const role = text(search['role']);
+    return role ? { role } : {};
+  },
+  beforeLoad: async ({ context, search }) => {
+    if (!search.role) return;
+    const { agents: all } = await context.queries.query(agentsQuery);
+    const found = all.find((each) => each.triggerName === search.role);
+    if (found) throw redirect({ to: '/agents/$id/triggers', params: { id: found.id }, replace: true });
+  },
   component: lazyRouteComponent(() => import('../features/agents/agents-page'), 'AgentsPage'),
 });
 

@@ -141,17 +141,19 @@ function UploadRow({ kind, upload }: { kind: UploadKind; upload: Upload }) {
   );
 }
 
+/** The type of a job that reads a PDF. */
+const EXTRACTION = 'document-extraction';
 const EXTRACTIONS = ['uploads', 'extractions'];
 const LATEST = 10;
 
 /** The latest jobs that read a PDF. */
 function Extractions() {
-  const jobs = useQuery({ queryKey: EXTRACTIONS, queryFn: ({ signal }) => fetchJobs({ type: 'document-extraction' }, '', { limit: LATEST, signal }) });
+  const jobs = useQuery({ queryKey: EXTRACTIONS, queryFn: ({ signal }) => fetchJobs({ type: EXTRACTION }, '', { limit: LATEST, signal }) });
   useLive([{ queryKey: EXTRACTIONS }]);
   if (jobs.isLoadingError) return <Failure error={jobs.error} onRetry={() => void jobs.refetch()} />;
   if (!jobs.data || jobs.data.jobs.length === 0) return null;
   return (
-    <Panel title="Extractions" note={<Link to="/jobs" search={{ q: 'document-extraction' }}>All</Link>}>
+    <Panel title="Extractions" note={<Link to="/jobs" search={{ type: EXTRACTION }}>All</Link>}>
       <Table label="Extractions" columns={[['Status'], ['Job'], ['Model', cell.minor], ['Created', cell.number], ['Result', cell.end]]}>
         {jobs.data.jobs.map((job) => <Extraction key={job.id} job={job} />)}
       </Table>

@@ -15,7 +15,7 @@ export function Chain({ job }: { job: JobDetail }) {
   if (jobs.length < 2 && !job.chainEnded && !next) return null;
   return (
     <div className={styles.chain}>
-      <span className={styles.chainLabel}>Chain</span>
+      {job.chainId ? <Link to="/jobs" search={{ chainId: job.chainId, sort: 'oldest' }} className={styles.chainLabel} title="List the jobs of this chain">Chain</Link> : <span className={styles.chainLabel}>Chain</span>}
       <ol>
         {jobs.map((each) => (
           <li key={each.id}>

@@ -5,6 +5,7 @@ import { visible } from '../../lib/ansi';
 import { bytes } from '../../lib/format';
 import { networkText, type NetworkRule } from '../../lib/network';
 import { commandsText } from '../../lib/setup';
+import { AgentLink } from '../../ui/agent-link';
 import { Copy } from '../../ui/copy';
 import { JsonTree } from '../../ui/json-tree';
 import { Panel } from '../../ui/page';
@@ -31,7 +32,7 @@ export function InputTab() {
           <div><dt>Title</dt><dd>{visible(job.title ?? '—')}</dd></div>
           <div><dt>Type</dt><dd>{visible(job.name)}</dd></div>
           <div><dt>Source</dt><dd>{visible(job.source)}</dd></div>
-          <div><dt>Agent</dt><dd>{job.agentRole ?? 'none'}</dd></div>
+          <div><dt>Agent</dt><dd>{job.agentRole ? <AgentLink role={job.agentRole} /> : 'none'}</dd></div>
           <div><dt>Priority</dt><dd>{job.priority}, lower runs first</dd></div>
         </dl>
       </Panel>

@@ -6,6 +6,7 @@ import { cancelJob, hasEnded, jobQuery, retryJob, storeJob, type JobDetail } fro
 import { visible } from '../../lib/ansi';
 import { compact, cost, counted } from '../../lib/format';
 import { Changing } from '../../ui/access';
+import { AgentLink } from '../../ui/agent-link';
 import { Button, buttonClass } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Dialog } from '../../ui/dialog';
@@ -101,7 +102,7 @@ function Facts({ job }: { job: JobDetail }) {
       <Fact label="Status"><StatusBadge status={job.status} note={isCancelling ? 'Cancelling' : undefined} /></Fact>
       {job.processedAt && job.status !== 'waiting' && <Fact icon="clock" label="Run time"><Span from={job.processedAt} to={job.finishedAt} /></Fact>}
       {job.attempts > 1 && <Fact label="Attempts">attempt {job.attempts}{job.config.maxAttempts > 1 ? ` of ${Math.max(job.attempts, job.config.maxAttempts)}` : ''}</Fact>}
-      <Fact icon="agent" label="Agent">{job.agentRole ?? job.name}</Fact>
+      <Fact icon="agent" label="Agent">{job.agentRole ? <AgentLink role={job.agentRole} /> : job.name}</Fact>
       {repo && <Fact icon="repo" label="Repository">{visible(repo)}{ref ? `@${visible(ref)}` : ''}</Fact>}
       <Fact icon="chip" label="Model, and where it comes from">
         <span title={`model: ${job.configOrigins['model'] ?? 'unknown'}`}>{job.provider}/{job.model}</span> {job.config.effort}

@@ -2,13 +2,14 @@ import { Link } from '@tanstack/react-router';
 import { useEffect, useRef, useState, type ReactNode } from 'react';
 
 import { STATUSES, type JobFacets, type Status } from '../../api/jobs';
+import { visible } from '../../lib/ansi';
 import { count } from '../../lib/format';
 import { buttonClass } from '../../ui/button';
 import { Icon } from '../../ui/icons';
 import { useShortcuts } from '../../ui/shortcuts';
 import { STATUS_WORDS, StatusIcon } from '../../ui/status';
 import styles from './jobs-page.module.css';
-import { hasFilters, WINDOWS, type JobsSearch } from './search';
+import { EXACT, hasFilters, WINDOWS, type JobsSearch } from './search';
 
 /** The pause in typing after which a search begins. */
 const TYPING_MS = 200;
@@ -53,10 +54,7 @@ export function Filters({ search, facets, onChange }: { search: JobsSearch; face
         {select('repo', 'Repository', facets?.repo)}
         {select('code', 'Failure', facets?.failedCode)}
         {(search.owner ?? (facets?.owner.length ?? 0) > 1) && select('owner', 'Owner', facets?.owner)}
-        <select aria-label="Time" value={search.window ?? ''} className={search.window ? styles.set : undefined} onChange={(event) => void onChange({ window: event.target.value || undefined })}>
-          <option value="">Any time</option>
-          {Object.keys(WINDOWS).map((window) => <option key={window} value={window}>Last {window}</option>)}
-        </select>
+        <TimeSelect search={search} onChange={onChange} />
         <select aria-label="Order" value={search.sort ?? 'newest'} className={search.sort ? styles.set : undefined} onChange={(event) => void onChange({ sort: event.target.value === 'oldest' ? 'oldest' : undefined })}>
           <option value="newest">Newest first</option>
           <option value="oldest">Oldest first</option>
@@ -64,6 +62,38 @@ export function Filters({ search, facets, onChange }: { search: JobsSearch; face
       </div>
     </div>
   );
+}
+
+/** The time up to now in which jobs were created, or in which they ended. */
+function TimeSelect({ search, onChange }: { search: JobsSearch; onChange: Change }) {
+  const value = search.window ? `window ${search.window}` : search.ended ? `ended ${search.ended}` : '';
+  const choose = (choice: string) => {
+    const [name, window] = choice.split(' ');
+    void onChange({ window: undefined, ended: undefined, ...(name && { [name]: window }) });
+  };
+  return (
+    <select aria-label="Time" value={value} className={value ? styles.set : undefined} onChange={(event) => choose(event.target.value)}>
+      <option value="">Any time</option>
+      {Object.keys(WINDOWS).map((window) => <option key={window} value={`window ${window}`}>Last {window}</option>)}
+      {Object.keys(WINDOWS).map((window) => <option key={window} value={`ended ${window}`}>Ended in {window}</option>)}
+    </select>
+  );
+}
+
+const EXACT_WORDS: Record<(typeof EXACT)[number], string> = {
+  type: 'Type', source: 'Source', provider: 'Provider', chainId: 'Chain', from: 'Created from', to: 'Created before', endedFrom: 'Ended from', endedTo: 'Ended before',
+};
+
+/** Filters of the URL that have no field. A click removes one. */
+function ExactFilters({ search }: { search: JobsSearch }) {
+  return EXACT.map((name) => {
+    const value = search[name];
+    return value && (
+      <Link key={name} to="/jobs" search={Object.fromEntries(Object.entries(search).filter(([each]) => each !== name)) as JobsSearch} replace className={styles.exact} title="Remove this filter">
+        {EXACT_WORDS[name]}: <span>{visible(value)}</span> <Icon name="close" size={12} /><span className="visually-hidden">Remove this filter</span>
+      </Link>
+    );
+  });
 }
 
 /** The number of jobs in each status. A click filters by it. */
@@ -83,6 +113,7 @@ export function Counts({ search, facets, onChange, children }: { search: JobsSea
           <span>{facets ? count(facets.status.find((each) => each.value === status)?.count ?? 0) : ''}</span>
         </button>
       ))}
+      <ExactFilters search={search} />
       {hasFilters(search) && (
         <Link to="/jobs" search={search.sort ? { sort: search.sort } : {}} className={buttonClass('quiet')}>
           <Icon name="close" size={14} /> Clear

@@ -6,6 +6,7 @@ import type { JobItem, QueuePlace } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { cost, NOTHING } from '../../lib/format';
 import { Changing } from '../../ui/access';
+import { AgentLink } from '../../ui/agent-link';
 import { STATUS_WORDS, StatusBadge } from '../../ui/status';
 import { Age, Span } from '../../ui/time';
 import { waitingNote } from '../../ui/waiting';
@@ -39,7 +40,7 @@ export const JobRow = memo(function JobRow({ job, place, rowIndex, isFocused, is
         </span>
       </td>
       <TitleCell job={job} place={place} title={title} />
-      <td className={styles.agentColumn} title={job.agentRole ?? undefined}>{job.agentRole ?? <span className={styles.faint}>{job.name}</span>}</td>
+      <td className={styles.agentColumn} title={job.agentRole ?? undefined}>{job.agentRole ? <AgentLink role={job.agentRole} /> : <span className={styles.faint}>{job.name}</span>}</td>
       <td className={styles.repoColumn} title={job.repo ?? undefined}>{job.repo ?? NOTHING}</td>
       <td className={styles.modelColumn} title={`${job.provider}/${job.model}`}>{job.model}</td>
       <td className={styles.numberColumn}><Span from={job.status === 'waiting' ? null : job.processedAt} to={job.finishedAt} /></td>

@@ -16,7 +16,7 @@ const MINUTE = 60_000;
 export function JobsPage() {
   const search = useSearch({ from: '/app/jobs' });
   const navigate = useNavigate({ from: '/jobs' });
-  const [openedAt] = useState(() => Math.floor(Date.now() / MINUTE) * MINUTE);
+  const [openedAt] = useState(() => Math.ceil(Date.now() / MINUTE) * MINUTE);
   const key = JSON.stringify(filterOf(search, openedAt));
   const filter = useMemo(() => JSON.parse(key) as JobFilter, [key]); // the same object until a filter changes
   const { data: facets, error, refetch } = useQuery(facetsQuery(filter));

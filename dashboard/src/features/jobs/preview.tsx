@@ -4,6 +4,7 @@ import { Link } from '@tanstack/react-router';
 import { jobQuery, resultQuery, type JobDetail } from '../../api/jobs';
 import { plain, visible } from '../../lib/ansi';
 import { compact, cost } from '../../lib/format';
+import { AgentLink } from '../../ui/agent-link';
 import { buttonClass, IconButton } from '../../ui/button';
 import { codeAdvice, codeMeaning } from '../../ui/failures';
 import { Failure, Loading } from '../../ui/states';
@@ -38,7 +39,7 @@ export function Preview({ id, onClose }: { id: string; onClose: () => void }) {
 function Summary({ job }: { job: JobDetail }) {
   const { data: result } = useQuery({ ...resultQuery(job.id), enabled: job.status === 'completed', retry: false });
   const facts = [
-    ['Agent', job.agentRole ?? job.name],
+    ['Agent', job.agentRole ? <AgentLink role={job.agentRole} /> : job.name],
     ['Model', `${job.provider}/${job.model} ${job.config.effort}`],
     ['Repository', job.repo],
     ['Cost', job.processedAt && `${cost(job.usage.costUsd)}, ${compact(job.usage.inputTokens + job.usage.outputTokens)} tokens`],
@@ -52,7 +53,7 @@ function Summary({ job }: { job: JobDetail }) {
         <span><Age at={job.createdAt} suffix=" ago" /></span>
       </p>
       <dl>
-        {facts.map(([label, value]) => value && <div key={label}><dt>{label}</dt><dd>{visible(value)}</dd></div>)}
+        {facts.map(([label, value]) => value && <div key={label}><dt>{label}</dt><dd>{typeof value === 'string' ? visible(value) : value}</dd></div>)}
       </dl>
       {job.waiting && <p className={styles.waits}>{waitingNote(job, job.waiting)}</p>}
       {job.status === 'failed' && job.failedCode && (

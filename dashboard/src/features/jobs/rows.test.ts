@@ -78,6 +78,13 @@ test('a job matches if all fields of the filter do', () => {
   }
 });
 
+test('a time of the end matches jobs that have ended', () => {
+  const ended = job(10, { status: 'failed', finishedAt: '2030-01-01T00:01:00Z' });
+  expect(matches(ended, { endedFrom: '2030-01-01T00:01:00Z', endedTo: '2030-01-01T00:01:01Z' })).toBe(true);
+  expect(matches(ended, { endedTo: '2030-01-01T00:01:00Z' })).toBe(false);
+  expect(matches(job(10), { endedFrom: '2020-01-01T00:00:00Z' })).toBe(false);
+});
+
 test('a list that nobody reads holds a limited number of newer jobs', () => {
   let next = rows;
   for (let number = 4; number < 2_000; number += 50) {

@@ -78,14 +78,20 @@ function isWithin(rows: Rows, job: JobItem, order: JobOrder): boolean {
 
 /** Whether a job matches a filter, as the engine decides. A search for text is left to the engine. */
 export function matches(job: JobItem, filter: JobFilter): boolean {
-  const { status, model, agentRole, repo, failedCode, owner, type, source, chainId, from, to } = filter;
-  const pairs = [[model, job.model], [agentRole, job.agentRole], [repo, job.repo], [failedCode, job.failedCode], [owner, job.owner], [type, job.name], [source, job.source], [chainId, job.chainId]];
+  const { status, model, provider, agentRole, repo, failedCode, owner, type, source, chainId, from, to, endedFrom, endedTo } = filter;
+  const pairs = [[model, job.model], [provider, job.provider], [agentRole, job.agentRole], [repo, job.repo], [failedCode, job.failedCode], [owner, job.owner], [type, job.name], [source, job.source], [chainId, job.chainId]];
   return (
     (!status || status.includes(job.status)) &&
     pairs.every(([wanted, value]) => !wanted || wanted === value) &&
-    (!from || Date.parse(job.createdAt) >= Date.parse(from)) &&
-    (!to || Date.parse(job.createdAt) < Date.parse(to))
+    isBetween(job.createdAt, from, to) &&
+    isBetween(job.finishedAt, endedFrom, endedTo)
   );
+}
+
+/** Whether a time, null for none yet, lies from one to before another. */
+function isBetween(time: string | null, from: string | undefined, to: string | undefined): boolean {
+  if (time === null) return !from && !to;
+  return (!from || Date.parse(time) >= Date.parse(from)) && (!to || Date.parse(time) < Date.parse(to));
 }
 
 /** Put the newer jobs into the list. */

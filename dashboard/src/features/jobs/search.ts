@@ -3,11 +3,17 @@
 import { STATUSES, type JobFilter, type JobOrder, type Status } from '../../api/jobs';
 import { oneOf, text, texts } from '../../lib/search';
 
-export const WINDOWS = { '1h': 1, '24h': 24, '7d': 168, '30d': 720 } as const;
+const HOUR = 3_600_000;
+
+/** Lengths of time in hours. */
+export const WINDOWS = { '1h': 1, '24h': 24, '7d': 168, '30d': 720, '90d': 2160 } as const;
 export type Window = keyof typeof WINDOWS;
 const WINDOW_NAMES = Object.keys(WINDOWS) as Window[];
 
-export interface JobsSearch {
+/** Filters that have no field on the page. */
+export const EXACT = ['type', 'source', 'provider', 'chainId', 'from', 'to', 'endedFrom', 'endedTo'] as const satisfies readonly (keyof JobFilter)[];
+
+export interface JobsSearch extends Partial<Record<(typeof EXACT)[number], string>> {
   status?: Status[];
   q?: string;
   model?: string;
@@ -15,7 +21,10 @@ export interface JobsSearch {
   repo?: string;
   code?: string;
   owner?: string;
+  /** The time up to now in which jobs were created. */
   window?: Window;
+  /** The time up to now in which they ended. */
+  ended?: Window;
   sort?: JobOrder;
   /** The job that is open beside the list. */
   job?: string;
@@ -27,19 +36,22 @@ export function validateJobsSearch(search: Record<string, unknown>): JobsSearch 
   const result: JobsSearch = {};
   const status = texts(search['status'], STATUSES);
   if (status.length > 0) result.status = status;
-  for (const name of ['q', 'model', 'agent', 'repo', 'code', 'owner', 'job', 'bulk'] as const) {
+  for (const name of ['q', 'model', 'agent', 'repo', 'code', 'owner', 'job', 'bulk', ...EXACT] as const) {
     const value = text(search[name]);
     if (value !== undefined) result[name] = value;
   }
-  const window = oneOf(search['window'], WINDOW_NAMES);
-  if (window) result.window = window;
+  for (const name of ['window', 'ended'] as const) {
+    const window = oneOf(search[name], WINDOW_NAMES);
+    if (window) result[name] = window;
+  }
   if (text(search['sort']) === 'oldest') result.sort = 'oldest';
   return result;
 }
 
 /** The API's filter. now: rounded, so that the same search gives the same filter for a while. */
 export function filterOf(search: JobsSearch, now: number): JobFilter {
-  const { status, q, model, agent, repo, code, owner, window } = search;
+  const { status, q, model, agent, repo, code, owner, window, ended } = search;
+  const before = (hours: number) => new Date(now - hours * HOUR).toISOString();
   return {
     ...(status && { status }),
     ...(q && { q }),
@@ -48,7 +60,9 @@ export function filterOf(search: JobsSearch, now: number): JobFilter {
     ...(repo && { repo }),
     ...(code && { failedCode: code }),
     ...(owner && { owner }),
-    ...(window && { from: new Date(now - WINDOWS[window] * 3_600_000).toISOString() }),
+    ...(window && { from: before(WINDOWS[window]) }),
+    ...(ended && { endedFrom: before(WINDOWS[ended]) }),
+    ...Object.fromEntries(EXACT.flatMap((name) => (search[name] ? [[name, search[name]]] : []))),
   };
 }
 

@@ -23,7 +23,7 @@ const RUNNING_LIMIT = 8;
 
 export function OverviewPage() {
   const since = new Date(useMinute() - DAY).toISOString();
-  const today = useQuery(facetsQuery({ from: since }));
+  const today = useQuery(facetsQuery({ endedFrom: since }));
   const ended = useQuery(breakdownQuery(since));
   const everything = useQuery(facetsQuery({}));
   const running = useQuery(jobsIn('active'));
@@ -65,7 +65,7 @@ export function OverviewPage() {
         <Panel title="Running now" note={<Link to="/jobs" search={{ status: ['active'] }}>All</Link>}>
           <JobLines query={running} empty="No agent is running." detail={(job) => <Span from={job.processedAt} to={null} />} />
         </Panel>
-        <Panel title="Failures of the last 24 hours" note={<Link to="/jobs" search={{ status: ['failed'], window: '24h' }}>All</Link>}>
+        <Panel title="Failures of the last 24 hours" note={<Link to="/jobs" search={{ status: ['failed'], ended: '24h' }}>All</Link>}>
           {!today.error && <FailureGroups groups={today.data?.failedCode} jobs={failed.data?.jobs ?? []} />}
         </Panel>
         <Panel title="Waiting for a slot" note={<Link to="/jobs" search={{ status: ['waiting'] }}>All</Link>}>
@@ -77,12 +77,12 @@ export function OverviewPage() {
   );
 }
 
-function jobsIn(status: Status, from?: string) {
+function jobsIn(status: Status, endedFrom?: string) {
   return {
-    queryKey: ['overview', status, from],
+    queryKey: ['overview', status, endedFrom],
     placeholderData: keepPreviousData,
     queryFn: ({ signal }: { signal: AbortSignal }) =>
-      fetchJobs({ status: [status], ...(from && { from }) }, '', { limit: status === 'failed' ? 50 : RUNNING_LIMIT, order: status === 'waiting' ? 'oldest' : 'newest', signal }),
+      fetchJobs({ status: [status], ...(endedFrom && { endedFrom }) }, '', { limit: status === 'failed' ? 50 : RUNNING_LIMIT, order: status === 'waiting' ? 'oldest' : 'newest', signal }),
   } as const;
 }
 
@@ -91,7 +91,7 @@ function Figure({ label, value, status, isRecent = false, isBad = false }: { lab
     <div className={isBad ? styles.bad : undefined}>
       <dt>{label}</dt>
       <dd>
-        <Link to="/jobs" search={{ status, ...(isRecent && { window: '24h' as const }) }} aria-label={`${label}: ${value === undefined ? 'unknown' : count(value)}`}>{value === undefined ? NOTHING : count(value)}</Link>
+        <Link to="/jobs" search={{ status, ...(isRecent && { ended: '24h' as const }) }} aria-label={`${label}: ${value === undefined ? 'unknown' : count(value)}`}>{value === undefined ? NOTHING : count(value)}</Link>
       </dd>
     </div>
   );
@@ -142,7 +142,7 @@ function FailureGroups({ groups, jobs }: { groups: { value: string; count: numbe
         const latest = jobs.find((job) => job.failedCode === group.value);
         return (
           <li key={group.value} className={styles.group}>
-            <Link to="/jobs" search={{ status: ['failed'], code: group.value, window: '24h' }}>
+            <Link to="/jobs" search={{ status: ['failed'], code: group.value, ended: '24h' }}>
               <StatusIcon status="failed" />
               <code>{group.value}</code>
               <span className={styles.number}>{counted(group.count, 'job')}</span>

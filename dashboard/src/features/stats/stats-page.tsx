@@ -1,6 +1,6 @@
 import { useQuery } from '@tanstack/react-query';
 import { Link, useSearch } from '@tanstack/react-router';
-import { lazy, Suspense, useMemo, useState } from 'react';
+import { lazy, Suspense, useMemo, useState, type ReactNode } from 'react';
 
 import { breakdownQuery, timeseriesQuery, type BreakdownRow, type Field, type Metric } from '../../api/stats';
 import { visible } from '../../lib/ansi';
@@ -9,7 +9,7 @@ import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { cell, Table } from '../../ui/table';
 import { useMinute } from '../../ui/time';
-import { FIELDS, WINDOWS, type StatsSearch } from './search';
+import { FIELDS, jobsOf, WINDOWS, type JobsSearch, type StatsSearch, type Window } from './search';
 import { columns, mean, total, type Columns } from './series';
 import styles from './stats-page.module.css';
 
@@ -35,7 +35,7 @@ const CHARTS: readonly Kind[] = [
 ];
 
 const FIELD_WORDS: Record<Field, string> = { model: 'Model', agentRole: 'Agent', repo: 'Repository', type: 'Type' };
-const DAYS: Record<(typeof WINDOWS)[number], number> = { '24h': 1, '7d': 7, '30d': 30, '90d': 90 };
+const DAYS: Record<Window, number> = { '24h': 1, '7d': 7, '30d': 30, '90d': 90 };
 const DAY = 86_400_000;
 const MINUTE = 60_000;
 
@@ -49,7 +49,7 @@ export function StatsPage() {
         <Choices label="Split by" current={by ?? ''} options={[['', 'Status', { window, by: undefined }], ...FIELDS.map((each) => [each, FIELD_WORDS[each], { window, by: each }] as const)]} />
       </div>
       <div className={styles.charts}>{CHARTS.map((chart) => <ChartPanel key={chart.metric} chart={chart} window={window} by={by} to={now / 1000} />)}</div>
-      <Comparison by={by ?? 'model'} from={now - DAYS[window] * DAY} />
+      <Comparison by={by ?? 'model'} window={window} from={now - DAYS[window] * DAY} />
     </Page>
   );
 }
@@ -66,7 +66,7 @@ function Choices({ label, current, options }: { label: string; current: string; 
   );
 }
 
-function ChartPanel({ chart, window, by, to }: { chart: Kind; window: (typeof WINDOWS)[number]; by: Field | undefined; to: number }) {
+function ChartPanel({ chart, window, by, to }: { chart: Kind; window: Window; by: Field | undefined; to: number }) {
   const series = useQuery({ ...timeseriesQuery(chart.metric, window, by), refetchInterval: MINUTE });
   const [point, setPoint] = useState<number | null>(null);
   const shown = useMemo(() => (series.data ? columns(series.data) : undefined), [series.data]);
@@ -82,7 +82,7 @@ function ChartPanel({ chart, window, by, to }: { chart: Kind; window: (typeof WI
             <Suspense fallback={<div className={styles.chart} style={{ minHeight: 150 }} />}>
               <Chart columns={shown} kind={chart.kind} label={`${chart.title}: ${summaries(shown, chart)}`} format={chart.format} isWhole={chart.format === compact} from={to - (DAYS[window] * DAY) / 1000} to={to} onPoint={setPoint} />
             </Suspense>
-            <Legend columns={shown} chart={chart} point={point} />
+            <Legend columns={shown} chart={chart} point={point} linkOf={(name) => (chart.metric === 'queueWait' ? undefined : jobsOf(by, name, window))} />
           </>
         )}
     </section>
@@ -103,12 +103,20 @@ function summaries(shown: Columns, chart: Kind): string {
   return shown.names.map((name, index) => `${name} ${figure(shown.values[index] ?? [], chart, null)}`).join(', ');
 }
 
-function Legend({ columns: shown, chart, point }: { columns: Columns; chart: Kind; point: number | null }) {
+/** linkOf: the filter of the jobs that a series counts, if they can be listed. */
+function Legend({ columns: shown, chart, point, linkOf }: { columns: Columns; chart: Kind; point: number | null; linkOf: (name: string) => JobsSearch | undefined }) {
   return (
     <ul className={styles.legend}>
-      {shown.names.map((name, index) => (
-        <li key={name}><span className={styles.swatch} data-colour={swatch(name, index)} /> <span className={styles.seriesName}>{visible(name)}</span> <b>{figure(shown.values[index] ?? [], chart, point)}</b></li>
-      ))}
+      {shown.names.map((name, index) => {
+        const search = linkOf(name);
+        return (
+          <li key={name}>
+            <span className={styles.swatch} data-colour={swatch(name, index)} />{' '}
+            {search ? <Link to="/jobs" search={search} className={styles.seriesName}>{visible(name)}</Link> : <span className={styles.seriesName}>{visible(name)}</span>}{' '}
+            <b>{figure(shown.values[index] ?? [], chart, point)}</b>
+          </li>
+        );
+      })}
     </ul>
   );
 }
@@ -119,7 +127,7 @@ function swatch(name: string, index: number): string {
 }
 
 /** from: milliseconds. */
-function Comparison({ by, from }: { by: Field; from: number }) {
+function Comparison({ by, window, from }: { by: Field; window: Window; from: number }) {
   const rows = useQuery({ ...breakdownQuery(by, new Date(from).toISOString()), placeholderData: (previous) => previous });
   const word = FIELD_WORDS[by];
   if (rows.isLoadingError) return <Failure error={rows.error} onRetry={() => void rows.refetch()} />;
@@ -129,26 +137,25 @@ function Comparison({ by, from }: { by: Field; from: number }) {
     <Panel title={`By ${word.toLowerCase()}`} note={<span className={styles.time}>ended jobs, the most frequent first</span>}>
       <div className={styles.scroller} tabIndex={0} role="region" aria-label={`Table by ${word.toLowerCase()}`}>
         <Table label={`By ${word.toLowerCase()}`} columns={[[word], ['Jobs', cell.number], ['Failed', cell.number], ['Cost', cell.number], ['Input', `${cell.number} ${cell.minor}`], ['Output', `${cell.number} ${cell.minor}`], ['Median', cell.number], ['95 %', `${cell.number} ${cell.minor}`]]}>
-          {rows.data.map((row) => <ComparisonRow key={row.value ?? ''} by={by} row={row} />)}
+          {rows.data.map((row) => <ComparisonRow key={row.value ?? ''} row={row} search={row.value === null ? undefined : jobsOf(by, row.value, window)} />)}
         </Table>
       </div>
     </Panel>
   );
 }
 
-const SEARCH_NAMES = { model: 'model', agentRole: 'agent', repo: 'repo' } as const;
-
-function ComparisonRow({ by, row }: { by: Field; row: BreakdownRow }) {
+/** search: the filter of the row's jobs, if they can be listed. */
+function ComparisonRow({ row, search }: { row: BreakdownRow; search: JobsSearch | undefined }) {
   const jobs = row.completed + row.failed + row.cancelled;
   const time = (value: number | null) => (value === null ? NOTHING : duration(value * 1000));
   const share = jobs === 0 ? 0 : Math.round((row.failed / jobs) * 100);
   return (
     <tr>
       <td className={cell.name}>
-        {row.value === null ? <span className={styles.time}>none</span> : by === 'type' ? visible(row.value) : <Link to="/jobs" search={{ [SEARCH_NAMES[by]]: row.value }}>{visible(row.value)}</Link>}
+        {row.value === null ? <span className={styles.time}>none</span> : <Jobs search={search}>{visible(row.value)}</Jobs>}
       </td>
-      <td className={cell.number}>{count(jobs)}</td>
-      <td className={cell.number}>{row.failed === 0 ? '0' : <span className={styles.failed}>{count(row.failed)} ({share} %)</span>}</td>
+      <td className={cell.number}><Jobs search={search}>{count(jobs)}</Jobs></td>
+      <td className={cell.number}>{row.failed === 0 ? '0' : <span className={styles.failed}><Jobs search={search && { ...search, status: ['failed'] }}>{count(row.failed)} ({share} %)</Jobs></span>}</td>
       <td className={cell.number}>{cost(row.costUsd)}</td>
       <td className={`${cell.number} ${cell.minor}`} title={count(row.inputTokens)}>{compact(row.inputTokens)}</td>
       <td className={`${cell.number} ${cell.minor}`} title={count(row.outputTokens)}>{compact(row.outputTokens)}</td>
@@ -156,4 +163,9 @@ function ComparisonRow({ by, row }: { by: Field; row: BreakdownRow }) {
       <td className={`${cell.number} ${cell.minor}`}>{time(row.p95Seconds)}</td>
     </tr>
   );
+}
+
+/** A link to jobs, or its text alone where they cannot be listed. */
+function Jobs({ search, children }: { search: JobsSearch | undefined; children: ReactNode }) {
+  return search ? <Link to="/jobs" search={search}>{children}</Link> : children;
 }
