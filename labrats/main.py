@@ -49,7 +49,8 @@ class Commands:
         role: str | None,
         sandbox: str | None,
     ) -> None:
-        # Modules and jobs are loaded once and stay: frequent collections would scan them in vain.
+        # Modules and jobs are loaded once and stay: collections would scan them in vain.
+        gc.disable()
         gc.set_threshold(50_000, 20, 20)
         import uvloop
 
@@ -127,12 +128,16 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
     if needs_migration(settings):
         await migrate_data(settings, listener)
     async with open_engine(settings) as engine, asyncio.TaskGroup() as loops:
-        from labrats.api.app import create_app
         from labrats.api.http.server import ClientLimits, Server
+
+        with hidden("pydantic.v1"):  # FastAPI would load it to compare its models with ours
+            from labrats.api.app import create_app
 
         services = engine.services
         limits = ClientLimits(connections=max(descriptors // 2, descriptors - RESERVED_DESCRIPTORS))
         server = Server(create_app(services), limits, settings.trusted_proxies)
+        gc.freeze()  # everything loaded so far stays for the life of the process
+        gc.enable()
         background = [
             loops.create_task(services.catalog.follow(services.store), name="catalog"),
             loops.create_task(announce(services, server, listener, on_ready), name="announce"),
@@ -197,8 +202,7 @@ async def announce(services: "Services", server: "Server", listener: socket.sock
         on_ready(url, login_link)
     except OSError as error:
         structlog.get_logger().warning("greeting not printed", reason=error.strerror)
-    gc.collect()
-    gc.freeze()  # everything loaded so far stays for the life of the process
+    gc.freeze()  # as the modules do, the jobs read so far stay
 
 
 async def create_first_login_link(services: "Services", url: str) -> str | None:

@@ -35,7 +35,7 @@ _BOOLEAN_WORDS: Final = (
 class EngineSettings(BaseSettings):
     """The settings of the engine. Every default works on a single machine without further services."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     backend: str = Field(default="embedded", pattern="^(embedded|kubernetes)$", validation_alias="LABRATS_BACKEND")
     """The backend that stores and runs jobs: embedded (this machine), or kubernetes (the configured cluster)."""
@@ -387,7 +387,7 @@ class PodExtras(BaseModel, frozen=True, extra="forbid"):
 class KubernetesSettings(BaseSettings):
     """The additional settings of an engine on a cluster."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     namespace: str = Field(default_factory=default_namespace, validation_alias="LABRATS_NAMESPACE")
     """The namespace of jobs, their prompts, secrets and pods. Default: the engine's own namespace."""

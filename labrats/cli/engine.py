@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -220,16 +221,32 @@ class Setting:
 
 def list_settings(settings: "EngineSettings") -> list[Setting]:
     """List all settings in the order of their class."""
+    descriptions = _docstrings_of_fields(type(settings))
     return [
         Setting(
             name=name,
             environment=str(field.validation_alias),
             value=_masked(getattr(settings, name)),
             default=_masked(field.get_default(call_default_factory=True)),
-            description=field.description or "",
+            description=descriptions.get(name, ""),
         )
         for name, field in type(settings).model_fields.items()
     ]
+
+
+def _docstrings_of_fields(model: type) -> dict[str, str]:
+    """Return the docstring below each field of a class. Pydantic would read them at each start of the engine."""
+    import ast
+    import inspect
+
+    (definition,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(str(text.value.value))
+        for field, text in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
 
 
 def _masked(value: Any) -> Any:
