@@ -13,7 +13,7 @@ from labrats.executor.workspace_bundle import report_bundle
 from labrats.executor.workspace_diff import Baseline, report_changes
 from labrats.files.safe_paths import open_inside
 from labrats.model.errors import GiveUp, Invalid, Problem
-from labrats.model.publication import PUBLICATION_BYTES, PUBLICATION_PATH, parse_publication
+from labrats.model.publication import PUBLICATION_BYTES, PUBLICATION_PATH, parse_publication, rejected_publication
 from labrats.model.record import encode
 
 SECONDS: Final = 60.0
@@ -48,7 +48,7 @@ async def _or_log(context: RunContext, report: Awaitable[None], failure: str) ->
 
 
 def _report_publication(context: RunContext) -> None:
-    """Store the publication if the agent has written a valid one. Log what is wrong with an invalid one."""
+    """Store the publication that the agent has written. Log, and store instead, what is wrong with an invalid one."""
     try:
         if (raw := _written_publication(context)) is not None:
             written = msgspec.to_builtins(parse_publication(raw))
@@ -57,6 +57,7 @@ def _report_publication(context: RunContext) -> None:
             context.events.publication(content)
     except (GiveUp, Invalid) as error:
         context.events.log(f"[{PUBLICATION_PATH} is ignored: {error}]")
+        context.events.publication(rejected_publication(context.events.redact_value(str(error))))
 
 
 def _written_publication(context: RunContext) -> bytes | None:

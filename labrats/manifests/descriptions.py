@@ -139,6 +139,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "reviewUrl": "The review.",
         "pullRequestUrl": "The pull request.",
         "commit": "The last commit of the pull request when those of the job were added.",
+        "headSha": "The commit of the pull request that the report is about.",
         "refused": "Reasons why other parts were not published.",
         "attempts": "The job's number of attempts when its report was last complete.",
         "finishedAt": "The time at which the job had ended when its report was last complete.",
@@ -155,6 +156,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     },
     Outputs: {
         "branch": "The branch that is checked out, if the agent changed it.",
+        "baseCommit": "The commit that was checked out at the start.",
         "commit": "The commit that is checked out, if the agent changed it.",
         "pullRequestUrl": "The pull request that the agent opened.",
         "commits": "New commits, newest first.",

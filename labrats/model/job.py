@@ -274,6 +274,7 @@ class Usage(Record):
 class Outputs(Record):
     """Results of the agent besides its answer.
 
+    base_commit:    checked out at the start; None for a copy of an earlier job's workspace.
     branch, commit: checked out at the end, if they differ from the start.
     commits:        new commits, the newest first, at most 50.
     files_changed:  number of files in the patch of the workspace; None if unknown.
@@ -282,6 +283,7 @@ class Outputs(Record):
     refused_hosts:  hosts, each with its port, that the job's network rule has refused to the agent.
     """
 
+    base_commit: str | None = None
     branch: str | None = None
     commit: str | None = None
     pull_request_url: str | None = None

@@ -68,7 +68,18 @@ class Publication(_Closed, frozen=True):
     findings: Annotated[tuple[Finding, ...], Meta(max_length=100)] = ()
 
 
+class _Rejected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content that is stored in place of an invalid publication. rejected: the reason."""
+
+    rejected: str
+
+
+class Rejected(Exception):
+    """The agent has written a publication that is invalid. Its text says what is wrong with it."""
+
+
 _DECODER: Final = msgspec.json.Decoder(Publication)
+_REJECTED_DECODER: Final = msgspec.json.Decoder(_Rejected)
 _CHOICES: Final = {"side": "must be LEFT or RIGHT", "severity": "must be info, warning or error"}
 
 
@@ -83,6 +94,20 @@ def parse_publication(raw: bytes) -> Publication:
     if problems := list(_problems_of(publication)):
         raise Invalid(*problems)
     return publication
+
+
+def rejected_publication(reason: str) -> bytes:
+    """Return the content that is stored in place of an invalid publication."""
+    return msgspec.json.encode(_Rejected(reason))
+
+
+def stored_publication(raw: bytes) -> Publication:
+    """Parse a stored publication. Raises Rejected if it stands for an invalid one, and Invalid."""
+    try:
+        rejected = _REJECTED_DECODER.decode(raw)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
+        return parse_publication(raw)
+    raise Rejected(rejected.rejected)
 
 
 def _advice(problem: Problem) -> Problem:

@@ -169,6 +169,7 @@ class Published(Record):
     """The published parts of a job's report.
 
     commit:      the last commit of the pull request when the job's were added. GitHub makes new ids when it signs.
+    head_sha:    the commit of the pull request that the report is about.
     refused:     reasons why other parts were not published, as sentences.
     attempts, finished_at: those of the job when the report was last complete; see Job.is_settled.
     """
@@ -178,6 +179,7 @@ class Published(Record):
     review_url: str | None = None
     pull_request_url: str | None = None
     commit: str | None = None
+    head_sha: str | None = None
     refused: tuple[str, ...] = ()
     attempts: int = 0
     finished_at: datetime | None = None

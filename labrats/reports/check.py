@@ -82,7 +82,7 @@ def check_of(reported: ReportedJob) -> Check:
     report, hosts = reported.job.spec.report, reported.known_hosts
     name = (report.check.name if report and report.check else None) or f"labrats/{reported.agent}"
     status = {Phase.PENDING: "queued", Phase.RUNNING: "in_progress"}.get(reported.job.phase, "completed")
-    conclusion = conclusion_of(reported)
+    conclusion, is_elsewhere = conclusion_of(reported), worked_elsewhere(reported) is not None
     title = one_line(_title(reported, conclusion), hosts, _TITLE_LENGTH)
     summary = answer_of(reported) if reported.job.phase is Phase.SUCCEEDED else reported.job.status.failed_reason or ""
     return Check(
@@ -91,7 +91,7 @@ def check_of(reported: ReportedJob) -> Check:
         conclusion=conclusion,
         title=title,
         summary=neutralised(summary, hosts, _SUMMARY_BYTES) or title,
-        annotations=_annotations(reported) if reported.job.phase is Phase.SUCCEEDED else (),
+        annotations=_annotations(reported) if reported.job.phase is Phase.SUCCEEDED and not is_elsewhere else (),
         buttons=_buttons(reported.job.phase),
     )
 
@@ -122,13 +122,18 @@ def _buttons(phase: Phase) -> Sequence[Button]:
 def conclusion_of(reported: ReportedJob) -> str | None:
     """Return GitHub's word for the end of the job; None if it has not ended.
 
-    The checked value of a job that succeeded decides, or else a finding of the severity `error` fails its check.
+    The checked value of a job that succeeded decides, or else a finding of the severity `error` fails its check. Where
+    findings may be lost, or are about another commit than that of the check, the check has no verdict.
     """
     job = reported.job
     match job.phase:
         case Phase.SUCCEEDED:
+            if worked_elsewhere(reported):
+                return "neutral"
             if decided := _conclusion_in(job.status.result_data):
                 return decided
+            if reported.ignored:
+                return "action_required"
             if any(finding.severity == "error" for finding in reported.publication.findings):
                 return "failure"
             return "neutral" if changed_nothing(reported) else "success"
@@ -139,6 +144,12 @@ def conclusion_of(reported: ReportedJob) -> str | None:
                 return "timed_out"
             return "action_required" if job.status.failed_code in _NEEDS_ACTION else "failure"
     return None
+
+
+def worked_elsewhere(reported: ReportedJob) -> str | None:
+    """Return the commit that the agent has started from, if that is known and is not the commit of the check."""
+    seen = reported.job.status.outputs.base_commit
+    return seen if seen and reported.head_sha and seen != reported.head_sha else None
 
 
 def _conclusion_in(data: Any) -> str | None:
@@ -155,8 +166,12 @@ def _title(reported: ReportedJob, conclusion: str | None) -> str:
     if job.phase is Phase.RUNNING:
         return "the agent is working"
     if job.phase is Phase.SUCCEEDED:
+        if commit := worked_elsewhere(reported):
+            return f"no verdict: the agent has seen {commit[:7]} instead of this commit"
         if decided := _conclusion_in(job.status.result_data):
             return f"the agent's conclusion: {decided}"
+        if reported.ignored:
+            return f"publish.json is ignored: {reported.ignored}"
         number = len(reported.publication.findings)
         if number:
             return f"{number} finding{'s' if number > 1 else ''}"

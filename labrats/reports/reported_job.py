@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from labrats.model.errors import Invalid, NotFound
 from labrats.model.job import Job
-from labrats.model.publication import Publication, parse_publication
+from labrats.model.publication import Publication, Rejected, stored_publication
 from labrats.ports import Runner
 from labrats.settings import EngineSettings
 
@@ -17,7 +17,9 @@ _GITHUB_HOSTS: Final = frozenset({"github.com", "docs.github.com", "user-images.
 class ReportedJob:
     """A job with what is known about the parts of its report.
 
-    publication:      the agent's `publish.json`.
+    written:          the agent's `publish.json`; None if there is no valid one.
+    ignored:          what is wrong with an invalid `publish.json`.
+    head_sha:         the commit of the pull request that the report is about.
     url:              address of the job's page; None if the engine does not know its own address.
     known_hosts:      hosts to which texts of the agent may link.
     activity:         what the agent of a running job does now.
@@ -27,13 +29,20 @@ class ReportedJob:
     """
 
     job: Job
-    publication: Publication = Publication()
+    written: Publication | None = None
+    ignored: str | None = None
+    head_sha: str | None = None
     url: str | None = None
     known_hosts: frozenset[str] = frozenset()
     activity: str | None = None
     pull_request_url: str | None = None
     refused: tuple[str, ...] = ()
     patch: str | None = None
+
+    @property
+    def publication(self) -> Publication:
+        """The proposed texts, which are all absent without a `publish.json`."""
+        return self.written or Publication()
 
     @property
     def agent(self) -> str:
@@ -50,9 +59,11 @@ async def reported_job(
     pull_request_url: str | None = None,
 ) -> ReportedJob:
     """Return the job with its publication, which is read from the output of its latest attempt. Raises RetryLater."""
+    written, ignored = await _publication(runner, job) if job.ended else (None, None)
     return ReportedJob(
         job=job,
-        publication=await _publication(runner, job) if job.ended else Publication(),
+        written=written,
+        ignored=ignored,
         url=f"{settings.public_url}/jobs/{job.id}" if settings.public_url else None,
         known_hosts=known_hosts(settings),
         activity=activity,
@@ -60,11 +71,14 @@ async def reported_job(
     )
 
 
-async def _publication(runner: Runner, job: Job) -> Publication:
+async def _publication(runner: Runner, job: Job) -> tuple[Publication | None, str | None]:
+    """Return the publication of the latest attempt, and what is wrong with it if it is invalid."""
     try:
-        return parse_publication(await runner.publication(job.attempt_name))
-    except (NotFound, Invalid):  # the executor has reported an invalid one in the log
-        return Publication()
+        return stored_publication(await runner.publication(job.attempt_name)), None
+    except NotFound:
+        return None, None
+    except (Rejected, Invalid) as error:
+        return None, str(error)
 
 
 def known_hosts(settings: EngineSettings) -> frozenset[str]:

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from labrats.model.outside_text import AGENT_MARK
-from labrats.model.publication import Finding
+from labrats.model.publication import Finding, Publication
 from labrats.model.report import ReviewEvent, ReviewReport
 from labrats.reports.markdown import code_block, neutralised, one_line
 from labrats.reports.reported_job import ReportedJob
@@ -15,7 +15,7 @@ from labrats.reports.reported_job import ReportedJob
 _BODY_BYTES: Final = 8 * 1024
 _REVIEW_BYTES: Final = 60_000
 _HUNK: Final = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
-_FINGERPRINT: Final = re.compile(r"<!-- labrats:finding ([0-9a-f]{16}) -->")
+_FINGERPRINT: Final = re.compile(r"<!-- labrats:finding (?:([^\s<>]+) )?([0-9a-f]{16}) -->")
 _JOB: Final = "<!-- labrats:review {job} -->"
 
 
@@ -67,9 +67,16 @@ def review_mark(job_id: str) -> str:
     return _JOB.format(job=job_id)
 
 
-def fingerprints_in(bodies: Collection[str]) -> set[str]:
-    """Return the fingerprints of the findings in earlier comments."""
-    return {found[1] for body in bodies if (found := _FINGERPRINT.search(body))}
+def fingerprints_in(body: str, agent: str) -> set[str]:
+    """Return the fingerprints of the agent's findings in an earlier review or comment.
+
+    Those of version 0.1 name no agent, and count as its own.
+    """
+    return {found[2] for found in _FINGERPRINT.finditer(body) if found[1] in (None, agent)}
+
+
+def _mark_of(fingerprint: str, agent: str) -> str:
+    return f"<!-- labrats:finding {agent} {fingerprint} -->"
 
 
 def fingerprint_of(finding: Finding, lines: Lines) -> str:
@@ -82,28 +89,32 @@ def fingerprint_of(finding: Finding, lines: Lines) -> str:
 def review_of(reported: ReportedJob, rules: ReviewReport, lines: Lines, known: Collection[str]) -> Review | None:
     """Return the review with the findings of the agent; None if it has nothing new to say.
 
+    Only an agent that has written a valid `publish.json` approves: silence is no verdict.
+
     known: the fingerprints of findings that earlier reviews have reported.
     """
     placed: list[dict[str, Any]] = []
-    rest: list[Finding] = []
+    rest: dict[str, Finding] = {}
     for finding in reported.publication.findings:
         fingerprint = fingerprint_of(finding, lines)
         if fingerprint in known:
             continue
         if len(placed) < rules.max_comments and (anchor := _anchor(finding, lines)):
             body = _comment(finding, reported.known_hosts)
-            placed.append(anchor | {"body": f"{body}\n\n<!-- labrats:finding {fingerprint} -->\n{AGENT_MARK}"})
+            placed.append(anchor | {"body": f"{body}\n\n{_mark_of(fingerprint, reported.agent)}\n{AGENT_MARK}"})
         else:
-            rest.append(finding)
-    event = _event(rules, reported.publication.findings)
+            rest[fingerprint] = finding
+    event = _event(rules, reported.written)
     if not placed and not rest and event is not ReviewEvent.APPROVE:
         return None
     return Review(event.value, _body(reported, rest, len(placed)), placed)
 
 
-def _event(rules: ReviewReport, findings: Sequence[Finding]) -> ReviewEvent:
+def _event(rules: ReviewReport, written: Publication | None) -> ReviewEvent:
     """Return the verdict: changes are requested for findings that are more than remarks, and approved without any."""
-    has_problems = any(finding.severity != "info" for finding in findings)
+    if written is None:
+        return ReviewEvent.COMMENT
+    has_problems = any(finding.severity != "info" for finding in written.findings)
     if rules.event is ReviewEvent.REQUEST_CHANGES and has_problems:
         return ReviewEvent.REQUEST_CHANGES
     return ReviewEvent.APPROVE if rules.event is ReviewEvent.APPROVE and not has_problems else ReviewEvent.COMMENT
@@ -132,17 +143,18 @@ def _comment(finding: Finding, known_hosts: Collection[str]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _body(reported: ReportedJob, rest: Sequence[Finding], placed: int) -> str:
+def _body(reported: ReportedJob, rest: Mapping[str, Finding], placed: int) -> str:
     hosts, publication = reported.known_hosts, reported.publication
-    parts = [f"{review_mark(reported.job.id)}\n{AGENT_MARK}"]
+    marks = [review_mark(reported.job.id), *(_mark_of(each, reported.agent) for each in rest), AGENT_MARK]
+    parts = ["\n".join(marks)]
     if publication.body:
         parts.append(neutralised(publication.body, hosts, _REVIEW_BYTES // 2))
     else:
         number = placed + len(rest)
         parts.append(f"**{one_line(reported.agent, hosts, 100)}** has {number} finding{'' if number == 1 else 's'}.")
     if rest:
-        parts.append("On lines outside of the diff:" if placed or any(each.line for each in rest) else "")
-        parts.append("\n".join(_listed(each, hosts) for each in rest))
+        parts.append("On lines outside of the diff:" if placed or any(each.line for each in rest.values()) else "")
+        parts.append("\n".join(_listed(each, hosts) for each in rest.values()))
     return "\n\n".join(part for part in parts if part)[:_REVIEW_BYTES]
 
 

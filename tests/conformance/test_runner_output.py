@@ -9,7 +9,14 @@ import pytest
 from labrats.model.errors import NotFound
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, Usage
 from labrats.model.protocol import TEXT_BYTES, ResultEvent, events_in
-from labrats.model.publication import PUBLICATION_PATH, Finding, Publication, parse_publication
+from labrats.model.publication import (
+    PUBLICATION_PATH,
+    Finding,
+    Publication,
+    Rejected,
+    parse_publication,
+    stored_publication,
+)
 from labrats.ports import OutputTail, Runner
 from tests.conformance.attempts import HANG, end_of, ends_of, events_of, logs_in, until_logged
 from tests.support.builders import an_attempt
@@ -217,12 +224,12 @@ async def test_publication_is_stored_until_its_attempt_is_removed(runner: Runner
         await runner.publication(attempt.name)
 
 
-async def test_invalid_publication_is_not_stored(runner: Runner) -> None:
+async def test_the_reason_is_stored_in_place_of_an_invalid_publication(runner: Runner) -> None:
     attempt = an_attempt([{"write": {"path": PUBLICATION_PATH, "text": '{"titel":""}'}}])
     await runner.start(attempt)
     await end_of(runner, attempt)
-    with pytest.raises(NotFound):
-        await runner.publication(attempt.name)
+    with pytest.raises(Rejected, match="titel: there is no such field"):
+        stored_publication(await runner.publication(attempt.name))
 
 
 async def test_changes_without_a_repository_have_no_bundle(runner: Runner) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from signal import Signals
@@ -41,7 +40,7 @@ from labrats.model.protocol import (
     ResultEvent,
     UsageEvent,
 )
-from labrats.model.publication import PUBLICATION_PATH, parse_publication
+from labrats.model.publication import PUBLICATION_PATH, parse_publication, rejected_publication
 from labrats.model.record import encode
 from labrats.ports import Alive, Attempt, AttemptState, Clock, Gone, NotStarted, OutputTail, Place, Store, SystemClock
 
@@ -297,9 +296,11 @@ class MemoryExecutor:
             case IgnoreSignals():
                 self.handles_signals = False
             case Write(file) if file.path == PUBLICATION_PATH:
-                with suppress(Invalid):
-                    parse_publication(file.text.encode())
-                    self.publication = file.text.encode()
+                self.publication = file.text.encode()
+                try:
+                    parse_publication(self.publication)
+                except Invalid as error:
+                    self.publication = rejected_publication(str(error))
             case Write(file):
                 new = "".join(f"+{line}\n" for line in file.text.splitlines())
                 header = f"diff --git a/{file.path} b/{file.path}\n--- /dev/null\n+++ b/{file.path}\n"

@@ -37,6 +37,13 @@ class Author(msgspec.Struct, frozen=True):
     login: str = ""
 
 
+class Actor(msgspec.Struct, frozen=True):
+    """An account as GraphQL names it: an App without `[bot]`. kind: `Bot` for an App, `User` for a person."""
+
+    login: str
+    kind: str = msgspec.field(name="__typename")
+
+
 class AuthorsApp(msgspec.Struct, frozen=True):
     """The App by which an account wrote an object."""
 
@@ -62,6 +69,15 @@ class Identity:
         if self.app_id is not None and found.performed_via_github_app is not None:
             return found.performed_via_github_app.id == self.app_id
         return found.user is not None and found.user.login.lower() == self.login.lower()
+
+    def is_actor(self, found: Actor | None) -> bool:
+        """Return whether an actor of GraphQL is this account."""
+        kind = "Bot" if self.app_id is not None else "User"
+        return found is not None and found.kind == kind and self.is_named(found.login)
+
+    def is_named(self, login: str) -> bool:
+        """Return whether a login, of an App with or without `[bot]`, is that of this account."""
+        return login.removesuffix("[bot]").lower() == self.login.removesuffix("[bot]").lower()
 
 
 class _User(msgspec.Struct):

@@ -5,21 +5,24 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from labrats.controller.publisher.access import Access
 from labrats.controller.publisher.checks import write_check
 from labrats.controller.publisher.comments import Comments
 from labrats.controller.publisher.labels import add_proposed_labels, write_labels, write_reaction
 from labrats.controller.publisher.pull_request import CommitsPublisher, PullRequest, read_pull_request
-from labrats.controller.publisher.reviews import read_lines, read_reported, resolve_outdated_threads, write_review
+from labrats.controller.publisher.reviews import read_earlier, read_lines, resolve_outdated_threads, write_review
 from labrats.model.errors import RetryLater
 from labrats.model.phases import Phase
-from labrats.model.report import CommentMode, Published, PublishPolicy, Report, ReportTarget
+from labrats.model.report import CommentMode, Published, PublishPolicy, Report, ReportTarget, ReviewEvent
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.reports.reported_job import ReportedJob
 
 T = TypeVar("T")
 
 _NO_BUNDLE: Final = "pull request: there are changes, but no commits that can be pushed; the job's log says why"
+_OWN: Final = "GitHub accepts no verdict on one's own pull request, so the review is a comment"
 _MOVED: Final = "review: the pull request has new commits, which the agent has not seen"
 
 
@@ -40,6 +43,7 @@ class ReportPass:
     bundle: bytes | None = None
     done: dict[str, Any] = field(default_factory=dict)
     _commit: str | None = None
+    _head_sha: str | None = None
     _refused: list[str] = field(default_factory=list)
     _postponed: RetryLater | None = None
 
@@ -49,13 +53,17 @@ class ReportPass:
         Raises RetryLater if a part cannot be written now, after the others are written.
         """
         found = await self._pull_request()
+        # The commit stays the same for all passes: a check moves to no other commit, and no verdict is about one.
+        self._head_sha = self.target.head_sha or self.published.head_sha or (found.head.sha if found else None)
+        if self.reported.ignored:
+            self._refused.append(f"publish.json: {self.reported.ignored}")
         succeeded = self.reported.job.phase is Phase.SUCCEEDED
         earlier = self._postponed
         if succeeded:
             await self._publish_commits()
         knows_commits = self._postponed is earlier  # else the check and the labels, which depend on them, wait as well
         review_url = await self._review(found) if succeeded and found else None
-        check_url = await self._check(found) if knows_commits else None
+        check_url = await self._check() if knows_commits else None
         if succeeded and knows_commits and not self.reported.pull_request_url:
             await self._add_proposed_labels()
         await self._show_state()
@@ -68,6 +76,7 @@ class ReportPass:
             review_url=review_url or self.published.review_url,
             pull_request_url=self.reported.pull_request_url,
             commit=self._commit or self.published.commit,
+            head_sha=self._head_sha,
             refused=tuple(self._refused),
         )
 
@@ -98,23 +107,27 @@ class ReportPass:
         rules = self.report.review
         if rules is None or not rules.enabled:
             return None
-        if self.target.head_sha and self.target.head_sha != pull_request.head.sha:
+        seen = self.reported.job.status.outputs.base_commit or self._head_sha
+        if seen and seen != pull_request.head.sha:
             self._refused.append(_MOVED)
             return None
+        if rules.event is not ReviewEvent.COMMENT and self.access.identity.wrote(pull_request):
+            self._refused.append(f"{rules.event}: {_OWN}")
+            rules = msgspec.structs.replace(rules, event=ReviewEvent.COMMENT)
         access, reported = self.access, self.reported
         lines = await self._try("files", partial(read_lines, access, pull_request))
-        known = await self._try("earlier findings", partial(read_reported, access, pull_request))
-        if lines is None or known is None:
+        earlier = await self._try("earlier findings", partial(read_earlier, access, pull_request, reported.agent))
+        if lines is None or earlier is None:
             return None
-        await self._try("threads", partial(resolve_outdated_threads, access, pull_request, reported, lines, known))
-        return await self._try("review", partial(write_review, access, pull_request, reported, rules, lines, known))
+        await self._try("threads", partial(resolve_outdated_threads, access, reported, lines, earlier))
+        return await self._try("review", partial(write_review, access, pull_request, reported, rules, lines, earlier))
 
-    async def _check(self, pull_request: PullRequest | None) -> str | None:
+    async def _check(self) -> str | None:
         rules = self.report.check
-        head_sha = self.target.head_sha or (pull_request.head.sha if pull_request else None)
-        if rules is None or not rules.enabled or head_sha is None:
+        if rules is None or not rules.enabled or self._head_sha is None:
             return None
-        return await self._try("check", lambda: write_check(self.access, head_sha, self.reported))
+        reported = replace(self.reported, head_sha=self._head_sha)
+        return await self._try("check", partial(write_check, self.access, self._head_sha, reported))
 
     async def _add_proposed_labels(self) -> None:
         labels, number = self.reported.publication.labels, self.target.number

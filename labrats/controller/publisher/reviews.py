@@ -1,11 +1,12 @@
 """Write the review of a pull request, once, on the commit that the agent has seen."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from labrats.controller.publisher.access import CONTENTS, PULL_REQUESTS, Access, Authored
+from labrats.controller.publisher.access import CONTENTS, PULL_REQUESTS, Access, Actor, Author, Authored, Identity
 from labrats.controller.publisher.pull_request import PullRequest
 from labrats.model.report import ReviewReport
 from labrats.net.github_repository import RefusedByGitHub
@@ -19,9 +20,12 @@ _RESOLVING: Final = {**PULL_REQUESTS, **CONTENTS}
 """GitHub lets only those resolve a thread who may write the contents of the repository."""
 
 _THREADS: Final = """
-query($owner: String!, $name: String!, $number: Int!) {
+query($owner: String!, $name: String!, $number: Int!, $after: String) {
   repository(owner: $owner, name: $name) { pullRequest(number: $number) {
-    reviewThreads(first: 100) { nodes { id isResolved comments(first: 1) { nodes { body author { login } } } } } } } }
+    reviewThreads(first: 100, after: $after) {
+      pageInfo { hasNextPage endCursor }
+      nodes { id isResolved resolvedBy { login } comments(first: 1) { nodes { body author { __typename login } } } }
+    } } } }
 """
 
 
@@ -35,8 +39,44 @@ class _ReviewObject(Authored, frozen=True, kw_only=True):
     body: str | None = None
 
 
-class _ReviewComment(Authored, frozen=True, kw_only=True):
-    body: str = ""
+class _Page(msgspec.Struct, frozen=True, rename="camel"):
+    has_next_page: bool
+    end_cursor: str | None = None
+
+
+class _ThreadComment(msgspec.Struct, frozen=True):
+    body: str
+    author: Actor | None = None
+
+
+class _ThreadComments(msgspec.Struct, frozen=True):
+    nodes: list[_ThreadComment]
+
+
+class _Thread(msgspec.Struct, frozen=True, rename="camel"):
+    id: str
+    is_resolved: bool
+    comments: _ThreadComments
+    resolved_by: Author | None = None
+
+    def is_resolved_by(self, identity: Identity) -> bool:
+        """Return whether an account has resolved the thread. GitHub names no App there: only people are users."""
+        return self.is_resolved and (self.resolved_by is None or identity.is_named(self.resolved_by.login))
+
+
+class _Threads(msgspec.Struct, frozen=True, rename="camel"):
+    page_info: _Page
+    nodes: list[_Thread]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Our earlier reviews of a pull request, and their threads by the fingerprint of the agent's finding."""
+
+    reviews: Sequence[_ReviewObject]
+    threads: Sequence[tuple[str, _Thread]]
+    known: frozenset[str]
+    """Fingerprints of findings that are not reported again. A finding whose thread the engine has resolved is."""
 
 
 async def read_lines(access: Access, pull_request: PullRequest) -> Lines:
@@ -47,12 +87,35 @@ async def read_lines(access: Access, pull_request: PullRequest) -> Lines:
     return lines_of(patches)
 
 
-async def read_reported(access: Access, pull_request: PullRequest) -> frozenset[str]:
-    """Return the fingerprints of the findings in our earlier reviews. Raises RefusedByGitHub, RetryLater."""
-    path, known = f"/pulls/{pull_request.number}/comments", set[str]()
-    async for comments in access.repository.pages(path, list[_ReviewComment], PULL_REQUESTS):
-        known |= fingerprints_in([each.body for each in comments if access.identity.wrote(each)])
-    return frozenset(known)
+async def read_earlier(access: Access, pull_request: PullRequest, agent: str) -> Earlier:
+    """Return our earlier reviews with the agent's findings. Raises RefusedByGitHub, RetryLater."""
+    path = f"/pulls/{pull_request.number}/reviews"
+    reviews: list[_ReviewObject] = []
+    async for page in access.repository.pages(path, list[_ReviewObject], PULL_REQUESTS):
+        reviews += [each for each in page if access.identity.wrote(each)]
+    threads = [
+        (fingerprint, thread)
+        async for thread in _threads(access, pull_request)
+        for first in thread.comments.nodes
+        if access.identity.is_actor(first.author)
+        for fingerprint in fingerprints_in(first.body, agent)
+    ]
+    listed = {found for each in reviews for found in fingerprints_in(each.body or "", agent)}
+    not_by_us = {found for found, thread in threads if not thread.is_resolved_by(access.identity)}
+    return Earlier(reviews, threads, frozenset(listed | not_by_us))
+
+
+async def _threads(access: Access, pull_request: PullRequest) -> AsyncIterator[_Thread]:
+    owner, _, name = access.repository.name.partition("/")
+    variables: dict[str, Any] = {"owner": owner, "name": name, "number": pull_request.number, "after": None}
+    while True:
+        data = await access.repository.query(_THREADS, variables, PULL_REQUESTS)
+        page = msgspec.convert(data["repository"]["pullRequest"]["reviewThreads"], _Threads)
+        for thread in page.nodes:
+            yield thread
+        if not page.page_info.has_next_page:
+            return
+        variables["after"] = page.page_info.end_cursor
 
 
 async def write_review(
@@ -61,18 +124,16 @@ async def write_review(
     reported: ReportedJob,
     rules: ReviewReport,
     lines: Lines,
-    known: frozenset[str],
+    earlier: Earlier,
 ) -> str | None:
     """Write the review of the job unless it exists, and return its URL; None if it has nothing to say.
 
-    known: the fingerprints of findings that earlier reviews have reported. Raises RefusedByGitHub, RetryLater.
+    Raises RefusedByGitHub, RetryLater.
     """
-    path, mark = f"/pulls/{pull_request.number}", review_mark(reported.job.id)
-    async for page in access.repository.pages(f"{path}/reviews", list[_ReviewObject], PULL_REQUESTS):
-        for found in page:
-            if mark in (found.body or "") and access.identity.wrote(found):
-                return found.html_url
-    if (review := review_of(reported, rules, lines, known)) is None:
+    mark = review_mark(reported.job.id)
+    if found := next((each for each in earlier.reviews if mark in (each.body or "")), None):
+        return found.html_url
+    if (review := review_of(reported, rules, lines, earlier.known)) is None:
         return None
     return await _create(access, pull_request, review)
 
@@ -97,27 +158,14 @@ def _as_text(comment: Mapping[str, Any]) -> str:
     return f"`{comment['path']}:{comment['line']}`\n{comment['body']}"
 
 
-async def resolve_outdated_threads(
-    access: Access, pull_request: PullRequest, reported: ReportedJob, lines: Lines, known: frozenset[str]
-) -> None:
-    """Resolve the threads of our earlier reviews whose findings no longer apply. Raises RefusedByGitHub, RetryLater."""
-    current = {fingerprint_of(finding, lines) for finding in reported.publication.findings}
-    if known <= current:
+async def resolve_outdated_threads(access: Access, reported: ReportedJob, lines: Lines, earlier: Earlier) -> None:
+    """Resolve the threads of the agent's earlier findings that no longer apply. Raises RefusedByGitHub, RetryLater.
+
+    An agent without a valid `publish.json` has said nothing about them.
+    """
+    if reported.written is None:
         return
-    owner, _, name = access.repository.name.partition("/")
-    variables = {"owner": owner, "name": name, "number": pull_request.number}
-    data = await access.repository.query(_THREADS, variables, PULL_REQUESTS)
-    login = access.identity.login.removesuffix("[bot]").lower()
-    for thread in _nodes(data, "repository", "pullRequest", "reviewThreads"):
-        first: dict[str, Any] = next(iter(_nodes(thread, "comments")), {})
-        author = ((first.get("author") or {}).get("login") or "").removesuffix("[bot]").lower()
-        found = fingerprints_in([first.get("body") or ""])
-        if author == login and found and not thread.get("isResolved") and not found & current:
-            await access.repository.query(_RESOLVE, {"thread": thread.get("id")}, _RESOLVING)
-
-
-def _nodes(data: Any, *path: str) -> list[Any]:
-    for key in path:
-        data = data.get(key) if isinstance(data, Mapping) else None
-    nodes = data.get("nodes") if isinstance(data, Mapping) else None
-    return nodes if isinstance(nodes, list) else []
+    current = {fingerprint_of(finding, lines) for finding in reported.written.findings}
+    for fingerprint, thread in earlier.threads:
+        if not thread.is_resolved and fingerprint not in current:
+            await access.repository.query(_RESOLVE, {"thread": thread.id}, _RESOLVING)

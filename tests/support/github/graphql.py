@@ -111,7 +111,10 @@ class _Root:
         """Resolve a thread. GitHub requires the right to write contents for it as well."""
         _, pull, first = self._thread(arguments["threadId"])
         self._require("pull_requests:write", "contents:write")
-        (pull.resolved.add if resolved else pull.resolved.discard)(first["id"])
+        if resolved:
+            pull.resolved[first["id"]] = self._actor.user
+        else:
+            pull.resolved.pop(first["id"], None)
         return {"thread": self._thread_json(arguments["threadId"])}
 
     def _commit(self, arguments: Json) -> Json:
@@ -195,6 +198,7 @@ class _Root:
             "__typename": "PullRequestReviewThread",
             "id": node_id,
             "isResolved": first["id"] in pull.resolved,
+            "resolvedBy": _resolver_json(pull.resolved.get(first["id"])),
             "isOutdated": shown["line"] is None,
             "path": first["path"],
             "line": shown["line"],
@@ -206,6 +210,11 @@ class _Root:
 
 def _thread_id(first_comment: Json) -> str:
     return f"PRRT_{first_comment['id']}"
+
+
+def _resolver_json(user: Json | None) -> Json | None:
+    """Return who has resolved a thread. The type there is a person's, so no App is named."""
+    return {"__typename": "User", "login": user["login"]} if user and user["type"] == "User" else None
 
 
 def _comment_json(comment: Json) -> Json:

@@ -23,7 +23,7 @@ class Pull:
     """The part of an issue that only a pull request has.
 
     head, base: names of branches.   source: the repository that has the head.
-    resolved:   ids of the first comments of resolved threads.
+    resolved:   who has resolved threads, by the id of their first comment.
     """
 
     head: str
@@ -35,7 +35,7 @@ class Pull:
     reviews: list[Json] = field(default_factory=list)
     comments: list[Json] = field(default_factory=list)
     reviewers: list[str] = field(default_factory=list)
-    resolved: set[int] = field(default_factory=set)
+    resolved: dict[int, Json] = field(default_factory=dict)
 
 
 @dataclass

@@ -138,7 +138,7 @@ def test_attempt_without_files_reports_no_outputs(tmp_path: Path, steps: list[An
 
 def test_unchanged_repository_has_no_patch(tmp_path: Path, repository: Path) -> None:
     attempt = an_attempt_of(tmp_path, "true", repository)
-    assert outputs_of(attempt) == Outputs(files_changed=0)
+    assert outputs_of(attempt) == Outputs(base_commit=git(repository, "rev-parse", "HEAD"), files_changed=0)
     assert not (attempt.path / "changes.patch").exists()
 
 

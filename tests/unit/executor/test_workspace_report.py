@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from labrats.model.publication import Rejected, stored_publication
 from tests.unit.executor.attempts import AttemptFolder, an_attempt
 from tests.unit.executor.test_workspace_diff import an_attempt_of
 
@@ -64,13 +65,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("script", "reason"), REFUSED.values(), ids=REFUSED)
-def test_refused_publication_is_not_stored_and_the_log_says_why(tmp_path: Path, script: str, reason: str) -> None:
+def test_the_reason_is_stored_in_place_of_a_refused_publication(tmp_path: Path, script: str, reason: str) -> None:
     attempt = an_attempt_of(tmp_path, f"mkdir .labrats; {script}", secrets={"ANTHROPIC_API_KEY": SECRET})
     attempt.run()
     [line] = [line for line in attempt.logs if "publish.json" in line]
     assert line.startswith(f"[.labrats/publish.json is ignored: {reason}")
-    assert not (attempt.path / "publication.json").exists()
-    assert SECRET not in attempt.output.read_text()
+    stored = (attempt.path / "publication.json").read_bytes()
+    with pytest.raises(Rejected) as caught:
+        stored_publication(stored)
+    assert line == f"[.labrats/publish.json is ignored: {caught.value}]"
+    assert SECRET.encode() not in attempt.output.read_bytes() + stored
 
 
 def test_attempt_without_a_publication_logs_nothing_of_it(tmp_path: Path) -> None:

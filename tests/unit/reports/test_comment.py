@@ -68,7 +68,7 @@ def test_a_small_cost_is_reported_with_more_digits() -> None:
 
 
 def test_the_comment_of_the_publication_replaces_the_answer() -> None:
-    body = body_of(a_reported_job(Phase.SUCCEEDED, result="long", publication=Publication(comment="Short.")))
+    body = body_of(a_reported_job(Phase.SUCCEEDED, result="long", written=Publication(comment="Short.")))
     assert "Short." in body
     assert "long" not in body
 
@@ -179,8 +179,8 @@ def test_the_check_follows_the_phase(phase: Phase, code: FailedCode | None, want
 def test_a_finding_that_is_an_error_fails_the_check() -> None:
     error = Publication(findings=(Finding(path="a.py", line=1, severity="error"),))
     warning = Publication(findings=(Finding(path="a.py", line=1, severity="warning"),))
-    assert _job_check(Phase.SUCCEEDED, publication=error) == ("completed", "failure")
-    assert _job_check(Phase.SUCCEEDED, publication=warning) == ("completed", "success")
+    assert _job_check(Phase.SUCCEEDED, written=error) == ("completed", "failure")
+    assert _job_check(Phase.SUCCEEDED, written=warning) == ("completed", "success")
 
 
 def test_a_job_that_was_to_change_something_and_did_not_has_a_neutral_check() -> None:
@@ -204,7 +204,7 @@ def test_the_checked_value_decides_the_check_whatever_the_findings_are(conclusio
     findings = Publication(findings=(Finding(path="a.py", line=1, severity="error", body="Wrong."),))
     data = {"conclusion": conclusion, "risk": 9}
 
-    check = check_of(a_reported_job(Phase.SUCCEEDED, result="{}", result_data=data, publication=findings))
+    check = check_of(a_reported_job(Phase.SUCCEEDED, result="{}", result_data=data, written=findings))
 
     assert (check.conclusion, check.title) == (conclusion, f"the agent's conclusion: {conclusion}")
 
@@ -215,7 +215,7 @@ def test_the_checked_value_decides_the_check_whatever_the_findings_are(conclusio
 def test_a_checked_value_without_a_known_conclusion_decides_nothing(data: Any) -> None:
     findings = Publication(findings=(Finding(path="a.py", line=1, severity="error", body="Wrong."),))
 
-    check = check_of(a_reported_job(Phase.SUCCEEDED, result="{}", result_data=data, publication=findings))
+    check = check_of(a_reported_job(Phase.SUCCEEDED, result="{}", result_data=data, written=findings))
 
     assert (check.conclusion, check.title) == ("failure", "1 finding")
 

@@ -25,7 +25,7 @@ LINES = lines_of({"src/a.py": PATCH})
 def review_with(
     *findings: Finding, rules: ReviewReport | None = None, known: frozenset[str] = frozenset()
 ) -> Review | None:
-    reported = a_reported_job(Phase.SUCCEEDED, publication=Publication(findings=findings))
+    reported = a_reported_job(Phase.SUCCEEDED, written=Publication(findings=findings))
     return review_of(reported, rules or ReviewReport(), LINES, known)
 
 
@@ -77,8 +77,24 @@ def test_a_finding_that_was_reported_before_is_not_repeated() -> None:
     finding = Finding(path="src/a.py", line=2, title="shouting")
     first = review_with(finding)
     assert first
-    known = frozenset(fingerprints_in([comment["body"] for comment in first.comments]))
+    known = frozenset(fingerprints_in(first.comments[0]["body"], "ai-developer"))
     assert known == {fingerprint_of(finding, LINES)}
+    assert review_with(finding, known=known) is None
+
+
+def test_findings_of_another_agent_are_not_known() -> None:
+    finding = Finding(path="src/a.py", line=2, title="shouting")
+    review = review_with(finding)
+    assert review
+    assert fingerprints_in(review.comments[0]["body"], "ai-reviewer") == set()
+    assert fingerprints_in("<!-- labrats:finding 0123456789abcdef -->", "ai-reviewer") == {"0123456789abcdef"}
+
+
+def test_findings_outside_of_the_diff_are_known_from_the_text_of_the_review() -> None:
+    finding = Finding(path="src/b.py", title="no test")
+    review = review_with(finding)
+    assert review
+    known = frozenset(fingerprints_in(review.body, "ai-developer"))
     assert review_with(finding, known=known) is None
 
 
@@ -111,6 +127,12 @@ def test_a_review_without_findings_is_written_only_to_approve() -> None:
     approval = review_with(rules=ReviewReport(event=ReviewEvent.APPROVE))
     assert approval
     assert approval.event == "APPROVE"
+
+
+@pytest.mark.parametrize("ignored", [None, "findings: must have at most 100 items"])
+def test_an_agent_without_a_valid_publication_approves_nothing(ignored: str | None) -> None:
+    reported = a_reported_job(Phase.SUCCEEDED, ignored=ignored)
+    assert review_of(reported, ReviewReport(event=ReviewEvent.APPROVE), LINES, frozenset()) is None
 
 
 def test_a_suggestion_cannot_close_its_block() -> None:
@@ -157,7 +179,7 @@ def test_a_limit_that_was_stored_under_its_former_name_holds() -> None:
 
 def test_the_pull_request_closes_its_issue_and_no_other() -> None:
     publication = Publication(title="Add a flag @octocat", body="Fixes #99\n\nDone.")
-    reported = a_reported_job(Phase.SUCCEEDED, publication=publication)
+    reported = a_reported_job(Phase.SUCCEEDED, written=publication)
     body = pull_request_body(reported, PullRequestReport(), TARGET, ["AGENTS.md"])
     assert "Fixes #17" in body
     assert "Fixes #99" not in body
