@@ -11,7 +11,7 @@ from labrats.model.report import PublishPolicy
 def reason_to_refuse(policy: PublishPolicy, files: Sequence[str], size: int) -> str | None:
     """Return why changes must not be pushed, as a sentence; None if they may.
 
-    files: paths of the changed files. size: bytes of the bundle with the commits.
+    files: paths of the changed files, also of those that a later commit restores. size: bytes of the bundle.
     """
     if len(files) > policy.max_files:
         return f"the changes concern {len(files)} files; policy.maxFiles is {policy.max_files}"
@@ -35,8 +35,11 @@ def allowed_labels(policy: PublishPolicy, proposed: Sequence[str]) -> list[str]:
 
 @cache
 def _pattern(glob: str) -> re.Pattern[str]:
-    """Return the expression for a glob. A glob without a slash matches in every folder, as in .gitignore."""
-    prefix = "" if "/" in glob.strip("/") else "(?:.*/)?"
-    text = re.escape(glob.lstrip("/"))
+    """Return the expression for a glob of files or folders, as in .gitignore.
+
+    A glob without a slash, other than at its end, matches in every folder. A folder's glob matches all files in it.
+    """
+    prefix = "" if "/" in glob.rstrip("/") else "(?:.*/)?"
+    text = re.escape(glob.lstrip("/").rstrip("/"))
     text = text.replace(r"\*\*/", "(?:.*/)?").replace(r"\*\*", ".*").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-    return re.compile(prefix + text, re.IGNORECASE | re.DOTALL)
+    return re.compile(f"{prefix}{text}(?:/.*)?", re.IGNORECASE | re.DOTALL)

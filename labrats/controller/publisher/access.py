@@ -24,6 +24,7 @@ READ_ISSUES: Final[Permissions] = {"issues": "read"}
 READ_PULL_REQUESTS: Final[Permissions] = {"pull_requests": "read"}
 READ_CHECKS: Final[Permissions] = {"checks": "read"}
 READ_ACTIONS: Final[Permissions] = {"actions": "read"}
+READ_CONTENTS: Final[Permissions] = {"contents": "read"}
 CONTENTS: Final[Permissions] = {"contents": "write"}
 
 

@@ -102,7 +102,7 @@ class Commits:
 
     line:  the commits from base to tip, the oldest first. Of a merge only the first side counts, so that each commit is
            a change of the one before it.
-    files: paths of the changed files.
+    files: paths that any of the commits changes, also where a later one restores them: all commits are pushed.
     signer:   signs the commits; None if nothing signs them.
     unsigned: the reason why a signer that was asked to could not sign them.
     """
@@ -133,19 +133,18 @@ class Commits:
         base = prerequisites[0].decode()
         folder = Path(tempfile.mkdtemp(prefix="labrats-publish-"))
         try:
-            (folder / "commits.bundle").write_bytes(bundle)
             _git(folder, ["init", "--quiet", "--bare", "--template=", "repository.git"])
             _git(folder, [*_IN, "fetch", "--quiet", "--depth=1", "--no-tags", url, base], url, token)
-            _git(folder, [*_IN, "fetch", "--quiet", "--no-tags", "commits.bundle", f"{BUNDLE_REF}:{BUNDLE_REF}"])
+            _unpack(folder, bundle)
             _require_few(folder, base)
             signer, unsigned = _rewrite(folder, base, known_hosts, signer)
             tip = _git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
             line = _line(folder, [f"{base}..{tip}"])[::-1]
-            names = _git(folder, [*_IN, "diff", "--name-only", "--no-renames", "-z", base, tip])
+            names = _git(folder, [*_IN, *_CHANGED_FILES, f"{base}..{tip}"])
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        files = [name.decode(errors="replace") for name in names.split(b"\0") if name]
+        files = sorted({name.decode(errors="replace") for name in names.split(b"\0") if name})
         return cls(folder, url, token, base, tip, line, files, signer, unsigned)
 
     def close(self) -> None:
@@ -254,7 +253,18 @@ class Commits:
 
 
 _IN: Final = ("--git-dir=repository.git",)
+_CHANGED_FILES: Final = ("log", "-m", "--format=", "--name-only", "--no-renames", "--no-show-signature", "-z")
 _SIZES: Final = "--batch-check=%(objectsize)"
+
+
+def _unpack(folder: Path, bundle: bytes) -> None:
+    """Store the objects of a bundle, each of which git checks, and its reference. Before 2.46 a fetch checks none."""
+    head, _, pack = bundle.partition(b"\n\n")
+    tip = re.search(rb"^([0-9a-f]+) " + BUNDLE_REF.encode() + rb"$", head, re.MULTILINE)
+    if tip is None:
+        raise NotPushed("the bundle has no commits")
+    _git(folder, [*_IN, "index-pack", "--stdin", "--fix-thin", "--strict"], stdin=pack)
+    _git(folder, [*_IN, "update-ref", BUNDLE_REF, tip[1].decode()])
 
 
 def _require_few(folder: Path, base: str) -> None:

@@ -1,15 +1,17 @@
 """Open a pull request with the commits of an agent, or add them to one that is ours."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from labrats.controller.publisher.access import CONTENTS, ISSUES, PULL_REQUESTS, READ, Access, Authored
+from labrats.controller.publisher.access import CONTENTS, ISSUES, PULL_REQUESTS, READ, READ_CONTENTS, Access, Authored
 from labrats.controller.publisher.branch import BranchHasOtherCommits, Commits, NotPushed
 from labrats.controller.publisher.labels import add_proposed_labels
-from labrats.controller.publisher.signed_commits import place_on_branch
+from labrats.controller.publisher.signed_commits import Placed, place_on_branch
+from labrats.model.errors import RetryLater
 from labrats.model.report import ProtectedAction, PublishPolicy, PullRequestReport, ReportTarget
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.reports.policy import protected_among, reason_to_refuse
@@ -24,6 +26,9 @@ from labrats.reports.pull_request import (
 from labrats.reports.reported_job import ReportedJob
 
 _PATCH_BYTES: Final = 40_000
+_DRAFT: Final = (
+    "mutation($id: ID!) { convertPullRequestToDraft(input: {pullRequestId: $id}) { pullRequest { isDraft } } }"
+)
 OPEN: Final = "open"
 """The state of a pull request that is neither closed nor merged."""
 
@@ -49,8 +54,10 @@ class PullRequest(Authored, frozen=True, kw_only=True):
     html_url: str
     head: Branch
     base: Branch
+    node_id: str = ""
     title: str = ""
     body: str | None = None
+    draft: bool = False
 
     def is_of_fork(self, repository: str) -> bool:
         """Return whether its commits are in another repository."""
@@ -97,13 +104,19 @@ class CommitsPublisher:
     async def publish(self, bundle: bytes) -> Pushed:
         """Push the commits of a bundle and open their pull request, once. Raises RefusedByGitHub, RetryLater."""
         repository = await self.access.repository.get("", _RepositoryObject, READ)
-        token = await self.access.repository.token({**CONTENTS, **PULL_REQUESTS})
+        forbidden: RefusedByGitHub | None = None
+        try:
+            token = await self.access.repository.token(CONTENTS)
+        except RefusedByGitHub as error:
+            forbidden, token = error, await self.access.repository.token(READ_CONTENTS)
         try:
             url, hosts = self._clone_url(repository), self.reported.known_hosts
             commits = await asyncio.to_thread(Commits.fetch, bundle, url, token, hosts, self.access.signer)
         except NotPushed as error:
             return Pushed(refused=(str(error),))
         try:
+            if forbidden:
+                return await _as_patch(commits, f"no pull request: {forbidden}")
             if reason := self._reason_to_refuse(commits, len(bundle)):
                 return await _as_patch(commits, reason)
             return await self._push(commits, repository.default_branch)
@@ -131,8 +144,9 @@ class CommitsPublisher:
             return await self._push_to_ours(of_target, commits)
         if self.policy.max_pull_requests == 0:
             return await _as_patch(commits, "no pull request: policy.maxPullRequests is 0")
-        base = of_target.head.ref if of_target else base_branch(self.reported) or default_branch
-        return await self._open(commits, base)
+        if of_target:
+            return await self._open(commits, of_target.head.ref if of_target.state == OPEN else of_target.base.ref)
+        return await self._open(commits, base_branch(self.reported) or default_branch)
 
     def _is_ours(self, pull_request: PullRequest) -> bool:
         """Return whether a job opened the pull request. The account of a personal token may open others, too."""
@@ -141,26 +155,42 @@ class CommitsPublisher:
     async def _open(self, commits: Commits, base: str) -> Pushed:
         branch = branch_name(self.rules.branch, self.reported, self.target)
         try:
-            placed = await place_on_branch(self.access, commits, branch, sign=self.rules.sign_commits)
+            placed, protected = await self._place(commits, branch, await self._find(branch))
         except BranchHasOtherCommits:
             if (ours := await self._find(branch)) and pull_request_mark(self.reported) in (ours.body or ""):
                 return Pushed(ours.html_url)  # somebody has added to the pull request of this job
             branch = f"{branch}-{self.reported.job.id}"
-            placed = await place_on_branch(self.access, commits, branch, sign=self.rules.sign_commits)
+            placed, protected = await self._place(commits, branch, await self._find(branch))
         found = await self._find(branch)
         if found and found.state != OPEN and found.head.sha == placed.head:
             return await _as_patch(commits, f"the pull request with these commits was closed: {found.html_url}")
         if found is None or found.state != OPEN:
-            found = await self._create(commits, branch, base)
-        return Pushed(found.html_url, placed.head, refused=placed.refused + await self._decorate(found.number))
+            found = await self._create(commits, branch, base, placed.head, is_new=found is None)
+        refused = (*placed.refused, *protected, *await self._decorate(found.number))
+        return Pushed(found.html_url, placed.head, refused=refused)
 
     async def _push_to_ours(self, pull_request: PullRequest, commits: Commits) -> Pushed:
         branch = pull_request.head.ref
         try:
-            placed = await place_on_branch(self.access, commits, branch, sign=self.rules.sign_commits)
+            placed, protected = await self._place(commits, branch, pull_request)
         except BranchHasOtherCommits:
             return await _as_patch(commits, f"the branch `{branch}` has moved since the agent has seen it")
-        return Pushed(pull_request.html_url, placed.head, refused=placed.refused)
+        return Pushed(pull_request.html_url, placed.head, refused=(*placed.refused, *protected))
+
+    async def _place(
+        self, commits: Commits, branch: str, existing: PullRequest | None
+    ) -> tuple[Placed, tuple[str, ...]]:
+        """Put the commits on the branch. Before protected files get there, an open pull request becomes a draft.
+
+        Return the notice that says so as well. Raises as `place_on_branch` does.
+        """
+        protected = protected_among(self.policy, commits.files)
+        notice: tuple[str, ...] = ()
+        if protected and existing and existing.state == OPEN:
+            if not existing.draft:
+                await self.access.repository.query(_DRAFT, {"id": existing.node_id}, PULL_REQUESTS)
+            notice = (f"the pull request is a draft until a person has reviewed {', '.join(protected[:10])}",)
+        return await place_on_branch(self.access, commits, branch, sign=self.rules.sign_commits), notice
 
     async def _find(self, branch: str) -> PullRequest | None:
         """Return the latest pull request of the branch."""
@@ -169,7 +199,17 @@ class CommitsPublisher:
         found = await self.access.repository.get("/pulls", list[PullRequest], PULL_REQUESTS, **query)
         return next((each for each in found if each.head.ref == branch), None)
 
-    async def _create(self, commits: Commits, branch: str, base: str) -> PullRequest:
+    async def _create(self, commits: Commits, branch: str, base: str, head: str, *, is_new: bool) -> PullRequest:
+        """Open the pull request. is_new: whether the branch had none, so that it is removed if there will be none."""
+        try:
+            return await self._create_or_find(commits, branch, base)
+        except RefusedByGitHub:
+            if is_new:
+                with suppress(NotPushed, RetryLater):  # the branch stays, as after a kill
+                    await asyncio.to_thread(commits.remove_branch, branch, head)
+            raise
+
+    async def _create_or_find(self, commits: Commits, branch: str, base: str) -> PullRequest:
         protected = protected_among(self.policy, commits.files)
         body: dict[str, Any] = {
             "title": pull_request_title(self.reported, self.rules, await self._issue_title()),
@@ -183,7 +223,11 @@ class CommitsPublisher:
         try:
             return await repository.post("/pulls", body, PullRequest, PULL_REQUESTS)
         except RefusedByGitHub as error:
-            if error.status != 422 or "draft" not in str(error).lower():
+            if error.status != 422:
+                raise
+            if (found := await self._find(branch)) and found.state == OPEN:
+                return found  # an earlier request, which GitHub was late to answer, has opened it
+            if "draft" not in str(error).lower():
                 raise
         return await repository.post("/pulls", body | {"draft": False}, PullRequest, PULL_REQUESTS)
 

@@ -26,6 +26,7 @@ from tests.support.scripted_model import Says, scripted_model
 
 TOKEN: Final = "test-npm-token-that-must-not-be-published"
 JOBS: Final = 15
+BRANCH: Final = "labrats/ai-developer/1"
 REVIEW: Final[dict[str, Any]] = {"check": {}, "review": {"event": "REQUEST_CHANGES"}}
 
 
@@ -300,6 +301,47 @@ async def test_changes_that_cannot_be_pushed_become_a_patch(
     (comment,) = github.comments_of(issue)
     assert "+on" in comment["body"]
     assert reason in comment["body"]
+    assert github.demo.git.resolve(f"refs/heads/labrats/ai-developer/{issue.number}") is None
+
+
+async def test_an_app_that_may_not_push_offers_a_patch(engine: LocalEngine, github: GitHubStandIn) -> None:
+    github.access.permissions["contents"] = "read"
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": COMMITTING})
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    (refused,) = job["published"]["refused"]
+    assert refused.startswith("no pull request: GitHub refuses the App a token for the repository")
+    assert "+on" in github.comments_of(issue)[0]["body"]
+
+
+async def test_a_pull_request_that_opens_late_is_found_and_not_opened_again(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": COMMITTING})
+    late = Fault(422, "A pull request already exists for octo:labrats/ai-developer/1.", acts=True)
+    github.faults.plan(late, "POST /repos/{owner}/{repo}/pulls")
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    (pull_request,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
+    assert (job["published"]["pullRequestUrl"], job["published"]["refused"]) == (pull_request.url, [])
+
+
+async def test_the_work_on_a_merged_pull_request_goes_to_its_base(engine: LocalEngine, github: GitHubStandIn) -> None:
+    github.demo.git.commit({"agent.py": COMMITTING}, "fix")
+    merged = github.demo.open_pull("fix")
+    event = a_pull_request_of(github, merged)
+    assert merged.pull
+    merged.state, merged.pull.merged = "closed", True
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT, ["pull_request.opened"])
+        await published(admin, await deliver(engine, "pull_request", event))
+    (ours,) = github.pulls_of(github.demo, f"labrats/ai-developer/{merged.number}")
+    assert ours.pull
+    assert ours.pull.base == "main"
 
 
 async def test_protected_files_lead_to_a_draft_that_names_them(engine: LocalEngine, github: GitHubStandIn) -> None:
@@ -324,6 +366,39 @@ async def test_a_policy_that_refuses_protected_files_pushes_nothing(engine: Loca
         job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
     assert job["published"]["refused"] == ["the changes concern protected files: AGENTS.md"]
     assert github.calls_of("POST git-receive-pack") == []
+
+
+@pytest.mark.parametrize("sign", [False, True], ids=["pushed", "signed"])
+async def test_a_restored_protected_file_is_refused_as_well(
+    engine: LocalEngine, github: GitHubStandIn, sign: bool
+) -> None:
+    issue = github.demo.open_issue()
+    program = 'write("AGENTS.md", "x")\ncommit("Change the rules")\nos.remove("AGENTS.md")\ncommit("Restore them")'
+    github.demo.git.commit({"agent.py": program})
+    policy = {"protectedFiles": {"action": "refuse"}}
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "sticky", "pullRequest": {"signCommits": sign}, "policy": policy})
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    assert job["published"]["refused"] == ["the changes concern protected files: AGENTS.md"]
+    assert github.calls_of("POST git-receive-pack") == []
+
+
+async def test_a_pull_request_becomes_a_draft_before_protected_files_get_there(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    issue = github.demo.open_issue()
+    rules = 'write("AGENTS.md", "x")\n    commit("Change the rules")'
+    github.demo.git.commit({"agent.py": f'if "rules" in prompt:\n    {rules}\nelse:\n    commit("Add it", a__txt="a")'})
+    async with engine.admin() as admin:
+        await set_up(admin, {"comment": "sticky", "pullRequest": {"draft": False}})
+        first = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+        assert [each.pull.draft for each in github.pulls_of(github.demo, BRANCH) if each.pull] == [False]
+        sent = await admin.post(f"/api/jobs/{first['id']}/messages", {"prompt": "Please change the rules."})
+        job = await published(admin, sent.json()["jobId"])
+    assert [each.pull.draft for each in github.pulls_of(github.demo, BRANCH) if each.pull] == [True]
+    assert job["published"]["refused"] == ["the pull request is a draft until a person has reviewed AGENTS.md"]
+    made = [call.template for call in github.calls if call.template in ("/graphql", "git-receive-pack")]
+    assert made[-2:] == ["/graphql", "git-receive-pack"]
 
 
 async def test_a_job_that_may_open_no_pull_request_offers_a_patch(engine: LocalEngine, github: GitHubStandIn) -> None:

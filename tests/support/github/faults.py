@@ -17,7 +17,7 @@ class Fault:
 
     status:       answered instead of acting; 0: act as usual.
     late_seconds: time between acting and answering.   release: an event that the answer waits for.
-    lost:         act, then close the connection without an answer.
+    lost:         act, then close the connection without an answer.   acts: act, then answer the status.
     """
 
     status: int = 0
@@ -27,6 +27,7 @@ class Fault:
     late_seconds: float = 0
     release: threading.Event | None = None
     lost: bool = False
+    acts: bool = False
 
     @classmethod
     def forbidden(cls) -> "Fault":

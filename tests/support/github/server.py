@@ -140,6 +140,8 @@ class GitHubStandIn:
             self.violations += [f"{call.method} {call.path}: {problem}" for problem in problems]
             status, shown = 400, {"message": "; ".join(problems)}
         elif fault.status:
+            if fault.acts:
+                self._act(call, headers)
             call.headers.update(fault.headers)
             status, shown = fault.status, fault.body
         else:

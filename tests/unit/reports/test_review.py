@@ -164,6 +164,23 @@ def test_a_double_star_matches_any_depth() -> None:
     assert protected_among(policy, files) == ["src/secret.py", "src/a/b/secret.py", "a/poetry.lock"]
 
 
+@pytest.mark.parametrize(
+    ("glob", "file", "is_protected"),
+    [
+        ("secrets/", "secrets/a/key", True),
+        ("secrets/", "deep/secrets/key", True),
+        ("infra", "infra/main.tf", True),
+        ("/infra", "infra/main.tf", True),
+        ("/infra", "deep/infra/main.tf", False),
+        ("deploy/*", "deploy/prod/values.yaml", True),
+        ("infra", "infrared.txt", False),
+    ],
+)
+def test_the_glob_of_a_folder_protects_all_its_files(glob: str, file: str, is_protected: bool) -> None:
+    policy = PublishPolicy(protected_files=ProtectedFiles(paths=(glob,)))
+    assert bool(protected_among(policy, [file])) is is_protected
+
+
 def test_changes_beyond_the_limits_are_refused_with_the_limit() -> None:
     assert reason_to_refuse(PublishPolicy(max_files=1), ["a", "b"], 10) == (
         "the changes concern 2 files; policy.maxFiles is 1"

@@ -93,6 +93,29 @@ def test_a_bundle_with_too_many_commits_is_refused(tmp_path: Path, monkeypatch: 
         Commits.fetch(bundle, str(origin), "")
 
 
+def a_folder_of_git(checkout: Path) -> None:
+    """Commit a file that a checkout would take for the configuration of a repository."""
+
+    def store(kind: str, content: bytes) -> str:
+        command = ["git", "hash-object", "-t", kind, "-w", "--literally", "--stdin"]
+        return (
+            subprocess.run(command, cwd=checkout, input=content, check=True, capture_output=True)
+            .stdout.decode()
+            .strip()
+        )
+
+    blob = store("blob", b"[core]\n")
+    inner = store("tree", b"100644 config\0" + bytes.fromhex(blob))
+    outer = store("tree", b"40000 .git\0" + bytes.fromhex(inner))
+    git(checkout, "reset", "-q", "--soft", git(checkout, "commit-tree", outer, "-p", "HEAD", "-m", "A trap"))
+
+
+def test_a_bundle_with_an_invalid_object_is_refused(tmp_path: Path) -> None:
+    origin, _, bundle = changed(tmp_path, a_folder_of_git)
+    with pytest.raises(NotPushed, match="hasDotgit"):
+        Commits.fetch(bundle, str(origin), "")
+
+
 def changed(folder: Path, change: Callable[[Path], None]) -> tuple[Path, Path, bytes]:
     """Return a repository, a checkout of it with a change, and the bundle of the change."""
     origin, checkout = folder / "origin.git", folder / "checkout"
