@@ -1,5 +1,6 @@
 """Actions on selected jobs, and on all jobs that match the filters of the list."""
 
+import asyncio
 from secrets import token_hex
 from typing import Any
 
@@ -134,3 +135,24 @@ async def test_changed_number_is_shown_before_anything_happens(
     await expect(page.get_by_role("alert")).to_contain_text("is 2 by now, not 1")
     await expect(page.get_by_role("button", name="Retry 2 jobs")).to_be_enabled()
     assert (await admin.job(first))["attempts"] == 1
+
+
+async def test_no_selected_job_is_forgotten_when_new_ones_arrive(page: Page, engine: LocalEngine, admin: User) -> None:
+    model = f"selected-{token_hex(4)}"
+    await admin.post("/api/ai-models", {"name": model, "provider": "mock", "model": model, "slots": 0})
+    for _ in range(31):
+        await asyncio.gather(*(admin.submit(config={"model": model}) for _ in range(10)))
+    await sign_in(page, engine, f"/jobs?model={model}")
+    await expect(page.get_by_role("button", name="Waiting 310")).to_be_visible()
+    selected = page.get_by_role("toolbar", name="Selected jobs")
+    while not await selected.get_by_text("310 selected").is_visible():  # the pages follow one by one
+        await page.keyboard.press("End")
+        await page.keyboard.press("a")
+        await page.wait_for_timeout(50)
+    await page.keyboard.press("Home")
+    await expect(page.locator("tr[aria-rowindex='2']")).to_be_visible()
+
+    job = await admin.submit(config={"model": model}, metadata={"title": "one more"})
+
+    await expect(page.get_by_role("link", name="one more")).to_have_attribute("href", f"/jobs/{job}/activity")
+    await expect(selected).to_contain_text("310 selected")

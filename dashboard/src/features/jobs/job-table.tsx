@@ -1,7 +1,7 @@
 import { Link, useNavigate } from '@tanstack/react-router';
 import { useEffect, useRef, useState } from 'react';
 
-import type { JobFilter, JobItem } from '../../api/jobs';
+import type { JobFilter } from '../../api/jobs';
 import { count } from '../../lib/format';
 import { Changing } from '../../ui/access';
 import { buttonClass } from '../../ui/button';
@@ -16,7 +16,7 @@ import { Preview } from './preview';
 import { MOST_NEWER } from './rows';
 import { hasFilters, type JobsSearch } from './search';
 import { SelectAll, SelectionBar } from './selection-bar';
-import { useJobs } from './use-jobs';
+import { useJobs, type Reader } from './use-jobs';
 import { usePlaces } from './use-places';
 import { useSelection } from './use-selection';
 
@@ -39,16 +39,15 @@ export function JobTable({ search, filter, total, onPreview, onAll }: JobTablePr
   const isNarrow = useMedia(NARROW);
   const preview = useMedia(WIDE) ? search.job : undefined;
   const rowHeight = isNarrow ? ROW_HEIGHT.narrow : ROW_HEIGHT.wide;
-  const shown = useRef<() => readonly JobItem[]>(() => []);
-  const atStart = useRef<() => boolean>(() => true);
-  const jobs = useJobs(filter, search.sort ?? 'newest', atStart, shown);
+  const reader = useRef<Reader>({ isAtTop: () => true, visible: () => [], hasSelection: () => false });
+  const jobs = useJobs(filter, search.sort ?? 'newest', reader);
   const { ref: scroller, ...rows } = useVirtualRows(jobs.jobs.length, rowHeight, 5, isNarrow ? 0 : HEADER_HEIGHT);
   const [focused, setFocused] = useState(search.job);
   const visible = jobs.jobs.slice(rows.first, rows.end);
+  const selection = useSelection(jobs.jobs, setFocused);
   const places = usePlaces(jobs, rows.first, rows.end);
   useEffect(() => {
-    shown.current = () => visible;
-    atStart.current = rows.isAtStart;
+    reader.current = { isAtTop: rows.isAtStart, visible: () => visible, hasSelection: () => selection.jobs.length > 0 };
     if (rows.end > jobs.jobs.length - 30) jobs.loadMore();
   });
 
@@ -69,7 +68,6 @@ export function JobTable({ search, filter, total, onPreview, onAll }: JobTablePr
     if (preview) onPreview(job.id);
     rows.scrollTo(jobs.jobs.indexOf(job));
   };
-  const selection = useSelection(jobs.jobs, setFocused);
   useShortcuts([
     { keys: 'j', label: 'Next job', run: () => focus(index + 1) },
     { keys: 'k', label: 'Previous job', run: () => focus(index - 1) },

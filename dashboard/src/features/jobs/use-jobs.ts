@@ -29,8 +29,16 @@ const MOST_ROWS = 300;
 
 const EMPTY: State = { rows: NO_ROWS, error: undefined };
 
-/** isAtTop: whether new jobs may be inserted at once. visible: the jobs on the screen. */
-export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<() => boolean>, visible: RefObject<() => readonly JobItem[]>): Jobs {
+export interface Reader {
+  /** Whether new jobs may be inserted at once. */
+  isAtTop: () => boolean;
+  /** The jobs on the screen. */
+  visible: () => readonly JobItem[];
+  /** Whether jobs are selected: then the list gets no shorter, lest some of them are forgotten. */
+  hasSelection: () => boolean;
+}
+
+export function useJobs(filter: JobFilter, order: JobOrder, reader: RefObject<Reader>): Jobs {
   const [state, setState] = useState(EMPTY);
   const [isLoading, setLoading] = useState(false);
   const request = useRef<AbortController>(undefined);
@@ -69,9 +77,9 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
     reading.current++;
     try {
       const page = order === 'newest' ? await fetchJobs(filter, '', { signal }) : { jobs: [], next: null };
-      if (order === 'newest') change((rows) => (isAtTop.current() ? withNewerShown(withFirstPage(rows, page)) : withFirstPage(rows, page)));
+      if (order === 'newest') change((rows) => (reader.current.isAtTop() ? withNewerShown(withFirstPage(rows, page)) : withFirstPage(rows, page)));
       const fresh = new Set(page.jobs.map((job) => job.id));
-      const open = visible.current().filter((job) => !fresh.has(job.id) && !hasEnded(job.status)).slice(0, 8);
+      const open = reader.current.visible().filter((job) => !fresh.has(job.id) && !hasEnded(job.status)).slice(0, 8);
       const found = await Promise.all(open.map((job) => fetchJobs({ q: job.id }, '', { limit: 1, signal })));
       const items = found.flatMap(({ jobs }) => jobs);
       change((rows) => withChanges(rows, items, new Set(items.filter((job) => !matches(job, filter)).map((job) => job.id))));
@@ -79,7 +87,7 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
       // the feed asks again once the engine answers
     }
     reading.current--;
-  }, [filter, order, change, isAtTop, visible]);
+  }, [filter, order, change, reader]);
   useEffect(() => () => refresh.current?.abort(), [readAgain]);
 
   /** Read the list again up to its present length, since any of its rows may have changed. */
@@ -89,15 +97,16 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
     reading.current++;
     try {
       let rows = NO_ROWS;
+      const wanted = reader.current.hasSelection() ? length.current : Math.min(length.current, MOST_ROWS);
       do {
         rows = withPage(rows, await fetchJobs(filter, rows.next ?? '', { order, signal }));
-      } while (rows.next && rows.jobs.length < Math.min(length.current, MOST_ROWS));
-      change((before) => (order === 'newest' && !isAtTop.current() ? withNewerHeld(rows, before.jobs[0]) : rows));
+      } while (rows.next && rows.jobs.length < wanted);
+      change((before) => (order === 'newest' && !reader.current.isAtTop() ? withNewerHeld(rows, before.jobs[0]) : rows));
     } catch {
       // the feed asks again once the engine answers
     }
     reading.current--;
-  }, [filter, order, change, isAtTop]);
+  }, [filter, order, change, reader]);
 
   const later = useRef<ReturnType<typeof setTimeout>>(undefined);
   useEffect(() => () => clearTimeout(later.current), [readAgain]);
@@ -108,11 +117,11 @@ export function useJobs(filter: JobFilter, order: JobOrder, isAtTop: RefObject<(
   useJobChanges((changed, gone) => {
     if (filter.q || reading.current > 0) readLater(); // an answer on its way may be older than the change
     if (state.rows.next === undefined) return;
-    if (order === 'newest' && isAtTop.current() && state.rows.jobs.length > MOST_ROWS && !isLoading) return void load('');
+    if (order === 'newest' && reader.current.isAtTop() && state.rows.jobs.length > MOST_ROWS && !isLoading && !reader.current.hasSelection()) return void load('');
     change((rows) => {
       if (filter.q) return withChanges(rows, changed, new Set([...gone, ...changed.filter((job) => !matches(job, filter)).map((job) => job.id)]));
       const next = withFeed(rows, changed, gone, filter, order);
-      return order === 'newest' && isAtTop.current() ? withNewerShown(next) : next;
+      return order === 'newest' && reader.current.isAtTop() ? withNewerShown(next) : next;
     });
   }, {
     onMany: () => {
