@@ -3,12 +3,18 @@
 import asyncio
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
+from tests.acceptance.git_server import make_repository
+from tests.agents.claude import CLAUDE
 from tests.dashboard.conftest import sign_in
+from tests.support.scripted_model import Says
 
 
 async def test_submitted_job_is_shown_live_to_its_result(page: Page, engine: LocalEngine, admin: User) -> None:
@@ -220,18 +226,99 @@ async def test_chain_is_shown_as_the_path_of_its_agents(page: Page, engine: Loca
     await expect(page.locator("[aria-current=step]")).to_contain_text("tidy-second")
 
 
-async def test_activity_is_complete_after_another_tab_was_open(page: Page, engine: LocalEngine, admin: User) -> None:
-    job = await admin.submit(
-        {"log": "early {n}", "times": 20},
-        {"sleepMs": 4000},
-        {"log": "late {n}", "times": 1500},
-        {"hang": True},
-    )
-    await sign_in(page, engine, f"/jobs/{job}/activity")
-    await expect(page.get_by_text("early 20", exact=True)).to_be_visible()
-    await page.get_by_role("link", name="Input").click()
-    while "late 1500\n" not in (await admin.get(f"/api/jobs/{job}/logs", format="text")).text:
+@pytest.fixture
+def engine_of_repositories(tmp_path: Path) -> Iterator[LocalEngine]:
+    """An engine that clones repositories below the test's folder."""
+    with LocalEngine(tmp_path, LOCAL_REPO_ROOTS=str(tmp_path)) as engine:
+        yield engine
+
+
+async def test_activity_is_complete_after_another_tab_was_open(
+    page: Page, engine_of_repositories: LocalEngine, tmp_path: Path
+) -> None:
+    engine = engine_of_repositories
+    script = "seq -f 'early %.0f' 20; until [ -e go ]; do sleep 0.1; done; seq -f 'late %.0f' 1500"
+    setup = {"gitRepo": str(make_repository(tmp_path / "hello.git")), "setup": [["sh", "-c", script]]}
+    async with engine.admin() as admin:
+        job = await admin.submit({"hang": True}, workspaceSetup=setup)
+        await sign_in(page, engine, f"/jobs/{job}/activity")
+        await expect(page.get_by_text("early 20", exact=True)).to_be_visible()
+        await page.get_by_role("link", name="Input").click()
+        (engine.workspace(job) / "go").touch()
+        while "late 1500\n" not in (await admin.get(f"/api/jobs/{job}/logs", format="text")).text:
+            await asyncio.sleep(0.2)
+        await page.get_by_role("link", name="Activity").click()
+        await expect(page.get_by_text("late 1500", exact=True)).to_be_visible()
+        assert await page.get_by_text(re.compile("^(early|late) [0-9]+$")).count() == 1520
+    await page.goto("about:blank")  # the engine stops before the page
+
+
+async def test_activity_finds_text_in_its_entries(page: Page, engine: LocalEngine, admin: User) -> None:
+    steps = [{"log": "a needle in the log"}, {"log": "hay"}, {"fail": "The NEEDLE is lost"}]
+    job = await admin.run(*steps)
+    await sign_in(page, engine, f"/jobs/{job['id']}/activity")
+    await expect(page.get_by_text("hay", exact=True)).to_be_visible()
+    await page.keyboard.press("/")
+    await page.keyboard.type("needle")
+    await expect(page.get_by_text("2 found")).to_be_visible()
+    await expect(page).to_have_url(re.compile("q=needle"))
+    await page.get_by_label("Find in the activity").fill("straw")
+    await expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
+
+
+@pytest.mark.parametrize("tab", ["activity", "log"])
+async def test_scrolling_back_by_the_scroll_bar_stops_following(
+    page: Page, engine: LocalEngine, admin: User, tab: str
+) -> None:
+    job = await admin.submit({"log": "begin {n}", "times": 80}, {"log": "line {n}", "times": 100_000, "everyMs": 300})
+    await sign_in(page, engine, f"/jobs/{job}/{tab}")
+    scroller = page.get_by_role("region", name="Log of attempt 1") if tab == "log" else page.locator("html")
+    following = page.get_by_label("Follow") if tab == "activity" else page.get_by_role("button", name="Following")
+    await expect(following).to_be_visible()
+    while await scroller.evaluate("each => each.scrollTop") < 300:  # until the text is longer than the screen
         await asyncio.sleep(0.2)
-    await page.get_by_role("link", name="Activity").click()
-    await expect(page.get_by_text("late 1500", exact=True)).to_be_visible()
-    assert await page.get_by_text(re.compile("^(early|late) [0-9]+$")).count() == 1520
+    await scroller.evaluate("each => { each.scrollTop -= 280; }")
+    if tab == "activity":
+        await expect(following).not_to_be_checked()
+    else:
+        await expect(page.get_by_role("button", name="Paused")).to_be_visible()
+
+
+async def test_chosen_line_is_shown_in_full(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.run({"log": "short"}, {"log": f"{'long ' * 100}end of it"})
+    await sign_in(page, engine, f"/jobs/{job['id']}/log")
+    line = (await admin.get(f"/api/jobs/{job['id']}/events", q="end of it")).json()["events"][0]["id"].split("-")[1]
+    await page.get_by_role("button", name=f"Select line {line}", exact=True).click()
+    whole = page.get_by_role("region", name=f"Line {line} in full")
+    await expect(whole).to_contain_text("end of it")
+    assert await whole.locator("pre").evaluate("each => each.scrollWidth <= each.clientWidth")
+    await whole.get_by_role("button", name="Close the line").click()
+    await expect(whole).to_have_count(0)
+
+
+@pytest.fixture
+def claude_engine(tmp_path: Path) -> Iterator[LocalEngine]:
+    """An engine whose Claude Code runs a command, and then answers with two megabytes of Markdown."""
+    text = "# A heading\n\n" + ("a word " * 300 + "\n") * 1000
+    with (
+        CLAUDE.serve(CLAUDE.shell("echo cheese", text="Let me see."), Says(text)) as server,
+        LocalEngine(tmp_path, **CLAUDE.environment, ANTHROPIC_BASE_URL=server.url) as engine,
+    ):
+        yield engine
+
+
+async def test_a_call_shows_what_it_has_used_and_a_result_of_megabytes_its_parts(
+    page: Page, claude_engine: LocalEngine
+) -> None:
+    async with claude_engine.admin() as admin:
+        job = await admin.wait(await admin.submit(config={"provider": "claude", "model": "sonnet"}), "completed")
+    await sign_in(page, claude_engine, f"/jobs/{job['id']}/activity")
+    await expect(page.locator("summary", has_text="Bash")).to_contain_text("+110 tok")
+
+    await page.get_by_role("link", name="Result").click()
+    await expect(page.get_by_text("This text has 2.1 MB. It is shown as plain text, in parts.")).to_be_visible()
+    parts = page.get_by_role("main").locator("pre")
+    assert (await parts.evaluate_all("parts => parts.map(each => each.textContent.length)"))[0] <= 200_000
+    await page.get_by_role("button", name="Show the next 200 kB").click()
+    await expect(parts).to_have_count(2)
+    await page.goto("about:blank")  # the engine stops before the page

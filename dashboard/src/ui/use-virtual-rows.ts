@@ -13,7 +13,6 @@ export interface VirtualRows {
   /** Scroll until a row is visible. place: where it then stands. */
   scrollTo: (row: number, place?: 'nearest' | 'start' | 'center' | 'end') => void;
   isAtStart: () => boolean;
-  isAtEnd: () => boolean;
 }
 
 /** Draw only the rows of a list that are visible. All rows have the same height. extra: rows beyond both edges. */
@@ -79,9 +78,5 @@ export function useVirtualRows(count: number, rowHeight: number, extra = 12, hea
     offset: first * rowHeight - state.shift,
     scrollTo,
     isAtStart: useCallback(() => latest.current.top + latest.current.shift < rowHeight / 2, [rowHeight]),
-    isAtEnd: useCallback(() => {
-      const { top, shift, viewport, total } = latest.current;
-      return top + shift + viewport >= total - rowHeight;
-    }, [rowHeight]),
   };
 }

@@ -4,7 +4,7 @@ import { memo, useEffect, useEffectEvent, useMemo, useRef, useState } from 'reac
 import type { JobEvent } from '../../api/events';
 import { hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
 import { plain, visible } from '../../lib/ansi';
-import { count, duration, offset } from '../../lib/format';
+import { compact, cost, count, counted, duration, offset } from '../../lib/format';
 import { Button } from '../../ui/button';
 import { Icon } from '../../ui/icons';
 import { useShortcuts } from '../../ui/shortcuts';
@@ -15,7 +15,7 @@ import { Attempts } from './attempts';
 import type { LogStore } from './log-store';
 import { KINDS, type Kind } from './search';
 import { TerminalText } from './terminal-text';
-import { callSummary, fold, isSameEntry, type CallEntry, type Entry } from './turns';
+import { callSummary, contains, fold, isSameEntry, type CallEntry, type Entry } from './turns';
 import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
 import { useLog } from './use-log';
 
@@ -34,7 +34,7 @@ export function ActivityTab() {
 function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) {
   const queries = useQueryClient();
   const change = useChangeSearch();
-  const { show } = useJobSearch();
+  const { show, q } = useJobSearch();
   const isLive = !hasEnded(job.status) && attempt === job.attempts;
   const log = useLog(job.id, attempt, isLive, () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }));
   const [window, setWindow] = useState(WINDOW);
@@ -59,7 +59,10 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
     },
   });
   const entries = useMemo(() => fold(withLive(earlier.data ?? [], store, log.version)), [earlier.data, store, log.version]);
-  const shown = entries.filter((entry) => matches(entry, show));
+  const shown = useMemo(() => {
+    const needle = q?.toLowerCase();
+    return entries.filter((entry) => matches(entry, show) && (needle === undefined || contains(entry, needle)));
+  }, [entries, show, q]);
   const start = Date.parse(entries[0]?.at ?? job.processedAt ?? job.createdAt);
   const longest = Math.max(...entries.map((entry) => (entry.kind === 'call' && entry.endedAt ? Date.parse(entry.endedAt) - Date.parse(entry.at) : 0)), 1);
 
@@ -68,7 +71,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
   useEffect(() => {
     if (isFollowing && isLive) end.current?.scrollIntoView({ block: 'end' });
   }, [isFollowing, isLive, entries]);
-  useScrollUp(() => setFollowing(false));
+  useScrollBack(() => setFollowing(false));
   const latestError = useRef<Element>(undefined);
   const goToError = () => {
     const errors = [...document.querySelectorAll<HTMLElement>('[data-error]')];
@@ -79,7 +82,9 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
     next?.scrollIntoView({ block: 'center' });
     next?.querySelector<HTMLElement>('summary, button')?.focus();
   };
+  const field = useRef<HTMLInputElement>(null);
   useShortcuts([
+    { keys: '/', label: 'Find in the activity', run: () => field.current?.focus() },
     { keys: 'f', label: 'Follow', run: () => setFollowing(!isFollowing) },
     { keys: 'e', label: 'Next error', run: goToError },
   ]);
@@ -96,6 +101,13 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
             </button>
           ))}
         </div>
+        <div role="search" className={styles.search}>
+          <Icon name="search" size={14} />
+          <input ref={field} type="search" aria-label="Find in the activity" placeholder="Find" defaultValue={q}
+            onChange={(event) => { const text = event.target.value; change(({ q: _, ...before }) => (text ? { ...before, q: text } : before)); }}
+            onKeyDown={(event) => { if (event.key === 'Escape') event.currentTarget.blur(); }} />
+        </div>
+        {q && <span className={styles.found} aria-live="polite">{shown.length === 0 ? 'Not found' : `${count(shown.length)} found`}{first > 0 && ` in the last ${count(window)} events`}</span>}
         <span className={styles.space} />
         {isLive && (
           <>
@@ -111,7 +123,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
         {store.count === undefined || earlier.isLoading ? (
           store.error === undefined && <Loading rows={8} height={32} />
         ) : shown.length === 0 ? (
-          <Empty title={show ? `No ${KIND_LABELS[show].toLowerCase()}` : 'Nothing so far'}>{isLive ? 'The attempt runs; its activity appears here.' : 'The attempt left no such activity.'}</Empty>
+          <Empty title={q ? 'Nothing found' : show ? `No ${KIND_LABELS[show].toLowerCase()}` : 'Nothing so far'}>{q ? 'No entry contains this text. The log can be searched as a whole.' : isLive ? 'The attempt runs; its activity appears here.' : 'The attempt left no such activity.'}</Empty>
         ) : (
           <ol>{shown.map((entry) => <EntryRow key={entry.id} entry={entry} start={start} longest={longest} />)}</ol>
         )}
@@ -121,22 +133,18 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
   );
 }
 
-/** Call `onUp` when the reader scrolls back. */
-function useScrollUp(onUp: () => void): void {
-  const up = useEffectEvent(onUp);
+/** Call `onBack` when the reader scrolls back, by any means. A page that has become shorter moves back by itself. */
+function useScrollBack(onBack: () => void): void {
+  const back = useEffectEvent(onBack);
   useEffect(() => {
-    let y = 0;
-    const wheel = (event: WheelEvent) => { if (event.deltaY < 0) up(); };
-    const touch = (event: TouchEvent) => { y = event.touches[0]?.clientY ?? 0; };
-    const move = (event: TouchEvent) => { if ((event.touches[0]?.clientY ?? 0) > y) up(); };
-    const key = (event: KeyboardEvent) => { if (/^(PageUp|ArrowUp|Home)$/.test(event.key)) up(); };
-    const stopped = new AbortController();
-    const options = { signal: stopped.signal, passive: true };
-    document.addEventListener('wheel', wheel, options);
-    document.addEventListener('touchstart', touch, options);
-    document.addEventListener('touchmove', move, options);
-    document.addEventListener('keydown', key, options);
-    return () => stopped.abort();
+    const page = document.documentElement;
+    let [top, height] = [page.scrollTop, page.scrollHeight];
+    const scrolled = () => {
+      if (page.scrollTop < top && page.scrollHeight >= height) back();
+      [top, height] = [page.scrollTop, page.scrollHeight];
+    };
+    document.addEventListener('scroll', scrolled, { passive: true });
+    return () => document.removeEventListener('scroll', scrolled);
   }, []);
 }
 
@@ -196,6 +204,7 @@ function Call({ entry, longest }: { entry: CallEntry; longest: number }) {
         <span className={styles.tool}>{visible(entry.name)}</span>
         <code className={styles.summary}>{visible(callSummary(entry.input))}</code>
         {entry.isError && <span className={styles.failed}>✕ failed</span>}
+        {entry.tokens > 0 && <span className={styles.spent} title={`${counted(entry.tokens, 'token')} of input and output`}>+{compact(entry.tokens)} tok{entry.costUsd !== null && entry.costUsd > 0 && ` +${cost(entry.costUsd)}`}</span>}
         <span className={styles.duration}>{ms === undefined ? <Running since={entry.at} /> : duration(ms)}</span>
         <span className={styles.track} aria-hidden="true"><span style={{ width: `${((ms ?? 0) / longest) * 100}%` }} /></span>
       </summary>

@@ -6,10 +6,12 @@ import { attemptsQuery, hasEnded, jobQuery, type JobDetail } from '../../api/job
 import { plain, visible } from '../../lib/ansi';
 import { count, offset, timeOfDay } from '../../lib/format';
 import { Button, IconButton } from '../../ui/button';
+import { Copy } from '../../ui/copy';
 import { Icon } from '../../ui/icons';
 import { useShortcuts } from '../../ui/shortcuts';
 import { describe, Empty, Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
+import { NARROW, useMedia } from '../../ui/use-media';
 import { useVirtualRows } from '../../ui/use-virtual-rows';
 import { Attempts } from './attempts';
 import styles from './log-tab.module.css';
@@ -22,6 +24,8 @@ import { useLog } from './use-log';
 const ROW_HEIGHT = 20;
 /** The writers of log lines. */
 const ORIGINS = { agent: 'Written by the agent', tool: 'Printed by a tool', engine: 'Written by the engine' } as const;
+/** Characters of a line for which the list surely has room. */
+const ROOM = { wide: 100, narrow: 36 };
 const ANNOUNCE_MS = 5_000;
 
 export function LogTab() {
@@ -48,7 +52,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   const hits = useHits(job, attempt, search.q ?? '', isLive);
 
   useEffect(() => store.need(rows.first, rows.end));
-  const { scrollTo, isAtEnd } = rows;
+  const { scrollTo } = rows;
   const isOpen = store.count !== undefined;
   useEffect(() => {
     if (isOpen && search.line !== undefined) scrollTo(search.line - 1, 'center');
@@ -69,8 +73,10 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
     if (on) change({ line: undefined });
     else setSeen(total);
   };
-  const stopAtScroll = () => {
-    if (isFollowing && !isAtEnd()) setFollowing(false);
+  const scrolledTo = useRef(0);
+  const stopAtScrollBack = ({ scrollTop, scrollHeight, clientHeight }: HTMLElement) => {
+    if (scrollTop < scrolledTo.current && scrollTop + clientHeight < scrollHeight - ROW_HEIGHT) setFollowing(false);
+    scrolledTo.current = scrollTop;
   };
   const goToHit = (step: 1 | -1) => {
     hits.seek(search.line ?? (step === 1 ? 0 : total + 1), step).then(
@@ -119,8 +125,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
         <a className={styles.raw} href={`/api/jobs/${job.id}/logs?format=text`} title="The log as plain text"><Icon name="file" size={14} /> Plain text</a>
       </div>
       {store.error !== undefined && <div className={styles.message}><Failure error={store.error} onRetry={() => void store.open()} /></div>}
-      <div ref={scroller} className={styles.scroller} tabIndex={0} role="region" aria-label={`Log of attempt ${attempt}`} onWheel={stopAtScroll} onTouchMove={stopAtScroll}
-        onKeyDown={(event) => { if (/^(Page|Arrow)/.test(event.key)) setTimeout(stopAtScroll, 100); }}>
+      <div ref={scroller} className={styles.scroller} tabIndex={0} role="region" aria-label={`Log of attempt ${attempt}`} onScroll={(event) => stopAtScrollBack(event.currentTarget)}>
         {!isOpen && store.error === undefined && <div className={styles.message}><Loading rows={12} height={ROW_HEIGHT} /></div>}
         {isOpen && total === 0 && <Empty title="The log is empty">{isLive ? 'The attempt has printed nothing so far.' : 'The attempt printed nothing, or its output was deleted.'}</Empty>}
         <div className={styles.rows} style={{ height: rows.height }}>
@@ -135,6 +140,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
           </div>
         </div>
       </div>
+      {search.line !== undefined && <ChosenLine line={search.line} event={store.row(search.line - 1)} onClose={() => change({ line: undefined })} />}
       <div className={styles.foot}>
         {state === 'ended' ? <span>{count(total)} lines</span> : (
           <button type="button" className={styles.follow} aria-pressed={isFollowing} onClick={() => follow(!isFollowing)}>
@@ -148,6 +154,20 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
       </div>
       <Announcement count={below} />
     </div>
+  );
+}
+
+/** The chosen line in full, wrapped. Nothing while it is not loaded, or if the list has room for it. */
+function ChosenLine({ line, event, onClose }: { line: number; event: JobEvent | null | undefined; onClose: () => void }) {
+  const room = useMedia(NARROW) ? ROOM.narrow : ROOM.wide;
+  const text = event ? plainText(event) : '';
+  if (!event || text.length <= room) return null;
+  return (
+    <section className={styles.whole} aria-label={`Line ${line} in full`}>
+      <pre tabIndex={0}>{content(event, '')}</pre>
+      <Copy text={text} name="Copy the line" />
+      <IconButton icon="close" label="Close the line" onClick={onClose} />
+    </section>
   );
 }
 
@@ -200,6 +220,10 @@ function LogRow({ line, event, start, isClock, needle, isChosen, onChoose }: Log
       <span className={styles.text}>{event === undefined ? '…' : event === null ? '' : content(event, needle)}</span>
     </div>
   );
+}
+
+function plainText(event: JobEvent): string {
+  return event.kind === 'log' ? plain(event.text ?? '') : eventText(event);
 }
 
 /** The text of an event as one line of the log. */

@@ -1,14 +1,18 @@
 import { useQuery } from '@tanstack/react-query';
-import { lazy, Suspense } from 'react';
+import { lazy, Suspense, useMemo, useRef, useState } from 'react';
 
 import { ApiError } from '../../api/client';
 import { hasEnded, resultQuery } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { parseJson } from '../../lib/json';
+import { bytes } from '../../lib/format';
+import { Button } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { JsonTree } from '../../ui/json-tree';
 import { Empty, Failure, Loading } from '../../ui/states';
+import { useIsNear } from '../../ui/use-is-near';
 import styles from './result-tab.module.css';
+import { PART, partsOf } from './text-parts';
 import { useJob } from './use-job';
 
 const Markdown = lazy(() => import('../../ui/markdown').then((module) => ({ default: module.Markdown })));
@@ -56,19 +60,23 @@ function Result() {
       </Empty>
     );
   }
-  return isJsonOf(result, job.resultData) ? null : <Answer result={result} />;
+  return <Answer result={result} value={job.resultData} />;
 }
 
-function Answer({ result }: { result: unknown }) {
+/** value: the checked value of the result, which is shown already. */
+function Answer({ result, value }: { result: unknown; value: unknown }) {
+  const isShown = useMemo(() => isJsonOf(result, value), [result, value]);
+  const text = useMemo(() => (typeof result === 'string' ? result : JSON.stringify(result, null, 2)), [result]);
+  if (isShown) return null;
   const sections = sectionsOf(result);
   return (
     <div className={styles.page}>
       <div className={styles.bar}>
-        <Copy text={typeof result === 'string' ? result : JSON.stringify(result, null, 2)} label="Copy the result" />
+        <Copy text={text} label="Copy the result" />
       </div>
       <Suspense fallback={<Loading rows={5} height={24} />}>
         {typeof result === 'string' ? (
-          <div className={styles.prose}><Markdown text={result} /></div>
+          <div className={styles.prose}><Text text={result} /></div>
         ) : sections ? (
           <Sections sections={sections} />
         ) : (
@@ -76,6 +84,20 @@ function Answer({ result }: { result: unknown }) {
         )}
       </Suspense>
     </div>
+  );
+}
+
+/** A text as Markdown. A long one is plain text, in parts: the browser would not answer while it reads megabytes of Markdown. */
+function Text({ text }: { text: string }) {
+  const [shown, setShown] = useState(1);
+  const parts = useMemo(() => partsOf(text), [text]);
+  if (parts.length === 1) return <Markdown text={text} />;
+  return (
+    <>
+      <p className={styles.pages}>This text has {bytes(text.length)}. It is shown as plain text, in parts.</p>
+      {parts.slice(0, shown).map((part, index) => <pre key={index} className={styles.plain}>{visible(part).replaceAll('␊', '\n')}</pre>)}
+      {shown < parts.length && <Button kind="quiet" onClick={() => setShown(shown + 1)}>Show the next {bytes(parts[shown]?.length ?? 0)} of {bytes(text.length)}</Button>}
+    </>
   );
 }
 
@@ -87,6 +109,7 @@ function isJsonOf(result: unknown, value: unknown): boolean {
 }
 
 function Sections({ sections }: { sections: Section[] }) {
+  const isLong = sections.reduce((sum, section) => sum + section.output.length, 0) > PART;
   return (
     <div className={styles.sections}>
       <nav aria-label="Contents">
@@ -97,15 +120,22 @@ function Sections({ sections }: { sections: Section[] }) {
         </ul>
       </nav>
       <div className={styles.prose}>
-        {sections.map((section, index) => (
-          <section key={index} id={`section-${index}`}>
-            <h2>{visible(section.title)}</h2>
-            <p className={styles.pages}>{section.pageStart === section.pageEnd ? `Page ${section.pageStart}` : `Pages ${section.pageStart} to ${section.pageEnd}`}</p>
-            <Markdown text={section.output} />
-          </section>
-        ))}
+        {sections.map((section, index) => <SectionText key={index} id={`section-${index}`} section={section} isLater={isLong} />)}
       </div>
     </div>
+  );
+}
+
+/** A section. isLater: its text is read once it is near the screen. */
+function SectionText({ id, section, isLater }: { id: string; section: Section; isLater: boolean }) {
+  const ref = useRef<HTMLElement>(null);
+  const isNear = useIsNear(ref, true);
+  return (
+    <section ref={ref} id={id}>
+      <h2>{visible(section.title)}</h2>
+      <p className={styles.pages}>{section.pageStart === section.pageEnd ? `Page ${section.pageStart}` : `Pages ${section.pageStart} to ${section.pageEnd}`}</p>
+      {isNear || !isLater ? <Text text={section.output} /> : <div className={styles.later} />}
+    </section>
   );
 }
 

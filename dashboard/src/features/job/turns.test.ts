@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobEvent } from '../../api/events';
-import { callSummary, fold, isSameEntry } from './turns';
+import { callSummary, contains, fold, isSameEntry } from './turns';
 
 let seq = 0;
 function event(kind: JobEvent['kind'], fields: Partial<JobEvent> = {}): JobEvent {
@@ -69,4 +69,46 @@ test('an entry differs from its earlier fold only if it has grown', () => {
   const [short, long] = [fold([text])[0], fold([text, more])[0]];
   if (!short || !long) throw new Error('a fold has no entry');
   expect(isSameEntry(short, long)).toBe(false);
+});
+
+function usage(inputTokens: number, costUsd: number | null): JobEvent {
+  return event('usage', { usage: { inputTokens, outputTokens: 0, reasoningTokens: 0, cacheReadTokens: 0, cacheWriteTokens: 0, costUsd, turns: 1, seconds: 1 } });
+}
+
+test('usage until the answer of a call is the call\'s, and later usage that of the next one', () => {
+  seq = 0;
+  const [read, bash] = fold([
+    usage(1000, 0.01),
+    event('tool', { call: 'c1', name: 'Read', input: {} }),
+    usage(3100, 0.03),
+    event('tool', { call: 'c1', name: null, output: 'x' }),
+    usage(3500, 0.04),
+    event('tool', { call: 'c2', name: 'Bash', input: {} }),
+    usage(3400, 0.04),
+  ]);
+  expect(read).toMatchObject({ tokens: 3100, costUsd: expect.closeTo(0.03) as number });
+  expect(bash).toMatchObject({ tokens: 400, costUsd: expect.closeTo(0.01) as number });
+});
+
+test('usage before the events that are shown is no call\'s, and an unknown cost stays unknown', () => {
+  seq = 100;
+  const entries = fold([event('tool', { call: 'c1', name: 'Read', input: {} }), usage(90_000, null), usage(91_000, null)]);
+  expect(entries).toMatchObject([{ tokens: 1000, costUsd: null }]);
+});
+
+test('a call that has used more is drawn again', () => {
+  seq = 0;
+  const call = event('tool', { call: 'c1', name: 'Read', input: {} });
+  const [before, after] = [fold([call])[0], fold([call, usage(10, null)])[0]];
+  expect(before && after && isSameEntry(before, after)).toBe(false);
+});
+
+test('text is found in lines, arguments, outputs and errors, whatever its case', () => {
+  seq = 0;
+  const entries = fold([
+    event('log', { text: 'A \u001b[31mneedle\u001b[0m in a line' }), event('tool', { call: 'c1', name: 'Bash', input: { command: 'grep needle' } }),
+    event('tool', { call: 'c2', name: null, output: 'NEEDLE' }), event('error', { code: 'agent_error', message: 'no Needle' }), event('status', { state: 'running' }),
+  ]);
+  expect(entries.map((entry) => contains(entry, 'needle'))).toEqual([true, true, true, true, false]);
+  expect(entries.map((entry) => contains(entry, '[31m'))).toEqual([false, false, false, false, false]);
 });

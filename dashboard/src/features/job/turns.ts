@@ -1,6 +1,7 @@
 /** Events folded into what an agent did: a call and its answer are one entry, consecutive lines of text are one. */
 
 import type { JobEvent } from '../../api/events';
+import { plain } from '../../lib/ansi';
 
 interface Base {
   /** The id of the first event. */
@@ -24,6 +25,9 @@ export interface CallEntry extends Base {
   output: string | null | undefined;
   isError: boolean;
   endedAt: string | undefined;
+  /** Input and output of the requests that led to the call, and those until its answer. costUsd: null if unknown. */
+  tokens: number;
+  costUsd: number | null;
 }
 
 export interface StateEntry extends Base {
@@ -51,11 +55,20 @@ const SUMMARY = /^[→←] /;
 /** The longest text that is one entry. */
 const MAX_LINES = 200;
 
+interface Spent {
+  tokens: number;
+  costUsd: number | null;
+}
+
+const NOTHING_SPENT: Spent = { tokens: 0, costUsd: 0 };
+
 /** Fold events into entries, in order. */
 export function fold(events: readonly JobEvent[]): Entry[] {
   const entries: Entry[] = [];
   const calls = new Map<string, CallEntry>();
   let previous: JobEvent | undefined;
+  let total = events[0]?.id.endsWith('-1') ? NOTHING_SPENT : undefined; // of the attempt so far; unknown in its middle
+  let unclaimed = NOTHING_SPENT; // since the latest call was answered
   for (const event of events) {
     const base = { id: event.id, attempt: event.attempt, at: event.at };
     switch (event.kind) {
@@ -79,9 +92,13 @@ export function fold(events: readonly JobEvent[]): Entry[] {
         const isAnswer = event.name == null;
         const call: CallEntry = {
           ...base, kind: 'call', name: event.name ?? 'answer', input: event.input, isError: event.isError ?? false,
-          output: isAnswer ? (event.output ?? null) : undefined, endedAt: isAnswer ? event.at : undefined,
+          output: isAnswer ? (event.output ?? null) : undefined, endedAt: isAnswer ? event.at : undefined, tokens: 0, costUsd: 0,
         };
-        if (!isAnswer) calls.set(key, call);
+        if (!isAnswer) {
+          Object.assign(call, unclaimed);
+          unclaimed = NOTHING_SPENT;
+          calls.set(key, call);
+        }
         entries.push(call);
         break;
       }
@@ -94,12 +111,38 @@ export function fold(events: readonly JobEvent[]): Entry[] {
       case 'result':
         entries.push({ ...base, kind: 'end', message: 'The attempt completed.' });
         break;
+      case 'usage': {
+        const before = total;
+        total = spent(event);
+        if (!before) break;
+        const more = difference(total, before);
+        const open = [...calls.values()].at(-1);
+        if (open) Object.assign(open, sum(open, more));
+        else unclaimed = sum(unclaimed, more);
+        break;
+      }
       default:
-        break; // usage and outputs stand in the head of the page
+        break; // outputs stand in the head of the page
     }
     previous = event;
   }
   return entries;
+}
+
+function spent({ usage }: JobEvent): Spent {
+  return { tokens: (usage?.inputTokens ?? 0) + (usage?.outputTokens ?? 0), costUsd: usage?.costUsd ?? null };
+}
+
+/** What was spent between two totals. A corrected total may be lower. */
+function difference(after: Spent, before: Spent): Spent {
+  return {
+    tokens: Math.max(0, after.tokens - before.tokens),
+    costUsd: after.costUsd === null || before.costUsd === null ? null : Math.max(0, after.costUsd - before.costUsd),
+  };
+}
+
+function sum(a: Spent, b: Spent): Spent {
+  return { tokens: a.tokens + b.tokens, costUsd: a.costUsd === null || b.costUsd === null ? null : a.costUsd + b.costUsd };
 }
 
 function dropLastLine(entries: Entry[]): void {
@@ -113,7 +156,27 @@ function dropLastLine(entries: Entry[]): void {
 export function isSameEntry(before: Entry, after: Entry): boolean {
   if (before.id !== after.id || before.kind !== after.kind) return false;
   if (before.kind === 'text' && after.kind === 'text') return before.lines.length === after.lines.length;
-  return before.kind !== 'call' || after.kind !== 'call' || before.endedAt === after.endedAt;
+  return before.kind !== 'call' || after.kind !== 'call' || (before.endedAt === after.endedAt && before.tokens === after.tokens && before.costUsd === after.costUsd);
+}
+
+/** Whether a text occurs in an entry. needle: in lower case. */
+export function contains(entry: Entry, needle: string): boolean {
+  return texts(entry).some((text) => text.toLowerCase().includes(needle));
+}
+
+function texts(entry: Entry): readonly string[] {
+  switch (entry.kind) {
+    case 'text':
+      return entry.lines.map(plain);
+    case 'call':
+      return [entry.name, typeof entry.input === 'string' ? entry.input : entry.input === undefined ? '' : JSON.stringify(entry.input), plain(entry.output ?? '')];
+    case 'state':
+      return [entry.state, entry.message ?? ''];
+    case 'error':
+      return [entry.code, entry.message];
+    case 'end':
+      return [entry.message];
+  }
 }
 
 /** A short description of a call's arguments: the command, the file or the pattern, else their JSON. */
