@@ -30,6 +30,7 @@ MAX_DELIVERIES: Final = 10_000
 _PAGE: Final = 100
 
 _MIN_RETRY_SECONDS: Final = 10.0
+LIMIT_SECONDS: Final = 60.0
 _MAX_RETRY_SECONDS: Final = 3600.0
 
 PermanentErrors = Mapping[int, str]
@@ -218,10 +219,21 @@ class GitHub:
             raise RetryLater(f"GitHub is unreachable: {type(error).__name__}", delay_seconds=5) from error
         if response.is_success:
             return response
-        if reason := permanent.get(response.status_code):
+        if reason := permanent.get(response.status_code) or _lasting_problem(response):
             raise _give_up(reason)
         delay = retry_seconds(response, self._clock.now())
         raise RetryLater(f"GitHub answered {response.status_code}", delay_seconds=delay)
+
+
+def _lasting_problem(response: httpx2.Response) -> str | None:
+    """Return what is wrong if no later request can succeed; None if one may."""
+    if response.has_redirect_location:
+        return "the repository was renamed or transferred"
+    if response.status_code == HTTPStatus.FORBIDDEN and "suspended" in response.text.lower():
+        return "the installation of the GitHub App is suspended"
+    if response.status_code == HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS:
+        return "GitHub has blocked the repository for legal reasons"
+    return None
 
 
 def _read(response: httpx2.Response, kind: type[T]) -> T:
@@ -232,8 +244,11 @@ def _read(response: httpx2.Response, kind: type[T]) -> T:
 
 
 def retry_seconds(response: httpx2.Response, now: datetime) -> float:
-    """Return the delay until the next request, from GitHub's headers where it sends any."""
-    headers, seconds = response.headers, _MIN_RETRY_SECONDS
+    """Return the delay until the next request, from GitHub's headers where it sends any.
+
+    After a limit without them GitHub asks for a minute at least.
+    """
+    headers, seconds = response.headers, _MIN_RETRY_SECONDS if response.status_code >= 500 else LIMIT_SECONDS
     if (retry_after := headers.get("Retry-After", "")).isdecimal():
         seconds = float(retry_after)
     elif headers.get("X-RateLimit-Remaining") == "0" and (reset := headers.get("X-RateLimit-Reset", "")).isdecimal():

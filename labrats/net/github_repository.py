@@ -11,7 +11,7 @@ import msgspec
 
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.net.client import system_tls
-from labrats.net.github import retry_seconds
+from labrats.net.github import LIMIT_SECONDS, retry_seconds
 from labrats.ports import Clock
 
 T = TypeVar("T")
@@ -105,7 +105,9 @@ class Repository:
             return answer.data
         error = answer.errors[0]
         message = error.message[:_MESSAGE_LENGTH]
-        if error.type == _RATE_LIMITED or message.startswith(_WENT_WRONG):
+        if error.type == _RATE_LIMITED:
+            raise LimitReached(f"GitHub answered: {message}", delay_seconds=LIMIT_SECONDS)
+        if message.startswith(_WENT_WRONG):
             raise RetryLater(f"GitHub answered: {message}", delay_seconds=30)
         raise RefusedByGitHub(200, f"GitHub refused the query: {message}", error.type)
 
@@ -154,6 +156,8 @@ class Repository:
             return response
         if is_temporary(response):
             delay = retry_seconds(response, self._clock.now())
+            if response.status_code < 500:
+                raise LimitReached(f"GitHub answered {response.status_code}", delay_seconds=delay)
             raise RetryLater(f"GitHub answered {response.status_code}", delay_seconds=delay)
         raise RefusedByGitHub(response.status_code, f"GitHub refuses it with {response.status_code}: {_said(response)}")
 
@@ -161,6 +165,10 @@ class Repository:
 def graphql_address(api: httpx2.URL) -> str:
     """Return the address of GraphQL beside a REST API. On GitHub Enterprise it is no part of `/api/v3`."""
     return str(api.copy_with(path=f"{api.path.rstrip('/').removesuffix('/v3')}/graphql"))
+
+
+class LimitReached(RetryLater):
+    """A limit of GitHub is used up: it wants no request before the delay is over."""
 
 
 class _GraphQlError(msgspec.Struct):

@@ -12,8 +12,8 @@ from labrats.model.outside_text import shortened, without_hidden
 
 _BREAK: Final = "\u200b"
 
-_ESCAPED: Final = re.compile(r"\\([/:@<&!#.])")
-"""A backslash before punctuation, which Markdown removes after it has looked for links."""
+_ESCAPED: Final = re.compile(r"\\+([/:@<&!#.])")
+"""Backslashes before punctuation, which Markdown removes after it has looked for links."""
 
 _ENTITY: Final = re.compile(r"&(?=#|[A-Za-z][A-Za-z0-9]{1,31};)(?!(?:amp|lt|gt|quot);)")
 _MENTION: Final = re.compile(r"@(?=[0-9A-Za-z])")
@@ -24,7 +24,7 @@ _ADDRESS: Final = re.compile(r"(?:\b([a-z]+):)?//(?=([0-9a-z\[][^\s/?#()<>\"'`\\
 
 _WWW: Final = re.compile(r"\bwww\.", re.IGNORECASE)
 _CLOSING: Final = re.compile(
-    r"\b((?:close[sd]?|fix(?:e[sd])?|resolve[sd]?):?\s+)((?:[\w.-]+/[\w.-]+)?#|GH-|https?://)", re.IGNORECASE
+    r"\b((?:close[sd]?|fix(?:e[sd])?|resolve[sd]?):?[\s*_~`\[(]+)((?:[\w.-]+/[\w.-]+)?#|GH-|https?://)", re.IGNORECASE
 )
 _SKIPPING: Final = re.compile(
     r"(\[(?:skip|ci|no|actions)|^[ \t]*skip-checks)( (?:ci|skip|actions)\]|[ \t]*:)", re.IGNORECASE | re.MULTILINE

@@ -28,7 +28,8 @@ def client(github: GitHubStandIn) -> Iterator[Client]:
 
     def connect(permissions: dict[str, str] = WRITES, *, token: str = "") -> httpx2.Client:
         proof = token or a_token(github, permissions)
-        opened.append(httpx2.Client(base_url=github.url, headers={"Authorization": f"Bearer {proof}"}))
+        # The first query of GraphQL reads a schema of 1.5 MB, which takes seconds on a busy machine.
+        opened.append(httpx2.Client(base_url=github.url, headers={"Authorization": f"Bearer {proof}"}, timeout=60))
         return opened[-1]
 
     yield connect

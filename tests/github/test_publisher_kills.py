@@ -43,7 +43,7 @@ from tests.fakes.store import MemoryStore
 from tests.github.kills import RandomKills, SteppedStore, add_source, run_with_kills
 from tests.support.builders import a_spec
 from tests.support.github import APP_LOGIN, GitHubStandIn, Issue
-from tests.support.github.faults import LOST, UNAVAILABLE
+from tests.support.github.faults import LOST
 from tests.support.random_seed import SEED
 from tests.support.waiting import eventually
 
@@ -262,24 +262,3 @@ async def test_a_lost_answer_writes_nothing_twice(github: GitHubStandIn, operati
         await world.publish()
     check_written_once(github, issue)
     check_signed(github, issue, signed=sign)
-
-
-async def test_one_part_that_fails_for_now_does_not_delay_the_others(github: GitHubStandIn) -> None:
-    issue = a_pull_request(github)
-    world = await a_world(github, issue)
-    github.faults.plan_always(UNAVAILABLE, "POST /repos/{owner}/{repo}/check-runs")
-    publishing = asyncio.create_task(world.publish())
-    await eventually(lambda: bool(github.comments_of(issue)))
-    publishing.cancel()
-    with suppress(asyncio.CancelledError):
-        await publishing
-    assert "has finished." in github.comments_of(issue)[0]["body"]
-    assert not (await world.store.get(Job, world.job_id)).is_published
-
-
-async def test_parts_that_depend_on_the_commits_wait_for_them(github: GitHubStandIn) -> None:
-    issue = a_pull_request(github)
-    world = await a_world(github, issue)
-    github.faults.plan(UNAVAILABLE, "POST /repos/{owner}/{repo}/pulls")
-    await world.publish()
-    check_written_once(github, issue)

@@ -8,6 +8,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -33,7 +34,11 @@ ACTIVITY_SECONDS: Final = 60.0
 GIVEN_UP_AFTER: Final = timedelta(hours=96)
 """Time after the end of a job for which its report is tried."""
 
-_GIVEN_UP: Final = "GitHub could not be reached for four days"
+ACCESS_AWAITED: Final = timedelta(hours=1)
+"""Time after the end of a job for which missing credentials are awaited: they may be replaced right now."""
+
+ACCESS_SECONDS: Final = 30.0
+_GIVEN_UP: Final = "given up after four days: "
 
 
 @dataclass
@@ -108,18 +113,22 @@ class Publisher:
         progress.begin(job)
         try:
             published = await self._write(job, report, report.target, progress)
-        except RetryLater:
-            if not self._is_given_up(job):
+        except NoAccess as error:
+            published = replace(progress.published, refused=(str(error),))
+            if job.ended and not self._ended_before(job, ACCESS_AWAITED):
+                await self._record(job, progress, published)
+                self._work.add_later(job_id, ACCESS_SECONDS)
+                return
+        except RetryLater as error:
+            if not self._ended_before(job, GIVEN_UP_AFTER):
                 self._metrics.report_tried("retried")
                 raise
-            published = replace(progress.published, refused=(*progress.published.refused, _GIVEN_UP))
+            published = replace(progress.published, refused=(*progress.published.refused, f"{_GIVEN_UP}{error}"))
         progress.written_at = self._clock.now()
         if job.ended:
             published = replace(published, attempts=job.status.attempts, finished_at=job.status.finished_at)
             self._metrics.report_tried(_outcome_of(published))
-        if published != progress.published:
-            await self._record(job, published)
-            progress.published = published
+        await self._record(job, progress, published)
         if job.phase is Phase.RUNNING:
             self._work.add_later(job_id, ACTIVITY_SECONDS)
 
@@ -129,25 +138,23 @@ class Publisher:
             return 0.0
         return self._settings.report_interval_seconds - (self._clock.now() - progress.written_at).total_seconds()
 
-    def _is_given_up(self, job: Job) -> bool:
+    def _ended_before(self, job: Job, time: timedelta) -> bool:
+        """Return whether a job ended longer ago than that."""
         finished_at = job.status.finished_at if job.ended else None
-        return finished_at is not None and self._clock.now() - finished_at > GIVEN_UP_AFTER
+        return finished_at is not None and self._clock.now() - finished_at > time
 
     async def _write(self, job: Job, report: Report, target: ReportTarget, progress: _Progress) -> Published:
-        """Write all parts of the report, and return what is published. Raises RetryLater."""
+        """Write all parts of the report, and return what is published. Raises NoAccess, RetryLater."""
         lock = self._locks.setdefault((target.repository.lower(), target.number), asyncio.Lock())
         async with lock:
-            try:
-                access = await self._access.open(target)
-            except NoAccess as error:
-                return replace(progress.published, refused=(str(error),))
             report_pass = ReportPass(
-                access=access,
+                access=await self._access.open(target),
                 report=report,
                 target=target,
                 reported=await self._reported(job, progress.published),
                 published=progress.published,
                 comments=self._comments,
+                record=partial(self._record, job, progress),
                 bundle=await self._bundle(job, report),
                 done=progress.done,
             )
@@ -166,8 +173,10 @@ class Publisher:
             return await self._runner.bundle(job.attempt_name)
         return None
 
-    async def _record(self, job: Job, published: Published) -> None:
-        """Store what was published."""
+    async def _record(self, job: Job, progress: _Progress, published: Published) -> None:
+        """Store what is published, if that has changed."""
+        if published == progress.published:
+            return
 
         def change(stored: Job) -> Job:
             outputs = stored.status.outputs
@@ -177,10 +186,11 @@ class Publisher:
 
         with suppress(NotFound):  # the job was deleted
             await compare_and_set(self._store, lambda: self._store.get(Job, job.id), change)
+        progress.published = published
 
 
 def _outcome_of(published: Published) -> str:
-    if _GIVEN_UP in published.refused:
+    if any(reason.startswith(_GIVEN_UP) for reason in published.refused):
         return "given_up"
     return "refused" if published.refused else "written"
 

@@ -16,7 +16,7 @@ from labrats.controller.publisher.reviews import read_earlier, read_lines, resol
 from labrats.model.errors import RetryLater
 from labrats.model.phases import Phase
 from labrats.model.report import CommentMode, Published, PublishPolicy, Report, ReportTarget, ReviewEvent
-from labrats.net.github_repository import RefusedByGitHub
+from labrats.net.github_repository import LimitReached, RefusedByGitHub
 from labrats.reports.reported_job import ReportedJob
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ _MOVED: Final = "review: the pull request has new commits, which the agent has n
 class ReportPass:
     """A pass. published: the state before it.
 
+    record:     stores what is published so far.
     bundle:     the commits of the agent, if there are any.
     done:       results of the parts that earlier passes over the same state have completed.
     """
@@ -40,17 +41,19 @@ class ReportPass:
     reported: ReportedJob
     published: Published
     comments: Comments
+    record: Callable[[Published], Awaitable[None]]
     bundle: bytes | None = None
     done: dict[str, Any] = field(default_factory=dict)
     _commit: str | None = None
     _head_sha: str | None = None
     _refused: list[str] = field(default_factory=list)
-    _postponed: RetryLater | None = None
+    _postponed: list[RetryLater] = field(default_factory=list)
 
     async def run(self) -> Published:
         """Write all parts, and return what is published.
 
-        Raises RetryLater if a part cannot be written now, after the others are written.
+        Raises RetryLater if a part cannot be written now, after the others are written and recorded. After a limit of
+        GitHub nothing more is sent.
         """
         found = await self._pull_request()
         # The commit stays the same for all passes: a check moves to no other commit, and no verdict is about one.
@@ -58,19 +61,17 @@ class ReportPass:
         if self.reported.ignored:
             self._refused.append(f"publish.json: {self.reported.ignored}")
         succeeded = self.reported.job.phase is Phase.SUCCEEDED
-        earlier = self._postponed
+        earlier = len(self._postponed)
         if succeeded:
             await self._publish_commits()
-        knows_commits = self._postponed is earlier  # else the check and the labels, which depend on them, wait as well
+        knows_commits = len(self._postponed) == earlier  # else the check and the labels, which depend on them, wait too
         review_url = await self._review(found) if succeeded and found else None
         check_url = await self._check() if knows_commits else None
         if succeeded and knows_commits and not self.reported.pull_request_url:
             await self._add_proposed_labels()
         await self._show_state()
         comment_url = await self._comment()
-        if self._postponed:
-            raise self._postponed
-        return Published(
+        published = Published(
             comment_url=comment_url or self.published.comment_url,
             check_url=check_url or self.published.check_url,
             review_url=review_url or self.published.review_url,
@@ -79,6 +80,10 @@ class ReportPass:
             head_sha=self._head_sha,
             refused=tuple(self._refused),
         )
+        if self._postponed:
+            await self.record(published)
+            raise max(self._postponed, key=lambda error: error.delay_seconds)
+        return published
 
     async def _pull_request(self) -> PullRequest | None:
         number, report = self.target.pull_request, self.report
@@ -102,11 +107,19 @@ class ReportPass:
             self._commit = pushed.commit
             url = pushed.url or self.reported.pull_request_url
             self.reported = replace(self.reported, pull_request_url=url, patch=pushed.patch)
+            if (url, self._commit) != (self.published.pull_request_url, self.published.commit):
+                # A reply to the pull request, or a failed check of it, may come before the other parts are written.
+                parts = msgspec.structs.replace(self.published, pull_request_url=url, head_sha=self._head_sha)
+                await self.record(msgspec.structs.replace(parts, commit=self._commit or parts.commit))
 
     async def _review(self, pull_request: PullRequest) -> str | None:
         rules = self.report.review
         if rules is None or not rules.enabled:
             return None
+        if (written := self.done.get("review")) is not None:
+            url: str = written
+            return url
+        self.done.pop("earlier findings", None)  # a review whose answer was lost is among the earlier ones
         seen = self.reported.job.status.outputs.base_commit or self._head_sha
         if seen and seen != pull_request.head.sha:
             self._refused.append(_MOVED)
@@ -159,12 +172,15 @@ class ReportPass:
         if part in self.done:
             result: T | None = self.done[part]
             return result
+        if any(isinstance(error, LimitReached) for error in self._postponed):
+            self._postponed.append(RetryLater("GitHub has a limit, which is used up"))
+            return None
         try:
             result = self.done[part] = await write()
         except RefusedByGitHub as error:
             self._refused.append(f"{part}: {error}")
         except RetryLater as error:
-            self._postponed = error
+            self._postponed.append(error)
         else:
             return result
         return None

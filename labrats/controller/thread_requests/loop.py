@@ -7,6 +7,7 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.controller.publisher.access import NoAccess
+from labrats.controller.publisher.answers import GIVEN_UP_AFTER
 from labrats.controller.thread_requests.commands import cancel, click, retry, run_again, start_agent
 from labrats.controller.thread_requests.repairs import repair
 from labrats.controller.thread_requests.replies import reply
@@ -58,6 +59,11 @@ class ThreadRequests:
                 answer = await self._answer_to(source, request)
             except NotYet as wait:
                 self._work.add_later(key, wait.delay_seconds)
+            except RetryLater as error:
+                if self._jobs.clock.now() - request.received_at < GIVEN_UP_AFTER:
+                    raise
+                log.warning("request given up", source=source.name, request=request.id, reason=str(error))
+                await remove_request(self._jobs.store, source, request)
             else:
                 if answer == NOTHING:
                     await remove_request(self._jobs.store, source, request)

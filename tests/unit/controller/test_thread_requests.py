@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.controller.publisher.access import GitHubAccess
+from labrats.controller.publisher.answers import GIVEN_UP_AFTER
 from labrats.controller.thread_requests import loop
 from labrats.controller.thread_requests.loop import ThreadRequests
 from labrats.controller.thread_requests.thread_jobs import DONE, STARTED, ThreadJobs
@@ -202,8 +204,24 @@ async def test_an_error_in_one_request_does_not_stop_the_next(
     assert (first.answer, second.answer) == (None, DONE)
 
 
+async def test_a_request_that_cannot_be_carried_out_for_a_day_is_dropped(
+    threads: ThreadLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "start_agent", _postpone)
+    received_at = NOON - GIVEN_UP_AFTER + timedelta(seconds=45)
+    await threads.add_source(a_request(ThreadAction.RUN, agent="ai-developer", received_at=received_at))
+    started = threads.clock.now()
+    async with threads.requests():
+        assert await threads.answered() == []
+    assert threads.clock.now() - started > timedelta(seconds=45)
+
+
 async def _fail(*_: Any) -> Any:
     raise ValueError("a bug")
+
+
+async def _postpone(*_: Any) -> Any:
+    raise RetryLater("GitHub is unreachable", delay_seconds=10)
 
 
 async def test_a_request_is_stored_once_and_not_again_once_answered(threads: ThreadLab) -> None:

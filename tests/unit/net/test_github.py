@@ -120,6 +120,23 @@ class TestApp:
         with pytest.raises(GiveUp, match="not installed"):
             await tokens.provide(await a_stored_job(store, github))
 
+    @pytest.mark.parametrize(
+        ("fault", "reason"),
+        [
+            (Fault(403, "This installation has been suspended"), "the installation of the GitHub App is suspended"),
+            (Fault(451, "Repository access blocked"), "GitHub has blocked the repository for legal reasons"),
+            (Fault(301, headers={"Location": "/repositories/1"}), "the repository was renamed or transferred"),
+        ],
+        ids=["suspended", "blocked", "renamed"],
+    )
+    async def test_a_problem_that_lasts_is_named_and_not_retried(
+        self, github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens, fault: Fault, reason: str
+    ) -> None:
+        await store.create(Secret(metadata=Metadata(name="app"), data=APP))
+        github.faults.plan(fault)
+        with pytest.raises(GiveUp, match=reason):
+            await tokens.provide(await a_stored_job(store, github))
+
     @pytest.mark.parametrize(("status", "error"), [(401, GiveUp), (422, GiveUp), (403, RetryLater), (502, RetryLater)])
     async def test_transient_failures_are_retried_and_permanent_ones_are_not(
         self, github: GitHubStandIn, store: MemoryStore, tokens: RepositoryTokens, status: int, error: type[Exception]
@@ -175,8 +192,8 @@ class TestHook:
             ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOON.timestamp()) + 120)}, 120),
             ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOON.timestamp()) - 120)}, 10),
             ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOON.timestamp()) + 86400)}, 3600),
-            ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": str(int(NOON.timestamp()) + 120)}, 10),
-            ({"Retry-After": "soon"}, 10),
+            ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": str(int(NOON.timestamp()) + 120)}, 60),
+            ({"Retry-After": "soon"}, 60),
         ],
     )
     async def test_the_retry_delay_follows_githubs_headers(

@@ -1,0 +1,156 @@
+"""A publisher that cannot write a part of a report now writes the others, records them, and waits."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from msgspec.structs import replace
+
+from labrats.controller.publisher import publisher
+from labrats.controller.publisher.access import GitHubAccess
+from labrats.controller.publisher.comments import Comments
+from labrats.controller.publisher.report_pass import ReportPass
+from labrats.model.core_resources import Secret
+from labrats.model.errors import RetryLater
+from labrats.model.job import Job
+from labrats.model.record import Metadata
+from labrats.model.report import Published
+from labrats.net.github import GitHub
+from labrats.net.github_repository import github_client
+from labrats.ports import SystemClock
+from labrats.reports.reported_job import reported_job
+from labrats.settings import EngineSettings
+from tests.github.test_publisher_kills import (  # noqa: F401, the fixture
+    World,
+    a_pull_request,
+    a_world,
+    anyio_backend,
+    check_written_once,
+)
+from tests.support.github import APP_ID, APP_KEY_PEM, Fault, GitHubStandIn
+from tests.support.github.faults import UNAVAILABLE
+from tests.support.waiting import eventually
+
+CHECKS = "POST /repos/{owner}/{repo}/check-runs"
+
+
+async def published_by(world: World) -> Published:
+    return (await world.store.get(Job, world.job_id)).status.published or Published()
+
+
+@asynccontextmanager
+async def publishing(world: World) -> AsyncIterator[None]:
+    """Run a publisher while the block runs."""
+    task = asyncio.create_task(world.publish())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_one_part_that_fails_for_now_does_not_delay_the_others(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    github.faults.plan_always(UNAVAILABLE, CHECKS)
+    async with publishing(world):
+        await eventually(lambda: bool(github.comments_of(issue)))
+        async with asyncio.timeout(30):
+            while (await published_by(world)).comment_url is None:
+                await asyncio.sleep(0.01)
+    assert "has finished." in github.comments_of(issue)[0]["body"]
+    published = await published_by(world)
+    assert published.review_url
+    assert not (await world.store.get(Job, world.job_id)).is_published
+
+
+async def test_parts_that_depend_on_the_commits_wait_for_them(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    github.faults.plan(UNAVAILABLE, "POST /repos/{owner}/{repo}/pulls")
+    await world.publish()
+    check_written_once(github, issue)
+
+
+async def test_a_pull_request_is_recorded_before_the_other_parts_are_written(github: GitHubStandIn) -> None:
+    world = await a_world(github, a_pull_request(github))
+    release = threading.Event()
+    github.faults.plan(Fault(release=release), CHECKS)
+    try:
+        async with publishing(world):
+            await eventually(lambda: bool(github.calls_of(CHECKS)))
+            published = await published_by(world)
+    finally:
+        release.set()
+    assert published.pull_request_url
+    assert published.commit
+    assert published.comment_url is None
+
+
+async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn) -> None:
+    world = await a_world(github, a_pull_request(github))
+    github.faults.plan_always(Fault.secondary_limit(77), CHECKS)
+    job, recorded = await world.store.get(Job, world.job_id), list[Published]()
+    report = job.spec.report
+    assert report
+    assert report.target
+
+    async def record(published: Published) -> None:
+        recorded.append(published)
+
+    clock = SystemClock()
+    async with github_client(github.url) as client:
+        access = GitHubAccess(world.store, GitHub(github.url, clock), client, clock)
+        one_pass = ReportPass(
+            access=await access.open(report.target),
+            report=report,
+            target=report.target,
+            reported=await reported_job(world.runner, job, EngineSettings()),
+            published=Published(),
+            comments=Comments(),
+            record=record,
+            bundle=await world.runner.bundle(job.attempt_name),
+        )
+        with pytest.raises(RetryLater) as later:
+            await one_pass.run()
+    assert later.value.delay_seconds == 77
+    assert github.calls[-1].operation == CHECKS
+    assert recorded[-1].pull_request_url
+
+
+async def test_credentials_that_are_replaced_are_awaited(
+    github: GitHubStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "ACCESS_SECONDS", 0.05)
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    secret = await world.store.get(Secret, "app")
+    await world.store.delete(Secret, "app", secret.metadata.resource_version)
+    async with publishing(world):
+        async with asyncio.timeout(30):
+            while (await published_by(world)).refused != ("the Secret 'app' with the credentials is missing",):
+                await asyncio.sleep(0.01)
+        assert not (await world.store.get(Job, world.job_id)).is_published
+        await world.store.create(
+            Secret(metadata=Metadata(name="app"), data={"appId": APP_ID, "privateKey": APP_KEY_PEM})
+        )
+        async with asyncio.timeout(30):
+            while not (await world.store.get(Job, world.job_id)).is_published:
+                await asyncio.sleep(0.01)
+    check_written_once(github, issue)
+    assert (await published_by(world)).refused == ()
+
+
+async def test_missing_credentials_are_not_awaited_for_ever(github: GitHubStandIn) -> None:
+    world = await a_world(github, a_pull_request(github))
+    job = await world.store.get(Job, world.job_id)
+    assert job.status.finished_at
+    long_ago = job.status.finished_at - 2 * publisher.ACCESS_AWAITED
+    await world.store.update(replace(job, status=replace(job.status, finished_at=long_ago)))
+    secret = await world.store.get(Secret, "app")
+    await world.store.delete(Secret, "app", secret.metadata.resource_version)
+    await world.publish()
+    assert (await published_by(world)).refused == ("the Secret 'app' with the credentials is missing",)
