@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvloop
@@ -27,7 +27,6 @@ from labrats.processes import descendants, process_name, raise_descriptor_limit
 MODEL = "many"
 CLIENTS = 16
 PATIENCE_SECONDS = 300.0
-SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.2
 EXECUTOR = "lr-"
 """The beginning of the process names of executors."""
@@ -36,14 +35,18 @@ _TIME = re.compile(rb'"log":"(\d+\.\d+)"')
 
 @dataclass(frozen=True)
 class Size:
-    """The extent of a run. running: agents, each with a reader. waiting: jobs. seconds: of each observation."""
+    """The extent of a run. running: agents, each with a reader. waiting: jobs. seconds: of each observation.
+
+    settle_seconds: between a change and the next observation.
+    """
 
     running: int = 1000
     waiting: int = 2000
     seconds: float = 30.0
+    settle_seconds: float = 3.0
 
 
-QUICK = Size(running=50, waiting=100, seconds=3.0)
+QUICK = Size(running=50, waiting=100, seconds=2.0, settle_seconds=0.2)
 """Just enough to check that every measurement works."""
 
 
@@ -55,7 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     size = QUICK if options.quick else Size()
     if options.running:
-        size = Size(options.running, 2 * options.running, size.seconds)
+        size = replace(size, running=options.running, waiting=2 * options.running)
     adopt_orphans()
     raise_descriptor_limit()
     with tempfile.TemporaryDirectory(prefix="labrats-many-") as folder:
@@ -89,41 +92,42 @@ async def engine_with_model(folder: Path, program: Path | None, slots: int) -> A
 async def measure(engine: Engine, size: Size) -> None:
     await cancel(engine, await submit(engine, 1))  # the first job starts the launcher
     await wait_until_idle(engine)
-    running = await start(engine, size.running)
+    running = await start(engine, size)
     waiting = await submit(engine, size.waiting)
-    await asyncio.sleep(SETTLE_SECONDS)
+    await asyncio.sleep(size.settle_seconds)
     load = Load(engine)
     await asyncio.sleep(size.seconds)
     load.print("nobody reads")
     async with asyncio.TaskGroup() as group:
         readers = [Reader(engine, job) for job in running]
         reading = [group.create_task(each.read()) for each in readers]
-        await observe(engine, readers, size.seconds)
+        await observe(engine, readers, size)
         await cancel_all(engine, running, waiting, reading)
     print_row("engine, memory, afterwards", f"{engine.resident_mib():.0f} MiB")
 
 
-async def start(engine: Engine, agents: int) -> list[str]:
+async def start(engine: Engine, size: Size) -> list[str]:
     """Start agents, and print the memory that they use. Return their jobs."""
+    agents = size.running
     idle, began = memory_mib(descendants(os.getpid())), time.perf_counter()
     running = await submit(engine, agents)
     await until(lambda: len(running_as(NAME)) == agents)
     print_row(f"start of {agents:,} agents", f"{agents / (time.perf_counter() - began):.0f}/s")
-    await asyncio.sleep(SETTLE_SECONDS)
+    await asyncio.sleep(size.settle_seconds)
     beyond = memory_mib(descendants(os.getpid())) - idle - memory_mib(running_as(NAME))
     print_row("memory per running agent beyond its own", f"{beyond / agents:.2f} MiB", "≤ 3 MiB")
     print_row("engine, memory", f"{engine.resident_mib():.0f} MiB")
     return running
 
 
-async def observe(engine: Engine, readers: Sequence["Reader"], seconds: float) -> None:
+async def observe(engine: Engine, readers: Sequence["Reader"], size: Size) -> None:
     """Print what reading costs, and the delays of the lines."""
-    await asyncio.sleep(SETTLE_SECONDS)
+    await asyncio.sleep(size.settle_seconds)
     load = Load(engine)
-    await asyncio.sleep(SETTLE_SECONDS)  # looking at all processes has delayed the readers
+    await asyncio.sleep(size.settle_seconds)  # looking at all processes has delayed the readers
     for each in readers:
         each.delays.clear()
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(size.seconds)
     print_delays([delay for each in readers for delay in each.delays])
     load.print("each with a reader")
     print_row("engine, memory, with the readers", f"{engine.resident_mib():.0f} MiB")
