@@ -27,7 +27,7 @@ _BASE_PACKAGES: Final = "python3,python3-venv,git,openssh-client,ca-certificates
 
 def image_archives() -> list[Path]:
     """Return the archives of all images built so far."""
-    return sorted(_images().glob("*.oci"))
+    return sorted(_images().glob("*.tar"))
 
 
 def pause_image() -> Path:
@@ -47,7 +47,9 @@ def build_image(tag: str, folder: Path, dockerfile: Path | None = None) -> Path:
     The build has no network: everything it needs must be in `folder` or in the base image.
     """
     _build(tag, folder, "--build-arg", f"BASE={base_image()}", "-f", dockerfile or folder / "Dockerfile")
-    return _export(tag)
+    archive = _export(tag)
+    run(*_buildah("rmi", tag))  # a copy of all files of the image and its base
+    return archive
 
 
 def base_image() -> str:
@@ -70,8 +72,9 @@ def _export(tag: str) -> Path:
     _images().mkdir(parents=True, exist_ok=True)
     archive = archive_of(tag)
     unfinished = archive.with_suffix(".unfinished")
-    unfinished.unlink(missing_ok=True)  # buildah would append to it
-    run(*_buildah("push", "-q", tag, f"oci-archive:{unfinished}:{tag}"))
+    unfinished.unlink(missing_ok=True)  # buildah would refuse it
+    # In this format, layers are not compressed, which would cost more than all that uses the archive.
+    run(*_buildah("push", "-q", tag, f"docker-archive:{unfinished}:{tag}"))
     return unfinished.rename(archive)
 
 
@@ -81,7 +84,7 @@ def _buildah(command: str, *arguments: str | Path) -> list[str | Path]:
 
 def archive_of(tag: str) -> Path:
     """Return the path of the image's archive, which exists once the image is built."""
-    return _images() / f"{tag.replace('/', '-').replace(':', '-')}.oci"
+    return _images() / f"{tag.replace('/', '-').replace(':', '-')}.tar"
 
 
 def _images() -> Path:

@@ -1,7 +1,7 @@
 """The preparation of test clusters: programs and images that are built once, which takes minutes."""
 
 from tests.cluster import packages
-from tests.cluster.product import ENGINE, EXECUTOR
+from tests.cluster.product import ENGINE, EXECUTOR, build
 from tests.cluster.programs import build_helm, build_kube_router, build_programs
 from tests.cluster.shell import Failed
 
@@ -17,8 +17,6 @@ def prepare(*, node: bool = True, helm: bool = True, engine: bool = True) -> Non
     if node:
         packages.require(packages.API, packages.NODE)
         build_kube_router()
-        EXECUTOR.archive()
     if helm:
         build_helm()
-    if engine:
-        ENGINE.archive()
+    build(*([EXECUTOR] if node else []), *([ENGINE] if engine else []))

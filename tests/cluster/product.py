@@ -50,28 +50,36 @@ class Product:
 
     def archive(self) -> Path:
         """Return the image's archive, building it if its sources have changed since the last build."""
-        image = self.image
-        with exclusive_lock(f"{self.name}.lock"):
-            self._remove_old_images()
-            if not (archive := archive_of(image)).exists():
-                progress(f"building the image of the {self.name}")
-                with tempfile.TemporaryDirectory() as folder:
-                    gather = _PROJECT / "docker" / "gather"
-                    run(gather, folder, PYTHON, env={**os.environ, "LABRATS_AGENT_CLIS": "none"})
-                    build_image(image, Path(folder, self.name), _PROJECT / "docker" / self.name / "Dockerfile")
-            archive.touch()
-            return archive
+        build(self)
+        return archive_of(self.image)
 
     @property
     def _repository(self) -> str:
         return f"docker.io/labrats/{self.name}"
 
-    def _remove_old_images(self) -> None:
+    def remove_old_images(self) -> None:
         """Remove the images of earlier source trees, unless other tests on this machine may still use them."""
         for archive in image_archives():
             is_ours = archive.stem.startswith(self._repository.replace("/", "-"))
             if is_ours and time.time() - archive.stat().st_mtime > _KEPT_SECONDS:
                 archive.unlink()
+
+
+def build(*products: Product) -> None:
+    """Build the images whose sources have changed since their last build. Their content is gathered once for all."""
+    with exclusive_lock("products.lock"):
+        for product in products:
+            product.remove_old_images()
+        if missing := [product for product in products if not archive_of(product.image).exists()]:
+            progress(f"building the images: {', '.join(product.name for product in missing)}")
+            with tempfile.TemporaryDirectory() as folder:
+                gather = _PROJECT / "docker" / "gather"
+                run(gather, folder, PYTHON, env={**os.environ, "LABRATS_AGENT_CLIS": "none"})
+                for product in missing:
+                    context = Path(folder, product.name)
+                    build_image(product.image, context, _PROJECT / "docker" / product.name / "Dockerfile")
+        for product in products:
+            archive_of(product.image).touch()
 
 
 _SOURCES: Final = ("labrats", "pyproject.toml")
