@@ -7,6 +7,7 @@ BASE ?=
 ROUNDS ?= 3
 PEER ?=
 WORKERS ?= 4
+unexport PYTHONDONTWRITEBYTECODE  # without the files, each worker compiles all tests: 10 s of processor time
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
