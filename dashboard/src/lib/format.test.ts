@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { age, bytes, clock, compact, cost, count, counted, duration, offset, ordinal, placeInLine } from './format';
+import { age, bytes, clock, compact, cost, count, counted, duration, fullTime, offset, ordinal, placeInLine } from './format';
 
 test.each([
   [0, '0.0s'], [432, '0.4s'], [9_999, '9.9s'], [41_000, '41s'], [59_999, '59s'], [192_000, '3m12s'],
@@ -42,4 +42,12 @@ test.each([[0, '0'], [999, '999'], [1_000, '1,000'], [1_234_567.4, '1,234,567'],
 test('a time has its date unless that is today', () => {
   const at = new Date(2030, 0, 3, 9, 5, 7);
   expect([clock(at, new Date(2030, 0, 3, 23, 0)), clock(at.toISOString(), new Date(2030, 0, 2))]).toEqual(['09:05:07', '3 Jan, 09:05:07']);
+});
+
+test('a full time has its zone', () => {
+  const at = new Date(2030, 0, 3, 9, 5, 7);
+  const hours = -at.getTimezoneOffset() / 60;
+  expect(fullTime(at)).toBe(`3 Jan 2030, 09:05:07 UTC${hours === 0 ? '' : hours > 0 ? `+${hours}` : hours}`);
+  const inIndia = Object.assign(new Date(at), { getTimezoneOffset: () => -330 });
+  expect(fullTime(inIndia)).toBe('3 Jan 2030, 09:05:07 UTC+5:30');
 });

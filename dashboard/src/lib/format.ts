@@ -82,15 +82,15 @@ export function bytes(value: number): string {
   return value < 1000 ? `${value} B` : `${compact(value).replace(/([kMG])$/, ' $1')}B`;
 }
 
-let full: Intl.DateTimeFormat | undefined; // made once, as that takes longer than to format a hundred times
-
-/** A full local time with its zone, for titles. */
-export function fullTime(at: Date): string {
-  full ??= new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'long' });
-  return full.format(at);
-}
-
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
+
+/** A full local time with its zone, for titles: 3 Jan 2030, 14:02:07 UTC+1. Without Intl, like `count`. */
+export function fullTime(at: Date): string {
+  const minutes = -at.getTimezoneOffset();
+  const [h, m] = [Math.floor(Math.abs(minutes) / 60), Math.abs(minutes) % 60];
+  const zone = minutes === 0 ? '' : `${minutes < 0 ? '-' : '+'}${h}${m > 0 ? `:${two(m)}` : ''}`;
+  return `${at.getDate()} ${MONTHS[at.getMonth()] ?? ''} ${at.getFullYear()}, ${timeOfDay(at)} UTC${zone}`;
+}
 
 /** A local time, with its date unless that is today: 14:02:07; 3 Jan, 09:00:00. */
 export function clock(time: string | Date, now = new Date()): string {

@@ -4,7 +4,7 @@ import { lazy, Suspense, useMemo, useState, type ReactNode } from 'react';
 
 import { breakdownQuery, timeseriesQuery, type BreakdownRow, type Field, type Metric } from '../../api/stats';
 import { visible } from '../../lib/ansi';
-import { compact, cost, count, duration, NOTHING, offset } from '../../lib/format';
+import { clock, compact, cost, count, duration, NOTHING } from '../../lib/format';
 import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { cell, Table } from '../../ui/table';
@@ -73,7 +73,7 @@ function ChartPanel({ chart, window, by, to }: { chart: Kind; window: Window; by
   const at = point === null ? undefined : shown?.times[point];
   return (
     <section className={styles.panel} aria-label={chart.title}>
-      <header><h2>{chart.title}</h2><span className={styles.time}>{at !== undefined && timeText(at)}</span></header>
+      <header><h2>{chart.title}</h2><span className={styles.time}>{at !== undefined && `until ${clock(new Date(at * 1000))}`}</span></header>
       {series.isLoadingError ? <div className={styles.pad}><Failure error={series.error} onRetry={() => void series.refetch()} /></div>
         : !shown ? <div className={styles.pad}><Loading rows={6} height={28} /></div>
         : shown.names.length === 0 ? <p className={styles.none}>No values in this time.</p>
@@ -87,11 +87,6 @@ function ChartPanel({ chart, window, by, to }: { chart: Kind; window: Window; by
         )}
     </section>
   );
-}
-
-function timeText(unixSeconds: number): string {
-  const date = new Date(unixSeconds * 1000);
-  return `until ${date.toLocaleDateString(undefined, { month: 'short', day: 'numeric' })} ${offset((date.getHours() * 60 + date.getMinutes()) * 1000)}`;
 }
 
 function figure(values: (number | null)[], chart: Kind, point: number | null): string {
