@@ -161,8 +161,9 @@ def _conclusion_in(data: Any) -> str | None:
 def _title(reported: ReportedJob, conclusion: str | None) -> str:
     job = reported.job
     if job.phase is Phase.PENDING:
-        until = job.status.not_before
-        return f"waiting until {until:%H:%M} UTC" if until else "waiting for a free slot"
+        if until := job.status.not_before:
+            return f"waiting until {until:%d %b %H:%M} UTC"
+        return "waiting for its turn" if job.spec.concurrency else "waiting for a free slot"
     if job.phase is Phase.RUNNING:
         return "the agent is working"
     if job.phase is Phase.SUCCEEDED:

@@ -162,10 +162,9 @@ def _headline(reported: ReportedJob) -> str:
 
 
 def _wait_of(job: Job) -> str:
-    until = job.status.not_before
-    if until is None:
-        return f" for a free slot of `{job.resolved.model}`"
-    return f" until {until:%H:%M} UTC"
+    if until := job.status.not_before:
+        return f" until {until:%d %b %H:%M} UTC"
+    return " for its turn" if job.spec.concurrency else f" for a free slot of `{job.resolved.model}`"
 
 
 def changed_nothing(reported: ReportedJob) -> bool:
@@ -186,7 +185,7 @@ def _parts(reported: ReportedJob) -> Iterator[str]:
     if reported.pull_request_url:
         yield f"Pull request: {reported.pull_request_url}"
     if reported.patch:
-        cut = neutral_patch(reported.patch)
+        cut = neutral_patch(reported.patch, reported.url)
         yield f"<details><summary>The changes as a patch</summary>\n\n{code_block(cut, 'diff')}\n\n</details>"
     if refused := job.status.outputs.refused_hosts:
         hosts_line = ", ".join(f"`{one_line(each, (), 100)}`" for each in refused[:_LISTED])
@@ -221,11 +220,11 @@ def _is_json_of(result: Any, data: Any) -> bool:
         return False
 
 
-def neutral_patch(patch: str) -> str:
-    """Return the start of a patch for a block of code."""
+def neutral_patch(patch: str, url: str | None) -> str:
+    """Return the start of a patch for a block of code. url: of the job, whose page has the whole patch."""
     if len(patch) <= _PATCH_BYTES:
         return patch
-    return patch[:_PATCH_BYTES] + "\n[the rest of the patch does not fit]"
+    return f"{patch[:_PATCH_BYTES]}\n[the rest does not fit{f'; the whole is at {url}' if url else ''}]"
 
 
 def _footer(reported: ReportedJob) -> str:

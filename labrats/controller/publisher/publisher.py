@@ -136,7 +136,8 @@ class Publisher:
         """Return the seconds until the job may be reported again."""
         if progress.written_at is None:
             return 0.0
-        return self._settings.report_interval_seconds - (self._clock.now() - progress.written_at).total_seconds()
+        interval = self._settings.report_interval_seconds
+        return min(interval, interval - (self._clock.now() - progress.written_at).total_seconds())
 
     def _ended_before(self, job: Job, time: timedelta) -> bool:
         """Return whether a job ended longer ago than that."""

@@ -149,8 +149,14 @@ class CommitsPublisher:
         return await self._open(commits, base_branch(self.reported) or default_branch)
 
     def _is_ours(self, pull_request: PullRequest) -> bool:
-        """Return whether a job opened the pull request. The account of a personal token may open others, too."""
-        return self.access.identity.wrote(pull_request) and PULL_REQUEST_MARK in (pull_request.body or "")
+        """Return whether a job opened the pull request.
+
+        The account of a personal token may open others, which lack the mark. An App opens none, and people may edit its
+        text.
+        """
+        identity = self.access.identity
+        is_marked = PULL_REQUEST_MARK in (pull_request.body or "")
+        return identity.wrote(pull_request) and (identity.app_id is not None or is_marked)
 
     async def _open(self, commits: Commits, base: str) -> Pushed:
         branch = branch_name(self.rules.branch, self.reported, self.target)

@@ -137,10 +137,12 @@ class ReportPass:
 
     async def _check(self) -> str | None:
         rules = self.report.check
-        if rules is None or not rules.enabled or self._head_sha is None:
+        own = self._commit or self.published.commit
+        commit = self._head_sha or own  # the check of a job about an issue is on the commits that it has made
+        if rules is None or not rules.enabled or commit is None:
             return None
-        reported = replace(self.reported, head_sha=self._head_sha)
-        return await self._try("check", partial(write_check, self.access, self._head_sha, reported))
+        reported = replace(self.reported, head_sha=None if commit == own else commit)
+        return await self._try("check", partial(write_check, self.access, commit, reported))
 
     async def _add_proposed_labels(self) -> None:
         labels, number = self.reported.publication.labels, self.target.number

@@ -71,6 +71,19 @@ async def test_a_label_leads_to_a_draft_pull_request(engine: LocalEngine, github
     assert 'labrats_reports_total{outcome="written"} 1.0' in scrape.text
 
 
+async def test_the_check_of_a_job_about_an_issue_is_on_its_commit(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": COMMITTING})
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT | {"check": {}})
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    head = github.demo.git.resolve(BRANCH)
+    assert head
+    (check,) = github.check_runs_of(github.demo, head)
+    assert (check["status"], check["conclusion"], check["external_id"]) == ("completed", "success", job["id"])
+    assert job["published"]["checkUrl"] == check["html_url"]
+
+
 async def test_claude_code_works_from_a_label_to_a_pull_request(
     start_engine: EngineFactory, github: GitHubStandIn
 ) -> None:

@@ -44,7 +44,7 @@ def test_a_paused_job_is_reported_with_the_reason_and_the_end_of_the_pause() -> 
             failed_reason="the provider asks for a pause",
         )
     )
-    assert "is waiting until 12:05 UTC." in body
+    assert f"is waiting until {NOON:%d %b} 12:05 UTC." in body
     assert "> the provider asks for a pause" in body
 
 
