@@ -12,6 +12,7 @@ from tests.acceptance.engine import User
 from tests.acceptance.github.reporting import REPORT, a_pull_request_of, an_issue_of, deliver, published, until
 from tests.acceptance.github.test_ci_loop import FIXER, deliver_failure, head_of
 from tests.acceptance.github.test_comment_commands import comment, reactions_to, until_jobs
+from tests.acceptance.github.test_signed_commits import COMMITTER, a_signing_key
 from tests.agents.claude import CLAUDE, MessagesApi
 from tests.chart import test_webhooks
 from tests.chart.engine import InstalledEngine
@@ -66,7 +67,8 @@ def reporting(
         new_installation(cluster, helm, engine_image, executor_image, folder) as installation,
         claude_code(installation) as executor,
     ):
-        add_credentials(installation, "app", {"appId": APP_ID, "privateKey": APP_KEY_PEM})
+        signing = {"signingKey": a_signing_key(github, folder), "committer": COMMITTER}
+        add_credentials(installation, "app", {"appId": APP_ID, "privateKey": APP_KEY_PEM} | signing)
         add_credentials(installation, "anthropic", CLAUDE.secrets)
         settings = VALUES["settings"] | {
             "OUTBOUND_ALLOWED_CIDRS": f"{GATEWAY}/32",
@@ -185,6 +187,7 @@ async def test_a_report_is_written_once_though_the_publisher_is_replaced(
     (pull_request,) = github.pulls_of(github.demo, f"labrats/{job['name']}/{issue.number}")
     assert pull_request.pull
     assert github.demo.git.git("show", f"{pull_request.pull.head}:flag.txt") == "on"
+    assert github.demo.git.verified(pull_request.pull.head)
     (written,) = github.comments_of(issue)
     assert "I added the flag." in written["body"]
     assert pull_request.url in written["body"]

@@ -14,15 +14,15 @@ from tests.cluster.shell import progress, run, succeeds
 PAUSE: Final = "docker.io/labrats/pause:1"
 """The image of a pod's sandbox: a process that only sleeps."""
 
-BASE: Final = "localhost/debian:bookworm-git-ssh"
-"""The value of `ARG BASE` in Dockerfiles: Debian with Python, git and ssh-keygen."""
+BASE: Final = "localhost/debian:bookworm"
+"""The value of `ARG BASE` in Dockerfiles: Debian with Python and git."""
 
 _PAUSE_DOCKERFILE: Final = """\
 FROM scratch
 COPY busybox /bin/busybox
 ENTRYPOINT ["/bin/busybox", "sleep", "inf"]
 """
-_BASE_PACKAGES: Final = "python3,python3-venv,git,openssh-client,ca-certificates"
+_BASE_PACKAGES: Final = "python3,python3-venv,git,ca-certificates"
 
 
 def image_archives() -> list[Path]:

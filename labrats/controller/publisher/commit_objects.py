@@ -1,6 +1,6 @@
 """Write commits anew: with other parents, harmless messages, or signatures.
 
-The same commits get the same new ids, if the signatures are the same: those of Ed25519 and RSA keys are.
+The same commits get the same new ids.
 """
 
 import re

@@ -1,11 +1,8 @@
-"""Sign commits with the SSH key in a source's Secret, by `ssh-keygen`, as git does.
+"""Sign commits with the SSH key in a source's Secret, as git does. The key is never written to a file."""
 
-The key stays in memory: a file of it would outlive a killed engine.
-"""
-
-import os
+import base64
+import hashlib
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -13,8 +10,11 @@ from typing import Final, Self
 from labrats.model.errors import LabratsError
 from labrats.model.webhook_source import COMMITTER, SIGNING_KEY
 
-_SECONDS: Final = 10.0
 _COMMITTER: Final = re.compile(r"[^<>\n\0]*[^<>\s\0] <[^<>\s\0]+@[^<>\s\0]+>")
+_MAGIC: Final = b"SSHSIG"
+_VERSION: Final = (1).to_bytes(4, "big")
+_NAMESPACE: Final = b"git"
+_LINE: Final = 70
 
 
 class CannotSign(LabratsError):
@@ -38,35 +38,46 @@ class Signer:
         return cls(key, credentials.get(COMMITTER, "").strip()) if key else None
 
     def sign(self, content: bytes) -> bytes:
-        """Return the signature of a commit without its end of line. Raises CannotSign."""
-        if not _COMMITTER.fullmatch(self.committer):
-            raise CannotSign(
-                f"the Secret needs a `{COMMITTER}` such as `Ada <ada@example.com>` for its `{SIGNING_KEY}`"
-            )
-        file = os.memfd_create("signing-key")
-        try:
-            os.fchmod(file, 0o600)  # ssh-keygen refuses a key that others may read
-            os.write(file, f"{self.key}\n".encode())
-            return self._run(["-Y", "sign", "-n", "git", "-f", f"/dev/fd/{file}"], file, content).rstrip()
-        finally:
-            os.close(file)
+        """Return the signature of a commit, the same each time, as lines of text. Raises CannotSign.
 
-    def _run(self, arguments: list[str], file: int, content: bytes) -> bytes:
+        Its format is that of `ssh-keygen -Y sign`, which refuses to run for a user without a name, as in containers:
+        https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.sshsig
+        """
+        if not _COMMITTER.fullmatch(self.committer):
+            example = "Ada <ada@example.com>"
+            raise CannotSign(f"the Secret needs a `{COMMITTER}` such as `{example}` for its `{SIGNING_KEY}`")
+        subject = _strings(_NAMESPACE, b"", b"sha512", hashlib.sha512(content).digest())
+        public_key, kind, signature = self._sign(_MAGIC + subject)
+        fields = _strings(public_key, _NAMESPACE, b"", b"sha512", _strings(kind, signature))
+        text = base64.b64encode(_MAGIC + _VERSION + fields)
+        lines = [text[start : start + _LINE] for start in range(0, len(text), _LINE)]
+        return b"\n".join([b"-----BEGIN SSH SIGNATURE-----", *lines, b"-----END SSH SIGNATURE-----"])
+
+    def _sign(self, content: bytes) -> tuple[bytes, bytes, bytes]:
+        """Return the public key, the name of the algorithm and the signature. Raises CannotSign."""
+        from cryptography.exceptions import UnsupportedAlgorithm  # on first use, as it is large
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+        from cryptography.hazmat.primitives.hashes import SHA512
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
+
         try:
-            run = subprocess.run(
-                ["ssh-keygen", "-q", *arguments],
-                input=content,
-                env={"PATH": os.environ.get("PATH", os.defpath), "SSH_ASKPASS_REQUIRE": "never"},
-                pass_fds=[file],
-                capture_output=True,
-                timeout=_SECONDS,
-                check=False,
-                start_new_session=True,  # without a terminal it cannot ask for a passphrase
-            )
-        except subprocess.TimeoutExpired as error:
-            raise CannotSign(f"ssh-keygen took more than {_SECONDS:g} s") from error
-        except OSError as error:
-            raise CannotSign(f"ssh-keygen cannot be run: {error.strerror}") from error
-        if run.returncode:
-            raise CannotSign(f"the `{SIGNING_KEY}` of the Secret is not an SSH private key without a passphrase")
-        return run.stdout
+            key = load_ssh_private_key(f"{self.key}\n".encode(), password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            message = f"the `{SIGNING_KEY}` of the Secret is not a private key in OpenSSH's format without a passphrase"
+            raise CannotSign(message) from None  # the cause may contain the key
+        match key:
+            case Ed25519PrivateKey():
+                kind, signature = b"ssh-ed25519", key.sign(content)
+            case RSAPrivateKey():
+                kind, signature = b"rsa-sha2-512", key.sign(content, PKCS1v15(), SHA512())
+            case _:
+                raise CannotSign(f"the `{SIGNING_KEY}` of the Secret must be an Ed25519 or RSA key")
+        public_key = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        return base64.b64decode(public_key.split()[1]), kind, signature
+
+
+def _strings(*values: bytes) -> bytes:
+    """Return values as OpenSSH stores strings: each with its length before it."""
+    return b"".join(len(value).to_bytes(4, "big") + value for value in values)

@@ -255,10 +255,14 @@ def add_signing_key(
     engine: LocalEngine, github: GitHubStandIn, folder: Path, *, is_known: bool = True, committer: str = COMMITTER
 ) -> None:
     """Give the source's Secret a key for signatures. is_known: whether GitHub has it for the committer's account."""
-    key = folder / "test-key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key], check=True)
-    engine.set_secret("app", "signingKey", key.read_text().removesuffix("\n"))
+    engine.set_secret("app", "signingKey", a_signing_key(github, folder, is_known=is_known))
     if committer:
         engine.set_secret("app", "committer", committer)
+
+
+def a_signing_key(github: GitHubStandIn, folder: Path, *, is_known: bool = True) -> str:
+    key = folder / "test-key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key], check=True)
     if is_known:
         github.demo.git.add_signing_key("ada@example.com", key.with_suffix(".pub").read_text().strip())
+    return key.read_text().removesuffix("\n")
