@@ -221,7 +221,7 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
         callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, services.metrics)
         loops.create_task(callbacks.run(), name="callbacks")
-        chains = Chains(store, runner, services.catalog, admission, settings.max_chain_depth)
+        chains = Chains(store, runner, services.catalog, admission, clock, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
         loops.create_task(AgentStatusReconciler(store, services.catalog, clock).run(), name="agent-status")
         access = GitHubAccess(store, github, github_api, clock, labelled_only=settings.labelled_credentials)

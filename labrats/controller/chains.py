@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -14,7 +15,7 @@ from labrats.intake.admission import Admission
 from labrats.intake.event_requests import type_of
 from labrats.intake.events import IncomingEvent, trigger_in_chain
 from labrats.intake.job_names import JobNames, names_from
-from labrats.intake.request import JobRequest
+from labrats.intake.request import JobRequest, OpenedPullRequest
 from labrats.intake.stored_events import stored_event
 from labrats.intake.stored_jobs import repo_of_job, texts_of_job
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
@@ -26,7 +27,7 @@ from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import encode
 from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
 from labrats.model.workspace_setup import Setup
-from labrats.ports import Changed, Runner, Store
+from labrats.ports import Changed, Clock, Runner, Store
 
 log = structlog.get_logger()
 
@@ -34,6 +35,9 @@ WORKERS: Final = 4
 
 PARENT_ANNOTATION: Final = "labrats.work/chain-parent"
 """Annotation on a child: its parent's uid, and the `triggerName` of the child's agent."""
+
+PULL_REQUEST_AWAITED: Final = timedelta(minutes=10)
+"""Time after the end of a job for which its chain waits for the pull request with its commits."""
 
 PARENT_RESULT_BYTES: Final = 256 * 1024
 """The bound on the parent's result in a prompt, which contains instructions and an event, too."""
@@ -96,6 +100,41 @@ def _holds(link: ChainLink, phase: Phase) -> bool:
     return phase is Phase.FAILED and follows_failure
 
 
+def seconds_to_await_pull_request(job: Job, now: datetime) -> float:
+    """Return for how long an undecided job waits at most for the pull request that its child continues."""
+    report, published, finished_at = job.spec.report, job.status.published, job.status.finished_at
+    if job.phase is not Phase.SUCCEEDED or finished_at is None or job.is_published:
+        return 0.0
+    opens_one = report is not None and report.pull_request is not None and report.pull_request.enabled
+    if not opens_one or (published and published.pull_request_url) or not job.status.outputs.bundle_bytes:
+        return 0.0
+    return (finished_at + PULL_REQUEST_AWAITED - now).total_seconds()
+
+
+def _pull_request_of(job: Job, event: IncomingEvent | None) -> OpenedPullRequest | None:
+    """Return the pull request with the job's commits, or else the one that the job was about."""
+    published, report = job.status.published, job.spec.report
+    if published and published.pull_request_url:
+        return OpenedPullRequest(published.pull_request_url, published.commit)
+    target, page = report.target if report else None, event.text("repository", "html_url") if event else None
+    if target is None or target.pull_request is None or page is None:
+        return None
+    return OpenedPullRequest(f"{page}/pull/{target.pull_request}", target.head_sha)
+
+
+def _git_ref_after(job: Job) -> str | None:
+    """Return the reference that the child of a job checks out; None without a repository.
+
+    Without a pull request it is the branch of the agent's workspace, which the agent may have pushed.
+    """
+    setup, published = job.spec.workspace_setup, job.status.published
+    if setup is None:
+        return None
+    if published and published.pull_request_url:
+        return OpenedPullRequest(published.pull_request_url, published.commit).ref
+    return job.status.outputs.branch or setup.git_ref
+
+
 def child_names(parent: Job, trigger_name: str) -> JobNames:
     """Return the names for the child of `parent`: always the same, so that repeated attempts create one child."""
     return names_from(PARENT_ANNOTATION, f"{parent.metadata.uid}/{trigger_name}")
@@ -104,9 +143,11 @@ def child_names(parent: Job, trigger_name: str) -> JobNames:
 class Chains:
     """Continues chains link by link. The decision is stored in the parent's status, once the child exists."""
 
-    def __init__(self, store: Store, runner: Runner, catalog: Catalog, admission: Admission, max_depth: int) -> None:
+    def __init__(
+        self, store: Store, runner: Runner, catalog: Catalog, admission: Admission, clock: Clock, max_depth: int
+    ) -> None:
         self._store, self._runner, self._catalog, self._admission = store, runner, catalog, admission
-        self._max_depth = max_depth
+        self._clock, self._max_depth = clock, max_depth
         self._work = WorkQueue()
 
     async def run(self) -> None:
@@ -127,6 +168,9 @@ class Chains:
         with suppress(NotFound, Conflict):  # deleted; or changed meanwhile, which the watch reports
             job = await self._store.get(Job, job_id)
             if not is_undecided(job):
+                return
+            if (wait := seconds_to_await_pull_request(job, self._clock.now())) > 0:
+                self._work.add_later(job_id, wait)
                 return
             decision = await self._act(job)
             await self._store.update(replace(job, status=replace(job.status, **decision)))
@@ -178,10 +222,11 @@ class Chains:
             ),
             parent_result=await self._result_of(job),
             parent_data=job.status.result_data if job.phase is Phase.SUCCEEDED else None,
+            parent_pull_request=_pull_request_of(job, event),
             priority=job.spec.priority,
             repo=await repo_of_job(self._store, job),
             token_from=setup.token_from if setup else None,
-            git_ref=(job.status.outputs.branch or setup.git_ref) if setup else None,
+            git_ref=_git_ref_after(job),
             git_depth=setup.git_depth if setup else None,
             setup=(agent.spec.workspace_setup or Setup()).over(setup or Setup()),
             metadata=job.spec.metadata,

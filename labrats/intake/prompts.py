@@ -56,7 +56,9 @@ def _instructions(agent: AiAgent | None, trigger: Trigger | None, catalog: Catal
 def values_of(request: JobRequest) -> dict[str, Any]:
     """Return the values of placeholders."""
     event = request.event
+    opened = request.parent_pull_request
     parent = {"result": request.parent_result, "data": request.parent_data}
+    parent |= {"pullRequestUrl": opened.url} if opened else {}
     values: dict[str, Any] = {"source": request.source, "metadata": request.metadata, "parent": parent}
     if event:
         values |= {"event": event.name, "payload": event.payload}
@@ -71,6 +73,8 @@ def _data(request: JobRequest, writer: "Writer") -> list[str]:
     if request.parent_result is not None:
         answer = writer.mark("parent.result", as_text(request.parent_result))
         blocks.append(f"The agent before you in this chain answered:\n\n{answer}")
+    if opened := request.parent_pull_request:
+        blocks.append(f"The pull request of this chain is {opened.url}. Its commits are checked out.")
     if request.event:
         blocks.append(f"This event is why you were started:\n\n{writer.mark('event', request.event.as_text)}")
     return blocks

@@ -40,6 +40,9 @@ def report_of(request: JobRequest, agent: AiAgent | None, catalog: Catalog) -> R
     if source is None or source.spec.credentials_ref is None or request.event is None or not report.writes_anything:
         return None
     target = target_of(request.event, source)
+    opened = request.parent_pull_request
+    if target and opened and target.pull_request != opened.number:
+        target = replace(target, issue=None, pull_request=opened.number, head_sha=opened.commit, comment=None)
     return replace(report, target=target) if target else None
 
 

@@ -30,6 +30,24 @@ class RepoAddress:
 
 
 @dataclass(frozen=True)
+class OpenedPullRequest:
+    """A pull request on which the jobs of a chain work. commit: its last one on GitHub, if it is known."""
+
+    url: str
+    commit: str | None
+
+    @property
+    def number(self) -> int:
+        """Its number, the last part of its address."""
+        return int(self.url.rpartition("/")[2])
+
+    @property
+    def ref(self) -> str:
+        """The reference of its head, which exists for pull requests of forks, too."""
+        return f"refs/pull/{self.number}/head"
+
+
+@dataclass(frozen=True)
 class Texts:
     """The texts of one job. instructions: given to the agent apart from the prompt; None if there are none."""
 
@@ -74,6 +92,7 @@ class JobRequest:
     trigger:      the agent's trigger that matched the event.
     parent_result: result of the parent in the chain, added to the prompt as data.
     parent_data:  checked value of that result, for placeholders; None if the parent has no result schema.
+    parent_pull_request: the pull request of the chain, which the job continues.
     concurrency:  its key may have placeholders, except in a rerun or follow-up.
     repo:         a child gets its parent's repository, which was validated for the parent.
     token_from:   name of the Secret from which each attempt gets a token for the repository, instead of a credential.
@@ -102,6 +121,7 @@ class JobRequest:
     chain: Chain | None = None
     parent_result: Any = None
     parent_data: Any = None
+    parent_pull_request: OpenedPullRequest | None = None
     config: JobConfig = field(default_factory=JobConfig)
     priority: int | float = DEFAULT_PRIORITY
     concurrency: Concurrency | None = None

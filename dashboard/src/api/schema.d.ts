@@ -3551,7 +3551,7 @@ export interface components {
             priority?: number;
             /**
              * Content
-             * @description The text. `{{ source }}`, `{{ event }}`, `{{ payload.a.b }}`, `{{ metadata.a }}`, `{{ parent.result }}` and `{{ parent.data.a }}` are replaced by values, marked as data. Other text in braces is not changed.
+             * @description The text. `{{ source }}`, `{{ event }}`, `{{ payload.a.b }}`, `{{ metadata.a }}`, `{{ parent.result }}`, `{{ parent.data.a }}` and `{{ parent.pullRequestUrl }}` are replaced by values, marked as data. Other text in braces is not changed.
              * @example Implement the issue {{ payload.issue.title }}.
              */
             content: string;
@@ -3589,7 +3589,7 @@ export interface components {
             priority?: number;
             /**
              * Content
-             * @description The text. `{{ source }}`, `{{ event }}`, `{{ payload.a.b }}`, `{{ metadata.a }}`, `{{ parent.result }}` and `{{ parent.data.a }}` are replaced by values, marked as data. Other text in braces is not changed.
+             * @description The text. `{{ source }}`, `{{ event }}`, `{{ payload.a.b }}`, `{{ metadata.a }}`, `{{ parent.result }}`, `{{ parent.data.a }}` and `{{ parent.pullRequestUrl }}` are replaced by values, marked as data. Other text in braces is not changed.
              * @example Implement the issue {{ payload.issue.title }}.
              */
             content?: string;

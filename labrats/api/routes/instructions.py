@@ -30,8 +30,8 @@ Content = Annotated[
     StringConstraints(min_length=1, max_length=CONTENT_LENGTH),
     Field(
         description="The text. `{{ source }}`, `{{ event }}`, `{{ payload.a.b }}`, `{{ metadata.a }}`, "
-        "`{{ parent.result }}` and `{{ parent.data.a }}` are replaced by values, marked as data. Other text in braces "
-        "is not changed.",
+        "`{{ parent.result }}`, `{{ parent.data.a }}` and `{{ parent.pullRequestUrl }}` are replaced by values, marked "
+        "as data. Other text in braces is not changed.",
         examples=["Implement the issue {{ payload.issue.title }}."],
     ),
 ]

@@ -56,7 +56,7 @@ async def set_up(admin: User, report: dict[str, Any], events: list[str] | None =
 def an_issue_of(github: GitHubStandIn, issue: Issue, **fields: Any) -> dict[str, Any]:
     payload = an_issue_event(**fields)
     payload["issue"] |= {"number": issue.number, "title": issue.title}
-    payload["repository"] |= {"clone_url": github.demo.clone_url}
+    payload["repository"] |= {"clone_url": github.demo.clone_url, "html_url": github.demo.url}
     return payload
 
 

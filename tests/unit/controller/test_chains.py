@@ -5,12 +5,20 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.chains import PARENT_RESULT_BYTES, Chains, End, Follow, child_names, plan_chain
+from labrats.controller.chains import (
+    PARENT_RESULT_BYTES,
+    PULL_REQUEST_AWAITED,
+    Chains,
+    End,
+    Follow,
+    child_names,
+    plan_chain,
+)
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
@@ -26,6 +34,7 @@ from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Chain, Job, KeyReference, Outputs, WorkspaceSetup, retried
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
+from labrats.model.report import Published, PullRequestReport, Report, ReportTarget
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from labrats.ports import Change
 from labrats.settings import EngineSettings
@@ -100,6 +109,9 @@ class TestPlan:
         assert not {*names.candidates} & {*child_names(parent, "tester").candidates}
 
 
+URL: Final = "https://github.com/octo/demo/pull/7"
+
+
 class FailingStore(MemoryStore):
     """A store that fails before or after a write, as often as it is told to."""
 
@@ -149,9 +161,10 @@ class ChainLab(Lab):
         attachments, uploads = Attachments(self.folder), Uploads(self.folder)
         admission = Admission(self.store, catalog, JobIndex(), attachments, uploads, Metrics(), EngineSettings())
         async with asyncio.TaskGroup() as tasks:
+            chains = Chains(self.store, self.runner, catalog, admission, self.clock, self.max_depth)
             running = [
                 tasks.create_task(catalog.follow(self.store)),
-                tasks.create_task(Chains(self.store, self.runner, catalog, admission, self.max_depth).run()),
+                tasks.create_task(chains.run()),
             ]
             yield
             for task in running:
@@ -221,6 +234,29 @@ class TestChild:
         async with chains.chains():
             child = await chains.child_of(await chains.add(spec={"owner": "webhook-source/ours"}))
         assert (child.resolved.config.effort, child.spec.owner) == ("high", "webhook-source/ours")
+
+    @pytest.mark.parametrize(
+        ("outputs", "published", "seconds"),
+        [
+            (Outputs(bundle_bytes=9), None, PULL_REQUEST_AWAITED.total_seconds()),
+            (Outputs(bundle_bytes=9), Published(pull_request_url=URL), 0),
+            (Outputs(), None, 0),
+        ],
+        ids=["not published", "published", "no commits"],
+    )
+    async def test_a_child_waits_for_the_pull_request_of_its_parent_but_not_for_ever(
+        self, chains: ChainLab, outputs: Outputs, published: Published | None, seconds: float
+    ) -> None:
+        await chains.agents(an_agent("reviewer"))
+        report = Report(pull_request=PullRequestReport(), target=ReportTarget(repository="octo/demo", issue=1))
+        started = chains.clock.now()
+        async with chains.chains():
+            spec = {"report": report, "workspace_setup": WorkspaceSetup(git_repo="https://github.com/octo/demo.git")}
+            status: dict[str, Any] = {"finished_at": started, "outputs": outputs, "published": published}
+            child = await chains.child_of(await chains.add(spec=spec, **status))
+        assert (chains.clock.now() - started).total_seconds() == pytest.approx(seconds, abs=2)
+        assert child.spec.workspace_setup
+        assert child.spec.workspace_setup.git_ref == ("refs/pull/7/head" if published else None)
 
     async def test_the_child_of_an_untrusted_job_is_untrusted(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))

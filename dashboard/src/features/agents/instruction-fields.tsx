@@ -11,7 +11,7 @@ export function InstructionFields({ form, isNew = false, rows }: { form: Form<In
       {form.draft.scope === 'global' && <TextField form={form} name="priority" label={LABELS.priority} isNumeric hint="Lower ones come first." />}
       <TextField form={form} name="description" label={LABELS.description} width="whole" placeholder="For people; agents do not see it." />
       <TextArea form={form} name="content" label={LABELS.content} rows={rows} isCode
-        hint="{{ source }}, {{ event }}, {{ payload.a.b }}, {{ metadata.a }}, {{ parent.result }} and {{ parent.data.a }} are replaced by values, marked as data. Other text in braces stays." />
+        hint="{{ source }}, {{ event }}, {{ payload.a.b }}, {{ metadata.a }}, {{ parent.result }}, {{ parent.data.a }} and {{ parent.pullRequestUrl }} are replaced by values, marked as data. Other text in braces stays." />
     </FieldGroup>
   );
 }
