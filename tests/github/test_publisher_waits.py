@@ -101,6 +101,9 @@ async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn) -
     async def record(published: Published) -> None:
         recorded.append(published)
 
+    async def no_patch() -> None:
+        raise AssertionError("the commits are pushed")
+
     clock = SystemClock()
     async with github_client(github.url) as client:
         access = GitHubAccess(world.store, GitHub(github.url, clock), client, clock)
@@ -112,6 +115,7 @@ async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn) -
             published=Published(),
             comments=Comments(),
             record=record,
+            patch=no_patch,
             bundle=await world.runner.bundle(job.attempt_name),
         )
         with pytest.raises(RetryLater) as later:
@@ -154,3 +158,13 @@ async def test_missing_credentials_are_not_awaited_for_ever(github: GitHubStandI
     await world.store.delete(Secret, "app", secret.metadata.resource_version)
     await world.publish()
     assert (await published_by(world)).refused == ("the Secret 'app' with the credentials is missing",)
+
+
+async def test_the_label_of_a_thread_stays_while_another_job_works_on_it(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    ended = await world.store.get(Job, world.job_id)
+    other = Job(metadata=Metadata(name="ir-00000002"), spec=replace(ended.spec, agent_role="ai-reviewer"))
+    await world.store.create(other)
+    await world.publish()
+    assert issue.labels == ["ai-working"]

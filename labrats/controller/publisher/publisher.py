@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from labrats.controller.publisher.access import GitHubAccess, NoAccess
 from labrats.controller.publisher.comments import Comments
+from labrats.controller.publisher.pull_request import PATCH_BYTES
 from labrats.controller.publisher.report_pass import ReportPass
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.metrics import Metrics
@@ -156,6 +157,8 @@ class Publisher:
                 published=progress.published,
                 comments=self._comments,
                 record=partial(self._record, job, progress),
+                patch=partial(self._patch, job),
+                others_work=any(_works_on(target, other) for other in self._jobs.values() if other.id != job.id),
                 bundle=await self._bundle(job, report),
                 done=progress.done,
             )
@@ -174,6 +177,11 @@ class Publisher:
             return await self._runner.bundle(job.attempt_name)
         return None
 
+    async def _patch(self, job: Job) -> str | None:
+        with suppress(NotFound):
+            return (await self._runner.patch(job.attempt_name))[:PATCH_BYTES].decode(errors="replace")
+        return None
+
     async def _record(self, job: Job, progress: _Progress, published: Published) -> None:
         """Store what is published, if that has changed."""
         if published == progress.published:
@@ -188,6 +196,14 @@ class Publisher:
         with suppress(NotFound):  # the job was deleted
             await compare_and_set(self._store, lambda: self._store.get(Job, job.id), change)
         progress.published = published
+
+
+def _works_on(target: ReportTarget, job: Job) -> bool:
+    """Return whether a job that reports to the same thread has yet to end."""
+    other = job.spec.report.target if job.spec.report else None
+    if job.ended or other is None or target.number is None:
+        return False
+    return (other.repository.lower(), other.number) == (target.repository.lower(), target.number)
 
 
 def _outcome_of(published: Published) -> str:

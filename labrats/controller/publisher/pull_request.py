@@ -25,7 +25,7 @@ from labrats.reports.pull_request import (
 )
 from labrats.reports.reported_job import ReportedJob
 
-_PATCH_BYTES: Final = 40_000
+PATCH_BYTES: Final = 40_000
 _DRAFT: Final = (
     "mutation($id: ID!) { convertPullRequestToDraft(input: {pullRequestId: $id}) { pullRequest { isDraft } } }"
 )
@@ -264,4 +264,4 @@ class CommitsPublisher:
 
 
 async def _as_patch(commits: Commits, reason: str) -> Pushed:
-    return Pushed(patch=await asyncio.to_thread(commits.patch, _PATCH_BYTES), refused=(reason,))
+    return Pushed(patch=await asyncio.to_thread(commits.patch, PATCH_BYTES), refused=(reason,))

@@ -31,6 +31,8 @@ class ReportPass:
     """A pass. published: the state before it.
 
     record:     stores what is published so far.
+    patch:      returns the start of the agent's changes as a patch, if it is retained.
+    others_work: whether other jobs of the thread have yet to end, so that its labels say so.
     bundle:     the commits of the agent, if there are any.
     done:       results of the parts that earlier passes over the same state have completed.
     """
@@ -42,6 +44,8 @@ class ReportPass:
     published: Published
     comments: Comments
     record: Callable[[Published], Awaitable[None]]
+    patch: Callable[[], Awaitable[str | None]]
+    others_work: bool = False
     bundle: bytes | None = None
     done: dict[str, Any] = field(default_factory=dict)
     _commit: str | None = None
@@ -99,7 +103,9 @@ class ReportPass:
         if self.bundle is None:
             if self.reported.job.status.outputs.files_changed:
                 self._refused.append(_NO_BUNDLE)
+                self.reported = replace(self.reported, patch=await self.patch())
             return
+        postponed = len(self._postponed)
         publisher = CommitsPublisher(self.access, self.target, self.reported, rules, self._policy)
         publish = partial(publisher.publish, self.bundle)
         if pushed := await self._try("commits", publish):
@@ -111,6 +117,8 @@ class ReportPass:
                 # A reply to the pull request, or a failed check of it, may come before the other parts are written.
                 parts = msgspec.structs.replace(self.published, pull_request_url=url, head_sha=self._head_sha)
                 await self.record(msgspec.structs.replace(parts, commit=self._commit or parts.commit))
+        if len(self._postponed) == postponed and not (self.reported.pull_request_url or self.reported.patch):
+            self.reported = replace(self.reported, patch=await self.patch())
 
     async def _review(self, pull_request: PullRequest) -> str | None:
         rules = self.report.review
@@ -156,7 +164,7 @@ class ReportPass:
 
     async def _show_state(self) -> None:
         if labels := self.report.labels:
-            phase = self.reported.job.phase
+            phase = Phase.RUNNING if self.others_work else self.reported.job.phase
             await self._try("labels", lambda: write_labels(self.access, self.target, labels, phase))
         if self.report.reactions:
             await self._try("reaction", lambda: write_reaction(self.access, self.target, self.reported))

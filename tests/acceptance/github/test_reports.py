@@ -599,6 +599,7 @@ publish(title=token, comment="It is " + token, body=token)
     assert "no commits that can be pushed" in job["published"]["refused"][0]
     (comment,) = github.comments_of(issue)
     assert "It is [redacted]" in comment["body"]
+    assert "\n+[redacted]" in comment["body"]
     assert TOKEN not in json.dumps([call.body for call in github.writes()])
     assert github.calls_of("POST git-receive-pack") == []
 
