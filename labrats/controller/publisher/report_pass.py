@@ -146,7 +146,8 @@ class ReportPass:
     async def _check(self) -> str | None:
         rules = self.report.check
         own = self._commit or self.published.commit
-        commit = self._head_sha or own  # the check of a job about an issue is on the commits that it has made
+        # The check of a job about an issue is on the commits that it has made.
+        commit = own if self.target.pull_request is None and self._head_sha is None else self._head_sha
         if rules is None or not rules.enabled or commit is None:
             return None
         reported = replace(self.reported, head_sha=None if commit == own else commit)
