@@ -1,5 +1,6 @@
 """An engine that serves the built dashboard, and browsers that are signed in."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -63,10 +64,12 @@ async def own_admin(own_engine: LocalEngine) -> AsyncIterator[User]:
 @pytest.fixture
 async def browser(chromium: Browser) -> AsyncIterator[BrowserContext]:
     """A new profile of the shared browser."""
-    context = await chromium.new_context()
+    async with asyncio.timeout(PATIENCE_SECONDS):  # a browser that hangs fails its tests soon
+        context = await chromium.new_context()
     context.set_default_timeout(PATIENCE_SECONDS * 1000)
     yield context
-    await context.close()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await context.close()
 
 
 @pytest.fixture
