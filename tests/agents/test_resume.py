@@ -15,7 +15,7 @@ from labrats.processes import send_signal, with_environment
 from tests.agents.agent_cli import KEY, AgentCli, words
 from tests.agents.conftest import Prepare
 from tests.support.scripted_model import Refuses, Says
-from tests.unit.executor.attempts import AttemptFolder, a_repository, in_a_clone_of, the_next_attempt, wait_until
+from tests.unit.executor.attempts import AttemptFolder, a_repository, git, in_a_clone_of, the_next_attempt, wait_until
 
 REFUSAL = Refuses(400, "invalid_request_error", "no")
 
@@ -97,7 +97,9 @@ def test_attempt_starts_over_if_the_program_does_not_know_the_session(
     cli: AgentCli, attempt_on: Prepare, tmp_path: Path
 ) -> None:
     with cli.serve(cli.shell("touch made"), REFUSAL) as server:
-        first = attempt_on(server, **in_a_clone_of(a_repository(tmp_path / "repo")))
+        repository = a_repository(tmp_path / "repo")
+        head = git(repository, "rev-parse", "HEAD")
+        first = attempt_on(server, **in_a_clone_of(repository))
         first.run()
         server.answer_from_now_on(Says("done"))
         unknown = AgentSession(provider=cli.provider, id="01900000-0000-7000-8000-000000000000", attempt=1)
@@ -111,7 +113,7 @@ def test_attempt_starts_over_if_the_program_does_not_know_the_session(
     conversation = words(server.requests[-1][cli.conversation])
     assert "Fix the bug." in conversation
     assert "touch made" not in conversation
-    assert second.outcome.outputs == Outputs(files_changed=0)
+    assert second.outcome.outputs == Outputs(base_commit=head, files_changed=0)
 
 
 def kill_all_of(name: str) -> None:
