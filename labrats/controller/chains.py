@@ -111,12 +111,20 @@ def seconds_to_await_pull_request(job: Job, now: datetime) -> float:
     return (finished_at + PULL_REQUEST_AWAITED - now).total_seconds()
 
 
+def _published_by(job: Job) -> OpenedPullRequest | None:
+    """Return the pull request with the job's commits."""
+    published = job.status.published
+    if published is None or published.pull_request_url is None:
+        return None
+    return OpenedPullRequest(published.pull_request_url, published.commit)
+
+
 def _pull_request_of(job: Job, event: IncomingEvent | None) -> OpenedPullRequest | None:
     """Return the pull request with the job's commits, or else the one that the job was about."""
-    published, report = job.status.published, job.spec.report
-    if published and published.pull_request_url:
-        return OpenedPullRequest(published.pull_request_url, published.commit)
-    target, page = report.target if report else None, event.text("repository", "html_url") if event else None
+    if opened := _published_by(job):
+        return opened
+    target = job.spec.report.target if job.spec.report else None
+    page = event.text("repository", "html_url") if event else None
     if target is None or target.pull_request is None or page is None:
         return None
     return OpenedPullRequest(f"{page}/pull/{target.pull_request}", target.head_sha)
@@ -127,12 +135,10 @@ def _git_ref_after(job: Job) -> str | None:
 
     Without a pull request it is the branch of the agent's workspace, which the agent may have pushed.
     """
-    setup, published = job.spec.workspace_setup, job.status.published
-    if setup is None:
+    if (setup := job.spec.workspace_setup) is None:
         return None
-    if published and published.pull_request_url:
-        return OpenedPullRequest(published.pull_request_url, published.commit).ref
-    return job.status.outputs.branch or setup.git_ref
+    opened = _published_by(job)
+    return opened.ref if opened else job.status.outputs.branch or setup.git_ref
 
 
 def child_names(parent: Job, trigger_name: str) -> JobNames:

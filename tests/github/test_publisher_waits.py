@@ -16,7 +16,7 @@ from labrats.model.core_resources import Secret
 from labrats.model.errors import RetryLater
 from labrats.model.job import Job
 from labrats.model.record import Metadata
-from labrats.model.report import Published
+from labrats.model.report import Published, StateLabels
 from labrats.net.github import GitHub
 from labrats.net.github_repository import github_client
 from labrats.ports import SystemClock
@@ -160,11 +160,19 @@ async def test_missing_credentials_are_not_awaited_for_ever(github: GitHubStandI
     assert (await published_by(world)).refused == ("the Secret 'app' with the credentials is missing",)
 
 
-async def test_the_label_of_a_thread_stays_while_another_job_works_on_it(github: GitHubStandIn) -> None:
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [(StateLabels(running="ai-working", done="ai-done"), "ai-working"), (None, "ai-done")],
+    ids=["same labels", "no labels"],
+)
+async def test_the_label_of_a_thread_stays_while_another_job_will_replace_it(
+    github: GitHubStandIn, labels: StateLabels | None, shown: str
+) -> None:
     issue = a_pull_request(github)
     world = await a_world(github, issue)
     ended = await world.store.get(Job, world.job_id)
-    other = Job(metadata=Metadata(name="ir-00000002"), spec=replace(ended.spec, agent_role="ai-reviewer"))
-    await world.store.create(other)
+    assert ended.spec.report
+    spec = replace(ended.spec, agent_role="ai-reviewer", report=replace(ended.spec.report, labels=labels))
+    await world.store.create(Job(metadata=Metadata(name="ir-00000002"), spec=spec))
     await world.publish()
-    assert issue.labels == ["ai-working"]
+    assert issue.labels == [shown]

@@ -147,7 +147,7 @@ class Publisher:
 
     async def _write(self, job: Job, report: Report, target: ReportTarget, progress: _Progress) -> Published:
         """Write all parts of the report, and return what is published. Raises NoAccess, RetryLater."""
-        lock = self._locks.setdefault((target.repository.lower(), target.number), asyncio.Lock())
+        lock = self._locks.setdefault(_thread(target), asyncio.Lock())
         async with lock:
             report_pass = ReportPass(
                 access=await self._access.open(target),
@@ -158,7 +158,7 @@ class Publisher:
                 comments=self._comments,
                 record=partial(self._record, job, progress),
                 patch=partial(self._patch, job),
-                others_work=any(_works_on(target, other) for other in self._jobs.values() if other.id != job.id),
+                others_work=any(_shares_labels(job, other) for other in self._jobs.values() if other.id != job.id),
                 bundle=await self._bundle(job, report),
                 done=progress.done,
             )
@@ -198,12 +198,16 @@ class Publisher:
         progress.published = published
 
 
-def _works_on(target: ReportTarget, job: Job) -> bool:
-    """Return whether a job that reports to the same thread has yet to end."""
-    other = job.spec.report.target if job.spec.report else None
-    if job.ended or other is None or target.number is None:
+def _shares_labels(job: Job, other: Job) -> bool:
+    """Return whether another job has yet to end, and will then write the same labels in the same thread."""
+    ours, theirs = job.spec.report, other.spec.report
+    if other.ended or not (ours and theirs and ours.target and theirs.target) or ours.labels != theirs.labels:
         return False
-    return (other.repository.lower(), other.number) == (target.repository.lower(), target.number)
+    return _thread(ours.target) == _thread(theirs.target)
+
+
+def _thread(target: ReportTarget) -> tuple[str, int | None]:
+    return target.repository.lower(), target.number
 
 
 def _outcome_of(published: Published) -> str:

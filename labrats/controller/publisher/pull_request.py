@@ -161,12 +161,12 @@ class CommitsPublisher:
     async def _open(self, commits: Commits, base: str) -> Pushed:
         branch = branch_name(self.rules.branch, self.reported, self.target)
         try:
-            placed, protected = await self._place(commits, branch, await self._find(branch))
+            placed, protected = await self._place(commits, branch)
         except BranchHasOtherCommits:
             if (ours := await self._find(branch)) and pull_request_mark(self.reported) in (ours.body or ""):
                 return Pushed(ours.html_url)  # somebody has added to the pull request of this job
             branch = f"{branch}-{self.reported.job.id}"
-            placed, protected = await self._place(commits, branch, await self._find(branch))
+            placed, protected = await self._place(commits, branch)
         found = await self._find(branch)
         if found and found.state != OPEN and found.head.sha == placed.head:
             return await _as_patch(commits, f"the pull request with these commits was closed: {found.html_url}")
@@ -178,21 +178,19 @@ class CommitsPublisher:
     async def _push_to_ours(self, pull_request: PullRequest, commits: Commits) -> Pushed:
         branch = pull_request.head.ref
         try:
-            placed, protected = await self._place(commits, branch, pull_request)
+            placed, protected = await self._place(commits, branch)
         except BranchHasOtherCommits:
             return await _as_patch(commits, f"the branch `{branch}` has moved since the agent has seen it")
         return Pushed(pull_request.html_url, placed.head, refused=(*placed.refused, *protected))
 
-    async def _place(
-        self, commits: Commits, branch: str, existing: PullRequest | None
-    ) -> tuple[Placed, tuple[str, ...]]:
+    async def _place(self, commits: Commits, branch: str) -> tuple[Placed, tuple[str, ...]]:
         """Put the commits on the branch. Before protected files get there, an open pull request becomes a draft.
 
         Return the notice that says so as well. Raises as `place_on_branch` does.
         """
-        protected = protected_among(self.policy, commits.files)
         notice: tuple[str, ...] = ()
-        if protected and existing and existing.state == OPEN:
+        protected = protected_among(self.policy, commits.files)
+        if protected and (existing := await self._find(branch)) and existing.state == OPEN:
             if not existing.draft:
                 await self.access.repository.query(_DRAFT, {"id": existing.node_id}, PULL_REQUESTS)
             notice = (f"the pull request is a draft until a person has reviewed {', '.join(protected[:10])}",)

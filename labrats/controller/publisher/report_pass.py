@@ -32,7 +32,7 @@ class ReportPass:
 
     record:     stores what is published so far.
     patch:      returns the start of the agent's changes as a patch, if it is retained.
-    others_work: whether other jobs of the thread have yet to end, so that its labels say so.
+    others_work: whether other jobs with the same labels have yet to end in the thread, and will write them.
     bundle:     the commits of the agent, if there are any.
     done:       results of the parts that earlier passes over the same state have completed.
     """

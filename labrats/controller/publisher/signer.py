@@ -5,10 +5,14 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Self
 
 from labrats.model.errors import LabratsError
 from labrats.model.webhook_source import COMMITTER, SIGNING_KEY
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.serialization.ssh import SSHPrivateKeyTypes
 
 _COMMITTER: Final = re.compile(r"[^<>\n\0]*[^<>\s\0] <[^<>\s\0]+@[^<>\s\0]+>")
 _MAGIC: Final = b"SSHSIG"
@@ -55,19 +59,13 @@ class Signer:
 
     def _sign(self, content: bytes) -> tuple[bytes, bytes, bytes]:
         """Return the public key, the name of the algorithm and the signature. Raises CannotSign."""
-        from cryptography.exceptions import UnsupportedAlgorithm  # on first use, as it is large
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # on first use: it is large
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
         from cryptography.hazmat.primitives.hashes import SHA512
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-        try:
-            key = load_ssh_private_key(f"{self.key}\n".encode(), password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            message = f"the `{SIGNING_KEY}` of the Secret is not a private key in OpenSSH's format without a passphrase"
-            raise CannotSign(message) from None  # the cause may contain the key
-        match key:
+        match key := self._private_key:
             case Ed25519PrivateKey():
                 kind, signature = b"ssh-ed25519", key.sign(content)
             case RSAPrivateKey():
@@ -76,6 +74,18 @@ class Signer:
                 raise CannotSign(f"the `{SIGNING_KEY}` of the Secret must be an Ed25519 or RSA key")
         public_key = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         return base64.b64decode(public_key.split()[1]), kind, signature
+
+    @cached_property
+    def _private_key(self) -> "SSHPrivateKeyTypes":
+        """The parsed key. An RSA key is checked for a tenth of a second when it is parsed. Raises CannotSign."""
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+        try:
+            return load_ssh_private_key(f"{self.key}\n".encode(), password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            message = f"the `{SIGNING_KEY}` of the Secret is not a private key in OpenSSH's format without a passphrase"
+            raise CannotSign(message) from None  # the cause may contain the key
 
 
 def _strings(*values: bytes) -> bytes:

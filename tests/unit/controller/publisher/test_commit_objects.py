@@ -83,15 +83,20 @@ def test_both_sides_of_a_merge_are_written_anew(repository: Path) -> None:
     assert {*messages_of(repository, tip)} == {"Merge it", "Ask @\u200bocto", "Closes \u200b#\u200b9", "Start"}
 
 
-def test_a_changed_commit_loses_its_signature(repository: Path) -> None:
-    base = head_of(repository)
-    raw = run_git(repository, ["cat-file", "commit", commit(repository, "Fixes #9")])
-    head, _, message = raw.partition(b"\n\n")
-    signed = b"\n\n".join([head + b"\ngpgsig -----BEGIN-----\n \n more\n -----END-----", message])
+def signed_by_the_agent(repository: Path, message: str) -> tuple[bytes, str]:
+    """Commit with a signature that nobody knows. Return the commit's other headers and its id."""
+    headers, _, text = run_git(repository, ["cat-file", "commit", commit(repository, message)]).partition(b"\n\n")
+    signed = b"\n\n".join([headers + b"\ngpgsig -----BEGIN-----\n \n more\n -----END-----", text])
     sha = run_git(repository, ["hash-object", "-t", "commit", "-w", "--stdin"], stdin=signed).decode().strip()
     run_git(repository, ["reset", "--quiet", "--hard", sha])
+    return headers, sha
+
+
+def test_a_changed_commit_loses_its_signature(repository: Path) -> None:
+    base = head_of(repository)
+    headers, sha = signed_by_the_agent(repository, "Fixes #9")
     written = run_git(repository, ["cat-file", "commit", neutralised(repository, base)[sha]])
-    assert written.partition(b"\n\n")[0] == head
+    assert written.partition(b"\n\n")[0] == headers
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
@@ -117,11 +122,7 @@ def test_a_signed_commit_always_gets_the_same_id(repository: Path, kind: str) ->
 
 def test_a_signature_of_an_agent_is_replaced(repository: Path) -> None:
     base = head_of(repository)
-    raw = run_git(repository, ["cat-file", "commit", commit(repository, "Add it")])
-    head, _, message = raw.partition(b"\n\n")
-    signed = b"\n\n".join([head + b"\ngpgsig -----BEGIN-----\n x\n -----END-----", message])
-    sha = run_git(repository, ["hash-object", "-t", "commit", "-w", "--stdin"], stdin=signed).decode().strip()
-    run_git(repository, ["reset", "--quiet", "--hard", sha])
+    _, sha = signed_by_the_agent(repository, "Add it")
     tip = neutralised(repository, base, signer_of(repository))[sha]
     assert run_git(repository, ["log", "-1", "--format=%G?", tip]).decode().strip() == "G"
 
