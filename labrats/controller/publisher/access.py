@@ -26,6 +26,8 @@ READ_CHECKS: Final[Permissions] = {"checks": "read"}
 READ_ACTIONS: Final[Permissions] = {"actions": "read"}
 READ_CONTENTS: Final[Permissions] = {"contents": "read"}
 CONTENTS: Final[Permissions] = {"contents": "write"}
+WORKFLOWS: Final[Permissions] = {**CONTENTS, "workflows": "write"}
+"""For commits that change workflows of GitHub Actions."""
 
 
 class NoAccess(Exception):

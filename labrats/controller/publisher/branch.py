@@ -53,6 +53,7 @@ MOST_COMMITS: Final = 1000
 
 _MESSAGE_LENGTH: Final = 400
 _THEIRS: Final = "refs/labrats/theirs"
+_WORKFLOWS: Final = ".github/workflows/"
 
 
 class NotPushed(LabratsError):
@@ -146,6 +147,11 @@ class Commits:
             raise
         files = sorted({name.decode(errors="replace") for name in names.split(b"\0") if name})
         return cls(folder, url, token, base, tip, line, files, signer, unsigned)
+
+    @property
+    def change_workflows(self) -> bool:
+        """True if the commits change workflows of GitHub Actions, which needs a permission of its own."""
+        return any(name.startswith(_WORKFLOWS) for name in self.files)
 
     def close(self) -> None:
         """Remove the temporary repository."""

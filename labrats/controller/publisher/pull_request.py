@@ -2,12 +2,21 @@
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
-from labrats.controller.publisher.access import CONTENTS, ISSUES, PULL_REQUESTS, READ, READ_CONTENTS, Access, Authored
+from labrats.controller.publisher.access import (
+    CONTENTS,
+    ISSUES,
+    PULL_REQUESTS,
+    READ,
+    READ_CONTENTS,
+    WORKFLOWS,
+    Access,
+    Authored,
+)
 from labrats.controller.publisher.branch import BranchHasOtherCommits, Commits, NotPushed
 from labrats.controller.publisher.labels import add_proposed_labels
 from labrats.controller.publisher.signed_commits import Placed, place_on_branch
@@ -119,6 +128,8 @@ class CommitsPublisher:
                 return await _as_patch(commits, f"no pull request: {forbidden}")
             if reason := self._reason_to_refuse(commits, len(bundle)):
                 return await _as_patch(commits, reason)
+            if commits.change_workflows:  # an App that may not refuses, which leads to a patch as well
+                commits = replace(commits, token=await self.access.repository.token(WORKFLOWS))
             return await self._push(commits, repository.default_branch)
         except (RefusedByGitHub, NotPushed) as error:
             return await _as_patch(commits, f"no pull request: {error}")

@@ -144,14 +144,17 @@ class ReportPass:
         return await self._try("review", partial(write_review, access, pull_request, reported, rules, lines, earlier))
 
     async def _check(self) -> str | None:
+        """Write the check on the commit that the job is about, and on the last one that it has made: its own verdict."""
         rules = self.report.check
-        own = self._commit or self.published.commit
-        # The check of a job about an issue is on the commits that it has made.
-        commit = own if self.target.pull_request is None and self._head_sha is None else self._head_sha
-        if rules is None or not rules.enabled or commit is None:
+        if rules is None or not rules.enabled:
             return None
-        reported = replace(self.reported, head_sha=None if commit == own else commit)
-        return await self._try("check", partial(write_check, self.access, commit, reported))
+        own, url = self._commit or self.published.commit, None
+        if commit := self._head_sha:
+            about = replace(self.reported, head_sha=commit)
+            url = await self._try("check", partial(write_check, self.access, commit, about))
+        if own and own != commit:
+            url = await self._try("check of the commits", partial(write_check, self.access, own, self.reported)) or url
+        return url
 
     async def _add_proposed_labels(self) -> None:
         labels, number = self.reported.publication.labels, self.target.number

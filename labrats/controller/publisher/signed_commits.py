@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from labrats.controller.publisher.access import CONTENTS, Access
+from labrats.controller.publisher.access import CONTENTS, WORKFLOWS, Access
 from labrats.controller.publisher.branch import Change, Commits, MustBeVerified, NotPushed
 from labrats.model.errors import RetryLater
 from labrats.net.github_repository import RefusedByGitHub
@@ -142,7 +142,8 @@ async def _create_one(access: Access, commits: Commits, number: int, branch: str
         "expectedHeadOid": head,
     }
     try:
-        answer = await access.repository.query(_CREATE, wanted, CONTENTS)
+        permissions = WORKFLOWS if commits.change_workflows else CONTENTS
+        answer = await access.repository.query(_CREATE, wanted, permissions)
     except RefusedByGitHub as error:
         if error.kind != _STALE:
             raise

@@ -116,6 +116,23 @@ async def test_a_reply_after_a_push_of_a_person_continues_from_the_branch(
     assert log == ["Make it blue", "Add more", "Add a colour"]
 
 
+async def test_the_commits_of_a_follow_up_have_its_check(engine: LocalEngine, github: GitHubStandIn) -> None:
+    async with engine.admin() as admin:
+        first, pull = await a_pull_request(engine, github, admin, check={})
+        assert pull.pull
+        before = pull.pull.head_sha
+        await comment(engine, github, pull, "Make it blue.")
+        job = await follow_up_of(admin, first)
+    assert github.demo.refresh(pull)
+    checks = [check for head in (before, pull.pull.head_sha) for check in github.check_runs_of(github.demo, head)]
+    assert [(check["external_id"], check["conclusion"]) for check in checks] == [
+        (first["id"], "success"),
+        (job["id"], "success"),
+        (job["id"], "success"),
+    ]
+    assert job["published"]["checkUrl"] == checks[-1]["html_url"]
+
+
 async def test_a_message_through_the_api_adds_a_commit_to_the_same_pull_request(
     engine: LocalEngine, github: GitHubStandIn
 ) -> None:
