@@ -4,13 +4,11 @@ The commits come from an agent, so nothing in them is trusted: no hook, filter o
 git checks every object. The agent never has the token that pushes them.
 """
 
-import base64
 import os
 import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -18,54 +16,19 @@ from pathlib import Path
 from typing import Final, Self
 
 from labrats.controller.publisher.commit_objects import CommitObject, rewrite_commits
+from labrats.controller.publisher.git import BranchHasOtherCommits, NotPushed, run_git
 from labrats.controller.publisher.signer import CannotSign, Signer
-from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.protocol import BUNDLE_REF
 
-_SECONDS: Final = 120.0
-_CONFIG: Final[Mapping[str, str]] = {
-    "core.hooksPath": os.devnull,
-    "core.fsmonitor": "false",
-    "credential.helper": "",
-    "fetch.fsckObjects": "true",
-    "http.followRedirects": "false",
-    "http.lowSpeedLimit": "1000",
-    "http.lowSpeedTime": "30",
-    "protocol.allow": "never",
-    "protocol.http.allow": "always",
-    "protocol.https.allow": "always",
-    "protocol.file.allow": "always",
-    "gc.auto": "0",
-}
 _COMMIT: Final = re.compile(rb"^-([0-9a-f]{40}|[0-9a-f]{64}) ?", re.MULTILINE)
-_UNREACHABLE: Final = re.compile(
-    r"Could not resolve|Failed to connect|Couldn't connect|Connection (?:refused|timed out|reset)|unreachable"
-    r"|Empty reply|Operation too slow|hung up|early EOF|error: 5\d\d|error: 429|timed out",
-    re.IGNORECASE,
-)
-_DENIED: Final = re.compile(r"error: 4(?!29)\d\d|HTTP 4(?!29)\d\d|Authentication failed")
-_NOT_FAST_FORWARD: Final = re.compile(r"non-fast-forward|fetch first|stale info|cannot lock ref", re.IGNORECASE)
-_UNVERIFIED: Final = re.compile(r"Commits must have (?:verified|valid) signatures", re.IGNORECASE)
-"""Words of a ruleset, and of the protection of a branch."""
+_FOLDER: Final = "labrats-publish-"
+"""Prefix of the names of temporary repositories; the id of the process follows."""
 
 MOST_COMMITS: Final = 1000
 """The commits of one job that are published. Each of them is read for its message."""
 
-_MESSAGE_LENGTH: Final = 400
 _THEIRS: Final = "refs/labrats/theirs"
 _WORKFLOWS: Final = ".github/workflows/"
-
-
-class NotPushed(LabratsError):
-    """The commits cannot be pushed. Its text is a sentence for people."""
-
-
-class BranchHasOtherCommits(NotPushed):
-    """The branch has commits that the agent's are not based on."""
-
-
-class MustBeVerified(NotPushed):
-    """The branch takes only commits with a signature that GitHub has verified."""
 
 
 @dataclass(frozen=True)
@@ -132,16 +95,16 @@ class Commits:
         if len(prerequisites) != 1:
             raise NotPushed("the commits are not based on one commit of the repository")
         base = prerequisites[0].decode()
-        folder = Path(tempfile.mkdtemp(prefix="labrats-publish-"))
+        folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
         try:
-            _git(folder, ["init", "--quiet", "--bare", "--template=", "repository.git"])
-            _git(folder, [*_IN, "fetch", "--quiet", "--depth=1", "--no-tags", url, base], url, token)
+            run_git(folder, ["init", "--quiet", "--bare", "--template=", "repository.git"])
+            run_git(folder, [*_IN, "fetch", "--quiet", "--depth=1", "--no-tags", url, base], url, token)
             _unpack(folder, bundle)
             _require_few(folder, base)
             signer, unsigned = _rewrite(folder, base, known_hosts, signer)
-            tip = _git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
+            tip = run_git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
             line = _line(folder, [f"{base}..{tip}"])[::-1]
-            names = _git(folder, [*_IN, *_CHANGED_FILES, f"{base}..{tip}"])
+            names = run_git(folder, [*_IN, *_CHANGED_FILES, f"{base}..{tip}"])
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -160,11 +123,11 @@ class Commits:
     def patch(self, most_bytes: int) -> str:
         """Return the start of the changes as a patch."""
         arguments = [*_IN, "diff", "--no-ext-diff", "--no-textconv", "--no-color", self.base, self.tip]
-        return _git(self.folder, arguments)[:most_bytes].decode(errors="replace")
+        return run_git(self.folder, arguments)[:most_bytes].decode(errors="replace")
 
     def remote_head(self, branch: str) -> str | None:
         """Return the last commit of a branch on GitHub; None if the branch does not exist."""
-        listed = _git(self.folder, ["ls-remote", "--heads", self.url, f"refs/heads/{branch}"], self.url, self.token)
+        listed = run_git(self.folder, ["ls-remote", "--heads", self.url, f"refs/heads/{branch}"], self.url, self.token)
         return listed.split()[0].decode() if listed.split() else None
 
     def find_on(self, branch: str) -> OnBranch:
@@ -179,7 +142,7 @@ class Commits:
             return OnBranch(head, len(self.line))
         depth, refs = len(self.line) + 1, f"+refs/heads/{branch}:{_THEIRS}"
         fetch = [*_IN, "fetch", "--quiet", f"--depth={depth}", "--no-tags", self.url, refs]
-        _git(self.folder, fetch, self.url, self.token)
+        run_git(self.folder, fetch, self.url, self.token)
         theirs = _line(self.folder, [f"--max-count={depth}", _THEIRS])
         made = list(takewhile(lambda commit: commit.sha != self.base, theirs))[::-1]
         is_ours = len(made) < len(theirs) and [each.tree for each in made] == [
@@ -216,30 +179,30 @@ class Commits:
         """Remove a branch whose last commit is still `head`. Raises NotPushed, RetryLater."""
         lease = f"--force-with-lease=refs/heads/{branch}:{head}"
         command = [*_IN, "push", "--quiet", lease, self.url, f":refs/heads/{branch}"]
-        _git(self.folder, command, self.url, self.token)
+        run_git(self.folder, command, self.url, self.token)
 
     def message(self, commit: Commit) -> str:
         """Return the message of a commit."""
-        raw = _git(self.folder, [*_IN, "cat-file", "commit", commit.sha])
+        raw = run_git(self.folder, [*_IN, "cat-file", "commit", commit.sha])
         return raw.partition(b"\n\n")[2].decode(errors="replace").strip()
 
     def changes(self, number: int) -> Sequence[Change]:
         """Return the files that a commit of the line changes. A renamed file is a deletion and an addition."""
         before = self.line[number - 1].tree if number else f"{self.base}^{{tree}}"
         command = [*_IN, "diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index"]
-        words = iter(_git(self.folder, [*command, before, self.line[number].tree]).split(b"\0")[:-1])
+        words = iter(run_git(self.folder, [*command, before, self.line[number].tree]).split(b"\0")[:-1])
         found = ((each.decode().removeprefix(":").split(), next(words)) for each in words)
         return [Change(path, old_mode, mode, blob) for (old_mode, mode, _, blob, *_), path in found]
 
     def sizes(self, changes: Sequence[Change]) -> Sequence[int]:
         """Return the bytes of the new contents of files."""
         wanted = "".join(f"{change.blob}\n" for change in changes).encode()
-        return [int(size) for size in _git(self.folder, [*_IN, "cat-file", _SIZES], stdin=wanted).split()]
+        return [int(size) for size in run_git(self.folder, [*_IN, "cat-file", _SIZES], stdin=wanted).split()]
 
     def contents(self, changes: Sequence[Change]) -> Iterator[bytes]:
         """Yield the new contents of files, which are all read at once."""
         wanted = "".join(f"{change.blob}\n" for change in changes).encode()
-        printed, at = _git(self.folder, [*_IN, "cat-file", "--batch"], stdin=wanted), 0
+        printed, at = run_git(self.folder, [*_IN, "cat-file", "--batch"], stdin=wanted), 0
         while at < len(printed):
             start = printed.index(b"\n", at) + 1
             end = start + int(printed[at:start].split()[-1])
@@ -248,7 +211,7 @@ class Commits:
 
     def _push(self, commit: str, branch: str) -> None:
         command = [*_IN, "push", "--quiet", self.url, f"{commit}:refs/heads/{branch}"]
-        _git(self.folder, command, self.url, self.token)
+        run_git(self.folder, command, self.url, self.token)
 
     def _replayed_on(self, found: OnBranch) -> str:
         """Return the last commit after those that a branch lacks are put on its own. Equal inputs give equal ids."""
@@ -256,6 +219,14 @@ class Commits:
         for commit in self.line[found.count :]:
             head = CommitObject.read(git, commit.sha).replayed_on(head).write(git, self.signer)
         return head
+
+
+def remove_leftovers() -> None:
+    """Remove the temporary repositories of publishers that were killed. Blocks."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 _IN: Final = ("--git-dir=repository.git",)
@@ -269,13 +240,13 @@ def _unpack(folder: Path, bundle: bytes) -> None:
     tip = re.search(rb"^([0-9a-f]+) " + BUNDLE_REF.encode() + rb"$", head, re.MULTILINE)
     if tip is None:
         raise NotPushed("the bundle has no commits")
-    _git(folder, [*_IN, "index-pack", "--stdin", "--fix-thin", "--strict"], stdin=pack)
-    _git(folder, [*_IN, "update-ref", BUNDLE_REF, tip[1].decode()])
+    run_git(folder, [*_IN, "index-pack", "--stdin", "--fix-thin", "--strict"], stdin=pack)
+    run_git(folder, [*_IN, "update-ref", BUNDLE_REF, tip[1].decode()])
 
 
 def _require_few(folder: Path, base: str) -> None:
     """Raise NotPushed if the bundle has too many commits."""
-    count = int(_git(folder, [*_IN, "rev-list", "--count", f"{base}..{BUNDLE_REF}"]))
+    count = int(run_git(folder, [*_IN, "rev-list", "--count", f"{base}..{BUNDLE_REF}"]))
     if count > MOST_COMMITS:
         raise NotPushed(f"the agent made {count} commits, and at most {MOST_COMMITS} are published")
 
@@ -287,7 +258,7 @@ def _rewrite(
 
     Return the signer, or the reason why it cannot sign.
     """
-    tip = _git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
+    tip = run_git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
     git, unsigned = partial(_in_repository, folder), None
     try:
         written = rewrite_commits(git, f"{base}..{tip}", known_hosts, signer)
@@ -300,64 +271,10 @@ def _rewrite(
 
 
 def _in_repository(folder: Path, arguments: Sequence[str], *, stdin: bytes = b"") -> bytes:
-    return _git(folder, [*_IN, *arguments], stdin=stdin)
+    return run_git(folder, [*_IN, *arguments], stdin=stdin)
 
 
 def _line(folder: Path, revisions: Sequence[str]) -> Sequence[Commit]:
     """Return commits without the further sides of merges, the newest first."""
-    listed = _git(folder, [*_IN, "log", "--first-parent", "--no-show-signature", "--format=%H %T", *revisions])
+    listed = run_git(folder, [*_IN, "log", "--first-parent", "--no-show-signature", "--format=%H %T", *revisions])
     return [Commit(*line.split()) for line in listed.decode().splitlines()]
-
-
-def _git(
-    folder: Path, arguments: Sequence[str], url: str | None = None, token: str | None = None, *, stdin: bytes = b""
-) -> bytes:
-    """Return the output of a git command. Raises NotPushed, BranchHasOtherCommits, MustBeVerified, RetryLater."""
-    try:
-        run = subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=_environment(url, token),
-            input=stdin,
-            capture_output=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RetryLater("git took too long to reach GitHub", delay_seconds=30) from error
-    except OSError as error:
-        raise NotPushed(f"git cannot be run: {error.strerror}") from error
-    if run.returncode == 0:
-        return run.stdout
-    text = " ".join(run.stderr.decode(errors="replace").split())
-    message = (text.replace(token, "***") if token else text)[:_MESSAGE_LENGTH]
-    if _UNVERIFIED.search(text):
-        raise MustBeVerified("GitHub accepts only verified commits on this branch")
-    if _DENIED.search(message):
-        raise NotPushed(f"git refuses the commits: {message}")
-    if _UNREACHABLE.search(message):
-        raise RetryLater(f"git could not reach GitHub: {message}", delay_seconds=30)
-    if _NOT_FAST_FORWARD.search(message):
-        raise BranchHasOtherCommits("the branch has commits of others")
-    raise NotPushed(f"git refuses the commits: {message}")
-
-
-def _environment(url: str | None, token: str | None) -> dict[str, str]:
-    """Return git's environment. The token is in it, and not in the arguments, which everybody can read."""
-    config = dict(_CONFIG)
-    if url and token:
-        credential = base64.b64encode(f"x-access-token:{token}".encode()).decode()
-        config[f"http.{url}.extraHeader"] = f"Authorization: Basic {credential}"
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": os.devnull,
-        "LC_ALL": "C",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_CONFIG_COUNT": str(len(config)),
-    }
-    for number, (key, value) in enumerate(config.items()):
-        environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
-    return environment

@@ -15,7 +15,9 @@ from weakref import WeakValueDictionary
 from msgspec.structs import replace
 
 from labrats.controller.publisher.access import GitHubAccess, NoAccess
+from labrats.controller.publisher.branch import remove_leftovers
 from labrats.controller.publisher.comments import Comments
+from labrats.controller.publisher.git import in_git_thread
 from labrats.controller.publisher.pull_request import PATCH_BYTES
 from labrats.controller.publisher.report_pass import ReportPass
 from labrats.controller.work_queue import WorkQueue, work_forever
@@ -84,6 +86,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Write reports until cancelled."""
+        await in_git_thread(remove_leftovers)
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch-reported-jobs")
             for number in range(WORKERS):

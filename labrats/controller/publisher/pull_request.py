@@ -1,6 +1,5 @@
 """Open a pull request with the commits of an agent, or add them to one that is ours."""
 
-import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -17,7 +16,8 @@ from labrats.controller.publisher.access import (
     Access,
     Authored,
 )
-from labrats.controller.publisher.branch import BranchHasOtherCommits, Commits, NotPushed
+from labrats.controller.publisher.branch import Commits
+from labrats.controller.publisher.git import BranchHasOtherCommits, NotPushed, in_git_thread
 from labrats.controller.publisher.labels import add_proposed_labels
 from labrats.controller.publisher.signed_commits import Placed, place_on_branch
 from labrats.model.errors import RetryLater
@@ -120,7 +120,7 @@ class CommitsPublisher:
             forbidden, token = error, await self.access.repository.token(READ_CONTENTS)
         try:
             url, hosts = self._clone_url(repository), self.reported.known_hosts
-            commits = await asyncio.to_thread(Commits.fetch, bundle, url, token, hosts, self.access.signer)
+            commits = await in_git_thread(Commits.fetch, bundle, url, token, hosts, self.access.signer)
         except NotPushed as error:
             return Pushed(refused=(str(error),))
         try:
@@ -134,7 +134,7 @@ class CommitsPublisher:
         except (RefusedByGitHub, NotPushed) as error:
             return await _as_patch(commits, f"no pull request: {error}")
         finally:
-            await asyncio.to_thread(commits.close)
+            await in_git_thread(commits.close)
 
     def _clone_url(self, repository: _RepositoryObject) -> str:
         setup = self.reported.job.spec.workspace_setup
@@ -221,7 +221,7 @@ class CommitsPublisher:
         except RefusedByGitHub:
             if is_new:
                 with suppress(NotPushed, RetryLater):  # the branch stays, as after a kill
-                    await asyncio.to_thread(commits.remove_branch, branch, head)
+                    await in_git_thread(commits.remove_branch, branch, head)
             raise
 
     async def _create_or_find(self, commits: Commits, branch: str, base: str) -> PullRequest:
@@ -273,4 +273,4 @@ class CommitsPublisher:
 
 
 async def _as_patch(commits: Commits, reason: str) -> Pushed:
-    return Pushed(patch=await asyncio.to_thread(commits.patch, PATCH_BYTES), refused=(reason,))
+    return Pushed(patch=await in_git_thread(commits.patch, PATCH_BYTES), refused=(reason,))

@@ -144,7 +144,7 @@ class ReportPass:
         return await self._try("review", partial(write_review, access, pull_request, reported, rules, lines, earlier))
 
     async def _check(self) -> str | None:
-        """Write the check on the commit that the job is about, and on the last one that it has made: its own verdict."""
+        """Write the check on the commit that the job is about, and on the last one that it has made."""
         rules = self.report.check
         if rules is None or not rules.enabled:
             return None

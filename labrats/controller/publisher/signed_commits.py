@@ -4,7 +4,6 @@ GitHub's commits have other ids than the agent's, the same files and messages, a
 their author.
 """
 
-import asyncio
 import base64
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from labrats.controller.publisher.access import CONTENTS, WORKFLOWS, Access
-from labrats.controller.publisher.branch import Change, Commits, MustBeVerified, NotPushed
+from labrats.controller.publisher.branch import Change, Commits
+from labrats.controller.publisher.git import MustBeVerified, NotPushed, in_git_thread
 from labrats.model.errors import RetryLater
 from labrats.net.github_repository import RefusedByGitHub
 
@@ -92,7 +92,7 @@ async def place_on_branch(access: Access, commits: Commits, branch: str, *, sign
     if commits.unsigned:
         refused.append(f"signing key: {commits.unsigned}, {_UNSIGNED}")
     try:
-        head = await asyncio.to_thread(commits.push, branch)
+        head = await in_git_thread(commits.push, branch)
     except MustBeVerified as demand:
         try:
             return await _create(access, commits, branch)
@@ -115,12 +115,12 @@ async def _reason_not_verified(access: Access, commit: str) -> str | None:
 
 async def _create(access: Access, commits: Commits, branch: str) -> Placed:
     """Let GitHub create the commits that the branch lacks. Raises NotExpressible before it changes anything."""
-    found = await asyncio.to_thread(commits.find_on, branch)
+    found = await in_git_thread(commits.find_on, branch)
     missing = range(found.count, len(commits.line))
-    await asyncio.to_thread(_require_expressible, commits, missing)
+    await in_git_thread(_require_expressible, commits, missing)
     head = found.head or commits.base
     if found.head is None:
-        await asyncio.to_thread(commits.create_branch, branch)
+        await in_git_thread(commits.create_branch, branch)
     is_signed = True
     try:
         for number in missing:
@@ -130,13 +130,13 @@ async def _create(access: Access, commits: Commits, branch: str) -> Placed:
     except RefusedByGitHub:
         if found.head is None:
             with suppress(NotPushed, RetryLater):  # the branch stays, as after a kill
-                await asyncio.to_thread(commits.remove_branch, branch, head)
+                await in_git_thread(commits.remove_branch, branch, head)
         raise
     return Placed(head, () if is_signed else (_NOT_SIGNED,))
 
 
 async def _create_one(access: Access, commits: Commits, number: int, branch: str, head: str) -> _Created:
-    wanted = {"input": await asyncio.to_thread(_input, commits, number)}
+    wanted = {"input": await in_git_thread(_input, commits, number)}
     wanted["input"] |= {
         "branch": {"repositoryNameWithOwner": access.repository.name, "branchName": branch},
         "expectedHeadOid": head,

@@ -119,12 +119,12 @@ async def test_commits_that_can_neither_be_signed_nor_pushed_become_a_patch(
 
 
 async def test_a_refused_commit_leaves_no_branch(engine: LocalEngine, github: GitHubStandIn) -> None:
-    program = 'commit("Add a file", a__txt="a")\nwrite(".github/workflows/x.yml", "on: push")\ncommit("Add a workflow")'
-    job = await work(engine, github, program, SIGNED)
+    github.faults.plan(Fault.forbidden(), "POST /graphql", skip=1)
+    job = await work(engine, github, 'commit("Add a file", a__txt="a")\ncommit("Add another", b__txt="b")', SIGNED)
     (refused,) = job["published"]["refused"]
-    assert refused.startswith("no pull request: GitHub refused the query: Resource not accessible")
+    assert refused == "no pull request: GitHub refuses it with 403: Resource not accessible by integration"
     assert github.demo.git.resolve(f"refs/heads/{BRANCH}") is None
-    assert "+on: push" in github.demo.issues[1].comments[0]["body"]
+    assert "b/b.txt" in github.demo.issues[1].comments[0]["body"]
 
 
 async def test_a_commit_of_a_person_is_never_overwritten(engine: LocalEngine, github: GitHubStandIn) -> None:

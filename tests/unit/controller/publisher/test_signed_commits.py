@@ -10,7 +10,8 @@ import pytest
 
 from labrats.controller.publisher import branch
 from labrats.controller.publisher.access import Access
-from labrats.controller.publisher.branch import Commits, NotPushed
+from labrats.controller.publisher.branch import Commits
+from labrats.controller.publisher.git import NotPushed
 from labrats.controller.publisher.signed_commits import MOST_BYTES, MOST_COMMITS, place_on_branch
 from labrats.model.protocol import BUNDLE_REF
 

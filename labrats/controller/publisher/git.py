@@ -1,0 +1,169 @@
+"""Runs of git for the publisher, in threads of their own: git may wait for GitHub for minutes, and nobody with it.
+
+Nothing that an agent has written is trusted: no hook, filter or configuration counts. The token is in the environment.
+"""
+
+import asyncio
+import base64
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Final, TypeVar
+
+from labrats.model.errors import LabratsError, RetryLater
+
+T = TypeVar("T")
+
+_THREADS: Final = 8
+"""As many as reports are written at a time."""
+
+_SECONDS: Final = 120.0
+_SECONDS_OF_TRANSFER: Final = 900.0
+"""Time for a transfer from or to GitHub. git ends one that has stalled by itself."""
+
+_CONFIG: Final[Mapping[str, str]] = {
+    "core.hooksPath": os.devnull,
+    "core.fsmonitor": "false",
+    "credential.helper": "",
+    "fetch.fsckObjects": "true",
+    "http.followRedirects": "false",
+    "http.lowSpeedLimit": "1000",
+    "http.lowSpeedTime": "30",
+    "protocol.allow": "never",
+    "protocol.http.allow": "always",
+    "protocol.https.allow": "always",
+    "protocol.file.allow": "always",
+    "gc.auto": "0",
+}
+_UNREACHABLE: Final = re.compile(
+    r"Could not resolve|Failed to connect|Couldn't connect|Connection (?:refused|timed out|reset)|unreachable"
+    r"|Empty reply|Operation too slow|hung up|early EOF|error: 5\d\d|error: 429|timed out",
+    re.IGNORECASE,
+)
+_DENIED: Final = re.compile(r"error: 4(?!29)\d\d|HTTP 4(?!29)\d\d|Authentication failed")
+_NOT_FAST_FORWARD: Final = re.compile(r"non-fast-forward|fetch first|stale info|cannot lock ref", re.IGNORECASE)
+_UNVERIFIED: Final = re.compile(r"Commits must have (?:verified|valid) signatures", re.IGNORECASE)
+"""Words of a ruleset, and of the protection of a branch."""
+
+_MESSAGE_LENGTH: Final = 400
+
+
+class NotPushed(LabratsError):
+    """The commits cannot be pushed. Its text is a sentence for people."""
+
+
+class BranchHasOtherCommits(NotPushed):
+    """The branch has commits that the agent's are not based on."""
+
+
+class MustBeVerified(NotPushed):
+    """The branch takes only commits with a signature that GitHub has verified."""
+
+
+@dataclass
+class _Run:
+    """A call in a thread, and the process of git that it waits for."""
+
+    is_stopped: bool = False
+    process: subprocess.Popen[bytes] | None = None
+    lock: Lock = field(default_factory=Lock)
+
+    def start(self, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start a program in a process group of its own. Raises RetryLater if the call is stopped, OSError."""
+        pipe = subprocess.PIPE
+        with self.lock:
+            if self.is_stopped:
+                raise RetryLater("the publisher stops")
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, process_group=0
+            )
+            return self.process
+
+    def stop(self) -> None:
+        """Kill the process and those that it has started, and let the call start no further one."""
+        with self.lock:
+            self.is_stopped = True
+            if self.process and self.process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+
+
+_threads: Final = ThreadPoolExecutor(_THREADS, thread_name_prefix="publish-git")
+_run: Final[ContextVar[_Run]] = ContextVar("labrats-git-run")
+
+
+async def in_git_thread(call: Callable[..., T], *arguments: object) -> T:
+    """Return the result of a call that runs git. If the caller is cancelled, its git is killed."""
+    run, context = _Run(), copy_context()
+    context.run(_run.set, run)
+    future = asyncio.get_running_loop().run_in_executor(_threads, partial(context.run, call, *arguments))
+    try:
+        return await future
+    except asyncio.CancelledError:
+        run.stop()
+        raise
+
+
+def run_git(
+    folder: Path, arguments: Sequence[str], url: str | None = None, token: str | None = None, *, stdin: bytes = b""
+) -> bytes:
+    """Return the output of a git command. Blocks. Raises NotPushed, BranchHasOtherCommits, MustBeVerified, RetryLater.
+
+    url: of the repository on GitHub, if the command reaches it with the token.
+    """
+    run, environment = _run.get(None) or _Run(), _environment(url, token)
+    try:
+        process = run.start(["git", *arguments], folder, environment)
+        output, errors = process.communicate(stdin, timeout=_SECONDS_OF_TRANSFER if url else _SECONDS)
+    except subprocess.TimeoutExpired as error:
+        run.stop()
+        raise RetryLater("git took too long to reach GitHub", delay_seconds=30) from error
+    except OSError as error:
+        raise NotPushed(f"git cannot be run: {error.strerror}") from error
+    if process.returncode == 0:
+        return output
+    raise _problem(" ".join(errors.decode(errors="replace").split()), token)
+
+
+def _problem(text: str, token: str | None) -> LabratsError:
+    """Return the error for what git says."""
+    message = (text.replace(token, "***") if token else text)[:_MESSAGE_LENGTH]
+    if _UNVERIFIED.search(text):
+        return MustBeVerified("GitHub accepts only verified commits on this branch")
+    if _DENIED.search(message):
+        return NotPushed(f"git refuses the commits: {message}")
+    if _UNREACHABLE.search(message):
+        return RetryLater(f"git could not reach GitHub: {message}", delay_seconds=30)
+    if _NOT_FAST_FORWARD.search(message):
+        return BranchHasOtherCommits("the branch has commits of others")
+    return NotPushed(f"git refuses the commits: {message}")
+
+
+def _environment(url: str | None, token: str | None) -> dict[str, str]:
+    """Return git's environment. The token is in it, and not in the arguments, which everybody can read."""
+    config = dict(_CONFIG)
+    if url and token:
+        credential = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+        config[f"http.{url}.extraHeader"] = f"Authorization: Basic {credential}"
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": os.devnull,
+        "LC_ALL": "C",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CONFIG_COUNT": str(len(config)),
+    }
+    for number, (key, value) in enumerate(config.items()):
+        environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return environment
