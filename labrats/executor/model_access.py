@@ -14,9 +14,9 @@ import msgspec
 from labrats.executor.context import LOOPBACK, RunContext
 from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.model.errors import GiveUp
-from labrats.model.job import PAUSING
+from labrats.model.job import PAUSING, FailedCode
 from labrats.model.model_keys import key_to_proxy, token_name
-from labrats.model.protocol import KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, ModelRequest
+from labrats.model.protocol import KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, OVER_LIMIT, ModelRequest
 
 MOST_REPORTED: Final = 10_000
 """Most requests that are reported one by one. An agent can send very many, and the output is limited."""
@@ -131,6 +131,8 @@ class ModelRequests:
             if request.usage.tokens > 0:
                 self._usage += request.usage
                 self._context.set_measured_usage(self._usage)
+            if request.refusal is not None and request.status == OVER_LIMIT:
+                raise GiveUp(FailedCode.BUDGET, request.refusal)
         except GiveUp as failure:
             self.end_attempt(failure)
 
@@ -140,6 +142,11 @@ class ModelRequests:
             self.failure = failure
             # The program may report more of it in the meantime, such as the cost, and ends without a signal.
             self.timeout.reschedule(asyncio.get_running_loop().time() + HARD_STOP_SECONDS)
+
+    @property
+    def is_over_budget(self) -> bool:
+        """True if the attempt must end because of a limit of the job."""
+        return self.failure is not None and self.failure.code is FailedCode.BUDGET
 
     def _report(self, request: ModelRequest) -> None:
         if self._reported == MOST_REPORTED:
@@ -163,9 +170,13 @@ async def _watch(context: RunContext) -> AsyncIterator[ModelRequests]:
     try:
         async with requests.timeout:
             yield requests
+        if requests.is_over_budget and requests.failure:
+            raise requests.failure
     except TimeoutError:
         if requests.failure is None or not requests.timeout.expired():
             raise
         raise requests.failure from None
     except GiveUp as failure:
+        if requests.is_over_budget and requests.failure and failure.code is not FailedCode.BUDGET:
+            raise requests.failure from failure  # the program has failed because its requests were refused
         raise requests.with_pause(failure) from failure.__cause__

@@ -295,6 +295,10 @@ class SessionEvent(ExecutorEvent, tag="session"):
     session: AgentSession
 
 
+OVER_LIMIT: Final = 403
+"""Status of a request that the key proxy refuses because the attempt has exceeded a limit of the job."""
+
+
 class ModelRequest(Record):
     """A request of the agent to its model's server, without contents.
 

@@ -76,3 +76,16 @@ async def test_limit_ends_the_job_although_its_agent_reports_no_usage(
     assert (job["status"], job["failedCode"]) == ("failed", "budget"), job["failedReason"]
     assert next(iter(limit)) in job["failedReason"]
     assert job["usage"]["outputTokens"] == 12
+
+
+async def test_limit_ends_the_job_although_its_server_reports_no_usage(
+    start_engine: EngineFactory, environment: dict[str, str]
+) -> None:
+    with scripted_model(MessagesApi(), [Says("hi", input_tokens=0, output_tokens=0)]) as silent:
+        engine = start_engine(**environment | {"ANTHROPIC_BASE_URL": silent.url}, LABRATS_SANDBOX="true")
+        async with engine.user() as user:
+            job = await user.wait(await user.submit(prompt="look", config=CONFIG | {"maxTokens": 2}))
+
+    assert (job["status"], job["failedCode"]) == ("failed", "budget"), job["failedReason"]
+    assert "maxTokens 2" in job["failedReason"]
+    assert job["usage"]["outputTokens"] == 0

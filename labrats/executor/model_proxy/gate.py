@@ -4,18 +4,21 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from labrats.executor.model_proxy.allowed_models import AllowedModels
 from labrats.executor.model_proxy.model_server import Api, ModelServer
+from labrats.executor.model_proxy.reach import MOST_VALUES, ReachesOthers, TooManyValues, without_reach
 from labrats.executor.model_proxy.responses import Refused
+from labrats.executor.model_proxy.usage_reader import BYTES_OF_TOKEN
 from labrats.executor.prices import with_cost
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.errors import GiveUp
 from labrats.model.job import Usage
-from labrats.model.protocol import Task
+from labrats.model.network import is_restricted
+from labrats.model.protocol import OVER_LIMIT, Task
 
 MOST_BODY_BYTES: Final = 32 * 1024 * 1024
 """Largest body of a request, as of the Messages API."""
@@ -36,11 +39,40 @@ _GET: Final[Mapping[Api, re.Pattern[str]]] = {
 }
 """The paths that are forwarded. Others could, with the same key, read files or start work that is not measured."""
 
+_BASE64: Final = re.compile(rb"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{1000,}")
+_COUNT_TOKENS: Final = b"/count_tokens"
+_USUAL_OUTPUT_TOKENS: Final = 16_384
+_PARALLEL_REQUESTS: Final = 4
+
+_MORE_MODELS: Final = ("model", "models", "fallbacks")
+"""Fields in which gateways to several models look for one."""
+
 _NOT_FORWARDED: Final = frozenset(
     b"accept-encoding api-key authorization connection content-length cookie expect forwarded host keep-alive "
-    b"proxy-authorization proxy-connection te trailer transfer-encoding upgrade via x-api-key".split()
+    b"openai-organization openai-project proxy-authorization proxy-connection te trailer transfer-encoding upgrade via "
+    b"x-api-key".split()
 )
-"""Headers of a request that concern this connection or its credentials. Without Accept-Encoding, usage is readable."""
+"""Headers of a request that concern this connection, its credentials, or who pays. Without Accept-Encoding, usage is
+readable.
+"""
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    model: str | None = None
+
+
+class _OutputLimits(msgspec.Struct, frozen=True):
+    """The limits that a request sets on its answer, by the names of the three APIs."""
+
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+
+    @property
+    def tokens(self) -> int:
+        """The limit, or a usual one if the request sets none."""
+        limits = (self.max_tokens, self.max_completion_tokens, self.max_output_tokens)
+        return max((limit for limit in limits if isinstance(limit, int) and limit > 0), default=_USUAL_OUTPUT_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -52,6 +84,16 @@ class Approved:
     headers: Headers
     body: bytes
     model: str | None = None
+
+    @property
+    def is_answered_by_a_model(self) -> bool:
+        """False for a request that consumes no tokens."""
+        return self.model is not None and not self.target.partition(b"?")[0].endswith(_COUNT_TOKENS)
+
+    @property
+    def input_tokens(self) -> int:
+        """An estimate of the tokens of the request, which leaves out images and other long runs of base64."""
+        return len(_BASE64.sub(b"", self.body)) // BYTES_OF_TOKEN
 
 
 @dataclass
@@ -66,6 +108,7 @@ class Gate:
     def __post_init__(self) -> None:
         self._models = AllowedModels.of(self.task.config)
         self._limits = UsageLimits.of(self.task.config)
+        self._running: list[Usage] = []
 
     def check_head(self, method: bytes, target: bytes, headers: Headers) -> None:
         """Check all of a request but its body. Raises Refused."""
@@ -97,9 +140,30 @@ class Gate:
         host = (b"host", self.server.authority.encode("ascii", "replace"))
         return Approved(method, target, [host, *kept, *self.server.credential, *length], body, model)
 
-    def add_usage(self, usage: Usage) -> None:
-        """Count the usage of a finished request."""
-        self.usage = with_cost(self.usage + usage, self.task)
+    def expected_usage(self, request: Approved) -> Usage:
+        """Return what a request may consume at most, roughly. Nothing is expected of a job without limits."""
+        if self._limits == UsageLimits() or not request.is_answered_by_a_model:
+            return Usage()
+        asked = msgspec.json.decode(request.body, type=_OutputLimits).tokens
+        # Programs ask for much more than they need. A job with a low limit shall not run one request at a time.
+        most = asked if self._limits.tokens is None else min(asked, self._limits.tokens // _PARALLEL_REQUESTS)
+        return Usage(input_tokens=request.input_tokens, output_tokens=most)
+
+    def has_room_for(self, expected: Usage) -> bool:
+        """Return whether a request fits into the limits together with those that are running. One alone always does."""
+        if not self._running or expected == Usage():
+            return True
+        return not self._exceeds_limits(sum([*self._running, expected], self.usage))
+
+    def begin(self, expected: Usage) -> None:
+        """Count a request as running. Raises Refused if a limit is already exceeded."""
+        self._check_limits()
+        self._running.append(expected)
+
+    def end(self, expected: Usage, usage: Usage) -> None:
+        """Count the usage of a running request, which has ended."""
+        self._running.remove(expected)
+        self.usage += usage
 
     def _has_token(self, headers: Headers) -> bool:
         offered = [value for name, value in headers if name == b"x-api-key"]
@@ -129,9 +193,16 @@ class Gate:
 
     def _check_limits(self) -> None:
         try:
-            self._limits.check(self.usage)
+            self._limits.check(with_cost(self.usage, self.task))
         except GiveUp as over:
-            raise Refused(403, str(over)) from None
+            raise Refused(OVER_LIMIT, str(over)) from None
+
+    def _exceeds_limits(self, usage: Usage) -> bool:
+        try:
+            self._limits.check(with_cost(usage, self.task))
+        except GiveUp:
+            return True
+        return False
 
     def _check_body(self, body: bytes) -> tuple[str, bytes]:
         """Return the model that a body names, and the body with each of its fields once.
@@ -141,12 +212,38 @@ class Gate:
         try:
             fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
             model = msgspec.json.decode(fields.get("model", msgspec.Raw(b"null")), type=str)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Refused(400, "the body must be a JSON object with the name of a model") from None
-        if any(name != "model" and name.casefold().strip() in ("model", "models") for name in fields):
+        if any(name != "model" and name.casefold().strip() in _MORE_MODELS for name in fields):
             raise Refused(400, "the body must name one model, in the field `model`")
         if bytes(fields.get("background", b"false")) not in (b"false", b"null"):
             raise Refused(400, "a response in the background is not forwarded, as its usage cannot be measured")
+        self._check_model(model)
+        for other in _models_of_tools(fields.get("tools")):
+            self._check_model(other)
+        once = msgspec.json.encode(fields)
+        return model, _without_reach(once) if is_restricted(self.task.config.network) else once
+
+    def _check_model(self, model: str) -> None:
         if model not in self._models:
             raise Refused(404, f"the model {model[:200]!r} is not the job's: use {self.task.config.model!r}", model)
-        return model, msgspec.json.encode(fields)
+
+
+def _without_reach(body: bytes) -> bytes:
+    try:
+        return without_reach(body)
+    except TooManyValues:
+        raise Refused(413, f"a job with a network rule sends at most {MOST_VALUES} values in a request") from None
+    except ReachesOthers as found:
+        message = f"{found} would make the model's server reach other hosts, which this job may not"
+        raise Refused(400, message) from None
+
+
+def _models_of_tools(tools: msgspec.Raw | None) -> list[str]:
+    """Return the models that tools of the model's server would use. Raises Refused if `tools` is no list of objects."""
+    if tools is None or bytes(tools) == b"null":
+        return []
+    try:
+        return [tool.model for tool in msgspec.json.decode(tools, type=list[_Tool]) if tool.model is not None]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refused(400, "`tools` must be a list of objects, whose `model` is a name") from None

@@ -17,6 +17,7 @@ _API_OF_PROVIDER: Final[Mapping[str, Api]] = {"claude": "anthropic"}
 _API_KEY_HEADER: Final = "ANTHROPIC_API_KEY"
 """The key that is sent as `X-Api-Key`. All others are bearer tokens."""
 
+_BEARER: Final = b"Bearer "
 _PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 
 
@@ -57,6 +58,11 @@ class ModelServer:
         return cls(api, url.scheme == "https", host, port, authority, url.path.rstrip("/"), credential)
 
     @property
+    def key(self) -> bytes:
+        """The model's key; empty without one."""
+        return self.credential[0][1].removeprefix(_BEARER) if self.credential else b""
+
+    @property
     def address(self) -> str:
         """The server's address, for messages."""
         return f"{'https' if self.is_secure else 'http'}://{self.authority}{self.prefix}"
@@ -68,4 +74,4 @@ def _credential(name: str | None, key: str) -> tuple[tuple[bytes, bytes], ...]:
     value = key.strip().encode("ascii")
     if not value or not key.strip().isprintable():
         raise ValueError("a key has printable ASCII characters only")
-    return ((b"x-api-key", value),) if name == _API_KEY_HEADER else ((b"authorization", b"Bearer " + value),)
+    return ((b"x-api-key", value),) if name == _API_KEY_HEADER else ((b"authorization", _BEARER + value),)

@@ -13,6 +13,7 @@ import h11
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.model_proxy.gate import MOST_BODY_BYTES, Approved, Gate
 from labrats.executor.model_proxy.http_connection import READ_BYTES, HttpConnection
+from labrats.executor.model_proxy.key_cover import KeyCover
 from labrats.executor.model_proxy.model_server import Api
 from labrats.executor.model_proxy.responses import ErrorBody, Refused
 from labrats.executor.model_proxy.upstream import Upstream
@@ -40,7 +41,10 @@ _HOP_BY_HOP: Final = frozenset(
 
 @dataclass
 class _Exchange:
-    """A request and its response, as far as they are known."""
+    """A request and its response, as far as they are known.
+
+    usage: as the response has reported it. counted: the usage that counts for the limits of the job.
+    """
 
     method: str
     path: str
@@ -48,6 +52,7 @@ class _Exchange:
     status: int = _CLOSED_BY_CLIENT
     model: str | None = None
     usage: Usage = Usage()
+    counted: Usage = Usage()
     refusal: str | None = None
     retry_after_seconds: float | None = None
 
@@ -82,6 +87,7 @@ class ModelProxy:
         self._upstream = Upstream(gate.server, gateway)
         self._clients: set[asyncio.Task[None]] = set()
         self._buffered_bytes = 0
+        self._end_of_a_request = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
@@ -137,37 +143,71 @@ class ModelProxy:
                 body = await self._read_body(client, buffer)
                 approved = self._gate.approve(method, target, headers, body)
                 exchange.model = approved.model
-                await _unless_closed(client, self._forward(client, approved, exchange))
+                await _unless_closed(client, self._forward_in_turn(client, approved, exchange))
         except Refused as refused:
             exchange.status, exchange.model = refused.status, refused.model or exchange.model
             exchange.refusal = str(refused)
             await self._answer(client, ErrorBody(refused.status, str(refused)))
         finally:
-            self._gate.add_usage(exchange.usage)
             self._report(exchange.finished())
+
+    async def _forward_in_turn(self, client: HttpConnection, request: Approved, exchange: _Exchange) -> None:
+        """Forward a request once it fits into the limits of the job beside those that are running.
+
+        Otherwise many requests at once could exceed a limit together, since their usage is known when they end.
+        """
+        expected = self._gate.expected_usage(request)
+        while not self._gate.has_room_for(expected):
+            await self._end_of_a_request.wait()
+        self._gate.begin(expected)
+        try:
+            await self._forward(client, request, exchange)
+        finally:
+            self._gate.end(expected, exchange.counted)
+            self._end_of_a_request.set()
+            self._end_of_a_request = asyncio.Event()
 
     async def _forward(self, client: HttpConnection, request: Approved, exchange: _Exchange) -> None:
         """Forward a request to the model's server, and its response to the client as it arrives."""
-        upstream, response = await self._upstream.request(request)
+        try:
+            upstream, response = await self._upstream.request(request)
+        except asyncio.CancelledError:  # the client has closed the connection, but the server has the request
+            if request.is_answered_by_a_model:
+                exchange.counted = Usage(input_tokens=request.input_tokens)
+            raise
         exchange.status = response.status_code
         exchange.retry_after_seconds = _retry_after(response)
-        reader = _usage_reader(self._gate.server.api, response)
+        reader = _usage_reader(self._gate.server.api, request, response)
         try:
-            kept = [(name, value) for name, value in response.headers.raw_items() if name.lower() not in _HOP_BY_HOP]
+            await self._forward_response(client, upstream, response, reader)
+        finally:
+            if reader:
+                exchange.usage = reader.usage
+                exchange.counted = reader.usage if reader.is_final else reader.with_estimate(request.input_tokens)
+        self._upstream.release(upstream)
+
+    async def _forward_response(
+        self, client: HttpConnection, upstream: HttpConnection, response: h11.Response, reader: UsageReader | None
+    ) -> None:
+        try:
+            cover = KeyCover(self._gate.server.key)
+            kept = [
+                (name, cover.whole(value))
+                for name, value in response.headers.raw_items()
+                if name.lower() not in _HOP_BY_HOP
+            ]
             await client.send(h11.Response(status_code=response.status_code, reason=response.reason, headers=kept))
+            is_answer = 200 <= response.status_code < 300  # no server repeats the request's headers in one
             while isinstance(event := await _next_part(upstream), h11.Data):
                 if reader:
                     reader.feed(bytes(event.data))
-                    exchange.usage = reader.usage
-                await client.send(h11.Data(data=event.data))
+                await client.send(h11.Data(data=event.data if is_answer else cover.part(bytes(event.data))))
             if reader:
                 reader.finish()
-                exchange.usage = reader.usage
-            await client.send(h11.EndOfMessage())
+            await client.send(h11.Data(data=cover.rest()), h11.EndOfMessage())
         except BaseException:
             upstream.abort()
             raise
-        self._upstream.release(upstream)
 
     @contextlib.contextmanager
     def _body_buffer(self) -> Iterator[bytearray]:
@@ -233,12 +273,11 @@ async def _discard_rest(client: HttpConnection) -> None:
                 discarded += len(data)
 
 
-def _usage_reader(api: Api, response: h11.Response) -> UsageReader | None:
-    """Return a reader for the usage in a response. None if it has none: an error, or another format."""
-    headers = dict(response.headers)
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if not 200 <= response.status_code < 300 or kind not in (b"text/event-stream", b"application/json"):
+def _usage_reader(api: Api, request: Approved, response: h11.Response) -> UsageReader | None:
+    """Return a reader for the usage in a response. None if it is no answer of a model."""
+    if not (request.is_answered_by_a_model and 200 <= response.status_code < 300):
         return None
+    kind = dict(response.headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
     return UsageReader(api, is_stream=kind == b"text/event-stream")
 
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from labrats.executor.model_proxy.model_server import Api
+from labrats.model.protocol import OVER_LIMIT
 from labrats.model.record import encode
 
 _KINDS: Final = {
     400: ("invalid_request_error", "invalid_request_error"),
     401: ("authentication_error", "invalid_api_key"),
-    403: ("permission_error", "budget_exceeded"),
+    OVER_LIMIT: ("permission_error", "budget_exceeded"),
     404: ("not_found_error", "model_not_found"),
     413: ("request_too_large", "request_too_large"),
     415: ("invalid_request_error", "unsupported_encoding"),

@@ -1,8 +1,11 @@
 """Read the usage of a response while it passes: from server-sent events or from a JSON body, in three APIs."""
 
+import re
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from labrats.executor.event_writer import at_least
 from labrats.executor.model_proxy.model_server import Api
@@ -66,21 +69,51 @@ class _Body(msgspec.Struct, frozen=True):
 
 
 _DECODER: Final = msgspec.json.Decoder(_Body)
+BYTES_OF_TOKEN: Final = 4
+"""Bytes of JSON or text for each token in an estimate. It is rather too many, so that estimates are rather low."""
+
+_DELTA: Final = re.compile(rb'[._]delta"|"delta":')
+_DELTA_AT: Final = 400
+"""Bytes of an event in which it says that it is a part of the answer. Others may contain the request, or repeat it."""
+
+_ENVELOPE_BYTES: Final[Mapping[Api, int]] = {"anthropic": 90, "openai": 250}
+"""Bytes of such an event besides the part."""
 
 
 class UsageReader:
-    """Reads the usage of one response. usage: as far as the response has reported it."""
+    """Reads the usage of one response.
+
+    usage:    as far as the response has reported it.
+    is_final: whether that is the usage of the whole response.
+    """
 
     def __init__(self, api: Api, *, is_stream: bool) -> None:
         self.usage = Usage()
+        self.is_final = False
         self._api: Api = api
         self._is_stream = is_stream
         self._unread = bytearray()
         self._is_too_long = False
+        self._seen_tokens = 0
+
+    def with_estimate(self, input_tokens: int) -> Usage:
+        """Return the usage, in which an estimate stands for what the response has not reported.
+
+        A response that is cut, or whose server reports no usage, has cost something all the same.
+
+        input_tokens: an estimate for the request.
+        """
+        is_known = self.usage.input_tokens or self.usage.cache_read_tokens
+        return replace(
+            self.usage,
+            input_tokens=self.usage.input_tokens if is_known else input_tokens,
+            output_tokens=max(self.usage.output_tokens, self._seen_tokens),
+        )
 
     def feed(self, data: bytes) -> None:
         """Read the next part of the response."""
         if not self._is_stream:
+            self._seen_tokens += len(data) // BYTES_OF_TOKEN
             self._keep(data)
             return
         *lines, rest = data.split(b"\n")
@@ -104,6 +137,8 @@ class UsageReader:
         line = bytes(self._unread)
         self._unread.clear()
         self._is_too_long = False
+        if self._is_stream and _DELTA.search(line, 0, _DELTA_AT):
+            self._seen_tokens += max(1, (len(line) - _ENVELOPE_BYTES[self._api]) // BYTES_OF_TOKEN)
         if b'"usage"' not in line:
             return
         try:
@@ -113,3 +148,5 @@ class UsageReader:
         for part in (body, body.message, body.response):
             if part and part.usage:
                 self.usage = at_least(self.usage, part.usage.as_usage(self._api))
+        # The first event of the Messages API contains the usage of the request alone, in a message.
+        self.is_final = self.is_final or bool(self.usage.tokens and (self._api == "openai" or body.usage))

@@ -37,6 +37,7 @@ from labrats.executor.providers.strict_schema import is_strict, without_dialect
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.mcp_server import McpServer
+from labrats.model.network import is_restricted
 from labrats.model.protocol import Task
 
 _OPTIONS: Final = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
@@ -202,6 +203,8 @@ def _settings(context: RunContext) -> dict[str, dict[str, Any]]:
         top["model"] = config.model
     if config.effort:
         top["model_reasoning_effort"] = config.effort
+    if is_restricted(config.network):
+        top["web_search"] = "disabled"  # the model's server would search, and open any address
     settings = {
         "": top,
         "analytics": {"enabled": False},  # otherwise the exit hangs without a name server

@@ -441,6 +441,165 @@ async def test_requests_over_a_limit_are_refused(tmp_path: Path) -> None:
     assert len(proxy.heads) == 1
 
 
+async def test_requests_at_once_do_not_exceed_a_limit_together(tmp_path: Path) -> None:
+    """The usage of a request is known when it ends, so that all of these would pass at the usage of none."""
+    used = a_response(b'{"usage":{"input_tokens":50,"output_tokens":60}}')
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await until(lambda: len(proxy.heads) >= 2)  # they run at the same time all the same
+        writer.write(used)
+        await writer.drain()
+
+    async with a_proxy(tmp_path, answer, max_tokens=100) as proxy:
+        responses = await asyncio.gather(*(proxy.send(a_request()) for _ in range(40)))
+
+    assert len(proxy.heads) <= 4
+    assert sorted({status_of(response) for response in responses}) == [200, 403]
+    assert sum(request.usage.tokens for request in proxy.reported) <= 440
+
+
+async def test_waiting_request_ends_with_its_client(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await until(lambda: bool(proxy.reported))
+        writer.write(a_response(b'{"usage":{"input_tokens":1,"output_tokens":1}}'))
+        await writer.drain()
+
+    body = json.dumps({"model": MODEL, "max_tokens": 10, "system": "word " * 100}).encode()
+    async with a_proxy(tmp_path, answer, max_tokens=200) as proxy:
+        first = asyncio.create_task(proxy.send(a_request(body)))
+        await until(lambda: bool(proxy.heads))
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(a_request(body))
+        await writer.drain()
+        writer.close()
+        assert status_of(await first) == 200
+        third = await proxy.send(a_request(body))
+
+    assert status_of(third) == 200
+    assert len(proxy.heads) == 2, "the request of the closed connection was not sent"
+
+
+def a_stream(*events: bytes, kind: str = "text/event-stream") -> bytes:
+    """Return the beginning of a response that ends when its connection is closed."""
+    return f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n".encode() + b"".join(events)
+
+
+_START = (
+    b'data: {"type":"message_start","message":{"usage":{"input_tokens":5,"cache_read_input_tokens":3,'
+    b'"output_tokens":1}}}\n\n'
+)
+_DELTA = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"eight letters"}}\n\n'
+_CHUNK = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+_ITEM = b'data: {"type":"response.created","response":{"usage":null,"instructions":"' + b"delta " * 500 + b'"}}\n\n'
+_PIECE = b'data: {"type":"response.output_text.delta","item_id":"m","delta":"word"}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "events", "usage"),
+    [
+        (
+            "claude",
+            "/v1/messages",
+            [_START, *[_DELTA] * 50],
+            Usage(input_tokens=5, output_tokens=100, cache_read_tokens=3),
+        ),
+        ("codex", "/responses", [_ITEM, *[_PIECE] * 50], Usage(input_tokens=1010, output_tokens=50)),
+        (
+            "codex",
+            "/v1/chat/completions",
+            [*[_CHUNK] * 50, b"data: [DONE]\n\n"],
+            Usage(input_tokens=1010, output_tokens=50),
+        ),
+    ],
+)
+async def test_response_that_reports_no_usage_is_estimated(
+    tmp_path: Path, provider: str, path: str, events: list[bytes], usage: Usage
+) -> None:
+    """A server reports usage at the end of a stream, if at all. An agent can cut the stream before."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(a_stream(*events))
+        await writer.drain()
+        writer.close()
+
+    body = json.dumps({"model": MODEL, "stream": True, "input": "word " * 800, "image": "A" * 50_000}).encode()
+    async with a_proxy(tmp_path, answer, provider=provider) as proxy:
+        await proxy.send(a_request(body, path=path))
+
+    assert proxy.reported[0].usage.output_tokens <= 1, "the usage of the job is what servers report"
+    found = proxy.gate.usage
+    assert (found.output_tokens, found.cache_read_tokens) == (usage.output_tokens, usage.cache_read_tokens)
+    assert abs(found.input_tokens - usage.input_tokens) <= 20
+
+
+async def test_agent_that_cuts_a_stream_has_used_what_it_got(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(a_stream(_START, *[_DELTA] * 50))
+        await writer.drain()
+        await reader.read()
+
+    async with a_proxy(tmp_path, answer, max_tokens=100) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(a_request())
+        received = b""
+        while received.count(b"eight letters") < 50:
+            received += await reader.read(2**16)
+        writer.close()
+        await until(lambda: bool(proxy.reported))
+        second = await proxy.send(a_request())
+
+    assert proxy.gate.usage == Usage(input_tokens=5, output_tokens=100, cache_read_tokens=3)
+    assert status_of(second) == 403
+
+
+async def test_request_that_is_cut_before_its_answer_has_used_its_input(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    body = json.dumps({"model": MODEL, "system": "word " * 800}).encode()
+    counted = []
+    async with a_proxy(tmp_path, answer) as proxy:
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            writer.write(a_request(body, path=path))
+            await until(lambda: len(proxy.bodies) > len(proxy.reported))
+            writer.close()
+            await until(lambda: len(proxy.bodies) == len(proxy.reported))
+            counted.append(proxy.gate.usage)
+
+    assert counted == [Usage(input_tokens=len(proxy.bodies[0]) // 4)] * 2
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "302 Found"])
+async def test_server_that_repeats_the_key_does_not_give_it_away(tmp_path: Path, status: str) -> None:
+    """The key may arrive in pieces."""
+    text = f"Bad headers: x-api-key={KEY}, x-api-key={KEY}".encode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, _, rest = a_response(text, status=status, headers=f"X-Echo: {KEY}\r\n").partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n")
+        for at in range(len(rest)):
+            writer.write(rest[at : at + 1])
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with a_proxy(tmp_path, answer) as proxy:
+        response = await proxy.send(a_request())
+
+    hidden = b"*" * len(KEY)
+    assert body_of(response) == text.replace(KEY.encode(), hidden)
+    assert KEY.encode() not in response
+    assert b"X-Echo: " + hidden in response or b"x-echo: " + hidden in response
+
+
+async def test_headers_that_choose_who_pays_are_not_forwarded(tmp_path: Path) -> None:
+    headers = f"Authorization: Bearer {TOKEN}\r\nOpenAI-Organization: org-other\r\nOpenAI-Project: proj-other\r\n"
+    async with a_proxy(tmp_path, answers(OK), provider="codex") as proxy:
+        await proxy.send(a_request(path="/responses", headers=headers))
+
+    assert b"other" not in proxy.heads[0]
+
+
 async def test_end_of_the_proxy_closes_all_connections(tmp_path: Path) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -1,0 +1,79 @@
+"""Find what lets the model's server reach other hosts for an agent: its own tools, and the addresses of files.
+
+An agent with a network rule could otherwise send data to any host, in the address of a picture.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+MOST_VALUES: Final = 1_000_000
+"""Limit on the values in a request, each of which takes up to some 200 bytes of memory when it is read."""
+
+_RUN_BY_THE_AGENT: Final = re.compile(
+    "function|custom|namespace|local_shell|apply_patch|computer.*|tool_search.*|(bash|text_editor|memory)_.*"
+)
+"""Types of the tools that run in the agent's own program. The model's server runs all others."""
+
+_ADDRESS_FIELDS: Final = ("image_url", "file_url", "video_url", "audio_url")
+_FIELDS_OF_SERVER: Final = ("mcp_servers", "web_search_options", "plugins")
+"""Fields of a request that ask the server to search the web, or to connect to other servers."""
+
+_SCHEMAS: Final = ("input_schema", "parameters")
+
+
+class TooManyValues(Exception):
+    """The request has more values than can be examined."""
+
+
+class ReachesOthers(Exception):
+    """The request makes the model's server reach other hosts. The message names what does, as part of a sentence."""
+
+
+def without_reach(body: bytes) -> bytes:
+    """Return a request that makes the model's server reach no other host, with each field once in its object.
+
+    Parsers differ in which of two equal fields they use. Raises ReachesOthers and TooManyValues.
+    """
+    if sum(map(body.count, (b"{", b"[", b","))) > MOST_VALUES:
+        raise TooManyValues
+    try:
+        request = msgspec.json.decode(body, type=dict[str, Any])
+    except RecursionError:
+        raise TooManyValues from None
+    for found in _reaching(request):
+        raise ReachesOthers(found)
+    return msgspec.json.encode(request)
+
+
+def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"the field `{name}`" for name in _FIELDS_OF_SERVER if request.get(name))
+    pending: list[Any] = [request]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            pending.extend(value)
+        elif isinstance(value, dict):
+            yield from _tools_of_server(value.get("tools"))
+            if address := _address_in(value):
+                yield f"the address {address[:100]!r}"
+            # A model's call of a tool, and the schema of a tool, may have fields of any name.
+            own = ("input", *_SCHEMAS) if str(value.get("type")).endswith("tool_use") else _SCHEMAS
+            pending.extend(part for name, part in value.items() if name not in own)
+
+
+def _tools_of_server(tools: Any) -> Iterator[str]:
+    for tool in tools if isinstance(tools, Sequence) else ():
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if kind is not None and not _RUN_BY_THE_AGENT.fullmatch(str(kind)):
+            yield f"the tool `{str(kind)[:100]}`"
+
+
+def _address_in(part: Mapping[str, Any]) -> str | None:
+    """Return the address that a part of a message names instead of its content."""
+    named = [part.get(name) for name in _ADDRESS_FIELDS]
+    named += [part.get("url")] if part.get("type") == "url" else []
+    addresses = [value.get("url") if isinstance(value, dict) else value for value in named]
+    return next((each for each in addresses if isinstance(each, str) and not each.lower().startswith("data:")), None)

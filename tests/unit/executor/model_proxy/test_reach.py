@@ -1,0 +1,124 @@
+"""Tests of requests that would make the model's server reach other hosts, or use other models."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrats.executor.model_proxy.reach import MOST_VALUES
+from labrats.model.network import AllowedHosts, Network
+from tests.unit.executor.model_proxy.proxies import MODEL, a_proxy, a_request, a_response, answers, body_of, status_of
+
+OK = a_response(b"{}")
+RULES = ["none", AllowedHosts(allow=("pypi.org",))]
+_URL = "https://attacker.example/?data=secret"
+
+
+def said(*content: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(content)}]}
+
+
+REACHING: dict[str, dict[str, Any]] = {
+    "web search": {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+    "web fetch": {"tools": [{"name": "a"}, {"type": "web_fetch_20250910", "name": "web_fetch"}]},
+    "code execution": {"tools": [{"type": "code_execution_20250825", "name": "code_execution"}]},
+    "mcp of the Responses API": {"tools": [{"type": "mcp", "server_url": _URL}]},
+    "hosted shell": {"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]},
+    "tool in a namespace": {"tools": [{"type": "namespace", "tools": [{"type": "web_search"}]}]},
+    "mcp of the Messages API": {"mcp_servers": [{"type": "url", "url": _URL}]},
+    "search of chat completions": {"web_search_options": {}, "plugins": [{"id": "web"}]},
+    "picture": said({"type": "image", "source": {"type": "url", "url": _URL}}),
+    "picture in a result": said(
+        {"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": _URL}}]}
+    ),
+    "picture of the Responses API": {"input": [{"content": [{"type": "input_image", "image_url": _URL}]}]},
+    "file of the Responses API": {"input": [{"content": [{"type": "input_file", "file_url": _URL}]}]},
+    "picture of chat completions": said({"type": "image_url", "image_url": {"url": _URL}}),
+}
+
+HARMLESS: dict[str, dict[str, Any]] = {
+    "tools of the program": {
+        "tools": [
+            {"name": "Bash", "input_schema": {"properties": {"image_url": {"type": "string"}}}},
+            {"type": "custom", "name": "Edit"},
+            {"type": "function", "name": "f", "parameters": {"image_url": "a picture"}},
+            {"type": "text_editor_20250728", "name": "edit"},
+            {"type": "local_shell"},
+        ]
+    },
+    "picture in the request": said({"type": "image", "source": {"type": "base64", "data": "AAAA"}}),
+    "data as an address": said({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}),
+    "call of a tool": said({"type": "tool_use", "name": "x", "input": {"type": "url", "url": _URL, "image_url": _URL}}),
+    "text": said({"type": "text", "text": json.dumps({"image_url": _URL})}),
+}
+
+
+@pytest.mark.parametrize("network", RULES, ids=["none", "allow"])
+@pytest.mark.parametrize("fields", REACHING.values(), ids=REACHING.keys())
+async def test_rule_of_the_network_holds_for_the_server_of_the_model(
+    tmp_path: Path, fields: dict[str, Any], network: Network
+) -> None:
+    body = json.dumps({"model": MODEL} | fields).encode()
+    async with a_proxy(tmp_path, answers(OK), network=network) as proxy:
+        response = await proxy.send(a_request(body))
+
+    assert (status_of(response), proxy.heads) == (400, [])
+    assert b"reach other hosts" in body_of(response)
+    assert "reach other hosts" in (proxy.reported[0].refusal or "")
+
+
+@pytest.mark.parametrize("fields", REACHING.values(), ids=REACHING.keys())
+async def test_server_of_the_model_may_reach_hosts_without_a_rule(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async with a_proxy(tmp_path, answers(OK), network="open") as proxy:
+        assert status_of(await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))) == 200
+
+
+@pytest.mark.parametrize("fields", HARMLESS.values(), ids=HARMLESS.keys())
+async def test_other_requests_pass_with_a_rule(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async with a_proxy(tmp_path, answers(OK), network="none") as proxy:
+        assert status_of(await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))) == 200
+
+
+async def test_escaped_names_of_fields_are_recognised(tmp_path: Path) -> None:
+    body = b'{"model":"%s","messages":[{"content":[{"\\u0069mage_url":"%s"}]}]}' % (MODEL.encode(), _URL.encode())
+    async with a_proxy(tmp_path, answers(OK), network="none") as proxy:
+        assert status_of(await proxy.send(a_request(body))) == 400
+
+
+async def test_repeated_field_reaches_the_server_once(tmp_path: Path) -> None:
+    body = b'{"model":"%s","tools":[{"type":"web_search","type":"custom","name":"x"}]}' % MODEL.encode()
+    async with a_proxy(tmp_path, answers(OK), network="none") as proxy:
+        await proxy.send(a_request(body))
+
+    assert json.loads(proxy.bodies[0])["tools"] == [{"type": "custom", "name": "x"}]
+    assert b"web_search" not in proxy.bodies[0]
+
+
+@pytest.mark.parametrize("values", [b"[" * 50_000 + b"]" * 50_000, b"[" + b"{}," * MOST_VALUES + b"{}]"])
+async def test_request_that_is_hard_to_read_is_refused(tmp_path: Path, values: bytes) -> None:
+    body = b'{"model":"%s","input":%s}' % (MODEL.encode(), values)
+    async with a_proxy(tmp_path, answers(OK), network="none") as proxy:
+        assert status_of(await proxy.send(a_request(body))) in (400, 413)
+        assert proxy.heads == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-5"}]},
+        {"tools": [{"type": "image_generation", "model": "another"}]},
+        {"fallbacks": [{"model": "another"}]},
+    ],
+)
+async def test_model_of_a_tool_and_of_a_gateway_must_be_that_of_the_job(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        response = await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))
+
+    assert (status_of(response) in (400, 404), proxy.heads) == (True, [])
+
+
+async def test_tool_may_use_the_model_of_the_job(tmp_path: Path) -> None:
+    fields = {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": MODEL}]}
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))) == 200
