@@ -9,7 +9,7 @@ import ctypes
 import os
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +27,10 @@ _SYSTEM: Final = (
     *("/sys/devices/system/cpu", "/sys/fs/cgroup"),
 )
 """Programs, libraries, their settings and the size of the machine, in all Linux distributions."""
+
+_LOADER_PREFIX: Final = "LD_"
+_LOADER_VARIABLES: Final = ("GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH")
+"""Variables that the dynamic loader and the C library read in every program."""
 
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - the path inside the sandbox
 SETTINGS: Final = Path("/etc")
@@ -53,11 +57,13 @@ def confine(
     writable: Sequence[Path],
     scratch: Path,
     etc: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Return the command that runs `command` in the sandbox.
 
-    writable: folders to bind for writing, under their own paths. scratch: the folder to bind as `/tmp`, too.
-    etc:      a snapshot of `/etc` to bind in its place. Without one, each world-readable file is bound by itself.
+    writable:  folders to bind for writing, under their own paths. scratch: the folder to bind as `/tmp`, too.
+    etc:       a snapshot of `/etc` to bind in its place. Without one, each world-readable file is bound by itself.
+    variables: environment variables that only the processes in the sandbox get; see `is_for_any_program`.
     """
     system = [path for path in map(Path, _SYSTEM) if path != SETTINGS]
     readable = [path for path in map(Path, sandbox.readable) if os.access(path, os.R_OK)]
@@ -70,12 +76,21 @@ def confine(
         *("--dev", "/dev", *_shared_memory(sandbox.shm_bytes), "--proc", "/proc"),
         *("--bind", str(scratch), _TEMPORARY, "--symlink", _TEMPORARY, f"/var{_TEMPORARY}"),
     ]
+    options += [word for name, value in (variables or {}).items() for word in ("--setenv", name, value)]
     options += [word for path in shown for word in _bind(path)]
     # The covers come last, so that no later option uncovers the engine's folders.
     options += [word for path in hidden for word in ("--tmpfs", str(path))]
     options += [word for path in writable for word in ("--bind", str(path), str(path))]
     options += [word for path in (*hidden, Path("/")) for word in ("--remount-ro", str(path))]
     return [sandbox.program, *options, "--chdir", str(cwd), "--", *command]
+
+
+def is_for_any_program(variable: str) -> bool:
+    """Return whether a variable makes any program load code. Bubblewrap, which is not confined, must not get it.
+
+    Its value may be a path of the workspace, in which the repository has put a library.
+    """
+    return variable.startswith(_LOADER_PREFIX) or variable in _LOADER_VARIABLES
 
 
 def _shared_memory(size: int | None) -> Sequence[str]:

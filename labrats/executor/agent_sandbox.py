@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.executor.context import RunContext
 from labrats.model.protocol import Sandbox
-from labrats.sandbox import confine
+from labrats.sandbox import confine, is_for_any_program
 
 _OPTIONAL_SOFTWARE: Final = Path("/opt")
 _SHIMS: Final = "shims"
@@ -45,6 +45,7 @@ def sandboxed_command(
             writable=[*(context.folder / "home", scratch, context.workspace), *_existing(context.credentials), *shared],
             scratch=scratch,
             etc=etc,
+            variables={name: value for name, value in context.variables().items() if is_for_any_program(name)},
         )
 
 

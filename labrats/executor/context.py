@@ -19,6 +19,7 @@ from labrats.model.network import MOST_REFUSED_HOSTS
 from labrats.model.protocol import Resumption, Task
 from labrats.model.variables import SecretKey, variable_file
 from labrats.model.workspace_setup import Setup
+from labrats.sandbox import is_for_any_program
 
 ATTEMPT_VARIABLE: Final = "LABRATS_ATTEMPT"
 """Environment variable that holds the attempt's name in each of its processes. The engine finds leftover processes by
@@ -115,9 +116,14 @@ class RunContext:
     def agent_environment(self) -> dict[str, str]:
         """Return the environment of the agent and its tools, to which a provider adds its own variables.
 
-        Raises GiveUp if a Secret has no value for one of the job's variables.
+        In a sandbox, `sandboxed_command` adds those that would also act on bubblewrap. Raises GiveUp if a Secret has no
+        value for one of the job's variables.
         """
-        environment = self.environment() | self.variables()
+        environment = self.environment() | {
+            name: value
+            for name, value in self.variables().items()
+            if self.task.sandbox is None or not is_for_any_program(name)
+        }
         if self.proxy_url:
             for name in _NO_PROXY_VARIABLES:
                 environment[name] = ",".join(filter(None, [environment.get(name), LOOPBACK]))

@@ -41,7 +41,8 @@ def a_confined_attempt(tmp_path: Path, sandbox: Sandbox, script: str, **inputs: 
     program.chmod(0o755)
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "admin.key").write_text("test-key-of-the-engine\n")
-    inputs |= {"config": JobConfig(provider="claude"), "programs": {"claude": str(program)}, "sandbox": sandbox}
+    config = JobConfig(provider="claude", env=inputs.pop("env", None))
+    inputs |= {"config": config, "programs": {"claude": str(program)}, "sandbox": sandbox}
     return an_attempt(tmp_path, **inputs)
 
 
@@ -138,6 +139,20 @@ def test_agent_writes_to_no_other_folder(tmp_path: Path, sandbox: Sandbox) -> No
     places = f"/ /etc /usr /var /run /sys/devices/system/cpu {tmp_path}/programs"
     script = f"for place in {places}; do touch $place/written 2>/dev/null && echo $place; done > out; true"
     assert output_of(a_confined_attempt(tmp_path, sandbox, script)) == ""
+
+
+def test_variables_of_the_loader_reach_the_agent_but_not_bubblewrap(tmp_path: Path, sandbox: Sandbox) -> None:
+    """A library of the repository would otherwise run outside of the sandbox."""
+    bubblewrap = tmp_path / "bwrap"
+    bubblewrap.write_text(f'#!/bin/sh\nenv > {tmp_path}/seen-by-bubblewrap\nexec {sandbox.program} "$@"\n')
+    bubblewrap.chmod(0o755)
+    variables = {"LD_LIBRARY_PATH": "/nowhere", "GLIBC_TUNABLES": "glibc.malloc.check=0", "CI": "1"}
+    script, watched = 'echo "$LD_LIBRARY_PATH $CI" > out', replace(sandbox, program=str(bubblewrap))
+
+    assert output_of(a_confined_attempt(tmp_path, watched, script, env=variables)) == "/nowhere 1\n"
+    seen = (tmp_path / "seen-by-bubblewrap").read_text()
+    assert "CI=1\n" in seen
+    assert not {name for name in variables if f"{name}=" in seen} - {"CI"}
 
 
 def test_agent_has_no_capability_and_cannot_gain_one(tmp_path: Path, sandbox: Sandbox) -> None:
