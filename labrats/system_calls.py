@@ -1,11 +1,15 @@
 """A seccomp filter that refuses system calls through which programs have escaped from sandboxes.
 
+It also refuses the sockets of unusual networks. Some, such as those to the host of a virtual machine, belong to no
+network namespace.
+
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
 
 import ctypes
 import errno
 import platform
+import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +25,8 @@ _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _JUMP_IF_AT_LEAST: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _RETURN: Final = 0x06  # BPF_RET | BPF_K
-_NUMBER, _ARCHITECTURE = 0, 4
-"""Offsets in struct seccomp_data."""
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+"""Offsets in struct seccomp_data. Of the argument, the half that contains a small number."""
 _ALLOW: Final = 0x7FFF0000
 _REFUSE: Final = 0x00050000  # with an error number
 _X32_BIT: Final = 0x40000000
@@ -31,30 +35,38 @@ _X32_BIT: Final = 0x40000000
 
 @dataclass(frozen=True)
 class _Machine:
-    """The numbers of a processor architecture. code: from linux/audit.h. calls: the refused ones."""
+    """The numbers of a processor architecture.
+
+    code: from linux/audit.h. calls: the refused ones. socket: of the call that opens one.
+    """
 
     code: int
     calls: Mapping[str, int]
+    socket: int
 
 
-_SAME_EVERYWHERE: Final = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
+_IO_URING: Final = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
 _MACHINES: Final[Mapping[str, _Machine]] = {
     "x86_64": _Machine(
         0xC000003E,
         {
             "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "add_key": 248, "request_key": 249,
-            "keyctl": 250, "perf_event_open": 298, "bpf": 321, "userfaultfd": 323, **_SAME_EVERYWHERE,
+            "keyctl": 250, "perf_event_open": 298, "bpf": 321, "userfaultfd": 323, "pidfd_getfd": 438, **_IO_URING,
         },
+        socket=41,
     ),
     "aarch64": _Machine(
         0xC00000B7,
         {
             "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "add_key": 217, "request_key": 218,
-            "keyctl": 219, "perf_event_open": 241, "bpf": 280, "userfaultfd": 282, **_SAME_EVERYWHERE,
+            "keyctl": 219, "perf_event_open": 241, "bpf": 280, "userfaultfd": 282, "pidfd_getfd": 438, **_IO_URING,
         },
+        socket=198,
     ),
 }  # fmt: skip
-_OF_DEBUGGERS: Final = ("ptrace", "process_vm_readv", "process_vm_writev")
+_OF_DEBUGGERS: Final = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
+_SOCKETS: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+"""Families of the sockets that programs may open."""
 
 
 def can_refuse_calls() -> bool:
@@ -93,8 +105,14 @@ def _program(machine: _Machine, allowed: Sequence[str]) -> Iterator[bytes]:
     for name, number in machine.calls.items():
         if name not in allowed:
             yield _instruction(_JUMP_IF_EQUAL, number, if_false=1)
-            yield _instruction(_RETURN, _REFUSE | (errno.ENOSYS if name in _SAME_EVERYWHERE else errno.EPERM))
+            yield _instruction(_RETURN, _REFUSE | (errno.ENOSYS if name in _IO_URING else errno.EPERM))
+    yield _instruction(_JUMP_IF_EQUAL, machine.socket, if_true=1)
     yield _instruction(_RETURN, _ALLOW)
+    yield _instruction(_LOAD, _FIRST_ARGUMENT)
+    for family in _SOCKETS:
+        yield _instruction(_JUMP_IF_EQUAL, family, if_false=1)
+        yield _instruction(_RETURN, _ALLOW)
+    yield _instruction(_RETURN, _REFUSE | errno.EAFNOSUPPORT)
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

@@ -2,6 +2,7 @@
 
 import platform
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from labrats.system_calls import _MACHINES, can_refuse_calls
 from tests.unit.executor.test_agent_sandbox import a_confined_attempt, output_of
 
 NUMBERS = _MACHINES[platform.machine()].calls
-DEBUGGING = ("ptrace", "process_vm_readv", "process_vm_writev")
+DEBUGGING = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
 
 
 def a_sandbox(*, may_debug: bool) -> Sandbox:
@@ -36,9 +37,26 @@ def test_calls_are_refused_and_those_of_debuggers_by_setting(tmp_path: Path, may
     found = refusals(tmp_path, a_sandbox(may_debug=may_debug))
     ring = {name: error for name, error in found.items() if name.startswith("io_uring")}
     assert set(ring.values()) == {"Function not implemented"}
-    debugging = {found.pop(name) for name in DEBUGGING}
-    assert ("Operation not permitted" in debugging) is not may_debug
+    debugging = [found.pop(name) == "Operation not permitted" for name in DEBUGGING]
+    assert debugging == [not may_debug] * len(DEBUGGING)
     assert {error for name, error in found.items() if name not in ring} == {"Operation not permitted"}
+
+
+def test_sockets_of_unusual_networks_are_refused(tmp_path: Path) -> None:
+    """Sockets to the host of a virtual machine are in no network namespace."""
+    families = {
+        "unix": socket.AF_UNIX, "inet": socket.AF_INET, "inet6": socket.AF_INET6, "netlink": socket.AF_NETLINK,
+        "vsock": socket.AF_VSOCK, "packet": socket.AF_PACKET, "kernel crypto": socket.AF_ALG, "can": socket.AF_CAN,
+    }  # fmt: skip
+    script = "use Socket; " + " ".join(
+        f'print "{name}: ", (socket(my $s{number}, {number}, SOCK_DGRAM, 0) ? "" : $!), "\n";'
+        for name, number in families.items()
+    )
+    lines = output_of(a_confined_attempt(tmp_path, a_sandbox(may_debug=True), f"perl -e '{script}' > out")).splitlines()
+    errors = dict(line.split(": ", 1) for line in lines)
+    refused = {name for name, error in errors.items() if error == "Address family not supported by protocol"}
+    assert refused >= {"vsock", "packet", "kernel crypto", "can"}
+    assert not refused & {"unix", "inet", "netlink"}
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86_64 has the ABI x32")
