@@ -15,12 +15,15 @@ from tempfile import TemporaryFile
 from typing import Final
 
 from labrats.executor.subprocesses import child_process
-from labrats.files.safe_paths import open_folder_inside
+from labrats.files.safe_paths import open_folder_inside, open_inside
 from labrats.model.errors import GiveUp, LabratsError
 from labrats.model.publication import PUBLICATION_FOLDER
 
 LIST_BYTES: Final = 64 * 1024 * 1024
 """Limit on the output of a git command that has no other limit."""
+
+INDEX_BYTES: Final = 256 * 1024 * 1024
+"""Limit on the index of a repository: an entry has some 100 bytes."""
 
 OUTSIDE_PUBLICATION: Final = ("--", ".", f":(exclude){PUBLICATION_FOLDER}")
 """Arguments that restrict a git command to files outside the folder of the publication."""
@@ -82,6 +85,18 @@ class EngineRepository:
         alternates = self.git_dir / "objects" / "info" / "alternates"
         alternates.parent.mkdir(exist_ok=True)
         alternates.write_text(f"{self.workspace / '.git' / 'objects'}\n")
+
+    def copy_index_of_workspace(self) -> None:
+        """Copy the index of the workspace's repository, if there is one, so that git later reads only changed files.
+
+        The setup commands may have replaced it by a link, a pipe or a huge file.
+        """
+        with suppress(GiveUp, OSError), open_inside(self.workspace, ".git/index") as source:
+            status = os.fstat(source.fileno())
+            if status.st_size <= INDEX_BYTES:
+                copy = self.git_dir / self.index
+                copy.write_bytes(source.read(INDEX_BYTES))
+                os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))  # git compares the times of files with it
 
     def require_own_objects(self) -> None:
         """Raise DiffFailed if git would read objects from outside the workspace, which may be other jobs' secrets."""

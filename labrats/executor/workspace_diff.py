@@ -132,9 +132,7 @@ async def _tree_of(repository: EngineRepository, *, is_prepared: bool) -> str | 
     """
     if commit := read_head(repository.workspace).commit:
         await repository.create()
-        index = repository.workspace / ".git" / "index"
-        if index.is_file():
-            shutil.copy2(index, repository.git_dir / "index")  # so that git later reads only changed files
+        repository.copy_index_of_workspace()
         if not is_prepared:
             return commit
         await repository.add_all()

@@ -121,6 +121,28 @@ def test_patch_has_the_agents_changes_only(tmp_path: Path, repository: Path) -> 
     assert "generated" not in patch
 
 
+@pytest.mark.parametrize(
+    "trap",
+    [
+        "rm .git/index; ln -s {outside} .git/index",
+        "rm .git/index; mkfifo .git/index",
+        "rm .git/index; truncate -s 1T .git/index",
+        "mv .git {folder}/git; cp {outside} {folder}/git/index; ln -s {folder}/git .git",
+    ],
+    ids=["link", "pipe", "sparse file", "linked folder"],
+)
+def test_index_that_the_commands_have_replaced_is_not_copied(tmp_path: Path, repository: Path, trap: str) -> None:
+    """The executor, which is in no sandbox, would follow a link, wait for a pipe, or fill its disk."""
+    outside = tmp_path / "outside"
+    outside.write_text("a file of the engine")
+    script = trap.format(outside=outside, folder=tmp_path)
+    attempt = an_attempt_with(tmp_path / "job", repository, ["sh", "-c", script])
+    attempt.run()
+    assert attempt.result == "done"
+    index = attempt.path / "baseline.git" / "index"
+    assert not index.exists() or index.read_bytes()[:4] == b"DIRC"  # git's own
+
+
 @pytest.mark.parametrize(("rule", "arrives"), [(None, "200"), (NONE, "000")], ids=["agent's", "own"])
 def test_commands_have_a_network_rule_of_their_own(
     tmp_path: Path, repository: Path, rule: str | None, arrives: str
