@@ -1,4 +1,4 @@
-"""An engine that is killed between any two steps carries out each command, reply and repair once."""
+"""An engine that is killed between any two steps carries out each command, click, reply and repair once."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from labrats.model.job import Job, JobStatus, new_job_ids
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from labrats.model.report import CommentMode, Published, PullRequestReport, Report, ReportTarget
-from labrats.model.thread_requests import ThreadAction, ThreadRequest
+from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
 from labrats.settings import EngineSettings
 from tests.fakes.runner import MemoryMachine, MemoryRunner
@@ -49,6 +49,9 @@ STEPS_OF_A_REPAIR: Final = 60
 """About as many steps as an engine makes for all requests at once, and for one repair."""
 
 ATTEMPTS: Final = 2
+HELP: Final = ThreadAnswer(reaction="+1", text="These are the commands.")
+"""The answer to a request for help comes with it."""
+
 HANG: Final = {"hang": True}
 FAIL: Final = {"fail": "it does not work"}
 
@@ -143,6 +146,11 @@ class World:
         self.comments[request_id] = comment
         return self._add(issue, action, request_id, "issue_comment.created", target, **fields)
 
+    def click(self, issue: Issue, action: ThreadAction, job: Job) -> None:
+        """Click a button of the job's check run, whose event GitHub delivers from now on."""
+        event = "check_run.rerequested" if action is ThreadAction.RETRY else "check_run.requested_action"
+        self._add(issue, action, f"click-{self.github.world.new_id()}", event, _target_of(issue), job=job.id)
+
     def ask_in_review(self, pull: Issue) -> None:
         """Review the pull request, whose event GitHub delivers from now on."""
         assert pull.pull
@@ -206,7 +214,7 @@ async def a_round(world: World, run: Run, run_repairs: Run) -> int:
     Return the number of faults.
     """
     github = world.github
-    to_cancel, to_retry, to_rerun, to_run, idle = (github.demo.open_issue() for _ in range(5))
+    to_cancel, to_retry, to_rerun, to_run, idle, to_help, clicked = (github.demo.open_issue() for _ in range(7))
     number = to_cancel.number
     to_reply, to_review, to_repair = (a_pull_request(github, f"{name}-{number}") for name in ("a", "b", "c"))
     await world.add_job(_target_of(to_cancel), Phase.PENDING, HANG)
@@ -214,12 +222,19 @@ async def a_round(world: World, run: Run, run_repairs: Run) -> int:
         await world.add_job(_target_of(issue), Phase.FAILED, FAIL)
     for pull in (to_reply, to_review, to_repair):
         await world.add_job(_target_of(pull), Phase.SUCCEEDED, pull_request_url=pull.url)
+    to_stop = await world.add_job(_target_of(clicked), Phase.PENDING, HANG)
+    to_try = await world.add_job(_target_of(clicked), Phase.FAILED, FAIL)
+    to_repeat = await world.add_job(_target_of(clicked), Phase.SUCCEEDED)
+    world.click(clicked, ThreadAction.CANCEL, to_stop)
+    world.click(clicked, ThreadAction.RETRY, to_try)
+    world.click(clicked, ThreadAction.RETRY, to_repeat)
     reactions = {
         world.ask(to_cancel, ThreadAction.CANCEL): "+1",
         world.ask(to_retry, ThreadAction.RETRY): "+1",
         world.ask(to_rerun, ThreadAction.RETRY, model="another-model"): "eyes",
         world.ask(to_run, ThreadAction.RUN, agent="ai-developer"): "eyes",
         world.ask(idle, ThreadAction.CANCEL): "confused",
+        world.ask(to_help, ThreadAction.HELP, answer=HELP): "+1",
         world.ask(to_reply, ThreadAction.REPLY): "eyes",
     }
     world.ask_in_review(to_review)
@@ -242,6 +257,10 @@ async def a_round(world: World, run: Run, run_repairs: Run) -> int:
     assert (first.status.attempts, again.status.attempts, again.resolved.model) == (1, 1, "another-model")
     (started,) = await world.jobs_of(to_run)
     assert (started.phase, started.status.attempts) == (Phase.SUCCEEDED, 1)
+    stopped, tried, repeated, repetition = await world.jobs_of(clicked)
+    assert [each.id for each in (stopped, tried, repeated)] == [to_stop.id, to_try.id, to_repeat.id]
+    assert (stopped.phase, tried.phase, tried.status.attempts) == (Phase.CANCELLED, Phase.FAILED, 2)
+    assert (repeated.status.attempts, repetition.phase, repetition.status.attempts) == (1, Phase.SUCCEEDED, 1)
     for pull in (to_reply, to_review):
         maker, follow_up = await world.jobs_of(pull)
         assert (follow_up.spec.follow_up_of, follow_up.status.attempts) == (maker.id, 1)
@@ -252,9 +271,15 @@ async def a_round(world: World, run: Run, run_repairs: Run) -> int:
     answers = {"labrats:answer": 1}
     ending = {'"end of attempt': 1}
     assert world.comments_of(to_repair) == answers | ending | {'"agent ai-developer"': 1, '"agent ci-fixer"': 1}
-    assert world.comments_of(idle) == answers
+    assert world.comments_of(idle) == world.comments_of(to_help) == answers
     reports = {'"agent ai-developer"': 1}
-    assert world.comments_of(to_cancel) == world.comments_of(to_retry) == world.comments_of(to_review) == reports
+    assert (
+        world.comments_of(clicked)
+        == world.comments_of(to_cancel)
+        == world.comments_of(to_retry)
+        == world.comments_of(to_review)
+        == reports
+    )
     for thread in (to_run, to_rerun, to_reply):
         assert world.comments_of(thread) == reports | ending
     return faults
