@@ -219,6 +219,7 @@ def rerun(
     settings: SettingOptions = DEFAULT_SETTINGS,
     priority: float | None = None,
     metadata: RepeatedOption = (),
+    report: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     follow: Follow = False,
     options: ApiOptions = DEFAULTS,
 ) -> int:
@@ -231,6 +232,7 @@ def rerun(
         prompt: Another prompt.
         priority: Another priority. Jobs with a lower number start first.
         metadata: Metadata that replaces that of the first job, KEY=VALUE. Repeatable.
+        report: Report to GitHub where the first job did.
         follow: Print the new job's log and result live, and exit with the code of its outcome.
     """
     changes = {
@@ -238,6 +240,7 @@ def rerun(
         "config": settings.config_body() or None,
         "priority": priority,
         "metadata": parse_pairs("--metadata", metadata) or None,
+        "report": report or None,
     }
     with options.connect() as client:
         body = {name: value for name, value in changes.items() if value is not None}

@@ -14,7 +14,7 @@ from labrats.intake.settings import RERUN_LAYER
 from labrats.intake.stored_jobs import conversation_of_job, repo_of_job, texts_of_job
 from labrats.model.caller import Caller
 from labrats.model.config import JobConfig, ResolvedConfig, wire_name
-from labrats.model.errors import IllegalMove, NotFound
+from labrats.model.errors import IllegalMove, Invalid, NotFound, Problem
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, check_git_token
 from labrats.model.workspace_setup import Setup
@@ -26,12 +26,16 @@ _CHOSEN: Final = frozenset({"request", RERUN_LAYER, "trigger", "webhook-source-o
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes to the first job. None where nothing changes."""
+    """Changes to the first job. None where nothing changes.
+
+    report: whether the new job reports where the first one did, by the same rules.
+    """
 
     prompt: str | None = None
     config: JobConfig = JobConfig()
     priority: int | float | None = None
     metadata: dict[str, Any] | None = None
+    report: bool = False
 
 
 async def rerun_request(
@@ -48,8 +52,11 @@ async def rerun_request(
     The new job belongs to the caller and is in no chain, and no callback reports it. A rerun of a follow-up continues
     the same conversation. follow_up: the conversation of a job that continues `job` instead.
 
-    Raises IllegalMove if a part of the first job no longer exists, or if its git token has expired.
+    Raises IllegalMove if a part of the first job no longer exists, or if its git token has expired. Raises Invalid if
+    a report is wanted and the first job has none.
     """
+    if changes.report and not (job.spec.report and job.spec.report.target):
+        raise Invalid(Problem("report", "must be false: the first job reports to no issue or pull request"))
     spec, setup = job.spec, job.spec.workspace_setup
     try:
         texts = await texts_of_job(store, job)
@@ -77,6 +84,7 @@ async def rerun_request(
         is_by_admin=caller.is_admin,
         untrusted=spec.untrusted,
         pipeline=spec.pipeline,
+        report=spec.report if changes.report else None,
         result_schema=None if follow_up else job.result_schema,  # a follow-up is a talk with the agent
         metadata=spec.metadata if changes.metadata is None else changes.metadata,
     )

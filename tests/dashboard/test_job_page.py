@@ -190,6 +190,21 @@ async def test_rerun_repeats_a_job_with_other_settings(page: Page, engine: Local
     await expect(page.get_by_text("code-review").first).to_be_visible()
 
 
+async def test_rerun_reports_to_github_as_the_first_job_did(page: Page, engine: LocalEngine, admin: User) -> None:
+    source = {"name": "app", "type": "github", "secret": "s" * 32, "credentialsRef": "absent"}
+    assert (await admin.post("/api/webhook-sources", source)).status_code == 201
+    target = {"repository": "octo/demo", "issue": 1}
+    job = await admin.run({"result": 1}, report={"target": target, "comment": "sticky", "mode": "preview"})
+    await sign_in(page, engine, f"/jobs/new?from={job['id']}")
+    await page.get_by_label("Report to GitHub").select_option("As the first job did")
+    await page.get_by_role("button", name="Run again").click()
+    await expect(page.get_by_text(f"rerun of {job['id']}")).to_be_visible()
+    (again,) = [
+        each for each in (await admin.get("/api/jobs", q=job["title"])).json()["jobs"] if each["id"] != job["id"]
+    ]
+    assert (await admin.job(again["id"]))["report"] == job["report"]
+
+
 async def test_waiting_job_names_its_place_and_the_holders_of_the_slots(
     page: Page, engine: LocalEngine, admin: User
 ) -> None:

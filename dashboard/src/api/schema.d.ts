@@ -310,8 +310,8 @@ export interface paths {
          * Run a job again as a new one
          * @description Submit a job again, with its prompt, instructions, files and repository, and perhaps other settings.
          *
-         *     The new job belongs to the caller, is in no chain, and has no callback. Settings of agents and the engine apply as
-         *     they are now.
+         *     The new job belongs to the caller, is in no chain, has no callback, and reports to GitHub only with `report`.
+         *     Settings of agents and the engine apply as they are now.
          */
         post: operations["rerun"];
         delete?: never;
@@ -5454,6 +5454,12 @@ export interface components {
             metadata?: {
                 [key: string]: unknown;
             } | null;
+            /**
+             * Report
+             * @description The new job reports to GitHub where the first one did, by the same rules. Only administrators may set it.
+             * @default false
+             */
+            report?: boolean;
         };
         /**
          * ResourcesBody

@@ -309,8 +309,8 @@ async def rerun(
 ) -> Response:
     """Submit a job again, with its prompt, instructions, files and repository, and perhaps other settings.
 
-    The new job belongs to the caller, is in no chain, and has no callback. Settings of agents and the engine apply as
-    they are now.
+    The new job belongs to the caller, is in no chain, has no callback, and reports to GitHub only with `report`.
+    Settings of agents and the engine apply as they are now.
     """
     services, caller, job = services_of(request), caller_of(request), await own_job(request, job_id)
     changes, uploads, now = rerun_changes(body, caller), services.settings.uploads, services.clock.now()

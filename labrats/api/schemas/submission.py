@@ -30,6 +30,7 @@ from labrats.model.job import DEFAULT_PRIORITY, Pipeline, WorkspaceUpload
 MAX_FILES: Final = 1000
 
 ERROR_REPORTING: Final = "error-reporting"
+_REPORT_NEEDS_ADMIN: Final = "report needs an API key with the scope `admin`"
 """The type of jobs whose prompt may be written from their `errors`."""
 
 
@@ -220,6 +221,11 @@ class Rerun(RequestBody):
         default=None, ge=-1000, le=1000, allow_inf_nan=False
     )
     metadata: dict[str, Any] | None = Field(default=None, description="Replaces the metadata of the first job.")
+    report: bool = Field(
+        default=False,
+        description="The new job reports to GitHub where the first one did, by the same rules. Only administrators may "
+        "set it.",
+    )
 
 
 NO_CHANGES: Final = Rerun()
@@ -228,7 +234,9 @@ NO_CHANGES: Final = Rerun()
 def rerun_changes(body: Rerun, caller: Caller) -> Changes:
     """Return the changes in the engine's form. Raises AccessDenied."""
     _check_access(body.config, caller)
-    return Changes(body.prompt, job_config(body.config), body.priority, body.metadata)
+    if body.report and not caller.is_admin:
+        raise AccessDenied(_REPORT_NEEDS_ADMIN)
+    return Changes(body.prompt, job_config(body.config), body.priority, body.metadata, body.report)
 
 
 class Message(RequestBody):
@@ -268,7 +276,7 @@ def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[st
     """Return the request to run the submitted job. files: further files for the workspace. Raises AccessDenied."""
     _check_access(submission.config, caller)
     if submission.report is not None and not caller.is_admin:
-        raise AccessDenied("report needs an API key with the scope `admin`")
+        raise AccessDenied(_REPORT_NEEDS_ADMIN)
     setup = submission.workspace_setup or WorkspaceSetupBody()
     return JobRequest(
         source=submission.source,

@@ -84,11 +84,12 @@ async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequ
     last = await _last_job(jobs, source, request)
     if not last.ended:
         raise NotDone(f"The last job, `{last.id}`, is still {API_STATUS[last.phase]}.")
-    changes = Changes(config=JobConfig(model=request.model))
+    report = last.spec.report
+    changes = Changes(config=JobConfig(model=request.model), report=bool(report and report.target))
     again = await rerun_request(jobs.store, last, changes, owner_of(last), jobs.uploads, jobs.clock.now())
-    if (report := last.spec.report) and report.target:
-        target = replace(report.target, comment=request.target.comment)
-        again = dataclasses.replace(again, report=replace(report, target=target))
+    if again.report and again.report.target:
+        target = replace(again.report.target, comment=request.target.comment)
+        again = dataclasses.replace(again, report=replace(again.report, target=target))
     await jobs.admission.create(again, names)
     return STARTED
 

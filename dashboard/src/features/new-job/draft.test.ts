@@ -63,6 +63,7 @@ test('a rerun sends only what has changed', () => {
     changes: { config: { model: 'haiku', effort: 'low', timeoutMs: 120_000 }, priority: 0 }, problems: {},
   });
   expect(rerunOf({ ...FIRST, prompt: 'Do it well.', metadata: '{}' }, FIRST).changes).toEqual({ prompt: 'Do it well.', metadata: {} });
+  expect(rerunOf({ ...FIRST, report: 'again' }, FIRST).changes).toEqual({ report: true });
 });
 
 test('a rerun keeps a prompt that is not entered, and cannot unset a value', () => {

@@ -33,16 +33,18 @@ export interface Draft {
   callbackUrl: string;
   resultSchema: string;
   metadata: string;
+  /** Not empty: a rerun reports to GitHub where the first job did. */
+  report: string;
 }
 
 export const EMPTY_DRAFT: Draft = {
   prompt: '', type: 'task', agentRole: '', provider: '', model: '', effort: '', network: '', isolation: '', gitRepo: '', gitRef: '', gitDepth: '', setup: '', setupNetwork: '', cache: '', files: '', timeoutMinutes: '',
-  maxTurns: '', maxCostUsd: '', maxTokens: '', maxAttempts: '', fallbackModel: '', priority: '', callbackUrl: '', resultSchema: '', metadata: '',
+  maxTurns: '', maxCostUsd: '', maxTokens: '', maxAttempts: '', fallbackModel: '', priority: '', callbackUrl: '', resultSchema: '', metadata: '', report: '',
 };
 
 /** Fields of the API, by the field of the form that sets them. */
 const FIELDS: Record<string, keyof Draft> = {
-  prompt: 'prompt', type: 'type', agentRole: 'agentRole', priority: 'priority', callbackUrl: 'callbackUrl', resultSchema: 'resultSchema', metadata: 'metadata',
+  prompt: 'prompt', type: 'type', agentRole: 'agentRole', priority: 'priority', callbackUrl: 'callbackUrl', resultSchema: 'resultSchema', metadata: 'metadata', report: 'report',
   'config.provider': 'provider', 'config.model': 'model', 'config.effort': 'effort', 'config.isolation': 'isolation', 'config.timeoutMs': 'timeoutMinutes', 'config.maxTurns': 'maxTurns',
   'config.maxCostUsd': 'maxCostUsd', 'config.maxTokens': 'maxTokens', 'config.maxAttempts': 'maxAttempts', 'config.fallbackModel': 'fallbackModel', 'config.network': 'network',
   'workspaceSetup.gitRepo': 'gitRepo', 'workspaceSetup.gitRef': 'gitRef', 'workspaceSetup.gitDepth': 'gitDepth', 'workspaceSetup.setup': 'setup',
@@ -136,6 +138,7 @@ export function rerunOf(draft: Draft, first: Draft): { changes: Rerun; problems:
     config: Object.keys(config).length > 0 ? config : undefined,
     priority: isChanged('priority') ? submission.priority : undefined,
     metadata: isChanged('metadata') ? submission.metadata : undefined,
+    report: draft.report ? true : undefined,
   });
   return { changes, problems };
 }

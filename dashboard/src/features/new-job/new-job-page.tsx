@@ -41,10 +41,10 @@ export function NewJobPage() {
   const prompt = useQuery({ ...promptQuery(from ?? ''), enabled: from !== undefined, retry: false });
   if (from !== undefined && earlier.error) return <Page title="New job"><Failure error={earlier.error} onRetry={() => void earlier.refetch()} /></Page>;
   if (from !== undefined && (!earlier.data || prompt.isPending)) return <Page title="New job"><Loading rows={8} height={36} /></Page>;
-  return <Form key={from ?? ''} from={from} initial={earlier.data && draftOf(earlier.data, prompt.data?.prompt ?? '')} />;
+  return <Form key={from ?? ''} from={from} hasReport={Boolean(earlier.data?.report?.target)} initial={earlier.data && draftOf(earlier.data, prompt.data?.prompt ?? '')} />;
 }
 
-function Form({ from, initial }: { from: string | undefined; initial: Draft | undefined }) {
+function Form({ from, hasReport, initial }: { from: string | undefined; hasReport: boolean; initial: Draft | undefined }) {
   const navigate = useNavigate();
   const [{ draft, json }, setState] = useState<Stored>(() => {
     const stored = storedDraft(from);
@@ -203,6 +203,16 @@ function Form({ from, initial }: { from: string | undefined; initial: Draft | un
             <Group title="Job">
               {!from && <Text label="Type" field="type" draft={draft} problems={problems} set={set} />}
               <Text label="Priority, lower runs first" field="priority" draft={draft} problems={problems} set={set} numeric placeholder="2" />
+              {hasReport && (
+                <Field label="Report to GitHub" error={problems.report}>
+                  {(ids) => (
+                    <select {...ids} name="report" value={draft.report} onChange={(event) => set('report')(event.target.value)}>
+                      <option value="">No</option>
+                      <option value="again">As the first job did</option>
+                    </select>
+                  )}
+                </Field>
+              )}
               {!from && <Text label="Callback URL" field="callbackUrl" draft={draft} problems={problems} set={set} wide placeholder="https://" />}
               {!from && (
                 <div className={styles.whole}>
