@@ -2,10 +2,20 @@
 
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+ENTRY_BYTES: Final = 4096
+"""Least size of a file, link or folder."""
+
+_SECTOR_BYTES: Final = 512
+_LONG_PATH: Final = 2048  # bytes of a path and a name together are limited to 4096
+_ANCHOR_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(tree: Path) -> None:
@@ -20,18 +30,70 @@ def remove_tree(tree: Path) -> None:
 def sizes_on_disk(trees: Iterable[Path]) -> Iterator[int]:
     """Yield the bytes on the disk of each entry in the trees, which may change meanwhile or be missing.
 
-    No link is followed, and a file with several names counts once. Unreadable folders are left out.
+    No link is followed, and a file with several names counts once. An entry counts at least as a block, since a disk
+    has only so many files. Nothing is left out that its owner may read: a folder without the owner's permissions gets
+    them, and folders may be nested deeper than a path can name.
     """
-    folders, known = [str(tree) for tree in trees], set[tuple[int, int]]()
+    folders, known = [_Folder(None, str(tree)) for tree in trees], set[tuple[int, int]]()
     while folders:
-        with suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):
-                    status = entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif status.st_nlink > 1:
-                        if (status.st_dev, status.st_ino) in known:
-                            continue
-                        known.add((status.st_dev, status.st_ino))
-                    yield status.st_blocks * 512
+        folder = folders.pop()
+        try:
+            folder = folder.shortened()
+            with os.scandir(folder.path) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(_Folder(folder.anchor, entry.path))
+                        elif status.st_nlink > 1:
+                            if (status.st_dev, status.st_ino) in known:
+                                continue
+                            known.add((status.st_dev, status.st_ino))
+                        yield max(status.st_blocks * _SECTOR_BYTES, ENTRY_BYTES)
+        except PermissionError:
+            if _give_owner_access(folder.path):
+                folders.append(folder)
+        except OSError:
+            continue
+
+
+class _Anchor:
+    """An open folder, from which paths continue that would otherwise be too long. It is closed with its last use."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, _ANCHOR_FLAGS)
+        self.path = f"/proc/self/fd/{self._descriptor}"
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # it was never opened
+            os.close(self._descriptor)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder to examine. anchor: the open folder with which its path begins; None for none."""
+
+    anchor: _Anchor | None
+    path: str
+
+    def shortened(self) -> "_Folder":
+        """Return the folder with a path of its own if it is long. Raises OSError."""
+        if len(self.path) < _LONG_PATH:
+            return self
+        anchor = _Anchor(self.path)
+        return _Folder(anchor, anchor.path)
+
+
+def _give_owner_access(path: str) -> bool:
+    """Let the owner of a folder, who is this user, list it. Return whether the owner could not do so before."""
+    with suppress(OSError):
+        descriptor = os.open(path, _ANCHOR_FLAGS)
+        try:
+            status = os.fstat(descriptor)
+            missing = stat.S_IRWXU & ~status.st_mode
+            if missing and status.st_uid == os.geteuid():
+                os.chmod(f"/proc/self/fd/{descriptor}", stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
+                return True
+        finally:
+            os.close(descriptor)
+    return False

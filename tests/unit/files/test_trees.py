@@ -1,0 +1,87 @@
+"""Sizes of folders that somebody has made hard to measure."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from labrats.files.trees import ENTRY_BYTES, remove_tree, sizes_on_disk
+
+MEBIBYTE = 2**20
+ORDINARY_USER = 12345
+"""A user who is not root: root can read any folder."""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "tree").mkdir()
+    yield tmp_path / "tree"
+    remove_tree(tmp_path / "tree")
+
+
+@contextmanager
+def an_ordinary_user(tree: Path) -> Iterator[None]:
+    """Act as a user to whom the tree belongs."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for folder in tree.parents:
+        if not (mode := folder.stat().st_mode) & stat.S_IXGRP:  # pytest's own; the group remains root's
+            folder.chmod(mode | stat.S_IXGRP)
+    os.chown(tree, ORDINARY_USER, ORDINARY_USER)
+    os.seteuid(ORDINARY_USER)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def fill(folder: int) -> None:
+    """Write a mebibyte to a file in an open folder."""
+    with os.fdopen(os.open("large", os.O_WRONLY | os.O_CREAT, dir_fd=folder), "wb") as file:
+        file.write(os.urandom(MEBIBYTE))
+
+
+def test_folders_that_no_path_can_name_are_measured(tree: Path) -> None:
+    folder, name = os.open(tree, os.O_RDONLY), "n" * 200
+    for _ in range(60):
+        os.mkdir(name, dir_fd=folder)
+        deeper = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = deeper
+    fill(folder)
+    os.close(folder)
+    before = len(os.listdir("/proc/self/fd"))
+
+    assert sum(sizes_on_disk([tree])) >= MEBIBYTE
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("mode", [0o300, 0o400, 0o000], ids=oct)
+def test_folders_without_the_owners_permissions_are_measured(tree: Path, mode: int) -> None:
+    with an_ordinary_user(tree):
+        (tree / "closed").mkdir()
+        folder = os.open(tree / "closed", os.O_RDONLY)
+        fill(folder)
+        os.close(folder)
+        (tree / "closed").chmod(mode)
+
+        assert sum(sizes_on_disk([tree])) >= MEBIBYTE
+
+
+def test_link_to_a_closed_folder_does_not_open_it(tree: Path, tmp_path: Path) -> None:
+    with an_ordinary_user(tree):
+        (tree / "closed").mkdir(mode=0)
+        (tree / "link").symlink_to(tree / "closed")
+        assert sum(sizes_on_disk([tree / "link"])) == 0
+        assert (tree / "closed").stat().st_mode & 0o777 == 0
+
+
+def test_empty_files_take_room(tree: Path) -> None:
+    for number in range(256):
+        (tree / str(number)).touch()
+        (tree / f"link-{number}").symlink_to("nowhere")
+    assert sum(sizes_on_disk([tree])) == 512 * ENTRY_BYTES
