@@ -6,7 +6,8 @@ RLIMIT_NPROC does not apply to root.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+import stat
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,10 @@ DISK_SAMPLE_SECONDS: Final = 1.0
 DISK_PAUSE_FACTOR: Final = 20.0
 """Pause between two measurements of the disk: at least a second, and many times as long as a measurement took."""
 
+_NAMELESS_EVERY: Final = 10
+"""Samples of the memory for each search of files without a name, which takes longer."""
+
+_IN_MEMORY: Final = "/memfd:"
 ENTRIES_AT_ONCE: Final = 256
 """Files measured before other tasks run."""
 
@@ -63,6 +68,8 @@ class _Watcher:
     limits: ResourceLimits
     folders: Sequence[Path]
     failure: GiveUp | None = field(default=None, init=False)
+    _samples: int = field(default=0, init=False)
+    _nameless_memory: int = field(default=0, init=False)
 
     async def watch_processes(self) -> None:
         """Measure until cancelled. Raises GiveUp after it has killed all descendants."""
@@ -78,7 +85,7 @@ class _Watcher:
             return
         clock = asyncio.get_running_loop().time
         started = clock()
-        while (used := await _disk_usage(self.folders, limit)) <= limit:
+        while (used := await self._disk_usage(limit)) <= limit:
             await asyncio.sleep(max(DISK_SAMPLE_SECONDS, (clock() - started) * DISK_PAUSE_FACTOR))
             started = clock()
         self._end(
@@ -89,10 +96,29 @@ class _Watcher:
             )
         )
 
+    async def _disk_usage(self, limit: int) -> int:
+        disks = {os.stat(folder).st_dev for folder in self.folders if folder.exists()}
+        nameless = sum(size for disk, size in nameless_files(descendants(os.getpid())) if disk in disks)
+        return nameless + await _disk_usage(self.folders, limit)
+
     def _end(self, failure: GiveUp) -> None:
         self.failure = failure  # first, since the end of the descendants makes `work` fail, too
         kill_descendants(os.getpid())
         raise failure
+
+    def _memory_above(self, limit: int, pids: Sequence[int]) -> int | None:
+        """Return the bytes of memory of the processes if they exceed the limit, otherwise None.
+
+        Files that are only mapped do not count, but files in memory do. Memory that processes share counts once, but
+        that takes long to measure, so it is measured only where a sum with repetitions exceeds the limit.
+        """
+        if self._samples % _NAMELESS_EVERY == 0:
+            self._nameless_memory = sum(size for disk, size in nameless_files(pids) if disk is None)
+        self._samples += 1
+        if _total(map(_own_memory, pids), self._nameless_memory) <= limit:
+            return None
+        used = _total(map(_share_of_memory, pids), self._nameless_memory)
+        return used if used > limit else None
 
     def _exceeded_limit(self) -> GiveUp | None:
         pids, limits = descendants(os.getpid()), self.limits
@@ -102,7 +128,7 @@ class _Watcher:
                 f"the attempt had {len(pids)} processes, over LABRATS_AGENT_PROCESSES ({limits.processes}): raise the "
                 "limit, or give the agent less to do at once",
             )
-        if limits.memory_bytes is not None and (used := _memory_above(limits.memory_bytes, pids)):
+        if limits.memory_bytes is not None and (used := self._memory_above(limits.memory_bytes, pids)):
             return GiveUp(
                 FailedCode.OUT_OF_MEMORY,
                 f"the attempt used {_shown(used)} of memory, over LABRATS_AGENT_MEMORY "
@@ -123,36 +149,50 @@ async def _disk_usage(folders: Sequence[Path], enough: int) -> int:
     return used
 
 
-def _memory_above(limit: int, pids: Sequence[int]) -> int | None:
-    """Return the bytes of memory of the processes if they exceed the limit, otherwise None.
+def nameless_files(pids: Iterable[int]) -> Iterator[tuple[int | None, int]]:
+    """Yield the disk and the bytes of each open file that has no name any more; None for a file in memory.
 
-    Files that are only mapped do not count. Memory that processes share counts once, but that takes long to measure, so
-    it is measured only where a sum with repetitions exceeds the limit.
+    A process can hide its files from other users' processes.
     """
-    if sum(map(_own_memory, pids)) <= limit:
-        return None
-    used = sum(map(_share_of_memory, pids))
-    return used if used > limit else None
+    known = set[tuple[int, int]]()
+    for pid in pids:
+        with suppress(OSError):
+            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    path = f"/proc/{pid}/fd/{descriptor}"
+                    status = os.stat(path)
+                    file = (status.st_dev, status.st_ino)
+                    if stat.S_ISREG(status.st_mode) and status.st_nlink == 0 and file not in known:
+                        known.add(file)
+                        is_in_memory = os.readlink(path).startswith(_IN_MEMORY)
+                        yield None if is_in_memory else status.st_dev, status.st_blocks * 512
 
 
-def _own_memory(pid: int) -> int:
-    return _sizes(f"/proc/{pid}/status", "RssAnon:", "RssShmem:") or 0
+def _total(memory: Iterable[tuple[int, int]], nameless: int) -> int:
+    """Return the sum of the private and the shared memory. Files in memory are part of the latter as far as mapped."""
+    private, shared = (sum(sizes) for sizes in zip(*memory, strict=True)) if (memory := list(memory)) else (0, 0)
+    return private + max(shared, nameless)
 
 
-def _share_of_memory(pid: int) -> int:
+def _own_memory(pid: int) -> tuple[int, int]:
+    """Return the private and the shared memory of a process."""
+    return _sizes(f"/proc/{pid}/status", "RssAnon:", "RssShmem:") or (0, 0)
+
+
+def _share_of_memory(pid: int) -> tuple[int, int]:
     """Return the memory of a process, of which shared memory counts in part.
 
     A process can hide the parts from other users' processes, and then counts as a whole.
     """
-    size = _sizes(f"/proc/{pid}/smaps_rollup", "Pss_Anon:", "Pss_Shmem:")
-    return _own_memory(pid) if size is None else size
+    return _sizes(f"/proc/{pid}/smaps_rollup", "Pss_Anon:", "Pss_Shmem:") or _own_memory(pid)
 
 
-def _sizes(file: str, *names: str) -> int | None:
-    """Return the sum of the named sizes in a file of /proc, in bytes; None if it cannot be read."""
+def _sizes(file: str, private: str, shared: str) -> tuple[int, int] | None:
+    """Return the two named sizes in a file of /proc, in bytes; None if it cannot be read."""
     with suppress(OSError):
-        lines = [line.split() for line in Path(file).read_text().splitlines()]
-        return sum(int(words[1]) for words in lines if words and words[0] in names) * _KIBIBYTE
+        words = [line.split() for line in Path(file).read_text().splitlines()]
+        found = {line[0]: int(line[1]) * _KIBIBYTE for line in words if line and line[0] in (private, shared)}
+        return found.get(private, 0), found.get(shared, 0)
     return None
 
 

@@ -30,6 +30,22 @@ for _ in range(4):
         os._exit(0)
 time.sleep(20)
 """
+FILL_FILE_IN_MEMORY = """
+import os, time
+file = os.memfd_create('file')
+for _ in range(400):
+    os.write(file, b'x' * (1 << 20))
+time.sleep(20)
+"""
+SHARE_FILE_IN_MEMORY = """
+import mmap, os, time
+file = os.memfd_create('file')
+os.truncate(file, 120 << 20)
+memory = mmap.mmap(file, 120 << 20)
+memory.write(b'x' * (120 << 20))
+os.fork()
+time.sleep(2)
+"""
 SHARE_MEMORY = """
 import os, time
 held = bytearray(b'x') * (120 << 20)
@@ -81,7 +97,11 @@ def an_attempt_of(tmp_path: Path, script: str, limits: ResourceLimits, **inputs:
     return an_attempt(tmp_path, **inputs)
 
 
-@pytest.mark.parametrize("script", [FILL_MEMORY, FILL_MEMORY_TOGETHER], ids=["one process", "four processes"])
+@pytest.mark.parametrize(
+    "script",
+    [FILL_MEMORY, FILL_MEMORY_TOGETHER, FILL_FILE_IN_MEMORY],
+    ids=["one process", "four processes", "file in memory"],
+)
 def test_an_attempt_that_needs_too_much_memory_is_ended(
     tmp_path: Path, name: str, isolation: dict[str, Any], script: str
 ) -> None:
@@ -93,7 +113,9 @@ def test_an_attempt_that_needs_too_much_memory_is_ended(
     assert with_environment("LABRATS_ATTEMPT", name) == []
 
 
-@pytest.mark.parametrize("script", [SHARE_MEMORY, RESERVE_MEMORY], ids=["shared", "reserved"])
+@pytest.mark.parametrize(
+    "script", [SHARE_MEMORY, SHARE_FILE_IN_MEMORY, RESERVE_MEMORY], ids=["shared", "shared file", "reserved"]
+)
 def test_shared_and_unused_memory_does_not_count(tmp_path: Path, isolation: dict[str, Any], script: str) -> None:
     attempt = an_attempt_of(tmp_path, script, MEMORY, **isolation)
     attempt.run()
@@ -161,6 +183,14 @@ def test_invalid_settings_are_refused(monkeypatch: pytest.MonkeyPatch, name: str
 
 DISK = ResourceLimits(disk_bytes=4 * MEBIBYTE)
 FILL = "import os, time; open({path} + 'large', 'wb').write(os.urandom(8 << 20)); time.sleep(20)"
+FILL_DELETED_FILE = """
+import os, time
+with open('deleted', 'wb') as file:
+    os.unlink('deleted')
+    file.write(os.urandom(8 << 20))
+    file.flush()
+    time.sleep(20)
+"""
 PLACES = {"workspace": "''", "home": "os.environ['HOME'] + '/'", "temporary files": "os.environ['TMPDIR'] + '/'"}
 WRITE_LITTLE = """
 import os, time
@@ -175,9 +205,13 @@ time.sleep(2.5)
 """
 
 
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_attempt_over_the_disk_limit_is_ended(tmp_path: Path, isolation: dict[str, Any], place: str) -> None:
-    attempt = an_attempt_of(tmp_path, FILL.format(path=place), limits=DISK, **isolation)
+@pytest.mark.parametrize(
+    "script",
+    [*(FILL.format(path=place) for place in PLACES.values()), FILL_DELETED_FILE],
+    ids=[*PLACES, "deleted file"],
+)
+def test_attempt_over_the_disk_limit_is_ended(tmp_path: Path, isolation: dict[str, Any], script: str) -> None:
+    attempt = an_attempt_of(tmp_path, script, limits=DISK, **isolation)
     attempt.run()
     code, message = attempt.failure
     assert code is FailedCode.DISK_LIMIT
