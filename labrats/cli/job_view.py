@@ -63,8 +63,8 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "superseded", f"by {job['supersededBy']}" if job.get("supersededBy") else ""
     yield "callback", _callback(job.get("callback") or {})
     yield "report", report_sentence(job.get("report") or {})
-    for name, value in published_parts(job.get("published") or {}):
-        yield name, value
+    # The pull request is among the outputs.
+    yield from published_parts({**(job.get("published") or {}), "pullRequestUrl": None})
     yield "chain", " > ".join(job.get("chainPath") or ())
     yield "metadata", _metadata(job["metadata"])
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from labrats.executor.event_writer import EventWriter
+from labrats.executor.git_identity import write_identity
 from labrats.executor.prices import with_cost
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.conversation import Conversation
@@ -149,7 +150,9 @@ class RunContext:
         first call creates.
         """
         home, scratch = self.home, self.folder / "tmp"
-        home.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            home.mkdir(mode=0o700)
+            write_identity(home)
         scratch.mkdir(mode=0o700, exist_ok=True)
         return {
             "PATH": os.environ.get("PATH", os.defpath),

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from labrats.executor.context import RunContext
 from labrats.executor.engine_repository import DiffFailed, EngineRepository
+from labrats.executor.git_identity import IDENTITY
 from labrats.executor.git_outputs import read_head
 from labrats.executor.workspace_diff import Baseline
 from labrats.model.protocol import BUNDLE_BYTES, BUNDLE_REF
@@ -23,11 +24,6 @@ CONTENT_BYTES: Final = 32 * 1024 * 1024
 
 _UNCOMMITTED: Final = "Add uncommitted changes"
 _ALL_CHANGES: Final = "Add all changes"
-_COMMITTER: Final = {
-    f"GIT_{role}_{field}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for field, value in (("NAME", "Labrats"), ("EMAIL", "labrats@users.noreply.github.com"))
-}
 _KINDS: Final = {"blob": "file", "tree": "folder"}
 
 
@@ -93,7 +89,7 @@ async def _top_commit(
     if parents == [base] and tree == await repository.word("rev-parse", "--verify", f"{base}^{{tree}}"):
         return base
     named = [word for parent in parents for word in ("-p", parent)]
-    return await repository.word("commit-tree", tree, *named, "-m", message, variables=_COMMITTER)
+    return await repository.word("commit-tree", tree, *named, "-m", message, variables=IDENTITY)
 
 
 async def _has_commits_beyond(repository: EngineRepository, commit: str, other: str) -> bool:

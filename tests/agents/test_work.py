@@ -15,7 +15,7 @@ from tests.unit.executor.attempts import a_repository, git, in_a_clone_of
 def test_agent_works_in_the_cloned_repository_and_its_work_is_logged(
     cli: AgentCli, attempt_on: Prepare, tmp_path: Path
 ) -> None:
-    fix = "sed -i s/old/new/ notes.txt; git -c user.name=T -c user.email=t@example.org commit -qam fix && echo ok"
+    fix = "sed -i s/old/new/ notes.txt; git commit -qam fix && echo ok"
     with cli.serve(cli.shell("ls", text="Let me see."), cli.shell(fix), Says("All\nfixed.")) as server:
         attempt = attempt_on(server, **in_a_clone_of(a_repository(tmp_path / "repo")))
 

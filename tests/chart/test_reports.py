@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.kubernetes(node=True, helm=True, engine_image=True), p
 
 PUBLISHED_SECONDS: Final = 120
 MODEL: Final = "claude-sonnet-5-5"
-COMMIT: Final = "git -c user.name=Agent -c user.email=agent@example.com commit --all --quiet --message"
+COMMIT: Final = "git commit --all --quiet --message"
 FINDINGS: Final = [
     {"path": "long.txt", "line": 20, "title": "Look at the change"},
     {"path": "new.txt", "line": 1, "title": "Look at the file"},

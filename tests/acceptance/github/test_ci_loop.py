@@ -213,7 +213,7 @@ async def test_the_template_creates_the_agent_with_its_instruction(engine: Local
 async def test_claude_code_works_from_a_label_to_repaired_checks(
     start_engine: EngineFactory, github: GitHubStandIn
 ) -> None:
-    commit = "git -c user.name=Agent -c user.email=agent@example.com commit --all --quiet --message"
+    commit = "git commit --all --quiet --message"
     first = f"printf 'of\\n' > flag.txt && git add flag.txt && {commit} 'Add a flag'"
     second = f"printf 'off\\n' > flag.txt && {commit} 'Correct the flag'"
     script: list[Turn] = [CLAUDE.shell(first), Says("Added."), CLAUDE.shell(second), Says("Corrected.")]

@@ -89,7 +89,7 @@ async def test_claude_code_works_from_a_label_to_a_pull_request(
 ) -> None:
     commands = (
         "printf 'on\\n' > flag.txt && git add flag.txt",
-        "git -c user.name=Agent -c user.email=agent@example.com commit --quiet --message 'Add a flag'",
+        "git commit --quiet --message 'Add a flag'",
         """mkdir -p .labrats && echo '{"title": "Add a flag", "comment": "I added it."}' > .labrats/publish.json""",
     )
     issue = github.demo.open_issue()
@@ -103,6 +103,7 @@ async def test_claude_code_works_from_a_label_to_a_pull_request(
     (pull_request,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
     assert pull_request.pull
     assert github.demo.git.git("show", f"{pull_request.pull.head}:flag.txt") == "on"
+    assert github.demo.git.git("log", "-1", "--format=%s|%an", pull_request.pull.head) == "Add a flag|Labrats"
     (comment,) = github.comments_of(issue)
     assert "I added it." in comment["body"]
     assert pull_request.url in comment["body"]

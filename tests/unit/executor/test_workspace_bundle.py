@@ -52,7 +52,7 @@ def names_in(repository: Path, commit: str = "fetched") -> list[str]:
 
 
 AGENT = "Agent <agent@example.org>"
-ENGINE = "Labrats <labrats@users.noreply.github.com>"
+ENGINE = "Labrats <agent@labrats.invalid>"
 
 
 def test_commits_and_uncommitted_changes_can_be_fetched(tmp_path: Path, repository: Path) -> None:
@@ -74,6 +74,14 @@ def test_commits_without_further_changes_are_handed_over_unchanged(tmp_path: Pat
     attempt.run()
     assert fetched(attempt, repository) == [("first", AGENT)]
     assert git(repository, "rev-parse", "fetched") == git(attempt.workspace, "rev-parse", "HEAD")
+
+
+def test_an_agent_commits_without_naming_an_author(tmp_path: Path, repository: Path) -> None:
+    script = """git() { command git "$@" || exit; }
+        git commit -q --allow-empty -m first; git config user.name Ada; git commit -q --allow-empty -m second"""
+    attempt = an_attempt_of(tmp_path, script, repository)
+    attempt.run()
+    assert fetched(attempt, repository) == [("second", "Ada <agent@labrats.invalid>"), ("first", ENGINE)]
 
 
 def test_uncommitted_changes_alone_are_one_commit(tmp_path: Path, repository: Path) -> None:
