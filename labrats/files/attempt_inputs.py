@@ -75,7 +75,7 @@ class AttemptInputs:
 def inputs_of(attempt: Attempt) -> AttemptInputs:
     """Return the texts and credentials that an attempt needs.
 
-    Raises GiveUp if an external contributor's job would get secrets for tools, or a variable the model's key.
+    Raises GiveUp if an external contributor's job would get secrets for tools, or a tool the model's key.
     """
     job = attempt.job
     refs = {
@@ -110,6 +110,12 @@ def _secrets(attempt: Attempt) -> Iterator[SecretInput]:
         yield SecretInput(ai_model.spec.credentials_ref, "model", description, FailedCode.AUTH, keys=keys)
     for server, name in job.resolved.mcp_credentials.items():
         description = f"the credentials of the MCP server {server}"
+        if job.spec.untrusted:
+            message = f"an external contributor caused this job, so it does not get {description}"
+            raise GiveUp(FailedCode.AUTH, message)
+        if ai_model and name == ai_model.spec.credentials_ref:
+            message = f"{description} are those of the model in {name!r}, which no agent gets"
+            raise GiveUp(FailedCode.AUTH, message)
         yield SecretInput(name, "agent", description, FailedCode.AUTH, prefix=credential_file(server, ""))
     for variable, value in job.resolved.secret_variables.items():
         if job.spec.untrusted:

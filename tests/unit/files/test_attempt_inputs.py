@@ -104,6 +104,25 @@ def test_job_of_an_external_contributor_gets_no_secret_variables() -> None:
     assert inputs_of(Attempt(a_job(Phase.RUNNING, spec=texts))).secrets == ()
 
 
+def test_job_of_an_external_contributor_gets_no_credentials_of_mcp_servers() -> None:
+    """The agent can read them: it runs beside the server."""
+    servers = {"wiki": McpServer(url="https://mcp.example/mcp", credentials_ref="wiki-token")}
+    spec = a_spec(config=CLAUDE | {"mcp_servers": servers}, untrusted=True)
+    with pytest.raises(GiveUp, match=r"external contributor .* MCP server wiki") as refusal:
+        inputs_of(Attempt(a_job(Phase.RUNNING, spec=spec)))
+    assert refusal.value.code is FailedCode.AUTH
+    trusted = a_spec(config=CLAUDE | {"mcp_servers": servers})
+    assert [secret.name for secret in inputs_of(Attempt(a_job(Phase.RUNNING, spec=trusted))).secrets] == ["wiki-token"]
+
+
+def test_mcp_server_does_not_get_the_key_of_the_model() -> None:
+    servers = {"wiki": McpServer(command="server", credentials_ref="anthropic")}
+    ai_model = an_ai_model("opus", provider="claude", model="opus", credentials_ref="anthropic")
+    attempt = Attempt(a_job(Phase.RUNNING, spec=a_spec(config=CLAUDE | {"mcp_servers": servers})), ai_model)
+    with pytest.raises(GiveUp, match="which no agent gets"):
+        inputs_of(attempt)
+
+
 def test_a_model_without_a_secret_has_no_credentials() -> None:
     ai_model = an_ai_model("opus", provider="claude", model="opus")
     assert inputs_of(Attempt(a_job(Phase.RUNNING, spec=a_spec(config=CLAUDE)), ai_model)).secrets == ()
