@@ -113,7 +113,7 @@ class Gate:
     def check_head(self, method: bytes, target: bytes, headers: Headers) -> None:
         """Check all of a request but its body. Raises Refused."""
         fields = [(name.lower(), value) for name, value in headers]
-        if not self._has_token(fields):
+        if not self.has_token(fields):
             raise Refused(401, "the token of this attempt is missing or wrong")
         self._check_framing(fields)
         if not self._allows(method.decode("latin-1"), target.decode("latin-1")):
@@ -165,7 +165,8 @@ class Gate:
         self._running.remove(expected)
         self.usage += usage
 
-    def _has_token(self, headers: Headers) -> bool:
+    def has_token(self, headers: Headers) -> bool:
+        """Return whether a request is from the agent. headers: with names in lower case."""
         offered = [value for name, value in headers if name == b"x-api-key"]
         offered += [
             value[7:] for name, value in headers if name == b"authorization" and value[:7].lower() == b"bearer "

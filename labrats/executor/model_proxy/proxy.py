@@ -23,6 +23,9 @@ from labrats.model.job import Usage
 from labrats.model.protocol import ModelRequest
 
 MOST_CONNECTIONS: Final = 256
+MOST_STRANGERS_REPORTED: Final = 100
+"""Most requests without the agent's token that are reported. Other agents on the machine can send very many."""
+
 MOST_BUFFERED_BYTES: Final = 64 * 1024 * 1024
 """Limit on all bodies of requests that are in memory at once. A body is complete before its model is known."""
 
@@ -86,6 +89,8 @@ class ModelProxy:
         self._report = report
         self._upstream = Upstream(gate.server, gateway)
         self._clients: set[asyncio.Task[None]] = set()
+        self._strangers: dict[asyncio.Task[None], None] = {}  # those without a request from the agent, the oldest first
+        self._reported_strangers = 0
         self._buffered_bytes = 0
         self._end_of_a_request = asyncio.Event()
 
@@ -105,13 +110,23 @@ class ModelProxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._clients) >= MOST_CONNECTIONS:
-            writer.transport.abort()
-            return
+            if not self._strangers:
+                writer.transport.abort()
+                return
+            # Otherwise another agent on the machine could occupy all connections.
+            stranger = next(iter(self._strangers))
+            self._forget(stranger)
+            stranger.cancel()
         writer.transport.set_write_buffer_limits(high=_SEND_BUFFER_BYTES)
         _send_at_once(writer)
         task = asyncio.create_task(self._serve(HttpConnection(h11.SERVER, reader, writer)))
         self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
+        self._strangers[task] = None
+        task.add_done_callback(self._forget)
+
+    def _forget(self, client: asyncio.Task[None]) -> None:
+        self._clients.discard(client)
+        self._strangers.pop(client, None)
 
     async def _serve(self, client: HttpConnection) -> None:
         """Serve the requests of one connection, one after the other."""
@@ -137,6 +152,9 @@ class ModelProxy:
         method, target, headers = request.method, request.target, request.headers.raw_items()
         path = target.partition(b"?")[0].decode("latin-1")[:_PATH_CHARACTERS]
         exchange = _Exchange(method.decode("latin-1")[:_PATH_CHARACTERS], path)
+        is_agent = self._gate.has_token(request.headers)
+        if is_agent and (task := asyncio.current_task()):
+            self._strangers.pop(task, None)
         try:
             self._gate.check_head(method, target, headers)
             with self._body_buffer() as buffer:
@@ -149,7 +167,9 @@ class ModelProxy:
             exchange.refusal = str(refused)
             await self._answer(client, ErrorBody(refused.status, str(refused)))
         finally:
-            self._report(exchange.finished())
+            self._reported_strangers += not is_agent
+            if is_agent or self._reported_strangers <= MOST_STRANGERS_REPORTED:
+                self._report(exchange.finished())
 
     async def _forward_in_turn(self, client: HttpConnection, request: Approved, exchange: _Exchange) -> None:
         """Forward a request once it fits into the limits of the job beside those that are running.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from labrats.executor.model_proxy.proxy import MOST_CONNECTIONS, MOST_STRANGERS_REPORTED
 from labrats.model.job import Usage
 from tests.unit.executor.model_proxy.proxies import (
     KEY,
@@ -439,6 +440,28 @@ async def test_requests_over_a_limit_are_refused(tmp_path: Path) -> None:
     assert (status_of(first), status_of(second)) == (200, 403)
     assert b"maxTokens 100" in body_of(second)
     assert len(proxy.heads) == 1
+
+
+async def test_connections_of_others_do_not_lock_the_agent_out(tmp_path: Path) -> None:
+    """Agents with an open network share the machine's loopback."""
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        writers = [(await asyncio.open_connection("127.0.0.1", proxy.port))[1] for _ in range(MOST_CONNECTIONS)]
+        for writer in writers[::2]:
+            writer.write(b"POST /v1/messages HTTP/1.1\r\n")
+        response = await proxy.send(a_request())
+        for writer in writers:
+            writer.close()
+
+    assert status_of(response) == 200
+
+
+async def test_requests_of_others_do_not_fill_the_log_of_the_job(tmp_path: Path) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        for _ in range(MOST_STRANGERS_REPORTED + 5):
+            assert status_of(await proxy.send(a_request(token="wrong"))) == 401
+        await proxy.send(a_request())
+
+    assert [request.status for request in proxy.reported] == [401] * MOST_STRANGERS_REPORTED + [200]
 
 
 async def test_requests_at_once_do_not_exceed_a_limit_together(tmp_path: Path) -> None:
