@@ -83,12 +83,12 @@ def comment_body(reported: ReportedJob, present: str = "") -> str:
     """
     job, before = reported.job, marker_of(present)
     if before and before.job != job.id and before.created_at > job.created_at:
-        return _with_earlier_job(present, before, EarlierJob(id=job.id, state=_STATES[job.phase]))
+        return _with_earlier_job(present, before, EarlierJob(id=job.id, state=_state_of(reported)))
     marker = CommentMarker(
         key=comment_key(reported),
         job=job.id,
         created_at=job.created_at,
-        state=_STATES[job.phase],
+        state=_state_of(reported),
         earlier=_earlier_jobs(job, before),
     )
     parts = [_marker_line(marker), f"{AGENT_MARK}\n{_headline(reported)}", *_parts(reported), _footer(reported)]
@@ -146,6 +146,14 @@ _STATES: Final[Mapping[Phase, str]] = {
     Phase.FAILED: "has failed",
     Phase.CANCELLED: "was cancelled",
 }
+
+
+def _state_of(reported: ReportedJob) -> str:
+    """Return the state by which a later job's comment lists this one: with its pull request, if that is elsewhere."""
+    state, url = _STATES[reported.job.phase], reported.pull_request_url
+    report = reported.job.spec.report
+    number = report.target.pull_request if report and report.target else None
+    return state if url is None or url.endswith(f"/pull/{number}") else f"{state}: {url}"
 
 
 def _headline(reported: ReportedJob) -> str:

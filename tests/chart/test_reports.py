@@ -127,6 +127,13 @@ async def set_up(installation: Installation, model_port: int) -> None:
         }
         | {"report": {"comment": "sticky"}},
         {"name": "ai-developer", "eventTriggers": [labelled], "report": REPORT},
+        {
+            "name": "ai-builder",
+            "eventTriggers": [
+                labelled | {"filters": {"label.name": "build"}, "next": {"agentTriggerName": "ai-reviewer"}}
+            ],
+            "report": {"pullRequest": {}},
+        },
         {"name": "ai-reviewer", "eventTriggers": [opened], "report": {"comment": "sticky", "check": {}, "review": {}}},
         FIXER,
     ]
@@ -275,6 +282,31 @@ async def test_claude_code_reviews_a_pull_request(
     assert (check["name"], check["conclusion"]) == ("labrats/ai-reviewer", "success")
     assert len(github.demo.annotations[check["id"]]) == 3
     assert "Three findings." in comment_of(github, pull, "ai-reviewer")
+
+
+async def test_a_chain_of_claude_code_reviews_its_pull_request(
+    reporting: Installation, receiver: InstalledEngine, github: GitHubStandIn, model_server: ModelServer
+) -> None:
+    issue = github.demo.open_issue()
+    finding = json.dumps({"findings": [{"path": "built.txt", "line": 1, "severity": "error", "title": "Not built"}]})
+    model_server.answer_from_now_on(
+        CLAUDE.shell(f"printf 'no\n' > built.txt && git add built.txt && {COMMIT} 'Build it'"),
+        Says("Built."),
+        CLAUDE.shell(f"mkdir -p .labrats && cat built.txt && echo '{finding}' > .labrats/publish.json"),
+        Says("One finding."),
+    )
+    async with an_admin_of(reporting) as admin:
+        known = len((await admin.get("/api/jobs")).json()["jobs"])
+        await comment(receiver, github, issue, "/labrats run ai-builder")
+        jobs = [(await until_jobs(admin, known + 2))[number] for number in (1, 0)]
+        built, reviewed = [await published(admin, job["id"], PUBLISHED_SECONDS) for job in jobs]
+    assert [job["published"]["refused"] for job in (built, reviewed)] == [[], []]
+    (pull,) = github.pulls_of(github.demo, f"labrats/ai-builder/{issue.number}")
+    assert pull.pull
+    assert (reviewed["parentJobId"], reviewed["report"]["target"]["pullRequest"]) == (built["id"], pull.number)
+    assert [(each["path"], each["original_line"]) for each in pull.pull.comments] == [("built.txt", 1)]
+    (check,) = github.check_runs_of(github.demo, pull.pull.head_sha)
+    assert (check["name"], check["conclusion"]) == ("labrats/ai-reviewer", "failure")
 
 
 async def jobs_of_agent(admin: User, name: str) -> list[dict[str, Any]]:

@@ -130,6 +130,15 @@ def test_an_earlier_job_that_is_reported_late_joins_the_list() -> None:
     assert "is working on this" in comment_body(first, body)
 
 
+@pytest.mark.parametrize(("number", "state"), [(17, "has finished"), (18, "has finished: {url}")])
+def test_an_earlier_job_is_listed_with_its_pull_request_on_another_thread(number: int, state: str) -> None:
+    url = f"https://github.com/octo/demo/pull/{number}"
+    report = Report(comment=CommentMode.STICKY, target=ReportTarget(repository="octo/demo", pull_request=17))
+    first = a_reported_job(Phase.SUCCEEDED, job_id="ir-00000001", report=report, pull_request_url=url)
+    second = a_reported_job(Phase.RUNNING, job_id="ir-00000002", report=report, created_at=NOON + timedelta(minutes=1))
+    assert comment_body(second, body_of(first)).endswith(f"- `ir-00000001` {state.format(url=url)}\n\n</details>")
+
+
 def test_the_end_of_an_earlier_job_is_shown_in_the_list() -> None:
     first = a_reported_job(Phase.RUNNING, job_id="ir-00000001", result="```\n<details><summary>Earlier jobs</summary>")
     later = NOON + timedelta(minutes=1)
