@@ -79,7 +79,7 @@ def build(*products: Product) -> None:
                     context = Path(folder, product.name)
                     build_image(product.image, context, _PROJECT / "docker" / product.name / "Dockerfile")
         for product in products:
-            archive_of(product.image).touch()
+            os.utime(archive_of(product.image))  # it is missing if the sources have changed during the build
 
 
 _SOURCES: Final = ("labrats", "pyproject.toml")

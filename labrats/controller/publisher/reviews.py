@@ -39,6 +39,10 @@ class _ReviewObject(Authored, frozen=True, kw_only=True):
     body: str | None = None
 
 
+class _LineComment(Authored, frozen=True, kw_only=True):
+    body: str = ""
+
+
 class _Page(msgspec.Struct, frozen=True, rename="camel"):
     has_next_page: bool
     end_cursor: str | None = None
@@ -93,16 +97,28 @@ async def read_earlier(access: Access, pull_request: PullRequest, agent: str) ->
     reviews: list[_ReviewObject] = []
     async for page in access.repository.pages(path, list[_ReviewObject], PULL_REQUESTS):
         reviews += [each for each in page if access.identity.wrote(each)]
-    threads = [
-        (fingerprint, thread)
-        async for thread in _threads(access, pull_request)
-        for first in thread.comments.nodes
-        if access.identity.is_actor(first.author)
-        for fingerprint in fingerprints_in(first.body, agent)
-    ]
-    listed = {found for each in reviews for found in fingerprints_in(each.body or "", agent)}
-    not_by_us = {found for found, thread in threads if not thread.is_resolved_by(access.identity)}
-    return Earlier(reviews, threads, frozenset(listed | not_by_us))
+    known = {found for each in reviews for found in fingerprints_in(each.body or "", agent)}
+    threads: list[tuple[str, _Thread]] = []
+    try:
+        threads += [
+            (fingerprint, thread)
+            async for thread in _threads(access, pull_request)
+            for first in thread.comments.nodes
+            if access.identity.is_actor(first.author)
+            for fingerprint in fingerprints_in(first.body, agent)
+        ]
+        known |= {found for found, thread in threads if not thread.is_resolved_by(access.identity)}
+    except RefusedByGitHub:  # without its threads nothing is resolved, but no finding is lost or repeated
+        known |= await _known_by_comments(access, pull_request, agent)
+    return Earlier(reviews, threads, frozenset(known))
+
+
+async def _known_by_comments(access: Access, pull_request: PullRequest, agent: str) -> set[str]:
+    """Return the fingerprints of the agent's findings in our comments on lines. Raises RefusedByGitHub, RetryLater."""
+    path, known = f"/pulls/{pull_request.number}/comments", set[str]()
+    async for page in access.repository.pages(path, list[_LineComment], PULL_REQUESTS):
+        known |= {found for each in page if access.identity.wrote(each) for found in fingerprints_in(each.body, agent)}
+    return known
 
 
 async def _threads(access: Access, pull_request: PullRequest) -> AsyncIterator[_Thread]:
@@ -110,7 +126,10 @@ async def _threads(access: Access, pull_request: PullRequest) -> AsyncIterator[_
     variables: dict[str, Any] = {"owner": owner, "name": name, "number": pull_request.number, "after": None}
     while True:
         data = await access.repository.query(_THREADS, variables, PULL_REQUESTS)
-        page = msgspec.convert(data["repository"]["pullRequest"]["reviewThreads"], _Threads)
+        try:
+            page = msgspec.convert(data["repository"]["pullRequest"]["reviewThreads"], _Threads)
+        except (KeyError, TypeError, msgspec.ValidationError) as error:
+            raise RefusedByGitHub(200, "GitHub does not show the threads of the pull request") from error
         for thread in page.nodes:
             yield thread
         if not page.page_info.has_next_page:

@@ -8,7 +8,7 @@ import pytest
 from tests.acceptance.engine import LocalEngine
 from tests.acceptance.github.reporting import a_pull_request_of, deliver, published, set_up, until
 from tests.acceptance.github.test_comment_commands import comment
-from tests.support.github import APP_LOGIN, GitHubStandIn, Issue
+from tests.support.github import APP_LOGIN, Fault, GitHubStandIn, Issue
 from tests.support.github.calls import Json
 
 REVIEW: Final[dict[str, Any]] = {"check": {}, "review": {"event": "APPROVE"}}
@@ -150,3 +150,20 @@ async def test_a_finding_that_comes_back_is_reported_again(engine: LocalEngine, 
             github.demo.git.commit({"agent.py": program}, "fix")
             await published(admin, await deliver(engine, "pull_request", a_pull_request_of(github, issue)))
             assert (len(issue.pull.comments), len(issue.pull.resolved)) == (comments, resolved)
+
+
+async def test_findings_are_neither_lost_nor_repeated_where_threads_cannot_be_read(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    github.faults.plan_always(Fault.forbidden(), "POST /graphql")
+    other = FINDING | {"title": "Wrong as well"}
+    issue = open_pull(github, f"publish(findings=[{FINDING!r}])")
+    async with engine.admin() as admin:
+        await set_up(admin, REVIEW, ["pull_request.opened"])
+        await published(admin, await deliver(engine, "pull_request", a_pull_request_of(github, issue)))
+        github.demo.git.commit({"agent.py": f"publish(findings=[{FINDING!r}, {other!r}])"}, "fix")
+        job = await published(admin, await deliver(engine, "pull_request", a_pull_request_of(github, issue)))
+    assert issue.pull
+    assert job["published"]["refused"] == []
+    titles = [each["body"].partition("\n")[0] for each in issue.pull.comments]
+    assert titles == ["**error**: Wrong", "**error**: Wrong as well"]
