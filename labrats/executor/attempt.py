@@ -200,8 +200,8 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
     elif earlier := context.task.continuation:
         return await _run_in_session(context, await continued_work(context, earlier), provider)
     context = with_conversation_in_prompt(context)
-    await prepare_workspace(context)
-    return await _run_provider(context, await record_baseline(context), provider)
+    checked_out = await prepare_workspace(context)
+    return await _run_provider(context, await record_baseline(context, checked_out), provider)
 
 
 async def _run_in_session(

@@ -110,8 +110,8 @@ async def _rebuild(context: RunContext, kept: str | None) -> tuple[Baseline | No
         if found and await check_out_bundle(context, bundle):
             cloned = found[1].decode()
 
-    await prepare_workspace(context, check_out if has_bundle else None)
-    baseline = await record_baseline(context)
+    checked_out = await prepare_workspace(context, check_out if has_bundle else None)
+    baseline = await record_baseline(context, checked_out)
     if baseline is None or kept is None:
         return baseline, False
     if has_bundle:

@@ -5,25 +5,30 @@ from collections.abc import Awaitable, Callable
 
 from labrats.executor import git
 from labrats.executor.context import RunContext
+from labrats.executor.git_outputs import read_head
 from labrats.executor.setup_commands import run_setup
 from labrats.files.safe_paths import create_inside
 from labrats.model.errors import GiveUp
-from labrats.model.job import FailedCode, WorkspaceFile
+from labrats.model.job import FailedCode, Outputs, WorkspaceFile
 
 
-async def prepare_workspace(context: RunContext, check_out: Callable[[], Awaitable[None]] | None = None) -> None:
+async def prepare_workspace(context: RunContext, check_out: Callable[[], Awaitable[None]] | None = None) -> Outputs:
     """Create the workspace: clone the repository, add the job's files, then run its setup commands.
 
-    check_out: checks out other commits in the new clone, before any program of the repository runs.
+    Return the branch and commit that were checked out before any program of the repository has run.
+
+    check_out: checks out other commits in the new clone.
 
     Raises GiveUp with the code `git_clone`, `workspace` or `setup`.
     """
     await clone_repository(context)
     if check_out:
         await check_out()
+    checked_out = read_head(context.workspace)
     for file in context.task.workspace_files:
         _copy(file, context)
     await run_setup(context)
+    return checked_out
 
 
 async def clone_repository(context: RunContext) -> None:

@@ -35,12 +35,15 @@ async def report_bundle(context: RunContext, baseline: Baseline) -> None:
     cloned, head = baseline.outputs.commit, read_head(context.workspace).commit
     if not (context.repository and cloned and baseline.tree):
         return
-    if head == cloned and context.events.outputs.files_changed == 0 and not baseline.earlier:
+    has_new_commits = head not in (cloned, baseline.head.commit)
+    if not has_new_commits and context.events.outputs.files_changed == 0 and not baseline.earlier:
         return
     await baseline.repository.create()
     baseline.repository.require_own_objects()
     repository = baseline.repository.with_own_index()
-    top = await _top_commit(repository, baseline.tree, cloned, head, baseline.earlier)
+    # Commits on those of the setup commands cannot be pushed without these, which are not the agent's work.
+    own_head = None if baseline.head.commit != cloned else head
+    top = await _top_commit(repository, baseline.tree, cloned, own_head, baseline.earlier)
     if top == cloned:
         return
     await repository.git("update-ref", BUNDLE_REF, top)
@@ -73,7 +76,7 @@ async def _top_commit(
 ) -> str:
     """Return the last commit of the bundle, which the engine makes if the agent has left uncommitted changes.
 
-    baseline: the tree before the agent started. head: what the agent has checked out.
+    baseline: the tree before the agent started. head: what the agent has checked out; None to use none of its commits.
     earlier:  the last commit of the job that this one continues. The returned commit descends from it, so that it can
               be pushed to the same branch.
     """

@@ -31,12 +31,19 @@ class Baseline:
 
     tree: the git tree; None if the workspace was empty. outputs: the branch and commit that were checked out.
     earlier: the last commit in the bundle of the job that this one continues; None without one.
+    prepared: the branch and commit after the setup commands, if these have changed them; otherwise None.
     """
 
     repository: EngineRepository
     tree: str | None
     outputs: Outputs
     earlier: str | None = None
+    prepared: Outputs | None = None
+
+    @property
+    def head(self) -> Outputs:
+        """The branch and commit from which the agent started."""
+        return self.prepared or self.outputs
 
 
 class _StoredBaseline(Record):
@@ -45,17 +52,22 @@ class _StoredBaseline(Record):
     tree: str | None
     outputs: Outputs
     earlier: str | None = None
+    prepared: Outputs | None = None
 
 
 _BASELINE_DECODER: Final = msgspec.json.Decoder(_StoredBaseline)
 
 
-async def record_baseline(context: RunContext) -> Baseline | None:
-    """Record the state of the workspace before the agent starts. If git fails, log the reason and return None."""
+async def record_baseline(context: RunContext, checked_out: Outputs) -> Baseline | None:
+    """Record the state of the workspace before the agent starts. If git fails, log the reason and return None.
+
+    checked_out: the branch and commit before the setup commands, which are programs of the repository.
+    """
     repository = _repository_of(context)
     try:
         tree = await _tree_of(repository, is_prepared=bool(context.setup.setup or context.task.workspace_files))
-        return Baseline(repository, tree, read_head(context.workspace))
+        head = read_head(context.workspace)
+        return Baseline(repository, tree, checked_out, prepared=None if head == checked_out else head)
     except DiffFailed as error:
         context.events.log(f"[the changes in the workspace cannot be computed: {error}]")
         return None
@@ -63,7 +75,9 @@ async def record_baseline(context: RunContext) -> Baseline | None:
 
 def store_baseline(context: RunContext, baseline: Baseline) -> None:
     """Store the baseline for a later attempt that resumes in the same workspace."""
-    stored = _StoredBaseline(tree=baseline.tree, outputs=baseline.outputs, earlier=baseline.earlier)
+    stored = _StoredBaseline(
+        tree=baseline.tree, outputs=baseline.outputs, earlier=baseline.earlier, prepared=baseline.prepared
+    )
     (context.folder / BASELINE_FILE).write_bytes(encode(stored))
 
 
@@ -77,7 +91,7 @@ def load_baseline(context: RunContext) -> Baseline | None:
         return None
     if stored.tree is None:  # the workspace was empty, so the index contains only files of an earlier report
         (repository.git_dir / "index").unlink(missing_ok=True)
-    return Baseline(repository, stored.tree, stored.outputs, stored.earlier)
+    return Baseline(repository, stored.tree, stored.outputs, stored.earlier, stored.prepared)
 
 
 def has_baseline(folder: Path) -> bool:
@@ -107,12 +121,12 @@ async def report_changes(context: RunContext, baseline: Baseline) -> None:
     """Report the changes since the baseline and store the patch. Raises DiffFailed."""
     repository, after = baseline.repository, read_head(context.workspace)
     outputs = replace(context.events.outputs, pull_request_url=_pull_request(context))
-    if after.commit and after != baseline.outputs:
+    if after.commit and after != baseline.head:
         outputs = replace(outputs, branch=after.branch, commit=after.commit)
     if baseline.tree or repository.has_files():
         outputs = replace(
             outputs,
-            commits=await _commits(repository, baseline.outputs.commit, after.commit),
+            commits=await _commits(repository, baseline.head.commit, after.commit),
             files_changed=await _store_patch(context, repository, baseline.tree),
         )
     if outputs != context.events.outputs:

@@ -11,7 +11,7 @@ import pytest
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.network import NONE
-from labrats.model.protocol import Sandbox
+from labrats.model.protocol import BUNDLE_REF, Sandbox
 from labrats.model.workspace_setup import CachedFolder
 from tests.support.http_server import an_http_server
 from tests.unit.executor.attempts import (
@@ -46,6 +46,15 @@ def an_attempt_with(folder: Path, repository: Path, *commands: Sequence[str], **
     setup = WorkspaceSetup(git_repo=str(repository), setup=tuple(map(tuple, commands)), **own)
     steps = fields.pop("steps", [{"log": "the agent"}, {"result": "done"}])
     return an_attempt(folder, steps, workspace_setup=setup, repo_roots=(str(repository.parent),), **fields)
+
+
+def an_attempt_of_program(folder: Path, repository: Path, script: str, *commands: Sequence[str]) -> AttemptFolder:
+    """Build such an attempt whose agent is a shell script."""
+    program = folder / "agent"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    config = JobConfig(provider="claude")
+    return an_attempt_with(folder, repository, *commands, config=config, programs={"claude": str(program)})
 
 
 def test_commands_run_before_the_agent_in_the_workspace(tmp_path: Path, repository: Path) -> None:
@@ -119,6 +128,33 @@ def test_patch_has_the_agents_changes_only(tmp_path: Path, repository: Path) -> 
     patch = (attempt.path / "changes.patch").read_text()
     assert "agent.txt" in patch
     assert "generated" not in patch
+
+
+COMMIT = "git -c user.name=Agent -c user.email=agent@example.org commit -q"
+
+
+@pytest.mark.parametrize("agent", ["echo x > agent.txt", f"echo x > agent.txt; git add agent.txt; {COMMIT} -m mine"])
+def test_commits_of_the_commands_are_no_work_of_the_agent(tmp_path: Path, repository: Path, agent: str) -> None:
+    """The bundle must fit the commit that was cloned: commits of the commands exist nowhere else."""
+    cloned = git(repository, "rev-parse", "HEAD")
+    commands = ["sh", "-c", f"echo generated > notes.txt; git checkout -q -b generated; {COMMIT} -am generated"]
+    attempt = an_attempt_of_program(tmp_path, repository, agent, commands)
+    attempt.run()
+    outputs = attempt.outcome.outputs
+    assert (outputs.base_commit, outputs.files_changed) == (cloned, 1)
+    assert len(outputs.commits) == agent.count("commit")
+
+    git(repository, "fetch", "-q", str(attempt.path / "commits.bundle"), f"{BUNDLE_REF}:fetched")
+    assert git(repository, "rev-parse", "fetched^") == cloned
+    assert git(repository, "diff", "--name-only", cloned, "fetched") == "agent.txt"
+
+
+def test_commands_that_commit_leave_no_work_of_an_agent_that_does_nothing(tmp_path: Path, repository: Path) -> None:
+    commands = ["sh", "-c", f"echo generated > notes.txt; git checkout -q -b generated; {COMMIT} -am generated"]
+    attempt = an_attempt_with(tmp_path, repository, commands)
+    attempt.run()
+    outputs = attempt.outcome.outputs
+    assert (outputs.commits, outputs.branch, outputs.files_changed, outputs.bundle_bytes) == ((), None, 0, None)
 
 
 @pytest.mark.parametrize(
