@@ -37,7 +37,7 @@ def test_only_the_sessions_remain_in_the_programs_folder(tmp_path: Path) -> None
     script = (
         "mkdir -p ~/.claude/projects; touch ~/.claude/projects/0190-test.jsonl ~/.claude/settings.json ~/.claude.json"
     )
-    first = an_attempt_of(tmp_path, f"find ~ -type f | sort > found; {script}")
+    first = an_attempt_of(tmp_path, f"find ~/.claude* -type f | sort > found; {script}")
     first.run()
     the_next_attempt(first).run()
 
