@@ -36,6 +36,7 @@ _EXCLUDED: Final = (
 )
 """Patterns of new files that the patch omits: caches and editor files that people ignore in every repository."""
 
+_KEPT_INDEX: Final = "index-before"
 _NO_PROGRAMS: Final = "no-programs"
 """The folder with a `git` that does nothing."""
 
@@ -97,6 +98,32 @@ class EngineRepository:
                 copy = self.git_dir / self.index
                 copy.write_bytes(source.read(INDEX_BYTES))
                 os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))  # git compares the times of files with it
+
+    def keep_index(self) -> None:
+        """Keep the index as that of the files before the agent starts; see `changed_since_kept`."""
+        with suppress(FileNotFoundError):
+            shutil.copyfile(self.git_dir / self.index, self.git_dir / _KEPT_INDEX)
+
+    async def keep_tree(self, tree: str) -> None:
+        """Keep the files of a tree instead."""
+        await replace(self, index=_KEPT_INDEX).git("read-tree", tree)
+
+    async def changed_since_kept(self) -> set[bytes] | None:
+        """Return the paths whose entries in the index are other ones than in the kept index; None if none was kept.
+
+        Unlike a diff, this reads no object of the workspace. The agent can replace these, and git does not check the
+        content of a folder's object when it compares it.
+        """
+        if not (self.git_dir / _KEPT_INDEX).is_file():
+            return None
+        kept, now = await replace(self, index=_KEPT_INDEX).entries(), await self.entries()
+        return {path for path in kept.keys() | now.keys() if kept.get(path) != now.get(path)}
+
+    async def entries(self) -> dict[bytes, bytes]:
+        """Return the mode and the object of each file in the index, by its path."""
+        listed = await self.git("ls-files", "--stage", "-z", *OUTSIDE_PUBLICATION)
+        found = (line.partition(b"\t") for line in listed.split(b"\0")[:-1])
+        return {path: entry for entry, _, path in found}
 
     def require_own_objects(self) -> None:
         """Raise DiffFailed if git would read objects from outside the workspace, which may be other jobs' secrets."""

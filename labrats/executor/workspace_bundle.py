@@ -66,6 +66,7 @@ async def baseline_before(baseline: Baseline, cloned: str) -> Baseline | None:
             await repository.git("read-tree", cloned)
             await repository.git("update-index", "-z", "--index-info", stdin=b"".join(prepared.values()))
             tree = await repository.word("write-tree")
+        await repository.keep_tree(tree)
     except DiffFailed:
         return None
     return replace_baseline(baseline, tree=tree, outputs=replace(baseline.outputs, commit=cloned), earlier=top)

@@ -147,15 +147,15 @@ async def _tree_of(repository: EngineRepository, *, is_prepared: bool) -> str | 
     if commit := read_head(repository.workspace).commit:
         await repository.create()
         repository.copy_index_of_workspace()
-        if not is_prepared:
-            return commit
-        await repository.add_all()
-        return await repository.word("write-tree")
-    if not repository.has_files():
-        return None
-    await repository.create()
-    await repository.add_all(ignored_too=True)
-    return await repository.word("write-tree")
+        if is_prepared:
+            await repository.add_all()
+            commit = await repository.word("write-tree")
+    elif repository.has_files():
+        await repository.create()
+        await repository.add_all(ignored_too=True)
+        commit = await repository.word("write-tree")
+    repository.keep_index()
+    return commit
 
 
 async def _store_patch(context: RunContext, repository: EngineRepository, tree: str | None) -> int:
@@ -164,10 +164,13 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
     tree = tree or await repository.word("write-tree")  # the empty tree
     await repository.add_all()
     difference = ("diff", "--cached", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "--no-color")
+    changed = await repository.changed_since_kept()
     names = await repository.git(*difference, "--name-only", "-z", "--no-renames", tree, *OUTSIDE_PUBLICATION)
     patch = await repository.git(
         *difference, "--binary", "--full-index", tree, *OUTSIDE_PUBLICATION, most_bytes=PATCH_BYTES
     )
+    if changed is not None and changed != set(names.split(b"\0")[:-1]):
+        raise DiffFailed("the agent has changed objects of its repository, so that a patch would hide other changes")
     if patch:
         context.events.patch(patch)
     return names.count(b"\0")

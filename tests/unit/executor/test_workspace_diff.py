@@ -211,3 +211,39 @@ def test_destroyed_repository_affects_only_the_patch(tmp_path: Path, repository:
     attempt = an_attempt_of(tmp_path, "rm -rf .git; echo three >> readme.txt", repository)
     attempt.run()
     assert any(line.startswith("[the changes in the workspace cannot be computed:") for line in attempt.logs)
+
+
+FORGE = """
+import hashlib, os, subprocess, zlib
+
+def git(*arguments, stdin=None):
+    return subprocess.run(['git', *arguments], check=True, capture_output=True, input=stdin).stdout.strip()
+
+for pack in [each for each in os.listdir('.git/objects/pack') if each.endswith('.pack')]:
+    os.rename(f'.git/objects/pack/{pack}', pack)
+    git('unpack-objects', '-q', stdin=open(pack, 'rb').read())
+    os.unlink(pack)
+known = git('rev-parse', 'HEAD:src').decode()
+open('src/main.py', 'w').write('evil = True\\n')
+git('add', 'src')
+new = git('rev-parse', git('write-tree').decode() + ':src').decode()
+tree = subprocess.run(['git', 'cat-file', 'tree', new], check=True, capture_output=True).stdout
+path = f'.git/objects/{known[:2]}/{known[2:]}'
+os.chmod(path, 0o600)
+open(path, 'wb').write(zlib.compress(b'tree %d\\0' % len(tree) + tree))
+"""
+
+
+def test_agent_cannot_hide_a_change_by_a_forged_object(tmp_path: Path, repository: Path) -> None:
+    """Git believes the forged folder, in which the file seems to have been changed before the agent started."""
+    (repository / "src").mkdir()
+    (repository / "src" / "main.py").write_text("evil = False\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "src")
+    (tmp_path / "forge.py").write_text(FORGE)
+    attempt = an_attempt_of(tmp_path, f"python3 {tmp_path}/forge.py", repository)
+    attempt.run()
+
+    assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
+    assert not (attempt.path / "changes.patch").exists()
+    assert "the agent has changed objects of its repository" in attempt.logs[-1]
