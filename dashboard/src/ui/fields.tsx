@@ -114,8 +114,8 @@ export function FieldGroup({ title, note, columns = 2, children }: { title?: str
   );
 }
 
-interface FormBodyProps<D> {
-  form: FormState<D>;
+interface FormBodyProps {
+  form: Pick<FormState<unknown>, 'submit' | 'error' | 'others'>;
   children: ReactNode;
   footer?: ReactNode;
   id?: string;
@@ -124,7 +124,7 @@ interface FormBodyProps<D> {
 }
 
 /** A form with its general problems. It is also sent with Ctrl Enter. Viewers see its values. */
-export function FormBody<D>({ form, children, footer, id, isReading = false }: FormBodyProps<D>) {
+export function FormBody({ form, children, footer, id, isReading = false }: FormBodyProps) {
   const mayChange = useMayChange();
   return (
     <form id={id} noValidate className={styles.form} onSubmit={(event: SyntheticEvent) => form.submit(event)}

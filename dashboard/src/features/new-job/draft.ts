@@ -1,9 +1,9 @@
 /** The form of a new job, and the submission that it stands for. */
 
-import type { JobDetail, Rerun, Submission } from '../../api/jobs';
-import { parseJson } from '../../lib/json';
+import type { JobDetail } from '../../api/jobs';
 import { networkRule, networkText } from '../../lib/network';
 import { cacheOf, cacheText, commandsOf, commandsText } from '../../lib/setup';
+import { Texts, type Body, type Problems } from '../../ui/use-form';
 
 /** All fields as texts, as the form holds them. */
 export interface Draft {
@@ -42,78 +42,41 @@ export const EMPTY_DRAFT: Draft = {
   maxTurns: '', maxCostUsd: '', maxTokens: '', maxAttempts: '', fallbackModel: '', priority: '', callbackUrl: '', resultSchema: '', metadata: '', report: '',
 };
 
-/** Fields of the API, by the field of the form that sets them. */
-const FIELDS: Record<string, keyof Draft> = {
-  prompt: 'prompt', type: 'type', agentRole: 'agentRole', priority: 'priority', callbackUrl: 'callbackUrl', resultSchema: 'resultSchema', metadata: 'metadata', report: 'report',
+/** Fields of the form by the field of the API, where the names differ. */
+export const NAMES: Record<string, keyof Draft> = {
   'config.provider': 'provider', 'config.model': 'model', 'config.effort': 'effort', 'config.isolation': 'isolation', 'config.timeoutMs': 'timeoutMinutes', 'config.maxTurns': 'maxTurns',
   'config.maxCostUsd': 'maxCostUsd', 'config.maxTokens': 'maxTokens', 'config.maxAttempts': 'maxAttempts', 'config.fallbackModel': 'fallbackModel', 'config.network': 'network',
   'workspaceSetup.gitRepo': 'gitRepo', 'workspaceSetup.gitRef': 'gitRef', 'workspaceSetup.gitDepth': 'gitDepth', 'workspaceSetup.setup': 'setup',
   'workspaceSetup.setupNetwork': 'setupNetwork', 'workspaceSetup.cache': 'cache', workspaceUploads: 'files',
 };
 
-export type Problems = Partial<Record<keyof Draft, string | undefined>>;
-
-/** The messages of an answer's details, by the field of the form. Others are listed without a field. */
-export function problemsOf(details: readonly { field: string; message: string }[]): { fields: Problems; others: string[] } {
-  const fields: Problems = {};
-  const others: string[] = [];
-  for (const { field, message } of details) {
-    const own = FIELDS[field] ?? FIELDS[field.replace(/\[.*$/, '')] ?? FIELDS[field.split('.')[0] ?? ''];
-    if (own) fields[own] = `${field.split('.').at(-1) ?? field}: ${message}`;
-    else others.push(`${field}: ${message}`);
-  }
-  return { fields, others };
-}
-
-/** The submission of a form. Problems: values that are no numbers, or no JSON. */
-export function submissionOf(draft: Draft): { submission: Submission; problems: Problems } {
-  const problems: Problems = {};
-  const number = (field: keyof Draft, factor = 1): number | undefined => {
-    const text = draft[field].trim();
-    if (text === '') return undefined;
-    const value = Number(text) * factor;
-    if (Number.isFinite(value)) return value;
-    problems[field] = 'Must be a number.';
-    return undefined;
-  };
-  const text = (field: keyof Draft): string | undefined => draft[field].trim() || undefined;
-  const config = defined({
-    provider: text('provider'), model: text('model'), effort: text('effort'), isolation: text('isolation'), timeoutMs: number('timeoutMinutes', 60_000), maxTurns: number('maxTurns'),
-    maxCostUsd: number('maxCostUsd'), maxTokens: number('maxTokens'), maxAttempts: number('maxAttempts'), fallbackModel: text('fallbackModel'),
-    network: networkRule(draft.network) ?? undefined,
-  });
-  const read = <Value>(field: keyof Draft, parse: (text: string) => Value[]): Value[] | undefined => {
+/** The submission of a form, and the problems of its values. */
+export function submissionOf(draft: Draft): { body: Body; problems: Problems<Draft> } {
+  const texts = new Texts(draft);
+  const read = <Value>(field: 'setup' | 'cache', parse: (text: string) => Value[]): Value[] | null => {
     try {
       const values = parse(draft[field]);
-      return values.length > 0 ? values : undefined;
+      return values.length > 0 ? values : null;
     } catch (error) {
-      problems[field] = (error as Error).message;
-      return undefined;
+      texts.problems[field] = (error as Error).message;
+      return null;
     }
   };
-  const workspaceSetup = defined({
-    gitRepo: text('gitRepo'), gitRef: text('gitRef'), gitDepth: number('gitDepth'), setup: read('setup', commandsOf),
-    setupNetwork: networkRule(draft.setupNetwork) ?? undefined, cache: read('cache', cacheOf),
-  });
   const files = filesOf(draft.files);
-  const object = (field: keyof Draft): unknown => {
-    if (!text(field)) return undefined;
-    const parsed = parseJson(draft[field]);
-    if ('error' in parsed) problems[field] = parsed.error;
-    else if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) problems[field] = 'Must be a JSON object.';
-    else return parsed.value;
-    return undefined;
-  };
-  if (!text('prompt')) problems.prompt = 'A prompt is required.';
-  if (!text('type')) problems.type = 'A type is required.';
-  const submission = defined({
-    source: 'dashboard', type: text('type') ?? '', prompt: draft.prompt, agentRole: text('agentRole'), priority: number('priority'), callbackUrl: text('callbackUrl'),
-    resultSchema: object('resultSchema'), metadata: object('metadata'),
-    config: Object.keys(config).length > 0 ? config : undefined,
-    workspaceSetup: Object.keys(workspaceSetup).length > 0 ? workspaceSetup : undefined,
-    workspaceUploads: files.length > 0 ? files : undefined,
+  const body = set({
+    source: 'dashboard', type: texts.required('type'), prompt: texts.required('prompt') && draft.prompt, agentRole: texts.text('agentRole'), priority: texts.number('priority'),
+    callbackUrl: texts.text('callbackUrl'), resultSchema: texts.json('resultSchema'), metadata: texts.json('metadata'),
+    config: group({
+      provider: texts.text('provider'), model: texts.text('model'), effort: texts.text('effort'), isolation: texts.text('isolation'), network: networkRule(draft.network),
+      timeoutMs: texts.number('timeoutMinutes', 60_000), maxTurns: texts.number('maxTurns'), maxCostUsd: texts.number('maxCostUsd'), maxTokens: texts.number('maxTokens'),
+      maxAttempts: texts.number('maxAttempts'), fallbackModel: texts.text('fallbackModel'),
+    }),
+    workspaceSetup: group({
+      gitRepo: texts.text('gitRepo'), gitRef: texts.text('gitRef'), gitDepth: texts.number('gitDepth'), setup: read('setup', commandsOf), setupNetwork: networkRule(draft.setupNetwork), cache: read('cache', cacheOf),
+    }),
+    workspaceUploads: files.length > 0 ? files : null,
   });
-  return { submission: submission as unknown as Submission, problems };
+  return { body, problems: texts.problems };
 }
 
 /** The uploaded files of a draft. */
@@ -121,31 +84,40 @@ export function filesOf(text: string): { id: string; name: string }[] {
   return text.split('\n').filter(Boolean).map((line) => ({ id: line.slice(0, line.indexOf('/')), name: line.slice(line.indexOf('/') + 1) }));
 }
 
-function defined(fields: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+/** The fields that have a value. */
+function set(fields: Body): Body {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null));
 }
 
-/** What a rerun changes, compared with the draft of the first job. Problems: see submissionOf. */
-export function rerunOf(draft: Draft, first: Draft): { changes: Rerun; problems: Problems } {
-  const { submission, problems } = submissionOf({ ...draft, prompt: draft.prompt || first.prompt || 'unchanged', type: draft.type || 'task' });
+/** The fields that have a value; null without any. */
+function group(fields: Body): Body | null {
+  const values = set(fields);
+  return Object.keys(values).length > 0 ? values : null;
+}
+
+/** What a rerun changes, compared with the draft of the first job, and the problems of the values. */
+export function rerunOf(draft: Draft, first: Draft): { body: Body; problems: Problems<Draft> } {
+  const { body, problems } = submissionOf({ ...draft, prompt: draft.prompt || first.prompt || 'unchanged', type: draft.type || 'task' });
   const isChanged = (field: keyof Draft) => draft[field].trim() !== first[field].trim();
   for (const field of ['priority', 'metadata', ...Object.values(CONFIG_FIELDS)] as const) {
     if (isChanged(field) && draft[field].trim() === '') problems[field] ??= 'A rerun keeps the earlier value. Enter another one.';
   }
-  const config = Object.fromEntries(Object.entries(submission.config ?? {}).filter(([name]) => isChanged(CONFIG_FIELDS[name] ?? 'prompt')));
-  const changes = defined({
-    prompt: isChanged('prompt') && draft.prompt.trim() ? draft.prompt : undefined,
-    config: Object.keys(config).length > 0 ? config : undefined,
-    priority: isChanged('priority') ? submission.priority : undefined,
-    metadata: isChanged('metadata') ? submission.metadata : undefined,
-    report: draft.report ? true : undefined,
-  });
-  return { changes, problems };
+  const changed = (field: keyof Draft) => (isChanged(field) ? (body[field] ?? null) : null);
+  return {
+    problems,
+    body: set({
+      prompt: isChanged('prompt') && draft.prompt.trim() ? draft.prompt : null,
+      config: group(Object.fromEntries(Object.entries((body.config ?? {}) as Body).filter(([name]) => isChanged(CONFIG_FIELDS[name] ?? 'prompt')))),
+      priority: changed('priority'),
+      metadata: changed('metadata'),
+      report: draft.report ? true : null,
+    }),
+  };
 }
 
 /** Fields of the form, by the setting that they change. */
 const CONFIG_FIELDS: Record<string, keyof Draft> = Object.fromEntries(
-  Object.entries(FIELDS).flatMap(([name, field]) => (name.startsWith('config.') ? [[name.slice('config.'.length), field]] : [])),
+  Object.entries(NAMES).flatMap(([name, field]) => (name.startsWith('config.') ? [[name.slice('config.'.length), field]] : [])),
 );
 
 /** The draft of a job that runs again. Only settings that the earlier request set are repeated. prompt: empty if deleted. */
