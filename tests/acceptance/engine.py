@@ -27,6 +27,7 @@ from labrats.api.auth.login_links import create_login_link
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.cli.secrets import put_value
 from labrats.processes import ProcessId, descendants, send_signal
+from tests.support import impatient_labrats
 from tests.support.waiting import poll_intervals
 
 PATIENCE_SECONDS: Final = 40.0
@@ -197,8 +198,10 @@ class LocalEngine(Engine):
 
     def command(self, *options: str) -> list[str]:
         """Return the command line that starts an engine on this engine's data folder."""
-        program = Path(sys.executable).parent / "labrats"
-        return [str(program), "serve", "--data-dir", str(self.data_dir), *options]
+        serve = ["serve", "--data-dir", str(self.data_dir), *options]
+        if impatient_labrats.VARIABLE in self._environment:
+            return [sys.executable, "-P", impatient_labrats.__file__, *serve]
+        return [str(Path(sys.executable).parent / "labrats"), *serve]
 
     def run_another(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Start a second engine on the same data folder, which is expected to exit with an error."""

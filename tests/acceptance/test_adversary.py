@@ -22,6 +22,7 @@ import pytest
 from tests.acceptance import adversary
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, User
+from tests.support.impatient_labrats import constants
 from tests.support.waiting import eventually
 
 KEY = "test-key+of/a model 0123456789"
@@ -39,7 +40,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Iterator[LocalEngine]:
-    environment = environment_with(program) | {"LABRATS_SANDBOX": "false"}
+    suspended = constants({"labrats.backends.embedded.launcher.SPAWN_SECONDS": 5})
+    environment = environment_with(program) | {"LABRATS_SANDBOX": "false"} | suspended
     with engine_in(tmp_path_factory.mktemp("engine"), **environment) as engine:
         yield engine
 

@@ -5,8 +5,10 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import pytest
 from msgspec.structs import replace
 
+from labrats.api import bulk_actions
 from labrats.api.bulk_actions import BulkAction, BulkActions, Target
 from labrats.metrics import Metrics
 from labrats.model.core_resources import Secret
@@ -19,6 +21,12 @@ from tests.support.watch_recorder import record_watch
 
 JOBS = 20
 ABANDONED_SECONDS = 0.5
+
+
+@pytest.fixture(autouse=True)
+def frequent_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let engines look for abandoned actions soon after they count as abandoned."""
+    monkeypatch.setattr(bulk_actions, "CHECK_SECONDS", ABANDONED_SECONDS / 2)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import Engine, LocalEngine, User
 from tests.support.deliveries import SECRET, an_issue_event, github_headers, json_body
 from tests.support.github import APP_ID, APP_KEY_PEM, GitHubStandIn, Issue
+from tests.support.impatient_labrats import constants
 from tests.support.waiting import DEADLINE_SECONDS
 
 COMMITTING: Final = """
@@ -20,6 +21,11 @@ REPORT: Final[dict[str, Any]] = {
     "labels": {"running": "ai-working", "failed": "ai-failed"},
     "pullRequest": {"titlePrefix": "[ai] ", "labels": ["ai"], "reviewers": ["reviewer"]},
 }
+SHORTER: Final = {
+    "labrats.controller.report_rights.PASS_SECONDS": 0.5,
+    "labrats.net.github._MIN_RETRY_SECONDS": 1,
+}
+"""Waits before further requests to GitHub. Its stand-in needs no rest."""
 
 
 def start_reporting(start_engine: EngineFactory, github: GitHubStandIn, **environment: str) -> LocalEngine:
@@ -32,6 +38,7 @@ def start_reporting(start_engine: EngineFactory, github: GitHubStandIn, **enviro
         LABRATS_SANDBOX="false",
         LABRATS_ALLOW_UNTRUSTED="true",
         LABRATS_REPORT_INTERVAL_SECONDS="0.1",
+        **constants(SHORTER),
         **environment,
     )
     engine.set_secret("app", "appId", APP_ID)
