@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.acceptance.engine import LocalEngine
+from tests.acceptance.engine import ForkedEngine, LocalEngine
 from tests.chart.fixture import helm, installation
 from tests.cluster.fixture import (
     api_client,
@@ -54,6 +54,13 @@ def etc_snapshots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LocalEngine, "etc_snapshots", tmp_path_factory.mktemp("etc-snapshots"))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forks() -> Iterator[None]:
+    """The process that forks the engines, until the last test of this process has ended."""
+    yield
+    ForkedEngine.forks.close()
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.engine import Engine, LocalEngine, User
+from tests.acceptance.engine import Engine, ForkedEngine, LocalEngine, User
 from tests.chart.engine import InstalledEngine
 from tests.chart.installation import Installation
 
@@ -80,11 +81,18 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def start_engine(tmp_path: Path) -> Iterator[EngineFactory]:
     """A function that starts an engine for this test, with the given environment variables."""
     with ExitStack() as engines:
+        yield partial(_start, engines, ForkedEngine, tmp_path)
 
-        def start(**environment: str) -> LocalEngine:
-            return engines.enter_context(LocalEngine(tmp_path, **environment))
 
-        yield start
+@pytest.fixture
+def start_program(tmp_path: Path) -> Iterator[EngineFactory]:
+    """A function like `start_engine`, for tests of the process itself: its signals, environment and memory."""
+    with ExitStack() as engines:
+        yield partial(_start, engines, LocalEngine, tmp_path)
+
+
+def _start(engines: ExitStack, kind: type[LocalEngine], folder: Path, **environment: str) -> LocalEngine:
+    return engines.enter_context(kind(folder, **environment))
 
 
 @pytest.fixture

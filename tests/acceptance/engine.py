@@ -28,6 +28,7 @@ from labrats.backends.embedded.store import EmbeddedStore
 from labrats.cli.secrets import put_value
 from labrats.processes import ProcessId, descendants, send_signal
 from tests.support import impatient_labrats
+from tests.support.forked_labrats import Fork, Forks
 from tests.support.waiting import poll_intervals
 
 PATIENCE_SECONDS: Final = 40.0
@@ -139,7 +140,7 @@ class LocalEngine(Engine):
         self.url = ""
         self.data_dir, self._log_file = folder / "data", folder / "engine.log"
         self._environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **_QUICK, **environment}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Fork | None = None
         self._started: set[ProcessId] = set()
 
     def __enter__(self) -> Self:
@@ -179,10 +180,7 @@ class LocalEngine(Engine):
         self._share_snapshots()
         port = self.url.rpartition(":")[2] or "0"
         log_size = self._log_file.stat().st_size if self._log_file.exists() else 0
-        with open(self._log_file, "ab") as log:
-            self._process = subprocess.Popen(
-                self.command("--port", port), stdout=log, stderr=log, env=self._environment
-            )
+        self._process = self._run("--port", port)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not (ready := _find_log_event(self._log_file, log_size, "engine ready")):
             assert self._process.poll() is None, f"the engine exited during its start: {self.log[log_size:]}"
@@ -196,12 +194,18 @@ class LocalEngine(Engine):
             self.data_dir.mkdir(mode=0o700)
             (self.data_dir / "etc-snapshots").symlink_to(self.etc_snapshots)
 
+    def _run(self, *options: str) -> subprocess.Popen[bytes] | Fork:
+        with open(self._log_file, "ab") as log:
+            return subprocess.Popen(self.command(*options), stdout=log, stderr=log, env=self._environment)
+
     def command(self, *options: str) -> list[str]:
         """Return the command line that starts an engine on this engine's data folder."""
-        serve = ["serve", "--data-dir", str(self.data_dir), *options]
         if impatient_labrats.VARIABLE in self._environment:
-            return [sys.executable, "-P", impatient_labrats.__file__, *serve]
-        return [str(Path(sys.executable).parent / "labrats"), *serve]
+            return [sys.executable, "-P", impatient_labrats.__file__, *self._arguments(*options)]
+        return [str(Path(sys.executable).parent / "labrats"), *self._arguments(*options)]
+
+    def _arguments(self, *options: str) -> list[str]:
+        return ["serve", "--data-dir", str(self.data_dir), *options]
 
     def run_another(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Start a second engine on the same data folder, which is expected to exit with an error."""
@@ -303,6 +307,16 @@ class LocalEngine(Engine):
         for each in left:
             send_signal(each.pid, signal.SIGKILL)
         return left
+
+
+class ForkedEngine(LocalEngine):
+    """A LocalEngine that starts in a fourth of the time. /proc does not show its command line and environment."""
+
+    forks: ClassVar = Forks()
+
+    def _run(self, *options: str) -> Fork:
+        self._log_file.touch()
+        return self.forks.start(self._arguments(*options), self._environment, self._log_file)
 
 
 def an_http_client(url: str, key: str | None = None, **options: Any) -> httpx2.AsyncClient:

@@ -145,12 +145,12 @@ async def check_that_no_other_job_is_affected(
 
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"])
 async def test_model_key_printed_by_an_agent_is_neither_stored_nor_shown(
-    program: Path, start_engine: EngineFactory, name: str
+    program: Path, start_program: EngineFactory, name: str
 ) -> None:
     """A key is behind a proxy, whose token the agent prints. A login is given to the agent."""
     environment = environment_with(program)
     environment[name] = environment.pop("ANTHROPIC_API_KEY")
-    engine = start_engine(**environment)
+    engine = start_program(**environment)
     async with engine.user() as user:
         detail = await run(user, "print_the_key_in_every_form", seconds=120)
         shown = json.dumps(detail) + await read_output_of(user, detail["id"])

@@ -141,12 +141,12 @@ Reach = Callable[..., Awaitable[set[str]]]
 
 @pytest.fixture
 def reached_goals(
-    start_engine: EngineFactory, tmp_path: Path, program: Path, listener: tuple[str, int, list[bytes]]
+    start_program: EngineFactory, tmp_path: Path, program: Path, listener: tuple[str, int, list[bytes]]
 ) -> Reach:
     """A function that runs the obedient agent on the whole corpus, and returns the goals that it has reached."""
 
     async def run(*, sandbox: str = "true", network: str = "none") -> set[str]:
-        engine = start_engine(
+        engine = start_program(
             LABRATS_CLAUDE_PATH=str(program), ANTHROPIC_API_KEY=KEY, PATH="/usr/local/bin:/usr/bin:/bin",
             LABRATS_SANDBOX=sandbox, LOCAL_REPO_ROOTS=str(tmp_path / "repositories"),
         )  # fmt: skip

@@ -38,9 +38,9 @@ def environment(server: ModelServer, tmp_path: Path) -> dict[str, str]:
 
 
 async def test_agent_finds_no_key_and_reaches_no_other_model(
-    start_engine: EngineFactory, environment: dict[str, str], server: ModelServer
+    start_program: EngineFactory, environment: dict[str, str], server: ModelServer
 ) -> None:
-    engine = start_engine(**environment, LABRATS_SANDBOX="true")
+    engine = start_program(**environment, LABRATS_SANDBOX="true")
     async with engine.user() as user:
         job = await user.wait(await user.submit(prompt="look", config=CONFIG))
         events = (await user.get(f"/api/jobs/{job['id']}/events", limit=1000)).json()["events"]
@@ -65,9 +65,9 @@ async def test_agent_finds_no_key_and_reaches_no_other_model(
 
 @pytest.mark.parametrize("limit", [{"maxTokens": 40}, {"maxCostUsd": 0.00001}], ids=["maxTokens", "maxCostUsd"])
 async def test_limit_ends_the_job_although_its_agent_reports_no_usage(
-    start_engine: EngineFactory, environment: dict[str, str], limit: dict[str, float]
+    start_program: EngineFactory, environment: dict[str, str], limit: dict[str, float]
 ) -> None:
-    engine = start_engine(**environment, LABRATS_SANDBOX="true")
+    engine = start_program(**environment, LABRATS_SANDBOX="true")
     async with engine.admin() as admin, engine.user() as user:
         model = {"name": "priced", **CONFIG, "slots": 1, "prices": {"input": 1, "output": 1}}
         assert (await admin.post("/api/ai-models", model)).status_code == 201
@@ -79,10 +79,10 @@ async def test_limit_ends_the_job_although_its_agent_reports_no_usage(
 
 
 async def test_limit_ends_the_job_although_its_server_reports_no_usage(
-    start_engine: EngineFactory, environment: dict[str, str]
+    start_program: EngineFactory, environment: dict[str, str]
 ) -> None:
     with scripted_model(MessagesApi(), [Says("hi", input_tokens=0, output_tokens=0)]) as silent:
-        engine = start_engine(**environment | {"ANTHROPIC_BASE_URL": silent.url}, LABRATS_SANDBOX="true")
+        engine = start_program(**environment | {"ANTHROPIC_BASE_URL": silent.url}, LABRATS_SANDBOX="true")
         async with engine.user() as user:
             job = await user.wait(await user.submit(prompt="look", config=CONFIG | {"maxTokens": 2}))
 

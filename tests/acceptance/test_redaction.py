@@ -7,8 +7,8 @@ from tests.acceptance.conftest import EngineFactory
 SUBMIT_KEY = "test-submit-key-0123456789"
 
 
-async def test_engine_keys_printed_by_an_agent_are_redacted(start_engine: EngineFactory) -> None:
-    engine = start_engine(SUBMIT_API_KEYS=SUBMIT_KEY)
+async def test_engine_keys_printed_by_an_agent_are_redacted(start_program: EngineFactory) -> None:
+    engine = start_program(SUBMIT_API_KEYS=SUBMIT_KEY)
     keys = [SUBMIT_KEY, engine.admin_key]
     forms = [form for key in keys for form in (key, base64.b64encode(key.encode()).decode())]
     async with engine.user() as user:

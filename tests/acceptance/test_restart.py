@@ -18,9 +18,9 @@ LINES = [f"line {n}" for n in range(1, 101)]
 
 @pytest.mark.parametrize("end", ENDINGS)
 async def test_running_job_continues_and_is_supervised_to_its_end_after_a_restart(
-    start_engine: EngineFactory, end: Callable[[LocalEngine], None]
+    start_program: EngineFactory, end: Callable[[LocalEngine], None]
 ) -> None:
-    engine = start_engine()
+    engine = start_program()
     async with engine.user() as user:
         job_id = await user.submit({"log": "line {n}", "times": 100, "everyMs": 20}, {"result": "whole"})
         await user.wait(job_id, "active")
@@ -35,9 +35,9 @@ async def test_running_job_continues_and_is_supervised_to_its_end_after_a_restar
 
 @pytest.mark.parametrize("end", ENDINGS)
 async def test_log_reader_resumes_after_a_restart_without_gap_or_repetition(
-    start_engine: EngineFactory, end: Callable[[LocalEngine], None]
+    start_program: EngineFactory, end: Callable[[LocalEngine], None]
 ) -> None:
-    engine = start_engine()
+    engine = start_program()
     async with engine.user() as user:
         job_id = await user.submit({"log": "line {n}", "times": 100, "everyMs": 20})
         seen: list[SentEvent] = []
@@ -56,9 +56,9 @@ async def test_log_reader_resumes_after_a_restart_without_gap_or_repetition(
 
 
 async def test_outcomes_of_jobs_that_end_while_no_engine_runs_are_recorded_at_its_start(
-    start_engine: EngineFactory,
+    start_program: EngineFactory,
 ) -> None:
-    engine = start_engine()
+    engine = start_program()
     async with engine.user() as user:
         good = await user.submit({"sleepMs": 500}, {"result": "good"})
         bad = await user.submit({"sleepMs": 500}, {"fail": "bad"})
@@ -77,8 +77,8 @@ async def test_outcomes_of_jobs_that_end_while_no_engine_runs_are_recorded_at_it
         assert (await user.wait(died))["failedCode"] == "executor_died"
 
 
-async def test_waiting_jobs_and_accepted_cancels_survive_a_crash(start_engine: EngineFactory) -> None:
-    engine = start_engine(DEFAULT_MODEL_SLOTS="1")
+async def test_waiting_jobs_and_accepted_cancels_survive_a_crash(start_program: EngineFactory) -> None:
+    engine = start_program(DEFAULT_MODEL_SLOTS="1")
     async with engine.user() as user:
         first = await user.submit({"ignoreSignals": True}, {"log": "on"}, {"hang": True})
         second = await user.submit({"result": "after"})
@@ -94,8 +94,8 @@ async def test_waiting_jobs_and_accepted_cancels_survive_a_crash(start_engine: E
         assert engine.processes_of(first) == []
 
 
-async def test_deadline_that_passes_while_no_engine_runs_is_enforced(start_engine: EngineFactory) -> None:
-    engine = start_engine()
+async def test_deadline_that_passes_while_no_engine_runs_is_enforced(start_program: EngineFactory) -> None:
+    engine = start_program()
     async with engine.user() as user:
         job_id = await user.submit({"ignoreSignals": True}, {"log": "on"}, {"hang": True}, config={"timeoutMs": 800})
         await user.wait(job_id, "active")
@@ -107,8 +107,8 @@ async def test_deadline_that_passes_while_no_engine_runs_is_enforced(start_engin
         assert (detail["status"], detail["failedCode"]) == ("failed", "timeout")
 
 
-async def test_stopping_engine_ends_its_log_streams(start_engine: EngineFactory) -> None:
-    engine = start_engine()
+async def test_stopping_engine_ends_its_log_streams(start_program: EngineFactory) -> None:
+    engine = start_program()
     async with engine.user() as user:
         job_id = await user.submit({"log": "on"}, {"hang": True})
         async with user.log_stream(job_id) as events:
@@ -119,8 +119,8 @@ async def test_stopping_engine_ends_its_log_streams(start_engine: EngineFactory)
             assert [event async for event in events] == []  # the stream ended without an error and without `done`
 
 
-async def test_second_engine_on_the_same_data_folder_is_refused(start_engine: EngineFactory) -> None:
-    engine = start_engine()
+async def test_second_engine_on_the_same_data_folder_is_refused(start_program: EngineFactory) -> None:
+    engine = start_program()
 
     assert "another engine is running" in refusal_of(engine)
     async with engine.user() as user:
@@ -149,8 +149,8 @@ def refusal_of(engine: LocalEngine, *options: str) -> str:
     return refused.stderr
 
 
-async def test_accepted_jobs_survive_the_death_of_the_engine_under_load(start_engine: EngineFactory) -> None:
-    engine = start_engine()
+async def test_accepted_jobs_survive_the_death_of_the_engine_under_load(start_program: EngineFactory) -> None:
+    engine = start_program()
     async with engine.user() as user:
         accepted: list[str] = []
 

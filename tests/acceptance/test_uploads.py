@@ -60,8 +60,8 @@ async def test_job_can_be_retried_after_its_upload_was_deleted(engine: LocalEngi
     assert (engine.workspace(detail["id"], detail["attempts"]) / "a.txt").read_bytes() == b"hello"
 
 
-async def test_upload_survives_a_crash(start_engine: EngineFactory) -> None:
-    engine = start_engine()
+async def test_upload_survives_a_crash(start_program: EngineFactory) -> None:
+    engine = start_program()
     async with engine.user() as user:
         uploaded = (await user.http.post("/api/workspace-uploads", files={"file": ("a.txt", b"hello")})).json()
         engine.kill()
@@ -70,8 +70,8 @@ async def test_upload_survives_a_crash(start_engine: EngineFactory) -> None:
         assert (raw.status_code, raw.content) == (200, b"hello")
 
 
-async def test_twenty_concurrent_large_uploads_use_bounded_memory(start_engine: EngineFactory) -> None:
-    engine = start_engine()
+async def test_twenty_concurrent_large_uploads_use_bounded_memory(start_program: EngineFactory) -> None:
+    engine = start_program()
     async with engine.user() as user:
         await user.http.post("/api/workspace-uploads", content=a_large_file(1), headers=FORM)
         before = peak_memory_kib(engine.pid)

@@ -9,7 +9,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error,
 
 from labrats.api.http.dashboard import FOLDER
 from tests.acceptance.browser import a_browser
-from tests.acceptance.engine import PATIENCE_SECONDS, Engine, LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, Engine, ForkedEngine, LocalEngine, User
 
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
@@ -19,7 +19,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
     """The engine shared by the tests of a module that do not stop it."""
     if not (FOLDER / "index.html").exists():
         pytest.fail("the dashboard is not built; run `make dashboard`", pytrace=False)
-    with LocalEngine(tmp_path_factory.mktemp("engine")) as engine:
+    with ForkedEngine(tmp_path_factory.mktemp("engine")) as engine:
         yield engine
     assert "Traceback" not in engine.log
 
@@ -27,7 +27,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
 @pytest.fixture
 def own_engine(tmp_path: Path) -> Iterator[LocalEngine]:
     """An engine for this test only, which the test may kill."""
-    with LocalEngine(tmp_path) as engine:
+    with ForkedEngine(tmp_path) as engine:
         yield engine
 
 

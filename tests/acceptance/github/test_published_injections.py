@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.acceptance.engine import LocalEngine, User
+from tests.acceptance.engine import ForkedEngine, LocalEngine, User
 from tests.acceptance.github.reporting import (
     REPORT,
     a_pull_request_of,
@@ -94,7 +94,7 @@ def sinks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sinks]:
     with a_github() as github, ExitStack() as engines:
 
         def start_engine(**environment: str) -> LocalEngine:
-            return engines.enter_context(LocalEngine(folder, **environment))
+            return engines.enter_context(ForkedEngine(folder, **environment))
 
         engine = start_reporting(start_engine, github, LABRATS_CLAUDE_PATH=str(program))
         engine.set_secret("registry", "token", SECRET)
