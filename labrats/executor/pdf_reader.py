@@ -1,7 +1,7 @@
 """Read a PDF: `python -I -m labrats.executor.pdf_reader FILE` prints its sections as JSON.
 
 A PDF is untrusted and its parser is native code. This is therefore a separate program with limited time and memory, no
-writable file and no network. It knows nothing about the attempt.
+writable file and no network, which can read nothing but the file. It knows nothing about the attempt.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from labrats.executor.limited_program import limit_this_process
@@ -59,7 +60,7 @@ class UnreadablePdf(Exception):
 
 
 def main(path: str) -> int:
-    limit_this_process()
+    limit_this_process(Path(path))
     try:
         document = read(path)
     except UnreadablePdf as reason:

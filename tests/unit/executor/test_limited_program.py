@@ -1,0 +1,57 @@
+"""Limits of programs that handle untrusted input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labrats.sandbox import can_scope_sockets
+
+LIMITED = """
+import os
+from pathlib import Path
+from labrats.executor.limited_program import limit_this_process as limit
+"""
+
+
+def outcome_of(script: str) -> str:
+    """Run a script as the executor runs such a program. Return its last line of output."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", LIMITED + script], capture_output=True, text=True, timeout=60, check=False
+    )
+    return (done.stdout or done.stderr).strip().splitlines()[-1]
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    path = tmp_path / "engine" / "admin.key"
+    path.parent.mkdir()
+    path.write_text("test-key-of-the-engine")
+    return path
+
+
+def test_program_reads_the_file_that_it_is_for(secret: Path) -> None:
+    assert outcome_of(f"limit(Path('{secret}')); print(open('{secret}').read())") == "test-key-of-the-engine"
+
+
+@pytest.mark.skipif(not can_scope_sockets(), reason="needs Landlock")
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "open('{secret}')",
+        "os.listdir('{folder}')",
+        "os.unlink('{secret}')",
+        "open('{folder}/new', 'w')",
+        "os.rename('{secret}', '{folder}/other')",
+        "os.execv('/bin/cat', ['cat', '{secret}'])",
+    ],
+)
+def test_program_reaches_no_other_file(secret: Path, attempt: str) -> None:
+    script = attempt.format(secret=secret, folder=secret.parent)
+    assert "Permission denied" in outcome_of(f"limit(); {script}")
+    assert [path.name for path in secret.parent.iterdir()] == ["admin.key"]
+
+
+def test_program_can_still_import_modules() -> None:
+    assert outcome_of("limit(); import pypdfium2, xml.dom.minidom, jsonschema_rs; print('ok')") == "ok"
