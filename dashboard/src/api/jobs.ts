@@ -130,14 +130,6 @@ export const placesQuery = (ids: readonly string[], part: string = ids.join()) =
     placeholderData: (previous) => previous,
   });
 
-/** Ended jobs by model, with their tokens and cost. from: the earliest end. */
-export const breakdownQuery = (from: string) =>
-  queryOptions({
-    queryKey: ['stats', 'breakdown', from],
-    queryFn: ({ signal }) => body(client.GET('/api/stats/breakdown', { params: { query: { from, by: 'model' } }, signal })),
-    placeholderData: (previous) => previous,
-  });
-
 /** The address of the changes of an attempt, as a patch in git's format. */
 export function patchUrl(id: string, attempt: number): string {
   return `/api/jobs/${encodeURIComponent(id)}/patch?attempt=${attempt}`;

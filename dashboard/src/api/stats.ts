@@ -17,8 +17,10 @@ export const timeseriesQuery = (metric: Metric, window: string, by: Field | unde
     placeholderData: (previous) => previous,
   });
 
+/** Ended jobs by a field, with their tokens and cost. from: the earliest end. */
 export const breakdownQuery = (by: Field, from: string) =>
   queryOptions({
-    queryKey: ['breakdown', by, from],
+    queryKey: ['stats', 'breakdown', by, from],
     queryFn: async ({ signal }) => (await body(client.GET('/api/stats/breakdown', { params: { query: { by, from } }, signal }))).rows,
+    placeholderData: (previous) => previous,
   });

@@ -3,7 +3,8 @@ import { Link } from '@tanstack/react-router';
 import type { ReactNode } from 'react';
 
 import { useActivity } from '../../api/activities';
-import { breakdownQuery, facetsQuery, fetchJobs, placesQuery, type JobFacets, type JobItem, type Status } from '../../api/jobs';
+import { facetsQuery, fetchJobs, placesQuery, type JobFacets, type JobItem, type Status } from '../../api/jobs';
+import { breakdownQuery } from '../../api/stats';
 import { queueQuery } from '../../api/models';
 import { visible } from '../../lib/ansi';
 import { clock, cost, count, counted, NOTHING } from '../../lib/format';
@@ -24,7 +25,7 @@ const RUNNING_LIMIT = 8;
 export function OverviewPage() {
   const since = new Date(useMinute() - DAY).toISOString();
   const today = useQuery(facetsQuery({ endedFrom: since }));
-  const ended = useQuery(breakdownQuery(since));
+  const ended = useQuery(breakdownQuery('model', since));
   const everything = useQuery(facetsQuery({}));
   const running = useQuery(jobsIn('active'));
   const waiting = useQuery(jobsIn('waiting'));
@@ -57,7 +58,7 @@ export function OverviewPage() {
         <Figure label="Completed in 24 h" value={number(today.data, 'completed')} status={['completed']} isRecent />
         <div>
           <dt>Cost in 24 h</dt>
-          <dd>{cost(totalCost(ended.data?.rows))}</dd>
+          <dd>{cost(totalCost(ended.data))}</dd>
         </div>
       </dl>
       <div className={styles.columns}>

@@ -123,7 +123,7 @@ function swatch(name: string, index: number): string {
 
 /** from: milliseconds. */
 function Comparison({ by, window, from }: { by: Field; window: Window; from: number }) {
-  const rows = useQuery({ ...breakdownQuery(by, new Date(from).toISOString()), placeholderData: (previous) => previous });
+  const rows = useQuery(breakdownQuery(by, new Date(from).toISOString()));
   const word = FIELD_WORDS[by];
   if (rows.isLoadingError) return <Failure error={rows.error} onRetry={() => void rows.refetch()} />;
   if (!rows.data) return <Loading rows={6} height={44} />;
