@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.engine import LocalEngine
+from tests.acceptance.engine import ForkedEngine, LocalEngine
 
 SMALL: dict[str, Any] = {"requests": {"cpu": "10m"}, "limits": {"memory": "256Mi"}}
 """Resources of the pods of tests."""
@@ -28,6 +28,6 @@ def an_engine(
         "LABRATS_EXECUTOR_SCRATCH": "100Mi",
         "LABRATS_EXECUTOR_POD": json.dumps({"dnsPolicy": "Default"}),  # the test cluster has no DNS server
     }
-    engine = LocalEngine(folder, **defaults | environment)
+    engine = ForkedEngine(folder, **defaults | environment)
     engine.data_dir = volume
     return engine
