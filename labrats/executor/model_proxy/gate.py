@@ -39,7 +39,9 @@ _GET: Final[Mapping[Api, re.Pattern[str]]] = {
 }
 """The paths that are forwarded. Others could, with the same key, read files or start work that is not measured."""
 
-_BASE64: Final = re.compile(rb"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{1000,}")
+_LONG: Final = 1000
+"""Bytes without a space that are no text."""
+
 _COUNT_TOKENS: Final = b"/count_tokens"
 _USUAL_OUTPUT_TOKENS: Final = 16_384
 _PARALLEL_REQUESTS: Final = 4
@@ -92,8 +94,10 @@ class Approved:
 
     @property
     def input_tokens(self) -> int:
-        """An estimate of the tokens of the request, which leaves out images and other long runs of base64."""
-        return len(_BASE64.sub(b"", self.body)) // BYTES_OF_TOKEN
+        """An estimate of the tokens of the request, which leaves out images and other long strings of base64."""
+        strings = self.body.split(b'"')  # a regular expression takes a millisecond for 100 kB
+        images = sum(len(each) for each in strings if len(each) >= _LONG and b" " not in each[:_LONG])
+        return (len(self.body) - images) // BYTES_OF_TOKEN
 
 
 @dataclass

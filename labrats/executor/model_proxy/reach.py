@@ -18,6 +18,7 @@ _RUN_BY_THE_AGENT: Final = re.compile(
 """Types of the tools that run in the agent's own program. The model's server runs all others."""
 
 _ADDRESS_FIELDS: Final = ("image_url", "file_url", "video_url", "audio_url")
+_NAMES_OF_ADDRESSES: Final = frozenset({"url", *_ADDRESS_FIELDS})
 _FIELDS_OF_SERVER: Final = ("mcp_servers", "web_search_options", "plugins")
 """Fields of a request that ask the server to search the web, or to connect to other servers."""
 
@@ -50,18 +51,21 @@ def without_reach(body: bytes) -> bytes:
 
 def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"the field `{name}`" for name in _FIELDS_OF_SERVER if request.get(name))
-    pending: list[Any] = [request]
+    pending: list[Any] = [request]  # objects and lists
     while pending:
         value = pending.pop()
         if isinstance(value, list):
-            pending.extend(value)
-        elif isinstance(value, dict):
-            yield from _tools_of_server(value.get("tools"))
-            if address := _address_in(value):
+            pending += [part for part in value if isinstance(part, (dict, list))]
+        else:
+            if "tools" in value:
+                yield from _tools_of_server(value["tools"])
+            if not _NAMES_OF_ADDRESSES.isdisjoint(value) and (address := _address_in(value)):
                 yield f"the address {address[:100]!r}"
             # A model's call of a tool, and the schema of a tool, may have fields of any name.
-            own = ("input", *_SCHEMAS) if str(value.get("type")).endswith("tool_use") else _SCHEMAS
-            pending.extend(part for name, part in value.items() if name not in own)
+            is_call = "input" in value and str(value.get("type")).endswith("tool_use")
+            for name, part in value.items():
+                if isinstance(part, (dict, list)) and name not in _SCHEMAS and not (is_call and name == "input"):
+                    pending.append(part)
 
 
 def _tools_of_server(tools: Any) -> Iterator[str]:
