@@ -78,7 +78,7 @@ class Metrics:
             ("what",), registry=self.registry,
         )  # fmt: skip
         self.watch_silence = Gauge(
-            "labrats_watch_silence_seconds", "Silence of a watch of the store; beyond 150 it is stale",
+            "labrats_watch_silence_seconds", "Silence of a watch of the store; a watch of keys is stale beyond 30",
             ("watch",), registry=self.registry,
         )  # fmt: skip
         self._refused_hosts = Counter(

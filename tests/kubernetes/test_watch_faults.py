@@ -10,10 +10,12 @@ import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
+from labrats.api.auth.keys import MAX_SILENCE_SECONDS
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.reflector import WatchTimeouts
+from labrats.backends.kubernetes.reflector import FREQUENT, WatchTimeouts
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.ai_model import AiModel
+from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, NotFound
 from labrats.ports import Changed, Deleted, Store
 from tests.cluster.proxy import Break, Cut, Fault, FaultyProxy, Refuse, is_list, is_watch
@@ -159,6 +161,14 @@ async def test_a_silent_watch_raises_nothing_and_reports_its_silence(
         proxy.plan = lambda request: None
         await seen.until(lambda: seen.current == {"opus": created})
         await eventually(lambda: disturbed.silent_seconds(AiModel) < IMPATIENT.silence_seconds)
+
+
+async def test_a_watch_of_secrets_is_never_silent_for_long(store: Store) -> None:
+    async with record_watch(store, Secret) as seen:
+        await seen.until(lambda: seen.synced)
+        await eventually(lambda: store.silent_seconds(Secret) > FREQUENT.watch_seconds / 2)
+        await eventually(lambda: store.silent_seconds(Secret) < 1)
+    assert FREQUENT.silence_seconds + FREQUENT.watch_seconds < MAX_SILENCE_SECONDS
 
 
 async def test_a_watch_does_not_report_a_resource_that_this_store_deleted(

@@ -29,10 +29,11 @@ PREFIX_LENGTH: Final = 8
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 """The annotation in which `kubectl apply` stores the whole manifest, including a key in plain text."""
 
-MAX_SILENCE_SECONDS: Final = 150.0
+MAX_SILENCE_SECONDS: Final = 30.0
 """Time without news from the store after which stored keys are no longer accepted.
 
-A healthy watch reports once a minute. A dead one is reopened soon after that, and reports within another minute.
+A healthy watch of Secrets reports every ten seconds. A dead one is reopened soon after that, and reports within another
+ten.
 """
 
 MAX_WAIT_SECONDS: Final = 5.0

@@ -102,6 +102,9 @@ class WatchTimeouts:
     longest_pause: float = 5.0
 
 
+FREQUENT: Final = WatchTimeouts(silence_seconds=13.0, watch_seconds=10)
+"""Timeouts of a watch whose silence must be noticed soon. The regular end of a watch is a sign of life, too."""
+
 _FIRST_PAUSE: Final = 0.1
 _DOUBLINGS: Final = 10
 _VERSION_BYTES: Final = 8
@@ -255,7 +258,7 @@ class Reflector(Generic[T]):
 
     @property
     def silent_seconds(self) -> float:
-        """Seconds since the last data of the API server, which sends a bookmark at least once a minute."""
+        """Seconds since the last data of the API server, or the regular end of a watch."""
         return asyncio.get_running_loop().time() - self._last_contact_at
 
     @property
@@ -338,6 +341,8 @@ class Reflector(Generic[T]):
                     async for line in lines:
                         self._apply_event(line)
                         self._failures = 0
+                    # The API server has sent all changes before it ends a watch.
+                    self._last_contact_at = asyncio.get_running_loop().time()
         finally:
             self._watching = None
 

@@ -16,6 +16,7 @@ from labrats.backends.kubernetes.codec import ResourceType, resource_type
 from labrats.backends.kubernetes.events import EventRecorder, event_of
 from labrats.backends.kubernetes.invalid_objects import InvalidObjectReporter
 from labrats.backends.kubernetes.reflector import (
+    FREQUENT,
     ObjectChanged,
     ObjectCollection,
     ObjectDeleted,
@@ -23,6 +24,7 @@ from labrats.backends.kubernetes.reflector import (
     RejectionListener,
     WatchTimeouts,
 )
+from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.record import Resource, encode, taken_by
@@ -39,7 +41,9 @@ UNREADABLE_DELAY_SECONDS: Final = 15.0
 class Reflectors:
     """One reflector per kind, started on first use in the task group `tasks`."""
 
-    def __init__(self, client: ApiClient, namespace: str, tasks: asyncio.TaskGroup, timeouts: WatchTimeouts) -> None:
+    def __init__(
+        self, client: ApiClient, namespace: str, tasks: asyncio.TaskGroup, timeouts: WatchTimeouts | None
+    ) -> None:
         self._client, self._namespace, self._tasks, self._timeouts = client, namespace, tasks, timeouts
         self._reflectors: dict[type[Resource], Reflector[Any]] = {}
         self._running: list[asyncio.Task[None]] = []
@@ -50,7 +54,9 @@ class Reflectors:
         resources = resource_type(kind)
         path = resources.path(self._namespace)
         collection = ObjectCollection(kind, path, resources.read, resources.query, keeps_last=kind is Job)
-        reflector = self._reflectors[kind] = Reflector(self._client, collection, self._timeouts)
+        # Keys are Secrets, and must not be accepted long after they were revoked.
+        timeouts = self._timeouts or (FREQUENT if kind is Secret else WatchTimeouts())
+        reflector = self._reflectors[kind] = Reflector(self._client, collection, timeouts)
         self._running.append(self._tasks.create_task(reflector.run(), name=f"watch {resources.plural}"))
         return reflector
 
@@ -119,7 +125,7 @@ class KubernetesStore:
         events = EventRecorder(client, namespace, clock)
         try:
             async with asyncio.TaskGroup() as tasks:
-                reflectors = Reflectors(client, namespace, tasks, timeouts or WatchTimeouts())
+                reflectors = Reflectors(client, namespace, tasks, timeouts)
                 recording = tasks.create_task(events.run(), name="events")
                 try:
                     yield cls(client, namespace, reflectors, events, clock)

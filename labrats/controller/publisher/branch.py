@@ -225,7 +225,7 @@ def remove_leftovers() -> None:
     """Remove the temporary repositories of publishers that were killed. Blocks."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
         pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
-        if not Path("/proc", pid).exists():
+        if pid.isdecimal() and not Path("/proc", pid).exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -64,10 +64,12 @@ async def test_pushes_that_stall_hold_up_nothing_else(engine: LocalEngine, githu
 async def test_the_repositories_of_a_killed_publisher_are_removed(engine: LocalEngine) -> None:
     left, used = (Path(tempfile.mkdtemp(prefix=f"labrats-publish-{pid}-")) for pid in (NO_PROCESS, os.getpid()))
     (left / "repository.git").mkdir()
+    foreign = Path(tempfile.mkdtemp(prefix="labrats-publish-"))
     try:
         engine.restart()
         await until(lambda: not left.exists())
         assert used.exists()
+        assert foreign.exists()
     finally:
-        for folder in (left, used):
+        for folder in (left, used, foreign):
             shutil.rmtree(folder, ignore_errors=True)
