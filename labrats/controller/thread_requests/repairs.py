@@ -49,7 +49,7 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
     trigger = repairing_trigger(agent, request.event) if agent and agent.spec.enabled else None
     if not made_by or agent is None or trigger is None or trigger.ci_loop is None:
         return NOTHING
-    if any(not job.ended for job in await jobs.of(source, request)):
+    if any(map(jobs.is_busy, await jobs.of(source, request))):
         raise NotYet(WAIT_FOR_JOB_SECONDS)
     access = await jobs.access.open(request.target)
     pull_request = await access.repository.get(

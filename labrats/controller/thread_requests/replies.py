@@ -51,7 +51,7 @@ class _LineComment(msgspec.Struct, frozen=True):
 async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
     """Start the follow-up for a reply, once. Nothing happens where no job made the pull request, or it is closed.
 
-    Raises NotYet while a job works on the pull request, or an earlier reply waits.
+    Raises NotYet while a job works on the pull request or its commits are being published, or an earlier reply waits.
     """
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
@@ -59,7 +59,7 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     if not made_by or not _wants_follow_ups((opened_by := made_by[-1]).spec.report):
         return NOTHING
     of_thread = await jobs.of(source, request)
-    if any(not job.ended for job in of_thread) or _earlier_replies(source, request):
+    if any(map(jobs.is_busy, of_thread)) or _earlier_replies(source, request):
         await _show_as_seen(jobs, source, request)
         raise NotYet(WAIT_FOR_JOB_SECONDS)
     latest = _latest(of_thread, opened_by)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,9 @@ MOST_JOBS: Final = 100
 
 WAIT_FOR_JOB_SECONDS: Final = 2.0
 """Time between two looks at a job for which a request waits. GitHub is not asked."""
+
+PUBLICATION_AWAITED: Final = timedelta(minutes=10)
+"""Time after the end of a job for which its report is awaited."""
 
 REQUEST_ANNOTATION: Final = "labrats.work/thread-request"
 """Annotation on a job that a request has started: the uid of the source, and the id of the request."""
@@ -78,6 +82,13 @@ class ThreadJobs:
         wanted = JobFilter(pull_request=request.url, agent_role=agent)
         page = await self.job_index.find_page(wanted, cursor=None, limit=MOST_JOBS)
         return await self.store.get_many(Job, [each.id for each in page.jobs])
+
+    def is_busy(self, job: Job) -> bool:
+        """Return whether a job works, or has just ended and the pull request may still lack its commits."""
+        finished_at = job.status.finished_at
+        if not job.ended or finished_at is None:
+            return True
+        return not job.is_published and self.clock.now() - finished_at < PUBLICATION_AWAITED
 
     async def change(self, job_id: str, change: Callable[[Job], Job]) -> None:
         """Store the change of a job. Raises NotFound, RetryLater and what `change` raises."""

@@ -1,5 +1,6 @@
 """Replies to pull requests of the engine: each is a follow-up of the job that made them."""
 
+import threading
 from typing import Any, Final
 
 from tests.acceptance.engine import LocalEngine, User
@@ -14,7 +15,7 @@ from tests.acceptance.github.test_comment_commands import (
     until_jobs,
 )
 from tests.support.deliveries import github_headers, json_body
-from tests.support.github import GitHubStandIn, Issue
+from tests.support.github import Fault, GitHubStandIn, Issue
 from tests.support.github.calls import Json
 from tests.support.github.state import OCTO, now
 
@@ -218,6 +219,25 @@ async def test_replies_while_the_agent_works_follow_one_after_the_other(
         assert github.demo.git.git("show", f"{job['outputs']['commit']}:shape.txt") == text
     assert ended[0]["finishedAt"] <= ended[1]["createdAt"]
     assert [reactions_to(github, each) for each in replies] == [["eyes", "+1"], ["eyes", "+1"]]
+
+
+async def test_a_reply_waits_for_the_commits_of_the_last_one(engine: LocalEngine, github: GitHubStandIn) -> None:
+    async with engine.admin() as admin:
+        _, pull = await a_pull_request(engine, github, admin)
+        pushed = threading.Event()
+        github.faults.plan(Fault(release=pushed), "POST git-receive-pack")
+        await comment(engine, github, pull, "Make it round.")
+        round_ = (await until_jobs(admin, 2))[0]["id"]
+        await admin.wait(round_)
+        reply, _ = await comment(engine, github, pull, "Make it warm.")
+        await answered(github, reply, "eyes")
+        assert len(await jobs_of(admin)) == 2
+        pushed.set()
+        warm = (await until_jobs(admin, 3))[0]["id"]
+        jobs = [await published(admin, each) for each in (round_, warm)]
+    assert [job["published"]["refused"] for job in jobs] == [[], []]
+    log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head if pull.pull else ''}").splitlines()
+    assert log == ["Make it warm", "Make it round", "Add a colour"]
 
 
 async def test_a_cancel_drops_the_replies_that_wait(engine: LocalEngine, github: GitHubStandIn) -> None:
