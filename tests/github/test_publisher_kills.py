@@ -177,7 +177,7 @@ def check_written_once(github: GitHubStandIn, issue: Issue) -> None:
     assert len(issue.pull.comments) == 1
     (pull_request,) = github.pulls_of(github.demo, BRANCH.format(number=issue.number))
     assert sorted(pull_request.labels) == ["ai", "bug"]
-    assert comment["body"].count(pull_request.url) == 1
+    assert comment["body"].count(f"Pull request: {pull_request.url}\n") == 1
     assert issue.labels == ["ai-done"]
     assert Counter(each["content"] for each in issue.reactions) == {"+1": 1}
     branch = BRANCH.format(number=issue.number)

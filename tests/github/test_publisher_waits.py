@@ -12,8 +12,9 @@ from labrats.controller.publisher import publisher
 from labrats.controller.publisher.access import GitHubAccess
 from labrats.controller.publisher.comments import Comments
 from labrats.controller.publisher.report_pass import ReportPass
+from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
-from labrats.model.errors import RetryLater
+from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.record import Metadata
 from labrats.model.report import Published, StateLabels
@@ -34,6 +35,7 @@ from tests.support.github.faults import UNAVAILABLE
 from tests.support.waiting import eventually
 
 CHECKS = "POST /repos/{owner}/{repo}/check-runs"
+REVIEWS = "POST /repos/{owner}/{repo}/pulls/{pull_number}/reviews"
 
 
 async def published_by(world: World) -> Published:
@@ -88,6 +90,44 @@ async def test_a_pull_request_is_recorded_before_the_other_parts_are_written(git
     assert published.pull_request_url
     assert published.commit
     assert published.comment_url is None
+
+
+async def test_no_verdict_is_written_if_the_head_moves_while_the_review_waits(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    github.faults.plan(UNAVAILABLE, REVIEWS)
+    async with publishing(world):
+        await eventually(lambda: bool(github.calls_of(REVIEWS)))
+        github.demo.git.commit({"more.txt": "more\n"}, "fix")
+        async with asyncio.timeout(30):
+            while not (await world.store.get(Job, world.job_id)).is_published:
+                await asyncio.sleep(0.01)
+    assert issue.pull
+    assert issue.pull.reviews == []
+    assert (await published_by(world)).refused == (
+        "review: the pull request has new commits, which the agent has not seen",
+    )
+
+
+async def test_a_bundle_that_a_volume_shows_late_is_awaited(
+    github: GitHubStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    job = await world.store.get(Job, world.job_id)
+    outputs = replace(job.status.outputs, files_changed=1, bundle_bytes=1000)
+    await world.store.update(replace(job, status=replace(job.status, outputs=outputs)))
+    bundles = [world.runner.bundle, world.runner.bundle]
+
+    async def bundle(name: AttemptName) -> bytes:
+        if len(bundles) == 2:
+            bundles.pop()
+            raise NotFound("no bundle")
+        return await bundles[0](name)
+
+    monkeypatch.setattr(world.runner, "bundle", bundle)
+    await world.publish()
+    check_written_once(github, issue)
 
 
 async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from labrats.controller.publisher.commit_objects import CommitObject, rewrite_commits
-from labrats.controller.publisher.git import BranchHasOtherCommits, NotPushed, run_git
+from labrats.controller.publisher.git import BranchHasOtherCommits, NotPushed, run_git, start_of_output
 from labrats.controller.publisher.signer import CannotSign, Signer
 from labrats.model.protocol import BUNDLE_REF
 
@@ -123,7 +123,7 @@ class Commits:
     def patch(self, most_bytes: int) -> str:
         """Return the start of the changes as a patch."""
         arguments = [*_IN, "diff", "--no-ext-diff", "--no-textconv", "--no-color", self.base, self.tip]
-        return run_git(self.folder, arguments)[:most_bytes].decode(errors="replace")
+        return start_of_output(self.folder, arguments, most_bytes).decode(errors="replace")
 
     def remote_head(self, branch: str) -> str | None:
         """Return the last commit of a branch on GitHub; None if the branch does not exist."""

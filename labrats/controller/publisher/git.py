@@ -16,7 +16,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Timer
 from typing import Final, TypeVar
 
 from labrats.model.errors import LabratsError, RetryLater
@@ -42,6 +42,7 @@ _CONFIG: Final[Mapping[str, str]] = {
     "protocol.http.allow": "always",
     "protocol.https.allow": "always",
     "protocol.file.allow": "always",
+    "core.bigFileThreshold": "16m",  # larger files are not read into memory, and count as binary
     "gc.auto": "0",
 }
 _UNREACHABLE: Final = re.compile(
@@ -89,9 +90,14 @@ class _Run:
             return self.process
 
     def stop(self) -> None:
-        """Kill the process and those that it has started, and let the call start no further one."""
+        """Kill the process, and let the call start no further one."""
         with self.lock:
             self.is_stopped = True
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the process and those that it has started."""
+        with self.lock:
             if self.process and self.process.returncode is None:
                 with suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)
@@ -132,6 +138,24 @@ def run_git(
     if process.returncode == 0:
         return output
     raise _problem(" ".join(errors.decode(errors="replace").split()), token)
+
+
+def start_of_output(folder: Path, arguments: Sequence[str], most_bytes: int) -> bytes:
+    """Return the start of the output of a git command, which may be very long. Blocks. Raises NotPushed, RetryLater."""
+    run = _run.get(None) or _Run()
+    try:
+        process = run.start(["git", *arguments], folder, _environment(None, None))
+    except OSError as error:
+        raise NotPushed(f"git cannot be run: {error.strerror}") from error
+    assert process.stdout
+    limit = Timer(_SECONDS, run.kill)
+    limit.start()
+    try:
+        return process.stdout.read(most_bytes)
+    finally:
+        limit.cancel()
+        run.kill()
+        process.communicate()
 
 
 def _problem(text: str, token: str | None) -> LabratsError:

@@ -41,6 +41,12 @@ ACCESS_AWAITED: Final = timedelta(hours=1)
 """Time after the end of a job for which missing credentials are awaited: they may be replaced right now."""
 
 ACCESS_SECONDS: Final = 30.0
+LOCKED_SECONDS: Final = 0.2
+"""Time after which a job is tried again while the report of another one is written in its thread."""
+
+BUNDLE_AWAITED: Final = timedelta(minutes=2)
+"""Time after the end of a job for which its bundle is awaited: a shared volume may show it late."""
+
 _GIVEN_UP: Final = "given up after four days: "
 
 
@@ -110,6 +116,9 @@ class Publisher:
         """Write the report of a job as it is now, and plan the next time."""
         if (job := self._jobs.get(job_id)) is None or (report := job.spec.report) is None or report.target is None:
             return
+        if self._lock_of(report.target).locked():  # so that one thread does not occupy all workers
+            self._work.add_later(job_id, LOCKED_SECONDS)
+            return
         progress = self._progress.setdefault(job_id, _Progress(job.status.published or Published()))
         if (wait := self._wait_of(progress)) > 0:
             self._work.add_later(job_id, wait)
@@ -150,8 +159,7 @@ class Publisher:
 
     async def _write(self, job: Job, report: Report, target: ReportTarget, progress: _Progress) -> Published:
         """Write all parts of the report, and return what is published. Raises NoAccess, RetryLater."""
-        lock = self._locks.setdefault(_thread(target), asyncio.Lock())
-        async with lock:
+        async with self._lock_of(target):
             report_pass = ReportPass(
                 access=await self._access.open(target),
                 report=report,
@@ -167,6 +175,9 @@ class Publisher:
             )
             return await report_pass.run()
 
+    def _lock_of(self, target: ReportTarget) -> asyncio.Lock:
+        return self._locks.setdefault(_thread(target), asyncio.Lock())
+
     async def _reported(self, job: Job, published: Published) -> ReportedJob:
         activity = await self._runner.activity(job.attempt_name) if job.phase is Phase.RUNNING else None
         return await reported_job(
@@ -176,9 +187,12 @@ class Publisher:
     async def _bundle(self, job: Job, report: Report) -> bytes | None:
         if job.phase is not Phase.SUCCEEDED or report.pull_request is None:
             return None
-        with suppress(NotFound):
+        try:
             return await self._runner.bundle(job.attempt_name)
-        return None
+        except NotFound:
+            if job.status.outputs.bundle_bytes and not self._ended_before(job, BUNDLE_AWAITED):
+                raise RetryLater("the agent's commits cannot be read yet", delay_seconds=1) from None
+            return None
 
     async def _patch(self, job: Job) -> str | None:
         with suppress(NotFound):

@@ -59,6 +59,9 @@ class ReportPass:
         Raises RetryLater if a part cannot be written now, after the others are written and recorded. After a limit of
         GitHub nothing more is sent.
         """
+        if "review" not in self.done:  # a verdict is about the present head
+            self.done.pop("pull request", None)
+            self.done.pop("files", None)
         found = await self._pull_request()
         # The commit stays the same for all passes: a check moves to no other commit, and no verdict is about one.
         self._head_sha = self.target.head_sha or self.published.head_sha or (found.head.sha if found else None)

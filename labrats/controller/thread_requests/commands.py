@@ -12,7 +12,16 @@ from msgspec.structs import replace
 
 from labrats.controller.publisher.access import READ, READ_ISSUES, READ_PULL_REQUESTS
 from labrats.controller.thread_requests.replies import drop_replies
-from labrats.controller.thread_requests.thread_jobs import DONE, STARTED, NotDone, ThreadJobs, names_for, owner_of
+from labrats.controller.thread_requests.thread_jobs import (
+    DONE,
+    STARTED,
+    WAIT_FOR_JOB_SECONDS,
+    NotDone,
+    NotYet,
+    ThreadJobs,
+    names_for,
+    owner_of,
+)
 from labrats.intake.comment_commands import runnable_agents
 from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import request_of
@@ -78,12 +87,16 @@ async def click(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
 
 
 async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
-    """Run the last job of the thread again, once: as a new one, with the model that is named."""
+    """Run the last job of the thread again, once: as a new one, with the model that is named.
+
+    Raises NotYet while commits for the thread are being published.
+    """
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
     last = await _last_job(jobs, source, request)
     if not last.ended:
         raise NotDone(f"The last job, `{last.id}`, is still {API_STATUS[last.phase]}.")
+    await _await_commits(jobs, source, request)
     report = last.spec.report
     changes = Changes(config=JobConfig(model=request.model), report=bool(report and report.target))
     again = await rerun_request(jobs.store, last, changes, owner_of(last), jobs.uploads, jobs.clock.now())
@@ -95,7 +108,7 @@ async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequ
 
 
 async def start_agent(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
-    """Start the agent that the comment names, once."""
+    """Start the agent that the comment names, once. Raises NotYet while commits for the thread are being published."""
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
     if (agent := runnable_agents(source, jobs.catalog).get(request.agent or "")) is None:
@@ -103,6 +116,7 @@ async def start_agent(jobs: ThreadJobs, source: WebhookSource, request: ThreadRe
     event = await _event_of(jobs, request)
     if reason := reason_to_ignore(event, source.spec):
         raise NotDone(f"The agent is not started: {reason}.")
+    await _await_commits(jobs, source, request)
     owner = f"{OWNER_PREFIX}{source.name}"
     wanted = request_of(event, agent, _trigger_of(agent, event), jobs.catalog, owner, source)
     await jobs.admission.create(dataclasses.replace(wanted, config=JobConfig(model=request.model)), names)
@@ -128,6 +142,14 @@ async def _event_of(jobs: ThreadJobs, request: ThreadRequest) -> IncomingEvent:
     if is_pull_request:
         payload["pull_request"] = await repository.get(f"/pulls/{target.number}", dict[str, Any], permissions)
     return IncomingEvent(GITHUB, request.event, payload)
+
+
+async def _await_commits(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> None:
+    """Raise NotYet while the commits of an ended job are being published: the next job would start without them."""
+    if request.target.number is None:
+        return
+    if any(map(jobs.is_publishing, await jobs.of(source, replace(request, agent=None, job=None)))):
+        raise NotYet(WAIT_FOR_JOB_SECONDS)
 
 
 async def _last_job(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> Job:

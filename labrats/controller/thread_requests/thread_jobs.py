@@ -85,10 +85,14 @@ class ThreadJobs:
 
     def is_busy(self, job: Job) -> bool:
         """Return whether a job works, or has just ended and the pull request may still lack its commits."""
+        return not job.ended or self.is_publishing(job)
+
+    def is_publishing(self, job: Job) -> bool:
+        """Return whether a job has just ended, and its report is not complete."""
         finished_at = job.status.finished_at
-        if not job.ended or finished_at is None:
-            return True
-        return not job.is_published and self.clock.now() - finished_at < PUBLICATION_AWAITED
+        if not job.ended or finished_at is None or job.is_published:
+            return False
+        return self.clock.now() - finished_at < PUBLICATION_AWAITED
 
     async def change(self, job_id: str, change: Callable[[Job], Job]) -> None:
         """Store the change of a job. Raises NotFound, RetryLater and what `change` raises."""

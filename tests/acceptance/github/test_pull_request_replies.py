@@ -240,6 +240,26 @@ async def test_a_reply_waits_for_the_commits_of_the_last_one(engine: LocalEngine
     assert log == ["Make it warm", "Make it round", "Add a colour"]
 
 
+async def test_an_agent_that_is_started_by_a_command_waits_for_commits_too(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    async with engine.admin() as admin:
+        _, pull = await a_pull_request(engine, github, admin)
+        pushed = threading.Event()
+        github.faults.plan(Fault(release=pushed), "POST git-receive-pack")
+        await comment(engine, github, pull, "Make it round.")
+        await admin.wait((await until_jobs(admin, 2))[0]["id"])
+        await comment(engine, github, pull, "/labrats run ai-developer\n\nMake it blue.")
+        later, _ = await comment(engine, github, pull, "/labrats retry")  # carried out after the one before it
+        await answered(github, later, "confused")
+        assert len(await jobs_of(admin)) == 2
+        pushed.set()
+        blue = await published(admin, (await until_jobs(admin, 3))[0]["id"])
+    assert blue["published"]["refused"] == []
+    log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head if pull.pull else ''}").splitlines()
+    assert log == ["Make it blue", "Make it round", "Add a colour"]
+
+
 async def test_a_cancel_drops_the_replies_that_wait(engine: LocalEngine, github: GitHubStandIn) -> None:
     async with engine.admin() as admin:
         working, pull = await a_working_agent(engine, github, admin)

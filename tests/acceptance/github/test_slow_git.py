@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from tests.acceptance.engine import LocalEngine
-from tests.acceptance.github.reporting import COMMITTING, an_issue_of, deliver, set_up, until
+from tests.acceptance.github.reporting import COMMITTING, an_issue_of, deliver, published, set_up, until
 from tests.support.github import Fault, GitHubStandIn
 
 PUSH: Final = "POST git-receive-pack"
@@ -59,6 +59,25 @@ async def test_pushes_that_stall_hold_up_nothing_else(engine: LocalEngine, githu
     assert monotonic() - began < SECONDS
     assert len(repositories) == JOBS
     assert not any(folder.exists() for folder in repositories)
+
+
+async def test_a_push_that_stalls_holds_up_only_the_reports_of_its_thread(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    github.demo.git.commit({"agent.py": COMMITTING})
+    pushed, issue = threading.Event(), github.demo.open_issue()
+    github.faults.plan(Fault(release=pushed), PUSH)
+    try:
+        async with engine.admin() as admin:
+            await set_up(admin, {"pullRequest": {}})
+            waiting = [await deliver(engine, "issues", an_issue_of(github, issue)) for _ in range(JOBS + 1)]
+            await until(lambda: len(github.calls_of(PUSH)) == 1)
+            for job_id in waiting:
+                await admin.wait(job_id)
+            other = await deliver(engine, "issues", an_issue_of(github, github.demo.open_issue()))
+            assert (await published(admin, other))["published"]["pullRequestUrl"]
+    finally:
+        pushed.set()
 
 
 async def test_the_repositories_of_a_killed_publisher_are_removed(engine: LocalEngine) -> None:
