@@ -10,8 +10,7 @@ import asyncio
 import fcntl
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Final, Protocol
 import msgspec
 
 from labrats.executor.subprocesses import child_process, read_tail
+from labrats.files.cached_entries import SIZE_FILE, locked_entry, shrink_caches
 from labrats.files.safe_paths import create_folder_inside, open_folder_inside, open_inside
 from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
@@ -28,7 +28,6 @@ from labrats.model.protocol import Task
 from labrats.model.workspace_setup import CachedFolder, Setup
 
 _CONTENT: Final = "content"
-_SIZE: Final = "size"
 _UNFINISHED: Final = "unfinished-"
 
 
@@ -83,7 +82,7 @@ class FolderCaches:
             except (_CacheFailed, GiveUp, OSError) as error:
                 self._log(entry.cached, f"not stored: {error}")
         if self._missing:
-            await asyncio.to_thread(_shrink, self._missing[0].path.parent.parent, self._task.caches_bytes)
+            await asyncio.to_thread(shrink_caches, self._missing[0].path.parent.parent, self._task.caches_bytes)
 
     def _entry_of(self, cached: CachedFolder) -> CacheEntry:
         """Return the entry of a folder. Raises _CacheFailed if it cannot be shared, and GiveUp for an unsafe key."""
@@ -100,7 +99,7 @@ class FolderCaches:
 
     async def _restore(self, entry: CacheEntry) -> bool:
         """Copy the entry into the workspace. Return False if there is none."""
-        with _lock(entry.path, fcntl.LOCK_SH) as exists:
+        with locked_entry(entry.path, fcntl.LOCK_SH) as exists:
             if not exists:
                 return False
             target = create_folder_inside(self._workspace, entry.cached.path)
@@ -121,12 +120,12 @@ class FolderCaches:
         unfinished = entry.path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}"
         (unfinished / _CONTENT).mkdir(mode=0o700, parents=True)
         try:
-            with _lock(unfinished, fcntl.LOCK_EX):
+            with locked_entry(unfinished, fcntl.LOCK_EX):
                 await _copy(self._workspace / entry.cached.path, unfinished / _CONTENT)
                 size = await asyncio.to_thread(lambda: sum(sizes_on_disk([unfinished])))
                 if size > self._task.caches_bytes:
                     raise _CacheFailed(f"its {size // 2**20} MiB are more than the limit for all caches")
-                (unfinished / _SIZE).write_text(str(size))
+                (unfinished / SIZE_FILE).write_text(str(size))
                 if not entry.path.exists():  # otherwise another job has just stored it
                     unfinished.rename(entry.path)
         finally:
@@ -144,55 +143,3 @@ async def _copy(source: Path, target: Path) -> None:
         output = await read_tail(process.output)
         if await process.exit_status() != 0:
             raise _CacheFailed(" ".join(output.splitlines()[:1]) or "cp failed")
-
-
-@contextmanager
-def _lock(folder: Path, operation: int) -> Iterator[bool]:
-    """Lock a folder that another executor may delete. Yield whether it exists and is locked."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-        yield folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
-
-
-def _shrink(root: Path, most_bytes: int) -> None:
-    """Delete what unfinished copies left, and the least recently used entries until the rest fits the limit."""
-    entries = [entry for entry in root.glob("*/*") if not entry.is_symlink()]
-    sizes = {entry: size for entry in entries if (size := _stored_size(entry)) is not None}
-    for entry in entries:
-        if entry not in sizes:
-            _delete(entry, sizes)
-    for entry in sorted(sizes, key=_last_use):
-        if sum(sizes.values()) <= most_bytes:
-            break
-        _delete(entry, sizes)
-
-
-def _delete(entry: Path, sizes: dict[Path, int]) -> None:
-    """Delete an entry that no executor uses."""
-    with _lock(entry, fcntl.LOCK_EX) as is_locked:
-        if is_locked:
-            remove_tree(entry)
-            sizes.pop(entry, None)
-
-
-def _stored_size(entry: Path) -> int | None:
-    try:
-        return int((entry / _SIZE).read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _last_use(entry: Path) -> float:
-    try:
-        return entry.stat().st_mtime
-    except OSError:
-        return 0.0

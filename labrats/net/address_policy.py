@@ -17,8 +17,9 @@ Network = IPv4Network | IPv6Network
 
 RESOLVE_SECONDS: Final = 5.0
 
-# From IANA's special registries. `ipaddress.is_global` is not enough: it calls NAT64, 6to4 and multicast global.
-_FORBIDDEN_V4: Final = tuple(
+# From IANA's special registries. `ipaddress.is_global` is not enough: it calls NAT64, 6to4 and multicast global. The
+# chart's policy for jobs excludes the same networks.
+FORBIDDEN_V4: Final = tuple(
     IPv4Network(network)
     for network in (
         "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 "
@@ -27,7 +28,7 @@ _FORBIDDEN_V4: Final = tuple(
     ).split()
 )
 _GLOBAL_UNICAST_V6: Final = IPv6Network("2000::/3")
-_FORBIDDEN_V6: Final = tuple(
+FORBIDDEN_V6: Final = tuple(
     IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
 
@@ -44,8 +45,8 @@ def is_public(address: Address) -> bool:
     """Return whether `address` is an ordinary host on the internet."""
     address = _unmapped(address)
     if isinstance(address, IPv6Address):
-        return address in _GLOBAL_UNICAST_V6 and not any(address in network for network in _FORBIDDEN_V6)
-    return not any(address in network for network in _FORBIDDEN_V4)
+        return address in _GLOBAL_UNICAST_V6 and not any(address in network for network in FORBIDDEN_V6)
+    return not any(address in network for network in FORBIDDEN_V4)
 
 
 def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:

@@ -13,6 +13,7 @@ from labrats.backends.kubernetes.pod import CONFINED_LABELS
 from labrats.executor.egress.gateway import canary_port
 from labrats.manifests.install import INSTALL, installation
 from labrats.model.record import encode
+from labrats.net.address_policy import FORBIDDEN_V4, FORBIDDEN_V6
 from labrats.settings import PodExtras
 from tests.chart.installation import Helm
 from tests.chart.rendering import CHART, objects, plain_manifests, template
@@ -223,6 +224,15 @@ def rendered_with(helm: Helm, **values: Any) -> list[dict[str, Any]]:
 def find_object(rendered: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
     (found,) = [each for each in rendered if (each["kind"], each["metadata"]["name"]) == (kind, name)]
     return found
+
+
+def test_jobs_without_a_rule_reach_the_addresses_that_are_public(helm: Helm) -> None:
+    policy = find_object(rendered_with(helm), "NetworkPolicy", "labrats-executor")
+    blocks = [
+        to["ipBlock"] for rule in policy["spec"]["egress"] for to in rule["to"] if "except" in to.get("ipBlock", {})
+    ]
+    excluded = {block["cidr"]: set(block["except"]) for block in blocks}
+    assert excluded == {"0.0.0.0/0": set(map(str, FORBIDDEN_V4)), "2000::/3": set(map(str, FORBIDDEN_V6))}
 
 
 @pytest.mark.parametrize("part", ["api", "controller", "egress-proxy"])

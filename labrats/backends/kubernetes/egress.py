@@ -16,7 +16,7 @@ from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound, RetryLater
 from labrats.model.git_repo import GitRepo, parse_git_repo
 from labrats.model.job import FailedCode
 from labrats.model.model_servers import DEFAULT_ENDPOINTS, LOGIN_SERVERS, host_and_port
-from labrats.model.network import NONE, OPEN, is_restricted
+from labrats.model.network import NONE, OPEN, Network, is_restricted
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, Store
 
@@ -122,7 +122,8 @@ def grants_of(
     own_server = host_and_port(endpoint)
     nothing = EgressGrant(attempt=name, network=NONE, expires_at=expires_at)
     agent = EgressGrant(
-        attempt=name, network=config.network or OPEN, expires_at=expires_at, private_networks=networks,
+        attempt=name, network=config.network or OPEN, expires_at=expires_at,
+        private_networks=_private(config.network, networks),
         hosts=() if own_server or has_proxy else LOGIN_SERVERS.get(provider, ()),
         model_server=None if has_proxy else own_server,
     )  # fmt: skip
@@ -133,16 +134,21 @@ def grants_of(
     parts = {"agent": agent, "model": model if has_proxy else nothing, "repository": nothing}
     setup = attempt.job.spec.workspace_setup
     if setup and setup.setup:
+        rule = setup.setup_network or config.network
         parts["setup"] = EgressGrant(
-            attempt=name, network=setup.setup_network or config.network or OPEN, expires_at=expires_at,
-            private_networks=networks,
-        )  # fmt: skip
+            attempt=name, network=rule or OPEN, expires_at=expires_at, private_networks=_private(rule, networks)
+        )
     if setup and not (repo := _repository(setup.git_repo)).is_local:
         parts["repository"] = EgressGrant(
             attempt=name, network=NONE, expires_at=expires_at, private_networks=networks,
             hosts=((repo.host, repo.port),),
         )  # fmt: skip
     return parts
+
+
+def _private(network: Network | None, networks: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the private networks that a part of a pod may reach by its rule. Without one, none, as in an open pod."""
+    return networks if is_restricted(network) else ()
 
 
 def _repository(address: str) -> GitRepo:

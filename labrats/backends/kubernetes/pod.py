@@ -396,7 +396,7 @@ def _pod(
             *settings.pod_fields.get("initContainers", ()),
             *others,
             *([_key_proxy(settings)] if has_proxy else []),
-            *([_cache_keeper(settings)] if has_keeper else []),
+            *([_cache_keeper(job, settings)] if has_keeper else []),
         ],
         "containers": [executor],
         "volumes": [
@@ -459,8 +459,12 @@ _CACHE_KEEPER_VOLUME: Final = {"name": "cache-keeper", "emptyDir": {"medium": "M
 _CACHE_KEEPER_MOUNT: Final = {"name": "cache-keeper", "mountPath": CACHE_KEEPER_FOLDER}
 
 
-def _cache_keeper(settings: PodSettings) -> dict[str, Any]:
-    """Return the container of the cache keeper. No other container mounts the cached folders."""
+def _cache_keeper(job: Job, settings: PodSettings) -> dict[str, Any]:
+    """Return the container of the cache keeper. No other container mounts cached folders.
+
+    It mounts those of its scope only: setup commands, or a caller's own image, could make it follow links to others.
+    """
+    scope = cache_scope(job)
     return {
         **RESTRICTED_CONTAINER,
         "name": CACHE_KEEPER_CONTAINER,
@@ -471,7 +475,7 @@ def _cache_keeper(settings: PodSettings) -> dict[str, Any]:
         "volumeMounts": [
             {"name": "task", "mountPath": SOURCE, "readOnly": True},
             {**_CACHE_KEEPER_MOUNT, "readOnly": True},
-            {"name": "claims", "mountPath": CACHES, "subPath": CACHES_FOLDER},
+            {"name": "claims", "mountPath": f"{CACHES}/{scope}", "subPath": f"{CACHES_FOLDER}/{scope}"},
             *_SCRATCH_MOUNTS,
         ],
     }

@@ -48,11 +48,12 @@ from labrats.files.attempt_output import (
     read_publication,
     read_result,
 )
+from labrats.files.cached_entries import shrink_caches
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
-from labrats.model.job import FailedCode, Job
+from labrats.model.job import FailedCode, Job, cache_scope
 from labrats.model.model_keys import key_to_proxy
 from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.ports import (
@@ -175,8 +176,7 @@ class KubernetesRunner:
         if self._settings.pods.data_claim:
             await asyncio.to_thread(self._claims.prepare, attempt.name)
         if keeps_caches(attempt.job, self._settings.pods):
-            caches = self._settings.attempts.with_name(CACHES_FOLDER)
-            await asyncio.to_thread(caches.mkdir, mode=0o700, parents=True, exist_ok=True)
+            await asyncio.to_thread(self._prepare_caches, attempt.job)
         try:
             self._supervisor.expect_job(await self._api.create_job(manifest))
         except Conflict:
@@ -291,6 +291,12 @@ class KubernetesRunner:
             await asyncio.to_thread(self._files(name).session.unlink, missing_ok=True)
         else:
             await self._remove_files(name)
+
+    def _prepare_caches(self, job: Job) -> None:
+        """Create the folder of the job's cached folders, and delete the least recently used ones beyond the limit."""
+        caches = self._settings.attempts.with_name(CACHES_FOLDER)
+        (caches / cache_scope(job)).mkdir(mode=0o700, parents=True, exist_ok=True)
+        shrink_caches(caches, self._settings.pods.caches_bytes)
 
     def _earlier_work(self, attempt: Attempt) -> AttemptName | None:
         """Return the attempt from whose stored session and changes this one can continue."""

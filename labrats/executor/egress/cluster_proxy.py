@@ -26,11 +26,14 @@ from labrats.executor.egress.proxy import (
     refusals_answered,
 )
 from labrats.model.egress_grant import EgressGrant, InvalidGrant, read_grant
-from labrats.model.network import allows
+from labrats.model.network import allows, is_restricted
 from labrats.processes import become_unreadable, raise_descriptor_limit
 
 PORT: Final = 3128
 _BACKLOG: Final = 512
+_OPEN_PORTS: Final = (22, 80, 443)
+"""The ports that a part of a pod without a rule may reach, as the chart's NetworkPolicy lets open pods do."""
+
 _TOKEN: Final = re.compile(rb"Bearer ([A-Za-z0-9._-]{1,15000})")
 
 
@@ -114,8 +117,13 @@ class ClusterProxy:
 
 def rule_of_grant(grant: EgressGrant) -> HostRule:
     """Return the rule by which the proxy serves a grant. The pod itself reports what is refused."""
+
+    def is_allowed(host: str, port: int) -> bool:
+        is_usual = is_restricted(grant.network) or port in _OPEN_PORTS
+        return (host, port) in grant.hosts or (is_usual and allows(grant.network, host, port))
+
     return HostRule(
-        lambda host, port: (host, port) in grant.hosts or allows(grant.network, host, port),
+        is_allowed,
         grant.private_networks,
         lambda _: None,
         grant.model_server,

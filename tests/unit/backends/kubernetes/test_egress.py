@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.egress import CHECK_FILE, Egress, grants_of, is_confined, record_check
+from labrats.executor.egress.cluster_proxy import rule_of_grant
 from labrats.model.core_resources import Secret, is_of_engine
 from labrats.model.egress_grant import EgressGrant, read_grant
 from labrats.model.errors import GiveUp, RetryLater
@@ -86,6 +87,14 @@ def test_setup_commands_have_a_rule_of_their_own() -> None:
     assert both(None, setup_network="none") == (True, "open", "none")
     assert both("open") == (False, "open", "open")
     assert "setup" not in grants(an_attempt_with(), has_proxy=True)
+
+
+def test_a_part_without_a_rule_reaches_public_hosts_only() -> None:
+    setup = WorkspaceSetup(git_repo="https://example.com/r.git", setup=(("true",),), setup_network="none")
+    found = grants(an_attempt_with(config={"network": None}, workspace_setup=setup), has_proxy=True)
+    assert (found["agent"].private_networks, found["repository"].private_networks) == ((), NETWORKS)
+    rule = rule_of_grant(found["agent"])
+    assert [rule.allows("example.com", port) for port in (22, 80, 443, 6443, 10250)] == [True] * 3 + [False] * 2
 
 
 class Services:

@@ -406,7 +406,9 @@ def test_only_the_cache_keeper_mounts_the_cached_folders() -> None:
     }
     assert [name for name, found in mounts.items() if found] == ["prepare", "cache-keeper"]
     assert mounts["prepare"][0]["subPath"].startswith("claims/")
-    assert mounts["cache-keeper"] == [{"name": "claims", "mountPath": "/attempt/caches", "subPath": "caches"}]
+    scope = cache_scope(attempt.job)
+    own = {"name": "claims", "mountPath": f"/attempt/caches/{scope}", "subPath": f"caches/{scope}"}
+    assert mounts["cache-keeper"] == [own]
     assert containers["cache-keeper"]["restartPolicy"] == "Always"
     assert not [mount for mount in containers["executor"]["volumeMounts"] if mount["name"] == "cache-keeper"]
     assert task_of(pod).caches == f"/attempt/caches/{cache_scope(attempt.job)}"
