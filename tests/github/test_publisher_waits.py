@@ -42,6 +42,13 @@ async def published_by(world: World) -> Published:
     return (await world.store.get(Job, world.job_id)).status.published or Published()
 
 
+async def until_complete(world: World) -> None:
+    """Wait until the report of the job is complete."""
+    async with asyncio.timeout(30):
+        while not (await world.store.get(Job, world.job_id)).is_published:
+            await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
 async def publishing(world: World) -> AsyncIterator[None]:
     """Run a publisher while the block runs."""
@@ -99,9 +106,7 @@ async def test_no_verdict_is_written_if_the_head_moves_while_the_review_waits(gi
     async with publishing(world):
         await eventually(lambda: bool(github.calls_of(REVIEWS)))
         github.demo.git.commit({"more.txt": "more\n"}, "fix")
-        async with asyncio.timeout(30):
-            while not (await world.store.get(Job, world.job_id)).is_published:
-                await asyncio.sleep(0.01)
+        await until_complete(world)
     assert issue.pull
     assert issue.pull.reviews == []
     assert (await published_by(world)).refused == (
@@ -181,9 +186,7 @@ async def test_credentials_that_are_replaced_are_awaited(
         await world.store.create(
             Secret(metadata=Metadata(name="app"), data={"appId": APP_ID, "privateKey": APP_KEY_PEM})
         )
-        async with asyncio.timeout(30):
-            while not (await world.store.get(Job, world.job_id)).is_published:
-                await asyncio.sleep(0.01)
+        await until_complete(world)
     check_written_once(github, issue)
     assert (await published_by(world)).refused == ()
 
