@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +18,10 @@ _SIZE_BYTES: Final = 32
 
 @contextmanager
 def locked_entry(folder: Path, operation: int) -> Iterator[bool]:
-    """Lock a folder that another executor may delete. Yield whether it exists and is locked."""
+    """Lock a folder that another executor may delete. Yield whether it exists and is locked. Links are not followed."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:  # it does not exist, or is no folder that can be used
         yield False
         return
     try:
@@ -35,10 +35,14 @@ def locked_entry(folder: Path, operation: int) -> Iterator[bool]:
 
 def shrink_caches(root: Path, most_bytes: int) -> None:
     """Delete what unfinished copies left, and the least recently used entries until the rest fits the limit."""
-    entries = [entry for entry in root.glob("*/*") if not entry.is_symlink()]
+    entries = list(root.glob("*/*"))
     sizes = {entry: size for entry in entries if (size := _stored_size(entry)) is not None}
     for entry in entries:
-        if entry not in sizes:
+        if entry.is_symlink() or not entry.is_dir():  # setup commands may have left it by a trick
+            with suppress(OSError):
+                entry.unlink()
+            sizes.pop(entry, None)
+        elif entry not in sizes:
             _delete(entry, sizes)
     for entry in sorted(sizes, key=_last_use):
         if sum(sizes.values()) <= most_bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -42,11 +42,15 @@ async def published_by(world: World) -> Published:
     return (await world.store.get(Job, world.job_id)).status.published or Published()
 
 
-async def until_complete(world: World) -> None:
-    """Wait until the report of the job is complete."""
+async def until(world: World, condition: Callable[[Job], bool]) -> None:
+    """Wait until a condition holds for the job."""
     async with asyncio.timeout(30):
-        while not (await world.store.get(Job, world.job_id)).is_published:
+        while not condition(await world.store.get(Job, world.job_id)):
             await asyncio.sleep(0.01)
+
+
+def is_complete(job: Job) -> bool:
+    return job.is_published
 
 
 @asynccontextmanager
@@ -67,9 +71,7 @@ async def test_one_part_that_fails_for_now_does_not_delay_the_others(github: Git
     github.faults.plan_always(UNAVAILABLE, CHECKS)
     async with publishing(world):
         await eventually(lambda: bool(github.comments_of(issue)))
-        async with asyncio.timeout(30):
-            while (await published_by(world)).comment_url is None:
-                await asyncio.sleep(0.01)
+        await until(world, lambda job: bool(job.status.published and job.status.published.comment_url))
     assert "has finished." in github.comments_of(issue)[0]["body"]
     published = await published_by(world)
     assert published.review_url
@@ -106,7 +108,7 @@ async def test_no_verdict_is_written_if_the_head_moves_while_the_review_waits(gi
     async with publishing(world):
         await eventually(lambda: bool(github.calls_of(REVIEWS)))
         github.demo.git.commit({"more.txt": "more\n"}, "fix")
-        await until_complete(world)
+        await until(world, is_complete)
     assert issue.pull
     assert issue.pull.reviews == []
     assert (await published_by(world)).refused == (
@@ -179,14 +181,13 @@ async def test_credentials_that_are_replaced_are_awaited(
     secret = await world.store.get(Secret, "app")
     await world.store.delete(Secret, "app", secret.metadata.resource_version)
     async with publishing(world):
-        async with asyncio.timeout(30):
-            while (await published_by(world)).refused != ("the Secret 'app' with the credentials is missing",):
-                await asyncio.sleep(0.01)
+        missing = ("the Secret 'app' with the credentials is missing",)
+        await until(world, lambda job: bool(job.status.published and job.status.published.refused == missing))
         assert not (await world.store.get(Job, world.job_id)).is_published
         await world.store.create(
             Secret(metadata=Metadata(name="app"), data={"appId": APP_ID, "privateKey": APP_KEY_PEM})
         )
-        await until_complete(world)
+        await until(world, is_complete)
     check_written_once(github, issue)
     assert (await published_by(world)).refused == ()
 

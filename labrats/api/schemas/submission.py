@@ -30,8 +30,9 @@ from labrats.model.job import DEFAULT_PRIORITY, Pipeline, WorkspaceUpload
 MAX_FILES: Final = 1000
 
 ERROR_REPORTING: Final = "error-reporting"
-_REPORT_NEEDS_ADMIN: Final = "report needs an API key with the scope `admin`"
 """The type of jobs whose prompt may be written from their `errors`."""
+
+_REPORT_NEEDS_ADMIN: Final = "report needs an API key with the scope `admin`"
 
 
 def _check_ref(ref: str) -> str:

@@ -147,7 +147,7 @@ def grants_of(
 
 
 def _private(network: Network | None, networks: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the private networks that a part of a pod may reach by its rule. Without one, none, as in an open pod."""
+    """Return the private networks that a part of a pod may reach. Without a rule it reaches none, as in an open pod."""
     return networks if is_restricted(network) else ()
 
 

@@ -70,7 +70,10 @@ async def test_a_push_that_stalls_holds_up_only_the_reports_of_its_thread(
     try:
         async with engine.admin() as admin:
             await set_up(admin, {"pullRequest": {}})
-            waiting = [await deliver(engine, "issues", an_issue_of(github, issue)) for _ in range(JOBS + 1)]
+            # Each payload differs: the same one would be a repeated delivery of one event.
+            events = [an_issue_of(github, issue, note=number) for number in range(JOBS + 1)]
+            waiting = [await deliver(engine, "issues", event) for event in events]
+            assert len(set(waiting)) == JOBS + 1
             await until(lambda: len(github.calls_of(PUSH)) == 1)
             for job_id in waiting:
                 await admin.wait(job_id)

@@ -1,0 +1,37 @@
+"""The limit on all cached folders, and what a job may have left between them."""
+
+import os
+from pathlib import Path
+
+from labrats.files.cached_entries import SIZE_FILE, shrink_caches
+
+PLACES = (("a", "one"), ("b", "two"), ("a", "three"))
+
+
+def an_entry(scope: Path, name: str, size: int, used_at: int) -> Path:
+    entry = scope / name
+    (entry / "content").mkdir(parents=True)
+    (entry / SIZE_FILE).write_text(str(size))
+    os.utime(entry, (used_at, used_at))
+    return entry
+
+
+def test_the_least_recently_used_entries_of_all_scopes_are_deleted_first(tmp_path: Path) -> None:
+    entries = [an_entry(tmp_path / scope, name, 100, at) for at, (scope, name) in enumerate(PLACES)]
+    shrink_caches(tmp_path, 250)
+    assert [entry.exists() for entry in entries] == [False, True, True]
+
+
+def test_files_between_the_entries_are_removed_and_no_link_is_followed(tmp_path: Path) -> None:
+    outside, scope = tmp_path / "outside", tmp_path / "caches" / "a"
+    kept = an_entry(outside, "kept", 100, 0)
+    entry = an_entry(scope, "entry", 100, 0)
+    (scope / "file").write_text("x")
+    (scope / "link").symlink_to(kept)
+    os.mkfifo(scope / "pipe")
+    unfinished = scope / "unfinished"
+    unfinished.mkdir()
+    os.mkfifo(unfinished / SIZE_FILE)
+    shrink_caches(tmp_path / "caches", 1000)
+    assert list(scope.iterdir()) == [entry]
+    assert kept.exists()
