@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing, suppress
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,14 @@ _BACKLOG: Final = 512
 _OPEN_PORTS: Final = (22, 80, 443)
 """The ports that a part of a pod without a rule may reach, as the chart's NetworkPolicy lets open pods do."""
 
+STRANGERS: Final = 1024
+STRANGERS_OF_PEER: Final = CONNECTIONS
+"""Connections without a grant at the same time: in all, and from one address. Beyond that the oldest ones end."""
+
+_RECEIVE_BYTES: Final = 32 * 1024
+"""Size of the kernel's buffer for what a client sends. Clients are in the same cluster, so that it need not be large."""
+
+_HEALTH: Final = ("GET", "/health")
 _TOKEN: Final = re.compile(rb"Bearer ([A-Za-z0-9._-]{1,15000})")
 
 
@@ -64,9 +73,41 @@ async def _run(proxy: "ClusterProxy", port: int, drain_seconds: float) -> None:
 def _listener(port: int) -> socket.socket:
     """Return a socket that listens on all addresses, of both families where the pod has them."""
     try:
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+        listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
     except (OSError, ValueError):  # there is no IPv6
-        return socket.create_server(("", port), backlog=_BACKLOG)
+        listener = socket.create_server(("", port), backlog=_BACKLOG)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)  # accepted connections inherit it
+    return listener
+
+
+class Strangers:
+    """The connections that have not named a grant yet, by the address of their peer, the oldest first.
+
+    Any pod with a network rule may connect. Without a limit, one could use up the memory of the proxy of all.
+    """
+
+    def __init__(self) -> None:
+        self._of_peers: dict[str, dict[asyncio.Task[None], None]] = {}
+
+    def add(self, peer: str, task: asyncio.Task[None]) -> None:
+        """Add a connection. Of too many, end the oldest one of the peer that has the most."""
+        if len(self._of_peers.get(peer, ())) >= STRANGERS_OF_PEER:
+            self._end_oldest(peer)
+        elif sum(map(len, self._of_peers.values())) >= STRANGERS:
+            self._end_oldest(max(self._of_peers, key=lambda each: len(self._of_peers[each])))
+        self._of_peers.setdefault(peer, {})[task] = None
+
+    def remove(self, peer: str, task: asyncio.Task[None]) -> None:
+        """Remove a connection that has named its grant, or has ended."""
+        own = self._of_peers.get(peer, {})
+        own.pop(task, None)
+        if not own:
+            self._of_peers.pop(peer, None)
+
+    def _end_oldest(self, peer: str) -> None:
+        oldest = next(iter(self._of_peers[peer]))
+        self.remove(peer, oldest)
+        oldest.cancel()
 
 
 class ClusterProxy:
@@ -76,6 +117,7 @@ class ClusterProxy:
         self._key = key
         self._connections: Counter[str] = Counter()
         self._serving: set[asyncio.Task[None]] = set()
+        self._strangers = Strangers()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end."""
@@ -85,8 +127,15 @@ class ClusterProxy:
         task.add_done_callback(self._serving.discard)
         with closing(writer), suppress(OSError, TimeoutError):
             async with refusals_answered(writer):
-                method, target, headers = await read_head(reader)
-                grant = self._grant_in(headers)
+                self._strangers.add(peer := _peer_of(writer), task)
+                try:
+                    method, target, headers = await read_head(reader)
+                    if (method, target) == _HEALTH:
+                        await _answer_probe(writer)
+                        return
+                    grant = self._grant_in(headers)
+                finally:
+                    self._strangers.remove(peer, task)
                 if method != "CONNECT":
                     raise RequestRefused("405 Method Not Allowed", "this proxy takes CONNECT only")
                 if self._connections[grant.attempt] >= CONNECTIONS:
@@ -113,6 +162,21 @@ class ClusterProxy:
             await asyncio.wait(self._serving, timeout=seconds)
         for task in self._serving:
             task.cancel()
+
+
+async def _answer_probe(writer: asyncio.StreamWriter) -> None:
+    """Answer a probe of the cluster: this process accepts connections, and reads them."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    await writer.drain()
+
+
+def _peer_of(writer: asyncio.StreamWriter) -> str:
+    """Return the address of the other end; empty if the connection has ended already."""
+    name = writer.get_extra_info("peername")
+    if not name:
+        return ""
+    address = ip_address(name[0].partition("%")[0])
+    return str((address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address)
 
 
 def rule_of_grant(grant: EgressGrant) -> HostRule:

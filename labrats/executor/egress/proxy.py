@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from labrats.executor.egress.gateway import ConnectionRefused, Ends, Gateway, authority
-from labrats.executor.egress.server_name import Incomplete, server_name
+from labrats.executor.egress.server_name import ClientHello
 from labrats.model.errors import LabratsError
 from labrats.net.address_policy import Forbidden, Unresolvable, resolve_allowed
 from labrats.network_namespace import LOOPBACK
@@ -141,14 +141,14 @@ class EgressProxy:
         """
         if port != _HTTPS or _is_address(host):
             return b""
-        hello = b""
+        received, hello = bytearray(), ClientHello()
         async with asyncio.timeout(HEAD_SECONDS):
-            while len(hello) < _HELLO_BYTES and (chunk := await reader.read(_CHUNK_BYTES)):
-                hello += chunk
-                if not _TLS_HANDSHAKE.startswith(hello[:2]):
+            while len(received) < _HELLO_BYTES and (chunk := await reader.read(_CHUNK_BYTES)):
+                received += chunk
+                if not _TLS_HANDSHAKE.startswith(received[:2]):
                     return None
-                with suppress(Incomplete):
-                    return hello if server_name(hello) == host else None
+                if hello.feed(chunk):
+                    return bytes(received) if hello.server_name == host else None
         return None
 
     async def _forward(

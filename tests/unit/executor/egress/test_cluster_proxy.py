@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
+from typing import cast
 
 import h11
 import pytest
 
+from labrats.executor.egress import cluster_proxy
 from labrats.executor.egress import gateway as gateway_module
 from labrats.executor.egress.agent_network import proxy_on_loopback
 from labrats.executor.egress.cluster_proxy import ClusterProxy
@@ -165,6 +167,51 @@ async def test_connections_of_one_attempt_are_limited() -> None:
                 stack.callback((await gateway.connect(*server))[1].close)
             with pytest.raises(ConnectionRefused, match="too many connections"):
                 await gateway.connect(*server)
+
+
+@pytest.mark.parametrize(("in_all", "of_peer"), [(3, 9), (9, 3)])
+async def test_oldest_connections_without_a_grant_end(
+    in_all: int, of_peer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_proxy, "STRANGERS", in_all)
+    monkeypatch.setattr(cluster_proxy, "STRANGERS_OF_PEER", of_peer)
+    with an_http_server() as (port, _):
+        async with a_gateway(a_grant(model_server=("localhost", port))) as gateway, AsyncExitStack() as stack:
+            served, upstream = await gateway.connect("localhost", port)
+            stack.callback(upstream.close)
+            strangers = []
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection(*gateway.address)
+                stack.callback(writer.close)
+                writer.write(b"CONNECT localhost:80 HTTP/1.1\r\n")  # the head never ends
+                strangers.append(reader)
+            for each in strangers[:2]:
+                with suppress(ConnectionResetError):
+                    assert await asyncio.wait_for(each.read(), 5) == b""
+            assert not any(each.at_eof() for each in strangers[2:])
+            upstream.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert (await asyncio.wait_for(served.read(), 5)).endswith(ANSWER)
+
+
+def test_of_too_many_connections_one_of_the_peer_with_the_most_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_proxy, "STRANGERS", 3)
+    strangers, ended = cluster_proxy.Strangers(), []
+
+    class Connection:
+        def __init__(self, number: int) -> None:
+            self.cancel = lambda: ended.append(number)
+
+    for number, peer in enumerate(("quiet", "loud", "loud", "quiet", "quiet")):
+        strangers.add(peer, cast("asyncio.Task[None]", Connection(number)))
+    assert ended == [1, 0]  # the oldest of `loud` with its two, and then of `quiet`
+
+
+async def test_probe_of_the_cluster_is_answered() -> None:
+    async with a_gateway(a_grant()) as gateway:
+        reader, writer = await asyncio.open_connection(*gateway.address)
+        with closing(writer):
+            writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nUser-Agent: kube-probe/1.33\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_refusal_of_the_cluster_is_reported_by_the_proxy_in_the_pod() -> None:
