@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ from labrats.executor.attempt import (
     values_to_redact,
 )
 from labrats.executor.context import RunContext
-from labrats.executor.egress.gateway import require_policy
+from labrats.executor.egress.gateway import bind_token, require_policy
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.model_access import TOKEN_BYTES
 from labrats.executor.workspace import clone_repository
@@ -43,6 +43,7 @@ from labrats.model.protocol import (
     CLAIMED_STATUS,
     CREDENTIALS_FOLDER,
     EARLIER_VARIABLE,
+    EGRESS_TOKEN_FILES,
     KEY_PROXY_FILE,
     KEY_PROXY_VARIABLE,
     NEXT_SEQ_FILE,
@@ -62,7 +63,8 @@ _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
     """Claim the attempt, and copy its inputs from the mounted folder `source` to `inputs`, in memory.
 
-    With a network rule, first wait until the cluster enforces it in this pod.
+    With a network rule, first wait until the cluster enforces it in this pod, and bind the tokens for the egress proxy to
+    the pod: no other step passes a token on to code of others.
 
     claims: the attempt's folder on a volume that all its pods mount. Return the exit status.
     """
@@ -73,9 +75,11 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
         if refused := claims is not None and not _claim(claims):
             return
         try:
+            tokens = {}
             if address := _task_in(source).egress_proxy:
                 await require_policy(address)
-            _copy_inputs(source, inputs)
+                tokens = {file.name: await bind_token(address, file.read_text()) for file in _egress_tokens(source)}
+            _copy_inputs(source, inputs, tokens)
             for variable, file in ((KEY_PROXY_VARIABLE, KEY_PROXY_FILE), (CACHE_KEEPER_VARIABLE, CACHE_KEEPER_FILE)):
                 if folder := os.environ.get(variable):
                     _create_token(file, inputs, Path(folder))
@@ -127,7 +131,13 @@ def _claim(folder: Path) -> bool:
         raise GiveUp(FailedCode.INTERNAL, f"the attempt cannot be claimed on its volume: {error}") from error
 
 
-def _copy_inputs(source: Path, inputs: Path) -> None:
+def _egress_tokens(source: Path) -> list[Path]:
+    """Return the files with tokens for the egress proxy."""
+    return [file for file in secret_files(source / "secrets") if file.name in EGRESS_TOKEN_FILES]
+
+
+def _copy_inputs(source: Path, inputs: Path, bound_tokens: Mapping[str, str]) -> None:
+    """Copy the inputs. bound_tokens: what files with tokens for the egress proxy contain in the copy, by their names."""
     _write(inputs / "job.json", encode(_without_clone(_task_in(source))))
     for text in (source / "prompt", source / "instructions", source / "conversation"):
         if text.exists():
@@ -135,7 +145,8 @@ def _copy_inputs(source: Path, inputs: Path) -> None:
     _copy_earlier_files(_task_in(source))
     (inputs / "secrets").mkdir(mode=0o700)
     for file in secret_files(source / "secrets"):
-        _write(inputs / "secrets" / file.name, file.read_bytes())
+        content = bound_tokens[file.name].encode() if file.name in bound_tokens else file.read_bytes()
+        _write(inputs / "secrets" / file.name, content)
 
 
 def _copy_earlier_files(task: Task) -> None:

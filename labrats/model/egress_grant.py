@@ -1,12 +1,13 @@
 """Grants of a cluster's egress proxy: the hosts that one part of an attempt may reach, signed by the engine.
 
 The proxy verifies a grant by a key that it shares with the engine. It needs no access to the cluster's API, and a grant
-stays valid while the engine restarts.
+stays valid while the engine restarts. The engine also reports the attempts that have not ended: grants of others end.
 """
 
 import base64
 import hashlib
 import hmac
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -16,8 +17,15 @@ from labrats.model.network import AllowedHosts
 from labrats.model.record import Record, encode
 
 KEY_BYTES: Final = 32
-_PURPOSE: Final = b"labrats egress grant 1\n"
-"""Beginning of what is signed, so that no other signature by the key is a grant."""
+_GRANT: Final = b"labrats egress grant 1\n"
+_LIVING: Final = b"labrats living attempts 1\n"
+"""Beginnings of what is signed, so that no signature by the key stands for something else."""
+
+LIVING_REQUEST: Final = ("POST", "/living-attempts")
+"""Request with such a list. Its token is that of the beginning, and its body the rest."""
+
+NEW_SECONDS: Final = 30
+"""Time after which a new grant's attempt must be among the living ones. Those are observed with a delay."""
 
 
 class InvalidGrant(LabratsError):
@@ -31,7 +39,9 @@ class EgressGrant(Record):
     hosts:            further hosts, each with its port. They must have public addresses, or those below.
     private_networks: networks in CIDR notation that may be reached in addition to public addresses.
     model_server:     host and port of a server that the operator has set: any address is allowed for it.
-    expires_at:       seconds since the epoch.
+    expires_at:       seconds since the epoch, as is `issued_at`.
+    address:          of the only pod that may use the grant. None before the pod's first step has bound it, and for the
+                      parts of a pod that run nothing but the image of Labrats.
     """
 
     attempt: str
@@ -40,15 +50,44 @@ class EgressGrant(Record):
     hosts: tuple[tuple[str, int], ...] = ()
     private_networks: tuple[str, ...] = ()
     model_server: tuple[str, int] | None = None
+    issued_at: int = 0
+    address: str | None = None
 
 
-_DECODER: Final = msgspec.json.Decoder(EgressGrant)
+class LivingAttempts(Record):
+    """The beginning of a list of all attempts that have not ended, which the engine sends to the proxy.
+
+    at:     seconds since the epoch. size, sha256: length and digest of the names, which follow, separated by spaces.
+    """
+
+    at: float
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, names: bytes, at: float) -> "LivingAttempts":
+        return cls(at=at, size=len(names), sha256=hashlib.sha256(names).hexdigest())
+
+
+@dataclass(frozen=True)
+class Living:
+    """All attempts that had not ended at a moment, by their names. at: seconds since the epoch."""
+
+    at: float
+    names: frozenset[str]
+
+    def includes(self, grant: EgressGrant) -> bool:
+        """Return whether the grant's attempt may not have ended. A new one may be missing in the list."""
+        return grant.attempt in self.names or grant.issued_at + NEW_SECONDS >= self.at
+
+
+_GRANT_DECODER: Final = msgspec.json.Decoder(EgressGrant)
+_LIVING_DECODER: Final = msgspec.json.Decoder(LivingAttempts)
 
 
 def sign_grant(grant: EgressGrant, key: str) -> str:
     """Return the token of a grant: letters, digits, `-`, `_` and one dot."""
-    payload = base64.urlsafe_b64encode(encode(grant)).rstrip(b"=")
-    return f"{payload.decode()}.{_signature(payload, key)}"
+    return _signed(encode(grant), _GRANT, key)
 
 
 def read_grant(token: str, key: str, now: float) -> EgressGrant:
@@ -56,14 +95,33 @@ def read_grant(token: str, key: str, now: float) -> EgressGrant:
 
     now: seconds since the epoch.
     """
-    payload, _, signature = token.partition(".")
-    if not hmac.compare_digest(signature.encode(), _signature(payload.encode(), key).encode()):
-        raise InvalidGrant("the engine has not signed this grant")
-    grant: EgressGrant = _DECODER.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    grant: EgressGrant = _GRANT_DECODER.decode(_verified(token, _GRANT, key))
     if grant.expires_at <= now:
         raise InvalidGrant("the grant has expired")
     return grant
 
 
-def _signature(payload: bytes, key: str) -> str:
-    return hmac.new(key.encode(), _PURPOSE + payload, hashlib.sha256).hexdigest()
+def sign_living(living: LivingAttempts, key: str) -> str:
+    """Return the token of a list of attempts, as of a grant."""
+    return _signed(encode(living), _LIVING, key)
+
+
+def read_living(token: str, key: str) -> LivingAttempts:
+    """Return the beginning of a list in a token. Raises InvalidGrant."""
+    return _LIVING_DECODER.decode(_verified(token, _LIVING, key))
+
+
+def _signed(content: bytes, purpose: bytes, key: str) -> str:
+    payload = base64.urlsafe_b64encode(content).rstrip(b"=")
+    return f"{payload.decode()}.{_signature(payload, purpose, key)}"
+
+
+def _verified(token: str, purpose: bytes, key: str) -> bytes:
+    payload, _, signature = token.partition(".")
+    if not hmac.compare_digest(signature.encode(), _signature(payload.encode(), purpose, key).encode()):
+        raise InvalidGrant("the engine has not signed this grant")
+    return base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+
+
+def _signature(payload: bytes, purpose: bytes, key: str) -> str:
+    return hmac.new(key.encode(), purpose + payload, hashlib.sha256).hexdigest()

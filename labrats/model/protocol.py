@@ -97,6 +97,8 @@ EGRESS_TOKEN_FILE: Final = "egress-token"  # noqa: S105, the name of a file
 EGRESS_SETUP_TOKEN_FILE: Final = "egress-setup-token"  # noqa: S105, the name of a file
 """The name, among the executor's secrets, of the token with which the setup commands reach that proxy."""
 
+EGRESS_TOKEN_FILES: Final = (EGRESS_TOKEN_FILE, EGRESS_SETUP_TOKEN_FILE)
+
 CACHE_KEEPER_FILE: Final = "cache-keeper"
 """The name, among an executor's secrets, of the token of the cache keeper in another container of its pod."""
 

@@ -1,9 +1,11 @@
 """Network rules on a cluster that enforces NetworkPolicies: a hostile agent in an installation on a real node."""
 
 import asyncio
+import base64
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.model.core_resources import JOB_CREDENTIALS
+from labrats.model.egress_grant import EgressGrant, sign_grant
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User
 from tests.acceptance.git_server import make_repository, serve_git
 from tests.agents.claude import MessagesApi
@@ -361,6 +365,48 @@ async def test_setup_commands_have_their_own_rule_in_the_pod_of_the_agent(
         found, job = await found_by(user, await submit(user, program, "none", workspaceSetup=setup))
     assert found == [ANSWER.decode(), "refused with 403"]
     assert job["refusedHosts"] == [f"allowed.test:{port}"]
+
+
+PRESENT: Final = """
+import json, socket, time
+host, port = json.loads(open("/attempt/inputs/job.json").read())["egressProxy"]
+def answer_to(token):
+    with socket.create_connection((host, port), timeout=10) as connection:
+        head = f"CONNECT {TARGET} HTTP/1.1\\r\\nProxy-Authorization: Bearer {token}\\r\\n\\r\\n"
+        connection.sendall(head.encode())
+        return connection.recv(1000).decode()
+found = {name: answer_to(token) for name, token in TOKENS.items()}
+until = time.monotonic() + 60
+while "407" not in found["ended"] and time.monotonic() < until:
+    time.sleep(0.5)
+    found["ended"] = answer_to(TOKENS["ended"])
+result = json.dumps(found)
+"""
+
+
+async def test_grant_of_another_pod_or_of_an_ended_attempt_opens_nothing(confined: Installation, user: User) -> None:
+    encoded = confined.kubectl("get", "secret", "labrats-egress-proxy-key", "-o", "jsonpath={.data.key}")
+    key, now = base64.b64decode(encoded).decode(), int(time.time())
+    with an_http_server(confined.cluster.listen()) as (port, requests):
+        grant = EgressGrant(
+            attempt="ir-other-1",
+            network="none",
+            model_server=("allowed.test", port),
+            issued_at=now,
+            expires_at=now + 3600,
+        )
+        grants = {
+            "usable": grant,  # checks that the others can fail
+            "stolen": replace(grant, address="10.9.9.9"),
+            "ended": replace(grant, issued_at=now - 60),
+        }
+        tokens = {name: sign_grant(each, key) for name, each in grants.items()}
+        program = f"TARGET, TOKENS = 'allowed.test:{port}', {tokens!r}\n{PRESENT}"
+        found, _ = await found_by(user, await submit(user, program, "none"))
+    assert found["usable"].startswith("HTTP/1.1 200 ")
+    assert "the grant belongs to another pod" in found["stolen"]
+    assert "the attempt has ended" in found["ended"]
+    assert requests == []
 
 
 WAIT: Final = """

@@ -19,8 +19,8 @@ PROMPT_ANNOTATION: Final = "labrats.work/prompt"
 """Annotations of pods: the executor's `job.json`, and a prompt that is not in a ConfigMap."""
 
 EGRESS_ANNOTATIONS: Final = {part: f"labrats.work/egress-{part}" for part in ("agent", "setup", "repository", "model")}
-"""Annotations of pods with a network rule: the token of each part for the egress proxy. A token is of no
-use outside such a pod, since no other pod may connect to the proxy.
+"""Annotations of pods with a network rule: the token of each part for the egress proxy. Only containers with the image
+of Labrats mount them; the executor gets copies that are bound to the pod. No other pod may connect to the proxy.
 """
 
 OWNER_ANNOTATION: Final = "labrats.work/job-uid"

@@ -4,14 +4,28 @@ A NetworkPolicy of the installation lets pods with a rule reach only the proxy, 
 leader creates the key that signs the grants, in a Secret that the proxy mounts.
 """
 
+import asyncio
 import secrets
+import socket
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.pod import PodEgress
+from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import TYPE_LABEL, Secret
-from labrats.model.egress_grant import KEY_BYTES, EgressGrant, sign_grant
+from labrats.model.egress_grant import (
+    KEY_BYTES,
+    LIVING_REQUEST,
+    EgressGrant,
+    LivingAttempts,
+    sign_grant,
+    sign_living,
+)
 from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound, RetryLater
 from labrats.model.git_repo import GitRepo, parse_git_repo
 from labrats.model.job import FailedCode
@@ -22,6 +36,9 @@ from labrats.ports import Attempt, Store
 
 PORT: Final = 3128
 """Port of the egress proxy's Service."""
+
+ANNOUNCE_SECONDS: Final = 10.0
+"""Interval at which the leader reports the attempts that have not ended to the proxy."""
 
 CHECK_FILE: Final = "network-policies"
 """File on the engine's volume with the result of the leader's check, for all processes of the engine."""
@@ -86,10 +103,11 @@ class Egress:
         return stored.data[_KEY]
 
     async def of(
-        self, attempt: Attempt, expires_at: int, networks: tuple[str, ...], *, has_proxy: bool
+        self, attempt: Attempt, issued_at: int, expires_at: int, networks: tuple[str, ...], *, has_proxy: bool
     ) -> PodEgress | None:
         """Return the way out of the attempt's pod; None for an open network. Raises GiveUp, RetryLater.
 
+        issued_at, expires_at: of its grants, in seconds since the epoch.
         networks: those that jobs may reach in addition to public addresses. has_proxy: see PodCredentials.
         """
         if not is_confined(attempt):
@@ -99,8 +117,46 @@ class Egress:
         key = await self.ensure_key()
         if self._service is None or key is None or not (address := await self._api.service_address(self._service)):
             raise RetryLater(f"the Service {self._service!r} of the egress proxy does not exist", delay_seconds=5)
-        grants = grants_of(attempt, expires_at, networks, has_proxy=has_proxy)
+        grants = grants_of(attempt, issued_at, expires_at, networks, has_proxy=has_proxy)
         return PodEgress((address, PORT), {part: sign_grant(grant, key) for part, grant in grants.items()})
+
+
+    async def announce(self, living: Iterable[AttemptName], at: float) -> None:
+        """Report the attempts that have not ended to each replica of the proxy. Raises LabratsError, OSError.
+
+        The proxy then refuses the grants of all others. at: seconds since the epoch.
+        """
+        if self._service is None or (key := await self.ensure_key()) is None:
+            return
+        names = b" ".join(str(name).encode() for name in living)
+        request = _living_request(LivingAttempts.of(names, at), key) + names
+        async with asyncio.timeout(ANNOUNCE_SECONDS):
+            posts = [_post(address, request) for address in await _addresses(f"{self._service}-pods")]
+            failures = [each for each in await asyncio.gather(*posts, return_exceptions=True) if each]
+        if failures:
+            raise failures[0]
+
+
+async def _addresses(host: str) -> list[str]:
+    """Return the addresses of a Service without an own address: those of its pods."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, PORT, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+def _living_request(head: LivingAttempts, key: str) -> bytes:
+    method, target = LIVING_REQUEST
+    token = sign_living(head, key)
+    return f"{method} {target} HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Bearer {token}\r\n\r\n".encode()
+
+
+async def _post(address: str, request: bytes) -> None:
+    """Send a request to a pod of the proxy. Raises RetryLater, OSError."""
+    reader, writer = await asyncio.open_connection(address, PORT)
+    with closing(writer):
+        writer.write(request)
+        status = await reader.readline()
+        if not status.startswith(b"HTTP/1.1 200 "):
+            raise RetryLater(f"the egress proxy at {address} answers {status[:60].decode('latin-1').strip()!r}")
 
 
 def is_confined(attempt: Attempt) -> bool:
@@ -114,35 +170,28 @@ def is_confined(attempt: Attempt) -> bool:
 
 
 def grants_of(
-    attempt: Attempt, expires_at: int, networks: tuple[str, ...], *, has_proxy: bool
+    attempt: Attempt, issued_at: int, expires_at: int, networks: tuple[str, ...], *, has_proxy: bool
 ) -> dict[str, EgressGrant]:
     """Return the grant of each part of an attempt's pod, by the names in EGRESS_ANNOTATIONS. Pure."""
-    name, config, provider = str(attempt.name), attempt.config, attempt.config.provider or ""
+    config, provider = attempt.config, attempt.config.provider or ""
     endpoint = attempt.ai_model.spec.endpoint if attempt.ai_model else None
     own_server = host_and_port(endpoint)
-    nothing = EgressGrant(attempt=name, network=NONE, expires_at=expires_at)
-    agent = EgressGrant(
-        attempt=name, network=config.network or OPEN, expires_at=expires_at,
+    nothing = EgressGrant(attempt=str(attempt.name), network=NONE, issued_at=issued_at, expires_at=expires_at)
+    agent = replace(
+        nothing,
+        network=config.network or OPEN,
         private_networks=_private(config.network, networks),
         hosts=() if own_server or has_proxy else LOGIN_SERVERS.get(provider, ()),
         model_server=None if has_proxy else own_server,
-    )  # fmt: skip
-    model = EgressGrant(
-        attempt=name, network=NONE, expires_at=expires_at,
-        model_server=own_server or host_and_port(DEFAULT_ENDPOINTS.get(provider)),
-    )  # fmt: skip
+    )
+    model = replace(nothing, model_server=own_server or host_and_port(DEFAULT_ENDPOINTS.get(provider)))
     parts = {"agent": agent, "model": model if has_proxy else nothing, "repository": nothing}
     setup = attempt.job.spec.workspace_setup
     if setup and setup.setup:
         rule = setup.setup_network or config.network
-        parts["setup"] = EgressGrant(
-            attempt=name, network=rule or OPEN, expires_at=expires_at, private_networks=_private(rule, networks)
-        )
+        parts["setup"] = replace(nothing, network=rule or OPEN, private_networks=_private(rule, networks))
     if setup and not (repo := _repository(setup.git_repo)).is_local:
-        parts["repository"] = EgressGrant(
-            attempt=name, network=NONE, expires_at=expires_at, private_networks=networks,
-            hosts=((repo.host, repo.port),),
-        )  # fmt: skip
+        parts["repository"] = replace(nothing, private_networks=networks, hosts=((repo.host, repo.port),))
     return parts
 
 

@@ -15,7 +15,7 @@ from labrats.backends.kubernetes.batch_objects import JOB_LABEL, JobObject
 from labrats.backends.kubernetes.claims import CLAIMS_FOLDER, Claims
 from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, ApiServerRefusal
 from labrats.backends.kubernetes.codec import resource_type
-from labrats.backends.kubernetes.egress import CHECK_FILE, Egress, is_confined
+from labrats.backends.kubernetes.egress import ANNOUNCE_SECONDS, CHECK_FILE, Egress, is_confined
 from labrats.backends.kubernetes.failures import (
     CLUSTER_CODES,
     ENDED_BY_ENGINE,
@@ -150,6 +150,8 @@ class KubernetesRunner:
             log.warning("attempts cannot be claimed", reason="LABRATS_DATA_CLAIM is not set")
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._create_egress_key(), name="egress-key")
+            if self._settings.egress_proxy:
+                loops.create_task(self._announce_living_attempts(), name="living-attempts")
             loops.create_task(self._supervisor.run(), name="supervisor")
             loops.create_task(self._watch_jobs(), name="watch-owners")
             loops.create_task(self._watch_endings(), name="watch-endings")
@@ -163,6 +165,15 @@ class KubernetesRunner:
             except LabratsError as error:
                 log.warning("key of the egress proxy not created", reason=str(error))
                 await asyncio.sleep(REFUSED_DELAY_SECONDS)
+
+    async def _announce_living_attempts(self) -> None:
+        """Report the attempts that have not ended to the egress proxy, again and again: its pods may be new."""
+        while True:
+            await asyncio.sleep(ANNOUNCE_SECONDS)
+            try:
+                await self._egress.announce(await self._supervisor.living(), self._clock.now().timestamp())
+            except (LabratsError, OSError) as error:
+                log.warning("living attempts not reported to the egress proxy", reason=str(error))
 
     async def start(self, attempt: Attempt) -> None:
         files, owner = self._files(attempt.name), attempt.job.metadata.uid
@@ -380,12 +391,13 @@ class KubernetesRunner:
         with_agent = ("agent",) if proxied else ("agent", "model")  # a login cannot be proxied
         is_keyless = is_confined(attempt) and provider in LOCAL_PROVIDERS and endpoint is not None
         pods, has_proxy = self._settings.pods, bool(proxied) or is_keyless
-        expires_at = int(self._clock.now().timestamp()) + deadline_seconds(attempt, pods)
+        now = int(self._clock.now().timestamp())
+        expires_at = now + deadline_seconds(attempt, pods)
         return PodCredentials(
             repository=[each for user, each in files if user == "repository"],
             agent=[each for user, each in files if user in with_agent],
             model=proxied,
-            egress=await self._egress.of(attempt, expires_at, pods.git_addresses, has_proxy=has_proxy),
+            egress=await self._egress.of(attempt, now, expires_at, pods.git_addresses, has_proxy=has_proxy),
             keyless=is_keyless,
         )
 

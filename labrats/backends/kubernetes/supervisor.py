@@ -88,6 +88,12 @@ class Supervisor:
         observed = self._observed.get(name)
         return observed if observed and (observed.job_exists or observed.living_pods) else None
 
+    async def living(self) -> list[AttemptName]:
+        """Return the attempts with a Job or a pod whose ending is not recorded yet."""
+        await self._jobs_listed.wait()
+        await self._pods_listed.wait()
+        return list(self._supervisions)
+
     def expect_job(self, job: JobObject) -> None:
         """Note that this engine has just created or read this Job: later reads must include it."""
         self._jobs.expect_version(job.name, job.metadata.resource_version)

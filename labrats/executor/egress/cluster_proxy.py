@@ -1,6 +1,11 @@
 """The egress proxy of a cluster, as a program. It serves the pods of all attempts with a network rule.
 
 Each connection names its grant, which the engine has signed. The proxy has no access to the cluster's API.
+
+A grant is bound to a pod before code of others can see it. The pod's first step, which runs the image of Labrats,
+exchanges the grants for copies with the pod's address, as the proxy sees it, and passes on only these. So a stolen
+grant is of no use in another pod. All of it is in the signed grant: every replica decides alike, also after a restart.
+An address may later be that of another pod, so the engine reports every few seconds which attempts have not ended.
 """
 
 import asyncio
@@ -9,16 +14,18 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
 from contextlib import closing, suppress
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.egress.gateway import canary_port
+from msgspec.structs import replace
+
+from labrats.executor.egress.gateway import BINDING, canary_port
 from labrats.executor.egress.proxy import (
     CONNECTIONS,
     HEAD_BYTES,
+    HEAD_SECONDS,
     EgressProxy,
     Headers,
     HostRule,
@@ -26,7 +33,16 @@ from labrats.executor.egress.proxy import (
     read_head,
     refusals_answered,
 )
-from labrats.model.egress_grant import EgressGrant, InvalidGrant, read_grant
+from labrats.model.egress_grant import (
+    LIVING_REQUEST,
+    EgressGrant,
+    InvalidGrant,
+    Living,
+    LivingAttempts,
+    read_grant,
+    read_living,
+    sign_grant,
+)
 from labrats.model.network import allows, is_restricted
 from labrats.processes import become_unreadable, raise_descriptor_limit
 
@@ -40,7 +56,7 @@ STRANGERS_OF_PEER: Final = CONNECTIONS
 """Connections without a grant at the same time: in all, and from one address. Beyond that the oldest ones end."""
 
 _RECEIVE_BYTES: Final = 32 * 1024
-"""Size of the kernel's buffer for what a client sends. Clients are in the same cluster, so that it need not be large."""
+"""Size of the kernel's buffer for what a client sends. It may be small, as clients are in the same cluster."""
 
 _HEALTH: Final = ("GET", "/health")
 _TOKEN: Final = re.compile(rb"Bearer ([A-Za-z0-9._-]{1,15000})")
@@ -115,46 +131,84 @@ class ClusterProxy:
 
     def __init__(self, key: str) -> None:
         self._key = key
-        self._connections: Counter[str] = Counter()
+        self._tunnels: dict[str, dict[asyncio.Task[None], EgressGrant]] = {}
+        self._living: Living | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._strangers = Strangers()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end."""
-        task = asyncio.current_task()
-        assert task is not None
+    def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end, in a task."""
+        task = asyncio.create_task(self._serve(reader, writer), name="connection")
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
-        with closing(writer), suppress(OSError, TimeoutError):
+        task.add_done_callback(lambda _: writer.close())  # also if it was cancelled before it began
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with closing(writer), suppress(OSError, TimeoutError, EOFError):
             async with refusals_answered(writer):
                 self._strangers.add(peer := _peer_of(writer), task)
                 try:
                     method, target, headers = await read_head(reader)
                     if (method, target) == _HEALTH:
-                        await _answer_probe(writer)
+                        await _answer(writer)
                         return
-                    grant = self._grant_in(headers)
+                    if (method, target) == LIVING_REQUEST:
+                        await self._learn(headers, reader)
+                        await _answer(writer)
+                        return
+                    grant = self._grant_in(headers, peer)
                 finally:
                     self._strangers.remove(peer, task)
+                if (method, target) == BINDING:
+                    await _answer(writer, sign_grant(replace(grant, address=peer), self._key))
+                    return
                 if method != "CONNECT":
                     raise RequestRefused("405 Method Not Allowed", "this proxy takes CONNECT only")
-                if self._connections[grant.attempt] >= CONNECTIONS:
+                tunnels = self._tunnels.setdefault(grant.attempt, {})
+                if len(tunnels) >= CONNECTIONS:
                     raise RequestRefused("429 Too Many Requests", "the attempt has too many connections")
-                self._connections[grant.attempt] += 1
+                tunnels[task] = grant
                 try:
                     await EgressProxy(rule_of_grant(grant)).tunnel(target, reader, writer)
                 finally:
-                    self._connections[grant.attempt] -= 1
-                    self._connections += Counter()  # forgets attempts without connections
+                    del tunnels[task]
+                    if not tunnels:
+                        self._tunnels.pop(grant.attempt, None)
 
-    def _grant_in(self, headers: Headers) -> EgressGrant:
-        value = next((value for name, value in headers if name == "proxy-authorization"), b"")
-        if (token := _TOKEN.fullmatch(value)) is None:
-            raise RequestRefused("407 Proxy Authentication Required", "a request needs the token of an attempt")
+    async def _learn(self, headers: Headers, reader: asyncio.StreamReader) -> None:
+        """Read the list of the attempts that have not ended, and cut the connections of all others.
+
+        An engine that is down, or is just starting, reports nothing: then nothing changes.
+        """
         try:
-            return read_grant(token[1].decode(), self._key, time.time())
+            head = read_living(_token_in(headers), self._key)
         except InvalidGrant as error:
             raise RequestRefused("407 Proxy Authentication Required", str(error)) from None
+        async with asyncio.timeout(HEAD_SECONDS):
+            names = await reader.readexactly(head.size)
+        if LivingAttempts.of(names, head.at) != head:
+            raise RequestRefused("400 Bad Request", "the engine has not signed this list")
+        if self._living and head.at <= self._living.at:
+            return  # of an earlier leader
+        self._living = Living(head.at, frozenset(names.decode().split()))
+        for tunnels in self._tunnels.values():
+            for task, grant in tunnels.items():
+                if not self._living.includes(grant):
+                    task.cancel()
+
+    def _grant_in(self, headers: Headers, peer: str) -> EgressGrant:
+        """Return the grant that a request names. Raises RequestRefused unless it is valid for this peer."""
+        try:
+            grant = read_grant(_token_in(headers), self._key, time.time())
+        except InvalidGrant as error:
+            raise RequestRefused("407 Proxy Authentication Required", str(error)) from None
+        if grant.address not in (None, peer):
+            raise RequestRefused("407 Proxy Authentication Required", "the grant belongs to another pod")
+        if self._living and not self._living.includes(grant):
+            raise RequestRefused("407 Proxy Authentication Required", "the attempt has ended")
+        return grant
 
     async def drain(self, seconds: float) -> None:
         """Wait until all connections have ended, for at most this time. Then cut them."""
@@ -164,9 +218,16 @@ class ClusterProxy:
             task.cancel()
 
 
-async def _answer_probe(writer: asyncio.StreamWriter) -> None:
-    """Answer a probe of the cluster: this process accepts connections, and reads them."""
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+def _token_in(headers: Headers) -> str:
+    value = next((value for name, value in headers if name == "proxy-authorization"), b"")
+    if (token := _TOKEN.fullmatch(value)) is None:
+        raise RequestRefused("407 Proxy Authentication Required", "a request needs the token of an attempt")
+    return token[1].decode()
+
+
+async def _answer(writer: asyncio.StreamWriter, text: str = "") -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+    writer.write(f"{head}{text}".encode())
     await writer.drain()
 
 

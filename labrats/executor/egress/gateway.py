@@ -6,8 +6,9 @@ that a pod can test whether the policy is enforced.
 
 import asyncio
 import re
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from labrats.model.errors import GiveUp, LabratsError
@@ -19,6 +20,9 @@ POLICY_SECONDS: Final = 60.0
 
 CANARY_SECONDS: Final = 1.5
 """Time without an answer after which a port counts as closed. The proxy is in the same cluster."""
+
+BINDING: Final = ("POST", "/grant")
+"""Request that exchanges a grant for one that only the asking pod can use."""
 
 _PAUSE_SECONDS: Final = 0.25
 _MESSAGE_BYTES: Final = 1000
@@ -44,21 +48,31 @@ class Gateway:
 
     async def connect(self, host: str, port: int) -> Ends:
         """Connect to a host. Raises ConnectionRefused."""
-        try:
+        return await self._request("CONNECT", authority(host, port))
+
+    async def bound(self) -> "Gateway":
+        """Return this gateway with a token that only this pod can use. Raises ConnectionRefused."""
+        reader, writer = await self._request(*BINDING)
+        with closing(writer), _failures_as_refusals():
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return replace(self, token=(await reader.read()).decode())
+
+    async def _request(self, method: str, target: str) -> Ends:
+        """Send a request, and return the connection after the head of the answer. Raises ConnectionRefused."""
+        with _failures_as_refusals():
             async with asyncio.timeout(CONNECT_SECONDS):
                 reader, writer = await asyncio.open_connection(*self.address)
                 try:
-                    await self._request(host, port, reader, writer)
+                    await self._exchange_heads(method, target, reader, writer)
                 except BaseException:
                     writer.close()
                     raise
                 return reader, writer
-        except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError) as error:
-            raise ConnectionRefused("502 Bad Gateway", "the cluster's egress proxy cannot be reached") from error
 
-    async def _request(self, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        target = authority(host, port)
-        head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Bearer {self.token}\r\n\r\n"
+    async def _exchange_heads(
+        self, method: str, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        head = f"{method} {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Bearer {self.token}\r\n\r\n"
         writer.write(head.encode())
         answer = await reader.readuntil(b"\r\n\r\n")
         found = _STATUS.match(answer)
@@ -66,6 +80,31 @@ class Gateway:
         if not status.startswith("200"):
             message = (await reader.read(_MESSAGE_BYTES)).decode("utf-8", "replace").strip()
             raise ConnectionRefused(status, message or "the cluster's egress proxy has refused the connection")
+
+
+@contextmanager
+def _failures_as_refusals() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError) as error:
+        raise ConnectionRefused("502 Bad Gateway", "the cluster's egress proxy cannot be reached") from error
+
+
+async def bind_token(address: tuple[str, int], token: str) -> str:
+    """Exchange the token of a grant for one that only this pod can use. Raises GiveUp if no proxy does so in time.
+
+    A replica may be of an earlier version, or end just now, so that a refusal is not final.
+    """
+    reason = ""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POLICY_SECONDS):
+            while True:
+                try:
+                    return (await Gateway(address, token).bound()).token
+                except ConnectionRefused as refusal:
+                    reason = str(refusal)
+                await asyncio.sleep(_PAUSE_SECONDS)
+    raise GiveUp(FailedCode.INTERNAL, f"config.network cannot be enforced: {reason}. The agent was not started")
 
 
 async def require_policy(address: tuple[str, int]) -> None:

@@ -1,5 +1,6 @@
 """Tests of the steps of an attempt's pod and of its executor, as real processes."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.backends.kubernetes.claims import Claims
+from labrats.executor.egress.cluster_proxy import ClusterProxy
 from labrats.executor.workspace_diff import _pull_request
 from labrats.model.attempt_name import AttemptName
+from labrats.model.egress_grant import EgressGrant, read_grant, sign_grant
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent, StatusEvent, Task, decode_event
 from labrats.model.record import encode
+from tests.support.loopback import two_free_ports
 from tests.unit.executor.attempts import DEADLINE_SECONDS, a_repository, a_task, in_a_clone_of, some_work
 
 TOKEN = "ghp_0123456789abcdefghij"
@@ -85,6 +90,26 @@ def test_prepare_creates_the_same_token_for_the_executor_and_its_helper(
     assert tokens[0].read_text() == tokens[1].read_text()
     assert len(tokens[0].read_text()) > 40
     assert [token.stat().st_mode & 0o777 for token in tokens] == [0o600, 0o444]
+
+
+@pytest.mark.anyio
+async def test_prepare_binds_the_tokens_of_the_egress_proxy_to_its_pod(tmp_path: Path) -> None:
+    port = two_free_ports()
+    pod = a_pod(tmp_path, egress_proxy=("127.0.0.1", port))
+    grant = EgressGrant(attempt="ir-1-1", network="none", expires_at=2**40)
+    for name in ("egress-token", "egress-setup-token"):
+        (pod.folder / "source" / "secrets" / name).write_text(sign_grant(grant, "key"))
+    proxy = ClusterProxy("key")
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", port)
+    try:
+        assert await asyncio.to_thread(pod.prepare) == (0, [])
+    finally:
+        server.close()
+        await proxy.drain(0)
+    for name in ("egress-token", "egress-setup-token"):
+        token = (pod.inputs / "secrets" / name).read_text()
+        assert read_grant(token, "key", now=0) == replace(grant, address="127.0.0.1")
+    assert (pod.inputs / "secrets" / "OPENAI_API_KEY").read_text() == KEY
 
 
 def test_events_of_a_pods_steps_are_numbered_without_gaps(tmp_path: Path) -> None:

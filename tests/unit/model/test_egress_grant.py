@@ -4,8 +4,18 @@ import base64
 import json
 
 import pytest
+from msgspec.structs import replace
 
-from labrats.model.egress_grant import EgressGrant, InvalidGrant, read_grant, sign_grant
+from labrats.model.egress_grant import (
+    EgressGrant,
+    InvalidGrant,
+    Living,
+    LivingAttempts,
+    read_grant,
+    read_living,
+    sign_grant,
+    sign_living,
+)
 from labrats.model.network import AllowedHosts
 
 KEY = "a key that only the engine and the proxy have"
@@ -55,3 +65,20 @@ def changed(token: str) -> str:
 def test_token_without_a_valid_signature_is_refused(token: str) -> None:
     with pytest.raises(InvalidGrant, match="not signed"):
         read_grant(token, KEY, now=0)
+
+
+def test_list_of_attempts_is_no_grant_and_a_grant_is_no_list() -> None:
+    living = LivingAttempts.of(b"ir-1-1 ir-2-1", 7.5)
+    assert read_living(sign_living(living, KEY), KEY) == living
+    with pytest.raises(InvalidGrant, match="not signed"):
+        read_grant(sign_living(living, KEY), KEY, now=0)
+    with pytest.raises(InvalidGrant, match="not signed"):
+        read_living(sign_grant(GRANT, KEY), KEY)
+
+
+def test_grant_of_an_attempt_that_is_not_listed_ends_soon_after_it_was_issued() -> None:
+    living = Living(at=1000.0, names=frozenset({"ir-1-1"}))
+    other = replace(GRANT, attempt="ir-2-1")
+    assert living.includes(replace(GRANT, issued_at=0))
+    assert not living.includes(replace(other, issued_at=969))
+    assert living.includes(replace(other, issued_at=971))

@@ -1,14 +1,18 @@
 """Network rules on a cluster: grants, the key, and reasons to refuse a rule."""
 
+import asyncio
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 
+from labrats.backends.kubernetes import egress as egress_module
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.egress import CHECK_FILE, Egress, grants_of, is_confined, record_check
-from labrats.executor.egress.cluster_proxy import rule_of_grant
+from labrats.executor.egress.cluster_proxy import ClusterProxy, rule_of_grant
+from labrats.executor.egress.gateway import ConnectionRefused, Gateway
+from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret, is_of_engine
 from labrats.model.egress_grant import EgressGrant, read_grant
 from labrats.model.errors import GiveUp, RetryLater
@@ -33,16 +37,20 @@ def an_attempt_with(endpoint: str | None = None, provider: str = "claude", **spe
 
 
 def grants(attempt: Attempt, *, has_proxy: bool) -> dict[str, EgressGrant]:
-    return grants_of(attempt, 1000, NETWORKS, has_proxy=has_proxy)
+    return grants_of(attempt, 10, 1000, NETWORKS, has_proxy=has_proxy)
 
 
 def test_agent_with_a_key_proxy_reaches_what_its_rule_allows() -> None:
     found = grants(an_attempt_with(), has_proxy=True)
     assert found["agent"] == EgressGrant(
-        attempt="ir-0000000a-1", network=RULE, expires_at=1000, private_networks=NETWORKS
+        attempt="ir-0000000a-1", network=RULE, issued_at=10, expires_at=1000, private_networks=NETWORKS
     )
     assert found["model"] == EgressGrant(
-        attempt="ir-0000000a-1", network="none", expires_at=1000, model_server=("api.anthropic.com", 443)
+        attempt="ir-0000000a-1",
+        network="none",
+        issued_at=10,
+        expires_at=1000,
+        model_server=("api.anthropic.com", 443),
     )
 
 
@@ -114,7 +122,7 @@ def an_egress(folder: Path, store: MemoryStore, service: str | None = "proxy", *
 async def test_tokens_are_signed_with_a_key_that_all_leaders_share(tmp_path: Path) -> None:
     store = MemoryStore()
     found = [
-        await an_egress(tmp_path, store, proxy="10.96.0.9").of(an_attempt_with(), 1000, NETWORKS, has_proxy=True)
+        await an_egress(tmp_path, store, proxy="10.96.0.9").of(an_attempt_with(), 10, 1000, NETWORKS, has_proxy=True)
         for _ in range(2)
     ]
     stored = await store.get(Secret, "proxy-key")
@@ -129,13 +137,13 @@ async def test_tokens_are_signed_with_a_key_that_all_leaders_share(tmp_path: Pat
 async def test_open_network_needs_no_proxy(tmp_path: Path) -> None:
     attempt = an_attempt_with(config={"network": "open"})
     egress = an_egress(tmp_path, MemoryStore(), None)
-    assert await egress.of(attempt, 1000, NETWORKS, has_proxy=True) is None
+    assert await egress.of(attempt, 10, 1000, NETWORKS, has_proxy=True) is None
     assert await egress.ensure_key() is None
 
 
 async def test_rule_waits_for_the_service(tmp_path: Path) -> None:
     with pytest.raises(RetryLater, match="the Service 'proxy' of the egress proxy does not exist"):
-        await an_egress(tmp_path, MemoryStore()).of(an_attempt_with(), 1000, NETWORKS, has_proxy=True)
+        await an_egress(tmp_path, MemoryStore()).of(an_attempt_with(), 10, 1000, NETWORKS, has_proxy=True)
 
 
 async def test_rule_is_refused_without_a_proxy_or_enforcement(tmp_path: Path) -> None:
@@ -150,4 +158,38 @@ async def test_rule_is_refused_without_a_proxy_or_enforcement(tmp_path: Path) ->
     record_check(tmp_path / CHECK_FILE, is_enforced=False)
     assert "does not enforce NetworkPolicies" in (egress.problem() or "")
     with pytest.raises(GiveUp, match=r"config\.network must be open: the cluster's network does not enforce"):
-        await egress.of(an_attempt_with(), 1000, NETWORKS, has_proxy=True)
+        await egress.of(an_attempt_with(), 10, 1000, NETWORKS, has_proxy=True)
+
+
+async def test_leader_reports_living_attempts_to_each_pod_of_the_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, attempt = MemoryStore(), an_attempt_with()
+    egress = an_egress(tmp_path, store, proxy="10.96.0.9")
+    proxy = ClusterProxy(await egress.ensure_key() or "")
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    monkeypatch.setattr(egress_module, "PORT", address[1])
+
+    async def addresses(host: str) -> list[str]:
+        assert host == "proxy-pods"
+        return [*ADDRESSES]
+
+    monkeypatch.setattr(egress_module, "_addresses", addresses)
+    way_out = await egress.of(attempt, 10, 2**40, NETWORKS, has_proxy=True)
+    assert way_out
+    gateway = Gateway(address, way_out.tokens["agent"])
+    ADDRESSES = ("127.0.0.1",)
+    try:
+        await egress.announce([attempt.name, AttemptName("ir-0000000b", 2)], at=1000.0)
+        assert (await gateway.bound()).token
+        await egress.announce([], at=900.0)  # late, of an earlier leader
+        assert (await gateway.bound()).token
+        ADDRESSES = ("127.0.0.2", "127.0.0.1")  # nothing listens at the first
+        with pytest.raises(OSError, match="127.0.0.2"):
+            await egress.announce([], at=1010.0)
+        with pytest.raises(ConnectionRefused, match="the attempt has ended"):
+            await gateway.bound()
+    finally:
+        server.close()
+        await proxy.drain(0)

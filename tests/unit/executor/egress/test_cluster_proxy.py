@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -26,11 +27,12 @@ from labrats.executor.model_proxy.gate import Approved
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.responses import Refused
 from labrats.executor.model_proxy.upstream import Upstream, tls_context
-from labrats.model.egress_grant import EgressGrant, sign_grant
+from labrats.model.egress_grant import EgressGrant, LivingAttempts, sign_grant, sign_living
 from labrats.model.errors import GiveUp
 from labrats.model.network import AllowedHosts
 from tests.cluster.certificates import Authority
 from tests.support.http_server import ANSWER, an_http_server
+from tests.support.loopback import two_free_ports
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +100,69 @@ async def test_invalid_grant_is_refused(grant: EgressGrant, key: str, message: s
         with pytest.raises(ConnectionRefused, match=message) as refusal:
             await gateway.connect("localhost", 80)
     assert refusal.value.status == "407 Proxy Authentication Required"
+
+
+async def test_bound_grant_is_of_no_use_at_another_address() -> None:
+    with an_http_server() as (port, requests):
+        async with a_gateway(a_grant(model_server=("localhost", port))) as gateway:
+            bound = await gateway.bound()
+            assert (await answer_through(bound, "localhost", port)).endswith(ANSWER)
+            assert (await bound.bound()).token == bound.token
+            for request in (f"CONNECT localhost:{port}", "POST /grant"):
+                reader, writer = await asyncio.open_connection(*gateway.address, local_addr=("127.0.0.2", 0))
+                with closing(writer):
+                    token = f"Proxy-Authorization: Bearer {bound.token}"
+                    writer.write(f"{request} HTTP/1.1\r\n{token}\r\n\r\n".encode())
+                    answer = await reader.read()
+                assert answer.startswith(b"HTTP/1.1 407 ")
+                assert b"the grant belongs to another pod" in answer
+    assert len(requests) == 1
+
+
+async def test_every_replica_knows_a_bound_grant() -> None:
+    with an_http_server() as (port, _):
+        async with a_gateway(a_grant(model_server=("localhost", port))) as first, a_gateway(a_grant()) as second:
+            bound = replace(await first.bound(), address=second.address)
+            assert (await answer_through(bound, "localhost", port)).endswith(ANSWER)
+
+
+async def posted(gateway: Gateway, head: LivingAttempts, names: bytes, key: str = KEY) -> bytes:
+    """Send a list of the attempts that have not ended. Return the answer."""
+    reader, writer = await asyncio.open_connection(*gateway.address)
+    with closing(writer):
+        token = sign_living(head, key)
+        writer.write(f"POST /living-attempts HTTP/1.1\r\nProxy-Authorization: Bearer {token}\r\n\r\n".encode() + names)
+        return await reader.read()
+
+
+async def test_grant_ends_with_its_attempt() -> None:
+    now = time.time()
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        server = ("localhost", listener.getsockname()[1])
+        grant = a_grant(model_server=server, issued_at=int(now))
+        async with a_gateway(grant) as gateway:
+            reader, writer = await gateway.connect(*server)
+            with closing(writer):
+                # The first list is too early to have the attempt, and the last one is of an earlier leader.
+                for at, names in ((now + 20, b""), (now + 60, b"ir-1-1 ir-2-1"), (now + 50, b"")):
+                    assert (await posted(gateway, LivingAttempts.of(names, at), names)).startswith(b"HTTP/1.1 200 ")
+                    (await gateway.connect(*server))[1].close()
+                assert not reader.at_eof()
+                await posted(gateway, LivingAttempts.of(b"ir-2-1", now + 70), b"ir-2-1")
+                with pytest.raises(ConnectionRefused, match="the attempt has ended"):
+                    await gateway.connect(*server)
+                assert await asyncio.wait_for(reader.read(), 5) == b""  # the open connection is cut
+
+
+async def test_list_of_attempts_that_the_engine_has_not_signed_changes_nothing() -> None:
+    at = time.time() + 60
+    with an_http_server() as (port, _):
+        async with a_gateway(a_grant(model_server=("localhost", port))) as gateway:
+            no_names = LivingAttempts.of(b"", at)
+            assert (await posted(gateway, no_names, b"", "another key")).startswith(b"HTTP/1.1 407 ")
+            other_names = LivingAttempts.of(b"ir-2-1", at)
+            assert (await posted(gateway, other_names, b"ir-3-1")).startswith(b"HTTP/1.1 400 ")
+            assert (await answer_through(gateway, "localhost", port)).endswith(ANSWER)
 
 
 @pytest.mark.parametrize(
@@ -246,18 +311,6 @@ async def listening(ports: list[int]) -> AsyncIterator[None]:
             server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
             stack.callback(server.close)
         yield
-
-
-def two_free_ports() -> int:
-    """Return a free port whose successor is free, too."""
-    while True:
-        with closing(socket.create_server(("127.0.0.1", 0))) as first:
-            port: int = first.getsockname()[1]
-            try:
-                socket.create_server(("127.0.0.1", canary_port(port))).close()
-            except (OSError, OverflowError):
-                continue
-            return port
 
 
 async def test_pod_that_reaches_only_the_proxy_goes_on() -> None:
