@@ -157,12 +157,11 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
                     loops.create_task(reconciler.run(), name="source-status")
                 if model_files := configured.model_files(settings, kubernetes, leading):
                     loops.create_task(model_files.run(), name="model-files")
-                if network_check := configured.network_check(settings, kubernetes, epoch):
-                    jobs = BatchClient(leading, namespace)
-                    loops.create_task(check_network(jobs, network_check, metrics), name="network-check")
-                    if runner_settings.egress_proxy:
-                        rules = check_rules(jobs, network_check, runner_settings.network_check)
-                        loops.create_task(rules, name="check-of-rules")
+                jobs, checks = BatchClient(leading, namespace), runner_settings.network_checks
+                network_check = configured.network_check(settings, kubernetes, epoch)
+                loops.create_task(check_network(jobs, network_check, metrics, checks), name="network-check")
+                if network_check and runner_settings.egress_proxy:
+                    loops.create_task(check_rules(jobs, network_check, checks), name="check-of-rules")
 
         publisher = Election(client, namespace, identity, lease=PUBLISHER_LEASE)
 
@@ -212,6 +211,7 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
             settings,
             runner.isolation,
             runner.network_problem,
+            runner.untrusted_network_problem,
         )
         applied_jobs = AppliedJobs(catalog, admission, clock)
         github = GitHub(settings.github_api_url, clock)
@@ -305,6 +305,7 @@ async def create_services(
             settings,
             runner.isolation,
             runner.network_problem,
+            runner.untrusted_network_problem,
         ),
         api_keys=ApiKeyIndex([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),

@@ -312,6 +312,10 @@ class Runner(Protocol):
         """Return why the network of agents cannot be restricted here, as a part of a sentence; None if it can."""
         ...
 
+    def untrusted_network_problem(self) -> str | None:
+        """Return why the network of an external contributor's job must not be open here; None if it may be."""
+        ...
+
     async def start(self, attempt: Attempt) -> None:
         """Start the attempt unless it was started before. At most one executor ever runs under a name.
 

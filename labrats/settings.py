@@ -179,8 +179,8 @@ class EngineSettings(BaseSettings):
     """Files and folders, separated by commas, that agents in the sandbox may also read: toolchains in a home folder,
     scripts of MCP servers."""
     allow_untrusted: bool = Field(default=False, validation_alias="LABRATS_ALLOW_UNTRUSTED")
-    """Run jobs of external contributors that a webhook source admits, although agents run without a sandbox. Same as
-    LABRATS_UNTRUSTED_ISOLATION=process."""
+    """Run jobs of external contributors that a webhook source admits, although agents run without a sandbox or, on
+    Kubernetes, without enforced NetworkPolicies. Same as LABRATS_UNTRUSTED_ISOLATION=process."""
     agent_memory: Annotated[int, NoDecode] | None = Field(default=None, validation_alias="LABRATS_AGENT_MEMORY")
     """The limit on the memory of all processes of an attempt together, such as 4Gi; beyond it the job fails with the
     code out_of_memory. It is measured ten times a second. Default: none."""

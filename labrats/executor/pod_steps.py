@@ -63,8 +63,8 @@ _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
     """Claim the attempt, and copy its inputs from the mounted folder `source` to `inputs`, in memory.
 
-    With a network rule, first wait until the cluster enforces it in this pod, and bind the tokens for the egress proxy to
-    the pod: no other step passes a token on to code of others.
+    First wait until the cluster's policies are in force in this pod. With a network rule, bind the tokens for the
+    egress proxy to the pod: no other step passes a token on to code of others.
 
     claims: the attempt's folder on a volume that all its pods mount. Return the exit status.
     """
@@ -75,9 +75,11 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
         if refused := claims is not None and not _claim(claims):
             return
         try:
-            tokens = {}
-            if address := _task_in(source).egress_proxy:
-                await require_policy(address)
+            tokens, task = {}, _task_in(source)
+            if task.policy_test:
+                await require_policy(task.policy_test, is_confined=False)
+            if address := task.egress_proxy:
+                await require_policy(address, is_confined=True)
                 tokens = {file.name: await bind_token(address, file.read_text()) for file in _egress_tokens(source)}
             _copy_inputs(source, inputs, tokens)
             for variable, file in ((KEY_PROXY_VARIABLE, KEY_PROXY_FILE), (CACHE_KEEPER_VARIABLE, CACHE_KEEPER_FILE)):
@@ -137,7 +139,7 @@ def _egress_tokens(source: Path) -> list[Path]:
 
 
 def _copy_inputs(source: Path, inputs: Path, bound_tokens: Mapping[str, str]) -> None:
-    """Copy the inputs. bound_tokens: what files with tokens for the egress proxy contain in the copy, by their names."""
+    """Copy the inputs. bound_tokens: contents of files with tokens for the egress proxy in the copy, by their names."""
     _write(inputs / "job.json", encode(_without_clone(_task_in(source))))
     for text in (source / "prompt", source / "instructions", source / "conversation"):
         if text.exists():

@@ -20,6 +20,7 @@ from labrats.intake.request import JobRequest
 from labrats.intake.settings import settings_of
 from labrats.intake.validation import (
     WorkspaceContents,
+    check_open_network,
     check_settings,
     check_setup,
     enabled_agent,
@@ -63,14 +64,17 @@ class Admission:
         settings: EngineSettings,
         isolation: IsolationLevels = PROCESS_ONLY,
         network_problem: Callable[[], str | None] = lambda: None,
+        untrusted_network_problem: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Create the admission.
 
         isolation:       the levels that the runner offers.
         network_problem: returns why jobs with a restricted network cannot run; None if they can.
+        untrusted_network_problem: returns why the network of an external contributor's job must not be open.
         """
         self._store, self._catalog, self._job_index, self._uploads = store, catalog, job_index, uploads
         self._settings, self._isolation, self._network_problem = settings, isolation, network_problem
+        self._untrusted_network_problem = untrusted_network_problem
         self._creator = JobCreator(store, attachments, metrics)
 
     async def admit(self, request: JobRequest, names: JobNames) -> Admitted:
@@ -139,6 +143,8 @@ class Admission:
         )
         setup = request.setup.over((agent and agent.spec.workspace_setup) or Setup()) if contents.repo else Setup()
         check_setup(setup, resolved.isolation or self._isolation.default, self._network_problem)
+        if request.untrusted:
+            check_open_network(resolved.config, setup, self._untrusted_network_problem)
         texts, report = texts_of(request, agent, self._catalog), report_of(request, agent, self._catalog)
         concurrency, schema = concurrency_of(request, agent), result_schema_of(request, agent)
         return PreparedJob(request, contents, agent, setup, resolved, texts, report, concurrency, schema)

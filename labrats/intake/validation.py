@@ -12,7 +12,7 @@ from labrats.intake.callback_urls import check_callback_url
 from labrats.intake.repositories import allowed_repo
 from labrats.intake.request import JobRequest, RepoAddress
 from labrats.model.agent import AiAgent
-from labrats.model.config import ResolvedConfig
+from labrats.model.config import JobConfig, ResolvedConfig
 from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem, RetryLater, TooLarge
 from labrats.model.git_repo import GitRepo
 from labrats.model.image_name import problem_of_image
@@ -175,6 +175,13 @@ def check_settings(
         raise Invalid(Problem("config.executorImage", problem))
     if resolved.provider == "mock":
         parse_script(metadata)
+
+
+def check_open_network(config: JobConfig, setup: Setup, network_problem: Callable[[], str | None]) -> None:
+    """Raise Invalid if neither the agent nor the setup commands have a network rule, and both need one here."""
+    rules = (config.network, setup.setup_network if setup.setup else None)
+    if not any(map(is_restricted, rules)) and (problem := network_problem()):
+        raise Invalid(Problem("config.network", problem))
 
 
 def _problem_of_restriction(isolation: Isolation) -> str | None:

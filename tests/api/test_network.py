@@ -6,6 +6,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from labrats.intake.request import JobRequest
+from labrats.model.config import JobConfig
+from labrats.model.errors import Invalid
 from tests.api.conftest import Api, a_submission, api_in_memory
 
 HOSTS = {"allow": ["npm", "*.example.com"]}
@@ -60,6 +63,21 @@ async def test_a_job_whose_rule_cannot_be_enforced_is_refused(
     assert (refused.status_code, accepted.status_code) == (422, 201)
     [problem] = refused.json()["details"]
     assert problem == {"field": "config.network", "message": "must be open: there is no sandbox"}
+
+
+@pytest.mark.parametrize(("network", "untrusted"), [("open", True), (None, True), ("none", True), ("open", False)])
+async def test_external_contributors_job_needs_a_rule_where_nothing_confines_an_open_network(
+    api: Api, monkeypatch: pytest.MonkeyPatch, network: str | None, untrusted: bool
+) -> None:
+    admission = api.services.admission
+    monkeypatch.setattr(admission, "_untrusted_network_problem", lambda: "must not be open: no policies")
+    config = JobConfig(provider="mock", network=network)
+    request = JobRequest(source="manual", type="a", prompt="Hi", owner="key-1", config=config, untrusted=untrusted)
+    if untrusted and network != "none":
+        with pytest.raises(Invalid, match=r"config\.network: must not be open: no policies"):
+            await admission.preview(request)
+    else:
+        assert (await admission.preview(request)).request is request
 
 
 @pytest.mark.parametrize(

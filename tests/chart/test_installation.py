@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from labrats.backends.kubernetes.egress import OPEN_CHECK
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User, an_http_client
 from tests.chart.fixture import new_installation
 from tests.chart.installation import Helm, Installation, Permission, permissions_of
@@ -169,6 +170,19 @@ async def test_enforcement_of_network_policies_and_of_the_fence_is_detected(inst
             metrics = "".join([await metrics_of(installation, each) for each in installation.addresses("controller")])
     assert 'labrats_degraded{what="network-policy"} 0.0' in metrics
     assert 'labrats_degraded{what="leader-fence"} 0.0' in metrics
+
+
+async def test_open_pod_starts_once_its_policies_are_in_force(installation: Installation, user: User) -> None:
+    check = installation.folder / "data" / OPEN_CHECK
+    async with asyncio.timeout(PATIENCE_SECONDS * 2):
+        while not check.exists():
+            await asyncio.sleep(POLL_SECONDS)
+    assert check.read_text() == "enforced"
+    job = await user.run({"result": "done"})
+    assert job["status"] == "completed", job
+    [pod] = installation.get("pods", f"--selector=labrats.work/job={job['id']}")
+    service = installation.get("service", "labrats-egress-proxy")[0]["spec"]["clusterIP"]
+    assert json.loads(pod["metadata"]["annotations"]["labrats.work/task"])["policyTest"] == [service, 3128]
 
 
 async def test_upgrade_keeps_jobs_running_and_uninstall_leaves_the_documented_objects(

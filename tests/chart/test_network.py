@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 from msgspec.structs import replace
 
+from labrats.backends.kubernetes.egress import OPEN_CHECK
 from labrats.model.core_resources import JOB_CREDENTIALS
 from labrats.model.egress_grant import EgressGrant, sign_grant
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User
@@ -323,6 +324,44 @@ async def test_executor_without_a_network_asks_a_model_that_needs_no_key(confine
         config = {"provider": "vllm", "model": "test-model"}
         job = await user.wait(await submit(user, "What is it?", "none", config=config))
     assert (job["status"], job["returnvalue"]) == ("completed", "the answer"), job
+
+
+async def checked(installation: Installation, check: str) -> str:
+    """Return the result of a check of the leader's, once it is there."""
+    file = installation.folder / "data" / check
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not file.exists():
+            await asyncio.sleep(POLL_SECONDS)
+    return file.read_text()
+
+
+async def test_external_contributors_job_runs_only_with_a_rule_where_jobs_reach_the_network(
+    confined: Installation, user: User
+) -> None:
+    """The values of this installation open everything to jobs without a rule, as a network without policies does."""
+    assert await checked(confined, OPEN_CHECK) == "not enforced"
+    spec = {
+        "source": "manual",
+        "type": "code-review",
+        "prompt": "Hi",
+        "config": {"provider": "mock"},
+        "untrusted": True,
+    }
+    names = {"ir-0000ffff": spec, "ir-0000fffe": spec | {"config": {"provider": "mock", "network": "none"}}}
+    for name, each in names.items():
+        job = {
+            "apiVersion": "labrats.work/v1alpha1",
+            "kind": "InferenceRequest",
+            "metadata": {"name": name},
+            "spec": each,
+        }
+        confined.kubectl("create", "-f", "-", stdin=json.dumps(job))
+    refused, ran = [await user.wait(name) for name in names]
+    assert (refused["status"], refused["failedCode"], ran["status"]) == ("failed", "invalid", "completed"), refused
+    assert "nothing keeps the pods of jobs from the cluster's network" in refused["failedReason"]
+    again = await user.post("/api/jobs/ir-0000ffff/rerun", {})
+    assert again.status_code == 422
+    assert "an external contributor caused this job" in again.json()["error"]
 
 
 async def test_repository_is_cloned_although_the_agent_has_no_network(

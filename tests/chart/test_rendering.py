@@ -307,10 +307,14 @@ def test_jobs_with_a_network_rule_reach_only_the_egress_proxy(helm: Helm) -> Non
 def test_egress_proxy_accepts_only_jobs_with_a_network_rule_and_has_no_account(helm: Helm) -> None:
     rendered = objects(template())
     pod = find_object(rendered, "Deployment", "labrats-egress-proxy")["spec"]["template"]["spec"]
-    (rule,) = find_object(rendered, "NetworkPolicy", "labrats-egress-proxy")["spec"]["ingress"]
+    rules = find_object(rendered, "NetworkPolicy", "labrats-egress-proxy")["spec"]["ingress"]
+    controllers = find_object(rendered, "Deployment", "labrats-controller")["spec"]["selector"]
 
-    assert rule["from"] == [{"podSelector": {"matchLabels": CONFINED_LABELS}}]
-    assert {each["port"] for each in rule["ports"]} == {PORT, canary_port(PORT)}
+    def admitted(port: int) -> list[Any]:
+        return [rule.get("from") for rule in rules if {"protocol": "TCP", "port": port} in rule["ports"]]
+
+    assert admitted(PORT) == [[{"podSelector": {"matchLabels": CONFINED_LABELS}}], [{"podSelector": controllers}]]
+    assert admitted(canary_port(PORT)) == [None]  # from anywhere: pods test their own policy by it
     assert pod["automountServiceAccountToken"] is False
     assert pod["volumes"][0]["secret"]["secretName"] == "labrats-egress-proxy-key"
     assert "serviceAccountName" not in pod

@@ -59,6 +59,9 @@ class MemoryRunner:
     def network_problem(self) -> str | None:
         return None
 
+    def untrusted_network_problem(self) -> str | None:
+        return None
+
     async def start(self, attempt: Attempt) -> None:
         await self._check_prompt(attempt)
         if attempt.name not in self._machine.executors:

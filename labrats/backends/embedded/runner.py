@@ -146,6 +146,9 @@ class LocalRunner:
     def network_problem(self) -> str | None:
         return self._network_problem
 
+    def untrusted_network_problem(self) -> str | None:
+        return None
+
     async def start(self, attempt: Attempt) -> None:
         if not isinstance(await self.find(attempt.name), NotStarted):
             return

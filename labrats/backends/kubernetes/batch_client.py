@@ -75,6 +75,16 @@ class BatchClient:
             return None
         return found.spec.cluster_ip or None
 
+    async def pod_addresses(self, service: str) -> list[str]:
+        """Return the addresses of the ready pods of a Service; none if it does not exist."""
+        try:
+            found = _READ_SERVICE(await self.client.request("GET", f"{self._services}/{service}"))
+        except NotFound:
+            return []
+        query = {"labelSelector": ",".join(f"{name}={value}" for name, value in found.spec.selector.items())}
+        pods = [_READ_POD(item) async for page in self.client.pages(self._pods, query) for item in page.items]
+        return [pod.status.pod_ip for pod in pods if pod.status.pod_ip and pod.condition("Ready")]
+
     async def fail_job(self, name: AttemptName, failure: AttemptFailure) -> None:
         """Make the Job fail: the cluster stops its pod and creates no other one.
 

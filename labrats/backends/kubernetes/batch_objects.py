@@ -182,6 +182,7 @@ class ConfigMapObject(_Part, frozen=True, kw_only=True):
 
 class ServiceSpec(_Part, frozen=True, kw_only=True):
     cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    selector: dict[str, str] = {}
 
 
 class ServiceObject(_Part, frozen=True, kw_only=True):
@@ -215,6 +216,7 @@ class PodSpec(_Part, frozen=True, kw_only=True):
 
 class PodStatus(_Part, frozen=True, kw_only=True):
     phase: str = "Pending"
+    pod_ip: str = msgspec.field(default="", name="podIP")
     reason: str = ""
     message: str = ""
     conditions: tuple[ObjectCondition, ...] = ()

@@ -6,7 +6,6 @@ leader creates the key that signs the grants, in a Secret that the proxy mounts.
 
 import asyncio
 import secrets
-import socket
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -40,8 +39,11 @@ PORT: Final = 3128
 ANNOUNCE_SECONDS: Final = 10.0
 """Interval at which the leader reports the attempts that have not ended to the proxy."""
 
-CHECK_FILE: Final = "network-policies"
-"""File on the engine's volume with the result of the leader's check, for all processes of the engine."""
+RULES_CHECK: Final = "network-policies"
+OPEN_CHECK: Final = "network-policy-of-open-jobs"
+"""Files on the engine's volume with the results of the leader's checks, for all processes of the engine: whether the
+pods of jobs with a network rule, and those of other jobs, are kept from the cluster's network.
+"""
 
 _ENFORCED: Final = "enforced"
 _NOT_ENFORCED: Final = "not enforced"
@@ -56,6 +58,12 @@ _NO_POLICIES: Final = (
     "Calico or Cilium"
 )
 
+_OPEN_TO_UNTRUSTED: Final = (
+    "must not be open: an external contributor caused this job, and nothing keeps the pods of jobs from the cluster's "
+    "network. Set `networkPolicy.enabled`, use a network plugin that enforces NetworkPolicies, and open no more by "
+    "`networkPolicy.executorEgress` in the chart's values; or allow such jobs by LABRATS_ALLOW_UNTRUSTED=true"
+)
+
 
 def record_check(file: Path, *, is_enforced: bool) -> None:
     """Store the result of the leader's check."""
@@ -67,11 +75,15 @@ def record_check(file: Path, *, is_enforced: bool) -> None:
 class Egress:
     """The egress proxy of the installation, as the runner uses it.
 
-    service: name of the proxy's Service; None if there is no proxy. check: see CHECK_FILE.
+    service: name of the proxy's Service; None if there is no proxy. checks: folder of the files of RULES_CHECK.
+    allows_untrusted: whether jobs of external contributors may reach the cluster's network.
     """
 
-    def __init__(self, api: BatchClient, store: Store, service: str | None, check: Path) -> None:
-        self._api, self._store, self._service, self._check = api, store, service, check
+    def __init__(
+        self, api: BatchClient, store: Store, service: str | None, checks: Path, *, allows_untrusted: bool = False
+    ) -> None:
+        self._api, self._store, self._service, self._checks = api, store, service, checks
+        self._allows_untrusted = allows_untrusted
 
     def problem(self) -> str | None:
         """Return why network rules cannot be enforced, as part of a sentence; None if nothing is known against it.
@@ -80,8 +92,38 @@ class Egress:
         """
         if self._service is None:
             return _NO_PROXY
+        return _NO_POLICIES if self._is_enforced(RULES_CHECK) is False else None
+
+    def problem_of_untrusted(self) -> str | None:
+        """Return why the network of an external contributor's job must not be open, as part of a sentence.
+
+        None if nothing is known against it.
+        """
+        if self._allows_untrusted or self._is_enforced(OPEN_CHECK) is not False:
+            return None
+        return _OPEN_TO_UNTRUSTED
+
+    async def policy_test(self, attempt: Attempt) -> tuple[str, int] | None:
+        """Return the address of the proxy by which the pod of an open network tests whether policies are in force.
+
+        None for a pod that tests nothing. Where policies are not known to be enforced, other jobs than those of
+        external contributors run all the same. Raises GiveUp for one of those where policies are not enforced.
+        """
+        if is_confined(attempt):
+            return None
+        is_untrusted, is_enforced = attempt.job.spec.untrusted, self._is_enforced(OPEN_CHECK)
+        if is_untrusted and (problem := self.problem_of_untrusted()):
+            raise GiveUp(FailedCode.INVALID, f"config.network {problem}")
+        must_test = is_enforced or (is_enforced is None and is_untrusted and not self._allows_untrusted)
+        if not must_test or self._service is None:
+            return None
+        address = await self._api.service_address(self._service)
+        return (address, PORT) if address else None
+
+    def _is_enforced(self, check: str) -> bool | None:
+        """Return the result of a check; None if it is unknown."""
         try:
-            return _NO_POLICIES if self._check.read_text() == _NOT_ENFORCED else None
+            return {_ENFORCED: True, _NOT_ENFORCED: False}.get((self._checks / check).read_text())
         except OSError:
             return None
 
@@ -120,7 +162,6 @@ class Egress:
         grants = grants_of(attempt, issued_at, expires_at, networks, has_proxy=has_proxy)
         return PodEgress((address, PORT), {part: sign_grant(grant, key) for part, grant in grants.items()})
 
-
     async def announce(self, living: Iterable[AttemptName], at: float) -> None:
         """Report the attempts that have not ended to each replica of the proxy. Raises LabratsError, OSError.
 
@@ -131,16 +172,10 @@ class Egress:
         names = b" ".join(str(name).encode() for name in living)
         request = _living_request(LivingAttempts.of(names, at), key) + names
         async with asyncio.timeout(ANNOUNCE_SECONDS):
-            posts = [_post(address, request) for address in await _addresses(f"{self._service}-pods")]
+            posts = [_post(address, request) for address in await self._api.pod_addresses(self._service)]
             failures = [each for each in await asyncio.gather(*posts, return_exceptions=True) if each]
         if failures:
             raise failures[0]
-
-
-async def _addresses(host: str) -> list[str]:
-    """Return the addresses of a Service without an own address: those of its pods."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, PORT, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 
 def _living_request(head: LivingAttempts, key: str) -> bytes:

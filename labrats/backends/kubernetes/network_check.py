@@ -14,7 +14,7 @@ import structlog
 
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import CONTAINER, PodObject
-from labrats.backends.kubernetes.egress import record_check
+from labrats.backends.kubernetes.egress import OPEN_CHECK, RULES_CHECK, record_check
 from labrats.backends.kubernetes.network_probe import CLOSED, OPEN
 from labrats.backends.kubernetes.pod import CONFINED_LABELS, EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD
 from labrats.metrics import Metrics
@@ -50,29 +50,41 @@ class NetworkCheck:
     labels: Mapping[str, str] = field(default_factory=lambda: EXECUTOR_LABELS)
 
 
-async def check_rules(jobs: BatchClient, network_check: NetworkCheck, file: Path) -> None:
+async def check_rules(jobs: BatchClient, network_check: NetworkCheck, folder: Path) -> None:
     """Store whether the pods of jobs with a network rule are kept from the cluster's network.
 
-    file: read by all processes of the engine, which refuse network rules if the pods are not.
+    folder: of the file, which all processes of the engine read. They refuse network rules if the pods are not.
     """
     of_rules = replace(network_check, name=f"{network_check.name}-rules", labels=CONFINED_LABELS)
     if (closed := await network_is_closed(jobs, of_rules)) is None:
         log.warning("network check failed: unknown whether network rules are enforced")
         return
-    await asyncio.to_thread(record_check, file, is_enforced=closed)
+    await _record(folder / RULES_CHECK, is_enforced=closed)
     if not closed:
         log.warning("network rules refused: nothing enforces the cluster's NetworkPolicies")
 
 
-async def check_network(jobs: BatchClient, network_check: NetworkCheck, metrics: Metrics) -> None:
-    """Report in the metrics and the log whether the pods of jobs are kept from the cluster's network."""
-    closed = await network_is_closed(jobs, network_check)
+async def check_network(jobs: BatchClient, network_check: NetworkCheck | None, metrics: Metrics, folder: Path) -> None:
+    """Report in the metrics and the log, and store, whether the pods of jobs are kept from the cluster's network.
+
+    network_check: None for an installation without NetworkPolicies. folder: see `check_rules`; jobs of external
+    contributors are refused if the pods are not.
+    """
+    closed = await network_is_closed(jobs, network_check) if network_check else False
     if closed is None:
         log.warning("network check failed: unknown whether NetworkPolicies are enforced")
         return
+    await _record(folder / OPEN_CHECK, is_enforced=closed)
     metrics.degraded.labels("network-policy").set(not closed)
     if not closed:
         log.warning("degraded: jobs can reach the cluster's network, since nothing enforces its NetworkPolicies")
+
+
+async def _record(file: Path, *, is_enforced: bool) -> None:
+    try:
+        await asyncio.to_thread(record_check, file, is_enforced=is_enforced)
+    except OSError as error:
+        log.warning("result of the network check not stored", reason=str(error))
 
 
 async def network_is_closed(jobs: BatchClient, network_check: NetworkCheck) -> bool | None:

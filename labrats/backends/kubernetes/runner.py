@@ -15,7 +15,7 @@ from labrats.backends.kubernetes.batch_objects import JOB_LABEL, JobObject
 from labrats.backends.kubernetes.claims import CLAIMS_FOLDER, Claims
 from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, ApiServerRefusal
 from labrats.backends.kubernetes.codec import resource_type
-from labrats.backends.kubernetes.egress import ANNOUNCE_SECONDS, CHECK_FILE, Egress, is_confined
+from labrats.backends.kubernetes.egress import ANNOUNCE_SECONDS, Egress, is_confined
 from labrats.backends.kubernetes.failures import (
     CLUSTER_CODES,
     ENDED_BY_ENGINE,
@@ -53,6 +53,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
+from labrats.model.isolation import Isolation
 from labrats.model.job import FailedCode, Job, cache_scope
 from labrats.model.model_keys import key_to_proxy
 from labrats.model.protocol import ErrorEvent, ResultEvent
@@ -103,9 +104,9 @@ class KubernetesRunnerSettings:
     egress_proxy: str | None = None
 
     @property
-    def network_check(self) -> Path:
-        """The file with the result of the leader's check of the network."""
-        return self.attempts.with_name(CHECK_FILE)
+    def network_checks(self) -> Path:
+        """The folder with the results of the leader's checks of the network."""
+        return self.attempts.parent
 
 
 class KubernetesRunner:
@@ -137,12 +138,18 @@ class KubernetesRunner:
         self._unconfirmed: set[AttemptName] = set()
         self._refused_since: dict[AttemptName, datetime] = {}
         self.isolation = settings.pods.isolation
-        self._egress = Egress(self._api, store, settings.egress_proxy, settings.network_check)
+        allows_untrusted = settings.pods.isolation.untrusted is Isolation.PROCESS
+        self._egress = Egress(
+            self._api, store, settings.egress_proxy, settings.network_checks, allows_untrusted=allows_untrusted
+        )
         self._being_killed: set[AttemptName] = set()
         self._owners: dict[str, str] = {}
 
     def network_problem(self) -> str | None:
         return self._egress.problem()
+
+    def untrusted_network_problem(self) -> str | None:
+        return self._egress.problem_of_untrusted()
 
     async def run(self) -> None:
         """Supervise attempts, and remove the files of deleted jobs, until cancelled. May be called only once."""
@@ -398,6 +405,7 @@ class KubernetesRunner:
             agent=[each for user, each in files if user in with_agent],
             model=proxied,
             egress=await self._egress.of(attempt, now, expires_at, pods.git_addresses, has_proxy=has_proxy),
+            policy_test=await self._egress.policy_test(attempt),
             keyless=is_keyless,
         )
 

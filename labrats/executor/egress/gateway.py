@@ -107,15 +107,19 @@ async def bind_token(address: tuple[str, int], token: str) -> str:
     raise GiveUp(FailedCode.INTERNAL, f"config.network cannot be enforced: {reason}. The agent was not started")
 
 
-async def require_policy(address: tuple[str, int]) -> None:
-    """Wait until this pod reaches the egress proxy and nothing else. Raises GiveUp if that does not happen in time."""
+async def require_policy(address: tuple[str, int], *, is_confined: bool) -> None:
+    """Wait until the cluster's policies are in force in this pod. Raises GiveUp if they are not in time.
+
+    No pod of a job reaches the second port of the egress proxy then. address: of the proxy's first port, which a pod
+    with a network rule (`is_confined`) must reach.
+    """
     host, port = address
     reaches_proxy = reaches_canary = False
     with suppress(TimeoutError):
         async with asyncio.timeout(POLICY_SECONDS):
             while True:
                 reaches_canary = await _is_open(host, canary_port(port))
-                reaches_proxy = await _is_open(host, port)
+                reaches_proxy = not is_confined or await _is_open(host, port)
                 if reaches_proxy and not reaches_canary:
                     return
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -124,7 +128,8 @@ async def require_policy(address: tuple[str, int]) -> None:
         if reaches_canary
         else "the cluster's egress proxy cannot be reached"
     )
-    raise GiveUp(FailedCode.INTERNAL, f"config.network cannot be enforced: {problem}. The agent was not started")
+    setting = "config.network" if is_confined else "the network policy of jobs"
+    raise GiveUp(FailedCode.INTERNAL, f"{setting} cannot be enforced: {problem}. The agent was not started")
 
 
 def authority(host: str, port: int) -> str:

@@ -93,6 +93,7 @@ class TroubledRunner:
     def __init__(self, runner: Runner, trouble: Trouble) -> None:
         self._runner, self._trouble = runner, trouble
         self.isolation, self.network_problem = runner.isolation, runner.network_problem
+        self.untrusted_network_problem = runner.untrusted_network_problem
 
     async def start(self, attempt: Attempt) -> None:
         await self._trouble.call(lambda: self._runner.start(attempt))

@@ -112,6 +112,28 @@ async def test_prepare_binds_the_tokens_of_the_egress_proxy_to_its_pod(tmp_path:
     assert (pod.inputs / "secrets" / "OPENAI_API_KEY").read_text() == KEY
 
 
+@pytest.mark.anyio
+async def test_prepare_waits_until_the_policies_of_an_open_pod_are_in_force(tmp_path: Path) -> None:
+    port = two_free_ports()
+    pod = a_pod(tmp_path, policy_test=("127.0.0.1", port))
+    tested = asyncio.Event()
+
+    def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tested.set()
+        writer.close()
+
+    canary = await asyncio.start_server(accept, "127.0.0.1", port + 1)
+    preparing = asyncio.create_task(asyncio.to_thread(pod.prepare))
+    try:
+        await asyncio.wait_for(tested.wait(), DEADLINE_SECONDS)
+        assert not (pod.inputs / "job.json").exists()
+    finally:
+        canary.close()
+        status = await preparing
+    assert status == (0, [])
+    assert (pod.inputs / "job.json").exists()
+
+
 def test_events_of_a_pods_steps_are_numbered_without_gaps(tmp_path: Path) -> None:
     repository = a_repository(tmp_path / "origin")
     pod = a_pod(tmp_path, [{"log": "worked"}, {"result": "done"}], **in_a_clone_of(repository))

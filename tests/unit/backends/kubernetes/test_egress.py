@@ -9,7 +9,14 @@ from msgspec.structs import replace
 
 from labrats.backends.kubernetes import egress as egress_module
 from labrats.backends.kubernetes.batch_client import BatchClient
-from labrats.backends.kubernetes.egress import CHECK_FILE, Egress, grants_of, is_confined, record_check
+from labrats.backends.kubernetes.egress import (
+    OPEN_CHECK,
+    RULES_CHECK,
+    Egress,
+    grants_of,
+    is_confined,
+    record_check,
+)
 from labrats.executor.egress.cluster_proxy import ClusterProxy, rule_of_grant
 from labrats.executor.egress.gateway import ConnectionRefused, Gateway
 from labrats.model.attempt_name import AttemptName
@@ -114,9 +121,15 @@ class Services:
     async def service_address(self, name: str) -> str | None:
         return self._addresses.get(name)
 
+    async def pod_addresses(self, service: str) -> list[str]:
+        return self._addresses[service].split()
 
-def an_egress(folder: Path, store: MemoryStore, service: str | None = "proxy", **addresses: str) -> Egress:
-    return Egress(cast("BatchClient", Services(**addresses)), store, service, folder / CHECK_FILE)
+
+def an_egress(
+    folder: Path, store: MemoryStore, service: str | None = "proxy", *, allows_untrusted: bool = False, **addresses: str
+) -> Egress:
+    api = cast("BatchClient", Services(**addresses))
+    return Egress(api, store, service, folder, allows_untrusted=allows_untrusted)
 
 
 async def test_tokens_are_signed_with_a_key_that_all_leaders_share(tmp_path: Path) -> None:
@@ -153,9 +166,9 @@ async def test_rule_is_refused_without_a_proxy_or_enforcement(tmp_path: Path) ->
     assert "set `egressProxy.enabled`" in problem
     egress = an_egress(tmp_path, store, proxy="10.96.0.9")
     assert egress.problem() is None
-    record_check(tmp_path / CHECK_FILE, is_enforced=True)
+    record_check(tmp_path / RULES_CHECK, is_enforced=True)
     assert egress.problem() is None
-    record_check(tmp_path / CHECK_FILE, is_enforced=False)
+    record_check(tmp_path / RULES_CHECK, is_enforced=False)
     assert "does not enforce NetworkPolicies" in (egress.problem() or "")
     with pytest.raises(GiveUp, match=r"config\.network must be open: the cluster's network does not enforce"):
         await egress.of(an_attempt_with(), 10, 1000, NETWORKS, has_proxy=True)
@@ -165,31 +178,63 @@ async def test_leader_reports_living_attempts_to_each_pod_of_the_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, attempt = MemoryStore(), an_attempt_with()
-    egress = an_egress(tmp_path, store, proxy="10.96.0.9")
+    egress = an_egress(tmp_path, store, proxy="127.0.0.1")
     proxy = ClusterProxy(await egress.ensure_key() or "")
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
     monkeypatch.setattr(egress_module, "PORT", address[1])
-
-    async def addresses(host: str) -> list[str]:
-        assert host == "proxy-pods"
-        return [*ADDRESSES]
-
-    monkeypatch.setattr(egress_module, "_addresses", addresses)
     way_out = await egress.of(attempt, 10, 2**40, NETWORKS, has_proxy=True)
     assert way_out
     gateway = Gateway(address, way_out.tokens["agent"])
-    ADDRESSES = ("127.0.0.1",)
     try:
         await egress.announce([attempt.name, AttemptName("ir-0000000b", 2)], at=1000.0)
         assert (await gateway.bound()).token
         await egress.announce([], at=900.0)  # late, of an earlier leader
         assert (await gateway.bound()).token
-        ADDRESSES = ("127.0.0.2", "127.0.0.1")  # nothing listens at the first
-        with pytest.raises(OSError, match="127.0.0.2"):
-            await egress.announce([], at=1010.0)
+        with pytest.raises(OSError, match=r"127\.0\.0\.2"):  # nothing listens there
+            await an_egress(tmp_path, store, proxy="127.0.0.2 127.0.0.1").announce([], at=1010.0)
         with pytest.raises(ConnectionRefused, match="the attempt has ended"):
             await gateway.bound()
     finally:
         server.close()
         await proxy.drain(0)
+
+
+ADDRESS = ("10.96.0.9", 3128)
+
+
+@pytest.mark.parametrize(
+    ("is_enforced", "untrusted", "service", "expected"),
+    [
+        (True, False, "proxy", ADDRESS),
+        (True, True, "proxy", ADDRESS),
+        (True, True, None, None),
+        (True, True, "missing", None),
+        (False, False, "proxy", None),  # such jobs run as before
+        (None, False, "proxy", None),
+        (None, True, "proxy", ADDRESS),
+    ],
+)
+async def test_open_pod_tests_policies_that_should_be_in_force(
+    tmp_path: Path, is_enforced: bool | None, untrusted: bool, service: str | None, expected: object
+) -> None:
+    if is_enforced is not None:
+        record_check(tmp_path / OPEN_CHECK, is_enforced=is_enforced)
+    egress = an_egress(tmp_path, MemoryStore(), service, proxy=ADDRESS[0])
+    attempt = an_attempt_with(config={"network": None}, untrusted=untrusted)
+    assert await egress.policy_test(attempt) == expected
+    assert await egress.policy_test(an_attempt_with(untrusted=untrusted)) is None  # it has a rule of its own
+
+
+async def test_external_contributors_job_needs_enforced_policies_or_a_rule(tmp_path: Path) -> None:
+    record_check(tmp_path / OPEN_CHECK, is_enforced=False)
+    attempt = an_attempt_with(config={"network": "open"}, untrusted=True)
+    refusing = an_egress(tmp_path, MemoryStore(), proxy=ADDRESS[0])
+    assert "LABRATS_ALLOW_UNTRUSTED=true" in (refusing.problem_of_untrusted() or "")
+    with pytest.raises(GiveUp, match=r"config\.network must not be open: an external contributor caused this job"):
+        await refusing.policy_test(attempt)
+    assert await refusing.policy_test(an_attempt_with(untrusted=True)) is None
+
+    allowing = an_egress(tmp_path, MemoryStore(), proxy=ADDRESS[0], allows_untrusted=True)
+    assert allowing.problem_of_untrusted() is None
+    assert await allowing.policy_test(attempt) is None

@@ -113,7 +113,7 @@ async def test_bound_grant_is_of_no_use_at_another_address() -> None:
                 with closing(writer):
                     token = f"Proxy-Authorization: Bearer {bound.token}"
                     writer.write(f"{request} HTTP/1.1\r\n{token}\r\n\r\n".encode())
-                    answer = await reader.read()
+                    answer = await asyncio.wait_for(reader.read(), 5)
                 assert answer.startswith(b"HTTP/1.1 407 ")
                 assert b"the grant belongs to another pod" in answer
     assert len(requests) == 1
@@ -132,7 +132,7 @@ async def posted(gateway: Gateway, head: LivingAttempts, names: bytes, key: str 
     with closing(writer):
         token = sign_living(head, key)
         writer.write(f"POST /living-attempts HTTP/1.1\r\nProxy-Authorization: Bearer {token}\r\n\r\n".encode() + names)
-        return await reader.read()
+        return await asyncio.wait_for(reader.read(), 5)
 
 
 async def test_grant_ends_with_its_attempt() -> None:
@@ -313,10 +313,29 @@ async def listening(ports: list[int]) -> AsyncIterator[None]:
         yield
 
 
-async def test_pod_that_reaches_only_the_proxy_goes_on() -> None:
+@pytest.mark.parametrize("is_confined", [True, False])
+async def test_pod_whose_policy_is_in_force_goes_on(is_confined: bool) -> None:
     port = two_free_ports()
-    async with listening([port]):
-        await require_policy(("127.0.0.1", port))
+    async with listening([port] if is_confined else []):
+        await require_policy(("127.0.0.1", port), is_confined=is_confined)
+
+
+async def test_pod_waits_until_its_policy_is_in_force() -> None:
+    port = two_free_ports()
+    async with AsyncExitStack() as stack, asyncio.timeout(10):
+        connected = asyncio.Event()
+
+        def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connected.set()
+            writer.close()
+
+        canary = await asyncio.start_server(accept, "127.0.0.1", canary_port(port))
+        stack.callback(canary.close)
+        waiting = asyncio.create_task(require_policy(("127.0.0.1", port), is_confined=False))
+        await connected.wait()
+        assert not waiting.done()
+        canary.close()
+        await waiting
 
 
 @pytest.mark.usefixtures("short_wait")
@@ -326,8 +345,16 @@ async def test_pod_whose_policy_is_not_enforced_gives_up(open_ports: str) -> Non
     ports = {"both": [port, canary_port(port)], "none": [], "canary": [canary_port(port)]}[open_ports]
     expected = "cannot be reached" if open_ports == "none" else "does not enforce NetworkPolicies"
     async with listening(ports):
-        with pytest.raises(GiveUp, match=expected):
-            await require_policy(("127.0.0.1", port))
+        with pytest.raises(GiveUp, match=rf"config\.network cannot be enforced: .*{expected}"):
+            await require_policy(("127.0.0.1", port), is_confined=True)
+
+
+@pytest.mark.usefixtures("short_wait")
+async def test_open_pod_whose_policy_is_not_enforced_gives_up() -> None:
+    port = two_free_ports()
+    async with listening([canary_port(port)]):
+        with pytest.raises(GiveUp, match=r"the network policy of jobs cannot be enforced: .*does not enforce"):
+            await require_policy(("127.0.0.1", port), is_confined=False)
 
 
 async def test_program_serves_until_a_signal_and_ssh_reaches_hosts_by_its_tunnel(tmp_path: Path) -> None:
