@@ -196,6 +196,40 @@ def test_api_writes_only_to_writable_volumes(helm: Helm) -> None:
         assert any(Path(environment_of(rendered, "api")[name]).is_relative_to(path) for path in writable)
 
 
+def test_publisher_gets_neither_uploads_nor_confidential_settings(helm: Helm) -> None:
+    values = {"settingsSecret": "settings", "settings": {"NO_PROXY": "10.0.0.0/8"}}
+    rendered = objects(helm("template", "labrats", CHART, values=values))
+    pods = {part: find_object(rendered, "Deployment", f"labrats-{part}")["spec"]["template"]["spec"]
+            for part in ("publisher", "controller")}  # fmt: skip
+    publisher, controller = (pods[part]["containers"][0] for part in ("publisher", "controller"))
+    secrets = [each["valueFrom"]["secretKeyRef"] for each in publisher["env"] if "secretKeyRef" in str(each)]
+    assert secrets == [{"name": "settings", "key": key, "optional": True}
+                       for key in ("LABRATS_GITHUB_API_URL", "HTTPS_PROXY")]  # fmt: skip
+    assert environment_of(rendered, "publisher")["NO_PROXY"] == "10.0.0.0/8"
+    assert {volume["name"] for volume in pods["publisher"]["volumes"]} == {"data", "tmp"}
+    assert {mount["name"] for mount in publisher["volumeMounts"]} == {"data", "tmp"}
+    assert "envFrom" not in publisher
+    assert controller["envFrom"] == [{"secretRef": {"name": "settings"}}]
+
+
+def test_each_component_with_a_lease_may_change_its_own_one_only(helm: Helm) -> None:
+    rendered = objects(template())
+    for part, lease in (("controller", "labrats-leader"), ("publisher", "labrats-publisher")):
+        rules = find_object(rendered, "Role", f"labrats-{part}")["rules"]
+        leases = [rule for rule in rules if "leases" in rule["resources"]]
+        assert [rule["verbs"] for rule in leases if "resourceNames" not in rule] == [["create"]]
+        assert [rule["resourceNames"] for rule in leases if "update" in rule["verbs"]] == [[lease]]
+
+
+def test_every_component_accepts_connections_to_its_own_ports_only(helm: Helm) -> None:
+    rendered = objects(template())
+    policies = [each["spec"] for each in rendered if each["kind"] == "NetworkPolicy"]
+    for pod in (each for each in rendered if each["kind"] == "Deployment"):
+        labels = pod["spec"]["template"]["metadata"]["labels"].items()
+        selecting = [each for each in policies if each["podSelector"]["matchLabels"].items() <= labels]
+        assert ["Ingress" in each["policyTypes"] for each in selecting] == [True], pod["metadata"]["name"]
+
+
 PLACEMENT: dict[str, Any] = {
     "nodeSelector": {"pool": "engine"},
     "tolerations": [{"key": "engine", "operator": "Exists"}],

@@ -171,8 +171,18 @@ spec:
               value: {{ if kindIs "float64" $value }}{{ $value | toJson | quote }}{{ else }}{{ $value | quote }}{{ end }}
             {{- end }}
           {{- with .Values.settingsSecret }}
+          {{- if eq $part "publisher" }}
+            # It runs git on the work of agents, so it gets no further confidential settings.
+            {{- range $name := list "LABRATS_GITHUB_API_URL" "HTTPS_PROXY" "NO_PROXY" }}
+            {{- if not (hasKey $root.Values.settings $name) }}
+            - name: {{ $name }}
+              valueFrom: {secretKeyRef: {name: {{ $root.Values.settingsSecret }}, key: {{ $name }}, optional: true}}
+            {{- end }}
+            {{- end }}
+          {{- else }}
           envFrom:
             - secretRef: {name: {{ . }}}
+          {{- end }}
           {{- end }}
           ports:
             - name: http
@@ -209,8 +219,10 @@ spec:
               {{- if has $part (list "api" "publisher") }}
               readOnly: true
               {{- end }}
+            {{- if ne $part "publisher" }}
             - name: uploads
               mountPath: /var/lib/labrats-uploads
+            {{- end }}
             - name: tmp
               mountPath: /tmp
             {{- with $values.extraVolumeMounts }}
@@ -220,9 +232,11 @@ spec:
         - name: data
           persistentVolumeClaim:
             claimName: {{ include "labrats.claim" (list . "data") }}
+        {{- if ne $part "publisher" }}
         - name: uploads
           persistentVolumeClaim:
             claimName: {{ include "labrats.claim" (list . "uploads") }}
+        {{- end }}
         - name: tmp
           emptyDir:
             sizeLimit: 1Gi
