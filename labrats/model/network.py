@@ -87,6 +87,13 @@ def allows(network: Network | None, host: str, port: int) -> bool:
     return not is_restricted(network)
 
 
+def names(network: Network | None, host: str, port: int) -> bool:
+    """Return whether the rule allows connections to a host by its own name, and not by a `*.` name or as any host."""
+    host = host.lower().rstrip(".")
+    entries = _entries(network) if isinstance(network, AllowedHosts) else ()
+    return any(not entry.startswith("*.") and _matches(entry, host, port) for entry in entries)
+
+
 def _entries(network: AllowedHosts) -> Iterator[str]:
     for entry in network.allow:
         yield from PRESETS.get(entry, (entry.lower(),))

@@ -16,7 +16,7 @@ from labrats.executor.egress.proxy import EgressProxy, HostRule, relay_to
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.model_servers import LOGIN_SERVERS, host_and_port
-from labrats.model.network import allows, is_restricted
+from labrats.model.network import allows, is_restricted, names
 from labrats.model.protocol import EGRESS_TOKEN_FILE
 from labrats.network_namespace import LOOPBACK, NetworkNamespace
 
@@ -110,7 +110,12 @@ def _rule_of(context: RunContext, gateway: Gateway | None = None) -> HostRule:
     def is_allowed(host: str, port: int) -> bool:
         return (host, port) in logins or allows(config.network, host, port)
 
-    return HostRule(is_allowed, context.task.git_addresses, context.report_refused_host, model_server, gateway)
+    def is_named(host: str, port: int) -> bool:
+        return names(config.network, host, port)
+
+    return HostRule(
+        is_allowed, context.task.git_addresses, context.report_refused_host, model_server, gateway, is_named
+    )
 
 
 def _port_on_loopback(endpoint: str | None) -> int | None:

@@ -43,7 +43,7 @@ from labrats.model.egress_grant import (
     read_living,
     sign_grant,
 )
-from labrats.model.network import allows, is_restricted
+from labrats.model.network import allows, is_restricted, names
 from labrats.processes import become_unreadable, raise_descriptor_limit
 
 PORT: Final = 3128
@@ -247,9 +247,7 @@ def rule_of_grant(grant: EgressGrant) -> HostRule:
         is_usual = is_restricted(grant.network) or port in _OPEN_PORTS
         return (host, port) in grant.hosts or (is_usual and allows(grant.network, host, port))
 
-    return HostRule(
-        is_allowed,
-        grant.private_networks,
-        lambda _: None,
-        grant.model_server,
-    )
+    def is_named(host: str, port: int) -> bool:
+        return names(grant.network, host, port)
+
+    return HostRule(is_allowed, grant.private_networks, lambda _: None, grant.model_server, names=is_named)

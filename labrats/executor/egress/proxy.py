@@ -59,6 +59,8 @@ class HostRule:
     on_refusal:       called with each `host:port` that was refused.
     model_server:     host and port of the model's server, which the operator has set: any address is allowed for it.
     gateway:          the proxy to connect through, which decides about addresses. None to connect from here.
+    names:            whether the rule allows a host by its own name. The answer about any other name does not reveal
+                      whether it exists, since an agent could find out the names of a private network.
     """
 
     allows: Callable[[str, int], bool]
@@ -66,6 +68,7 @@ class HostRule:
     on_refusal: Callable[[str], None]
     model_server: tuple[str, int] | None = None
     gateway: Gateway | None = None
+    names: Callable[[str, int], bool] = lambda _host, _port: False
 
     async def connect(self, host: str, port: int) -> Ends:
         """Connect to a host that may be reached. Raises RequestRefused, which is reported."""
@@ -88,11 +91,15 @@ class HostRule:
         is_model_server = (host, port) == self.model_server
         try:
             return await resolve_allowed(host, port, _EVERYWHERE if is_model_server else self.private_networks)
-        except Forbidden:
+        except (Forbidden, Unresolvable) as error:
+            if is_model_server or self.names(host, port):
+                if isinstance(error, Unresolvable):
+                    raise RequestRefused("502 Bad Gateway", str(error)) from None
+                message = f"{host} has an address that jobs must not reach"
+            else:
+                message = f"{host} has no address that jobs may reach"
             self.on_refusal(authority(host, port))
-            raise RequestRefused("403 Forbidden", f"{host} has an address that jobs must not reach") from None
-        except Unresolvable as error:
-            raise RequestRefused("502 Bad Gateway", str(error)) from None
+            raise RequestRefused("403 Forbidden", message) from None
 
 
 class EgressProxy:

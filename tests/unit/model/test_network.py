@@ -2,7 +2,7 @@
 
 import pytest
 
-from labrats.model.network import PRESETS, AllowedHosts, Network, allows, problem_of_network, read_network
+from labrats.model.network import PRESETS, AllowedHosts, Network, allows, names, problem_of_network, read_network
 
 LIST = AllowedHosts(allow=("npm", "*.Example.com", "internal.test:8443"))
 
@@ -29,6 +29,21 @@ LIST = AllowedHosts(allow=("npm", "*.Example.com", "internal.test:8443"))
 )
 def test_rule_allows_its_hosts_and_no_others(network: Network | None, host: str, port: int, expected: bool) -> None:
     assert allows(network, host, port) is expected
+
+
+@pytest.mark.parametrize(
+    ("network", "host", "port", "expected"),
+    [
+        (None, "anything.test", 443, False),
+        ("open", "anything.test", 443, False),
+        (LIST, "REGISTRY.npmjs.org.", 443, True),
+        (LIST, "internal.test", 8443, True),
+        (LIST, "internal.test", 443, False),
+        (LIST, "a.example.com", 443, False),
+    ],
+)
+def test_rule_names_hosts_without_a_wildcard(network: Network | None, host: str, port: int, expected: bool) -> None:
+    assert names(network, host, port) is expected
 
 
 def test_presets_name_valid_hosts() -> None:

@@ -83,9 +83,19 @@ async def test_granted_host_is_reached(way: str) -> None:
 async def test_granted_name_with_a_private_address_is_refused() -> None:
     with an_http_server() as (port, requests):
         async with a_gateway(a_grant(hosts=(("localhost", port),))) as gateway:
-            with pytest.raises(ConnectionRefused, match="an address that jobs must not reach") as refusal:
+            with pytest.raises(ConnectionRefused, match="no address that jobs may reach") as refusal:
                 await gateway.connect("localhost", port)
     assert (refusal.value.status, requests) == ("403 Forbidden", [])
+
+
+async def test_agent_learns_only_of_hosts_that_its_rule_names_whether_they_are_private() -> None:
+    def message(*allow: str) -> str:
+        return "an address that jobs must not reach" if allow[0] == "localhost:1" else "no address that jobs may reach"
+
+    for rule, host in ((("localhost:1",), "localhost"), (("*.localhost.test:1", "localhost:2"), "a.localhost.test")):
+        async with a_gateway(a_grant(network=AllowedHosts(allow=rule))) as gateway:
+            with pytest.raises(ConnectionRefused, match=message(*rule)):
+                await gateway.connect(host, 1)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +298,7 @@ async def test_refusal_of_the_cluster_is_reported_by_the_proxy_in_the_pod() -> N
                 reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
                 with closing(writer):
                     writer.write(f"GET http://localhost:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-                    assert b"an address that jobs must not reach" in await reader.read()
+                    assert b"no address that jobs may reach" in await reader.read()
     assert refused == [f"localhost:{port}"]
 
 

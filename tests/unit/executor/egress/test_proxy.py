@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from labrats.executor.egress import proxy as proxy_module
 from labrats.executor.egress.proxy import CONNECTIONS, HEAD_BYTES, EgressProxy, HostRule, RequestRefused
+from labrats.model.errors import LabratsError
+from labrats.net.address_policy import Forbidden, Unresolvable
 from tests.support.http_server import ANSWER, an_http_server
 from tests.unit.executor.egress.test_server_name import hello
 
@@ -23,10 +26,16 @@ class Proxy:
 
     private_networks: tuple[str, ...] = LOOPBACK
     refused: list[str] = field(default_factory=list)
+    names: bool = False
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        rule = HostRule(lambda host, _: host == "localhost", self.private_networks, self.refused.append)
+        rule = HostRule(
+            lambda host, _: host == "localhost",
+            self.private_networks,
+            self.refused.append,
+            names=lambda *_: self.names,
+        )
         ours, its = socket.socketpair()
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(EgressProxy(rule).serve(its))
@@ -81,8 +90,29 @@ async def test_allowed_name_with_a_private_address_is_refused() -> None:
     proxy = Proxy(private_networks=())
     with an_http_server() as (port, requests):
         answer = await proxy.answer(f"GET http://localhost:{port}/ HTTP/1.1\r\n\r\n".encode())
-    assert b"localhost has an address that jobs must not reach" in answer
+    assert answer.startswith(b"HTTP/1.1 403 ")
     assert (requests, proxy.refused) == ([], [f"localhost:{port}"])
+
+
+@pytest.mark.parametrize("names", [True, False])
+async def test_answer_reveals_only_of_named_hosts_whether_they_exist(
+    names: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = []
+    for error in (Forbidden(""), Unresolvable("the host name 'localhost' could not be resolved")):
+
+        async def resolve(*_: object, error: LabratsError = error) -> list[str]:
+            raise error
+
+        monkeypatch.setattr(proxy_module, "resolve_allowed", resolve)
+        answers.append(await Proxy(names=names).answer(b"CONNECT localhost:443 HTTP/1.1\r\n\r\n"))
+    private, missing = answers
+    if names:
+        assert b"localhost has an address that jobs must not reach" in private
+        assert b"could not be resolved" in missing
+    else:
+        assert b"localhost has no address that jobs may reach" in private
+        assert private == missing
 
 
 async def test_model_server_is_reached_at_a_private_address() -> None:
