@@ -102,10 +102,11 @@ EARLIER_FILES: Final = f"{SCRATCH}/earlier"
 KEY_PROXY_USER: Final = 10002
 """User id of the key proxy, which differs from that of the agent."""
 
-_KEY_PROXY_RESOURCES: Final = {
+KEY_PROXY_RESOURCES: Final = {
     "requests": {"cpu": "10m", "memory": "48Mi"},
-    "limits": {"cpu": "1", "memory": "256Mi"},
+    "limits": {"cpu": "1", "memory": "512Mi"},
 }
+"""Resources of the key proxy. The largest requests that it takes at once need some 380 MiB."""
 
 EXECUTOR_LABELS: Final = {
     "app.kubernetes.io/managed-by": "labrats",
@@ -436,7 +437,7 @@ _KEY_PROXY: Final[Mapping[str, Any]] = {
     "name": KEY_PROXY_CONTAINER,
     "restartPolicy": "Always",  # it runs beside the executor, and ends after it
     "args": ["key-proxy", SOURCE, KEY_PROXY_FOLDER],
-    "resources": _KEY_PROXY_RESOURCES,
+    "resources": KEY_PROXY_RESOURCES,
     "imagePullPolicy": RESTRICTED_CONTAINER["imagePullPolicy"],
     "securityContext": {
         **RESTRICTED_CONTAINER["securityContext"],

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
@@ -157,9 +157,8 @@ class ModelProxy:
             self._strangers.pop(task, None)
         try:
             self._gate.check_head(method, target, headers)
-            with self._body_buffer() as buffer:
-                body = await self._read_body(client, buffer)
-                approved = self._gate.approve(method, target, headers, body)
+            async with self._read_body(client) as parts:
+                approved = self._gate.approve(method, target, headers, _joined(parts))
                 exchange.model = approved.model
                 await _unless_closed(client, self._forward_in_turn(client, approved, exchange))
         except Refused as refused:
@@ -229,26 +228,25 @@ class ModelProxy:
             upstream.abort()
             raise
 
-    @contextlib.contextmanager
-    def _body_buffer(self) -> Iterator[bytearray]:
-        """Yield a buffer for a body, whose bytes count until the context exits."""
-        buffer = bytearray()
+    @contextlib.asynccontextmanager
+    async def _read_body(self, client: HttpConnection) -> AsyncIterator[list[bytes]]:
+        """Read the parts of a body, whose bytes count until the context exits. Raises Refused."""
+        parts: list[bytes] = []
+        size = 0
         try:
-            yield buffer
+            while isinstance(event := await client.receive(), h11.Data):
+                if size + len(event.data) > MOST_BODY_BYTES:
+                    raise Refused(413, f"the request is larger than {MOST_BODY_BYTES // 2**20} MiB")
+                if self._buffered_bytes + len(event.data) > MOST_BUFFERED_BYTES:
+                    raise Refused(503, "too many large requests at once")
+                parts.append(bytes(event.data))
+                size += len(event.data)
+                self._buffered_bytes += len(event.data)
+            if not isinstance(event, h11.EndOfMessage):
+                raise ConnectionResetError("the client closed the connection in the middle of a request")
+            yield parts
         finally:
-            self._buffered_bytes -= len(buffer)
-
-    async def _read_body(self, client: HttpConnection, buffer: bytearray) -> bytes:
-        while isinstance(event := await client.receive(), h11.Data):
-            if len(buffer) + len(event.data) > MOST_BODY_BYTES:
-                raise Refused(413, f"the request is larger than {MOST_BODY_BYTES // 2**20} MiB")
-            if self._buffered_bytes + len(event.data) > MOST_BUFFERED_BYTES:
-                raise Refused(503, "too many large requests at once")
-            buffer += event.data
-            self._buffered_bytes += len(event.data)
-        if not isinstance(event, h11.EndOfMessage):
-            raise ConnectionResetError("the client closed the connection in the middle of a request")
-        return bytes(buffer)
+            self._buffered_bytes -= size
 
     async def _answer(self, client: HttpConnection, error: ErrorBody) -> None:
         """Send an error, after which the connection is closed."""
@@ -257,6 +255,13 @@ class ModelProxy:
         await client.send(
             h11.Response(status_code=error.status, headers=headers), h11.Data(data=body), h11.EndOfMessage()
         )
+
+
+def _joined(parts: list[bytes]) -> bytes:
+    """Return the parts of a body as one, and keep none of them: a body may be large."""
+    body = b"".join(parts)
+    parts.clear()
+    return body
 
 
 def _send_at_once(writer: asyncio.StreamWriter) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-MOST_VALUES: Final = 1_000_000
+MOST_VALUES: Final = 200_000
 """Limit on the values in a request, each of which takes up to some 200 bytes of memory when it is read."""
 
 _RUN_BY_THE_AGENT: Final = re.compile(

@@ -18,6 +18,7 @@ from labrats.executor.model_proxy.responses import Refused
 CONNECT_SECONDS: Final = 15.0
 
 _MOST_IDLE: Final = 8
+_PART_BYTES: Final = 256 * 1024
 _CA_FILES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 """Files with the system's certificates. Operators mount a private authority over the first in pods, as git reads it."""
 
@@ -101,11 +102,13 @@ class Upstream:
 
 
 async def _send(connection: HttpConnection, request: Approved) -> h11.Response:
-    await connection.send(
-        h11.Request(method=request.method, target=request.target, headers=list(request.headers)),
-        *([h11.Data(data=request.body)] if request.body else []),
-        h11.EndOfMessage(),
-    )
+    head = h11.Request(method=request.method, target=request.target, headers=list(request.headers))
+    first, size = request.body[:_PART_BYTES], len(request.body)
+    # A larger body is copied in parts, as fast as the server reads it.
+    await connection.send(head, *([h11.Data(data=first)] if first else []))
+    for start in range(_PART_BYTES, size, _PART_BYTES):
+        await connection.send(h11.Data(data=request.body[start : start + _PART_BYTES]))
+    await connection.send(h11.EndOfMessage())
     while True:
         event = await connection.receive()
         if isinstance(event, h11.Response):

@@ -1,0 +1,97 @@
+"""The memory of the key proxy, which has a limit in a pod."""
+
+import asyncio
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from labrats.backends.kubernetes.pod import KEY_PROXY_RESOURCES
+from labrats.executor.model_proxy.gate import MOST_BODY_BYTES
+from labrats.executor.model_proxy.proxy import MOST_BUFFERED_BYTES
+from labrats.executor.model_proxy.reach import MOST_VALUES
+from tests.unit.executor.model_proxy.proxies import MODEL, a_proxy, a_request, a_response, answers, status_of
+
+PARALLEL: Final = MOST_BUFFERED_BYTES // MOST_BODY_BYTES
+
+
+def largest_body(kind: str) -> bytes:
+    """Return a body of almost the largest size, with as many values as a request may have.
+
+    A string with one character beyond the usual ones takes four bytes for each character when it is read.
+    """
+    start, size = b'{"model":"%s","x":[' % MODEL.encode(), MOST_BODY_BYTES - 200
+    values = MOST_VALUES - 20
+    if kind == "strings":
+        length = size // values - 3
+        each = b'"' + "😀".encode() + b"a" * (length - 4) + b'"'
+        return start + b",".join([each] * values) + b"]}"
+    objects = b",".join(b'{"%06d":1}' % number for number in range(values // 2))
+    rest = size - len(objects) - len(start)
+    return start + objects + b'],"y":"' + "😀".encode() + b"a" * (rest - 20) + b'"}'
+
+
+async def run_proxy(endpoint: str) -> None:
+    """Run a proxy in front of a server until the end of standard input. Print its port."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with a_proxy(Path(folder), answers(b""), endpoint=endpoint, network="none") as served:
+            sys.stdout.write(f"{served.port}\n")
+            sys.stdout.flush()
+            await asyncio.to_thread(sys.stdin.read)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["strings", "objects"])
+async def test_largest_requests_at_once_fit_into_the_limit_of_the_container(kind: str) -> None:
+    arrived, answered = asyncio.Semaphore(0), asyncio.Event()
+
+    async def model_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        arrived.release()
+        await answered.wait()  # all requests are in the proxy's memory meanwhile
+        found = re.search(rb"content-length: ([0-9]+)", head.lower())
+        await reader.readexactly(int(found[1]) if found else 0)
+        writer.write(a_response(b"{}"))
+        await writer.drain()
+        writer.close()
+
+    async def send(port: int) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        try:
+            return status_of(await reader.read())
+        finally:
+            writer.close()
+
+    request = a_request(largest_body(kind))
+    server = await asyncio.start_server(model_server, "127.0.0.1", 0, limit=2**16)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", __name__, url, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin
+    assert process.stdout
+    try:
+        async with asyncio.timeout(60):
+            port = int(await process.stdout.readline())
+            sending = [asyncio.create_task(send(port)) for _ in range(PARALLEL)]
+            for _ in sending:
+                await arrived.acquire()
+            answered.set()
+            assert await asyncio.gather(*sending) == [200] * PARALLEL
+        peak = re.search(r"VmHWM:\s+([0-9]+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    finally:
+        process.stdin.close()
+        await process.wait()
+        server.close()
+    assert peak
+    limit = int(KEY_PROXY_RESOURCES["limits"]["memory"].removesuffix("Mi"))
+    assert int(peak[1]) / 1024 < limit * 0.9
+
+
+if __name__ == "__main__":
+    asyncio.run(run_proxy(sys.argv[1]))
