@@ -193,6 +193,10 @@ class EngineSettings(BaseSettings):
     workspaces_gib: float | None = Field(default=None, gt=0, le=1_000_000, validation_alias="LABRATS_WORKSPACES_GIB")
     """The limit on all workspaces together, on one machine. Beyond it, those of ended jobs are deleted, the oldest
     first; patches, commits and logs stay. Default: none."""
+    outputs_gib: float | None = Field(default=None, gt=0, le=1_000_000, validation_alias="LABRATS_OUTPUTS_GIB")
+    """The limit on the outputs of all attempts together: logs, results, patches and commits, and on Kubernetes stored
+    sessions. Beyond it, those of ended jobs are deleted, the oldest first; the jobs stay. Default: half of the volume
+    with the data folder."""
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use the Claude Code login of the engine's user."""
     max_output_mib: int = Field(default=256, gt=0, le=65536, validation_alias="LABRATS_MAX_OUTPUT_MIB")
@@ -228,7 +232,7 @@ class EngineSettings(BaseSettings):
     def _read_agent_memory(cls, value: Any) -> Any:
         return read_size(value) if isinstance(value, str) else value
 
-    @field_validator("agent_memory", "agent_processes", "workspace_gib", "workspaces_gib", mode="before")
+    @field_validator("agent_memory", "agent_processes", "workspace_gib", "workspaces_gib", "outputs_gib", mode="before")
     @classmethod
     def _read_empty(cls, value: Any) -> Any:
         return None if value == "" else value

@@ -1,11 +1,15 @@
 """Retention: deletes the workspaces of ended jobs, and later the jobs themselves with all their files.
 
+Limits delete workspaces and outputs of ended jobs earlier, the oldest first.
+
 Collects orphaned attempts and files, too: a job may be deleted with kubectl while no engine runs.
 """
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import PurePath
 from typing import Final, TypeVar
@@ -30,6 +34,9 @@ PASS_SECONDS: Final = 600.0
 
 QUOTA_PASS_SECONDS: Final = 60.0
 
+OUTPUTS_PASS_SECONDS: Final = 20.0
+"""Time between two measurements of all outputs. An attempt writes up to 16 MiB a second."""
+
 TOKEN_PASS_SECONDS: Final = 15.0
 """Time for which a token outlives its job. The next job of a chain copies the token when its parent ends."""
 
@@ -38,6 +45,15 @@ NEW_SECONDS: Final = 3600.0
 
 BATCH: Final = 200
 """Jobs read at once. Reading them blocks the event loop."""
+
+
+@dataclass(frozen=True)
+class _Output:
+    """The measured output of an attempt of an ended job. age: see _age."""
+
+    age: tuple[datetime, str]
+    size: int
+    is_removed: bool = False
 
 
 class Retention:
@@ -58,6 +74,8 @@ class Retention:
         self._job_retention = timedelta(days=settings.job_retention_days)
         self._workspaces_gib = settings.workspaces_gib
         self._sizes: dict[AttemptName, tuple[datetime | None, int]] = {}
+        self._outputs_gib, self._data_dir = settings.outputs_gib, settings.data_dir
+        self._outputs: dict[AttemptName, _Output] = {}
         # On a cluster Secrets are deleted with their jobs, and a controller may not list them.
         self._deletes_tokens = settings.backend == "embedded"
 
@@ -66,12 +84,17 @@ class Retention:
         await self._index.synced.wait()
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._repeat(self.clean, PASS_SECONDS), name="clean")
+            loops.create_task(self._limit_outputs_forever(), name="limit outputs")
             if self._workspaces_gib is not None:
                 loops.create_task(self._repeat(self.limit_workspaces, QUOTA_PASS_SECONDS), name="limit workspaces")
             if self._deletes_tokens:
                 # Wait: the next job of a chain may have to copy the token of a job that ended while no engine ran.
                 await self._clock.sleep(TOKEN_PASS_SECONDS)
                 loops.create_task(self._repeat(self.delete_tokens, TOKEN_PASS_SECONDS), name="delete tokens")
+
+    async def _limit_outputs_forever(self) -> None:
+        await self._clock.sleep(OUTPUTS_PASS_SECONDS)  # the first pass measures all outputs: let the engine start first
+        await self._repeat(self.limit_outputs, OUTPUTS_PASS_SECONDS)
 
     async def _repeat(self, one_pass: Callable[[], Awaitable[None]], seconds: float) -> None:
         while True:
@@ -131,8 +154,57 @@ class Retention:
         except NotFound:
             return False
         if job.ended:
-            await self._runner.remove(name, keep_output=True)
+            await self._remove_workspace(name)
         return job.ended
+
+    async def _remove_workspace(self, name: AttemptName) -> None:
+        await self._runner.remove(name, keep_output=True)
+        self._outputs.pop(name, None)  # on a cluster, the session that was deleted is a part of the output
+
+    async def limit_outputs(self) -> None:
+        """Delete outputs of ended jobs, the oldest first, until the outputs of all attempts fit their limit."""
+        excess = await self._measure_outputs() - await asyncio.to_thread(self._most_output_bytes)
+        for name, output in sorted(self._outputs.items(), key=lambda item: item[1].age):
+            if excess <= 0:
+                return
+            if output.size and not output.is_removed and await self._remove_unused_output(name):
+                left = await self._runner.output_bytes(name)
+                self._outputs[name] = replace(output, size=left, is_removed=True)
+                if freed := output.size - left:
+                    excess -= freed
+                    log.info("output removed", attempt=str(name), bytes=freed, reason="LABRATS_OUTPUTS_GIB")
+        if excess > 0:
+            reason = "unfinished jobs and unpublished reports use the rest"
+            log.warning("outputs exceed their limit", excess_bytes=excess, reason=reason)
+
+    async def _measure_outputs(self) -> int:
+        """Measure the outputs of all attempts, those of ended jobs once. Return their sum in bytes."""
+        names = await self._runner.retained()
+        self._outputs = {name: self._outputs[name] for name in names if name in self._outputs}
+        total = sum(output.size for output in self._outputs.values())
+        for batch in batched([name for name in names if name not in self._outputs], BATCH):
+            jobs = {job.id: job for job in await self._store.get_many(Job, sorted({name.job_id for name in batch}))}
+            for name in batch:
+                size = await self._runner.output_bytes(name)
+                total += size
+                if (job := jobs.get(name.job_id)) and job.ended:
+                    self._outputs[name] = _Output(_age(job), size)
+        return total
+
+    def _most_output_bytes(self) -> int:
+        if self._outputs_gib is not None:
+            return round(self._outputs_gib * 2**30)
+        return shutil.disk_usage(self._data_dir).total // 2
+
+    async def _remove_unused_output(self, name: AttemptName) -> bool:
+        """Delete the output of an attempt unless its job still needs it. Return whether it was deleted."""
+        try:
+            job = await self._store.get(Job, name.job_id)
+        except NotFound:
+            return False
+        if not job.needs_output:
+            await self._runner.remove_output(name)
+        return not job.needs_output
 
     async def delete_tokens(self) -> None:
         """Delete the git tokens of ended jobs, unless a retry may need them."""
@@ -163,7 +235,7 @@ class Retention:
         except NotFound:
             return  # `clean` collects the whole attempt
         if not _may_be_used(name, job) or _ended_before(job, ended_before):
-            await self._runner.remove(name, keep_output=True)
+            await self._remove_workspace(name)
 
     async def _exists(self, job_id: str) -> bool:
         """Return whether the job exists. A miss in the index is checked against the store, since the index may lag."""

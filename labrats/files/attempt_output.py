@@ -2,18 +2,25 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
-from labrats.files.safe_paths import open_regular_file, read_regular_file
+from labrats.files.safe_paths import open_regular_file, read_regular_file, write_new
+from labrats.files.trees import size_on_disk
 from labrats.model.activity import activity_of
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, AgentSession, Outputs, Usage
 from labrats.model.protocol import (
+    FILES_IN_PARTS,
     LINE_BYTES,
+    OUTPUT_FILE,
+    RESULT_FILE,
     AnyEvent,
     ErrorEvent,
     LogEvent,
@@ -25,7 +32,14 @@ from labrats.model.protocol import (
     events_in,
     stored_lines,
 )
+from labrats.model.record import encode
 from labrats.ports import OutputTail
+
+OUTPUT_REMOVED: Final = "[the output of this attempt was deleted: the outputs of all jobs exceeded LABRATS_OUTPUTS_GIB]"
+"""The log line that takes the place of a deleted output."""
+
+UNFINISHED: Final = ".part"
+"""End of the name of a file whose last part is missing."""
 
 READ_BYTES: Final = 32 * 1024
 """The size of one read: small, so that no reader occupies the event loop for long."""
@@ -241,6 +255,41 @@ def _offset_after(descriptor: int, seq: int) -> int:
         else:
             high = middle
     return low
+
+
+def output_bytes(folder: Path) -> int:
+    """Return the bytes on the disk of the files in an attempt's folder; 0 without one. Subfolders hold no output."""
+    size = 0
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # it was deleted meanwhile
+                if not entry.is_dir(follow_symlinks=False):
+                    size += size_on_disk(entry.stat(follow_symlinks=False))
+    return size
+
+
+def remove_output(folder: Path) -> None:
+    """Delete the output of an attempt that has ended, its result, and its changes.
+
+    Its end stays, so that the attempt is still known as ended, and a log line that says that the rest was deleted.
+    """
+    output = folder / OUTPUT_FILE
+    if not folder.is_dir():
+        return
+    outcome, tail = read_end(output)
+    seq = tail.last_seq - 1 if outcome else tail.last_seq
+    at = outcome.at if outcome else datetime.now(UTC)
+    left: list[AnyEvent] = [LogEvent(seq=max(1, seq), at=at, text=OUTPUT_REMOVED, origin="engine")]
+    if isinstance(outcome, ResultEvent):
+        left.append(replace(outcome, result=None, data=None, file=RESULT_FILE))
+    elif outcome:
+        left.append(outcome)
+    shortened = folder / f"{OUTPUT_FILE}.new"
+    write_new(shortened, b"".join(encode(event) + b"\n" for event in left))
+    shortened.replace(output)
+    for name in FILES_IN_PARTS:
+        for path in (folder / name, folder / f"{name}{UNFINISHED}"):
+            path.unlink(missing_ok=True)
 
 
 def attempt_names(root: Path) -> list[AttemptName]:

@@ -48,6 +48,14 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
         return file.read(max_bytes)
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Replace whatever is at `path` with a new file: a write to a pipe would block, and a link could lead anywhere."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
 def create_inside(root: Path, name: str) -> BinaryIO:
     """Create or truncate the file `root`/`name`, with the folders that it needs.
 

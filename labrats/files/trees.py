@@ -49,12 +49,17 @@ def sizes_on_disk(trees: Iterable[Path]) -> Iterator[int]:
                             if (status.st_dev, status.st_ino) in known:
                                 continue
                             known.add((status.st_dev, status.st_ino))
-                        yield max(status.st_blocks * _SECTOR_BYTES, ENTRY_BYTES)
+                        yield size_on_disk(status)
         except PermissionError:
             if _give_owner_access(folder.path):
                 folders.append(folder)
         except OSError:
             continue
+
+
+def size_on_disk(status: os.stat_result) -> int:
+    """Return the bytes on the disk of an entry, at least those of a block."""
+    return max(status.st_blocks * _SECTOR_BYTES, ENTRY_BYTES)
 
 
 class _Anchor:

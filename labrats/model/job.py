@@ -424,6 +424,11 @@ class Job(Resource):
         return last is not None and (last.attempts, last.finished_at) == (self.status.attempts, self.status.finished_at)
 
     @property
+    def needs_output(self) -> bool:
+        """True while its report or the next job of its chain may still read the output of its attempts."""
+        return not (self.ended and self.is_published and self._chain_is_decided)
+
+    @property
     def _caller_is_informed(self) -> bool:
         if self.spec.callback_url is None:
             return True

@@ -1,5 +1,10 @@
 """The contract of every Runner (labrats/ports.py): the files that attempts leave, and their removal."""
 
+import pytest
+
+from labrats.files.attempt_output import OUTPUT_REMOVED
+from labrats.model.errors import NotFound
+from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.ports import NotStarted, OutputTail, Runner
 from tests.conformance.attempts import end_of, events_of, logs_in
 from tests.conformance.runner_backends import RunnerBackend
@@ -71,6 +76,47 @@ async def test_a_removed_attempt_is_unknown(runner: Runner) -> None:
     assert await runner.workspaces() == []
 
 
+async def test_end_of_an_attempt_outlives_its_output(runner: Runner) -> None:
+    attempt = an_attempt([{"log": "x" * 10_000}, {"write": {"path": "a.txt", "text": "x"}}, {"result": "y" * 50_000}])
+    await runner.start(attempt)
+    await end_of(runner, attempt)
+    before = await runner.output_bytes(attempt.name)
+    await runner.remove_output(attempt.name)
+
+    assert 0 < await runner.output_bytes(attempt.name) < before
+    await runner.start(attempt)
+    assert isinstance((await end_of(runner, attempt)).outcome, ResultEvent)
+    events = await events_of(runner, attempt)
+    assert (logs_in(events), isinstance(events[-1], ResultEvent)) == ([OUTPUT_REMOVED], True)
+    for read in (runner.result, runner.patch, runner.bundle, runner.publication):
+        with pytest.raises(NotFound):
+            await read(attempt.name)
+
+
+async def test_failure_of_an_attempt_outlives_its_output(runner: Runner) -> None:
+    attempt = an_attempt([{"log": "here"}, {"fail": "no disk"}])
+    await runner.start(attempt)
+    ended = await end_of(runner, attempt)
+    await runner.remove_output(attempt.name)
+    gone = await end_of(runner, attempt)
+    assert isinstance(gone.outcome, ErrorEvent)
+    assert (gone.outcome, gone.tail.logs) == (ended.outcome, (OUTPUT_REMOVED,))
+
+
+async def test_output_of_an_attempt_without_an_outcome_can_be_removed(runner: Runner) -> None:
+    attempt = an_attempt([{"log": "here"}, {"hang": True}])
+    await runner.start(attempt)
+    await runner.kill(attempt.name)
+    ended = await end_of(runner, attempt)
+    await runner.remove_output(attempt.name)
+    gone = await end_of(runner, attempt)
+    assert (gone.outcome, gone.code) == (None, ended.code)
+    assert logs_in(await events_of(runner, attempt)) == [OUTPUT_REMOVED]
+
+
 async def test_removal_of_a_missing_attempt_is_harmless(runner: Runner) -> None:
     await runner.remove(an_attempt().name)
     await runner.remove(an_attempt().name, keep_output=True)
+    await runner.remove_output(an_attempt().name)
+    assert await runner.output_bytes(an_attempt().name) == 0
+    assert await runner.retained() == []

@@ -7,6 +7,7 @@ from datetime import datetime
 from signal import Signals
 from typing import Any, Final, Self, TypeVar
 
+from labrats.files.attempt_output import OUTPUT_REMOVED
 from labrats.model.activity import activity_of
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import ConfigMap
@@ -119,7 +120,8 @@ class MemoryRunner:
     async def result(self, name: AttemptName) -> Any:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)
-        if executor is None or not (executor.gone and isinstance(executor.gone.outcome, ResultEvent)):
+        has_result = executor and executor.gone and isinstance(executor.gone.outcome, ResultEvent)
+        if executor is None or not has_result or executor.lost_output:
             raise NotFound(f"the result of attempt {name} is no longer kept")
         return executor.result
 
@@ -152,6 +154,16 @@ class MemoryRunner:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)
         return executor.workspace_bytes if executor and executor.has_workspace else 0
+
+    async def output_bytes(self, name: AttemptName) -> int:
+        await asyncio.sleep(0)
+        executor = self._machine.executors.get(name)
+        return executor.output_bytes if executor else 0
+
+    async def remove_output(self, name: AttemptName) -> None:
+        await asyncio.sleep(0)
+        if executor := self._machine.executors.get(name):
+            executor.remove_output()
 
     async def retained(self) -> list[AttemptName]:
         await asyncio.sleep(0)
@@ -237,6 +249,8 @@ class MemoryExecutor:
     handles_signals: bool = True
     has_workspace: bool = False
     workspace_bytes: int = 4096
+    output_bytes: int = 8192
+    lost_output: bool = False
 
     async def run(self, actions: Sequence[Action]) -> None:
         try:
@@ -263,6 +277,15 @@ class MemoryExecutor:
             self.ended_at = self.machine.clock.now()
             self.gone = replace(gone, tail=self.tail())
             self.machine.notify(self.name)
+
+    def remove_output(self) -> None:
+        ends = [event for event in self.events if isinstance(event, ResultEvent | ErrorEvent)]
+        self.events.clear()
+        self._emit(LogEvent, text=OUTPUT_REMOVED)
+        self.events += ends
+        self.patch = self.bundle = self.publication = b""
+        self.output_bytes, self.lost_output = 4096, True
+        self.gone = self.gone and replace(self.gone, tail=self.tail())
 
     def tail(self) -> OutputTail:
         logs: list[str] = []

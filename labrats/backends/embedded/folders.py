@@ -8,7 +8,7 @@ from typing import Final
 
 from labrats.files.attempt_inputs import SECRETS_FOLDER
 from labrats.files.attempt_output import attempt_names
-from labrats.files.safe_paths import NotRegularFile, read_regular_file
+from labrats.files.safe_paths import NotRegularFile, read_regular_file, write_new
 from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
@@ -79,7 +79,7 @@ class AttemptFolder:
         """Write one input atomically, since an executor may be reading the folder."""
         target = self.path / name
         unfinished = Path(f"{target}.new")
-        _write_new(unfinished, data)
+        write_new(unfinished, data)
         unfinished.replace(target)
 
     def executor(self) -> "ProcessId | Placeholder | None":
@@ -117,7 +117,7 @@ class AttemptFolder:
         """Write a placeholder claim, so that no executor can start. Does nothing if the attempt is claimed already."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         placeholder = self.path / f"{CLAIM_FILE}.tombstone"
-        _write_new(placeholder, b"never started\n")
+        write_new(placeholder, b"never started\n")
         try:
             os.link(placeholder, self.path / CLAIM_FILE)
         except FileExistsError:
@@ -156,14 +156,6 @@ class AttemptFolder:
             remove_tree(self.path / scratch)
         if not keep_output:
             remove_tree(self.path)
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    """Replace whatever is at `path` with a new file: a write to a pipe would block, and a link could lead anywhere."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
 
 
 def _has_entries(folder: Path) -> bool:

@@ -28,12 +28,14 @@ from labrats.files.attempt_inputs import (
 )
 from labrats.files.attempt_output import (
     OutputReader,
+    output_bytes,
     read_activity,
     read_bundle,
     read_end,
     read_patch,
     read_publication,
     read_result,
+    remove_output,
 )
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
@@ -252,6 +254,12 @@ class LocalRunner:
 
     async def workspace_bytes(self, name: AttemptName) -> int:
         return await asyncio.to_thread(self._folder(name).workspace_bytes)
+
+    async def output_bytes(self, name: AttemptName) -> int:
+        return await asyncio.to_thread(output_bytes, self._folder(name).path)
+
+    async def remove_output(self, name: AttemptName) -> None:
+        await asyncio.to_thread(remove_output, self._folder(name).path)
 
     async def retained(self) -> list[AttemptName]:
         return await asyncio.to_thread(self._settings.folders.attempt_names)

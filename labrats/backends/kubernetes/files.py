@@ -16,6 +16,7 @@ from typing import Final, ParamSpec, TypeVar
 import msgspec
 
 from labrats.backends.kubernetes.failures import AttemptFailure
+from labrats.files.attempt_output import UNFINISHED
 from labrats.files.durability import sync
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
@@ -41,8 +42,8 @@ T = TypeVar("T")
 SPARE_BYTES: Final = 1024 * 1024
 """Tolerance above the bound that executors keep to. Only the output of a foreign executor is cut here."""
 
-_FILE_BYTES: Final = 64 * 1024 * 1024
-"""Maximum size of a stored result, and of any other file in parts."""
+PARTS_BYTES: Final = 96 * 1024 * 1024
+"""Maximum size of all files in parts together: more than a result, a patch, a bundle and a session may have."""
 
 
 ATTEMPTS_FOLDER: Final = "attempts"
@@ -178,7 +179,7 @@ async def in_thread(call: Callable[P, T], *arguments: P.args, **options: P.kwarg
 class OutputCopy:
     """The copy of an attempt's output, which can be continued after an interruption.
 
-    max_bytes:   size after which only the terminal event is added.
+    max_bytes:   size after which only the terminal event is added. Files in parts have PARTS_BYTES of their own.
     last:        last event in the copy.
     missing:     number of events that never came.
     is_complete: True once the terminal event is in the copy.
@@ -189,6 +190,10 @@ class OutputCopy:
         self._size, self.last = _end_of(files.output)
         self._next_seq = self.last.seq + 1 if self.last else 1
         self.missing = 0
+        self._sizes = {
+            file: max(_size_of(files.folder / file), _size_of(files.folder / f"{file}{UNFINISHED}"))
+            for file in FILES_IN_PARTS
+        }
         self.is_complete = isinstance(self.last, ResultEvent | ErrorEvent)
 
     def append(self, lines: Iterable[bytes]) -> None:
@@ -213,13 +218,17 @@ class OutputCopy:
 
     def _append_part(self, part: PartEvent) -> None:
         """Write a part of a file. The file appears with its last part, or never if a part was missed."""
-        if part.file not in FILES_IN_PARTS or part.offset + len(part.data) > _FILE_BYTES:
+        if part.file not in FILES_IN_PARTS:
+            return
+        others = sum(size for name, size in self._sizes.items() if name != part.file)
+        if others + part.offset + len(part.data) > PARTS_BYTES:
             return
         file = self._files.folder / part.file
-        unfinished = file.with_name(f"{part.file}.part")
+        unfinished = file.with_name(f"{part.file}{UNFINISHED}")
         if not 0 <= part.offset <= _size_of(unfinished):
             return
         _write_at(unfinished, part.data, part.offset)
+        self._sizes[part.file] = max(self._sizes[part.file], part.offset + len(part.data))
         if part.is_last:
             sync(unfinished)
             unfinished.replace(file)

@@ -5,20 +5,23 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, TOKEN_PASS_SECONDS, Retention
+from labrats.controller.retention import NEW_SECONDS, OUTPUTS_PASS_SECONDS, PASS_SECONDS, TOKEN_PASS_SECONDS, Retention
 from labrats.files.attachments import Attachments
 from labrats.index.jobs import JobIndex
+from labrats.model.agent import ChainLink
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.errors import RetryLater
-from labrats.model.job import TOKEN_LIFETIME, Job
+from labrats.model.job import TOKEN_LIFETIME, Chain, Job
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
+from labrats.model.report import Published, PullRequestReport, Report, ReportTarget
 from labrats.ports import Attempt, Gone, NotStarted
 from labrats.settings import EngineSettings
 from tests.fakes.clock import FakeClock
@@ -49,8 +52,8 @@ class Data:
         self.runner = MemoryRunner(self.store, machine)
         self.attachments = Attachments(uploads)
 
-    def retention(self, *, workspaces_gib: float | None = None) -> Retention:
-        settings = EngineSettings(workspace_retention_hours=24, job_retention_days=30, workspaces_gib=workspaces_gib)
+    def retention(self, **limits: Any) -> Retention:
+        settings = EngineSettings(workspace_retention_hours=24, job_retention_days=30, **limits)
         return Retention(self.store, self.runner, self.index, self.attachments, self.clock, settings)
 
     async def add(self, job: Job) -> Job:
@@ -295,7 +298,7 @@ class HurryingClock(FakeClock):
     slept = 0
 
     async def sleep(self, seconds: float) -> None:
-        assert seconds in (PASS_SECONDS, TOKEN_PASS_SECONDS)
+        assert seconds in (PASS_SECONDS, TOKEN_PASS_SECONDS, OUTPUTS_PASS_SECONDS)
         self.slept += seconds == PASS_SECONDS
         await asyncio.sleep(0.001)
 
@@ -388,3 +391,81 @@ async def test_workspace_of_an_ended_job_is_measured_once(data: Data) -> None:
         executor.workspace_bytes = 2**40
     await retention.limit_workspaces()
     assert await data.runner.workspaces() != []
+
+
+async def outputs_left(data: Data) -> set[str]:
+    """Return the ids of the jobs whose output is not removed."""
+    return {name.job_id for name, executor in data.machine.executors.items() if not executor.lost_output}
+
+
+def a_gib_each(data: Data) -> None:
+    for executor in data.machine.executors.values():
+        executor.output_bytes = 2**30
+
+
+async def test_oldest_outputs_of_ended_jobs_are_removed_until_all_fit_the_limit(data: Data) -> None:
+    running = await data.add(a_job(P.RUNNING, attempts=1, spec=a_spec(HANG)))
+    jobs = []
+    for phase in (P.SUCCEEDED, P.FAILED, P.CANCELLED, P.SUCCEEDED):
+        jobs.append(await data.ended(phase))
+        data.clock.step(60)
+    a_gib_each(data)
+
+    await data.retention(outputs_gib=3.1).limit_outputs()
+
+    assert await outputs_left(data) == {running.id, *(job.id for job in jobs[2:])}
+    assert all([await data.exists(job) for job in jobs])
+    assert isinstance(await data.runner.find(jobs[0].attempt_name), Gone)
+
+
+async def test_output_of_an_unfinished_job_is_not_removed_for_the_limit(data: Data) -> None:
+    running = await data.add(a_job(P.RUNNING, attempts=1, spec=a_spec(HANG)))
+    waiting = await data.add(a_job(P.PENDING, attempts=1))
+    await data.retention(outputs_gib=1e-9).limit_outputs()
+    assert await outputs_left(data) == {running.id, waiting.id}
+
+
+async def test_output_is_not_removed_before_its_commits_are_published(data: Data) -> None:
+    report = Report(pull_request=PullRequestReport(), target=ReportTarget(repository="octo/repo"))
+    job = await data.ended(spec=a_spec(report=report))
+    retention = data.retention(outputs_gib=1e-9)
+    await retention.limit_outputs()
+    assert await outputs_left(data) == {job.id}
+
+    [stored] = await data.store.get_many(Job, [job.id])
+    published = Published(attempts=stored.status.attempts, finished_at=stored.status.finished_at)
+    await data.store.update(replace(stored, status=replace(stored.status, published=published)))
+    await retention.limit_outputs()
+    assert await outputs_left(data) == set()
+
+
+async def test_output_is_not_removed_before_the_chain_has_read_it(data: Data) -> None:
+    job = await data.ended(spec=a_spec(chain=Chain(id="c", next=ChainLink(agent_trigger_name="next"))))
+    await data.retention(outputs_gib=1e-9).limit_outputs()
+    assert await outputs_left(data) == {job.id}
+
+
+async def test_outputs_may_use_half_of_the_volume_by_default(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await data.ended()
+    data.clock.step(60)
+    latest = await data.ended()
+    a_gib_each(data)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=3 * 2**30))
+    await data.retention(data_dir=tmp_path).limit_outputs()
+    assert await outputs_left(data) == {latest.id}
+
+
+async def test_output_of_an_ended_job_is_measured_once_until_its_session_is_removed(data: Data) -> None:
+    job = await data.ended()
+    retention = data.retention(outputs_gib=1)
+    await retention.limit_outputs()
+    data.machine.executors[job.attempt_name].output_bytes = 2**40
+    await retention.limit_outputs()
+    assert await outputs_left(data) == {job.id}
+
+    data.clock.step(DAY + 60)
+    await retention.clean()
+    await retention.limit_outputs()
+    assert await outputs_left(data) == set()

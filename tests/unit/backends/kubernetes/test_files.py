@@ -8,7 +8,7 @@ import pytest
 from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_without_outcome
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
 from labrats.model.attempt_name import AttemptName
-from labrats.model.protocol import PATCH_FILE, RESULT_FILE, AnyEvent, PartEvent, ResultEvent
+from labrats.model.protocol import BUNDLE_FILE, PATCH_FILE, RESULT_FILE, AnyEvent, PartEvent, ResultEvent
 from labrats.model.record import encode
 from tests.fakes.clock import NOON
 from tests.support.builders import a_log, a_result
@@ -177,3 +177,17 @@ def test_the_owner_of_an_attempt_is_recorded_once(files: AttemptFiles) -> None:
     files.create("uid-2")
 
     assert files.owner == "uid-1"
+
+
+def test_files_in_parts_have_a_limit_together(files: AttemptFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labrats.backends.kubernetes.files.PARTS_BYTES", 100)
+    copy = OutputCopy(files)
+    copy.append(lines_of([*parts_of(RESULT_FILE, b"x" * 60, seq=1), *parts_of(PATCH_FILE, b"y" * 60, seq=3)]))
+    assert files.result.read_bytes() == b"x" * 60
+    assert not files.patch.exists()
+
+    successor = OutputCopy(files)
+    successor.append(lines_of([*parts_of(BUNDLE_FILE, b"z" * 60, seq=5), *parts_of(RESULT_FILE, b"v" * 60, seq=7)]))
+    assert not files.bundle.exists()
+    assert files.result.read_bytes() == b"v" * 60
+    assert sum(path.stat().st_size for path in files.folder.iterdir()) <= 200
