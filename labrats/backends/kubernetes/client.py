@@ -48,7 +48,7 @@ _PLUGIN_API: Final = "client.authentication.k8s.io/v1"
 _UNREACHABLE: Final = (aiohttp.ClientError, TimeoutError, OSError, ConfigError)
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH"})
 _MAX_LINE_BYTES: Final = 8 * 1024 * 1024
-"""Maximum length of a line; only the end of a longer one is read. No object is that long, but a log line may be."""
+"""Maximum length of a line, unless a caller sets a smaller one; a longer line is dropped. No object is that long."""
 
 _MAX_DELAY_SECONDS: Final = 60.0
 
@@ -202,23 +202,28 @@ class ApiClient:
                     yield line
 
     async def batches(
-        self, path: str, query: Mapping[str, str], *, silence_seconds: float | None = None
+        self,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        silence_seconds: float | None = None,
+        most_line_bytes: int = _MAX_LINE_BYTES,
     ) -> AsyncGenerator[list[bytes]]:
         """Yield the lines of a streamed answer, a watch or a log, as they arrive, until the answer ends.
 
-        A last line without a line feed was cut off and is dropped. Raises what `request` raises, and RetryLater if no
-        data came for `silence_seconds`, since a broken connection may go unnoticed otherwise.
+        A last line without a line feed was cut off and is dropped, and so is a line of more than `most_line_bytes`.
+        Raises what `request` raises, and RetryLater if no data came for `silence_seconds`, since a broken connection
+        may go unnoticed otherwise.
         """
         timeout = aiohttp.ClientTimeout(sock_connect=REQUEST_SECONDS, sock_read=silence_seconds)
         try:
             async with self._send("GET", path, {"params": query, "timeout": timeout}) as answer:
                 if not answer.ok:
                     raise error_of(answer.status, await answer.read(), answer.headers.get("Retry-After"))
-                unfinished = b""
+                splitter = LineSplitter(most_line_bytes)
                 try:
                     async for chunk in answer.content.iter_any():
-                        *lines, unfinished = (unfinished[-_MAX_LINE_BYTES:] + chunk).split(b"\n")
-                        if lines:
+                        if lines := splitter.lines_of(chunk):
                             yield lines
                 finally:
                     if (connection := answer.connection) and connection.transport:
@@ -239,6 +244,32 @@ class ApiClient:
                 return
         async with self._http.request(method, path, **options | {"headers": headers | renewed}) as answer:
             yield answer
+
+
+class LineSplitter:
+    """Splits a stream into lines. A line of more than `most_bytes` is dropped, and none of it is stored any longer."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._unfinished, self._is_too_long = bytearray(), False
+
+    def lines_of(self, chunk: bytes) -> list[bytes]:
+        """Return the lines that end in the next chunk of the stream, without their line feeds."""
+        end, *others = chunk.split(b"\n")
+        self._add(end)
+        if not others:
+            return []
+        lines = [] if self._is_too_long else [bytes(self._unfinished)]
+        self._unfinished, self._is_too_long = bytearray(), False
+        *whole, start = others
+        self._add(start)
+        return lines + [line for line in whole if len(line) <= self._most_bytes]
+
+    def _add(self, piece: bytes) -> None:
+        if self._is_too_long or len(self._unfinished) + len(piece) > self._most_bytes:
+            self._unfinished, self._is_too_long = bytearray(), True
+        else:
+            self._unfinished += piece
 
 
 _PAGES: Final = msgspec.json.Decoder(ListPage)

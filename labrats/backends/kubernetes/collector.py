@@ -10,6 +10,7 @@ from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.files import OutputCopy, in_thread
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.model.errors import LabratsError, NotFound
+from labrats.model.protocol import LINE_BYTES
 
 log = structlog.get_logger()
 
@@ -20,6 +21,9 @@ REOPEN_SECONDS: Final = 0.2
 """Pause before the log is opened again; doubled, up to `MAX_PAUSE_SECONDS`, while no new event comes."""
 
 MAX_PAUSE_SECONDS: Final = 10.0
+
+MOST_LINE_BYTES: Final = 2 * LINE_BYTES
+"""Length from which a line is dropped while it is read. It cannot be an event."""
 
 MAX_FAILED_READS: Final = 60
 """Number of failed reads of an ended container's log after which the rest is given up.
@@ -57,6 +61,7 @@ async def _copy(client: ApiClient, log_path: str, container: str, copy: OutputCo
     query = {"container": container, "follow": str(follow).lower()}
     if copy.last:
         query["sinceTime"] = f"{copy.last.at:%Y-%m-%dT%H:%M:%SZ}"
-    async with aclosing(client.batches(log_path, query, silence_seconds=SILENCE_SECONDS)) as batches:
+    log_lines = client.batches(log_path, query, silence_seconds=SILENCE_SECONDS, most_line_bytes=MOST_LINE_BYTES)
+    async with aclosing(log_lines) as batches:
         async for lines in batches:
             await in_thread(copy.append, lines)

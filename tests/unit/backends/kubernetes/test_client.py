@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal, Expired, error_of
+from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal, Expired, LineSplitter, error_of
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
 from tests.support.waiting import eventually
 
@@ -139,6 +140,25 @@ def a_plugin(program: str, version: str) -> dict[str, Any]:
 async def test_a_stream_is_split_into_lines_and_an_incomplete_last_line_is_dropped(tmp_path: Path) -> None:
     async with a_server(lambda: "test-token", tmp_path, {"token": "test-token"}) as client:
         assert [line async for line in client.lines("/lines", {})] == [b"one", LONG_LINE]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+def test_lines_are_the_same_for_all_sizes_of_chunks(size: int) -> None:
+    stream = b"one\n\n" + b"x" * 100 + b"\n" + b"y" * 101 + b"\nlast\n" + b"z" * 300
+    splitter = LineSplitter(most_bytes=100)
+    chunks = (stream[start : start + size] for start in range(0, len(stream), size))
+    assert [line for chunk in chunks for line in splitter.lines_of(chunk)] == [b"one", b"", b"x" * 100, b"last"]
+
+
+def test_an_endless_line_is_neither_stored_nor_copied() -> None:
+    splitter, chunk = LineSplitter(most_bytes=64 * 1024), b"x" * 64 * 1024
+    tracemalloc.start()
+    try:
+        assert not any(splitter.lines_of(chunk) for _ in range(1000))
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(chunk)
+    finally:
+        tracemalloc.stop()
+    assert splitter.lines_of(b"end\nnext\n") == [b"next"]
 
 
 async def test_an_unreachable_api_server_raises_retry_later(tmp_path: Path) -> None:
