@@ -93,12 +93,17 @@ async def work_forever(queue: WorkQueue, work: Callable[[str], Awaitable[None]],
     """
     while True:
         async with queue.take() as key:
-            try:
-                await work(key)
-            except RetryLater as error:
-                log.warning("reconcile postponed", **{kind: key}, reason=str(error))
-                queue.add_later(key, error.delay_seconds)
-            except Exception:
-                # A bug that one key triggers must not stop the others.
-                log.exception("reconcile failed", **{kind: key})
-                queue.add_later(key, ERROR_DELAY_SECONDS)
+            await work_once(queue, work, key, kind)
+
+
+async def work_once(queue: WorkQueue, work: Callable[[str], Awaitable[None]], key: str, kind: str = "job") -> None:
+    """Work on a key. If it fails, it is queued again after a delay."""
+    try:
+        await work(key)
+    except RetryLater as error:
+        log.warning("reconcile postponed", **{kind: key}, reason=str(error))
+        queue.add_later(key, error.delay_seconds)
+    except Exception:
+        # A bug that one key triggers must not stop the others.
+        log.exception("reconcile failed", **{kind: key})
+        queue.add_later(key, ERROR_DELAY_SECONDS)

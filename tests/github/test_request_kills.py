@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.compose import create_services, drive_jobs, publish_reports
+from labrats.controller.thread_requests import loop
 from labrats.intake.thread_requests import add_request
 from labrats.metrics import Metrics
 from labrats.model.agent import CiLoop
@@ -303,7 +304,10 @@ async def a_world(github: GitHubStandIn, folder: Path, machine: MemoryMachine) -
 
 
 @pytest.mark.timeout(240)
-async def test_kills_after_each_effect_of_a_request_repeat_none(github: GitHubStandIn, tmp_path: Path) -> None:
+async def test_kills_after_each_effect_of_a_request_repeat_none(
+    github: GitHubStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "WORKERS", 1)  # else a kill after one effect can hide another one
     async with MemoryMachine() as machine:
         world = await a_world(github, tmp_path, machine)
         run = partial(run_with_kills, github, world.store, KillsAfterEffects(), world.run)

@@ -1,7 +1,9 @@
 """The loop that carries out the requests from threads, and stores their answers, which the publisher writes."""
 
 import asyncio
+from collections import deque
 from contextlib import suppress
+from typing import Final
 
 import structlog
 from msgspec.structs import replace
@@ -12,7 +14,7 @@ from labrats.controller.thread_requests.commands import cancel, click, retry, ru
 from labrats.controller.thread_requests.repairs import repair
 from labrats.controller.thread_requests.replies import reply
 from labrats.controller.thread_requests.thread_jobs import NotDone, NotYet, ThreadJobs
-from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.controller.work_queue import WorkQueue, work_forever, work_once
 from labrats.intake.comment_commands import REFUSED
 from labrats.intake.thread_requests import read_request, remove_request, replace_request, request_key
 from labrats.model.errors import Conflict, IllegalMove, Invalid, NotFound, RetryLater
@@ -24,19 +26,29 @@ from labrats.ports import Changed
 log = structlog.get_logger()
 
 
+WORKERS: Final = 8
+"""Requests of as many threads are carried out at a time. A repair reads logs of GitHub, which may take minutes."""
+
+_Thread = tuple[str, int | None]
+
+
 class ThreadRequests:
-    """Carries out the requests that webhook sources have stored, one at a time."""
+    """Carries out the requests that webhook sources have stored: those of a thread one at a time, in their order."""
 
     def __init__(self, jobs: ThreadJobs) -> None:
         self._jobs = jobs
         self._work = WorkQueue()
+        self._threads: dict[str, _Thread] = {}
+        self._lanes: dict[_Thread, deque[str]] = {}
+        """The requests of each thread that has a worker, which wait for it."""
 
     async def run(self) -> None:
         """Carry out requests until cancelled."""
         await self._jobs.catalog.synced.wait()  # an agent that the watch has yet to report is not missing
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch-thread-requests")
-            loops.create_task(work_forever(self._work, self._carry_out, "request"), name="thread-requests")
+            for number in range(WORKERS):
+                loops.create_task(work_forever(self._work, self._work_in_order, "request"), name=f"requests-{number}")
 
     async def _watch(self) -> None:
         async for change in self._jobs.store.watch(WebhookSource):
@@ -44,7 +56,24 @@ class ThreadRequests:
                 for request in change.resource.status.thread_requests:
                     key = request_key(change.resource, request)
                     if request.answer is None and not self._work.has_timer(key):
+                        target = request.target
+                        self._threads[key] = (target.repository.lower(), target.number)
                         self._work.add(key)
+
+    async def _work_in_order(self, key: str) -> None:
+        """Carry out a request and those of its thread that come meanwhile, or leave it to the worker of the thread."""
+        if (thread := self._threads.get(key)) is None:
+            return  # it has been answered since it was added
+        if (lane := self._lanes.get(thread)) is not None:
+            if key not in lane:
+                lane.append(key)
+            return
+        lane = self._lanes[thread] = deque([key])
+        try:
+            while lane:
+                await work_once(self._work, self._carry_out, lane.popleft(), "request")
+        finally:
+            del self._lanes[thread]
 
     async def _carry_out(self, key: str) -> None:
         """Carry out a request, and store its answer.
@@ -53,22 +82,27 @@ class ThreadRequests:
         """
         with suppress(NotFound):  # the source was deleted
             source, request = await read_request(self._jobs.store, key)
-            if request is None or request.answer is not None:
+            if request and request.answer is None and not await self._answer(key, source, request):
                 return
-            try:
-                answer = await self._answer_to(source, request)
-            except NotYet as wait:
-                self._work.add_later(key, wait.delay_seconds)
-            except RetryLater as error:
-                if self._jobs.clock.now() - request.received_at < GIVEN_UP_AFTER:
-                    raise
-                log.warning("request given up", source=source.name, request=request.id, reason=str(error))
-                await remove_request(self._jobs.store, source, request)
-            else:
-                if answer == NOTHING:
-                    await remove_request(self._jobs.store, source, request)
-                else:
-                    await replace_request(self._jobs.store, source, replace(request, answer=answer))
+        self._threads.pop(key, None)
+
+    async def _answer(self, key: str, source: WebhookSource, request: ThreadRequest) -> bool:
+        """Carry out a request, and store its answer. Return whether it has one; else it is tried again later."""
+        try:
+            answer = await self._answer_to(source, request)
+        except NotYet as wait:
+            self._work.add_later(key, wait.delay_seconds)
+            return False
+        except RetryLater as error:
+            if self._jobs.clock.now() - request.received_at < GIVEN_UP_AFTER:
+                raise
+            log.warning("request given up", source=source.name, request=request.id, reason=str(error))
+            answer = NOTHING
+        if answer == NOTHING:
+            await remove_request(self._jobs.store, source, request)
+        else:
+            await replace_request(self._jobs.store, source, replace(request, answer=answer))
+        return True
 
     async def _answer_to(self, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
         """Carry out a request, and return its answer.

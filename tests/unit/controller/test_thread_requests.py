@@ -27,7 +27,7 @@ from labrats.model.job import Job
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.model.report import Published, PullRequestReport, Report, ReportTarget
-from labrats.model.thread_requests import ANSWERED_KEPT, MOST_OPEN, NOTHING, ThreadAction, ThreadRequest
+from labrats.model.thread_requests import ANSWERED_KEPT, MOST_OPEN, NOTHING, ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from labrats.net.github import GitHub
 from labrats.ports import Change, Changed
@@ -202,6 +202,30 @@ async def test_an_error_in_one_request_does_not_stop_the_next(
                 await threads.clock.sleep(0.1)
     first, second = (await threads.source()).status.thread_requests
     assert (first.answer, second.answer) == (None, DONE)
+
+
+async def test_slow_request_delays_those_of_its_own_thread_only(
+    threads: ThreadLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests of three threads, the first of which takes an hour."""
+    begun: list[str] = []
+
+    async def work(_: ThreadJobs, __: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
+        begun.append(request.id)
+        await threads.clock.sleep(3600 if request.id == "comment-0" else 0.3)
+        return DONE
+
+    monkeypatch.setattr(loop, "start_agent", work)
+    targets = [replace(TARGET, issue=number % 3) for number in range(12)]
+    requests = [a_request(ThreadAction.RUN, number, agent="a", target=target) for number, target in enumerate(targets)]
+    await threads.add_source(*requests)
+    async with threads.requests():
+        await threads.clock.sleep(60)
+        assert sorted(begun) == sorted(["comment-0", *(each.id for each in requests if each.target.issue != 0)])
+        await threads.answered()
+    for issue in range(3):
+        of_thread = [each.id for each in requests if each.target.issue == issue]
+        assert [each for each in begun if each in of_thread] == of_thread
 
 
 async def test_a_request_that_cannot_be_carried_out_for_a_day_is_dropped(
