@@ -116,6 +116,11 @@ class EngineSettings(BaseSettings):
         default="https://api.github.com", pattern=r"^https?://[^\s?#@]+$", validation_alias="LABRATS_GITHUB_API_URL"
     )
     """The GitHub API that issues tokens for repositories. For GitHub Enterprise: https://HOST/api/v3."""
+    publisher_scratch: Annotated[int, NoDecode] | None = Field(
+        default=None, validation_alias="LABRATS_PUBLISHER_SCRATCH"
+    )
+    """The space for the repositories from which commits are pushed to GitHub, such as 1Gi. They may use three quarters
+    of it together; the commits of a larger repository are not pushed. Default: half of the free disk."""
     report_interval_seconds: float = Field(default=5, gt=0, validation_alias="LABRATS_REPORT_INTERVAL_SECONDS")
     """The shortest time between two edits of what a job reports on GitHub."""
     webhook_source: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_SOURCE")
@@ -227,12 +232,20 @@ class EngineSettings(BaseSettings):
         parse_networks(value)
         return value
 
-    @field_validator("agent_memory", mode="before")
+    @field_validator("agent_memory", "publisher_scratch", mode="before")
     @classmethod
-    def _read_agent_memory(cls, value: Any) -> Any:
+    def _read_size(cls, value: Any) -> Any:
         return read_size(value) if isinstance(value, str) else value
 
-    @field_validator("agent_memory", "agent_processes", "workspace_gib", "workspaces_gib", "outputs_gib", mode="before")
+    @field_validator(
+        "agent_memory",
+        "publisher_scratch",
+        "agent_processes",
+        "workspace_gib",
+        "workspaces_gib",
+        "outputs_gib",
+        mode="before",
+    )
     @classmethod
     def _read_empty(cls, value: Any) -> Any:
         return None if value == "" else value

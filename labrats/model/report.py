@@ -171,6 +171,7 @@ class Published(Record):
     commit:      the last commit of the pull request when the job's were added. GitHub makes new ids when it signs.
     head_sha:    the commit of the pull request that the report is about.
     refused:     reasons why other parts were not published, as sentences.
+    commit_tries: number of publishers that have ended while they published the commits.
     attempts, finished_at: those of the job when the report was last complete; see Job.is_settled.
     """
 
@@ -181,5 +182,6 @@ class Published(Record):
     commit: str | None = None
     head_sha: str | None = None
     refused: tuple[str, ...] = ()
+    commit_tries: int = 0
     attempts: int = 0
     finished_at: datetime | None = None

@@ -6,7 +6,8 @@ import random
 import subprocess
 import tempfile
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from msgspec import to_builtins
 from msgspec.structs import replace
 
+from labrats.controller.publisher import report_pass
 from labrats.controller.publisher.access import GitHubAccess
 from labrats.controller.publisher.publisher import Publisher
 from labrats.metrics import Metrics
@@ -60,6 +62,12 @@ PUBLICATION: Final = Publication(
     labels=("bug",),
     findings=(Finding(path="long.txt", line=20, title="Wrong"),),
 )
+
+
+@pytest.fixture(autouse=True)
+def endless_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no publisher give up the commits: these tests kill it more often than it may end."""
+    monkeypatch.setattr(report_pass, "MOST_TRIES", 10**6)
 
 
 @pytest.fixture
@@ -121,17 +129,26 @@ class World:
     store: SteppedStore
     runner: EndedRunner
     job_id: str
+    scratch: int | None = None
 
     async def publish(self) -> None:
         """Run a publisher until the report is complete."""
+        async with self.publisher():
+            while not (await self.store.get(Job, self.job_id)).is_published:
+                await asyncio.sleep(0.005)
+
+    @asynccontextmanager
+    async def publisher(self) -> AsyncIterator[None]:
+        """Run a publisher while the block runs."""
         clock = SystemClock()
-        settings = EngineSettings(github_api_url=self.github.url, report_interval_seconds=0.001)
+        settings = EngineSettings(
+            github_api_url=self.github.url, report_interval_seconds=0.001, publisher_scratch=self.scratch
+        )
         async with github_client(self.github.url) as client, asyncio.TaskGroup() as tasks:
             access = GitHubAccess(self.store, GitHub(self.github.url, clock), client, clock)
             publisher = Publisher(self.store, self.runner, access, clock, settings, Metrics())
             running = tasks.create_task(publisher.run())
-            while not (await self.store.get(Job, self.job_id)).is_published:
-                await asyncio.sleep(0.005)
+            yield
             running.cancel()
 
     async def publish_with_kills(self, kills: random.Random) -> int:

@@ -1,6 +1,8 @@
 """A publisher that cannot write a part of a report now writes the others, records them, and waits."""
 
 import asyncio
+import dataclasses
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +25,7 @@ from labrats.net.github_repository import github_client
 from labrats.ports import SystemClock
 from labrats.reports.reported_job import reported_job
 from labrats.settings import EngineSettings
+from tests.github.kills import Step, run_with_kills
 from tests.github.test_publisher_kills import (  # noqa: F401, the fixture
     World,
     a_pull_request,
@@ -31,6 +34,7 @@ from tests.github.test_publisher_kills import (  # noqa: F401, the fixture
     check_written_once,
 )
 from tests.support.github import APP_ID, APP_KEY_PEM, Fault, GitHubStandIn
+from tests.support.github.calls import Call
 from tests.support.github.faults import UNAVAILABLE
 from tests.support.waiting import eventually
 
@@ -220,3 +224,65 @@ async def test_the_label_of_a_thread_stays_while_another_job_will_replace_it(
     await world.store.create(Job(metadata=Metadata(name="ir-00000002"), spec=spec))
     await world.publish()
     assert issue.labels == [shown]
+
+
+async def test_label_that_was_left_to_a_job_goes_when_that_job_is_deleted(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    ended = await world.store.get(Job, world.job_id)
+    for number in (2, 3):
+        spec = replace(ended.spec, agent_role="ai-reviewer")
+        await world.store.create(Job(metadata=Metadata(name=f"ir-0000000{number}"), spec=spec))
+    async with world.publisher():
+        await until(world, is_complete)
+        assert issue.labels == ["ai-working"]
+        await world.store.delete(Job, "ir-00000002")
+        await asyncio.sleep(0)
+        await world.store.delete(Job, "ir-00000003")
+        await eventually(lambda: issue.labels == [])
+
+
+class KillsAtFetch:
+    """Kills each publisher when git asks for the commit that the agent's are based on."""
+
+    def begin(self) -> None:
+        """Do nothing: all publishers are killed at the same step."""
+
+    def hits(self, step: Step) -> bool:
+        return isinstance(step.subject, Call) and step.subject.template == "git-upload-pack"
+
+
+async def test_commits_that_end_three_publishers_become_a_patch(
+    github: GitHubStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+
+    async def patch(_: AttemptName) -> bytes:
+        return b"+++ the changes"
+
+    monkeypatch.setattr(world.runner, "patch", patch)
+    killed = await run_with_kills(github, world.store, KillsAtFetch(), world.publish)
+    published = await published_by(world)
+    assert (killed, published.commit_tries, published.pull_request_url) == (3, 0, None)
+    assert "the publisher ended 3 times while it read the commits" in published.refused[0]
+    assert "+++ the changes" in github.comments_of(issue)[0]["body"]
+
+
+async def test_tries_that_come_to_an_end_are_not_counted(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    github.faults.plan(UNAVAILABLE, "POST /repos/{owner}/{repo}/pulls", times=3)
+    await world.publish()
+    check_written_once(github, issue)
+    assert (await published_by(world)).commit_tries == 0
+
+
+async def test_commits_of_a_repository_that_would_fill_the_disk_become_a_patch(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    github.demo.git.commit({"large.txt": os.urandom(3 * 2**20).hex()}, "fix")
+    world = dataclasses.replace(await a_world(github, issue), scratch=2 * 2**20)
+    await world.publish()
+    published = await published_by(world)
+    assert published.pull_request_url is None
+    assert "the repository needs more than 2 MiB of temporary files" in published.refused[0]

@@ -239,7 +239,7 @@ spec:
         {{- end }}
         - name: tmp
           emptyDir:
-            sizeLimit: 1Gi
+            sizeLimit: {{ $values.scratch | default "1Gi" }}
         {{- with $values.extraVolumes }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -296,6 +296,7 @@ LABRATS_EXECUTOR_IMAGES: {{ append . (include "labrats.executorImage" $) | join 
 LABRATS_LABELLED_CREDENTIALS: {{ include "labrats.labelledCredentials" . | quote }}
 LABRATS_EXECUTOR_RESOURCES: {{ .Values.executor.resources | toJson | quote }}
 LABRATS_EXECUTOR_SCRATCH: {{ .Values.executor.scratch }}
+LABRATS_PUBLISHER_SCRATCH: {{ .Values.publisher.scratch | default "1Gi" }}
 LABRATS_EXECUTOR_POD: {{ include "labrats.podFields" (list . "executor") | quote }}
 {{- with include "labrats.vmRuntimeClass" . }}
 LABRATS_VM_RUNTIME_CLASS: {{ . }}

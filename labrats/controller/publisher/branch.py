@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Final, Self
 
 from labrats.controller.publisher.commit_objects import CommitObject, rewrite_commits
-from labrats.controller.publisher.git import BranchHasOtherCommits, NotPushed, run_git, start_of_output
+from labrats.controller.publisher.git import (
+    TEMPORARY,
+    BranchHasOtherCommits,
+    NotPushed,
+    run_git,
+    start_of_output,
+)
 from labrats.controller.publisher.signer import CannotSign, Signer
 from labrats.model.protocol import BUNDLE_REF
 
 _COMMIT: Final = re.compile(rb"^-([0-9a-f]{40}|[0-9a-f]{64}) ?", re.MULTILINE)
-_FOLDER: Final = "labrats-publish-"
-"""Prefix of the names of temporary repositories; the id of the process follows."""
-
 MOST_COMMITS: Final = 1000
 """The commits of one job that are published. Each of them is read for its message."""
 
@@ -95,7 +98,7 @@ class Commits:
         if len(prerequisites) != 1:
             raise NotPushed("the commits are not based on one commit of the repository")
         base = prerequisites[0].decode()
-        folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
+        folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-"))
         try:
             run_git(folder, ["init", "--quiet", "--bare", "--template=", "repository.git"])
             run_git(folder, [*_IN, "fetch", "--quiet", "--depth=1", "--no-tags", url, base], url, token)
@@ -223,8 +226,8 @@ class Commits:
 
 def remove_leftovers() -> None:
     """Remove the temporary repositories of publishers that were killed. Blocks."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+        pid = folder.name.removeprefix(TEMPORARY).partition("-")[0]
         if pid.isdecimal() and not Path("/proc", pid).exists():
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,18 +7,20 @@ import asyncio
 import base64
 import os
 import re
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Lock, Timer
+from threading import Event, Lock, Thread, Timer
 from typing import Final, TypeVar
 
+from labrats.files.trees import sizes_on_disk
 from labrats.model.errors import LabratsError, RetryLater
 
 T = TypeVar("T")
@@ -57,6 +59,13 @@ _UNVERIFIED: Final = re.compile(r"Commits must have (?:verified|valid) signature
 
 _MESSAGE_LENGTH: Final = 400
 
+TEMPORARY: Final = "labrats-publish-"
+"""Prefix of the names of temporary repositories; the id of the process follows."""
+
+_MEASURE_SECONDS: Final = 0.2
+_MOST_OF_SCRATCH: Final = 0.75
+"""Share of the space for temporary repositories that they may use: git writes on while they are measured."""
+
 
 class NotPushed(LabratsError):
     """The commits cannot be pushed. Its text is a sentence for people."""
@@ -68,6 +77,32 @@ class BranchHasOtherCommits(NotPushed):
 
 class MustBeVerified(NotPushed):
     """The branch takes only commits with a signature that GitHub has verified."""
+
+
+class Scratch:
+    """The space for the temporary repositories of this process, which all reports share.
+
+    most_bytes: its size; None for half of what is free on its disk.
+    """
+
+    def __init__(self) -> None:
+        self.most_bytes: int | None = None
+
+    def problem(self, folder: Path) -> LabratsError | None:
+        """Return the error for git to be ended in a temporary repository, so that the space does not run out."""
+        sizes = {each: sum(sizes_on_disk([each])) for each in folder.parent.glob(f"{TEMPORARY}{os.getpid()}-*")}
+        own, total = sizes.get(folder, 0), sum(sizes.values())
+        most = self.most_bytes and round(self.most_bytes * _MOST_OF_SCRATCH)
+        limit = shutil.disk_usage(folder).free if most is None else most
+        if total <= limit or own < max(sizes.values()):
+            return None
+        if own <= limit:
+            return RetryLater("the repositories of other reports use the publisher's disk", delay_seconds=30)
+        allowed = "half of the publisher's free disk" if most is None else f"{most / 2**20:.0f} MiB of temporary files"
+        return NotPushed(f"the repository needs more than {allowed}, see LABRATS_PUBLISHER_SCRATCH")
+
+
+SCRATCH: Final = Scratch()
 
 
 @dataclass
@@ -129,15 +164,42 @@ def run_git(
     run, environment = _run.get(None) or _Run(), _environment(url, token)
     try:
         process = run.start(["git", *arguments], folder, environment)
-        output, errors = process.communicate(stdin, timeout=_SECONDS_OF_TRANSFER if url else _SECONDS)
+        with _measured(run, folder) as problems:
+            output, errors = process.communicate(stdin, timeout=_SECONDS_OF_TRANSFER if url else _SECONDS)
     except subprocess.TimeoutExpired as error:
         run.stop()
         raise RetryLater("git took too long to reach GitHub", delay_seconds=30) from error
     except OSError as error:
         raise NotPushed(f"git cannot be run: {error.strerror}") from error
+    if url and (problem := SCRATCH.problem(folder)):  # a short transfer has not been measured yet
+        problems.append(problem)
+    if problems:
+        raise problems[0]
     if process.returncode == 0:
         return output
     raise _problem(" ".join(errors.decode(errors="replace").split()), token)
+
+
+@contextmanager
+def _measured(run: _Run, folder: Path) -> Iterator[list[LabratsError]]:
+    """Kill git if the temporary repositories fill their disk while the block runs. Yield a list for the error."""
+    errors: list[LabratsError] = []
+    has_ended = Event()
+
+    def measure() -> None:
+        while not has_ended.wait(_MEASURE_SECONDS):
+            if error := SCRATCH.problem(folder):
+                errors.append(error)
+                run.kill()
+                return
+
+    thread = Thread(target=measure, name="measure-git")
+    thread.start()
+    try:
+        yield errors
+    finally:
+        has_ended.set()
+        thread.join()
 
 
 def start_of_output(folder: Path, arguments: Sequence[str], most_bytes: int) -> bytes:

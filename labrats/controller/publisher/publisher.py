@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from labrats.controller.publisher.access import GitHubAccess, NoAccess
 from labrats.controller.publisher.branch import remove_leftovers
 from labrats.controller.publisher.comments import Comments
-from labrats.controller.publisher.git import in_git_thread
+from labrats.controller.publisher.git import SCRATCH, in_git_thread
+from labrats.controller.publisher.labels import write_labels
 from labrats.controller.publisher.pull_request import PATCH_BYTES
 from labrats.controller.publisher.report_pass import ReportPass
 from labrats.controller.work_queue import WorkQueue, work_forever
@@ -25,7 +26,8 @@ from labrats.metrics import Metrics
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import Phase
-from labrats.model.report import Published, Report, ReportMode, ReportTarget
+from labrats.model.report import Published, Report, ReportMode, ReportTarget, StateLabels
+from labrats.net.github_repository import RefusedByGitHub
 from labrats.ports import Changed, Clock, Deleted, Runner, Store, compare_and_set
 from labrats.reports.reported_job import ReportedJob, reported_job
 from labrats.settings import EngineSettings
@@ -86,12 +88,14 @@ class Publisher:
         self._comments = Comments()
         self._work = WorkQueue()
         self._jobs: dict[str, Job] = {}
+        self._deleted: dict[str, Job] = {}
         self._progress: dict[str, _Progress] = {}
         self._locks: WeakValueDictionary[tuple[str, int | None], asyncio.Lock] = WeakValueDictionary()
         """A lock for each issue and pull request, whose comment several jobs may share."""
 
     async def run(self) -> None:
         """Write reports until cancelled."""
+        SCRATCH.most_bytes = self._settings.publisher_scratch
         await in_git_thread(remove_leftovers)
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch-reported-jobs")
@@ -104,8 +108,13 @@ class Publisher:
                 case Changed(job) if _is_reported(job) and not (job.ended and job.is_published):
                     self._jobs[job.id] = job
                     self._work.add(job.id)
-                case Changed(job) | Deleted(job):
+                case Changed(job):
                     self._forget(job.id)
+                case Deleted(job):
+                    self._forget(job.id)
+                    if _is_reported(job) and not job.ended:
+                        self._deleted[job.id] = job
+                        self._work.add(job.id)
 
     def _forget(self, job_id: str) -> None:
         if self._jobs.pop(job_id, None):
@@ -114,6 +123,9 @@ class Publisher:
 
     async def _publish(self, job_id: str) -> None:
         """Write the report of a job as it is now, and plan the next time."""
+        if deleted := self._deleted.get(job_id):
+            await self._remove_label(deleted)
+            self._deleted.pop(job_id, None)
         if (job := self._jobs.get(job_id)) is None or (report := job.spec.report) is None or report.target is None:
             return
         if self._lock_of(report.target).locked():  # so that one thread does not occupy all workers
@@ -145,6 +157,23 @@ class Publisher:
         if job.phase is Phase.RUNNING:
             self._work.add_later(job_id, ACTIVITY_SECONDS)
 
+    async def _remove_label(self, job: Job) -> None:
+        """Remove the label "running" of a job that was deleted before its end, unless another job will do so.
+
+        An earlier job of the thread may have left it to this one. Raises RetryLater.
+        """
+        report = job.spec.report
+        if report is None or report.target is None or report.labels is None or self._leaves_labels(job):
+            return
+        async with self._lock_of(report.target):
+            with suppress(NoAccess, RefusedByGitHub):
+                access = await self._access.open(report.target)
+                await write_labels(access, report.target, StateLabels(running=report.labels.running), Phase.CANCELLED)
+
+    def _leaves_labels(self, job: Job) -> bool:
+        """Return whether another job will write the labels of this one at its end."""
+        return any(_shares_labels(job, other) for other in self._jobs.values() if other.id != job.id)
+
     def _wait_of(self, progress: _Progress) -> float:
         """Return the seconds until the job may be reported again."""
         if progress.written_at is None:
@@ -169,7 +198,7 @@ class Publisher:
                 comments=self._comments,
                 record=partial(self._record, job, progress),
                 patch=partial(self._patch, job),
-                others_work=any(_shares_labels(job, other) for other in self._jobs.values() if other.id != job.id),
+                others_work=self._leaves_labels(job),
                 bundle=await self._bundle(job, report),
                 done=progress.done,
             )

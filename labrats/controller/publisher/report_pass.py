@@ -22,6 +22,12 @@ from labrats.reports.reported_job import ReportedJob
 T = TypeVar("T")
 
 _NO_BUNDLE: Final = "pull request: there are changes, but no commits that can be pushed; the job's log says why"
+MOST_TRIES: Final = 3
+"""Number of publishers that may end while they publish the commits of a job, by a lack of memory or disk."""
+
+_CRASHED: Final = (
+    f"pull request: the publisher ended {MOST_TRIES} times while it read the commits, so they are not pushed"
+)
 _OWN: Final = "GitHub accepts no verdict on one's own pull request, so the review is a comment"
 _MOVED: Final = "review: the pull request has new commits, which the agent has not seen"
 
@@ -88,7 +94,8 @@ class ReportPass:
             refused=tuple(self._refused),
         )
         if self._postponed:
-            await self.record(published)
+            tries = self.published.commit_tries if _CRASHED in self._refused else 0
+            await self.record(msgspec.structs.replace(published, commit_tries=tries))
             raise max(self._postponed, key=lambda error: error.delay_seconds)
         return published
 
@@ -108,6 +115,9 @@ class ReportPass:
                 self._refused.append(_NO_BUNDLE)
                 self.reported = replace(self.reported, patch=await self.patch())
             return
+        if not await self._may_try_commits():
+            self.reported = replace(self.reported, patch=await self.patch())
+            return
         postponed = len(self._postponed)
         publisher = CommitsPublisher(self.access, self.target, self.reported, rules, self._policy)
         publish = partial(publisher.publish, self.bundle)
@@ -119,9 +129,24 @@ class ReportPass:
             if (url, self._commit) != (self.published.pull_request_url, self.published.commit):
                 # A reply to the pull request, or a failed check of it, may come before the other parts are written.
                 parts = msgspec.structs.replace(self.published, pull_request_url=url, head_sha=self._head_sha)
-                await self.record(msgspec.structs.replace(parts, commit=self._commit or parts.commit))
+                await self.record(msgspec.structs.replace(parts, commit=self._commit or parts.commit, commit_tries=0))
         if len(self._postponed) == postponed and not (self.reported.pull_request_url or self.reported.patch):
             self.reported = replace(self.reported, patch=await self.patch())
+
+    async def _may_try_commits(self) -> bool:
+        """Count a try to publish the commits; False if publishers have ended in too many tries.
+
+        A try that comes to an end is not counted any longer: its pass records the report without it.
+        """
+        if "commits" in self.done:
+            return True
+        tries = self.published.commit_tries
+        if tries >= MOST_TRIES:
+            self._refused.append(_CRASHED)
+            return False
+        self.published = msgspec.structs.replace(self.published, commit_tries=tries + 1)
+        await self.record(self.published)
+        return True
 
     async def _review(self, pull_request: PullRequest) -> str | None:
         rules = self.report.review

@@ -1,9 +1,14 @@
-"""Runs of git whose output is long."""
+"""Runs of git whose output is long, or that fill the disk."""
 
+import os
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 
-from labrats.controller.publisher.git import start_of_output
+import pytest
+
+from labrats.controller.publisher.git import SCRATCH, TEMPORARY, NotPushed, run_git, start_of_output
+from labrats.model.errors import LabratsError, RetryLater
 
 ENDLESS = ["-c", "alias.endless=!yes", "endless"]
 
@@ -12,3 +17,57 @@ def test_only_the_start_of_a_long_output_is_read(tmp_path: Path) -> None:
     began = monotonic()
     assert start_of_output(tmp_path, ENDLESS, 10_000) == b"y\n" * 5_000
     assert monotonic() - began < 30
+
+
+MIB = 2**20
+
+
+def a_repository(folder: Path, name: str, size: int = 0) -> Path:
+    """Create the folder of a temporary repository of this process, with a file of that size."""
+    repository = folder / f"{TEMPORARY}{os.getpid()}-{name}"
+    repository.mkdir()
+    (repository / "pack").write_bytes(b"x" * size)
+    return repository
+
+
+def fill(size: int) -> list[str]:
+    """Return a command of git that writes a file and does not end then."""
+    return ["-c", f"alias.fill=!head -c {size} /dev/zero > more; sleep 600", "fill"]
+
+
+@pytest.mark.parametrize(
+    ("others", "own", "error"),
+    [(0, 40 * MIB, NotPushed), (20 * MIB, 25 * MIB, RetryLater), (20 * MIB, 40 * MIB, NotPushed)],
+    ids=["more than all space", "more than the others leave", "more than all space beside another"],
+)
+def test_git_that_would_fill_the_disk_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int, own: int, error: type[LabratsError]
+) -> None:
+    monkeypatch.setattr(SCRATCH, "most_bytes", 40 * MIB)
+    repository = a_repository(tmp_path, "b")
+    a_repository(tmp_path, "a", others)
+    began = monotonic()
+    with pytest.raises(error, match=r"publisher's disk|more than 30 MiB"):
+        run_git(repository, fill(own))
+    assert monotonic() - began < 30
+
+
+def test_only_the_largest_repository_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SCRATCH, "most_bytes", 40 * MIB)
+    largest, other = a_repository(tmp_path, "a", 25 * MIB), a_repository(tmp_path, "b", 20 * MIB)
+    assert SCRATCH.problem(other) is None
+    assert isinstance(SCRATCH.problem(largest), RetryLater)
+
+
+def test_without_a_setting_repositories_may_use_half_of_the_free_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = a_repository(tmp_path, "a", 10 * MIB)
+    assert SCRATCH.problem(repository) is None
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=9 * MIB))
+    assert "half of the publisher's free disk" in str(SCRATCH.problem(repository))
+
+
+def test_long_input_reaches_a_git_that_is_measured_meanwhile(tmp_path: Path) -> None:
+    text = b"x" * 5_000_000
+    assert run_git(tmp_path, ["-c", "alias.slow=!sleep 0.5; cat", "slow"], stdin=text) == text
