@@ -5,9 +5,9 @@ INPUTS. With SCRATCH, a folder for temporary files, it prints everything to stan
 removed once they are read.
 
 `prepare SOURCE INPUTS [CLAIMS]` and `clone SOURCE SCRATCH` are the steps that run before the executor in an attempt's
-pod. `key-proxy SOURCE TOKEN` and `cache-keeper SOURCE TOKEN` run beside it. `egress-proxy KEY DRAIN` runs the egress
-proxy of a cluster, which verifies grants by the key in the file KEY and, at its end, serves open connections for up to
-DRAIN seconds.
+pod. `key-proxy SOURCE TOKEN` and `cache-keeper SOURCE TOKEN` run beside it. `egress-proxy KEY DRAIN [FORBIDDEN...]`
+runs the egress proxy of a cluster. It verifies grants by the key in the file KEY, treats the networks FORBIDDEN as
+private ones, and, at its end, serves open connections for up to DRAIN seconds.
 """
 
 import sys
@@ -18,7 +18,7 @@ from labrats.executor.pod_steps import clone, prepare
 
 USAGE = (
     "usage: python -m labrats.executor INPUTS [SCRATCH] | prepare SOURCE INPUTS [CLAIMS] | clone SOURCE SCRATCH | "
-    "key-proxy SOURCE TOKEN | cache-keeper SOURCE TOKEN | egress-proxy KEY DRAIN"
+    "key-proxy SOURCE TOKEN | cache-keeper SOURCE TOKEN | egress-proxy KEY DRAIN [FORBIDDEN...]"
 )
 
 match sys.argv[1:]:
@@ -34,10 +34,10 @@ match sys.argv[1:]:
         from labrats.executor.cache_keeper import run_keeper
 
         sys.exit(run_keeper(Path(source), Path(token)))
-    case ["egress-proxy", key, drain]:
+    case ["egress-proxy", key, drain, *forbidden]:
         from labrats.executor.egress.cluster_proxy import run_cluster_proxy
 
-        sys.exit(run_cluster_proxy(Path(key), drain_seconds=float(drain)))
+        sys.exit(run_cluster_proxy(Path(key), drain_seconds=float(drain), forbidden=forbidden))
     case [inputs]:
         sys.exit(execute(Path(inputs)))
     case [inputs, scratch]:

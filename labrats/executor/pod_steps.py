@@ -76,10 +76,8 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
             return
         try:
             tokens, task = {}, _task_in(source)
-            if task.policy_test:
-                await require_policy(task.policy_test, is_confined=False)
+            await require_policy(task.egress_proxy, task.policy_tests)
             if address := task.egress_proxy:
-                await require_policy(address, is_confined=True)
                 tokens = {file.name: await bind_token(address, file.read_text()) for file in _egress_tokens(source)}
             _copy_inputs(source, inputs, tokens)
             for variable, file in ((KEY_PROXY_VARIABLE, KEY_PROXY_FILE), (CACHE_KEEPER_VARIABLE, CACHE_KEEPER_FILE)):

@@ -209,7 +209,7 @@ class Task(Record):
     caches_bytes:  the limit on the cached folders of all jobs.
     on_cluster:    whether the attempt runs on Kubernetes, where `labrats secret` has no access to Secrets.
     egress_proxy:  address and port of the cluster's egress proxy, for a job with a network rule.
-    policy_test:   the same for a job with an open network, which only tests by it whether policies are in force.
+    policy_tests:  addresses of that proxy, each with the port, by which the pod tests whether policies are in force.
     """
 
     job_id: str
@@ -243,7 +243,7 @@ class Task(Record):
     caches_bytes: int = 0
     on_cluster: bool = False
     egress_proxy: tuple[str, int] | None = None
-    policy_test: tuple[str, int] | None = None
+    policy_tests: tuple[tuple[str, int], ...] = ()
 
 
 class ExecutorEvent(Record, tag_field="kind"):

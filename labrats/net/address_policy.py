@@ -49,10 +49,14 @@ def is_public(address: Address) -> bool:
     return not any(address in network for network in FORBIDDEN_V4)
 
 
-def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
-    """Return whether `address` is public or in one of the `allowed` networks."""
+def is_allowed(address: Address, allowed: Sequence[Network], forbidden: Sequence[Network] = ()) -> bool:
+    """Return whether `address` is in one of the `allowed` networks, or public and in none of the `forbidden` ones."""
     address = _unmapped(address)
-    return is_public(address) or any(address.version == network.version and address in network for network in allowed)
+
+    def is_in(networks: Sequence[Network]) -> bool:
+        return any(address.version == network.version and address in network for network in networks)
+
+    return is_in(allowed) or (is_public(address) and not is_in(forbidden))
 
 
 def is_named(host: str, port: int, allowed_hosts: Collection[str]) -> bool:
@@ -71,9 +75,12 @@ def parse_networks(cidrs: Sequence[str]) -> list[Network]:
     return [ip_network(cidr, strict=False) for cidr in cidrs]
 
 
-async def resolve_allowed(host: str, port: int, allowed_cidrs: Sequence[str] = ()) -> list[str]:
+async def resolve_allowed(
+    host: str, port: int, allowed_cidrs: Sequence[str] = (), forbidden_cidrs: Sequence[str] = ()
+) -> list[str]:
     """Return the addresses of `host`, all of them allowed. Connect to one of these, not to the name.
 
+    allowed_cidrs, forbidden_cidrs: see `is_allowed`.
     Raises Forbidden if any address is not allowed, and Unresolvable.
     """
     try:
@@ -82,7 +89,7 @@ async def resolve_allowed(host: str, port: int, allowed_cidrs: Sequence[str] = (
     except (OSError, UnicodeError, TimeoutError) as error:
         raise Unresolvable(f"the host name {host!r} could not be resolved") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    allowed = parse_networks(allowed_cidrs)
-    if not addresses or not all(is_allowed(ip_address(address), allowed) for address in addresses):
+    allowed, forbidden = parse_networks(allowed_cidrs), parse_networks(forbidden_cidrs)
+    if not addresses or not all(is_allowed(ip_address(address), allowed, forbidden) for address in addresses):
         raise Forbidden(f"the address of {host!r} is not allowed; OUTBOUND_ALLOWED_CIDRS can allow more networks")
     return addresses

@@ -182,7 +182,7 @@ async def test_open_pod_starts_once_its_policies_are_in_force(installation: Inst
     assert job["status"] == "completed", job
     [pod] = installation.get("pods", f"--selector=labrats.work/job={job['id']}")
     service = installation.get("service", "labrats-egress-proxy")[0]["spec"]["clusterIP"]
-    assert json.loads(pod["metadata"]["annotations"]["labrats.work/task"])["policyTest"] == [service, 3128]
+    assert json.loads(pod["metadata"]["annotations"]["labrats.work/task"])["policyTests"] == [[service, 3128]]
 
 
 async def test_upgrade_keeps_jobs_running_and_uninstall_leaves_the_documented_objects(

@@ -35,7 +35,10 @@ EVERYTHING: dict[str, Any] = {
     "executor": {"pod": {"nodeSelector": {"pool": "agents"}}},
     "ingress": {"enabled": True, "host": "labrats.example.com", "className": "nginx", "tlsSecret": "certificate"},
     "volumes": {"data": {"hostPath": "/srv/labrats"}, "uploads": {"storageClass": "nfs"}, "models": {"enabled": True}},
-    "networkPolicy": {"executorEgress": [{"to": [{"podSelector": {"matchLabels": {"app": "vllm"}}}]}]},
+    "networkPolicy": {
+        "executorEgress": [{"to": [{"podSelector": {"matchLabels": {"app": "vllm"}}}]}],
+        "except": ["198.41.0.0/24", "2600:1f13:abc:d00::/56", "fd00::/8"],
+    },
     "api": {"topologySpreadConstraints": [SPREAD]},
     "controller": {"tolerations": [{"key": "engine", "operator": "Exists"}]},
     "serviceMonitor": {"enabled": False},
@@ -267,6 +270,20 @@ def test_jobs_without_a_rule_reach_the_addresses_that_are_public(helm: Helm) -> 
     ]
     excluded = {block["cidr"]: set(block["except"]) for block in blocks}
     assert excluded == {"0.0.0.0/0": set(map(str, FORBIDDEN_V4)), "2000::/3": set(map(str, FORBIDDEN_V6))}
+
+
+def test_jobs_do_not_reach_further_networks_that_are_excepted(helm: Helm) -> None:
+    networks = ["198.41.0.0/24", "2600:1f13:abc:d00::/56", "fd00::/8"]
+    rendered = rendered_with(helm, networkPolicy={"except": networks})
+    policy = find_object(rendered, "NetworkPolicy", "labrats-executor")["spec"]
+    excluded = [
+        each["ipBlock"] for rule in policy["egress"] for each in rule["to"] if "except" in each.get("ipBlock", {})
+    ]
+    # A policy must not except what its network does not contain.
+    assert [block["except"][-1] for block in excluded] == networks[:2]
+    proxy = find_object(rendered, "Deployment", "labrats-egress-proxy")["spec"]["template"]["spec"]["containers"][0]
+    assert proxy["command"][-3:] == networks
+    assert find_object(rendered, "Service", "labrats-egress-proxy")["spec"]["ipFamilyPolicy"] == "PreferDualStack"
 
 
 @pytest.mark.parametrize("part", ["api", "controller", "egress-proxy"])

@@ -67,13 +67,13 @@ class BatchClient:
             return None
         return {*found.data, *found.binary_data}
 
-    async def service_address(self, name: str) -> str | None:
-        """Return the cluster's address of a Service; None if it does not exist."""
+    async def service_addresses(self, name: str) -> tuple[str, ...]:
+        """Return the cluster's addresses of a Service, one of each family; none if it does not exist."""
         try:
             found = _READ_SERVICE(await self.client.request("GET", f"{self._services}/{name}"))
         except NotFound:
-            return None
-        return found.spec.cluster_ip or None
+            return ()
+        return found.spec.cluster_ips or tuple(filter(None, [found.spec.cluster_ip]))
 
     async def pod_addresses(self, service: str) -> list[str]:
         """Return the addresses of the ready pods of a Service; none if it does not exist."""

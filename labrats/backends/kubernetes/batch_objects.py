@@ -182,6 +182,7 @@ class ConfigMapObject(_Part, frozen=True, kw_only=True):
 
 class ServiceSpec(_Part, frozen=True, kw_only=True):
     cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    cluster_ips: tuple[str, ...] = msgspec.field(default=(), name="clusterIPs")
     selector: dict[str, str] = {}
 
 

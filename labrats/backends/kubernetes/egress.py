@@ -103,22 +103,24 @@ class Egress:
             return None
         return _OPEN_TO_UNTRUSTED
 
-    async def policy_test(self, attempt: Attempt) -> tuple[str, int] | None:
-        """Return the address of the proxy by which the pod of an open network tests whether policies are in force.
+    async def policy_tests(self, attempt: Attempt) -> tuple[tuple[str, int], ...]:
+        """Return the addresses of the proxy by which the attempt's pod tests whether policies are in force.
 
-        None for a pod that tests nothing. Where policies are not known to be enforced, other jobs than those of
-        external contributors run all the same. Raises GiveUp for one of those where policies are not enforced.
+        A pod with a network rule tests all of them, one of each family. Others test the first, as the leader's check
+        tests one family, and nothing where policies are not known to be enforced, except for jobs of external
+        contributors. Raises GiveUp for one of those where policies are known not to be enforced.
         """
         if is_confined(attempt):
-            return None
+            return await self._addresses()
         is_untrusted, is_enforced = attempt.job.spec.untrusted, self._is_enforced(OPEN_CHECK)
         if is_untrusted and (problem := self.problem_of_untrusted()):
             raise GiveUp(FailedCode.INVALID, f"config.network {problem}")
         must_test = is_enforced or (is_enforced is None and is_untrusted and not self._allows_untrusted)
-        if not must_test or self._service is None:
-            return None
-        address = await self._api.service_address(self._service)
-        return (address, PORT) if address else None
+        return (await self._addresses())[:1] if must_test else ()
+
+    async def _addresses(self) -> tuple[tuple[str, int], ...]:
+        found = await self._api.service_addresses(self._service) if self._service else ()
+        return tuple((address, PORT) for address in found)
 
     def _is_enforced(self, check: str) -> bool | None:
         """Return the result of a check; None if it is unknown."""
@@ -157,10 +159,10 @@ class Egress:
         if problem := self.problem():
             raise GiveUp(FailedCode.INVALID, f"config.network {problem}")
         key = await self.ensure_key()
-        if self._service is None or key is None or not (address := await self._api.service_address(self._service)):
+        if self._service is None or key is None or not (found := await self._api.service_addresses(self._service)):
             raise RetryLater(f"the Service {self._service!r} of the egress proxy does not exist", delay_seconds=5)
         grants = grants_of(attempt, issued_at, expires_at, networks, has_proxy=has_proxy)
-        return PodEgress((address, PORT), {part: sign_grant(grant, key) for part, grant in grants.items()})
+        return PodEgress((found[0], PORT), {part: sign_grant(grant, key) for part, grant in grants.items()})
 
     async def announce(self, living: Iterable[AttemptName], at: float) -> None:
         """Report the attempts that have not ended to each replica of the proxy. Raises LabratsError, OSError.

@@ -163,7 +163,7 @@ class PodCredentials:
     agent:      Secrets of the step `prepare`, which passes them to the executor.
     model:      Secret of the key proxy; empty for a job without one.
     egress:     address of the cluster's egress proxy, with a token for each part; None for a job with an open network.
-    policy_test: address of the egress proxy for a job with an open network; None if its pod tests no policies.
+    policy_tests: addresses of the egress proxy by which the pod tests whether policies are in force.
     keyless:    whether a key proxy serves a model without a key. With a network rule only it reaches the model.
     """
 
@@ -171,7 +171,7 @@ class PodCredentials:
     agent: SecretFiles = ()
     model: SecretFiles = ()
     egress: "PodEgress | None" = None
-    policy_test: tuple[str, int] | None = None
+    policy_tests: tuple[tuple[str, int], ...] = ()
     keyless: bool = False
 
     @property
@@ -323,7 +323,7 @@ def _annotations(
     They contain no secret of use outside the pod, and so need no object of their own.
     """
     job, egress = attempt.job, credentials.egress
-    task = replace(_task(attempt, settings, EARLIER_FILES if earlier else None), policy_test=credentials.policy_test)
+    task = replace(_task(attempt, settings, EARLIER_FILES if earlier else None), policy_tests=credentials.policy_tests)
     if egress:
         task = replace(task, egress_proxy=egress.address)
     annotations = {OWNER_ANNOTATION: job.metadata.uid, TASK_ANNOTATION: encode(task).decode()}

@@ -413,7 +413,7 @@ class KubernetesRunner:
             agent=[each for user, each in files if user in with_agent],
             model=proxied,
             egress=await self._egress.of(attempt, now, expires_at, pods.git_addresses, has_proxy=has_proxy),
-            policy_test=await self._egress.policy_test(attempt),
+            policy_tests=await self._egress.policy_tests(attempt),
             keyless=is_keyless,
         )
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -44,6 +45,7 @@ from labrats.model.egress_grant import (
     sign_grant,
 )
 from labrats.model.network import allows, is_restricted, names
+from labrats.net.address_policy import parse_networks
 from labrats.processes import become_unreadable, raise_descriptor_limit
 
 PORT: Final = 3128
@@ -62,15 +64,25 @@ _HEALTH: Final = ("GET", "/health")
 _TOKEN: Final = re.compile(rb"Bearer ([A-Za-z0-9._-]{1,15000})")
 
 
-def run_cluster_proxy(key_file: Path, port: int = PORT, drain_seconds: float = 0.0) -> int:
-    """Serve until SIGTERM, and then the open connections for at most `drain_seconds`. Return the exit status."""
+def run_cluster_proxy(
+    key_file: Path, port: int = PORT, drain_seconds: float = 0.0, forbidden: Sequence[str] = ()
+) -> int:
+    """Serve until SIGTERM, and then the open connections for at most `drain_seconds`. Return the exit status.
+
+    forbidden: see HostRule.
+    """
     become_unreadable()
     raise_descriptor_limit()
     key = key_file.read_text().strip()
     if not key:
         sys.stderr.write(f"{key_file} is empty: it must contain the key of the engine's grants\n")
         return 1
-    asyncio.run(_run(ClusterProxy(key), port, drain_seconds))
+    try:
+        parse_networks(forbidden)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    asyncio.run(_run(ClusterProxy(key, forbidden), port, drain_seconds))
     return 0
 
 
@@ -127,10 +139,10 @@ class Strangers:
 
 
 class ClusterProxy:
-    """Serves connections by the grants that they name."""
+    """Serves connections by the grants that they name. forbidden: see HostRule."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    def __init__(self, key: str, forbidden: Sequence[str] = ()) -> None:
+        self._key, self._forbidden = key, tuple(forbidden)
         self._tunnels: dict[str, dict[asyncio.Task[None], EgressGrant]] = {}
         self._living: Living | None = None
         self._serving: set[asyncio.Task[None]] = set()
@@ -171,7 +183,7 @@ class ClusterProxy:
                     raise RequestRefused("429 Too Many Requests", "the attempt has too many connections")
                 tunnels[task] = grant
                 try:
-                    await EgressProxy(rule_of_grant(grant)).tunnel(target, reader, writer)
+                    await EgressProxy(rule_of_grant(grant, self._forbidden)).tunnel(target, reader, writer)
                 finally:
                     del tunnels[task]
                     if not tunnels:
@@ -240,7 +252,7 @@ def _peer_of(writer: asyncio.StreamWriter) -> str:
     return str((address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address)
 
 
-def rule_of_grant(grant: EgressGrant) -> HostRule:
+def rule_of_grant(grant: EgressGrant, forbidden: tuple[str, ...] = ()) -> HostRule:
     """Return the rule by which the proxy serves a grant. The pod itself reports what is refused."""
 
     def is_allowed(host: str, port: int) -> bool:
@@ -250,4 +262,6 @@ def rule_of_grant(grant: EgressGrant) -> HostRule:
     def is_named(host: str, port: int) -> bool:
         return names(grant.network, host, port)
 
-    return HostRule(is_allowed, grant.private_networks, lambda _: None, grant.model_server, names=is_named)
+    return HostRule(
+        is_allowed, grant.private_networks, lambda _: None, grant.model_server, names=is_named, forbidden=forbidden
+    )

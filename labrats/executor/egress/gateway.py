@@ -6,7 +6,7 @@ that a pod can test whether the policy is enforced.
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -29,6 +29,7 @@ _MESSAGE_BYTES: Final = 1000
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (?P<status>[0-9]{3} [ -~]{0,60})\r\n")
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Address = tuple[str, int]
 
 
 class ConnectionRefused(LabratsError):
@@ -107,19 +108,21 @@ async def bind_token(address: tuple[str, int], token: str) -> str:
     raise GiveUp(FailedCode.INTERNAL, f"config.network cannot be enforced: {reason}. The agent was not started")
 
 
-async def require_policy(address: tuple[str, int], *, is_confined: bool) -> None:
+async def require_policy(proxy: Address | None, others: Sequence[Address]) -> None:
     """Wait until the cluster's policies are in force in this pod. Raises GiveUp if they are not in time.
 
-    No pod of a job reaches the second port of the egress proxy then. address: of the proxy's first port, which a pod
-    with a network rule (`is_confined`) must reach.
+    No pod of a job reaches the second port of the egress proxy then.
+
+    proxy:  its address, which a pod with a network rule must reach; None for another pod.
+    others: further addresses of it: a cluster may enforce policies for one family of addresses only.
     """
-    host, port = address
+    canaries = [(host, canary_port(port)) for host, port in {*others, *([proxy] if proxy else ())}]
     reaches_proxy = reaches_canary = False
     with suppress(TimeoutError):
         async with asyncio.timeout(POLICY_SECONDS):
             while True:
-                reaches_canary = await _is_open(host, canary_port(port))
-                reaches_proxy = not is_confined or await _is_open(host, port)
+                reaches_canary = any(await asyncio.gather(*(_is_open(*canary) for canary in canaries)))
+                reaches_proxy = proxy is None or await _is_open(*proxy)
                 if reaches_proxy and not reaches_canary:
                     return
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -128,7 +131,7 @@ async def require_policy(address: tuple[str, int], *, is_confined: bool) -> None
         if reaches_canary
         else "the cluster's egress proxy cannot be reached"
     )
-    setting = "config.network" if is_confined else "the network policy of jobs"
+    setting = "config.network" if proxy else "the network policy of jobs"
     raise GiveUp(FailedCode.INTERNAL, f"{setting} cannot be enforced: {problem}. The agent was not started")
 
 

@@ -61,6 +61,7 @@ class HostRule:
     gateway:          the proxy to connect through, which decides about addresses. None to connect from here.
     names:            whether the rule allows a host by its own name. The answer about any other name does not reveal
                       whether it exists, since an agent could find out the names of a private network.
+    forbidden:        networks in CIDR notation that are not public, such as a cluster's own with public addresses.
     """
 
     allows: Callable[[str, int], bool]
@@ -69,6 +70,7 @@ class HostRule:
     model_server: tuple[str, int] | None = None
     gateway: Gateway | None = None
     names: Callable[[str, int], bool] = lambda _host, _port: False
+    forbidden: tuple[str, ...] = ()
 
     async def connect(self, host: str, port: int) -> Ends:
         """Connect to a host that may be reached. Raises RequestRefused, which is reported."""
@@ -90,7 +92,8 @@ class HostRule:
         """Return the addresses of an allowed host, if all of them may be reached. Raises RequestRefused."""
         is_model_server = (host, port) == self.model_server
         try:
-            return await resolve_allowed(host, port, _EVERYWHERE if is_model_server else self.private_networks)
+            allowed = _EVERYWHERE if is_model_server else self.private_networks
+            return await resolve_allowed(host, port, allowed, self.forbidden)
         except (Forbidden, Unresolvable) as error:
             if is_model_server or self.names(host, port):
                 if isinstance(error, Unresolvable):

@@ -115,7 +115,7 @@ async def test_prepare_binds_the_tokens_of_the_egress_proxy_to_its_pod(tmp_path:
 @pytest.mark.anyio
 async def test_prepare_waits_until_the_policies_of_an_open_pod_are_in_force(tmp_path: Path) -> None:
     port = two_free_ports()
-    pod = a_pod(tmp_path, policy_test=("127.0.0.1", port))
+    pod = a_pod(tmp_path, policy_tests=(("127.0.0.1", port),))
     tested = asyncio.Event()
 
     def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

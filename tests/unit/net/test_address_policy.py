@@ -77,6 +77,16 @@ def test_networks_are_allowed_by_cidr(address: str, cidr: str, allowed: bool) ->
     assert is_allowed(ip_address(address), parse_networks(["192.0.2.0/24", cidr])) is allowed
 
 
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [("2600:1f13:abc:d00::5", False), ("2600:1f13:abc:e00::5", True), ("198.41.0.4", False), ("198.41.1.4", True)],
+)
+def test_networks_are_forbidden_by_cidr(address: str, allowed: bool) -> None:
+    forbidden = parse_networks(["2600:1f13:abc:d00::/56", "198.41.0.0/24"])
+    assert is_allowed(ip_address(address), [], forbidden) is allowed
+    assert is_allowed(ip_address(address), parse_networks([address]), forbidden)  # named by the operator
+
+
 def test_no_special_address_is_allowed_by_default() -> None:
     assert not is_allowed(ip_address("127.0.0.1"), parse_networks([]))
 

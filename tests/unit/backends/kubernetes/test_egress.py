@@ -118,8 +118,8 @@ class Services:
     def __init__(self, **addresses: str) -> None:
         self._addresses = addresses
 
-    async def service_address(self, name: str) -> str | None:
-        return self._addresses.get(name)
+    async def service_addresses(self, name: str) -> tuple[str, ...]:
+        return tuple(self._addresses.get(name, "").split())
 
     async def pod_addresses(self, service: str) -> list[str]:
         return self._addresses[service].split()
@@ -220,10 +220,9 @@ async def test_open_pod_tests_policies_that_should_be_in_force(
 ) -> None:
     if is_enforced is not None:
         record_check(tmp_path / OPEN_CHECK, is_enforced=is_enforced)
-    egress = an_egress(tmp_path, MemoryStore(), service, proxy=ADDRESS[0])
+    egress = an_egress(tmp_path, MemoryStore(), service, proxy=f"{ADDRESS[0]} fd00::9")
     attempt = an_attempt_with(config={"network": None}, untrusted=untrusted)
-    assert await egress.policy_test(attempt) == expected
-    assert await egress.policy_test(an_attempt_with(untrusted=untrusted)) is None  # it has a rule of its own
+    assert await egress.policy_tests(attempt) == ((expected,) if expected else ())
 
 
 async def test_external_contributors_job_needs_enforced_policies_or_a_rule(tmp_path: Path) -> None:
@@ -232,9 +231,14 @@ async def test_external_contributors_job_needs_enforced_policies_or_a_rule(tmp_p
     refusing = an_egress(tmp_path, MemoryStore(), proxy=ADDRESS[0])
     assert "LABRATS_ALLOW_UNTRUSTED=true" in (refusing.problem_of_untrusted() or "")
     with pytest.raises(GiveUp, match=r"config\.network must not be open: an external contributor caused this job"):
-        await refusing.policy_test(attempt)
-    assert await refusing.policy_test(an_attempt_with(untrusted=True)) is None
+        await refusing.policy_tests(attempt)
+    assert await refusing.policy_tests(an_attempt_with(untrusted=True)) == (ADDRESS,)  # it has a rule
 
     allowing = an_egress(tmp_path, MemoryStore(), proxy=ADDRESS[0], allows_untrusted=True)
     assert allowing.problem_of_untrusted() is None
-    assert await allowing.policy_test(attempt) is None
+    assert await allowing.policy_tests(attempt) == ()
+
+
+async def test_pod_with_a_rule_tests_policies_by_every_address_of_the_proxy(tmp_path: Path) -> None:
+    egress = an_egress(tmp_path, MemoryStore(), proxy="10.96.0.9 fd00::9")
+    assert await egress.policy_tests(an_attempt_with()) == (ADDRESS, ("fd00::9", 3128))

@@ -19,10 +19,11 @@ import pytest
 
 from labrats.executor.egress import cluster_proxy
 from labrats.executor.egress import gateway as gateway_module
+from labrats.executor.egress import proxy as proxy_module
 from labrats.executor.egress.agent_network import proxy_on_loopback
-from labrats.executor.egress.cluster_proxy import ClusterProxy
+from labrats.executor.egress.cluster_proxy import ClusterProxy, rule_of_grant
 from labrats.executor.egress.gateway import ConnectionRefused, Gateway, canary_port, require_policy
-from labrats.executor.egress.proxy import CONNECTIONS, HEAD_BYTES, HostRule
+from labrats.executor.egress.proxy import CONNECTIONS, HEAD_BYTES, HostRule, RequestRefused
 from labrats.executor.model_proxy.gate import Approved
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.responses import Refused
@@ -30,6 +31,7 @@ from labrats.executor.model_proxy.upstream import Upstream, tls_context
 from labrats.model.egress_grant import EgressGrant, LivingAttempts, sign_grant, sign_living
 from labrats.model.errors import GiveUp
 from labrats.model.network import AllowedHosts
+from labrats.net.address_policy import Forbidden
 from tests.cluster.certificates import Authority
 from tests.support.http_server import ANSWER, an_http_server
 from tests.support.loopback import two_free_ports
@@ -78,6 +80,17 @@ async def test_granted_host_is_reached(way: str) -> None:
             with pytest.raises(ConnectionRefused, match=f"does not allow localhost:{port + 1}"):
                 await gateway.connect("localhost", port + 1)
     assert len(requests) == 1
+
+
+async def test_forbidden_network_is_reached_by_no_grant_of_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(host: str, port: int, allowed: object, forbidden: object) -> list[str]:
+        raise Forbidden(f"{allowed} {forbidden}")
+
+    monkeypatch.setattr(proxy_module, "resolve_allowed", resolve)
+    rule = rule_of_grant(a_grant(network="open"), ("2600::/16",))
+    with pytest.raises(RequestRefused) as refusal:
+        await rule.connect("example.com", 443)
+    assert str(refusal.value.__context__) == "() ('2600::/16',)"
 
 
 async def test_granted_name_with_a_private_address_is_refused() -> None:
@@ -325,9 +338,9 @@ async def listening(ports: list[int]) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("is_confined", [True, False])
 async def test_pod_whose_policy_is_in_force_goes_on(is_confined: bool) -> None:
-    port = two_free_ports()
+    address = ("127.0.0.1", port := two_free_ports())
     async with listening([port] if is_confined else []):
-        await require_policy(("127.0.0.1", port), is_confined=is_confined)
+        await require_policy(*((address, ()) if is_confined else (None, [address])))
 
 
 async def test_pod_waits_until_its_policy_is_in_force() -> None:
@@ -341,7 +354,7 @@ async def test_pod_waits_until_its_policy_is_in_force() -> None:
 
         canary = await asyncio.start_server(accept, "127.0.0.1", canary_port(port))
         stack.callback(canary.close)
-        waiting = asyncio.create_task(require_policy(("127.0.0.1", port), is_confined=False))
+        waiting = asyncio.create_task(require_policy(None, [("127.0.0.1", port)]))
         await connected.wait()
         assert not waiting.done()
         canary.close()
@@ -356,7 +369,7 @@ async def test_pod_whose_policy_is_not_enforced_gives_up(open_ports: str) -> Non
     expected = "cannot be reached" if open_ports == "none" else "does not enforce NetworkPolicies"
     async with listening(ports):
         with pytest.raises(GiveUp, match=rf"config\.network cannot be enforced: .*{expected}"):
-            await require_policy(("127.0.0.1", port), is_confined=True)
+            await require_policy(("127.0.0.1", port), [])
 
 
 @pytest.mark.usefixtures("short_wait")
@@ -364,7 +377,15 @@ async def test_open_pod_whose_policy_is_not_enforced_gives_up() -> None:
     port = two_free_ports()
     async with listening([canary_port(port)]):
         with pytest.raises(GiveUp, match=r"the network policy of jobs cannot be enforced: .*does not enforce"):
-            await require_policy(("127.0.0.1", port), is_confined=False)
+            await require_policy(None, [("127.0.0.1", port)])
+
+
+@pytest.mark.usefixtures("short_wait")
+async def test_pod_whose_policy_is_not_enforced_for_another_address_gives_up() -> None:
+    proxy, other = ("127.0.0.1", two_free_ports()), ("127.0.0.1", two_free_ports())
+    async with listening([proxy[1], canary_port(other[1])]):
+        with pytest.raises(GiveUp, match="does not enforce NetworkPolicies"):
+            await require_policy(proxy, [other])
 
 
 async def test_program_serves_until_a_signal_and_ssh_reaches_hosts_by_its_tunnel(tmp_path: Path) -> None:
