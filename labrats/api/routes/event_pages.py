@@ -137,7 +137,16 @@ async def _window(
                 if seq >= seqs.stop:
                     return views
                 views.append(view)
+            if _last_seq_in(lines) >= seqs.stop - 1:
+                break
+            await asyncio.sleep(0)  # a long log is read in pieces, between other requests
     return views
+
+
+def _last_seq_in(lines: bytes) -> int:
+    """Return the number of the last event in complete lines; 0 if the last line is no event."""
+    last_line = lines[lines.rfind(b"\n", 0, -1) + 1 :]
+    return max((stored.seq for stored, _ in stored_lines(last_line)), default=0)
 
 
 async def _events_after(

@@ -1,5 +1,6 @@
 """The texts of a job: its prompt with the agent's instructions, its whole result, and its log as plain text."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
@@ -97,3 +98,4 @@ async def _lines(services: Services, job: Job) -> AsyncGenerator[str]:
             async for lines in batches:
                 if text := "".join(f"{each.text}\n" for each in events_in(lines) if isinstance(each, LogEvent)):
                     yield text
+                await asyncio.sleep(0)  # also when nothing is sent, which would let other requests run
