@@ -156,10 +156,10 @@ def kill_descendants(root: int, *, spare: frozenset[int] = frozenset(), seconds:
 
 
 def send_signal(pid: int, number: int) -> bool:
-    """Send a signal to `pid`. Return False if the process is gone."""
+    """Send a signal to `pid`. Return False if the process is gone, or belongs to another user such as root."""
     try:
         os.kill(pid, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     return True
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import shutil
 import signal
 import sys
 import traceback
@@ -33,6 +32,7 @@ from labrats.executor.workspace_diff import (
     store_baseline,
 )
 from labrats.executor.workspace_report import report_workspace
+from labrats.files.trees import remove_tree
 from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, ResolvedConfig, wire_name
 from labrats.model.conversation import decode_conversation
 from labrats.model.errors import GiveUp
@@ -131,11 +131,10 @@ async def _run_until_outcome(inputs: Path, scratch: Path | None, redacted: Seque
 
 def _remove_credentials(folder: Path) -> GiveUp | None:
     """Remove the files with secrets. Return a failure, which replaces any other outcome, if one cannot be removed."""
-    try:
+    if folder.exists():
+        remove_tree(folder)
         if folder.exists():
-            shutil.rmtree(folder)
-    except OSError as error:
-        return GiveUp(FailedCode.INTERNAL, f"the attempt's credentials cannot be removed: {error.strerror}")
+            return GiveUp(FailedCode.INTERNAL, "the attempt's credentials cannot be removed")
     return None
 
 
@@ -175,7 +174,7 @@ def _written_folders(context: RunContext) -> list[Path]:
     if (resumption := context.task.resumption) and resumption.workspace and resumption.folder:
         places.append((resumption.workspace, resumption.folder))
     return [Path(workspace) for workspace, _ in places] + [
-        Path(folder, name) for _, folder in places for name in ("home", "tmp")
+        Path(folder, name) for _, folder in places for name in ("home", "tmp", CREDENTIALS_FOLDER)
     ]
 
 

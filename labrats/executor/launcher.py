@@ -2,9 +2,9 @@
 
 FD is a Unix socket to the engine. Messages are lines of JSON:
 
-- `{"folder": "…", "redacted": ["…"]}` from the engine requests an executor for the attempt in that folder. `redacted`
-  lists values to redact besides the attempt's secrets. The launcher passes the request on and answers, in order,
-  `{"folder": "…", "pid": 123}`, or `{"folder": "…", "error": "…"}` if it cannot fork.
+- `{"folder": "…", "sandboxed": true, "redacted": ["…"]}` from the engine requests an executor for the attempt in that
+  folder. `redacted` lists values to redact besides the attempt's secrets. The launcher passes the request on and
+  answers, in order, `{"folder": "…", "pid": 123}`, or `{"folder": "…", "error": "…"}` if it cannot fork.
 - `{"folder": "…", "ended": 123}` reports that the attempt has ended although its executor lives on. The engine answers
   `{"executor": 123, "reuse": true}`, or false if a signal for the attempt may still reach the executor.
 
@@ -61,20 +61,23 @@ record the exits of its executors.
 class Executor:
     """A child of the launcher that runs attempts.
 
-    folder:  the attempt that it runs, or None.
-    expires: when it need not wait for another attempt any longer; None before its first.
+    folder:      the attempt that it runs, or None.
+    expires:     when it need not wait for another attempt any longer; None before its first.
+    is_confined: True once it has run an attempt with a sandbox, which takes rights from it for good.
     """
 
     pid: int
     socket: socket.socket
     folder: Path | None = None
     expires: float | None = None
+    is_confined: bool = False
 
     def run(self, request: Request) -> bool:
         """Let the executor run the attempt. Return False if the executor is dead."""
         if not self._send(msgspec.json.encode(request)):
             return False
         self.folder = Path(request.folder)
+        self.is_confined |= request.sandboxed
         return True
 
     def keep(self) -> bool:
@@ -104,6 +107,7 @@ class Launcher:
         self._executors: dict[int, Executor] = {}  # by pid, until their exit is recorded
         self._idle: list[Executor] = []
         self._wants_spare = True
+        self._foreign: set[int] = set()  # leftovers of another user, which this process must not signal
         self._wakeup, self._wakeup_sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector = selectors.DefaultSelector()
 
@@ -125,7 +129,7 @@ class Launcher:
     @property
     def _patience(self) -> float | None:
         """Seconds to wait for an event."""
-        if self._wants_spare:
+        if self._wants_spare and self._engine:
             return _QUIET_SECONDS
         return IDLE_SECONDS if any(executor.expires for executor in self._idle) else None
 
@@ -174,8 +178,8 @@ class Launcher:
     # Executors
 
     def _start(self, request: Request) -> None:
-        while self._idle:
-            if (executor := self._idle.pop()).run(request):
+        while executor := self._take_idle(request):
+            if executor.run(request):
                 break
         else:
             try:
@@ -186,6 +190,14 @@ class Launcher:
             executor.run(request)
         self._wants_spare = not self._idle
         self._tell_engine({"folder": request.folder, "pid": executor.pid})
+
+    def _take_idle(self, request: Request) -> Executor | None:
+        """Return the last executor that waits and can run the attempt."""
+        for executor in reversed(self._idle):
+            if request.sandboxed or not executor.is_confined:
+                self._idle.remove(executor)
+                return executor
+        return None
 
     def _fork_ahead(self) -> None:
         self._wants_spare = False
@@ -254,11 +266,15 @@ class Launcher:
             # This process adopted the orphans of `pid` before it could see that `pid` is dead.
             if self._kill_leftovers():
                 return
-            if executor := self._executors.pop(pid, None):  # otherwise it was a leftover, already reaped
+            if executor := self._executors.pop(pid, None):
                 self._forget(executor)
                 if executor.folder:
                     _record_exit(pid, executor.folder)
                 os.waitpid(pid, 0)
+            elif pid in self._foreign:
+                self._foreign.remove(pid)
+                os.waitpid(pid, 0)
+            # otherwise it was a leftover, already reaped
 
     def _forget(self, executor: Executor) -> None:
         if executor in self._idle:
@@ -268,11 +284,13 @@ class Launcher:
         executor.socket.close()
 
     def _kill_leftovers(self) -> bool:
-        """Kill the children that are not executors, and reap the dead ones. Return whether one is still alive."""
-        while leftovers := [pid for pid in children(os.getpid()) if pid not in self._executors]:
-            for pid in leftovers:
-                send_signal(pid, signal.SIGKILL)
-            if any(os.waitpid(pid, os.WNOHANG) == (0, 0) for pid in leftovers):
+        """Kill the children that are not executors, and reap the dead ones. Return whether one is still alive.
+
+        A process that became root by itself, such as a service that an agent has started by sudo, stays.
+        """
+        while leftovers := [pid for pid in children(os.getpid()) if pid not in self._executors.keys() | self._foreign]:
+            self._foreign |= {pid for pid in leftovers if not send_signal(pid, signal.SIGKILL)}
+            if any(os.waitpid(pid, os.WNOHANG) == (0, 0) for pid in leftovers if pid not in self._foreign):
                 return True
             # All are dead, but this process may have adopted their children in the meantime.
         return False

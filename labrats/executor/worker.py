@@ -23,7 +23,7 @@ import msgspec
 from labrats.executor.attempt import STOP_SIGNALS, prepare_process, run_attempt
 from labrats.files.safe_paths import read_regular_file
 from labrats.model.protocol import CLAIM_FILE, OUTPUT_FILE, STDERR_FILE
-from labrats.processes import ProcessId, executor_process_name, set_process_name
+from labrats.processes import ProcessId, executor_process_name, has_child, set_process_name
 
 ENDED: Final = b"ended"
 """Message to the launcher: the attempt has ended, and the executor can serve another."""
@@ -37,15 +37,19 @@ CONFIRM_SECONDS: Final = 1.0
 WORK_SECONDS: Final = 60.0
 """Time after its first attempt in which an executor may begin further ones."""
 
-_MOST_REQUEST_BYTES: Final = 64 * 1024
+_MOST_REQUEST_BYTES: Final = 256 * 1024
 _IDLE_NAME: Final = "lr-idle"
 _OUTPUT_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class Request(msgspec.Struct):
-    """A request to run the attempt in a folder. redacted: values to redact besides the attempt's secrets."""
+    """A request to run the attempt in a folder.
+
+    sandboxed: whether the attempt has a sandbox. redacted: values to redact besides the attempt's secrets.
+    """
 
     folder: str
+    sandboxed: bool = False
     redacted: tuple[str, ...] = ()
 
 
@@ -121,7 +125,7 @@ def claim(folder: Path) -> bool:
 
 
 def _is_clean(loop: asyncio.AbstractEventLoop, files: set[str], folder: Path) -> bool:
-    """Return whether the attempt, which has no process left, has left no other trace in this process.
+    """Return whether the attempt has left no process and no other trace in this process.
 
     Its output must still be in the folder. Otherwise the engine would have no proof of its end except the exit.
     """
@@ -129,7 +133,8 @@ def _is_clean(loop: asyncio.AbstractEventLoop, files: set[str], folder: Path) ->
         has_output = os.path.samestat(os.stat(folder / OUTPUT_FILE, follow_symlinks=False), os.fstat(1))
     except OSError:
         has_output = False
-    return has_output and threading.active_count() == 1 and not asyncio.all_tasks(loop) and _open_files() == files
+    is_alone = threading.active_count() == 1 and not has_child()  # a process of another user cannot be killed
+    return has_output and is_alone and not asyncio.all_tasks(loop) and _open_files() == files
 
 
 def _open_files() -> set[str]:

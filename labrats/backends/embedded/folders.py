@@ -24,7 +24,7 @@ from labrats.model.protocol import (
 )
 from labrats.processes import ProcessId, executor_process_name, process_name
 
-_SCRATCH: Final = ("home", "tmp", "baseline.git")
+_SCRATCH: Final = ("home", "tmp", "baseline.git", CREDENTIALS_FOLDER)
 """Folders beside the output that are deleted with the workspace."""
 
 _LINE_BYTES: Final = 256
@@ -133,15 +133,19 @@ class AttemptFolder:
         except (OSError, ValueError):
             return None
 
-    def remove_secrets(self) -> None:
-        """Delete secrets that a killed executor left.
+    @property
+    def has_secrets(self) -> bool:
+        """True while there may be secrets that a killed executor left.
 
         An empty folder stays until the attempt is removed: to delete a folder may wait for the disk, and most executors
         leave nothing in it.
         """
+        return any(_has_entries(self.path / folder) for folder in (SECRETS_FOLDER, CREDENTIALS_FOLDER))
+
+    def remove_secrets(self) -> None:
+        """Delete secrets, and what an agent has put beside them, which may be much."""
         for folder in (SECRETS_FOLDER, CREDENTIALS_FOLDER):
-            if _has_entries(self.path / folder):
-                remove_tree(self.path / folder)
+            remove_tree(self.path / folder)
 
     def workspace_bytes(self) -> int:
         """Return the bytes of what `remove` deletes while it keeps the output."""

@@ -40,36 +40,67 @@ class LauncherClient:
         self._process: subprocess.Popen[bytes] | None = None
         self._pending: deque[asyncio.Future[int]] = deque()  # answers come in the order of the requests
         self._received = b""
+        self._unsent = bytearray()
+        self._is_sending = False
 
-    async def fork(self, folder: str, redacted: Sequence[str] = ()) -> int:
+    async def fork(self, folder: str, redacted: Sequence[str] = (), *, sandboxed: bool = False) -> int:
         """Let an executor run the attempt in `folder` and return its pid. Raises RetryLater when the launcher died.
 
-        redacted: values that the attempt redacts in its output, besides its own secrets.
+        redacted:  values that the attempt redacts in its output, besides its own secrets.
+        sandboxed: whether the attempt has a sandbox.
         """
-        try:
-            if self._socket is None:
+        if self._socket is None:
+            try:
                 self._spawn()
+            except OSError as error:
+                raise RetryLater(f"the launcher cannot be started: {error.strerror}") from error
+        asked = self._socket
+        try:
             async with asyncio.timeout(SPAWN_SECONDS):
-                return await self._ask({"folder": folder, "redacted": redacted})
-        except (OSError, TimeoutError) as error:
-            self._abandon("the launcher does not answer")
+                return await self._ask({"folder": folder, "sandboxed": sandboxed, "redacted": redacted})
+        except TimeoutError as error:
+            if self._socket is asked:  # otherwise another caller has abandoned it already
+                self._abandon("the launcher does not answer")
             raise RetryLater("the launcher does not answer") from error
 
     async def _ask(self, request: dict[str, Any]) -> int:
-        assert self._socket is not None
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[int] = loop.create_future()
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pending.append(answer)
+        self._send(request)
         try:
-            await loop.sock_sendall(self._socket, json.dumps(request).encode() + b"\n")
             return await answer
         finally:
             answer.cancel()  # an answer that comes later is dropped
 
+    def _send(self, message: dict[str, Any]) -> None:
+        """Send a message after all earlier ones: at once, or when the launcher has read more."""
+        self._unsent += json.dumps(message).encode() + b"\n"
+        if not self._is_sending:
+            self._send_rest()
+
+    def _send_rest(self) -> None:
+        assert self._socket is not None
+        try:
+            del self._unsent[: self._socket.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._abandon("the launcher died")
+            return
+        if bool(self._unsent) != self._is_sending:
+            self._is_sending = bool(self._unsent)
+            loop = asyncio.get_running_loop()
+            if self._is_sending:
+                loop.add_writer(self._socket, self._send_rest)
+            else:
+                loop.remove_writer(self._socket)
+
     def close(self) -> None:
         """Disconnect from the launcher. The launcher ends after its last executor."""
         if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._socket)
+            loop.remove_writer(self._socket)
             self._socket.close()
             self._socket = None
         if self._process is not None:
@@ -90,6 +121,7 @@ class LauncherClient:
                 cwd="/",
             )
         self._socket, self._received = ours, b""
+        self._unsent, self._is_sending = bytearray(), False
         asyncio.get_running_loop().add_reader(ours, self._read_answers)
 
     def _read_answers(self) -> None:
@@ -112,8 +144,7 @@ class LauncherClient:
     def _end(self, folder: str, executor: int) -> None:
         decision = {"executor": executor, "reuse": self._on_ended(folder, executor)}
         if self._socket is not None:
-            with suppress(OSError):  # the launcher is dead or stuck, which the next request shows
-                self._socket.send(json.dumps(decision).encode() + b"\n")
+            self._send(decision)
 
     def _abandon(self, reason: str) -> None:
         """Disconnect from a failed launcher. An executor that it still starts competes for the claim like any other."""

@@ -157,7 +157,8 @@ class LocalRunner:
         folder = self._folder(attempt.name)
         await self._check_workspace_is_free(attempt)
         await self._write_inputs(attempt, folder)
-        pid = await self._launcher.fork(str(folder.path), self._own_secrets())
+        sandboxed = attempt.isolation_in(self.isolation) is Isolation.SANDBOX
+        pid = await self._launcher.fork(str(folder.path), self._own_secrets(), sandboxed=sandboxed)
         unclaimed = folder.executor() is None  # otherwise `find` adopts the process that the claim names
         if unclaimed and attempt.name not in self._executors and (process := ProcessId.of(pid)):
             self._adopt(attempt.name, process)
@@ -167,7 +168,8 @@ class LocalRunner:
         state = await self._find(name)
         if isinstance(state, Gone):
             self._resumed_from.pop(name, None)
-            self._folder(name).remove_secrets()
+            if (folder := self._folder(name)).has_secrets:
+                await asyncio.to_thread(folder.remove_secrets)
         return state
 
     async def _find(self, name: AttemptName) -> AttemptState:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from labrats.model.config import JobConfig
-from labrats.model.protocol import ResultEvent
+from labrats.model.protocol import ResultEvent, Sandbox
 from labrats.processes import (
     ProcessId,
     children,
@@ -36,14 +37,14 @@ class Engine:
     launcher: "subprocess.Popen[bytes]"
     messages: list[dict[str, Any]] = field(default_factory=list)
 
-    def request(self, attempt: AttemptFolder, *redacted: str) -> dict[str, Any]:
+    def request(self, attempt: AttemptFolder, *redacted: str, sandboxed: bool = False) -> dict[str, Any]:
         """Request an executor. Return the launcher's answer."""
-        self.send(folder=str(attempt.path), redacted=redacted)
+        self.send(folder=str(attempt.path), sandboxed=sandboxed, redacted=redacted)
         return self.receive(lambda message: message["folder"] == str(attempt.path) and "ended" not in message)
 
-    def start(self, attempt: AttemptFolder) -> int:
+    def start(self, attempt: AttemptFolder, *, sandboxed: bool = False) -> int:
         """Request an executor. Return its pid."""
-        return int(self.request(attempt)["pid"])
+        return int(self.request(attempt, sandboxed=sandboxed)["pid"])
 
     def end(self, attempt: AttemptFolder, *, reuse: bool = True) -> int:
         """Wait until the attempt has ended, and let its executor be reused or not. Return the executor's pid."""
@@ -315,6 +316,59 @@ def test_claim_of_an_ended_attempt_names_no_living_process(engine: Engine, tmp_p
     assert not claim.is_alive
     assert process_name(pid) == "lr-idle"
     assert engine.start(other) == pid
+
+
+def test_attempt_without_a_sandbox_gets_no_executor_that_has_run_one_with_a_sandbox(
+    engine: Engine, tmp_path: Path
+) -> None:
+    def start(name: str, sandbox: Sandbox | None) -> tuple[int, str]:
+        (tmp_path / name).mkdir()
+        attempt = an_attempt(tmp_path / name, [{"log": "ready"}, {"sleepMs": 200}, {"result": 1}], sandbox=sandbox)
+        pid = engine.start(attempt, sandboxed=sandbox is not None)
+        wait_until(lambda: attempt.logs == ["ready"], "it runs")
+        seccomp = re.search(r"^Seccomp:\s*(\d)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        assert seccomp
+        assert engine.end(attempt) == pid
+        return pid, seccomp[1]
+
+    confined, mode = start("confined", Sandbox(program="bwrap"))
+    assert mode == "2"
+    free, mode = start("free", None)
+    assert (free == confined, mode) == (False, "0")
+    assert start("again", None) == (free, "0")
+    assert start("confined again", Sandbox(program="bwrap"))[0] in (confined, free)
+
+
+def test_leftover_of_another_user_stays_and_exits_of_others_are_recorded() -> None:
+    script = """if True:
+        import os, signal, socket
+        from labrats import processes
+        from labrats.executor import launcher
+        ours, theirs = socket.socketpair()
+        leftover = os.fork()
+        if leftover == 0:
+            signal.pause()
+        kill = os.kill
+        def refuse(pid, number):
+            if pid == leftover:
+                raise PermissionError
+            kill(pid, number)
+        processes.os.kill = refuse
+        engine = launcher.Launcher(theirs)
+        dead = os.fork()
+        if dead == 0:
+            os._exit(0)
+        engine._executors[dead] = launcher.Executor(dead, socket.socket())
+        os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)
+        engine._record_exits()
+        print(list(engine._executors), os.waitpid(leftover, os.WNOHANG))
+        kill(leftover, signal.SIGKILL)
+        os.waitid(os.P_PID, leftover, os.WEXITED | os.WNOWAIT)
+        engine._record_exits()
+        print(processes.has_child())
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+    assert (done.stdout, done.stderr) == ("[] (0, 0)\nFalse\n", "")
 
 
 def test_executor_that_is_not_to_be_reused_exits(engine: Engine, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
+from labrats.model.mcp_server import McpServer
 from labrats.model.protocol import ResourceLimits, Sandbox
 from labrats.processes import with_environment
 from labrats.settings import EngineSettings
@@ -93,7 +94,8 @@ def an_attempt_of(tmp_path: Path, script: str, limits: ResourceLimits, **inputs:
     (program.parent / "script.py").write_text(script)
     program.write_text(f"#!/bin/sh\nexec /usr/bin/python3 {program.parent}/script.py\n")
     program.chmod(0o755)
-    inputs |= {"config": JobConfig(provider="claude"), "programs": {"claude": str(program)}, "limits": limits}
+    config = JobConfig(provider="claude", mcp_servers={"docs": McpServer(command="docs")})  # in a file of credentials
+    inputs |= {"config": config, "programs": {"claude": str(program)}, "limits": limits}
     return an_attempt(tmp_path, **inputs)
 
 
@@ -191,7 +193,12 @@ with open('deleted', 'wb') as file:
     file.flush()
     time.sleep(20)
 """
-PLACES = {"workspace": "''", "home": "os.environ['HOME'] + '/'", "temporary files": "os.environ['TMPDIR'] + '/'"}
+PLACES = {
+    "workspace": "''",
+    "home": "os.environ['HOME'] + '/'",
+    "temporary files": "os.environ['TMPDIR'] + '/'",
+    "credentials": "os.environ['HOME'] + '/../credentials/'",
+}
 WRITE_LITTLE = """
 import os, time
 with open('sparse', 'wb') as sparse:
