@@ -18,6 +18,9 @@ MAX_BACKOFF_SECONDS: Final = 300.0
 MAX_PAUSE_SECONDS: Final = 300.0
 """Longest pause of a model whose provider reports no time to wait."""
 
+MAX_REQUESTED_SECONDS: Final = 366 * 86_400.0
+"""Longest pause that a provider can ask for. Longer ones are mistakes, and dates cannot express all of them."""
+
 NOT_STARTED_CODES: Final = frozenset({FailedCode.IMAGE_PULL, FailedCode.START_TIMEOUT, FailedCode.UNSCHEDULABLE})
 """Failures that keep an attempt from starting. After the deadline they are reported instead of the timeout."""
 
@@ -230,7 +233,7 @@ def _pause(job: Job, gone: Gone, now: datetime, delays: Delays) -> dict[str, Any
 def pause_after(job: Job, gone: Gone, delays: Delays) -> timedelta:
     """Return the pause of the model: as its provider asks, or twice the last one."""
     if isinstance(gone.outcome, ErrorEvent) and (requested := gone.outcome.retry_after_seconds) is not None:
-        return timedelta(seconds=max(1.0, requested))
+        return timedelta(seconds=min(max(1.0, requested), MAX_REQUESTED_SECONDS))
     seconds = delays.pause.total_seconds() * 2 ** min(job.status.pauses, 16)
     return timedelta(seconds=min(seconds, MAX_PAUSE_SECONDS))
 
@@ -247,6 +250,6 @@ def backoff_after(job: Job, delays: Delays) -> timedelta:
 
     The jitter is derived from the name of the attempt, which keeps the plan pure.
     """
-    seconds = delays.backoff.total_seconds() * 2 ** (job.status.attempts - 1)
+    seconds = delays.backoff.total_seconds() * 2 ** min(job.status.attempts - 1, 16)
     jitter = 0.5 + crc32(str(job.attempt_name).encode()) / 2**33
     return timedelta(seconds=min(seconds, MAX_BACKOFF_SECONDS) * jitter)

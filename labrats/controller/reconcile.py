@@ -125,10 +125,10 @@ class Controller:
                 case CancelTimer(job_id):
                     self._work.cancel_timer(job_id)
                 case AllocateLater(group, delay_seconds):
-                    asyncio.get_running_loop().call_later(delay_seconds, self._allocate, group)
+                    asyncio.get_running_loop().call_later(delay_seconds, self._end_pause, group)
 
-    def _allocate(self, group: Group) -> None:
-        self._add_work(self._schedule.allocate([group], self._clock.now()))
+    def _end_pause(self, group: Group) -> None:
+        self._add_work(self._schedule.end_pause(group, self._clock.now()))
 
     # Workers
 

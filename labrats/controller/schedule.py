@@ -37,7 +37,7 @@ class CancelTimer:
 
 @dataclass(frozen=True)
 class AllocateLater:
-    """Allocate the free slots of a group after a delay, when its pause is over."""
+    """End the pause of a group after a delay."""
 
     group: Group
     delay_seconds: float
@@ -210,6 +210,12 @@ class JobSchedule:
                 self._hold_slot(job)
                 work.append(Reconcile(job.id))
         return work
+
+    def end_pause(self, group: Group, now: datetime) -> list[Work]:
+        """Allocate the free slots of a group whose pause should be over. A timer may fire early, and clocks are set."""
+        if (wait := _seconds_until(self._pauses.get(group), now)) > 0:
+            return [AllocateLater(group, wait)]
+        return self.allocate([group], now)
 
     def _abandons_attempt(self, known: Job, job: Job) -> bool:
         """Return whether another writer, such as kubectl, has moved a Running job away from its attempt."""

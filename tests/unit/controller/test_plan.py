@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from labrats.controller.plan import (
     MAX_BACKOFF_SECONDS,
+    MAX_REQUESTED_SECONDS,
     Action,
     Admit,
     Delays,
@@ -354,11 +355,17 @@ def test_a_pause_without_a_requested_length_doubles_each_time(pauses: int, secon
     assert record.changes["not_before"] == NOW + timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize(("asked", "event"), [(59, E.REQUEUE), (60, E.FAIL), (3600, E.FAIL)])
+@pytest.mark.parametrize(
+    ("asked", "event"), [(59, E.REQUEUE), (60, E.FAIL), (3600, E.FAIL), (1.7e12, E.FAIL), (1e300, E.FAIL)]
+)
 def test_a_job_whose_deadline_is_before_the_end_of_the_pause_fails_at_once(asked: float, event: JobEvent) -> None:
     record = paused(asked)
     assert record.event is event
     assert record.changes["failed_code"] is FailedCode.RATE_LIMITED
+
+
+def test_a_pause_that_no_date_can_express_is_long() -> None:
+    assert paused(1e300, deadline_at=None).changes["not_before"] == NOW + timedelta(seconds=MAX_REQUESTED_SECONDS)
 
 
 def test_pauses_use_up_no_attempts() -> None:
@@ -373,10 +380,10 @@ def test_a_requeued_job_fails_at_its_deadline_with_the_failure_of_its_last_attem
     assert action == Move(E.FAIL, {"finished_at": NOW, "not_before": None})
 
 
-@given(attempts=st.integers(1, 100), name=st.text("0123456789abcdef", min_size=8, max_size=8))
+@given(attempts=st.integers(1, 10**9), name=st.text("0123456789abcdef", min_size=8, max_size=8))
 def test_the_backoff_doubles_within_limits(attempts: int, name: str) -> None:
     wait = backoff_after(a_job(P.RUNNING, job_id=f"ir-{name}", attempts=attempts), DELAYS).total_seconds()
-    doubled = min(2.0 ** (attempts - 1), MAX_BACKOFF_SECONDS)
+    doubled = min(2.0 ** min(attempts - 1, 100), MAX_BACKOFF_SECONDS)
     assert 0.5 * doubled <= wait <= doubled
 
 

@@ -208,6 +208,14 @@ def test_a_rate_limited_job_pauses_its_model() -> None:
     assert schedule.allocate([MOCK], at(60)) == [Reconcile(waiting.id)]
 
 
+def test_a_pause_whose_timer_fires_early_ends_all_the_same() -> None:
+    running, waiting = a_job(P.RUNNING), a_job(created_at=at(-1))
+    schedule = a_schedule(running, waiting)
+    moved(schedule, running, phase=P.PENDING, not_before=at(60), failed_code=FailedCode.RATE_LIMITED)
+    assert schedule.end_pause(MOCK, at(59.5)) == [AllocateLater(MOCK, 0.5)]
+    assert schedule.end_pause(MOCK, at(60)) == [Reconcile(waiting.id)]
+
+
 def test_a_shorter_pause_does_not_replace_a_longer_one() -> None:
     schedule = a_schedule(slots=3)
     longer = a_job(not_before=at(60), failed_code=FailedCode.OVERLOADED)
