@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,10 +29,11 @@ from labrats.index.job_table import (
     open_for_queries,
     open_table,
     put,
+    remove_table,
 )
 from labrats.index.queues import Place, Position, Queue, all_queues, blockers_of, place_of, positions_of, superseder_of
 from labrats.index.series import values_of
-from labrats.model.errors import Invalid, Problem
+from labrats.model.errors import Invalid, Problem, RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.series import Metric, Steps, Value
@@ -109,6 +110,7 @@ class JobIndex:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._db = open_table(path)
+        self._openings = 1
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="job-index") if path else None
         self._thread_local = local()
         self._opened: list[apsw.Connection] = []
@@ -123,7 +125,8 @@ class JobIndex:
     async def follow(self, store: Store) -> None:
         """Apply every change until cancelled. Set `synced` once all existing jobs are in the index.
 
-        While the index cannot be written, such as on a full disk, it lags, and tries again.
+        While the index cannot be written, such as on a full disk, it lags, and tries again. A damaged one is filled
+        again.
         """
         async with asyncio.TaskGroup() as tasks:
             if self._path:
@@ -131,6 +134,9 @@ class JobIndex:
             while True:
                 try:
                     await self._resume(store)
+                except* (apsw.CorruptError, apsw.NotADBError) as errors:
+                    log.error("job index damaged, filled again", reason=str(errors.exceptions[0]))
+                    self._replace()
                 except* apsw.Error as errors:
                     log.warning("job index not written", reason=str(errors.exceptions[0]))
                 await asyncio.sleep(RETRY_SECONDS)
@@ -148,6 +154,15 @@ class JobIndex:
                 await self._failure
         finally:
             self._commit()
+
+    def _replace(self) -> None:
+        """Replace the tables by empty ones. Threads open their connections again."""
+        self.synced.clear()
+        self._db.close()
+        if self._path:
+            remove_table(self._path)
+        self._db = open_table(self._path)
+        self._openings += 1
 
     async def _apply(self, changes: AsyncIterator[Change[Job]]) -> None:
         applied = 0
@@ -189,7 +204,7 @@ class JobIndex:
 
     def contains(self, job_id: str) -> bool:
         """Return whether the index has a job with this id. A job that was just created may still be missing."""
-        return self._db.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).get is not None
+        return self._value("SELECT 1 FROM jobs WHERE id = ?", (job_id,)) is not None
 
     async def missing(self, job_ids: Sequence[str]) -> list[str]:
         """Return the ids that the index does not have, in the same order."""
@@ -214,7 +229,7 @@ class JobIndex:
             return jobs, (page - 1) * limit + len(jobs) if is_last else _count(db, wanted)
 
         is_quick = wanted.conditions <= {"owner"} and page * limit <= QUICK_ROWS
-        return find(self._db) if is_quick else await self._query(find)
+        return self._find(find) if is_quick else await self._query(find)
 
     async def find_page(self, wanted: JobFilter, *, cursor: str | None, limit: int, oldest_first: bool = False) -> Page:
         """Return a page of jobs, newest first unless `oldest_first`. Raises Invalid for another cursor."""
@@ -234,7 +249,7 @@ class JobIndex:
             )
 
         is_quick = len(wanted.conditions - {"since", "until"}) <= 1 and not (wanted.q or wanted.has_end)
-        return find(self._db) if is_quick else await self._query(find)
+        return self._find(find) if is_quick else await self._query(find)
 
     async def ends_of(self, wanted: JobFilter, limit: int) -> list[tuple[str, float | None]]:
         """Return the ids of matching jobs, oldest first, and the time of each one's end, in seconds since 1970."""
@@ -301,33 +316,33 @@ class JobIndex:
     def counts_by_model(self, phase: Phase) -> dict[tuple[str, str], int]:
         """Return the number of jobs in a phase for each (provider, model). For phases of live jobs: they are few."""
         query = "SELECT provider, model, sum(jobs) FROM counts WHERE status = ? GROUP BY 1, 2"
-        rows = self._db.execute(query, (API_STATUS[phase],))
+        rows = self._rows(query, (API_STATUS[phase],))
         return {(str(provider), str(model)): int(jobs) for provider, model, jobs in rows}
 
     def counts_by_status(self, owner: str | None = None) -> dict[str, int]:
         """Return the number of jobs in each status, of one owner or of all."""
         where, values = ("WHERE owner = ?", (owner,)) if owner is not None else ("", ())
         query = f"SELECT status, sum(jobs) FROM owner_counts {where} GROUP BY status"  # noqa: S608, no value in it
-        return dict.fromkeys(API_STATUS.values(), 0) | {str(key): int(n) for key, n in self._db.execute(query, values)}
+        return dict.fromkeys(API_STATUS.values(), 0) | {str(key): int(n) for key, n in self._rows(query, values)}
 
     def is_running(self, job_id: str) -> bool:
         """Return whether the index has the job as running."""
-        status = self._db.execute("SELECT status FROM jobs WHERE id = ?", (job_id,)).get
+        status = self._value("SELECT status FROM jobs WHERE id = ?", (job_id,))
         return bool(status == API_STATUS[Phase.RUNNING])
 
     def version_of(self, job_id: str) -> str | None:
         """Return the resource version of a job that the index has applied; None if it has no such job."""
-        version = self._db.execute("SELECT version FROM jobs WHERE id = ?", (job_id,)).get
+        version = self._value("SELECT version FROM jobs WHERE id = ?", (job_id,))
         return None if version is None else str(version)
 
     def count_in(self, phase: Phase) -> int:
         """Return the number of jobs in `phase`."""
-        return int(self._db.execute(_COUNT_IN, (API_STATUS[phase],)).get)
+        return int(self._value(_COUNT_IN, (API_STATUS[phase],)))
 
     def paused_until(self, provider: str, model: str, now: datetime) -> datetime | None:
         """Return the end of the model's pause: the latest that its waiting jobs record. None if it has passed."""
         query = "SELECT max(paused_until) FROM jobs WHERE provider = ? AND model = ? AND paused_until > ?"
-        latest = self._db.execute(query, (provider, model, now.timestamp())).get
+        latest = self._value(query, (provider, model, now.timestamp()))
         return datetime.fromtimestamp(float(latest), UTC) if latest else None
 
     async def place_of(self, job: Job, aging_seconds: float, now: datetime) -> Place:
@@ -358,7 +373,7 @@ class JobIndex:
             "SELECT finished, id FROM jobs WHERE finished < ? AND (finished, id) > (?, ?) ORDER BY finished, id LIMIT ?"
         )
         last: tuple[Any, ...] = (-math.inf, "")
-        while rows := self._db.execute(query, (time.timestamp(), *last, PAGE)).fetchall():
+        while rows := self._rows(query, (time.timestamp(), *last, PAGE)):
             for _, job_id in rows:
                 yield str(job_id)
             last = rows[-1]
@@ -399,20 +414,53 @@ class JobIndex:
             if not self._listeners[job_id]:
                 del self._listeners[job_id]
 
-    async def _query(self, query: Callable[[apsw.Connection], T]) -> T:
-        """Run a query that may take long: in a thread, unless the index is a temporary file."""
-        if self._threads is None or self._path is None:
+    def _find(self, query: Callable[[apsw.Connection], T]) -> T:
+        """Run a quick query. Raises RetryLater if the index is damaged, which lets `follow` fill it again."""
+        try:
             return query(self._db)
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise self._damage(error) from error
+
+    def _rows(self, query: str, values: Sequence[Any]) -> list[Any]:
+        """Return all rows of a quick query. Raises RetryLater as `_find` does."""
+        return self._find(lambda db: db.execute(query, values).fetchall())
+
+    def _value(self, query: str, values: Sequence[Any]) -> Any:
+        """Return the first value of a quick query; None if there is no row. Raises RetryLater as `_find` does."""
+        return self._find(lambda db: db.execute(query, values).get)
+
+    async def _query(self, query: Callable[[apsw.Connection], T]) -> T:
+        """Run a query that may take long: in a thread, unless the index is a temporary file.
+
+        Raises RetryLater as `_find` does.
+        """
+        if self._threads is None or self._path is None:
+            return self._find(query)
         self._commit()  # so that the thread's connection sees what was applied
-        path = self._path
+        path, opening = self._path, self._openings
 
         def run() -> T:
-            if (connection := getattr(self._thread_local, "connection", None)) is None:
-                connection = self._thread_local.connection = open_for_queries(path)
+            opened, connection = getattr(self._thread_local, "opened", (0, None))
+            if opened != opening or connection is None:
+                connection = open_for_queries(path)
+                self._thread_local.opened = opening, connection
                 self._opened.append(connection)
             return query(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise self._damage(error) from error
+
+    def _damage(self, error: apsw.Error) -> RetryLater:
+        """Let `follow` replace the damaged index. Return the error for the caller."""
+        self._fail(error)
+        return RetryLater("the index of the jobs is damaged; it is being filled again")
+
+    def _fail(self, error: apsw.Error) -> None:
+        """End `_resume` with the error."""
+        if self._failure and not self._failure.done():
+            self._failure.set_exception(error)
 
     # Changes
 
@@ -458,12 +506,12 @@ class JobIndex:
             self._db.execute("COMMIT")
         except apsw.Error as error:
             self._roll_back()
-            if self._failure and not self._failure.done():
-                self._failure.set_exception(error)
+            self._fail(error)
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+            with suppress(apsw.CorruptError, apsw.NotADBError):  # the transaction has ended all the same
+                self._db.execute("ROLLBACK")
 
     def _saved_state(self) -> tuple[str, int]:
         row = self._db.execute("SELECT identity, version FROM state").fetchone()

@@ -1,7 +1,7 @@
 """The index of jobs in a file: it survives the engine, and resumes from the version that it has applied."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from labrats.backends.embedded.store import EmbeddedStore
 from labrats.index.job_filter import JobFilter
 from labrats.index.job_table import complete, open_table, put
 from labrats.index.jobs import JobIndex
-from labrats.model.errors import Invalid
+from labrats.model.errors import Invalid, RetryLater
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import Phase
 from labrats.model.series import Metric, Steps
@@ -23,9 +23,12 @@ from tests.fakes.clock import NOON
 from tests.support.background import run_in_background
 from tests.support.builders import a_job, a_spec
 from tests.support.open_files import deleted_open_files
+from tests.support.waiting import DEADLINE_SECONDS
 
 P = Phase
 EVERYTHING = JobFilter()
+SCHEMA_PAGES = {1, 7, 8}
+"""The pages of a new index that have its schema."""
 
 
 @asynccontextmanager
@@ -103,6 +106,48 @@ async def test_a_damaged_index_is_filled_again(tmp_path: Path, content: bytes) -
     async with followed(tmp_path) as (_, index):
         assert await ids(index) == ["ir-00000001"]
         assert index.count_in(P.PENDING) == 1
+
+
+@pytest.mark.parametrize("part", [range(2, 100_000), range(2, 100_000, 2), range(3, 100_000, 2)])
+async def test_an_index_with_damaged_pages_is_filled_again(tmp_path: Path, part: range) -> None:
+    async with followed(tmp_path) as (store, _):
+        jobs = [await store.create(an_unstored(number)) for number in range(120)]
+    damage_pages(tmp_path / "index.db", part)
+    async with followed(tmp_path) as (store, index):
+        await store.update(replace(jobs[0], status=a_job(P.RUNNING).status))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await is_right(index, jobs):
+                await asyncio.sleep(0.01)
+        await index.synced.wait()
+    async with followed(tmp_path) as (_, index):
+        assert await is_right(index, jobs)
+
+
+def damage_pages(file: Path, numbers: range) -> None:
+    """Overwrite those pages, except for the schema. The first one is 1."""
+    connection = apsw.Connection(str(file))
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    size, count = int(connection.pragma("page_size")), int(connection.pragma("page_count"))
+    connection.close()
+    with open(file, "r+b") as opened:
+        for number in set(numbers) & set(range(1, count + 1)) - SCHEMA_PAGES:
+            opened.seek((number - 1) * size)
+            opened.write(b"\xa5" * size)
+
+
+async def is_right(index: JobIndex, jobs: Sequence[Job]) -> bool:
+    """Return whether the first job runs and the others wait, by all queries. False while the index is damaged."""
+    try:
+        found = {each.id for each in (await index.find_jobs(EVERYTHING, page=1, limit=1000))[0]}
+        counts = index.count_in(P.RUNNING), index.count_in(P.PENDING)
+        return (
+            found == {job.id for job in jobs}
+            and counts == (1, len(jobs) - 1)
+            and await ids(index, status=["active"]) == [jobs[0].id]
+            and not await index.missing([job.id for job in jobs])
+        )
+    except RetryLater:
+        return False
 
 
 async def test_an_incomplete_index_is_filled_again(tmp_path: Path) -> None:
