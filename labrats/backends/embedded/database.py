@@ -46,7 +46,7 @@ _SCHEMA_3: Final = f"""
     CREATE INDEX jobs_by_rv ON resources (rv) WHERE kind = '{Job.kind()}';
 """  # noqa: S608, the kind is a constant
 
-_WRITER_TIMEOUT_MS: Final = 5_000
+WRITER_TIMEOUT_MS: Final = 5_000
 _READER_TIMEOUT_MS: Final = 250  # point reads block the event loop
 
 
@@ -68,7 +68,7 @@ def open_for_writing(path: Path, migrate: Progress | None = None) -> apsw.Connec
     except (OSError, apsw.Error) as error:
         raise RetryLater(f"the database {path} cannot be opened") from error
     try:
-        connection.set_busy_timeout(_WRITER_TIMEOUT_MS)
+        connection.set_busy_timeout(WRITER_TIMEOUT_MS)
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")
         connection.pragma("secure_delete", True)  # deleted data may have been a secret

@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final, NamedTuple, TypeVar
@@ -12,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import apsw
 from msgspec.structs import replace
 
-from labrats.backends.embedded.database import decode_body
+from labrats.backends.embedded.database import WRITER_TIMEOUT_MS, decode_body
 from labrats.backends.embedded.feed import CommittedDeletion, CommittedWrite
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
@@ -24,6 +23,9 @@ R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
 
 OPERATIONS_PER_COMMIT: Final = 256
+
+_ERASE_TIMEOUT_MS: Final = 20
+"""Time to wait for readers before the log is erased: far longer than the engine's own short queries take."""
 
 RETAINED_DELETIONS: Final = 100_000
 """Resource versions for which the deletions of jobs are retained. An index that is further behind starts over."""
@@ -217,6 +219,7 @@ class GroupCommit:
         self._thread.start()
         self._is_committing = False
         self._is_closed = False
+        self._has_discarded_secret = False  # in the log, which could not be erased yet
 
     async def run(self, operation: Operation[T]) -> T:
         """Run `operation` and return its result once it is on stable storage. Raises its errors, and RetryLater."""
@@ -284,11 +287,17 @@ class GroupCommit:
     def _erase_log(self) -> None:
         """Move the write-ahead log into the database and empty it: it may contain a deleted or replaced secret.
 
-        An active reader or a disk error prevents that; then the next such commit does it. The commit itself has
-        succeeded in any case.
+        An active reader or a disk error prevents that; then the next commit does it. The commit itself has succeeded in
+        any case. A long reader, such as a backup of the database, must not make other commits wait.
         """
-        with suppress(apsw.Error):
+        self._connection.set_busy_timeout(_ERASE_TIMEOUT_MS)
+        try:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self._has_discarded_secret = False
+        except apsw.Error:
+            self._has_discarded_secret = True
+        finally:
+            self._connection.set_busy_timeout(WRITER_TIMEOUT_MS)
 
     def _run_in_one_transaction(self, operations: list[Operation[Any]]) -> Committed:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -296,7 +305,7 @@ class GroupCommit:
         outcomes = [transaction.attempt(operation) for operation in operations]
         transaction.finish()
         self._connection.execute("COMMIT")
-        if transaction.discards_secret:
+        if transaction.discards_secret or self._has_discarded_secret:
             self._erase_log()
         return Committed(outcomes, transaction.changes)
 

@@ -8,10 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from msgspec.structs import replace
 
-from labrats.backends.embedded.database import open_for_writing
+from labrats.backends.embedded.database import WRITER_TIMEOUT_MS, open_for_writing
 from labrats.backends.embedded.store import _SINCE_JOBS, EmbeddedStore
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import Conflict, NotFound, RetryLater
@@ -227,6 +228,23 @@ async def test_a_replaced_secret_is_in_no_file_of_the_database(store: EmbeddedSt
 
     assert files_with(b"test-old-0123456789", path) == []
     assert files_with(b"test-new-0123456789", path)
+
+
+async def test_a_secret_deleted_during_a_backup_delays_no_write_and_is_erased_afterwards(
+    store: EmbeddedStore, path: Path
+) -> None:
+    await store.create(Secret(metadata=Metadata(name="token"), data={"key": "test-token-0123456789"}))
+    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as backup:
+        backup.execute("BEGIN")
+        assert backup.execute("SELECT count(*) FROM resources").get == 1
+        async with asyncio.timeout(WRITER_TIMEOUT_MS / 1000 / 2):
+            await asyncio.gather(store.delete(Secret, "token"), store.create(a_map("one")))
+            await store.create(a_map("two"))
+        assert files_with(b"test-token-0123456789", path)
+
+    await store.create(a_map("three"))
+
+    assert files_with(b"test-token-0123456789", path) == []
 
 
 def files_with(text: bytes, path: Path) -> list[Path]:
