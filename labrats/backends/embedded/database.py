@@ -151,7 +151,7 @@ def _migrate(connection: apsw.Connection, path: Path, progress: Progress | None)
             raise LabratsError(
                 f"an earlier version of Labrats wrote the database {path}; start the engine once, which migrates it"
             )
-        check_space(connection, path)
+        check_space(connection, path, found)
         backup = back_up(connection, path, found, progress)
         unsettled += unsettled_jobs(connection, partial(decode_body, Job), progress)
         log.info("database backed up", extra={"file": str(backup)})

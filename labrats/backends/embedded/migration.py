@@ -34,12 +34,23 @@ def backup_path(path: Path, version: int) -> Path:
     return path.with_name(f"{path.name}.schema-{version}.backup")
 
 
-def check_space(connection: apsw.Connection, path: Path) -> None:
-    """Raise LabratsError unless the disk has room for the copy and the new tables."""
+def _unfinished(backup: Path) -> Path:
+    """Return the path of a copy that is being written."""
+    return backup.with_name(f"{backup.name}.part")
+
+
+def check_space(connection: apsw.Connection, path: Path, version: int) -> None:
+    """Raise LabratsError unless the disk has room for the copy and the new tables.
+
+    What an interrupted migration from the schema `version` left takes no room: the copy replaces it.
+    """
+    backup = backup_path(path, version)
+    _unfinished(backup).unlink(missing_ok=True)
+    replaced = backup.stat().st_size if backup.exists() else 0
     jobs = int(connection.execute("SELECT count(*) FROM resources WHERE kind = ?", (Job.kind(),)).get)
     wal = Path(f"{path}-wal")
     size = path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
-    needed, free = size + jobs * INDEX_BYTES + SPARE_BYTES, shutil.disk_usage(path.parent).free
+    needed, free = size + jobs * INDEX_BYTES + SPARE_BYTES, shutil.disk_usage(path.parent).free + replaced
     if free < needed:
         raise LabratsError(
             f"the database {path} must be migrated, which needs {needed // 2**20 + 1} MiB of free disk space; "
@@ -50,7 +61,7 @@ def check_space(connection: apsw.Connection, path: Path) -> None:
 def back_up(connection: apsw.Connection, path: Path, version: int, progress: Progress) -> Path:
     """Copy the database to `backup_path`, on stable storage. Returns the path of the copy."""
     target = backup_path(path, version)
-    unfinished = target.with_name(f"{target.name}.part")
+    unfinished = _unfinished(target)
     unfinished.unlink(missing_ok=True)
     unfinished.touch(mode=0o600)
     with closing(apsw.Connection(str(unfinished))) as copy:

@@ -468,7 +468,9 @@ class LocalRunner:
             async with asyncio.timeout(REAP_SECONDS):
                 while not executor.is_reaped:
                     await asyncio.sleep(0.002)
-        await asyncio.to_thread(_kill_strays, name)
+        # A living claimant that does not run this attempt runs that of a data folder from which this one was copied.
+        home = self._folder(name).path / "home" if executor.is_alive else None
+        await asyncio.to_thread(_kill_strays, name, home)
 
     def _gone_without_outcome(self, folder: AttemptFolder, tail: OutputTail) -> Gone:
         if (status := folder.exit_status()) is None:
@@ -492,8 +494,14 @@ def _kill_tree(pid: int, pidfd: int) -> None:
         os.close(pidfd)
 
 
-def _kill_strays(name: AttemptName) -> None:
-    """Kill processes of the attempt that escaped their executor: its name is in their environment."""
-    for pid in with_environment(MARKER, str(name)):
+def _kill_strays(name: AttemptName, home: Path | None) -> None:
+    """Kill processes of the attempt that escaped their executor: its name is in their environment.
+
+    home: their home, if processes of another engine have this name, too.
+    """
+    strays = with_environment(MARKER, str(name))
+    if home:
+        strays = sorted({*strays} & {*with_environment("HOME", str(home))})
+    for pid in strays:
         kill_descendants(pid)
         send_signal(pid, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """The inputs of the local runner's executors, and its failures. tests/conformance checks the contract of Runner."""
 
 import asyncio
+import shutil
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from labrats.model.phases import Phase
 from labrats.model.protocol import ResourceLimits, Resumption, Sandbox, Selection, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
-from labrats.processes import ProcessId, process_name
+from labrats.processes import ProcessId, process_name, with_environment
 from tests.conformance.runner_backends import EmbeddedBackend
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_config, a_job, a_session, a_spec, an_ai_model, an_attempt, isolated
@@ -481,3 +482,17 @@ async def test_a_workspace_is_not_removed_while_a_later_attempt_works_in_it(
     await session_runner.remove(first.name, keep_output=True)
     assert not worked.exists()
     assert not (folders.of(first.name).path / "home").exists()
+
+
+async def test_a_runner_on_a_copied_data_folder_spares_the_attempts_of_the_original(tmp_path: Path) -> None:
+    attempt = an_attempt([{"fork": {"seconds": 300}}, {"log": "ready"}, {"hang": True}])
+    original, copy = (Folders(tmp_path / name / "attempts", tmp_path / name / "workspaces") for name in "ab")
+    async with a_runner(original) as first:
+        await first.start(attempt)
+        await eventually(lambda: len(with_environment("LABRATS_ATTEMPT", str(attempt.name))) == 1)
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        async with a_runner(copy) as second:
+            assert isinstance(await second.find(attempt.name), Gone)
+        assert len(with_environment("LABRATS_ATTEMPT", str(attempt.name))) == 1
+        await first.kill(attempt.name)
+    assert with_environment("LABRATS_ATTEMPT", str(attempt.name)) == []

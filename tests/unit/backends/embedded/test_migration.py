@@ -1,5 +1,6 @@
 """Migration of a database that an earlier version of Labrats wrote."""
 
+import re
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -142,6 +143,26 @@ def test_a_migration_without_room_on_the_disk_is_refused(old: Old, monkeypatch: 
     with pytest.raises(LabratsError, match=r"needs \d+ MiB of free disk space; 0 MiB are free"):
         open_for_writing(old.path, no_progress)
     assert dump(old.path) == before
+
+
+def test_files_of_an_interrupted_migration_take_no_room(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    with pytest.raises(LabratsError) as refused:
+        open_for_writing(old.path, no_progress)
+    needed = re.search(r"needs (\d+) MiB", str(refused.value))
+    assert needed
+    size = 3 * 2**20
+    backup = backup_path(old.path, old.version)
+    backup.write_bytes(bytes(size))
+    part = backup.with_name(f"{backup.name}.part")
+    part.write_bytes(bytes(size))
+
+    def disk_usage(path: Path) -> object:
+        free = int(needed[1]) * 2**20 - size - (size if part.exists() else 0)
+        return shutil._ntuple_diskusage(10**9, 10**9, free)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    open_for_writing(old.path, no_progress).close()
 
 
 def test_a_database_with_the_current_schema_is_not_copied(tmp_path: Path) -> None:
