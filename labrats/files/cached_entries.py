@@ -25,10 +25,12 @@ def locked_entry(folder: Path, operation: int) -> Iterator[bool]:
         yield False
         return
     try:
-        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-        yield folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
-    except BlockingIOError:
-        yield False
+        try:
+            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+            is_locked = folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
+        except BlockingIOError:
+            is_locked = False
+        yield is_locked
     finally:
         os.close(descriptor)
 

@@ -1,9 +1,13 @@
 """The limit on all cached folders, and what a job may have left between them."""
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
-from labrats.files.cached_entries import SIZE_FILE, shrink_caches
+import pytest
+
+from labrats.files.cached_entries import SIZE_FILE, locked_entry, shrink_caches
 
 PLACES = (("a", "one"), ("b", "two"), ("a", "three"))
 
@@ -35,3 +39,10 @@ def test_files_between_the_entries_are_removed_and_no_link_is_followed(tmp_path:
     shrink_caches(tmp_path / "caches", 1000)
     assert list(scope.iterdir()) == [entry]
     assert kept.exists()
+
+
+def test_an_error_of_the_work_on_a_locked_entry_is_raised_as_it_is(tmp_path: Path) -> None:
+    error = BlockingIOError(errno.EAGAIN, "no process")
+    with pytest.raises(BlockingIOError) as raised, locked_entry(tmp_path, fcntl.LOCK_SH):
+        raise error
+    assert raised.value is error
