@@ -59,7 +59,7 @@ bench: .venv/dev ## Measure the engine beside raw loops of the same work, and be
 bench-compare: .venv/dev ## Measure the working tree and revision BASE (the last release) in turn, and print the ratios
 	$(BIN)/python -m benchmarks.compare --rounds $(ROUNDS) $(BASE)
 
-torture: setup ## Kill the engine at random for MINUTES (10), check the history, and run hostile agents
+torture: setup ## Kill the engine at random for MINUTES (10), let it work as long, and run hostile agents
 	LABRATS_TORTURE_MINUTES=$(MINUTES) $(BIN)/pytest tests/torture -s --timeout=0
 	$(BIN)/pytest tests/acceptance/test_injections.py tests/acceptance/github/test_published_injections.py tests/chart/test_injections.py
 	LABRATS_PUBLISHER_KILLS=500 $(BIN)/pytest tests/github/test_publisher_kills.py tests/github/test_request_kills.py -m slow
