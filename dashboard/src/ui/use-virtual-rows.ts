@@ -46,8 +46,7 @@ export function useVirtualRows(count: number, rowHeight: number, extra = 12, hea
       const viewport = element.clientHeight - headerHeight;
       if (viewport > 0 && viewport !== latest.current.viewport) setState((latest.current = { ...latest.current, viewport }));
     };
-    measure();
-    const observer = new ResizeObserver(measure);
+    const observer = new ResizeObserver(measure); // also measures at first, after the layout of the frame
     observer.observe(element);
     element.addEventListener('scroll', follow, { passive: true });
     return () => {
