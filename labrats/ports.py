@@ -397,15 +397,11 @@ class Runner(Protocol):
         """Return the size of an attempt's workspace on the disk, with the agent's home; 0 if it is not retained."""
         ...
 
-    async def output_bytes(self, name: AttemptName) -> int:
-        """Return the size of an attempt's output on the disk, with its result and its changes; 0 if none is retained.
+    async def remove_output(self, name: AttemptName) -> int:
+        """Delete the output of an attempt that is Gone, but its end. A log line says that the rest was deleted.
 
-        On a cluster, it includes the stored session.
+        On a cluster, a stored session is a part of the output. Return the bytes that became free on the disk.
         """
-        ...
-
-    async def remove_output(self, name: AttemptName) -> None:
-        """Delete the output of an attempt that is Gone, but its end. A log line says that the rest was deleted."""
         ...
 
     async def retained(self) -> list[AttemptName]:

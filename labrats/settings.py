@@ -198,10 +198,10 @@ class EngineSettings(BaseSettings):
     workspaces_gib: float | None = Field(default=None, gt=0, le=1_000_000, validation_alias="LABRATS_WORKSPACES_GIB")
     """The limit on all workspaces together, on one machine. Beyond it, those of ended jobs are deleted, the oldest
     first; patches, commits and logs stay. Default: none."""
-    outputs_gib: float | None = Field(default=None, gt=0, le=1_000_000, validation_alias="LABRATS_OUTPUTS_GIB")
-    """The limit on the outputs of all attempts together: logs, results, patches and commits, and on Kubernetes stored
-    sessions. Beyond it, those of ended jobs are deleted, the oldest first; the jobs stay. Default: half of the volume
-    with the data folder."""
+    free_gib: float | None = Field(default=None, ge=0, le=1_000_000, validation_alias="LABRATS_FREE_GIB")
+    """Free space to keep on the volume with the data folder. With less, the outputs of ended jobs are deleted (logs,
+    results, patches and commits, on Kubernetes also stored sessions), the oldest first; the jobs stay. Default: 1 GiB,
+    or 5 % of a volume of less than 20 GiB."""
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use the Claude Code login of the engine's user."""
     max_output_mib: int = Field(default=256, gt=0, le=65536, validation_alias="LABRATS_MAX_OUTPUT_MIB")
@@ -243,7 +243,7 @@ class EngineSettings(BaseSettings):
         "agent_processes",
         "workspace_gib",
         "workspaces_gib",
-        "outputs_gib",
+        "free_gib",
         mode="before",
     )
     @classmethod

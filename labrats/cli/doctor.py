@@ -108,9 +108,7 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
     folder = next(each for each in (settings.workspaces, *settings.workspaces.absolute().parents) if each.is_dir())
     free = shutil.disk_usage(folder).free / 2**30
     workspaces = f"{settings.workspaces_gib:g} GiB" if settings.workspaces_gib else "any size (LABRATS_WORKSPACES_GIB)"
-    outputs = f"{settings.outputs_gib:g} GiB" if settings.outputs_gib else "half of the volume"
-    uses = f"workspaces {workspaces}, outputs {outputs}, caches {settings.cache_gib:g} GiB"
-    detail = f"{free:.1f} GiB free in {folder}; {uses}"
+    detail = f"{free:.1f} GiB free in {folder}; workspaces {workspaces}, caches {settings.cache_gib:g} GiB"
     yield Finding("disk", "ok" if free > _FULL_GIB else "fails", detail)
 
 

@@ -9,8 +9,7 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 from typing import Final, TypeVar
 
@@ -34,8 +33,12 @@ PASS_SECONDS: Final = 600.0
 
 QUOTA_PASS_SECONDS: Final = 60.0
 
-OUTPUTS_PASS_SECONDS: Final = 20.0
-"""Time between two measurements of all outputs. An attempt writes up to 16 MiB a second."""
+DISK_PASS_SECONDS: Final = 5.0
+"""Time between two looks at the free space. An attempt writes up to 16 MiB a second."""
+
+FREE_BYTES: Final = 2**30
+FREE_SHARE: Final = 0.05
+"""Free space to keep by default, as bytes and as a share of the volume: the smaller one counts."""
 
 TOKEN_PASS_SECONDS: Final = 15.0
 """Time for which a token outlives its job. The next job of a chain copies the token when its parent ends."""
@@ -45,15 +48,6 @@ NEW_SECONDS: Final = 3600.0
 
 BATCH: Final = 200
 """Jobs read at once. Reading them blocks the event loop."""
-
-
-@dataclass(frozen=True)
-class _Output:
-    """The measured output of an attempt of an ended job. age: see _age."""
-
-    age: tuple[datetime, str]
-    size: int
-    is_removed: bool = False
 
 
 class Retention:
@@ -74,8 +68,9 @@ class Retention:
         self._job_retention = timedelta(days=settings.job_retention_days)
         self._workspaces_gib = settings.workspaces_gib
         self._sizes: dict[AttemptName, tuple[datetime | None, int]] = {}
-        self._outputs_gib, self._data_dir = settings.outputs_gib, settings.data_dir
-        self._outputs: dict[AttemptName, _Output] = {}
+        self._free_gib, self._data_dir = settings.free_gib, settings.data_dir
+        self._ended: Iterator[str] | None = None  # the ended jobs whose outputs are deleted next
+        self._look_again_at: datetime | None = None
         # On a cluster Secrets are deleted with their jobs, and a controller may not list them.
         self._deletes_tokens = settings.backend == "embedded"
 
@@ -84,17 +79,13 @@ class Retention:
         await self._index.synced.wait()
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._repeat(self.clean, PASS_SECONDS), name="clean")
-            loops.create_task(self._limit_outputs_forever(), name="limit outputs")
+            loops.create_task(self._repeat(self.free_disk, DISK_PASS_SECONDS), name="free disk")
             if self._workspaces_gib is not None:
                 loops.create_task(self._repeat(self.limit_workspaces, QUOTA_PASS_SECONDS), name="limit workspaces")
             if self._deletes_tokens:
                 # Wait: the next job of a chain may have to copy the token of a job that ended while no engine ran.
                 await self._clock.sleep(TOKEN_PASS_SECONDS)
                 loops.create_task(self._repeat(self.delete_tokens, TOKEN_PASS_SECONDS), name="delete tokens")
-
-    async def _limit_outputs_forever(self) -> None:
-        await self._clock.sleep(OUTPUTS_PASS_SECONDS)  # the first pass measures all outputs: let the engine start first
-        await self._repeat(self.limit_outputs, OUTPUTS_PASS_SECONDS)
 
     async def _repeat(self, one_pass: Callable[[], Awaitable[None]], seconds: float) -> None:
         while True:
@@ -154,57 +145,46 @@ class Retention:
         except NotFound:
             return False
         if job.ended:
-            await self._remove_workspace(name)
+            await self._runner.remove(name, keep_output=True)
         return job.ended
 
-    async def _remove_workspace(self, name: AttemptName) -> None:
-        await self._runner.remove(name, keep_output=True)
-        self._outputs.pop(name, None)  # on a cluster, the session that was deleted is a part of the output
-
-    async def limit_outputs(self) -> None:
-        """Delete outputs of ended jobs, the oldest first, until the outputs of all attempts fit their limit."""
-        excess = await self._measure_outputs() - await asyncio.to_thread(self._most_output_bytes)
-        for name, output in sorted(self._outputs.items(), key=lambda item: item[1].age):
-            if excess <= 0:
+    async def free_disk(self) -> None:
+        """Delete outputs of ended jobs, the oldest first, while less space is free than is to be kept."""
+        if self._look_again_at and self._clock.now() < self._look_again_at:
+            return
+        while (missing := await asyncio.to_thread(self._missing_bytes)) > 0:
+            if (job_id := self._next_ended()) is None:
+                self._look_again_at = self._clock.now() + timedelta(seconds=QUOTA_PASS_SECONDS)
+                reason = "unfinished jobs, unpublished reports or other programs use it"
+                log.warning("disk nearly full", missing_bytes=missing, reason=reason)
                 return
-            if output.size and not output.is_removed and await self._remove_unused_output(name):
-                left = await self._runner.output_bytes(name)
-                self._outputs[name] = replace(output, size=left, is_removed=True)
-                if freed := output.size - left:
-                    excess -= freed
-                    log.info("output removed", attempt=str(name), bytes=freed, reason="LABRATS_OUTPUTS_GIB")
-        if excess > 0:
-            reason = "unfinished jobs and unpublished reports use the rest"
-            log.warning("outputs exceed their limit", excess_bytes=excess, reason=reason)
+            await self._remove_unused_outputs(job_id)
 
-    async def _measure_outputs(self) -> int:
-        """Measure the outputs of all attempts, those of ended jobs once. Return their sum in bytes."""
-        names = await self._runner.retained()
-        self._outputs = {name: self._outputs[name] for name in names if name in self._outputs}
-        total = sum(output.size for output in self._outputs.values())
-        for batch in batched([name for name in names if name not in self._outputs], BATCH):
-            jobs = {job.id: job for job in await self._store.get_many(Job, sorted({name.job_id for name in batch}))}
-            for name in batch:
-                size = await self._runner.output_bytes(name)
-                total += size
-                if (job := jobs.get(name.job_id)) and job.ended:
-                    self._outputs[name] = _Output(_age(job), size)
-        return total
+    def _next_ended(self) -> str | None:
+        """Return the next ended job, the earliest first; None once after the last one. Then it starts over."""
+        if self._ended is None:
+            self._ended = self._index.finished_before(datetime.max.replace(tzinfo=UTC))
+        remaining, self._ended = self._ended, None
+        if (job_id := next(remaining, None)) is not None:
+            self._ended = remaining
+        return job_id
 
-    def _most_output_bytes(self) -> int:
-        if self._outputs_gib is not None:
-            return round(self._outputs_gib * 2**30)
-        return shutil.disk_usage(self._data_dir).total // 2
+    def _missing_bytes(self) -> int:
+        """Return the bytes that should be free and are not."""
+        disk = shutil.disk_usage(self._data_dir)
+        wanted = min(FREE_BYTES, disk.total * FREE_SHARE) if self._free_gib is None else self._free_gib * 2**30
+        return round(wanted) - disk.free
 
-    async def _remove_unused_output(self, name: AttemptName) -> bool:
-        """Delete the output of an attempt unless its job still needs it. Return whether it was deleted."""
+    async def _remove_unused_outputs(self, job_id: str) -> None:
+        """Delete the outputs of a job unless it still needs them."""
         try:
-            job = await self._store.get(Job, name.job_id)
+            job = await self._store.get(Job, job_id)
         except NotFound:
-            return False
+            return
         if not job.needs_output:
-            await self._runner.remove_output(name)
-        return not job.needs_output
+            names = [AttemptName(job_id, number) for number in range(1, job.status.attempts + 1)]
+            if freed := sum([await self._runner.remove_output(name) for name in names]):
+                log.info("outputs removed", job=job_id, bytes=freed, reason="LABRATS_FREE_GIB")
 
     async def delete_tokens(self) -> None:
         """Delete the git tokens of ended jobs, unless a retry may need them."""
@@ -235,7 +215,7 @@ class Retention:
         except NotFound:
             return  # `clean` collects the whole attempt
         if not _may_be_used(name, job) or _ended_before(job, ended_before):
-            await self._remove_workspace(name)
+            await self._runner.remove(name, keep_output=True)
 
     async def _exists(self, job_id: str) -> bool:
         """Return whether the job exists. A miss in the index is checked against the store, since the index may lag."""

@@ -35,7 +35,7 @@ from labrats.model.protocol import (
 from labrats.model.record import encode
 from labrats.ports import OutputTail
 
-OUTPUT_REMOVED: Final = "[the output of this attempt was deleted: the outputs of all jobs exceeded LABRATS_OUTPUTS_GIB]"
+OUTPUT_REMOVED: Final = "[the output of this attempt was deleted, since the disk was nearly full (LABRATS_FREE_GIB)]"
 """The log line that takes the place of a deleted output."""
 
 UNFINISHED: Final = ".part"
@@ -257,8 +257,8 @@ def _offset_after(descriptor: int, seq: int) -> int:
     return low
 
 
-def output_bytes(folder: Path) -> int:
-    """Return the bytes on the disk of the files in an attempt's folder; 0 without one. Subfolders hold no output."""
+def _file_bytes(folder: Path) -> int:
+    """Return the bytes on the disk of the files in a folder, without those in its subfolders."""
     size = 0
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
@@ -268,15 +268,18 @@ def output_bytes(folder: Path) -> int:
     return size
 
 
-def remove_output(folder: Path) -> None:
-    """Delete the output of an attempt that has ended, its result, and its changes.
+def remove_output(folder: Path) -> int:
+    """Delete the output of an attempt that has ended, its result, and its changes. Return the bytes that became free.
 
     Its end stays, so that the attempt is still known as ended, and a log line that says that the rest was deleted.
     """
     output = folder / OUTPUT_FILE
     if not folder.is_dir():
-        return
+        return 0
+    before = _file_bytes(folder)
     outcome, tail = read_end(output)
+    if tail.logs == (OUTPUT_REMOVED,):
+        return 0
     seq = tail.last_seq - 1 if outcome else tail.last_seq
     at = outcome.at if outcome else datetime.now(UTC)
     left: list[AnyEvent] = [LogEvent(seq=max(1, seq), at=at, text=OUTPUT_REMOVED, origin="engine")]
@@ -290,6 +293,7 @@ def remove_output(folder: Path) -> None:
     for name in FILES_IN_PARTS:
         for path in (folder / name, folder / f"{name}{UNFINISHED}"):
             path.unlink(missing_ok=True)
+    return before - _file_bytes(folder)
 
 
 def attempt_names(root: Path) -> list[AttemptName]:

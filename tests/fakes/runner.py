@@ -155,15 +155,10 @@ class MemoryRunner:
         executor = self._machine.executors.get(name)
         return executor.workspace_bytes if executor and executor.has_workspace else 0
 
-    async def output_bytes(self, name: AttemptName) -> int:
+    async def remove_output(self, name: AttemptName) -> int:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)
-        return executor.output_bytes if executor else 0
-
-    async def remove_output(self, name: AttemptName) -> None:
-        await asyncio.sleep(0)
-        if executor := self._machine.executors.get(name):
-            executor.remove_output()
+        return executor.remove_output() if executor else 0
 
     async def retained(self) -> list[AttemptName]:
         await asyncio.sleep(0)
@@ -278,7 +273,10 @@ class MemoryExecutor:
             self.gone = replace(gone, tail=self.tail())
             self.machine.notify(self.name)
 
-    def remove_output(self) -> None:
+    def remove_output(self) -> int:
+        if self.lost_output:
+            return 0
+        freed = self.output_bytes - 4096
         ends = [event for event in self.events if isinstance(event, ResultEvent | ErrorEvent)]
         self.events.clear()
         self._emit(LogEvent, text=OUTPUT_REMOVED)
@@ -286,6 +284,7 @@ class MemoryExecutor:
         self.patch = self.bundle = self.publication = b""
         self.output_bytes, self.lost_output = 4096, True
         self.gone = self.gone and replace(self.gone, tail=self.tail())
+        return freed
 
     def tail(self) -> OutputTail:
         logs: list[str] = []

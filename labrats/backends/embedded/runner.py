@@ -28,7 +28,6 @@ from labrats.files.attempt_inputs import (
 )
 from labrats.files.attempt_output import (
     OutputReader,
-    output_bytes,
     read_activity,
     read_bundle,
     read_end,
@@ -257,11 +256,8 @@ class LocalRunner:
     async def workspace_bytes(self, name: AttemptName) -> int:
         return await asyncio.to_thread(self._folder(name).workspace_bytes)
 
-    async def output_bytes(self, name: AttemptName) -> int:
-        return await asyncio.to_thread(output_bytes, self._folder(name).path)
-
-    async def remove_output(self, name: AttemptName) -> None:
-        await asyncio.to_thread(remove_output, self._folder(name).path)
+    async def remove_output(self, name: AttemptName) -> int:
+        return await asyncio.to_thread(remove_output, self._folder(name).path)
 
     async def retained(self) -> list[AttemptName]:
         return await asyncio.to_thread(self._settings.folders.attempt_names)

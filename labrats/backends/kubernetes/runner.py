@@ -41,7 +41,6 @@ from labrats.files.attempt_inputs import SecretInput, inputs_of, missing_text
 from labrats.files.attempt_output import (
     OutputReader,
     attempt_names,
-    output_bytes,
     read_activity,
     read_bundle,
     read_end,
@@ -298,11 +297,8 @@ class KubernetesRunner:
         except FileNotFoundError:
             return 0
 
-    async def output_bytes(self, name: AttemptName) -> int:
-        return await asyncio.to_thread(output_bytes, self._files(name).folder)
-
-    async def remove_output(self, name: AttemptName) -> None:
-        await asyncio.to_thread(remove_output, self._files(name).folder)
+    async def remove_output(self, name: AttemptName) -> int:
+        return await asyncio.to_thread(remove_output, self._files(name).folder)
 
     async def retained(self) -> list[AttemptName]:
         return await asyncio.to_thread(lambda: sorted({*attempt_names(self._settings.attempts), *self._claims.names()}))

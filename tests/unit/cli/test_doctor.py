@@ -44,20 +44,19 @@ def test_limits_of_jobs_are_shown_and_missing_ones_named(
     names = "LABRATS_AGENT_MEMORY, LABRATS_AGENT_PROCESSES, LABRATS_WORKSPACE_GIB"
     assert found["limits of a job"] == ("missing", f"no limit without {names}")
     assert f"GiB free in {tmp_path}; workspaces any size (LABRATS_WORKSPACES_GIB)" in found["disk"][1]
-    assert "outputs half of the volume, caches 10 GiB" in found["disk"][1]
+    assert "caches 10 GiB" in found["disk"][1]
 
     limits = {
         "AGENT_MEMORY": "4Gi",
         "AGENT_PROCESSES": "200",
         "WORKSPACE_GIB": "5",
         "WORKSPACES_GIB": "50",
-        "OUTPUTS_GIB": "20",
     }
     for name, value in limits.items():
         monkeypatch.setenv(f"LABRATS_{name}", value)
     found = findings(labrats)[1]
     assert found["limits of a job"] == ("ok", "memory 4 GiB, 200 processes, workspace 5 GiB")
-    assert "workspaces 50 GiB, outputs 20 GiB" in found["disk"][1]
+    assert "workspaces 50 GiB" in found["disk"][1]
 
 
 def test_a_full_disk_fails(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,16 @@ from typing import Any, TypeVar
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
-from labrats.controller.retention import NEW_SECONDS, OUTPUTS_PASS_SECONDS, PASS_SECONDS, TOKEN_PASS_SECONDS, Retention
+from labrats.controller.retention import (
+    DISK_PASS_SECONDS,
+    NEW_SECONDS,
+    PASS_SECONDS,
+    QUOTA_PASS_SECONDS,
+    TOKEN_PASS_SECONDS,
+    Retention,
+)
 from labrats.files.attachments import Attachments
 from labrats.index.jobs import JobIndex
 from labrats.model.agent import ChainLink
@@ -34,6 +42,7 @@ R = TypeVar("R", bound=Resource)
 
 P = Phase
 DAY = 24 * 3600
+GIB = 2**30
 HANG = [{"hang": True}]
 
 
@@ -298,7 +307,7 @@ class HurryingClock(FakeClock):
     slept = 0
 
     async def sleep(self, seconds: float) -> None:
-        assert seconds in (PASS_SECONDS, TOKEN_PASS_SECONDS, OUTPUTS_PASS_SECONDS)
+        assert seconds in (PASS_SECONDS, TOKEN_PASS_SECONDS, DISK_PASS_SECONDS)
         self.slept += seconds == PASS_SECONDS
         await asyncio.sleep(0.001)
 
@@ -393,79 +402,101 @@ async def test_workspace_of_an_ended_job_is_measured_once(data: Data) -> None:
     assert await data.runner.workspaces() != []
 
 
-async def outputs_left(data: Data) -> set[str]:
+def outputs_left(data: Data) -> set[str]:
     """Return the ids of the jobs whose output is not removed."""
     return {name.job_id for name, executor in data.machine.executors.items() if not executor.lost_output}
 
 
-def a_gib_each(data: Data) -> None:
-    for executor in data.machine.executors.values():
-        executor.output_bytes = 2**30
+class Disk:
+    """A volume of 10 GiB. Each attempt has an output of 1 GiB."""
+
+    def __init__(self, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._data, self.used_by_others = data, 0
+        monkeypatch.setattr("shutil.disk_usage", lambda _: self)
+
+    total = 10 * GIB
+
+    @property
+    def free(self) -> int:
+        outputs = sum(not executor.lost_output for executor in self._data.machine.executors.values())
+        return self.total - outputs * GIB - self.used_by_others
 
 
-async def test_oldest_outputs_of_ended_jobs_are_removed_until_all_fit_the_limit(data: Data) -> None:
+@pytest.fixture
+def disk(data: Data, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(data, monkeypatch)
+
+
+async def test_oldest_outputs_of_ended_jobs_are_removed_until_enough_space_is_free(data: Data, disk: Disk) -> None:
     running = await data.add(a_job(P.RUNNING, attempts=1, spec=a_spec(HANG)))
     jobs = []
     for phase in (P.SUCCEEDED, P.FAILED, P.CANCELLED, P.SUCCEEDED):
         jobs.append(await data.ended(phase))
         data.clock.step(60)
-    a_gib_each(data)
+    retention = data.retention(free_gib=5)
+    await retention.free_disk()
+    assert outputs_left(data) == {running.id, *(job.id for job in jobs)}
 
-    await data.retention(outputs_gib=3.1).limit_outputs()
+    disk.used_by_others = 2 * GIB
+    await retention.free_disk()
 
-    assert await outputs_left(data) == {running.id, *(job.id for job in jobs[2:])}
+    assert outputs_left(data) == {running.id, *(job.id for job in jobs[2:])}
     assert all([await data.exists(job) for job in jobs])
     assert isinstance(await data.runner.find(jobs[0].attempt_name), Gone)
+    disk.used_by_others = 3 * GIB
+    await retention.free_disk()
+    assert outputs_left(data) == {running.id, jobs[3].id}
 
 
-async def test_output_of_an_unfinished_job_is_not_removed_for_the_limit(data: Data) -> None:
+async def test_output_of_an_unfinished_job_is_not_removed(data: Data, disk: Disk) -> None:
     running = await data.add(a_job(P.RUNNING, attempts=1, spec=a_spec(HANG)))
     waiting = await data.add(a_job(P.PENDING, attempts=1))
-    await data.retention(outputs_gib=1e-9).limit_outputs()
-    assert await outputs_left(data) == {running.id, waiting.id}
+    with capture_logs() as entries:
+        await data.retention(free_gib=10).free_disk()
+    assert outputs_left(data) == {running.id, waiting.id}
+    assert [entry["event"] for entry in entries] == ["disk nearly full"]
 
 
-async def test_output_is_not_removed_before_its_commits_are_published(data: Data) -> None:
+async def test_all_ended_jobs_are_looked_at_again_when_the_disk_stays_full(data: Data, disk: Disk) -> None:
+    retention = data.retention(free_gib=20)
+    first = await data.ended()
+    await retention.free_disk()
+    second = await data.ended()
+    await retention.free_disk()
+    assert outputs_left(data) == {second.id}
+    data.clock.step(QUOTA_PASS_SECONDS)
+    await retention.free_disk()
+    assert outputs_left(data) == set()
+    assert await data.exists(first)
+
+
+async def test_output_is_not_removed_before_its_commits_are_published(data: Data, disk: Disk) -> None:
     report = Report(pull_request=PullRequestReport(), target=ReportTarget(repository="octo/repo"))
     job = await data.ended(spec=a_spec(report=report))
-    retention = data.retention(outputs_gib=1e-9)
-    await retention.limit_outputs()
-    assert await outputs_left(data) == {job.id}
+    await data.retention(free_gib=10).free_disk()
+    assert outputs_left(data) == {job.id}
 
     [stored] = await data.store.get_many(Job, [job.id])
     published = Published(attempts=stored.status.attempts, finished_at=stored.status.finished_at)
     await data.store.update(replace(stored, status=replace(stored.status, published=published)))
-    await retention.limit_outputs()
-    assert await outputs_left(data) == set()
+    await data.retention(free_gib=10).free_disk()
+    assert outputs_left(data) == set()
 
 
-async def test_output_is_not_removed_before_the_chain_has_read_it(data: Data) -> None:
+async def test_output_is_not_removed_before_the_chain_has_read_it(data: Data, disk: Disk) -> None:
     job = await data.ended(spec=a_spec(chain=Chain(id="c", next=ChainLink(agent_trigger_name="next"))))
-    await data.retention(outputs_gib=1e-9).limit_outputs()
-    assert await outputs_left(data) == {job.id}
+    await data.retention(free_gib=10).free_disk()
+    assert outputs_left(data) == {job.id}
 
 
-async def test_outputs_may_use_half_of_the_volume_by_default(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("total", "free", "is_enough"), [(100, 1.1, True), (100, 0.9, False), (10, 0.6, True), (10, 0.4, False)]
+)
+async def test_some_space_stays_free_by_default(
+    data: Data, monkeypatch: pytest.MonkeyPatch, total: float, free: float, is_enough: bool
 ) -> None:
-    await data.ended()
-    data.clock.step(60)
-    latest = await data.ended()
-    a_gib_each(data)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=3 * 2**30))
-    await data.retention(data_dir=tmp_path).limit_outputs()
-    assert await outputs_left(data) == {latest.id}
-
-
-async def test_output_of_an_ended_job_is_measured_once_until_its_session_is_removed(data: Data) -> None:
     job = await data.ended()
-    retention = data.retention(outputs_gib=1)
-    await retention.limit_outputs()
-    data.machine.executors[job.attempt_name].output_bytes = 2**40
-    await retention.limit_outputs()
-    assert await outputs_left(data) == {job.id}
-
-    data.clock.step(DAY + 60)
-    await retention.clean()
-    await retention.limit_outputs()
-    assert await outputs_left(data) == set()
+    disk = SimpleNamespace(total=total * GIB, free=free * GIB)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
+    await data.retention().free_disk()
+    assert outputs_left(data) == ({job.id} if is_enough else set())

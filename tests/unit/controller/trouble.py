@@ -142,11 +142,8 @@ class TroubledRunner:
     async def workspace_bytes(self, name: AttemptName) -> int:
         return await self._trouble.call(lambda: self._runner.workspace_bytes(name))
 
-    async def output_bytes(self, name: AttemptName) -> int:
-        return await self._trouble.call(lambda: self._runner.output_bytes(name))
-
-    async def remove_output(self, name: AttemptName) -> None:
-        await self._trouble.call(lambda: self._runner.remove_output(name))
+    async def remove_output(self, name: AttemptName) -> int:
+        return await self._trouble.call(lambda: self._runner.remove_output(name))
 
     async def retained(self) -> list[AttemptName]:
         return await self._trouble.call(self._runner.retained)
