@@ -2,9 +2,13 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from typing import Final
 
 from labrats.model.queue_order import Group, Rank
+
+_MOST_OUTDATED: Final = 100
+"""Entries of removed jobs that stay in a queue in any case."""
 
 
 @dataclass
@@ -16,7 +20,11 @@ class JobQueue:
 
     def put(self, job_id: str, group: Group, rank: Rank) -> None:
         self._ranks[job_id] = group, rank
-        heappush(self._heaps[group], rank)
+        heap = self._heaps[group]
+        if len(heap) > _MOST_OUTDATED + 2 * len(self._ranks):
+            heap[:] = [each for each in heap if self._ranks.get(each[2]) == (group, each)]
+            heapify(heap)
+        heappush(heap, rank)
 
     def discard(self, job_id: str) -> None:
         self._ranks.pop(job_id, None)

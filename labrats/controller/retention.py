@@ -189,7 +189,9 @@ class Retention:
     async def delete_tokens(self) -> None:
         """Delete the git tokens of ended jobs, unless a retry may need them."""
         now = self._clock.now()
-        for secret in await self._store.list(Secret):
+        for number, secret in enumerate(await self._store.list(Secret)):
+            if number % BATCH == 0:
+                await asyncio.sleep(0)  # reading blocks the event loop
             owner = secret.metadata.owner
             if owner is None or owner.kind != Job.kind():
                 continue

@@ -32,6 +32,16 @@ def put(queue: JobQueue, job: Job) -> None:
     queue.put(job.id, group_of(job), rank_of(job, AGING_SECONDS))
 
 
+def test_cancelled_jobs_of_a_queue_that_stands_still_are_forgotten() -> None:
+    queue, kept = JobQueue(), a_waiting()
+    put(queue, kept)
+    for number in range(2000):
+        put(queue, job := a_waiting(after_seconds=number))
+        queue.discard(job.id)
+    assert sum(map(len, queue._heaps.values())) < 200
+    assert popped(queue) == [kept.id]
+
+
 def popped(queue: JobQueue, group: Group = MOCK) -> list[str]:
     """Pop all jobs of the group, in order."""
     ids = []
