@@ -84,7 +84,7 @@ async def open_local_engine(settings: "EngineSettings") -> AsyncIterator[Engine]
 
     async with (
         open_local_store(settings) as store,
-        LocalRunner(store, runner_settings(settings, store.schema_created_with)) as runner,
+        LocalRunner(store, runner_settings(settings, store.schema_created_with, store.identity)) as runner,
     ):
         model_files = LocalModelFiles(model_folder(settings), SystemClock())
         services = await create_services(settings, store, runner, Metrics(), model_files)

@@ -1,6 +1,8 @@
 """Restarts: accepted jobs continue, and readers of logs can resume, after an engine was stopped or killed."""
 
 import asyncio
+import shutil
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from labrats.processes import send_signal
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import LocalEngine, SentEvent, a_submission, lines_of
 
@@ -171,3 +174,20 @@ async def test_accepted_jobs_survive_the_death_of_the_engine_under_load(start_pr
         engine.start()
 
         assert {(await user.wait(job_id))["status"] for job_id in accepted} == {"completed"}
+
+
+async def test_running_job_of_a_database_that_is_restored_alone_is_lost(start_program: EngineFactory) -> None:
+    engine = start_program()
+    async with engine.user() as user:
+        job_id = await user.submit({"hang": True})
+        await user.wait(job_id, "active")
+        engine.stop()
+        for pid in engine.processes_of(job_id):
+            send_signal(pid, signal.SIGKILL)
+        shutil.rmtree(engine.data_dir / "attempts")
+
+        engine.start()
+
+        detail = await user.wait(job_id)
+        assert (detail["status"], detail["failedCode"], detail["attempts"]) == ("failed", "lost", 1)
+        assert engine.processes_of(job_id) == []

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -82,6 +83,7 @@ class LocalRunnerSettings:
     own_secrets, admin_key_file: secrets of the engine, which are redacted in every output.
     isolation, network_problem: see Runner. sandbox: that of attempts with the level `sandbox`.
     caches: folder of the cached folders of all scopes; None to keep none.
+    interrupted_before: see boot.py. Attempts without a claim that were admitted before do not start.
     The other fields are those of Task.
     """
 
@@ -104,6 +106,7 @@ class LocalRunnerSettings:
     network_problem: str | None = None
     caches: Path | None = None
     caches_bytes: int = 0
+    interrupted_before: datetime | None = None
 
 
 @dataclass
@@ -152,6 +155,10 @@ class LocalRunner:
 
     async def start(self, attempt: Attempt) -> None:
         if not isinstance(await self.find(attempt.name), NotStarted):
+            return
+        if self._was_interrupted(attempt.job):
+            self._prevent_start(attempt.name)
+            self._notify(attempt.name)
             return
         folder = self._folder(attempt.name)
         await self._check_workspace_is_free(attempt)
@@ -278,6 +285,10 @@ class LocalRunner:
 
     def _folder(self, name: AttemptName) -> AttemptFolder:
         return self._settings.folders.of(name)
+
+    def _was_interrupted(self, job: Job) -> bool:
+        before, admitted = self._settings.interrupted_before, job.status.started_at
+        return before is not None and admitted is not None and admitted < before
 
     def _prevent_start(self, name: AttemptName) -> None:
         try:

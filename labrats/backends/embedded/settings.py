@@ -3,21 +3,26 @@
 import os
 import shutil
 
+from labrats.backends.embedded.boot import interrupted_before
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
 from labrats.backends.embedded.sandbox_choice import choose_isolation, network_problem
 from labrats.settings import EngineSettings
 
 
-def runner_settings(settings: EngineSettings, schema_created_with: int) -> LocalRunnerSettings:
-    """Return the runner's settings. For schema_created_with and errors, see choose_isolation."""
+def runner_settings(settings: EngineSettings, schema_created_with: int, database: str) -> LocalRunnerSettings:
+    """Return the runner's settings. For schema_created_with and errors, see choose_isolation.
+
+    database: the id of the database.
+    """
     programs = {
         "claude": settings.claude_path or shutil.which("claude"),
         "codex": settings.codex_path or shutil.which("codex"),
     }
     isolation = choose_isolation(settings, schema_created_with)
+    attempts = settings.data_dir / "attempts"
     return LocalRunnerSettings(
-        folders=Folders(settings.data_dir / "attempts", settings.workspaces),
+        folders=Folders(attempts, settings.workspaces),
         uploads=settings.uploads,
         environment=dict(os.environ),
         programs={provider: program for provider, program in programs.items() if program},
@@ -36,4 +41,5 @@ def runner_settings(settings: EngineSettings, schema_created_with: int) -> Local
         isolation=isolation.levels,
         sandbox=isolation.sandbox,
         network_problem=network_problem(isolation.sandbox),
+        interrupted_before=interrupted_before(attempts, database),
     )

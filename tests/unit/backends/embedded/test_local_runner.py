@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import stat
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from labrats.backends.embedded import boot
+from labrats.backends.embedded.boot import interrupted_before
 from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
 from labrats.model.attempt_name import AttemptName
@@ -25,7 +28,9 @@ from labrats.model.protocol import ResourceLimits, Resumption, Sandbox, Selectio
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
 from labrats.processes import ProcessId, process_name, with_environment
+from tests.conformance.attempts import end_of
 from tests.conformance.runner_backends import EmbeddedBackend
+from tests.fakes.clock import NOON
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_config, a_job, a_session, a_spec, an_ai_model, an_attempt, isolated
 from tests.support.waiting import DEADLINE_SECONDS, eventually
@@ -496,3 +501,28 @@ async def test_a_runner_on_a_copied_data_folder_spares_the_attempts_of_the_origi
         assert len(with_environment("LABRATS_ATTEMPT", str(attempt.name))) == 1
         await first.kill(attempt.name)
     assert with_environment("LABRATS_ATTEMPT", str(attempt.name)) == []
+
+
+async def test_an_attempt_that_was_admitted_before_a_reboot_does_not_start(folders: Folders) -> None:
+    reboot = NOON + timedelta(minutes=1)
+    before, after = (
+        Attempt(a_job(Phase.RUNNING, spec=a_spec([{"result": "ran"}]), started_at=reboot + timedelta(seconds=seconds)))
+        for seconds in (-1, 1)
+    )
+    async with a_runner(folders, interrupted_before=reboot) as runner:
+        await runner.start(before)
+        await runner.start(after)
+        assert await end_of(runner, after)
+        state = await runner.find(before.name)
+        assert isinstance(state, Gone)
+        assert (state.outcome, state.code) == (None, FailedCode.LOST)
+
+
+def test_a_reboot_and_another_database_are_recognized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_interrupted(database: str = "one") -> bool:
+        return interrupted_before(tmp_path / "attempts", database) is not None
+
+    assert [is_interrupted(), is_interrupted(), is_interrupted()] == [True, False, False]
+    assert [is_interrupted("another"), is_interrupted("another")] == [True, False]
+    monkeypatch.setattr(boot, "boot_id", lambda: "the-next-boot")
+    assert [is_interrupted("another"), is_interrupted("another")] == [True, False]
