@@ -120,10 +120,15 @@ class EmbeddedStore:
                 async for change in self._changes_since(kind, after):
                     yield change
             else:
+                version = self._counter()
                 async for page in self._read_pages(kind, unsettled_only=unsettled_only):
                     subscription.mark_read(page.last_name, page.version)
                     for resource in page.resources:
                         yield Changed(resource)
+                if kind is Job and not unsettled_only:
+                    # The index stores the latest version that it has seen, so it must see all changes before that one.
+                    async for change in self._changes_since(kind, version):
+                        yield change
             yield Synced()
             while True:
                 for change in await subscription.next_changes():

@@ -12,13 +12,14 @@ import apsw
 import pytest
 from msgspec.structs import replace
 
+from labrats.backends.embedded import store as store_module
 from labrats.backends.embedded.database import WRITER_TIMEOUT_MS, open_for_writing
 from labrats.backends.embedded.store import _SINCE_JOBS, EmbeddedStore
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import Job, JobSpec
 from labrats.model.record import Metadata, OwnerReference
-from labrats.ports import Changed, Synced, SystemClock
+from labrats.ports import Changed, DeletedUnseen, Synced, SystemClock
 
 
 @pytest.fixture
@@ -249,6 +250,30 @@ async def test_a_secret_deleted_during_a_backup_delays_no_write_and_is_erased_af
 
 def files_with(text: bytes, path: Path) -> list[Path]:
     return [file for file in path.parent.glob(f"{path.name}*") if text in file.read_bytes()]
+
+
+async def test_a_watch_has_yielded_every_change_before_the_latest_one_when_it_is_synced(
+    store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_PAGE", 2)
+    early, deleted = [await store.create(a_job(f"ir-0000000{number}")) for number in range(5)][:2]
+    seen: dict[str, int] = {}
+    gone: set[str] = set()
+    async for change in store.watch(Job):
+        match change:
+            case Changed(job):
+                if not seen:
+                    await store.update(early)
+                    await store.delete(Job, deleted.name)
+                    latest = await store.create(a_job("ir-00000009"))
+                seen[job.name] = int(job.metadata.resource_version)
+            case DeletedUnseen(name):
+                gone.add(name)
+            case Synced():
+                break
+    assert seen[latest.name] == max(seen.values()) == int(latest.metadata.resource_version)
+    assert seen[early.name] == int((await store.get(Job, early.name)).metadata.resource_version)
+    assert gone == {deleted.name}
 
 
 async def test_changes_of_jobs_are_found_without_reading_or_sorting_the_others(store: EmbeddedStore) -> None:
