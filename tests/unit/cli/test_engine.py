@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from labrats.model.errors import LabratsError
 from labrats.settings import EngineSettings
@@ -118,3 +119,16 @@ def test_config_json_has_every_setting(labrats: Labrats) -> None:
     assert all(setting["description"] and setting["environment"] for setting in settings)
     port = next(setting for setting in settings if setting["name"] == "port")
     assert (port["environment"], port["value"], port["default"]) == ("PORT", 3001, 3001)
+
+
+@pytest.mark.parametrize("role", ["all", "api"])
+def test_login_without_a_client_id_is_refused(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+    monkeypatch.setenv("OIDC_ISSUER", "https://auth.example.com")
+    with pytest.raises(ValidationError, match="OIDC_ISSUER needs OIDC_CLIENT_ID"):
+        EngineSettings(role=role)
+
+
+@pytest.mark.parametrize("role", ["controller", "publisher"])
+def test_engine_at_which_nobody_signs_in_needs_no_client_id(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+    monkeypatch.setenv("OIDC_ISSUER", "https://auth.example.com")
+    assert EngineSettings(role=role).oidc_issuer == "https://auth.example.com"
