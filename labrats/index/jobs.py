@@ -131,12 +131,16 @@ class JobIndex:
         async with asyncio.TaskGroup() as tasks:
             if self._path:
                 tasks.create_task(self._checkpoint_forever(self._path), name="job-index-checkpoints")
+            is_damaged = False
             while True:
                 try:
+                    if is_damaged:
+                        self._replace()
+                        is_damaged = False
                     await self._resume(store)
                 except* (apsw.CorruptError, apsw.NotADBError) as errors:
                     log.error("job index damaged, filled again", reason=str(errors.exceptions[0]))
-                    self._replace()
+                    is_damaged = True
                 except* apsw.Error as errors:
                     log.warning("job index not written", reason=str(errors.exceptions[0]))
                 await asyncio.sleep(RETRY_SECONDS)
@@ -156,13 +160,13 @@ class JobIndex:
             self._commit()
 
     def _replace(self) -> None:
-        """Replace the tables by empty ones. Threads open their connections again."""
+        """Replace the tables by empty ones. Threads open their connections again. Raises apsw.Error."""
         self.synced.clear()
-        self._db.close()
         if self._path:
             remove_table(self._path)
-        self._db = open_table(self._path)
+        damaged, self._db = self._db, open_table(self._path)
         self._openings += 1
+        damaged.close()
 
     async def _apply(self, changes: AsyncIterator[Change[Job]]) -> None:
         applied = 0
@@ -419,7 +423,7 @@ class JobIndex:
         try:
             return query(self._db)
         except (apsw.CorruptError, apsw.NotADBError) as error:
-            raise self._damage(error) from error
+            raise self._damage(error, self._openings) from error
 
     def _rows(self, query: str, values: Sequence[Any]) -> list[Any]:
         """Return all rows of a quick query. Raises RetryLater as `_find` does."""
@@ -450,11 +454,12 @@ class JobIndex:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, run)
         except (apsw.CorruptError, apsw.NotADBError) as error:
-            raise self._damage(error) from error
+            raise self._damage(error, opening) from error
 
-    def _damage(self, error: apsw.Error) -> RetryLater:
-        """Let `follow` replace the damaged index. Return the error for the caller."""
-        self._fail(error)
+    def _damage(self, error: apsw.Error, opening: int) -> RetryLater:
+        """Let `follow` replace the damaged index, unless it has done so. Return the error for the caller."""
+        if opening == self._openings:
+            self._fail(error)
         return RetryLater("the index of the jobs is damaged; it is being filled again")
 
     def _fail(self, error: apsw.Error) -> None:

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.backends.embedded.store import EmbeddedStore
+from labrats.index import jobs as index_module
 from labrats.index.job_filter import JobFilter
 from labrats.index.job_table import complete, open_table, put
 from labrats.index.jobs import JobIndex
@@ -121,6 +122,29 @@ async def test_an_index_with_damaged_pages_is_filled_again(tmp_path: Path, part:
         await index.synced.wait()
     async with followed(tmp_path) as (_, index):
         assert await is_right(index, jobs)
+
+
+async def test_a_damaged_index_on_a_full_disk_is_filled_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with followed(tmp_path) as (store, index):
+        jobs = [await store.create(an_unstored(number, P.RUNNING if number == 0 else P.PENDING)) for number in range(3)]
+        await index_has(index, len(jobs))
+        failures = 2
+
+        def open_when_there_is_room(path: Path | None) -> apsw.Connection:
+            nonlocal failures
+            failures -= 1
+            if failures >= 0:
+                raise apsw.FullError
+            return open_table(path)
+
+        monkeypatch.setattr(index_module, "open_table", open_when_there_is_room)
+        monkeypatch.setattr(index_module, "RETRY_SECONDS", 0.01)
+        index._fail(apsw.CorruptError("as of a damaged page"))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while failures >= 0 or not await is_right(index, jobs):
+                await asyncio.sleep(0.01)
 
 
 def damage_pages(file: Path, numbers: range) -> None:
