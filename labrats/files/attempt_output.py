@@ -41,6 +41,9 @@ OUTPUT_REMOVED: Final = "[the output of this attempt was deleted, since the disk
 UNFINISHED: Final = ".part"
 """End of the name of a file whose last part is missing."""
 
+_SHORTENED_BYTES: Final = 64 * 1024
+"""More than the files of an attempt take whose output was deleted."""
+
 READ_BYTES: Final = 32 * 1024
 """The size of one read: small, so that no reader occupies the event loop for long."""
 
@@ -273,13 +276,19 @@ def remove_output(folder: Path) -> int:
 
     Its end stays, so that the attempt is still known as ended, and a log line that says that the rest was deleted.
     """
-    output = folder / OUTPUT_FILE
     if not folder.is_dir():
         return 0
     before = _file_bytes(folder)
-    outcome, tail = read_end(output)
-    if tail.logs == (OUTPUT_REMOVED,):
-        return 0
+    for name in FILES_IN_PARTS:  # first, since the disk may be full
+        for path in (folder / name, folder / f"{name}{UNFINISHED}"):
+            path.unlink(missing_ok=True)
+    outcome, tail = read_end(folder / OUTPUT_FILE)
+    if tail.logs != (OUTPUT_REMOVED,) or _file_bytes(folder) > _SHORTENED_BYTES:
+        _shorten(folder / OUTPUT_FILE, outcome, tail)
+    return before - _file_bytes(folder)
+
+
+def _shorten(output: Path, outcome: ResultEvent | ErrorEvent | None, tail: OutputTail) -> None:
     seq = tail.last_seq - 1 if outcome else tail.last_seq
     at = outcome.at if outcome else datetime.now(UTC)
     left: list[AnyEvent] = [LogEvent(seq=max(1, seq), at=at, text=OUTPUT_REMOVED, origin="engine")]
@@ -287,13 +296,14 @@ def remove_output(folder: Path) -> int:
         left.append(replace(outcome, result=None, data=None, file=RESULT_FILE))
     elif outcome:
         left.append(outcome)
-    shortened = folder / f"{OUTPUT_FILE}.new"
-    write_new(shortened, b"".join(encode(event) + b"\n" for event in left))
-    shortened.replace(output)
-    for name in FILES_IN_PARTS:
-        for path in (folder / name, folder / f"{name}{UNFINISHED}"):
-            path.unlink(missing_ok=True)
-    return before - _file_bytes(folder)
+    lines = b"".join(encode(event) + b"\n" for event in left)
+    shortened = output.with_name(f"{output.name}.new")
+    try:
+        write_new(shortened, lines)
+        shortened.replace(output)
+    except OSError:  # there is no room for another file; a kill would lose the end, which the job has recorded
+        shortened.unlink(missing_ok=True)
+        write_new(output, lines)
 
 
 def attempt_names(root: Path) -> list[AttemptName]:

@@ -1,5 +1,6 @@
 """Reading an attempt's output file, with any content."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,11 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.files.attempt_output import CHUNK_BYTES, MAX_TAIL_BYTES, OutputReader, read_activity, read_end
+from labrats.files import attempt_output
+from labrats.files.attempt_output import (
+    CHUNK_BYTES,
+    MAX_TAIL_BYTES,
+    OUTPUT_REMOVED,
+    OutputReader,
+    read_activity,
+    read_end,
+    remove_output,
+)
 from labrats.model.job import FailedCode, Outputs, Usage
 from labrats.model.protocol import (
+    BUNDLE_FILE,
     LINE_BYTES,
+    OUTPUT_FILE,
     AnyEvent,
+    LogEvent,
     OutputEvent,
     ResultEvent,
     SessionEvent,
@@ -185,3 +198,39 @@ def test_activity_is_the_latest_at_the_end_of_the_output(output: Path) -> None:
     assert read_activity(output) == "Bash: make"
     output.write_bytes(lines_of(call, *[answer] * 2 * (LINE_BYTES // 1000)))
     assert read_activity(output) is None
+
+
+# Deleted outputs
+
+
+def an_ended_attempt(folder: Path, text: str) -> Path:
+    """Write an output with one log line and a result. Return its file."""
+    output = folder / OUTPUT_FILE
+    events = [LogEvent(seq=1, at=NOON, text=text), ResultEvent(seq=2, at=NOON, result="x" * 10_000)]
+    output.write_bytes(b"".join(encode(event) + b"\n" for event in events))
+    return output
+
+
+def test_an_output_that_looks_like_a_deleted_one_is_deleted(tmp_path: Path) -> None:
+    an_ended_attempt(tmp_path, OUTPUT_REMOVED)
+    (tmp_path / BUNDLE_FILE).write_bytes(bytes(500_000))
+    assert remove_output(tmp_path) >= 500_000
+    assert [file.name for file in tmp_path.iterdir()] == [OUTPUT_FILE]
+    assert remove_output(tmp_path) == 0
+
+
+def test_an_output_is_deleted_although_the_disk_has_no_room_for_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = an_ended_attempt(tmp_path, "a line")
+
+    def write(path: Path, data: bytes) -> None:
+        if output.exists() and path != output:
+            raise OSError(errno.ENOSPC, "no space left")
+        path.write_bytes(data)
+
+    monkeypatch.setattr(attempt_output, "write_new", write)
+    remove_output(tmp_path)
+    outcome, tail = read_end(output)
+    assert isinstance(outcome, ResultEvent)
+    assert (outcome.result, tail.logs) == (None, (OUTPUT_REMOVED,))
