@@ -62,7 +62,8 @@ def back_up(connection: apsw.Connection, path: Path, version: int, progress: Pro
     """Copy the database to `backup_path`, on stable storage. Returns the path of the copy."""
     target = backup_path(path, version)
     unfinished = _unfinished(target)
-    unfinished.unlink(missing_ok=True)
+    for earlier in (target, unfinished):  # of an interrupted migration: there may be no room for both copies
+        earlier.unlink(missing_ok=True)
     unfinished.touch(mode=0o600)
     with closing(apsw.Connection(str(unfinished))) as copy:
         copy.pragma("journal_mode", "off")

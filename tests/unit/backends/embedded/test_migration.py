@@ -162,7 +162,9 @@ def test_files_of_an_interrupted_migration_take_no_room(old: Old, monkeypatch: p
         return shutil._ntuple_diskusage(10**9, 10**9, free)
 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
-    open_for_writing(old.path, no_progress).close()
+    had_backup: list[bool] = []
+    open_for_writing(old.path, lambda step, share: had_backup.append(backup.exists())).close()
+    assert not had_backup[0]
 
 
 def test_a_database_with_the_current_schema_is_not_copied(tmp_path: Path) -> None:
