@@ -8,6 +8,7 @@ from typing import Final
 
 from labrats.files.attempt_inputs import SECRETS_FOLDER
 from labrats.files.attempt_output import attempt_names
+from labrats.files.durability import replace_file
 from labrats.files.safe_paths import NotRegularFile, read_regular_file, write_new
 from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.attempt_name import AttemptName
@@ -26,6 +27,8 @@ from labrats.processes import ProcessId, executor_process_name, process_name
 
 _SCRATCH: Final = ("home", "tmp", "baseline.git", CREDENTIALS_FOLDER)
 """Folders beside the output that are deleted with the workspace."""
+
+_ORIGIN_FILE: Final = "origin"
 
 _LINE_BYTES: Final = 256
 """Maximum size of a claim, and of an exit status."""
@@ -184,6 +187,17 @@ class Folders:
 
     attempts: Path
     workspaces: Path
+
+    def origin(self) -> str | None:
+        """Return the database and the boot with which an engine last used these folders; None if there was none."""
+        try:
+            return (self.attempts / _ORIGIN_FILE).read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    def note_origin(self, origin: str) -> None:
+        self.attempts.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(self.attempts / _ORIGIN_FILE, f"{origin}\n".encode())
 
     def of(self, name: AttemptName) -> AttemptFolder:
         return AttemptFolder(self.attempts / name.job_id[-2:] / str(name), self.workspaces / str(name))

@@ -6,7 +6,6 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -43,6 +42,7 @@ from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentia
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, cache_scope
+from labrats.model.phases import Phase
 from labrats.model.protocol import (
     IDLE_SECONDS,
     NO_LIMITS,
@@ -54,7 +54,18 @@ from labrats.model.protocol import (
     Task,
 )
 from labrats.model.record import encode
-from labrats.ports import Alive, Attempt, AttemptState, Gone, NotStarted, OutputTail, Place, Store
+from labrats.ports import (
+    Alive,
+    Attempt,
+    AttemptState,
+    Changed,
+    Gone,
+    NotStarted,
+    OutputTail,
+    Place,
+    Store,
+    Synced,
+)
 from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment
 
 log = structlog.get_logger()
@@ -83,7 +94,7 @@ class LocalRunnerSettings:
     own_secrets, admin_key_file: secrets of the engine, which are redacted in every output.
     isolation, network_problem: see Runner. sandbox: that of attempts with the level `sandbox`.
     caches: folder of the cached folders of all scopes; None to keep none.
-    interrupted_before: see boot.py. Attempts without a claim that were admitted before do not start.
+    origin: the database and the boot of this machine, by which interrupted attempts are recognized; None to start all.
     The other fields are those of Task.
     """
 
@@ -106,7 +117,7 @@ class LocalRunnerSettings:
     network_problem: str | None = None
     caches: Path | None = None
     caches_bytes: int = 0
-    interrupted_before: datetime | None = None
+    origin: str | None = None
 
 
 @dataclass
@@ -136,7 +147,26 @@ class LocalRunner:
         self._changed: asyncio.Queue[AttemptName] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
+        origin = self._settings.origin
+        if origin and self._settings.folders.origin() != origin:
+            try:
+                await self._prevent_interrupted()
+                self._settings.folders.note_origin(origin)
+            except (RetryLater, OSError) as error:  # the next start tries again
+                log.warning("interrupted attempts may start again", reason=str(error))
         return self
+
+    async def _prevent_interrupted(self) -> None:
+        """Prevent the start of admitted attempts without a claim, after a reboot or with another database.
+
+        They may have run: their claims were not on stable storage yet, or were not restored.
+        """
+        async for change in self._store.watch(Job, unsettled_only=True):
+            match change:
+                case Changed(job) if job.phase is Phase.RUNNING and self._folder(job.attempt_name).executor() is None:
+                    self._prevent_start(job.attempt_name)
+                case Synced():
+                    return
 
     async def __aexit__(self, *_: object) -> None:
         for name in list(self._executors):
@@ -155,10 +185,6 @@ class LocalRunner:
 
     async def start(self, attempt: Attempt) -> None:
         if not isinstance(await self.find(attempt.name), NotStarted):
-            return
-        if self._was_interrupted(attempt.job):
-            self._prevent_start(attempt.name)
-            self._notify(attempt.name)
             return
         folder = self._folder(attempt.name)
         await self._check_workspace_is_free(attempt)
@@ -285,10 +311,6 @@ class LocalRunner:
 
     def _folder(self, name: AttemptName) -> AttemptFolder:
         return self._settings.folders.of(name)
-
-    def _was_interrupted(self, job: Job) -> bool:
-        before, admitted = self._settings.interrupted_before, job.status.started_at
-        return before is not None and admitted is not None and admitted < before
 
     def _prevent_start(self, name: AttemptName) -> None:
         try:

@@ -3,10 +3,10 @@
 import os
 import shutil
 
-from labrats.backends.embedded.boot import interrupted_before
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
 from labrats.backends.embedded.sandbox_choice import choose_isolation, network_problem
+from labrats.processes import boot_id
 from labrats.settings import EngineSettings
 
 
@@ -20,9 +20,8 @@ def runner_settings(settings: EngineSettings, schema_created_with: int, database
         "codex": settings.codex_path or shutil.which("codex"),
     }
     isolation = choose_isolation(settings, schema_created_with)
-    attempts = settings.data_dir / "attempts"
     return LocalRunnerSettings(
-        folders=Folders(attempts, settings.workspaces),
+        folders=Folders(settings.data_dir / "attempts", settings.workspaces),
         uploads=settings.uploads,
         environment=dict(os.environ),
         programs={provider: program for provider, program in programs.items() if program},
@@ -41,5 +40,5 @@ def runner_settings(settings: EngineSettings, schema_created_with: int, database
         isolation=isolation.levels,
         sandbox=isolation.sandbox,
         network_problem=network_problem(isolation.sandbox),
-        interrupted_before=interrupted_before(attempts, database),
+        origin=f"{database} {boot_id()}",
     )

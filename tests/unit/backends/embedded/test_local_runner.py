@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import stat
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from labrats.backends.embedded import boot
-from labrats.backends.embedded.boot import interrupted_before
 from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
 from labrats.model.attempt_name import AttemptName
@@ -30,7 +27,6 @@ from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
 from labrats.processes import ProcessId, process_name, with_environment
 from tests.conformance.attempts import end_of
 from tests.conformance.runner_backends import EmbeddedBackend
-from tests.fakes.clock import NOON
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_config, a_job, a_session, a_spec, an_ai_model, an_attempt, isolated
 from tests.support.waiting import DEADLINE_SECONDS, eventually
@@ -503,26 +499,26 @@ async def test_a_runner_on_a_copied_data_folder_spares_the_attempts_of_the_origi
     assert with_environment("LABRATS_ATTEMPT", str(attempt.name)) == []
 
 
-async def test_an_attempt_that_was_admitted_before_a_reboot_does_not_start(folders: Folders) -> None:
-    reboot = NOON + timedelta(minutes=1)
-    before, after = (
-        Attempt(a_job(Phase.RUNNING, spec=a_spec([{"result": "ran"}]), started_at=reboot + timedelta(seconds=seconds)))
-        for seconds in (-1, 1)
-    )
-    async with a_runner(folders, interrupted_before=reboot) as runner:
+async def test_admitted_attempts_without_a_claim_do_not_start_after_a_reboot(folders: Folders) -> None:
+    store, (before, after) = MemoryStore(), [an_attempt([{"result": "ran"}]) for _ in range(2)]
+    await store.create(before.job)
+    async with a_runner(folders, store, origin="database boot-1") as runner:
+        assert isinstance(await runner.find(before.name), Gone)
+        await store.create(after.job)
+    async with a_runner(folders, store, origin="database boot-1") as runner:  # a restart, right after the admission
         await runner.start(before)
         await runner.start(after)
-        assert await end_of(runner, after)
+        assert (await end_of(runner, after)).outcome
         state = await runner.find(before.name)
         assert isinstance(state, Gone)
         assert (state.outcome, state.code) == (None, FailedCode.LOST)
 
 
-def test_a_reboot_and_another_database_are_recognized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def is_interrupted(database: str = "one") -> bool:
-        return interrupted_before(tmp_path / "attempts", database) is not None
-
-    assert [is_interrupted(), is_interrupted(), is_interrupted()] == [True, False, False]
-    assert [is_interrupted("another"), is_interrupted("another")] == [True, False]
-    monkeypatch.setattr(boot, "boot_id", lambda: "the-next-boot")
-    assert [is_interrupted("another"), is_interrupted("another")] == [True, False]
+async def test_a_claimed_attempt_is_recognized_after_a_reboot(folders: Folders) -> None:
+    store, attempt = MemoryStore(), an_attempt([{"result": "ran"}])
+    await store.create(attempt.job)
+    async with a_runner(folders, store) as runner:
+        await runner.start(attempt)
+        ended = await end_of(runner, attempt)
+    async with a_runner(folders, store, origin="database boot-2") as runner:
+        assert await runner.find(attempt.name) == ended
