@@ -147,7 +147,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
             leading = client.writing_as(partial(fence.manager, epoch))
             async with own_store.as_leader(leading, election.leader_since) as store, asyncio.TaskGroup() as loops:
                 loops.create_task(fence.check_periodically(epoch), name="fence")
-                runner = KubernetesRunner(leading, store, runner_settings)
+                runner = KubernetesRunner(leading, store, runner_settings, epoch=epoch)
                 loops.create_task(runner.run(), name="runner")
                 loops.create_task(drive_jobs(services, store, runner), name="drive")
                 if receivers := configured.receiver_settings(kubernetes):

@@ -24,8 +24,11 @@ _LIVING: Final = b"labrats living attempts 1\n"
 LIVING_REQUEST: Final = ("POST", "/living-attempts")
 """Request with such a list. Its token is that of the beginning, and its body the rest."""
 
-NEW_SECONDS: Final = 30
-"""Time after which a new grant's attempt must be among the living ones. Those are observed with a delay."""
+ListNumber = tuple[int, int]
+"""Number of such a list: the epoch of the leader that sends it, and its place among the lists of this leader.
+
+Lists are ordered by it instead of by time, since the clocks of two leaders may differ, and a clock may be set back.
+"""
 
 
 class InvalidGrant(LabratsError):
@@ -39,7 +42,8 @@ class EgressGrant(Record):
     hosts:            further hosts, each with its port. They must have public addresses, or those below.
     private_networks: networks in CIDR notation that may be reached in addition to public addresses.
     model_server:     host and port of a server that the operator has set: any address is allowed for it.
-    expires_at:       seconds since the epoch, as is `issued_at`.
+    expires_at:       seconds since the epoch.
+    listed_after:     number of the last list of living attempts before the grant, which may lack the attempt.
     address:          of the only pod that may use the grant. None before the pod's first step has bound it, and for the
                       parts of a pod that run nothing but the image of Labrats.
     """
@@ -50,35 +54,35 @@ class EgressGrant(Record):
     hosts: tuple[tuple[str, int], ...] = ()
     private_networks: tuple[str, ...] = ()
     model_server: tuple[str, int] | None = None
-    issued_at: int = 0
+    listed_after: ListNumber = (0, 0)
     address: str | None = None
 
 
 class LivingAttempts(Record):
     """The beginning of a list of all attempts that have not ended, which the engine sends to the proxy.
 
-    at:     seconds since the epoch. size, sha256: length and digest of the names, which follow, separated by spaces.
+    size, sha256: length and digest of the names, which follow, separated by spaces.
     """
 
-    at: float
+    number: ListNumber
     size: int
     sha256: str
 
     @classmethod
-    def of(cls, names: bytes, at: float) -> "LivingAttempts":
-        return cls(at=at, size=len(names), sha256=hashlib.sha256(names).hexdigest())
+    def of(cls, names: bytes, number: ListNumber) -> "LivingAttempts":
+        return cls(number=number, size=len(names), sha256=hashlib.sha256(names).hexdigest())
 
 
 @dataclass(frozen=True)
 class Living:
-    """All attempts that had not ended at a moment, by their names. at: seconds since the epoch."""
+    """All attempts that had not ended when a list was made, by their names."""
 
-    at: float
+    number: ListNumber
     names: frozenset[str]
 
     def includes(self, grant: EgressGrant) -> bool:
         """Return whether the grant's attempt may not have ended. A new one may be missing in the list."""
-        return grant.attempt in self.names or grant.issued_at + NEW_SECONDS >= self.at
+        return grant.attempt in self.names or grant.listed_after >= self.number
 
 
 _GRANT_DECODER: Final = msgspec.json.Decoder(EgressGrant)

@@ -425,19 +425,19 @@ result = json.dumps(found)
 
 async def test_grant_of_another_pod_or_of_an_ended_attempt_opens_nothing(confined: Installation, user: User) -> None:
     encoded = confined.kubectl("get", "secret", "labrats-egress-proxy-key", "-o", "jsonpath={.data.key}")
-    key, now = base64.b64decode(encoded).decode(), int(time.time())
+    key = base64.b64decode(encoded).decode()
     with an_http_server(confined.cluster.listen()) as (port, requests):
         grant = EgressGrant(
             attempt="ir-other-1",
             network="none",
             model_server=("allowed.test", port),
-            issued_at=now,
-            expires_at=now + 3600,
+            listed_after=(2**31, 0),
+            expires_at=int(time.time()) + 3600,
         )
         grants = {
             "usable": grant,  # checks that the others can fail
             "stolen": replace(grant, address="10.9.9.9"),
-            "ended": replace(grant, issued_at=now - 60),
+            "ended": replace(grant, listed_after=(0, 0)),
         }
         tokens = {name: sign_grant(each, key) for name, each in grants.items()}
         program = f"TARGET, TOKENS = 'allowed.test:{port}', {tokens!r}\n{PRESENT}"

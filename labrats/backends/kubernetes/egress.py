@@ -21,6 +21,7 @@ from labrats.model.egress_grant import (
     KEY_BYTES,
     LIVING_REQUEST,
     EgressGrant,
+    ListNumber,
     LivingAttempts,
     sign_grant,
     sign_living,
@@ -76,14 +77,22 @@ class Egress:
     """The egress proxy of the installation, as the runner uses it.
 
     service: name of the proxy's Service; None if there is no proxy. checks: folder of the files of RULES_CHECK.
-    allows_untrusted: whether jobs of external contributors may reach the cluster's network.
+    allows_untrusted: whether jobs of external contributors may reach the cluster's network. epoch: that of the leader.
     """
 
     def __init__(
-        self, api: BatchClient, store: Store, service: str | None, checks: Path, *, allows_untrusted: bool = False
+        self,
+        api: BatchClient,
+        store: Store,
+        service: str | None,
+        checks: Path,
+        *,
+        allows_untrusted: bool = False,
+        epoch: int = 0,
     ) -> None:
         self._api, self._store, self._service, self._checks = api, store, service, checks
         self._allows_untrusted = allows_untrusted
+        self._epoch, self._lists = epoch, 0
 
     def problem(self) -> str | None:
         """Return why network rules cannot be enforced, as part of a sentence; None if nothing is known against it.
@@ -147,11 +156,13 @@ class Egress:
         return stored.data[_KEY]
 
     async def of(
-        self, attempt: Attempt, issued_at: int, expires_at: int, networks: tuple[str, ...], *, has_proxy: bool
+        self, attempt: Attempt, expires_at: int, networks: tuple[str, ...], *, has_proxy: bool
     ) -> PodEgress | None:
         """Return the way out of the attempt's pod; None for an open network. Raises GiveUp, RetryLater.
 
-        issued_at, expires_at: of its grants, in seconds since the epoch.
+        All lists that are announced later must have the attempt until it has ended.
+
+        expires_at: of its grants, in seconds since the epoch.
         networks: those that jobs may reach in addition to public addresses. has_proxy: see PodCredentials.
         """
         if not is_confined(attempt):
@@ -161,18 +172,20 @@ class Egress:
         key = await self.ensure_key()
         if self._service is None or key is None or not (found := await self._api.service_addresses(self._service)):
             raise RetryLater(f"the Service {self._service!r} of the egress proxy does not exist", delay_seconds=5)
-        grants = grants_of(attempt, issued_at, expires_at, networks, has_proxy=has_proxy)
+        grants = grants_of(attempt, (self._epoch, self._lists), expires_at, networks, has_proxy=has_proxy)
         return PodEgress((found[0], PORT), {part: sign_grant(grant, key) for part, grant in grants.items()})
 
-    async def announce(self, living: Iterable[AttemptName], at: float) -> None:
+    async def announce(self, living: Iterable[AttemptName]) -> None:
         """Report the attempts that have not ended to each replica of the proxy. Raises LabratsError, OSError.
 
-        The proxy then refuses the grants of all others. at: seconds since the epoch.
+        The proxy then refuses the grants of all others, except for those that are signed from now on.
         """
+        self._lists += 1  # before anything is awaited: an attempt that starts meanwhile is missing in `living`
+        number = self._epoch, self._lists
         if self._service is None or (key := await self.ensure_key()) is None:
             return
         names = b" ".join(str(name).encode() for name in living)
-        request = _living_request(LivingAttempts.of(names, at), key) + names
+        request = _living_request(LivingAttempts.of(names, number), key) + names
         async with asyncio.timeout(ANNOUNCE_SECONDS):
             posts = [_post(address, request) for address in await self._api.pod_addresses(self._service)]
             failures = [each for each in await asyncio.gather(*posts, return_exceptions=True) if each]
@@ -207,13 +220,13 @@ def is_confined(attempt: Attempt) -> bool:
 
 
 def grants_of(
-    attempt: Attempt, issued_at: int, expires_at: int, networks: tuple[str, ...], *, has_proxy: bool
+    attempt: Attempt, listed_after: ListNumber, expires_at: int, networks: tuple[str, ...], *, has_proxy: bool
 ) -> dict[str, EgressGrant]:
     """Return the grant of each part of an attempt's pod, by the names in EGRESS_ANNOTATIONS. Pure."""
     config, provider = attempt.config, attempt.config.provider or ""
     endpoint = attempt.ai_model.spec.endpoint if attempt.ai_model else None
     own_server = host_and_port(endpoint)
-    nothing = EgressGrant(attempt=str(attempt.name), network=NONE, issued_at=issued_at, expires_at=expires_at)
+    nothing = EgressGrant(attempt=str(attempt.name), network=NONE, listed_after=listed_after, expires_at=expires_at)
     agent = replace(
         nothing,
         network=config.network or OPEN,

@@ -118,10 +118,17 @@ class KubernetesRunner:
 
     An attempt is Gone once its ending is recorded on the volume: the cluster has confirmed that nothing of it runs, and
     its output is complete. So the attempt stays known after its Job was deleted.
+
+    epoch: that of the leader.
     """
 
     def __init__(
-        self, client: ApiClient, store: Store, settings: KubernetesRunnerSettings, clock: Clock | None = None
+        self,
+        client: ApiClient,
+        store: Store,
+        settings: KubernetesRunnerSettings,
+        clock: Clock | None = None,
+        epoch: int = 0,
     ) -> None:
         self._store, self._settings, self._clock = store, settings, clock or SystemClock()
         self._api = BatchClient(client, settings.namespace)
@@ -141,7 +148,12 @@ class KubernetesRunner:
         self.isolation = settings.pods.isolation
         allows_untrusted = settings.pods.isolation.untrusted is Isolation.PROCESS
         self._egress = Egress(
-            self._api, store, settings.egress_proxy, settings.network_checks, allows_untrusted=allows_untrusted
+            self._api,
+            store,
+            settings.egress_proxy,
+            settings.network_checks,
+            allows_untrusted=allows_untrusted,
+            epoch=epoch,
         )
         self._being_killed: set[AttemptName] = set()
         self._owners: dict[str, str] = {}
@@ -179,7 +191,8 @@ class KubernetesRunner:
         while True:
             await asyncio.sleep(ANNOUNCE_SECONDS)
             try:
-                await self._egress.announce(await self._supervisor.living(), self._clock.now().timestamp())
+                await self._supervisor.listed()
+                await self._egress.announce(self._supervisor.living())
             except (LabratsError, OSError) as error:
                 log.warning("living attempts not reported to the egress proxy", reason=str(error))
 
@@ -189,6 +202,14 @@ class KubernetesRunner:
             await self._remove_files(attempt.name)
         if files.ending():
             return
+        self._supervisor.expect_start(attempt.name)
+        try:
+            await self._start(attempt, files)
+        except GiveUp:
+            self._supervisor.forget_start(attempt.name)
+            raise
+
+    async def _start(self, attempt: Attempt, files: AttemptFiles) -> None:
         await self._check_texts(attempt)
         earlier = await asyncio.to_thread(self._earlier_work, attempt)
         manifest = attempt_job(attempt, await self._credentials(attempt), self._settings.pods, earlier)
@@ -207,7 +228,7 @@ class KubernetesRunner:
             return
         except Invalid as error:
             raise GiveUp(FailedCode.INVALID, f"the API server refuses the attempt's Job as invalid: {error}") from error
-        await asyncio.to_thread(files.create, owner)
+        await asyncio.to_thread(files.create, attempt.job.metadata.uid)
 
     async def find(self, name: AttemptName) -> AttemptState:
         files = self._files(name)
@@ -241,6 +262,7 @@ class KubernetesRunner:
         failure = None if await self._supervisor.find(name) else await self._prevent_start(name)
         self._refused_since.pop(name, None)
         if failure:
+            self._supervisor.forget_start(name)
             await asyncio.to_thread(files.create, self._owner_of(name))
             await asyncio.to_thread(files.record_ending, failure)
             return
@@ -402,13 +424,12 @@ class KubernetesRunner:
         with_agent = ("agent",) if proxied else ("agent", "model")  # a login cannot be proxied
         is_keyless = is_confined(attempt) and provider in LOCAL_PROVIDERS and endpoint is not None
         pods, has_proxy = self._settings.pods, bool(proxied) or is_keyless
-        now = int(self._clock.now().timestamp())
-        expires_at = now + deadline_seconds(attempt, pods)
+        expires_at = int(self._clock.now().timestamp()) + deadline_seconds(attempt, pods)
         return PodCredentials(
             repository=[each for user, each in files if user == "repository"],
             agent=[each for user, each in files if user in with_agent],
             model=proxied,
-            egress=await self._egress.of(attempt, now, expires_at, pods.git_addresses, has_proxy=has_proxy),
+            egress=await self._egress.of(attempt, expires_at, pods.git_addresses, has_proxy=has_proxy),
             policy_tests=await self._egress.policy_tests(attempt),
             keyless=is_keyless,
         )

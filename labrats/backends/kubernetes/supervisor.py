@@ -64,6 +64,7 @@ class Supervisor:
         self._jobs_listed, self._pods_listed = asyncio.Event(), asyncio.Event()
         self._observed: dict[AttemptName, ObservedAttempt] = {}
         self._supervisions: dict[AttemptName, asyncio.Task[None]] = {}
+        self._starting: set[AttemptName] = set()
         self._tasks = asyncio.TaskGroup()
         self._watchers: set[asyncio.Queue[AttemptName]] = set()
         self._ending_now: set[AttemptName] = set()
@@ -78,8 +79,7 @@ class Supervisor:
 
     async def find(self, name: AttemptName) -> ObservedAttempt | None:
         """Return the attempt if it has a Job or may run; the last writes of this engine are included."""
-        await self._jobs_listed.wait()
-        await self._pods_listed.wait()
+        await self.listed()
         await self._jobs.caught_up_on(str(name))
         if job := self._jobs.get(str(name)):
             self._update_job(job)
@@ -88,11 +88,23 @@ class Supervisor:
         observed = self._observed.get(name)
         return observed if observed and (observed.job_exists or observed.living_pods) else None
 
-    async def living(self) -> list[AttemptName]:
-        """Return the attempts with a Job or a pod whose ending is not recorded yet."""
+    async def listed(self) -> None:
+        """Wait until all attempts that existed at the beginning are known."""
         await self._jobs_listed.wait()
         await self._pods_listed.wait()
-        return list(self._supervisions)
+
+    def living(self) -> set[AttemptName]:
+        """Return the attempts with a Job or a pod whose ending is not recorded yet, and those being started."""
+        return self._supervisions.keys() | self._starting
+
+    def expect_start(self, name: AttemptName) -> None:
+        """Note that this engine is starting an attempt. The watches may report its Job much later."""
+        if name not in self._supervisions:
+            self._starting.add(name)
+
+    def forget_start(self, name: AttemptName) -> None:
+        """Note that the attempt has no Job and gets none."""
+        self._starting.discard(name)
 
     def expect_job(self, job: JobObject) -> None:
         """Note that this engine has just created or read this Job: later reads must include it."""
@@ -104,6 +116,7 @@ class Supervisor:
 
     def supervise(self, name: AttemptName) -> ObservedAttempt:
         """Supervise an attempt from its current state on, unless it is supervised already."""
+        self._starting.discard(name)
         observed = self._observed.setdefault(name, ObservedAttempt(name))
         if name not in self._supervisions:
             self._start_supervision(observed)
@@ -111,6 +124,7 @@ class Supervisor:
 
     async def stop_supervising(self, name: AttemptName) -> None:
         """Stop supervising an attempt. When this returns, none of its files is written any more."""
+        self._starting.discard(name)
         if supervision := self._supervisions.get(name):
             supervision.cancel()
             await asyncio.wait([supervision])

@@ -57,6 +57,12 @@ STRANGERS: Final = 1024
 STRANGERS_OF_PEER: Final = CONNECTIONS
 """Connections without a grant at the same time: in all, and from one address. Beyond that the oldest ones end."""
 
+STALE_SECONDS: Final = 60.0
+"""Time without a new list of living attempts after which any list is accepted.
+
+The lists of a leader are numbered by its epoch, and epochs begin anew if someone deletes the leader's Lease.
+"""
+
 _RECEIVE_BYTES: Final = 32 * 1024
 """Size of the kernel's buffer for what a client sends. It may be small, as clients are in the same cluster."""
 
@@ -145,6 +151,7 @@ class ClusterProxy:
         self._key, self._forbidden = key, tuple(forbidden)
         self._tunnels: dict[str, dict[asyncio.Task[None], EgressGrant]] = {}
         self._living: Living | None = None
+        self._learned_at = 0.0
         self._serving: set[asyncio.Task[None]] = set()
         self._strangers = Strangers()
 
@@ -200,11 +207,12 @@ class ClusterProxy:
             raise RequestRefused("407 Proxy Authentication Required", str(error)) from None
         async with asyncio.timeout(HEAD_SECONDS):
             names = await reader.readexactly(head.size)
-        if LivingAttempts.of(names, head.at) != head:
+        if LivingAttempts.of(names, head.number) != head:
             raise RequestRefused("400 Bad Request", "the engine has not signed this list")
-        if self._living and head.at <= self._living.at:
-            return  # of an earlier leader
-        self._living = Living(head.at, frozenset(names.decode().split()))
+        is_stale = time.monotonic() - self._learned_at > STALE_SECONDS
+        if self._living and head.number <= self._living.number and not is_stale:
+            raise RequestRefused("409 Conflict", "another engine leads by now: it has sent a later list")
+        self._living, self._learned_at = Living(head.number, frozenset(names.decode().split())), time.monotonic()
         for tunnels in self._tunnels.values():
             for task, grant in tunnels.items():
                 if not self._living.includes(grant):

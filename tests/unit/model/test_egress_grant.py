@@ -68,7 +68,7 @@ def test_token_without_a_valid_signature_is_refused(token: str) -> None:
 
 
 def test_list_of_attempts_is_no_grant_and_a_grant_is_no_list() -> None:
-    living = LivingAttempts.of(b"ir-1-1 ir-2-1", 7.5)
+    living = LivingAttempts.of(b"ir-1-1 ir-2-1", (7, 5))
     assert read_living(sign_living(living, KEY), KEY) == living
     with pytest.raises(InvalidGrant, match="not signed"):
         read_grant(sign_living(living, KEY), KEY, now=0)
@@ -76,9 +76,9 @@ def test_list_of_attempts_is_no_grant_and_a_grant_is_no_list() -> None:
         read_living(sign_grant(GRANT, KEY), KEY)
 
 
-def test_grant_of_an_attempt_that_is_not_listed_ends_soon_after_it_was_issued() -> None:
-    living = Living(at=1000.0, names=frozenset({"ir-1-1"}))
+def test_grant_of_an_attempt_that_is_not_listed_ends_with_the_first_list_after_it() -> None:
+    living = Living(number=(2, 10), names=frozenset({"ir-1-1"}))
     other = replace(GRANT, attempt="ir-2-1")
-    assert living.includes(replace(GRANT, issued_at=0))
-    assert not living.includes(replace(other, issued_at=969))
-    assert living.includes(replace(other, issued_at=971))
+    assert living.includes(replace(GRANT, listed_after=(0, 0)))
+    assert [living.includes(replace(other, listed_after=(2, last))) for last in (9, 10, 11)] == [False, True, True]
+    assert [living.includes(replace(other, listed_after=(epoch, 0))) for epoch in (1, 3)] == [False, True]

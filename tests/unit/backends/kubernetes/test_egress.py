@@ -44,18 +44,18 @@ def an_attempt_with(endpoint: str | None = None, provider: str = "claude", **spe
 
 
 def grants(attempt: Attempt, *, has_proxy: bool) -> dict[str, EgressGrant]:
-    return grants_of(attempt, 10, 1000, NETWORKS, has_proxy=has_proxy)
+    return grants_of(attempt, (3, 10), 1000, NETWORKS, has_proxy=has_proxy)
 
 
 def test_agent_with_a_key_proxy_reaches_what_its_rule_allows() -> None:
     found = grants(an_attempt_with(), has_proxy=True)
     assert found["agent"] == EgressGrant(
-        attempt="ir-0000000a-1", network=RULE, issued_at=10, expires_at=1000, private_networks=NETWORKS
+        attempt="ir-0000000a-1", network=RULE, listed_after=(3, 10), expires_at=1000, private_networks=NETWORKS
     )
     assert found["model"] == EgressGrant(
         attempt="ir-0000000a-1",
         network="none",
-        issued_at=10,
+        listed_after=(3, 10),
         expires_at=1000,
         model_server=("api.anthropic.com", 443),
     )
@@ -126,16 +126,22 @@ class Services:
 
 
 def an_egress(
-    folder: Path, store: MemoryStore, service: str | None = "proxy", *, allows_untrusted: bool = False, **addresses: str
+    folder: Path,
+    store: MemoryStore,
+    service: str | None = "proxy",
+    *,
+    allows_untrusted: bool = False,
+    epoch: int = 0,
+    **addresses: str,
 ) -> Egress:
     api = cast("BatchClient", Services(**addresses))
-    return Egress(api, store, service, folder, allows_untrusted=allows_untrusted)
+    return Egress(api, store, service, folder, allows_untrusted=allows_untrusted, epoch=epoch)
 
 
 async def test_tokens_are_signed_with_a_key_that_all_leaders_share(tmp_path: Path) -> None:
     store = MemoryStore()
     found = [
-        await an_egress(tmp_path, store, proxy="10.96.0.9").of(an_attempt_with(), 10, 1000, NETWORKS, has_proxy=True)
+        await an_egress(tmp_path, store, proxy="10.96.0.9").of(an_attempt_with(), 1000, NETWORKS, has_proxy=True)
         for _ in range(2)
     ]
     stored = await store.get(Secret, "proxy-key")
@@ -150,13 +156,13 @@ async def test_tokens_are_signed_with_a_key_that_all_leaders_share(tmp_path: Pat
 async def test_open_network_needs_no_proxy(tmp_path: Path) -> None:
     attempt = an_attempt_with(config={"network": "open"})
     egress = an_egress(tmp_path, MemoryStore(), None)
-    assert await egress.of(attempt, 10, 1000, NETWORKS, has_proxy=True) is None
+    assert await egress.of(attempt, 1000, NETWORKS, has_proxy=True) is None
     assert await egress.ensure_key() is None
 
 
 async def test_rule_waits_for_the_service(tmp_path: Path) -> None:
     with pytest.raises(RetryLater, match="the Service 'proxy' of the egress proxy does not exist"):
-        await an_egress(tmp_path, MemoryStore()).of(an_attempt_with(), 10, 1000, NETWORKS, has_proxy=True)
+        await an_egress(tmp_path, MemoryStore()).of(an_attempt_with(), 1000, NETWORKS, has_proxy=True)
 
 
 async def test_rule_is_refused_without_a_proxy_or_enforcement(tmp_path: Path) -> None:
@@ -171,28 +177,41 @@ async def test_rule_is_refused_without_a_proxy_or_enforcement(tmp_path: Path) ->
     record_check(tmp_path / RULES_CHECK, is_enforced=False)
     assert "does not enforce NetworkPolicies" in (egress.problem() or "")
     with pytest.raises(GiveUp, match=r"config\.network must be open: the cluster's network does not enforce"):
-        await egress.of(an_attempt_with(), 10, 1000, NETWORKS, has_proxy=True)
+        await egress.of(an_attempt_with(), 1000, NETWORKS, has_proxy=True)
 
 
 async def test_leader_reports_living_attempts_to_each_pod_of_the_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, attempt = MemoryStore(), an_attempt_with()
-    egress = an_egress(tmp_path, store, proxy="127.0.0.1")
+    egress, later = (an_egress(tmp_path, store, proxy="127.0.0.1", epoch=epoch) for epoch in (4, 5))
     proxy = ClusterProxy(await egress.ensure_key() or "")
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
     monkeypatch.setattr(egress_module, "PORT", address[1])
-    way_out = await egress.of(attempt, 10, 2**40, NETWORKS, has_proxy=True)
-    assert way_out
-    gateway = Gateway(address, way_out.tokens["agent"])
+
+    async def a_gateway(egress: Egress) -> Gateway:
+        way_out = await egress.of(attempt, 2**40, NETWORKS, has_proxy=True)
+        assert way_out
+        return Gateway(address, way_out.tokens["agent"])
+
     try:
-        await egress.announce([attempt.name, AttemptName("ir-0000000b", 2)], at=1000.0)
+        gateway = await a_gateway(egress)
+        await egress.announce([attempt.name, AttemptName("ir-0000000b", 2)])
         assert (await gateway.bound()).token
-        await egress.announce([], at=900.0)  # late, of an earlier leader
+        await egress.announce([])
+        with pytest.raises(ConnectionRefused, match="the attempt has ended"):
+            await gateway.bound()
+
+        gateway = await a_gateway(egress)  # after that list
+        assert (await gateway.bound()).token
+        await later.announce([attempt.name])
+        assert (await gateway.bound()).token
+        with pytest.raises(RetryLater, match=r"answers 'HTTP/1\.1 409 Conflict'"):
+            await egress.announce([])
         assert (await gateway.bound()).token
         with pytest.raises(OSError, match=r"127\.0\.0\.2"):  # nothing listens there
-            await an_egress(tmp_path, store, proxy="127.0.0.2 127.0.0.1").announce([], at=1010.0)
+            await an_egress(tmp_path, store, proxy="127.0.0.2 127.0.0.1", epoch=6).announce([])
         with pytest.raises(ConnectionRefused, match="the attempt has ended"):
             await gateway.bound()
     finally:

@@ -14,15 +14,19 @@ from tests.unit.backends.kubernetes.objects import NAME, a_job_object
 NO_CLIENT: Any = None  # no request is sent while a Job is running
 
 
+def a_supervisor(folder: Path) -> Supervisor:
+    return Supervisor(
+        BatchClient(NO_CLIENT, "default"), folder, Claims(folder), start_timeout_seconds=60, parts_seconds=60
+    )
+
+
 def a_job_of(uid: str) -> JobObject:
     owner = {"kind": "InferenceRequest", "name": "ir-0000000a", "uid": uid}
     return a_job_object(uid=f"job-of-{uid}", ownerReferences=[owner])
 
 
 async def test_supervision_of_an_earlier_job_of_the_same_name_is_cancelled(tmp_path: Path) -> None:
-    supervisor = Supervisor(
-        BatchClient(NO_CLIENT, "default"), tmp_path, Claims(tmp_path), start_timeout_seconds=60, parts_seconds=60
-    )
+    supervisor = a_supervisor(tmp_path)
     files = AttemptFiles.of(tmp_path, NAME)
     async with supervisor._tasks:
         supervisor._update_job(a_job_of("first"))
@@ -39,3 +43,18 @@ async def test_supervision_of_an_earlier_job_of_the_same_name_is_cancelled(tmp_p
         await supervisor.stop_supervising(NAME)
         assert later.cancelled()
         assert supervisor._supervisions == {}
+
+
+async def test_attempt_that_is_being_started_lives_before_the_watches_report_it(tmp_path: Path) -> None:
+    supervisor = a_supervisor(tmp_path)
+    async with supervisor._tasks:
+        supervisor.expect_start(NAME)
+        assert supervisor.living() == {NAME}
+        supervisor._update_job(a_job_of("first"))
+        assert supervisor.living() == {NAME}
+        await eventually(lambda: AttemptFiles.of(tmp_path, NAME).owner == "first")
+        supervisor._supervisions[NAME].cancel()
+        await eventually(lambda: not supervisor.living())
+        supervisor.expect_start(NAME)
+        await supervisor.stop_supervising(NAME)
+        assert supervisor.living() == set()

@@ -159,31 +159,46 @@ async def posted(gateway: Gateway, head: LivingAttempts, names: bytes, key: str 
 
 
 async def test_grant_ends_with_its_attempt() -> None:
-    now = time.time()
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         server = ("localhost", listener.getsockname()[1])
-        grant = a_grant(model_server=server, issued_at=int(now))
+        grant = a_grant(model_server=server, listed_after=(1, 4))
         async with a_gateway(grant) as gateway:
             reader, writer = await gateway.connect(*server)
             with closing(writer):
                 # The first list is too early to have the attempt, and the last one is of an earlier leader.
-                for at, names in ((now + 20, b""), (now + 60, b"ir-1-1 ir-2-1"), (now + 50, b"")):
-                    assert (await posted(gateway, LivingAttempts.of(names, at), names)).startswith(b"HTTP/1.1 200 ")
+                for number, names, status in (
+                    ((1, 4), b"", "200 OK"),
+                    ((2, 1), b"ir-1-1 ir-2-1", "200 OK"),
+                    ((1, 5), b"", "409 Conflict"),
+                ):
+                    answer = await posted(gateway, LivingAttempts.of(names, number), names)
+                    assert answer.startswith(f"HTTP/1.1 {status}\r\n".encode())
                     (await gateway.connect(*server))[1].close()
                 assert not reader.at_eof()
-                await posted(gateway, LivingAttempts.of(b"ir-2-1", now + 70), b"ir-2-1")
+                await posted(gateway, LivingAttempts.of(b"ir-2-1", (2, 2)), b"ir-2-1")
                 with pytest.raises(ConnectionRefused, match="the attempt has ended"):
                     await gateway.connect(*server)
                 assert await asyncio.wait_for(reader.read(), 5) == b""  # the open connection is cut
 
 
+async def test_list_with_a_lower_number_is_accepted_once_the_known_list_is_stale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with a_gateway(a_grant()) as gateway:
+        await posted(gateway, LivingAttempts.of(b"", (7, 1)), b"")
+        first = LivingAttempts.of(b"ir-1-1", (1, 1))  # of the first leader after the Lease was deleted
+        assert (await posted(gateway, first, b"ir-1-1")).startswith(b"HTTP/1.1 409 ")
+        monkeypatch.setattr(cluster_proxy, "STALE_SECONDS", 0.0)
+        assert (await posted(gateway, first, b"ir-1-1")).startswith(b"HTTP/1.1 200 ")
+        assert (await gateway.bound()).token
+
+
 async def test_list_of_attempts_that_the_engine_has_not_signed_changes_nothing() -> None:
-    at = time.time() + 60
     with an_http_server() as (port, _):
         async with a_gateway(a_grant(model_server=("localhost", port))) as gateway:
-            no_names = LivingAttempts.of(b"", at)
+            no_names = LivingAttempts.of(b"", (1, 1))
             assert (await posted(gateway, no_names, b"", "another key")).startswith(b"HTTP/1.1 407 ")
-            other_names = LivingAttempts.of(b"ir-2-1", at)
+            other_names = LivingAttempts.of(b"ir-2-1", (1, 1))
             assert (await posted(gateway, other_names, b"ir-3-1")).startswith(b"HTTP/1.1 400 ")
             assert (await answer_through(gateway, "localhost", port)).endswith(ANSWER)
 

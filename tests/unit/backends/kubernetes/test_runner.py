@@ -1,0 +1,50 @@
+"""The runner and its supervisor, with an API server that refuses or does not answer."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from msgspec import structs
+
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.model.errors import GiveUp, Invalid, LabratsError, Problem, RetryLater
+from labrats.ports import Attempt
+from tests.fakes.store import MemoryStore
+from tests.unit.backends.kubernetes.test_pod import SETTINGS, an_owned_attempt
+
+pytestmark = pytest.mark.anyio
+
+
+def a_new_attempt() -> Attempt:
+    """Return an attempt of a job whose prompt and Secrets may still be created."""
+    owned = an_owned_attempt()
+    metadata = structs.replace(owned.job.metadata, created_at=datetime.now(UTC))
+    return replace(owned, job=structs.replace(owned.job, metadata=metadata))
+
+
+class FailingClient:
+    """A stand-in for a client whose requests all fail."""
+
+    def __init__(self, error: LabratsError) -> None:
+        self._error = error
+
+    async def request(self, *_: Any) -> bytes:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("answer", "raised", "may_live"),
+    [(RetryLater("no answer"), RetryLater, True), (Invalid(Problem("spec", "no such field")), GiveUp, False)],
+)
+async def test_attempt_whose_job_may_have_been_created_lives(
+    tmp_path: Path, answer: LabratsError, raised: type[LabratsError], may_live: bool
+) -> None:
+    client, attempt = cast("ApiClient", FailingClient(answer)), a_new_attempt()
+    settings = KubernetesRunnerSettings("default", tmp_path / "attempts", SETTINGS)
+    runner = KubernetesRunner(client, MemoryStore(), settings)
+    with pytest.raises(raised, match=str(answer)):
+        await runner.start(attempt)
+    assert runner._supervisor.living() == ({attempt.name} if may_live else set())
