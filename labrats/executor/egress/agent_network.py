@@ -111,7 +111,7 @@ def _rule_of(context: RunContext, gateway: Gateway | None = None) -> HostRule:
         return (host, port) in logins or allows(config.network, host, port)
 
     def is_named(host: str, port: int) -> bool:
-        return names(config.network, host, port)
+        return (host, port) in logins or names(config.network, host, port)
 
     return HostRule(
         is_allowed, context.task.git_addresses, context.report_refused_host, model_server, gateway, is_named

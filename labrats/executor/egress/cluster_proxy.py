@@ -268,7 +268,7 @@ def rule_of_grant(grant: EgressGrant, forbidden: tuple[str, ...] = ()) -> HostRu
         return (host, port) in grant.hosts or (is_usual and allows(grant.network, host, port))
 
     def is_named(host: str, port: int) -> bool:
-        return names(grant.network, host, port)
+        return (host, port) in grant.hosts or names(grant.network, host, port)
 
     return HostRule(
         is_allowed, grant.private_networks, lambda _: None, grant.model_server, names=is_named, forbidden=forbidden

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from labrats.executor.egress import proxy as proxy_module
+from labrats.executor.egress.agent_network import _rule_of
+from labrats.executor.egress.proxy import RequestRefused
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.network import AllowedHosts, Network
 from labrats.model.protocol import Sandbox
+from labrats.net.address_policy import Unresolvable
 from tests.support.arrivals import everything_that_arrives
 from tests.support.http_server import ANSWER, an_http_server
-from tests.unit.executor.attempts import AttemptFolder, an_attempt
+from tests.unit.executor.attempts import AttemptFolder, a_task, an_attempt, some_work
 
 INIT = """echo '{"type": "system", "subtype": "init", "session_id": "0190-test"}'"""
 RESULT = """echo '{"type": "result", "subtype": "success", "is_error": false, "result": "done"}'"""
@@ -106,3 +110,19 @@ def test_attempt_fails_without_a_sandbox(tmp_path: Path) -> None:
     attempt.run()
     assert attempt.failure == (FailedCode.INTERNAL, "config.network cannot be enforced without a sandbox")
     assert not (attempt.workspace / "started").exists()
+
+
+async def test_missing_name_of_a_login_server_is_no_refusal_of_the_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(host: str, *_: object) -> list[str]:
+        raise Unresolvable(f"the host name {host!r} could not be resolved")
+
+    monkeypatch.setattr(proxy_module, "resolve_allowed", resolve)
+    config = JobConfig(provider="claude", network=AllowedHosts(allow=("*.example.com",)))
+    with some_work(tmp_path, a_task(tmp_path, config=config)) as work:
+        for host, status in (("api.anthropic.com", "502 Bad Gateway"), ("a.example.com", "403 Forbidden")):
+            with pytest.raises(RequestRefused) as refusal:
+                await _rule_of(work.context).connect(host, 443)
+            assert refusal.value.status == status
+        assert work.context.events.outputs.refused_hosts == ("a.example.com:443",)

@@ -31,7 +31,7 @@ from labrats.executor.model_proxy.upstream import Upstream, tls_context
 from labrats.model.egress_grant import EgressGrant, LivingAttempts, sign_grant, sign_living
 from labrats.model.errors import GiveUp
 from labrats.model.network import AllowedHosts
-from labrats.net.address_policy import Forbidden
+from labrats.net.address_policy import Forbidden, Unresolvable
 from tests.cluster.certificates import Authority
 from tests.support.http_server import ANSWER, an_http_server
 from tests.support.loopback import two_free_ports
@@ -96,9 +96,20 @@ async def test_forbidden_network_is_reached_by_no_grant_of_an_agent(monkeypatch:
 async def test_granted_name_with_a_private_address_is_refused() -> None:
     with an_http_server() as (port, requests):
         async with a_gateway(a_grant(hosts=(("localhost", port),))) as gateway:
-            with pytest.raises(ConnectionRefused, match="no address that jobs may reach") as refusal:
+            with pytest.raises(ConnectionRefused, match="an address that jobs must not reach") as refusal:
                 await gateway.connect("localhost", port)
     assert (refusal.value.status, requests) == ("403 Forbidden", [])
+
+
+async def test_missing_name_of_a_server_of_the_grant_is_no_refusal_of_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(*_: object) -> list[str]:
+        raise Unresolvable("the host name 'git.example' could not be resolved")
+
+    monkeypatch.setattr(proxy_module, "resolve_allowed", resolve)
+    async with a_gateway(a_grant(hosts=(("git.example", 443),))) as gateway:
+        with pytest.raises(ConnectionRefused, match="could not be resolved") as refusal:
+            await gateway.connect("git.example", 443)
+    assert refusal.value.status == "502 Bad Gateway"
 
 
 async def test_agent_learns_only_of_hosts_that_its_rule_names_whether_they_are_private() -> None:
@@ -326,7 +337,7 @@ async def test_refusal_of_the_cluster_is_reported_by_the_proxy_in_the_pod() -> N
                 reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
                 with closing(writer):
                     writer.write(f"GET http://localhost:{port}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-                    assert b"no address that jobs may reach" in await reader.read()
+                    assert b"an address that jobs must not reach" in await reader.read()
     assert refused == [f"localhost:{port}"]
 
 
