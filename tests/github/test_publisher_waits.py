@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from time import monotonic
 
 import pytest
 from msgspec.structs import replace
@@ -38,8 +39,15 @@ from tests.support.github.calls import Call
 from tests.support.github.faults import UNAVAILABLE
 from tests.support.waiting import eventually
 
+PULL = "GET /repos/{owner}/{repo}/pulls/{pull_number}"
 CHECKS = "POST /repos/{owner}/{repo}/check-runs"
 REVIEWS = "POST /repos/{owner}/{repo}/pulls/{pull_number}/reviews"
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a publisher soon try again what GitHub cannot do now, unless GitHub names a delay."""
+    monkeypatch.setattr("labrats.net.github._MIN_RETRY_SECONDS", 0.1)
 
 
 async def published_by(world: World) -> Published:
@@ -174,6 +182,35 @@ async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn) -
     assert later.value.delay_seconds == 77
     assert github.calls[-1].operation == CHECKS
     assert recorded[-1].pull_request_url
+
+
+@pytest.mark.parametrize("operation", [PULL, CHECKS], ids=["before the commits", "after the commits"])
+async def test_publisher_sends_nothing_until_a_limit_is_over(github: GitHubStandIn, operation: str) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    github.faults.plan(Fault.secondary_limit(2), operation)
+    times: dict[int, float] = {}
+    github.before_call = lambda number: times.update({number: monotonic()})
+    await world.publish()
+    limited = 1 + next(index for index, call in enumerate(github.calls) if call.operation == operation)
+    assert times[limited + 1] - times[limited] >= 2
+    check_written_once(github, issue)
+
+
+async def test_limit_before_the_commits_changes_no_number_of_tries(github: GitHubStandIn) -> None:
+    world = await a_world(github, a_pull_request(github))
+    job, stored = await world.store.get(Job, world.job_id), list[Published | None]()
+    await world.store.update(replace(job, status=replace(job.status, published=Published(commit_tries=2))))
+    github.faults.plan_always(Fault.secondary_limit(77), PULL)
+
+    async def on_step(step: Step) -> None:
+        if isinstance(step.subject, Job) and step.is_done:
+            stored.append(step.subject.status.published)
+
+    world.store.on_step = on_step
+    async with publishing(world):
+        await until(world, lambda job: bool(job.status.published and job.status.published.head_sha))
+    assert [each.commit_tries for each in stored if each] == [2]
 
 
 async def test_credentials_that_are_replaced_are_awaited(

@@ -106,8 +106,9 @@ class Publisher:
         async for change in self._store.watch(Job, unsettled_only=True):
             match change:
                 case Changed(job) if _is_reported(job) and not (job.ended and job.is_published):
-                    self._jobs[job.id] = job
-                    self._work.add(job.id)
+                    before, self._jobs[job.id] = self._jobs.get(job.id), job
+                    if before is None or _without_published(before) != _without_published(job):
+                        self._work.add(job.id)
                 case Changed(job):
                     self._forget(job.id)
                 case Deleted(job):
@@ -250,6 +251,12 @@ def _shares_labels(job: Job, other: Job) -> bool:
     if other.ended or not (ours and theirs and ours.target and theirs.target) or ours.labels != theirs.labels:
         return False
     return _thread(ours.target) == _thread(theirs.target)
+
+
+def _without_published(job: Job) -> Job:
+    """Return a job without the parts that the publisher stores, which are no reason to write the report again."""
+    status = replace(job.status, published=None, outputs=replace(job.status.outputs, pull_request_url=None))
+    return replace(job, metadata=replace(job.metadata, resource_version=""), status=status)
 
 
 def _thread(target: ReportTarget) -> tuple[str, int | None]:

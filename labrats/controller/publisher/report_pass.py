@@ -11,7 +11,7 @@ from labrats.controller.publisher.access import Access
 from labrats.controller.publisher.checks import write_check
 from labrats.controller.publisher.comments import Comments
 from labrats.controller.publisher.labels import add_proposed_labels, write_labels, write_reaction
-from labrats.controller.publisher.pull_request import CommitsPublisher, PullRequest, read_pull_request
+from labrats.controller.publisher.pull_request import CommitsPublisher, PullRequest, Pushed, read_pull_request
 from labrats.controller.publisher.reviews import read_earlier, read_lines, resolve_outdated_threads, write_review
 from labrats.model.errors import RetryLater
 from labrats.model.phases import Phase
@@ -94,8 +94,7 @@ class ReportPass:
             refused=tuple(self._refused),
         )
         if self._postponed:
-            tries = self.published.commit_tries if _CRASHED in self._refused else 0
-            await self.record(msgspec.structs.replace(published, commit_tries=tries))
+            await self.record(msgspec.structs.replace(published, commit_tries=self.published.commit_tries))
             raise max(self._postponed, key=lambda error: error.delay_seconds)
         return published
 
@@ -115,13 +114,13 @@ class ReportPass:
                 self._refused.append(_NO_BUNDLE)
                 self.reported = replace(self.reported, patch=await self.patch())
             return
-        if not await self._may_try_commits():
+        if self.published.commit_tries >= MOST_TRIES:
+            self._refused.append(_CRASHED)
             self.reported = replace(self.reported, patch=await self.patch())
             return
         postponed = len(self._postponed)
         publisher = CommitsPublisher(self.access, self.target, self.reported, rules, self._policy)
-        publish = partial(publisher.publish, self.bundle)
-        if pushed := await self._try("commits", publish):
+        if pushed := await self._try_commits(partial(publisher.publish, self.bundle)):
             self._refused += pushed.refused
             self._commit = pushed.commit
             url = pushed.url or self.reported.pull_request_url
@@ -129,24 +128,24 @@ class ReportPass:
             if (url, self._commit) != (self.published.pull_request_url, self.published.commit):
                 # A reply to the pull request, or a failed check of it, may come before the other parts are written.
                 parts = msgspec.structs.replace(self.published, pull_request_url=url, head_sha=self._head_sha)
-                await self.record(msgspec.structs.replace(parts, commit=self._commit or parts.commit, commit_tries=0))
+                await self.record(msgspec.structs.replace(parts, commit=self._commit or parts.commit))
         if len(self._postponed) == postponed and not (self.reported.pull_request_url or self.reported.patch):
             self.reported = replace(self.reported, patch=await self.patch())
 
-    async def _may_try_commits(self) -> bool:
-        """Count a try to publish the commits; False if publishers have ended in too many tries.
-
-        A try that comes to an end is not counted any longer: its pass records the report without it.
-        """
-        if "commits" in self.done:
-            return True
-        tries = self.published.commit_tries
-        if tries >= MOST_TRIES:
-            self._refused.append(_CRASHED)
-            return False
-        self.published = msgspec.structs.replace(self.published, commit_tries=tries + 1)
+    async def _try_commits(self, publish: Callable[[], Awaitable[Pushed]]) -> Pushed | None:
+        """Publish the commits. A try is counted before it begins, and no longer when it comes to an end."""
+        if "commits" in self.done or self._is_limited:
+            return await self._try("commits", publish)
+        self.published = msgspec.structs.replace(self.published, commit_tries=self.published.commit_tries + 1)
         await self.record(self.published)
-        return True
+        pushed = await self._try("commits", publish)
+        self.published = msgspec.structs.replace(self.published, commit_tries=0)
+        return pushed
+
+    @property
+    def _is_limited(self) -> bool:
+        """True once a limit of GitHub is used up, so that this pass sends nothing more."""
+        return any(isinstance(error, LimitReached) for error in self._postponed)
 
     async def _review(self, pull_request: PullRequest) -> str | None:
         rules = self.report.review
@@ -214,7 +213,7 @@ class ReportPass:
         if part in self.done:
             result: T | None = self.done[part]
             return result
-        if any(isinstance(error, LimitReached) for error in self._postponed):
+        if self._is_limited:
             self._postponed.append(RetryLater("GitHub has a limit, which is used up"))
             return None
         try:
