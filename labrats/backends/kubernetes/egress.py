@@ -117,15 +117,21 @@ class Egress:
 
         A pod with a network rule tests all of them, one of each family. Others test the first, as the leader's check
         tests one family, and nothing where policies are not known to be enforced, except for jobs of external
-        contributors. Raises GiveUp for one of those where policies are known not to be enforced.
+        contributors. Raises GiveUp for one of those where policies are known not to be enforced, and RetryLater where
+        this is unknown and the pod cannot test it.
         """
         if is_confined(attempt):
             return await self._addresses()
         is_untrusted, is_enforced = attempt.job.spec.untrusted, self._is_enforced(OPEN_CHECK)
         if is_untrusted and (problem := self.problem_of_untrusted()):
             raise GiveUp(FailedCode.INVALID, f"config.network {problem}")
-        must_test = is_enforced or (is_enforced is None and is_untrusted and not self._allows_untrusted)
-        return (await self._addresses())[:1] if must_test else ()
+        is_in_doubt = is_enforced is None and is_untrusted and not self._allows_untrusted
+        tests = (await self._addresses())[:1] if is_enforced or is_in_doubt else ()
+        if is_in_doubt and not tests:
+            raise RetryLater(
+                "it is unknown yet whether the cluster's network enforces NetworkPolicies", delay_seconds=5
+            )
+        return tests
 
     async def _addresses(self) -> tuple[tuple[str, int], ...]:
         found = await self._api.service_addresses(self._service) if self._service else ()

@@ -27,6 +27,9 @@ TIMEOUT_SECONDS: Final = 120
 
 POLL_SECONDS: Final = 2.0
 
+RECHECK_SECONDS: Final = 60.0
+"""Pause after a check without a result, for example because no node had room for its pod."""
+
 RETENTION_SECONDS: Final = 15
 """Lifetime of a finished Job that its leader does not delete, because the leader ended first."""
 
@@ -51,14 +54,12 @@ class NetworkCheck:
 
 
 async def check_rules(jobs: BatchClient, network_check: NetworkCheck, folder: Path) -> None:
-    """Store whether the pods of jobs with a network rule are kept from the cluster's network.
+    """Store whether the pods of jobs with a network rule are kept from the cluster's network, once that is known.
 
     folder: of the file, which all processes of the engine read. They refuse network rules if the pods are not.
     """
     of_rules = replace(network_check, name=f"{network_check.name}-rules", labels=CONFINED_LABELS)
-    if (closed := await network_is_closed(jobs, of_rules)) is None:
-        log.warning("network check failed: unknown whether network rules are enforced")
-        return
+    closed = await _result(jobs, of_rules, "network check failed: unknown whether network rules are enforced")
     await _record(folder / RULES_CHECK, is_enforced=closed)
     if not closed:
         log.warning("network rules refused: nothing enforces the cluster's NetworkPolicies")
@@ -67,17 +68,25 @@ async def check_rules(jobs: BatchClient, network_check: NetworkCheck, folder: Pa
 async def check_network(jobs: BatchClient, network_check: NetworkCheck | None, metrics: Metrics, folder: Path) -> None:
     """Report in the metrics and the log, and store, whether the pods of jobs are kept from the cluster's network.
 
+    Returns once that is known.
+
     network_check: None for an installation without NetworkPolicies. folder: see `check_rules`; jobs of external
     contributors are refused if the pods are not.
     """
-    closed = await network_is_closed(jobs, network_check) if network_check else False
-    if closed is None:
-        log.warning("network check failed: unknown whether NetworkPolicies are enforced")
-        return
+    unknown = "network check failed: unknown whether NetworkPolicies are enforced"
+    closed = await _result(jobs, network_check, unknown) if network_check else False
     await _record(folder / OPEN_CHECK, is_enforced=closed)
     metrics.degraded.labels("network-policy").set(not closed)
     if not closed:
         log.warning("degraded: jobs can reach the cluster's network, since nothing enforces its NetworkPolicies")
+
+
+async def _result(jobs: BatchClient, network_check: NetworkCheck, unknown: str) -> bool:
+    """Check until the result is known. unknown: logged after each check without a result."""
+    while (closed := await network_is_closed(jobs, network_check)) is None:
+        log.warning(unknown)
+        await asyncio.sleep(RECHECK_SECONDS)
+    return closed
 
 
 async def _record(file: Path, *, is_enforced: bool) -> None:

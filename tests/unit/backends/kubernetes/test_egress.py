@@ -244,6 +244,21 @@ async def test_open_pod_tests_policies_that_should_be_in_force(
     assert await egress.policy_tests(attempt) == ((expected,) if expected else ())
 
 
+@pytest.mark.parametrize("service", [None, "missing"])
+async def test_external_contributors_job_waits_while_nothing_tells_whether_policies_are_enforced(
+    tmp_path: Path, service: str | None
+) -> None:
+    attempt = an_attempt_with(config={"network": None}, untrusted=True)
+    egress = an_egress(tmp_path, MemoryStore(), service)
+    with pytest.raises(RetryLater, match="it is unknown yet whether the cluster's network enforces NetworkPolicies"):
+        await egress.policy_tests(attempt)
+    assert await egress.policy_tests(an_attempt_with(config={"network": None})) == ()
+    allowing = an_egress(tmp_path, MemoryStore(), service, allows_untrusted=True)
+    assert await allowing.policy_tests(attempt) == ()
+    record_check(tmp_path / OPEN_CHECK, is_enforced=True)
+    assert await egress.policy_tests(attempt) == ()
+
+
 async def test_external_contributors_job_needs_enforced_policies_or_a_rule(tmp_path: Path) -> None:
     record_check(tmp_path / OPEN_CHECK, is_enforced=False)
     attempt = an_attempt_with(config={"network": "open"}, untrusted=True)
