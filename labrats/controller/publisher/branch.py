@@ -225,10 +225,13 @@ class Commits:
 
 
 def remove_leftovers() -> None:
-    """Remove the temporary repositories of publishers that were killed. Blocks."""
+    """Remove the temporary repositories of publishers that were killed, before this process has one. Blocks.
+
+    In a container each publisher has the same process ID.
+    """
     for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
         pid = folder.name.removeprefix(TEMPORARY).partition("-")[0]
-        if pid.isdecimal() and not Path("/proc", pid).exists():
+        if pid == str(os.getpid()) or (pid.isdecimal() and not Path("/proc", pid).exists()):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,12 +1,14 @@
 """Runs of git whose output is long, or that fill the disk."""
 
 import os
+import tempfile
 from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 
 import pytest
 
+from labrats.controller.publisher.branch import remove_leftovers
 from labrats.controller.publisher.git import SCRATCH, TEMPORARY, NotPushed, run_git, start_of_output
 from labrats.model.errors import LabratsError, RetryLater
 
@@ -66,6 +68,17 @@ def test_without_a_setting_repositories_may_use_half_of_the_free_disk(
     assert SCRATCH.problem(repository) is None
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=9 * MIB))
     assert "half of the publisher's free disk" in str(SCRATCH.problem(repository))
+
+
+def test_leftovers_of_a_publisher_with_the_same_process_id_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    a_repository(tmp_path, "a")
+    other = tmp_path / f"{TEMPORARY}{os.getppid()}-a"
+    other.mkdir()
+    remove_leftovers()
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_long_input_reaches_a_git_that_is_measured_meanwhile(tmp_path: Path) -> None:
