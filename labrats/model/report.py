@@ -171,7 +171,7 @@ class Published(Record):
     commit:      the last commit of the pull request when the job's were added. GitHub makes new ids when it signs.
     head_sha:    the commit of the pull request that the report is about.
     refused:     reasons why other parts were not published, as sentences.
-    commit_tries: number of publishers that have ended while they published the commits.
+    commit_tries: number of publishers that were killed while they published the commits.
     attempts, finished_at: those of the job when the report was last complete; see Job.is_settled.
     """
 

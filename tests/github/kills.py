@@ -125,10 +125,10 @@ class Life:
             self.engine.cancel()
 
     async def see_write(self, step: Step) -> None:
-        """Look at a step of the store. A killed engine does not go on after it."""
+        """Look at a step of the store. A killed engine does not go on after it, and writes nothing as it ends."""
         self.see(step)
         if self.is_over:
-            await asyncio.Event().wait()
+            raise asyncio.CancelledError
 
 
 async def run_with_kills(

@@ -14,13 +14,14 @@ from msgspec.structs import replace
 from labrats.controller.publisher import publisher
 from labrats.controller.publisher.access import GitHubAccess
 from labrats.controller.publisher.comments import Comments
+from labrats.controller.publisher.pull_request import CommitsPublisher, Pushed
 from labrats.controller.publisher.report_pass import ReportPass
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.record import Metadata
-from labrats.model.report import Published, StateLabels
+from labrats.model.report import Published, ReportTarget, StateLabels
 from labrats.net.github import GitHub
 from labrats.net.github_repository import github_client
 from labrats.ports import SystemClock
@@ -280,13 +281,13 @@ async def test_label_that_was_left_to_a_job_goes_when_that_job_is_deleted(github
 
 
 class KillsAtFetch:
-    """Kills each publisher when git asks for the commit that the agent's are based on."""
+    """Kills each publisher before git gets the commit that the agent's are based on."""
 
     def begin(self) -> None:
         """Do nothing: all publishers are killed at the same step."""
 
     def hits(self, step: Step) -> bool:
-        return isinstance(step.subject, Call) and step.subject.template == "git-upload-pack"
+        return step.is_done and isinstance(step.subject, Call) and step.subject.template == "git-upload-pack"
 
 
 async def test_commits_that_end_three_publishers_become_a_patch(
@@ -313,6 +314,58 @@ async def test_tries_that_come_to_an_end_are_not_counted(github: GitHubStandIn) 
     await world.publish()
     check_written_once(github, issue)
     assert (await published_by(world)).commit_tries == 0
+
+
+@pytest.mark.parametrize("error", [None, ValueError("unexpected")], ids=["stopped", "unexpected error"])
+async def test_tries_of_a_publisher_that_is_not_killed_are_not_counted(
+    github: GitHubStandIn, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    world = await a_world(github, a_pull_request(github))
+    counted = asyncio.Queue[int]()
+
+    async def publish(_: CommitsPublisher, bundle: bytes) -> Pushed:
+        counted.put_nowait((await published_by(world)).commit_tries)
+        if error:
+            raise error
+        await asyncio.Event().wait()
+        raise AssertionError("the publisher is stopped")
+
+    monkeypatch.setattr(CommitsPublisher, "publish", publish)
+    async with publishing(world):
+        assert await counted.get() == 1
+        if error:
+            await until(world, lambda job: job.status.published == Published())
+    assert await published_by(world) == Published()
+
+
+async def test_commits_that_may_have_ended_a_publisher_are_published_one_at_a_time(
+    github: GitHubStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await a_world(github, a_pull_request(github))
+    first = await world.store.get(Job, world.job_id)
+    assert first.spec.report
+    suspected = replace(first.status, published=Published(commit_tries=1))
+    await world.store.update(replace(first, status=suspected))
+    target = ReportTarget(repository="octo/demo", issue=github.demo.open_issue().number, source="github")
+    spec = replace(first.spec, report=replace(first.spec.report, target=target))
+    second = await world.store.create(Job(metadata=Metadata(name="ir-00000002"), spec=spec))
+    await world.store.update(replace(second, status=suspected))
+    at_a_time, busy, both = list[int](), set[str](), asyncio.Event()
+
+    async def publish(commits: CommitsPublisher, bundle: bytes) -> Pushed:
+        busy.add(commits.reported.job.id)
+        at_a_time.append(len(busy))
+        if len(busy) == 2:
+            both.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(both.wait(), 1)
+        busy.remove(commits.reported.job.id)
+        return Pushed(patch="+++ the changes")
+
+    monkeypatch.setattr(CommitsPublisher, "publish", publish)
+    await world.publish()
+    await dataclasses.replace(world, job_id=second.id).publish()
+    assert at_a_time == [1, 1]
 
 
 async def test_commits_of_a_repository_that_would_fill_the_disk_become_a_patch(github: GitHubStandIn) -> None:

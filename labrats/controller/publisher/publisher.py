@@ -5,7 +5,8 @@ two requests continues without a second comment, check, review or pull request.
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -92,6 +93,8 @@ class Publisher:
         self._progress: dict[str, _Progress] = {}
         self._locks: WeakValueDictionary[tuple[str, int | None], asyncio.Lock] = WeakValueDictionary()
         """A lock for each issue and pull request, whose comment several jobs may share."""
+        self._suspects = asyncio.Lock()
+        """Held while the report of a job is written whose commits may have ended a publisher: one at a time."""
 
     async def run(self) -> None:
         """Write reports until cancelled."""
@@ -129,10 +132,10 @@ class Publisher:
             self._deleted.pop(job_id, None)
         if (job := self._jobs.get(job_id)) is None or (report := job.spec.report) is None or report.target is None:
             return
-        if self._lock_of(report.target).locked():  # so that one thread does not occupy all workers
+        progress = self._progress.setdefault(job_id, _Progress(job.status.published or Published()))
+        if any(lock.locked() for lock in self._locks_of(report.target, progress)):  # no worker waits for another one
             self._work.add_later(job_id, LOCKED_SECONDS)
             return
-        progress = self._progress.setdefault(job_id, _Progress(job.status.published or Published()))
         if (wait := self._wait_of(progress)) > 0:
             self._work.add_later(job_id, wait)
             return
@@ -189,7 +192,9 @@ class Publisher:
 
     async def _write(self, job: Job, report: Report, target: ReportTarget, progress: _Progress) -> Published:
         """Write all parts of the report, and return what is published. Raises NoAccess, RetryLater."""
-        async with self._lock_of(target):
+        async with AsyncExitStack() as locks:
+            for lock in self._locks_of(target, progress):
+                await locks.enter_async_context(lock)
             report_pass = ReportPass(
                 access=await self._access.open(target),
                 report=report,
@@ -204,6 +209,11 @@ class Publisher:
                 done=progress.done,
             )
             return await report_pass.run()
+
+    def _locks_of(self, target: ReportTarget, progress: _Progress) -> Sequence[asyncio.Lock]:
+        """Return the locks that a pass over a report holds."""
+        lock = self._lock_of(target)
+        return [lock, self._suspects] if progress.published.commit_tries else [lock]
 
     def _lock_of(self, target: ReportTarget) -> asyncio.Lock:
         return self._locks.setdefault(_thread(target), asyncio.Lock())

@@ -1,6 +1,8 @@
 """One pass over the report of a job: each part is looked at, and written if it differs."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -23,7 +25,10 @@ T = TypeVar("T")
 
 _NO_BUNDLE: Final = "pull request: there are changes, but no commits that can be pushed; the job's log says why"
 MOST_TRIES: Final = 3
-"""Number of publishers that may end while they publish the commits of a job, by a lack of memory or disk."""
+"""Number of publishers that may be killed while they publish the commits of a job, by a lack of memory or disk."""
+
+_TAKEN_BACK_SECONDS: Final = 2.0
+"""Time to store that a try is not counted. The publisher may have to stop, and another one may begin."""
 
 _CRASHED: Final = (
     f"pull request: the publisher ended {MOST_TRIES} times while it read the commits, so they are not pushed"
@@ -133,12 +138,19 @@ class ReportPass:
             self.reported = replace(self.reported, patch=await self.patch())
 
     async def _try_commits(self, publish: Callable[[], Awaitable[Pushed]]) -> Pushed | None:
-        """Publish the commits. A try is counted before it begins, and no longer when it comes to an end."""
+        """Publish the commits. A try is counted while it lasts, so that only a publisher that is killed leaves it."""
         if "commits" in self.done or self._is_limited:
             return await self._try("commits", publish)
-        self.published = msgspec.structs.replace(self.published, commit_tries=self.published.commit_tries + 1)
+        before = self.published
+        self.published = msgspec.structs.replace(before, commit_tries=before.commit_tries + 1)
         await self.record(self.published)
-        pushed = await self._try("commits", publish)
+        try:
+            pushed = await self._try("commits", publish)
+        except (asyncio.CancelledError, Exception):
+            with suppress(Exception):  # the first error counts
+                async with asyncio.timeout(_TAKEN_BACK_SECONDS):
+                    await self.record(before)
+            raise
         self.published = msgspec.structs.replace(self.published, commit_tries=0)
         return pushed
 
