@@ -280,6 +280,17 @@ async def test_label_that_was_left_to_a_job_goes_when_that_job_is_deleted(github
         await eventually(lambda: issue.labels == [])
 
 
+async def test_label_of_a_job_that_is_deleted_before_its_last_report_is_removed(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    world = await a_world(github, issue)
+    issue.labels.append("ai-working")
+    github.faults.plan(Fault.secondary_limit(1), PULL)
+    async with world.publisher():
+        await until(world, lambda job: job.status.published is not None)
+        await world.store.delete(Job, world.job_id)
+        await eventually(lambda: issue.labels == [])
+
+
 class KillsAtFetch:
     """Kills each publisher before git gets the commit that the agent's are based on."""
 

@@ -116,7 +116,7 @@ class Publisher:
                     self._forget(job.id)
                 case Deleted(job):
                     self._forget(job.id)
-                    if _is_reported(job) and not job.ended:
+                    if _is_reported(job) and not (job.ended and job.is_published):
                         self._deleted[job.id] = job
                         self._work.add(job.id)
 
@@ -162,7 +162,7 @@ class Publisher:
             self._work.add_later(job_id, ACTIVITY_SECONDS)
 
     async def _remove_label(self, job: Job) -> None:
-        """Remove the label "running" of a job that was deleted before its end, unless another job will do so.
+        """Remove the label "running" of a job that was deleted before its last report, unless another job will do so.
 
         An earlier job of the thread may have left it to this one. Raises RetryLater.
         """
