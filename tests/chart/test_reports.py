@@ -134,7 +134,8 @@ async def set_up(installation: Installation, model_port: int) -> None:
             ],
             "report": {"pullRequest": {}},
         },
-        {"name": "ai-reviewer", "eventTriggers": [opened], "report": {"comment": "sticky", "check": {}, "review": {}}},
+        {"name": "ai-reviewer", "eventTriggers": [opened], "report": {"comment": "sticky", "check": {}, "review": {}}}
+        | {"defaultNetwork": "none"},  # its pod reaches the repository and the model by the egress proxy alone
         FIXER,
     ]
     async with a_user_of(installation) as admin:
