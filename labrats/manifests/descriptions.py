@@ -141,7 +141,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "commit": "The last commit of the pull request when those of the job were added.",
         "headSha": "The commit of the pull request that the report is about.",
         "refused": "Reasons why other parts were not published.",
-        "commitTries": "The number of publishers that have ended while they published the commits.",
+        "commitTries": "The number of publishers that were killed while they published the commits.",
         "attempts": "The job's number of attempts when its report was last complete.",
         "finishedAt": "The time at which the job had ended when its report was last complete.",
     },
