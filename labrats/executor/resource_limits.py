@@ -27,6 +27,11 @@ DISK_SAMPLE_SECONDS: Final = 1.0
 DISK_PAUSE_FACTOR: Final = 20.0
 """Pause between two measurements of the disk: at least a second, and many times as long as a measurement took."""
 
+_SAMPLES_IN_EXCESS: Final = 2
+"""Samples that must all exceed a limit on memory. The processes are read one after the other, so that what one shares
+with a child that starts meanwhile counts twice in one sample.
+"""
+
 _NAMELESS_EVERY: Final = 10
 """Samples of the memory for each search of files without a name, which takes longer."""
 
@@ -117,8 +122,12 @@ class _Watcher:
         self._samples += 1
         if _total(map(_own_memory, pids), self._nameless_memory) <= limit:
             return None
-        used = _total(map(_share_of_memory, pids), self._nameless_memory)
-        return used if used > limit else None
+        used = 0
+        for _ in range(_SAMPLES_IN_EXCESS):
+            used = _total(map(_share_of_memory, pids), self._nameless_memory)
+            if used <= limit:
+                return None
+        return used
 
     def _exceeded_limit(self) -> GiveUp | None:
         pids, limits = descendants(os.getpid()), self.limits

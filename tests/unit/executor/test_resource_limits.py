@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from labrats.executor import resource_limits
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.mcp_server import McpServer
@@ -122,6 +123,17 @@ def test_shared_and_unused_memory_does_not_count(tmp_path: Path, isolation: dict
     attempt = an_attempt_of(tmp_path, script, MEMORY, **isolation)
     attempt.run()
     assert attempt.failure[0] is FailedCode.AGENT_ERROR  # the script prints no result
+
+
+@pytest.mark.parametrize(("samples", "used"), [((300, 100), None), ((300, 250), 250), ((100,), None)])
+def test_memory_is_measured_again_in_excess_of_its_limit(
+    monkeypatch: pytest.MonkeyPatch, samples: tuple[int, ...], used: int | None
+) -> None:
+    left = iter(samples)
+    monkeypatch.setattr(resource_limits, "_own_memory", lambda pid: (1000, 0))
+    monkeypatch.setattr(resource_limits, "_share_of_memory", lambda pid: (next(left), 0))
+    watcher = resource_limits._Watcher(ResourceLimits(memory_bytes=200), ())
+    assert watcher._memory_above(200, [1]) == used
 
 
 @pytest.mark.parametrize("script", [FORK_BOMB, MANY_CHILDREN], ids=["bomb", "children"])
