@@ -154,10 +154,19 @@ async def former_leaders_are_fenced(client: ApiClient, namespace: str, epoch: in
                 with suppress(LabratsError):
                     if await _is_fenced(client, namespace, epoch):
                         return True
-                    if time.monotonic() > missing_at and not await _refuses(client, namespace, epoch):
+                    if time.monotonic() > missing_at and await _is_missing(client, namespace, epoch):
                         return False
                 await asyncio.sleep(0.05)
     return False
+
+
+async def _is_missing(client: ApiClient, namespace: str, epoch: int) -> bool:
+    """Return whether the API server refuses neither epoch. Raises LabratsError.
+
+    An outdated policy refuses the new epoch, and then, up to date, the former one: the new one is tried first, so that
+    a policy that is brought up to date in between is not missing.
+    """
+    return not await _refuses(client, namespace, epoch) and not await _refuses(client, namespace, epoch - 1)
 
 
 async def _is_fenced(client: ApiClient, namespace: str, epoch: int) -> bool:
