@@ -1,4 +1,4 @@
-"""What the leader concludes from the answers of the API server. tests/kubernetes/test_leader.py asks a real one."""
+"""Conclusions of the leader from the answers of the API server. tests/kubernetes/test_leader.py asks a real one."""
 
 import pytest
 
