@@ -16,6 +16,7 @@ def sync(path: Path) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     """Replace the content of a file atomically, and wait until it is on stable storage."""
     temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)  # a pipe, such as an agent may leave, would block
     try:
         with open(temporary, "wb") as file:
             file.write(content)

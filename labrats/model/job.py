@@ -413,7 +413,7 @@ class Job(Resource):
     @property
     def is_settled(self) -> bool:
         """True once the job has ended, was reported to its caller and to GitHub, and its chain has gone on or ended."""
-        return self.ended and self._caller_is_informed and self.is_published and self._chain_is_decided
+        return self._caller_is_informed and not self.needs_output
 
     @property
     def is_published(self) -> bool:

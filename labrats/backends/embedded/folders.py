@@ -31,7 +31,7 @@ _SCRATCH: Final = ("home", "tmp", "baseline.git", CREDENTIALS_FOLDER)
 _ORIGIN_FILE: Final = "origin"
 
 _LINE_BYTES: Final = 256
-"""Maximum size of a claim, and of an exit status."""
+"""Maximum size of a claim, of an exit status, and of an origin."""
 
 
 @dataclass(frozen=True)
@@ -191,11 +191,12 @@ class Folders:
     def origin(self) -> str | None:
         """Return the database and the boot with which an engine last used these folders; None if there was none."""
         try:
-            return (self.attempts / _ORIGIN_FILE).read_text().strip()
+            return read_regular_file(self.attempts / _ORIGIN_FILE, _LINE_BYTES).decode("utf-8", "replace").strip()
         except FileNotFoundError:
             return None
 
     def note_origin(self, origin: str) -> None:
+        """Record the database and the boot, on stable storage. Raises OSError."""
         self.attempts.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(self.attempts / _ORIGIN_FILE, f"{origin}\n".encode())
 

@@ -1,6 +1,7 @@
 """The inputs of the local runner's executors, and its failures. tests/conformance checks the contract of Runner."""
 
 import asyncio
+import os
 import shutil
 import stat
 from collections.abc import AsyncIterator
@@ -522,3 +523,11 @@ async def test_a_claimed_attempt_is_recognized_after_a_reboot(folders: Folders) 
         ended = await end_of(runner, attempt)
     async with a_runner(folders, store, origin="database boot-2") as runner:
         assert await runner.find(attempt.name) == ended
+
+
+async def test_pipes_in_the_place_of_the_origin_do_not_stop_the_start(folders: Folders) -> None:
+    folders.attempts.mkdir(parents=True)
+    for name in ("origin", "origin.new"):
+        os.mkfifo(folders.attempts / name)
+    async with asyncio.timeout(DEADLINE_SECONDS), a_runner(folders, origin="database boot-1"):
+        assert folders.origin() == "database boot-1"
