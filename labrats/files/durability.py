@@ -13,12 +13,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace the content of a file atomically, and wait until it is on stable storage."""
+def replace_file(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Replace the content of a file atomically, and wait until it is on stable storage.
+
+    mode: permissions of the new file, from which the umask may remove some.
+    """
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)  # a pipe, such as an agent may leave, would block
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

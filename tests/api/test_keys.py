@@ -134,6 +134,17 @@ async def test_an_invalid_secret_is_no_key_and_does_not_affect_others(api: Api, 
         assert (await admin.get("/api/api-keys")).status_code == 200
 
 
+@pytest.mark.parametrize("data", [{"key": " \n"}, {"hash": hash_key("")}], ids=["blank key", "hash of nothing"])
+async def test_a_request_without_a_key_is_refused_whatever_is_applied(api: Api, data: dict[str, str]) -> None:
+    await api.store.create(applied(scopes="admin", **data))
+    await api.store.create(applied("good", hash=hash_key("test-key-after-it")))
+    await eventually(lambda: is_known(api, "test-key-after-it"))
+
+    async with api.client(None) as nobody:
+        for header in ("Bearer", "Bearer  ", "Basic abc", "x"):
+            assert (await nobody.get("/api/api-keys", headers={"Authorization": header})).status_code == 401
+
+
 async def test_a_secret_without_the_label_is_no_key(api: Api) -> None:
     await api.store.create(applied(label=None, key=KEY))
     await api.store.create(applied("other", label="something-else", key=KEY))

@@ -79,12 +79,12 @@ def _hash_and_prefix(key: str) -> dict[str, str]:
 
 def hashed_at_rest(secret: Secret) -> Secret:
     """Replace the plain key in `secret`, if any, by its hash. A Secret applied with kubectl may hold a plain key."""
-    if not (key := secret.data.get("key")):
+    if not (key := secret.data.get("key", "").strip()):
         return secret
     others = {name: value for name, value in secret.data.items() if name != "key"}
     annotations = {name: value for name, value in secret.metadata.annotations.items() if name != LAST_APPLIED}
     metadata = replace(secret.metadata, annotations=annotations)
-    return replace(secret, metadata=metadata, data=others | _hash_and_prefix(key.strip()))
+    return replace(secret, metadata=metadata, data=others | _hash_and_prefix(key))
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ class ApiKeyIndex:
                     self.synced.set()
 
     def caller(self, key: str, now: datetime) -> Caller | None:
-        """Return the caller that `key` belongs to; None if the key is unknown, revoked or expired."""
+        """Return the caller that `key` belongs to; None if the key is empty, unknown, revoked or expired."""
+        if not key:  # a request without one must not match a Secret with the hash of an empty text
+            return None
         digest = hash_key(key)
         indexed = self._fixed.get(_half(digest)) or self._stored.get(_half(digest))
         if indexed is None or not hmac.compare_digest(indexed.digest, digest):

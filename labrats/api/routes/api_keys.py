@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 from starlette.responses import Response
 
+from labrats.api.auth.admin_key import delete_revoked
 from labrats.api.auth.keys import derived_key, expiry_of, hash_key, key_secret
 from labrats.api.http.errors import EXAMPLE_TIME
 from labrats.api.http.idempotency import IdempotencyKey, Intent
@@ -155,12 +156,16 @@ async def _store(services: Services, intent: Intent | None, secret: Secret) -> S
     summary="Revoke an API key",
 )
 async def revoke_api_key(request: Request, key_id: KeyId) -> Response:
-    """Revoke a key. It is refused from now on."""
+    """Revoke a key. It is refused from now on.
+
+    If it is the key in the engine's `admin.key`, the file is deleted, and the next start writes a new one.
+    """
     services = services_of(request)
     try:
         secret = await services.store.get(Secret, key_id)
         if secret.metadata.labels.get(API_KEY_LABEL) != API_KEY_LABEL_VALUE:
             raise NotFound(key_id)
+        delete_revoked(services.settings.admin_key_file, secret)
         await services.store.delete(Secret, key_id)
     except NotFound as error:
         raise NotFound(f"there is no API key {key_id!r}") from error
