@@ -77,6 +77,8 @@ class Catalog:
         """Function that is called with the kind of each resource that the watch reports as changed."""
         self.changing = asyncio.Lock()
         """A lock for writers, held from the check of a resource against the others until it is written and `put`."""
+        self.comparing = asyncio.Lock()
+        """A lock for the comparison of a large event with all triggers: one at a time, so that a thread is enough."""
 
     async def follow(self, store: Store) -> None:
         """Apply every change until cancelled. Set `synced` once all existing resources are in the catalog."""

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from labrats.intake.prompts import ABSENT, value_at, values_of
+from labrats.intake.prompts import ABSENT, VALUE_BYTES, value_at, values_of
 from labrats.intake.request import JobRequest
 from labrats.model.agent import AiAgent
 from labrats.model.concurrency import KEY_LENGTH, Concurrency
 from labrats.model.errors import Invalid, Problem
-from labrats.model.outside_text import as_text
+from labrats.model.outside_text import text_within
 
 FIELD: Final = "concurrency.key"
 
@@ -34,10 +34,11 @@ def concurrency_of(request: JobRequest, agent: AiAgent | None) -> Concurrency | 
     values = values_of(request) | {"agent": agent.spec.trigger_name if agent else None}
     missing: list[str] = []
     key = _PLACEHOLDER.sub(lambda found: _text_of(found[1], values, missing), request.concurrency.key)
-    key = "".join(character if character.isprintable() else "\ufffd" for character in key)
     if request.event is None:
         _check_submitted(key, missing)
-    return replace(request.concurrency, key=key if len(key) <= KEY_LENGTH else _shortened(key))
+    key = key if len(key) <= KEY_LENGTH else _shortened(key)
+    printable = "".join(character if character.isprintable() else "\ufffd" for character in key)
+    return replace(request.concurrency, key=printable)
 
 
 def _text_of(name: str, values: Mapping[str, Any], missing: list[str]) -> str:
@@ -46,7 +47,7 @@ def _text_of(name: str, values: Mapping[str, Any], missing: list[str]) -> str:
     if value is None:
         missing.append(name)
         return ABSENT
-    return as_text(value)
+    return text_within(value, VALUE_BYTES)
 
 
 def _check_submitted(key: str, missing: list[str]) -> None:

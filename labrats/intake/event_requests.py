@@ -1,5 +1,6 @@
 """The jobs that one event requests: one for each agent that it starts."""
 
+import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,14 +21,25 @@ AGENTS_ANNOTATION: Final = "labrats.work/event-agents"
 CLONE_URL_FIELD: Final = "payload.repository.clone_url"
 
 
-def event_requests(
+async def event_requests(
     event: IncomingEvent, catalog: Catalog, owner: str, webhook_source: WebhookSource | None = None
 ) -> list[JobRequest]:
     """Return a request for each agent that the event starts. They differ in agent, trigger, type and chain."""
-    started = triggered_agents(event, list(catalog.agents_by_trigger_name.values()))
+    agents = catalog.agents_by_trigger_name
+    started = await _triggered(event, list(agents.values()), catalog)
     if webhook_source and (name := _agent_of_repository(event, webhook_source)):
-        started = _only(catalog.agents_by_trigger_name.get(name), started)
+        started = _only(agents.get(name), started)
     return [request_of(event, agent, trigger, catalog, owner, webhook_source) for agent, trigger in started]
+
+
+async def _triggered(
+    event: IncomingEvent, agents: Sequence[AiAgent], catalog: Catalog
+) -> list[tuple[AiAgent, Trigger]]:
+    """Return what `triggered_agents` does. A large event has many values, which each filter compares."""
+    if not event.is_large:
+        return triggered_agents(event, agents)
+    async with catalog.comparing:
+        return await asyncio.to_thread(triggered_agents, event, agents)
 
 
 def request_of(

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from labrats.model.agent import AiAgent, Trigger
 from labrats.model.job import PROMPT_BYTES
-from labrats.model.outside_text import as_text, shortened
+from labrats.model.outside_text import text_within
 
 _LARGE_BYTES: Final = 64 * 1024
 _LONGEST_REF: Final = 255
@@ -35,11 +35,11 @@ class IncomingEvent:
     @cached_property
     def as_text(self) -> str:
         """The event as JSON, cut to fit into a prompt. Cached for all agents of the event, because it may be large."""
-        return shortened(as_text({"source": self.source, "event": self.name, "payload": self.payload}), PROMPT_BYTES)
+        return text_within({"source": self.source, "event": self.name, "payload": self.payload}, PROMPT_BYTES)
 
     @property
     def is_large(self) -> bool:
-        """True if `as_text` may take more than some milliseconds."""
+        """True if `as_text` or the comparison with a trigger may take more than some milliseconds."""
         return self.size is None or self.size > _LARGE_BYTES
 
     def find(self, *path: str) -> Any:

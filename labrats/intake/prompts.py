@@ -9,7 +9,7 @@ from labrats.index.catalog import Catalog
 from labrats.intake.request import JobRequest, Texts
 from labrats.model.agent import AiAgent, Trigger
 from labrats.model.job import PROMPT_BYTES
-from labrats.model.outside_text import Marks, as_text, shortened
+from labrats.model.outside_text import Marks, as_text, shortened, text_within
 
 INSTRUCTIONS_BYTES: Final = 120 * 1024
 """The bound on instructions, which share a ConfigMap with the prompt."""
@@ -108,7 +108,7 @@ class Writer:
 
     def _value(self, path: str) -> str:
         found = value_at(self._values, path.split("."))
-        return ABSENT if found is None else self.mark(path, shortened(as_text(found), VALUE_BYTES))
+        return ABSENT if found is None else self.mark(path, text_within(found, VALUE_BYTES))
 
 
 def value_at(value: Any, path: Sequence[str]) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from labrats.intake.events import failed_filter
 from labrats.intake.stored_events import stored_event
 from labrats.model.agent import AiAgent, ChainLink
 from labrats.model.core_resources import ConfigMap
@@ -278,6 +280,32 @@ class TestSize:
         prompt = await prompt_of(api, made["jobId"])
         assert len(prompt.encode()) <= 900 * 1024
         assert "cut here" in prompt
+
+    @pytest.mark.parametrize(("values", "is_large"), [(10, False), (20_000, True)])
+    @pytest.mark.parametrize("path", ["/api/events/ingest", "/api/events/test"])
+    async def test_a_large_event_is_compared_with_triggers_outside_the_event_loop(
+        self,
+        api: Api,
+        admin: httpx2.AsyncClient,
+        monkeypatch: pytest.MonkeyPatch,
+        path: str,
+        values: int,
+        is_large: bool,
+    ) -> None:
+        threads: set[int] = set()
+
+        def noted_filter(*args: Any) -> str | None:
+            threads.add(threading.get_ident())
+            return failed_filter(*args)
+
+        monkeypatch.setattr("labrats.intake.events.failed_filter", noted_filter)
+        await stored(api, an_agent("a", a_trigger(filters={"label.name": "ai"})))
+
+        answer = await admin.post(path, json=EVENT | {"payload": {"label": [{"name": "bug"}] * values}})
+
+        assert (answer.status_code, answer.json()["matched"]) == (200, 0)
+        assert threads
+        assert (threading.get_ident() not in threads) is is_large
 
     @pytest.mark.parametrize("declared", [True, False])
     async def test_an_event_of_more_than_25_mib_is_refused(self, user: httpx2.AsyncClient, declared: bool) -> None:

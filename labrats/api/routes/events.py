@@ -1,5 +1,6 @@
 """Events from callers. Each starts the agents whose triggers match."""
 
+import asyncio
 from typing import Any, Final
 
 from fastapi import Request
@@ -67,10 +68,14 @@ async def ingest(request: Request, body: Event, idempotency_key: IdempotencyKey 
     """
     services, caller = services_of(request), caller_of(request)
     intent = Intent.of(idempotency_key, caller.id, body)
-    event = IncomingEvent(body.source, body.event, body.payload)
-    requests = event_requests(event, services.catalog, caller.id)
+    event = await _event(request, body)
+    requests = await event_requests(event, services.catalog, caller.id)
     jobs = await services.admission.admit_all(requests, intent.job_names if intent else None)
     return json_response(event_jobs_view(jobs))
+
+
+async def _event(request: Request, body: Event) -> IncomingEvent:
+    return IncomingEvent(body.source, body.event, body.payload, size=len(await request.body()))
 
 
 PREVIEW_BYTES: Final = 64 * 1024
@@ -165,13 +170,13 @@ class EventTested(ResponseBody):
 async def test_event(request: Request, body: EventTest) -> Response:
     """Tell for each agent whether the event would start it, with which job, or why not. Nothing is created."""
     services, caller = services_of(request), caller_of(request)
-    event = IncomingEvent(body.source, body.event, body.payload)
+    event = await _event(request, body)
     source = _source(services, body.webhook_source)
     agents = [each for each in services.catalog.agents if body.agent in (None, each.name)]
     if body.agent and not agents:
         raise NotFound(f"there is no agent {body.agent!r}")
     ignored = reason_to_ignore(event, source.spec) if source and source.spec.type == GITHUB else None
-    requests = {agent_name(each): each for each in event_requests(event, services.catalog, caller.id, source)}
+    requests = {agent_name(each): each for each in await event_requests(event, services.catalog, caller.id, source)}
     started = {} if ignored else requests
     now = services.clock.now()
     thread_event = thread_event_of(event, source, services.catalog, _FINGERPRINT, now) if source else None
@@ -211,10 +216,11 @@ async def _verdict_view(
             job = _preview(await services.admission.preview(wanted))
         except (Invalid, TooLarge) as error:
             refused = str(error)
+    found = await asyncio.to_thread(verdicts, agent, event) if event.is_large else verdicts(agent, event)
     return {
         "agent": agent.name,
         "starts": job is not None,
-        "triggers": [_trigger_view(each) for each in verdicts(agent, event)],
+        "triggers": [_trigger_view(each) for each in found],
         "job": job,
         "refused": refused,
     }

@@ -44,6 +44,12 @@ def test_long_keys_of_events_stay_distinct() -> None:
     assert len(keys) == 2
 
 
+def test_only_the_start_of_a_very_long_value_counts() -> None:
+    keys = {key_of("{{ payload.a }}", event=IncomingEvent("s", "e", {"a": "x" * 2**20 + end})) for end in "ab"}
+    assert {len(key) for key in keys} == {200}
+    assert len(keys) == 1
+
+
 @pytest.mark.parametrize(
     ("key", "problem"),
     [

@@ -1,10 +1,20 @@
 """Text of external origin loses its hidden content."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from labrats.model.outside_text import as_text, without_hidden
+from labrats.model.outside_text import as_text, text_within, without_hidden
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=50,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +63,38 @@ def test_a_json_value_has_no_hidden_text() -> None:
 
 def test_a_text_is_not_quoted() -> None:
     assert as_text('say "hi"') == 'say "hi"'
+
+
+@given(JSON, st.integers(min_value=100, max_value=300))
+def test_text_of_a_value_is_whole_or_cut_at_its_limit(value: Any, limit: int) -> None:
+    whole, text = as_text(value), text_within(value, limit)
+
+    assert len(text.encode()) <= limit
+    assert text == whole or "cut here" in text
+
+
+@given(st.lists(st.integers(min_value=0, max_value=9) | st.text("ab", max_size=3), max_size=200))
+def test_text_that_fits_is_whole(value: list[Any]) -> None:
+    assert text_within(value, max(100, len(as_text(value)))) == as_text(value)
+
+
+class ReadList(list[int]):
+    """A list that counts the items that were read."""
+
+    read = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for item in super().__iter__():
+            self.read += 1
+            yield item
+
+
+def test_only_the_start_of_a_large_value_is_read() -> None:
+    values = ReadList(range(100_000))
+
+    assert "cut here" in text_within({"values": values}, 1000)
+    assert 0 < values.read < 1000
+
+
+def test_a_cut_value_is_marked_although_its_hidden_text_left_room() -> None:
+    assert "cut here" in text_within("\u200b" * 5000 + "visible", 1000)
