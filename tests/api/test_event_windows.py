@@ -17,37 +17,67 @@ from tests.support.waiting import DEADLINE_SECONDS
 
 EVENTS = 20_000
 BATCH = 100
+MANY_READS = 100
 
 
 class LongLog:
     """The output of a runner with many lines. batches: the number of batches that were read."""
 
     def __init__(self) -> None:
-        self.batches = 0
+        self.batches, self.reads, self.last_seq = 0, 0, EVENTS
 
     async def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
+        self.reads += 1
+        assert self.reads < MANY_READS  # an endless loop would not let a timeout end the test
         for first in range(after_seq + 1, EVENTS + 1, BATCH):
             self.batches += 1
             lines = [encode(LogEvent(seq=seq, at=NOON, text="tick")) for seq in range(first, first + BATCH)]
             yield b"\n".join(lines) + b"\n"
+        if self.last_seq > EVENTS:
+            yield encode(LogEvent(seq=self.last_seq, at=NOON, text="forged")) + b"\n"
 
     async def tail(self, name: AttemptName) -> OutputTail:
-        return OutputTail(last_seq=EVENTS)
+        return OutputTail(last_seq=self.last_seq)
 
 
-@pytest.mark.parametrize("query", [{"kind": "tool"}, {"q": "no such text"}, {"kind": "tool", "q": "tick"}])
-async def test_a_page_without_matches_reads_each_part_of_the_log_once(
-    api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, query: dict[str, Any]
-) -> None:
-    job = (await user.post("/api/jobs/submit", json=a_submission())).json()["jobId"]
+@pytest.fixture
+async def job(user: httpx2.AsyncClient) -> str:
+    job: str = (await user.post("/api/jobs/submit", json=a_submission())).json()["jobId"]
     async with asyncio.timeout(DEADLINE_SECONDS):
         while (await user.get(f"/api/jobs/{job}")).json()["status"] != "completed":
             await asyncio.sleep(0.01)
+    return job
+
+
+@pytest.fixture
+def log(api: Api, job: str, monkeypatch: pytest.MonkeyPatch) -> LongLog:
+    """The output that the ended job has from now on."""
     log, runner = LongLog(), api.services.runner
     monkeypatch.setattr(runner, "read", log.read)
     monkeypatch.setattr(runner, "tail", log.tail)
+    return log
 
-    page = (await user.get(f"/api/jobs/{job}/events", params=query | {"tail": "true"})).json()
 
+@pytest.mark.parametrize("query", [{"kind": "tool"}, {"q": "no such text"}, {"kind": "tool", "q": "tick"}])
+@pytest.mark.parametrize("place", [{"tail": "true"}, {"before": "1-999999999999"}])
+async def test_a_page_without_matches_reads_each_part_of_the_log_once(
+    user: httpx2.AsyncClient, job: str, log: LongLog, query: dict[str, Any], place: dict[str, Any]
+) -> None:
+    page = (await user.get(f"/api/jobs/{job}/events", params=query | place)).json()
     assert page["events"] == []
     assert log.batches == EVENTS / BATCH
+
+
+async def test_a_page_before_a_number_beyond_the_log_has_its_last_events(
+    user: httpx2.AsyncClient, job: str, log: LongLog
+) -> None:
+    page = (await user.get(f"/api/jobs/{job}/events", params={"before": "1-999999999999", "limit": 2})).json()
+    assert [event["id"] for event in page["events"]] == [f"1-{EVENTS - 1}", f"1-{EVENTS}"]
+
+
+async def test_a_forged_number_in_the_log_hides_no_events_and_costs_few_reads(
+    user: httpx2.AsyncClient, job: str, log: LongLog
+) -> None:
+    log.last_seq = 2**63 - 1
+    page = (await user.get(f"/api/jobs/{job}/events", params={"tail": "true", "limit": 3})).json()
+    assert [event["id"] for event in page["events"]] == [f"1-{EVENTS - 1}", f"1-{EVENTS}", f"1-{log.last_seq}"]

@@ -1,8 +1,8 @@
 """Pages of a job's events: after or before an event, the last ones, or those that match a filter."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,7 +17,7 @@ from labrats.model.job import Job
 from labrats.model.protocol import decode_event, stored_lines
 
 WINDOW: Final = 1000
-"""Events that are read at once on the way backwards."""
+"""Events that are read first on the way backwards. Each further step is twice as long as the one before."""
 
 _NOT_SEARCHED: Final = frozenset({"id", "attempt", "at", "kind", "origin", "call"})
 """Fields of an event that are no text of it."""
@@ -92,14 +92,18 @@ async def page_before(
     for number in reversed(attempts):
         if position and number > position[0]:
             continue
-        end = position[1] if position and number == position[0] else await _last_seq(services, job, number) + 1
+        end, step = await _last_seq(services, job, number) + 1, WINDOW
+        if position and number == position[0]:
+            end = min(end, position[1])
         while end > 1 and len(events) < limit:
-            begin = max(1, end - WINDOW)
-            events = [*await _window(services, job, number, range(begin, end), wanted), *events]
-            end = begin
+            begin = max(1, end - step)
+            missing = limit - len(events)
+            events = [*await _window(services, job, number, range(begin, end), wanted, missing), *events]
+            end, step = begin, 2 * step  # few steps, whatever numbers an agent has written into its output
+            await asyncio.sleep(0)  # a step without any event has not let other requests run
         if len(events) >= limit:
             break
-    return Page(events[-limit:], is_last=position is None)
+    return Page(events, is_last=position is None)
 
 
 def all_attempts(job: Job) -> range:
@@ -127,10 +131,10 @@ async def _last_seq(services: Services, job: Job, number: int) -> int:
 
 
 async def _window(
-    services: Services, job: Job, number: int, seqs: range, wanted: EventFilter
-) -> Sequence[dict[str, Any]]:
-    """Return the matching events of an attempt whose numbers are in the range."""
-    views: list[dict[str, Any]] = []
+    services: Services, job: Job, number: int, seqs: range, wanted: EventFilter, limit: int
+) -> Collection[dict[str, Any]]:
+    """Return the last matching events, at most `limit`, of an attempt whose numbers are in the range."""
+    views: deque[dict[str, Any]] = deque(maxlen=limit)
     async with aclosing(services.runner.read(AttemptName(job.id, number), seqs.start - 1, follow=False)) as batches:
         async for lines in batches:
             for seq, view in _views_in(number, lines, wanted):
