@@ -146,7 +146,7 @@ async def test_result_too_large_for_an_event_is_in_the_job_detail(user: User) ->
 
 SEARCHED = [
     {"log": "line {n}", "times": 1200},
-    {"log": 'a "quoted" Needle, Größe'},
+    {"log": 'a "quoted" Needle, Größe, ÄRGER'},
     {"onAttempt": 1, "steps": [{"fail": "the needle broke"}]},
     {"log": "end"},
 ]
@@ -175,6 +175,7 @@ async def test_search_finds_all_matches_and_counts_them(user: User) -> None:
     assert len(first["events"]) + len(rest["events"]) == first["total"]
     assert (await search('"quoted"'))["total"] == 2
     assert (await search("Größe"))["total"] == 2
+    assert (await search("Ärger"))["total"] == 2
     assert (await search("needle", kind="error"))["total"] == 1
     assert await search("origin") == {"events": [], "next": None, "total": 0}, "names of fields are no text"
 

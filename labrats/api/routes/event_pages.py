@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
 
 import msgspec
@@ -22,10 +23,12 @@ WINDOW: Final = 1000
 _NOT_SEARCHED: Final = frozenset({"id", "attempt", "at", "kind", "origin", "call"})
 """Fields of an event that are no text of it."""
 
+_LOWER_CASE: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
+
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Conditions on events. kinds: any of them, or all if empty. text: occurs in a text of the event, in lower case."""
+    """Conditions on events. kinds: any of them, or all if empty. text: as `in_lower_case` returns it, in the event."""
 
     kinds: frozenset[str] = frozenset()
     text: str = ""
@@ -37,7 +40,12 @@ class EventFilter:
 
     def matches(self, view: dict[str, Any]) -> bool:
         shown = (value for name, value in view.items() if name not in _NOT_SEARCHED)
-        return not self.text or any(self.text in text.lower() for value in shown for text in _texts(value))
+        return not self.text or any(self.text in in_lower_case(text) for value in shown for text in _texts(value))
+
+
+def in_lower_case(text: str) -> str:
+    """Return `text` with the letters A-Z in lower case. Other letters stay, as `bytes.lower` leaves them in JSON."""
+    return text.translate(_LOWER_CASE)
 
 
 ALL: Final = EventFilter()

@@ -9,7 +9,15 @@ from starlette.responses import Response
 from labrats.api.http.event_stream import EventStream
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routes.event_pages import EventFilter, all_attempts, bounds, page_after, page_before, search
+from labrats.api.routes.event_pages import (
+    EventFilter,
+    all_attempts,
+    bounds,
+    in_lower_case,
+    page_after,
+    page_before,
+    search,
+)
 from labrats.api.routes.event_views import EventView, Kind, event_json
 from labrats.api.routes.job_access import JobId, own_job
 from labrats.api.routes.job_streams import LastEventId, event_id, parse_event_id, stream
@@ -74,7 +82,7 @@ async def read_events(
     position = parse_event_id(last_event_id or after)
     if EventStream.media_type in request.headers.get("accept", ""):
         return EventStream(stream(services, job_id, position, event_json))
-    wanted, limit = EventFilter(frozenset(kind), q.lower()), min(MAX_EVENTS, max(1, limit))
+    wanted, limit = EventFilter(frozenset(kind), in_lower_case(q)), min(MAX_EVENTS, max(1, limit))
     attempts = all_attempts(job) if attempt is None else range(attempt, min(attempt, job.status.attempts) + 1)
     answer: dict[str, Any] = {}
     if before is not None or tail:
