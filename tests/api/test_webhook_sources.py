@@ -58,6 +58,16 @@ async def test_the_secret_of_a_source_is_stored_in_its_own_secret_and_deleted_wi
     assert (await admin.get("/api/webhook-sources/github")).status_code == 404
 
 
+async def test_a_change_of_a_stale_version_keeps_the_secret(api: Api, admin: httpx2.AsyncClient) -> None:
+    created = (await admin.post("/api/webhook-sources", json=SOURCE)).json()
+    await admin.patch("/api/webhook-sources/github", json={"allowForks": True})
+
+    stale = {"secret": f"{SECRET}-2", "resourceVersion": created["resourceVersion"]}
+    assert (await admin.patch("/api/webhook-sources/github", json=stale)).status_code == 409
+
+    assert (await api.store.get(Secret, "github.webhook-secret")).data == {"secret": SECRET}
+
+
 async def test_a_source_with_a_secret_ref_may_get_its_own_secret(api: Api, admin: httpx2.AsyncClient) -> None:
     reference = {"name": "shared", "key": "github"}
     created = await admin.post("/api/webhook-sources", json={"name": "g", "type": "github", "secretRef": reference})

@@ -49,12 +49,17 @@ async def update_resource(
     """
 
     def checked(current: R) -> R:
-        if version is not None and version != current.metadata.resource_version:
-            raise Conflict(f"the {kind.kind()} {name!r} was changed since version {version}; read it again")
+        check_version(current, version)
         return apply(current)
 
     _, written = await compare_and_set(services.store, lambda: get_resource(services, kind, name), checked)
     return written
+
+
+def check_version(resource: Resource, expected: str | None) -> None:
+    """Raise Conflict if the resource has another version than the expected one, if any."""
+    if expected is not None and expected != resource.metadata.resource_version:
+        raise Conflict(f"the {resource.kind()} {resource.name!r} was changed since version {expected}; read it again")
 
 
 async def _find(services: Services, kind: type[R], name: str) -> R | None:

@@ -12,7 +12,14 @@ from starlette.responses import Response
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routes.resources import NO_VERSION, ResourceVersion, create_resource, get_resource, update_resource
+from labrats.api.routes.resources import (
+    NO_VERSION,
+    ResourceVersion,
+    check_version,
+    create_resource,
+    get_resource,
+    update_resource,
+)
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Effort, Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.patterns import DATA_KEY, NAME, REPOSITORY, URL_PATH
@@ -274,7 +281,9 @@ async def change_webhook_source(request: Request, name: SourceName, body: Webhoo
     changes = _fields(body, name)
     async with services.catalog.changing:
         if body.secret:
-            await _store_secret(services, await get_resource(services, WebhookSource, name), body.secret)
+            source = await get_resource(services, WebhookSource, name)
+            check_version(source, body.resource_version)  # before the secret is replaced, which cannot be undone
+            await _store_secret(services, source, body.secret)
         changed = await update_resource(
             services,
             WebhookSource,
