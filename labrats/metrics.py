@@ -159,7 +159,9 @@ class Metrics:
         self._reports.labels(outcome).inc()
 
     def delivery_received(self, outcome: str) -> None:
-        """Record a delivery: `started` jobs, `unmatched` by any trigger, `ignored` by its source, `ping`, `refused`."""
+        """Record a delivery: `started` jobs, `unmatched` by any trigger, `ignored` by its source, a `command`, `ping`,
+        or `refused`, for its signature or with another error.
+        """
         self._deliveries.labels(outcome).inc()
 
     def exposition(self) -> bytes:

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from labrats.model.webhook_source import IGNORED, REFUSED, STARTED, DeliveryRecord, WebhookSource, new_delivery_id
 from tests.api.conftest import Api
+from tests.api.test_agent_roles import stored
+from tests.support.builders import a_trigger, an_agent
 from tests.support.deliveries import SECRET, an_issue_event, github_headers, json_body
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -65,6 +67,24 @@ async def test_refused_and_large_deliveries_have_no_payload(api: Api, admin: htt
     for each in deliveries:
         assert each["hasPayload"] is False
         assert (await admin.get(f"{PATH}/{each['id']}")).json()["payload"] is None
+
+
+async def test_delivery_that_is_answered_with_an_error_is_listed_and_counted(
+    api: Api, admin: httpx2.AsyncClient
+) -> None:
+    await stored(api, an_agent("a", a_trigger("issues.*")))
+    repository = {"full_name": "octo/demo", "clone_url": "https://127.0.0.1/octo/demo.git"}
+    await deliver(api, an_issue_event(repository=repository))
+    await deliver(api, an_issue_event(), event="issue_comment")
+
+    wrong_event, impossible = await listed(admin, 2)
+
+    assert (impossible["outcome"], impossible["event"]) == (REFUSED, "issues.labeled")
+    assert "the address of '127.0.0.1' is not allowed" in impossible["reason"]
+    assert (await admin.get(f"{PATH}/{impossible['id']}")).json()["payload"]["repository"] == repository
+    assert (wrong_event["outcome"], wrong_event["event"], wrong_event["hasPayload"]) == (REFUSED, None, False)
+    assert "does not match the event" in wrong_event["reason"]
+    assert 'deliveries_total{outcome="refused"} 2.0' in (await admin.get("/metrics")).text
 
 
 async def test_deliveries_are_read_in_pages(api: Api, admin: httpx2.AsyncClient) -> None:

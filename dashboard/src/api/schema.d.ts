@@ -919,6 +919,8 @@ export interface paths {
         /**
          * Revoke an API key
          * @description Revoke a key. It is refused from now on.
+         *
+         *     If it is the key in the engine's `admin.key`, the file is deleted, and the next start writes a new one.
          */
         delete: operations["revokeApiKey"];
         options?: never;
@@ -2958,7 +2960,7 @@ export interface components {
             outcome: "started" | "unmatched" | "ignored" | "command" | "ping" | "refused";
             /**
              * Event
-             * @description Null for a refused delivery.
+             * @description Null if its signature or body was refused.
              * @example issues.labeled
              */
             event: string | null;
@@ -2969,7 +2971,7 @@ export interface components {
             repo: string | null;
             /**
              * Reason
-             * @description Why it started no agent.
+             * @description Why it started no agent, or the error of the answer.
              */
             reason: string | null;
             /**
@@ -2994,7 +2996,7 @@ export interface components {
             source: string;
             /**
              * Payload
-             * @description The event; null if it is not stored: on a cluster, of a refused delivery, and if it is larger than 256 KiB, or older than the latest 8 MiB of the source.
+             * @description The event; null if it is not stored: on a cluster, if its signature was refused, and if it is larger than 256 KiB, or older than the latest 8 MiB of the source.
              * @example {
              *       "action": "labeled",
              *       "label": {
@@ -3043,7 +3045,7 @@ export interface components {
             outcome: "started" | "unmatched" | "ignored" | "command" | "ping" | "refused";
             /**
              * Event
-             * @description Null for a refused delivery.
+             * @description Null if its signature or body was refused.
              * @example issues.labeled
              */
             event: string | null;
@@ -3054,7 +3056,7 @@ export interface components {
             repo: string | null;
             /**
              * Reason
-             * @description Why it started no agent.
+             * @description Why it started no agent, or the error of the answer.
              */
             reason: string | null;
             /**

@@ -35,9 +35,9 @@ class DeliveryView(ResponseBody):
     id: str = Field(examples=[_EXAMPLE_ID])
     at: datetime = Field(examples=["2030-01-01T12:00:00Z"])
     outcome: DeliveryOutcome = Field(examples=["started"])
-    event: str | None = Field(description="Null for a refused delivery.", examples=["issues.labeled"])
+    event: str | None = Field(description="Null if its signature or body was refused.", examples=["issues.labeled"])
     repo: str | None = Field(examples=["octocat/hello-world"])
-    reason: str | None = Field(description="Why it started no agent.")
+    reason: str | None = Field(description="Why it started no agent, or the error of the answer.")
     jobs: list[str] = Field(description="The jobs that it started, at most 10.", examples=[["ir-3ab1c2d4"]])
     has_payload: bool = Field(description="True if its payload is stored.", examples=[True])
 
@@ -54,8 +54,8 @@ class DeliveryDetail(DeliveryView):
 
     source: str = Field(description="The source of its event, as triggers name it.", examples=["github"])
     payload: dict[str, Any] | None = Field(
-        description="The event; null if it is not stored: on a cluster, of a refused delivery, and if it is larger "
-        "than 256 KiB, or older than the latest 8 MiB of the source.",
+        description="The event; null if it is not stored: on a cluster, if its signature was refused, and if it is "
+        "larger than 256 KiB, or older than the latest 8 MiB of the source.",
         examples=[{"action": "labeled", "label": {"name": "ai"}}],
     )
 

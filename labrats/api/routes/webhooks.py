@@ -1,7 +1,8 @@
 """Webhooks: signed deliveries from GitHub and other sources, which start agents."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
@@ -38,7 +39,7 @@ from labrats.intake.events import IncomingEvent, why_no_agent
 from labrats.intake.signatures import Signature, hub_signature, standard_signature
 from labrats.intake.thread_events import ThreadEvent, thread_event_of
 from labrats.intake.thread_requests import add_request
-from labrats.model.errors import NotFound
+from labrats.model.errors import LabratsError, NotFound
 from labrats.model.record import encode
 from labrats.model.webhook_source import (
     COMMAND,
@@ -132,30 +133,53 @@ async def receive(
 async def _receive(request: Request, signature: Signature, sources: Sequence[WebhookSource]) -> Response:
     services = services_of(request)
     source, body = await _received(request, signature, sources)
-    payload = await _parse(body, partial(_payload, body, request.headers.get("content-type", "")))
-    event = replace(_event(request, source, payload), size=len(body))
-    delivery_id = request.headers.get(DELIVERY_HEADER) if source.spec.type == GITHUB else None
-    delivery = Delivery(source, event, fingerprint_of(source, body, signature.id), delivery_id)
-    is_ping = delivery.event.name == PING
-    answer, outcome = ({"ok": True}, "ping") if is_ping else await _start_agents(services, delivery)
+    with _errors_recorded(services, source):
+        payload = await _parse(body, partial(_payload, body, request.headers.get("content-type", "")))
+        event = replace(_event(request, source, payload), size=len(body))
     is_stored = services.deliveries.stores_payloads and len(body) <= PAYLOAD_BYTES
     stored_payload = encode(payload) if is_stored else b""
-    services.deliveries.add(source.name, _record(services, delivery.event, outcome, answer), stored_payload)
+    delivery_id = request.headers.get(DELIVERY_HEADER) if source.spec.type == GITHUB else None
+    delivery = Delivery(source, event, fingerprint_of(source, body, signature.id), delivery_id)
+    with _errors_recorded(services, source, event, stored_payload):
+        answer: dict[str, Any] = {"ok": True}
+        outcome = PING
+        if event.name != PING:
+            answer, outcome = await _start_agents(services, delivery)
+    reason = f"it has the command `{answer['command']}`" if "command" in answer else answer.get("ignored")
+    jobs = tuple(job["jobId"] for job in answer.get("jobs", ()))[:MOST_JOBS]
+    services.deliveries.add(source.name, _record(services, outcome, event, reason, jobs), stored_payload)
     services.metrics.delivery_received(outcome)
     return json_response(answer)
 
 
-def _record(services: Services, event: IncomingEvent, outcome: str, answer: Mapping[str, Any]) -> DeliveryRecord:
-    repo, reason = event.text("repository", "full_name"), answer.get("ignored")
-    if command := answer.get("command"):
-        reason = f"it has the command `{command}`"
+@contextmanager
+def _errors_recorded(
+    services: Services, source: WebhookSource, event: IncomingEvent | None = None, payload: bytes = b""
+) -> Iterator[None]:
+    """Record the delivery as refused if the block raises the error with which it is answered."""
+    try:
+        yield
+    except LabratsError as error:
+        services.deliveries.add(source.name, _record(services, REFUSED, event, str(error)), payload)
+        services.metrics.delivery_received(REFUSED)
+        raise
+
+
+def _record(
+    services: Services,
+    outcome: str,
+    event: IncomingEvent | None = None,
+    reason: str | None = None,
+    jobs: tuple[str, ...] = (),
+) -> DeliveryRecord:
+    name, repo = (event.name, event.text("repository", "full_name")) if event else (None, None)
     return DeliveryRecord(
         at=services.clock.now(),
         outcome=outcome,
-        event=event.name[:LONGEST_NOTE],
+        event=name and name[:LONGEST_NOTE],
         repo=repo and repo[:LONGEST_NOTE],
         reason=reason and reason[:LONGEST_NOTE],
-        jobs=tuple(job["jobId"] for job in answer.get("jobs", ()))[:MOST_JOBS],
+        jobs=jobs,
     )
 
 
@@ -179,9 +203,7 @@ async def _received(
         services.metrics.delivery_received(REFUSED)
         if len(sources) == 1:
             reason = "the signature does not match the body and the secret"
-            services.deliveries.add(
-                sources[0].name, DeliveryRecord(at=services.clock.now(), outcome=REFUSED, reason=reason)
-            )
+            services.deliveries.add(sources[0].name, _record(services, REFUSED, reason=reason))
         raise ApiError(401, "unauthorized", "the signature does not match the body and the secret of a webhook source")
     return received
 

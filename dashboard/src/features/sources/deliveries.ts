@@ -14,7 +14,7 @@ const WITHOUT_REASON: Record<DeliveryOutcome, string> = {
   ignored: 'The settings of the source exclude it.',
   command: 'The comment has a command.',
   ping: 'A test of the address and the secret: both are right.',
-  refused: 'Its signature was not accepted.',
+  refused: 'It was answered with an error.',
 };
 
 /** The API shortens a reason to this length. */
