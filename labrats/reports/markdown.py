@@ -5,14 +5,16 @@ could use each of them. A zero-width space breaks the active syntax and leaves t
 """
 
 import re
-from collections.abc import Collection, Iterator
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
+from operator import itemgetter
 from typing import Final
 
 from labrats.model.outside_text import shortened, without_hidden
 
 _BREAK: Final = "\u200b"
 
-_ESCAPED: Final = re.compile(r"\\+([/:@<&!#.])")
+_ESCAPED: Final = re.compile(r"(?<!\\)\\+([/:@<&!#.])")
 """Backslashes before punctuation, which Markdown removes after it has looked for links."""
 
 _ENTITY: Final = re.compile(r"&(?=#|[A-Za-z][A-Za-z0-9]{1,31};)(?!(?:amp|lt|gt|quot);)")
@@ -33,6 +35,7 @@ _SKIPPING: Final = re.compile(
 
 _OTHER_REPOSITORY: Final = re.compile(r"(?<=[\w.-])#(?=\d)")
 _FENCE: Final = re.compile(r"(`{3,})[^`\n]*|(~{3,})[^\n]*")
+_CLOSING_FENCE: Final = re.compile(r"(`{3,}|~{3,})[ \t]*")
 _INDENTED_FENCE: Final = re.compile(r"^[ \t>*+\-0-9.)]+(?:```|~~~)", re.MULTILINE)
 
 
@@ -51,28 +54,34 @@ def neutralised(text: str, known_hosts: Collection[str], most_bytes: int) -> str
 
 def _blocks(text: str) -> Iterator[tuple[bool, str]]:
     """Yield the text in parts, with whether each is a closed block of code between fences at the start of a line."""
-    lines, start = text.split("\n"), 0
-    number = 0
+    lines, start, number = text.split("\n"), 0, 0
+    closing = [(at, found[1]) for at, line in enumerate(lines) if (found := _CLOSING_FENCE.fullmatch(line))]
+    unclosed = {"`": len(text), "~": len(text)}  # the length of the shortest fence that no later line closes
     while number < len(lines):
-        end = _end_of_code(lines, number)
-        if end is None:
-            number += 1
+        opened = _FENCE.fullmatch(lines[number])
+        fence = opened and (opened[1] or opened[2])
+        number += 1
+        if not fence or len(fence) >= unclosed[fence[0]]:
             continue
-        if start < number:
-            yield False, "\n".join(lines[start:number])
-        yield True, "\n".join(lines[number : end + 1])
+        end = _end_of_code(closing, number, fence)
+        if end is None:
+            unclosed[fence[0]] = len(fence)
+            continue
+        if start < number - 1:
+            yield False, "\n".join(lines[start : number - 1])
+        yield True, "\n".join(lines[number - 1 : end + 1])
         start = number = end + 1
     if start < len(lines):
         yield False, "\n".join(lines[start:])
 
 
-def _end_of_code(lines: list[str], number: int) -> int | None:
-    """Return the number of the line that closes the fence in line `number`; None if there is no such fence or line."""
-    if (opened := _FENCE.fullmatch(lines[number])) is None:
-        return None
-    fence = opened[1] or opened[2]
-    closing = re.compile(rf"{re.escape(fence)}{re.escape(fence[0])}*[ \t]*")
-    return next((later for later in range(number + 1, len(lines)) if closing.fullmatch(lines[later])), None)
+def _end_of_code(closing: Sequence[tuple[int, str]], first: int, fence: str) -> int | None:
+    """Return the number of the line that closes the fence; None if there is none.
+
+    closing: the number and fence of each line that may close one. first: the first line after the opening fence.
+    """
+    begin = bisect_left(closing, first, key=itemgetter(0))
+    return next((closing[at][0] for at in range(begin, len(closing)) if closing[at][1].startswith(fence)), None)
 
 
 def _neutralised_text(text: str, known_hosts: Collection[str]) -> str:

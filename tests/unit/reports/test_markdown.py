@@ -172,6 +172,20 @@ def test_a_long_text_is_cut_with_a_note() -> None:
     assert "cut here" in text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```a\n" * 50_000,
+        "~~~a\n" * 50_000,
+        "\\" * 300_000,
+    ],
+    ids=["unclosed", "unclosed tildes", "backslashes"],
+)
+@pytest.mark.timeout(20)
+def test_no_text_takes_much_longer_than_another_of_its_length(text: str) -> None:
+    assert len(neutralised(text, KNOWN, len(text))) == len(text)
+
+
 def test_one_line_has_no_line_break() -> None:
     assert one_line("a\n# b\r\nc" + "d" * 300, KNOWN, 20) == "a # b cdddddddddddd…"
 
