@@ -69,9 +69,9 @@ def create_app(services: Services) -> ASGIApp:
     """Return the ASGI application that the server runs."""
     app: ASGIApp = Dispatcher(create_api(services))
     app = Dashboard(app) if services.settings.answers_requests else app
+    app = ApiMiddleware(app, services.metrics, AllowedHosts.of(services.settings))
     source, path = services.settings.webhook_source, services.settings.webhook_path
-    app = _with_alias(app, path, f"/webhooks/{source}") if source and path else app
-    return ApiMiddleware(app, services.metrics, AllowedHosts.of(services.settings))
+    return _with_alias(app, path, f"/webhooks/{source}") if source and path else app
 
 
 def _with_alias(app: ASGIApp, alias: str, path: str) -> ASGIApp:

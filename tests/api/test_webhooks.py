@@ -6,15 +6,18 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx2
 import pytest
 
-from labrats.model.core_resources import ConfigMap
-from labrats.model.job import Job
-from tests.api.conftest import Api
+from labrats.model.core_resources import ConfigMap, Secret
+from labrats.model.job import Job, KeyReference
+from labrats.model.record import Metadata
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from tests.api.conftest import Api, api_in_memory
 from tests.api.test_agent_roles import stored
 from tests.support.builders import a_trigger, an_agent
 from tests.support.deliveries import SECRET, an_issue_event, github_headers, hub_signature, json_body
@@ -384,6 +387,24 @@ class TestGeneric:
             "Content-Type": "application/json",
         }
         return await nobody.post("/webhooks/alerts", content=body, headers=headers)
+
+
+async def test_a_receiver_at_another_path_accepts_bodies_of_the_same_size(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "role": "webhook-receiver",
+        "webhook_source": "github",
+        "webhook_path": "/hooks/gh",
+        "webhook_secret_file": tmp_path / "secret",
+    }
+    body = json_body(an_issue_event(text=20 * 2**20 * "x"))
+    async with api_in_memory(tmp_path, **settings) as api, api.client(None) as github:
+        await api.store.create(Secret(metadata=Metadata(name="signing"), data={"key": SECRET}))
+        spec = WebhookSourceSpec(type="github", secret_ref=KeyReference(name="signing", key="key"))
+        await stored(api, WebhookSource(metadata=Metadata(name="github"), spec=spec))
+
+        answer = await github.post("/hooks/gh", content=body, headers=github_headers("issues", body))
+
+    assert (answer.status_code, answer.json()["matched"]) == (200, 0)
 
 
 async def test_deliveries_are_counted(api: Api, nobody: httpx2.AsyncClient) -> None:
