@@ -57,6 +57,23 @@ async def test_a_body_with_an_unknown_signature_is_not_returned() -> None:
     assert await receive_signed(a_request(chunks_of(b"{}")), candidates(b"[]", SECRET), UnverifiedBodies()) is None
 
 
+@pytest.mark.parametrize(("others", "in_thread"), [(0, False), (9, True)])
+async def test_a_body_of_many_candidates_is_hashed_outside_the_event_loop(others: int, in_thread: bool) -> None:
+    body, threads = FREE_BYTES * b"x", set[int]()
+
+    class NotedVerifier(Verifier):
+        def update(self, piece: bytes) -> None:
+            threads.update({threading.get_ident()} if piece else ())
+            super().update(piece)
+
+    (signed,) = candidates(body, SECRET)
+    notes = NotedVerifier(hmac.new(b"test-other", digestmod=hashlib.sha256), [b""])
+    sources = [*[("other", notes)] * max(others, 1), signed]
+
+    assert await receive_signed(a_request(chunks_of(body)), sources, UnverifiedBodies()) == (SECRET, body)
+    assert (threading.get_ident() not in threads) is in_thread
+
+
 async def test_all_bodies_share_one_budget_and_release_it() -> None:
     bodies = UnverifiedBodies(budget_bytes=2 * MEBIBYTE)
     large = b"x" * (MEBIBYTE + FREE_BYTES)

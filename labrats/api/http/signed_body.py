@@ -24,7 +24,8 @@ BUDGET_BYTES: Final = 48 * 2**20
 """Limit on all unverified bodies together, beyond FREE_BYTES of each."""
 
 _CHUNK_BYTES: Final = 256 * 1024
-"""Size from which a chunk is hashed and written in a thread. A smaller body stays in memory."""
+"""Bytes, each counted for every candidate, from which a chunk is hashed and written in a thread. A smaller body stays
+in memory."""
 
 
 class UnverifiedBodies:
@@ -86,7 +87,7 @@ async def receive_signed(
                 async for data in request.stream():
                     reservation.add(len(data))
                     chunk += data
-                    if len(chunk) >= _CHUNK_BYTES:
+                    if len(chunk) * len(candidates) >= _CHUNK_BYTES:
                         await _in_thread(store, chunk)
                         chunk = b""
         except TimeoutError:
