@@ -5,6 +5,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
@@ -493,6 +494,34 @@ async def test_a_login_can_be_finished_only_once(login: Login) -> None:
     login.browser.cookies.update(saved)
     await refused(login, answer)
     await refused(login, answer | {"code": "a-fresh-one"})
+
+
+class CountedTime(datetime):
+    """A time that counts its comparisons with others."""
+
+    comparisons = 0
+
+    def __le__(self, other: date) -> bool:
+        CountedTime.comparisons += 1
+        return super().__le__(other)
+
+    def __gt__(self, other: date) -> bool:
+        CountedTime.comparisons += 1
+        return super().__gt__(other)
+
+
+async def test_finished_logins_cost_nothing_and_are_forgotten_after_the_lifetime(login: Login) -> None:
+    provider, now = login.api.services.openid_provider, login.api.clock.now()
+    assert provider is not None
+    until = CountedTime.fromisoformat((now + LOGIN_LIFETIME).isoformat())
+    provider._used_states.update({f"state-{number}": until for number in range(100)})
+
+    assert (await login.sign_in()).status_code == 303
+    assert CountedTime.comparisons == 1
+
+    login.api.clock.step(LOGIN_LIFETIME.total_seconds())
+    assert (await login.sign_in()).status_code == 303
+    assert len(provider._used_states) == 1
 
 
 async def test_a_login_must_be_finished_in_time(login: Login) -> None:

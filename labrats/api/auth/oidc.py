@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 import ssl
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -80,7 +81,7 @@ class OpenIdProvider:
         self._registration, self._signer, self._clock, self._connect = registration, signer, clock, connect
         self._endpoints: _Cached | None = None
         self._keys: _Cached | None = None
-        self._used_states: dict[str, datetime] = {}
+        self._used_states: OrderedDict[str, datetime] = OrderedDict()
 
     @property
     def issuer(self) -> str:
@@ -134,7 +135,8 @@ class OpenIdProvider:
     def _use_up_login(self, cookie: str, state: str) -> dict[str, Any]:
         """Return what `begin` stored in the cookie, once per state. Raises ApiError 401."""
         now = self._clock.now()
-        self._used_states = {used: until for used, until in self._used_states.items() if now < until}
+        while self._used_states and next(iter(self._used_states.values())) <= now:
+            self._used_states.popitem(last=False)
         login = self._signer.read(_PURPOSE, cookie, now)
         if login is None or not secrets.compare_digest(login["state"].encode(), state.encode()):
             raise _refused("this login was not started in this browser, or took too long; start it again")
