@@ -48,9 +48,14 @@ class AuthRateLimit:
 
 
 def _network(address: str) -> str:
-    """Return the address, or the /64 network of an IPv6 address: one client usually has all of it."""
+    """Return the address, or the /64 network of an IPv6 address: one client usually has all of it.
+
+    A server on `::` sees IPv4 addresses as IPv6 addresses of one network.
+    """
     try:
         parsed = ip_address(address)
     except ValueError:
         return address
-    return parsed.exploded[:19] if isinstance(parsed, IPv6Address) else address
+    if isinstance(parsed, IPv6Address):
+        return str(parsed.ipv4_mapped or parsed.exploded[:19])
+    return address
