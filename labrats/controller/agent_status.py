@@ -1,6 +1,6 @@
 """The status of agents: reports invalid ones. The API refuses an invalid agent, but kubectl can apply one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import structlog
@@ -20,13 +20,12 @@ from labrats.ports import Clock, Store
 log = structlog.get_logger()
 
 
-def problem_of(agent: AiAgent, catalog: Catalog) -> str:
-    """Return the problems of the agent in one sentence; empty if it is valid."""
-    return "; ".join(_problems(agent, catalog))
+def problem_of(agent: AiAgent, catalog: Catalog, agents: Mapping[str, AiAgent]) -> str:
+    """Return the problems of the agent in one sentence; empty if it is valid. agents: all, by `triggerName`."""
+    return "; ".join(_problems(agent, catalog, agents))
 
 
-def _problems(agent: AiAgent, catalog: Catalog) -> Iterator[str]:
-    agents = catalog.agents_by_trigger_name
+def _problems(agent: AiAgent, catalog: Catalog, agents: Mapping[str, AiAgent]) -> Iterator[str]:
     if (holder := agents.get(agent.spec.trigger_name)) and holder.name != agent.name:
         yield f"triggerName: the older agent {holder.name!r} has the same one, so this agent gets no jobs"
     for name in catalog.missing_instructions(agent):
@@ -64,16 +63,17 @@ class AgentStatusReconciler:
         while True:
             self._catalog.changed.clear()
             try:
+                by_trigger_name = self._catalog.agents_by_trigger_name  # once, since it sorts all agents
                 for agent in self._catalog.agents:
-                    await self._review(agent)
+                    await self._review(agent, by_trigger_name)
             except RetryLater as error:
                 log.warning("agent review postponed", reason=str(error))
                 await self._clock.sleep(error.delay_seconds)
                 continue
             await self._catalog.changed.wait()
 
-    async def _review(self, agent: AiAgent) -> None:
-        problem = problem_of(agent, self._catalog)
+    async def _review(self, agent: AiAgent, agents: Mapping[str, AiAgent]) -> None:
+        problem = problem_of(agent, self._catalog, agents)
         conditions = reviewed(agent.status.conditions, problem, self._clock.now())
         if conditions is None:
             return

@@ -70,7 +70,7 @@ def test_a_problem_of_an_agent_is_described(agent: AiAgent, problem: str) -> Non
     catalog = Catalog()
     catalog.put(an_agent("ai-reviewer", created_at=NOON.replace(year=2020)))
     catalog.put(agent)
-    assert problem in problem_of(agent, catalog)
+    assert problem in problem_of(agent, catalog, catalog.agents_by_trigger_name)
 
 
 def test_a_valid_agent_has_no_problem() -> None:
@@ -79,7 +79,7 @@ def test_a_valid_agent_has_no_problem() -> None:
     agent = an_agent("a", a_trigger(next=link, filters={"label.name": ["ai", None, 7]}), instructions=("implement",))
     for each in (an_agent("ai-reviewer"), an_instruction("implement"), agent):
         catalog.put(each)
-    assert problem_of(agent, catalog) == ""
+    assert problem_of(agent, catalog, catalog.agents_by_trigger_name) == ""
 
 
 async def test_a_problem_is_reported_on_the_agent_until_it_is_fixed(store: MemoryStore, catalog: Catalog) -> None:
@@ -103,3 +103,21 @@ async def test_a_valid_agent_is_not_written(store: MemoryStore, catalog: Catalog
     assert (await store.get(AiAgent, "well")).metadata == created.metadata
     await store.update(replace(await store.get(AiAgent, "zzz"), spec=replace(bad.spec, instructions=())))
     await eventually(lambda: conditions(catalog, "zzz") == [("True", "")])
+
+
+async def test_the_order_of_all_agents_is_found_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog, calls = Catalog(), list[int]()
+    for number in range(10):
+        catalog.put(an_agent(f"agent-{number}"))
+    catalog.synced.set()
+    by_trigger_name = catalog.agents_by_trigger_name
+
+    def counted(_: Catalog) -> dict[str, AiAgent]:
+        calls.append(1)
+        return by_trigger_name
+
+    monkeypatch.setattr(Catalog, "agents_by_trigger_name", property(counted))
+    async with run_in_background(AgentStatusReconciler(MemoryStore(), catalog, FakeClock()).run()):
+        await eventually(lambda: bool(calls))
+
+    assert len(calls) == 1
