@@ -6,9 +6,11 @@ of the name (pinning), so that a second look-up cannot lead elsewhere.
 
 import asyncio
 import socket
+import threading
 from collections.abc import Collection, Sequence
+from concurrent.futures import Future
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Any, Final
 
 from labrats.model.errors import LabratsError
 
@@ -16,6 +18,11 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 RESOLVE_SECONDS: Final = 5.0
+
+LOOKUPS_AT_ONCE: Final = 256
+"""Concurrent lookups. One that no name server answers takes longer than RESOLVE_SECONDS to end."""
+
+_free_lookups: Final = threading.BoundedSemaphore(LOOKUPS_AT_ONCE)
 
 # From IANA's special registries. `ipaddress.is_global` is not enough: it calls NAT64, 6to4 and multicast global. The
 # chart's policy for jobs excludes the same networks.
@@ -85,7 +92,7 @@ async def resolve_allowed(
     """
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await _look_up(host, port)
     except (OSError, UnicodeError, TimeoutError) as error:
         raise Unresolvable(f"the host name {host!r} could not be resolved") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -93,3 +100,33 @@ async def resolve_allowed(
     if not addresses or not all(is_allowed(ip_address(address), allowed, forbidden) for address in addresses):
         raise Forbidden(f"the address of {host!r} is not allowed; OUTBOUND_ALLOWED_CIDRS can allow more networks")
     return addresses
+
+
+async def _look_up(host: str, port: int) -> list[Any]:
+    """Return what `socket.getaddrinfo` returns for a host. Raises OSError, UnicodeError.
+
+    Each lookup has a thread of its own. The event loop would use a few threads for all lookups of the process: names
+    that no name server answers would occupy them for minutes, since a lookup continues when its caller has given up,
+    and would keep the process from ending.
+    """
+    if not _free_lookups.acquire(blocking=False):
+        raise OSError("too many names are being looked up")
+    found: Future[list[Any]] = Future()
+    try:
+        threading.Thread(target=_run_lookup, args=(found, host, port), name="lookup", daemon=True).start()
+    except RuntimeError as error:  # this user has too many threads
+        _free_lookups.release()
+        raise OSError(str(error)) from error
+    return await asyncio.wrap_future(found)
+
+
+def _run_lookup(found: "Future[list[Any]]", host: str, port: int) -> None:
+    found.set_running_or_notify_cancel()  # from now on, no caller can cancel it
+    try:
+        answer = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except Exception as error:  # noqa: BLE001 - it is raised in the caller
+        found.set_exception(error)
+    else:
+        found.set_result(answer)
+    finally:
+        _free_lookups.release()

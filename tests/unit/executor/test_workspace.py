@@ -1,6 +1,5 @@
 """Tests of preparing the workspace: clones, credentials, allowed addresses and files."""
 
-import asyncio
 import os
 import shutil
 import signal
@@ -262,12 +261,12 @@ async def test_forbidden_address_receives_no_request(
 async def test_name_in_a_private_network_fails_like_an_unknown_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def answer(host: str, *_: object, **__: object) -> list[Any]:
+    def answer(host: str, *_: object, **__: object) -> list[Any]:
         if host == "intranet.example":
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 0))]
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answer)
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
     sentences = []
     for name in ("intranet.example", "missing.example"):
         (tmp_path / name).mkdir()
@@ -278,10 +277,10 @@ async def test_name_in_a_private_network_fails_like_an_unknown_name(
 async def test_git_connects_to_the_checked_address_without_a_name_lookup(
     tmp_path: Path, serve: Callable[..., GitServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def answer(*_: object, **__: object) -> list[Any]:
+    def answer(*_: object, **__: object) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answer)
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
 
     clone = await cloned(tmp_path, f"http://git.invalid:{serve().port}/repo.git")
 

@@ -2,6 +2,11 @@
 
 import asyncio
 import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -9,7 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.net.address_policy import Forbidden, Unresolvable, is_allowed, is_public, parse_networks, resolve_allowed
+from labrats.net import address_policy
+from labrats.net.address_policy import (
+    LOOKUPS_AT_ONCE,
+    Forbidden,
+    Unresolvable,
+    is_allowed,
+    is_public,
+    parse_networks,
+    resolve_allowed,
+)
+from tests.support.waiting import DEADLINE_SECONDS
 
 SPECIAL_V4 = """
     0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
@@ -176,7 +191,76 @@ async def test_a_refusal_does_not_reveal_the_address(monkeypatch: pytest.MonkeyP
 
 
 def name_server_says(monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
-    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
         return [(socket.AF_UNSPEC, socket.SOCK_STREAM, 6, "", (address, port)) for address in answers]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+class SilentNameServer:
+    """Answers only for the name good.example, until `answers_all` is set."""
+
+    def __init__(self) -> None:
+        self.answers_all = threading.Event()
+
+    def getaddrinfo(self, host: str, port: int, **_: Any) -> list[Any]:
+        if host != "good.example":
+            self.answers_all.wait()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", port))]
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentNameServer]:
+    server = SilentNameServer()
+    monkeypatch.setattr(socket, "getaddrinfo", server.getaddrinfo)
+    yield server
+    server.answers_all.set()
+    for thread in threading.enumerate():
+        if thread.name == "lookup":
+            thread.join()
+
+
+async def look_up_in_vain(monkeypatch: pytest.MonkeyPatch, names: int) -> None:
+    """Look up names without an answer, until all callers have given up."""
+    with monkeypatch.context() as patched:
+        patched.setattr(address_policy, "RESOLVE_SECONDS", 0.05)
+        lookups = [resolve_allowed(f"h{number}.example", 443) for number in range(names)]
+        failures = await asyncio.gather(*lookups, return_exceptions=True)
+    assert {type(failure) for failure in failures} == {Unresolvable}
+
+
+async def test_names_without_an_answer_delay_no_other_name(
+    monkeypatch: pytest.MonkeyPatch, silent: SilentNameServer
+) -> None:
+    await look_up_in_vain(monkeypatch, LOOKUPS_AT_ONCE - 1)
+    assert await resolve_allowed("good.example", 443) == ["8.8.8.8"]
+
+
+async def test_lookups_beyond_the_limit_fail_until_others_have_ended(
+    monkeypatch: pytest.MonkeyPatch, silent: SilentNameServer
+) -> None:
+    await look_up_in_vain(monkeypatch, LOOKUPS_AT_ONCE)
+    with pytest.raises(Unresolvable):
+        await resolve_allowed("good.example", 443)
+    silent.answers_all.set()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            with suppress(Unresolvable):
+                assert await resolve_allowed("good.example", 443) == ["8.8.8.8"]
+                return
+            await asyncio.sleep(0.01)
+
+
+def test_a_process_ends_while_a_name_has_no_answer() -> None:
+    program = """
+import asyncio, socket, threading
+from labrats.net import address_policy
+address_policy.RESOLVE_SECONDS = 0.05
+socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
+try:
+    asyncio.run(address_policy.resolve_allowed("silent.example", 443))
+except address_policy.Unresolvable:
+    print("unresolvable")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=DEADLINE_SECONDS)
+    assert ended.stdout == b"unresolvable\n"

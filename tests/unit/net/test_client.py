@@ -77,10 +77,10 @@ def names_resolve(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
     """Answer each look-up of a name with the next of `answers`, then with the last one, as with a TTL of 0."""
     upcoming = itertools.chain(answers, itertools.repeat(answers[-1]))
 
-    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in next(upcoming)]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 async def test_a_request_reaches_an_allowed_network() -> None:
