@@ -112,8 +112,12 @@ class Uploads:
         """Receive an upload. Unless it is added within the block, it is deleted. Raises RetryLater."""
         folder = await _on_disk(self._begin)
         try:
-            with open(folder / _CONTENT, "xb") as file:
+            file = await _on_disk(open, folder / _CONTENT, "xb")
+            try:
                 yield IncomingUpload(folder, file)
+            finally:
+                with suppress(OSError):  # of a full disk: the rest of an upload that is deleted
+                    file.close()
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 

@@ -114,12 +114,15 @@ async def test_uploads_of_a_dead_engine_are_deleted_once_old(uploads: Uploads, t
     assert (left.exists(), recent.exists()) == (False, True)
 
 
-async def test_a_full_disk_is_retried_later_and_leaves_nothing(uploads: Uploads, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("room", "pieces"), [(50_000, (40_000, 40_000)), (10, (100,))])
+async def test_a_full_disk_is_retried_later_and_leaves_nothing(
+    uploads: Uploads, tmp_path: Path, room: int, pieces: tuple[int, ...]
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         with pytest.raises(RetryLater):
-            await add(uploads, "a.txt", b"x" * 40_000, b"x" * 40_000)
+            await add(uploads, "a.txt", *(b"x" * size for size in pieces))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
