@@ -57,7 +57,7 @@ RETRY_SECONDS: Final = (1.0, 5.0, 15.0, 30.0)
 _PART: Final = re.compile(r"\.(?P<filename>.+)\.part")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _PROGRESS_LINE: Final = re.compile(r"Z ([0-9]+\.[0-9]) MiB(?: of ([0-9]+\.[0-9]) MiB)?$")
-_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")
+_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18}|\*)")
 
 
 class DownloadInterrupted(LabratsError):
@@ -188,9 +188,12 @@ class ModelFolder:
             size = self._checked_size(response, start, part.folder)
             progress = Progress(url=url, etag=response.headers.get("etag", ""), size=size, synced=start)
             async with aclosing(_blocks(response.body, self._block_seconds)) as blocks:
-                await self._write(blocks, part, progress, log)
+                received = await self._write(blocks, part, progress, log)
+            if size is not None and received < size:
+                raise DownloadInterrupted(f"the hub sent only {megabytes(received)} of {megabytes(size)}")
 
-    async def _write(self, blocks: AsyncIterator[bytes], part: "PartialFile", progress: Progress, log: Log) -> None:
+    async def _write(self, blocks: AsyncIterator[bytes], part: "PartialFile", progress: Progress, log: Log) -> int:
+        """Write the blocks to the file, after its synced bytes. Return how many bytes the file has then."""
         written, synced_at = progress.synced, monotonic()
         with open(part.path, "r+b") as file:
             file.truncate(written)
@@ -210,17 +213,17 @@ class ModelFolder:
                         log(_progress_line(written, progress.size))
             finally:  # an interrupted download resumes from here
                 await asyncio.to_thread(part.checkpoint, file, msgspec.structs.replace(progress, synced=written))
+        return written
 
     def _checked_size(self, response: Response, start: int, folder: Path) -> int | None:
         """Return the size of the complete file, if the hub sends it. Raises ModelFileError when it is too large."""
-        length = response.headers.get("content-length", "")
-        if not _LENGTH.fullmatch(length):
+        if (size := _file_size(response, start)) is None:
             return None
-        if (size := start + int(length)) > self._max_bytes:
+        if size > self._max_bytes:
             raise ModelFileError(f"the file has {megabytes(size)}; the limit is {megabytes(self._max_bytes)}")
-        if int(length) > (free := shutil.disk_usage(folder).free):
+        if size - start > (free := shutil.disk_usage(folder).free):
             raise ModelFileError(
-                f"the download needs {megabytes(int(length))}; the models volume has {megabytes(free)} free"
+                f"the download needs {megabytes(size - start)}; the models volume has {megabytes(free)} free"
             )
         return size
 
@@ -311,6 +314,15 @@ def _body_offset(response: Response, offset: int) -> int:
     if response.status in (408, 429) or response.status >= 500:
         raise DownloadInterrupted(f"the hub answered {response.status}")
     raise ModelFileError(f"the hub answered {response.status}")
+
+
+def _file_size(response: Response, start: int) -> int | None:
+    """Return the size of the complete file, if the hub sends it. A hub may send less than the requested range."""
+    sent = _RANGE.fullmatch(response.headers.get("content-range", "")) if response.status == 206 else None
+    if sent and sent[2] != "*":
+        return int(sent[2])
+    length = response.headers.get("content-length", "")
+    return start + int(length) if _LENGTH.fullmatch(length) else None
 
 
 async def _blocks(body: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes]:

@@ -33,6 +33,7 @@ class File:
 
     hold_at:     number of bytes after which the hub, once, sets `holding` and waits for `released`.
     break_at:    number of bytes after which the hub, once, closes the connection.
+    most_range:  number of bytes that the hub sends at most when a range is requested.
     says_length: whether answers have a Content-Length.
     endless:     whether zeros follow `content` without an end.
     """
@@ -43,6 +44,7 @@ class File:
     location: str = ""
     hold_at: int | None = None
     break_at: int | None = None
+    most_range: int | None = None
     says_length: bool = True
     endless: bool = False
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,15 +80,16 @@ class Hub:
             writer.close()
 
     async def _answer(self, file: File, request: dict[str, str], writer: asyncio.StreamWriter) -> None:
-        status, start = file.status, 0
+        status, start, end = file.status, 0, len(file.content)
         lines = [f"ETag: {file.etag}"] if file.etag else []
         if file.location:
             lines.append(f"Location: {file.location}")
         elif "range" in request and request.get("if-range") == file.etag:
             start = int(request["range"].removeprefix("bytes=").removesuffix("-"))
             status = "206 Partial Content" if start < len(file.content) else "416 Range Not Satisfiable"
-            lines.append(f"Content-Range: bytes {start}-{len(file.content) - 1}/{len(file.content)}")
-        body = file.content[start:]
+            end = min(end, start + (file.most_range or end))
+            lines.append(f"Content-Range: bytes {start}-{end - 1}/{len(file.content)}")
+        body = file.content[start:end]
         if file.says_length:
             lines.append(f"Content-Length: {len(body)}")
         writer.write("\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode())

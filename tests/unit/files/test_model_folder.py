@@ -177,6 +177,15 @@ async def test_data_received_before_an_interruption_is_not_requested_again(tmp_p
     assert (whole, bool(rest)) == (None, True)
 
 
+async def test_a_part_of_the_requested_range_is_not_taken_for_the_rest_of_the_file(
+    tmp_path: Path, log: list[str]
+) -> None:
+    async with a_hub(a_gguf=File(SMALL, break_at=MIB, most_range=MIB)) as hub:
+        await a_folder(tmp_path).carry_out(a_download(hub), log.append)
+    assert (tmp_path / "qwen" / "a.gguf").read_bytes() == SMALL
+    assert len(hub.requests) == 4
+
+
 async def test_a_slow_download_is_synced_after_a_while(tmp_path: Path, log: list[str]) -> None:
     file = File(SMALL, hold_at=2 * MIB)
     async with a_hub(a_gguf=file) as hub:
