@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from labrats.api.auth.authentication import Credential
 from labrats.api.auth.permissions import Access, access_to, is_open_to_viewers
 from labrats.api.http.arguments import MISSING, Arguments
+from labrats.api.http.body_bounds import bounds_of
 from labrats.api.http.errors import ApiError, error_answer
 from labrats.api.http.event_stream import EventStream
 from labrats.api.http.json_body import StrictRequest, require_json
@@ -72,7 +73,8 @@ class GuardedRoute(APIRoute):
             raise ApiError(403, "forbidden", "this needs an API key with the scope `admin`")
         _refuse_unknown(request.query_params, self._query_names)
         request.state.caller, request.state.credential = caller, credential
-        response = await self._call(request, await self._parsed_body(request))
+        async with services.caller_bodies.room_for(self._body_size(request), caller.id):
+            response = await self._call(request, await self._parsed_body(request))
         if isinstance(response, EventStream):
             response.access_ends = partial(credential.wait_until_invalid, services.clock)
         return response
@@ -80,6 +82,15 @@ class GuardedRoute(APIRoute):
     async def _call(self, request: Request, body: Any) -> Response:
         response: Response = await self.endpoint(**await self._arguments.read(request, body))
         return response
+
+    def _body_size(self, request: Request) -> int:
+        """Return the size of the request's JSON body in bytes, at most; 0 if the operation takes none."""
+        if self.body_field is None:
+            return 0
+        declared = request.headers.get("content-length")
+        if declared is None and "transfer-encoding" not in request.headers:
+            return 0
+        return int(declared) if declared and declared.isdecimal() else bounds_of(request.method, request.url.path).bytes
 
     async def _parsed_body(self, request: Request) -> Any:
         """Return the JSON of a request, or MISSING if the operation takes none or the request has no body."""

@@ -14,6 +14,7 @@ from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Sessions
 from labrats.api.bulk_actions import ABANDONED_SECONDS, BulkActions
 from labrats.api.change_feed import ChangeFeed
+from labrats.api.http.caller_bodies import CallerBodies
 from labrats.api.http.fair_lock import FairLock
 from labrats.api.http.idempotency_cache import IdempotencyCache
 from labrats.api.http.signed_body import UnverifiedBodies
@@ -65,6 +66,7 @@ class Services:
     """Shared by the live streams of logs and events, of which there may be hundreds."""
     event_searches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     """Limits the searches in logs that read at the same time."""
+    caller_bodies: CallerBodies = field(default_factory=CallerBodies)
     unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
