@@ -121,6 +121,7 @@ async def test_a_job_names_the_secret_of_its_callers_key(api: Api, user: httpx2.
         {"key": KEY, "scopes": ""},
         {"key": KEY, "expiresAt": "tomorrow"},
         {"key": KEY, "expiresAt": "2999-01-01T00:00:00"},
+        {"key": KEY, "expiresAt": "9999-12-31T23:59:59-14:00"},
     ],
     ids=str,
 )
@@ -205,7 +206,9 @@ async def test_the_expiry_of_a_key_is_shown_in_utc(api: Api, admin: httpx2.Async
 
 
 @pytest.mark.parametrize(
-    "expires_at", [32503680000, "tomorrow", "2999-01-01", "2999-01-01T00:00:00", True, ""], ids=str
+    "expires_at",
+    [32503680000, "tomorrow", "2999-01-01", "2999-01-01T00:00:00", "9999-12-31T23:59:59-14:00", True, ""],
+    ids=str,
 )
 async def test_an_invalid_expiry_is_refused_with_an_example(admin: httpx2.AsyncClient, expires_at: object) -> None:
     answer = await admin.post("/api/api-keys", json={"name": "ci", "expiresAt": expires_at})

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -190,13 +190,21 @@ def _scopes_of(secret: Secret) -> frozenset[str]:
 
 
 def expiry_of(secret: Secret) -> datetime | None:
-    """Return the time at which the key expires, if any. Raises ValueError unless it is a time with a time zone."""
+    """Return the time in UTC at which the key expires, if any. Raises ValueError unless it has a time zone."""
     if (text := secret.data.get("expiresAt")) is None:
         return None
     expires_at = datetime.fromisoformat(text)
     if expires_at.tzinfo is None:
         raise ValueError("`expiresAt` must have a time zone")
-    return expires_at
+    return in_utc(expires_at)
+
+
+def in_utc(time: datetime) -> datetime:
+    """Return the time in UTC. Raises ValueError if its year does not have four digits there."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must have a year of four digits in UTC, such as 2030-01-31T12:00:00Z") from None
 
 
 def _half(digest: str) -> str:

@@ -1,7 +1,7 @@
 """Creates, lists and revokes API keys."""
 
 import secrets
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Request
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 from starlette.responses import Response
 
 from labrats.api.auth.admin_key import delete_revoked
-from labrats.api.auth.keys import derived_key, expiry_of, hash_key, key_secret
+from labrats.api.auth.keys import derived_key, expiry_of, hash_key, in_utc, key_secret
 from labrats.api.http.errors import EXAMPLE_TIME
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
@@ -56,7 +56,7 @@ class ApiKeyBody(RequestBody):
         "may submit jobs is as powerful as an admin key.",
     )
     expires_at: Annotated[
-        Annotated[AwareDatetime, Field(strict=False)] | None,
+        Annotated[AwareDatetime, AfterValidator(in_utc), Field(strict=False)] | None,
         BeforeValidator(_check_text),
         Field(description="Time at which the key expires. Default: never.", examples=["2030-01-31T12:00:00Z"]),
     ] = None
@@ -133,8 +133,7 @@ def _key_secret(body: ApiKeyBody, key: str, salt: str, intent: Intent | None, no
     """Return the Secret of a new key. Raises Invalid if the key is already expired."""
     if body.expires_at and body.expires_at <= now:
         raise Invalid(Problem("expiresAt", "must be in the future"))
-    expires_at = body.expires_at.astimezone(UTC) if body.expires_at else None
-    secret = key_secret(body.name, key, list(dict.fromkeys(body.scopes)), expires_at)
+    secret = key_secret(body.name, key, list(dict.fromkeys(body.scopes)), body.expires_at)
     metadata = replace(secret.metadata, annotations=intent.annotations if intent else {})
     return replace(secret, metadata=metadata, data=secret.data | {_SALT: salt})
 
@@ -188,7 +187,6 @@ def _view(secret: Secret, services: Services) -> dict[str, Any]:
 def _shown_expiry(secret: Secret) -> datetime | str | None:
     """Return the expiry in UTC. An invalid one, written with kubectl, is returned unchanged."""
     try:
-        expires_at = expiry_of(secret)
+        return expiry_of(secret)
     except ValueError:
         return secret.data["expiresAt"]
-    return expires_at and expires_at.astimezone(UTC)
