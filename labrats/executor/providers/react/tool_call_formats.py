@@ -218,7 +218,7 @@ def _objects_in(text: str) -> Iterator[dict[str, Any]]:
             end = start + 1
         else:
             if isinstance(value, dict) and not _is_too_deep(text[start:end]):
-                yield value
+                yield _without_half_pairs(value, text[start:end])
         start = text.find("{", end)
 
 
@@ -234,9 +234,19 @@ def _arguments_in(found: Mapping[str, Any]) -> Any:
 
 def _json_or_text(text: str) -> Any:
     try:
-        return text if _is_too_deep(text) else json.loads(text)
+        return text if _is_too_deep(text) else _without_half_pairs(json.loads(text), text)
     except ValueError:
         return text
+
+
+def _without_half_pairs(value: Any, text: str) -> Any:
+    """Return a parsed value without halves of surrogate pairs, which no file name, command or request can contain.
+
+    text: the JSON of the value.
+    """
+    if "\\u" not in text:
+        return value
+    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _is_too_deep(text: str) -> bool:

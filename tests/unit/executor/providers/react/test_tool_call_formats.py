@@ -104,6 +104,16 @@ def test_too_deeply_nested_arguments_are_rejected(depth: int) -> None:
     assert len(in_text) == (depth < 97)
 
 
+def test_half_of_a_surrogate_pair_is_replaced() -> None:
+    arguments = '{"path": "a \\ud83d.txt", "content": "\\ud83d\\ude00"}'
+    calls = [
+        *NATIVE.calls_in(Completion(calls=[RawToolCall("1", "write_file", arguments)])),
+        *FREE.calls_in(Completion(f'{{"tool": "write_file", "arguments": {arguments}}}')),
+        *FREE.calls_in(Completion(f'{{"tool": "write_file", "arguments": {json.dumps(arguments)}}}')),
+    ]
+    assert [call.arguments for call in calls] == [{"path": "a ?.txt", "content": "😀"}] * 3
+
+
 def test_every_tool_has_a_schema_and_a_description() -> None:
     offered = {tool["function"]["name"]: tool["function"] for tool in NATIVE.fields["tools"]}
     assert list(offered) == [
