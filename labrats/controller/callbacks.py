@@ -34,8 +34,10 @@ SEND_SECONDS: Final = 10.0
 """Longest time of one try, from the name lookup to the status of the answer."""
 
 SENDS_AT_ONCE: Final = 256
+SENDS_PER_OWNER: Final = 64
+"""Concurrent sends for the jobs of one owner, so that slow hosts do not delay the callbacks of others."""
 SENDS_PER_HOST: Final = 4
-"""Concurrent sends to one host, so that a slow host delays no other."""
+"""Concurrent sends for the jobs of one owner to one host, so that a slow host delays no other."""
 
 
 class Callbacks:
@@ -52,7 +54,8 @@ class Callbacks:
         self._jobs: dict[str, Job] = {}
         """The latest known version of each job with a message in progress."""
         self._all_sends = asyncio.Semaphore(SENDS_AT_ONCE)
-        self._sends_to: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._sends_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._sends_to: WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = WeakValueDictionary()
 
     async def run(self) -> None:
         """Send messages until cancelled."""
@@ -111,7 +114,7 @@ class Callbacks:
     async def _try(self, job: Job, message: CallbackMessage) -> Verdict:
         """Send the message once."""
         try:
-            return await self._send(job.spec.callback_url or "", message)
+            return await self._send(job, message)
         except (InvalidUrl, Forbidden) as error:
             return CallbackRefused(str(error))
         except (Unreachable, Unresolvable, TimeoutError):
@@ -121,10 +124,12 @@ class Callbacks:
             log.exception("callback crashed", job=job.id)
             return CallbackFailed("the callback could not be sent")
 
-    async def _send(self, url: str, message: CallbackMessage) -> Verdict:
-        host = parse_url(url).host
-        sends_to_host = self._sends_to.setdefault(host, asyncio.Semaphore(SENDS_PER_HOST))
-        async with sends_to_host, self._all_sends, asyncio.timeout(SEND_SECONDS):
+    async def _send(self, job: Job, message: CallbackMessage) -> Verdict:
+        url, owner = job.spec.callback_url or "", job.spec.owner
+        place = (owner, parse_url(url).host)
+        sends_to_host = self._sends_to.setdefault(place, asyncio.Semaphore(SENDS_PER_HOST))
+        sends_of_owner = self._sends_of.setdefault(owner, asyncio.Semaphore(SENDS_PER_OWNER))
+        async with sends_to_host, sends_of_owner, self._all_sends, asyncio.timeout(SEND_SECONDS):
             now = self._clock.now()
             headers = {"content-type": "application/json"}
             headers |= signed_headers(message.id, now, message.body, self._keys)

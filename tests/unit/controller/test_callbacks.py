@@ -1,6 +1,7 @@
 """Callbacks: a real client against real servers on loopback, with made-up jobs."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from msgspec.structs import replace
 
-from labrats.controller.callbacks import SENDS_AT_ONCE, Callbacks
+from labrats.controller.callbacks import SENDS_AT_ONCE, SENDS_PER_HOST, SENDS_PER_OWNER, Callbacks
 from labrats.metrics import Metrics
 from labrats.model.job import CallbackStatus, Job
 from labrats.model.phases import Phase
@@ -72,8 +73,9 @@ class Engine:
             yield
             running.cancel()
 
-    async def add(self, phase: Phase, url: str, **status: Any) -> Job:
-        return await self.store.create(a_job(phase, spec=a_spec(callback_url=url), resource_version="", **status))
+    async def add(self, phase: Phase, url: str, owner: str = "ci", **status: Any) -> Job:
+        spec = a_spec(callback_url=url, owner=owner)
+        return await self.store.create(a_job(phase, spec=spec, resource_version="", **status))
 
     async def move(self, job: Job, **status: Any) -> Job:
         """Change the job's status as the controller does."""
@@ -173,6 +175,27 @@ async def test_a_host_that_never_answers_delays_no_other_host(engine: Engine, re
             await engine.add(P.RUNNING, silent.url.replace("127.0.0.1", "localhost"))
         await eventually(lambda: len(silent.received) > 0)
         await engine.settled(await engine.add(P.SUCCEEDED, receiver.url), "completed")
+        assert engine.tries("retried") == 0
+
+
+async def test_silent_hosts_of_one_owner_delay_no_callback_of_another(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    async with a_receiver(*[None] * SENDS_PER_OWNER) as receiver, engine.callbacks():
+
+        def url(host: int) -> str:
+            return receiver.url.replace("127.0.0.1", f"host{host}.example")
+
+        hosts = SENDS_AT_ONCE // SENDS_PER_HOST
+        for number in range(SENDS_AT_ONCE):
+            await engine.add(P.RUNNING, url(number % hosts), owner="a")
+        await eventually(lambda: len(receiver.received) == SENDS_PER_OWNER)
+        for host in (0, hosts):  # a host that is silent for the other owner, and another one
+            await engine.settled(await engine.add(P.SUCCEEDED, url(host), owner="b"), "completed")
         assert engine.tries("retried") == 0
 
 
