@@ -44,7 +44,8 @@ import mmap, os, time
 file = os.memfd_create('file')
 os.truncate(file, 120 << 20)
 memory = mmap.mmap(file, 120 << 20)
-memory.write(b'x' * (120 << 20))
+for _ in range(120):
+    memory.write(b'x' * (1 << 20))
 os.fork()
 time.sleep(2)
 """
