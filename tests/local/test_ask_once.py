@@ -84,7 +84,7 @@ def test_failure_without_an_endpoint_says_how_to_set_it(attempt_on: Prepare) -> 
     attempt.run()
 
     code, message = failure_of(attempt)
-    assert code is FailedCode.AGENT_ERROR
+    assert code is FailedCode.INVALID
     assert "vllm/test-model" in message
     assert "http://127.0.0.1:8000/v1" in message
 

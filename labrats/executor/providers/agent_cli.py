@@ -185,10 +185,12 @@ def remove_path(path: Path) -> None:
 
 def find_program(context: RunContext, provider: str, name: str, package: str) -> str:
     """Return the path of a provider's program, named like the provider. Raises GiveUp if it is not installed."""
-    if program := context.task.programs.get(provider) or shutil.which(provider):
+    variable, configured = f"LABRATS_{provider.upper()}_PATH", context.task.programs.get(provider)
+    if program := shutil.which(configured or provider):
         return program
-    raise GiveUp(
-        FailedCode.AGENT_ERROR,
-        f"{name} is not installed: run `npm install -g {package}`, or set LABRATS_{provider.upper()}_PATH to the "
-        "program; on Kubernetes, add it to the executor's image",
+    problem = (
+        f"{variable} is {configured}, which is no program"
+        if configured
+        else f"{name} is not installed: run `npm install -g {package}`, or set {variable} to the program"
     )
+    raise GiveUp(FailedCode.INVALID, f"{problem}; on Kubernetes, add it to the executor's image")

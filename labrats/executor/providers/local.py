@@ -71,7 +71,7 @@ def _open_client(context: RunContext) -> "AbstractAsyncContextManager[ChatClient
 
     config = context.task.config
     if not context.endpoint:
-        raise GiveUp(FailedCode.AGENT_ERROR, missing_server_message(context.task))
+        raise GiveUp(FailedCode.INVALID, missing_server_message(context.task))
     # The name of the provider is the default model of a job that names none.
     model = config.model if config.model != config.provider else None
     return open_chat_client(context.endpoint, context.secrets.get(_KEY), model)
