@@ -52,6 +52,11 @@ def open_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[Store
     return open_cluster_store() if settings.backend == "kubernetes" else open_local_store(settings)
 
 
+def has_data(settings: "EngineSettings") -> bool:
+    """Return whether an engine has stored data in the data folder. A cluster always has a store."""
+    return settings.backend == "kubernetes" or (settings.data_dir / DATABASE).exists()
+
+
 async def migrate(settings: "EngineSettings", progress: "Progress") -> None:
     """Migrate the stored data if an earlier version of Labrats wrote it. Raises LabratsError."""
     from labrats.backends.embedded.database import open_for_writing

@@ -28,11 +28,15 @@ RESERVED_DESCRIPTORS: Final = 512
 OnReady = Callable[[str, str | None], None]
 """Called with the engine's URL and its one-time login link, if it has one."""
 
+OnCreate = Callable[[Path], None]
+"""Called with a data folder before the first data is written there."""
+
 
 def main() -> None:
     """Run the `labrats` command."""
     from labrats.cli.app import build_app, run
 
+    open_standard_streams()
     sys.exit(run(build_app(Commands())))
 
 
@@ -60,9 +64,9 @@ class Commands:
         settings = read_settings(host=host, port=port, data_dir=data_dir, backend=backend, role=role, sandbox=sandbox)
         refuse_unprotected(settings)
         refuse_partial_role(settings)
+        refuse_missing_packages(settings)
         os.umask(0o077)
-        open_standard_streams()
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        create_folders(settings)
         with (
             lock_data_folder(settings.data_dir) if settings.backend == "embedded" else nullcontext(),
             listen(settings.host, settings.port) as listener,
@@ -72,14 +76,19 @@ class Commands:
             runner.run(serve(settings, listener, on_ready))
 
     def create_api_key(
-        self, name: str, scopes: Sequence[str], expires_at: datetime | None, data_dir: Path | None
+        self,
+        name: str,
+        scopes: Sequence[str],
+        expires_at: datetime | None,
+        data_dir: Path | None,
+        on_create: OnCreate,
     ) -> str:
         from labrats.api.auth.keys import key_secret, new_key
 
         key = new_key()
 
         async def store_key() -> None:
-            async with self.open_store(data_dir) as store:
+            async with self.open_store(data_dir, on_create) as store:
                 await store.create(key_secret(name, key, scopes, expires_at))
 
         asyncio.run(store_key())
@@ -92,10 +101,19 @@ class Commands:
         async with self.open_store(data_dir) as store:
             return await create_login_link(store, url, SystemClock().now())
 
-    def open_store(self, data_dir: Path | None) -> "AbstractAsyncContextManager[Store]":
-        from labrats.compose import open_store
+    def open_store(
+        self, data_dir: Path | None, on_create: OnCreate | None = None
+    ) -> "AbstractAsyncContextManager[Store]":
+        from labrats.compose import has_data, open_store
 
-        return open_store(read_settings(data_dir=data_dir))
+        settings = read_settings(data_dir=data_dir)
+        refuse_missing_packages(settings)
+        if not has_data(settings):
+            if on_create is None:
+                folder = "name the engine's folder with --data-dir or LABRATS_DATA_DIR"
+                raise LabratsError(f"{settings.data_dir} has no data of an engine; {folder}")
+            on_create(settings.data_dir)
+        return open_store(settings)
 
     def manifests(self, namespace: str, image: str, executor_image: str, *, labelled_credentials: bool) -> str:
         from labrats.manifests.install import installation
@@ -124,6 +142,7 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
 
     become_unreadable()  # agents run as the same user, and the environment may contain keys
     configure_logs(settings.log_level, settings.log_format)
+    warn_about_settings(settings)
     descriptors = raise_descriptor_limit()
     if needs_migration(settings):
         await migrate_data(settings, listener)
@@ -248,6 +267,43 @@ def refuse_partial_role(settings: "EngineSettings") -> None:
         raise LabratsError(
             f"the role {settings.role!r} needs the backend `kubernetes`; on one machine the engine has the role `all`"
         )
+
+
+def refuse_missing_packages(settings: "EngineSettings") -> None:
+    """Raise LabratsError for a backend whose packages are not installed."""
+    from importlib.util import find_spec
+
+    if settings.backend == "kubernetes" and find_spec("aiohttp") is None:
+        raise LabratsError("the backend `kubernetes` needs more packages: pip install 'labrats[kubernetes]'")
+
+
+def create_folders(settings: "EngineSettings") -> None:
+    """Create the folders of the data, so that one that cannot be created stops the start and not an upload later.
+
+    Raises LabratsError for a path that is not a folder, and OSError.
+    """
+    folders = [settings.data_dir]
+    if settings.backend == "embedded":
+        folders += [settings.workspaces, settings.uploads]
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise LabratsError(f"{error.filename} is not a folder, and {folder} is to be one") from error
+
+
+def warn_about_settings(settings: "EngineSettings") -> None:
+    """Log variables that look like settings and are none, and keys that can be guessed."""
+    import structlog
+
+    from labrats.settings import MIN_API_KEY_LENGTH, unknown_settings
+
+    log = structlog.get_logger()
+    # A cluster gives each pod variables about its Services, which may have such names.
+    for name, meant in unknown_settings(os.environ) if settings.backend == "embedded" else ():
+        log.warning("unknown setting", variable=name, meant=meant or "see `labrats config`")
+    if any(len(key.get_secret_value()) < MIN_API_KEY_LENGTH for key in settings.submit_api_keys):
+        log.warning("a key in SUBMIT_API_KEYS can be guessed", shortest=MIN_API_KEY_LENGTH)
 
 
 def open_standard_streams() -> None:

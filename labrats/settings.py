@@ -1,11 +1,14 @@
 """All settings of the engine. main.py reads them once from the environment and passes them on unchanged."""
 
 import os
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from labrats.model.isolation import Isolation
@@ -25,6 +28,57 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "labrats"
 
 
+def _lower_case(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _url(pattern: str, words: str) -> AfterValidator:
+    """Return a check that a setting is a URL, described by `words`."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {words}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _without_slash(value: Any) -> Any:
+    """Return a URL without a slash at its end, with which people write a host."""
+    return value.removesuffix("/") if isinstance(value, str) else value
+
+
+Backend = Annotated[Literal["embedded", "kubernetes"], BeforeValidator(_lower_case)]
+Role = Annotated[Literal["all", "api", "controller", "publisher", "webhook-receiver"], BeforeValidator(_lower_case)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower_case)]
+LogFormat = Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower_case)]
+PublicUrl = Annotated[
+    str,
+    BeforeValidator(_without_slash),
+    _url(r"https?://[^\s/?#@]+", "a URL without a path, such as https://labrats.example.com"),
+]
+Issuer = Annotated[str, _url(r"https?://[^\s?#]+", "a URL without a query, such as https://auth.example.com")]
+GithubUrl = Annotated[
+    str,
+    BeforeValidator(_without_slash),
+    _url(r"https?://[^\s?#@]+", "the URL of an API, such as https://github.example.com/api/v3"),
+]
+PrometheusUrl = Annotated[
+    str, _url(r"https?://[^\s/?#@]+(/[^\s?#]*)?", "a URL without a query, such as http://127.0.0.1:9090")
+]
+
+_YEAR_SECONDS: Final = 31_536_000
+_CENTURY_HOURS: Final = 876_000
+_CENTURY_DAYS: Final = 36_500
+"""Limits on times, which dates and timers can represent. A century stands for "for ever"."""
+
+FREE_BYTES: Final = 2**30
+FREE_SHARE: Final = 0.05
+"""Free space to keep by default, as bytes and as a share of the volume: the smaller one counts."""
+
+MIN_API_KEY_LENGTH: Final = 16
+"""Characters of a key below which it can be guessed."""
+
 _BOOLEAN_WORDS: Final = (
     dict.fromkeys(("1", "yes", "on", "t", "y"), "true")
     | dict.fromkeys(("0", "no", "off", "f", "n"), "false")
@@ -35,25 +89,21 @@ _BOOLEAN_WORDS: Final = (
 class EngineSettings(BaseSettings):
     """The settings of the engine. Every default works on a single machine without further services."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
 
-    backend: str = Field(default="embedded", pattern="^(embedded|kubernetes)$", validation_alias="LABRATS_BACKEND")
+    backend: Backend = Field(default="embedded", validation_alias="LABRATS_BACKEND")
     """The backend that stores and runs jobs: embedded (this machine), or kubernetes (the configured cluster)."""
-    role: str = Field(
-        default="all", pattern="^(all|api|controller|publisher|webhook-receiver)$", validation_alias="LABRATS_ROLE"
-    )
+    role: Role = Field(default="all", validation_alias="LABRATS_ROLE")
     """The part of the engine that this process runs. all: everything. On a cluster also api: one of several that
-    answer requests; controller: one of several of which one at a time drives jobs; webhook-receiver: the receiver of
-    one WebhookSource."""
+    answer requests; controller: one of several of which one at a time drives jobs; publisher: the one that writes to
+    GitHub; webhook-receiver: the receiver of one WebhookSource."""
     host: str = Field(default="127.0.0.1", validation_alias="LABRATS_HOST")
     """The address to listen on. One beyond loopback needs OIDC_ISSUER or LABRATS_ALLOW_PUBLIC=true."""
     port: int = Field(default=3001, ge=0, le=65535, validation_alias="PORT")
     """The port to listen on; 0 chooses a free one."""
     allow_public: bool = Field(default=False, validation_alias="LABRATS_ALLOW_PUBLIC")
     """Allow listening beyond loopback without an OIDC_ISSUER."""
-    public_url: str | None = Field(
-        default=None, pattern=r"^https?://[^\s/?#@]+$", validation_alias="LABRATS_PUBLIC_URL"
-    )
+    public_url: PublicUrl | None = Field(default=None, validation_alias="LABRATS_PUBLIC_URL")
     """The URL at which browsers reach the engine, such as https://labrats.example.com. Default: the Host header of
     each request."""
     allowed_hosts: Words = Field(default=(), validation_alias="LABRATS_ALLOWED_HOSTS")
@@ -69,11 +119,11 @@ class EngineSettings(BaseSettings):
     """The folder of uploaded workspace files. Default: `uploads` in the data folder."""
     models_dir: Path | None = Field(default=None, validation_alias="LABRATS_MODELS_DIR")
     """The folder of local models' files, by provider. Default: `models` in the data folder."""
-    max_model_file_gib: float = Field(default=200, gt=0, validation_alias="LABRATS_MAX_MODEL_FILE_GIB")
+    max_model_file_gib: float = Field(default=200, gt=0, le=1_000_000, validation_alias="LABRATS_MAX_MODEL_FILE_GIB")
     """The limit on the size of a file that is downloaded for a local model."""
     submit_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(default=(), validation_alias="SUBMIT_API_KEYS")
     """API keys that may submit jobs, separated by commas, in addition to the stored ones."""
-    oidc_issuer: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$", validation_alias="OIDC_ISSUER")
+    oidc_issuer: Issuer | None = Field(default=None, validation_alias="OIDC_ISSUER")
     """The OpenID provider where users sign in, exactly as it names itself: https://auth.example.com."""
     oidc_client_id: str | None = Field(default=None, min_length=1, validation_alias="OIDC_CLIENT_ID")
     """The engine's client id at the OpenID provider."""
@@ -83,45 +133,49 @@ class EngineSettings(BaseSettings):
     """The groups whose members have all permissions, separated by commas; other users only read. Default: all users."""
     auth_jwt_secret: SecretStr | None = Field(default=None, min_length=32, validation_alias="AUTH_JWT_SECRET")
     """The secret that signs the dashboard's sessions. Default: generated once and stored."""
-    session_hours: float = Field(default=12, gt=0, validation_alias="LABRATS_SESSION_HOURS")
+    session_hours: float = Field(default=12, gt=0, le=_CENTURY_HOURS, validation_alias="LABRATS_SESSION_HOURS")
     """The time until a user has to sign in again."""
-    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", validation_alias="LABRATS_LOG_LEVEL")
+    log_level: LogLevel = Field(default="info", validation_alias="LABRATS_LOG_LEVEL")
     """The lowest level that is logged: debug, info, warning or error."""
-    log_format: str = Field(default="auto", pattern="^(auto|console|json)$", validation_alias="LABRATS_LOG_FORMAT")
+    log_format: LogFormat = Field(default="auto", validation_alias="LABRATS_LOG_FORMAT")
     """The format of the log: console, json, or auto (console on a terminal, json elsewhere)."""
 
-    prometheus_url: str | None = Field(
-        default=None, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", validation_alias="PROMETHEUS_URL"
-    )
+    prometheus_url: PrometheusUrl | None = Field(default=None, validation_alias="PROMETHEUS_URL")
     """The Prometheus that scrapes this engine, queried for /api/stats/timeseries. Default: the retained jobs."""
 
     default_model_slots: int = Field(default=4, ge=0, validation_alias="DEFAULT_MODEL_SLOTS")
     """The slots of a provider and model without an AiModel."""
     priority_aging_seconds: float = Field(default=600, gt=0, validation_alias="PRIORITY_AGING_SECONDS")
     """The waiting time after which a job gains one level of priority, repeatedly."""
-    stop_grace_seconds: float = Field(default=10, ge=0, validation_alias="LABRATS_STOP_GRACE_SECONDS")
+    stop_grace_seconds: float = Field(default=10, ge=0, le=_YEAR_SECONDS, validation_alias="LABRATS_STOP_GRACE_SECONDS")
     """The time between asking an attempt to end and killing its processes."""
-    retry_backoff_seconds: float = Field(default=1, gt=0, validation_alias="LABRATS_RETRY_BACKOFF_SECONDS")
+    retry_backoff_seconds: float = Field(
+        default=1, gt=0, le=_YEAR_SECONDS, validation_alias="LABRATS_RETRY_BACKOFF_SECONDS"
+    )
     """The pause before a second attempt by `maxAttempts`; doubled for each further one, at most 5 minutes."""
-    model_pause_seconds: float = Field(default=30, gt=0, validation_alias="LABRATS_MODEL_PAUSE_SECONDS")
+    model_pause_seconds: float = Field(
+        default=30, gt=0, le=_YEAR_SECONDS, validation_alias="LABRATS_MODEL_PAUSE_SECONDS"
+    )
     """The pause of a model after a rate limit or overload without a retry time from its provider; doubled while it
     lasts, at most 5 minutes. Jobs of the model wait meanwhile, up to their deadlines."""
     max_chain_depth: int = Field(default=10, ge=0, validation_alias="MAX_CHAIN_DEPTH")
     """The maximum number of agents after the first one of a chain."""
-    workspace_retention_hours: float = Field(default=24, ge=0, validation_alias="LABRATS_WORKSPACE_RETENTION_HOURS")
-    """The time for which the workspace of an ended job is retained for inspection."""
-    job_retention_days: float = Field(default=30, gt=0, validation_alias="LABRATS_JOB_RETENTION_DAYS")
-    """The time for which an ended job and its log are retained."""
-    github_api_url: str = Field(
-        default="https://api.github.com", pattern=r"^https?://[^\s?#@]+$", validation_alias="LABRATS_GITHUB_API_URL"
+    workspace_retention_hours: float = Field(
+        default=24, ge=0, le=_CENTURY_HOURS, validation_alias="LABRATS_WORKSPACE_RETENTION_HOURS"
     )
+    """The time for which the workspace of an ended job is retained for inspection."""
+    job_retention_days: float = Field(default=30, gt=0, le=_CENTURY_DAYS, validation_alias="LABRATS_JOB_RETENTION_DAYS")
+    """The time for which an ended job and its log are retained; 36500 days at most, which is for ever."""
+    github_api_url: GithubUrl = Field(default="https://api.github.com", validation_alias="LABRATS_GITHUB_API_URL")
     """The GitHub API that issues tokens for repositories. For GitHub Enterprise: https://HOST/api/v3."""
     publisher_scratch: Annotated[int, NoDecode] | None = Field(
         default=None, validation_alias="LABRATS_PUBLISHER_SCRATCH"
     )
     """The space for the repositories from which commits are pushed to GitHub, such as 1Gi. They may use three quarters
     of it together; the commits of a larger repository are not pushed. Default: half of the free disk."""
-    report_interval_seconds: float = Field(default=5, gt=0, validation_alias="LABRATS_REPORT_INTERVAL_SECONDS")
+    report_interval_seconds: float = Field(
+        default=5, gt=0, le=_YEAR_SECONDS, validation_alias="LABRATS_REPORT_INTERVAL_SECONDS"
+    )
     """The shortest time between two edits of what a job reports on GitHub."""
     webhook_source: str | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_SOURCE")
     """The WebhookSource of a webhook-receiver."""
@@ -163,7 +217,7 @@ class EngineSettings(BaseSettings):
     """The Claude Code program. Default: `claude` on PATH."""
     codex_path: str | None = Field(default=None, validation_alias="LABRATS_CODEX_PATH")
     """The Codex program. Default: `codex` on PATH."""
-    sandbox: str | None = Field(default=None, pattern="^(auto|true|false)$", validation_alias="LABRATS_SANDBOX")
+    sandbox: Literal["auto", "true", "false"] | None = Field(default=None, validation_alias="LABRATS_SANDBOX")
     """Run agents in a sandbox (bubblewrap) that shows them the system's programs and their workspace only: true (refuse
     to start without one), auto (warn and run without one where it does not work) or false. Default: auto; false for a
     data folder that an earlier version created."""
@@ -206,7 +260,9 @@ class EngineSettings(BaseSettings):
     """Let jobs without other credentials use the Claude Code login of the engine's user."""
     max_output_mib: int = Field(default=256, gt=0, le=65536, validation_alias="LABRATS_MAX_OUTPUT_MIB")
     """The limit on the log lines and events of an attempt; beyond it the job fails with the code output_limit."""
-    agent_idle_seconds: float = Field(default=IDLE_SECONDS, gt=0, validation_alias="LABRATS_AGENT_IDLE_SECONDS")
+    agent_idle_seconds: float = Field(
+        default=IDLE_SECONDS, gt=0, le=_YEAR_SECONDS, validation_alias="LABRATS_AGENT_IDLE_SECONDS"
+    )
     """The limit on the silence of a model while an attempt waits for it, for every provider. A tool may take longer."""
 
     @field_validator(
@@ -287,6 +343,11 @@ class EngineSettings(BaseSettings):
             signing_key(secret.get_secret_value())
         return value
 
+    @field_validator("local_repo_roots")
+    @classmethod
+    def _make_all_absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(Path(folder).expanduser().absolute()) for folder in value)
+
     @field_validator("data_dir", "workspace_dir", "uploads_dir", "models_dir", "git_ssh_key", "git_ssh_known_hosts")
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
@@ -332,6 +393,12 @@ class EngineSettings(BaseSettings):
         if self.answers_requests and self.oidc_issuer and not self.oidc_client_id:
             raise ValueError("OIDC_ISSUER needs OIDC_CLIENT_ID, the engine's client id at the provider")
         return self
+
+    def kept_free_bytes(self, total: int) -> int:
+        """Return how much of a volume is kept free. total: the size of the volume with the data folder, in bytes."""
+        if self.free_gib is not None:
+            return round(self.free_gib * 2**30)
+        return min(FREE_BYTES, round(total * FREE_SHARE))
 
     @property
     def agent_limits(self) -> ResourceLimits:
@@ -405,7 +472,7 @@ class PodExtras(BaseModel, frozen=True, extra="forbid"):
 class KubernetesSettings(BaseSettings):
     """The additional settings of an engine on a cluster."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
 
     namespace: str = Field(default_factory=default_namespace, validation_alias="LABRATS_NAMESPACE")
     """The namespace of jobs, their prompts, secrets and pods. Default: the engine's own namespace."""
@@ -437,9 +504,11 @@ class KubernetesSettings(BaseSettings):
     """The PersistentVolumeClaim of local models' files. Default: none, and no files are downloaded."""
     engine_image: str | None = Field(default=None, validation_alias="LABRATS_ENGINE_IMAGE")
     """The engine's own image, for the pods that download and delete files of local models."""
-    start_timeout_seconds: float = Field(default=300, gt=0, validation_alias="LABRATS_START_TIMEOUT_SECONDS")
+    start_timeout_seconds: float = Field(
+        default=300, gt=0, le=_YEAR_SECONDS, validation_alias="LABRATS_START_TIMEOUT_SECONDS"
+    )
     """The time that an attempt may wait for a node, its image and its volumes."""
-    finished_job_hours: float = Field(default=24, gt=0, validation_alias="LABRATS_FINISHED_JOB_HOURS")
+    finished_job_hours: float = Field(default=24, gt=0, le=500_000, validation_alias="LABRATS_FINISHED_JOB_HOURS")
     """The time for which the Job of an ended attempt is retained. An engine that is down longer loses its outcome."""
     egress_proxy: str | None = Field(default=None, validation_alias="LABRATS_EGRESS_PROXY")
     """The Service of the egress proxy, which enforces network rules. Default: none, so that no job may have a rule."""
@@ -460,3 +529,19 @@ class KubernetesSettings(BaseSettings):
     """Requests and limits of a receiver's container: JSON, as in a pod."""
     pod_ip: str | None = Field(default=None, validation_alias="LABRATS_POD_IP")
     """The address of the engine's own pod, which jobs' pods should not reach."""
+
+
+_PREFIX: Final = "LABRATS_"
+_OTHER_VARIABLES: Final = ("LABRATS_URL", "LABRATS_API_KEY", "LABRATS_JOB_ID", "LABRATS_ATTEMPT")
+"""Variables of commands and agents, which may be set where an engine starts."""
+
+
+def unknown_settings(environment: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield the names that look like a setting and are none, each with the setting that was probably meant."""
+    known = [str(field.validation_alias) for field in EngineSettings.model_fields.values()]
+    known += [str(field.validation_alias) for field in KubernetesSettings.model_fields.values()]
+    meant = {f"{_PREFIX}{name}": name for name in known if not name.startswith(_PREFIX)}
+    for name in environment:
+        if name.startswith(_PREFIX) and name not in (*known, *_OTHER_VARIABLES):
+            similar = get_close_matches(name, (*meant, *known), n=1, cutoff=0.8)
+            yield name, next((meant.get(each, each) for each in similar), None)

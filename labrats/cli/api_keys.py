@@ -9,7 +9,7 @@ from urllib.parse import quote
 from cyclopts import App, Parameter
 
 from labrats.cli.durations import describe_time
-from labrats.cli.engine import EngineCommands, startup_errors_explained
+from labrats.cli.engine import EngineCommands, note_new_folder, startup_errors_explained
 from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_stderr, print_table, print_text
@@ -46,6 +46,8 @@ def api_keys_app(engine: EngineCommands) -> App:
             _create_by_api(name, scope, expires_at, options)
         if not options.json:
             print_stderr("this is the only time the key is shown")
+            if direct:
+                print_stderr("an engine on one machine knows it from its next start on")
             if scope == "submit":
                 print_stderr("on one machine without a sandbox, a submit key is as powerful as an admin key")
 
@@ -67,7 +69,7 @@ def _create_in_store(
         raise CommandError("--expires-at has no time zone; end it with Z for UTC", ExitCode.USAGE)
     with startup_errors_explained():
         try:
-            return engine.create_api_key(name, [scope], expiry, data_dir)
+            return engine.create_api_key(name, [scope], expiry, data_dir, note_new_folder)
         except Conflict as error:
             raise CommandError(f"an API key named {name!r} already exists", ExitCode.REFUSED) from error
 

@@ -1,5 +1,6 @@
 """The `labrats` command: registers all commands, and turns errors into messages and exit codes."""
 
+import errno
 import io
 import os
 import re
@@ -8,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 
 from labrats import __version__
 from labrats.cli import chains, jobs, published, resources, uploads
@@ -26,6 +27,8 @@ from labrats.cli.secrets import secrets_app
 
 INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
+_OUTPUT_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Errors of a full or broken disk, to which the output of a command is redirected."""
 
 _JOBS: Final = Group("Jobs", sort_key=1)
 _RESOURCES: Final = Group("Resources", sort_key=2)
@@ -122,11 +125,19 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_stdout()
         return PIPE_CLOSED
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS:
+            raise
+        _discard_stdout()
+        print_stderr(f"labrats: cannot write the output: {error.strerror}")
+        return ExitCode.OUTPUT_FAILED
     return code if isinstance(code, int) else ExitCode.OK
 
 
 def _usage_message(error: CycloptsError) -> str:
-    """Describe a usage error with words such as "a number" instead of the names of Python types."""
+    """Describe a usage error in plain words, such as "a number" instead of the names of Python types."""
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"unexpected argument {error.unused_tokens[0]!r}; a text with spaces needs quotes"
     words = {"int": "a whole number", "float": "a number", "int|float": "a number"}
     return re.sub(r"\binto (int\|float|int|float)(\|None)?\.", lambda match: f"into {words[match[1]]}.", str(error))
 

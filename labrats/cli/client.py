@@ -11,8 +11,9 @@ from labrats.cli.credentials import ClientCredential, is_this_machine
 from labrats.cli.errors import CommandError, EngineUnreachable, ExitCode
 
 API_KEY_HELP: Final = (
-    "Create one with `labrats api-key create NAME` and pass it with --api-key or LABRATS_API_KEY. On the engine's own "
-    "machine, commands find its admin key in the data folder (--data-dir or LABRATS_DATA_DIR)."
+    "On the engine's own machine, commands find its admin key in the data folder: name that with --data-dir or "
+    "LABRATS_DATA_DIR. Elsewhere, ask an admin for a key (`labrats api-key create NAME`), and pass it with --api-key "
+    "or LABRATS_API_KEY."
 )
 
 JSON: Final = "application/json"

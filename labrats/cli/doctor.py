@@ -1,19 +1,17 @@
 """`labrats doctor`: what this machine has for agents, and how far it can contain them."""
 
 import asyncio
-import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final
+from json import dumps
+from typing import TYPE_CHECKING, Final
 
-from cyclopts import Parameter
-
-from labrats.cli.engine import EngineCommands
+from labrats.cli.engine import EngineCommands, startup_errors_explained
 from labrats.cli.errors import ExitCode
 from labrats.cli.findings import Finding
+from labrats.cli.options import Json
 from labrats.cli.output import Styled, print_table, print_text
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ _AGENT_PROGRAMS: Final = (
     ("Claude Code", "claude", "@anthropic-ai/claude-code"),
     ("Codex", "codex", "@openai/codex"),
 )
-_FULL_GIB: Final = 1.0
-"""Free disk below which workspaces are likely to fill it."""
-
 _NEEDS_KUBERNETES: Final = "needs Kubernetes"
 _INSTALL_BUBBLEWRAP: Final = "install bubblewrap 0.8 or newer, and allow unprivileged user namespaces"
 
@@ -35,26 +30,27 @@ _INSTALL_BUBBLEWRAP: Final = "install bubblewrap 0.8 or newer, and allow unprivi
 def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
     """Build `labrats doctor`."""
 
-    def doctor(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> ExitCode:
+    def doctor(*, json: Json = False) -> ExitCode:
         """Check what this machine has for agents, and how far it can contain them. Needs no running engine.
 
         With LABRATS_BACKEND=kubernetes, as in the engine's pods: the isolation of jobs' pods, and the labels of their
-        Secrets. Exit code 1 if git is missing, without which no repository can be cloned, or if a Secret of jobs lacks
-        the label that the engine requires.
+        Secrets. Exit code 1 if a check fails, or if git is missing, without which no repository can be cloned.
 
         Args:
-            as_json: Print JSON.
+            json: Print JSON.
         """
-        settings = engine.settings()
-        on_cluster = settings.backend == "kubernetes"
-        findings = asyncio.run(_examine_cluster(engine)) if on_cluster else [*examine(), *limits(settings)]
-        if as_json:
-            print_text(json.dumps([asdict(finding) for finding in findings]))
+        with startup_errors_explained():
+            settings = engine.settings()
+            on_cluster = settings.backend == "kubernetes"
+            findings = asyncio.run(_examine_cluster(engine)) if on_cluster else [*examine(settings), *limits(settings)]
+        if json:
+            print_text(dumps([asdict(finding) for finding in findings]))
         else:
             rows = [(each.check, Styled(each.result, _STYLES[each.result]), each.detail) for each in findings]
-            print_table(("CHECK", "RESULT", "DETAIL"), rows)
-        is_usable = all(each.result != "fails" for each in findings) if on_cluster else findings[0].result == "ok"
-        return ExitCode.OK if is_usable else ExitCode.JOB_FAILED
+            print_table(("CHECK", "RESULT", "DETAIL"), rows, wrap=True)
+        has_git = on_cluster or findings[0].result == "ok"
+        is_usable = has_git and all(each.result != "fails" for each in findings)
+        return ExitCode.OK if is_usable else ExitCode.CHECK_FAILED
 
     return doctor
 
@@ -69,15 +65,17 @@ async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
     return [*levels_of(KubernetesSettings().vm_runtime_class), *labels]
 
 
-def examine() -> Iterator[Finding]:
+def examine(settings: "EngineSettings") -> Iterator[Finding]:
     """Yield the findings on this machine: its programs, then the isolation that it offers."""
     from labrats.network_namespace import namespace_problem  # other commands do not need it
     from labrats.sandbox import can_scope_sockets
 
     yield _program("git", "git", "install git: repositories are cloned with it")
     for name, provider, package in _AGENT_PROGRAMS:
-        program = os.environ.get(f"LABRATS_{provider.upper()}_PATH") or provider
-        yield _program(name, program, f"needed by the provider {provider} only: `npm install -g {package}`")
+        if configured := {"claude": settings.claude_path, "codex": settings.codex_path}[provider]:
+            yield _program(name, configured, f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program")
+        else:
+            yield _program(name, provider, f"needed by the provider {provider} only: `npm install -g {package}`")
     yield Finding("isolation: process", "ok", "stops nothing: an agent can do what the engine's user can")
     sandbox = _sandbox()
     yield sandbox
@@ -105,11 +103,15 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
     missing = f"no limit without {', '.join(unset)}" if unset else ""
     detail = "; ".join(filter(None, [", ".join(found), missing]))
     yield Finding("limits of a job", "missing" if unset else "ok", detail)
-    folder = next(each for each in (settings.workspaces, *settings.workspaces.absolute().parents) if each.is_dir())
-    free = shutil.disk_usage(folder).free / 2**30
+    folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.is_dir())
+    disk = shutil.disk_usage(folder)
+    kept = settings.kept_free_bytes(disk.total)
     workspaces = f"{settings.workspaces_gib:g} GiB" if settings.workspaces_gib else "any size (LABRATS_WORKSPACES_GIB)"
-    detail = f"{free:.1f} GiB free in {folder}; workspaces {workspaces}, caches {settings.cache_gib:g} GiB"
-    yield Finding("disk", "ok" if free > _FULL_GIB else "fails", detail)
+    detail = f"{disk.free / 2**30:.1f} GiB free in {folder}, of which {kept / 2**30:.3g} GiB are kept free"
+    if disk.free < kept:
+        detail += " (LABRATS_FREE_GIB): the outputs of old jobs are deleted"
+    detail += f"; workspaces {workspaces}, caches {settings.cache_gib:g} GiB"
+    yield Finding("disk", "ok" if disk.free >= kept else "fails", detail)
 
 
 def _program(name: str, program: str, advice: str) -> Finding:

@@ -17,13 +17,15 @@ from cyclopts import Parameter
 
 from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.options import ApiOptions, DataDir, Json
-from labrats.cli.output import paint, print_text
+from labrats.cli.output import paint, print_stderr, print_text
 
 if TYPE_CHECKING:
     from labrats.model.errors import Problem
     from labrats.ports import Store
-    from labrats.settings import EngineSettings
+    from labrats.settings import EngineSettings, KubernetesSettings
 
+
+OnCreate = Callable[[Path], None]
 
 ProblemsIn = Callable[[str, str, dict[str, Any]], "Sequence[Problem]"]
 
@@ -54,12 +56,23 @@ class EngineCommands(Protocol):
         """
         ...
 
-    def open_store(self, data_dir: Path | None) -> AbstractAsyncContextManager["Store"]:
-        """Open the store of a data folder, even while an engine uses it."""
+    def open_store(
+        self, data_dir: Path | None, on_create: OnCreate | None = None
+    ) -> AbstractAsyncContextManager["Store"]:
+        """Open the store of a data folder, even while an engine uses it.
+
+        on_create: called with a data folder that has no data yet, before the store is created there.
+        Raises LabratsError for such a folder without `on_create`.
+        """
         ...
 
     def create_api_key(
-        self, name: str, scopes: Sequence[str], expires_at: datetime | None, data_dir: Path | None
+        self,
+        name: str,
+        scopes: Sequence[str],
+        expires_at: datetime | None,
+        data_dir: Path | None,
+        on_create: OnCreate,
     ) -> str:
         """Create an API key in the store and return it. Raises LabratsError, or Conflict when the name is taken."""
         ...
@@ -148,7 +161,7 @@ def config_command(engine: EngineCommands) -> Callable[..., None]:
     """Build `labrats config`."""
 
     def config(*, json: Json = False) -> None:
-        """Show all settings of the engine.
+        """Show all settings of the engine; with LABRATS_BACKEND=kubernetes, also those of a cluster.
 
         For each setting: its environment variable, its current value, its default and a description.
 
@@ -157,7 +170,12 @@ def config_command(engine: EngineCommands) -> Callable[..., None]:
         """
         with startup_errors_explained():
             settings = engine.settings()
-        _print_settings(settings, as_json=json)
+            rows = list_settings(settings)
+            if settings.backend == "kubernetes":
+                from labrats.settings import KubernetesSettings
+
+                rows += list_settings(KubernetesSettings())
+        _print_settings(rows, as_json=json)
 
     return config
 
@@ -194,10 +212,17 @@ def startup_errors_explained(host: str = "", port: int = 0) -> Iterator[None]:
 def _setting_error(problem: Mapping[str, Any]) -> str:
     """Return pydantic's message about a setting in plain words. An error about several settings names them itself."""
     name = "".join(f"{part}: " for part in problem["loc"])
-    if problem["type"] == "too_short":
+    if problem["type"] in ("too_short", "string_too_short"):
         return f"{name}must have at least {problem['ctx']['min_length']} characters"
+    if problem["type"] == "missing":
+        return f"{name}is required"
     words = str(problem["msg"]).removeprefix("Value error, ").partition(", unable to ")[0]
     return name + words.replace("Input should ", "must ")
+
+
+def note_new_folder(data_dir: Path) -> None:
+    """Say that a command stores the first data in a folder: the engine may use another one."""
+    print_stderr(f"note: {data_dir} had no data of an engine yet; start the engine with --data-dir {data_dir}")
 
 
 def _startup_error(error: OSError, host: str, port: int) -> str:
@@ -219,7 +244,7 @@ class Setting:
     description: str
 
 
-def list_settings(settings: "EngineSettings") -> list[Setting]:
+def list_settings(settings: "EngineSettings | KubernetesSettings") -> list[Setting]:
     """List all settings in the order of their class."""
     descriptions = _docstrings_of_fields(type(settings))
     return [
@@ -227,7 +252,7 @@ def list_settings(settings: "EngineSettings") -> list[Setting]:
             name=name,
             environment=str(field.validation_alias),
             value=_masked(getattr(settings, name)),
-            default=_masked(field.get_default(call_default_factory=True)),
+            default=_masked(None if field.is_required() else field.get_default(call_default_factory=True)),
             description=descriptions.get(name, ""),
         )
         for name, field in type(settings).model_fields.items()
@@ -251,13 +276,16 @@ def _docstrings_of_fields(model: type) -> dict[str, str]:
 
 def _masked(value: Any) -> Any:
     """Convert `value` for JSON. Secrets become asterisks."""
+    from pydantic import BaseModel
+
     if isinstance(value, tuple):
         return [_masked(item) for item in value]
-    return value if isinstance(value, bool | int | float) or value is None else str(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump(by_alias=True)
+    return value if isinstance(value, bool | int | float | dict) or value is None else str(value)
 
 
-def _print_settings(settings: "EngineSettings", *, as_json: bool) -> None:
-    rows = list_settings(settings)
+def _print_settings(rows: Sequence[Setting], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"settings": [asdict(setting) for setting in rows]}, indent=2))
         return
@@ -272,4 +300,6 @@ def _as_text(value: Any) -> str:
         return ",".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return json.dumps(value)
     return "" if value is None else str(value)

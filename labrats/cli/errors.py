@@ -9,15 +9,17 @@ class ExitCode(IntEnum):
 
     OK = 0
     JOB_FAILED = 1
+    CHECK_FAILED = 1
     USAGE = 2
     UNREACHABLE = 3
     REFUSED = 4
     JOB_CANCELLED = 5
+    OUTPUT_FAILED = 6
 
 
 EXIT_CODES_HELP: Final = (
     "Exit codes: 0 ok, 1 the job failed, 2 wrong usage or rejected values, 3 engine unreachable or overloaded, "
-    "4 not found or not allowed, 5 the job was cancelled, 130 interrupted."
+    "4 not found or not allowed, 5 the job was cancelled, 6 the output could not be written, 130 interrupted."
 )
 
 CODE_OF_STATUS: Final = {

@@ -7,8 +7,9 @@ jobs and is untrusted: on a terminal it must not move the cursor, change colours
 import json
 import re
 import sys
+import textwrap
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -78,26 +79,36 @@ def print_value(value: Any) -> None:
     print_text(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print one line per row with aligned columns. Only on a terminal are cells cut to fit the width."""
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, wrap: bool = False) -> None:
+    """Print one line per row with aligned columns. Only on a terminal are cells cut to fit the width.
+
+    wrap: continue the last cell of a row on further lines instead.
+    """
     if sys.stdout.isatty():
         from rich.console import Console
 
         console = Console(highlight=False)
-        for line in fitted_lines(headings, rows, console.width):
+        for line in fitted_lines(headings, rows, console.width, wrap=wrap):
             console.print(line, no_wrap=True, crop=False, overflow="ignore")
     else:
         _print_aligned(headings, [_printable(row) for row in rows])
 
 
-def fitted_lines(headings: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> "list[Text]":
-    """Return the lines of a table, the headings first, with cells cut so that they fit into `width` columns."""
+def fitted_lines(
+    headings: Sequence[str], rows: Sequence[Sequence[Cell]], width: int, *, wrap: bool = False
+) -> "list[Text]":
+    """Return the lines of a table, the headings first, with cells cut so that they fit into `width` columns.
+
+    wrap: as in `print_table`.
+    """
     from rich.cells import cell_len
     from rich.text import Text
 
     lines = [[Styled(heading, "bold") for heading in headings], *(_printable(row) for row in rows)]
     widths = [max(cell_len(cell.text) for cell in column) for column in zip(*lines, strict=True)]
     _shrink_columns(widths, width - len(_GAP) * (len(headings) - 1))
+    if wrap:
+        lines = [part for line in lines for part in _wrapped(line, max(widths[-1], _MIN_COLUMN_WIDTH))]
     fitted = []
     for line in lines:
         cells = [Text(cell.text, style=cell.style) for cell in line]
@@ -105,6 +116,14 @@ def fitted_lines(headings: Sequence[str], rows: Sequence[Sequence[Cell]], width:
             cell.truncate(cell_width, overflow="ellipsis", pad=True)
         fitted.append(Text(_GAP).join(cells))
     return fitted
+
+
+def _wrapped(line: Sequence[Styled], width: int) -> Iterator[list[Styled]]:
+    """Yield a line of a table, and further ones with the words of its last cell that do not fit into `width`."""
+    *first, last = line
+    for part in textwrap.wrap(last.text, width) or [""]:
+        yield [*first, Styled(part, last.style)]
+        first = [Styled("", "") for _ in first]
 
 
 def one_line(text: str) -> str:

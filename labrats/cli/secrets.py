@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from cyclopts import App
 
-from labrats.cli.engine import EngineCommands
+from labrats.cli.engine import EngineCommands, OnCreate, note_new_folder, startup_errors_explained
 from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.options import DataDir, Json
 from labrats.cli.output import print_stderr, print_table, print_text
@@ -50,7 +50,7 @@ def secrets_app(engine: EngineCommands) -> App:
         """
         _check_names(name, key)
         value = _read_value(name, key)
-        _with_store(engine, data_dir, lambda store: put_value(store, name, key, value))
+        _with_store(engine, data_dir, lambda store: put_value(store, name, key, value), note_new_folder)
         print_stderr(f"secret {name}: {key} set")
         _warn_about_misspelling(key)
 
@@ -138,19 +138,23 @@ def _refuse_engine_secret(secret: "Secret") -> None:
         raise CommandError(f"secret {secret.name} belongs to the engine; choose another name", ExitCode.USAGE)
 
 
-def _with_store(engine: EngineCommands, data_dir: Path | None, act: "Callable[[Store], Awaitable[T]]") -> T:
-    from labrats.model.errors import LabratsError, NotFound
+def _with_store(
+    engine: EngineCommands,
+    data_dir: Path | None,
+    act: "Callable[[Store], Awaitable[T]]",
+    on_create: OnCreate | None = None,
+) -> T:
+    from labrats.model.errors import NotFound
 
     async def open_and_act() -> T:
-        async with engine.open_store(data_dir) as store:
+        async with engine.open_store(data_dir, on_create) as store:
             return await act(store)
 
-    try:
-        return asyncio.run(open_and_act())
-    except NotFound as error:
-        raise CommandError(str(error), ExitCode.REFUSED) from error
-    except LabratsError as error:
-        raise CommandError(str(error), ExitCode.USAGE) from error
+    with startup_errors_explained():
+        try:
+            return asyncio.run(open_and_act())
+        except NotFound as error:
+            raise CommandError(str(error), ExitCode.REFUSED) from error
 
 
 def _check_names(name: str, key: str) -> None:

@@ -204,7 +204,10 @@ def read_prompt(prompt: str | None, option: str = "-p") -> str:
         return prompt
     if prompt is None and sys.stdin.isatty():
         raise CommandError(f"no prompt: pass it with {option} or on standard input", ExitCode.USAGE)
-    return sys.stdin.read()
+    text = sys.stdin.read()
+    if not text.strip():
+        raise CommandError(f"no prompt: standard input is empty; pass the prompt with {option}", ExitCode.USAGE)
+    return text
 
 
 def read_schema(path: Path | None) -> Any:

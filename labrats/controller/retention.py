@@ -36,10 +36,6 @@ QUOTA_PASS_SECONDS: Final = 60.0
 DISK_PASS_SECONDS: Final = 5.0
 """Time between two looks at the free space. An attempt writes up to 16 MiB a second."""
 
-FREE_BYTES: Final = 2**30
-FREE_SHARE: Final = 0.05
-"""Free space to keep by default, as bytes and as a share of the volume: the smaller one counts."""
-
 TOKEN_PASS_SECONDS: Final = 15.0
 """Time for which a token outlives its job. The next job of a chain copies the token when its parent ends."""
 
@@ -68,7 +64,7 @@ class Retention:
         self._job_retention = timedelta(days=settings.job_retention_days)
         self._workspaces_gib = settings.workspaces_gib
         self._sizes: dict[AttemptName, tuple[datetime | None, int]] = {}
-        self._free_gib, self._data_dir = settings.free_gib, settings.data_dir
+        self._settings = settings
         self._ended: Iterator[str] | None = None  # the ended jobs whose outputs are deleted next
         self._look_again_at: datetime | None = None
         # On a cluster Secrets are deleted with their jobs, and a controller may not list them.
@@ -171,9 +167,8 @@ class Retention:
 
     def _missing_bytes(self) -> int:
         """Return the bytes that should be free and are not."""
-        disk = shutil.disk_usage(self._data_dir)
-        wanted = min(FREE_BYTES, disk.total * FREE_SHARE) if self._free_gib is None else self._free_gib * 2**30
-        return round(wanted) - disk.free
+        disk = shutil.disk_usage(self._settings.data_dir)
+        return self._settings.kept_free_bytes(disk.total) - disk.free
 
     async def _remove_unused_outputs(self, job_id: str) -> None:
         """Delete the outputs of a job unless it still needs them."""

@@ -34,7 +34,11 @@ def engine() -> Iterator[ScriptedEngine]:
 
 @pytest.fixture
 def own_engine(tmp_path: Path) -> OwnEngine:
-    return OwnEngine(tmp_path / "data")
+    """Return an engine whose data folder has a database."""
+    engine = OwnEngine(tmp_path / "own")
+    engine.data_dir.mkdir()
+    (engine.data_dir / "labrats.db").touch(0o600)
+    return engine
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from labrats.api.spec_validation import problems_in
-from labrats.backends.embedded.store import EmbeddedStore
+from labrats.main import Commands, OnCreate
 from labrats.manifests.install import custom_resources, installation
 from labrats.model.errors import Problem
 from labrats.ports import Store
@@ -105,11 +105,18 @@ class OwnEngine:
         if self.refusal:
             raise self.refusal
 
-    def open_store(self, data_dir: Path | None) -> AbstractAsyncContextManager[Store]:
-        return EmbeddedStore.open((data_dir or self.data_dir) / "labrats.db")
+    def open_store(
+        self, data_dir: Path | None, on_create: OnCreate | None = None
+    ) -> AbstractAsyncContextManager[Store]:
+        return Commands().open_store(data_dir or self.data_dir, on_create)
 
     def create_api_key(
-        self, name: str, scopes: Sequence[str], expires_at: datetime | None, data_dir: Path | None
+        self,
+        name: str,
+        scopes: Sequence[str],
+        expires_at: datetime | None,
+        data_dir: Path | None,
+        on_create: OnCreate,
     ) -> str:
         if self.refusal:
             raise self.refusal

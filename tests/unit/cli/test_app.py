@@ -116,6 +116,19 @@ def test_closed_stdout_causes_no_error_message(length: int) -> None:
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
 
 
+def test_full_disk_is_reported_with_an_exit_code_of_its_own() -> None:
+    program = "import sys; from labrats.cli.app import *; sys.exit(run(lambda _: print('a result')))"
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (6, b"labrats: cannot write the output: No space left on device\n")
+
+
+def test_prompt_without_quotes_is_explained(labrats: Labrats) -> None:
+    ended = labrats("submit", "Say", "hello")
+    assert ended.code == 2
+    assert "unexpected argument 'hello'; a text with spaces needs quotes" in ended.err
+
+
 def test_unencodable_characters_are_replaced() -> None:
     program = r"from labrats.cli.app import *; run(lambda _: print('Zo\u00eb \ud800'))"
     environment = {"PYTHONIOENCODING": "ascii"}

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,8 @@ def test_limits_of_jobs_are_shown_and_missing_ones_named(
     found = findings(labrats)[1]
     names = "LABRATS_AGENT_MEMORY, LABRATS_AGENT_PROCESSES, LABRATS_WORKSPACE_GIB"
     assert found["limits of a job"] == ("missing", f"no limit without {names}")
-    assert f"GiB free in {tmp_path}; workspaces any size (LABRATS_WORKSPACES_GIB)" in found["disk"][1]
+    kept = "1 GiB are kept free; workspaces any size (LABRATS_WORKSPACES_GIB)"
+    assert re.search(rf"GiB free in {tmp_path}, of which {re.escape(kept)}", found["disk"][1])
     assert "caches 10 GiB" in found["disk"][1]
 
     limits = {
@@ -59,9 +61,27 @@ def test_limits_of_jobs_are_shown_and_missing_ones_named(
     assert "workspaces 50 GiB" in found["disk"][1]
 
 
-def test_a_full_disk_fails(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labrats.cli.doctor._FULL_GIB", 1e9)
-    assert findings(labrats)[1]["disk"][0] == "fails"
+def test_a_disk_with_less_than_is_kept_free_fails(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABRATS_FREE_GIB", "1000000")
+    code, found = findings(labrats)
+    assert (code, found["disk"][0]) == (1, "fails")
+    assert "the outputs of old jobs are deleted" in found["disk"][1]
+
+
+def test_configured_program_that_is_none_is_named(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABRATS_CLAUDE_PATH", "/no/such/claude")
+    assert findings(labrats)[1]["Claude Code"] == (
+        "missing",
+        "LABRATS_CLAUDE_PATH is /no/such/claude, which is no program",
+    )
+
+
+def test_advice_is_wrapped_on_a_terminal(labrats: Labrats, on_terminal: Callable[[], None]) -> None:
+    on_terminal()
+    out = re.sub(r"\x1b\[[0-9;]*m", "", labrats("doctor").out)
+    assert "…" not in out
+    assert "LABRATS_WORKSPACE_GIB" in out
+    assert max(len(line) for line in out.splitlines()) <= 100
 
 
 def test_missing_programs_are_named_with_a_remedy(labrats: Labrats, programs: Path) -> None:

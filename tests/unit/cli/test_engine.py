@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from labrats.main import Commands
 from labrats.model.errors import LabratsError
-from labrats.settings import EngineSettings
+from labrats.settings import EngineSettings, KubernetesSettings
 from tests.unit.cli.engines import Labrats, OwnEngine
 
 
@@ -80,6 +81,13 @@ def test_invalid_setting_is_reported_with_its_variable(labrats: Labrats, monkeyp
     [
         ("AUTH_JWT_SECRET", "short", "\n  AUTH_JWT_SECRET: must have at least 32 characters\n"),
         ("OIDC_ISSUER", "https://auth.example.com", "\n  OIDC_ISSUER needs OIDC_CLIENT_ID, "),
+        ("LABRATS_LOG_LEVEL", "loud", "\n  LABRATS_LOG_LEVEL: must be 'debug', 'info', 'warning' or 'error'\n"),
+        ("LABRATS_PUBLIC_URL", "labrats.example.com", "\n  LABRATS_PUBLIC_URL: must be a URL without a path, such as "),
+        (
+            "LABRATS_JOB_RETENTION_DAYS",
+            "1000000",
+            "\n  LABRATS_JOB_RETENTION_DAYS: must be less than or equal to 36500\n",
+        ),
         ("LABRATS_ALLOW_PUBLIC", "maybe", "\n  LABRATS_ALLOW_PUBLIC: must be a valid boolean"),
         ("OUTBOUND_ALLOWED_CIDRS", "10.0.0.0/99", "\n  OUTBOUND_ALLOWED_CIDRS: '10.0.0.0/99' does not appear"),
     ],
@@ -89,6 +97,28 @@ def test_setting_errors_are_in_plain_words(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert words in labrats("config").err
+
+
+@pytest.mark.parametrize("command", ["config", "doctor", "login-link", "secret list", "api-key create a --direct"])
+def test_command_that_reads_settings_explains_an_invalid_one(
+    labrats: Labrats, own_engine: OwnEngine, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(own_engine, "login_link", Commands().login_link)
+    monkeypatch.setattr(own_engine, "create_api_key", Commands().create_api_key)
+    monkeypatch.setenv("LABRATS_AGENT_MEMORY", "4X")
+    ended = labrats(*command.split())
+    assert ended.code == 2
+    assert "\n  LABRATS_AGENT_MEMORY: " in ended.err
+
+
+def test_config_on_a_cluster_also_has_its_settings(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABRATS_BACKEND", "kubernetes")
+    monkeypatch.setenv("LABRATS_EXECUTOR_IMAGE", "labrats/executor:test")
+    settings = json.loads(labrats("config", "--json").out)["settings"]
+    names = [*EngineSettings.model_fields, *KubernetesSettings.model_fields]
+    assert [setting["name"] for setting in settings] == names
+    assert all(setting["description"] for setting in settings)
+    assert "LABRATS_EXECUTOR_RESOURCES={" in labrats("config").out
 
 
 def test_config_shows_values_descriptions_and_changed_defaults(

@@ -4,7 +4,8 @@ import asyncio
 import io
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -133,7 +134,26 @@ def test_secrets_of_the_engine_are_neither_listed_nor_changed(
     assert len(in_store(own_engine, lambda store: store.list(Secret))) == 2
 
 
+@pytest.mark.parametrize("arguments", [("secret", "list"), ("secret", "delete", "a")])
+def test_folder_without_data_is_refused_and_left_alone(
+    labrats: Labrats, tmp_path: Path, arguments: Sequence[str]
+) -> None:
+    ended = labrats(*arguments, "--data-dir", str(tmp_path / "typo"))
+    assert (ended.code, ended.out) == (2, "")
+    assert f"{tmp_path / 'typo'} has no data of an engine; name the engine's folder with --data-dir" in ended.err
+    assert not (tmp_path / "typo").exists()
+
+
+def test_set_notes_that_its_folder_is_new(labrats: Labrats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("value"))
+    ended = labrats("secret", "set", "a", "b", "--data-dir", str(tmp_path / "new"))
+    assert ended.code == 0
+    assert f"note: {tmp_path / 'new'} had no data of an engine yet" in ended.err
+
+
 def test_data_dir_selects_the_data_folder(set_secret: SetSecret, labrats: Labrats, own_engine: OwnEngine) -> None:
     set_secret("anthropic", "ANTHROPIC_API_KEY", "test")
     elsewhere = own_engine.data_dir.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "labrats.db").touch()
     assert labrats("secret", "list", "--data-dir", str(elsewhere)).out == "NAME  KEYS\n"
