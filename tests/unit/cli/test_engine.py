@@ -46,7 +46,7 @@ def test_serve_prints_the_login_link(
 
 def test_login_link_uses_url_and_data_folder(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LABRATS_URL")
-    assert labrats("login-link").out == "http://127.0.0.1:3001/login-of/data\n"
+    assert labrats("login-link").out == "http://127.0.0.1:3001/login-of/own\n"
     options = ("--url", "https://labrats.test", "--data-dir", "/srv/other")
     assert labrats("login-link", *options).out == "https://labrats.test/login-of/other\n"
 
