@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 from labrats.api.activities import Activities
 from labrats.api.auth.authentication import Authenticator
@@ -62,6 +63,8 @@ class Services:
     key_uses: KeyUses = field(default_factory=KeyUses)
     idempotency_cache: IdempotencyCache = field(default_factory=IdempotencyCache)
     auth_rate_limit: AuthRateLimit = field(default_factory=AuthRateLimit)
+    upload_places: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
+    """Limits the uploads that are received at the same time, by the id of their caller."""
     stream_lock: FairLock = field(default_factory=FairLock)
     """Shared by the live streams of logs and events, of which there may be hundreds."""
     event_searches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))

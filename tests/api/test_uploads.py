@@ -1,5 +1,6 @@
 """Uploads over HTTP: validation, bounds and ownership. F4 and F5 of the reliability page."""
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Callable
@@ -12,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labrats.api.http.body_bounds import UPLOAD_BYTES, bounds_of
+from labrats.api.routes import upload_stream
 from labrats.api.routes.workspace_uploads import check_file_name
 from labrats.model.errors import Invalid
 from labrats.model.job import Job, Pipeline
 from tests.api.conftest import Api, a_submission
+from tests.support.waiting import DEADLINE_SECONDS
 
 WORKSPACE, PDFS = "/api/workspace-uploads", "/api/uploads"
 A_PDF = b"%PDF-1.4\n% a test\n"
@@ -289,6 +292,30 @@ async def test_other_routes_have_their_own_bound(user: httpx2.AsyncClient) -> No
     answer = await user.post("/api/jobs/submit", content=b"{}", headers=headers)
 
     assert (answer.status_code, answer.json()["error"]) == (413, "the body is larger than 16 MiB")
+
+
+async def test_unfinished_uploads_keep_few_files_open_and_delay_no_other_caller(
+    api: Api, user: httpx2.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_stream, "UPLOADS_AT_ONCE", 1)
+    sent, may_end = asyncio.Event(), asyncio.Event()
+    body, headers = form("a.txt")
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        yield body[:-5]
+        sent.set()
+        await may_end.wait()
+        yield body[-5:]
+
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(DEADLINE_SECONDS), api.client("other") as other:
+        slow = tasks.create_task(user.post(WORKSPACE, content=slow_body(), headers=headers))
+        await sent.wait()
+        waiting = tasks.create_task(upload(user))
+        await upload(other)
+        assert not waiting.done()
+        assert len(list(tmp_path.rglob(".incoming/*"))) == 1
+        may_end.set()
+    assert (slow.result().status_code, waiting.result()["size"]) == (201, 5)
 
 
 # PDFs

@@ -1,5 +1,6 @@
 """Reception of one uploaded file, within its bounds."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -15,6 +16,9 @@ from labrats.api.routing import caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.files.uploads import IncomingUpload, Upload, Uploads, new_upload_id
 from labrats.model.errors import Conflict
+
+UPLOADS_AT_ONCE: Final = 64
+"""Uploads of one caller that are received at a time: each keeps a file open, for as long as its sender takes."""
 
 _TOO_LARGE: Final = f"a file may have at most {UPLOAD_BYTES // 2**20} MiB"
 _HEAD_BYTES: Final = 1024
@@ -65,8 +69,9 @@ async def receive_upload(
 
     check_name, check_head: raise for an unacceptable name or first KiB of the file, as soon as it has arrived.
     """
-    part, head = FilePart(request), b""
-    async with uploads.incoming() as incoming:
+    part, head, caller_id = FilePart(request), b"", caller_of(request).id
+    places = services_of(request).upload_places.setdefault(caller_id, asyncio.Semaphore(UPLOADS_AT_ONCE))
+    async with places, uploads.incoming() as incoming:
         async for data in part.content():
             if incoming.size == 0:
                 check_name(part.name)
