@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from labrats.metrics import Metrics
 from labrats.model.core_resources import TYPE_LABEL, Secret
-from labrats.model.errors import AccessDenied, IllegalMove, LabratsError, NotFound, RetryLater
+from labrats.model.errors import AccessDenied, Conflict, IllegalMove, LabratsError, NotFound, Overloaded, RetryLater
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.record import Metadata, Record, encode
 from labrats.ports import Changed, Clock, Deleted, Store, compare_and_set
@@ -42,6 +42,12 @@ CHECK_SECONDS: Final = 5.0
 
 RETENTION: Final = timedelta(hours=1)
 """Time for which an action that is done can be looked up."""
+
+MOST_STORED: Final = 100
+"""Actions of one owner that are stored. For a further one, the one that ended first is deleted."""
+
+RETRY_SECONDS: Final = 5.0
+"""Time after which a caller with too many actions that have not ended may try again."""
 
 _LABELS: Final = {TYPE_LABEL: "bulk-action"}
 _KEY: Final = "action"
@@ -104,11 +110,24 @@ class BulkActions:
         self._changed = asyncio.Event()
 
     async def add(self, action: BulkAction) -> str:
-        """Store the action, for this engine to carry out. Return its id. Raises RetryLater."""
+        """Store the action, for this engine to carry out. Return its id. Raises Overloaded, RetryLater."""
+        await self._make_room(action.owner)
         action = replace(action, worker=self._id)
         metadata = Metadata(name=f"bulk-action-{token_hex(8)}", labels=_LABELS)
         self._note(secret := await self._store.create(Secret(metadata=metadata, data=_data(action))))
         return secret.name
+
+    async def _make_room(self, owner: str | None) -> None:
+        """Delete the owner's action that ended first, if there are too many. Raises Overloaded if none has ended."""
+        stored = [each for each in self._stored.values() if each.action.owner == owner]
+        if len(stored) < MOST_STORED:
+            return
+        ended = [(each.action.finished_at, each) for each in stored if each.action.finished_at]
+        if not ended:
+            raise Overloaded(f"{MOST_STORED} actions on many jobs have not ended yet; try again later", RETRY_SECONDS)
+        _, oldest = min(ended, key=lambda each: each[0])
+        with suppress(Conflict, NotFound):  # another engine has just deleted it
+            await self._remove(oldest)
 
     async def get(self, action_id: str) -> BulkAction:
         """Return the action. The progress of one that another engine carries out is up to SAVE_SECONDS old.
@@ -123,7 +142,7 @@ class BulkActions:
             secret = await self._store.get(Secret, action_id)  # another engine may have just stored it
             if _is_action(secret):
                 return _decoded(secret)
-        raise NotFound(f"there is no action {action_id}; an action is deleted an hour after its end")
+        raise NotFound(f"there is no action {action_id}; an action is deleted at latest an hour after its end")
 
     async def run(self) -> None:
         """Carry out the actions until cancelled."""

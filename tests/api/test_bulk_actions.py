@@ -6,7 +6,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from labrats.api import bulk_actions
 from labrats.api.bulk_actions import CHECK_SECONDS, RETENTION
+from labrats.model.core_resources import Secret
 from labrats.model.errors import Invalid, Problem, RetryLater
 from labrats.model.job import Job
 from tests.api.conftest import Api, a_submission
@@ -81,3 +83,47 @@ async def test_action_is_deleted_an_hour_after_its_end(api: Api, user: httpx2.As
     async with asyncio.timeout(2 * CHECK_SECONDS):
         while (await user.get(path)).status_code != 404:
             await api.clock.sleep(0.1)
+
+
+async def test_latest_actions_of_a_caller_are_stored(
+    api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_actions, "MOST_STORED", 3)
+    await user.post("/api/jobs/submit", json=a_submission())
+    while (await user.get("/api/jobs", params={"status": "completed"})).json()["total"] == 0:
+        await api.clock.sleep(0.05)
+    body: dict[str, Any] = {"action": "cancel", "filter": {"status": ["completed"]}, "expected": 1}
+
+    paths: list[str] = []
+    for _ in range(5):
+        paths.append(f"/api/jobs/bulk/{(await user.post('/api/jobs/bulk', json=body)).json()['id']}")
+        while (await user.get(paths[-1])).json()["finishedAt"] is None:
+            await api.clock.sleep(0.05)
+
+    assert [(await user.get(path)).status_code for path in paths] == [404, 404, 200, 200, 200]
+    assert len([each for each in await api.store.list(Secret) if each.name.startswith("bulk-action-")]) == 3
+
+
+async def test_caller_with_many_unfinished_actions_has_to_wait(
+    api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_actions, "MOST_STORED", 2)
+    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+    await user.post("/api/jobs/submit", json=a_submission())
+    await api.clock.sleep(1)  # until the index has the job
+    read, released = api.store.get, asyncio.Event()
+
+    async def slow(kind: Any, name: str) -> Any:
+        if kind is Job:
+            await released.wait()
+        return await read(kind, name)
+
+    monkeypatch.setattr(api.store, "get", slow)
+    body: dict[str, Any] = {"action": "cancel", "filter": {}, "expected": 1}
+    answers = [await user.post("/api/jobs/bulk", json=body) for _ in range(3)]
+    async with api.client("admin") as admin:
+        answers.append(await admin.post("/api/jobs/bulk", json=body))
+    released.set()
+
+    assert [answer.status_code for answer in answers] == [202, 202, 429, 202]
+    assert answers[2].headers["Retry-After"] == "5"

@@ -118,7 +118,9 @@ export interface paths {
         };
         /**
          * Get the progress of an action on many jobs
-         * @description Return how many jobs an action has come to. It can be looked up until an hour after its end.
+         * @description Return how many jobs an action has come to.
+         *
+         *     It can be looked up until an hour after its end, as one of the caller's latest 100.
          *
          *     On a cluster, the counts of an action that another replica carries out are up to 5 seconds old.
          */

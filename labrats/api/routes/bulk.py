@@ -121,7 +121,9 @@ async def get_bulk_action(
     request: Request,
     action_id: Annotated[str, Field(description="The action's id.", examples=["bulk-action-3f0a4b7e9c553d1f"])],
 ) -> Response:
-    """Return how many jobs an action has come to. It can be looked up until an hour after its end.
+    """Return how many jobs an action has come to.
+
+    It can be looked up until an hour after its end, as one of the caller's latest 100.
 
     On a cluster, the counts of an action that another replica carries out are up to 5 seconds old.
     """
