@@ -67,8 +67,8 @@ class Services:
     """Limits the uploads that are received at the same time, by the id of their caller."""
     stream_lock: FairLock = field(default_factory=FairLock)
     """Shared by the live streams of logs and events, of which there may be hundreds."""
-    event_searches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
-    """Limits the searches in logs that read at the same time."""
+    search_places: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
+    """Limits the searches in logs that read at the same time, by the id of their caller."""
     caller_bodies: CallerBodies = field(default_factory=CallerBodies)
     unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

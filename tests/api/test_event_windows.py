@@ -7,13 +7,14 @@ from typing import Any
 import httpx2
 import pytest
 
+from labrats.api.routes.event_pages import SEARCHES_AT_ONCE
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import LogEvent
 from labrats.model.record import encode
 from labrats.ports import OutputTail
 from tests.api.conftest import Api, a_submission
 from tests.fakes.clock import NOON
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 EVENTS = 20_000
 BATCH = 100
@@ -21,14 +22,20 @@ MANY_READS = 100
 
 
 class LongLog:
-    """The output of a runner with many lines. batches: the number of batches that were read."""
+    """The output of a runner with many lines. batches: the number of batches that were read.
+
+    slow_reads: number of reads that wait for `may_end`.
+    """
 
     def __init__(self) -> None:
         self.batches, self.reads, self.last_seq = 0, 0, EVENTS
+        self.slow_reads, self.may_end = 0, asyncio.Event()
 
     async def read(self, name: AttemptName, after_seq: int = 0, *, follow: bool) -> AsyncGenerator[bytes]:
         self.reads += 1
         assert self.reads < MANY_READS  # an endless loop would not let a timeout end the test
+        if self.reads <= self.slow_reads:
+            await self.may_end.wait()
         for first in range(after_seq + 1, EVENTS + 1, BATCH):
             self.batches += 1
             lines = [encode(LogEvent(seq=seq, at=NOON, text="tick")) for seq in range(first, first + BATCH)]
@@ -81,3 +88,17 @@ async def test_a_forged_number_in_the_log_hides_no_events_and_costs_few_reads(
     log.last_seq = 2**63 - 1
     page = (await user.get(f"/api/jobs/{job}/events", params={"tail": "true", "limit": 3})).json()
     assert [event["id"] for event in page["events"]] == [f"1-{EVENTS - 1}", f"1-{EVENTS}", f"1-{log.last_seq}"]
+
+
+async def test_searches_of_one_caller_delay_no_search_of_another(
+    user: httpx2.AsyncClient, admin: httpx2.AsyncClient, job: str, log: LongLog
+) -> None:
+    log.slow_reads = SEARCHES_AT_ONCE
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(DEADLINE_SECONDS):
+        path, query = f"/api/jobs/{job}/events", {"q": "tick"}
+        searches = [tasks.create_task(user.get(path, params=query)) for _ in range(SEARCHES_AT_ONCE + 1)]
+        await eventually(lambda: log.reads == SEARCHES_AT_ONCE)
+        assert (await admin.get(path, params=query)).json()["total"] == EVENTS
+        assert log.reads == SEARCHES_AT_ONCE + 1
+        log.may_end.set()
+    assert [search.result().json()["total"] for search in searches] == [EVENTS] * len(searches)

@@ -20,6 +20,9 @@ from labrats.model.protocol import decode_event, stored_lines
 WINDOW: Final = 1000
 """Events that are read first on the way backwards. Each further step is twice as long as the one before."""
 
+SEARCHES_AT_ONCE: Final = 2
+"""Searches of one caller that read at the same time. Each reads all logs of a job."""
+
 _NOT_SEARCHED: Final = frozenset({"id", "attempt", "at", "kind", "origin", "call"})
 """Fields of an event that are no text of it."""
 
@@ -75,12 +78,19 @@ async def page_after(
 
 
 async def search(
-    services: Services, job: Job, attempts: range, position: Position, limit: int, wanted: EventFilter
+    services: Services,
+    caller_id: str,
+    job: Job,
+    attempts: range,
+    position: Position,
+    limit: int,
+    wanted: EventFilter,
 ) -> Page:
     """Return the first matching events of the attempts after the position, and count the matches in the whole job."""
     page = Page()
     every = all_attempts(job)
-    async with services.event_searches, aclosing(_events_after(services, job, every, (1, 0), wanted)) as found:
+    places = services.search_places.setdefault(caller_id, asyncio.Semaphore(SEARCHES_AT_ONCE))
+    async with places, aclosing(_events_after(services, job, every, (1, 0), wanted)) as found:
         async for view in found:
             page.totals[view["attempt"]] += 1
             if view["attempt"] not in attempts or _position(view) <= position:

@@ -21,7 +21,7 @@ from labrats.api.routes.event_pages import (
 from labrats.api.routes.event_views import EventView, Kind, event_json
 from labrats.api.routes.job_access import JobId, own_job
 from labrats.api.routes.job_streams import LastEventId, event_id, parse_event_id, stream
-from labrats.api.routing import api_router, services_of
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody, optional
 from labrats.model.errors import Invalid, Problem
 
@@ -91,7 +91,7 @@ async def read_events(
         page = await page_before(services, job, attempts, parse_event_id(before) if before else None, limit, wanted)
         answer["firstId"], answer["lastId"] = await bounds(services, job, attempts)
     elif q:
-        page = await search(services, job, attempts, position, limit, wanted)
+        page = await search(services, caller_of(request).id, job, attempts, position, limit, wanted)
         answer["total"] = page.totals.total()
         if attempt is not None:
             answer["attemptTotal"] = page.totals[attempt]
