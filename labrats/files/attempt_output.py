@@ -66,6 +66,9 @@ MAX_LEFT_BYTES: Final = 64 * 1024 * 1024
 might.
 """
 
+_NO_RESULT: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""Errors of reading a file that is no result: one from a pod may be incomplete, and an agent may have written it."""
+
 
 class OutputReader:
     """A reader of the lines of an output after the event `after_seq`. Call `read` again when the file has grown.
@@ -173,7 +176,7 @@ def read_result(name: AttemptName, output: Path, file: Path) -> Any:
         return outcome.result
     try:
         return msgspec.json.decode(read_regular_file(file, MAX_RESULT_BYTES))
-    except (FileNotFoundError, msgspec.DecodeError) as error:  # a file from a pod may be incomplete
+    except (FileNotFoundError, *_NO_RESULT) as error:
         raise NotFound(f"the result of attempt {name} is no longer stored") from error
 
 
