@@ -9,17 +9,21 @@ import os
 import select
 import sys
 import threading
+from io import StringIO
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
-from structlog.typing import Processor
+from structlog.typing import EventDict, ExcInfo, Processor
 
 _PIECE_BYTES: Final = select.PIPE_BUF
 """The bytes that a pipe accepts without blocking once it is writable."""
 
 _TIMEOUT_MS: Final = 100
+
+_ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+"""Replacements of control characters, by their numbers."""
 
 
 class LossyStream:
@@ -64,7 +68,7 @@ def configure_logs(level: str, style: str) -> None:
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     # Tracebacks leave out local variables, whose values may be secrets or prompts.
     if console:
-        renderers: list[Processor] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        renderers: list[Processor] = [escape_controls, structlog.dev.ConsoleRenderer(exception_formatter=_traceback)]
     else:
         tracebacks = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
         renderers = [tracebacks, structlog.processors.JSONRenderer()]
@@ -80,6 +84,17 @@ def configure_logs(level: str, style: str) -> None:
     )
     _configure_standard_logging([*shared, structlog.stdlib.ExtraAdder()], renderers)
     _log_uncaught_errors()
+
+
+def escape_controls(_: Any, __: str, event: EventDict) -> EventDict:
+    """Escape control characters in texts: some come from requests, and must not forge lines or control a terminal."""
+    return {name: value.translate(_ESCAPES) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _traceback(stream: TextIO, error: ExcInfo) -> None:
+    written = StringIO()
+    structlog.dev.plain_traceback(written, error)
+    stream.write("\n".join(line.translate(_ESCAPES) for line in written.getvalue().split("\n")))
 
 
 def log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import select
 import subprocess
 import sys
@@ -34,6 +35,24 @@ def test_a_traceback_shows_functions_but_no_values(style: str, capfd: pytest.Cap
     assert "ZeroDivisionError" in logged
     assert "fail_with_a_local" in logged
     assert "test-secret-value" not in logged
+
+
+def test_a_text_controls_no_terminal_and_forges_no_line(capfd: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "console")
+    structlog.get_logger().warning("request failed", path="/a\x1b[2J\n2030-01-01 [info] forged", reason="\x9b2J\rb")
+    logging.getLogger("library").warning("failed: %s", "a\nb\x1b]0;title\x07")
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        structlog.get_logger().exception("reconcile failed")
+    logged = capfd.readouterr().err
+    texts = re.sub(r"\x1b\[[0-9;]*m", "", logged)  # without the colours of the log itself
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", texts)
+    first, second, third, *_ = texts.splitlines()
+    assert "[2J" in first
+    assert "forged" in first
+    assert "title" in second
+    assert "reconcile failed" in third
 
 
 def fail_with_a_local(secret: str) -> float:
