@@ -52,15 +52,21 @@ async def replace_request(store: Store, source: WebhookSource, request: ThreadRe
     await compare_and_set(store, lambda: store.get(WebhookSource, source.name), change)
 
 
-async def remove_request(store: Store, source: WebhookSource, request: ThreadRequest) -> None:
-    """Remove an answered request, and remember its id. Raises NotFound, RetryLater."""
+async def remove_request(
+    store: Store, source: WebhookSource, request: ThreadRequest, *, is_remembered: bool = True
+) -> None:
+    """Remove an answered request, and remember its id. Raises NotFound, RetryLater.
+
+    is_remembered: false for a request that concerns no job. Comments and failed checks of other pull requests would
+    displace the commands, which must not be carried out again.
+    """
 
     def change(stored: WebhookSource) -> WebhookSource:
         status = stored.status
         requests = tuple(each for each in status.thread_requests if each.id != request.id)
         if len(requests) == len(status.thread_requests):
             return stored  # it is removed already
-        answered = (*status.answered_requests, request.id)[-ANSWERED_KEPT:]
+        answered = (*status.answered_requests, *([request.id] if is_remembered else []))[-ANSWERED_KEPT:]
         return replace(stored, status=replace(status, thread_requests=requests, answered_requests=answered))
 
     await compare_and_set(store, lambda: store.get(WebhookSource, source.name), change)

@@ -13,7 +13,7 @@ from labrats.controller.publisher.answers import GIVEN_UP_AFTER
 from labrats.controller.thread_requests.commands import cancel, click, retry, run_again, start_agent
 from labrats.controller.thread_requests.repairs import repair
 from labrats.controller.thread_requests.replies import reply
-from labrats.controller.thread_requests.thread_jobs import NotDone, NotYet, ThreadJobs
+from labrats.controller.thread_requests.thread_jobs import NotDone, NotOurs, NotYet, ThreadJobs
 from labrats.controller.work_queue import WorkQueue, work_forever, work_once
 from labrats.intake.comment_commands import REFUSED
 from labrats.intake.thread_requests import read_request, remove_request, replace_request, request_key
@@ -87,12 +87,15 @@ class ThreadRequests:
         self._threads.pop(key, None)
 
     async def _answer(self, key: str, source: WebhookSource, request: ThreadRequest) -> bool:
-        """Carry out a request, and store its answer. Return whether it has one; else it is tried again later."""
+        """Carry out a request, and store its answer. Return whether that is done; else it is tried again later."""
         try:
             answer = await self._answer_to(source, request)
         except NotYet as wait:
             self._work.add_later(key, wait.delay_seconds)
             return False
+        except NotOurs:
+            await remove_request(self._jobs.store, source, request, is_remembered=False)
+            return True
         except RetryLater as error:
             if self._jobs.clock.now() - request.received_at < GIVEN_UP_AFTER:
                 raise
@@ -107,7 +110,7 @@ class ThreadRequests:
     async def _answer_to(self, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
         """Carry out a request, and return its answer.
 
-        Raises NotYet, RetryLater; NotFound if the source was deleted.
+        Raises NotYet, NotOurs, RetryLater; NotFound if the source was deleted.
         """
         jobs = self._jobs
         try:

@@ -14,7 +14,13 @@ from typing import Any, Final
 from labrats.controller.publisher.access import READ, READ_PULL_REQUESTS
 from labrats.controller.publisher.pull_request import OPEN
 from labrats.controller.thread_requests.check_failures import CheckFailure, read_failures
-from labrats.controller.thread_requests.thread_jobs import WAIT_FOR_JOB_SECONDS, NotYet, ThreadJobs, names_for
+from labrats.controller.thread_requests.thread_jobs import (
+    WAIT_FOR_JOB_SECONDS,
+    NotOurs,
+    NotYet,
+    ThreadJobs,
+    names_for,
+)
 from labrats.intake.event_requests import request_of
 from labrats.intake.events import IncomingEvent
 from labrats.intake.failed_checks import repairing_trigger
@@ -38,16 +44,18 @@ _USED_UP: Final = (
 
 
 async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
-    """Start the agent that repairs the checks of a commit, once. Nothing happens where no job made the pull request.
+    """Start the agent that repairs the checks of a commit, once.
 
-    Raises NotYet while jobs work on the pull request, or other checks of the commit run.
+    Raises NotOurs where no job made the pull request. Raises NotYet while jobs work on the pull request, or other
+    checks of the commit run.
     """
     if await jobs.admission.find(names := names_for(source, request)):
         return NOTHING
-    made_by = await jobs.of_pull_request(source, request)
+    if not (made_by := await jobs.of_pull_request(source, request)):
+        raise NotOurs
     agent = jobs.catalog.agents_by_trigger_name.get(request.agent or "")
     trigger = repairing_trigger(agent, request.event) if agent and agent.spec.enabled else None
-    if not made_by or agent is None or trigger is None or trigger.ci_loop is None:
+    if agent is None or trigger is None or trigger.ci_loop is None:
         return NOTHING
     if any(map(jobs.is_busy, await jobs.of(source, request))):
         raise NotYet(WAIT_FOR_JOB_SECONDS)

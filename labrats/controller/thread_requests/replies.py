@@ -14,6 +14,7 @@ from labrats.controller.publisher.pull_request import OPEN, PullRequest
 from labrats.controller.thread_requests.thread_jobs import (
     STARTED,
     WAIT_FOR_JOB_SECONDS,
+    NotOurs,
     NotYet,
     ThreadJobs,
     names_for,
@@ -49,14 +50,16 @@ class _LineComment(msgspec.Struct, frozen=True):
 
 
 async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
-    """Start the follow-up for a reply, once. Nothing happens where no job made the pull request, or it is closed.
+    """Start the follow-up for a reply, once. Nothing happens if the pull request is closed.
 
-    Raises NotYet while a job works on the pull request or its commits are being published, or an earlier reply waits.
+    Raises NotOurs where no job made the pull request. Raises NotYet while a job works on the pull request or its
+    commits are being published, or an earlier reply waits.
     """
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
-    made_by = await jobs.of_pull_request(source, request)
-    if not made_by or not _wants_follow_ups((opened_by := made_by[-1]).spec.report):
+    if not (made_by := await jobs.of_pull_request(source, request)):
+        raise NotOurs
+    if not _wants_follow_ups((opened_by := made_by[-1]).spec.report):
         return NOTHING
     of_thread = await jobs.of(source, request)
     if any(map(jobs.is_busy, of_thread)) or _earlier_replies(source, request):

@@ -39,6 +39,10 @@ class NotDone(Exception):
     """The request cannot be carried out. Its text tells the person why."""
 
 
+class NotOurs(Exception):
+    """The request is in a pull request that no job has made. It is dropped, and not remembered."""
+
+
 class NotYet(Exception):
     """The request has to wait for something that ends by itself, a job or a check. It is tried again after a delay."""
 

@@ -181,12 +181,15 @@ async def test_a_cancel_drops_the_replies_that_wait_for_the_jobs(threads: Thread
     assert (await threads.source()).status.answered_requests == ("comment-0",)
 
 
-async def test_a_reply_to_a_pull_request_of_a_person_leaves_nothing(threads: ThreadLab) -> None:
+@pytest.mark.parametrize("action", [ThreadAction.REPLY, ThreadAction.REPAIR])
+async def test_a_request_in_a_pull_request_of_a_person_leaves_nothing(threads: ThreadLab, action: ThreadAction) -> None:
     target = replace(TARGET, issue=None, pull_request=8)
-    await threads.add_source(a_request(ThreadAction.REPLY, target=target, url="https://github.com/octo/demo/pull/8"))
+    await threads.add_source(a_request(action, target=target, url="https://github.com/octo/demo/pull/8"))
     async with threads.requests():
-        assert await threads.answered() == []
-    assert (await threads.source()).status.answered_requests == ("comment-1",)
+        async with asyncio.timeout(3600):
+            while (await threads.source()).status.thread_requests:
+                await threads.clock.sleep(0.1)
+    assert (await threads.source()).status.answered_requests == ()
 
 
 async def test_an_error_in_one_request_does_not_stop_the_next(
