@@ -185,6 +185,22 @@ async def test_a_changed_secret_replaces_the_old_key(api: Api) -> None:
     assert not is_known(api, "test-key-before")
 
 
+async def test_a_key_stays_valid_when_one_of_its_two_secrets_is_deleted(api: Api) -> None:
+    for name in ("old", "new"):
+        await api.store.create(applied(name, hash=hash_key(KEY)))
+    await eventually(lambda: {"old", "new"} <= api.services.api_keys._half_hash_by_secret.keys())
+
+    await api.store.delete(Secret, "old")
+    await api.services.api_keys.wait_until("old", indexed=False)
+
+    caller = api.services.api_keys.caller(KEY, api.clock.now())
+    assert caller is not None
+    assert caller.secret == "new"
+    await api.store.delete(Secret, "new")
+    await eventually(lambda: not is_known(api))
+    assert hash_key(KEY)[:32] not in api.services.api_keys._stored
+
+
 async def test_a_key_is_valid_until_the_moment_it_expires(api: Api) -> None:
     expires_at = datetime(2999, 1, 1, tzinfo=UTC)
     await api.store.create(key_secret("ci", KEY, ["submit"], expires_at))

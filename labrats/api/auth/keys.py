@@ -98,7 +98,8 @@ class ApiKeyIndex:
 
     def __init__(self, submit_api_keys: Sequence[str]) -> None:
         self._fixed: dict[str, _IndexedKey] = {}
-        self._stored: dict[str, _IndexedKey] = {}
+        self._stored: dict[str, dict[str, _IndexedKey]] = {}
+        """By half of the hash and name of the Secret: several Secrets may have one key while it moves between them."""
         self._half_hash_by_secret: dict[str, str] = {}
         self._silent_seconds: Callable[[], float] = lambda: 0.0
         self.synced = asyncio.Event()
@@ -124,10 +125,13 @@ class ApiKeyIndex:
         if not key:  # a request without one must not match a Secret with the hash of an empty text
             return None
         digest = hash_key(key)
-        indexed = self._fixed.get(_half(digest)) or self._stored.get(_half(digest))
-        if indexed is None or not hmac.compare_digest(indexed.digest, digest):
-            return None
-        return None if indexed.caller.expires_at and now >= indexed.caller.expires_at else indexed.caller
+        if (fixed := self._fixed.get(_half(digest))) and hmac.compare_digest(fixed.digest, digest):
+            return fixed.caller
+        for _, stored in sorted(self._stored.get(_half(digest), {}).items()):
+            is_expired = stored.caller.expires_at is not None and now >= stored.caller.expires_at
+            if hmac.compare_digest(stored.digest, digest) and not is_expired:
+                return stored.caller
+        return None
 
     def check_not_stale(self, caller: Caller) -> None:
         """Raise RetryLater if the caller's stored key may have been revoked without the watch reporting it."""
@@ -162,12 +166,14 @@ class ApiKeyIndex:
             raise ValueError("it must have a `key`, or the SHA-256 of a key as `hash`")
         caller = Caller(secret.name, _scopes_of(secret), expiry_of(secret), secret.name)
         self._half_hash_by_secret[secret.name] = _half(digest)
-        self._stored[_half(digest)] = _IndexedKey(digest, caller)
+        self._stored.setdefault(_half(digest), {})[secret.name] = _IndexedKey(digest, caller)
         self.changes.notify()
 
     def _remove(self, name: str) -> None:
         if (half_hash := self._half_hash_by_secret.pop(name, None)) is not None:
-            self._stored.pop(half_hash, None)
+            del self._stored[half_hash][name]
+            if not self._stored[half_hash]:
+                del self._stored[half_hash]
             self.changes.notify()
 
 
