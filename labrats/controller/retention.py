@@ -203,7 +203,7 @@ class Retention:
             return
         for number in range(1, job.status.attempts + 1):
             await self._runner.remove(AttemptName(job_id, number))
-        await self._attachments.remove(job.spec.workspace_files)
+        await self._attachments.remove(job_id, job.spec.workspace_files)
         await self._store.delete(Job, job_id, job.metadata.resource_version)
 
     async def _clear_workspace(self, name: AttemptName, ended_before: datetime) -> None:

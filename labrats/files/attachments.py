@@ -42,10 +42,14 @@ class Attachments:
             await asyncio.to_thread(shutil.rmtree, self._uploads / folder, ignore_errors=True)
             raise RetryLater("the files of the job could not be stored", delay_seconds=5) from error
 
-    async def remove(self, files: Sequence[WorkspaceFile]) -> None:
-        """Delete the files that one call of `save` stored."""
+    async def remove(self, job_id: str, files: Sequence[WorkspaceFile]) -> None:
+        """Delete the files that one call of `save` stored for the job.
+
+        Other files stay: a job applied with kubectl may name any file, such as those of the job it was copied from.
+        """
         for folder in {Path(file.path).parent for file in files}:
-            await asyncio.to_thread(shutil.rmtree, self._uploads / folder, ignore_errors=True)
+            if folder.parent == Path(_JOBS) and job_of(str(folder)) == job_id:
+                await asyncio.to_thread(shutil.rmtree, self._uploads / folder, ignore_errors=True)
 
     async def folders(self, at_least_seconds_old: float) -> list[str]:
         """Return the paths, relative to the volume, of the folders of jobs' files. Raises RetryLater."""

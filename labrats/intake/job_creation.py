@@ -74,7 +74,7 @@ class JobCreator:
         try:
             created = await create_with_parts(self._store, job, parts_of(job, prepared))
         except Conflict:
-            await self._attachments.remove(files)
+            await self._attachments.remove(name, files)
             holder = await self._find(name)
             return await self._complete(holder, prepared) if holder and names.is_same(holder) else None
         except RetryLater:
@@ -112,4 +112,4 @@ class JobCreator:
                     return
                 with suppress(NotFound):
                     await self._store.delete(Job, job.id)
-            await self._attachments.remove(job.spec.workspace_files)
+            await self._attachments.remove(job.id, job.spec.workspace_files)

@@ -47,11 +47,11 @@ async def test_two_saves_for_the_same_job_name_are_independent(attachments: Atta
     first = await attachments.save("ir-00000001", [("a", b"first")])
     second = await attachments.save("ir-00000001", [("a", b"second")])
 
-    await attachments.remove(second)
+    await attachments.remove("ir-00000001", second)
 
     assert list(contents(tmp_path).values()) == [b"first"]
-    await attachments.remove(first)
-    await attachments.remove(first)  # a second call has no effect
+    await attachments.remove("ir-00000001", first)
+    await attachments.remove("ir-00000001", first)  # a second call has no effect
     assert contents(tmp_path) == {}
 
 

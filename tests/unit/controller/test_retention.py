@@ -138,11 +138,29 @@ async def test_a_job_is_deleted_with_all_its_attempts_30_days_after_its_end(data
 
 async def test_the_attachments_of_a_job_are_deleted_with_it(data: Data, tmp_path: Path) -> None:
     files = await data.attachments.save("ir-0000000a", [("a.txt", b"a"), ("b.txt", b"b")])
-    await data.ended(spec=a_spec(workspace_files=files))
+    await data.ended(job_id="ir-0000000a", spec=a_spec(workspace_files=files))
     assert any(path.is_file() for path in tmp_path.rglob("*"))
     data.clock.step(31 * DAY)
     await data.retention().clean()
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("path", ["{of_other}", "jobs/{folder_of_other}", "up-0123456789abcdef/a.txt", "a.txt"])
+async def test_files_of_others_stay_when_a_job_that_names_them_is_deleted(
+    data: Data, tmp_path: Path, path: str
+) -> None:
+    (of_other,) = await data.attachments.save("ir-0000000b", [("a.txt", b"a")])
+    other = await data.add(a_job(P.RUNNING, job_id="ir-0000000b", spec=a_spec(HANG, workspace_files=(of_other,))))
+    upload = tmp_path / "up-0123456789abcdef" / "a.txt"
+    upload.parent.mkdir()
+    upload.write_text("a")
+    path = path.format(of_other=of_other.path, folder_of_other=Path(of_other.path).parent.name)
+    copy = await data.ended(spec=a_spec(workspace_files=(replace(of_other, path=path),)))
+    data.clock.step(31 * DAY)
+    await data.retention().clean()
+    assert (await data.exists(copy), await data.exists(other)) == (False, True)
+    assert (tmp_path / of_other.path).exists()
+    assert upload.exists()
 
 
 @pytest.mark.parametrize("phase", [P.PENDING, P.RUNNING])
