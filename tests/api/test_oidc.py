@@ -1,5 +1,6 @@
 """Sign-in at an OpenID provider: only a valid response signs a user in."""
 
+import asyncio
 import base64
 import hmac
 import json
@@ -18,6 +19,7 @@ from pydantic import SecretStr, ValidationError
 from structlog.testing import capture_logs
 
 from labrats.api.app import create_app
+from labrats.api.auth import oidc
 from labrats.api.auth.oidc import LOGIN_LIFETIME, ClientRegistration, OpenIdProvider, basic_credentials
 from labrats.api.auth.sessions import Signer
 from labrats.main import refuse_unprotected
@@ -424,6 +426,31 @@ async def test_an_unreachable_provider_is_retried_at_the_next_login(login: Login
 # Flows
 
 
+async def test_logins_at_a_silent_provider_use_few_connections(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    connections: list[int] = []
+    open_now = 0
+
+    class Silent(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            nonlocal open_now
+            open_now += 1
+            connections.append(open_now)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                open_now -= 1
+            raise AssertionError("it never answers")
+
+    monkeypatch.setattr(oidc, "RESPONSE_SECONDS", 0.2)
+    provider = login.api.services.openid_provider
+    monkeypatch.setattr(provider, "_connect", lambda: httpx2.AsyncClient(transport=Silent()))
+
+    answers = await asyncio.gather(*(login.browser.get("/api/auth/oidc") for _ in range(5 * oidc.MOST_REQUESTS)))
+
+    assert {answer.status_code for answer in answers} == {503}
+    assert max(connections) == oidc.MOST_REQUESTS
+
+
 async def refused(login: Login, answer: dict[str, str]) -> None:
     came_back = await login.come_back(answer)
     assert (came_back.status_code, came_back.json()["code"]) == (401, "login_refused")
@@ -597,7 +624,7 @@ def test_with_a_provider_the_engine_may_listen_beyond_loopback(monkeypatch: pyte
         ({"OIDC_ISSUER": ISSUER}, "OIDC_ISSUER needs OIDC_CLIENT_ID"),
         (OIDC | {"OIDC_ISSUER": "auth.test"}, "OIDC_ISSUER"),
         (OIDC | {"OIDC_ISSUER": f"{ISSUER}?x=1"}, "OIDC_ISSUER"),
-        ({"LABRATS_PUBLIC_URL": "https://labrats.test/"}, "LABRATS_PUBLIC_URL"),
+        ({"LABRATS_PUBLIC_URL": "https://labrats.test/path"}, "LABRATS_PUBLIC_URL"),
         ({"AUTH_JWT_SECRET": "short"}, "AUTH_JWT_SECRET"),
         ({"LABRATS_TRUSTED_PROXIES": "proxy"}, "LABRATS_TRUSTED_PROXIES"),
     ],

@@ -35,6 +35,8 @@ DISCOVERY_LIFETIME: Final = timedelta(hours=1)
 KEYS_LIFETIME: Final = timedelta(minutes=10)
 RESPONSE_SECONDS: Final = 10.0
 RESPONSE_BYTES: Final = 1024 * 1024
+MOST_REQUESTS: Final = 20
+"""Requests to the provider at a time. Each uses a file descriptor, and anybody can begin a login."""
 _PURPOSE: Final = "login"
 
 Connect = Callable[[], httpx2.AsyncClient]
@@ -81,6 +83,7 @@ class OpenIdProvider:
         self._registration, self._signer, self._clock, self._connect = registration, signer, clock, connect
         self._endpoints: _Cached | None = None
         self._keys: _Cached | None = None
+        self._requests = asyncio.Semaphore(MOST_REQUESTS)
         self._used_states: OrderedDict[str, datetime] = OrderedDict()
 
     @property
@@ -245,6 +248,7 @@ class OpenIdProvider:
         try:
             async with (
                 asyncio.timeout(RESPONSE_SECONDS),
+                self._requests,
                 self._connect() as client,
                 client.stream(method, url, **options) as response,
             ):
