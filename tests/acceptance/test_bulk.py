@@ -89,7 +89,7 @@ async def test_progress_belongs_to_the_caller_who_started_the_action(user: User,
     assert (await user.get(f"/api/jobs/bulk/{of_all}")).status_code == 403
     unknown = await user.get("/api/jobs/bulk/bulk-action-0")
     assert (unknown.status_code, unknown.json()["error"]) == (
-        404, "there is no action bulk-action-0; an action is deleted an hour after its end",
+        404, "there is no action bulk-action-0; an action is deleted at latest an hour after its end",
     )  # fmt: skip
 
 
