@@ -70,11 +70,12 @@ async def test_no_page_violates_a_rule_of_axe(
     assert {path: problems for path, problems in found.items() if problems} == {}
 
 
-async def test_no_page_scrolls_sideways_at_320_pixels(page: Page, engine: LocalEngine, admin: User) -> None:
+async def test_no_page_scrolls_sideways(page: Page, engine: LocalEngine, admin: User) -> None:
     title = "a_title_without_any_space_" * 5
     metadata = {"title": title, "repo": f"{title}/{title}", "mock": {"steps": [{"log": title * 9}, {"fail": title}]}}
     failed = await admin.wait(await admin.submit(metadata=metadata), "failed")
-    await page.set_viewport_size({"width": 320, "height": 640})
+    async with engine.user() as other:
+        await other.wait(await other.submit({"result": 1}), "completed")  # of two owners
     await sign_in(page, engine)
     await add_resources(admin)
     tabs = ("activity", "log", "changes", "input", "result", "details")
@@ -82,7 +83,10 @@ async def test_no_page_scrolls_sideways_at_320_pixels(page: Page, engine: LocalE
         if not path.endswith("/changes"):  # without a patch, whose absence the console reports
             await page.goto(engine.url + path)
             await page.wait_for_function(LOADED)
-            assert await page.evaluate("document.documentElement.scrollWidth") == 320, path
+            for width in (320, 768, 1024, 1180):
+                await page.set_viewport_size({"width": width, "height": 640})
+                await page.wait_for_function(LOADED)
+                assert await page.evaluate("document.documentElement.scrollWidth") == width, path
 
 
 async def add_resources(admin: User) -> None:

@@ -34,6 +34,8 @@ async def test_hostile_text_is_shown_as_text_everywhere(page: Page, engine: Loca
     page.on("dialog", lambda dialog: foreign.append(dialog.message))
     await sign_in(page, engine, "/jobs")
     await expect(page.get_by_role("link", name=SCRIPT)).to_be_visible()
+    titles = await page.locator("main [title]").evaluate_all("elements => elements.map(element => element.title)")
+    assert DIRECTION not in "".join((await page.inner_text("main"), *titles))
     await page.get_by_role("link", name=SCRIPT).click()
     await expect(page.get_by_role("heading", name=SCRIPT)).to_be_visible()
     await expect(page.get_by_text("user⟨U+202E⟩gnp.exe").first).to_be_visible()

@@ -102,6 +102,9 @@ async def test_any_line_of_a_long_log_is_one_step_away(page: Page, engine: Local
     await expect(page.get_by_text("1", exact=True)).to_be_visible()
     await page.keyboard.press("Enter")
     await expect(page.locator("mark")).to_have_text("number 4999")
+    await page.get_by_label("Search the log").fill("number 2222")
+    await page.keyboard.press("Enter")  # before the hits are known
+    await expect(page.locator("mark")).to_have_text("number 2222")
     await page.get_by_label("Search the log").fill("not in the log")
     await expect(page.get_by_text("No hits")).to_be_visible()
 

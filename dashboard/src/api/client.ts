@@ -58,6 +58,11 @@ async function fetchAndReport(request: Request): Promise<Response> {
   }
 }
 
+/** Throws ApiError if the engine does not answer. */
+export async function checkReachable(): Promise<void> {
+  await fetchAndReport(new Request('/health'));
+}
+
 export const client = createClient<paths>({ baseUrl: '/', fetch: fetchAndReport });
 
 interface Answer<T> {

@@ -9,6 +9,12 @@ export type RepoOverride = Schemas['RepoOverrideView'];
 export type Delivery = Schemas['DeliveryView'];
 export type DeliveryOutcome = Delivery['outcome'];
 
+/** The conditions that explain why a source does not work: `Ready` only repeats another one. */
+export function causes(failing: WebhookSource['conditions']): WebhookSource['conditions'] {
+  const others = failing.filter((condition) => condition.type !== 'Ready');
+  return others.length > 0 ? others : failing;
+}
+
 /** The API keeps this many deliveries of a source. */
 const MOST_DELIVERIES = 200;
 

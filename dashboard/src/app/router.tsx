@@ -3,7 +3,7 @@
 import type { QueryClient } from '@tanstack/react-query';
 import { createRootRouteWithContext, createRoute, createRouter, lazyRouteComponent, redirect, type RouteComponent } from '@tanstack/react-router';
 
-import { ApiError } from '../api/client';
+import { ApiError, checkReachable } from '../api/client';
 import { agentsQuery } from '../api/jobs';
 import { sessionQuery, takeNext } from '../api/session';
 import { validateJobSearch } from '../features/job/search';
@@ -16,6 +16,18 @@ import { Loading } from '../ui/states';
 import { PageError, PageNotFound } from './page-errors';
 import { Shell } from './shell';
 
+/** The component of a page, loaded when it is opened. While the engine does not answer, the page says so instead of reloading. */
+function lazy<T extends Record<K, RouteComponent>, K extends keyof T & string>(load: () => Promise<T>, name: K): RouteComponent {
+  return lazyRouteComponent(async () => {
+    try {
+      return await load();
+    } catch (error) {
+      await checkReachable();
+      throw error; // the engine has a new build: the router loads the page again
+    }
+  }, name) as RouteComponent;
+}
+
 const root = createRootRouteWithContext<{ queries: QueryClient }>()({ notFoundComponent: PageNotFound });
 
 const login = createRoute({
@@ -25,7 +37,7 @@ const login = createRoute({
     const next = text(search['next']);
     return next ? { next } : {};
   },
-  component: lazyRouteComponent(() => import('../features/login/login-route'), 'LoginRoute'),
+  component: lazy(() => import('../features/login/login-route'), 'LoginRoute'),
 });
 
 /** All pages that need a signed-in user. */
@@ -50,14 +62,14 @@ async function needsChanges({ context }: { context: { queries: QueryClient } }):
 const overview = createRoute({
   getParentRoute: () => app,
   path: '/',
-  component: lazyRouteComponent(() => import('../features/overview/overview-page'), 'OverviewPage'),
+  component: lazy(() => import('../features/overview/overview-page'), 'OverviewPage'),
 });
 
 const jobs = createRoute({
   getParentRoute: () => app,
   path: '/jobs',
   validateSearch: validateJobsSearch,
-  component: lazyRouteComponent(() => import('../features/jobs/jobs-page'), 'JobsPage'),
+  component: lazy(() => import('../features/jobs/jobs-page'), 'JobsPage'),
 });
 
 const newJob = createRoute({
@@ -68,14 +80,14 @@ const newJob = createRoute({
     const from = text(search['from']);
     return from ? { from } : {};
   },
-  component: lazyRouteComponent(() => import('../features/new-job/new-job-page'), 'NewJobPage'),
+  component: lazy(() => import('../features/new-job/new-job-page'), 'NewJobPage'),
 });
 
 const job = createRoute({
   getParentRoute: () => app,
   path: '/jobs/$id',
   validateSearch: validateJobSearch,
-  component: lazyRouteComponent(() => import('../features/job/job-page'), 'JobPage'),
+  component: lazy(() => import('../features/job/job-page'), 'JobPage'),
 });
 
 const jobIndex = createRoute({
@@ -89,32 +101,32 @@ const jobIndex = createRoute({
 const activity = createRoute({
   getParentRoute: () => job,
   path: '/activity',
-  component: lazyRouteComponent(() => import('../features/job/activity-tab'), 'ActivityTab'),
+  component: lazy(() => import('../features/job/activity-tab'), 'ActivityTab'),
 });
 const log = createRoute({
   getParentRoute: () => job,
   path: '/log',
-  component: lazyRouteComponent(() => import('../features/job/log-tab'), 'LogTab'),
+  component: lazy(() => import('../features/job/log-tab'), 'LogTab'),
 });
 const changes = createRoute({
   getParentRoute: () => job,
   path: '/changes',
-  component: lazyRouteComponent(() => import('../features/job/changes-tab'), 'ChangesTab'),
+  component: lazy(() => import('../features/job/changes-tab'), 'ChangesTab'),
 });
 const input = createRoute({
   getParentRoute: () => job,
   path: '/input',
-  component: lazyRouteComponent(() => import('../features/job/input-tab'), 'InputTab'),
+  component: lazy(() => import('../features/job/input-tab'), 'InputTab'),
 });
 const result = createRoute({
   getParentRoute: () => job,
   path: '/result',
-  component: lazyRouteComponent(() => import('../features/job/result-tab'), 'ResultTab'),
+  component: lazy(() => import('../features/job/result-tab'), 'ResultTab'),
 });
 const details = createRoute({
   getParentRoute: () => job,
   path: '/details',
-  component: lazyRouteComponent(() => import('../features/job/details-tab'), 'DetailsTab'),
+  component: lazy(() => import('../features/job/details-tab'), 'DetailsTab'),
 });
 
 /** The dialog of a new resource is open. */
@@ -124,13 +136,13 @@ const models = createRoute({
   getParentRoute: () => app,
   path: '/models',
   validateSearch: validateModelsSearch,
-  component: lazyRouteComponent(() => import('../features/models/models-page'), 'ModelsPage'),
+  component: lazy(() => import('../features/models/models-page'), 'ModelsPage'),
 });
 
 const modelFiles = createRoute({
   getParentRoute: () => app,
   path: '/models/files',
-  component: lazyRouteComponent(() => import('../features/models/model-files-page'), 'ModelFilesPage'),
+  component: lazy(() => import('../features/models/model-files-page'), 'ModelFilesPage'),
 });
 
 const agents = createRoute({
@@ -146,20 +158,20 @@ const agents = createRoute({
     const found = all.find((each) => each.triggerName === search.role);
     if (found) throw redirect({ to: '/agents/$id/triggers', params: { id: found.id }, replace: true });
   },
-  component: lazyRouteComponent(() => import('../features/agents/agents-page'), 'AgentsPage'),
+  component: lazy(() => import('../features/agents/agents-page'), 'AgentsPage'),
 });
 
 const newAgent = createRoute({
   getParentRoute: () => app,
   path: '/agents/new',
   beforeLoad: needsChanges,
-  component: lazyRouteComponent(() => import('../features/agents/new-agent-page'), 'NewAgentPage'),
+  component: lazy(() => import('../features/agents/new-agent-page'), 'NewAgentPage'),
 });
 
 const agent = createRoute({
   getParentRoute: () => app,
   path: '/agents/$id',
-  component: lazyRouteComponent(() => import('../features/agents/agent-page'), 'AgentPage'),
+  component: lazy(() => import('../features/agents/agent-page'), 'AgentPage'),
 });
 
 const agentIndex = createRoute({
@@ -173,12 +185,12 @@ const agentIndex = createRoute({
 const agentTriggers = createRoute({
   getParentRoute: () => agent,
   path: '/triggers',
-  component: lazyRouteComponent(() => import('../features/agents/triggers-tab'), 'TriggersTab'),
+  component: lazy(() => import('../features/agents/triggers-tab'), 'TriggersTab'),
 });
 const agentInstructions = createRoute({
   getParentRoute: () => agent,
   path: '/instructions',
-  component: lazyRouteComponent(() => import('../features/agents/instructions-tab'), 'InstructionsTab'),
+  component: lazy(() => import('../features/agents/instructions-tab'), 'InstructionsTab'),
 });
 const agentTest = createRoute({
   getParentRoute: () => agent,
@@ -187,44 +199,44 @@ const agentTest = createRoute({
     const delivery = text(search['delivery']);
     return delivery ? { delivery } : {};
   },
-  component: lazyRouteComponent(() => import('../features/agents/test-tab'), 'TestTab'),
+  component: lazy(() => import('../features/agents/test-tab'), 'TestTab'),
 });
 const agentJobs = createRoute({
   getParentRoute: () => agent,
   path: '/jobs',
-  component: lazyRouteComponent(() => import('../features/agents/jobs-tab'), 'JobsTab'),
+  component: lazy(() => import('../features/agents/jobs-tab'), 'JobsTab'),
 });
 const agentSettings = createRoute({
   getParentRoute: () => agent,
   path: '/settings',
-  component: lazyRouteComponent(() => import('../features/agents/settings-tab'), 'SettingsTab'),
+  component: lazy(() => import('../features/agents/settings-tab'), 'SettingsTab'),
 });
 
 const instructions = createRoute({
   getParentRoute: () => app,
   path: '/instructions',
   validateSearch: validateCreate,
-  component: lazyRouteComponent(() => import('../features/agents/instructions-page'), 'InstructionsPage'),
+  component: lazy(() => import('../features/agents/instructions-page'), 'InstructionsPage'),
 });
 
 const instruction = createRoute({
   getParentRoute: () => app,
   path: '/instructions/$id',
-  component: lazyRouteComponent(() => import('../features/agents/instruction-page'), 'InstructionPage'),
+  component: lazy(() => import('../features/agents/instruction-page'), 'InstructionPage'),
 });
 
 const sources = createRoute({
   getParentRoute: () => app,
   path: '/sources',
   validateSearch: validateCreate,
-  component: lazyRouteComponent(() => import('../features/sources/sources-page'), 'SourcesPage'),
+  component: lazy(() => import('../features/sources/sources-page'), 'SourcesPage'),
 });
 
 const source = createRoute({
   getParentRoute: () => app,
   path: '/sources/$id',
   validateSearch: validateSourceSearch,
-  component: lazyRouteComponent(() => import('../features/sources/source-page'), 'SourcePage'),
+  component: lazy(() => import('../features/sources/source-page'), 'SourcePage'),
 });
 
 const settingsIndex = createRoute({
@@ -237,19 +249,19 @@ const settingsIndex = createRoute({
 const settingsDefaults = createRoute({
   getParentRoute: () => app,
   path: '/settings/defaults',
-  component: lazyRouteComponent(() => import('../features/settings/defaults-page'), 'DefaultsPage'),
+  component: lazy(() => import('../features/settings/defaults-page'), 'DefaultsPage'),
 });
 const settingsKeys = createRoute({
   getParentRoute: () => app,
   path: '/settings/keys',
   beforeLoad: needsChanges,
   validateSearch: validateCreate,
-  component: lazyRouteComponent(() => import('../features/settings/keys-page'), 'KeysPage'),
+  component: lazy(() => import('../features/settings/keys-page'), 'KeysPage'),
 });
 const settingsSystem = createRoute({
   getParentRoute: () => app,
   path: '/settings/system',
-  component: lazyRouteComponent(() => import('../features/settings/system-page'), 'SystemPage'),
+  component: lazy(() => import('../features/settings/system-page'), 'SystemPage'),
 });
 
 const filesIndex = createRoute({
@@ -262,20 +274,22 @@ const filesIndex = createRoute({
 const pdfs = createRoute({
   getParentRoute: () => app,
   path: '/files/pdfs',
-  component: lazyRouteComponent(() => import('../features/files/files-page'), 'PdfsPage'),
+  component: lazy(() => import('../features/files/files-page'), 'PdfsPage'),
 });
 const workspaceFiles = createRoute({
   getParentRoute: () => app,
   path: '/files/workspace',
-  component: lazyRouteComponent(() => import('../features/files/files-page'), 'WorkspacePage'),
+  component: lazy(() => import('../features/files/files-page'), 'WorkspacePage'),
 });
 
 const stats = createRoute({
   getParentRoute: () => app,
   path: '/stats',
   validateSearch: validateStatsSearch,
-  component: lazyRouteComponent(() => import('../features/stats/stats-page'), 'StatsPage'),
+  component: lazy(() => import('../features/stats/stats-page'), 'StatsPage'),
 });
+
+const nowhere = createRoute({ getParentRoute: () => app, path: '$', component: PageNotFound });
 
 const routeTree = root.addChildren([
   login,
@@ -285,7 +299,7 @@ const routeTree = root.addChildren([
     agents, newAgent, agent.addChildren([agentIndex, agentTriggers, agentInstructions, agentTest, agentJobs, agentSettings]), instructions, instruction,
     sources, source,
     filesIndex, pdfs, workspaceFiles, stats,
-    settingsIndex, settingsDefaults, settingsKeys, settingsSystem,
+    settingsIndex, settingsDefaults, settingsKeys, settingsSystem, nowhere,
   ]),
 ]);
 

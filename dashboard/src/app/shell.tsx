@@ -1,8 +1,8 @@
 /** The frame of all pages: navigation, the bar at the top, dialogs and messages. */
 
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { Link, Outlet, useNavigate, useRouter } from '@tanstack/react-router';
-import { lazy, Suspense, useEffect, useState } from 'react';
+import { Link, Outlet, useNavigate, useRouter, useRouterState } from '@tanstack/react-router';
+import { lazy, Suspense, useEffect, useRef, useState } from 'react';
 
 import { useConnection, useFeed } from '../api/live';
 import { sessionQuery, signOut } from '../api/session';
@@ -44,6 +44,7 @@ function Frame({ since }: { since: string | undefined }) {
   const [dialog, setDialog] = useState<'palette' | 'help'>();
   const close = () => setDialog(undefined);
   useFeed(since);
+  useFocusOfPages();
 
   useShortcuts([
     { keys: '?', label: 'Show the shortcuts', run: () => setDialog('help') },
@@ -78,6 +79,18 @@ function Frame({ since }: { since: string | undefined }) {
       <Toasts />
     </div>
   );
+}
+
+/** Move the focus to a page that was opened, unless something of it or of the frame has it: it would be lost with the link. */
+function useFocusOfPages(): void {
+  const pathname = useRouterState({ select: ({ resolvedLocation }) => resolvedLocation?.pathname }); // once it is drawn
+  const latest = useRef(pathname);
+  useEffect(() => {
+    const isFirst = latest.current === undefined;
+    if (latest.current === pathname) return;
+    latest.current = pathname;
+    if (!isFirst && document.activeElement === document.body) document.getElementById('main')?.focus({ preventScroll: true });
+  }, [pathname]);
 }
 
 /** Number of pages in the bar at the bottom. The search, which lists all pages, is behind "More". */

@@ -23,6 +23,11 @@ test('cursor movements and titles disappear, and other control characters are sh
 
 test('characters that change the direction of text are shown by their code', () => {
   expect(visible('user\u202egnp.exe')).toBe('user⟨U+202E⟩gnp.exe');
+  expect(visible('a\u200db, \u{1f469}\u200da')).toBe('a⟨U+200D⟩b, \u{1f469}⟨U+200D⟩a');
+});
+
+test('joined emoji stay whole', () => {
+  for (const emoji of ['\u{1f469}\u200d\u{1f4bb}', '\u{1f469}\u{1f3fd}\u200d\u{1f4bb}', '\u{1f3f3}\ufe0f\u200d\u{1f308}', '\u{1f469}\u200d\u{1f469}\u200d\u{1f467}']) expect(visible(emoji)).toBe(emoji);
 });
 
 test('HTML stays text', () => {

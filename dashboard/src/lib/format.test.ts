@@ -26,7 +26,7 @@ test('ages, offsets, sizes and counts have units', () => {
     'now', '50s', '3m', '2h', '2d',
   ]);
   expect([41_000, 3_723_000].map(offset)).toEqual(['00:41', '1:02:03']);
-  expect([512, 1_200_000].map(bytes)).toEqual(['512 B', '1.2 MB']);
+  expect([0, 512, 900 * 1024, 1_200_000, 100 * 2 ** 20, 2 ** 50].map(bytes)).toEqual(['0 B', '512 B', '900 KiB', '1.1 MiB', '100 MiB', '1024 TiB']);
   expect([counted(1, 'job'), counted(2_000, 'job')]).toEqual(['1 job', '2,000 jobs']);
 });
 

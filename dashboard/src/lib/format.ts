@@ -79,17 +79,26 @@ export function cost(usd: number | null | undefined): string {
 
 /** A size in bytes: 512 B, 1.2 MB. */
 export function bytes(value: number): string {
-  return value < 1000 ? `${value} B` : `${compact(value).replace(/([kMG])$/, ' $1')}B`;
+  const power = Math.min(BYTE_UNITS.length - 1, Math.floor(Math.log2(Math.max(1, value)) / 10));
+  const size = value / 1024 ** power;
+  return `${power === 0 || size >= 99.95 ? Math.round(size) : Number(size.toFixed(1))} ${BYTE_UNITS[power] ?? ''}`;
 }
 
+const BYTE_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
+
+/** A local day: 3 Jan 2030. */
+export function dayOf(at: Date): string {
+  return `${at.getDate()} ${MONTHS[at.getMonth()] ?? ''} ${at.getFullYear()}`;
+}
 
 /** A full local time with its zone, for titles: 3 Jan 2030, 14:02:07 UTC+1. Without Intl, like `count`. */
 export function fullTime(at: Date): string {
   const minutes = -at.getTimezoneOffset();
   const [h, m] = [Math.floor(Math.abs(minutes) / 60), Math.abs(minutes) % 60];
   const zone = minutes === 0 ? '' : `${minutes < 0 ? '-' : '+'}${h}${m > 0 ? `:${two(m)}` : ''}`;
-  return `${at.getDate()} ${MONTHS[at.getMonth()] ?? ''} ${at.getFullYear()}, ${timeOfDay(at)} UTC${zone}`;
+  return `${dayOf(at)}, ${timeOfDay(at)} UTC${zone}`;
 }
 
 /** A local time, with its date unless that is today: 14:02:07; 3 Jan, 09:00:00. */

@@ -1,6 +1,6 @@
 /** Fields of a form, bound to its draft by name. */
 
-import { useId, type ReactNode, type SyntheticEvent } from 'react';
+import { useEffect, useId, useRef, type ReactNode, type SyntheticEvent } from 'react';
 
 import { visible } from '../lib/ansi';
 import { Changing, useMayChange } from './access';
@@ -126,12 +126,21 @@ interface FormBodyProps {
 /** A form with its general problems. It is also sent with Ctrl Enter. Viewers see its values. */
 export function FormBody({ form, children, footer, id, isReading = false }: FormBodyProps) {
   const mayChange = useMayChange();
+  const trouble = useRef<HTMLDivElement>(null);
+  const hasTrouble = form.error !== undefined || form.others.length > 0;
+  useEffect(() => {
+    if (hasTrouble) trouble.current?.scrollIntoView({ block: 'nearest' });
+  }, [hasTrouble, form.error]);
   return (
     <form id={id} noValidate className={styles.form} onSubmit={(event: SyntheticEvent) => form.submit(event)}
       onKeyDown={(event) => { if (event.key === 'Enter' && (event.metaKey || event.ctrlKey)) form.submit(); }}>
       {mayChange || isReading ? children : <fieldset disabled className={styles.values}>{children}</fieldset>}
-      {form.error !== undefined && <Failure error={form.error} />}
-      {form.others.length > 0 && <ul role="alert" className={styles.problems}>{form.others.map((problem) => <li key={problem}>{problem}</li>)}</ul>}
+      {hasTrouble && (
+        <div ref={trouble} className={styles.trouble}>
+          {form.error !== undefined && <Failure error={form.error} />}
+          {form.others.length > 0 && <ul role="alert" className={styles.problems}>{form.others.map((problem) => <li key={problem}>{problem}</li>)}</ul>}
+        </div>
+      )}
       {footer}
     </form>
   );

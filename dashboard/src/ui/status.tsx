@@ -1,4 +1,4 @@
-import type { Status } from '../api/jobs';
+import type { JobItem, Status } from '../api/jobs';
 import styles from './status.module.css';
 
 export const STATUS_WORDS: Record<Status, string> = {
@@ -8,6 +8,18 @@ export const STATUS_WORDS: Record<Status, string> = {
   failed: 'Failed',
   cancelled: 'Cancelled',
 };
+
+/** The status of a job in a word, with the reason where a job failed or waits for another attempt. */
+export function statusNote(job: Pick<JobItem, 'status' | 'cancelRequestedAt' | 'notBefore' | 'failedCode'>): string {
+  if (job.status === 'active' && job.cancelRequestedAt) return 'Cancelling';
+  if (job.status === 'waiting' && job.notBefore) return 'Requeued';
+  if (job.status === 'failed' && job.failedCode) return sentence(job.failedCode.replaceAll('_', ' '));
+  return STATUS_WORDS[job.status];
+}
+
+function sentence(words: string): string {
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
 
 /** The icon of a status. Its shape differs too, so that the colour is not needed. */
 export function StatusIcon({ status }: { status: Status }) {

@@ -22,9 +22,11 @@ export function AgentPage() {
     <>
       <Link to="/agents" className={styles.back}><Icon name="chevronLeft" size={14} /> Agents</Link>
       <Page title={visible(id)} actions={agent.data && <State agent={agent.data} />}>
-        <SubNav label="Parts of the agent">
-          {TABS.map(([tab, label]) => <Link key={tab} to={`/agents/$id/${tab}`} params={{ id }} resetScroll={false}>{label}</Link>)}
-        </SubNav>
+        {(agent.data ?? !agent.error) && (
+          <SubNav label="Parts of the agent">
+            {TABS.map(([tab, label]) => <Link key={tab} to={`/agents/$id/${tab}`} params={{ id }} resetScroll={false}>{label}</Link>)}
+          </SubNav>
+        )}
         {agent.error && !agent.data ? <Failure error={agent.error} onRetry={() => void agent.refetch()} /> : agent.data ? <Outlet /> : <Loading rows={5} height={48} />}
       </Page>
     </>

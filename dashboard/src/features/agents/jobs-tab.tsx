@@ -9,7 +9,7 @@ import { Changing } from '../../ui/access';
 import { buttonClass } from '../../ui/button';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { Panel } from '../../ui/page';
-import { StatusBadge } from '../../ui/status';
+import { StatusBadge, statusNote } from '../../ui/status';
 import { cell, Table } from '../../ui/table';
 import { Age, Span } from '../../ui/time';
 import { useAgent } from './agent-page';
@@ -31,11 +31,11 @@ export function JobsTab() {
     );
   }
   return (
-    <Panel title={`Latest ${LATEST} jobs`} note={<Link to="/jobs" search={{ agent: agent.triggerName }}>All</Link>}>
+    <Panel title="Latest jobs" note={<Link to="/jobs" search={{ agent: agent.triggerName }}>All</Link>}>
       <Table label="Latest jobs" columns={[['Status'], ['Job'], ['Model', cell.minor], ['Run time', `${cell.number} ${cell.minor}`], ['Cost', `${cell.number} ${cell.minor}`], ['Created', cell.number]]}>
         {jobs.data.jobs.map((job) => (
           <tr key={job.id}>
-            <td><StatusBadge status={job.status} /></td>
+            <td><StatusBadge status={job.status} note={statusNote(job)} /></td>
             <td className={cell.name}><Link to="/jobs/$id/activity" params={{ id: job.id }}>{visible(job.title ?? job.name)}</Link></td>
             <td className={cell.minor}>{job.model}</td>
             <td className={`${cell.number} ${cell.minor}`}><Span from={job.processedAt} to={job.finishedAt} /></td>

@@ -123,7 +123,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
         {store.count === undefined || earlier.isLoading ? (
           store.error === undefined && <Loading rows={8} height={32} />
         ) : shown.length === 0 ? (
-          <Empty title={q ? 'Nothing found' : show ? `No ${KIND_LABELS[show].toLowerCase()}` : 'Nothing so far'}>{q ? 'No entry contains this text. The log can be searched as a whole.' : isLive ? 'The attempt runs; its activity appears here.' : 'The attempt left no such activity.'}</Empty>
+          <Empty title={q ? 'Nothing found' : show ? `No ${KIND_LABELS[show].toLowerCase()}` : isLive ? 'Nothing so far' : 'No activity'}>{q ? 'No entry contains this text. The log can be searched as a whole.' : isLive ? 'The attempt runs; its activity appears here.' : show ? 'The attempt left no such activity.' : 'The attempt printed nothing, or its output was deleted.'}</Empty>
         ) : (
           <ol>{shown.map((entry) => <EntryRow key={entry.id} entry={entry} start={start} longest={longest} />)}</ol>
         )}
@@ -186,7 +186,7 @@ const EntryRow = memo(function EntryRow({ entry, start, longest }: { entry: Entr
     case 'call':
       return <li className={styles.entry} data-error={entry.isError || undefined}>{time}<Call entry={entry} longest={longest} /></li>;
     case 'state':
-      return <li className={`${styles.entry} ${styles.state}`}>{time}<p><span>{entry.state}</span> {entry.message && visible(entry.message)}</p></li>;
+      return <li className={`${styles.entry} ${styles.state}`}>{time}<p>{!entry.message?.startsWith(entry.state) && <><span>{entry.state}</span>{' '}</>}{entry.message && visible(entry.message)}</p></li>;
     case 'error':
       return <li className={`${styles.entry} ${styles.error}`} data-error>{time}<p><Icon name="warning" size={14} /> <code>{entry.code}</code> {visible(entry.message)}</p></li>;
     case 'end':

@@ -1,7 +1,9 @@
 import { Link } from '@tanstack/react-router';
+import type { ReactNode } from 'react';
 
 import type { JobDetail } from '../../api/jobs';
 import { plain, visible } from '../../lib/ansi';
+import { counted } from '../../lib/format';
 import { codeAdvice, codeMeaning } from '../../ui/failures';
 import { Icon } from '../../ui/icons';
 import { useNow } from '../../ui/time';
@@ -10,11 +12,28 @@ import { retryEffect, whyNoRetry, whyWaiting } from './sentences';
 
 const LAST_LINES = 3;
 const SHOWN_HOLDERS = 4;
+const SHOWN_HOSTS = 3;
 
-/** Why the job waits or has failed, and what helps. */
+/** Why the job waits or has failed and what helps, and what was refused to its agent. */
 export function Banners({ job }: { job: JobDetail }) {
-  if (job.status === 'waiting') return <Waiting job={job} />;
-  return job.status === 'failed' ? <Failed job={job} /> : null;
+  return (
+    <>
+      {job.status === 'waiting' && <Waiting job={job} />}
+      {job.status === 'failed' && <Failed job={job} />}
+      {job.refusedHosts.length > 0 && <Notice job={job}>The network rule refused {counted(job.refusedHosts.length, 'host')}: {visible(job.refusedHosts.slice(0, SHOWN_HOSTS).join(', '))}{job.refusedHosts.length > SHOWN_HOSTS && ' …'}</Notice>}
+      {job.keyExposed && <Notice job={job}>The agent could read the login of its model.</Notice>}
+    </>
+  );
+}
+
+/** What the agent met on its way, whatever its outcome. */
+function Notice({ job, children }: { job: JobDetail; children: ReactNode }) {
+  return (
+    <p className={styles.notice}>
+      <Icon name="warning" size={14} />
+      <span>{children} <Link to="/jobs/$id/details" params={{ id: job.id }}>Details</Link></span>
+    </p>
+  );
 }
 
 function Waiting({ job }: { job: JobDetail }) {

@@ -19,11 +19,12 @@ export function fileId(path: string): string {
   return `file-${encodeURIComponent(path)}`;
 }
 
+/** The lines that were added and removed; nothing for none. */
 export function Numbers({ added, removed }: { added: number; removed: number }) {
   return (
     <span className={styles.sums}>
-      <span className={styles.plus} aria-label={`${count(added)} lines added`} role="img">+{count(added)}</span>{' '}
-      <span className={styles.minus} aria-label={`${count(removed)} lines removed`} role="img">−{count(removed)}</span>
+      {added > 0 && <span className={styles.plus} aria-label={`${count(added)} lines added`} role="img">+{count(added)}</span>}{added > 0 && removed > 0 && ' '}
+      {removed > 0 && <span className={styles.minus} aria-label={`${count(removed)} lines removed`} role="img">−{count(removed)}</span>}
     </span>
   );
 }

@@ -36,8 +36,8 @@ export function DetailsTab() {
       <Panel title="Usage">
         <dl className={styles.facts}>
           <div><dt>Cost</dt><dd>{cost(usage.costUsd)}{usage.costUsd === null && ' (the price of the model is unknown)'}</dd></div>
-          <div><dt>Input tokens</dt><dd title={count(usage.inputTokens)}>{compact(usage.inputTokens)}, of which {compact(usage.cacheReadTokens)} from the cache</dd></div>
-          <div><dt>Output tokens</dt><dd title={count(usage.outputTokens)}>{compact(usage.outputTokens)}, of which {compact(usage.reasoningTokens)} for reasoning</dd></div>
+          <div><dt>Input tokens</dt><dd title={count(usage.inputTokens)}>{compact(usage.inputTokens)}{usage.cacheReadTokens > 0 && `, and ${compact(usage.cacheReadTokens)} read from the cache`}</dd></div>
+          <div><dt>Output tokens</dt><dd title={count(usage.outputTokens)}>{compact(usage.outputTokens)}{usage.reasoningTokens > 0 && `, of which ${compact(usage.reasoningTokens)} for reasoning`}</dd></div>
           <div><dt>Turns</dt><dd>{count(usage.turns)}</dd></div>
           <div><dt>Time in a slot</dt><dd>{duration(usage.seconds * 1000)}</dd></div>
         </dl>

@@ -11,6 +11,7 @@ import { Button, buttonClass } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Dialog } from '../../ui/dialog';
 import { Icon, type IconName } from '../../ui/icons';
+import { lastJobs } from '../../ui/last-jobs';
 import { useTitle } from '../../ui/page';
 import { useShortcuts } from '../../ui/shortcuts';
 import { describe, Failure, Loading } from '../../ui/states';
@@ -73,7 +74,7 @@ export function JobPage() {
 
 function BackLink() {
   return (
-    <Link to="/jobs" className={styles.back}>
+    <Link to="/jobs" search={lastJobs()} className={styles.back}>
       <Icon name="chevronLeft" size={14} /> Jobs
     </Link>
   );
@@ -175,10 +176,15 @@ function Actions({ job }: { job: JobDetail }) {
   );
 }
 
+/** Each part of the job shows the attempt that was chosen in another one. */
+function sameAttempt({ attempt }: { attempt?: number }): { attempt?: number } {
+  return attempt === undefined ? {} : { attempt };
+}
+
 function Tabs({ id, job }: { id: string; job: JobDetail }) {
   const navigate = useNavigate();
   useShortcuts(TABS.map(([tab, label], index) => ({
-    keys: String(index + 1), label, run: () => void navigate({ to: `/jobs/$id/${tab}`, params: { id } }),
+    keys: String(index + 1), label, run: () => void navigate({ to: `/jobs/$id/${tab}`, params: { id }, search: sameAttempt }),
   })));
   const { pathname } = useLocation();
   const bar = useRef<HTMLElement>(null);
@@ -189,7 +195,7 @@ function Tabs({ id, job }: { id: string; job: JobDetail }) {
   return (
     <nav ref={bar} aria-label="Parts of the job" className={styles.tabs}>
       {TABS.map(([tab, label]) => (
-        <Link key={tab} to={`/jobs/$id/${tab}`} params={{ id }} activeOptions={{ includeSearch: false }} resetScroll={false}>
+        <Link key={tab} to={`/jobs/$id/${tab}`} params={{ id }} search={sameAttempt} activeOptions={{ includeSearch: false }} resetScroll={false}>
           {label}
           {tab === 'changes' && job.outputs.filesChanged ? <span className={styles.badge}>{job.outputs.filesChanged}</span> : null}
         </Link>

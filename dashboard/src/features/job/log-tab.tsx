@@ -1,5 +1,5 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useEffect, useRef, useState, type ReactNode } from 'react';
+import { useEffect, useEffectEvent, useRef, useState, type ReactNode } from 'react';
 
 import type { JobEvent } from '../../api/events';
 import { attemptsQuery, hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
@@ -49,7 +49,8 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   const [seen, setSeen] = useState(0);
   const { data: attempts } = useQuery({ ...attemptsQuery(job.id), enabled: job.attempts > 1 });
   const start = Date.parse(store.row(0)?.at ?? attempts?.[attempt - 1]?.startedAt ?? job.processedAt ?? job.createdAt);
-  const hits = useHits(job, attempt, search.q ?? '', isLive);
+  const [wanted, setWanted] = useState<1 | -1>(); // the hit to open once the search has found it: the next or the previous one
+  const hits = useHits(job, attempt, search.q ?? '', isLive, wanted !== undefined);
 
   useEffect(() => store.need(rows.first, rows.end));
   const { scrollTo } = rows;
@@ -78,17 +79,21 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
     if (scrollTop < scrolledTo.current && scrollTop + clientHeight < scrollHeight - ROW_HEIGHT) setFollowing(false);
     scrolledTo.current = scrollTop;
   };
-  const goToHit = (step: 1 | -1) => {
+  const openHit = useEffectEvent((step: 1 | -1) => {
     hits.seek(search.line ?? (step === 1 ? 0 : total + 1), step).then(
       (line) => { if (line !== undefined) goTo(line); },
       (error: unknown) => toast(describe(error).message, 'error'),
-    );
-  };
+    ).finally(() => setWanted(undefined));
+  });
+  const isFound = hits.total !== undefined;
+  useEffect(() => {
+    if (wanted !== undefined && isFound) openHit(wanted);
+  }, [wanted, isFound]);
   const field = useRef<HTMLInputElement>(null);
   useShortcuts([
     { keys: '/', label: 'Search the log', run: () => field.current?.focus() },
-    { keys: 'n', label: 'Next hit', run: () => goToHit(1) },
-    { keys: 'N', label: 'Previous hit', run: () => goToHit(-1) },
+    { keys: 'n', label: 'Next hit', run: () => setWanted(1) },
+    { keys: 'N', label: 'Previous hit', run: () => setWanted(-1) },
     { keys: 'f', label: 'Follow', run: () => follow(!isFollowing) },
     { keys: ' ', label: 'Pause or follow', run: () => follow(!isFollowing), isHidden: true },
     { keys: 'Home', label: 'First line', run: () => { setFollowing(false); scrollTo(0, 'start'); } },
@@ -104,9 +109,9 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
         <div role="search" className={styles.search}>
           <Icon name="search" size={14} />
           <input ref={field} type="search" aria-label="Search the log" placeholder="Search the log" defaultValue={search.q}
-            onChange={(event) => change({ q: event.target.value || undefined })}
+            onChange={(event) => { setWanted(undefined); change({ q: event.target.value || undefined }); }}
             onKeyDown={(event) => {
-              if (event.key === 'Enter') goToHit(event.shiftKey ? -1 : 1);
+              if (event.key === 'Enter') setWanted(event.shiftKey ? -1 : 1);
               if (event.key === 'Escape') event.currentTarget.blur();
             }} />
         </div>
@@ -115,8 +120,8 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
             <span className={styles.note} aria-live="polite">
               {hits.error ? describe(hits.error).message : hits.total === undefined ? 'Searching…' : hits.total === 0 ? 'No hits' : `${hits.position(search.line)}${count(hits.total)}`}
             </span>
-            <IconButton icon="chevronUp" label="Previous hit" onClick={() => goToHit(-1)} disabled={!hits.total} />
-            <IconButton icon="chevronDown" label="Next hit" onClick={() => goToHit(1)} disabled={!hits.total} />
+            <IconButton icon="chevronUp" label="Previous hit" onClick={() => setWanted(-1)} disabled={!hits.total} />
+            <IconButton icon="chevronDown" label="Next hit" onClick={() => setWanted(1)} disabled={!hits.total} />
           </>
         )}
         <span className={styles.space} />

@@ -21,9 +21,9 @@ const LIMIT = 1_000;
 /** The time between two searches of a log that still grows. */
 const REFRESH_MS = 5_000;
 
-/** Search an attempt's events on the engine. */
-export function useHits(job: JobDetail, attempt: number, q: string, isLive: boolean): HitsOfLog {
-  const text = useSettled(useDeferredValue(q.trim()));
+/** Search an attempt's events on the engine. isUrgent: without waiting for the end of typing. */
+export function useHits(job: JobDetail, attempt: number, q: string, isLive: boolean, isUrgent: boolean): HitsOfLog {
+  const text = useSettled(useDeferredValue(q.trim()), isUrgent ? 0 : TYPING_MS);
   const search = (query: { after?: number; before?: number; limit: number }, signal?: AbortSignal): Promise<SearchPage> =>
     searchAttempt(job.id, attempt, text, query, signal);
   const { data, error } = useQuery({
@@ -54,11 +54,11 @@ async function searchAttempt(jobId: string, attempt: number, q: string, { after,
 }
 
 /** A value that has not changed for a moment. */
-function useSettled(value: string): string {
+function useSettled(value: string, afterMs: number): string {
   const [settled, setSettled] = useState(value);
   useEffect(() => {
-    const timer = setTimeout(() => setSettled(value), TYPING_MS);
+    const timer = setTimeout(() => setSettled(value), afterMs);
     return () => clearTimeout(timer);
-  }, [value]);
+  }, [value, afterMs]);
   return settled;
 }

@@ -21,6 +21,8 @@ export function Filters({ search, facets, onChange }: { search: JobsSearch; face
   const [text, setText] = useState(search.q ?? '');
   const [known, setKnown] = useState(search.q);
   const input = useRef<HTMLInputElement>(null);
+  const [hasOwners, setHasOwners] = useState(false); // once shown, the field stays while the values change
+  if (!hasOwners && (facets?.owner.length ?? 0) > 1) setHasOwners(true);
   if (known !== search.q) {
     setKnown(search.q);
     if ((search.q ?? '') !== text.trim()) setText(search.q ?? '');
@@ -37,8 +39,8 @@ export function Filters({ search, facets, onChange }: { search: JobsSearch; face
   const select = (name: 'model' | 'agent' | 'repo' | 'code' | 'owner', label: string, values: { value: string; count: number }[] | undefined) => (
     <select aria-label={label} value={search[name] ?? ''} className={search[name] ? styles.set : undefined} onChange={(event) => void onChange({ [name]: event.target.value || undefined })}>
       <option value="">{label}</option>
-      {search[name] && !values?.some((each) => each.value === search[name]) && <option value={search[name]}>{search[name]}</option>}
-      {values?.map((each) => <option key={each.value} value={each.value}>{each.value} ({count(each.count)})</option>)}
+      {search[name] && !values?.some((each) => each.value === search[name]) && <option value={search[name]}>{visible(search[name])}</option>}
+      {values?.map((each) => <option key={each.value} value={each.value}>{visible(each.value)} ({count(each.count)})</option>)}
     </select>
   );
   return (
@@ -53,7 +55,7 @@ export function Filters({ search, facets, onChange }: { search: JobsSearch; face
         {select('agent', 'Agent', facets?.agentRole)}
         {select('repo', 'Repository', facets?.repo)}
         {select('code', 'Failure', facets?.failedCode)}
-        {(search.owner ?? (facets?.owner.length ?? 0) > 1) && select('owner', 'Owner', facets?.owner)}
+        {(search.owner ?? hasOwners) && select('owner', 'Owner', facets?.owner)}
         <TimeSelect search={search} onChange={onChange} />
         <select aria-label="Order" value={search.sort ?? 'newest'} className={search.sort ? styles.set : undefined} onChange={(event) => void onChange({ sort: event.target.value === 'oldest' ? 'oldest' : undefined })}>
           <option value="newest">Newest first</option>

@@ -7,7 +7,7 @@ import { visible } from '../../lib/ansi';
 import { cost, NOTHING } from '../../lib/format';
 import { Changing } from '../../ui/access';
 import { AgentLink } from '../../ui/agent-link';
-import { STATUS_WORDS, StatusBadge } from '../../ui/status';
+import { StatusBadge, statusNote } from '../../ui/status';
 import { Age, Span } from '../../ui/time';
 import { waitingNote } from '../../ui/waiting';
 import styles from './jobs-page.module.css';
@@ -34,15 +34,15 @@ export const JobRow = memo(function JobRow({ job, place, rowIndex, isFocused, is
         </Changing>
       </td>
       <td className={styles.statusColumn}>
-        <span title={job.failedReason ?? undefined}>
+        <span title={job.failedReason ? visible(job.failedReason) : undefined}>
           {job.status === 'failed' && <span className="visually-hidden">Failed: </span>}
-          <StatusBadge status={job.status} note={note(job)} />
+          <StatusBadge status={job.status} note={statusNote(job)} />
         </span>
       </td>
       <TitleCell job={job} place={place} title={title} />
-      <td className={styles.agentColumn} title={job.agentRole ?? undefined}>{job.agentRole ? <AgentLink role={job.agentRole} /> : <span className={styles.faint}>{job.name}</span>}</td>
-      <td className={styles.repoColumn} title={job.repo ?? undefined}>{job.repo ?? NOTHING}</td>
-      <td className={styles.modelColumn} title={`${job.provider}/${job.model}`}>{job.model}</td>
+      <td className={styles.agentColumn} title={job.agentRole ? visible(job.agentRole) : undefined}>{job.agentRole ? <AgentLink role={job.agentRole} /> : <span className={styles.faint}>{visible(job.name)}</span>}</td>
+      <td className={styles.repoColumn} title={job.repo ? visible(job.repo) : undefined}>{job.repo ? visible(job.repo) : NOTHING}</td>
+      <td className={styles.modelColumn} title={visible(`${job.provider}/${job.model}`)}>{visible(job.model)}</td>
       <td className={styles.numberColumn}><Span from={job.status === 'waiting' ? null : job.processedAt} to={job.finishedAt} /></td>
       <td className={styles.numberColumn}>{costOf(job)}</td>
       <td className={styles.ageColumn}><Age at={job.createdAt} /></td>
@@ -65,15 +65,4 @@ function TitleCell({ job, place, title }: { job: JobItem; place: QueuePlace | un
 /** The cost of a job; that of a running attempt is not known here. */
 function costOf({ status, usage }: JobItem): string {
   return status === 'waiting' || (status === 'active' && !usage.costUsd) ? NOTHING : cost(usage.costUsd);
-}
-
-function sentence(words: string): string {
-  return words.charAt(0).toUpperCase() + words.slice(1);
-}
-
-function note(job: JobItem): string {
-  if (job.status === 'active' && job.cancelRequestedAt) return 'Cancelling';
-  if (job.status === 'waiting' && job.notBefore) return 'Requeued';
-  if (job.status === 'failed' && job.failedCode) return sentence(job.failedCode.replaceAll('_', ' '));
-  return STATUS_WORDS[job.status];
 }

@@ -111,11 +111,11 @@ export function JobTable({ search, filter, total, onPreview, onAll }: JobTablePr
                 </tr>
               </thead>
               <tbody>
-                {rows.first > 0 && <tr aria-hidden="true" style={{ height: rows.offset }}><td colSpan={9} /></tr>}
+                {rows.first > 0 && <tr aria-hidden="true" style={{ height: rows.offset }}><td /></tr>}
                 {visible.map((job, position) => (
                   <JobRow key={job.id} job={job} place={places[job.id]} rowIndex={rows.first + position + 2} isFocused={job.id === focused} isSelected={selection.ids.has(job.id)} onSelect={selection.select} />
                 ))}
-                {rows.end < jobs.jobs.length && <tr aria-hidden="true" style={{ height: (jobs.jobs.length - rows.end) * rowHeight }}><td colSpan={9} /></tr>}
+                {rows.end < jobs.jobs.length && <tr aria-hidden="true" style={{ height: (jobs.jobs.length - rows.end) * rowHeight }}><td /></tr>}
               </tbody>
             </table>
           )}
@@ -137,7 +137,7 @@ function NoJobs({ search }: { search: JobsSearch }) {
     </Empty>
   ) : (
     <Empty title="No jobs" action={<Changing><Link to="/jobs/new" className={buttonClass('primary')}>New job</Link></Changing>}>
-      A job runs an agent with a prompt. Submit one here, with `labrats submit`, or let a webhook start one.
+      A job runs an agent with a prompt. Submit one here, with <code>labrats submit</code>, or let a webhook start one.
     </Empty>
   );
 }

@@ -1,8 +1,9 @@
 import { useQuery } from '@tanstack/react-query';
 import { useNavigate, useSearch } from '@tanstack/react-router';
-import { useMemo, useState } from 'react';
+import { useEffect, useMemo, useState } from 'react';
 
 import { facetsQuery, type JobFacets, type JobFilter, type Status } from '../../api/jobs';
+import { rememberJobs } from '../../ui/last-jobs';
 import { useTitle } from '../../ui/page';
 import { Failure } from '../../ui/states';
 import { BulkButton, BulkDialog, BulkStatus } from './bulk-actions';
@@ -24,6 +25,7 @@ export function JobsPage() {
   const change = (edit: Partial<Record<keyof JobsSearch, JobsSearch[keyof JobsSearch] | undefined>>) =>
     navigate({ search: (before: JobsSearch) => ({ ...before, ...edit }) as JobsSearch, replace: true });
   useTitle('Jobs');
+  useEffect(() => rememberJobs(search), [search]);
 
   return (
     <div className={styles.page}>

@@ -3,7 +3,7 @@ import { Link } from '@tanstack/react-router';
 import type { ReactNode } from 'react';
 
 import { queueQuery } from '../../api/models';
-import { deliveriesQuery, sourcesQuery, type Delivery, type WebhookSource } from '../../api/sources';
+import { causes, deliveriesQuery, sourcesQuery, type Delivery, type WebhookSource } from '../../api/sources';
 import { visible } from '../../lib/ansi';
 import { clock, count, counted } from '../../lib/format';
 import { Icon } from '../../ui/icons';
@@ -56,10 +56,10 @@ function useModelProblems(): Problem[] {
 function sourceProblems(sources: readonly WebhookSource[], refused: readonly (readonly Delivery[])[], since: string): Problem[] {
   return sources.flatMap((source, index) => {
     const link = <Link to="/sources/$id" params={{ id: source.id }}>{visible(source.name)}</Link>;
-    const failing = source.conditions.filter((condition) => condition.status === 'False');
+    const failing = causes(source.conditions.filter((condition) => condition.status === 'False'));
     const recent = (refused[index] ?? []).filter((delivery) => delivery.at >= since).length;
     return [
-      ...failing.map((condition) => ({ key: `${source.id} ${condition.type}`, link, text: `${condition.type} is false: ${visible(condition.message)}` })),
+      ...failing.map((condition) => ({ key: `${source.id} ${condition.type}`, link, text: `refuses deliveries: ${visible(condition.message)}` })),
       ...(recent > 0 ? [{ key: `${source.id} refused`, link, text: `has refused ${count(recent)} ${recent === 1 ? 'delivery' : 'deliveries'} in 24 h.` }] : []),
     ];
   });

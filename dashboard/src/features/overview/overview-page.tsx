@@ -69,7 +69,7 @@ export function OverviewPage() {
         <Panel title="Failures of the last 24 hours" note={<Link to="/jobs" search={{ status: ['failed'], ended: '24h' }}>All</Link>}>
           {!today.error && <FailureGroups groups={today.data?.failedCode} jobs={failed.data?.jobs ?? []} />}
         </Panel>
-        <Panel title="Waiting for a slot" note={<Link to="/jobs" search={{ status: ['waiting'] }}>All</Link>}>
+        <Panel title="Waiting" note={<Link to="/jobs" search={{ status: ['waiting'] }}>All</Link>}>
           <JobLines query={waiting} empty="No job is waiting." note={(job) => noteOf(job)} detail={(job) => <Age at={job.createdAt} />} />
         </Panel>
         <Models />

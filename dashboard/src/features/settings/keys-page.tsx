@@ -5,7 +5,7 @@ import { useState } from 'react';
 import type { Schemas } from '../../api/client';
 import { createKey, keysQuery, revokeKey, type ApiKey, type NewApiKey } from '../../api/keys';
 import { visible } from '../../lib/ansi';
-import { fullTime } from '../../lib/format';
+import { dayOf, fullTime } from '../../lib/format';
 import { Changing } from '../../ui/access';
 import { Button } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
@@ -62,7 +62,7 @@ function Key({ apiKey }: { apiKey: ApiKey }) {
       <td className={cell.minor}>{apiKey.scopes.includes('admin') ? <span className={styles.admin}>everything</span> : permission(apiKey.scopes)}</td>
       <td>{lastUsedAt ? <Age at={lastUsedAt} suffix=" ago" /> : 'never'}</td>
       <td className={cell.minor}><Age at={apiKey.createdAt} suffix=" ago" /></td>
-      <td className={cell.minor}>{expiresAt ? <time dateTime={expiresAt} title={fullTime(new Date(expiresAt))}>{new Date(expiresAt).toLocaleDateString('en-CA')}</time> : 'never'}</td>
+      <td className={cell.minor}>{expiresAt ? <time dateTime={expiresAt} title={fullTime(new Date(expiresAt))}>{dayOf(new Date(expiresAt))}</time> : 'never'}</td>
       <td className={cell.end}>
         <Button kind="danger" aria-label={`Revoke ${apiKey.name}`} onClick={() => setRevoking(true)}>Revoke…</Button>
         {isRevoking && (

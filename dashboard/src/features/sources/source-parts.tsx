@@ -1,6 +1,6 @@
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 
-import { changeSource, readSource, sourceQuery, sourcesQuery, type WebhookSource } from '../../api/sources';
+import { causes, changeSource, readSource, sourceQuery, sourcesQuery, type WebhookSource } from '../../api/sources';
 import { changeField } from '../../api/versions';
 import { visible } from '../../lib/ansi';
 import { Icon } from '../../ui/icons';
@@ -22,7 +22,7 @@ export function SourceSwitch({ source }: { source: WebhookSource }) {
 
 /** The conditions that the engine reports, such as `Ready`, with their messages. isShort: only those that do not hold, else `Ready`. */
 export function Conditions({ source, isShort = false }: { source: WebhookSource; isShort?: boolean }) {
-  const failing = source.conditions.filter((condition) => condition.status !== 'True');
+  const failing = causes(source.conditions.filter((condition) => condition.status !== 'True'));
   const shown = !isShort ? source.conditions : failing.length > 0 ? failing : source.conditions.filter((condition) => condition.type === 'Ready');
   if (shown.length === 0) return null;
   return (

@@ -1,0 +1,65 @@
+"""The room that pages give to titles, dialogs and fields, at the widths between phones and large screens."""
+
+import pytest
+from playwright.async_api import BrowserContext, Page, expect
+
+from tests.acceptance.engine import LocalEngine, User
+from tests.dashboard.conftest import sign_in
+
+OVERFLOWS = "dialog => [dialog, ...dialog.querySelectorAll('*')].some(each => each.scrollWidth > each.clientWidth + 1)"
+LONG = "Repair the test that fails on every second Tuesday"
+
+
+@pytest.mark.parametrize(("width", "beside", "least"), [(1024, False, 250), (1280, False, 250), (1280, True, 200)])
+async def test_title_of_a_job_has_room(
+    page: Page, engine: LocalEngine, admin: User, width: int, beside: bool, least: int
+) -> None:
+    for _ in range(60):  # more than are drawn
+        await admin.submit({"result": 1})
+    job = await admin.submit(metadata={"title": LONG, "repo": "octocat/maze", "mock": {"steps": [{"result": 1}]}})
+    await page.set_viewport_size({"width": width, "height": 800})
+    await sign_in(page, engine, f"/jobs?job={job}" if beside else "/jobs")
+    title = page.get_by_role("table").get_by_role("link", name=LONG).first
+    await expect(title).to_be_visible()
+    if beside:
+        await expect(page.get_by_label("Preview of the job")).to_be_visible()
+    box = await title.bounding_box()
+    assert box
+    assert box["width"] >= least
+
+
+async def test_search_keeps_its_place_while_the_values_change(page: Page, engine: LocalEngine, admin: User) -> None:
+    for repo in ("octocat/maze", "octocat/a-much-longer-name-of-a-repository"):
+        await admin.run(metadata={"repo": repo, "mock": {"steps": [{"result": 1}]}})
+    await page.set_viewport_size({"width": 1440, "height": 800})
+    await sign_in(page, engine, "/jobs")
+    await expect(page.get_by_role("option", name="octocat/maze (", exact=False).first).to_be_attached()
+    before = await page.get_by_role("searchbox").bounding_box()
+    await page.get_by_role("searchbox").fill("no job has this text")
+    await expect(page.get_by_text("No job matches")).to_be_visible()
+    assert await page.get_by_role("searchbox").bounding_box() == before
+
+
+async def test_dialog_of_a_row_shows_its_whole_text(page: Page, engine: LocalEngine, admin: User) -> None:
+    assert (await admin.post("/api/api-keys", {"name": "a-key-to-revoke"})).status_code == 201
+    await sign_in(page, engine, "/settings/keys")
+    await page.get_by_role("button", name="Revoke a-key-to-revoke").first.click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_be_visible()
+    assert not await dialog.evaluate(OVERFLOWS)
+
+
+async def test_problem_of_a_long_form_comes_into_view(browser: BrowserContext, engine: LocalEngine) -> None:
+    page = await browser.new_page()  # the failed request is an error on its console
+    await page.set_viewport_size({"width": 1280, "height": 800})
+    await sign_in(page, engine, "/jobs/new")
+    await page.get_by_label("Prompt").fill("Find the cheese.")
+    await page.route("**/api/jobs/submit", lambda route: route.abort())
+    problem = page.get_by_role("main").get_by_text("The engine does not answer").first
+    await page.get_by_role("button", name="Submit job").click()
+    await expect(problem).to_be_in_viewport()
+    bar = await page.get_by_role("button", name="Submit job").bounding_box()
+    shown = await problem.bounding_box()
+    assert bar
+    assert shown
+    assert shown["y"] + shown["height"] <= bar["y"]
