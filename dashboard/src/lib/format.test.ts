@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { age, bytes, clock, compact, cost, count, counted, duration, fullTime, offset, ordinal, placeInLine } from './format';
+import { age, bytes, clock, compact, cost, count, counted, duration, fullTime, offset, ordinal, placeInLine, span } from './format';
 
 test.each([
   [0, '0.0s'], [432, '0.4s'], [9_999, '9.9s'], [41_000, '41s'], [59_999, '59s'], [192_000, '3m12s'],
@@ -26,6 +26,7 @@ test('ages, offsets, sizes and counts have units', () => {
     'now', '50s', '3m', '2h', '2d',
   ]);
   expect([41_000, 3_723_000].map(offset)).toEqual(['00:41', '1:02:03']);
+  expect([600_000, 86_400_000, 2_592_000_000, 5_400_000, 1_500].map(span)).toEqual(['10 minutes', '1 day', '30 days', '90 minutes', '1.5 seconds']);
   expect([0, 512, 900 * 1024, 1_200_000, 100 * 2 ** 20, 2 ** 50].map(bytes)).toEqual(['0 B', '512 B', '900 KiB', '1.1 MiB', '100 MiB', '1024 TiB']);
   expect([counted(1, 'job'), counted(2_000, 'job')]).toEqual(['1 job', '2,000 jobs']);
 });

@@ -88,9 +88,22 @@ const BYTE_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
 
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 
+const SPANS = [[86_400_000, 'day'], [3_600_000, 'hour'], [60_000, 'minute'], [1_000, 'second']] as const;
+
+/** A setting that is a time, in the largest unit that divides it: 10 minutes, 1 day. */
+export function span(ms: number): string {
+  const [unit, name] = SPANS.find(([each]) => ms % each === 0) ?? SPANS[3];
+  return ms % unit === 0 ? counted(ms / unit, name) : `${(ms / unit).toFixed(1)} ${name}s`;
+}
+
+/** A local day without its year: 3 Jan. */
+export function dayOfYear(at: Date): string {
+  return `${at.getDate()} ${MONTHS[at.getMonth()] ?? ''}`;
+}
+
 /** A local day: 3 Jan 2030. */
 export function dayOf(at: Date): string {
-  return `${at.getDate()} ${MONTHS[at.getMonth()] ?? ''} ${at.getFullYear()}`;
+  return `${dayOfYear(at)} ${at.getFullYear()}`;
 }
 
 /** A full local time with its zone, for titles: 3 Jan 2030, 14:02:07 UTC+1. Without Intl, like `count`. */
@@ -104,7 +117,7 @@ export function fullTime(at: Date): string {
 /** A local time, with its date unless that is today: 14:02:07; 3 Jan, 09:00:00. */
 export function clock(time: string | Date, now = new Date()): string {
   const at = new Date(time);
-  return at.toDateString() === now.toDateString() ? timeOfDay(at) : `${at.getDate()} ${MONTHS[at.getMonth()] ?? ''}, ${timeOfDay(at)}`;
+  return at.toDateString() === now.toDateString() ? timeOfDay(at) : `${dayOfYear(at)}, ${timeOfDay(at)}`;
 }
 
 /** A time of day: 14:02:07. */

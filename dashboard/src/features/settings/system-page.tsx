@@ -2,7 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 
 import { readyQuery, systemQuery, type System } from '../../api/keys';
 import { useLive } from '../../api/live';
-import { bytes, count, duration, fullTime } from '../../lib/format';
+import { bytes, count, fullTime, span } from '../../lib/format';
 import { Icon } from '../../ui/icons';
 import { Panel } from '../../ui/page';
 import { describe, Failure, Loading } from '../../ui/states';
@@ -74,8 +74,8 @@ function Controller({ controller: { alive, name, renewedAt } }: { controller: Sy
 function Limits({ limits }: { limits: System['limits'] }) {
   const rows = [
     ['Prompt', bytes(limits.promptBytes)], ['Metadata', bytes(limits.metadataBytes)], ['Files in a submission', bytes(limits.filesBytes)], ['Output of an attempt', bytes(limits.outputBytes)],
-    ['Waiting jobs', count(limits.waitingJobs)], ['Slots of an implicit model', count(limits.defaultModelSlots)], ['A waiting job gains a level of priority after', duration(limits.priorityAgingSeconds * 1000)],
-    ['Agents in a chain', count(limits.chainDepth + 1)], ['Workspaces are kept for', duration(limits.workspaceRetentionHours * HOUR)], ['Jobs are kept for', `${count(limits.jobRetentionDays)} days`],
+    ['Waiting jobs', count(limits.waitingJobs)], ['Slots of an implicit model', count(limits.defaultModelSlots)], ['A waiting job gains a level of priority after', span(limits.priorityAgingSeconds * 1000)],
+    ['Agents in a chain', count(limits.chainDepth + 1)], ['Workspaces are kept for', span(limits.workspaceRetentionHours * HOUR)], ['Jobs are kept for', span(limits.jobRetentionDays * 24 * HOUR)],
   ] as const;
   return <>{rows.map(([label, value]) => <div key={label}><dt>{label}</dt><dd>{value}</dd></div>)}</>;
 }

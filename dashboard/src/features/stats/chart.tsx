@@ -5,6 +5,7 @@ import 'uplot/dist/uPlot.min.css';
 import { useEffect, useRef, useState } from 'react';
 import uPlot from 'uplot';
 
+import { dayOfYear } from '../../lib/format';
 import { useMedia } from '../../ui/use-media';
 import { useTheme } from '../../ui/theme';
 import styles from './stats-page.module.css';
@@ -64,7 +65,7 @@ export default function Chart({ columns, kind, label, format, isWhole, from, to,
         legend: { show: false },
         cursor: { y: false, points: { show: kind === 'lines' }, drag: { x: false, y: false } },
         scales: { x: { time: true, range: () => [from, end] }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.08 : 1] } },
-        axes: [{ ...axis, grid: { show: false }, space: 70, values: (_, ticks) => ticks.map((tick, index) => timeLabel(tick, ticks[index - 1], to - from)) }, { ...axis, size: 52, space: 34, ...(isWhole && { incrs: WHOLE }), values: (_, ticks) => ticks.map((tick) => latest.current.format(tick)) }],
+        axes: [{ ...axis, grid: { show: false }, size: 22, space: 70, values: (_, ticks) => ticks.map((tick, index) => timeLabel(tick, ticks[index - 1], to - from)) }, { ...axis, size: 52, space: 34, ...(isWhole && { incrs: WHOLE }), values: (_, ticks) => ticks.map((tick) => latest.current.format(tick)) }],
         series: [{}, ...columns.names.map((name, index) => {
           const stroke = colour(colourOf(name, index));
           return kind === 'bars' && bars
@@ -87,7 +88,7 @@ const DAY = 86_400;
 function timeLabel(tick: number, before: number | undefined, length: number): string {
   const text = (time: number) => {
     const date = new Date(time * 1000);
-    return length <= DAY ? `${String(date.getHours()).padStart(2, '0')}:${String(date.getMinutes()).padStart(2, '0')}` : date.toLocaleDateString('en-US', { month: 'short', day: 'numeric' });
+    return length <= DAY ? `${String(date.getHours()).padStart(2, '0')}:${String(date.getMinutes()).padStart(2, '0')}` : dayOfYear(date);
   };
   return before !== undefined && text(before) === text(tick) ? '' : text(tick);
 }
