@@ -121,8 +121,9 @@ async def _look_up(host: str, port: int) -> list[Any]:
 
 
 def _run_lookup(found: "Future[list[Any]]", host: str, port: int) -> None:
-    found.set_running_or_notify_cancel()  # from now on, no caller can cancel it
     try:
+        if not found.set_running_or_notify_cancel():  # from now on, no caller can cancel it
+            return
         answer = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except Exception as error:  # noqa: BLE001 - it is raised in the caller
         found.set_exception(error)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
@@ -202,9 +203,11 @@ class SilentNameServer:
 
     def __init__(self) -> None:
         self.answers_all = threading.Event()
+        self.begun = 0
 
     def getaddrinfo(self, host: str, port: int, **_: Any) -> list[Any]:
         if host != "good.example":
+            self.begun += 1
             self.answers_all.wait()
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", port))]
 
@@ -220,26 +223,24 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentNameServer]:
             thread.join()
 
 
-async def look_up_in_vain(monkeypatch: pytest.MonkeyPatch, names: int) -> None:
-    """Look up names without an answer, until all callers have given up."""
-    with monkeypatch.context() as patched:
-        patched.setattr(address_policy, "RESOLVE_SECONDS", 0.05)
-        lookups = [resolve_allowed(f"h{number}.example", 443) for number in range(names)]
-        failures = await asyncio.gather(*lookups, return_exceptions=True)
-    assert {type(failure) for failure in failures} == {Unresolvable}
+async def look_up_in_vain(silent: SilentNameServer, names: int) -> None:
+    """Look up names without an answer, until all lookups have begun and all callers have given up."""
+    lookups = [asyncio.create_task(resolve_allowed(f"h{number}.example", 443)) for number in range(names)]
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while silent.begun < names:
+            await asyncio.sleep(0.01)
+    for lookup in lookups:
+        lookup.cancel()
+    await asyncio.gather(*lookups, return_exceptions=True)
 
 
-async def test_names_without_an_answer_delay_no_other_name(
-    monkeypatch: pytest.MonkeyPatch, silent: SilentNameServer
-) -> None:
-    await look_up_in_vain(monkeypatch, LOOKUPS_AT_ONCE - 1)
+async def test_names_without_an_answer_delay_no_other_name(silent: SilentNameServer) -> None:
+    await look_up_in_vain(silent, LOOKUPS_AT_ONCE - 1)
     assert await resolve_allowed("good.example", 443) == ["8.8.8.8"]
 
 
-async def test_lookups_beyond_the_limit_fail_until_others_have_ended(
-    monkeypatch: pytest.MonkeyPatch, silent: SilentNameServer
-) -> None:
-    await look_up_in_vain(monkeypatch, LOOKUPS_AT_ONCE)
+async def test_lookups_beyond_the_limit_fail_until_others_have_ended(silent: SilentNameServer) -> None:
+    await look_up_in_vain(silent, LOOKUPS_AT_ONCE)
     with pytest.raises(Unresolvable):
         await resolve_allowed("good.example", 443)
     silent.answers_all.set()
@@ -249,6 +250,14 @@ async def test_lookups_beyond_the_limit_fail_until_others_have_ended(
                 assert await resolve_allowed("good.example", 443) == ["8.8.8.8"]
                 return
             await asyncio.sleep(0.01)
+
+
+def test_lookup_that_is_given_up_before_it_begins_asks_nobody(silent: SilentNameServer) -> None:
+    found: Future[list[Any]] = Future()
+    found.cancel()
+    assert address_policy._free_lookups.acquire(blocking=False)
+    address_policy._run_lookup(found, "silent.example", 443)
+    assert silent.begun == 0
 
 
 def test_a_process_ends_while_a_name_has_no_answer() -> None:
