@@ -53,7 +53,10 @@ async def test_paths_of_the_api_are_never_pages(client: httpx2.AsyncClient, path
     assert (await client.get(path, headers=HTML)).text == "the API"
 
 
-async def test_only_reading_requests_that_accept_html_get_a_page(client: httpx2.AsyncClient) -> None:
+async def test_only_reading_requests_that_accept_html_get_a_page_other_than_the_first(
+    client: httpx2.AsyncClient,
+) -> None:
+    assert (await client.get("/", headers={"Accept": "*/*"})).text == '<div id="root"></div>'
     assert (await client.get("/jobs", headers={"Accept": "application/json"})).text == "the API"
     assert (await client.post("/jobs", headers=HTML)).text == "the API"
 
@@ -86,7 +89,7 @@ async def test_head_has_the_headers_of_get_and_no_body(client: httpx2.AsyncClien
 
 
 @pytest.mark.parametrize(
-    "path", ["/../secret.js", "/assets/../../secret.js", "/assets/%2e%2e/%2e%2e/secret.js", "//secret.js", "/.building"]
+    "path", ["/../secret.js", "/assets/../../secret.js", "/assets/%2e%2e/%2e%2e/secret.js", "/%2fsecret.js", "/.building"]
 )
 async def test_no_path_leads_out_of_the_build(client: httpx2.AsyncClient, build: Path, path: str) -> None:
     (build.parent / "secret.js").write_text("secret")

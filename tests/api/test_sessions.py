@@ -270,6 +270,8 @@ async def test_a_login_link_signs_in_once(api: Api) -> None:
 
         again = await late.get(link)
         assert (again.status_code, again.json()["code"]) == (401, "link_not_valid")
+        in_browser = await late.get(link, headers={"Accept": "text/html,*/*;q=0.8"})
+        assert (in_browser.status_code, in_browser.headers["Location"]) == (303, "/login?link=used")
         assert "auth_token" not in late.cookies
 
 

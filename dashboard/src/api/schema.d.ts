@@ -1020,6 +1020,8 @@ export interface paths {
         /**
          * Sign in by a one-time link
          * @description Exchange the token of a one-time link for a session. `labrats serve` and `labrats login-link` print links.
+         *
+         *     A browser with a link that is not valid is redirected to the sign-in page.
          */
         get: operations["openLink"];
         put?: never;

@@ -33,9 +33,9 @@ const root = createRootRouteWithContext<{ queries: QueryClient }>()({ notFoundCo
 const login = createRoute({
   getParentRoute: () => root,
   path: '/login',
-  validateSearch: (search: Record<string, unknown>): { next?: string } => {
+  validateSearch: (search: Record<string, unknown>): { next?: string; link?: 'used' } => {
     const next = text(search['next']);
-    return next ? { next } : {};
+    return { ...(next && { next }), ...(search['link'] === 'used' && { link: 'used' }) };
   },
   component: lazy(() => import('../features/login/login-route'), 'LoginRoute'),
 });

@@ -112,7 +112,7 @@ class Dashboard:
         if scope["path"] != "/" and (file := self._files.get(scope["path"])):
             scope["route"] = _ROUTE
             await _send_file(file, scope, send)
-        elif "text/html" in _header(scope, b"accept"):
+        elif scope["path"] == "/" or "text/html" in _header(scope, b"accept"):
             scope["route"] = _ROUTE
             if index := self._files.get(f"/{_INDEX}"):
                 await _send_file(index, scope, send)

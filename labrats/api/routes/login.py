@@ -23,6 +23,7 @@ from labrats.model.errors import NotFound
 router = api_router("Auth")
 
 DASHBOARD: Final = "/"
+_USED_LINK: Final = "/login?link=used"
 CALLBACK: Final = "/api/auth/oidc/callback"
 LOGIN_COOKIE: Final = "oidc_login"
 LOCAL_USER: Final = User("user-local", "local")
@@ -166,9 +167,14 @@ async def open_link(
     token: Annotated[str, Query(max_length=200, description="The link's token.")],
     next_page: NextPage = DASHBOARD,
 ) -> Response:
-    """Exchange the token of a one-time link for a session. `labrats serve` and `labrats login-link` print links."""
+    """Exchange the token of a one-time link for a session. `labrats serve` and `labrats login-link` print links.
+
+    A browser with a link that is not valid is redirected to the sign-in page.
+    """
     services = services_of(request)
     if not await redeem(services.store, token, services.clock.now()):
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse(_USED_LINK, 303, {"Referrer-Policy": "no-referrer"})
         message = "this login link was used before, or has expired; `labrats login-link` prints a new one"
         raise ApiError(401, "link_not_valid", message)
     return _signed_in(request, LOCAL_USER, next_page)

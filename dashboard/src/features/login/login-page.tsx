@@ -11,7 +11,7 @@ import styles from './login-page.module.css';
 const COMMAND = 'labrats login-link';
 
 /** Ways to sign in. A link from the engine leads to `/`, which then opens the page that was wanted. */
-export function LoginPage({ next }: { next: string | undefined }) {
+export function LoginPage({ next, isLinkUsed }: { next: string | undefined; isLinkUsed: boolean }) {
   const { data, error, refetch } = useQuery({ ...sessionQuery, refetchInterval: 3_000 });
   const isSignedIn = Boolean(data?.user);
   useEffect(() => {
@@ -25,6 +25,7 @@ export function LoginPage({ next }: { next: string | undefined }) {
       <div className={styles.card}>
         <Logo size={36} />
         <h1>Sign in to Labrats</h1>
+        {isLinkUsed && <p role="alert">This link was used before, or has expired.</p>}
         {data?.signIn.oidc && (
           <section>
             <a href={`/api/auth/oidc${next && isOwnPath(next) ? `?next=${encodeURIComponent(next)}` : ''}`} className={buttonClass('primary')}>Sign in with {issuerName(data.signIn.oidc)}</a>

@@ -3,5 +3,6 @@ import { useSearch } from '@tanstack/react-router';
 import { LoginPage } from './login-page';
 
 export function LoginRoute() {
-  return <LoginPage next={useSearch({ from: '/login' }).next} />;
+  const { next, link } = useSearch({ from: '/login' });
+  return <LoginPage next={next} isLinkUsed={link === 'used'} />;
 }
