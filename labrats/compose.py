@@ -214,30 +214,30 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
             uploads,
             metrics,
             settings,
-            runner.isolation,
-            runner.network_problem,
-            runner.untrusted_network_problem,
+            isolation=runner.isolation,
+            network_problem=runner.network_problem,
+            untrusted_network_problem=runner.untrusted_network_problem,
         )
         applied_jobs = AppliedJobs(catalog, admission, clock)
         github = GitHub(settings.github_api_url, clock)
         tokens = RepositoryTokens(store, github, labelled_only=settings.labelled_credentials)
-        controller = Controller(store, runner, applied_jobs, clock, settings, services.metrics, tokens)
+        controller = Controller(store, runner, applied_jobs, clock, settings, metrics, tokens)
         loops.create_task(controller.run(), name="controller")
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
-        callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, services.metrics)
+        callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, metrics)
         loops.create_task(callbacks.run(), name="callbacks")
-        chains = Chains(store, runner, services.catalog, admission, clock, settings.max_chain_depth)
+        chains = Chains(store, runner, catalog, admission, clock, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
-        loops.create_task(AgentStatusReconciler(store, services.catalog, clock).run(), name="agent-status")
+        loops.create_task(AgentStatusReconciler(store, catalog, clock).run(), name="agent-status")
         access = GitHubAccess(store, github, github_api, clock, labelled_only=settings.labelled_credentials)
         thread_jobs = ThreadJobs(store, runner, catalog, services.job_index, admission, access, settings.uploads, clock)
         loops.create_task(ThreadRequests(thread_jobs).run(), name="thread-requests")
         labels = credential_labels(store, settings) if settings.backend == "kubernetes" else None
         loops.create_task(ModelStatusReconciler(store, clock, labels).run(), name="model-status")
-        redelivery = Redelivery(store, services.catalog, github, clock)
+        redelivery = Redelivery(store, catalog, github, clock)
         loops.create_task(redelivery.run(), name="redelivery")
         loops.create_task(ReportRights(store, catalog, github, clock).run(), name="report-rights")
-        retention = Retention(store, runner, services.job_index, services.attachments, clock, settings)
+        retention = Retention(store, runner, services.job_index, attachments, clock, settings)
         loops.create_task(retention.run(), name="retention")
 
 
@@ -308,9 +308,9 @@ async def create_services(
             uploads,
             metrics,
             settings,
-            runner.isolation,
-            runner.network_problem,
-            runner.untrusted_network_problem,
+            isolation=runner.isolation,
+            network_problem=runner.network_problem,
+            untrusted_network_problem=runner.untrusted_network_problem,
         ),
         api_keys=ApiKeyIndex([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),

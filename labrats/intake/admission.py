@@ -62,6 +62,7 @@ class Admission:
         uploads: Uploads,
         metrics: Metrics,
         settings: EngineSettings,
+        *,
         isolation: IsolationLevels = PROCESS_ONLY,
         network_problem: Callable[[], str | None] = lambda: None,
         untrusted_network_problem: Callable[[], str | None] = lambda: None,

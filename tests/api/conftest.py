@@ -88,7 +88,7 @@ async def api_in_memory(
         job_index, uploads = JobIndex(), Uploads(folder / "uploads")
         runner = MemoryRunner(store, machine)
         admission = Admission(
-            store, catalog, job_index, attachments, uploads, metrics, engine_settings, runner.isolation
+            store, catalog, job_index, attachments, uploads, metrics, engine_settings, isolation=runner.isolation
         )
         services = Services(
             store=store,

@@ -89,7 +89,8 @@ async def test_head_has_the_headers_of_get_and_no_body(client: httpx2.AsyncClien
 
 
 @pytest.mark.parametrize(
-    "path", ["/../secret.js", "/assets/../../secret.js", "/assets/%2e%2e/%2e%2e/secret.js", "/%2fsecret.js", "/.building"]
+    "path",
+    ["/../secret.js", "/assets/../../secret.js", "/assets/%2e%2e/%2e%2e/secret.js", "/%2fsecret.js", "/.building"],
 )
 async def test_no_path_leads_out_of_the_build(client: httpx2.AsyncClient, build: Path, path: str) -> None:
     (build.parent / "secret.js").write_text("secret")

@@ -186,6 +186,7 @@ class EgressProxy:
                 await _copy(upstream[0], writer)
             finally:
                 sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)  # a failure shows in the response
 
 
 @asynccontextmanager
