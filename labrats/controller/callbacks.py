@@ -51,8 +51,8 @@ class Callbacks:
     ) -> None:
         self._store, self._client, self._clock, self._keys = store, client, clock, signing_keys
         self._metrics = metrics
-        self._jobs: dict[str, Job] = {}
-        """The latest known version of each job with a message in progress."""
+        self._jobs: dict[str, Job | None] = {}
+        """The latest known version of each job with a message in progress; None while it waits for the next try."""
         self._all_sends = asyncio.Semaphore(SENDS_AT_ONCE)
         self._sends_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._sends_to: WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = WeakValueDictionary()
@@ -75,14 +75,19 @@ class Callbacks:
         return True
 
     async def _send_all(self, job_id: str) -> None:
-        """Send the messages of a job until there is none left."""
+        """Send the messages of a job until there is none left: each until it is delivered or given up, or outdated."""
+        latest, tries = "", 0
         try:
             with suppress(NotFound):  # the job was deleted
-                await self._refresh(job_id)
                 # No await follows the last check, so no change of the job is missed.
-                while message := next_message(self._jobs[job_id]):
-                    await self._deliver(message, self._jobs[job_id])
-                    await self._refresh(job_id)
+                while message := next_message(job := await self._refresh(job_id)):
+                    tries = tries + 1 if message.id == latest else 1
+                    latest = message.id
+                    wait = await self._deliver(job, message, tries)
+                    # A job and its message may be large, and the wait long.
+                    del job, message
+                    self._jobs[job_id] = None
+                    await self._clock.sleep(wait)
         finally:
             del self._jobs[job_id]
 
@@ -94,22 +99,17 @@ class Callbacks:
             except RetryLater as error:
                 await self._clock.sleep(error.delay_seconds)
                 continue
-            self._jobs[job_id] = _newer(self._jobs[job_id], fresh)
-            return self._jobs[job_id]
+            job = self._jobs[job_id] = _newer(self._jobs[job_id], fresh)
+            return job
 
-    async def _deliver(self, message: CallbackMessage, job: Job) -> None:
-        """Send the message until it is delivered or given up, or until the job has another message."""
-        tries = 0
-        while (due := next_message(job)) and due.id == message.id:
-            verdict = await self._try(job, message)
-            tries += 1
-            wait = wait_after(verdict, message, tries, self._clock.now())
-            self._count(job, message, verdict, will_retry=wait is not None)
-            if wait is None:
-                await self._settle(job.id, message, verdict)
-                return
-            await self._clock.sleep(wait)
-            job = await self._refresh(job.id)
+    async def _deliver(self, job: Job, message: CallbackMessage, tries: int) -> float:
+        """Send the message once. Return the delay before the next try; 0 if there is none. tries: with this one."""
+        verdict = await self._try(job, message)
+        wait = wait_after(verdict, message, tries, self._clock.now())
+        self._count(job, message, verdict, will_retry=wait is not None)
+        if wait is None:
+            await self._settle(job.id, message, verdict)
+        return wait or 0.0
 
     async def _try(self, job: Job, message: CallbackMessage) -> Verdict:
         """Send the message once."""
@@ -160,5 +160,5 @@ class Callbacks:
         )
 
 
-def _newer(one: Job, other: Job) -> Job:
-    return max(one, other, key=lambda job: int(job.metadata.resource_version))
+def _newer(known: Job | None, other: Job) -> Job:
+    return max(known or other, other, key=lambda job: int(job.metadata.resource_version))

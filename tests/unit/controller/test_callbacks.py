@@ -137,6 +137,28 @@ async def test_a_failed_message_is_sent_again_with_the_same_id(engine: Engine, r
     assert (engine.tries("retried"), engine.tries("delivered"), engine.tries("given_up")) == (2, 2, 0)
 
 
+async def test_no_job_is_held_in_memory_until_the_next_try(
+    engine: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    receiver.replies = [answer(503)]
+    monkeypatch.setattr(engine.clock, "sleep", sleep)
+    job = await engine.add(P.RUNNING, receiver.url)
+    callbacks = Callbacks(engine.store, OPEN, engine.clock, [], engine.metrics)
+    running = asyncio.create_task(callbacks.run())
+    await waits.wait()
+    assert callbacks._jobs == {job.id: None}
+    await engine.move(job, phase=P.SUCCEEDED)
+    await eventually(lambda: callbacks._jobs[job.id] is not None)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_message_is_given_up_after_three_days(engine: Engine, receiver: Receiver) -> None:
     receiver.replies = [answer(503)] * 10
     async with engine.callbacks():
