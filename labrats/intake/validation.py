@@ -102,7 +102,7 @@ def _check_has_pdf(pipeline: Pipeline, files: Sequence[tuple[str, Content]]) -> 
 def enabled_agent(trigger_name: str, catalog: Catalog) -> AiAgent:
     """Return the agent with that `triggerName`. Raise Invalid where it is missing or disabled."""
     if (agent := catalog.agents_by_trigger_name.get(trigger_name)) is None:
-        raise Invalid(Problem("agentRole", "must be the `triggerName` of an agent"))
+        raise Invalid(Problem("agentRole", f"no agent has the `triggerName` {trigger_name!r}"))
     if not agent.spec.enabled:
         raise Invalid(Problem("agentRole", f"the agent {agent.name!r} is disabled"))
     return agent

@@ -51,7 +51,7 @@ async def test_a_job_gets_the_instructions_and_defaults_of_its_agent(api: Api, u
 async def test_an_unknown_agent_is_refused(api: Api, user: httpx2.AsyncClient) -> None:
     answer = await user.post("/api/jobs/submit", json=a_submission(agentRole="nobody"))
     assert answer.status_code == 422
-    assert answer.json()["details"] == [{"field": "agentRole", "message": "must be the `triggerName` of an agent"}]
+    assert answer.json()["details"] == [{"field": "agentRole", "message": "no agent has the `triggerName` 'nobody'"}]
     assert await api.store.list(Job) == []
 
 

@@ -147,7 +147,7 @@ async def test_each_invalid_applied_job_fails_with_its_reason(kubectl: Kubectl, 
         "no-secret": "git_clone",
     }
     for name, words in {
-        "agent": "agentRole: must be the `triggerName` of an agent",
+        "agent": "agentRole: no agent has the `triggerName` 'nobody'",
         "script": "metadata.mock.steps",
         "schema": "resultSchema: has a `$ref` that must point into the schema",
         "address": "workspaceSetup.gitRepo: the address of '169.254.169.254' is not allowed",

@@ -158,7 +158,7 @@ async def test_a_missing_instruction_is_ignored_after_the_grace_period(lab: Lab)
 
 async def test_a_missing_agent_fails_the_job_after_the_grace_period(lab: Lab) -> None:
     reason = await failed_reason(lab, agent_role="nobody")
-    assert reason == "the job is invalid: agentRole: must be the `triggerName` of an agent"
+    assert reason == "the job is invalid: agentRole: no agent has the `triggerName` 'nobody'"
     assert lab.clock.now() >= NOON + NEW_FOR
 
 
