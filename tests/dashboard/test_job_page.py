@@ -333,9 +333,9 @@ async def test_a_call_shows_what_it_has_used_and_a_result_of_megabytes_its_parts
     await expect(page.locator("summary", has_text="Bash")).to_contain_text("+110 tok")
 
     await page.get_by_role("link", name="Result").click()
-    await expect(page.get_by_text("This text has 2.1 MB. It is shown as plain text, in parts.")).to_be_visible()
+    await expect(page.get_by_text("This text has 2 MiB. It is shown as plain text, in parts.")).to_be_visible()
     parts = page.get_by_role("main").locator("pre")
     assert (await parts.evaluate_all("parts => parts.map(each => each.textContent.length)"))[0] <= 200_000
-    await page.get_by_role("button", name="Show the next 200 kB").click()
+    await page.get_by_role("button", name="Show the next 195 KiB").click()
     await expect(parts).to_have_count(2)
     await page.goto("about:blank")  # the engine stops before the page

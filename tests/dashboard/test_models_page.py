@@ -126,7 +126,7 @@ async def test_file_is_downloaded_and_deleted(page: Page, engine: LocalEngine, a
     await sign_in(page, engine, "/models/files")
     old, new = page.get_by_role("row", name="old.gguf"), page.get_by_role("row", name="new.gguf").first
     await expect(old).to_contain_text("not in the settings")
-    await expect(old).to_contain_text("2 kB")
+    await expect(old).to_contain_text("2 KiB")
     await expect(new).to_contain_text("Not downloaded")
 
     await new.get_by_role("button", name="Download").click()
