@@ -72,8 +72,8 @@ _CENTURY_HOURS: Final = 876_000
 _CENTURY_DAYS: Final = 36_500
 """Limits on times, which dates and timers can represent. A century stands for "for ever"."""
 
-FREE_BYTES: Final = 2**30
-FREE_SHARE: Final = 0.05
+_KEPT_FREE_BYTES: Final = 2**30
+_KEPT_FREE_SHARE: Final = 0.05
 """Free space to keep by default, as bytes and as a share of the volume: the smaller one counts."""
 
 MIN_API_KEY_LENGTH: Final = 16
@@ -165,7 +165,7 @@ class EngineSettings(BaseSettings):
     )
     """The time for which the workspace of an ended job is retained for inspection."""
     job_retention_days: float = Field(default=30, gt=0, le=_CENTURY_DAYS, validation_alias="LABRATS_JOB_RETENTION_DAYS")
-    """The time for which an ended job and its log are retained; 36500 days at most, which is for ever."""
+    """The time for which an ended job and its log are retained, at most 36500 days (a century)."""
     github_api_url: GithubUrl = Field(default="https://api.github.com", validation_alias="LABRATS_GITHUB_API_URL")
     """The GitHub API that issues tokens for repositories. For GitHub Enterprise: https://HOST/api/v3."""
     publisher_scratch: Annotated[int, NoDecode] | None = Field(
@@ -398,7 +398,7 @@ class EngineSettings(BaseSettings):
         """Return how much of a volume is kept free. total: the size of the volume with the data folder, in bytes."""
         if self.free_gib is not None:
             return round(self.free_gib * 2**30)
-        return min(FREE_BYTES, round(total * FREE_SHARE))
+        return min(_KEPT_FREE_BYTES, round(total * _KEPT_FREE_SHARE))
 
     @property
     def agent_limits(self) -> ResourceLimits:

@@ -59,8 +59,8 @@ _SSH_OPTIONS: Final[Mapping[str, str]] = {
     "ServerAliveInterval": "15",
 }
 _NO_ADDRESS: Final = (
-    "the name of its host is not known, or it has no address that the engine may reach (OUTBOUND_ALLOWED_CIDRS allows "
-    "networks that are not public)"
+    "its host is not known, or has no address that the engine may reach; OUTBOUND_ALLOWED_CIDRS allows networks that "
+    "are not public"
 )
 """Message that does not reveal whether the name exists, so that callers cannot probe the names of a private network."""
 

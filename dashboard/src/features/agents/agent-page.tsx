@@ -22,7 +22,7 @@ export function AgentPage() {
     <>
       <Link to="/agents" className={styles.back}><Icon name="chevronLeft" size={14} /> Agents</Link>
       <Page title={visible(id)} actions={agent.data && <State agent={agent.data} />}>
-        {(agent.data ?? !agent.error) && (
+        {!agent.isLoadingError && (
           <SubNav label="Parts of the agent">
             {TABS.map(([tab, label]) => <Link key={tab} to={`/agents/$id/${tab}`} params={{ id }} resetScroll={false}>{label}</Link>)}
           </SubNav>
