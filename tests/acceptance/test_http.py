@@ -28,7 +28,7 @@ async def connect(engine: Engine) -> tuple[asyncio.StreamReader, asyncio.StreamW
 
 
 async def test_unknown_path_is_answered_with_404(user: User) -> None:
-    for path in ("/", "/api", "/api/nothing", "/api/jobs/", "/api/jobs/ir-00000000/nothing", "/docs", "/openapi.json"):
+    for path in ("/api", "/api/nothing", "/api/jobs/", "/api/jobs/ir-00000000/nothing", "/docs", "/openapi.json"):
         assert is_error(await user.get(path), 404, "not_found")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import BrowserContext, Page, expect
 
 from tests.acceptance.browser import CLIENT_ID, CLIENT_SECRET, a_browser, ask, openid_provider
 from tests.acceptance.engine import LocalEngine, a_submission
@@ -151,4 +151,4 @@ async def test_login_link_signs_in_once_and_its_token_is_stored_nowhere(page: Pa
     assert token not in visible
     assert token not in engine.log
     await page.goto(link)
-    assert "was used before" in await page.inner_text("body")
+    await expect(page.get_by_role("alert")).to_contain_text("was used before")
