@@ -182,11 +182,12 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
 
 
 async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> None:
-    """Drive jobs until cancelled: reconcile, call back, follow chains, delete expired jobs, and update statuses."""
+    """Drive jobs until cancelled: reconcile, call back, follow chains, delete old data, and update statuses."""
     from labrats.controller.agent_status import AgentStatusReconciler
     from labrats.controller.applied_jobs import AppliedJobs
     from labrats.controller.callbacks import Callbacks
     from labrats.controller.chains import Chains
+    from labrats.controller.disk_limits import DiskLimits
     from labrats.controller.model_status import ModelStatusReconciler
     from labrats.controller.publisher.access import GitHubAccess
     from labrats.controller.reconcile import Controller
@@ -239,6 +240,8 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         loops.create_task(ReportRights(store, catalog, github, clock).run(), name="report-rights")
         retention = Retention(store, runner, services.job_index, attachments, clock, settings)
         loops.create_task(retention.run(), name="retention")
+        disk_limits = DiskLimits(store, runner, services.job_index, clock, settings)
+        loops.create_task(disk_limits.run(), name="disk-limits")
 
 
 async def publish_reports(services: "Services", store: "Store", runner: "Runner") -> None:

@@ -1,20 +1,20 @@
 """Retention: deletes the workspaces of ended jobs, and later the jobs themselves with all their files.
 
-Limits delete workspaces and outputs of ended jobs earlier, the oldest first.
+disk_limits.py deletes workspaces and outputs of ended jobs earlier when they take too much space.
 
 Collects orphaned attempts and files, too: a job may be deleted with kubectl while no engine runs.
 """
 
 import asyncio
-import shutil
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import PurePath
 from typing import Final, TypeVar
 
 import structlog
 
+from labrats.controller.cleanup_passes import repeat
 from labrats.files.attachments import Attachments, job_of
 from labrats.index.jobs import JobIndex
 from labrats.model.attempt_name import AttemptName
@@ -30,11 +30,6 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 PASS_SECONDS: Final = 600.0
-
-QUOTA_PASS_SECONDS: Final = 60.0
-
-DISK_PASS_SECONDS: Final = 5.0
-"""Time between two looks at the free space. An attempt writes up to 16 MiB a second."""
 
 TOKEN_PASS_SECONDS: Final = 15.0
 """Time for which a token outlives its job. The next job of a chain copies the token when its parent ends."""
@@ -62,11 +57,6 @@ class Retention:
         self._attachments, self._clock = attachments, clock
         self._workspace_retention = timedelta(hours=settings.workspace_retention_hours)
         self._job_retention = timedelta(days=settings.job_retention_days)
-        self._workspaces_gib = settings.workspaces_gib
-        self._sizes: dict[AttemptName, tuple[datetime | None, int]] = {}
-        self._settings = settings
-        self._ended: Iterator[str] | None = None  # the ended jobs whose outputs are deleted next
-        self._look_again_at: datetime | None = None
         # On a cluster Secrets are deleted with their jobs, and a controller may not list them.
         self._deletes_tokens = settings.backend == "embedded"
 
@@ -74,22 +64,11 @@ class Retention:
         """Clean up periodically, until cancelled."""
         await self._index.synced.wait()
         async with asyncio.TaskGroup() as loops:
-            loops.create_task(self._repeat(self.clean, PASS_SECONDS), name="clean")
-            loops.create_task(self._repeat(self.free_disk, DISK_PASS_SECONDS), name="free disk")
-            if self._workspaces_gib is not None:
-                loops.create_task(self._repeat(self.limit_workspaces, QUOTA_PASS_SECONDS), name="limit workspaces")
+            loops.create_task(repeat(self.clean, PASS_SECONDS, self._clock), name="clean")
             if self._deletes_tokens:
                 # Wait: the next job of a chain may have to copy the token of a job that ended while no engine ran.
                 await self._clock.sleep(TOKEN_PASS_SECONDS)
-                loops.create_task(self._repeat(self.delete_tokens, TOKEN_PASS_SECONDS), name="delete tokens")
-
-    async def _repeat(self, one_pass: Callable[[], Awaitable[None]], seconds: float) -> None:
-        while True:
-            try:
-                await one_pass()
-            except (RetryLater, OSError) as error:
-                log.warning("cleanup postponed", reason=str(error))
-            await self._clock.sleep(seconds)
+                loops.create_task(repeat(self.delete_tokens, TOKEN_PASS_SECONDS, self._clock), name="delete tokens")
 
     async def clean(self) -> None:
         """Make one pass over jobs, attempts and files."""
@@ -106,80 +85,6 @@ class Retention:
                     await self._collect_attempt(name)
         for folders in batched(await self._attachments.folders(NEW_SECONDS), BATCH):
             await self._collect_attachments(folders)
-
-    async def limit_workspaces(self) -> None:
-        """Delete workspaces of ended jobs, the oldest first, until all workspaces fit their limit."""
-        if self._workspaces_gib is None:
-            return
-        names = await self._runner.workspaces()
-        jobs = {job.id: job for job in await self._store.get_many(Job, sorted({name.job_id for name in names}))}
-        sizes = {name: await self._size_of(name, jobs[name.job_id]) for name in names if name.job_id in jobs}
-        self._sizes = {name: known for name, known in self._sizes.items() if name in sizes}
-        excess = sum(sizes.values()) - round(self._workspaces_gib * 2**30)
-        ended = [name for name in sizes if jobs[name.job_id].ended]
-        for name in sorted(ended, key=lambda name: _age(jobs[name.job_id])):
-            if excess <= 0:
-                return
-            if await self._remove_unused_workspace(name):
-                excess -= sizes[name]
-                log.info("workspace removed", attempt=str(name), bytes=sizes[name], reason="LABRATS_WORKSPACES_GIB")
-        if excess > 0:
-            log.warning("workspaces exceed their limit", excess_bytes=excess, reason="unfinished jobs use the rest")
-
-    async def _size_of(self, name: AttemptName, job: Job) -> int:
-        """Return the size of a workspace. That of an ended job is measured once."""
-        ended_at, size = self._sizes.get(name, (None, 0))
-        if not job.ended or ended_at != job.status.finished_at:
-            size = await self._runner.workspace_bytes(name)
-            self._sizes[name] = (job.status.finished_at if job.ended else None, size)
-        return size
-
-    async def _remove_unused_workspace(self, name: AttemptName) -> bool:
-        """Delete a workspace unless its job was retried or deleted meanwhile. Return whether it was deleted."""
-        try:
-            job = await self._store.get(Job, name.job_id)
-        except NotFound:
-            return False
-        if job.ended:
-            await self._runner.remove(name, keep_output=True)
-        return job.ended
-
-    async def free_disk(self) -> None:
-        """Delete outputs of ended jobs, the oldest first, while less space is free than is to be kept."""
-        if self._look_again_at and self._clock.now() < self._look_again_at:
-            return
-        while (missing := await asyncio.to_thread(self._missing_bytes)) > 0:
-            if (job_id := self._next_ended()) is None:
-                self._look_again_at = self._clock.now() + timedelta(seconds=QUOTA_PASS_SECONDS)
-                reason = "unfinished jobs, unpublished reports or other programs use it"
-                log.warning("disk nearly full", missing_bytes=missing, reason=reason)
-                return
-            await self._remove_unused_outputs(job_id)
-
-    def _next_ended(self) -> str | None:
-        """Return the next ended job, the earliest first; None once after the last one. Then it starts over."""
-        if self._ended is None:
-            self._ended = self._index.finished_before(datetime.max.replace(tzinfo=UTC))
-        remaining, self._ended = self._ended, None
-        if (job_id := next(remaining, None)) is not None:
-            self._ended = remaining
-        return job_id
-
-    def _missing_bytes(self) -> int:
-        """Return the bytes that should be free and are not."""
-        disk = shutil.disk_usage(self._settings.data_dir)
-        return self._settings.kept_free_bytes(disk.total) - disk.free
-
-    async def _remove_unused_outputs(self, job_id: str) -> None:
-        """Delete the outputs of a job unless it still needs them."""
-        try:
-            job = await self._store.get(Job, job_id)
-        except NotFound:
-            return
-        if not job.needs_output:
-            names = [AttemptName(job_id, number) for number in range(1, job.status.attempts + 1)]
-            if freed := sum([await self._runner.remove_output(name) for name in names]):
-                log.info("outputs removed", job=job_id, bytes=freed, reason="LABRATS_FREE_GIB")
 
     async def delete_tokens(self) -> None:
         """Delete the git tokens of ended jobs, unless a retry may need them."""
@@ -249,10 +154,6 @@ def _may_be_used(name: AttemptName, job: Job) -> bool:
     """Return whether the latest attempt uses the workspace of this one, or a later attempt may resume in it."""
     session = job.status.session
     return name == job.attempt_name or (session is not None and name == AttemptName(job.id, session.attempt))
-
-
-def _age(job: Job) -> tuple[datetime, str]:
-    return (job.status.finished_at or job.created_at, job.id)
 
 
 def _ended_before(job: Job, time: datetime) -> bool:

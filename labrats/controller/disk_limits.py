@@ -1,0 +1,127 @@
+"""Limits of the disk: deletes workspaces and outputs of ended jobs, the oldest first, when they take too much space.
+
+retention.py deletes them by their age.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+
+from labrats.controller.cleanup_passes import repeat
+from labrats.index.jobs import JobIndex
+from labrats.model.attempt_name import AttemptName
+from labrats.model.errors import NotFound
+from labrats.model.job import Job
+from labrats.ports import Clock, Runner, Store
+from labrats.settings import EngineSettings
+
+log = structlog.get_logger()
+
+WORKSPACES_PASS_SECONDS: Final = 60.0
+
+DISK_PASS_SECONDS: Final = 5.0
+"""Time between two looks at the free space. An attempt writes up to 16 MiB a second."""
+
+FULL_DISK_SECONDS: Final = 60.0
+"""Time until all ended jobs are looked at again, after none of them had an output to delete."""
+
+
+class DiskLimits:
+    """Keeps all workspaces within `LABRATS_WORKSPACES_GIB`, and `LABRATS_FREE_GIB` of the disk free."""
+
+    def __init__(self, store: Store, runner: Runner, index: JobIndex, clock: Clock, settings: EngineSettings) -> None:
+        self._store, self._runner, self._index = store, runner, index
+        self._clock, self._settings = clock, settings
+        self._sizes: dict[AttemptName, tuple[datetime | None, int]] = {}
+        self._ended: Iterator[str] | None = None  # the ended jobs whose outputs are deleted next
+        self._look_again_at: datetime | None = None
+
+    async def run(self) -> None:
+        """Delete what exceeds the limits, until cancelled."""
+        await self._index.synced.wait()
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(repeat(self.free_disk, DISK_PASS_SECONDS, self._clock), name="free disk")
+            workspaces = repeat(self.limit_workspaces, WORKSPACES_PASS_SECONDS, self._clock)
+            loops.create_task(workspaces, name="limit workspaces")
+
+    async def limit_workspaces(self) -> None:
+        """Delete workspaces of ended jobs, the oldest first, until all workspaces fit their limit."""
+        if (limit_gib := self._settings.workspaces_gib) is None:
+            return
+        names = await self._runner.workspaces()
+        jobs = {job.id: job for job in await self._store.get_many(Job, sorted({name.job_id for name in names}))}
+        sizes = {name: await self._size_of(name, jobs[name.job_id]) for name in names if name.job_id in jobs}
+        self._sizes = {name: known for name, known in self._sizes.items() if name in sizes}
+        excess = sum(sizes.values()) - round(limit_gib * 2**30)
+        ended = [name for name in sizes if jobs[name.job_id].ended]
+        for name in sorted(ended, key=lambda name: _end_of(jobs[name.job_id])):
+            if excess <= 0:
+                return
+            if await self._remove_unused_workspace(name):
+                excess -= sizes[name]
+                log.info("workspace removed", attempt=str(name), bytes=sizes[name], reason="LABRATS_WORKSPACES_GIB")
+        if excess > 0:
+            log.warning("workspaces exceed their limit", excess_bytes=excess, reason="unfinished jobs use the rest")
+
+    async def _size_of(self, name: AttemptName, job: Job) -> int:
+        """Return the size of a workspace. That of an ended job is measured once."""
+        ended_at, size = self._sizes.get(name, (None, 0))
+        if not job.ended or ended_at != job.status.finished_at:
+            size = await self._runner.workspace_bytes(name)
+            self._sizes[name] = (job.status.finished_at if job.ended else None, size)
+        return size
+
+    async def _remove_unused_workspace(self, name: AttemptName) -> bool:
+        """Delete a workspace unless its job was retried or deleted meanwhile. Return whether it was deleted."""
+        try:
+            job = await self._store.get(Job, name.job_id)
+        except NotFound:
+            return False
+        if job.ended:
+            await self._runner.remove(name, keep_output=True)
+        return job.ended
+
+    async def free_disk(self) -> None:
+        """Delete outputs of ended jobs, the oldest first, while less space is free than is to be kept."""
+        if self._look_again_at and self._clock.now() < self._look_again_at:
+            return
+        while (missing := await asyncio.to_thread(self._missing_bytes)) > 0:
+            if (job_id := self._next_ended()) is None:
+                self._look_again_at = self._clock.now() + timedelta(seconds=FULL_DISK_SECONDS)
+                reason = "unfinished jobs, unpublished reports or other programs use it"
+                log.warning("disk nearly full", missing_bytes=missing, reason=reason)
+                return
+            await self._remove_unused_outputs(job_id)
+
+    def _next_ended(self) -> str | None:
+        """Return the next ended job, the earliest first; None once after the last one. Then it starts over."""
+        if self._ended is None:
+            self._ended = self._index.finished_before(datetime.max.replace(tzinfo=UTC))
+        remaining, self._ended = self._ended, None
+        if (job_id := next(remaining, None)) is not None:
+            self._ended = remaining
+        return job_id
+
+    def _missing_bytes(self) -> int:
+        """Return the bytes that should be free and are not."""
+        disk = shutil.disk_usage(self._settings.data_dir)
+        return self._settings.kept_free_bytes(disk.total) - disk.free
+
+    async def _remove_unused_outputs(self, job_id: str) -> None:
+        """Delete the outputs of a job unless it still needs them."""
+        try:
+            job = await self._store.get(Job, job_id)
+        except NotFound:
+            return
+        if not job.needs_output:
+            names = [AttemptName(job_id, number) for number in range(1, job.status.attempts + 1)]
+            if freed := sum([await self._runner.remove_output(name) for name in names]):
+                log.info("outputs removed", job=job_id, bytes=freed, reason="LABRATS_FREE_GIB")
+
+
+def _end_of(job: Job) -> tuple[datetime, str]:
+    return (job.status.finished_at or job.created_at, job.id)

@@ -1,0 +1,190 @@
+"""Limits of the disk: what is deleted when workspaces and outputs take too much space, and what never is."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from msgspec.structs import replace
+from structlog.testing import capture_logs
+
+from labrats.controller.disk_limits import FULL_DISK_SECONDS
+from labrats.model.agent import ChainLink
+from labrats.model.job import Chain, Job
+from labrats.model.phases import Phase
+from labrats.model.report import Published, PullRequestReport, Report, ReportTarget
+from labrats.ports import Gone
+from tests.support.builders import a_job, a_session, a_spec
+from tests.unit.controller.engine_data import EngineData, engine_data
+
+P = Phase
+GIB = 2**30
+HANG = [{"hang": True}]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The ordinary event loop, since files are removed in a thread."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def data(tmp_path: Path) -> AsyncIterator[EngineData]:
+    async with engine_data(tmp_path) as data:
+        yield data
+
+
+async def test_oldest_workspaces_of_ended_jobs_are_removed_until_all_fit_the_limit(data: EngineData) -> None:
+    running = await data.add(a_job(P.RUNNING))
+    jobs = []
+    for phase in (P.SUCCEEDED, P.FAILED, P.CANCELLED, P.SUCCEEDED):
+        jobs.append(await data.ended(phase))
+        data.clock.step(60)
+    for executor in data.machine.executors.values():
+        executor.workspace_bytes = 2**30
+
+    await data.disk_limits(workspaces_gib=3).limit_workspaces()
+
+    retained = {running.attempt_name, *(job.attempt_name for job in jobs[2:])}
+    assert set(await data.runner.workspaces()) == retained
+    assert all([await data.exists(job) for job in jobs])
+    assert isinstance(await data.runner.find(jobs[0].attempt_name), Gone)
+
+
+async def test_workspace_that_an_unfinished_job_uses_is_not_removed_for_the_limit(data: EngineData) -> None:
+    running = await data.add(a_job(P.RUNNING))
+    waiting = await data.add(a_job(P.PENDING, attempts=1, session=a_session()))
+    await data.disk_limits(workspaces_gib=1e-9).limit_workspaces()
+    assert {name.job_id for name in await data.runner.workspaces()} == {running.id, waiting.id}
+
+
+async def test_workspaces_within_their_limit_are_retained(data: EngineData) -> None:
+    job = await data.ended()
+    await data.disk_limits(workspaces_gib=1).limit_workspaces()
+    await data.disk_limits().limit_workspaces()
+    assert await data.runner.workspaces() == [job.attempt_name]
+
+
+async def test_workspace_of_a_job_that_is_retried_meanwhile_is_not_removed(data: EngineData) -> None:
+    job = await data.ended(P.FAILED)
+
+    async def retry(name: str) -> None:
+        [stored] = await data.store.get_many(Job, [name])
+        if stored.ended:
+            await data.store.update(replace(stored, status=replace(stored.status, phase=P.PENDING)))
+
+    data.store.before_reading = retry  # type: ignore[method-assign]
+    await data.disk_limits(workspaces_gib=1e-9).limit_workspaces()
+    assert await data.runner.workspaces() == [job.attempt_name]
+
+
+async def test_workspace_of_an_ended_job_is_measured_once(data: EngineData) -> None:
+    await data.ended()
+    limits = data.disk_limits(workspaces_gib=1)
+    await limits.limit_workspaces()
+    for executor in data.machine.executors.values():
+        executor.workspace_bytes = 2**40
+    await limits.limit_workspaces()
+    assert await data.runner.workspaces() != []
+
+
+def outputs_left(data: EngineData) -> set[str]:
+    """Return the ids of the jobs whose output is not removed."""
+    return {name.job_id for name, executor in data.machine.executors.items() if not executor.lost_output}
+
+
+class Disk:
+    """A volume of 10 GiB. Each attempt has an output of 1 GiB."""
+
+    def __init__(self, data: EngineData, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._data, self.used_by_others = data, 0
+        monkeypatch.setattr("shutil.disk_usage", lambda _: self)
+
+    total = 10 * GIB
+
+    @property
+    def free(self) -> int:
+        outputs = sum(not executor.lost_output for executor in self._data.machine.executors.values())
+        return self.total - outputs * GIB - self.used_by_others
+
+
+@pytest.fixture
+def disk(data: EngineData, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(data, monkeypatch)
+
+
+async def test_oldest_outputs_of_ended_jobs_are_removed_until_enough_space_is_free(
+    data: EngineData, disk: Disk
+) -> None:
+    running = await data.add(a_job(P.RUNNING, attempts=1, spec=a_spec(HANG)))
+    jobs = []
+    for phase in (P.SUCCEEDED, P.FAILED, P.CANCELLED, P.SUCCEEDED):
+        jobs.append(await data.ended(phase))
+        data.clock.step(60)
+    limits = data.disk_limits(free_gib=5)
+    await limits.free_disk()
+    assert outputs_left(data) == {running.id, *(job.id for job in jobs)}
+
+    disk.used_by_others = 2 * GIB
+    await limits.free_disk()
+
+    assert outputs_left(data) == {running.id, *(job.id for job in jobs[2:])}
+    assert all([await data.exists(job) for job in jobs])
+    assert isinstance(await data.runner.find(jobs[0].attempt_name), Gone)
+    disk.used_by_others = 3 * GIB
+    await limits.free_disk()
+    assert outputs_left(data) == {running.id, jobs[3].id}
+
+
+async def test_output_of_an_unfinished_job_is_not_removed(data: EngineData, disk: Disk) -> None:
+    running = await data.add(a_job(P.RUNNING, attempts=1, spec=a_spec(HANG)))
+    waiting = await data.add(a_job(P.PENDING, attempts=1))
+    with capture_logs() as entries:
+        await data.disk_limits(free_gib=10).free_disk()
+    assert outputs_left(data) == {running.id, waiting.id}
+    assert [entry["event"] for entry in entries] == ["disk nearly full"]
+
+
+async def test_all_ended_jobs_are_looked_at_again_when_the_disk_stays_full(data: EngineData, disk: Disk) -> None:
+    limits = data.disk_limits(free_gib=20)
+    first = await data.ended()
+    await limits.free_disk()
+    second = await data.ended()
+    await limits.free_disk()
+    assert outputs_left(data) == {second.id}
+    data.clock.step(FULL_DISK_SECONDS)
+    await limits.free_disk()
+    assert outputs_left(data) == set()
+    assert await data.exists(first)
+
+
+async def test_output_is_not_removed_before_its_commits_are_published(data: EngineData, disk: Disk) -> None:
+    report = Report(pull_request=PullRequestReport(), target=ReportTarget(repository="octo/repo"))
+    job = await data.ended(spec=a_spec(report=report))
+    await data.disk_limits(free_gib=10).free_disk()
+    assert outputs_left(data) == {job.id}
+
+    [stored] = await data.store.get_many(Job, [job.id])
+    published = Published(attempts=stored.status.attempts, finished_at=stored.status.finished_at)
+    await data.store.update(replace(stored, status=replace(stored.status, published=published)))
+    await data.disk_limits(free_gib=10).free_disk()
+    assert outputs_left(data) == set()
+
+
+async def test_output_is_not_removed_before_the_chain_has_read_it(data: EngineData, disk: Disk) -> None:
+    job = await data.ended(spec=a_spec(chain=Chain(id="c", next=ChainLink(agent_trigger_name="next"))))
+    await data.disk_limits(free_gib=10).free_disk()
+    assert outputs_left(data) == {job.id}
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "is_enough"), [(100, 1.1, True), (100, 0.9, False), (10, 0.6, True), (10, 0.4, False)]
+)
+async def test_some_space_stays_free_by_default(
+    data: EngineData, monkeypatch: pytest.MonkeyPatch, total: float, free: float, is_enough: bool
+) -> None:
+    job = await data.ended()
+    disk = SimpleNamespace(total=total * GIB, free=free * GIB)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
+    await data.disk_limits().free_disk()
+    assert outputs_left(data) == ({job.id} if is_enough else set())
