@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from labrats.model.errors import LabratsError
 
@@ -45,13 +45,14 @@ class Commands:
 
     def serve(
         self,
+        on_ready: OnReady,
+        *,
         host: str | None,
         port: int | None,
         data_dir: Path | None,
-        on_ready: OnReady,
         backend: str | None,
         role: str | None,
-        sandbox: str | None,
+        sandbox: Literal["true"] | None,
     ) -> None:
         # Modules and jobs are loaded once and stay: collections would scan them in vain.
         gc.disable()

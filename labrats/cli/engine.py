@@ -39,13 +39,14 @@ class EngineCommands(Protocol):
 
     def serve(
         self,
+        on_ready: Callable[[str, str | None], None],
+        *,
         host: str | None,
         port: int | None,
         data_dir: Path | None,
-        on_ready: Callable[[str, str | None], None],
         backend: str | None,
         role: str | None,
-        sandbox: str | None,
+        sandbox: Literal["true"] | None,
     ) -> None:
         """Run the engine until SIGINT or SIGTERM.
 
@@ -130,7 +131,15 @@ def serve_command(engine: EngineCommands) -> Callable[..., None]:
         """
         with startup_errors_explained(host or "127.0.0.1", 3001 if port is None else port):
             greet = partial(_greet, demo, role in (None, "all", "api"), data_dir)
-            engine.serve(host, port, data_dir, greet, backend, role, "true" if sandbox else None)
+            engine.serve(
+                greet,
+                host=host,
+                port=port,
+                data_dir=data_dir,
+                backend=backend,
+                role=role,
+                sandbox="true" if sandbox else None,
+            )
 
     return serve
 

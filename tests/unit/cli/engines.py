@@ -85,22 +85,17 @@ class OwnEngine:
     """
 
     data_dir: Path
-    served: list[tuple[Any, ...]] = field(default_factory=list)
+    served: list[dict[str, Any]] = field(default_factory=list)
     created_keys: list[tuple[Any, ...]] = field(default_factory=list)
     refusal: Exception | None = None
     on_ready: Callable[[str, str | None], None] | None = None
 
     def serve(
         self,
-        host: str | None,
-        port: int | None,
-        data_dir: Path | None,
         on_ready: Callable[[str, str | None], None],
-        backend: str | None,
-        role: str | None,
-        sandbox: str | None,
+        **options: Any,
     ) -> None:
-        self.served.append((host, port, data_dir, backend, role, sandbox))
+        self.served.append({name: value for name, value in options.items() if value is not None})
         self.on_ready = on_ready
         if self.refusal:
             raise self.refusal

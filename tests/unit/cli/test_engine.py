@@ -18,12 +18,21 @@ def test_serve_passes_its_options_to_the_engine(labrats: Labrats, own_engine: Ow
     options = ("--host", "::1", "--port", "0", "--data-dir", "/srv/labrats", "--backend", "kubernetes",
             "--role", "api", "--sandbox")  # fmt: skip
     assert labrats("serve", *options).code == 0
-    assert own_engine.served == [("::1", 0, Path("/srv/labrats"), "kubernetes", "api", "true")]
+    assert own_engine.served == [
+        {
+            "host": "::1",
+            "port": 0,
+            "data_dir": Path("/srv/labrats"),
+            "backend": "kubernetes",
+            "role": "api",
+            "sandbox": "true",
+        }
+    ]
 
 
 def test_serve_without_options_uses_the_settings(labrats: Labrats, own_engine: OwnEngine) -> None:
     labrats("serve")
-    assert own_engine.served == [(None, None, None, None, None, None)]
+    assert own_engine.served == [{}]
 
 
 def test_serve_reads_port_and_data_folder_from_the_environment(
@@ -32,7 +41,7 @@ def test_serve_reads_port_and_data_folder_from_the_environment(
     monkeypatch.setenv("PORT", "4000")
     monkeypatch.setenv("LABRATS_DATA_DIR", "/srv/labrats")
     labrats("serve")
-    assert own_engine.served == [(None, 4000, Path("/srv/labrats"), None, None, None)]
+    assert own_engine.served == [{"port": 4000, "data_dir": Path("/srv/labrats")}]
 
 
 def test_serve_prints_the_login_link(
