@@ -246,6 +246,10 @@ class EngineSettings(BaseSettings):
     agent_processes: int | None = Field(default=None, gt=0, validation_alias="LABRATS_AGENT_PROCESSES")
     """The limit on the number of processes of an attempt, also measured; beyond it the job fails with the code
     process_limit. Default: none."""
+    agent_cpus: int | None = Field(default=None, gt=0, validation_alias="LABRATS_AGENT_CPUS")
+    """The number of processors that all agents of this machine share; the engine and other programs have the others for
+    themselves. An agent outside of the sandbox can ignore it. Default: all processors. On Kubernetes, pods have
+    limits of their own."""
     workspace_gib: float | None = Field(default=None, gt=0, le=1_000_000, validation_alias="LABRATS_WORKSPACE_GIB")
     """The limit on the workspace of an attempt, with the agent's home and temporary files; beyond it the job fails with
     the code disk_limit. It is measured about once a second. Default: none."""
@@ -297,6 +301,7 @@ class EngineSettings(BaseSettings):
         "agent_memory",
         "publisher_scratch",
         "agent_processes",
+        "agent_cpus",
         "workspace_gib",
         "workspaces_gib",
         "free_gib",
@@ -403,8 +408,12 @@ class EngineSettings(BaseSettings):
     @property
     def agent_limits(self) -> ResourceLimits:
         """The limits on the processes of an attempt."""
-        disk_bytes = None if self.workspace_gib is None else round(self.workspace_gib * 2**30)
-        return ResourceLimits(memory_bytes=self.agent_memory, processes=self.agent_processes, disk_bytes=disk_bytes)
+        return ResourceLimits(
+            memory_bytes=self.agent_memory,
+            processes=self.agent_processes,
+            disk_bytes=None if self.workspace_gib is None else round(self.workspace_gib * 2**30),
+            cpus=self.agent_cpus if self.backend == "embedded" else None,
+        )
 
     @property
     def isolation_of_untrusted(self) -> Isolation:

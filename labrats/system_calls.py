@@ -51,7 +51,8 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         0xC000003E,
         {
             "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "add_key": 248, "request_key": 249,
-            "keyctl": 250, "perf_event_open": 298, "bpf": 321, "userfaultfd": 323, "pidfd_getfd": 438, **_IO_URING,
+            "keyctl": 250, "perf_event_open": 298, "bpf": 321, "userfaultfd": 323, "pidfd_getfd": 438,
+            "sched_setaffinity": 203, **_IO_URING,
         },
         socket=41,
     ),
@@ -59,12 +60,14 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         0xC00000B7,
         {
             "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "add_key": 217, "request_key": 218,
-            "keyctl": 219, "perf_event_open": 241, "bpf": 280, "userfaultfd": 282, "pidfd_getfd": 438, **_IO_URING,
+            "keyctl": 219, "perf_event_open": 241, "bpf": 280, "userfaultfd": 282, "pidfd_getfd": 438,
+            "sched_setaffinity": 122, **_IO_URING,
         },
         socket=198,
     ),
 }  # fmt: skip
 _OF_DEBUGGERS: Final = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
+_OF_PROCESSORS: Final = ("sched_setaffinity",)
 _SOCKETS: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 """Families of the sockets that programs may open."""
 
@@ -75,17 +78,19 @@ def can_refuse_calls() -> bool:
 
 
 @cache
-def refuse_calls(*, may_debug: bool) -> None:
+def refuse_calls(*, may_debug: bool, may_choose_processors: bool) -> None:
     """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
 
     The refused ones fail with EPERM, those of io_uring with ENOSYS, so that programs use another way. Does nothing on
     an unknown machine. Raises OSError.
 
     may_debug: whether processes may trace each other, as debuggers do.
+    may_choose_processors: whether they may choose the processors on which they run.
     """
     if (machine := _MACHINES.get(platform.machine())) is None:
         return
-    instructions = list(_program(machine, _OF_DEBUGGERS if may_debug else ()))
+    allowed = (*(_OF_DEBUGGERS if may_debug else ()), *(_OF_PROCESSORS if may_choose_processors else ()))
+    instructions = list(_program(machine, allowed))
     program = ctypes.create_string_buffer(b"".join(instructions))
     fields = struct.pack("@HP", len(instructions), ctypes.addressof(program))  # struct sock_fprog
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:

@@ -96,6 +96,7 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
     set_limits = {
         "LABRATS_AGENT_MEMORY": settings.agent_memory and f"memory {settings.agent_memory / 2**30:.3g} GiB",
         "LABRATS_AGENT_PROCESSES": settings.agent_processes and f"{settings.agent_processes} processes",
+        "LABRATS_AGENT_CPUS": settings.agent_cpus and f"{settings.agent_cpus} processors for all jobs",
         "LABRATS_WORKSPACE_GIB": settings.workspace_gib and f"workspace {settings.workspace_gib:g} GiB",
     }
     found = [limit for limit in set_limits.values() if limit]

@@ -185,7 +185,7 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
         context.events.status("started")
     if sandbox := context.task.sandbox:
         scope_sockets()
-        refuse_calls(may_debug=sandbox.may_debug)
+        refuse_calls(may_debug=sandbox.may_debug, may_choose_processors=context.task.limits.cpus is None)
     _log_ignored_settings(context)
     if resumed := _resumed_in_place(context):
         try:

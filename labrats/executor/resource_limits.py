@@ -1,7 +1,7 @@
-"""The limits on the memory, the processes and the disk of an attempt, by sampling its process tree and its folders.
+"""The limits on the processors, the memory, the processes and the disk of an attempt.
 
-Limits of the kernel for single processes do not fit: RLIMIT_AS keeps Node, Go and the JVM from starting, and
-RLIMIT_NPROC does not apply to root.
+All but the first are enforced by sampling the attempt's process tree and its folders. Limits of the kernel for single
+processes do not fit: RLIMIT_AS keeps Node, Go and the JVM from starting, and RLIMIT_NPROC does not apply to root.
 """
 
 import asyncio
@@ -48,10 +48,13 @@ async def run_within_limits(
 ) -> T:
     """Return the result of `work`, and measure the descendants of this process and `folders` meanwhile.
 
-    If they exceed a limit, the descendants are killed, and GiveUp is raised.
+    If they exceed a limit, the descendants are killed, and GiveUp is raised. This process keeps the limit on
+    the processors.
     """
     if limits == NO_LIMITS:
         return await work()
+    if limits.cpus is not None:
+        share_processors(limits.cpus)
     watcher = _Watcher(limits, folders)
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -66,6 +69,14 @@ async def run_within_limits(
         # Without the group: callers distinguish the failures of `work` by their types.
         raise watcher.failure or failures.exceptions[0] from None
     return result
+
+
+def share_processors(count: int) -> None:
+    """Run this thread, and all processes that it starts, on the last `count` processors, or on all if there are fewer.
+
+    All attempts get the same processors, among which the kernel balances them.
+    """
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
 
 
 @dataclass

@@ -135,11 +135,13 @@ class ResourceLimits(Record):
     """Limits on all processes of an attempt together, and on what they write; None for no limit.
 
     disk_bytes: limit on the workspace, the agent's home and its temporary files.
+    cpus: number of the machine's processors that all attempts share.
     """
 
     memory_bytes: int | None = None
     processes: int | None = None
     disk_bytes: int | None = None
+    cpus: int | None = None
 
 
 NO_LIMITS: Final = ResourceLimits()

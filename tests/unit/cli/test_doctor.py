@@ -42,7 +42,7 @@ def test_limits_of_jobs_are_shown_and_missing_ones_named(
 ) -> None:
     monkeypatch.setenv("LABRATS_DATA_DIR", str(tmp_path / "no" / "such"))
     found = findings(labrats)[1]
-    names = "LABRATS_AGENT_MEMORY, LABRATS_AGENT_PROCESSES, LABRATS_WORKSPACE_GIB"
+    names = "LABRATS_AGENT_MEMORY, LABRATS_AGENT_PROCESSES, LABRATS_AGENT_CPUS, LABRATS_WORKSPACE_GIB"
     assert found["limits of a job"] == ("missing", f"no limit without {names}")
     kept = "1 GiB are kept free; workspaces any size (LABRATS_WORKSPACES_GIB)"
     assert re.search(rf"GiB free in {tmp_path}, of which {re.escape(kept)}", found["disk"][1])
@@ -51,13 +51,14 @@ def test_limits_of_jobs_are_shown_and_missing_ones_named(
     limits = {
         "AGENT_MEMORY": "4Gi",
         "AGENT_PROCESSES": "200",
+        "AGENT_CPUS": "2",
         "WORKSPACE_GIB": "5",
         "WORKSPACES_GIB": "50",
     }
     for name, value in limits.items():
         monkeypatch.setenv(f"LABRATS_{name}", value)
     found = findings(labrats)[1]
-    assert found["limits of a job"] == ("ok", "memory 4 GiB, 200 processes, workspace 5 GiB")
+    assert found["limits of a job"] == ("ok", "memory 4 GiB, 200 processes, 2 processors for all jobs, workspace 5 GiB")
     assert "workspaces 50 GiB" in found["disk"][1]
 
 

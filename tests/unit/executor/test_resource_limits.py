@@ -1,8 +1,9 @@
-"""Limits on the memory, the processes and the disk of an attempt, with real programs that exceed them.
+"""Limits on the processors, the memory, the processes and the disk of an attempt, with real programs that exceed them.
 
 The programs end by themselves soon, should a limit not work.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,19 +178,55 @@ print(fill("/dev/shm/a"), fill("/dev/a"), file=open("out", "w"))
     assert (attempt.workspace / "out").read_text() == "No space left on device Read-only file system\n"
 
 
+CHOOSE_PROCESSORS = """
+import os
+given = sorted(os.sched_getaffinity(0))
+try:
+    os.sched_setaffinity(0, range(os.cpu_count()))
+except OSError as error:
+    print(given, error.strerror, file=open("out", "w"))
+else:
+    print(given, sorted(os.sched_getaffinity(0)), file=open("out", "w"))
+"""
+
+
+@pytest.mark.parametrize("cpus", [1, 1000, None])
+def test_an_attempt_runs_on_the_last_processors_which_it_cannot_change_in_the_sandbox(
+    tmp_path: Path, isolation: dict[str, Any], cpus: int | None
+) -> None:
+    every = sorted(os.sched_getaffinity(0))
+    attempt = an_attempt_of(tmp_path, CHOOSE_PROCESSORS, ResourceLimits(cpus=cpus), **isolation)
+    attempt.run()
+    given = every[-1:] if cpus == 1 else every
+    chosen = "Operation not permitted" if cpus and isolation else every
+    assert (attempt.workspace / "out").read_text() == f"{given} {chosen}\n"
+
+
 @pytest.mark.parametrize(
-    ("memory", "processes", "limits"),
-    [("4Gi", "100", ResourceLimits(memory_bytes=2**32, processes=100)), ("", "", ResourceLimits())],
+    ("memory", "processes", "cpus", "limits"),
+    [
+        ("4Gi", "100", "2", ResourceLimits(memory_bytes=2**32, processes=100, cpus=2)),
+        ("", "", "", ResourceLimits()),
+    ],
 )
 def test_settings_are_read(
-    monkeypatch: pytest.MonkeyPatch, memory: str, processes: str, limits: ResourceLimits
+    monkeypatch: pytest.MonkeyPatch, memory: str, processes: str, cpus: str, limits: ResourceLimits
 ) -> None:
     monkeypatch.setenv("LABRATS_AGENT_MEMORY", memory)
     monkeypatch.setenv("LABRATS_AGENT_PROCESSES", processes)
+    monkeypatch.setenv("LABRATS_AGENT_CPUS", cpus)
     assert EngineSettings().agent_limits == limits
 
 
-@pytest.mark.parametrize(("name", "value"), [("LABRATS_AGENT_MEMORY", "4 GB"), ("LABRATS_AGENT_PROCESSES", "0")])
+def test_attempts_in_pods_do_not_share_the_processors_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABRATS_AGENT_CPUS", "2")
+    assert EngineSettings(backend="kubernetes").agent_limits == ResourceLimits()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LABRATS_AGENT_MEMORY", "4 GB"), ("LABRATS_AGENT_PROCESSES", "0"), ("LABRATS_AGENT_CPUS", "0.5")],
+)
 def test_invalid_settings_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=name):

@@ -39,6 +39,7 @@ def test_calls_are_refused_and_those_of_debuggers_by_setting(tmp_path: Path, may
     assert set(ring.values()) == {"Function not implemented"}
     debugging = [found.pop(name) == "Operation not permitted" for name in DEBUGGING]
     assert debugging == [not may_debug] * len(DEBUGGING)
+    assert found.pop("sched_setaffinity") == "Invalid argument"  # refused with a limit on the processors only
     assert {error for name, error in found.items() if name not in ring} == {"Operation not permitted"}
 
 
