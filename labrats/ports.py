@@ -404,8 +404,8 @@ class Runner(Protocol):
         """
         ...
 
-    async def retained(self) -> list[AttemptName]:
-        """Return the names of the attempts of which anything is retained, whether or not their jobs exist."""
+    def retained(self) -> AsyncIterator[list[AttemptName]]:
+        """Yield the names of the attempts of which anything is retained, in batches. Their jobs may not exist."""
         ...
 
     async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:

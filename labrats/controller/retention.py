@@ -78,7 +78,7 @@ class Retention:
                 await self._forget(job_id, now - self._job_retention)
         for name in await self._runner.workspaces():
             await self._clear_workspace(name, now - self._workspace_retention)
-        for names in batched(await self._runner.retained(), BATCH):
+        async for names in self._runner.retained():
             missing = set(await self._index.missing([name.job_id for name in names]))
             for name in names:
                 if name.job_id in missing and not await self._exists(name.job_id):

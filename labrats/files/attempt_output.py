@@ -1,9 +1,11 @@
 """The files of an attempt: its output, read from an event's number or from its end, its result and its changes."""
 
+import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +42,8 @@ OUTPUT_REMOVED: Final = "[the output of this attempt was deleted, since the disk
 
 UNFINISHED: Final = ".part"
 """End of the name of a file whose last part is missing."""
+
+_NAMES_AT_ONCE: Final = 200
 
 _SHORTENED_BYTES: Final = 64 * 1024
 """More than the files of an attempt take whose output was deleted."""
@@ -309,14 +313,24 @@ def _shorten(output: Path, outcome: ResultEvent | ErrorEvent | None, tail: Outpu
         write_new(output, lines)
 
 
-def attempt_names(root: Path) -> list[AttemptName]:
-    """Return the names of the attempts with a folder below `root`, which has one level of folders in between."""
-    folders = (folder for spread in _folders_in(root) for folder in _folders_in(Path(spread)))
-    return [name for folder in folders if (name := AttemptName.parse(folder.name))]
+def attempt_names(*roots: Path) -> Iterator[AttemptName]:
+    """Yield the names of the attempts with a folder below one of the roots, which have a level of folders in between.
+
+    There may be a million, so only those in folders of one name are in memory at the same time.
+    """
+    for spread in sorted({folder for root in roots for folder in _folders_in(root)}):
+        folders = {folder for root in roots for folder in _folders_in(root / spread)}
+        yield from (name for folder in sorted(folders) if (name := AttemptName.parse(folder)))
 
 
-def _folders_in(folder: Path) -> list["os.DirEntry[str]"]:
+def _folders_in(folder: Path) -> list[str]:
     try:
-        return [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        return [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
+
+
+async def in_batches(names: Iterator[AttemptName]) -> AsyncIterator[list[AttemptName]]:
+    """Yield the names in batches. They are read in threads, since a disk may be slow."""
+    while batch := await asyncio.to_thread(lambda: list(islice(names, _NAMES_AT_ONCE))):
+        yield batch

@@ -9,6 +9,7 @@ from labrats.ports import NotStarted, OutputTail, Runner
 from tests.conformance.attempts import end_of, events_of, logs_in
 from tests.conformance.runner_backends import RunnerBackend
 from tests.support.builders import an_attempt
+from tests.support.runners import retained_by
 
 
 async def test_a_workspace_exists_until_it_is_removed(backend: RunnerBackend, runner: Runner) -> None:
@@ -44,15 +45,15 @@ async def test_session_of_an_attempt_is_retained_until_its_workspace_is_removed(
 
 async def test_an_attempt_is_listed_until_all_its_files_are_removed(runner: Runner) -> None:
     attempt, other = an_attempt(), an_attempt()
-    assert await runner.retained() == []
+    assert await retained_by(runner) == []
     for each in (attempt, other):
         await runner.start(each)
         await end_of(runner, each)
     await runner.remove(other.name, keep_output=True)
-    assert sorted(await runner.retained()) == sorted([attempt.name, other.name])
+    assert sorted(await retained_by(runner)) == sorted([attempt.name, other.name])
     for each in (attempt, other):
         await runner.remove(each.name)
-    assert await runner.retained() == []
+    assert await retained_by(runner) == []
 
 
 async def test_an_attempt_without_its_workspace_is_still_known_as_ended(runner: Runner) -> None:
@@ -118,4 +119,4 @@ async def test_removal_of_a_missing_attempt_is_harmless(runner: Runner) -> None:
     await runner.remove(an_attempt().name)
     await runner.remove(an_attempt().name, keep_output=True)
     assert await runner.remove_output(an_attempt().name) == 0
-    assert await runner.retained() == []
+    assert await retained_by(runner) == []

@@ -160,9 +160,9 @@ class MemoryRunner:
         executor = self._machine.executors.get(name)
         return executor.remove_output() if executor else 0
 
-    async def retained(self) -> list[AttemptName]:
+    async def retained(self) -> AsyncGenerator[list[AttemptName]]:
         await asyncio.sleep(0)
-        return list(self._machine.executors)
+        yield list(self._machine.executors)
 
     async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:
         await asyncio.sleep(0)

@@ -1,7 +1,7 @@
 """The folders of attempts on this machine."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -203,9 +203,10 @@ class Folders:
     def of(self, name: AttemptName) -> AttemptFolder:
         return AttemptFolder(self.attempts / name.job_id[-2:] / str(name), self.workspaces / str(name))
 
-    def attempt_names(self) -> list[AttemptName]:
-        """Return the attempts that have a folder or a workspace."""
-        return sorted({*attempt_names(self.attempts), *self.workspace_names()})
+    def attempt_names(self) -> Iterator[AttemptName]:
+        """Yield the attempts that have a folder or a workspace."""
+        yield from attempt_names(self.attempts)
+        yield from (name for name in self.workspace_names() if not self.of(name).path.exists())
 
     def workspace_names(self) -> list[AttemptName]:
         """Return the attempts that have a workspace."""

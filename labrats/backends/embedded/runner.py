@@ -28,6 +28,7 @@ from labrats.files.attempt_inputs import (
 )
 from labrats.files.attempt_output import (
     OutputReader,
+    in_batches,
     read_activity,
     read_bundle,
     read_end,
@@ -292,8 +293,8 @@ class LocalRunner:
     async def remove_output(self, name: AttemptName) -> int:
         return await asyncio.to_thread(remove_output, self._folder(name).path)
 
-    async def retained(self) -> list[AttemptName]:
-        return await asyncio.to_thread(self._settings.folders.attempt_names)
+    def retained(self) -> AsyncIterator[list[AttemptName]]:
+        return in_batches(self._settings.folders.attempt_names())
 
     async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:
         if keep_output and name in self._resumed_from.values():

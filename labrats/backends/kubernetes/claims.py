@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
 
-from labrats.files.attempt_output import attempt_names
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import CLAIM_FILE
 
@@ -33,10 +32,6 @@ class Claims:
             return (self._folder(name) / CLAIM_FILE).read_text().split()[0]
         except FileNotFoundError:
             return None
-
-    def names(self) -> list[AttemptName]:
-        """Return the attempts that have a folder for their claim."""
-        return attempt_names(self.root)
 
     def remove(self, name: AttemptName) -> None:
         """Delete the folder of the claim. No pod can claim the attempt afterwards."""

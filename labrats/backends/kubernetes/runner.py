@@ -41,6 +41,7 @@ from labrats.files.attempt_inputs import SecretInput, inputs_of, missing_text
 from labrats.files.attempt_output import (
     OutputReader,
     attempt_names,
+    in_batches,
     read_activity,
     read_bundle,
     read_end,
@@ -310,8 +311,8 @@ class KubernetesRunner:
 
     async def workspaces(self) -> list[AttemptName]:
         """List the attempts whose session is stored. The workspace itself is deleted with its pod."""
-        names = await asyncio.to_thread(attempt_names, self._settings.attempts)
-        return await asyncio.to_thread(lambda: sorted(name for name in names if self._files(name).session.is_file()))
+        names = attempt_names(self._settings.attempts)
+        return await asyncio.to_thread(lambda: [name for name in names if self._files(name).session.is_file()])
 
     async def workspace_bytes(self, name: AttemptName) -> int:
         try:
@@ -322,8 +323,8 @@ class KubernetesRunner:
     async def remove_output(self, name: AttemptName) -> int:
         return await asyncio.to_thread(remove_output, self._files(name).folder)
 
-    async def retained(self) -> list[AttemptName]:
-        return await asyncio.to_thread(lambda: sorted({*attempt_names(self._settings.attempts), *self._claims.names()}))
+    def retained(self) -> AsyncIterator[list[AttemptName]]:
+        return in_batches(attempt_names(self._settings.attempts, self._claims.root))
 
     async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:
         if (observed := await self._supervisor.find(name)) and observed.job and observed.job_exists:

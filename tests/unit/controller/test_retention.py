@@ -18,6 +18,7 @@ from labrats.model.record import Metadata
 from labrats.ports import Gone, NotStarted
 from tests.fakes.clock import FakeClock
 from tests.support.builders import a_job, a_session, a_spec
+from tests.support.runners import retained_by
 from tests.support.waiting import eventually
 from tests.unit.controller.engine_data import EngineData, engine_data
 
@@ -168,7 +169,7 @@ async def test_the_output_of_a_deleted_job_is_removed_even_without_a_workspace(d
 
     await data.retention().clean()
 
-    assert await data.runner.retained() == [other.attempt_name]
+    assert await retained_by(data.runner) == [other.attempt_name]
 
 
 async def test_an_orphaned_attempt_that_cannot_be_killed_blocks_no_other(
@@ -187,7 +188,7 @@ async def test_an_orphaned_attempt_that_cannot_be_killed_blocks_no_other(
     monkeypatch.setattr(data.runner, "kill", kill_others)
     await data.retention().clean()
 
-    assert await data.runner.retained() == [stuck.attempt_name]
+    assert await retained_by(data.runner) == [stuck.attempt_name]
 
 
 async def test_files_without_a_job_are_removed_once_they_are_old_enough(data: EngineData, tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ async def test_passes_continue_after_an_error_of_the_volume(data: EngineData, mo
     await data.store.delete(Job, job.id)
     data.clock = clock = HurryingClock(data.clock.now())
 
-    async def fail() -> list[str]:
+    def fail() -> AsyncIterator[list[AttemptName]]:
         raise OSError("stale file handle")
 
     with monkeypatch.context() as while_it_fails:

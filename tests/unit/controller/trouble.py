@@ -145,8 +145,10 @@ class TroubledRunner:
     async def remove_output(self, name: AttemptName) -> int:
         return await self._trouble.call(lambda: self._runner.remove_output(name))
 
-    async def retained(self) -> list[AttemptName]:
-        return await self._trouble.call(self._runner.retained)
+    async def retained(self) -> AsyncGenerator[list[AttemptName]]:
+        batches = aiter(self._runner.retained())
+        while names := await self._trouble.call(lambda: anext(batches, None)):
+            yield names
 
     async def remove(self, name: AttemptName, *, keep_output: bool = False) -> None:
         await self._trouble.call(lambda: self._runner.remove(name, keep_output=keep_output))

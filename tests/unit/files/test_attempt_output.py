@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from labrats.files.attempt_output import (
     MAX_TAIL_BYTES,
     OUTPUT_REMOVED,
     OutputReader,
+    attempt_names,
+    in_batches,
     read_activity,
     read_end,
     read_result,
@@ -249,3 +252,29 @@ def test_an_output_is_deleted_although_the_disk_has_no_room_for_another_file(
     outcome, tail = read_end(output)
     assert isinstance(outcome, ResultEvent)
     assert (outcome.result, tail.logs) == (None, (OUTPUT_REMOVED,))
+
+
+def test_names_of_attempts_are_those_of_folders_below_any_root(tmp_path: Path) -> None:
+    outputs, claims = tmp_path / "attempts", tmp_path / "claims"
+    for folder in (outputs / "0a/ir-0000000a-2", claims / "0a/ir-0000000a-2", claims / "0b/ir-0000000b-1"):
+        folder.mkdir(parents=True)
+    (outputs / "0c").mkdir()
+    (outputs / "0a" / "of-nobody").mkdir()
+    (outputs / "0a" / "ir-0000000a-3").touch()
+    (outputs / "origin").touch()
+    names = attempt_names(outputs, claims, tmp_path / "missing")
+    assert [str(name) for name in names] == ["ir-0000000a-2", "ir-0000000b-1"]
+
+
+async def test_names_of_many_attempts_are_not_in_memory_at_once() -> None:
+    read = 0
+
+    def names() -> Iterator[AttemptName]:
+        nonlocal read
+        for read in range(1, 1001):
+            yield AttemptName("ir-0000000a", read)
+
+    async for batch in in_batches(names()):
+        assert batch[-1].number == read
+        assert len(batch) <= 200
+    assert read == 1000

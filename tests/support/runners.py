@@ -1,0 +1,9 @@
+"""What a Runner knows."""
+
+from labrats.model.attempt_name import AttemptName
+from labrats.ports import Runner
+
+
+async def retained_by(runner: Runner) -> list[AttemptName]:
+    """Return the names of all attempts that the runner retains anything of."""
+    return [name async for names in runner.retained() for name in names]
