@@ -185,6 +185,11 @@ class EngineSettings(BaseSettings):
     """The file with the signing secret of a webhook-receiver's source."""
     max_waiting_jobs: int = Field(default=100_000, gt=0, validation_alias="LABRATS_MAX_WAITING_JOBS")
     """The limit on waiting jobs; further submissions are answered 429."""
+    max_waiting_jobs_per_owner: int | None = Field(
+        default=None, gt=0, validation_alias="LABRATS_MAX_WAITING_JOBS_PER_OWNER"
+    )
+    """The limit on waiting jobs of one owner: an API key, a user or a webhook source. Further submissions of this owner
+    are answered 429, while others are accepted. Default: none."""
 
     outbound_allowed_cidrs: Words = Field(default=(), validation_alias="OUTBOUND_ALLOWED_CIDRS")
     """Networks in CIDR notation, separated by commas, that callbacks, git and model files may reach in addition to
@@ -300,6 +305,7 @@ class EngineSettings(BaseSettings):
     @field_validator(
         "agent_memory",
         "publisher_scratch",
+        "max_waiting_jobs_per_owner",
         "agent_processes",
         "agent_cpus",
         "workspace_gib",

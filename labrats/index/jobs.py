@@ -339,9 +339,11 @@ class JobIndex:
         version = self._value("SELECT version FROM jobs WHERE id = ?", (job_id,))
         return None if version is None else str(version)
 
-    def count_in(self, phase: Phase) -> int:
-        """Return the number of jobs in `phase`."""
-        return int(self._value(_COUNT_IN, (API_STATUS[phase],)))
+    def count_in(self, phase: Phase, owner: str | None = None) -> int:
+        """Return the number of jobs in `phase`: of all owners, or of one."""
+        if owner is None:
+            return int(self._value(_COUNT_IN, (API_STATUS[phase],)))
+        return int(self._value(f"{_COUNT_IN} AND owner = ?", (API_STATUS[phase], owner)))
 
     def paused_until(self, provider: str, model: str, now: datetime) -> datetime | None:
         """Return the end of the model's pause: the latest that its waiting jobs record. None if it has passed."""

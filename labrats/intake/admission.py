@@ -93,7 +93,7 @@ class Admission:
         contents = await validate(request, self._uploads, self._settings)
         prepared = self._prepare(request, contents)
         if not request.is_child:
-            self._check_queue()
+            self._check_queue(request.owner)
         return await self._creator.create(prepared, names)
 
     async def preview(self, request: JobRequest) -> PreparedJob:
@@ -114,7 +114,7 @@ class Admission:
             await asyncio.to_thread(getattr, event, "as_text")  # slow, and cached for all requests
         contents = await validate(requests[0], self._uploads, self._settings)  # the same for all requests of an event
         prepared = [self._prepare(each, contents) for each in requests]
-        self._check_queue()
+        self._check_queue(requests[0].owner)
         jobs = await self._creator.create_all(zip(prepared, names_for(requests, names_of), strict=True))
         return stored | dict(zip(map(agent_name, requests), jobs, strict=True))
 
@@ -150,10 +150,14 @@ class Admission:
         concurrency, schema = concurrency_of(request, agent), result_schema_of(request, agent)
         return PreparedJob(request, contents, agent, setup, resolved, texts, report, concurrency, schema)
 
-    def _check_queue(self) -> None:
-        """Raise Overloaded while too many jobs are waiting."""
+    def _check_queue(self, owner: str) -> None:
+        """Raise Overloaded while too many jobs are waiting, in all or of this owner."""
         if self._job_index.count_in(Phase.PENDING) >= self._settings.max_waiting_jobs:
             raise Overloaded("too many jobs are waiting; try again later", RETRY_OVERLOADED_SECONDS)
+        limit = self._settings.max_waiting_jobs_per_owner
+        if limit is not None and self._job_index.count_in(Phase.PENDING, owner) >= limit:
+            message = f"{limit} jobs of {owner!r} are waiting, the limit for one owner; try again later"
+            raise Overloaded(message, RETRY_OVERLOADED_SECONDS)
 
     async def _find_all(self, names_of: NamesOfAgent) -> dict[str, Job]:
         """Return the jobs that an earlier request for the same event created, by the names of their agents."""

@@ -131,6 +131,20 @@ async def test_too_many_waiting_jobs_are_answered_429(tmp_path: Path) -> None:
         await submit(user)
 
 
+async def test_too_many_waiting_jobs_of_one_owner_refuse_no_other(tmp_path: Path) -> None:
+    limits: dict[str, Any] = {"max_waiting_jobs_per_owner": 2, "default_model_slots": 0}
+    async with api_in_memory(tmp_path, **limits) as api, api.client() as user, api.client("other") as other:
+        for _ in range(2):
+            await submit(user)
+        await eventually(lambda: api.services.job_index.count_in(Phase.PENDING) == 2)
+
+        refused = await user.post("/api/jobs/submit", json=a_submission())
+        await submit(other)
+
+        assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+        assert "are waiting, the limit for one owner" in refused.json()["error"]
+
+
 class FailingStore(MemoryStore):
     """A store that fails to create jobs: before the write, after it, or before the write of the parts."""
 

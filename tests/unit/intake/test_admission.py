@@ -130,12 +130,13 @@ async def test_applied_job_gets_the_result_schema_of_its_agent_in_its_status(tmp
     assert (applied.spec.result_schema, applied.result_schema) == (None, OF_AGENT)
 
 
-async def test_a_full_queue_refuses_requests_but_no_child_of_a_chain(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", ["max_waiting_jobs", "max_waiting_jobs_per_owner"])
+async def test_a_full_queue_refuses_requests_but_no_child_of_a_chain(tmp_path: Path, limit: str) -> None:
     store, job_index = MemoryStore(), JobIndex()
-    waiting = await store.create(a_job(resource_version=""))
+    waiting = await store.create(a_job(spec=a_spec(owner="key-1"), resource_version=""))
     following = asyncio.create_task(job_index.follow(store))
     await job_index.synced.wait()
-    admission = an_admission(store, tmp_path, job_index, max_waiting_jobs=1)
+    admission = an_admission(store, tmp_path, job_index, **dict[str, Any]({limit: 1}))
 
     with pytest.raises(Overloaded):
         await admission.admit(a_request(), random_names())
