@@ -19,7 +19,7 @@ from labrats.files.attachments import Attachments, job_of
 from labrats.index.jobs import JobIndex
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
-from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.errors import BecameUnreadable, Conflict, NotFound, RetryLater, Unreadable
 from labrats.model.job import TOKEN_LIFETIME, Job
 from labrats.model.phases import Phase
 from labrats.ports import Clock, Runner, Store
@@ -74,7 +74,7 @@ class Retention:
         """Make one pass over jobs, attempts and files."""
         now = self._clock.now()
         for job_id in self._index.finished_before(now - self._job_retention):
-            with suppress(NotFound, Conflict):  # it was deleted or retried meanwhile
+            with suppress(NotFound, Conflict, BecameUnreadable):  # it was deleted, retried or made invalid meanwhile
                 await self._forget(job_id, now - self._job_retention)
         for name in await self._runner.workspaces():
             await self._clear_workspace(name, now - self._workspace_retention)
@@ -114,8 +114,8 @@ class Retention:
     async def _clear_workspace(self, name: AttemptName, ended_before: datetime) -> None:
         try:
             job = await self._store.get(Job, name.job_id)
-        except NotFound:
-            return  # `clean` collects the whole attempt
+        except (NotFound, BecameUnreadable):
+            return  # `clean` collects the attempt of a job that does not exist
         if not _may_be_used(name, job) or _ended_before(job, ended_before):
             await self._runner.remove(name, keep_output=True)
 
@@ -125,6 +125,8 @@ class Retention:
             return True
         try:
             await self._store.get(Job, job_id)
+        except (Unreadable, BecameUnreadable):  # for example, a newer version wrote it
+            return True
         except NotFound:
             return False
         return True

@@ -11,6 +11,10 @@ class NotFound(LabratsError):
     """The resource does not exist (404)."""
 
 
+class Unreadable(NotFound):
+    """The resource exists, but this version cannot read it: it is invalid, or a newer version wrote it (404)."""
+
+
 class Conflict(LabratsError):
     """The name is taken, or the resource has changed (409): read it again, and decide again."""
 
@@ -29,6 +33,10 @@ class RetryLater(LabratsError):
     def __init__(self, message: str, delay_seconds: float = 1.0) -> None:
         super().__init__(message)
         self.delay_seconds = delay_seconds
+
+
+class BecameUnreadable(RetryLater):
+    """The resource was valid before and exists, but it cannot be read until somebody mends it (503)."""
 
 
 class Overloaded(RetryLater):

@@ -20,7 +20,7 @@ from labrats.model.agent import AiAgent
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig
 from labrats.model.ai_model import AiModel
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import LabratsError
+from labrats.model.errors import BecameUnreadable, LabratsError, Unreadable
 from labrats.model.instruction import AiInstruction
 from labrats.model.job import Job
 from labrats.model.nesting import cut_off_below
@@ -144,9 +144,11 @@ async def until_ended(person: Person, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("machine")
-async def test_an_invalid_job_is_reported_and_other_jobs_run(person: Person, kubectl: Kubectl) -> None:
+async def test_an_invalid_job_is_reported_and_other_jobs_run(person: Person, store: Store, kubectl: Kubectl) -> None:
     await person.create(Job, "deep", spec=SPEC | {"metadata": deep(3000)})
     await until_reported(person, "deep")
+    with pytest.raises(Unreadable):  # not NotFound alone, for which its attempts would be removed
+        await store.get(Job, "deep")
     await person.create(Job, "neighbour", spec=SPEC)
     assert (await until_ended(person, "neighbour"))["phase"] == "Succeeded"
     assert "nested more than" in kubectl("events", "--for", "inferencerequest/deep")
@@ -173,13 +175,15 @@ async def test_a_job_runs_after_its_status_was_fixed(person: Person, machine: Me
 
 
 async def test_a_running_job_that_becomes_invalid_continues_and_ends_once_it_is_fixed(
-    person: Person, machine: MemoryMachine
+    person: Person, store: Store, machine: MemoryMachine
 ) -> None:
     steps = [{"sleepMs": 500}, {"result": "done"}]
     await person.create(Job, "running", spec=SPEC | {"metadata": {"mock": {"steps": steps}}})
     await eventually(lambda: AttemptName("running", 1) in machine.executors)
     await person.set_status("running", {"cancelRequestedAt": NO_YEAR})
     await until_reported(person, "running")
+    with pytest.raises(BecameUnreadable):
+        await store.get(Job, "running")
     await eventually(lambda: machine.executors[AttemptName("running", 1)].gone is not None)
     await person.set_status("running", {"cancelRequestedAt": None})
     status = await until_ended(person, "running")

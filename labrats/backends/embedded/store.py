@@ -18,7 +18,7 @@ from labrats.backends.embedded.database import (
 )
 from labrats.backends.embedded.feed import Feed
 from labrats.backends.embedded.writer import RETAINED_DELETIONS, GroupCommit
-from labrats.model.errors import NotFound, RetryLater
+from labrats.model.errors import NotFound, RetryLater, Unreadable
 from labrats.model.job import Job
 from labrats.model.record import Resource
 from labrats.ports import Change, Changed, Clock, DeletedUnseen, Reset, Synced, SystemClock
@@ -79,8 +79,10 @@ class EmbeddedStore:
         return schema_created_with(self._reader)
 
     async def get(self, kind: type[R], name: str) -> R:
-        if (found := self._read(kind, name)) is None:
+        if (body := self._body(kind, name)) is None:
             raise NotFound(f"there is no {kind.kind()} {name!r}")
+        if (found := decode_body(kind, name, body)) is None:
+            raise Unreadable(f"{kind.kind()} {name!r} is invalid")
         return found
 
     async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
@@ -191,6 +193,10 @@ class EmbeddedStore:
         )
 
     def _read(self, kind: type[R], name: str) -> R | None:
+        body = self._body(kind, name)
+        return None if body is None else decode_body(kind, name, body)
+
+    def _body(self, kind: type[Resource], name: str) -> bytes | None:
         """Read one resource in the event loop: it takes microseconds, far less than switching to a thread."""
         try:
             body: bytes | None = self._reader.execute(
@@ -198,7 +204,7 @@ class EmbeddedStore:
             ).get
         except apsw.Error as error:
             raise RetryLater("the database cannot be read") from error
-        return None if body is None else decode_body(kind, name, body)
+        return body
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from labrats.backends.kubernetes.reflector import (
     WatchTimeouts,
 )
 from labrats.model.core_resources import Secret
-from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
+from labrats.model.errors import BecameUnreadable, Conflict, LabratsError, NotFound, RetryLater, Unreadable
 from labrats.model.job import Job
 from labrats.model.record import Resource, encode, taken_by
 from labrats.ports import Change, Changed, Clock, Deleted, Reset, Synced, SystemClock
@@ -162,8 +162,8 @@ class KubernetesStore:
         if (found := self._read(resources, body)) is not None:
             return found
         if (reflector := self._reflectors.find(kind)) and reflector.get(name):
-            raise RetryLater(f"{kind.kind()} {name!r} has become invalid", UNREADABLE_DELAY_SECONDS)
-        raise NotFound(f"{kind.kind()} {name!r} is invalid")
+            raise BecameUnreadable(f"{kind.kind()} {name!r} has become invalid", UNREADABLE_DELAY_SECONDS)
+        raise Unreadable(f"{kind.kind()} {name!r} is invalid")
 
     async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
         reflector = self._reflectors.find(kind)

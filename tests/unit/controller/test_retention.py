@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, TOKEN_PASS_SECONDS
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
-from labrats.model.errors import RetryLater
+from labrats.model.errors import BecameUnreadable, LabratsError, RetryLater, Unreadable
 from labrats.model.job import TOKEN_LIFETIME, Job
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
-from labrats.ports import Gone, NotStarted
+from labrats.ports import Alive, Gone, NotStarted
 from tests.fakes.clock import FakeClock
 from tests.support.builders import a_job, a_session, a_spec
 from tests.support.runners import retained_by
@@ -170,6 +170,40 @@ async def test_the_output_of_a_deleted_job_is_removed_even_without_a_workspace(d
     await data.retention().clean()
 
     assert await retained_by(data.runner) == [other.attempt_name]
+
+
+def refuse_to_read(data: EngineData, job: Job, error: LabratsError) -> None:
+    async def before_reading(name: str) -> None:
+        if name == job.id:
+            raise error
+
+    data.store.before_reading = before_reading  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("error", [Unreadable("of a newer version"), BecameUnreadable("edited by a person")])
+async def test_nothing_of_a_job_that_this_version_cannot_read_is_removed(
+    data: EngineData, tmp_path: Path, error: LabratsError
+) -> None:
+    files = await data.attachments.save("ir-0000000a", [("a.txt", b"a")])
+    make_older((tmp_path / files[0].path).parent, NEW_SECONDS + 60)
+    job = await data.add(a_job(P.RUNNING, job_id="ir-0000000a", spec=a_spec(HANG, workspace_files=files)))
+    await data.store.delete(Job, job.id)  # neither lists nor the index have a job that cannot be read
+    refuse_to_read(data, job, error)
+
+    await data.retention().clean()
+
+    assert isinstance(await data.runner.find(job.attempt_name), Alive)
+    assert (tmp_path / files[0].path).exists()
+
+
+async def test_a_job_that_a_person_made_unreadable_keeps_no_other(data: EngineData) -> None:
+    edited, other = await data.ended(), await data.ended()
+    data.clock.step(31 * DAY)
+    refuse_to_read(data, edited, BecameUnreadable("edited by a person"))
+
+    await data.retention().clean()
+
+    assert (await data.exists(edited), await data.exists(other)) == (True, False)
 
 
 async def test_an_orphaned_attempt_that_cannot_be_killed_blocks_no_other(

@@ -16,7 +16,7 @@ from labrats.backends.embedded import store as store_module
 from labrats.backends.embedded.database import WRITER_TIMEOUT_MS, open_for_writing
 from labrats.backends.embedded.store import _SINCE_JOBS, EmbeddedStore
 from labrats.model.core_resources import ConfigMap, Secret
-from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.errors import Conflict, RetryLater, Unreadable
 from labrats.model.job import Job, JobSpec
 from labrats.model.record import Metadata, OwnerReference
 from labrats.ports import Changed, DeletedUnseen, Synced, SystemClock
@@ -138,7 +138,7 @@ async def test_an_unreadable_row_is_logged_and_hides_no_other(
         assert [each.name for each in await store.list(ConfigMap)] == ["a", "c"]
         watch = store.watch(ConfigMap)
         assert [type(await anext(watch)) for _ in range(3)] == [Changed, Changed, Synced]
-        with pytest.raises(NotFound):
+        with pytest.raises(Unreadable):
             await store.get(ConfigMap, "b")
     assert {record.message for record in caplog.records} == {"stored resource unreadable"}
     await store.delete(ConfigMap, "b")
