@@ -31,6 +31,12 @@ MAX_FAILED_READS: Final = 60
 With the pauses, this bridges ten minutes without the API server.
 """
 
+MAX_IDLE_READS: Final = 2
+"""Number of reads of an ended container's log without a new event after which it is complete.
+
+One is not enough: if the API server loses its connection to the node, it ends its answer as if the log was complete.
+"""
+
 
 async def collect(client: ApiClient, log_path: str, container: str, copy: OutputCopy, attempt: ObservedAttempt) -> None:
     """Copy a container's log until the container has ended and all is copied, or the log is lost.
@@ -38,18 +44,17 @@ async def collect(client: ApiClient, log_path: str, container: str, copy: Output
     Events that this or another engine copied before are not copied again.
     log_path: path of the pod's log on the API server.
     """
-    failed_reads, pause = 0, REOPEN_SECONDS
-    while not copy.is_complete and failed_reads < MAX_FAILED_READS:
+    failed_reads, idle_reads, pause = 0, 0, REOPEN_SECONDS
+    while not copy.is_complete and failed_reads < MAX_FAILED_READS and idle_reads < MAX_IDLE_READS:
         known, ended = copy.last, attempt.has_ended(container)
         try:
             await _copy(client, log_path, container, copy, follow=not ended)
-            if ended:
-                break
-        except NotFound:
-            break  # the pod was deleted, and its log with it
+            idle_reads += ended and copy.last is known
         except LabratsError as error:
             failed_reads += ended
-            if ended and attempt.is_lost_with_its_node:
+            # A kubelet that has just started answers 404 for pods that exist.
+            is_deleted = isinstance(error, NotFound) and attempt.is_deleted
+            if is_deleted or (ended and attempt.is_lost_with_its_node):
                 break
             log.warning("pod log interrupted", log=log_path, container=container, reason=str(error))
         pause = REOPEN_SECONDS if copy.last is not known else min(pause * 2, MAX_PAUSE_SECONDS)

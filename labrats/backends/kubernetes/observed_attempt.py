@@ -35,7 +35,12 @@ class ObservedAttempt:
         """Return whether the container has ended. Lines that it printed may still be unread."""
         pod = self.last_pod
         ended = pod is None or pod.state_of(container).terminated is not None
-        return ended or pod is None or pod.is_over or pod.name not in self.pods
+        return ended or pod is None or pod.is_over or self.is_deleted
+
+    @property
+    def is_deleted(self) -> bool:
+        """True once the pod that acts was deleted, and its log with it."""
+        return self.last_pod is not None and self.last_pod.name not in self.pods
 
     @property
     def is_lost_with_its_node(self) -> bool:

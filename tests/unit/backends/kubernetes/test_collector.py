@@ -1,0 +1,94 @@
+"""Copies of a pod's log, from an API server whose answers about the log are not what they seem."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from labrats.backends.kubernetes import collector
+from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.collector import collect
+from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
+from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
+from labrats.model.protocol import AnyEvent
+from labrats.model.record import encode
+from tests.support.builders import a_log, a_result
+from tests.unit.backends.kubernetes.objects import NAME, a_pod_object
+from tests.unit.backends.kubernetes.test_client import a_status, serving
+
+RUNNING: dict[str, Any] = {"running": {}}
+ENDED: dict[str, Any] = {"terminated": {"exitCode": 0}}
+WORKING, DONE = a_log(seq=1), a_result(seq=2)
+NOT_FOUND = a_status(404, name=f"{NAME}-x7k2p", kind="pods/log")
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "REOPEN_SECONDS", 0.001)
+    monkeypatch.setattr(collector, "MAX_PAUSE_SECONDS", 0.001)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> OutputCopy:
+    files = AttemptFiles.of(tmp_path / "attempts", NAME)
+    files.create("uid-1")
+    return OutputCopy(files)
+
+
+@asynccontextmanager
+async def api_server(folder: Path, *answers: web.Response) -> AsyncIterator[ApiClient]:
+    """Yield a client of an API server that gives these answers, one after the other."""
+    remaining: Iterator[web.Response] = iter(answers)
+
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return next(remaining)
+
+    async with serving(answer, folder, {}) as client:
+        yield client
+
+
+def a_pod_log(*events: AnyEvent) -> web.Response:
+    return web.Response(body=b"".join(encode(event) + b"\n" for event in events))
+
+
+def observed(state: dict[str, Any]) -> ObservedAttempt:
+    attempt = ObservedAttempt(NAME)
+    attempt.update_pod(a_pod_object(state))
+    return attempt
+
+
+@pytest.mark.parametrize("state", [RUNNING, ENDED])
+async def test_a_log_that_is_not_found_although_its_pod_exists_is_read_again(
+    copy: OutputCopy, tmp_path: Path, state: dict[str, Any]
+) -> None:
+    """A kubelet that has just started answers 404 for its pods."""
+    answers = web.Response(status=404, body=NOT_FOUND), a_pod_log(WORKING, DONE)
+    async with api_server(tmp_path, *answers) as client:
+        await collect(client, "/log", "executor", copy, observed(state))
+    assert copy.is_complete
+
+
+async def test_the_log_of_a_deleted_pod_is_lost(copy: OutputCopy, tmp_path: Path) -> None:
+    attempt = observed(RUNNING)
+    attempt.remove_pod(a_pod_object(RUNNING))
+    async with api_server(tmp_path, a_pod_log(WORKING), web.Response(status=404, body=NOT_FOUND)) as client:
+        await collect(client, "/log", "executor", copy, attempt)
+    assert (copy.last, copy.is_complete) == (WORKING, False)
+
+
+async def test_a_log_that_was_cut_off_is_read_again(copy: OutputCopy, tmp_path: Path) -> None:
+    """The API server ends its answer in good order when it loses the connection to the node."""
+    async with api_server(tmp_path, a_pod_log(WORKING), a_pod_log(), a_pod_log(WORKING, DONE)) as client:
+        await collect(client, "/log", "executor", copy, observed(ENDED))
+    assert copy.is_complete
+
+
+async def test_a_log_without_an_outcome_is_complete_after_two_reads_without_news(
+    copy: OutputCopy, tmp_path: Path
+) -> None:
+    async with api_server(tmp_path, *(a_pod_log(WORKING) for _ in range(3))) as client:
+        await collect(client, "/log", "executor", copy, observed(ENDED))
+    assert (copy.last, copy.is_complete) == (WORKING, False)
