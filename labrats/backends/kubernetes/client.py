@@ -143,6 +143,10 @@ class ApiClient:
         """Return a copy of this client that sends `manager()` as the field manager of every write."""
         return ApiClient(self._http, self._proxy, self._credentials, self._semaphore, manager)
 
+    def apart(self) -> "ApiClient":
+        """Return a copy of this client whose requests never wait for those of this one."""
+        return ApiClient(self._http, self._proxy, self._credentials, Semaphore(MAX_CONCURRENT_REQUESTS), self._manager)
+
     async def request(
         self,
         method: str,

@@ -90,7 +90,8 @@ class Election:
     ) -> None:
         """lease: the name of the Lease, which is created if it is missing."""
         self._work = _WORK[lease]
-        self._client, self._identity, self._timing = client, identity, timing or LeaseTiming()
+        self._client = client.apart()  # many slow requests, as with a slow admission webhook, must not end the term
+        self._identity, self._timing = identity, timing or LeaseTiming()
         self._prepare, self._name = prepare, lease
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._lease: Lease | None = None
