@@ -12,7 +12,7 @@ import pytest
 from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import GiveUp, Invalid, NotFound, RetryLater
+from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.phases import Phase
 from labrats.model.protocol import LogEvent, events_in
@@ -156,7 +156,7 @@ async def a_quota(client: ApiClient, namespace: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def a_policy(client: ApiClient, namespace: str) -> AsyncIterator[str]:
-    """Forbid Jobs by a policy, for which they are invalid (422), and yield a part of the error message."""
+    """Forbid Jobs by a policy (422), and yield a part of the error message."""
     rule = {"apiGroups": ["batch"], "apiVersions": ["v1"], "resources": ["jobs"], "operations": ["CREATE"]}
     here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
     validations = [{"expression": "false", "message": "no Jobs here"}]
@@ -176,7 +176,7 @@ async def until_refused(client: ApiClient, namespace: str) -> None:
     pod = {"restartPolicy": "Never", "containers": [{"name": "none", "image": "none"}]}
     job = encode({"metadata": {"generateName": "probe-"}, "spec": {"template": {"spec": pod}}})
     async with asyncio.timeout(PATIENCE_SECONDS):
-        with suppress(ApiServerRefusal, Invalid):
+        with suppress(ApiServerRefusal):
             while True:
                 await client.request(
                     "POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", job, query={"dryRun": "All"}
@@ -184,12 +184,13 @@ async def until_refused(client: ApiClient, namespace: str) -> None:
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize("refusal", [a_quota, a_policy])
 async def test_a_refused_job_is_retried_until_the_start_timeout(
-    open_runner: OpenRunner, api_client: ApiClient, jobs_namespace: str
+    open_runner: OpenRunner, api_client: ApiClient, jobs_namespace: str, refusal: Callable[..., Any]
 ) -> None:
     attempt = Attempt(a_job(Phase.RUNNING, created_at=datetime.now(UTC)))
     async with open_runner(start_timeout_seconds=2.0) as runner:
-        async with a_quota(api_client, jobs_namespace) as words:
+        async with refusal(api_client, jobs_namespace) as words:
             with pytest.raises(RetryLater, match=words):  # temporary
                 await runner.start(attempt)
             async with asyncio.timeout(PATIENCE_SECONDS):

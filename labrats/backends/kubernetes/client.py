@@ -55,6 +55,9 @@ _MAX_DELAY_SECONDS: Final = 60.0
 REFUSED_DELAY_SECONDS: Final = 15.0
 """Delay before a refused request is repeated, since a person has to fix the cause first."""
 
+_POLICY_DENIAL: Final = "ValidatingAdmissionPolicy "
+"""Part of the message when an admission policy denied a request. By default it answers as if the object was invalid."""
+
 _WEBHOOK_DENIAL: Final = "admission webhook"
 """Beginning of the message when an admission webhook denied a request. Its status code may be any, often 400."""
 
@@ -376,8 +379,10 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
             return Conflict(message)
         case 410:
             return Expired(message)
+        case 422 if _POLICY_DENIAL in message:
+            return ApiServerRefusal(code, message)
         case 413 | 422:
-            causes = details.causes or [_Cause(message=message)]  # an admission policy names no field
+            causes = details.causes or [_Cause(message=message)]
             return Invalid(*(Problem(cause.field or "object", cause.message) for cause in causes))
         case 429 | 500 | 502 | 503 | 504:
             return RetryLater(f"the API server is busy: {message}", _delay_seconds(retry_after, details))

@@ -62,8 +62,15 @@ def test_an_invalid_object_error_names_every_field() -> None:
     ]
 
 
-def test_a_refusal_by_a_policy_names_the_object_instead_of_a_field() -> None:
-    assert str(error_of(422, a_status(422, causes=[{"message": "no Jobs here"}]))) == "object: no Jobs here"
+def test_a_refusal_by_a_policy_is_no_fault_of_the_object() -> None:
+    message = "jobs.batch \"a\" is forbidden: ValidatingAdmissionPolicy 'no-jobs' denied request: no Jobs here"
+    error = error_of(422, a_status(422, message, causes=[{"message": "no Jobs here"}]))
+    assert type(error) is ApiServerRefusal
+    assert "no Jobs here" in str(error)
+
+
+def test_an_invalid_object_error_without_a_field_names_the_object() -> None:
+    assert str(error_of(422, a_status(422, causes=[{"message": "too large"}]))) == "object: too large"
 
 
 @pytest.mark.parametrize(
