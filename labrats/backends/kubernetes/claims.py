@@ -27,9 +27,9 @@ class Claims:
         self._folder(name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def holder(self, name: AttemptName) -> str | None:
-        """Return the name of the pod that claimed the attempt; None while there is no claim."""
+        """Return the name of the pod that claimed the attempt; None while there is no claim, or for an empty one."""
         try:
-            return (self._folder(name) / CLAIM_FILE).read_text().split()[0]
+            return next(iter((self._folder(name) / CLAIM_FILE).read_text().split()), None)
         except FileNotFoundError:
             return None
 

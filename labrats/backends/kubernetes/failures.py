@@ -34,6 +34,10 @@ class AttemptFailure(Record):
 ENDED_BY_ENGINE: Final = AttemptFailure(code=FailedCode.EXECUTOR_DIED, reason="the engine ended the attempt")
 NEVER_STARTED: Final = AttemptFailure(code=FailedCode.LOST, reason="the attempt was ended before it started")
 
+ENDING_WAS_DAMAGED: Final = AttemptFailure(
+    code=FailedCode.LOST, reason="the attempt has ended, but the record of its end on the volume is damaged"
+)
+
 CLUSTER_CODES: Final = frozenset(
     {
         FailedCode.DISK_LIMIT,

@@ -15,7 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
-from labrats.backends.kubernetes.failures import AttemptFailure
+from labrats.backends.kubernetes.failures import ENDING_WAS_DAMAGED, AttemptFailure
 from labrats.files.attempt_output import UNFINISHED
 from labrats.files.durability import sync
 from labrats.model.attempt_name import AttemptName
@@ -134,6 +134,8 @@ class AttemptFiles:
             return msgspec.json.decode(self._ending.read_bytes(), type=AttemptFailure)
         except FileNotFoundError:
             return None
+        except msgspec.DecodeError:  # the server of the volume crashed before it had stored the content
+            return ENDING_WAS_DAMAGED
 
     def record_ending(self, failure: AttemptFailure) -> None:
         """Record that nothing of the attempt runs and its output is complete. Only the first record counts."""

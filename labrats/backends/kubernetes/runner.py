@@ -388,13 +388,15 @@ class KubernetesRunner:
     async def _clear_up(self, name: AttemptName) -> None:
         """Remove the files of an ended attempt if its job was deleted. A job that cannot be decoded still exists."""
         job_id, files = name.job_id, self._files(name)
-        if job_id in self._owners or name in self._being_killed or not (files.owner and files.ending()):
+        if job_id in self._owners or name in self._being_killed:
             return
         try:
+            if not await asyncio.to_thread(lambda: files.owner and files.ending()):
+                return
             await self._api.client.request("GET", resource_type(Job).path(self._settings.namespace, job_id))
         except NotFound:
             await self._remove_files(name)
-        except LabratsError as error:
+        except (LabratsError, OSError) as error:
             log.warning("files of a deleted job not removed", job=job_id, reason=str(error))
 
     # Inputs

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from labrats.backends.kubernetes.failures import NEVER_STARTED, failure_without_outcome
+from labrats.backends.kubernetes.claims import Claims
+from labrats.backends.kubernetes.failures import ENDING_WAS_DAMAGED, NEVER_STARTED, failure_without_outcome
 from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import BUNDLE_FILE, PATCH_FILE, RESULT_FILE, AnyEvent, PartEvent, ResultEvent
@@ -159,6 +160,19 @@ def test_only_the_first_record_of_an_ending_counts(files: AttemptFiles) -> None:
 
     assert files.ending() == NEVER_STARTED
     assert [path.name for path in files.folder.iterdir()] == ["ending.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"code": "lo', b'{"code": "of-a-later-version", "reason": "a"}'])
+def test_a_damaged_record_of_an_ending_counts_as_an_end(files: AttemptFiles, content: bytes) -> None:
+    (files.folder / "ending.json").write_bytes(content)
+    assert files.ending() == ENDING_WAS_DAMAGED
+
+
+def test_an_empty_claim_has_no_holder(tmp_path: Path) -> None:
+    claims, name = Claims(tmp_path), AttemptName("ir-0000000a", 1)
+    claims.prepare(name)
+    (tmp_path / "0a" / str(name) / "claim").write_text("")
+    assert claims.holder(name) is None
 
 
 def test_removed_files_do_not_exist_and_have_no_ending(files: AttemptFiles) -> None:

@@ -9,8 +9,11 @@ import pytest
 from msgspec import structs
 
 from labrats.backends.kubernetes.client import ApiClient
+from labrats.backends.kubernetes.failures import NEVER_STARTED
+from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
-from labrats.model.errors import GiveUp, Invalid, LabratsError, Problem, RetryLater
+from labrats.model.attempt_name import AttemptName
+from labrats.model.errors import GiveUp, Invalid, LabratsError, NotFound, Problem, RetryLater
 from labrats.ports import Attempt
 from tests.fakes.store import MemoryStore
 from tests.unit.backends.kubernetes.test_pod import SETTINGS, an_owned_attempt
@@ -48,3 +51,24 @@ async def test_attempt_whose_job_may_have_been_created_lives(
     with pytest.raises(raised, match=str(answer)):
         await runner.start(attempt)
     assert runner._supervisor.living() == ({attempt.name} if may_live else set())
+
+
+async def test_a_volume_that_cannot_be_read_does_not_end_the_watch_of_jobs(
+    tmp_path: Path,
+) -> None:
+    client, attempt = cast("ApiClient", FailingClient(NotFound("no such job"))), an_owned_attempt()
+    runner = KubernetesRunner(
+        client, MemoryStore(), KubernetesRunnerSettings("default", tmp_path / "attempts", SETTINGS)
+    )
+    stale = AttemptFiles.of(tmp_path / "attempts", attempt.name)
+    stale.create("uid-1")
+    (stale.folder / "owner").unlink()
+    (stale.folder / "owner").symlink_to("owner")  # reading it raises OSError
+    other = AttemptFiles.of(tmp_path / "attempts", AttemptName("ir-0000000b", 1))
+    other.create("uid-2")
+    other.record_ending(NEVER_STARTED)
+
+    await runner._clear_up(attempt.name)
+    await runner._clear_up(AttemptName("ir-0000000b", 1))
+
+    assert (stale.exists, other.exists) == (True, False)
