@@ -71,18 +71,32 @@ class Retention:
                 loops.create_task(repeat(self.delete_tokens, TOKEN_PASS_SECONDS, self._clock), name="delete tokens")
 
     async def clean(self) -> None:
-        """Make one pass over jobs, attempts and files."""
-        now = self._clock.now()
-        for job_id in self._index.finished_before(now - self._job_retention):
+        """Make one pass over jobs, workspaces, attempts and files. A part that fails is left to the next pass."""
+        for part in (self._forget_jobs, self._clear_workspaces, self._collect_attempts, self._collect_files):
+            try:
+                await part()
+            except (RetryLater, OSError) as error:
+                log.warning("cleanup postponed", part=part.__name__.strip("_"), reason=str(error))
+
+    async def _forget_jobs(self) -> None:
+        ended_before = self._clock.now() - self._job_retention
+        for job_id in self._index.finished_before(ended_before):
             with suppress(NotFound, Conflict, BecameUnreadable):  # it was deleted, retried or made invalid meanwhile
-                await self._forget(job_id, now - self._job_retention)
+                await self._forget(job_id, ended_before)
+
+    async def _clear_workspaces(self) -> None:
+        ended_before = self._clock.now() - self._workspace_retention
         for name in await self._runner.workspaces():
-            await self._clear_workspace(name, now - self._workspace_retention)
+            await self._clear_workspace(name, ended_before)
+
+    async def _collect_attempts(self) -> None:
         async for names in self._runner.retained():
             missing = set(await self._index.missing([name.job_id for name in names]))
             for name in names:
                 if name.job_id in missing and not await self._exists(name.job_id):
                     await self._collect_attempt(name)
+
+    async def _collect_files(self) -> None:
         for folders in batched(await self._attachments.folders(NEW_SECONDS), BATCH):
             await self._collect_attachments(folders)
 

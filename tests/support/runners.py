@@ -1,4 +1,4 @@
-"""What a Runner knows."""
+"""Questions to a Runner."""
 
 from labrats.model.attempt_name import AttemptName
 from labrats.ports import Runner

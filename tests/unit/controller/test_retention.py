@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -204,6 +205,28 @@ async def test_a_job_that_a_person_made_unreadable_keeps_no_other(data: EngineDa
     await data.retention().clean()
 
     assert (await data.exists(edited), await data.exists(other)) == (True, False)
+
+
+async def test_a_job_that_may_not_be_deleted_keeps_no_workspace_attempt_or_file(
+    data: EngineData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cluster, a policy may refuse the deletion."""
+    expired, orphan = await data.ended(), await data.ended()
+    files = await data.attachments.save("ir-0000000a", [("a.txt", b"a")])
+    make_older((tmp_path / files[0].path).parent, NEW_SECONDS + 60)
+    await data.store.delete(Job, orphan.id)
+    data.clock.step(31 * DAY)
+
+    async def refuse(*_: Any) -> None:
+        raise RetryLater("a policy forbids it")
+
+    monkeypatch.setattr(data.store, "delete", refuse)
+    await data.retention().clean()
+
+    assert await data.exists(expired)
+    assert await data.runner.workspaces() == []
+    assert await retained_by(data.runner) == []
+    assert not (tmp_path / files[0].path).exists()
 
 
 async def test_an_orphaned_attempt_that_cannot_be_killed_blocks_no_other(
