@@ -21,6 +21,7 @@ import msgspec
 
 from labrats.files.durability import sync
 from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.job import UPLOAD_ID
 from labrats.model.record import Record, encode
 
 P = ParamSpec("P")
@@ -31,7 +32,7 @@ META_FILE: Final = ".labrats-upload.json"
 
 _INCOMING: Final = ".incoming"
 _CONTENT: Final = "content"
-_ID: Final = re.compile(r"up-[0-9a-f]{16}")
+_ID: Final = re.compile(UPLOAD_ID)
 _ABANDONED_SECONDS: Final = 24 * 3600.0
 """The age at which an unfinished upload is deleted: its engine has died."""
 

@@ -18,7 +18,16 @@ from labrats.model.ai_model import DEFAULT_SLOTS, AiModelSpec, AiModelStatus
 from labrats.model.condition import Condition
 from labrats.model.config import LOCAL_PROVIDERS, PROVIDERS, JobConfig
 from labrats.model.instruction import AiInstructionSpec, Scope
-from labrats.model.job import DEFAULT_PRIORITY, PROMPT_BYTES, SESSION_ID, STATUS_LOG_LINES, JobSpec, JobStatus
+from labrats.model.job import (
+    DEFAULT_PRIORITY,
+    FILE_PATH,
+    PROMPT_BYTES,
+    SESSION_ID,
+    STATUS_LOG_LINES,
+    UPLOAD_ID,
+    JobSpec,
+    JobStatus,
+)
 from labrats.model.phases import Phase
 from labrats.model.record import Record
 from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec, WebhookSourceStatus
@@ -26,7 +35,9 @@ from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec
 GROUP: Final = "labrats.work"
 VERSION: Final = "v1alpha1"
 
-MAX_ATTEMPTS: Final = 10**9
+MAX_ATTEMPTS: Final = 10_000
+"""The maximum number of attempts of a job. When the job is deleted, the files of each are looked for."""
+
 MAX_JOB_NAME_LENGTH: Final = 52
 """The maximum length of a job's name. Attempts append a number, and a Kubernetes Job's name is limited to 63."""
 
@@ -348,9 +359,7 @@ _JOB_SPEC: Final = {
                         "maxLength": 1024,
                         "description": "The path of the content on the uploads volume.",
                         "x-kubernetes-validations": [
-                            _rule(
-                                "!self.matches('(^|/)([.][.]?)?(/|$)')", "must be a relative path on the uploads volume"
-                            )
+                            _rule(f"self.matches('{FILE_PATH}')", "must be jobs/FOLDER/NAME, in the folder of one job")
                         ],
                     },
                     "size": {"minimum": 0, "description": "The size in bytes."},
@@ -362,7 +371,7 @@ _JOB_SPEC: Final = {
             "description": "Earlier uploads for the workspace. They must exist until the job has ended.",
             "items": {
                 "properties": {
-                    "id": {"pattern": "^up-[0-9a-f]{16}$"},
+                    "id": {"pattern": UPLOAD_ID},
                     "name": {"maxLength": 200, "pattern": "^[^/]+$"},
                 }
             },

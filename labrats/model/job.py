@@ -111,6 +111,10 @@ class WorkspaceSetup(Setup, kw_only=True):
     token_from: str | None = None
 
 
+FILE_PATH: Final = "^jobs/[^/]*[^/.][^/]*/[^/]*[^/.][^/]*$"
+"""Pattern of the path of a job's file on the uploads volume. A pod mounts the folder of one job, never that of all."""
+
+
 class WorkspaceFile(Record):
     """A file for the workspace. name: relative path in the workspace. path: location on the uploads volume."""
 
@@ -121,6 +125,10 @@ class WorkspaceFile(Record):
     def on_volume(self, uploads: PurePath) -> "WorkspaceFile":
         """Return the file with its absolute path, if the volume is mounted at `uploads`."""
         return replace(self, path=str(uploads / self.path))
+
+
+UPLOAD_ID: Final = "^up-[0-9a-f]{16}$"
+"""Pattern of the id of an upload, which is also its folder on the uploads volume."""
 
 
 class WorkspaceUpload(Record):

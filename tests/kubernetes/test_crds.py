@@ -87,9 +87,10 @@ def with_change(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("workspaceSetup.gitRepo", "https://rat:token@git.example/rats.git", "must not carry a credential"),
         ("workspaceFiles", [{"name": "../up", "path": "a", "size": 1}], "relative path inside the workspace"),
         ("workspaceFiles", [{"name": "a/.git/config", "path": "a", "size": 1}], "relative path inside the workspace"),
-        ("workspaceFiles", [{"name": "a", "path": "/etc/shadow", "size": 1}], "relative path on the uploads volume"),
-        ("workspaceFiles", [{"name": "a", "path": "b/../../c", "size": 1}], "relative path on the uploads volume"),
-        ("workspaceFiles", [{"name": "a", "path": "b", "size": -1}], "size"),
+        ("workspaceFiles", [{"name": "a", "path": "/etc/shadow", "size": 1}], "must be jobs/FOLDER/NAME"),
+        ("workspaceFiles", [{"name": "a", "path": "jobs/../../c", "size": 1}], "must be jobs/FOLDER/NAME"),
+        ("workspaceFiles", [{"name": "a", "path": "jobs/0", "size": 1}], "must be jobs/FOLDER/NAME"),
+        ("workspaceFiles", [{"name": "a", "path": "jobs/a/0", "size": -1}], "size"),
         ("metadata", "none", "spec.metadata"),
     ],
 )
@@ -108,7 +109,7 @@ async def test_an_invalid_job_is_refused_with_the_reason(kubectl: Kubectl, path:
         ("workspaceSetup.gitRepo", REPO),
         ("workspaceSetup.gitRepo", "ssh://git@git.example/rats.git"),
         ("workspaceSetup.gitRepo", "git@git.example:rats.git"),
-        ("workspaceFiles", [{"name": "notes/.todo..txt", "path": "ab/cd", "size": 0}]),
+        ("workspaceFiles", [{"name": "notes/.todo..txt", "path": "jobs/ir-0000000a-1f/0", "size": 0}]),
         ("metadata", {"repo": "octo/rats", "nested": {"list": [1, None, {"": 2.5}]}}),
     ],
 )

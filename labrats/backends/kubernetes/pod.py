@@ -1,5 +1,6 @@
 """The manifest of the Job that runs one attempt, and of its pod. Pure."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -37,7 +38,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import GiveUp
 from labrats.model.image_name import problem_of_image
 from labrats.model.isolation import Isolation, IsolationLevels
-from labrats.model.job import FailedCode, Job, WorkspaceFile, cache_scope
+from labrats.model.job import FILE_PATH, UPLOAD_ID, FailedCode, Job, WorkspaceFile, cache_scope
 from labrats.model.protocol import (
     CACHE_KEEPER_VARIABLE,
     CLAIMED_STATUS,
@@ -595,11 +596,19 @@ def _upload_mounts(files: Sequence[WorkspaceFile], settings: PodSettings) -> lis
             FailedCode.WORKSPACE,
             "the job has files, but the engine has no uploads volume for its pods: set LABRATS_UPLOADS_CLAIM",
         )
-    folders = sorted({str(PurePath(file.path).parent) for file in files})
+    folders = sorted({_folder_of(file) for file in files})
     return [
         {"name": "uploads", "mountPath": str(UPLOADS / folder), "subPath": folder, "readOnly": True}
         for folder in folders
     ]
+
+
+def _folder_of(file: WorkspaceFile) -> str:
+    """Return the folder to mount for a file. Raises GiveUp for one that has the files of others, too."""
+    folder, path = PurePath(file.path).parent, file.path
+    if not (re.fullmatch(FILE_PATH, path) or re.fullmatch(UPLOAD_ID, str(folder))):
+        raise GiveUp(FailedCode.INVALID, f"workspaceFiles: the path {path!r} must be jobs/FOLDER/NAME")
+    return str(folder)
 
 
 def _claims_volume(settings: PodSettings) -> dict[str, Any]:

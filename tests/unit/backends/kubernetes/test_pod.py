@@ -23,7 +23,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.errors import GiveUp
 from labrats.model.isolation import Isolation, IsolationLevels
-from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup, cache_scope
+from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup, WorkspaceUpload, cache_scope
 from labrats.model.phases import Phase
 from labrats.model.protocol import Continuation, ResourceLimits, Resumption, Task
 from labrats.model.record import Metadata
@@ -85,6 +85,20 @@ def test_the_manifest_of_a_job_with_everything_is_as_recorded() -> None:
     )
 
     assert attempt_job(attempt, credentials, SETTINGS) == json.loads(GOLDEN.read_text())
+
+
+@pytest.mark.parametrize("path", ["x", "jobs/x", "workspaces/x", "jobs/./x", "jobs/../x", "up-1/x", "/jobs/a/0"])
+def test_files_of_other_jobs_are_not_mounted(path: str) -> None:
+    attempt = an_owned_attempt(workspace_files=(WorkspaceFile(name="a", path=path, size=1),))
+    with pytest.raises(GiveUp, match="must be jobs/FOLDER/NAME") as refused:
+        attempt_job(attempt, NO_CREDENTIALS, SETTINGS)
+    assert refused.value.code == FailedCode.INVALID
+
+
+def test_the_folder_of_an_upload_is_mounted_alone() -> None:
+    attempt = an_owned_attempt(workspace_uploads=(WorkspaceUpload(id="up-0123456789abcdef", name="a.txt"),))
+    mounts = pod_of(attempt)["spec"]["containers"][0]["volumeMounts"]
+    assert [mount["subPath"] for mount in mounts if mount["name"] == "uploads"] == ["up-0123456789abcdef"]
 
 
 def test_the_executor_is_told_its_task() -> None:
