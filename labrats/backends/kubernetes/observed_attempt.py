@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from labrats.backends.kubernetes.batch_objects import JobObject, PodObject
+from labrats.backends.kubernetes.batch_objects import CONTAINER, JobObject, PodObject
 from labrats.model.attempt_name import AttemptName
 
 
@@ -51,6 +51,14 @@ class ObservedAttempt:
     def living_pods(self) -> list[PodObject]:
         """The pods in which something may still run."""
         return [pod for pod in self.pods.values() if not pod.is_over]
+
+    @property
+    def outlived_pod(self) -> PodObject | None:
+        """The pod in which another container still runs after the executor has ended."""
+        pod = self.last_pod
+        if pod is None or self.is_deleted or pod.is_over or not self.has_ended(CONTAINER):
+            return None
+        return pod
 
     @property
     def refused_pods(self) -> list[PodObject]:

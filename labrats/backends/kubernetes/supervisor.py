@@ -40,6 +40,9 @@ log = structlog.get_logger()
 RETRY_SECONDS: Final = 5.0
 """Pause after the cluster or the volume was out of reach."""
 
+OUTLIVED_SECONDS: Final = 60.0
+"""Time after the executor's end in which its pod must end. An admission webhook may have added an endless container."""
+
 
 class Supervisor:
     """The supervisor of all attempts that have a Job or a pod on the cluster.
@@ -292,16 +295,27 @@ class Supervisor:
         return None
 
     async def _wait_for_end(self, observed: ObservedAttempt) -> None:
-        """Wait until nothing of the attempt runs or will run."""
+        """Wait until nothing of the attempt runs or will run. A pod that outlives its executor is ended."""
+        now = asyncio.get_running_loop().time
+        end_at: float | None = None
         while True:
             changed = observed.changed
             if await self._is_over(observed):
                 return
+            if outlived := observed.outlived_pod:
+                end_at = end_at or now() + OUTLIVED_SECONDS
+                if now() >= end_at:
+                    log.warning("pod outlives its executor", attempt=str(observed.name), pod=outlived.name)
+                    with suppress(NotFound):
+                        await self._api.end_pod(outlived)
+                    end_at = now() + OUTLIVED_SECONDS
             if observed.is_abandoned and observed.name not in self._ending_now:
                 self._ending_now.add(observed.name)
                 with suppress(NotFound):
                     await self._api.fail_job(observed.name, failure_without_outcome(observed.job, observed.last_pod))
-            await changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(end_at):
+                    await changed.wait()
 
     def _end_if_doubled(self, observed: ObservedAttempt) -> None:
         if observed.is_doubled and observed.name not in self._ending_now:

@@ -1,15 +1,24 @@
 """The supervision of attempts of different jobs with the same name."""
 
+import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
+from aiohttp import web
+
+from labrats.backends.kubernetes import supervisor
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import JobObject
 from labrats.backends.kubernetes.claims import Claims
 from labrats.backends.kubernetes.files import AttemptFiles
+from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.supervisor import Supervisor
 from tests.support.waiting import eventually
-from tests.unit.backends.kubernetes.objects import NAME, a_job_object
+from tests.unit.backends.kubernetes.objects import NAME, a_job_object, a_pod_object
+from tests.unit.backends.kubernetes.test_client import serving
 
 NO_CLIENT: Any = None  # no request is sent while a Job is running
 
@@ -58,3 +67,30 @@ async def test_attempt_that_is_being_started_lives_before_the_watches_report_it(
         supervisor.expect_start(NAME)
         await supervisor.stop_supervising(NAME)
         assert supervisor.living() == set()
+
+
+async def test_a_pod_that_outlives_its_executor_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An admission webhook may add a container that never ends, such as the proxy of a service mesh."""
+    monkeypatch.setattr(supervisor, "OUTLIVED_SECONDS", 0.01)
+    ended, job = asyncio.Event(), a_job_of("first")
+    pod = a_pod_object({"terminated": {"exitCode": 0}}, phase="Running")
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        if request.method == "PATCH":
+            assert json.loads(await request.read()) == {"spec": {"activeDeadlineSeconds": 1}}
+            ended.set()
+        found = job if "/jobs/" in request.path else pod
+        return web.Response(body=msgspec.json.encode({"items": [pod]} if request.path.endswith("/pods") else found))
+
+    async with serving(answer, tmp_path, {}) as client:
+        supervised = Supervisor(
+            BatchClient(client, "default"), tmp_path, Claims(tmp_path), start_timeout_seconds=60, parts_seconds=60
+        )
+        async with supervised._tasks:
+            observed = ObservedAttempt(NAME)
+            observed.update_job(job)
+            observed.update_pod(pod)
+            waiting = asyncio.create_task(supervised._wait_for_end(observed))
+            async with asyncio.timeout(10):
+                await ended.wait()
+            waiting.cancel()
