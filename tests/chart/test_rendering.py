@@ -95,6 +95,11 @@ async def test_api_server_accepts_all_objects(helm: Helm, namespace: str, values
         ({"service": {"port": 70000}}, "at '/service/port'"),
         ({"isolation": {"vm": {"runtimeClass": "gVisor"}}}, "at '/isolation/vm/runtimeClass'"),
         ({"isolation": {"vm": {"handler": "runsc"}}}, "isolation.vm.handler needs isolation.vm.runtimeClass"),
+        ({"networkPolicy": {"enabled": None}}, "at '/networkPolicy': missing property 'enabled'"),
+        ({"fence": {"enabled": None}}, "at '/fence': missing property 'enabled'"),
+        ({"egressProxy": {"enabled": None}}, "at '/egressProxy': missing property 'enabled'"),
+        ({"volumes": {"data": None}}, "at '/volumes': missing property 'data'"),
+        ({"networkPolicy": None}, "missing property 'networkPolicy'"),
     ],
     ids=json.dumps,
 )
@@ -102,6 +107,26 @@ def test_invalid_values_are_refused(helm: Helm, value: dict[str, Any], complaint
     with pytest.raises(Failed) as failed:
         helm("template", "labrats", CHART, values=value)
     assert complaint in str(failed.value)
+
+
+def test_names_of_all_objects_of_a_long_release_are_valid(helm: Helm) -> None:
+    rendered = objects(helm("template", "a" * 42, CHART))
+    assert max(len(each["metadata"]["name"]) for each in rendered if each["kind"] == "Service") == 63
+
+
+def test_a_release_name_that_is_too_long_is_refused(helm: Helm) -> None:
+    with pytest.raises(Failed, match="the release name a+ is too long: a+-labrats may have 50 characters"):
+        helm("template", "a" * 43, CHART)
+
+
+def test_a_release_name_of_digits_is_a_text(helm: Helm) -> None:
+    rendered = objects(helm("template", "123", CHART))
+    assert {each["metadata"]["labels"]["app.kubernetes.io/instance"] for each in rendered} == {"123"}
+
+
+def test_a_priority_of_zero_is_that_of_controllers(helm: Helm) -> None:
+    rendered = objects(helm("template", "labrats", CHART, values={"controller": {"priorityClass": {"value": 0}}}))
+    assert [each["value"] for each in rendered if each["kind"] == "PriorityClass"] == [0]
 
 
 def test_values_reach_the_engine(helm: Helm) -> None:

@@ -1,19 +1,21 @@
-{{/* The name prefix of all objects. */}}
+{{/* The name prefix of all objects. The name of a Service, such as NAME-egress-proxy, has at most 63 characters. */}}
 {{- define "labrats.name" -}}
-{{- if contains "labrats" .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-labrats{{ end }}
+{{- $name := ternary .Release.Name (printf "%s-labrats" .Release.Name) (contains "labrats" .Release.Name) -}}
+{{- if gt (len $name) 50 }}{{ fail (printf "the release name %s is too long: %s may have 50 characters" .Release.Name $name) }}{{ end -}}
+{{ $name }}
 {{- end }}
 
 {{/* Labels of every object. */}}
 {{- define "labrats.labels" -}}
 app.kubernetes.io/name: labrats
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 
 {{/* The selector labels of a component's pods, given (list . "api"). */}}
 {{- define "labrats.selector" -}}
 app.kubernetes.io/name: labrats
-app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
