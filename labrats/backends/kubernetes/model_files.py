@@ -85,11 +85,16 @@ class ClusterModelFiles:
         """Store the logs of finished operations until cancelled. Only the leader runs this."""
         while True:
             try:
-                for job in await self._all():
-                    if job.has_ended and LOG_ANNOTATION not in job.metadata.annotations:
-                        await self._store_log(job)
+                jobs = await self._all()
             except LabratsError as error:
-                log.info("logs of model file operations not stored yet", reason=str(error))
+                log.info("model file operations not listed", reason=str(error))
+                jobs = []
+            for job in jobs:
+                if job.has_ended and LOG_ANNOTATION not in job.metadata.annotations:
+                    try:
+                        await self._store_log(job)
+                    except LabratsError as error:  # such as of a lost node, which keeps no other log from being stored
+                        log.info("log of a model file operation not stored yet", job=job.name, reason=str(error))
             await asyncio.sleep(STORE_LOGS_SECONDS)
 
     async def scan(self) -> Sequence[FoundFile]:

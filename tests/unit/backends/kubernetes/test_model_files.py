@@ -1,13 +1,18 @@
 """The Jobs of operations on model files: their permissions and inputs."""
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 
+from labrats.backends.kubernetes import model_files
 from labrats.backends.kubernetes.model_files import (
     FOLDER,
     OPERATION_ANNOTATION,
+    ClusterModelFiles,
     ModelPodSettings,
     operation_job,
     scan_job,
@@ -15,6 +20,7 @@ from labrats.backends.kubernetes.model_files import (
 from labrats.backends.kubernetes.model_files_pod import OPERATION_VARIABLE
 from labrats.backends.kubernetes.pod import EXECUTOR_LABELS
 from labrats.model.model_files import FileOperation, OperationType
+from tests.unit.backends.kubernetes.test_client import serving
 
 SETTINGS = ModelPodSettings("engine:1", "models", {"OUTBOUND_ALLOWED_CIDRS": "10.0.0.0/8"}, {"hostNetwork": False})
 DOWNLOAD = FileOperation(
@@ -72,3 +78,32 @@ def test_the_name_of_a_job_follows_from_its_file_and_operation() -> None:
 
 def test_a_pod_is_replaced_only_after_it_has_failed() -> None:
     assert operation_job(DOWNLOAD, SETTINGS)["spec"]["podReplacementPolicy"] == "Failed"
+
+
+async def test_a_log_that_cannot_be_read_keeps_no_other_from_being_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_files, "STORE_LOGS_SECONDS", 0.01)
+    stored: asyncio.Queue[str] = asyncio.Queue()
+    annotations = {OPERATION_ANNOTATION: msgspec.json.encode(DOWNLOAD).decode()}
+    ended = {"conditions": [{"type": "Complete", "status": "True"}]}
+    jobs = [{"metadata": {"name": name, "uid": name, "annotations": annotations}, "status": ended} for name in "ab"]
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        if request.method == "PATCH":
+            stored.put_nowait(request.path.rpartition("/")[2])
+        if request.path.endswith("/log"):
+            return web.Response(status=500 if "pod-of-a" in request.path else 200, body=b"done")
+        if request.path.endswith("/pods"):
+            name = request.query["labelSelector"].rpartition("=")[2]
+            status = {"containerStatuses": [{"name": "executor", "state": {"terminated": {"exitCode": 0}}}]}
+            pod = {"metadata": {"name": f"pod-of-{name}"}, "spec": {"containers": [{"name": "executor"}]}}
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": [pod | {"status": status}]})
+        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": jobs})
+
+    async with serving(answer, tmp_path, {}) as client:
+        running = asyncio.create_task(ClusterModelFiles(client, "labrats", SETTINGS).run())
+        async with asyncio.timeout(10):
+            assert await stored.get() == "b"
+        running.cancel()
+        await asyncio.wait([running])
