@@ -55,6 +55,8 @@ def problem_of_credentials(secret: Secret, job_uid: str | None, *, labelled_only
     if is_of_engine(secret):
         return f"the Secret {secret.name!r} is the engine's own and not available to jobs"
     owner = secret.metadata.owner
+    if is_for_jobs(secret) and owner is not None and job_uid not in (None, owner.uid):
+        return f"the Secret {secret.name!r} belongs to another job"
     if not labelled_only or is_for_jobs(secret) or (owner is not None and owner.uid == job_uid):
         return None
     return f"the Secret {secret.name!r} is not labelled for jobs: {label_command(secret.name)}"
