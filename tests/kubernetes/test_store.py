@@ -8,8 +8,8 @@ from typing import Any, Final
 import pytest
 from msgspec.structs import replace
 
-from labrats.backends.kubernetes.client import JSON_PATCH, ApiClient
-from labrats.backends.kubernetes.codec import CREATED_AT, LABRATS_API, resource_type
+from labrats.backends.kubernetes.client import JSON_PATCH, ApiClient, ApiServerRefusal
+from labrats.backends.kubernetes.codec import CREATED_AT, LABRATS_API, ResourceType, resource_type
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.ai_model import AiModel
 from labrats.model.core_resources import Secret
@@ -217,3 +217,18 @@ async def test_a_missing_kubeconfig_is_reported(tmp_path: Any) -> None:
     with pytest.raises(LabratsError, match="no Kubernetes cluster is configured"):
         async with ApiClient.open(tmp_path / "missing"):
             pass
+
+
+async def test_a_field_that_older_custom_resources_lack_is_refused_instead_of_dropped(
+    store: KubernetesStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_object = ResourceType.new_object
+
+    def of_a_later_version(self: ResourceType[Any], resource: Any) -> dict[str, Any]:
+        later = new_object(self, resource)
+        return later | {"spec": later["spec"] | {"isProtected": True}}
+
+    monkeypatch.setattr(ResourceType, "new_object", of_a_later_version)
+    with pytest.raises(ApiServerRefusal, match=r"isProtected.*the custom resources are older than this engine"):
+        await store.create(an_ai_model())
+    assert await store.list(AiModel) == []

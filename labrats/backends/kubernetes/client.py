@@ -58,6 +58,14 @@ REFUSED_DELAY_SECONDS: Final = 15.0
 _POLICY_DENIAL: Final = "ValidatingAdmissionPolicy "
 """Part of the message when an admission policy denied a request. By default it answers as if the object was invalid."""
 
+_UNKNOWN_FIELD: Final = "strict decoding error"
+"""Part of the message when a custom resource lacks a field, because its definition is of an earlier version."""
+
+UPDATE_CUSTOM_RESOURCES: Final = (
+    "the custom resources are older than this engine: "
+    "labrats manifests crds | kubectl apply --server-side --force-conflicts -f -"
+)
+
 _WEBHOOK_DENIAL: Final = "admission webhook"
 """Beginning of the message when an admission webhook denied a request. Its status code may be any, often 400."""
 
@@ -390,6 +398,8 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
             return ApiServerRefusal(code, message)
         case 400 if message.startswith(_WEBHOOK_DENIAL):
             return ApiServerRefusal(code, message)
+        case 400 if _UNKNOWN_FIELD in message:
+            return ApiServerRefusal(code, f"{message}; {UPDATE_CUSTOM_RESOURCES}")
         case _:
             return LabratsError(f"the API server answered {code}: {message}")
 

@@ -12,7 +12,7 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import JSON, JSON_PATCH, ApiClient, Status
-from labrats.backends.kubernetes.codec import ResourceType, resource_type
+from labrats.backends.kubernetes.codec import LABRATS_API, ResourceType, resource_type
 from labrats.backends.kubernetes.events import EventRecorder, event_of
 from labrats.backends.kubernetes.invalid_objects import InvalidObjectReporter
 from labrats.backends.kubernetes.reflector import (
@@ -352,7 +352,9 @@ class KubernetesStore:
         return await self._write(resources, "PATCH", path, resources.patch(resource), JSON_PATCH)
 
     async def _write(self, resources: ResourceType[R], method: str, path: str, body: Any, content: str = JSON) -> R:
-        answer = await self._client.request(method, path, encode(body), content_type=content)
+        # Otherwise a field that older custom resources lack would be dropped, such as one that restricts a job.
+        query = {"fieldValidation": "Strict"} if resources.api_version == LABRATS_API else {}
+        answer = await self._client.request(method, path, encode(body), query=query, content_type=content)
         written = resources.read(answer)
         if reflector := self._reflectors.find(type(written)):
             reflector.expect_version(written.name, written.metadata.resource_version)

@@ -40,6 +40,7 @@ def a_status(code: int, message: str = "it is so", **details: Any) -> bytes:
         (502, b"<html>bad gateway</html>", RetryLater),
         (504, b"\xff", RetryLater),
         (400, a_status(400), LabratsError),
+        (400, a_status(400, 'strict decoding error: unknown field "spec.untrusted"'), ApiServerRefusal),
         (400, a_status(400, 'admission webhook "images.example" denied the request: no'), ApiServerRefusal),
     ],
 )
