@@ -109,6 +109,12 @@ KEY_PROXY_RESOURCES: Final = {
 }
 """Resources of the key proxy. The largest requests that it takes at once need some 380 MiB."""
 
+_NOT_DISRUPTED: Final = {
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    "karpenter.sh/do-not-disrupt": "true",
+}
+"""Annotations that keep autoscalers from ending an agent, and the tokens it has cost, to save a node."""
+
 EXECUTOR_LABELS: Final = {
     "app.kubernetes.io/managed-by": "labrats",
     "app.kubernetes.io/component": "executor",
@@ -271,6 +277,7 @@ def attempt_job(
                 "metadata": {
                     "labels": {**settings.extras.labels, **labels},
                     "annotations": {
+                        **_NOT_DISRUPTED,
                         **settings.extras.annotations,
                         **_annotations(attempt, credentials, settings, earlier),
                     },

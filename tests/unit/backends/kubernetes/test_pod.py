@@ -101,6 +101,13 @@ def test_the_folder_of_an_upload_is_mounted_alone() -> None:
     assert [mount["subPath"] for mount in mounts if mount["name"] == "uploads"] == ["up-0123456789abcdef"]
 
 
+def test_annotations_of_the_operator_replace_those_for_autoscalers() -> None:
+    name = "karpenter.sh/do-not-disrupt"
+    settings = dataclasses.replace(SETTINGS, extras=PodExtras(annotations={name: "false"}))
+    assert pod_of(an_owned_attempt())["metadata"]["annotations"][name] == "true"
+    assert pod_of(an_owned_attempt(), settings=settings)["metadata"]["annotations"][name] == "false"
+
+
 def test_the_executor_is_told_its_task() -> None:
     attempt = an_owned_attempt(metadata={"repo": "a"})
 
