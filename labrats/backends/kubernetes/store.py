@@ -186,9 +186,12 @@ class KubernetesStore:
         if twice := [f"{kind} {name!r}" for (kind, name), count in named.items() if count > 1]:
             raise Conflict(f"{resource.kind()} {resource.name!r} has two parts of one name: {', '.join(twice)}")
         created = await self._create(resource)
-        if created.claim is not None and (holder := await self._earlier_holder(created)):
-            await self._roll_back([created])
-            raise taken_by(holder)
+        if created.claim is not None:
+            try:
+                await self._check_claim(created)
+            except LabratsError:
+                await self._roll_back([created])
+                raise
         owned = [replace(part, metadata=replace(part.metadata, owner=created.as_owner())) for part in parts]
         outcomes = await asyncio.gather(*(self._create_part(part) for part in owned), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -204,9 +207,12 @@ class KubernetesStore:
             return await self._update(resource)
         former = await self.get(type(resource), resource.name)
         changed = await self._update(resource, former)
-        if changed.claim != former.claim and (holder := await self._earlier_holder(changed)):
-            await self._restore(_with_version_of(former, changed))
-            raise taken_by(holder)
+        if changed.claim != former.claim:
+            try:
+                await self._check_claim(changed)
+            except LabratsError:
+                await self._restore(_with_version_of(former, changed))
+                raise
         return changed
 
     async def delete(self, kind: type[R], name: str, resource_version: str | None = None) -> None:
@@ -260,6 +266,11 @@ class KubernetesStore:
         pages = self._client.pages(resources.path(self._namespace), {**resources.query, **selector}, version)
         read = [self._read(resources, item) async for page in pages for item in page.items]
         return [each for each in read if each is not None]
+
+    async def _check_claim(self, written: Resource) -> None:
+        """Raise Taken if another resource has the claim of `written` already, and RetryLater if that is unknown."""
+        if holder := await self._earlier_holder(written):
+            raise taken_by(holder)
 
     async def _earlier_holder(self, written: R) -> R | None:
         """Return the resource that already had the claim of `written` when that was written.

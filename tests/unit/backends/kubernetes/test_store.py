@@ -1,0 +1,30 @@
+"""The store, with an API server that fails between two requests."""
+
+import json
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.model.errors import RetryLater
+from tests.support.builders import an_agent
+from tests.unit.backends.kubernetes.test_client import a_status, serving
+
+
+async def test_a_resource_whose_claim_cannot_be_checked_is_rolled_back(tmp_path: Path) -> None:
+    requests: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        requests.append(request.method)
+        if request.method == "GET":
+            return web.Response(status=503, body=a_status(503, "the API server is starting"))
+        created = json.loads(await request.read()) if request.method == "POST" else {}
+        known = {"uid": "uid-1", "resourceVersion": "1", "creationTimestamp": "2030-01-01T12:00:00Z"}
+        return web.json_response(created | {"metadata": created.get("metadata", {}) | known})
+
+    async with serving(answer, tmp_path, {}) as client, KubernetesStore.open(client, "labrats") as store:
+        with pytest.raises(RetryLater, match="the API server is starting"):
+            await store.create(an_agent("developer"))
+
+    assert requests == ["POST", "GET", "DELETE"]
