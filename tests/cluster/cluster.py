@@ -167,8 +167,9 @@ class Cluster:
             return executor.submit(enter_and_call).result()
 
     def kill(self, program: str) -> None:
-        """Kill a program that `start` has started."""
+        """Kill a program that `start` has started, and wait for its end."""
         self._started[program].kill()
+        self._started[program].wait()
 
     def inside(self, *command: str | Path) -> list[str | Path]:
         """Return a command that runs `command` in the cluster's network. `ip netns exec` would hide the cgroups."""

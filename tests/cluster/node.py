@@ -72,6 +72,11 @@ class Node:
         """Kill the node's kubelet. Its containers keep running, but the cluster gets no more reports from the node."""
         self._cluster.kill(f"kubelet-{self.name}")
 
+    def restart_kubelet(self) -> None:
+        """Kill the node's kubelet, and start it again. Its containers keep running meanwhile."""
+        self.kill_kubelet()
+        self._start_kubelet()
+
     def load(self, archive: Path) -> None:
         """Import an image, so that the node's pods can use it."""
         run("ctr", "-a", self.socket, "-n", "k8s.io", "images", "import", archive)

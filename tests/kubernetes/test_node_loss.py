@@ -55,16 +55,21 @@ async def test_slots_are_held_until_a_lost_node_is_deleted_or_declared_out_of_se
             await user.cancel(job_id)
 
 
-async def test_a_taint_on_a_healthy_node_evicts_its_jobs(cluster: Cluster | None, start_engine: EngineFactory) -> None:
+async def test_a_job_goes_on_when_its_kubelet_restarts_and_a_taint_on_its_node_evicts_it(
+    cluster: Cluster | None, start_engine: EngineFactory
+) -> None:
     if cluster is None:
         pytest.skip("needs the tests' own cluster, whose nodes can be lost")
     async with an_engine_on_nodes_to_be_lost(start_engine).user() as user:
         node = Node(cluster, 4)
-        (job_id,) = await start_jobs(cluster, node, user, ["tainted"])
+        steps = {"log": "here"}, {"sleepMs": 8_000}, {"log": "and there"}, {"hang": True}
+        (job_id,) = await start_jobs(cluster, node, user, ["tainted"], *steps)
+        node.restart_kubelet()  # for a moment it knows none of its pods, and answers 404
+        await once(user, job_id, lambda job: job["logs"] == ["here", "and there"])
         cluster.kubectl("taint", "node", node.name, "labrats.test/maintenance=true:NoExecute")
         job = await once(user, job_id, lambda job: job["status"] in ENDED)
 
-    assert (job["status"], job["failedCode"], job["logs"]) == ("failed", "evicted", ["here"])
+    assert (job["status"], job["failedCode"], job["logs"]) == ("failed", "evicted", ["here", "and there"])
     assert f"evicted from {node.name}: Taint manager" in job["failedReason"]
 
 
@@ -74,11 +79,17 @@ def an_engine_on_nodes_to_be_lost(start_engine: EngineFactory) -> LocalEngine:
     return start_engine(DEFAULT_MODEL_SLOTS="1", LABRATS_EXECUTOR_POD=json.dumps(pod))
 
 
-async def start_jobs(cluster: Cluster, node: Node, user: User, models: Sequence[str]) -> list[str]:
-    """Start `node` with one running job per model, and cordon it. Return the ids of the jobs."""
+async def start_jobs(
+    cluster: Cluster, node: Node, user: User, models: Sequence[str], *steps: dict[str, Any]
+) -> list[str]:
+    """Start `node` with one running job per model, and cordon it. Return the ids of the jobs.
+
+    steps: of each job, the first of which logs "here"; by default, the job then hangs.
+    """
+    steps = steps or ({"log": "here"}, {"hang": True})
     node.start([EXECUTOR.archive()])
     cluster.kubectl("label", "node", node.name, f"{TO_BE_LOST}=true")
-    job_ids = [await user.submit({"log": "here"}, {"hang": True}, config={"model": model}) for model in models]
+    job_ids = [await user.submit(*steps, config={"model": model}) for model in models]
     for job_id in job_ids:
         await once(user, job_id, lambda job: job["logs"] == ["here"])
     cluster.kubectl("cordon", node.name)
