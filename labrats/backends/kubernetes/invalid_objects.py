@@ -18,8 +18,8 @@ from labrats.ports import Clock
 
 log = structlog.get_logger()
 
-MAX_REMEMBERED: Final = 10_000
-"""Maximum number of objects whose report is remembered. Beyond it, all are forgotten and reported again."""
+MAX_REPORTED: Final = 10_000
+"""Maximum number of objects that a leader reports. If it forgot one, it would report its own write as invalid again."""
 
 
 class InvalidObjectReporter:
@@ -35,8 +35,9 @@ class InvalidObjectReporter:
         reason = rejected.reason
         if self._reported.get(rejected.uid) == reason:
             return
-        if len(self._reported) >= MAX_REMEMBERED:
-            self._reported.clear()
+        if rejected.uid not in self._reported and len(self._reported) >= MAX_REPORTED:
+            log.warning("invalid object not reported", name=rejected.name, reason="too many objects are invalid")
+            return
         self._reported[rejected.uid] = reason
         kind, key = resources.record.kind(), f"invalid-{crc32(reason.encode()):08x}"
         self._events.record(KubernetesEvent(kind, rejected.name, rejected.uid, "Warning", INVALID, reason, key))
