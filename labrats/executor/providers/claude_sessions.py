@@ -11,6 +11,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from labrats.executor.providers.cli_events import decode_line
+from labrats.executor.providers.session_lines import complete_lines
 from labrats.files.safe_paths import open_regular_file
 from labrats.model.job import Usage
 
@@ -126,10 +127,13 @@ class SessionFiles:
             if (file := _open(path)) is None:
                 continue
             with file:
-                lines = [line for line in file if _COST_STATE in line]
-            for line in lines:
-                if (state := decode_line(_COST_DECODER, line)) and state.type == "cost-state":
-                    latest = state
+                for line in complete_lines(file):
+                    if (
+                        _COST_STATE in line
+                        and (state := decode_line(_COST_DECODER, line))
+                        and state.type == "cost-state"
+                    ):
+                        latest = state
         if latest is None:
             return None
         cost = None if latest.has_unknown_model_cost else latest.total_cost
@@ -138,16 +142,14 @@ class SessionFiles:
     def _find(self, pattern: str) -> list[Path]:
         return sorted(self._projects.glob(f"*/{pattern}")) if self.session_id else []
 
-    def _new_lines(self, path: Path) -> list[bytes]:
-        """Return the complete lines that were added to a file. It is not left open, since there may be many files."""
+    def _new_lines(self, path: Path) -> Iterator[bytes]:
+        """Yield the complete lines that were added to a file. It is not left open, since there may be many files."""
         if (file := _open(path)) is None:
-            return []
+            return
         with file:
             file.seek(self._positions.get(path, 0))
-            added = file.read()
-        end = added.rfind(b"\n") + 1
-        self._positions[path] = self._positions.get(path, 0) + end
-        return added[:end].splitlines()
+            yield from complete_lines(file)
+            self._positions[path] = file.tell()
 
 
 def _difference(after: Usage, before: Usage) -> Usage:

@@ -5,6 +5,8 @@ Only the fields that are used are declared. Newer versions add kinds of events a
 
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -13,6 +15,8 @@ import msgspec
 from labrats.executor.context import RunContext
 from labrats.executor.failure_advice import add_advice
 from labrats.executor.providers.cli_events import decode_line, report_tool_call, report_tool_result, text_of
+from labrats.executor.providers.session_lines import complete_lines
+from labrats.files.safe_paths import open_regular_file
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 
@@ -278,7 +282,6 @@ class SessionUsageReader:
         self.model: str | None = None
         self._sessions = sessions
         self._file: BinaryIO | None = None
-        self._incomplete_line = b""
         self._before: TokenCounts | None = None
         self._total = TokenCounts()
         self._latest_answer = ""
@@ -315,19 +318,19 @@ class SessionUsageReader:
             self._total = info.total_token_usage
             self.usage = (self._total - self._before).as_usage(self.usage.turns + 1)
 
-    def _new_lines(self) -> list[bytes]:
+    def _new_lines(self) -> Iterator[bytes]:
         if self._file is None:
             self._file = self._open_file()
-        content = self._file.read() if self._file else b""
-        *lines, self._incomplete_line = (self._incomplete_line + content).split(b"\n")
-        return lines
+        if self._file:
+            yield from complete_lines(self._file)
 
     def _open_file(self) -> BinaryIO | None:
         if not self.thread_id:
             return None
         for path in self._sessions.rglob("rollout-*.jsonl"):
             if path.stem.endswith(self.thread_id):
-                return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+                with suppress(OSError):  # the agent of an earlier attempt has replaced it
+                    return os.fdopen(open_regular_file(path), "rb")
         return None
 
 

@@ -1,0 +1,25 @@
+"""Read the files in which agent programs record their sessions. An agent can write to them, also without end."""
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+MOST_BYTES: Final = 256 * 1024 * 1024
+"""Largest file that is read. A larger one needs no space on the disk, since a file may have holes."""
+
+_LINE_BYTES: Final = 16 * 1024 * 1024
+
+
+def complete_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines that a program has added to the file, from the current position on.
+
+    The position then is at the end of the last complete line. A line of more than 16 MiB is yielded in parts, so that
+    memory is limited. Nothing is read of a file of more than 256 MiB.
+    """
+    if os.fstat(file.fileno()).st_size > MOST_BYTES:
+        return
+    while line := file.readline(_LINE_BYTES):
+        if len(line) < _LINE_BYTES and not line.endswith(b"\n"):
+            file.seek(-len(line), os.SEEK_CUR)
+            return
+        yield line

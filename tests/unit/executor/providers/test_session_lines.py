@@ -1,0 +1,82 @@
+"""Tests of reading the files in which agent programs record their sessions."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labrats.executor.providers.claude_sessions import SessionFiles
+from labrats.executor.providers.codex_events import SessionUsageReader
+from labrats.executor.providers.session_lines import MOST_BYTES, complete_lines
+
+MEBIBYTE = 1024 * 1024
+
+MEASURE = """
+import resource
+import sys
+from labrats.executor.providers.session_lines import complete_lines
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with open(sys.argv[1], "rb") as file:
+    size = sum(map(len, complete_lines(file)))
+print(size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_an_incomplete_line_is_read_once_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "session.jsonl"
+    path.write_bytes(b"one\ntwo\nthr")
+    with path.open("rb") as file, path.open("ab") as program:
+        assert list(complete_lines(file)) == [b"one\n", b"two\n"]
+        assert list(complete_lines(file)) == []
+        program.write(b"ee\n")
+        program.flush()
+        assert list(complete_lines(file)) == [b"three\n"]
+
+
+def test_a_line_without_an_end_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "session.jsonl"
+    path.touch()
+    os.truncate(path, MOST_BYTES)
+    command = [sys.executable, "-c", MEASURE, str(path)]
+    read, kilobytes = map(int, subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.split())
+    assert read == MOST_BYTES
+    assert kilobytes < 64 * 1024
+
+
+@pytest.mark.parametrize("size", [MOST_BYTES + 1, 1024 * 1024 * MEBIBYTE])
+def test_usage_in_a_file_that_is_too_large_is_not_counted(tmp_path: Path, size: int) -> None:
+    """An agent can make the file of its session as large as it likes: the executor must not read it into memory."""
+    rollout = tmp_path / "sessions" / "rollout-2026-thread.jsonl"
+    session = tmp_path / "projects" / "ws" / "session.jsonl"
+    subagent = tmp_path / "projects" / "ws" / "session" / "subagents" / "agent-1.jsonl"
+    for file in (rollout, session, subagent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    codex, claude = SessionUsageReader(tmp_path / "sessions", "thread"), SessionFiles(tmp_path / "projects", "session")
+    usage = {"input_tokens": 5, "output_tokens": 6}
+    rollout.write_text(
+        json.dumps({"payload": {"response_id": "r", "usage": usage}, "type": "token_usage_record"}) + "\n"
+    )
+    session.write_text(json.dumps({"type": "cost-state", "totalCostUSD": 1.0}) + "\n")
+    subagent.write_text(json.dumps({"type": "assistant", "message": {"id": "m", "usage": usage}}) + "\n")
+    for file in (rollout, session, subagent):
+        os.truncate(file, size)
+
+    assert not codex.read()
+    assert claude.usage() is None
+    assert list(claude.new_subagent_messages()) == []
+    codex.close()
+
+
+def test_a_session_file_that_is_a_pipe_or_a_link_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "sessions").mkdir()
+    os.mkfifo(tmp_path / "sessions" / "rollout-2026-pipe.jsonl")
+    (tmp_path / "sessions" / "rollout-2026-link.jsonl").symlink_to("/etc/passwd")
+    for name in ("pipe", "link"):
+        reader = SessionUsageReader(tmp_path / "sessions", name)
+        assert not reader.read()
+        reader.close()
