@@ -4,6 +4,8 @@ The repository in the workspace is not modified, and only its objects are read: 
 which could name programs to execute.
 """
 
+import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,10 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import DEVNULL
 from tempfile import TemporaryFile
-from typing import Final
+from typing import IO, Final
 
 from labrats.executor.subprocesses import child_process
 from labrats.files.safe_paths import open_folder_inside, open_inside
+from labrats.files.trees import make_accessible
 from labrats.model.errors import GiveUp, LabratsError
 from labrats.model.publication import PUBLICATION_FOLDER
 
@@ -29,6 +32,8 @@ OUTSIDE_PUBLICATION: Final = ("--", ".", f":(exclude){PUBLICATION_FOLDER}")
 """Arguments that restrict a git command to files outside the folder of the publication."""
 
 _READ_BYTES: Final = 64 * 1024
+_ERROR_BYTES: Final = 1024 * 1024
+_DENIED: Final = os.strerror(errno.EACCES).encode()
 _EXCLUDES_FILE: Final = "labrats-excludes"
 _EXCLUDED: Final = (
     *("__pycache__/", "*.py[cod]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".venv/", "node_modules/"),
@@ -69,9 +74,12 @@ class EngineRepository:
     index: str = "index"
 
     def has_files(self) -> bool:
-        """Return whether the workspace contains anything."""
-        with os.scandir(self.workspace) as entries:
-            return any(True for _ in entries)
+        """Return whether the workspace contains anything. Raises DiffFailed if the agent has removed it."""
+        try:
+            with os.scandir(self.workspace) as entries:
+                return any(True for _ in entries)
+        except OSError as error:
+            raise DiffFailed(f"the workspace cannot be read: {error.strerror}") from error
 
     async def create(self) -> None:
         """Create the repository unless it exists."""
@@ -153,6 +161,9 @@ class EngineRepository:
 
         `git add` would run `git status` in each submodule, with the programs that its configuration names. In its place
         it finds a program that does nothing. The commit of a submodule is recorded all the same.
+
+        Files and folders that their owner may not read get the owner's permissions, since git leaves them out or fails.
+        Tests of programs leave such files behind.
         """
         folder = self.git_dir / _NO_PROGRAMS
         if not folder.exists():
@@ -161,7 +172,17 @@ class EngineRepository:
             (folder / "git").chmod(0o755)
         no_programs = {"GIT_EXEC_PATH": str(folder), "PATH": str(folder)}
         which = "--force" if ignored_too else "--ignore-errors"
-        await self.git("add", "--all", which, *OUTSIDE_PUBLICATION, variables=no_programs)
+        add = ("add", "--all", which, *OUTSIDE_PUBLICATION)
+        with TemporaryFile() as errors:
+            try:
+                await self.git(*add, variables=no_programs, stderr=errors)
+            except DiffFailed:
+                if not _is_denied(errors):
+                    raise
+            if not _is_denied(errors):
+                return
+        await asyncio.to_thread(make_accessible, self.workspace)
+        await self.git(*add, variables=no_programs)
 
     async def git(
         self,
@@ -169,12 +190,14 @@ class EngineRepository:
         most_bytes: int = LIST_BYTES,
         stdin: bytes = b"",
         variables: Mapping[str, str] | None = None,
+        stderr: IO[bytes] | int = DEVNULL,
     ) -> bytes:
         """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`."""
         settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
         place = [f"--git-dir={self.git_dir}", f"--work-tree={self.workspace}"]
         index = {"GIT_INDEX_FILE": str(self.git_dir / self.index)}
-        return await self._run([*settings, *place, *arguments], most_bytes, stdin, {**index, **(variables or {})})
+        options = [*settings, *place]
+        return await self._run(arguments, options, most_bytes, stdin, {**index, **(variables or {})}, stderr)
 
     @property
     def _excludes(self) -> str:
@@ -187,12 +210,14 @@ class EngineRepository:
     async def _run(
         self,
         arguments: Sequence[str],
+        options: Sequence[str] = (),
         most_bytes: int = LIST_BYTES,
         stdin: bytes = b"",
         variables: Mapping[str, str] | None = None,
+        stderr: IO[bytes] | int = DEVNULL,
     ) -> bytes:
         environment = {"PATH": os.environ.get("PATH", os.defpath), **_ENVIRONMENT, **(variables or {})}
-        command = [shutil.which("git") or "git", *arguments]
+        command = [shutil.which("git") or "git", *options, *arguments]
         printed = bytearray()
         with ExitStack() as files:
             source = files.enter_context(TemporaryFile()) if stdin else None
@@ -200,7 +225,9 @@ class EngineRepository:
                 source.write(stdin)
                 source.seek(0)
             try:
-                async with child_process(command, self.workspace, environment, stdin=source or DEVNULL) as process:
+                async with child_process(
+                    command, self.workspace, environment, stdin=source or DEVNULL, stderr=stderr
+                ) as process:
                     while chunk := await process.output.read(_READ_BYTES):
                         printed += chunk
                         if len(printed) > most_bytes:
@@ -209,5 +236,11 @@ class EngineRepository:
             except OSError as error:
                 raise DiffFailed(f"git cannot be run: {error.strerror}") from error
         if status != 0:
-            raise DiffFailed(f"git {arguments[-1]} exited with status {status}")
+            raise DiffFailed(f"git {arguments[0]} exited with status {status}")
         return bytes(printed)
+
+
+def _is_denied(errors: IO[bytes]) -> bool:
+    """Return whether git has printed that it may not read something."""
+    errors.seek(0)
+    return _DENIED in errors.read(_ERROR_BYTES)

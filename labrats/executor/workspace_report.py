@@ -12,6 +12,7 @@ from labrats.executor.session_files import report_session_files
 from labrats.executor.workspace_bundle import report_bundle
 from labrats.executor.workspace_diff import Baseline, report_changes
 from labrats.files.safe_paths import open_inside
+from labrats.files.trees import give_owner_access
 from labrats.model.errors import GiveUp, Invalid, Problem
 from labrats.model.publication import PUBLICATION_BYTES, PUBLICATION_PATH, parse_publication, rejected_publication
 from labrats.model.record import encode
@@ -23,6 +24,7 @@ SECONDS_WHEN_STOPPED: Final = 5.0
 
 async def report_workspace(context: RunContext, baseline: Baseline | None) -> None:
     """Report what the agent has left. If a part fails, log the reason and report the rest."""
+    give_owner_access(context.workspace)  # an agent can take it from itself
     _report_publication(context)
     if baseline is None:
         return

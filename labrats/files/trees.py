@@ -23,8 +23,14 @@ def remove_tree(tree: Path) -> None:
     with suppress(RecursionError):  # an agent can nest folders deeper than rmtree can recurse
         shutil.rmtree(tree, ignore_errors=True)
     if tree.is_dir() and not tree.is_symlink():
-        subprocess.run(["chmod", "-R", "u+rwX", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)
+        make_accessible(tree)
         subprocess.run(["rm", "-rf", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)
+
+
+def make_accessible(tree: Path) -> None:
+    """Let the owner, who is this user, read and write each file and folder of `tree`, as far as possible."""
+    if not tree.is_symlink():
+        subprocess.run(["chmod", "-R", "u+rwX", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)
 
 
 def sizes_on_disk(trees: Iterable[Path]) -> Iterator[int]:
@@ -51,7 +57,7 @@ def sizes_on_disk(trees: Iterable[Path]) -> Iterator[int]:
                             known.add((status.st_dev, status.st_ino))
                         yield size_on_disk(status)
         except PermissionError:
-            if _give_owner_access(folder.path):
+            if give_owner_access(folder.path):
                 folders.append(folder)
         except OSError:
             continue
@@ -89,7 +95,7 @@ class _Folder:
         return _Folder(anchor, anchor.path)
 
 
-def _give_owner_access(path: str) -> bool:
+def give_owner_access(path: str | Path) -> bool:
     """Let the owner of a folder, who is this user, list it. Return whether the owner could not do so before."""
     with suppress(OSError):
         descriptor = os.open(path, _ANCHOR_FLAGS)

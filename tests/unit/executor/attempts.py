@@ -1,12 +1,13 @@
 """Builders for the executor's tests: a folder with an attempt's inputs, and access to its outcome."""
 
+import os
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,19 +112,26 @@ class AttemptFolder:
         """The last session that the agent's program has reported."""
         return [event.session for event in self.events if isinstance(event, SessionEvent)][-1]
 
-    def run(self) -> int:
-        """Run `python -m labrats.executor` to the end. Return its exit status."""
-        with self.started() as process:
+    def run(self, *, without_capabilities: bool = False) -> int:
+        """Run `python -m labrats.executor` to the end. Return its exit status.
+
+        without_capabilities: whether the permissions of files apply as for an ordinary user, also if this is root.
+        """
+        drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+        with self.started(drop if without_capabilities else []) as process:
             return process.wait(DEADLINE_SECONDS)
 
     @contextmanager
-    def started(self) -> Iterator["subprocess.Popen[bytes]"]:
-        """Start `python -m labrats.executor`. Kill it when the context exits if it is still running."""
+    def started(self, prefix: Sequence[str] = ()) -> Iterator["subprocess.Popen[bytes]"]:
+        """Start `python -m labrats.executor`. Kill it when the context exits if it is still running.
+
+        prefix: a command that executes another one, which it takes as arguments.
+        """
         with (
             self.output.open("ab") as output,
             (self.path / "stderr.log").open("ab") as stderr,
             subprocess.Popen(
-                [sys.executable, "-m", "labrats.executor", str(self.path)],
+                [*prefix, sys.executable, "-m", "labrats.executor", str(self.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=stderr,

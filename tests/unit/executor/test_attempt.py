@@ -1,6 +1,5 @@
 """Tests of an attempt as a real process: `python -m labrats.executor FOLDER`."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -290,7 +289,7 @@ def test_other_processes_of_the_user_cannot_read_the_memory_of_the_executor(tmp_
     look = "for pid in $$ $PPID; do (true < /proc/$pid/mem) && echo opened || echo refused; done > seen"
     attempt = an_attempt_of(tmp_path, look)
 
-    run_without_capabilities(attempt)
+    attempt.run(without_capabilities=True)
 
     assert (attempt.workspace / "seen").read_text().splitlines() == ["opened", "refused"]
 
@@ -299,17 +298,9 @@ def test_attempt_fails_before_its_agent_starts_if_a_secret_cannot_be_removed(tmp
     attempt = an_attempt(tmp_path, [{"log": "started"}], secrets={"OPENAI_API_KEY": "sk-0123456789"})
     (attempt.path / "secrets").chmod(0o500)
 
-    run_without_capabilities(attempt)
+    attempt.run(without_capabilities=True)
 
     code, message = failure_of(attempt)
     assert (code, attempt.logs) == (FailedCode.INTERNAL, [])
     assert "the secret OPENAI_API_KEY cannot be removed" in message
     assert "sk-0123456789" not in message
-
-
-def run_without_capabilities(attempt: AttemptFolder) -> None:
-    """Run the attempt as this user, without the capabilities of root."""
-    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
-    with attempt.output.open("ab") as output, (attempt.path / "stderr.log").open("ab") as stderr:
-        command = [*drop, sys.executable, "-m", "labrats.executor", str(attempt.path)]
-        subprocess.run(command, stdout=output, stderr=stderr, timeout=DEADLINE_SECONDS, check=False)

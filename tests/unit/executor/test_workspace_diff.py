@@ -9,7 +9,7 @@ import pytest
 
 from labrats.executor.workspace_diff import PATCH_BYTES
 from labrats.model.config import JobConfig
-from labrats.model.job import Outputs, WorkspaceFile, WorkspaceSetup
+from labrats.model.job import FailedCode, Outputs, WorkspaceFile, WorkspaceSetup
 from labrats.model.protocol import ErrorEvent
 from tests.unit.executor.attempts import AttemptFolder, an_attempt, wait_until
 
@@ -211,6 +211,31 @@ def test_destroyed_repository_affects_only_the_patch(tmp_path: Path, repository:
     attempt = an_attempt_of(tmp_path, "rm -rf .git; echo three >> readme.txt", repository)
     attempt.run()
     assert any(line.startswith("[the changes in the workspace cannot be computed:") for line in attempt.logs)
+
+
+@pytest.mark.parametrize("closed", ["new.txt", "readme.txt", "folder", ". readme.txt new.txt folder"])
+def test_unreadable_file_is_in_the_patch(tmp_path: Path, repository: Path, closed: str) -> None:
+    change = "echo three >> readme.txt; echo new > new.txt; mkdir folder; echo deep > folder/deep.txt"
+    attempt = an_attempt_of(tmp_path, f"{change}; chmod 000 {closed}", repository)
+    attempt.run(without_capabilities=True)
+    assert attempt.outcome.outputs.files_changed == 3
+    assert all(line in patch_of(attempt) for line in (b"+three", b"+new", b"+deep"))
+
+
+def test_closed_workspace_does_not_affect_the_outcome(tmp_path: Path) -> None:
+    attempt = an_attempt_of(tmp_path, "echo new > new.txt; chmod 000 .")
+    attempt.run(without_capabilities=True)
+    assert b"+new" in patch_of(attempt)
+
+
+def test_deleted_workspace_affects_only_the_patch(tmp_path: Path) -> None:
+    attempt = an_attempt_of(tmp_path, 'rm -r "$PWD"')
+    attempt.run()
+    assert attempt.failure[0] == FailedCode.AGENT_ERROR
+    computed = (
+        "[the changes in the workspace cannot be computed: the workspace cannot be read: No such file or directory]"
+    )
+    assert computed in attempt.logs
 
 
 FORGE = """
