@@ -216,7 +216,7 @@ def test_failure_says_that_the_program_was_killed(cli: AgentCli, attempt_on: Pre
         attempt.run()
 
     assert attempt.failure[0] is FailedCode.AGENT_ERROR
-    assert "was killed by SIGKILL without a result" in attempt.failure[1]
+    assert "was killed by signal 9 (SIGKILL) without a result" in attempt.failure[1]
 
 
 def test_failure_without_credentials_names_them_and_the_commands(cli: AgentCli, attempt_on: Prepare) -> None:

@@ -18,7 +18,7 @@ from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.processes import has_child, kill_descendants
+from labrats.processes import describe_exit, has_child, kill_descendants
 
 _GRACE_SECONDS: Final = 3.0
 _FINAL_OUTPUT_SECONDS: Final = 3.0
@@ -46,9 +46,7 @@ class ProgramExit:
     has_skipped_lines: bool = False
 
     def __str__(self) -> str:
-        if self.status >= 0:
-            return f"exited with code {self.status}"
-        return f"was killed by {signal.Signals(-self.status).name}"
+        return describe_exit("exit", self.status) if self.status >= 0 else describe_exit("signal", -self.status)
 
     @property
     def stderr_summary(self) -> str:

@@ -58,7 +58,9 @@ _CODE_OF_MESSAGE: Final[Mapping[str, FailedCode]] = {
 }
 """Patterns of messages and their codes. The events of Codex contain no status or code."""
 
-_RETRY_IN: Final = re.compile(r"try again in ((?:[\d.]+ ?(?:ms|s|m|h|seconds?|minutes?|hours?)[ ,]*)+)", re.IGNORECASE)
+_RETRY_IN: Final = re.compile(
+    r"try again in ((?:\d{1,9}(?:\.\d{0,9})? ?(?:ms|s|m|h|seconds?|minutes?|hours?)[ ,]*)+)", re.IGNORECASE
+)
 _SECONDS_OF_UNIT: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _RETRY_AT: Final = re.compile(r"try again at (?:(\w{3} \d+)(?:st|nd|rd|th), (\d{4}) )?(\d+:\d\d [AP]M)")
 
@@ -185,8 +187,8 @@ def retry_after_seconds(failure: str, now: datetime) -> float | None:
     A time is in UTC, and without a date it is today. It has no seconds, so a minute is added.
     """
     if duration := _RETRY_IN.search(failure):
-        parts = re.findall(r"([\d.]+) ?(ms|s|m|h)", duration[1], re.IGNORECASE)
-        return sum(float(number.rstrip(".")) * _SECONDS_OF_UNIT[unit.lower()] for number, unit in parts)
+        parts = re.findall(r"(\d+(?:\.\d*)?) ?(ms|s|m|h)", duration[1], re.IGNORECASE)
+        return sum(float(number) * _SECONDS_OF_UNIT[unit.lower()] for number, unit in parts)
     if (found := _RETRY_AT.search(failure)) is None:
         return None
     day, year, time = found[1] or f"{now:%b %d}", found[2] or now.year, found[3]

@@ -1,6 +1,7 @@
 """Tests of the translation of Claude Code's events."""
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -482,6 +483,13 @@ def test_each_kind_of_failure_has_its_code(result: ClaudeResult, code: FailedCod
         answer_of(TASK, result, ProgramExit(1))
 
     assert failure.value.code == code
+
+
+@pytest.mark.parametrize(("status", "end"), [(-9, "by signal 9 (SIGKILL)"), (-40, "by signal 40")])
+def test_failure_without_a_result_contains_the_signal(status: int, end: str) -> None:
+    """Signals from 35 on have no names."""
+    with pytest.raises(GiveUp, match=f"Claude Code was killed {re.escape(end)} without a result"):
+        answer_of(TASK, None, ProgramExit(status))
 
 
 def test_failure_without_a_result_contains_the_standard_error() -> None:
