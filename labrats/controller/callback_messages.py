@@ -134,7 +134,7 @@ def _retry_after_seconds(retry_after: str, now: datetime) -> float:
         return min(float(retry_after), LONGEST_WAIT_SECONDS)
     try:
         seconds = (parsedate_to_datetime(retry_after) - now).total_seconds()
-    except (ValueError, TypeError):  # not a date, or a date without a time zone
+    except (ValueError, TypeError, OverflowError):  # not a date, or one without a time zone or with an impossible one
         return 0.0
     return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
 

@@ -54,7 +54,8 @@ class Upstream:
             except (OSError, EOFError, h11.RemoteProtocolError) as error:
                 connection.abort()
                 if not connection.was_used:
-                    raise Refused(502, f"the model's server at {self._server.address} {_reason(error)}") from error
+                    reason = _reason(error, has_closed=connection.http.trailing_data[1])
+                    raise Refused(502, f"the model's server at {self._server.address} {reason}") from error
             except BaseException:
                 connection.abort()
                 raise
@@ -117,9 +118,10 @@ async def _send(connection: HttpConnection, request: Approved) -> h11.Response:
             raise EOFError("it closed the connection without an answer")
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, h11.RemoteProtocolError) and "empty" not in str(error) and "without" not in str(error):
-        return f"answered with invalid HTTP: {error}"
+def _reason(error: BaseException, *, has_closed: bool) -> str:
+    """Return why a request has no response. has_closed: whether the server has ended its half of the connection."""
+    if isinstance(error, h11.RemoteProtocolError):
+        return "closed the connection without an answer" if has_closed else f"answered with invalid HTTP: {error}"
     return f"closed the connection without an answer: {_text(error)}"
 
 

@@ -159,6 +159,7 @@ def test_only_transient_answers_are_failures_and_other_errors_are_refusals(verdi
         ("²", 0),
         ("Thu, 01 Jan 2026 12:02:00", 0),
         ("", 0),
+        (f"Mon, 01 Jan 2026 00:00:00 +{'9' * 20}", 0.0),
     ],
 )
 def test_retry_after_sets_the_delay(retry_after: str, seconds: float) -> None:

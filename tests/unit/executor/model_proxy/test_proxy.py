@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import resource
 from pathlib import Path
 
@@ -332,8 +333,16 @@ async def test_cut_response_is_cut_for_the_client_too(tmp_path: Path) -> None:
     assert not received.endswith(b"0\r\n\r\n"), "this would be a complete answer"
 
 
-@pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Le"])
-async def test_server_without_a_valid_response_is_reported(tmp_path: Path, answer: bytes) -> None:
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "closed the connection without an answer"),
+        (b"garbage\r\n\r\n", "answered with invalid HTTP: "),
+        (b"HTTP/1.1 abc\r\n\r\n", "answered with invalid HTTP: "),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "closed the connection without an answer"),
+    ],
+)
+async def test_server_without_a_valid_response_is_reported(tmp_path: Path, answer: bytes, reason: str) -> None:
     async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
         writer.close()
@@ -342,7 +351,9 @@ async def test_server_without_a_valid_response_is_reported(tmp_path: Path, answe
         response = await proxy.send(a_request())
 
     assert status_of(response) == 502
-    assert "the model's server at http://127.0.0.1" in json.loads(body_of(response))["error"]["message"]
+    message = json.loads(body_of(response))["error"]["message"]
+    assert re.match(r"the model's server at http://127\.0\.0\.1:\d+ " + reason, message)
+    assert "ConnectionClosed" not in message
 
 
 async def test_unreachable_server_is_reported(tmp_path: Path) -> None:
@@ -360,6 +371,16 @@ async def test_retry_after_is_reported_first_hand(tmp_path: Path) -> None:
 
     assert b"retry-after: 17" in response.lower()
     assert (proxy.reported[0].status, proxy.reported[0].retry_after_seconds) == (529, 17)
+
+
+async def test_response_with_an_impossible_date_is_forwarded(tmp_path: Path) -> None:
+    retry_after = f"Mon, 01 Jan 2026 00:00:00 +{'9' * 20}"
+    busy = a_response(b"{}", status="429 Too Many Requests", headers=f"Retry-After: {retry_after}\r\n")
+    async with a_proxy(tmp_path, answers(busy)) as proxy:
+        response = await proxy.send(a_request())
+
+    assert (status_of(response), body_of(response)) == (429, b"{}")
+    assert (proxy.reported[0].status, proxy.reported[0].retry_after_seconds) == (429, None)
 
 
 async def test_client_that_does_not_read_stops_the_server_and_fills_no_memory(tmp_path: Path) -> None:
