@@ -37,6 +37,7 @@ def main() -> None:
     from labrats.cli.app import build_app, run
 
     open_standard_streams()
+    ensure_home()
     sys.exit(run(build_app(Commands())))
 
 
@@ -318,6 +319,14 @@ def open_standard_streams() -> None:
             if opened != descriptor:
                 os.close(opened)
             setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
+
+
+def ensure_home() -> None:
+    """Give a user whom the system does not know the home `/`, as container runtimes do, unless HOME names another."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/"
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -117,7 +118,12 @@ class LauncherClient:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the engine's terminal must not reach the executors
-                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", **_certificates()},
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "HOME": str(Path.home()),  # executors use its login, and the system may not know its user
+                    "LANG": "C.UTF-8",
+                    **_certificates(),
+                },
                 cwd="/",
             )
         self._socket, self._received = ours, b""
