@@ -5,6 +5,7 @@ They contain the messages of subagents, which it does not print in full, and at 
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -140,7 +141,10 @@ class SessionFiles:
         return msgspec.structs.replace(usage_of_models(latest.model_usage), cost_usd=cost)
 
     def _find(self, pattern: str) -> list[Path]:
-        return sorted(self._projects.glob(f"*/{pattern}")) if self.session_id else []
+        if self.session_id:
+            with suppress(OSError):  # an agent can take the permissions of its home from itself
+                return sorted(self._projects.glob(f"*/{pattern}"))
+        return []
 
     def _new_lines(self, path: Path) -> Iterator[bytes]:
         """Yield the complete lines that were added to a file. It is not left open, since there may be many files."""

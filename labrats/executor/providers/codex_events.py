@@ -327,9 +327,9 @@ class SessionUsageReader:
     def _open_file(self) -> BinaryIO | None:
         if not self.thread_id:
             return None
-        for path in self._sessions.rglob("rollout-*.jsonl"):
-            if path.stem.endswith(self.thread_id):
-                with suppress(OSError):  # the agent of an earlier attempt has replaced it
+        with suppress(OSError):  # the agent of an earlier attempt has replaced it, or taken its permissions away
+            for path in self._sessions.rglob("rollout-*.jsonl"):
+                if path.stem.endswith(self.thread_id):
                     return os.fdopen(open_regular_file(path), "rb")
         return None
 

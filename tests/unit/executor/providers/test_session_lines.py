@@ -11,8 +11,17 @@ import pytest
 from labrats.executor.providers.claude_sessions import SessionFiles
 from labrats.executor.providers.codex_events import SessionUsageReader
 from labrats.executor.providers.session_lines import MOST_BYTES, complete_lines
+from labrats.model.config import JobConfig
+from tests.unit.executor.attempts import an_attempt
 
 MEBIBYTE = 1024 * 1024
+
+AGENT_THAT_CLOSES_ITS_HOME = """#!/bin/sh
+echo '{"type": "system", "subtype": "init", "session_id": "one"}'
+chmod 000 "$HOME"
+echo '{"type": "assistant", "parent_tool_use_id": "two", "message": {"id": "three", "content": []}}'
+echo '{"type": "result", "subtype": "success", "result": "done"}'
+"""
 
 MEASURE = """
 import resource
@@ -80,3 +89,12 @@ def test_a_session_file_that_is_a_pipe_or_a_link_is_not_read(tmp_path: Path) -> 
         reader = SessionUsageReader(tmp_path / "sessions", name)
         assert not reader.read()
         reader.close()
+
+
+def test_agent_that_closes_its_home_succeeds(tmp_path: Path) -> None:
+    program = tmp_path / "claude"
+    program.write_text(AGENT_THAT_CLOSES_ITS_HOME)
+    program.chmod(0o755)
+    attempt = an_attempt(tmp_path, config=JobConfig(provider="claude"), programs={"claude": str(program)})
+    attempt.run(without_capabilities=True)
+    assert attempt.result == "done"
