@@ -1,10 +1,12 @@
 """The SQLite file: the safe versions of SQLite, connections, the tables, and the decoding of resources."""
 
+import errno
 import logging
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache, partial
 from pathlib import Path
+from shutil import disk_usage
 from typing import Final, TypeVar
 
 import apsw
@@ -49,6 +51,9 @@ _SCHEMA_3: Final = f"""
 WRITER_TIMEOUT_MS: Final = 5_000
 _READER_TIMEOUT_MS: Final = 250  # point reads block the event loop
 
+_NEEDED_BYTES: Final = 64 * 1024
+"""Space on the disk that opening a database takes, for the index of its log."""
+
 
 def open_for_writing(path: Path, migrate: Progress | None = None) -> apsw.Connection:
     """Return a connection to the database at `path`, which is created if necessary.
@@ -66,7 +71,7 @@ def open_for_writing(path: Path, migrate: Progress | None = None) -> apsw.Connec
         _make_private_file(path)
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     except (OSError, apsw.Error) as error:
-        raise RetryLater(f"the database {path} cannot be opened") from error
+        raise _not_opened(path, error) from error
     try:
         connection.set_busy_timeout(WRITER_TIMEOUT_MS)
         connection.pragma("journal_mode", "wal")
@@ -77,7 +82,7 @@ def open_for_writing(path: Path, migrate: Progress | None = None) -> apsw.Connec
         connection.pragma("temp_store", "memory")
     except apsw.Error as error:
         connection.close()
-        raise RetryLater(f"the database {path} cannot be opened") from error
+        raise _not_opened(path, error) from error
     except LabratsError:
         connection.close()
         raise
@@ -89,9 +94,18 @@ def open_for_reading(path: Path) -> apsw.Connection:
     try:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     except apsw.Error as error:
-        raise RetryLater(f"the database {path} cannot be opened") from error
+        raise _not_opened(path, error) from error
     connection.set_busy_timeout(_READER_TIMEOUT_MS)
     return connection
+
+
+def _not_opened(path: Path, error: OSError | apsw.Error) -> RetryLater:
+    """Return the failure to open the database. SQLite reports a full disk as an I/O error."""
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    with suppress(OSError):
+        if disk_usage(path.parent).free < _NEEDED_BYTES:
+            reason = os.strerror(errno.ENOSPC)
+    return RetryLater(f"the database {path} cannot be opened: {reason}")
 
 
 def identity_of(connection: apsw.Connection) -> str:
@@ -134,11 +148,17 @@ def _is_safe(version: tuple[int, ...]) -> bool:
 
 
 def needs_migration(path: Path) -> bool:
-    """Return whether an earlier version of Labrats wrote the database, so that opening it takes a while."""
+    """Return whether an earlier version of Labrats wrote the database, so that opening it takes a while.
+
+    Raises RetryLater if the file cannot be read.
+    """
     if not path.exists():
         return False
     with closing(open_for_reading(path)) as connection:
-        return 0 < int(connection.pragma("user_version")) < SCHEMA_VERSION
+        try:
+            return 0 < int(connection.pragma("user_version")) < SCHEMA_VERSION
+        except apsw.Error as error:
+            raise _not_opened(path, error) from error
 
 
 def _migrate(connection: apsw.Connection, path: Path, progress: Progress | None) -> None:

@@ -1,6 +1,9 @@
 """Opening the SQLite file."""
 
+import shutil
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from labrats.backends.embedded.database import (
     SCHEMA_VERSION,
     check_sqlite_version,
+    needs_migration,
     open_for_reading,
     open_for_writing,
     schema_created_with,
@@ -127,9 +131,30 @@ def test_a_file_of_a_newer_labrats_is_refused_and_unchanged(path: Path) -> None:
 def test_a_file_that_is_not_a_database_is_refused_and_unchanged(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("Dear diary, " * 1000)
-    with pytest.raises(LabratsError, match="cannot be opened"):
-        open_for_writing(path)
+    for opened in (open_for_writing, needs_migration):
+        with pytest.raises(LabratsError, match=r"labrats\.db cannot be opened: file is not a database$"):
+            opened(path)
     assert path.read_text() == "Dear diary, " * 1000
+
+
+@pytest.mark.parametrize("function", ["open_for_writing", "needs_migration"])
+def test_a_full_disk_is_named(path: Path, function: str) -> None:
+    open_for_writing(path).close()
+    fill = (
+        f"mount -t tmpfs -o size=1m tmpfs {path.parent}; cp $0 {path}; cat /dev/zero > {path.parent}/fill 2> /dev/null"
+    )
+    script = (
+        f"from pathlib import Path; from labrats.backends.embedded.database import {function}; "
+        f"{function}(Path({str(path)!r}))"
+    )
+    copy = path.parent.parent / "copy.db"
+    shutil.copyfile(path, copy)
+    # A disk of its own, which only these processes see.
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f'{fill}; exec "$@"', str(copy)]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stderr.endswith(f"the database {path} cannot be opened: No space left on device\n")
 
 
 def test_an_unusable_path_is_refused(tmp_path: Path) -> None:
