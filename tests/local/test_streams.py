@@ -4,8 +4,10 @@ import json
 import signal
 from typing import Any
 
+import httpx2
 import pytest
 
+from labrats.executor.providers.chat_errors import ErrorResponse, raise_for_status
 from labrats.executor.providers.chat_stream import CompletionBuilder
 from labrats.model.ai_model import Prices
 from labrats.model.job import FailedCode, Usage
@@ -21,6 +23,9 @@ from tests.local.chat_server import (
 )
 from tests.local.conftest import Prepare, failure_of, result_of
 from tests.unit.executor.attempts import wait_until
+
+DEEP = b"[" * 10_000
+"""JSON that is nested too deeply to be parsed."""
 
 DONE = b"data: [DONE]\n\n"
 REACT = {"react_enabled": True}
@@ -330,6 +335,7 @@ def test_silence_limit_does_not_apply_to_commands(attempt_on: Prepare) -> None:
             FailedCode.AGENT_ERROR,
             "closed the connection in the middle",
         ),
+        (Sends(b'data: {"error": ' + DEEP + b"}\n\n"), FailedCode.AGENT_ERROR, "that is not a chat completion"),
     ],
 )
 def test_errors_of_servers_have_their_codes_and_reasons(
@@ -342,6 +348,13 @@ def test_errors_of_servers_have_their_codes_and_reasons(
     assert failure_of(attempt)[0] is code
     assert words in failure_of(attempt)[1]
     assert not failure_of(attempt)[1].rstrip().endswith(":")
+
+
+async def test_deeply_nested_body_of_an_error_is_its_reason() -> None:
+    with pytest.raises(ErrorResponse) as failure:
+        await raise_for_status(httpx2.Response(400, content=DEEP))
+
+    assert (failure.value.code, failure.value.reason) == (FailedCode.AGENT_ERROR, "[" * 1000)
 
 
 def test_exhausted_quota_is_not_retried(attempt_on: Prepare) -> None:

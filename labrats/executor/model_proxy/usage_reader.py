@@ -143,7 +143,7 @@ class UsageReader:
             return
         try:
             body = _DECODER.decode(line.removeprefix(b"data:") if self._is_stream else line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
         for part in (body, body.message, body.response):
             if part and part.usage:

@@ -137,7 +137,7 @@ def _reason_in_body(content: bytes) -> str:
     """Return the reason in the body of an error. Servers use different fields for it."""
     try:
         body = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return one_line(content.decode("utf-8", "replace"))
     if isinstance(body, dict):
         body = body.get("error") or body.get("message") or body.get("detail") or body

@@ -152,6 +152,16 @@ async def test_usage_is_read_from_the_response(
     assert proxy.gate.usage == expected
 
 
+async def test_response_that_is_nested_too_deeply_is_forwarded_unread(tmp_path: Path) -> None:
+    body = b'data: {"usage": {"more": ' + b"[" * 10_000 + b"]" * 10_000 + b"}}\n\n"
+    answer = a_response(body, kind="text/event-stream")
+    async with a_proxy(tmp_path, answers(answer)) as proxy:
+        response = await proxy.send(a_request())
+
+    assert (status_of(response), body_of(response)) == (200, body)
+    assert proxy.reported[0].usage == Usage()
+
+
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN + "x", TOKEN[:-1], KEY])
 async def test_wrong_token_is_refused(tmp_path: Path, token: str) -> None:
     async with a_proxy(tmp_path, answers(OK)) as proxy:
