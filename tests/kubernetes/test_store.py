@@ -1,6 +1,7 @@
 """The Kubernetes store beyond the contract of every Store: it shares its objects with people and other programs."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -226,7 +227,7 @@ async def test_a_field_that_older_custom_resources_lack_is_refused_instead_of_dr
 
     def of_a_later_version(self: ResourceType[Any], resource: Any) -> dict[str, Any]:
         later = new_object(self, resource)
-        return later | {"spec": later["spec"] | {"isProtected": True}}
+        return later | {"spec": json.loads(encode(later["spec"])) | {"isProtected": True}}
 
     monkeypatch.setattr(ResourceType, "new_object", of_a_later_version)
     with pytest.raises(ApiServerRefusal, match=r"isProtected.*the custom resources are older than this engine"):
