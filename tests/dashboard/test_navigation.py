@@ -1,11 +1,19 @@
 """Ways between pages: back, between tabs, to wrong addresses, by the keyboard, and while the engine is down."""
 
+import asyncio
 import re
+from collections.abc import Iterator
+from typing import Final
 
-from playwright.async_api import BrowserContext, Page, expect
+import pytest
+from playwright.async_api import BrowserContext, Locator, Page, ViewportSize, expect
 
-from tests.acceptance.engine import LocalEngine, User
+from benchmarks.finished_jobs import create_finished_jobs
+from tests.acceptance.engine import PATIENCE_SECONDS, ForkedEngine, LocalEngine, User
 from tests.dashboard.conftest import sign_in
+
+DESKTOP: Final[ViewportSize] = {"width": 1280, "height": 800}
+PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
 
 
 async def test_way_back_from_a_job_keeps_the_filters(page: Page, engine: LocalEngine, admin: User) -> None:
@@ -15,6 +23,85 @@ async def test_way_back_from_a_job_keeps_the_filters(page: Page, engine: LocalEn
     await page.get_by_role("main").get_by_role("link", name="Jobs", exact=True).click()
     await expect(page.get_by_role("searchbox")).to_have_value("find again")
     await expect(page.get_by_role("button", name=re.compile("^Completed"))).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.fixture(scope="module")
+def engine_with_a_long_list(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEngine]:
+    """An engine with 1,200 finished jobs."""
+    folder = tmp_path_factory.mktemp("long-list")
+    asyncio.run(create_finished_jobs(folder / "data", 1_200))
+    with ForkedEngine(folder) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+async def test_way_back_from_a_job_leads_to_the_same_rows(
+    page: Page, engine_with_a_long_list: LocalEngine, size: ViewportSize
+) -> None:
+    engine = engine_with_a_long_list
+    await page.set_viewport_size(size)
+    await sign_in(page, engine, "/jobs?window=7d")
+    scroller = page.get_by_role("region", name="Jobs")
+    row = page.locator("tbody tr[aria-rowindex='1002'] td a[href^='/jobs/']")
+    await scroll_to(page, row)
+    left_at, href = await scroller.evaluate("list => list.scrollTop"), await row.get_attribute("href")
+    main = page.get_by_role("main")
+
+    for way in (page.go_back, main.get_by_role("link", name="Jobs", exact=True).click, page.go_back):
+        await row.click()
+        await expect(page.get_by_role("link", name="Activity")).to_be_visible()
+        await page.get_by_role("link", name="Input").click()
+        await page.get_by_role("link", name="Activity").click()
+        if way == page.go_back:
+            await page.go_back()
+            await page.go_back()
+        await way()
+        await expect(row).to_have_attribute("href", href or "")
+        await expect(row).to_be_in_viewport()
+        assert await scroller.evaluate("list => list.scrollTop") == left_at
+
+
+async def test_row_of_the_list_is_up_to_date_and_newer_jobs_wait_on_the_way_back(
+    page: Page, engine_with_a_long_list: LocalEngine
+) -> None:
+    engine = engine_with_a_long_list
+    await sign_in(page, engine, "/jobs")
+    async with engine.admin() as admin:
+        working = await admin.submit({"hang": True}, prompt="a job that ends meanwhile")
+        row = page.get_by_role("row").filter(has_text="a job that ends meanwhile")
+        await expect(row).to_contain_text("Running")
+        below = page.locator("tbody tr[aria-rowindex='152'] td a[href^='/jobs/']")
+        await scroll_to(page, below)
+        href = await below.get_attribute("href")
+        await below.click()
+        await expect(page.get_by_role("link", name="Activity")).to_be_visible()
+        await admin.cancel(working)
+        await admin.run(prompt="a job that came meanwhile")
+        await page.go_back()
+        await expect(below).to_have_attribute("href", href or "")
+        await page.get_by_role("button", name="1 newer").click()
+        await expect(row).to_contain_text("Cancelled")
+        await expect(page.get_by_role("link", name="a job that came meanwhile")).to_be_visible()
+
+
+async def test_link_of_the_navigation_opens_the_list_at_its_start(
+    page: Page, engine_with_a_long_list: LocalEngine
+) -> None:
+    await sign_in(page, engine_with_a_long_list, "/jobs")
+    await scroll_to(page, row := page.locator("tbody tr[aria-rowindex='152'] td a[href^='/jobs/']"))
+    await row.click()
+    await page.get_by_role("navigation", name="Pages").first.get_by_role("link", name="Jobs").click()
+    await expect(page.locator("tbody tr[aria-rowindex='2']")).to_be_in_viewport()
+
+
+async def scroll_to(page: Page, row: Locator) -> None:
+    """Scroll the list down, as pages of it arrive, until `row` is drawn and visible as a whole."""
+    scroller = page.get_by_role("region", name="Jobs")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await row.count():
+            await scroller.evaluate("list => list.scrollBy(0, 600)")
+            await page.evaluate("() => new Promise(requestAnimationFrame)")
+    await row.scroll_into_view_if_needed()
 
 
 async def test_parts_of_a_job_show_the_same_attempt(page: Page, engine: LocalEngine, admin: User) -> None:

@@ -96,11 +96,13 @@ export function useJobChanges(onJobs: Listener['onJobs'], { onMany, onReset }: O
   const jobs = useEffectEvent(onJobs);
   const many = useEffectEvent(onMany);
   const reset = useEffectEvent(onReset);
-  useEffect(() => {
-    const listener: Listener = { onJobs: (changed, gone) => jobs(changed, gone), onMany: () => many(), onReset: () => reset() };
-    listeners.add(listener);
-    return () => void listeners.delete(listener);
-  }, []);
+  useEffect(() => listenForJobs({ onJobs: (changed, gone) => jobs(changed, gone), onMany: () => many(), onReset: () => reset() }), []);
+}
+
+/** The same outside of components. Returns a function that stops. */
+export function listenForJobs(listener: Listener): () => void {
+  listeners.add(listener);
+  return () => void listeners.delete(listener);
 }
 
 const INTERVAL = 2_500;

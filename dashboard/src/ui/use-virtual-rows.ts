@@ -1,4 +1,4 @@
-import { useCallback, useEffect, useLayoutEffect, useRef, useState, type RefObject } from 'react';
+import { useCallback, useEffect, useEffectEvent, useLayoutEffect, useRef, useState, type RefObject } from 'react';
 
 import { at, rowScroll, scrolled, visibleRows, type RowScroll } from '../lib/row-scroll';
 
@@ -10,15 +10,20 @@ export interface VirtualRows {
   /** Height of the content, and the distance from its start to row `first`. */
   height: number;
   offset: number;
+  /** The first visible row, with the part of it that is above the screen. */
+  position: number;
   /** Scroll until a row is visible. place: where it then stands. */
   scrollTo: (row: number, place?: 'nearest' | 'start' | 'center' | 'end') => void;
   isAtStart: () => boolean;
 }
 
-/** Draw only the rows of a list that are visible. All rows have the same height. extra: rows beyond both edges. */
-export function useVirtualRows(count: number, rowHeight: number, extra = 12, headerHeight = 0): VirtualRows {
+/** Draw only the rows of a list that are visible. All rows have the same height.
+ *
+ * extra: rows beyond both edges. start: the position at first.
+ */
+export function useVirtualRows(count: number, rowHeight: number, extra = 12, headerHeight = 0, start = 0): VirtualRows {
   const ref = useRef<HTMLDivElement>(null);
-  const [stored, setState] = useState<RowScroll>(() => rowScroll(count, rowHeight, 800));
+  const [stored, setState] = useState<RowScroll>(() => at(rowScroll(count, rowHeight, 800), start * rowHeight));
   const latest = useRef(stored);
   const state = stored.total === count * rowHeight && stored.rowHeight === rowHeight ? stored : rowScroll(count, rowHeight, stored.viewport, stored);
   useLayoutEffect(() => {
@@ -31,6 +36,12 @@ export function useVirtualRows(count: number, rowHeight: number, extra = 12, hea
     const element = ref.current;
     if (element && Math.abs(element.scrollTop - next.top) >= 1) element.scrollTop = next.top;
   }, []);
+
+  const begin = useEffectEvent(() => {
+    const element = ref.current;
+    if (element && start > 0) show(at({ ...latest.current, viewport: element.clientHeight - headerHeight }, start * rowHeight));
+  });
+  useLayoutEffect(() => begin(), []);
 
   useEffect(() => {
     const element = ref.current;
@@ -75,6 +86,7 @@ export function useVirtualRows(count: number, rowHeight: number, extra = 12, hea
     end,
     height: state.height,
     offset: first * rowHeight - state.shift,
+    position: (state.top + state.shift) / rowHeight,
     scrollTo,
     isAtStart: useCallback(() => latest.current.top + latest.current.shift < rowHeight / 2, [rowHeight]),
   };

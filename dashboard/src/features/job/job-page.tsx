@@ -11,7 +11,7 @@ import { Button, buttonClass } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Dialog } from '../../ui/dialog';
 import { Icon, type IconName } from '../../ui/icons';
-import { lastJobs } from '../../ui/last-jobs';
+import { lastJobs, WAY_BACK } from '../../ui/last-jobs';
 import { useTitle } from '../../ui/page';
 import { useShortcuts } from '../../ui/shortcuts';
 import { describe, Failure, Loading } from '../../ui/states';
@@ -74,7 +74,7 @@ export function JobPage() {
 
 function BackLink() {
   return (
-    <Link to="/jobs" search={lastJobs()} className={styles.back}>
+    <Link to="/jobs" search={lastJobs()} state={WAY_BACK} className={styles.back}>
       <Icon name="chevronLeft" size={14} /> Jobs
     </Link>
   );

@@ -1,5 +1,6 @@
+import { useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate } from '@tanstack/react-router';
-import { useEffect, useRef, useState } from 'react';
+import { useEffect, useEffectEvent, useRef, useState } from 'react';
 
 import type { JobFilter } from '../../api/jobs';
 import { count } from '../../lib/format';
@@ -12,9 +13,10 @@ import { NARROW, useMedia } from '../../ui/use-media';
 import { useVirtualRows } from '../../ui/use-virtual-rows';
 import { JobRow } from './job-row';
 import styles from './jobs-page.module.css';
+import { forgetLeftList, storeLeftList, type LeftList } from './left-list';
 import { Preview } from './preview';
 import { MOST_NEWER } from './rows';
-import { hasFilters, type JobsSearch } from './search';
+import { hasFilters, listKey, type JobsSearch } from './search';
 import { SelectAll, SelectionBar } from './selection-bar';
 import { useJobs, type Reader } from './use-jobs';
 import { usePlaces } from './use-places';
@@ -28,28 +30,43 @@ const WIDE = '(width >= 1100px)';
 interface JobTableProps {
   search: JobsSearch;
   filter: JobFilter;
+  openedAt: number;
+  /** The list as it was left, to show again. */
+  left: LeftList | undefined;
   total: number | undefined;
   onPreview: (id: string | undefined) => void;
   /** Act on all jobs that match. */
   onAll: () => void;
 }
 
-export function JobTable({ search, filter, total, onPreview, onAll }: JobTableProps) {
+export function JobTable({ search, filter, openedAt, left, total, onPreview, onAll }: JobTableProps) {
   const navigate = useNavigate();
   const isNarrow = useMedia(NARROW);
   const preview = useMedia(WIDE) ? search.job : undefined;
+  const order = search.sort ?? 'newest';
   const rowHeight = isNarrow ? ROW_HEIGHT.narrow : ROW_HEIGHT.wide;
-  const reader = useRef<Reader>({ isAtTop: () => true, visible: () => [], hasSelection: () => false });
-  const jobs = useJobs(filter, search.sort ?? 'newest', reader);
-  const { ref: scroller, ...rows } = useVirtualRows(jobs.jobs.length, rowHeight, 5, isNarrow ? 0 : HEADER_HEIGHT);
-  const [focused, setFocused] = useState(search.job);
+  const reader = useRef<Reader>({ isAtTop: () => true, visible: () => [], end: () => 0, hasSelection: () => false });
+  const jobs = useJobs(filter, order, reader, left);
+  const { ref: scroller, ...rows } = useVirtualRows(jobs.jobs.length, rowHeight, 5, isNarrow ? 0 : HEADER_HEIGHT, left?.position);
+  const [focused, setFocused] = useState(search.job ?? left?.focused);
   const visible = jobs.jobs.slice(rows.first, rows.end);
   const selection = useSelection(jobs.jobs, setFocused);
   const places = usePlaces(jobs, rows.first, rows.end);
   useEffect(() => {
-    reader.current = { isAtTop: rows.isAtStart, visible: () => visible, hasSelection: () => selection.jobs.length > 0 };
+    reader.current = { isAtTop: rows.isAtStart, visible: () => visible, end: () => Math.min(rows.end, jobs.jobs.length), hasSelection: () => selection.jobs.length > 0 };
     if (rows.end > jobs.jobs.length - 30) jobs.loadMore();
   });
+
+  const queries = useQueryClient();
+  const leave = useEffectEvent(() => {
+    if (jobs.next === undefined) return;
+    const { jobs: shown, newer, next } = jobs;
+    storeLeftList(queries, { key: listKey(search), openedAt, rows: { jobs: shown, newer, next }, position: rows.position, focused, isStale: false }, filter, order);
+  });
+  useEffect(() => {
+    forgetLeftList(queries);
+    return () => leave();
+  }, [queries]);
 
   const isMoved = useRef(false); // by a key: the link of the job takes the focus once its row is drawn
   useEffect(() => {

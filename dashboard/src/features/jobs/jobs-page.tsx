@@ -1,4 +1,4 @@
-import { useQuery } from '@tanstack/react-query';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useMemo, useState } from 'react';
 
@@ -10,14 +10,20 @@ import { BulkButton, BulkDialog, BulkStatus } from './bulk-actions';
 import { Counts, Filters } from './filters';
 import { JobTable } from './job-table';
 import styles from './jobs-page.module.css';
-import { filterOf, type JobsSearch } from './search';
+import { leftList, useIsWayBack } from './left-list';
+import { filterOf, listKey, type JobsSearch } from './search';
 
 const MINUTE = 60_000;
 
 export function JobsPage() {
   const search = useSearch({ from: '/app/jobs' });
   const navigate = useNavigate({ from: '/jobs' });
-  const [openedAt] = useState(() => Math.ceil(Date.now() / MINUTE) * MINUTE);
+  const list = listKey(search);
+  const queries = useQueryClient();
+  const isWayBack = useIsWayBack();
+  const [left, setLeft] = useState(() => (isWayBack() ? leftList(queries) : undefined));
+  if (left && left.key !== list) setLeft(undefined); // also once another filter is set
+  const [openedAt] = useState(() => left?.openedAt ?? Math.ceil(Date.now() / MINUTE) * MINUTE);
   const key = JSON.stringify(filterOf(search, openedAt));
   const filter = useMemo(() => JSON.parse(key) as JobFilter, [key]); // the same object until a filter changes
   const { data: facets, error, refetch } = useQuery(facetsQuery(filter));
@@ -37,7 +43,7 @@ export function JobsPage() {
         </Counts>
       </div>
       {error && <div className={styles.message}><Failure error={error} onRetry={() => void refetch()} /></div>}
-      <JobTable key={key} search={search} filter={filter} total={total(search, facets)} onPreview={(job) => void change({ job })} onAll={() => setActing(true)} />
+      <JobTable key={`${search.sort} ${key}`} search={search} filter={filter} openedAt={openedAt} left={left?.key === list ? left : undefined} total={total(search, facets)} onPreview={(job) => void change({ job })} onAll={() => setActing(true)} />
       {isActing && <BulkDialog filter={filter} onClose={() => setActing(false)} onRun={(bulk) => { setActing(false); void change({ bulk }); }} />}
     </div>
   );

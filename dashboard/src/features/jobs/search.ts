@@ -66,6 +66,11 @@ export function filterOf(search: JobsSearch, now: number): JobFilter {
   };
 }
 
+/** A name for the list that a search shows. */
+export function listKey(search: JobsSearch): string {
+  return JSON.stringify({ ...search, job: undefined, bulk: undefined });
+}
+
 export function hasFilters(search: JobsSearch): boolean {
   return Object.keys(search).some((name) => name !== 'sort' && name !== 'job' && name !== 'bulk');
 }

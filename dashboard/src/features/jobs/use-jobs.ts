@@ -4,6 +4,7 @@ import { useCallback, useEffect, useRef, useState, type RefObject } from 'react'
 
 import { fetchJobs, hasEnded, type JobFilter, type JobItem, type JobOrder } from '../../api/jobs';
 import { useJobChanges } from '../../api/live';
+import type { LeftList } from './left-list';
 import { matches, MOST_NEWER, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerHeld, withNewerShown, withPage, type Rows } from './rows';
 
 export interface Jobs extends Rows {
@@ -34,12 +35,14 @@ export interface Reader {
   isAtTop: () => boolean;
   /** The jobs on the screen. */
   visible: () => readonly JobItem[];
+  /** The number of the row after them. */
+  end: () => number;
   /** Whether jobs are selected: then the list gets no shorter, lest some of them are forgotten. */
   hasSelection: () => boolean;
 }
 
-export function useJobs(filter: JobFilter, order: JobOrder, reader: RefObject<Reader>): Jobs {
-  const [state, setState] = useState(EMPTY);
+export function useJobs(filter: JobFilter, order: JobOrder, reader: RefObject<Reader>, left: LeftList | undefined): Jobs {
+  const [state, setState] = useState(left ? { rows: left.rows, error: undefined } : EMPTY);
   const [isLoading, setLoading] = useState(false);
   const request = useRef<AbortController>(undefined);
   const reading = useRef(0); // requests on their way
@@ -61,9 +64,9 @@ export function useJobs(filter: JobFilter, order: JobOrder, reader: RefObject<Re
   }, [filter, order]);
 
   useEffect(() => {
-    void load('');
+    if (!left) void load('');
     return () => request.current?.abort();
-  }, [load]);
+  }, [load, left]);
 
   const refresh = useRef<AbortController>(undefined);
   const length = useRef(0);
@@ -90,23 +93,27 @@ export function useJobs(filter: JobFilter, order: JobOrder, reader: RefObject<Re
   }, [filter, order, change, reader]);
   useEffect(() => () => refresh.current?.abort(), [readAgain]);
 
-  /** Read the list again up to its present length, since any of its rows may have changed. */
+  /** Read the list again, since any of its rows may have changed: up to its present length, or to the rows on the screen. */
   const startAgain = useCallback(async () => {
     refresh.current?.abort();
     const { signal } = (refresh.current = new AbortController());
     reading.current++;
     try {
       let rows = NO_ROWS;
-      const wanted = reader.current.hasSelection() ? length.current : Math.min(length.current, MOST_ROWS);
+      const wanted = () => reader.current.hasSelection() ? length.current : Math.max(reader.current.end(), Math.min(length.current, MOST_ROWS));
       do {
         rows = withPage(rows, await fetchJobs(filter, rows.next ?? '', { order, signal }));
-      } while (rows.next && rows.jobs.length < wanted);
+      } while (rows.next && rows.jobs.length < wanted());
       change((before) => (order === 'newest' && !reader.current.isAtTop() ? withNewerHeld(rows, before.jobs[0]) : rows));
     } catch {
       // the feed asks again once the engine answers
     }
     reading.current--;
   }, [filter, order, change, reader]);
+
+  useEffect(() => {
+    if (left) void (left.isStale ? startAgain() : readAgain());
+  }, [left, startAgain, readAgain]);
 
   const later = useRef<ReturnType<typeof setTimeout>>(undefined);
   useEffect(() => () => clearTimeout(later.current), [readAgain]);
