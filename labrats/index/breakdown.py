@@ -25,7 +25,11 @@ _SUMS: Final[Mapping[Metric, str]] = {
 
 
 class Row(NamedTuple):
-    """The ended jobs with one value of the field; None for jobs without one. cost_usd: None if none is known."""
+    """The ended jobs with one value of the field; None for jobs without one.
+
+    cost_usd:      sum of the known costs; None if none is known.
+    unknown_costs: number of jobs whose cost is unknown.
+    """
 
     value: str | None
     completed: int
@@ -35,6 +39,7 @@ class Row(NamedTuple):
     output_tokens: int
     cache_read_tokens: int
     cost_usd: float | None
+    unknown_costs: int
     median_seconds: float | None
     p95_seconds: float | None
 
@@ -45,8 +50,8 @@ def rows_of(db: apsw.Connection, field: str, begin: float, end: float, wanted: J
     rows = db.execute(
         # Every interpolated text is a constant.
         f"SELECT {FIELDS[field]}, sum(status = 'completed'), sum(status = 'failed'), sum(status = 'cancelled'),"  # noqa: S608
-        " sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cost_usd), percentile(ran, 50),"
-        " percentile(ran, 95) FROM jobs WHERE finished >= ? AND finished < ?"
+        " sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cost_usd), sum(cost_usd IS NULL),"
+        " percentile(ran, 50), percentile(ran, 95) FROM jobs WHERE finished >= ? AND finished < ?"
         f" AND {condition} GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {MOST_ROWS}",
         (begin, end, *values),
     )

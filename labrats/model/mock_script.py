@@ -54,13 +54,13 @@ class Write(_Closed, frozen=True):
 
 
 class Amount(_Closed, frozen=True):
-    """The usage of a step."""
+    """The usage of a step. cost_usd: None if the cost is unknown."""
 
     input_tokens: _Count = 0
     output_tokens: _Count = 0
     cache_read_tokens: _Count = 0
     cache_write_tokens: _Count = 0
-    cost_usd: Annotated[float, Meta(ge=0, le=_MAX)] = 0.0
+    cost_usd: Annotated[float, Meta(ge=0, le=_MAX)] | None = 0.0
     turns: _Count = 0
 
     def as_usage(self) -> Usage:

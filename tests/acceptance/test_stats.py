@@ -58,6 +58,19 @@ async def test_ended_jobs_are_compared_by_a_field(user: User, admin: User, model
     assert later.json()["rows"] == []
 
 
+async def test_comparison_counts_the_jobs_whose_cost_is_unknown(user: User, admin: User, model: str) -> None:
+    unknown = {"usage": {"inputTokens": 10, "costUsd": None}}
+    for step in (USAGE, unknown, {"fail": "before an answer of the model"}):
+        await user.run(step, config={"model": model})
+    await user.run(unknown, config={"model": f"{model}-unknown"})
+
+    rows = (await admin.get("/api/stats/breakdown", by="model")).json()["rows"]
+
+    costs = {row["value"]: (row["costUsd"], row["unknownCosts"]) for row in rows}
+    assert costs[model] == (0.25, 1)
+    assert costs[f"{model}-unknown"] == (None, 1)
+
+
 async def test_compared_jobs_can_be_listed_by_their_end(user: User, admin: User, model: str) -> None:
     first = await user.run(config={"model": model})
     last = await user.run({"fail": "no"}, config={"model": model})

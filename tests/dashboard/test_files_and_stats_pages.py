@@ -89,6 +89,23 @@ async def test_stats_compare_models_and_keep_the_choice_in_the_url(
     await expect(page.get_by_role("table", name="Jobs").get_by_role("row")).to_have_count(2)
 
 
+async def test_sums_of_costs_say_that_some_are_unknown(page: Page, own_engine: LocalEngine, own_admin: User) -> None:
+    for cost, model in ((2.5, "priced"), (None, "priced"), (None, "unpriced")):
+        usage = {"usage": {"inputTokens": 1000, "costUsd": cost, "turns": 1}}
+        await own_admin.run(usage, config={"model": model})
+    await sign_in(page, own_engine)
+    await expect(page.get_by_text("or more: 2 jobs without a known cost")).to_be_visible()
+    await page.goto(f"{own_engine.url}/stats?by=model")
+    models = page.get_by_role("table", name="By model")
+    await expect(
+        models.get_by_role("row").filter(has=page.get_by_role("link", name="priced", exact=True))
+    ).to_contain_text("at least $2.50")
+    await expect(models.get_by_role("row", name="unpriced")).to_contain_text("unknown")
+    panel = page.get_by_role("region", name="Cost")
+    await expect(panel.get_by_role("listitem")).to_contain_text("at least $2.50")
+    await expect(panel).to_contain_text("2 jobs without a known cost are missing here.")
+
+
 async def test_figures_of_stats_open_the_jobs_that_they_count(page: Page, engine: LocalEngine, admin: User) -> None:
     kind: dict[str, Any] = {"type": "counted", "config": {"model": "counted"}}
     for step in ({"result": 1}, {"fail": "no"}, {"fail": "no"}):

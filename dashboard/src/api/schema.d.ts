@@ -2288,6 +2288,12 @@ export interface components {
              */
             costUsd: number | null;
             /**
+             * Unknowncosts
+             * @description Number of jobs whose cost is unknown, so that the sum of all costs is higher.
+             * @example 2
+             */
+            unknownCosts: number;
+            /**
              * Medianseconds
              * @description Median of the run times.
              * @example 41.7
@@ -17532,6 +17538,7 @@ export interface operations {
                      *           "outputTokens": 34000,
                      *           "cacheReadTokens": 800000,
                      *           "costUsd": 1.25,
+                     *           "unknownCosts": 2,
                      *           "medianSeconds": 41.7,
                      *           "p95Seconds": 312
                      *         }

@@ -9,6 +9,16 @@ export type BreakdownRow = Schemas['BreakdownRow'];
 export type Metric = Schemas['Timeseries']['metric'];
 export type Field = 'model' | 'agentRole' | 'repo' | 'type';
 
+/** The sum of the known costs of jobs, null if none is known, and the number of jobs whose cost is unknown. */
+export type Costs = Pick<BreakdownRow, 'costUsd' | 'unknownCosts'>;
+
+export function sumOfCosts(rows: readonly Costs[] = []): Costs {
+  return rows.reduce<Costs>((sum, { costUsd, unknownCosts }) => ({
+    costUsd: costUsd === null ? sum.costUsd : (sum.costUsd ?? 0) + costUsd,
+    unknownCosts: sum.unknownCosts + unknownCosts,
+  }), { costUsd: null, unknownCosts: 0 });
+}
+
 /** by: a series for each frequent value of a field; undefined for the API's own series, such as by status. */
 export const timeseriesQuery = (metric: Metric, window: string, by: Field | undefined) =>
   queryOptions({

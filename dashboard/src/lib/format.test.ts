@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { age, bytes, clock, compact, cost, count, counted, duration, fullTime, offset, ordinal, placeInLine, span } from './format';
+import { age, bytes, clock, compact, cost, costs, count, counted, duration, fullTime, offset, ordinal, placeInLine, span } from './format';
 
 test.each([
   [0, '0.0s'], [432, '0.4s'], [9_999, '9.9s'], [41_000, '41s'], [59_999, '59s'], [192_000, '3m12s'],
@@ -18,6 +18,13 @@ test.each([[999, '999'], [1_000, '1k'], [1_240, '1.2k'], [81_400, '81k'], [1_200
 
 test('an unknown cost is a dash, and a small one is not zero', () => {
   expect([null, undefined, 0, 0.0021, 0.42].map(cost)).toEqual(['—', '—', '$0.00', '$0.0021', '$0.42']);
+});
+
+test('the cost of jobs, some of which have an unknown one, is no exact sum', () => {
+  const known = [null, 0, 0.42].map((costUsd) => costs({ costUsd, unknownCosts: 0 }));
+  expect(known).toEqual(['—', '$0.00', '$0.42']);
+  const unknown = [null, 0, 0.42].map((costUsd) => costs({ costUsd, unknownCosts: 2 }));
+  expect(unknown).toEqual(['unknown', 'unknown', 'at least $0.42']);
 });
 
 test('ages, offsets, sizes and counts have units', () => {

@@ -77,6 +77,12 @@ export function cost(usd: number | null | undefined): string {
   return `$${usd.toFixed(2)}`;
 }
 
+/** The cost of several jobs: $0.42; at least $0.42, if it is unknown of some jobs; unknown. */
+export function costs({ costUsd, unknownCosts }: { costUsd: number | null; unknownCosts: number }): string {
+  if (unknownCosts === 0) return cost(costUsd);
+  return costUsd ? `at least ${cost(costUsd)}` : 'unknown';
+}
+
 /** A size in bytes: 512 B, 1.2 MB. */
 export function bytes(value: number): string {
   const power = Math.min(BYTE_UNITS.length - 1, Math.floor(Math.log2(Math.max(1, value)) / 10));

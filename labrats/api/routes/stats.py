@@ -82,6 +82,9 @@ class BreakdownRow(ResponseBody):
     output_tokens: int = Field(examples=[34_000])
     cache_read_tokens: int = Field(examples=[800_000])
     cost_usd: float | None = Field(description="Sum of the known costs; null if none is known.", examples=[1.25])
+    unknown_costs: int = Field(
+        description="Number of jobs whose cost is unknown, so that the sum of all costs is higher.", examples=[2]
+    )
     median_seconds: float | None = Field(description="Median of the run times.", examples=[41.7])
     p95_seconds: float | None = Field(description="95th percentile of the run times.", examples=[312.0])
 
@@ -149,6 +152,7 @@ def _row_view(row: Row) -> dict[str, Any]:
         "outputTokens": row.output_tokens,
         "cacheReadTokens": row.cache_read_tokens,
         "costUsd": row.cost_usd,
+        "unknownCosts": row.unknown_costs,
         "medianSeconds": row.median_seconds,
         "p95Seconds": row.p95_seconds,
     }

@@ -4,7 +4,7 @@ import type { ReactNode } from 'react';
 
 import { useActivity } from '../../api/activities';
 import { facetsQuery, fetchJobs, placesQuery, type JobFacets, type JobItem, type Status } from '../../api/jobs';
-import { breakdownQuery } from '../../api/stats';
+import { breakdownQuery, sumOfCosts } from '../../api/stats';
 import { queueQuery } from '../../api/models';
 import { visible } from '../../lib/ansi';
 import { clock, cost, count, counted, NOTHING } from '../../lib/format';
@@ -35,6 +35,7 @@ export function OverviewPage() {
     const place = places?.[job.id];
     return place && waitingNote(job, place);
   };
+  const total = sumOfCosts(ended.data);
   const isEmpty = everything.data?.status.length === 0;
 
   if (isEmpty) {
@@ -58,7 +59,8 @@ export function OverviewPage() {
         <Figure label="Completed in 24 h" value={number(today.data, 'completed')} status={['completed']} isRecent />
         <div>
           <dt>Cost in 24 h</dt>
-          <dd>{cost(totalCost(ended.data))}</dd>
+          <dd>{total.unknownCosts > 0 && !total.costUsd ? 'unknown' : cost(total.costUsd)}</dd>
+          {total.unknownCosts > 0 && <dd className={styles.unknown}><Link to="/stats" search={{ window: '24h' }}>{total.costUsd ? 'or more: ' : ''}{counted(total.unknownCosts, 'job')} without a known cost</Link></dd>}
         </div>
       </dl>
       <div className={styles.columns}>
@@ -155,12 +157,6 @@ function FailureGroups({ groups, jobs }: { groups: { value: string; count: numbe
       })}
     </ul>
   );
-}
-
-/** The sum of the known costs; null if none is known. */
-function totalCost(rows: readonly { costUsd: number | null }[] | undefined): number | null {
-  const known = (rows ?? []).flatMap((row) => (row.costUsd === null ? [] : [row.costUsd]));
-  return known.length > 0 ? known.reduce((sum, each) => sum + each, 0) : null;
 }
 
 /** The queue of each model. */

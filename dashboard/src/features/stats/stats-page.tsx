@@ -2,9 +2,9 @@ import { useQuery } from '@tanstack/react-query';
 import { Link, useSearch } from '@tanstack/react-router';
 import { lazy, Suspense, useMemo, useState, type ReactNode } from 'react';
 
-import { breakdownQuery, timeseriesQuery, type BreakdownRow, type Field, type Metric } from '../../api/stats';
+import { breakdownQuery, sumOfCosts, timeseriesQuery, type BreakdownRow, type Field, type Metric } from '../../api/stats';
 import { visible } from '../../lib/ansi';
-import { clock, compact, cost, count, duration, NOTHING } from '../../lib/format';
+import { clock, compact, cost, costs, count, counted, duration, NOTHING } from '../../lib/format';
 import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { cell, Table } from '../../ui/table';
@@ -48,7 +48,7 @@ export function StatsPage() {
         <span>Split by</span>
         <Choices label="Split by" current={by ?? ''} options={[['', 'Status', { window, by: undefined }], ...FIELDS.map((each) => [each, FIELD_WORDS[each], { window, by: each }] as const)]} />
       </div>
-      <div className={styles.charts}>{CHARTS.map((chart) => <ChartPanel key={chart.metric} chart={chart} window={window} by={by} to={now / 1000} />)}</div>
+      <div className={styles.charts}>{CHARTS.map((chart) => <ChartPanel key={chart.metric} chart={chart} window={window} by={by} now={now} />)}</div>
       <Comparison by={by ?? 'model'} window={window} from={now - DAYS[window] * DAY} />
     </Page>
   );
@@ -66,8 +66,9 @@ function Choices({ label, current, options }: { label: string; current: string; 
   );
 }
 
-function ChartPanel({ chart, window, by, to }: { chart: Kind; window: Window; by: Field | undefined; to: number }) {
+function ChartPanel({ chart, window, by, now }: { chart: Kind; window: Window; by: Field | undefined; now: number }) {
   const series = useQuery({ ...timeseriesQuery(chart.metric, window, by), refetchInterval: MINUTE });
+  const { unknownOf, unknown } = useUnknownCosts(chart, by, now - DAYS[window] * DAY);
   const [point, setPoint] = useState<number | null>(null);
   const shown = useMemo(() => (series.data ? columns(series.data) : undefined), [series.data]);
   const at = point === null ? undefined : shown?.times[point];
@@ -76,30 +77,43 @@ function ChartPanel({ chart, window, by, to }: { chart: Kind; window: Window; by
       <header><h2>{chart.title}</h2><span className={styles.time}>{at !== undefined && `until ${clock(new Date(at * 1000))}`}</span></header>
       {series.isLoadingError ? <div className={styles.pad}><Failure error={series.error} onRetry={() => void series.refetch()} /></div>
         : !shown ? <div className={styles.pad}><Loading rows={6} height={28} /></div>
-        : shown.names.length === 0 ? <p className={styles.none}>No values in this time.</p>
+        : shown.names.length === 0 ? <p className={styles.none}>{unknown > 0 ? 'No cost in this time is known.' : 'No values in this time.'}</p>
         : (
           <>
             <Suspense fallback={<div className={styles.chart} style={{ minHeight: 150 }} />}>
-              <Chart columns={shown} kind={chart.kind} label={`${chart.title}: ${summaries(shown, chart)}`} format={chart.format} isWhole={chart.format === compact} from={to - (DAYS[window] * DAY) / 1000} to={to} onPoint={setPoint} />
+              <Chart columns={shown} kind={chart.kind} label={`${chart.title}: ${summaries(shown, chart, unknownOf)}`} format={chart.format} isWhole={chart.format === compact} from={(now - DAYS[window] * DAY) / 1000} to={now / 1000} onPoint={setPoint} />
             </Suspense>
-            <Legend columns={shown} chart={chart} point={point} linkOf={(name) => (chart.metric === 'queueWait' ? undefined : jobsOf(by, name, window))} />
+            <Legend columns={shown} chart={chart} point={point} unknownOf={unknownOf} linkOf={(name) => (chart.metric === 'queueWait' ? undefined : jobsOf(by, name, window))} />
           </>
         )}
+      {unknown > 0 && <p className={styles.unknown}>{counted(unknown, 'job')} without a known cost {unknown === 1 ? 'is' : 'are'} missing here. <Link to="/models">Set the prices of the models</Link> to know the cost of later jobs.</p>}
     </section>
   );
 }
 
-function figure(values: (number | null)[], chart: Kind, point: number | null): string {
-  const value = point === null ? chart.summary(values) : (values[point] ?? null);
-  return value === null ? NOTHING : chart.format(value);
+type UnknownOf = (name: string) => number;
+
+/** Numbers of jobs whose cost is unknown: by the names of series, and in all. 0 for charts of other figures. from: milliseconds. */
+function useUnknownCosts({ metric }: Kind, by: Field | undefined, from: number): { unknownOf: UnknownOf; unknown: number } {
+  const { data: rows = [] } = useQuery({ ...breakdownQuery(by ?? 'model', new Date(from).toISOString()), enabled: metric === 'cost' });
+  const unknown = sumOfCosts(rows).unknownCosts;
+  if (metric !== 'cost') return { unknownOf: () => 0, unknown: 0 };
+  return { unknownOf: (name) => (by ? (rows.find((row) => row.value === name)?.unknownCosts ?? 0) : unknown), unknown };
 }
 
-function summaries(shown: Columns, chart: Kind): string {
-  return shown.names.map((name, index) => `${name} ${figure(shown.values[index] ?? [], chart, null)}`).join(', ');
+/** unknown: the number of jobs that are missing in the values. */
+function figure(values: (number | null)[], chart: Kind, point: number | null, unknown: number): string {
+  const value = point === null ? chart.summary(values) : (values[point] ?? null);
+  if (value === null) return NOTHING;
+  return point === null && unknown > 0 ? costs({ costUsd: value, unknownCosts: unknown }) : chart.format(value);
+}
+
+function summaries(shown: Columns, chart: Kind, unknownOf: UnknownOf): string {
+  return shown.names.map((name, index) => `${name} ${figure(shown.values[index] ?? [], chart, null, unknownOf(name))}`).join(', ');
 }
 
 /** linkOf: the filter of the jobs that a series counts, if they can be listed. */
-function Legend({ columns: shown, chart, point, linkOf }: { columns: Columns; chart: Kind; point: number | null; linkOf: (name: string) => JobsSearch | undefined }) {
+function Legend({ columns: shown, chart, point, unknownOf, linkOf }: { columns: Columns; chart: Kind; point: number | null; unknownOf: UnknownOf; linkOf: (name: string) => JobsSearch | undefined }) {
   return (
     <ul className={styles.legend}>
       {shown.names.map((name, index) => {
@@ -108,7 +122,7 @@ function Legend({ columns: shown, chart, point, linkOf }: { columns: Columns; ch
           <li key={name}>
             <span className={styles.swatch} data-colour={swatch(name, index)} />{' '}
             {search ? <Link to="/jobs" search={search} className={styles.seriesName}>{visible(name)}</Link> : <span className={styles.seriesName}>{visible(name)}</span>}{' '}
-            <b>{figure(shown.values[index] ?? [], chart, point)}</b>
+            <b>{figure(shown.values[index] ?? [], chart, point, unknownOf(name))}</b>
           </li>
         );
       })}
@@ -151,7 +165,7 @@ function ComparisonRow({ row, search }: { row: BreakdownRow; search: JobsSearch 
       </td>
       <td className={cell.number}><Jobs search={search}>{count(jobs)}</Jobs></td>
       <td className={cell.number}>{row.failed === 0 ? '0' : <span className={styles.failed}><Jobs search={search && { ...search, status: ['failed'] }}>{count(row.failed)} ({share} %)</Jobs></span>}</td>
-      <td className={cell.number}>{cost(row.costUsd)}</td>
+      <td className={cell.number} title={row.unknownCosts > 0 ? `${count(row.unknownCosts)} of ${counted(jobs, 'job')} without a known cost` : undefined}>{costs(row)}</td>
       <td className={`${cell.number} ${cell.minor}`} title={count(row.inputTokens)}>{compact(row.inputTokens)}</td>
       <td className={`${cell.number} ${cell.minor}`} title={count(row.outputTokens)}>{compact(row.outputTokens)}</td>
       <td className={cell.number}>{time(row.medianSeconds)}</td>
