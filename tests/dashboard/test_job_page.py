@@ -318,7 +318,7 @@ def claude_engine(tmp_path: Path) -> Iterator[LocalEngine]:
     """An engine whose Claude Code runs a command, and then answers with two megabytes of Markdown."""
     text = "# A heading\n\n" + ("a word " * 300 + "\n") * 1000
     with (
-        CLAUDE.serve(CLAUDE.shell("echo cheese", text="Let me see."), Says(text)) as server,
+        CLAUDE.serve(CLAUDE.shell("echo cheese; echo bread", text="Let me see."), Says(text)) as server,
         LocalEngine(tmp_path, **CLAUDE.environment, ANTHROPIC_BASE_URL=server.url) as engine,
     ):
         yield engine
@@ -331,6 +331,17 @@ async def test_a_call_shows_what_it_has_used_and_a_result_of_megabytes_its_parts
         job = await admin.wait(await admin.submit(config={"provider": "claude", "model": "sonnet"}), "completed")
     await sign_in(page, claude_engine, f"/jobs/{job['id']}/activity")
     await expect(page.locator("summary", has_text="Bash")).to_contain_text("+110 tok")
+
+    await page.get_by_role("link", name="Log").click()
+    rows = page.get_by_role("region", name="Log of attempt 1").locator("[data-kind]")
+    await expect(rows.filter(has_text="the attempt completed")).to_be_visible()
+    await page.keyboard.press("Home")
+    await expect(rows.filter(has_text="→ Bash: echo cheese")).to_have_count(1)
+    await expect(rows.filter(has_text="Bash")).to_have_count(1)
+    await expect(rows.filter(has_text='"command":"echo cheese; echo bread"')).to_have_count(1)
+    await rows.filter(has_text="cheese␊bread").get_by_role("button").click()
+    whole = page.get_by_role("region", name="in full")
+    assert await whole.locator("pre").inner_text() == "cheese\nbread"
 
     await page.get_by_role("link", name="Result").click()
     await expect(page.get_by_text("This text has 2 MiB. It is shown as plain text, in parts.")).to_be_visible()

@@ -1,5 +1,5 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
-import { useEffect, useEffectEvent, useRef, useState, type ReactNode } from 'react';
+import { useEffect, useEffectEvent, useRef, useState } from 'react';
 
 import type { JobEvent } from '../../api/events';
 import { attemptsQuery, hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
@@ -16,7 +16,7 @@ import { useVirtualRows } from '../../ui/use-virtual-rows';
 import { Attempts } from './attempts';
 import styles from './log-tab.module.css';
 import { TerminalText } from './terminal-text';
-import { callSummary } from './turns';
+import { callSummary, isSummary, wholeText } from './turns';
 import { useHits } from './use-hits';
 import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
 import { useLog } from './use-log';
@@ -24,6 +24,8 @@ import { useLog } from './use-log';
 const ROW_HEIGHT = 20;
 /** The writers of log lines. */
 const ORIGINS = { agent: 'Written by the agent', tool: 'Printed by a tool', engine: 'Written by the engine' } as const;
+/** Characters of the input or output of a call that stand in the list. */
+const DETAIL_LENGTH = 300;
 /** Characters of a line for which the list surely has room. */
 const ROOM = { wide: 100, narrow: 36 };
 const ANNOUNCE_MS = 5_000;
@@ -52,6 +54,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   const [wanted, setWanted] = useState<1 | -1>(); // the hit to open once the search has found it: the next or the previous one
   const hits = useHits(job, attempt, search.q ?? '', isLive, wanted !== undefined);
 
+  const isDetail = (line: number) => store.row(line - 1)?.kind === 'tool' && isSummary(store.row(line - 2));
   useEffect(() => store.need(rows.first, rows.end));
   const { scrollTo } = rows;
   const isOpen = store.count !== undefined;
@@ -138,14 +141,14 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
             {Array.from({ length: rows.end - rows.first }, (_, position) => {
               const line = rows.first + position + 1;
               return (
-                <LogRow key={line} line={line} event={store.row(line - 1)} start={start} isClock={search.time === 'clock'} needle={needle}
+                <LogRow key={line} line={line} event={store.row(line - 1)} isDetail={isDetail(line)} start={start} isClock={search.time === 'clock'} needle={needle}
                   isChosen={line === search.line} onChoose={goTo} />
               );
             })}
           </div>
         </div>
       </div>
-      {search.line !== undefined && <ChosenLine line={search.line} event={store.row(search.line - 1)} onClose={() => change({ line: undefined })} />}
+      {search.line !== undefined && <ChosenLine line={search.line} event={store.row(search.line - 1)} isDetail={isDetail(search.line)} onClose={() => change({ line: undefined })} />}
       <div className={styles.foot}>
         {state === 'ended' ? <span>{count(total)} lines</span> : (
           <button type="button" className={styles.follow} aria-pressed={isFollowing} onClick={() => follow(!isFollowing)}>
@@ -163,13 +166,13 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
 }
 
 /** The chosen line in full, wrapped. Nothing while it is not loaded, or if the list has room for it. */
-function ChosenLine({ line, event, onClose }: { line: number; event: JobEvent | null | undefined; onClose: () => void }) {
+function ChosenLine({ line, event, isDetail, onClose }: { line: number; event: JobEvent | null | undefined; isDetail: boolean; onClose: () => void }) {
   const room = useMedia(NARROW) ? ROOM.narrow : ROOM.wide;
-  const text = event ? plainText(event) : '';
-  if (!event || text.length <= room) return null;
+  const text = event ? plainText(event, isDetail) : '';
+  if (!event || (text.length <= room && !text.includes('\n'))) return null;
   return (
     <section className={styles.whole} aria-label={`Line ${line} in full`}>
-      <pre tabIndex={0}>{content(event, '')}</pre>
+      <pre tabIndex={0}>{lineOf(event, isDetail).split('\n').map((each, index) => <div key={index}><TerminalText line={each} /></div>)}</pre>
       <Copy text={text} name="Copy the line" />
       <IconButton icon="close" label="Close the line" onClick={onClose} />
     </section>
@@ -209,6 +212,8 @@ function LineField({ total, onGo }: { total: number; onGo: (line: number) => voi
 interface LogRowProps {
   line: number;
   event: JobEvent | null | undefined;
+  /** It is a call or an answer that the line before names. */
+  isDetail: boolean;
   start: number;
   isClock: boolean;
   needle: string;
@@ -216,25 +221,30 @@ interface LogRowProps {
   onChoose: (line: number) => void;
 }
 
-function LogRow({ line, event, start, isClock, needle, isChosen, onChoose }: LogRowProps) {
+function LogRow({ line, event, isDetail, start, isClock, needle, isChosen, onChoose }: LogRowProps) {
   const at = event && new Date(event.at);
   return (
-    <div className={styles.row} data-chosen={isChosen || undefined} data-kind={event?.kind} data-origin={event?.origin} title={event?.origin ? ORIGINS[event.origin] : undefined}>
+    <div className={styles.row} data-chosen={isChosen || undefined} data-kind={event?.kind} data-origin={event?.origin} data-detail={isDetail || undefined} title={event?.origin ? ORIGINS[event.origin] : undefined}>
       <button type="button" className={styles.number} tabIndex={-1} aria-label={`Select line ${line}`} onClick={() => onChoose(line)}>{count(line)}</button>
       <span className={styles.time}>{at && (isClock ? timeOfDay(at) : `+${offset(at.getTime() - start)}`)}</span>
-      <span className={styles.text}>{event === undefined ? '…' : event === null ? '' : content(event, needle)}</span>
+      <span className={styles.text}>{event === undefined ? '…' : event === null ? '' : <TerminalText line={isDetail ? shortened(lineOf(event, true)) : lineOf(event, false)} needle={needle} />}</span>
     </div>
   );
 }
 
-function plainText(event: JobEvent): string {
-  return event.kind === 'log' ? plain(event.text ?? '') : eventText(event);
+function plainText(event: JobEvent, isDetail: boolean): string {
+  return lineOf(event, isDetail).split('\n').map(plain).join('\n');
 }
 
-/** The text of an event as one line of the log. */
-function content(event: JobEvent, needle: string): ReactNode {
-  if (event.kind === 'log') return <TerminalText line={event.text ?? ''} needle={needle} />;
-  return <TerminalText line={eventText(event)} needle={needle} />;
+/** The text of an event. The line before a call already names it, so that only its input or output is left. */
+function lineOf(event: JobEvent, isDetail: boolean): string {
+  if (event.kind === 'log') return event.text ?? '';
+  return isDetail ? wholeText(event) : eventText(event);
+}
+
+/** The start of a text, with symbols for the ends of its lines. */
+function shortened(text: string): string {
+  return (text.length > DETAIL_LENGTH ? `${text.slice(0, DETAIL_LENGTH)}…` : text).replaceAll('\n', '␊');
 }
 
 function requestText(request: NonNullable<JobEvent['request']>): string {

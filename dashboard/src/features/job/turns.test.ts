@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobEvent } from '../../api/events';
-import { callSummary, contains, fold, isSameEntry } from './turns';
+import { callSummary, contains, fold, isSameEntry, wholeText } from './turns';
 
 let seq = 0;
 function event(kind: JobEvent['kind'], fields: Partial<JobEvent> = {}): JobEvent {
@@ -53,6 +53,11 @@ test('the lines of a log that repeat a call and its answer are left out, and oth
     event('log', { text: '→ I go on', origin: 'agent' }),
   ]);
   expect(entries.map((entry) => (entry.kind === 'text' ? entry.lines : entry.kind))).toEqual([['npm ci'], 'call', ['→ I go on']]);
+});
+
+test('the whole text of a call is its input, and of an answer its output', () => {
+  const calls = [{ name: 'Bash', input: { command: 'npm test' } }, { name: 'exec', input: 'ls' }, { name: 'Stop', input: undefined }, { name: null, output: 'a\nb' }];
+  expect(calls.map((call) => wholeText(event('tool', { call: 'c1', ...call })))).toEqual(['{"command":"npm test"}', 'ls', '', 'a\nb']);
 });
 
 test('lines of different writers are entries of their own', () => {

@@ -49,8 +49,10 @@ export interface EndEntry extends Base {
 
 export type Entry = TextEntry | CallEntry | StateEntry | ErrorEntry | EndEntry;
 
-/** The line of the log that an executor writes just before the event of a call or an answer. */
-const SUMMARY = /^[→←] /;
+/** Whether an event is the line of the log that an executor writes just before the event of a call or an answer. */
+export function isSummary(event: JobEvent | null | undefined): boolean {
+  return event?.kind === 'log' && event.origin === 'tool' && /^[→←] /.test(event.text ?? '');
+}
 
 /** The longest text that is one entry. */
 const MAX_LINES = 200;
@@ -79,7 +81,7 @@ export function fold(events: readonly JobEvent[]): Entry[] {
         break;
       }
       case 'tool': {
-        if (previous?.kind === 'log' && previous.origin === 'tool' && SUMMARY.test(previous.text ?? '')) dropLastLine(entries);
+        if (isSummary(previous)) dropLastLine(entries);
         const key = `${event.attempt} ${event.call}`;
         const open = calls.get(key);
         if (open && event.name == null) {
@@ -190,6 +192,12 @@ export function callSummary(input: unknown): string {
     if (Array.isArray(value) && value.every((each) => typeof each === 'string')) return firstLine(value.join(' '));
   }
   return firstLine(JSON.stringify(input));
+}
+
+/** The whole input of a call, or the whole output of an answer. */
+export function wholeText(event: JobEvent): string {
+  if (event.name == null) return event.output ?? '';
+  return typeof event.input === 'string' ? event.input : event.input === undefined || event.input === null ? '' : JSON.stringify(event.input);
 }
 
 function firstLine(text: string): string {
