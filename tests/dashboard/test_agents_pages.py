@@ -236,5 +236,9 @@ async def test_recorded_delivery_is_tested_again(
     await expect(page.get_by_label("Result")).to_contain_text("this one is from recorder")
 
     await page.evaluate("sessionStorage.clear()")
-    await page.goto(f"{engine.url}/agents/{story_agent}/test?delivery=recorder/{found[0]['id']}")
+    await page.goto(f"{engine.url}/sources/recorder")
+    delivery = page.get_by_role("list", name="Deliveries").get_by_role("listitem")
+    await delivery.get_by_role("button", name="Test an agent with this event").click()
+    await delivery.get_by_role("menuitem", name=story_agent, exact=True).click()
+    await expect(page).to_have_url(f"{engine.url}/agents/{story_agent}/test?delivery=recorder%2F{found[0]['id']}")
     await expect(page.get_by_label("Source", exact=True)).to_have_value("recorder")

@@ -2,10 +2,13 @@ import { useQuery } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
 import { useState } from 'react';
 
+import { agentsQuery } from '../../api/jobs';
 import { deliveriesQuery, type Delivery, type DeliveryOutcome, type WebhookSource } from '../../api/sources';
 import { visible } from '../../lib/ansi';
-import { Button } from '../../ui/button';
+import { Changing } from '../../ui/access';
+import { Button, buttonClass } from '../../ui/button';
 import { Icon } from '../../ui/icons';
+import { Menu, MenuItem } from '../../ui/menu';
 import { Panel } from '../../ui/page';
 import { Prose } from '../../ui/prose';
 import { Empty, Failure, Loading } from '../../ui/states';
@@ -53,14 +56,14 @@ function Deliveries({ source, outcome, isRemoving, onShowAll }: DeliveriesProps)
   return (
     <>
       <ul aria-label="Deliveries">
-        {(isLong ? deliveries : deliveries.slice(0, FIRST)).map((delivery, index) => <DeliveryLine key={`${delivery.at} ${index}`} delivery={delivery} />)}
+        {(isLong ? deliveries : deliveries.slice(0, FIRST)).map((delivery, index) => <DeliveryLine key={`${delivery.at} ${index}`} delivery={delivery} source={source.name} />)}
       </ul>
       {!isLong && deliveries.length > FIRST && <Button kind="quiet" onClick={() => setLong(true)}>Show all {deliveries.length}</Button>}
     </>
   );
 }
 
-function DeliveryLine({ delivery }: { delivery: Delivery }) {
+function DeliveryLine({ delivery, source }: { delivery: Delivery; source: string }) {
   const { outcome, event, repo, at, jobs } = delivery;
   return (
     <li className={styles.delivery}>
@@ -72,6 +75,21 @@ function DeliveryLine({ delivery }: { delivery: Delivery }) {
         <Prose text={visible(deliverySentence(delivery))} />
         {jobs.map((job) => <span key={job}> <Link to="/jobs/$id/activity" params={{ id: job }}><code>{job}</code></Link></span>)}
       </p>
+      {delivery.hasPayload && <Changing><TestMenu delivery={`${source}/${delivery.id}`} /></Changing>}
     </li>
+  );
+}
+
+/** The agents that can be tested with the event of a delivery. delivery: as in the URL of the test. */
+function TestMenu({ delivery }: { delivery: string }) {
+  const navigate = useNavigate();
+  const { data } = useQuery(agentsQuery);
+  if (!data || data.agents.length === 0) return null;
+  return (
+    <Menu label="Test an agent with this event" button={<>Test an agent <Icon name="chevronDown" size={14} /></>} className={buttonClass('quiet')}>
+      {() => data.agents.map((agent) => (
+        <MenuItem key={agent.id} onSelect={() => void navigate({ to: '/agents/$id/test', params: { id: agent.id }, search: { delivery } })}>{visible(agent.name)}</MenuItem>
+      ))}
+    </Menu>
   );
 }
