@@ -46,8 +46,6 @@ export function codeAdvice(code: string): string {
   return isKnown(code) ? EXPLANATIONS[code].advice : 'Read the end of the log, then retry.';
 }
 
-export const FAILED_CODES = Object.keys(EXPLANATIONS) as FailedCode[];
-
 function isKnown(code: string): code is FailedCode {
   return Object.hasOwn(EXPLANATIONS, code);
 }
