@@ -156,9 +156,8 @@ async def test_log_of_a_million_lines_opens_at_any_line(
     figure("1,000,000 lines, slowest jump to a line", max(times), "ms", 200)
     start = time.monotonic()
     await page.get_by_role("searchbox").fill("FAIL")
-    await expect(page.get_by_text("1", exact=True)).to_be_visible(timeout=30_000)
-    await page.keyboard.press("Enter")
-    await expect(page.locator("[data-chosen]")).to_contain_text("FAIL tests/login.ts")
+    await page.keyboard.press("Enter")  # before the number of hits is known
+    await expect(page.locator("[data-chosen]")).to_contain_text("FAIL tests/login.ts", timeout=30_000)
     figure("1,000,000 lines, first hit of a search", (time.monotonic() - start) * 1000, "ms", 1000)
     await page.get_by_role("searchbox").fill("")
     frames = await page.evaluate(SCROLL, "[role=region][aria-label^=Log]")
