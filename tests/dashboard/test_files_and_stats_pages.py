@@ -75,7 +75,8 @@ async def test_stats_compare_models_and_keep_the_choice_in_the_url(
     row = page.get_by_role("table", name="By model").get_by_role("row", name="compared")
     await expect(row).to_contain_text("2")
     await expect(page.get_by_role("img", name="Ended jobs: ")).to_be_visible()
-    await expect(page.get_by_role("region", name="Ended jobs")).to_contain_text("failed")
+    await expect(page.get_by_role("region", name="Ended jobs")).to_contain_text("Failed")
+    await expect(page.get_by_role("img", name="Cost: All jobs $2.50")).to_be_visible()
 
     await page.get_by_role("navigation", name="Split by").get_by_role("link", name="Repository").click()
     await page.get_by_role("navigation", name="Time").get_by_role("link", name="24h").click()

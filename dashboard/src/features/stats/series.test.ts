@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { columns, mean, stacked, total } from './series';
+import { columns, mean, seriesInWords, stacked, total } from './series';
 
 test('series with values at different times share one list of times', () => {
   expect(columns([{ labels: { status: 'completed' }, points: [[10, 1], [30, 3]] }, { labels: {}, points: [[20, 2]] }])).toEqual({
@@ -10,6 +10,11 @@ test('series with values at different times share one list of times', () => {
 
 test('series of zeros are left out, and their times stay', () => {
   expect(columns([{ labels: { status: 'failed' }, points: [[10, 0], [20, 0]] }])).toEqual({ times: [10, 20], names: [], values: [] });
+});
+
+test('the own series of the API have words, and the values of a field stay', () => {
+  expect(['cache_read', 'all', 'other'].map((name) => seriesInWords(name, undefined))).toEqual(['Read from a cache', 'All jobs', 'other']);
+  expect(['input', 'all'].map((name) => seriesInWords(name, 'repo'))).toEqual(['input', 'all']);
 });
 
 test('the first series of a stack contains all others', () => {

@@ -12,6 +12,14 @@ export interface Columns {
 
 export const ALL = 'all';
 
+/** The API's own series in words. */
+const WORDS: Readonly<Record<string, string>> = { completed: 'Completed', failed: 'Failed', cancelled: 'Cancelled', input: 'Input', output: 'Output', cache_read: 'Read from a cache', [ALL]: 'All jobs' };
+
+/** A series in words. by: the field whose values have a series each, if any. */
+export function seriesInWords(name: string, by: string | undefined): string {
+  return by === undefined ? (WORDS[name] ?? name) : name;
+}
+
 /** Align series that have values at different times. Series without any value are left out. */
 export function columns(series: readonly Series[]): Columns {
   const used = series.filter((each) => each.points.some(([, value]) => value !== 0));

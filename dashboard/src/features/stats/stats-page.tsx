@@ -10,7 +10,7 @@ import { Empty, Failure, Loading } from '../../ui/states';
 import { cell, Table } from '../../ui/table';
 import { useMinute } from '../../ui/time';
 import { FIELDS, jobsOf, WINDOWS, type JobsSearch, type StatsSearch, type Window } from './search';
-import { columns, mean, total, type Columns } from './series';
+import { columns, mean, seriesInWords, total, type Columns } from './series';
 import styles from './stats-page.module.css';
 
 const Chart = lazy(() => import('./chart'));
@@ -81,9 +81,9 @@ function ChartPanel({ chart, window, by, now }: { chart: Kind; window: Window; b
         : (
           <>
             <Suspense fallback={<div className={styles.chart} style={{ minHeight: 150 }} />}>
-              <Chart columns={shown} kind={chart.kind} label={`${chart.title}: ${summaries(shown, chart, unknownOf)}`} format={chart.format} isWhole={chart.format === compact} from={(now - DAYS[window] * DAY) / 1000} to={now / 1000} onPoint={setPoint} />
+              <Chart columns={shown} kind={chart.kind} label={`${chart.title}: ${summaries(shown, chart, by, unknownOf)}`} format={chart.format} isWhole={chart.format === compact} from={(now - DAYS[window] * DAY) / 1000} to={now / 1000} onPoint={setPoint} />
             </Suspense>
-            <Legend columns={shown} chart={chart} point={point} unknownOf={unknownOf} linkOf={(name) => (chart.metric === 'queueWait' ? undefined : jobsOf(by, name, window))} />
+            <Legend columns={shown} chart={chart} by={by} point={point} unknownOf={unknownOf} linkOf={(name) => (chart.metric === 'queueWait' ? undefined : jobsOf(by, name, window))} />
           </>
         )}
       {unknown > 0 && <p className={styles.unknown}>{counted(unknown, 'job')} without a known cost {unknown === 1 ? 'is' : 'are'} missing here. <Link to="/models">Set the prices of the models</Link> to know the cost of later jobs.</p>}
@@ -108,20 +108,21 @@ function figure(values: (number | null)[], chart: Kind, point: number | null, un
   return point === null && unknown > 0 ? costs({ costUsd: value, unknownCosts: unknown }) : chart.format(value);
 }
 
-function summaries(shown: Columns, chart: Kind, unknownOf: UnknownOf): string {
-  return shown.names.map((name, index) => `${name} ${figure(shown.values[index] ?? [], chart, null, unknownOf(name))}`).join(', ');
+function summaries(shown: Columns, chart: Kind, by: Field | undefined, unknownOf: UnknownOf): string {
+  return shown.names.map((name, index) => `${seriesInWords(name, by)} ${figure(shown.values[index] ?? [], chart, null, unknownOf(name))}`).join(', ');
 }
 
 /** linkOf: the filter of the jobs that a series counts, if they can be listed. */
-function Legend({ columns: shown, chart, point, unknownOf, linkOf }: { columns: Columns; chart: Kind; point: number | null; unknownOf: UnknownOf; linkOf: (name: string) => JobsSearch | undefined }) {
+function Legend({ columns: shown, chart, by, point, unknownOf, linkOf }: { columns: Columns; chart: Kind; by: Field | undefined; point: number | null; unknownOf: UnknownOf; linkOf: (name: string) => JobsSearch | undefined }) {
   return (
     <ul className={styles.legend}>
       {shown.names.map((name, index) => {
         const search = linkOf(name);
+        const words = visible(seriesInWords(name, by));
         return (
           <li key={name}>
             <span className={styles.swatch} data-colour={swatch(name, index)} />{' '}
-            {search ? <Link to="/jobs" search={search} className={styles.seriesName}>{visible(name)}</Link> : <span className={styles.seriesName}>{visible(name)}</span>}{' '}
+            {search ? <Link to="/jobs" search={search} className={styles.seriesName}>{words}</Link> : <span className={styles.seriesName}>{words}</span>}{' '}
             <b>{figure(shown.values[index] ?? [], chart, point, unknownOf(name))}</b>
           </li>
         );
