@@ -263,6 +263,31 @@ async def test_job_opens_beside_the_list_and_follows_the_keys(page: Page, engine
     await expect(preview).to_have_count(0)
 
 
+async def test_preview_covers_the_list_on_a_phone(page: Page, engine: LocalEngine, admin: User) -> None:
+    title = f"on-a-phone-{token_hex(4)}"
+    job = await admin.run(metadata=titled(title, {"result": "done, see the branch"}))
+    await page.set_viewport_size(PHONE)
+    await sign_in(page, engine, f"/jobs?q={title}&job={job['id']}")
+    preview = page.get_by_role("complementary", name="Preview of the job")
+    await expect(preview).to_contain_text("done, see the branch")
+    await expect(page.get_by_role("row", name=title)).to_have_count(0)
+    await preview.get_by_role("button", name="Close the preview").click()
+    await expect(page.get_by_role("row", name=title)).to_be_visible()
+    await expect(page).to_have_url(f"{engine.url}/jobs?q={title}")
+
+
+async def test_preview_leaves_a_long_result_to_its_page(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.run({"result": "word " * 9_000})
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    await sign_in(page, engine, f"/jobs?job={job['id']}")
+    preview = page.get_by_role("complementary", name="Preview of the job")
+    await expect(preview.get_by_role("link", name="Show the whole result")).to_be_visible()
+    assert not [url for url in requests if url.endswith("/result")]
+    await preview.get_by_role("link", name="Show the whole result").click()
+    await expect(page.get_by_role("main")).to_contain_text("word word")
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/jobs/ir-00000000/activity"], ids=["page", "job"])
 async def test_unknown_address_is_explained(browser: BrowserContext, engine: LocalEngine, path: str) -> None:
     page = await browser.new_page()  # a 404 of the API is an error on the console

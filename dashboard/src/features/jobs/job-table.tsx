@@ -24,8 +24,6 @@ import { useSelection } from './use-selection';
 
 const HEADER_HEIGHT = 33;
 const ROW_HEIGHT = { wide: 44, narrow: 68 };
-/** From this width on, a job fits beside the list. */
-const WIDE = '(width >= 1100px)';
 
 interface JobTableProps {
   search: JobsSearch;
@@ -42,7 +40,7 @@ interface JobTableProps {
 export function JobTable({ search, filter, openedAt, left, total, onPreview, onAll }: JobTableProps) {
   const navigate = useNavigate();
   const isNarrow = useMedia(NARROW);
-  const preview = useMedia(WIDE) ? search.job : undefined;
+  const preview = search.job;
   const order = search.sort ?? 'newest';
   const rowHeight = isNarrow ? ROW_HEIGHT.narrow : ROW_HEIGHT.wide;
   const reader = useRef<Reader>({ isAtTop: () => true, visible: () => [], end: () => 0, hasSelection: () => false });

@@ -1,7 +1,7 @@
 import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 
-import { jobQuery, resultQuery, type JobDetail } from '../../api/jobs';
+import { jobQuery, shortResultQuery, type JobDetail } from '../../api/jobs';
 import { plain, visible } from '../../lib/ansi';
 import { compact, cost } from '../../lib/format';
 import { AgentLink } from '../../ui/agent-link';
@@ -18,7 +18,7 @@ const REFRESH = 5_000;
 const LINES = 40;
 const RESULT_LENGTH = 4_000;
 
-/** A job beside the list: its state, why it failed, and the end of its log. */
+/** A job beside the list, or over it where both have no room: its state, why it failed, and the end of its log. */
 export function Preview({ id, onClose }: { id: string; onClose: () => void }) {
   const { data: job, error, refetch } = useQuery({
     ...jobQuery(id),
@@ -37,7 +37,7 @@ export function Preview({ id, onClose }: { id: string; onClose: () => void }) {
 }
 
 function Summary({ job }: { job: JobDetail }) {
-  const { data: result } = useQuery({ ...resultQuery(job.id), enabled: job.status === 'completed', retry: false });
+  const { data: result } = useQuery({ ...shortResultQuery(job.id), enabled: job.status === 'completed', retry: false });
   const facts = [
     ['Agent', job.agentRole ? <AgentLink role={job.agentRole} /> : job.name],
     ['Model', `${job.provider}/${job.model} ${job.config.effort}`],
@@ -65,11 +65,11 @@ function Summary({ job }: { job: JobDetail }) {
           <pre tabIndex={0} role="region" aria-label="End of the log">{job.logs.slice(-LINES).map((line) => visible(plain(line))).join('\n')}</pre>
         </>
       )}
-      {typeof result === 'string' && (
+      {result !== undefined && (
         <>
           <h3>Result</h3>
-          <p className={styles.result}>{visible(result.slice(0, RESULT_LENGTH)).replaceAll('␊', '\n')}{result.length > RESULT_LENGTH && '…'}</p>
-          {result.length > RESULT_LENGTH && <Link to="/jobs/$id/result" params={{ id: job.id }}>Show the whole result</Link>}
+          {typeof result === 'string' && <p className={styles.result}>{visible(result.slice(0, RESULT_LENGTH))}{result.length > RESULT_LENGTH && '…'}</p>}
+          {(typeof result !== 'string' || result.length > RESULT_LENGTH) && <Link to="/jobs/$id/result" params={{ id: job.id }}>Show the whole result</Link>}
         </>
       )}
     </>
