@@ -15,6 +15,25 @@ LINKS = (
 DIRECTION = "user\u202egnp.exe"
 
 
+async def test_table_in_a_result_is_a_table_of_text(page: Page, engine: LocalEngine, admin: User) -> None:
+    rows = (
+        f"| Check | Time |\n|---|---:|\n| `a \\| b` | 3 s |\n| {SCRIPT} | {LINKS} |\n| {'wide' * 100} | {DIRECTION} |\n"
+    )
+    result = f"Two checks:\n\n{rows}\nwww.evil.example https://evil.example/bare\n"
+    job = await admin.run({"result": result})
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await sign_in(page, engine, f"/jobs/{job['id']}/result")
+    table = page.get_by_role("main").get_by_role("table")
+    await expect(table.get_by_role("columnheader")).to_have_text(["Check", "Time"])
+    await expect(table.get_by_role("cell").nth(0)).to_have_text("a | b")
+    await expect(table.get_by_role("cell").nth(1)).to_have_css("text-align", "right")
+    await expect(table.get_by_role("cell").nth(2)).to_have_text(SCRIPT)
+    links = await page.locator("main p a[href], main td a[href]").evaluate_all("links => links.map(link => link.href)")
+    assert links == ["https://evil.example/login"]
+    assert await page.locator("main :is(img, iframe, script)").count() == 0
+    assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
 async def test_hostile_text_is_shown_as_text_everywhere(page: Page, engine: LocalEngine, admin: User) -> None:
     steps = [
         {"log": SCRIPT},

@@ -1,5 +1,6 @@
 import ReactMarkdown, { type Components } from 'react-markdown';
 
+import { markdownTables } from './markdown-tables';
 import styles from './markdown.module.css';
 
 /** Links open only over https, outside this tab, and show their host: text from an agent may deceive. */
@@ -13,13 +14,14 @@ const COMPONENTS: Components = {
       </a>
     );
   },
+  table: ({ children }) => <div className={styles.table} tabIndex={0} role="group" aria-label="Table"><table>{children}</table></div>,
 };
 
 /** Markdown as elements. HTML in it stays text, and images are left out, since loading one tells its server. */
 export function Markdown({ text }: { text: string }) {
   return (
     <div className={styles.markdown}>
-      <ReactMarkdown components={COMPONENTS} disallowedElements={['img']} unwrapDisallowed>{text}</ReactMarkdown>
+      <ReactMarkdown remarkPlugins={[markdownTables]} components={COMPONENTS} disallowedElements={['img']} unwrapDisallowed>{text}</ReactMarkdown>
     </div>
   );
 }
