@@ -339,7 +339,7 @@ async def test_a_call_shows_what_it_has_used_and_a_result_of_megabytes_its_parts
     await expect(rows.filter(has_text="→ Bash: echo cheese")).to_have_count(1)
     await expect(rows.filter(has_text="Bash")).to_have_count(1)
     await expect(rows.filter(has_text='"command":"echo cheese; echo bread"')).to_have_count(1)
-    await rows.filter(has_text="cheese␊bread").get_by_role("button").click()
+    await rows.filter(has_text="cheese ↵ bread").get_by_role("button").click()
     whole = page.get_by_role("region", name="in full")
     assert await whole.locator("pre").inner_text() == "cheese\nbread"
 

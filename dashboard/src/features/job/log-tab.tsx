@@ -244,7 +244,7 @@ function lineOf(event: JobEvent, isDetail: boolean): string {
 
 /** The start of a text, with symbols for the ends of its lines. */
 function shortened(text: string): string {
-  return (text.length > DETAIL_LENGTH ? `${text.slice(0, DETAIL_LENGTH)}…` : text).replaceAll('\n', '␊');
+  return (text.length > DETAIL_LENGTH ? `${text.slice(0, DETAIL_LENGTH)}…` : text).replaceAll('\n', ' ↵ ');
 }
 
 function requestText(request: NonNullable<JobEvent['request']>): string {
