@@ -21,7 +21,7 @@ export interface LeftList {
   isStale: boolean;
 }
 
-/** In the cache of queries, which is cleared when the user signs out. */
+/** The list's key in the cache of queries. Each sign-in loads the page, and begins with an empty cache. */
 const KEY = ['left list of jobs'];
 
 let stop = (): void => undefined;
