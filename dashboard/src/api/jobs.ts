@@ -105,15 +105,21 @@ export const resultQuery = (id: string) =>
   });
 
 /** The result of a job that has completed, as lists have it: null for none, and for one that is too long for them. */
-export const shortResultQuery = (id: string) =>
+export const shortResultQuery = ({ id, createdAt }: Pick<JobItem, 'id' | 'createdAt'>) =>
   queryOptions({
     queryKey: ['result', id, 'short'],
-    queryFn: async ({ signal }) => (await body(client.GET('/api/jobs', { params: { query: { q: id, cursor: '', limit: SAME_TEXT } }, signal }))).jobs.find((job) => job.id === id)?.result ?? null,
+    queryFn: async ({ signal }) => {
+      const to = new Date(Date.parse(createdAt) + SECOND).toISOString(); // so that few jobs are searched
+      const { jobs } = await body(client.GET('/api/jobs', { params: { query: { q: id, from: createdAt, to, cursor: '', limit: SAME_TEXT } }, signal }));
+      return jobs.find((job) => job.id === id)?.result ?? null;
+    },
     staleTime: Infinity,
     gcTime: 60_000,
   });
 
-/** Jobs that may have the id of another one in their title. */
+const SECOND = 1_000;
+
+/** Jobs of one second that may have the id of another one in their title. */
 const SAME_TEXT = 5;
 
 export const attemptsQuery = (id: string) =>
