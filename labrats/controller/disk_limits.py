@@ -14,7 +14,7 @@ import structlog
 from labrats.controller.cleanup_passes import repeat
 from labrats.index.jobs import JobIndex
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import NotFound
+from labrats.model.errors import BecameUnreadable, NotFound
 from labrats.model.job import Job
 from labrats.ports import Clock, Runner, Store
 from labrats.settings import EngineSettings
@@ -79,7 +79,7 @@ class DiskLimits:
         """Delete a workspace unless its job was retried or deleted meanwhile. Return whether it was deleted."""
         try:
             job = await self._store.get(Job, name.job_id)
-        except NotFound:
+        except (NotFound, BecameUnreadable):
             return False
         if job.ended:
             await self._runner.remove(name, keep_output=True)
@@ -115,7 +115,7 @@ class DiskLimits:
         """Delete the outputs of a job unless it still needs them."""
         try:
             job = await self._store.get(Job, job_id)
-        except NotFound:
+        except (NotFound, BecameUnreadable):
             return
         if not job.needs_output:
             names = [AttemptName(job_id, number) for number in range(1, job.status.attempts + 1)]

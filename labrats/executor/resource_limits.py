@@ -48,8 +48,8 @@ async def run_within_limits(
 ) -> T:
     """Return the result of `work`, and measure the descendants of this process and `folders` meanwhile.
 
-    If they exceed a limit, the descendants are killed, and GiveUp is raised. This process keeps the limit on
-    the processors.
+    If they exceed a limit, the descendants are killed, and GiveUp is raised. The limit on the processors stays in force
+    after `work`.
     """
     if limits == NO_LIMITS:
         return await work()

@@ -35,8 +35,8 @@ from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec
 GROUP: Final = "labrats.work"
 VERSION: Final = "v1alpha1"
 
-MAX_ATTEMPTS: Final = 10_000
-"""The maximum number of attempts of a job. When the job is deleted, the files of each are looked for."""
+MAX_ATTEMPTS: Final = 1_000_000
+"""The maximum number of attempts of a job: far more than a job can make. The engine looks for the files of each."""
 
 MAX_JOB_NAME_LENGTH: Final = 52
 """The maximum length of a job's name. Attempts append a number, and a Kubernetes Job's name is limited to 63."""

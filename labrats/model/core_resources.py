@@ -50,13 +50,14 @@ def label_command(name: str) -> str:
 def problem_of_credentials(secret: Secret, job_uid: str | None, *, labelled_only: bool) -> str | None:
     """Return why a job may not use a Secret; None if it may.
 
-    job_uid: the job's uid. A Secret that the job owns needs no label; version 0.1 created them without one.
+    job_uid: the job's uid. A Secret that the job owns needs no label; version 0.1 created them without one. None if
+             the job is unknown, or on one machine, where only administrators can name the Secret of another job.
     """
     if is_of_engine(secret):
         return f"the Secret {secret.name!r} is the engine's own and not available to jobs"
     owner = secret.metadata.owner
     if is_for_jobs(secret) and owner is not None and job_uid not in (None, owner.uid):
-        return f"the Secret {secret.name!r} belongs to another job"
+        return f"the Secret {secret.name!r} belongs to another object"
     if not labelled_only or is_for_jobs(secret) or (owner is not None and owner.uid == job_uid):
         return None
     return f"the Secret {secret.name!r} is not labelled for jobs: {label_command(secret.name)}"

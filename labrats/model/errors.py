@@ -36,7 +36,7 @@ class RetryLater(LabratsError):
 
 
 class BecameUnreadable(RetryLater):
-    """The resource was valid before and exists, but it cannot be read until somebody mends it (503)."""
+    """The resource was valid before and exists, but it cannot be read until somebody fixes it (503)."""
 
 
 class Overloaded(RetryLater):

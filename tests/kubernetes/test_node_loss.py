@@ -55,7 +55,7 @@ async def test_slots_are_held_until_a_lost_node_is_deleted_or_declared_out_of_se
             await user.cancel(job_id)
 
 
-async def test_a_job_goes_on_when_its_kubelet_restarts_and_a_taint_on_its_node_evicts_it(
+async def test_a_job_outlives_a_restart_of_its_kubelet_but_not_a_taint_on_its_node(
     cluster: Cluster | None, start_engine: EngineFactory
 ) -> None:
     if cluster is None:

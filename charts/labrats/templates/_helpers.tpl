@@ -1,7 +1,7 @@
 {{/* The name prefix of all objects. The name of a Service, such as NAME-egress-proxy, has at most 63 characters. */}}
 {{- define "labrats.name" -}}
 {{- $name := ternary .Release.Name (printf "%s-labrats" .Release.Name) (contains "labrats" .Release.Name) -}}
-{{- if gt (len $name) 50 }}{{ fail (printf "the release name %s is too long: %s may have 50 characters" .Release.Name $name) }}{{ end -}}
+{{- if gt (len $name) 50 }}{{ fail (printf "%s has %d characters, and at most 50 are allowed: choose a shorter release name" $name (len $name)) }}{{ end -}}
 {{ $name }}
 {{- end }}
 

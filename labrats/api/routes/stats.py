@@ -83,7 +83,7 @@ class BreakdownRow(ResponseBody):
     cache_read_tokens: int = Field(examples=[800_000])
     cost_usd: float | None = Field(description="Sum of the known costs; null if none is known.", examples=[1.25])
     unknown_costs: int = Field(
-        description="Number of jobs whose cost is unknown, so that the sum of all costs is higher.", examples=[2]
+        description="Number of jobs whose cost is unknown. `costUsd` leaves them out.", examples=[2]
     )
     median_seconds: float | None = Field(description="Median of the run times.", examples=[41.7])
     p95_seconds: float | None = Field(description="95th percentile of the run times.", examples=[312.0])

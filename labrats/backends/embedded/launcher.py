@@ -120,7 +120,7 @@ class LauncherClient:
                 start_new_session=True,  # a Ctrl-C in the engine's terminal must not reach the executors
                 env={
                     "PATH": os.environ.get("PATH", os.defpath),
-                    "HOME": str(Path.home()),  # executors use its login, and the system may not know its user
+                    "HOME": str(Path.home()),  # for the login of the engine's user, who may be missing in /etc/passwd
                     "LANG": "C.UTF-8",
                     **_certificates(),
                 },

@@ -29,7 +29,7 @@ class Claims:
     def holder(self, name: AttemptName) -> str | None:
         """Return the name of the pod that claimed the attempt; None while there is no claim, or for an empty one."""
         try:
-            return next(iter((self._folder(name) / CLAIM_FILE).read_text().split()), None)
+            return next(iter((self._folder(name) / CLAIM_FILE).read_text(errors="replace").split()), None)
         except FileNotFoundError:
             return None
 

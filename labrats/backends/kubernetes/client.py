@@ -56,7 +56,7 @@ REFUSED_DELAY_SECONDS: Final = 15.0
 """Delay before a refused request is repeated, since a person has to fix the cause first."""
 
 _POLICY_DENIAL: Final = "ValidatingAdmissionPolicy "
-"""Part of the message when an admission policy denied a request. By default it answers as if the object was invalid."""
+"""Part of the message when an admission policy denied a request. The status may be 422, as for invalid objects."""
 
 _UNKNOWN_FIELD: Final = "strict decoding error"
 """Part of the message when a custom resource lacks a field, because its definition is of an earlier version."""
@@ -387,7 +387,7 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
             return Conflict(message)
         case 410:
             return Expired(message)
-        case 422 if _POLICY_DENIAL in message:
+        case 422 if _POLICY_DENIAL in message and not any(cause.field for cause in details.causes):
             return ApiServerRefusal(code, message)
         case 413 | 422:
             causes = details.causes or [_Cause(message=message)]

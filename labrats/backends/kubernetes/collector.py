@@ -53,7 +53,7 @@ async def collect(client: ApiClient, log_path: str, container: str, copy: Output
         except LabratsError as error:
             failed_reads += ended
             # A kubelet that has just started answers 404 for pods that exist.
-            is_deleted = isinstance(error, NotFound) and attempt.is_deleted
+            is_deleted = isinstance(error, NotFound) and attempt.is_pod_deleted
             if is_deleted or (ended and attempt.is_lost_with_its_node):
                 break
             log.warning("pod log interrupted", log=log_path, container=container, reason=str(error))

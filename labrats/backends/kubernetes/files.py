@@ -134,7 +134,10 @@ class AttemptFiles:
             return msgspec.json.decode(self._ending.read_bytes(), type=AttemptFailure)
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError:  # the server of the volume crashed before it had stored the content
+        except (
+            msgspec.DecodeError,
+            UnicodeDecodeError,
+        ):  # the volume's server crashed while it stored it
             return ENDING_WAS_DAMAGED
 
     def record_ending(self, failure: AttemptFailure) -> None:

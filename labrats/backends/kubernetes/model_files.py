@@ -93,7 +93,7 @@ class ClusterModelFiles:
                 if job.has_ended and LOG_ANNOTATION not in job.metadata.annotations:
                     try:
                         await self._store_log(job)
-                    except LabratsError as error:  # such as of a lost node, which keeps no other log from being stored
+                    except LabratsError as error:  # for example, its node is lost; go on with the others
                         log.info("log of a model file operation not stored yet", job=job.name, reason=str(error))
             await asyncio.sleep(STORE_LOGS_SECONDS)
 

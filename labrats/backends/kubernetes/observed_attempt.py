@@ -35,11 +35,11 @@ class ObservedAttempt:
         """Return whether the container has ended. Lines that it printed may still be unread."""
         pod = self.last_pod
         ended = pod is None or pod.state_of(container).terminated is not None
-        return ended or pod is None or pod.is_over or self.is_deleted
+        return ended or pod is None or pod.is_over or self.is_pod_deleted
 
     @property
-    def is_deleted(self) -> bool:
-        """True once the pod that acts was deleted, and its log with it."""
+    def is_pod_deleted(self) -> bool:
+        """True once `last_pod` was deleted, and its log with it."""
         return self.last_pod is not None and self.last_pod.name not in self.pods
 
     @property
@@ -53,10 +53,10 @@ class ObservedAttempt:
         return [pod for pod in self.pods.values() if not pod.is_over]
 
     @property
-    def outlived_pod(self) -> PodObject | None:
-        """The pod in which another container still runs after the executor has ended."""
+    def lingering_pod(self) -> PodObject | None:
+        """The pod if its executor has ended, but the pod has not: for a moment, or as another container still runs."""
         pod = self.last_pod
-        if pod is None or self.is_deleted or pod.is_over or not self.has_ended(CONTAINER):
+        if pod is None or self.is_pod_deleted or pod.is_over or not self.has_ended(CONTAINER):
             return None
         return pod
 

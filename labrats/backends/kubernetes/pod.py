@@ -113,7 +113,7 @@ _NOT_DISRUPTED: Final = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
     "karpenter.sh/do-not-disrupt": "true",
 }
-"""Annotations that keep autoscalers from ending an agent, and the tokens it has cost, to save a node."""
+"""Annotations that stop autoscalers from evicting an agent: the tokens it has used would be lost."""
 
 EXECUTOR_LABELS: Final = {
     "app.kubernetes.io/managed-by": "labrats",
@@ -611,7 +611,7 @@ def _upload_mounts(files: Sequence[WorkspaceFile], settings: PodSettings) -> lis
 
 
 def _folder_of(file: WorkspaceFile) -> str:
-    """Return the folder to mount for a file. Raises GiveUp for one that has the files of others, too."""
+    """Return the folder to mount for a file. Raises GiveUp if it may contain files of other jobs."""
     folder, path = PurePath(file.path).parent, file.path
     if not (re.fullmatch(FILE_PATH, path) or re.fullmatch(UPLOAD_ID, str(folder))):
         raise GiveUp(FailedCode.INVALID, f"workspaceFiles: the path {path!r} must be jobs/FOLDER/NAME")

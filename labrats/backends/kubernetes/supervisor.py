@@ -40,7 +40,7 @@ log = structlog.get_logger()
 RETRY_SECONDS: Final = 5.0
 """Pause after the cluster or the volume was out of reach."""
 
-OUTLIVED_SECONDS: Final = 60.0
+LINGERING_SECONDS: Final = 60.0
 """Time after the executor's end in which its pod must end. An admission webhook may have added an endless container."""
 
 
@@ -302,13 +302,15 @@ class Supervisor:
             changed = observed.changed
             if await self._is_over(observed):
                 return
-            if outlived := observed.outlived_pod:
-                end_at = end_at or now() + OUTLIVED_SECONDS
-                if now() >= end_at:
-                    log.warning("pod outlives its executor", attempt=str(observed.name), pod=outlived.name)
-                    with suppress(NotFound):
-                        await self._api.end_pod(outlived)
-                    end_at = now() + OUTLIVED_SECONDS
+            if (pod := observed.lingering_pod) is None:
+                end_at = None
+            elif end_at is None:
+                end_at = now() + LINGERING_SECONDS
+            elif now() >= end_at:
+                log.warning("pod outlives its executor", attempt=str(observed.name), pod=pod.name)
+                with suppress(NotFound):
+                    await self._api.end_pod(pod)
+                end_at = now() + LINGERING_SECONDS
             if observed.is_abandoned and observed.name not in self._ending_now:
                 self._ending_now.add(observed.name)
                 with suppress(NotFound):

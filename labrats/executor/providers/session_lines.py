@@ -1,11 +1,11 @@
-"""Read the files in which agent programs record their sessions. An agent can write to them, also without end."""
+"""Read the files in which agent programs record their sessions. An agent can write any amount to them."""
 
 import os
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 MOST_BYTES: Final = 256 * 1024 * 1024
-"""Largest file that is read. A larger one needs no space on the disk, since a file may have holes."""
+"""Largest file that is read. A sparse file can be larger without using space on the disk."""
 
 _LINE_BYTES: Final = 16 * 1024 * 1024
 

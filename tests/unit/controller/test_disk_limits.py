@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from labrats.controller.disk_limits import FULL_DISK_SECONDS
 from labrats.model.agent import ChainLink
+from labrats.model.errors import BecameUnreadable
 from labrats.model.job import Chain, Job
 from labrats.model.phases import Phase
 from labrats.model.report import Published, PullRequestReport, Report, ReportTarget
@@ -76,6 +77,20 @@ async def test_workspace_of_a_job_that_is_retried_meanwhile_is_not_removed(data:
     data.store.before_reading = retry  # type: ignore[method-assign]
     await data.disk_limits(workspaces_gib=1e-9).limit_workspaces()
     assert await data.runner.workspaces() == [job.attempt_name]
+
+
+async def test_an_unreadable_job_does_not_stop_the_deletion_of_other_workspaces(data: EngineData) -> None:
+    unreadable, *_ = [await data.ended() for _ in range(3)]
+    for executor in data.machine.executors.values():
+        executor.workspace_bytes = GIB
+
+    async def refuse(name: str) -> None:
+        if name == unreadable.id:
+            raise BecameUnreadable("edited by a person")
+
+    data.store.before_reading = refuse  # type: ignore[method-assign]
+    await data.disk_limits(workspaces_gib=1).limit_workspaces()
+    assert await data.runner.workspaces() == [unreadable.attempt_name]
 
 
 async def test_workspace_of_an_ended_job_is_measured_once(data: EngineData) -> None:

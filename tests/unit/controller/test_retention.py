@@ -197,7 +197,7 @@ async def test_nothing_of_a_job_that_this_version_cannot_read_is_removed(
     assert (tmp_path / files[0].path).exists()
 
 
-async def test_a_job_that_a_person_made_unreadable_keeps_no_other(data: EngineData) -> None:
+async def test_an_unreadable_job_does_not_stop_the_deletion_of_others(data: EngineData) -> None:
     edited, other = await data.ended(), await data.ended()
     data.clock.step(31 * DAY)
     refuse_to_read(data, edited, BecameUnreadable("edited by a person"))
@@ -207,7 +207,7 @@ async def test_a_job_that_a_person_made_unreadable_keeps_no_other(data: EngineDa
     assert (await data.exists(edited), await data.exists(other)) == (True, False)
 
 
-async def test_a_job_that_may_not_be_deleted_keeps_no_workspace_attempt_or_file(
+async def test_the_cleanup_continues_if_a_job_may_not_be_deleted(
     data: EngineData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a cluster, a policy may refuse the deletion."""

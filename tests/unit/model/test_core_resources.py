@@ -28,7 +28,7 @@ def test_a_job_never_gets_a_secret_of_the_engine(kind: str, labelled_only: bool)
 def test_a_job_never_gets_the_token_of_another(labelled_only: bool) -> None:
     secret = a_secret(LABELLED, owner="uid-2")
     problem = problem_of_credentials(secret, "uid-1", labelled_only=labelled_only)
-    assert problem == "the Secret 'anthropic' belongs to another job"
+    assert problem == "the Secret 'anthropic' belongs to another object"
     assert problem_of_credentials(secret, "uid-2", labelled_only=labelled_only) is None
 
 

@@ -70,6 +70,11 @@ def test_a_refusal_by_a_policy_is_no_fault_of_the_object() -> None:
     assert "no Jobs here" in str(error)
 
 
+def test_a_value_that_looks_like_the_refusal_of_a_policy_is_invalid() -> None:
+    message = 'spec.type: Invalid value: "ValidatingAdmissionPolicy x"'
+    assert type(error_of(422, a_status(422, message, causes=[{"field": "spec.type", "message": message}]))) is Invalid
+
+
 def test_an_invalid_object_error_without_a_field_names_the_object() -> None:
     assert str(error_of(422, a_status(422, causes=[{"message": "too large"}]))) == "object: too large"
 

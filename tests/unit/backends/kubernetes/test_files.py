@@ -162,7 +162,10 @@ def test_only_the_first_record_of_an_ending_counts(files: AttemptFiles) -> None:
     assert [path.name for path in files.folder.iterdir()] == ["ending.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"code": "lo', b'{"code": "of-a-later-version", "reason": "a"}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"code": "lo', b'{"code": "lost", "reason": "\xff"}', b'{"code": "of-a-later-version", "reason": "a"}'],
+)
 def test_a_damaged_record_of_an_ending_counts_as_an_end(files: AttemptFiles, content: bytes) -> None:
     (files.folder / "ending.json").write_bytes(content)
     assert files.ending() == ENDING_WAS_DAMAGED

@@ -80,7 +80,7 @@ def test_a_pod_is_replaced_only_after_it_has_failed() -> None:
     assert operation_job(DOWNLOAD, SETTINGS)["spec"]["podReplacementPolicy"] == "Failed"
 
 
-async def test_a_log_that_cannot_be_read_keeps_no_other_from_being_stored(
+async def test_an_unreadable_log_does_not_stop_the_storing_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_files, "STORE_LOGS_SECONDS", 0.01)

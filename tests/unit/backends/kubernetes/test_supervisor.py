@@ -17,9 +17,11 @@ from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.supervisor import Supervisor
 from tests.support.waiting import eventually
-from tests.unit.backends.kubernetes.objects import NAME, a_job_object, a_pod_object
+from tests.unit.backends.kubernetes.objects import NAME, a_job_object
 from tests.unit.backends.kubernetes.test_client import serving
+from tests.unit.backends.kubernetes.test_observed_attempt import a_pod
 
+ENDED: dict[str, Any] = {"terminated": {"exitCode": 0}}
 NO_CLIENT: Any = None  # no request is sent while a Job is running
 
 
@@ -71,9 +73,9 @@ async def test_attempt_that_is_being_started_lives_before_the_watches_report_it(
 
 async def test_a_pod_that_outlives_its_executor_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An admission webhook may add a container that never ends, such as the proxy of a service mesh."""
-    monkeypatch.setattr(supervisor, "OUTLIVED_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "LINGERING_SECONDS", 0.01)
     ended, job = asyncio.Event(), a_job_of("first")
-    pod = a_pod_object({"terminated": {"exitCode": 0}}, phase="Running")
+    pod = a_pod("a", ENDED, phase="Running")
 
     async def answer(request: web.BaseRequest) -> web.Response:
         if request.method == "PATCH":
@@ -94,3 +96,28 @@ async def test_a_pod_that_outlives_its_executor_is_ended(tmp_path: Path, monkeyp
             async with asyncio.timeout(10):
                 await ended.wait()
             waiting.cancel()
+
+
+async def test_an_ended_pod_whose_job_is_not_decided_yet_is_waited_for_without_a_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller manager of the cluster may be down for minutes."""
+    monkeypatch.setattr(supervisor, "LINGERING_SECONDS", 0.01)
+    deadlines: list[float | None] = []
+
+    def timeout_at(when: float | None) -> asyncio.Timeout:
+        deadlines.append(when)
+        return asyncio.Timeout(when)
+
+    monkeypatch.setattr(asyncio, "timeout_at", timeout_at)
+    supervised, observed = a_supervisor(tmp_path), ObservedAttempt(NAME)
+    monkeypatch.setattr(supervised._api, "end_pod", lambda _: asyncio.sleep(0))
+    observed.update_job(a_job_of("first"))
+    observed.update_pod(a_pod("a", ENDED, version=1, phase="Running"))
+    waiting = asyncio.create_task(supervised._wait_for_end(observed))
+    await eventually(lambda: len(deadlines) >= 2)
+
+    observed.update_pod(a_pod("a", ENDED, version=2, phase="Succeeded"))
+
+    await eventually(lambda: deadlines[-1] is None)
+    waiting.cancel()
