@@ -104,7 +104,7 @@ export const resultQuery = (id: string) =>
     gcTime: 60_000,
   });
 
-/** The result of a job that has completed, as lists have it: null for none, and for one that is too long for them. */
+/** The result of a job that has completed, as in lists: null if there is none, or if it is too long for a list. */
 export const shortResultQuery = ({ id, createdAt }: Pick<JobItem, 'id' | 'createdAt'>) =>
   queryOptions({
     queryKey: ['result', id, 'short'],

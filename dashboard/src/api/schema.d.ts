@@ -2289,7 +2289,7 @@ export interface components {
             costUsd: number | null;
             /**
              * Unknowncosts
-             * @description Number of jobs whose cost is unknown, so that the sum of all costs is higher.
+             * @description Number of jobs whose cost is unknown. `costUsd` leaves them out.
              * @example 2
              */
             unknownCosts: number;

@@ -49,7 +49,7 @@ export interface EndEntry extends Base {
 
 export type Entry = TextEntry | CallEntry | StateEntry | ErrorEntry | EndEntry;
 
-/** Whether an event is the line of the log that an executor writes just before the event of a call or an answer. */
+/** Return whether an event is the line of the log that an executor writes just before the event of a call or an answer. */
 export function isSummary(event: JobEvent | null | undefined): boolean {
   return event?.kind === 'log' && event.origin === 'tool' && /^[→←] /.test(event.text ?? '');
 }

@@ -51,7 +51,7 @@ export function leftList(queries: QueryClient): LeftList | undefined {
 /** The entries of the browser's history that have shown the list. */
 const entries = new Set<string>();
 
-/** Returns a function that tells whether the list was opened on the way back from another page: by the browser or by a link. */
+/** Returns a function that returns whether the list was opened on the way back from another page: by the browser or by a link. */
 export function useIsWayBack(): () => boolean {
   const { latestLocation } = useRouter();
   const entry = useLocation({ select: ({ pathname, state }) => (pathname === '/jobs' ? state.__TSR_key : undefined) });

@@ -65,13 +65,13 @@ function Summary({ job }: { job: JobDetail }) {
           <pre tabIndex={0} role="region" aria-label="End of the log">{job.logs.slice(-LINES).map((line) => visible(plain(line))).join('\n')}</pre>
         </>
       )}
-      {result !== undefined && (
+      {typeof result === 'string' && (
         <>
           <h3>Result</h3>
-          {typeof result === 'string' && <p className={styles.result}>{visible(result.slice(0, RESULT_LENGTH))}{result.length > RESULT_LENGTH && '…'}</p>}
-          {(typeof result !== 'string' || result.length > RESULT_LENGTH) && <Link to="/jobs/$id/result" params={{ id: job.id }}>Show the whole result</Link>}
+          <p className={styles.result}>{visible(result.slice(0, RESULT_LENGTH))}{result.length > RESULT_LENGTH && '…'}</p>
         </>
       )}
+      {result !== undefined && (typeof result !== 'string' || result.length > RESULT_LENGTH) && <Link to="/jobs/$id/result" params={{ id: job.id }}>Open the result</Link>}
     </>
   );
 }

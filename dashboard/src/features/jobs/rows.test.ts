@@ -63,6 +63,12 @@ test('jobs that match no longer leave the list, and those that have come to matc
   expect(ids(next.jobs)).toEqual(['ir-9', 'ir-3', 'ir-1']);
 });
 
+test('jobs of which only the engine knows whether they have the text of a search do not join the list', () => {
+  const oldest = withPage(NO_ROWS, { jobs: [job(1), job(3)], next: 'c' });
+  expect(ids(withFeed(oldest, [job(2), job(3, { status: 'failed' })], ['ir-1'], { q: 'alpha' }, 'oldest').jobs)).toEqual(['ir-3']);
+  expect(withFeed(rows, [job(4)], [], { q: 'alpha' }, 'newest')).toEqual(rows);
+});
+
 test('jobs beyond the loaded rows are left to later pages', () => {
   expect(ids(withFeed(rows, [job(1)], [], {}, 'newest').jobs)).toEqual(['ir-3', 'ir-2']);
   const oldest = withPage(NO_ROWS, { jobs: [job(1), job(3)], next: 'c' });

@@ -63,6 +63,7 @@ export function withFeed(rows: Rows, changed: readonly JobItem[], gone: readonly
   const known = ids(rows);
   const left = new Set([...gone, ...changed.filter((job) => !matches(job, filter)).map((job) => job.id)]);
   const current = withChanges(rows, changed, left);
+  if (filter.q) return current; // the engine knows which other jobs have the text
   const arrived = changed.filter((job) => !known.has(job.id) && matches(job, filter) && isWithin(rows, job, order)).toSorted((a, b) => (a.createdAt < b.createdAt ? 1 : -1));
   if (arrived.length === 0) return current;
   if (order === 'newest') return withNewest(current, { jobs: arrived, next: rows.next ?? null });

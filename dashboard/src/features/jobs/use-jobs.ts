@@ -126,7 +126,6 @@ export function useJobs(filter: JobFilter, order: JobOrder, reader: RefObject<Re
     if (state.rows.next === undefined) return;
     if (order === 'newest' && reader.current.isAtTop() && state.rows.jobs.length > MOST_ROWS && !isLoading && !reader.current.hasSelection()) return void load('');
     change((rows) => {
-      if (filter.q) return withChanges(rows, changed, new Set([...gone, ...changed.filter((job) => !matches(job, filter)).map((job) => job.id)]));
       const next = withFeed(rows, changed, gone, filter, order);
       return order === 'newest' && reader.current.isAtTop() ? withNewerShown(next) : next;
     });
