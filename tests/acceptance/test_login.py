@@ -150,5 +150,7 @@ async def test_login_link_signs_in_once_and_its_token_is_stored_nowhere(page: Pa
     )
     assert token not in visible
     assert token not in engine.log
+    await page.context.clear_cookies()
     await page.goto(link)
     await expect(page.get_by_role("alert")).to_contain_text("was used before")
+    assert await name_of_user(page) is None

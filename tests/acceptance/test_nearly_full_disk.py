@@ -7,7 +7,7 @@ from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import PATIENCE_SECONDS
 from tests.support.impatient_labrats import constants
 
-PASSES = constants({f"labrats.controller.retention.{name}_PASS_SECONDS": 0.2 for name in ("DISK", "QUOTA")})
+PASSES = constants({f"labrats.controller.disk_limits.{name}_SECONDS": 0.2 for name in ("DISK_PASS", "FULL_DISK")})
 
 
 async def test_job_says_that_its_output_was_deleted(start_engine: EngineFactory) -> None:
