@@ -58,7 +58,7 @@ async def test_way_back_from_a_job_leads_to_the_same_rows(
         await way()
         await expect(row).to_have_attribute("href", href or "")
         await expect(row).to_be_in_viewport()
-        assert await scroller.evaluate("list => list.scrollTop") == left_at
+        await expect(scroller).to_have_js_property("scrollTop", left_at)
 
 
 async def test_row_of_the_list_is_up_to_date_and_newer_jobs_wait_on_the_way_back(
@@ -90,6 +90,7 @@ async def test_link_of_the_navigation_opens_the_list_at_its_start(
     await sign_in(page, engine_with_a_long_list, "/jobs")
     await scroll_to(page, row := page.locator("tbody tr[aria-rowindex='152'] td a[href^='/jobs/']"))
     await row.click()
+    await expect(page).to_have_url(re.compile("/jobs/ir-"))
     await page.get_by_role("navigation", name="Pages").first.get_by_role("link", name="Jobs").click()
     await expect(page.locator("tbody tr[aria-rowindex='2']")).to_be_in_viewport()
 
