@@ -7,6 +7,7 @@ BASE ?=
 ROUNDS ?= 3
 PEER ?=
 WORKERS ?= 4
+RIGHTS_OVER_FILES := -dac_override,-dac_read_search,-fowner
 unexport PYTHONDONTWRITEBYTECODE  # without the files, each worker compiles all tests: 10 s of processor time
 
 help: ## List the targets
@@ -32,6 +33,11 @@ test: setup ## Run the tests, WORKERS (4) in parallel
 
 test-slow: setup ## Run the slow tests, which repeat for statistics or scale
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m slow
+
+test-user: setup ## As root, run the tests of executors again, without root's rights over files
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && PYTEST_DEBUG_TEMPROOT=$$folder \
+		setpriv --inh-caps=$(RIGHTS_OVER_FILES) --bounding-set=$(RIGHTS_OVER_FILES) \
+		$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "not slow" tests/unit/executor
 
 lint: .venv/dev dashboard/node_modules/.installed ## Check format, lint, types and imports
 	$(BIN)/ruff format --check .
@@ -134,4 +140,4 @@ labrats/dashboard/index.html: $(shell find dashboard/src dashboard/public dashbo
 	@scripts/require bubblewrap bwrap
 	@touch $@
 
-.PHONY: help run dashboard dashboard-dev dashboard-types test test-slow lint check format bench bench-compare torture lock manifests setup clean
+.PHONY: help run dashboard dashboard-dev dashboard-types test test-slow test-user lint check format bench bench-compare torture lock manifests setup clean
