@@ -29,7 +29,8 @@ async def test_login_returns_to_the_wanted_page_also_in_another_tab(
     other = await browser.new_page()
     await other.goto(await engine.login_link())
 
-    await expect(other).to_have_url(f"{engine.url}/jobs?status=failed")
+    for tab in (other, page):
+        await expect(tab).to_have_url(f"{engine.url}/jobs?status=failed")
     await expect(other.get_by_role("group", name="Status").get_by_role("button", name="Failed")).to_have_attribute(
         "aria-pressed", "true"
     )
@@ -282,9 +283,9 @@ async def test_preview_leaves_a_long_result_to_its_page(page: Page, engine: Loca
     page.on("request", lambda request: requests.append(request.url))
     await sign_in(page, engine, f"/jobs?job={job['id']}")
     preview = page.get_by_role("complementary", name="Preview of the job")
-    await expect(preview.get_by_role("link", name="Show the whole result")).to_be_visible()
+    await expect(preview.get_by_role("link", name="Open the result")).to_be_visible()
     assert not [url for url in requests if url.endswith("/result")]
-    await preview.get_by_role("link", name="Show the whole result").click()
+    await preview.get_by_role("link", name="Open the result").click()
     await expect(page.get_by_role("main")).to_contain_text("word word")
 
 

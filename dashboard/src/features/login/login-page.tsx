@@ -18,8 +18,9 @@ export function LoginPage({ next, isLinkUsed }: { next: string | undefined; isLi
     if (next) rememberNext(next);
   }, [next]);
   useEffect(() => {
-    if (isSignedIn) window.location.replace('/');
-  }, [isSignedIn]);
+    // Not by `/`, which would take the remembered page from the tab in which the user has opened the link.
+    if (isSignedIn) window.location.replace(next && isOwnPath(next) ? next : '/');
+  }, [isSignedIn, next]);
   return (
     <main className={styles.page}>
       <div className={styles.card}>
