@@ -1,7 +1,5 @@
 """Limits of the disk: what is deleted when workspaces and outputs take too much space, and what never is."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +14,7 @@ from labrats.model.phases import Phase
 from labrats.model.report import Published, PullRequestReport, Report, ReportTarget
 from labrats.ports import Gone
 from tests.support.builders import a_job, a_session, a_spec
-from tests.unit.controller.engine_data import EngineData, engine_data
+from tests.unit.controller.engine_data import EngineData
 
 P = Phase
 GIB = 2**30
@@ -27,12 +25,6 @@ HANG = [{"hang": True}]
 def anyio_backend() -> str:
     """The ordinary event loop, since files are removed in a thread."""
     return "asyncio"
-
-
-@pytest.fixture
-async def data(tmp_path: Path) -> AsyncIterator[EngineData]:
-    async with engine_data(tmp_path) as data:
-        yield data
 
 
 async def test_oldest_workspaces_of_ended_jobs_are_removed_until_all_fit_the_limit(data: EngineData) -> None:

@@ -21,7 +21,7 @@ from tests.fakes.clock import FakeClock
 from tests.support.builders import a_job, a_session, a_spec
 from tests.support.runners import retained_by
 from tests.support.waiting import eventually
-from tests.unit.controller.engine_data import EngineData, engine_data
+from tests.unit.controller.engine_data import EngineData
 
 P = Phase
 DAY = 24 * 3600
@@ -32,12 +32,6 @@ HANG = [{"hang": True}]
 def anyio_backend() -> str:
     """The ordinary event loop, since files are removed in a thread."""
     return "asyncio"
-
-
-@pytest.fixture
-async def data(tmp_path: Path) -> AsyncIterator[EngineData]:
-    async with engine_data(tmp_path) as data:
-        yield data
 
 
 async def test_a_workspace_is_removed_a_day_after_the_end_without_the_output(data: EngineData) -> None:
