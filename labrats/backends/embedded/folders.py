@@ -8,6 +8,7 @@ from typing import Final
 
 from labrats.files.attempt_inputs import SECRETS_FOLDER
 from labrats.files.attempt_output import attempt_names
+from labrats.files.block_groups import spread_subfolders
 from labrats.files.durability import replace_file
 from labrats.files.safe_paths import NotRegularFile, read_regular_file, write_new
 from labrats.files.trees import remove_tree, sizes_on_disk
@@ -187,6 +188,11 @@ class Folders:
 
     attempts: Path
     workspaces: Path
+
+    def prepare(self) -> None:
+        """Prepare the folders for many attempts."""
+        for folder in (self.attempts, self.workspaces):
+            spread_subfolders(folder)
 
     def origin(self) -> str | None:
         """Return the database and the boot with which an engine last used these folders; None if there was none."""

@@ -148,6 +148,7 @@ class LocalRunner:
         self._changed: asyncio.Queue[AttemptName] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
+        self._settings.folders.prepare()
         origin = self._settings.origin
         if origin and self._settings.folders.origin() != origin:
             try:
