@@ -218,11 +218,14 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
             isolation=runner.isolation,
             network_problem=runner.network_problem,
             untrusted_network_problem=runner.untrusted_network_problem,
+            immediate_starts=services.immediate_starts,
         )
         applied_jobs = AppliedJobs(catalog, admission, clock)
         github = GitHub(settings.github_api_url, clock)
         tokens = RepositoryTokens(store, github, labelled_only=settings.labelled_credentials)
-        controller = Controller(store, runner, applied_jobs, clock, settings, metrics, tokens)
+        # Not on a cluster: there the API also runs in other processes, and must not write as the leader.
+        immediate_starts = services.immediate_starts if settings.backend == "embedded" else None
+        controller = Controller(store, runner, applied_jobs, clock, settings, metrics, tokens, immediate_starts)
         loops.create_task(controller.run(), name="controller")
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
         callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, metrics)
@@ -286,6 +289,7 @@ async def create_services(
     from labrats.index.catalog import Catalog
     from labrats.index.jobs import JobIndex
     from labrats.intake.admission import Admission
+    from labrats.intake.immediate_starts import ImmediateStarts
     from labrats.ports import SystemClock
 
     if settings.role == "all":
@@ -296,6 +300,7 @@ async def create_services(
     clock = SystemClock()
     catalog, job_index = Catalog(), JobIndex(settings.data_dir / "index.db" if settings.backend == "embedded" else None)
     attachments, uploads = Attachments(settings.uploads), Uploads(settings.uploads)
+    immediate_starts = ImmediateStarts()
     return Services(
         store=store,
         runner=runner,
@@ -314,7 +319,9 @@ async def create_services(
             isolation=runner.isolation,
             network_problem=runner.network_problem,
             untrusted_network_problem=runner.untrusted_network_problem,
+            immediate_starts=immediate_starts,
         ),
+        immediate_starts=immediate_starts,
         api_keys=ApiKeyIndex([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
         openid_provider=openid_provider(settings, signer),

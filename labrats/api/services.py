@@ -28,6 +28,7 @@ from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.delivery_log import DeliveryLog
+from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.signing_secrets import SigningSecrets
 from labrats.metrics import Metrics
 from labrats.ports import Clock, ControllerLease, Runner, Store
@@ -52,6 +53,8 @@ class Services:
     pdf_uploads: Uploads
     metrics: Metrics
     signing_secrets: SigningSecrets
+    immediate_starts: ImmediateStarts = field(default_factory=ImmediateStarts)
+    """Connects `admission` with the controller of this process."""
     openid_provider: OpenIdProvider | None = None
     """The OpenID provider where users sign in, if one is configured."""
     prometheus: PrometheusClient | None = None

@@ -41,6 +41,10 @@ class JobQueue:
         self._heaps.pop(group, None)
         return None
 
+    def is_empty(self, group: Group) -> bool:
+        """Return whether no job of the group is queued."""
+        return not any(self._ranks.get(rank[2]) == (group, rank) for rank in self._heaps.get(group, ()))
+
     def groups(self) -> list[Group]:
         """Return the groups in which jobs may be queued."""
         return list(self._heaps)

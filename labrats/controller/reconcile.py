@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from labrats.controller.applied_jobs import AppliedJobs
 from labrats.controller.plan import (
@@ -25,6 +26,7 @@ from labrats.controller.plan import (
 )
 from labrats.controller.schedule import AllocateLater, CancelTimer, JobSchedule, Reconcile, ReconcileLater, Work
 from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.repository_tokens import RepositoryTokens
 from labrats.metrics import Metrics
 from labrats.model.ai_model import AiModel
@@ -59,8 +61,13 @@ class Controller:
         settings: EngineSettings,
         metrics: Metrics,
         tokens: RepositoryTokens | None = None,
+        immediate_starts: ImmediateStarts | None = None,
     ) -> None:
-        """tokens: provides jobs of webhook sources with tokens for their repositories."""
+        """Create the controller.
+
+        tokens:           provides jobs of webhook sources with tokens for their repositories.
+        immediate_starts: of the API in this process; None where the API runs in another.
+        """
         self._store, self._runner, self._clock = store, runner, clock
         self._applied_jobs, self._metrics, self._tokens = applied_jobs, metrics, tokens
         self._delays = Delays(
@@ -72,15 +79,34 @@ class Controller:
         self._work = WorkQueue()
         self._models_known = asyncio.Event()
         self._jobs_known = asyncio.Event()
+        self._immediate_starts = immediate_starts or ImmediateStarts()
 
     async def run(self) -> None:
         """Run until cancelled. If one loop dies, all stop and its error surfaces."""
+        with self._immediate_starts.decided_by(self):
+            await self._run_loops()
+
+    async def _run_loops(self) -> None:
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch_ai_models(), name="watch-ai-models")
             loops.create_task(self._watch_jobs(), name="watch-jobs")
             loops.create_task(self._watch_attempts(), name="watch-attempts")
             for number in range(WORKERS):
                 loops.create_task(self._work_forever(), name=f"reconcile-{number}")
+
+    # New jobs
+
+    def start_new(self, job: Job) -> Job | None:
+        """Return the job as started, and hold a slot for it; None if it must wait (see ImmediateStarts)."""
+        now = self._clock.now()
+        if not self._schedule.place_new(job, now):
+            return None
+        created = replace(job, metadata=replace(job.metadata, created_at=now))
+        return advance(created, JobEvent.START, **self._next_attempt(created, now))
+
+    def forget_new(self, job: Job) -> None:
+        """Release the slot of a job that `start_new` has started, but that could not be stored."""
+        self._add_work(self._schedule.forget_new(job, self._clock.now()))
 
     # Watches
 
@@ -217,7 +243,11 @@ class Controller:
         if self._schedule.is_over_allocated(job):
             await self._give_up_slot(job)
             return
-        started = {
+        await self._move(job, JobEvent.START, now, self._next_attempt(job, now))
+
+    def _next_attempt(self, job: Job, now: datetime) -> dict[str, Any]:
+        """Return the changes to the status of a job that starts an attempt."""
+        return {
             "attempts": job.status.attempts + 1,
             "slot": self._schedule.slot_name(job),
             "started_at": now,
@@ -226,7 +256,6 @@ class Controller:
             "failed_code": None,
             "failed_reason": None,
         }
-        await self._move(job, JobEvent.START, now, started)
 
     async def _give_up_slot(self, job: Job) -> None:
         """Queue the job again, because its model lost the slot; unless the store says that the job has started."""

@@ -64,6 +64,7 @@ class JobSchedule:
         self._slots = SlotHolders()
         self._keys = ConcurrencyKeys()
         self._pauses: dict[Group, datetime] = {}
+        self._new: dict[str, Group] = {}  # jobs that are being stored, until they are observed
         self._all_jobs_known = False
 
     # State
@@ -120,8 +121,36 @@ class JobSchedule:
         self._all_jobs_known = True
         return self.allocate(self._queue.groups(), now)
 
+    def place_new(self, job: Job, now: datetime) -> bool:
+        """Hold a slot for a job that is about to be stored, if it can start before all others of its group.
+
+        Return whether it can. A job that is not stored then must be forgotten.
+        """
+        if job.id in self._new or job.id in self._slots or job.id in self._jobs:
+            return False  # its name is taken
+        group = group_of(job)
+        can_start = (
+            self._all_jobs_known
+            and job.spec.concurrency is None
+            and self._has_free_slot(group, now)
+            and self._queue.is_empty(group)
+            and all(self._new[other] != group or other in self._slots for other in self._new)
+        )
+        self._new[job.id] = group
+        if can_start:
+            self._hold_slot(job)
+        return can_start
+
+    def forget_new(self, job: Job, now: datetime) -> list[Work]:
+        """Release the slot of a job that was not stored, and allocate it to another."""
+        if self._new.pop(job.id, None) is None:
+            return []
+        freed = self._release_slot(job)
+        return self.allocate([freed] if freed else [], now)
+
     def observe(self, job: Job, now: datetime) -> list[Work]:
         """Take note of a created or updated job, unless a newer version of it is known."""
+        self._new.pop(job.id, None)
         if job.id in self._abandoned:
             self._successors[job.id] = job
             return []
@@ -150,6 +179,8 @@ class JobSchedule:
         """Take note of a deleted job. It holds its slot while its attempt may still run."""
         self._successors.pop(job.id, None)
         known = self._jobs.get(job.id)
+        if known is None and job.phase is Phase.RUNNING:
+            return self.forget_new(job, now)
         if known is None or known.metadata.uid != job.metadata.uid:
             return []
         if known.phase is not Phase.RUNNING:
@@ -256,12 +287,17 @@ class JobSchedule:
 
     def _next_job(self, group: Group, now: datetime) -> Job | None:
         """Return the next job that may start. A job that an older one of its key has overtaken leaves the queue."""
-        if _seconds_until(self._pauses.get(group), now) > 0 or self._slots.used(group) >= self._slot_count(group):
+        if not self._has_free_slot(group, now):
             return None
         while (job_id := self._queue.pop(group)) is not None:
             if self._keys.is_free_for(job := self._jobs[job_id]):
                 return job
         return None
+
+    def _has_free_slot(self, group: Group, now: datetime) -> bool:
+        """Return whether another job of the group may start now."""
+        is_paused = _seconds_until(self._pauses.get(group), now) > 0
+        return not is_paused and self._slots.used(group) < self._slot_count(group)
 
     def _slot_count(self, group: Group) -> int:
         ai_model = self._ai_models.get(group)

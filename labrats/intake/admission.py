@@ -11,6 +11,7 @@ from labrats.index.jobs import JobIndex
 from labrats.intake.applied import applied_request, check_credentials, store_resolution
 from labrats.intake.concurrency_keys import concurrency_of
 from labrats.intake.event_requests import agent_name, missing_requests, names_for
+from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.job_creation import JobCreator
 from labrats.intake.job_names import JobNames, NamesOfAgent
 from labrats.intake.job_spec import PreparedJob
@@ -66,17 +67,19 @@ class Admission:
         isolation: IsolationLevels = PROCESS_ONLY,
         network_problem: Callable[[], str | None] = lambda: None,
         untrusted_network_problem: Callable[[], str | None] = lambda: None,
+        immediate_starts: ImmediateStarts | None = None,
     ) -> None:
         """Create the admission.
 
         isolation:       the levels that the runner offers.
         network_problem: returns why jobs with a restricted network cannot run; None if they can.
         untrusted_network_problem: returns why the network of an external contributor's job must not be open.
+        immediate_starts: start new jobs that need not wait; None if all wait for the controller.
         """
         self._store, self._catalog, self._job_index, self._uploads = store, catalog, job_index, uploads
         self._settings, self._isolation, self._network_problem = settings, isolation, network_problem
         self._untrusted_network_problem = untrusted_network_problem
-        self._creator = JobCreator(store, attachments, metrics)
+        self._creator = JobCreator(store, attachments, metrics, immediate_starts or ImmediateStarts())
 
     async def admit(self, request: JobRequest, names: JobNames) -> Admitted:
         """Return the job that the same request created before, or else create it. Raises as `create` does."""

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import structlog
+from msgspec.structs import replace
 
 from labrats.files.attachments import Attachments
+from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.job_names import JobNames
 from labrats.intake.job_parts import create_missing_parts, create_with_parts, has_all_parts
 from labrats.intake.job_spec import PreparedJob, parts_of, spec_of
@@ -22,8 +24,11 @@ log = structlog.get_logger()
 class JobCreator:
     """Creates prepared jobs in the store, with their files on the uploads volume."""
 
-    def __init__(self, store: Store, attachments: Attachments, metrics: Metrics) -> None:
+    def __init__(
+        self, store: Store, attachments: Attachments, metrics: Metrics, immediate_starts: ImmediateStarts
+    ) -> None:
         self._store, self._attachments, self._metrics = store, attachments, metrics
+        self._immediate_starts = immediate_starts
 
     async def find(self, names: JobNames) -> Job | None:
         """Return the job that an earlier request stored under one of `names`, if all its parts are stored too."""
@@ -72,7 +77,8 @@ class JobCreator:
         spec = spec_of(prepared, name, files)
         job = Job(metadata=Metadata(name=name, annotations=dict(names.annotations)), spec=spec)
         try:
-            created = await create_with_parts(self._store, job, parts_of(job, prepared))
+            with self._immediate_starts.creation(job) as new:
+                created = await create_with_parts(self._store, new, parts_of(job, prepared))
         except Conflict:
             await self._attachments.remove(name, files)
             holder = await self._find(name)
@@ -81,6 +87,8 @@ class JobCreator:
             await self._remove_traces(job, names)
             raise
         self._metrics.job_submitted(created)
+        if created.phase is Phase.RUNNING:
+            self._metrics.job_moved(replace(created, status=job.status), created, created.created_at)
         return created
 
     async def _find(self, name: str) -> Job | None:

@@ -1,6 +1,6 @@
 """Statistics: counts and time series, from stored jobs and from a real Prometheus."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from tests.support.loopback import free_port
 from tests.support.prometheus import Prometheus, program, running_prometheus
 
 USAGE = {"usage": {"inputTokens": 10, "outputTokens": 5, "costUsd": 0.25}}
+
+QUEUED: Mapping[str, Any] = {"concurrency": {"key": "stats"}}
+"""Part of a job that is queued before it starts. Other jobs may start with the write that stores them."""
 
 
 async def series(user: User, metric: str) -> dict[str, list[float]]:
@@ -140,8 +143,8 @@ async def test_series_without_a_prometheus_come_from_stored_jobs(start_engine: E
     engine = start_engine()
     async with engine.admin() as admin:
         for _ in range(2):
-            await admin.run(USAGE)
-        await admin.run({"fail": "no"})
+            await admin.run(USAGE, **QUEUED)
+        await admin.run({"fail": "no"}, **QUEUED)
         engine.restart()
 
         assert await series(admin, "jobs") == {"completed": [2], "failed": [1], "cancelled": []}
@@ -204,10 +207,10 @@ async def test_filtered_series_come_from_stored_jobs_also_with_a_prometheus(quer
 async def run_scraped(user: User, prometheus: Prometheus) -> None:
     """Run three jobs, and wait until Prometheus has enough samples to see their number rise from 1 to 3."""
     finished = "labrats_jobs_finished_total{status='completed'}"
-    await user.run(USAGE)
+    await user.run(USAGE, **QUEUED)
     await prometheus.wait(finished, 1)
-    await user.run(USAGE)
-    await user.run(USAGE)
+    await user.run(USAGE, **QUEUED)
+    await user.run(USAGE, **QUEUED)
     await prometheus.wait(finished, 3)
     await prometheus.wait(f"count_over_time({finished}[5m])", 60)
 

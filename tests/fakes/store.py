@@ -110,7 +110,8 @@ class MemoryStore:
             raise Conflict(f"{stored.kind()} {stored.name!r} was written since it was read")
 
     def _add(self, resource: R, owner: OwnerReference | None) -> R:
-        metadata = replace(resource.metadata, uid=str(uuid.uuid4()), created_at=self._clock.now(), owner=owner)
+        created_at = resource.metadata.created_at or self._clock.now()
+        metadata = replace(resource.metadata, uid=str(uuid.uuid4()), created_at=created_at, owner=owner)
         return self._put(replace(resource, metadata=metadata))
 
     def _put(self, resource: R) -> R:

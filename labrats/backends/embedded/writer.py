@@ -107,7 +107,7 @@ class Transaction:
                 resource.metadata,
                 uid=str(uuid.uuid4()),
                 resource_version=str(version),
-                created_at=self._clock.now(),
+                created_at=resource.metadata.created_at or self._clock.now(),
                 owner=owner,
             ),
         )

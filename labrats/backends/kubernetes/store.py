@@ -320,7 +320,8 @@ class KubernetesStore:
 
     async def _add(self, resource: R) -> R:
         resources = resource_type(type(resource))
-        new = replace(resource, metadata=replace(resource.metadata, created_at=self._clock.now()))
+        created_at = resource.metadata.created_at or self._clock.now()
+        new = replace(resource, metadata=replace(resource.metadata, created_at=created_at))
         try:
             return await self._write(resources, "POST", resources.path(self._namespace), resources.new_object(new))
         except RetryLater:

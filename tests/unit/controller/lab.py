@@ -9,16 +9,18 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.index.catalog import Catalog
+from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.model.ai_model import AiModel
 from labrats.model.errors import NotFound
-from labrats.model.job import Job, after_cancel_request, after_retry_request
+from labrats.model.job import Job, after_cancel_request, after_retry_request, new_job_ids
 from labrats.model.phases import Phase
+from labrats.model.record import Metadata
 from labrats.ports import Changed, Runner, Store, compare_and_set
 from labrats.settings import EngineSettings
 from tests.fakes.clock import NOON, FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
-from tests.support.builders import a_job, a_spec, an_ai_model
+from tests.support.builders import a_spec, an_ai_model
 from tests.support.controllers import a_controller
 
 PATIENCE_SECONDS = 24 * 3600
@@ -34,6 +36,7 @@ class Lab:
     """A store and a machine, which outlive controllers.
 
     controller_store, controller_runner: passed to controllers. A test may replace them with faulty ones.
+    immediate_starts: of submitted jobs, as on one machine. None if they wait for the controller, as on a cluster.
     """
 
     def __init__(self, clock: FakeClock, machine: MemoryMachine, settings: EngineSettings = SETTINGS) -> None:
@@ -42,12 +45,20 @@ class Lab:
         self.runner = MemoryRunner(self.store, machine)
         self.controller_store: Store = self.store
         self.controller_runner: Runner = self.runner
+        self.immediate_starts: ImmediateStarts | None = None
 
     @asynccontextmanager
     async def controller(self) -> AsyncIterator[None]:
         """Run a controller during the block, and then drop it as in a crash. Raises its error if it fails."""
         catalog = Catalog()
-        controller = a_controller(self.controller_store, self.controller_runner, catalog, self.clock, self.settings)
+        controller = a_controller(
+            self.controller_store,
+            self.controller_runner,
+            catalog,
+            self.clock,
+            self.settings,
+            immediate_starts=self.immediate_starts,
+        )
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(catalog.follow(self.store), name="catalog"),
@@ -59,7 +70,9 @@ class Lab:
 
     async def submit(self, steps: Sequence[Any] | None = None, *, job_id: str | None = None, **fields: Any) -> Job:
         """Create a job with this script. fields: of JobSpec, and `config`."""
-        return await self.store.create(a_job(job_id=job_id, spec=a_spec(steps, **fields), resource_version=""))
+        job = Job(metadata=Metadata(name=job_id or new_job_ids(1)[0]), spec=a_spec(steps, **fields))
+        with (self.immediate_starts or ImmediateStarts()).creation(job) as new:
+            return await self.store.create(new)
 
     async def job(self, job: Job) -> Job:
         """Read the job."""

@@ -6,6 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from labrats.controller.schedule import AllocateLater, CancelTimer, JobSchedule, Reconcile, ReconcileLater, Work
+from labrats.model.concurrency import Concurrency, OnNew
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import Phase
 from labrats.model.queue_order import Group
@@ -310,3 +311,95 @@ def test_a_move_of_the_engine_abandons_no_attempt_and_one_after_it_does() -> Non
     schedule.observe(again, NOON)
     schedule.observe(updated(again, phase=P.PENDING), NOON)
     assert schedule.abandoned(running.id) == again
+
+
+# New jobs, before they are stored
+
+
+def stored(job: Job) -> Job:
+    """Return a placed job as the watch reports it once it is stored: started."""
+    return replace(job, status=replace(job.status, phase=P.RUNNING, attempts=1, started_at=NOON, slot="mock"))
+
+
+def test_a_new_job_holds_a_free_slot_before_it_is_stored() -> None:
+    schedule, new, next_one = a_schedule(slots=1), a_job(), a_job()
+    assert schedule.place_new(new, NOON)
+    assert schedule.observe(next_one, NOON) == []
+    assert schedule.observe(stored(new), NOON) == [Reconcile(new.id)]
+    assert schedule.is_waiting(next_one)
+
+
+def test_a_new_job_without_a_free_slot_waits() -> None:
+    schedule, new = a_schedule(a_job(P.RUNNING), slots=1), a_job()
+    assert not schedule.place_new(new, NOON)
+    assert schedule.observe(new, NOON) == []
+    assert schedule.is_waiting(new)
+
+
+def test_a_new_job_waits_while_an_older_one_is_stored_that_has_to_wait() -> None:
+    schedule = a_schedule(a_job(P.RUNNING), slots=1)
+    older, newer = a_job(), a_job()
+    assert not schedule.place_new(older, NOON)
+    schedule.observe_ai_models([an_ai_model(slots=3)], NOON)
+    assert not schedule.place_new(newer, NOON)
+    schedule.observe(older, NOON)
+    schedule.observe(newer, NOON)
+    assert schedule.holds_slot(older)
+
+
+def test_a_job_of_another_model_does_not_make_a_new_one_wait() -> None:
+    schedule = a_schedule(a_job(P.RUNNING), slots=1)
+    schedule.observe(a_job(), NOON)
+    schedule.place_new(a_job(), NOON)
+    assert schedule.place_new(a_job(spec=a_spec(config={"model": "other"})), NOON)
+
+
+def test_a_new_job_waits_while_its_model_pauses_and_behind_the_jobs_that_waited_for_the_end() -> None:
+    schedule, limited, during, after = a_schedule(slots=2), a_job(P.RUNNING), a_job(), a_job()
+    schedule.observe(limited, NOON)
+    moved(schedule, limited, phase=P.PENDING, not_before=at(30), failed_code=FailedCode.RATE_LIMITED)
+    assert not schedule.place_new(during, NOON)
+    schedule.observe(during, NOON)
+    assert not schedule.place_new(after, at(31)), "the timer of the pause has not fired yet"
+    assert schedule.end_pause(MOCK, at(31)) == [Reconcile(during.id)]
+
+
+def test_a_new_job_waits_until_all_jobs_are_known() -> None:
+    schedule = JobSchedule(default_slots=1, aging_seconds=600)
+    assert not schedule.place_new(a_job(), NOON)
+
+
+def test_a_new_job_with_a_concurrency_key_waits() -> None:
+    spec = a_spec(concurrency=Concurrency(key="k", on_new=OnNew.QUEUE))
+    assert not a_schedule().place_new(a_job(spec=spec), NOON)
+
+
+def test_a_job_that_could_not_be_stored_releases_its_slot_to_the_next() -> None:
+    schedule, new, queued = a_schedule(slots=1), a_job(), a_job()
+    schedule.place_new(new, NOON)
+    schedule.observe(queued, NOON)
+    assert schedule.forget_new(new, NOON) == [Reconcile(queued.id)]
+    assert schedule.forget_new(new, NOON) == []
+
+
+def test_a_placed_job_that_is_deleted_before_it_is_observed_releases_its_slot() -> None:
+    schedule, new, queued = a_schedule(slots=1), a_job(), a_job()
+    schedule.place_new(new, NOON)
+    schedule.observe(queued, NOON)
+    assert schedule.observe_deletion(stored(new), NOON) == [Reconcile(queued.id)]
+
+
+def test_the_deletion_of_an_ended_job_of_the_same_id_leaves_a_placed_job_its_slot() -> None:
+    schedule, new = a_schedule(slots=1), a_job()
+    schedule.place_new(new, NOON)
+    assert schedule.observe_deletion(a_job(P.SUCCEEDED, job_id=new.id), NOON) == []
+    assert schedule.holds_slot(new)
+
+
+def test_a_new_job_with_the_id_of_a_live_one_takes_no_slot_from_it() -> None:
+    live = a_job(P.RUNNING)
+    schedule, placed = a_schedule(live, slots=2), a_job()
+    assert schedule.place_new(placed, NOON)
+    for taken in (live, placed):
+        assert not schedule.place_new(a_job(job_id=taken.id), NOON)
+        assert schedule.holds_slot(taken)

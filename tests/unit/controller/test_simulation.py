@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.model.ai_model import AiModel
 from labrats.model.errors import IllegalMove
 from labrats.model.job import Job
@@ -36,7 +37,9 @@ async def test_an_engine_with_faults_and_crashes_keeps_every_promise(seed: int) 
     chance = random.Random(seed)
     clock = FakeClock()
     async with MemoryMachine(clock) as machine:
-        history = await live(Lab(clock, machine, SLOTS), chance)
+        lab = Lab(clock, machine, SLOTS)
+        lab.immediate_starts = chance.choice([None, ImmediateStarts()])
+        history = await live(lab, chance)
     assert len(history.by_job()) >= 10
     broken = violations(history, LAG)
     assert not broken, f"with LABRATS_SEED={seed}:\n" + "\n".join(broken)
