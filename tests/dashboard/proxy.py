@@ -24,6 +24,7 @@ class FaultyProxy:
     status_of: the status of the answer instead of the engine's, or None.
     bytes_of: the size of the body after which the connection is cut, or None.
     delay_seconds: the delay of each request to the API.
+    is_down: the engine does not run; the proxy answers all requests itself, with a page of its own.
     loses: whether the engine gets the request, but the connection breaks before its answer.
     forgets: whether the engine no longer knows the ids of its feed.
     """
@@ -33,6 +34,7 @@ class FaultyProxy:
         self.status_of: Callable[[web.BaseRequest], int | None] = lambda request: None
         self.bytes_of: Callable[[web.BaseRequest], int | None] = lambda request: None
         self.loses: Callable[[web.BaseRequest], bool] = lambda request: False
+        self.is_down = False
         self.delay_seconds = 0.0
         self.forgets = False
         self.requests: list[web.BaseRequest] = []
@@ -68,6 +70,8 @@ class FaultyProxy:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self.requests.append(request)
         body = await request.read()
+        if self.is_down:
+            return web.Response(status=502, text="<h1>502 Bad Gateway</h1>", content_type="text/html")
         if request.path.startswith("/api/"):
             await asyncio.sleep(self.delay_seconds)
             if status := self.status_of(request):

@@ -36,7 +36,7 @@ export const UNREACHABLE = 'unreachable';
 type Listener = (reachable: boolean) => void;
 const listeners = new Set<Listener>();
 
-/** Call `listener` after each request, with whether the engine has answered. Returns a function that stops this. */
+/** Call `listener` after each request, with whether the engine has answered it. Returns a function that stops this. */
 export function onReachable(listener: Listener): () => void {
   listeners.add(listener);
   return () => listeners.delete(listener);
@@ -47,20 +47,39 @@ export function reportReachable(reachable: boolean): void {
 }
 
 async function fetchAndReport(request: Request): Promise<Response> {
+  let response: Response;
   try {
-    const response = await fetch(request);
-    reportReachable(true);
-    return response;
+    response = await fetch(request);
   } catch (error) {
     if (request.signal.aborted) throw error;
-    reportReachable(false);
-    throw errorOf(0, null);
+    throw reportUnreachable();
   }
+  if (await isOfProxy(response)) throw reportUnreachable(response.status);
+  reportReachable(true);
+  return response;
+}
+
+function reportUnreachable(status = 0): ApiError {
+  reportReachable(false);
+  return errorOf(status, null);
 }
 
 /** Throws ApiError if the engine does not answer. */
 export async function checkReachable(): Promise<void> {
   await fetchAndReport(new Request('/health'));
+}
+
+/** The statuses that a proxy sends in place of an engine that does not answer. */
+const PROXY_STATUSES: readonly number[] = [502, 503, 504];
+
+/** Return whether an answer comes from a proxy that cannot reach the engine. The engine's own errors have a code. */
+export function isProxyError(status: number, body: unknown): boolean {
+  return PROXY_STATUSES.includes(status) && !isErrorBody(body);
+}
+
+/** The same of an answer whose body is not read yet. */
+export async function isOfProxy(response: Response): Promise<boolean> {
+  return PROXY_STATUSES.includes(response.status) && isProxyError(response.status, await response.clone().json().catch(() => null));
 }
 
 export const client = createClient<paths>({ baseUrl: '/', fetch: fetchAndReport });
@@ -71,16 +90,19 @@ interface Answer<T> {
   response: Response;
 }
 
-/** The body of a successful answer. Throws ApiError for any other. */
+/** The body of a successful answer. Throws ApiError for any other, and for one that is incomplete. */
 export async function body<T>(answer: Promise<Answer<T>>): Promise<T> {
-  const { data, error, response } = await answer;
+  const { data, error, response } = await answer.catch((reason: unknown) => {
+    if (reason instanceof ApiError || (reason instanceof DOMException && reason.name === 'AbortError')) throw reason;
+    throw reportUnreachable(); // the connection broke within the answer
+  });
   if (response.ok) return data as T;
   throw errorOf(response.status, error);
 }
 
 /** The error that a failed answer describes. status: 0 if there was no answer. */
 export function errorOf(status: number, body: unknown): ApiError {
-  if (status === 0) return new ApiError(0, UNREACHABLE, 'The engine does not answer. It may be restarting.');
+  if (status === 0 || isProxyError(status, body)) return new ApiError(status, UNREACHABLE, 'The engine does not answer. It may be restarting.');
   if (isErrorBody(body)) return new ApiError(status, body.code, body.error, body.details);
   return new ApiError(status, 'unknown', `The engine answered with status ${status}.`);
 }

@@ -73,6 +73,7 @@ export function followEvents(jobId: string, after: Place, handlers: StreamHandle
   const isStopped = () => stopped.signal.aborted;
   let stopStream: (() => void) | undefined;
   let position = after;
+  let failures = 0;
   const poll = async (): Promise<void> => {
     const free = await takeSlot();
     if (isStopped()) return free?.();
@@ -89,12 +90,14 @@ export function followEvents(jobId: string, after: Place, handlers: StreamHandle
         position = placeOf(last.id);
         handlers.onEvents(page.events);
       }
+      failures = 0;
       handlers.onState?.('live');
       if (page.next === null) return handlers.onDone();
       if (page.events.length === POLL_LIMIT) pause = 0;
     } catch {
       if (isStopped()) return;
       handlers.onState?.('reconnecting');
+      pause = reconnectPause(++failures);
     }
     setTimeout(() => { if (!isStopped()) void poll(); }, pause);
   };

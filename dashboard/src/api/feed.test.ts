@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
-import { SILENCE_MS, startFeed, type Frame } from './feed';
+import { onReachable } from './client';
+import { PING_MS, SILENCE_MS, startFeed, type Frame } from './feed';
 
 /** Locks of one browser, as far as the feed uses them. */
 class Locks {
@@ -138,6 +139,16 @@ test('a refused session asks for a refresh, which leads to the sign-in page', as
   answer.status = 401;
   const frames = tab(new Locks());
   await vi.waitFor(() => expect(frames).toEqual([{ reset: true }]));
+});
+
+test.each([502, 503, 504])('a proxy that answers %d in place of the engine makes it unreachable', async (status) => {
+  answer.status = status;
+  const reports: boolean[] = [];
+  stops.push(onReachable((isReachable) => reports.push(isReachable)));
+  tab(new Locks());
+  await vi.waitFor(() => expect(reports).toEqual([false]));
+  await vi.advanceTimersByTimeAsync(PING_MS);
+  expect(reports.at(-1)).toBe(false);
 });
 
 test('a feed begins at the id that the page has', async () => {

@@ -1,6 +1,6 @@
 /** The feed of changes: one tab of the browser reads it, and relays it to the others. */
 
-import { reportReachable, type Schemas } from './client';
+import { isOfProxy, reportReachable, type Schemas } from './client';
 import { EventParser } from './event-stream';
 import { reconnectPause } from './events';
 import { browserLocks } from './stream-slots';
@@ -36,7 +36,7 @@ export interface FeedOptions {
 }
 
 const NAME = 'labrats-feed';
-const PING_MS = 5_000;
+export const PING_MS = 5_000;
 /** The silence after which a visible tab takes over from the tab that reads. */
 export const SILENCE_MS = 20_000;
 /** The silence after which a connection counts as lost. The engine sends a comment every 15 seconds. */
@@ -153,6 +153,7 @@ async function readOnce(share: (message: Message) => void, lastId: string | unde
     const response = await fetchFeed('/api/changes', { headers, signal: either });
     if (!response.ok || !response.body) {
       if (response.status === 401) share({ isReachable: true, frame: { reset: true } }); // requests then lead to the sign-in page
+      else if (await isOfProxy(response)) share({ isReachable: false });
       throw new Error(`the feed was refused with status ${response.status}`);
     }
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -1,7 +1,7 @@
 /** Live changes. The only module that knows how the dashboard learns of them: from the feed, or by polling. */
 
 import { useQueryClient, type QueryClient, type QueryKey } from '@tanstack/react-query';
-import { useEffect, useEffectEvent, useSyncExternalStore } from 'react';
+import { useEffect, useEffectEvent, useRef, useSyncExternalStore } from 'react';
 
 import { applyActivities } from './activities';
 import { keysOf, patchJobs, refresh, type Stale } from './changes';
@@ -180,6 +180,17 @@ onReachable((isReachable) => {
 /** Whether the engine answers. */
 export function useConnection(): Connection {
   return useSyncExternalStore(subscribeToConnection, () => connection);
+}
+
+/** Call `run` once the engine answers again. Queries of TanStack are read again without it. */
+export function useRecovery(run: () => void): void {
+  const { isReachable } = useConnection();
+  const recover = useEffectEvent(run);
+  const wasReachable = useRef(isReachable);
+  useEffect(() => {
+    if (isReachable && !wasReachable.current) recover();
+    wasReachable.current = isReachable;
+  }, [isReachable]);
 }
 
 function subscribeToConnection(changed: () => void): () => void {

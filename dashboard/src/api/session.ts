@@ -1,15 +1,26 @@
 /** The signed-in user, and the way to the sign-in page. */
 
-import { queryOptions } from '@tanstack/react-query';
+import { queryOptions, type QueryClient } from '@tanstack/react-query';
 
 import { readStored, writeStored } from '../lib/storage';
-import { body, client } from './client';
+import { body, client, isFinal, type Schemas } from './client';
 
 export const sessionQuery = queryOptions({
   queryKey: ['session'],
   queryFn: ({ signal }) => body(client.GET('/api/auth/me', { signal })),
   staleTime: 5 * 60_000,
 });
+
+/** Read who is signed in. While the engine does not answer, it is the user of the last answer, so that pages stay usable. */
+export async function currentSession(queries: QueryClient): Promise<Schemas['Me']> {
+  try {
+    return await queries.query(sessionQuery);
+  } catch (error) {
+    const known = queries.getQueryData(sessionQuery.queryKey);
+    if (known && !isFinal(error)) return known;
+    throw error;
+  }
+}
 
 export async function signOut(): Promise<void> {
   await body(client.POST('/api/auth/logout'));

@@ -2,7 +2,7 @@
 
 import { queryOptions } from '@tanstack/react-query';
 
-import { ApiError, body, client, errorOf, reportReachable, UNREACHABLE, type Schemas } from './client';
+import { ApiError, body, client, errorOf, isProxyError, reportReachable, UNREACHABLE, type Schemas } from './client';
 
 export type Upload = Schemas['UploadView'];
 export type UploadKind = 'pdfs' | 'workspace';
@@ -24,9 +24,10 @@ export function uploadFile(kind: UploadKind, file: File, onProgress: (share: num
     form.append('file', file);
     request.upload.onprogress = (event) => { if (event.lengthComputable) onProgress(event.loaded / event.total); };
     request.onload = () => {
-      reportReachable(true);
+      const answer = parsed(request.responseText);
+      reportReachable(!isProxyError(request.status, answer));
       if (request.status < 300) resolve();
-      else reject(errorOf(request.status, parsed(request.responseText)));
+      else reject(errorOf(request.status, answer));
     };
     request.onerror = () => {
       reportReachable(false);

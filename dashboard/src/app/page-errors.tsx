@@ -1,10 +1,11 @@
 import { Link, useRouter, type ErrorComponentProps } from '@tanstack/react-router';
 import { useEffect } from 'react';
 
-import { ApiError, onReachable } from '../api/client';
+import { ApiError, checkReachable } from '../api/client';
+import { reconnectPause } from '../api/events';
 import { buttonClass } from '../ui/button';
 import { Page } from '../ui/page';
-import { Empty, Failure } from '../ui/states';
+import { Failure } from '../ui/states';
 
 /** The page could not be opened. Once the engine answers again, it is opened by itself. */
 export function PageError({ error }: ErrorComponentProps) {
@@ -12,7 +13,19 @@ export function PageError({ error }: ErrorComponentProps) {
   const isTemporary = error instanceof ApiError && error.isTemporary;
   useEffect(() => {
     if (!isTemporary) return;
-    return onReachable((isReachable) => { if (isReachable) void router.invalidate(); });
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let isStopped = false;
+    const ask = (looks: number) => {
+      if (isStopped) return;
+      timer = setTimeout(() => {
+        void checkReachable().then(() => router.invalidate(), () => undefined).finally(() => ask(looks + 1));
+      }, reconnectPause(looks));
+    };
+    ask(0); // without the frame of the pages, nothing else asks the engine
+    return () => {
+      isStopped = true;
+      clearTimeout(timer);
+    };
   }, [isTemporary, router]);
   return (
     <Page title="Something failed">
@@ -23,10 +36,8 @@ export function PageError({ error }: ErrorComponentProps) {
 
 export function PageNotFound() {
   return (
-    <div>
-      <Empty title="There is no such page" action={<Link to="/" className={buttonClass()}>Overview</Link>}>
-        The address may be mistyped, or from another version of the dashboard.
-      </Empty>
-    </div>
+    <Page title="There is no such page" actions={<Link to="/" className={buttonClass()}>Overview</Link>}>
+      <p>The address may be mistyped, or from another version of the dashboard.</p>
+    </Page>
   );
 }

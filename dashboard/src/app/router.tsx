@@ -5,7 +5,7 @@ import { createRootRouteWithContext, createRoute, createRouter, lazyRouteCompone
 
 import { ApiError, checkReachable } from '../api/client';
 import { agentsQuery } from '../api/jobs';
-import { sessionQuery, takeNext } from '../api/session';
+import { currentSession, takeNext } from '../api/session';
 import { validateJobSearch } from '../features/job/search';
 import { validateJobsSearch } from '../features/jobs/search';
 import { validateModelsSearch } from '../features/models/search';
@@ -45,7 +45,7 @@ const app = createRoute({
   getParentRoute: () => root,
   id: 'app',
   beforeLoad: async ({ context, location, preload }) => {
-    const me = await context.queries.query(sessionQuery);
+    const me = await currentSession(context.queries);
     if (!me.user) throw redirect({ to: '/login', search: location.href === '/' ? {} : { next: location.href } });
     const next = location.href === '/' && !preload ? takeNext() : undefined;
     if (next) throw redirect({ href: next, replace: true });
@@ -55,7 +55,7 @@ const app = createRoute({
 
 /** Keep viewers from a page that only changes something. */
 async function needsChanges({ context }: { context: { queries: QueryClient } }): Promise<void> {
-  const { scopes } = await context.queries.query(sessionQuery);
+  const { scopes } = await currentSession(context.queries);
   if (scopes.includes('viewer')) throw new ApiError(403, 'forbidden', 'You are signed in as a viewer, who sees everything and changes nothing. An admin may open this page.');
 }
 
@@ -86,6 +86,7 @@ const newJob = createRoute({
 const job = createRoute({
   getParentRoute: () => app,
   path: '/jobs/$id',
+  remountDeps: ({ params }) => params, // the state of its parts belongs to one job
   validateSearch: validateJobSearch,
   component: lazy(() => import('../features/job/job-page'), 'JobPage'),
 });
@@ -171,6 +172,7 @@ const newAgent = createRoute({
 const agent = createRoute({
   getParentRoute: () => app,
   path: '/agents/$id',
+  remountDeps: ({ params }) => params,
   component: lazy(() => import('../features/agents/agent-page'), 'AgentPage'),
 });
 

@@ -80,6 +80,29 @@ test('a failed request is reported, and the next one can succeed', async () => {
   expect([store.error, store.count]).toEqual([undefined, 1]);
 });
 
+test('a log that could not be opened is opened again after a pause, until it is closed', async () => {
+  vi.useFakeTimers();
+  try {
+    const tail = vi.fn().mockRejectedValue(new Error('unreachable'));
+    const store = new LogStore('ir-1', 1, { after: () => Promise.resolve([]), tail });
+    await store.open();
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect([tail.mock.calls.length, store.error]).toEqual([2, new Error('unreachable')]);
+    tail.mockResolvedValue([line(1)]);
+    await vi.advanceTimersByTimeAsync(2_000); // the pause doubles
+    expect([tail.mock.calls.length, store.error, store.count]).toEqual([3, undefined, 1]);
+
+    const closed = new LogStore('ir-1', 1, { after: () => Promise.resolve([]), tail });
+    tail.mockRejectedValue(new Error('unreachable'));
+    await closed.open();
+    closed.close();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(tail).toHaveBeenCalledTimes(4);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
 test('after a failed request no page is requested for a while, and then once', async () => {
   vi.useFakeTimers();
   try {

@@ -32,6 +32,7 @@ export class LogStore {
   private stopped = new AbortController();
   private failures = 0;
   private retryAt = 0;
+  private opening: ReturnType<typeof setTimeout> | undefined;
   private readonly watchers = new Set<() => void>();
 
   constructor(
@@ -51,22 +52,27 @@ export class LogStore {
   close(): void {
     this.stopped.abort();
     this.stopped = new AbortController();
+    clearTimeout(this.opening);
   }
 
-  /** Read the end of the log, which tells how many rows there are. */
+  /** Read the end of the log, which tells how many rows there are. If that fails, it is tried again after a pause. */
   async open(): Promise<void> {
     const { signal } = this.stopped;
-    this.error = undefined;
+    clearTimeout(this.opening);
     this.retryAt = 0;
     try {
       const events = await this.source.tail(TAIL, signal);
       const [first, last] = [events[0], events.at(-1)];
       // Only pages that are complete are kept. Fewer events than requested are the whole log.
       const complete = first && events.length === TAIL ? placeOf(first.id).seq - 1 : 0;
+      this.error = undefined;
+      this.failures = 0;
       this.place(events.filter((event) => pageStart(event) >= complete));
       this.grow(last ? placeOf(last.id).seq : 0);
     } catch (error) {
-      if (!signal.aborted) this.fail(error);
+      if (signal.aborted) return;
+      if (this.count === undefined) this.opening = setTimeout(() => void this.open(), this.nextPause());
+      this.fail(error);
     }
   }
 
@@ -153,10 +159,15 @@ export class LogStore {
 
   /** Load no page for a while; the change at its end makes readers ask again. */
   private pause(error: unknown): void {
-    const pause = Math.min(LONGEST_PAUSE_MS, PAUSE_MS * 2 ** this.failures++);
+    const pause = this.nextPause();
     this.retryAt = Date.now() + pause;
     setTimeout(() => this.changed(), pause);
     this.fail(error);
+  }
+
+  /** Milliseconds. */
+  private nextPause(): number {
+    return Math.min(LONGEST_PAUSE_MS, PAUSE_MS * 2 ** this.failures++);
   }
 
   private fail(error: unknown): void {

@@ -78,6 +78,7 @@ export class PatchReader {
     worker.onerror = (event) => {
       for (const resolve of this.waiting.values()) resolve({ failure: event.message });
       this.waiting.clear();
+      this.worker = undefined; // it may not have been loaded: the next request tries again
     };
     return worker;
   }
