@@ -2,6 +2,7 @@
 
 import { queryOptions, type QueryClient } from '@tanstack/react-query';
 
+import { daysAgo, MINUTE_MS } from '../lib/times';
 import { ApiError, body, client, isFinal, type Schemas } from './client';
 
 export type JobItem = Schemas['JobItem'];
@@ -59,12 +60,24 @@ export function hasEnded(status: Status): boolean {
 export async function fetchJobs(
   filter: JobFilter,
   cursor: string,
-  options: { order?: JobOrder; limit?: number; signal?: AbortSignal } = {},
+  options: { order?: JobOrder; limit?: number; signal?: AbortSignal; hasResults?: boolean } = {},
 ): Promise<JobPage> {
-  const query = { ...filter, cursor, limit: options.limit ?? PAGE_SIZE, sort: options.order ?? 'newest', omit: 'result' as const };
+  const query = { ...filter, cursor, limit: options.limit ?? PAGE_SIZE, sort: options.order ?? 'newest', ...(!options.hasResults && { omit: 'result' as const }) };
   const page = await body(client.GET('/api/jobs', { params: { query }, signal: options.signal ?? null }));
   return { jobs: page.jobs, next: page.next ?? null };
 }
+
+/** Read a job as lists show it; undefined if it is gone. hasResult: with its result, unless that is too long for a list. */
+export async function fetchItem({ id, createdAt }: Pick<JobItem, 'id' | 'createdAt'>, signal: AbortSignal, hasResult = false): Promise<JobItem | undefined> {
+  const to = new Date(Date.parse(createdAt) + SECOND_MS).toISOString(); // so that few jobs are searched
+  const { jobs } = await fetchJobs({ q: id, from: createdAt, to }, '', { limit: SAME_TEXT, signal, hasResults: hasResult });
+  return jobs.find((job) => job.id === id);
+}
+
+const SECOND_MS = 1_000;
+
+/** Jobs of one second that may have the id of another one in their title. */
+const SAME_TEXT = 5;
 
 /** Numbers of jobs by the values of their fields. Each field is counted without its own filter. */
 export const facetsQuery = (query: JobFilter) =>
@@ -72,6 +85,14 @@ export const facetsQuery = (query: JobFilter) =>
     queryKey: ['facets', query],
     queryFn: ({ signal }) => body(client.GET('/api/jobs/facets', { params: { query }, signal })),
     placeholderData: (previous) => previous,
+  });
+
+/** The same of jobs that have ended in the last `days`. Its key has no time, so that the numbers stay while the engine is away. */
+export const endedFacetsQuery = (days: number) =>
+  queryOptions({
+    queryKey: ['facets', 'ended', days],
+    queryFn: ({ signal }) => body(client.GET('/api/jobs/facets', { params: { query: { endedFrom: daysAgo(days) } }, signal })),
+    refetchInterval: MINUTE_MS,
   });
 
 export const jobQuery = (id: string) =>
@@ -105,22 +126,13 @@ export const resultQuery = (id: string) =>
   });
 
 /** The result of a job that has completed, as in lists: null if there is none, or if it is too long for a list. */
-export const shortResultQuery = ({ id, createdAt }: Pick<JobItem, 'id' | 'createdAt'>) =>
+export const shortResultQuery = (job: Pick<JobItem, 'id' | 'createdAt'>) =>
   queryOptions({
-    queryKey: ['result', id, 'short'],
-    queryFn: async ({ signal }) => {
-      const to = new Date(Date.parse(createdAt) + SECOND).toISOString(); // so that few jobs are searched
-      const { jobs } = await body(client.GET('/api/jobs', { params: { query: { q: id, from: createdAt, to, cursor: '', limit: SAME_TEXT } }, signal }));
-      return jobs.find((job) => job.id === id)?.result ?? null;
-    },
+    queryKey: ['result', job.id, 'short'],
+    queryFn: async ({ signal }) => (await fetchItem(job, signal, true))?.result ?? null,
     staleTime: Infinity,
     gcTime: 60_000,
   });
-
-const SECOND = 1_000;
-
-/** Jobs of one second that may have the id of another one in their title. */
-const SAME_TEXT = 5;
 
 export const attemptsQuery = (id: string) =>
   queryOptions({
@@ -151,6 +163,11 @@ export const placesQuery = (ids: readonly string[], part: string = ids.join()) =
 /** The address of the changes of an attempt, as a patch in git's format. */
 export function patchUrl(id: string, attempt: number): string {
   return `/api/jobs/${encodeURIComponent(id)}/patch?attempt=${attempt}`;
+}
+
+/** The address of the commits of an attempt, as a git bundle. */
+export function bundleUrl(id: string, attempt: number): string {
+  return `/api/jobs/${encodeURIComponent(id)}/bundle?attempt=${attempt}`;
 }
 
 export async function cancelJob(id: string): Promise<JobDetail> {

@@ -2,6 +2,7 @@
 
 import { queryOptions } from '@tanstack/react-query';
 
+import { daysAgo, MINUTE_MS } from '../lib/times';
 import { body, client, type Schemas } from './client';
 
 export type Series = Schemas['SeriesView'];
@@ -27,10 +28,11 @@ export const timeseriesQuery = (metric: Metric, window: string, by: Field | unde
     placeholderData: (previous) => previous,
   });
 
-/** Ended jobs by a field, with their tokens and cost. from: the earliest end. */
-export const breakdownQuery = (by: Field, from: string) =>
+/** Jobs that have ended in the last `days`, by a field, with their tokens and cost. */
+export const breakdownQuery = (by: Field, days: number) =>
   queryOptions({
-    queryKey: ['stats', 'breakdown', by, from],
-    queryFn: async ({ signal }) => (await body(client.GET('/api/stats/breakdown', { params: { query: { by, from } }, signal }))).rows,
+    queryKey: ['stats', 'breakdown', by, days],
+    queryFn: async ({ signal }) => (await body(client.GET('/api/stats/breakdown', { params: { query: { by, from: daysAgo(days) } }, signal }))).rows,
     placeholderData: (previous) => previous,
+    refetchInterval: MINUTE_MS,
   });

@@ -10,7 +10,7 @@ import { fullTime, timeOfDay } from '../lib/format';
 import { AccessOf, useMayChange } from '../ui/access';
 import { buttonClass } from '../ui/button';
 import { Icon, Logo, type IconName } from '../ui/icons';
-import { Keys } from '../ui/kbd';
+import { commandKey, Keys } from '../ui/kbd';
 import { Menu, MenuItem, MenuLabel } from '../ui/menu';
 import { useShortcuts } from '../ui/shortcuts';
 import { describe } from '../ui/states';
@@ -148,7 +148,7 @@ function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void
       <button type="button" className={styles.search} onClick={onSearch}>
         <Icon name="search" size={14} />
         <span>Search or jump to…</span>
-        <Keys keys={isApple() ? '⌘K' : 'Ctrl K'} />
+        <Keys keys={commandKey('K')} />
       </button>
       <div className={styles.space} />
       <ConnectionState />
@@ -161,10 +161,6 @@ function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void
       <Account onHelp={onHelp} />
     </header>
   );
-}
-
-function isApple(): boolean {
-  return /Mac|iPhone|iPad/.test(navigator.userAgent);
 }
 
 function ConnectionState() {

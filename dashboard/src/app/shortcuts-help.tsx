@@ -1,5 +1,5 @@
 import { Dialog } from '../ui/dialog';
-import { Keys } from '../ui/kbd';
+import { commandKey, Keys } from '../ui/kbd';
 import { activeShortcuts, setShortcutsEnabled, useShortcutsEnabled } from '../ui/shortcuts';
 import styles from './shortcuts-help.module.css';
 
@@ -9,7 +9,7 @@ export function ShortcutsHelp({ onClose }: { onClose: () => void }) {
   return (
     <Dialog title="Keyboard shortcuts" onClose={onClose} size="medium">
       <dl className={styles.list}>
-        {[{ keys: 'Ctrl K', label: 'Search, pages and actions' }, ...shown].map(({ keys, label }) => (
+        {[{ keys: commandKey('K'), label: 'Search, pages and actions' }, ...shown].map(({ keys, label }) => (
           <div key={keys}>
             <dt>{label}</dt>
             <dd><Keys keys={keys} /></dd>

@@ -4,7 +4,7 @@ import { useState } from 'react';
 
 import { agentInstructionsQuery, agentQuery, changeAgent, readAgent, type Agent } from '../../api/agents';
 import { instructionsQuery } from '../../api/instructions';
-import { visible } from '../../lib/ansi';
+import { visible, visibleLines } from '../../lib/ansi';
 import { useMayChange } from '../../ui/access';
 import { Button, IconButton } from '../../ui/button';
 import { Field } from '../../ui/field';
@@ -50,7 +50,7 @@ export function InstructionsTab() {
     <div className={styles.list}>
       <FormBody form={form} footer={form.isDirty && <SaveBar form={form} />}>
         <ChangedMeanwhile form={form} labels={{ instructions: 'Instructions' }} />
-        {all.error && <Failure error={all.error} onRetry={() => void all.refetch()} />}
+        {all.isLoadingError && <Failure error={all.error} onRetry={() => void all.refetch()} />}
         {assigned.length > 0 ? (
           <ol className={styles.assigned} aria-label="Instructions of this agent">
             {assigned.map((name, index) => (
@@ -88,7 +88,7 @@ function Preview({ agent }: { agent: Agent }) {
   const list = resolved.data?.instructions ?? [];
   return (
     <Panel title="Beginning of its prompts" note={<span className={styles.none}>global by priority, then its own</span>}>
-      {resolved.error ? <Failure error={resolved.error} onRetry={() => void resolved.refetch()} />
+      {resolved.isLoadingError ? <Failure error={resolved.error} onRetry={() => void resolved.refetch()} />
         : !resolved.data ? <Loading rows={4} />
         : list.length === 0 ? <Empty title="No instructions">Its prompts begin with the task of the trigger, or of the job.</Empty>
         : (
@@ -99,7 +99,7 @@ function Preview({ agent }: { agent: Agent }) {
                   <h3><Link to="/instructions/$id" params={{ id: each.id }}>{each.displayName ? visible(each.displayName) : each.name}</Link></h3>
                   <span className={styles.scope}>{each.scope}</span>
                 </header>
-                <pre>{visible(each.content).replaceAll('␊', '\n')}</pre>
+                <pre>{visibleLines(each.content)}</pre>
               </li>
             ))}
           </ol>

@@ -18,7 +18,7 @@ export function SendDialog({ event: { source, event, payload, webhookSource }, o
   return (
     <Confirm title="Run for real?" action="Send the event" onClose={onClose} run={() => sendEvent(sent, key)} onDone={(answer) => onDone(answer.jobs)}>
       <p>The event is sent to all agents, not only to this one.{webhookSource && ` The conditions and settings of ${webhookSource} do not apply, since it did not receive the event.`}</p>
-      {all.error ? <Failure error={all.error} onRetry={() => void all.refetch()} />
+      {all.isLoadingError ? <Failure error={all.error} onRetry={() => void all.refetch()} />
         : !started ? <Loading rows={2} />
         : started.length === 0 ? <p>It starts no agent.</p>
         : <><p>It starts:</p><ul>{started.map((name) => <li key={name}>{visible(name)}</li>)}</ul></>}

@@ -20,7 +20,7 @@ const RESULT_LENGTH = 4_000;
 
 /** A job beside the list, or over it where both have no room: its state, why it failed, and the end of its log. */
 export function Preview({ id, onClose }: { id: string; onClose: () => void }) {
-  const { data: job, error, refetch } = useQuery({
+  const { data: job, error, isLoadingError, refetch } = useQuery({
     ...jobQuery(id),
     refetchInterval: ({ state }) => (state.data?.status === 'active' ? REFRESH : false),
   });
@@ -31,7 +31,7 @@ export function Preview({ id, onClose }: { id: string; onClose: () => void }) {
         <Link to="/jobs/$id/activity" params={{ id }} className={buttonClass()}>Open</Link>
         <IconButton icon="close" label="Close the preview" onClick={onClose} />
       </header>
-      {error ? <Failure error={error} onRetry={() => void refetch()} /> : job ? <Summary job={job} /> : <Loading rows={6} height={26} />}
+      {isLoadingError ? <Failure error={error} onRetry={() => void refetch()} /> : job ? <Summary job={job} /> : <Loading rows={6} height={26} />}
     </aside>
   );
 }

@@ -2,8 +2,8 @@
 
 import { useCallback, useEffect, useRef, useState, type RefObject } from 'react';
 
-import { fetchJobs, hasEnded, type JobFilter, type JobItem, type JobOrder } from '../../api/jobs';
-import { useJobChanges } from '../../api/live';
+import { fetchItem, fetchJobs, hasEnded, type JobFilter, type JobItem, type JobOrder } from '../../api/jobs';
+import { useJobChanges, useRecovery } from '../../api/live';
 import type { LeftList } from './left-list';
 import { matches, MOST_NEWER, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerHeld, withNewerShown, withPage, type Rows } from './rows';
 
@@ -83,11 +83,10 @@ export function useJobs(filter: JobFilter, order: JobOrder, reader: RefObject<Re
       if (order === 'newest') change((rows) => (reader.current.isAtTop() ? withNewerShown(withFirstPage(rows, page)) : withFirstPage(rows, page)));
       const fresh = new Set(page.jobs.map((job) => job.id));
       const open = reader.current.visible().filter((job) => !fresh.has(job.id) && !hasEnded(job.status)).slice(0, 8);
-      const found = await Promise.all(open.map((job) => fetchJobs({ q: job.id }, '', { limit: 1, signal })));
-      const items = found.flatMap(({ jobs }) => jobs);
+      const items = (await Promise.all(open.map((job) => fetchItem(job, signal)))).filter((job) => job !== undefined);
       change((rows) => withChanges(rows, items, new Set(items.filter((job) => !matches(job, filter)).map((job) => job.id))));
     } catch {
-      // the feed asks again once the engine answers
+      // the whole list is read again once the engine answers
     }
     reading.current--;
   }, [filter, order, change, reader]);
@@ -104,12 +103,12 @@ export function useJobs(filter: JobFilter, order: JobOrder, reader: RefObject<Re
       do {
         rows = withPage(rows, await fetchJobs(filter, rows.next ?? '', { order, signal }));
       } while (rows.next && rows.jobs.length < wanted());
-      change((before) => (order === 'newest' && !reader.current.isAtTop() ? withNewerHeld(rows, before.jobs[0]) : rows));
+      setState((before) => ({ rows: order === 'newest' && !reader.current.isAtTop() ? withNewerHeld(rows, before.rows.jobs[0]) : rows, error: undefined }));
     } catch {
-      // the feed asks again once the engine answers
+      // tried again once the engine answers
     }
     reading.current--;
-  }, [filter, order, change, reader]);
+  }, [filter, order, reader]);
 
   useEffect(() => {
     if (left) void (left.isStale ? startAgain() : readAgain());
@@ -121,6 +120,11 @@ export function useJobs(filter: JobFilter, order: JobOrder, reader: RefObject<Re
     clearTimeout(later.current);
     later.current = setTimeout(() => (reading.current > 0 ? readLater() : void readAgain()), PAUSE_MS);
   };
+  const recover = () => {
+    if (state.rows.next !== undefined) void startAgain();
+    else if (!isLoading) void load('');
+  };
+  useRecovery(recover);
   useJobChanges((changed, gone) => {
     if (filter.q || reading.current > 0) readLater(); // an answer on its way may be older than the change
     if (state.rows.next === undefined) return;
@@ -134,9 +138,7 @@ export function useJobs(filter: JobFilter, order: JobOrder, reader: RefObject<Re
       if (reading.current > 0) readLater();
       else if (state.rows.next !== undefined) void readAgain();
     },
-    onReset: () => {
-      if (state.rows.next !== undefined) void startAgain();
-    },
+    onReset: recover,
   });
 
   const { rows, error } = state;

@@ -12,6 +12,7 @@ import { Button, IconButton } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { Field } from '../../ui/field';
 import { FieldGroup, FormBody, SelectField, TextArea, TextField } from '../../ui/fields';
+import { commandKey } from '../../ui/kbd';
 import { Page } from '../../ui/page';
 import { Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
@@ -24,7 +25,7 @@ export function NewJobPage() {
   const earlier = useQuery({ ...jobQuery(from ?? ''), enabled: from !== undefined });
   const prompt = useQuery({ ...promptQuery(from ?? ''), enabled: from !== undefined, retry: false });
   if (from === undefined) return <JobForm />;
-  if (earlier.error) return <Page title="New job"><Failure error={earlier.error} onRetry={() => void earlier.refetch()} /></Page>;
+  if (earlier.isLoadingError) return <Page title="New job"><Failure error={earlier.error} onRetry={() => void earlier.refetch()} /></Page>;
   if (!earlier.data || prompt.isPending) return <Page title="New job"><Loading rows={8} height={36} /></Page>;
   return <JobForm key={from} first={{ id: from, draft: draftOf(earlier.data, prompt.data?.prompt ?? ''), reports: Boolean(earlier.data.report?.target) }} />;
 }
@@ -54,12 +55,16 @@ function JobForm({ first }: { first?: FirstJob }) {
   const navigate = useNavigate();
   const [initial] = useState(first?.draft ?? EMPTY_DRAFT);
   const [isLeavingJson, setLeavingJson] = useState(false);
+  const [isResetting, setResetting] = useState(false);
   const bodyOf = (draft: Draft) => (first ? rerunOf(draft, initial) : submissionOf(draft));
   const name = first ? `rerun.${first.id}` : 'job';
   const create = (body: Body, key: string) => (first ? rerunJob(first.id, body, key) : submitJob(body as Submission, key));
-  const onDone = ({ jobId }: Schemas['Submitted']) => {
+  const reset = () => {
     fields.reset();
     json.reset();
+  };
+  const onDone = ({ jobId }: Schemas['Submitted']) => {
+    reset();
     toast('The job is queued.');
     void navigate({ to: '/jobs/$id/activity', params: { id: jobId } });
   };
@@ -87,12 +92,17 @@ function JobForm({ first }: { first?: FirstJob }) {
           <p>The form has no fields for them. It shows the values that it had before.</p>
         </Confirm>
       )}
+      {isResetting && (
+        <Confirm title="Discard this draft?" action="Discard it" onClose={() => setResetting(false)} run={() => Promise.resolve()} onDone={() => { setResetting(false); reset(); }}>
+          <p>All fields get the values that they had at first.</p>
+        </Confirm>
+      )}
       <div className={styles.form}>
         <FormBody form={form} footer={
           <div className={styles.footer}>
             <Button type="submit" kind="primary" isBusy={form.isBusy}>{first ? 'Run again' : 'Submit job'}</Button>
-            <Button kind="quiet" onClick={() => { fields.reset(); json.reset(); }}>Reset</Button>
-            <span>Ctrl Enter submits. The draft stays in this tab.</span>
+            <Button kind="quiet" onClick={() => setResetting(true)}>Reset</Button>
+            <span>{commandKey('Enter')} submits. The draft stays in this tab.</span>
           </div>
         }>
           {json.draft.isUsed ? (

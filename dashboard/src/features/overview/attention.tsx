@@ -6,9 +6,11 @@ import { queueQuery } from '../../api/models';
 import { causes, deliveriesQuery, sourcesQuery, type Delivery, type WebhookSource } from '../../api/sources';
 import { visible } from '../../lib/ansi';
 import { clock, count, counted } from '../../lib/format';
+import { DAY_MS } from '../../lib/times';
 import { Icon } from '../../ui/icons';
 import { Panel } from '../../ui/page';
 import { Failure } from '../../ui/states';
+import { useMinute } from '../../ui/time';
 import styles from './overview-page.module.css';
 
 /** Sources whose deliveries are looked at. */
@@ -21,13 +23,15 @@ interface Problem {
 }
 
 /** Models that start no jobs, and webhook sources with problems. Nothing if there are none. */
-export function Attention({ since }: { since: string }) {
+export function Attention() {
+  const since = new Date(useMinute() - DAY_MS).toISOString();
   const ofModels = useModelProblems();
   const sources = useQuery(sourcesQuery);
   const refused = useQueries({ queries: (sources.data?.webhookSources ?? []).slice(0, MOST_SOURCES).map(({ id }) => deliveriesQuery(id, 'refused')) });
   const unknown = [sources, ...refused].find((query) => query.isLoadingError);
+  const further = (sources.data?.webhookSources.length ?? 0) - MOST_SOURCES;
   const problems = [...ofModels, ...sourceProblems(sources.data?.webhookSources ?? [], refused.map(({ data }) => data?.deliveries ?? []), since)];
-  if (problems.length === 0 && !unknown) return null;
+  if (problems.length === 0 && !unknown && further <= 0) return null;
   return (
     <Panel title="Needs attention">
       {unknown && <div className={styles.pad}><Failure error={unknown.error} onRetry={() => void unknown.refetch()} /></div>}
@@ -39,6 +43,7 @@ export function Attention({ since }: { since: string }) {
           </li>
         ))}
       </ul>
+      {further > 0 && <p className={styles.none}>Refused deliveries of {counted(further, 'further source')} are not listed here. <Link to="/sources">Webhooks</Link></p>}
     </Panel>
   );
 }
@@ -46,7 +51,7 @@ export function Attention({ since }: { since: string }) {
 function useModelProblems(): Problem[] {
   const { data } = useQuery(queueQuery);
   return (data?.queues ?? []).flatMap(({ provider, model, slots, waiting, pausedUntil }) => {
-    const link = <Link to="/models">{provider}/{model}</Link>;
+    const link = <Link to="/models">{provider}/{visible(model)}</Link>;
     if (pausedUntil) return [{ key: `${provider}/${model}`, link, text: `is paused until ${clock(pausedUntil)} at the request of its provider.` }];
     return slots === 0 && waiting > 0 ? [{ key: `${provider}/${model}`, link, text: `has no slots, and ${counted(waiting, 'job')} ${waiting === 1 ? 'waits' : 'wait'}.` }] : [];
   });

@@ -1,35 +1,34 @@
-import { keepPreviousData, useQuery } from '@tanstack/react-query';
+import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import type { ReactNode } from 'react';
 
 import { useActivity } from '../../api/activities';
-import { facetsQuery, fetchJobs, placesQuery, type JobFacets, type JobItem, type Status } from '../../api/jobs';
+import { endedFacetsQuery, facetsQuery, fetchJobs, placesQuery, type JobFacets, type JobItem, type Status } from '../../api/jobs';
 import { breakdownQuery, sumOfCosts } from '../../api/stats';
 import { queueQuery } from '../../api/models';
 import { visible } from '../../lib/ansi';
 import { clock, cost, count, counted, NOTHING } from '../../lib/format';
+import { daysAgo } from '../../lib/times';
 import { Changing } from '../../ui/access';
 import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { NamedStatusIcon, StatusIcon } from '../../ui/status';
-import { Age, Span, useMinute } from '../../ui/time';
+import { Age, Span } from '../../ui/time';
 import { waitingNote } from '../../ui/waiting';
 import { codeMeaning } from '../../ui/failures';
 import { buttonClass } from '../../ui/button';
 import { Attention } from './attention';
 import styles from './overview-page.module.css';
 
-const DAY = 86_400_000;
 const RUNNING_LIMIT = 8;
 
 export function OverviewPage() {
-  const since = new Date(useMinute() - DAY).toISOString();
-  const today = useQuery(facetsQuery({ endedFrom: since }));
-  const ended = useQuery(breakdownQuery('model', since));
+  const today = useQuery(endedFacetsQuery(1));
+  const ended = useQuery(breakdownQuery('model', 1));
   const everything = useQuery(facetsQuery({}));
   const running = useQuery(jobsIn('active'));
   const waiting = useQuery(jobsIn('waiting'));
-  const failed = useQuery(jobsIn('failed', since));
+  const failed = useQuery(recentFailures);
   const { data: places } = useQuery(placesQuery(waiting.data?.jobs.map((job) => job.id) ?? []));
   const noteOf = (job: JobItem) => {
     const place = places?.[job.id];
@@ -64,12 +63,12 @@ export function OverviewPage() {
         </div>
       </dl>
       <div className={styles.columns}>
-        <Attention since={since} />
+        <Attention />
         <Panel title="Running now" note={<Link to="/jobs" search={{ status: ['active'] }}>All</Link>}>
           <JobLines query={running} empty="No agent is running." detail={(job) => <Span from={job.processedAt} to={null} />} />
         </Panel>
         <Panel title="Failures of the last 24 hours" note={<Link to="/jobs" search={{ status: ['failed'], ended: '24h' }}>All</Link>}>
-          {!today.error && <FailureGroups groups={today.data?.failedCode} jobs={failed.data?.jobs ?? []} />}
+          {!today.isLoadingError && <FailureGroups groups={today.data?.failedCode} jobs={failed.data?.jobs ?? []} />}
         </Panel>
         <Panel title="Waiting" note={<Link to="/jobs" search={{ status: ['waiting'] }}>All</Link>}>
           <JobLines query={waiting} empty="No job is waiting." note={(job) => noteOf(job)} detail={(job) => <Age at={job.createdAt} />} />
@@ -80,14 +79,17 @@ export function OverviewPage() {
   );
 }
 
-function jobsIn(status: Status, endedFrom?: string) {
+function jobsIn(status: Status) {
   return {
-    queryKey: ['overview', status, endedFrom],
-    placeholderData: keepPreviousData,
-    queryFn: ({ signal }: { signal: AbortSignal }) =>
-      fetchJobs({ status: [status], ...(endedFrom && { endedFrom }) }, '', { limit: status === 'failed' ? 50 : RUNNING_LIMIT, order: status === 'waiting' ? 'oldest' : 'newest', signal }),
+    queryKey: ['overview', status],
+    queryFn: ({ signal }: { signal: AbortSignal }) => fetchJobs({ status: [status] }, '', { limit: RUNNING_LIMIT, order: status === 'waiting' ? 'oldest' : 'newest', signal }),
   } as const;
 }
+
+const recentFailures = {
+  queryKey: ['overview', 'failed'],
+  queryFn: ({ signal }: { signal: AbortSignal }) => fetchJobs({ status: ['failed'], endedFrom: daysAgo(1) }, '', { limit: 50, signal }),
+} as const;
 
 function Figure({ label, value, status, isRecent = false, isBad = false }: { label: string; value: number | undefined; status: Status[]; isRecent?: boolean; isBad?: boolean }) {
   return (
@@ -121,7 +123,7 @@ function JobLines({ query, empty, note, detail }: { query: JobsResult; empty: st
             <Link to="/jobs/$id/activity" params={{ id: job.id }}>{visible(job.title ?? job.name)}</Link>
             <Note job={job} waiting={note?.(job)} />
           </div>
-          <span className={styles.model}>{job.model}</span>
+          <span className={styles.model}>{visible(job.model)}</span>
           <span className={styles.number}>{detail(job)}</span>
         </li>
       ))}
@@ -161,8 +163,8 @@ function FailureGroups({ groups, jobs }: { groups: { value: string; count: numbe
 
 /** The queue of each model. */
 function Models() {
-  const { data, error, refetch } = useQuery(queueQuery);
-  if (error) return <Panel title="Models"><div className={styles.pad}><Failure error={error} onRetry={() => void refetch()} /></div></Panel>;
+  const { data, error, isLoadingError, refetch } = useQuery(queueQuery);
+  if (isLoadingError) return <Panel title="Models"><div className={styles.pad}><Failure error={error} onRetry={() => void refetch()} /></div></Panel>;
   const list = data?.queues ?? [];
   if (list.length === 0) return null;
   return (
@@ -171,7 +173,7 @@ function Models() {
         {list.map((queue) => (
           <li key={`${queue.provider}/${queue.model}`} className={styles.modelLine}>
             <div className={styles.job}>
-              <Link to="/jobs" search={{ model: queue.model }}>{queue.provider}/{queue.model}</Link>
+              <Link to="/jobs" search={{ model: queue.model }}>{queue.provider}/{visible(queue.model)}</Link>
               <span className={styles.note}>
                 {queue.slots === 0 ? 'paused, ' : queue.pausedUntil && <>paused until {clock(queue.pausedUntil)}, </>}
                 {count(queue.waiting)} waiting{queue.oldestCreatedAt && <>, oldest <Age at={queue.oldestCreatedAt} /></>}

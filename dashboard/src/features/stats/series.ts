@@ -45,9 +45,3 @@ export function stacked(values: readonly (number | null)[][]): number[][] {
 export function total(values: readonly (number | null)[]): number {
   return values.reduce((sum: number, value) => sum + (value ?? 0), 0);
 }
-
-/** The mean of the values that exist; null without any. */
-export function mean(values: readonly (number | null)[]): number | null {
-  const known = values.filter((value) => value !== null);
-  return known.length === 0 ? null : total(known) / known.length;
-}

@@ -5,12 +5,13 @@ import { lazy, Suspense, useMemo, useState, type ReactNode } from 'react';
 import { breakdownQuery, sumOfCosts, timeseriesQuery, type BreakdownRow, type Field, type Metric } from '../../api/stats';
 import { visible } from '../../lib/ansi';
 import { clock, compact, cost, costs, count, counted, duration, NOTHING } from '../../lib/format';
+import { DAY_MS, MINUTE_MS } from '../../lib/times';
 import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { cell, Table } from '../../ui/table';
 import { useMinute } from '../../ui/time';
 import { FIELDS, jobsOf, WINDOWS, type JobsSearch, type StatsSearch, type Window } from './search';
-import { columns, mean, seriesInWords, total, type Columns } from './series';
+import { columns, seriesInWords, total, type Columns } from './series';
 import styles from './stats-page.module.css';
 
 const Chart = lazy(() => import('./chart'));
@@ -20,8 +21,8 @@ interface Kind {
   title: string;
   kind: 'bars' | 'lines';
   format: (value: number) => string;
-  /** The figure for a whole series. */
-  summary: (values: (number | null)[]) => number | null;
+  /** The figure for a whole series. Averages have none: their steps count different numbers of jobs. */
+  summary?: (values: (number | null)[]) => number;
 }
 
 const seconds = (value: number) => (value === 0 ? '0' : duration(value * 1000));
@@ -30,14 +31,12 @@ const CHARTS: readonly Kind[] = [
   { metric: 'jobs', title: 'Ended jobs', kind: 'bars', format: compact, summary: total },
   { metric: 'cost', title: 'Cost', kind: 'bars', format: cost, summary: total },
   { metric: 'tokens', title: 'Tokens', kind: 'bars', format: compact, summary: total },
-  { metric: 'duration', title: 'Run time, average', kind: 'lines', format: seconds, summary: mean },
-  { metric: 'queueWait', title: 'Wait for a slot, average', kind: 'lines', format: seconds, summary: mean },
+  { metric: 'duration', title: 'Run time, average', kind: 'lines', format: seconds },
+  { metric: 'queueWait', title: 'Wait for a slot, average', kind: 'lines', format: seconds },
 ];
 
 const FIELD_WORDS: Record<Field, string> = { model: 'Model', agentRole: 'Agent', repo: 'Repository', type: 'Type' };
 const DAYS: Record<Window, number> = { '24h': 1, '7d': 7, '30d': 30, '90d': 90 };
-const DAY = 86_400_000;
-const MINUTE = 60_000;
 
 export function StatsPage() {
   const { window = '7d', by } = useSearch({ from: '/app/stats' });
@@ -49,7 +48,7 @@ export function StatsPage() {
         <Choices label="Split by" current={by ?? ''} options={[['', 'Status', { window, by: undefined }], ...FIELDS.map((each) => [each, FIELD_WORDS[each], { window, by: each }] as const)]} />
       </div>
       <div className={styles.charts}>{CHARTS.map((chart) => <ChartPanel key={chart.metric} chart={chart} window={window} by={by} now={now} />)}</div>
-      <Comparison by={by ?? 'model'} window={window} from={now - DAYS[window] * DAY} />
+      <Comparison by={by ?? 'model'} window={window} />
     </Page>
   );
 }
@@ -67,8 +66,8 @@ function Choices({ label, current, options }: { label: string; current: string; 
 }
 
 function ChartPanel({ chart, window, by, now }: { chart: Kind; window: Window; by: Field | undefined; now: number }) {
-  const series = useQuery({ ...timeseriesQuery(chart.metric, window, by), refetchInterval: MINUTE });
-  const { unknownOf, unknown } = useUnknownCosts(chart, by, now - DAYS[window] * DAY);
+  const series = useQuery({ ...timeseriesQuery(chart.metric, window, by), refetchInterval: MINUTE_MS });
+  const { unknownOf, unknown } = useUnknownCosts(chart, by, DAYS[window]);
   const [point, setPoint] = useState<number | null>(null);
   const shown = useMemo(() => (series.data ? columns(series.data) : undefined), [series.data]);
   const at = point === null ? undefined : shown?.times[point];
@@ -81,7 +80,7 @@ function ChartPanel({ chart, window, by, now }: { chart: Kind; window: Window; b
         : (
           <>
             <Suspense fallback={<div className={styles.chart} style={{ minHeight: 150 }} />}>
-              <Chart columns={shown} kind={chart.kind} label={`${chart.title}: ${summaries(shown, chart, by, unknownOf)}`} format={chart.format} isWhole={chart.format === compact} from={(now - DAYS[window] * DAY) / 1000} to={now / 1000} onPoint={setPoint} />
+              <Chart columns={shown} kind={chart.kind} label={`${chart.title}: ${summaries(shown, chart, by, unknownOf)}`} format={chart.format} isWhole={chart.format === compact} from={(now - DAYS[window] * DAY_MS) / 1000} to={now / 1000} onPoint={setPoint} />
             </Suspense>
             <Legend columns={shown} chart={chart} by={by} point={point} unknownOf={unknownOf} linkOf={(name) => (chart.metric === 'queueWait' ? undefined : jobsOf(by, name, window))} />
           </>
@@ -93,23 +92,24 @@ function ChartPanel({ chart, window, by, now }: { chart: Kind; window: Window; b
 
 type UnknownOf = (name: string) => number;
 
-/** Numbers of jobs whose cost is unknown: by the names of series, and in all. 0 for charts of other figures. from: milliseconds. */
-function useUnknownCosts({ metric }: Kind, by: Field | undefined, from: number): { unknownOf: UnknownOf; unknown: number } {
-  const { data: rows = [] } = useQuery({ ...breakdownQuery(by ?? 'model', new Date(from).toISOString()), enabled: metric === 'cost' });
+/** Numbers of jobs whose cost is unknown: by the names of series, and in all. 0 for charts of other figures. */
+function useUnknownCosts({ metric }: Kind, by: Field | undefined, days: number): { unknownOf: UnknownOf; unknown: number } {
+  const { data: rows = [] } = useQuery({ ...breakdownQuery(by ?? 'model', days), enabled: metric === 'cost' });
   const unknown = sumOfCosts(rows).unknownCosts;
   if (metric !== 'cost') return { unknownOf: () => 0, unknown: 0 };
   return { unknownOf: (name) => (by ? (rows.find((row) => row.value === name)?.unknownCosts ?? 0) : unknown), unknown };
 }
 
-/** unknown: the number of jobs that are missing in the values. */
+/** The value of a series at a point, or for the whole time; empty if there is none. unknown: the number of jobs that are missing in the values. */
 function figure(values: (number | null)[], chart: Kind, point: number | null, unknown: number): string {
-  const value = point === null ? chart.summary(values) : (values[point] ?? null);
+  const value = point === null ? chart.summary?.(values) : (values[point] ?? null);
+  if (value === undefined) return '';
   if (value === null) return NOTHING;
   return point === null && unknown > 0 ? costs({ costUsd: value, unknownCosts: unknown }) : chart.format(value);
 }
 
 function summaries(shown: Columns, chart: Kind, by: Field | undefined, unknownOf: UnknownOf): string {
-  return shown.names.map((name, index) => `${seriesInWords(name, by)} ${figure(shown.values[index] ?? [], chart, null, unknownOf(name))}`).join(', ');
+  return shown.names.map((name, index) => `${seriesInWords(name, by)} ${figure(shown.values[index] ?? [], chart, null, unknownOf(name))}`.trim()).join(', ');
 }
 
 /** linkOf: the filter of the jobs that a series counts, if they can be listed. */
@@ -136,9 +136,8 @@ function swatch(name: string, index: number): string {
   return ['completed', 'failed', 'cancelled'].includes(name) ? name : String(index % 8);
 }
 
-/** from: milliseconds. */
-function Comparison({ by, window, from }: { by: Field; window: Window; from: number }) {
-  const rows = useQuery(breakdownQuery(by, new Date(from).toISOString()));
+function Comparison({ by, window }: { by: Field; window: Window }) {
+  const rows = useQuery(breakdownQuery(by, DAYS[window]));
   const word = FIELD_WORDS[by];
   if (rows.isLoadingError) return <Failure error={rows.error} onRetry={() => void rows.refetch()} />;
   if (!rows.data) return <Loading rows={6} height={44} />;
