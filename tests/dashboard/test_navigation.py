@@ -3,10 +3,12 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.async_api import BrowserContext, Locator, Page, ViewportSize, expect
+from playwright.async_api import BrowserContext, Locator, Page, Request, ViewportSize, expect
 
 from benchmarks.finished_jobs import create_finished_jobs
 from tests.acceptance.engine import PATIENCE_SECONDS, ForkedEngine, LocalEngine, User
@@ -90,7 +92,7 @@ async def test_link_of_the_navigation_opens_the_list_at_its_start(
     await sign_in(page, engine_with_a_long_list, "/jobs")
     await scroll_to(page, row := page.locator("tbody tr[aria-rowindex='152'] td a[href^='/jobs/']"))
     await row.click()
-    await expect(page).to_have_url(re.compile("/jobs/ir-"))
+    await expect(page.get_by_role("link", name="Activity")).to_be_visible()
     await page.get_by_role("navigation", name="Pages").first.get_by_role("link", name="Jobs").click()
     await expect(page.locator("tbody tr[aria-rowindex='2']")).to_be_in_viewport()
 
@@ -115,6 +117,85 @@ async def test_parts_of_a_job_show_the_same_attempt(page: Page, engine: LocalEng
     await page.get_by_role("heading").first.click()
     await page.keyboard.press("2")
     await expect(page.get_by_role("region", name="Log of attempt 1")).to_be_visible()
+
+
+async def test_way_back_to_another_job_shows_nothing_of_the_job_before(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    first = await admin.run({"log": "said by the first"}, {"result": 1}, prompt="the first job")
+    rerun = await admin.post(f"/api/jobs/{first['id']}/rerun", {"prompt": "the second job"})
+    second = rerun.json()["jobId"]
+    await admin.wait(second, "completed")
+    await sign_in(page, engine, f"/jobs/{second}/activity")
+    await expect(page.get_by_role("heading", name="the second job")).to_be_visible()
+    await page.get_by_role("link", name=f"rerun of {first['id']}").click()
+    await expect(page.get_by_role("heading", name="the first job")).to_be_visible()
+    await page.get_by_label("Find in the activity").fill("by the first")
+    await expect(page).to_have_url(re.compile("q=by"))
+    await page.get_by_role("button", name="Reply").click()
+    await expect(page.get_by_role("dialog")).to_be_visible()
+
+    await page.go_back()
+
+    await expect(page.get_by_role("heading", name="the second job")).to_be_visible()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await expect(page.get_by_label("Find in the activity")).to_have_value("")
+
+
+async def test_search_keeps_what_is_typed_while_the_list_changes(page: Page, engine: LocalEngine) -> None:
+    await sign_in(page, engine, "/jobs")
+    search = page.get_by_role("searchbox")
+    await search.focus()
+    await page.evaluate("""() => {
+        const replace = history.replaceState.bind(history);
+        history.replaceState = (state, title, url) => {
+            replace(state, title, url);
+            if (String(url).endsWith('q=ab')) document.execCommand('insertText', false, 'c'); // typed in this moment
+        };
+    }""")
+    await page.keyboard.type("ab")
+    await expect(page).to_have_url(re.compile("q=abc$"))
+    await expect(search).to_have_value("abc")
+    await page.get_by_role("link", name="Clear", exact=True).click()
+    await expect(search).to_have_value("")
+    await page.go_back()
+    await expect(search).to_have_value("abc")
+
+
+async def test_time_of_a_list_ends_when_it_is_chosen(page: Page, engine: LocalEngine) -> None:
+    await page.clock.install()
+    await sign_in(page, engine, "/jobs?window=24h")
+    await expect(page.get_by_role("region", name="Jobs")).to_be_visible()
+    await page.clock.fast_forward("03:00:00")
+
+    now = await page.evaluate("Date.now() / 1000")
+
+    def is_of_an_hour(request: Request) -> bool:
+        times = parse_qs(urlsplit(request.url).query).get("from", ["1970-01-01"])
+        return request.url.startswith(f"{engine.url}/api/jobs?") and (
+            abs(now - 3_600 - datetime.fromisoformat(times[0]).replace(tzinfo=UTC).timestamp()) < 120
+        )
+
+    async with page.expect_request(is_of_an_hour):
+        await page.get_by_label("Time").select_option("Last 1h")
+
+
+async def test_closed_dialog_gives_the_focus_back(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.submit({"hang": True})
+    await sign_in(page, engine, f"/jobs/{job}/activity")
+    opener = page.get_by_role("main").get_by_role("button", name="Cancel")
+    await opener.focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await expect(opener).to_be_focused()
+
+    await page.keyboard.press("Control+k")
+    await expect(page.get_by_role("combobox", name="Search")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await expect(opener).to_be_focused()
 
 
 async def test_wrong_address_has_the_frame_of_all_pages(page: Page, engine: LocalEngine) -> None:

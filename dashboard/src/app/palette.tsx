@@ -2,7 +2,7 @@
 
 import { useQuery } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
-import { useDeferredValue, useEffect, useEffectEvent, useId, useRef, useState, type KeyboardEvent, type ReactNode } from 'react';
+import { useEffect, useEffectEvent, useId, useLayoutEffect, useRef, useState, type KeyboardEvent, type ReactNode } from 'react';
 
 import { fetchJobs } from '../api/jobs';
 import { visible } from '../lib/ansi';
@@ -12,6 +12,7 @@ import { Icon } from '../ui/icons';
 import { describe } from '../ui/states';
 import { NamedStatusIcon } from '../ui/status';
 import { setTheme, THEMES } from '../ui/theme';
+import { useSettled } from '../ui/use-settled';
 import styles from './palette.module.css';
 import { PAGES } from './shell';
 
@@ -31,10 +32,11 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   const [text, setText] = useState('');
   const [chosen, setChosen] = useState(0);
   const [isWaiting, setWaiting] = useState(false); // for the jobs of the text, to open the chosen entry
-  const q = useDeferredValue(text.trim());
+  const typed = text.trim();
+  const q = useSettled(typed);
   const id = useId();
   const beside = useClickBeside(onClose);
-  useEffect(() => {
+  useLayoutEffect(() => { // as in Dialog
     const element = dialog.current;
     element?.showModal();
     return () => element?.close();
@@ -53,7 +55,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
     { key: 'help', icon: <Icon name="keyboard" />, label: 'Keyboard shortcuts', run: onHelp },
   ];
   const entries: Entry[] = [
-    ...commands.filter((entry) => entry.label.toLowerCase().includes(q.toLowerCase())),
+    ...commands.filter((entry) => entry.label.toLowerCase().includes(typed.toLowerCase())),
     ...(jobs.data?.jobs ?? []).map((job) => ({
       key: job.id,
       icon: <NamedStatusIcon status={job.status} />,
@@ -64,7 +66,7 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   ];
   const current = Math.min(chosen, entries.length - 1);
 
-  const isStale = q !== text.trim() || (jobs.isPlaceholderData && jobs.isFetching);
+  const isStale = q !== typed || (jobs.isPlaceholderData && jobs.isFetching);
   const choose = (entry: Entry | undefined) => {
     if (!entry) return;
     onClose();

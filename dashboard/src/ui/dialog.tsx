@@ -1,5 +1,6 @@
-import { useEffect, useId, useRef, type MouseEvent, type PointerEvent, type ReactNode } from 'react';
+import { useId, useLayoutEffect, useRef, type MouseEvent, type PointerEvent, type ReactNode } from 'react';
 
+import { visible } from '../lib/ansi';
 import { IconButton } from './button';
 import styles from './dialog.module.css';
 
@@ -9,6 +10,8 @@ interface DialogProps {
   children: ReactNode;
   footer?: ReactNode;
   size?: 'small' | 'medium';
+  /** Its content cannot be shown again: a click beside it does not close it. */
+  isKept?: boolean;
 }
 
 /** Call `onClose` for a click beside a dialog. A selection of text that only ends there is none. */
@@ -21,11 +24,12 @@ export function useClickBeside(onClose: () => void) {
 }
 
 /** A modal dialog. It is open as long as it is rendered; Escape and a click beside it close it. */
-export function Dialog({ title, onClose, children, footer, size = 'small' }: DialogProps) {
+export function Dialog({ title, onClose, children, footer, size = 'small', isKept = false }: DialogProps) {
   const element = useRef<HTMLDialogElement>(null);
   const titleId = useId();
-  const beside = useClickBeside(onClose);
-  useEffect(() => {
+  const beside = useClickBeside(isKept ? () => undefined : onClose);
+  // A layout effect: its cleanup closes the dialog while it is still in the document, which gives the focus back to the opener.
+  useLayoutEffect(() => {
     const dialog = element.current;
     dialog?.showModal();
     dialog?.querySelector<HTMLElement>(':is(input, select, textarea):not([readonly])')?.focus();
@@ -37,7 +41,7 @@ export function Dialog({ title, onClose, children, footer, size = 'small' }: Dia
       {...beside}>
       <div className={styles.content}>
         <header className={styles.header}>
-          <h2 id={titleId}>{title}</h2>
+          <h2 id={titleId}>{visible(title)}</h2>
           <IconButton label="Close" icon="close" onClick={onClose} />
         </header>
         <div className={styles.body}>{children}</div>

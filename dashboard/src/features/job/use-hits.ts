@@ -1,9 +1,10 @@
 import { useQuery } from '@tanstack/react-query';
-import { useDeferredValue, useEffect, useState } from 'react';
+import { useDeferredValue } from 'react';
 
-import { fetchEventPage, idOf } from '../../api/events';
+import { fetchEventPage, idOf, placeOf } from '../../api/events';
 import type { JobDetail } from '../../api/jobs';
 import { count } from '../../lib/format';
+import { TYPING_MS, useSettled } from '../../ui/use-settled';
 import { Hits, type SearchPage } from './hits';
 
 export interface HitsOfLog {
@@ -16,7 +17,6 @@ export interface HitsOfLog {
   position: (line: number | undefined) => string;
 }
 
-const TYPING_MS = 200;
 const LIMIT = 1_000;
 /** The time between two searches of a log that still grows. */
 const REFRESH_MS = 5_000;
@@ -50,15 +50,5 @@ async function searchAttempt(jobId: string, attempt: number, q: string, { after,
   const place =
     after !== undefined ? { after: idOf({ attempt, seq: after }) } : { before: idOf(before === undefined ? { attempt: attempt + 1, seq: 0 } : { attempt, seq: before }) };
   const page = await fetchEventPage(jobId, { q, limit, attempt, ...place }, signal);
-  return { lines: page.events.map((event) => Number(event.id.split('-')[1])), total: page.attemptTotal ?? 0 };
-}
-
-/** A value that has not changed for a moment. */
-function useSettled(value: string, afterMs: number): string {
-  const [settled, setSettled] = useState(value);
-  useEffect(() => {
-    const timer = setTimeout(() => setSettled(value), afterMs);
-    return () => clearTimeout(timer);
-  }, [value, afterMs]);
-  return settled;
+  return { lines: page.events.map((event) => placeOf(event.id).seq), total: page.attemptTotal ?? 0 };
 }

@@ -1,5 +1,5 @@
 import { Link } from '@tanstack/react-router';
-import { useEffect, useRef, useState, type ReactNode } from 'react';
+import { useEffect, useEffectEvent, useRef, useState, type ReactNode } from 'react';
 
 import { STATUSES, type JobFacets, type Status } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
@@ -8,11 +8,9 @@ import { buttonClass } from '../../ui/button';
 import { Icon } from '../../ui/icons';
 import { useShortcuts } from '../../ui/shortcuts';
 import { STATUS_WORDS, StatusIcon } from '../../ui/status';
+import { TYPING_MS } from '../../ui/use-settled';
 import styles from './jobs-page.module.css';
 import { EXACT, hasFilters, WINDOWS, type JobsSearch } from './search';
-
-/** The pause in typing after which a search begins. */
-const TYPING_MS = 200;
 
 export type Change = (edit: Partial<Record<keyof JobsSearch, JobsSearch[keyof JobsSearch] | undefined>>) => unknown;
 
@@ -20,20 +18,26 @@ export type Change = (edit: Partial<Record<keyof JobsSearch, JobsSearch[keyof Jo
 export function Filters({ search, facets, onChange }: { search: JobsSearch; facets: JobFacets | undefined; onChange: Change }) {
   const [text, setText] = useState(search.q ?? '');
   const [known, setKnown] = useState(search.q);
+  const [sent, setSent] = useState<readonly (string | undefined)[]>([]); // by this field, and not in the URL so far
   const input = useRef<HTMLInputElement>(null);
   const [hasOwners, setHasOwners] = useState(false); // once shown, the field stays while the values change
   if (!hasOwners && (facets?.owner.length ?? 0) > 1) setHasOwners(true);
   if (known !== search.q) {
     setKnown(search.q);
-    if ((search.q ?? '') !== text.trim()) setText(search.q ?? '');
+    const isOwn = sent.includes(search.q);
+    setSent(isOwn ? sent.slice(sent.indexOf(search.q) + 1) : []);
+    if (!isOwn) setText(search.q ?? ''); // another change of the URL wins over what was typed
   }
-  const typing = useRef<ReturnType<typeof setTimeout>>(undefined);
-  useEffect(() => () => clearTimeout(typing.current), [search.q]); // a change of the URL wins over what was typed before
-  const type = (value: string) => {
-    setText(value);
-    clearTimeout(typing.current);
-    typing.current = setTimeout(() => void onChange({ q: value.trim() || undefined }), TYPING_MS);
-  };
+  const send = useEffectEvent((q: string | undefined) => {
+    setSent([...sent, q]);
+    void onChange({ q });
+  });
+  useEffect(() => {
+    const q = text.trim() || undefined;
+    if (q === (search.q?.trim() || undefined)) return;
+    const timer = setTimeout(() => send(q), TYPING_MS);
+    return () => clearTimeout(timer);
+  }, [text, search.q]);
   useShortcuts([{ keys: '/', label: 'Search the jobs', run: () => input.current?.focus() }]);
 
   const select = (name: 'model' | 'agent' | 'repo' | 'code' | 'owner', label: string, values: { value: string; count: number }[] | undefined) => (
@@ -47,7 +51,7 @@ export function Filters({ search, facets, onChange }: { search: JobsSearch; face
     <div role="search" className={styles.filters}>
       <div className={styles.searchField}>
         <Icon name="search" size={14} />
-        <input ref={input} type="search" aria-label="Search in id, title, type and repository" placeholder="Search jobs" value={text} onChange={(event) => type(event.target.value)}
+        <input ref={input} type="search" aria-label="Search in id, title, type and repository" placeholder="Search jobs" value={text} onChange={(event) => setText(event.target.value)}
           onKeyDown={(event) => { if (event.key === 'Escape') event.currentTarget.blur(); }} />
       </div>
       <div className={styles.selects}>

@@ -3,6 +3,7 @@ import { useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useMemo, useState } from 'react';
 
 import { facetsQuery, type JobFacets, type JobFilter, type Status } from '../../api/jobs';
+import { endOfMinute } from '../../lib/times';
 import { rememberJobs } from '../../ui/last-jobs';
 import { useTitle } from '../../ui/page';
 import { Failure } from '../../ui/states';
@@ -13,8 +14,6 @@ import styles from './jobs-page.module.css';
 import { leftList, useIsWayBack } from './left-list';
 import { filterOf, listKey, type JobsSearch } from './search';
 
-const MINUTE = 60_000;
-
 export function JobsPage() {
   const search = useSearch({ from: '/app/jobs' });
   const navigate = useNavigate({ from: '/jobs' });
@@ -23,7 +22,9 @@ export function JobsPage() {
   const isWayBack = useIsWayBack();
   const [left, setLeft] = useState(() => (isWayBack() ? leftList(queries) : undefined));
   if (left && left.key !== list) setLeft(undefined); // also once another filter is set
-  const [openedAt] = useState(() => left?.openedAt ?? Math.ceil(Date.now() / MINUTE) * MINUTE);
+  const [opened, setOpened] = useState(() => ({ list, at: left?.key === list ? left.openedAt : endOfMinute() }));
+  if (opened.list !== list) setOpened({ list, at: endOfMinute() }); // "Last 1h" ends when it is chosen
+  const openedAt = opened.at;
   const key = JSON.stringify(filterOf(search, openedAt));
   const filter = useMemo(() => JSON.parse(key) as JobFilter, [key]); // the same object until a filter changes
   const { data: facets, error, refetch } = useQuery(facetsQuery(filter));
