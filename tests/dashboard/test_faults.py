@@ -122,6 +122,24 @@ async def test_submission_whose_answer_is_lost_creates_one_job(
     assert (await admin.get("/api/jobs", q="only once, please")).json()["total"] == 1
 
 
+async def test_api_key_whose_answer_is_lost_is_created_once(faulty_page: Page, proxy: FaultyProxy, admin: User) -> None:
+    name = f"key-{token_hex(4)}"
+    await faulty_page.goto(f"{proxy.url}/settings/keys?create=true")
+    await faulty_page.get_by_label("Name", exact=True).fill(name)
+    proxy.loses = lambda request: request.path == "/api/api-keys" and request.method == "POST"
+    await faulty_page.get_by_role("button", name="Create key").click()
+    await expect(faulty_page.get_by_role("alert")).to_contain_text("does not answer")
+    proxy.loses = lambda request: False
+
+    await faulty_page.get_by_role("button", name="Create key").click()
+
+    await expect(faulty_page.get_by_role("dialog", name=f"The key of {name}")).to_contain_text("lr_")
+    await faulty_page.mouse.click(2, 2)
+    await expect(faulty_page.get_by_role("dialog", name=f"The key of {name}")).to_be_visible()
+    keys = (await admin.get("/api/api-keys")).json()["apiKeys"]
+    assert [key["name"] for key in keys].count(name) == 1
+
+
 async def test_list_stays_while_its_refresh_fails(faulty_page: Page, proxy: FaultyProxy, admin: User) -> None:
     created = await admin.post("/api/agents", {"name": f"agent-{token_hex(4)}"})
     assert created.status_code == 201, created.text

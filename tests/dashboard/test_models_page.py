@@ -74,6 +74,8 @@ async def test_changes_of_others_are_merged_field_by_field(
     await expect(meanwhile).to_contain_text("Address of the server")
     await expect(page.get_by_label("Address of the server")).to_have_value("http://10.0.0.5:8000/v1")
     await expect(page.get_by_role("textbox", name="Slots")).to_have_value("6")
+    await page.reload()
+    await expect(page.get_by_role("textbox", name="Slots")).to_have_value("6")
     await meanwhile.get_by_role("button", name="Theirs 8").click()
     await expect(page.get_by_role("textbox", name="Slots")).to_have_value("8")
     await page.get_by_role("button", name="Save").click()

@@ -13,8 +13,9 @@ export const keysQuery = queryOptions({
   queryFn: ({ signal }) => body(client.GET('/api/api-keys', { signal })),
 });
 
-export async function createKey(key: Schemas['ApiKeyBody']): Promise<NewApiKey> {
-  return body(client.POST('/api/api-keys', { body: key }));
+/** Create a key. idempotencyKey: repeated requests with the same one create one key. */
+export async function createKey(key: Schemas['ApiKeyBody'], idempotencyKey: string): Promise<NewApiKey> {
+  return body(client.POST('/api/api-keys', { body: key, params: { header: { 'Idempotency-Key': idempotencyKey } } }));
 }
 
 export async function revokeKey(id: string): Promise<void> {

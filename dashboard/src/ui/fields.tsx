@@ -3,6 +3,7 @@
 import { useEffect, useId, useRef, type ReactNode, type SyntheticEvent } from 'react';
 
 import { visible } from '../lib/ansi';
+import { isSameJson } from '../lib/json';
 import { Changing, useMayChange } from './access';
 import { Button } from './button';
 import { Field } from './field';
@@ -174,7 +175,7 @@ export function ChangedMeanwhile<D>({ form, labels }: { form: EditorState<D>; la
         </p>
         <ul>
           {form.changes.map(({ field, mine, theirs, isContested }) => {
-            const isTheirs = form.draft[field] === theirs;
+            const isTheirs = isSameJson(form.draft[field], theirs);
             return (
               <li key={field}>
                 <h3>{labels[field] ?? field}</h3>

@@ -55,6 +55,7 @@ interface NewFormOptions<D, R> extends FormOptions<D> {
 export function useNewForm<D extends object, R>({ initial, storedAs, create, onDone, ...options }: NewFormOptions<D, R>): FormState<D> {
   const [draft, setDraft] = useState(() => (storedAs && storedNew(storedAs, initial)) || initial);
   const [key, setKey] = useState(() => randomKey());
+  const [unanswered, setUnanswered] = useState<Body>(); // the engine may know it by the key, which stands for this body only
   const problems = useProblems(draft, options);
   useEffect(() => {
     if (storedAs && draft !== initial) store(storedAs, draft);
@@ -65,23 +66,29 @@ export function useNewForm<D extends object, R>({ initial, storedAs, create, onD
       if (storedAs) store(storedAs, undefined);
       onDone(created);
     },
-    onError: (error) => {
+    onError: (error, body) => {
       problems.show(error);
-      if (isFinal(error)) setKey(randomKey()); // else the engine may have created it, and the same key finds it
+      if (isFinal(error)) renew();
+      else setUnanswered(body); // the engine may have created it, and the same key finds it
     },
   });
+  const renew = () => {
+    setKey(randomKey());
+    setUnanswered(undefined);
+  };
   const set: Form<D>['set'] = (field, value) => {
     setDraft((before) => ({ ...before, [field]: value }));
     problems.clear(field);
-    setKey(randomKey());
+    renew();
   };
   const submit = (event?: SyntheticEvent) => {
     event?.preventDefault();
     const body = problems.check();
-    if (body) sending.mutate(body);
+    if (body) sending.mutate(unanswered ?? body);
   };
   const reset = () => {
     setDraft(initial);
+    renew();
     if (storedAs) store(storedAs, undefined);
     problems.clearAll();
   };
@@ -97,8 +104,6 @@ interface EditorOptions<V extends Versioned, D> extends FormOptions<D> {
   storedAs: string;
   current: V;
   draftOf: (view: V) => D;
-  /** Fields that are never stored in the tab. */
-  secrets?: readonly (keyof D)[];
   /** Send the changed fields with the version. base: the version that they change. */
   change: (changes: Body, base: V) => Promise<V>;
   read: () => Promise<V>;
@@ -107,12 +112,12 @@ interface EditorOptions<V extends Versioned, D> extends FormOptions<D> {
 
 /** A form that changes a resource. It sends only changed fields, and merges what others have changed meanwhile. */
 export function useEditor<V extends Versioned, D extends object>(options: EditorOptions<V, D>): EditorState<D> {
-  const { storedAs, current, draftOf, bodyOf, change, read, onSaved, secrets } = options;
+  const { storedAs, current, draftOf, bodyOf, change, read, onSaved } = options;
   const [{ base, draft, changes }, setState] = useState<Editing<V, D>>(() => storedDraft(storedAs, current.resourceVersion, draftOf(current)) ?? { base: current, draft: draftOf(current), changes: [] });
   const problems = useProblems(draft, options);
   const isDirty = !isSameJson(draft, draftOf(base));
   if (!isDirty && base.resourceVersion !== current.resourceVersion) setState({ base: current, draft: draftOf(current), changes: [] });
-  useEffect(() => store(storedAs, isDirty ? { base, draft: secrets ? withoutSecrets(draft, draftOf(base), secrets) : draft } : undefined), [storedAs, isDirty, base, draft, draftOf, secrets]);
+  useEffect(() => store(storedAs, isDirty ? { base, draft, changes } : undefined), [storedAs, isDirty, base, draft, changes]);
 
   const saving = useMutation({
     mutationFn: async (body: Body) => {
@@ -201,11 +206,7 @@ function hasFieldsOf<D extends object>(initial: D, stored: unknown): stored is D
 function storedDraft<V extends Versioned, D extends object>(name: string, version: string | null, initial: D): Editing<V, D> | undefined {
   const stored = readStoredJson('sessionStorage', storageKey(name)) as Partial<Editing<V, D>> | null | undefined;
   if (!stored?.base || version === null || !hasFieldsOf(initial, stored.draft)) return undefined;
-  return { base: stored.base, draft: stored.draft, changes: [] };
-}
-
-function withoutSecrets<D extends object>(draft: D, base: D, secrets: readonly (keyof D)[]): D {
-  return { ...draft, ...Object.fromEntries(secrets.map((name) => [name, base[name]])) };
+  return { base: stored.base, draft: stored.draft, changes: stored.changes ?? [] };
 }
 
 function useProblems<D extends object>(draft: D, { bodyOf, names }: FormOptions<D>) {

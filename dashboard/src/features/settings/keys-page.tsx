@@ -64,7 +64,7 @@ function Key({ apiKey }: { apiKey: ApiKey }) {
       <td className={cell.minor}><Age at={apiKey.createdAt} suffix=" ago" /></td>
       <td className={cell.minor}>{expiresAt ? <time dateTime={expiresAt} title={fullTime(new Date(expiresAt))}>{dayOf(new Date(expiresAt))}</time> : 'never'}</td>
       <td className={cell.end}>
-        <Button kind="danger" aria-label={`Revoke ${apiKey.name}`} onClick={() => setRevoking(true)}>Revoke…</Button>
+        <Button kind="danger" aria-label={`Revoke ${visible(apiKey.name)}`} onClick={() => setRevoking(true)}>Revoke…</Button>
         {isRevoking && (
           <Confirm title={`Revoke ${apiKey.name}?`} action="Revoke the key" onClose={() => setRevoking(false)} run={() => revokeKey(apiKey.id)}
             onDone={async () => {
@@ -89,7 +89,7 @@ function NewKey({ onClose }: { onClose: () => void }) {
     initial: EMPTY_KEY,
     bodyOf: keyBody,
     names: { scopes: 'scope', expiresAt: 'lifetime' },
-    create: (body) => createKey(body as Schemas['ApiKeyBody']),
+    create: (body, key) => createKey(body as Schemas['ApiKeyBody'], key),
     onDone: (key) => {
       setCreated(key);
       void queries.invalidateQueries({ queryKey: keysQuery.queryKey });
@@ -117,7 +117,7 @@ function NewKey({ onClose }: { onClose: () => void }) {
 function Created({ apiKey, onClose }: { apiKey: NewApiKey; onClose: () => void }) {
   const command = `curl -s ${window.location.origin}/api/jobs -H "Authorization: Bearer $KEY"`;
   return (
-    <Dialog title={`The key of ${apiKey.name}`} size="medium" onClose={onClose} footer={<Button kind="primary" onClick={onClose}>Done</Button>}>
+    <Dialog title={`The key of ${apiKey.name}`} size="medium" isKept onClose={onClose} footer={<Button kind="primary" onClick={onClose}>Done</Button>}>
       <div className={styles.secret}>
         <p>Copy it now. Only its hash is stored, so it is not shown again.</p>
         <div className={styles.key}><code>{apiKey.key}</code> <Copy text={apiKey.key} label="Copy" /></div>

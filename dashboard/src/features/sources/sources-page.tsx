@@ -94,7 +94,7 @@ function NewSource({ onClose }: { onClose: () => void }) {
   if (created) {
     const close = () => void navigate({ to: '/sources/$id', params: { id: created.id } });
     return (
-      <Dialog title={`${created.name} is created`} size="medium" onClose={close} footer={<Button kind="primary" onClick={close}>Done</Button>}>
+      <Dialog title={`${created.name} is created`} size="medium" isKept onClose={close} footer={<Button kind="primary" onClick={close}>Done</Button>}>
         <SetUp source={created} secret={form.draft.secretName ? undefined : form.draft.secret} />
       </Dialog>
     );
