@@ -301,6 +301,47 @@ async def test_scrolling_back_by_the_scroll_bar_stops_following(
         await expect(page.get_by_role("button", name="Paused")).to_be_visible()
 
 
+async def test_keys_of_following_do_nothing_in_an_ended_log(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.run({"log": "line {n}", "times": 200})
+    await sign_in(page, engine, f"/jobs/{job['id']}/log?line=7")
+    log = page.get_by_role("region", name="Log of attempt 1")
+    await expect(log.get_by_text("line 7", exact=True)).to_be_visible()
+    await page.keyboard.press("f")
+    await page.keyboard.press("f")
+    await page.keyboard.press("n")  # an end to the keys: it looks for nothing
+    await expect(page).to_have_url(re.compile("line=7"))
+    await log.focus()
+    await page.keyboard.press("Home")
+    await expect(log).to_have_js_property("scrollTop", 0)
+    await page.keyboard.press(" ")
+    await page.wait_for_function("log => log.scrollTop > 100", arg=await log.element_handle())
+
+
+async def test_activity_has_all_live_events_of_a_long_attempt(page: Page, engine: LocalEngine, admin: User) -> None:
+    await sign_in(page, engine)
+    early, late = {"log": "early {n}", "times": 1_700}, {"log": "late {n}", "times": 2_000, "everyMs": 20}
+    job = await admin.submit(early, late, {"hang": True})
+    await page.goto(f"{engine.url}/jobs/{job}/activity")
+    await expect(page.get_by_text("early 1", exact=True)).to_be_visible()
+    await expect(page.get_by_text("late 400", exact=True)).to_be_visible()
+    await expect(page.get_by_role("button", name="earlier event")).to_have_count(0)
+
+
+async def test_more_files_of_a_patch_appear_without_a_jump(page: Page, engine: LocalEngine, admin: User) -> None:
+    job = await admin.run(*({"write": {"path": f"{n:02}.txt", "text": "x\n"}} for n in range(60)), {"result": 1})
+    await sign_in(page, engine, f"/jobs/{job['id']}/changes?file=00.txt")
+    more = page.get_by_role("button", name="Show more files")
+    await more.scroll_into_view_if_needed()
+    before = await page.evaluate("scrollY")
+    assert before > 0
+    await more.click()
+    await expect(page.get_by_role("region", name="Changes of 59.txt")).to_be_attached()
+    assert await page.evaluate("scrollY") >= before
+    await page.get_by_label("Viewed").first.check()
+    await page.reload()
+    await expect(page.get_by_label("Viewed").first).to_be_checked()
+
+
 async def test_chosen_line_is_shown_in_full(page: Page, engine: LocalEngine, admin: User) -> None:
     job = await admin.run({"log": "short"}, {"log": f"{'long ' * 100}end of it"})
     await sign_in(page, engine, f"/jobs/{job['id']}/log")

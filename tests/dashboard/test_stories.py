@@ -264,6 +264,25 @@ async def test_job_opens_beside_the_list_and_follows_the_keys(page: Page, engine
     await expect(preview).to_have_count(0)
 
 
+async def test_keys_scroll_the_log_of_the_preview_that_has_the_focus(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    title = f"long-{token_hex(4)}"
+    for number in (1, 2):
+        steps = {"log": f"said by {number}", "times": 40}, {"fail": f"reason {number}"}
+        await admin.wait(await admin.submit(metadata=titled(f"{title} {number}", *steps)), "failed")
+    await sign_in(page, engine, f"/jobs?q={title}")
+    await expect(page.get_by_role("link", name=f"{title} 2")).to_be_visible()
+    await page.keyboard.press("j")
+    await page.keyboard.press("o")
+    log = page.get_by_role("region", name="End of the log")
+    await expect(log).to_contain_text("said by 2")
+    await log.focus()
+    await page.keyboard.press("ArrowDown")
+    await page.wait_for_function("log => log.scrollTop > 0", arg=await log.element_handle())
+    await expect(log).to_contain_text("said by 2")
+
+
 async def test_preview_covers_the_list_on_a_phone(page: Page, engine: LocalEngine, admin: User) -> None:
     title = f"on-a-phone-{token_hex(4)}"
     job = await admin.run(metadata=titled(title, {"result": "done, see the branch"}))

@@ -82,8 +82,15 @@ function pressesControl({ key, target }: KeyboardEvent): boolean {
   return (key === 'Enter' || key === ' ') && target instanceof Element && target.closest('a, button, input, summary, [role^="menuitem"]') !== null;
 }
 
+const SCROLLING_KEYS: ReadonlySet<string> = new Set([' ', 'ArrowDown', 'ArrowUp', 'Home', 'End']);
+
+/** Whether a key scrolls the part that has the focus. Parts with the attribute `data-shortcuts` leave their keys to shortcuts. */
+function scrollsPart({ key, target }: KeyboardEvent): boolean {
+  return SCROLLING_KEYS.has(key) && target instanceof Element && target.closest('[tabindex="0"]:not([data-shortcuts])') !== null;
+}
+
 function press(event: KeyboardEvent): void {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || pressesControl(event)) return;
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || pressesControl(event) || scrollsPart(event)) return;
   if (document.querySelector('dialog[open]')) return;
   if (!isEnabled && event.key.length === 1) return;
   clearTimeout(timer);

@@ -1,9 +1,9 @@
 import { keepPreviousData, useQuery, useQueryClient } from '@tanstack/react-query';
 import { memo, useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
 
-import type { JobEvent } from '../../api/events';
+import { placeOf, type JobEvent } from '../../api/events';
 import { hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
-import { plain, visible } from '../../lib/ansi';
+import { plain, visible, visibleLines } from '../../lib/ansi';
 import { compact, cost, count, counted, duration, offset } from '../../lib/format';
 import { Button } from '../../ui/button';
 import { Icon } from '../../ui/icons';
@@ -19,8 +19,20 @@ import { callSummary, contains, fold, isSameEntry, type CallEntry, type Entry } 
 import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
 import { useLog } from './use-log';
 
+/** Events that are read at once. */
 const WINDOW = 2_000;
+/** Live events from which on the list begins later, so that it stays quick: while the reader follows, and while they read. */
+const MOST_LIVE = { following: WINDOW, reading: 10_000 };
 const KIND_LABELS: Record<Kind, string> = { errors: 'Errors', tools: 'Tools', text: 'Text' };
+
+/** The events that were read. first: the number of events before them. startedAt: the time of the attempt's first event. */
+interface Part {
+  first: number;
+  events: readonly JobEvent[];
+  startedAt: string | undefined;
+}
+
+const NOTHING_READ: Part = { first: 0, events: [], startedAt: undefined };
 
 export function ActivityTab() {
   const job = useJob();
@@ -37,34 +49,36 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
   const { show, q } = useJobSearch();
   const isLive = !hasEnded(job.status) && attempt === job.attempts;
   const log = useLog(job.id, attempt, isLive, () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }));
-  const [window, setWindow] = useState(WINDOW);
+  const [length, setLength] = useState(WINDOW);
   const { store } = log;
-  const first = Math.max(0, (store.count ?? 0) - window);
   const earlier = useQuery({
-    queryKey: ['activity', job.id, attempt, window],
+    queryKey: ['activity', job.id, attempt, length],
     enabled: store.count !== undefined && store.count > 0,
     staleTime: Infinity,
     gcTime: 0, // a later visit reads what has happened since
     placeholderData: keepPreviousData,
-    queryFn: async ({ signal }) => {
+    queryFn: async ({ signal }): Promise<Part> => {
       const events: JobEvent[] = [];
+      const first = Math.max(0, (store.count ?? 0) - length);
       for (let after = first; after < (store.count ?? 0); ) {
         const page = await store.read(after, signal);
         events.push(...page);
         const last = page.at(-1);
         if (!last) break;
-        after = Number(last.id.split('-')[1]);
+        after = placeOf(last.id).seq;
       }
-      return events;
+      const [begin] = first > 0 ? await store.read(0, signal, 1) : events;
+      return { first, events, startedAt: begin?.at };
     },
   });
-  const entries = useMemo(() => fold(withLive(earlier.data ?? [], store, log.version)), [earlier.data, store, log.version]);
+  const { first, events, startedAt } = earlier.data ?? NOTHING_READ;
+  const entries = useMemo(() => fold(withLive(events, store, log.version)), [events, store, log.version]);
   const shown = useMemo(() => {
     const needle = q?.toLowerCase();
     return entries.filter((entry) => matches(entry, show) && (needle === undefined || contains(entry, needle)));
   }, [entries, show, q]);
-  const start = Date.parse(entries[0]?.at ?? job.processedAt ?? job.createdAt);
-  const longest = Math.max(...entries.map((entry) => (entry.kind === 'call' && entry.endedAt ? Date.parse(entry.endedAt) - Date.parse(entry.at) : 0)), 1);
+  const start = Date.parse(startedAt ?? entries[0]?.at ?? job.processedAt ?? job.createdAt);
+  const longest = entries.reduce((most, entry) => (entry.kind === 'call' && entry.endedAt ? Math.max(most, Date.parse(entry.endedAt) - Date.parse(entry.at)) : most), 1);
 
   const [isFollowing, setFollowing] = useState(isLive);
   const end = useRef<HTMLDivElement>(null);
@@ -72,15 +86,23 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
     if (isFollowing && isLive) end.current?.scrollIntoView({ block: 'end' });
   }, [isFollowing, isLive, entries]);
   useScrollBack(() => setFollowing(false));
+  const last = events.at(-1);
+  const live = last ? (store.count ?? 0) - placeOf(last.id).seq : 0;
+  const isTooLong = isLive && !earlier.isFetching && !earlier.isError && live > MOST_LIVE[isFollowing ? 'following' : 'reading'];
+  const { refetch } = earlier;
+  useEffect(() => {
+    if (isTooLong) void refetch();
+  }, [isTooLong, refetch]);
   const latestError = useRef<Element>(undefined);
   const goToError = () => {
     const errors = [...document.querySelectorAll<HTMLElement>('[data-error]')];
     const known = errors.findIndex((element) => element === latestError.current);
     const next = known < 0 ? errors.find((element) => element.getBoundingClientRect().top > 160) ?? errors[0] : errors[(known + 1) % errors.length];
+    if (!next) return;
     latestError.current = next;
     setFollowing(false);
-    next?.scrollIntoView({ block: 'center' });
-    next?.querySelector<HTMLElement>('summary, button')?.focus();
+    next.scrollIntoView({ block: 'center' });
+    next.querySelector<HTMLElement>('summary, button')?.focus();
   };
   const field = useRef<HTMLInputElement>(null);
   useShortcuts([
@@ -107,7 +129,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
             onChange={(event) => { const text = event.target.value; change(({ q: _, ...before }) => (text ? { ...before, q: text } : before)); }}
             onKeyDown={(event) => { if (event.key === 'Escape') event.currentTarget.blur(); }} />
         </div>
-        {q && <span className={styles.found} aria-live="polite">{shown.length === 0 ? 'Not found' : `${count(shown.length)} found`}{first > 0 && ` in the last ${count(window)} events`}</span>}
+        {q && <span className={styles.found} aria-live="polite">{shown.length === 0 ? 'Not found' : `${count(shown.length)} found`}{first > 0 && ` in the last ${counted((store.count ?? 0) - first, 'event')}`}</span>}
         <span className={styles.space} />
         {isLive && (
           <>
@@ -119,7 +141,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
       <div className={styles.list}>
         {store.error !== undefined && <Failure error={store.error} onRetry={() => void store.open()} />}
         {earlier.error && <Failure error={earlier.error} onRetry={() => void earlier.refetch()} />}
-        {first > 0 && <Button kind="quiet" onClick={() => setWindow(window + WINDOW)}>Show {count(Math.min(WINDOW, first))} of {count(first)} earlier events</Button>}
+        {first > 0 && <Button kind="quiet" onClick={() => setLength((store.count ?? 0) - first + WINDOW)}>Show {count(Math.min(WINDOW, first))} of {counted(first, 'earlier event')}</Button>}
         {store.count === undefined || earlier.isLoading ? (
           store.error === undefined && <Loading rows={8} height={32} />
         ) : shown.length === 0 ? (
@@ -153,7 +175,7 @@ function withLive(read: readonly JobEvent[], store: LogStore, _: number): readon
   const last = read.at(-1);
   if (!last || store.count === undefined) return read;
   const live: JobEvent[] = [];
-  for (let index = Number(last.id.split('-')[1]); index < store.count; index++) {
+  for (let index = placeOf(last.id).seq; index < store.count; index++) {
     const event = store.row(index);
     if (event) live.push(event);
   }
@@ -209,7 +231,7 @@ function Call({ entry, longest }: { entry: CallEntry; longest: number }) {
         <span className={styles.track} aria-hidden="true"><span style={{ width: `${((ms ?? 0) / longest) * 100}%` }} /></span>
       </summary>
       {isOpen && <div className={styles.detail}>
-        {entry.input != null && <><h2>Input</h2><pre>{visible(typeof entry.input === 'string' ? entry.input : JSON.stringify(entry.input, null, 2)).replaceAll('␊', '\n')}</pre></>}
+        {entry.input != null && <><h2>Input</h2><pre>{visibleLines(typeof entry.input === 'string' ? entry.input : JSON.stringify(entry.input, null, 2))}</pre></>}
         {entry.output != null && <><h2>Output</h2><Output text={entry.output} /></>}
       </div>}
     </details>

@@ -2,8 +2,9 @@ import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useEffect, useMemo, useState } from 'react';
 
 import { ApiError } from '../../api/client';
-import { patchUrl, type JobDetail } from '../../api/jobs';
+import { bundleUrl, patchUrl, type JobDetail } from '../../api/jobs';
 import { bytes, count, counted } from '../../lib/format';
+import { readStoredJson, writeStored } from '../../lib/storage';
 import { Button } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Icon } from '../../ui/icons';
@@ -54,14 +55,13 @@ function AttemptChanges({ job, attempt }: { job: JobDetail; attempt: number }) {
 function Files({ job, attempt, reader, files, size }: { job: JobDetail; attempt: number; reader: PatchReader; files: readonly PatchFile[]; size: number }) {
   const change = useChangeSearch();
   const { view, file: chosen } = useJobSearch();
-  const [viewed, setViewed] = useState<ReadonlySet<string>>(new Set());
+  const [viewed, toggleViewed] = useViewed(`${job.id} ${attempt}`);
   const [shown, setShown] = useState(() => windowAt(files, chosen));
   useEffect(() => {
     if (chosen !== undefined) document.getElementById(fileId(chosen))?.scrollIntoView();
-  }, [chosen, shown]);
+  }, [chosen]); // not for more files: the reader goes on from where they are
   const added = files.reduce((sum, file) => sum + file.added, 0);
   const removed = files.reduce((sum, file) => sum + file.removed, 0);
-  const toggle = (path: string) => setViewed((before) => (before.has(path) ? new Set([...before].filter((each) => each !== path)) : new Set([...before, path])));
   const open = (index: number) => {
     const path = files[index]?.path;
     if (path === undefined) return;
@@ -76,6 +76,10 @@ function Files({ job, attempt, reader, files, size }: { job: JobDetail; attempt:
         <span className={styles.space} />
         {attempt === job.attempts && <Copy text={`labrats patch ${job.id} | git apply`} label="Copy git apply" />}
         <a className={styles.download} href={reader.url} download={`${job.id}-${attempt}.patch`}><Icon name="download" size={14} /> Patch</a>
+        {attempt === job.attempts && job.outputs.bundleBytes !== null && (
+          <a className={styles.download} href={bundleUrl(job.id, attempt)} download={`${job.id}-${attempt}.bundle`}
+            title={`The commits as a git bundle of ${bytes(job.outputs.bundleBytes)}: git fetch FILE refs/heads/labrats`}><Icon name="download" size={14} /> Commits</a>
+        )}
         <Button aria-pressed={view === 'split'} onClick={() => change(({ view: _, ...before }) => (view ? before : { ...before, view: 'split' }))}>
           {view === 'split' ? 'Unified' : 'Split'}
         </Button>
@@ -87,7 +91,7 @@ function Files({ job, attempt, reader, files, size }: { job: JobDetail; attempt:
             <Button kind="quiet" onClick={() => setShown({ ...shown, first: Math.max(0, shown.first - WINDOW) })}>Show files before these ({count(shown.first)})</Button>
           )}
           {files.slice(shown.first, shown.end).map((file, position) => (
-            <ChangedFile key={file.path} reader={reader} index={shown.first + position} file={file} isSplit={view === 'split'} isViewed={viewed.has(file.path)} onViewed={toggle} />
+            <ChangedFile key={file.path} reader={reader} index={shown.first + position} file={file} isSplit={view === 'split'} isViewed={viewed.has(file.path)} onViewed={toggleViewed} />
           ))}
           {shown.end < files.length && (
             <Button kind="quiet" onClick={() => setShown({ ...shown, end: shown.end + WINDOW })}>Show more files ({count(files.length - shown.end)})</Button>
@@ -96,6 +100,18 @@ function Files({ job, attempt, reader, files, size }: { job: JobDetail; attempt:
       </div>
     </div>
   );
+}
+
+/** The paths of the files that the reader has viewed, and a function that adds or removes one. They stay in this tab. */
+function useViewed(patch: string): [ReadonlySet<string>, (path: string) => void] {
+  const name = `labrats.viewed.${patch}`;
+  const [viewed, setViewed] = useState<ReadonlySet<string>>(() => {
+    const stored = readStoredJson('sessionStorage', name);
+    return new Set(Array.isArray(stored) ? stored.map(String) : []);
+  });
+  useEffect(() => writeStored('sessionStorage', name, viewed.size > 0 ? JSON.stringify([...viewed]) : undefined), [name, viewed]);
+  const toggle = (path: string) => setViewed((before) => (before.has(path) ? new Set([...before].filter((each) => each !== path)) : new Set([...before, path])));
+  return [viewed, toggle];
 }
 
 /** The files to show with one of them. */

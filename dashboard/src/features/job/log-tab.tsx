@@ -4,7 +4,7 @@ import { useEffect, useEffectEvent, useRef, useState } from 'react';
 import type { JobEvent } from '../../api/events';
 import { attemptsQuery, hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
 import { plain, visible } from '../../lib/ansi';
-import { count, offset, timeOfDay } from '../../lib/format';
+import { count, counted, offset, timeOfDay } from '../../lib/format';
 import { Button, IconButton } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Icon } from '../../ui/icons';
@@ -36,7 +36,7 @@ export function LogTab() {
   if (attempt === 0) {
     return <Empty title={job.status === 'waiting' ? 'The job has not started' : 'The job never started'}>Its log appears here as soon as it runs.</Empty>;
   }
-  return <AttemptLog key={`${job.id} ${attempt}`} job={job} attempt={attempt} />;
+  return <AttemptLog key={attempt} job={job} attempt={attempt} />;
 }
 
 function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
@@ -97,8 +97,10 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
     { keys: '/', label: 'Search the log', run: () => field.current?.focus() },
     { keys: 'n', label: 'Next hit', run: () => setWanted(1) },
     { keys: 'N', label: 'Previous hit', run: () => setWanted(-1) },
-    { keys: 'f', label: 'Follow', run: () => follow(!isFollowing) },
-    { keys: ' ', label: 'Pause or follow', run: () => follow(!isFollowing), isHidden: true },
+    ...(state === 'ended' ? [] : [
+      { keys: 'f', label: 'Follow', run: () => follow(!isFollowing) },
+      { keys: ' ', label: 'Pause or follow', run: () => follow(!isFollowing), isHidden: true },
+    ]),
     { keys: 'Home', label: 'First line', run: () => { setFollowing(false); scrollTo(0, 'start'); } },
     { keys: 'End', label: 'Last line', run: () => scrollTo(total - 1, 'end') },
   ]);
@@ -133,7 +135,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
         <a className={styles.raw} href={`/api/jobs/${job.id}/logs?format=text`} title="The log as plain text"><Icon name="file" size={14} /> Plain text</a>
       </div>
       {store.error !== undefined && <div className={styles.message}><Failure error={store.error} onRetry={() => void store.open()} /></div>}
-      <div ref={scroller} className={styles.scroller} tabIndex={0} role="region" aria-label={`Log of attempt ${attempt}`} onScroll={(event) => stopAtScrollBack(event.currentTarget)}>
+      <div ref={scroller} className={styles.scroller} tabIndex={0} data-shortcuts role="region" aria-label={`Log of attempt ${attempt}`} onScroll={(event) => stopAtScrollBack(event.currentTarget)}>
         {!isOpen && store.error === undefined && <div className={styles.message}><Loading rows={12} height={ROW_HEIGHT} /></div>}
         {isOpen && total === 0 && <Empty title="The log is empty">{isLive ? 'The attempt has printed nothing so far.' : 'The attempt printed nothing, or its output was deleted.'}</Empty>}
         <div className={styles.rows} style={{ height: rows.height }}>
@@ -150,7 +152,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
       </div>
       {search.line !== undefined && <ChosenLine line={search.line} event={store.row(search.line - 1)} isDetail={isDetail(search.line)} onClose={() => change({ line: undefined })} />}
       <div className={styles.foot}>
-        {state === 'ended' ? <span>{count(total)} lines</span> : (
+        {state === 'ended' ? <span>{counted(total, 'line')}</span> : (
           <button type="button" className={styles.follow} aria-pressed={isFollowing} onClick={() => follow(!isFollowing)}>
             <span className={isFollowing ? styles.live : styles.paused} />
             {state === 'reconnecting' ? 'Reconnecting…' : isFollowing ? 'Following' : 'Paused'}
@@ -187,7 +189,7 @@ function Announcement({ count: below }: { count: number }) {
     latest.current = below;
   }, [below]);
   useEffect(() => {
-    const timer = setInterval(() => setText(latest.current > 0 ? `${count(latest.current)} new lines` : ''), ANNOUNCE_MS);
+    const timer = setInterval(() => setText(latest.current > 0 ? counted(latest.current, 'new line') : ''), ANNOUNCE_MS);
     return () => clearInterval(timer);
   }, []);
   return <div className="visually-hidden" aria-live="polite">{text}</div>;

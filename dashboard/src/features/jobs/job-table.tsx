@@ -109,7 +109,7 @@ export function JobTable({ search, filter, openedAt, left, total, onPreview, onA
         </button>
       )}
       <div className={styles.columns}>
-        <div ref={scroller} className={styles.scroller} tabIndex={0} role="region" aria-label="Jobs" data-beside={preview ? true : undefined}>
+        <div ref={scroller} className={styles.scroller} tabIndex={0} data-shortcuts role="region" aria-label="Jobs" data-beside={preview ? true : undefined}>
           {isEmpty ? <NoJobs search={search} /> : (
             <table className={styles.table} aria-rowcount={(total ?? jobs.jobs.length) + 1} aria-label="Jobs">
               <thead>
