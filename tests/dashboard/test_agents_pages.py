@@ -214,15 +214,20 @@ async def test_instruction_is_written_assigned_and_its_removal_explained(
     assert (await admin.get("/api/instructions/be-kind")).status_code == 404
 
 
+async def deliver(engine: LocalEngine, number: int) -> None:
+    """Deliver an event to the webhook source `recorder`."""
+    body = json_body({"type": "issues.labeled", "n": number})
+    async with engine.client() as sender:
+        headers = {"X-Hub-Signature-256": hub_signature(body), "Content-Type": "application/json"}
+        assert (await sender.post("/webhooks/recorder", content=body, headers=headers)).status_code == 200
+
+
 async def test_recorded_delivery_is_tested_again(
     page: Page, engine: LocalEngine, admin: User, story_agent: str
 ) -> None:
     source = {"name": "recorder", "type": "generic", "secret": SECRET}
     assert (await admin.post("/api/webhook-sources", source)).status_code == 201
-    body = json_body({"type": "issues.labeled", "n": 17})
-    async with engine.client() as sender:
-        headers = {"X-Hub-Signature-256": hub_signature(body), "Content-Type": "application/json"}
-        assert (await sender.post("/webhooks/recorder", content=body, headers=headers)).status_code == 200
+    await deliver(engine, 17)
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not (found := (await admin.get("/api/webhook-sources/recorder/deliveries")).json()["deliveries"]):
             await asyncio.sleep(POLL_SECONDS)
@@ -235,10 +240,19 @@ async def test_recorded_delivery_is_tested_again(
     await page.get_by_role("button", name="Test", exact=True).click()
     await expect(page.get_by_label("Result")).to_contain_text("this one is from recorder")
 
+    await page.get_by_label("Payload").fill('{"n": 3}')
+    await page.get_by_role("link", name="Triggers").click()
+    await page.get_by_role("button", name="Edit the trigger").wait_for()
+    await page.go_back()
+    await expect(page.get_by_label("Event", exact=True)).to_have_value("issues.labeled")
+    await expect(page.get_by_label("Payload")).to_have_value('{"n": 3}')
+
     await page.evaluate("sessionStorage.clear()")
     await page.goto(f"{engine.url}/sources/recorder")
-    delivery = page.get_by_role("list", name="Deliveries").get_by_role("listitem")
-    await delivery.get_by_role("button", name="Test an agent with this event").click()
-    await delivery.get_by_role("menuitem", name=story_agent, exact=True).click()
+    deliveries = page.get_by_role("list", name="Deliveries").get_by_role("listitem")
+    await deliveries.get_by_role("button", name="Test an agent with this event").click()
+    await deliver(engine, 18)
+    await expect(deliveries).to_have_count(2)
+    await deliveries.last.get_by_role("menuitem", name=story_agent, exact=True).click()
     await expect(page).to_have_url(f"{engine.url}/agents/{story_agent}/test?delivery=recorder%2F{found[0]['id']}")
     await expect(page.get_by_label("Source", exact=True)).to_have_value("recorder")

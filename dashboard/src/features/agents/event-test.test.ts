@@ -89,7 +89,7 @@ test.each(EXAMPLES)('the example $label is a valid draft', ({ event: name, paylo
 
 test('a recorded delivery is a valid draft, and the URL names it', () => {
   const payload = { action: 'labeled', label: { name: 'ai' } };
-  const draft = draftOf({ source: 'github', event: 'issues.labeled', payload }, 'main');
+  const draft = draftOf({ id: 'd1', source: 'github', event: 'issues.labeled', payload }, 'main');
   expect(testBody(draft)).toEqual({ body: { source: 'github', event: 'issues.labeled', payload, webhookSource: 'main' }, problems: {} });
   expect(deliveryInUrl('main/018c1f5a')).toEqual({ source: 'main', id: '018c1f5a' });
   expect([undefined, '', 'main', 'main/', '/1', 'a/b/c'].map(deliveryInUrl)).toEqual(Array(6).fill(undefined));

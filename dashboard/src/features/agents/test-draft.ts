@@ -12,11 +12,13 @@ export interface TestDraft {
   payload: string;
   /** The name of a webhook source; empty for none. */
   webhookSource: string;
+  /** The recorded delivery that it began with, as in the URL; empty for none. */
+  delivery: string;
 }
 
 export type TestBody = Omit<Schemas['EventTest'], 'agent'> & { payload: Record<string, unknown> };
 
-export const EMPTY_TEST: TestDraft = { source: 'github', event: '', payload: '', webhookSource: '' };
+export const EMPTY_TEST: TestDraft = { source: 'github', event: '', payload: '', webhookSource: '', delivery: '' };
 
 export function testBody(draft: TestDraft): { body: TestBody; problems: Problems<TestDraft> } {
   const texts = new Texts(draft);
@@ -34,8 +36,8 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 /** The draft that tests a recorded delivery again. */
-export function draftOf(delivery: Pick<Schemas['DeliveryDetail'], 'source' | 'event' | 'payload'>, webhookSource: string): TestDraft {
-  return { source: delivery.source, event: delivery.event ?? '', payload: JSON.stringify(delivery.payload ?? {}, null, 2), webhookSource };
+export function draftOf({ id, source, event, payload }: Pick<Schemas['DeliveryDetail'], 'id' | 'source' | 'event' | 'payload'>, webhookSource: string): TestDraft {
+  return { source, event: event ?? '', payload: JSON.stringify(payload ?? {}, null, 2), webhookSource, delivery: `${webhookSource}/${id}` };
 }
 
 /** The webhook source and the id in `?delivery=github/0659d1f5a2b3c49e107f`. */
@@ -51,7 +53,7 @@ export function storedTest(): TestDraft {
   const stored = readStoredJson('sessionStorage', STORED);
   if (!isObject(stored)) return EMPTY_TEST;
   const text = (name: keyof TestDraft) => (typeof stored[name] === 'string' ? stored[name] : EMPTY_TEST[name]);
-  return { source: text('source'), event: text('event'), payload: text('payload'), webhookSource: text('webhookSource') };
+  return { source: text('source'), event: text('event'), payload: text('payload'), webhookSource: text('webhookSource'), delivery: text('delivery') };
 }
 
 /** Store the last event of this tab, unless it is too large for the browser. */

@@ -69,12 +69,13 @@ function EventTest({ agent }: { agent: Agent }) {
   );
 }
 
-/** Fill the form with the delivery that the URL names. */
+/** Fill the form with the delivery that the URL names, once: a draft that began with it keeps its changes. */
 function useDelivery(form: FormState<TestDraft>) {
   const { delivery } = useSearch({ from: '/app/agents/$id/test' });
   const wanted = deliveryInUrl(delivery);
   const found = useQuery({ queryKey: ['delivery', wanted?.source, wanted?.id], queryFn: () => readDelivery(wanted?.source ?? '', wanted?.id ?? ''), enabled: wanted !== undefined, staleTime: Infinity });
   const fill = useEffectEvent((detail: Parameters<typeof draftOf>[0], source: string) => {
+    if (form.draft.delivery === delivery) return;
     for (const [name, value] of Object.entries(draftOf(detail, source)) as [keyof TestDraft, string][]) form.set(name, value);
   });
   const { data } = found;
@@ -108,6 +109,7 @@ function EventFields({ form }: { form: FormState<TestDraft> }) {
   const recorded = useDelivery(form);
   const choose = ({ event, payload }: (typeof EXAMPLES)[number]) => {
     form.set('source', 'github');
+    form.set('delivery', '');
     form.set('event', event);
     form.set('payload', JSON.stringify(payload, null, 2));
   };

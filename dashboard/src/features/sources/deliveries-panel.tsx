@@ -56,7 +56,7 @@ function Deliveries({ source, outcome, isRemoving, onShowAll }: DeliveriesProps)
   return (
     <>
       <ul aria-label="Deliveries">
-        {(isLong ? deliveries : deliveries.slice(0, FIRST)).map((delivery, index) => <DeliveryLine key={`${delivery.at} ${index}`} delivery={delivery} source={source.name} />)}
+        {(isLong ? deliveries : deliveries.slice(0, FIRST)).map((delivery) => <DeliveryLine key={delivery.id} delivery={delivery} source={source.name} />)}
       </ul>
       {!isLong && deliveries.length > FIRST && <Button kind="quiet" onClick={() => setLong(true)}>Show all {deliveries.length}</Button>}
     </>
