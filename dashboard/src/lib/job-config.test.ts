@@ -17,7 +17,8 @@ test('invalid texts are problems of their field', () => {
 });
 
 test('settings are readable', () => {
-  expect(configInWords(CONFIG)).toBe('claude/opus, high effort, 1.5 minutes, 5 turns, fast, mcpServers');
+  expect(configInWords(CONFIG)).toBe('claude/opus, high effort, 90 seconds, 5 turns, fast, mcpServers');
+  expect(configInWords({ timeoutMs: 60_000, maxTurns: 1, maxAttempts: 1, maxTokens: 1_000 })).toBe('1 minute, 1 turn, at most 1,000 tokens, 1 attempt');
   expect(configInWords({})).toBe('');
 });
 

@@ -1,5 +1,6 @@
 /** Settings of jobs, as triggers and webhook sources hold them: in a form, and in words. */
 
+import { counted, span } from './format';
 import { isSameJson } from './json';
 
 /** Settings as the API takes them. Unset ones are absent. */
@@ -69,15 +70,20 @@ export function configInWords(config: JobConfig): string {
   const parts = [
     model,
     draft.effort && `${draft.effort} effort`,
-    draft.timeoutMinutes && `${draft.timeoutMinutes} minutes`,
-    draft.maxTurns && `${draft.maxTurns} turns`,
+    typeof config['timeoutMs'] === 'number' && span(config['timeoutMs']),
+    numberOf(config, 'maxTurns', 'turn'),
     draft.maxCostUsd && `at most $${draft.maxCostUsd}`,
-    draft.maxTokens && `at most ${draft.maxTokens} tokens`,
-    draft.maxAttempts && `${draft.maxAttempts} attempts`,
+    draft.maxTokens && `at most ${numberOf(config, 'maxTokens', 'token')}`,
+    numberOf(config, 'maxAttempts', 'attempt'),
     draft.fallbackModel && `or ${draft.fallbackModel}`,
     ...Object.keys(config).filter((name) => isOther(config, name)),
   ];
   return parts.filter(Boolean).join(', ');
+}
+
+function numberOf(config: JobConfig, name: string, noun: string): string {
+  const value = config[name];
+  return typeof value === 'number' ? counted(value, noun) : '';
 }
 
 function isOther(config: JobConfig, name: string): boolean {

@@ -1,8 +1,8 @@
 import { useQuery } from '@tanstack/react-query';
 
 import { promptQuery } from '../../api/jobs';
-import { visible } from '../../lib/ansi';
-import { bytes } from '../../lib/format';
+import { visible, visibleLines } from '../../lib/ansi';
+import { bytes, span } from '../../lib/format';
 import { networkText, type NetworkRule } from '../../lib/network';
 import { commandsText } from '../../lib/setup';
 import { AgentLink } from '../../ui/agent-link';
@@ -90,11 +90,11 @@ function Prompt({ id }: { id: string }) {
 }
 
 function Text({ label, text }: { label: string; text: string }) {
-  return <pre className={styles.prompt} tabIndex={0} role="region" aria-label={`Text: ${label}`}>{text.split('\n').map(visible).join('\n')}</pre>;
+  return <pre className={styles.prompt} tabIndex={0} role="region" aria-label={`Text: ${label}`}>{visibleLines(text)}</pre>;
 }
 
 function setting(name: string, value: string | number | boolean): string {
-  if (name === 'timeoutMs') return `${Math.round(Number(value) / 60_000)} min`;
+  if (name === 'timeoutMs') return span(Number(value));
   if (name === 'maxCostUsd') return `$${value}`;
   if (typeof value === 'boolean') return value ? 'on' : 'off';
   return visible(String(value));
