@@ -1,19 +1,11 @@
 import ReactMarkdown, { type Components } from 'react-markdown';
 
+import { ExternalLink } from './external-link';
 import { markdownTables } from './markdown-tables';
 import styles from './markdown.module.css';
 
-/** Links open only over https, outside this tab, and show their host: text from an agent may deceive. */
 const COMPONENTS: Components = {
-  a: ({ href, children }) => {
-    const host = httpsHost(href);
-    if (host === undefined) return <>{children}</>;
-    return (
-      <a href={href} rel="noopener noreferrer" target="_blank">
-        {children} <span className={styles.host}>({host})</span>
-      </a>
-    );
-  },
+  a: ({ href, children }) => <ExternalLink url={href}>{children}</ExternalLink>,
   table: ({ children }) => <div className={styles.table} tabIndex={0} role="group" aria-label="Table"><table>{children}</table></div>,
 };
 
@@ -24,13 +16,4 @@ export function Markdown({ text }: { text: string }) {
       <ReactMarkdown remarkPlugins={[markdownTables]} components={COMPONENTS} disallowedElements={['img']} unwrapDisallowed>{text}</ReactMarkdown>
     </div>
   );
-}
-
-function httpsHost(href: string | undefined): string | undefined {
-  if (!href?.startsWith('https://')) return undefined;
-  try {
-    return new URL(href).host;
-  } catch {
-    return undefined;
-  }
 }
