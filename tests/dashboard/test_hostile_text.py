@@ -42,7 +42,11 @@ async def test_hostile_text_is_shown_as_text_everywhere(page: Page, engine: Loca
         {"write": {"path": "<b>a.html", "text": f"{SCRIPT}\n{DIRECTION}\n"}},
         {"result": f"{SCRIPT}\n\n{LINKS}"},
     ]
-    await admin.run(metadata={"title": SCRIPT, "repo": DIRECTION, "mock": {"steps": steps}}, type=f"a{SCRIPT}")
+    await admin.run(
+        metadata={"title": SCRIPT, "repo": DIRECTION, "mock": {"steps": steps}},
+        type=f"a{SCRIPT}{DIRECTION}",
+        config={"model": DIRECTION},
+    )
     foreign: list[str] = []
 
     def note_foreign(request: Request) -> None:
@@ -72,6 +76,9 @@ async def test_hostile_text_is_shown_as_text_everywhere(page: Page, engine: Loca
     assert [rel for protocol, rel in links if protocol == "https:"] == ["noopener noreferrer"]
     assert await page.locator("main :is(img, iframe, script)").count() == 0
     await page.get_by_role("link", name="Details").click()
-    await page.goto(engine.url)
-    await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    for path, heading in (("/", "Overview"), ("/models", "Models"), ("/stats?by=type", "Stats")):
+        await page.goto(engine.url + path)
+        await expect(page.get_by_role("heading", name=heading, exact=True).first).to_be_visible()
+        await page.wait_for_function("() => !document.querySelector('[aria-label=Loading]')")
+        assert DIRECTION not in await page.inner_text("main"), path
     assert foreign == []

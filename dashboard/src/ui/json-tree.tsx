@@ -1,6 +1,6 @@
 import { useState, type ReactNode } from 'react';
 
-import { visible } from '../lib/ansi';
+import { visible, visibleLines } from '../lib/ansi';
 import { count } from '../lib/format';
 import { Button } from './button';
 import styles from './json-tree.module.css';
@@ -30,6 +30,6 @@ function Branch({ label, value, depth }: { label: ReactNode; value: object; dept
 }
 
 function Leaf({ value }: { value: unknown }) {
-  if (typeof value === 'string') return <span className={styles.string}>“{visible(value).replaceAll('␊', '\n')}”</span>;
+  if (typeof value === 'string') return <span className={styles.string}>“{visibleLines(value)}”</span>;
   return <span className={styles.other}>{String(value)}</span>;
 }

@@ -3,6 +3,7 @@
 import { useEffect, useState, type ReactNode } from 'react';
 
 import { ApiError, isFinal } from '../api/client';
+import { visible } from '../lib/ansi';
 import { Button } from './button';
 import { Icon } from './icons';
 import styles from './states.module.css';
@@ -52,7 +53,7 @@ export function Failure({ error, onRetry }: { error: unknown; onRetry?: () => vo
 }
 
 export function describe(error: unknown): { message: string; code: string } {
-  if (error instanceof ApiError) return { message: sentence(error.message), code: error.code };
+  if (error instanceof ApiError) return { message: sentence(visible(error.message)), code: error.code };
   return { message: error instanceof Error ? error.message : String(error), code: '' };
 }
 

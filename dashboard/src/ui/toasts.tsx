@@ -1,5 +1,6 @@
 import { useSyncExternalStore } from 'react';
 
+import { visible } from '../lib/ansi';
 import { IconButton } from './button';
 import styles from './toasts.module.css';
 
@@ -43,7 +44,7 @@ export function Toasts() {
     <div className={styles.region} role="status" aria-live="polite">
       {shown.map(({ id, kind, text }) => (
         <div key={id} className={`${styles.toast} ${styles[kind]}`}>
-          <span>{text}</span>
+          <span>{visible(text)}</span>
           <IconButton label="Dismiss" icon="close" onClick={() => dismiss(id)} />
         </div>
       ))}

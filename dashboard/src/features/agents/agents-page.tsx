@@ -1,5 +1,5 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
-import { Link, useNavigate } from '@tanstack/react-router';
+import { Link, useNavigate, useSearch } from '@tanstack/react-router';
 
 import { seedAgents, type Agent } from '../../api/agents';
 import { agentsQuery } from '../../api/jobs';
@@ -9,6 +9,7 @@ import { counted } from '../../lib/format';
 import { Changing } from '../../ui/access';
 import { Button, buttonClass } from '../../ui/button';
 import { Icon } from '../../ui/icons';
+import { Notice } from '../../ui/notice';
 import { useShortcuts } from '../../ui/shortcuts';
 import { describe, Empty, Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
@@ -22,6 +23,7 @@ const FIRST_TRIGGERS = 3;
 export function AgentsPage() {
   const queries = useQueryClient();
   const navigate = useNavigate();
+  const { role } = useSearch({ from: '/app/agents' }); // of an agent that was looked for, and not found
   const agents = useQuery({ ...agentsQuery, staleTime: 2_000 });
   useLive([agentsQuery]);
   useShortcuts([{ keys: 'a', label: 'New agent', isChanging: true, run: () => void navigate({ to: '/agents/new' }) }]);
@@ -41,6 +43,7 @@ export function AgentsPage() {
           <Changing><Link to="/agents/new" className={buttonClass()}><Icon name="plus" size={14} /> New agent</Link></Changing>
         </div>
       )}>
+      {role && <Notice>No agent has the trigger name “{visible(role)}”. It may have been removed or renamed.</Notice>}
       {agents.isLoadingError ? <Failure error={agents.error} onRetry={() => void agents.refetch()} />
         : !list ? <Loading rows={4} height={92} />
         : list.length === 0 ? (

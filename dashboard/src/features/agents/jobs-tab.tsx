@@ -37,7 +37,7 @@ export function JobsTab() {
           <tr key={job.id}>
             <td><StatusBadge status={job.status} note={statusNote(job)} /></td>
             <td className={cell.name}><Link to="/jobs/$id/activity" params={{ id: job.id }}>{visible(job.title ?? job.name)}</Link></td>
-            <td className={cell.minor}>{job.model}</td>
+            <td className={cell.minor}>{visible(job.model)}</td>
             <td className={`${cell.number} ${cell.minor}`}><Span from={job.processedAt} to={job.finishedAt} /></td>
             <td className={`${cell.number} ${cell.minor}`}>{cost(job.usage.costUsd)}</td>
             <td className={cell.number}><Age at={job.createdAt} /></td>

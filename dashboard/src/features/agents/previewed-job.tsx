@@ -1,5 +1,5 @@
 import type { JobPreview } from '../../api/incoming-events';
-import { visible } from '../../lib/ansi';
+import { visible, visibleLines } from '../../lib/ansi';
 import { CONFIG_LABELS } from '../../lib/job-config';
 import { Copy } from '../../ui/copy';
 import { JsonTree } from '../../ui/json-tree';
@@ -43,7 +43,7 @@ export function PreviewedJob({ job }: { job: JobPreview }) {
       </Panel>
       <Panel title="Metadata"><div className={pageStyles.pad}><JsonTree value={job.metadata} /></div></Panel>
       <Panel title="Prompt" note={<Copy text={job.prompt} label="Copy the prompt" />}>
-        <div className={`${styles.preview} ${pageStyles.pad}`}><pre>{job.prompt.split('\n').map(visible).join('\n')}</pre></div>
+        <div className={`${styles.preview} ${pageStyles.pad}`}><pre>{visibleLines(job.prompt)}</pre></div>
       </Panel>
     </>
   );

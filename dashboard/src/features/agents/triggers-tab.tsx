@@ -6,7 +6,7 @@ import { agentQuery, changeAgent, readAgent, type Agent, type Trigger } from '..
 import type { Schemas } from '../../api/client';
 import { agentsQuery } from '../../api/jobs';
 import { changeField } from '../../api/versions';
-import { visible } from '../../lib/ansi';
+import { visible, visibleLines } from '../../lib/ansi';
 import { configInWords } from '../../lib/job-config';
 import { Button, IconButton } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
@@ -75,7 +75,7 @@ function TriggerCard({ agent, index, trigger, agents, onEdit }: { agent: Agent; 
         {trigger.instruction !== null && (
           <div>
             <dt>Instruction</dt>
-            <dd>{isInstructionName(trigger.instruction) ? <Link to="/instructions/$id" params={{ id: trigger.instruction }}>{trigger.instruction}</Link> : <span className={styles.text}>{visible(trigger.instruction).replaceAll('␊', '\n')}</span>}</dd>
+            <dd>{isInstructionName(trigger.instruction) ? <Link to="/instructions/$id" params={{ id: trigger.instruction }}>{trigger.instruction}</Link> : <span className={styles.text}>{visibleLines(trigger.instruction)}</span>}</dd>
           </div>
         )}
         {config && <div><dt>Settings</dt><dd>{visible(config)}</dd></div>}

@@ -166,7 +166,7 @@ function Extraction({ job }: { job: JobItem }) {
     <tr>
       <td><StatusBadge status={job.status} /></td>
       <td className={cell.name}><Link to="/jobs/$id/activity" params={{ id: job.id }}>{visible(job.title ?? job.name)}</Link></td>
-      <td className={cell.minor}>{job.model}</td>
+      <td className={cell.minor}>{visible(job.model)}</td>
       <td className={cell.number}><Age at={job.createdAt} suffix=" ago" /></td>
       <td className={cell.end}>{job.status === 'completed' && <Link to="/jobs/$id/result" params={{ id: job.id }} className={buttonClass()}>Sections</Link>}</td>
     </tr>

@@ -2,14 +2,17 @@ import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 
 import { chainQuery, type JobDetail, type JobItem } from '../../api/jobs';
+import { visible } from '../../lib/ansi';
 import { Icon } from '../../ui/icons';
+import { Failure } from '../../ui/states';
 import { StatusIcon, STATUS_WORDS } from '../../ui/status';
 import styles from './job-page.module.css';
 import { CONDITIONS } from './sentences';
 
 /** The chain that the job belongs to: a path, since each job has at most one child. */
 export function Chain({ job }: { job: JobDetail }) {
-  const { data } = useQuery(chainQuery(job.chainId ?? ''));
+  const { data, error, isLoadingError, refetch } = useQuery(chainQuery(job.chainId ?? ''));
+  if (isLoadingError) return <Failure error={error} onRetry={() => void refetch()} />;
   const jobs = (data?.jobs ?? [job]).toSorted((a, b) => (a.chainDepth ?? 0) - (b.chainDepth ?? 0));
   const next = jobs.at(-1)?.id === job.id && !job.chainEnded ? job.chainNext : null;
   if (jobs.length < 2 && !job.chainEnded && !next) return null;
@@ -30,7 +33,7 @@ export function Chain({ job }: { job: JobDetail }) {
         {next && (
           <li>
             <Icon name="chevronRight" size={14} />
-            <span className={`${styles.link} ${styles.follower}`}>{next.agent} {CONDITIONS[next.condition]}</span>
+            <span className={`${styles.link} ${styles.follower}`}>{visible(next.agent)} {CONDITIONS[next.condition]}</span>
           </li>
         )}
       </ol>
@@ -43,7 +46,7 @@ function Agent({ job }: { job: JobItem }) {
   return (
     <>
       <StatusIcon status={job.status} />
-      {job.agentRole ?? job.name}
+      {visible(job.agentRole ?? job.name)}
       <span className="visually-hidden">: {STATUS_WORDS[job.status]}</span>
     </>
   );

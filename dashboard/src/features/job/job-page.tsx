@@ -10,6 +10,7 @@ import { AgentLink } from '../../ui/agent-link';
 import { Button, buttonClass } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Dialog } from '../../ui/dialog';
+import { ExternalLink } from '../../ui/external-link';
 import { Icon, type IconName } from '../../ui/icons';
 import { lastJobs, WAY_BACK } from '../../ui/last-jobs';
 import { useTitle } from '../../ui/page';
@@ -103,10 +104,10 @@ function Facts({ job }: { job: JobDetail }) {
       <Fact label="Status"><StatusBadge status={job.status} note={isCancelling ? 'Cancelling' : undefined} /></Fact>
       {job.processedAt && job.status !== 'waiting' && <Fact icon="clock" label="Run time"><Span from={job.processedAt} to={job.finishedAt} /></Fact>}
       {job.attempts > 1 && <Fact label="Attempts">attempt {job.attempts}{job.config.maxAttempts > 1 ? ` of ${Math.max(job.attempts, job.config.maxAttempts)}` : ''}</Fact>}
-      <Fact icon="agent" label="Agent">{job.agentRole ? <AgentLink role={job.agentRole} /> : job.name}</Fact>
+      <Fact icon="agent" label="Agent">{job.agentRole ? <AgentLink role={job.agentRole} /> : visible(job.name)}</Fact>
       {repo && <Fact icon="repo" label="Repository">{visible(repo)}{ref ? `@${visible(ref)}` : ''}</Fact>}
       <Fact icon="chip" label="Model, and where it comes from">
-        <span title={`model: ${job.configOrigins['model'] ?? 'unknown'}`}>{job.provider}/{job.model}</span> {job.config.effort}
+        <span title={`model: ${job.configOrigins['model'] ?? 'unknown'}`}>{job.provider}/{visible(job.model)}</span> {job.config.effort}
       </Fact>
       {job.processedAt && <Fact label="Cost">{usage.costUsd === null ? 'cost unknown' : cost(usage.costUsd)}</Fact>}
       {tokens > 0 && <Fact label="Tokens: input and output">{compact(tokens)} tokens</Fact>}
@@ -116,10 +117,8 @@ function Facts({ job }: { job: JobDetail }) {
       {job.supersededBy && <Fact label="Superseded by"><Link to="/jobs/$id/activity" params={{ id: job.supersededBy }}>superseded by {job.supersededBy}</Link></Fact>}
       {job.rerunOf && <Fact label="Rerun of"><Link to="/jobs/$id/activity" params={{ id: job.rerunOf }}>rerun of {job.rerunOf}</Link></Fact>}
       {job.followUpOf && <Fact label="Follow-up of"><Link to="/jobs/$id/activity" params={{ id: job.followUpOf }}>follow-up of {job.followUpOf}</Link></Fact>}
-      {job.outputs.pullRequestUrl?.startsWith('https://') && (
-        <Fact icon="external" label="Pull request">
-          <a href={job.outputs.pullRequestUrl} rel="noopener noreferrer" target="_blank">pull request on {new URL(job.outputs.pullRequestUrl).host}</a>
-        </Fact>
+      {job.outputs.pullRequestUrl && (
+        <Fact icon="external" label="Pull request"><ExternalLink url={job.outputs.pullRequestUrl}>pull request</ExternalLink></Fact>
       )}
     </dl>
   );

@@ -7,6 +7,7 @@ import type { Schemas } from '../../api/client';
 import { LOCAL_PROVIDERS, PROVIDERS } from '../../api/config';
 import { changeModel, createModel, readModel, refreshModels, removeModel, type AiModel } from '../../api/models';
 import { secretsQuery } from '../../api/secrets';
+import { visible } from '../../lib/ansi';
 import { Button } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { Dialog } from '../../ui/dialog';
@@ -83,7 +84,7 @@ function Editor({ model, onClose }: { model: AiModel; onClose: () => void }) {
           toast(`${model.name} is removed.`);
           await refreshModels(queries);
         }}>
-        <p>Its jobs continue in the default slots of {model.provider}/{model.model}, without its address, credentials and prices.</p>
+        <p>Its jobs continue in the default slots of {model.provider}/{visible(model.model)}, without its address, credentials and prices.</p>
       </Confirm>
     );
   }

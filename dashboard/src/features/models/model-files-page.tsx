@@ -93,7 +93,7 @@ function File({ row, onChanged }: { row: FileRow; onChanged: () => Promise<unkno
   return (
     <tr>
       <td className={cell.name}>{filename === null ? NOTHING : visible(filename)}{!row.isConfigured && <p className={styles.note}>not in the settings</p>}</td>
-      <td className={cell.minor}>{provider}{model && `/${model}`}</td>
+      <td className={cell.minor}>{provider}{model && `/${visible(model)}`}</td>
       <td>{row.operation ? (row.operation.operation === 'download' ? 'Downloading…' : 'Deleting…') : STATE_WORDS[row.state]}</td>
       <td className={`${cell.number} ${cell.minor}`}>{row.size === null ? NOTHING : bytes(row.size)}</td>
       <td className={cell.end}>

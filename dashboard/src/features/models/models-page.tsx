@@ -5,6 +5,7 @@ import { modelsQuery } from '../../api/jobs';
 import { useLive } from '../../api/live';
 import { changeModel, queueQuery, readModel, refreshModels, type AiModel } from '../../api/models';
 import { changeField } from '../../api/versions';
+import { visible } from '../../lib/ansi';
 import { clock, count, counted, duration, NOTHING } from '../../lib/format';
 import { Changing, useMayChange } from '../../ui/access';
 import { Button, IconButton } from '../../ui/button';
@@ -56,9 +57,9 @@ export function ModelsPage() {
 function Model({ row, onEdit, onCreate }: { row: ModelRow; onEdit: () => void; onCreate: () => void }) {
   const { aiModel } = row;
   return (
-    <li className={styles.model} aria-label={row.key}>
+    <li className={styles.model} aria-label={visible(row.key)}>
       <div className={styles.name}>
-        <h2>{row.provider}/{row.model}</h2>
+        <h2>{visible(row.key)}</h2>
         <p>{aiModel ? <Facts model={aiModel} /> : `Implicit, with ${counted(row.slots, 'default slot')}`}</p>
       </div>
       <div className={styles.load}>
