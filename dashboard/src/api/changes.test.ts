@@ -11,6 +11,7 @@ test('changed jobs make counts and their own details stale, and the details of w
   expect(isStale(['facets', {}], undefined, stale)).toBe(true);
   expect(['ir-1', 'ir-2', 'ir-3'].map((id) => isStale(['job', id], { status: 'active' }, stale))).toEqual([true, true, false]);
   expect(isStale(['job', 'ir-3'], { status: 'waiting' }, stale)).toBe(true);
+  expect(['ir-1', 'ir-3'].map((id) => isStale(['report', id], {}, stale))).toEqual([true, false]);
   expect(isStale(['agents'], undefined, stale)).toBe(false);
 });
 

@@ -29,7 +29,10 @@ const OF_KINDS: Record<string, readonly string[]> = {
   'api-keys': ['api-keys'],
 };
 
-const COVERED: ReadonlySet<string> = new Set([...OF_JOBS, 'attempts', ...Object.values(OF_KINDS).flat()]);
+/** Queries of one job, by the first part of their keys, which its id follows. */
+const OF_ONE_JOB: ReadonlySet<string> = new Set(['job', 'attempts', 'report']);
+
+const COVERED: ReadonlySet<string> = new Set([...OF_JOBS, ...OF_ONE_JOB, ...Object.values(OF_KINDS).flat()]);
 
 export function keysOf(frame: Frame): Stale {
   const changed = [...(frame.jobs ?? []).map((job) => job.id), ...(frame.gone ?? [])];
@@ -59,7 +62,7 @@ export function refresh(queries: QueryClient, stale: Stale): void {
 export function isStale([name, id]: QueryKey, data: unknown, stale: Stale): boolean {
   if (typeof name !== 'string') return false;
   if (stale.isAll) return COVERED.has(name);
-  if (name === 'job' || name === 'attempts') return typeof id === 'string' && (stale.jobs.has(id) || (stale.jobs.size > 0 && isWaiting(data)));
+  if (OF_ONE_JOB.has(name)) return typeof id === 'string' && (stale.jobs.has(id) || (stale.jobs.size > 0 && isWaiting(data)));
   return stale.keys.has(name);
 }
 

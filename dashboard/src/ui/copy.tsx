@@ -12,11 +12,11 @@ async function copy(text: string): Promise<void> {
   }
 }
 
-/** A button that copies a text. Without a label it shows only an icon. */
-export function Copy({ text, label, name = 'Copy' }: { text: string; label?: string; name?: string }) {
+/** A button that copies a text. Without a label it shows only an icon. text: or a function that makes a long one when it is copied. */
+export function Copy({ text, label, name = 'Copy' }: { text: string | (() => string); label?: string; name?: string }) {
   const [isCopied, setCopied] = useState(false);
   const run = () => {
-    void copy(text).then(() => {
+    void copy(typeof text === 'string' ? text : text()).then(() => {
       setCopied(true);
       setTimeout(() => setCopied(false), 1500);
     }, () => undefined);

@@ -9,6 +9,7 @@ const watchers = new Set<() => void>();
 let timer: ReturnType<typeof setInterval> | undefined;
 
 function subscribe(changed: () => void): () => void {
+  if (watchers.size === 0) now = Date.now(); // it has stood still while nobody watched
   watchers.add(changed);
   timer ??= setInterval(() => {
     now = Date.now();

@@ -3,7 +3,7 @@ import { lazy, Suspense, useMemo, useRef, useState } from 'react';
 
 import { ApiError } from '../../api/client';
 import { hasEnded, resultQuery } from '../../api/jobs';
-import { visible } from '../../lib/ansi';
+import { visible, visibleLines } from '../../lib/ansi';
 import { parseJson } from '../../lib/json';
 import { bytes } from '../../lib/format';
 import { Button } from '../../ui/button';
@@ -32,7 +32,7 @@ export function ResultTab() {
       {job.resultData !== null && job.resultData !== undefined && (
         <section className={`${styles.page} ${styles.above}`} aria-label="Value">
           <h2>Value</h2>
-          <div className={styles.bar}><Copy text={JSON.stringify(job.resultData, null, 2)} label="Copy the value" /></div>
+          <div className={styles.bar}><Copy text={() => JSON.stringify(job.resultData, null, 2)} label="Copy the value" /></div>
           <div className={styles.tree}><JsonTree value={job.resultData} /></div>
         </section>
       )}
@@ -66,13 +66,12 @@ function Result() {
 /** value: the checked value of the result, which is shown already. */
 function Answer({ result, value }: { result: unknown; value: unknown }) {
   const isShown = useMemo(() => isJsonOf(result, value), [result, value]);
-  const text = useMemo(() => (typeof result === 'string' ? result : JSON.stringify(result, null, 2)), [result]);
   if (isShown) return null;
   const sections = sectionsOf(result);
   return (
     <div className={styles.page}>
       <div className={styles.bar}>
-        <Copy text={text} label="Copy the result" />
+        <Copy text={() => (typeof result === 'string' ? result : JSON.stringify(result, null, 2))} label="Copy the result" />
       </div>
       <Suspense fallback={<Loading rows={5} height={24} />}>
         {typeof result === 'string' ? (
@@ -95,7 +94,7 @@ function Text({ text }: { text: string }) {
   return (
     <>
       <p className={styles.pages}>This text has {bytes(text.length)}. It is shown as plain text, in parts.</p>
-      {parts.slice(0, shown).map((part, index) => <pre key={index} className={styles.plain}>{visible(part).replaceAll('␊', '\n')}</pre>)}
+      {parts.slice(0, shown).map((part, index) => <pre key={index} className={styles.plain}>{visibleLines(part)}</pre>)}
       {shown < parts.length && <Button kind="quiet" onClick={() => setShown(shown + 1)}>Show the next {bytes(parts[shown]?.length ?? 0)} of {bytes(text.length)}</Button>}
     </>
   );

@@ -5,6 +5,7 @@ import { isOwnPath, issuerName, rememberNext, sessionQuery } from '../../api/ses
 import { buttonClass } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Logo } from '../../ui/icons';
+import { useTitle } from '../../ui/page';
 import { Failure } from '../../ui/states';
 import styles from './login-page.module.css';
 
@@ -13,6 +14,7 @@ const COMMAND = 'labrats login-link';
 /** Ways to sign in. A link from the engine leads to `/`, which then opens the page that was wanted. */
 export function LoginPage({ next, isLinkUsed }: { next: string | undefined; isLinkUsed: boolean }) {
   const { data, error, refetch } = useQuery({ ...sessionQuery, refetchInterval: 3_000 });
+  useTitle('Sign in');
   const isSignedIn = Boolean(data?.user);
   useEffect(() => {
     if (next) rememberNext(next);
