@@ -270,6 +270,22 @@ async def test_activity_is_complete_after_another_tab_was_open(
     await page.goto("about:blank")  # the engine stops before the page
 
 
+async def test_commits_of_a_job_are_downloaded_as_a_bundle(
+    page: Page, engine_of_repositories: LocalEngine, tmp_path: Path
+) -> None:
+    engine = engine_of_repositories
+    setup = {"gitRepo": str(make_repository(tmp_path / "hello.git"))}
+    async with engine.admin() as admin:
+        job = await admin.run({"write": {"path": "new.txt", "text": "new\n"}}, {"result": 1}, workspaceSetup=setup)
+    await sign_in(page, engine, f"/jobs/{job['id']}/changes")
+    async with page.expect_download() as download:
+        await page.get_by_role("link", name="Commits").click()
+    bundle = await download.value
+    assert bundle.suggested_filename == f"{job['id']}-1.bundle"
+    assert (await bundle.path()).read_bytes().startswith(b"# v2 git bundle")
+    await page.goto("about:blank")  # the engine stops before the page
+
+
 async def test_activity_finds_text_in_its_entries(page: Page, engine: LocalEngine, admin: User) -> None:
     steps = [{"log": "a needle in the log"}, {"log": "hay"}, {"fail": "The NEEDLE is lost"}]
     job = await admin.run(*steps)
