@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import structlog
@@ -11,7 +13,7 @@ from labrats.controller.credential_labels import CredentialLabels
 from labrats.model.condition import Condition, ConditionFactory, condition_factory, with_condition
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
-from labrats.model.webhook_source import SHORTEST_SECRET, WebhookSource
+from labrats.model.webhook_source import SHORTEST_SECRET, STARTING, WebhookSource
 from labrats.ports import Changed, Clock, Store
 
 log = structlog.get_logger()
@@ -21,6 +23,12 @@ PASS_SECONDS: Final = 10.0
 
 LOCAL_PASS_SECONDS: Final = 2.0
 """Interval on one machine, where a pass costs next to nothing. `labrats secret` writes from another process."""
+
+STARTING_SECONDS: Final = 1.0
+"""Interval of the reviews of a source whose receiver starts. Somebody may wait for it."""
+
+LONGEST_START: Final = timedelta(minutes=2)
+"""Time after which a receiver that still starts is reviewed as rarely as others."""
 
 
 class Receivers(Protocol):
@@ -80,34 +88,41 @@ class SourceStatusReconciler:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Review all sources periodically, and after each change of one, until cancelled."""
+        """Review all sources periodically, and after each change of one, until cancelled.
+
+        In between, review those whose receiver starts.
+        """
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch webhook sources")
+            time, due = asyncio.get_running_loop().time, 0.0
             while True:
+                if all_are_due := self._changed.is_set() or time() >= due:
+                    due = time() + self._pass_seconds
                 self._changed.clear()
-                await self._review_all()
-                try:
-                    async with asyncio.timeout(self._pass_seconds):
+                any_starts = await self._review_sources(only_starting=not all_are_due)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(STARTING_SECONDS if any_starts else due - time()):
                         await self._changed.wait()
-                except TimeoutError:
-                    pass
 
     async def _watch(self) -> None:
         async for change in self._store.watch(WebhookSource):
             if isinstance(change, Changed):
                 self._changed.set()
 
-    async def _review_all(self) -> None:
+    async def _review_sources(self, *, only_starting: bool) -> bool:
+        """Review all sources, or those whose receiver starts. Return whether there is one."""
         try:
             sources = await self._store.list(WebhookSource)
         except RetryLater as error:
             log.warning("webhook source review postponed", reason=str(error))
-            return
-        for source in sources:
+            return False
+        starting = [each for each in sources if _is_starting(each, self._clock.now())]
+        for source in starting if only_starting else sources:
             try:
                 await self._review(source)
             except LabratsError as error:  # the other sources are reviewed nevertheless
                 log.warning("webhook source review postponed", source=source.name, reason=str(error))
+        return bool(starting)
 
     async def _review(self, source: WebhookSource) -> None:
         report = condition_factory(self._clock.now().replace(microsecond=0))
@@ -149,6 +164,13 @@ class SourceStatusReconciler:
             await self._store.update(replace(source, status=status))
         except (Conflict, NotFound):
             self._changed.set()  # another writer was faster: review it again
+
+
+def _is_starting(source: WebhookSource, now: datetime) -> bool:
+    return any(
+        each.type == "Ready" and each.reason == STARTING and now - each.last_transition_time < LONGEST_START
+        for each in source.status.conditions
+    )
 
 
 def _secret_found(source: WebhookSource, secret: Secret, report: ConditionFactory) -> Condition:

@@ -14,6 +14,9 @@ from labrats.model.thread_requests import ThreadRequest
 SHORTEST_SECRET: Final = 16
 """The minimum length of a new signing secret: a shorter one could be guessed from a signed delivery."""
 
+STARTING: Final = "Starting"
+"""The reason of the condition `Ready` while the receiver of a source starts."""
+
 GITHUB: Final = "github"
 GENERIC: Final = "generic"
 

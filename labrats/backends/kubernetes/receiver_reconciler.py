@@ -11,7 +11,7 @@ from labrats.model.condition import Condition, ConditionFactory
 from labrats.model.core_resources import Secret
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.record import encode
-from labrats.model.webhook_source import WebhookSource
+from labrats.model.webhook_source import STARTING, WebhookSource
 
 MANAGER: Final = "labrats-receivers"
 """Field manager of the objects. All leaders share it, so that each can remove fields that the last one set."""
@@ -68,7 +68,7 @@ def _readiness(source: WebhookSource, applied: dict[str, Any], report: Condition
         return report("Ready", True, "Serving", "the receiver accepts deliveries")
     unmet = [each for each in status.get("conditions", ()) if each.get("status") == "False"]
     reasons = "".join(f": {each.get('message', '')}" for each in unmet[:1])
-    return report("Ready", False, "Starting", f"the receiver is starting{reasons}")
+    return report("Ready", False, STARTING, f"the receiver is starting{reasons}")
 
 
 def _exposure(source: WebhookSource, applied: dict[str, Any], report: ConditionFactory) -> Condition:

@@ -1,19 +1,21 @@
 """Conditions of webhook sources whose receiver is the engine itself."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from math import inf
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from labrats.controller.credential_labels import CredentialLabels
-from labrats.controller.source_status import PASS_SECONDS, OwnReceiver, SourceStatusReconciler
-from labrats.model.condition import Condition
+from labrats.controller.source_status import LONGEST_START, PASS_SECONDS, OwnReceiver, SourceStatusReconciler
+from labrats.model.condition import Condition, ConditionFactory
 from labrats.model.core_resources import Secret
 from labrats.model.errors import RetryLater
 from labrats.model.job import KeyReference
 from labrats.model.record import Metadata
-from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from labrats.model.webhook_source import STARTING, WebhookSource, WebhookSourceSpec
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
 from tests.support.background import run_in_background
@@ -179,6 +181,47 @@ async def test_an_error_with_one_source_blocks_no_other(store: TroubledStore, cl
     store.unreadable = []
     await clock.advance(PASS_SECONDS + 1)
     assert (await reasons(store, "a"))["SecretFound"] == ("False", "Missing")
+
+
+class SlowReceivers(OwnReceiver):
+    """Receivers that start `ready_at` seconds after noon. Those of a source named `ready` need no time."""
+
+    def __init__(self, clock: FakeClock, ready_at: float) -> None:
+        self._clock, self._ready_at = clock, ready_at
+        self.reviews: Counter[str] = Counter()
+
+    async def provide(self, source: WebhookSource, secret: Secret, report: ConditionFactory) -> Sequence[Condition]:
+        self.reviews[source.name] += 1
+        if source.name == "ready" or (self._clock.now() - NOON).total_seconds() >= self._ready_at:
+            return [report("Ready", True, "Serving", "the receiver accepts deliveries")]
+        return [report("Ready", False, STARTING, "the receiver is starting")]
+
+
+async def test_a_receiver_that_starts_is_reviewed_each_second_and_no_other_one(clock: FakeClock) -> None:
+    store, receivers = MemoryStore(clock), SlowReceivers(clock, ready_at=5.5)
+    for each in (a_secret(token=TOKEN), a_source("slow"), a_source("ready")):
+        await store.create(each)
+    async with run_in_background(SourceStatusReconciler(store, clock, receivers).run()):
+        await clock.advance(5)
+        assert (await reasons(store, "slow"))["Ready"] == ("False", STARTING)
+        before = receivers.reviews["ready"]
+        await clock.advance(2)
+        assert (await reasons(store, "slow"))["Ready"] == ("True", "Serving")
+        assert receivers.reviews["ready"] <= before + 1  # the change of the other source
+        after = receivers.reviews.copy()
+        await clock.advance(PASS_SECONDS)
+        assert receivers.reviews - after == {"slow": 1, "ready": 1}
+
+
+async def test_a_receiver_that_does_not_start_is_reviewed_less_often_in_the_end(clock: FakeClock) -> None:
+    store, receivers = MemoryStore(clock), SlowReceivers(clock, ready_at=inf)
+    for each in (a_secret(token=TOKEN), a_source("slow")):
+        await store.create(each)
+    async with run_in_background(SourceStatusReconciler(store, clock, receivers).run()):
+        await clock.advance(LONGEST_START.total_seconds() + 2)
+        before = receivers.reviews["slow"]
+        await clock.advance(6 * PASS_SECONDS)
+        assert receivers.reviews["slow"] - before == 6
 
 
 async def test_unlabelled_credentials_are_reported_on_a_cluster(clock: FakeClock) -> None:
