@@ -129,7 +129,6 @@ async def callers(engine: Engine, expired_key: str, revoked_key: str) -> AsyncIt
         owner, other, admin = [await enter(engine.user()) for _ in range(2)] + [await enter(engine.admin())]
         viewer = await enter(engine.user(scopes=["viewer"]))
         job_id = await owner.submit()
-        await owner.wait(job_id)
         by_kind = {
             "nobody": await enter(engine.client()),
             "stranger": await enter(engine.client("lr_" + "x" * 43)),
