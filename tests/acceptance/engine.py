@@ -46,6 +46,8 @@ class Engine(ABC):
     url: str
     many_jobs = 1000
     """Number of jobs to submit at once in tests of many jobs."""
+    many_slots = 16
+    """Number of those jobs that run at once."""
     start_seconds = 2.0
     """Time within which a job starts, even on a busy machine."""
     executor_image = "registry.example/executor:1"

@@ -23,7 +23,8 @@ class InstalledEngine(Engine):
     A test that needs something an installation does not have is skipped with a reason.
     """
 
-    many_jobs = 32  # twice the slots; a node of this size starts about three pods a second at best
+    many_jobs = 12  # twice the slots; the test's node starts about one pod in two seconds
+    many_slots = 6
     start_seconds = 8.0
 
     def __init__(self, installation: Installation, url: str) -> None:
