@@ -96,9 +96,9 @@ async def jobs(recorder: CallRecorder, name: str) -> None:
     await recorder.call("GET", "/api/jobs/bulk/{}", "bulk-action-0000000000000000", status=404)
     await recorder.call("GET", "/api/queue/jobs", params={"id": job_id})
     again = await recorder.call("POST", "/api/jobs/{}/rerun", job_id, json={}, status=201)
-    assert (await recorder.admin.wait(again["jobId"]))["rerunOf"] == job_id
     reply = {"prompt": "Greet again."}
     follow_up = await recorder.call("POST", "/api/jobs/{}/messages", job_id, json=reply, status=201)
+    assert (await recorder.admin.wait(again["jobId"]))["rerunOf"] == job_id
     assert (await recorder.admin.wait(follow_up["jobId"]))["followUpOf"] == job_id
     await recorder.call("POST", "/api/jobs/{}/cancel", job_id, status=400)
 

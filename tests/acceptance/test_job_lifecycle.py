@@ -167,7 +167,7 @@ async def test_failed_job_has_a_reason_and_a_code(user: User) -> None:
 
 
 async def test_executor_that_dies_without_an_outcome_fails_the_job_with_its_exit_status(user: User) -> None:
-    exited, killed = await user.run({"exit": 3}), await user.run({"signal": 9})
+    exited, killed = await asyncio.gather(user.run({"exit": 3}), user.run({"signal": 9}))
 
     assert (exited["status"], exited["failedCode"]) == ("failed", "executor_died")
     assert "exited with code 3" in exited["failedReason"]
@@ -176,8 +176,10 @@ async def test_executor_that_dies_without_an_outcome_fails_the_job_with_its_exit
 
 
 async def test_job_over_its_limit_of_cost_or_tokens_fails(user: User) -> None:
-    dear = await user.run({"usage": {"costUsd": 2.0}}, {"hang": True}, config={"maxCostUsd": 1})
-    long = await user.run({"usage": {"inputTokens": 60, "outputTokens": 60}}, {"hang": True}, config={"maxTokens": 100})
+    dear, long = await asyncio.gather(
+        user.run({"usage": {"costUsd": 2.0}}, {"hang": True}, config={"maxCostUsd": 1}),
+        user.run({"usage": {"inputTokens": 60, "outputTokens": 60}}, {"hang": True}, config={"maxTokens": 100}),
+    )
 
     assert [(each["status"], each["failedCode"]) for each in (dear, long)] == [("failed", "budget")] * 2
     assert dear["usage"]["costUsd"] == 2.0

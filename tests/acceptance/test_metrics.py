@@ -49,8 +49,7 @@ async def measured(engine: Engine, user: User, model: str) -> AsyncIterator[dict
     """A scrape during which one job of this test's model runs and two have ended."""
     usage = {"usage": {"inputTokens": 10, "outputTokens": 5, "costUsd": 0.25}}
     kind: dict[str, Any] = {"config": {"model": model}, "type": "measured"}
-    await user.run(usage, **kind)
-    await user.run({"fail": "no"}, **kind)
+    await asyncio.gather(user.run(usage, **kind), user.run({"fail": "no"}, **kind))
     running = await user.submit({"log": "on"}, {"hang": True}, **kind)
     async with user.log_stream(running) as events:
         await anext(events)

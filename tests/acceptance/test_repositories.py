@@ -1,5 +1,6 @@
 """Jobs with a repository, on one machine and on a cluster: bundles of their commits, cached folders, the disk."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,9 +99,8 @@ async def set_up(user: User, origin: Origin, *steps: object) -> list[str]:
 async def test_jobs_of_one_owner_share_what_their_commands_made(engine: Engine, user: User, origin: Origin) -> None:
     spoilt = {"write": {"path": "libraries/one", "text": "spoilt by the agent"}}
     first = await set_up(user, origin, spoilt, {"result": "done"})
-    second = await set_up(user, origin)
     async with engine.user() as other:
-        third = await set_up(other, origin)
+        second, third = await asyncio.gather(set_up(user, origin), set_up(other, origin))
 
     assert {"filled", "[cache: libraries stored for later jobs]"} <= set(first)
     assert {"made by a command", "[cache: libraries restored]"} <= set(second)

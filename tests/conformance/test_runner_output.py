@@ -170,6 +170,7 @@ async def test_result_raises_not_found_before_a_success_and_after_removal(runner
         with pytest.raises(NotFound):
             await runner.result(attempt.name)
         await runner.start(attempt)
+    for attempt in (failed, succeeded):
         await end_of(runner, attempt)
     with pytest.raises(NotFound):
         await runner.result(failed.name)
