@@ -100,7 +100,7 @@ async def user(engine: Engine) -> AsyncIterator[User]:
     """A new user without jobs. The user's jobs are cancelled after the test."""
     async with engine.user() as user:
         yield user
-        await user.end_jobs()
+        await user.end_jobs(wait=not isinstance(engine, InstalledEngine))  # a pod takes seconds to end
 
 
 @pytest.fixture

@@ -397,13 +397,15 @@ class User:
         detail: dict[str, Any] = answer.json()
         return detail
 
-    async def end_jobs(self) -> None:
-        """Cancel the user's waiting and running jobs, and wait until they have ended."""
+    async def end_jobs(self, *, wait: bool = True) -> None:
+        """Cancel the user's waiting and running jobs, and wait until they have ended, unless `wait` is False."""
         pause = poll_intervals()
         async with asyncio.timeout(PATIENCE_SECONDS):
             for status in ("waiting", "active"):
                 while jobs := (await self.get("/api/jobs", status=status, limit=100)).json()["jobs"]:
                     await asyncio.gather(*(self.post(f"/api/jobs/{job['id']}/cancel") for job in jobs))
+                    if not wait:
+                        break
                     await asyncio.sleep(next(pause))
 
     @asynccontextmanager
