@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
@@ -31,8 +30,7 @@ class InstalledEngine(Engine):
         self.url = url
         self.executor_image = installation.executor_image
         self._installation = installation
-        name = f"tests {secrets.token_hex(4)}"
-        self._admin_key = self.run_labrats("api-key", "create", name, "--scope", "admin", "--direct").strip()
+        self._admin_key = installation.admin_key
 
     @property
     def admin_key(self) -> str:

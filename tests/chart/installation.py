@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -88,6 +89,12 @@ class Installation:
     def run_labrats(self, *arguments: str) -> str:
         """Run `labrats` in a pod of the API and return its output."""
         return self.kubectl("exec", "deploy/labrats-api", "--", "labrats", *arguments)
+
+    @cached_property
+    def admin_key(self) -> str:
+        """An admin's API key, created in a pod. All pods of the API learn of it soon."""
+        name = f"tests {secrets.token_hex(4)}"
+        return self.run_labrats("api-key", "create", name, "--scope", "admin", "--direct").strip()
 
     def pods(self, component: str) -> list[dict[str, Any]]:
         """Return the pods of a component, except pods that are being deleted."""

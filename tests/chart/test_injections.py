@@ -188,13 +188,19 @@ def obeying(
         for each in ({"kind": "ConfigMap", "metadata": {"name": "agent"}, "data": agent}, {"kind": "Secret"} | tools):
             installation.kubectl("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1"} | each))
         installation.install(**values_of(installation))
+        asyncio.run(run_another_job(installation))
         yield installation
+
+
+async def run_another_job(installation: Installation) -> None:
+    """Run a job that leaves LOGGED in its output."""
+    async with a_user_of(installation) as user:
+        await user.run({"log": LOGGED}, {"result": 1})
 
 
 @pytest.fixture
 async def user(obeying: Installation) -> AsyncIterator[User]:
     async with a_user_of(obeying) as user:
-        await user.run({"log": LOGGED}, {"result": 1})
         yield user
 
 

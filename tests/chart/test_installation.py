@@ -222,9 +222,13 @@ async def test_upgrade_keeps_jobs_running_and_uninstall_leaves_the_documented_ob
 @asynccontextmanager
 async def a_user_of(installation: Installation) -> AsyncIterator[User]:
     """Yield a user with an admin key, once all pods of the API know the key."""
-    name = f"user {secrets.token_hex(4)}"
-    key = installation.run_labrats("api-key", "create", name, "--scope", "admin", "--direct").strip()
+    body = {"name": f"user {secrets.token_hex(4)}", "scopes": ["admin"]}
     with installation.service() as url:
+        async with asyncio.timeout(PATIENCE_SECONDS), an_http_client(url, installation.admin_key) as http:
+            while (created := await http.post("/api/api-keys", json=body)).status_code == 401:
+                await asyncio.sleep(POLL_SECONDS)
+            assert created.status_code == 201, created.text
+        key = created.json()["key"]
         async with asyncio.timeout(PATIENCE_SECONDS), an_http_client(url, key) as http:
             for _ in range(10):  # each pod of the API learns of the key through its own watch
                 while (await http.get("/api/jobs")).status_code == 401:
