@@ -29,6 +29,9 @@ CLONE: Final[Mapping[str, str]] = {"contents": "read"}
 MAX_DELIVERIES: Final = 10_000
 _PAGE: Final = 100
 
+UNREACHABLE_SECONDS: Final = 5.0
+"""Delay before the next request after one without an answer."""
+
 _MIN_RETRY_SECONDS: Final = 10.0
 LIMIT_SECONDS: Final = 60.0
 _MAX_RETRY_SECONDS: Final = 3600.0
@@ -216,7 +219,8 @@ class GitHub:
         try:
             response = await client.request(method, path, **options)
         except httpx2.HTTPError as error:
-            raise RetryLater(f"GitHub is unreachable: {type(error).__name__}", delay_seconds=5) from error
+            problem = f"GitHub is unreachable: {type(error).__name__}"
+            raise RetryLater(problem, delay_seconds=UNREACHABLE_SECONDS) from error
         if response.is_success:
             return response
         if reason := permanent.get(response.status_code) or _lasting_problem(response):

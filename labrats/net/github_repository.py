@@ -11,7 +11,7 @@ import msgspec
 
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.net.client import system_tls
-from labrats.net.github import LIMIT_SECONDS, retry_seconds
+from labrats.net.github import LIMIT_SECONDS, UNREACHABLE_SECONDS, retry_seconds
 from labrats.ports import Clock
 
 T = TypeVar("T")
@@ -126,7 +126,8 @@ class Repository:
                     if len(end) > 2 * most_bytes + _MOST_CHUNK:
                         del end[:-most_bytes]
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
-            raise RetryLater(f"GitHub's store is unreachable: {type(error).__name__}", delay_seconds=5) from error
+            problem = f"GitHub's store is unreachable: {type(error).__name__}"
+            raise RetryLater(problem, delay_seconds=UNREACHABLE_SECONDS) from error
         return bytes(end[-most_bytes:])
 
     async def user(self, kind: type[T], permissions: Permissions) -> T:
@@ -151,7 +152,8 @@ class Repository:
         try:
             response = await self._client.request(method, path, headers=headers, **options)
         except httpx2.HTTPError as error:
-            raise RetryLater(f"GitHub is unreachable: {type(error).__name__}", delay_seconds=5) from error
+            problem = f"GitHub is unreachable: {type(error).__name__}"
+            raise RetryLater(problem, delay_seconds=UNREACHABLE_SECONDS) from error
         if response.is_success or (redirects and response.has_redirect_location):
             return response
         if is_temporary(response):

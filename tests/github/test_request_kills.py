@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.compose import create_services, drive_jobs, publish_reports
-from labrats.controller.thread_requests import loop
+from labrats.controller.thread_requests import commands, loop, repairs, replies
 from labrats.intake.thread_requests import add_request
 from labrats.metrics import Metrics
 from labrats.model.agent import CiLoop
@@ -55,6 +55,13 @@ HELP: Final = ThreadAnswer(reaction="+1", text="These are the commands.")
 
 HANG: Final = {"hang": True}
 FAIL: Final = {"fail": "it does not work"}
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (commands, repairs, replies):
+        monkeypatch.setattr(module, "WAIT_FOR_JOB_SECONDS", 0.1)
+    monkeypatch.setattr(repairs, "WAIT_FOR_CHECKS_SECONDS", 0.1)
 
 
 @pytest.fixture

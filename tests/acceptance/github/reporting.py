@@ -23,9 +23,14 @@ REPORT: Final[dict[str, Any]] = {
 }
 SHORTER: Final = {
     "labrats.controller.report_rights.PASS_SECONDS": 0.5,
+    "labrats.controller.thread_requests.commands.WAIT_FOR_JOB_SECONDS": 0.2,
+    "labrats.controller.thread_requests.repairs.WAIT_FOR_CHECKS_SECONDS": 0.5,
+    "labrats.controller.thread_requests.repairs.WAIT_FOR_JOB_SECONDS": 0.2,
+    "labrats.controller.thread_requests.replies.WAIT_FOR_JOB_SECONDS": 0.2,
     "labrats.net.github._MIN_RETRY_SECONDS": 1,
+    "labrats.net.github_repository.UNREACHABLE_SECONDS": 0.5,
 }
-"""Waits before further requests to GitHub. Its stand-in needs no rest."""
+"""Waits before further requests to GitHub, whose stand-in needs no rest, and before further looks at a job."""
 
 
 def start_reporting(start_engine: EngineFactory, github: GitHubStandIn, **environment: str) -> LocalEngine:
