@@ -16,7 +16,15 @@ COUNTERS: Final = pytest.StashKey[Counter[str]]()
 CLUSTER_FAILURE: Final = pytest.StashKey[str]()
 """The reason why a worker could not start a cluster."""
 
+_OWN_INSTALLATIONS: Final = (
+    "tests/chart/test_injections.py",
+    "tests/chart/test_network.py",
+    "tests/chart/test_reports.py",
+)
+"""Tests that install releases of their own, and do not use the shared one."""
+
 _BACKEND_TESTS: Final = (
+    "tests/chart/test_rendering.py",
     "tests/kubernetes/test_watch_faults.py",
     "tests/kubernetes/test_write_faults.py",
     "tests/kubernetes/test_attempt_failures.py",
@@ -26,12 +34,14 @@ _BACKEND_TESTS: Final = (
     "tests/kubernetes/test_store.py",
     "tests/benchmarks/test_quick.py::test_quick_run_on_a_cluster",
 )
-"""Tests of single parts of the Kubernetes backend. They share a cluster, apart from the tests of whole engines."""
+"""Tests of single parts of the Kubernetes backend, and of the chart without an installation. They share a cluster,
+apart from the tests of whole engines.
+"""
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """A scheduler that gives a worker one group at a time: the tests on a Helm installation, the tests of backend
-    parts, the other tests on a cluster, or the tests of one file.
+    """A scheduler that gives a worker one group at a time: the tests on the shared Helm installation, the tests of
+    backend parts, the other tests on a cluster, or the tests of one file.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -40,11 +50,11 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has n
 
 def group_on_a_cluster(nodeid: str) -> str | None:
     """Return the group of a test if its group needs a cluster."""
-    if nodeid.startswith("tests/chart/") or "[installed" in nodeid:
-        return "installation"
     if "[kubernetes" in nodeid or nodeid.startswith(_BACKEND_TESTS):
         return "parts"
-    return "cluster" if nodeid.startswith("tests/kubernetes/") else None
+    if nodeid.startswith(("tests/kubernetes/", *_OWN_INSTALLATIONS)):
+        return "cluster"
+    return "installation" if nodeid.startswith("tests/chart/") or "[installed" in nodeid else None
 
 
 def is_parallel(config: pytest.Config) -> bool:
