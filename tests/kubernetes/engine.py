@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.engine import ForkedEngine, LocalEngine
+from tests.support.impatient_labrats import constants
 
 SMALL: dict[str, Any] = {"requests": {"cpu": "10m"}, "limits": {"memory": "256Mi"}}
 """Resources of the pods of tests."""
+
+SOON_WITHOUT_PARTS = constants({"labrats.backends.kubernetes.settings.PARTS_SECONDS": 3})
+"""Environment of an engine whose jobs fail soon if their prompt or a Secret is missing."""
 
 
 def an_engine(

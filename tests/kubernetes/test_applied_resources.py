@@ -9,7 +9,8 @@ import pytest
 
 from labrats.backends.kubernetes.client import ApiClient
 from tests.acceptance.engine import LocalEngine, User
-from tests.kubernetes.conftest import Kubectl
+from tests.kubernetes.conftest import EngineFactory, Kubectl
+from tests.kubernetes.engine import SOON_WITHOUT_PARTS
 from tests.kubernetes.test_engine import leftovers_in
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -119,7 +120,7 @@ async def test_a_running_job_that_is_deleted_leaves_nothing(
             await asyncio.sleep(0.1)
 
 
-async def test_each_invalid_applied_job_fails_with_its_reason(kubectl: Kubectl, admin: User) -> None:
+async def test_each_invalid_applied_job_fails_with_its_reason(kubectl: Kubectl, start_engine: EngineFactory) -> None:
     repo = "https://git.example/rats.git"
     bad: dict[str, dict[str, Any]] = {
         "agent": {"agentRole": "nobody"},
@@ -132,8 +133,9 @@ async def test_each_invalid_applied_job_fails_with_its_reason(kubectl: Kubectl, 
         "no-key": {"prompt": None, "promptRef": {"name": "kube-root-ca.crt", "key": "text"}},
         "no-secret": {"workspaceSetup": {"gitRepo": repo, "credentialsRef": "nowhere"}},
     }
-    apply(kubectl, *(a_job(name, **spec) for name, spec in bad.items()))
-    details = {name: await admin.wait(name) for name in bad}
+    async with start_engine(**SOON_WITHOUT_PARTS).admin() as admin:
+        apply(kubectl, *(a_job(name, **spec) for name, spec in bad.items()))
+        details = {name: await admin.wait(name) for name in bad}
 
     assert {name: detail["failedCode"] for name, detail in details.items()} == {
         "agent": "invalid",

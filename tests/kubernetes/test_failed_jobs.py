@@ -15,6 +15,7 @@ from labrats.model.job import Job
 from labrats.model.record import encode
 from tests.acceptance.engine import LocalEngine, User
 from tests.kubernetes.conftest import EngineFactory
+from tests.kubernetes.engine import SOON_WITHOUT_PARTS
 from tests.support.waiting import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.kubernetes(node=True)
@@ -183,15 +184,18 @@ async def assert_fails_as(case: Case, user: User, person: Person) -> None:
     assert await person.events(job_id) == [f"{case.code}: {detail['failedReason']}"]
 
 
-async def test_missing_credentials_are_named(start_engine: EngineFactory, person: Person) -> None:
-    async with start_engine().admin() as admin:
+async def test_missing_secrets_are_named(start_engine: EngineFactory, person: Person) -> None:
+    """The Secret with the credentials of a model, and one with a variable of a job."""
+    env = {"NPM_TOKEN": {"secret": "there-is-none", "key": "token"}}
+    async with start_engine(**SOON_WITHOUT_PARTS).admin() as admin:
         model = {"name": "poor", "provider": "mock", "model": "poor", "slots": 1, "credentialsRef": "there-is-none"}
         assert (await admin.post("/api/ai-models", model)).status_code == 201
-        detail = await admin.run(config={"model": "poor"})
+        details = await asyncio.gather(admin.run(config={"model": "poor"}), admin.run(config={"env": env}))
 
-    assert detail["failedCode"] == "auth"
-    assert detail["failedReason"] == "the credentials of AiModel poor are missing: there is no Secret 'there-is-none'"
-    assert (await person.condition(detail["id"], "Finished"))["reason"] == "Auth"
+    missing = "are missing: there is no Secret 'there-is-none'"
+    for detail, what in zip(details, ("credentials of AiModel poor", "values of the variable NPM_TOKEN"), strict=True):
+        assert (detail["failedCode"], detail["failedReason"]) == ("auth", f"the {what} {missing}")
+        assert (await person.condition(detail["id"], "Finished"))["reason"] == "Auth"
 
 
 async def test_a_foreign_job_with_the_name_of_an_attempt_is_not_touched(engine: LocalEngine, person: Person) -> None:

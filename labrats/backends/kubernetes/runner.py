@@ -82,6 +82,9 @@ UNCONFIRMED_DELAY_SECONDS: Final = 30.0
 PENDING_REQUEST_SECONDS: Final = 60.0
 """Maximum time that an unanswered request can still take effect. The API server gives up any request before."""
 
+PARTS_SECONDS: Final = 30.0
+"""Time after a job's creation within which its prompt and Secrets may still be created."""
+
 
 @dataclass(frozen=True)
 class KubernetesRunnerSettings:
@@ -90,7 +93,7 @@ class KubernetesRunnerSettings:
     namespace:               namespace of the Jobs and of everything that their pods mount.
     attempts:                folder of the attempts on the shared volume; the claims are beside it.
     kill_seconds:            time beyond the grace period in which a healthy node ends a pod.
-    parts_seconds:           time after a job's creation within which its prompt and Secrets may still be created.
+    parts_seconds:           see PARTS_SECONDS.
     pending_request_seconds: see PENDING_REQUEST_SECONDS.
     labelled_credentials:    True if jobs may have only Secrets that are labelled for them.
     egress_proxy:            name of the Service of the egress proxy; None without one.
@@ -100,7 +103,7 @@ class KubernetesRunnerSettings:
     attempts: Path
     pods: PodSettings
     kill_seconds: float = 25.0
-    parts_seconds: float = 30.0
+    parts_seconds: float = PARTS_SECONDS
     pending_request_seconds: float = PENDING_REQUEST_SECONDS
     labelled_credentials: bool = False
     egress_proxy: str | None = None

@@ -9,7 +9,7 @@ from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodS
 from labrats.backends.kubernetes.network_check import NetworkCheck
 from labrats.backends.kubernetes.pod import RUNTIME_CLASS, PodSettings
 from labrats.backends.kubernetes.receiver_manifests import ReceiverSettings
-from labrats.backends.kubernetes.runner import KubernetesRunnerSettings
+from labrats.backends.kubernetes.runner import PARTS_SECONDS, KubernetesRunnerSettings
 from labrats.model.errors import LabratsError
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.settings import EngineSettings, KubernetesSettings
@@ -56,6 +56,7 @@ def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) ->
         kubernetes.namespace,
         settings.data_dir / "attempts",
         pods,
+        parts_seconds=PARTS_SECONDS,
         labelled_credentials=settings.labelled_credentials,
         egress_proxy=kubernetes.egress_proxy,
     )
