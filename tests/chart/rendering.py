@@ -1,5 +1,6 @@
 """The files generated from or for the chart, and committed: `python -m tests.chart` regenerates them."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ def plain_manifests() -> str:
     )
 
 
+@cache
 def template(*options: str | Path) -> str:
     """Render the chart with `helm template`. Raises Failed with its error message."""
     return run(build_helm(), "template", "labrats", CHART, *options)
@@ -48,4 +50,4 @@ def template(*options: str | Path) -> str:
 
 def objects(rendered: str) -> list[dict[str, Any]]:
     """Return the objects in a rendered chart."""
-    return [each for each in yaml.safe_load_all(rendered) if each]
+    return [each for each in yaml.load_all(rendered, yaml.CSafeLoader) if each]
