@@ -39,9 +39,10 @@ class Size:
     finished: Sequence[int] = (2_000, 50_000)
     idle_seconds: float = 30.0
     scrapes: int = 50
+    starts: int = 3
 
 
-QUICK = Size(alone=2, at_once=5, queue=32, finished=(50,), idle_seconds=1.0, scrapes=2)
+QUICK = Size(alone=2, at_once=5, queue=32, finished=(50,), idle_seconds=1.0, scrapes=2, starts=1)
 """Just enough to check that every measurement works."""
 
 
@@ -229,7 +230,7 @@ async def with_finished_jobs(size: Size, cluster: Cluster, folder: Path, finishe
         await site.create("aimodels", {"provider": "mock", "model": MODEL, "slots": ALL_SLOTS}, MODEL)
         await site.create_finished_jobs(finished)
         ready, first_job = [], []
-        for number in range(3):
+        for number in range(size.starts):
             spec = {"source": "kubectl", "type": "no-op", "prompt": "-", "config": {"provider": "mock", "model": MODEL}}
             await site.create("inferencerequests", spec, f"next-{number}")
             async with JobWatch.open(site) as watch:

@@ -46,7 +46,7 @@ class Size:
     settle_seconds: float = 3.0
 
 
-QUICK = Size(running=50, waiting=100, seconds=2.0, settle_seconds=0.2)
+QUICK = Size(running=20, waiting=40, seconds=2.0, settle_seconds=0.2)
 """Just enough to check that every measurement works."""
 
 

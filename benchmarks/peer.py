@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 60.0
 class Size:
     """The extent of a run. single_jobs: submitted one after the other. jobs: of each client. running: agents at once.
 
-    others: further processes on the machine.
+    others: further processes on the machine. settle_seconds: between the start of agents and a look at their memory.
     """
 
     rounds: int = 5
@@ -40,9 +40,10 @@ class Size:
     jobs: int = 25
     running: int = 50
     others: int = 2000
+    settle_seconds: float = 1.0
 
 
-QUICK = Size(rounds=1, single_jobs=2, jobs=2, running=4, others=20)
+QUICK = Size(rounds=1, single_jobs=2, jobs=2, running=4, others=20, settle_seconds=0.1)
 """Just enough to check that every measurement works."""
 
 
@@ -106,7 +107,7 @@ async def print_table(size: Size, contenders: Sequence[Contender]) -> None:
         print_row(
             figure.label, figure.unit, [figure.best([figure.value(each) for each in column]) for column in columns]
         )
-    memory = [await memory_per_agent(each, size.running) for each in contenders]
+    memory = [await memory_per_agent(each, size) for each in contenders]
     print_row(f"memory per running agent, {size.running} of them", "MiB", [each.total for each in memory])
     print_row("beyond the agent's own", "MiB", [each.beyond for each in memory])
     others = [await cpu_ratio(each, size) for each in contenders]
@@ -175,13 +176,15 @@ class Memory:
     beyond: float
 
 
-async def memory_per_agent(contender: Contender, running: int) -> Memory:
+async def memory_per_agent(contender: Contender, size: Size) -> Memory:
     """Measure the growth of memory while agents run that print nothing."""
+    running = size.running
     async with server_of(contender, silent_run, running) as server, AsyncExitStack() as opened:
         idle = memory_mib(descendants(os.getpid()))
         for _ in range(running):
             await server.submit(await opened.enter_async_context(connected(server.port)))
         await _until_running(running)
+        await asyncio.sleep(size.settle_seconds)  # until what starts them has settled
         agents = named(NAME, os.getpid())
         total = memory_mib(descendants(os.getpid())) - idle
         return Memory(total / running, (total - memory_mib(agents)) / running)
@@ -191,7 +194,6 @@ async def _until_running(agents: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len(named(NAME, os.getpid())) < agents:
             await asyncio.sleep(POLL_SECONDS)
-    await asyncio.sleep(1)  # until what starts them has settled
 
 
 async def cpu_ratio(contender: Contender, size: Size) -> float:

@@ -29,7 +29,7 @@ MEASURED_BESIDE_THE_PEER = (
     "with 20 other processes",
 )
 MEASURED_WITH_MANY_AGENTS = (
-    "start of 50 agents",
+    "start of 20 agents",
     "memory per running agent beyond its own",
     "engine, processor time, each with a reader",
     "line → reader, p99",
