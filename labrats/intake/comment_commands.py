@@ -1,5 +1,6 @@
 """Commands in comments on GitHub: `/labrats cancel`, `retry`, `run AGENT` and `help`."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,8 @@ EVENT: Final = "issue_comment.created"
 REFUSED: Final = "confused"
 """The reaction to a command that is not carried out."""
 
+_FENCE: Final = re.compile(r" {0,3}(?:(`{3,})[^`]*|(~{3,}).*)")
+_CLOSING_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
 _VERBS: Final = frozenset(ThreadAction) - {ThreadAction.REPLY, ThreadAction.REPAIR}
 _LONGEST_VALUE: Final = 200
 _USAGE: Final = (
@@ -47,14 +50,17 @@ def command_in(text: str) -> Command | None:
 
 
 def _lines_of_prose(text: str) -> Iterable[str]:
-    """Yield the lines that are in no block of code between fences."""
+    """Yield the lines that are in no block of code between fences, as GitHub reads them.
+
+    Only a line feed ends a line: any other separator, such as U+2028, would let a part of a quoted line count as a line.
+    """
     fence = ""
-    for line in text.splitlines():
-        mark = line.lstrip()[:3]
+    for line in text.replace("\r\n", "\n").split("\n"):
         if fence:
-            fence = "" if mark == fence else fence
-        elif mark in ("```", "~~~"):
-            fence = mark
+            closing = _CLOSING_FENCE.fullmatch(line)
+            fence = "" if closing and closing[1].startswith(fence) else fence
+        elif opened := _FENCE.fullmatch(line):
+            fence = opened[1] or opened[2]
         else:
             yield line
 

@@ -15,6 +15,8 @@ from labrats.model.thread_requests import ThreadAction
         ("/labrats run ai-reviewer model=a/b=c", Command(ThreadAction.RUN, agent="ai-reviewer", model="a/b=c")),
         ("/labrats", Command(ThreadAction.HELP)),
         ("~~~\n/labrats retry\n~~~\n/labrats cancel", Command(ThreadAction.CANCEL)),
+        ("````\n```\n/labrats retry\n```\n````\n/labrats cancel", Command(ThreadAction.CANCEL)),
+        ("```make``` fails\n/labrats retry", Command(ThreadAction.RETRY)),
     ],
 )
 def test_a_line_with_the_word_is_a_command(text: str, command: Command) -> None:
@@ -31,6 +33,12 @@ def test_a_line_with_the_word_is_a_command(text: str, command: Command) -> None:
         "/labratsx cancel",
         "```sh\n/labrats cancel\n```",
         "```\n/labrats cancel",
+        "````\n```\n/labrats cancel\n```\n````",
+        "```\n```sh\n/labrats cancel\n```",
+        "```\n    ```\n/labrats cancel\n```",
+        "> please look\u2028/labrats cancel",
+        "> please look\u2029/labrats cancel",
+        "> please look\r/labrats cancel",
         "<!-- \n/labrats cancel\n-->",
     ],
 )
