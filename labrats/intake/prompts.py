@@ -69,7 +69,8 @@ def _data(request: JobRequest, writer: "Writer") -> list[str]:
     """Return the data for the prompt, the largest last, because a long prompt is cut at its end."""
     blocks = []
     if request.errors:
-        blocks.append(f"These errors were observed:\n\n{writer.mark('errors', as_text(request.errors))}")
+        errors = writer.mark("errors", text_within(request.errors, PROMPT_BYTES))
+        blocks.append(f"These errors were observed:\n\n{errors}")
     if request.parent_result is not None:
         answer = writer.mark("parent.result", as_text(request.parent_result))
         blocks.append(f"The agent before you in this chain answered:\n\n{answer}")

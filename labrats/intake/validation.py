@@ -43,6 +43,8 @@ class WorkspaceContents:
 async def validate(request: JobRequest, uploads: Uploads, settings: EngineSettings) -> WorkspaceContents:
     """Check all of a request that does not depend on its settings. Raises TooLarge, Invalid, RetryLater."""
     check_sizes(request.prompt, request.metadata, request.files)
+    if len(encode([*request.errors])) > PROMPT_BYTES:
+        raise TooLarge(Problem("errors", "must be at most 900 KiB as JSON"))
     repo = await _checked_repo(request.repo, settings)
     if request.callback_url is not None:
         await check_callback_url(request.callback_url, settings)

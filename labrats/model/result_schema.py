@@ -5,8 +5,11 @@ time. The check of a value can still take very long, so only a process with limi
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from labrats.model.nesting import is_too_deep
 from labrats.model.record import encode
@@ -18,7 +21,7 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_BYTES: Final = 64 * 1024
 SCHEMA_DEPTH: Final = 64
 MOST_PATTERNS: Final = 100
-"""Most regular expressions in a schema. Each compiled one may take a megabyte."""
+"""Most regular expressions in a schema."""
 
 DATA_BYTES: Final = 32 * 1024
 """Largest checked value, as JSON. It is stored in the job's status."""
@@ -26,6 +29,12 @@ DATA_BYTES: Final = 32 * 1024
 DATA_DEPTH: Final = 64
 
 _PATTERN_BYTES: Final = 1024 * 1024
+"""Most memory of a compiled regular expression, which takes up to 18 ms to compile."""
+
+_PATTERNS_BYTES: Final = 4 * _PATTERN_BYTES
+"""Most memory of all those of a schema together. Each may have the least, as `\\p{L}+` needs, in any case."""
+
+_LEAST_PATTERN_BYTES: Final = 64 * 1024
 _MOST_PROBLEMS: Final = 5
 _LONGEST_PROBLEM: Final = 400
 _TYPES: Final = "array, boolean, integer, null, number, object or string, or a list of these"
@@ -40,9 +49,9 @@ def problem_of_result_schema(schema: dict[str, Any]) -> str | None:
         return f"must be nested at most {SCHEMA_DEPTH} levels deep"
     if schema.get("$schema", DIALECT) not in (DIALECT, f"{DIALECT}#"):
         return f"must be a JSON Schema of the dialect 2020-12: leave `$schema` out, or set it to {DIALECT}"
-    if sum(1 for _ in islice(_patterns_in(schema), MOST_PATTERNS + 1)) > MOST_PATTERNS:
+    if _count_patterns(schema) > MOST_PATTERNS:
         return f"must have at most {MOST_PATTERNS} regular expressions"
-    return _problem_of_compilation(schema)
+    return _problem_of_compilation(text)
 
 
 def problems_of_value(schema: dict[str, Any], value: Any) -> Sequence[str]:
@@ -55,19 +64,27 @@ def problems_of_value(schema: dict[str, Any], value: Any) -> Sequence[str]:
     ]
 
 
+def _count_patterns(schema: dict[str, Any]) -> int:
+    """Return the number of regular expressions, up to MOST_PATTERNS + 1."""
+    return sum(1 for _ in islice(_patterns_in(schema), MOST_PATTERNS + 1))
+
+
 def _validator(schema: dict[str, Any], mask: str | None = None) -> "jsonschema_rs.Draft202012Validator":
     """Compile a schema. Raises ValidationError. mask: stands for the values in messages."""
     import jsonschema_rs  # here, since few jobs have a schema and it takes 60 ms
 
-    patterns = jsonschema_rs.RegexOptions(size_limit=_PATTERN_BYTES)
+    share = _PATTERNS_BYTES // max(_count_patterns(schema), 1)
+    patterns = jsonschema_rs.RegexOptions(size_limit=min(max(share, _LEAST_PATTERN_BYTES), _PATTERN_BYTES))
     return jsonschema_rs.Draft202012Validator(schema, offline=True, pattern_options=patterns, mask=mask)
 
 
-def _problem_of_compilation(schema: dict[str, Any]) -> str | None:
+@lru_cache(maxsize=32)
+def _problem_of_compilation(text: bytes) -> str | None:
+    """Return why a schema, as JSON, cannot be compiled. Cached, since each job of an agent has the same schema."""
     import jsonschema_rs
 
     try:
-        _validator(schema)
+        _validator(msgspec.json.decode(text))
     except jsonschema_rs.ValidationError as error:
         place, last = _place_of(error.instance_path), error.instance_path[-1:]
         if error.kind.name == "$ref":

@@ -76,6 +76,7 @@ async def test_a_repeated_request_returns_the_job_that_another_engine_has_just_s
     [
         ({"prompt": "ü" * (PROMPT_BYTES // 2 + 1)}, "prompt: must be at most 900 KiB"),
         ({"metadata": {"notes": "x" * METADATA_BYTES}}, "metadata: must be at most 64 KiB"),
+        ({"errors": ["x" * PROMPT_BYTES]}, "errors: must be at most 900 KiB as JSON"),
         ({"files": [("a", b"x" * FILES_BYTES), ("b", b"x")]}, "workspaceFiles: must be at most 10 MiB"),
     ],
 )
