@@ -563,8 +563,8 @@ def _encode_cursor(created: float, job_id: str) -> str:
 def _decode_cursor(cursor: str) -> tuple[float, str]:
     try:
         created, job_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if isinstance(created, int | float) and isinstance(job_id, str):
+        if isinstance(created, int | float) and isinstance(job_id, str) and job_id.isascii():
             return float(created), job_id
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         pass
     raise Invalid(Problem("cursor", "is not a cursor of this list; take `next` from its last page"))

@@ -51,6 +51,8 @@ async def test_ended_jobs_are_compared_by_a_field(user: User, admin: User, model
         await user.run(type=model, config={"model": model}, metadata=metadata)
 
     answers = [await admin.get("/api/stats/breakdown", by=by) for by in ("model", "type", "repo")]
+    earliest = await admin.get("/api/stats/breakdown", to="0001-01-03T00:00:00Z")
+    assert (earliest.status_code, earliest.json()["from"], earliest.json()["rows"]) == (200, "0001-01-01T00:00:00Z", [])
     later = await admin.get("/api/stats/breakdown", **{"from": "2999-01-01T00:00:00Z", "to": "2999-01-02T00:00:00Z"})
 
     for answer, value in zip(answers, (model, model, f"octocat/{model}"), strict=True):

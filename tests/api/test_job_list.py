@@ -1,5 +1,6 @@
 """The list of jobs: filters, cursors and facets."""
 
+import base64
 from typing import Any
 
 import httpx2
@@ -33,6 +34,10 @@ async def submit_several(api: Api, user: httpx2.AsyncClient, number: int) -> lis
         await api.clock.advance(1)
     await eventually(lambda: api.services.job_index.count_in(Phase.PENDING) == number)
     return ids[::-1]
+
+
+def encoded(cursor: str) -> str:
+    return base64.urlsafe_b64encode(cursor.replace("'", '"').encode()).decode()
 
 
 async def listed(user: httpx2.AsyncClient, **query: Any) -> Any:
@@ -106,6 +111,9 @@ async def test_a_caller_may_not_list_the_jobs_of_another(api: Api, user: httpx2.
     ("query", "field"),
     [
         ({"cursor": "nonsense"}, "cursor"),
+        ({"cursor": encoded(f"[{10**400}, 'x']")}, "cursor"),
+        ({"cursor": encoded("[" * 20_000)}, "cursor"),
+        ({"cursor": encoded('[1, "\\ud800"]')}, "cursor"),
         ({"from": "2030-01-01T00:00:00"}, "from"),
         ({"to": "soon"}, "to"),
         ({"from": "2030-02-30T00:00:00Z"}, "from"),

@@ -81,6 +81,18 @@ class TestRetryOfAJobWithAToken:
         assert "10 minutes" in rerun.json()["error"]
         assert (await api.store.get(Job, job_id)).status.attempts == 2
 
+    async def test_a_repeated_rerun_gets_the_first_answer_after_the_token_has_expired(
+        self, api: Api, user: httpx2.AsyncClient
+    ) -> None:
+        job_id = await submit(user, **WITH_TOKEN)
+        headers = {"Idempotency-Key": "key-1"}
+        first = await user.post(f"/api/jobs/{job_id}/rerun", json={}, headers=headers)
+        api.clock.step(700)
+        again = await user.post(f"/api/jobs/{job_id}/rerun", json={}, headers=headers)
+
+        assert (first.status_code, again.status_code) == (201, 201)
+        assert again.json() == first.json()
+
     async def test_a_job_without_a_token_can_always_be_retried(self, api: Api, user: httpx2.AsyncClient) -> None:
         plain = {"workspaceSetup": {"gitRepo": "https://1.1.1.1/octocat/hello.git"}}
         job_id = await submit(user, **plain, **script({"fail": "no"}))

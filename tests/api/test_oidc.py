@@ -392,6 +392,13 @@ async def test_a_withdrawn_key_is_accepted_for_at_most_ten_minutes(login: Login)
     assert (await login.sign_in()).status_code == 401
 
 
+async def test_a_null_in_the_discovery_document_counts_as_missing(login: Login) -> None:
+    login.openid.document = dict.fromkeys(
+        ("code_challenge_methods_supported", "token_endpoint_auth_methods_supported", "userinfo_endpoint")
+    )
+    assert (await login.sign_in()).status_code == 303
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -400,6 +407,7 @@ async def test_a_withdrawn_key_is_accepted_for_at_most_ten_minutes(login: Login)
         {"authorization_endpoint": "http://auth.test/authorize"},
         {"token_endpoint": "http://auth.test/token"},
         {"token_endpoint": None},
+        {"token_endpoint": "https://[x"},
         {"jwks_uri": "file:///etc/passwd"},
         {"userinfo_endpoint": "javascript:alert(1)"},
         {"code_challenge_methods_supported": ["plain"]},

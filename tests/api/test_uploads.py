@@ -464,6 +464,20 @@ async def test_extraction_needs_no_body(api: Api, admin: httpx2.AsyncClient) -> 
     assert len(await api.store.list(Job)) == 1
 
 
+async def test_repeated_extraction_gets_the_first_answer_after_the_pdf_was_deleted(
+    api: Api, admin: httpx2.AsyncClient
+) -> None:
+    uploaded = (await admin.post(PDFS, files={"file": ("report.pdf", A_PDF)})).json()
+    extract, headers = f"{PDFS}/{uploaded['id']}/extract", {"Idempotency-Key": "key-1"}
+    first = await admin.post(extract, headers=headers)
+    assert (await admin.delete(f"{PDFS}/{uploaded['id']}")).status_code == 204
+    again = await admin.post(extract, headers=headers)
+
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json() == first.json()
+    assert len(await api.store.list(Job)) == 1
+
+
 async def test_extraction_of_a_missing_pdf_is_not_found(api: Api, admin: httpx2.AsyncClient) -> None:
     assert (await admin.post(f"{PDFS}/up-{'0' * 16}/extract", json={})).status_code == 404
     assert (await admin.post(f"{PDFS}/up-{'0' * 16}/extract", json={"prompts": "a"})).status_code == 422

@@ -209,14 +209,14 @@ class OpenIdProvider:
     def _endpoints_in(self, document: Mapping[str, Any]) -> Endpoints:
         if document.get("issuer") != self._registration.issuer:
             raise self._unusable("the issuer in its discovery document differs from OIDC_ISSUER")
-        if "S256" not in document.get("code_challenge_methods_supported", ["S256"]):
+        if "S256" not in _names(document, "code_challenge_methods_supported", default="S256"):
             raise self._unusable("it does not support PKCE with S256")
-        methods = document.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        methods = _names(document, "token_endpoint_auth_methods_supported", default="client_secret_basic")
         return Endpoints(
             authorization=self._url(document, "authorization_endpoint"),
             token=self._url(document, "token_endpoint"),
             keys=self._url(document, "jwks_uri"),
-            user_info=self._url(document, "userinfo_endpoint") if "userinfo_endpoint" in document else None,
+            user_info=None if document.get("userinfo_endpoint") is None else self._url(document, "userinfo_endpoint"),
             accepts_basic_auth="client_secret_basic" in methods,
             sends_issuer=document.get("authorization_response_iss_parameter_supported") is True,
         )
@@ -225,7 +225,7 @@ class OpenIdProvider:
         """Return the URL of an endpoint. It must be https if the issuer's is."""
         url = document.get(name)
         schemes = ("https",) if self._registration.issuer.startswith("https:") else ("http", "https")
-        if not isinstance(url, str) or urlsplit(url).scheme not in schemes:
+        if not isinstance(url, str) or _scheme(url) not in schemes:
             raise self._unusable(f"its {name} must be a URL that begins with {' or '.join(schemes)}")
         return url
 
@@ -321,3 +321,17 @@ def _error_code(text: Any) -> str:
 
 def _refused(message: str) -> ApiError:
     return ApiError(401, "login_refused", message)
+
+
+def _names(document: Mapping[str, Any], field: str, *, default: str) -> list[Any]:
+    """Return a list of the discovery document. Where it is missing or null, OpenID Connect has a default."""
+    names = document.get(field)
+    return names if isinstance(names, list) else [default]
+
+
+def _scheme(url: str) -> str:
+    """Return the scheme of a URL; empty for an invalid one."""
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return ""

@@ -313,9 +313,12 @@ async def rerun(
     Settings of agents and the engine apply as they are now.
     """
     services, caller, job = services_of(request), caller_of(request), await own_job(request, job_id)
-    changes, uploads, now = rerun_changes(body, caller), services.settings.uploads, services.clock.now()
+    changes, names = rerun_changes(body, caller), job_names(idempotency_key, f"{caller.id} {job_id}", body)
+    if names.are_reproducible and (stored := await services.admission.find(names)):
+        return _submitted(stored, is_replay=True)  # the job's token or files may be gone since
+    uploads, now = services.settings.uploads, services.clock.now()
     wanted = await rerun_request(services.store, job, changes, caller, uploads, now)
-    return await _admitted(request, wanted, job_names(idempotency_key, f"{caller.id} {job_id}", body))
+    return await _admitted(request, wanted, names)
 
 
 @router.post(

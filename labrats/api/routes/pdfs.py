@@ -96,7 +96,11 @@ async def extract(
 ) -> Response:
     """Submit a job that runs its prompt on each section of the PDF, in order. Its result has an answer for each."""
     body = body or Extraction()
-    pdfs = services_of(request).pdf_uploads
+    services, caller = services_of(request), caller_of(request)
+    names = job_names(idempotency_key, f"{caller.id} {upload_id} extract", body)
+    if names.are_reproducible and (stored := await services.admission.find(names)):
+        return json_response({"jobId": stored.id}, 201)  # the upload may be gone since
+    pdfs = services.pdf_uploads
     upload = await pdfs.get(upload_id)
     submission = Submission(
         source="dashboard",
@@ -106,10 +110,8 @@ async def extract(
         pipeline=PipelineBody(type="pdf-sections"),
         metadata={"upload": upload.id, "document": upload.name},
     )
-    caller = caller_of(request)
-    names = job_names(idempotency_key, caller.id, submission)
     requested = job_request(submission, caller, [("document.pdf", pdfs.path(upload))])
-    job, _ = await services_of(request).admission.admit(requested, names)
+    job, _ = await services.admission.admit(requested, names)
     return json_response({"jobId": job.id}, 201)
 
 

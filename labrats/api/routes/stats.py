@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query, Request
@@ -30,6 +30,8 @@ DEFAULT_POINTS: Final = 200
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _UNITS: Final = {"m": _MINUTE, "h": _HOUR, "d": _DAY}
 _MIN_WINDOW, _MAX_WINDOW = _HOUR, 90 * _DAY
+_DEFAULT_PERIOD: Final = timedelta(days=7)
+_FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
 _DEFAULT_STEPS: Final = ("1m", "5m", "15m", "1h", "6h", "1d")
 
 
@@ -137,7 +139,7 @@ async def get_breakdown(
     """Count the ended jobs by the values of a field, with their tokens, cost and run times; the most frequent first."""
     services = services_of(request)
     end = until or services.clock.now()
-    begin = since or end - timedelta(days=7)
+    begin = since or max(end, _FIRST_TIME + _DEFAULT_PERIOD) - _DEFAULT_PERIOD
     rows = await services.job_index.breakdown(by, begin, end, wanted)
     return json_response({"by": by, "from": begin, "to": end, "rows": [_row_view(row) for row in rows]})
 
