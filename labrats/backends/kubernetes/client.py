@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import ssl
 from asyncio import Semaphore
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -68,6 +69,19 @@ UPDATE_CUSTOM_RESOURCES: Final = (
 
 _WEBHOOK_DENIAL: Final = "admission webhook"
 """Beginning of the message when an admission webhook denied a request. Its status code may be any, often 400."""
+
+
+_OBJECT_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+def object_path(collection: str, name: str) -> str:
+    """Return the path of an object. Raises NotFound for a text that is no name: in a path it could mean another object.
+
+    A name may come from a caller's URL, where `?watch=1` or `..` would change the request.
+    """
+    if not _OBJECT_NAME.fullmatch(name):
+        raise NotFound(f"{name!r} is no name of an object")
+    return f"{collection}/{name}"
 
 
 class Expired(RetryLater):

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import structs
 
-from labrats.backends.kubernetes.client import MAX_OBJECT_DEPTH
+from labrats.backends.kubernetes.client import MAX_OBJECT_DEPTH, object_path
 from labrats.model.agent import AiAgent, AiAgentSpec, AiAgentStatus
 from labrats.model.ai_config import AiConfig, AiConfigSpec
 from labrats.model.ai_model import AiModel, AiModelSpec, AiModelStatus
@@ -130,10 +130,14 @@ class ResourceType(Generic[R]):
         self._fields = [field for field in record.__struct_fields__ if field not in ("metadata", "status")]
         self._decoder = msgspec.json.Decoder(wire)
 
-    def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
-        """Return the path of the collection, of one object, or of a subresource."""
+    def path(self, namespace: str, name: str | None = None, subresource: str = "") -> str:
+        """Return the path of the collection, of the object `name`, or of its subresource.
+
+        Raises NotFound for an invalid name.
+        """
         root = "/api/v1" if self.api_version == CORE_API else f"/apis/{self.api_version}"
-        return "/".join(filter(None, (root, "namespaces", namespace, self.plural, name, subresource)))
+        collection = f"{root}/namespaces/{namespace}/{self.plural}"
+        return "/".join(filter(None, (collection if name is None else object_path(collection, name), subresource)))
 
     def read(self, body: bytes | msgspec.Raw) -> R:
         """Decode an object. Raises ValueError for an invalid one, which a person may have written."""

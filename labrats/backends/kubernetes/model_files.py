@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from labrats.backends.kubernetes import model_files_pod
 from labrats.backends.kubernetes.batch_objects import CONTAINER, JobObject, PodObject
-from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
+from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient, object_path
 from labrats.backends.kubernetes.pod import EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD, USER
 from labrats.files.model_folder import progress_in
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
@@ -207,7 +207,7 @@ class ClusterModelFiles:
         return _READ_JOB(await self._client.request("POST", self._jobs, encode(manifest)))
 
     async def _get(self, name: str) -> JobObject:
-        return _READ_JOB(await self._client.request("GET", f"{self._jobs}/{name}"))
+        return _READ_JOB(await self._client.request("GET", object_path(self._jobs, name)))
 
     async def _delete(self, job: JobObject) -> None:
         options = {"propagationPolicy": "Background", "preconditions": {"uid": job.metadata.uid}}

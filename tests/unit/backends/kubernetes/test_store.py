@@ -10,7 +10,9 @@ from msgspec.structs import replace
 
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.agent import AiAgent
-from labrats.model.errors import RetryLater
+from labrats.model.core_resources import Secret
+from labrats.model.errors import NotFound, RetryLater
+from labrats.model.job import Job
 from tests.support.builders import an_agent
 from tests.unit.backends.kubernetes.test_client import a_status, serving
 
@@ -59,3 +61,23 @@ async def test_an_update_whose_claim_cannot_be_checked_is_undone(tmp_path: Path)
             await store.update(replace(agent, spec=replace(agent.spec, trigger_name="reviewer")))
 
     assert written == ["reviewer", "developer"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "?watch=1", "?", "#", "..", ".", "%2e%2e", "a/b", "A", "-a", "a" * 254, "a\n", "ä"]
+)
+async def test_a_text_that_is_no_name_is_not_found_without_a_request(tmp_path: Path, name: str) -> None:
+    requests: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        requests.append(str(request.rel_url))
+        return web.json_response({})
+
+    async with serving(answer, tmp_path, {}) as client, KubernetesStore.open(client, "labrats") as store:
+        with pytest.raises(NotFound):
+            await store.get(Job, name)
+        with pytest.raises(NotFound):
+            await store.delete(Secret, name)
+        assert await store.get_many(Job, [name]) == []
+
+    assert requests == []
