@@ -19,7 +19,16 @@ from msgspec.structs import replace
 
 from labrats.metrics import Metrics
 from labrats.model.core_resources import TYPE_LABEL, Secret
-from labrats.model.errors import AccessDenied, Conflict, IllegalMove, LabratsError, NotFound, Overloaded, RetryLater
+from labrats.model.errors import (
+    AccessDenied,
+    BecameUnreadable,
+    Conflict,
+    IllegalMove,
+    LabratsError,
+    NotFound,
+    Overloaded,
+    RetryLater,
+)
 from labrats.model.job import Job, after_cancel_request, after_retry_request
 from labrats.model.record import Metadata, Record, encode
 from labrats.ports import Changed, Clock, Deleted, Store, compare_and_set
@@ -39,6 +48,9 @@ ABANDONED_SECONDS: Final = 30.0
 
 CHECK_SECONDS: Final = 5.0
 """Time between two checks for actions of other engines that have stopped."""
+
+TRIES: Final = 5
+"""Tries for a job whose write fails although others succeed: a policy of the cluster may refuse it for good."""
 
 RETENTION: Final = timedelta(hours=1)
 """Time for which an action that is done can be looked up."""
@@ -213,11 +225,31 @@ class BulkActions:
         action = stored.action
         for target in action.targets[action.done :]:
             self._current = stored.secret.name, action
-            action = replace(action, done=action.done + 1, changed=action.changed + await self._apply(action, target))
+            stored, changed = await self._try_to_apply(stored, action, target)
+            action = replace(action, done=action.done + 1, changed=action.changed + changed)
             if _now() - stored.seen_at >= SAVE_SECONDS:
                 stored = await self._save(stored, action)
         await self._save(stored, replace(action, targets=(), finished_at=self._clock.now()))
         log.info("bulk action done", action=action.action, jobs=action.jobs, changed=action.changed)
+
+    async def _try_to_apply(self, stored: _Stored, action: BulkAction, target: Target) -> tuple[_Stored, bool]:
+        """Act on one job. Return False if that is impossible, so that one job does not stop the others.
+
+        Raises RetryLater while the store cannot be written to at all.
+        """
+        reason: LabratsError | None = None
+        for _ in range(TRIES):
+            try:
+                await self._apply(action, target)
+                return stored, True
+            except LabratsError as error:
+                reason = error
+            if isinstance(reason, BecameUnreadable) or not isinstance(reason, RetryLater):
+                break
+            await self._clock.sleep(reason.delay_seconds)
+            stored = await self._save(stored, action)
+        log.info("job left out of a bulk action", action=action.action, job=target.job_id, reason=str(reason))
+        return stored, False
 
     async def _remove(self, stored: _Stored) -> None:
         await self._store.delete(Secret, stored.secret.name, stored.secret.metadata.resource_version)
@@ -227,8 +259,8 @@ class BulkActions:
         self._note(await self._store.update(replace(stored.secret, data=_data(action))))
         return self._stored[stored.secret.name]
 
-    async def _apply(self, action: BulkAction, target: Target) -> bool:
-        """Act on one job. Return False if it is gone, invalid, or no longer in the state that the caller saw."""
+    async def _apply(self, action: BulkAction, target: Target) -> None:
+        """Act on one job. Raises LabratsError if it is gone, invalid, or no longer in the state that the caller saw."""
 
         async def read() -> Job:
             job = await self._store.get(Job, target.job_id)
@@ -242,18 +274,9 @@ class BulkActions:
                 raise IllegalMove(f"the job {job.id} has ended or was retried meanwhile")
             return ACTIONS[action.action](job, self._clock.now())
 
-        while True:
-            try:
-                before, job = await compare_and_set(self._store, read, changed)
-            except RetryLater as error:
-                await self._clock.sleep(error.delay_seconds)
-                continue
-            except LabratsError as error:
-                log.info("job left out of a bulk action", action=action.action, job=target.job_id, reason=str(error))
-                return False
-            if job.ended and not before.ended:  # it was Pending; the controller counts the end of a Running one
-                self._metrics.job_moved(before, job, self._clock.now())
-            return True
+        before, job = await compare_and_set(self._store, read, changed)
+        if job.ended and not before.ended:  # it was Pending; the controller counts the end of a Running one
+            self._metrics.job_moved(before, job, self._clock.now())
 
 
 def _is_action(secret: Secret) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from labrats.api import bulk_actions
 from labrats.api.bulk_actions import CHECK_SECONDS, RETENTION
 from labrats.model.core_resources import Secret
-from labrats.model.errors import Invalid, Problem, RetryLater
+from labrats.model.errors import BecameUnreadable, Invalid, Problem, RetryLater
 from labrats.model.job import Job
 from tests.api.conftest import Api, a_submission
 from tests.support.builders import an_ai_model
@@ -40,6 +40,31 @@ async def test_action_leaves_out_an_invalid_job_and_repeats_a_failed_write(
     assert (progress["done"], progress["changed"]) == (3, 2)
     statuses = [(await user.get(f"/api/jobs/{job_id}")).json()["status"] for job_id in jobs]
     assert statuses == ["waiting", "cancelled", "cancelled"]
+
+
+@pytest.mark.parametrize("error", [RetryLater("a policy refuses it"), BecameUnreadable("it has become invalid")])
+async def test_job_that_can_never_be_written_stops_no_other(
+    api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: RetryLater
+) -> None:
+    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+    refused, other = [(await user.post("/api/jobs/submit", json=a_submission())).json()["jobId"] for _ in range(2)]
+    update = api.store.update
+
+    async def refusing(resource: Any) -> Any:
+        if isinstance(resource, Job) and resource.id == refused:
+            raise error
+        return await update(resource)
+
+    monkeypatch.setattr(api.store, "update", refusing)
+    await api.clock.sleep(1)  # until the index has the jobs
+    body: dict[str, Any] = {"action": "cancel", "filter": {}, "expected": 2}
+    path = f"/api/jobs/bulk/{(await user.post('/api/jobs/bulk', json=body)).json()['id']}"
+    await api.clock.sleep(20)
+
+    progress = (await user.get(path)).json()
+    assert (progress["done"], progress["changed"]) == (2, 1)
+    assert progress["finishedAt"]
+    assert (await user.get(f"/api/jobs/{other}")).json()["status"] == "cancelled"
 
 
 async def test_action_in_progress_shows_how_far_it_is(

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
@@ -44,6 +44,9 @@ class EventFilter:
     def matches(self, view: dict[str, Any]) -> bool:
         shown = (value for name, value in view.items() if name not in _NOT_SEARCHED)
         return not self.text or any(self.text in in_lower_case(text) for value in shown for text in _texts(value))
+
+
+EVERY_EVENT: Final = EventFilter()
 
 
 def in_lower_case(text: str) -> str:
@@ -89,8 +92,7 @@ async def search(
     """Return the first matching events of the attempts after the position, and count the matches in the whole job."""
     page = Page()
     every = all_attempts(job)
-    places = services.search_places.setdefault(caller_id, asyncio.Semaphore(SEARCHES_AT_ONCE))
-    async with places, aclosing(_events_after(services, job, every, (1, 0), wanted)) as found:
+    async with _place(services, caller_id), aclosing(_events_after(services, job, every, (1, 0), wanted)) as found:
         async for view in found:
             page.totals[view["attempt"]] += 1
             if view["attempt"] not in attempts or _position(view) <= position:
@@ -103,9 +105,27 @@ async def search(
 
 
 async def page_before(
-    services: Services, job: Job, attempts: range, position: Position | None, limit: int, wanted: EventFilter
+    services: Services,
+    caller_id: str,
+    job: Job,
+    attempts: range,
+    position: Position | None,
+    limit: int,
+    wanted: EventFilter,
 ) -> Page:
     """Return the last events of the attempts before the position, or the last of all without one."""
+    async with _place(services, caller_id) if wanted != EVERY_EVENT else nullcontext():
+        return await _page_before(services, job, attempts, position, limit, wanted)
+
+
+def _place(services: Services, caller_id: str) -> asyncio.Semaphore:
+    """Return the limit of the searches of one caller that read at the same time."""
+    return services.search_places.setdefault(caller_id, asyncio.Semaphore(SEARCHES_AT_ONCE))
+
+
+async def _page_before(
+    services: Services, job: Job, attempts: range, position: Position | None, limit: int, wanted: EventFilter
+) -> Page:
     events: list[dict[str, Any]] = []
     for number in reversed(attempts):
         if position and number > position[0]:

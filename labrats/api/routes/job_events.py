@@ -88,7 +88,8 @@ async def read_events(
     if before is not None or tail:
         if after is not None or (before is not None and tail):
             raise Invalid(Problem("after" if after is not None else "before", "excludes `before` and `tail`"))
-        page = await page_before(services, job, attempts, parse_event_id(before) if before else None, limit, wanted)
+        last_read = parse_event_id(before) if before else None
+        page = await page_before(services, caller_of(request).id, job, attempts, last_read, limit, wanted)
         answer["firstId"], answer["lastId"] = await bounds(services, job, attempts)
     elif q:
         page = await search(services, caller_of(request).id, job, attempts, position, limit, wanted)
