@@ -243,7 +243,7 @@ def _lasting_problem(response: httpx2.Response) -> str | None:
 def _read(response: httpx2.Response, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(response.content, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RetryLater("GitHub's response does not match its API", delay_seconds=30) from error
 
 

@@ -212,5 +212,5 @@ def _said(response: httpx2.Response) -> str:
 def _read(response: httpx2.Response, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(response.content, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RetryLater("GitHub's response does not match its API", delay_seconds=30) from error

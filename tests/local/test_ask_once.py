@@ -203,6 +203,11 @@ def test_reasoning_in_the_text_is_removed_from_the_result(attempt_on: Prepare) -
         (Refuses(500, b"<html>oops"), FailedCode.AGENT_ERROR, "answered 500: <html>oops"),
         (Refuses(302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}), FailedCode.AGENT_ERROR, "moved to"),
         (Sends(b"data: {broken\n\n"), FailedCode.AGENT_ERROR, "an event that is not a chat completion"),
+        (
+            Sends(b'data: {"choices": [{"delta": {"content": "\xe2\x82"}}]}\n\n'),
+            FailedCode.AGENT_ERROR,
+            "an event that is not a chat completion",
+        ),
         (Sends(b"data: [1, 2]\n\n"), FailedCode.AGENT_ERROR, "an event that is not a chat completion"),
         (Sends(b"Hello, I am no event stream"), FailedCode.AGENT_ERROR, "closed the connection"),
     ],

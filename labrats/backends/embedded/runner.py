@@ -274,7 +274,7 @@ class LocalRunner:
 
     async def result(self, name: AttemptName) -> Any:
         folder = self._folder(name)
-        return read_result(name, folder.output, folder.result)
+        return await asyncio.to_thread(read_result, name, folder.output, folder.result)
 
     async def patch(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_patch, name, self._folder(name).patch)

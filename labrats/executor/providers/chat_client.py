@@ -146,7 +146,7 @@ class _ModelList(msgspec.Struct, frozen=True):
 
 async def _list_models(http: httpx2.AsyncClient) -> list[_ListedModel]:
     """List the server's models; none on an error, which the first request for a completion will report."""
-    translated, unreadable = translate_errors(http.base_url), (msgspec.DecodeError, RecursionError)
+    translated, unreadable = translate_errors(http.base_url), (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
     with contextlib.suppress(ErrorResponse, ServerUnreachable, GiveUp, *unreadable), translated:
         async with http.stream("GET", "models", timeout=_LIST_SECONDS) as response:
             await raise_for_status(response)

@@ -177,7 +177,7 @@ class CompletionBuilder:
         """Add the data of an event. Raises ErrorResponse, and GiveUp if the model repeats itself without end."""
         try:
             chunk = _CHUNK_DECODER.decode(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             message = f"the model's server sent an event that is not a chat completion: {error}"
             raise GiveUp(FailedCode.AGENT_ERROR, message) from error
         if chunk.error is not None:

@@ -21,17 +21,18 @@ def decode_line(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
         return decoder.decode(line)
     except msgspec.ValidationError:
         return None
-    except msgspec.DecodeError:
-        return _read_with_lone_surrogates(decoder, line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _read_with_cut_characters(decoder, line)
 
 
-def _read_with_lone_surrogates(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
-    """Decode a line with half a surrogate pair, which a program prints if it cuts a text within a character.
+def _read_with_cut_characters(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
+    """Decode a line with a part of a character, which a program prints if it cuts a text within the character.
 
-    The half is replaced. It is valid JSON, but msgspec rejects it.
+    The part is replaced. Half a surrogate pair is valid JSON, but msgspec rejects it.
     """
     try:
-        repaired = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace")
+        text = line.decode("utf-8", "replace")
+        repaired = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
         return decoder.decode(repaired)
     except (ValueError, msgspec.DecodeError):
         return None

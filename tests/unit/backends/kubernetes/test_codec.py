@@ -73,12 +73,12 @@ def test_a_new_object_has_its_owner_and_creation_time_but_no_status() -> None:
 @pytest.mark.parametrize(
     ("name", "subresource", "path"),
     [
-        ("", "", "/apis/labrats.work/v1alpha1/namespaces/rats/aimodels"),
+        (None, "", "/apis/labrats.work/v1alpha1/namespaces/rats/aimodels"),
         ("opus", "", "/apis/labrats.work/v1alpha1/namespaces/rats/aimodels/opus"),
         ("opus", "status", "/apis/labrats.work/v1alpha1/namespaces/rats/aimodels/opus/status"),
     ],
 )
-def test_paths_of_custom_resources(name: str, subresource: str, path: str) -> None:
+def test_paths_of_custom_resources(name: str | None, subresource: str, path: str) -> None:
     assert resource_type(AiModel).path("rats", name, subresource) == path
 
 

@@ -120,6 +120,13 @@ def test_unknown_event_is_skipped(tmp_path: Path, line: bytes) -> None:
     assert work.events == []
 
 
+def test_invalid_utf_8_does_not_lose_the_event(tmp_path: Path) -> None:
+    line = b'{"type": "item.completed", "item": {"id": "item_1", "type": "agent_message", "text": "a \xe2\x82 b"}}'
+    _, work = translated(tmp_path, line)
+
+    assert work.logs == ["a \ufffd b"]
+
+
 def test_half_a_surrogate_pair_does_not_lose_the_event(tmp_path: Path) -> None:
     line = b'{"type": "item.completed", "item": {"id": "item_1", "type": "agent_message", "text": "a \\ud83d b"}}'
     _, work = translated(tmp_path, line)
