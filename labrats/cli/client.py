@@ -87,8 +87,13 @@ class Client:
             yield (event for event in httpx2.EventSource(response) if event.data)
 
     def _send(self, method: str, path: str, content_type: str = JSON, **request: Any) -> httpx2.Response:
-        with self._translated_errors():
-            response = self._http.request(method, path, **request)
+        try:
+            with self._translated_errors():
+                response = self._http.request(method, path, **request)
+        except UnicodeError:
+            raise
+        except ValueError as error:  # a number that JSON cannot express, from an option or a file
+            raise CommandError(f"the request cannot be sent: {error}", ExitCode.USAGE) from error
         self._raise_for_status(response)
         if response.status_code != httpx2.codes.NO_CONTENT:
             _expect_content_type(response, content_type)

@@ -1,6 +1,7 @@
 """Options that are given several times as KEY=VALUE."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -27,9 +28,16 @@ def parse_pairs(option: str, texts: Iterable[str]) -> dict[str, Any]:
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except ValueError:
         return text
+
+
+def _finite(text: str) -> float:
+    """Return the number. Raises ValueError for one that is too large, such as a commit 12345e678."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 def _refuse_constant(name: str) -> None:

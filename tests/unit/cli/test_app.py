@@ -15,7 +15,11 @@ from labrats import __version__
 from labrats.cli import jobs
 from labrats.cli.app import build_app
 from labrats.cli.errors import ExitCode
+from labrats.cli.key_values import parse_pairs
 from tests.unit.cli.engines import Labrats, OwnEngine
+
+LABRATS = (sys.executable, "-c", "import sys; from labrats.main import main; sys.exit(main())")
+NO_ENGINE = {"PATH": os.environ["PATH"], "LABRATS_URL": "http://127.0.0.1:9", "LABRATS_API_KEY": "test-key"}
 
 COMMANDS = (
     "submit jobs job logs wait cancel retry apply get describe delete export model secret api-key serve config"
@@ -144,3 +148,35 @@ def test_completion_script_is_valid_in_its_shell(labrats: Labrats, tmp_path: Pat
     if program := shutil.which(shell):
         (tmp_path / "script").write_text(script)
         subprocess.run([program, "-n", tmp_path / "script"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["submit", "-p", b"caf\xe9"], "not valid UTF-8"),
+        (["job", b"\xff"], "not valid UTF-8"),
+        (["submit", "-p", "x", "--idempotency-key", "schlüssel"], "must contain ASCII characters only"),
+        (["submit", "-p", "x", "--priority", "inf"], "the request cannot be sent: Out of range float"),
+        (["submit", "-p", "x", "--metadata", f"a={'[' * 100_000}"], "nested too deeply"),
+        (["submit", "-p", "x", "--timeout", f"{'9' * 400}s"], "a number is too large"),
+        (["jobs", "--url", "http://a..b"], "an argument is invalid"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_text_that_cannot_be_sent_is_wrong_usage(arguments: list[str | bytes], complaint: str) -> None:
+    ended = subprocess.run(
+        [*LABRATS, *arguments], capture_output=True, text=True, check=False, env=NO_ENGINE, stdin=subprocess.DEVNULL
+    )
+    assert (ended.returncode, ended.stdout) == (ExitCode.USAGE, "")
+    assert complaint in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_prompt_that_is_not_utf_8_is_wrong_usage() -> None:
+    ended = subprocess.run([*LABRATS, "submit"], input=b"caf\xe9", capture_output=True, check=False, env=NO_ENGINE)
+    assert ended.returncode is ExitCode.USAGE.value
+    assert b"not valid UTF-8" in ended.stderr
+
+
+def test_commit_that_looks_like_a_huge_number_stays_text() -> None:
+    assert parse_pairs("--metadata", ["commit=12345e678", "n=1.5"]) == {"commit": "12345e678", "n": 1.5}
