@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
@@ -109,6 +110,9 @@ async def _look_up(host: str, port: int) -> list[Any]:
     that no name server answers would occupy them for minutes, since a lookup continues when its caller has given up,
     and would keep the process from ending.
     """
+    with suppress(ValueError):
+        ip_address(host)  # then there is nothing to look up, and a busy machine cannot delay it
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     if not _free_lookups.acquire(blocking=False):
         raise OSError("too many names are being looked up")
     found: Future[list[Any]] = Future()
