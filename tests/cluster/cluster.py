@@ -299,6 +299,8 @@ class Cluster:
             "--use-service-account-credentials",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
+            # A claim that was created before its volume is bound in the next period: by default after 15 s.
+            "--pvclaimbinder-sync-period=500ms",
         )
 
     def _processes_in_network(self) -> list[int]:
