@@ -86,7 +86,9 @@ class Commands:
         on_create: OnCreate,
     ) -> str:
         from labrats.api.auth.keys import key_secret, new_key
+        from labrats.api.routes.api_keys import check_key
 
+        check_key(name, scopes)
         key = new_key()
 
         async def store_key() -> None:

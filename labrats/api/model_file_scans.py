@@ -43,7 +43,7 @@ class ModelFileScans:
             return self.last
 
     async def _is_stale(self, scan: Scan) -> bool:
-        if self._clock.now() - scan.scanned_at >= MAX_AGE:
+        if not timedelta() <= self._clock.now() - scan.scanned_at < MAX_AGE:  # older, or the clock was set back
             return True
         return any(_last_change(each) >= scan.scanned_at for each in await self.files.operations())
 

@@ -1,7 +1,7 @@
 """The commands for API keys."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -67,6 +67,8 @@ def _create_in_store(
         raise CommandError(f"--expires-at: {error}", ExitCode.USAGE) from error
     if expiry and expiry.tzinfo is None:
         raise CommandError("--expires-at has no time zone; end it with Z for UTC", ExitCode.USAGE)
+    if expiry and expiry <= datetime.now(UTC):
+        raise CommandError("--expires-at must be in the future", ExitCode.USAGE)
     with startup_errors_explained():
         try:
             return engine.create_api_key(name, [scope], expiry, data_dir, note_new_folder)

@@ -2,7 +2,10 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -39,6 +42,17 @@ async def test_key_created_directly_in_the_data_folder_is_accepted_after_a_resta
 
     async with engine.client(key) as http:
         assert (await http.get("/api/api-keys")).status_code == 200
+
+
+def test_key_created_directly_needs_a_valid_name(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; from labrats.main import main; sys.exit(main())", "api-key", "create"]
+    for name in ("", "two\nlines"):
+        ended = subprocess.run(
+            [*command, name, "--direct", "--data-dir", tmp_path], capture_output=True, text=True, check=False
+        )
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr.startswith("labrats: name")
+    assert not list(tmp_path.iterdir())
 
 
 async def test_new_keys_are_unique(admin: User) -> None:

@@ -34,6 +34,14 @@ async def test_after_many_wrong_keys_another_is_refused_but_a_valid_key_is_accep
         assert (await send(guesser, "one-more-guess")).status_code == 401
 
 
+async def test_a_clock_that_is_set_back_ends_the_wait(api: Api) -> None:
+    async with api.client(None) as guesser:
+        await guess_many(guesser)
+        assert (await send(guesser, "one-more-guess")).status_code == 429
+        api.clock.step(-86_400)
+        assert (await send(guesser, "another-guess")).status_code == 401
+
+
 async def test_a_repeated_wrong_key_and_a_missing_key_are_not_counted(api: Api) -> None:
     async with api.client(None) as forgetful:
         for _ in range(2 * MAX_WRONG_KEYS):

@@ -16,6 +16,10 @@ class _Failures:
     since: datetime
     key_hashes: set[int] = field(default_factory=set)
 
+    def count_at(self, now: datetime) -> bool:
+        """Return whether `now` is in the window. It is not before it, unless the clock was set back."""
+        return timedelta() <= now - self.since < WINDOW
+
 
 class AuthRateLimit:
     """Counts of the different wrong keys that each address sent within a window.
@@ -30,7 +34,7 @@ class AuthRateLimit:
     def seconds_to_wait(self, address: str, now: datetime) -> int:
         """Return how long this address must wait after another wrong key; 0 while it is below the limit."""
         failures = self._by_network.get(_network(address))
-        if failures is None or len(failures.key_hashes) < MAX_WRONG_KEYS or now - failures.since >= WINDOW:
+        if failures is None or len(failures.key_hashes) < MAX_WRONG_KEYS or not failures.count_at(now):
             return 0
         return max(1, round((failures.since + WINDOW - now).total_seconds()))
 
@@ -38,7 +42,7 @@ class AuthRateLimit:
         """Count the wrong `key` from this address."""
         network = _network(address)
         failures = self._by_network.pop(network, None)
-        if failures is None or now - failures.since >= WINDOW:
+        if failures is None or not failures.count_at(now):
             failures = _Failures(now)
         if len(failures.key_hashes) < MAX_WRONG_KEYS:
             failures.key_hashes.add(hash(key))

@@ -1,17 +1,18 @@
 """Creates, lists and revokes API keys."""
 
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Request
 from msgspec.structs import replace
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, ValidationError
 from starlette.responses import Response
 
 from labrats.api.auth.admin_key import delete_revoked
 from labrats.api.auth.keys import derived_key, expiry_of, hash_key, in_utc, key_secret
-from labrats.api.http.errors import EXAMPLE_TIME
+from labrats.api.http.errors import EXAMPLE_TIME, problem_of
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
@@ -60,6 +61,14 @@ class ApiKeyBody(RequestBody):
         BeforeValidator(_check_text),
         Field(description="Time at which the key expires. Default: never.", examples=["2030-01-31T12:00:00Z"]),
     ] = None
+
+
+def check_key(name: str, scopes: Sequence[str]) -> None:
+    """Raise Invalid if the API would refuse a key of that name and with those scopes."""
+    try:
+        ApiKeyBody.model_validate({"name": name, "scopes": [*scopes]})
+    except ValidationError as error:
+        raise Invalid(*(problem_of({**each, "loc": ("body", *each["loc"])}) for each in error.errors())) from error
 
 
 class ApiKeyView(ResponseBody):

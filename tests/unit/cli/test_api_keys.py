@@ -68,7 +68,15 @@ def test_create_direct_reports_why_it_failed(
     assert (ended.code, ended.err) == (code, f"labrats: {complaint}\n")
 
 
-@pytest.mark.parametrize(("time", "complaint"), [("soon", "isoformat"), ("2030-01-31T00:00:00", "time zone")])
+@pytest.mark.parametrize(
+    ("time", "complaint"),
+    [
+        ("soon", "isoformat"),
+        ("2030-01-31T00:00:00", "time zone"),
+        ("2001-01-01T00:00:00Z", "must be in the future"),
+        ("0001-01-01T00:00:00+14:00", "must be in the future"),
+    ],
+)
 def test_create_direct_refuses_an_invalid_expiry(labrats: Labrats, time: str, complaint: str) -> None:
     ended = labrats("api-key", "create", "ops", "--direct", "--expires-at", time)
     assert ended.code == 2
