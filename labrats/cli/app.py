@@ -120,8 +120,10 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
     except CommandError as stop:
         print_stderr(f"labrats: {stop}")
         return stop.code
-    except (UnicodeError, RecursionError, OverflowError) as error:  # of an argument, a file or standard input
-        print_stderr(f"labrats: {_problem_of_text(error)}")
+    except UnicodeEncodeError as error:
+        if "surrogates" not in error.reason:
+            raise
+        print_stderr("labrats: an argument or the input is not valid UTF-8")  # Python reads such bytes as surrogates
         return ExitCode.USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -135,18 +137,6 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
         print_stderr(f"labrats: cannot write the output: {error.strerror}")
         return ExitCode.OUTPUT_FAILED
     return code if isinstance(code, int) else ExitCode.OK
-
-
-def _problem_of_text(error: UnicodeError | RecursionError | OverflowError) -> str:
-    if isinstance(error, RecursionError):
-        return "the JSON or YAML is nested too deeply"
-    if isinstance(error, OverflowError):
-        return "a number is too large"
-    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii":
-        return f"{error.object!r} must contain ASCII characters only"
-    if isinstance(error, UnicodeEncodeError | UnicodeDecodeError) and error.encoding.startswith("utf"):
-        return "an argument or the input is not valid UTF-8"
-    return f"an argument is invalid: {error}"
 
 
 def _usage_message(error: CycloptsError) -> str:

@@ -90,9 +90,11 @@ class Client:
         try:
             with self._translated_errors():
                 response = self._http.request(method, path, **request)
-        except UnicodeError:
-            raise
-        except ValueError as error:  # a number that JSON cannot express, from an option or a file
+        except UnicodeEncodeError as error:
+            if error.encoding != "ascii":
+                raise
+            raise CommandError(f"{error.object!r} must contain ASCII characters only", ExitCode.USAGE) from error
+        except ValueError as error:  # such as a number that JSON cannot express, or an invalid host name
             raise CommandError(f"the request cannot be sent: {error}", ExitCode.USAGE) from error
         self._raise_for_status(response)
         if response.status_code != httpx2.codes.NO_CONTENT:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Final
 
 from labrats.model.durations import describe_seconds
@@ -18,7 +19,10 @@ def parse_ms(text: str) -> int:
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is not a duration: write 90s, 10m, 1h30m or 500ms")
-    return round(sum(float(number) * _MS_PER_UNIT[unit] for number, unit in parts))
+    milliseconds = sum(float(number) * _MS_PER_UNIT[unit] for number, unit in parts)
+    if not isfinite(milliseconds):
+        raise ValueError("the duration is too long")
+    return round(milliseconds)
 
 
 def describe_span(start: str | None, end: str | None) -> str:

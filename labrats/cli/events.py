@@ -59,6 +59,8 @@ def _event(file: Path, source: str, event: str | None) -> dict[str, Any]:
         raise CommandError(f"{file}: {error.strerror}", ExitCode.USAGE) from error
     except ValueError as error:
         raise CommandError(f"{file}: not JSON: {error}", ExitCode.USAGE) from error
+    except RecursionError as error:
+        raise CommandError(f"{file}: nested too deeply", ExitCode.USAGE) from error
     if event is not None:
         return {"source": source, "event": event, "payload": content}
     if not isinstance(content, dict) or "event" not in content:

@@ -22,7 +22,10 @@ def parse_pairs(option: str, texts: Iterable[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise CommandError(f"{option} {text}: write KEY=VALUE", ExitCode.USAGE)
-        pairs[key] = _json_or_text(value)
+        try:
+            pairs[key] = _json_or_text(value)
+        except RecursionError as error:
+            raise CommandError(f"{option} {key}: the JSON is nested too deeply", ExitCode.USAGE) from error
     return pairs
 
 

@@ -204,7 +204,10 @@ def read_prompt(prompt: str | None, option: str = "-p") -> str:
         return prompt
     if prompt is None and sys.stdin.isatty():
         raise CommandError(f"no prompt: pass it with {option} or on standard input", ExitCode.USAGE)
-    text = sys.stdin.read()
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise CommandError("standard input is not valid UTF-8", ExitCode.USAGE) from error
     if not text.strip():
         raise CommandError(f"no prompt: standard input is empty; pass the prompt with {option}", ExitCode.USAGE)
     return text
@@ -218,6 +221,8 @@ def read_schema(path: Path | None) -> Any:
         return json.loads(_read_text("--result-schema", path))
     except ValueError as error:
         raise CommandError(f"--result-schema {path}: not JSON: {error}", ExitCode.USAGE) from error
+    except RecursionError as error:
+        raise CommandError(f"--result-schema {path}: nested too deeply", ExitCode.USAGE) from error
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:
