@@ -247,7 +247,11 @@ class BulkActions:
             if isinstance(reason, BecameUnreadable) or not isinstance(reason, RetryLater):
                 break
             await self._clock.sleep(reason.delay_seconds)
-            stored = await self._save(stored, action)
+            try:
+                stored = await self._save(stored, action)
+            except RetryLater:
+                self._stored[stored.secret.name] = stored._replace(action=action)  # to continue from here
+                raise
         log.info("job left out of a bulk action", action=action.action, job=target.job_id, reason=str(reason))
         return stored, False
 

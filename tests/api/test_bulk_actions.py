@@ -67,6 +67,32 @@ async def test_job_that_can_never_be_written_stops_no_other(
     assert (await user.get(f"/api/jobs/{other}")).json()["status"] == "cancelled"
 
 
+async def test_outage_loses_no_progress(api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+    for _ in range(3):
+        await user.post("/api/jobs/submit", json=a_submission())
+    update, refusals_left = api.store.update, 8
+    changed: list[str] = []
+
+    async def failing_after_two_jobs(resource: Any) -> Any:
+        nonlocal refusals_left
+        if len(changed) == 2 and refusals_left:
+            refusals_left -= 1
+            raise RetryLater("the disk is full")
+        changed.extend([resource.id] if isinstance(resource, Job) else [])
+        return await update(resource)
+
+    monkeypatch.setattr(api.store, "update", failing_after_two_jobs)
+    await api.clock.sleep(1)  # until the index has the jobs
+    body: dict[str, Any] = {"action": "cancel", "filter": {}, "expected": 3}
+    path = f"/api/jobs/bulk/{(await user.post('/api/jobs/bulk', json=body)).json()['id']}"
+    await api.clock.sleep(30)
+
+    assert refusals_left == 0
+    progress = (await user.get(path)).json()
+    assert (progress["done"], progress["changed"]) == (3, 3)
+
+
 async def test_action_in_progress_shows_how_far_it_is(
     api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
