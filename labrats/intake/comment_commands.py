@@ -52,7 +52,8 @@ def command_in(text: str) -> Command | None:
 def _lines_of_prose(text: str) -> Iterable[str]:
     """Yield the lines that are in no block of code between fences, as GitHub reads them.
 
-    Only a line feed ends a line. Any other separator, such as U+2028, would make a line of a part of a quoted one.
+    Only a line feed ends a line here, also after a carriage return. Another separator, such as U+2028, would make a
+    line of a part of a quoted one.
     """
     fence = ""
     for line in text.replace("\r\n", "\n").split("\n"):

@@ -29,12 +29,13 @@ DATA_BYTES: Final = 32 * 1024
 DATA_DEPTH: Final = 64
 
 _PATTERN_BYTES: Final = 1024 * 1024
-"""Most memory of a compiled regular expression, which takes up to 18 ms to compile."""
+"""Most memory of a compiled regular expression. It takes up to 18 ms to compile."""
 
 _PATTERNS_BYTES: Final = 4 * _PATTERN_BYTES
-"""Most memory of all those of a schema together. Each may have the least, as `\\p{L}+` needs, in any case."""
+"""Most memory of all compiled regular expressions of a schema that is submitted."""
 
 _LEAST_PATTERN_BYTES: Final = 64 * 1024
+"""Memory that each regular expression may have in any case, such as for `\\p{L}+`."""
 _MOST_PROBLEMS: Final = 5
 _LONGEST_PROBLEM: Final = 400
 _TYPES: Final = "array, boolean, integer, null, number, object or string, or a list of these"
@@ -69,12 +70,16 @@ def _count_patterns(schema: dict[str, Any]) -> int:
     return sum(1 for _ in islice(_patterns_in(schema), MOST_PATTERNS + 1))
 
 
-def _validator(schema: dict[str, Any], mask: str | None = None) -> "jsonschema_rs.Draft202012Validator":
-    """Compile a schema. Raises ValidationError. mask: stands for the values in messages."""
+def _validator(
+    schema: dict[str, Any], mask: str | None = None, pattern_bytes: int = _PATTERN_BYTES
+) -> "jsonschema_rs.Draft202012Validator":
+    """Compile a schema. Raises ValidationError.
+
+    mask: stands for the values in messages. pattern_bytes: most memory of each compiled regular expression.
+    """
     import jsonschema_rs  # here, since few jobs have a schema and it takes 60 ms
 
-    share = _PATTERNS_BYTES // max(_count_patterns(schema), 1)
-    patterns = jsonschema_rs.RegexOptions(size_limit=min(max(share, _LEAST_PATTERN_BYTES), _PATTERN_BYTES))
+    patterns = jsonschema_rs.RegexOptions(size_limit=pattern_bytes)
     return jsonschema_rs.Draft202012Validator(schema, offline=True, pattern_options=patterns, mask=mask)
 
 
@@ -84,14 +89,19 @@ def _problem_of_compilation(text: bytes) -> str | None:
     import jsonschema_rs
 
     try:
-        _validator(msgspec.json.decode(text))
+        schema = msgspec.json.decode(text)
+        share = _PATTERNS_BYTES // max(_count_patterns(schema), 1)
+        _validator(schema, pattern_bytes=min(max(share, _LEAST_PATTERN_BYTES), _PATTERN_BYTES))
     except jsonschema_rs.ValidationError as error:
         place, last = _place_of(error.instance_path), error.instance_path[-1:]
         if error.kind.name == "$ref":
             reason = error.message.partition(" and retrieving")[0]
             return f"has a `$ref` that must point into the schema, like `#/$defs/item`; nothing is fetched: {reason}"
         if error.kind.name == "format":
-            return f"{place} must be a regular expression without look-around and back-references, and not too large"
+            limit = f"compiled, all of a schema may take {_PATTERNS_BYTES // 2**20} MiB"
+            return (
+                f"{place} must be a regular expression without look-around and back-references, not too large: {limit}"
+            )
         if last == ["type"]:
             return f"{place} must be {_TYPES}"
         return f"must be a JSON Schema 2020-12{place and f'; at {place}'}: {error.message[:_LONGEST_PROBLEM]}"

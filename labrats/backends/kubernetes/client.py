@@ -80,7 +80,7 @@ def object_path(collection: str, name: str) -> str:
     A name may come from a caller's URL, where `?watch=1` or `..` would change the request.
     """
     if not _OBJECT_NAME.fullmatch(name):
-        raise NotFound(f"{name!r} is no name of an object")
+        raise NotFound(f"{name!r} is not a valid object name")
     return f"{collection}/{name}"
 
 
