@@ -96,10 +96,11 @@ class SourceStatusReconciler:
             loops.create_task(self._watch(), name="watch webhook sources")
             time, due = asyncio.get_running_loop().time, 0.0
             while True:
-                if all_are_due := self._changed.is_set() or time() >= due:
-                    due = time() + self._pass_seconds
+                all_are_due = self._changed.is_set() or time() >= due
                 self._changed.clear()
                 any_starts = await self._review_sources(only_starting=not all_are_due)
+                if all_are_due:
+                    due = time() + self._pass_seconds
                 with suppress(TimeoutError):
                     async with asyncio.timeout(STARTING_SECONDS if any_starts else due - time()):
                         await self._changed.wait()
