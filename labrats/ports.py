@@ -88,8 +88,8 @@ class Store(Protocol):
     async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
         """Create `resource` together with its `parts`, all or none, and return it with uid, version and creation time.
 
-        The creation time is that in the metadata of `resource`, or else now. The parts belong to `resource` and are
-        deleted with it.
+        The creation time is that in the metadata of `resource`, which must be within a minute of now, or else now. The
+        parts belong to `resource` and are deleted with it.
 
         Raises Conflict, with the name, if a name is taken, and Taken if another resource of the kind has the same
         `claim`; of two that are created at the same instant, one succeeds. After RetryLater the resource may exist,

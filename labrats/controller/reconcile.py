@@ -105,7 +105,7 @@ class Controller:
         return advance(created, JobEvent.START, **self._next_attempt(created, now))
 
     def forget_new(self, job: Job) -> None:
-        """Release the slot of a job that `start_new` has started, but that could not be stored."""
+        """Take note that a job could not be stored after `start_new`, and release its slot if it has one."""
         self._add_work(self._schedule.forget_new(job, self._clock.now()))
 
     # Watches

@@ -64,7 +64,7 @@ class JobSchedule:
         self._slots = SlotHolders()
         self._keys = ConcurrencyKeys()
         self._pauses: dict[Group, datetime] = {}
-        self._new: dict[str, Group] = {}  # jobs that are being stored, until they are observed
+        self._new: dict[str, Job] = {}  # jobs that are being stored, until they are observed
         self._all_jobs_known = False
 
     # State
@@ -122,9 +122,9 @@ class JobSchedule:
         return self.allocate(self._queue.groups(), now)
 
     def place_new(self, job: Job, now: datetime) -> bool:
-        """Hold a slot for a job that is about to be stored, if it can start before all others of its group.
+        """Hold a slot for a job that is about to be stored, if one is free and no other job of its group waits for it.
 
-        Return whether it can. A job that is not stored then must be forgotten.
+        Return whether that is so. If the job is not stored, `forget_new` must follow.
         """
         if job.id in self._new or job.id in self._slots or job.id in self._jobs:
             return False  # its name is taken
@@ -134,17 +134,18 @@ class JobSchedule:
             and job.spec.concurrency is None
             and self._has_free_slot(group, now)
             and self._queue.is_empty(group)
-            and all(self._new[other] != group or other in self._slots for other in self._new)
+            and all(group_of(other) != group or other.id in self._slots for other in self._new.values())
         )
-        self._new[job.id] = group
+        self._new[job.id] = job
         if can_start:
             self._hold_slot(job)
         return can_start
 
     def forget_new(self, job: Job, now: datetime) -> list[Work]:
-        """Release the slot of a job that was not stored, and allocate it to another."""
-        if self._new.pop(job.id, None) is None:
-            return []
+        """Release the slot of a job that was not stored, if it has one, and allocate it to another."""
+        if self._new.get(job.id) is not job:
+            return []  # it is another one of this id, which is being stored
+        del self._new[job.id]
         freed = self._release_slot(job)
         return self.allocate([freed] if freed else [], now)
 
@@ -179,8 +180,8 @@ class JobSchedule:
         """Take note of a deleted job. It holds its slot while its attempt may still run."""
         self._successors.pop(job.id, None)
         known = self._jobs.get(job.id)
-        if known is None and job.phase is Phase.RUNNING:
-            return self.forget_new(job, now)
+        if known is None and job.phase is Phase.RUNNING and (new := self._new.get(job.id)):
+            return self.forget_new(new, now)
         if known is None or known.metadata.uid != job.metadata.uid:
             return []
         if known.phase is not Phase.RUNNING:

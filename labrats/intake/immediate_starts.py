@@ -18,7 +18,7 @@ class NewJobStarter(Protocol):
         ...
 
     def forget_new(self, job: Job) -> None:
-        """Release the slot of a job that `start_new` has started, but that could not be stored."""
+        """Take note that a job could not be stored after `start_new`, and release its slot if it has one."""
         ...
 
 
@@ -39,13 +39,17 @@ class ImmediateStarts:
 
     @contextmanager
     def creation(self, job: Job) -> Iterator[Job]:
-        """Yield the job as it must be stored within the block, without a pause before that: started, or unchanged."""
-        starter = self._starter
-        if starter is None or (started := starter.start_new(job)) is None:
+        """Yield the job to store within the block: started with its first attempt, or unchanged if it must wait.
+
+        The block must begin the write before it waits for anything else. If it is cancelled, the job may still be
+        stored, so that its slot is held until the store reports the job.
+        """
+        if (starter := self._starter) is None:
             yield job
             return
+        started = starter.start_new(job)
         try:
-            yield started
-        except Exception:  # but no cancellation: the job may still be stored, and is then observed
+            yield started or job
+        except Exception:
             starter.forget_new(job)
             raise

@@ -87,7 +87,7 @@ class JobCreator:
             await self._remove_traces(job, names)
             raise
         self._metrics.job_submitted(created)
-        if created.phase is Phase.RUNNING:
+        if new.phase is Phase.RUNNING:
             self._metrics.job_moved(replace(created, status=job.status), created, created.created_at)
         return created
 

@@ -75,6 +75,18 @@ async def test_a_job_that_could_not_be_stored_leaves_its_slot_to_others(lab: Lab
         assert [job.phase for job in running] == [Phase.RUNNING, Phase.RUNNING]
 
 
+async def test_a_job_that_had_to_wait_and_could_not_be_stored_delays_no_other(lab: Lab) -> None:
+    assert lab.immediate_starts
+    async with lab.controller():
+        await until_synced()
+        running = [await lab.submit([{"sleepMs": 1000}, {"result": 1}]) for _ in range(2)]
+        with pytest.raises(RetryLater), lab.immediate_starts.creation(a_job()):
+            raise RetryLater("the disk is full")
+        for job in running:
+            await lab.ended(job)
+        assert (await lab.submit([{"result": 1}])).phase is Phase.RUNNING
+
+
 async def test_a_job_that_is_deleted_at_once_leaves_its_slot_to_others(lab: Lab) -> None:
     async with lab.controller():
         await until_synced()

@@ -403,3 +403,21 @@ def test_a_new_job_with_the_id_of_a_live_one_takes_no_slot_from_it() -> None:
     for taken in (live, placed):
         assert not schedule.place_new(a_job(job_id=taken.id), NOON)
         assert schedule.holds_slot(taken)
+
+
+def test_a_job_that_had_to_wait_and_could_not_be_stored_makes_no_other_wait() -> None:
+    running = a_job(P.RUNNING)
+    schedule, refused = a_schedule(running, slots=1), a_job()
+    assert not schedule.place_new(refused, NOON)
+    assert schedule.forget_new(refused, NOON) == []
+    moved(schedule, running, phase=P.SUCCEEDED)
+    assert schedule.place_new(a_job(), NOON)
+
+
+def test_a_second_creation_of_the_same_id_that_fails_releases_no_slot() -> None:
+    schedule, new = a_schedule(slots=1), a_job()
+    again = replace(new)
+    assert schedule.place_new(new, NOON)
+    assert not schedule.place_new(again, NOON)
+    assert schedule.forget_new(again, NOON) == []
+    assert schedule.holds_slot(new)
