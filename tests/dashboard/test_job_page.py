@@ -333,34 +333,6 @@ async def test_keys_of_following_do_nothing_in_an_ended_log(page: Page, engine: 
     await page.wait_for_function("log => log.scrollTop > 100", arg=await log.element_handle())
 
 
-async def test_long_lines_of_a_log_are_wrapped(page: Page, engine: LocalEngine, admin: User) -> None:
-    long = {"log": "begin of {n} " + "and so on " * 100 + "end of {n}", "times": 300}
-    job = await admin.run(long)
-    await sign_in(page, engine, f"/jobs/{job['id']}/log?attempt=1")
-    log = page.get_by_role("region", name="Log of attempt 1")
-    await page.get_by_role("button", name="Wrap").click()
-    await expect(page).to_have_url(re.compile("wrap=true"))
-    await expect(log.get_by_text("the attempt completed")).to_be_in_viewport()
-    assert await log.evaluate("log => log.scrollWidth === log.clientWidth")
-
-    await log.focus()
-    await page.mouse.move(600, 400)
-    await page.mouse.wheel(0, -60)
-    await expect(page.get_by_role("button", name="End", exact=True)).to_be_visible()  # it no longer follows
-    await expect(log.get_by_text("the attempt completed")).not_to_be_in_viewport()
-    assert int(await log.locator("[data-line]").first.get_attribute("data-line") or 0) > 285
-
-    await page.get_by_label("Go to line").fill("150")
-    await page.keyboard.press("Enter")
-    row = log.locator("[data-line='150']")
-    await expect(row).to_be_in_viewport(ratio=1)
-    assert await row.evaluate("row => row.clientHeight") > 40
-    await page.get_by_role("button", name="End", exact=True).click()
-    await expect(log.get_by_text("the attempt completed")).to_be_in_viewport()
-    await page.keyboard.press("Home")
-    await expect(log.locator("[data-line='1']")).to_be_in_viewport()
-
-
 async def test_activity_has_all_live_events_of_a_long_attempt(page: Page, engine: LocalEngine, admin: User) -> None:
     await sign_in(page, engine)
     early, late = {"log": "early {n}", "times": 1_700}, {"log": "late {n}", "times": 2_000, "everyMs": 20}

@@ -10,8 +10,6 @@ export interface VirtualRows {
   /** Height of the content, and the distance from its start to row `first`. */
   height: number;
   offset: number;
-  /** Height of the visible part. */
-  viewport: number;
   /** The first visible row, with the part of it that is above the screen. */
   position: number;
   /** Scroll until a row is visible. place: where it then stands. */
@@ -88,7 +86,6 @@ export function useVirtualRows(count: number, rowHeight: number, extra = 12, hea
     end,
     height: state.height,
     offset: first * rowHeight - state.shift,
-    viewport: state.viewport,
     position: (state.top + state.shift) / rowHeight,
     scrollTo,
     isAtStart: useCallback(() => latest.current.top + latest.current.shift < rowHeight / 2, [rowHeight]),

@@ -12,7 +12,7 @@ import { useShortcuts } from '../../ui/shortcuts';
 import { describe, Empty, Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
 import { NARROW, useMedia } from '../../ui/use-media';
-import { useVirtualRows, type VirtualRows } from '../../ui/use-virtual-rows';
+import { useVirtualRows } from '../../ui/use-virtual-rows';
 import { Attempts } from './attempts';
 import styles from './log-tab.module.css';
 import { TerminalText } from './terminal-text';
@@ -44,13 +44,9 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   const changeSearch = useChangeSearch();
   const search = useJobSearch();
   const isLive = !hasEnded(job.status) && attempt === job.attempts;
-  const { store, state, version } = useLog(job.id, attempt, isLive, () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }));
+  const { store, state } = useLog(job.id, attempt, isLive, () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }));
   const total = store.count ?? 0;
-  const isWrapped = search.wrap === true;
-  const [blank, setBlank] = useState(0); // rows below the last one, so that any line can be the first on the screen
-  const { ref: scroller, ...rows } = useVirtualRows(total + (isWrapped && total > 0 ? blank : 0), ROW_HEIGHT, 20);
-  const height = Math.ceil(rows.viewport / ROW_HEIGHT);
-  if (isWrapped && blank !== height - 1) setBlank(height - 1);
+  const { ref: scroller, ...rows } = useVirtualRows(total, ROW_HEIGHT, 20);
   const [isFollowing, setFollowing] = useState(search.line === undefined);
   const [seen, setSeen] = useState(0);
   const { data: attempts } = useQuery({ ...attemptsQuery(job.id), enabled: job.attempts > 1 });
@@ -59,21 +55,18 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   const hits = useHits(job, attempt, search.q ?? '', isLive, wanted !== undefined);
 
   const isDetail = (line: number) => store.row(line - 1)?.kind === 'tool' && isSummary(store.row(line - 2));
-  const shown = isWrapped ? wrappedRows(rows, total, isFollowing) : { first: rows.first, end: rows.end, offset: rows.offset };
   useEffect(() => store.need(rows.first, rows.end));
   const { scrollTo } = rows;
   const isOpen = store.count !== undefined;
   useEffect(() => {
-    if (isOpen && search.line !== undefined) scrollTo(search.line - 1, isWrapped ? 'start' : 'center');
-  }, [isOpen, search.line, isWrapped, scrollTo]);
+    if (isOpen && search.line !== undefined) scrollTo(search.line - 1, 'center');
+  }, [isOpen, search.line, scrollTo]);
   useEffect(() => {
-    if (!isFollowing || total === 0) return;
-    if (isWrapped) scrollTo(firstOnScreen(scroller.current) - 1, 'start'); // from where the reader scrolls back
-    else scrollTo(total - 1, 'end');
-  }, [isFollowing, total, isWrapped, version, scroller, scrollTo]);
+    if (isFollowing && total > 0) scrollTo(total - 1, 'end');
+  }, [isFollowing, total, scrollTo]);
   if (isFollowing && seen !== total) setSeen(total);
 
-  const change = (edit: Partial<Record<'line' | 'q' | 'time' | 'wrap', string | number | true | undefined>>) =>
+  const change = (edit: Partial<Record<'line' | 'q' | 'time', string | number | true | undefined>>) =>
     changeSearch((before) => ({ ...before, ...edit }) as typeof search);
   const goTo = (line: number) => {
     setFollowing(false);
@@ -109,7 +102,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
       { keys: ' ', label: 'Pause or follow', run: () => follow(!isFollowing), isHidden: true },
     ]),
     { keys: 'Home', label: 'First line', run: () => { setFollowing(false); scrollTo(0, 'start'); } },
-    { keys: 'End', label: 'Last line', run: () => (isWrapped ? setFollowing(true) : scrollTo(total - 1, 'end')) },
+    { keys: 'End', label: 'Last line', run: () => scrollTo(total - 1, 'end') },
   ]);
 
   const below = isFollowing ? 0 : Math.max(0, total - seen);
@@ -139,17 +132,16 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
         <span className={styles.space} />
         <LineField total={total} onGo={goTo} />
         <Button kind="quiet" className={styles.timeToggle} aria-pressed={search.time === 'clock'} onClick={() => change({ time: search.time ? undefined : 'clock' })}>{search.time ? 'Clock time' : 'Run time'}</Button>
-        <Button kind="quiet" aria-pressed={isWrapped} onClick={() => change({ wrap: isWrapped ? undefined : true })}>Wrap</Button>
         <a className={styles.raw} href={`/api/jobs/${job.id}/logs?format=text`} title="The log as plain text"><Icon name="file" size={14} /> Plain text</a>
       </div>
       {store.error !== undefined && <div className={styles.message}><Failure error={store.error} onRetry={() => void store.open()} /></div>}
       <div ref={scroller} className={styles.scroller} tabIndex={0} data-shortcuts role="region" aria-label={`Log of attempt ${attempt}`} onScroll={(event) => stopAtScrollBack(event.currentTarget)}>
         {!isOpen && store.error === undefined && <div className={styles.message}><Loading rows={12} height={ROW_HEIGHT} /></div>}
         {isOpen && total === 0 && <Empty title="The log is empty">{isLive ? 'The attempt has printed nothing so far.' : 'The attempt printed nothing, or its output was deleted.'}</Empty>}
-        <div className={styles.rows} data-wrap={isWrapped ? (isFollowing ? 'end' : 'start') : undefined} style={{ height: rows.height }}>
-          <div className={styles.window} style={{ transform: `translateY(${shown.offset}px)`, ...(isWrapped && { maxHeight: rows.viewport }) }}>
-            {Array.from({ length: shown.end - shown.first }, (_, position) => {
-              const line = shown.first + position + 1;
+        <div className={styles.rows} style={{ height: rows.height }}>
+          <div className={styles.window} style={{ transform: `translateY(${rows.offset}px)` }}>
+            {Array.from({ length: rows.end - rows.first }, (_, position) => {
+              const line = rows.first + position + 1;
               return (
                 <LogRow key={line} line={line} event={store.row(line - 1)} isDetail={isDetail(line)} start={start} isClock={search.time === 'clock'} needle={needle}
                   isChosen={line === search.line} onChoose={goTo} />
@@ -158,7 +150,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
           </div>
         </div>
       </div>
-      {search.line !== undefined && !isWrapped && <ChosenLine line={search.line} event={store.row(search.line - 1)} isDetail={isDetail(search.line)} onClose={() => change({ line: undefined })} />}
+      {search.line !== undefined && <ChosenLine line={search.line} event={store.row(search.line - 1)} isDetail={isDetail(search.line)} onClose={() => change({ line: undefined })} />}
       <div className={styles.foot}>
         {state === 'ended' ? <span>{counted(total, 'line')}</span> : (
           <button type="button" className={styles.follow} aria-pressed={isFollowing} onClick={() => follow(!isFollowing)}>
@@ -168,26 +160,11 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
           </button>
         )}
         <span className={styles.space} />
-        {!isFollowing && total > 0 && <Button kind="quiet" icon="arrowDown" onClick={() => { if (state === 'ended' && !isWrapped) scrollTo(total - 1, 'end'); else follow(true); }}>End</Button>}
+        {!isFollowing && total > 0 && <Button kind="quiet" icon="arrowDown" onClick={() => { if (state === 'ended') scrollTo(total - 1, 'end'); else follow(true); }}>End</Button>}
       </div>
       <Announcement count={below} />
     </div>
   );
-}
-
-/** The broken lines to draw from the top of the screen on, or the last ones up to its bottom. They are as high as their text. */
-function wrappedRows({ position, first, offset, viewport }: Omit<VirtualRows, 'ref'>, total: number, isAtEnd: boolean): { first: number; end: number; offset: number } {
-  const most = Math.ceil(viewport / ROW_HEIGHT) + 1;
-  const top = isAtEnd ? Math.max(0, total - most) : Math.min(Math.floor(position), Math.max(0, total - 1));
-  return { first: top, end: Math.min(total, top + most), offset: offset + (position - first) * ROW_HEIGHT };
-}
-
-/** The number of the first line that is whole on the screen. */
-function firstOnScreen(scroller: HTMLElement | null): number {
-  const top = scroller?.getBoundingClientRect().top ?? 0;
-  const rows = [...(scroller?.querySelectorAll<HTMLElement>('[data-line]') ?? [])];
-  const row = rows.find((each) => each.getBoundingClientRect().top > top - 1) ?? rows.at(-1);
-  return Number(row?.dataset['line'] ?? 1);
 }
 
 /** The chosen line in full, wrapped. Nothing while it is not loaded, or if the list has room for it. */
@@ -249,7 +226,7 @@ interface LogRowProps {
 function LogRow({ line, event, isDetail, start, isClock, needle, isChosen, onChoose }: LogRowProps) {
   const at = event && new Date(event.at);
   return (
-    <div className={styles.row} data-line={line} data-chosen={isChosen || undefined} data-kind={event?.kind} data-origin={event?.origin} data-detail={isDetail || undefined} title={event?.origin ? ORIGINS[event.origin] : undefined}>
+    <div className={styles.row} data-chosen={isChosen || undefined} data-kind={event?.kind} data-origin={event?.origin} data-detail={isDetail || undefined} title={event?.origin ? ORIGINS[event.origin] : undefined}>
       <button type="button" className={styles.number} tabIndex={-1} aria-label={`Select line ${line}`} onClick={() => onChoose(line)}>{count(line)}</button>
       <span className={styles.time}>{at && (isClock ? timeOfDay(at) : `+${offset(at.getTime() - start)}`)}</span>
       <span className={styles.text}>{event === undefined ? '…' : event === null ? '' : <TerminalText line={isDetail ? shortened(lineOf(event, true)) : lineOf(event, false)} needle={needle} />}</span>

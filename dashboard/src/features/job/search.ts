@@ -1,6 +1,6 @@
 /** The state of a job's page, as it stands in the URL. */
 
-import { isSet, oneOf, positive, text } from '../../lib/search';
+import { oneOf, positive, text } from '../../lib/search';
 
 export const KINDS = ['errors', 'tools', 'text'] as const;
 export type Kind = (typeof KINDS)[number];
@@ -13,8 +13,6 @@ export interface JobSearch {
   file?: string;
   view?: 'split';
   time?: 'clock';
-  /** Long lines of the log are broken. */
-  wrap?: true;
 }
 
 export function validateJobSearch(search: Record<string, unknown>): JobSearch {
@@ -31,6 +29,5 @@ export function validateJobSearch(search: Record<string, unknown>): JobSearch {
   if (show) result.show = show;
   if (text(search['view']) === 'split') result.view = 'split';
   if (text(search['time']) === 'clock') result.time = 'clock';
-  if (isSet(search['wrap'])) result.wrap = true;
   return result;
 }
