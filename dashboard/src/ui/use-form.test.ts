@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 
-import { problemsByField, Texts } from './use-form';
+import { ApiError, errorOf } from '../api/client';
+import { problemsByField, Repeats, Texts } from './use-form';
 
 const DRAFT = { slots: '4', priceInput: '', prices: '', eventTriggers: [] };
 
@@ -20,4 +21,32 @@ test('texts become numbers, and empty ones null', () => {
   const texts = new Texts({ a: ' 1.5 ', b: '', c: 'x', d: '1.5', e: '' });
   expect([texts.number('a', 60_000), texts.number('b'), texts.number('c'), texts.whole('d'), texts.required('e')]).toEqual([90_000, null, null, null, null]);
   expect(texts.problems).toEqual({ c: 'must be a number', d: 'must be a whole number', e: 'is required' });
+});
+
+const NO_ANSWER = errorOf(0, null);
+
+test('a request without an answer is repeated with its key and body', () => {
+  const repeats = new Repeats();
+  const sent = repeats.next({ prompt: 'A', at: 1 });
+  repeats.failed(sent, NO_ANSWER);
+  expect(repeats.next({ prompt: 'A', at: 2 })).toEqual(sent);
+});
+
+test('an edit while a request is under way is sent, with another key', () => {
+  const repeats = new Repeats();
+  const sent = repeats.next({ prompt: 'A' });
+  repeats.renew();
+  repeats.failed(sent, NO_ANSWER);
+  const next = repeats.next({ prompt: 'B' });
+  expect(next.body).toEqual({ prompt: 'B' });
+  expect(next.key).not.toBe(sent.key);
+});
+
+test('a refused request is not repeated', () => {
+  const repeats = new Repeats();
+  const sent = repeats.next({ prompt: 'A' });
+  repeats.failed(sent, new ApiError(422, 'invalid', 'the prompt is too long'));
+  const next = repeats.next({ prompt: 'B' });
+  expect(next.body).toEqual({ prompt: 'B' });
+  expect(next.key).not.toBe(sent.key);
 });

@@ -51,44 +51,68 @@ interface NewFormOptions<D, R> extends FormOptions<D> {
   onDone: (created: R) => void;
 }
 
+/** A body and its idempotency key: the engine creates at most one resource with a key. */
+export interface KeyedBody {
+  body: Body;
+  key: string;
+}
+
+/** The key of the next request of a form. A request without an answer is repeated with its key and body until the draft changes. */
+export class Repeats {
+  private key = randomKey();
+  private unanswered: KeyedBody | undefined;
+
+  /** The request to send for a draft with this body. */
+  next(body: Body): KeyedBody {
+    return this.unanswered ?? { body, key: this.key };
+  }
+
+  /** Note that a request has failed. After a temporary error the engine may have created the resource, and its key finds it. */
+  failed(sent: KeyedBody, error: unknown): void {
+    if (sent.key !== this.key) return; // the draft has changed while the request was under way
+    if (isFinal(error)) this.renew();
+    else this.unanswered = sent;
+  }
+
+  /** Use another key, since the draft has changed. */
+  renew(): void {
+    this.key = randomKey();
+    this.unanswered = undefined;
+  }
+}
+
 /** A form that creates a resource. */
 export function useNewForm<D extends object, R>({ initial, storedAs, create, onDone, ...options }: NewFormOptions<D, R>): FormState<D> {
   const [draft, setDraft] = useState(() => (storedAs && storedNew(storedAs, initial)) || initial);
-  const [key, setKey] = useState(() => randomKey());
-  const [unanswered, setUnanswered] = useState<Body>(); // the engine may know it by the key, which stands for this body only
+  const [repeats] = useState(() => new Repeats());
   const problems = useProblems(draft, options);
   useEffect(() => {
     if (storedAs && draft !== initial) store(storedAs, draft);
   }, [storedAs, draft, initial]);
   const sending = useMutation({
-    mutationFn: (body: Body) => create(body, key),
+    mutationFn: ({ body, key }: KeyedBody) => create(body, key),
     onSuccess: (created) => {
       if (storedAs) store(storedAs, undefined);
       onDone(created);
     },
-    onError: (error, body) => {
+    onError: (error, sent) => {
       problems.show(error);
-      if (isFinal(error)) renew();
-      else setUnanswered(body); // the engine may have created it, and the same key finds it
+      repeats.failed(sent, error);
     },
   });
-  const renew = () => {
-    setKey(randomKey());
-    setUnanswered(undefined);
-  };
   const set: Form<D>['set'] = (field, value) => {
     setDraft((before) => ({ ...before, [field]: value }));
     problems.clear(field);
-    renew();
+    repeats.renew();
   };
   const submit = (event?: SyntheticEvent) => {
     event?.preventDefault();
     const body = problems.check();
-    if (body) sending.mutate(unanswered ?? body);
+    if (body) sending.mutate(repeats.next(body));
   };
   const reset = () => {
     setDraft(initial);
-    renew();
+    repeats.renew();
     if (storedAs) store(storedAs, undefined);
     problems.clearAll();
   };
@@ -206,7 +230,7 @@ function hasFieldsOf<D extends object>(initial: D, stored: unknown): stored is D
 function storedDraft<V extends Versioned, D extends object>(name: string, version: string | null, initial: D): Editing<V, D> | undefined {
   const stored = readStoredJson('sessionStorage', storageKey(name)) as Partial<Editing<V, D>> | null | undefined;
   if (!stored?.base || version === null || !hasFieldsOf(initial, stored.draft)) return undefined;
-  return { base: stored.base, draft: stored.draft, changes: stored.changes ?? [] };
+  return { base: stored.base, draft: stored.draft, changes: Array.isArray(stored.changes) ? stored.changes : [] };
 }
 
 function useProblems<D extends object>(draft: D, { bodyOf, names }: FormOptions<D>) {
