@@ -11,6 +11,7 @@ export class ApiError extends Error {
   override readonly name = 'ApiError';
 
   constructor(
+    /** Zero without a readable answer. */
     readonly status: number,
     readonly code: string,
     message: string,
@@ -46,22 +47,23 @@ export function reportReachable(reachable: boolean): void {
   for (const listener of listeners) listener(reachable);
 }
 
+/** Send a request and read its answer whole. Each request reports once whether the engine answers: an answer that is cut is none. */
 async function fetchAndReport(request: Request): Promise<Response> {
   let response: Response;
+  let content: ArrayBuffer;
   try {
     response = await fetch(request);
+    content = await response.arrayBuffer();
   } catch (error) {
     if (request.signal.aborted) throw error;
-    throw reportUnreachable();
+    reportReachable(false);
+    throw errorOf(0, null);
   }
-  if (await isOfProxy(response)) throw reportUnreachable(response.status);
-  reportReachable(true);
-  return response;
-}
-
-function reportUnreachable(status = 0): ApiError {
-  reportReachable(false);
-  return errorOf(status, null);
+  const answer = new Response(content.byteLength > 0 ? content : null, response);
+  const isReachable = !(await isOfProxy(answer));
+  reportReachable(isReachable);
+  if (!isReachable) throw errorOf(response.status, null);
+  return answer;
 }
 
 /** Throws ApiError if the engine does not answer. */
@@ -77,7 +79,7 @@ export function isProxyError(status: number, body: unknown): boolean {
   return PROXY_STATUSES.includes(status) && !isErrorBody(body);
 }
 
-/** The same of an answer whose body is not read yet. */
+/** Return whether an answer whose body is not read yet comes from such a proxy. */
 export async function isOfProxy(response: Response): Promise<boolean> {
   return PROXY_STATUSES.includes(response.status) && isProxyError(response.status, await response.clone().json().catch(() => null));
 }
@@ -90,11 +92,11 @@ interface Answer<T> {
   response: Response;
 }
 
-/** The body of a successful answer. Throws ApiError for any other, and for one that is incomplete. */
+/** The body of a successful answer. Throws ApiError for any other, and for one that is not JSON. */
 export async function body<T>(answer: Promise<Answer<T>>): Promise<T> {
   const { data, error, response } = await answer.catch((reason: unknown) => {
-    if (reason instanceof ApiError || (reason instanceof DOMException && reason.name === 'AbortError')) throw reason;
-    throw reportUnreachable(); // the connection broke within the answer
+    if (reason instanceof SyntaxError) throw new ApiError(0, 'unreadable', 'The answer cannot be read: it is not JSON. It may come from a proxy, such as one that asks you to sign in.');
+    throw reason;
   });
   if (response.ok) return data as T;
   throw errorOf(response.status, error);

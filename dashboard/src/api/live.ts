@@ -1,7 +1,7 @@
 /** Live changes. The only module that knows how the dashboard learns of them: from the feed, or by polling. */
 
 import { useQueryClient, type QueryClient, type QueryKey } from '@tanstack/react-query';
-import { useEffect, useEffectEvent, useRef, useSyncExternalStore } from 'react';
+import { useEffect, useEffectEvent, useSyncExternalStore } from 'react';
 
 import { applyActivities } from './activities';
 import { keysOf, patchJobs, refresh, type Stale } from './changes';
@@ -33,17 +33,18 @@ export function useFeed(since: string | undefined): void {
     const stop = start((frame) => {
       applyFrame(queries, frame, refresher.add);
     });
-    let wasReachable = true;
-    const stopReachable = onReachable((isReachable) => {
-      if (isReachable && !wasReachable) void queries.refetchQueries({ type: 'active', predicate: ({ state }) => state.status === 'error' });
-      wasReachable = isReachable;
-    });
+    const stopRecovery = onRecovery(() => refetchFailed(queries));
     return () => {
       stop();
-      stopReachable();
+      stopRecovery();
       refresher.stop();
     };
   }, [queries]);
+}
+
+/** Read the queries of the page that have failed again, without a restart of those that are being read. */
+export function refetchFailed(queries: QueryClient): void {
+  void queries.refetchQueries({ type: 'active', predicate: ({ state }) => state.status === 'error' }, { cancelRefetch: false });
 }
 
 function applyFrame(queries: QueryClient, frame: Frame, markStale: (stale: Stale) => void): void {
@@ -68,6 +69,7 @@ function refreshLater(queries: QueryClient) {
     if (!isVisible() || !hasAny) return;
     refreshedAt = Date.now();
     refresh(queries, stale);
+    if (stale.isReset) refetchFailed(queries); // a new engine may answer what the old one could not
     for (const listener of listeners) {
       if (stale.isReset) listener.onReset();
       else if (stale.isAll) listener.onMany();
@@ -174,7 +176,9 @@ const watchers = new Set<() => void>();
 onReachable((isReachable) => {
   const changed = isReachable !== connection.isReachable;
   connection = { isReachable, at: isReachable && (changed || Date.now() - connection.at > 1000) ? Date.now() : connection.at };
-  if (changed) for (const watcher of watchers) watcher();
+  if (!changed) return;
+  for (const watcher of watchers) watcher();
+  if (isReachable) recovering ??= setTimeout(recover, recoveredAt + recoveryPause - Date.now());
 });
 
 /** Whether the engine answers. */
@@ -182,18 +186,36 @@ export function useConnection(): Connection {
   return useSyncExternalStore(subscribeToConnection, () => connection);
 }
 
-/** Call `run` once the engine answers again. Queries of TanStack are read again without it. */
-export function useRecovery(run: () => void): void {
-  const { isReachable } = useConnection();
-  const recover = useEffectEvent(run);
-  const wasReachable = useRef(isReachable);
-  useEffect(() => {
-    if (isReachable && !wasReachable.current) recover();
-    wasReachable.current = isReachable;
-  }, [isReachable]);
-}
-
 function subscribeToConnection(changed: () => void): () => void {
   watchers.add(changed);
   return () => watchers.delete(changed);
+}
+
+/** The time between two recoveries. It doubles with each that soon follows another: an outage of some requests only may last. */
+const RECOVERY_MS = 2_000;
+const LONGEST_RECOVERY_MS = 60_000;
+const recoveries = new Set<() => void>();
+let recovering: ReturnType<typeof setTimeout> | undefined;
+let recoveredAt = 0;
+let recoveryPause = RECOVERY_MS;
+
+function recover(): void {
+  recovering = undefined;
+  if (!connection.isReachable) return; // the next answer starts it again
+  const isFrequent = Date.now() - recoveredAt < LONGEST_RECOVERY_MS;
+  recoveryPause = isFrequent ? Math.min(LONGEST_RECOVERY_MS, recoveryPause * 2) : RECOVERY_MS;
+  recoveredAt = Date.now();
+  for (const run of recoveries) run();
+}
+
+/** Call `run` once the engine answers again after an outage. Returns a function that stops. */
+export function onRecovery(run: () => void): () => void {
+  recoveries.add(run);
+  return () => void recoveries.delete(run);
+}
+
+/** Call `run` once the engine answers again. Queries of TanStack are read again without it. */
+export function useRecovery(run: () => void): void {
+  const recovered = useEffectEvent(run);
+  useEffect(() => onRecovery(() => recovered()), []);
 }
