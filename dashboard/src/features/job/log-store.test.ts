@@ -1,5 +1,6 @@
-import { expect, test, vi } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 
+import { errorOf } from '../../api/client';
 import type { JobEvent } from '../../api/events';
 import { LogStore, MAX_PAGES, PAGE, TAIL } from './log-store';
 
@@ -133,4 +134,15 @@ test('a store that was closed reads on for its next reader', async () => {
     store.need(0, 1);
     expect([store.row(0)?.text, store.error]).toEqual(['line 1', undefined]);
   });
+});
+
+test.each([[404, 1], [503, 3]])('a log that is refused with %d is requested %d times in some seconds', async (status, count) => {
+  vi.useFakeTimers();
+  onTestFinished(() => void vi.useRealTimers());
+  const { store, source } = storeOf(3);
+  source.tail.mockRejectedValue(errorOf(status, { error: 'no log', code: 'refused', details: [] }));
+  await store.open();
+  await vi.advanceTimersByTimeAsync(3_500);
+  expect(source.tail).toHaveBeenCalledTimes(count);
+  store.close();
 });

@@ -1,5 +1,6 @@
 /** The events of one attempt with random access by number, of which only the pages near the reader are in memory. */
 
+import { isFinal } from '../../api/client';
 import { fetchEventPage, fetchEvents, idOf, placeOf, type JobEvent } from '../../api/events';
 
 export const PAGE = 500;
@@ -55,7 +56,7 @@ export class LogStore {
     clearTimeout(this.opening);
   }
 
-  /** Read the end of the log, which tells how many rows there are. If that fails, it is tried again after a pause. */
+  /** Read the end of the log, which tells how many rows there are. After a temporary error, read it again after a pause. */
   async open(): Promise<void> {
     const { signal } = this.stopped;
     clearTimeout(this.opening);
@@ -71,7 +72,7 @@ export class LogStore {
       this.grow(last ? placeOf(last.id).seq : 0);
     } catch (error) {
       if (signal.aborted) return;
-      if (this.count === undefined) this.opening = setTimeout(() => void this.open(), this.nextPause());
+      if (this.count === undefined && !isFinal(error)) this.opening = setTimeout(() => void this.open(), this.nextPause());
       this.fail(error);
     }
   }
@@ -165,7 +166,7 @@ export class LogStore {
     this.fail(error);
   }
 
-  /** Milliseconds. */
+  /** The pause before the next request, in milliseconds. It doubles with each call. */
   private nextPause(): number {
     return Math.min(LONGEST_PAUSE_MS, PAUSE_MS * 2 ** this.failures++);
   }
