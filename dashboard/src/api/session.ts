@@ -3,23 +3,26 @@
 import { queryOptions, type QueryClient } from '@tanstack/react-query';
 
 import { readStored, writeStored } from '../lib/storage';
-import { body, client, isFinal, type Schemas } from './client';
+import { body, client, type Schemas } from './client';
+
+export const readSession = (signal?: AbortSignal) => body(client.GET('/api/auth/me', { signal: signal ?? null }));
 
 export const sessionQuery = queryOptions({
   queryKey: ['session'],
-  queryFn: ({ signal }) => body(client.GET('/api/auth/me', { signal })),
+  queryFn: ({ signal }) => readSession(signal),
   staleTime: 5 * 60_000,
 });
 
-/** Read who is signed in. While the engine does not answer, it is the user of the last answer, so that pages stay usable. */
+/** Return who is signed in. A user of an earlier answer is returned at once and read again meanwhile, so that pages open without the engine.
+ *
+ * The requests of a page notice a session that has ended.
+ */
 export async function currentSession(queries: QueryClient): Promise<Schemas['Me']> {
-  try {
-    return await queries.query(sessionQuery);
-  } catch (error) {
-    const known = queries.getQueryData(sessionQuery.queryKey);
-    if (known && !isFinal(error)) return known;
-    throw error;
-  }
+  const reading = queries.query(sessionQuery);
+  const known = queries.getQueryData(sessionQuery.queryKey);
+  if (!known?.user) return reading;
+  reading.catch(() => undefined); // the next page reads it again
+  return known;
 }
 
 export async function signOut(): Promise<void> {
