@@ -255,4 +255,19 @@ async def test_recorded_delivery_is_tested_again(
     await expect(deliveries).to_have_count(2)
     await deliveries.last.get_by_role("menuitem", name=story_agent, exact=True).click()
     await expect(page).to_have_url(f"{engine.url}/agents/{story_agent}/test?delivery=recorder%2F{found[0]['id']}")
+    payload = page.get_by_label("Payload")
     await expect(page.get_by_label("Source", exact=True)).to_have_value("recorder")
+    await expect(payload).to_have_value(re.compile('"n": 17'))
+
+    await payload.fill('{"n": 3}')  # another choice of the delivery drops the edit
+    await page.get_by_label("Recorded delivery").select_option("None")
+    await page.get_by_label("Recorded delivery").select_option(found[0]["id"])
+    await expect(payload).to_have_value(re.compile('"n": 17'))
+
+    await page.get_by_role("button", name="Labelled issue").click()  # an example is not the delivery
+    await expect(page).to_have_url(f"{engine.url}/agents/{story_agent}/test")
+    await payload.fill('{"n": 4}')
+    await page.get_by_role("link", name="Triggers").click()
+    await page.get_by_role("button", name="Edit the trigger").wait_for()
+    await page.go_back()
+    await expect(payload).to_have_value('{"n": 4}')

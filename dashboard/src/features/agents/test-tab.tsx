@@ -87,16 +87,20 @@ function useDelivery(form: FormState<TestDraft>) {
 }
 
 /** The choice of a recorded delivery of a webhook source. */
-function Recorded({ source }: { source: string }) {
+function Recorded({ source, form }: { source: string; form: FormState<TestDraft> }) {
   const { delivery } = useSearch({ from: '/app/agents/$id/test' });
   const navigate = useNavigate({ from: '/agents/$id/test' });
   const { data = [] } = useQuery(recordedQuery(source));
   if (data.length === 0) return null;
   const chosen = deliveryInUrl(delivery);
+  const choose = (id: string) => {
+    form.set('delivery', ''); // also the same delivery fills the form again
+    void navigate({ search: id ? { delivery: `${source}/${id}` } : {}, replace: true });
+  };
   return (
     <label>
       Recorded delivery:{' '}
-      <select value={chosen?.source === source ? chosen.id : ''} onChange={({ target }) => void navigate({ search: target.value ? { delivery: `${source}/${target.value}` } : {}, replace: true })}>
+      <select value={chosen?.source === source ? chosen.id : ''} onChange={({ target }) => choose(target.value)}>
         <option value="">None</option>
         {data.map((each) => <option key={each.id} value={each.id}>{visible(`${each.event ?? ''} ${each.repo ?? ''}`)}, {fullTime(new Date(each.at))}</option>)}
       </select>
@@ -107,7 +111,9 @@ function Recorded({ source }: { source: string }) {
 function EventFields({ form }: { form: FormState<TestDraft> }) {
   const sources = useQuery(sourcesQuery);
   const recorded = useDelivery(form);
+  const navigate = useNavigate({ from: '/agents/$id/test' });
   const choose = ({ event, payload }: (typeof EXAMPLES)[number]) => {
+    void navigate({ search: {}, replace: true }); // it is not the recorded delivery
     form.set('source', 'github');
     form.set('delivery', '');
     form.set('event', event);
@@ -118,7 +124,7 @@ function EventFields({ form }: { form: FormState<TestDraft> }) {
       <div className={styles.bar} role="group" aria-label="Examples">
         <span>Examples:</span>
         {EXAMPLES.map((example) => <Button key={example.event} onClick={() => choose(example)}>{example.label}</Button>)}
-        <Changing>{form.draft.webhookSource && <Recorded source={form.draft.webhookSource} />}</Changing>
+        <Changing>{form.draft.webhookSource && <Recorded source={form.draft.webhookSource} form={form} />}</Changing>
       </div>
       {recorded.error && <Failure error={recorded.error} onRetry={() => void recorded.refetch()} />}
       <FieldGroup columns={3}>
