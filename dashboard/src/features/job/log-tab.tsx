@@ -15,6 +15,7 @@ import { NARROW, useMedia } from '../../ui/use-media';
 import { useVirtualRows } from '../../ui/use-virtual-rows';
 import { Attempts } from './attempts';
 import styles from './log-tab.module.css';
+import type { JobSearch } from './search';
 import { TerminalText } from './terminal-text';
 import { callSummary, isSummary, wholeText } from './turns';
 import { useHits } from './use-hits';
@@ -66,7 +67,7 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   }, [isFollowing, total, scrollTo]);
   if (isFollowing && seen !== total) setSeen(total);
 
-  const change = (edit: Partial<Record<'line' | 'q' | 'time', string | number | true | undefined>>) =>
+  const change = (edit: { [Name in keyof JobSearch]?: JobSearch[Name] | undefined }) =>
     changeSearch((before) => ({ ...before, ...edit }) as typeof search);
   const goTo = (line: number) => {
     setFollowing(false);

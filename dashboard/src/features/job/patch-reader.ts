@@ -29,6 +29,10 @@ const policy = (globalThis as { trustedTypes?: TrustedTypes }).trustedTypes?.cre
   },
 });
 
+function unreadable(reason: string): Error {
+  return new Error(`The patch cannot be read: ${reason}.`);
+}
+
 export class PatchReader {
   private worker: Worker | undefined;
   private lastId = 0;
@@ -41,23 +45,31 @@ export class PatchReader {
     const result = await this.ask({ kind: 'open', url: this.url });
     if ('index' in result) return result.index;
     if ('refusal' in result) throw errorOf(result.refusal.status, result.refusal.body);
-    throw new Error('failure' in result ? `The patch cannot be read: ${result.failure}` : 'The patch cannot be read.');
+    throw unreadable('failure' in result ? result.failure : 'its worker gave another answer');
   }
 
   /** The numbers of lines in the chunks of a file. */
   async chunks(file: number): Promise<number[]> {
-    const result = await this.ask({ kind: 'chunks', file });
+    const result = await this.askOpen({ kind: 'chunks', file });
     return 'chunks' in result ? result.chunks : [];
   }
 
   async lines(file: number, chunk: number): Promise<PatchLine[]> {
-    const result = await this.ask({ kind: 'lines', file, chunk });
+    const result = await this.askOpen({ kind: 'lines', file, chunk });
     return 'lines' in result ? result.lines : [];
   }
 
   close(): void {
     this.worker?.terminate();
     this.worker = undefined;
+  }
+
+  /** Ask a worker that has the patch: one that is started after a failure has none. */
+  private async askOpen(request: PatchRequest): Promise<PatchAnswer['result']> {
+    if (!this.worker) await this.open();
+    const result = await this.ask(request);
+    if ('failure' in result) throw unreadable(result.failure);
+    return result;
   }
 
   private ask(request: PatchRequest): Promise<PatchAnswer['result']> {
@@ -75,10 +87,10 @@ export class PatchReader {
       this.waiting.get(id)?.(result);
       this.waiting.delete(id);
     };
-    worker.onerror = (event) => {
-      for (const resolve of this.waiting.values()) resolve({ failure: event.message });
+    worker.onerror = ({ message }: Partial<ErrorEvent>) => {
+      for (const resolve of this.waiting.values()) resolve({ failure: message ?? 'its worker could not be loaded' });
       this.waiting.clear();
-      this.worker = undefined; // it may not have been loaded: the next request tries again
+      this.close(); // the next request starts another
     };
     return worker;
   }
