@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
-from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
 from tests.acceptance.git_server import make_repository
 from tests.agents.claude import CLAUDE
 from tests.dashboard.conftest import sign_in
@@ -333,14 +333,39 @@ async def test_keys_of_following_do_nothing_in_an_ended_log(page: Page, engine: 
     await page.wait_for_function("log => log.scrollTop > 100", arg=await log.element_handle())
 
 
-async def test_activity_has_all_live_events_of_a_long_attempt(page: Page, engine: LocalEngine, admin: User) -> None:
+async def test_activity_shows_early_events_while_few_are_live(page: Page, engine: LocalEngine, admin: User) -> None:
     await sign_in(page, engine)
-    early, late = {"log": "early {n}", "times": 1_700}, {"log": "late {n}", "times": 2_000, "everyMs": 20}
+    early, late = {"log": "early {n}", "times": 1_700}, {"log": "late {n}", "times": 500, "everyMs": 30}
     job = await admin.submit(early, late, {"hang": True})
+    await has_event(admin, job, "early 1700")
     await page.goto(f"{engine.url}/jobs/{job}/activity")
     await expect(page.get_by_text("early 1", exact=True)).to_be_visible()
     await expect(page.get_by_text("late 400", exact=True)).to_be_visible()
     await expect(page.get_by_role("button", name="earlier event")).to_have_count(0)
+
+
+async def test_activity_keeps_its_place_for_a_reader_until_the_latest_is_requested(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    await sign_in(page, engine)
+    job = await admin.submit({"log": "line {n}", "times": 14_000, "everyMs": 1}, {"hang": True})
+    await page.goto(f"{engine.url}/jobs/{job}/activity")
+    await page.get_by_label("Follow").uncheck()
+    entry = page.get_by_role("main").locator("ol > li").first
+    first = await entry.inner_text()
+    latest = page.get_by_role("button", name="Show the latest of")
+    await expect(latest).to_be_visible()
+    assert await entry.inner_text() == first
+    await latest.click()
+    await expect(page.get_by_text("line 14000", exact=True)).to_be_visible()
+    await expect(latest).to_have_count(0)
+
+
+async def has_event(admin: User, job: str, text: str) -> None:
+    """Wait until the log of a job has an event with this text."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (await admin.get(f"/api/jobs/{job}/events", q=text)).json()["events"]:
+            await asyncio.sleep(POLL_SECONDS)
 
 
 async def test_more_files_of_a_patch_appear_without_a_jump(page: Page, engine: LocalEngine, admin: User) -> None:

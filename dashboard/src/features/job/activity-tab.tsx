@@ -21,7 +21,7 @@ import { useLog } from './use-log';
 
 /** Events that are read at once. */
 const WINDOW = 2_000;
-/** Live events from which on the list begins later, so that it stays quick: while the reader follows, and while they read. */
+/** Bounds of the live events in the list, so that it stays quick. A reader who follows then sees the latest; for one who reads back, the list ends. */
 const MOST_LIVE = { following: WINDOW, reading: 10_000 };
 const KIND_LABELS: Record<Kind, string> = { errors: 'Errors', tools: 'Tools', text: 'Text' };
 
@@ -72,7 +72,12 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
     },
   });
   const { first, events, startedAt } = earlier.data ?? NOTHING_READ;
-  const entries = useMemo(() => fold(withLive(events, store, log.version)), [events, store, log.version]);
+  const last = events.at(-1);
+  const live = last ? (store.count ?? 0) - placeOf(last.id).seq : 0;
+  const [isFollowing, setFollowing] = useState(isLive);
+  const isFull = !isFollowing && live > MOST_LIVE.reading;
+  const version = isFull ? undefined : log.version; // a full list does not change: the memory of the log may lose its events
+  const entries = useMemo(() => fold(withLive(events, store, version)), [events, store, version]);
   const shown = useMemo(() => {
     const needle = q?.toLowerCase();
     return entries.filter((entry) => matches(entry, show) && (needle === undefined || contains(entry, needle)));
@@ -80,16 +85,18 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
   const start = Date.parse(startedAt ?? entries[0]?.at ?? job.processedAt ?? job.createdAt);
   const longest = entries.reduce((most, entry) => (entry.kind === 'call' && entry.endedAt ? Math.max(most, Date.parse(entry.endedAt) - Date.parse(entry.at)) : most), 1);
 
-  const [isFollowing, setFollowing] = useState(isLive);
   const end = useRef<HTMLDivElement>(null);
   useEffect(() => {
     if (isFollowing && isLive) end.current?.scrollIntoView({ block: 'end' });
   }, [isFollowing, isLive, entries]);
   useScrollBack(() => setFollowing(false));
-  const last = events.at(-1);
-  const live = last ? (store.count ?? 0) - placeOf(last.id).seq : 0;
-  const isTooLong = isLive && !earlier.isFetching && !earlier.isError && live > MOST_LIVE[isFollowing ? 'following' : 'reading'];
   const { refetch } = earlier;
+  const readLatest = () => {
+    if (length === WINDOW) void refetch();
+    else setLength(WINDOW);
+  };
+  const isTooLong = isLive && isFollowing && !earlier.isFetching && !earlier.isError && live > MOST_LIVE.following;
+  if (isTooLong && length !== WINDOW) setLength(WINDOW);
   useEffect(() => {
     if (isTooLong) void refetch();
   }, [isTooLong, refetch]);
@@ -149,6 +156,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
         ) : (
           <ol>{shown.map((entry) => <EntryRow key={entry.id} entry={entry} start={start} longest={longest} />)}</ol>
         )}
+        {isFull && <Button kind="quiet" onClick={() => { setFollowing(true); readLatest(); }}>Show the latest of {counted(live - MOST_LIVE.reading, 'newer event')}</Button>}
         <div ref={end} className={styles.end} />
       </div>
     </>
@@ -171,11 +179,13 @@ function useScrollBack(onBack: () => void): void {
 }
 
 /** Add the events that arrived after those that were read. They are in the memory of the log, whose version grows with them. */
-function withLive(read: readonly JobEvent[], store: LogStore, _: number): readonly JobEvent[] {
+function withLive(read: readonly JobEvent[], store: LogStore, _: number | undefined): readonly JobEvent[] {
   const last = read.at(-1);
   if (!last || store.count === undefined) return read;
   const live: JobEvent[] = [];
-  for (let index = placeOf(last.id).seq; index < store.count; index++) {
+  const first = placeOf(last.id).seq;
+  const end = Math.min(store.count, first + MOST_LIVE.reading);
+  for (let index = first; index < end; index++) {
     const event = store.row(index);
     if (event) live.push(event);
   }
