@@ -81,4 +81,5 @@ async def test_hostile_text_is_shown_as_text_everywhere(page: Page, engine: Loca
         await expect(page.get_by_role("heading", name=heading, exact=True).first).to_be_visible()
         await page.wait_for_function("() => !document.querySelector('[aria-label=Loading]')")
         assert DIRECTION not in await page.inner_text("main"), path
+    await expect(page.get_by_role("main")).to_contain_text("⟨U+202E⟩")
     assert foreign == []

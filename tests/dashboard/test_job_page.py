@@ -324,7 +324,7 @@ async def test_keys_of_following_do_nothing_in_an_ended_log(page: Page, engine: 
     await expect(log.get_by_text("line 7", exact=True)).to_be_visible()
     await page.keyboard.press("f")
     await page.keyboard.press("f")
-    await page.keyboard.press("n")  # an end to the keys: it looks for nothing
+    await page.keyboard.press("n")  # without a search, the key has no effect
     await expect(page).to_have_url(re.compile("line=7"))
     await log.focus()
     await page.keyboard.press("Home")

@@ -87,7 +87,7 @@ export const facetsQuery = (query: JobFilter) =>
     placeholderData: (previous) => previous,
   });
 
-/** The same of jobs that have ended in the last `days`. Its key has no time, so that the numbers stay while the engine is away. */
+/** The numbers of jobs that have ended in the last `days`. Its key has no time, so that the numbers stay while the engine is away. */
 export const endedFacetsQuery = (days: number) =>
   queryOptions({
     queryKey: ['facets', 'ended', days],

@@ -41,7 +41,7 @@ export function visible(text: string): string {
     .replace(DECEPTIVE, (character) => `⟨U+${character.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}⟩`);
 }
 
-/** The same of each line of a text. */
+/** Replace control and deceptive characters in each line of a text. */
 export function visibleLines(text: string): string {
   return text.split('\n').map(visible).join('\n');
 }

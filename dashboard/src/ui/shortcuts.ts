@@ -77,14 +77,14 @@ function isTyping(target: EventTarget | null): boolean {
   return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName)) && !(target instanceof HTMLInputElement && /^(checkbox|radio)$/.test(target.type));
 }
 
-/** Whether a key acts on the control that has the focus: Enter and Space press buttons and open links. */
+/** Return whether a key acts on the control that has the focus: Enter and Space press buttons and open links. */
 function pressesControl({ key, target }: KeyboardEvent): boolean {
   return (key === 'Enter' || key === ' ') && target instanceof Element && target.closest('a, button, input, summary, [role^="menuitem"]') !== null;
 }
 
 const SCROLLING_KEYS: ReadonlySet<string> = new Set([' ', 'ArrowDown', 'ArrowUp', 'Home', 'End']);
 
-/** Whether a key scrolls the part that has the focus. Parts with the attribute `data-shortcuts` leave their keys to shortcuts. */
+/** Return whether a key scrolls the part that has the focus. Parts with the attribute `data-shortcuts` leave their keys to shortcuts. */
 function scrollsPart({ key, target }: KeyboardEvent): boolean {
   return SCROLLING_KEYS.has(key) && target instanceof Element && target.closest('[tabindex="0"]:not([data-shortcuts])') !== null;
 }
