@@ -175,7 +175,7 @@ def test_silent_server_ends_the_run_at_the_limit_after_reminders(
     assert f"check the server at {server.url}" in sentence
     assert "LABRATS_AGENT_IDLE_SECONDS" in sentence
     reminders = [line for line in attempt.logs if "the run ends after 4 s of silence]" in line]
-    assert 1 <= len(reminders) <= 3
+    assert 1 <= len(reminders) <= 4  # after 1 s and 2 s; on a busy machine also while the program starts
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
     assert_usage_of_one_answer(cli, attempt.outcome.usage)
 
