@@ -93,7 +93,7 @@ class Scratch:
         sizes = {each: sum(sizes_on_disk([each])) for each in folder.parent.glob(f"{TEMPORARY}{os.getpid()}-*")}
         own, total = sizes.get(folder, 0), sum(sizes.values())
         most = self.most_bytes and round(self.most_bytes * _MOST_OF_SCRATCH)
-        limit = shutil.disk_usage(folder).free if most is None else most
+        limit = shutil.disk_usage(folder.parent).free if most is None else most  # `folder` may be removed meanwhile
         if total <= limit or own < max(sizes.values()):
             return None
         if own <= limit:

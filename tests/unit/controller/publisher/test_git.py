@@ -1,6 +1,7 @@
 """Runs of git whose output is long, or that fill the disk."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from time import monotonic
@@ -68,6 +69,12 @@ def test_without_a_setting_repositories_may_use_half_of_the_free_disk(
     assert SCRATCH.problem(repository) is None
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=9 * MIB))
     assert "half of the publisher's free disk" in str(SCRATCH.problem(repository))
+
+
+def test_repository_that_is_removed_while_it_is_measured_is_no_problem(tmp_path: Path) -> None:
+    repository = a_repository(tmp_path, "a", MIB)
+    shutil.rmtree(repository)
+    assert SCRATCH.problem(repository) is None
 
 
 def test_leftovers_of_a_publisher_with_the_same_process_id_are_removed(
