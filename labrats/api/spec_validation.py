@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from labrats.api.http.errors import problem_of
+from labrats.api.http.errors import problems_of_body
 from labrats.api.routes.agents import AgentBody
 from labrats.api.routes.ai_models import AiModelBody
 from labrats.api.routes.config import DefaultsBody
@@ -37,7 +37,7 @@ def problems_in(kind: str, name: str, spec: Mapping[str, Any]) -> Sequence[Probl
             check_complete(submission)
             check_sizes(submission.prompt, submission.metadata)
     except ValidationError as error:
-        return [_in_manifest(problem_of({**each, "loc": ("body", *each["loc"])})) for each in error.errors()]
+        return [_in_manifest(problem) for problem in problems_of_body(error)]
     except Invalid as error:
         return [_in_manifest(problem) for problem in error.problems]
     return []

@@ -83,13 +83,13 @@ class Admission:
 
     async def admit(self, request: JobRequest, names: JobNames) -> Admitted:
         """Return the job that the same request created before, or else create it. Raises as `create` does."""
-        if names.are_reproducible and (job := await self.find(names)):
+        if job := await self.find(names):
             return Admitted(job, is_replay=True)
         return Admitted(await self.create(request, names), is_replay=False)
 
     async def find(self, names: JobNames) -> Job | None:
         """Return the job that an earlier request stored completely under one of `names`."""
-        return await self._creator.find(names)
+        return await self._creator.find(names) if names.are_reproducible else None
 
     async def create(self, request: JobRequest, names: JobNames) -> Job:
         """Create the job. Raises TooLarge, Invalid, Overloaded, Conflict, RetryLater."""

@@ -17,7 +17,7 @@ class _Failures:
     key_hashes: set[int] = field(default_factory=set)
 
     def count_at(self, now: datetime) -> bool:
-        """Return whether `now` is in the window. It is not before it, unless the clock was set back."""
+        """Return whether the failures count at `now`. It is before them if the clock was set back."""
         return timedelta() <= now - self.since < WINDOW
 
 

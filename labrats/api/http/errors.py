@@ -7,7 +7,7 @@ from typing import Any, Final
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
@@ -170,6 +170,11 @@ def problem_of(error: Mapping[str, Any]) -> Problem:
         message = f"its name {message}"
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     return Problem(field[:MAX_FIELD_LENGTH] or "body", message)
+
+
+def problems_of_body(error: ValidationError) -> list[Problem]:
+    """Return the problems of a request body that was validated by itself."""
+    return [problem_of({**each, "loc": ("body", *each["loc"])}) for each in error.errors()]
 
 
 def _message_of(error: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from labrats.api.auth.admin_key import delete_revoked
 from labrats.api.auth.keys import derived_key, expiry_of, hash_key, in_utc, key_secret
-from labrats.api.http.errors import EXAMPLE_TIME, problem_of
+from labrats.api.http.errors import EXAMPLE_TIME, problems_of_body
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
@@ -68,7 +68,7 @@ def check_key(name: str, scopes: Sequence[str]) -> None:
     try:
         ApiKeyBody.model_validate({"name": name, "scopes": [*scopes]})
     except ValidationError as error:
-        raise Invalid(*(problem_of({**each, "loc": ("body", *each["loc"])}) for each in error.errors())) from error
+        raise Invalid(*problems_of_body(error)) from error
 
 
 class ApiKeyView(ResponseBody):

@@ -314,7 +314,7 @@ async def rerun(
     """
     services, caller, job = services_of(request), caller_of(request), await own_job(request, job_id)
     changes, names = rerun_changes(body, caller), job_names(idempotency_key, f"{caller.id} {job_id}", body)
-    if names.are_reproducible and (stored := await services.admission.find(names)):
+    if stored := await services.admission.find(names):
         return _submitted(stored, is_replay=True)  # the job's token or files may be gone since
     uploads, now = services.settings.uploads, services.clock.now()
     wanted = await rerun_request(services.store, job, changes, caller, uploads, now)
@@ -351,7 +351,7 @@ async def send_message(
     """
     services, caller, job = services_of(request), caller_of(request), await own_job(request, job_id)
     names = job_names(idempotency_key, f"{caller.id} {job_id} messages", body)
-    if names.are_reproducible and (stored := await services.admission.find(names)):
+    if stored := await services.admission.find(names):
         return _submitted(stored, is_replay=True)  # the job may have been retried since
     uploads, now = services.settings.uploads, services.clock.now()
     wanted = await follow_up_request(services.store, services.runner, job, body.prompt, caller, uploads, now)

@@ -98,7 +98,7 @@ async def extract(
     body = body or Extraction()
     services, caller = services_of(request), caller_of(request)
     names = job_names(idempotency_key, f"{caller.id} {upload_id} extract", body)
-    if names.are_reproducible and (stored := await services.admission.find(names)):
+    if stored := await services.admission.find(names):
         return json_response({"jobId": stored.id}, 201)  # the upload may be gone since
     pdfs = services.pdf_uploads
     upload = await pdfs.get(upload_id)

@@ -190,7 +190,7 @@ class Folders:
     workspaces: Path
 
     def prepare(self) -> None:
-        """Prepare the folders for many attempts."""
+        """Create the folders, and spread their subfolders over the disk."""
         for folder in (self.attempts, self.workspaces):
             spread_subfolders(folder)
 
