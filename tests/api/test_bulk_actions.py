@@ -15,10 +15,21 @@ from tests.api.conftest import Api, a_submission
 from tests.support.builders import an_ai_model
 
 
+async def hold_back_jobs(api: Api) -> None:
+    """Let no job start: its model has no slots."""
+    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+
+
+async def cancel_all(user: httpx2.AsyncClient, expected: int) -> str:
+    """Start the cancellation of all jobs of the user. Return the path of its progress."""
+    answer = await user.post("/api/jobs/bulk", json={"action": "cancel", "filter": {}, "expected": expected})
+    return f"/api/jobs/bulk/{answer.json()['id']}"
+
+
 async def test_action_leaves_out_an_invalid_job_and_repeats_a_failed_write(
     api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+    await hold_back_jobs(api)
     jobs = [(await user.post("/api/jobs/submit", json=a_submission())).json()["jobId"] for _ in range(3)]
     invalid, unlucky, _ = jobs
     errors = {invalid: Invalid(Problem("spec.title", "is too long")), unlucky: RetryLater("the disk is full")}
@@ -31,12 +42,11 @@ async def test_action_leaves_out_an_invalid_job_and_repeats_a_failed_write(
 
     monkeypatch.setattr(api.store, "update", failing)
     await api.clock.sleep(1)  # until the index has the jobs
-    body: dict[str, Any] = {"action": "cancel", "filter": {}, "expected": 3}
-    answer = await user.post("/api/jobs/bulk", json=body)
+    path = await cancel_all(user, 3)
     await api.clock.sleep(5)
 
     assert not errors
-    progress = (await user.get(f"/api/jobs/bulk/{answer.json()['id']}")).json()
+    progress = (await user.get(path)).json()
     assert (progress["done"], progress["changed"]) == (3, 2)
     statuses = [(await user.get(f"/api/jobs/{job_id}")).json()["status"] for job_id in jobs]
     assert statuses == ["waiting", "cancelled", "cancelled"]
@@ -46,7 +56,7 @@ async def test_action_leaves_out_an_invalid_job_and_repeats_a_failed_write(
 async def test_job_that_can_never_be_written_stops_no_other(
     api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: RetryLater
 ) -> None:
-    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+    await hold_back_jobs(api)
     refused, other = [(await user.post("/api/jobs/submit", json=a_submission())).json()["jobId"] for _ in range(2)]
     update = api.store.update
 
@@ -57,8 +67,7 @@ async def test_job_that_can_never_be_written_stops_no_other(
 
     monkeypatch.setattr(api.store, "update", refusing)
     await api.clock.sleep(1)  # until the index has the jobs
-    body: dict[str, Any] = {"action": "cancel", "filter": {}, "expected": 2}
-    path = f"/api/jobs/bulk/{(await user.post('/api/jobs/bulk', json=body)).json()['id']}"
+    path = await cancel_all(user, 2)
     await api.clock.sleep(20)
 
     progress = (await user.get(path)).json()
@@ -68,7 +77,7 @@ async def test_job_that_can_never_be_written_stops_no_other(
 
 
 async def test_outage_loses_no_progress(api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+    await hold_back_jobs(api)
     for _ in range(3):
         await user.post("/api/jobs/submit", json=a_submission())
     update, refusals_left = api.store.update, 8
@@ -84,8 +93,7 @@ async def test_outage_loses_no_progress(api: Api, user: httpx2.AsyncClient, monk
 
     monkeypatch.setattr(api.store, "update", failing_after_two_jobs)
     await api.clock.sleep(1)  # until the index has the jobs
-    body: dict[str, Any] = {"action": "cancel", "filter": {}, "expected": 3}
-    path = f"/api/jobs/bulk/{(await user.post('/api/jobs/bulk', json=body)).json()['id']}"
+    path = await cancel_all(user, 3)
     await api.clock.sleep(30)
 
     assert refusals_left == 0
@@ -96,7 +104,7 @@ async def test_outage_loses_no_progress(api: Api, user: httpx2.AsyncClient, monk
 async def test_action_in_progress_shows_how_far_it_is(
     api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+    await hold_back_jobs(api)
     for _ in range(3):
         await user.post("/api/jobs/submit", json=a_submission())
     update, released = api.store.update, asyncio.Event()
@@ -111,8 +119,7 @@ async def test_action_in_progress_shows_how_far_it_is(
 
     monkeypatch.setattr(api.store, "update", slow)
     await api.clock.sleep(1)  # until the index has the jobs
-    body: dict[str, Any] = {"action": "cancel", "filter": {}, "expected": 3}
-    path = f"/api/jobs/bulk/{(await user.post('/api/jobs/bulk', json=body)).json()['id']}"
+    path = await cancel_all(user, 3)
     await api.clock.sleep(1)
     halfway = (await user.get(path)).json()
     released.set()
@@ -123,11 +130,10 @@ async def test_action_in_progress_shows_how_far_it_is(
 
 
 async def test_action_is_deleted_an_hour_after_its_end(api: Api, user: httpx2.AsyncClient) -> None:
-    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+    await hold_back_jobs(api)
     await user.post("/api/jobs/submit", json=a_submission())
     await api.clock.sleep(1)  # until the index has the job
-    body: dict[str, Any] = {"action": "cancel", "filter": {}, "expected": 1}
-    path = f"/api/jobs/bulk/{(await user.post('/api/jobs/bulk', json=body)).json()['id']}"
+    path = await cancel_all(user, 1)
     while (await user.get(path)).json()["finishedAt"] is None:
         await api.clock.sleep(0.1)
     api.clock.step(RETENTION.total_seconds())
@@ -159,7 +165,7 @@ async def test_caller_with_many_unfinished_actions_has_to_wait(
     api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk_actions, "MOST_STORED", 2)
-    await api.store.create(an_ai_model("mock", model="mock", slots=0))
+    await hold_back_jobs(api)
     await user.post("/api/jobs/submit", json=a_submission())
     await api.clock.sleep(1)  # until the index has the job
     read, released = api.store.get, asyncio.Event()

@@ -10,6 +10,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error,
 from labrats.api.http.dashboard import FOLDER
 from tests.acceptance.browser import a_browser
 from tests.acceptance.engine import PATIENCE_SECONDS, Engine, ForkedEngine, LocalEngine, User
+from tests.dashboard.proxy import FaultyProxy
 
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
@@ -36,6 +37,13 @@ async def admin(engine: LocalEngine) -> AsyncIterator[User]:
     async with engine.admin() as admin:
         yield admin
         await admin.end_jobs()
+
+
+@pytest.fixture
+async def proxy(engine: LocalEngine) -> AsyncIterator[FaultyProxy]:
+    """A proxy in front of `engine`, whose faults the test chooses."""
+    async with FaultyProxy.open(engine.url) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import cycle
 from secrets import token_hex
@@ -40,12 +40,6 @@ STATUSES: Final = (403, 429, 500, 503)
 def chance() -> random.Random:
     """Random choices, which the seed of the run determines."""
     return random.Random(SEED)
-
-
-@pytest.fixture
-async def proxy(engine: LocalEngine) -> AsyncIterator[FaultyProxy]:
-    async with FaultyProxy.open(engine.url) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
@@ -12,12 +11,6 @@ from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
 from tests.dashboard.conftest import sign_in, sign_in_at
 from tests.dashboard.proxy import FaultyProxy
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-async def proxy(engine: LocalEngine) -> AsyncIterator[FaultyProxy]:
-    async with FaultyProxy.open(engine.url) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from labrats.index.catalog import Catalog
 from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.model.ai_model import AiModel
-from labrats.model.errors import NotFound
+from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job, after_cancel_request, after_retry_request, new_job_ids
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
@@ -73,6 +73,13 @@ class Lab:
         job = Job(metadata=Metadata(name=job_id or new_job_ids(1)[0]), spec=a_spec(steps, **fields))
         with (self.immediate_starts or ImmediateStarts()).creation(job) as new:
             return await self.store.create(new)
+
+    async def fail_to_submit(self, **fields: Any) -> None:
+        """Submit a job while the storage is full: nothing is stored."""
+        job = Job(metadata=Metadata(name=new_job_ids(1)[0]), spec=a_spec(**fields))
+        with suppress(RetryLater), (self.immediate_starts or ImmediateStarts()).creation(job):
+            await asyncio.sleep(1)
+            raise RetryLater("the disk is full")
 
     async def job(self, job: Job) -> Job:
         """Read the job."""

@@ -85,6 +85,8 @@ async def keep_restarting(lab: Lab, chance: random.Random) -> None:
 async def use(lab: Lab, chance: random.Random) -> None:
     """Submit a job, and cancel and retry it at random."""
     await asyncio.sleep(chance.uniform(0, 120))
+    if chance.random() < 0.2:
+        await lab.fail_to_submit(config={"model": chance.choice(MODELS)})
     job = await lab.submit(
         a_script(chance),
         job_id=f"ir-{chance.getrandbits(32):08x}",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from labrats.files.attachments import Attachments
@@ -13,17 +14,20 @@ from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
+from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.job_names import JobNames, random_names
 from labrats.intake.request import JobRequest
 from labrats.intake.validation import FILES_BYTES
 from labrats.metrics import Metrics
 from labrats.model.agent import AiAgent
 from labrats.model.config import JobConfig
-from labrats.model.errors import Invalid, Overloaded, TooLarge
-from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Chain, Job, Pipeline
+from labrats.model.errors import Invalid, Overloaded, RetryLater, TooLarge
+from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Chain, Job, Pipeline, advance
+from labrats.model.phases import JobEvent, Phase
 from labrats.model.record import Resource
 from labrats.ports import Store
 from labrats.settings import EngineSettings
+from tests.fakes.clock import NOON
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_job, a_spec, an_agent
 
@@ -41,12 +45,21 @@ class UnsyncedStore(MemoryStore):
 
 
 def an_admission(
-    store: Store, folder: Path, job_index: JobIndex | None = None, *, agents: Sequence[AiAgent] = (), **settings: Any
+    store: Store,
+    folder: Path,
+    job_index: JobIndex | None = None,
+    *,
+    agents: Sequence[AiAgent] = (),
+    immediate_starts: ImmediateStarts | None = None,
+    **settings: Any,
 ) -> Admission:
     index, attachments, uploads, catalog = job_index or JobIndex(), Attachments(folder), Uploads(folder), Catalog()
     for agent in agents:
         catalog.put(agent)
-    return Admission(store, catalog, index, attachments, uploads, Metrics(), EngineSettings(**settings))
+    engine_settings = EngineSettings(**settings)
+    return Admission(
+        store, catalog, index, attachments, uploads, Metrics(), engine_settings, immediate_starts=immediate_starts
+    )
 
 
 def a_request(**fields: Any) -> JobRequest:
@@ -69,6 +82,48 @@ async def test_a_repeated_request_returns_the_job_that_another_engine_has_just_s
 
     assert again.job == first.job
     assert [job.id for job in await store.list(Job)] == ["ir-00000001"]
+
+
+class Starter:
+    """Starts every new job, and notes those that could not be stored."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[Job] = []
+
+    def start_new(self, job: Job) -> Job:
+        metadata = msgspec.structs.replace(job.metadata, created_at=NOON)
+        return advance(msgspec.structs.replace(job, metadata=metadata), JobEvent.START, attempts=1, started_at=NOON)
+
+    def forget_new(self, job: Job) -> None:
+        self.forgotten.append(job)
+
+
+class FullStore(MemoryStore):
+    """A store without room for another resource."""
+
+    async def create(self, resource: R, parts: Sequence[Resource] = ()) -> R:
+        raise RetryLater("the disk is full")
+
+
+async def test_a_job_that_starts_immediately_is_stored_and_counted_as_started(tmp_path: Path) -> None:
+    store, starts, starter = MemoryStore(), ImmediateStarts(), Starter()
+    admission = an_admission(store, tmp_path, immediate_starts=starts)
+    with starts.decided_by(starter):
+        started = await admission.create(a_request(), random_names())
+    waiting = await admission.create(a_request(), random_names())
+
+    assert [job.phase for job in (started, waiting)] == [Phase.RUNNING, Phase.PENDING]
+    assert await store.get(Job, started.id) == started
+    assert (started.created_at, starter.forgotten) == (NOON, [])
+
+
+async def test_a_job_that_could_not_be_stored_is_forgotten(tmp_path: Path) -> None:
+    starts, starter = ImmediateStarts(), Starter()
+    admission = an_admission(FullStore(), tmp_path, immediate_starts=starts)
+    with starts.decided_by(starter), pytest.raises(RetryLater):
+        await admission.create(a_request(), random_names())
+
+    assert [job.phase for job in starter.forgotten] == [Phase.PENDING]
 
 
 @pytest.mark.parametrize(
