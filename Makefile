@@ -49,9 +49,10 @@ lint: .venv/dev dashboard/node_modules/.installed ## Check format, lint, types a
 
 check: lint test test-slow ## Run all checks and tests
 
-format: .venv/dev ## Format the code and apply the fixes of the linter
+format: .venv/dev dashboard/node_modules/.installed ## Format the code and apply the fixes of the linter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	cd dashboard && PATH="$(CURDIR)/$(BIN):$$PATH" npm run -s format
 
 bench: .venv/dev ## Measure the engine beside raw loops of the same work, and beside the agenticore PEER
 	$(BIN)/python -m benchmarks

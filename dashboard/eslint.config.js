@@ -53,9 +53,15 @@ export default tseslint.config(
       ],
     },
   },
-  { files: ['src/{api,ui,lib}/**'], rules: {
-    'no-restricted-imports': ['error', { patterns: [{ regex: '/(features|app)/', message: 'api, lib and ui know no page.' }] }],
-  } },
+  {
+    files: ['src/{api,ui,lib}/**'],
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        { patterns: [{ regex: '/(features|app)/', message: 'api, lib and ui know no page.' }] },
+      ],
+    },
+  },
   ...boundaries,
   { files: ['**/*.js', '**/*.mjs'], ...tseslint.configs.disableTypeChecked },
   { files: ['scripts/**'], rules: { 'no-console': 'off', ...tseslint.configs.disableTypeChecked.rules } },

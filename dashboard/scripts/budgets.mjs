@@ -9,7 +9,9 @@ const KB = 1000;
 const size = (name) => gzipSync(readFileSync(join(built, name)), { level: 9 }).length / KB;
 const sum = (names) => names.reduce((total, name) => total + size(name), 0);
 
-const all = readdirSync(built, { recursive: true }).map(String).filter((name) => /\.\w+$/.test(name));
+const all = readdirSync(built, { recursive: true })
+  .map(String)
+  .filter((name) => /\.\w+$/.test(name));
 const index = readFileSync(join(built, 'index.html'), 'utf8');
 const first = [...index.matchAll(/(?:src|href)="\/(assets\/[^"]+)"/g)].map((match) => match[1]);
 const budgets = [

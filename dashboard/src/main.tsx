@@ -17,9 +17,13 @@ const RETRY_MS = 400;
 /** A session that has ended leads to the sign-in page, and from there back. Drafts stay in the tab's storage. */
 function noticeEndedSession(error: unknown): void {
   if (!(error instanceof ApiError) || error.status !== 401) return;
-  void queries.query({ ...sessionQuery, staleTime: 0 }).then(({ user }) => {
-    if (!user && router.state.location.pathname !== '/login') void router.navigate({ to: '/login', search: { next: router.state.location.href } });
-  }, () => undefined); // the page shows errors of its requests
+  void queries.query({ ...sessionQuery, staleTime: 0 }).then(
+    ({ user }) => {
+      if (!user && router.state.location.pathname !== '/login')
+        void router.navigate({ to: '/login', search: { next: router.state.location.href } });
+    },
+    () => undefined,
+  ); // the page shows errors of its requests
 }
 
 const queries = new QueryClient({

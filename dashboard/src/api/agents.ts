@@ -38,5 +38,6 @@ export async function seedAgents(): Promise<number> {
 export const agentInstructionsQuery = (name: string) =>
   queryOptions({
     queryKey: ['agent', name, 'instructions'],
-    queryFn: ({ signal }) => body(client.GET('/api/agents/{name}/instructions', { params: { path: { name } }, signal })),
+    queryFn: ({ signal }) =>
+      body(client.GET('/api/agents/{name}/instructions', { params: { path: { name } }, signal })),
   });

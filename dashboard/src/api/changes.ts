@@ -5,7 +5,8 @@ import type { QueryClient, QueryKey } from '@tanstack/react-query';
 import type { Frame } from './feed';
 import { jobQuery, type JobPage } from './jobs';
 
-/** Queries to read again. keys: first parts of their keys. jobs: ids of jobs. isAll: everything that the feed covers.
+/**
+ * Queries to read again. keys: first parts of their keys. jobs: ids of jobs. isAll: everything that the feed covers.
  *
  * isReset: changes of an unknown time are missing, so that lists are read again to their end.
  */
@@ -48,9 +49,20 @@ export function keysOf(frame: Frame): Stale {
 /** Put changed jobs into the queries that show them. The usage of a running attempt is known to the detail alone. */
 export function patchJobs(queries: QueryClient, { jobs = [] }: Frame): void {
   for (const item of jobs) {
-    queries.setQueryData(jobQuery(item.id).queryKey, (before) => before && { ...before, ...item, usage: item.status === 'active' && before.status === 'active' ? before.usage : item.usage });
+    queries.setQueryData(
+      jobQuery(item.id).queryKey,
+      (before) =>
+        before && {
+          ...before,
+          ...item,
+          usage: item.status === 'active' && before.status === 'active' ? before.usage : item.usage,
+        },
+    );
     if (item.chainId === null) continue;
-    queries.setQueryData<JobPage>(['chain', item.chainId], (before) => before && { ...before, jobs: before.jobs.map((job) => (job.id === item.id ? item : job)) });
+    queries.setQueryData<JobPage>(
+      ['chain', item.chainId],
+      (before) => before && { ...before, jobs: before.jobs.map((job) => (job.id === item.id ? item : job)) },
+    );
   }
 }
 
@@ -62,7 +74,8 @@ export function refresh(queries: QueryClient, stale: Stale): void {
 export function isStale([name, id]: QueryKey, data: unknown, stale: Stale): boolean {
   if (typeof name !== 'string') return false;
   if (stale.isAll) return COVERED.has(name);
-  if (OF_ONE_JOB.has(name)) return typeof id === 'string' && (stale.jobs.has(id) || (stale.jobs.size > 0 && isWaiting(data)));
+  if (OF_ONE_JOB.has(name))
+    return typeof id === 'string' && (stale.jobs.has(id) || (stale.jobs.size > 0 && isWaiting(data)));
   return stale.keys.has(name);
 }
 

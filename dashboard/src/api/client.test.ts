@@ -21,7 +21,11 @@ afterEach(() => {
 const cut = () => new ReadableStream({ start: (stream) => stream.error(new TypeError('network error')) });
 
 /** The error of a request of the engine's health, which is refused. */
-const refusal = () => body(client.GET('/health', { baseUrl: 'http://127.0.0.1' })).then(() => expect.fail('no error'), (error: unknown) => error as ApiError);
+const refusal = () =>
+  body(client.GET('/health', { baseUrl: 'http://127.0.0.1' })).then(
+    () => expect.fail('no error'),
+    (error: unknown) => error as ApiError,
+  );
 
 test.each([502, 503, 504])('an answer %d of a proxy is an outage', async (status) => {
   const reports = answerWith('<h1>Bad Gateway</h1>', status);
@@ -50,9 +54,15 @@ test('a whole answer that is not JSON is an error of its own, not an outage', as
 test('an aborted request reports nothing', async () => {
   const aborted = AbortSignal.abort();
   const reports: boolean[] = [];
-  vi.stubGlobal('fetch', () => Promise.resolve(new Response(new ReadableStream({ start: (stream) => stream.error(aborted.reason) }), { status: 503 })));
+  vi.stubGlobal('fetch', () =>
+    Promise.resolve(
+      new Response(new ReadableStream({ start: (stream) => stream.error(aborted.reason) }), { status: 503 }),
+    ),
+  );
   stops.push(onReachable((isReachable) => reports.push(isReachable)));
-  await expect(body(client.GET('/health', { baseUrl: 'http://127.0.0.1', signal: aborted }))).rejects.toMatchObject({ name: 'AbortError' });
+  await expect(body(client.GET('/health', { baseUrl: 'http://127.0.0.1', signal: aborted }))).rejects.toMatchObject({
+    name: 'AbortError',
+  });
   expect(reports).toEqual([]);
 });
 

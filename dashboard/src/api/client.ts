@@ -47,7 +47,10 @@ export function reportReachable(reachable: boolean): void {
   for (const listener of listeners) listener(reachable);
 }
 
-/** Send a request and read its answer whole. Each request reports once whether the engine answers: an answer that is cut is none. */
+/**
+ * Send a request and read its answer whole. Each request reports once whether the engine answers: an answer that is cut
+ * is none.
+ */
 async function fetchAndReport(request: Request): Promise<Response> {
   let response: Response;
   let content: ArrayBuffer;
@@ -81,7 +84,16 @@ export function isProxyError(status: number, body: unknown): boolean {
 
 /** Return whether an answer whose body is not read yet comes from such a proxy. */
 export async function isOfProxy(response: Response): Promise<boolean> {
-  return PROXY_STATUSES.includes(response.status) && isProxyError(response.status, await response.clone().json().catch(() => null));
+  return (
+    PROXY_STATUSES.includes(response.status) &&
+    isProxyError(
+      response.status,
+      await response
+        .clone()
+        .json()
+        .catch(() => null),
+    )
+  );
 }
 
 export const client = createClient<paths>({ baseUrl: '/', fetch: fetchAndReport });
@@ -95,7 +107,12 @@ interface Answer<T> {
 /** The body of a successful answer. Throws ApiError for any other, and for one that is not JSON. */
 export async function body<T>(answer: Promise<Answer<T>>): Promise<T> {
   const { data, error, response } = await answer.catch((reason: unknown) => {
-    if (reason instanceof SyntaxError) throw new ApiError(0, 'unreadable', 'The answer cannot be read: it is not JSON. It may come from a proxy, such as one that asks you to sign in.');
+    if (reason instanceof SyntaxError)
+      throw new ApiError(
+        0,
+        'unreadable',
+        'The answer cannot be read: it is not JSON. It may come from a proxy, such as one that asks you to sign in.',
+      );
     throw reason;
   });
   if (response.ok) return data as T;
@@ -104,7 +121,8 @@ export async function body<T>(answer: Promise<Answer<T>>): Promise<T> {
 
 /** The error that a failed answer describes. status: 0 if there was no answer. */
 export function errorOf(status: number, body: unknown): ApiError {
-  if (status === 0 || isProxyError(status, body)) return new ApiError(status, UNREACHABLE, 'The engine does not answer. It may be restarting.');
+  if (status === 0 || isProxyError(status, body))
+    return new ApiError(status, UNREACHABLE, 'The engine does not answer. It may be restarting.');
   if (isErrorBody(body)) return new ApiError(status, body.code, body.error, body.details);
   return new ApiError(status, 'unknown', `The engine answered with status ${status}.`);
 }

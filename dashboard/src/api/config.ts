@@ -4,10 +4,19 @@ import { queryOptions } from '@tanstack/react-query';
 
 import { body, client, type Schemas } from './client';
 
-export const PROVIDERS = ['claude', 'codex', 'vllm', 'gemma', 'qwen', 'mock'] as const satisfies readonly Schemas['AiModelBody']['provider'][];
+export const PROVIDERS = [
+  'claude',
+  'codex',
+  'vllm',
+  'gemma',
+  'qwen',
+  'mock',
+] as const satisfies readonly Schemas['AiModelBody']['provider'][];
 export const LOCAL_PROVIDERS: readonly string[] = ['vllm', 'gemma', 'qwen'];
 export const EFFORTS = ['low', 'medium', 'high'] as const;
-export const ISOLATIONS = ['process', 'sandbox', 'container', 'vm'] as const satisfies readonly NonNullable<Schemas['ConfigBody']['isolation']>[];
+export const ISOLATIONS = ['process', 'sandbox', 'container', 'vm'] as const satisfies readonly NonNullable<
+  Schemas['ConfigBody']['isolation']
+>[];
 
 export type Provider = (typeof PROVIDERS)[number];
 export type Defaults = Schemas['DefaultsView'];

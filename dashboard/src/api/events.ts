@@ -40,7 +40,12 @@ export async function fetchEventPage(jobId: string, query: EventQuery, signal?: 
 }
 
 /** Get at most `limit` events after a place, in order. */
-export async function fetchEvents(jobId: string, after: Place, limit: number, signal?: AbortSignal): Promise<JobEvent[]> {
+export async function fetchEvents(
+  jobId: string,
+  after: Place,
+  limit: number,
+  signal?: AbortSignal,
+): Promise<JobEvent[]> {
   return (await fetchEventPage(jobId, { after: idOf(after), limit }, signal)).events;
 }
 
@@ -64,7 +69,8 @@ export function reconnectPause(failures: number, random = Math.random()): number
 const POLL_MS = 2_000;
 const POLL_LIMIT = 1_000;
 
-/** Follow a job's events from a place on: by a stream if the browser has a slot for one, else by polling.
+/**
+ * Follow a job's events from a place on: by a stream if the browser has a slot for one, else by polling.
  *
  * Returns a function that stops.
  */
@@ -78,8 +84,17 @@ export function followEvents(jobId: string, after: Place, handlers: StreamHandle
     const free = await takeSlot();
     if (isStopped()) return free?.();
     if (free) {
-      const stop = stream(jobId, position, { ...handlers, onDone: () => { free(); handlers.onDone(); } });
-      stopStream = () => { stop(); free(); };
+      const stop = stream(jobId, position, {
+        ...handlers,
+        onDone: () => {
+          free();
+          handlers.onDone();
+        },
+      });
+      stopStream = () => {
+        stop();
+        free();
+      };
       return;
     }
     let pause = POLL_MS;
@@ -99,7 +114,9 @@ export function followEvents(jobId: string, after: Place, handlers: StreamHandle
       handlers.onState?.('reconnecting');
       pause = reconnectPause(++failures);
     }
-    setTimeout(() => { if (!isStopped()) void poll(); }, pause);
+    setTimeout(() => {
+      if (!isStopped()) void poll();
+    }, pause);
   };
   void poll();
   return () => {

@@ -8,7 +8,11 @@ class Locks {
   private holder: { end: (error: Error) => void } | undefined;
   private readonly waiting: (() => void)[] = [];
 
-  request = async (_: string, { steal = false, signal }: { steal?: boolean; signal?: AbortSignal }, run: () => Promise<void>): Promise<void> => {
+  request = async (
+    _: string,
+    { steal = false, signal }: { steal?: boolean; signal?: AbortSignal },
+    run: () => Promise<void>,
+  ): Promise<void> => {
     if (steal) this.holder?.end(new DOMException('stolen', 'AbortError'));
     else if (this.holder) {
       await new Promise<void>((resolve, reject) => {
@@ -56,7 +60,14 @@ const connect = ((_: string, init: RequestInit) => {
 const stops: (() => void)[] = [];
 function tab(locks: Locks, since?: string): Frame[] {
   const frames: Frame[] = [];
-  stops.push(startFeed((frame) => frames.push(frame), { since, locks: locks as unknown as LockManager, isVisible: () => true, fetch: connect }));
+  stops.push(
+    startFeed((frame) => frames.push(frame), {
+      since,
+      locks: locks as unknown as LockManager,
+      isVisible: () => true,
+      fetch: connect,
+    }),
+  );
   return frames;
 }
 const open = () => connections.filter(({ signal }) => !signal?.aborted);

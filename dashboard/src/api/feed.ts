@@ -112,7 +112,9 @@ export function startFeed(onFrame: (frame: Frame) => void, options: FeedOptions 
   };
 }
 
-/** Read only while this tab is visible: without locks each tab needs its own connection. Returns a function that stops. */
+/**
+ * Read only while this tab is visible: without locks each tab needs its own connection. Returns a function that stops.
+ */
 function readWhileVisible(read: (signal: AbortSignal) => Promise<void>): () => void {
   let reading: AbortController | undefined;
   const update = () => {
@@ -131,7 +133,12 @@ function readWhileVisible(read: (signal: AbortSignal) => Promise<void>): () => v
 }
 
 /** Read the feed until stopped, and connect again after a pause when the connection is lost. */
-async function follow(share: (message: Message) => void, lastId: () => string | undefined, signal: AbortSignal, fetchFeed: typeof fetch): Promise<void> {
+async function follow(
+  share: (message: Message) => void,
+  lastId: () => string | undefined,
+  signal: AbortSignal,
+  fetchFeed: typeof fetch,
+): Promise<void> {
   for (let failures = 0; !signal.aborted; failures++) {
     try {
       await readOnce(share, lastId(), signal, fetchFeed, () => {
@@ -144,7 +151,13 @@ async function follow(share: (message: Message) => void, lastId: () => string | 
   }
 }
 
-async function readOnce(share: (message: Message) => void, lastId: string | undefined, signal: AbortSignal, fetchFeed: typeof fetch, onOpen: () => void): Promise<void> {
+async function readOnce(
+  share: (message: Message) => void,
+  lastId: string | undefined,
+  signal: AbortSignal,
+  fetchFeed: typeof fetch,
+  onOpen: () => void,
+): Promise<void> {
   const lost = new AbortController();
   const either = AbortSignal.any([signal, lost.signal]);
   let silence = setTimeout(() => lost.abort(), DEAD_MS);
@@ -152,7 +165,8 @@ async function readOnce(share: (message: Message) => void, lastId: string | unde
     const headers = { Accept: 'text/event-stream', ...(lastId !== undefined && { 'Last-Event-ID': lastId }) };
     const response = await fetchFeed('/api/changes', { headers, signal: either });
     if (!response.ok || !response.body) {
-      if (response.status === 401) share({ isReachable: true, frame: { reset: true } }); // requests then lead to the sign-in page
+      if (response.status === 401)
+        share({ isReachable: true, frame: { reset: true } }); // requests then lead to the sign-in page
       else if (await isOfProxy(response)) share({ isReachable: false });
       throw new Error(`the feed was refused with status ${response.status}`);
     }
@@ -172,7 +186,8 @@ async function readOnce(share: (message: Message) => void, lastId: string | unde
       if (events.length === 0) share({ isReachable: true });
     }
   } catch (error) {
-    if (!signal.aborted && !(error instanceof Error && error.message.startsWith('the feed was refused'))) share({ isReachable: false });
+    if (!signal.aborted && !(error instanceof Error && error.message.startsWith('the feed was refused')))
+      share({ isReachable: false });
     throw error;
   } finally {
     clearTimeout(silence);
@@ -188,9 +203,13 @@ function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve();
     const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener('abort', () => {
-      clearTimeout(timer);
-      resolve();
-    }, { once: true });
+    signal.addEventListener(
+      'abort',
+      () => {
+        clearTimeout(timer);
+        resolve();
+      },
+      { once: true },
+    );
   });
 }

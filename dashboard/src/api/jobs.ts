@@ -62,15 +62,31 @@ export async function fetchJobs(
   cursor: string,
   options: { order?: JobOrder; limit?: number; signal?: AbortSignal; hasResults?: boolean } = {},
 ): Promise<JobPage> {
-  const query = { ...filter, cursor, limit: options.limit ?? PAGE_SIZE, sort: options.order ?? 'newest', ...(!options.hasResults && { omit: 'result' as const }) };
+  const query = {
+    ...filter,
+    cursor,
+    limit: options.limit ?? PAGE_SIZE,
+    sort: options.order ?? 'newest',
+    ...(!options.hasResults && { omit: 'result' as const }),
+  };
   const page = await body(client.GET('/api/jobs', { params: { query }, signal: options.signal ?? null }));
   return { jobs: page.jobs, next: page.next ?? null };
 }
 
-/** Read a job as lists show it; undefined if it is gone. hasResult: with its result, unless that is too long for a list. */
-export async function fetchItem({ id, createdAt }: Pick<JobItem, 'id' | 'createdAt'>, signal: AbortSignal, hasResult = false): Promise<JobItem | undefined> {
+/**
+ * Read a job as lists show it; undefined if it is gone. hasResult: with its result, unless that is too long for a list.
+ */
+export async function fetchItem(
+  { id, createdAt }: Pick<JobItem, 'id' | 'createdAt'>,
+  signal: AbortSignal,
+  hasResult = false,
+): Promise<JobItem | undefined> {
   const to = new Date(Date.parse(createdAt) + SECOND_MS).toISOString(); // so that few jobs are searched
-  const { jobs } = await fetchJobs({ q: id, from: createdAt, to }, '', { limit: SAME_TEXT, signal, hasResults: hasResult });
+  const { jobs } = await fetchJobs({ q: id, from: createdAt, to }, '', {
+    limit: SAME_TEXT,
+    signal,
+    hasResults: hasResult,
+  });
   return jobs.find((job) => job.id === id);
 }
 
@@ -87,32 +103,39 @@ export const facetsQuery = (query: JobFilter) =>
     placeholderData: (previous) => previous,
   });
 
-/** The numbers of jobs that have ended in the last `days`. Its key has no time, so that the numbers stay while the engine is away. */
+/**
+ * The numbers of jobs that have ended in the last `days`. Its key has no time, so that the numbers stay while the
+ * engine is away.
+ */
 export const endedFacetsQuery = (days: number) =>
   queryOptions({
     queryKey: ['facets', 'ended', days],
-    queryFn: ({ signal }) => body(client.GET('/api/jobs/facets', { params: { query: { endedFrom: daysAgo(days) } }, signal })),
+    queryFn: ({ signal }) =>
+      body(client.GET('/api/jobs/facets', { params: { query: { endedFrom: daysAgo(days) } }, signal })),
     refetchInterval: MINUTE_MS,
   });
 
 export const jobQuery = (id: string) =>
   queryOptions({
     queryKey: ['job', id],
-    queryFn: ({ signal }) => body(client.GET('/api/jobs/{job_id}', { params: { path: { job_id: id }, query: { omit: 'result' } }, signal })),
+    queryFn: ({ signal }) =>
+      body(client.GET('/api/jobs/{job_id}', { params: { path: { job_id: id }, query: { omit: 'result' } }, signal })),
   });
 
 /** The report to GitHub, with what would be written now. */
 export const reportQuery = (id: string) =>
   queryOptions({
     queryKey: ['report', id],
-    queryFn: ({ signal }) => body(client.GET('/api/jobs/{job_id}/report', { params: { path: { job_id: id } }, signal })),
+    queryFn: ({ signal }) =>
+      body(client.GET('/api/jobs/{job_id}/report', { params: { path: { job_id: id } }, signal })),
   });
 
 /** The texts for the agent. */
 export const promptQuery = (id: string) =>
   queryOptions({
     queryKey: ['prompt', id],
-    queryFn: ({ signal }) => body(client.GET('/api/jobs/{job_id}/prompt', { params: { path: { job_id: id } }, signal })),
+    queryFn: ({ signal }) =>
+      body(client.GET('/api/jobs/{job_id}/prompt', { params: { path: { job_id: id } }, signal })),
     staleTime: Infinity,
   });
 
@@ -120,7 +143,9 @@ export const promptQuery = (id: string) =>
 export const resultQuery = (id: string) =>
   queryOptions({
     queryKey: ['result', id],
-    queryFn: async ({ signal }) => (await body(client.GET('/api/jobs/{job_id}/result', { params: { path: { job_id: id } }, signal }))).result ?? null,
+    queryFn: async ({ signal }) =>
+      (await body(client.GET('/api/jobs/{job_id}/result', { params: { path: { job_id: id } }, signal }))).result ??
+      null,
     staleTime: Infinity,
     gcTime: 60_000,
   });
@@ -137,7 +162,8 @@ export const shortResultQuery = (job: Pick<JobItem, 'id' | 'createdAt'>) =>
 export const attemptsQuery = (id: string) =>
   queryOptions({
     queryKey: ['attempts', id],
-    queryFn: async ({ signal }) => (await body(client.GET('/api/jobs/{job_id}/attempts', { params: { path: { job_id: id } }, signal }))).attempts,
+    queryFn: async ({ signal }) =>
+      (await body(client.GET('/api/jobs/{job_id}/attempts', { params: { path: { job_id: id } }, signal }))).attempts,
   });
 
 export const chainQuery = (chainId: string) =>
@@ -146,9 +172,11 @@ export const chainQuery = (chainId: string) =>
     queryFn: ({ signal }) => fetchJobs({ chainId }, '', { order: 'oldest', signal }),
   });
 
-/** The places of waiting jobs in their queues, by id. ids: at most 100. Other jobs are left out.
+/**
+ * The places of waiting jobs in their queues, by id. ids: at most 100. Other jobs are left out.
  *
- * part: names the part of the page that asks. Other ids under the same name are asked for with the next change of a job.
+ * part: names the part of the page that asks. Other ids under the same name are asked for with the next change of a
+ * job.
  */
 export const placesQuery = (ids: readonly string[], part: string = ids.join()) =>
   queryOptions({
@@ -179,7 +207,11 @@ export async function retryJob(id: string): Promise<JobDetail> {
 }
 
 /** Cancel or retry all jobs that match a filter. expected: their number, as the user has seen it. */
-export async function actOnJobs(action: BulkAction, filter: JobFilter, expected: number): Promise<Schemas['BulkAccepted']> {
+export async function actOnJobs(
+  action: BulkAction,
+  filter: JobFilter,
+  expected: number,
+): Promise<Schemas['BulkAccepted']> {
   return body(client.POST('/api/jobs/bulk', { body: { action, filter, expected } }));
 }
 
@@ -189,28 +221,33 @@ const PROGRESS_MS = 500;
 export const bulkQuery = (id: string) =>
   queryOptions({
     queryKey: ['bulk', id],
-    queryFn: ({ signal }) => body(client.GET('/api/jobs/bulk/{action_id}', { params: { path: { action_id: id } }, signal })),
+    queryFn: ({ signal }) =>
+      body(client.GET('/api/jobs/bulk/{action_id}', { params: { path: { action_id: id } }, signal })),
     refetchInterval: ({ state }) => (state.data?.finishedAt || isFinal(state.error) ? false : PROGRESS_MS),
   });
 
 /** Submit a job. key: repeated submissions with the same key create one job. */
 export async function submitJob(submission: Submission, key: string): Promise<Schemas['Submitted']> {
-  return body(
-    client.POST('/api/jobs/submit', { body: submission, params: { header: { 'Idempotency-Key': key } } }),
-  );
+  return body(client.POST('/api/jobs/submit', { body: submission, params: { header: { 'Idempotency-Key': key } } }));
 }
 
 /** Run a job again as a new one. changes: what differs from the first job. key: as for submitJob. */
 export async function rerunJob(id: string, changes: Rerun, key: string): Promise<Schemas['Submitted']> {
   return body(
-    client.POST('/api/jobs/{job_id}/rerun', { body: changes, params: { path: { job_id: id }, header: { 'Idempotency-Key': key } } }),
+    client.POST('/api/jobs/{job_id}/rerun', {
+      body: changes,
+      params: { path: { job_id: id }, header: { 'Idempotency-Key': key } },
+    }),
   );
 }
 
 /** Send a further message to the agent of an ended job: a new job. key: as for submitJob. */
 export async function replyToJob(id: string, prompt: string, key: string): Promise<Schemas['Submitted']> {
   return body(
-    client.POST('/api/jobs/{job_id}/messages', { body: { prompt }, params: { path: { job_id: id }, header: { 'Idempotency-Key': key } } }),
+    client.POST('/api/jobs/{job_id}/messages', {
+      body: { prompt },
+      params: { path: { job_id: id }, header: { 'Idempotency-Key': key } },
+    }),
   );
 }
 

@@ -32,18 +32,36 @@ afterEach(() => {
 
 /** Observe queries of the engine's health as a page does, while the feed answers each 5 seconds. */
 function observe(count: number): QueryClient {
-  const queries = new QueryClient({ defaultOptions: { queries: { retry: (failures, error) => failures < 2 && error instanceof api.ApiError && error.isTemporary, retryDelay: 400 } } });
+  const queries = new QueryClient({
+    defaultOptions: {
+      queries: {
+        retry: (failures, error) => failures < 2 && error instanceof api.ApiError && error.isTemporary,
+        retryDelay: 400,
+      },
+    },
+  });
   const queryFn = () => api.body(api.client.GET('/health', { baseUrl: 'http://127.0.0.1' }));
-  for (let query = 0; query < count; query++) stops.push(new QueryObserver(queries, { queryKey: [query], queryFn }).subscribe(() => undefined));
+  for (let query = 0; query < count; query++)
+    stops.push(new QueryObserver(queries, { queryKey: [query], queryFn }).subscribe(() => undefined));
   stops.push(live.onRecovery(() => live.refetchFailed(queries)));
   const pings = setInterval(() => api.reportReachable(true), 5_000);
-  stops.push(() => clearInterval(pings), () => queries.clear());
+  stops.push(
+    () => clearInterval(pings),
+    () => queries.clear(),
+  );
   return queries;
 }
 
-const statuses = (queries: QueryClient) => queries.getQueryCache().getAll().map(({ state }) => state.status);
+const statuses = (queries: QueryClient) =>
+  queries
+    .getQueryCache()
+    .getAll()
+    .map(({ state }) => state.status);
 
-test.each([['cut', cut], ['not JSON', () => '<h1>Sign in</h1>']])('answers that stay %s are requested seldom', async (_, broken) => {
+test.each([
+  ['cut', cut],
+  ['not JSON', () => '<h1>Sign in</h1>'],
+])('answers that stay %s are requested seldom', async (_, broken) => {
   const queries = observe(2);
   await vi.advanceTimersByTimeAsync(1_000);
   content = broken;
@@ -75,7 +93,9 @@ test('a query that is being read is not restarted', async () => {
   let answer: (() => void) | undefined;
   vi.stubGlobal('fetch', () => {
     requests++;
-    return new Promise((resolve) => { answer = () => resolve(new Response(HEALTHY, { headers: { 'Content-Type': 'application/json' } })); });
+    return new Promise((resolve) => {
+      answer = () => resolve(new Response(HEALTHY, { headers: { 'Content-Type': 'application/json' } }));
+    });
   });
   requests = 0;
   live.refetchFailed(queries);

@@ -44,7 +44,10 @@ export function useFeed(since: string | undefined): void {
 
 /** Read the queries of the page that have failed again, without a restart of those that are being read. */
 export function refetchFailed(queries: QueryClient): void {
-  void queries.refetchQueries({ type: 'active', predicate: ({ state }) => state.status === 'error' }, { cancelRefetch: false });
+  void queries.refetchQueries(
+    { type: 'active', predicate: ({ state }) => state.status === 'error' },
+    { cancelRefetch: false },
+  );
 }
 
 function applyFrame(queries: QueryClient, frame: Frame, markStale: (stale: Stale) => void): void {
@@ -98,7 +101,11 @@ export function useJobChanges(onJobs: Listener['onJobs'], { onMany, onReset }: O
   const jobs = useEffectEvent(onJobs);
   const many = useEffectEvent(onMany);
   const reset = useEffectEvent(onReset);
-  useEffect(() => listenForJobs({ onJobs: (changed, gone) => jobs(changed, gone), onMany: () => many(), onReset: () => reset() }), []);
+  useEffect(
+    () =>
+      listenForJobs({ onJobs: (changed, gone) => jobs(changed, gone), onMany: () => many(), onReset: () => reset() }),
+    [],
+  );
 }
 
 /** The same outside of components. Returns a function that stops. */
@@ -114,13 +121,21 @@ function isVisible(): boolean {
   return document.visibilityState === 'visible';
 }
 
-/** Poll what the feed does not report: read queries again every few seconds while the page is visible, and when it becomes so.
+/**
+ * Poll what the feed does not report: read queries again every few seconds while the page is visible, and when it
+ * becomes so.
  *
  * The pause grows while they fail.
  */
 export function useLive(polled: readonly { queryKey: QueryKey; exact?: boolean }[], enabled = true): void {
   const queries = useQueryClient();
-  const run = useEffectEvent(() => Promise.all(polled.map(({ queryKey, exact = false }) => queries.invalidateQueries({ queryKey, exact }, { throwOnError: true }))));
+  const run = useEffectEvent(() =>
+    Promise.all(
+      polled.map(({ queryKey, exact = false }) =>
+        queries.invalidateQueries({ queryKey, exact }, { throwOnError: true }),
+      ),
+    ),
+  );
   useEffect(() => {
     if (!enabled) return;
     const stopped = new AbortController();
@@ -175,7 +190,10 @@ let connection: Connection = { isReachable: true, at: Date.now() };
 const watchers = new Set<() => void>();
 onReachable((isReachable) => {
   const changed = isReachable !== connection.isReachable;
-  connection = { isReachable, at: isReachable && (changed || Date.now() - connection.at > 1000) ? Date.now() : connection.at };
+  connection = {
+    isReachable,
+    at: isReachable && (changed || Date.now() - connection.at > 1000) ? Date.now() : connection.at,
+  };
   if (!changed) return;
   for (const watcher of watchers) watcher();
   if (isReachable) recovering ??= setTimeout(recover, recoveredAt + recoveryPause - Date.now());
@@ -191,7 +209,10 @@ function subscribeToConnection(changed: () => void): () => void {
   return () => watchers.delete(changed);
 }
 
-/** The time between two recoveries. It doubles with each that soon follows another: an outage of some requests only may last. */
+/**
+ * The time between two recoveries. It doubles with each that soon follows another: an outage of some requests only may
+ * last.
+ */
 const RECOVERY_MS = 2_000;
 const LONGEST_RECOVERY_MS = 60_000;
 const recoveries = new Set<() => void>();

@@ -34,7 +34,10 @@ export async function removeModel(name: string): Promise<void> {
 
 /** Read the models and queues again after a change. */
 export function refreshModels(queries: QueryClient): Promise<unknown> {
-  return Promise.all([queries.invalidateQueries({ queryKey: modelsQuery.queryKey }), queries.invalidateQueries({ queryKey: queueQuery.queryKey })]);
+  return Promise.all([
+    queries.invalidateQueries({ queryKey: modelsQuery.queryKey }),
+    queries.invalidateQueries({ queryKey: queueQuery.queryKey }),
+  ]);
 }
 
 export const modelFilesQuery = queryOptions({

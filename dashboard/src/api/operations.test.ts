@@ -11,7 +11,8 @@ const NOT_CALLED: Readonly<Record<string, string>> = {
   'POST /api/webhooks/github': 'for deliveries of GitHub',
   'POST /webhooks/{name}': 'for deliveries of webhook sources',
   'GET /api/agents/triggers': 'ignores filters; the test of an agent explains each trigger',
-  'GET /api/agents/by-trigger/{trigger_name}': 'the list of agents is loaded for other reasons, and has the trigger names',
+  'GET /api/agents/by-trigger/{trigger_name}':
+    'the list of agents is loaded for other reasons, and has the trigger names',
   'GET /api/stats': 'the facets of jobs have the same counts, with filters',
   'GET /api/config/sources': 'a stub for old front ends',
   'GET /api/config/sources/{source}': 'a stub for old front ends',
@@ -21,16 +22,24 @@ const NOT_CALLED: Readonly<Record<string, string>> = {
 
 const root = new URL('..', import.meta.url);
 const read = (path: string) => readFileSync(new URL(path, root), 'utf8');
-const sources = globSync('**/*.{ts,tsx}', { cwd: root }).filter((path) => !/\.test\.ts$|schema\.d\.ts$/.test(path)).map(read).join('\n');
+const sources = globSync('**/*.{ts,tsx}', { cwd: root })
+  .filter((path) => !/\.test\.ts$|schema\.d\.ts$/.test(path))
+  .map(read)
+  .join('\n');
 
 /** The operations of the OpenAPI document, such as `GET /api/jobs/{job_id}`. */
 function operations(): string[] {
   const [paths = ''] = read('api/schema.d.ts').split('export type webhooks');
   return [...paths.matchAll(/^ {4}"(\/[^"]*)": \{$([\s\S]*?)^ {4}\};$/gm)].flatMap(([, path = '', methods = '']) =>
-    [...methods.matchAll(/^ {8}(get|put|post|delete|patch): operations/gm)].map(([, method = '']) => `${method.toUpperCase()} ${path}`));
+    [...methods.matchAll(/^ {8}(get|put|post|delete|patch): operations/gm)].map(
+      ([, method = '']) => `${method.toUpperCase()} ${path}`,
+    ),
+  );
 }
 
-/** Return whether a page calls an operation: by the client, or by the address alone, as in links, workers and streams. */
+/**
+ * Return whether a page calls an operation: by the client, or by the address alone, as in links, workers and streams.
+ */
 function isCalled(operation: string): boolean {
   const [method = '', path = ''] = operation.split(' ');
   if (sources.includes(`client.${method}('${path}'`)) return true;

@@ -6,8 +6,17 @@ test.each(['/jobs', '/jobs?status=failed', '/jobs/ir-1/log?attempt=2'])('%s is a
   expect(isOwnPath(path)).toBe(true);
 });
 
-test.each(['', '/', '//evil.example', '/\\evil.example', 'https://evil.example', '/\t/evil.example', '/login?next=/jobs',
-  '/api/auth/link?token=x', 'javascript:alert(1)'])('%s is not', (path) => {
+test.each([
+  '',
+  '/',
+  '//evil.example',
+  '/\\evil.example',
+  'https://evil.example',
+  '/\t/evil.example',
+  '/login?next=/jobs',
+  '/api/auth/link?token=x',
+  'javascript:alert(1)',
+])('%s is not', (path) => {
   expect(isOwnPath(path)).toBe(false);
 });
 
@@ -19,5 +28,8 @@ test('a remembered page expires, and a broken record is ignored', () => {
 });
 
 test('an OpenID provider is named by its host and path', () => {
-  expect(['https://login.example.com/', 'http://127.0.0.1:9000/realms/one'].map(issuerName)).toEqual(['login.example.com', '127.0.0.1:9000/realms/one']);
+  expect(['https://login.example.com/', 'http://127.0.0.1:9000/realms/one'].map(issuerName)).toEqual([
+    'login.example.com',
+    '127.0.0.1:9000/realms/one',
+  ]);
 });

@@ -13,7 +13,9 @@ export const sessionQuery = queryOptions({
   staleTime: 5 * 60_000,
 });
 
-/** Return who is signed in. A user of an earlier answer is returned at once and read again meanwhile, so that pages open without the engine.
+/**
+ * Return who is signed in. A user of an earlier answer is returned at once and read again meanwhile, so that pages open
+ * without the engine.
  *
  * The requests of a page notice a session that has ended.
  */
@@ -61,6 +63,5 @@ export function readNext(stored: string, now: number): string | undefined {
 
 /** Whether a path leads to a page of this origin, other than `/` and the sign-in page. */
 export function isOwnPath(path: string): boolean {
-   
   return /^\/(?![/\\])[^\\\u0000-\u001f]*$/.test(path) && path !== '/' && !/^\/(login|api)(\/|\?|$)/.test(path);
 }

@@ -33,18 +33,34 @@ export const sourceQuery = (name: string) =>
 export const deliveriesQuery = (name: string, outcome: DeliveryOutcome | undefined) =>
   queryOptions({
     queryKey: ['source', name, 'deliveries', outcome],
-    queryFn: ({ signal }) => body(client.GET('/api/webhook-sources/{name}/deliveries', { params: { path: { name }, query: { limit: MOST_DELIVERIES, ...(outcome && { outcome }) } }, signal })),
+    queryFn: ({ signal }) =>
+      body(
+        client.GET('/api/webhook-sources/{name}/deliveries', {
+          params: { path: { name }, query: { limit: MOST_DELIVERIES, ...(outcome && { outcome }) } },
+          signal,
+        }),
+      ),
   });
 
 /** The deliveries of a source whose payload is stored. */
 export const recordedQuery = (name: string) =>
   queryOptions({
     queryKey: ['source', name, 'recorded'],
-    queryFn: async ({ signal }) => (await body(client.GET('/api/webhook-sources/{name}/deliveries', { params: { path: { name }, query: { limit: MOST_DELIVERIES } }, signal }))).deliveries.filter((each) => each.hasPayload),
+    queryFn: async ({ signal }) =>
+      (
+        await body(
+          client.GET('/api/webhook-sources/{name}/deliveries', {
+            params: { path: { name }, query: { limit: MOST_DELIVERIES } },
+            signal,
+          }),
+        )
+      ).deliveries.filter((each) => each.hasPayload),
   });
 
 export async function readDelivery(name: string, id: string): Promise<Schemas['DeliveryDetail']> {
-  return body(client.GET('/api/webhook-sources/{name}/deliveries/{delivery_id}', { params: { path: { name, delivery_id: id } } }));
+  return body(
+    client.GET('/api/webhook-sources/{name}/deliveries/{delivery_id}', { params: { path: { name, delivery_id: id } } }),
+  );
 }
 
 export async function readSource(name: string): Promise<WebhookSource> {

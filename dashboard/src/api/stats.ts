@@ -14,17 +14,25 @@ export type Field = 'model' | 'agentRole' | 'repo' | 'type';
 export type Costs = Pick<BreakdownRow, 'costUsd' | 'unknownCosts'>;
 
 export function sumOfCosts(rows: readonly Costs[] = []): Costs {
-  return rows.reduce<Costs>((sum, { costUsd, unknownCosts }) => ({
-    costUsd: costUsd === null ? sum.costUsd : (sum.costUsd ?? 0) + costUsd,
-    unknownCosts: sum.unknownCosts + unknownCosts,
-  }), { costUsd: null, unknownCosts: 0 });
+  return rows.reduce<Costs>(
+    (sum, { costUsd, unknownCosts }) => ({
+      costUsd: costUsd === null ? sum.costUsd : (sum.costUsd ?? 0) + costUsd,
+      unknownCosts: sum.unknownCosts + unknownCosts,
+    }),
+    { costUsd: null, unknownCosts: 0 },
+  );
 }
 
 /** by: a series for each frequent value of a field; undefined for the API's own series, such as by status. */
 export const timeseriesQuery = (metric: Metric, window: string, by: Field | undefined) =>
   queryOptions({
     queryKey: ['timeseries', metric, window, by],
-    queryFn: async ({ signal }): Promise<Series[]> => (await body(client.GET('/api/stats/timeseries', { params: { query: { metric, window, ...(by && { by }) } }, signal }))).series as Series[],
+    queryFn: async ({ signal }): Promise<Series[]> =>
+      (
+        await body(
+          client.GET('/api/stats/timeseries', { params: { query: { metric, window, ...(by && { by }) } }, signal }),
+        )
+      ).series as Series[],
     placeholderData: (previous) => previous,
   });
 
@@ -32,7 +40,8 @@ export const timeseriesQuery = (metric: Metric, window: string, by: Field | unde
 export const breakdownQuery = (by: Field, days: number) =>
   queryOptions({
     queryKey: ['stats', 'breakdown', by, days],
-    queryFn: async ({ signal }) => (await body(client.GET('/api/stats/breakdown', { params: { query: { by, from: daysAgo(days) } }, signal }))).rows,
+    queryFn: async ({ signal }) =>
+      (await body(client.GET('/api/stats/breakdown', { params: { query: { by, from: daysAgo(days) } }, signal }))).rows,
     placeholderData: (previous) => previous,
     refetchInterval: MINUTE_MS,
   });

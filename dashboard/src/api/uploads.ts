@@ -13,16 +13,25 @@ export const uploadsQuery = (kind: UploadKind) =>
   queryOptions({
     queryKey: ['uploads', kind],
     queryFn: async ({ signal }): Promise<Upload[]> =>
-      kind === 'pdfs' ? (await body(client.GET('/api/uploads', { signal }))).uploads : (await body(client.GET('/api/workspace-uploads', { signal }))).files,
+      kind === 'pdfs'
+        ? (await body(client.GET('/api/uploads', { signal }))).uploads
+        : (await body(client.GET('/api/workspace-uploads', { signal }))).files,
   });
 
 /** Upload a file. onProgress: called with the share that is sent. Requests of `fetch` report no progress. */
-export function uploadFile(kind: UploadKind, file: File, onProgress: (share: number) => void, signal: AbortSignal): Promise<void> {
+export function uploadFile(
+  kind: UploadKind,
+  file: File,
+  onProgress: (share: number) => void,
+  signal: AbortSignal,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     const form = new FormData();
     form.append('file', file);
-    request.upload.onprogress = (event) => { if (event.lengthComputable) onProgress(event.loaded / event.total); };
+    request.upload.onprogress = (event) => {
+      if (event.lengthComputable) onProgress(event.loaded / event.total);
+    };
     request.onload = () => {
       const answer = parsed(request.responseText);
       reportReachable(!isProxyError(request.status, answer));
@@ -50,12 +59,19 @@ function parsed(text: string): unknown {
 
 export async function deleteUpload(kind: UploadKind, id: string): Promise<void> {
   const params = { params: { path: { upload_id: id } } };
-  await (kind === 'pdfs' ? body(client.DELETE('/api/uploads/{upload_id}', params)) : body(client.DELETE('/api/workspace-uploads/{upload_id}', params)));
+  await (kind === 'pdfs'
+    ? body(client.DELETE('/api/uploads/{upload_id}', params))
+    : body(client.DELETE('/api/workspace-uploads/{upload_id}', params)));
 }
 
 /** Start the job that reads a PDF section by section. */
 export async function extractPdf(id: string, extraction: Schemas['Extraction'], key: string): Promise<string> {
-  const answer = await body(client.POST('/api/uploads/{upload_id}/extract', { body: extraction, params: { path: { upload_id: id }, header: { 'Idempotency-Key': key } } }));
+  const answer = await body(
+    client.POST('/api/uploads/{upload_id}/extract', {
+      body: extraction,
+      params: { path: { upload_id: id }, header: { 'Idempotency-Key': key } },
+    }),
+  );
   return answer.jobId;
 }
 

@@ -15,8 +15,13 @@ function changeAt(version: string, sent: object[]) {
 
 test('a change to a resource whose other fields have changed is sent again', async () => {
   const sent: object[] = [];
-  await changeField(shown, 'slots', 5, changeAt('2', sent), () => Promise.resolve({ ...shown, endpoint: 'x', resourceVersion: '2' }));
-  expect(sent).toEqual([{ slots: 5, resourceVersion: '1' }, { slots: 5, resourceVersion: '2' }]);
+  await changeField(shown, 'slots', 5, changeAt('2', sent), () =>
+    Promise.resolve({ ...shown, endpoint: 'x', resourceVersion: '2' }),
+  );
+  expect(sent).toEqual([
+    { slots: 5, resourceVersion: '1' },
+    { slots: 5, resourceVersion: '2' },
+  ]);
 });
 
 test('a change that others made to the same field is not overwritten', async () => {
@@ -27,5 +32,7 @@ test('a change that others made to the same field is not overwritten', async () 
 });
 
 test('a conflict that is not about the version is shown', async () => {
-  await expect(changeField(shown, 'slots', 5, changeAt('9', []), () => Promise.resolve(shown))).rejects.toThrow('stale');
+  await expect(changeField(shown, 'slots', 5, changeAt('9', []), () => Promise.resolve(shown))).rejects.toThrow(
+    'stale',
+  );
 });

@@ -3,7 +3,10 @@
 import { isSameJson } from '../lib/json';
 import { ApiError } from './client';
 
-/** Change one field of a shown resource. Throws an Error if others have changed the field since. Their changes of other fields stay. */
+/**
+ * Change one field of a shown resource. Throws an Error if others have changed the field since. Their changes of other
+ * fields stay.
+ */
 export async function changeField<V extends { resourceVersion: string }, F extends keyof V & string>(
   shown: V,
   field: F,
@@ -11,7 +14,8 @@ export async function changeField<V extends { resourceVersion: string }, F exten
   change: (changes: Record<F, V[F]> & { resourceVersion: string }) => Promise<V>,
   read: () => Promise<V>,
 ): Promise<V> {
-  const send = (version: string) => change({ [field]: value, resourceVersion: version } as Record<F, V[F]> & { resourceVersion: string });
+  const send = (version: string) =>
+    change({ [field]: value, resourceVersion: version } as Record<F, V[F]> & { resourceVersion: string });
   try {
     return await send(shown.resourceVersion);
   } catch (error) {
@@ -19,7 +23,10 @@ export async function changeField<V extends { resourceVersion: string }, F exten
     const current = await read();
     if (current.resourceVersion === shown.resourceVersion) throw error;
     if (!isSameJson(current[field], shown[field])) {
-      throw new Error(`Changed meanwhile: ${field} is ${JSON.stringify(current[field])} now. Your change is not saved.`, { cause: error });
+      throw new Error(
+        `Changed meanwhile: ${field} is ${JSON.stringify(current[field])} now. Your change is not saved.`,
+        { cause: error },
+      );
     }
     return send(current.resourceVersion);
   }

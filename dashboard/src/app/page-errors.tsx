@@ -27,7 +27,9 @@ export function PageError({ error }: ErrorComponentProps) {
       timer = setTimeout(() => {
         failed.at = Date.now();
         failed.count++;
-        void canOpen().then((isOpen) => (isOpen ? router.invalidate() : undefined)).finally(ask);
+        void canOpen()
+          .then((isOpen) => (isOpen ? router.invalidate() : undefined))
+          .finally(ask);
       }, reconnectPause(failed.count));
     };
     ask(); // without the frame of the pages, nothing else asks the engine
@@ -50,7 +52,14 @@ async function canOpen(): Promise<boolean> {
 
 export function PageNotFound() {
   return (
-    <Page title="There is no such page" actions={<Link to="/" className={buttonClass()}>Overview</Link>}>
+    <Page
+      title="There is no such page"
+      actions={
+        <Link to="/" className={buttonClass()}>
+          Overview
+        </Link>
+      }
+    >
       <p>The address may be mistyped, or from another version of the dashboard.</p>
     </Page>
   );

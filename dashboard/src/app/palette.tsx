@@ -2,7 +2,16 @@
 
 import { useQuery } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
-import { useEffect, useEffectEvent, useId, useLayoutEffect, useRef, useState, type KeyboardEvent, type ReactNode } from 'react';
+import {
+  useEffect,
+  useEffectEvent,
+  useId,
+  useLayoutEffect,
+  useRef,
+  useState,
+  type KeyboardEvent,
+  type ReactNode,
+} from 'react';
 
 import { fetchJobs } from '../api/jobs';
 import { visible } from '../lib/ansi';
@@ -36,7 +45,8 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   const q = useSettled(typed);
   const id = useId();
   const beside = useClickBeside(onClose);
-  useLayoutEffect(() => { // as in Dialog
+  useLayoutEffect(() => {
+    // as in Dialog
     const element = dialog.current;
     element?.showModal();
     return () => element?.close();
@@ -48,10 +58,27 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
     placeholderData: (previous) => previous,
   });
   const commands: Entry[] = [
-    ...PAGES.map((page) => ({ key: page.to, icon: <Icon name={page.icon} />, label: page.label, run: () => void navigate({ to: page.to }) })),
-    ...(useMayChange() ? [{ key: 'new', icon: <Icon name="plus" />, label: 'New job', run: () => void navigate({ to: '/jobs/new' }) }] : []),
-    { key: 'failed', icon: <Icon name="warning" />, label: 'Failed jobs', run: () => void navigate({ to: '/jobs', search: { status: ['failed'] } }) },
-    ...THEMES.map((theme) => ({ key: theme, icon: <Icon name="sun" />, label: `Theme: ${theme}`, run: () => setTheme(theme) })),
+    ...PAGES.map((page) => ({
+      key: page.to,
+      icon: <Icon name={page.icon} />,
+      label: page.label,
+      run: () => void navigate({ to: page.to }),
+    })),
+    ...(useMayChange()
+      ? [{ key: 'new', icon: <Icon name="plus" />, label: 'New job', run: () => void navigate({ to: '/jobs/new' }) }]
+      : []),
+    {
+      key: 'failed',
+      icon: <Icon name="warning" />,
+      label: 'Failed jobs',
+      run: () => void navigate({ to: '/jobs', search: { status: ['failed'] } }),
+    },
+    ...THEMES.map((theme) => ({
+      key: theme,
+      icon: <Icon name="sun" />,
+      label: `Theme: ${theme}`,
+      run: () => setTheme(theme),
+    })),
     { key: 'help', icon: <Icon name="keyboard" />, label: 'Keyboard shortcuts', run: onHelp },
   ];
   const entries: Entry[] = [
@@ -88,25 +115,60 @@ export function Palette({ onClose, onHelp }: { onClose: () => void; onHelp: () =
   }, [id, current]);
 
   return (
-    <dialog ref={dialog} className={styles.palette} aria-label="Search"
-      onCancel={(event) => { event.preventDefault(); onClose(); }}
-      {...beside}>
+    <dialog
+      ref={dialog}
+      className={styles.palette}
+      aria-label="Search"
+      onCancel={(event) => {
+        event.preventDefault();
+        onClose();
+      }}
+      {...beside}
+    >
       <div className={styles.field}>
         <Icon name="search" />
-        <input value={text} onChange={(event) => { setText(event.target.value); setChosen(0); setWaiting(false); }} onKeyDown={press} placeholder="Search jobs, pages and actions"
-          role="combobox" aria-expanded aria-controls={`${id}-list`} aria-activedescendant={`${id}-${current}`} aria-label="Search" autoComplete="off" spellCheck={false} />
+        <input
+          value={text}
+          onChange={(event) => {
+            setText(event.target.value);
+            setChosen(0);
+            setWaiting(false);
+          }}
+          onKeyDown={press}
+          placeholder="Search jobs, pages and actions"
+          role="combobox"
+          aria-expanded
+          aria-controls={`${id}-list`}
+          aria-activedescendant={`${id}-${current}`}
+          aria-label="Search"
+          autoComplete="off"
+          spellCheck={false}
+        />
       </div>
       <div id={`${id}-list`} role="listbox" aria-label="Results" className={styles.list}>
         {entries.map((entry, index) => (
-          <div key={entry.key} id={`${id}-${index}`} role="option" aria-selected={index === current} className={styles.entry}
-            onPointerMove={() => setChosen(index)} onClick={() => choose(entry)}>
+          <div
+            key={entry.key}
+            id={`${id}-${index}`}
+            role="option"
+            aria-selected={index === current}
+            className={styles.entry}
+            onPointerMove={() => setChosen(index)}
+            onClick={() => choose(entry)}
+          >
             {entry.icon}
             <span className={styles.label}>{entry.label}</span>
             {entry.note && <code>{entry.note}</code>}
           </div>
         ))}
-        {jobs.isLoadingError && <p role="alert" className={styles.none}>{describe(jobs.error).message}</p>}
-        {entries.length === 0 && !jobs.isFetching && !jobs.isLoadingError && <p className={styles.none}>Nothing matches “{q}”.</p>}
+        {jobs.isLoadingError && (
+          <p role="alert" className={styles.none}>
+            {describe(jobs.error).message}
+          </p>
+        )}
+        {entries.length === 0 && !jobs.isFetching && !jobs.isLoadingError && (
+          <p className={styles.none}>Nothing matches “{q}”.</p>
+        )}
       </div>
     </dialog>
   );

@@ -1,7 +1,14 @@
 /** The pages and their URLs. Pages other than the frame are loaded when they are opened. */
 
 import type { QueryClient } from '@tanstack/react-query';
-import { createRootRouteWithContext, createRoute, createRouter, lazyRouteComponent, redirect, type RouteComponent } from '@tanstack/react-router';
+import {
+  createRootRouteWithContext,
+  createRoute,
+  createRouter,
+  lazyRouteComponent,
+  redirect,
+  type RouteComponent,
+} from '@tanstack/react-router';
 
 import { ApiError, checkReachable } from '../api/client';
 import { agentsQuery } from '../api/jobs';
@@ -16,8 +23,14 @@ import { Loading } from '../ui/states';
 import { PageError, PageNotFound } from './page-errors';
 import { Shell } from './shell';
 
-/** The component of a page, loaded when it is opened. While the engine does not answer, the page says so instead of reloading. */
-function lazy<T extends Record<K, RouteComponent>, K extends keyof T & string>(load: () => Promise<T>, name: K): RouteComponent {
+/**
+ * The component of a page, loaded when it is opened. While the engine does not answer, the page says so instead of
+ * reloading.
+ */
+function lazy<T extends Record<K, RouteComponent>, K extends keyof T & string>(
+  load: () => Promise<T>,
+  name: K,
+): RouteComponent {
   return lazyRouteComponent(async () => {
     try {
       return await load();
@@ -56,7 +69,12 @@ const app = createRoute({
 /** Keep viewers from a page that only changes something. */
 async function needsChanges({ context }: { context: { queries: QueryClient } }): Promise<void> {
   const { scopes } = await currentSession(context.queries);
-  if (scopes.includes('viewer')) throw new ApiError(403, 'forbidden', 'You are signed in as a viewer, who sees everything and changes nothing. An admin may open this page.');
+  if (scopes.includes('viewer'))
+    throw new ApiError(
+      403,
+      'forbidden',
+      'You are signed in as a viewer, who sees everything and changes nothing. An admin may open this page.',
+    );
 }
 
 const overview = createRoute({
@@ -131,7 +149,8 @@ const details = createRoute({
 });
 
 /** The dialog of a new resource is open. */
-const validateCreate = (search: Record<string, unknown>): { create?: true } => (isSet(search['create']) ? { create: true } : {});
+const validateCreate = (search: Record<string, unknown>): { create?: true } =>
+  isSet(search['create']) ? { create: true } : {};
 
 const models = createRoute({
   getParentRoute: () => app,
@@ -296,12 +315,28 @@ const nowhere = createRoute({ getParentRoute: () => app, path: '$', component: P
 const routeTree = root.addChildren([
   login,
   app.addChildren([
-    overview, jobs, newJob, job.addChildren([jobIndex, activity, log, changes, input, result, details]),
-    models, modelFiles,
-    agents, newAgent, agent.addChildren([agentIndex, agentTriggers, agentInstructions, agentTest, agentJobs, agentSettings]), instructions, instruction,
-    sources, source,
-    filesIndex, pdfs, workspaceFiles, stats,
-    settingsIndex, settingsDefaults, settingsKeys, settingsSystem, nowhere,
+    overview,
+    jobs,
+    newJob,
+    job.addChildren([jobIndex, activity, log, changes, input, result, details]),
+    models,
+    modelFiles,
+    agents,
+    newAgent,
+    agent.addChildren([agentIndex, agentTriggers, agentInstructions, agentTest, agentJobs, agentSettings]),
+    instructions,
+    instruction,
+    sources,
+    source,
+    filesIndex,
+    pdfs,
+    workspaceFiles,
+    stats,
+    settingsIndex,
+    settingsDefaults,
+    settingsKeys,
+    settingsSystem,
+    nowhere,
   ]),
 ]);
 

@@ -35,7 +35,11 @@ export const PAGES = [
 
 export function Shell() {
   const { data: me } = useQuery(sessionQuery); // read before the page was opened
-  return <AccessOf mayChange={!me?.scopes.includes('viewer')}><Frame since={me?.changes ?? undefined} /></AccessOf>;
+  return (
+    <AccessOf mayChange={!me?.scopes.includes('viewer')}>
+      <Frame since={me?.changes ?? undefined} />
+    </AccessOf>
+  );
 }
 
 /** since: the feed's id before the data of the page was read. */
@@ -49,7 +53,11 @@ function Frame({ since }: { since: string | undefined }) {
   useShortcuts([
     { keys: '?', label: 'Show the shortcuts', run: () => setDialog('help') },
     { keys: 'c', label: 'New job', isChanging: true, run: () => void navigate({ to: '/jobs/new' }) },
-    ...PAGES.map((page) => ({ keys: `g ${page.key}`, label: `Go to ${page.label}`, run: () => void navigate({ to: page.to }) })),
+    ...PAGES.map((page) => ({
+      keys: `g ${page.key}`,
+      label: `Go to ${page.label}`,
+      run: () => void navigate({ to: page.to }),
+    })),
   ]);
   useEffect(() => {
     const open = (event: KeyboardEvent) => {
@@ -63,7 +71,9 @@ function Frame({ since }: { since: string | undefined }) {
 
   return (
     <div className={styles.shell}>
-      <a className={styles.skip} href="#main">Skip to content</a>
+      <a className={styles.skip} href="#main">
+        Skip to content
+      </a>
       <Sidebar />
       <div className={styles.column}>
         <TopBar onSearch={() => setDialog('palette')} onHelp={() => setDialog('help')} />
@@ -81,7 +91,10 @@ function Frame({ since }: { since: string | undefined }) {
   );
 }
 
-/** Move the focus to a page that was opened, unless something of it or of the frame has it: it would be lost with the link. */
+/**
+ * Move the focus to a page that was opened, unless something of it or of the frame has it: it would be lost with the
+ * link.
+ */
 function useFocusOfPages(): void {
   const pathname = useRouterState({ select: ({ resolvedLocation }) => resolvedLocation?.pathname }); // once it is drawn
   const latest = useRef(pathname);
@@ -89,7 +102,8 @@ function useFocusOfPages(): void {
     const isFirst = latest.current === undefined;
     if (latest.current === pathname) return;
     latest.current = pathname;
-    if (!isFirst && document.activeElement === document.body) document.getElementById('main')?.focus({ preventScroll: true });
+    if (!isFirst && document.activeElement === document.body)
+      document.getElementById('main')?.focus({ preventScroll: true });
   }, [pathname]);
 }
 
@@ -116,7 +130,9 @@ function Sidebar() {
         Labrats
       </Link>
       <div className={styles.nav}>
-        {PAGES.map(({ to, label, icon }) => <NavLink key={to} to={to} label={label} icon={icon} />)}
+        {PAGES.map(({ to, label, icon }) => (
+          <NavLink key={to} to={to} label={label} icon={icon} />
+        ))}
       </div>
       <p className={styles.version}>
         <span>{data?.version}</span>
@@ -129,7 +145,9 @@ function Sidebar() {
 function BottomBar({ onMore }: { onMore: () => void }) {
   return (
     <nav aria-label="Pages" className={styles.bottom}>
-      {PAGES.slice(0, BOTTOM_PAGES).map(({ to, label, icon }) => <NavLink key={to} to={to} label={label} icon={icon} />)}
+      {PAGES.slice(0, BOTTOM_PAGES).map(({ to, label, icon }) => (
+        <NavLink key={to} to={to} label={label} icon={icon} />
+      ))}
       <button type="button" onClick={onMore}>
         <Icon name="more" />
         More
@@ -157,7 +175,11 @@ function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void
           <Icon name="plus" size={14} />
           New job
         </Link>
-      ) : <span className={styles.role} title="You see everything, and change nothing.">Viewer</span>}
+      ) : (
+        <span className={styles.role} title="You see everything, and change nothing.">
+          Viewer
+        </span>
+      )}
       <Account onHelp={onHelp} />
     </header>
   );
@@ -166,9 +188,15 @@ function TopBar({ onSearch, onHelp }: { onSearch: () => void; onHelp: () => void
 function ConnectionState() {
   const { isReachable, at } = useConnection();
   return (
-    <div role="status" className={`${styles.connection} ${isReachable ? '' : styles.lost}`} title={isReachable ? 'The engine answers.' : undefined}>
+    <div
+      role="status"
+      className={`${styles.connection} ${isReachable ? '' : styles.lost}`}
+      title={isReachable ? 'The engine answers.' : undefined}
+    >
       <span className={styles.dot} />
-      <span className={styles.connectionText}>{isReachable ? 'Live' : `Reconnecting… showing ${timeOfDay(new Date(at))}`}</span>
+      <span className={styles.connectionText}>
+        {isReachable ? 'Live' : `Reconnecting… showing ${timeOfDay(new Date(at))}`}
+      </span>
     </div>
   );
 }
@@ -192,13 +220,28 @@ function Account({ onHelp }: { onHelp: () => void }) {
     <Menu label="Account" button={<Icon name="user" />} className={styles.account}>
       {(close) => (
         <>
-          <MenuLabel>Signed in as {data?.user?.name ?? '…'}, {mayChange ? 'an admin' : 'a viewer'}{data?.expiresAt && ` until ${fullTime(new Date(data.expiresAt))}`}</MenuLabel>
+          <MenuLabel>
+            Signed in as {data?.user?.name ?? '…'}, {mayChange ? 'an admin' : 'a viewer'}
+            {data?.expiresAt && ` until ${fullTime(new Date(data.expiresAt))}`}
+          </MenuLabel>
           {THEMES.map((each) => (
-            <MenuItem key={each} isChecked={each === theme} onSelect={() => { setTheme(each); close(); }}>
+            <MenuItem
+              key={each}
+              isChecked={each === theme}
+              onSelect={() => {
+                setTheme(each);
+                close();
+              }}
+            >
               {each === 'system' ? 'Theme of the system' : `${each.charAt(0).toUpperCase()}${each.slice(1)} theme`}
             </MenuItem>
           ))}
-          <MenuItem onSelect={() => { close(); onHelp(); }}>
+          <MenuItem
+            onSelect={() => {
+              close();
+              onHelp();
+            }}
+          >
             <Icon name="keyboard" /> Keyboard shortcuts
           </MenuItem>
           <MenuItem onSelect={() => void leave()}>

@@ -12,7 +12,9 @@ export function ShortcutsHelp({ onClose }: { onClose: () => void }) {
         {[{ keys: commandKey('K'), label: 'Search, pages and actions' }, ...shown].map(({ keys, label }) => (
           <div key={keys}>
             <dt>{label}</dt>
-            <dd><Keys keys={keys} /></dd>
+            <dd>
+              <Keys keys={keys} />
+            </dd>
           </div>
         ))}
       </dl>

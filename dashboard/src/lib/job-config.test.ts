@@ -3,7 +3,15 @@ import { expect, test } from 'vitest';
 import { Texts } from '../ui/use-form';
 import { configDraft, configInWords, configNames, configOf } from './job-config';
 
-const CONFIG = { provider: 'claude', model: 'opus', effort: 'high', timeoutMs: 90_000, maxTurns: 5, fast: true, mcpServers: { a: { command: 'x' } } };
+const CONFIG = {
+  provider: 'claude',
+  model: 'opus',
+  effort: 'high',
+  timeoutMs: 90_000,
+  maxTurns: 5,
+  fast: true,
+  mcpServers: { a: { command: 'x' } },
+};
 
 test('a form that is not changed stands for the same settings', () => {
   expect(configOf(new Texts(configDraft(CONFIG)))).toEqual(CONFIG);
@@ -18,10 +26,16 @@ test('invalid texts are problems of their field', () => {
 
 test('settings are readable', () => {
   expect(configInWords(CONFIG)).toBe('claude/opus, high effort, 90 seconds, 5 turns, fast, mcpServers');
-  expect(configInWords({ timeoutMs: 60_000, maxTurns: 1, maxAttempts: 1, maxTokens: 1_000 })).toBe('1 minute, 1 turn, at most 1,000 tokens, 1 attempt');
+  expect(configInWords({ timeoutMs: 60_000, maxTurns: 1, maxAttempts: 1, maxTokens: 1_000 })).toBe(
+    '1 minute, 1 turn, at most 1,000 tokens, 1 attempt',
+  );
   expect(configInWords({})).toBe('');
 });
 
 test('fields of the API have a field of the form', () => {
-  expect(configNames('defaults')).toMatchObject({ 'defaults.timeoutMs': 'timeoutMinutes', 'defaults.model': 'model', defaults: 'otherSettings' });
+  expect(configNames('defaults')).toMatchObject({
+    'defaults.timeoutMs': 'timeoutMinutes',
+    'defaults.model': 'model',
+    defaults: 'otherSettings',
+  });
 });

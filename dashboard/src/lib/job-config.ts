@@ -21,8 +21,16 @@ export interface ConfigDraft {
 }
 
 export const CONFIG_LABELS: Record<keyof ConfigDraft, string> = {
-  provider: 'Provider', model: 'Model', effort: 'Effort', timeoutMinutes: 'Time, minutes', maxTurns: 'Turns', maxCostUsd: 'Cost, US dollars', maxTokens: 'Tokens', maxAttempts: 'Attempts',
-  fallbackModel: 'Fallback model', otherSettings: 'Other settings',
+  provider: 'Provider',
+  model: 'Model',
+  effort: 'Effort',
+  timeoutMinutes: 'Time, minutes',
+  maxTurns: 'Turns',
+  maxCostUsd: 'Cost, US dollars',
+  maxTokens: 'Tokens',
+  maxAttempts: 'Attempts',
+  fallbackModel: 'Fallback model',
+  otherSettings: 'Other settings',
 };
 
 const NUMBERS = ['maxTurns', 'maxCostUsd', 'maxTokens', 'maxAttempts'] as const;
@@ -43,8 +51,16 @@ export function configDraft(config: JobConfig): ConfigDraft {
   const named = new Set<string>([...NUMBERS, ...TEXTS, 'timeoutMs']);
   const others = Object.entries(config).filter(([name, value]) => !named.has(name) && value !== null);
   return {
-    provider: text('provider'), model: text('model'), effort: text('effort'), timeoutMinutes: text('timeoutMs', MINUTE_MS), maxTurns: text('maxTurns'), maxCostUsd: text('maxCostUsd'),
-    maxTokens: text('maxTokens'), maxAttempts: text('maxAttempts'), fallbackModel: text('fallbackModel'), otherSettings: others.length > 0 ? JSON.stringify(Object.fromEntries(others), null, 2) : '',
+    provider: text('provider'),
+    model: text('model'),
+    effort: text('effort'),
+    timeoutMinutes: text('timeoutMs', MINUTE_MS),
+    maxTurns: text('maxTurns'),
+    maxCostUsd: text('maxCostUsd'),
+    maxTokens: text('maxTokens'),
+    maxAttempts: text('maxAttempts'),
+    fallbackModel: text('fallbackModel'),
+    otherSettings: others.length > 0 ? JSON.stringify(Object.fromEntries(others), null, 2) : '',
   };
 }
 
@@ -58,7 +74,11 @@ interface Reader {
 export function configOf(read: Reader): JobConfig {
   const settings: JobConfig = { ...read.json('otherSettings') };
   const timeout = read.number('timeoutMinutes', MINUTE_MS);
-  const values = [...TEXTS.map((name) => [name, read.text(name)] as const), ...NUMBERS.map((name) => [name, read.number(name)] as const), ['timeoutMs', timeout === null ? null : Math.round(timeout)] as const];
+  const values = [
+    ...TEXTS.map((name) => [name, read.text(name)] as const),
+    ...NUMBERS.map((name) => [name, read.number(name)] as const),
+    ['timeoutMs', timeout === null ? null : Math.round(timeout)] as const,
+  ];
   for (const [name, value] of values) if (value !== null) settings[name] = value;
   return settings;
 }

@@ -48,5 +48,8 @@ export function isSameJson(one: unknown, other: unknown): boolean {
 /** JSON with sorted names, so that equal values have equal texts. */
 function canonical(value: unknown): string | undefined {
   return JSON.stringify(value, (_, each: unknown) =>
-    typeof each === 'object' && each !== null && !Array.isArray(each) ? Object.fromEntries(Object.entries(each).sort(([a], [b]) => (a < b ? -1 : 1))) : each);
+    typeof each === 'object' && each !== null && !Array.isArray(each)
+      ? Object.fromEntries(Object.entries(each).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : each,
+  );
 }

@@ -8,7 +8,10 @@ const BASE = { slots: '4', endpoint: '', model: 'opus', events: ['a'] };
 test('changes of others to untouched fields are taken over', () => {
   const { draft, changes } = merge(BASE, { ...BASE, endpoint: 'mine' }, { ...BASE, slots: '6', events: ['a', 'b'] });
   expect(draft).toEqual({ ...BASE, endpoint: 'mine', slots: '6', events: ['a', 'b'] });
-  expect(changes.map(({ field, isContested }) => [field, isContested])).toEqual([['slots', false], ['events', false]]);
+  expect(changes.map(({ field, isContested }) => [field, isContested])).toEqual([
+    ['slots', false],
+    ['events', false],
+  ]);
 });
 
 test('a field that both changed keeps its own value and is contested', () => {

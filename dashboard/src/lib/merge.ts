@@ -31,6 +31,9 @@ export function merge<D extends object>(base: D, mine: D, theirs: D): Merge<D> {
 }
 
 /** The fields of `after` that differ from `before`. */
-export function changedFields(before: Record<string, unknown>, after: Record<string, unknown>): Record<string, unknown> {
+export function changedFields(
+  before: Record<string, unknown>,
+  after: Record<string, unknown>,
+): Record<string, unknown> {
   return Object.fromEntries(Object.entries(after).filter(([name, value]) => !isSameJson(before[name], value)));
 }

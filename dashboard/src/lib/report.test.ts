@@ -2,11 +2,27 @@ import { expect, test } from 'vitest';
 
 import { choiceOf, REPORT_PARTS, withChoice } from './report';
 
-const REPORT = { comment: 'final', check: { name: 'mine' }, review: { event: 'APPROVE', maxComments: 3 }, pullRequest: { draft: false, labels: ['ai'] }, reactions: false, labels: { running: 'busy' } };
+const REPORT = {
+  comment: 'final',
+  check: { name: 'mine' },
+  review: { event: 'APPROVE', maxComments: 3 },
+  pullRequest: { draft: false, labels: ['ai'] },
+  reactions: false,
+  labels: { running: 'busy' },
+};
 
 test('the choices of a report are read from it', () => {
-  expect(REPORT_PARTS.map(({ name }) => choiceOf(REPORT, name))).toEqual(['final', 'on', 'APPROVE', 'ready', 'off', '']);
-  expect(REPORT_PARTS.map(({ name }) => choiceOf({ check: { enabled: false }, review: {}, pullRequest: {} }, name))).toEqual(['', 'off', 'COMMENT', 'draft', '', '']);
+  expect(REPORT_PARTS.map(({ name }) => choiceOf(REPORT, name))).toEqual([
+    'final',
+    'on',
+    'APPROVE',
+    'ready',
+    'off',
+    '',
+  ]);
+  expect(
+    REPORT_PARTS.map(({ name }) => choiceOf({ check: { enabled: false }, review: {}, pullRequest: {} }, name)),
+  ).toEqual(['', 'off', 'COMMENT', 'draft', '', '']);
 });
 
 test('every choice is read as it was made', () => {
@@ -19,7 +35,13 @@ test('every choice is read as it was made', () => {
 });
 
 test('a choice keeps all else', () => {
-  expect(withChoice(REPORT, 'pullRequest', 'off')).toEqual({ ...REPORT, pullRequest: { draft: false, labels: ['ai'], enabled: false } });
-  expect(withChoice(withChoice(REPORT, 'review', 'off'), 'review', 'COMMENT')).toEqual({ ...REPORT, review: { event: 'COMMENT', maxComments: 3 } });
+  expect(withChoice(REPORT, 'pullRequest', 'off')).toEqual({
+    ...REPORT,
+    pullRequest: { draft: false, labels: ['ai'], enabled: false },
+  });
+  expect(withChoice(withChoice(REPORT, 'review', 'off'), 'review', 'COMMENT')).toEqual({
+    ...REPORT,
+    review: { event: 'COMMENT', maxComments: 3 },
+  });
   expect(withChoice({ comment: 'sticky' }, 'comment', '')).toEqual({});
 });

@@ -13,12 +13,59 @@ const OFF = 'off';
 const ON = 'on';
 
 export const REPORT_PARTS: readonly ReportPart[] = [
-  { name: 'comment', label: 'Comment', choices: [['sticky', 'One, kept up to date'], ['perJob', 'One for each job'], ['final', 'At the end of a job'], ['none', 'Off']] },
-  { name: 'check', label: 'Check', choices: [[ON, 'On'], [OFF, 'Off']] },
-  { name: 'review', label: 'Review', choices: [['COMMENT', 'Comments'], ['REQUEST_CHANGES', 'May request changes'], ['APPROVE', 'May approve'], [OFF, 'Off']] },
-  { name: 'pullRequest', label: 'Pull request', choices: [['draft', 'As a draft'], ['ready', 'Ready for review'], [OFF, 'Off']] },
-  { name: 'reactions', label: 'Reactions', choices: [[ON, 'On'], [OFF, 'Off']] },
-  { name: 'mode', label: 'Mode', choices: [['write', 'Write'], ['preview', 'Preview, write nothing']] },
+  {
+    name: 'comment',
+    label: 'Comment',
+    choices: [
+      ['sticky', 'One, kept up to date'],
+      ['perJob', 'One for each job'],
+      ['final', 'At the end of a job'],
+      ['none', 'Off'],
+    ],
+  },
+  {
+    name: 'check',
+    label: 'Check',
+    choices: [
+      [ON, 'On'],
+      [OFF, 'Off'],
+    ],
+  },
+  {
+    name: 'review',
+    label: 'Review',
+    choices: [
+      ['COMMENT', 'Comments'],
+      ['REQUEST_CHANGES', 'May request changes'],
+      ['APPROVE', 'May approve'],
+      [OFF, 'Off'],
+    ],
+  },
+  {
+    name: 'pullRequest',
+    label: 'Pull request',
+    choices: [
+      ['draft', 'As a draft'],
+      ['ready', 'Ready for review'],
+      [OFF, 'Off'],
+    ],
+  },
+  {
+    name: 'reactions',
+    label: 'Reactions',
+    choices: [
+      [ON, 'On'],
+      [OFF, 'Off'],
+    ],
+  },
+  {
+    name: 'mode',
+    label: 'Mode',
+    choices: [
+      ['write', 'Write'],
+      ['preview', 'Preview, write nothing'],
+    ],
+  },
 ];
 
 /** The choice that a report makes; empty if it is not set. */

@@ -1,4 +1,5 @@
-/** Position of virtual rows, also of more rows than an element can be high.
+/**
+ * Position of virtual rows, also of more rows than an element can be high.
  *
  * Browsers cap the height of elements (Firefox at 17.9 million pixels). Beyond MAX_HEIGHT the scrolled element is
  * shorter than all rows together, and a shift is added to its position: small movements change the position

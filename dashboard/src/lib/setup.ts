@@ -13,7 +13,12 @@ const PLAIN = /^[\w@%+=:,./-]+$/;
 export function commandsOf(text: string): string[][] {
   return lines(text).map((line) => {
     if (/["']/.test(line.replace(QUOTED, ''))) throw new Error(`The quotes in “${line}” do not end.`);
-    return (line.match(WORD) ?? []).map((word) => word.replace(QUOTED, (_, double?: string, single?: string) => double?.replace(/\\(["\\$`])/g, '$1') ?? single ?? ''));
+    return (line.match(WORD) ?? []).map((word) =>
+      word.replace(
+        QUOTED,
+        (_, double?: string, single?: string) => double?.replace(/\\(["\\$`])/g, '$1') ?? single ?? '',
+      ),
+    );
   });
 }
 
@@ -31,7 +36,8 @@ export function cacheOf(text: string): CachedFolder[] {
   return lines(text).map((line) => {
     const place = line.lastIndexOf(':');
     const [key, path] = [line.slice(0, place).trim(), line.slice(place + 1).trim()];
-    if (place < 0 || key === '' || path === '') throw new Error(`Write a file and a folder in “${line}”, such as package-lock.json: node_modules.`);
+    if (place < 0 || key === '' || path === '')
+      throw new Error(`Write a file and a folder in “${line}”, such as package-lock.json: node_modules.`);
     return { key, path };
   });
 }
@@ -41,5 +47,8 @@ export function cacheText(cache: readonly CachedFolder[]): string {
 }
 
 function lines(text: string): string[] {
-  return text.split('\n').map((line) => line.trim()).filter((line) => line !== '');
+  return text
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
 }

@@ -33,7 +33,11 @@ test('a text without space fails nothing, and leaves no earlier one', () => {
 });
 
 test('a browser that refuses storage fails nothing', () => {
-  vi.stubGlobal('window', { get localStorage() { throw new Error('SecurityError'); } });
+  vi.stubGlobal('window', {
+    get localStorage() {
+      throw new Error('SecurityError');
+    },
+  });
   writeStored('localStorage', 'theme', 'dark');
   expect(readStored('localStorage', 'theme')).toBeNull();
 });

@@ -19,11 +19,26 @@ export function buttonClass(kind: Kind = 'plain'): string {
   return `${styles.button ?? ''} ${styles[kind] ?? ''}`;
 }
 
-export function Button({ kind = 'plain', icon, isBusy = false, isChanging = false, children, disabled, className, ...rest }: ButtonProps) {
+export function Button({
+  kind = 'plain',
+  icon,
+  isBusy = false,
+  isChanging = false,
+  children,
+  disabled,
+  className,
+  ...rest
+}: ButtonProps) {
   const mayChange = useMayChange();
   if (isChanging && !mayChange) return null;
   return (
-    <button type="button" className={`${buttonClass(kind)} ${className ?? ''}`} disabled={disabled || isBusy} aria-busy={isBusy || undefined} {...rest}>
+    <button
+      type="button"
+      className={`${buttonClass(kind)} ${className ?? ''}`}
+      disabled={disabled || isBusy}
+      aria-busy={isBusy || undefined}
+      {...rest}
+    >
       {icon && <Icon name={icon} size={14} />}
       {children}
     </button>
@@ -42,7 +57,13 @@ export function IconButton({ label, icon, isChanging = false, className, ...rest
   const mayChange = useMayChange();
   if (isChanging && !mayChange) return null;
   return (
-    <button type="button" className={`${styles.iconButton} ${className ?? ''}`} aria-label={label} title={label} {...rest}>
+    <button
+      type="button"
+      className={`${styles.iconButton} ${className ?? ''}`}
+      aria-label={label}
+      title={label}
+      {...rest}
+    >
       <Icon name={icon} />
     </button>
   );

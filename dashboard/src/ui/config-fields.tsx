@@ -16,7 +16,15 @@ export function ConfigFields({ form, title, note }: { form: Form<ConfigDraft>; t
       <TextField form={form} name="maxCostUsd" label={LABELS.maxCostUsd} isNumeric />
       <TextField form={form} name="maxTokens" label={LABELS.maxTokens} isNumeric />
       <TextField form={form} name="fallbackModel" label={LABELS.fallbackModel} />
-      <TextArea form={form} name="otherSettings" label={LABELS.otherSettings} rows={2} isCode placeholder={'{"fast": true}'} hint="A JSON object with further settings of a submission, such as `mcpServers`." />
+      <TextArea
+        form={form}
+        name="otherSettings"
+        label={LABELS.otherSettings}
+        rows={2}
+        isCode
+        placeholder={'{"fast": true}'}
+        hint="A JSON object with further settings of a submission, such as `mcpServers`."
+      />
     </FieldGroup>
   );
 }

@@ -18,11 +18,18 @@ interface ConfirmProps<R> {
 export function Confirm<R>({ title, action, children, run, onDone, onClose }: ConfirmProps<R>) {
   const doing = useMutation({ mutationFn: run, onSuccess: onDone });
   return (
-    <Dialog title={title} onClose={onClose}
-      footer={<>
-        <Button onClick={onClose}>Back</Button>
-        <Button kind="danger" isBusy={doing.isPending} onClick={() => doing.mutate()}>{action}</Button>
-      </>}>
+    <Dialog
+      title={title}
+      onClose={onClose}
+      footer={
+        <>
+          <Button onClick={onClose}>Back</Button>
+          <Button kind="danger" isBusy={doing.isPending} onClick={() => doing.mutate()}>
+            {action}
+          </Button>
+        </>
+      }
+    >
       <div style={{ display: 'grid', gap: 12, overflowWrap: 'anywhere' }}>
         <div>{children}</div>
         {doing.error && <Failure error={doing.error} />}

@@ -18,8 +18,12 @@ interface DialogProps {
 export function useClickBeside(onClose: () => void) {
   const isBeside = useRef(false);
   return {
-    onPointerDown: (event: PointerEvent) => { isBeside.current = event.target === event.currentTarget; },
-    onClick: (event: MouseEvent) => { if (isBeside.current && event.target === event.currentTarget) onClose(); },
+    onPointerDown: (event: PointerEvent) => {
+      isBeside.current = event.target === event.currentTarget;
+    },
+    onClick: (event: MouseEvent) => {
+      if (isBeside.current && event.target === event.currentTarget) onClose();
+    },
   };
 }
 
@@ -28,7 +32,8 @@ export function Dialog({ title, onClose, children, footer, size = 'small', isKep
   const element = useRef<HTMLDialogElement>(null);
   const titleId = useId();
   const beside = useClickBeside(isKept ? () => undefined : onClose);
-  // A layout effect: its cleanup closes the dialog while it is still in the document, which gives the focus back to the opener.
+  // A layout effect: its cleanup closes the dialog while it is still in the document, which gives the focus back to the
+  // opener.
   useLayoutEffect(() => {
     const dialog = element.current;
     dialog?.showModal();
@@ -36,9 +41,16 @@ export function Dialog({ title, onClose, children, footer, size = 'small', isKep
     return () => dialog?.close();
   }, []);
   return (
-    <dialog ref={element} className={`${styles.dialog} ${styles[size]}`} aria-labelledby={titleId}
-      onCancel={(event) => { event.preventDefault(); onClose(); }}
-      {...beside}>
+    <dialog
+      ref={element}
+      className={`${styles.dialog} ${styles[size]}`}
+      aria-labelledby={titleId}
+      onCancel={(event) => {
+        event.preventDefault();
+        onClose();
+      }}
+      {...beside}
+    >
       <div className={styles.content}>
         <header className={styles.header}>
           <h2 id={titleId}>{visible(title)}</h2>

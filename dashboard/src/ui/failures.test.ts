@@ -7,7 +7,11 @@ import { codeAdvice, codeMeaning } from './failures';
 const UNKNOWN = 'toString';
 
 /** The codes of the API, as its generated types list them. */
-const CODES = /^ {8}FailedCode: (.+);$/m.exec(readFileSync(new URL('../api/schema.d.ts', import.meta.url), 'utf8'))?.[1]?.split(' | ').map((code) => code.slice(1, -1)) ?? [];
+const CODES =
+  /^ {8}FailedCode: (.+);$/m
+    .exec(readFileSync(new URL('../api/schema.d.ts', import.meta.url), 'utf8'))?.[1]
+    ?.split(' | ')
+    .map((code) => code.slice(1, -1)) ?? [];
 
 test('the API has codes of failures', () => {
   expect(CODES).toContain('rate_limited');

@@ -10,29 +10,80 @@ interface Explanation {
 
 const EXPLANATIONS: Record<FailedCode, Explanation> = {
   auth: { meaning: 'The provider refused the credentials.', advice: 'Check the credentials of the model, then retry.' },
-  quota: { meaning: 'The account at the provider has no quota left.', advice: 'Raise the quota of the account, or use another model.' },
-  model_not_found: { meaning: 'The provider has no model of this name.', advice: 'Check the name of the model, then run the job again.' },
+  quota: {
+    meaning: 'The account at the provider has no quota left.',
+    advice: 'Raise the quota of the account, or use another model.',
+  },
+  model_not_found: {
+    meaning: 'The provider has no model of this name.',
+    advice: 'Check the name of the model, then run the job again.',
+  },
   rate_limited: { meaning: 'The provider limits the rate of requests.', advice: 'Retry later, or use another model.' },
   overloaded: { meaning: 'The provider is overloaded.', advice: 'Retry later, or set a fallback model.' },
-  context_too_long: { meaning: 'The conversation outgrew the context of the model.', advice: 'Use a model with a larger context, or split the task.' },
-  max_turns: { meaning: 'The agent used all its turns.', advice: 'Retry with more turns; a session that can be resumed continues where it stopped.' },
+  context_too_long: {
+    meaning: 'The conversation outgrew the context of the model.',
+    advice: 'Use a model with a larger context, or split the task.',
+  },
+  max_turns: {
+    meaning: 'The agent used all its turns.',
+    advice: 'Retry with more turns; a session that can be resumed continues where it stopped.',
+  },
   budget: { meaning: 'The limit on cost or tokens was reached.', advice: 'Run it again with a higher limit.' },
-  output_limit: { meaning: 'The attempt printed more output than it may.', advice: 'Let the agent write large output to files.' },
-  process_limit: { meaning: 'The attempt had more processes than it may.', advice: 'Let the agent start fewer at once, or raise LABRATS_AGENT_PROCESSES.' },
-  disk_limit: { meaning: 'The workspace took more disk than it may.', advice: 'Raise LABRATS_WORKSPACE_GIB, or let the agent write less.' },
+  output_limit: {
+    meaning: 'The attempt printed more output than it may.',
+    advice: 'Let the agent write large output to files.',
+  },
+  process_limit: {
+    meaning: 'The attempt had more processes than it may.',
+    advice: 'Let the agent start fewer at once, or raise LABRATS_AGENT_PROCESSES.',
+  },
+  disk_limit: {
+    meaning: 'The workspace took more disk than it may.',
+    advice: 'Raise LABRATS_WORKSPACE_GIB, or let the agent write less.',
+  },
   timeout: { meaning: 'The attempt took longer than its time limit.', advice: 'Run it again with more time.' },
-  start_timeout: { meaning: 'The attempt did not start in time.', advice: 'Check that the cluster has capacity, then retry.' },
-  lost: { meaning: 'The attempt disappeared with its machine, and may have had effects.', advice: 'Check for effects such as pushed branches before you retry.' },
-  node_lost: { meaning: 'The node of the attempt was lost.', advice: 'Check for effects such as pushed branches before you retry.' },
-  out_of_memory: { meaning: 'The attempt used more memory than it may.', advice: 'Raise the memory of executors, then retry.' },
-  evicted: { meaning: 'The cluster evicted the pod of the attempt.', advice: 'Retry; check the disk and memory of the nodes if it happens again.' },
-  image_pull: { meaning: 'The executor image could not be pulled.', advice: 'Check the name of the image and the registry.' },
-  unschedulable: { meaning: 'No node has room for the attempt.', advice: 'Check the requested resources and the capacity of the cluster.' },
+  start_timeout: {
+    meaning: 'The attempt did not start in time.',
+    advice: 'Check that the cluster has capacity, then retry.',
+  },
+  lost: {
+    meaning: 'The attempt disappeared with its machine, and may have had effects.',
+    advice: 'Check for effects such as pushed branches before you retry.',
+  },
+  node_lost: {
+    meaning: 'The node of the attempt was lost.',
+    advice: 'Check for effects such as pushed branches before you retry.',
+  },
+  out_of_memory: {
+    meaning: 'The attempt used more memory than it may.',
+    advice: 'Raise the memory of executors, then retry.',
+  },
+  evicted: {
+    meaning: 'The cluster evicted the pod of the attempt.',
+    advice: 'Retry; check the disk and memory of the nodes if it happens again.',
+  },
+  image_pull: {
+    meaning: 'The executor image could not be pulled.',
+    advice: 'Check the name of the image and the registry.',
+  },
+  unschedulable: {
+    meaning: 'No node has room for the attempt.',
+    advice: 'Check the requested resources and the capacity of the cluster.',
+  },
   setup: { meaning: 'A setup command failed, or took too long.', advice: 'Its output is in the log.' },
-  git_clone: { meaning: 'The repository could not be cloned.', advice: 'Check the address, the ref and the credentials of the repository.' },
+  git_clone: {
+    meaning: 'The repository could not be cloned.',
+    advice: 'Check the address, the ref and the credentials of the repository.',
+  },
   workspace: { meaning: 'The workspace could not be prepared.', advice: 'Check the files and uploads of the job.' },
-  agent_error: { meaning: 'The agent ended with an error.', advice: 'Read the end of the log, then retry or change the prompt.' },
-  result_invalid: { meaning: 'The result does not match the schema of the job.', advice: 'Describe the result in the prompt, or loosen the schema.' },
+  agent_error: {
+    meaning: 'The agent ended with an error.',
+    advice: 'Read the end of the log, then retry or change the prompt.',
+  },
+  result_invalid: {
+    meaning: 'The result does not match the schema of the job.',
+    advice: 'Describe the result in the prompt, or loosen the schema.',
+  },
   executor_died: { meaning: 'The executor ended without an outcome.', advice: 'Read the end of the log, then retry.' },
   invalid: { meaning: 'The job is invalid.', advice: 'Correct the job, and submit it again.' },
   internal: { meaning: 'The engine failed.', advice: 'Retry; the log of the engine has the details.' },

@@ -36,76 +36,181 @@ interface TextFieldProps<D> extends FieldProps<D, string> {
   suggestions?: readonly string[];
 }
 
-export function TextField<D>({ form, name, label, hint, width, placeholder, isNumeric = false, isReadOnly = false, isSecret = false, suggestions }: TextFieldProps<D>) {
+export function TextField<D>({
+  form,
+  name,
+  label,
+  hint,
+  width,
+  placeholder,
+  isNumeric = false,
+  isReadOnly = false,
+  isSecret = false,
+  suggestions,
+}: TextFieldProps<D>) {
   const list = useId();
-  return placed(width, (
+  return placed(
+    width,
     <Field label={label} hint={hint} error={form.problems[name]}>
       {(ids) => (
         <>
-          <input {...ids} name={name} type={isSecret ? 'password' : 'text'} inputMode={isNumeric ? 'decimal' : undefined} placeholder={placeholder} autoComplete={isSecret ? 'new-password' : 'off'}
-            spellCheck={false} readOnly={isReadOnly} list={suggestions && list} value={form.draft[name] as string} onChange={(event) => form.set(name, event.target.value as D[typeof name])} />
-          {suggestions && <datalist id={list}>{[...new Set(suggestions)].map((each) => <option key={each} value={each} />)}</datalist>}
+          <input
+            {...ids}
+            name={name}
+            type={isSecret ? 'password' : 'text'}
+            inputMode={isNumeric ? 'decimal' : undefined}
+            placeholder={placeholder}
+            autoComplete={isSecret ? 'new-password' : 'off'}
+            spellCheck={false}
+            readOnly={isReadOnly}
+            list={suggestions && list}
+            value={form.draft[name] as string}
+            onChange={(event) => form.set(name, event.target.value as D[typeof name])}
+          />
+          {suggestions && (
+            <datalist id={list}>
+              {[...new Set(suggestions)].map((each) => (
+                <option key={each} value={each} />
+              ))}
+            </datalist>
+          )}
         </>
       )}
-    </Field>
-  ));
+    </Field>,
+  );
 }
 
-export function TextArea<D>({ form, name, label, hint, width = 'whole', placeholder, rows = 4, isCode = false }: FieldProps<D, string> & { placeholder?: string; rows?: number; isCode?: boolean }) {
-  return placed(width, (
+export function TextArea<D>({
+  form,
+  name,
+  label,
+  hint,
+  width = 'whole',
+  placeholder,
+  rows = 4,
+  isCode = false,
+}: FieldProps<D, string> & { placeholder?: string; rows?: number; isCode?: boolean }) {
+  return placed(
+    width,
     <Field label={label} hint={hint} error={form.problems[name]}>
       {(ids) => (
-        <textarea {...ids} name={name} rows={rows} placeholder={placeholder} spellCheck={!isCode} className={isCode ? styles.code : undefined}
-          value={form.draft[name] as string} onChange={(event) => form.set(name, event.target.value as D[typeof name])} />
+        <textarea
+          {...ids}
+          name={name}
+          rows={rows}
+          placeholder={placeholder}
+          spellCheck={!isCode}
+          className={isCode ? styles.code : undefined}
+          value={form.draft[name] as string}
+          onChange={(event) => form.set(name, event.target.value as D[typeof name])}
+        />
       )}
-    </Field>
-  ));
+    </Field>,
+  );
 }
 
 /** options: values, or values with their labels. none: the label of the empty value. */
-export function SelectField<D>({ form, name, label, hint, width, options, none }: FieldProps<D, string> & { options: readonly (string | readonly [string, string])[]; none?: string }) {
+export function SelectField<D>({
+  form,
+  name,
+  label,
+  hint,
+  width,
+  options,
+  none,
+}: FieldProps<D, string> & { options: readonly (string | readonly [string, string])[]; none?: string }) {
   const pairs = options.map((option) => (typeof option === 'string' ? ([option, option] as const) : option));
   const value = form.draft[name] as string;
-  return placed(width, (
+  return placed(
+    width,
     <Field label={label} hint={hint} error={form.problems[name]}>
       {(ids) => (
-        <select {...ids} name={name} value={value} onChange={(event) => form.set(name, event.target.value as D[typeof name])}>
+        <select
+          {...ids}
+          name={name}
+          value={value}
+          onChange={(event) => form.set(name, event.target.value as D[typeof name])}
+        >
           {none !== undefined && <option value="">{none}</option>}
           {value !== '' && !pairs.some(([each]) => each === value) && <option value={value}>{value}</option>}
-          {pairs.map(([each, text]) => <option key={each} value={each}>{text}</option>)}
+          {pairs.map(([each, text]) => (
+            <option key={each} value={each}>
+              {text}
+            </option>
+          ))}
         </select>
       )}
-    </Field>
-  ));
+    </Field>,
+  );
 }
 
 export function CheckField<D>({ form, name, label, hint, width = 'whole' }: FieldProps<D, boolean>) {
   const id = useId();
   const note = form.problems[name] ?? hint;
-  return placed(width, (
+  return placed(
+    width,
     <div className={styles.check}>
-      <label><input type="checkbox" name={name} checked={form.draft[name] as boolean} aria-describedby={note ? id : undefined} onChange={(event) => form.set(name, event.target.checked as D[typeof name])} /> {label}</label>
-      {note && <p id={id} className={form.problems[name] ? styles.error : styles.hint}>{note}</p>}
-    </div>
-  ));
+      <label>
+        <input
+          type="checkbox"
+          name={name}
+          checked={form.draft[name] as boolean}
+          aria-describedby={note ? id : undefined}
+          onChange={(event) => form.set(name, event.target.checked as D[typeof name])}
+        />{' '}
+        {label}
+      </label>
+      {note && (
+        <p id={id} className={form.problems[name] ? styles.error : styles.hint}>
+          {note}
+        </p>
+      )}
+    </div>,
+  );
 }
 
 /** A button that adds a row of a list, with the problem of the list, or a hint. */
-export function AddRow<D>({ form, name, hint, children, onAdd }: { form: Form<D>; name: keyof D & string; hint: string; children: string; onAdd: () => void }) {
+export function AddRow<D>({
+  form,
+  name,
+  hint,
+  children,
+  onAdd,
+}: {
+  form: Form<D>;
+  name: keyof D & string;
+  hint: string;
+  children: string;
+  onAdd: () => void;
+}) {
   const id = useId();
   const problem = form.problems[name];
   return (
     <Changing>
       <div className={styles.add}>
-        <Button icon="plus" name={name} aria-describedby={id} onClick={onAdd}>{children}</Button>
-        <p id={id} className={problem ? styles.error : styles.hint}>{problem ?? hint}</p>
+        <Button icon="plus" name={name} aria-describedby={id} onClick={onAdd}>
+          {children}
+        </Button>
+        <p id={id} className={problem ? styles.error : styles.hint}>
+          {problem ?? hint}
+        </p>
       </div>
     </Changing>
   );
 }
 
 /** A titled group of fields in columns; on phones there are at most two. */
-export function FieldGroup({ title, note, columns = 2, children }: { title?: string; note?: ReactNode; columns?: 2 | 3 | 4; children: ReactNode }) {
+export function FieldGroup({
+  title,
+  note,
+  columns = 2,
+  children,
+}: {
+  title?: string;
+  note?: ReactNode;
+  columns?: 2 | 3 | 4;
+  children: ReactNode;
+}) {
   return (
     <fieldset className={styles.group} data-columns={columns}>
       {title && <legend>{title}</legend>}
@@ -133,13 +238,32 @@ export function FormBody({ form, children, footer, id, isReading = false }: Form
     if (hasTrouble) trouble.current?.scrollIntoView({ block: 'nearest' });
   }, [hasTrouble, form.error]);
   return (
-    <form id={id} noValidate className={styles.form} onSubmit={(event: SyntheticEvent) => form.submit(event)}
-      onKeyDown={(event) => { if (event.key === 'Enter' && (event.metaKey || event.ctrlKey)) form.submit(); }}>
-      {mayChange || isReading ? children : <fieldset disabled className={styles.values}>{children}</fieldset>}
+    <form
+      id={id}
+      noValidate
+      className={styles.form}
+      onSubmit={(event: SyntheticEvent) => form.submit(event)}
+      onKeyDown={(event) => {
+        if (event.key === 'Enter' && (event.metaKey || event.ctrlKey)) form.submit();
+      }}
+    >
+      {mayChange || isReading ? (
+        children
+      ) : (
+        <fieldset disabled className={styles.values}>
+          {children}
+        </fieldset>
+      )}
       {hasTrouble && (
         <div ref={trouble} className={styles.trouble}>
           {form.error !== undefined && <Failure error={form.error} />}
-          {form.others.length > 0 && <ul role="alert" className={styles.problems}>{form.others.map((problem) => <li key={problem}>{problem}</li>)}</ul>}
+          {form.others.length > 0 && (
+            <ul role="alert" className={styles.problems}>
+              {form.others.map((problem) => (
+                <li key={problem}>{problem}</li>
+              ))}
+            </ul>
+          )}
         </div>
       )}
       {footer}
@@ -152,8 +276,14 @@ export function SaveBar<D>({ form, label = 'Save' }: { form: EditorState<D>; lab
   return (
     <Changing>
       <div className={styles.bar}>
-        <Button type="submit" kind="primary" isBusy={form.isBusy} disabled={!form.isDirty}>{label}</Button>
-        {form.isDirty && <Button kind="quiet" onClick={form.reset}>Discard changes</Button>}
+        <Button type="submit" kind="primary" isBusy={form.isBusy} disabled={!form.isDirty}>
+          {label}
+        </Button>
+        {form.isDirty && (
+          <Button kind="quiet" onClick={form.reset}>
+            Discard changes
+          </Button>
+        )}
         <span role="status">{form.isDirty ? 'Unsaved changes stay in this tab.' : ''}</span>
       </div>
     </Changing>
@@ -161,7 +291,13 @@ export function SaveBar<D>({ form, label = 'Save' }: { form: EditorState<D>; lab
 }
 
 /** What others have changed since the draft was begun, field by field. labels: of the fields. */
-export function ChangedMeanwhile<D>({ form, labels }: { form: EditorState<D>; labels: Readonly<Partial<Record<keyof D, string>>> }) {
+export function ChangedMeanwhile<D>({
+  form,
+  labels,
+}: {
+  form: EditorState<D>;
+  labels: Readonly<Partial<Record<keyof D, string>>>;
+}) {
   if (form.changes.length === 0) return null;
   const contested = form.changes.filter((change) => change.isContested);
   return (
@@ -171,7 +307,9 @@ export function ChangedMeanwhile<D>({ form, labels }: { form: EditorState<D>; la
         <h2>Changed meanwhile</h2>
         <p>
           Someone saved other values while you were editing; nothing of yours is saved yet.{' '}
-          {contested.length > 0 ? 'Choose a value for each field that both of you changed, then save again.' : 'Their values are in the form below. Save again to add yours.'}
+          {contested.length > 0
+            ? 'Choose a value for each field that both of you changed, then save again.'
+            : 'Their values are in the form below. Save again to add yours.'}
         </p>
         <ul>
           {form.changes.map(({ field, mine, theirs, isContested }) => {
@@ -181,10 +319,28 @@ export function ChangedMeanwhile<D>({ form, labels }: { form: EditorState<D>; la
                 <h3>{labels[field] ?? field}</h3>
                 {isContested ? (
                   <div role="group" aria-label={labels[field] ?? field} className={styles.choices}>
-                    <button type="button" aria-pressed={!isTheirs} onClick={() => form.set(field, mine as D[typeof field])}><span>Yours</span><Value value={mine} /></button>
-                    <button type="button" aria-pressed={isTheirs} onClick={() => form.set(field, theirs as D[typeof field])}><span>Theirs</span><Value value={theirs} /></button>
+                    <button
+                      type="button"
+                      aria-pressed={!isTheirs}
+                      onClick={() => form.set(field, mine as D[typeof field])}
+                    >
+                      <span>Yours</span>
+                      <Value value={mine} />
+                    </button>
+                    <button
+                      type="button"
+                      aria-pressed={isTheirs}
+                      onClick={() => form.set(field, theirs as D[typeof field])}
+                    >
+                      <span>Theirs</span>
+                      <Value value={theirs} />
+                    </button>
                   </div>
-                ) : <p className={styles.taken}>Now <Value value={theirs} /></p>}
+                ) : (
+                  <p className={styles.taken}>
+                    Now <Value value={theirs} />
+                  </p>
+                )}
               </li>
             );
           })}
@@ -197,6 +353,7 @@ export function ChangedMeanwhile<D>({ form, labels }: { form: EditorState<D>; la
 const SHOWN = 300;
 
 function Value({ value }: { value: unknown }) {
-  const text = typeof value === 'boolean' ? (value ? 'yes' : 'no') : typeof value === 'string' ? value : JSON.stringify(value);
+  const text =
+    typeof value === 'boolean' ? (value ? 'yes' : 'no') : typeof value === 'string' ? value : JSON.stringify(value);
   return <code>{text === '' ? 'empty' : visible(text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text)}</code>;
 }

@@ -11,7 +11,13 @@ const OPEN_DEPTH = 2;
 /** A JSON value as a tree that opens level by level. */
 export function JsonTree({ value, name, depth = 0 }: { value: unknown; name?: string; depth?: number }) {
   const label = name === undefined ? null : <span className={styles.name}>{visible(name)}: </span>;
-  if (typeof value !== 'object' || value === null) return <div className={styles.leaf}>{label}<Leaf value={value} /></div>;
+  if (typeof value !== 'object' || value === null)
+    return (
+      <div className={styles.leaf}>
+        {label}
+        <Leaf value={value} />
+      </div>
+    );
   return <Branch label={label} value={value} depth={depth} />;
 }
 
@@ -21,10 +27,24 @@ function Branch({ label, value, depth }: { label: ReactNode; value: object; dept
   const entries: [string, unknown][] = Object.entries(value);
   const size = Array.isArray(value) ? `[${count(entries.length)}]` : `{${count(entries.length)}}`;
   return (
-    <details className={styles.branch} open={isOpen} onToggle={(event) => { if (event.target === event.currentTarget) setOpen(event.currentTarget.open); }}>
-      <summary>{label}<span className={styles.size}>{size}</span></summary>
-      {isOpen && entries.slice(0, limit).map(([key, each]) => <JsonTree key={key} name={key} value={each} depth={depth + 1} />)}
-      {isOpen && entries.length > limit && <Button kind="quiet" onClick={() => setLimit(limit + CHUNK)}>Show more of {count(entries.length)}</Button>}
+    <details
+      className={styles.branch}
+      open={isOpen}
+      onToggle={(event) => {
+        if (event.target === event.currentTarget) setOpen(event.currentTarget.open);
+      }}
+    >
+      <summary>
+        {label}
+        <span className={styles.size}>{size}</span>
+      </summary>
+      {isOpen &&
+        entries.slice(0, limit).map(([key, each]) => <JsonTree key={key} name={key} value={each} depth={depth + 1} />)}
+      {isOpen && entries.length > limit && (
+        <Button kind="quiet" onClick={() => setLimit(limit + CHUNK)}>
+          Show more of {count(entries.length)}
+        </Button>
+      )}
     </details>
   );
 }

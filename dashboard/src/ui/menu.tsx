@@ -3,7 +3,17 @@ import { useEffect, useId, useRef, useState, type KeyboardEvent, type ReactNode 
 import styles from './menu.module.css';
 
 /** A button that opens a menu below itself. label: the name of the button; button: its content. */
-export function Menu({ label, button, children, className }: { label: string; button: ReactNode; children: (close: () => void) => ReactNode; className?: string | undefined }) {
+export function Menu({
+  label,
+  button,
+  children,
+  className,
+}: {
+  label: string;
+  button: ReactNode;
+  children: (close: () => void) => ReactNode;
+  className?: string | undefined;
+}) {
   const [isOpen, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
   const list = useRef<HTMLDivElement>(null);
@@ -29,7 +39,12 @@ export function Menu({ label, button, children, className }: { label: string; bu
   const move = (event: KeyboardEvent) => {
     const all = items(list.current);
     const index = all.findIndex((item) => item === document.activeElement);
-    const target = { ArrowDown: all[(index + 1) % all.length], ArrowUp: all.at(index - 1), Home: all[0], End: all.at(-1) }[event.key];
+    const target = {
+      ArrowDown: all[(index + 1) % all.length],
+      ArrowUp: all.at(index - 1),
+      Home: all[0],
+      End: all.at(-1),
+    }[event.key];
     if (event.key === 'Escape') close();
     else if (target) target.focus();
     else return;
@@ -38,8 +53,17 @@ export function Menu({ label, button, children, className }: { label: string; bu
   };
   return (
     <div ref={root} className={styles.root}>
-      <button id={`${id}-button`} type="button" className={className} aria-label={label} title={label} aria-haspopup="menu" aria-expanded={isOpen}
-        aria-controls={isOpen ? id : undefined} onClick={() => setOpen(!isOpen)}>
+      <button
+        id={`${id}-button`}
+        type="button"
+        className={className}
+        aria-label={label}
+        title={label}
+        aria-haspopup="menu"
+        aria-expanded={isOpen}
+        aria-controls={isOpen ? id : undefined}
+        onClick={() => setOpen(!isOpen)}
+      >
         {button}
       </button>
       {isOpen && (
@@ -55,10 +79,24 @@ function items(list: HTMLElement | null): HTMLElement[] {
   return [...(list?.querySelectorAll<HTMLElement>('[role^=menuitem]') ?? [])];
 }
 
-export function MenuItem({ children, onSelect, isChecked }: { children: ReactNode; onSelect: () => void; isChecked?: boolean }) {
+export function MenuItem({
+  children,
+  onSelect,
+  isChecked,
+}: {
+  children: ReactNode;
+  onSelect: () => void;
+  isChecked?: boolean;
+}) {
   return (
-    <button type="button" role={isChecked === undefined ? 'menuitem' : 'menuitemradio'} aria-checked={isChecked} tabIndex={-1}
-      className={styles.item} onClick={onSelect}>
+    <button
+      type="button"
+      role={isChecked === undefined ? 'menuitem' : 'menuitemradio'}
+      aria-checked={isChecked}
+      tabIndex={-1}
+      className={styles.item}
+      onClick={onSelect}
+    >
       {children}
     </button>
   );

@@ -10,7 +10,17 @@ export function useTitle(title: string): void {
 }
 
 /** A page with a heading and, beside it, its actions. */
-export function Page({ title, actions, children, isWide = false }: { title: string; actions?: ReactNode; children: ReactNode; isWide?: boolean }) {
+export function Page({
+  title,
+  actions,
+  children,
+  isWide = false,
+}: {
+  title: string;
+  actions?: ReactNode;
+  children: ReactNode;
+  isWide?: boolean;
+}) {
   useTitle(title);
   return (
     <div className={`${styles.page} ${isWide ? styles.wide : ''}`}>

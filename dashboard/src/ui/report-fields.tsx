@@ -19,10 +19,15 @@ export function reportText(report: object | undefined): string {
 function rulesOf(text: string): ReportRules | undefined {
   if (text.trim() === '') return {};
   const parsed = parseJson(text);
-  return 'value' in parsed && typeof parsed.value === 'object' && parsed.value !== null && !Array.isArray(parsed.value) ? (parsed.value as ReportRules) : undefined;
+  return 'value' in parsed && typeof parsed.value === 'object' && parsed.value !== null && !Array.isArray(parsed.value)
+    ? (parsed.value as ReportRules)
+    : undefined;
 }
 
-/** The report of jobs to GitHub: its parts as choices, and the whole as JSON. note: its place among the layers that may set one. */
+/**
+ * The report of jobs to GitHub: its parts as choices, and the whole as JSON. note: its place among the layers that may
+ * set one.
+ */
 export function ReportFields({ form, note }: { form: Form<ReportDraft>; note: string }) {
   const rules = rulesOf(form.draft.report);
   return (
@@ -30,15 +35,31 @@ export function ReportFields({ form, note }: { form: Form<ReportDraft>; note: st
       {REPORT_PARTS.map(({ name, label, choices }) => (
         <Field key={name} label={label}>
           {(ids) => (
-            <select {...ids} disabled={rules === undefined} value={rules ? choiceOf(rules, name) : ''} onChange={(event) => form.set('report', reportText(withChoice(rules ?? {}, name, event.target.value)))}>
+            <select
+              {...ids}
+              disabled={rules === undefined}
+              value={rules ? choiceOf(rules, name) : ''}
+              onChange={(event) => form.set('report', reportText(withChoice(rules ?? {}, name, event.target.value)))}
+            >
               <option value="">Not set</option>
-              {choices.map(([value, text]) => <option key={value} value={value}>{text}</option>)}
+              {choices.map(([value, text]) => (
+                <option key={value} value={value}>
+                  {text}
+                </option>
+              ))}
             </select>
           )}
         </Field>
       ))}
-      <TextArea form={form} name="report" label={REPORT_LABELS.report} rows={5} isCode placeholder={'{"pullRequest": {"labels": ["ai"], "reviewers": ["octocat"]}, "policy": {"maxFiles": 20}}'}
-        hint="The choices as a JSON object, which also takes the fields of the parts, labels and policy. Keys that are missing come from the next layer." />
+      <TextArea
+        form={form}
+        name="report"
+        label={REPORT_LABELS.report}
+        rows={5}
+        isCode
+        placeholder={'{"pullRequest": {"labels": ["ai"], "reviewers": ["octocat"]}, "policy": {"maxFiles": 20}}'}
+        hint="The choices as a JSON object, which also takes the fields of the parts, labels and policy. Keys that are missing come from the next layer."
+      />
     </FieldGroup>
   );
 }

@@ -67,30 +67,60 @@ export function useShortcuts(shortcuts: readonly Shortcut[]): void {
 }
 
 /** The shortcut that a key completes, and the first key of a sequence that it begins. */
-export function resolve(shortcuts: readonly Shortcut[], begun: string, key: string): { shortcut?: Shortcut | undefined; begun: string } {
-  const shortcut = (begun ? shortcuts.find((each) => each.keys === `${begun} ${key}`) : undefined) ?? shortcuts.find((each) => each.keys === key);
+export function resolve(
+  shortcuts: readonly Shortcut[],
+  begun: string,
+  key: string,
+): { shortcut?: Shortcut | undefined; begun: string } {
+  const shortcut =
+    (begun ? shortcuts.find((each) => each.keys === `${begun} ${key}`) : undefined) ??
+    shortcuts.find((each) => each.keys === key);
   if (shortcut) return { shortcut, begun: '' };
   return { begun: shortcuts.some((each) => each.keys.startsWith(`${key} `)) ? key : '' };
 }
 
 function isTyping(target: EventTarget | null): boolean {
-  return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName)) && !(target instanceof HTMLInputElement && /^(checkbox|radio)$/.test(target.type));
+  return (
+    target instanceof HTMLElement &&
+    (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName)) &&
+    !(target instanceof HTMLInputElement && /^(checkbox|radio)$/.test(target.type))
+  );
 }
 
 /** Return whether a key acts on the control that has the focus: Enter and Space press buttons and open links. */
 function pressesControl({ key, target }: KeyboardEvent): boolean {
-  return (key === 'Enter' || key === ' ') && target instanceof Element && target.closest('a, button, input, summary, [role^="menuitem"]') !== null;
+  return (
+    (key === 'Enter' || key === ' ') &&
+    target instanceof Element &&
+    target.closest('a, button, input, summary, [role^="menuitem"]') !== null
+  );
 }
 
 const SCROLLING_KEYS: ReadonlySet<string> = new Set([' ', 'ArrowDown', 'ArrowUp', 'Home', 'End']);
 
-/** Return whether a key scrolls the part that has the focus. Parts with the attribute `data-shortcuts` leave their keys to shortcuts. */
+/**
+ * Return whether a key scrolls the part that has the focus. Parts with the attribute `data-shortcuts` leave their keys
+ * to shortcuts.
+ */
 function scrollsPart({ key, target }: KeyboardEvent): boolean {
-  return SCROLLING_KEYS.has(key) && target instanceof Element && target.closest('[tabindex="0"]:not([data-shortcuts])') !== null;
+  return (
+    SCROLLING_KEYS.has(key) &&
+    target instanceof Element &&
+    target.closest('[tabindex="0"]:not([data-shortcuts])') !== null
+  );
 }
 
 function press(event: KeyboardEvent): void {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || pressesControl(event) || scrollsPart(event)) return;
+  if (
+    event.defaultPrevented ||
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    isTyping(event.target) ||
+    pressesControl(event) ||
+    scrollsPart(event)
+  )
+    return;
   if (document.querySelector('dialog[open]')) return;
   if (!isEnabled && event.key.length === 1) return;
   clearTimeout(timer);

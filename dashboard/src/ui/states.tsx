@@ -17,11 +17,12 @@ export function Loading({ rows = 6, height = 20 }: { rows?: number; height?: num
   }, []);
   return (
     <div role="status" aria-label="Loading" className={styles.loading} style={{ minHeight: rows * height }}>
-      {isSlow && Array.from({ length: rows }, (_, row) => (
-        <div key={row} className={styles.row} style={{ height }}>
-          <div className={styles.bar} style={{ width: `${30 + ((row * 37) % 50)}%` }} />
-        </div>
-      ))}
+      {isSlow &&
+        Array.from({ length: rows }, (_, row) => (
+          <div key={row} className={styles.row} style={{ height }}>
+            <div className={styles.bar} style={{ width: `${30 + ((row * 37) % 50)}%` }} />
+          </div>
+        ))}
     </div>
   );
 }

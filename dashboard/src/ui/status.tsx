@@ -24,28 +24,63 @@ function sentence(words: string): string {
 /** The icon of a status. Its shape differs too, so that the colour is not needed. */
 export function StatusIcon({ status }: { status: Status }) {
   return (
-    <svg className={`${styles.icon} ${styles[status]}`} width="14" height="14" viewBox="0 0 14 14" aria-hidden="true" focusable="false">
+    <svg
+      className={`${styles.icon} ${styles[status]}`}
+      width="14"
+      height="14"
+      viewBox="0 0 14 14"
+      aria-hidden="true"
+      focusable="false"
+    >
       {status === 'waiting' && (
         <>
-          <circle cx="7" cy="7" r="5.6" fill="none" stroke="currentColor" strokeWidth="1.4" strokeDasharray="2.2 1.72" />
+          <circle
+            cx="7"
+            cy="7"
+            r="5.6"
+            fill="none"
+            stroke="currentColor"
+            strokeWidth="1.4"
+            strokeDasharray="2.2 1.72"
+          />
         </>
       )}
       {status === 'active' && (
         <>
           <circle cx="7" cy="7" r="5.6" fill="none" stroke="currentColor" strokeWidth="1.4" opacity="0.35" />
-          <path className={styles.spin} d="M7 1.4A5.6 5.6 0 0 1 12.6 7" fill="none" stroke="currentColor" strokeWidth="1.8" strokeLinecap="round" />
+          <path
+            className={styles.spin}
+            d="M7 1.4A5.6 5.6 0 0 1 12.6 7"
+            fill="none"
+            stroke="currentColor"
+            strokeWidth="1.8"
+            strokeLinecap="round"
+          />
         </>
       )}
       {status === 'completed' && (
         <>
           <circle cx="7" cy="7" r="6.3" fill="currentColor" />
-          <path d="M4.2 7.2l2 2 3.7-4.2" fill="none" stroke="var(--background)" strokeWidth="1.5" strokeLinecap="round" strokeLinejoin="round" />
+          <path
+            d="M4.2 7.2l2 2 3.7-4.2"
+            fill="none"
+            stroke="var(--background)"
+            strokeWidth="1.5"
+            strokeLinecap="round"
+            strokeLinejoin="round"
+          />
         </>
       )}
       {status === 'failed' && (
         <>
           <circle cx="7" cy="7" r="6.3" fill="currentColor" />
-          <path d="M4.9 4.9l4.2 4.2M9.1 4.9L4.9 9.1" fill="none" stroke="var(--background)" strokeWidth="1.5" strokeLinecap="round" />
+          <path
+            d="M4.9 4.9l4.2 4.2M9.1 4.9L4.9 9.1"
+            fill="none"
+            stroke="var(--background)"
+            strokeWidth="1.5"
+            strokeLinecap="round"
+          />
         </>
       )}
       {status === 'cancelled' && (

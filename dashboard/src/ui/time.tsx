@@ -34,12 +34,20 @@ export function useMinute(): number {
   return useSyncExternalStore(subscribe, () => Math.ceil(now / MINUTE) * MINUTE);
 }
 
-/** The age of a time, such as `3m`, with the full time as tooltip, which is made when the pointer comes. It is drawn again only when its text changes. */
+/**
+ * The age of a time, such as `3m`, with the full time as tooltip, which is made when the pointer comes. It is drawn
+ * again only when its text changes.
+ */
 export function Age({ at, suffix = '' }: { at: string; suffix?: string }) {
   const date = new Date(at);
   const text = useSyncExternalStore(subscribe, () => age(date, now));
   return (
-    <time dateTime={at} onPointerEnter={({ currentTarget }) => { currentTarget.title = fullTime(date); }}>
+    <time
+      dateTime={at}
+      onPointerEnter={({ currentTarget }) => {
+        currentTarget.title = fullTime(date);
+      }}
+    >
       {text}
       {text === 'now' ? '' : suffix}
     </time>

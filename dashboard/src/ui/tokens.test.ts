@@ -21,13 +21,30 @@ function contrast(a: string, b: string): number {
   return (light + 0.05) / (dark + 0.05);
 }
 
-const TEXT = ['text', 'text-soft', 'text-faint', 'accent', 'waiting', 'active', 'completed', 'failed', 'cancelled',
-  'ansi-1', 'ansi-2', 'ansi-3', 'ansi-4', 'ansi-5', 'ansi-6'];
+const TEXT = [
+  'text',
+  'text-soft',
+  'text-faint',
+  'accent',
+  'waiting',
+  'active',
+  'completed',
+  'failed',
+  'cancelled',
+  'ansi-1',
+  'ansi-2',
+  'ansi-3',
+  'ansi-4',
+  'ansi-5',
+  'ansi-6',
+];
 const SURFACES = ['background', 'sunken', 'raised', 'hover', 'selected'];
 const PAIRS = [
   ...TEXT.flatMap((text) => SURFACES.map((surface) => [text, surface, 4.5] as const)),
   ...['text', 'text-soft'].flatMap((text) =>
-    ['added-surface', 'removed-surface', 'failed-surface', 'waiting-surface', 'hit'].map((surface) => [text, surface, 4.5] as const),
+    ['added-surface', 'removed-surface', 'failed-surface', 'waiting-surface', 'hit'].map(
+      (surface) => [text, surface, 4.5] as const,
+    ),
   ),
   ['failed', 'failed-surface', 4.5] as const,
   ['failed', 'removed-surface', 4.5] as const,
@@ -46,7 +63,12 @@ test.each(['light', 'dark'] as const)('every text is readable on its surface in 
     if (!token) throw new Error(`no token --${name}`);
     return token[theme];
   };
-  const low = PAIRS.map(([text, surface, least]) => ({ text, surface, least, ratio: contrast(colour(text), colour(surface)) }))
+  const low = PAIRS.map(([text, surface, least]) => ({
+    text,
+    surface,
+    least,
+    ratio: contrast(colour(text), colour(surface)),
+  }))
     .filter(({ ratio, least }) => ratio < least)
     .map(({ text, surface, ratio }) => `${text} on ${surface}: ${ratio.toFixed(2)}`);
   expect(low).toEqual([]);

@@ -44,7 +44,9 @@ interface FormOptions<D> {
 
 interface NewFormOptions<D, R> extends FormOptions<D> {
   initial: D;
-  /** Name under which this tab keeps the draft until it is sent or dropped. Without one, it lasts as long as the form. */
+  /**
+   * Name under which this tab keeps the draft until it is sent or dropped. Without one, it lasts as long as the form.
+   */
   storedAs?: string;
   /** Create the resource. key: repeated requests with the same key create one. */
   create: (body: Body, key: string) => Promise<R>;
@@ -57,7 +59,10 @@ export interface KeyedBody {
   key: string;
 }
 
-/** The key of the next request of a form. A request without an answer is repeated with its key and body until the draft changes. */
+/**
+ * The key of the next request of a form. A request without an answer is repeated with its key and body until the draft
+ * changes.
+ */
 export class Repeats {
   private key = randomKey();
   private unanswered: KeyedBody | undefined;
@@ -67,7 +72,10 @@ export class Repeats {
     return this.unanswered ?? { body, key: this.key };
   }
 
-  /** Note that a request has failed. After a temporary error the engine may have created the resource, and its key finds it. */
+  /**
+   * Note that a request has failed. After a temporary error the engine may have created the resource, and its key finds
+   * it.
+   */
   failed(sent: KeyedBody, error: unknown): void {
     if (sent.key !== this.key) return; // the draft has changed while the request was under way
     if (isFinal(error)) this.renew();
@@ -82,7 +90,13 @@ export class Repeats {
 }
 
 /** A form that creates a resource. */
-export function useNewForm<D extends object, R>({ initial, storedAs, create, onDone, ...options }: NewFormOptions<D, R>): FormState<D> {
+export function useNewForm<D extends object, R>({
+  initial,
+  storedAs,
+  create,
+  onDone,
+  ...options
+}: NewFormOptions<D, R>): FormState<D> {
   const [draft, setDraft] = useState(() => (storedAs && storedNew(storedAs, initial)) || initial);
   const [repeats] = useState(() => new Repeats());
   const problems = useProblems(draft, options);
@@ -116,7 +130,16 @@ export function useNewForm<D extends object, R>({ initial, storedAs, create, onD
     if (storedAs) store(storedAs, undefined);
     problems.clearAll();
   };
-  return { draft, set, submit, problems: problems.fields, others: problems.others, error: problems.general, isBusy: sending.isPending, reset };
+  return {
+    draft,
+    set,
+    submit,
+    problems: problems.fields,
+    others: problems.others,
+    error: problems.general,
+    isBusy: sending.isPending,
+    reset,
+  };
 }
 
 interface Versioned {
@@ -137,11 +160,22 @@ interface EditorOptions<V extends Versioned, D> extends FormOptions<D> {
 /** A form that changes a resource. It sends only changed fields, and merges what others have changed meanwhile. */
 export function useEditor<V extends Versioned, D extends object>(options: EditorOptions<V, D>): EditorState<D> {
   const { storedAs, current, draftOf, bodyOf, change, read, onSaved } = options;
-  const [{ base, draft, changes }, setState] = useState<Editing<V, D>>(() => storedDraft(storedAs, current.resourceVersion, draftOf(current)) ?? { base: current, draft: draftOf(current), changes: [] });
+  const [{ base, draft, changes }, setState] = useState<Editing<V, D>>(
+    () =>
+      storedDraft(storedAs, current.resourceVersion, draftOf(current)) ?? {
+        base: current,
+        draft: draftOf(current),
+        changes: [],
+      },
+  );
   const problems = useProblems(draft, options);
   const isDirty = !isSameJson(draft, draftOf(base));
-  if (!isDirty && base.resourceVersion !== current.resourceVersion) setState({ base: current, draft: draftOf(current), changes: [] });
-  useEffect(() => store(storedAs, isDirty ? { base, draft, changes } : undefined), [storedAs, isDirty, base, draft, changes]);
+  if (!isDirty && base.resourceVersion !== current.resourceVersion)
+    setState({ base: current, draft: draftOf(current), changes: [] });
+  useEffect(
+    () => store(storedAs, isDirty ? { base, draft, changes } : undefined),
+    [storedAs, isDirty, base, draft, changes],
+  );
 
   const saving = useMutation({
     mutationFn: async (body: Body) => {
@@ -223,11 +257,17 @@ function storedNew<D extends object>(name: string, initial: D): D | undefined {
 }
 
 function hasFieldsOf<D extends object>(initial: D, stored: unknown): stored is D {
-  return typeof stored === 'object' && stored !== null && isSameJson(Object.keys(stored).sort(), Object.keys(initial).sort());
+  return (
+    typeof stored === 'object' && stored !== null && isSameJson(Object.keys(stored).sort(), Object.keys(initial).sort())
+  );
 }
 
 /** The stored draft, unless an update of the dashboard has changed its fields. */
-function storedDraft<V extends Versioned, D extends object>(name: string, version: string | null, initial: D): Editing<V, D> | undefined {
+function storedDraft<V extends Versioned, D extends object>(
+  name: string,
+  version: string | null,
+  initial: D,
+): Editing<V, D> | undefined {
   const stored = readStoredJson('sessionStorage', storageKey(name)) as Partial<Editing<V, D>> | null | undefined;
   if (!stored?.base || version === null || !hasFieldsOf(initial, stored.draft)) return undefined;
   return { base: stored.base, draft: stored.draft, changes: Array.isArray(stored.changes) ? stored.changes : [] };
@@ -277,7 +317,11 @@ function focusField(name: string): void {
 }
 
 /** The details of an answer by the field of the form. A detail of a nested field names the rest of its path. */
-export function problemsByField<D extends object>(details: readonly { field: string; message: string }[], draft: D, names: Readonly<Record<string, keyof D>> = {}): { fields: Problems<D>; others: string[] } {
+export function problemsByField<D extends object>(
+  details: readonly { field: string; message: string }[],
+  draft: D,
+  names: Readonly<Record<string, keyof D>> = {},
+): { fields: Problems<D>; others: string[] } {
   const fields: Problems<D> = {};
   const others: string[] = [];
   for (const { field, message } of details) {
@@ -292,7 +336,11 @@ export function problemsByField<D extends object>(details: readonly { field: str
   return { fields, others };
 }
 
-function fieldOf<D extends object>(path: string, draft: D, names: Readonly<Record<string, keyof D>>): { name: keyof D; rest: string } | undefined {
+function fieldOf<D extends object>(
+  path: string,
+  draft: D,
+  names: Readonly<Record<string, keyof D>>,
+): { name: keyof D; rest: string } | undefined {
   for (let end = path.length; end > 0; end = Math.max(path.lastIndexOf('.', end - 1), path.lastIndexOf('[', end - 1))) {
     const start = path.slice(0, end);
     const name = names[start] ?? (start in draft ? (start as keyof D) : undefined);
@@ -350,7 +398,8 @@ export class Texts<D extends object> {
     if (text === null) return null;
     const parsed = parseJson(text);
     if ('error' in parsed) this.problems[field] = parsed.error;
-    else if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) this.problems[field] = 'must be a JSON object';
+    else if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value))
+      this.problems[field] = 'must be a JSON object';
     else return parsed.value as Body;
     return null;
   }

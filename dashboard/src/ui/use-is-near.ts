@@ -9,10 +9,13 @@ export function useIsNear(ref: RefObject<HTMLElement | null>, once = false): boo
   useEffect(() => {
     const element = ref.current;
     if (!element) return;
-    const observer = new IntersectionObserver((entries) => {
-      const isIntersecting = entries.at(-1)?.isIntersecting ?? false;
-      setNear((before) => (once && before) || isIntersecting);
-    }, { rootMargin: NEAR });
+    const observer = new IntersectionObserver(
+      (entries) => {
+        const isIntersecting = entries.at(-1)?.isIntersecting ?? false;
+        setNear((before) => (once && before) || isIntersecting);
+      },
+      { rootMargin: NEAR },
+    );
     observer.observe(element);
     return () => observer.disconnect();
   }, [ref, once]);

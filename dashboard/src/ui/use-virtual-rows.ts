@@ -17,7 +17,8 @@ export interface VirtualRows {
   isAtStart: () => boolean;
 }
 
-/** Draw only the rows of a list that are visible. All rows have the same height.
+/**
+ * Draw only the rows of a list that are visible. All rows have the same height.
  *
  * extra: rows beyond both edges. start: the position at first.
  */
@@ -25,7 +26,10 @@ export function useVirtualRows(count: number, rowHeight: number, extra = 12, hea
   const ref = useRef<HTMLDivElement>(null);
   const [stored, setState] = useState<RowScroll>(() => at(rowScroll(count, rowHeight, 800), start * rowHeight));
   const latest = useRef(stored);
-  const state = stored.total === count * rowHeight && stored.rowHeight === rowHeight ? stored : rowScroll(count, rowHeight, stored.viewport, stored);
+  const state =
+    stored.total === count * rowHeight && stored.rowHeight === rowHeight
+      ? stored
+      : rowScroll(count, rowHeight, stored.viewport, stored);
   useLayoutEffect(() => {
     latest.current = state;
   });
@@ -39,7 +43,8 @@ export function useVirtualRows(count: number, rowHeight: number, extra = 12, hea
 
   const begin = useEffectEvent(() => {
     const element = ref.current;
-    if (element && start > 0) show(at({ ...latest.current, viewport: element.clientHeight - headerHeight }, start * rowHeight));
+    if (element && start > 0)
+      show(at({ ...latest.current, viewport: element.clientHeight - headerHeight }, start * rowHeight));
   });
   useLayoutEffect(() => begin(), []);
 
@@ -55,7 +60,8 @@ export function useVirtualRows(count: number, rowHeight: number, extra = 12, hea
     };
     const measure = () => {
       const viewport = element.clientHeight - headerHeight;
-      if (viewport > 0 && viewport !== latest.current.viewport) setState((latest.current = { ...latest.current, viewport }));
+      if (viewport > 0 && viewport !== latest.current.viewport)
+        setState((latest.current = { ...latest.current, viewport }));
     };
     const observer = new ResizeObserver(measure); // also measures at first, after the layout of the frame
     observer.observe(element);
@@ -66,18 +72,21 @@ export function useVirtualRows(count: number, rowHeight: number, extra = 12, hea
     };
   }, [show, headerHeight]);
 
-  const scrollTo = useCallback((row: number, place: 'nearest' | 'start' | 'center' | 'end' = 'nearest') => {
-    const now = latest.current;
-    const [start, view] = [row * rowHeight, now.viewport];
-    const position = now.top + now.shift;
-    const targets = {
-      start,
-      center: start - (view - rowHeight) / 2,
-      end: start - view + rowHeight,
-      nearest: start < position ? start : start + rowHeight > position + view ? start - view + rowHeight : position,
-    };
-    show(at({ ...now, total: Math.max(now.total, (row + 1) * rowHeight) }, targets[place]));
-  }, [rowHeight, show]);
+  const scrollTo = useCallback(
+    (row: number, place: 'nearest' | 'start' | 'center' | 'end' = 'nearest') => {
+      const now = latest.current;
+      const [start, view] = [row * rowHeight, now.viewport];
+      const position = now.top + now.shift;
+      const targets = {
+        start,
+        center: start - (view - rowHeight) / 2,
+        end: start - view + rowHeight,
+        nearest: start < position ? start : start + rowHeight > position + view ? start - view + rowHeight : position,
+      };
+      show(at({ ...now, total: Math.max(now.total, (row + 1) * rowHeight) }, targets[place]));
+    },
+    [rowHeight, show],
+  );
 
   const [first, end] = visibleRows(state, count, extra);
   return {

@@ -21,6 +21,16 @@ test.each<[Partial<QueuePlace>, string | null, string]>([
   [{ reason: 'debounce', debouncedUntil: TIME }, null, `Starts at ${CLOCK} at the earliest`],
   [{ reason: 'no_controller' }, null, 'No controller is running'],
 ])('a job in a list that waits with %o says why', (fields, notBefore, note) => {
-  const place: QueuePlace = { reason: 'slots_busy', position: 2, slots: 4, active: 4, pausedUntil: null, waitsFor: null, debouncedUntil: null, estimateSeconds: null, ...fields };
+  const place: QueuePlace = {
+    reason: 'slots_busy',
+    position: 2,
+    slots: 4,
+    active: 4,
+    pausedUntil: null,
+    waitsFor: null,
+    debouncedUntil: null,
+    estimateSeconds: null,
+    ...fields,
+  };
   expect(waitingNote({ model: 'opus', notBefore }, place)).toBe(note);
 });

@@ -9,9 +9,13 @@ export function waitingNote(job: Pick<JobItem, 'model' | 'notBefore'>, place: Qu
     case 'slots_busy':
       return `${line}, ${place.active}/${place.slots} busy`;
     case 'paused':
-      return place.pausedUntil === null ? `${job.model} is paused` : `${job.model} is paused until ${clock(place.pausedUntil)}`;
+      return place.pausedUntil === null
+        ? `${job.model} is paused`
+        : `${job.model} is paused until ${clock(place.pausedUntil)}`;
     case 'requeued':
-      return job.notBefore === null ? `Requeued, ${line.toLowerCase()}` : `Starts at ${clock(job.notBefore)} at the earliest`;
+      return job.notBefore === null
+        ? `Requeued, ${line.toLowerCase()}`
+        : `Starts at ${clock(job.notBefore)} at the earliest`;
     case 'no_slots':
       return `${job.model} has no slots`;
     case 'unresolved':
@@ -21,7 +25,9 @@ export function waitingNote(job: Pick<JobItem, 'model' | 'notBefore'>, place: Qu
     case 'concurrency':
       return `Waits for ${place.waitsFor ?? 'a job'} of its key`;
     case 'debounce':
-      return place.debouncedUntil === null ? 'Waits for newer jobs of its key' : `Starts at ${clock(place.debouncedUntil)} at the earliest`;
+      return place.debouncedUntil === null
+        ? 'Waits for newer jobs of its key'
+        : `Starts at ${clock(place.debouncedUntil)} at the earliest`;
     case 'no_controller':
       return 'No controller is running';
   }

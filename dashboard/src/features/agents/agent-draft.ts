@@ -19,7 +19,17 @@ export interface AgentDraft extends ReportDraft {
 }
 
 export const AGENT_LABELS: Record<keyof AgentDraft, string> = {
-  ...REPORT_LABELS, triggerName: 'Trigger name', defaultProvider: 'Provider', defaultModel: 'Model', defaultEffort: 'Effort', defaultNetwork: 'Network', defaultIsolation: 'Isolation, at least', mcpServers: 'MCP servers', env: 'Environment variables', workspaceSetup: 'Preparation of the workspace', resultSchema: 'Result schema',
+  ...REPORT_LABELS,
+  triggerName: 'Trigger name',
+  defaultProvider: 'Provider',
+  defaultModel: 'Model',
+  defaultEffort: 'Effort',
+  defaultNetwork: 'Network',
+  defaultIsolation: 'Isolation, at least',
+  mcpServers: 'MCP servers',
+  env: 'Environment variables',
+  workspaceSetup: 'Preparation of the workspace',
+  resultSchema: 'Result schema',
 };
 
 export function agentDraft(agent: Agent): AgentDraft {
@@ -60,10 +70,26 @@ export interface NewAgentDraft extends AgentDraft {
   name: string;
 }
 
-export const EMPTY_AGENT: NewAgentDraft = { name: '', triggerName: '', defaultProvider: '', defaultModel: '', defaultEffort: '', defaultNetwork: '', defaultIsolation: '', mcpServers: '', env: '', workspaceSetup: '', resultSchema: '', report: '' };
+export const EMPTY_AGENT: NewAgentDraft = {
+  name: '',
+  triggerName: '',
+  defaultProvider: '',
+  defaultModel: '',
+  defaultEffort: '',
+  defaultNetwork: '',
+  defaultIsolation: '',
+  mcpServers: '',
+  env: '',
+  workspaceSetup: '',
+  resultSchema: '',
+  report: '',
+};
 
 /** The body of a new agent. Without a trigger name, the API uses its name. */
 export function newAgentBody(draft: NewAgentDraft): { body: Body; problems: Problems<NewAgentDraft> } {
   const { body, problems } = agentBody({ ...draft, triggerName: draft.triggerName || draft.name });
-  return { body: { name: draft.name.trim(), ...body }, problems: draft.name.trim() === '' ? { ...problems, triggerName: undefined, name: 'is required' } : problems };
+  return {
+    body: { name: draft.name.trim(), ...body },
+    problems: draft.name.trim() === '' ? { ...problems, triggerName: undefined, name: 'is required' } : problems,
+  };
 }

@@ -11,30 +11,58 @@ import { SubNav } from '../../ui/sub-nav';
 import styles from './agent-page.module.css';
 import { AgentSwitch } from './agent-switch';
 
-const TABS = [['triggers', 'Triggers'], ['instructions', 'Instructions'], ['test', 'Test'], ['jobs', 'Jobs'], ['settings', 'Settings']] as const;
+const TABS = [
+  ['triggers', 'Triggers'],
+  ['instructions', 'Instructions'],
+  ['test', 'Test'],
+  ['jobs', 'Jobs'],
+  ['settings', 'Settings'],
+] as const;
 
 export function AgentPage() {
   const { id } = useParams({ from: '/app/agents/$id' });
   const navigate = useNavigate();
   const agent = useQuery(agentQuery(id));
-  useShortcuts(TABS.map(([tab, label], index) => ({ keys: String(index + 1), label, run: () => void navigate({ to: `/agents/$id/${tab}`, params: { id } }) })));
+  useShortcuts(
+    TABS.map(([tab, label], index) => ({
+      keys: String(index + 1),
+      label,
+      run: () => void navigate({ to: `/agents/$id/${tab}`, params: { id } }),
+    })),
+  );
   return (
     <>
-      <Link to="/agents" className={styles.back}><Icon name="chevronLeft" size={14} /> Agents</Link>
+      <Link to="/agents" className={styles.back}>
+        <Icon name="chevronLeft" size={14} /> Agents
+      </Link>
       <Page title={visible(id)} actions={agent.data && <State agent={agent.data} />}>
         {!agent.isLoadingError && (
           <SubNav label="Parts of the agent">
-            {TABS.map(([tab, label]) => <Link key={tab} to={`/agents/$id/${tab}`} params={{ id }} resetScroll={false}>{label}</Link>)}
+            {TABS.map(([tab, label]) => (
+              <Link key={tab} to={`/agents/$id/${tab}`} params={{ id }} resetScroll={false}>
+                {label}
+              </Link>
+            ))}
           </SubNav>
         )}
-        {agent.error && !agent.data ? <Failure error={agent.error} onRetry={() => void agent.refetch()} /> : agent.data ? <Outlet /> : <Loading rows={5} height={48} />}
+        {agent.error && !agent.data ? (
+          <Failure error={agent.error} onRetry={() => void agent.refetch()} />
+        ) : agent.data ? (
+          <Outlet />
+        ) : (
+          <Loading rows={5} height={48} />
+        )}
       </Page>
     </>
   );
 }
 
 function State({ agent }: { agent: Agent }) {
-  return <span className={styles.state}>{agent.enabled ? 'On' : 'Off'} <AgentSwitch agent={agent} /></span>;
+  return (
+    <span className={styles.state}>
+      {agent.enabled ? 'On' : 'Off'} <AgentSwitch agent={agent} />
+    </span>
+  );
 }
 
 /** The agent of the page. The page shows its tabs only once it has been read. */

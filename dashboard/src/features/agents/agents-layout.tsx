@@ -5,12 +5,24 @@ import { Page } from '../../ui/page';
 import { SubNav } from '../../ui/sub-nav';
 
 /** The frame of the lists of agents and instructions. */
-export function AgentsLayout({ title, actions, children }: { title: string; actions?: ReactNode; children: ReactNode }) {
+export function AgentsLayout({
+  title,
+  actions,
+  children,
+}: {
+  title: string;
+  actions?: ReactNode;
+  children: ReactNode;
+}) {
   return (
     <Page title={title} actions={actions}>
       <SubNav label="Parts of the page">
-        <Link to="/agents" activeOptions={{ exact: true }}>Agents</Link>
-        <Link to="/instructions" activeOptions={{ exact: true }}>Instructions</Link>
+        <Link to="/agents" activeOptions={{ exact: true }}>
+          Agents
+        </Link>
+        <Link to="/instructions" activeOptions={{ exact: true }}>
+          Instructions
+        </Link>
       </SubNav>
       {children}
     </Page>

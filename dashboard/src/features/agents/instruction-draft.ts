@@ -13,22 +13,51 @@ export interface InstructionDraft {
   content: string;
 }
 
-export const EMPTY_INSTRUCTION: InstructionDraft = { name: '', displayName: '', description: '', scope: 'local', priority: '0', content: '' };
-
-export const INSTRUCTION_LABELS: Record<keyof InstructionDraft, string> = {
-  name: 'Name', displayName: 'Title', description: 'Purpose', scope: 'Applies to', priority: 'Priority', content: 'Text',
+export const EMPTY_INSTRUCTION: InstructionDraft = {
+  name: '',
+  displayName: '',
+  description: '',
+  scope: 'local',
+  priority: '0',
+  content: '',
 };
 
-export const SCOPES = [['local', 'The agents that name it'], ['global', 'Every agent']] as const;
+export const INSTRUCTION_LABELS: Record<keyof InstructionDraft, string> = {
+  name: 'Name',
+  displayName: 'Title',
+  description: 'Purpose',
+  scope: 'Applies to',
+  priority: 'Priority',
+  content: 'Text',
+};
+
+export const SCOPES = [
+  ['local', 'The agents that name it'],
+  ['global', 'Every agent'],
+] as const;
 
 export function instructionDraft(view: Instruction): InstructionDraft {
-  return { name: view.name, displayName: view.displayName, description: view.description, scope: view.scope, priority: String(view.priority), content: view.content };
+  return {
+    name: view.name,
+    displayName: view.displayName,
+    description: view.description,
+    scope: view.scope,
+    priority: String(view.priority),
+    content: view.content,
+  };
 }
 
 export function instructionBody(draft: InstructionDraft): { body: Body; problems: Problems<InstructionDraft> } {
   const texts = new Texts(draft);
   if (draft.content.trim() === '') texts.problems.content = 'is required';
-  const body = { name: texts.required('name'), displayName: draft.displayName.trim(), description: draft.description.trim(), scope: draft.scope, priority: texts.whole('priority') ?? 0, content: draft.content };
+  const body = {
+    name: texts.required('name'),
+    displayName: draft.displayName.trim(),
+    description: draft.description.trim(),
+    scope: draft.scope,
+    priority: texts.whole('priority') ?? 0,
+    content: draft.content,
+  };
   return { body, problems: texts.problems };
 }
 
@@ -36,7 +65,9 @@ export function instructionBody(draft: InstructionDraft): { body: Body; problems
 export function ordered(instructions: readonly Instruction[]): { global: Instruction[]; local: Instruction[] } {
   const byName = (one: Instruction, other: Instruction) => (one.name < other.name ? -1 : 1);
   return {
-    global: instructions.filter((each) => each.scope === 'global').sort((one, other) => one.priority - other.priority || byName(one, other)),
+    global: instructions
+      .filter((each) => each.scope === 'global')
+      .sort((one, other) => one.priority - other.priority || byName(one, other)),
     local: instructions.filter((each) => each.scope === 'local').sort(byName),
   };
 }

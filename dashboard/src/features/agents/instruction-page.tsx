@@ -3,7 +3,14 @@ import { Link, useNavigate, useParams } from '@tanstack/react-router';
 import { useState } from 'react';
 
 import { ApiError } from '../../api/client';
-import { changeInstruction, instructionQuery, instructionsQuery, readInstruction, removeInstruction, type Instruction } from '../../api/instructions';
+import {
+  changeInstruction,
+  instructionQuery,
+  instructionsQuery,
+  readInstruction,
+  removeInstruction,
+  type Instruction,
+} from '../../api/instructions';
 import { agentsQuery } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { Changing } from '../../ui/access';
@@ -16,7 +23,13 @@ import { Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
 import { useEditor } from '../../ui/use-form';
 import agentStyles from './agent-page.module.css';
-import { INSTRUCTION_LABELS, instructionBody, instructionDraft, usesOf, type InstructionDraft } from './instruction-draft';
+import {
+  INSTRUCTION_LABELS,
+  instructionBody,
+  instructionDraft,
+  usesOf,
+  type InstructionDraft,
+} from './instruction-draft';
 import { InstructionFields } from './instruction-fields';
 import styles from './instructions-page.module.css';
 
@@ -25,9 +38,17 @@ export function InstructionPage() {
   const instruction = useQuery(instructionQuery(id));
   return (
     <>
-      <Link to="/instructions" className={agentStyles.back}><Icon name="chevronLeft" size={14} /> Instructions</Link>
+      <Link to="/instructions" className={agentStyles.back}>
+        <Icon name="chevronLeft" size={14} /> Instructions
+      </Link>
       <Page title={visible(id)}>
-        {instruction.data ? <Editor key={id} instruction={instruction.data} /> : instruction.error ? <Failure error={instruction.error} onRetry={() => void instruction.refetch()} /> : <Loading rows={8} height={36} />}
+        {instruction.data ? (
+          <Editor key={id} instruction={instruction.data} />
+        ) : instruction.error ? (
+          <Failure error={instruction.error} onRetry={() => void instruction.refetch()} />
+        ) : (
+          <Loading rows={8} height={36} />
+        )}
       </Page>
     </>
   );
@@ -68,7 +89,9 @@ function Editor({ instruction }: { instruction: Instruction }) {
         <Changing>
           <section className={styles.danger} aria-label="Remove the instruction">
             <p>Jobs that have started keep its text.</p>
-            <Button kind="danger" onClick={() => setRemoving(true)}>Remove instruction…</Button>
+            <Button kind="danger" onClick={() => setRemoving(true)}>
+              Remove instruction…
+            </Button>
           </section>
         </Changing>
       </div>
@@ -83,22 +106,40 @@ function Uses({ instruction }: { instruction: Instruction }) {
   return (
     <Panel title="Used by">
       {instruction.scope === 'global' && <p className={styles.pad}>Every agent, since it is global.</p>}
-      {agents.isLoadingError ? <Failure error={agents.error} onRetry={() => void agents.refetch()} />
-        : !agents.data ? <div className={styles.pad}><Loading rows={2} /></div>
-        : uses.length === 0 ? (instruction.scope === 'local' && <p className={styles.pad}>No agent and no trigger names it.</p>)
-        : (
-          <ul className={styles.uses}>
-            {uses.map(({ agent, by }) => (
-              <li key={agent.id}><Link to={by === 'agent' ? '/agents/$id/instructions' : '/agents/$id/triggers'} params={{ id: agent.id }}>{visible(agent.name)}</Link>{by === 'trigger' && ', in a trigger'}</li>
-            ))}
-          </ul>
-        )}
+      {agents.isLoadingError ? (
+        <Failure error={agents.error} onRetry={() => void agents.refetch()} />
+      ) : !agents.data ? (
+        <div className={styles.pad}>
+          <Loading rows={2} />
+        </div>
+      ) : uses.length === 0 ? (
+        instruction.scope === 'local' && <p className={styles.pad}>No agent and no trigger names it.</p>
+      ) : (
+        <ul className={styles.uses}>
+          {uses.map(({ agent, by }) => (
+            <li key={agent.id}>
+              <Link to={by === 'agent' ? '/agents/$id/instructions' : '/agents/$id/triggers'} params={{ id: agent.id }}>
+                {visible(agent.name)}
+              </Link>
+              {by === 'trigger' && ', in a trigger'}
+            </li>
+          ))}
+        </ul>
+      )}
     </Panel>
   );
 }
 
 /** Removal asks again if the API refuses it because agents use the instruction. */
-function Removal({ instruction, onDone, onClose }: { instruction: Instruction; onDone: () => Promise<void>; onClose: () => void }) {
+function Removal({
+  instruction,
+  onDone,
+  onClose,
+}: {
+  instruction: Instruction;
+  onDone: () => Promise<void>;
+  onClose: () => void;
+}) {
   const [refusal, setRefusal] = useState<string>();
   const run = async () => {
     try {
@@ -111,10 +152,23 @@ function Removal({ instruction, onDone, onClose }: { instruction: Instruction; o
     }
   };
   return (
-    <Confirm title={`Remove ${instruction.name}?`} action={refusal === undefined ? 'Remove the instruction' : 'Remove it all the same'} onClose={onClose} run={run} onDone={async (isRemoved) => { if (isRemoved) await onDone(); }}>
-      {refusal === undefined
-        ? <p>Its text is lost. Jobs that have started keep it.</p>
-        : <p role="alert">It is in use: {visible(refusal)}. If it is removed all the same, those agents run without it, and a trigger that names it has only the name as its task.</p>}
+    <Confirm
+      title={`Remove ${instruction.name}?`}
+      action={refusal === undefined ? 'Remove the instruction' : 'Remove it all the same'}
+      onClose={onClose}
+      run={run}
+      onDone={async (isRemoved) => {
+        if (isRemoved) await onDone();
+      }}
+    >
+      {refusal === undefined ? (
+        <p>Its text is lost. Jobs that have started keep it.</p>
+      ) : (
+        <p role="alert">
+          It is in use: {visible(refusal)}. If it is removed all the same, those agents run without it, and a trigger
+          that names it has only the name as its task.
+        </p>
+      )}
     </Confirm>
   );
 }

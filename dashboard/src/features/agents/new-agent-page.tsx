@@ -30,14 +30,27 @@ export function NewAgentPage() {
   return (
     <Page title="New agent">
       <div className={styles.form}>
-        <FormBody form={form} footer={
-          <div className={styles.bar}>
-            <Button type="submit" kind="primary" isBusy={form.isBusy}>Create agent</Button>
-            <Link to="/agents" className={buttonClass('quiet')} onClick={form.reset}>Cancel</Link>
-          </div>
-        }>
+        <FormBody
+          form={form}
+          footer={
+            <div className={styles.bar}>
+              <Button type="submit" kind="primary" isBusy={form.isBusy}>
+                Create agent
+              </Button>
+              <Link to="/agents" className={buttonClass('quiet')} onClick={form.reset}>
+                Cancel
+              </Link>
+            </div>
+          }
+        >
           <FieldGroup>
-            <TextField form={form} name="name" label="Name" placeholder="ai-developer" hint="Lower-case letters, digits and dashes. It cannot be changed later." />
+            <TextField
+              form={form}
+              name="name"
+              label="Name"
+              placeholder="ai-developer"
+              hint="Lower-case letters, digits and dashes. It cannot be changed later."
+            />
           </FieldGroup>
           <AgentFields form={form} />
           <AgentReport form={form} />

@@ -19,31 +19,91 @@ export function PreviewedJob({ job }: { job: JobPreview }) {
       <Panel title="Job">
         <div className={pageStyles.pad}>
           <dl className={styles.facts}>
-            <div><dt>Type</dt><dd>{visible(job.type)}</dd></div>
-            <div><dt>Provider</dt><dd>{visible(config.provider)}{origin(configOrigins, 'provider')}</dd></div>
-            <div><dt>Model</dt><dd>{visible(config.model)}{origin(configOrigins, 'model')}</dd></div>
-            <div><dt>Repository</dt><dd>{setup ? visible(setup.gitRepo) : 'none'}</dd></div>
-            {setup && <div><dt>Ref</dt><dd>{setup.gitRef === null ? 'default branch' : visible(setup.gitRef)}</dd></div>}
-            {setup && <div><dt>Credential</dt><dd>{setup.hasCredential ? 'a token, which is never shown' : 'none'}</dd></div>}
-            {job.concurrency && <div><dt>Concurrency key</dt><dd>{visible(job.concurrency.key)}</dd></div>}
-            <div><dt>Next agent</dt><dd>{next ? visible(`${next.agent}, ${conditionInWords({ condition: next.condition, failurePolicy: 'stop' })}`) : 'none'}</dd></div>
+            <div>
+              <dt>Type</dt>
+              <dd>{visible(job.type)}</dd>
+            </div>
+            <div>
+              <dt>Provider</dt>
+              <dd>
+                {visible(config.provider)}
+                {origin(configOrigins, 'provider')}
+              </dd>
+            </div>
+            <div>
+              <dt>Model</dt>
+              <dd>
+                {visible(config.model)}
+                {origin(configOrigins, 'model')}
+              </dd>
+            </div>
+            <div>
+              <dt>Repository</dt>
+              <dd>{setup ? visible(setup.gitRepo) : 'none'}</dd>
+            </div>
+            {setup && (
+              <div>
+                <dt>Ref</dt>
+                <dd>{setup.gitRef === null ? 'default branch' : visible(setup.gitRef)}</dd>
+              </div>
+            )}
+            {setup && (
+              <div>
+                <dt>Credential</dt>
+                <dd>{setup.hasCredential ? 'a token, which is never shown' : 'none'}</dd>
+              </div>
+            )}
+            {job.concurrency && (
+              <div>
+                <dt>Concurrency key</dt>
+                <dd>{visible(job.concurrency.key)}</dd>
+              </div>
+            )}
+            <div>
+              <dt>Next agent</dt>
+              <dd>
+                {next
+                  ? visible(`${next.agent}, ${conditionInWords({ condition: next.condition, failurePolicy: 'stop' })}`)
+                  : 'none'}
+              </dd>
+            </div>
           </dl>
         </div>
       </Panel>
       <Panel title="Other settings">
         <Table label="Other settings" columns={[['Setting'], ['Value'], ['From']]}>
-          {Object.entries(config).filter(([name]) => name !== 'provider' && name !== 'model').map(([name, value]) => (
-            <tr key={name}>
-              <td className={cell.name}>{name in CONFIG_LABELS ? CONFIG_LABELS[name as keyof typeof CONFIG_LABELS] : name === 'timeoutMs' ? CONFIG_LABELS.timeoutMinutes : name}</td>
-              <td>{typeof value === 'object' ? <JsonTree value={value} /> : visible(String(name === 'timeoutMs' ? Number(value) / MINUTE_MS : value))}</td>
-              <td>{configOrigins[name] ?? ''}</td>
-            </tr>
-          ))}
+          {Object.entries(config)
+            .filter(([name]) => name !== 'provider' && name !== 'model')
+            .map(([name, value]) => (
+              <tr key={name}>
+                <td className={cell.name}>
+                  {name in CONFIG_LABELS
+                    ? CONFIG_LABELS[name as keyof typeof CONFIG_LABELS]
+                    : name === 'timeoutMs'
+                      ? CONFIG_LABELS.timeoutMinutes
+                      : name}
+                </td>
+                <td>
+                  {typeof value === 'object' ? (
+                    <JsonTree value={value} />
+                  ) : (
+                    visible(String(name === 'timeoutMs' ? Number(value) / MINUTE_MS : value))
+                  )}
+                </td>
+                <td>{configOrigins[name] ?? ''}</td>
+              </tr>
+            ))}
         </Table>
       </Panel>
-      <Panel title="Metadata"><div className={pageStyles.pad}><JsonTree value={job.metadata} /></div></Panel>
+      <Panel title="Metadata">
+        <div className={pageStyles.pad}>
+          <JsonTree value={job.metadata} />
+        </div>
+      </Panel>
       <Panel title="Prompt" note={<Copy text={job.prompt} label="Copy the prompt" />}>
-        <div className={`${styles.preview} ${pageStyles.pad}`}><pre>{visibleLines(job.prompt)}</pre></div>
+        <div className={`${styles.preview} ${pageStyles.pad}`}>
+          <pre>{visibleLines(job.prompt)}</pre>
+        </div>
       </Panel>
     </>
   );

@@ -44,18 +44,25 @@ export function SettingsTab() {
       <Changing>
         <section className={styles.danger} aria-label="Remove the agent">
           <p>Removing the agent keeps its jobs and instructions.</p>
-          <Button kind="danger" onClick={() => setRemoving(true)}>Remove agent…</Button>
+          <Button kind="danger" onClick={() => setRemoving(true)}>
+            Remove agent…
+          </Button>
         </section>
       </Changing>
       {isRemoving && (
-        <Confirm title={`Remove ${agent.name}?`} action="Remove the agent" onClose={() => setRemoving(false)} run={() => removeAgent(agent.id)}
+        <Confirm
+          title={`Remove ${agent.name}?`}
+          action="Remove the agent"
+          onClose={() => setRemoving(false)}
+          run={() => removeAgent(agent.id)}
           onDone={async () => {
             form.reset();
             toast(`${agent.name} is removed.`);
             await navigate({ to: '/agents' });
             queries.removeQueries({ queryKey: agentQuery(agent.id).queryKey });
             await queries.invalidateQueries({ queryKey: agentsQuery.queryKey });
-          }}>
+          }}
+        >
           <p>Events no longer start it, and chains that continue with it end. Its jobs continue.</p>
         </Confirm>
       )}
@@ -65,7 +72,12 @@ export function SettingsTab() {
 
 /** The report of an agent's jobs. */
 export function AgentReport({ form }: { form: Form<ReportDraft> }) {
-  return <ReportFields form={form} note="For all its jobs. Triggers, webhook sources and their repositories may set other keys." />;
+  return (
+    <ReportFields
+      form={form}
+      note="For all its jobs. Triggers, webhook sources and their repositories may set other keys."
+    />
+  );
 }
 
 /** The fields that new and existing agents have. */
@@ -73,24 +85,87 @@ export function AgentFields({ form }: { form: Form<AgentDraft> }) {
   return (
     <>
       <FieldGroup>
-        <TextField form={form} name="triggerName" label={LABELS.triggerName} hint="Jobs, triggers and chains name the agent by it. Default: its name." />
+        <TextField
+          form={form}
+          name="triggerName"
+          label={LABELS.triggerName}
+          hint="Jobs, triggers and chains name the agent by it. Default: its name."
+        />
       </FieldGroup>
-      <FieldGroup title="Default settings of its jobs" note="A job, its trigger and its webhook source may set others." columns={3}>
-        <SelectField form={form} name="defaultProvider" label={LABELS.defaultProvider} options={PROVIDERS} none="Not set" />
+      <FieldGroup
+        title="Default settings of its jobs"
+        note="A job, its trigger and its webhook source may set others."
+        columns={3}
+      >
+        <SelectField
+          form={form}
+          name="defaultProvider"
+          label={LABELS.defaultProvider}
+          options={PROVIDERS}
+          none="Not set"
+        />
         <TextField form={form} name="defaultModel" label={LABELS.defaultModel} placeholder="Not set" />
         <SelectField form={form} name="defaultEffort" label={LABELS.defaultEffort} options={EFFORTS} none="Not set" />
       </FieldGroup>
       <FieldGroup>
-        <TextField form={form} name="defaultNetwork" label={LABELS.defaultNetwork} placeholder="Not set" hint="Hosts that the agent may reach: open, none, or names and presets with commas, such as npm, *.example.com." />
-        <SelectField form={form} name="defaultIsolation" label={LABELS.defaultIsolation} options={ISOLATIONS} none="Not set" />
+        <TextField
+          form={form}
+          name="defaultNetwork"
+          label={LABELS.defaultNetwork}
+          placeholder="Not set"
+          hint="Hosts that the agent may reach: open, none, or names and presets with commas, such as npm, *.example.com."
+        />
+        <SelectField
+          form={form}
+          name="defaultIsolation"
+          label={LABELS.defaultIsolation}
+          options={ISOLATIONS}
+          none="Not set"
+        />
       </FieldGroup>
       <FieldGroup title="Tools">
-        <TextArea form={form} name="mcpServers" label={LABELS.mcpServers} rows={4} isCode placeholder={'{"docs": {"url": "https://mcp.example.com"}}'} hint="A JSON object: each name to the settings of its server. Only for jobs of Claude Code and Codex." />
-        <TextArea form={form} name="env" label={LABELS.env} rows={4} isCode placeholder={'{"CI": "1", "NPM_TOKEN": {"secret": "npm", "key": "token"}}'} hint="A JSON object: each name to a text, or to a value of a Secret." />
-        <TextArea form={form} name="workspaceSetup" label={LABELS.workspaceSetup} rows={4} isCode placeholder={'{"setup": [["npm", "ci"]], "setupNetwork": {"allow": ["npm"]}, "cache": [{"key": "package-lock.json", "path": "node_modules"}]}'} hint="A JSON object: commands that run before the agent starts, their network, and folders that later jobs get." />
+        <TextArea
+          form={form}
+          name="mcpServers"
+          label={LABELS.mcpServers}
+          rows={4}
+          isCode
+          placeholder={'{"docs": {"url": "https://mcp.example.com"}}'}
+          hint="A JSON object: each name to the settings of its server. Only for jobs of Claude Code and Codex."
+        />
+        <TextArea
+          form={form}
+          name="env"
+          label={LABELS.env}
+          rows={4}
+          isCode
+          placeholder={'{"CI": "1", "NPM_TOKEN": {"secret": "npm", "key": "token"}}'}
+          hint="A JSON object: each name to a text, or to a value of a Secret."
+        />
+        <TextArea
+          form={form}
+          name="workspaceSetup"
+          label={LABELS.workspaceSetup}
+          rows={4}
+          isCode
+          placeholder={
+            '{"setup": [["npm", "ci"]], "setupNetwork": {"allow": ["npm"]}, "cache": [{"key": "package-lock.json", "path": "node_modules"}]}'
+          }
+          hint="A JSON object: commands that run before the agent starts, their network, and folders that later jobs get."
+        />
       </FieldGroup>
       <FieldGroup title="Result">
-        <TextArea form={form} name="resultSchema" label={LABELS.resultSchema} rows={4} isCode placeholder={'{"type": "object", "properties": {"conclusion": {"enum": ["success", "failure"]}}, "required": ["conclusion"]}'} hint="A JSON Schema. A job fails unless its result matches it." />
+        <TextArea
+          form={form}
+          name="resultSchema"
+          label={LABELS.resultSchema}
+          rows={4}
+          isCode
+          placeholder={
+            '{"type": "object", "properties": {"conclusion": {"enum": ["success", "failure"]}}, "required": ["conclusion"]}'
+          }
+          hint="A JSON Schema. A job fails unless its result matches it."
+        />
       </FieldGroup>
     </>
   );

@@ -22,7 +22,12 @@ export const EMPTY_TEST: TestDraft = { source: 'github', event: '', payload: '',
 
 export function testBody(draft: TestDraft): { body: TestBody; problems: Problems<TestDraft> } {
   const texts = new Texts(draft);
-  const body = { source: texts.required('source') ?? '', event: texts.required('event') ?? '', payload: {}, webhookSource: texts.text('webhookSource') };
+  const body = {
+    source: texts.required('source') ?? '',
+    event: texts.required('event') ?? '',
+    payload: {},
+    webhookSource: texts.text('webhookSource'),
+  };
   if (texts.text('payload') === null) return { body, problems: texts.problems };
   const parsed = parseJson(draft.payload); // with its leading space, which counts for the line of an error
   if ('error' in parsed) texts.problems.payload = parsed.error;
@@ -36,8 +41,17 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 /** The draft that tests a recorded delivery again. */
-export function draftOf({ id, source, event, payload }: Pick<Schemas['DeliveryDetail'], 'id' | 'source' | 'event' | 'payload'>, webhookSource: string): TestDraft {
-  return { source, event: event ?? '', payload: JSON.stringify(payload ?? {}, null, 2), webhookSource, delivery: `${webhookSource}/${id}` };
+export function draftOf(
+  { id, source, event, payload }: Pick<Schemas['DeliveryDetail'], 'id' | 'source' | 'event' | 'payload'>,
+  webhookSource: string,
+): TestDraft {
+  return {
+    source,
+    event: event ?? '',
+    payload: JSON.stringify(payload ?? {}, null, 2),
+    webhookSource,
+    delivery: `${webhookSource}/${id}`,
+  };
 }
 
 /** The webhook source and the id in `?delivery=github/0659d1f5a2b3c49e107f`. */
@@ -53,7 +67,13 @@ export function storedTest(): TestDraft {
   const stored = readStoredJson('sessionStorage', STORED);
   if (!isObject(stored)) return EMPTY_TEST;
   const text = (name: keyof TestDraft) => (typeof stored[name] === 'string' ? stored[name] : EMPTY_TEST[name]);
-  return { source: text('source'), event: text('event'), payload: text('payload'), webhookSource: text('webhookSource'), delivery: text('delivery') };
+  return {
+    source: text('source'),
+    event: text('event'),
+    payload: text('payload'),
+    webhookSource: text('webhookSource'),
+    delivery: text('delivery'),
+  };
 }
 
 /** Store the last event of this tab, unless it is too large for the browser. */
@@ -61,7 +81,11 @@ export function storeTest(draft: TestDraft): void {
   writeStored('sessionStorage', STORED, JSON.stringify(draft));
 }
 
-const REPOSITORY = { full_name: 'octocat/hello-world', clone_url: 'https://github.com/octocat/hello-world.git', default_branch: 'main' };
+const REPOSITORY = {
+  full_name: 'octocat/hello-world',
+  clone_url: 'https://github.com/octocat/hello-world.git',
+  default_branch: 'main',
+};
 const SENDER = { login: 'octocat', type: 'User' };
 
 interface Example {
@@ -79,7 +103,12 @@ export const EXAMPLES: readonly Example[] = [
       action: 'labeled',
       label: { name: 'ai-implement' },
       issue: {
-        number: 7, title: 'Fix the flaky login test', body: 'It fails about once in ten runs.', html_url: 'https://github.com/octocat/hello-world/issues/7', user: SENDER, author_association: 'OWNER',
+        number: 7,
+        title: 'Fix the flaky login test',
+        body: 'It fails about once in ten runs.',
+        html_url: 'https://github.com/octocat/hello-world/issues/7',
+        user: SENDER,
+        author_association: 'OWNER',
         labels: [{ name: 'bug' }, { name: 'ai-implement' }],
       },
       repository: REPOSITORY,
@@ -93,8 +122,16 @@ export const EXAMPLES: readonly Example[] = [
       action: 'opened',
       number: 8,
       pull_request: {
-        number: 8, title: 'Wait for the session before signing in', body: 'Closes #7.', html_url: 'https://github.com/octocat/hello-world/pull/8', user: SENDER, author_association: 'OWNER', state: 'open', draft: false,
-        head: { ref: 'fix-login', sha: '6dcb09b5b57875f334f61aebed695e2e4193db5e', repo: REPOSITORY }, base: { ref: 'main', repo: REPOSITORY },
+        number: 8,
+        title: 'Wait for the session before signing in',
+        body: 'Closes #7.',
+        html_url: 'https://github.com/octocat/hello-world/pull/8',
+        user: SENDER,
+        author_association: 'OWNER',
+        state: 'open',
+        draft: false,
+        head: { ref: 'fix-login', sha: '6dcb09b5b57875f334f61aebed695e2e4193db5e', repo: REPOSITORY },
+        base: { ref: 'main', repo: REPOSITORY },
       },
       repository: REPOSITORY,
       sender: SENDER,

@@ -18,7 +18,16 @@ import { useAgent } from './agent-page';
 import styles from './agent-page.module.css';
 import { PreviewedJob } from './previewed-job';
 import { SendDialog } from './send-dialog';
-import { deliveryInUrl, draftOf, EXAMPLES, storedTest, storeTest, testBody, type TestBody, type TestDraft } from './test-draft';
+import {
+  deliveryInUrl,
+  draftOf,
+  EXAMPLES,
+  storedTest,
+  storeTest,
+  testBody,
+  type TestBody,
+  type TestDraft,
+} from './test-draft';
 import { outcomeInWords, verdictInWords } from './verdict-words';
 import { eventsInWords } from './words';
 
@@ -59,7 +68,18 @@ function EventTest({ agent }: { agent: Agent }) {
   const isStale = tested && (tested.draft !== form.draft || tested.agent.resourceVersion !== agent.resourceVersion);
   return (
     <div className={styles.list}>
-      <FormBody form={form} isReading footer={<div className={styles.bar}><Button type="submit" kind="primary" isBusy={form.isBusy}>Test</Button><p>Nothing is created.</p></div>}>
+      <FormBody
+        form={form}
+        isReading
+        footer={
+          <div className={styles.bar}>
+            <Button type="submit" kind="primary" isBusy={form.isBusy}>
+              Test
+            </Button>
+            <p>Nothing is created.</p>
+          </div>
+        }
+      >
         <EventFields form={form} />
       </FormBody>
       {form.isBusy && !tested && <Loading rows={5} height={36} />}
@@ -73,10 +93,16 @@ function EventTest({ agent }: { agent: Agent }) {
 function useDelivery(form: FormState<TestDraft>) {
   const { delivery } = useSearch({ from: '/app/agents/$id/test' });
   const wanted = deliveryInUrl(delivery);
-  const found = useQuery({ queryKey: ['delivery', wanted?.source, wanted?.id], queryFn: () => readDelivery(wanted?.source ?? '', wanted?.id ?? ''), enabled: wanted !== undefined, staleTime: Infinity });
+  const found = useQuery({
+    queryKey: ['delivery', wanted?.source, wanted?.id],
+    queryFn: () => readDelivery(wanted?.source ?? '', wanted?.id ?? ''),
+    enabled: wanted !== undefined,
+    staleTime: Infinity,
+  });
   const fill = useEffectEvent((detail: Parameters<typeof draftOf>[0], source: string) => {
     if (form.draft.delivery === delivery) return;
-    for (const [name, value] of Object.entries(draftOf(detail, source)) as [keyof TestDraft, string][]) form.set(name, value);
+    for (const [name, value] of Object.entries(draftOf(detail, source)) as [keyof TestDraft, string][])
+      form.set(name, value);
   });
   const { data } = found;
   const source = wanted?.source;
@@ -102,7 +128,11 @@ function Recorded({ source, form }: { source: string; form: FormState<TestDraft>
       Recorded delivery:{' '}
       <select value={chosen?.source === source ? chosen.id : ''} onChange={({ target }) => choose(target.value)}>
         <option value="">None</option>
-        {data.map((each) => <option key={each.id} value={each.id}>{visible(`${each.event ?? ''} ${each.repo ?? ''}`)}, {fullTime(new Date(each.at))}</option>)}
+        {data.map((each) => (
+          <option key={each.id} value={each.id}>
+            {visible(`${each.event ?? ''} ${each.repo ?? ''}`)}, {fullTime(new Date(each.at))}
+          </option>
+        ))}
       </select>
     </label>
   );
@@ -123,16 +153,47 @@ function EventFields({ form }: { form: FormState<TestDraft> }) {
     <>
       <div className={styles.bar} role="group" aria-label="Examples">
         <span>Examples:</span>
-        {EXAMPLES.map((example) => <Button key={example.event} onClick={() => choose(example)}>{example.label}</Button>)}
+        {EXAMPLES.map((example) => (
+          <Button key={example.event} onClick={() => choose(example)}>
+            {example.label}
+          </Button>
+        ))}
         <Changing>{form.draft.webhookSource && <Recorded source={form.draft.webhookSource} form={form} />}</Changing>
       </div>
       {recorded.error && <Failure error={recorded.error} onRetry={() => void recorded.refetch()} />}
       <FieldGroup columns={3}>
-        <TextField form={form} name="source" label="Source" placeholder="github" suggestions={['github']} hint="As in triggers." />
-        <TextField form={form} name="event" label="Event" placeholder="issues.labeled" suggestions={EXAMPLES.map((each) => each.event)} />
-        <SelectField form={form} name="webhookSource" label="Webhook source" none="None" options={(sources.data?.webhookSources ?? []).map((each) => each.name)}
-          hint="Its conditions and settings apply, as if it had received the event." />
-        <TextArea form={form} name="payload" label="Payload" rows={12} isCode placeholder={'{"label": {"name": "ai-implement"}}'} hint="A JSON object. Without one, the payload is empty." />
+        <TextField
+          form={form}
+          name="source"
+          label="Source"
+          placeholder="github"
+          suggestions={['github']}
+          hint="As in triggers."
+        />
+        <TextField
+          form={form}
+          name="event"
+          label="Event"
+          placeholder="issues.labeled"
+          suggestions={EXAMPLES.map((each) => each.event)}
+        />
+        <SelectField
+          form={form}
+          name="webhookSource"
+          label="Webhook source"
+          none="None"
+          options={(sources.data?.webhookSources ?? []).map((each) => each.name)}
+          hint="Its conditions and settings apply, as if it had received the event."
+        />
+        <TextArea
+          form={form}
+          name="payload"
+          label="Payload"
+          rows={12}
+          isCode
+          placeholder={'{"label": {"name": "ai-implement"}}'}
+          hint="A JSON object. Without one, the payload is empty."
+        />
       </FieldGroup>
       {sources.error && <Failure error={sources.error} onRetry={() => void sources.refetch()} />}
     </>
@@ -148,25 +209,44 @@ function Result({ tested, isStale }: { tested: Tested; isStale: boolean }) {
   return (
     <section aria-label="Result" className={styles.list}>
       <div className={styles.bar}>
-        <p role="status"><strong><Prose text={visible(outcomeInWords(verdict, answer, event.webhookSource ?? null))} /></strong></p>
-        <Button isChanging disabled={isStale} onClick={() => setSending(true)}>Run for real…</Button>
+        <p role="status">
+          <strong>
+            <Prose text={visible(outcomeInWords(verdict, answer, event.webhookSource ?? null))} />
+          </strong>
+        </p>
+        <Button isChanging disabled={isStale} onClick={() => setSending(true)}>
+          Run for real…
+        </Button>
       </div>
       {sent?.tested === tested && <StartedJobs jobs={sent.jobs} />}
       {verdict.triggers.length > 0 && (
         <ul className={styles.list} aria-label="Triggers">
           {verdict.triggers.map((each, index) => {
             const trigger = agent.eventTriggers[index];
-            return trigger && (
-              <li key={index} className={styles.trigger}>
-                <span>{visible(eventsInWords(trigger))}</span>
-                <p className={each.matches ? undefined : styles.none}>{visible(verdictInWords(each, trigger, agent, event))}</p>
-              </li>
+            return (
+              trigger && (
+                <li key={index} className={styles.trigger}>
+                  <span>{visible(eventsInWords(trigger))}</span>
+                  <p className={each.matches ? undefined : styles.none}>
+                    {visible(verdictInWords(each, trigger, agent, event))}
+                  </p>
+                </li>
+              )
             );
           })}
         </ul>
       )}
       {verdict.job && <PreviewedJob job={verdict.job} />}
-      {isSending && <SendDialog event={event} onClose={() => setSending(false)} onDone={(jobs) => { setSent({ tested, jobs }); setSending(false); }} />}
+      {isSending && (
+        <SendDialog
+          event={event}
+          onClose={() => setSending(false)}
+          onDone={(jobs) => {
+            setSent({ tested, jobs });
+            setSending(false);
+          }}
+        />
+      )}
     </section>
   );
 }
@@ -176,7 +256,16 @@ function StartedJobs({ jobs }: { jobs: readonly StartedJob[] }) {
   return (
     <Notice kind="plain">
       The event has created {counted(jobs.length, 'job')}:
-      <ul>{jobs.map((job) => <li key={job.jobId}><Link to="/jobs/$id/activity" params={{ id: job.jobId }}>{job.jobId}</Link> of {visible(job.agent)}</li>)}</ul>
+      <ul>
+        {jobs.map((job) => (
+          <li key={job.jobId}>
+            <Link to="/jobs/$id/activity" params={{ id: job.jobId }}>
+              {job.jobId}
+            </Link>{' '}
+            of {visible(job.agent)}
+          </li>
+        ))}
+      </ul>
     </Notice>
   );
 }

@@ -39,12 +39,35 @@ export interface TriggerDraft extends ConfigDraft, ReportDraft {
 const CI_LOOP = { attemptsPerPullRequest: 3, label: 'needs-human' } as const;
 
 export const TRIGGER_LABELS: Record<keyof TriggerDraft, string> = {
-  ...CONFIG_LABELS, ...REPORT_LABELS,
-  source: 'Source', events: 'Events', filters: 'Filters', instruction: 'Instruction', instructionText: 'Text of the task', concurrencyKey: 'Concurrency key', onNew: 'A new job', debounceSeconds: 'Debounce, seconds', next: 'Next agent', condition: 'Start it', failurePolicy: 'After a failure',
-  allowCycles: 'Allow cycles', ciLoop: 'Repair of failed checks', ciAttempts: 'Attempts at a pull request', ciLabel: 'Label after the last attempt',
+  ...CONFIG_LABELS,
+  ...REPORT_LABELS,
+  source: 'Source',
+  events: 'Events',
+  filters: 'Filters',
+  instruction: 'Instruction',
+  instructionText: 'Text of the task',
+  concurrencyKey: 'Concurrency key',
+  onNew: 'A new job',
+  debounceSeconds: 'Debounce, seconds',
+  next: 'Next agent',
+  condition: 'Start it',
+  failurePolicy: 'After a failure',
+  allowCycles: 'Allow cycles',
+  ciLoop: 'Repair of failed checks',
+  ciAttempts: 'Attempts at a pull request',
+  ciLabel: 'Label after the last attempt',
 };
 
-export const EMPTY_TRIGGER: Trigger = { source: 'github', events: [], instruction: null, config: {}, filters: {}, enabled: true, next: null, concurrency: null };
+export const EMPTY_TRIGGER: Trigger = {
+  source: 'github',
+  events: [],
+  instruction: null,
+  config: {},
+  filters: {},
+  enabled: true,
+  next: null,
+  concurrency: null,
+};
 
 export function triggerDraft(trigger: Trigger): TriggerDraft {
   const instruction = trigger.instruction ?? '';
@@ -73,11 +96,15 @@ export function triggerDraft(trigger: Trigger): TriggerDraft {
 /** The trigger of a draft, except for `enabled`, which has its own control. */
 export function triggerBody(draft: TriggerDraft): { body: Body; problems: Problems<TriggerDraft> } {
   const texts = new Texts(draft);
-  const events = draft.events.split(/[\n,]/).map((event) => event.trim()).filter(Boolean);
+  const events = draft.events
+    .split(/[\n,]/)
+    .map((event) => event.trim())
+    .filter(Boolean);
   if (events.length === 0) texts.problems.events = 'is required';
   const filters = draft.filters.filter(({ path, value }) => path.trim() !== '' || value.trim() !== '');
   if (filters.some(({ path }) => path.trim() === '')) texts.problems.filters = 'a filter needs a path';
-  if (new Set(filters.map(({ path }) => path.trim())).size < filters.length) texts.problems.filters = 'a path occurs twice; list its values instead, such as ["a", "b"]';
+  if (new Set(filters.map(({ path }) => path.trim())).size < filters.length)
+    texts.problems.filters = 'a path occurs twice; list its values instead, such as ["a", "b"]';
   const key = texts.text('concurrencyKey');
   const body = {
     source: texts.required('source'),
@@ -85,9 +112,23 @@ export function triggerBody(draft: TriggerDraft): { body: Body; problems: Proble
     filters: Object.fromEntries(filters.map(({ path, value }) => [path.trim(), filterValue(value)])),
     instruction: texts.text('instruction') ?? texts.text('instructionText'),
     config: configOf(texts),
-    concurrency: key === null ? null : { key, onNew: draft.onNew, debounceSeconds: texts.number('debounceSeconds') ?? 0 },
-    next: draft.next === '' ? null : { agentTriggerName: draft.next, condition: draft.condition, failurePolicy: draft.condition === 'on-success' ? draft.failurePolicy : 'stop', allowCycles: draft.allowCycles },
-    ciLoop: draft.ciLoop ? { attemptsPerPullRequest: texts.whole('ciAttempts') ?? CI_LOOP.attemptsPerPullRequest, label: draft.ciLabel.trim() } : null,
+    concurrency:
+      key === null ? null : { key, onNew: draft.onNew, debounceSeconds: texts.number('debounceSeconds') ?? 0 },
+    next:
+      draft.next === ''
+        ? null
+        : {
+            agentTriggerName: draft.next,
+            condition: draft.condition,
+            failurePolicy: draft.condition === 'on-success' ? draft.failurePolicy : 'stop',
+            allowCycles: draft.allowCycles,
+          },
+    ciLoop: draft.ciLoop
+      ? {
+          attemptsPerPullRequest: texts.whole('ciAttempts') ?? CI_LOOP.attemptsPerPullRequest,
+          label: draft.ciLabel.trim(),
+        }
+      : null,
     report: texts.json('report'),
   };
   return { body, problems: texts.problems };
@@ -107,7 +148,10 @@ export function filterValue(text: string): unknown {
   }
 }
 
-/** All triggers of an agent with the changed one, as the API takes them. A trigger that others have removed is added again. */
+/**
+ * All triggers of an agent with the changed one, as the API takes them. A trigger that others have removed is added
+ * again.
+ */
 export function withTrigger(agent: Agent, index: number, changes: Body): Schemas['TriggerBody'][] {
   const triggers: Trigger[] = [...agent.eventTriggers];
   const at = Math.min(index, triggers.length);
@@ -118,7 +162,16 @@ export function withTrigger(agent: Agent, index: number, changes: Body): Schemas
 /** Fields of the form by the field of the API, for the trigger at this position. */
 export function triggerNames(index: number): Record<string, keyof TriggerDraft> {
   const path = `eventTriggers[${index}]`;
-  const config = ['provider', 'model', 'effort', 'maxTurns', 'maxCostUsd', 'maxTokens', 'maxAttempts', 'fallbackModel'] as const;
+  const config = [
+    'provider',
+    'model',
+    'effort',
+    'maxTurns',
+    'maxCostUsd',
+    'maxTokens',
+    'maxAttempts',
+    'fallbackModel',
+  ] as const;
   return {
     ...Object.fromEntries(config.map((name) => [`${path}.config.${name}`, name])),
     [`${path}.config.timeoutMs`]: 'timeoutMinutes',

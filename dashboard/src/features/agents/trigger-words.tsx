@@ -16,11 +16,27 @@ export function TriggerWords({ trigger, agents }: { trigger: Trigger; agents: re
       <Icon name="hook" />
       <span>
         {visible(eventsInWords(trigger))}
-        {filters.length > 0 && <span className={styles.filters}>, if {visible(filters.map(([path, value]) => filterInWords(path, value)).join(' and '))}</span>}
+        {filters.length > 0 && (
+          <span className={styles.filters}>
+            , if {visible(filters.map(([path, value]) => filterInWords(path, value)).join(' and '))}
+          </span>
+        )}
         {!trigger.enabled && <span className={styles.off}> (off)</span>}
         {next && (
           <span className={styles.next}>
-            {' '}<span aria-hidden="true">→</span> then {follower ? <Link to="/agents/$id/triggers" params={{ id: follower.id }}>{visible(follower.name)}</Link> : <>{visible(next.agentTriggerName)}{agents && ' (there is no such agent)'}</>} {conditionInWords(next)}
+            {' '}
+            <span aria-hidden="true">→</span> then{' '}
+            {follower ? (
+              <Link to="/agents/$id/triggers" params={{ id: follower.id }}>
+                {visible(follower.name)}
+              </Link>
+            ) : (
+              <>
+                {visible(next.agentTriggerName)}
+                {agents && ' (there is no such agent)'}
+              </>
+            )}{' '}
+            {conditionInWords(next)}
           </span>
         )}
       </span>

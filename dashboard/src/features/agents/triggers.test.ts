@@ -5,11 +5,16 @@ import { EMPTY_TRIGGER, filterText, filterValue, triggerBody, triggerDraft, with
 import { conditionInWords, eventsInWords, filterInWords, isInstructionName } from './words';
 
 const trigger: Trigger = {
-  source: 'github', events: ['issues.labeled', 'issues.*'], instruction: 'implement-issue', config: { provider: 'claude', maxTurns: 5 }, enabled: true,
+  source: 'github',
+  events: ['issues.labeled', 'issues.*'],
+  instruction: 'implement-issue',
+  config: { provider: 'claude', maxTurns: 5 },
+  enabled: true,
   filters: { 'label.name': ['ai', 'ai-*'], 'issue.number': 3, 'issue.locked': false, 'issue.id': '3' },
   next: { agentTriggerName: 'ai-reviewer', condition: 'on-success', failurePolicy: 'retry', allowCycles: false },
   concurrency: { key: '{{ repo }}#{{ number }}', onNew: 'replaceWaiting', debounceSeconds: 30 },
-  ciLoop: { attemptsPerPullRequest: 2, label: '' }, report: { pullRequest: { followUps: false } },
+  ciLoop: { attemptsPerPullRequest: 2, label: '' },
+  report: { pullRequest: { followUps: false } },
 };
 
 test('a form that is not changed stands for the same trigger', () => {
@@ -21,20 +26,30 @@ test('a form that is not changed stands for the same trigger', () => {
 test('a trigger without a concurrency key has no concurrency', () => {
   const draft = triggerDraft({ ...trigger, concurrency: null });
   expect([draft.concurrencyKey, triggerBody(draft).body['concurrency']]).toEqual(['', null]);
-  expect(triggerBody({ ...draft, concurrencyKey: ' one ', debounceSeconds: 'x' })).toMatchObject({ body: { concurrency: { key: 'one', onNew: 'supersede', debounceSeconds: 0 } }, problems: { debounceSeconds: 'must be a number' } });
+  expect(triggerBody({ ...draft, concurrencyKey: ' one ', debounceSeconds: 'x' })).toMatchObject({
+    body: { concurrency: { key: 'one', onNew: 'supersede', debounceSeconds: 0 } },
+    problems: { debounceSeconds: 'must be a number' },
+  });
 });
 
 test('a trigger repairs failed checks only if it is told to', () => {
   const draft = triggerDraft(EMPTY_TRIGGER);
   expect([draft.ciLoop, triggerBody(draft).body['ciLoop']]).toEqual([false, null]);
-  expect(triggerBody({ ...draft, ciLoop: true }).body['ciLoop']).toEqual({ attemptsPerPullRequest: 3, label: 'needs-human' });
-  expect(triggerBody({ ...draft, ciLoop: true, ciAttempts: '1.5' }).problems).toMatchObject({ ciAttempts: 'must be a whole number' });
+  expect(triggerBody({ ...draft, ciLoop: true }).body['ciLoop']).toEqual({
+    attemptsPerPullRequest: 3,
+    label: 'needs-human',
+  });
+  expect(triggerBody({ ...draft, ciLoop: true, ciAttempts: '1.5' }).problems).toMatchObject({
+    ciAttempts: 'must be a whole number',
+  });
 });
 
 test('the report of a trigger is a JSON object, or not set', () => {
   const draft = triggerDraft(EMPTY_TRIGGER);
   expect([draft.report, triggerBody(draft).body['report']]).toEqual(['', null]);
-  expect(triggerBody({ ...draft, report: '{"policy": {"maxPullRequests": 0}}' }).body['report']).toEqual({ policy: { maxPullRequests: 0 } });
+  expect(triggerBody({ ...draft, report: '{"policy": {"maxPullRequests": 0}}' }).body['report']).toEqual({
+    policy: { maxPullRequests: 0 },
+  });
   expect(triggerBody({ ...draft, report: '[]' }).problems.report).toBe('must be a JSON object');
 });
 
@@ -45,14 +60,31 @@ test('an instruction that is no name is the text of the task', () => {
   expect(isInstructionName('a.b-1')).toBe(true);
 });
 
-test.each([['ai-*', 'ai-*'], ['3', 3], ['"3"', '3'], ['["a", "b"]', ['a', 'b']], ['true', true], [' spaced ', 'spaced']])('the text %s stands for the value %j', (text, value) => {
+test.each([
+  ['ai-*', 'ai-*'],
+  ['3', 3],
+  ['"3"', '3'],
+  ['["a", "b"]', ['a', 'b']],
+  ['true', true],
+  [' spaced ', 'spaced'],
+])('the text %s stands for the value %j', (text, value) => {
   expect(filterValue(text)).toEqual(value);
   expect(filterValue(filterText(value))).toEqual(value);
 });
 
 test('a trigger needs an event, and each filter its own path', () => {
-  const draft = { ...triggerDraft(EMPTY_TRIGGER), filters: [{ path: 'a', value: '1' }, { path: 'a ', value: '2' }, { path: '', value: '' }] };
-  expect(triggerBody(draft).problems).toEqual({ events: 'is required', filters: expect.stringContaining('twice') as string });
+  const draft = {
+    ...triggerDraft(EMPTY_TRIGGER),
+    filters: [
+      { path: 'a', value: '1' },
+      { path: 'a ', value: '2' },
+      { path: '', value: '' },
+    ],
+  };
+  expect(triggerBody(draft).problems).toEqual({
+    events: 'is required',
+    filters: expect.stringContaining('twice') as string,
+  });
 });
 
 test('a changed trigger keeps its place, and a removed one is added again', () => {

@@ -14,12 +14,28 @@ export function filterInWords(path: string, value: unknown): string {
 }
 
 const CONDITIONS = { 'on-success': 'on success', 'on-failure': 'on failure', always: 'in any case' } as const;
-const POLICIES = { stop: '', continue: ', also after a failure', retry: ', with one more attempt after a failure' } as const;
+const POLICIES = {
+  stop: '',
+  continue: ', also after a failure',
+  retry: ', with one more attempt after a failure',
+} as const;
 
-export const CONDITION_WORDS: readonly (readonly [string, string])[] = [['on-success', 'When it succeeds'], ['on-failure', 'When it fails'], ['always', 'In any case']];
-export const POLICY_WORDS: readonly (readonly [string, string])[] = [['stop', 'End the chain'], ['continue', 'Start the next agent all the same'], ['retry', 'Try once more, then end the chain']];
+export const CONDITION_WORDS: readonly (readonly [string, string])[] = [
+  ['on-success', 'When it succeeds'],
+  ['on-failure', 'When it fails'],
+  ['always', 'In any case'],
+];
+export const POLICY_WORDS: readonly (readonly [string, string])[] = [
+  ['stop', 'End the chain'],
+  ['continue', 'Start the next agent all the same'],
+  ['retry', 'Try once more, then end the chain'],
+];
 
-export const ON_NEW_WORDS: readonly (readonly [string, string])[] = [['queue', 'Waits for older jobs'], ['supersede', 'Cancels older jobs'], ['replaceWaiting', 'Cancels older jobs that wait']];
+export const ON_NEW_WORDS: readonly (readonly [string, string])[] = [
+  ['queue', 'Waits for older jobs'],
+  ['supersede', 'Cancels older jobs'],
+  ['replaceWaiting', 'Cancels older jobs that wait'],
+];
 
 /** The condition of the next agent: "on success, with one more attempt after a failure". */
 export function conditionInWords(next: Pick<NonNullable<Trigger['next']>, 'condition' | 'failurePolicy'>): string {

@@ -34,14 +34,35 @@ export function ExtractDialog({ upload, onClose }: { upload: Upload; onClose: ()
     },
   });
   return (
-    <Dialog title={`Extract ${upload.name}`} size="medium" onClose={onClose}
-      footer={<>
-        <Button onClick={() => { form.reset(); onClose(); }}>Cancel</Button>
-        <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy}>Start extraction</Button>
-      </>}>
+    <Dialog
+      title={`Extract ${upload.name}`}
+      size="medium"
+      onClose={onClose}
+      footer={
+        <>
+          <Button
+            onClick={() => {
+              form.reset();
+              onClose();
+            }}
+          >
+            Cancel
+          </Button>
+          <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy}>
+            Start extraction
+          </Button>
+        </>
+      }
+    >
       <FormBody form={form} id={FORM}>
         <FieldGroup columns={3}>
-          <TextArea form={form} name="prompt" label="Prompt for each section" rows={4} placeholder="Without a prompt, the facts of each section are listed." />
+          <TextArea
+            form={form}
+            name="prompt"
+            label="Prompt for each section"
+            rows={4}
+            placeholder="Without a prompt, the facts of each section are listed."
+          />
           <SelectField form={form} name="provider" label="Provider" options={PROVIDERS} none="Default" />
           <TextField form={form} name="model" label="Model" placeholder="Default" />
           <SelectField form={form} name="effort" label="Effort" options={EFFORTS} none="Default" />

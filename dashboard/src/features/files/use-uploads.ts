@@ -25,10 +25,13 @@ export function useUploads(kind: UploadKind) {
   const stops = useRef(new Map<number, AbortController>());
   useEffect(() => {
     const all = stops.current;
-    return () => { for (const stop of all.values()) stop.abort(); };
+    return () => {
+      for (const stop of all.values()) stop.abort();
+    };
   }, []);
 
-  const change = (id: number, part: Partial<Sending>) => setSendings((before) => before.map((each) => (each.id === id ? { ...each, ...part } : each)));
+  const change = (id: number, part: Partial<Sending>) =>
+    setSendings((before) => before.map((each) => (each.id === id ? { ...each, ...part } : each)));
   const dismiss = (id: number) => setSendings((before) => before.filter((each) => each.id !== id));
   const work = async () => {
     if (active.current >= PARALLEL) return;

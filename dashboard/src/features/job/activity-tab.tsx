@@ -21,11 +21,16 @@ import { useLog } from './use-log';
 
 /** Events that are read at once. */
 const WINDOW = 2_000;
-/** Bounds of the live events in the list, so that it stays quick. A reader who follows then sees the latest; for one who reads back, the list ends. */
+/**
+ * Bounds of the live events in the list, so that it stays quick. A reader who follows then sees the latest; for one who
+ * reads back, the list ends.
+ */
 const MOST_LIVE = { following: WINDOW, reading: 10_000 };
 const KIND_LABELS: Record<Kind, string> = { errors: 'Errors', tools: 'Tools', text: 'Text' };
 
-/** The events that were read. first: the number of events before them. startedAt: the time of the attempt's first event. */
+/**
+ * The events that were read. first: the number of events before them. startedAt: the time of the attempt's first event.
+ */
 interface Part {
   first: number;
   events: readonly JobEvent[];
@@ -38,7 +43,11 @@ export function ActivityTab() {
   const job = useJob();
   const attempt = useAttempt(job);
   if (attempt === 0) {
-    return <Empty title={job.status === 'waiting' ? 'The job has not started' : 'The job never started'}>Its activity appears here as soon as it runs.</Empty>;
+    return (
+      <Empty title={job.status === 'waiting' ? 'The job has not started' : 'The job never started'}>
+        Its activity appears here as soon as it runs.
+      </Empty>
+    );
   }
   return <AttemptActivity key={attempt} job={job} attempt={attempt} />;
 }
@@ -48,7 +57,12 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
   const change = useChangeSearch();
   const { show, q } = useJobSearch();
   const isLive = !hasEnded(job.status) && attempt === job.attempts;
-  const log = useLog(job.id, attempt, isLive, () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }));
+  const log = useLog(
+    job.id,
+    attempt,
+    isLive,
+    () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }),
+  );
   const [length, setLength] = useState(WINDOW);
   const { store } = log;
   const earlier = useQuery({
@@ -60,7 +74,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
     queryFn: async ({ signal }): Promise<Part> => {
       const events: JobEvent[] = [];
       const first = Math.max(0, (store.count ?? 0) - length);
-      for (let after = first; after < (store.count ?? 0); ) {
+      for (let after = first; after < (store.count ?? 0);) {
         const page = await store.read(after, signal);
         events.push(...page);
         const last = page.at(-1);
@@ -76,14 +90,19 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
   const live = last ? (store.count ?? 0) - placeOf(last.id).seq : 0;
   const [isFollowing, setFollowing] = useState(isLive);
   const isFull = !isFollowing && live > MOST_LIVE.reading;
-  const version = isFull ? undefined : log.version; // a full list does not change: the memory of the log may lose its events
+  // A full list does not change: the memory of the log may lose its events
+  const version = isFull ? undefined : log.version;
   const entries = useMemo(() => fold(withLive(events, store, version)), [events, store, version]);
   const shown = useMemo(() => {
     const needle = q?.toLowerCase();
     return entries.filter((entry) => matches(entry, show) && (needle === undefined || contains(entry, needle)));
   }, [entries, show, q]);
   const start = Date.parse(startedAt ?? entries[0]?.at ?? job.processedAt ?? job.createdAt);
-  const longest = entries.reduce((most, entry) => (entry.kind === 'call' && entry.endedAt ? Math.max(most, Date.parse(entry.endedAt) - Date.parse(entry.at)) : most), 1);
+  const longest = entries.reduce(
+    (most, entry) =>
+      entry.kind === 'call' && entry.endedAt ? Math.max(most, Date.parse(entry.endedAt) - Date.parse(entry.at)) : most,
+    1,
+  );
 
   const end = useRef<HTMLDivElement>(null);
   useEffect(() => {
@@ -104,7 +123,10 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
   const goToError = () => {
     const errors = [...document.querySelectorAll<HTMLElement>('[data-error]')];
     const known = errors.findIndex((element) => element === latestError.current);
-    const next = known < 0 ? errors.find((element) => element.getBoundingClientRect().top > 160) ?? errors[0] : errors[(known + 1) % errors.length];
+    const next =
+      known < 0
+        ? (errors.find((element) => element.getBoundingClientRect().top > 160) ?? errors[0])
+        : errors[(known + 1) % errors.length];
     if (!next) return;
     latestError.current = next;
     setFollowing(false);
@@ -124,39 +146,98 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
         <Attempts job={job} />
         <div role="group" aria-label="Kinds of activity" className={styles.kinds}>
           {([undefined, ...KINDS] as const).map((kind) => (
-            <button key={kind ?? 'all'} type="button" aria-pressed={show === kind}
-              onClick={() => change(({ show: _, ...before }) => (kind ? { ...before, show: kind } : before))}>
+            <button
+              key={kind ?? 'all'}
+              type="button"
+              aria-pressed={show === kind}
+              onClick={() => change(({ show: _, ...before }) => (kind ? { ...before, show: kind } : before))}
+            >
               {kind ? KIND_LABELS[kind] : 'All'}
             </button>
           ))}
         </div>
         <div role="search" className={styles.search}>
           <Icon name="search" size={14} />
-          <input ref={field} type="search" aria-label="Find in the activity" placeholder="Find" defaultValue={q}
-            onChange={(event) => { const text = event.target.value; change(({ q: _, ...before }) => (text ? { ...before, q: text } : before)); }}
-            onKeyDown={(event) => { if (event.key === 'Escape') event.currentTarget.blur(); }} />
+          <input
+            ref={field}
+            type="search"
+            aria-label="Find in the activity"
+            placeholder="Find"
+            defaultValue={q}
+            onChange={(event) => {
+              const text = event.target.value;
+              change(({ q: _, ...before }) => (text ? { ...before, q: text } : before));
+            }}
+            onKeyDown={(event) => {
+              if (event.key === 'Escape') event.currentTarget.blur();
+            }}
+          />
         </div>
-        {q && <span className={styles.found} aria-live="polite">{shown.length === 0 ? 'Not found' : `${count(shown.length)} found`}{first > 0 && ` in the last ${counted((store.count ?? 0) - first, 'event')}`}</span>}
+        {q && (
+          <span className={styles.found} aria-live="polite">
+            {shown.length === 0 ? 'Not found' : `${count(shown.length)} found`}
+            {first > 0 && ` in the last ${counted((store.count ?? 0) - first, 'event')}`}
+          </span>
+        )}
         <span className={styles.space} />
         {isLive && (
           <>
             {log.state === 'reconnecting' && <span className={styles.note}>Reconnecting…</span>}
-            <label className={styles.follow}><input type="checkbox" checked={isFollowing} onChange={(event) => setFollowing(event.target.checked)} /> Follow</label>
+            <label className={styles.follow}>
+              <input type="checkbox" checked={isFollowing} onChange={(event) => setFollowing(event.target.checked)} />{' '}
+              Follow
+            </label>
           </>
         )}
       </div>
       <div className={styles.list}>
         {store.error !== undefined && <Failure error={store.error} onRetry={() => void store.open()} />}
         {earlier.error && <Failure error={earlier.error} onRetry={() => void earlier.refetch()} />}
-        {first > 0 && <Button kind="quiet" onClick={() => setLength((store.count ?? 0) - first + WINDOW)}>Show {count(Math.min(WINDOW, first))} of {counted(first, 'earlier event')}</Button>}
+        {first > 0 && (
+          <Button kind="quiet" onClick={() => setLength((store.count ?? 0) - first + WINDOW)}>
+            Show {count(Math.min(WINDOW, first))} of {counted(first, 'earlier event')}
+          </Button>
+        )}
         {store.count === undefined || earlier.isLoading ? (
           store.error === undefined && <Loading rows={8} height={32} />
         ) : shown.length === 0 ? (
-          <Empty title={q ? 'Nothing found' : show ? `No ${KIND_LABELS[show].toLowerCase()}` : isLive ? 'Nothing so far' : 'No activity'}>{q ? 'No entry contains this text. The log can be searched as a whole.' : isLive ? 'The attempt runs; its activity appears here.' : show ? 'The attempt left no such activity.' : 'The attempt printed nothing, or its output was deleted.'}</Empty>
+          <Empty
+            title={
+              q
+                ? 'Nothing found'
+                : show
+                  ? `No ${KIND_LABELS[show].toLowerCase()}`
+                  : isLive
+                    ? 'Nothing so far'
+                    : 'No activity'
+            }
+          >
+            {q
+              ? 'No entry contains this text. The log can be searched as a whole.'
+              : isLive
+                ? 'The attempt runs; its activity appears here.'
+                : show
+                  ? 'The attempt left no such activity.'
+                  : 'The attempt printed nothing, or its output was deleted.'}
+          </Empty>
         ) : (
-          <ol>{shown.map((entry) => <EntryRow key={entry.id} entry={entry} start={start} longest={longest} />)}</ol>
+          <ol>
+            {shown.map((entry) => (
+              <EntryRow key={entry.id} entry={entry} start={start} longest={longest} />
+            ))}
+          </ol>
         )}
-        {isFull && <Button kind="quiet" onClick={() => { setFollowing(true); readLatest(); }}>Show the latest of {counted(live - MOST_LIVE.reading, 'newer event')}</Button>}
+        {isFull && (
+          <Button
+            kind="quiet"
+            onClick={() => {
+              setFollowing(true);
+              readLatest();
+            }}
+          >
+            Show the latest of {counted(live - MOST_LIVE.reading, 'newer event')}
+          </Button>
+        )}
         <div ref={end} className={styles.end} />
       </div>
     </>
@@ -178,7 +259,10 @@ function useScrollBack(onBack: () => void): void {
   }, []);
 }
 
-/** Add the events that arrived after those that were read. They are in the memory of the log, whose version grows with them. */
+/**
+ * Add the events that arrived after those that were read. They are in the memory of the log, whose version grows with
+ * them.
+ */
 function withLive(read: readonly JobEvent[], store: LogStore, _: number | undefined): readonly JobEvent[] {
   const last = read.at(-1);
   if (!last || store.count === undefined) return read;
@@ -205,26 +289,70 @@ function matches(entry: Entry, kind: Kind | undefined): boolean {
   }
 }
 
-const EntryRow = memo(function EntryRow({ entry, start, longest }: { entry: Entry; start: number; longest: number }) {
-  const time = <time className={styles.time} dateTime={entry.at}>{offset(Date.parse(entry.at) - start)}</time>;
-  switch (entry.kind) {
-    case 'text':
-      return (
-        <li className={styles.entry}>
-          {time}
-          <div className={styles.text} data-origin={entry.origin}>{entry.origin === 'engine' && <span className={styles.origin}>engine</span>}{entry.lines.map((line, index) => <p key={index}><TerminalText line={line} /></p>)}</div>
-        </li>
-      );
-    case 'call':
-      return <li className={styles.entry} data-error={entry.isError || undefined}>{time}<Call entry={entry} longest={longest} /></li>;
-    case 'state':
-      return <li className={`${styles.entry} ${styles.state}`}>{time}<p>{!entry.message?.startsWith(entry.state) && <><span>{entry.state}</span>{' '}</>}{entry.message && visible(entry.message)}</p></li>;
-    case 'error':
-      return <li className={`${styles.entry} ${styles.error}`} data-error>{time}<p><Icon name="warning" size={14} /> <code>{entry.code}</code> {visible(entry.message)}</p></li>;
-    case 'end':
-      return <li className={`${styles.entry} ${styles.state}`}>{time}<p>{entry.message}</p></li>;
-  }
-}, (before, after) => isSameEntry(before.entry, after.entry) && before.start === after.start && before.longest === after.longest);
+const EntryRow = memo(
+  function EntryRow({ entry, start, longest }: { entry: Entry; start: number; longest: number }) {
+    const time = (
+      <time className={styles.time} dateTime={entry.at}>
+        {offset(Date.parse(entry.at) - start)}
+      </time>
+    );
+    switch (entry.kind) {
+      case 'text':
+        return (
+          <li className={styles.entry}>
+            {time}
+            <div className={styles.text} data-origin={entry.origin}>
+              {entry.origin === 'engine' && <span className={styles.origin}>engine</span>}
+              {entry.lines.map((line, index) => (
+                <p key={index}>
+                  <TerminalText line={line} />
+                </p>
+              ))}
+            </div>
+          </li>
+        );
+      case 'call':
+        return (
+          <li className={styles.entry} data-error={entry.isError || undefined}>
+            {time}
+            <Call entry={entry} longest={longest} />
+          </li>
+        );
+      case 'state':
+        return (
+          <li className={`${styles.entry} ${styles.state}`}>
+            {time}
+            <p>
+              {!entry.message?.startsWith(entry.state) && (
+                <>
+                  <span>{entry.state}</span>{' '}
+                </>
+              )}
+              {entry.message && visible(entry.message)}
+            </p>
+          </li>
+        );
+      case 'error':
+        return (
+          <li className={`${styles.entry} ${styles.error}`} data-error>
+            {time}
+            <p>
+              <Icon name="warning" size={14} /> <code>{entry.code}</code> {visible(entry.message)}
+            </p>
+          </li>
+        );
+      case 'end':
+        return (
+          <li className={`${styles.entry} ${styles.state}`}>
+            {time}
+            <p>{entry.message}</p>
+          </li>
+        );
+    }
+  },
+  (before, after) =>
+    isSameEntry(before.entry, after.entry) && before.start === after.start && before.longest === after.longest,
+);
 
 function Call({ entry, longest }: { entry: CallEntry; longest: number }) {
   const ms = entry.endedAt === undefined ? undefined : Date.parse(entry.endedAt) - Date.parse(entry.at);
@@ -236,14 +364,34 @@ function Call({ entry, longest }: { entry: CallEntry; longest: number }) {
         <span className={styles.tool}>{visible(entry.name)}</span>
         <code className={styles.summary}>{visible(callSummary(entry.input))}</code>
         {entry.isError && <span className={styles.failed}>✕ failed</span>}
-        {entry.tokens > 0 && <span className={styles.spent} title={`${counted(entry.tokens, 'token')} of input and output`}>+{compact(entry.tokens)} tok{entry.costUsd !== null && entry.costUsd > 0 && ` +${cost(entry.costUsd)}`}</span>}
+        {entry.tokens > 0 && (
+          <span className={styles.spent} title={`${counted(entry.tokens, 'token')} of input and output`}>
+            +{compact(entry.tokens)} tok{entry.costUsd !== null && entry.costUsd > 0 && ` +${cost(entry.costUsd)}`}
+          </span>
+        )}
         <span className={styles.duration}>{ms === undefined ? <Running since={entry.at} /> : duration(ms)}</span>
-        <span className={styles.track} aria-hidden="true"><span style={{ width: `${((ms ?? 0) / longest) * 100}%` }} /></span>
+        <span className={styles.track} aria-hidden="true">
+          <span style={{ width: `${((ms ?? 0) / longest) * 100}%` }} />
+        </span>
       </summary>
-      {isOpen && <div className={styles.detail}>
-        {entry.input != null && <><h2>Input</h2><pre>{visibleLines(typeof entry.input === 'string' ? entry.input : JSON.stringify(entry.input, null, 2))}</pre></>}
-        {entry.output != null && <><h2>Output</h2><Output text={entry.output} /></>}
-      </div>}
+      {isOpen && (
+        <div className={styles.detail}>
+          {entry.input != null && (
+            <>
+              <h2>Input</h2>
+              <pre>
+                {visibleLines(typeof entry.input === 'string' ? entry.input : JSON.stringify(entry.input, null, 2))}
+              </pre>
+            </>
+          )}
+          {entry.output != null && (
+            <>
+              <h2>Output</h2>
+              <Output text={entry.output} />
+            </>
+          )}
+        </div>
+      )}
     </details>
   );
 }
@@ -257,7 +405,11 @@ function Output({ text }: { text: string }) {
   return (
     <>
       <pre>{shown.map((line) => visible(plain(line))).join('\n')}</pre>
-      {shown.length < lines.length && <Button kind="quiet" onClick={() => setWhole(true)}>Show all {count(lines.length)} lines</Button>}
+      {shown.length < lines.length && (
+        <Button kind="quiet" onClick={() => setWhole(true)}>
+          Show all {count(lines.length)} lines
+        </Button>
+      )}
     </>
   );
 }

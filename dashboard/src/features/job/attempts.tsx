@@ -30,13 +30,26 @@ export function Attempts({ job }: { job: JobDetail }) {
         const status = facts?.status ?? (attempt < job.attempts || job.status === 'waiting' ? 'failed' : job.status);
         const notes = [
           ...(facts?.failedCode ? [facts.failedCode.replaceAll('_', ' ')] : []),
-          ...(facts?.startedAt && facts.finishedAt ? [duration(Date.parse(facts.finishedAt) - Date.parse(facts.startedAt))] : []),
+          ...(facts?.startedAt && facts.finishedAt
+            ? [duration(Date.parse(facts.finishedAt) - Date.parse(facts.startedAt))]
+            : []),
         ];
         return (
-          <button key={attempt} type="button" aria-pressed={attempt === current} aria-label={[`Attempt ${attempt}`, STATUS_WORDS[status].toLowerCase(), ...notes].join(', ')} title={facts?.failedReason ? visible(facts.failedReason) : undefined} onClick={() => go(attempt)}>
+          <button
+            key={attempt}
+            type="button"
+            aria-pressed={attempt === current}
+            aria-label={[`Attempt ${attempt}`, STATUS_WORDS[status].toLowerCase(), ...notes].join(', ')}
+            title={facts?.failedReason ? visible(facts.failedReason) : undefined}
+            onClick={() => go(attempt)}
+          >
             <StatusIcon status={status} />
             {attempt}
-            {notes.map((note) => <span key={note} className={styles.attemptNote}>{note}</span>)}
+            {notes.map((note) => (
+              <span key={note} className={styles.attemptNote}>
+                {note}
+              </span>
+            ))}
           </button>
         );
       })}

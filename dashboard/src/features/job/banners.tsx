@@ -20,7 +20,13 @@ export function Banners({ job }: { job: JobDetail }) {
     <>
       {job.status === 'waiting' && <Waiting job={job} />}
       {job.status === 'failed' && <Failed job={job} />}
-      {job.refusedHosts.length > 0 && <Notice job={job}>The network rule refused {counted(job.refusedHosts.length, 'host')}: {visible(job.refusedHosts.slice(0, SHOWN_HOSTS).join(', '))}{job.refusedHosts.length > SHOWN_HOSTS && ' …'}</Notice>}
+      {job.refusedHosts.length > 0 && (
+        <Notice job={job}>
+          The network rule refused {counted(job.refusedHosts.length, 'host')}:{' '}
+          {visible(job.refusedHosts.slice(0, SHOWN_HOSTS).join(', '))}
+          {job.refusedHosts.length > SHOWN_HOSTS && ' …'}
+        </Notice>
+      )}
       {job.keyExposed && <Notice job={job}>The agent could read the login of its model.</Notice>}
     </>
   );
@@ -31,7 +37,12 @@ function Notice({ job, children }: { job: JobDetail; children: ReactNode }) {
   return (
     <p className={styles.notice}>
       <Icon name="warning" size={14} />
-      <span>{children} <Link to="/jobs/$id/details" params={{ id: job.id }}>Details</Link></span>
+      <span>
+        {children}{' '}
+        <Link to="/jobs/$id/details" params={{ id: job.id }}>
+          Details
+        </Link>
+      </span>
     </p>
   );
 }
@@ -47,14 +58,24 @@ function Waiting({ job }: { job: JobDetail }) {
         {job.waiting?.waitsFor && (
           <p className={styles.holders}>
             <span>Waits for</span>
-            <Link to="/jobs/$id/activity" params={{ id: job.waiting.waitsFor }}>{job.waiting.waitsFor}</Link>
+            <Link to="/jobs/$id/activity" params={{ id: job.waiting.waitsFor }}>
+              {job.waiting.waitsFor}
+            </Link>
           </p>
         )}
         {holders.length > 0 && (
           <p className={styles.holders}>
             <span>Slots held by</span>
-            {holders.slice(0, SHOWN_HOLDERS).map((id) => <Link key={id} to="/jobs/$id/activity" params={{ id }}>{id}</Link>)}
-            {holders.length > SHOWN_HOLDERS && <Link to="/jobs" search={{ status: ['active'], model: job.model }}>and {holders.length - SHOWN_HOLDERS} more</Link>}
+            {holders.slice(0, SHOWN_HOLDERS).map((id) => (
+              <Link key={id} to="/jobs/$id/activity" params={{ id }}>
+                {id}
+              </Link>
+            ))}
+            {holders.length > SHOWN_HOLDERS && (
+              <Link to="/jobs" search={{ status: ['active'], model: job.model }}>
+                and {holders.length - SHOWN_HOLDERS} more
+              </Link>
+            )}
           </p>
         )}
       </div>
@@ -74,7 +95,9 @@ function Failed({ job }: { job: JobDetail }) {
         <p>
           <code>{code}</code> {codeMeaning(code)} {codeAdvice(code)} {obstacle ?? retryEffect(job)}
         </p>
-        {lines.length > 0 && <pre className={styles.lastLines}>{lines.map((line) => visible(plain(line))).join('\n')}</pre>}
+        {lines.length > 0 && (
+          <pre className={styles.lastLines}>{lines.map((line) => visible(plain(line))).join('\n')}</pre>
+        )}
       </div>
     </div>
   );

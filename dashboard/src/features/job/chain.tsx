@@ -18,22 +18,39 @@ export function Chain({ job }: { job: JobDetail }) {
   if (jobs.length < 2 && !job.chainEnded && !next) return null;
   return (
     <div className={styles.chain}>
-      {job.chainId ? <Link to="/jobs" search={{ chainId: job.chainId, sort: 'oldest' }} className={styles.chainLabel} title="List the jobs of this chain">Chain</Link> : <span className={styles.chainLabel}>Chain</span>}
+      {job.chainId ? (
+        <Link
+          to="/jobs"
+          search={{ chainId: job.chainId, sort: 'oldest' }}
+          className={styles.chainLabel}
+          title="List the jobs of this chain"
+        >
+          Chain
+        </Link>
+      ) : (
+        <span className={styles.chainLabel}>Chain</span>
+      )}
       <ol>
         {jobs.map((each) => (
           <li key={each.id}>
             {each.id !== jobs[0]?.id && <Icon name="chevronRight" size={14} />}
             {each.id === job.id ? (
-              <span aria-current="step" className={styles.link}><Agent job={each} /></span>
+              <span aria-current="step" className={styles.link}>
+                <Agent job={each} />
+              </span>
             ) : (
-              <Link to="/jobs/$id/activity" params={{ id: each.id }} className={styles.link}><Agent job={each} /></Link>
+              <Link to="/jobs/$id/activity" params={{ id: each.id }} className={styles.link}>
+                <Agent job={each} />
+              </Link>
             )}
           </li>
         ))}
         {next && (
           <li>
             <Icon name="chevronRight" size={14} />
-            <span className={`${styles.link} ${styles.follower}`}>{visible(next.agent)} {CONDITIONS[next.condition]}</span>
+            <span className={`${styles.link} ${styles.follower}`}>
+              {visible(next.agent)} {CONDITIONS[next.condition]}
+            </span>
           </li>
         )}
       </ol>

@@ -23,8 +23,17 @@ export function fileId(path: string): string {
 export function Numbers({ added, removed }: { added: number; removed: number }) {
   return (
     <span className={styles.sums}>
-      {added > 0 && <span className={styles.plus} aria-label={`${count(added)} lines added`} role="img">+{count(added)}</span>}{added > 0 && removed > 0 && ' '}
-      {removed > 0 && <span className={styles.minus} aria-label={`${count(removed)} lines removed`} role="img">−{count(removed)}</span>}
+      {added > 0 && (
+        <span className={styles.plus} aria-label={`${count(added)} lines added`} role="img">
+          +{count(added)}
+        </span>
+      )}
+      {added > 0 && removed > 0 && ' '}
+      {removed > 0 && (
+        <span className={styles.minus} aria-label={`${count(removed)} lines removed`} role="img">
+          −{count(removed)}
+        </span>
+      )}
     </span>
   );
 }
@@ -40,7 +49,14 @@ interface ChangedFileProps {
   onViewed: (path: string) => void;
 }
 
-export const ChangedFile = memo(function ChangedFile({ reader, index, file, isSplit, isViewed, onViewed }: ChangedFileProps) {
+export const ChangedFile = memo(function ChangedFile({
+  reader,
+  index,
+  file,
+  isSplit,
+  isViewed,
+  onViewed,
+}: ChangedFileProps) {
   const [isShown, setShown] = useState(!isFolded(file));
   const word = CHANGE_WORDS[file.change];
   const path = visible(file.path);
@@ -53,57 +69,125 @@ export const ChangedFile = memo(function ChangedFile({ reader, index, file, isSp
         </h2>
         {word && <span className={styles.word}>{word}</span>}
         <Numbers added={file.added} removed={file.removed} />
-        <label className={styles.viewed}><input type="checkbox" checked={isViewed} onChange={() => onViewed(file.path)} /> Viewed</label>
+        <label className={styles.viewed}>
+          <input type="checkbox" checked={isViewed} onChange={() => onViewed(file.path)} /> Viewed
+        </label>
       </header>
-      {!isViewed && (file.isBinary ? (
-        <p className={styles.folded}>A binary file.</p>
-      ) : file.lines === 0 ? (
-        <p className={styles.folded}>{file.change === 'renamed' ? 'Renamed without changes.' : 'No line changed.'}</p>
-      ) : isShown ? (
-        <Lines reader={reader} index={index} file={file} isSplit={isSplit && file.added > 0 && file.removed > 0} />
-      ) : (
-        <p className={styles.folded}>A large or generated file. <Button kind="quiet" onClick={() => setShown(true)}>Show {count(file.added + file.removed)} changed lines</Button></p>
-      ))}
+      {!isViewed &&
+        (file.isBinary ? (
+          <p className={styles.folded}>A binary file.</p>
+        ) : file.lines === 0 ? (
+          <p className={styles.folded}>{file.change === 'renamed' ? 'Renamed without changes.' : 'No line changed.'}</p>
+        ) : isShown ? (
+          <Lines reader={reader} index={index} file={file} isSplit={isSplit && file.added > 0 && file.removed > 0} />
+        ) : (
+          <p className={styles.folded}>
+            A large or generated file.{' '}
+            <Button kind="quiet" onClick={() => setShown(true)}>
+              Show {count(file.added + file.removed)} changed lines
+            </Button>
+          </p>
+        ))}
     </section>
   );
 });
 
 /** The lines of a file. isSplit: in two columns, none of which is empty. */
-function Lines({ reader, index, file, isSplit }: { reader: PatchReader; index: number; file: PatchFile; isSplit: boolean }) {
+function Lines({
+  reader,
+  index,
+  file,
+  isSplit,
+}: {
+  reader: PatchReader;
+  index: number;
+  file: PatchFile;
+  isSplit: boolean;
+}) {
   const scroller = useRef<HTMLDivElement>(null);
   const isNear = useIsNear(scroller);
   const [limit, setLimit] = useState(FIRST_CHUNKS);
-  const { data: chunks, error, refetch } = useQuery({
-    queryKey: ['patch', reader.url, 'chunks', index], queryFn: () => reader.chunks(index), enabled: isNear, staleTime: Infinity,
+  const {
+    data: chunks,
+    error,
+    refetch,
+  } = useQuery({
+    queryKey: ['patch', reader.url, 'chunks', index],
+    queryFn: () => reader.chunks(index),
+    enabled: isNear,
+    staleTime: Infinity,
   });
   return (
-    <div ref={scroller} className={styles.scroller} tabIndex={0} role="region" aria-label={`Changes of ${visible(file.path)}`}>
-      {error ? <Failure error={error} onRetry={() => void refetch()} /> : (
+    <div
+      ref={scroller}
+      className={styles.scroller}
+      tabIndex={0}
+      role="region"
+      aria-label={`Changes of ${visible(file.path)}`}
+    >
+      {error ? (
+        <Failure error={error} onRetry={() => void refetch()} />
+      ) : (
         <div className={isSplit ? styles.split : styles.unified}>
-          {chunks
-            ? chunks.slice(0, limit).map((lines, chunk) => <ChunkLines key={chunk} reader={reader} index={index} chunk={chunk} lines={lines} isSplit={isSplit} />)
-            : <div style={{ height: file.lines * LINE_HEIGHT }} />}
+          {chunks ? (
+            chunks
+              .slice(0, limit)
+              .map((lines, chunk) => (
+                <ChunkLines key={chunk} reader={reader} index={index} chunk={chunk} lines={lines} isSplit={isSplit} />
+              ))
+          ) : (
+            <div style={{ height: file.lines * LINE_HEIGHT }} />
+          )}
         </div>
       )}
       {chunks && chunks.length > limit && (
-        <Button kind="quiet" onClick={() => setLimit(limit + FIRST_CHUNKS)}>Show more of {count(file.lines)} lines</Button>
+        <Button kind="quiet" onClick={() => setLimit(limit + FIRST_CHUNKS)}>
+          Show more of {count(file.lines)} lines
+        </Button>
       )}
     </div>
   );
 }
 
-/** Some lines, which are drawn only near the window. Lines in two columns wrap, so their height is known only once they are drawn. */
-function ChunkLines({ reader, index, chunk, lines, isSplit }: { reader: PatchReader; index: number; chunk: number; lines: number; isSplit: boolean }) {
+/**
+ * Some lines, which are drawn only near the window. Lines in two columns wrap, so their height is known only once they
+ * are drawn.
+ */
+function ChunkLines({
+  reader,
+  index,
+  chunk,
+  lines,
+  isSplit,
+}: {
+  reader: PatchReader;
+  index: number;
+  chunk: number;
+  lines: number;
+  isSplit: boolean;
+}) {
   const place = useRef<HTMLDivElement>(null);
   const isNear = useIsNear(place, isSplit);
   const { data } = useQuery({
-    queryKey: ['patch', reader.url, 'lines', index, chunk], queryFn: () => reader.lines(index, chunk),
-    enabled: isNear, staleTime: Infinity, gcTime: 5_000, structuralSharing: false,
+    queryKey: ['patch', reader.url, 'lines', index, chunk],
+    queryFn: () => reader.lines(index, chunk),
+    enabled: isNear,
+    staleTime: Infinity,
+    gcTime: 5_000,
+    structuralSharing: false,
   });
   const isDrawn = isNear && data !== undefined;
   return (
     <div ref={place} style={isDrawn && isSplit ? undefined : { height: lines * LINE_HEIGHT }}>
-      {isDrawn && <table><tbody>{isSplit ? pairs(data).map(([left, right], row) => <Pair key={row} left={left} right={right} />) : data.map((line, row) => <Line key={row} line={line} />)}</tbody></table>}
+      {isDrawn && (
+        <table>
+          <tbody>
+            {isSplit
+              ? pairs(data).map(([left, right], row) => <Pair key={row} left={left} right={right} />)
+              : data.map((line, row) => <Line key={row} line={line} />)}
+          </tbody>
+        </table>
+      )}
     </div>
   );
 }
@@ -111,19 +195,37 @@ function ChunkLines({ reader, index, chunk, lines, isSplit }: { reader: PatchRea
 const MARKS = { added: '+', removed: '−', context: ' ', note: ' ', hunk: '' } as const;
 
 function Line({ line }: { line: PatchLine }) {
-  if (line.kind === 'hunk') return <tr className={styles.hunk}><td colSpan={3}>{visible(line.text)}</td></tr>;
+  if (line.kind === 'hunk')
+    return (
+      <tr className={styles.hunk}>
+        <td colSpan={3}>{visible(line.text)}</td>
+      </tr>
+    );
   return (
     <tr className={styles[line.kind]}>
       <td className={styles.number}>{line.before}</td>
       <td className={styles.number}>{line.after}</td>
-      <td className={styles.code}><span className={styles.mark}>{MARKS[line.kind]}</span>{visible(line.text)}</td>
+      <td className={styles.code}>
+        <span className={styles.mark}>{MARKS[line.kind]}</span>
+        {visible(line.text)}
+      </td>
     </tr>
   );
 }
 
 function Pair({ left, right }: { left: PatchLine | undefined; right: PatchLine | undefined }) {
-  if (left?.kind === 'hunk') return <tr className={styles.hunk}><td colSpan={4}>{visible(left.text)}</td></tr>;
-  return <tr><Half line={left} number={left?.before} /><Half line={right} number={right?.after} /></tr>;
+  if (left?.kind === 'hunk')
+    return (
+      <tr className={styles.hunk}>
+        <td colSpan={4}>{visible(left.text)}</td>
+      </tr>
+    );
+  return (
+    <tr>
+      <Half line={left} number={left?.before} />
+      <Half line={right} number={right?.after} />
+    </tr>
+  );
 }
 
 function Half({ line, number }: { line: PatchLine | undefined; number: number | undefined }) {
@@ -131,7 +233,14 @@ function Half({ line, number }: { line: PatchLine | undefined; number: number | 
   return (
     <>
       <td className={`${styles.number} ${kind}`}>{number}</td>
-      <td className={`${styles.code} ${kind}`}>{line && <><span className={styles.mark}>{MARKS[line.kind]}</span>{visible(line.text)}</>}</td>
+      <td className={`${styles.code} ${kind}`}>
+        {line && (
+          <>
+            <span className={styles.mark}>{MARKS[line.kind]}</span>
+            {visible(line.text)}
+          </>
+        )}
+      </td>
     </>
   );
 }

@@ -26,8 +26,14 @@ export function ChangesTab() {
   const isOver = attempt > 0 && (attempt < job.attempts || job.status !== 'active');
   return (
     <>
-      {job.attempts > 1 && <div className={styles.attempts}><Attempts job={job} /></div>}
-      {isOver ? <AttemptChanges key={attempt} job={job} attempt={attempt} /> : (
+      {job.attempts > 1 && (
+        <div className={styles.attempts}>
+          <Attempts job={job} />
+        </div>
+      )}
+      {isOver ? (
+        <AttemptChanges key={attempt} job={job} attempt={attempt} />
+      ) : (
         <Empty title={job.attempts === 0 ? 'No changes' : 'The changes are not available yet'}>
           {job.attempts === 0 ? 'The job never ran.' : 'The patch is made when the attempt ends.'}
         </Empty>
@@ -40,19 +46,49 @@ function AttemptChanges({ job, attempt }: { job: JobDetail; attempt: number }) {
   const queries = useQueryClient();
   const reader = useMemo(() => new PatchReader(patchUrl(job.id, attempt)), [job.id, attempt]);
   const { data, error, refetch } = useQuery({
-    queryKey: ['patch', reader.url], queryFn: () => reader.open(), retry: false, staleTime: Infinity, structuralSharing: false,
+    queryKey: ['patch', reader.url],
+    queryFn: () => reader.open(),
+    retry: false,
+    staleTime: Infinity,
+    structuralSharing: false,
   });
-  useEffect(() => () => {
-    reader.close();
-    queries.removeQueries({ queryKey: ['patch', reader.url] });
-  }, [reader, queries]);
-  if (error instanceof ApiError && error.status === 404) return <Empty title="No changes">The attempt changed no file, or its output was deleted.</Empty>;
-  if (error) return <div className={styles.page}><Failure error={error} onRetry={() => void refetch()} /></div>;
-  if (!data) return <div className={styles.page}><Loading rows={8} height={28} /></div>;
+  useEffect(
+    () => () => {
+      reader.close();
+      queries.removeQueries({ queryKey: ['patch', reader.url] });
+    },
+    [reader, queries],
+  );
+  if (error instanceof ApiError && error.status === 404)
+    return <Empty title="No changes">The attempt changed no file, or its output was deleted.</Empty>;
+  if (error)
+    return (
+      <div className={styles.page}>
+        <Failure error={error} onRetry={() => void refetch()} />
+      </div>
+    );
+  if (!data)
+    return (
+      <div className={styles.page}>
+        <Loading rows={8} height={28} />
+      </div>
+    );
   return <Files job={job} attempt={attempt} reader={reader} files={data.files} size={data.bytes} />;
 }
 
-function Files({ job, attempt, reader, files, size }: { job: JobDetail; attempt: number; reader: PatchReader; files: readonly PatchFile[]; size: number }) {
+function Files({
+  job,
+  attempt,
+  reader,
+  files,
+  size,
+}: {
+  job: JobDetail;
+  attempt: number;
+  reader: PatchReader;
+  files: readonly PatchFile[];
+  size: number;
+}) {
   const change = useChangeSearch();
   const { view, file: chosen } = useJobSearch();
   const [viewed, toggleViewed] = useViewed(`${job.id} ${attempt}`);
@@ -72,15 +108,29 @@ function Files({ job, attempt, reader, files, size }: { job: JobDetail; attempt:
   return (
     <div className={styles.page}>
       <div className={styles.bar}>
-        <p><strong>{counted(files.length, 'file')}</strong> <Numbers added={added} removed={removed} /> <span className={styles.faint}>{bytes(size)}</span></p>
+        <p>
+          <strong>{counted(files.length, 'file')}</strong> <Numbers added={added} removed={removed} />{' '}
+          <span className={styles.faint}>{bytes(size)}</span>
+        </p>
         <span className={styles.space} />
         {attempt === job.attempts && <Copy text={`labrats patch ${job.id} | git apply`} label="Copy git apply" />}
-        <a className={styles.download} href={reader.url} download={`${job.id}-${attempt}.patch`}><Icon name="download" size={14} /> Patch</a>
+        <a className={styles.download} href={reader.url} download={`${job.id}-${attempt}.patch`}>
+          <Icon name="download" size={14} /> Patch
+        </a>
         {attempt === job.attempts && job.outputs.bundleBytes !== null && (
-          <a className={styles.download} href={bundleUrl(job.id, attempt)} download={`${job.id}-${attempt}.bundle`}
-            title={`The commits as a git bundle of ${bytes(job.outputs.bundleBytes)}: git fetch FILE refs/heads/labrats`}><Icon name="download" size={14} /> Commits</a>
+          <a
+            className={styles.download}
+            href={bundleUrl(job.id, attempt)}
+            download={`${job.id}-${attempt}.bundle`}
+            title={`The commits as a git bundle of ${bytes(job.outputs.bundleBytes)}: git fetch FILE refs/heads/labrats`}
+          >
+            <Icon name="download" size={14} /> Commits
+          </a>
         )}
-        <Button aria-pressed={view === 'split'} onClick={() => change(({ view: _, ...before }) => (view ? before : { ...before, view: 'split' }))}>
+        <Button
+          aria-pressed={view === 'split'}
+          onClick={() => change(({ view: _, ...before }) => (view ? before : { ...before, view: 'split' }))}
+        >
           {view === 'split' ? 'Unified' : 'Split'}
         </Button>
       </div>
@@ -88,13 +138,25 @@ function Files({ job, attempt, reader, files, size }: { job: JobDetail; attempt:
         <PatchTree files={files} chosen={chosen} viewed={viewed} onOpen={open} />
         <div className={styles.files}>
           {shown.first > 0 && (
-            <Button kind="quiet" onClick={() => setShown({ ...shown, first: Math.max(0, shown.first - WINDOW) })}>Show files before these ({count(shown.first)})</Button>
+            <Button kind="quiet" onClick={() => setShown({ ...shown, first: Math.max(0, shown.first - WINDOW) })}>
+              Show files before these ({count(shown.first)})
+            </Button>
           )}
           {files.slice(shown.first, shown.end).map((file, position) => (
-            <ChangedFile key={file.path} reader={reader} index={shown.first + position} file={file} isSplit={view === 'split'} isViewed={viewed.has(file.path)} onViewed={toggleViewed} />
+            <ChangedFile
+              key={file.path}
+              reader={reader}
+              index={shown.first + position}
+              file={file}
+              isSplit={view === 'split'}
+              isViewed={viewed.has(file.path)}
+              onViewed={toggleViewed}
+            />
           ))}
           {shown.end < files.length && (
-            <Button kind="quiet" onClick={() => setShown({ ...shown, end: shown.end + WINDOW })}>Show more files ({count(files.length - shown.end)})</Button>
+            <Button kind="quiet" onClick={() => setShown({ ...shown, end: shown.end + WINDOW })}>
+              Show more files ({count(files.length - shown.end)})
+            </Button>
           )}
         </div>
       </div>
@@ -102,21 +164,32 @@ function Files({ job, attempt, reader, files, size }: { job: JobDetail; attempt:
   );
 }
 
-/** The paths of the files that the reader has viewed, and a function that adds or removes one. They stay in this tab. */
+/**
+ * The paths of the files that the reader has viewed, and a function that adds or removes one. They stay in this tab.
+ */
 function useViewed(patch: string): [ReadonlySet<string>, (path: string) => void] {
   const name = `labrats.viewed.${patch}`;
   const [viewed, setViewed] = useState<ReadonlySet<string>>(() => {
     const stored = readStoredJson('sessionStorage', name);
     return new Set(Array.isArray(stored) ? stored.map(String) : []);
   });
-  useEffect(() => writeStored('sessionStorage', name, viewed.size > 0 ? JSON.stringify([...viewed]) : undefined), [name, viewed]);
-  const toggle = (path: string) => setViewed((before) => (before.has(path) ? new Set([...before].filter((each) => each !== path)) : new Set([...before, path])));
+  useEffect(
+    () => writeStored('sessionStorage', name, viewed.size > 0 ? JSON.stringify([...viewed]) : undefined),
+    [name, viewed],
+  );
+  const toggle = (path: string) =>
+    setViewed((before) =>
+      before.has(path) ? new Set([...before].filter((each) => each !== path)) : new Set([...before, path]),
+    );
   return [viewed, toggle];
 }
 
 /** The files to show with one of them. */
 function windowAt(files: readonly PatchFile[], path: string | undefined): { first: number; end: number } {
-  const index = Math.max(0, files.findIndex((file) => file.path === path));
+  const index = Math.max(
+    0,
+    files.findIndex((file) => file.path === path),
+  );
   const first = index < WINDOW ? 0 : index;
   return { first, end: first + WINDOW };
 }

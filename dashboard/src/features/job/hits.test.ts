@@ -4,7 +4,13 @@ import { Hits, type Search } from './hits';
 
 const ALL = [5, 10, 15, 20, 25];
 const engine: Search = ({ after, before, limit }) =>
-  Promise.resolve({ total: ALL.length, lines: after !== undefined ? ALL.filter((line) => line > after).slice(0, limit) : ALL.filter((line) => before === undefined || line < before).slice(-limit) });
+  Promise.resolve({
+    total: ALL.length,
+    lines:
+      after !== undefined
+        ? ALL.filter((line) => line > after).slice(0, limit)
+        : ALL.filter((line) => before === undefined || line < before).slice(-limit),
+  });
 
 async function hitsOf(limit: number): Promise<Hits> {
   return new Hits(await engine({ after: 0, limit }));

@@ -16,9 +16,24 @@ import { useJob } from './use-job';
 
 /** Names of settings in words; others appear as the API writes them. */
 const SETTINGS: Record<string, string> = {
-  provider: 'Provider', model: 'Model', effort: 'Effort', fast: 'Fast mode', timeoutMs: 'Time limit', maxTurns: 'Turns at most',
-  maxAttempts: 'Attempts at most', maxCostUsd: 'Cost at most', maxTokens: 'Tokens at most', fallbackModel: 'Fallback model',
-  executorImage: 'Executor image', executorResources: 'Resources', reactEnabled: 'Tool loop', mcpServers: 'MCP servers', env: 'Environment variables', network: 'Network', isolation: 'Isolation', sampling: 'Sampling',
+  provider: 'Provider',
+  model: 'Model',
+  effort: 'Effort',
+  fast: 'Fast mode',
+  timeoutMs: 'Time limit',
+  maxTurns: 'Turns at most',
+  maxAttempts: 'Attempts at most',
+  maxCostUsd: 'Cost at most',
+  maxTokens: 'Tokens at most',
+  fallbackModel: 'Fallback model',
+  executorImage: 'Executor image',
+  executorResources: 'Resources',
+  reactEnabled: 'Tool loop',
+  mcpServers: 'MCP servers',
+  env: 'Environment variables',
+  network: 'Network',
+  isolation: 'Isolation',
+  sampling: 'Sampling',
 };
 
 export function InputTab() {
@@ -29,47 +44,124 @@ export function InputTab() {
     <div className={pageStyles.body}>
       <Panel title="Task">
         <dl className={styles.facts}>
-          <div><dt>Title</dt><dd>{visible(job.title ?? '—')}</dd></div>
-          <div><dt>Type</dt><dd>{visible(job.name)}</dd></div>
-          <div><dt>Source</dt><dd>{visible(job.source)}</dd></div>
-          <div><dt>Agent</dt><dd>{job.agentRole ? <AgentLink role={job.agentRole} /> : 'none'}</dd></div>
-          <div><dt>Priority</dt><dd>{job.priority}, lower runs first</dd></div>
+          <div>
+            <dt>Title</dt>
+            <dd>{visible(job.title ?? '—')}</dd>
+          </div>
+          <div>
+            <dt>Type</dt>
+            <dd>{visible(job.name)}</dd>
+          </div>
+          <div>
+            <dt>Source</dt>
+            <dd>{visible(job.source)}</dd>
+          </div>
+          <div>
+            <dt>Agent</dt>
+            <dd>{job.agentRole ? <AgentLink role={job.agentRole} /> : 'none'}</dd>
+          </div>
+          <div>
+            <dt>Priority</dt>
+            <dd>{job.priority}, lower runs first</dd>
+          </div>
         </dl>
       </Panel>
       <Prompt id={job.id} />
       {setup && (
         <Panel title="Repository">
           <dl className={styles.facts}>
-            <div><dt>Address</dt><dd>{visible(setup.gitRepo)}</dd></div>
-            <div><dt>Ref</dt><dd>{setup.gitRef ? visible(setup.gitRef) : 'default branch'}</dd></div>
-            {setup.gitDepth !== null && <div><dt>Depth</dt><dd>{setup.gitDepth}</dd></div>}
-            {setup.setup && setup.setup.length > 0 && <div><dt>Setup commands</dt><dd>{setup.setup.map((words, number) => <div key={number}><code>{visible(commandsText([words]))}</code></div>)}</dd></div>}
-            {setup.setupNetwork && <div><dt>Network of the commands</dt><dd>{visible(networkText(setup.setupNetwork))}</dd></div>}
-            {setup.cache && setup.cache.length > 0 && <div><dt>Cached folders</dt><dd>{visible(setup.cache.map(({ key, path }) => `${path}, by ${key}`).join('; '))}</dd></div>}
-            <div><dt>Credential</dt><dd>{setup.hasCredential ? 'a token, which is never shown' : 'none'}</dd></div>
+            <div>
+              <dt>Address</dt>
+              <dd>{visible(setup.gitRepo)}</dd>
+            </div>
+            <div>
+              <dt>Ref</dt>
+              <dd>{setup.gitRef ? visible(setup.gitRef) : 'default branch'}</dd>
+            </div>
+            {setup.gitDepth !== null && (
+              <div>
+                <dt>Depth</dt>
+                <dd>{setup.gitDepth}</dd>
+              </div>
+            )}
+            {setup.setup && setup.setup.length > 0 && (
+              <div>
+                <dt>Setup commands</dt>
+                <dd>
+                  {setup.setup.map((words, number) => (
+                    <div key={number}>
+                      <code>{visible(commandsText([words]))}</code>
+                    </div>
+                  ))}
+                </dd>
+              </div>
+            )}
+            {setup.setupNetwork && (
+              <div>
+                <dt>Network of the commands</dt>
+                <dd>{visible(networkText(setup.setupNetwork))}</dd>
+              </div>
+            )}
+            {setup.cache && setup.cache.length > 0 && (
+              <div>
+                <dt>Cached folders</dt>
+                <dd>{visible(setup.cache.map(({ key, path }) => `${path}, by ${key}`).join('; '))}</dd>
+              </div>
+            )}
+            <div>
+              <dt>Credential</dt>
+              <dd>{setup.hasCredential ? 'a token, which is never shown' : 'none'}</dd>
+            </div>
           </dl>
         </Panel>
       )}
       {job.workspaceFiles.length > 0 && (
         <Panel title="Files">
-          <dl className={styles.facts}>{job.workspaceFiles.map((file) => <div key={file.name}><dt>{visible(file.name)}</dt><dd>{bytes(file.size)}</dd></div>)}</dl>
+          <dl className={styles.facts}>
+            {job.workspaceFiles.map((file) => (
+              <div key={file.name}>
+                <dt>{visible(file.name)}</dt>
+                <dd>{bytes(file.size)}</dd>
+              </div>
+            ))}
+          </dl>
         </Panel>
       )}
       <Panel title="Settings">
         <table className={styles.table}>
-          <thead><tr><th scope="col">Setting</th><th scope="col">Value</th><th scope="col">From</th></tr></thead>
+          <thead>
+            <tr>
+              <th scope="col">Setting</th>
+              <th scope="col">Value</th>
+              <th scope="col">From</th>
+            </tr>
+          </thead>
           <tbody>
             {Object.entries(job.config).map(([name, value]) => (
               <tr key={name}>
                 <td>{SETTINGS[name] ?? name}</td>
-                <td>{name === 'network' ? visible(networkText(value as NetworkRule)) : typeof value === 'object' ? <JsonTree value={value} /> : setting(name, value)}</td>
+                <td>
+                  {name === 'network' ? (
+                    visible(networkText(value as NetworkRule))
+                  ) : typeof value === 'object' ? (
+                    <JsonTree value={value} />
+                  ) : (
+                    setting(name, value)
+                  )}
+                </td>
                 <td className={styles.origin}>{job.configOrigins[name] ?? ''}</td>
               </tr>
             ))}
           </tbody>
         </table>
       </Panel>
-      {metadata.length > 0 && <Panel title="Metadata"><div className={styles.pad}><JsonTree value={job.metadata} /></div></Panel>}
+      {metadata.length > 0 && (
+        <Panel title="Metadata">
+          <div className={styles.pad}>
+            <JsonTree value={job.metadata} />
+          </div>
+        </Panel>
+      )}
     </div>
   );
 }
@@ -80,17 +172,33 @@ function Prompt({ id }: { id: string }) {
   return (
     <>
       <Panel title="Prompt" note={data && <Copy text={data.prompt} label="Copy the prompt" />}>
-        {error && <div className={styles.pad}><Failure error={error} onRetry={() => void refetch()} /></div>}
-        {!data && !error && <div className={styles.pad}><Loading rows={3} height={20} /></div>}
+        {error && (
+          <div className={styles.pad}>
+            <Failure error={error} onRetry={() => void refetch()} />
+          </div>
+        )}
+        {!data && !error && (
+          <div className={styles.pad}>
+            <Loading rows={3} height={20} />
+          </div>
+        )}
         {data && <Text label="Prompt" text={data.prompt} />}
       </Panel>
-      {data?.instructions && <Panel title="Instructions"><Text label="Instructions" text={data.instructions} /></Panel>}
+      {data?.instructions && (
+        <Panel title="Instructions">
+          <Text label="Instructions" text={data.instructions} />
+        </Panel>
+      )}
     </>
   );
 }
 
 function Text({ label, text }: { label: string; text: string }) {
-  return <pre className={styles.prompt} tabIndex={0} role="region" aria-label={`Text: ${label}`}>{visibleLines(text)}</pre>;
+  return (
+    <pre className={styles.prompt} tabIndex={0} role="region" aria-label={`Text: ${label}`}>
+      {visibleLines(text)}
+    </pre>
+  );
 }
 
 function setting(name: string, value: string | number | boolean): string {

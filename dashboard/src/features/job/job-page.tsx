@@ -39,7 +39,14 @@ const TABS = [
 
 export function JobPage() {
   const { id } = useParams({ from: '/app/jobs/$id' });
-  const { data: job, error, refetch } = useQuery({ ...jobQuery(id), refetchInterval: ({ state }) => (state.data?.status === 'active' ? REFRESH : false) });
+  const {
+    data: job,
+    error,
+    refetch,
+  } = useQuery({
+    ...jobQuery(id),
+    refetchInterval: ({ state }) => (state.data?.status === 'active' ? REFRESH : false),
+  });
   const title = job ? visible(job.title ?? job.name) : id;
   useTitle(job ? `${STATUS_WORDS[job.status]}: ${title}` : title);
   if (!job) {
@@ -101,24 +108,67 @@ function Facts({ job }: { job: JobDetail }) {
   const isCancelling = job.status === 'active' && job.cancelRequestedAt !== null;
   return (
     <dl className={styles.facts}>
-      <Fact label="Status"><StatusBadge status={job.status} note={isCancelling ? 'Cancelling' : undefined} /></Fact>
-      {job.processedAt && job.status !== 'waiting' && <Fact icon="clock" label="Run time"><Span from={job.processedAt} to={job.finishedAt} /></Fact>}
-      {job.attempts > 1 && <Fact label="Attempts">attempt {job.attempts}{job.config.maxAttempts > 1 ? ` of ${Math.max(job.attempts, job.config.maxAttempts)}` : ''}</Fact>}
-      <Fact icon="agent" label="Agent">{job.agentRole ? <AgentLink role={job.agentRole} /> : visible(job.name)}</Fact>
-      {repo && <Fact icon="repo" label="Repository">{visible(repo)}{ref ? `@${visible(ref)}` : ''}</Fact>}
+      <Fact label="Status">
+        <StatusBadge status={job.status} note={isCancelling ? 'Cancelling' : undefined} />
+      </Fact>
+      {job.processedAt && job.status !== 'waiting' && (
+        <Fact icon="clock" label="Run time">
+          <Span from={job.processedAt} to={job.finishedAt} />
+        </Fact>
+      )}
+      {job.attempts > 1 && (
+        <Fact label="Attempts">
+          attempt {job.attempts}
+          {job.config.maxAttempts > 1 ? ` of ${Math.max(job.attempts, job.config.maxAttempts)}` : ''}
+        </Fact>
+      )}
+      <Fact icon="agent" label="Agent">
+        {job.agentRole ? <AgentLink role={job.agentRole} /> : visible(job.name)}
+      </Fact>
+      {repo && (
+        <Fact icon="repo" label="Repository">
+          {visible(repo)}
+          {ref ? `@${visible(ref)}` : ''}
+        </Fact>
+      )}
       <Fact icon="chip" label="Model, and where it comes from">
-        <span title={`model: ${job.configOrigins['model'] ?? 'unknown'}`}>{job.provider}/{visible(job.model)}</span> {job.config.effort}
+        <span title={`model: ${job.configOrigins['model'] ?? 'unknown'}`}>
+          {job.provider}/{visible(job.model)}
+        </span>{' '}
+        {job.config.effort}
       </Fact>
       {job.processedAt && <Fact label="Cost">{usage.costUsd === null ? 'cost unknown' : cost(usage.costUsd)}</Fact>}
       {tokens > 0 && <Fact label="Tokens: input and output">{compact(tokens)} tokens</Fact>}
       {usage.turns > 0 && <Fact label="Turns">{counted(usage.turns, 'turn')}</Fact>}
-      <Fact label="Created"><Age at={job.createdAt} suffix=" ago" /></Fact>
+      <Fact label="Created">
+        <Age at={job.createdAt} suffix=" ago" />
+      </Fact>
       {job.concurrency && <Fact label="Concurrency key">key {visible(job.concurrency.key)}</Fact>}
-      {job.supersededBy && <Fact label="Superseded by"><Link to="/jobs/$id/activity" params={{ id: job.supersededBy }}>superseded by {job.supersededBy}</Link></Fact>}
-      {job.rerunOf && <Fact label="Rerun of"><Link to="/jobs/$id/activity" params={{ id: job.rerunOf }}>rerun of {job.rerunOf}</Link></Fact>}
-      {job.followUpOf && <Fact label="Follow-up of"><Link to="/jobs/$id/activity" params={{ id: job.followUpOf }}>follow-up of {job.followUpOf}</Link></Fact>}
+      {job.supersededBy && (
+        <Fact label="Superseded by">
+          <Link to="/jobs/$id/activity" params={{ id: job.supersededBy }}>
+            superseded by {job.supersededBy}
+          </Link>
+        </Fact>
+      )}
+      {job.rerunOf && (
+        <Fact label="Rerun of">
+          <Link to="/jobs/$id/activity" params={{ id: job.rerunOf }}>
+            rerun of {job.rerunOf}
+          </Link>
+        </Fact>
+      )}
+      {job.followUpOf && (
+        <Fact label="Follow-up of">
+          <Link to="/jobs/$id/activity" params={{ id: job.followUpOf }}>
+            follow-up of {job.followUpOf}
+          </Link>
+        </Fact>
+      )}
       {job.outputs.pullRequestUrl && (
-        <Fact icon="external" label="Pull request"><ExternalLink url={job.outputs.pullRequestUrl}>pull request</ExternalLink></Fact>
+        <Fact icon="external" label="Pull request">
+          <ExternalLink url={job.outputs.pullRequestUrl}>pull request</ExternalLink>
+        </Fact>
       )}
     </dl>
   );
@@ -126,7 +176,11 @@ function Facts({ job }: { job: JobDetail }) {
 
 /** The last two parts of a repository's address, such as `octocat/hello-world`. */
 function repositoryName(address: string): string {
-  return address.replace(/\.git$/, '').split(/[/:]/).slice(-2).join('/');
+  return address
+    .replace(/\.git$/, '')
+    .split(/[/:]/)
+    .slice(-2)
+    .join('/');
 }
 
 function Actions({ job }: { job: JobDetail }) {
@@ -146,7 +200,10 @@ function Actions({ job }: { job: JobDetail }) {
       void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey });
     },
   });
-  const cancel = useMutation({ mutationFn: () => cancelJob(job.id), ...options(job.status === 'active' ? 'The job is being cancelled.' : 'The job is cancelled.') });
+  const cancel = useMutation({
+    mutationFn: () => cancelJob(job.id),
+    ...options(job.status === 'active' ? 'The job is being cancelled.' : 'The job is cancelled.'),
+  });
   const retry = useMutation({ mutationFn: () => retryJob(job.id), ...options('The job is queued again.') });
   const obstacle = whyNoRetry(job);
   const rerun = () => void navigate({ to: '/jobs/new', search: { from: job.id } });
@@ -154,21 +211,51 @@ function Actions({ job }: { job: JobDetail }) {
   return (
     <div className={styles.actions}>
       {!hasEnded(job.status) && (
-        <Button isChanging kind="danger" disabled={job.cancelRequestedAt !== null} onClick={() => setAsking(true)}>{job.cancelRequestedAt ? 'Cancelling…' : 'Cancel'}</Button>
+        <Button isChanging kind="danger" disabled={job.cancelRequestedAt !== null} onClick={() => setAsking(true)}>
+          {job.cancelRequestedAt ? 'Cancelling…' : 'Cancel'}
+        </Button>
       )}
       {job.status === 'failed' && (
-        <Button isChanging isBusy={retry.isPending} disabled={obstacle !== undefined} title={obstacle} onClick={() => retry.mutate()}>Retry</Button>
+        <Button
+          isChanging
+          isBusy={retry.isPending}
+          disabled={obstacle !== undefined}
+          title={obstacle}
+          onClick={() => retry.mutate()}
+        >
+          Retry
+        </Button>
       )}
-      {hasEnded(job.status) && <Button isChanging onClick={() => setReplying(true)}>Reply…</Button>}
-      <Changing><Link to="/jobs/new" search={{ from: job.id }} className={buttonClass()}>Rerun…</Link></Changing>
+      {hasEnded(job.status) && (
+        <Button isChanging onClick={() => setReplying(true)}>
+          Reply…
+        </Button>
+      )}
+      <Changing>
+        <Link to="/jobs/new" search={{ from: job.id }} className={buttonClass()}>
+          Rerun…
+        </Link>
+      </Changing>
       {isReplying && <ReplyDialog job={job} onClose={() => setReplying(false)} />}
       {isAsking && (
-        <Dialog title="Cancel this job?" onClose={() => setAsking(false)}
-          footer={<>
-            <Button onClick={() => setAsking(false)}>Back</Button>
-            <Button kind="danger" isBusy={cancel.isPending} onClick={() => cancel.mutate()}>Cancel the job</Button>
-          </>}>
-          <p>{job.status === 'active' ? 'The agent is stopped with all its processes. Its changes so far stay available.' : 'The job does not start.'} {job.chainId && 'Its chain ends.'}</p>
+        <Dialog
+          title="Cancel this job?"
+          onClose={() => setAsking(false)}
+          footer={
+            <>
+              <Button onClick={() => setAsking(false)}>Back</Button>
+              <Button kind="danger" isBusy={cancel.isPending} onClick={() => cancel.mutate()}>
+                Cancel the job
+              </Button>
+            </>
+          }
+        >
+          <p>
+            {job.status === 'active'
+              ? 'The agent is stopped with all its processes. Its changes so far stay available.'
+              : 'The job does not start.'}{' '}
+            {job.chainId && 'Its chain ends.'}
+          </p>
         </Dialog>
       )}
     </div>
@@ -182,21 +269,35 @@ function sameAttempt({ attempt }: { attempt?: number }): { attempt?: number } {
 
 function Tabs({ id, job }: { id: string; job: JobDetail }) {
   const navigate = useNavigate();
-  useShortcuts(TABS.map(([tab, label], index) => ({
-    keys: String(index + 1), label, run: () => void navigate({ to: `/jobs/$id/${tab}`, params: { id }, search: sameAttempt }),
-  })));
+  useShortcuts(
+    TABS.map(([tab, label], index) => ({
+      keys: String(index + 1),
+      label,
+      run: () => void navigate({ to: `/jobs/$id/${tab}`, params: { id }, search: sameAttempt }),
+    })),
+  );
   const { pathname } = useLocation();
   const bar = useRef<HTMLElement>(null);
   useEffect(() => {
     const current = bar.current?.querySelector<HTMLElement>('[aria-current=page]');
-    if (bar.current && current) bar.current.scrollLeft = current.offsetLeft - (bar.current.clientWidth - current.offsetWidth) / 2;
+    if (bar.current && current)
+      bar.current.scrollLeft = current.offsetLeft - (bar.current.clientWidth - current.offsetWidth) / 2;
   }, [pathname]);
   return (
     <nav ref={bar} aria-label="Parts of the job" className={styles.tabs}>
       {TABS.map(([tab, label]) => (
-        <Link key={tab} to={`/jobs/$id/${tab}`} params={{ id }} search={sameAttempt} activeOptions={{ includeSearch: false }} resetScroll={false}>
+        <Link
+          key={tab}
+          to={`/jobs/$id/${tab}`}
+          params={{ id }}
+          search={sameAttempt}
+          activeOptions={{ includeSearch: false }}
+          resetScroll={false}
+        >
           {label}
-          {tab === 'changes' && job.outputs.filesChanged ? <span className={styles.badge}>{job.outputs.filesChanged}</span> : null}
+          {tab === 'changes' && job.outputs.filesChanged ? (
+            <span className={styles.badge}>{job.outputs.filesChanged}</span>
+          ) : null}
         </Link>
       ))}
     </nav>

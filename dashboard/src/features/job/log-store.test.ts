@@ -4,9 +4,16 @@ import { errorOf } from '../../api/client';
 import type { JobEvent } from '../../api/events';
 import { LogStore, MAX_PAGES, PAGE, TAIL } from './log-store';
 
-const line = (seq: number): JobEvent => ({ id: `1-${seq}`, attempt: 1, at: '2030-01-01T00:00:00Z', kind: 'log', text: `line ${seq}` });
+const line = (seq: number): JobEvent => ({
+  id: `1-${seq}`,
+  attempt: 1,
+  at: '2030-01-01T00:00:00Z',
+  kind: 'log',
+  text: `line ${seq}`,
+});
 
-const lines = (first: number, last: number) => Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => line(first + index));
+const lines = (first: number, last: number) =>
+  Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => line(first + index));
 
 function storeOf(last: number) {
   const source = {
@@ -19,17 +26,25 @@ function storeOf(last: number) {
 test('a short log needs one request', async () => {
   const { store, source } = storeOf(3);
   await store.open();
-  expect([store.count, store.row(0)?.text, store.row(2)?.text, source.tail.mock.calls.length]).toEqual([3, 'line 1', 'line 3', 1]);
+  expect([store.count, store.row(0)?.text, store.row(2)?.text, source.tail.mock.calls.length]).toEqual([
+    3,
+    'line 1',
+    'line 3',
+    1,
+  ]);
   expect(source.after).not.toHaveBeenCalled();
 });
 
-test.each([PAGE - 1, PAGE, PAGE + 1, TAIL - 1, TAIL, TAIL + 1, 999_999, 1_000_000])('one request shows the end of a log of %d lines', async (last) => {
-  const { store, source } = storeOf(last);
-  await store.open();
-  store.need(last - 1, last);
-  expect([store.count, store.row(last - 1)?.text]).toEqual([last, `line ${last}`]);
-  expect(source.tail.mock.calls.length + source.after.mock.calls.length).toBe(1);
-});
+test.each([PAGE - 1, PAGE, PAGE + 1, TAIL - 1, TAIL, TAIL + 1, 999_999, 1_000_000])(
+  'one request shows the end of a log of %d lines',
+  async (last) => {
+    const { store, source } = storeOf(last);
+    await store.open();
+    store.need(last - 1, last);
+    expect([store.count, store.row(last - 1)?.text]).toEqual([last, `line ${last}`]);
+    expect(source.tail.mock.calls.length + source.after.mock.calls.length).toBe(1);
+  },
+);
 
 test('no row of a page that is known in part counts as empty', async () => {
   const { store } = storeOf(TAIL + 3);
@@ -62,7 +77,11 @@ test('live events extend the log, also across pages', async () => {
   const { store } = storeOf(PAGE - 1);
   await store.open();
   store.append([line(PAGE), line(PAGE + 1)]);
-  expect([store.count, store.row(PAGE - 1)?.text, store.row(PAGE)?.text]).toEqual([PAGE + 1, `line ${PAGE}`, `line ${PAGE + 1}`]);
+  expect([store.count, store.row(PAGE - 1)?.text, store.row(PAGE)?.text]).toEqual([
+    PAGE + 1,
+    `line ${PAGE}`,
+    `line ${PAGE + 1}`,
+  ]);
 });
 
 test('live events of another attempt are ignored', async () => {
@@ -73,7 +92,10 @@ test('live events of another attempt are ignored', async () => {
 });
 
 test('a failed request is reported, and the next one can succeed', async () => {
-  const tail = vi.fn().mockRejectedValueOnce(new Error('lost')).mockResolvedValue([line(1)]);
+  const tail = vi
+    .fn()
+    .mockRejectedValueOnce(new Error('lost'))
+    .mockResolvedValue([line(1)]);
   const store = new LogStore('ir-1', 1, { after: () => Promise.resolve([]), tail });
   await store.open();
   expect(String(store.error)).toContain('lost');
@@ -127,7 +149,10 @@ test('after a failed request no page is requested for a while, and then once', a
 test('a store that was closed reads on for its next reader', async () => {
   const { store, source } = storeOf(10_000);
   await store.open();
-  source.after.mockImplementationOnce((_seq, _limit, signal?: AbortSignal) => new Promise((_, reject) => signal?.addEventListener('abort', () => reject(new Error('aborted')))));
+  source.after.mockImplementationOnce(
+    (_seq, _limit, signal?: AbortSignal) =>
+      new Promise((_, reject) => signal?.addEventListener('abort', () => reject(new Error('aborted')))),
+  );
   store.need(0, 1);
   store.close();
   await vi.waitFor(() => {
@@ -136,7 +161,10 @@ test('a store that was closed reads on for its next reader', async () => {
   });
 });
 
-test.each([[404, 1], [503, 3]])('a log that is refused with %d is requested %d times in some seconds', async (status, count) => {
+test.each([
+  [404, 1],
+  [503, 3],
+])('a log that is refused with %d is requested %d times in some seconds', async (status, count) => {
   vi.useFakeTimers();
   onTestFinished(() => void vi.useRealTimers());
   const { store, source } = storeOf(3);

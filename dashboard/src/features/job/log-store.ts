@@ -56,7 +56,9 @@ export class LogStore {
     clearTimeout(this.opening);
   }
 
-  /** Read the end of the log, which tells how many rows there are. After a temporary error, read it again after a pause. */
+  /**
+   * Read the end of the log, which tells how many rows there are. After a temporary error, read it again after a pause.
+   */
   async open(): Promise<void> {
     const { signal } = this.stopped;
     clearTimeout(this.opening);
@@ -72,7 +74,8 @@ export class LogStore {
       this.grow(last ? placeOf(last.id).seq : 0);
     } catch (error) {
       if (signal.aborted) return;
-      if (this.count === undefined && !isFinal(error)) this.opening = setTimeout(() => void this.open(), this.nextPause());
+      if (this.count === undefined && !isFinal(error))
+        this.opening = setTimeout(() => void this.open(), this.nextPause());
       this.fail(error);
     }
   }
@@ -192,6 +195,7 @@ function sourceOf(jobId: string, attempt: number): LogSource {
   const own = (events: JobEvent[]) => events.filter((event) => event.attempt === attempt);
   return {
     after: async (seq, limit, signal) => own(await fetchEvents(jobId, { attempt, seq }, limit, signal)),
-    tail: async (limit, signal) => own((await fetchEventPage(jobId, { before: idOf({ attempt: attempt + 1, seq: 0 }), limit }, signal)).events),
+    tail: async (limit, signal) =>
+      own((await fetchEventPage(jobId, { before: idOf({ attempt: attempt + 1, seq: 0 }), limit }, signal)).events),
   };
 }

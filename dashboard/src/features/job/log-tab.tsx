@@ -35,7 +35,11 @@ export function LogTab() {
   const job = useJob();
   const attempt = useAttempt(job);
   if (attempt === 0) {
-    return <Empty title={job.status === 'waiting' ? 'The job has not started' : 'The job never started'}>Its log appears here as soon as it runs.</Empty>;
+    return (
+      <Empty title={job.status === 'waiting' ? 'The job has not started' : 'The job never started'}>
+        Its log appears here as soon as it runs.
+      </Empty>
+    );
   }
   return <AttemptLog key={attempt} job={job} attempt={attempt} />;
 }
@@ -45,14 +49,20 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
   const changeSearch = useChangeSearch();
   const search = useJobSearch();
   const isLive = !hasEnded(job.status) && attempt === job.attempts;
-  const { store, state } = useLog(job.id, attempt, isLive, () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }));
+  const { store, state } = useLog(
+    job.id,
+    attempt,
+    isLive,
+    () => void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey }),
+  );
   const total = store.count ?? 0;
   const { ref: scroller, ...rows } = useVirtualRows(total, ROW_HEIGHT, 20);
   const [isFollowing, setFollowing] = useState(search.line === undefined);
   const [seen, setSeen] = useState(0);
   const { data: attempts } = useQuery({ ...attemptsQuery(job.id), enabled: job.attempts > 1 });
   const start = Date.parse(store.row(0)?.at ?? attempts?.[attempt - 1]?.startedAt ?? job.processedAt ?? job.createdAt);
-  const [wanted, setWanted] = useState<1 | -1>(); // the hit to open once the search has found it: the next or the previous one
+  // The hit to open once the search has found it: the next or the previous one
+  const [wanted, setWanted] = useState<1 | -1>();
   const hits = useHits(job, attempt, search.q ?? '', isLive, wanted !== undefined);
 
   const isDetail = (line: number) => store.row(line - 1)?.kind === 'tool' && isSummary(store.row(line - 2));
@@ -84,10 +94,15 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
     scrolledTo.current = scrollTop;
   };
   const openHit = useEffectEvent((step: 1 | -1) => {
-    hits.seek(search.line ?? (step === 1 ? 0 : total + 1), step).then(
-      (line) => { if (line !== undefined) goTo(line); },
-      (error: unknown) => toast(describe(error).message, 'error'),
-    ).finally(() => setWanted(undefined));
+    hits
+      .seek(search.line ?? (step === 1 ? 0 : total + 1), step)
+      .then(
+        (line) => {
+          if (line !== undefined) goTo(line);
+        },
+        (error: unknown) => toast(describe(error).message, 'error'),
+      )
+      .finally(() => setWanted(undefined));
   });
   const isFound = hits.total !== undefined;
   useEffect(() => {
@@ -98,11 +113,20 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
     { keys: '/', label: 'Search the log', run: () => field.current?.focus() },
     { keys: 'n', label: 'Next hit', run: () => setWanted(1) },
     { keys: 'N', label: 'Previous hit', run: () => setWanted(-1) },
-    ...(state === 'ended' ? [] : [
-      { keys: 'f', label: 'Follow', run: () => follow(!isFollowing) },
-      { keys: ' ', label: 'Pause or follow', run: () => follow(!isFollowing), isHidden: true },
-    ]),
-    { keys: 'Home', label: 'First line', run: () => { setFollowing(false); scrollTo(0, 'start'); } },
+    ...(state === 'ended'
+      ? []
+      : [
+          { keys: 'f', label: 'Follow', run: () => follow(!isFollowing) },
+          { keys: ' ', label: 'Pause or follow', run: () => follow(!isFollowing), isHidden: true },
+        ]),
+    {
+      keys: 'Home',
+      label: 'First line',
+      run: () => {
+        setFollowing(false);
+        scrollTo(0, 'start');
+      },
+    },
     { keys: 'End', label: 'Last line', run: () => scrollTo(total - 1, 'end') },
   ]);
 
@@ -114,17 +138,32 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
         <Attempts job={job} />
         <div role="search" className={styles.search}>
           <Icon name="search" size={14} />
-          <input ref={field} type="search" aria-label="Search the log" placeholder="Search the log" defaultValue={search.q}
-            onChange={(event) => { setWanted(undefined); change({ q: event.target.value || undefined }); }}
+          <input
+            ref={field}
+            type="search"
+            aria-label="Search the log"
+            placeholder="Search the log"
+            defaultValue={search.q}
+            onChange={(event) => {
+              setWanted(undefined);
+              change({ q: event.target.value || undefined });
+            }}
             onKeyDown={(event) => {
               if (event.key === 'Enter') setWanted(event.shiftKey ? -1 : 1);
               if (event.key === 'Escape') event.currentTarget.blur();
-            }} />
+            }}
+          />
         </div>
         {search.q && (
           <>
             <span className={styles.note} aria-live="polite">
-              {hits.error ? describe(hits.error).message : hits.total === undefined ? 'Searching…' : hits.total === 0 ? 'No hits' : `${hits.position(search.line)}${count(hits.total)}`}
+              {hits.error
+                ? describe(hits.error).message
+                : hits.total === undefined
+                  ? 'Searching…'
+                  : hits.total === 0
+                    ? 'No hits'
+                    : `${hits.position(search.line)}${count(hits.total)}`}
             </span>
             <IconButton icon="chevronUp" label="Previous hit" onClick={() => setWanted(-1)} disabled={!hits.total} />
             <IconButton icon="chevronDown" label="Next hit" onClick={() => setWanted(1)} disabled={!hits.total} />
@@ -132,36 +171,101 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
         )}
         <span className={styles.space} />
         <LineField total={total} onGo={goTo} />
-        <Button kind="quiet" className={styles.timeToggle} aria-pressed={search.time === 'clock'} onClick={() => change({ time: search.time ? undefined : 'clock' })}>{search.time ? 'Clock time' : 'Run time'}</Button>
-        <a className={styles.raw} href={`/api/jobs/${job.id}/logs?format=text`} title="The log as plain text"><Icon name="file" size={14} /> Plain text</a>
+        <Button
+          kind="quiet"
+          className={styles.timeToggle}
+          aria-pressed={search.time === 'clock'}
+          onClick={() => change({ time: search.time ? undefined : 'clock' })}
+        >
+          {search.time ? 'Clock time' : 'Run time'}
+        </Button>
+        <a className={styles.raw} href={`/api/jobs/${job.id}/logs?format=text`} title="The log as plain text">
+          <Icon name="file" size={14} /> Plain text
+        </a>
       </div>
-      {store.error !== undefined && <div className={styles.message}><Failure error={store.error} onRetry={() => void store.open()} /></div>}
-      <div ref={scroller} className={styles.scroller} tabIndex={0} data-shortcuts role="region" aria-label={`Log of attempt ${attempt}`} onScroll={(event) => stopAtScrollBack(event.currentTarget)}>
-        {!isOpen && store.error === undefined && <div className={styles.message}><Loading rows={12} height={ROW_HEIGHT} /></div>}
-        {isOpen && total === 0 && <Empty title="The log is empty">{isLive ? 'The attempt has printed nothing so far.' : 'The attempt printed nothing, or its output was deleted.'}</Empty>}
+      {store.error !== undefined && (
+        <div className={styles.message}>
+          <Failure error={store.error} onRetry={() => void store.open()} />
+        </div>
+      )}
+      <div
+        ref={scroller}
+        className={styles.scroller}
+        tabIndex={0}
+        data-shortcuts
+        role="region"
+        aria-label={`Log of attempt ${attempt}`}
+        onScroll={(event) => stopAtScrollBack(event.currentTarget)}
+      >
+        {!isOpen && store.error === undefined && (
+          <div className={styles.message}>
+            <Loading rows={12} height={ROW_HEIGHT} />
+          </div>
+        )}
+        {isOpen && total === 0 && (
+          <Empty title="The log is empty">
+            {isLive
+              ? 'The attempt has printed nothing so far.'
+              : 'The attempt printed nothing, or its output was deleted.'}
+          </Empty>
+        )}
         <div className={styles.rows} style={{ height: rows.height }}>
           <div className={styles.window} style={{ transform: `translateY(${rows.offset}px)` }}>
             {Array.from({ length: rows.end - rows.first }, (_, position) => {
               const line = rows.first + position + 1;
               return (
-                <LogRow key={line} line={line} event={store.row(line - 1)} isDetail={isDetail(line)} start={start} isClock={search.time === 'clock'} needle={needle}
-                  isChosen={line === search.line} onChoose={goTo} />
+                <LogRow
+                  key={line}
+                  line={line}
+                  event={store.row(line - 1)}
+                  isDetail={isDetail(line)}
+                  start={start}
+                  isClock={search.time === 'clock'}
+                  needle={needle}
+                  isChosen={line === search.line}
+                  onChoose={goTo}
+                />
               );
             })}
           </div>
         </div>
       </div>
-      {search.line !== undefined && <ChosenLine line={search.line} event={store.row(search.line - 1)} isDetail={isDetail(search.line)} onClose={() => change({ line: undefined })} />}
+      {search.line !== undefined && (
+        <ChosenLine
+          line={search.line}
+          event={store.row(search.line - 1)}
+          isDetail={isDetail(search.line)}
+          onClose={() => change({ line: undefined })}
+        />
+      )}
       <div className={styles.foot}>
-        {state === 'ended' ? <span>{counted(total, 'line')}</span> : (
-          <button type="button" className={styles.follow} aria-pressed={isFollowing} onClick={() => follow(!isFollowing)}>
+        {state === 'ended' ? (
+          <span>{counted(total, 'line')}</span>
+        ) : (
+          <button
+            type="button"
+            className={styles.follow}
+            aria-pressed={isFollowing}
+            onClick={() => follow(!isFollowing)}
+          >
             <span className={isFollowing ? styles.live : styles.paused} />
             {state === 'reconnecting' ? 'Reconnecting…' : isFollowing ? 'Following' : 'Paused'}
             {below > 0 && ` · ${count(below)} new below`}
           </button>
         )}
         <span className={styles.space} />
-        {!isFollowing && total > 0 && <Button kind="quiet" icon="arrowDown" onClick={() => { if (state === 'ended') scrollTo(total - 1, 'end'); else follow(true); }}>End</Button>}
+        {!isFollowing && total > 0 && (
+          <Button
+            kind="quiet"
+            icon="arrowDown"
+            onClick={() => {
+              if (state === 'ended') scrollTo(total - 1, 'end');
+              else follow(true);
+            }}
+          >
+            End
+          </Button>
+        )}
       </div>
       <Announcement count={below} />
     </div>
@@ -169,13 +273,31 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
 }
 
 /** The chosen line in full, wrapped. Nothing while it is not loaded, or if the list has room for it. */
-function ChosenLine({ line, event, isDetail, onClose }: { line: number; event: JobEvent | null | undefined; isDetail: boolean; onClose: () => void }) {
+function ChosenLine({
+  line,
+  event,
+  isDetail,
+  onClose,
+}: {
+  line: number;
+  event: JobEvent | null | undefined;
+  isDetail: boolean;
+  onClose: () => void;
+}) {
   const room = useMedia(NARROW) ? ROOM.narrow : ROOM.wide;
   const text = event ? plainText(event, isDetail) : '';
   if (!event || (text.length <= room && !text.includes('\n'))) return null;
   return (
     <section className={styles.whole} aria-label={`Line ${line} in full`}>
-      <pre tabIndex={0}>{lineOf(event, isDetail).split('\n').map((each, index) => <div key={index}><TerminalText line={each} /></div>)}</pre>
+      <pre tabIndex={0}>
+        {lineOf(event, isDetail)
+          .split('\n')
+          .map((each, index) => (
+            <div key={index}>
+              <TerminalText line={each} />
+            </div>
+          ))}
+      </pre>
       <Copy text={text} name="Copy the line" />
       <IconButton icon="close" label="Close the line" onClick={onClose} />
     </section>
@@ -190,19 +312,29 @@ function Announcement({ count: below }: { count: number }) {
     latest.current = below;
   }, [below]);
   useEffect(() => {
-    const timer = setInterval(() => setText(latest.current > 0 ? counted(latest.current, 'new line') : ''), ANNOUNCE_MS);
+    const timer = setInterval(
+      () => setText(latest.current > 0 ? counted(latest.current, 'new line') : ''),
+      ANNOUNCE_MS,
+    );
     return () => clearInterval(timer);
   }, []);
-  return <div className="visually-hidden" aria-live="polite">{text}</div>;
+  return (
+    <div className="visually-hidden" aria-live="polite">
+      {text}
+    </div>
+  );
 }
 
 function LineField({ total, onGo }: { total: number; onGo: (line: number) => void }) {
   return (
-    <form className={styles.line} onSubmit={(event) => {
-      event.preventDefault();
-      const line = Number(new FormData(event.currentTarget).get('line'));
-      if (line >= 1 && line <= total) onGo(line);
-    }}>
+    <form
+      className={styles.line}
+      onSubmit={(event) => {
+        event.preventDefault();
+        const line = Number(new FormData(event.currentTarget).get('line'));
+        if (line >= 1 && line <= total) onGo(line);
+      }}
+    >
       <label>
         <span>line</span>
         <input name="line" type="number" min={1} max={Math.max(1, total)} aria-label={`Go to line, 1 to ${total}`} />
@@ -227,10 +359,33 @@ interface LogRowProps {
 function LogRow({ line, event, isDetail, start, isClock, needle, isChosen, onChoose }: LogRowProps) {
   const at = event && new Date(event.at);
   return (
-    <div className={styles.row} data-chosen={isChosen || undefined} data-kind={event?.kind} data-origin={event?.origin} data-detail={isDetail || undefined} title={event?.origin ? ORIGINS[event.origin] : undefined}>
-      <button type="button" className={styles.number} tabIndex={-1} aria-label={`Select line ${line}`} onClick={() => onChoose(line)}>{count(line)}</button>
+    <div
+      className={styles.row}
+      data-chosen={isChosen || undefined}
+      data-kind={event?.kind}
+      data-origin={event?.origin}
+      data-detail={isDetail || undefined}
+      title={event?.origin ? ORIGINS[event.origin] : undefined}
+    >
+      <button
+        type="button"
+        className={styles.number}
+        tabIndex={-1}
+        aria-label={`Select line ${line}`}
+        onClick={() => onChoose(line)}
+      >
+        {count(line)}
+      </button>
       <span className={styles.time}>{at && (isClock ? timeOfDay(at) : `+${offset(at.getTime() - start)}`)}</span>
-      <span className={styles.text}>{event === undefined ? '…' : event === null ? '' : <TerminalText line={isDetail ? shortened(lineOf(event, true)) : lineOf(event, false)} needle={needle} />}</span>
+      <span className={styles.text}>
+        {event === undefined ? (
+          '…'
+        ) : event === null ? (
+          ''
+        ) : (
+          <TerminalText line={isDetail ? shortened(lineOf(event, true)) : lineOf(event, false)} needle={needle} />
+        )}
+      </span>
     </div>
   );
 }

@@ -10,15 +10,24 @@ export interface PatchIndex {
   bytes: number;
 }
 
-export type PatchRequest = { kind: 'open'; url: string } | { kind: 'chunks'; file: number } | { kind: 'lines'; file: number; chunk: number };
+export type PatchRequest =
+  { kind: 'open'; url: string } | { kind: 'chunks'; file: number } | { kind: 'lines'; file: number; chunk: number };
 
 export interface PatchAnswer {
   id: number;
-  result: { index: PatchIndex } | { chunks: number[] } | { lines: PatchLine[] } | { refusal: { status: number; body: unknown } } | { failure: string };
+  result:
+    | { index: PatchIndex }
+    | { chunks: number[] }
+    | { lines: PatchLine[] }
+    | { refusal: { status: number; body: unknown } }
+    | { failure: string };
 }
 
 interface TrustedTypes {
-  createPolicy: (name: string, rules: { createScriptURL: (url: string) => string }) => { createScriptURL: (url: string) => string };
+  createPolicy: (
+    name: string,
+    rules: { createScriptURL: (url: string) => string },
+  ) => { createScriptURL: (url: string) => string };
 }
 
 /** The policy of the page allows workers only from URLs that a named policy has made. It makes this one only. */

@@ -24,7 +24,10 @@ export function PatchTree({ files, chosen, viewed, onOpen }: PatchTreeProps) {
   const [closed, setClosed] = useState<ReadonlySet<string>>(new Set());
   const rows = useMemo(() => treeRows(files, closed), [files, closed]);
   const { ref, first, end, height, offset } = useVirtualRows(rows.length, ROW_HEIGHT);
-  const toggle = (path: string) => setClosed((before) => (before.has(path) ? new Set([...before].filter((each) => each !== path)) : new Set([...before, path])));
+  const toggle = (path: string) =>
+    setClosed((before) =>
+      before.has(path) ? new Set([...before].filter((each) => each !== path)) : new Set([...before, path]),
+    );
   return (
     <nav ref={ref} aria-label="Changed files" className={styles.tree}>
       <ul style={{ height, paddingBlockStart: offset }}>
@@ -34,7 +37,14 @@ export function PatchTree({ files, chosen, viewed, onOpen }: PatchTreeProps) {
           if (row.kind === 'folder') {
             return (
               <li key={row.path} {...place}>
-                <button type="button" className={styles.folder} style={style} aria-expanded={!closed.has(row.path)} title={visible(row.path)} onClick={() => toggle(row.path)}>
+                <button
+                  type="button"
+                  className={styles.folder}
+                  style={style}
+                  aria-expanded={!closed.has(row.path)}
+                  title={visible(row.path)}
+                  onClick={() => toggle(row.path)}
+                >
                   <Icon name={closed.has(row.path) ? 'chevronRight' : 'chevronDown'} size={12} />
                   <span className={styles.path}>{visible(row.name)}</span>
                   {closed.has(row.path) && <span className={styles.faint}>{count(row.files)}</span>}
@@ -43,13 +53,22 @@ export function PatchTree({ files, chosen, viewed, onOpen }: PatchTreeProps) {
             );
           }
           const file = files[row.index];
-          return file && (
-            <li key={file.path} {...place}>
-              <button type="button" style={style} aria-current={file.path === chosen || undefined} title={visible(file.path)} data-viewed={viewed.has(file.path) || undefined} onClick={() => onOpen(row.index)}>
-                <span className={styles.path}>{visible(row.name)}</span>
-                <Numbers added={file.added} removed={file.removed} />
-              </button>
-            </li>
+          return (
+            file && (
+              <li key={file.path} {...place}>
+                <button
+                  type="button"
+                  style={style}
+                  aria-current={file.path === chosen || undefined}
+                  title={visible(file.path)}
+                  data-viewed={viewed.has(file.path) || undefined}
+                  onClick={() => onOpen(row.index)}
+                >
+                  <span className={styles.path}>{visible(row.name)}</span>
+                  <Numbers added={file.added} removed={file.removed} />
+                </button>
+              </li>
+            )
           );
         })}
       </ul>

@@ -12,7 +12,8 @@ async function answer(request: PatchRequest): Promise<PatchAnswer['result']> {
     case 'open': {
       const response = await fetch(request.url).catch(() => undefined);
       if (!response) return { refusal: { status: 0, body: null } };
-      if (!response.ok) return { refusal: { status: response.status, body: await response.json().catch(() => null) as unknown } };
+      if (!response.ok)
+        return { refusal: { status: response.status, body: (await response.json().catch(() => null)) as unknown } };
       const content = await response.arrayBuffer().catch(() => undefined);
       if (!content) return { refusal: { status: 0, body: null } }; // the connection broke
       patch = new Uint8Array(content);

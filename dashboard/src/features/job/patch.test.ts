@@ -11,7 +11,11 @@ const folder = mkdtempSync(join(tmpdir(), 'patch-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const git = (...command: string[]) =>
-  execFileSync('git', ['-c', 'user.name=t', '-c', 'user.email=t@example.com', '-c', 'core.autocrlf=false', ...command], { cwd: folder, encoding: 'utf8' });
+  execFileSync(
+    'git',
+    ['-c', 'user.name=t', '-c', 'user.email=t@example.com', '-c', 'core.autocrlf=false', ...command],
+    { cwd: folder, encoding: 'utf8' },
+  );
 
 /** A generator of repeatable random numbers. */
 function random(seed: number): (below: number) => number {
@@ -23,20 +27,31 @@ function random(seed: number): (below: number) => number {
 }
 
 const bytes = (patch: string) => new TextEncoder().encode(patch);
-const linesOf = (patch: Uint8Array, file: PatchFile) => chunksOf(patch, file).flatMap((chunk) => readChunk(patch, chunk));
+const linesOf = (patch: Uint8Array, file: PatchFile) =>
+  chunksOf(patch, file).flatMap((chunk) => readChunk(patch, chunk));
 const MARKS = { context: ' ', added: '+', removed: '-', note: '\\ ', hunk: '' };
 const serialised = (lines: PatchLine[]) => lines.map((line) => MARKS[line.kind] + line.text);
 
 function serialise(patch: Uint8Array): string {
-  return indexPatch(patch).map((file) =>
-    [`diff --git a/${file.path} b/${file.path}`, `--- a/${file.path}`, `+++ b/${file.path}`, ...serialised(linesOf(patch, file)), ''].join('\n')).join('');
+  return indexPatch(patch)
+    .map((file) =>
+      [
+        `diff --git a/${file.path} b/${file.path}`,
+        `--- a/${file.path}`,
+        `+++ b/${file.path}`,
+        ...serialised(linesOf(patch, file)),
+        '',
+      ].join('\n'),
+    )
+    .join('');
 }
 
 test('a patch that is parsed and written again applies to the same result', () => {
   git('init', '-q');
   const next = random(7);
   const texts = ['--- a', '+++ b', '@@ -1 +1 @@', 'diff --git a/x b/x', '', ' x', '\\ No newline', 'naïve'];
-  const content = () => Array.from({ length: 3 + next(30) }, () => texts[next(texts.length)]).join('\n') + (next(2) ? '\n' : '');
+  const content = () =>
+    Array.from({ length: 3 + next(30) }, () => texts[next(texts.length)]).join('\n') + (next(2) ? '\n' : '');
   for (let round = 0; round < 12; round++) {
     const before = content();
     writeFileSync(join(folder, 'file'), before);
@@ -75,7 +90,16 @@ diff --git a/logo.png b/logo.png
 Binary files a/logo.png and b/logo.png differ
 `);
   const files = indexPatch(patch);
-  expect(files.map(({ path, oldPath, change, isBinary, added, removed }) => [path, oldPath, change, isBinary, added, removed])).toEqual([
+  expect(
+    files.map(({ path, oldPath, change, isBinary, added, removed }) => [
+      path,
+      oldPath,
+      change,
+      isBinary,
+      added,
+      removed,
+    ]),
+  ).toEqual([
     ['a b.txt', undefined, 'added', false, 1, 0],
     ['gone', undefined, 'deleted', false, 0, 1],
     ['new.ts', 'old.ts', 'renamed', false, 0, 0],
@@ -86,25 +110,52 @@ Binary files a/logo.png and b/logo.png differ
 });
 
 test('lock files, binaries and large files are folded', () => {
-  const file = (fields: Partial<PatchFile>): PatchFile => ({ path: 'a.ts', oldPath: undefined, change: 'modified', isBinary: false, added: 1, removed: 0, lines: 2, start: 0, end: 9, ...fields });
-  expect([{}, { path: 'web/package-lock.json' }, { isBinary: true }, { added: 2_001 }].map((fields) => isFolded(file(fields)))).toEqual([false, true, true, true]);
+  const file = (fields: Partial<PatchFile>): PatchFile => ({
+    path: 'a.ts',
+    oldPath: undefined,
+    change: 'modified',
+    isBinary: false,
+    added: 1,
+    removed: 0,
+    lines: 2,
+    start: 0,
+    end: 9,
+    ...fields,
+  });
+  expect(
+    [{}, { path: 'web/package-lock.json' }, { isBinary: true }, { added: 2_001 }].map((fields) =>
+      isFolded(file(fields)),
+    ),
+  ).toEqual([false, true, true, true]);
 });
 
 test('replaced lines stand beside each other', () => {
   const patch = bytes('diff --git a/f b/f\n--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n a\n-b\n-c\n+d\n e\n');
-  const lines = indexPatch(patch).flatMap((file) => linesOf(patch, file)).slice(1);
-  expect(pairs(lines).map(([left, right]) => [left?.text, right?.text])).toEqual([['a', 'a'], ['b', 'd'], ['c', undefined], ['e', 'e']]);
+  const lines = indexPatch(patch)
+    .flatMap((file) => linesOf(patch, file))
+    .slice(1);
+  expect(pairs(lines).map(([left, right]) => [left?.text, right?.text])).toEqual([
+    ['a', 'a'],
+    ['b', 'd'],
+    ['c', undefined],
+    ['e', 'e'],
+  ]);
 });
 
 test('a long file is read in chunks that end between changes', () => {
   const hunk = (start: number) => `@@ -${start},3 +${start},3 @@ f()\n context\n-old ${start}\n+new ${start}\n end\n`;
-  const patch = bytes(`diff --git a/f b/f\n--- a/f\n+++ b/f\n${Array.from({ length: 300 }, (_, index) => hunk(1 + index * 10)).join('')}`);
+  const patch = bytes(
+    `diff --git a/f b/f\n--- a/f\n+++ b/f\n${Array.from({ length: 300 }, (_, index) => hunk(1 + index * 10)).join('')}`,
+  );
   const [file] = indexPatch(patch);
   if (!file) throw new Error('the patch has no file');
   const chunks = chunksOf(patch, file);
   expect(file).toMatchObject({ added: 300, removed: 300, lines: 1_500 });
   expect(chunks.every((chunk) => chunk.lines >= CHUNK_LINES || chunk === chunks.at(-1))).toBe(true);
   expect(chunks.map((chunk) => readChunk(patch, chunk)[0]?.kind)).not.toContain('added');
-  expect(chunks.flatMap((chunk) => readChunk(patch, chunk)).find((line) => line.text === 'new 2981')).toMatchObject({ kind: 'added', after: 2_982 });
+  expect(chunks.flatMap((chunk) => readChunk(patch, chunk)).find((line) => line.text === 'new 2981')).toMatchObject({
+    kind: 'added',
+    after: 2_982,
+  });
   expect(linesOf(patch, file)).toHaveLength(1_500);
 });

@@ -1,4 +1,5 @@
-/** Patches in git's format with random access: an index of the files, and the lines of a file in chunks.
+/**
+ * Patches in git's format with random access: an index of the files, and the lines of a file in chunks.
  *
  * A patch may have 64 MiB and millions of lines, so it stays the bytes that it came in. It is read in a worker.
  */
@@ -45,7 +46,8 @@ interface Position {
 export const CHUNK_LINES = 200;
 const LONGEST_CHUNK = 4 * CHUNK_LINES;
 
-const GENERATED = /(^|\/)(package-lock\.json|yarn\.lock|pnpm-lock\.yaml|Cargo\.lock|poetry\.lock|uv\.lock|go\.sum|composer\.lock|Gemfile\.lock)$|\.(min\.(js|css)|map|snap|lock)$/;
+const GENERATED =
+  /(^|\/)(package-lock\.json|yarn\.lock|pnpm-lock\.yaml|Cargo\.lock|poetry\.lock|uv\.lock|go\.sum|composer\.lock|Gemfile\.lock)$|\.(min\.(js|css)|map|snap|lock)$/;
 const LARGE = 2_000;
 const [NEWLINE, PLUS, MINUS, BACKSLASH, AT, LETTER_D] = [0x0a, 0x2b, 0x2d, 0x5c, 0x40, 0x64];
 const AT_START: Position = { before: 0, after: 0, beforeLeft: 0, afterLeft: 0 };
@@ -70,7 +72,17 @@ export function indexPatch(patch: Uint8Array): PatchFile[] {
       else if (first === MINUS) [file.removed, beforeLeft] = [file.removed + 1, beforeLeft - 1];
       else [beforeLeft, afterLeft] = [beforeLeft - 1, afterLeft - 1];
     } else if (first === LETTER_D && text(patch, start, end).startsWith('diff --git ')) {
-      file = { path: pathInHeader(text(patch, start, end)), oldPath: undefined, change: 'modified', isBinary: false, added: 0, removed: 0, lines: 0, start: end, end };
+      file = {
+        path: pathInHeader(text(patch, start, end)),
+        oldPath: undefined,
+        change: 'modified',
+        isBinary: false,
+        added: 0,
+        removed: 0,
+        lines: 0,
+        start: end,
+        end,
+      };
       files.push(file);
     } else if (file && first === BACKSLASH) {
       if (file.lines > 0) [file.lines, file.end] = [file.lines + 1, end];
@@ -141,7 +153,14 @@ function after(position: Position, patch: Uint8Array, start: number, end: number
 
 function readHunkHeader(line: string): Position | undefined {
   const match = /^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@/.exec(line);
-  return match ? { before: Number(match[1]), after: Number(match[3]), beforeLeft: Number(match[2] ?? 1), afterLeft: Number(match[4] ?? 1) } : undefined;
+  return match
+    ? {
+        before: Number(match[1]),
+        after: Number(match[3]),
+        beforeLeft: Number(match[2] ?? 1),
+        afterLeft: Number(match[4] ?? 1),
+      }
+    : undefined;
 }
 
 /** Read a line between `diff --git` and the first hunk. */
@@ -209,7 +228,7 @@ function unquoted(path: string): string {
 /** Pairs of lines for two columns: removed lines beside the lines that replace them. */
 export function pairs(lines: readonly PatchLine[]): [PatchLine | undefined, PatchLine | undefined][] {
   const result: [PatchLine | undefined, PatchLine | undefined][] = [];
-  for (let index = 0; index < lines.length; ) {
+  for (let index = 0; index < lines.length;) {
     const removed = run(lines, index, 'removed');
     const added = run(lines, index + removed.length, 'added');
     if (removed.length + added.length === 0) {

@@ -30,13 +30,41 @@ export function ReplyDialog({ job, onClose }: { job: JobDetail; onClose: () => v
     },
   });
   return (
-    <Dialog title="Reply to the agent" size="medium" onClose={onClose}
-      footer={<>
-        <Button onClick={() => { form.reset(); onClose(); }}>Cancel</Button>
-        <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy} disabled={form.draft.prompt.trim() === ''}>Send</Button>
-      </>}>
+    <Dialog
+      title="Reply to the agent"
+      size="medium"
+      onClose={onClose}
+      footer={
+        <>
+          <Button
+            onClick={() => {
+              form.reset();
+              onClose();
+            }}
+          >
+            Cancel
+          </Button>
+          <Button
+            type="submit"
+            form={FORM}
+            kind="primary"
+            isBusy={form.isBusy}
+            disabled={form.draft.prompt.trim() === ''}
+          >
+            Send
+          </Button>
+        </>
+      }
+    >
       <FormBody form={form} id={FORM}>
-        <TextArea form={form} name="prompt" label="Message" width="whole" rows={6} hint="A new job continues this one, in a copy of its session and workspace where they still exist." />
+        <TextArea
+          form={form}
+          name="prompt"
+          label="Message"
+          width="whole"
+          rows={6}
+          hint="A new job continues this one, in a copy of its session and workspace where they still exist."
+        />
       </FormBody>
     </Dialog>
   );

@@ -9,18 +9,51 @@ import { Failure, Loading } from '../../ui/states';
 import { reportParts } from './report';
 import styles from './tables.module.css';
 
-/** What the job writes to GitHub: what is published, what was refused and why, and in preview mode what would be written. */
+/**
+ * What the job writes to GitHub: what is published, what was refused and why, and in preview mode what would be
+ * written.
+ */
 export function ReportPanel({ job }: { job: JobDetail }) {
   const { report, published } = job;
   if (report === null) return null;
-  const links = [['Comment', published?.commentUrl], ['Check', published?.checkUrl], ['Review', published?.reviewUrl], ['Pull request', published?.pullRequestUrl]] as const;
+  const links = [
+    ['Comment', published?.commentUrl],
+    ['Check', published?.checkUrl],
+    ['Review', published?.reviewUrl],
+    ['Pull request', published?.pullRequestUrl],
+  ] as const;
   return (
     <Panel title="Report to GitHub">
       <dl className={styles.facts}>
-        <div><dt>Parts</dt><dd>{visible(reportParts(report))}</dd></div>
-        {links.map(([label, url]) => url && <div key={label}><dt>{label}</dt><dd><ExternalLink url={url}>{visible(url)}</ExternalLink></dd></div>)}
-        {published?.refused.map((reason) => <div key={reason}><dt>Refused</dt><dd>{visible(reason)}</dd></div>)}
-        {report.mode === 'preview' ? <Preview id={job.id} /> : <div><dt>State</dt><dd>{state(job)}</dd></div>}
+        <div>
+          <dt>Parts</dt>
+          <dd>{visible(reportParts(report))}</dd>
+        </div>
+        {links.map(
+          ([label, url]) =>
+            url && (
+              <div key={label}>
+                <dt>{label}</dt>
+                <dd>
+                  <ExternalLink url={url}>{visible(url)}</ExternalLink>
+                </dd>
+              </div>
+            ),
+        )}
+        {published?.refused.map((reason) => (
+          <div key={reason}>
+            <dt>Refused</dt>
+            <dd>{visible(reason)}</dd>
+          </div>
+        ))}
+        {report.mode === 'preview' ? (
+          <Preview id={job.id} />
+        ) : (
+          <div>
+            <dt>State</dt>
+            <dd>{state(job)}</dd>
+          </div>
+        )}
       </dl>
     </Panel>
   );
@@ -40,10 +73,30 @@ function Preview({ id }: { id: string }) {
   const findings = review?.findings.length ?? 0;
   return (
     <>
-      {check && <div><dt>Check that would be written</dt><dd>{visible(`${check.name}: ${check.conclusion ?? check.status}, ${check.title}`)}</dd></div>}
-      {review && <div><dt>Review that would be written</dt><dd>{`${review.event}, ${counted(findings, 'finding')}`}</dd></div>}
-      {pullRequest && <div><dt>Pull request that would be opened</dt><dd>{visible(`${pullRequest.title} (${pullRequest.branch}${pullRequest.draft ? ', draft' : ''})`)}</dd></div>}
-      <div><dt>Comment that would be written</dt><dd>{comment ? <pre className={styles.preview}>{visible(comment.replace(/<!--.*?-->\n?/g, ''))}</pre> : NOTHING}</dd></div>
+      {check && (
+        <div>
+          <dt>Check that would be written</dt>
+          <dd>{visible(`${check.name}: ${check.conclusion ?? check.status}, ${check.title}`)}</dd>
+        </div>
+      )}
+      {review && (
+        <div>
+          <dt>Review that would be written</dt>
+          <dd>{`${review.event}, ${counted(findings, 'finding')}`}</dd>
+        </div>
+      )}
+      {pullRequest && (
+        <div>
+          <dt>Pull request that would be opened</dt>
+          <dd>{visible(`${pullRequest.title} (${pullRequest.branch}${pullRequest.draft ? ', draft' : ''})`)}</dd>
+        </div>
+      )}
+      <div>
+        <dt>Comment that would be written</dt>
+        <dd>
+          {comment ? <pre className={styles.preview}>{visible(comment.replace(/<!--.*?-->\n?/g, ''))}</pre> : NOTHING}
+        </dd>
+      </div>
     </>
   );
 }

@@ -6,7 +6,13 @@ type Report = NonNullable<JobDetail['report']>;
 
 /** The parts of a report and its target, such as `comment (sticky), check on octo/demo#17`. */
 export function reportParts(report: Report): string {
-  const switched = ([['check', report.check], ['review', report.review], ['pull request', report.pullRequest]] as const).filter(([, part]) => part !== undefined && part['enabled'] !== false);
+  const switched = (
+    [
+      ['check', report.check],
+      ['review', report.review],
+      ['pull request', report.pullRequest],
+    ] as const
+  ).filter(([, part]) => part !== undefined && part['enabled'] !== false);
   const parts = [
     ...(report.comment === undefined || report.comment === 'none' ? [] : [`comment (${report.comment})`]),
     ...switched.map(([name]) => name),

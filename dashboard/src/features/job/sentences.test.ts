@@ -6,12 +6,26 @@ import { retryEffect, whyNoRetry, whyWaiting } from './sentences';
 
 const NOW = Date.UTC(2030, 0, 1);
 const job = (fields: object): JobDetail =>
-  ({ status: 'failed', createdAt: new Date(NOW).toISOString(), workspaceSetup: null, session: null, retryRefused: null, notBefore: null, failedReason: null, provider: 'claude', model: 'opus', priority: 2, ...fields }) as unknown as JobDetail;
+  ({
+    status: 'failed',
+    createdAt: new Date(NOW).toISOString(),
+    workspaceSetup: null,
+    session: null,
+    retryRefused: null,
+    notBefore: null,
+    failedReason: null,
+    provider: 'claude',
+    model: 'opus',
+    priority: 2,
+    ...fields,
+  }) as unknown as JobDetail;
 
 test('a failed job can be retried, unless the engine refuses it', () => {
   expect(whyNoRetry(job({}))).toBeUndefined();
   expect(whyNoRetry(job({ status: 'completed' }))).toContain('Only a failed job');
-  expect(whyNoRetry(job({ retryRefused: 'its token has expired' }))).toBe('It cannot be retried: its token has expired.');
+  expect(whyNoRetry(job({ retryRefused: 'its token has expired' }))).toBe(
+    'It cannot be retried: its token has expired.',
+  );
 });
 
 test('a retry resumes a session, or starts over', () => {
@@ -20,28 +34,60 @@ test('a retry resumes a session, or starts over', () => {
 });
 
 const waiting = (fields: object, more: object = {}) =>
-  whyWaiting(job({ status: 'waiting', waiting: { reason: 'slots_busy', position: 1, slots: 4, active: 4, holders: [], pausedUntil: null, waitsFor: null, debouncedUntil: null, estimateSeconds: null, ...fields }, ...more }), NOW);
+  whyWaiting(
+    job({
+      status: 'waiting',
+      waiting: {
+        reason: 'slots_busy',
+        position: 1,
+        slots: 4,
+        active: 4,
+        holders: [],
+        pausedUntil: null,
+        waitsFor: null,
+        debouncedUntil: null,
+        estimateSeconds: null,
+        ...fields,
+      },
+      ...more,
+    }),
+    NOW,
+  );
 const PAUSE = '2030-01-01T14:32:00Z';
 const CLOCK = clock(new Date(PAUSE));
 
 test.each([
   [{}, 'Next for claude/opus: 4 of 4 slots are busy.'],
   [{ position: 2, estimateSeconds: 372 }, '2nd in line for claude/opus: 4 of 4 slots are busy. Starts in about 6 min.'],
-  [{ position: 13, slots: 1, active: 1, estimateSeconds: 9_000 }, '13th in line for claude/opus: 1 of 1 slot is busy. Starts in about 3 h.'],
-  [{ reason: 'paused', pausedUntil: PAUSE, estimateSeconds: 20 }, `claude/opus is paused until ${CLOCK} at the request of its provider. Next. Starts within a minute.`],
+  [
+    { position: 13, slots: 1, active: 1, estimateSeconds: 9_000 },
+    '13th in line for claude/opus: 1 of 1 slot is busy. Starts in about 3 h.',
+  ],
+  [
+    { reason: 'paused', pausedUntil: PAUSE, estimateSeconds: 20 },
+    `claude/opus is paused until ${CLOCK} at the request of its provider. Next. Starts within a minute.`,
+  ],
   [{ reason: 'paused', position: 3 }, 'claude/opus is paused at the request of its provider. 3rd in line.'],
-  [{ reason: 'no_slots', slots: 0, active: 0 }, 'claude/opus has no slots, so none of its jobs start. Give the model at least one slot.'],
+  [
+    { reason: 'no_slots', slots: 0, active: 0 },
+    'claude/opus has no slots, so none of its jobs start. Give the model at least one slot.',
+  ],
   [{ reason: 'unresolved' }, 'The controller has not checked this job yet.'],
   [{ reason: 'starting' }, 'Starts now.'],
   [{ reason: 'concurrency', waitsFor: 'ir-1' }, 'An older job with the same concurrency key must end first.'],
   [{ reason: 'debounce', debouncedUntil: PAUSE }, `Waits until ${CLOCK} for newer jobs with the same concurrency key.`],
-  [{ reason: 'no_controller' }, 'No controller is running, so no job starts. Start one: it drives the jobs of the cluster.'],
+  [
+    { reason: 'no_controller' },
+    'No controller is running, so no job starts. Start one: it drives the jobs of the cluster.',
+  ],
 ])('a job that waits with %o says why', (fields, sentence) => {
   expect(waiting(fields)).toBe(sentence);
 });
 
 test('a requeued job names the time before which it does not start, and the reason', () => {
   const notBefore = new Date(NOW + 65_000).toISOString();
-  expect(waiting({ reason: 'requeued' }, { notBefore, failedReason: 'rate limit' })).toBe('Requeued; starts in 1m05s at the earliest: rate limit');
+  expect(waiting({ reason: 'requeued' }, { notBefore, failedReason: 'rate limit' })).toBe(
+    'Requeued; starts in 1m05s at the earliest: rate limit',
+  );
   expect(waiting({ reason: 'requeued' }, { notBefore })).toBe('Requeued; starts in 1m05s at the earliest.');
 });

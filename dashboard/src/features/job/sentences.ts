@@ -11,7 +11,9 @@ export function whyNoRetry(job: JobDetail): string | undefined {
 
 /** What a retry does with earlier work. */
 export function retryEffect(job: JobDetail): string {
-  return job.session ? 'A retry resumes the session of the agent if its workspace still exists.' : 'A retry starts over in a fresh workspace.';
+  return job.session
+    ? 'A retry resumes the session of the agent if its workspace still exists.'
+    : 'A retry starts over in a fresh workspace.';
 }
 
 /** Why a job waits, and until when, in one or two sentences. */

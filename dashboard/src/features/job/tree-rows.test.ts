@@ -4,7 +4,8 @@ import type { PatchFile } from './patch';
 import { treeRows } from './tree-rows';
 
 const files = ['README.md', 'src/app/a.ts', 'src/app/b.ts', 'src/lib/deep/c.ts'].map((path) => ({ path }) as PatchFile);
-const shown = (closed: string[] = []) => treeRows(files, new Set(closed)).map((row) => `${'  '.repeat(row.depth)}${row.name}`);
+const shown = (closed: string[] = []) =>
+  treeRows(files, new Set(closed)).map((row) => `${'  '.repeat(row.depth)}${row.name}`);
 
 test('folders come first, and one that only holds a folder shares its row', () => {
   expect(shown()).toEqual(['src', '  app', '    a.ts', '    b.ts', '  lib/deep', '    c.ts', 'README.md']);

@@ -2,7 +2,9 @@
 
 import type { PatchFile } from './patch';
 
-export type TreeRow = { depth: number; name: string } & ({ kind: 'folder'; path: string; files: number } | { kind: 'file'; index: number });
+export type TreeRow = { depth: number; name: string } & (
+  { kind: 'folder'; path: string; files: number } | { kind: 'file'; index: number }
+);
 
 interface Folder {
   name: string;
@@ -13,7 +15,10 @@ interface Folder {
   count: number;
 }
 
-/** The rows of a tree. closed: paths of folders whose content is hidden. Folders with a single folder inside share its row. */
+/**
+ * The rows of a tree. closed: paths of folders whose content is hidden. Folders with a single folder inside share its
+ * row.
+ */
 export function treeRows(files: readonly PatchFile[], closed: ReadonlySet<string>): TreeRow[] {
   const root: Folder = { name: '', path: '', folders: new Map(), files: [], count: 0 };
   files.forEach((file, index) => {
@@ -37,7 +42,8 @@ export function treeRows(files: readonly PatchFile[], closed: ReadonlySet<string
       rows.push({ kind: 'folder', depth, name, path: shown.path, files: shown.count });
       if (!closed.has(shown.path)) add(shown, depth + 1);
     }
-    for (const index of folder.files) rows.push({ kind: 'file', depth, name: files[index]?.path.split('/').at(-1) ?? '', index });
+    for (const index of folder.files)
+      rows.push({ kind: 'file', depth, name: files[index]?.path.split('/').at(-1) ?? '', index });
   };
   add(root, 0);
   return rows;

@@ -10,8 +10,17 @@ function event(kind: JobEvent['kind'], fields: Partial<JobEvent> = {}): JobEvent
 }
 
 test('consecutive lines are one entry, and another event ends it', () => {
-  const entries = fold([event('log', { text: 'a' }), event('log', { text: 'b' }), event('status', { state: 'running' }), event('log', { text: 'c' })]);
-  expect(entries.map((entry) => (entry.kind === 'text' ? entry.lines : entry.kind))).toEqual([['a', 'b'], 'state', ['c']]);
+  const entries = fold([
+    event('log', { text: 'a' }),
+    event('log', { text: 'b' }),
+    event('status', { state: 'running' }),
+    event('log', { text: 'c' }),
+  ]);
+  expect(entries.map((entry) => (entry.kind === 'text' ? entry.lines : entry.kind))).toEqual([
+    ['a', 'b'],
+    'state',
+    ['c'],
+  ]);
 });
 
 test('a call and its answer are one entry, also with other events between them', () => {
@@ -25,7 +34,9 @@ test('a call and its answer are one entry, also with other events between them',
 });
 
 test('an answer without its call is an entry of its own', () => {
-  expect(fold([event('tool', { call: 'c9', name: null, output: 'late' })])).toMatchObject([{ kind: 'call', name: 'answer', output: 'late' }]);
+  expect(fold([event('tool', { call: 'c9', name: null, output: 'late' })])).toMatchObject([
+    { kind: 'call', name: 'answer', output: 'late' },
+  ]);
 });
 
 test('attempts are not mixed', () => {
@@ -52,21 +63,41 @@ test('the lines of a log that repeat a call and its answer are left out, and oth
     event('tool', { call: 'c1', name: null, output: '3 passed' }),
     event('log', { text: '→ I go on', origin: 'agent' }),
   ]);
-  expect(entries.map((entry) => (entry.kind === 'text' ? entry.lines : entry.kind))).toEqual([['npm ci'], 'call', ['→ I go on']]);
+  expect(entries.map((entry) => (entry.kind === 'text' ? entry.lines : entry.kind))).toEqual([
+    ['npm ci'],
+    'call',
+    ['→ I go on'],
+  ]);
 });
 
 test('the whole text of a call is its input, and of an answer its output', () => {
-  const calls = [{ name: 'Bash', input: { command: 'npm test' } }, { name: 'exec', input: 'ls' }, { name: 'Stop', input: undefined }, { name: null, output: 'a\nb' }];
-  expect(calls.map((call) => wholeText(event('tool', { call: 'c1', ...call })))).toEqual(['{"command":"npm test"}', 'ls', '', 'a\nb']);
+  const calls = [
+    { name: 'Bash', input: { command: 'npm test' } },
+    { name: 'exec', input: 'ls' },
+    { name: 'Stop', input: undefined },
+    { name: null, output: 'a\nb' },
+  ];
+  expect(calls.map((call) => wholeText(event('tool', { call: 'c1', ...call })))).toEqual([
+    '{"command":"npm test"}',
+    'ls',
+    '',
+    'a\nb',
+  ]);
 });
 
 test('lines of different writers are entries of their own', () => {
   const entries = fold([event('log', { text: 'a', origin: 'engine' }), event('log', { text: 'b', origin: 'agent' })]);
-  expect(entries).toMatchObject([{ origin: 'engine', lines: ['a'] }, { origin: 'agent', lines: ['b'] }]);
+  expect(entries).toMatchObject([
+    { origin: 'engine', lines: ['a'] },
+    { origin: 'agent', lines: ['b'] },
+  ]);
 });
 
 test('an entry differs from its earlier fold only if it has grown', () => {
-  const [call, answer] = [event('tool', { call: 'c1', name: 'Bash', input: {} }), event('tool', { call: 'c1', name: null, output: 'x' })];
+  const [call, answer] = [
+    event('tool', { call: 'c1', name: 'Bash', input: {} }),
+    event('tool', { call: 'c1', name: null, output: 'x' }),
+  ];
   const [before, after, again] = [fold([call])[0], fold([call, answer])[0], fold([call, answer])[0]];
   if (!before || !after || !again) throw new Error('a fold has no entry');
   expect([isSameEntry(before, after), isSameEntry(after, again)]).toEqual([false, true]);
@@ -77,10 +108,21 @@ test('an entry differs from its earlier fold only if it has grown', () => {
 });
 
 function usage(inputTokens: number, costUsd: number | null): JobEvent {
-  return event('usage', { usage: { inputTokens, outputTokens: 0, reasoningTokens: 0, cacheReadTokens: 0, cacheWriteTokens: 0, costUsd, turns: 1, seconds: 1 } });
+  return event('usage', {
+    usage: {
+      inputTokens,
+      outputTokens: 0,
+      reasoningTokens: 0,
+      cacheReadTokens: 0,
+      cacheWriteTokens: 0,
+      costUsd,
+      turns: 1,
+      seconds: 1,
+    },
+  });
 }
 
-test('usage until the answer of a call is the call\'s, and later usage that of the next one', () => {
+test("usage until the answer of a call is the call's, and later usage that of the next one", () => {
   seq = 0;
   const [read, bash] = fold([
     usage(1000, 0.01),
@@ -95,9 +137,13 @@ test('usage until the answer of a call is the call\'s, and later usage that of t
   expect(bash).toMatchObject({ tokens: 400, costUsd: expect.closeTo(0.01) as number });
 });
 
-test('usage before the events that are shown is no call\'s, and an unknown cost stays unknown', () => {
+test("usage before the events that are shown is no call's, and an unknown cost stays unknown", () => {
   seq = 100;
-  const entries = fold([event('tool', { call: 'c1', name: 'Read', input: {} }), usage(90_000, null), usage(91_000, null)]);
+  const entries = fold([
+    event('tool', { call: 'c1', name: 'Read', input: {} }),
+    usage(90_000, null),
+    usage(91_000, null),
+  ]);
   expect(entries).toMatchObject([{ tokens: 1000, costUsd: null }]);
 });
 
@@ -111,8 +157,11 @@ test('a call that has used more is drawn again', () => {
 test('text is found in lines, arguments, outputs and errors, whatever its case', () => {
   seq = 0;
   const entries = fold([
-    event('log', { text: 'A \u001b[31mneedle\u001b[0m in a line' }), event('tool', { call: 'c1', name: 'Bash', input: { command: 'grep needle' } }),
-    event('tool', { call: 'c2', name: null, output: 'NEEDLE' }), event('error', { code: 'agent_error', message: 'no Needle' }), event('status', { state: 'running' }),
+    event('log', { text: 'A \u001b[31mneedle\u001b[0m in a line' }),
+    event('tool', { call: 'c1', name: 'Bash', input: { command: 'grep needle' } }),
+    event('tool', { call: 'c2', name: null, output: 'NEEDLE' }),
+    event('error', { code: 'agent_error', message: 'no Needle' }),
+    event('status', { state: 'running' }),
   ]);
   expect(entries.map((entry) => contains(entry, 'needle'))).toEqual([true, true, true, true, false]);
   expect(entries.map((entry) => contains(entry, '[31m'))).toEqual([false, false, false, false, false]);

@@ -49,7 +49,9 @@ export interface EndEntry extends Base {
 
 export type Entry = TextEntry | CallEntry | StateEntry | ErrorEntry | EndEntry;
 
-/** Return whether an event is the line of the log that an executor writes just before the event of a call or an answer. */
+/**
+ * Return whether an event is the line of the log that an executor writes just before the event of a call or an answer.
+ */
 export function isSummary(event: JobEvent | null | undefined): boolean {
   return event?.kind === 'log' && event.origin === 'tool' && /^[→←] /.test(event.text ?? '');
 }
@@ -76,7 +78,13 @@ export function fold(events: readonly JobEvent[]): Entry[] {
     switch (event.kind) {
       case 'log': {
         const last = entries.at(-1);
-        if (last?.kind === 'text' && last.attempt === event.attempt && last.origin === event.origin && last.lines.length < MAX_LINES) last.lines.push(event.text ?? '');
+        if (
+          last?.kind === 'text' &&
+          last.attempt === event.attempt &&
+          last.origin === event.origin &&
+          last.lines.length < MAX_LINES
+        )
+          last.lines.push(event.text ?? '');
         else entries.push({ ...base, kind: 'text', origin: event.origin, lines: [event.text ?? ''] });
         break;
       }
@@ -93,8 +101,15 @@ export function fold(events: readonly JobEvent[]): Entry[] {
         }
         const isAnswer = event.name == null;
         const call: CallEntry = {
-          ...base, kind: 'call', name: event.name ?? 'answer', input: event.input, isError: event.isError ?? false,
-          output: isAnswer ? (event.output ?? null) : undefined, endedAt: isAnswer ? event.at : undefined, tokens: 0, costUsd: 0,
+          ...base,
+          kind: 'call',
+          name: event.name ?? 'answer',
+          input: event.input,
+          isError: event.isError ?? false,
+          output: isAnswer ? (event.output ?? null) : undefined,
+          endedAt: isAnswer ? event.at : undefined,
+          tokens: 0,
+          costUsd: 0,
         };
         if (!isAnswer) {
           Object.assign(call, unclaimed);
@@ -144,7 +159,10 @@ function difference(after: Spent, before: Spent): Spent {
 }
 
 function sum(a: Spent, b: Spent): Spent {
-  return { tokens: a.tokens + b.tokens, costUsd: a.costUsd === null || b.costUsd === null ? null : a.costUsd + b.costUsd };
+  return {
+    tokens: a.tokens + b.tokens,
+    costUsd: a.costUsd === null || b.costUsd === null ? null : a.costUsd + b.costUsd,
+  };
 }
 
 function dropLastLine(entries: Entry[]): void {
@@ -158,7 +176,11 @@ function dropLastLine(entries: Entry[]): void {
 export function isSameEntry(before: Entry, after: Entry): boolean {
   if (before.id !== after.id || before.kind !== after.kind) return false;
   if (before.kind === 'text' && after.kind === 'text') return before.lines.length === after.lines.length;
-  return before.kind !== 'call' || after.kind !== 'call' || (before.endedAt === after.endedAt && before.tokens === after.tokens && before.costUsd === after.costUsd);
+  return (
+    before.kind !== 'call' ||
+    after.kind !== 'call' ||
+    (before.endedAt === after.endedAt && before.tokens === after.tokens && before.costUsd === after.costUsd)
+  );
 }
 
 /** Whether a text occurs in an entry. needle: in lower case. */
@@ -171,7 +193,11 @@ function texts(entry: Entry): readonly string[] {
     case 'text':
       return entry.lines.map(plain);
     case 'call':
-      return [entry.name, typeof entry.input === 'string' ? entry.input : entry.input === undefined ? '' : JSON.stringify(entry.input), plain(entry.output ?? '')];
+      return [
+        entry.name,
+        typeof entry.input === 'string' ? entry.input : entry.input === undefined ? '' : JSON.stringify(entry.input),
+        plain(entry.output ?? ''),
+      ];
     case 'state':
       return [entry.state, entry.message ?? ''];
     case 'error':
@@ -184,7 +210,8 @@ function texts(entry: Entry): readonly string[] {
 /** A short description of a call's arguments: the command, the file or the pattern, else their JSON. */
 export function callSummary(input: unknown): string {
   if (typeof input === 'string') return firstLine(input);
-  if (typeof input !== 'object' || input === null) return input === undefined || input === null ? '' : JSON.stringify(input);
+  if (typeof input !== 'object' || input === null)
+    return input === undefined || input === null ? '' : JSON.stringify(input);
   const fields = input as Record<string, unknown>;
   for (const name of ['command', 'cmd', 'file_path', 'path', 'pattern', 'query', 'url', 'description', 'prompt']) {
     const value = fields[name];
@@ -197,7 +224,11 @@ export function callSummary(input: unknown): string {
 /** The whole input of a call, or the whole output of an answer. */
 export function wholeText(event: JobEvent): string {
   if (event.name == null) return event.output ?? '';
-  return typeof event.input === 'string' ? event.input : event.input === undefined || event.input === null ? '' : JSON.stringify(event.input);
+  return typeof event.input === 'string'
+    ? event.input
+    : event.input === undefined || event.input === null
+      ? ''
+      : JSON.stringify(event.input);
 }
 
 function firstLine(text: string): string {

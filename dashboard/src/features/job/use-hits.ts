@@ -24,8 +24,10 @@ const REFRESH_MS = 5_000;
 /** Search an attempt's events on the engine. isUrgent: without waiting for the end of typing. */
 export function useHits(job: JobDetail, attempt: number, q: string, isLive: boolean, isUrgent: boolean): HitsOfLog {
   const text = useSettled(useDeferredValue(q.trim()), isUrgent ? 0 : TYPING_MS);
-  const search = (query: { after?: number; before?: number; limit: number }, signal?: AbortSignal): Promise<SearchPage> =>
-    searchAttempt(job.id, attempt, text, query, signal);
+  const search = (
+    query: { after?: number; before?: number; limit: number },
+    signal?: AbortSignal,
+  ): Promise<SearchPage> => searchAttempt(job.id, attempt, text, query, signal);
   const { data, error } = useQuery({
     queryKey: ['hits', job.id, attempt, text],
     queryFn: async ({ signal }) => new Hits(await search({ after: 0, limit: LIMIT }, signal)),
@@ -46,9 +48,17 @@ export function useHits(job: JobDetail, attempt: number, q: string, isLive: bool
   };
 }
 
-async function searchAttempt(jobId: string, attempt: number, q: string, { after, before, limit }: { after?: number; before?: number; limit: number }, signal?: AbortSignal): Promise<SearchPage> {
+async function searchAttempt(
+  jobId: string,
+  attempt: number,
+  q: string,
+  { after, before, limit }: { after?: number; before?: number; limit: number },
+  signal?: AbortSignal,
+): Promise<SearchPage> {
   const place =
-    after !== undefined ? { after: idOf({ attempt, seq: after }) } : { before: idOf(before === undefined ? { attempt: attempt + 1, seq: 0 } : { attempt, seq: before }) };
+    after !== undefined
+      ? { after: idOf({ attempt, seq: after }) }
+      : { before: idOf(before === undefined ? { attempt: attempt + 1, seq: 0 } : { attempt, seq: before }) };
   const page = await fetchEventPage(jobId, { q, limit, attempt, ...place }, signal);
   return { lines: page.events.map((event) => placeOf(event.id).seq), total: page.attemptTotal ?? 0 };
 }

@@ -20,7 +20,11 @@ export function useJobSearch(): JobSearch {
 /** A function that changes the search part of the URL, in place. */
 export function useChangeSearch(): (edit: (before: JobSearch) => JobSearch) => void {
   const navigate = useNavigate();
-  return useCallback((edit) => void navigate({ to: '.', search: (before: JobSearch) => edit(before), replace: true, resetScroll: false }), [navigate]);
+  return useCallback(
+    (edit) =>
+      void navigate({ to: '.', search: (before: JobSearch) => edit(before), replace: true, resetScroll: false }),
+    [navigate],
+  );
 }
 
 /** The attempt that the URL selects, else the latest. 0: none has started. */

@@ -13,7 +13,8 @@ export interface Log {
   state: 'live' | 'reconnecting' | 'ended';
 }
 
-/** The events of an attempt, followed while the tab is visible, from a time when the attempt is live to its last event.
+/**
+ * The events of an attempt, followed while the tab is visible, from a time when the attempt is live to its last event.
  *
  * The end of the attempt alone does not end that: the last events may still be missing after a lost connection.
  */
@@ -39,14 +40,18 @@ export function useLog(jobId: string, attempt: number, isLive: boolean, onEnd: (
   const isOpen = store.count !== undefined;
   useEffect(() => {
     if (!isOpen || !follows) return;
-    return followEvents(jobId, { attempt, seq: store.count ?? 0 }, {
-      onEvents: (events) => {
-        store.append(events);
-        if (events.some((event) => event.attempt > attempt)) end();
+    return followEvents(
+      jobId,
+      { attempt, seq: store.count ?? 0 },
+      {
+        onEvents: (events) => {
+          store.append(events);
+          if (events.some((event) => event.attempt > attempt)) end();
+        },
+        onDone: () => end(),
+        onState: setState,
       },
-      onDone: () => end(),
-      onState: setState,
-    });
+    );
   }, [store, jobId, attempt, follows, isOpen]);
 
   return { store, version, state: isLive || isIncomplete ? state : 'ended' };

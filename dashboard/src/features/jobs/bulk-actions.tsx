@@ -13,43 +13,91 @@ import { ACTION_NOTES, BULK_ACTIONS, bulkFilter, bulkWords, concernedCount, MOST
 import styles from './jobs-page.module.css';
 
 /** Opens the dialog for all matching jobs. Names the likely action. */
-export function BulkButton({ filter, facets, onClick }: { filter: JobFilter; facets: JobFacets | undefined; onClick: () => void }) {
+export function BulkButton({
+  filter,
+  facets,
+  onClick,
+}: {
+  filter: JobFilter;
+  facets: JobFacets | undefined;
+  onClick: () => void;
+}) {
   const [failed, open] = [concernedCount('retry', filter, facets), concernedCount('cancel', filter, facets)];
   if (failed + open === 0) return null;
-  return <Button isChanging className={styles.all} onClick={onClick}>{failed > 0 ? `Retry ${count(failed)} failed…` : `Cancel ${count(open)}…`}</Button>;
+  return (
+    <Button isChanging className={styles.all} onClick={onClick}>
+      {failed > 0 ? `Retry ${count(failed)} failed…` : `Cancel ${count(open)}…`}
+    </Button>
+  );
 }
 
 /** Ask what to do with all jobs that match a filter, and start it. onRun: gets the id of the action. */
-export function BulkDialog({ filter, onClose, onRun }: { filter: JobFilter; onClose: () => void; onRun: (id: string) => void }) {
+export function BulkDialog({
+  filter,
+  onClose,
+  onRun,
+}: {
+  filter: JobFilter;
+  onClose: () => void;
+  onRun: (id: string) => void;
+}) {
   const queries = useQueryClient();
   const facets = useQuery({ ...facetsQuery(filter), staleTime: 0 });
   const [chosen, setChosen] = useState<BulkAction>();
-  const options = BULK_ACTIONS.map((action) => ({ action, jobs: concernedCount(action, filter, facets.data) })).filter(({ jobs }) => jobs > 0);
+  const options = BULK_ACTIONS.map((action) => ({ action, jobs: concernedCount(action, filter, facets.data) })).filter(
+    ({ jobs }) => jobs > 0,
+  );
   const current = options.find(({ action }) => action === chosen) ?? options[0];
   const start = useMutation({
-    mutationFn: ({ action, jobs }: { action: BulkAction; jobs: number }) => actOnJobs(action, bulkFilter(action, filter), jobs),
+    mutationFn: ({ action, jobs }: { action: BulkAction; jobs: number }) =>
+      actOnJobs(action, bulkFilter(action, filter), jobs),
     onSuccess: ({ id }) => onRun(id),
     onError: () => queries.invalidateQueries({ queryKey: ['facets'] }),
   });
   const isTooMany = current !== undefined && current.jobs > MOST_JOBS;
   return (
-    <Dialog title="All jobs that match" onClose={onClose}
-      footer={<>
-        <Button onClick={onClose}>Back</Button>
-        {current && (
-          <Button kind={current.action === 'cancel' ? 'danger' : 'primary'} isBusy={start.isPending} disabled={isTooMany} onClick={() => start.mutate(current)}>
-            {current.action === 'cancel' ? 'Cancel' : 'Retry'} {counted(current.jobs, 'job')}
-          </Button>
-        )}
-      </>}>
+    <Dialog
+      title="All jobs that match"
+      onClose={onClose}
+      footer={
+        <>
+          <Button onClick={onClose}>Back</Button>
+          {current && (
+            <Button
+              kind={current.action === 'cancel' ? 'danger' : 'primary'}
+              isBusy={start.isPending}
+              disabled={isTooMany}
+              onClick={() => start.mutate(current)}
+            >
+              {current.action === 'cancel' ? 'Cancel' : 'Retry'} {counted(current.jobs, 'job')}
+            </Button>
+          )}
+        </>
+      }
+    >
       <div className={styles.bulk}>
-        {facets.error ? <Failure error={facets.error} onRetry={() => void facets.refetch()} />
-          : !facets.data ? <Loading rows={2} height={32} />
-          : !current && <p>No matching job can be retried or cancelled.</p>}
+        {facets.error ? (
+          <Failure error={facets.error} onRetry={() => void facets.refetch()} />
+        ) : !facets.data ? (
+          <Loading rows={2} height={32} />
+        ) : (
+          !current && <p>No matching job can be retried or cancelled.</p>
+        )}
         {options.map(({ action, jobs }) => (
           <label key={action} className={styles.bulkChoice}>
-            <input type="radio" name="action" checked={action === current?.action} onChange={() => { setChosen(action); start.reset(); }} />
-            <span><strong>{bulkWords(action, jobs)}</strong>{ACTION_NOTES[action]}</span>
+            <input
+              type="radio"
+              name="action"
+              checked={action === current?.action}
+              onChange={() => {
+                setChosen(action);
+                start.reset();
+              }}
+            />
+            <span>
+              <strong>{bulkWords(action, jobs)}</strong>
+              {ACTION_NOTES[action]}
+            </span>
           </label>
         ))}
         {isTooMany && <Notice>One action may concern at most {count(MOST_JOBS)} jobs. Choose more filters.</Notice>}
@@ -74,10 +122,12 @@ export function BulkStatus({ id, onEnd }: { id: string; onEnd: () => void }) {
   useEffect(() => {
     if (isOver) end();
   }, [isOver]);
-  return run && (
-    <label className={`${styles.all} ${styles.progress}`}>
-      {run.action === 'retry' ? 'Retrying' : 'Cancelling'}: {count(run.done)} of {counted(run.jobs, 'job')}
-      <progress max={run.jobs} value={run.done} />
-    </label>
+  return (
+    run && (
+      <label className={`${styles.all} ${styles.progress}`}>
+        {run.action === 'retry' ? 'Retrying' : 'Cancelling'}: {count(run.done)} of {counted(run.jobs, 'job')}
+        <progress max={run.jobs} value={run.done} />
+      </label>
+    )
   );
 }

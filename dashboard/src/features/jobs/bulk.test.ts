@@ -4,8 +4,17 @@ import type { JobFacets } from '../../api/jobs';
 import { bulkFilter, bulkWords, concernedCount, outcomeWords } from './bulk';
 
 const facets: JobFacets = {
-  status: [{ value: 'waiting', count: 3 }, { value: 'active', count: 1 }, { value: 'failed', count: 9 }, { value: 'completed', count: 100 }],
-  failedCode: [], model: [], agentRole: [], repo: [], owner: [],
+  status: [
+    { value: 'waiting', count: 3 },
+    { value: 'active', count: 1 },
+    { value: 'failed', count: 9 },
+    { value: 'completed', count: 100 },
+  ],
+  failedCode: [],
+  model: [],
+  agentRole: [],
+  repo: [],
+  owner: [],
 };
 
 test('an action concerns the matching jobs that it can change', () => {
@@ -17,7 +26,11 @@ test('an action concerns the matching jobs that it can change', () => {
 });
 
 test('the engine gets the other conditions too', () => {
-  expect(bulkFilter('cancel', { status: ['active', 'failed'], repo: 'o/r', q: 'x' })).toEqual({ status: ['active'], repo: 'o/r', q: 'x' });
+  expect(bulkFilter('cancel', { status: ['active', 'failed'], repo: 'o/r', q: 'x' })).toEqual({
+    status: ['active'],
+    repo: 'o/r',
+    q: 'x',
+  });
   expect(bulkFilter('retry', {})).toEqual({ status: ['failed'] });
 });
 
@@ -25,5 +38,7 @@ test('words name the number of jobs', () => {
   expect(bulkWords('retry', 1)).toBe('Retry 1 failed job');
   expect(bulkWords('cancel', 1200)).toBe('Cancel 1,200 waiting and running jobs');
   expect(outcomeWords({ action: 'cancel', jobs: 2, changed: 2 })).toBe('2 jobs cancelled.');
-  expect(outcomeWords({ action: 'retry', jobs: 9, changed: 8 })).toBe('8 of 9 jobs queued again. The others had been retried or deleted meanwhile.');
+  expect(outcomeWords({ action: 'retry', jobs: 9, changed: 8 })).toBe(
+    '8 of 9 jobs queued again. The others had been retried or deleted meanwhile.',
+  );
 });

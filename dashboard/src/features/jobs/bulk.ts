@@ -18,7 +18,9 @@ export function concerned(action: BulkAction, filter: JobFilter): Status[] {
 /** The number of matching jobs that an action changes. facets: counts for all statuses. */
 export function concernedCount(action: BulkAction, filter: JobFilter, facets: JobFacets | undefined): number {
   const statuses: readonly string[] = concerned(action, filter);
-  return (facets?.status ?? []).filter(({ value }) => statuses.includes(value)).reduce((sum, each) => sum + each.count, 0);
+  return (facets?.status ?? [])
+    .filter(({ value }) => statuses.includes(value))
+    .reduce((sum, each) => sum + each.count, 0);
 }
 
 /** The filter that the engine gets: no job in another status matches it. */

@@ -22,33 +22,66 @@ interface JobRowProps {
   onSelect: (id: string, extend: boolean) => void;
 }
 
-export const JobRow = memo(function JobRow({ job, place, rowIndex, isFocused, isSelected, onSelect }: JobRowProps) {
-  const title = visible(job.title ?? job.name);
-  return (
-    <tr aria-rowindex={rowIndex} className={styles.row} data-focused={isFocused || undefined} data-selected={isSelected || undefined}>
-      <td className={styles.check}>
-        <Changing>
-          <label>
-            <input type="checkbox" checked={isSelected} aria-label={`Select ${title}`} onChange={() => undefined} onClick={(event) => onSelect(job.id, event.shiftKey)} />
-          </label>
-        </Changing>
-      </td>
-      <td className={styles.statusColumn}>
-        <span title={job.failedReason ? visible(job.failedReason) : undefined}>
-          {job.status === 'failed' && <span className="visually-hidden">Failed: </span>}
-          <StatusBadge status={job.status} note={statusNote(job)} />
-        </span>
-      </td>
-      <TitleCell job={job} place={place} title={title} />
-      <td className={styles.agentColumn} title={job.agentRole ? visible(job.agentRole) : undefined}>{job.agentRole ? <AgentLink role={job.agentRole} /> : <span className={styles.faint}>{visible(job.name)}</span>}</td>
-      <td className={styles.repoColumn} title={job.repo ? visible(job.repo) : undefined}>{job.repo ? visible(job.repo) : NOTHING}</td>
-      <td className={styles.modelColumn} title={visible(`${job.provider}/${job.model}`)}>{visible(job.model)}</td>
-      <td className={styles.numberColumn}><Span from={job.status === 'waiting' ? null : job.processedAt} to={job.finishedAt} /></td>
-      <td className={styles.numberColumn}>{costOf(job)}</td>
-      <td className={styles.ageColumn}><Age at={job.createdAt} /></td>
-    </tr>
-  );
-}, (before, after) => before.job === after.job && before.place === after.place && before.rowIndex === after.rowIndex && before.isFocused === after.isFocused && before.isSelected === after.isSelected);
+export const JobRow = memo(
+  function JobRow({ job, place, rowIndex, isFocused, isSelected, onSelect }: JobRowProps) {
+    const title = visible(job.title ?? job.name);
+    return (
+      <tr
+        aria-rowindex={rowIndex}
+        className={styles.row}
+        data-focused={isFocused || undefined}
+        data-selected={isSelected || undefined}
+      >
+        <td className={styles.check}>
+          <Changing>
+            <label>
+              <input
+                type="checkbox"
+                checked={isSelected}
+                aria-label={`Select ${title}`}
+                onChange={() => undefined}
+                onClick={(event) => onSelect(job.id, event.shiftKey)}
+              />
+            </label>
+          </Changing>
+        </td>
+        <td className={styles.statusColumn}>
+          <span title={job.failedReason ? visible(job.failedReason) : undefined}>
+            {job.status === 'failed' && <span className="visually-hidden">Failed: </span>}
+            <StatusBadge status={job.status} note={statusNote(job)} />
+          </span>
+        </td>
+        <TitleCell job={job} place={place} title={title} />
+        <td className={styles.agentColumn} title={job.agentRole ? visible(job.agentRole) : undefined}>
+          {job.agentRole ? (
+            <AgentLink role={job.agentRole} />
+          ) : (
+            <span className={styles.faint}>{visible(job.name)}</span>
+          )}
+        </td>
+        <td className={styles.repoColumn} title={job.repo ? visible(job.repo) : undefined}>
+          {job.repo ? visible(job.repo) : NOTHING}
+        </td>
+        <td className={styles.modelColumn} title={visible(`${job.provider}/${job.model}`)}>
+          {visible(job.model)}
+        </td>
+        <td className={styles.numberColumn}>
+          <Span from={job.status === 'waiting' ? null : job.processedAt} to={job.finishedAt} />
+        </td>
+        <td className={styles.numberColumn}>{costOf(job)}</td>
+        <td className={styles.ageColumn}>
+          <Age at={job.createdAt} />
+        </td>
+      </tr>
+    );
+  },
+  (before, after) =>
+    before.job === after.job &&
+    before.place === after.place &&
+    before.rowIndex === after.rowIndex &&
+    before.isFocused === after.isFocused &&
+    before.isSelected === after.isSelected,
+);
 
 /** The title, and below it what the agent does now or why the job waits. */
 function TitleCell({ job, place, title }: { job: JobItem; place: QueuePlace | undefined; title: string }) {
@@ -56,8 +89,14 @@ function TitleCell({ job, place, title }: { job: JobItem; place: QueuePlace | un
   const note = activity === null ? job.status === 'waiting' && place && waitingNote(job, place) : visible(activity);
   return (
     <td className={styles.titleCell} data-noted={note ? true : undefined}>
-      <Link to="/jobs/$id/activity" params={{ id: job.id }} title={title}>{title}</Link>
-      {note && <span className={styles.note} title={note}>{note}</span>}
+      <Link to="/jobs/$id/activity" params={{ id: job.id }} title={title}>
+        {title}
+      </Link>
+      {note && (
+        <span className={styles.note} title={note}>
+          {note}
+        </span>
+      )}
     </td>
   );
 }

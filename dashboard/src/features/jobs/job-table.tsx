@@ -45,13 +45,24 @@ export function JobTable({ search, filter, openedAt, left, total, onPreview, onA
   const rowHeight = isNarrow ? ROW_HEIGHT.narrow : ROW_HEIGHT.wide;
   const reader = useRef<Reader>({ isAtTop: () => true, visible: () => [], end: () => 0, hasSelection: () => false });
   const jobs = useJobs(filter, order, reader, left);
-  const { ref: scroller, ...rows } = useVirtualRows(jobs.jobs.length, rowHeight, 5, isNarrow ? 0 : HEADER_HEIGHT, left?.position);
+  const { ref: scroller, ...rows } = useVirtualRows(
+    jobs.jobs.length,
+    rowHeight,
+    5,
+    isNarrow ? 0 : HEADER_HEIGHT,
+    left?.position,
+  );
   const [focused, setFocused] = useState(search.job ?? left?.focused);
   const visible = jobs.jobs.slice(rows.first, rows.end);
   const selection = useSelection(jobs.jobs, setFocused);
   const places = usePlaces(jobs, rows.first, rows.end);
   useEffect(() => {
-    reader.current = { isAtTop: rows.isAtStart, visible: () => visible, end: () => Math.min(rows.end, jobs.jobs.length), hasSelection: () => selection.jobs.length > 0 };
+    reader.current = {
+      isAtTop: rows.isAtStart,
+      visible: () => visible,
+      end: () => Math.min(rows.end, jobs.jobs.length),
+      hasSelection: () => selection.jobs.length > 0,
+    };
     if (rows.end > jobs.jobs.length - 30) jobs.loadMore();
   });
 
@@ -59,7 +70,19 @@ export function JobTable({ search, filter, openedAt, left, total, onPreview, onA
   const leave = useEffectEvent(() => {
     if (jobs.next === undefined) return;
     const { jobs: shown, newer, next } = jobs;
-    storeLeftList(queries, { key: listKey(search), openedAt, rows: { jobs: shown, newer, next }, position: rows.position, focused, isStale: false }, filter, order);
+    storeLeftList(
+      queries,
+      {
+        key: listKey(search),
+        openedAt,
+        rows: { jobs: shown, newer, next },
+        position: rows.position,
+        focused,
+        isStale: false,
+      },
+      filter,
+      order,
+    );
   });
   useEffect(() => {
     forgetLeftList(queries);
@@ -90,56 +113,161 @@ export function JobTable({ search, filter, openedAt, left, total, onPreview, onA
     { keys: 'ArrowUp', label: 'Previous job', run: () => focus(index - 1), isHidden: true },
     { keys: 'Home', label: 'First job', run: () => focus(0) },
     { keys: 'End', label: 'Last loaded job', run: () => focus(jobs.jobs.length - 1) },
-    { keys: 'x', label: 'Select the job', isChanging: true, run: () => { if (focused) selection.select(focused); } },
-    { keys: 'X', label: 'Select up to the job', isChanging: true, run: () => { if (focused) selection.select(focused, true); } },
+    {
+      keys: 'x',
+      label: 'Select the job',
+      isChanging: true,
+      run: () => {
+        if (focused) selection.select(focused);
+      },
+    },
+    {
+      keys: 'X',
+      label: 'Select up to the job',
+      isChanging: true,
+      run: () => {
+        if (focused) selection.select(focused, true);
+      },
+    },
     { keys: 'a', label: 'Select all loaded jobs', isChanging: true, run: selection.selectAll },
-    { keys: 'Enter', label: 'Open the job', run: () => { if (focused) void navigate({ to: '/jobs/$id/activity', params: { id: focused } }); } },
-    { keys: 'o', label: 'Show the job beside the list', run: () => onPreview(focused === preview ? undefined : focused) },
-    { keys: 'Escape', label: 'Close the preview, clear the selection', run: () => { if (preview) onPreview(undefined); else selection.clear(); } },
-    { keys: 'n', label: 'Show newer jobs', run: () => { jobs.showNewer(); rows.scrollTo(0, 'start'); } },
+    {
+      keys: 'Enter',
+      label: 'Open the job',
+      run: () => {
+        if (focused) void navigate({ to: '/jobs/$id/activity', params: { id: focused } });
+      },
+    },
+    {
+      keys: 'o',
+      label: 'Show the job beside the list',
+      run: () => onPreview(focused === preview ? undefined : focused),
+    },
+    {
+      keys: 'Escape',
+      label: 'Close the preview, clear the selection',
+      run: () => {
+        if (preview) onPreview(undefined);
+        else selection.clear();
+      },
+    },
+    {
+      keys: 'n',
+      label: 'Show newer jobs',
+      run: () => {
+        jobs.showNewer();
+        rows.scrollTo(0, 'start');
+      },
+    },
   ]);
 
   const isEmpty = jobs.next !== undefined && jobs.jobs.length === 0;
   return (
     <>
-      {jobs.error !== undefined && <div className={styles.message}><Failure error={jobs.error} onRetry={jobs.retry} /></div>}
+      {jobs.error !== undefined && (
+        <div className={styles.message}>
+          <Failure error={jobs.error} onRetry={jobs.retry} />
+        </div>
+      )}
       {jobs.newer.length > 0 && (
-        <button type="button" className={styles.newer} onClick={() => { jobs.showNewer(); rows.scrollTo(0, 'start'); }}>
-          <Icon name="arrowUp" size={14} /> {count(jobs.newer.length)}{jobs.newer.length === MOST_NEWER && '+'} newer
+        <button
+          type="button"
+          className={styles.newer}
+          onClick={() => {
+            jobs.showNewer();
+            rows.scrollTo(0, 'start');
+          }}
+        >
+          <Icon name="arrowUp" size={14} /> {count(jobs.newer.length)}
+          {jobs.newer.length === MOST_NEWER && '+'} newer
         </button>
       )}
       <div className={styles.columns}>
-        <div ref={scroller} className={styles.scroller} tabIndex={0} data-shortcuts role="region" aria-label="Jobs" data-beside={preview ? true : undefined}>
-          {isEmpty ? <NoJobs search={search} /> : (
+        <div
+          ref={scroller}
+          className={styles.scroller}
+          tabIndex={0}
+          data-shortcuts
+          role="region"
+          aria-label="Jobs"
+          data-beside={preview ? true : undefined}
+        >
+          {isEmpty ? (
+            <NoJobs search={search} />
+          ) : (
             <table className={styles.table} aria-rowcount={(total ?? jobs.jobs.length) + 1} aria-label="Jobs">
               <thead>
                 <tr aria-rowindex={1}>
-                  <th scope="col" className={styles.check}><SelectAll selection={selection} loaded={jobs.jobs.length} /></th>
-                  <th scope="col" className={styles.statusColumn}>Status</th>
+                  <th scope="col" className={styles.check}>
+                    <SelectAll selection={selection} loaded={jobs.jobs.length} />
+                  </th>
+                  <th scope="col" className={styles.statusColumn}>
+                    Status
+                  </th>
                   <th scope="col">Job</th>
-                  <th scope="col" className={styles.agentColumn}>Agent</th>
-                  <th scope="col" className={styles.repoColumn}>Repository</th>
-                  <th scope="col" className={styles.modelColumn}>Model</th>
-                  <th scope="col" className={styles.numberColumn}>Run time</th>
-                  <th scope="col" className={styles.numberColumn}>Cost</th>
-                  <th scope="col" className={styles.ageColumn}>Created</th>
+                  <th scope="col" className={styles.agentColumn}>
+                    Agent
+                  </th>
+                  <th scope="col" className={styles.repoColumn}>
+                    Repository
+                  </th>
+                  <th scope="col" className={styles.modelColumn}>
+                    Model
+                  </th>
+                  <th scope="col" className={styles.numberColumn}>
+                    Run time
+                  </th>
+                  <th scope="col" className={styles.numberColumn}>
+                    Cost
+                  </th>
+                  <th scope="col" className={styles.ageColumn}>
+                    Created
+                  </th>
                 </tr>
               </thead>
               <tbody>
-                {rows.first > 0 && <tr aria-hidden="true" style={{ height: rows.offset }}><td /></tr>}
+                {rows.first > 0 && (
+                  <tr aria-hidden="true" style={{ height: rows.offset }}>
+                    <td />
+                  </tr>
+                )}
                 {visible.map((job, position) => (
-                  <JobRow key={job.id} job={job} place={places[job.id]} rowIndex={rows.first + position + 2} isFocused={job.id === focused} isSelected={selection.ids.has(job.id)} onSelect={selection.select} />
+                  <JobRow
+                    key={job.id}
+                    job={job}
+                    place={places[job.id]}
+                    rowIndex={rows.first + position + 2}
+                    isFocused={job.id === focused}
+                    isSelected={selection.ids.has(job.id)}
+                    onSelect={selection.select}
+                  />
                 ))}
-                {rows.end < jobs.jobs.length && <tr aria-hidden="true" style={{ height: (jobs.jobs.length - rows.end) * rowHeight }}><td /></tr>}
+                {rows.end < jobs.jobs.length && (
+                  <tr aria-hidden="true" style={{ height: (jobs.jobs.length - rows.end) * rowHeight }}>
+                    <td />
+                  </tr>
+                )}
               </tbody>
             </table>
           )}
-          {jobs.isLoading && <div className={styles.loading}><Loading rows={jobs.jobs.length === 0 ? 12 : 2} height={rowHeight} /></div>}
+          {jobs.isLoading && (
+            <div className={styles.loading}>
+              <Loading rows={jobs.jobs.length === 0 ? 12 : 2} height={rowHeight} />
+            </div>
+          )}
         </div>
         {preview && <Preview key={preview} id={preview} onClose={() => onPreview(undefined)} />}
       </div>
       {selection.jobs.length > 0 && (
-        <SelectionBar jobs={selection.jobs} total={total} onAll={onAll} onClear={selection.clear} onDone={(changed) => { jobs.store(changed); selection.clear(); }} />
+        <SelectionBar
+          jobs={selection.jobs}
+          total={total}
+          onAll={onAll}
+          onClear={selection.clear}
+          onDone={(changed) => {
+            jobs.store(changed);
+            selection.clear();
+          }}
+        />
       )}
     </>
   );
@@ -147,11 +275,27 @@ export function JobTable({ search, filter, openedAt, left, total, onPreview, onA
 
 function NoJobs({ search }: { search: JobsSearch }) {
   return hasFilters(search) ? (
-    <Empty title="No job matches" action={<Link to="/jobs" className={buttonClass()}>Clear the filters</Link>}>
+    <Empty
+      title="No job matches"
+      action={
+        <Link to="/jobs" className={buttonClass()}>
+          Clear the filters
+        </Link>
+      }
+    >
       There are jobs with other values only, or none at all.
     </Empty>
   ) : (
-    <Empty title="No jobs" action={<Changing><Link to="/jobs/new" className={buttonClass('primary')}>New job</Link></Changing>}>
+    <Empty
+      title="No jobs"
+      action={
+        <Changing>
+          <Link to="/jobs/new" className={buttonClass('primary')}>
+            New job
+          </Link>
+        </Changing>
+      }
+    >
       A job runs an agent with a prompt. Submit one here, with <code>labrats submit</code>, or let a webhook start one.
     </Empty>
   );

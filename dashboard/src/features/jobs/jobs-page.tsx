@@ -40,16 +40,44 @@ export function JobsPage() {
         <h1>Jobs</h1>
         <Filters search={search} facets={facets} onChange={change} />
         <Counts search={search} facets={facets} onChange={(status) => change({ status })}>
-          {search.bulk ? <BulkStatus key={search.bulk} id={search.bulk} onEnd={() => void change({ bulk: undefined })} /> : <BulkButton filter={filter} facets={facets} onClick={() => setActing(true)} />}
+          {search.bulk ? (
+            <BulkStatus key={search.bulk} id={search.bulk} onEnd={() => void change({ bulk: undefined })} />
+          ) : (
+            <BulkButton filter={filter} facets={facets} onClick={() => setActing(true)} />
+          )}
         </Counts>
       </div>
-      {error && <div className={styles.message}><Failure error={error} onRetry={() => void refetch()} /></div>}
-      <JobTable key={`${search.sort} ${key}`} search={search} filter={filter} openedAt={openedAt} left={left?.key === list ? left : undefined} total={total(search, facets)} onPreview={(job) => void change({ job })} onAll={() => setActing(true)} />
-      {isActing && <BulkDialog filter={filter} onClose={() => setActing(false)} onRun={(bulk) => { setActing(false); void change({ bulk }); }} />}
+      {error && (
+        <div className={styles.message}>
+          <Failure error={error} onRetry={() => void refetch()} />
+        </div>
+      )}
+      <JobTable
+        key={`${search.sort} ${key}`}
+        search={search}
+        filter={filter}
+        openedAt={openedAt}
+        left={left?.key === list ? left : undefined}
+        total={total(search, facets)}
+        onPreview={(job) => void change({ job })}
+        onAll={() => setActing(true)}
+      />
+      {isActing && (
+        <BulkDialog
+          filter={filter}
+          onClose={() => setActing(false)}
+          onRun={(bulk) => {
+            setActing(false);
+            void change({ bulk });
+          }}
+        />
+      )}
     </div>
   );
 }
 
 function total(search: JobsSearch, facets: JobFacets | undefined): number | undefined {
-  return facets?.status.filter(({ value }) => !search.status || search.status.includes(value as Status)).reduce((sum, each) => sum + each.count, 0);
+  return facets?.status
+    .filter(({ value }) => !search.status || search.status.includes(value as Status))
+    .reduce((sum, each) => sum + each.count, 0);
 }

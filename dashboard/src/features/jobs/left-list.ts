@@ -31,7 +31,8 @@ export function storeLeftList(queries: QueryClient, list: LeftList, filter: JobF
   forgetLeftList(queries);
   queries.setQueryDefaults(KEY, { gcTime: Infinity });
   queries.setQueryData<LeftList>(KEY, list);
-  const edit = (change: (before: LeftList) => Partial<LeftList>) => queries.setQueryData<LeftList>(KEY, (before) => before && { ...before, ...change(before) });
+  const edit = (change: (before: LeftList) => Partial<LeftList>) =>
+    queries.setQueryData<LeftList>(KEY, (before) => before && { ...before, ...change(before) });
   stop = listenForJobs({
     onJobs: (changed, gone) => void edit(({ rows }) => ({ rows: withFeed(rows, changed, gone, filter, order) })),
     onMany: () => undefined, // the newest jobs and those on the screen are read on the way back
@@ -51,7 +52,10 @@ export function leftList(queries: QueryClient): LeftList | undefined {
 /** The entries of the browser's history that have shown the list. */
 const entries = new Set<string>();
 
-/** Returns a function that returns whether the list was opened on the way back from another page: by the browser or by a link. */
+/**
+ * Returns a function that returns whether the list was opened on the way back from another page: by the browser or by a
+ * link.
+ */
 export function useIsWayBack(): () => boolean {
   const { latestLocation } = useRouter();
   const entry = useLocation({ select: ({ pathname, state }) => (pathname === '/jobs' ? state.__TSR_key : undefined) });

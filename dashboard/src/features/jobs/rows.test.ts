@@ -1,7 +1,18 @@
 import { expect, test } from 'vitest';
 
 import type { JobItem } from '../../api/jobs';
-import { matches, MOST_NEWER, NO_ROWS, withChanges, withFeed, withFirstPage, withNewerHeld, withNewerShown, withNewest, withPage } from './rows';
+import {
+  matches,
+  MOST_NEWER,
+  NO_ROWS,
+  withChanges,
+  withFeed,
+  withFirstPage,
+  withNewerHeld,
+  withNewerShown,
+  withNewest,
+  withPage,
+} from './rows';
 
 function job(number: number, fields: Partial<JobItem> = {}): JobItem {
   const createdAt = new Date(Date.UTC(2030, 0, 1) + number * 1000).toISOString();
@@ -39,7 +50,10 @@ test('a merge that brings nothing keeps the same list', () => {
 });
 
 test('an older job that has come to match joins the list in order', () => {
-  const merged = withNewest(withPage(NO_ROWS, { jobs: [job(5), job(1)], next: null }), { jobs: [job(5), job(3), job(1)], next: null });
+  const merged = withNewest(withPage(NO_ROWS, { jobs: [job(5), job(1)], next: null }), {
+    jobs: [job(5), job(3), job(1)],
+    next: null,
+  });
   expect(ids(merged.jobs)).toEqual(['ir-5', 'ir-3', 'ir-1']);
   expect(merged.newer).toEqual([]);
 });
@@ -65,7 +79,9 @@ test('jobs that match no longer leave the list, and those that have come to matc
 
 test('jobs of which only the engine knows whether they have the text of a search do not join the list', () => {
   const oldest = withPage(NO_ROWS, { jobs: [job(1), job(3)], next: 'c' });
-  expect(ids(withFeed(oldest, [job(2), job(3, { status: 'failed' })], ['ir-1'], { q: 'alpha' }, 'oldest').jobs)).toEqual(['ir-3']);
+  expect(
+    ids(withFeed(oldest, [job(2), job(3, { status: 'failed' })], ['ir-1'], { q: 'alpha' }, 'oldest').jobs),
+  ).toEqual(['ir-3']);
   expect(withFeed(rows, [job(4)], [], { q: 'alpha' }, 'newest')).toEqual(rows);
 });
 
@@ -78,8 +94,16 @@ test('jobs beyond the loaded rows are left to later pages', () => {
 
 test('a job matches if all fields of the filter do', () => {
   const each = job(10, { model: 'opus', repo: 'o/r', name: 'task' });
-  expect(matches(each, { status: ['active'], model: 'opus', repo: 'o/r', type: 'task', from: '2030-01-01T00:00:10.000Z' })).toBe(true);
-  for (const filter of [{ status: ['failed' as const] }, { model: 'haiku' }, { agentRole: 'x' }, { to: '2030-01-01T00:00:10Z' }, { from: '2030-01-01T00:00:11Z' }]) {
+  expect(
+    matches(each, { status: ['active'], model: 'opus', repo: 'o/r', type: 'task', from: '2030-01-01T00:00:10.000Z' }),
+  ).toBe(true);
+  for (const filter of [
+    { status: ['failed' as const] },
+    { model: 'haiku' },
+    { agentRole: 'x' },
+    { to: '2030-01-01T00:00:10Z' },
+    { from: '2030-01-01T00:00:11Z' },
+  ]) {
     expect(matches(each, filter)).toBe(false);
   }
 });
@@ -94,7 +118,13 @@ test('a time of the end matches jobs that have ended', () => {
 test('a list that nobody reads holds a limited number of newer jobs', () => {
   let next = rows;
   for (let number = 4; number < 2_000; number += 50) {
-    next = withFeed(next, Array.from({ length: 50 }, (_, index) => job(number + index)), [], {}, 'newest');
+    next = withFeed(
+      next,
+      Array.from({ length: 50 }, (_, index) => job(number + index)),
+      [],
+      {},
+      'newest',
+    );
   }
   expect([next.newer.length, next.newer[0]?.id, ids(next.jobs)]).toEqual([MOST_NEWER, 'ir-2003', ['ir-3', 'ir-2']]);
 });

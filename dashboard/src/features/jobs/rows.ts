@@ -30,7 +30,16 @@ export function withFirstPage(rows: Rows, page: JobPage): Rows {
   const listed = new Set(page.jobs.map((job) => job.id));
   const last = page.jobs.at(-1);
   const isCovered = (job: JobItem) => page.next === null || (last !== undefined && job.createdAt > last.createdAt);
-  return withNewest(withChanges(rows, [], new Set([...rows.jobs, ...rows.newer].filter((job) => isCovered(job) && !listed.has(job.id)).map((job) => job.id))), page);
+  return withNewest(
+    withChanges(
+      rows,
+      [],
+      new Set(
+        [...rows.jobs, ...rows.newer].filter((job) => isCovered(job) && !listed.has(job.id)).map((job) => job.id),
+      ),
+    ),
+    page,
+  );
 }
 
 /** Merge jobs in the order of a first page: changes appear in place, and new jobs wait above the list. */
@@ -38,7 +47,8 @@ export function withNewest(rows: Rows, page: JobPage): Rows {
   const known = ids(rows);
   const arrived = page.jobs.filter((job) => !known.has(job.id));
   const first = rows.jobs[0];
-  // A job that is older than the first row was not created but has come to match the filter: it joins the list in order.
+  // A job that is older than the first row was not created but has come to match the filter: it joins the list in
+  // order.
   const newer = arrived.filter((job) => first === undefined || job.createdAt > first.createdAt);
   const joined = arrived.filter((job) => first !== undefined && job.createdAt <= first.createdAt);
   return {
@@ -55,19 +65,33 @@ export function withChanges(rows: Rows, changed: readonly JobItem[], gone: Reado
   return { ...rows, jobs: updated(remaining, changed), newer: updated(waiting, changed) };
 }
 
-/** Apply changes of the feed: rows change in place, and jobs that have come to match arrive as in a fresh page.
+/**
+ * Apply changes of the feed: rows change in place, and jobs that have come to match arrive as in a fresh page.
  *
  * Jobs that lie beyond the loaded rows are left to later pages.
  */
-export function withFeed(rows: Rows, changed: readonly JobItem[], gone: readonly string[], filter: JobFilter, order: JobOrder): Rows {
+export function withFeed(
+  rows: Rows,
+  changed: readonly JobItem[],
+  gone: readonly string[],
+  filter: JobFilter,
+  order: JobOrder,
+): Rows {
   const known = ids(rows);
   const left = new Set([...gone, ...changed.filter((job) => !matches(job, filter)).map((job) => job.id)]);
   const current = withChanges(rows, changed, left);
   if (filter.q) return current; // the engine knows which other jobs have the text
-  const arrived = changed.filter((job) => !known.has(job.id) && matches(job, filter) && isWithin(rows, job, order)).toSorted((a, b) => (a.createdAt < b.createdAt ? 1 : -1));
+  const arrived = changed
+    .filter((job) => !known.has(job.id) && matches(job, filter) && isWithin(rows, job, order))
+    .toSorted((a, b) => (a.createdAt < b.createdAt ? 1 : -1));
   if (arrived.length === 0) return current;
   if (order === 'newest') return withNewest(current, { jobs: arrived, next: rows.next ?? null });
-  return { ...current, jobs: [...current.jobs, ...arrived].toSorted((a, b) => (a.createdAt < b.createdAt ? -1 : a.createdAt > b.createdAt ? 1 : 0)) };
+  return {
+    ...current,
+    jobs: [...current.jobs, ...arrived].toSorted((a, b) =>
+      a.createdAt < b.createdAt ? -1 : a.createdAt > b.createdAt ? 1 : 0,
+    ),
+  };
 }
 
 /** Whether a job belongs between the loaded rows, or before the first one of the newest. */
@@ -79,8 +103,33 @@ function isWithin(rows: Rows, job: JobItem, order: JobOrder): boolean {
 
 /** Whether a job matches a filter, as the engine decides. A search for text is left to the engine. */
 export function matches(job: JobItem, filter: JobFilter): boolean {
-  const { status, model, provider, agentRole, repo, failedCode, owner, type, source, chainId, from, to, endedFrom, endedTo } = filter;
-  const pairs = [[model, job.model], [provider, job.provider], [agentRole, job.agentRole], [repo, job.repo], [failedCode, job.failedCode], [owner, job.owner], [type, job.name], [source, job.source], [chainId, job.chainId]];
+  const {
+    status,
+    model,
+    provider,
+    agentRole,
+    repo,
+    failedCode,
+    owner,
+    type,
+    source,
+    chainId,
+    from,
+    to,
+    endedFrom,
+    endedTo,
+  } = filter;
+  const pairs = [
+    [model, job.model],
+    [provider, job.provider],
+    [agentRole, job.agentRole],
+    [repo, job.repo],
+    [failedCode, job.failedCode],
+    [owner, job.owner],
+    [type, job.name],
+    [source, job.source],
+    [chainId, job.chainId],
+  ];
   return (
     (!status || status.includes(job.status)) &&
     pairs.every(([wanted, value]) => !wanted || wanted === value) &&
@@ -100,7 +149,9 @@ export function withNewerShown(rows: Rows): Rows {
   return rows.newer.length > 0 ? { ...rows, jobs: [...rows.newer, ...rows.jobs], newer: [] } : rows;
 }
 
-/** Take the jobs that are newer than `first` out of a list of the newest, so that they wait above what is being read. */
+/**
+ * Take the jobs that are newer than `first` out of a list of the newest, so that they wait above what is being read.
+ */
 export function withNewerHeld(rows: Rows, first: JobItem | undefined): Rows {
   const newer = first ? rows.jobs.filter((job) => job.createdAt > first.createdAt) : [];
   return { ...rows, jobs: rows.jobs.slice(newer.length), newer: newer.slice(0, MOST_NEWER) };

@@ -4,7 +4,27 @@ import { parseSearch, stringifySearch } from '../../lib/search';
 import { filterOf, hasFilters, validateJobsSearch } from './search';
 
 test('all filters survive the way through the URL', () => {
-  const search = { status: ['active', 'failed'], q: 'a & b', model: 'opus', agent: 'ai-reviewer', repo: 'o/r', code: 'timeout', window: '24h', ended: '7d', type: 'triage', source: 'cli', provider: 'codex', chainId: 'ch-1', from: '2030-01-01T00:00:00Z', to: '2030-01-02T00:00:00Z', endedFrom: '2030-01-03T00:00:00Z', endedTo: '2030-01-04T00:00:00Z', sort: 'oldest', job: 'ir-1', bulk: 'bulk-action-1' } as const;
+  const search = {
+    status: ['active', 'failed'],
+    q: 'a & b',
+    model: 'opus',
+    agent: 'ai-reviewer',
+    repo: 'o/r',
+    code: 'timeout',
+    window: '24h',
+    ended: '7d',
+    type: 'triage',
+    source: 'cli',
+    provider: 'codex',
+    chainId: 'ch-1',
+    from: '2030-01-01T00:00:00Z',
+    to: '2030-01-02T00:00:00Z',
+    endedFrom: '2030-01-03T00:00:00Z',
+    endedTo: '2030-01-04T00:00:00Z',
+    sort: 'oldest',
+    job: 'ir-1',
+    bulk: 'bulk-action-1',
+  } as const;
   expect(validateJobsSearch(parseSearch(stringifySearch(search)))).toEqual(search);
 });
 
@@ -15,13 +35,19 @@ test('nonsense in the URL is ignored', () => {
 test('the filter has the names of the API', () => {
   const now = Date.UTC(2030, 0, 2);
   expect(filterOf({ agent: 'ai-reviewer', code: 'timeout', window: '24h' }, now)).toEqual({
-    agentRole: 'ai-reviewer', failedCode: 'timeout', from: '2030-01-01T00:00:00.000Z',
+    agentRole: 'ai-reviewer',
+    failedCode: 'timeout',
+    from: '2030-01-01T00:00:00.000Z',
   });
 });
 
 test('times are those of creation or of the end, and an exact one wins over a window', () => {
   const now = Date.UTC(2030, 0, 2);
-  expect(filterOf({ ended: '24h', type: 'triage', chainId: 'ch-1' }, now)).toEqual({ endedFrom: '2030-01-01T00:00:00.000Z', type: 'triage', chainId: 'ch-1' });
+  expect(filterOf({ ended: '24h', type: 'triage', chainId: 'ch-1' }, now)).toEqual({
+    endedFrom: '2030-01-01T00:00:00.000Z',
+    type: 'triage',
+    chainId: 'ch-1',
+  });
   expect(filterOf({ window: '24h', from: '2029-01-01T00:00:00Z' }, now)).toEqual({ from: '2029-01-01T00:00:00Z' });
 });
 

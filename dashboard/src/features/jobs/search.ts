@@ -11,7 +11,16 @@ export type Window = keyof typeof WINDOWS;
 const WINDOW_NAMES = Object.keys(WINDOWS) as Window[];
 
 /** Filters that have no field on the page. */
-export const EXACT = ['type', 'source', 'provider', 'chainId', 'from', 'to', 'endedFrom', 'endedTo'] as const satisfies readonly (keyof JobFilter)[];
+export const EXACT = [
+  'type',
+  'source',
+  'provider',
+  'chainId',
+  'from',
+  'to',
+  'endedFrom',
+  'endedTo',
+] as const satisfies readonly (keyof JobFilter)[];
 
 export interface JobsSearch extends Partial<Record<(typeof EXACT)[number], string>> {
   status?: Status[];

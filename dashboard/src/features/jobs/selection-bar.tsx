@@ -22,11 +22,19 @@ export function SelectAll({ selection, loaded }: { selection: Selection; loaded:
   useEffect(() => {
     if (box.current) box.current.indeterminate = selected > 0 && selected < loaded;
   });
-  return mayChange && (
-    <label>
-      <input ref={box} type="checkbox" checked={selected > 0 && selected === loaded} disabled={loaded === 0} aria-label="Select all loaded jobs"
-        onChange={() => (selected === loaded ? selection.clear() : selection.selectAll())} />
-    </label>
+  return (
+    mayChange && (
+      <label>
+        <input
+          ref={box}
+          type="checkbox"
+          checked={selected > 0 && selected === loaded}
+          disabled={loaded === 0}
+          aria-label="Select all loaded jobs"
+          onChange={() => (selected === loaded ? selection.clear() : selection.selectAll())}
+        />
+      </label>
+    )
   );
 }
 
@@ -44,16 +52,23 @@ export function SelectionBar({ jobs, total, onAll, onClear, onDone }: SelectionB
   const queries = useQueryClient();
   const [asked, setAsked] = useState<BulkAction>();
   const [isBusy, setBusy] = useState(false);
-  const affected = { cancel: jobs.filter((job) => !hasEnded(job.status)), retry: jobs.filter((job) => job.status === 'failed') };
+  const affected = {
+    cancel: jobs.filter((job) => !hasEnded(job.status)),
+    retry: jobs.filter((job) => job.status === 'failed'),
+  };
   const run = async (action: BulkAction) => {
     setBusy(true);
     const changed: JobItem[] = [];
-    const failures = await forEachJob(affected[action].map((job) => job.id), async (id) => {
-      changed.push(await (action === 'cancel' ? cancelJob(id) : retryJob(id)));
-    });
+    const failures = await forEachJob(
+      affected[action].map((job) => job.id),
+      async (id) => {
+        changed.push(await (action === 'cancel' ? cancelJob(id) : retryJob(id)));
+      },
+    );
     if (changed.length > 0) toast(outcomeWords({ action, jobs: changed.length, changed: changed.length }));
     for (const [id, error] of [...failures].slice(0, SHOWN_ERRORS)) toast(`${id}: ${error.message}`, 'error');
-    if (failures.size > SHOWN_ERRORS) toast(`${counted(failures.size - SHOWN_ERRORS, 'other job')} failed too.`, 'error');
+    if (failures.size > SHOWN_ERRORS)
+      toast(`${counted(failures.size - SHOWN_ERRORS, 'other job')} failed too.`, 'error');
     await queries.invalidateQueries({ queryKey: ['facets'] });
     setBusy(false);
     setAsked(undefined);
@@ -62,18 +77,37 @@ export function SelectionBar({ jobs, total, onAll, onClear, onDone }: SelectionB
   return (
     <div className={styles.actions} role="toolbar" aria-label="Selected jobs">
       <span>{count(jobs.length)} selected</span>
-      {affected.retry.length > 0 && <Button onClick={() => setAsked('retry')}>Retry {count(affected.retry.length)} failed</Button>}
-      {affected.cancel.length > 0 && <Button kind="danger" onClick={() => setAsked('cancel')}>Cancel {count(affected.cancel.length)}</Button>}
-      {total !== undefined && total > jobs.length && <Button kind="quiet" onClick={onAll}>All {count(total)}…</Button>}
+      {affected.retry.length > 0 && (
+        <Button onClick={() => setAsked('retry')}>Retry {count(affected.retry.length)} failed</Button>
+      )}
+      {affected.cancel.length > 0 && (
+        <Button kind="danger" onClick={() => setAsked('cancel')}>
+          Cancel {count(affected.cancel.length)}
+        </Button>
+      )}
+      {total !== undefined && total > jobs.length && (
+        <Button kind="quiet" onClick={onAll}>
+          All {count(total)}…
+        </Button>
+      )}
       <IconButton icon="close" label="Clear the selection" onClick={onClear} />
       {asked && (
-        <Dialog title={asked === 'cancel' ? `Cancel ${counted(affected.cancel.length, 'job')}?` : `Retry ${counted(affected.retry.length, 'job')}?`} onClose={() => setAsked(undefined)}
-          footer={<>
-            <Button onClick={() => setAsked(undefined)}>Back</Button>
-            <Button kind={asked === 'cancel' ? 'danger' : 'primary'} isBusy={isBusy} onClick={() => void run(asked)}>
-              {asked === 'cancel' ? 'Cancel' : 'Retry'} {counted(affected[asked].length, 'job')}
-            </Button>
-          </>}>
+        <Dialog
+          title={
+            asked === 'cancel'
+              ? `Cancel ${counted(affected.cancel.length, 'job')}?`
+              : `Retry ${counted(affected.retry.length, 'job')}?`
+          }
+          onClose={() => setAsked(undefined)}
+          footer={
+            <>
+              <Button onClick={() => setAsked(undefined)}>Back</Button>
+              <Button kind={asked === 'cancel' ? 'danger' : 'primary'} isBusy={isBusy} onClick={() => void run(asked)}>
+                {asked === 'cancel' ? 'Cancel' : 'Retry'} {counted(affected[asked].length, 'job')}
+              </Button>
+            </>
+          }
+        >
           <p>{ACTION_NOTES[asked]}</p>
         </Dialog>
       )}

@@ -17,6 +17,9 @@ const NONE: Readonly<Record<string, QueuePlace>> = {};
 export function usePlaces({ jobs, next }: Rows, first: number, end: number): Readonly<Record<string, QueuePlace>> {
   const start = Math.floor(first / BLOCK) * BLOCK;
   const near = jobs.slice(start, Math.ceil(end / BLOCK) * BLOCK);
-  const ids = near.filter((job) => job.status === 'waiting').map((job) => job.id).slice(0, MOST_IDS);
+  const ids = near
+    .filter((job) => job.status === 'waiting')
+    .map((job) => job.id)
+    .slice(0, MOST_IDS);
   return useQuery(placesQuery(ids, `${start} ${next}`)).data ?? NONE;
 }

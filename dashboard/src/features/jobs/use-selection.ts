@@ -26,7 +26,9 @@ export function useSelection(list: readonly JobItem[], onSelect: (id: string) =>
   });
   const select = useCallback((id: string, extend = false) => {
     const range = extend ? between(latest.current.list, anchor.current ?? id, id) : [id];
-    setIds((before) => (extend || !before.has(id) ? new Set([...before, ...range]) : new Set([...before].filter((each) => each !== id))));
+    setIds((before) =>
+      extend || !before.has(id) ? new Set([...before, ...range]) : new Set([...before].filter((each) => each !== id)),
+    );
     anchor.current = id;
     latest.current.onSelect(id);
   }, []);

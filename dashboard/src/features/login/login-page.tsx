@@ -31,12 +31,20 @@ export function LoginPage({ next, isLinkUsed }: { next: string | undefined; isLi
         {isLinkUsed && <p role="alert">This link was used before, or has expired.</p>}
         {data?.signIn.oidc && (
           <section>
-            <a href={`/api/auth/oidc${next && isOwnPath(next) ? `?next=${encodeURIComponent(next)}` : ''}`} className={buttonClass('primary')}>Sign in with {issuerName(data.signIn.oidc)}</a>
+            <a
+              href={`/api/auth/oidc${next && isOwnPath(next) ? `?next=${encodeURIComponent(next)}` : ''}`}
+              className={buttonClass('primary')}
+            >
+              Sign in with {issuerName(data.signIn.oidc)}
+            </a>
           </section>
         )}
         {data?.signIn.link && (
           <section>
-            <p>The engine prints a link when it starts. This command prints a new one, which works once within 15 minutes:</p>
+            <p>
+              The engine prints a link when it starts. This command prints a new one, which works once within 15
+              minutes:
+            </p>
             <div className={styles.command}>
               <code>{COMMAND}</code>
               <Copy text={COMMAND} name="Copy the command" />

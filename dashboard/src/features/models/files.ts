@@ -20,10 +20,21 @@ export interface FileRow {
   operation: FileOperation | undefined;
 }
 
-/** Join configured and found files. found: undefined before a scan; then the sizes are those of the engine's last scan. */
-export function fileRows(configured: readonly ConfiguredFile[], found: readonly FoundFile[] | undefined, operations: readonly FileOperation[]): FileRow[] {
+/**
+ * Join configured and found files. found: undefined before a scan; then the sizes are those of the engine's last scan.
+ */
+export function fileRows(
+  configured: readonly ConfiguredFile[],
+  found: readonly FoundFile[] | undefined,
+  operations: readonly FileOperation[],
+): FileRow[] {
   const operationOn = (provider: string, filename: string | null) =>
-    operations.find((each) => each.provider === provider && each.filename === filename && (each.status === 'waiting' || each.status === 'active'));
+    operations.find(
+      (each) =>
+        each.provider === provider &&
+        each.filename === filename &&
+        (each.status === 'waiting' || each.status === 'active'),
+    );
   const local = configured.filter((file) => file.filename !== null || LOCAL_PROVIDERS.includes(file.provider));
   const known = local.map((file): FileRow => {
     const onVolume = found?.find((each) => each.provider === file.provider && each.filename === file.filename);
@@ -39,18 +50,23 @@ export function fileRows(configured: readonly ConfiguredFile[], found: readonly 
       operation: operationOn(file.provider, file.filename),
     };
   });
-  const others = (found ?? []).filter((file) => !configured.some((each) => each.provider === file.provider && each.filename === file.filename));
-  return [...known, ...others.map((file): FileRow => ({
-    key: `${file.provider}//${file.filename}`,
-    provider: file.provider,
-    model: null,
-    filename: file.filename,
-    url: null,
-    state: file.complete ? 'present' : 'incomplete',
-    size: file.size,
-    isConfigured: false,
-    operation: operationOn(file.provider, file.filename),
-  }))];
+  const others = (found ?? []).filter(
+    (file) => !configured.some((each) => each.provider === file.provider && each.filename === file.filename),
+  );
+  return [
+    ...known,
+    ...others.map((file): FileRow => ({
+      key: `${file.provider}//${file.filename}`,
+      provider: file.provider,
+      model: null,
+      filename: file.filename,
+      url: null,
+      state: file.complete ? 'present' : 'incomplete',
+      size: file.size,
+      isConfigured: false,
+      operation: operationOn(file.provider, file.filename),
+    })),
+  ];
 }
 
 function stateOf(file: ConfiguredFile, scanned: { isWhole: boolean; size: number | null } | undefined): FileState {

@@ -21,11 +21,21 @@ import { suggestedName } from './rows';
 const FORM = 'model-form';
 
 /** implicit: provider and model of an implicit model, such as `qwen/qwen3-8b`, or empty. */
-export function NewModelDialog({ implicit, slots, onClose }: { implicit: string; slots: number | undefined; onClose: () => void }) {
+export function NewModelDialog({
+  implicit,
+  slots,
+  onClose,
+}: {
+  implicit: string;
+  slots: number | undefined;
+  onClose: () => void;
+}) {
   const queries = useQueryClient();
   const [provider = '', ...rest] = implicit.split('/');
   const model = rest.join('/');
-  const initial = model ? { ...EMPTY_MODEL, provider, model, name: suggestedName(provider, model), slots: String(slots ?? 4) } : EMPTY_MODEL;
+  const initial = model
+    ? { ...EMPTY_MODEL, provider, model, name: suggestedName(provider, model), slots: String(slots ?? 4) }
+    : EMPTY_MODEL;
   const form = useNewForm<ModelDraft, AiModel>({
     initial,
     bodyOf: modelBody,
@@ -38,22 +48,41 @@ export function NewModelDialog({ implicit, slots, onClose }: { implicit: string;
     },
   });
   return (
-    <Dialog title={model ? `Make ${implicit} a model` : 'New model'} size="medium" onClose={onClose}
-      footer={<>
-        <Button onClick={onClose}>Cancel</Button>
-        <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy}>Create model</Button>
-      </>}>
-      <FormBody form={form} id={FORM}><ModelFields form={form} isNew /></FormBody>
+    <Dialog
+      title={model ? `Make ${implicit} a model` : 'New model'}
+      size="medium"
+      onClose={onClose}
+      footer={
+        <>
+          <Button onClick={onClose}>Cancel</Button>
+          <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy}>
+            Create model
+          </Button>
+        </>
+      }
+    >
+      <FormBody form={form} id={FORM}>
+        <ModelFields form={form} isNew />
+      </FormBody>
     </Dialog>
   );
 }
 
 export function EditModelDialog({ name, onClose }: { name: string; onClose: () => void }) {
-  const model = useQuery({ queryKey: ['ai-model', name], queryFn: () => readModel(name), staleTime: 0, refetchOnMount: 'always' });
+  const model = useQuery({
+    queryKey: ['ai-model', name],
+    queryFn: () => readModel(name),
+    staleTime: 0,
+    refetchOnMount: 'always',
+  });
   if (model.data && (model.isFetchedAfterMount || model.error)) return <Editor model={model.data} onClose={onClose} />;
   return (
     <Dialog title={name} size="medium" onClose={onClose}>
-      {model.error ? <Failure error={model.error} onRetry={() => void model.refetch()} /> : <Loading rows={8} height={36} />}
+      {model.error ? (
+        <Failure error={model.error} onRetry={() => void model.refetch()} />
+      ) : (
+        <Loading rows={8} height={36} />
+      )}
     </Dialog>
   );
 }
@@ -77,24 +106,48 @@ function Editor({ model, onClose }: { model: AiModel; onClose: () => void }) {
   });
   if (isRemoving) {
     return (
-      <Confirm title={`Remove ${model.name}?`} action="Remove the model" onClose={() => setRemoving(false)} run={() => removeModel(model.name)}
+      <Confirm
+        title={`Remove ${model.name}?`}
+        action="Remove the model"
+        onClose={() => setRemoving(false)}
+        run={() => removeModel(model.name)}
         onDone={async () => {
           form.reset();
           onClose();
           toast(`${model.name} is removed.`);
           await refreshModels(queries);
-        }}>
-        <p>Its jobs continue in the default slots of {model.provider}/{visible(model.model)}, without its address, credentials and prices.</p>
+        }}
+      >
+        <p>
+          Its jobs continue in the default slots of {model.provider}/{visible(model.model)}, without its address,
+          credentials and prices.
+        </p>
       </Confirm>
     );
   }
   return (
-    <Dialog title={model.name} size="medium" onClose={onClose}
-      footer={<>
-        <span style={{ marginInlineEnd: 'auto' }}><Button kind="danger" onClick={() => setRemoving(true)}>Remove…</Button></span>
-        {form.isDirty && <Button kind="quiet" onClick={form.reset}>Discard changes</Button>}
-        <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy} disabled={!form.isDirty}>Save</Button>
-      </>}>
+    <Dialog
+      title={model.name}
+      size="medium"
+      onClose={onClose}
+      footer={
+        <>
+          <span style={{ marginInlineEnd: 'auto' }}>
+            <Button kind="danger" onClick={() => setRemoving(true)}>
+              Remove…
+            </Button>
+          </span>
+          {form.isDirty && (
+            <Button kind="quiet" onClick={form.reset}>
+              Discard changes
+            </Button>
+          )}
+          <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy} disabled={!form.isDirty}>
+            Save
+          </Button>
+        </>
+      }
+    >
       <FormBody form={form} id={FORM}>
         <ChangedMeanwhile form={form} labels={MODEL_LABELS} />
         <ModelFields form={form} />
@@ -110,15 +163,45 @@ function ModelFields({ form, isNew = false }: { form: FormState<ModelDraft>; isN
     <>
       <FieldGroup columns={isNew ? 2 : 3}>
         <SelectField form={form} name="provider" label="Provider" options={PROVIDERS} />
-        <TextField form={form} name="model" label="Model" placeholder={isLocal ? 'qwen3-8b' : 'opus'} hint="The provider's name for it." />
-        {isNew && <TextField form={form} name="name" label="Name" placeholder="claude-opus" hint="Lower-case letters, digits, dashes." />}
+        <TextField
+          form={form}
+          name="model"
+          label="Model"
+          placeholder={isLocal ? 'qwen3-8b' : 'opus'}
+          hint="The provider's name for it."
+        />
+        {isNew && (
+          <TextField
+            form={form}
+            name="name"
+            label="Name"
+            placeholder="claude-opus"
+            hint="Lower-case letters, digits, dashes."
+          />
+        )}
         <TextField form={form} name="slots" label="Slots" isNumeric hint="Attempts at once; 0 pauses it." />
       </FieldGroup>
       <FieldGroup title="Connection">
-        <TextField form={form} name="endpoint" label="Address of the server" placeholder={isLocal ? 'http://10.0.0.5:8000/v1' : "The provider's own"} />
-        <TextField form={form} name="credentialsRef" label="Credentials" placeholder="None" suggestions={secrets.data?.secrets.map((each) => each.name) ?? []} hint="Name of the Secret with the provider's key." />
+        <TextField
+          form={form}
+          name="endpoint"
+          label="Address of the server"
+          placeholder={isLocal ? 'http://10.0.0.5:8000/v1' : "The provider's own"}
+        />
+        <TextField
+          form={form}
+          name="credentialsRef"
+          label="Credentials"
+          placeholder="None"
+          suggestions={secrets.data?.secrets.map((each) => each.name) ?? []}
+          hint="Name of the Secret with the provider's key."
+        />
       </FieldGroup>
-      <FieldGroup title="Prices" note="US dollars per million tokens. Without prices, the cost is what the provider reports, or unknown." columns={4}>
+      <FieldGroup
+        title="Prices"
+        note="US dollars per million tokens. Without prices, the cost is what the provider reports, or unknown."
+        columns={4}
+      >
         <TextField form={form} name="priceInput" label="Input" isNumeric />
         <TextField form={form} name="priceOutput" label="Output" isNumeric />
         <TextField form={form} name="priceCacheRead" label="Cache reads" isNumeric />
@@ -126,7 +209,14 @@ function ModelFields({ form, isNew = false }: { form: FormState<ModelDraft>; isN
       </FieldGroup>
       {isLocal && (
         <FieldGroup title="Sampling">
-          <TextField form={form} name="sampling" label="Parameters" width="whole" placeholder={'{"temperature": 0.2}'} hint="A JSON object. Fields that are absent keep the server's values." />
+          <TextField
+            form={form}
+            name="sampling"
+            label="Parameters"
+            width="whole"
+            placeholder={'{"temperature": 0.2}'}
+            hint="A JSON object. Fields that are absent keep the server's values."
+          />
         </FieldGroup>
       )}
     </>

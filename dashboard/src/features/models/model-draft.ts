@@ -18,16 +18,40 @@ export interface ModelDraft {
 }
 
 export const EMPTY_MODEL: ModelDraft = {
-  name: '', provider: 'claude', model: '', slots: '4', endpoint: '', credentialsRef: '', priceInput: '', priceOutput: '', priceCacheRead: '', priceCacheWrite: '', sampling: '',
+  name: '',
+  provider: 'claude',
+  model: '',
+  slots: '4',
+  endpoint: '',
+  credentialsRef: '',
+  priceInput: '',
+  priceOutput: '',
+  priceCacheRead: '',
+  priceCacheWrite: '',
+  sampling: '',
 };
 
 export const MODEL_LABELS: Record<keyof ModelDraft, string> = {
-  name: 'Name', provider: 'Provider', model: 'Model', slots: 'Slots', endpoint: 'Address of the server', credentialsRef: 'Credentials', priceInput: 'Price of input', priceOutput: 'Price of output',
-  priceCacheRead: 'Price of cache reads', priceCacheWrite: 'Price of cache writes', sampling: 'Sampling',
+  name: 'Name',
+  provider: 'Provider',
+  model: 'Model',
+  slots: 'Slots',
+  endpoint: 'Address of the server',
+  credentialsRef: 'Credentials',
+  priceInput: 'Price of input',
+  priceOutput: 'Price of output',
+  priceCacheRead: 'Price of cache reads',
+  priceCacheWrite: 'Price of cache writes',
+  sampling: 'Sampling',
 };
 
 /** Fields of the form by the field of the API. */
-export const MODEL_NAMES = { 'prices.input': 'priceInput', 'prices.output': 'priceOutput', 'prices.cacheRead': 'priceCacheRead', 'prices.cacheWrite': 'priceCacheWrite' } as const;
+export const MODEL_NAMES = {
+  'prices.input': 'priceInput',
+  'prices.output': 'priceOutput',
+  'prices.cacheRead': 'priceCacheRead',
+  'prices.cacheWrite': 'priceCacheWrite',
+} as const;
 
 export function modelDraft(model: AiModel): ModelDraft {
   const text = (value: number | null | undefined) => (value === null || value === undefined ? '' : String(value));
@@ -50,7 +74,12 @@ export function modelDraft(model: AiModel): ModelDraft {
 /** The body of the API for a draft. Without any price it has no prices: then the cost of a job is unknown. */
 export function modelBody(draft: ModelDraft): { body: Body; problems: Problems<ModelDraft> } {
   const texts = new Texts(draft);
-  const prices = { input: texts.number('priceInput'), output: texts.number('priceOutput'), cacheRead: texts.number('priceCacheRead'), cacheWrite: texts.number('priceCacheWrite') };
+  const prices = {
+    input: texts.number('priceInput'),
+    output: texts.number('priceOutput'),
+    cacheRead: texts.number('priceCacheRead'),
+    cacheWrite: texts.number('priceCacheWrite'),
+  };
   const slots = texts.whole('slots');
   if (draft.slots.trim() === '') texts.problems.slots = 'is required';
   const body = {
@@ -61,7 +90,12 @@ export function modelBody(draft: ModelDraft): { body: Body; problems: Problems<M
     endpoint: texts.text('endpoint'),
     credentialsRef: texts.text('credentialsRef'),
     prices: Object.values(prices).some((price) => price !== null)
-      ? { input: prices.input ?? 0, output: prices.output ?? 0, cacheRead: prices.cacheRead ?? 0, cacheWrite: prices.cacheWrite }
+      ? {
+          input: prices.input ?? 0,
+          output: prices.output ?? 0,
+          cacheRead: prices.cacheRead ?? 0,
+          cacheWrite: prices.cacheWrite,
+        }
       : null,
     sampling: texts.json('sampling'),
   };

@@ -9,8 +9,12 @@ export function ModelsLayout({ actions, children }: { actions?: ReactNode; child
   return (
     <Page title="Models" actions={actions}>
       <SubNav label="Parts of the page">
-        <Link to="/models" activeOptions={{ exact: true, includeSearch: false }}>Slots and queues</Link>
-        <Link to="/models/files" activeOptions={{ includeSearch: false }}>Files</Link>
+        <Link to="/models" activeOptions={{ exact: true, includeSearch: false }}>
+          Slots and queues
+        </Link>
+        <Link to="/models/files" activeOptions={{ includeSearch: false }}>
+          Files
+        </Link>
       </SubNav>
       {children}
     </Page>

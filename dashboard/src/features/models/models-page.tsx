@@ -36,19 +36,48 @@ export function ModelsPage() {
   const rows = models.data && queue.data ? modelRows(models.data.aiModels, queue.data.queues) : undefined;
   const unknown = [models, queue].find((query) => query.isLoadingError);
   return (
-    <ModelsLayout actions={<Button isChanging icon="plus" onClick={() => open({ create: '/' })}>New model</Button>}>
-      {unknown ? <Failure error={unknown.error} onRetry={() => void refreshModels(queries)} />
-        : !rows ? <Loading rows={4} height={72} />
-        : rows.length === 0 ? (
-          <Empty title="No models" action={<Button isChanging kind="primary" onClick={() => open({ create: '/' })}>New model</Button>}>
-            A model says how many attempts may run at once, at which address, with which credentials and at which price. Jobs on other models share default slots, and appear here while they run.
-          </Empty>
-        ) : (
-          <ul className={styles.models}>
-            {rows.map((row) => <Model key={row.key} row={row} onEdit={() => open({ edit: row.aiModel?.id ?? '' })} onCreate={() => open({ create: row.key })} />)}
-          </ul>
-        )}
-      {mayChange && create && <NewModelDialog implicit={create === '/' ? '' : create} slots={rows?.find((row) => row.key === create)?.slots} onClose={close} />}
+    <ModelsLayout
+      actions={
+        <Button isChanging icon="plus" onClick={() => open({ create: '/' })}>
+          New model
+        </Button>
+      }
+    >
+      {unknown ? (
+        <Failure error={unknown.error} onRetry={() => void refreshModels(queries)} />
+      ) : !rows ? (
+        <Loading rows={4} height={72} />
+      ) : rows.length === 0 ? (
+        <Empty
+          title="No models"
+          action={
+            <Button isChanging kind="primary" onClick={() => open({ create: '/' })}>
+              New model
+            </Button>
+          }
+        >
+          A model says how many attempts may run at once, at which address, with which credentials and at which price.
+          Jobs on other models share default slots, and appear here while they run.
+        </Empty>
+      ) : (
+        <ul className={styles.models}>
+          {rows.map((row) => (
+            <Model
+              key={row.key}
+              row={row}
+              onEdit={() => open({ edit: row.aiModel?.id ?? '' })}
+              onCreate={() => open({ create: row.key })}
+            />
+          ))}
+        </ul>
+      )}
+      {mayChange && create && (
+        <NewModelDialog
+          implicit={create === '/' ? '' : create}
+          slots={rows?.find((row) => row.key === create)?.slots}
+          onClose={close}
+        />
+      )}
       {mayChange && edit && <EditModelDialog name={edit} onClose={close} />}
     </ModelsLayout>
   );
@@ -64,20 +93,53 @@ function Model({ row, onEdit, onCreate }: { row: ModelRow; onEdit: () => void; o
       </div>
       <div className={styles.load}>
         <SlotBar used={row.active} slots={row.slots} />
-        <span>{row.slots === 0 ? 'paused' : <><b>{count(row.active)}</b> of {counted(row.slots, 'slot')} busy</>}</span>
+        <span>
+          {row.slots === 0 ? (
+            'paused'
+          ) : (
+            <>
+              <b>{count(row.active)}</b> of {counted(row.slots, 'slot')} busy
+            </>
+          )}
+        </span>
       </div>
       <dl className={styles.queue}>
-        <div><dt>Waiting</dt><dd>{row.waiting > 0 ? <Link to="/jobs" search={{ status: ['waiting'], model: row.model }}>{count(row.waiting)}</Link> : '0'}</dd></div>
-        <div><dt>Oldest</dt><dd>{row.oldestCreatedAt ? <Age at={row.oldestCreatedAt} /> : NOTHING}</dd></div>
-        <div><dt>Usual run</dt><dd title="Median run time of its latest jobs">{row.usualSeconds === null ? NOTHING : duration(row.usualSeconds * 1000)}</dd></div>
+        <div>
+          <dt>Waiting</dt>
+          <dd>
+            {row.waiting > 0 ? (
+              <Link to="/jobs" search={{ status: ['waiting'], model: row.model }}>
+                {count(row.waiting)}
+              </Link>
+            ) : (
+              '0'
+            )}
+          </dd>
+        </div>
+        <div>
+          <dt>Oldest</dt>
+          <dd>{row.oldestCreatedAt ? <Age at={row.oldestCreatedAt} /> : NOTHING}</dd>
+        </div>
+        <div>
+          <dt>Usual run</dt>
+          <dd title="Median run time of its latest jobs">
+            {row.usualSeconds === null ? NOTHING : duration(row.usualSeconds * 1000)}
+          </dd>
+        </div>
       </dl>
       <div className={styles.controls}>
         {aiModel ? (
           <>
-            <Changing><SlotControls model={aiModel} /></Changing>
+            <Changing>
+              <SlotControls model={aiModel} />
+            </Changing>
             <IconButton isChanging icon="pencil" label={`Edit ${aiModel.name}`} onClick={onEdit} />
           </>
-        ) : <Button isChanging onClick={onCreate}>Make it a model</Button>}
+        ) : (
+          <Button isChanging onClick={onCreate}>
+            Make it a model
+          </Button>
+        )}
       </div>
       <Notices row={row} />
     </li>
@@ -86,7 +148,12 @@ function Model({ row, onEdit, onCreate }: { row: ModelRow; onEdit: () => void; o
 
 function Facts({ model }: { model: AiModel }) {
   const prices = model.prices && `$${model.prices.input} in, $${model.prices.output} out per million tokens`;
-  const facts = [model.name, model.endpoint && hostOf(model.endpoint), model.credentialsRef && `credentials ${model.credentialsRef}`, prices];
+  const facts = [
+    model.name,
+    model.endpoint && hostOf(model.endpoint),
+    model.credentialsRef && `credentials ${model.credentialsRef}`,
+    prices,
+  ];
   return <>{facts.filter(Boolean).join(' · ')}</>;
 }
 
@@ -99,25 +166,45 @@ const SEGMENTS = 16;
 function SlotBar({ used, slots }: { used: number; slots: number }) {
   const label = `${count(used)} of ${counted(slots, 'slot')} busy`;
   if (slots > SEGMENTS || slots === 0) {
-    return <span role="img" aria-label={label} className={styles.bar}><span style={{ width: `${slots === 0 ? 0 : Math.min(100, (used / slots) * 100)}%` }} /></span>;
+    return (
+      <span role="img" aria-label={label} className={styles.bar}>
+        <span style={{ width: `${slots === 0 ? 0 : Math.min(100, (used / slots) * 100)}%` }} />
+      </span>
+    );
   }
   return (
     <span role="img" aria-label={label} className={styles.segments}>
-      {Array.from({ length: slots }, (_, slot) => <span key={slot} data-busy={slot < used || undefined} />)}
+      {Array.from({ length: slots }, (_, slot) => (
+        <span key={slot} data-busy={slot < used || undefined} />
+      ))}
     </span>
   );
 }
 
 function Notices({ row }: { row: ModelRow }) {
   const now = useNow();
-  const pausedUntil = row.pausedUntil !== null && Date.parse(row.pausedUntil) > now ? new Date(row.pausedUntil) : undefined;
+  const pausedUntil =
+    row.pausedUntil !== null && Date.parse(row.pausedUntil) > now ? new Date(row.pausedUntil) : undefined;
   const warnings = row.aiModel?.warnings ?? [];
   if (row.slots > 0 && !pausedUntil && warnings.length === 0) return null;
   return (
     <div className={styles.notices}>
-      {row.slots === 0 && <Notice kind="plain">Paused: it has 0 slots, so none of its jobs starts. {row.active > 0 && `${counted(row.active, 'attempt')} still running.`}</Notice>}
-      {pausedUntil && <Notice>Paused until {clock(pausedUntil)}, since the provider limited the rate or was overloaded. Its jobs wait.</Notice>}
-      {warnings.map((warning) => <Notice key={warning}><Prose text={`${warning.charAt(0).toUpperCase()}${warning.slice(1)}.`} /></Notice>)}
+      {row.slots === 0 && (
+        <Notice kind="plain">
+          Paused: it has 0 slots, so none of its jobs starts.{' '}
+          {row.active > 0 && `${counted(row.active, 'attempt')} still running.`}
+        </Notice>
+      )}
+      {pausedUntil && (
+        <Notice>
+          Paused until {clock(pausedUntil)}, since the provider limited the rate or was overloaded. Its jobs wait.
+        </Notice>
+      )}
+      {warnings.map((warning) => (
+        <Notice key={warning}>
+          <Prose text={`${warning.charAt(0).toUpperCase()}${warning.slice(1)}.`} />
+        </Notice>
+      ))}
     </div>
   );
 }
@@ -128,8 +215,16 @@ function SlotControls({ model }: { model: AiModel }) {
   const queries = useQueryClient();
   const setting = `labrats.slots.${model.name}`;
   const change = useMutation({
-    mutationFn: (slots: number) => changeField(model, 'slots', slots, (changes) => changeModel(model.name, changes), () => readModel(model.name)),
-    onSuccess: ({ slots }) => toast(slots === 0 ? `${model.name} is paused: it has 0 slots.` : `${model.name} has ${counted(slots, 'slot')}.`),
+    mutationFn: (slots: number) =>
+      changeField(
+        model,
+        'slots',
+        slots,
+        (changes) => changeModel(model.name, changes),
+        () => readModel(model.name),
+      ),
+    onSuccess: ({ slots }) =>
+      toast(slots === 0 ? `${model.name} is paused: it has 0 slots.` : `${model.name} has ${counted(slots, 'slot')}.`),
     onError: (error) => toast(describe(error).message, 'error'),
     onSettled: () => refreshModels(queries),
   });
@@ -141,14 +236,35 @@ function SlotControls({ model }: { model: AiModel }) {
   return (
     <>
       {model.slots === 0 ? (
-        <Button icon="play" isBusy={change.isPending} title={`Resume ${model.name} with ${counted(before, 'slot')}`} onClick={() => change.mutate(before)}>Resume, {counted(before, 'slot')}</Button>
+        <Button
+          icon="play"
+          isBusy={change.isPending}
+          title={`Resume ${model.name} with ${counted(before, 'slot')}`}
+          onClick={() => change.mutate(before)}
+        >
+          Resume, {counted(before, 'slot')}
+        </Button>
       ) : (
         <>
-          <select aria-label={`Slots of ${model.name}`} value={change.isPending ? change.variables : model.slots} disabled={change.isPending} className={styles.slots}
-            onChange={(event) => (event.target.value === '0' ? pause() : change.mutate(Number(event.target.value)))}>
-            {slotChoices(model.slots).map((slots) => <option key={slots} value={slots}>{slots === 0 ? 'Pause' : counted(slots, 'slot')}</option>)}
+          <select
+            aria-label={`Slots of ${model.name}`}
+            value={change.isPending ? change.variables : model.slots}
+            disabled={change.isPending}
+            className={styles.slots}
+            onChange={(event) => (event.target.value === '0' ? pause() : change.mutate(Number(event.target.value)))}
+          >
+            {slotChoices(model.slots).map((slots) => (
+              <option key={slots} value={slots}>
+                {slots === 0 ? 'Pause' : counted(slots, 'slot')}
+              </option>
+            ))}
           </select>
-          <IconButton icon="pause" label={`Pause ${model.name}: set 0 slots`} disabled={change.isPending} onClick={pause} />
+          <IconButton
+            icon="pause"
+            label={`Pause ${model.name}: set 0 slots`}
+            disabled={change.isPending}
+            onClick={pause}
+          />
         </>
       )}
     </>

@@ -49,6 +49,9 @@ export function slotChoices(current: number): number[] {
 
 /** A name for an AiModel that the API accepts. */
 export function suggestedName(provider: string, model: string): string {
-  const name = `${provider}-${model}`.toLowerCase().replace(/[^a-z0-9.]+/g, '-').replace(/[.-]*\.[.-]*/g, '.');
+  const name = `${provider}-${model}`
+    .toLowerCase()
+    .replace(/[^a-z0-9.]+/g, '-')
+    .replace(/[.-]*\.[.-]*/g, '.');
   return name.slice(0, 63).replace(/^[^a-z0-9]+|[^a-z0-9]+$/g, '');
 }

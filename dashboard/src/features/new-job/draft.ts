@@ -38,16 +38,54 @@ export interface Draft {
 }
 
 export const EMPTY_DRAFT: Draft = {
-  prompt: '', type: 'task', agentRole: '', provider: '', model: '', effort: '', network: '', isolation: '', gitRepo: '', gitRef: '', gitDepth: '', setup: '', setupNetwork: '', cache: '', files: '', timeoutMinutes: '',
-  maxTurns: '', maxCostUsd: '', maxTokens: '', maxAttempts: '', fallbackModel: '', priority: '', callbackUrl: '', resultSchema: '', metadata: '', report: '',
+  prompt: '',
+  type: 'task',
+  agentRole: '',
+  provider: '',
+  model: '',
+  effort: '',
+  network: '',
+  isolation: '',
+  gitRepo: '',
+  gitRef: '',
+  gitDepth: '',
+  setup: '',
+  setupNetwork: '',
+  cache: '',
+  files: '',
+  timeoutMinutes: '',
+  maxTurns: '',
+  maxCostUsd: '',
+  maxTokens: '',
+  maxAttempts: '',
+  fallbackModel: '',
+  priority: '',
+  callbackUrl: '',
+  resultSchema: '',
+  metadata: '',
+  report: '',
 };
 
 /** Fields of the form by the field of the API, where the names differ. */
 export const NAMES: Record<string, keyof Draft> = {
-  'config.provider': 'provider', 'config.model': 'model', 'config.effort': 'effort', 'config.isolation': 'isolation', 'config.timeoutMs': 'timeoutMinutes', 'config.maxTurns': 'maxTurns',
-  'config.maxCostUsd': 'maxCostUsd', 'config.maxTokens': 'maxTokens', 'config.maxAttempts': 'maxAttempts', 'config.fallbackModel': 'fallbackModel', 'config.network': 'network',
-  'workspaceSetup.gitRepo': 'gitRepo', 'workspaceSetup.gitRef': 'gitRef', 'workspaceSetup.gitDepth': 'gitDepth', 'workspaceSetup.setup': 'setup',
-  'workspaceSetup.setupNetwork': 'setupNetwork', 'workspaceSetup.cache': 'cache', workspaceUploads: 'files',
+  'config.provider': 'provider',
+  'config.model': 'model',
+  'config.effort': 'effort',
+  'config.isolation': 'isolation',
+  'config.timeoutMs': 'timeoutMinutes',
+  'config.maxTurns': 'maxTurns',
+  'config.maxCostUsd': 'maxCostUsd',
+  'config.maxTokens': 'maxTokens',
+  'config.maxAttempts': 'maxAttempts',
+  'config.fallbackModel': 'fallbackModel',
+  'config.network': 'network',
+  'workspaceSetup.gitRepo': 'gitRepo',
+  'workspaceSetup.gitRef': 'gitRef',
+  'workspaceSetup.gitDepth': 'gitDepth',
+  'workspaceSetup.setup': 'setup',
+  'workspaceSetup.setupNetwork': 'setupNetwork',
+  'workspaceSetup.cache': 'cache',
+  workspaceUploads: 'files',
 };
 
 /** The submission of a form, and the problems of its values. */
@@ -64,15 +102,34 @@ export function submissionOf(draft: Draft): { body: Body; problems: Problems<Dra
   };
   const files = filesOf(draft.files);
   const body = set({
-    source: 'dashboard', type: texts.required('type'), prompt: texts.required('prompt') && draft.prompt, agentRole: texts.text('agentRole'), priority: texts.number('priority'),
-    callbackUrl: texts.text('callbackUrl'), resultSchema: texts.json('resultSchema'), metadata: texts.json('metadata'),
+    source: 'dashboard',
+    type: texts.required('type'),
+    prompt: texts.required('prompt') && draft.prompt,
+    agentRole: texts.text('agentRole'),
+    priority: texts.number('priority'),
+    callbackUrl: texts.text('callbackUrl'),
+    resultSchema: texts.json('resultSchema'),
+    metadata: texts.json('metadata'),
     config: group({
-      provider: texts.text('provider'), model: texts.text('model'), effort: texts.text('effort'), isolation: texts.text('isolation'), network: networkRule(draft.network),
-      timeoutMs: texts.number('timeoutMinutes', 60_000), maxTurns: texts.number('maxTurns'), maxCostUsd: texts.number('maxCostUsd'), maxTokens: texts.number('maxTokens'),
-      maxAttempts: texts.number('maxAttempts'), fallbackModel: texts.text('fallbackModel'),
+      provider: texts.text('provider'),
+      model: texts.text('model'),
+      effort: texts.text('effort'),
+      isolation: texts.text('isolation'),
+      network: networkRule(draft.network),
+      timeoutMs: texts.number('timeoutMinutes', 60_000),
+      maxTurns: texts.number('maxTurns'),
+      maxCostUsd: texts.number('maxCostUsd'),
+      maxTokens: texts.number('maxTokens'),
+      maxAttempts: texts.number('maxAttempts'),
+      fallbackModel: texts.text('fallbackModel'),
     }),
     workspaceSetup: group({
-      gitRepo: texts.text('gitRepo'), gitRef: texts.text('gitRef'), gitDepth: texts.number('gitDepth'), setup: read('setup', commandsOf), setupNetwork: networkRule(draft.setupNetwork), cache: read('cache', cacheOf),
+      gitRepo: texts.text('gitRepo'),
+      gitRef: texts.text('gitRef'),
+      gitDepth: texts.number('gitDepth'),
+      setup: read('setup', commandsOf),
+      setupNetwork: networkRule(draft.setupNetwork),
+      cache: read('cache', cacheOf),
     }),
     workspaceUploads: files.length > 0 ? files : null,
   });
@@ -81,7 +138,10 @@ export function submissionOf(draft: Draft): { body: Body; problems: Problems<Dra
 
 /** The uploaded files of a draft. */
 export function filesOf(text: string): { id: string; name: string }[] {
-  return text.split('\n').filter(Boolean).map((line) => ({ id: line.slice(0, line.indexOf('/')), name: line.slice(line.indexOf('/') + 1) }));
+  return text
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => ({ id: line.slice(0, line.indexOf('/')), name: line.slice(line.indexOf('/') + 1) }));
 }
 
 /** The fields that have a value. */
@@ -97,17 +157,26 @@ function group(fields: Body): Body | null {
 
 /** What a rerun changes, compared with the draft of the first job, and the problems of the values. */
 export function rerunOf(draft: Draft, first: Draft): { body: Body; problems: Problems<Draft> } {
-  const { body, problems } = submissionOf({ ...draft, prompt: draft.prompt || first.prompt || 'unchanged', type: draft.type || 'task' });
+  const { body, problems } = submissionOf({
+    ...draft,
+    prompt: draft.prompt || first.prompt || 'unchanged',
+    type: draft.type || 'task',
+  });
   const isChanged = (field: keyof Draft) => draft[field].trim() !== first[field].trim();
   for (const field of ['priority', 'metadata', ...Object.values(CONFIG_FIELDS)] as const) {
-    if (isChanged(field) && draft[field].trim() === '') problems[field] ??= 'A rerun keeps the earlier value. Enter another one.';
+    if (isChanged(field) && draft[field].trim() === '')
+      problems[field] ??= 'A rerun keeps the earlier value. Enter another one.';
   }
   const changed = (field: keyof Draft) => (isChanged(field) ? (body[field] ?? null) : null);
   return {
     problems,
     body: set({
       prompt: isChanged('prompt') && draft.prompt.trim() ? draft.prompt : null,
-      config: group(Object.fromEntries(Object.entries((body.config ?? {}) as Body).filter(([name]) => isChanged(CONFIG_FIELDS[name] ?? 'prompt')))),
+      config: group(
+        Object.fromEntries(
+          Object.entries((body.config ?? {}) as Body).filter(([name]) => isChanged(CONFIG_FIELDS[name] ?? 'prompt')),
+        ),
+      ),
       priority: changed('priority'),
       metadata: changed('metadata'),
       report: draft.report ? true : null,
@@ -117,14 +186,20 @@ export function rerunOf(draft: Draft, first: Draft): { body: Body; problems: Pro
 
 /** Fields of the form, by the setting that they change. */
 const CONFIG_FIELDS: Record<string, keyof Draft> = Object.fromEntries(
-  Object.entries(NAMES).flatMap(([name, field]) => (name.startsWith('config.') ? [[name.slice('config.'.length), field]] : [])),
+  Object.entries(NAMES).flatMap(([name, field]) =>
+    name.startsWith('config.') ? [[name.slice('config.'.length), field]] : [],
+  ),
 );
 
-/** The draft of a job that runs again. Only settings that the earlier request set are repeated. prompt: empty if deleted. */
+/**
+ * The draft of a job that runs again. Only settings that the earlier request set are repeated. prompt: empty if
+ * deleted.
+ */
 export function draftOf(job: JobDetail, prompt: string): Draft {
   const own = (name: string): boolean => job.configOrigins[name] === 'request';
   const { config, workspaceSetup: setup } = job;
-  const set = (name: string, value: string | number | undefined): string => (own(name) && value !== undefined ? String(value) : '');
+  const set = (name: string, value: string | number | undefined): string =>
+    own(name) && value !== undefined ? String(value) : '';
   return {
     ...EMPTY_DRAFT,
     prompt,

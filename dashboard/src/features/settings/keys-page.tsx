@@ -27,24 +27,52 @@ export function KeysPage() {
   const navigate = useNavigate();
   const { create } = useSearch({ from: '/app/settings/keys' });
   const keys = useQuery(keysQuery);
-  const setCreating = (isCreating: boolean) => void navigate({ to: '/settings/keys', search: isCreating ? { create: true } : {} });
+  const setCreating = (isCreating: boolean) =>
+    void navigate({ to: '/settings/keys', search: isCreating ? { create: true } : {} });
   useShortcuts([{ keys: 'a', label: 'New API key', isChanging: true, run: () => setCreating(true) }]);
   const list = keys.data?.apiKeys;
   return (
-    <SettingsLayout actions={<Button isChanging icon="plus" onClick={() => setCreating(true)}>New key</Button>}>
-      {keys.isLoadingError ? <Failure error={keys.error} onRetry={() => void keys.refetch()} />
-        : !list ? <Loading rows={5} height={44} />
-        : list.length === 0 ? (
-          <Empty title="No API keys" action={<Button isChanging kind="primary" onClick={() => setCreating(true)}>New key</Button>}>
-            Programs submit jobs and send events with a key. Each key sees its own jobs, and can be revoked alone.
-          </Empty>
-        ) : (
-          <Panel title="API keys">
-            <Table label="API keys" columns={[['Name'], ['May', cell.minor], ['Last used'], ['Created', cell.minor], ['Expires', cell.minor], ['Actions', cell.end]]}>
-              {list.map((key) => <Key key={key.id} apiKey={key} />)}
-            </Table>
-          </Panel>
-        )}
+    <SettingsLayout
+      actions={
+        <Button isChanging icon="plus" onClick={() => setCreating(true)}>
+          New key
+        </Button>
+      }
+    >
+      {keys.isLoadingError ? (
+        <Failure error={keys.error} onRetry={() => void keys.refetch()} />
+      ) : !list ? (
+        <Loading rows={5} height={44} />
+      ) : list.length === 0 ? (
+        <Empty
+          title="No API keys"
+          action={
+            <Button isChanging kind="primary" onClick={() => setCreating(true)}>
+              New key
+            </Button>
+          }
+        >
+          Programs submit jobs and send events with a key. Each key sees its own jobs, and can be revoked alone.
+        </Empty>
+      ) : (
+        <Panel title="API keys">
+          <Table
+            label="API keys"
+            columns={[
+              ['Name'],
+              ['May', cell.minor],
+              ['Last used'],
+              ['Created', cell.minor],
+              ['Expires', cell.minor],
+              ['Actions', cell.end],
+            ]}
+          >
+            {list.map((key) => (
+              <Key key={key.id} apiKey={key} />
+            ))}
+          </Table>
+        </Panel>
+      )}
       <Changing>{create && <NewKey onClose={() => setCreating(false)} />}</Changing>
     </SettingsLayout>
   );
@@ -58,20 +86,51 @@ function Key({ apiKey }: { apiKey: ApiKey }) {
   const isExpired = hasExpired(expiresAt, now);
   return (
     <tr>
-      <td className={cell.name}>{visible(apiKey.name)}<p className={styles.note}><code>{apiKey.prefix}…</code><span className={styles.narrow}> · {permission(apiKey.scopes)}</span>{isExpired && <> <span className={styles.expired}>expired</span></>}</p></td>
-      <td className={cell.minor}>{apiKey.scopes.includes('admin') ? <span className={styles.admin}>everything</span> : permission(apiKey.scopes)}</td>
+      <td className={cell.name}>
+        {visible(apiKey.name)}
+        <p className={styles.note}>
+          <code>{apiKey.prefix}…</code>
+          <span className={styles.narrow}> · {permission(apiKey.scopes)}</span>
+          {isExpired && (
+            <>
+              {' '}
+              <span className={styles.expired}>expired</span>
+            </>
+          )}
+        </p>
+      </td>
+      <td className={cell.minor}>
+        {apiKey.scopes.includes('admin') ? <span className={styles.admin}>everything</span> : permission(apiKey.scopes)}
+      </td>
       <td>{lastUsedAt ? <Age at={lastUsedAt} suffix=" ago" /> : 'never'}</td>
-      <td className={cell.minor}><Age at={apiKey.createdAt} suffix=" ago" /></td>
-      <td className={cell.minor}>{expiresAt ? <time dateTime={expiresAt} title={fullTime(new Date(expiresAt))}>{dayOf(new Date(expiresAt))}</time> : 'never'}</td>
+      <td className={cell.minor}>
+        <Age at={apiKey.createdAt} suffix=" ago" />
+      </td>
+      <td className={cell.minor}>
+        {expiresAt ? (
+          <time dateTime={expiresAt} title={fullTime(new Date(expiresAt))}>
+            {dayOf(new Date(expiresAt))}
+          </time>
+        ) : (
+          'never'
+        )}
+      </td>
       <td className={cell.end}>
-        <Button kind="danger" aria-label={`Revoke ${visible(apiKey.name)}`} onClick={() => setRevoking(true)}>Revoke…</Button>
+        <Button kind="danger" aria-label={`Revoke ${visible(apiKey.name)}`} onClick={() => setRevoking(true)}>
+          Revoke…
+        </Button>
         {isRevoking && (
-          <Confirm title={`Revoke ${apiKey.name}?`} action="Revoke the key" onClose={() => setRevoking(false)} run={() => revokeKey(apiKey.id)}
+          <Confirm
+            title={`Revoke ${apiKey.name}?`}
+            action="Revoke the key"
+            onClose={() => setRevoking(false)}
+            run={() => revokeKey(apiKey.id)}
             onDone={async () => {
               setRevoking(false);
               toast(`${apiKey.name} is revoked.`);
               await queries.invalidateQueries({ queryKey: keysQuery.queryKey });
-            }}>
+            }}
+          >
             <p>Programs that use it are refused from now on. Its jobs continue.</p>
           </Confirm>
         )}
@@ -97,14 +156,28 @@ function NewKey({ onClose }: { onClose: () => void }) {
   });
   if (created) return <Created apiKey={created} onClose={onClose} />;
   return (
-    <Dialog title="New API key" onClose={onClose}
-      footer={<>
-        <Button onClick={onClose}>Cancel</Button>
-        <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy}>Create key</Button>
-      </>}>
+    <Dialog
+      title="New API key"
+      onClose={onClose}
+      footer={
+        <>
+          <Button onClick={onClose}>Cancel</Button>
+          <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy}>
+            Create key
+          </Button>
+        </>
+      }
+    >
       <FormBody form={form} id={FORM}>
         <FieldGroup>
-          <TextField form={form} name="name" label="Name" width="whole" placeholder="ci" hint="For people, to know which key may be revoked." />
+          <TextField
+            form={form}
+            name="name"
+            label="Name"
+            width="whole"
+            placeholder="ci"
+            hint="For people, to know which key may be revoked."
+          />
           <SelectField form={form} name="scope" label="It may" width="whole" options={SCOPES} />
           <SelectField form={form} name="lifetime" label="Expires in" width="whole" options={LIFETIMES} none="Never" />
         </FieldGroup>
@@ -117,10 +190,22 @@ function NewKey({ onClose }: { onClose: () => void }) {
 function Created({ apiKey, onClose }: { apiKey: NewApiKey; onClose: () => void }) {
   const command = `curl -s ${window.location.origin}/api/jobs -H "Authorization: Bearer $KEY"`;
   return (
-    <Dialog title={`The key of ${apiKey.name}`} size="medium" isKept onClose={onClose} footer={<Button kind="primary" onClick={onClose}>Done</Button>}>
+    <Dialog
+      title={`The key of ${apiKey.name}`}
+      size="medium"
+      isKept
+      onClose={onClose}
+      footer={
+        <Button kind="primary" onClick={onClose}>
+          Done
+        </Button>
+      }
+    >
       <div className={styles.secret}>
         <p>Copy it now. Only its hash is stored, so it is not shown again.</p>
-        <div className={styles.key}><code>{apiKey.key}</code> <Copy text={apiKey.key} label="Copy" /></div>
+        <div className={styles.key}>
+          <code>{apiKey.key}</code> <Copy text={apiKey.key} label="Copy" />
+        </div>
         <pre>{command}</pre>
       </div>
     </Dialog>

@@ -4,9 +4,18 @@ import { Texts, type Body, type Problems } from '../../ui/use-form';
 
 const DAY = 86_400_000;
 
-export const LIFETIMES = [['7', '7 days'], ['30', '30 days'], ['90', '90 days'], ['365', 'a year']] as const;
+export const LIFETIMES = [
+  ['7', '7 days'],
+  ['30', '30 days'],
+  ['90', '90 days'],
+  ['365', 'a year'],
+] as const;
 
-export const SCOPES = [['submit', 'Submit jobs and events, and see its own jobs'], ['viewer', 'See everything, and change nothing'], ['admin', 'Everything, including settings and other keys']] as const;
+export const SCOPES = [
+  ['submit', 'Submit jobs and events, and see its own jobs'],
+  ['viewer', 'See everything, and change nothing'],
+  ['admin', 'Everything, including settings and other keys'],
+] as const;
 
 export interface KeyDraft {
   name: string;

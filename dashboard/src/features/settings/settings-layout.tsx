@@ -11,7 +11,11 @@ export function SettingsLayout({ actions, children }: { actions?: ReactNode; chi
     <Page title="Settings" actions={actions}>
       <SubNav label="Parts of the settings">
         <Link to="/settings/defaults">Defaults</Link>
-        <Changing><Link to="/settings/keys" activeOptions={{ includeSearch: false }}>API keys</Link></Changing>
+        <Changing>
+          <Link to="/settings/keys" activeOptions={{ includeSearch: false }}>
+            API keys
+          </Link>
+        </Changing>
         <Link to="/settings/system">System</Link>
       </SubNav>
       {children}

@@ -9,7 +9,13 @@ import { describe, Failure, Loading } from '../../ui/states';
 import { SettingsLayout } from './settings-layout';
 import styles from './settings.module.css';
 
-const LINKS = [['API reference', '/api/docs'], ['OpenAPI document', '/api/openapi.json'], ['Metrics for Prometheus', '/metrics'], ['Liveness', '/health'], ['Readiness', '/ready']] as const;
+const LINKS = [
+  ['API reference', '/api/docs'],
+  ['OpenAPI document', '/api/openapi.json'],
+  ['Metrics for Prometheus', '/metrics'],
+  ['Liveness', '/health'],
+  ['Readiness', '/ready'],
+] as const;
 const HOUR = 3_600_000;
 
 export function SystemPage() {
@@ -18,29 +24,57 @@ export function SystemPage() {
   useLive([systemQuery, readyQuery]);
   return (
     <SettingsLayout>
-      {system.isLoadingError ? <Failure error={system.error} onRetry={() => void system.refetch()} />
-        : !system.data ? <Loading rows={8} height={34} />
-        : (
-          <div className={styles.panels}>
-            <Panel title="Engine">
-              <dl className={styles.facts}>
-                <div><dt>Health</dt><dd><Health error={ready.error} isReady={ready.data !== undefined} /></dd></div>
-                <Facts system={system.data} />
-              </dl>
-            </Panel>
-            <Panel title="Limits"><dl className={styles.facts}><Limits limits={system.data.limits} /></dl></Panel>
-            <Panel title="Addresses">
-              <div className={styles.links}>{LINKS.map(([label, path]) => <a key={path} href={path} target="_blank" rel="noopener">{label} <code>{path}</code></a>)}</div>
-            </Panel>
-          </div>
-        )}
+      {system.isLoadingError ? (
+        <Failure error={system.error} onRetry={() => void system.refetch()} />
+      ) : !system.data ? (
+        <Loading rows={8} height={34} />
+      ) : (
+        <div className={styles.panels}>
+          <Panel title="Engine">
+            <dl className={styles.facts}>
+              <div>
+                <dt>Health</dt>
+                <dd>
+                  <Health error={ready.error} isReady={ready.data !== undefined} />
+                </dd>
+              </div>
+              <Facts system={system.data} />
+            </dl>
+          </Panel>
+          <Panel title="Limits">
+            <dl className={styles.facts}>
+              <Limits limits={system.data.limits} />
+            </dl>
+          </Panel>
+          <Panel title="Addresses">
+            <div className={styles.links}>
+              {LINKS.map(([label, path]) => (
+                <a key={path} href={path} target="_blank" rel="noopener">
+                  {label} <code>{path}</code>
+                </a>
+              ))}
+            </div>
+          </Panel>
+        </div>
+      )}
     </SettingsLayout>
   );
 }
 
 function Health({ error, isReady }: { error: unknown; isReady: boolean }) {
-  if (error) return <span className={`${styles.state} ${styles.bad}`}><Icon name="warning" /> Not ready: {describe(error).message}</span>;
-  return isReady ? <span className={`${styles.state} ${styles.good}`}><Icon name="check" /> Ready</span> : <>…</>;
+  if (error)
+    return (
+      <span className={`${styles.state} ${styles.bad}`}>
+        <Icon name="warning" /> Not ready: {describe(error).message}
+      </span>
+    );
+  return isReady ? (
+    <span className={`${styles.state} ${styles.good}`}>
+      <Icon name="check" /> Ready
+    </span>
+  ) : (
+    <>…</>
+  );
 }
 
 function Facts({ system }: { system: System }) {
@@ -48,16 +82,38 @@ function Facts({ system }: { system: System }) {
   const used = totalBytes === 0 ? 0 : (totalBytes - freeBytes) / totalBytes;
   return (
     <>
-      <div><dt>Version</dt><dd>{system.version}</dd></div>
-      <div><dt>Backend</dt><dd>{system.backend === 'embedded' ? 'embedded: SQLite and local processes' : 'Kubernetes'}</dd></div>
-      <div><dt>Role of this replica</dt><dd>{system.role}{system.drivesJobs ? ', it can start jobs' : ', a controller starts jobs'}</dd></div>
-      <div><dt>Controller</dt><dd><Controller controller={system.controller} /></dd></div>
-      <div><dt>Its clock</dt><dd>{fullTime(new Date(system.time))}</dd></div>
+      <div>
+        <dt>Version</dt>
+        <dd>{system.version}</dd>
+      </div>
+      <div>
+        <dt>Backend</dt>
+        <dd>{system.backend === 'embedded' ? 'embedded: SQLite and local processes' : 'Kubernetes'}</dd>
+      </div>
+      <div>
+        <dt>Role of this replica</dt>
+        <dd>
+          {system.role}
+          {system.drivesJobs ? ', it can start jobs' : ', a controller starts jobs'}
+        </dd>
+      </div>
+      <div>
+        <dt>Controller</dt>
+        <dd>
+          <Controller controller={system.controller} />
+        </dd>
+      </div>
+      <div>
+        <dt>Its clock</dt>
+        <dd>{fullTime(new Date(system.time))}</dd>
+      </div>
       <div>
         <dt>Disk</dt>
         <dd>
           {bytes(freeBytes)} free of {bytes(totalBytes)}
-          <span className={styles.disk} role="img" aria-label={`${Math.round(used * 100)} percent used`}><span style={{ width: `${used * 100}%` }} /></span>
+          <span className={styles.disk} role="img" aria-label={`${Math.round(used * 100)} percent used`}>
+            <span style={{ width: `${used * 100}%` }} />
+          </span>
         </dd>
       </div>
     </>
@@ -67,15 +123,41 @@ function Facts({ system }: { system: System }) {
 function Controller({ controller: { alive, name, renewedAt } }: { controller: System['controller'] }) {
   const who = name === null ? '' : `, ${name}`;
   if (alive === null) return <>Unknown: this engine cannot read its lease</>;
-  if (alive) return <span className={`${styles.state} ${styles.good}`}><Icon name="check" /> Alive{who}</span>;
-  return <span className={`${styles.state} ${styles.bad}`}><Icon name="warning" /> No controller is alive, so no job starts{renewedAt && `. The last sign of life${who}: ${fullTime(new Date(renewedAt))}`}</span>;
+  if (alive)
+    return (
+      <span className={`${styles.state} ${styles.good}`}>
+        <Icon name="check" /> Alive{who}
+      </span>
+    );
+  return (
+    <span className={`${styles.state} ${styles.bad}`}>
+      <Icon name="warning" /> No controller is alive, so no job starts
+      {renewedAt && `. The last sign of life${who}: ${fullTime(new Date(renewedAt))}`}
+    </span>
+  );
 }
 
 function Limits({ limits }: { limits: System['limits'] }) {
   const rows = [
-    ['Prompt', bytes(limits.promptBytes)], ['Metadata', bytes(limits.metadataBytes)], ['Files in a submission', bytes(limits.filesBytes)], ['Output of an attempt', bytes(limits.outputBytes)],
-    ['Waiting jobs', count(limits.waitingJobs)], ['Slots of an implicit model', count(limits.defaultModelSlots)], ['A waiting job gains a level of priority after', span(limits.priorityAgingSeconds * 1000)],
-    ['Agents in a chain', count(limits.chainDepth + 1)], ['Workspaces are kept for', span(limits.workspaceRetentionHours * HOUR)], ['Jobs are kept for', span(limits.jobRetentionDays * 24 * HOUR)],
+    ['Prompt', bytes(limits.promptBytes)],
+    ['Metadata', bytes(limits.metadataBytes)],
+    ['Files in a submission', bytes(limits.filesBytes)],
+    ['Output of an attempt', bytes(limits.outputBytes)],
+    ['Waiting jobs', count(limits.waitingJobs)],
+    ['Slots of an implicit model', count(limits.defaultModelSlots)],
+    ['A waiting job gains a level of priority after', span(limits.priorityAgingSeconds * 1000)],
+    ['Agents in a chain', count(limits.chainDepth + 1)],
+    ['Workspaces are kept for', span(limits.workspaceRetentionHours * HOUR)],
+    ['Jobs are kept for', span(limits.jobRetentionDays * 24 * HOUR)],
   ] as const;
-  return <>{rows.map(([label, value]) => <div key={label}><dt>{label}</dt><dd>{value}</dd></div>)}</>;
+  return (
+    <>
+      {rows.map(([label, value]) => (
+        <div key={label}>
+          <dt>{label}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </>
+  );
 }

@@ -24,15 +24,34 @@ const FIRST = 10;
 export function DeliveriesPanel({ source, isRemoving }: { source: WebhookSource; isRemoving: boolean }) {
   const { outcome } = useSearch({ from: '/app/sources/$id' });
   const navigate = useNavigate({ from: '/sources/$id' });
-  const show = (chosen: DeliveryOutcome | undefined) => void navigate({ search: chosen ? { outcome: chosen } : {}, replace: true });
+  const show = (chosen: DeliveryOutcome | undefined) =>
+    void navigate({ search: chosen ? { outcome: chosen } : {}, replace: true });
   return (
-    <Panel title="Latest deliveries" note={(
-      <select aria-label="Outcome" className={styles.filter} value={outcome ?? ''} onChange={(event) => show(OUTCOMES.find((each) => each === event.target.value))}>
-        <option value="">Any outcome</option>
-        {OUTCOMES.map((each) => <option key={each} value={each}>{OUTCOME_WORDS[each]}</option>)}
-      </select>
-    )}>
-      <Deliveries key={outcome} source={source} outcome={outcome} isRemoving={isRemoving} onShowAll={() => show(undefined)} />
+    <Panel
+      title="Latest deliveries"
+      note={
+        <select
+          aria-label="Outcome"
+          className={styles.filter}
+          value={outcome ?? ''}
+          onChange={(event) => show(OUTCOMES.find((each) => each === event.target.value))}
+        >
+          <option value="">Any outcome</option>
+          {OUTCOMES.map((each) => (
+            <option key={each} value={each}>
+              {OUTCOME_WORDS[each]}
+            </option>
+          ))}
+        </select>
+      }
+    >
+      <Deliveries
+        key={outcome}
+        source={source}
+        outcome={outcome}
+        isRemoving={isRemoving}
+        onShowAll={() => show(undefined)}
+      />
     </Panel>
   );
 }
@@ -47,18 +66,33 @@ interface DeliveriesProps {
 function Deliveries({ source, outcome, isRemoving, onShowAll }: DeliveriesProps) {
   const { data, error, refetch } = useQuery({ ...deliveriesQuery(source.id, outcome), enabled: !isRemoving });
   const [isLong, setLong] = useState(false);
-  if (!data) return <div className={styles.facts}>{error ? <Failure error={error} onRetry={() => void refetch()} /> : <Loading rows={3} height={44} />}</div>;
+  if (!data)
+    return (
+      <div className={styles.facts}>
+        {error ? <Failure error={error} onRetry={() => void refetch()} /> : <Loading rows={3} height={44} />}
+      </div>
+    );
   const { deliveries } = data;
   if (deliveries.length === 0 && outcome) {
-    return <Empty title="No such delivery" action={<Button onClick={onShowAll}>Show any outcome</Button>}>None of the latest deliveries has the outcome “{OUTCOME_WORDS[outcome]}”.</Empty>;
+    return (
+      <Empty title="No such delivery" action={<Button onClick={onShowAll}>Show any outcome</Button>}>
+        None of the latest deliveries has the outcome “{OUTCOME_WORDS[outcome]}”.
+      </Empty>
+    );
   }
   if (deliveries.length === 0) return <Empty title="No deliveries so far">{howToSend(source)}</Empty>;
   return (
     <>
       <ul aria-label="Deliveries">
-        {(isLong ? deliveries : deliveries.slice(0, FIRST)).map((delivery) => <DeliveryLine key={delivery.id} delivery={delivery} source={source.name} />)}
+        {(isLong ? deliveries : deliveries.slice(0, FIRST)).map((delivery) => (
+          <DeliveryLine key={delivery.id} delivery={delivery} source={source.name} />
+        ))}
       </ul>
-      {!isLong && deliveries.length > FIRST && <Button kind="quiet" onClick={() => setLong(true)}>Show all {deliveries.length}</Button>}
+      {!isLong && deliveries.length > FIRST && (
+        <Button kind="quiet" onClick={() => setLong(true)}>
+          Show all {deliveries.length}
+        </Button>
+      )}
     </>
   );
 }
@@ -67,15 +101,28 @@ function DeliveryLine({ delivery, source }: { delivery: Delivery; source: string
   const { outcome, event, repo, at, jobs } = delivery;
   return (
     <li className={styles.delivery}>
-      <span className={`${styles.outcome} ${styles[outcome] ?? ''}`}><Icon name={OUTCOME_ICONS[outcome]} size={14} /> {OUTCOME_WORDS[outcome]}</span>
+      <span className={`${styles.outcome} ${styles[outcome] ?? ''}`}>
+        <Icon name={OUTCOME_ICONS[outcome]} size={14} /> {OUTCOME_WORDS[outcome]}
+      </span>
       {event && <code>{visible(event)}</code>}
       {repo && <span>{visible(repo)}</span>}
       <Age at={at} suffix=" ago" />
       <p>
         <Prose text={visible(deliverySentence(delivery))} />
-        {jobs.map((job) => <span key={job}> <Link to="/jobs/$id/activity" params={{ id: job }}><code>{job}</code></Link></span>)}
+        {jobs.map((job) => (
+          <span key={job}>
+            {' '}
+            <Link to="/jobs/$id/activity" params={{ id: job }}>
+              <code>{job}</code>
+            </Link>
+          </span>
+        ))}
       </p>
-      {delivery.hasPayload && <Changing><TestMenu delivery={`${source}/${delivery.id}`} /></Changing>}
+      {delivery.hasPayload && (
+        <Changing>
+          <TestMenu delivery={`${source}/${delivery.id}`} />
+        </Changing>
+      )}
     </li>
   );
 }
@@ -86,10 +133,25 @@ function TestMenu({ delivery }: { delivery: string }) {
   const { data } = useQuery(agentsQuery);
   if (!data || data.agents.length === 0) return null;
   return (
-    <Menu label="Test an agent with this event" button={<>Test an agent <Icon name="chevronDown" size={14} /></>} className={buttonClass('quiet')}>
-      {() => data.agents.map((agent) => (
-        <MenuItem key={agent.id} onSelect={() => void navigate({ to: '/agents/$id/test', params: { id: agent.id }, search: { delivery } })}>{visible(agent.name)}</MenuItem>
-      ))}
+    <Menu
+      label="Test an agent with this event"
+      button={
+        <>
+          Test an agent <Icon name="chevronDown" size={14} />
+        </>
+      }
+      className={buttonClass('quiet')}
+    >
+      {() =>
+        data.agents.map((agent) => (
+          <MenuItem
+            key={agent.id}
+            onSelect={() => void navigate({ to: '/agents/$id/test', params: { id: agent.id }, search: { delivery } })}
+          >
+            {visible(agent.name)}
+          </MenuItem>
+        ))
+      }
     </Menu>
   );
 }

@@ -11,7 +11,9 @@ test('each outcome has a word and an icon of its own', () => {
 });
 
 test('a reason of the API is shown as a sentence, and a shortened one ends with an ellipsis', () => {
-  expect(deliverySentence({ outcome: 'ignored', reason: 'its author is not one of `allowedAssociations`', jobs: [] })).toBe('Its author is not one of `allowedAssociations`.');
+  expect(
+    deliverySentence({ outcome: 'ignored', reason: 'its author is not one of `allowedAssociations`', jobs: [] }),
+  ).toBe('Its author is not one of `allowedAssociations`.');
   expect(deliverySentence({ outcome: 'unmatched', reason: 'n'.repeat(120), jobs: [] })).toBe(`N${'n'.repeat(119)}…`);
 });
 
@@ -19,8 +21,18 @@ test.each(OUTCOMES)('a delivery without a reason, %s, has a sentence', (outcome)
   expect(deliverySentence({ outcome, reason: null, jobs: [] })).toMatch(/^[A-Z].+\.$/);
 });
 
-test.each([[1, '1 job:'], [2, '2 jobs:'], [10, 'At least 10 jobs:']])('a delivery with %d listed jobs is introduced as "%s"', (number, text) => {
-  expect(deliverySentence({ outcome: 'started', reason: null, jobs: Array.from({ length: number }, (_, index) => `ir-${index}`) })).toBe(text);
+test.each([
+  [1, '1 job:'],
+  [2, '2 jobs:'],
+  [10, 'At least 10 jobs:'],
+])('a delivery with %d listed jobs is introduced as "%s"', (number, text) => {
+  expect(
+    deliverySentence({
+      outcome: 'started',
+      reason: null,
+      jobs: Array.from({ length: number }, (_, index) => `ir-${index}`),
+    }),
+  ).toBe(text);
 });
 
 test('the way to send a delivery depends on the type, and a disabled source has to be turned on', () => {
@@ -30,10 +42,18 @@ test('the way to send a delivery depends on the type, and a disabled source has 
 });
 
 test('an unknown outcome in the URL is ignored', () => {
-  expect([{ outcome: 'refused' }, { outcome: 'lost' }, {}].map(validateSourceSearch)).toEqual([{ outcome: 'refused' }, {}, {}]);
+  expect([{ outcome: 'refused' }, { outcome: 'lost' }, {}].map(validateSourceSearch)).toEqual([
+    { outcome: 'refused' },
+    {},
+    {},
+  ]);
 });
 
 test('a change of a source makes its deliveries stale, with and without a filter', () => {
   const stale = keysOf({ jobs: [], gone: [], kinds: ['webhook-sources'], counts: {} });
-  expect([undefined, 'refused' as const].map((outcome) => isStale(deliveriesQuery('github', outcome).queryKey, undefined, stale))).toEqual([true, true]);
+  expect(
+    [undefined, 'refused' as const].map((outcome) =>
+      isStale(deliveriesQuery('github', outcome).queryKey, undefined, stale),
+    ),
+  ).toEqual([true, true]);
 });

@@ -6,8 +6,14 @@ import { REPORT_LABELS, reportText, type ReportDraft } from '../../ui/report-fie
 import { Texts, type Body, type Problems } from '../../ui/use-form';
 
 export const ASSOCIATIONS = [
-  ['OWNER', 'Owners'], ['MEMBER', 'Members of the organisation'], ['COLLABORATOR', 'Collaborators'], ['CONTRIBUTOR', 'Contributors'], ['FIRST_TIME_CONTRIBUTOR', 'First-time contributors'],
-  ['FIRST_TIMER', 'First-timers on GitHub'], ['MANNEQUIN', 'Placeholders of imported users'], ['NONE', 'Everyone else'],
+  ['OWNER', 'Owners'],
+  ['MEMBER', 'Members of the organisation'],
+  ['COLLABORATOR', 'Collaborators'],
+  ['CONTRIBUTOR', 'Contributors'],
+  ['FIRST_TIME_CONTRIBUTOR', 'First-time contributors'],
+  ['FIRST_TIMER', 'First-timers on GitHub'],
+  ['MANNEQUIN', 'Placeholders of imported users'],
+  ['NONE', 'Everyone else'],
 ] as const;
 
 export interface OverrideDraft {
@@ -34,11 +40,24 @@ export interface SourceDraft extends ConfigDraft, ReportDraft {
 }
 
 export const SOURCE_LABELS: Record<keyof SourceDraft, string> = {
-  ...CONFIG_LABELS, ...REPORT_LABELS, type: 'Type', credentialsRef: 'Credentials', host: 'Host', path: 'Path', ingressClassName: 'Class of the Ingress', tlsSecretName: 'Secret of the certificate', allowForks: 'Pull requests from forks',
-  associations: 'Who may start a run', overrides: 'Settings of repositories',
+  ...CONFIG_LABELS,
+  ...REPORT_LABELS,
+  type: 'Type',
+  credentialsRef: 'Credentials',
+  host: 'Host',
+  path: 'Path',
+  ingressClassName: 'Class of the Ingress',
+  tlsSecretName: 'Secret of the certificate',
+  allowForks: 'Pull requests from forks',
+  associations: 'Who may start a run',
+  overrides: 'Settings of repositories',
 };
 
-export const SOURCE_NAMES: Readonly<Record<string, keyof SourceDraft>> = { ...configNames('defaults'), allowedAssociations: 'associations', repoOverrides: 'overrides' };
+export const SOURCE_NAMES: Readonly<Record<string, keyof SourceDraft>> = {
+  ...configNames('defaults'),
+  allowedAssociations: 'associations',
+  repoOverrides: 'overrides',
+};
 
 export function sourceDraft(source: WebhookSource): SourceDraft {
   return {
@@ -57,12 +76,22 @@ export function sourceDraft(source: WebhookSource): SourceDraft {
 }
 
 function overrideDraft(repo: string, override: RepoOverride): OverrideDraft {
-  return { repo, enabled: override.enabled, provider: override.provider ?? '', model: override.model ?? '', effort: override.effort ?? '', agent: override.agentTriggerName ?? '', report: override.report };
+  return {
+    repo,
+    enabled: override.enabled,
+    provider: override.provider ?? '',
+    model: override.model ?? '',
+    effort: override.effort ?? '',
+    agent: override.agentTriggerName ?? '',
+    report: override.report,
+  };
 }
 
 export function sourceBody(draft: SourceDraft): { body: Body; problems: Problems<SourceDraft> } {
   const texts = new Texts(draft);
-  const overrides = draft.overrides.map((each) => ({ ...each, repo: each.repo.trim() })).filter(({ repo }) => repo !== '');
+  const overrides = draft.overrides
+    .map((each) => ({ ...each, repo: each.repo.trim() }))
+    .filter(({ repo }) => repo !== '');
   const repeated = overrides.find(({ repo }, index) => overrides.findIndex((each) => each.repo === repo) !== index);
   if (repeated) texts.problems.overrides = `${repeated.repo} occurs twice`;
   const body = {
@@ -75,9 +104,19 @@ export function sourceBody(draft: SourceDraft): { body: Body; problems: Problems
     allowForks: draft.allowForks,
     allowedAssociations: ASSOCIATIONS.map(([value]) => value).filter((each) => draft.associations.includes(each)),
     defaults: configOf(texts),
-    repoOverrides: Object.fromEntries(overrides.map(({ repo, enabled, provider, model, effort, agent, report }) => [
-      repo, { enabled, provider: provider || null, model: model.trim() || null, effort: effort || null, agentTriggerName: agent || null, ...(report && { report }) },
-    ])),
+    repoOverrides: Object.fromEntries(
+      overrides.map(({ repo, enabled, provider, model, effort, agent, report }) => [
+        repo,
+        {
+          enabled,
+          provider: provider || null,
+          model: model.trim() || null,
+          effort: effort || null,
+          agentTriggerName: agent || null,
+          ...(report && { report }),
+        },
+      ]),
+    ),
     report: texts.json('report'),
   };
   return { body, problems: texts.problems };

@@ -12,25 +12,56 @@ import styles from './sources-page.module.css';
 export function SourceSwitch({ source }: { source: WebhookSource }) {
   const queries = useQueryClient();
   const change = useMutation({
-    mutationFn: (enabled: boolean) => changeField(source, 'enabled', enabled, (changes) => changeSource(source.id, changes), () => readSource(source.id)),
-    onSuccess: (saved) => toast(saved.enabled ? `${saved.name} is on.` : `${saved.name} is off: it refuses deliveries.`),
+    mutationFn: (enabled: boolean) =>
+      changeField(
+        source,
+        'enabled',
+        enabled,
+        (changes) => changeSource(source.id, changes),
+        () => readSource(source.id),
+      ),
+    onSuccess: (saved) =>
+      toast(saved.enabled ? `${saved.name} is on.` : `${saved.name} is off: it refuses deliveries.`),
     onError: (error) => toast(describe(error).message, 'error'),
-    onSettled: () => Promise.all([queries.invalidateQueries({ queryKey: sourcesQuery.queryKey }), queries.invalidateQueries({ queryKey: sourceQuery(source.id).queryKey, exact: true })]),
+    onSettled: () =>
+      Promise.all([
+        queries.invalidateQueries({ queryKey: sourcesQuery.queryKey }),
+        queries.invalidateQueries({ queryKey: sourceQuery(source.id).queryKey, exact: true }),
+      ]),
   });
-  return <Switch label={`${source.name} is enabled`} isOn={change.isPending ? change.variables : source.enabled} isBusy={change.isPending} onChange={change.mutate} />;
+  return (
+    <Switch
+      label={`${source.name} is enabled`}
+      isOn={change.isPending ? change.variables : source.enabled}
+      isBusy={change.isPending}
+      onChange={change.mutate}
+    />
+  );
 }
 
-/** The conditions that the engine reports, such as `Ready`, with their messages. isShort: only those that do not hold, else `Ready`. */
+/**
+ * The conditions that the engine reports, such as `Ready`, with their messages. isShort: only those that do not hold,
+ * else `Ready`.
+ */
 export function Conditions({ source, isShort = false }: { source: WebhookSource; isShort?: boolean }) {
   const failing = causes(source.conditions.filter((condition) => condition.status !== 'True'));
-  const shown = !isShort ? source.conditions : failing.length > 0 ? failing : source.conditions.filter((condition) => condition.type === 'Ready');
+  const shown = !isShort
+    ? source.conditions
+    : failing.length > 0
+      ? failing
+      : source.conditions.filter((condition) => condition.type === 'Ready');
   if (shown.length === 0) return null;
   return (
     <ul className={styles.conditions}>
       {shown.map((condition) => (
         <li key={condition.type} className={condition.status === 'True' ? styles.good : styles.bad}>
           <Icon name={condition.status === 'True' ? 'check' : 'warning'} />
-          <span>{condition.type}{condition.status !== 'True' && ` is ${condition.status === 'False' ? 'false' : 'unknown'} (${condition.reason})`}: {visible(condition.message)}</span>
+          <span>
+            {condition.type}
+            {condition.status !== 'True' &&
+              ` is ${condition.status === 'False' ? 'false' : 'unknown'} (${condition.reason})`}
+            : {visible(condition.message)}
+          </span>
         </li>
       ))}
     </ul>

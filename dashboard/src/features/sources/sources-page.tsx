@@ -26,18 +26,42 @@ export function SourcesPage() {
   const { create } = useSearch({ from: '/app/sources' });
   const sources = useQuery(sourcesQuery);
   useLive([sourcesQuery]);
-  const setCreating = (isCreating: boolean) => void navigate({ to: '/sources', search: isCreating ? { create: true } : {} });
+  const setCreating = (isCreating: boolean) =>
+    void navigate({ to: '/sources', search: isCreating ? { create: true } : {} });
   useShortcuts([{ keys: 'a', label: 'New webhook source', isChanging: true, run: () => setCreating(true) }]);
   const list = sources.data?.webhookSources;
   return (
-    <Page title="Webhooks" actions={<Button isChanging icon="plus" onClick={() => setCreating(true)}>New source</Button>}>
-      {sources.isLoadingError ? <Failure error={sources.error} onRetry={() => void sources.refetch()} />
-        : !list ? <Loading rows={3} height={92} />
-        : list.length === 0 ? (
-          <Empty title="No webhook sources" action={<Button isChanging kind="primary" onClick={() => setCreating(true)}>New source</Button>}>
-            A source receives deliveries, such as issues and pull requests of GitHub, checks their signature, and starts the agents whose triggers match.
-          </Empty>
-        ) : <ul className={styles.sources}>{list.map((source) => <SourceCard key={source.id} source={source} />)}</ul>}
+    <Page
+      title="Webhooks"
+      actions={
+        <Button isChanging icon="plus" onClick={() => setCreating(true)}>
+          New source
+        </Button>
+      }
+    >
+      {sources.isLoadingError ? (
+        <Failure error={sources.error} onRetry={() => void sources.refetch()} />
+      ) : !list ? (
+        <Loading rows={3} height={92} />
+      ) : list.length === 0 ? (
+        <Empty
+          title="No webhook sources"
+          action={
+            <Button isChanging kind="primary" onClick={() => setCreating(true)}>
+              New source
+            </Button>
+          }
+        >
+          A source receives deliveries, such as issues and pull requests of GitHub, checks their signature, and starts
+          the agents whose triggers match.
+        </Empty>
+      ) : (
+        <ul className={styles.sources}>
+          {list.map((source) => (
+            <SourceCard key={source.id} source={source} />
+          ))}
+        </ul>
+      )}
       <Changing>{create && <NewSource onClose={() => setCreating(false)} />}</Changing>
     </Page>
   );
@@ -47,12 +71,29 @@ function SourceCard({ source }: { source: WebhookSource }) {
   return (
     <li className={styles.source}>
       <header>
-        <h2><Link to="/sources/$id" params={{ id: source.id }}>{visible(source.name)}</Link></h2>
+        <h2>
+          <Link to="/sources/$id" params={{ id: source.id }}>
+            {visible(source.name)}
+          </Link>
+        </h2>
         <span className={styles.type}>{source.type}</span>
-        <span className={styles.deliveries}>{source.lastDeliveryAt ? <>{source.deliveries === 1 ? '1 delivery' : `${count(source.deliveries)} deliveries`}, latest <Age at={source.lastDeliveryAt} suffix=" ago" /></> : 'no delivery so far'}</span>
+        <span className={styles.deliveries}>
+          {source.lastDeliveryAt ? (
+            <>
+              {source.deliveries === 1 ? '1 delivery' : `${count(source.deliveries)} deliveries`}, latest{' '}
+              <Age at={source.lastDeliveryAt} suffix=" ago" />
+            </>
+          ) : (
+            'no delivery so far'
+          )}
+        </span>
         <SourceSwitch source={source} />
       </header>
-      {source.url && <p className={styles.address}><code>{source.url}</code> <Copy text={source.url} name={`Copy the address of ${source.name}`} /></p>}
+      {source.url && (
+        <p className={styles.address}>
+          <code>{source.url}</code> <Copy text={source.url} name={`Copy the address of ${source.name}`} />
+        </p>
+      )}
       <Conditions source={source} isShort />
     </li>
   );
@@ -94,27 +135,64 @@ function NewSource({ onClose }: { onClose: () => void }) {
   if (created) {
     const close = () => void navigate({ to: '/sources/$id', params: { id: created.id } });
     return (
-      <Dialog title={`${created.name} is created`} size="medium" isKept onClose={close} footer={<Button kind="primary" onClick={close}>Done</Button>}>
+      <Dialog
+        title={`${created.name} is created`}
+        size="medium"
+        isKept
+        onClose={close}
+        footer={
+          <Button kind="primary" onClick={close}>
+            Done
+          </Button>
+        }
+      >
         <SetUp source={created} secret={form.draft.secretName ? undefined : form.draft.secret} />
       </Dialog>
     );
   }
   return (
-    <Dialog title="New webhook source" size="medium" onClose={onClose}
-      footer={<>
-        <Button onClick={onClose}>Cancel</Button>
-        <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy}>Create source</Button>
-      </>}>
+    <Dialog
+      title="New webhook source"
+      size="medium"
+      onClose={onClose}
+      footer={
+        <>
+          <Button onClick={onClose}>Cancel</Button>
+          <Button type="submit" form={FORM} kind="primary" isBusy={form.isBusy}>
+            Create source
+          </Button>
+        </>
+      }
+    >
       <FormBody form={form} id={FORM}>
         <FieldGroup>
           <TextField form={form} name="name" label="Name" placeholder="github" hint="Part of its address." />
-          <SelectField form={form} name="type" label="Type" options={[['github', 'GitHub'], ['generic', 'Generic (Standard Webhooks)']]} />
-          <TextField form={form} name="secret" label="Signing secret" width="whole" hint="The sender signs with it. This one is new and random; it is shown once more after this step." />
+          <SelectField
+            form={form}
+            name="type"
+            label="Type"
+            options={[
+              ['github', 'GitHub'],
+              ['generic', 'Generic (Standard Webhooks)'],
+            ]}
+          />
+          <TextField
+            form={form}
+            name="secret"
+            label="Signing secret"
+            width="whole"
+            hint="The sender signs with it. This one is new and random; it is shown once more after this step."
+          />
         </FieldGroup>
         <details className={styles.more}>
           <summary>Use a Secret that exists</summary>
           <FieldGroup>
-            <TextField form={form} name="secretName" label="Name of the Secret" hint="Instead of the signing secret above." />
+            <TextField
+              form={form}
+              name="secretName"
+              label="Name of the Secret"
+              hint="Instead of the signing secret above."
+            />
             <TextField form={form} name="secretKey" label="Its key" />
           </FieldGroup>
         </details>
@@ -127,10 +205,32 @@ function NewSource({ onClose }: { onClose: () => void }) {
 export function SetUp({ source, secret }: { source: WebhookSource; secret: string | undefined }) {
   return (
     <div className={styles.setUp}>
-      <p>{source.type === 'github' ? 'Enter this in the repository or organisation on GitHub, under Settings, Webhooks. Choose the content type application/json.' : 'Enter this at the sender, which signs its deliveries as in the Standard Webhooks specification.'}</p>
+      <p>
+        {source.type === 'github'
+          ? 'Enter this in the repository or organisation on GitHub, under Settings, Webhooks. Choose the content type application/json.'
+          : 'Enter this at the sender, which signs its deliveries as in the Standard Webhooks specification.'}
+      </p>
       <dl>
-        <div><dt>Address</dt><dd>{source.url ? <><code>{source.url}</code> <Copy text={source.url} name="Copy the address" /></> : 'Known once its receiver runs; the page of the source shows it.'}</dd></div>
-        {secret !== undefined && <div><dt>Secret</dt><dd><code>{secret}</code> <Copy text={secret} name="Copy the secret" /></dd></div>}
+        <div>
+          <dt>Address</dt>
+          <dd>
+            {source.url ? (
+              <>
+                <code>{source.url}</code> <Copy text={source.url} name="Copy the address" />
+              </>
+            ) : (
+              'Known once its receiver runs; the page of the source shows it.'
+            )}
+          </dd>
+        </div>
+        {secret !== undefined && (
+          <div>
+            <dt>Secret</dt>
+            <dd>
+              <code>{secret}</code> <Copy text={secret} name="Copy the secret" />
+            </dd>
+          </div>
+        )}
       </dl>
       {secret !== undefined && <p>The secret is not shown again.</p>}
     </div>

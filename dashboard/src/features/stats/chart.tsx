@@ -12,7 +12,11 @@ import styles from './stats-page.module.css';
 import { stacked, type Columns } from './series';
 
 const HEIGHT = 150;
-const STATUS_COLOURS: Record<string, string> = { completed: '--completed', failed: '--failed', cancelled: '--cancelled' };
+const STATUS_COLOURS: Record<string, string> = {
+  completed: '--completed',
+  failed: '--failed',
+  cancelled: '--cancelled',
+};
 const COLOURS = ['--active', '--ansi-5', '--ansi-3', '--ansi-6', '--accent', '--ansi-2', '--ansi-1', '--text-faint'];
 
 /** Steps between the ticks of an axis of counts. */
@@ -54,8 +58,14 @@ export default function Chart({ columns, kind, label, format, isWhole, from, to,
   useEffect(() => {
     if (!element.current || width === 0) return;
     const colour = colours(element.current);
-    const axis = { stroke: colour('--text-faint'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui' };
-    const end = Math.max(to, columns.times.at(-1) ?? to); // the last step ends later, and its values count for the axis too
+    const axis = {
+      stroke: colour('--text-faint'),
+      grid: { stroke: colour('--line'), width: 1 },
+      ticks: { show: false },
+      font: '11px system-ui',
+    };
+    // The last step ends later, and its values count for the axis too
+    const end = Math.max(to, columns.times.at(-1) ?? to);
     const bars = uPlot.paths.bars?.({ size: [0.75, 40], align: -1 });
     const chart = new uPlot(
       {
@@ -64,14 +74,35 @@ export default function Chart({ columns, kind, label, format, isWhole, from, to,
         padding: [8, 18, 0, 0],
         legend: { show: false },
         cursor: { y: false, points: { show: kind === 'lines' }, drag: { x: false, y: false } },
-        scales: { x: { time: true, range: () => [from, end] }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.08 : 1] } },
-        axes: [{ ...axis, grid: { show: false }, size: 22, space: 70, values: (_, ticks) => ticks.map((tick, index) => timeLabel(tick, ticks[index - 1], to - from)) }, { ...axis, size: 52, space: 34, ...(isWhole && { incrs: WHOLE }), values: (_, ticks) => ticks.map((tick) => latest.current.format(tick)) }],
-        series: [{}, ...columns.names.map((name, index) => {
-          const stroke = colour(colourOf(name, index));
-          return kind === 'bars' && bars
-            ? { stroke, fill: stroke, width: 0, paths: bars, points: { show: false } }
-            : { stroke, width: 1.6, spanGaps: true, points: { size: 4 } };
-        })],
+        scales: {
+          x: { time: true, range: () => [from, end] },
+          y: { range: (_, __, max) => [0, max > 0 ? max * 1.08 : 1] },
+        },
+        axes: [
+          {
+            ...axis,
+            grid: { show: false },
+            size: 22,
+            space: 70,
+            values: (_, ticks) => ticks.map((tick, index) => timeLabel(tick, ticks[index - 1], to - from)),
+          },
+          {
+            ...axis,
+            size: 52,
+            space: 34,
+            ...(isWhole && { incrs: WHOLE }),
+            values: (_, ticks) => ticks.map((tick) => latest.current.format(tick)),
+          },
+        ],
+        series: [
+          {},
+          ...columns.names.map((name, index) => {
+            const stroke = colour(colourOf(name, index));
+            return kind === 'bars' && bars
+              ? { stroke, fill: stroke, width: 0, paths: bars, points: { show: false } }
+              : { stroke, width: 1.6, spanGaps: true, points: { size: 4 } };
+          }),
+        ],
         hooks: { setCursor: [(plot) => latest.current.onPoint(plot.cursor.idx ?? null)] },
       },
       [columns.times, ...(kind === 'bars' ? stacked(columns.values) : columns.values)],
@@ -88,7 +119,9 @@ const DAY = 86_400;
 function timeLabel(tick: number, before: number | undefined, length: number): string {
   const text = (time: number) => {
     const date = new Date(time * 1000);
-    return length <= DAY ? `${String(date.getHours()).padStart(2, '0')}:${String(date.getMinutes()).padStart(2, '0')}` : dayOfYear(date);
+    return length <= DAY
+      ? `${String(date.getHours()).padStart(2, '0')}:${String(date.getMinutes()).padStart(2, '0')}`
+      : dayOfYear(date);
   };
   return before !== undefined && text(before) === text(tick) ? '' : text(tick);
 }
@@ -101,7 +134,9 @@ function colours(element: HTMLElement): (token: string) => string {
     probe.style.color = `var(${token})`;
     return getComputedStyle(probe).color;
   };
-  const known = Object.fromEntries([...COLOURS, ...Object.values(STATUS_COLOURS), '--line'].map((token) => [token, read(token)]));
+  const known = Object.fromEntries(
+    [...COLOURS, ...Object.values(STATUS_COLOURS), '--line'].map((token) => [token, read(token)]),
+  );
   probe.remove();
   return (token) => known[token] ?? 'gray';
 }

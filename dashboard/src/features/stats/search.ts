@@ -29,7 +29,10 @@ export interface JobsSearch {
 
 const NAMES = { model: 'model', agentRole: 'agent', repo: 'repo', type: 'type' } as const;
 
-/** The filter of the jobs that ended in a window and have a value: of a field, or else a status. Undefined for other series, such as kinds of tokens. */
+/**
+ * The filter of the jobs that ended in a window and have a value: of a field, or else a status. Undefined for other
+ * series, such as kinds of tokens.
+ */
 export function jobsOf(by: Field | undefined, value: string, window: Window): JobsSearch | undefined {
   if (by) return { [NAMES[by]]: value, ended: window };
   const status = STATUSES.find((each) => each === value);

@@ -13,7 +13,15 @@ export interface Columns {
 export const ALL = 'all';
 
 /** The API's own series in words. */
-const WORDS: Readonly<Record<string, string>> = { completed: 'Completed', failed: 'Failed', cancelled: 'Cancelled', input: 'Input', output: 'Output', cache_read: 'Read from a cache', [ALL]: 'All jobs' };
+const WORDS: Readonly<Record<string, string>> = {
+  completed: 'Completed',
+  failed: 'Failed',
+  cancelled: 'Cancelled',
+  input: 'Input',
+  output: 'Output',
+  cache_read: 'Read from a cache',
+  [ALL]: 'All jobs',
+};
 
 /** A series in words. by: the field whose values have a series each, if any. */
 export function seriesInWords(name: string, by: string | undefined): string {
@@ -31,7 +39,10 @@ export function columns(series: readonly Series[]): Columns {
   return { times, names: used.map((each) => Object.values(each.labels).join(', ') || ALL), values };
 }
 
-/** Values as heights of a stack: each list contains the sum of itself and those after it, so that the first is drawn behind the others. */
+/**
+ * Values as heights of a stack: each list contains the sum of itself and those after it, so that the first is drawn
+ * behind the others.
+ */
 export function stacked(values: readonly (number | null)[][]): number[][] {
   const heights: number[][] = [];
   for (const list of values.toReversed()) {

@@ -2,7 +2,14 @@ import { useQuery } from '@tanstack/react-query';
 import { Link, useSearch } from '@tanstack/react-router';
 import { lazy, Suspense, useMemo, useState, type ReactNode } from 'react';
 
-import { breakdownQuery, sumOfCosts, timeseriesQuery, type BreakdownRow, type Field, type Metric } from '../../api/stats';
+import {
+  breakdownQuery,
+  sumOfCosts,
+  timeseriesQuery,
+  type BreakdownRow,
+  type Field,
+  type Metric,
+} from '../../api/stats';
 import { visible } from '../../lib/ansi';
 import { clock, compact, cost, costs, count, counted, duration, NOTHING } from '../../lib/format';
 import { DAY_MS, MINUTE_MS } from '../../lib/times';
@@ -42,24 +49,55 @@ export function StatsPage() {
   const { window = '7d', by } = useSearch({ from: '/app/stats' });
   const now = useMinute();
   return (
-    <Page title="Stats" actions={<Choices label="Time" current={window} options={WINDOWS.map((each) => [each, each, { window: each, by }])} />}>
+    <Page
+      title="Stats"
+      actions={
+        <Choices label="Time" current={window} options={WINDOWS.map((each) => [each, each, { window: each, by }])} />
+      }
+    >
       <div className={styles.bar}>
         <span>Split by</span>
-        <Choices label="Split by" current={by ?? ''} options={[['', 'Status', { window, by: undefined }], ...FIELDS.map((each) => [each, FIELD_WORDS[each], { window, by: each }] as const)]} />
+        <Choices
+          label="Split by"
+          current={by ?? ''}
+          options={[
+            ['', 'Status', { window, by: undefined }],
+            ...FIELDS.map((each) => [each, FIELD_WORDS[each], { window, by: each }] as const),
+          ]}
+        />
       </div>
-      <div className={styles.charts}>{CHARTS.map((chart) => <ChartPanel key={chart.metric} chart={chart} window={window} by={by} now={now} />)}</div>
+      <div className={styles.charts}>
+        {CHARTS.map((chart) => (
+          <ChartPanel key={chart.metric} chart={chart} window={window} by={by} now={now} />
+        ))}
+      </div>
       <Comparison by={by ?? 'model'} window={window} />
     </Page>
   );
 }
 
-type Choice = readonly [value: string, label: string, search: { [Name in keyof StatsSearch]: StatsSearch[Name] | undefined }];
+type Choice = readonly [
+  value: string,
+  label: string,
+  search: { [Name in keyof StatsSearch]: StatsSearch[Name] | undefined },
+];
 
 function Choices({ label, current, options }: { label: string; current: string; options: readonly Choice[] }) {
   return (
     <nav aria-label={label} className={styles.choices}>
       {options.map(([value, text, search]) => (
-        <Link key={value} to="/stats" search={Object.fromEntries(Object.entries(search).filter(([, each]) => each !== undefined)) as StatsSearch} replace resetScroll={false} aria-current={value === current ? 'true' : undefined} activeProps={{}} data-chosen={value === current || undefined}>{text}</Link>
+        <Link
+          key={value}
+          to="/stats"
+          search={Object.fromEntries(Object.entries(search).filter(([, each]) => each !== undefined)) as StatsSearch}
+          replace
+          resetScroll={false}
+          aria-current={value === current ? 'true' : undefined}
+          activeProps={{}}
+          data-chosen={value === current || undefined}
+        >
+          {text}
+        </Link>
       ))}
     </nav>
   );
@@ -73,19 +111,50 @@ function ChartPanel({ chart, window, by, now }: { chart: Kind; window: Window; b
   const at = point === null ? undefined : shown?.times[point];
   return (
     <section className={styles.panel} aria-label={chart.title}>
-      <header><h2>{chart.title}</h2><span className={styles.time}>{at !== undefined && `until ${clock(new Date(at * 1000))}`}</span></header>
-      {series.isLoadingError ? <div className={styles.pad}><Failure error={series.error} onRetry={() => void series.refetch()} /></div>
-        : !shown ? <div className={styles.pad}><Loading rows={6} height={28} /></div>
-        : shown.names.length === 0 ? <p className={styles.none}>{unknown > 0 ? 'No cost in this time is known.' : 'No values in this time.'}</p>
-        : (
-          <>
-            <Suspense fallback={<div className={styles.chart} style={{ minHeight: 150 }} />}>
-              <Chart columns={shown} kind={chart.kind} label={`${chart.title}: ${summaries(shown, chart, by, unknownOf)}`} format={chart.format} isWhole={chart.format === compact} from={(now - DAYS[window] * DAY_MS) / 1000} to={now / 1000} onPoint={setPoint} />
-            </Suspense>
-            <Legend columns={shown} chart={chart} by={by} point={point} unknownOf={unknownOf} linkOf={(name) => (chart.metric === 'queueWait' ? undefined : jobsOf(by, name, window))} />
-          </>
-        )}
-      {unknown > 0 && <p className={styles.unknown}>{counted(unknown, 'job')} without a known cost {unknown === 1 ? 'is' : 'are'} missing here. <Link to="/models">Set the prices of the models</Link> to know the cost of later jobs.</p>}
+      <header>
+        <h2>{chart.title}</h2>
+        <span className={styles.time}>{at !== undefined && `until ${clock(new Date(at * 1000))}`}</span>
+      </header>
+      {series.isLoadingError ? (
+        <div className={styles.pad}>
+          <Failure error={series.error} onRetry={() => void series.refetch()} />
+        </div>
+      ) : !shown ? (
+        <div className={styles.pad}>
+          <Loading rows={6} height={28} />
+        </div>
+      ) : shown.names.length === 0 ? (
+        <p className={styles.none}>{unknown > 0 ? 'No cost in this time is known.' : 'No values in this time.'}</p>
+      ) : (
+        <>
+          <Suspense fallback={<div className={styles.chart} style={{ minHeight: 150 }} />}>
+            <Chart
+              columns={shown}
+              kind={chart.kind}
+              label={`${chart.title}: ${summaries(shown, chart, by, unknownOf)}`}
+              format={chart.format}
+              isWhole={chart.format === compact}
+              from={(now - DAYS[window] * DAY_MS) / 1000}
+              to={now / 1000}
+              onPoint={setPoint}
+            />
+          </Suspense>
+          <Legend
+            columns={shown}
+            chart={chart}
+            by={by}
+            point={point}
+            unknownOf={unknownOf}
+            linkOf={(name) => (chart.metric === 'queueWait' ? undefined : jobsOf(by, name, window))}
+          />
+        </>
+      )}
+      {unknown > 0 && (
+        <p className={styles.unknown}>
+          {counted(unknown, 'job')} without a known cost {unknown === 1 ? 'is' : 'are'} missing here.{' '}
+          <Link to="/models">Set the prices of the models</Link> to know the cost of later jobs.
+        </p>
+      )}
     </section>
   );
 }
@@ -93,14 +162,21 @@ function ChartPanel({ chart, window, by, now }: { chart: Kind; window: Window; b
 type UnknownOf = (name: string) => number;
 
 /** Numbers of jobs whose cost is unknown: by the names of series, and in all. 0 for charts of other figures. */
-function useUnknownCosts({ metric }: Kind, by: Field | undefined, days: number): { unknownOf: UnknownOf; unknown: number } {
+function useUnknownCosts(
+  { metric }: Kind,
+  by: Field | undefined,
+  days: number,
+): { unknownOf: UnknownOf; unknown: number } {
   const { data: rows = [] } = useQuery({ ...breakdownQuery(by ?? 'model', days), enabled: metric === 'cost' });
   const unknown = sumOfCosts(rows).unknownCosts;
   if (metric !== 'cost') return { unknownOf: () => 0, unknown: 0 };
   return { unknownOf: (name) => (by ? (rows.find((row) => row.value === name)?.unknownCosts ?? 0) : unknown), unknown };
 }
 
-/** The value of a series at a point, or for the whole time; empty if there is none. unknown: the number of jobs that are missing in the values. */
+/**
+ * The value of a series at a point, or for the whole time; empty if there is none. unknown: the number of jobs that are
+ * missing in the values.
+ */
 function figure(values: (number | null)[], chart: Kind, point: number | null, unknown: number): string {
   const value = point === null ? chart.summary?.(values) : (values[point] ?? null);
   if (value === undefined) return '';
@@ -109,11 +185,29 @@ function figure(values: (number | null)[], chart: Kind, point: number | null, un
 }
 
 function summaries(shown: Columns, chart: Kind, by: Field | undefined, unknownOf: UnknownOf): string {
-  return shown.names.map((name, index) => `${seriesInWords(name, by)} ${figure(shown.values[index] ?? [], chart, null, unknownOf(name))}`.trim()).join(', ');
+  return shown.names
+    .map((name, index) =>
+      `${seriesInWords(name, by)} ${figure(shown.values[index] ?? [], chart, null, unknownOf(name))}`.trim(),
+    )
+    .join(', ');
 }
 
 /** linkOf: the filter of the jobs that a series counts, if they can be listed. */
-function Legend({ columns: shown, chart, by, point, unknownOf, linkOf }: { columns: Columns; chart: Kind; by: Field | undefined; point: number | null; unknownOf: UnknownOf; linkOf: (name: string) => JobsSearch | undefined }) {
+function Legend({
+  columns: shown,
+  chart,
+  by,
+  point,
+  unknownOf,
+  linkOf,
+}: {
+  columns: Columns;
+  chart: Kind;
+  by: Field | undefined;
+  point: number | null;
+  unknownOf: UnknownOf;
+  linkOf: (name: string) => JobsSearch | undefined;
+}) {
   return (
     <ul className={styles.legend}>
       {shown.names.map((name, index) => {
@@ -122,7 +216,13 @@ function Legend({ columns: shown, chart, by, point, unknownOf, linkOf }: { colum
         return (
           <li key={name}>
             <span className={styles.swatch} data-colour={swatch(name, index)} />{' '}
-            {search ? <Link to="/jobs" search={search} className={styles.seriesName}>{words}</Link> : <span className={styles.seriesName}>{words}</span>}{' '}
+            {search ? (
+              <Link to="/jobs" search={search} className={styles.seriesName}>
+                {words}
+              </Link>
+            ) : (
+              <span className={styles.seriesName}>{words}</span>
+            )}{' '}
             <b>{figure(shown.values[index] ?? [], chart, point, unknownOf(name))}</b>
           </li>
         );
@@ -141,12 +241,34 @@ function Comparison({ by, window }: { by: Field; window: Window }) {
   const word = FIELD_WORDS[by];
   if (rows.isLoadingError) return <Failure error={rows.error} onRetry={() => void rows.refetch()} />;
   if (!rows.data) return <Loading rows={6} height={44} />;
-  if (rows.data.length === 0) return <Empty title="No job has ended in this time">Choose a longer time, or wait until a job ends.</Empty>;
+  if (rows.data.length === 0)
+    return <Empty title="No job has ended in this time">Choose a longer time, or wait until a job ends.</Empty>;
   return (
-    <Panel title={`By ${word.toLowerCase()}`} note={<span className={styles.time}>ended jobs, the most frequent first</span>}>
+    <Panel
+      title={`By ${word.toLowerCase()}`}
+      note={<span className={styles.time}>ended jobs, the most frequent first</span>}
+    >
       <div className={styles.scroller} tabIndex={0} role="region" aria-label={`Table by ${word.toLowerCase()}`}>
-        <Table label={`By ${word.toLowerCase()}`} columns={[[word], ['Jobs', cell.number], ['Failed', cell.number], ['Cost', cell.number], ['Input', `${cell.number} ${cell.minor}`], ['Output', `${cell.number} ${cell.minor}`], ['Median', cell.number], ['95 %', `${cell.number} ${cell.minor}`]]}>
-          {rows.data.map((row) => <ComparisonRow key={row.value ?? ''} row={row} search={row.value === null ? undefined : jobsOf(by, row.value, window)} />)}
+        <Table
+          label={`By ${word.toLowerCase()}`}
+          columns={[
+            [word],
+            ['Jobs', cell.number],
+            ['Failed', cell.number],
+            ['Cost', cell.number],
+            ['Input', `${cell.number} ${cell.minor}`],
+            ['Output', `${cell.number} ${cell.minor}`],
+            ['Median', cell.number],
+            ['95 %', `${cell.number} ${cell.minor}`],
+          ]}
+        >
+          {rows.data.map((row) => (
+            <ComparisonRow
+              key={row.value ?? ''}
+              row={row}
+              search={row.value === null ? undefined : jobsOf(by, row.value, window)}
+            />
+          ))}
         </Table>
       </div>
     </Panel>
@@ -161,13 +283,42 @@ function ComparisonRow({ row, search }: { row: BreakdownRow; search: JobsSearch 
   return (
     <tr>
       <td className={cell.name}>
-        {row.value === null ? <span className={styles.time}>none</span> : <Jobs search={search}>{visible(row.value)}</Jobs>}
+        {row.value === null ? (
+          <span className={styles.time}>none</span>
+        ) : (
+          <Jobs search={search}>{visible(row.value)}</Jobs>
+        )}
       </td>
-      <td className={cell.number}><Jobs search={search}>{count(jobs)}</Jobs></td>
-      <td className={cell.number}>{row.failed === 0 ? '0' : <span className={styles.failed}><Jobs search={search && { ...search, status: ['failed'] }}>{count(row.failed)} ({share} %)</Jobs></span>}</td>
-      <td className={cell.number} title={row.unknownCosts > 0 ? `${count(row.unknownCosts)} of ${counted(jobs, 'job')} without a known cost` : undefined}>{costs(row)}</td>
-      <td className={`${cell.number} ${cell.minor}`} title={count(row.inputTokens)}>{compact(row.inputTokens)}</td>
-      <td className={`${cell.number} ${cell.minor}`} title={count(row.outputTokens)}>{compact(row.outputTokens)}</td>
+      <td className={cell.number}>
+        <Jobs search={search}>{count(jobs)}</Jobs>
+      </td>
+      <td className={cell.number}>
+        {row.failed === 0 ? (
+          '0'
+        ) : (
+          <span className={styles.failed}>
+            <Jobs search={search && { ...search, status: ['failed'] }}>
+              {count(row.failed)} ({share} %)
+            </Jobs>
+          </span>
+        )}
+      </td>
+      <td
+        className={cell.number}
+        title={
+          row.unknownCosts > 0
+            ? `${count(row.unknownCosts)} of ${counted(jobs, 'job')} without a known cost`
+            : undefined
+        }
+      >
+        {costs(row)}
+      </td>
+      <td className={`${cell.number} ${cell.minor}`} title={count(row.inputTokens)}>
+        {compact(row.inputTokens)}
+      </td>
+      <td className={`${cell.number} ${cell.minor}`} title={count(row.outputTokens)}>
+        {compact(row.outputTokens)}
+      </td>
       <td className={cell.number}>{time(row.medianSeconds)}</td>
       <td className={`${cell.number} ${cell.minor}`}>{time(row.p95Seconds)}</td>
     </tr>
@@ -176,5 +327,11 @@ function ComparisonRow({ row, search }: { row: BreakdownRow; search: JobsSearch 
 
 /** A link to jobs, or its text alone where they cannot be listed. */
 function Jobs({ search, children }: { search: JobsSearch | undefined; children: ReactNode }) {
-  return search ? <Link to="/jobs" search={search}>{children}</Link> : children;
+  return search ? (
+    <Link to="/jobs" search={search}>
+      {children}
+    </Link>
+  ) : (
+    children
+  );
 }
