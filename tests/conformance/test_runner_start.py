@@ -62,7 +62,7 @@ async def test_concurrent_starts_of_an_attempt_run_one_executor(backend: RunnerB
 
 
 async def test_many_attempts_run_side_by_side(runner: Runner) -> None:
-    attempts = [an_attempt([{"log": f"job {number}"}, {"result": number}]) for number in range(12)]
+    attempts = [an_attempt([{"log": f"job {number}"}, {"result": number}]) for number in range(6)]
     await asyncio.gather(*(runner.start(attempt) for attempt in attempts))
     results = []
     for number, attempt in enumerate(attempts):
@@ -70,7 +70,7 @@ async def test_many_attempts_run_side_by_side(runner: Runner) -> None:
         assert isinstance(gone.outcome, ResultEvent)
         assert gone.tail.logs == (f"job {number}",)
         results.append(gone.outcome.result)
-    assert results == list(range(12))
+    assert results == list(range(6))
 
 
 async def test_the_attempts_of_a_job_are_independent(runner: Runner) -> None:
