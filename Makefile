@@ -32,7 +32,7 @@ test: setup ## Run the tests, WORKERS (4) in parallel
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "not slow"
 
 test-slow: setup ## Run the slow tests, which repeat for statistics or scale
-	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m slow
+	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m slow $$(grep -rl 'mark\.slow' tests --include='*.py')
 
 test-user: setup ## As root, run the tests of executors again, without root's rights over files
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && PYTEST_DEBUG_TEMPROOT=$$folder \
