@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 90.0
 """A generous timeout: a condition that is not met by then never will be."""
 
 _SHORTEST, _LONGEST = 0.005, 0.25
