@@ -299,7 +299,10 @@ async def create_services(
     signer = Signer(secret)
     clock = SystemClock()
     catalog, job_index = Catalog(), JobIndex(settings.data_dir / "index.db" if settings.backend == "embedded" else None)
-    attachments, uploads = Attachments(settings.uploads), Uploads(settings.uploads)
+    attachments, uploads = (
+        Attachments(settings.uploads),
+        Uploads(settings.uploads, kept_free=settings.kept_free_by_uploads),
+    )
     immediate_starts = ImmediateStarts()
     return Services(
         store=store,
@@ -328,7 +331,7 @@ async def create_services(
         prometheus=PrometheusClient(settings.prometheus_url) if settings.prometheus_url else None,
         attachments=attachments,
         workspace_uploads=uploads,
-        pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf"),
+        pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf", kept_free=settings.kept_free_by_uploads),
         model_file_scans=ModelFileScans(model_files, clock) if model_files else None,
         metrics=metrics,
         signing_secrets=signing_secrets(settings, store),

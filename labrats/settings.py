@@ -28,6 +28,10 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "labrats"
 
 
+def _kept_free_bytes(total: int) -> int:
+    return min(_KEPT_FREE_BYTES, round(total * _KEPT_FREE_SHARE))
+
+
 def _lower_case(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
@@ -407,9 +411,11 @@ class EngineSettings(BaseSettings):
 
     def kept_free_bytes(self, total: int) -> int:
         """Return how much of a volume is kept free. total: the size of the volume with the data folder, in bytes."""
-        if self.free_gib is not None:
-            return round(self.free_gib * 2**30)
-        return min(_KEPT_FREE_BYTES, round(total * _KEPT_FREE_SHARE))
+        return _kept_free_bytes(total) if self.free_gib is None else round(self.free_gib * 2**30)
+
+    def kept_free_by_uploads(self, total: int) -> int:
+        """Return how much of the volume with the uploads they leave free. On a cluster it is a volume of their own."""
+        return _kept_free_bytes(total) if self.backend == "kubernetes" else self.kept_free_bytes(total)
 
     @property
     def agent_limits(self) -> ResourceLimits:

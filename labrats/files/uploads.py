@@ -36,6 +36,12 @@ _ID: Final = re.compile(UPLOAD_ID)
 _ABANDONED_SECONDS: Final = 24 * 3600.0
 """The age at which an unfinished upload is deleted: its engine has died."""
 
+_FULL_SECONDS: Final = 60
+"""Pause that callers are asked for on a nearly full disk."""
+
+_LOOK_BYTES: Final = 16 * 2**20
+"""Bytes of an upload between two looks at the free space."""
+
 
 def new_upload_id() -> str:
     """Return an unguessable id for an upload."""
@@ -62,8 +68,8 @@ class Upload(Record):
 class IncomingUpload:
     """An upload that is still arriving. It is invisible until it is added to the uploads."""
 
-    def __init__(self, folder: Path, file: BinaryIO) -> None:
-        self.folder, self._file = folder, file
+    def __init__(self, folder: Path, file: BinaryIO, check_space: Callable[[], None]) -> None:
+        self.folder, self._file, self._check_space = folder, file, check_space
         self._sha256, self.size = hashlib.sha256(), 0
 
     @property
@@ -75,6 +81,8 @@ class IncomingUpload:
         await _on_disk(self._write, data)
 
     def _write(self, data: bytes) -> None:
+        if self.size // _LOOK_BYTES < (self.size + len(data)) // _LOOK_BYTES:
+            self._check_space()
         self._file.write(data)
         self._sha256.update(data)
         self.size += len(data)
@@ -104,18 +112,27 @@ class IncomingUpload:
 class Uploads:
     """The uploads in one folder, which several engines may share."""
 
-    def __init__(self, root: Path, *, stored_as: str | None = None) -> None:
-        """stored_as: the name of every upload on the volume; by default, the caller's name."""
-        self._root, self._stored_as = root, stored_as
+    def __init__(
+        self, root: Path, *, stored_as: str | None = None, kept_free: Callable[[int], int] = lambda total: 0
+    ) -> None:
+        """Describe the folder.
+
+        stored_as: the name of every upload on the volume; by default, the caller's name.
+        kept_free: returns how many bytes of the volume uploads leave free. total: the volume's size in bytes.
+        """
+        self._root, self._stored_as, self._kept_free = root, stored_as, kept_free
 
     @asynccontextmanager
     async def incoming(self) -> AsyncIterator[IncomingUpload]:
-        """Receive an upload. Unless it is added within the block, it is deleted. Raises RetryLater."""
+        """Receive an upload. Unless it is added within the block, it is deleted.
+
+        Raises RetryLater, also when the volume is nearly full: the outputs of jobs would be deleted for the upload.
+        """
         folder = await _on_disk(self._begin)
         try:
             file = await _on_disk(open, folder / _CONTENT, "xb")
             try:
-                yield IncomingUpload(folder, file)
+                yield IncomingUpload(folder, file, self._check_space)
             finally:
                 with suppress(OSError):  # of a full disk: the rest of an upload that is deleted
                     file.close()
@@ -151,9 +168,15 @@ class Uploads:
         parent = self._root / _INCOMING
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_abandoned(parent)
+        self._check_space()
         folder = parent / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         return folder
+
+    def _check_space(self) -> None:
+        volume = shutil.disk_usage(self._root)
+        if volume.free < self._kept_free(volume.total):
+            raise RetryLater("the disk is nearly full: nothing can be uploaded for now", delay_seconds=_FULL_SECONDS)
 
     def _add(self, incoming: IncomingUpload, upload_id: str, name: str, owner: str, now: datetime) -> Upload:
         upload = incoming.finish(upload_id, name, self._stored_as or name, owner, now)

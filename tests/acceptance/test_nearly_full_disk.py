@@ -1,4 +1,4 @@
-"""An engine whose disk is nearly full: outputs of ended jobs are deleted, and the jobs say so."""
+"""An engine whose disk is nearly full: outputs of ended jobs are deleted, the jobs say so, and uploads are refused."""
 
 import asyncio
 
@@ -27,3 +27,14 @@ async def test_job_says_that_its_output_was_deleted(start_engine: EngineFactory)
         await user.cancel(running)
         assert (await user.wait(running))["logs"] == ["still here"]
     assert "disk nearly full" in engine.log
+
+
+async def test_upload_is_refused(start_engine: EngineFactory) -> None:
+    engine = start_engine(LABRATS_FREE_GIB="1000000")
+    async with engine.admin() as admin:
+        for path in ("/api/workspace-uploads", "/api/uploads"):
+            refused = await admin.http.post(path, files={"file": ("a.pdf", b"%PDF-1.4 nothing", "application/pdf")})
+            assert refused.status_code == 503
+            assert refused.json()["error"] == "the disk is nearly full: nothing can be uploaded for now"
+            assert refused.headers["Retry-After"] == "60"
+            assert not any((await admin.get(path)).json().values())

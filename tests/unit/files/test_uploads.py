@@ -136,3 +136,22 @@ async def test_the_newest_upload_is_listed_first(uploads: Uploads) -> None:
     early = await add(uploads, "a")
 
     assert await uploads.list_all() == [late, early]
+
+
+async def test_uploads_leave_space_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = 0
+    uploads = Uploads(tmp_path / "uploads", kept_free=lambda total: kept)
+    monkeypatch.setattr("labrats.files.uploads._LOOK_BYTES", 100)
+    stored = await add(uploads, "a.txt", b"x" * 250)
+
+    async with uploads.incoming() as incoming:
+        await incoming.write(b"x" * 60)
+        kept = 2**62
+        await incoming.write(b"x" * 30)  # too little for another look
+        with pytest.raises(RetryLater, match="the disk is nearly full"):
+            await incoming.write(b"x" * 30)
+    with pytest.raises(RetryLater, match="the disk is nearly full"):
+        await add(uploads, "b.txt")
+
+    assert await uploads.list_all() == [stored]
+    assert files_in(tmp_path) == {f"uploads/{stored.id}/a.txt", f"uploads/{stored.id}/{META_FILE}"}
