@@ -1,7 +1,7 @@
 import { QueryClient } from '@tanstack/react-query';
 import { expect, test } from 'vitest';
 
-import { isStale, keysOf, patchJobs } from './changes';
+import { isStale, keysOf, patchJobs, refresh, removeShown } from './changes';
 import { jobQuery, type JobDetail, type JobItem } from './jobs';
 
 const item = (id: string, fields: Partial<JobItem> = {}): JobItem =>
@@ -59,4 +59,24 @@ test('the usage of a running attempt stays until the job has another status', ()
   expect(queries.getQueryData(key)?.usage.costUsd).toBe(0.42);
   patchJobs(queries, { jobs: [item('ir-1', { status: 'completed', usage: usage(0.5) })] });
   expect(queries.getQueryData(key)?.usage.costUsd).toBe(0.5);
+});
+
+test('the queries of a removed resource are not read again, unless it could not be removed', async () => {
+  const queries = new QueryClient();
+  for (const key of [
+    ['agent', 'a'],
+    ['agent', 'a', 'instructions'],
+    ['agent', 'b'],
+    ['agent', 'c'],
+  ])
+    queries.setQueryData(key, {});
+  const failed = new Error('refused');
+  await removeShown(queries, ['agent', 'a'], () => Promise.resolve());
+  await expect(removeShown(queries, ['agent', 'b'], () => Promise.reject(failed))).rejects.toBe(failed);
+
+  refresh(queries, keysOf({ jobs: [], gone: [], kinds: ['agents'], counts: {} }));
+
+  const all = queries.getQueryCache().getAll();
+  const invalidated = all.filter(({ state }) => state.isInvalidated).map(({ queryKey }) => queryKey[1]);
+  expect(invalidated).toEqual(['b', 'c']);
 });

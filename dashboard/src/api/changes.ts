@@ -1,6 +1,6 @@
 /** The effect of changes on the cached queries. */
 
-import type { QueryClient, QueryKey } from '@tanstack/react-query';
+import type { Query, QueryClient, QueryKey } from '@tanstack/react-query';
 
 import type { Frame } from './feed';
 import { jobQuery, type JobPage } from './jobs';
@@ -66,9 +66,29 @@ export function patchJobs(queries: QueryClient, { jobs = [] }: Frame): void {
   }
 }
 
+/** Queries of resources that this tab has removed. */
+const removed = new WeakSet<Query>();
+
+/**
+ * Remove a resource by `request`. Its queries are not read again from then on, unless that fails: its page is shown
+ * until the next one is loaded. queryKey: the first parts of their keys.
+ */
+export async function removeShown(queries: QueryClient, queryKey: QueryKey, request: () => Promise<void>) {
+  const shown = queries.getQueryCache().findAll({ queryKey });
+  for (const query of shown) removed.add(query);
+  try {
+    await request();
+  } catch (error) {
+    for (const query of shown) removed.delete(query);
+    throw error;
+  }
+}
+
 /** Read stale queries again, those of the page at once. */
 export function refresh(queries: QueryClient, stale: Stale): void {
-  void queries.invalidateQueries({ predicate: ({ queryKey, state }) => isStale(queryKey, state.data, stale) });
+  void queries.invalidateQueries({
+    predicate: (query) => !removed.has(query) && isStale(query.queryKey, query.state.data, stale),
+  });
 }
 
 export function isStale([name, id]: QueryKey, data: unknown, stale: Stale): boolean {

@@ -2,6 +2,7 @@ import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useParams } from '@tanstack/react-router';
 import { useState } from 'react';
 
+import { removeShown } from '../../api/changes';
 import { ApiError } from '../../api/client';
 import {
   changeInstruction,
@@ -140,10 +141,13 @@ function Removal({
   onDone: () => Promise<void>;
   onClose: () => void;
 }) {
+  const queries = useQueryClient();
   const [refusal, setRefusal] = useState<string>();
   const run = async () => {
     try {
-      await removeInstruction(instruction.id, refusal !== undefined);
+      await removeShown(queries, instructionQuery(instruction.id).queryKey, () =>
+        removeInstruction(instruction.id, refusal !== undefined),
+      );
       return true;
     } catch (error) {
       if (refusal !== undefined || !(error instanceof ApiError) || error.status !== 409) throw error;

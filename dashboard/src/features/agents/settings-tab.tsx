@@ -3,6 +3,7 @@ import { useNavigate } from '@tanstack/react-router';
 import { useState } from 'react';
 
 import { agentQuery, changeAgent, readAgent, removeAgent, type Agent } from '../../api/agents';
+import { removeShown } from '../../api/changes';
 import { EFFORTS, ISOLATIONS, PROVIDERS } from '../../api/config';
 import { agentsQuery } from '../../api/jobs';
 import { Changing } from '../../ui/access';
@@ -54,7 +55,7 @@ export function SettingsTab() {
           title={`Remove ${agent.name}?`}
           action="Remove the agent"
           onClose={() => setRemoving(false)}
-          run={() => removeAgent(agent.id)}
+          run={() => removeShown(queries, agentQuery(agent.id).queryKey, () => removeAgent(agent.id))}
           onDone={async () => {
             form.reset();
             toast(`${agent.name} is removed.`);
