@@ -1,7 +1,7 @@
 """The settings of the engine: their limits, the words that they accept, and misspelled names."""
 
 from datetime import UTC, datetime, timedelta
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 from annotated_types import Le
@@ -118,3 +118,9 @@ def test_misspelled_setting_is_found_with_the_one_that_was_meant(variable: str, 
 
 def test_settings_and_variables_of_commands_are_known() -> None:
     assert list(unknown_settings([*FIELDS, "LABRATS_URL", "LABRATS_API_KEY", "LABRATS_JOB_ID", "PATH"])) == []
+
+
+@pytest.mark.parametrize(("backend", "kept"), [("embedded", 50 * 2**30), ("kubernetes", 2**30)])
+def test_uploads_on_a_cluster_keep_the_default_free(backend: Literal["embedded", "kubernetes"], kept: int) -> None:
+    """LABRATS_FREE_GIB describes the volume with the data folder, which may be far larger."""
+    assert EngineSettings(backend=backend, free_gib=50).kept_free_by_uploads(2**40) == kept
