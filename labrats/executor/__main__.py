@@ -13,9 +13,6 @@ private ones, and, at its end, serves open connections for up to DRAIN seconds.
 import sys
 from pathlib import Path
 
-from labrats.executor.attempt import execute
-from labrats.executor.pod_steps import clone, prepare
-
 USAGE = (
     "usage: python -m labrats.executor INPUTS [SCRATCH] | prepare SOURCE INPUTS [CLAIMS] | clone SOURCE SCRATCH | "
     "key-proxy SOURCE TOKEN | cache-keeper SOURCE TOKEN | egress-proxy KEY DRAIN [FORBIDDEN...]"
@@ -23,8 +20,12 @@ USAGE = (
 
 match sys.argv[1:]:
     case ["prepare", source, inputs, *claims] if len(claims) < 2:
+        from labrats.executor.prepare_step import prepare
+
         sys.exit(prepare(Path(source), Path(inputs), *map(Path, claims)))
     case ["clone", source, scratch]:
+        from labrats.executor.clone_step import clone
+
         sys.exit(clone(Path(source), Path(scratch)))
     case ["key-proxy", source, token]:
         from labrats.executor.proxy_sidecar import run_proxy
@@ -38,8 +39,8 @@ match sys.argv[1:]:
         from labrats.executor.egress.cluster_proxy import run_cluster_proxy
 
         sys.exit(run_cluster_proxy(Path(key), drain_seconds=float(drain), forbidden=forbidden))
-    case [inputs]:
-        sys.exit(execute(Path(inputs)))
-    case [inputs, scratch]:
-        sys.exit(execute(Path(inputs), Path(scratch)))
+    case [inputs, *scratch] if len(scratch) < 2:
+        from labrats.executor.attempt import execute
+
+        sys.exit(execute(Path(inputs), *map(Path, scratch)))
 sys.exit(USAGE)

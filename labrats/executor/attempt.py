@@ -4,14 +4,11 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import signal
-import sys
-import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import msgspec
 
@@ -21,9 +18,11 @@ from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.continuation import continued_work, resumed_work, with_conversation_in_prompt
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.model_access import model_access
+from labrats.executor.outcomes import STDOUT, Succeeded, outcome_of, run_with_timeout, stopped_by_signals
 from labrats.executor.prices import require_price
 from labrats.executor.providers.registry import Provider, provider_named
 from labrats.executor.resource_limits import run_within_limits
+from labrats.executor.secret_files import read_secrets, secret_files, values_to_redact
 from labrats.executor.workspace import prepare_workspace
 from labrats.executor.workspace_diff import (
     Baseline,
@@ -33,7 +32,7 @@ from labrats.executor.workspace_diff import (
 )
 from labrats.executor.workspace_report import report_workspace
 from labrats.files.trees import remove_tree
-from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, ResolvedConfig, wire_name
+from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, wire_name
 from labrats.model.conversation import decode_conversation
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -43,12 +42,9 @@ from labrats.processes import become_unreadable, has_child, kill_descendants
 from labrats.sandbox import scope_sockets
 from labrats.system_calls import refuse_calls
 
-STDOUT: Final = 1
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-T = TypeVar("T")
 
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 
@@ -61,13 +57,6 @@ come, then finish your original task.
 """Prompt for an agent that resumes its session."""
 
 _SAME_WORKSPACE: Final = "Your workspace is as you left it.\n\n"
-
-
-@dataclass(frozen=True)
-class Succeeded:
-    """The outcome of work that has returned a result."""
-
-    result: Any
 
 
 def execute(inputs: Path, scratch: Path | None = None) -> int:
@@ -136,32 +125,6 @@ def _remove_credentials(folder: Path) -> GiveUp | None:
         if folder.exists():
             return GiveUp(FailedCode.INTERNAL, "the attempt's credentials cannot be removed")
     return None
-
-
-async def outcome_of(work: Callable[[], Awaitable[Any]], events: EventWriter) -> Succeeded | GiveUp:
-    """Do the work, and return its outcome."""
-    try:
-        return Succeeded(await work())
-    except GiveUp as failure:
-        return failure
-    except asyncio.CancelledError:
-        return GiveUp(FailedCode.AGENT_ERROR, "stopped on request")
-    except Exception as error:  # noqa: BLE001 - the outermost handler: an error not reported here is lost
-        sys.stderr.write(events.clean(traceback.format_exc()))
-        return GiveUp(FailedCode.INTERNAL, f"the executor failed unexpectedly: {type(error).__name__}: {error}")
-
-
-async def run_with_timeout(work: Callable[[RunContext], Awaitable[T]], context: RunContext) -> T:
-    """Return the result of `work`. Raises GiveUp if it takes longer than the job's timeout."""
-    seconds = ResolvedConfig(config=context.task.config).timeout_seconds
-    deadline = asyncio.timeout(seconds)
-    try:
-        async with deadline:
-            return await work(context)
-    except TimeoutError as error:
-        if deadline.expired():
-            raise GiveUp(FailedCode.TIMEOUT, f"the run took longer than its timeout of {seconds:g} seconds") from error
-        raise  # another timeout, inside the work
 
 
 async def _run_limited_attempt(context: RunContext) -> CheckedResult:
@@ -299,17 +262,6 @@ def _first_seq(folder: Path) -> int:
         return 1
 
 
-def read_secrets(folder: Path) -> dict[str, str]:
-    """Return the secrets in `folder`, by name."""
-    return {file.name: file.read_text("utf-8", "replace").rstrip("\r\n") for file in secret_files(folder)}
-
-
-def secret_files(folder: Path) -> list[Path]:
-    """List the files of the secrets in `folder`, which may be missing."""
-    files = folder.iterdir() if folder.is_dir() else ()
-    return [file for file in files if file.is_file() and not file.name.startswith(".")]  # a mounted Secret has `..data`
-
-
 def _remove_secrets(folder: Path) -> None:
     """Remove the files of the secrets, so that the agent cannot read them. Raises GiveUp if one cannot be removed."""
     for file in secret_files(folder):
@@ -318,44 +270,6 @@ def _remove_secrets(folder: Path) -> None:
         except OSError as error:
             reason = f"the secret {file.name} cannot be removed from the attempt's inputs: {error.strerror}"
             raise GiveUp(FailedCode.INTERNAL, f"{reason}. The agent was not started, as it could read it") from error
-
-
-def values_to_redact(secrets: Mapping[str, str]) -> list[str]:
-    """Return all secrets except a user name with a password, since it may be a word that the agent needs to print.
-
-    A user name without a password is a token.
-    """
-    visible = "git-username" if secrets.get("git-password") else None
-    return [value for name, value in secrets.items() if name != visible]
-
-
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Cancel the current task at the first SIGTERM or SIGINT in the context. Later ones are ignored.
-
-    The clean-up therefore completes. Equivalent to loop.add_signal_handler(), at a tenth of the cost.
-    """
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    # Python runs handlers between bytecodes, so a signal just before the loop starts to wait would not wake it.
-    readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    loop.add_reader(readable, os.read, readable, 1)
-    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-
-    def stop(number: int, frame: object) -> None:
-        for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        loop.call_soon_threadsafe(task.cancel)
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(-1)
-        loop.remove_reader(readable)
-        os.close(readable)
-        os.close(writable)
 
 
 def _kill_descendants() -> bool:

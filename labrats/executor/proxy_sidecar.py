@@ -9,13 +9,13 @@ from typing import Final
 
 import msgspec
 
-from labrats.executor.attempt import read_secrets
 from labrats.executor.context import LOOPBACK
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.model_proxy.gate import Gate
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.proxy import ModelProxy
 from labrats.executor.model_proxy.request_feed import RequestFeed
+from labrats.executor.secret_files import read_secrets
 from labrats.model.errors import GiveUp
 from labrats.model.model_keys import key_to_proxy
 from labrats.model.protocol import EGRESS_TOKEN_FILE, KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, Task

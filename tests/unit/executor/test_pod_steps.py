@@ -231,3 +231,10 @@ def test_claim_that_cannot_be_written_ends_the_attempt(tmp_path: Path) -> None:
     assert isinstance(event, ErrorEvent)
     assert "cannot be claimed" in event.message
     assert not any(pod.inputs.iterdir())
+
+
+def test_first_step_loads_neither_providers_nor_git() -> None:
+    """Each pod starts with it, and waits for it."""
+    program = "import sys, labrats.executor.prepare_step; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"labrats.executor.attempt", "labrats.executor.git", "labrats.executor.providers"} & set(loaded)

@@ -1,37 +1,26 @@
-"""The steps before the executor in an attempt's pod, each in its own container with only the secrets that it needs.
+"""The first step in an attempt's pod, in a container of its own.
 
-`prepare` claims the attempt for this pod, since a cluster may start two pods for an attempt. Then it copies the inputs
-to memory, where the executor can remove the secrets after reading them, and creates the tokens of the key proxy and of
-the cache keeper, which run in containers beside the executor (`proxy_sidecar.py`, `cache_keeper.py`). `clone` clones
-the repository into the workspace, with credentials that no later container has.
+It claims the attempt for this pod, since a cluster may start two pods for an attempt. Then it copies the inputs to
+memory, where the executor can remove the secrets after reading them, and creates the tokens of the key proxy and of the
+cache keeper, which run in containers beside the executor (`proxy_sidecar.py`, `cache_keeper.py`).
 """
 
 import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
-from labrats.executor.attempt import (
-    STDOUT,
-    Succeeded,
-    outcome_of,
-    read_secrets,
-    run_with_timeout,
-    secret_files,
-    stopped_by_signals,
-    values_to_redact,
-)
-from labrats.executor.context import RunContext
 from labrats.executor.egress.gateway import bind_token, require_policy
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.model_access import TOKEN_BYTES
-from labrats.executor.workspace import clone_repository
+from labrats.executor.outcomes import STDOUT, run_step
+from labrats.executor.secret_files import secret_files
 from labrats.files.durability import sync
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -41,21 +30,17 @@ from labrats.model.protocol import (
     CACHE_KEEPER_VARIABLE,
     CLAIM_FILE,
     CLAIMED_STATUS,
-    CREDENTIALS_FOLDER,
     EARLIER_VARIABLE,
     EGRESS_TOKEN_FILES,
     KEY_PROXY_FILE,
     KEY_PROXY_VARIABLE,
-    NEXT_SEQ_FILE,
     PATCH_FILE,
     POD_VARIABLE,
     SESSION_FILE,
     Task,
 )
 from labrats.model.record import encode
-from labrats.model.redaction import Redactor
 from labrats.model.workspace_setup import Setup
-from labrats.processes import become_unreadable
 
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 
@@ -86,31 +71,8 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
         except OSError as error:
             raise GiveUp(FailedCode.INTERNAL, f"the attempt's inputs cannot be copied: {error}") from error
 
-    status = asyncio.run(_run_step(step, EventWriter(STDOUT, None)))
+    status = asyncio.run(run_step(step, EventWriter(STDOUT, None)))
     return CLAIMED_STATUS if refused else status
-
-
-def clone(source: Path, scratch: Path) -> int:
-    """Clone the repository of the task in `source` into its workspace. Return the exit status."""
-    become_unreadable()
-    credentials = read_secrets(source / "secrets")
-    events = EventWriter(STDOUT, None, Redactor(values_to_redact(credentials)))
-
-    async def step() -> None:
-        context = RunContext(_task_in(source), "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, events)
-        await run_with_timeout(_clone, context)
-
-    return asyncio.run(_run_step(step, events))
-
-
-async def _run_step(step: Callable[[], Awaitable[None]], events: EventWriter) -> int:
-    """Run the step, and return its exit status. If it fails, print the reason as the attempt's terminal event."""
-    with stopped_by_signals():
-        outcome = await outcome_of(step, events)
-    if isinstance(outcome, Succeeded):
-        return 0
-    events.error(FailedCode(outcome.code), str(outcome))
-    return 1
 
 
 def _claim(folder: Path) -> bool:
@@ -166,12 +128,6 @@ def _create_token(file: str, inputs: Path, folder: Path) -> None:
     _write(inputs / "secrets" / file, token)
     _write(folder / file, token)
     (folder / file).chmod(0o444)  # the key proxy is another user
-
-
-async def _clone(context: RunContext) -> None:
-    context.events.status("started")
-    await clone_repository(context)
-    (context.folder / NEXT_SEQ_FILE).write_text(str(context.events.next_seq))
 
 
 def _task_in(folder: Path) -> Task:

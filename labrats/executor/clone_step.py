@@ -1,0 +1,39 @@
+"""The step after `prepare` in the pod of an attempt with a repository.
+
+It clones the repository into the workspace, in a container of its own, with credentials that no later one has.
+"""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+
+from labrats.executor.context import RunContext
+from labrats.executor.event_writer import EventWriter
+from labrats.executor.outcomes import STDOUT, run_step, run_with_timeout
+from labrats.executor.secret_files import read_secrets, values_to_redact
+from labrats.executor.workspace import clone_repository
+from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
+from labrats.model.redaction import Redactor
+from labrats.processes import become_unreadable
+
+
+def clone(source: Path, scratch: Path) -> int:
+    """Clone the repository of the task in `source` into its workspace. Return the exit status."""
+    become_unreadable()
+    credentials = read_secrets(source / "secrets")
+    events = EventWriter(STDOUT, None, Redactor(values_to_redact(credentials)))
+
+    task = msgspec.json.decode((source / "job.json").read_bytes(), type=Task)
+
+    async def step() -> None:
+        context = RunContext(task, "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, events)
+        await run_with_timeout(_clone, context)
+
+    return asyncio.run(run_step(step, events))
+
+
+async def _clone(context: RunContext) -> None:
+    context.events.status("started")
+    await clone_repository(context)
+    (context.folder / NEXT_SEQ_FILE).write_text(str(context.events.next_seq))
