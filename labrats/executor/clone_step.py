@@ -23,7 +23,6 @@ def clone(source: Path, scratch: Path) -> int:
     become_unreadable()
     credentials = read_secrets(source / "secrets")
     events = EventWriter(STDOUT, None, Redactor(values_to_redact(credentials)))
-
     task = msgspec.json.decode((source / "job.json").read_bytes(), type=Task)
 
     async def step() -> None:
