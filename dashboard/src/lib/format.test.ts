@@ -10,6 +10,7 @@ import {
   count,
   counted,
   duration,
+  latency,
   fullTime,
   offset,
   ordinal,
@@ -29,6 +30,17 @@ test.each([
   [-5, '0.0s'],
 ])('a duration of %d ms is %s', (ms, text) => {
   expect(duration(ms)).toBe(text);
+});
+
+test.each([
+  [0, '0'],
+  [0.4, '0'],
+  [49.99999, '50 ms'],
+  [999.4, '999 ms'],
+  [999.6, '1.0s'],
+  [65_000, '1m05s'],
+])('a latency of %d ms is %s', (ms, text) => {
+  expect(latency(ms)).toBe(text);
 });
 
 test.each([

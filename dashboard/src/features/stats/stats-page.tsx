@@ -11,7 +11,7 @@ import {
   type Metric,
 } from '../../api/stats';
 import { visible } from '../../lib/ansi';
-import { clock, compact, cost, costs, count, counted, duration, NOTHING } from '../../lib/format';
+import { clock, compact, cost, costs, count, counted, latency, NOTHING } from '../../lib/format';
 import { DAY_MS, MINUTE_MS } from '../../lib/times';
 import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
@@ -32,7 +32,7 @@ interface Kind {
   summary?: (values: (number | null)[]) => number;
 }
 
-const seconds = (value: number) => (value === 0 ? '0' : duration(value * 1000));
+const seconds = (value: number) => latency(value * 1000);
 
 const CHARTS: readonly Kind[] = [
   { metric: 'jobs', title: 'Ended jobs', kind: 'bars', format: compact, summary: total },
@@ -278,7 +278,7 @@ function Comparison({ by, window }: { by: Field; window: Window }) {
 /** search: the filter of the row's jobs, if they can be listed. */
 function ComparisonRow({ row, search }: { row: BreakdownRow; search: JobsSearch | undefined }) {
   const jobs = row.completed + row.failed + row.cancelled;
-  const time = (value: number | null) => (value === null ? NOTHING : duration(value * 1000));
+  const time = (value: number | null) => (value === null ? NOTHING : seconds(value));
   const share = jobs === 0 ? 0 : Math.round((row.failed / jobs) * 100);
   return (
     <tr>
