@@ -16,9 +16,9 @@ from labrats.executor import pdf_sections
 from labrats.executor.checked_result import CheckedResult, checked_result
 from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.continuation import continued_work, resumed_work, with_conversation_in_prompt
-from labrats.executor.event_writer import EventWriter
+from labrats.executor.event_writer import STDOUT, EventWriter
 from labrats.executor.model_access import model_access
-from labrats.executor.outcomes import STDOUT, Succeeded, outcome_of, run_with_timeout, stopped_by_signals
+from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout, stopped_by_signals
 from labrats.executor.prices import require_price
 from labrats.executor.providers.registry import Provider, provider_named
 from labrats.executor.resource_limits import run_within_limits

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from labrats.executor.context import RunContext
-from labrats.executor.event_writer import EventWriter
-from labrats.executor.outcomes import STDOUT, run_step, run_with_timeout
+from labrats.executor.event_writer import STDOUT, EventWriter
+from labrats.executor.outcomes import run_step, run_with_timeout
 from labrats.executor.secret_files import read_secrets, values_to_redact
 from labrats.executor.workspace import clone_repository
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
@@ -23,9 +23,9 @@ def clone(source: Path, scratch: Path) -> int:
     become_unreadable()
     credentials = read_secrets(source / "secrets")
     events = EventWriter(STDOUT, None, Redactor(values_to_redact(credentials)))
-    task = msgspec.json.decode((source / "job.json").read_bytes(), type=Task)
 
     async def step() -> None:
+        task = msgspec.json.decode((source / "job.json").read_bytes(), type=Task)
         context = RunContext(task, "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, events)
         await run_with_timeout(_clone, context)
 

@@ -40,6 +40,7 @@ from labrats.model.protocol import (
 )
 from labrats.model.redaction import Redactor
 
+STDOUT: Final = 1
 BYTES_PER_SECOND: Final = 16 * 1024 * 1024
 """Sustained rate at which an attempt may write, and the size of a burst. Beyond it, writers wait."""
 

@@ -16,7 +16,6 @@ from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
-STDOUT: Final = 1
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 T = TypeVar("T")
 

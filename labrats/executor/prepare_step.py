@@ -17,9 +17,9 @@ import msgspec
 from msgspec.structs import replace
 
 from labrats.executor.egress.gateway import bind_token, require_policy
-from labrats.executor.event_writer import EventWriter
+from labrats.executor.event_writer import STDOUT, EventWriter
 from labrats.executor.model_access import TOKEN_BYTES
-from labrats.executor.outcomes import STDOUT, run_step
+from labrats.executor.outcomes import run_step
 from labrats.executor.secret_files import secret_files
 from labrats.files.durability import sync
 from labrats.model.errors import GiveUp

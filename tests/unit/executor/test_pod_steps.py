@@ -174,6 +174,18 @@ def test_failed_clone_ends_the_attempt_without_naming_a_credential(tmp_path: Pat
     assert TOKEN not in repr(events)
 
 
+def test_clone_of_a_malformed_task_ends_the_attempt(tmp_path: Path) -> None:
+    pod = a_pod(tmp_path, workspace_setup=WorkspaceSetup(git_repo="octo/rats"))
+    for file in pod.folder.rglob("job.json"):
+        file.write_text("{")
+
+    status, [event] = pod.clone()
+
+    assert status == 1
+    assert isinstance(event, ErrorEvent)
+    assert event.code is FailedCode.INTERNAL
+
+
 def test_inputs_that_cannot_be_copied_end_the_attempt(tmp_path: Path) -> None:
     pod = a_pod(tmp_path)
     pod.inputs.rmdir()
@@ -233,8 +245,18 @@ def test_claim_that_cannot_be_written_ends_the_attempt(tmp_path: Path) -> None:
     assert not any(pod.inputs.iterdir())
 
 
-def test_first_step_loads_neither_providers_nor_git() -> None:
+def test_first_step_loads_neither_providers_nor_git(tmp_path: Path) -> None:
     """Each pod starts with it, and waits for it."""
-    program = "import sys, labrats.executor.prepare_step; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"labrats.executor.attempt", "labrats.executor.git", "labrats.executor.providers"} & set(loaded)
+    program = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "labrats.executor",
+        "prepare",
+        str(tmp_path / "none"),
+        str(tmp_path),
+    ]
+    loaded = subprocess.run(program, capture_output=True, text=True, check=False).stderr
+    assert "labrats.executor.prepare_step" in loaded
+    assert not [name for name in ("attempt", "git", "providers") if f"labrats.executor.{name}\n" in loaded]
