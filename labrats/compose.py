@@ -299,10 +299,8 @@ async def create_services(
     signer = Signer(secret)
     clock = SystemClock()
     catalog, job_index = Catalog(), JobIndex(settings.data_dir / "index.db" if settings.backend == "embedded" else None)
-    attachments, uploads = (
-        Attachments(settings.uploads),
-        Uploads(settings.uploads, kept_free=settings.kept_free_by_uploads),
-    )
+    attachments = Attachments(settings.uploads)
+    uploads = Uploads(settings.uploads, free_bytes=settings.bytes_for_uploads)
     immediate_starts = ImmediateStarts()
     return Services(
         store=store,
@@ -331,7 +329,7 @@ async def create_services(
         prometheus=PrometheusClient(settings.prometheus_url) if settings.prometheus_url else None,
         attachments=attachments,
         workspace_uploads=uploads,
-        pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf", kept_free=settings.kept_free_by_uploads),
+        pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf", free_bytes=settings.bytes_for_uploads),
         model_file_scans=ModelFileScans(model_files, clock) if model_files else None,
         metrics=metrics,
         signing_secrets=signing_secrets(settings, store),

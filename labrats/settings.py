@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -28,7 +29,7 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "labrats"
 
 
-def _kept_free_bytes(total: int) -> int:
+def _default_kept_free(total: int) -> int:
     return min(_KEPT_FREE_BYTES, round(total * _KEPT_FREE_SHARE))
 
 
@@ -267,8 +268,8 @@ class EngineSettings(BaseSettings):
     first; patches, commits and logs stay. Default: none."""
     free_gib: float | None = Field(default=None, ge=0, le=1_000_000, validation_alias="LABRATS_FREE_GIB")
     """Free space to keep on the volume with the data folder. With less, the outputs of ended jobs are deleted (logs,
-    results, patches and commits, on Kubernetes also stored sessions), the oldest first; the jobs stay. Default: 1 GiB,
-    or 5 % of a volume of less than 20 GiB."""
+    results, patches and commits, on Kubernetes also stored sessions), the oldest first; the jobs stay.
+    Uploads are refused before that. Default: 1 GiB, or 5 % of a volume of less than 20 GiB."""
     claude_use_login: bool = Field(default=False, validation_alias="LABRATS_CLAUDE_USE_LOGIN")
     """Let jobs without other credentials use the Claude Code login of the engine's user."""
     max_output_mib: int = Field(default=256, gt=0, le=65536, validation_alias="LABRATS_MAX_OUTPUT_MIB")
@@ -411,11 +412,17 @@ class EngineSettings(BaseSettings):
 
     def kept_free_bytes(self, total: int) -> int:
         """Return how much of a volume is kept free. total: the size of the volume with the data folder, in bytes."""
-        return _kept_free_bytes(total) if self.free_gib is None else round(self.free_gib * 2**30)
+        return _default_kept_free(total) if self.free_gib is None else round(self.free_gib * 2**30)
 
-    def kept_free_by_uploads(self, total: int) -> int:
-        """Return how much of the volume with the uploads they leave free. On a cluster it is a volume of their own."""
-        return _kept_free_bytes(total) if self.backend == "kubernetes" else self.kept_free_bytes(total)
+    def bytes_for_uploads(self, folder: Path) -> int:
+        """Return how many bytes uploads may still use of the volume with `folder`.
+
+        They leave more free than is to be kept free: otherwise the outputs of jobs would be deleted for them.
+        """
+        volume = shutil.disk_usage(folder)
+        is_for_data = folder.stat().st_dev == self.data_dir.stat().st_dev
+        kept = self.kept_free_bytes(volume.total) if is_for_data else _default_kept_free(volume.total)
+        return volume.free - kept - _default_kept_free(volume.total)
 
     @property
     def agent_limits(self) -> ResourceLimits:

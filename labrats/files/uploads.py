@@ -113,14 +113,14 @@ class Uploads:
     """The uploads in one folder, which several engines may share."""
 
     def __init__(
-        self, root: Path, *, stored_as: str | None = None, kept_free: Callable[[int], int] = lambda total: 0
+        self, root: Path, *, stored_as: str | None = None, free_bytes: Callable[[Path], int] | None = None
     ) -> None:
         """Describe the folder.
 
         stored_as: the name of every upload on the volume; by default, the caller's name.
-        kept_free: returns how many bytes of the volume uploads leave free. total: the volume's size in bytes.
+        free_bytes: returns how many bytes uploads may still use of the volume with a folder. By default, all of them.
         """
-        self._root, self._stored_as, self._kept_free = root, stored_as, kept_free
+        self._root, self._stored_as, self._free_bytes = root, stored_as, free_bytes
 
     @asynccontextmanager
     async def incoming(self) -> AsyncIterator[IncomingUpload]:
@@ -174,9 +174,9 @@ class Uploads:
         return folder
 
     def _check_space(self) -> None:
-        volume = shutil.disk_usage(self._root)
-        if volume.free < self._kept_free(volume.total):
-            raise RetryLater("the disk is nearly full: nothing can be uploaded for now", delay_seconds=_FULL_SECONDS)
+        if self._free_bytes and self._free_bytes(self._root) <= 0:
+            advice = "delete uploads, or ask an administrator for space"
+            raise RetryLater(f"the disk is nearly full: {advice}", delay_seconds=_FULL_SECONDS)
 
     def _add(self, incoming: IncomingUpload, upload_id: str, name: str, owner: str, now: datetime) -> Upload:
         upload = incoming.finish(upload_id, name, self._stored_as or name, owner, now)

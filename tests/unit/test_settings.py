@@ -1,7 +1,8 @@
 """The settings of the engine: their limits, the words that they accept, and misspelled names."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal, get_args
+from pathlib import Path
+from typing import NamedTuple, get_args
 
 import pytest
 from annotated_types import Le
@@ -120,7 +121,20 @@ def test_settings_and_variables_of_commands_are_known() -> None:
     assert list(unknown_settings([*FIELDS, "LABRATS_URL", "LABRATS_API_KEY", "LABRATS_JOB_ID", "PATH"])) == []
 
 
-@pytest.mark.parametrize(("backend", "kept"), [("embedded", 50 * 2**30), ("kubernetes", 2**30)])
-def test_uploads_on_a_cluster_keep_the_default_free(backend: Literal["embedded", "kubernetes"], kept: int) -> None:
-    """LABRATS_FREE_GIB describes the volume with the data folder, which may be far larger."""
-    assert EngineSettings(backend=backend, free_gib=50).kept_free_by_uploads(2**40) == kept
+@pytest.mark.parametrize(("folder", "kept"), [("data/uploads", 50 * 2**30), ("/dev/shm", 2**30)])
+def test_uploads_leave_more_free_than_outputs(
+    folder: str, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LABRATS_FREE_GIB describes the volume with the data folder. On another one, the default counts."""
+    (tmp_path / "data" / "uploads").mkdir(parents=True)
+    settings = EngineSettings(data_dir=tmp_path / "data", free_gib=50)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Volume(2**40, 0, kept + 2**30 + 1))
+    assert settings.bytes_for_uploads(tmp_path / folder) == 1
+
+
+class Volume(NamedTuple):
+    """The result of `shutil.disk_usage`, in bytes."""
+
+    total: int
+    used: int
+    free: int

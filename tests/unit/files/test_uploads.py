@@ -139,14 +139,14 @@ async def test_the_newest_upload_is_listed_first(uploads: Uploads) -> None:
 
 
 async def test_uploads_leave_space_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = 0
-    uploads = Uploads(tmp_path / "uploads", kept_free=lambda total: kept)
+    free = 1
+    uploads = Uploads(tmp_path / "uploads", free_bytes=lambda folder: free if folder.is_dir() else 0)
     monkeypatch.setattr("labrats.files.uploads._LOOK_BYTES", 100)
     stored = await add(uploads, "a.txt", b"x" * 250)
 
     async with uploads.incoming() as incoming:
         await incoming.write(b"x" * 60)
-        kept = 2**62
+        free = 0
         await incoming.write(b"x" * 30)  # too little for another look
         with pytest.raises(RetryLater, match="the disk is nearly full"):
             await incoming.write(b"x" * 30)
