@@ -70,16 +70,21 @@ export function patchJobs(queries: QueryClient, { jobs = [] }: Frame): void {
 const removed = new WeakSet<Query>();
 
 /**
- * Remove a resource by `request`. Its queries are not read again from then on, unless that fails: its page is shown
- * until the next one is loaded. queryKey: the first parts of their keys.
+ * Remove a resource by `request`. The feed does not have its queries read again, since its page is shown until the next
+ * one is loaded. If the request fails, they are read at once. queryKey: the first parts of their keys.
  */
-export async function removeShown(queries: QueryClient, queryKey: QueryKey, request: () => Promise<void>) {
+export async function removeShown(
+  queries: QueryClient,
+  queryKey: QueryKey,
+  request: () => Promise<void>,
+): Promise<void> {
   const shown = queries.getQueryCache().findAll({ queryKey });
   for (const query of shown) removed.add(query);
   try {
     await request();
   } catch (error) {
     for (const query of shown) removed.delete(query);
+    void queries.invalidateQueries({ queryKey }); // the feed may have reported changes meanwhile
     throw error;
   }
 }

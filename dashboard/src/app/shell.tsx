@@ -209,6 +209,7 @@ function Account({ onHelp }: { onHelp: () => void }) {
   const router = useRouter();
   const leave = async () => {
     try {
+      await import('../features/login/login-route'); // until it is loaded, pages would be refused without a session
       await signOut();
       queries.clear();
       await router.navigate({ to: '/login' });

@@ -10,8 +10,8 @@ import {
   count,
   counted,
   duration,
-  latency,
   fullTime,
+  latency,
   offset,
   ordinal,
   placeInLine,
@@ -34,9 +34,9 @@ test.each([
 
 test.each([
   [0, '0'],
-  [0.4, '0'],
-  [49.99999, '50 ms'],
-  [999.4, '999 ms'],
+  [0.4, '<1ms'],
+  [49.99999, '50ms'],
+  [999.4, '999ms'],
   [999.6, '1.0s'],
   [65_000, '1m05s'],
 ])('a latency of %d ms is %s', (ms, text) => {

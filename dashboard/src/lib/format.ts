@@ -57,11 +57,11 @@ export function duration(milliseconds: number): string {
   return `${Math.floor(ms / DAY)}d${two(Math.floor((ms % DAY) / HOUR))}h`;
 }
 
-/** A length of time that may be far below a second: 0, 40 ms, 1.2s. */
+/** A length of time that may be far below a second: 0, <1ms, 40ms, 1.2s. */
 export function latency(milliseconds: number): string {
   const ms = Math.round(milliseconds);
-  if (ms === 0) return '0';
-  return ms < SECOND ? `${ms} ms` : duration(ms);
+  if (ms === 0) return milliseconds > 0 ? '<1ms' : '0';
+  return ms < SECOND ? `${ms}ms` : duration(ms);
 }
 
 /** A position in time since a start: 00:41, 1:02:03. */
