@@ -31,7 +31,7 @@ from tests.support import impatient_labrats
 from tests.support.forked_labrats import Fork, Forks
 from tests.support.waiting import poll_intervals
 
-PATIENCE_SECONDS: Final = 90.0
+PATIENCE_SECONDS: Final = 60.0
 """Timeout for any operation. It is generous because machines that run tests are busy."""
 
 POLL_SECONDS: Final = 0.02

@@ -18,7 +18,7 @@ from tests.cluster.programs import cache_folder, exclusive_lock
 from tests.support.loopback import free_port
 
 PACKAGE: Final = "prometheus"
-PATIENCE_SECONDS: Final = 90.0
+PATIENCE_SECONDS: Final = 60.0
 
 _CONFIGURATION: Final = """\
 global: {{scrape_interval: 50ms, scrape_timeout: 50ms}}
