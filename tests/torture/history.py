@@ -18,6 +18,9 @@ from labrats.model.phases import ENDED, MOVES, Phase
 
 T = TypeVar("T")
 
+CREATED = ((Phase.PENDING, 0), (Phase.RUNNING, 1))
+"""Phase and attempts of a new job. One that need not wait is stored as started."""
+
 DECISION_SECONDS = 2.0
 """Time after which a waiting job counts as passed over. The engine does not know a new job at once."""
 
@@ -203,8 +206,9 @@ def _duplicate_jobs(history: History) -> Iterator[Violation]:
 def _illegal_moves(history: History) -> Iterator[Violation]:
     known = {(before, after) for (before, _), after in MOVES.items()}
     for job_id, versions in history.versions.items():
-        if versions[0].phase is not Phase.PENDING or versions[0].attempts:
-            yield Violation("moves", job_id, f"was created as {versions[0].phase}")
+        first = versions[0]
+        if (first.phase, first.attempts) not in CREATED:
+            yield Violation("moves", job_id, f"was created as {first.phase} with {first.attempts} attempts")
         for before, after in pairwise(versions):
             if before.phase is not after.phase and (before.phase, after.phase) not in known:
                 yield Violation("moves", job_id, f"went from {before.phase} to {after.phase}")
@@ -351,12 +355,13 @@ def _priority_inversions(history: History) -> Iterator[Violation]:
         waiting: dict[str, _Waiting] = {}
         running: set[str] = set()
         for version in versions:
-            left = waiting.pop(version.job_id, None)
+            was_running, left = version.job_id in running, waiting.pop(version.job_id, None)
             running.discard(version.job_id)
             if version.phase is Phase.RUNNING:
                 running.add(version.job_id)
-                if left:
-                    yield from _passed_over(left.version, version.at, waiting.values(), history.aging_seconds)
+                if not was_running:
+                    started = left.version if left else version
+                    yield from _passed_over(started, version.at, waiting.values(), history.aging_seconds)
             elif version.phase is Phase.PENDING:
                 # The store does not show when the engine queues a requeued job again.
                 free = inf if version.not_before else history.slots.get(model, inf) - len(running)

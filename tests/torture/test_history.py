@@ -101,9 +101,16 @@ def test_a_move_that_is_not_in_the_table_is_found() -> None:
     assert found(with_written(resurrected)) == {("moves", "plain")}
 
 
-def test_a_job_that_is_not_created_as_pending_is_found() -> None:
-    written = [version for version in CLEAN.written if (version.job_id, version.phase) != ("plain", P.PENDING)]
-    assert found(replace(CLEAN, written=written)) == {("moves", "plain")}
+def test_a_job_may_be_created_as_started() -> None:
+    assert found(without_pending(CLEAN, "plain")) == set()
+
+
+@pytest.mark.parametrize(("phase", "attempts"), [(P.PENDING, 1), (P.RUNNING, 0), (P.SUCCEEDED, 1)])
+def test_a_job_that_is_created_in_another_phase_is_found(phase: Phase, attempts: int) -> None:
+    first, *others = CLEAN.written
+    assert ("moves", "plain") in found(
+        replace(CLEAN, written=[replace(first, phase=phase, attempts=attempts), *others])
+    )
 
 
 def test_an_attempt_that_was_not_counted_is_found() -> None:
@@ -185,6 +192,11 @@ def test_a_passed_over_job_of_better_priority_is_found() -> None:
 
 def test_a_passed_over_older_job_of_the_same_priority_is_found() -> None:
     assert found(with_waiting(priority=9, created_at=LONG_AGO - 1)) == {("priority", "waiting")}
+
+
+def test_a_job_that_waits_while_a_new_one_of_its_rank_starts_is_found() -> None:
+    history = with_waiting(priority=9, created_at=LONG_AGO - 1)
+    assert found(without_pending(history, "cancelled")) == {("priority", "waiting")}
 
 
 def test_a_passed_over_job_that_has_gained_priority_by_waiting_is_found() -> None:
@@ -277,3 +289,9 @@ def with_waiting(priority: int, since: float = 21.5, created_at: float = LONG_AG
     position = next(n for n, version in enumerate(CLEAN.written) if version.at > since)
     written = [*CLEAN.written[:position], pending, *CLEAN.written[position:], *later]
     return replace(CLEAN, written=written)
+
+
+def without_pending(history: History, job_id: str) -> History:
+    """Return the history of a job that was stored as started."""
+    written = [version for version in history.written if (version.job_id, version.phase) != (job_id, P.PENDING)]
+    return replace(history, written=written)
