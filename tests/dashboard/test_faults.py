@@ -27,11 +27,12 @@ SETTLED: Final = """() => {
 EMPTY: Final = "[class*=_empty_]"
 MAIN_PAGES: Final = ("/", "/jobs", "/jobs/{job}/log")
 OTHER_PAGES: Final = (
-    "/jobs/{job}/activity", "/models",
-    "/jobs/{job}/input", "/jobs/{job}/result", "/jobs/{job}/changes", "/jobs/{job}/details", "/jobs/new", "/agents",
+    "/jobs/{job}/input", "/jobs/{job}/result", "/jobs/{job}/changes", "/jobs/new", "/models", "/agents",
     "/instructions", "/sources", "/models/files", "/files/pdfs", "/files/workspace", "/stats", "/settings/defaults",
     "/settings/keys", "/settings/system",
 )  # fmt: skip
+"""Pages with queries of their own. The other parts of a job's page have none."""
+
 STATUSES: Final = (403, 429, 500, 503)
 """Another status, 401, leads to the sign-in page (test_stories.py)."""
 
