@@ -417,7 +417,7 @@ class EngineSettings(BaseSettings):
     def bytes_for_uploads(self, folder: Path) -> int:
         """Return how many bytes uploads may still use of the volume with `folder`.
 
-        They leave more free than is to be kept free: otherwise the outputs of jobs would be deleted for them.
+        Uploads stop before outputs of jobs are deleted for space: otherwise an upload could push out an output.
         """
         volume = shutil.disk_usage(folder)
         is_for_data = folder.stat().st_dev == self.data_dir.stat().st_dev

@@ -12,7 +12,7 @@ from labrats.model.record import Resource
 from tests.support.random_seed import SEED
 
 STRIDE: Final = 1 if os.environ.get("LABRATS_ALL_VALUES") else 3
-"""One of so many values is tested in a run, which its seed chooses: there are thousands."""
+"""A run tests every STRIDE-th value, since there are thousands. Its seed chooses the first one."""
 
 NO_YEAR: Final = "0000-01-01T00:00:00Z"
 """A time that the API server accepts, and that no program can represent."""

@@ -209,7 +209,8 @@ function Account({ onHelp }: { onHelp: () => void }) {
   const router = useRouter();
   const leave = async () => {
     try {
-      await import('../features/login/login-route'); // until it is loaded, pages would be refused without a session
+      // The sign-in page is loaded first: until it is shown, this page would send requests without a session.
+      await import('../features/login/login-route').catch(() => undefined); // signing out must not depend on it
       await signOut();
       queries.clear();
       await router.navigate({ to: '/login' });
