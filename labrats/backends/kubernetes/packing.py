@@ -8,6 +8,9 @@ _WINDOW_BITS: Final = -12
 
 _MEMORY_LEVEL: Final = 5
 
+_LEVEL: Final = 3
+"""For such texts, smaller and faster than level 1. Higher levels take more time."""
+
 
 class Packer:
     """Compresses texts that resemble each other. The first one becomes the dictionary of all others."""
@@ -19,7 +22,7 @@ class Packer:
         """Return the text in compressed form, which only this packer can unpack."""
         self._dictionary = self._dictionary or text
         packer = zlib.compressobj(
-            1, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, self._dictionary
+            _LEVEL, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, self._dictionary
         )
         return packer.compress(text) + packer.flush()
 

@@ -7,10 +7,11 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, Self, TypeVar
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from labrats.backends.kubernetes.client import ApiClient, Expired, Status, decode_bounded, error_of
 from labrats.backends.kubernetes.packing import Packer
@@ -47,6 +48,7 @@ class ObjectCollection(Generic[T]):
 
     read:       decodes an object. Raises ValueError for an invalid one, which is hidden from subscribers.
     keeps_last: show the last valid version of an object that has become invalid, instead of hiding it.
+    is_settled: returns whether an object is of no interest to subscribers that want only unsettled ones.
     """
 
     type: type[T]
@@ -54,6 +56,7 @@ class ObjectCollection(Generic[T]):
     read: Callable[[msgspec.Raw], T]
     query: Mapping[str, str] = field(default_factory=dict)
     keeps_last: bool = False
+    is_settled: Callable[[T], bool] = lambda _: False
 
 
 @dataclass(frozen=True)
@@ -108,30 +111,36 @@ FREQUENT: Final = WatchTimeouts(silence_seconds=13.0, watch_seconds=10)
 _FIRST_PAUSE: Final = 0.1
 _DOUBLINGS: Final = 10
 _VERSION_BYTES: Final = 8
+_VERSION: Final = slice(2, 2 + _VERSION_BYTES)
 _YIELD_INTERVAL: Final = 100
 """Number of objects after which a loop lets other tasks run."""
 
 
 class _Entry(bytes):
-    """An object's version, its uid, and its compressed JSON.
+    """An object: whether it is settled, its version, its uid, and its compressed JSON without these two.
 
-    One value takes a fraction of a record's memory, and is no work for the garbage collector.
+    One value takes a fraction of a record's memory, and is no work for the garbage collector. Version and uid differ in
+    each object, so they would hardly be compressed.
     """
 
     __slots__ = ()
 
     @classmethod
-    def of(cls, uid: str, version: int, packed: bytes) -> Self:
+    def of(cls, uid: str, version: int, packed: bytes, *, is_settled: bool) -> Self:
         encoded = uid.encode()
-        return cls(version.to_bytes(_VERSION_BYTES) + len(encoded).to_bytes() + encoded + packed)
+        return cls(bytes([is_settled, len(encoded)]) + version.to_bytes(_VERSION_BYTES) + encoded + packed)
+
+    @property
+    def is_settled(self) -> bool:
+        return self[0] == 1
 
     @property
     def version(self) -> int:
-        return int.from_bytes(self[:_VERSION_BYTES])
+        return int.from_bytes(self[_VERSION])
 
     @property
     def uid(self) -> str:
-        return self[_VERSION_BYTES + 1 : self._uid_end].decode()
+        return self[_VERSION.stop : self._uid_end].decode()
 
     @property
     def packed(self) -> bytes:
@@ -139,7 +148,7 @@ class _Entry(bytes):
 
     @property
     def _uid_end(self) -> int:
-        return _VERSION_BYTES + 1 + self[_VERSION_BYTES]
+        return _VERSION.stop + self[1]
 
     def is_of(self, identity: "_RawMetadata") -> bool:
         """Return whether the entry has this object, in this version."""
@@ -191,25 +200,41 @@ class Reflector(Generic[T]):
                 log.warning("watch interrupted", path=self._collection.path, reason=str(error))
             await asyncio.sleep(max(delay, self._pause()))
 
-    async def changes(self) -> AsyncGenerator[ObjectChanged[T] | ObjectDeleted[T] | ListComplete]:
+    async def changes(
+        self, *, unsettled_only: bool = False, as_they_arrive: bool = False
+    ) -> AsyncGenerator[ObjectChanged[T] | ObjectDeleted[T] | ListComplete]:
         """Yield all existing objects, then ListComplete, then every change in order.
 
-        The existing objects include the writes of this process. Several changes of one object may arrive as one. A slow
-        subscriber delays no other.
+        unsettled_only: before ListComplete come only objects that are not settled.
+        as_they_arrive: yield objects, and their changes, before the end of the first list.
+
+        The existing objects include the writes of this process before the call. Several changes of one object may
+        arrive as one. A slow subscriber delays no other.
         """
-        await self.caught_up()
-        subscriber = _Subscriber[T](self._entries)
+        if not as_they_arrive:
+            await self.caught_up()
+        subscriber = _Subscriber[T](self._entries, unsettled_only=unsettled_only)
         self._subscribers.add(subscriber)
+        caught_up = asyncio.create_task(self.caught_up())
+        caught_up.add_done_callback(lambda _: subscriber.wake())
         try:
-            for number, entry in enumerate(subscriber.existing(), start=1):
-                yield ObjectChanged(self._decode(entry))
-                if number % _YIELD_INTERVAL == 0:
-                    await asyncio.sleep(0)
+            while not subscriber.has_listed:
+                await subscriber.arrival()
+                subscriber.has_listed = caught_up.done()
+                for number, entry in enumerate(subscriber.existing(), start=1):
+                    yield ObjectChanged(self._decode(entry))
+                    if number % _YIELD_INTERVAL == 0:
+                        await asyncio.sleep(0)
+                for change in subscriber.changes() if as_they_arrive else ():
+                    yield change
             yield ListComplete()
+            subscriber.wake()  # for changes that have arrived already
             while True:
-                for change in await subscriber.changes():
+                await subscriber.arrival()
+                for change in subscriber.changes():
                     yield change
         finally:
+            caught_up.cancel()
             self._subscribers.discard(subscriber)
 
     def get(self, name: str) -> T | None:
@@ -310,7 +335,9 @@ class Reflector(Generic[T]):
                 if known and known.is_of(identity):
                     found[identity.name] = known
                 elif (each := self._read(identity, item)) is not None:
-                    found[identity.name] = self._entry(each)
+                    entry = found[identity.name] = self._entry(each)
+                    if self._version == 0:  # the first list: all objects are new
+                        self._store(identity.name, entry, each)
                 elif known and self._keeps_last(known, identity):
                     found[identity.name] = known
         for name in deleted:
@@ -416,11 +443,14 @@ class Reflector(Generic[T]):
         return entry is not None and entry.uid == uid
 
     def _entry(self, each: T) -> _Entry:
-        packed = self._packer.pack(msgspec.json.encode(each))
-        return _Entry.of(each.metadata.uid, int(each.metadata.resource_version), packed)
+        metadata = each.metadata
+        packed = self._packer.pack(msgspec.json.encode(_with(each, uid="", resource_version="")))
+        is_settled = self._collection.is_settled(each)
+        return _Entry.of(metadata.uid, int(metadata.resource_version), packed, is_settled=is_settled)
 
     def _decode(self, entry: _Entry) -> T:
-        return self._decoder.decode(self._packer.unpack(entry.packed))
+        decoded = self._decoder.decode(self._packer.unpack(entry.packed))
+        return _with(decoded, uid=entry.uid, resource_version=str(entry.version))
 
     def _pause(self) -> float:
         """Return the pause before the next try: longer after each failure, with jitter."""
@@ -432,34 +462,46 @@ class Reflector(Generic[T]):
 class _Subscriber(Generic[T]):
     """The pending objects and changes of one subscriber.
 
+    has_listed: whether new objects are changes, and no longer parts of a list that is still arriving.
+
     Changes are stored by uid. So a subscriber that does not read costs at most one change per object, and the deletion
     of an object is not merged with the creation of another of the same name.
     """
 
-    def __init__(self, existing: Mapping[str, _Entry]) -> None:
+    def __init__(self, existing: Mapping[str, _Entry], *, unsettled_only: bool) -> None:
+        self.has_listed = False
         self._existing = dict(existing)
+        self._unsettled_only = unsettled_only
         self._changes: dict[str, ObjectChanged[T] | ObjectDeleted[T]] = {}
         self._new: set[str] = set()
         self._arrived = asyncio.Event()
 
+    async def arrival(self) -> None:
+        """Wait until something has arrived since the last call."""
+        await self._arrived.wait()
+        self._arrived.clear()
+
+    def wake(self) -> None:
+        self._arrived.set()
+
     def existing(self) -> Iterator[_Entry]:
         """Iterate over the objects that existed at the beginning, each in its current version."""
         while self._existing:
-            yield self._existing.popitem()[1]
+            entry = self._existing.popitem()[1]
+            if not (self._unsettled_only and entry.is_settled):
+                yield entry
 
-    async def changes(self) -> list[ObjectChanged[T] | ObjectDeleted[T]]:
-        """Wait for changes and return them."""
-        while not self._changes:
-            self._arrived.clear()
-            await self._arrived.wait()
+    def changes(self) -> list[ObjectChanged[T] | ObjectDeleted[T]]:
+        """Return the changes since the last call."""
         changes = list(self._changes.values())
         self._changes.clear()
         self._new.clear()
         return changes
 
     def store(self, name: str, entry: _Entry, each: T, *, is_new: bool) -> None:
-        if name in self._existing:
+        if name in self._existing or (is_new and not self.has_listed and not self._changes):
             self._existing[name] = entry
+            self.wake()
             return
         if is_new:
             self._new.add(entry.uid)
@@ -477,7 +519,7 @@ class _Subscriber(Generic[T]):
     def _add(self, uid: str, change: ObjectChanged[T] | ObjectDeleted[T]) -> None:
         self._changes.pop(uid, None)  # reinserted at the end
         self._changes[uid] = change
-        self._arrived.set()
+        self.wake()
 
 
 class _RawMetadata(Record):
@@ -499,3 +541,10 @@ class _Event(Record):
 _RAW_OBJECTS: Final = msgspec.json.Decoder(_RawObject)
 _EVENTS: Final = msgspec.json.Decoder(_Event)
 _STATUSES: Final = msgspec.json.Decoder(Status)
+
+
+def _with(each: T, *, uid: str, resource_version: str) -> T:
+    """Return the object with another uid and version."""
+    record: Any = each
+    changed: T = replace(record, metadata=replace(record.metadata, uid=uid, resource_version=resource_version))
+    return changed

@@ -53,7 +53,14 @@ class Reflectors:
             return known
         resources = resource_type(kind)
         path = resources.path(self._namespace)
-        collection = ObjectCollection(kind, path, resources.read, resources.query, keeps_last=kind is Job)
+        collection = ObjectCollection(
+            kind,
+            path,
+            resources.read,
+            resources.query,
+            keeps_last=kind is Job,
+            is_settled=lambda each: each.is_settled,
+        )
         # Keys are Secrets, and must not be accepted long after they were revoked.
         timeouts = self._timeouts or (FREQUENT if kind is Secret else WatchTimeouts())
         reflector = self._reflectors[kind] = Reflector(self._client, collection, timeouts)
@@ -230,20 +237,19 @@ class KubernetesStore:
     async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
         if after:
             yield Reset()
-        is_synced = False
         reflector = self._reflectors.get(kind)
         if self._leadership:
             await self._leadership.catch_up(resource_type(kind), reflector)
-        async with aclosing(reflector.changes()) as changes:
+        # The index, which reads all jobs, need not wait for the last of them.
+        as_they_arrive = kind is Job and not unsettled_only and self._leadership is None
+        async with aclosing(reflector.changes(unsettled_only=unsettled_only, as_they_arrive=as_they_arrive)) as changes:
             async for change in changes:
                 match change:
                     case ObjectChanged(resource):
-                        if is_synced or not (unsettled_only and resource.is_settled):
-                            yield Changed(resource)
+                        yield Changed(resource)
                     case ObjectDeleted(resource):
                         yield Deleted(resource)
                     case _:
-                        is_synced = True
                         yield Synced()
 
     def silent_seconds(self, kind: type[Resource]) -> float:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ import pytest
 from aiohttp import web
 
 from labrats.backends.kubernetes.batch_objects import JobObject
-from labrats.backends.kubernetes.reflector import ObjectCollection, Reflector, RejectedObject
+from labrats.backends.kubernetes.reflector import (
+    ListComplete,
+    ObjectChanged,
+    ObjectCollection,
+    ObjectDeleted,
+    Reflector,
+    RejectedObject,
+)
 from tests.support.waiting import DEADLINE_SECONDS, eventually
 from tests.unit.backends.kubernetes.test_client import serving
 
@@ -23,19 +30,32 @@ def a_job_object(name: str, version: int) -> dict[str, Any]:
 
 
 class ApiServer:
-    """An API server that lists `objects` at `version`, and sends events to the watch."""
+    """An API server that lists `objects` at `version`, and sends events to the watch.
+
+    The first page of a list ends after `first_page` objects. The second waits for `continued`, and then answers with
+    the status `second_page`.
+    """
 
     def __init__(self) -> None:
         self.version = 1
         self.objects: list[dict[str, Any]] = []
+        self.first_page: int | None = None
+        self.continued = asyncio.Event()
+        self.second_page = 200
         self.lists = 0
         self.closing = asyncio.Event()
         self._watches: list[web.StreamResponse] = []
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        metadata = {"resourceVersion": str(self.version)}
+        if "continue" in request.query:
+            await self.continued.wait()
+            status, self.second_page = self.second_page, 200
+            return web.json_response({"metadata": metadata, "items": self.objects[self.first_page :]}, status=status)
         if "watch" not in request.query:
             self.lists += 1
-            return web.json_response({"metadata": {"resourceVersion": str(self.version)}, "items": self.objects})
+            more = {} if self.first_page is None else {"continue": "more"}
+            return web.json_response({"metadata": metadata | more, "items": self.objects[: self.first_page]})
         watch = web.StreamResponse()
         await watch.prepare(request)
         self._watches.append(watch)
@@ -61,9 +81,12 @@ async def reflector(server: ApiServer, tmp_path: Path) -> AsyncIterator[Reflecto
 
 
 @asynccontextmanager
-async def following(server: ApiServer, folder: Path) -> AsyncIterator[Reflector[JobObject]]:
+async def following(
+    server: ApiServer, folder: Path, is_settled: Callable[[JobObject], bool] = lambda _: False
+) -> AsyncIterator[Reflector[JobObject]]:
+    read = msgspec.json.Decoder(JobObject).decode
     async with asyncio.timeout(DEADLINE_SECONDS), serving(server.answer, folder, {}) as client:
-        reflector = Reflector(client, ObjectCollection(JobObject, "/jobs", msgspec.json.Decoder(JobObject).decode))
+        reflector = Reflector(client, ObjectCollection(JobObject, "/jobs", read, is_settled=is_settled))
         running = asyncio.create_task(reflector.run())
         yield reflector
         running.cancel()
@@ -134,6 +157,75 @@ async def test_fresh_since_finds_objects_that_a_lagging_watch_has_not_reported(
     assert {each.name for each in reflector.objects()} == {"first", "second"}
     await server.send("ADDED", a_job_object("third", 8))
     await eventually(lambda: reflector.get("third") is not None)
+
+
+# Subscribers
+
+
+@asynccontextmanager
+async def subscribed(reflector: Reflector[JobObject], **options: bool) -> AsyncIterator[list[str]]:
+    """Yield a growing list of what a subscriber gets: `first 5` for an object and its version, `-first 6`, `listed`."""
+    seen: list[str] = []
+
+    async def subscribe() -> None:
+        async for change in reflector.changes(**options):
+            match change:
+                case ObjectChanged(each):
+                    seen.append(f"{each.name} {each.metadata.resource_version}")
+                case ObjectDeleted(each):
+                    seen.append(f"-{each.name} {each.metadata.resource_version}")
+                case ListComplete():
+                    seen.append("listed")
+
+    task = asyncio.create_task(subscribe())
+    yield seen
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_subscriber_gets_objects_as_they_arrive(server: ApiServer, tmp_path: Path) -> None:
+    server.objects, server.first_page = [a_job_object("first", 5), a_job_object("second", 6)], 1
+    async with (
+        following(server, tmp_path) as reflector,
+        subscribed(reflector, as_they_arrive=True) as early,
+        subscribed(reflector) as late,
+    ):
+        await eventually(lambda: early == ["first 5"])
+        assert late == []
+        assert not reflector.is_caught_up
+        server.continued.set()
+        await eventually(lambda: late[-1:] == early[-1:] == ["listed"])
+        assert early == ["first 5", "second 6", "listed"]
+        assert sorted(late[:-1]) == ["first 5", "second 6"]
+
+        await server.send("MODIFIED", a_job_object("first", 7))
+        await server.send("DELETED", a_job_object("second", 8))
+        await eventually(lambda: late[-2:] == early[-2:] == ["first 7", "-second 8"])
+
+
+async def test_a_first_list_that_is_interrupted_starts_again(server: ApiServer, tmp_path: Path) -> None:
+    first, second, third = (a_job_object(name, version) for name, version in (("a", 5), ("b", 6), ("c", 7)))
+    server.objects, server.first_page, server.second_page = [first, second, third], 2, 410
+    async with following(server, tmp_path) as reflector, subscribed(reflector, as_they_arrive=True) as seen:
+        await eventually(lambda: sorted(seen) == ["a 5", "b 6"])
+        server.objects = [a_job_object("a", 8), third]
+        server.continued.set()
+        await eventually(lambda: seen[-1:] == ["listed"])
+        assert sorted(seen[2:-1]) == ["-b 6", "a 8", "c 7"]
+        assert {each.name for each in reflector.objects()} == {"a", "c"}
+        assert server.lists == 2
+
+
+async def test_settled_objects_come_only_when_they_change(server: ApiServer, tmp_path: Path) -> None:
+    server.objects = [a_job_object(name, 5) for name in ("settled", "other")]
+    async with (
+        following(server, tmp_path, is_settled=lambda each: each.name == "settled") as reflector,
+        subscribed(reflector, unsettled_only=True) as seen,
+    ):
+        await eventually(lambda: seen == ["other 5", "listed"])
+        await server.send("MODIFIED", a_job_object("settled", 6))
+        await eventually(lambda: seen[2:] == ["settled 6"])
+        assert {each.metadata.uid for each in reflector.objects()} == {"uid-settled", "uid-other"}
 
 
 # Invalid objects
