@@ -32,12 +32,20 @@ _LOADER_PREFIX: Final = "LD_"
 _LOADER_VARIABLES: Final = ("GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH")
 """Variables that the dynamic loader and the C library read in every program."""
 
-_TEMPORARY: Final = "/tmp"  # noqa: S108 - the path inside the sandbox
+TEMPORARY: Final = "/tmp"  # noqa: S108 - the path inside the sandbox
 SETTINGS: Final = Path("/etc")
 _LOCAL_SETTINGS: Final = Path("/usr/local/etc")
 _RESOLVER: Final = SETTINGS / "resolv.conf"
 _TEST_SECONDS: Final = 30.0
-_TEST_COMMAND: Final = ("grep", "CapEff:", "/proc/self/status")
+_KERNEL: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+"""Files of the kernel that belong to root, which could write those of the machine without any capability."""
+
+_READ_ONLY: Final = "read-only"
+_TEST_COMMAND: Final = (
+    "sh",
+    "-c",
+    f"test -w /proc/sys/kernel/core_pattern || echo {_READ_ONLY}; exec grep CapEff: /proc/self/status",
+)
 _NO_CAPABILITY: Final = "0" * 16
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -74,7 +82,8 @@ def confine(
     options = [*_NAMESPACES, *_system(etc)]
     options += [
         *("--dev", "/dev", *_shared_memory(sandbox.shm_bytes), "--proc", "/proc"),
-        *("--bind", str(scratch), _TEMPORARY, "--symlink", _TEMPORARY, f"/var{_TEMPORARY}"),
+        *(word for path in map(Path, _KERNEL) if path.exists() for word in _bind(path)),
+        *("--bind", str(scratch), TEMPORARY, "--symlink", TEMPORARY, f"/var{TEMPORARY}"),
     ]
     options += [word for name, value in (variables or {}).items() for word in ("--setenv", name, value)]
     options += [word for path in shown for word in _bind(path)]
@@ -115,8 +124,11 @@ def bubblewrap_problem(program: str, etc: Path | None = None) -> str | None:
             return f"bwrap did not end within {_TEST_SECONDS:g} seconds"
     if test.returncode != 0:
         return f"bwrap failed: {test.stderr.strip() or f'exit status {test.returncode}'}"
-    if (capabilities := test.stdout.removeprefix("CapEff:").strip()) != _NO_CAPABILITY:
+    capabilities, parameters = test.stdout.rpartition("CapEff:")[2].strip(), test.stdout.partition("\n")[0]
+    if capabilities != _NO_CAPABILITY:
         return f"a confined process keeps the capabilities {capabilities}"
+    if parameters != _READ_ONLY:
+        return "a confined process may change the kernel's parameters in /proc/sys"
     return None
 
 

@@ -5,6 +5,7 @@ PATH and the paths that the engine's settings list. They see no other files of t
 """
 
 import os
+import resource
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,8 +16,9 @@ from msgspec.structs import replace
 from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.executor.context import RunContext
 from labrats.model.protocol import Sandbox
-from labrats.sandbox import confine, is_for_any_program
+from labrats.sandbox import TEMPORARY, confine, is_for_any_program
 
+_SHARE_OF_DESCRIPTORS: Final = 0.75
 _OPTIONAL_SOFTWARE: Final = Path("/opt")
 _SHIMS: Final = "shims"
 """Name of the folder in which pyenv, rbenv, asdf and mise install wrappers for programs in the user's home."""
@@ -24,29 +26,42 @@ _SHIMS: Final = "shims"
 
 @contextmanager
 def sandboxed_command(
-    command: Sequence[str], context: RunContext, shared: Collection[Path] = ()
+    command: Sequence[str], context: RunContext, shared: Collection[Path] = (), readable: Collection[Path] = ()
 ) -> Iterator[list[str]]:
     """Yield the command that runs `command` in the attempt's sandbox, or `command` itself if it has none.
 
     The command must end before the context exits, since its view of `/etc` may then be deleted.
 
-    shared: files of the engine's user that the program may read and write, such as a login that it renews.
+    shared:   files of the engine's user that the program may read and write, such as a login that it renews.
+    readable: folders that the program may read, in addition to those of the engine's settings.
     """
     if (sandbox := context.task.sandbox) is None:
         yield list(command)
         return
-    shown = [*_programs(command[0], sandbox), *sandbox.readable]
+    shown = [*_programs(command[0], sandbox), *map(Path, sandbox.readable), *readable]
     scratch = context.folder / "tmp"
+    writable = [*(context.folder / "home", scratch, context.workspace), *_existing(context.credentials), *shared]
+    _remove_links(scratch, [*shown, *writable])
     with _etc_snapshot(sandbox, context) as etc:
         yield confine(
-            command,
+            [*_with_fewer_descriptors(), *command],
             replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown)))),
             cwd=context.workspace,
-            writable=[*(context.folder / "home", scratch, context.workspace), *_existing(context.credentials), *shared],
+            writable=writable,
             scratch=scratch,
             etc=etc,
             variables={name: value for name, value in context.variables().items() if is_for_any_program(name)},
         )
+
+
+def _with_fewer_descriptors() -> list[str]:
+    """Return the start of a command whose program may open fewer files than this process.
+
+    The kernel counts descriptors that were sent and not received for all processes of a user, up to the sender's limit.
+    An agent must leave some to the executors, which send those of its network.
+    """
+    limit = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * _SHARE_OF_DESCRIPTORS)
+    return ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh"]
 
 
 @contextmanager
@@ -60,6 +75,20 @@ def _etc_snapshot(sandbox: Sandbox, context: RunContext) -> Iterator[Path | None
             except SnapshotFailed as failure:
                 context.events.log(f"[the sandbox starts slowly, without a snapshot of /etc: {failure}]")
         yield snapshot
+
+
+def _remove_links(scratch: Path, paths: Sequence[Path]) -> None:
+    """Remove links below `scratch` that lead to paths in `/tmp`, which it replaces.
+
+    An earlier program of the attempt may have left them. Bubblewrap would follow them, and create mount points outside.
+    """
+    for path in paths:
+        if path.is_relative_to(TEMPORARY):
+            place = scratch
+            for part in path.relative_to(TEMPORARY).parts:
+                place /= part
+                if place.is_symlink():
+                    place.unlink()
 
 
 def _existing(folder: Path) -> list[Path]:

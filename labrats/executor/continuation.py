@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from subprocess import DEVNULL
 from typing import Final
 
+from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.context import RunContext
 from labrats.executor.git import apply_patch, check_out_bundle
 from labrats.executor.providers.agent_cli import is_plain_folder, remove_path
@@ -140,11 +141,16 @@ async def _copy_folder(context: RunContext, source: Path, target: Path) -> bool:
     """Copy a folder with its links and special files as they are. Return whether all of it was copied."""
     if not is_plain_folder(source):
         return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    command = ["cp", "--archive", "--reflink=auto", "--no-target-directory", "--", str(source), str(target)]
+    environment = context.environment()
+    for folder in (context.workspace, target):
+        folder.mkdir(parents=True, exist_ok=True)
+    preserved = ("--archive", "--no-preserve=ownership", "--reflink=auto")
+    command = ["cp", *preserved, "--no-target-directory", "--", str(source), str(target)]
     try:
-        async with child_process(command, context.folder, context.environment(), stderr=DEVNULL) as process:
-            return await process.exit_status() == 0
+        # In the sandbox, links that an agent puts in the place of folders meanwhile lead nowhere.
+        with sandboxed_command(command, context, readable=[source]) as sandboxed:
+            async with child_process(sandboxed, context.folder, environment, stderr=DEVNULL) as process:
+                return await process.exit_status() == 0
     except FileNotFoundError:  # no such program
         return False
 

@@ -144,8 +144,9 @@ async def _failure_of(serving: "asyncio.Task[None]") -> str:
 async def _serve(namespace: NetworkNamespace, handlers: Sequence[Handler]) -> None:
     """Serve the connections to the namespace's sockets until cancelled. Raises OSError if the child has none."""
     await _until_readable(namespace)
+    listeners = namespace.listeners()  # outside of the group, which would wrap its error
     async with asyncio.TaskGroup() as tasks:
-        for listener, handler in zip(namespace.listeners(), handlers, strict=True):
+        for listener, handler in zip(listeners, handlers, strict=True):
             tasks.create_task(_accept(listener, handler, tasks))
 
 

@@ -1,6 +1,7 @@
 """Tests of agents in a real bubblewrap sandbox."""
 
 import os
+import resource
 import secrets
 import shutil
 import socket
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.protocol import Sandbox
+from labrats.model.workspace_setup import Setup
 from labrats.processes import with_environment
 from labrats.sandbox import can_scope_sockets, confine, private_paths, public_entries
 from tests.unit.executor.attempts import (
@@ -96,6 +98,37 @@ def test_agent_sees_no_file_of_the_engine(tmp_path: Path, sandbox: Sandbox) -> N
     assert "test-key-of-the-engine" not in out
     assert "output.jsonl" not in out
     assert set(out.split()) >= {"attempt", "programs", "ws", "home", "tmp"}
+
+
+def test_agent_can_change_nothing_of_the_machine_in_proc(tmp_path: Path, sandbox: Sandbox) -> None:
+    """An agent of root owns many files in /proc. The others need a capability, or only add an observer."""
+    script = "find /proc -path '/proc/[0-9]*' -prune -o -type f -writable -print > out 2> /dev/null"
+    writable = output_of(a_confined_attempt(tmp_path, sandbox, script)).splitlines()
+    assert [path for path in writable if path != "/proc/mtrr" and not path.startswith("/proc/pressure/")] == []
+
+
+def test_link_in_the_scratch_folder_leads_no_later_start_outside(tmp_path: Path, sandbox: Sandbox) -> None:
+    """The first program replaces the folder in /tmp that has the mount points of the second by a link."""
+    (tmp_path / "outside").mkdir()
+    top = Path("/tmp", tmp_path.parts[2])
+    replace_by_link = f"mv {top} /tmp/moved && ln -s /oldroot{tmp_path}/outside {top}"
+    setup = Setup(setup=(("sh", "-c", f"{replace_by_link} && echo replaced"),))
+    attempt = a_confined_attempt(tmp_path, sandbox, "echo started > out", setup=setup)
+    assert output_of(attempt) == "started\n"
+    assert "replaced" in attempt.logs
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_descriptors_that_an_agent_sends_leave_some_to_others(tmp_path: Path, sandbox: Sandbox) -> None:
+    """The kernel limits the descriptors that all processes of a user have sent, and nobody has received, together."""
+    script = """/usr/bin/python3 - <<'END' > out
+import resource, socket
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+print(soft, hard)
+END"""
+    own = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    soft, hard = map(int, output_of(a_confined_attempt(tmp_path, sandbox, script)).split())
+    assert soft == hard == int(own * 0.75)
 
 
 def test_path_entry_does_not_reveal_the_engines_folder(

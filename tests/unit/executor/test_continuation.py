@@ -1,6 +1,7 @@
 """Tests of attempts that continue an ended job in a copy of its workspace."""
 
 import gzip
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.model.conversation import Turn, encode_conversation
-from labrats.model.protocol import Continuation, Resumption
+from labrats.model.protocol import Continuation, Resumption, Sandbox
 from labrats.model.record import encode
 from tests.unit.executor.attempts import (
     AttemptFolder,
@@ -87,6 +88,25 @@ def test_follow_up_without_a_session_works_in_the_copy_with_the_conversation_in_
     assert ">Fix the bug.</data-" in log
     assert "Go on." in log
     assert "made.txt: one" in second.logs
+
+
+def test_workspace_is_copied_in_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry of the first job may put links in the place of folders while they are copied."""
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    (tmp_path / "engine.key").write_text("test-key-of-the-engine")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    copy = programs / "cp"
+    copy.write_text(f'#!/bin/sh\n/bin/cp "$@" && for to; do :; done; cat {tmp_path}/engine.key > "$to/key"; true\n')
+    copy.chmod(0o755)
+    first = an_attempt(tmp_path, FIRST, sandbox=Sandbox(program=program))
+    first.run()
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    second = a_follow_up(first)
+    second.run()
+    assert second.logs[0] == "[follow-up of ir-0000000a: resuming its session in a copy of its workspace]"
+    assert (second.workspace / "key").read_text() == ""
 
 
 def test_follow_up_whose_session_the_program_does_not_know_keeps_the_copy(tmp_path: Path) -> None:
