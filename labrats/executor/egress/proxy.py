@@ -1,7 +1,7 @@
 """An HTTP proxy that connects to the hosts that a job may reach, and refuses all others.
 
 It resolves names itself and connects to checked addresses only. A tunnel to the port 443 must begin with TLS for the
-same host, so that no other server at the same address can be reached.
+same host, and one to the port 80 is for one request to it, so that no other server at the same address can be reached.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ CONNECTIONS: Final = 256
 
 _HELLO_BYTES: Final = 16 * 1024 + 5
 _CHUNK_BYTES: Final = 64 * 1024
+_HTTP: Final = 80
 _HTTPS: Final = 443
 _EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 _TLS_HANDSHAKE: Final = b"\x16\x03"
@@ -136,6 +137,9 @@ class EgressProxy:
         with closing(upstream[1]):
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await writer.drain()
+            if port == _HTTP:
+                await self._forward_inside(host, reader, writer, upstream)
+                return
             first = await self._first_bytes(host, port, reader)
             if first is None:
                 self._rule.on_refusal(authority(host, port))
@@ -146,8 +150,8 @@ class EgressProxy:
     async def _first_bytes(self, host: str, port: int, reader: asyncio.StreamReader) -> bytes | None:
         """Read the beginning of a tunnel. None if it is for another server than `host`.
 
-        On other ports than 443 the server may send first, so nothing is read, and the protocol may be any. A client
-        sends no name for a server that it knows by its address.
+        On other ports than 443 and 80 the server may send first, so nothing is read, and the protocol may be any. A
+        client sends no name for a server that it knows by its address.
         """
         if port != _HTTPS or _is_address(host):
             return b""
@@ -175,18 +179,29 @@ class EgressProxy:
             host, port = (url.hostname or "").rstrip("."), url.port or 80
         except ValueError:
             host = ""
-        if not host or url.scheme != "http" or url.username:
+        if not host or url.scheme != "http" or "@" in url.netloc:
             raise RequestRefused("400 Bad Request", "this proxy takes CONNECT, and requests for http:// URLs")
         length = _body_length(headers)
+        target = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
         upstream = await self._rule.connect(host, port)
         with closing(upstream[1]):
-            upstream[1].write(b"".join(_forwarded_head(method, url.path or "/", url.query, url.netloc, headers)))
-            sending = asyncio.create_task(_send_body(reader, upstream[1], length))
-            try:
-                await _copy(upstream[0], writer)
-            finally:
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)  # a failure shows in the response
+            upstream[1].write(b"".join(_forwarded_head(method, target, host, port, headers)))
+            await _exchange((reader, writer), upstream, length)
+
+    async def _forward_inside(
+        self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream: Ends
+    ) -> None:
+        """Forward the request inside a tunnel to the port 80, and its response. Raises RequestRefused."""
+        method, target, headers = await read_head(reader)
+        if not target.startswith("/"):
+            raise RequestRefused("400 Bad Request", "a request in a tunnel needs a path")
+        named = [_host_of(value) for name, value in headers if name == "host"]
+        if named != [host]:
+            self._rule.on_refusal(authority(host, _HTTP))
+            raise RequestRefused("403 Forbidden", f"the request in the tunnel must be for {host}, by its Host header")
+        length = _body_length(headers)
+        upstream[1].write(b"".join(_forwarded_head(method, target, host, _HTTP, headers)))
+        await _exchange((reader, writer), upstream, length)
 
 
 @asynccontextmanager
@@ -228,14 +243,32 @@ def _body_length(headers: Headers) -> int:
     return int(lengths.pop()) if lengths else 0
 
 
-def _forwarded_head(method: str, path: str, query: str, authority: str, headers: Headers) -> Iterator[bytes]:
-    """Yield the head for the server. Its Host is that of the URL, and the connection serves no further request."""
-    target = f"{path}?{query}" if query else path
-    yield f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n".encode()
+def _host_of(header: bytes) -> str:
+    """Return the host in a Host header, as in `HostRule.connect`; empty if the header names another port than 80."""
+    host, port = header.decode("latin-1").lower(), ""
+    if found := _HOST_AND_PORT.fullmatch(host):
+        host, port = found["host"], found["port"]
+    return host.rstrip(".").strip("[]") if port in ("", str(_HTTP)) else ""
+
+
+def _forwarded_head(method: str, target: str, host: str, port: int, headers: Headers) -> Iterator[bytes]:
+    """Yield the head for the server. It names the allowed host, and the connection serves no further request."""
+    named = authority(host, port).removesuffix(f":{_HTTP}")
+    yield f"{method} {target} HTTP/1.1\r\nHost: {named}\r\nConnection: close\r\n".encode()
     for name, value in headers:
         if name not in _HOP_BY_HOP:
             yield name.encode() + b": " + value + b"\r\n"
     yield b"\r\n"
+
+
+async def _exchange(client: Ends, server: Ends, length: int) -> None:
+    """Send the body of a request, of `length` bytes, while the response is copied."""
+    sending = asyncio.create_task(_send_body(client[0], server[1], length))
+    try:
+        await _copy(server[0], client[1])
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)  # a failure shows in the response
 
 
 async def _send_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int) -> None:

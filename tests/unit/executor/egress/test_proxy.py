@@ -127,6 +127,37 @@ async def test_model_server_is_reached_at_a_private_address() -> None:
 
 
 @pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET /x?y HTTP/1.1\r\nHost: LOCALHOST.\r\n", b"200 OK"),
+        ("GET /x?y HTTP/1.1\r\nHost: localhost:80\r\n", b"200 OK"),
+        ("GET /x?y HTTP/1.1\r\nHost: evil.test\r\n", b"403 Forbidden"),
+        ("GET /x?y HTTP/1.1\r\nHost: localhost\r\nHost: evil.test\r\n", b"403 Forbidden"),
+        ("GET /x?y HTTP/1.1\r\nHost: localhost:8080\r\n", b"403 Forbidden"),
+        ("GET /x?y HTTP/1.1\r\n", b"403 Forbidden"),
+        ("GET http://evil.test/ HTTP/1.1\r\nHost: localhost\r\n", b"400 Bad Request"),
+        ("POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n", b"411 Length Required"),
+        ("SSH-2.0-OpenSSH_9.9\r\n", b"400 Bad Request"),
+    ],
+)
+async def test_tunnel_for_http_carries_one_request_for_its_host(
+    head: str, status: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Proxy()
+    with an_http_server() as (port, requests):
+        monkeypatch.setattr("labrats.executor.egress.proxy._HTTP", port)
+        another = "GET /second HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        tunnel = f"CONNECT localhost:{port} HTTP/1.1\r\n\r\n"
+        text = head.replace(":80\r", f":{port}\r")
+        answer = await proxy.answer(f"{tunnel}{text}\r\n{another}".encode())
+    established, _, answer = answer.partition(b"\r\n\r\n")
+    assert established == b"HTTP/1.1 200 Connection established"
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert requests == (["GET /x?y localhost"] if status == b"200 OK" else [])
+    assert proxy.refused == ([f"localhost:{port}"] if status == b"403 Forbidden" else [])
+
+
+@pytest.mark.parametrize(
     "first", [hello("other.test"), hello(None), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x16\x03"]
 )
 async def test_tunnel_for_https_ends_unless_it_begins_with_tls_for_its_host(
