@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -116,6 +117,11 @@ def descendants(root: int) -> list[int]:
         frontier = [child for parent in frontier for child in children(parent)]
         found.extend(frontier)
     return [pid for pid in found if (fields := _stat_fields(pid)) and fields[0] not in "ZX"]
+
+
+def count_threads(pids: Iterable[int]) -> int:
+    """Return the number of threads of these processes. One that is gone has none."""
+    return sum(int(fields[17]) for pid in pids if (fields := _stat_fields(pid)))
 
 
 def with_environment(name: str, value: str) -> list[int]:

@@ -254,8 +254,8 @@ class EngineSettings(BaseSettings):
     """The limit on the memory of all processes of an attempt together, such as 4Gi; beyond it the job fails with the
     code out_of_memory. It is measured ten times a second. Default: none."""
     agent_processes: int | None = Field(default=None, gt=0, validation_alias="LABRATS_AGENT_PROCESSES")
-    """The limit on the number of processes of an attempt, also measured; beyond it the job fails with the code
-    process_limit. Default: none."""
+    """The limit on the number of processes of an attempt, and on 32 times as many threads, also measured; beyond it the
+    job fails with the code process_limit. Default: none."""
     agent_cpus: int | None = Field(default=None, gt=0, validation_alias="LABRATS_AGENT_CPUS")
     """The number of processors that all agents of this machine share; the engine and other programs have the others for
     themselves. An agent outside of the sandbox can ignore it. Default: all processors. On Kubernetes, pods have

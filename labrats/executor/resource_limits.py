@@ -1,15 +1,17 @@
 """The limits on the processors, the memory, the processes and the disk of an attempt.
 
-All but the first are enforced by sampling the attempt's process tree and its folders. Limits of the kernel for single
-processes do not fit: RLIMIT_AS keeps Node, Go and the JVM from starting, and RLIMIT_NPROC does not apply to root.
+All but the first are enforced by sampling the attempt's process tree and its folders, in threads of their own, as an
+agent can keep the event loop busy with its output. Limits of the kernel for single processes do not fit: RLIMIT_AS
+keeps Node, Go and the JVM from starting, and RLIMIT_NPROC does not apply to root.
 """
 
 import asyncio
 import os
 import stat
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,7 +19,7 @@ from labrats.files.trees import sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import NO_LIMITS, ResourceLimits
-from labrats.processes import descendants, kill_descendants
+from labrats.processes import count_threads, descendants, kill_descendants
 
 T = TypeVar("T")
 
@@ -36,8 +38,9 @@ _NAMELESS_EVERY: Final = 10
 """Samples of the memory for each search of files without a name, which takes longer."""
 
 _IN_MEMORY: Final = "/memfd:"
-ENTRIES_AT_ONCE: Final = 256
-"""Files measured before other tasks run."""
+
+THREADS_PER_PROCESS: Final = 32
+"""Threads that an attempt may have for each of its processes: the kernel's numbers for both are the same."""
 
 _KIBIBYTE: Final = 1024
 _SHOWN_UNITS: Final = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
@@ -57,17 +60,16 @@ async def run_within_limits(
         share_processors(limits.cpus)
     watcher = _Watcher(limits, folders)
     try:
-        async with asyncio.TaskGroup() as tasks:
-            watching = [
-                tasks.create_task(watcher.watch_processes(), name="process-limits"),
-                tasks.create_task(watcher.watch_disk(), name="disk-limit"),
-            ]
-            result = await work()
-            for task in watching:
-                task.cancel()
+        with watcher.running():
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(watcher.excess(), name="resource-limits")
+                result = await work()
+                watching.cancel()
     except BaseExceptionGroup as failures:
         # Without the group: callers distinguish the failures of `work` by their types.
         raise watcher.failure or failures.exceptions[0] from None
+    if watcher.failure:
+        raise watcher.failure
     return result
 
 
@@ -79,48 +81,87 @@ def share_processors(count: int) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
 
 
-@dataclass
 class _Watcher:
-    limits: ResourceLimits
-    folders: Sequence[Path]
-    failure: GiveUp | None = field(default=None, init=False)
-    _samples: int = field(default=0, init=False)
-    _nameless_memory: int = field(default=0, init=False)
+    """Two threads that measure, one of them the disk, which takes longer.
 
-    async def watch_processes(self) -> None:
-        """Measure until cancelled. Raises GiveUp after it has killed all descendants."""
-        if self.limits.memory_bytes is None and self.limits.processes is None:
+    failure: the limit that was exceeded, or the error for which a limit cannot be enforced.
+    """
+
+    def __init__(self, limits: ResourceLimits, folders: Sequence[Path]) -> None:
+        self.failure: Exception | None = None
+        self._limits, self._folders = limits, folders
+        self._loop, self._exceeded = asyncio.get_running_loop(), asyncio.Event()
+        self._stopped = threading.Event()
+        self._samples = self._nameless_memory = 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Measure during the block."""
+        watches = [self._watch_disk] if self._limits.disk_bytes is not None else []
+        if self._limits.memory_bytes is not None or self._limits.processes is not None:
+            watches.append(self._watch_processes)
+        threads = [threading.Thread(target=self._run, args=(watch,), name="resource-limits") for watch in watches]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+            for thread in threads:
+                thread.join()
+
+    async def excess(self) -> None:
+        """Wait until a limit was exceeded and all descendants were killed. Raises `failure` then."""
+        await self._exceeded.wait()
+        assert self.failure is not None
+        raise self.failure
+
+    def _run(self, watch: Callable[[], GiveUp | None]) -> None:
+        failure: Exception | None
+        try:
+            failure = watch()
+        except Exception as error:  # noqa: BLE001 - it ends the attempt, which would go on without this limit
+            failure = error
+        if failure is None or self._stopped.is_set():
             return
-        while (failure := self._exceeded_limit()) is None:
-            await asyncio.sleep(SAMPLE_SECONDS)
-        self._end(failure)
-
-    async def watch_disk(self) -> None:
-        """Measure until cancelled. Raises GiveUp after it has killed all descendants."""
-        if (limit := self.limits.disk_bytes) is None:
-            return
-        clock = asyncio.get_running_loop().time
-        started = clock()
-        while (used := await self._disk_usage(limit)) <= limit:
-            await asyncio.sleep(max(DISK_SAMPLE_SECONDS, (clock() - started) * DISK_PAUSE_FACTOR))
-            started = clock()
-        self._end(
-            GiveUp(
-                FailedCode.DISK_LIMIT,
-                f"the workspace, with the agent's home and temporary files, took at least {_shown(used)}, over "
-                f"LABRATS_WORKSPACE_GIB ({_shown(limit)}): raise the limit, or let the agent write less",
-            )
-        )
-
-    async def _disk_usage(self, limit: int) -> int:
-        disks = {os.stat(folder).st_dev for folder in self.folders if folder.exists()}
-        nameless = sum(size for disk, size in nameless_files(descendants(os.getpid())) if disk in disks)
-        return nameless + await _disk_usage(self.folders, limit)
-
-    def _end(self, failure: GiveUp) -> None:
         self.failure = failure  # first, since the end of the descendants makes `work` fail, too
         kill_descendants(os.getpid())
-        raise failure
+        self._loop.call_soon_threadsafe(self._exceeded.set)
+
+    def _watch_processes(self) -> GiveUp | None:
+        """Measure until stopped. Return the limit that was exceeded, if any."""
+        while (failure := self._exceeded_limit()) is None:
+            if self._stopped.wait(SAMPLE_SECONDS):
+                return None
+        return failure
+
+    def _watch_disk(self) -> GiveUp | None:
+        """Measure until stopped. Return the limit that was exceeded, if any."""
+        limit = self._limits.disk_bytes
+        assert limit is not None
+        started = time.monotonic()
+        while (used := self._disk_usage(limit)) <= limit:
+            taken = time.monotonic() - started
+            if self._stopped.wait(max(DISK_SAMPLE_SECONDS, taken * DISK_PAUSE_FACTOR)):
+                return None
+            started = time.monotonic()
+        return GiveUp(
+            FailedCode.DISK_LIMIT,
+            f"the workspace, with the agent's home and temporary files, took at least {_shown(used)}, over "
+            f"LABRATS_WORKSPACE_GIB ({_shown(limit)}): raise the limit, or let the agent write less",
+        )
+
+    def _disk_usage(self, enough: int) -> int:
+        """Return the bytes of the folders on the disk, or more than `enough`. 0 once the watcher is stopped."""
+        disks = {os.stat(folder).st_dev for folder in self._folders if folder.exists()}
+        used = sum(size for disk, size in nameless_files(descendants(os.getpid())) if disk in disks)
+        for size in sizes_on_disk(self._folders):
+            used += size
+            if used > enough:
+                break
+            if self._stopped.is_set():
+                return 0
+        return used
 
     def _memory_above(self, limit: int, pids: Sequence[int]) -> int | None:
         """Return the bytes of memory of the processes if they exceed the limit, otherwise None.
@@ -141,12 +182,18 @@ class _Watcher:
         return used
 
     def _exceeded_limit(self) -> GiveUp | None:
-        pids, limits = descendants(os.getpid()), self.limits
+        pids, limits = descendants(os.getpid()), self._limits
         if limits.processes is not None and len(pids) > limits.processes:
             return GiveUp(
                 FailedCode.PROCESS_LIMIT,
                 f"the attempt had {len(pids)} processes, over LABRATS_AGENT_PROCESSES ({limits.processes}): raise the "
                 "limit, or give the agent less to do at once",
+            )
+        if limits.processes is not None and (threads := count_threads(pids)) > limits.processes * THREADS_PER_PROCESS:
+            return GiveUp(
+                FailedCode.PROCESS_LIMIT,
+                f"the attempt had {threads} threads, over {THREADS_PER_PROCESS} for each of LABRATS_AGENT_PROCESSES "
+                f"({limits.processes}): raise the limit, or give the agent less to do at once",
             )
         if limits.memory_bytes is not None and (used := self._memory_above(limits.memory_bytes, pids)):
             return GiveUp(
@@ -155,18 +202,6 @@ class _Watcher:
                 f"({_shown(limits.memory_bytes)}): raise the limit, or give the agent less to do at once",
             )
         return None
-
-
-async def _disk_usage(folders: Sequence[Path], enough: int) -> int:
-    """Return the bytes of the folders on the disk, or more than `enough`. Other tasks run in between."""
-    used = 0
-    for number, size in enumerate(sizes_on_disk(folders)):
-        used += size
-        if used > enough:
-            break
-        if number % ENTRIES_AT_ONCE == 0:
-            await asyncio.sleep(0)
-    return used
 
 
 def nameless_files(pids: Iterable[int]) -> Iterator[tuple[int | None, int]]:
@@ -195,8 +230,8 @@ def _total(memory: Iterable[tuple[int, int]], nameless: int) -> int:
 
 
 def _own_memory(pid: int) -> tuple[int, int]:
-    """Return the private and the shared memory of a process."""
-    return _sizes(f"/proc/{pid}/status", "RssAnon:", "RssShmem:") or (0, 0)
+    """Return the private memory of a process, page tables included, and the shared one."""
+    return _sizes(f"/proc/{pid}/status", ("RssAnon:", "VmPTE:"), "RssShmem:") or (0, 0)
 
 
 def _share_of_memory(pid: int) -> tuple[int, int]:
@@ -204,15 +239,18 @@ def _share_of_memory(pid: int) -> tuple[int, int]:
 
     A process can hide the parts from other users' processes, and then counts as a whole.
     """
-    return _sizes(f"/proc/{pid}/smaps_rollup", "Pss_Anon:", "Pss_Shmem:") or _own_memory(pid)
+    if (shares := _sizes(f"/proc/{pid}/smaps_rollup", ("Pss_Anon:",), "Pss_Shmem:")) is None:
+        return _own_memory(pid)
+    page_tables, _ = _sizes(f"/proc/{pid}/status", ("VmPTE:",), "") or (0, 0)
+    return shares[0] + page_tables, shares[1]
 
 
-def _sizes(file: str, private: str, shared: str) -> tuple[int, int] | None:
-    """Return the two named sizes in a file of /proc, in bytes; None if it cannot be read."""
+def _sizes(file: str, private: Sequence[str], shared: str) -> tuple[int, int] | None:
+    """Return the sum of the sizes `private`, and the size `shared`, in a file of /proc, in bytes; None without it."""
     with suppress(OSError):
         words = [line.split() for line in Path(file).read_text().splitlines()]
-        found = {line[0]: int(line[1]) * _KIBIBYTE for line in words if line and line[0] in (private, shared)}
-        return found.get(private, 0), found.get(shared, 0)
+        found = {line[0]: int(line[1]) * _KIBIBYTE for line in words if line and line[0] in (*private, shared)}
+        return sum(found.get(name, 0) for name in private), found.get(shared, 0)
     return None
 
 

@@ -3,8 +3,11 @@
 The programs end by themselves soon, should a limit not work.
 """
 
+import asyncio
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from labrats.model.mcp_server import McpServer
 from labrats.model.protocol import ResourceLimits, Sandbox
 from labrats.processes import with_environment
 from labrats.settings import EngineSettings
-from tests.unit.executor.attempts import AttemptFolder, a_unique_name, an_attempt
+from tests.unit.executor.attempts import DEADLINE_SECONDS, AttemptFolder, a_unique_name, an_attempt
 
 MEBIBYTE = 2**20
 MEMORY = ResourceLimits(memory_bytes=200 * MEBIBYTE)
@@ -73,6 +76,42 @@ time.sleep(20)
 """
 
 
+MANY_THREADS = """
+import threading, time
+threading.stack_size(64 * 1024)
+for _ in range(700):
+    threading.Thread(target=time.sleep, args=(20,), daemon=True).start()
+time.sleep(20)
+"""
+FILL_PAGE_TABLES = """
+import mmap, time
+NO_RESERVE = 0x4000
+memory = mmap.mmap(-1, 128 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE, prot=mmap.PROT_READ)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for place in range(0, 128 << 30, 2 << 20):
+    memory[place]
+time.sleep(20)
+"""
+BUSY = """
+import asyncio, subprocess, sys
+from labrats.executor.resource_limits import run_within_limits
+from labrats.model.errors import GiveUp
+from labrats.model.protocol import ResourceLimits
+
+async def work():
+    subprocess.run([sys.executable, "-c", sys.argv[1]])  # the event loop stands still meanwhile
+    return "ended by itself"
+
+async def main():
+    try:
+        print(await run_within_limits(work, ResourceLimits(memory_bytes=200 << 20)))
+    except GiveUp as failure:
+        print(failure.code)
+
+asyncio.run(main())
+"""
+
+
 @pytest.fixture(params=["sandbox", "process"])
 def isolation(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Return the inputs of an attempt with this isolation."""
@@ -104,8 +143,8 @@ def an_attempt_of(tmp_path: Path, script: str, limits: ResourceLimits, **inputs:
 
 @pytest.mark.parametrize(
     "script",
-    [FILL_MEMORY, FILL_MEMORY_TOGETHER, FILL_FILE_IN_MEMORY],
-    ids=["one process", "four processes", "file in memory"],
+    [FILL_MEMORY, FILL_MEMORY_TOGETHER, FILL_FILE_IN_MEMORY, FILL_PAGE_TABLES],
+    ids=["one process", "four processes", "file in memory", "page tables"],
 )
 def test_an_attempt_that_needs_too_much_memory_is_ended(
     tmp_path: Path, name: str, isolation: dict[str, Any], script: str
@@ -128,7 +167,7 @@ def test_shared_and_unused_memory_does_not_count(tmp_path: Path, isolation: dict
 
 
 @pytest.mark.parametrize(("samples", "used"), [((300, 100), None), ((300, 250), 250), ((100,), None)])
-def test_memory_is_measured_again_in_excess_of_its_limit(
+async def test_memory_is_measured_again_in_excess_of_its_limit(
     monkeypatch: pytest.MonkeyPatch, samples: tuple[int, ...], used: int | None
 ) -> None:
     left = iter(samples)
@@ -138,15 +177,45 @@ def test_memory_is_measured_again_in_excess_of_its_limit(
     assert watcher._memory_above(200, [1]) == used
 
 
-@pytest.mark.parametrize("script", [FORK_BOMB, MANY_CHILDREN], ids=["bomb", "children"])
+def test_limits_hold_while_the_event_loop_is_busy() -> None:
+    """An agent can print events whose reading takes long."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY, FILL_MEMORY.replace("sleep(20)", "sleep(60)")],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=True,
+    )
+    assert done.stdout.strip() == FailedCode.OUT_OF_MEMORY
+
+
+async def test_an_error_of_the_measurement_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> list[int]:
+        raise MemoryError("no memory to measure with")
+
+    monkeypatch.setattr(resource_limits, "descendants", fail)
+    monkeypatch.setattr(resource_limits, "kill_descendants", lambda _: None)
+    with pytest.raises(MemoryError):
+        await resource_limits.run_within_limits(asyncio.Event().wait, MEMORY)
+
+
+@pytest.mark.parametrize(
+    ("script", "what"),
+    [
+        (FORK_BOMB, "processes, over"),
+        (MANY_CHILDREN, "processes, over"),
+        (MANY_THREADS, "threads, over 32 for each of"),
+    ],
+    ids=["bomb", "children", "threads"],
+)
 def test_an_attempt_with_too_many_processes_is_ended(
-    tmp_path: Path, name: str, isolation: dict[str, Any], script: str
+    tmp_path: Path, name: str, isolation: dict[str, Any], script: str, what: str
 ) -> None:
     attempt = an_attempt_of(tmp_path, script, ResourceLimits(processes=20), attempt=name, **isolation)
     attempt.run()
     code, message = attempt.failure
     assert code is FailedCode.PROCESS_LIMIT
-    assert "processes, over LABRATS_AGENT_PROCESSES (20): raise the limit" in message
+    assert f"{what} LABRATS_AGENT_PROCESSES (20): raise the limit" in message
     assert with_environment("LABRATS_ATTEMPT", name) == []
 
 
