@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from labrats.executor.context import RunContext
-from labrats.files.safe_paths import NotRegularFile, read_regular_file, write_inside
+from labrats.files.safe_paths import open_inside, write_inside
 from labrats.model.errors import GiveUp
 from labrats.model.job import AgentSession
 from labrats.model.record import encode
@@ -37,12 +37,13 @@ async def report_session_files(context: RunContext) -> None:
     files: dict[str, bytes] = {}
     size = 0
     for path in _files_of(context.home, session):
-        with suppress(NotRegularFile, FileNotFoundError):
-            content = read_regular_file(path, CONTENT_BYTES + 1)
+        name = str(path.relative_to(context.home))
+        with suppress(GiveUp), open_inside(context.home, name) as file:
+            content = file.read(CONTENT_BYTES + 1)
             if (size := size + len(content)) > CONTENT_BYTES:
                 context.events.log(f"[the session is not stored: it has more than {CONTENT_BYTES // 2**20} MiB]")
                 return
-            files[str(path.relative_to(context.home))] = context.events.redact_bytes(content)
+            files[name] = context.events.redact_bytes(content)
         await asyncio.sleep(0)  # so that the time limit can take effect
     if files:
         context.events.session_files(gzip.compress(encode(files), compresslevel=6))

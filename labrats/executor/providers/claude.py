@@ -93,7 +93,7 @@ async def run(context: RunContext) -> str | StructuredAnswer:
     program = find_program(context, "claude", "Claude Code", "@anthropic-ai/claude-code")
     environment = _environment(context)
     options = [*_FIXED_OPTIONS, *_options(context), *_write_configuration(context, Path(environment["HOME"]))]
-    files = SessionFiles(Path(environment["HOME"], ".claude", "projects"), context.session_id)
+    files = SessionFiles(context.home, context.session_id)
     translator = ClaudeEventTranslator(context, files)
 
     def on_line(line: bytes) -> None:

@@ -16,6 +16,7 @@ from labrats.executor.providers.agent_cli import MAX_PAUSE_SECONDS
 from labrats.executor.providers.claude_sessions import ModelUsage, SessionFiles, TokenCounts, usage_of_models
 from labrats.executor.providers.cli_events import (
     decode_line,
+    is_session_id,
     report_failed_mcp_server,
     report_tool_call,
     report_tool_result,
@@ -296,7 +297,7 @@ class ClaudeEventTranslator:
         match event.subtype:
             case "init":
                 self.has_started = True
-                if event.session_id:
+                if event.session_id and is_session_id(event.session_id):
                     self._files.session_id = event.session_id
                     self._context.report_session(event.session_id)
                 self._context.events.log(f"Claude Code {event.claude_code_version}, {event.model}")

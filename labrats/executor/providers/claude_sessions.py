@@ -7,13 +7,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import msgspec
 
 from labrats.executor.providers.cli_events import decode_line
-from labrats.executor.providers.session_lines import complete_lines
-from labrats.files.safe_paths import open_regular_file
+from labrats.executor.providers.session_lines import MOST_BYTES, complete_lines, open_in_home
 from labrats.model.job import Usage
 
 _COST_STATE: Final = b'"cost-state"'
@@ -95,15 +94,16 @@ _COST_DECODER: Final = msgspec.json.Decoder(_CostState)
 class SessionFiles:
     """The files of the session in which a run works. session_id: set once the session has started."""
 
-    def __init__(self, projects: Path, session_id: str | None = None) -> None:
+    def __init__(self, home: Path, session_id: str | None = None) -> None:
         """Open the files of a session.
 
-        projects:   the folder in which Claude Code stores its sessions.
+        home:       the agent's home, in which Claude Code stores its sessions.
         session_id: the session to resume, if any. Usage that it has already recorded does not count.
         """
         self.session_id = session_id or ""
-        self._projects = projects
+        self._home, self._projects = home, home / ".claude" / "projects"
         self._positions: dict[Path, int] = {}
+        self._readable_bytes = MOST_BYTES
         self._before = self._totals() or Usage(cost_usd=0.0)
         for _ in self.new_subagent_messages():
             pass
@@ -125,7 +125,7 @@ class SessionFiles:
         """Return the latest totals of the whole session."""
         latest = None
         for path in self._find(f"{self.session_id}.jsonl"):
-            if (file := _open(path)) is None:
+            if (file := open_in_home(self._home, path)) is None:
                 continue
             with file:
                 for line in complete_lines(file):
@@ -147,11 +147,19 @@ class SessionFiles:
         return []
 
     def _new_lines(self, path: Path) -> Iterator[bytes]:
-        """Yield the complete lines that were added to a file. It is not left open, since there may be many files."""
-        if (file := _open(path)) is None:
+        """Yield the complete lines that were added to a file. It is not left open, since there may be many files.
+
+        All files together are read up to MOST_BYTES, as an agent can fill any number of them.
+        """
+        if (file := open_in_home(self._home, path)) is None:
             return
         with file:
-            file.seek(self._positions.get(path, 0))
+            start = self._positions.get(path, 0)
+            added = os.fstat(file.fileno()).st_size - start
+            if not 0 < added <= self._readable_bytes:
+                return
+            self._readable_bytes -= added
+            file.seek(start)
             yield from complete_lines(file)
             self._positions[path] = file.tell()
 
@@ -165,11 +173,3 @@ def _difference(after: Usage, before: Usage) -> Usage:
         cache_write_tokens=after.cache_write_tokens - before.cache_write_tokens,
         cost_usd=(after.cost_usd or 0.0) - (before.cost_usd or 0.0) if known else None,
     )
-
-
-def _open(path: Path) -> BinaryIO | None:
-    """Open a file for reading. Return None if it is missing, or if an agent has replaced it by something else."""
-    try:
-        return os.fdopen(open_regular_file(path), "rb")
-    except OSError:
-        return None

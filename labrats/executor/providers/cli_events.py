@@ -1,6 +1,7 @@
 """Parse the output of agent programs, one JSON object per line, and report it as events of the attempt."""
 
 import json
+import re
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -10,7 +11,14 @@ from labrats.model.nesting import is_too_deep
 
 _SUMMARY_CHARACTERS: Final = 200
 
+_SESSION_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,199}")
+
 T = TypeVar("T")
+
+
+def is_session_id(text: str) -> bool:
+    """Return whether an id that a program printed can be a session's. Others could be read as paths or options."""
+    return _SESSION_ID.fullmatch(text) is not None
 
 
 def decode_line(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:

@@ -81,7 +81,7 @@ async def run(context: RunContext) -> str:
     if context.program_schema:
         (home / _SCHEMA).write_bytes(msgspec.json.encode(without_dialect(context.program_schema)))
         schema = [f"--output-schema={home / _SCHEMA}"]
-    translator = CodexEventTranslator(context, home / "sessions")
+    translator = CodexEventTranslator(context, context.home)
     with CodexLog() as log:
         try:
             with _credentials(context, home) as login:

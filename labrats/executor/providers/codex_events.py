@@ -3,7 +3,6 @@
 Only the fields that are used are declared. Newer versions add kinds of events and items; unknown ones are skipped.
 """
 
-import os
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,9 +13,14 @@ import msgspec
 
 from labrats.executor.context import RunContext
 from labrats.executor.failure_advice import add_advice
-from labrats.executor.providers.cli_events import decode_line, report_tool_call, report_tool_result, text_of
-from labrats.executor.providers.session_lines import complete_lines
-from labrats.files.safe_paths import open_regular_file
+from labrats.executor.providers.cli_events import (
+    decode_line,
+    is_session_id,
+    report_tool_call,
+    report_tool_result,
+    text_of,
+)
+from labrats.executor.providers.session_lines import complete_lines, open_in_home
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 
@@ -170,14 +174,14 @@ class CodexEventTranslator:
     completed:   the event of success, if any. failure: the message of the failure, if any.
     """
 
-    def __init__(self, context: RunContext, sessions: Path) -> None:
-        """Create a translator. sessions: the folder in which Codex stores its sessions."""
+    def __init__(self, context: RunContext, home: Path) -> None:
+        """Create a translator. home: the agent's home, in which Codex stores its sessions."""
         self.has_started = False
         self.last_text = ""
         self.completed: TurnCompleted | None = None
         self.failure: str | None = None
         self._context = context
-        self._session_usage = SessionUsageReader(sessions, context.session_id)
+        self._session_usage = SessionUsageReader(home, context.session_id)
         self._open_calls: set[str] = set()
 
     @property
@@ -190,8 +194,9 @@ class CodexEventTranslator:
         match event:
             case ThreadStarted():
                 self.has_started = True
-                self._session_usage.thread_id = event.thread_id
-                self._context.report_session(event.thread_id)
+                if is_session_id(event.thread_id):
+                    self._session_usage.thread_id = event.thread_id
+                    self._context.report_session(event.thread_id)
             case ItemStarted():
                 self._report_call(event.item)
             case ItemCompleted():
@@ -271,16 +276,16 @@ class SessionUsageReader:
     replace it. model: the model in use, once it is known.
     """
 
-    def __init__(self, sessions: Path, session_id: str | None = None) -> None:
+    def __init__(self, home: Path, session_id: str | None = None) -> None:
         """Create a reader.
 
-        sessions:   the folder in which Codex stores its sessions.
+        home:       the agent's home, in which Codex stores its sessions.
         session_id: the session to resume, if any. Usage that it has already recorded does not count.
         """
         self.thread_id = session_id or ""
         self.usage = Usage()
         self.model: str | None = None
-        self._sessions = sessions
+        self._home = home
         self._file: BinaryIO | None = None
         self._before: TokenCounts | None = None
         self._total = TokenCounts()
@@ -328,9 +333,9 @@ class SessionUsageReader:
         if not self.thread_id:
             return None
         with suppress(OSError):  # the agent of an earlier attempt has replaced it, or taken its permissions away
-            for path in self._sessions.rglob("rollout-*.jsonl"):
+            for path in (self._home / ".codex" / "sessions").rglob("rollout-*.jsonl"):
                 if path.stem.endswith(self.thread_id):
-                    return os.fdopen(open_regular_file(path), "rb")
+                    return open_in_home(self._home, path)
         return None
 
 

@@ -2,12 +2,24 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, Final
+
+from labrats.files.safe_paths import open_inside
+from labrats.model.errors import GiveUp
 
 MOST_BYTES: Final = 256 * 1024 * 1024
 """Largest file that is read. A sparse file can be larger without using space on the disk."""
 
 _LINE_BYTES: Final = 16 * 1024 * 1024
+
+
+def open_in_home(home: Path, path: Path) -> BinaryIO | None:
+    """Open a file in the agent's home. Return None if it is missing, or if there is a link on the way to it."""
+    try:
+        return open_inside(home, str(path.relative_to(home)))
+    except GiveUp:
+        return None
 
 
 def complete_lines(file: BinaryIO) -> Iterator[bytes]:

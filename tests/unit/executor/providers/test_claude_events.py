@@ -25,7 +25,7 @@ RECORDED = Path(__file__).parent / "recorded" / "claude"
 def translated(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> Work:
     """Translate `events`, and return the work with its events."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
-        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path))
         for event in events:
             if known := read_event(json.dumps(event).encode()):
                 translator.handle(known)
@@ -35,7 +35,7 @@ def translated(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None
 def translator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | None = None) -> ClaudeEventTranslator:
     """Translate `events`, and return the translator."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig())) as work:
-        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path))
         with suppress(GiveUp):
             for event in events:
                 translator.handle_line(json.dumps(event).encode())
@@ -45,7 +45,7 @@ def translator_of(tmp_path: Path, *events: dict[str, Any], config: JobConfig | N
 def recorded(tmp_path: Path, name: str) -> tuple[ClaudeEventTranslator, Work]:
     """Translate the recorded output of the real program."""
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path))
         for line in (RECORDED / f"{name}.jsonl").read_bytes().splitlines():
             translator.handle_line(line)
         return translator, work
@@ -97,7 +97,7 @@ def test_usage_of_an_earlier_run_of_the_session_is_not_counted(tmp_path: Path) -
     """Test with a second result, whose totals cover the whole session."""
     lines = (RECORDED / "background.jsonl").read_bytes().splitlines()
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path))
         translator.handle_line(lines[-1])
 
     assert (translator.usage.input_tokens, translator.usage.output_tokens) == (100, 10)
@@ -140,7 +140,7 @@ def test_pause_lasts_until_the_reset_of_the_subscriptions_limit(tmp_path: Path) 
 
 def test_long_pause_requested_by_the_server_ends_the_run(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path))
         lines = (RECORDED / "asked_for_a_minute.jsonl").read_bytes().splitlines()
         *before, last = lines[: next(n for n, line in enumerate(lines, 1) if b"api_retry" in line)]
         for line in before:
@@ -351,13 +351,21 @@ def test_failed_requests_are_not_turns(tmp_path: Path) -> None:
     assert translator.usage.turns == 1
 
 
+@pytest.mark.parametrize("session_id", ["../outside", "--last", "a/b", "x" * 201])
+def test_id_that_could_be_a_path_or_an_option_is_no_session(tmp_path: Path, session_id: str) -> None:
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        files = SessionFiles(tmp_path)
+        ClaudeEventTranslator(work.context, files).handle(SystemEvent(subtype="init", session_id=session_id))
+        assert (files.session_id, work.context.events.session) == ("", None)
+
+
 def test_messages_of_subagents_are_counted_from_their_files(tmp_path: Path) -> None:
-    files = tmp_path / "projects" / "ws" / "session-1" / "subagents"
+    files = tmp_path / ".claude" / "projects" / "ws" / "session-1" / "subagents"
     files.mkdir(parents=True)
     entry = {"type": "assistant", "message": {"id": "msg_2", "usage": {"input_tokens": 5, "output_tokens": 600}}}
     (files / "agent-1.jsonl").write_text(json.dumps(entry) + "\n")
     with some_work(tmp_path, a_task(tmp_path)) as work:
-        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path / "projects"))
+        translator = ClaudeEventTranslator(work.context, SessionFiles(tmp_path))
         translator.handle(SystemEvent(subtype="init", session_id="session-1"))
         translator.handle_line(
             json.dumps(assistant(text("a"), message_id="msg_2") | {"parent_tool_use_id": "t"}).encode()
@@ -367,21 +375,21 @@ def test_messages_of_subagents_are_counted_from_their_files(tmp_path: Path) -> N
 
 
 def test_messages_of_subagents_before_the_resume_are_not_counted(tmp_path: Path) -> None:
-    files = tmp_path / "projects" / "ws" / "session-1" / "subagents"
+    files = tmp_path / ".claude" / "projects" / "ws" / "session-1" / "subagents"
     files.mkdir(parents=True)
     entry = {"type": "assistant", "message": {"id": "msg_2", "usage": {"output_tokens": 600}}}
     (files / "agent-1.jsonl").write_text(json.dumps(entry) + "\n")
 
-    resumed = SessionFiles(tmp_path / "projects", "session-1")
+    resumed = SessionFiles(tmp_path, "session-1")
 
     assert list(resumed.new_subagent_messages()) == []
 
 
 def test_cost_without_a_result_is_read_from_the_session_file(tmp_path: Path) -> None:
-    session = tmp_path / "projects" / "ws" / "session-1.jsonl"
+    session = tmp_path / ".claude" / "projects" / "ws" / "session-1.jsonl"
     session.parent.mkdir(parents=True)
     session.write_text(a_cost_state(0.5, 100))
-    files = SessionFiles(tmp_path / "projects", "session-1")
+    files = SessionFiles(tmp_path, "session-1")
     assert files.usage() is None
 
     with session.open("a") as file:
@@ -391,9 +399,9 @@ def test_cost_without_a_result_is_read_from_the_session_file(tmp_path: Path) -> 
 
 
 def test_estimated_cost_is_unknown(tmp_path: Path) -> None:
-    session = tmp_path / "projects" / "ws" / "session-1.jsonl"
+    session = tmp_path / ".claude" / "projects" / "ws" / "session-1.jsonl"
     session.parent.mkdir(parents=True)
-    files = SessionFiles(tmp_path / "projects")
+    files = SessionFiles(tmp_path)
     files.session_id = "session-1"
     session.write_text(a_cost_state(0.75, 150, hasUnknownModelCost=True))
 

@@ -1,6 +1,7 @@
 """Tests of the translation of Codex's events, with recorded output of the real program."""
 
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ THREAD = "01900000-0000-7000-8000-000000000000"
 def translated(tmp_path: Path, *lines: bytes, config: JobConfig | None = None) -> tuple[CodexEventTranslator, Work]:
     """Translate the events in `lines`."""
     with some_work(tmp_path, a_task(tmp_path, config=config or JobConfig(provider="codex"))) as work:
-        translator = CodexEventTranslator(work.context, tmp_path / "sessions")
+        translator = CodexEventTranslator(work.context, tmp_path)
         try:
             for line in lines:
                 if event := read_event(line):
@@ -41,7 +42,7 @@ def recorded(name: str) -> list[bytes]:
 
 def a_session(tmp_path: Path, *lines: bytes) -> Path:
     """Write a session file as Codex does."""
-    path = tmp_path / "sessions" / "2030" / "01" / f"rollout-2030-01-01-{THREAD}.jsonl"
+    path = tmp_path / ".codex" / "sessions" / "2030" / "01" / f"rollout-2030-01-01-{THREAD}.jsonl"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\n".join([*lines, b""]))
     return path
@@ -170,7 +171,7 @@ def test_usage_that_is_read_only_at_the_end_has_a_cost(tmp_path: Path) -> None:
     path = a_session(tmp_path)
     task = a_task(tmp_path, config=JobConfig(provider="codex", model="gpt-5"))
     with some_work(tmp_path, task) as work:
-        translator = CodexEventTranslator(work.context, tmp_path / "sessions")
+        translator = CodexEventTranslator(work.context, tmp_path)
         translator.handle(ThreadStarted(THREAD))
         path.write_bytes(a_record("resp_1", output_tokens=1000) + b"\n")
         translator.report_final_usage()
@@ -198,7 +199,7 @@ def test_usage_of_an_earlier_run_of_the_session_is_not_counted(tmp_path: Path) -
 def test_growing_session_file_is_counted(tmp_path: Path) -> None:
     first, second, *_ = [line for line in recorded("session") if b"token_count" in line]
     path = a_session(tmp_path, first)
-    reader = SessionUsageReader(tmp_path / "sessions")
+    reader = SessionUsageReader(tmp_path)
     reader.thread_id = THREAD
     assert reader.read()
     with path.open("ab") as session:
@@ -226,7 +227,7 @@ def test_exceeding_a_limit_ends_the_run(tmp_path: Path) -> None:
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
-        (folder / "sessions").symlink_to(tmp_path / "sessions")
+        shutil.copytree(tmp_path / ".codex", folder / ".codex")
         with pytest.raises(GiveUp) as stopped:
             translated(folder, *recorded("worked"), config=config)
         assert stopped.value.code == code
