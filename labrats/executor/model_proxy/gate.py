@@ -59,10 +59,6 @@ readable.
 """
 
 
-class _Tool(msgspec.Struct, frozen=True):
-    model: str | None = None
-
-
 class _OutputLimits(msgspec.Struct, frozen=True):
     """The limits that a request sets on its answer, by the names of the three APIs."""
 
@@ -210,7 +206,7 @@ class Gate:
         return False
 
     def _check_body(self, body: bytes) -> tuple[str, bytes]:
-        """Return the model that a body names, and the body with each of its fields once.
+        """Return the model that a body names, and the body with each of its fields, and of its tools' fields, once.
 
         Parsers differ in which of two equal fields they use, so that a second `model` could reach the server.
         """
@@ -224,8 +220,10 @@ class Gate:
         if bytes(fields.get("background", b"false")) not in (b"false", b"null"):
             raise Refused(400, "a response in the background is not forwarded, as its usage cannot be measured")
         self._check_model(model)
-        for other in _models_of_tools(fields.get("tools")):
-            self._check_model(other)
+        if "tools" in fields and (tools := _tools_of(fields["tools"])):
+            for other in _models_of(tools):
+                self._check_model(other)
+            fields["tools"] = msgspec.Raw(msgspec.json.encode(tools))
         once = msgspec.json.encode(fields)
         return model, _without_reach(once) if is_restricted(self.task.config.network) else once
 
@@ -244,11 +242,18 @@ def _without_reach(body: bytes) -> bytes:
         raise Refused(400, message) from None
 
 
-def _models_of_tools(tools: msgspec.Raw | None) -> list[str]:
-    """Return the models that tools of the model's server would use. Raises Refused if `tools` is no list of objects."""
-    if tools is None or bytes(tools) == b"null":
-        return []
+def _tools_of(tools: msgspec.Raw) -> list[dict[str, msgspec.Raw]]:
+    """Return the tools of a request, each field once. Raises Refused unless `tools` is null or a list of objects."""
     try:
-        return [tool.model for tool in msgspec.json.decode(tools, type=list[_Tool]) if tool.model is not None]
+        return msgspec.json.decode(tools, type=list[dict[str, msgspec.Raw]] | None) or []
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Refused(400, "`tools` must be a list of objects, whose `model` is a name") from None
+        raise Refused(400, "`tools` must be a list of objects") from None
+
+
+def _models_of(tools: Sequence[Mapping[str, msgspec.Raw]]) -> list[str]:
+    """Return the models that tools of the model's server would use. Raises Refused if one is not a name."""
+    try:
+        found = [msgspec.json.decode(tool["model"], type=str | None) for tool in tools if "model" in tool]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Refused(400, "the `model` of a tool must be a name") from None
+    return [model for model in found if model is not None]

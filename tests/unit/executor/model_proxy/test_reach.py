@@ -118,6 +118,14 @@ async def test_model_of_a_tool_and_of_a_gateway_must_be_that_of_the_job(tmp_path
     assert (status_of(response) in (400, 404), proxy.heads) == (True, [])
 
 
+async def test_model_of_a_tool_reaches_the_server_once(tmp_path: Path) -> None:
+    body = b'{"model":"%(m)s","tools":[{"model":"claude-opus-5","name":"x","model":"%(m)s"}]}' % {b"m": MODEL.encode()}
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(body))) == 200
+    assert b"claude-opus-5" not in proxy.bodies[0]
+    assert json.loads(proxy.bodies[0])["tools"] == [{"model": MODEL, "name": "x"}]
+
+
 async def test_tool_may_use_the_model_of_the_job(tmp_path: Path) -> None:
     fields = {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": MODEL}]}
     async with a_proxy(tmp_path, answers(OK)) as proxy:
