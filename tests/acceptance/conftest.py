@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -22,7 +23,7 @@ ON_A_CLUSTER = (
     pytest.mark.timeout(400),  # the first test waits for the installation
 )
 
-ALWAYS_ON_INSTALLATION = {
+OF_THE_BACKEND = {
     "test_agents",
     "test_endpoint_groups",
     "test_idempotency",
@@ -39,20 +40,28 @@ ALWAYS_ON_INSTALLATION = {
     "test_uploads",
     "test_variables",
 }
-"""Modules whose tests all run on an installation as well, because their results depend on the backend."""
+"""Modules whose results depend on the backend. The other tests run the same code with any."""
 
-SAMPLE_INTERVAL = 16
-"""Every SAMPLE_INTERVAL-th of the other tests runs on an installation: they run the same code with any backend."""
+SHARE_OF_THE_BACKEND = 1 / 2
+SHARE_OF_OTHERS = 1 / 16
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect most tests on an installation, unless LABRATS_TEST_INSTALLED=all."""
+    """Choose the tests that run on an installation, at random; all of them with LABRATS_TEST_INSTALLED=all.
+
+    Each of them costs one or more pods, and runs on a local engine as well.
+    """
     if os.environ.get(INSTALLED_VARIABLE) == "all":
         return
-    others = [item for item in items if _is_on_an_installation(item) and item.path.stem not in ALWAYS_ON_INSTALLATION]
-    deselected = {item for number, item in enumerate(others) if number % SAMPLE_INTERVAL}
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")  # all workers must choose the same
+    deselected = {item for item in items if _is_on_an_installation(item) and not _is_chosen(item, run)}
     config.hook.pytest_deselected(items=list(deselected))
     items[:] = [item for item in items if item not in deselected]
+
+
+def _is_chosen(item: pytest.Item, run: str) -> bool:
+    share = SHARE_OF_THE_BACKEND if item.path.stem in OF_THE_BACKEND else SHARE_OF_OTHERS
+    return Random(f"{run} {item.nodeid}").random() < share
 
 
 def _is_on_an_installation(item: pytest.Item) -> bool:
