@@ -142,9 +142,10 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
     """Run the engine, or its part, until SIGINT or SIGTERM. If one loop dies, all stop and its error surfaces."""
     from labrats.compose import needs_migration, open_engine
     from labrats.logs import configure_logs
-    from labrats.processes import become_unreadable, raise_descriptor_limit
+    from labrats.processes import become_unreadable, raise_descriptor_limit, return_freed_memory
 
     become_unreadable()  # agents run as the same user, and the environment may contain keys
+    return_freed_memory()
     configure_logs(settings.log_level, settings.log_format)
     warn_about_settings(settings)
     descriptors = raise_descriptor_limit()

@@ -20,6 +20,8 @@ from typing import Final
 _READ_BYTES: Final = 16 * 1024
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
+_M_TRIM_THRESHOLD: Final = -1
+_GLIBC_DEFAULT_TRIM_BYTES: Final = 128 * 1024
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -84,6 +86,15 @@ def raise_descriptor_limit() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         return wanted
     return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+def return_freed_memory() -> None:
+    """Let this process return the memory of large values to the system when it frees them.
+
+    Otherwise glibc keeps more and more of it, for larger and larger values. Does nothing with another C library.
+    """
+    with suppress(AttributeError):
+        _libc.mallopt(_M_TRIM_THRESHOLD, _GLIBC_DEFAULT_TRIM_BYTES)  # setting it at all ends the growth
 
 
 def children(pid: int) -> list[int]:

@@ -1,7 +1,9 @@
 """Tests of the inspection of processes, with real processes."""
 
+import ctypes
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,3 +91,34 @@ def test_children_of_a_missing_process_are_none() -> None:
         pass
 
     assert children(child.pid) == []
+
+
+FREE_LARGE_VALUES = """
+import sys
+from pathlib import Path
+from labrats.processes import return_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+if sys.argv[1] == "True":
+    return_freed_memory()
+bytearray(24 << 20)  # from then on, glibc would keep values up to this size
+before = resident()
+values, small = [], []
+for _ in range(20):
+    values.append(bytearray(b"x") * (1 << 20))
+    small.append(bytearray(b"x") * 4096)  # above the large ones, so that they could not be returned
+values.clear()
+print(resident() - before)
+"""
+
+
+@pytest.mark.parametrize("returned", [True, False])
+def test_memory_of_large_values_is_returned(returned: bool) -> None:
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("this C library has no such setting")
+    done = subprocess.run(
+        [sys.executable, "-c", FREE_LARGE_VALUES, str(returned)], capture_output=True, text=True, check=True
+    )
+    assert (int(done.stdout) < 8 * 2**20) == returned
