@@ -12,6 +12,7 @@ import pytest
 from tests.acceptance.engine import Engine, ForkedEngine, LocalEngine, User
 from tests.chart.engine import InstalledEngine
 from tests.chart.installation import Installation
+from tests.support.random_seed import SEED
 
 EngineFactory = Callable[..., LocalEngine]
 
@@ -47,21 +48,20 @@ SHARE_OF_OTHERS = 1 / 16
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose the tests that run on an installation, at random; all of them with LABRATS_TEST_INSTALLED=all.
+    """Choose the tests that run on an installation by the run's seed; all of them with LABRATS_TEST_INSTALLED=all.
 
     Each of them costs one or more pods, and runs on a local engine as well.
     """
     if os.environ.get(INSTALLED_VARIABLE) == "all":
         return
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")  # all workers must choose the same
-    deselected = {item for item in items if _is_on_an_installation(item) and not _is_chosen(item, run)}
+    deselected = {item for item in items if _is_on_an_installation(item) and not _is_chosen(item)}
     config.hook.pytest_deselected(items=list(deselected))
     items[:] = [item for item in items if item not in deselected]
 
 
-def _is_chosen(item: pytest.Item, run: str) -> bool:
+def _is_chosen(item: pytest.Item) -> bool:
     share = SHARE_OF_THE_BACKEND if item.path.stem in OF_THE_BACKEND else SHARE_OF_OTHERS
-    return Random(f"{run} {item.nodeid}").random() < share
+    return Random(f"{SEED} {item.nodeid}").random() < share
 
 
 def _is_on_an_installation(item: pytest.Item) -> bool:
