@@ -32,3 +32,6 @@ async def test_sign_in_at_the_provider_returns_to_the_wanted_page(browser: Brows
     await page.click("button[type=submit]")  # grant the engine access
     await expect(page).to_have_url(f"{engine.url}/jobs?status=failed&q=a+%26+b")
     await expect(page.get_by_role("searchbox")).to_have_value("a & b")
+    await page.get_by_role("link", name="Overview").click()
+    await expect(page).to_have_url(f"{engine.url}/")
+    await expect(page.get_by_role("heading", name="Overview")).to_be_visible()

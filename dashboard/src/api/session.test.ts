@@ -1,6 +1,6 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 
-import { isOwnPath, issuerName, readNext } from './session';
+import { isOwnPath, issuerName, pageInsteadOf, readNext, rememberNext } from './session';
 
 test.each(['/jobs', '/jobs?status=failed', '/jobs/ir-1/log?attempt=2'])('%s is a page to return to', (path) => {
   expect(isOwnPath(path)).toBe(true);
@@ -25,6 +25,29 @@ test('a remembered page expires, and a broken record is ignored', () => {
   expect(readNext(JSON.stringify({ path: '/jobs', at: 0 }), 3_600_000)).toBeUndefined();
   expect(readNext(JSON.stringify({ path: '//evil.example', at: 0 }), 0)).toBeUndefined();
   expect(readNext('{', 0)).toBeUndefined();
+});
+
+function stubStorage(): void {
+  const stored = new Map<string, string>();
+  vi.stubGlobal('window', {
+    localStorage: {
+      getItem: (name: string) => stored.get(name) ?? null,
+      setItem: (name: string, text: string) => stored.set(name, text),
+      removeItem: (name: string) => stored.delete(name),
+    },
+  });
+}
+
+test('the overview gives way to the remembered page once', () => {
+  stubStorage();
+  rememberNext('/jobs?status=failed');
+  expect([pageInsteadOf('/'), pageInsteadOf('/')]).toEqual(['/jobs?status=failed', undefined]);
+});
+
+test('any other page of a signed-in user forgets the remembered page', () => {
+  stubStorage();
+  rememberNext('/jobs?status=failed');
+  expect([pageInsteadOf('/jobs?status=failed'), pageInsteadOf('/')]).toEqual([undefined, undefined]);
 });
 
 test('an OpenID provider is named by its host and path', () => {

@@ -44,11 +44,14 @@ export function rememberNext(path: string, now = Date.now()): void {
   if (isOwnPath(path)) writeStored('localStorage', NEXT, JSON.stringify({ path, at: now }));
 }
 
-/** Return the remembered page once. */
-export function takeNext(now = Date.now()): string | undefined {
+/**
+ * Return the page to open in place of `href`: the remembered one in place of `/`, else none. The remembered page is
+ * forgotten, since a page of a signed-in user opens.
+ */
+export function pageInsteadOf(href: string, now = Date.now()): string | undefined {
   const stored = readStored('localStorage', NEXT);
   writeStored('localStorage', NEXT, undefined);
-  return stored === null ? undefined : readNext(stored, now);
+  return stored === null || href !== '/' ? undefined : readNext(stored, now);
 }
 
 export function readNext(stored: string, now: number): string | undefined {

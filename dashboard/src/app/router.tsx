@@ -12,7 +12,7 @@ import {
 
 import { ApiError, checkReachable } from '../api/client';
 import { agentsQuery } from '../api/jobs';
-import { currentSession, takeNext } from '../api/session';
+import { currentSession, pageInsteadOf } from '../api/session';
 import { validateJobSearch } from '../features/job/search';
 import { validateJobsSearch } from '../features/jobs/search';
 import { validateModelsSearch } from '../features/models/search';
@@ -60,7 +60,7 @@ const app = createRoute({
   beforeLoad: async ({ context, location, preload }) => {
     const me = await currentSession(context.queries);
     if (!me.user) throw redirect({ to: '/login', search: location.href === '/' ? {} : { next: location.href } });
-    const next = location.href === '/' && !preload ? takeNext() : undefined;
+    const next = preload ? undefined : pageInsteadOf(location.href);
     if (next) throw redirect({ href: next, replace: true });
   },
   component: Shell,
