@@ -271,3 +271,22 @@ async def test_recorded_delivery_is_tested_again(
     await page.get_by_role("button", name="Edit the trigger").wait_for()
     await page.go_back()
     await expect(payload).to_have_value('{"n": 4}')
+
+
+async def test_agent_and_instruction_that_others_remove_are_shown_as_removed(
+    browser: BrowserContext, engine: LocalEngine, admin: User, story_agent: str
+) -> None:
+    page = await browser.new_page()  # the answer 404 is an error on the console
+    await sign_in(page, engine, f"/agents/{story_agent}/settings")
+    await expect(page.get_by_role("switch", name=f"{story_agent} is enabled")).to_be_visible()
+    assert (await admin.http.delete(f"/api/agents/{story_agent}")).status_code == 204
+    await expect(page.get_by_role("heading", name="The agent was removed")).to_be_visible()
+    await expect(page.get_by_role("switch")).to_have_count(0)
+    await expect(page.get_by_role("navigation", name="Parts of the agent")).to_have_count(0)
+
+    await admin.post("/api/instructions", {"name": "short-lived", "content": "Be brief."})
+    await page.goto(f"{engine.url}/instructions/short-lived")
+    await expect(page.get_by_role("button", name="Save")).to_be_visible()
+    assert (await admin.http.delete("/api/instructions/short-lived")).status_code == 204
+    await expect(page.get_by_role("heading", name="The instruction was removed")).to_be_visible()
+    await expect(page.get_by_role("button", name="Save")).to_have_count(0)

@@ -87,3 +87,19 @@ async def test_source_that_others_changed_is_merged(browser: BrowserContext, eng
     await meanwhile.get_by_role("button", name="Theirs 9").click()
     await expect(page.get_by_role("textbox", name="Turns")).to_have_value("9")
     await expect(page.get_by_label("Pull requests from forks")).to_be_checked()
+
+
+async def test_source_that_others_remove_is_shown_as_removed_and_read_no_more(
+    browser: BrowserContext, engine: LocalEngine, admin: User
+) -> None:
+    page = await browser.new_page()  # the answer 404 is an error on the console
+    await admin.post("/api/webhook-sources", {"name": "short-lived", "type": "github", "secret": "s" * 32})
+    await sign_in(page, engine, "/sources/short-lived")
+    await expect(page.get_by_role("switch", name="short-lived is enabled")).to_be_visible()
+    assert (await admin.http.delete("/api/webhook-sources/short-lived")).status_code == 204
+    await expect(page.get_by_role("heading", name="The source was removed")).to_be_visible()
+    await expect(page.get_by_role("switch")).to_have_count(0)
+    reads: list[str] = []
+    page.on("request", lambda request: reads.append(request.url) if "webhook-sources" in request.url else None)
+    await page.wait_for_timeout(4_000)  # longer than the pause between two polls
+    assert reads == []

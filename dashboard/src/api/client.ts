@@ -31,6 +31,11 @@ export function isFinal(error: unknown): boolean {
   return error instanceof ApiError && !error.isTemporary;
 }
 
+/** Return whether the error says that the resource does not exist. */
+export function isMissing(error: unknown): boolean {
+  return error instanceof ApiError && error.status === 404;
+}
+
 /** The engine did not answer. */
 export const UNREACHABLE = 'unreachable';
 

@@ -2,11 +2,12 @@ import { useQuery } from '@tanstack/react-query';
 import { Link, Outlet, useNavigate, useParams } from '@tanstack/react-router';
 
 import { agentQuery, type Agent } from '../../api/agents';
+import { isMissing } from '../../api/client';
 import { visible } from '../../lib/ansi';
 import { Icon } from '../../ui/icons';
 import { Page } from '../../ui/page';
 import { useShortcuts } from '../../ui/shortcuts';
-import { Failure, Loading } from '../../ui/states';
+import { Empty, Failure, Loading } from '../../ui/states';
 import { SubNav } from '../../ui/sub-nav';
 import styles from './agent-page.module.css';
 import { AgentSwitch } from './agent-switch';
@@ -23,6 +24,7 @@ export function AgentPage() {
   const { id } = useParams({ from: '/app/agents/$id' });
   const navigate = useNavigate();
   const agent = useQuery(agentQuery(id));
+  const isRemoved = agent.data !== undefined && isMissing(agent.error);
   useShortcuts(
     TABS.map(([tab, label], index) => ({
       keys: String(index + 1),
@@ -35,8 +37,8 @@ export function AgentPage() {
       <Link to="/agents" className={styles.back}>
         <Icon name="chevronLeft" size={14} /> Agents
       </Link>
-      <Page title={visible(id)} actions={agent.data && <State agent={agent.data} />}>
-        {!agent.isLoadingError && (
+      <Page title={visible(id)} actions={agent.data && !isRemoved && <State agent={agent.data} />}>
+        {!agent.isLoadingError && !isRemoved && (
           <SubNav label="Parts of the agent">
             {TABS.map(([tab, label]) => (
               <Link key={tab} to={`/agents/$id/${tab}`} params={{ id }} resetScroll={false}>
@@ -45,7 +47,9 @@ export function AgentPage() {
             ))}
           </SubNav>
         )}
-        {agent.error && !agent.data ? (
+        {isRemoved ? (
+          <Empty title="The agent was removed">It was removed while this page was open. Its jobs remain.</Empty>
+        ) : agent.error && !agent.data ? (
           <Failure error={agent.error} onRetry={() => void agent.refetch()} />
         ) : agent.data ? (
           <Outlet />

@@ -3,7 +3,7 @@ import { Link, useNavigate, useParams } from '@tanstack/react-router';
 import { useState } from 'react';
 
 import { removeShown } from '../../api/changes';
-import { ApiError } from '../../api/client';
+import { ApiError, isMissing } from '../../api/client';
 import {
   changeInstruction,
   instructionQuery,
@@ -20,7 +20,7 @@ import { Confirm } from '../../ui/confirm';
 import { ChangedMeanwhile, FormBody, SaveBar } from '../../ui/fields';
 import { Icon } from '../../ui/icons';
 import { Page, Panel } from '../../ui/page';
-import { Failure, Loading } from '../../ui/states';
+import { Empty, Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
 import { useEditor } from '../../ui/use-form';
 import agentStyles from './agent-page.module.css';
@@ -43,7 +43,11 @@ export function InstructionPage() {
         <Icon name="chevronLeft" size={14} /> Instructions
       </Link>
       <Page title={visible(id)}>
-        {instruction.data ? (
+        {instruction.data && isMissing(instruction.error) ? (
+          <Empty title="The instruction was removed">
+            It was removed while this page was open. Jobs that have started keep its text.
+          </Empty>
+        ) : instruction.data ? (
           <Editor key={id} instruction={instruction.data} />
         ) : instruction.error ? (
           <Failure error={instruction.error} onRetry={() => void instruction.refetch()} />

@@ -2,6 +2,7 @@ import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useParams } from '@tanstack/react-router';
 import { useState } from 'react';
 
+import { isMissing } from '../../api/client';
 import { EFFORTS, PROVIDERS } from '../../api/config';
 import { agentsQuery } from '../../api/jobs';
 import { useLive } from '../../api/live';
@@ -36,7 +37,7 @@ import {
 import { Icon } from '../../ui/icons';
 import { Page, Panel } from '../../ui/page';
 import { ReportFields } from '../../ui/report-fields';
-import { Failure, Loading } from '../../ui/states';
+import { Empty, Failure, Loading } from '../../ui/states';
 import { Switch } from '../../ui/switch';
 import { Age } from '../../ui/time';
 import { toast } from '../../ui/toasts';
@@ -60,7 +61,8 @@ export function SourcePage() {
   const { id } = useParams({ from: '/app/sources/$id' });
   const [isRemoving, setRemoving] = useState(false); // a removed source is not read again
   const source = useQuery({ ...sourceQuery(id), enabled: !isRemoving });
-  useLive([sourceQuery(id)], source.data !== undefined && !isRemoving);
+  const isRemoved = source.data !== undefined && isMissing(source.error);
+  useLive([sourceQuery(id)], source.data !== undefined && !isRemoving && !isRemoved);
   return (
     <>
       <Link to="/sources" className={styles.back}>
@@ -69,14 +71,19 @@ export function SourcePage() {
       <Page
         title={visible(id)}
         actions={
-          source.data && (
+          source.data &&
+          !isRemoved && (
             <span className={styles.state}>
               {source.data.enabled ? 'On' : 'Off'} <SourceSwitch source={source.data} />
             </span>
           )
         }
       >
-        {source.data ? (
+        {isRemoved ? (
+          <Empty title="The source was removed">
+            It was removed while this page was open. Its address refuses deliveries; its jobs remain.
+          </Empty>
+        ) : source.data ? (
           <Source key={id} source={source.data} isRemoving={isRemoving} setRemoving={setRemoving} />
         ) : source.error ? (
           <Failure error={source.error} onRetry={() => void source.refetch()} />
