@@ -207,8 +207,7 @@ async def test_instruction_is_written_assigned_and_its_removal_explained(
     await expect(page.get_by_text("be-kind is saved.")).to_be_visible()
     await page.get_by_role("button", name="Remove instruction…").click()
     await page.get_by_role("button", name="Remove the instruction").click()
-    await expect(page.get_by_role("dialog")).to_contain_text("It is in use")
-    await expect(page.get_by_role("dialog")).to_contain_text(story_agent)
+    await expect(page.get_by_role("dialog")).to_contain_text(f"It is used by {story_agent}. If it is removed")
     await page.get_by_role("button", name="Remove it all the same").click()
     await expect(page.get_by_role("heading", name="Instructions", exact=True)).to_be_visible()
     assert (await admin.get("/api/instructions/be-kind")).status_code == 404
@@ -290,3 +289,28 @@ async def test_agent_and_instruction_that_others_remove_are_shown_as_removed(
     assert (await admin.http.delete("/api/instructions/short-lived")).status_code == 204
     await expect(page.get_by_role("heading", name="The instruction was removed")).to_be_visible()
     await expect(page.get_by_role("button", name="Save")).to_have_count(0)
+
+
+async def test_form_that_is_wrong_leads_to_its_first_wrong_field(
+    page: Page, engine: LocalEngine, story_agent: str
+) -> None:
+    await sign_in(page, engine, f"/agents/{story_agent}/triggers")
+    await page.get_by_role("button", name="Add trigger").click()
+    await page.get_by_label("Source").fill("")
+    await page.get_by_label("Time, minutes").fill("20000")
+    await page.get_by_role("button", name="Save trigger").click()
+    await expect(page.get_by_label("Source")).to_be_focused()
+    await expect(page.get_by_text("must be at most 10,080 minutes, 7 days")).to_be_visible()
+
+
+async def test_name_that_exists_is_reported_at_its_field(
+    browser: BrowserContext, engine: LocalEngine, story_agent: str
+) -> None:
+    page = await browser.new_page()  # the answer 409 is an error on the console
+    await sign_in(page, engine, "/agents/new")
+    name = page.get_by_label("Name", exact=True)
+    await name.fill(story_agent)
+    await page.get_by_role("button", name="Create agent").click()
+    await expect(page.get_by_text("is taken: choose another name")).to_be_visible()
+    await expect(name).to_be_focused()
+    await expect(page.get_by_role("alert")).to_have_count(0)

@@ -2,6 +2,7 @@
 
 import { counted, span } from './format';
 import { isSameJson } from './json';
+import { MINUTE_MS } from './times';
 
 /** Settings as the API takes them. Unset ones are absent. */
 export type JobConfig = Record<string, unknown>;
@@ -35,7 +36,6 @@ export const CONFIG_LABELS: Record<keyof ConfigDraft, string> = {
 
 const NUMBERS = ['maxTurns', 'maxCostUsd', 'maxTokens', 'maxAttempts'] as const;
 const TEXTS = ['provider', 'model', 'effort', 'fallbackModel'] as const;
-const MINUTE_MS = 60_000;
 
 /** Fields of the form by the field of the API. prefix: the path of the settings in the body, such as `defaults`. */
 export function configNames(prefix: string): Record<string, keyof ConfigDraft> {
@@ -66,18 +66,19 @@ export function configDraft(config: JobConfig): ConfigDraft {
 
 interface Reader {
   text: (field: keyof ConfigDraft) => string | null;
-  number: (field: keyof ConfigDraft, factor?: number) => number | null;
+  number: (field: keyof ConfigDraft) => number | null;
+  /** A number of minutes as milliseconds. */
+  minutes: (field: keyof ConfigDraft) => number | null;
   json: (field: keyof ConfigDraft) => Record<string, unknown> | null;
 }
 
 /** The settings of a draft. read: converts its texts, and notes those that are invalid. */
 export function configOf(read: Reader): JobConfig {
   const settings: JobConfig = { ...read.json('otherSettings') };
-  const timeout = read.number('timeoutMinutes', MINUTE_MS);
   const values = [
     ...TEXTS.map((name) => [name, read.text(name)] as const),
     ...NUMBERS.map((name) => [name, read.number(name)] as const),
-    ['timeoutMs', timeout === null ? null : Math.round(timeout)] as const,
+    ['timeoutMs', read.minutes('timeoutMinutes')] as const,
   ];
   for (const [name, value] of values) if (value !== null) settings[name] = value;
   return settings;

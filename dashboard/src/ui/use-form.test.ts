@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { ApiError, errorOf } from '../api/client';
-import { problemsByField, Repeats, Texts } from './use-form';
+import { isNameTaken, problemsByField, Repeats, Texts } from './use-form';
 
 const DRAFT = { slots: '4', priceInput: '', prices: '', eventTriggers: [] };
 
@@ -32,14 +32,36 @@ test('several details of one field are joined', () => {
 
 test('texts become numbers, and empty ones null', () => {
   const texts = new Texts({ a: ' 1.5 ', b: '', c: 'x', d: '1.5', e: '' });
-  expect([
-    texts.number('a', 60_000),
-    texts.number('b'),
-    texts.number('c'),
-    texts.whole('d'),
-    texts.required('e'),
-  ]).toEqual([90_000, null, null, null, null]);
+  expect([texts.minutes('a'), texts.number('b'), texts.number('c'), texts.whole('d'), texts.required('e')]).toEqual([
+    90_000,
+    null,
+    null,
+    null,
+    null,
+  ]);
   expect(texts.problems).toEqual({ c: 'must be a number', d: 'must be a whole number', e: 'is required' });
+});
+
+test('a range of minutes is reported in minutes', () => {
+  const texts = new Texts({ most: '10080', over: '10081', none: '0' });
+  expect([texts.minutes('most'), texts.minutes('over'), texts.minutes('none')]).toEqual([604_800_000, 604_860_000, 0]);
+  expect(texts.problems).toEqual({ over: 'must be at most 10,080 minutes, 7 days', none: 'must be more than 0' });
+});
+
+test.each([
+  new ApiError(409, 'conflict', "AiAgent 'first' exists already"),
+  new ApiError(409, 'conflict', 'secrets "first" already exists'),
+  new ApiError(409, 'conflict', "there is already a key named 'first'"),
+  new ApiError(409, 'conflict', 'any words', [{ field: 'name', message: 'taken' }]),
+])('the refusal "$message" names a taken name', (error) => {
+  expect(isNameTaken(error)).toBe(true);
+});
+
+test.each([
+  new ApiError(409, 'conflict', "the agent 'one' already has the triggerName 'two'"),
+  new ApiError(422, 'invalid', 'invalid', [{ field: 'name', message: 'too long' }]),
+])('the refusal "$message" does not', (error) => {
+  expect(isNameTaken(error)).toBe(false);
 });
 
 const NO_ANSWER = errorOf(0, null);

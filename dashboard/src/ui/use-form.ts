@@ -4,10 +4,12 @@ import { useMutation } from '@tanstack/react-query';
 import { useEffect, useState, type SyntheticEvent } from 'react';
 
 import { ApiError, isFinal } from '../api/client';
+import { count } from '../lib/format';
 import { isSameJson, parseJson } from '../lib/json';
 import { changedFields, merge, type FieldChange } from '../lib/merge';
 import { randomKey } from '../lib/random-key';
 import { readStoredJson, removeStored, writeStored } from '../lib/storage';
+import { MINUTE_MS } from '../lib/times';
 
 export type Body = Record<string, unknown>;
 export type Problems<D> = Partial<Record<keyof D, string | undefined>>;
@@ -293,12 +295,17 @@ function useProblems<D extends object>(draft: D, { bodyOf, names }: FormOptions<
       const { body, problems } = bodyOf(draft);
       clearAll();
       setFields(problems);
-      const [first] = Object.keys(problems).filter((name) => problems[name as keyof D]);
-      if (first === undefined) return body;
-      focusField(first);
+      const wrong = Object.keys(problems).filter((name) => problems[name as keyof D]);
+      if (wrong.length === 0) return body;
+      focusFirst(wrong);
       return undefined;
     },
     show: (error: unknown) => {
+      if ('name' in draft && isNameTaken(error)) {
+        setFields({ name: 'is taken: choose another name' } as Problems<D>);
+        focusFirst(['name']);
+        return;
+      }
       if (!(error instanceof ApiError) || error.details.length === 0) {
         setGeneral(error);
         return;
@@ -306,14 +313,22 @@ function useProblems<D extends object>(draft: D, { bodyOf, names }: FormOptions<
       const found = problemsByField(error.details, draft, names);
       setFields(found.fields);
       setOthers(found.others);
-      const [first] = Object.keys(found.fields);
-      if (first !== undefined) focusField(first);
+      focusFirst(Object.keys(found.fields));
     },
   };
 }
 
-function focusField(name: string): void {
-  document.querySelector<HTMLElement>(`[name="${name}"]`)?.focus();
+/** Focus the field that comes first on the page. */
+function focusFirst(names: readonly string[]): void {
+  const fields = [...document.querySelectorAll<HTMLElement>('[name]')];
+  fields.find((field) => names.includes(field.getAttribute('name') ?? ''))?.focus();
+}
+
+/** Return whether the API refused a new resource because another one has its name. */
+export function isNameTaken(error: unknown): boolean {
+  if (!(error instanceof ApiError) || error.status !== 409) return false;
+  if (error.details.length > 0) return error.details.some(({ field }) => field === 'name');
+  return /exists already|already exists|already a key named/.test(error.message);
 }
 
 /** The details of an answer by the field of the form. A detail of a nested field names the rest of its path. */
@@ -349,6 +364,9 @@ function fieldOf<D extends object>(
   return undefined;
 }
 
+/** The longest time of an attempt. */
+const MOST_MINUTES = 7 * 24 * 60;
+
 /** Converts texts of a form to the values of the API, and notes those that are invalid. */
 export class Texts<D extends object> {
   readonly problems: Problems<D> = {};
@@ -365,11 +383,10 @@ export class Texts<D extends object> {
     return value;
   }
 
-  /** factor: the unit of the form in units of the API. */
-  number(field: keyof D, factor = 1): number | null {
+  number(field: keyof D): number | null {
     const text = this.text(field);
     if (text === null) return null;
-    const value = Number(text) * factor;
+    const value = Number(text);
     if (Number.isFinite(value)) return value;
     this.problems[field] = 'must be a number';
     return null;
@@ -380,6 +397,15 @@ export class Texts<D extends object> {
     if (value === null || Number.isInteger(value)) return value;
     this.problems[field] = 'must be a whole number';
     return null;
+  }
+
+  /** A number of minutes as milliseconds. The range is checked here, since the API names it in milliseconds. */
+  minutes(field: keyof D): number | null {
+    const value = this.number(field);
+    if (value === null) return null;
+    if (value <= 0) this.problems[field] = 'must be more than 0';
+    else if (value > MOST_MINUTES) this.problems[field] = `must be at most ${count(MOST_MINUTES)} minutes, 7 days`;
+    return Math.round(value * MINUTE_MS);
   }
 
   /** A JSON list; an empty one if the text is empty. */

@@ -2,7 +2,14 @@ import { expect, test } from 'vitest';
 
 import type { Agent } from '../../api/agents';
 import type { Instruction } from '../../api/instructions';
-import { EMPTY_INSTRUCTION, instructionBody, instructionDraft, ordered, usesOf } from './instruction-draft';
+import {
+  EMPTY_INSTRUCTION,
+  instructionBody,
+  instructionDraft,
+  ordered,
+  usesInWords,
+  usesOf,
+} from './instruction-draft';
 
 const view = (fields: Partial<Instruction>): Instruction => ({
   id: 'a',
@@ -36,6 +43,11 @@ test('an instruction is used by agents that name it, and by triggers', () => {
   expect(usesOf('a', agents).map(({ agent, by }) => [agent.name, by])).toEqual([
     ['one', 'agent'],
     ['two', 'trigger'],
+  ]);
+  expect([usesInWords(usesOf('a', agents)), usesInWords(usesOf('b', agents)), usesInWords([])]).toEqual([
+    'by one, and in a trigger of two',
+    'by three',
+    '',
   ]);
 });
 

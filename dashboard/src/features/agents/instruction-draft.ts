@@ -2,6 +2,7 @@
 
 import type { Agent } from '../../api/agents';
 import type { Instruction } from '../../api/instructions';
+import { visible } from '../../lib/ansi';
 import { Texts, type Body, type Problems } from '../../ui/use-form';
 
 export interface InstructionDraft {
@@ -76,6 +77,19 @@ export interface Use {
   agent: Agent;
   /** The agent names it, or a trigger of the agent does. */
   by: 'agent' | 'trigger';
+}
+
+/** Where an instruction is used, in words: "by ai-developer, and in a trigger of ai-reviewer". Empty without uses. */
+export function usesInWords(uses: readonly Use[]): string {
+  const names = (by: Use['by']) => uses.filter((use) => use.by === by).map(({ agent }) => visible(agent.name));
+  const agents = names('agent');
+  const triggers = names('trigger');
+  return [
+    agents.length > 0 && `by ${agents.join(', ')}`,
+    triggers.length > 0 && `in a trigger of ${triggers.join(', ')}`,
+  ]
+    .filter(Boolean)
+    .join(', and ');
 }
 
 /** The agents that name an instruction, themselves or in a trigger. */

@@ -28,6 +28,7 @@ import {
   INSTRUCTION_LABELS,
   instructionBody,
   instructionDraft,
+  usesInWords,
   usesOf,
   type InstructionDraft,
 } from './instruction-draft';
@@ -146,36 +147,39 @@ function Removal({
   onClose: () => void;
 }) {
   const queries = useQueryClient();
-  const [refusal, setRefusal] = useState<string>();
+  const agents = useQuery(agentsQuery);
+  const [isUsed, setUsed] = useState(false);
   const run = async () => {
     try {
       await removeShown(queries, instructionQuery(instruction.id).queryKey, () =>
-        removeInstruction(instruction.id, refusal !== undefined),
+        removeInstruction(instruction.id, isUsed),
       );
       return true;
     } catch (error) {
-      if (refusal !== undefined || !(error instanceof ApiError) || error.status !== 409) throw error;
-      setRefusal(error.message);
+      if (isUsed || !(error instanceof ApiError) || error.status !== 409) throw error;
+      await agents.refetch();
+      setUsed(true);
       return false;
     }
   };
+  const uses = usesInWords(usesOf(instruction.name, agents.data?.agents ?? []));
   return (
     <Confirm
       title={`Remove ${instruction.name}?`}
-      action={refusal === undefined ? 'Remove the instruction' : 'Remove it all the same'}
+      action={isUsed ? 'Remove it all the same' : 'Remove the instruction'}
       onClose={onClose}
       run={run}
       onDone={async (isRemoved) => {
         if (isRemoved) await onDone();
       }}
     >
-      {refusal === undefined ? (
-        <p>Its text is lost. Jobs that have started keep it.</p>
-      ) : (
+      {isUsed ? (
         <p role="alert">
-          It is in use: {visible(refusal)}. If it is removed all the same, those agents run without it, and a trigger
-          that names it has only the name as its task.
+          It is used{uses && ` ${uses}`}. If it is removed all the same, those agents run without it, and a trigger that
+          names it has only the name as its task.
         </p>
+      ) : (
+        <p>Its text is lost. Jobs that have started keep it.</p>
       )}
     </Confirm>
   );

@@ -116,7 +116,7 @@ export function submissionOf(draft: Draft): { body: Body; problems: Problems<Dra
       effort: texts.text('effort'),
       isolation: texts.text('isolation'),
       network: networkRule(draft.network),
-      timeoutMs: texts.number('timeoutMinutes', 60_000),
+      timeoutMs: texts.minutes('timeoutMinutes'),
       maxTurns: texts.number('maxTurns'),
       maxCostUsd: texts.number('maxCostUsd'),
       maxTokens: texts.number('maxTokens'),
