@@ -12,7 +12,8 @@ from playwright.async_api import BrowserContext, Locator, Page, Request, Viewpor
 
 from benchmarks.finished_jobs import create_finished_jobs
 from tests.acceptance.engine import PATIENCE_SECONDS, ForkedEngine, LocalEngine, User
-from tests.dashboard.conftest import sign_in
+from tests.dashboard.conftest import sign_in, sign_in_at
+from tests.dashboard.proxy import FaultyProxy
 
 DESKTOP: Final[ViewportSize] = {"width": 1280, "height": 800}
 PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
@@ -228,3 +229,40 @@ async def test_page_opened_while_the_engine_is_down_appears_after_its_restart(
     own_engine.start()
     await expect(page.get_by_role("heading", name="Stats")).to_be_visible()
     await page.goto("about:blank")  # the engine stops before the page
+
+
+async def test_controls_that_are_busy_or_go_away_lose_neither_keys_nor_the_focus(
+    proxy: FaultyProxy, page: Page, engine: LocalEngine, admin: User
+) -> None:
+    await admin.post("/api/agents", {"name": "switched"})
+    await admin.post("/api/ai-models", {"name": "switched", "provider": "mock", "model": "switched", "slots": 2})
+    await sign_in_at(page, engine, proxy.url)
+    await page.goto(f"{proxy.url}/agents/switched/settings")
+    switch = page.get_by_role("switch", name="switched is enabled")
+    await switch.focus()
+    proxy.delay_seconds = 0.5
+    await page.keyboard.press("Space")
+    await expect(switch).to_have_attribute("aria-busy", "true")
+    await expect(switch).to_have_attribute("aria-checked", "false")
+    await page.keyboard.press("Space")
+    await expect(switch).to_have_attribute("aria-checked", "true")
+    await expect(switch).to_be_focused()
+    await expect(page.get_by_text("switched is off")).to_be_visible()
+    await expect(page.get_by_text("switched is on")).to_be_visible()
+    await expect(switch).not_to_have_attribute("aria-busy", "true")
+    await expect(switch).to_have_attribute("aria-checked", "true")
+    assert (await admin.get("/api/agents/switched")).json()["enabled"] is True
+
+    proxy.delay_seconds = 0
+    await page.get_by_role("textbox", name="Model").fill("opus")
+    await page.get_by_role("button", name="Discard changes").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("button", name="Save", exact=True)).to_be_focused()
+
+    await page.goto(f"{proxy.url}/models")
+    await page.get_by_role("button", name="Pause switched").focus()
+    await page.keyboard.press("Enter")
+    resume = page.get_by_role("button", name="Resume, 2 slots")
+    await expect(resume).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_label("Slots of switched")).to_be_focused()

@@ -1,5 +1,6 @@
 import { useMayChange } from './access';
 import styles from './switch.module.css';
+import { useQueued } from './use-queued';
 
 /** A setting that takes effect at once. label: names it for assistive technology. */
 export function Switch({
@@ -14,16 +15,18 @@ export function Switch({
   onChange: (isOn: boolean) => void;
 }) {
   const mayChange = useMayChange();
+  const [shown, set] = useQueued(isOn, isBusy, onChange);
   return (
     <button
       type="button"
       role="switch"
-      aria-checked={isOn}
+      aria-checked={shown}
       aria-label={label}
-      title={isOn ? 'On' : 'Off'}
-      disabled={isBusy || !mayChange}
+      title={shown ? 'On' : 'Off'}
+      aria-busy={isBusy || undefined}
+      disabled={!mayChange}
       className={styles.switch}
-      onClick={() => onChange(!isOn)}
+      onClick={() => set(!shown)}
     >
       <span />
     </button>

@@ -123,6 +123,7 @@ export function useNewForm<D extends object, R>({
   };
   const submit = (event?: SyntheticEvent) => {
     event?.preventDefault();
+    if (sending.isPending) return;
     const body = problems.check();
     if (body) sending.mutate(repeats.next(body));
   };
@@ -222,6 +223,7 @@ export function useEditor<V extends Versioned, D extends object>(options: Editor
     },
     submit: (event) => {
       event?.preventDefault();
+      if (saving.isPending) return;
       const body = problems.check();
       if (body) saving.mutate(body);
     },

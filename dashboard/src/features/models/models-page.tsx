@@ -9,6 +9,7 @@ import { visible } from '../../lib/ansi';
 import { clock, count, counted, duration, NOTHING } from '../../lib/format';
 import { Changing, useMayChange } from '../../ui/access';
 import { Button, IconButton } from '../../ui/button';
+import { useKeptFocus } from '../../ui/keep-focus';
 import { Notice } from '../../ui/notice';
 import { Prose } from '../../ui/prose';
 import { readStored, writeStored } from '../../lib/storage';
@@ -16,6 +17,7 @@ import { useShortcuts } from '../../ui/shortcuts';
 import { describe, Empty, Failure, Loading } from '../../ui/states';
 import { Age, useNow } from '../../ui/time';
 import { toast } from '../../ui/toasts';
+import { useQueued } from '../../ui/use-queued';
 import { EditModelDialog, NewModelDialog } from './model-dialog';
 import { ModelsLayout } from './models-layout';
 import styles from './models-page.module.css';
@@ -228,9 +230,14 @@ function SlotControls({ model }: { model: AiModel }) {
     onError: (error) => toast(describe(error).message, 'error'),
     onSettled: () => refreshModels(queries),
   });
+  const [slots, setSlots] = useQueued(
+    change.isPending ? change.variables : model.slots,
+    change.isPending,
+    change.mutate,
+  );
   const pause = () => {
     writeStored('localStorage', setting, String(model.slots));
-    change.mutate(0);
+    setSlots(0);
   };
   const before = Number(readStored('localStorage', setting)) || DEFAULT_SLOTS;
   return (
@@ -240,33 +247,35 @@ function SlotControls({ model }: { model: AiModel }) {
           icon="play"
           isBusy={change.isPending}
           title={`Resume ${model.name} with ${counted(before, 'slot')}`}
-          onClick={() => change.mutate(before)}
+          onClick={() => setSlots(before)}
         >
           Resume, {counted(before, 'slot')}
         </Button>
       ) : (
         <>
-          <select
-            aria-label={`Slots of ${model.name}`}
-            value={change.isPending ? change.variables : model.slots}
-            disabled={change.isPending}
-            className={styles.slots}
-            onChange={(event) => (event.target.value === '0' ? pause() : change.mutate(Number(event.target.value)))}
-          >
-            {slotChoices(model.slots).map((slots) => (
-              <option key={slots} value={slots}>
-                {slots === 0 ? 'Pause' : counted(slots, 'slot')}
-              </option>
-            ))}
-          </select>
-          <IconButton
-            icon="pause"
-            label={`Pause ${model.name}: set 0 slots`}
-            disabled={change.isPending}
-            onClick={pause}
-          />
+          <SlotSelect model={model} slots={slots} onChange={(chosen) => (chosen === 0 ? pause() : setSlots(chosen))} />
+          <IconButton icon="pause" label={`Pause ${model.name}: set 0 slots`} onClick={pause} />
         </>
       )}
     </>
+  );
+}
+
+/** slots: the number to show, which may be on its way. */
+function SlotSelect({ model, slots, onChange }: { model: AiModel; slots: number; onChange: (slots: number) => void }) {
+  return (
+    <select
+      ref={useKeptFocus<HTMLSelectElement>()}
+      aria-label={`Slots of ${model.name}`}
+      value={slots}
+      className={styles.slots}
+      onChange={(event) => onChange(Number(event.target.value))}
+    >
+      {slotChoices(model.slots).map((choice) => (
+        <option key={choice} value={choice}>
+          {choice === 0 ? 'Pause' : counted(choice, 'slot')}
+        </option>
+      ))}
+    </select>
   );
 }
