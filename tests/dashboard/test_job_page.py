@@ -5,17 +5,29 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, Page, ViewportSize, expect
 
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
 from tests.acceptance.git_server import make_repository
 from tests.agents.claude import CLAUDE
 from tests.dashboard.conftest import sign_in
 from tests.support.scripted_model import Says
+
+SHIFT_OF_SCROLLING: Final = """async () => {
+  let shift = 0;
+  const observer = new PerformanceObserver(list => { for (const each of list.getEntries()) shift += each.value; });
+  observer.observe({type: 'layout-shift'});
+  for (const top of [0, 1e6, 0, 1e6]) {
+    window.scrollTo(0, top);
+    await new Promise(resolve => setTimeout(resolve, 200));
+  }
+  return shift;
+}"""
+"""The layout shift while the page is scrolled to its start and its end."""
 
 
 async def test_submitted_job_is_shown_live_to_its_result(page: Page, engine: LocalEngine, admin: User) -> None:
@@ -432,3 +444,31 @@ async def test_a_call_shows_what_it_has_used_and_a_result_of_megabytes_its_parts
     await page.get_by_role("button", name="Show the next 195 KiB").click()
     await expect(parts).to_have_count(2)
     await page.goto("about:blank")  # the engine stops before the page
+
+
+@pytest.mark.parametrize("size", [{"width": 1280, "height": 800}, {"width": 390, "height": 844}])
+async def test_head_of_a_job_stays_in_view_while_its_end_is_followed(
+    page: Page, engine: LocalEngine, admin: User, size: ViewportSize
+) -> None:
+    await page.set_viewport_size(size)
+    steps = [{"log": "line {n}", "times": 200}, {"hang": True}]
+    job = await admin.submit(metadata={"title": "Long and running", "mock": {"steps": steps}})
+    await sign_in(page, engine, f"/jobs/{job}/activity")
+    await expect(page.get_by_text("line 200")).to_be_in_viewport()
+    head = page.get_by_role("group", name="Job", exact=True)
+    await expect(head).to_contain_text("Running")
+    await expect(head).to_contain_text("Long and running")
+    await expect(head).to_be_in_viewport()
+    await expect(page.get_by_label("Follow")).to_be_in_viewport()
+    await expect(page.get_by_role("group", name="Kinds of activity")).to_be_in_viewport()
+    assert await page.evaluate(SHIFT_OF_SCROLLING) == 0
+
+    await head.get_by_role("button", name="Cancel").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("The agent is stopped with all its processes.")
+    await admin.post(f"/api/jobs/{job}/cancel")
+    await expect(dialog).to_contain_text("The job has ended already.")
+    await expect(dialog.get_by_role("button", name="Cancel the job")).to_have_count(0)
+    await dialog.get_by_role("button", name="Back").click()
+    await expect(head).to_contain_text("Cancelled")
+    await expect(head.get_by_role("button")).to_have_count(0)

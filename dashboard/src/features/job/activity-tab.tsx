@@ -14,6 +14,7 @@ import styles from './activity-tab.module.css';
 import { Attempts } from './attempts';
 import type { LogStore } from './log-store';
 import { KINDS, type Kind } from './search';
+import { whyNothing } from './sentences';
 import { TerminalText } from './terminal-text';
 import { callSummary, contains, fold, isSameEntry, type CallEntry, type Entry } from './turns';
 import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
@@ -45,7 +46,7 @@ export function ActivityTab() {
   if (attempt === 0) {
     return (
       <Empty title={job.status === 'waiting' ? 'The job has not started' : 'The job never started'}>
-        Its activity appears here as soon as it runs.
+        {whyNothing(job, 'activity')}
       </Empty>
     );
   }
@@ -104,10 +105,15 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
     1,
   );
 
+  const list = useRef<HTMLDivElement>(null);
   const end = useRef<HTMLDivElement>(null);
   useEffect(() => {
-    if (isFollowing && isLive) end.current?.scrollIntoView({ block: 'end' });
-  }, [isFollowing, isLive, entries]);
+    if (!list.current || !isFollowing || !isLive) return;
+    // Entries get their height only when they are drawn, after the effects of their change.
+    const observer = new ResizeObserver(() => end.current?.scrollIntoView({ block: 'end' }));
+    observer.observe(list.current);
+    return () => observer.disconnect();
+  }, [isFollowing, isLive]);
   useScrollBack(() => setFollowing(false));
   const { refetch } = earlier;
   const readLatest = () => {
@@ -125,7 +131,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
     const known = errors.findIndex((element) => element === latestError.current);
     const next =
       known < 0
-        ? (errors.find((element) => element.getBoundingClientRect().top > 160) ?? errors[0])
+        ? (errors.find((element) => element.getBoundingClientRect().top > 200) ?? errors[0])
         : errors[(known + 1) % errors.length];
     if (!next) return;
     latestError.current = next;
@@ -190,7 +196,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
           </>
         )}
       </div>
-      <div className={styles.list}>
+      <div ref={list} className={styles.list}>
         {store.error !== undefined && <Failure error={store.error} onRetry={() => void store.open()} />}
         {earlier.error && <Failure error={earlier.error} onRetry={() => void earlier.refetch()} />}
         {first > 0 && (

@@ -1,6 +1,6 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, Outlet, useLocation, useNavigate, useParams } from '@tanstack/react-router';
-import { useEffect, useRef, useState, type ReactNode } from 'react';
+import { useEffect, useRef, useState, type ReactNode, type RefObject } from 'react';
 
 import { cancelJob, hasEnded, jobQuery, retryJob, storeJob, type JobDetail } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
@@ -23,7 +23,7 @@ import { Banners } from './banners';
 import { Chain } from './chain';
 import styles from './job-page.module.css';
 import { ReplyDialog } from './reply-dialog';
-import { whyNoRetry } from './sentences';
+import { cancelEffect, whyNoRetry } from './sentences';
 
 /** The time between two looks at the cost and tokens of a running job, which the feed does not report. */
 const REFRESH = 5_000;
@@ -57,8 +57,16 @@ export function JobPage() {
       </div>
     );
   }
+  return <LoadedJob job={job} title={title} />;
+}
+
+function LoadedJob({ job, title }: { job: JobDetail; title: string }) {
+  const [isCancelling, setCancelling] = useState(false);
+  const titleLine = useRef<HTMLDivElement>(null);
+  const askToCancel = () => setCancelling(true);
   return (
     <>
+      <ShortHead job={job} title={title} head={titleLine} onCancel={askToCancel} />
       <div className={styles.head}>
         <div className={styles.crumbs}>
           <BackLink />
@@ -66,18 +74,63 @@ export function JobPage() {
           <code>{job.id}</code>
           <Copy text={job.id} name="Copy the id" />
         </div>
-        <div className={styles.titleLine}>
+        <div ref={titleLine} className={styles.titleLine}>
           <h1 title={title}>{title}</h1>
-          <Actions job={job} />
+          <Actions job={job} onCancel={askToCancel} />
         </div>
         <Facts job={job} />
         <Banners job={job} />
         {job.chainId && <Chain job={job} />}
       </div>
-      <Tabs id={id} job={job} />
+      <Tabs id={job.id} job={job} />
       <Outlet />
+      {isCancelling && <CancelDialog job={job} onClose={() => setCancelling(false)} />}
     </>
   );
+}
+
+/** The height of the bar at the top, below which the page scrolls. */
+const BAR_HEIGHT = 48;
+
+/** Status, title and Cancel while the line of the title is scrolled away. They cover the page, so that nothing moves. */
+function ShortHead({
+  job,
+  title,
+  head,
+  onCancel,
+}: {
+  job: JobDetail;
+  title: string;
+  head: RefObject<HTMLElement | null>;
+  onCancel: () => void;
+}) {
+  const [isAway, setAway] = useState(false);
+  useEffect(() => {
+    if (!head.current) return;
+    const observer = new IntersectionObserver((entries) => setAway(entries.at(-1)?.isIntersecting === false), {
+      rootMargin: `-${BAR_HEIGHT}px 0px 0px`,
+    });
+    observer.observe(head.current);
+    return () => observer.disconnect();
+  }, [head]);
+  return (
+    <div className={styles.short}>
+      {isAway && (
+        <div role="group" aria-label="Job">
+          <JobStatus job={job} />
+          <span className={styles.shortTitle} title={title}>
+            {title}
+          </span>
+          <CancelButton job={job} onClick={onCancel} />
+        </div>
+      )}
+    </div>
+  );
+}
+
+function JobStatus({ job }: { job: JobDetail }) {
+  const isCancelling = job.status === 'active' && job.cancelRequestedAt !== null;
+  return <StatusBadge status={job.status} note={isCancelling ? 'Cancelling' : undefined} />;
 }
 
 function BackLink() {
@@ -105,11 +158,10 @@ function Facts({ job }: { job: JobDetail }) {
   const tokens = usage.inputTokens + usage.outputTokens;
   const ref = job.workspaceSetup?.gitRef;
   const repo = job.repo ?? (job.workspaceSetup && repositoryName(job.workspaceSetup.gitRepo));
-  const isCancelling = job.status === 'active' && job.cancelRequestedAt !== null;
   return (
     <dl className={styles.facts}>
       <Fact label="Status">
-        <StatusBadge status={job.status} note={isCancelling ? 'Cancelling' : undefined} />
+        <JobStatus job={job} />
       </Fact>
       {job.processedAt && job.status !== 'waiting' && (
         <Fact icon="clock" label="Run time">
@@ -183,38 +235,73 @@ function repositoryName(address: string): string {
     .join('/');
 }
 
-function Actions({ job }: { job: JobDetail }) {
+/** A change of a job. onEnd: called after a failure, too. */
+function useJobChange(id: string, change: (id: string) => Promise<JobDetail>, done: string, onEnd?: () => void) {
   const queries = useQueryClient();
-  const navigate = useNavigate();
-  const [isAsking, setAsking] = useState(false);
-  const [isReplying, setReplying] = useState(false);
-  const options = (done: string) => ({
-    onSuccess: (changed: JobDetail) => {
+  return useMutation({
+    mutationFn: () => change(id),
+    onSuccess: (changed) => {
       storeJob(queries, changed);
       toast(done);
-      setAsking(false);
     },
-    onError: (error: unknown) => {
+    onError: (error) => {
       toast(describe(error).message, 'error');
-      setAsking(false);
-      void queries.invalidateQueries({ queryKey: jobQuery(job.id).queryKey });
+      void queries.invalidateQueries({ queryKey: jobQuery(id).queryKey });
     },
+    onSettled: () => onEnd?.(),
   });
-  const cancel = useMutation({
-    mutationFn: () => cancelJob(job.id),
-    ...options(job.status === 'active' ? 'The job is being cancelled.' : 'The job is cancelled.'),
-  });
-  const retry = useMutation({ mutationFn: () => retryJob(job.id), ...options('The job is queued again.') });
+}
+
+function CancelButton({ job, onClick }: { job: JobDetail; onClick: () => void }) {
+  if (hasEnded(job.status)) return null;
+  return (
+    <Button isChanging kind="danger" disabled={job.cancelRequestedAt !== null} onClick={onClick}>
+      {job.cancelRequestedAt ? 'Cancelling…' : 'Cancel'}
+    </Button>
+  );
+}
+
+/** Ask before a job is cancelled. Someone else may cancel it, or it may end, while the dialog is open. */
+function CancelDialog({ job, onClose }: { job: JobDetail; onClose: () => void }) {
+  const cancel = useJobChange(
+    job.id,
+    cancelJob,
+    job.status === 'active' ? 'The job is being cancelled.' : 'The job is cancelled.',
+    onClose,
+  );
+  const isOver = !cancel.isPending && (hasEnded(job.status) || job.cancelRequestedAt !== null);
+  return (
+    <Dialog
+      title="Cancel this job?"
+      onClose={onClose}
+      footer={
+        <>
+          <Button onClick={onClose}>Back</Button>
+          {!isOver && (
+            <Button kind="danger" isBusy={cancel.isPending} onClick={() => cancel.mutate()}>
+              Cancel the job
+            </Button>
+          )}
+        </>
+      }
+    >
+      <p>
+        {cancelEffect(job)} {!isOver && job.chainId && 'Its chain ends.'}
+      </p>
+    </Dialog>
+  );
+}
+
+function Actions({ job, onCancel }: { job: JobDetail; onCancel: () => void }) {
+  const navigate = useNavigate();
+  const [isReplying, setReplying] = useState(false);
+  const retry = useJobChange(job.id, retryJob, 'The job is queued again.');
   const obstacle = whyNoRetry(job);
   const rerun = () => void navigate({ to: '/jobs/new', search: { from: job.id } });
   useShortcuts([{ keys: 'r', label: 'Run again with other settings', isChanging: true, run: rerun }]);
   return (
     <div className={styles.actions}>
-      {!hasEnded(job.status) && (
-        <Button isChanging kind="danger" disabled={job.cancelRequestedAt !== null} onClick={() => setAsking(true)}>
-          {job.cancelRequestedAt ? 'Cancelling…' : 'Cancel'}
-        </Button>
-      )}
+      <CancelButton job={job} onClick={onCancel} />
       {job.status === 'failed' && (
         <Button
           isChanging
@@ -237,27 +324,6 @@ function Actions({ job }: { job: JobDetail }) {
         </Link>
       </Changing>
       {isReplying && <ReplyDialog job={job} onClose={() => setReplying(false)} />}
-      {isAsking && (
-        <Dialog
-          title="Cancel this job?"
-          onClose={() => setAsking(false)}
-          footer={
-            <>
-              <Button onClick={() => setAsking(false)}>Back</Button>
-              <Button kind="danger" isBusy={cancel.isPending} onClick={() => cancel.mutate()}>
-                Cancel the job
-              </Button>
-            </>
-          }
-        >
-          <p>
-            {job.status === 'active'
-              ? 'The agent is stopped with all its processes. Its changes so far stay available.'
-              : 'The job does not start.'}{' '}
-            {job.chainId && 'Its chain ends.'}
-          </p>
-        </Dialog>
-      )}
     </div>
   );
 }

@@ -16,6 +16,7 @@ import { useVirtualRows } from '../../ui/use-virtual-rows';
 import { Attempts } from './attempts';
 import styles from './log-tab.module.css';
 import type { JobSearch } from './search';
+import { whyNothing } from './sentences';
 import { TerminalText } from './terminal-text';
 import { callSummary, isSummary, wholeText } from './turns';
 import { useHits } from './use-hits';
@@ -37,7 +38,7 @@ export function LogTab() {
   if (attempt === 0) {
     return (
       <Empty title={job.status === 'waiting' ? 'The job has not started' : 'The job never started'}>
-        Its log appears here as soon as it runs.
+        {whyNothing(job, 'log')}
       </Empty>
     );
   }

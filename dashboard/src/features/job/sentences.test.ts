@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import type { JobDetail } from '../../api/jobs';
 import { clock } from '../../lib/format';
-import { retryEffect, whyNoRetry, whyWaiting } from './sentences';
+import { cancelEffect, retryEffect, whyNoRetry, whyWaiting, whyNothing } from './sentences';
 
 const NOW = Date.UTC(2030, 0, 1);
 const job = (fields: object): JobDetail =>
@@ -90,4 +90,21 @@ test('a requeued job names the time before which it does not start, and the reas
     'Requeued; starts in 1m05s at the earliest: rate limit',
   );
   expect(waiting({ reason: 'requeued' }, { notBefore })).toBe('Requeued; starts in 1m05s at the earliest.');
+});
+
+test('a job that has never started says so, and a waiting one what will appear', () => {
+  expect(whyNothing({ status: 'waiting' }, 'log')).toBe('Its log appears here as soon as it runs.');
+  expect(whyNothing({ status: 'cancelled' }, 'activity')).toBe(
+    'It was cancelled before it started, so it has no activity.',
+  );
+  expect(whyNothing({ status: 'failed' }, 'log')).toBe('It ended before it started, so it has no log.');
+});
+
+test.each([
+  ['waiting', null, 'The job does not start.'],
+  ['active', null, 'The agent is stopped with all its processes. Its changes so far stay available.'],
+  ['active', '2030-01-01T00:00:00Z', 'The job is being cancelled already.'],
+  ['cancelled', '2030-01-01T00:00:00Z', 'The job has ended already.'],
+] as const)('to cancel a job that is %s, requested at %s, is explained', (status, cancelRequestedAt, sentence) => {
+  expect(cancelEffect({ status, cancelRequestedAt })).toBe(sentence);
 });

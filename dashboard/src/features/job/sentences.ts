@@ -1,6 +1,6 @@
 /** Sentences about the state of a job. */
 
-import type { JobDetail, Waiting } from '../../api/jobs';
+import { hasEnded, type JobDetail, type Waiting } from '../../api/jobs';
 import { clock, duration, ordinal } from '../../lib/format';
 
 /** Why a job cannot be retried; undefined if it can. */
@@ -14,6 +14,21 @@ export function retryEffect(job: JobDetail): string {
   return job.session
     ? 'A retry resumes the session of the agent if its workspace still exists.'
     : 'A retry starts over in a fresh workspace.';
+}
+
+/** What cancelling a job does. The job may have ended since the user asked for it. */
+export function cancelEffect(job: Pick<JobDetail, 'status' | 'cancelRequestedAt'>): string {
+  if (hasEnded(job.status)) return 'The job has ended already.';
+  if (job.cancelRequestedAt !== null) return 'The job is being cancelled already.';
+  return job.status === 'active'
+    ? 'The agent is stopped with all its processes. Its changes so far stay available.'
+    : 'The job does not start.';
+}
+
+/** Why a job without an attempt has no such part. */
+export function whyNothing({ status }: Pick<JobDetail, 'status'>, part: 'activity' | 'log'): string {
+  if (!hasEnded(status)) return `Its ${part} appears here as soon as it runs.`;
+  return `It ${status === 'cancelled' ? 'was cancelled' : 'ended'} before it started, so it has no ${part}.`;
 }
 
 /** Why a job waits, and until when, in one or two sentences. */
