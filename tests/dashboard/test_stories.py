@@ -131,6 +131,36 @@ async def test_rows_of_waiting_jobs_say_their_place_and_why(page: Page, engine: 
     await expect(page.get_by_role("listitem").filter(has_text=f"{model} second")).to_contain_text("Next in line")
 
 
+async def test_waiting_jobs_of_one_model_stand_in_the_order_of_their_queue(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    model = f"queue-{token_hex(4)}"
+    await admin.post("/api/ai-models", {"name": model, "provider": "mock", "model": model, "slots": 1})
+    await admin.wait(await admin.submit({"hang": True}, config={"model": model}), "active")
+    for name, priority in (("last", 300), ("middle", 200), ("next", 100)):
+        await admin.submit(prompt=f"{model} {name}", config={"model": model}, priority=priority)
+    await sign_in(page, engine, f"/jobs?status=waiting&model={model}")
+    titles = page.get_by_role("table").get_by_role("link")
+    await expect(titles).to_have_text([f"{model} {name}" for name in ("next", "middle", "last")])
+    await expect(page.get_by_label("Order").locator("option").first).to_have_text("Next first")
+    await page.goto(f"{engine.url}/")
+    waiting = page.get_by_role("region", name="Waiting").get_by_role("link", name=model)
+    await expect(waiting).to_have_text([f"{model} {name}" for name in ("next", "middle", "last")])
+
+
+async def test_selected_job_that_has_completed_says_why_nothing_can_be_done(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    title = f"completed-{token_hex(4)}"
+    await admin.run(metadata=titled(title, {"result": 1}))
+    await page.set_viewport_size(PHONE)
+    await sign_in(page, engine, f"/jobs?q={title}")
+    await expect(page.get_by_role("row").filter(has_text=title).get_by_text(" · mock")).to_be_visible()
+    await page.get_by_role("checkbox", name=title).check()
+    bar = page.get_by_role("toolbar", name="Selected jobs")
+    await expect(bar).to_contain_text("Ended without a failure: nothing to cancel or retry")
+
+
 async def test_jobs_are_filtered_by_owner(page: Page, engine: LocalEngine, admin: User) -> None:
     title = f"owned-{token_hex(4)}"
     async with engine.user() as other:
@@ -143,6 +173,9 @@ async def test_jobs_are_filtered_by_owner(page: Page, engine: LocalEngine, admin
         await expect(rows).to_have_count(1)
         await expect(page).to_have_url(re.compile(f"owner={other.key_id}"))
         await expect(rows).to_contain_text("by another")
+        await page.goto(f"{engine.url}/jobs?q={title}+by+the+admin")
+        await expect(rows).to_have_count(1)
+        await expect(page.get_by_label("Owner")).to_be_visible()
 
 
 async def test_ended_session_keeps_the_draft(browser: BrowserContext, engine: LocalEngine) -> None:
@@ -322,9 +355,12 @@ async def test_overview_names_what_needs_attention(page: Page, engine: LocalEngi
     await admin.post("/api/webhook-sources", {"name": source, "type": "github", "secret": "test-secret-of-a-source"})
     refused = await admin.http.post(f"/webhooks/{source}", content=b"{}", headers=github_headers("ping", b"{}"))
     assert refused.status_code == 401
+    off = {"name": f"{source}-off", "type": "github", "secret": "test-secret-of-a-source", "enabled": False}
+    assert (await admin.post("/api/webhook-sources", off)).status_code == 201
     await sign_in(page, engine)
     panel = page.get_by_role("region", name="Needs attention")
     await expect(panel).to_contain_text(f"mock/{model} has no slots, and 1 job waits.")
     await expect(panel).to_contain_text(f"{source} has refused 1 delivery in 24 h.")
+    await expect(panel).not_to_contain_text(f"{source}-off")
     await panel.get_by_role("link", name=source).click()
     await expect(page).to_have_url(re.compile(f"/sources/{source}"))

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 
 import type { QueuePlace } from '../api/jobs';
 import { clock } from '../lib/format';
-import { waitingNote } from './waiting';
+import { inQueueOrder, waitingNote } from './waiting';
 
 const TIME = '2030-01-01T14:32:00Z';
 const CLOCK = clock(TIME);
@@ -33,4 +33,10 @@ test.each<[Partial<QueuePlace>, string | null, string]>([
     ...fields,
   };
   expect(waitingNote({ model: 'opus', notBefore }, place)).toBe(note);
+});
+
+test('jobs stand in the order of their queue, and those without a place behind', () => {
+  const jobs = ['unknown', 'third', 'first', 'new', 'other first'].map((id) => ({ id }));
+  const places = { third: { position: 3 }, first: { position: 1 }, 'other first': { position: 1 } };
+  expect(inQueueOrder(jobs, places).map(({ id }) => id)).toEqual(['first', 'other first', 'third', 'unknown', 'new']);
 });

@@ -3,6 +3,18 @@
 import type { JobItem, QueuePlace } from '../api/jobs';
 import { clock, placeInLine } from '../lib/format';
 
+/** Waiting jobs in the order in which they start. Those whose place is unknown follow, as they stood. */
+export function inQueueOrder<Job extends Pick<JobItem, 'id'>>(
+  jobs: readonly Job[],
+  places: Readonly<Record<string, Pick<QueuePlace, 'position'>>>,
+): readonly Job[] {
+  const positionOf = (job: Job) => places[job.id]?.position ?? Infinity;
+  return jobs.toSorted((one, other) => {
+    const [first, second] = [positionOf(one), positionOf(other)];
+    return first === second ? 0 : first - second;
+  });
+}
+
 export function waitingNote(job: Pick<JobItem, 'model' | 'notBefore'>, place: QueuePlace): string {
   const line = placeInLine(place.position);
   switch (place.reason) {

@@ -1,7 +1,8 @@
+import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useEffect, useEffectEvent, useRef, useState, type ReactNode } from 'react';
 
-import { STATUSES, type JobFacets, type Status } from '../../api/jobs';
+import { facetsQuery, STATUSES, type JobFacets, type Status } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { count } from '../../lib/format';
 import { buttonClass } from '../../ui/button';
@@ -18,18 +19,20 @@ export type Change = (edit: Partial<Record<keyof JobsSearch, JobsSearch[keyof Jo
 export function Filters({
   search,
   facets,
+  isQueue,
   onChange,
 }: {
   search: JobsSearch;
   facets: JobFacets | undefined;
+  /** Whether the list is a queue in its own order. */
+  isQueue: boolean;
   onChange: Change;
 }) {
   const [text, setText] = useState(search.q ?? '');
   const [known, setKnown] = useState(search.q);
   const [sent, setSent] = useState<readonly (string | undefined)[]>([]); // by this field, and not in the URL so far
   const input = useRef<HTMLInputElement>(null);
-  const [hasOwners, setHasOwners] = useState(false); // once shown, the field stays while the values change
-  if (!hasOwners && (facets?.owner.length ?? 0) > 1) setHasOwners(true);
+  const hasOwners = useHasOwners(search, facets);
   if (known !== search.q) {
     setKnown(search.q);
     const isOwn = sent.includes(search.q);
@@ -99,12 +102,21 @@ export function Filters({
           className={search.sort ? styles.set : undefined}
           onChange={(event) => void onChange({ sort: event.target.value === 'oldest' ? 'oldest' : undefined })}
         >
-          <option value="newest">Newest first</option>
+          <option value="newest">{isQueue ? 'Next first' : 'Newest first'}</option>
           <option value="oldest">Oldest first</option>
         </select>
       </div>
     </div>
   );
+}
+
+/** Return whether there are jobs of several owners. Once there are, the answer stays while the filters change. */
+function useHasOwners(search: JobsSearch, facets: JobFacets | undefined): boolean {
+  const [hasOwners, setHasOwners] = useState(false);
+  const isUnknown = !hasOwners && facets !== undefined && hasFilters(search);
+  const { data: all } = useQuery({ ...facetsQuery({}), queryKey: ['owners'], enabled: isUnknown, staleTime: Infinity });
+  if (!hasOwners && [facets, all].some((each) => (each?.owner.length ?? 0) > 1)) setHasOwners(true);
+  return hasOwners;
 }
 
 /** The time up to now in which jobs were created, or in which they ended. */

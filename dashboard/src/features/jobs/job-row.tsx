@@ -83,19 +83,25 @@ export const JobRow = memo(
     before.isSelected === after.isSelected,
 );
 
-/** The title, and below it what the agent does now or why the job waits. */
+/**
+ * The title, and below it what the agent does now or why the job waits; on phones, which have no columns, else agent and
+ * model.
+ */
 function TitleCell({ job, place, title }: { job: JobItem; place: QueuePlace | undefined; title: string }) {
   const activity = useActivity(job);
   const note = activity === null ? job.status === 'waiting' && place && waitingNote(job, place) : visible(activity);
+  const names = [job.agentRole ?? job.name, job.model].map(visible).join(' · ');
   return (
     <td className={styles.titleCell} data-noted={note ? true : undefined}>
       <Link to="/jobs/$id/activity" params={{ id: job.id }} title={title}>
         {title}
       </Link>
-      {note && (
+      {note ? (
         <span className={styles.note} title={note}>
           {note}
         </span>
+      ) : (
+        <span className={styles.names}>{names}</span>
       )}
     </td>
   );

@@ -1,6 +1,6 @@
 import { useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate } from '@tanstack/react-router';
-import { useEffect, useEffectEvent, useRef, useState } from 'react';
+import { useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
 
 import type { JobFilter } from '../../api/jobs';
 import { count } from '../../lib/format';
@@ -11,6 +11,7 @@ import { useShortcuts } from '../../ui/shortcuts';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { NARROW, useMedia } from '../../ui/use-media';
 import { useVirtualRows } from '../../ui/use-virtual-rows';
+import { inQueueOrder } from '../../ui/waiting';
 import { JobRow } from './job-row';
 import styles from './jobs-page.module.css';
 import { forgetLeftList, storeLeftList, type LeftList } from './left-list';
@@ -32,12 +33,14 @@ interface JobTableProps {
   /** The list as it was left, to show again. */
   left: LeftList | undefined;
   total: number | undefined;
+  /** Whether the list is a queue in its own order. */
+  isQueue: boolean;
   onPreview: (id: string | undefined) => void;
   /** Act on all jobs that match. */
   onAll: () => void;
 }
 
-export function JobTable({ search, filter, openedAt, left, total, onPreview, onAll }: JobTableProps) {
+export function JobTable({ search, filter, openedAt, left, total, isQueue, onPreview, onAll }: JobTableProps) {
   const navigate = useNavigate();
   const isNarrow = useMedia(NARROW);
   const preview = search.job;
@@ -53,9 +56,13 @@ export function JobTable({ search, filter, openedAt, left, total, onPreview, onA
     left?.position,
   );
   const [focused, setFocused] = useState(search.job ?? left?.focused);
-  const visible = jobs.jobs.slice(rows.first, rows.end);
-  const selection = useSelection(jobs.jobs, setFocused);
-  const places = usePlaces(jobs, rows.first, rows.end);
+  const places = usePlaces(jobs, isQueue ? 0 : rows.first, isQueue ? jobs.jobs.length : rows.end);
+  const list = useMemo(
+    () => (isQueue && jobs.next === null ? inQueueOrder(jobs.jobs, places) : jobs.jobs),
+    [isQueue, jobs.next, jobs.jobs, places],
+  );
+  const visible = list.slice(rows.first, rows.end);
+  const selection = useSelection(list, setFocused);
   useEffect(() => {
     reader.current = {
       isAtTop: rows.isAtStart,
@@ -63,7 +70,7 @@ export function JobTable({ search, filter, openedAt, left, total, onPreview, onA
       end: () => Math.min(rows.end, jobs.jobs.length),
       hasSelection: () => selection.jobs.length > 0,
     };
-    if (rows.end > jobs.jobs.length - 30) jobs.loadMore();
+    if (isQueue || rows.end > jobs.jobs.length - 30) jobs.loadMore();
   });
 
   const queries = useQueryClient();
@@ -97,14 +104,14 @@ export function JobTable({ search, filter, openedAt, left, total, onPreview, onA
     link.focus({ preventScroll: true });
   });
 
-  const index = jobs.jobs.findIndex((job) => job.id === focused);
+  const index = list.findIndex((job) => job.id === focused);
   const focus = (target: number) => {
-    const job = jobs.jobs[Math.min(Math.max(0, target), jobs.jobs.length - 1)];
+    const job = list[Math.min(Math.max(0, target), list.length - 1)];
     if (!job) return;
     setFocused(job.id);
     isMoved.current = true;
     if (preview) onPreview(job.id);
-    rows.scrollTo(jobs.jobs.indexOf(job));
+    rows.scrollTo(list.indexOf(job));
   };
   useShortcuts([
     { keys: 'j', label: 'Next job', run: () => focus(index + 1) },

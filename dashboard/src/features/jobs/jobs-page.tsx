@@ -12,7 +12,7 @@ import { Counts, Filters } from './filters';
 import { JobTable } from './job-table';
 import styles from './jobs-page.module.css';
 import { leftList, useIsWayBack } from './left-list';
-import { filterOf, listKey, type JobsSearch } from './search';
+import { filterOf, isShortQueue, listKey, type JobsSearch } from './search';
 
 export function JobsPage() {
   const search = useSearch({ from: '/app/jobs' });
@@ -31,6 +31,8 @@ export function JobsPage() {
   const [isActing, setActing] = useState(false);
   const change = (edit: Partial<Record<keyof JobsSearch, JobsSearch[keyof JobsSearch] | undefined>>) =>
     navigate({ search: (before: JobsSearch) => ({ ...before, ...edit }) as JobsSearch, replace: true });
+  const matching = total(search, facets);
+  const isQueue = isShortQueue(search, matching);
   useTitle('Jobs');
   useEffect(() => rememberJobs(search), [search]);
 
@@ -38,7 +40,7 @@ export function JobsPage() {
     <div className={styles.page}>
       <div className={styles.head}>
         <h1>Jobs</h1>
-        <Filters search={search} facets={facets} onChange={change} />
+        <Filters search={search} facets={facets} isQueue={isQueue} onChange={change} />
         <Counts search={search} facets={facets} onChange={(status) => change({ status })}>
           {search.bulk ? (
             <BulkStatus key={search.bulk} id={search.bulk} onEnd={() => void change({ bulk: undefined })} />
@@ -58,7 +60,8 @@ export function JobsPage() {
         filter={filter}
         openedAt={openedAt}
         left={left?.key === list ? left : undefined}
-        total={total(search, facets)}
+        total={matching}
+        isQueue={isQueue}
         onPreview={(job) => void change({ job })}
         onAll={() => setActing(true)}
       />

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { parseSearch, stringifySearch } from '../../lib/search';
-import { filterOf, hasFilters, validateJobsSearch } from './search';
+import { filterOf, hasFilters, isShortQueue, validateJobsSearch } from './search';
 
 test('all filters survive the way through the URL', () => {
   const search = {
@@ -54,4 +54,17 @@ test('times are those of creation or of the end, and an exact one wins over a wi
 test('an order, an open job or an action is no filter', () => {
   expect(hasFilters({ sort: 'oldest', job: 'ir-1', bulk: 'bulk-action-1' })).toBe(false);
   expect(hasFilters({ q: 'x' })).toBe(true);
+});
+
+test('only the waiting jobs of one model are listed as a queue, up to 100 of them', () => {
+  const queue = { status: ['waiting' as const], model: 'opus' };
+  expect(isShortQueue(queue, 100)).toBe(true);
+  expect([
+    isShortQueue(queue, 101),
+    isShortQueue(queue, undefined),
+    isShortQueue({ ...queue, sort: 'oldest' }, 2),
+    isShortQueue({ status: ['waiting'] }, 2),
+    isShortQueue({ status: ['waiting', 'active'], model: 'opus' }, 2),
+    isShortQueue({ model: 'opus' }, 2),
+  ]).toEqual([false, false, false, false, false, false]);
 });

@@ -75,6 +75,15 @@ export function filterOf(search: JobsSearch, now: number): JobFilter {
   };
 }
 
+/** Jobs of a queue that are listed in its order: as many as one request for their places may name. */
+export const MOST_IN_QUEUE = 100;
+
+/** Return whether a search shows a short queue of one model, which is listed in its order. total: of its jobs. */
+export function isShortQueue({ status, model, sort }: JobsSearch, total: number | undefined): boolean {
+  const isOfWaiting = status?.length === 1 && status[0] === 'waiting';
+  return isOfWaiting && model !== undefined && sort === undefined && total !== undefined && total <= MOST_IN_QUEUE;
+}
+
 /** A name for the list that a search shows. */
 export function listKey(search: JobsSearch): string {
   return JSON.stringify({ ...search, job: undefined, bulk: undefined });

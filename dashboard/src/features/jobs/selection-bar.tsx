@@ -77,6 +77,9 @@ export function SelectionBar({ jobs, total, onAll, onClear, onDone }: SelectionB
   return (
     <div className={styles.actions} role="toolbar" aria-label="Selected jobs">
       <span>{count(jobs.length)} selected</span>
+      {affected.retry.length + affected.cancel.length === 0 && (
+        <span className={styles.noAction}>Ended without a failure: nothing to cancel or retry</span>
+      )}
       {affected.retry.length > 0 && (
         <Button onClick={() => setAsked('retry')}>Retry {count(affected.retry.length)} failed</Button>
       )}

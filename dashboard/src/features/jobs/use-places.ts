@@ -4,12 +4,10 @@ import { useQuery } from '@tanstack/react-query';
 
 import { placesQuery, type QueuePlace } from '../../api/jobs';
 import type { Rows } from './rows';
+import { MOST_IN_QUEUE } from './search';
 
 /** Rows whose places are read together, so that scrolling by a row reads none again. */
 const BLOCK = 40;
-
-/** Jobs that one request may name. */
-const MOST_IDS = 100;
 
 const NONE: Readonly<Record<string, QueuePlace>> = {};
 
@@ -20,6 +18,6 @@ export function usePlaces({ jobs, next }: Rows, first: number, end: number): Rea
   const ids = near
     .filter((job) => job.status === 'waiting')
     .map((job) => job.id)
-    .slice(0, MOST_IDS);
+    .slice(0, MOST_IN_QUEUE); // as many as a request may name
   return useQuery(placesQuery(ids, `${start} ${next}`)).data ?? NONE;
 }

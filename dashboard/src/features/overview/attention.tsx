@@ -105,6 +105,7 @@ function sourceProblems(
   since: string,
 ): Problem[] {
   return sources.flatMap((source, index) => {
+    if (!source.enabled) return []; // on purpose
     const link = (
       <Link to="/sources/$id" params={{ id: source.id }}>
         {visible(source.name)}

@@ -22,7 +22,7 @@ import { Page, Panel } from '../../ui/page';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { NamedStatusIcon, StatusIcon } from '../../ui/status';
 import { Age, Span } from '../../ui/time';
-import { waitingNote } from '../../ui/waiting';
+import { inQueueOrder, waitingNote } from '../../ui/waiting';
 import { codeMeaning } from '../../ui/failures';
 import { buttonClass } from '../../ui/button';
 import { Attention } from './attention';
@@ -42,6 +42,7 @@ export function OverviewPage() {
     const place = places?.[job.id];
     return place && waitingNote(job, place);
   };
+  const queue = { ...waiting, data: waiting.data && { jobs: inQueueOrder(waiting.data.jobs, places ?? {}) } };
   const total = sumOfCosts(ended.data);
   const isEmpty = everything.data?.status.length === 0;
 
@@ -128,7 +129,7 @@ export function OverviewPage() {
           }
         >
           <JobLines
-            query={waiting}
+            query={queue}
             empty="No job is waiting."
             note={(job) => noteOf(job)}
             detail={(job) => <Age at={job.createdAt} />}
@@ -188,7 +189,7 @@ function Figure({
 }
 
 interface JobsResult {
-  data: { jobs: JobItem[] } | undefined;
+  data: { jobs: readonly JobItem[] } | undefined;
   error: unknown;
   isLoadingError: boolean;
   refetch: () => unknown;
