@@ -64,7 +64,7 @@ async def test_settings_of_a_source_and_its_repositories_are_changed(
     assert source["report"] == {"pullRequest": {"signCommits": True}}
 
     await page.get_by_role("switch", name="edited is enabled").click()
-    await expect(page.get_by_text("the source is disabled")).to_be_visible()
+    await expect(page.get_by_text("Switched off: it refuses deliveries.")).to_be_visible()
     await page.get_by_role("button", name="Rotate the secret…").click()
     await page.get_by_role("button", name="Replace the secret").click()
     await expect(page.get_by_role("dialog", name="The secret is replaced")).to_be_visible()

@@ -7,6 +7,7 @@ import { Icon } from '../../ui/icons';
 import { describe } from '../../ui/states';
 import { Switch } from '../../ui/switch';
 import { toast } from '../../ui/toasts';
+import { conditionInWords, OFF } from './conditions';
 import styles from './sources-page.module.css';
 
 export function SourceSwitch({ source }: { source: WebhookSource }) {
@@ -55,13 +56,8 @@ export function Conditions({ source, isShort = false }: { source: WebhookSource;
     <ul className={styles.conditions}>
       {shown.map((condition) => (
         <li key={condition.type} className={condition.status === 'True' ? styles.good : styles.bad}>
-          <Icon name={condition.status === 'True' ? 'check' : 'warning'} />
-          <span>
-            {condition.type}
-            {condition.status !== 'True' &&
-              ` is ${condition.status === 'False' ? 'false' : 'unknown'} (${condition.reason})`}
-            : {visible(condition.message)}
-          </span>
+          <Icon name={condition.status === 'True' ? 'check' : condition.reason === OFF ? 'pause' : 'warning'} />
+          <span>{visible(conditionInWords(condition))}</span>
         </li>
       ))}
     </ul>
