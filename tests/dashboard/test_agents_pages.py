@@ -232,7 +232,11 @@ async def test_recorded_delivery_is_tested_again(
             await asyncio.sleep(POLL_SECONDS)
 
     await sign_in(page, engine, f"/agents/{story_agent}/test")
+    await expect(page.get_by_label("Source", exact=True)).to_have_value("story")
+    await expect(page.get_by_label("Event", exact=True)).to_have_value("issues.labeled")
     await page.get_by_label("Webhook source").select_option("recorder")
+    await expect(page.get_by_label("Source", exact=True)).to_have_value("recorder")
+    await expect(page.get_by_role("option", name="issues.labeled, ")).to_have_count(1)
     await page.get_by_label("Recorded delivery").select_option(found[0]["id"])
     await expect(page.get_by_label("Payload")).to_have_value(re.compile('"n": 17'))
     await expect(page.get_by_label("Event", exact=True)).to_have_value("issues.labeled")

@@ -2,7 +2,16 @@ import { expect, test } from 'vitest';
 
 import type { Trigger } from '../../api/agents';
 import type { AgentVerdict, ThreadRequest, TriggerVerdict } from '../../api/incoming-events';
-import { deliveryInUrl, draftOf, EMPTY_TEST, EXAMPLES, testBody } from './test-draft';
+import {
+  deliveryInUrl,
+  draftOf,
+  EMPTY_TEST,
+  eventSourceOf,
+  EXAMPLES,
+  firstTest,
+  payloadText,
+  testBody,
+} from './test-draft';
 import { EMPTY_TRIGGER } from './trigger-draft';
 import { outcomeInWords, verdictInWords } from './verdict-words';
 
@@ -150,4 +159,26 @@ test('a recorded delivery is a valid draft, and the URL names it', () => {
   });
   expect(deliveryInUrl('main/018c1f5a')).toEqual({ source: 'main', id: '018c1f5a' });
   expect([undefined, '', 'main', 'main/', '/1', 'a/b/c'].map(deliveryInUrl)).toEqual(Array(6).fill(undefined));
+});
+
+test('a test begins with an event of the first trigger', () => {
+  const first = (source: string, ...events: string[]) => firstTest([{ source, events }, trigger]);
+  const [example] = EXAMPLES;
+  expect(first('github', 'issues.*', 'issues.labeled')).toEqual({
+    ...EMPTY_TEST,
+    event: 'issues.labeled',
+    payload: example && payloadText(example),
+  });
+  expect(first('shop', 'order.*', 'issues.labeled')).toEqual({
+    ...EMPTY_TEST,
+    source: 'shop',
+    event: 'issues.labeled',
+  });
+  expect(first('shop', 'order.*')).toEqual({ ...EMPTY_TEST, source: 'shop' });
+  expect(firstTest([])).toEqual(EMPTY_TEST);
+});
+
+test('a webhook source of GitHub sends events of github, and another one its own', () => {
+  expect(eventSourceOf({ type: 'github', name: 'mine' })).toBe('github');
+  expect(eventSourceOf({ type: 'generic', name: 'shop' })).toBe('shop');
 });

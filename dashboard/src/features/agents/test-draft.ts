@@ -1,6 +1,8 @@
 /** The form of an event to test, and its examples. */
 
+import type { Trigger } from '../../api/agents';
 import type { Schemas } from '../../api/client';
+import type { WebhookSource } from '../../api/sources';
 import { parseJson } from '../../lib/json';
 import { readStoredJson, writeStored } from '../../lib/storage';
 import { Texts, type Problems } from '../../ui/use-form';
@@ -62,10 +64,10 @@ export function deliveryInUrl(value: string | undefined): { source: string; id: 
 
 const STORED = 'labrats.tested-event';
 
-/** The last event of this tab. */
-export function storedTest(): TestDraft {
+/** The last event of this tab; undefined if there is none. */
+export function storedTest(): TestDraft | undefined {
   const stored = readStoredJson('sessionStorage', STORED);
-  if (!isObject(stored)) return EMPTY_TEST;
+  if (!isObject(stored)) return undefined;
   const text = (name: keyof TestDraft) => (typeof stored[name] === 'string' ? stored[name] : EMPTY_TEST[name]);
   return {
     source: text('source'),
@@ -92,6 +94,25 @@ interface Example {
   label: string;
   event: string;
   payload: Record<string, unknown>;
+}
+
+/** An event that the first trigger of an agent waits for, with the payload of the example that fits. */
+export function firstTest(triggers: readonly Pick<Trigger, 'source' | 'events'>[]): TestDraft {
+  const [trigger] = triggers;
+  if (!trigger) return EMPTY_TEST;
+  const example =
+    trigger.source === 'github' ? EXAMPLES.find(({ event }) => trigger.events.includes(event)) : undefined;
+  const event = example?.event ?? trigger.events.find((each) => !each.includes('*')) ?? '';
+  return { ...EMPTY_TEST, source: trigger.source, event, payload: example ? payloadText(example) : '' };
+}
+
+export function payloadText({ payload }: Example): string {
+  return JSON.stringify(payload, null, 2);
+}
+
+/** The source of the events that a webhook source receives. */
+export function eventSourceOf({ type, name }: Pick<WebhookSource, 'type' | 'name'>): string {
+  return type === 'github' ? 'github' : name;
 }
 
 /** Events of GitHub, shortened to the fields that triggers and instructions usually read. */

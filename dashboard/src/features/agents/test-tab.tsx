@@ -13,7 +13,7 @@ import { FieldGroup, FormBody, SelectField, TextArea, TextField } from '../../ui
 import { Notice } from '../../ui/notice';
 import { Prose } from '../../ui/prose';
 import { Failure, Loading } from '../../ui/states';
-import { useNewForm, type FormState } from '../../ui/use-form';
+import { useNewForm, type Form, type FormState } from '../../ui/use-form';
 import { useAgent } from './agent-page';
 import styles from './agent-page.module.css';
 import { PreviewedJob } from './previewed-job';
@@ -21,7 +21,10 @@ import { SendDialog } from './send-dialog';
 import {
   deliveryInUrl,
   draftOf,
+  eventSourceOf,
   EXAMPLES,
+  firstTest,
+  payloadText,
   storedTest,
   storeTest,
   testBody,
@@ -46,7 +49,7 @@ export function TestTab() {
 
 function EventTest({ agent }: { agent: Agent }) {
   const queries = useQueryClient();
-  const [initial] = useState(storedTest);
+  const [initial] = useState(() => storedTest() ?? firstTest(agent.eventTriggers));
   const [tested, setTested] = useState<Tested>();
   const form = useNewForm<TestDraft, Tested>({
     initial,
@@ -64,7 +67,9 @@ function EventTest({ agent }: { agent: Agent }) {
       setTested(result);
     },
   });
-  useEffect(() => storeTest(form.draft), [form.draft]);
+  useEffect(() => {
+    if (form.draft !== initial) storeTest(form.draft); // another agent begins with its own trigger
+  }, [form.draft, initial]);
   const isStale = tested && (tested.draft !== form.draft || tested.agent.resourceVersion !== agent.resourceVersion);
   return (
     <div className={styles.list}>
@@ -130,7 +135,7 @@ function Recorded({ source, form }: { source: string; form: FormState<TestDraft>
         <option value="">None</option>
         {data.map((each) => (
           <option key={each.id} value={each.id}>
-            {visible(`${each.event ?? ''} ${each.repo ?? ''}`)}, {fullTime(new Date(each.at))}
+            {visible([each.event, each.repo].filter(Boolean).join(' '))}, {fullTime(new Date(each.at))}
           </option>
         ))}
       </select>
@@ -142,12 +147,20 @@ function EventFields({ form }: { form: FormState<TestDraft> }) {
   const sources = useQuery(sourcesQuery);
   const recorded = useDelivery(form);
   const navigate = useNavigate({ from: '/agents/$id/test' });
-  const choose = ({ event, payload }: (typeof EXAMPLES)[number]) => {
+  const choose = (example: (typeof EXAMPLES)[number]) => {
     void navigate({ search: {}, replace: true }); // it is not the recorded delivery
     form.set('source', 'github');
     form.set('delivery', '');
-    form.set('event', event);
-    form.set('payload', JSON.stringify(payload, null, 2));
+    form.set('event', example.event);
+    form.set('payload', payloadText(example));
+  };
+  const formOfSource: Form<TestDraft> = {
+    ...form,
+    set: (field, value) => {
+      form.set(field, value);
+      const chosen = sources.data?.webhookSources.find(({ name }) => name === value);
+      if (chosen) form.set('source', eventSourceOf(chosen));
+    },
   };
   return (
     <>
@@ -178,7 +191,7 @@ function EventFields({ form }: { form: FormState<TestDraft> }) {
           suggestions={EXAMPLES.map((each) => each.event)}
         />
         <SelectField
-          form={form}
+          form={formOfSource}
           name="webhookSource"
           label="Webhook source"
           none="None"
