@@ -4,6 +4,7 @@ import type { Agent } from '../../api/agents';
 import type { Instruction } from '../../api/instructions';
 import {
   EMPTY_INSTRUCTION,
+  firstParagraph,
   instructionBody,
   instructionDraft,
   ordered,
@@ -61,4 +62,13 @@ test('leading space of the text is kept, and a text of spaces is missing', () =>
     content: 'is required',
     priority: 'must be a number',
   });
+});
+
+test('the purpose of an instruction is its first paragraph, without a sentence cut in the middle', () => {
+  expect(firstParagraph('# Title\n\nImplement the issue\nof the event.\n\nThen test it.')).toBe(
+    'Implement the issue of the event.',
+  );
+  expect(firstParagraph(`First. Second. ${'word '.repeat(60)}`)).toBe('First. Second.');
+  expect(firstParagraph('word '.repeat(60))).toMatch(/word…$/);
+  expect([firstParagraph('# Only a title'), firstParagraph('')]).toEqual(['', '']);
 });

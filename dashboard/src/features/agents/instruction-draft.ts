@@ -73,6 +73,22 @@ export function ordered(instructions: readonly Instruction[]): { global: Instruc
   };
 }
 
+/** Characters of a text that a list has room for. */
+const SHOWN = 240;
+
+/** The first paragraph of a text that is no heading. A long one ends after a sentence, or else after a word. */
+export function firstParagraph(text: string): string {
+  const lines = text.split('\n').map((line) => (line.startsWith('#') ? '' : line.trim()));
+  const begin = lines.findIndex((line) => line !== '');
+  if (begin < 0) return '';
+  const end = lines.indexOf('', begin);
+  const paragraph = lines.slice(begin, end < 0 ? undefined : end).join(' ');
+  if (paragraph.length <= SHOWN) return paragraph;
+  const start = paragraph.slice(0, SHOWN);
+  const sentences = /^.*[.!?](?=\s)/.exec(start)?.[0];
+  return sentences ?? `${start.slice(0, Math.max(start.lastIndexOf(' '), 1))}…`;
+}
+
 export interface Use {
   agent: Agent;
   /** The agent names it, or a trigger of the agent does. */

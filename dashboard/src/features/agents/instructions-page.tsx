@@ -18,7 +18,14 @@ import { cell, Table } from '../../ui/table';
 import { toast } from '../../ui/toasts';
 import { useNewForm } from '../../ui/use-form';
 import { AgentsLayout } from './agents-layout';
-import { EMPTY_INSTRUCTION, instructionBody, ordered, usesOf, type InstructionDraft } from './instruction-draft';
+import {
+  EMPTY_INSTRUCTION,
+  firstParagraph,
+  instructionBody,
+  ordered,
+  usesOf,
+  type InstructionDraft,
+} from './instruction-draft';
 import { InstructionFields } from './instruction-fields';
 import styles from './instructions-page.module.css';
 
@@ -102,18 +109,10 @@ function Row({ instruction, last }: { instruction: Instruction; last: string }) 
         </Link>
         {instruction.displayName && <p className={styles.note}>{instruction.name}</p>}
       </td>
-      <td className={cell.minor}>{visible(instruction.description || firstLine(instruction.content))}</td>
+      <td className={cell.minor}>{visible(instruction.description || firstParagraph(instruction.content))}</td>
       <td className={cell.number}>{last}</td>
     </tr>
   );
-}
-
-const SHOWN = 120;
-
-/** The first line that is no heading. */
-function firstLine(text: string): string {
-  const line = text.split('\n').find((each) => each.trim() !== '' && !each.startsWith('#')) ?? '';
-  return line.length > SHOWN ? `${line.slice(0, SHOWN)}…` : line;
 }
 
 const FORM = 'instruction-form';
