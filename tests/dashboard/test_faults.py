@@ -89,6 +89,9 @@ async def test_slow_network_shows_what_it_waits_for(faulty_page: Page, proxy: Fa
     proxy.delay_seconds = 1
     await faulty_page.goto(f"{proxy.url}/jobs?model=slow-network", wait_until="commit")
     await expect(faulty_page.get_by_label("Loading").first).to_be_visible()
+    frame = await faulty_page.get_by_label("Loading").first.bounding_box()
+    assert frame
+    assert frame["x"] > 200  # beside the navigation, or its place
     assert await faulty_page.locator(EMPTY).count() == 0
     await expect(faulty_page.get_by_role("cell", name="Completed")).to_be_visible()
 

@@ -19,9 +19,10 @@ import { validateModelsSearch } from '../features/models/search';
 import { validateSourceSearch } from '../features/sources/search';
 import { validateStatsSearch } from '../features/stats/search';
 import { isSet, parseSearch, stringifySearch, text } from '../lib/search';
+import { PageLoading } from '../ui/page';
 import { Loading } from '../ui/states';
 import { PageError, PageNotFound } from './page-errors';
-import { Shell } from './shell';
+import { PendingShell, Shell } from './shell';
 
 /**
  * The component of a page, loaded when it is opened. While the engine does not answer, the page says so instead of
@@ -64,6 +65,7 @@ const app = createRoute({
     if (next) throw redirect({ href: next, replace: true });
   },
   component: Shell,
+  pendingComponent: PendingShell,
 });
 
 /** Keep viewers from a page that only changes something. */
@@ -203,18 +205,21 @@ const agentIndex = createRoute({
   },
 });
 
+/** The frame of the agent is there while one of its parts is loaded. */
+const partOfAgent = { getParentRoute: () => agent, pendingComponent: () => <Loading rows={5} height={48} /> } as const;
+
 const agentTriggers = createRoute({
-  getParentRoute: () => agent,
+  ...partOfAgent,
   path: '/triggers',
   component: lazy(() => import('../features/agents/triggers-tab'), 'TriggersTab'),
 });
 const agentInstructions = createRoute({
-  getParentRoute: () => agent,
+  ...partOfAgent,
   path: '/instructions',
   component: lazy(() => import('../features/agents/instructions-tab'), 'InstructionsTab'),
 });
 const agentTest = createRoute({
-  getParentRoute: () => agent,
+  ...partOfAgent,
   path: '/test',
   validateSearch: (search: Record<string, unknown>): { delivery?: string } => {
     const delivery = text(search['delivery']);
@@ -223,12 +228,12 @@ const agentTest = createRoute({
   component: lazy(() => import('../features/agents/test-tab'), 'TestTab'),
 });
 const agentJobs = createRoute({
-  getParentRoute: () => agent,
+  ...partOfAgent,
   path: '/jobs',
   component: lazy(() => import('../features/agents/jobs-tab'), 'JobsTab'),
 });
 const agentSettings = createRoute({
-  getParentRoute: () => agent,
+  ...partOfAgent,
   path: '/settings',
   component: lazy(() => import('../features/agents/settings-tab'), 'SettingsTab'),
 });
@@ -349,7 +354,7 @@ export function createAppRouter(queries: QueryClient) {
     search: { strict: true }, // else values that a page refuses would reach it nevertheless
     defaultPreload: 'intent',
     defaultPendingMs: 150,
-    defaultPendingComponent: () => <Loading />,
+    defaultPendingComponent: PageLoading,
     defaultErrorComponent: PageError,
     scrollRestoration: true,
   });

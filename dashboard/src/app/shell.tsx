@@ -12,6 +12,7 @@ import { buttonClass } from '../ui/button';
 import { Icon, Logo, type IconName } from '../ui/icons';
 import { commandKey, Keys } from '../ui/kbd';
 import { Menu, MenuItem, MenuLabel } from '../ui/menu';
+import { PageLoading } from '../ui/page';
 import { useShortcuts } from '../ui/shortcuts';
 import { describe } from '../ui/states';
 import { setTheme, THEMES, useTheme } from '../ui/theme';
@@ -39,6 +40,23 @@ export function Shell() {
     <AccessOf mayChange={!me?.scopes.includes('viewer')}>
       <Frame since={me?.changes ?? undefined} />
     </AccessOf>
+  );
+}
+
+/**
+ * The frame while the session is read. It has no controls: the session may lead to the sign-in page, or be a viewer's.
+ */
+export function PendingShell() {
+  return (
+    <div className={styles.shell}>
+      <div className={styles.sidebar} />
+      <div className={styles.column}>
+        <div className={styles.topbar} />
+        <main className={styles.main}>
+          <PageLoading />
+        </main>
+      </div>
+    </div>
   );
 }
 

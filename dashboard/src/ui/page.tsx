@@ -1,6 +1,7 @@
 import { useEffect, type ReactNode } from 'react';
 
 import styles from './page.module.css';
+import { Loading } from './states';
 
 /** Set the title of the document. */
 export function useTitle(title: string): void {
@@ -14,21 +15,31 @@ export function Page({
   title,
   actions,
   children,
-  isWide = false,
+  isForm = false,
 }: {
   title: string;
   actions?: ReactNode;
   children: ReactNode;
-  isWide?: boolean;
+  /** The content is a form, which is narrower. */
+  isForm?: boolean;
 }) {
   useTitle(title);
   return (
-    <div className={`${styles.page} ${isWide ? styles.wide : ''}`}>
-      <div className={styles.heading}>
+    <div className={styles.page}>
+      <div className={`${styles.heading} ${isForm ? styles.form : ''}`}>
         <h1>{title}</h1>
         {actions}
       </div>
       {children}
+    </div>
+  );
+}
+
+/** A page whose code is being loaded. */
+export function PageLoading() {
+  return (
+    <div className={styles.page}>
+      <Loading height={36} />
     </div>
   );
 }

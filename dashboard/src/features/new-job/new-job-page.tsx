@@ -114,6 +114,7 @@ function JobForm({ first }: { first?: FirstJob }) {
 
   return (
     <Page
+      isForm
       title={first ? `Run ${first.id} again` : 'New job'}
       actions={
         <div role="group" aria-label="Kind of input" className={styles.modes}>

@@ -69,6 +69,7 @@ export function SourcePage() {
         <Icon name="chevronLeft" size={14} /> Webhooks
       </Link>
       <Page
+        isForm
         title={visible(id)}
         actions={
           source.data &&
