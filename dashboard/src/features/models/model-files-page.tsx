@@ -1,4 +1,5 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { Link } from '@tanstack/react-router';
 import { useState } from 'react';
 
 import { ApiError } from '../../api/client';
@@ -76,8 +77,8 @@ export function ModelFilesPage() {
         {!error && !rows && <Loading rows={5} height={44} />}
         {!error && rows && rows.length === 0 && (
           <Empty title="No model files">
-            The files of local models are named in the default settings of their provider, each with its address. Then
-            they can be downloaded here.
+            The files of local models are named in the <Link to="/settings/defaults">default settings</Link> of their
+            provider, each with its address. Then they can be downloaded here.
           </Empty>
         )}
         {configured.data && rows && rows.length > 0 && (
