@@ -22,7 +22,7 @@ async def test_pdf_is_uploaded_extracted_and_deleted(page: Page, engine: LocalEn
     await page.get_by_label("Provider").select_option("mock")
     await page.get_by_role("button", name="Start extraction").click()
     await expect(page).to_have_url(re.compile("/jobs/ir-"))
-    await expect(page.get_by_text("Completed", exact=True)).to_be_visible()
+    await expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
 
     await page.goto(f"{engine.url}/files/pdfs")
     extractions = page.get_by_role("table", name="Extractions")

@@ -364,10 +364,10 @@ async def test_activity_keeps_its_place_for_a_reader_until_the_latest_is_request
     await page.goto(f"{engine.url}/jobs/{job}/activity")
     await page.get_by_label("Follow").uncheck()
     entry = page.get_by_role("main").locator("ol > li").first
-    first = await entry.inner_text()
+    first = await entry.text_content()
     latest = page.get_by_role("button", name="Show the latest of")
     await expect(latest).to_be_visible()
-    assert await entry.inner_text() == first
+    assert await entry.text_content() == first
     await latest.click()
     await expect(page.get_by_text("line 14000", exact=True)).to_be_visible()
     await expect(latest).to_have_count(0)

@@ -107,14 +107,19 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
 
   const list = useRef<HTMLDivElement>(null);
   const end = useRef<HTMLDivElement>(null);
+  const follower = useRef<ResizeObserver>(undefined);
   useEffect(() => {
     if (!list.current || !isFollowing || !isLive) return;
     // Entries get their height only when they are drawn, after the effects of their change.
     const observer = new ResizeObserver(() => end.current?.scrollIntoView({ block: 'end' }));
     observer.observe(list.current);
+    follower.current = observer;
     return () => observer.disconnect();
   }, [isFollowing, isLive]);
-  useScrollBack(() => setFollowing(false));
+  useScrollBack(() => {
+    follower.current?.disconnect(); // at once: entries that come into view change the height, too
+    setFollowing(false);
+  });
   const { refetch } = earlier;
   const readLatest = () => {
     if (length === WINDOW) void refetch();
