@@ -300,10 +300,11 @@ async def test_form_that_is_wrong_leads_to_its_first_wrong_field(
 ) -> None:
     await sign_in(page, engine, f"/agents/{story_agent}/triggers")
     await page.get_by_role("button", name="Add trigger").click()
-    await page.get_by_label("Source").fill("")
+    await page.get_by_label("Events").fill("issues.*")
     await page.get_by_label("Time, minutes").fill("20000")
+    await page.get_by_label("Other settings").fill("none")
     await page.get_by_role("button", name="Save trigger").click()
-    await expect(page.get_by_label("Source")).to_be_focused()
+    await expect(page.get_by_label("Time, minutes")).to_be_focused()
     await expect(page.get_by_text("must be at most 10,080 minutes, 7 days")).to_be_visible()
 
 
