@@ -7,21 +7,25 @@ import hmac
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import httpx2
 import pytest
 
+from labrats.intake.delivery_log import KEPT_REFUSED
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.job import Job, KeyReference
-from labrats.model.record import Metadata
+from labrats.model.record import Metadata, Resource
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from tests.api.conftest import Api, api_in_memory
 from tests.api.test_agent_roles import stored
+from tests.fakes.store import MemoryStore
 from tests.support.builders import a_trigger, an_agent
 from tests.support.deliveries import SECRET, an_issue_event, github_headers, hub_signature, json_body
 from tests.support.waiting import DEADLINE_SECONDS
+
+R = TypeVar("R", bound=Resource)
 
 GITHUB = "/api/webhooks/github"
 
@@ -437,6 +441,104 @@ async def test_latest_deliveries_tell_what_became_of_them(api: Api, nobody: http
     assert found[2]["repo"]
     assert "no agent has a trigger" in found[2]["reason"]
     assert only_refused == found[:1]
+
+
+async def refused(api: Api, number: int = 1, name: str = "github") -> list[str]:
+    """Wait until that many refused deliveries of a source are listed. Return their reasons, the latest first."""
+    path = f"/api/webhook-sources/{name}/deliveries?outcome=refused"
+    async with api.client("admin") as admin, asyncio.timeout(3 * DEADLINE_SECONDS):
+        while len(found := (await admin.get(path)).json()["deliveries"]) < number:
+            await asyncio.sleep(0.01)
+    return [delivery["reason"] for delivery in found]
+
+
+class TestUnsignedDelivery:
+    @pytest.mark.parametrize("path", [GITHUB, "/webhooks/github"])
+    async def test_is_listed_with_its_remedy(self, api: Api, nobody: httpx2.AsyncClient, path: str) -> None:
+        await add_source(api)
+
+        assert (await nobody.post(path, json=an_issue_event())).status_code == 401
+
+        assert await refused(api) == ["it is not signed: enter the source's secret at GitHub"]
+
+    async def test_of_another_sender_is_listed_with_its_remedy(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api, "alerts", type="generic")
+        await nobody.post("/webhooks/alerts", json={})
+        assert await refused(api, name="alerts") == ["it is not signed: sign it with the source's secret"]
+
+    async def test_with_a_malformed_signature_is_not_called_unsigned(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
+        await add_source(api)
+        await nobody.post("/webhooks/github", json={}, headers={"X-Hub-Signature-256": "sha1=abc"})
+        assert await refused(api) == ["its signature is malformed, repeated or out of date"]
+
+    async def test_does_not_show_whether_its_source_exists(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api)
+        await add_source(api, "off", enabled=False)
+        answers = [await nobody.post(f"/webhooks/{name}", json={}) for name in ("github", "off", "unknown")]
+        assert {(answer.status_code, answer.text) for answer in answers} == {(401, answers[0].text)}
+
+        await refused(api)
+        off = await api.store.get(WebhookSource, "off")
+        assert off.status.recent_deliveries == ()
+
+    async def test_at_a_shared_address_is_listed_for_none_of_several_sources(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
+        await add_source(api, "one", secret="test-secret-number-one")
+        await add_source(api, "two", secret="test-secret-number-two")
+        await nobody.post(GITHUB, json={})
+        await nobody.post("/webhooks/two", json={})
+
+        await refused(api, name="two")
+        assert (await api.store.get(WebhookSource, "one")).status.recent_deliveries == ()
+
+    async def test_flood_displaces_no_accepted_delivery_and_reads_neither_secrets_nor_bodies(
+        self, tmp_path: Path
+    ) -> None:
+        async with api_in_memory(tmp_path, CountedSecrets) as api, api.client(None) as nobody:
+            await add_source(api)
+            await accepted(nobody, an_issue_event())
+            store, bodies = api.store, []
+            assert isinstance(store, CountedSecrets)
+            reads = store.reads_of_secrets
+
+            async def body() -> AsyncIterator[bytes]:
+                bodies.append("read")
+                yield b"{}"
+
+            for number in range(1_000):
+                answer = await nobody.post(("/webhooks/github", GITHUB)[number % 2], content=body())
+                assert answer.status_code == 401
+
+            await refused(api, KEPT_REFUSED)
+            outcomes = [each.outcome for each in (await store.get(WebhookSource, "github")).status.recent_deliveries]
+            assert outcomes == ["unmatched", *KEPT_REFUSED * ["refused"]]
+            assert (store.reads_of_secrets - reads, bodies) == (0, [])
+
+    async def test_at_a_receiver_is_listed_only_for_its_own_source(self, tmp_path: Path) -> None:
+        secret = tmp_path / "secret"
+        settings: dict[str, Any] = {"webhook_source": "one", "webhook_secret_file": secret, "role": "webhook-receiver"}
+        async with api_in_memory(tmp_path, **settings) as api, api.client(None) as nobody:
+            spec = WebhookSourceSpec(type="github")
+            await stored(api, *(WebhookSource(metadata=Metadata(name=name), spec=spec) for name in ("one", "two")))
+            for name in ("two", "one"):
+                assert (await nobody.post(f"/webhooks/{name}", json={})).status_code == 401
+            async with asyncio.timeout(3 * DEADLINE_SECONDS):
+                while not (await api.store.get(WebhookSource, "one")).status.recent_deliveries:
+                    await asyncio.sleep(0.01)
+            assert (await api.store.get(WebhookSource, "two")).status.recent_deliveries == ()
+
+
+class CountedSecrets(MemoryStore):
+    """A store that counts the reads of Secrets."""
+
+    reads_of_secrets = 0
+
+    async def get(self, kind: type[R], name: str) -> R:
+        self.reads_of_secrets += issubclass(kind, Secret)
+        return await super().get(kind, name)
 
 
 async def test_deliveries_are_measured_by_outcome(api: Api, nobody: httpx2.AsyncClient) -> None:

@@ -36,7 +36,7 @@ from labrats.intake.delivery_log import PAYLOAD_BYTES
 from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import event_requests
 from labrats.intake.events import IncomingEvent, why_no_agent
-from labrats.intake.signatures import Signature, hub_signature, standard_signature
+from labrats.intake.signatures import HUB_HEADER, STANDARD_HEADER, Signature, hub_signature, standard_signature
 from labrats.intake.thread_events import ThreadEvent, thread_event_of
 from labrats.intake.thread_requests import add_request
 from labrats.model.errors import LabratsError, NotFound
@@ -103,11 +103,12 @@ async def receive_from_github(request: Request) -> Response:
 
     The answer to a redelivery, under any id, has the jobs of the first delivery.
     """
+    sources = [each for each in services_of(request).catalog.webhook_sources if each.spec.type == GITHUB]
+    enabled = [each for each in sources if each.spec.enabled]
     signature = hub_signature(request.headers)
     if signature is None:
-        raise _unsigned(request)
-    sources = [each for each in services_of(request).catalog.webhook_sources if each.spec.type == GITHUB]
-    return await _receive(request, signature, [each for each in sources if each.spec.enabled])
+        raise _unsigned(request, enabled)
+    return await _receive(request, signature, enabled)
 
 
 @router.post(
@@ -121,13 +122,14 @@ async def receive(
 ) -> Response:
     """Receive a delivery for the WebhookSource `name`. A disabled source answers 404."""
     services = services_of(request)
+    source = services.catalog.webhook_source(name)
+    enabled = [source] if source and source.spec.enabled else []
     signature = hub_signature(request.headers) or standard_signature(request.headers, services.clock.now())
     if signature is None:
-        raise _unsigned(request)
-    source = services.catalog.webhook_source(name)
-    if source is None or not source.spec.enabled:
+        raise _unsigned(request, enabled)
+    if not enabled:
         raise NotFound(f"there is no webhook source {name!r}, or it is disabled")
-    return await _receive(request, signature, [source])
+    return await _receive(request, signature, enabled)
 
 
 async def _receive(request: Request, signature: Signature, sources: Sequence[WebhookSource]) -> Response:
@@ -208,10 +210,24 @@ async def _received(
     return received
 
 
-def _unsigned(request: Request) -> ApiError:
-    services_of(request).metrics.delivery_received(REFUSED)
+def _unsigned(request: Request, sources: Sequence[WebhookSource]) -> ApiError:
+    """Record a request without a valid signature header. Return the error, which is the same for all sources.
+
+    Neither the body nor a secret is read for it. A receiver records only the requests to its own source.
+    """
+    services = services_of(request)
+    services.metrics.delivery_received(REFUSED)
+    if len(sources) == 1 and services.settings.webhook_source in (None, sources[0].name):
+        services.deliveries.add(sources[0].name, _record(services, REFUSED, reason=_why_unsigned(request, sources[0])))
     message = "sign the body with the source's secret: `X-Hub-Signature-256: sha256=` and its HMAC-SHA256 in hex"
     return ApiError(401, "unauthorized", message)
+
+
+def _why_unsigned(request: Request, source: WebhookSource) -> str:
+    if HUB_HEADER in request.headers or (source.spec.type != GITHUB and STANDARD_HEADER in request.headers):
+        return "its signature is malformed, repeated or out of date"
+    remedy = "enter the source's secret at GitHub" if source.spec.type == GITHUB else "sign it with the source's secret"
+    return f"it is not signed: {remedy}"
 
 
 def _payload(body: bytes, content_type: str) -> dict[str, Any]:
