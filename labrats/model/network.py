@@ -8,6 +8,9 @@ from labrats.model.record import Record
 
 OPEN: Final = "open"
 NONE: Final = "none"
+NETWORK_FORMS: Final = f"must be '{OPEN}', '{NONE}' or {{\"allow\": [hosts]}}"
+"""The message for a rule in another form."""
+
 MOST_HOSTS: Final = 100
 MOST_REFUSED_HOSTS: Final = 50
 """Refused hosts that a job lists. Further ones are neither listed nor counted."""
@@ -44,7 +47,7 @@ def problem_of_network(network: Network) -> str | None:
     if isinstance(network, str):
         if network in (OPEN, NONE):
             return None
-        return f'must be "{OPEN}", "{NONE}" or {{"allow": […]}} with the names of hosts'
+        return NETWORK_FORMS
     if len(network.allow) > MOST_HOSTS:
         return f"must allow at most {MOST_HOSTS} hosts"
     return next(filter(None, map(_problem_of_entry, network.allow)), None)

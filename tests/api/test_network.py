@@ -83,13 +83,14 @@ async def test_external_contributors_job_needs_a_rule_where_nothing_confines_an_
 @pytest.mark.parametrize(
     ("network", "field", "message"),
     [
-        ("closed", "config.network", "must be 'open' or 'none'"),
+        ("closed", "config.network", "must be 'open', 'none' or {\"allow\": [hosts]}"),
         ({"allow": []}, "config.network.allow", "must have at least 1 item"),
         ({"allow": ["https://pypi.org"]}, "config.network", "cannot allow 'https://pypi.org': name a host such as"),
         ({"allow": ["*.com"]}, "config.network", "a whole top-level domain is too much"),
         ({"allow": "npm"}, "config.network.allow", "must be a"),
         ({"deny": ["npm"]}, "config.network.allow", "is required"),
-        (["npm"], "config.network", "must be"),
+        (["npm"], "config.network", "must be 'open', 'none' or {\"allow\": [hosts]}"),
+        (True, "config.network", "must be 'open', 'none' or {\"allow\": [hosts]}"),
     ],
 )
 async def test_invalid_rules_are_explained(user: httpx2.AsyncClient, network: Any, field: str, message: str) -> None:

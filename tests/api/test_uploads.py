@@ -450,9 +450,17 @@ async def test_extraction_submits_a_pipeline_for_the_pdf(api: Api, tmp_path: Pat
     job = await api.store.get(Job, answer.json()["jobId"])
     assert (job.spec.type, job.spec.source) == ("document-extraction", "dashboard")
     assert (job.spec.pipeline, job.resolved.config.effort) == (Pipeline(type="pdf-sections"), "low")
-    assert job.spec.metadata == {"upload": uploaded["id"], "document": "report.pdf"}
+    assert job.spec.metadata == {"upload": uploaded["id"], "document": "report.pdf", "title": "report.pdf"}
     (file,) = job.spec.files
     assert (file.name, (tmp_path / "uploads" / file.path).read_bytes()) == ("document.pdf", A_PDF)
+
+
+async def test_extractions_have_the_names_of_their_pdfs_as_titles(api: Api, admin: httpx2.AsyncClient) -> None:
+    for name in ("one.pdf", "two.pdf"):
+        uploaded = (await admin.post(PDFS, files={"file": (name, A_PDF)})).json()
+        assert (await admin.post(f"{PDFS}/{uploaded['id']}/extract")).status_code == 201
+
+    assert {job.title for job in await api.store.list(Job)} == {"one.pdf", "two.pdf"}
 
 
 async def test_extraction_needs_no_body(api: Api, admin: httpx2.AsyncClient) -> None:

@@ -108,7 +108,7 @@ async def extract(
         prompt=body.prompt or FIND_FACTS,
         config=ConfigBody(provider=body.provider, model=body.model, effort=body.effort),
         pipeline=PipelineBody(type="pdf-sections"),
-        metadata={"upload": upload.id, "document": upload.name},
+        metadata={"upload": upload.id, "document": upload.name, "title": upload.name},
     )
     requested = job_request(submission, caller, [("document.pdf", pdfs.path(upload))])
     job, _ = await services.admission.admit(requested, names)

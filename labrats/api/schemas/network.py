@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag
 
 from labrats.api.schemas.base import RequestBody, ResponseBody
 from labrats.api.schemas.variables import OBJECT_TAG, TEXT_TAG
-from labrats.model.network import MOST_HOSTS, AllowedHosts, Network, problem_of_network
+from labrats.model.network import MOST_HOSTS, NETWORK_FORMS, NONE, OPEN, AllowedHosts, Network, problem_of_network
 
 _Host = Annotated[str, StringConstraints(min_length=1, max_length=260)]
 
@@ -27,6 +27,13 @@ def _tag_of(value: Any) -> str:
     return OBJECT_TAG if isinstance(value, dict | AllowedHostsBody) else TEXT_TAG
 
 
+def _check_word(value: Any) -> Any:
+    """Raise ValueError unless `value` is a word for a rule. Pydantic's own message would omit the form with hosts."""
+    if value not in (OPEN, NONE):
+        raise ValueError(NETWORK_FORMS)
+    return value
+
+
 def network_rule(body: "NetworkBody") -> Network:
     """Convert the request's rule to the engine's type."""
     return body if isinstance(body, str) else AllowedHosts(allow=tuple(body.allow))
@@ -39,7 +46,8 @@ def _check(body: "NetworkBody") -> "NetworkBody":
 
 
 NetworkBody = Annotated[
-    Annotated[Literal["open", "none"], Tag(TEXT_TAG)] | Annotated[AllowedHostsBody, Tag(OBJECT_TAG)],
+    Annotated[Literal["open", "none"], BeforeValidator(_check_word), Tag(TEXT_TAG)]
+    | Annotated[AllowedHostsBody, Tag(OBJECT_TAG)],
     Discriminator(_tag_of),
     Field(
         description="Hosts that the agent and its tools may reach: all (`open`), none but its model's server (`none`), "
