@@ -15,6 +15,7 @@ from labrats.executor.event_writer import EventWriter
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
+from labrats.model.protocol import STOPPED
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 T = TypeVar("T")
@@ -44,7 +45,7 @@ async def outcome_of(work: Callable[[], Awaitable[Any]], events: EventWriter) ->
     except GiveUp as failure:
         return failure
     except asyncio.CancelledError:
-        return GiveUp(FailedCode.AGENT_ERROR, "stopped on request")
+        return GiveUp(FailedCode.AGENT_ERROR, STOPPED)
     except Exception as error:  # noqa: BLE001 - the outermost handler: an error not reported here is lost
         sys.stderr.write(events.clean(traceback.format_exc()))
         return GiveUp(FailedCode.INTERNAL, f"the executor failed unexpectedly: {type(error).__name__}: {error}")

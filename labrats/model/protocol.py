@@ -365,6 +365,17 @@ class ErrorEvent(ExecutorEvent, tag="error"):
     usage: Usage = Usage()
     outputs: Outputs = Outputs()
 
+    @property
+    def was_stopped(self) -> bool:
+        """True if the attempt ended because it was told to, so that its `code` is not the cause.
+
+        Recognized by the message, which executors of all versions write.
+        """
+        return self.message == STOPPED and self.code is FailedCode.AGENT_ERROR
+
+
+STOPPED: Final = "stopped on request"
+"""The message of an attempt that has ended after a signal."""
 
 AnyEvent = (
     LogEvent

@@ -1,11 +1,15 @@
 """A job's events: the typed output of its attempts, in pages or as a stream."""
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.engine import PATIENCE_SECONDS, SentEvent, User
+from tests.acceptance.conftest import EngineFactory
+from tests.acceptance.engine import PATIENCE_SECONDS, Engine, SentEvent, User
+from tests.chart.engine import InstalledEngine
 
 STEPS = [
     {"log": "line {n}", "times": 3},
@@ -69,6 +73,47 @@ async def test_events_of_all_attempts_are_typed(user: User) -> None:
         "error": {"code": "agent_error", "message": "not yet", "retryAfterSeconds": None} | TOTALS,
         "result": {"result": {"done": True}} | TOTALS,
     }
+
+
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+async def test_last_event_of_a_stopped_attempt_does_not_contradict_the_job(
+    engine: Engine, user: User, status: str
+) -> None:
+    timeout_ms = 20_000 if isinstance(engine, InstalledEngine) else 1_000  # the start of a pod counts
+    config = {"timeoutMs": timeout_ms} if status == "failed" else {}
+    job_id = await user.submit({"log": "here"}, {"hang": True}, config=config)
+
+    await check_stopped(user, job_id, status)
+
+
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+async def test_last_event_of_a_stopped_agent_program_does_not_contradict_the_job(
+    start_program: EngineFactory, tmp_path: Path, status: str
+) -> None:
+    program = tmp_path / "agent"
+    program.write_text(f"#!/bin/sh\necho '{json.dumps({'type': 'system', 'subtype': 'init'})}'\nexec sleep 300\n")
+    program.chmod(0o755)
+    environment = {"LABRATS_CLAUDE_PATH": str(program), "ANTHROPIC_API_KEY": "test-key-of-a-model"}
+    engine = start_program(**environment, LABRATS_STOP_GRACE_SECONDS="10")
+    config = {"provider": "claude", "model": "any"} | ({"timeoutMs": 4_000} if status == "failed" else {})
+    async with engine.user() as user:
+        await check_stopped(user, await user.submit(prompt="Wait.", config=config), status)
+
+
+async def check_stopped(user: User, job_id: str, status: str) -> None:
+    """Cancel the job once it runs unless it is to time out, and check its last event."""
+    if status == "cancelled":
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while '"running"' not in (await user.get(f"/api/jobs/{job_id}/events", kind="status")).text:
+                await asyncio.sleep(0.05)
+        await user.cancel(job_id)
+    job = await user.wait(job_id)
+    attempt = (await user.get(f"/api/jobs/{job_id}/attempts")).json()["attempts"][-1]
+    last = (await pages(user, job_id, 1000))[-1]
+
+    assert (job["status"], job["failedCode"]) == (status, "timeout" if status == "failed" else None)
+    assert (attempt["status"], attempt["failedCode"]) == (job["status"], job["failedCode"])
+    assert (last["kind"], last.get("code"), last.get("message")) == ("error", None, "stopped on request")
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 1000])

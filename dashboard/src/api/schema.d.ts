@@ -3366,8 +3366,8 @@ export interface components {
              * @description result: the agent's answer; null if it is too large for an event.
              */
             result?: unknown;
-            /** @description error: why the attempt failed, for programs. */
-            code?: components["schemas"]["FailedCode"];
+            /** @description error: why the attempt failed, for programs. Null if the engine stopped it: the status and `failedCode` of the job say why. */
+            code?: components["schemas"]["FailedCode"] | null;
             /**
              * Retryafterseconds
              * @description error: the pause that the model's provider asks for, if any.

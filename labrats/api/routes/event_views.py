@@ -71,7 +71,10 @@ class EventView(ResponseBody):
     outputs: OutputsView = optional(description="output, result, error: the outputs of the attempt so far.")
     request: ModelRequestView = optional(description="request: a request of the agent to its model's server.")
     result: Any = optional(description="result: the agent's answer; null if it is too large for an event.")
-    code: FailedCode = optional(description="error: why the attempt failed, for programs.")
+    code: FailedCode | None = optional(
+        description="error: why the attempt failed, for programs. Null if the engine stopped it: the status and "
+        "`failedCode` of the job say why."
+    )
     retry_after_seconds: float | None = optional(
         description="error: the pause that the model's provider asks for, if any."
     )
@@ -106,7 +109,8 @@ def event_view(attempt: int, event: AnyEvent) -> dict[str, Any] | None:
         case ResultEvent():
             return head | {"kind": "result", "result": event.result} | _totals(event)
         case ErrorEvent():
-            error = {"code": event.code, "message": event.message, "retryAfterSeconds": event.retry_after_seconds}
+            code = None if event.was_stopped else event.code
+            error = {"code": code, "message": event.message, "retryAfterSeconds": event.retry_after_seconds}
             return head | {"kind": "error"} | error | _totals(event)
         case RequestEvent():
             return head | {"kind": "request", "request": _request_view(event.request)}

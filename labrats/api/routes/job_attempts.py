@@ -102,7 +102,7 @@ async def _outcome(services: Services, name: AttemptName) -> dict[str, Any]:
         case ResultEvent() as event:
             return {"status": API_STATUS[Phase.SUCCEEDED], "finishedAt": event.at} | _totals(event.usage, event.outputs)
         case ErrorEvent() as event:
-            failure = _failure(event.code, event.message)
+            failure = _failure(None if event.was_stopped else event.code, event.message)
             return {"finishedAt": event.at} | failure | _totals(event.usage, event.outputs)
         case None:
             return _failure(state.code, state.reason) | _totals(state.tail.usage, state.tail.outputs)
