@@ -135,7 +135,8 @@ def error_text(response: httpx2.Response) -> str:
     body = _json_object(response)
     if not isinstance(body.get("error"), str):
         return _not_labrats(response)
-    details = [f"{detail.get('field', '?')}: {detail.get('message', '')}" for detail in body.get("details") or ()]
+    problems = [problem for problem in body.get("details") or () if problem.get("message") != body["error"]]
+    details = [f"{problem.get('field', '?')}: {problem.get('message', '')}" for problem in problems]
     return "\n  ".join([body["error"], *(detail for detail in details if detail not in body["error"])])
 
 

@@ -7,6 +7,14 @@ class LabratsError(Exception):
     """The base of all errors that Labrats raises. Its text is one sentence for people."""
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A problem with one field. field: its dotted path in the request. message: what would be valid."""
+
+    field: str
+    message: str
+
+
 class NotFound(LabratsError):
     """The resource does not exist (404)."""
 
@@ -16,7 +24,14 @@ class Unreadable(NotFound):
 
 
 class Conflict(LabratsError):
-    """The name is taken, or the resource has changed (409): read it again, and decide again."""
+    """The name is taken, or the resource has changed (409): read it again, and decide again.
+
+    problem: the field whose value is taken, if it is known.
+    """
+
+    def __init__(self, message: str, problem: Problem | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 class Taken(Conflict):
@@ -57,14 +72,6 @@ class GiveUp(LabratsError):
         super().__init__(message)
         self.code = code
         self.retry_after_seconds = retry_after_seconds
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem with one field. field: its dotted path in the request. message: what would be valid."""
-
-    field: str
-    message: str
 
 
 class Invalid(LabratsError):

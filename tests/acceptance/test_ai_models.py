@@ -86,6 +86,8 @@ async def test_duplicate_name_and_duplicate_provider_model_pair_are_refused(
     )
 
     assert (same_name.status_code, same_model.status_code) == (409, 409)
+    assert same_name.json()["error"] == f"there is already a model {name!r}"
+    assert [same.json()["details"][0]["field"] for same in (same_name, same_model)] == ["name", "model"]
     assert name in same_model.json()["error"]
 
 

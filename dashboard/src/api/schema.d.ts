@@ -7074,7 +7074,7 @@ export interface components {
             code: string;
             /**
              * Details
-             * @description The invalid fields, on a 422.
+             * @description The invalid fields, on a 422; the field whose value is taken, on a 409.
              * @default []
              */
             details?: components["schemas"]["Detail"][];

@@ -64,7 +64,9 @@ class ErrorBody(BaseModel):
 
     error: str = Field(description="One sentence for people.")
     code: str = Field(description="A code for programs, in snake_case.")
-    details: list[Detail] = Field(default=[], description="The invalid fields, on a 422.")
+    details: list[Detail] = Field(
+        default=[], description="The invalid fields, on a 422; the field whose value is taken, on a 409."
+    )
 
 
 def error_body(code: str, message: str, problems: Sequence[Problem] = ()) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def error_answer(request: Request, error: Exception) -> JSONResponse:
         case NotFound():
             return error_response(404, "not_found", str(error))
         case Conflict():
-            return error_response(409, "conflict", str(error))
+            return error_response(409, "conflict", str(error), [error.problem] if error.problem else ())
         case AccessDenied():
             return error_response(403, "forbidden", str(error))
         case IllegalMove():

@@ -12,7 +12,14 @@ from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routes.instructions import CONTENT_LENGTH, InstructionList, instruction_view
-from labrats.api.routes.resources import NO_VERSION, ResourceVersion, create_resource, get_resource, update_resource
+from labrats.api.routes.resources import (
+    NO_VERSION,
+    ResourceVersion,
+    create_resource,
+    get_resource,
+    update_resource,
+    value_taken,
+)
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import (
     Effort,
@@ -457,7 +464,8 @@ def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec, instructions:
     """
     other = catalog.agents_by_trigger_name.get(spec.trigger_name)
     if other and other.name != name:
-        raise Conflict(f"the agent {other.name!r} already has the triggerName {spec.trigger_name!r}")
+        message = f"the agent {other.name!r} already has the triggerName {spec.trigger_name!r}"
+        raise value_taken("triggerName", message)
     missing: Sequence[Problem] = [
         Problem(f"instructions[{number}]", f"there is no instruction {each!r}")
         for number, each in enumerate(instructions)

@@ -14,7 +14,14 @@ from starlette.responses import Response
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
-from labrats.api.routes.resources import NO_VERSION, ResourceVersion, create_resource, get_resource, update_resource
+from labrats.api.routes.resources import (
+    NO_VERSION,
+    ResourceVersion,
+    create_resource,
+    get_resource,
+    update_resource,
+    value_taken,
+)
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Label, Name, PatchBody, Provider, RequestBody, ResponseBody, optional
 from labrats.api.schemas.patterns import WEB_ADDRESS
@@ -23,7 +30,7 @@ from labrats.api.services import Services
 from labrats.model.ai_model import DEFAULT_SLOTS, AiModel, AiModelSpec, Prices
 from labrats.model.config import CREDENTIAL_NAMES, SUPPORTED_BY
 from labrats.model.core_resources import Secret
-from labrats.model.errors import Conflict, NotFound
+from labrats.model.errors import NotFound
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 
@@ -241,9 +248,8 @@ def _check_unique(name: str, spec: AiModelSpec, others: list[AiModel]) -> None:
     """Raise Conflict if another AiModel has the same provider and model."""
     for other in others:
         if other.name != name and (other.spec.provider, other.spec.model) == (spec.provider, spec.model):
-            raise Conflict(
-                f"the AiModel {other.name!r} already has the provider {spec.provider} and the model {spec.model}"
-            )
+            message = f"the model {other.name!r} already has the provider {spec.provider} and the model {spec.model}"
+            raise value_taken("model", message)
 
 
 def _prices(body: PricesBody | None) -> Prices | None:

@@ -16,6 +16,7 @@ from labrats.api.http.errors import EXAMPLE_TIME, problems_of_body
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
+from labrats.api.routes.resources import value_taken
 from labrats.api.routing import api_router, caller_of, credential_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody
 from labrats.api.services import Services
@@ -154,7 +155,7 @@ async def _store(services: Services, intent: Intent | None, secret: Secret) -> S
     except Conflict as error:
         if earlier := await _find_earlier(services, intent):
             return earlier
-        raise Conflict(f"there is already a key named {secret.data['name']!r}") from error
+        raise value_taken("name", f"there is already a key named {secret.data['name']!r}") from error
 
 
 @router.delete(

@@ -8,7 +8,7 @@ from pydantic import Field
 from labrats.api.http.idempotency import Intent
 from labrats.api.schemas.base import optional
 from labrats.api.services import Services
-from labrats.model.errors import Conflict, NotFound
+from labrats.model.errors import BecameUnreadable, Conflict, NotFound, Problem
 from labrats.model.record import Resource
 from labrats.ports import compare_and_set
 
@@ -16,6 +16,14 @@ R = TypeVar("R", bound=Resource)
 
 ResourceVersion = Annotated[str, Field(description="The change is refused unless this version is current.")]
 NO_VERSION: Final = optional()
+
+_WORDS: Final = {
+    "AiAgent": "an agent",
+    "AiInstruction": "an instruction",
+    "AiModel": "a model",
+    "WebhookSource": "a webhook source",
+}
+"""The kinds that callers create, in the words of the dashboard."""
 
 
 async def get_resource(services: Services, kind: type[R], name: str) -> R:
@@ -33,11 +41,18 @@ async def create_resource(services: Services, resource: R, intent: Intent | None
     """
     try:
         return await services.store.create(resource, parts)
-    except Conflict:
-        existing = await _find(services, type(resource), resource.name) if intent else None
-        if intent and existing and intent.matches(existing.metadata):
+    except Conflict as error:
+        existing = await _find(services, type(resource), resource.name)
+        if existing is None:  # something else is taken: a claim, or the name of a part
+            raise
+        if intent and intent.matches(existing.metadata):
             return existing
-        raise
+        raise value_taken("name", f"there is already {_WORDS[resource.kind()]} {resource.name!r}") from error
+
+
+def value_taken(field: str, message: str) -> Conflict:
+    """Return the error for a value of `field` that another resource has. message: one sentence for people."""
+    return Conflict(message, Problem(field, message))
 
 
 async def update_resource(
@@ -65,5 +80,5 @@ def check_version(resource: Resource, expected: str | None) -> None:
 async def _find(services: Services, kind: type[R], name: str) -> R | None:
     try:
         return await services.store.get(kind, name)
-    except NotFound:
+    except (NotFound, BecameUnreadable):
         return None

@@ -75,6 +75,13 @@ def test_api_error_does_not_repeat_a_field_from_the_message(labrats: Labrats, en
     assert labrats("submit", "-p", "x").err == "labrats: type: is empty\n"
 
 
+def test_api_error_does_not_repeat_its_message_for_a_field(labrats: Labrats, engine: ScriptedEngine) -> None:
+    message = "there is already an agent 'a'"
+    refusal = {"error": message, "code": "conflict", "details": [{"field": "name", "message": message}]}
+    engine.answers("POST /api/jobs/submit", refusal, status=409)
+    assert labrats("submit", "-p", "x").err == f"labrats: {message}\n"
+
+
 @pytest.mark.parametrize("body", [b"<html>404</html>", b"[]", b'{"error": {"message": "other"}}'])
 def test_error_of_another_server_is_recognised(labrats: Labrats, engine: ScriptedEngine, body: bytes) -> None:
     engine.script("GET /api/jobs", Answer(body, status=404, content_type="text/html"))
