@@ -27,6 +27,12 @@ _BENEATH_A_PATH: Final = 1
 _ALL_ACCESS: Final = (1 << 13) - 1
 """All that Landlock's first version knows: to execute, read, write, create and remove files and folders."""
 
+_TRUNCATE: Final = 1 << 14
+_SIGNALS: Final = 1 << 1
+_GET_VERSION: Final = 1
+_FIRST_WITH_TRUNCATE: Final = 3
+_FIRST_WITH_SCOPES: Final = 6
+
 _READ_FILE: Final = 1 << 0 | 1 << 2  # libraries are executed
 _READ_FOLDER: Final = _READ_FILE | 1 << 3
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -36,7 +42,8 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 def limit_this_process(*readable: Path) -> None:
     """Limit this process's CPU time and memory, and deny it file writes and, where the kernel allows, the network.
 
-    With Landlock (Linux 5.13), it can read only the system's and Python's libraries, and the files in `readable`.
+    With Landlock (Linux 5.13), it can read only the system's and Python's libraries, and the files in `readable`. It
+    cannot empty files (Linux 6.2), nor send signals to other processes (Linux 6.12).
     """
     for limit, value in (
         (resource.RLIMIT_CPU, CPU_SECONDS),
@@ -51,7 +58,11 @@ def limit_this_process(*readable: Path) -> None:
 
 def _deny_other_files(readable: Iterable[Path]) -> None:
     """Deny all access to files except to read those at or below `readable`. Does nothing without Landlock."""
-    attributes = struct.pack("Q", _ALL_ACCESS)
+    version = _libc.syscall(_CREATE_RULESET, None, 0, _GET_VERSION)
+    access_to_files = _ALL_ACCESS | (_TRUNCATE if version >= _FIRST_WITH_TRUNCATE else 0)
+    # struct landlock_ruleset_attr: handled_access_fs, handled_access_net, scoped
+    scoped = (0, _SIGNALS) if version >= _FIRST_WITH_SCOPES else ()
+    attributes = struct.pack(f"{1 + len(scoped)}Q", access_to_files, *scoped)
     if (rules := _libc.syscall(_CREATE_RULESET, attributes, len(attributes), 0)) < 0:
         return
     for path in readable:

@@ -36,9 +36,18 @@ def test_program_reads_the_file_that_it_is_for(secret: Path) -> None:
 
 
 @pytest.mark.skipif(not can_scope_sockets(), reason="needs Landlock")
+def test_program_ends_no_other_process() -> None:
+    with subprocess.Popen(["sleep", "600"]) as other:
+        assert "not permitted" in outcome_of(f"limit(); os.kill({other.pid}, 9)")
+        assert other.poll() is None
+        other.kill()
+
+
+@pytest.mark.skipif(not can_scope_sockets(), reason="needs Landlock")
 @pytest.mark.parametrize(
     "attempt",
     [
+        "os.truncate('{secret}', 0)",
         "open('{secret}')",
         "os.listdir('{folder}')",
         "os.unlink('{secret}')",
@@ -51,6 +60,7 @@ def test_program_reaches_no_other_file(secret: Path, attempt: str) -> None:
     script = attempt.format(secret=secret, folder=secret.parent)
     assert "Permission denied" in outcome_of(f"limit(); {script}")
     assert [path.name for path in secret.parent.iterdir()] == ["admin.key"]
+    assert secret.stat().st_size > 0
 
 
 def test_program_can_still_import_modules() -> None:
