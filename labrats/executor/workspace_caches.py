@@ -21,7 +21,7 @@ import msgspec
 
 from labrats.executor.subprocesses import child_process, read_tail
 from labrats.files.cached_entries import SIZE_FILE, locked_entry, shrink_caches
-from labrats.files.safe_paths import create_folder_inside, open_folder_inside, open_inside
+from labrats.files.safe_paths import create_folder_inside, exists_inside, open_folder_inside, open_inside
 from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.protocol import Task
@@ -88,9 +88,9 @@ class FolderCaches:
         """Return the entry of a folder. Raises _CacheFailed if it cannot be shared, and GiveUp for an unsafe key."""
         if self._task.caches is None:
             raise _CacheFailed("this engine keeps no caches")
-        if (self._workspace / cached.path).exists():
+        if exists_inside(self._workspace, cached.path):
             raise _CacheFailed("the repository contains it")
-        if not (self._workspace / cached.key).exists():
+        if not exists_inside(self._workspace, cached.key):
             raise _CacheFailed(f"there is no file {cached.key}")
         with open_inside(self._workspace, cached.key) as file:
             content = file_digest(file, "sha256").hexdigest()

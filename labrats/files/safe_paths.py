@@ -92,6 +92,18 @@ def create_folder_inside(root: Path, name: str) -> Path:
     return root / name
 
 
+def exists_inside(root: Path, name: str) -> bool:
+    """Return whether there is anything at `root`/`name`. A link on the way counts, wherever it leads."""
+    place = root
+    for component in _components(name):
+        place /= component
+        if not os.path.lexists(place):
+            return False
+        if place.is_symlink():
+            return True
+    return True
+
+
 @contextlib.contextmanager
 def open_folder_inside(root: Path, name: str) -> Iterator[int]:
     """Yield a descriptor of the folder `root`/`name`; an empty name means `root`. Raises GiveUp as open_inside does."""
