@@ -21,6 +21,7 @@ from labrats.intake.stored_jobs import repo_of_job, texts_of_job
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
+from labrats.model.git_repo import is_plain_branch
 from labrats.model.job import Chain, Job
 from labrats.model.outside_text import as_text, shortened
 from labrats.model.phases import API_STATUS, Phase
@@ -133,12 +134,17 @@ def _pull_request_of(job: Job, event: IncomingEvent | None) -> OpenedPullRequest
 def _git_ref_after(job: Job) -> str | None:
     """Return the reference that the child of a job checks out; None without a repository.
 
-    Without a pull request it is the branch of the agent's workspace, which the agent may have pushed.
+    Without a pull request it is the branch of the agent's workspace, which the agent may have pushed. The agent chooses
+    its name, which must not be read as a commit or as a ref of another kind: these may come from a fork.
     """
     if (setup := job.spec.workspace_setup) is None:
         return None
-    opened = _published_by(job)
-    return opened.ref if opened else job.status.outputs.branch or setup.git_ref
+    if opened := _published_by(job):
+        return opened.ref
+    branch = job.status.outputs.branch
+    if not branch:
+        return setup.git_ref
+    return branch if is_plain_branch(branch) else f"refs/heads/{branch}"
 
 
 def child_names(parent: Job, trigger_name: str) -> JobNames:

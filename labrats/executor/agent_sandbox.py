@@ -6,7 +6,7 @@ PATH and the paths that the engine's settings list. They see no other files of t
 
 import os
 import resource
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -26,32 +26,70 @@ _SHIMS: Final = "shims"
 
 @contextmanager
 def sandboxed_command(
-    command: Sequence[str], context: RunContext, shared: Collection[Path] = (), readable: Collection[Path] = ()
+    command: Sequence[str], context: RunContext, shared: Collection[Path] = ()
 ) -> Iterator[list[str]]:
     """Yield the command that runs `command` in the attempt's sandbox, or `command` itself if it has none.
 
     The command must end before the context exits, since its view of `/etc` may then be deleted.
 
-    shared:   files of the engine's user that the program may read and write, such as a login that it renews.
-    readable: folders that the program may read, in addition to those of the engine's settings.
+    shared: files of the engine's user that the program may read and write, such as a login that it renews.
     """
     if (sandbox := context.task.sandbox) is None:
         yield list(command)
         return
-    shown = [*_programs(command[0], sandbox), *map(Path, sandbox.readable), *readable]
-    scratch = context.folder / "tmp"
-    writable = [*(context.folder / "home", scratch, context.workspace), *_existing(context.credentials), *shared]
-    _remove_links(scratch, [*shown, *writable])
-    with _etc_snapshot(sandbox, context) as etc:
-        yield confine(
-            [*_with_fewer_descriptors(), *command],
-            replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown)))),
-            cwd=context.workspace,
-            writable=writable,
-            scratch=scratch,
+    with _etc_snapshot(sandbox, context.events.log) as etc:
+        yield _confined(
+            command,
+            sandbox,
+            context,
+            prefix=_with_fewer_descriptors(),
+            writable=[*_existing(context.credentials), *shared],
             etc=etc,
             variables={name: value for name, value in context.variables().items() if is_for_any_program(name)},
         )
+
+
+@contextmanager
+def sandboxed_tool(
+    command: Sequence[str], context: RunContext, readable: Collection[Path] = (), writable: Collection[Path] = ()
+) -> Iterator[list[str]]:
+    """Yield the command that runs a program of the engine on an agent's files, in the attempt's sandbox if it has one.
+
+    The program gets none of the job's variables, by which the agent's files could become part of it.
+    """
+    if (sandbox := context.task.sandbox) is None:
+        yield list(command)
+        return
+    with _etc_snapshot(sandbox, lambda _: None) as etc:
+        yield _confined(command, sandbox, context, readable=readable, writable=writable, etc=etc)
+
+
+def _confined(
+    command: Sequence[str],
+    sandbox: Sandbox,
+    context: RunContext,
+    *,
+    prefix: Sequence[str] = (),
+    readable: Collection[Path] = (),
+    writable: Collection[Path] = (),
+    etc: Path | None,
+    variables: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return the command in the sandbox, with the paths that it needs. prefix: the start of the confined command."""
+    shown = [*_programs(command[0], sandbox), *map(Path, sandbox.readable), *readable]
+    context.environment()  # creates the folders that the sandbox shows
+    scratch = context.folder / "tmp"
+    writable = [*(context.folder / "home", scratch, context.workspace), *writable]
+    _remove_links(scratch, [*shown, *writable])
+    return confine(
+        [*prefix, *command],
+        replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown)))),
+        cwd=context.workspace,
+        writable=writable,
+        scratch=scratch,
+        etc=etc,
+        variables=variables,
+    )
 
 
 def _with_fewer_descriptors() -> list[str]:
@@ -61,11 +99,11 @@ def _with_fewer_descriptors() -> list[str]:
     An agent must leave some to the executors, which send those of its network.
     """
     limit = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * _SHARE_OF_DESCRIPTORS)
-    return ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh"]
+    return ["/bin/sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh"]
 
 
 @contextmanager
-def _etc_snapshot(sandbox: Sandbox, context: RunContext) -> Iterator[Path | None]:
+def _etc_snapshot(sandbox: Sandbox, log: Callable[[str], None]) -> Iterator[Path | None]:
     """Yield a snapshot of `/etc`. Yield None if the engine uses none, or if this one fails, which is logged."""
     with ExitStack() as stack:
         snapshot = None
@@ -73,7 +111,7 @@ def _etc_snapshot(sandbox: Sandbox, context: RunContext) -> Iterator[Path | None
             try:
                 snapshot = stack.enter_context(EtcSnapshots(Path(sandbox.etc_snapshots)).current())
             except SnapshotFailed as failure:
-                context.events.log(f"[the sandbox starts slowly, without a snapshot of /etc: {failure}]")
+                log(f"[the sandbox starts slowly, without a snapshot of /etc: {failure}]")
         yield snapshot
 
 

@@ -179,7 +179,7 @@ class RunContext:
 
     def report_refused_host(self, host: str) -> None:
         """Report a `host:port` that the job's network rule has refused, once."""
-        known = self.events.outputs.refused_hosts
+        known, host = self.events.outputs.refused_hosts, self.events.redact_host(host)
         if host in known or len(known) == MOST_REFUSED_HOSTS:
             return
         with suppress(GiveUp):  # the output is full, which the provider notices with its next event

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from subprocess import DEVNULL
 from typing import Final
 
-from labrats.executor.agent_sandbox import sandboxed_command
+from labrats.executor.agent_sandbox import sandboxed_tool
 from labrats.executor.context import RunContext
 from labrats.executor.git import apply_patch, check_out_bundle
 from labrats.executor.providers.agent_cli import is_plain_folder, remove_path
@@ -105,11 +105,12 @@ async def _rebuild(context: RunContext, kept: str | None) -> tuple[Baseline | No
     has_bundle = context.repository is not None and bundle.is_file()
     cloned = None
 
-    async def check_out() -> None:
+    async def check_out() -> bool:
         nonlocal cloned
         found = _PREREQUISITE.search(read_regular_file(bundle, BUNDLE_BYTES))
         if found and await check_out_bundle(context, bundle):
             cloned = found[1].decode()
+        return cloned is not None
 
     checked_out = await prepare_workspace(context, check_out if has_bundle else None)
     baseline = await record_baseline(context, checked_out)
@@ -148,7 +149,7 @@ async def _copy_folder(context: RunContext, source: Path, target: Path) -> bool:
     command = ["cp", *preserved, "--no-target-directory", "--", str(source), str(target)]
     try:
         # In the sandbox, links that an agent puts in the place of folders meanwhile lead nowhere.
-        with sandboxed_command(command, context, readable=[source]) as sandboxed:
+        with sandboxed_tool(command, context, readable=[source]) as sandboxed:
             async with child_process(sandboxed, context.folder, environment, stderr=DEVNULL) as process:
                 return await process.exit_status() == 0
     except FileNotFoundError:  # no such program

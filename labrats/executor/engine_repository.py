@@ -8,8 +8,8 @@ import asyncio
 import errno
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import DEVNULL
@@ -66,11 +66,13 @@ class DiffFailed(LabratsError):
 class EngineRepository:
     """The engine's repository. It shares the objects of the workspace's repository.
 
-    index: the name of the index file.
+    confine: returns the command that runs another one in the agent's sandbox, if there is one.
+    index:   the name of the index file.
     """
 
     workspace: Path
     git_dir: Path
+    confine: Callable[[Sequence[str]], AbstractContextManager[Sequence[str]]]
     index: str = "index"
 
     def has_files(self) -> bool:
@@ -157,8 +159,9 @@ class EngineRepository:
         return copy
 
     async def add_all(self, *, ignored_too: bool = False) -> None:
-        """Update the index from the files of the workspace.
+        """Update the index from the files of the workspace, in the sandbox.
 
+        Git reads the commit of each repository in the workspace, where links may lead to it.
         `git add` would run `git status` in each submodule, with the programs that its configuration names. In its place
         it finds a program that does nothing. The commit of a submodule is recorded all the same.
 
@@ -175,14 +178,14 @@ class EngineRepository:
         add = ("add", "--all", which, *OUTSIDE_PUBLICATION)
         with TemporaryFile() as errors:
             try:
-                await self.git(*add, variables=no_programs, stderr=errors)
+                await self.git(*add, variables=no_programs, stderr=errors, confined=True)
             except DiffFailed:
                 if not _is_denied(errors):
                     raise
             if not _is_denied(errors):
                 return
         await asyncio.to_thread(make_accessible, self.workspace)
-        await self.git(*add, variables=no_programs)
+        await self.git(*add, variables=no_programs, confined=True)
 
     async def git(
         self,
@@ -191,13 +194,15 @@ class EngineRepository:
         stdin: bytes = b"",
         variables: Mapping[str, str] | None = None,
         stderr: IO[bytes] | int = DEVNULL,
+        confined: bool = False,
     ) -> bytes:
         """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`."""
         settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
         place = [f"--git-dir={self.git_dir}", f"--work-tree={self.workspace}"]
         index = {"GIT_INDEX_FILE": str(self.git_dir / self.index)}
         options = [*settings, *place]
-        return await self._run(arguments, options, most_bytes, stdin, {**index, **(variables or {})}, stderr)
+        variables = {**index, **(variables or {})}
+        return await self._run(arguments, options, most_bytes, stdin, variables, stderr, confined=confined)
 
     @property
     def _excludes(self) -> str:
@@ -215,9 +220,11 @@ class EngineRepository:
         stdin: bytes = b"",
         variables: Mapping[str, str] | None = None,
         stderr: IO[bytes] | int = DEVNULL,
+        *,
+        confined: bool = False,
     ) -> bytes:
         environment = {"PATH": os.environ.get("PATH", os.defpath), **_ENVIRONMENT, **(variables or {})}
-        command = [shutil.which("git") or "git", *options, *arguments]
+        git = [shutil.which("git") or "git", *options, *arguments]
         printed = bytearray()
         with ExitStack() as files:
             source = files.enter_context(TemporaryFile()) if stdin else None
@@ -225,6 +232,7 @@ class EngineRepository:
                 source.write(stdin)
                 source.seek(0)
             try:
+                command = files.enter_context(self.confine(git)) if confined else git
                 async with child_process(
                     command, self.workspace, environment, stdin=source or DEVNULL, stderr=stderr
                 ) as process:

@@ -180,13 +180,21 @@ class EventWriter:
         self._write(UsageEvent(usage=self.usage, **self._stamp()))
 
     def report_outputs(self, outputs: Outputs) -> None:
-        """Report all outputs of the attempt so far."""
-        self.outputs = outputs
-        self._write(OutputEvent(outputs=outputs, **self._stamp()))
+        """Report all outputs of the attempt so far. A name that contains a secret is left out."""
+        self.outputs = replace(
+            outputs,
+            branch=self._unless_secret(outputs.branch),
+            pull_request_url=self._unless_secret(outputs.pull_request_url),
+            refused_hosts=tuple(map(self.redact_host, outputs.refused_hosts)),
+        )
+        self._write(OutputEvent(outputs=self.outputs, **self._stamp()))
 
     def report_session(self, session: AgentSession) -> None:
-        """Report the session in which the agent's program works, unless it was the last one reported."""
-        if session != self.session:
+        """Report the session in which the agent's program works, unless it was the last one reported.
+
+        A session whose id contains a secret is not reported, and so not resumed.
+        """
+        if session != self.session and self._unless_secret(session.id):
             self.session = session
             self._write(SessionEvent(session=session, **self._stamp()))
 
@@ -239,6 +247,10 @@ class EventWriter:
         """Redact every string in a JSON value."""
         return self._redactor.redact_value(value)
 
+    def redact_host(self, host: str) -> str:
+        """Redact the name of a host, whose case does not matter."""
+        return self._redactor.redact_host(host)
+
     def error(self, code: FailedCode, message: str, retry_after_seconds: float | None = None) -> None:
         """Write the terminal event of failure."""
         self._write(
@@ -259,6 +271,9 @@ class EventWriter:
     def clean(self, text: str) -> str:
         """Return `text` redacted, with lone surrogates replaced, since UTF-8 cannot encode them."""
         return self._redactor.redact(text).encode("utf-8", "replace").decode()
+
+    def _unless_secret(self, name: str | None) -> str | None:
+        return None if name is None or self.contains_secret(name.encode()) else name
 
     def _stamp(self) -> dict[str, Any]:
         self._seq += 1

@@ -17,13 +17,14 @@ from pathlib import Path
 from subprocess import STDOUT
 from typing import Final
 
+from labrats.executor.agent_sandbox import sandboxed_tool
 from labrats.executor.context import RunContext
 from labrats.executor.egress.agent_network import gateway_of, proxy_on_loopback
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.egress.proxy import HostRule
 from labrats.executor.subprocesses import child_process, read_tail
 from labrats.model.errors import GiveUp, Invalid
-from labrats.model.git_repo import GitRepo, parse_git_repo
+from labrats.model.git_repo import GitRepo, is_plain_branch, parse_git_repo
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.protocol import BUNDLE_REF
 from labrats.model.publication import PUBLICATION_FOLDER
@@ -68,6 +69,7 @@ _NO_SSH_KEY: Final = (
     "access was denied, and there is no SSH key: set LABRATS_GIT_SSH_KEY, or store the key as "
     f"{SSH_KEY} in the Secret that the job's workspaceSetup.credentialsRef names"
 )
+_NO_REPOSITORY: Final = Path(os.devnull)
 _NO_SSH: Final = "false"  # a program that always fails
 _ASKPASS: Final = """#!/bin/sh
 case "$1" in
@@ -160,27 +162,34 @@ async def check_out_bundle(context: RunContext, bundle: Path) -> bool:
 
     It fails if the clone lacks the commit that the bundle is based on.
     """
-    fetched = await _run_offline(context, "fetch", "--quiet", "--no-tags", str(bundle), BUNDLE_REF)
-    return fetched and await _run_offline(context, "reset", "--quiet", "--hard", "FETCH_HEAD")
+    git_dir = context.workspace / ".git"
+    fetched = await _run_offline(context, git_dir, bundle, "fetch", "--quiet", "--no-tags", str(bundle), BUNDLE_REF)
+    return fetched and await _run_offline(context, git_dir, bundle, "reset", "--quiet", "--hard", "FETCH_HEAD")
 
 
 async def apply_patch(context: RunContext, patch: Path) -> bool:
     """Apply a patch in a workspace without a repository. Return whether that succeeded."""
-    return await _run_offline(context, "apply", "--whitespace=nowarn", str(patch))
+    return await _run_offline(context, _NO_REPOSITORY, patch, "apply", "--whitespace=nowarn", str(patch))
 
 
-async def _run_offline(context: RunContext, *arguments: str) -> bool:
-    """Run a git command in a new workspace, whose configuration nobody has changed. Return whether it succeeded."""
+async def _run_offline(context: RunContext, git_dir: Path, source: Path, *arguments: str) -> bool:
+    """Run a git command in the agent's sandbox. Return whether it succeeded.
+
+    git_dir: the repository to use. Git would find another one in the workspace, and run the programs that it names.
+    source:  the file to read. Like the setup commands, the files in it may have changed the repository.
+    """
     environment = context.environment() | {
         "LC_ALL": "C",
-        "GIT_CEILING_DIRECTORIES": str(context.workspace.parent),
+        "GIT_DIR": str(git_dir),
+        "GIT_WORK_TREE": str(context.workspace),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_LFS_SKIP_SMUDGE": "1",
     }
     config = {**_CONFIG, "fetch.fsckObjects": "true"}
     settings = [word for name, value in config.items() for word in ("-c", f"{name}={value}")]
-    status, _ = await _run(["git", *settings, *arguments], context.workspace, environment)
+    with sandboxed_tool(["git", *settings, *arguments], context, readable=[source]) as command:
+        status, _ = await _run(command, context.workspace, environment)
     return status == 0
 
 
@@ -295,7 +304,8 @@ def _checked_ref(ref: str | None) -> str:
         return ""
     if not _REF.fullmatch(ref):
         raise UnknownRef(FailedCode.GIT_CLONE, f"{ref!r} cannot be the name of a branch, tag or commit")
-    return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+    short = ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+    return short if is_plain_branch(short) else ref  # a branch may be named like a commit or another ref
 
 
 async def _allowed_addresses(context: RunContext, remote: GitRepo) -> list[str]:

@@ -25,7 +25,7 @@ def read_head(workspace: Path) -> Outputs:
     if commit := _COMMIT.fullmatch(head):
         return Outputs(commit=commit[1])
     branch = _BRANCH.fullmatch(head)
-    if branch is None or ".." in branch[1]:
+    if branch is None or ".." in branch[1] or branch[1].startswith("refs/"):
         return Outputs()
     commit = _COMMIT.fullmatch(_read(folder / "refs" / "heads" / branch[1])) or re.search(
         rf"^([0-9a-f]{{40,64}}) refs/heads/{re.escape(branch[1])}$", _read(folder / "packed-refs"), re.MULTILINE
@@ -47,7 +47,8 @@ def find_pull_request(tool_output: str) -> str | None:
 
 def belongs_to_repository(pull_request: str, clone_url: str) -> bool:
     """Return whether `pull_request` belongs to the repository that is cloned from `clone_url`."""
-    return pull_request.startswith(f"{clone_url.removesuffix('.git').rstrip('/')}/")
+    is_plain = not {".", ".."} & set(pull_request.split("/"))
+    return is_plain and pull_request.startswith(f"{clone_url.removesuffix('.git').rstrip('/')}/")
 
 
 def _read(path: Path) -> str:

@@ -12,31 +12,40 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Outputs, WorkspaceFile
 
 
-async def prepare_workspace(context: RunContext, check_out: Callable[[], Awaitable[None]] | None = None) -> Outputs:
+async def prepare_workspace(context: RunContext, check_out: Callable[[], Awaitable[bool]] | None = None) -> Outputs:
     """Create the workspace: clone the repository, add the job's files, then run its setup commands.
 
-    Return the branch and commit that were checked out before any program of the repository has run.
+    Return the branch and commit from which the agent's work is measured: those of the clone, before any program of the
+    repository has run, or those of earlier work.
 
-    check_out: checks out other commits in the new clone.
+    check_out: checks out the commits of an earlier attempt, and returns whether it could. It comes last: the setup
+               commands would run what an agent has written, with a network rule and caches that are not the agent's.
 
     Raises GiveUp with the code `git_clone`, `workspace` or `setup`.
     """
     await clone_repository(context)
-    if check_out:
-        await check_out()
     checked_out = read_head(context.workspace)
-    for file in context.task.workspace_files:
-        _copy(file, context)
+    _copy_files(context)
     await run_setup(context)
+    if check_out and await check_out():
+        checked_out = read_head(context.workspace)
+        _copy_files(context)
     return checked_out
 
 
 async def clone_repository(context: RunContext) -> None:
-    """Create the workspace, and clone the repository into it if the task names one."""
+    """Create the workspace, and clone the repository into it if the task names one. Raises GiveUp."""
     context.workspace.mkdir(parents=True, exist_ok=True)
     if setup := context.task.workspace_setup:
+        if any(context.workspace.iterdir()):  # git would obey the configuration of a repository in it
+            raise GiveUp(FailedCode.WORKSPACE, "the workspace is not empty")
         context.events.status("workspace", "cloning the repository")
         await git.clone(context, setup)
+
+
+def _copy_files(context: RunContext) -> None:
+    for file in context.task.workspace_files:
+        _copy(file, context)
 
 
 def _copy(file: WorkspaceFile, context: RunContext) -> None:

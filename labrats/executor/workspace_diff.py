@@ -1,14 +1,17 @@
 """Compute the changes of an attempt in its workspace, as a patch."""
 
+import asyncio
 import shutil
 from dataclasses import dataclass
 from dataclasses import replace as replace_baseline
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
+from labrats.executor.agent_sandbox import sandboxed_tool
 from labrats.executor.context import RunContext
 from labrats.executor.engine_repository import OUTSIDE_PUBLICATION, DiffFailed, EngineRepository
 from labrats.executor.git_outputs import belongs_to_repository, read_head, read_ref
@@ -20,7 +23,11 @@ from labrats.model.record import Record, encode
 PATCH_BYTES: Final = 5 * 1024 * 1024
 """Largest patch that is stored, since nobody reads a larger one."""
 
+BINARY_BYTES: Final = 16 * 1024 * 1024
+"""Limit on the changed files of a patch with binary files. All are searched for secrets, at some 6 MiB a second."""
+
 MOST_COMMITS: Final = 50
+_BINARY: Final = b"\nGIT binary patch\n"
 _GIT_DIR: Final = "baseline.git"
 _BASELINE_BYTES: Final = 1024 * 1024
 
@@ -114,7 +121,8 @@ def copy_baseline(context: RunContext, folder: Path) -> Baseline | None:
 
 
 def _repository_of(context: RunContext) -> EngineRepository:
-    return EngineRepository(context.workspace, context.folder / _GIT_DIR)
+    git_dir = context.folder / _GIT_DIR
+    return EngineRepository(context.workspace, git_dir, partial(sandboxed_tool, context=context, writable=[git_dir]))
 
 
 async def report_changes(context: RunContext, baseline: Baseline) -> None:
@@ -171,9 +179,26 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
     )
     if changed is not None and changed != set(names.split(b"\0")[:-1]):
         raise DiffFailed("the agent has changed objects of its repository, so that a patch would hide other changes")
+    if _BINARY in patch and await _may_hide_a_secret(context, repository, tree):
+        context.events.log(
+            "[a binary file contains a secret, or is too large to tell: the patch only names such files]"
+        )
+        patch = await repository.git(*difference, "--full-index", tree, *OUTSIDE_PUBLICATION, most_bytes=PATCH_BYTES)
     if patch:
         context.events.patch(patch)
     return names.count(b"\0")
+
+
+async def _may_hide_a_secret(context: RunContext, repository: EngineRepository, tree: str) -> bool:
+    """Return whether a changed file contains a secret, which could not be redacted in compressed form."""
+    changes = ("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-filter=AMT")
+    listed = await repository.git(*changes, tree, *OUTSIDE_PUBLICATION)
+    blobs = b"".join(b"%s\n" % change.split()[3] for change in listed.split(b"\0")[:-1:2])
+    try:
+        contents = await repository.git("cat-file", "--batch", "--buffer", stdin=blobs, most_bytes=BINARY_BYTES)
+    except DiffFailed:
+        return True
+    return await asyncio.to_thread(context.events.contains_secret, contents)
 
 
 async def _commits(repository: EngineRepository, before: str | None, after: str | None) -> tuple[str, ...]:

@@ -23,6 +23,17 @@ _TOKEN_USERS: Final = frozenset({"x-access-token", "oauth2"})
 _SCP_FORM: Final = re.compile(r"(?:(?P<user>[^@:/]+)@)?(?P<host>[^@:/]+):(?P<path>(?![:-]).+)")
 
 
+_OTHER_THAN_A_BRANCH: Final = re.compile(r"refs/.*|[0-9a-f]{7,64}", re.IGNORECASE)
+
+
+def is_plain_branch(name: str) -> bool:
+    """Return whether the name of a branch cannot be read as a commit, or as a ref of another kind.
+
+    For any other name, `refs/heads/NAME` is the branch.
+    """
+    return _OTHER_THAN_A_BRANCH.fullmatch(name) is None
+
+
 def without_tokens(text: str) -> str:
     """Remove tokens from a text. An earlier version stored addresses with tokens."""
     return TOKEN_FORM.sub("[redacted]", text)

@@ -83,6 +83,11 @@ class Redactor:
             text = _RUN.sub(self._redact_fragments, text)
         return _ENGINE_KEY.sub(REDACTED, text) if "lr_" in text else text
 
+    def redact_host(self, host: str) -> str:
+        """Return the name of a host, with or without its port, or REDACTED if it contains a secret in any case."""
+        lower = host.lower()
+        return REDACTED if any(form.lower() in lower for form in self._forms) else self.redact(host)
+
     def safe_length(self, text: str) -> int:
         """Return the length of the part of a text in which a cut between two words splits no secret.
 

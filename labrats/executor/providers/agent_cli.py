@@ -16,6 +16,7 @@ from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.egress.agent_network import agent_network
 from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
+from labrats.files.trees import remove_tree
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.processes import describe_exit, has_child, kill_descendants
@@ -176,7 +177,7 @@ def is_plain_folder(path: Path) -> bool:
 def remove_path(path: Path) -> None:
     """Remove a file, folder or link that an agent may have created. The path may be missing."""
     if is_plain_folder(path):
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
     else:
         path.unlink(missing_ok=True)
 

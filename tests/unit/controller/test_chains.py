@@ -314,11 +314,19 @@ class TestChild:
             parent = await chains.add(spec={"workspace_setup": setup}, outputs=Outputs(branch="fix-7"))
             child = await chains.child_of(parent)
             unchanged = await chains.child_of(await chains.add(spec={"workspace_setup": setup}))
+            named = [
+                await chains.child_of(await chains.add(spec={"workspace_setup": setup}, outputs=Outputs(branch=name)))
+                for name in ("refs/pull/7/head", "0123456789abcdef0123456789abcdef01234567")
+            ]
         copy = f"{child.id}-git"
         assert child.spec.workspace_setup == replace(setup, git_ref="fix-7", credentials_ref=copy)
         assert (await chains.store.get(Secret, copy)).data == credential
         assert unchanged.spec.workspace_setup
         assert unchanged.spec.workspace_setup.git_ref == "main"
+        assert [each.spec.workspace_setup and each.spec.workspace_setup.git_ref for each in named] == [
+            "refs/heads/refs/pull/7/head",
+            "refs/heads/0123456789abcdef0123456789abcdef01234567",
+        ]
 
     async def test_the_child_of_a_job_with_tokens_gets_tokens_of_its_own(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))

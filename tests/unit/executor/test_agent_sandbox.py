@@ -177,7 +177,7 @@ def test_agent_writes_to_no_other_folder(tmp_path: Path, sandbox: Sandbox) -> No
 def test_variables_of_the_loader_reach_the_agent_but_not_bubblewrap(tmp_path: Path, sandbox: Sandbox) -> None:
     """A library of the repository would otherwise run outside of the sandbox."""
     bubblewrap = tmp_path / "bwrap"
-    bubblewrap.write_text(f'#!/bin/sh\nenv > {tmp_path}/seen-by-bubblewrap\nexec {sandbox.program} "$@"\n')
+    bubblewrap.write_text(f'#!/bin/sh\nenv >> {tmp_path}/seen-by-bubblewrap\nexec {sandbox.program} "$@"\n')
     bubblewrap.chmod(0o755)
     variables = {"LD_LIBRARY_PATH": "/nowhere", "GLIBC_TUNABLES": "glibc.malloc.check=0", "CI": "1"}
     script, watched = 'echo "$LD_LIBRARY_PATH $CI" > out', replace(sandbox, program=str(bubblewrap))

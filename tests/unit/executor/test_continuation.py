@@ -3,6 +3,7 @@
 import gzip
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from labrats.files.trees import remove_tree
 from labrats.model.conversation import Turn, encode_conversation
+from labrats.model.job import FailedCode, WorkspaceFile
 from labrats.model.protocol import Continuation, Resumption, Sandbox
 from labrats.model.record import encode
 from tests.unit.executor.attempts import (
@@ -144,6 +147,73 @@ def test_publication_of_the_first_job_is_not_published_again(tmp_path: Path) -> 
 
     assert (first.path / "publication.json").exists()
     assert not (second.path / "publication.json").exists()
+
+
+def test_repository_in_the_files_of_a_job_is_not_obeyed(tmp_path: Path) -> None:
+    """Git takes a folder with HEAD, objects and refs for a repository, and would run the programs that it names."""
+    marker = tmp_path / "marker"
+    hostile = {
+        "HEAD": "ref: refs/heads/main\n",
+        "config": f'[core]\nbare = false\nworktree = .\n[filter "x"]\nsmudge = touch {marker}; cat\n',
+        "objects/k": "",
+        "refs/k": "",
+        "info/attributes": "* filter=x\n",
+    }
+    for name, text in hostile.items():
+        (tmp_path / "uploads" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "uploads" / name).write_text(text)
+    paths = {name: str(tmp_path / "uploads" / name) for name in hostile}
+    files = tuple(WorkspaceFile(name=name, size=len(text), path=paths[name]) for name, text in hostile.items())
+    first = an_attempt(tmp_path, FIRST, workspace_files=files)
+    first.run()
+    shutil.rmtree(first.workspace)
+    second = a_follow_up(first, kept=True)
+    second.run()
+
+    assert "made.txt: one" in second.logs
+    assert not marker.exists()
+
+
+def test_nothing_is_cloned_into_a_workspace_with_files(tmp_path: Path) -> None:
+    attempt = an_attempt(tmp_path, FIRST, **in_a_clone_of(a_repository(tmp_path / "repository")))
+    (attempt.workspace / ".git").mkdir(parents=True)
+    attempt.run()
+    assert attempt.failure == (FailedCode.WORKSPACE, "the workspace is not empty")
+
+
+def test_setup_commands_do_not_run_what_the_first_agent_has_written(tmp_path: Path) -> None:
+    repository = a_repository(tmp_path / "repository")
+    (repository / "prepare.sh").write_text("echo prepared by the repository\n")
+    commit_all(repository)
+    inputs = in_a_clone_of(repository)
+    inputs["workspace_setup"] = replace(inputs["workspace_setup"], setup=(("sh", "prepare.sh"),))
+    evil = {"write": {"path": "prepare.sh", "text": "echo prepared by the agent\n"}}
+    first = an_attempt(tmp_path, [evil, *FIRST], **inputs)
+    first.run()
+    shutil.rmtree(first.workspace)
+    second = a_follow_up(first, kept=True)
+    second.run()
+
+    assert "prepared by the repository" in second.logs
+    assert "prepared by the agent" not in second.logs
+    assert "made.txt: one" in second.logs
+    assert (second.workspace / "prepare.sh").read_text() == "echo prepared by the agent\n"
+    git(repository, "fetch", "-q", str(second.path / "commits.bundle"), "labrats:two")
+    assert git(repository, "show", "two:made.txt") == "two"
+
+
+def test_home_with_deeply_nested_folders_is_replaced(tmp_path: Path) -> None:
+    first = an_attempt(tmp_path, FIRST)
+    first.run()
+    (first.path / "home" / "closed").mkdir(mode=0)
+    deep = "/".join("d" * 1500)
+    subprocess.run(["mkdir", "-p", deep], cwd=first.workspace, check=True)
+    (first.path / "baseline.json").unlink()
+    second = a_follow_up(first)
+    second.run()
+    assert second.logs[0] == "[follow-up of ir-0000000a: a new workspace, the conversation in the prompt]"
+    assert not (second.workspace / "d").exists()
+    remove_tree(first.workspace)  # pytest cannot
 
 
 def test_bundle_of_a_follow_up_has_all_changes_on_top_of_the_commits_of_the_first_job(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from labrats.executor import event_writer as event_writer_module
 from labrats.executor.event_writer import EventWriter, RateLimiter, at_least, split_text
 from labrats.executor.providers.cli_events import report_tool_call, report_tool_result
 from labrats.model.errors import GiveUp
-from labrats.model.job import FailedCode, Outputs, Usage
+from labrats.model.job import AgentSession, FailedCode, Outputs, Usage
 from labrats.model.protocol import (
     LINE_BYTES,
     TEXT_BYTES,
@@ -167,10 +168,17 @@ def test_secrets_are_redacted_in_every_kind_of_event(output: Output, tmp_path: P
     writer.status("running", SECRET)
     writer.tool_call("1", "Bash", {"command": ["echo", SECRET]})
     writer.tool_result("1", SECRET)
+    named = Outputs(
+        branch=SECRET, pull_request_url=f"https://git.example/{SECRET}/pull/7", refused_hosts=("a.test:443",)
+    )
+    writer.report_outputs(replace(named, refused_hosts=("a.test:443", f"{SECRET.upper()}.evil.test:443")))
+    writer.report_session(AgentSession(provider="claude", id=SECRET, attempt=1))
     writer.result({"text": SECRET, "padding": "x" * LINE_BYTES})
     writer.error(FailedCode.AGENT_ERROR, SECRET)
 
-    assert SECRET not in output.path.read_text()
+    assert SECRET.lower() not in output.path.read_text().lower()
+    assert writer.outputs == Outputs(refused_hosts=("a.test:443", "[redacted]"))
+    assert writer.session is None
     assert SECRET not in (tmp_path / "result.json").read_text()
 
 

@@ -67,6 +67,13 @@ def test_head_does_not_follow_links_pipes_or_unsafe_names(repository: Path, tmp_
     assert read_head(repository) == Outputs()
 
 
+def test_branch_that_is_named_like_another_ref_is_not_reported(repository: Path) -> None:
+    commit = git(repository, "rev-parse", "HEAD")
+    git(repository, "update-ref", "refs/heads/refs/pull/7/head", commit)
+    (repository / ".git" / "HEAD").write_text("ref: refs/heads/refs/pull/7/head\n")
+    assert read_head(repository) == Outputs()
+
+
 @pytest.mark.parametrize(
     ("output", "url"),
     [
@@ -76,6 +83,7 @@ def test_head_does_not_follow_links_pipes_or_unsafe_names(repository: Path, tmp_
         ("PAGE/pull/7 is older", None),
         ("PAGE-of-somebody-else/pull/7", None),
         ("PAGE/issues/7", None),
+        ("PAGE/../../somebody/else/pull/7", None),
     ],
 )
 def test_pull_request_is_found_in_the_last_line_of_a_tools_output(output: str, url: str | None) -> None:

@@ -171,7 +171,9 @@ async def test_short_commit_is_checked_out(tmp_path: Path, repository: Repositor
     assert clone.readme == "middle"
 
 
-@pytest.mark.parametrize("ref", ["no-such-branch", "refs/pull/8/head", "abcdef1", "0123456789" * 4])
+@pytest.mark.parametrize(
+    "ref", ["no-such-branch", "refs/pull/8/head", "refs/heads/refs/pull/7/head", "abcdef1", "0123456789" * 4]
+)
 async def test_failure_names_a_missing_ref(tmp_path: Path, url: str, ref: str) -> None:
     sentence = await failure_of(lambda: cloned(tmp_path, url, ref))
 

@@ -1,5 +1,6 @@
 """Tests of the patch with the changes of an attempt."""
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from labrats.executor.workspace_diff import PATCH_BYTES
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, Outputs, WorkspaceFile, WorkspaceSetup
-from labrats.model.protocol import ErrorEvent
+from labrats.model.protocol import ErrorEvent, Sandbox
 from tests.unit.executor.attempts import AttemptFolder, an_attempt, wait_until
 
 NOTHING = Outputs()
@@ -198,6 +199,37 @@ def test_secret_in_the_patch_is_redacted(tmp_path: Path) -> None:
     attempt.run()
     assert b"key=" in patch_of(attempt)
     assert b"test-key-0123456789" not in patch_of(attempt)
+
+
+@pytest.mark.parametrize(("content", "is_left_out"), [("test-key-0123456789", True), ("something else", False)])
+def test_binary_file_with_a_secret_is_only_named_in_the_patch(tmp_path: Path, content: str, is_left_out: bool) -> None:
+    secrets = {"ANTHROPIC_API_KEY": "test-key-0123456789"}
+    attempt = an_attempt_of(tmp_path, f"printf 'a\\0%s' '{content}' > data.bin; echo text > a.txt", secrets=secrets)
+    assert outputs_of(attempt).files_changed == 2
+    assert (b"Binary files /dev/null and b/data.bin differ" in patch_of(attempt)) == is_left_out
+    assert (b"GIT binary patch" not in patch_of(attempt)) == is_left_out
+    assert b"+text\n" in patch_of(attempt)
+
+
+def test_patch_of_an_agent_that_starts_no_program_is_stored(tmp_path: Path) -> None:
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    steps = [{"write": {"path": "made.txt", "text": "one"}}, {"result": "done"}]
+    attempt = an_attempt(tmp_path, steps, sandbox=Sandbox(program=program))
+    assert outputs_of(attempt).files_changed == 1
+    assert b"+one" in patch_of(attempt)
+
+
+def test_repository_in_the_workspace_reveals_no_file_outside(tmp_path: Path, repository: Path) -> None:
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    (tmp_path / "token").write_text("5ec4e700" * 5 + "\n")
+    script = f"""mkdir -p sub/.git/refs/heads sub/.git/objects; echo 'ref: refs/heads/x' > sub/.git/HEAD
+        ln -s {tmp_path}/token sub/.git/refs/heads/x; echo three >> readme.txt"""
+    attempt = an_attempt_of(tmp_path, script, repository, sandbox=Sandbox(program=program))
+    attempt.run()
+    assert "[the changes in the workspace cannot be computed: git add exited with status 1]" in attempt.logs
+    assert not (attempt.path / "changes.patch").exists()
 
 
 def test_too_large_patch_is_not_stored(tmp_path: Path) -> None:
