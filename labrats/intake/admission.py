@@ -30,7 +30,7 @@ from labrats.intake.validation import (
 )
 from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
-from labrats.model.errors import Overloaded
+from labrats.model.errors import Invalid, Overloaded, Problems
 from labrats.model.isolation import PROCESS_ONLY, IsolationLevels
 from labrats.model.job import Job
 from labrats.model.phases import Phase
@@ -93,15 +93,16 @@ class Admission:
 
     async def create(self, request: JobRequest, names: JobNames) -> Job:
         """Create the job. Raises TooLarge, Invalid, Overloaded, Conflict, RetryLater."""
-        contents = await validate(request, self._uploads, self._settings)
-        prepared = self._prepare(request, contents)
+        prepared = await self.preview(request)
         if not request.is_child:
             self._check_queue(request.owner)
         return await self._creator.create(prepared, names)
 
     async def preview(self, request: JobRequest) -> PreparedJob:
         """Return the job that the request would create, and create nothing. Raises TooLarge, Invalid, RetryLater."""
-        return self._prepare(request, await validate(request, self._uploads, self._settings))
+        problems = Problems()
+        contents = await validate(request, self._uploads, self._settings, problems)
+        return self._prepare(request, contents, problems)
 
     async def admit_all(self, requests: Sequence[JobRequest], names_of: NamesOfAgent | None) -> Mapping[str, Job]:
         """Create a job for each agent that one event starts. Return the jobs by the names of their agents.
@@ -115,8 +116,10 @@ class Admission:
             return stored
         if (event := requests[0].event) and event.is_large:
             await asyncio.to_thread(getattr, event, "as_text")  # slow, and cached for all requests
-        contents = await validate(requests[0], self._uploads, self._settings)  # the same for all requests of an event
-        prepared = [self._prepare(each, contents) for each in requests]
+        problems = Problems()
+        contents = await validate(requests[0], self._uploads, self._settings, problems)  # the same for all of an event
+        problems.check()
+        prepared = [self._prepare(each, contents, Problems()) for each in requests]
         self._check_queue(requests[0].owner)
         jobs = await self._creator.create_all(zip(prepared, names_for(requests, names_of), strict=True))
         return stored | dict(zip(map(agent_name, requests), jobs, strict=True))
@@ -127,30 +130,48 @@ class Admission:
         Raises TooLarge, Invalid, RetryLater; Conflict and NotFound when another writer has changed or deleted the job.
         """
         request, labelled_only = applied_request(job), self._settings.labelled_credentials
-        contents = await validate(request, self._uploads, self._settings)
-        await check_credentials(job, contents.repo, self._store, labelled_only=labelled_only)
-        return await store_resolution(self._store, job, self._prepare(request, contents))
+        problems = Problems()
+        contents = await validate(request, self._uploads, self._settings, problems)
+        with problems.collected():
+            await check_credentials(job, contents.repo, self._store, labelled_only=labelled_only)
+        return await store_resolution(self._store, job, self._prepare(request, contents, problems))
 
-    def _prepare(self, request: JobRequest, contents: WorkspaceContents) -> PreparedJob:
-        """Resolve the agent and the settings, and write the texts, from the catalog as it is now. Raises Invalid."""
+    def _prepare(self, request: JobRequest, contents: WorkspaceContents, problems: Problems) -> PreparedJob:
+        """Resolve the agent and the settings, and write the texts, from the catalog as it is now.
+
+        problems: those of earlier checks. Raises Invalid with them and those found here.
+        """
         role = request.agent_role
-        agent = request.agent if role is None else enabled_agent(role, self._catalog)
+        try:
+            agent = request.agent if role is None else enabled_agent(role, self._catalog)
+        except Invalid as error:  # all further checks depend on the agent
+            raise problems.and_those_of(error) from None
         engine = JobConfig(network=self._settings.network, isolation=self._settings.isolation)
         resolved = settings_of(request, agent, self._catalog, self._isolation, engine)
-        check_settings(
-            resolved,
-            request.metadata,
-            self._settings.executor_images,
-            self._isolation,
-            self._network_problem,
-            untrusted=request.untrusted,
-        )
-        setup = request.setup.over((agent and agent.spec.workspace_setup) or Setup()) if contents.repo else Setup()
-        check_setup(setup, resolved.isolation or self._isolation.default, self._network_problem)
+        with problems.collected():
+            check_settings(
+                resolved,
+                request.metadata,
+                self._settings.executor_images,
+                self._isolation,
+                self._network_problem,
+                untrusted=request.untrusted,
+            )
+        setup = request.setup.over((agent and agent.spec.workspace_setup) or Setup()) if request.repo else Setup()
+        with problems.collected():
+            check_setup(setup, resolved.isolation or self._isolation.default, self._network_problem)
         if request.untrusted:
-            check_open_network(resolved.config, setup, self._untrusted_network_problem)
-        texts, report = texts_of(request, agent, self._catalog), report_of(request, agent, self._catalog)
-        concurrency, schema = concurrency_of(request, agent), result_schema_of(request, agent)
+            with problems.collected():
+                check_open_network(resolved.config, setup, self._untrusted_network_problem)
+        with problems.collected():
+            texts = texts_of(request, agent, self._catalog)
+        with problems.collected():
+            report = report_of(request, agent, self._catalog)
+        with problems.collected():
+            concurrency = concurrency_of(request, agent)
+        with problems.collected():
+            schema = result_schema_of(request, agent)
+        problems.check()
         return PreparedJob(request, contents, agent, setup, resolved, texts, report, concurrency, schema)
 
     def _check_queue(self, owner: str) -> None:

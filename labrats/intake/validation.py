@@ -13,7 +13,7 @@ from labrats.intake.repositories import allowed_repo
 from labrats.intake.request import JobRequest, RepoAddress
 from labrats.model.agent import AiAgent
 from labrats.model.config import JobConfig, ResolvedConfig
-from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem, RetryLater, TooLarge
+from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem, Problems, RetryLater, TooLarge
 from labrats.model.git_repo import GitRepo
 from labrats.model.image_name import problem_of_image
 from labrats.model.isolation import Isolation, IsolationLevels
@@ -40,17 +40,26 @@ class WorkspaceContents:
     files: Sequence[tuple[str, Content]]
 
 
-async def validate(request: JobRequest, uploads: Uploads, settings: EngineSettings) -> WorkspaceContents:
-    """Check all of a request that does not depend on its settings. Raises TooLarge, Invalid, RetryLater."""
+async def validate(
+    request: JobRequest, uploads: Uploads, settings: EngineSettings, problems: Problems
+) -> WorkspaceContents:
+    """Check all of a request that does not depend on its settings. Raises TooLarge, Invalid, RetryLater.
+
+    problems: collects those of the repository, the callback and the files. The contents are valid if it has none.
+    """
     check_sizes(request.prompt, request.metadata, request.files)
     if len(encode([*request.errors])) > PROMPT_BYTES:
         raise TooLarge(Problem("errors", "must be at most 900 KiB as JSON"))
-    repo = await _checked_repo(request.repo, settings)
-    if request.callback_url is not None:
-        await check_callback_url(request.callback_url, settings)
-    files = [*await _uploaded_files(request, uploads), *request.files]
-    if request.pipeline:
-        _check_has_pdf(request.pipeline, files)
+    repo, files = None, [*request.files]
+    with problems.collected():
+        repo = await _checked_repo(request.repo, settings)
+    with problems.collected():
+        if request.callback_url is not None:
+            await check_callback_url(request.callback_url, settings)
+    with problems.collected():
+        files[:0] = await _uploaded_files(request, uploads)
+        if request.pipeline:
+            _check_has_pdf(request.pipeline, files)
     return WorkspaceContents(repo, files)
 
 
@@ -154,29 +163,28 @@ def check_settings(
     *,
     untrusted: bool = False,
 ) -> None:
-    """Raise Invalid for invalid or forbidden settings or an invalid mock script.
+    """Raise Invalid with all problems for invalid or forbidden settings or an invalid mock script.
 
     levels, network_problem: see Admission. untrusted: see JobRequest.
     """
-    if problem := problem_of_mcp_servers(resolved.config.mcp_servers or {}):
-        raise Invalid(Problem("config.mcpServers", problem))
-    if problem := problem_of_variables(resolved.config.env or {}):
-        raise Invalid(Problem("config.env", problem))
+    problems = Problems()
+    problems.add("config.mcpServers", problem_of_mcp_servers(resolved.config.mcp_servers or {}))
+    problems.add("config.env", problem_of_variables(resolved.config.env or {}))
     isolation = resolved.isolation or levels.default
     # An external contributor cannot change the minimum: the job fails instead of being refused, so that it is seen.
-    if problem := levels.problem_of((resolved.config.isolation or levels.default) if untrusted else isolation):
-        raise Invalid(Problem("config.isolation", problem))
+    checked = (resolved.config.isolation or levels.default) if untrusted else isolation
+    problems.add("config.isolation", levels.problem_of(checked))
     network = resolved.config.network
     problem = problem_of_network(network) if network else None
     if is_restricted(network):
         problem = problem or network_problem() or _problem_of_restriction(isolation)
-    if problem:
-        raise Invalid(Problem("config.network", problem))
+    problems.add("config.network", problem)
     image = resolved.config.executor_image
-    if image and (problem := problem_of_image(image, allowed_images)):
-        raise Invalid(Problem("config.executorImage", problem))
+    problems.add("config.executorImage", problem_of_image(image, allowed_images) if image else None)
     if resolved.provider == "mock":
-        parse_script(metadata)
+        with problems.collected():
+            parse_script(metadata)
+    problems.check()
 
 
 def check_open_network(config: JobConfig, setup: Setup, network_problem: Callable[[], str | None]) -> None:

@@ -1,5 +1,7 @@
 """The errors of the engine, named by what the caller can do about them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -84,3 +86,38 @@ class Invalid(LabratsError):
 
 class TooLarge(Invalid):
     """A part of the request is larger than its bound (413)."""
+
+
+class Problems:
+    """The problems of independent checks, in the order of the checks, raised together."""
+
+    def __init__(self) -> None:
+        self._found: list[Problem] = []
+
+    def add(self, field: str, message: str | None) -> None:
+        """Add a problem with `field`, if there is a message."""
+        if message is not None:
+            self._found.append(Problem(field, message))
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Collect the problems of an Invalid error in the block. Any other error is raised unless one was collected."""
+        try:
+            yield
+        except TooLarge:
+            self.check()
+            raise
+        except Invalid as error:
+            self._found += error.problems
+        except LabratsError:
+            self.check()
+            raise
+
+    def and_those_of(self, error: Invalid) -> Invalid:
+        """Return an error with the problems so far, and those of `error`."""
+        return Invalid(*self._found, *error.problems)
+
+    def check(self) -> None:
+        """Raise Invalid if there is a problem."""
+        if self._found:
+            raise Invalid(*self._found)

@@ -23,9 +23,12 @@ from labrats.intake.request import JobRequest, RepoAddress
 from labrats.intake.reruns import Changes
 from labrats.model.caller import Caller
 from labrats.model.config import JobConfig
-from labrats.model.errors import AccessDenied, Invalid, Problem
+from labrats.model.errors import AccessDenied, Invalid, Problems
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
+from labrats.model.git_repo import parse_git_repo
 from labrats.model.job import DEFAULT_PRIORITY, Pipeline, WorkspaceUpload
+from labrats.model.result_schema import problem_of_result_schema
+from labrats.net.client import InvalidUrl, parse_url
 
 MAX_FILES: Final = 1000
 
@@ -48,10 +51,37 @@ GitRef = Annotated[
 ]
 
 
+# Admission repeats the next three checks, and makes those that need settings or the network. Here they are reported
+# together with the problems of all other fields.
+
+
+def _check_repo(address: str) -> str:
+    try:
+        if not address.startswith("/"):  # the settings say which local paths are allowed
+            parse_git_repo(address)
+    except Invalid as error:
+        raise ValueError(error.problems[0].message) from None
+    return address
+
+
+def _check_callback(url: str) -> str:
+    try:
+        parse_url(url)
+    except InvalidUrl as error:
+        raise ValueError(str(error)) from None
+    return url
+
+
+def _check_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    if problem := problem_of_result_schema(schema):
+        raise ValueError(problem)
+    return schema
+
+
 class WorkspaceSetupBody(SetupBody):
     """The repository to clone into the workspace, and what prepares it."""
 
-    git_repo: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+    git_repo: Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_repo)] | None = Field(
         default=None,
         description="Clone URL: https, http, ssh or scp form. A token in it is stored as a secret and never shown.",
         examples=["https://github.com/octocat/hello-world.git"],
@@ -157,6 +187,9 @@ class PipelineBody(RequestBody):
     type: Literal["pdf-sections"] = Field(description="The only pipeline so far.")
 
 
+CallbackUrl = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_check_callback)]
+
+
 class Submission(RequestBody):
     """A job to run."""
 
@@ -193,14 +226,14 @@ class Submission(RequestBody):
     workspace_files: list[WorkspaceFileBody] = Field(default=[], max_length=MAX_FILES)
     workspace_uploads: list[WorkspaceUploadBody] = Field(default=[], max_length=MAX_FILES)
     config: ConfigBody = ConfigBody()
-    callback_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
+    callback_url: CallbackUrl | None = Field(
         default=None,
         description="URL for a POST when the job starts and when it ends: http or https, without a credential.",
         examples=["https://ci.example.com/hooks/labrats"],
     )
     report: SubmittedReportBody | None = None
     pipeline: PipelineBody | None = None
-    result_schema: ResultSchemaBody | None = None
+    result_schema: Annotated[ResultSchemaBody, AfterValidator(_check_schema)] | None = None
     metadata: dict[str, Any] = Field(default={}, description="Free key-values, shown in callbacks and the dashboard.")
 
     @field_validator("prompt")
@@ -256,21 +289,24 @@ class Message(RequestBody):
 
 
 def check_complete(submission: Submission) -> None:
-    """Raise Invalid for a submission whose fields are valid one by one but not together."""
+    """Raise Invalid with all problems of a submission whose fields are valid one by one but not together."""
+    problems = Problems()
     if submission.prompt is None and submission.errors is None:
-        raise Invalid(Problem("errors", "is required for an error-reporting job without a prompt"))
-    check_distinct(
-        [
-            (f"workspaceUploads[{number}].name", upload.name)
-            for number, upload in enumerate(submission.workspace_uploads)
-        ]
-        + [(f"workspaceFiles[{number}].name", file.name) for number, file in enumerate(submission.workspace_files)]
-    )
+        problems.add("errors", "is required for an error-reporting job without a prompt")
+    with problems.collected():
+        check_distinct(
+            [
+                (f"workspaceUploads[{number}].name", upload.name)
+                for number, upload in enumerate(submission.workspace_uploads)
+            ]
+            + [(f"workspaceFiles[{number}].name", file.name) for number, file in enumerate(submission.workspace_files)]
+        )
     setup = submission.workspace_setup
     if setup and setup.git_repo is None and (setup.git_ref or setup.git_depth):
-        raise Invalid(Problem(GIT_REPO_FIELD, "is required for a gitRef or gitDepth"))
-    if setup and setup.git_repo is None and setup_of(setup).as_fields():
-        raise Invalid(Problem(GIT_REPO_FIELD, "is required for setup commands and caches"))
+        problems.add(GIT_REPO_FIELD, "is required for a gitRef or gitDepth")
+    elif setup and setup.git_repo is None and setup_of(setup).as_fields():
+        problems.add(GIT_REPO_FIELD, "is required for setup commands and caches")
+    problems.check()
 
 
 def job_request(submission: Submission, caller: Caller, files: Sequence[tuple[str, Content]] = ()) -> JobRequest:
