@@ -431,6 +431,6 @@ function eventText(event: JobEvent): string {
     case 'result':
       return 'the attempt completed';
     case 'error':
-      return `${event.code ?? 'error'}: ${visible(event.message ?? '')}`;
+      return (event.code ? `${event.code}: ` : '') + visible(event.message ?? '');
   }
 }
