@@ -270,7 +270,7 @@ async def test_no_accepted_value_in_the_ai_config_stops_jobs(person: Person) -> 
             names.append(f"job-{number}")
             await person.create(Job, names[-1], spec=SPEC)
             await person.delete(AI_CONFIG_NAME, AiConfig)
-    assert len(names) > 10
+    assert len(names) > 5
     for name in names:
         status = await until_ended(person, name)
         names_no_image = "config.executorImage: must be the name of an image" in status.get("failedReason", "")

@@ -152,9 +152,9 @@ async def test_a_watcher_that_begins_during_an_outage_gets_everything_afterwards
 async def test_a_silent_watch_raises_nothing_and_reports_its_silence(
     store: Store, disturbed: Store, proxy: FaultyProxy
 ) -> None:
+    proxy.plan = lambda request: Refuse(503) if is_watch(request) else None
     async with record_watch(disturbed, AiModel) as seen:
         await seen.until(lambda: seen.synced)
-        proxy.plan = lambda request: Refuse(503)
         created = await store.create(a_model("opus"))
         await eventually(lambda: disturbed.silent_seconds(AiModel) > IMPATIENT.silence_seconds)
         assert seen.current == {}
