@@ -15,7 +15,7 @@ async def test_pdf_is_uploaded_extracted_and_deleted(page: Page, engine: LocalEn
     await sign_in(page, engine, "/files/pdfs")
     file: FilePayload = {"name": "report.pdf", "mimeType": "application/pdf", "buffer": a_manual()}
     await page.get_by_label("Drop PDFs here").set_input_files([file])
-    row = page.get_by_role("row", name="report.pdf")
+    row = page.get_by_role("row", name="report.pdf").filter(has=page.get_by_role("button", name="Extract"))
     await expect(row).to_be_visible()
     await row.get_by_role("button", name="Extract").click()
     await page.get_by_label("Prompt for each section").fill("Summarise it.")
@@ -26,6 +26,7 @@ async def test_pdf_is_uploaded_extracted_and_deleted(page: Page, engine: LocalEn
 
     await page.goto(f"{engine.url}/files/pdfs")
     extractions = page.get_by_role("table", name="Extractions")
+    await expect(extractions.get_by_role("row", name="report.pdf")).to_be_visible()
     await expect(extractions.get_by_role("link", name="Sections").first).to_have_attribute(
         "href", re.compile("/jobs/ir-.*/result")
     )

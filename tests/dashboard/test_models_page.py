@@ -116,7 +116,8 @@ async def test_invalid_values_are_explained_at_their_fields(
     await page.get_by_label("Name").fill("other")
     await page.get_by_label("Address of the server").fill("")
     await page.get_by_role("button", name="Create model").click()
-    await expect(page.get_by_role("alert")).to_contain_text("already has the provider mock and the model taken")
+    await expect(page.get_by_label("Model", exact=True)).to_have_attribute("aria-invalid", "true")
+    await expect(page.get_by_text("already has the provider mock and the model taken").first).to_be_visible()
 
 
 async def test_file_is_downloaded_and_deleted(page: Page, engine: LocalEngine, admin: User) -> None:
