@@ -66,12 +66,14 @@ def confine(
     scratch: Path,
     etc: Path | None = None,
     variables: Mapping[str, str] | None = None,
+    offline: bool = False,
 ) -> list[str]:
     """Return the command that runs `command` in the sandbox.
 
     writable:  folders to bind for writing, under their own paths. scratch: the folder to bind as `/tmp`, too.
     etc:       a snapshot of `/etc` to bind in its place. Without one, each world-readable file is bound by itself.
     variables: environment variables that only the processes in the sandbox get; see `is_for_any_program`.
+    offline:   give the processes no network.
     """
     system = [path for path in map(Path, _SYSTEM) if path != SETTINGS]
     readable = [path for path in map(Path, sandbox.readable) if os.access(path, os.R_OK)]
@@ -79,7 +81,7 @@ def confine(
     hidden = [path for path in map(Path, sandbox.hidden) if _is_in(path, [*system, *shown]) and path.is_dir()]
     if any(path.is_relative_to(SETTINGS) for path in (*shown, *writable)):
         etc = None  # bubblewrap cannot create a mount point in a read-only snapshot
-    options = [*_NAMESPACES, *_system(etc)]
+    options = [*_NAMESPACES, *(["--unshare-net"] if offline else []), *_system(etc)]
     options += [
         *("--dev", "/dev", *_shared_memory(sandbox.shm_bytes), "--proc", "/proc"),
         *(word for path in map(Path, _KERNEL) if path.exists() for word in _bind(path)),

@@ -51,17 +51,24 @@ def sandboxed_command(
 
 @contextmanager
 def sandboxed_tool(
-    command: Sequence[str], context: RunContext, readable: Collection[Path] = (), writable: Collection[Path] = ()
+    command: Sequence[str],
+    context: RunContext,
+    readable: Collection[Path] = (),
+    writable: Collection[Path] = (),
+    *,
+    offline: bool = False,
 ) -> Iterator[list[str]]:
     """Yield the command that runs a program of the engine on an agent's files, in the attempt's sandbox if it has one.
 
     The program gets none of the job's variables, by which the agent's files could become part of it.
+
+    offline: give it no network. No rule of the job applies to it.
     """
     if (sandbox := context.task.sandbox) is None:
         yield list(command)
         return
     with _etc_snapshot(sandbox, lambda _: None) as etc:
-        yield _confined(command, sandbox, context, readable=readable, writable=writable, etc=etc)
+        yield _confined(command, sandbox, context, readable=readable, writable=writable, etc=etc, offline=offline)
 
 
 def _confined(
@@ -74,6 +81,7 @@ def _confined(
     writable: Collection[Path] = (),
     etc: Path | None,
     variables: Mapping[str, str] | None = None,
+    offline: bool = False,
 ) -> list[str]:
     """Return the command in the sandbox, with the paths that it needs. prefix: the start of the confined command."""
     shown = [*_programs(command[0], sandbox), *map(Path, sandbox.readable), *readable]
@@ -89,6 +97,7 @@ def _confined(
         scratch=scratch,
         etc=etc,
         variables=variables,
+        offline=offline,
     )
 
 

@@ -185,7 +185,6 @@ class EventWriter:
             outputs,
             branch=self._unless_secret(outputs.branch),
             pull_request_url=self._unless_secret(outputs.pull_request_url),
-            refused_hosts=tuple(map(self.redact_host, outputs.refused_hosts)),
         )
         self._write(OutputEvent(outputs=self.outputs, **self._stamp()))
 

@@ -173,10 +173,12 @@ async def apply_patch(context: RunContext, patch: Path) -> bool:
 
 
 async def _run_offline(context: RunContext, git_dir: Path, source: Path, *arguments: str) -> bool:
-    """Run a git command in the agent's sandbox. Return whether it succeeded.
+    """Run a git command in the agent's sandbox, without a network. Return whether it succeeded.
 
-    git_dir: the repository to use. Git would find another one in the workspace, and run the programs that it names.
-    source:  the file to read. Like the setup commands, the files in it may have changed the repository.
+    It may run programs that the setup commands have named in the configuration of the repository.
+
+    git_dir: the repository to use. Without it, git would take one that it finds in the workspace.
+    source:  the file to read, which lies outside the sandbox.
     """
     environment = context.environment() | {
         "LC_ALL": "C",
@@ -188,7 +190,8 @@ async def _run_offline(context: RunContext, git_dir: Path, source: Path, *argume
     }
     config = {**_CONFIG, "fetch.fsckObjects": "true"}
     settings = [word for name, value in config.items() for word in ("-c", f"{name}={value}")]
-    with sandboxed_tool(["git", *settings, *arguments], context, readable=[source]) as command:
+    git = ["git", *settings, *arguments]
+    with sandboxed_tool(git, context, readable=[source], offline=True) as command:
         status, _ = await _run(command, context.workspace, environment)
     return status == 0
 

@@ -485,7 +485,7 @@ class _Subscriber(Generic[T]):
         self._arrived.set()
 
     def existing(self) -> Iterator[_Entry]:
-        """Iterate over the objects that existed at the beginning, each in its current version."""
+        """Iterate over the objects that existed at the beginning or were listed since, each in its current version."""
         while self._existing:
             entry = self._existing.popitem()[1]
             if not (self._unsettled_only and entry.is_settled):

@@ -16,6 +16,7 @@ from labrats.model.conversation import Turn, encode_conversation
 from labrats.model.job import FailedCode, WorkspaceFile
 from labrats.model.protocol import Continuation, Resumption, Sandbox
 from labrats.model.record import encode
+from tests.support.http_server import an_http_server
 from tests.unit.executor.attempts import (
     AttemptFolder,
     a_repository,
@@ -200,6 +201,27 @@ def test_setup_commands_do_not_run_what_the_first_agent_has_written(tmp_path: Pa
     assert (second.workspace / "prepare.sh").read_text() == "echo prepared by the agent\n"
     git(repository, "fetch", "-q", str(second.path / "commits.bundle"), "labrats:two")
     assert git(repository, "show", "two:made.txt") == "two"
+
+
+def test_programs_that_setup_commands_configure_have_no_network_later(tmp_path: Path) -> None:
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    repository = a_repository(tmp_path / "repository")
+    (repository / ".gitattributes").write_text("* filter=x\n")
+    commit_all(repository)
+    with an_http_server() as (port, requests):
+        smudge = f"touch ran; curl -s --noproxy '*' http://127.0.0.1:{port}/ > /dev/null; cat"
+        inputs = in_a_clone_of(repository)
+        inputs["workspace_setup"] = replace(
+            inputs["workspace_setup"], setup=(("git", "config", "filter.x.smudge", smudge),), setup_network="none"
+        )
+        first = an_attempt(tmp_path, FIRST, sandbox=Sandbox(program=program), **inputs)
+        first.run()
+        shutil.rmtree(first.workspace)
+        second = a_follow_up(first, kept=True)
+        second.run()
+    assert "made.txt: one" in second.logs
+    assert ((second.workspace / "ran").exists(), requests) == (True, [])
 
 
 def test_home_with_deeply_nested_folders_is_replaced(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from labrats.executor import event_writer as event_writer_module
 from labrats.executor.event_writer import EventWriter, RateLimiter, at_least, split_text
@@ -168,10 +167,9 @@ def test_secrets_are_redacted_in_every_kind_of_event(output: Output, tmp_path: P
     writer.status("running", SECRET)
     writer.tool_call("1", "Bash", {"command": ["echo", SECRET]})
     writer.tool_result("1", SECRET)
-    named = Outputs(
-        branch=SECRET, pull_request_url=f"https://git.example/{SECRET}/pull/7", refused_hosts=("a.test:443",)
-    )
-    writer.report_outputs(replace(named, refused_hosts=("a.test:443", f"{SECRET.upper()}.evil.test:443")))
+    hosts = tuple(map(writer.redact_host, ("a.test:443", f"{SECRET.upper()}.evil.test:443")))
+    url = f"https://git.example/{SECRET}/pull/7"
+    writer.report_outputs(Outputs(branch=SECRET, pull_request_url=url, refused_hosts=hosts))
     writer.report_session(AgentSession(provider="claude", id=SECRET, attempt=1))
     writer.result({"text": SECRET, "padding": "x" * LINE_BYTES})
     writer.error(FailedCode.AGENT_ERROR, SECRET)
