@@ -88,6 +88,15 @@ class Scratch:
     def __init__(self) -> None:
         self.most_bytes: int | None = None
 
+    @contextmanager
+    def limited_to(self, most_bytes: int | None) -> Iterator[None]:
+        """Have another size while the block runs."""
+        before, self.most_bytes = self.most_bytes, most_bytes
+        try:
+            yield
+        finally:
+            self.most_bytes = before
+
     def problem(self, folder: Path) -> LabratsError | None:
         """Return the error for git to be ended in a temporary repository, so that the space does not run out."""
         sizes = {each: sum(sizes_on_disk([each])) for each in folder.parent.glob(f"{TEMPORARY}{os.getpid()}-*")}

@@ -98,12 +98,12 @@ class Publisher:
 
     async def run(self) -> None:
         """Write reports until cancelled."""
-        SCRATCH.most_bytes = self._settings.publisher_scratch
-        await in_git_thread(remove_leftovers)
-        async with asyncio.TaskGroup() as loops:
-            loops.create_task(self._watch(), name="watch-reported-jobs")
-            for number in range(WORKERS):
-                loops.create_task(work_forever(self._work, self._publish), name=f"publish-{number}")
+        with SCRATCH.limited_to(self._settings.publisher_scratch):
+            await in_git_thread(remove_leftovers)
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self._watch(), name="watch-reported-jobs")
+                for number in range(WORKERS):
+                    loops.create_task(work_forever(self._work, self._publish), name=f"publish-{number}")
 
     async def _watch(self) -> None:
         async for change in self._store.watch(Job, unsettled_only=True):

@@ -44,22 +44,22 @@ def fill(size: int) -> list[str]:
     ids=["more than all space", "more than the others leave", "more than all space beside another"],
 )
 def test_git_that_would_fill_the_disk_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int, own: int, error: type[LabratsError]
+    tmp_path: Path, others: int, own: int, error: type[LabratsError]
 ) -> None:
-    monkeypatch.setattr(SCRATCH, "most_bytes", 40 * MIB)
     repository = a_repository(tmp_path, "b")
     a_repository(tmp_path, "a", others)
     began = monotonic()
-    with pytest.raises(error, match=r"publisher's disk|more than 30 MiB"):
+    with SCRATCH.limited_to(40 * MIB), pytest.raises(error, match=r"publisher's disk|more than 30 MiB"):
         run_git(repository, fill(own))
     assert monotonic() - began < 30
 
 
-def test_only_the_largest_repository_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SCRATCH, "most_bytes", 40 * MIB)
+def test_only_the_largest_repository_makes_room(tmp_path: Path) -> None:
     largest, other = a_repository(tmp_path, "a", 25 * MIB), a_repository(tmp_path, "b", 20 * MIB)
-    assert SCRATCH.problem(other) is None
-    assert isinstance(SCRATCH.problem(largest), RetryLater)
+    with SCRATCH.limited_to(40 * MIB):
+        assert SCRATCH.problem(other) is None
+        assert isinstance(SCRATCH.problem(largest), RetryLater)
+    assert SCRATCH.problem(largest) is None
 
 
 def test_without_a_setting_repositories_may_use_half_of_the_free_disk(
