@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import BrowserContext, Page, ViewportSize, expect
+from playwright.async_api import BrowserContext, Page, Route, ViewportSize, expect
 
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
 from tests.acceptance.git_server import make_repository
@@ -371,6 +371,31 @@ async def test_activity_keeps_its_place_for_a_reader_until_the_latest_is_request
     await latest.click()
     await expect(page.get_by_text("line 14000", exact=True)).to_be_visible()
     await expect(latest).to_have_count(0)
+
+
+async def test_list_of_a_reader_is_not_replaced_by_what_was_requested_while_following(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    await sign_in(page, engine)
+    job = await admin.submit({"log": "line {n}", "times": 6_000, "everyMs": 1}, {"hang": True})
+    await page.goto(f"{engine.url}/jobs/{job}/activity")
+    entry = page.get_by_role("main").locator("ol > li").first
+    await expect(entry).to_be_visible()
+    is_requested, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer_later(route: Route) -> None:
+        is_requested.set()
+        await may_answer.wait()
+        await route.continue_()
+
+    await page.route(re.compile(r"/events\?.*limit="), answer_later)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await is_requested.wait()  # the live events have become too many
+    await page.get_by_label("Follow").uncheck()
+    first = await entry.text_content()
+    may_answer.set()
+    await expect(page.get_by_text("line 6000", exact=True)).to_be_visible()
+    assert await entry.text_content() == first
 
 
 async def has_event(admin: User, job: str, text: str) -> None:

@@ -66,8 +66,9 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
   );
   const [length, setLength] = useState(WINDOW);
   const { store } = log;
+  const queryKey = ['activity', job.id, attempt, length];
   const earlier = useQuery({
-    queryKey: ['activity', job.id, attempt, length],
+    queryKey,
     enabled: store.count !== undefined && store.count > 0,
     staleTime: Infinity,
     gcTime: 0, // a later visit reads what has happened since
@@ -116,9 +117,14 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
     follower.current = observer;
     return () => observer.disconnect();
   }, [isFollowing, isLive]);
+  const follow = (isWanted: boolean) => {
+    setFollowing(isWanted);
+    // The list stays as it is for one who reads back, also if its latest part was about to replace it.
+    if (!isWanted && earlier.isRefetching && !earlier.isPlaceholderData) void queries.cancelQueries({ queryKey });
+  };
   useScrollBack(() => {
     follower.current?.disconnect(); // at once: entries that come into view change the height, too
-    setFollowing(false);
+    follow(false);
   });
   const { refetch } = earlier;
   const readLatest = () => {
@@ -140,14 +146,14 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
         : errors[(known + 1) % errors.length];
     if (!next) return;
     latestError.current = next;
-    setFollowing(false);
+    follow(false);
     next.scrollIntoView({ block: 'center' });
     next.querySelector<HTMLElement>('summary, button')?.focus();
   };
   const field = useRef<HTMLInputElement>(null);
   useShortcuts([
     { keys: '/', label: 'Find in the activity', run: () => field.current?.focus() },
-    { keys: 'f', label: 'Follow', run: () => setFollowing(!isFollowing) },
+    { keys: 'f', label: 'Follow', run: () => follow(!isFollowing) },
     { keys: 'e', label: 'Next error', run: goToError },
   ]);
 
@@ -195,8 +201,7 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
           <>
             {log.state === 'reconnecting' && <span className={styles.note}>Reconnecting…</span>}
             <label className={styles.follow}>
-              <input type="checkbox" checked={isFollowing} onChange={(event) => setFollowing(event.target.checked)} />{' '}
-              Follow
+              <input type="checkbox" checked={isFollowing} onChange={(event) => follow(event.target.checked)} /> Follow
             </label>
           </>
         )}
