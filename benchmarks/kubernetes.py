@@ -229,7 +229,7 @@ async def with_finished_jobs(size: Size, cluster: Cluster, folder: Path, finishe
     async with Site.open(cluster, folder, with_node=False) as site:
         await site.create("aimodels", {"provider": "mock", "model": MODEL, "slots": ALL_SLOTS}, MODEL)
         await site.create_finished_jobs(finished)
-        ready, first_job = [], []
+        ready, first_job, raw = [], [], []
         for number in range(size.starts):
             spec = {"source": "kubectl", "type": "no-op", "prompt": "-", "config": {"provider": "mock", "model": MODEL}}
             await site.create("inferencerequests", spec, f"next-{number}")
@@ -238,6 +238,7 @@ async def with_finished_jobs(size: Size, cluster: Cluster, folder: Path, finishe
                 async with site.engine() as engine:
                     ready.append(engine.start_seconds)
                     first_job.append(await watch.until(f"next-{number}-1") - began)
+            raw.append(await raw_list_seconds(site))
         async with site.engine() as engine:
             await asyncio.sleep(size.idle_seconds / 3)
             stopwatch = engine.cpu_seconds()
@@ -252,6 +253,8 @@ async def with_finished_jobs(size: Size, cluster: Cluster, folder: Path, finishe
     few = finished <= 2_000
     return [
         Row(f"from exec to ready, {among}", f"{median(ready):.2f} s", "≤ 1 s" if few else "≤ 10 s"),
+        Row(f"raw: the list of {among} read by a bare client", f"{median(raw):.2f} s"),
+        Row("from exec to ready, beside the raw list", f"{median(ready) / median(raw):.2f} x"),
         Row(f"from exec to the next Job, {among}", f"{median(first_job):.2f} s", "≤ 1 s" if few else ""),
         Row(f"engine, CPU when idle, {among}", f"{idle:.1%}", "≤ 2 %"),
         Row(f"engine, memory, {among}", f"{resident:.0f} MiB", "≤ 300 MiB"),
@@ -260,6 +263,14 @@ async def with_finished_jobs(size: Size, cluster: Cluster, folder: Path, finishe
         Row(f"one scrape of /metrics, {among}, p50", f"{scrape.p50:.1f} ms"),
         Row(f"list of 20 out of {among}, p50", f"{page.p50:.1f} ms"),
     ]
+
+
+async def raw_list_seconds(site: Site) -> float:
+    """Return the seconds in which a client reads all jobs, in the pages that the engine requests, and decodes none."""
+    began = time.perf_counter()
+    async for _ in site.client.pages(site.path_of("inferencerequests"), {}):
+        pass
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":
