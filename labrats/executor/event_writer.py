@@ -98,8 +98,9 @@ class EventWriter:
         self.usage = Usage()
         self.provider_usage = Usage()
         self.outputs = Outputs()
-        self._earlier_usage = Usage()
         self.measured_usage = Usage()
+        self._earlier_usage = Usage()
+        self._written_usage: Usage | None = None
         self.pull_request_url: str | None = None
         self.session: AgentSession | None = None
         self._output = output
@@ -177,7 +178,9 @@ class EventWriter:
 
     def _update_usage(self) -> None:
         self.usage = at_least(self._earlier_usage + self.provider_usage, self.measured_usage)
-        self._write(UsageEvent(usage=self.usage, **self._stamp()))
+        if self.usage != self._written_usage:
+            self._written_usage = self.usage
+            self._write(UsageEvent(usage=self.usage, **self._stamp()))
 
     def report_outputs(self, outputs: Outputs) -> None:
         """Report all outputs of the attempt so far. A name that contains a secret is left out."""

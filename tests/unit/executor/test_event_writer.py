@@ -26,6 +26,7 @@ from labrats.model.protocol import (
     PartEvent,
     ResultEvent,
     ToolEvent,
+    UsageEvent,
 )
 from labrats.model.redaction import Redactor
 from tests.unit.executor.attempts import events_in, logs_of
@@ -204,11 +205,11 @@ def test_lone_surrogate_is_replaced(output: Output) -> None:
 
 
 def write_many_events(writer: EventWriter, text: str) -> None:
-    for _ in range(100):
+    for turns in range(100):
         writer.log(text)
         writer.tool_call("1", "Bash", {})
         writer.tool_result("1", text)
-        writer.report_usage(Usage(turns=1))
+        writer.report_usage(Usage(turns=turns))
 
 
 @pytest.mark.parametrize("text", ["", "x", "x" * 99])
@@ -285,6 +286,14 @@ def test_event_is_written_completely_once_a_full_disk_has_space(
         output.writer.log("patience")
 
     assert output.logs == ["patience"]
+
+
+def test_same_usage_is_written_once(output: Output) -> None:
+    once, twice = Usage(output_tokens=5, turns=1), Usage(output_tokens=10, turns=2)
+    for usage in (once, once, twice, twice):
+        output.writer.report_usage(usage)
+    output.writer.report_measured_usage(Usage(output_tokens=10))
+    assert [event.usage for event in output.events if isinstance(event, UsageEvent)] == [once, twice]
 
 
 def test_measured_usage_raises_counts_and_leaves_an_unknown_cost_unknown() -> None:

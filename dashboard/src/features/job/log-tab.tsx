@@ -4,7 +4,7 @@ import { useEffect, useEffectEvent, useRef, useState } from 'react';
 import type { JobEvent } from '../../api/events';
 import { attemptsQuery, hasEnded, jobQuery, type JobDetail } from '../../api/jobs';
 import { plain, visible } from '../../lib/ansi';
-import { count, counted, offset, timeOfDay } from '../../lib/format';
+import { cost, count, counted, offset, timeOfDay } from '../../lib/format';
 import { Button, IconButton } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Icon } from '../../ui/icons';
@@ -412,6 +412,11 @@ function requestText(request: NonNullable<JobEvent['request']>): string {
   return `model request: ${target}: ${request.status}, ${count(request.inputTokens)} input, ${count(request.outputTokens)} output tokens, ${count(request.milliseconds)} ms`;
 }
 
+function usageText({ inputTokens, outputTokens, turns, costUsd }: NonNullable<JobEvent['usage']>): string {
+  const tokens = `${count(inputTokens)} input, ${count(outputTokens)} output tokens`;
+  return `usage: ${tokens}, ${counted(turns, 'turn')}${costUsd ? `, ${cost(costUsd)}` : ''}`;
+}
+
 function eventText(event: JobEvent): string {
   switch (event.kind) {
     case 'log':
@@ -423,7 +428,7 @@ function eventText(event: JobEvent): string {
     case 'status':
       return `${event.state ?? ''}${event.message ? `: ${event.message}` : ''}`;
     case 'usage':
-      return `usage: ${count(event.usage?.inputTokens ?? 0)} input, ${count(event.usage?.outputTokens ?? 0)} output tokens`;
+      return event.usage ? usageText(event.usage) : '';
     case 'output':
       return 'outputs reported';
     case 'request':
