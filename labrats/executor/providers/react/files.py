@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from labrats.executor.providers.react.arguments import EditFile, InvalidToolCall, ListFiles, ReadFile, WriteFile
+from labrats.executor.providers.react.observations import FOLDER
 from labrats.files.safe_paths import open_folder_inside, open_inside, write_inside
 
 _FILE_BYTES: Final = 16 * 1024 * 1024
@@ -18,12 +19,12 @@ class FileTools:
     """Reads and writes files.
 
     workspace:       the folder in which the model works.
-    observations:    another folder that the model may read.
+    scratch:         the folder of the model's programs with `observations`, which the model may read, too.
     page_characters: the size of the part of a file that the model is shown at once.
     """
 
     workspace: Path
-    observations: Path
+    scratch: Path
     page_characters: int
 
     def read(self, call: ReadFile) -> str:
@@ -62,7 +63,8 @@ class FileTools:
         return _relative_to(self.workspace, path) if path.startswith("/") else _normalize(path)
 
     def _content(self, path: str) -> bytes:
-        root = self.observations if path.startswith(f"{self.observations}/") else self.workspace
+        # From the scratch folder on: a program of the model may have replaced the folder in it by a link.
+        root = self.scratch if path.startswith(f"{self.scratch / FOLDER}/") else self.workspace
         with open_inside(root, _relative_to(root, path) if path.startswith("/") else _normalize(path)) as file:
             return _check_size(file.read(_FILE_BYTES + 1), path)
 

@@ -27,10 +27,6 @@ class ObservationStore:
     scratch: Path
     characters: int
 
-    @property
-    def folder(self) -> Path:
-        return self.scratch / FOLDER
-
     def shorten(self, text: str) -> str:
         """Return `text`; if it is too long, store it and return its head and tail with the path of the file."""
         if len(text) <= self.characters:

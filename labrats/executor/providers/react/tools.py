@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.agent_sandbox import sandboxed_command
+from labrats.executor.agent_sandbox import sandboxed_command, sandboxed_tool
 from labrats.executor.context import RunContext
 from labrats.executor.egress.agent_network import agent_network
 from labrats.executor.providers.react.arguments import (
@@ -41,7 +41,7 @@ class Tools:
     def of(cls, context: RunContext, window_tokens: int) -> "Tools":
         environment = context.agent_environment()
         observations = ObservationStore(Path(environment["TMPDIR"]), shown_characters(window_tokens))
-        files = FileTools(context.workspace, observations.folder, observations.characters - _PAGE_NOTE_CHARACTERS)
+        files = FileTools(context.workspace, observations.scratch, observations.characters - _PAGE_NOTE_CHARACTERS)
         return cls(context, files, observations, environment)
 
     async def use(self, call: ToolArguments) -> Observation:
@@ -72,8 +72,10 @@ class Tools:
 
     async def _search(self, call: Search) -> Observation:
         path = self._checked_path(call.path)
-        command = [*_GREP, "-e", call.pattern, "--", path]
-        result = await run_program(command, self.context.workspace, self.environment, _SEARCH_SECONDS)
+        workspace, environment = self.context.workspace, self.context.environment()
+        # The PATH in `self.environment` may be the job's, and name a folder in which the model has put a `grep`.
+        with sandboxed_tool([*_GREP, "-e", call.pattern, "--", path], self.context, offline=True) as command:
+            result = await run_program(command, workspace, environment, _SEARCH_SECONDS)
         if result.status == 1 and not result.output:
             return Observation("No matches.")
         return Observation(result.output + _limit_note(result), is_error=result.status not in (0, None))

@@ -1,6 +1,7 @@
 """Tests of the tools: calls are confined to the workspace and limited in time and output."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from labrats.executor.event_writer import EventWriter
 from labrats.executor.providers.react.arguments import parse_tool_call
 from labrats.executor.providers.react.observations import Observation
 from labrats.executor.providers.react.tools import Tools
+from labrats.model.config import JobConfig
+from labrats.model.errors import GiveUp
+from labrats.model.protocol import Sandbox
 from labrats.model.redaction import Redactor
 from labrats.processes import with_environment
 from tests.unit.executor.attempts import a_task, some_work
@@ -119,6 +123,33 @@ async def test_folder_outside_the_workspace_is_not_read(
     (tools.workspace / "link").symlink_to(outside)
 
     assert "untouched" not in await tools.fails(tool, path=path, **arguments)
+
+
+async def test_link_in_place_of_the_full_results_leads_nowhere(tools: ToolCaller, outside: Path) -> None:
+    """The model's programs may write to the folder in which the full results are stored."""
+    scratch = tools.tools.observations.scratch
+    await tools.succeeds("run_command", command=f"ln -s {outside.parent} {scratch}/observations")
+
+    assert "untouched" not in await tools.fails("read_file", path=f"{scratch}/observations/file")
+    assert "untouched" not in await tools.fails("read_file", path=f"{scratch}/observations/../observations/file")
+    with pytest.raises(GiveUp, match="cannot write"):
+        await tools.use("run_command", command="seq 1 10000")
+    assert [path.name for path in outside.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("is_confined", [False, True], ids=["process", "sandbox"])
+async def test_search_runs_no_program_that_the_model_has_written(
+    tmp_path: Path, unique_name: str, is_confined: bool
+) -> None:
+    config = JobConfig(provider="vllm", env={"PATH": f"bin:{os.environ['PATH']}"})
+    sandbox = Sandbox(program=shutil.which("bwrap") or "bwrap") if is_confined else None
+    with some_work(tmp_path, a_task(tmp_path, attempt=unique_name, config=config, sandbox=sandbox)) as work:
+        tools = ToolCaller(Tools.of(work.context, WINDOW_TOKENS))
+        await tools.succeeds("write_file", path="bin/grep", content="#!/bin/sh\necho forged\n")
+        await tools.succeeds("run_command", command="chmod +x bin/grep")
+
+        assert await tools.succeeds("run_command", command="grep x") == "forged\n"
+        assert await tools.succeeds("search", pattern="echo") == "./bin/grep:2:echo forged\n"
 
 
 async def test_search_ignores_links_and_pipes(tools: ToolCaller, outside: Path) -> None:
