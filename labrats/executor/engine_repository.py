@@ -28,6 +28,9 @@ LIST_BYTES: Final = 64 * 1024 * 1024
 INDEX_BYTES: Final = 256 * 1024 * 1024
 """Limit on the index of a repository: an entry has some 100 bytes."""
 
+OBJECTS: Final = ".git/objects"
+"""The folder in the workspace with the objects of its repository."""
+
 OUTSIDE_PUBLICATION: Final = ("--", ".", f":(exclude){PUBLICATION_FOLDER}")
 """Arguments that restrict a git command to files outside the folder of the publication."""
 
@@ -95,7 +98,7 @@ class EngineRepository:
         """Make git also read the objects of the workspace's repository."""
         alternates = self.git_dir / "objects" / "info" / "alternates"
         alternates.parent.mkdir(exist_ok=True)
-        alternates.write_text(f"{self.workspace / '.git' / 'objects'}\n")
+        alternates.write_text(f"{self.workspace / OBJECTS}\n")
 
     def copy_index_of_workspace(self) -> None:
         """Copy the index of the workspace's repository, if there is one, so that git later reads only changed files.
@@ -138,11 +141,11 @@ class EngineRepository:
     def require_own_objects(self) -> None:
         """Raise DiffFailed if git would read objects from outside the workspace, which may be other jobs' secrets."""
         try:
-            with open_folder_inside(self.workspace, ".git/objects"):
+            with open_folder_inside(self.workspace, OBJECTS):
                 pass
         except GiveUp as error:
-            raise DiffFailed("the workspace has no folder .git/objects of its own") from error
-        folders = [self.workspace / ".git" / "objects"]
+            raise DiffFailed(f"the workspace has no folder {OBJECTS} of its own") from error
+        folders = [self.workspace / OBJECTS]
         while folders:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:

@@ -67,6 +67,14 @@ def test_head_does_not_follow_links_pipes_or_unsafe_names(repository: Path, tmp_
     assert read_head(repository) == Outputs()
 
 
+@pytest.mark.parametrize("link", [".git", ".git/refs", ".git/refs/heads", ".git/refs/heads/topic"])
+def test_head_is_not_read_behind_a_link_to_a_folder(repository: Path, link: str) -> None:
+    place, elsewhere = repository / link, repository / "elsewhere"
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere)
+    assert read_head(repository) == Outputs()
+
+
 def test_branch_that_is_named_like_another_ref_is_not_reported(repository: Path) -> None:
     commit = git(repository, "rev-parse", "HEAD")
     git(repository, "update-ref", "refs/heads/refs/pull/7/head", commit)

@@ -270,11 +270,16 @@ def test_deleted_workspace_affects_only_the_patch(tmp_path: Path) -> None:
     assert computed in attempt.logs
 
 
-FORGE = """
-import hashlib, os, subprocess, zlib
+UNPACK = """
+import os, shutil, subprocess, sys, zlib
 
 def git(*arguments, stdin=None):
     return subprocess.run(['git', *arguments], check=True, capture_output=True, input=stdin).stdout.strip()
+
+def forge(name, tree):
+    path = f'.git/objects/{name[:2]}/{name[2:]}'
+    os.chmod(path, 0o600)
+    open(path, 'wb').write(zlib.compress(b'tree %d\\0' % len(tree) + tree))
 
 for pack in [each for each in os.listdir('.git/objects/pack') if each.endswith('.pack')]:
     os.rename(f'.git/objects/pack/{pack}', pack)
@@ -282,23 +287,73 @@ for pack in [each for each in os.listdir('.git/objects/pack') if each.endswith('
     os.unlink(pack)
 known = git('rev-parse', 'HEAD:src').decode()
 open('src/main.py', 'w').write('evil = True\\n')
+"""
+FORGE = f"""{UNPACK}
 git('add', 'src')
 new = git('rev-parse', git('write-tree').decode() + ':src').decode()
-tree = subprocess.run(['git', 'cat-file', 'tree', new], check=True, capture_output=True).stdout
-path = f'.git/objects/{known[:2]}/{known[2:]}'
-os.chmod(path, 0o600)
-open(path, 'wb').write(zlib.compress(b'tree %d\\0' % len(tree) + tree))
+forge(known, subprocess.run(['git', 'cat-file', 'tree', new], check=True, capture_output=True).stdout)
 """
+REVEAL = f"""{UNPACK}
+objects, name = sys.argv[1:]
+forge(known, b'100644 main.py\\0' + bytes.fromhex(name))
+"""
+WAYS_TO_OBJECTS = {
+    "alternates": "open('.git/objects/info/alternates', 'w').write(objects)",
+    "folder": "shutil.rmtree('.git/objects/pack'); os.symlink(f'{objects}/pack', '.git/objects/pack')",
+    "file": "file = f'{name[:2]}/{name[2:]}'; os.makedirs(f'.git/objects/{name[:2]}', exist_ok=True); "
+    "os.symlink(f'{objects}/{file}', f'.git/objects/{file}')",
+}
 
 
-def test_agent_cannot_hide_a_change_by_a_forged_object(tmp_path: Path, repository: Path) -> None:
-    """Git believes the forged folder, in which the file seems to have been changed before the agent started."""
+@pytest.fixture
+def source(repository: Path) -> Path:
+    """Create a repository with a program in a folder."""
     (repository / "src").mkdir()
     (repository / "src" / "main.py").write_text("evil = False\n")
     git(repository, "add", ".")
     git(repository, "commit", "-q", "-m", "src")
+    return repository
+
+
+@pytest.mark.parametrize("way", WAYS_TO_OBJECTS.values(), ids=WAYS_TO_OBJECTS.keys())
+def test_patch_shows_no_file_of_a_repository_outside(tmp_path: Path, source: Path, way: str) -> None:
+    """A forged folder says that a changed file was one of the other repository before the agent started."""
+    program, others = shutil.which("bwrap"), tmp_path / "others"
+    assert program, "bubblewrap is missing: run `make setup`"
+    git(tmp_path, "init", "-q", str(others))
+    (others / "password").write_text("the password of others")
+    git(others, "add", ".")
+    git(others, "commit", "-q", "-m", "one")
+    git(others, "repack", "-q", "-a")  # so that it has each object in a pack, too
+    name = git(others, "rev-parse", "HEAD:password")
+    reveal = tmp_path / "reveal.py"
+    reveal.write_text(f"{REVEAL}{way}\n")
+    sandbox = Sandbox(program=program, readable=(str(reveal),), hidden=(str(others),))
+    attempt = an_attempt_of(tmp_path, f"python3 {reveal} {others}/.git/objects {name}", source, sandbox=sandbox)
+    attempt.run()
+
+    assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
+    assert not (attempt.path / "changes.patch").exists()
+    assert any("the workspace's repository has objects elsewhere" in line for line in attempt.logs)
+
+
+def test_commits_of_a_repository_outside_are_not_listed(tmp_path: Path, source: Path) -> None:
+    program, others = shutil.which("bwrap"), tmp_path / "others"
+    assert program, "bubblewrap is missing: run `make setup`"
+    git(tmp_path, "clone", "-q", str(source), str(others))
+    git(others, "commit", "-q", "--allow-empty", "-m", "secret")
+    commit = git(others, "rev-parse", "HEAD")
+    script = f"""rm -r .git/refs/heads .git/packed-refs; ln -s {others}/.git/refs/heads .git/refs/heads
+        echo {others}/.git/objects > .git/objects/info/alternates; echo three >> readme.txt"""
+    sandbox = Sandbox(program=program, hidden=(str(others),))
+    outputs = outputs_of(an_attempt_of(tmp_path, script, source, sandbox=sandbox))
+    assert commit not in (outputs.commit, *outputs.commits)
+
+
+def test_agent_cannot_hide_a_change_by_a_forged_object(tmp_path: Path, source: Path) -> None:
+    """Git believes the forged folder, in which the file seems to have been changed before the agent started."""
     (tmp_path / "forge.py").write_text(FORGE)
-    attempt = an_attempt_of(tmp_path, f"python3 {tmp_path}/forge.py", repository)
+    attempt = an_attempt_of(tmp_path, f"python3 {tmp_path}/forge.py", source)
     attempt.run()
 
     assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
