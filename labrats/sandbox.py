@@ -48,6 +48,14 @@ _TEST_COMMAND: Final = (
 )
 _NO_CAPABILITY: Final = "0" * 16
 
+_DEVICES: Final = ("/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero")
+"""The devices of the machine that bubblewrap binds. It has no option to bind a device read-only."""
+
+_NEW_MOUNTS: Final = 0x20000
+_MS_READ_ONLY, _MS_REMOUNT, _MS_BIND, _MS_RECURSIVE, _MS_SLAVE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 19
+_KEPT_FLAGS: Final = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
+_MS_RELATIVE_TIMES: Final = 1 << 21
+
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _LANDLOCK_CREATE_RULESET: Final = 444
 _LANDLOCK_RESTRICT_SELF: Final = 446
@@ -132,6 +140,29 @@ def bubblewrap_problem(program: str, etc: Path | None = None) -> str | None:
     if parameters != _READ_ONLY:
         return "a confined process may change the kernel's parameters in /proc/sys"
     return None
+
+
+@cache
+def protect_devices() -> None:
+    """Bind the machine's devices read-only for this process and its descendants, once.
+
+    They can be read and written all the same. An agent of root owns them, and could otherwise change their permissions
+    for the whole machine. Does nothing for an ordinary user, and in a container that may not mount: its devices are its
+    own. Raises OSError.
+    """
+    if os.geteuid() != 0 or _libc.unshare(_NEW_MOUNTS) != 0:
+        return
+    _mount("/", _MS_SLAVE | _MS_RECURSIVE)  # the machine's later mounts appear here, and none of these there
+    for device in filter(os.path.exists, _DEVICES):
+        flags = os.statvfs(device).f_flag
+        _mount(device, _MS_BIND)
+        relative_times = _MS_RELATIVE_TIMES if flags & os.ST_RELATIME else 0
+        _mount(device, _MS_REMOUNT | _MS_BIND | _MS_READ_ONLY | flags & _KEPT_FLAGS | relative_times)
+
+
+def _mount(path: str, flags: int) -> None:
+    if _libc.mount(path.encode(), path.encode(), None, ctypes.c_ulong(flags), None) != 0:
+        raise OSError(ctypes.get_errno(), "mount", path)
 
 
 def can_scope_sockets() -> bool:

@@ -39,7 +39,7 @@ from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
 from labrats.processes import become_unreadable, has_child, kill_descendants
-from labrats.sandbox import scope_sockets
+from labrats.sandbox import protect_devices, scope_sockets
 from labrats.system_calls import refuse_calls
 
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
@@ -147,6 +147,7 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
     if context.task.repository is None:  # otherwise the previous step has reported it
         context.events.status("started")
     if sandbox := context.task.sandbox:
+        protect_devices()
         scope_sockets()
         refuse_calls(may_debug=sandbox.may_debug, may_choose_processors=context.task.limits.cpus is None)
     _log_ignored_settings(context)

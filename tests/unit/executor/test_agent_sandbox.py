@@ -107,6 +107,14 @@ def test_agent_can_change_nothing_of_the_machine_in_proc(tmp_path: Path, sandbox
     assert [path for path in writable if path != "/proc/mtrr" and not path.startswith("/proc/pressure/")] == []
 
 
+def test_agent_can_use_but_not_change_the_devices_of_the_machine(tmp_path: Path, sandbox: Sandbox) -> None:
+    """An agent of root owns them. The mode in this test is the one that they have."""
+    devices = "/dev/full /dev/null /dev/random /dev/tty /dev/urandom /dev/zero"
+    change = f"for each in {devices}; do chmod 666 $each 2> /dev/null && echo $each changed; done > out"
+    use = "echo x > /dev/null && head -c 3 /dev/zero | wc -c >> out; echo x > /dev/full || echo full >> out"
+    assert output_of(a_confined_attempt(tmp_path, sandbox, f"{change}; {use}")).split() == ["3", "full"]
+
+
 def test_link_in_the_scratch_folder_leads_no_later_start_outside(tmp_path: Path, sandbox: Sandbox) -> None:
     """The first program replaces the folder in /tmp that has the mount points of the second by a link."""
     (tmp_path / "outside").mkdir()
