@@ -107,6 +107,20 @@ def test_agent_can_change_nothing_of_the_machine_in_proc(tmp_path: Path, sandbox
     assert [path for path in writable if path != "/proc/mtrr" and not path.startswith("/proc/pressure/")] == []
 
 
+@pytest.mark.parametrize("is_link", ["engine", "shown folder"])
+def test_engines_folder_is_covered_where_a_link_leads_to_it(tmp_path: Path, sandbox: Sandbox, is_link: str) -> None:
+    volume, link = tmp_path / "volume", tmp_path / "link"
+    (volume / "data").mkdir(parents=True)
+    (volume / "data" / "key").write_text("test-key-of-the-engine\n")
+    link.symlink_to(volume / "data" if is_link == "engine" else volume)
+    hidden, shown = (link, volume) if is_link == "engine" else (volume / "data", link)
+    confined = replace(sandbox, hidden=(*sandbox.hidden, str(hidden)), readable=(str(shown),))
+    attempt = a_confined_attempt(tmp_path, confined, f"ls {shown} > out; cat {shown}/data/key >> out 2>&1")
+    out = output_of(attempt)
+    assert out.startswith("data\n")
+    assert "test-key-of-the-engine" not in out
+
+
 def test_agent_can_use_but_not_change_the_devices_of_the_machine(tmp_path: Path, sandbox: Sandbox) -> None:
     """An agent of root owns them. The mode in this test is the one that they have."""
     devices = "/dev/full /dev/null /dev/random /dev/tty /dev/urandom /dev/zero"
