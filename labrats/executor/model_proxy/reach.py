@@ -61,8 +61,9 @@ def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
                 yield from _tools_of_server(value["tools"])
             if not _NAMES_OF_ADDRESSES.isdisjoint(value) and (address := _address_in(value)):
                 yield f"the address {address[:100]!r}"
-            # A model's call of a tool, and the schema of a tool, may have fields of any name.
-            is_call = "input" in value and str(value.get("type")).endswith("tool_use")
+            # A model's call of a tool, and the schema of a tool, may have fields of any name. The request is no call,
+            # although that of the Responses API has its messages in `input`, and some servers ignore a `type` in it.
+            is_call = value is not request and "input" in value and str(value.get("type")).endswith("tool_use")
             for name, part in value.items():
                 if isinstance(part, (dict, list)) and name not in _SCHEMAS and not (is_call and name == "input"):
                     pending.append(part)

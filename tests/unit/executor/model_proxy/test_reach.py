@@ -34,6 +34,10 @@ REACHING: dict[str, dict[str, Any]] = {
     ),
     "picture of the Responses API": {"input": [{"content": [{"type": "input_image", "image_url": _URL}]}]},
     "file of the Responses API": {"input": [{"content": [{"type": "input_file", "file_url": _URL}]}]},
+    "picture in a request that seems to be a call": {
+        "type": "tool_use",
+        "input": [{"content": [{"type": "input_image", "image_url": _URL}]}],
+    },
     "picture of chat completions": said({"type": "image_url", "image_url": {"url": _URL}}),
 }
 
