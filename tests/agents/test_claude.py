@@ -89,6 +89,22 @@ def test_claude_md_takes_precedence_over_agents_md(
     assert {file for file in files if f"Instructions of {file}." in sent} == read
 
 
+def test_link_out_of_the_workspace_is_no_file_of_instructions(attempt_on: Prepare, tmp_path: Path) -> None:
+    """Otherwise the instructions that Claude Code reads would show which files exist elsewhere."""
+    repository, elsewhere = a_repository(tmp_path / "repo"), tmp_path / "private"
+    elsewhere.write_text("A private file.\n")
+    (repository / "CLAUDE.md").symlink_to(elsewhere)
+    (repository / "rules.md").write_text("Instructions of the repository.\n")
+    (repository / "AGENTS.md").symlink_to("rules.md")
+    commit_all(repository)
+    with CLAUDE.serve(Says("ok")) as server:
+        attempt_on(server, **in_a_clone_of(repository)).run()
+
+    sent = words(server.requests[0])
+    assert "Instructions of the repository." in sent
+    assert "A private file." not in sent
+
+
 def test_login_of_the_user_is_shared_if_allowed(
     attempt_on: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

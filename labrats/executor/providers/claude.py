@@ -214,9 +214,12 @@ def _mcp_server(server: McpServer) -> dict[str, Any]:
 
 
 def _repository_instructions(workspace: Path) -> list[Path]:
+    """Return the files with instructions. A link out of the workspace is none: it would reveal what exists there."""
+    inside = f"{os.path.realpath(workspace)}/"
     for names in _REPOSITORY_INSTRUCTIONS:
-        if files := [workspace / name for name in names if (workspace / name).is_file()]:
-            return files
+        files = [workspace / name for name in names]
+        if found := [each for each in files if os.path.realpath(each).startswith(inside) and each.is_file()]:
+            return found
     return []
 
 
