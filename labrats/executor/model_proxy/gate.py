@@ -59,6 +59,13 @@ readable.
 """
 
 
+_AT_USUAL_PRICES: Final[Mapping[str, frozenset[bytes]]] = {
+    "speed": frozenset({b"null", b'"standard"'}),
+    "service_tier": frozenset({b"null", b'"auto"', b'"default"', b'"flex"', b'"standard_only"'}),
+}
+"""Fields by which a request asks for a faster answer, and their values that cost no more."""
+
+
 class _OutputLimits(msgspec.Struct, frozen=True):
     """The limits that a request sets on its answer, by the names of the three APIs."""
 
@@ -220,12 +227,19 @@ class Gate:
         if bytes(fields.get("background", b"false")) not in (b"false", b"null"):
             raise Refused(400, "a response in the background is not forwarded, as its usage cannot be measured")
         self._check_model(model)
+        self._check_price(fields)
         if "tools" in fields and (tools := _tools_of(fields["tools"])):
             for other in _models_of(tools):
                 self._check_model(other)
             fields["tools"] = msgspec.Raw(msgspec.json.encode(tools))
         once = msgspec.json.encode(fields)
         return model, _without_reach(once) if is_restricted(self.task.config.network) else once
+
+    def _check_price(self, fields: Mapping[str, msgspec.Raw]) -> None:
+        """Raise Refused for a request that costs more than its tokens: the limits of the job would not hold."""
+        for name, usual in _AT_USUAL_PRICES.items():
+            if name in fields and bytes(fields[name]) not in usual and not self.task.config.fast:
+                raise Refused(400, f"a faster answer costs more, and this job is not `fast`: leave out `{name}`")
 
     def _check_model(self, model: str) -> None:
         if model not in self._models:

@@ -6,6 +6,7 @@ import json
 import re
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -210,6 +211,23 @@ async def test_repeated_field_reaches_the_server_once(tmp_path: Path) -> None:
 
     assert proxy.bodies[0].count(b"model") == 1
     assert json.loads(proxy.bodies[0]) == {"model": MODEL, "a": [1, 2]}
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("fields", [{"speed": "fast"}, {"service_tier": "priority"}, {"service_tier": ["x"]}])
+async def test_faster_answer_at_a_higher_price_needs_a_fast_job(
+    tmp_path: Path, fields: dict[str, Any], fast: bool
+) -> None:
+    async with a_proxy(tmp_path, answers(OK), fast=fast) as proxy:
+        response = await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))
+
+    assert (status_of(response), len(proxy.bodies)) == ((200, 1) if fast else (400, 0))
+
+
+async def test_answer_at_the_usual_price_needs_no_fast_job(tmp_path: Path) -> None:
+    fields = {"model": MODEL, "speed": "standard", "service_tier": "standard_only"}
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(json.dumps(fields).encode()))) == 200
 
 
 @pytest.mark.parametrize(
