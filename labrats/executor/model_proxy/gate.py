@@ -10,7 +10,13 @@ import msgspec
 
 from labrats.executor.model_proxy.allowed_models import AllowedModels
 from labrats.executor.model_proxy.model_server import Api, ModelServer
-from labrats.executor.model_proxy.reach import MOST_VALUES, ReachesOthers, TooManyValues, without_reach
+from labrats.executor.model_proxy.reach import (
+    MOST_VALUES,
+    ReachesOthers,
+    TooManyValues,
+    searches_by_itself,
+    without_reach,
+)
 from labrats.executor.model_proxy.responses import Refused
 from labrats.executor.model_proxy.usage_reader import BYTES_OF_TOKEN
 from labrats.executor.prices import with_cost
@@ -64,6 +70,9 @@ _AT_USUAL_PRICES: Final[Mapping[str, frozenset[bytes]]] = {
     "service_tier": frozenset({b"null", b'"auto"', b'"default"', b'"flex"', b'"standard_only"'}),
 }
 """Fields by which a request asks for a faster answer, and their values that cost no more."""
+
+
+_NUMBERS_OF_ANSWERS: Final = ("n", "best_of")
 
 
 class _OutputLimits(msgspec.Struct, frozen=True):
@@ -228,6 +237,8 @@ class Gate:
             raise Refused(400, "a response in the background is not forwarded, as its usage cannot be measured")
         self._check_model(model)
         self._check_price(fields)
+        if is_restricted(self.task.config.network) and self._models.are_any and searches_by_itself(model):
+            raise Refused(400, f"the model {model[:200]!r} searches the web, and this job has a network rule", model)
         if "tools" in fields and (tools := _tools_of(fields["tools"])):
             for other in _models_of(tools):
                 self._check_model(other)
@@ -236,10 +247,13 @@ class Gate:
         return model, _without_reach(once) if is_restricted(self.task.config.network) else once
 
     def _check_price(self, fields: Mapping[str, msgspec.Raw]) -> None:
-        """Raise Refused for a request that costs more than its tokens: the limits of the job would not hold."""
+        """Raise Refused for a request that costs more than its tokens, or for several answers in a job with a limit."""
         for name, usual in _AT_USUAL_PRICES.items():
             if name in fields and bytes(fields[name]) not in usual and not self.task.config.fast:
                 raise Refused(400, f"a faster answer costs more, and this job is not `fast`: leave out `{name}`")
+        for name in _NUMBERS_OF_ANSWERS:
+            if self._limits != UsageLimits() and bytes(fields.get(name, msgspec.Raw(b"1"))) not in (b"1", b"null"):
+                raise Refused(400, f"a job with a limit gets one answer at a time: leave out `{name}`")
 
     def _check_model(self, model: str) -> None:
         if model not in self._models:

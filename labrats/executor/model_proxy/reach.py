@@ -25,6 +25,10 @@ _FIELDS_OF_SERVER: Final = ("mcp_servers", "web_search_options", "plugins")
 _SCHEMAS: Final = ("input_schema", "parameters")
 
 
+_SEARCHING_MODEL: Final = re.compile(r"-search(-|$)|:online$|(^|/)sonar(-|$)|deep-research", re.IGNORECASE)
+"""Names of models that search the web by themselves."""
+
+
 class TooManyValues(Exception):
     """The request has more values than can be examined."""
 
@@ -47,6 +51,11 @@ def without_reach(body: bytes) -> bytes:
     for found in _reaching(request):
         raise ReachesOthers(found)
     return msgspec.json.encode(request)
+
+
+def searches_by_itself(model: str) -> bool:
+    """Return whether a model opens pages of the web although the request has no tool for it."""
+    return _SEARCHING_MODEL.search(model) is not None
 
 
 def _reaching(request: Mapping[str, Any]) -> Iterator[str]:

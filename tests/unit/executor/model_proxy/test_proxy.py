@@ -224,6 +224,18 @@ async def test_faster_answer_at_a_higher_price_needs_a_fast_job(
     assert (status_of(response), len(proxy.bodies)) == ((200, 1) if fast else (400, 0))
 
 
+@pytest.mark.parametrize(
+    ("fields", "status"), [({"n": 100}, 400), ({"best_of": 2}, 400), ({"n": 1, "best_of": None}, 200)]
+)
+async def test_request_of_a_job_with_a_limit_has_one_answer(
+    tmp_path: Path, fields: dict[str, Any], status: int
+) -> None:
+    body = json.dumps({"model": MODEL} | fields).encode()
+    async with a_proxy(tmp_path, answers(OK), max_tokens=1000) as limited, a_proxy(tmp_path, answers(OK)) as other:
+        assert status_of(await limited.send(a_request(body))) == status
+        assert status_of(await other.send(a_request(body))) == 200
+
+
 async def test_answer_at_the_usual_price_needs_no_fast_job(tmp_path: Path) -> None:
     fields = {"model": MODEL, "speed": "standard", "service_tier": "standard_only"}
     async with a_proxy(tmp_path, answers(OK)) as proxy:

@@ -84,6 +84,18 @@ async def test_other_requests_pass_with_a_rule(tmp_path: Path, fields: dict[str,
         assert status_of(await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))) == 200
 
 
+@pytest.mark.parametrize("model", ["gpt-4o-search-preview", "gpt-5-search", "x/y:online", "perplexity/sonar-pro"])
+@pytest.mark.parametrize(
+    ("named", "network", "status"), [(False, "none", 400), (False, "open", 200), (True, "none", 200)]
+)
+async def test_model_that_searches_by_itself_must_be_named_by_a_job_with_a_rule(
+    tmp_path: Path, model: str, named: bool, network: Network, status: int
+) -> None:
+    body = json.dumps({"model": model}).encode()
+    async with a_proxy(tmp_path, answers(OK), network=network, model=model if named else None) as proxy:
+        assert status_of(await proxy.send(a_request(body))) == status
+
+
 async def test_escaped_names_of_fields_are_recognised(tmp_path: Path) -> None:
     body = b'{"model":"%s","messages":[{"content":[{"\\u0069mage_url":"%s"}]}]}' % (MODEL.encode(), _URL.encode())
     async with a_proxy(tmp_path, answers(OK), network="none") as proxy:
