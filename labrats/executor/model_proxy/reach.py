@@ -17,8 +17,12 @@ _RUN_BY_THE_AGENT: Final = re.compile(
 )
 """Types of the tools that run in the agent's own program. The model's server runs all others."""
 
-_ADDRESS_FIELDS: Final = ("image_url", "file_url", "video_url", "audio_url")
-_NAMES_OF_ADDRESSES: Final = frozenset({"url", *_ADDRESS_FIELDS})
+_ADDRESS_FIELDS: Final = ("image_url", "file_url", "document_url", "video_url", "audio_url")
+_CONTENT_FIELDS: Final = ("file_data", "data")
+"""Fields with the content of a file, in which some gateways accept an address instead."""
+
+_NAMES_OF_ADDRESSES: Final = frozenset({"url", *_ADDRESS_FIELDS, *_CONTENT_FIELDS})
+_ADDRESS: Final = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _FIELDS_OF_SERVER: Final = ("mcp_servers", "web_search_options", "plugins")
 """Fields of a request that ask the server to search the web, or to connect to other servers."""
 
@@ -90,4 +94,9 @@ def _address_in(part: Mapping[str, Any]) -> str | None:
     named = [part.get(name) for name in _ADDRESS_FIELDS]
     named += [part.get("url")] if part.get("type") == "url" else []
     addresses = [value.get("url") if isinstance(value, dict) else value for value in named]
+    addresses += filter(_is_address, map(part.get, _CONTENT_FIELDS))
     return next((each for each in addresses if isinstance(each, str) and not each.lower().startswith("data:")), None)
+
+
+def _is_address(content: Any) -> bool:
+    return isinstance(content, str) and _ADDRESS.match(content) is not None

@@ -38,6 +38,8 @@ REACHING: dict[str, dict[str, Any]] = {
         "type": "tool_use",
         "input": [{"content": [{"type": "input_image", "image_url": _URL}]}],
     },
+    "file of a gateway": said({"type": "file", "file": {"filename": "a.pdf", "file_data": _URL}}),
+    "sound of a gateway": said({"type": "input_audio", "input_audio": {"data": _URL, "format": "wav"}}),
     "picture of chat completions": said({"type": "image_url", "image_url": {"url": _URL}}),
 }
 
@@ -53,6 +55,7 @@ HARMLESS: dict[str, dict[str, Any]] = {
     },
     "picture in the request": said({"type": "image", "source": {"type": "base64", "data": "AAAA"}}),
     "data as an address": said({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}),
+    "file in the request": said({"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"}}),
     "call of a tool": said({"type": "tool_use", "name": "x", "input": {"type": "url", "url": _URL, "image_url": _URL}}),
     "text": said({"type": "text", "text": json.dumps({"image_url": _URL})}),
 }
