@@ -83,7 +83,7 @@ class CodexCli(AgentCli):
     mcp_tool = "docs.ask"
 
     def shell(self, command: str, **more: Any) -> Calls:
-        return Calls("exec_command", {"cmd": command}, **more)
+        return Calls("exec_command", {"cmd": command, "yield_time_ms": 30_000}, **more)
 
     def ask(self, question: str) -> Calls:
         return Calls("ask", {"question": question}, namespace="mcp__docs")
