@@ -6,7 +6,7 @@ that ends without one has failed, whatever its exit code.
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -252,7 +252,7 @@ class ExecutorEvent(Record, tag_field="kind"):
     """An event: one line that an executor prints."""
 
     seq: int
-    at: datetime
+    at: Annotated[datetime, msgspec.Meta(tz=True)]  # the engine compares it with its own times, which have a zone
 
 
 LogOrigin = Literal["agent", "tool", "engine"]

@@ -403,17 +403,17 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
             return Expired(message)
         case 422 if _POLICY_DENIAL in message and not any(cause.field for cause in details.causes):
             return ApiServerRefusal(code, message)
-        case 413 | 422:
+        case 400 if message.startswith(_WEBHOOK_DENIAL):
+            return ApiServerRefusal(code, message)
+        case 400 if _UNKNOWN_FIELD in message:
+            return ApiServerRefusal(code, f"{message}; {UPDATE_CUSTOM_RESOURCES}")
+        case 400 | 413 | 422:  # 400 for an object that cannot be decoded, such as one with a number that is too large
             causes = details.causes or [_Cause(message=message)]
             return Invalid(*(Problem(cause.field or "object", cause.message) for cause in causes))
         case 429 | 500 | 502 | 503 | 504:
             return RetryLater(f"the API server is busy: {message}", _delay_seconds(retry_after, details))
         case 401 | 403 | 404:  # permissions, the namespace or the custom resources are missing
             return ApiServerRefusal(code, message)
-        case 400 if message.startswith(_WEBHOOK_DENIAL):
-            return ApiServerRefusal(code, message)
-        case 400 if _UNKNOWN_FIELD in message:
-            return ApiServerRefusal(code, f"{message}; {UPDATE_CUSTOM_RESOURCES}")
         case _:
             return LabratsError(f"the API server answered {code}: {message}")
 

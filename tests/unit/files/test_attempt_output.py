@@ -95,7 +95,17 @@ def test_reader_reports_the_end_of_the_file(output: Path) -> None:
 
 @pytest.mark.parametrize(
     "foreign",
-    [b"", b"not json", b"{}", b'{"kind":"log"}', b"\xff\xfe", b"[1]", b'{"seq":1,"kind":"new","at":0}', b"\0" * 99],
+    [
+        b"",
+        b"not json",
+        b"{}",
+        b'{"kind":"log"}',
+        b"\xff\xfe",
+        b"[1]",
+        b'{"seq":1,"kind":"new","at":0}',
+        b"\0" * 99,
+        b'{"seq":2,"kind":"error","at":"2030-01-01T12:00:00","code":"timeout","message":"a time without a zone"}',
+    ],
 )
 def test_foreign_lines_are_skipped(output: Path, foreign: bytes) -> None:
     output.write_bytes(lines_of(a_log(1)) + foreign + b"\n" + lines_of(a_log(2), a_result(seq=3)))
