@@ -8,7 +8,7 @@ from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
-from labrats.intake.applied import applied_request, check_credentials, store_resolution
+from labrats.intake.applied import applied_request, check_credentials, check_spec_size, store_resolution
 from labrats.intake.concurrency_keys import concurrency_of
 from labrats.intake.event_requests import agent_name, missing_requests, names_for
 from labrats.intake.immediate_starts import ImmediateStarts
@@ -129,6 +129,7 @@ class Admission:
 
         Raises TooLarge, Invalid, RetryLater; Conflict and NotFound when another writer has changed or deleted the job.
         """
+        check_spec_size(job)
         request, labelled_only = applied_request(job), self._settings.labelled_credentials
         problems = Problems()
         contents = await validate(request, self._uploads, self._settings, problems)

@@ -9,16 +9,19 @@ from labrats.intake.job_parts import create_missing_parts
 from labrats.intake.job_spec import PreparedJob
 from labrats.intake.request import JobRequest, RepoAddress
 from labrats.model.core_resources import INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap, Secret, problem_of_credentials
-from labrats.model.errors import Invalid, NotFound, Problem
+from labrats.model.errors import Invalid, NotFound, Problem, TooLarge
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, KeyReference
-from labrats.model.record import Metadata
+from labrats.model.record import Metadata, encode
 from labrats.model.workspace_setup import Setup
 from labrats.ports import Store
 
 INLINE_PROMPT_BYTES: Final = 64 * 1024
 """The longest prompt in the annotations of a pod, which may have 256 KiB in all. A ConfigMap stores a longer one."""
+
+SPEC_BYTES: Final = 1200 * 1024
+"""The largest spec, as JSON. An object in etcd has at most 1.5 MiB, and the status of the job needs the rest."""
 
 _TEXT_KEYS: Final = (PROMPT_KEY, INSTRUCTIONS_KEY)
 
@@ -42,6 +45,12 @@ def applied_request(job: Job) -> JobRequest:
         result_schema=spec.result_schema,
         metadata=spec.metadata,
     )
+
+
+def check_spec_size(job: Job) -> None:
+    """Raise TooLarge for a job whose outcome might not fit beside its spec."""
+    if len(encode(job.spec)) > SPEC_BYTES:
+        raise TooLarge(Problem("spec", f"must be at most {SPEC_BYTES // 1024} KiB as JSON"))
 
 
 async def check_credentials(job: Job, repo: GitRepo | None, store: Store, *, labelled_only: bool) -> None:

@@ -15,10 +15,12 @@ from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.ai_model import AiModel
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
-from labrats.model.job import Job
+from labrats.model.job import PROMPT_BYTES, FailedCode, Job, advance
+from labrats.model.phases import JobEvent
 from labrats.model.record import Metadata, Resource, encode
 from labrats.ports import Changed, Deleted, Store, Synced
-from tests.support.builders import a_spec, an_ai_model
+from tests.fakes.clock import NOON
+from tests.support.builders import a_job, a_spec, an_ai_model
 from tests.support.watch_recorder import record_watch
 
 pytestmark = pytest.mark.kubernetes
@@ -160,6 +162,16 @@ async def test_a_refused_resource_is_invalid_with_every_field(store: Store) -> N
     with pytest.raises(Invalid) as refusal:
         await store.create(an_ai_model("opus", provider="unheard-of", slots=-1))
     assert {problem.field for problem in refusal.value.problems} == {"spec.provider", "spec.slots"}
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+@pytest.mark.parametrize("size", [300_000, 700_000], ids=["for etcd", "for a message to etcd"])
+async def test_an_outcome_that_is_too_large_is_invalid(store: Store, size: int) -> None:
+    job = await store.create(a_job(spec=a_spec(prompt="x" * PROMPT_BYTES), resource_version=""))
+    failed = advance(job, JobEvent.START, started_at=NOON, slot="mock/mock", attempts=1)
+    outcome = {"failed_code": FailedCode.AGENT_ERROR, "failed_reason": "x" * size, "finished_at": NOON}
+    with pytest.raises(Invalid, match="larger than etcd allows"):
+        await store.update(advance(failed, JobEvent.FAIL, **outcome))
 
 
 async def test_get_many_includes_the_writes_of_this_store(store: Store) -> None:

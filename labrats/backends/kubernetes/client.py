@@ -67,6 +67,9 @@ UPDATE_CUSTOM_RESOURCES: Final = (
     "labrats manifests crds | kubectl apply --server-side --force-conflicts -f -"
 )
 
+_TOO_LARGE: Final = ("etcdserver: request is too large", "trying to send message larger than max")
+"""Parts of the messages with which the API server answers, with 500, to an object that is too large for etcd."""
+
 _WEBHOOK_DENIAL: Final = "admission webhook"
 """Beginning of the message when an admission webhook denied a request. Its status code may be any, often 400."""
 
@@ -410,6 +413,8 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
         case 400 | 413 | 422:  # 400 for an object that cannot be decoded, such as one with a number that is too large
             causes = details.causes or [_Cause(message=message)]
             return Invalid(*(Problem(cause.field or "object", cause.message) for cause in causes))
+        case 500 if any(each in message for each in _TOO_LARGE):
+            return Invalid(Problem("object", "is larger than etcd allows"))
         case 429 | 500 | 502 | 503 | 504:
             return RetryLater(f"the API server is busy: {message}", _delay_seconds(retry_after, details))
         case 401 | 403 | 404:  # permissions, the namespace or the custom resources are missing

@@ -56,6 +56,7 @@ async def resolve(
     [
         ({"metadata": {"notes": "x" * METADATA_BYTES}}, "metadata: must be at most 64 KiB"),
         ({"prompt": "ü" * (PROMPT_BYTES // 2 + 1)}, "prompt: must be at most 900 KiB"),
+        ({"prompt": "\0" * (PROMPT_BYTES // 4)}, "spec: must be at most 1200 KiB as JSON"),
         ({"workspace_setup": WorkspaceSetup(git_repo="http://169.254.169.254/x.git")}, "is not allowed"),
         ({"workspace_setup": WorkspaceSetup(git_repo="/etc")}, "must lie below one of LOCAL_REPO_ROOTS"),
         ({"workspace_setup": WorkspaceSetup(git_repo="file:///etc")}, "must be an https, http or ssh address"),

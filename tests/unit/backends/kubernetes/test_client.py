@@ -37,6 +37,7 @@ def a_status(code: int, message: str = "it is so", **details: Any) -> bytes:
         (401, a_status(401), ApiServerRefusal),
         (403, a_status(403), ApiServerRefusal),
         (500, a_status(500), RetryLater),
+        (500, a_status(500, "etcdserver: request is too large"), Invalid),
         (502, b"<html>bad gateway</html>", RetryLater),
         (504, b"\xff", RetryLater),
         (400, a_status(400), Invalid),
