@@ -380,7 +380,7 @@ def _pod(
     config = job.resolved.config
     if config.executor_image and (problem := problem_of_image(config.executor_image, settings.images)):
         raise GiveUp(FailedCode.INVALID, f"config.executorImage: {problem}")
-    resources = config.executor_resources or settings.resources
+    resources = _resources_of(config.executor_resources, settings.resources)
     executor = {
         **RESTRICTED_CONTAINER,
         "name": CONTAINER,
@@ -421,6 +421,19 @@ def _pod(
             *([_claims_volume(settings)] if settings.data_claim else []),
             *settings.extras.volumes,
         ],
+    }
+
+
+def _resources_of(own: Mapping[str, Mapping[str, str]] | None, usual: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the resources of a job that sets `own` ones. Where it sets no limit, that of the operator stays."""
+    if not own:
+        return usual
+    own_limits = own.get("limits", {})
+    # Where the job sets a limit, that is also what it requests: the usual request could be larger.
+    requests = {name: value for name, value in usual.get("requests", {}).items() if name not in own_limits}
+    return {
+        "requests": {**requests, **own.get("requests", {})},
+        "limits": {**usual.get("limits", {}), **own_limits},
     }
 
 

@@ -160,9 +160,28 @@ def test_texts_of_an_applied_job_are_mounted_from_their_config_map() -> None:
     assert [source["configMap"]["items"][0]["path"] for source in sources] == ["prompt", "instructions"]
 
 
-def test_a_job_may_set_the_resources() -> None:
-    resources = {"limits": {"memory": "4Gi"}}
-    attempt = an_owned_attempt(config={"executor_resources": resources})
+@pytest.mark.parametrize(
+    ("own", "resources"),
+    [
+        (
+            {"limits": {"memory": "4Gi"}},
+            {
+                "requests": {"cpu": "250m"},
+                "limits": {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "10Gi"},
+            },
+        ),
+        (
+            {"requests": {"memory": "1Gi"}, "limits": {"cpu": "100m"}},
+            {
+                "requests": {"memory": "1Gi"},
+                "limits": {"cpu": "100m", "memory": "2Gi", "ephemeral-storage": "10Gi"},
+            },
+        ),
+        ({}, SETTINGS.resources),
+    ],
+)
+def test_a_job_may_set_resources_and_has_the_other_limits_of_the_operator(own: Any, resources: Any) -> None:
+    attempt = an_owned_attempt(config={"executor_resources": own})
 
     assert pod_of(attempt)["spec"]["containers"][0]["resources"] == resources
 
