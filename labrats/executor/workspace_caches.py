@@ -116,20 +116,26 @@ class FolderCaches:
             raise _CacheFailed("the setup commands have not made it")
         with open_folder_inside(self._workspace, entry.cached.path):  # neither it nor a parent is a link
             pass
+        await self._checked_size(self._workspace / entry.cached.path)  # a copy could fill the disk of the engine
         entry.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = entry.path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}"
         (unfinished / _CONTENT).mkdir(mode=0o700, parents=True)
         try:
             with locked_entry(unfinished, fcntl.LOCK_EX):
                 await _copy(self._workspace / entry.cached.path, unfinished / _CONTENT)
-                size = await asyncio.to_thread(lambda: sum(sizes_on_disk([unfinished])))
-                if size > self._task.caches_bytes:
-                    raise _CacheFailed(f"its {size // 2**20} MiB are more than the limit for all caches")
+                size = await self._checked_size(unfinished)
                 (unfinished / SIZE_FILE).write_text(str(size))
                 if not entry.path.exists():  # otherwise another job has just stored it
                     unfinished.rename(entry.path)
         finally:
             await asyncio.to_thread(remove_tree, unfinished)
+
+    async def _checked_size(self, folder: Path) -> int:
+        """Return the size of a folder on the disk. Raises _CacheFailed if it exceeds the limit for all caches."""
+        size = await asyncio.to_thread(lambda: sum(sizes_on_disk([folder])))
+        if size > self._task.caches_bytes:
+            raise _CacheFailed(f"its {size // 2**20} MiB are more than the limit for all caches")
+        return size
 
     def _log(self, cached: CachedFolder, text: str) -> None:
         self._log_line(f"[cache: {cached.path} {text}]")

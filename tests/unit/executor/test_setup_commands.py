@@ -291,6 +291,13 @@ class TestCaches:
         assert "[cache: libraries/all not stored: its 2 MiB are more than the limit for all caches]" in attempt.logs
         assert not list((tmp_path / "caches").glob("*/*"))
 
+    def test_folder_above_the_limit_is_not_copied_first(self, tmp_path: Path, repository: Path) -> None:
+        """A copy would fail here. Elsewhere it could fill the disk with the outputs of all jobs."""
+        block = f"mkdir {tmp_path}/caches; touch {tmp_path}/caches/scope"
+        fill = ["sh", "-c", f"{block}; mkdir -p libraries/all; head -c 3000000 /dev/zero > libraries/all/one"]
+        attempt = self.run(tmp_path, repository, "first", fill, caches_bytes=1_000_000)
+        assert "[cache: libraries/all not stored: its 2 MiB are more than the limit for all caches]" in attempt.logs
+
     def test_job_without_the_key_file_runs(self, tmp_path: Path, repository: Path) -> None:
         cache = (CachedFolder(key="no.lock", path="libraries/all"),)
         attempt = self.run(tmp_path, repository, "first", cache=cache)
