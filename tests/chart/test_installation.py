@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +19,7 @@ from tests.chart.fixture import new_installation
 from tests.chart.installation import Helm, Installation, Permission, permissions_of
 from tests.cluster.cluster import Cluster
 from tests.cluster.node import Node
+from tests.cluster.shell import Failed
 
 pytestmark = [pytest.mark.kubernetes(node=True, helm=True, engine_image=True), pytest.mark.timeout(400)]
 
@@ -124,6 +125,41 @@ def test_permissions_of_an_account_equal_the_documented_ones(installation: Insta
     assert permissions_of(installation, account) - permissions_of(installation, "default") == documented_permissions(
         account
     )
+
+
+REFUSED: Final[dict[str, Any]] = {
+    "apiKeyRef": "key-of-another",
+    "conversationRef": {"name": "of-another", "key": "conversation"},
+    "eventRef": {"name": "of-another", "key": "event"},
+    "followUpOf": "ir-00000001",
+    "owner": "another",
+    "resolved": {"config": {"provider": "mock"}, "isolation": "container"},
+    "workspaceFiles": [{"name": "a.txt", "path": "jobs/ir-00000001/a.txt", "size": 1}],
+}
+"""Fields by which a job would be that of another caller, use what that has, or have less isolation."""
+
+
+async def test_users_who_may_create_jobs_cannot_set_the_fields_of_the_engine(
+    installation: Installation, user: User
+) -> None:
+    installation.kubectl("create", "role", "tenant", "--verb=create", "--resource=inferencerequests.labrats.work")
+    installation.kubectl("create", "rolebinding", "tenant", "--role=tenant", "--user=tenant")
+
+    def create(name: str, **fields: Any) -> str:
+        spec = {"source": "kubectl", "type": "any", "prompt": "Hi", "config": {"provider": "mock"}} | fields
+        job = {"apiVersion": "labrats.work/v1alpha1", "kind": "InferenceRequest", "metadata": {"name": name}}
+        try:
+            return installation.kubectl("create", "--as=tenant", "-f", "-", stdin=json.dumps(job | {"spec": spec}))
+        except Failed as failed:
+            return str(failed)
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        for field, value in REFUSED.items():
+            words = f"spec.{field} is set by the engine only"
+            while words not in create(f"tenant-{secrets.token_hex(4)}", **{field: value}):
+                await asyncio.sleep(POLL_SECONDS)  # the API server takes a moment to see the policy
+    assert "created" in create("of-a-tenant")
+    assert (await user.wait("of-a-tenant"))["status"] == "completed"
 
 
 def findings_of_the_doctor(installation: Installation) -> dict[str, tuple[str, str]]:

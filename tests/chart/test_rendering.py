@@ -11,6 +11,7 @@ from labrats.backends.kubernetes.egress import PORT
 from labrats.backends.kubernetes.fence import leader_policy
 from labrats.backends.kubernetes.pod import CONFINED_LABELS
 from labrats.executor.egress.gateway import canary_port
+from labrats.manifests.crds import custom_resource_definitions
 from labrats.manifests.install import INSTALL, installation
 from labrats.model.record import encode
 from labrats.net.address_policy import FORBIDDEN_V4, FORBIDDEN_V6
@@ -61,12 +62,28 @@ def test_plain_manifests_support_any_namespace_and_image(helm: Helm) -> None:
 
 
 def test_fence_of_the_chart_equals_that_of_the_engine(helm: Helm) -> None:
-    rendered = {each["kind"]: each for each in objects(template("--namespace", "agents"))}
+    rendered = {
+        each["kind"]: each for each in objects(template("--namespace", "agents")) if "labrats-jobs" not in str(each)
+    }
     policy, binding = (rendered[each["kind"]]["spec"] for each in leader_policy())
     here = {"matchLabels": {"kubernetes.io/metadata.name": "agents"}}
     assert policy["matchConstraints"].pop("namespaceSelector") == here
     assert policy == leader_policy()[0]["spec"]
     assert binding == leader_policy()[1]["spec"] | {"policyName": "labrats-leader-agents"}
+
+
+def test_policy_refuses_all_fields_of_a_job_that_the_engine_sets(helm: Helm) -> None:
+    (policy,) = (each for each in objects(template("--namespace", "agents")) if _is_policy_of_jobs(each))
+    (jobs,) = (each for each in custom_resource_definitions() if each["spec"]["names"]["kind"] == "InferenceRequest")
+    fields = jobs["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    own = {name for name, field in fields.items() if "Set by the engine" in field.get("description", "")}
+    rules = [each["expression"] for each in policy["spec"]["validations"]]
+    refused = {each.removeprefix("!has(object.spec.").removesuffix(")") for each in rules}
+    assert refused == own - {"untrusted"}  # which only takes rights from a job
+
+
+def _is_policy_of_jobs(each: Any) -> bool:
+    return (each["kind"], each["metadata"]["name"]) == ("ValidatingAdmissionPolicy", "labrats-jobs-agents")
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
