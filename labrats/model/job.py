@@ -575,8 +575,10 @@ def cache_scope(job: Job) -> str:
     """Return the name of the folder with the job's cached folders.
 
     Jobs of one repository and one owner share it. Those of external contributors have one of their own, so that nothing
-    they store reaches a trusted job.
+    they store reaches a trusted job; and so have jobs applied with kubectl, whose owner is what their author wrote.
     """
     setup, trust = job.spec.workspace_setup, "untrusted" if job.spec.untrusted else "trusted"
+    if job.spec.resolved is None:
+        trust = f"applied, {trust}"
     scope = "\n".join([setup.git_repo if setup else "", job.spec.owner, trust])
     return sha256(scope.encode()).hexdigest()[:32]

@@ -21,8 +21,9 @@ def test_scope_is_that_of_repository_owner_and_trust() -> None:
         scope_of("https://example.org/b.git", owner="a"),
         scope_of(owner="b"),
         scope_of(owner="a", untrusted=True),
+        scope_of(owner="a", resolved=None),  # applied with kubectl by anyone
     ]
-    assert len({usual, *others}) == 4
+    assert len({usual, *others}) == 5
 
 
 def test_values_that_are_set_win_one_by_one() -> None:
