@@ -38,7 +38,8 @@ RETENTION_SECONDS: Final = 15
 class NetworkCheck:
     """A pod that tries to connect to the leader.
 
-    name:          name of its Job.
+    name:          beginning of the name of its Job. What follows keeps it apart from the Jobs of attempts, which end in
+                   a number: whoever may create jobs could otherwise take the name.
     image:         image of the engine.
     address, port: address of the leader.
     pod_fields:    further fields of the pod's spec, the same as for the pods of jobs.
@@ -74,7 +75,8 @@ async def check_network(jobs: BatchClient, network_check: NetworkCheck | None, m
     contributors are refused if the pods are not.
     """
     unknown = "network check failed: unknown whether NetworkPolicies are enforced"
-    closed = await _result(jobs, network_check, unknown) if network_check else False
+    of_open_jobs = network_check and replace(network_check, name=f"{network_check.name}-open")
+    closed = await _result(jobs, of_open_jobs, unknown) if of_open_jobs else False
     await _record(folder / OPEN_CHECK, is_enforced=closed)
     metrics.degraded.labels("network-policy").set(not closed)
     if not closed:

@@ -77,5 +77,5 @@ async def test_check_is_repeated_until_its_result_is_known(
     await check_network(cast("BatchClient", of_open_jobs), CHECK, Metrics(), tmp_path)
     await check_rules(cast("BatchClient", of_rules), CHECK, tmp_path)
     assert [(tmp_path / check).read_text() for check in (OPEN_CHECK, RULES_CHECK)] == [result, result]
-    assert of_open_jobs.created == ["labrats-canary-7"] * 2
+    assert of_open_jobs.created == ["labrats-canary-7-open"] * 2
     assert of_rules.created == ["labrats-canary-7-rules"] * 2
