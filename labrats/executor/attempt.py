@@ -150,6 +150,8 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
         protect_devices()
         scope_sockets()
         refuse_calls(may_debug=sandbox.may_debug, may_choose_processors=context.task.limits.cpus is None)
+    elif context.task.on_cluster:
+        _refuse_calls_in_pod(context)
     _log_ignored_settings(context)
     if resumed := _resumed_in_place(context):
         try:
@@ -165,6 +167,14 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
     context = with_conversation_in_prompt(context)
     checked_out = await prepare_workspace(context)
     return await _run_provider(context, await record_baseline(context, checked_out), provider)
+
+
+def _refuse_calls_in_pod(context: RunContext) -> None:
+    """Refuse to the agent what the default filters of some container runtimes allow, such as io_uring and vsock."""
+    try:
+        refuse_calls(may_debug=True, may_choose_processors=True)
+    except OSError as error:  # the pod has the filter of its runtime all the same
+        context.events.log(f"[no filter of system calls besides that of the container runtime: {error.strerror}]")
 
 
 async def _run_in_session(

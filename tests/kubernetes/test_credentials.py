@@ -1,4 +1,4 @@
-"""The credentials of an attempt in its pod, on a real node: each container has only those that it needs."""
+"""The credentials and rights of an attempt in its pod, on a real node: each container has only those that it needs."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -120,6 +120,33 @@ async def test_setup_commands_run_before_the_agent_without_credentials(
     assert isinstance(gone.outcome, ResultEvent)
     texts = [event.text for event in await events_of(runner, attempt) if isinstance(event, LogEvent)]
     assert texts[2:] == ["old", "0", "the agent"]
+
+
+PROBE = """
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall(425, 1, 0)
+print(os.strerror(ctypes.get_errno()))
+for family in (socket.AF_VSOCK, socket.AF_PACKET):
+    try:
+        print("opened", socket.socket(family, socket.SOCK_DGRAM))
+    except OSError as error:
+        print(error.strerror)
+"""
+"""Sets up an io_uring, and opens sockets that no network namespace or policy confines."""
+
+
+async def test_system_calls_that_container_runtimes_may_allow_are_refused(
+    runner: KubernetesRunner, git_address: str
+) -> None:
+    attempt = an_attempt_on(git_address, {"log": "the agent"}, {"result": "done"}, setup=(("python3", "-c", PROBE),))
+    await runner.start(attempt)
+    gone = await end_of(runner, attempt)
+
+    assert isinstance(gone.outcome, ResultEvent)
+    texts = [event.text for event in await events_of(runner, attempt) if isinstance(event, LogEvent)]
+    unknown = "Address family not supported by protocol"
+    assert texts[-4:] == ["Function not implemented", unknown, unknown, "the agent"]
 
 
 async def test_a_refused_clone_fails_with_git_clone(runner: KubernetesRunner, git_address: str) -> None:
