@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.pod import USER
+from labrats.backends.kubernetes.pod import INPUTS, SCRATCH, USER
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.core_resources import Secret
 from labrats.model.errors import GiveUp, NotFound
@@ -147,6 +147,26 @@ async def test_system_calls_that_container_runtimes_may_allow_are_refused(
     texts = [event.text for event in await events_of(runner, attempt) if isinstance(event, LogEvent)]
     unknown = "Address family not supported by protocol"
     assert texts[-4:] == ["Function not implemented", unknown, unknown, "the agent"]
+
+
+WRITABLE = """
+import os, stat
+for path in sorted({line.split()[1] for line in open("/proc/self/mounts")}):
+    if os.access(path, os.W_OK) and not stat.S_ISCHR(os.stat(path).st_mode):
+        print(path)
+"""
+
+
+async def test_everything_that_the_agent_can_write_has_a_limit(runner: KubernetesRunner, git_address: str) -> None:
+    setup = (("python3", "-c", WRITABLE),)
+    attempt = an_attempt_on(git_address, {"log": "the agent"}, {"result": "done"}, setup=setup)
+    await runner.start(attempt)
+    gone = await end_of(runner, attempt)
+
+    assert isinstance(gone.outcome, ResultEvent)
+    texts = [event.text for event in await events_of(runner, attempt) if isinstance(event, LogEvent)]
+    in_memory = ["/dev/mqueue", "/dev/shm"]
+    assert [text for text in texts if text.startswith("/")] == [INPUTS, SCRATCH, *in_memory, "/tmp"]
 
 
 async def test_a_refused_clone_fails_with_git_clone(runner: KubernetesRunner, git_address: str) -> None:

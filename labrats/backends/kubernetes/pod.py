@@ -147,6 +147,9 @@ RESTRICTED_POD: Final[Mapping[str, Any]] = {
 }
 RESTRICTED_CONTAINER: Final[Mapping[str, Any]] = {
     "imagePullPolicy": "IfNotPresent",
+    # The node mounts a file of its own disk there, which anyone may write and no limit of the pod covers. In this
+    # folder no user of a container reaches it.
+    "terminationMessagePath": "/root/termination-log",
     "securityContext": {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -455,11 +458,11 @@ _KEY_PROXY_VOLUME: Final = {"name": "key-proxy", "emptyDir": {"medium": "Memory"
 _KEY_PROXY_MOUNT: Final = {"name": "key-proxy", "mountPath": KEY_PROXY_FOLDER}
 
 _KEY_PROXY: Final[Mapping[str, Any]] = {
+    **RESTRICTED_CONTAINER,
     "name": KEY_PROXY_CONTAINER,
     "restartPolicy": "Always",  # it runs beside the executor, and ends after it
     "args": ["key-proxy", SOURCE, KEY_PROXY_FOLDER],
     "resources": KEY_PROXY_RESOURCES,
-    "imagePullPolicy": RESTRICTED_CONTAINER["imagePullPolicy"],
     "securityContext": {
         **RESTRICTED_CONTAINER["securityContext"],
         "runAsUser": KEY_PROXY_USER,
