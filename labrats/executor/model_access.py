@@ -16,7 +16,14 @@ from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.model_keys import key_to_proxy, token_name
-from labrats.model.protocol import KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, OVER_LIMIT, ModelRequest
+from labrats.model.protocol import (
+    KEY_PROXY_FILE,
+    KEY_PROXY_PORT,
+    MODEL_REQUESTS_PORT,
+    OVER_LIMIT,
+    PAUSING_STATUSES,
+    ModelRequest,
+)
 
 MOST_REPORTED: Final = 10_000
 """Most requests that are reported one by one. An agent can send very many, and the output is limited."""
@@ -120,10 +127,13 @@ class ModelRequests:
         self._usage = context.events.measured_usage
         self._reported = 0
         self._paused_until: float | None = None
+        self._has_seen_overload = False
 
     def add(self, request: ModelRequest) -> None:
         """Record a request that has ended. If it exceeds a limit, let the attempt end."""
         if request.refusal is None:
+            is_overload = request.has_failed or request.status in PAUSING_STATUSES
+            self._has_seen_overload = self._has_seen_overload or is_overload
             pause = request.retry_after_seconds
             self._paused_until = None if pause is None else time.monotonic() + pause
         try:
@@ -155,8 +165,14 @@ class ModelRequests:
             self._context.events.model_request(request)
         self._reported += 1
 
-    def with_pause(self, failure: GiveUp) -> GiveUp:
-        """Return the failure with the pause that the server has asked for, if the program has not reported it."""
+    def verified(self, failure: GiveUp) -> GiveUp:
+        """Return the failure with the pause that the server has asked for, if the program has not reported it.
+
+        An overload that no answer of the server reports is none: the agent can write to the output of its program, and
+        all jobs of the model would wait for the pause.
+        """
+        if failure.code in PAUSING and not self._has_seen_overload:
+            return GiveUp(FailedCode.AGENT_ERROR, f"{failure} (but no answer of the model's server reports that)")
         if failure.code in PAUSING and failure.retry_after_seconds is None and self._paused_until is not None:
             seconds = max(0.0, self._paused_until - time.monotonic())
             return GiveUp(failure.code, str(failure), seconds)
@@ -179,4 +195,4 @@ async def _watch(context: RunContext) -> AsyncIterator[ModelRequests]:
     except GiveUp as failure:
         if requests.is_over_budget and requests.failure and failure.code is not FailedCode.BUDGET:
             raise requests.failure from failure  # the program has failed because its requests were refused
-        raise requests.with_pause(failure) from failure.__cause__
+        raise requests.verified(failure) from failure.__cause__

@@ -305,12 +305,17 @@ OVER_LIMIT: Final = 403
 """Status of a request that the key proxy refuses because the attempt has exceeded a limit of the job."""
 
 
+PAUSING_STATUSES: Final = (429, 503, 529)
+"""Statuses with which a model's server asks for fewer requests."""
+
+
 class ModelRequest(Record):
     """A request of the agent to its model's server, without contents.
 
     path:     without the query. status: of the answer; 499 if the agent closed the connection before it.
     model:    the name in the request. usage: as the answer reports it.
     refusal:  why the key proxy did not forward the request; None for a forwarded one.
+    has_failed: True if the answer was streamed, and its end says that the model has failed.
     retry_after_seconds: the pause that the server asks for, if any.
     """
 
@@ -321,6 +326,7 @@ class ModelRequest(Record):
     model: str | None = None
     usage: Usage = Usage()
     refusal: str | None = None
+    has_failed: bool = False
     retry_after_seconds: float | None = None
 
 

@@ -20,7 +20,7 @@ from labrats.executor.model_proxy.upstream import Upstream
 from labrats.executor.model_proxy.usage_reader import UsageReader
 from labrats.executor.retry_after import retry_after_seconds
 from labrats.model.job import Usage
-from labrats.model.protocol import ModelRequest
+from labrats.model.protocol import PAUSING_STATUSES, ModelRequest
 
 MOST_CONNECTIONS: Final = 256
 MOST_STRANGERS_REPORTED: Final = 100
@@ -36,7 +36,6 @@ _DISCARD_SECONDS: Final = 5.0
 _SEND_BUFFER_BYTES: Final = 64 * 1024
 _PATH_CHARACTERS: Final = 200
 _CLOSED_BY_CLIENT: Final = 499
-_PAUSING: Final = (429, 503, 529)
 _HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade".split()
 )
@@ -57,6 +56,7 @@ class _Exchange:
     usage: Usage = Usage()
     counted: Usage = Usage()
     refusal: str | None = None
+    has_failed: bool = False
     retry_after_seconds: float | None = None
 
     def finished(self) -> ModelRequest:
@@ -68,6 +68,7 @@ class _Exchange:
             model=self.model,
             usage=self.usage,
             refusal=self.refusal,
+            has_failed=self.has_failed,
             retry_after_seconds=self.retry_after_seconds,
         )
 
@@ -201,7 +202,7 @@ class ModelProxy:
             await self._forward_response(client, upstream, response, reader)
         finally:
             if reader:
-                exchange.usage = reader.usage
+                exchange.usage, exchange.has_failed = reader.usage, reader.has_failed
                 exchange.counted = reader.usage if reader.is_final else reader.with_estimate(request.input_tokens)
         self._upstream.release(upstream)
 
@@ -308,7 +309,7 @@ def _usage_reader(api: Api, request: Approved, response: h11.Response) -> UsageR
 
 def _retry_after(response: h11.Response) -> float | None:
     value = dict(response.headers).get(b"retry-after")
-    return retry_after_seconds(value.decode("latin-1")) if value and response.status_code in _PAUSING else None
+    return retry_after_seconds(value.decode("latin-1")) if value and response.status_code in PAUSING_STATUSES else None
 
 
 async def _next_part(upstream: HttpConnection) -> h11.Data | h11.EndOfMessage:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -61,8 +61,10 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct, frozen=True):
-    """A body, or the data of an event: its usage, or that of the message or response in it."""
+    """A body, or the data of an event: its usage, or that of the message or response in it, or its error."""
 
+    type: str = ""
+    error: Any = None
     usage: _Counts | None = None
     message: _Message | None = None
     response: _Message | None = None
@@ -76,6 +78,10 @@ _DELTA: Final = re.compile(rb'[._]delta"|"delta":')
 _DELTA_AT: Final = 400
 """Bytes of an event in which it says that it is a part of the answer. Others may contain the request, or repeat it."""
 
+_FAILURES: Final = ("error", "response.failed")
+"""Types of events with which a stream ends because the model has failed. Chat completions have a field `error`."""
+
+_SIGNS_OF_FAILURE: Final = (b'"error"', b'"response.failed"')
 _ENVELOPE_BYTES: Final[Mapping[Api, int]] = {"anthropic": 90, "openai": 250}
 """Bytes of such an event besides the part."""
 
@@ -83,13 +89,15 @@ _ENVELOPE_BYTES: Final[Mapping[Api, int]] = {"anthropic": 90, "openai": 250}
 class UsageReader:
     """Reads the usage of one response.
 
-    usage:    as far as the response has reported it.
-    is_final: whether that is the usage of the whole response.
+    usage:      as far as the response has reported it.
+    is_final:   whether that is the usage of the whole response.
+    has_failed: whether an event says that the model has failed.
     """
 
     def __init__(self, api: Api, *, is_stream: bool) -> None:
         self.usage = Usage()
         self.is_final = False
+        self.has_failed = False
         self._api: Api = api
         self._is_stream = is_stream
         self._unread = bytearray()
@@ -139,12 +147,13 @@ class UsageReader:
         self._is_too_long = False
         if self._is_stream and _DELTA.search(line, 0, _DELTA_AT):
             self._seen_tokens += max(1, (len(line) - _ENVELOPE_BYTES[self._api]) // BYTES_OF_TOKEN)
-        if b'"usage"' not in line:
+        if b'"usage"' not in line and not (self._is_stream and any(sign in line for sign in _SIGNS_OF_FAILURE)):
             return
         try:
             body = _DECODER.decode(line.removeprefix(b"data:") if self._is_stream else line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
+        self.has_failed = self.has_failed or (self._is_stream and (bool(body.error) or body.type in _FAILURES))
         for part in (body, body.message, body.response):
             if part and part.usage:
                 self.usage = at_least(self.usage, part.usage.as_usage(self._api))

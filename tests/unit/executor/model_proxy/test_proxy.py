@@ -153,6 +153,25 @@ async def test_usage_is_read_from_the_response(
     assert proxy.gate.usage == expected
 
 
+@pytest.mark.parametrize(
+    ("event", "has_failed"),
+    [
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, True),
+        ({"type": "response.failed", "response": {"error": {"code": "rate_limit_exceeded"}}}, True),
+        ({"error": {"code": 429, "message": "slow down"}}, True),
+        ({"type": "content_block_delta", "delta": {"text": json.dumps({"type": "error", "error": "x"})}}, False),
+        ({"type": "response.created", "response": {"error": None, "tools": [{"type": "error"}]}}, False),
+        ({"type": "response.completed", "response": {"usage": {"input_tokens": 1}}, "error": None}, False),
+    ],
+)
+async def test_failure_within_a_stream_is_reported(tmp_path: Path, event: dict[str, Any], has_failed: bool) -> None:
+    stream = b"event: x\ndata: %s\n\n" % json.dumps(event).encode()
+    async with a_proxy(tmp_path, answers(a_response(stream, kind="text/event-stream"))) as proxy:
+        await proxy.send(a_request())
+
+    assert proxy.reported[0].has_failed == has_failed
+
+
 async def test_response_that_is_nested_too_deeply_is_forwarded_unread(tmp_path: Path) -> None:
     body = b'data: {"usage": {"more": ' + b"[" * 10_000 + b"]" * 10_000 + b"}}\n\n"
     answer = a_response(body, kind="text/event-stream")

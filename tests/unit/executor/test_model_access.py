@@ -1,0 +1,78 @@
+"""Tests of what an attempt believes about the server of its model."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labrats.model.config import JobConfig
+from labrats.model.job import FailedCode
+from tests.support.loopback import QuietHandler, served_by
+from tests.unit.executor.attempts import AttemptFolder, an_attempt
+
+MODEL = "claude-sonnet-5-5"
+ASK = f"""
+import json, os, urllib.error, urllib.request
+with open(int(os.environ['CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR'])) as pipe:
+    headers = {{'x-api-key': pipe.read(), 'content-type': 'application/json'}}
+body = json.dumps({{'model': '{MODEL}'}}).encode()
+request = urllib.request.Request(os.environ['ANTHROPIC_BASE_URL'] + '/v1/messages', body, headers)
+try:
+    urllib.request.urlopen(request).read()
+except urllib.error.HTTPError:
+    pass
+"""
+"""Ask the model's server once, as Claude Code does."""
+
+REPORTS = [
+    {"type": "system", "subtype": "init", "model": MODEL},
+    {"type": "system", "subtype": "api_retry", "error_status": 429, "retry_delay_ms": 86_400_000},
+]
+
+
+@pytest.fixture(params=[200, 429])
+def status(request: pytest.FixtureRequest) -> int:
+    """The status of the answers of the model's server."""
+    found: int = request.param
+    return found
+
+
+@pytest.fixture
+def server(status: int) -> Iterator[str]:
+    class Handler(QuietHandler):
+        def do_POST(self) -> None:
+            self.body()
+            self.answer(status, b"{}")
+
+    with served_by(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def an_attempt_that_reports_a_rate_limit(tmp_path: Path, endpoint: str) -> AttemptFolder:
+    """Build an attempt whose program asks the model once, and then asks for a pause of a day."""
+    program = tmp_path / "agent"
+    lines = "\n".join(map(json.dumps, REPORTS))
+    program.write_text(f"#!/usr/bin/env python3\n{ASK}\nprint('''{lines}''', flush=True)\n")
+    program.chmod(0o755)
+    return an_attempt(
+        tmp_path,
+        config=JobConfig(provider="claude", model=MODEL),
+        programs={"claude": str(program)},
+        secrets={"ANTHROPIC_API_KEY": "sk-test-0123456789"},
+        endpoint=endpoint,
+    )
+
+
+def test_overload_is_believed_if_an_answer_of_the_server_reports_it(tmp_path: Path, server: str, status: int) -> None:
+    """The agent can write to the output of its program, and a pause keeps all jobs of the model waiting."""
+    attempt = an_attempt_that_reports_a_rate_limit(tmp_path, server)
+    attempt.run()
+
+    code, message = attempt.failure
+    assert "asks for a pause of 86400 s" in message
+    if status == 429:
+        assert (code, attempt.error.retry_after_seconds) == (FailedCode.RATE_LIMITED, 86_400)
+    else:
+        assert (code, attempt.error.retry_after_seconds) == (FailedCode.AGENT_ERROR, None)
+        assert message.endswith("(but no answer of the model's server reports that)")
