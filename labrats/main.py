@@ -7,8 +7,9 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 RESERVED_DESCRIPTORS: Final = 512
 """File descriptors that connections leave to the database, attempts and files."""
+
+LOCK_TRIES: Final = 10
+LOCK_PAUSE_SECONDS: Final = 0.02
+"""Tries for the lock of the data folder, and the pause between two: commands of the client hold it for a moment."""
 
 OnReady = Callable[[str, str | None], None]
 """Called with the engine's URL and its one-time login link, if it has one."""
@@ -349,11 +354,13 @@ def hidden(module: str) -> Iterator[None]:
 def lock_data_folder(data_dir: Path) -> Iterator[None]:
     """Lock the data folder for this process. Raises LabratsError while another engine holds the lock."""
     with open(data_dir / "engine.lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"another engine is running on {data_dir}; choose another folder with --data-dir"
-            raise LabratsError(message) from error
+        for _ in range(LOCK_TRIES):
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(LOCK_PAUSE_SECONDS)
+        else:
+            raise LabratsError(f"another engine is running on {data_dir}; choose another folder with --data-dir")
         yield
 
 

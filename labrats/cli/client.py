@@ -103,6 +103,9 @@ class Client:
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
+        if self._credential.has_stopped_engine:
+            sentence = f"the engine whose key is {self._credential.origin} does not run, so its key is not sent"
+            raise EngineUnreachable(f"{sentence}; start it with `labrats serve`, or give another key with --api-key")
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:

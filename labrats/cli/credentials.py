@@ -1,5 +1,6 @@
 """The API key that a command sends to the engine."""
 
+import fcntl
 import os
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -11,10 +12,29 @@ from labrats.cli.errors import CommandError, ExitCode
 
 @dataclass(frozen=True)
 class ClientCredential:
-    """An API key and its origin. The error message about a refused key names the origin."""
+    """An API key and its origin. The error message about a refused key names the origin.
+
+    lock: the lock of the data folder with the key, which the engine holds while it runs.
+    """
 
     key: str | None
     origin: str
+    lock: Path | None = None
+
+    @property
+    def has_stopped_engine(self) -> bool:
+        """True if the key is that of an engine that does not run.
+
+        Another program may listen on its port in the meantime, also an agent of a running job, and would get the key.
+        """
+        if self.lock is None:
+            return False
+        try:
+            with open(self.lock) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:  # an engine holds the lock, or the folder is that of an engine elsewhere
+            return False
+        return True
 
 
 def find_credential(base_url: str, api_key: str | None, data_dir: Path | None) -> ClientCredential:
@@ -28,7 +48,7 @@ def find_credential(base_url: str, api_key: str | None, data_dir: Path | None) -
         return ClientCredential(None, "no key, because the admin key is sent to an engine on this machine only")
     path = (data_dir or default_data_dir()) / "admin.key"
     try:
-        return ClientCredential(path.read_text().strip(), str(path))
+        return ClientCredential(path.read_text().strip(), str(path), path.with_name("engine.lock"))
     except (FileNotFoundError, NotADirectoryError):
         return ClientCredential(None, f"no key, because there is no {path}")
     except PermissionError as error:

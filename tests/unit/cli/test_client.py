@@ -7,6 +7,7 @@ import pytest
 
 from labrats.cli.credentials import default_data_dir, is_this_machine
 from labrats.cli.options import ApiOptions
+from labrats.main import lock_data_folder
 from tests.unit.cli.engines import Answer, Labrats, ScriptedEngine
 
 
@@ -145,6 +146,20 @@ def test_admin_key_is_read_from_the_data_folder(labrats: Labrats, engine: Script
     put_admin_key(default_data_dir(), "lr_test_admin")
     labrats("jobs")
     assert engine.requests[0].headers["Authorization"] == "Bearer lr_test_admin"
+
+
+def test_admin_key_is_sent_only_while_its_engine_runs(labrats: Labrats, engine: ScriptedEngine) -> None:
+    """An agent of a job that outlives the engine could listen on its port, and would get the key."""
+    put_admin_key(default_data_dir(), "lr_test_admin")
+    for _ in range(2):  # the lock of an engine that has stopped stays
+        with lock_data_folder(default_data_dir()):
+            labrats("jobs")
+        ended = labrats("jobs")
+        assert ended.code == 3
+        assert f"the engine whose key is {default_data_dir()}/admin.key does not run" in ended.err
+    assert labrats("jobs", "--api-key", "lr_test_other").code == 4
+    sent = [request.headers["Authorization"] for request in engine.requests]
+    assert sent == ["Bearer lr_test_admin", "Bearer lr_test_admin", "Bearer lr_test_other"]
 
 
 def test_admin_key_is_not_sent_to_another_machine(tmp_path: Path) -> None:
