@@ -10,6 +10,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -148,16 +149,17 @@ def protect_devices() -> None:
 
     They can be read and written all the same. An agent of root owns them, and could otherwise change their permissions
     for the whole machine. Does nothing for an ordinary user, and in a container that may not mount: its devices are its
-    own. Raises OSError.
+    own.
     """
     if os.geteuid() != 0 or _libc.unshare(_NEW_MOUNTS) != 0:
         return
-    _mount("/", _MS_SLAVE | _MS_RECURSIVE)  # the machine's later mounts appear here, and none of these there
-    for device in filter(os.path.exists, _DEVICES):
-        flags = os.statvfs(device).f_flag
-        _mount(device, _MS_BIND)
-        relative_times = _MS_RELATIVE_TIMES if flags & os.ST_RELATIME else 0
-        _mount(device, _MS_REMOUNT | _MS_BIND | _MS_READ_ONLY | flags & _KEPT_FLAGS | relative_times)
+    with suppress(PermissionError):
+        _mount("/", _MS_SLAVE | _MS_RECURSIVE)  # the machine's later mounts appear here, and none of these there
+        for device in filter(os.path.exists, _DEVICES):
+            flags = os.statvfs(device).f_flag
+            _mount(device, _MS_BIND)
+            relative_times = _MS_RELATIVE_TIMES if flags & os.ST_RELATIME else 0
+            _mount(device, _MS_REMOUNT | _MS_BIND | _MS_READ_ONLY | flags & _KEPT_FLAGS | relative_times)
 
 
 def _mount(path: str, flags: int) -> None:
