@@ -64,6 +64,15 @@ _NOT_FORWARDED: Final = frozenset(
 readable.
 """
 
+_PREFIXES_NOT_FORWARDED: Final = (
+    *(b"x-forwarded-", b"x-original-", b"x-rewrite-", b"x-http-method", b"x-method-override"),
+    *(b"cf-aig-", b"helicone-", b"x-litellm-", b"x-portkey-"),
+)
+"""Starts of the names of headers in which some servers find another method, path or host than those of the request.
+
+The latter are those of gateways, which send the request, and a key, to the server that such a header names.
+"""
+
 
 _AT_USUAL_PRICES: Final[Mapping[str, frozenset[bytes]]] = {
     "speed": frozenset({b"null", b'"standard"'}),
@@ -151,7 +160,11 @@ class Gate:
             if field.lower() == b"connection"
             for name in value.split(b",")
         }
-        kept = [(n, v) for n, v in headers if n.lower() not in _NOT_FORWARDED and n.lower() not in named]
+        kept = [
+            (name, value)
+            for name, value in headers
+            if (lower := name.lower()) not in _NOT_FORWARDED | named and not lower.startswith(_PREFIXES_NOT_FORWARDED)
+        ]
         length = [(b"content-length", str(len(body)).encode())] if method == b"POST" else []
         host = (b"host", self.server.authority.encode("ascii", "replace"))
         return Approved(method, target, [host, *kept, *self.server.credential, *length], body, model)

@@ -703,6 +703,18 @@ async def test_headers_that_choose_who_pays_are_not_forwarded(tmp_path: Path) ->
     assert b"other" not in proxy.heads[0]
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["X-Forwarded-Host", "X-Original-URL", "X-HTTP-Method-Override", "x-portkey-custom-host", "Helicone-Target-Url"],
+)
+async def test_headers_that_choose_another_server_or_path_are_not_forwarded(tmp_path: Path, header: str) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        await proxy.send(a_request(headers=f"{header}: other\r\nX-Stainless-Lang: js\r\n"))
+
+    assert b"other" not in proxy.heads[0]
+    assert b"x-stainless-lang: js" in proxy.heads[0].lower()
+
+
 async def test_end_of_the_proxy_closes_all_connections(tmp_path: Path) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
