@@ -138,21 +138,35 @@ class EngineRepository:
         found = (line.partition(b"\t") for line in listed.split(b"\0")[:-1])
         return {path: entry for entry, _, path in found}
 
-    def require_own_objects(self) -> None:
-        """Raise DiffFailed if git would read objects from outside the workspace, which may be other jobs' secrets."""
+    def require_own_objects(self, *, may_be_missing: bool = False) -> None:
+        """Raise DiffFailed if git would read objects from outside the workspace, which may be other jobs' secrets.
+
+        may_be_missing: whether the workspace may have no repository any more, so that git reads no objects of it.
+        """
         try:
             with open_folder_inside(self.workspace, OBJECTS):
                 pass
         except GiveUp as error:
+            # A folder that this user may not enter is not missing: it may be opened later. A file names another folder,
+            # of which git reads nothing here.
+            place = self.workspace / ".git"
+            is_missing = isinstance(error.__cause__, FileNotFoundError) or (place.is_file() and not place.is_symlink())
+            if may_be_missing and is_missing:
+                return
             raise DiffFailed(f"the workspace has no folder {OBJECTS} of its own") from error
         folders = [self.workspace / OBJECTS]
         while folders:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(Path(entry.path))
-                    elif entry.name.endswith("alternates") or not entry.is_file(follow_symlinks=False):
-                        raise DiffFailed(f"the workspace's repository has objects elsewhere, by {entry.name}")
+            try:
+                with os.scandir(folders.pop()) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(Path(entry.path))
+                        elif entry.name.endswith("alternates") or not entry.is_file(follow_symlinks=False):
+                            raise DiffFailed(f"the workspace's repository has objects elsewhere, by {entry.name}")
+            except OSError as error:
+                raise DiffFailed(
+                    f"the objects of the workspace's repository cannot be read: {error.strerror}"
+                ) from error
 
     def with_own_index(self) -> "EngineRepository":
         """Return this repository with a copy of its index, which can be changed."""

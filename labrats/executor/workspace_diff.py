@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from labrats.executor.agent_sandbox import sandboxed_tool
 from labrats.executor.context import RunContext
-from labrats.executor.engine_repository import OBJECTS, OUTSIDE_PUBLICATION, DiffFailed, EngineRepository
+from labrats.executor.engine_repository import OUTSIDE_PUBLICATION, DiffFailed, EngineRepository
 from labrats.executor.git_outputs import belongs_to_repository, read_head, read_ref
-from labrats.files.safe_paths import exists_inside, read_regular_file
+from labrats.files.safe_paths import read_regular_file
 from labrats.model.job import Outputs
 from labrats.model.protocol import BASELINE_FILE, BUNDLE_REF
 from labrats.model.record import Record, encode
@@ -131,8 +131,7 @@ async def report_changes(context: RunContext, baseline: Baseline) -> None:
     Raises DiffFailed, also if git would read another repository: a patch could show the files in it.
     """
     repository, after = baseline.repository, read_head(context.workspace)
-    if exists_inside(context.workspace, OBJECTS):
-        repository.require_own_objects()
+    repository.require_own_objects(may_be_missing=True)
     outputs = replace(context.events.outputs, pull_request_url=_pull_request(context))
     if after.commit and after != baseline.head:
         outputs = replace(outputs, branch=after.branch, commit=after.commit)

@@ -96,6 +96,13 @@ def test_patch_omits_caches_and_editor_files(tmp_path: Path, repository: Path) -
     assert not any(name in patch_of(attempt) for name in (b".pyc", b"node_modules", b".venv", b".DS_Store", b".swp"))
 
 
+@pytest.mark.parametrize("script", ["true", "git init -q", "git init -q --separate-git-dir=elsewhere"])
+def test_patch_needs_no_repository_in_the_workspace(tmp_path: Path, script: str) -> None:
+    attempt = an_attempt_of(tmp_path, f"{script}; echo hello > b.txt")
+    attempt.run()
+    assert b"+hello" in patch_of(attempt)
+
+
 def test_patch_is_stored_after_a_failure(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, [{"write": {"path": "a/b.txt", "text": "hello\n"}}, {"fail": "no"}])
     assert outputs_of(attempt).files_changed == 1
@@ -254,6 +261,15 @@ def test_unreadable_file_is_in_the_patch(tmp_path: Path, repository: Path, close
     assert all(line in patch_of(attempt) for line in (b"+three", b"+new", b"+deep"))
 
 
+def test_closed_folder_of_objects_affects_only_the_patch(tmp_path: Path, repository: Path) -> None:
+    attempt = an_attempt_of(
+        tmp_path, "echo new > new.txt; mkdir .git/objects/xx; chmod 000 .git/objects/xx", repository
+    )
+    attempt.run(without_capabilities=True)
+    assert attempt.failure[0] == FailedCode.AGENT_ERROR
+    assert any("objects of the workspace's repository cannot be read" in line for line in attempt.logs)
+
+
 def test_closed_workspace_does_not_affect_the_outcome(tmp_path: Path) -> None:
     attempt = an_attempt_of(tmp_path, "echo new > new.txt; chmod 000 .")
     attempt.run(without_capabilities=True)
@@ -335,6 +351,19 @@ def test_patch_shows_no_file_of_a_repository_outside(tmp_path: Path, source: Pat
     assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
     assert not (attempt.path / "changes.patch").exists()
     assert any("the workspace's repository has objects elsewhere" in line for line in attempt.logs)
+
+
+def test_closed_repository_is_not_read_after_it_was_opened(tmp_path: Path, source: Path) -> None:
+    """The engine opens folders in which git may not read a file."""
+    others = tmp_path / "others"
+    git(tmp_path, "clone", "-q", str(source), str(others))
+    script = f"""echo {others}/.git/objects > .git/objects/info/alternates; chmod 000 .git
+        echo three >> readme.txt; chmod 000 readme.txt"""
+    attempt = an_attempt_of(tmp_path, script, source)
+    attempt.run(without_capabilities=True)
+
+    assert not (attempt.path / "changes.patch").exists()
+    assert any("no folder .git/objects of its own" in line for line in attempt.logs)
 
 
 def test_commits_of_a_repository_outside_are_not_listed(tmp_path: Path, source: Path) -> None:
