@@ -16,14 +16,7 @@ from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.model_keys import key_to_proxy, token_name
-from labrats.model.protocol import (
-    KEY_PROXY_FILE,
-    KEY_PROXY_PORT,
-    MODEL_REQUESTS_PORT,
-    OVER_LIMIT,
-    PAUSING_STATUSES,
-    ModelRequest,
-)
+from labrats.model.protocol import KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, OVER_LIMIT, ModelRequest
 
 MOST_REPORTED: Final = 10_000
 """Most requests that are reported one by one. An agent can send very many, and the output is limited."""
@@ -132,7 +125,7 @@ class ModelRequests:
     def add(self, request: ModelRequest) -> None:
         """Record a request that has ended. If it exceeds a limit, let the attempt end."""
         if request.refusal is None:
-            is_overload = request.has_failed or request.status in PAUSING_STATUSES
+            is_overload = request.has_failed or request.status == 429 or request.status >= 500
             self._has_seen_overload = self._has_seen_overload or is_overload
             pause = request.retry_after_seconds
             self._paused_until = None if pause is None else time.monotonic() + pause

@@ -305,10 +305,6 @@ OVER_LIMIT: Final = 403
 """Status of a request that the key proxy refuses because the attempt has exceeded a limit of the job."""
 
 
-PAUSING_STATUSES: Final = (429, 503, 529)
-"""Statuses with which a model's server asks for fewer requests."""
-
-
 class ModelRequest(Record):
     """A request of the agent to its model's server, without contents.
 

@@ -20,7 +20,7 @@ from labrats.executor.model_proxy.upstream import Upstream
 from labrats.executor.model_proxy.usage_reader import UsageReader
 from labrats.executor.retry_after import retry_after_seconds
 from labrats.model.job import Usage
-from labrats.model.protocol import PAUSING_STATUSES, ModelRequest
+from labrats.model.protocol import ModelRequest
 
 MOST_CONNECTIONS: Final = 256
 MOST_STRANGERS_REPORTED: Final = 100
@@ -36,6 +36,7 @@ _DISCARD_SECONDS: Final = 5.0
 _SEND_BUFFER_BYTES: Final = 64 * 1024
 _PATH_CHARACTERS: Final = 200
 _CLOSED_BY_CLIENT: Final = 499
+_PAUSING: Final = (429, 503, 529)
 _HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade".split()
 )
@@ -309,7 +310,7 @@ def _usage_reader(api: Api, request: Approved, response: h11.Response) -> UsageR
 
 def _retry_after(response: h11.Response) -> float | None:
     value = dict(response.headers).get(b"retry-after")
-    return retry_after_seconds(value.decode("latin-1")) if value and response.status_code in PAUSING_STATUSES else None
+    return retry_after_seconds(value.decode("latin-1")) if value and response.status_code in _PAUSING else None
 
 
 async def _next_part(upstream: HttpConnection) -> h11.Data | h11.EndOfMessage:
