@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -75,7 +75,7 @@ class Commands:
         os.umask(0o077)
         create_folders(settings)
         with (
-            lock_data_folder(settings.data_dir) if settings.backend == "embedded" else nullcontext(),
+            lock_data_folder(settings),
             listen(settings.host, settings.port) as listener,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
@@ -351,16 +351,25 @@ def hidden(module: str) -> Iterator[None]:
 
 
 @contextmanager
-def lock_data_folder(data_dir: Path) -> Iterator[None]:
-    """Lock the data folder for this process. Raises LabratsError while another engine holds the lock."""
-    with open(data_dir / "engine.lock", "a") as lock:
+def lock_data_folder(settings: "EngineSettings") -> Iterator[None]:
+    """Lock the data folder for this process. Raises LabratsError while another engine holds the lock.
+
+    Engines of one cluster may share a folder. One that is not the whole engine does not lock it: the folder may be on a
+    file system without locks, and contains no admin key.
+    """
+    is_shared = settings.backend == "kubernetes"
+    if is_shared and settings.role != "all":
+        yield
+        return
+    with open(settings.data_dir / "engine.lock", "a") as lock:
         for _ in range(LOCK_TRIES):
             with suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             time.sleep(LOCK_PAUSE_SECONDS)
         else:
-            raise LabratsError(f"another engine is running on {data_dir}; choose another folder with --data-dir")
+            folder = settings.data_dir
+            raise LabratsError(f"another engine is running on {folder}; choose another folder with --data-dir")
         yield
 
 

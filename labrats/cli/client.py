@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
 import httpx2
@@ -103,9 +104,12 @@ class Client:
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
-        if self._credential.has_stopped_engine:
-            sentence = f"the engine whose key is {self._credential.origin} does not run, so its key is not sent"
-            raise EngineUnreachable(f"{sentence}; start it with `labrats serve`, or give another key with --api-key")
+        if self._credential.is_of_stopped_engine():
+            folder = Path(self._credential.origin).parent
+            sentence = f"no engine runs on {folder}, so its admin key is not sent to {self.base_url}"
+            raise EngineUnreachable(
+                f"{sentence}; start it, name another folder with --data-dir, or a key with --api-key"
+            )
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:

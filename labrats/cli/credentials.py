@@ -14,16 +14,15 @@ from labrats.cli.errors import CommandError, ExitCode
 class ClientCredential:
     """An API key and its origin. The error message about a refused key names the origin.
 
-    lock: the lock of the data folder with the key, which the engine holds while it runs.
+    lock: the file in the data folder with the key that the engine locks while it runs.
     """
 
     key: str | None
     origin: str
     lock: Path | None = None
 
-    @property
-    def has_stopped_engine(self) -> bool:
-        """True if the key is that of an engine that does not run.
+    def is_of_stopped_engine(self) -> bool:
+        """Return whether the key is that of an engine that does not run.
 
         Another program may listen on its port in the meantime, also an agent of a running job, and would get the key.
         """
@@ -31,8 +30,8 @@ class ClientCredential:
             return False
         try:
             with open(self.lock) as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:  # an engine holds the lock, or the folder is that of an engine elsewhere
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an engine on Kubernetes shares the lock
+        except OSError:  # an engine holds the lock, or it is unknown: there is no such file, or no locks
             return False
         return True
 

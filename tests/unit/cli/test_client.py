@@ -2,12 +2,14 @@
 
 import socket
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from labrats.cli.credentials import default_data_dir, is_this_machine
 from labrats.cli.options import ApiOptions
 from labrats.main import lock_data_folder
+from labrats.settings import EngineSettings
 from tests.unit.cli.engines import Answer, Labrats, ScriptedEngine
 
 
@@ -148,15 +150,18 @@ def test_admin_key_is_read_from_the_data_folder(labrats: Labrats, engine: Script
     assert engine.requests[0].headers["Authorization"] == "Bearer lr_test_admin"
 
 
-def test_admin_key_is_sent_only_while_its_engine_runs(labrats: Labrats, engine: ScriptedEngine) -> None:
+@pytest.mark.parametrize("backend", ["embedded", "kubernetes"])
+def test_admin_key_is_sent_only_while_its_engine_runs(
+    labrats: Labrats, engine: ScriptedEngine, backend: Literal["embedded", "kubernetes"]
+) -> None:
     """An agent of a job that outlives the engine could listen on its port, and would get the key."""
     put_admin_key(default_data_dir(), "lr_test_admin")
     for _ in range(2):  # the lock of an engine that has stopped stays
-        with lock_data_folder(default_data_dir()):
+        with lock_data_folder(EngineSettings(data_dir=default_data_dir(), backend=backend)):
             labrats("jobs")
         ended = labrats("jobs")
         assert ended.code == 3
-        assert f"the engine whose key is {default_data_dir()}/admin.key does not run" in ended.err
+        assert f"no engine runs on {default_data_dir()}, so its admin key is not sent" in ended.err
     assert labrats("jobs", "--api-key", "lr_test_other").code == 4
     sent = [request.headers["Authorization"] for request in engine.requests]
     assert sent == ["Bearer lr_test_admin", "Bearer lr_test_admin", "Bearer lr_test_other"]
