@@ -52,8 +52,8 @@ _COUNT_TOKENS: Final = b"/count_tokens"
 _USUAL_OUTPUT_TOKENS: Final = 16_384
 _PARALLEL_REQUESTS: Final = 4
 
-_MORE_MODELS: Final = ("model", "models", "fallbacks")
-"""Fields in which gateways to several models look for one."""
+_MORE_MODELS: Final = ("model", "models", "fallbacks", "extra_body", "extra_headers")
+"""Fields in which gateways to several models look for one, or for further fields."""
 
 _NOT_FORWARDED: Final = frozenset(
     b"accept-encoding api-key authorization connection content-length cookie expect forwarded host keep-alive "
@@ -70,7 +70,7 @@ _PREFIXES_NOT_FORWARDED: Final = (
 )
 """Starts of the names of headers in which some servers find another method, path or host than those of the request.
 
-The latter are those of gateways, which send the request, and a key, to the server that such a header names.
+Those of the second line belong to gateways, which send the request, and a key, to the server that such a header names.
 """
 
 
@@ -160,10 +160,11 @@ class Gate:
             if field.lower() == b"connection"
             for name in value.split(b",")
         }
+        dropped = _NOT_FORWARDED | named
         kept = [
             (name, value)
             for name, value in headers
-            if (lower := name.lower()) not in _NOT_FORWARDED | named and not lower.startswith(_PREFIXES_NOT_FORWARDED)
+            if (lower := name.lower()) not in dropped and not lower.startswith(_PREFIXES_NOT_FORWARDED)
         ]
         length = [(b"content-length", str(len(body)).encode())] if method == b"POST" else []
         host = (b"host", self.server.authority.encode("ascii", "replace"))
@@ -264,9 +265,13 @@ class Gate:
         for name, usual in _AT_USUAL_PRICES.items():
             if name in fields and bytes(fields[name]) not in usual and not self.task.config.fast:
                 raise Refused(400, f"a faster answer costs more, and this job is not `fast`: leave out `{name}`")
+        if self._limits == UsageLimits():
+            return
         for name in _NUMBERS_OF_ANSWERS:
-            if self._limits != UsageLimits() and bytes(fields.get(name, msgspec.Raw(b"1"))) not in (b"1", b"null"):
+            if bytes(fields.get(name, msgspec.Raw(b"1"))) not in (b"1", b"null"):
                 raise Refused(400, f"a job with a limit gets one answer at a time: leave out `{name}`")
+        if bytes(fields.get("prompt", msgspec.Raw(b'""'))).startswith(b"["):  # of /completions: several prompts
+            raise Refused(400, "a job with a limit gets one answer at a time: send `prompt` as a text")
 
     def _check_model(self, model: str) -> None:
         if model not in self._models:

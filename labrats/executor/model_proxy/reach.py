@@ -94,7 +94,8 @@ def _address_in(part: Mapping[str, Any]) -> str | None:
     named = [part.get(name) for name in _ADDRESS_FIELDS]
     named += [part.get("url")] if part.get("type") == "url" else []
     addresses = [value.get("url") if isinstance(value, dict) else value for value in named]
-    addresses += filter(_is_address, map(part.get, _CONTENT_FIELDS))
+    if part.get("type") != "text":  # a document of text may begin with an address
+        addresses += filter(_is_address, map(part.get, _CONTENT_FIELDS))
     return next((each for each in addresses if isinstance(each, str) and not each.lower().startswith("data:")), None)
 
 

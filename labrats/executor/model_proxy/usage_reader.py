@@ -61,16 +61,22 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct, frozen=True):
-    """A body, or the data of an event: its usage, or that of the message or response in it, or its error."""
+    """A body, or the data of an event: its usage, or that of the message or response in it."""
 
-    type: str = ""
-    error: Any = None
     usage: _Counts | None = None
     message: _Message | None = None
     response: _Message | None = None
 
 
+class _Failure(msgspec.Struct, frozen=True):
+    """The data of an event with which a stream ends because the model has failed."""
+
+    type: Any = None
+    error: Any = None
+
+
 _DECODER: Final = msgspec.json.Decoder(_Body)
+_FAILURE_DECODER: Final = msgspec.json.Decoder(_Failure)
 BYTES_OF_TOKEN: Final = 4
 """Bytes of JSON or text for each token in an estimate. It is rather too many, so that estimates are rather low."""
 
@@ -81,9 +87,19 @@ _DELTA_AT: Final = 400
 _FAILURES: Final = ("error", "response.failed")
 """Types of events with which a stream ends because the model has failed. Chat completions have a field `error`."""
 
-_SIGNS_OF_FAILURE: Final = (b'"error"', b'"response.failed"')
 _ENVELOPE_BYTES: Final[Mapping[Api, int]] = {"anthropic": 90, "openai": 250}
 """Bytes of such an event besides the part."""
+
+
+def _is_failure(line: bytes) -> bool:
+    """Return whether a line of a stream says that the model has failed."""
+    if b'"error"' not in line and b'"response.failed"' not in line:
+        return False
+    try:
+        body = _FAILURE_DECODER.decode(line.removeprefix(b"data:"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return bool(body.error) or body.type in _FAILURES
 
 
 class UsageReader:
@@ -147,13 +163,13 @@ class UsageReader:
         self._is_too_long = False
         if self._is_stream and _DELTA.search(line, 0, _DELTA_AT):
             self._seen_tokens += max(1, (len(line) - _ENVELOPE_BYTES[self._api]) // BYTES_OF_TOKEN)
-        if b'"usage"' not in line and not (self._is_stream and any(sign in line for sign in _SIGNS_OF_FAILURE)):
+        self.has_failed = self.has_failed or (self._is_stream and _is_failure(line))
+        if b'"usage"' not in line:
             return
         try:
             body = _DECODER.decode(line.removeprefix(b"data:") if self._is_stream else line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
-        self.has_failed = self.has_failed or (self._is_stream and (bool(body.error) or body.type in _FAILURES))
         for part in (body, body.message, body.response):
             if part and part.usage:
                 self.usage = at_least(self.usage, part.usage.as_usage(self._api))

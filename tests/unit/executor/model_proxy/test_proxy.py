@@ -159,6 +159,7 @@ async def test_usage_is_read_from_the_response(
         ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, True),
         ({"type": "response.failed", "response": {"error": {"code": "rate_limit_exceeded"}}}, True),
         ({"error": {"code": 429, "message": "slow down"}}, True),
+        ({"type": "error", "code": "rate_limit_exceeded", "message": "slow down"}, True),
         ({"type": "content_block_delta", "delta": {"text": json.dumps({"type": "error", "error": "x"})}}, False),
         ({"type": "response.created", "response": {"error": None, "tools": [{"type": "error"}]}}, False),
         ({"type": "response.completed", "response": {"usage": {"input_tokens": 1}}, "error": None}, False),
@@ -244,7 +245,13 @@ async def test_faster_answer_at_a_higher_price_needs_a_fast_job(
 
 
 @pytest.mark.parametrize(
-    ("fields", "status"), [({"n": 100}, 400), ({"best_of": 2}, 400), ({"n": 1, "best_of": None}, 200)]
+    ("fields", "status"),
+    [
+        ({"n": 100}, 400),
+        ({"best_of": 2}, 400),
+        ({"prompt": ["a", "b"]}, 400),
+        ({"n": 1, "best_of": None, "prompt": "a"}, 200),
+    ],
 )
 async def test_request_of_a_job_with_a_limit_has_one_answer(
     tmp_path: Path, fields: dict[str, Any], status: int
@@ -270,6 +277,7 @@ async def test_answer_at_the_usual_price_needs_no_fast_job(tmp_path: Path) -> No
         b'{"model":7}',
         b'{"Model":"x","model":"%s"}' % MODEL.encode(),
         b'{"models":["x"],"model":"%s"}' % MODEL.encode(),
+        b'{"extra_body":{"model":"x"},"model":"%s"}' % MODEL.encode(),
         b'{"model":"%s","background":true}' % MODEL.encode(),
         b"\xff",
     ],
