@@ -18,6 +18,9 @@ from labrats.model.job import PAUSING, FailedCode
 from labrats.model.model_keys import key_to_proxy, token_name
 from labrats.model.protocol import KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, OVER_LIMIT, ModelRequest
 
+UNCONFIRMED_PAUSE_SECONDS: Final = 3600.0
+"""Longest pause of a model that its server has not asked for in a header, but the agent's program has reported."""
+
 MOST_REPORTED: Final = 10_000
 """Most requests that are reported one by one. An agent can send very many, and the output is limited."""
 
@@ -159,17 +162,19 @@ class ModelRequests:
         self._reported += 1
 
     def verified(self, failure: GiveUp) -> GiveUp:
-        """Return the failure with the pause that the server has asked for, if the program has not reported it.
+        """Return the failure of the program, as far as the answers of the model's server confirm it.
 
-        An overload that no answer of the server reports is none: the agent can write to the output of its program, and
-        all jobs of the model would wait for the pause.
+        The agent can write to the output of its program, and all jobs of the model wait for the pause of an overload.
+        Without an answer that reports one, the agent has failed. A pause that only the program reports is limited.
         """
-        if failure.code in PAUSING and not self._has_seen_overload:
+        if failure.code not in PAUSING:
+            return failure
+        if not self._has_seen_overload:
             return GiveUp(FailedCode.AGENT_ERROR, f"{failure} (but no answer of the model's server reports that)")
-        if failure.code in PAUSING and failure.retry_after_seconds is None and self._paused_until is not None:
-            seconds = max(0.0, self._paused_until - time.monotonic())
-            return GiveUp(failure.code, str(failure), seconds)
-        return failure
+        confirmed = None if self._paused_until is None else max(0.0, self._paused_until - time.monotonic())
+        reported = failure.retry_after_seconds
+        seconds = confirmed if reported is None else min(reported, max(confirmed or 0.0, UNCONFIRMED_PAUSE_SECONDS))
+        return GiveUp(failure.code, str(failure), seconds)
 
 
 @asynccontextmanager

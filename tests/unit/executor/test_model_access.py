@@ -72,7 +72,7 @@ def test_overload_is_believed_if_an_answer_of_the_server_reports_it(tmp_path: Pa
     code, message = attempt.failure
     assert "asks for a pause of 86400 s" in message
     if status in (429, 500):
-        assert (code, attempt.error.retry_after_seconds) == (FailedCode.RATE_LIMITED, 86_400)
+        assert (code, attempt.error.retry_after_seconds) == (FailedCode.RATE_LIMITED, 3600)
     else:
         assert (code, attempt.error.retry_after_seconds) == (FailedCode.AGENT_ERROR, None)
         assert message.endswith("(but no answer of the model's server reports that)")
