@@ -72,7 +72,7 @@ class Sampling(Record):
 class JobConfig(Record):
     """The settings of a job in one layer; None where the layer sets nothing. Fields are those of the API's `config.*`.
 
-    executor_resources: as in a pod's container; from the engine's own settings only.
+    executor_resources: as in a pod's container; from the engine's own settings, or from a job applied with kubectl.
     """
 
     provider: str | None = None

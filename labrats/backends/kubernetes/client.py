@@ -410,9 +410,11 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
             return ApiServerRefusal(code, message)
         case 400 if _UNKNOWN_FIELD in message:
             return ApiServerRefusal(code, f"{message}; {UPDATE_CUSTOM_RESOURCES}")
-        case 400 | 413 | 422:  # 400 for an object that cannot be decoded, such as one with a number that is too large
+        case 413 | 422:
             causes = details.causes or [_Cause(message=message)]
             return Invalid(*(Problem(cause.field or "object", cause.message) for cause in causes))
+        case 400 if status.code == 400:  # the API server cannot decode the object: a number in it is too large
+            return Invalid(Problem("object", message))
         case 500 if any(each in message for each in _TOO_LARGE):
             return Invalid(Problem("object", "is larger than etcd allows"))
         case 429 | 500 | 502 | 503 | 504:

@@ -35,6 +35,7 @@ from labrats.files.attempt_inputs import (
     task_of,
 )
 from labrats.model.attempt_name import AttemptName
+from labrats.model.config import GLOBAL_LAYER
 from labrats.model.errors import GiveUp
 from labrats.model.image_name import problem_of_image
 from labrats.model.isolation import Isolation, IsolationLevels
@@ -383,7 +384,9 @@ def _pod(
     config = job.resolved.config
     if config.executor_image and (problem := problem_of_image(config.executor_image, settings.images)):
         raise GiveUp(FailedCode.INVALID, f"config.executorImage: {problem}")
-    resources = _resources_of(config.executor_resources, settings.resources)
+    resources = config.executor_resources or settings.resources
+    if job.resolved.origins.get("executorResources") != GLOBAL_LAYER:
+        resources = _with_limits(resources, settings.resources)
     executor = {
         **RESTRICTED_CONTAINER,
         "name": CONTAINER,
@@ -427,16 +430,14 @@ def _pod(
     }
 
 
-def _resources_of(own: Mapping[str, Mapping[str, str]] | None, usual: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the resources of a job that sets `own` ones. Where it sets no limit, that of the operator stays."""
-    if not own:
-        return usual
-    own_limits = own.get("limits", {})
-    # Where the job sets a limit, that is also what it requests: the usual request could be larger.
-    requests = {name: value for name, value in usual.get("requests", {}).items() if name not in own_limits}
+def _with_limits(resources: Mapping[str, Any], operators: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the resources that a job sets. A limit that it does not set is the operator's."""
+    limits = resources.get("limits", {})
+    # A limit without a request is also the request: that of the operator could be larger.
+    requests = {name: value for name, value in operators.get("requests", {}).items() if name not in limits}
     return {
-        "requests": {**requests, **own.get("requests", {})},
-        "limits": {**usual.get("limits", {}), **own_limits},
+        "requests": {**requests, **resources.get("requests", {})},
+        "limits": {**operators.get("limits", {}), **limits},
     }
 
 

@@ -41,6 +41,7 @@ def a_status(code: int, message: str = "it is so", **details: Any) -> bytes:
         (502, b"<html>bad gateway</html>", RetryLater),
         (504, b"\xff", RetryLater),
         (400, a_status(400), Invalid),
+        (400, b"<h1>Bad Request</h1>", LabratsError),  # of a load balancer
         (405, a_status(405), LabratsError),
         (400, a_status(400, 'strict decoding error: unknown field "spec.untrusted"'), ApiServerRefusal),
         (400, a_status(400, 'admission webhook "images.example" denied the request: no'), ApiServerRefusal),

@@ -20,7 +20,7 @@ from labrats.backends.kubernetes.pod import (
     placeholder_job,
 )
 from labrats.model.attempt_name import AttemptName
-from labrats.model.config import Sampling
+from labrats.model.config import JobConfig, ResolvedConfig, Sampling
 from labrats.model.errors import GiveUp
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup, WorkspaceUpload, cache_scope
@@ -184,6 +184,14 @@ def test_a_job_may_set_resources_and_has_the_other_limits_of_the_operator(own: A
     attempt = an_owned_attempt(config={"executor_resources": own})
 
     assert pod_of(attempt)["spec"]["containers"][0]["resources"] == resources
+
+
+def test_an_administrator_may_set_resources_without_a_limit() -> None:
+    own = {"requests": {"memory": "4Gi"}}
+    resolved = ResolvedConfig(config=JobConfig(executor_resources=own), origins={"executorResources": "ai-config"})
+    attempt = an_owned_attempt(resolved=resolved)
+
+    assert pod_of(attempt)["spec"]["containers"][0]["resources"] == own
 
 
 def test_a_job_may_set_the_image() -> None:
