@@ -57,5 +57,5 @@ def _read(root: Path, name: str) -> str:
     try:
         with open_inside(root, name) as file:
             return file.read(_READ_BYTES).decode("utf-8", "replace")
-    except GiveUp:
+    except (GiveUp, OSError):
         return ""

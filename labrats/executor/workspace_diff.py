@@ -128,21 +128,24 @@ def _repository_of(context: RunContext) -> EngineRepository:
 async def report_changes(context: RunContext, baseline: Baseline) -> None:
     """Report the changes since the baseline and store the patch.
 
-    Raises DiffFailed, also if git would read another repository: a patch could show the files in it.
+    Raises DiffFailed, also if git would read another repository: a patch could show the files in it. What needs no
+    patch is reported all the same.
     """
     repository, after = baseline.repository, read_head(context.workspace)
-    repository.require_own_objects(may_be_missing=True)
     outputs = replace(context.events.outputs, pull_request_url=_pull_request(context))
     if after.commit and after != baseline.head:
         outputs = replace(outputs, branch=after.branch, commit=after.commit)
-    if baseline.tree or repository.has_files():
-        outputs = replace(
-            outputs,
-            commits=await _commits(repository, baseline.head.commit, after.commit),
-            files_changed=await _store_patch(context, repository, baseline.tree),
-        )
-    if outputs != context.events.outputs:
-        context.events.report_outputs(outputs)
+    try:
+        repository.require_own_objects(may_be_missing=True)
+        if baseline.tree or repository.has_files():
+            outputs = replace(
+                outputs,
+                commits=await _commits(repository, baseline.head.commit, after.commit),
+                files_changed=await _store_patch(context, repository, baseline.tree),
+            )
+    finally:
+        if outputs != context.events.outputs:
+            context.events.report_outputs(outputs)
 
 
 def _pull_request(context: RunContext) -> str | None:
