@@ -74,7 +74,7 @@ class Tools:
         path = self._checked_path(call.path)
         workspace, environment = self.context.workspace, self.context.environment()
         # The PATH in `self.environment` may be the job's, and name a folder in which the model has put a `grep`.
-        with sandboxed_tool([*_GREP, "-e", call.pattern, "--", path], self.context, offline=True) as command:
+        with sandboxed_tool([*_GREP, "-e", call.pattern, "--", path], self.context) as command:
             result = await run_program(command, workspace, environment, _SEARCH_SECONDS)
         if result.status == 1 and not result.output:
             return Observation("No matches.")
