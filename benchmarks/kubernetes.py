@@ -254,7 +254,7 @@ async def with_finished_jobs(size: Size, cluster: Cluster, folder: Path, finishe
     return [
         Row(f"from exec to ready, {among}", f"{median(ready):.2f} s", "≤ 1 s" if few else "≤ 10 s"),
         Row(f"raw: the list of {among} read by a bare client", f"{median(raw):.2f} s"),
-        Row("from exec to ready, beside the raw list", f"{median(ready) / median(raw):.2f} x"),
+        Row("from exec to ready, relative to the raw list", f"{median(ready) / median(raw):.2f} x"),
         Row(f"from exec to the next Job, {among}", f"{median(first_job):.2f} s", "≤ 1 s" if few else ""),
         Row(f"engine, CPU when idle, {among}", f"{idle:.1%}", "≤ 2 %"),
         Row(f"engine, memory, {among}", f"{resident:.0f} MiB", "≤ 300 MiB"),

@@ -174,7 +174,9 @@ def _refuse_calls_in_pod(context: RunContext) -> None:
     try:
         refuse_calls(may_debug=True, may_choose_processors=True)
     except OSError as error:  # the pod has the filter of its runtime all the same
-        context.events.log(f"[no filter of system calls besides that of the container runtime: {error.strerror}]")
+        context.events.log(
+            f"[no filter of system calls besides that of the container runtime: {os.strerror(error.errno or 0)}]"
+        )
 
 
 async def _run_in_session(

@@ -1,7 +1,7 @@
 """Folders of workspaces that later jobs get, such as installed dependencies.
 
 A cached folder is stored after the setup commands and before the agent starts, so that no agent can change it. The
-engine names the scope: jobs of one repository, one owner and one trust level. Within it, an entry is found by the
+engine names the scope: see `labrats.model.job.cache_scope`. Within it, an entry is found by the
 commands, the path of the folder and the content of the key file. Entries are locked while they are read, since another
 executor may delete the least recently used ones.
 """

@@ -90,7 +90,7 @@ class Scratch:
 
     @contextmanager
     def limited_to(self, most_bytes: int | None) -> Iterator[None]:
-        """Have another size while the block runs."""
+        """Limit the temporary files to `most_bytes` during the block."""
         before, self.most_bytes = self.most_bytes, most_bytes
         try:
             yield

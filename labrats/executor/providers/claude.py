@@ -214,7 +214,7 @@ def _mcp_server(server: McpServer) -> dict[str, Any]:
 
 
 def _repository_instructions(workspace: Path) -> list[Path]:
-    """Return the files with instructions. A link out of the workspace is none: it would reveal what exists there."""
+    """Return the files with instructions. Links out of the workspace do not count: they would reveal what exists."""
     inside = f"{os.path.realpath(workspace)}/"
     for names in _REPOSITORY_INSTRUCTIONS:
         files = [workspace / name for name in names]
