@@ -184,6 +184,7 @@ SCROLL: Final = """selector => new Promise(done => {
 """Scrolls an element in 180 frames, and returns their times in milliseconds, shortest first."""
 
 
+@pytest.mark.timeout(900)  # a busy machine opens fifty tabs slowly
 async def test_50_tabs_share_four_streams(chromium: Browser, engine: LocalEngine, admin: User, figure: Figure) -> None:
     context = await chromium.new_context()
     context.set_default_timeout(PATIENCE_SECONDS * 1000)
