@@ -87,7 +87,7 @@ def confine(
     system = [path for path in map(Path, _SYSTEM) if path != SETTINGS]
     readable = [path for path in map(Path, sandbox.readable) if os.access(path, os.R_OK)]
     shown = [path for path in readable if not (_is_in(path, system) and _is_in(path.resolve(), system))]
-    hidden = sorted({*_places_of(sandbox.hidden, system, shown)})  # a folder before those in it
+    hidden = list(dict.fromkeys(_places_of(sandbox.hidden, system, shown)))
     if any(path.is_relative_to(SETTINGS) for path in (*shown, *writable)):
         etc = None  # bubblewrap cannot create a mount point in a read-only snapshot
     options = [*_NAMESPACES, *(["--unshare-net"] if offline else []), *_system(etc)]
@@ -231,12 +231,14 @@ def public_entries(folder: Path) -> Iterator[str]:
 
 
 def _places_of(folders: Iterable[str], system: Iterable[Path], shown: Iterable[Path]) -> Iterator[Path]:
-    """Yield the places at which confined processes would see folders, wherever links lead.
+    """Yield the places at which confined processes would see folders, also those to which links lead.
 
     system, shown: see `confine`. Of the system's folders, a link is bound as a link, and a shown one as its target.
     """
     roots = [*shown, *(root for root in system if not root.is_symlink())]
     for path in filter(Path.is_dir, map(Path, folders)):
+        if _is_in(path, [*system, *shown]):
+            yield path
         target = path.resolve()
         for root in roots:
             if target.is_relative_to(root_target := root.resolve()):
