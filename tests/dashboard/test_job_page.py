@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import BrowserContext, Page, Route, ViewportSize, expect
+from playwright.async_api import BrowserContext, Locator, Page, Route, ViewportSize, expect
 
 from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, LocalEngine, User
 from tests.acceptance.git_server import make_repository
@@ -356,14 +356,26 @@ async def test_activity_shows_early_events_while_few_are_live(page: Page, engine
     await expect(page.get_by_role("button", name="earlier event")).to_have_count(0)
 
 
+async def first_entry_of_activity(page: Page, engine: LocalEngine, admin: User, *, lines: int) -> Locator:
+    """Open the activity of a job that logs a line each millisecond. Return the first entry."""
+    await sign_in(page, engine)
+    job = await admin.submit({"log": "line {n}", "times": lines, "everyMs": 1}, {"hang": True})
+    await page.goto(f"{engine.url}/jobs/{job}/activity")
+    return page.get_by_role("main").locator("ol > li").first
+
+
+async def stop_following(page: Page) -> None:
+    """Uncheck Follow by the keyboard: a click may first scroll the moving page, and so stop following by itself."""
+    follow = page.get_by_label("Follow")
+    await follow.press("Space")
+    await expect(follow).not_to_be_checked()
+
+
 async def test_activity_keeps_its_place_for_a_reader_until_the_latest_is_requested(
     page: Page, engine: LocalEngine, admin: User
 ) -> None:
-    await sign_in(page, engine)
-    job = await admin.submit({"log": "line {n}", "times": 14_000, "everyMs": 1}, {"hang": True})
-    await page.goto(f"{engine.url}/jobs/{job}/activity")
-    await page.get_by_label("Follow").uncheck()
-    entry = page.get_by_role("main").locator("ol > li").first
+    entry = await first_entry_of_activity(page, engine, admin, lines=14_000)
+    await stop_following(page)
     first = await entry.text_content()
     latest = page.get_by_role("button", name="Show the latest of")
     await expect(latest).to_be_visible()
@@ -376,10 +388,7 @@ async def test_activity_keeps_its_place_for_a_reader_until_the_latest_is_request
 async def test_list_of_a_reader_is_not_replaced_by_what_was_requested_while_following(
     page: Page, engine: LocalEngine, admin: User
 ) -> None:
-    await sign_in(page, engine)
-    job = await admin.submit({"log": "line {n}", "times": 6_000, "everyMs": 1}, {"hang": True})
-    await page.goto(f"{engine.url}/jobs/{job}/activity")
-    entry = page.get_by_role("main").locator("ol > li").first
+    entry = await first_entry_of_activity(page, engine, admin, lines=6_000)
     await expect(entry).to_be_visible()
     is_requested, may_answer = asyncio.Event(), asyncio.Event()
 
@@ -391,7 +400,7 @@ async def test_list_of_a_reader_is_not_replaced_by_what_was_requested_while_foll
     await page.route(re.compile(r"/events\?.*limit="), answer_later)
     async with asyncio.timeout(PATIENCE_SECONDS):
         await is_requested.wait()  # the live events have become too many
-    await page.get_by_label("Follow").uncheck()
+    await stop_following(page)
     first = await entry.text_content()
     may_answer.set()
     await expect(page.get_by_text("line 6000", exact=True)).to_be_visible()
