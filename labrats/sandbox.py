@@ -230,18 +230,18 @@ def public_entries(folder: Path) -> Iterator[str]:
             yield from _bind(path)
 
 
-def _places_of(folders: Iterable[str], system: Iterable[Path], shown: Iterable[Path]) -> Iterator[Path]:
+def _places_of(folders: Iterable[str], system: Sequence[Path], shown: Sequence[Path]) -> Iterator[Path]:
     """Yield the places at which confined processes would see folders, also those to which links lead.
 
     system, shown: see `confine`. Of the system's folders, a link is bound as a link, and a shown one as its target.
     """
-    roots = [*shown, *(root for root in system if not root.is_symlink())]
+    roots = {root: root.resolve() for root in (*shown, *(each for each in system if not each.is_symlink()))}
     for path in filter(Path.is_dir, map(Path, folders)):
         if _is_in(path, [*system, *shown]):
             yield path
         target = path.resolve()
-        for root in roots:
-            if target.is_relative_to(root_target := root.resolve()):
+        for root, root_target in roots.items():
+            if target.is_relative_to(root_target):
                 yield root / target.relative_to(root_target)
 
 

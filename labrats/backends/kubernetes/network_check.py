@@ -74,9 +74,10 @@ async def check_network(jobs: BatchClient, network_check: NetworkCheck | None, m
     network_check: None for an installation without NetworkPolicies. folder: see `check_rules`; jobs of external
     contributors are refused if the pods are not.
     """
-    unknown = "network check failed: unknown whether NetworkPolicies are enforced"
-    of_open_jobs = network_check and replace(network_check, name=f"{network_check.name}-open")
-    closed = await _result(jobs, of_open_jobs, unknown) if of_open_jobs else False
+    closed = False
+    if network_check:
+        of_open_jobs = replace(network_check, name=f"{network_check.name}-open")
+        closed = await _result(jobs, of_open_jobs, "network check failed: unknown whether NetworkPolicies are enforced")
     await _record(folder / OPEN_CHECK, is_enforced=closed)
     metrics.degraded.labels("network-policy").set(not closed)
     if not closed:
