@@ -1,6 +1,7 @@
 """A webhook source: a sender of signed events, with the settings of the jobs that its events start."""
 
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -121,6 +122,10 @@ class WebhookSourceStatus(Record):
     recent_deliveries: tuple[DeliveryRecord, ...] = ()
     thread_requests: tuple[ThreadRequest, ...] = ()
     answered_requests: tuple[str, ...] = ()
+
+    def refused_since(self, time: datetime) -> Sequence[DeliveryRecord]:
+        """Return the recent deliveries that were refused, from a time on."""
+        return [record for record in self.recent_deliveries if record.outcome == REFUSED and record.at >= time]
 
 
 class WebhookSource(Resource):

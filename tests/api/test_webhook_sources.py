@@ -37,6 +37,7 @@ async def test_a_created_source_has_defaults_and_a_url(admin: httpx2.AsyncClient
         "conditions": [],
         "lastDeliveryAt": None,
         "deliveries": 0,
+        "refusedDeliveries": 0,
     }
     assert (await admin.get("/api/webhook-sources/github")).json()["id"] == "github"
     assert [each["id"] for each in (await admin.get("/api/webhook-sources")).json()["webhookSources"]] == ["github"]

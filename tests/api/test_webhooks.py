@@ -483,6 +483,16 @@ class TestUnsignedDelivery:
         off = await api.store.get(WebhookSource, "off")
         assert off.status.recent_deliveries == ()
 
+    async def test_counts_as_recent_for_a_day(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api)
+        await nobody.post("/webhooks/github", json={})
+        await refused(api)
+        async with api.client("admin") as admin:
+            recent = (await admin.get("/api/webhook-sources/github")).json()["refusedDeliveries"]
+            api.clock.step(86_401)
+            later = (await admin.get("/api/webhook-sources/github")).json()["refusedDeliveries"]
+        assert (recent, later) == (1, 0)
+
     async def test_at_a_shared_address_is_listed_for_none_of_several_sources(
         self, api: Api, nobody: httpx2.AsyncClient
     ) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 
 from playwright.async_api import BrowserContext, Page, expect
 
@@ -40,6 +41,18 @@ async def test_source_is_created_and_its_address_and_secret_copied(
     await deliveries.get_by_label("Outcome").select_option("Refused")
     await expect(deliveries.get_by_role("heading", name="No such delivery")).to_be_visible()
     assert page.url.endswith("/sources/story?outcome=refused")
+
+
+async def test_list_names_sources_with_refused_deliveries(page: Page, engine: LocalEngine, admin: User) -> None:
+    await admin.post("/api/webhook-sources", {"name": "unsigned", "type": "generic", "secret": "s" * 32})
+    await sign_in(page, engine, "/sources")
+    source = page.get_by_role("listitem").filter(has_text="/webhooks/unsigned")
+    await expect(source).to_contain_text("no delivery so far")
+    await expect(source).not_to_contain_text("refused")
+    for _ in range(2):
+        assert (await admin.http.post("/webhooks/unsigned", json={})).status_code == 401
+    await source.get_by_role("link", name="2 deliveries refused in 24 h").click(timeout=15_000)
+    await expect(page).to_have_url(re.compile(r"/sources/unsigned\?outcome=refused$"))
 
 
 async def test_settings_of_a_source_and_its_repositories_are_changed(

@@ -363,4 +363,6 @@ async def test_overview_names_what_needs_attention(page: Page, engine: LocalEngi
     await expect(panel).to_contain_text(f"{source} has refused 1 delivery in 24 h.")
     await expect(panel).not_to_contain_text(f"{source}-off")
     await panel.get_by_role("link", name=source).click()
-    await expect(page).to_have_url(re.compile(f"/sources/{source}"))
+    await expect(page).to_have_url(re.compile(rf"/sources/{source}\?outcome=refused$"))
+    deliveries = page.get_by_role("region", name="Latest deliveries")
+    await expect(deliveries.get_by_role("listitem")).to_contain_text("Refused")

@@ -6872,6 +6872,12 @@ export interface components {
              */
             deliveries: number;
             /**
+             * Refuseddeliveries
+             * @description Number of deliveries refused in the last 24 hours, at most 20.
+             * @example 1
+             */
+            refusedDeliveries: number;
+            /**
              * Resourceversion
              * @example 17
              */
@@ -18317,6 +18323,7 @@ export interface operations {
                      *           ],
                      *           "lastDeliveryAt": "2030-01-01T12:00:00Z",
                      *           "deliveries": 12,
+                     *           "refusedDeliveries": 1,
                      *           "resourceVersion": "17"
                      *         }
                      *       ]
@@ -18482,6 +18489,7 @@ export interface operations {
                      *       ],
                      *       "lastDeliveryAt": "2030-01-01T12:00:00Z",
                      *       "deliveries": 12,
+                     *       "refusedDeliveries": 1,
                      *       "resourceVersion": "17"
                      *     }
                      */
@@ -18707,6 +18715,7 @@ export interface operations {
                      *       ],
                      *       "lastDeliveryAt": "2030-01-01T12:00:00Z",
                      *       "deliveries": 12,
+                     *       "refusedDeliveries": 1,
                      *       "resourceVersion": "17"
                      *     }
                      */
@@ -18975,6 +18984,7 @@ export interface operations {
                      *       ],
                      *       "lastDeliveryAt": "2030-01-01T12:00:00Z",
                      *       "deliveries": 12,
+                     *       "refusedDeliveries": 1,
                      *       "resourceVersion": "17"
                      *     }
                      */

@@ -15,8 +15,8 @@ export function count(value: number): string {
 }
 
 /** A count with its noun: "1 job", "3 jobs". */
-export function counted(value: number, noun: string): string {
-  return `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
+export function counted(value: number, noun: string, plural = `${noun}s`): string {
+  return `${count(value)} ${value === 1 ? noun : plural}`;
 }
 
 /** A place in a line: "Next in line", "2nd in line". */

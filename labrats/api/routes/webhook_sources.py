@@ -1,7 +1,7 @@
 """WebhookSources: senders of events, their signing secrets, and the settings of their jobs."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Request
@@ -49,6 +49,9 @@ MAX_NAME_LENGTH: Final = 40
 """Limit with room for longer names that are derived from a source's name."""
 
 MAX_OVERRIDES: Final = 1000
+
+REFUSED_PERIOD: Final = timedelta(days=1)
+"""The time in which refused deliveries count as recent."""
 
 _EXAMPLE: Final[dict[str, Any]] = {
     "name": "github",
@@ -139,7 +142,7 @@ class WebhookSourceBody(RequestBody):
 class WebhookSourcePatch(PatchBody):
     """Fields to change. Absent fields keep their value; null clears a nullable field."""
 
-    read_only = frozenset({"id", "name", "url", "conditions", "lastDeliveryAt", "deliveries"})
+    read_only = frozenset({"id", "name", "url", "conditions", "lastDeliveryAt", "deliveries", "refusedDeliveries"})
 
     model_config = RequestBody.model_config | {
         "json_schema_extra": {"examples": [{"repoOverrides": {"octocat/hello-world": {"model": "opus"}}}]}
@@ -215,6 +218,9 @@ class WebhookSourceView(ResponseBody):
     conditions: list[ConditionView]
     last_delivery_at: datetime | None = Field(examples=["2030-01-01T12:00:00Z"])
     deliveries: int = Field(description="Number of accepted deliveries, updated every few seconds.", examples=[12])
+    refused_deliveries: int = Field(
+        description="Number of deliveries refused in the last 24 hours, at most 20.", examples=[1]
+    )
     resource_version: str = Field(examples=["17"])
 
 
@@ -380,6 +386,7 @@ def _view(source: WebhookSource, request: Request) -> dict[str, Any]:
         "conditions": _condition_views(status.conditions),
         "lastDeliveryAt": status.last_delivery_at,
         "deliveries": status.deliveries,
+        "refusedDeliveries": len(status.refused_since(services_of(request).clock.now() - REFUSED_PERIOD)),
         "resourceVersion": source.metadata.resource_version,
     }
 

@@ -49,7 +49,7 @@ SOURCE_VIEW: dict[str, Any] = {
     "secretRef": {"name": "github-secret", "key": "secret"}, "host": None, "path": None, "ingressClassName": None,
     "tlsSecretName": None, "defaults": {}, "repoOverrides": {}, "allowForks": False, "credentialsRef": None,
     "allowedAssociations": ["OWNER", "MEMBER", "COLLABORATOR"], "url": "http://engine/webhooks/github",
-    "conditions": [], "lastDeliveryAt": None, "deliveries": 3, "resourceVersion": "11",
+    "conditions": [], "lastDeliveryAt": None, "deliveries": 3, "refusedDeliveries": 1, "resourceVersion": "11",
 }  # fmt: skip
 
 

@@ -1,20 +1,16 @@
-import { useQueries, useQuery } from '@tanstack/react-query';
+import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import type { ReactNode } from 'react';
 
 import { queueQuery } from '../../api/models';
-import { causes, deliveriesQuery, sourcesQuery, type Delivery, type WebhookSource } from '../../api/sources';
+import { causes, sourcesQuery, type WebhookSource } from '../../api/sources';
 import { visible } from '../../lib/ansi';
-import { clock, count, counted } from '../../lib/format';
-import { DAY_MS } from '../../lib/times';
+import { clock, counted } from '../../lib/format';
+import { MINUTE_MS } from '../../lib/times';
 import { Icon } from '../../ui/icons';
 import { Panel } from '../../ui/page';
 import { Failure } from '../../ui/states';
-import { useMinute } from '../../ui/time';
 import styles from './overview-page.module.css';
-
-/** Sources whose deliveries are looked at. */
-const MOST_SOURCES = 10;
 
 interface Problem {
   key: string;
@@ -24,30 +20,15 @@ interface Problem {
 
 /** Models that start no jobs, and webhook sources with problems. Nothing if there are none. */
 export function Attention() {
-  const since = new Date(useMinute() - DAY_MS).toISOString();
   const ofModels = useModelProblems();
-  const sources = useQuery(sourcesQuery);
-  const refused = useQueries({
-    queries: (sources.data?.webhookSources ?? [])
-      .slice(0, MOST_SOURCES)
-      .map(({ id }) => deliveriesQuery(id, 'refused')),
-  });
-  const unknown = [sources, ...refused].find((query) => query.isLoadingError);
-  const further = (sources.data?.webhookSources.length ?? 0) - MOST_SOURCES;
-  const problems = [
-    ...ofModels,
-    ...sourceProblems(
-      sources.data?.webhookSources ?? [],
-      refused.map(({ data }) => data?.deliveries ?? []),
-      since,
-    ),
-  ];
-  if (problems.length === 0 && !unknown && further <= 0) return null;
+  const sources = useQuery({ ...sourcesQuery, refetchInterval: MINUTE_MS }); // refused deliveries become old
+  const problems = [...ofModels, ...(sources.data?.webhookSources ?? []).flatMap(sourceProblems)];
+  if (problems.length === 0 && !sources.isLoadingError) return null;
   return (
     <Panel title="Needs attention">
-      {unknown && (
+      {sources.isLoadingError && (
         <div className={styles.pad}>
-          <Failure error={unknown.error} onRetry={() => void unknown.refetch()} />
+          <Failure error={sources.error} onRetry={() => void sources.refetch()} />
         </div>
       )}
       <ul>
@@ -60,12 +41,6 @@ export function Attention() {
           </li>
         ))}
       </ul>
-      {further > 0 && (
-        <p className={styles.none}>
-          Refused deliveries of {counted(further, 'further source')} are not listed here.{' '}
-          <Link to="/sources">Webhooks</Link>
-        </p>
-      )}
     </Panel>
   );
 }
@@ -98,36 +73,28 @@ function useModelProblems(): Problem[] {
   });
 }
 
-/** refused: the refused deliveries of each source. */
-function sourceProblems(
-  sources: readonly WebhookSource[],
-  refused: readonly (readonly Delivery[])[],
-  since: string,
-): Problem[] {
-  return sources.flatMap((source, index) => {
-    if (!source.enabled) return []; // on purpose
-    const link = (
-      <Link to="/sources/$id" params={{ id: source.id }}>
-        {visible(source.name)}
+function sourceProblems(source: WebhookSource): Problem[] {
+  const { id, name, enabled, conditions, refusedDeliveries } = source;
+  if (!enabled) return []; // on purpose
+  const failing = causes(conditions.filter((condition) => condition.status === 'False'));
+  const problems = failing.map((condition) => ({
+    key: `${id} ${condition.type}`,
+    link: (
+      <Link to="/sources/$id" params={{ id }}>
+        {visible(name)}
       </Link>
-    );
-    const failing = causes(source.conditions.filter((condition) => condition.status === 'False'));
-    const recent = (refused[index] ?? []).filter((delivery) => delivery.at >= since).length;
-    return [
-      ...failing.map((condition) => ({
-        key: `${source.id} ${condition.type}`,
-        link,
-        text: `refuses deliveries: ${visible(condition.message)}`,
-      })),
-      ...(recent > 0
-        ? [
-            {
-              key: `${source.id} refused`,
-              link,
-              text: `has refused ${count(recent)} ${recent === 1 ? 'delivery' : 'deliveries'} in 24 h.`,
-            },
-          ]
-        : []),
-    ];
-  });
+    ),
+    text: `refuses deliveries: ${visible(condition.message)}`,
+  }));
+  if (refusedDeliveries > 0)
+    problems.push({
+      key: `${id} refused`,
+      link: (
+        <Link to="/sources/$id" params={{ id }} search={{ outcome: 'refused' }}>
+          {visible(name)}
+        </Link>
+      ),
+      text: `has refused ${counted(refusedDeliveries, 'delivery', 'deliveries')} in 24 h.`,
+    });
+  return problems;
 }

@@ -6,11 +6,12 @@ import type { Schemas } from '../../api/client';
 import { useLive } from '../../api/live';
 import { createSource, sourcesQuery, type WebhookSource } from '../../api/sources';
 import { visible } from '../../lib/ansi';
-import { count } from '../../lib/format';
+import { counted } from '../../lib/format';
 import { Changing } from '../../ui/access';
 import { Button } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Dialog } from '../../ui/dialog';
+import { Icon } from '../../ui/icons';
 import { FieldGroup, FormBody, SelectField, TextField } from '../../ui/fields';
 import { Page } from '../../ui/page';
 import { useShortcuts } from '../../ui/shortcuts';
@@ -80,7 +81,7 @@ function SourceCard({ source }: { source: WebhookSource }) {
         <span className={styles.deliveries}>
           {source.lastDeliveryAt ? (
             <>
-              {source.deliveries === 1 ? '1 delivery' : `${count(source.deliveries)} deliveries`}, latest{' '}
+              {counted(source.deliveries, 'delivery', 'deliveries')}, latest{' '}
               <Age at={source.lastDeliveryAt} suffix=" ago" />
             </>
           ) : (
@@ -95,6 +96,17 @@ function SourceCard({ source }: { source: WebhookSource }) {
         </p>
       )}
       <Conditions source={source} isShort />
+      {source.refusedDeliveries > 0 && (
+        <Link
+          to="/sources/$id"
+          params={{ id: source.id }}
+          search={{ outcome: 'refused' }}
+          className={`${styles.outcome} ${styles.refused}`}
+        >
+          <Icon name="warning" />
+          {counted(source.refusedDeliveries, 'delivery', 'deliveries')} refused in 24 h
+        </Link>
+      )}
     </li>
   );
 }
