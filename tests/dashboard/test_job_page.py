@@ -443,10 +443,11 @@ async def test_chosen_line_is_shown_in_full(page: Page, engine: LocalEngine, adm
 
 @pytest.fixture
 def claude_engine(tmp_path: Path) -> Iterator[LocalEngine]:
-    """An engine whose Claude Code runs a command, and then answers with two megabytes of Markdown."""
+    """An engine whose Claude Code explains a command in Markdown, and then answers with two megabytes of it."""
+    plan = "## The plan\n\n1. Run `cheese`\n2. Read <b>bread</b>\n\nThe first line\nand the second\n"
     text = "# A heading\n\n" + ("a word " * 300 + "\n") * 1000
     with (
-        CLAUDE.serve(CLAUDE.shell("echo cheese; echo bread", text="Let me see."), Says(text)) as server,
+        CLAUDE.serve(CLAUDE.shell("echo cheese; echo bread", text=plan), Says(text)) as server,
         LocalEngine(tmp_path, **CLAUDE.environment, ANTHROPIC_BASE_URL=server.url) as engine,
     ):
         yield engine
@@ -459,6 +460,11 @@ async def test_a_call_shows_what_it_has_used_and_a_result_of_megabytes_its_parts
         job = await admin.wait(await admin.submit(config={"provider": "claude", "model": "sonnet"}), "completed")
     await sign_in(page, claude_engine, f"/jobs/{job['id']}/activity")
     await expect(page.locator("summary", has_text="Bash")).to_contain_text("+110 tok")
+    activity = page.get_by_role("main")
+    await expect(activity.get_by_role("heading", name="The plan", level=2)).to_be_visible()
+    steps = activity.get_by_role("listitem").get_by_role("listitem")
+    assert await steps.all_inner_texts() == ["Run cheese", "Read <b>bread</b>"]
+    assert await activity.get_by_text("The first line").inner_text() == "The first line\nand the second"
 
     await page.get_by_role("link", name="Log").click()
     rows = page.get_by_role("region", name="Log of attempt 1").locator("[data-kind]")

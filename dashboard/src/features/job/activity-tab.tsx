@@ -11,11 +11,11 @@ import { useShortcuts } from '../../ui/shortcuts';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { useNow } from '../../ui/time';
 import styles from './activity-tab.module.css';
+import { AgentText, Lines } from './agent-text';
 import { Attempts } from './attempts';
 import type { LogStore } from './log-store';
 import { KINDS, type Kind } from './search';
 import { whyNothing } from './sentences';
-import { TerminalText } from './terminal-text';
 import { callSummary, contains, fold, isSameEntry, type CallEntry, type Entry } from './turns';
 import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
 import { useLog } from './use-log';
@@ -239,7 +239,13 @@ function AttemptActivity({ job, attempt }: { job: JobDetail; attempt: number }) 
         ) : (
           <ol>
             {shown.map((entry) => (
-              <EntryRow key={entry.id} entry={entry} start={start} longest={longest} />
+              <EntryRow
+                key={entry.id}
+                entry={entry}
+                start={start}
+                longest={longest}
+                hasMarkdown={job.provider !== 'mock'}
+              />
             ))}
           </ol>
         )}
@@ -305,8 +311,16 @@ function matches(entry: Entry, kind: Kind | undefined): boolean {
   }
 }
 
+interface RowProps {
+  entry: Entry;
+  start: number;
+  longest: number;
+  /** Whether the agent writes Markdown, as models do. */
+  hasMarkdown: boolean;
+}
+
 const EntryRow = memo(
-  function EntryRow({ entry, start, longest }: { entry: Entry; start: number; longest: number }) {
+  function EntryRow({ entry, start, longest, hasMarkdown }: RowProps) {
     const time = (
       <time className={styles.time} dateTime={entry.at}>
         {offset(Date.parse(entry.at) - start)}
@@ -319,11 +333,11 @@ const EntryRow = memo(
             {time}
             <div className={styles.text} data-origin={entry.origin}>
               {entry.origin === 'engine' && <span className={styles.origin}>engine</span>}
-              {entry.lines.map((line, index) => (
-                <p key={index}>
-                  <TerminalText line={line} />
-                </p>
-              ))}
+              {hasMarkdown && entry.origin === 'agent' ? (
+                <AgentText lines={entry.lines} />
+              ) : (
+                <Lines lines={entry.lines} />
+              )}
             </div>
           </li>
         );

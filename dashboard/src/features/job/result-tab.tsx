@@ -1,5 +1,5 @@
 import { useQuery } from '@tanstack/react-query';
-import { lazy, Suspense, useMemo, useRef, useState } from 'react';
+import { Suspense, useMemo, useRef, useState } from 'react';
 
 import { ApiError } from '../../api/client';
 import { hasEnded, resultQuery } from '../../api/jobs';
@@ -11,11 +11,10 @@ import { Copy } from '../../ui/copy';
 import { JsonTree } from '../../ui/json-tree';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { useIsNear } from '../../ui/use-is-near';
+import { Markdown } from './markdown';
 import styles from './result-tab.module.css';
 import { PART, partsOf } from './text-parts';
 import { useJob } from './use-job';
-
-const Markdown = lazy(() => import('../../ui/markdown').then((module) => ({ default: module.Markdown })));
 
 interface Section {
   title: string;
