@@ -146,12 +146,7 @@ async def test_users_who_may_create_jobs_cannot_set_the_fields_of_the_engine(
     installation.kubectl("create", "rolebinding", "tenant", "--role=tenant", "--user=tenant")
 
     def create(name: str, **fields: Any) -> str:
-        spec = {"source": "kubectl", "type": "any", "prompt": "Hi", "config": {"provider": "mock"}} | fields
-        job = {"apiVersion": "labrats.work/v1alpha1", "kind": "InferenceRequest", "metadata": {"name": name}}
-        try:
-            return installation.kubectl("create", "--as=tenant", "-f", "-", stdin=json.dumps(job | {"spec": spec}))
-        except Failed as failed:
-            return str(failed)
+        return by_tenant(installation, "create", "-f", "-", stdin=an_applied_job({"name": name}, **fields))
 
     async with asyncio.timeout(PATIENCE_SECONDS):
         for field, value in REFUSED.items():
@@ -160,6 +155,55 @@ async def test_users_who_may_create_jobs_cannot_set_the_fields_of_the_engine(
                 await asyncio.sleep(POLL_SECONDS)  # the API server takes a moment to see the policy
     assert "created" in create("of-a-tenant")
     assert (await user.wait("of-a-tenant"))["status"] == "completed"
+
+
+async def test_users_who_may_apply_jobs_cannot_set_annotations_of_the_engine(installation: Installation) -> None:
+    """By them and a name that everyone can compute, the engine recognises the next job of a chain, for example."""
+    resource = "inferencerequests.labrats.work"
+    installation.kubectl("create", "role", "applier", "--verb=create,get,patch", f"--resource={resource}")
+    installation.kubectl("create", "rolebinding", "applier", "--role=applier", "--user=tenant")
+    annotation, words = "labrats.work/chain-parent", "annotations of labrats.work are set by the engine only"
+    allowed = {"example.com/team": "red", "labrats.work/created-at": "2026-01-01T00:00:00+00:00"}
+
+    def create(name: str, annotations: dict[str, str]) -> str:
+        job = an_applied_job({"name": name, "annotations": annotations})
+        return by_tenant(installation, "create", "-f", "-", stdin=job)
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while words not in create(f"forged-{secrets.token_hex(4)}", {annotation: "uid/gate"}):
+            await asyncio.sleep(POLL_SECONDS)  # the API server takes a moment to see the policy
+    assert "created" in create("annotated", allowed)
+    assert words in by_tenant(installation, "annotate", "ir", "annotated", f"{annotation}=uid/gate")
+    assert "annotated" in by_tenant(installation, "annotate", "ir", "annotated", "example.com/team=blue", "--overwrite")
+    installation.kubectl("annotate", "ir", "annotated", f"{annotation}=uid/gate", f"--as={controller_of(installation)}")
+    assert words in by_tenant(installation, "annotate", "ir", "annotated", f"{annotation}=other/gate", "--overwrite")
+    assert words in by_tenant(installation, "annotate", "ir", "annotated", f"{annotation}-")
+
+
+async def test_jobs_of_the_api_can_be_labelled_and_deleted_with_kubectl(installation: Installation, user: User) -> None:
+    job_id = (await user.run({"result": "done"}))["id"]
+    assert "labeled" in installation.kubectl("label", "ir", job_id, "example.com/team=red")
+    installation.kubectl("delete", "ir", job_id, "--cascade=foreground", "--timeout=30s")
+
+
+def an_applied_job(metadata: dict[str, Any], **fields: Any) -> str:
+    """Return the manifest of a mock job as JSON."""
+    spec = {"source": "kubectl", "type": "any", "prompt": "Hi", "config": {"provider": "mock"}} | fields
+    job = {"apiVersion": "labrats.work/v1alpha1", "kind": "InferenceRequest", "metadata": metadata, "spec": spec}
+    return json.dumps(job)
+
+
+def by_tenant(installation: Installation, *arguments: str, stdin: str | None = None) -> str:
+    """Run kubectl as the user `tenant`. Return its output, or its error message."""
+    try:
+        return installation.kubectl(*arguments, "--as=tenant", stdin=stdin)
+    except Failed as failed:
+        return str(failed)
+
+
+def controller_of(installation: Installation) -> str:
+    """Return the user name of the controller's account."""
+    return f"system:serviceaccount:{installation.namespace}:labrats-controller"
 
 
 def findings_of_the_doctor(installation: Installation) -> dict[str, tuple[str, str]]:
