@@ -150,6 +150,11 @@ class ContainerState(_Part, frozen=True, kw_only=True):
         return self.running is not None or self.terminated is not None
 
     @property
+    def has_lost_log(self) -> bool:
+        """True if the node no longer had the container when the pod ended, as may be after an eviction."""
+        return self.terminated is not None and self.terminated.reason == "ContainerStatusUnknown"
+
+    @property
     def has_failed(self) -> bool:
         """True once the container has failed. No later container starts then."""
         return self.terminated is not None and self.terminated.exit_code != 0

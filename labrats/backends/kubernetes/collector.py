@@ -54,7 +54,8 @@ async def collect(client: ApiClient, log_path: str, container: str, copy: Output
             failed_reads += ended
             # A kubelet that has just started answers 404 for pods that exist.
             is_deleted = isinstance(error, NotFound) and attempt.is_pod_deleted
-            if is_deleted or (ended and attempt.is_lost_with_its_node):
+            is_lost = attempt.is_lost_with_its_node or attempt.has_lost_log(container)
+            if is_deleted or (ended and is_lost):
                 break
             log.warning("pod log interrupted", log=log_path, container=container, reason=str(error))
         pause = REOPEN_SECONDS if copy.last is not known else min(pause * 2, MAX_PAUSE_SECONDS)

@@ -47,6 +47,11 @@ class ObservedAttempt:
         """True once the cluster has given up the node. The pod's log is out of reach then."""
         return self.last_pod is not None and self.last_pod.lost_with_its_node
 
+    def has_lost_log(self, container: str) -> bool:
+        """Return whether the node has ended the pod without the container, whose log is gone."""
+        pod = self.last_pod
+        return pod is not None and pod.is_over and pod.state_of(container).has_lost_log
+
     @property
     def living_pods(self) -> list[PodObject]:
         """The pods in which something may still run."""

@@ -79,6 +79,17 @@ async def test_the_log_of_a_deleted_pod_is_lost(copy: OutputCopy, tmp_path: Path
     assert (copy.last, copy.is_complete) == (WORKING, False)
 
 
+async def test_the_log_of_a_container_that_its_node_no_longer_has_is_lost(copy: OutputCopy, tmp_path: Path) -> None:
+    """A node that evicts a pod may report so. It then refuses to read the log."""
+    attempt = ObservedAttempt(NAME)
+    state = {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}
+    attempt.update_pod(a_pod_object(state, phase="Failed", reason="Evicted"))
+    refusal = web.Response(status=400, body=a_status(400, name=f"{NAME}-x7k2p", kind="pods/log"))
+    async with api_server(tmp_path, refusal, a_pod_log(WORKING, DONE)) as client:
+        await collect(client, "/log", "executor", copy, attempt)
+    assert (copy.last, copy.is_complete) == (None, False)  # it was read once
+
+
 async def test_a_log_that_was_cut_off_is_read_again(copy: OutputCopy, tmp_path: Path) -> None:
     """The API server ends its answer in good order when it loses the connection to the node."""
     async with api_server(tmp_path, a_pod_log(WORKING), a_pod_log(), a_pod_log(WORKING, DONE)) as client:
