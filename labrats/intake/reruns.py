@@ -10,17 +10,16 @@ from typing import Any, Final
 import msgspec
 
 from labrats.intake.request import FirstJob, FollowUp, JobRequest
-from labrats.intake.settings import RERUN_LAYER
 from labrats.intake.stored_jobs import conversation_of_job, repo_of_job, texts_of_job
 from labrats.model.caller import Caller
-from labrats.model.config import JobConfig, ResolvedConfig, wire_name
+from labrats.model.config import REQUEST_LAYER, RERUN_LAYER, JobConfig, ResolvedConfig, wire_name
 from labrats.model.errors import IllegalMove, Invalid, NotFound, Problem
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, check_git_token
 from labrats.model.workspace_setup import Setup
 from labrats.ports import Store
 
-_CHOSEN: Final = frozenset({"request", RERUN_LAYER, "trigger", "webhook-source-override", "webhook-source"})
+_CHOSEN: Final = frozenset({REQUEST_LAYER, RERUN_LAYER, "trigger", "webhook-source-override", "webhook-source"})
 """The layers whose settings were chosen for the first job. Those of agents and the engine apply as they are now."""
 
 

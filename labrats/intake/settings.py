@@ -11,6 +11,8 @@ from labrats.model.agent import AiAgent, AiAgentSpec
 from labrats.model.ai_config import AiConfigSpec
 from labrats.model.config import (
     GLOBAL_LAYER,
+    REQUEST_LAYER,
+    RERUN_LAYER,
     ConfigLayer,
     JobConfig,
     ResolvedConfig,
@@ -24,9 +26,6 @@ NOTHING: Final = JobConfig()
 
 ENGINE_LAYER: Final = "engine"
 """The layer of the engine's own settings, from its environment."""
-
-RERUN_LAYER: Final = "rerun"
-"""The layer of the settings that were chosen for the job that this one repeats or continues."""
 
 
 def settings_of(
@@ -43,7 +42,7 @@ def settings_of(
     """
     source, config = request.webhook_source, catalog.ai_config
     callers = [
-        ConfigLayer("request", request.config),
+        ConfigLayer(REQUEST_LAYER, request.config),
         ConfigLayer(RERUN_LAYER, request.first.config if request.first else NOTHING),
     ]
     layers = [

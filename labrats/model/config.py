@@ -146,6 +146,12 @@ class ConfigLayer:
     config: JobConfig
 
 
+REQUEST_LAYER: Final = "request"
+"""The layer of the settings that a job's caller has chosen."""
+
+RERUN_LAYER: Final = "rerun"
+"""The layer of the settings that were chosen for the job that this one repeats or continues."""
+
 GLOBAL_LAYER: Final = "ai-config"
 """The layer of the whole engine, for all providers."""
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from labrats.model.agent import ChainLink
 from labrats.model.attempt_name import AttemptName
 from labrats.model.concurrency import Concurrency
-from labrats.model.config import ConfigLayer, JobConfig, ResolvedConfig, resolve_config
+from labrats.model.config import REQUEST_LAYER, RERUN_LAYER, ConfigLayer, JobConfig, ResolvedConfig, resolve_config
 from labrats.model.errors import IllegalMove
 from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
 from labrats.model.record import Record, Resource
@@ -456,9 +456,15 @@ class Job(Resource):
 
     @property
     def paused_until(self) -> datetime | None:
-        """End of the pause of its model that the latest attempt reported; None if the job does not wait for one."""
+        """End of the pause of its model that the latest attempt reported; None if the job does not wait for one.
+
+        All jobs of the model wait for it. The executor in an image that the caller has chosen may report anything, so
+        that it delays its own job only.
+        """
         is_paused = self.phase is Phase.PENDING and self.status.failed_code in PAUSING
-        return self.status.not_before if is_paused else None
+        if not is_paused or self.resolved.origins.get("executorImage") in (REQUEST_LAYER, RERUN_LAYER):
+            return None
+        return self.status.not_before
 
     @property
     def debounced_until(self) -> datetime | None:
@@ -484,7 +490,7 @@ class Job(Resource):
     @property
     def resolved(self) -> ResolvedConfig:
         """Settings of the job. Until it is resolved, they are those of its own request."""
-        layers = [ConfigLayer("request", self.spec.config)]
+        layers = [ConfigLayer(REQUEST_LAYER, self.spec.config)]
         return self.spec.resolved or self.status.resolved or resolve_config(layers)
 
     @property

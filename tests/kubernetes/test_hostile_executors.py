@@ -1,14 +1,16 @@
 """Executors in a caller's own image that report whatever an attacker likes: each job ends, and its slot is free."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.model.record import encode
-from tests.acceptance.engine import User
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, User
 from tests.kubernetes.conftest import EngineFactory
 
 pytestmark = pytest.mark.kubernetes(node=True)
@@ -61,3 +63,18 @@ async def test_an_outcome_that_cannot_be_stored_fails_the_job(
     assert (detail["status"], detail["failedCode"]) == ("failed", code)
     assert words in detail["failedReason"]
     assert (await user.run(prompt=printing(kind="result", result="done")))["returnvalue"] == "done"
+
+
+async def test_a_rate_limit_that_an_image_of_the_caller_reports_pauses_no_other_job(
+    user: User, executor_image: str
+) -> None:
+    event = {"kind": "error", "at": datetime.now(UTC).isoformat(), "code": "rate_limited", "message": "slow down"}
+    limited = printing(**event, retryAfterSeconds=3600)
+    config = {"executorImage": executor_image, "timeoutMs": 7_200_000}
+    job_id = await user.submit(prompt=limited, config=config)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (await user.job(job_id))["notBefore"]:
+            await asyncio.sleep(POLL_SECONDS)
+
+    assert (await user.run(prompt=printing(kind="result", result="done")))["returnvalue"] == "done"
+    assert (await user.job(job_id))["status"] == "waiting"

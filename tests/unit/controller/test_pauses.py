@@ -48,6 +48,18 @@ async def test_a_rate_limit_pauses_the_model_and_no_other(lab: Lab) -> None:
     assert (ended.phase, ended.status.attempts, ended.status.failed_code) == (P.SUCCEEDED, 2, None)
 
 
+async def test_a_rate_limit_from_an_image_of_the_caller_delays_that_job_only(lab: Lab) -> None:
+    await lab.set_slots(1)
+    async with lab.controller():
+        steps = [{"onAttempt": 1, "steps": [HANG]}]
+        limited_job = await lab.submit(steps, config={"executor_image": "example/executor:1"})
+        waiting = await lab.submit()
+        requeued = await refused(lab, limited_job, 60)
+        ends = [seconds_of(await lab.ended(job)) for job in (waiting, limited_job)]
+    assert requeued.paused_until is None
+    assert ends == [after(0), after(60)]
+
+
 async def test_a_pause_of_a_model_stops_no_running_job(lab: Lab) -> None:
     async with lab.controller():
         running = await lab.submit([{"sleepMs": 5_000}])

@@ -7,9 +7,9 @@ import pytest
 
 from labrats.index.catalog import Catalog
 from labrats.intake.reruns import Changes, chosen_settings, rerun_request
-from labrats.intake.settings import RERUN_LAYER, settings_of
+from labrats.intake.settings import settings_of
 from labrats.model.caller import Caller
-from labrats.model.config import ConfigLayer, JobConfig, resolve_config
+from labrats.model.config import RERUN_LAYER, ConfigLayer, JobConfig, resolve_config
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import IllegalMove
 from labrats.model.job import JobSpec, KeyReference, WorkspaceFile
