@@ -132,7 +132,12 @@ async def _run_limited_attempt(context: RunContext) -> CheckedResult:
 
 
 def _written_folders(context: RunContext) -> list[Path]:
-    """Return the folders that the agent can fill, also those of the attempt whose session it resumes."""
+    """Return the folders that the agent can fill, also those of the attempt whose session it resumes.
+
+    In a pod it can write to any place of the volume.
+    """
+    if context.task.on_cluster:
+        return [context.folder]
     places = [(context.task.workspace, str(context.folder))]
     if (resumption := context.task.resumption) and resumption.workspace and resumption.folder:
         places.append((resumption.workspace, resumption.folder))

@@ -148,7 +148,7 @@ class _Watcher:
         return GiveUp(
             FailedCode.DISK_LIMIT,
             f"the workspace, with the agent's home and temporary files, took at least {_shown(used)}, over "
-            f"LABRATS_WORKSPACE_GIB ({_shown(limit)}): raise the limit, or let the agent write less",
+            f"{self._limits.disk_setting} ({_shown(limit)}): raise the limit, or let the agent write less",
         )
 
     def _disk_usage(self, enough: int) -> int:

@@ -135,12 +135,14 @@ class ResourceLimits(Record):
     """Limits on all processes of an attempt together, and on what they write; None for no limit.
 
     disk_bytes: limit on the workspace, the agent's home and its temporary files.
+    disk_setting: the setting by which an operator changes it.
     cpus: number of the machine's processors that all attempts share.
     """
 
     memory_bytes: int | None = None
     processes: int | None = None
     disk_bytes: int | None = None
+    disk_setting: str = "LABRATS_WORKSPACE_GIB"
     cpus: int | None = None
 
 

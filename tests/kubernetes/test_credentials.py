@@ -12,11 +12,12 @@ from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.pod import INPUTS, SCRATCH, USER
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
+from labrats.backends.kubernetes.settings import executor_limits
 from labrats.model.core_resources import Secret
 from labrats.model.errors import GiveUp, NotFound
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.mcp_server import McpServer
-from labrats.model.protocol import ErrorEvent, LogEvent, ResultEvent, StatusEvent, decode_event
+from labrats.model.protocol import NO_LIMITS, ErrorEvent, LogEvent, ResultEvent, StatusEvent, decode_event
 from labrats.model.record import Metadata, encode
 from labrats.ports import Attempt
 from tests.cluster.cluster import GATEWAY, Cluster
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.kubernetes(node=True)
 TOKEN = "ghp_0123456789abcdefghijkl"
 KEY = "sk-0123456789abcdefghijkl"
 HANG = {"hang": True}
+SCRATCH_SIZE = "20Mi"
 
 
 @pytest.fixture
@@ -60,7 +62,8 @@ async def runner(
         await store.create(Secret(metadata=Metadata(name=name), data=data))
         secret = {"metadata": {"name": name}, "stringData": data}
         await api_client.request("POST", f"/api/v1/namespaces/{jobs_namespace}/secrets", encode(secret))
-    pods = a_pod_settings(executor_image, git_addresses=(f"{GATEWAY}/32",))
+    limits = executor_limits(NO_LIMITS, SCRATCH_SIZE)
+    pods = a_pod_settings(executor_image, git_addresses=(f"{GATEWAY}/32",), scratch_size=SCRATCH_SIZE, limits=limits)
     settings = KubernetesRunnerSettings(jobs_namespace, tmp_path / "attempts", pods)
     runner = KubernetesRunner(api_client, store, settings)
     async with run_in_background(runner.run()):
@@ -167,6 +170,41 @@ async def test_everything_that_the_agent_can_write_has_a_limit(runner: Kubernete
     texts = [event.text for event in await events_of(runner, attempt) if isinstance(event, LogEvent)]
     in_memory = ["/dev/mqueue", "/dev/shm"]
     assert [text for text in texts if text.startswith("/")] == [INPUTS, SCRATCH, *in_memory, "/tmp"]
+
+
+FILL = """
+import os, time
+os.chdir("/attempt/scratch")
+{move}
+with open("big", "wb") as file:
+    {hide}
+    for _ in range(40):
+        file.write(os.urandom(1 << 20))
+    file.flush()
+    time.sleep(60)
+"""
+DEEP = """
+for _ in range(40):
+    os.mkdir("d" * 200)
+    os.chdir("d" * 200)
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [FILL.format(move=DEEP, hide=""), FILL.format(move="", hide="os.unlink('big')")],
+    ids=["a path that is too long for the node", "a file without a name"],
+)
+async def test_files_that_the_node_does_not_count_have_a_limit(
+    runner: KubernetesRunner, git_address: str, program: str
+) -> None:
+    attempt = an_attempt_on(git_address, {"result": "done"}, setup=(("python3", "-c", program),))
+    await runner.start(attempt)
+    gone = await end_of(runner, attempt)
+
+    assert isinstance(gone.outcome, ErrorEvent)
+    assert gone.outcome.code is FailedCode.DISK_LIMIT
+    assert "over executor.scratch (20 MiB)" in gone.outcome.message
 
 
 async def test_a_refused_clone_fails_with_git_clone(runner: KubernetesRunner, git_address: str) -> None:

@@ -4,6 +4,8 @@ import os
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodSettings
 from labrats.backends.kubernetes.network_check import NetworkCheck
@@ -12,6 +14,8 @@ from labrats.backends.kubernetes.receiver_manifests import ReceiverSettings
 from labrats.backends.kubernetes.runner import PARTS_SECONDS, KubernetesRunnerSettings
 from labrats.model.errors import LabratsError
 from labrats.model.isolation import Isolation, IsolationLevels
+from labrats.model.protocol import ResourceLimits
+from labrats.model.sizes import read_size
 from labrats.settings import EngineSettings, KubernetesSettings
 
 SHARED_WITH_RECEIVERS: Final = (
@@ -43,7 +47,7 @@ def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) ->
         git_addresses=settings.outbound_allowed_cidrs,
         idle_seconds=settings.agent_idle_seconds,
         output_bytes=settings.max_output_bytes,
-        limits=settings.agent_limits,
+        limits=executor_limits(settings.agent_limits, kubernetes.executor_scratch),
         # The folders share the engine's volume, so that an operator must choose their size.
         caches_bytes=round(settings.cache_gib * 2**30) if "cache_gib" in settings.model_fields_set else 0,
         grace_seconds=settings.stop_grace_seconds,
@@ -60,6 +64,20 @@ def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) ->
         labelled_credentials=settings.labelled_credentials,
         egress_proxy=kubernetes.egress_proxy,
     )
+
+
+def executor_limits(limits: ResourceLimits, scratch: str) -> ResourceLimits:
+    """Return the limits that the executor enforces, with the size of its volume, a quantity, as a limit on the disk.
+
+    The node enforces that size, too, but it does not see files without a name, or below a path that is too long for it.
+    """
+    try:
+        size = read_size(scratch)
+    except ValueError:  # the API server decides whether it is a quantity
+        return limits
+    if limits.disk_bytes is not None and limits.disk_bytes <= size:
+        return limits
+    return structs.replace(limits, disk_bytes=size, disk_setting="executor.scratch")
 
 
 def isolation_levels(settings: EngineSettings, kubernetes: KubernetesSettings) -> IsolationLevels:
