@@ -24,6 +24,7 @@ LOOKUPS_AT_ONCE: Final = 256
 """Concurrent lookups. One that no name server answers takes longer than RESOLVE_SECONDS to end."""
 
 _free_lookups: Final = threading.BoundedSemaphore(LOOKUPS_AT_ONCE)
+_SHARE_PAUSE_SECONDS: Final = 0.05
 
 # From IANA's special registries. `ipaddress.is_global` is not enough: it calls NAT64, 6to4 and multicast global. The
 # chart's policy for jobs excludes the same networks.
@@ -84,16 +85,21 @@ def parse_networks(cidrs: Sequence[str]) -> list[Network]:
 
 
 async def resolve_allowed(
-    host: str, port: int, allowed_cidrs: Sequence[str] = (), forbidden_cidrs: Sequence[str] = ()
+    host: str,
+    port: int,
+    allowed_cidrs: Sequence[str] = (),
+    forbidden_cidrs: Sequence[str] = (),
+    share: threading.Semaphore | None = None,
 ) -> list[str]:
     """Return the addresses of `host`, all of them allowed. Connect to one of these, not to the name.
 
     allowed_cidrs, forbidden_cidrs: see `is_allowed`.
+    share: of LOOKUPS_AT_ONCE, for a caller who may choose names that no server answers. Further lookups wait.
     Raises Forbidden if any address is not allowed, and Unresolvable.
     """
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
-            found = await _look_up(host, port)
+            found = await _look_up(host, port, share)
     except (OSError, UnicodeError, TimeoutError) as error:
         raise Unresolvable(f"the host name {host!r} could not be resolved") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -103,7 +109,7 @@ async def resolve_allowed(
     return addresses
 
 
-async def _look_up(host: str, port: int) -> list[Any]:
+async def _look_up(host: str, port: int, share: threading.Semaphore | None) -> list[Any]:
     """Return what `socket.getaddrinfo` returns for a host. Raises OSError, UnicodeError.
 
     Each lookup has a thread of its own. The event loop would use a few threads for all lookups of the process: names
@@ -113,18 +119,22 @@ async def _look_up(host: str, port: int) -> list[Any]:
     with suppress(ValueError):
         ip_address(host)  # then there is nothing to look up, and a busy machine cannot delay it
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    while share and not share.acquire(blocking=False):
+        await asyncio.sleep(_SHARE_PAUSE_SECONDS)
     if not _free_lookups.acquire(blocking=False):
+        if share:
+            share.release()
         raise OSError("too many names are being looked up")
     found: Future[list[Any]] = Future()
     try:
-        threading.Thread(target=_run_lookup, args=(found, host, port), name="lookup", daemon=True).start()
+        threading.Thread(target=_run_lookup, args=(found, host, port, share), name="lookup", daemon=True).start()
     except RuntimeError as error:  # this user has too many threads
-        _free_lookups.release()
+        _release(share)
         raise OSError(str(error)) from error
     return await asyncio.wrap_future(found)
 
 
-def _run_lookup(found: "Future[list[Any]]", host: str, port: int) -> None:
+def _run_lookup(found: "Future[list[Any]]", host: str, port: int, share: threading.Semaphore | None = None) -> None:
     try:
         if not found.set_running_or_notify_cancel():  # from now on, no caller can cancel it
             return
@@ -134,4 +144,10 @@ def _run_lookup(found: "Future[list[Any]]", host: str, port: int) -> None:
     else:
         found.set_result(answer)
     finally:
-        _free_lookups.release()
+        _release(share)
+
+
+def _release(share: threading.Semaphore | None) -> None:
+    _free_lookups.release()
+    if share:
+        share.release()

@@ -13,12 +13,14 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
@@ -56,6 +58,9 @@ _OPEN_PORTS: Final = (22, 80, 443)
 STRANGERS: Final = 1024
 STRANGERS_OF_PEER: Final = CONNECTIONS
 """Connections without a grant at the same time: in all, and from one address. Beyond that the oldest ones end."""
+
+LOOKUPS: Final = 16
+"""Lookups of names for one attempt at the same time: a small part of those for all. Further ones wait."""
 
 STALE_SECONDS: Final = 60.0
 """Time without a new list of living attempts after which any list is accepted.
@@ -150,6 +155,8 @@ class ClusterProxy:
     def __init__(self, key: str, forbidden: Sequence[str] = ()) -> None:
         self._key, self._forbidden = key, tuple(forbidden)
         self._tunnels: dict[str, dict[asyncio.Task[None], EgressGrant]] = {}
+        # A lookup continues after its connection has ended, and keeps the attempt's share until then.
+        self._lookups: WeakValueDictionary[str, threading.Semaphore] = WeakValueDictionary()
         self._living: Living | None = None
         self._learned_at = 0.0
         self._serving: set[asyncio.Task[None]] = set()
@@ -190,7 +197,9 @@ class ClusterProxy:
                     raise RequestRefused("429 Too Many Requests", "the attempt has too many connections")
                 tunnels[task] = grant
                 try:
-                    await EgressProxy(rule_of_grant(grant, self._forbidden)).tunnel(target, reader, writer)
+                    lookups = self._lookups.setdefault(grant.attempt, threading.Semaphore(LOOKUPS))
+                    rule = rule_of_grant(grant, self._forbidden, lookups)
+                    await EgressProxy(rule).tunnel(target, reader, writer)
                 finally:
                     del tunnels[task]
                     if not tunnels:
@@ -260,7 +269,9 @@ def _peer_of(writer: asyncio.StreamWriter) -> str:
     return str((address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address)
 
 
-def rule_of_grant(grant: EgressGrant, forbidden: tuple[str, ...] = ()) -> HostRule:
+def rule_of_grant(
+    grant: EgressGrant, forbidden: tuple[str, ...] = (), lookups: threading.Semaphore | None = None
+) -> HostRule:
     """Return the rule by which the proxy serves a grant. The pod itself reports what is refused."""
 
     def is_allowed(host: str, port: int) -> bool:
@@ -271,5 +282,11 @@ def rule_of_grant(grant: EgressGrant, forbidden: tuple[str, ...] = ()) -> HostRu
         return (host, port) in grant.hosts or names(grant.network, host, port)
 
     return HostRule(
-        is_allowed, grant.private_networks, lambda _: None, grant.model_server, names=is_named, forbidden=forbidden
+        is_allowed,
+        grant.private_networks,
+        lambda _: None,
+        grant.model_server,
+        names=is_named,
+        forbidden=forbidden,
+        lookups=lookups,
     )

@@ -7,6 +7,7 @@ same host, and one to the port 80 is for one request to it, so that no other ser
 import asyncio
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class HostRule:
     names:            whether the rule allows a host by its own name. The answer about any other name does not reveal
                       whether it exists, since an agent could find out the names of a private network.
     forbidden:        networks in CIDR notation that are not public, such as a cluster's own with public addresses.
+    lookups:          the attempt's share of the lookups of names at the same time; None for a proxy of its own.
     """
 
     allows: Callable[[str, int], bool]
@@ -72,6 +74,7 @@ class HostRule:
     gateway: Gateway | None = None
     names: Callable[[str, int], bool] = lambda _host, _port: False
     forbidden: tuple[str, ...] = ()
+    lookups: threading.Semaphore | None = None
 
     async def connect(self, host: str, port: int) -> Ends:
         """Connect to a host that may be reached. Raises RequestRefused, which is reported."""
@@ -94,7 +97,7 @@ class HostRule:
         is_model_server = (host, port) == self.model_server
         try:
             allowed = _EVERYWHERE if is_model_server else self.private_networks
-            return await resolve_allowed(host, port, allowed, self.forbidden)
+            return await resolve_allowed(host, port, allowed, self.forbidden, self.lookups)
         except (Forbidden, Unresolvable) as error:
             if is_model_server or self.names(host, port):
                 if isinstance(error, Unresolvable):

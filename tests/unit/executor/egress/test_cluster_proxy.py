@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
@@ -83,7 +84,7 @@ async def test_granted_host_is_reached(way: str) -> None:
 
 
 async def test_forbidden_network_is_reached_by_no_grant_of_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def resolve(host: str, port: int, allowed: object, forbidden: object) -> list[str]:
+    async def resolve(host: str, port: int, allowed: object, forbidden: object, _: object) -> list[str]:
         raise Forbidden(f"{allowed} {forbidden}")
 
     monkeypatch.setattr(proxy_module, "resolve_allowed", resolve)
@@ -120,6 +121,33 @@ async def test_agent_learns_only_of_hosts_that_its_rule_names_whether_they_are_p
         async with a_gateway(a_grant(network=AllowedHosts(allow=rule))) as gateway:
             with pytest.raises(ConnectionRefused, match=message(*rule)):
                 await gateway.connect(host, 1)
+
+
+async def test_names_without_an_answer_delay_no_other_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers_all, begun = threading.Event(), 0
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[object]:
+        nonlocal begun
+        if host != "model.example":
+            begun += 1
+            answers_all.wait()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with an_http_server() as (port, _):
+        model = sign_grant(a_grant(attempt="ir-2-1", model_server=("model.example", port)), KEY)
+        async with a_gateway(a_grant(network=AllowedHosts(allow=("*.example",)))) as gateway:
+            stuck = [asyncio.create_task(gateway.connect(f"h{each}.example", 443)) for each in range(CONNECTIONS)]
+            async with asyncio.timeout(10):
+                while begun < cluster_proxy.LOOKUPS:
+                    await asyncio.sleep(0.01)
+            try:
+                answer = await answer_through(replace(gateway, token=model), "model.example", port)
+                assert answer.endswith(ANSWER)
+                assert begun == cluster_proxy.LOOKUPS
+            finally:
+                answers_all.set()
+                await asyncio.gather(*stuck, return_exceptions=True)
 
 
 @pytest.mark.parametrize(
