@@ -62,6 +62,9 @@ STRANGERS_OF_PEER: Final = CONNECTIONS
 LOOKUPS: Final = 16
 """Lookups of names for one attempt at the same time: a small part of those for all. Further ones wait."""
 
+TUNNELS: Final = 1024
+"""Tunnels of all attempts at the same time. Beyond that, the oldest one of the attempt with the most ends."""
+
 STALE_SECONDS: Final = 60.0
 """Time without a new list of living attempts after which any list is accepted.
 
@@ -69,7 +72,13 @@ The lists of a leader are numbered by its epoch, and epochs begin anew if someon
 """
 
 _RECEIVE_BYTES: Final = 32 * 1024
-"""Size of the kernel's buffer for what a client sends. It may be small, as clients are in the same cluster."""
+_SEND_BYTES: Final = 64 * 1024
+"""Sizes of the kernel's buffers for a client. They may be small, as clients are in the same cluster."""
+
+_SERVER_BYTES: Final = 256 * 1024
+"""Size of the kernel's buffer for what a server sends. The kernel would let it grow to 6 MiB for each tunnel, and an
+agent that does not read fills all of them.
+"""
 
 _HEALTH: Final = ("GET", "/health")
 _TOKEN: Final = re.compile(rb"Bearer ([A-Za-z0-9._-]{1,15000})")
@@ -101,21 +110,25 @@ async def _run(proxy: "ClusterProxy", port: int, drain_seconds: float) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    canary = await asyncio.start_server(lambda _, writer: writer.close(), sock=_listener(canary_port(port)))
-    server = await asyncio.start_server(proxy.serve, sock=_listener(port), limit=HEAD_BYTES)
+    canary = await asyncio.start_server(lambda _, writer: writer.close(), sock=listener_on(canary_port(port)))
+    server = await asyncio.start_server(proxy.serve, sock=listener_on(port), limit=HEAD_BYTES)
     await ended.wait()
     canary.close()
     server.close()
     await proxy.drain(drain_seconds)
 
 
-def _listener(port: int) -> socket.socket:
-    """Return a socket that listens on all addresses, of both families where the pod has them."""
+def listener_on(port: int, host: str = "") -> socket.socket:
+    """Return a socket that listens on all addresses, of both families where the pod has them, or on the one of `host`.
+
+    The connections that it accepts have small buffers in the kernel.
+    """
     try:
-        listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
     except (OSError, ValueError):  # there is no IPv6
-        listener = socket.create_server(("", port), backlog=_BACKLOG)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)  # accepted connections inherit it
+        listener = socket.create_server((host, port), backlog=_BACKLOG)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
     return listener
 
 
@@ -192,18 +205,31 @@ class ClusterProxy:
                     return
                 if method != "CONNECT":
                     raise RequestRefused("405 Method Not Allowed", "this proxy takes CONNECT only")
-                tunnels = self._tunnels.setdefault(grant.attempt, {})
-                if len(tunnels) >= CONNECTIONS:
+                if len(self._tunnels.get(grant.attempt, ())) >= CONNECTIONS:
                     raise RequestRefused("429 Too Many Requests", "the attempt has too many connections")
+                self._make_room()
+                tunnels = self._tunnels.setdefault(grant.attempt, {})
                 tunnels[task] = grant
                 try:
                     lookups = self._lookups.setdefault(grant.attempt, threading.Semaphore(LOOKUPS))
                     rule = rule_of_grant(grant, self._forbidden, lookups)
                     await EgressProxy(rule).tunnel(target, reader, writer)
                 finally:
-                    del tunnels[task]
-                    if not tunnels:
-                        self._tunnels.pop(grant.attempt, None)
+                    self._forget(grant.attempt, task)
+
+    def _make_room(self) -> None:
+        """End the oldest tunnel of the attempt with the most, if there are too many."""
+        if sum(map(len, self._tunnels.values())) >= TUNNELS:
+            attempt = max(self._tunnels, key=lambda each: len(self._tunnels[each]))
+            oldest = next(iter(self._tunnels[attempt]))
+            self._forget(attempt, oldest)
+            oldest.cancel()
+
+    def _forget(self, attempt: str, task: asyncio.Task[None]) -> None:
+        tunnels = self._tunnels.get(attempt, {})
+        tunnels.pop(task, None)
+        if not tunnels:
+            self._tunnels.pop(attempt, None)
 
     async def _learn(self, headers: Headers, reader: asyncio.StreamReader) -> None:
         """Read the list of the attempts that have not ended, and cut the connections of all others.
@@ -289,4 +315,5 @@ def rule_of_grant(
         names=is_named,
         forbidden=forbidden,
         lookups=lookups,
+        receive_bytes=_SERVER_BYTES,
     )

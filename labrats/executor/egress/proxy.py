@@ -65,6 +65,7 @@ class HostRule:
                       whether it exists, since an agent could find out the names of a private network.
     forbidden:        networks in CIDR notation that are not public, such as a cluster's own with public addresses.
     lookups:          the attempt's share of the lookups of names at the same time; None for a proxy of its own.
+    receive_bytes:    size of the kernel's buffer for what a server sends; None for a size that the kernel adjusts.
     """
 
     allows: Callable[[str, int], bool]
@@ -75,6 +76,7 @@ class HostRule:
     names: Callable[[str, int], bool] = lambda _host, _port: False
     forbidden: tuple[str, ...] = ()
     lookups: threading.Semaphore | None = None
+    receive_bytes: int | None = None
 
     async def connect(self, host: str, port: int) -> Ends:
         """Connect to a host that may be reached. Raises RequestRefused, which is reported."""
@@ -84,7 +86,7 @@ class HostRule:
                 "403 Forbidden", f"the network rule of this job does not allow {authority(host, port)}"
             )
         if self.gateway is None or (host, port) == self.model_server == (LOOPBACK, port):
-            return await _connect(await self._addresses(host, port), port)
+            return await _connect(await self._addresses(host, port), port, self.receive_bytes)
         try:
             return await self.gateway.connect(host, port)
         except ConnectionRefused as refusal:
@@ -287,12 +289,15 @@ def _is_address(host: str) -> bool:
     return False
 
 
-async def _connect(addresses: list[str], port: int) -> Ends:
+async def _connect(addresses: list[str], port: int, receive_bytes: int | None) -> Ends:
     """Connect to the first address that answers. Raises RequestRefused if none does."""
     for address in addresses:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(CONNECT_SECONDS):
-                return await asyncio.open_connection(address, port)
+                reader, writer = await asyncio.open_connection(address, port)
+            if receive_bytes:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            return reader, writer
     raise RequestRefused("502 Bad Gateway", "the host cannot be reached")
 
 

@@ -22,7 +22,7 @@ from labrats.executor.egress import cluster_proxy
 from labrats.executor.egress import gateway as gateway_module
 from labrats.executor.egress import proxy as proxy_module
 from labrats.executor.egress.agent_network import proxy_on_loopback
-from labrats.executor.egress.cluster_proxy import ClusterProxy, rule_of_grant
+from labrats.executor.egress.cluster_proxy import ClusterProxy, listener_on, rule_of_grant
 from labrats.executor.egress.gateway import ConnectionRefused, Gateway, canary_port, require_policy
 from labrats.executor.egress.proxy import CONNECTIONS, HEAD_BYTES, HostRule, RequestRefused
 from labrats.executor.model_proxy.gate import Approved
@@ -42,6 +42,7 @@ pytestmark = pytest.mark.anyio
 KEY = "key"
 MODEL = "claude-sonnet-5-5"
 LOOPBACK = ("127.0.0.0/8", "::1/128")
+READ_BYTES = 64 * 1024 * 1024
 
 
 def a_grant(**fields: object) -> EgressGrant:
@@ -53,7 +54,7 @@ def a_grant(**fields: object) -> EgressGrant:
 async def a_gateway(grant: EgressGrant, key: str = KEY) -> AsyncIterator[Gateway]:
     """Serve a proxy, and yield a gateway with the token of `grant`."""
     proxy = ClusterProxy(KEY)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=HEAD_BYTES)
+    server = await asyncio.start_server(proxy.serve, sock=listener_on(0, "127.0.0.1"), limit=HEAD_BYTES)
     try:
         yield Gateway(server.sockets[0].getsockname(), sign_grant(grant, key))
     finally:
@@ -121,6 +122,50 @@ async def test_agent_learns_only_of_hosts_that_its_rule_names_whether_they_are_p
         async with a_gateway(a_grant(network=AllowedHosts(allow=rule))) as gateway:
             with pytest.raises(ConnectionRefused, match=message(*rule)):
                 await gateway.connect(host, 1)
+
+
+async def test_too_many_tunnels_end_the_oldest_one_of_the_attempt_with_the_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster_proxy, "TUNNELS", 3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        model = ("localhost", server.getsockname()[1])
+        async with a_gateway(a_grant(model_server=model)) as greedy, AsyncExitStack() as ends:
+            modest = replace(greedy, token=sign_grant(a_grant(attempt="ir-2-1", model_server=model), KEY))
+            readers = []
+            for gateway in (modest, greedy, greedy, modest):
+                reader, writer = await gateway.connect(*model)
+                ends.enter_context(closing(writer))
+                readers.append(reader)
+            assert await asyncio.wait_for(readers[1].read(), 5) == b""
+            for reader in (readers[0], readers[2], readers[3]):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(reader.read(), 0.1)
+
+
+async def test_a_client_that_stops_reading_takes_little_memory() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        model = ("localhost", listener.getsockname()[1])
+        async with a_gateway(a_grant(model_server=model)) as gateway:
+            reader, writer = await gateway.connect(*model)
+            client = writer.get_extra_info("socket")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            with closing(writer), listener.accept()[0] as server:
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+                server.settimeout(1)
+                read = asyncio.create_task(reader.readexactly(READ_BYTES))
+                sent = await asyncio.to_thread(send_until_blocked, server)
+                await read
+    assert sent - READ_BYTES < 2**21
+
+
+def send_until_blocked(server: socket.socket) -> int:
+    """Send until the peer has taken nothing for a second. Return the number of bytes."""
+    sent = 0
+    with suppress(TimeoutError):
+        while sent < 2 * READ_BYTES:
+            sent += server.send(bytes(64 * 1024))
+    return sent
 
 
 async def test_names_without_an_answer_delay_no_other_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
