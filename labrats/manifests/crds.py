@@ -376,6 +376,7 @@ _JOB_SPEC: Final = {
                 }
             },
         },
+        "chain": {"properties": {"depth": {"minimum": 0}}},
         "owner": {"maxLength": 253},
         "apiKeyRef": _NAME,
     },

@@ -78,6 +78,7 @@ async def refusal(client: ApiClient, resource: dict[str, Any]) -> str:
         ("promptRef", {"name": "a", "key": "a/b"}, "spec.promptRef.key"),
         ("priority", 1001, "spec.priority"),
         ("priority", "high", "spec.priority"),
+        ("chain", {"id": "c", "depth": -1}, "spec.chain.depth"),
         ("config.provider", "unheard-of", 'Unsupported value: "unheard-of"'),
         ("config.effort", "some", "spec.config.effort"),
         ("config.timeoutMs", 0, "spec.config.timeoutMs"),
