@@ -6,6 +6,7 @@ A process is identified by its pid, its start time and the boot: a pid alone is 
 import ctypes
 import hashlib
 import os
+import platform
 import re
 import resource
 import signal
@@ -20,6 +21,8 @@ from typing import Final
 _READ_BYTES: Final = 16 * 1024
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
+_KCMP: Final = {"x86_64": 312, "aarch64": 272}.get(platform.machine())
+_KCMP_FILES: Final = 2
 _M_TRIM_THRESHOLD: Final = -1
 _GLIBC_DEFAULT_TRIM_BYTES: Final = 128 * 1024
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -53,8 +56,7 @@ class ProcessId:
     @property
     def is_alive(self) -> bool:
         """True while the process runs. A zombie has ended and only waits to be reaped."""
-        fields = _stat_fields(self.pid)
-        return not self.is_reaped and bool(fields) and fields[0] not in "ZX"
+        return not self.is_reaped and _runs(self.pid)
 
     @property
     def is_reaped(self) -> bool:
@@ -102,7 +104,7 @@ def children(pid: int) -> list[int]:
     if not _kernel_lists_children():
         return [each for each in _all_pids() if (fields := _stat_fields(each)) and int(fields[1]) == pid]
     found: list[int] = []
-    for thread in _threads(pid):
+    for thread in thread_ids(pid):
         with suppress(FileNotFoundError, ProcessLookupError):
             found += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
     return found
@@ -127,12 +129,25 @@ def descendants(root: int) -> list[int]:
     while frontier:
         frontier = [child for parent in frontier for child in children(parent)]
         found.extend(frontier)
-    return [pid for pid in found if (fields := _stat_fields(pid)) and fields[0] not in "ZX"]
+    return list(filter(_runs, found))
 
 
 def count_threads(pids: Iterable[int]) -> int:
     """Return the number of threads of these processes. One that is gone has none."""
     return sum(int(fields[17]) for pid in pids if (fields := _stat_fields(pid)))
+
+
+def thread_ids(pid: int) -> list[int]:
+    """Return the ids of the threads of a process, also of a main thread that has ended; none if the process is gone."""
+    try:
+        return list(map(int, os.listdir(f"/proc/{pid}/task")))
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def share_descriptors(thread: int, other: int) -> bool:
+    """Return whether two threads surely share their open files; False also if the kernel does not say so."""
+    return _KCMP is not None and _libc.syscall(_KCMP, thread, other, _KCMP_FILES, 0, 0) == 0
 
 
 def with_environment(name: str, value: str) -> list[int]:
@@ -144,7 +159,7 @@ def with_environment(name: str, value: str) -> list[int]:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:  # it has ended, or belongs to another user
             continue
-        if wanted in environment.split(b"\0") and (fields := _stat_fields(pid)) and fields[0] not in "ZX":
+        if wanted in environment.split(b"\0") and _runs(pid):
             found.append(pid)
     return found
 
@@ -227,6 +242,12 @@ def describe_exit(word: str, number: int) -> str:
     return f"was killed by signal {number}"
 
 
+def _runs(pid: int) -> bool:
+    """Return whether the process runs, also if only its main thread has ended, which makes it look like a zombie."""
+    fields = _stat_fields(pid)
+    return bool(fields) and (fields[0] not in "ZX" or int(fields[17]) > 1)
+
+
 def _all_pids() -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
 
@@ -235,13 +256,6 @@ def _all_pids() -> list[int]:
 def _kernel_lists_children() -> bool:
     """Return whether the kernel lists the children of a thread in /proc (option CONFIG_PROC_CHILDREN)."""
     return Path("/proc/thread-self/children").exists()
-
-
-def _threads(pid: int) -> list[str]:
-    try:
-        return os.listdir(f"/proc/{pid}/task")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
 
 
 def _read(path: str) -> bytes:

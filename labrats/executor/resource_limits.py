@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -19,7 +20,7 @@ from labrats.files.trees import sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import NO_LIMITS, ResourceLimits
-from labrats.processes import count_threads, descendants, kill_descendants
+from labrats.processes import count_threads, descendants, kill_descendants, share_descriptors, thread_ids
 
 T = TypeVar("T")
 
@@ -210,17 +211,26 @@ def nameless_files(pids: Iterable[int]) -> Iterator[tuple[int | None, int]]:
     A process can hide its files from other users' processes.
     """
     known = set[tuple[int, int]]()
-    for pid in pids:
+    for folder in chain.from_iterable(map(_descriptor_folders, pids)):
         with suppress(OSError):
-            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            for descriptor in os.listdir(folder):
                 with suppress(OSError):
-                    path = f"/proc/{pid}/fd/{descriptor}"
+                    path = f"{folder}/{descriptor}"
                     status = os.stat(path)
                     file = (status.st_dev, status.st_ino)
                     if stat.S_ISREG(status.st_mode) and status.st_nlink == 0 and file not in known:
                         known.add(file)
                         is_in_memory = os.readlink(path).startswith(_IN_MEMORY)
                         yield None if is_in_memory else status.st_dev, status.st_blocks * 512
+
+
+def _descriptor_folders(pid: int) -> Iterator[str]:
+    """Yield the folder of the open files of each thread of a process that does not share those of the last one."""
+    last = None
+    for thread in thread_ids(pid):
+        if last is None or not share_descriptors(thread, last):
+            last = thread
+            yield f"/proc/{pid}/task/{thread}/fd"
 
 
 def _total(memory: Iterable[tuple[int, int]], nameless: int) -> int:
@@ -231,7 +241,7 @@ def _total(memory: Iterable[tuple[int, int]], nameless: int) -> int:
 
 def _own_memory(pid: int) -> tuple[int, int]:
     """Return the private memory of a process, page tables included, and the shared one."""
-    return _sizes(f"/proc/{pid}/status", ("RssAnon:", "VmPTE:"), "RssShmem:") or (0, 0)
+    return _sizes(pid, "status", ("RssAnon:", "VmPTE:"), "RssShmem:") or (0, 0)
 
 
 def _share_of_memory(pid: int) -> tuple[int, int]:
@@ -239,19 +249,30 @@ def _share_of_memory(pid: int) -> tuple[int, int]:
 
     A process can hide the parts from other users' processes, and then counts as a whole.
     """
-    if (shares := _sizes(f"/proc/{pid}/smaps_rollup", ("Pss_Anon:",), "Pss_Shmem:")) is None:
+    if (shares := _sizes(pid, "smaps_rollup", ("Pss_Anon:",), "Pss_Shmem:")) is None:
         return _own_memory(pid)
-    page_tables, _ = _sizes(f"/proc/{pid}/status", ("VmPTE:",), "") or (0, 0)
+    page_tables, _ = _sizes(pid, "status", ("VmPTE:",), "") or (0, 0)
     return shares[0] + page_tables, shares[1]
 
 
-def _sizes(file: str, private: Sequence[str], shared: str) -> tuple[int, int] | None:
-    """Return the sum of the sizes `private`, and the size `shared`, in a file of /proc, in bytes; None without it."""
-    with suppress(OSError):
-        words = [line.split() for line in Path(file).read_text().splitlines()]
-        found = {line[0]: int(line[1]) * _KIBIBYTE for line in words if line and line[0] in (*private, shared)}
-        return sum(found.get(name, 0) for name in private), found.get(shared, 0)
+def _sizes(pid: int, file: str, private: Sequence[str], shared: str) -> tuple[int, int] | None:
+    """Return the sum of the sizes `private`, and the size `shared`, in a file of a process in /proc, in bytes.
+
+    None if the process does not show them. The threads of a process share its memory, but a main thread that has ended
+    shows none.
+    """
+    for place in _places(pid):
+        with suppress(OSError):
+            words = [line.split() for line in Path(place, file).read_text().splitlines()]
+            if found := {line[0]: int(line[1]) * _KIBIBYTE for line in words if line and line[0] in (*private, shared)}:
+                return sum(found.get(name, 0) for name in private), found.get(shared, 0)
     return None
+
+
+def _places(pid: int) -> Iterator[str]:
+    """Yield the folder of a process in /proc, and then those of its threads."""
+    yield f"/proc/{pid}"
+    yield from (f"/proc/{pid}/task/{thread}" for thread in thread_ids(pid))
 
 
 def _shown(size: int) -> str:

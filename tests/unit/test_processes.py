@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from labrats import processes
-from labrats.processes import children, descendants, kill_descendants, process_name
+from labrats.processes import ProcessId, children, descendants, kill_descendants, process_name
 from tests.unit.executor.attempts import wait_until
 
 
@@ -48,6 +49,21 @@ def test_dead_descendants_are_no_descendants() -> None:
 
         assert child.pid in children(os.getpid())
         assert child.pid not in descendants(os.getpid())
+
+
+def test_process_whose_main_thread_has_ended_is_found_and_killed() -> None:
+    script = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(600,)).start(); "
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script]) as child:
+        wait_until(lambda: processes._stat_fields(child.pid)[0] == "Z", "the main thread has ended")
+
+        assert child.pid in descendants(os.getpid())
+        assert (process := ProcessId.of(child.pid))
+        assert process.is_alive
+        assert kill_descendants(os.getpid())
+        assert child.wait() == -signal.SIGKILL
 
 
 def test_children_of_other_threads_are_found() -> None:

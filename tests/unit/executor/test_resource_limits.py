@@ -43,6 +43,26 @@ for _ in range(400):
     os.write(file, b'x' * (1 << 20))
 time.sleep(20)
 """
+FILL_MEMORY_WITHOUT_MAIN_THREAD = """
+import ctypes, threading, time
+def fill():
+    held = bytearray(b'x') * (400 << 20)
+    time.sleep(20)
+threading.Thread(target=fill).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+FILL_FILE_OF_A_THREAD = """
+import ctypes, os, threading, time
+UNSHARE_FILES = 0x400
+def fill():
+    ctypes.CDLL(None).unshare(UNSHARE_FILES)
+    file = os.memfd_create('file')
+    for _ in range(400):
+        os.write(file, b'x' * (1 << 20))
+    time.sleep(20)
+threading.Thread(target=fill, daemon=True).start()
+time.sleep(20)
+"""
 SHARE_FILE_IN_MEMORY = """
 import mmap, os, time
 file = os.memfd_create('file')
@@ -76,6 +96,14 @@ time.sleep(20)
 """
 
 
+MANY_WITHOUT_MAIN_THREAD = """
+import ctypes, os, threading, time
+for _ in range(30):
+    if os.fork() == 0:
+        threading.Thread(target=time.sleep, args=(20,)).start()
+        ctypes.CDLL(None).pthread_exit(None)
+time.sleep(20)
+"""
 MANY_THREADS = """
 import threading, time
 threading.stack_size(64 * 1024)
@@ -143,8 +171,15 @@ def an_attempt_of(tmp_path: Path, script: str, limits: ResourceLimits, **inputs:
 
 @pytest.mark.parametrize(
     "script",
-    [FILL_MEMORY, FILL_MEMORY_TOGETHER, FILL_FILE_IN_MEMORY, FILL_PAGE_TABLES],
-    ids=["one process", "four processes", "file in memory", "page tables"],
+    [
+        FILL_MEMORY,
+        FILL_MEMORY_TOGETHER,
+        FILL_MEMORY_WITHOUT_MAIN_THREAD,
+        FILL_FILE_IN_MEMORY,
+        FILL_FILE_OF_A_THREAD,
+        FILL_PAGE_TABLES,
+    ],
+    ids=["one process", "four processes", "no main thread", "file in memory", "file of a thread", "page tables"],
 )
 def test_an_attempt_that_needs_too_much_memory_is_ended(
     tmp_path: Path, name: str, isolation: dict[str, Any], script: str
@@ -204,9 +239,10 @@ async def test_an_error_of_the_measurement_ends_the_work(monkeypatch: pytest.Mon
     [
         (FORK_BOMB, "processes, over"),
         (MANY_CHILDREN, "processes, over"),
+        (MANY_WITHOUT_MAIN_THREAD, "processes, over"),
         (MANY_THREADS, "threads, over 32 for each of"),
     ],
-    ids=["bomb", "children", "threads"],
+    ids=["bomb", "children", "children without main threads", "threads"],
 )
 def test_an_attempt_with_too_many_processes_is_ended(
     tmp_path: Path, name: str, isolation: dict[str, Any], script: str, what: str
@@ -312,6 +348,19 @@ with open('deleted', 'wb') as file:
     file.flush()
     time.sleep(20)
 """
+FILL_DELETED_FILE_OF_A_THREAD = """
+import ctypes, os, threading, time
+UNSHARE_FILES = 0x400
+def fill():
+    ctypes.CDLL(None).unshare(UNSHARE_FILES)
+    with open('deleted', 'wb') as file:
+        os.unlink('deleted')
+        file.write(os.urandom(8 << 20))
+        file.flush()
+        time.sleep(20)
+threading.Thread(target=fill, daemon=True).start()
+time.sleep(20)
+"""
 PLACES = {
     "workspace": "''",
     "home": "os.environ['HOME'] + '/'",
@@ -333,8 +382,8 @@ time.sleep(2.5)
 
 @pytest.mark.parametrize(
     "script",
-    [*(FILL.format(path=place) for place in PLACES.values()), FILL_DELETED_FILE],
-    ids=[*PLACES, "deleted file"],
+    [*(FILL.format(path=place) for place in PLACES.values()), FILL_DELETED_FILE, FILL_DELETED_FILE_OF_A_THREAD],
+    ids=[*PLACES, "deleted file", "deleted file of a thread"],
 )
 def test_attempt_over_the_disk_limit_is_ended(tmp_path: Path, isolation: dict[str, Any], script: str) -> None:
     attempt = an_attempt_of(tmp_path, script, limits=DISK, **isolation)
