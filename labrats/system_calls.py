@@ -1,7 +1,7 @@
 """A seccomp filter that refuses system calls through which programs have escaped from sandboxes.
 
 It also refuses the sockets of unusual networks. Some, such as those to the host of a virtual machine, belong to no
-network namespace.
+network namespace. Contexts of asynchronous I/O (`io_setup`) belong to none, either: one agent could take all of them.
 
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
@@ -46,13 +46,15 @@ class _Machine:
 
 
 _IO_URING: Final = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
+_UNAVAILABLE: Final = frozenset({*_IO_URING, "io_setup"})
+"""Calls that fail with ENOSYS, as on a kernel without them, so that programs use another way."""
 _MACHINES: Final[Mapping[str, _Machine]] = {
     "x86_64": _Machine(
         0xC000003E,
         {
             "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "add_key": 248, "request_key": 249,
             "keyctl": 250, "perf_event_open": 298, "bpf": 321, "userfaultfd": 323, "pidfd_getfd": 438,
-            "sched_setaffinity": 203, **_IO_URING,
+            "sched_setaffinity": 203, "io_setup": 206, **_IO_URING,
         },
         socket=41,
     ),
@@ -61,7 +63,7 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         {
             "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "add_key": 217, "request_key": 218,
             "keyctl": 219, "perf_event_open": 241, "bpf": 280, "userfaultfd": 282, "pidfd_getfd": 438,
-            "sched_setaffinity": 122, **_IO_URING,
+            "sched_setaffinity": 122, "io_setup": 0, **_IO_URING,
         },
         socket=198,
     ),
@@ -81,8 +83,8 @@ def can_refuse_calls() -> bool:
 def refuse_calls(*, may_debug: bool, may_choose_processors: bool) -> None:
     """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
 
-    The refused ones fail with EPERM, those of io_uring with ENOSYS, so that programs use another way. Does nothing on
-    an unknown machine. Raises OSError.
+    The refused ones fail with EPERM, those of `_UNAVAILABLE` with ENOSYS. Does nothing on an unknown machine. Raises
+    OSError.
 
     may_debug: whether processes may trace each other, as debuggers do.
     may_choose_processors: whether they may choose the processors on which they run.
@@ -110,7 +112,7 @@ def _program(machine: _Machine, allowed: Sequence[str]) -> Iterator[bytes]:
     for name, number in machine.calls.items():
         if name not in allowed:
             yield _instruction(_JUMP_IF_EQUAL, number, if_false=1)
-            yield _instruction(_RETURN, _REFUSE | (errno.ENOSYS if name in _IO_URING else errno.EPERM))
+            yield _instruction(_RETURN, _REFUSE | (errno.ENOSYS if name in _UNAVAILABLE else errno.EPERM))
     yield _instruction(_JUMP_IF_EQUAL, machine.socket, if_true=1)
     yield _instruction(_RETURN, _ALLOW)
     yield _instruction(_LOAD, _FIRST_ARGUMENT)
