@@ -1,6 +1,7 @@
 """Run the command-line program of an agent. Shared by the providers that drive one."""
 
 import asyncio
+import fcntl
 import os
 import secrets
 import shutil
@@ -28,6 +29,8 @@ so that its outcome can still be reported.
 """
 
 _STDERR_SUMMARY_BYTES: Final = 2000
+
+_ALL_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 MAX_PAUSE_SECONDS: Final = 10.0
 """Longest pause for which a program may wait. If a server asks for more, the attempt ends and releases its slot."""
@@ -118,10 +121,11 @@ async def run_cli(
 
 @contextmanager
 def _file_in_memory(text: str) -> Iterator[BinaryIO]:
-    """Yield a file with `text` that is on no disk, to be read from its start."""
-    with open(os.memfd_create("prompt"), "w+b", buffering=0) as file:
+    """Yield a file with `text` that is on no disk, to be read from its start. Its reader cannot fill it."""
+    with open(os.memfd_create("prompt", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b", buffering=0) as file:
         file.write(text.encode())
         file.seek(0)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, _ALL_SEALS)
         yield file
 
 

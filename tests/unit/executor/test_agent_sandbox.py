@@ -141,6 +141,12 @@ def test_link_in_the_scratch_folder_leads_no_later_start_outside(tmp_path: Path,
     assert list((tmp_path / "outside").iterdir()) == []
 
 
+def test_agent_cannot_fill_the_file_in_memory_with_its_prompt(tmp_path: Path, sandbox: Sandbox) -> None:
+    """The executor holds it open, so that no limit on the agent's memory would count it."""
+    attempt = a_confined_attempt(tmp_path, sandbox, "cat > out; echo more >&0 && echo written >> out")
+    assert output_of(attempt) == "Fix the bug."
+
+
 def test_descriptors_that_an_agent_sends_leave_some_to_others(tmp_path: Path, sandbox: Sandbox) -> None:
     """The kernel limits the descriptors that all processes of a user have sent, and nobody has received, together."""
     script = """/usr/bin/python3 - <<'END' > out
