@@ -1,5 +1,7 @@
 """The limits on the processors, the memory, the processes and the disk of an attempt.
 
+So is a share of what the kernel lets all processes of a user watch by epoll: without any of it, the engine cannot run.
+
 All but the first are enforced by sampling the attempt's process tree and its folders, in threads of their own, as an
 agent can keep the event loop busy with its output. Limits of the kernel for single processes do not fit: RLIMIT_AS
 keeps Node, Go and the JVM from starting, and RLIMIT_NPROC does not apply to root.
@@ -19,7 +21,7 @@ from typing import Final, TypeVar
 from labrats.files.trees import sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.model.protocol import NO_LIMITS, ResourceLimits
+from labrats.model.protocol import ResourceLimits
 from labrats.processes import count_threads, descendants, kill_descendants, share_descriptors, thread_ids
 
 T = TypeVar("T")
@@ -40,6 +42,17 @@ _NAMELESS_EVERY: Final = 10
 
 _IN_MEMORY: Final = "/memfd:"
 
+EPOLL_SAMPLE_SECONDS: Final = 0.25
+EPOLL_PAUSE_FACTOR: Final = 2.0
+"""Pause between two counts of the files that are watched by epoll: as many times as long as a count took. A count takes
+a millisecond, unless there are very many.
+"""
+
+_MOST_WATCHES: Final = Path("/proc/sys/fs/epoll/max_user_watches")
+_WATCHES_SHARE: Final = 0.05
+_EPOLL: Final = "anon_inode:[eventpoll]"
+_WATCH: Final = b"tfd:"
+
 THREADS_PER_PROCESS: Final = 32
 """Threads that an attempt may have for each of its processes: the kernel's numbers for both are the same."""
 
@@ -55,8 +68,6 @@ async def run_within_limits(
     If they exceed a limit, the descendants are killed, and GiveUp is raised. The limit on the processors stays in force
     after `work`.
     """
-    if limits == NO_LIMITS:
-        return await work()
     if limits.cpus is not None:
         share_processors(limits.cpus)
     watcher = _Watcher(limits, folders)
@@ -83,7 +94,7 @@ def share_processors(count: int) -> None:
 
 
 class _Watcher:
-    """Two threads that measure, one of them the disk, which takes longer.
+    """Threads that measure, each in its own time.
 
     failure: the limit that was exceeded, or the error for which a limit cannot be enforced.
     """
@@ -101,15 +112,21 @@ class _Watcher:
         watches = [self._watch_disk] if self._limits.disk_bytes is not None else []
         if self._limits.memory_bytes is not None or self._limits.processes is not None:
             watches.append(self._watch_processes)
-        threads = [threading.Thread(target=self._run, args=(watch,), name="resource-limits") for watch in watches]
+        threads = [self._thread(watch) for watch in watches]
         for thread in threads:
             thread.start()
+        epolls = self._thread(self._watch_epolls)
+        start = self._loop.call_later(EPOLL_SAMPLE_SECONDS, epolls.start)  # a thread costs a millisecond
         try:
             yield
         finally:
             self._stopped.set()
-            for thread in threads:
+            start.cancel()
+            for thread in [*threads, *([epolls] if epolls.ident else [])]:
                 thread.join()
+
+    def _thread(self, watch: Callable[[], GiveUp | None]) -> threading.Thread:
+        return threading.Thread(target=self._run, args=(watch,), name="resource-limits")
 
     async def excess(self) -> None:
         """Wait until a limit was exceeded and all descendants were killed. Raises `failure` then."""
@@ -135,6 +152,24 @@ class _Watcher:
             if self._stopped.wait(SAMPLE_SECONDS):
                 return None
         return failure
+
+    def _watch_epolls(self) -> GiveUp | None:
+        """Count until stopped. Return the limit that was exceeded, if any."""
+        try:
+            most = int(int(_MOST_WATCHES.read_text()) * _WATCHES_SHARE)
+        except FileNotFoundError:  # gVisor has no such limit
+            return None
+        started = time.monotonic()
+        while (watched := watched_by_epoll(descendants(os.getpid()), most)) <= most:
+            taken = time.monotonic() - started
+            if self._stopped.wait(max(EPOLL_SAMPLE_SECONDS, taken * EPOLL_PAUSE_FACTOR)):
+                return None
+            started = time.monotonic()
+        return GiveUp(
+            FailedCode.PROCESS_LIMIT,
+            f"the attempt watched at least {watched} files by epoll, over {_WATCHES_SHARE:.0%} of what all processes "
+            "of a user may watch (fs.epoll.max_user_watches): let the agent open fewer at once",
+        )
 
     def _watch_disk(self) -> GiveUp | None:
         """Measure until stopped. Return the limit that was exceeded, if any."""
@@ -222,6 +257,23 @@ def nameless_files(pids: Iterable[int]) -> Iterator[tuple[int | None, int]]:
                         known.add(file)
                         is_in_memory = os.readlink(path).startswith(_IN_MEMORY)
                         yield None if is_in_memory else status.st_dev, status.st_blocks * 512
+
+
+def watched_by_epoll(pids: Iterable[int], enough: int) -> int:
+    """Return the number of files that the processes watch by epoll, or more than `enough`.
+
+    An epoll whose descriptor was sent to another process that has not received it does not count.
+    """
+    watched = 0
+    for folder in chain.from_iterable(map(_descriptor_folders, pids)):
+        with suppress(OSError):
+            for descriptor in os.listdir(folder):
+                with suppress(OSError):
+                    if os.readlink(f"{folder}/{descriptor}") == _EPOLL:
+                        watched += Path(f"{folder}info/{descriptor}").read_bytes().count(_WATCH)
+                        if watched > enough:
+                            return watched
+    return watched
 
 
 def _descriptor_folders(pid: int) -> Iterator[str]:

@@ -104,6 +104,18 @@ for _ in range(30):
         ctypes.CDLL(None).pthread_exit(None)
 time.sleep(20)
 """
+WATCH_MANY_FILES = """
+import os, select, time
+watched = os.eventfd(0)
+numbers = [os.dup(watched) for _ in range(5000)]
+most = int(open("/proc/sys/fs/epoll/max_user_watches").read())
+held = []
+for _ in range(most // 10 // len(numbers) + 1):  # a tenth, also if the limit does not work
+    held.append(select.epoll())
+    for number in numbers:
+        held[-1].register(number)
+time.sleep(20)
+"""
 MANY_THREADS = """
 import threading, time
 threading.stack_size(64 * 1024)
@@ -252,6 +264,18 @@ def test_an_attempt_with_too_many_processes_is_ended(
     code, message = attempt.failure
     assert code is FailedCode.PROCESS_LIMIT
     assert f"{what} LABRATS_AGENT_PROCESSES (20): raise the limit" in message
+    assert with_environment("LABRATS_ATTEMPT", name) == []
+
+
+def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
+    tmp_path: Path, name: str, isolation: dict[str, Any]
+) -> None:
+    """The kernel's number is for all processes of a user. The engine aborts when it can watch no further connection."""
+    attempt = an_attempt_of(tmp_path, WATCH_MANY_FILES, ResourceLimits(), attempt=name, **isolation)
+    attempt.run()
+    code, message = attempt.failure
+    assert code is FailedCode.PROCESS_LIMIT
+    assert "files by epoll, over 5% of what all processes of a user may watch" in message
     assert with_environment("LABRATS_ATTEMPT", name) == []
 
 
