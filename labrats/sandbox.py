@@ -38,8 +38,14 @@ SETTINGS: Final = Path("/etc")
 _LOCAL_SETTINGS: Final = Path("/usr/local/etc")
 _RESOLVER: Final = SETTINGS / "resolv.conf"
 _TEST_SECONDS: Final = 30.0
-_KERNEL: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-"""Files of the kernel that belong to root, which could write those of the machine without any capability."""
+_KERNEL: Final = (
+    *("/proc/acpi", "/proc/asound", "/proc/bus", "/proc/driver", "/proc/dynamic_debug", "/proc/fs", "/proc/irq"),
+    *("/proc/scsi", "/proc/sys", "/proc/sysrq-trigger"),
+)
+"""Files of the kernel that belong to root, which could write those of the machine without any capability.
+
+Those in `/proc/scsi` remove disks, for example.
+"""
 
 _READ_ONLY: Final = "read-only"
 _TEST_COMMAND: Final = (

@@ -107,6 +107,15 @@ def test_agent_can_change_nothing_of_the_machine_in_proc(tmp_path: Path, sandbox
     assert [path for path in writable if path != "/proc/mtrr" and not path.startswith("/proc/pressure/")] == []
 
 
+def test_folders_of_the_kernel_are_read_only(tmp_path: Path, sandbox: Sandbox) -> None:
+    """An agent of root could remove a disk by a file in /proc/scsi, and change the wake-ups in /proc/acpi."""
+    names = ("acpi", "asound", "bus", "driver", "dynamic_debug", "fs", "irq", "scsi", "sys")
+    folders = {path for path in (f"/proc/{name}" for name in names) if Path(path).exists()}
+    mounts = output_of(a_confined_attempt(tmp_path, sandbox, "cat /proc/self/mounts > out")).splitlines()
+    fields = [mount.split() for mount in mounts]
+    assert folders <= {place for _, place, _, options, *_ in fields if "ro" in options.split(",")}
+
+
 @pytest.mark.parametrize("is_link", ["engine", "shown folder"])
 def test_engines_folder_is_covered_where_a_link_leads_to_it(tmp_path: Path, sandbox: Sandbox, is_link: str) -> None:
     volume, link = tmp_path / "volume", tmp_path / "link"
