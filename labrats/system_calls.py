@@ -25,8 +25,8 @@ _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _JUMP_IF_AT_LEAST: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _RETURN: Final = 0x06  # BPF_RET | BPF_K
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
-"""Offsets in struct seccomp_data. Of the argument, the half that contains a small number."""
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT, _SECOND_ARGUMENT_HIGH = 0, 4, 16, 24, 28
+"""Offsets in struct seccomp_data. Of an argument, the half that contains a small number."""
 _ALLOW: Final = 0x7FFF0000
 _REFUSE: Final = 0x00050000  # with an error number
 _X32_BIT: Final = 0x40000000
@@ -37,12 +37,14 @@ _X32_BIT: Final = 0x40000000
 class _Machine:
     """The numbers of a processor architecture.
 
-    code: from linux/audit.h. calls: the refused ones. socket: of the call that opens one.
+    code: from linux/audit.h. calls: the refused ones. socket: of the call that opens one. shmget: of the call that
+    creates a segment of System V memory.
     """
 
     code: int
     calls: Mapping[str, int]
     socket: int
+    shmget: int
 
 
 _IO_URING: Final = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
@@ -57,6 +59,7 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
             "sched_setaffinity": 203, "io_setup": 206, **_IO_URING,
         },
         socket=41,
+        shmget=29,
     ),
     "aarch64": _Machine(
         0xC00000B7,
@@ -66,6 +69,7 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
             "sched_setaffinity": 122, "io_setup": 0, **_IO_URING,
         },
         socket=198,
+        shmget=194,
     ),
 }  # fmt: skip
 _OF_DEBUGGERS: Final = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
@@ -74,13 +78,17 @@ _SOCKETS: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NE
 """Families of the sockets that programs may open."""
 
 
+SEGMENT_BYTES: Final = 64 * 1024
+"""Largest segment of System V memory where memory is limited. PostgreSQL needs a small one. There are at most 4096."""
+
+
 def can_refuse_calls() -> bool:
     """Return whether the numbers of this machine's system calls are known, so that some can be refused."""
     return platform.machine() in _MACHINES
 
 
 @cache
-def refuse_calls(*, may_debug: bool, may_choose_processors: bool) -> None:
+def refuse_calls(*, may_debug: bool, may_choose_processors: bool, may_fill_segments: bool) -> None:
     """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
 
     The refused ones fail with EPERM, those of `_UNAVAILABLE` with ENOSYS. Does nothing on an unknown machine. Raises
@@ -88,11 +96,12 @@ def refuse_calls(*, may_debug: bool, may_choose_processors: bool) -> None:
 
     may_debug: whether processes may trace each other, as debuggers do.
     may_choose_processors: whether they may choose the processors on which they run.
+    may_fill_segments: whether segments of System V memory may be larger than SEGMENT_BYTES.
     """
     if (machine := _MACHINES.get(platform.machine())) is None:
         return
     allowed = (*(_OF_DEBUGGERS if may_debug else ()), *(_OF_PROCESSORS if may_choose_processors else ()))
-    instructions = list(_program(machine, allowed))
+    instructions = list(_program(machine, allowed, may_fill_segments=may_fill_segments))
     program = ctypes.create_string_buffer(b"".join(instructions))
     fields = struct.pack("@HP", len(instructions), ctypes.addressof(program))  # struct sock_fprog
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
@@ -101,7 +110,7 @@ def refuse_calls(*, may_debug: bool, may_choose_processors: bool) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_SECCOMP)")
 
 
-def _program(machine: _Machine, allowed: Sequence[str]) -> Iterator[bytes]:
+def _program(machine: _Machine, allowed: Sequence[str], *, may_fill_segments: bool) -> Iterator[bytes]:
     """Yield the instructions of the filter."""
     yield _instruction(_LOAD, _ARCHITECTURE)
     yield _instruction(_JUMP_IF_EQUAL, machine.code, if_true=1)
@@ -113,6 +122,14 @@ def _program(machine: _Machine, allowed: Sequence[str]) -> Iterator[bytes]:
         if name not in allowed:
             yield _instruction(_JUMP_IF_EQUAL, number, if_false=1)
             yield _instruction(_RETURN, _REFUSE | (errno.ENOSYS if name in _UNAVAILABLE else errno.EPERM))
+    if not may_fill_segments:
+        yield _instruction(_JUMP_IF_EQUAL, machine.shmget, if_false=6)
+        yield _instruction(_LOAD, _SECOND_ARGUMENT_HIGH)
+        yield _instruction(_JUMP_IF_EQUAL, 0, if_false=2)
+        yield _instruction(_LOAD, _SECOND_ARGUMENT)
+        yield _instruction(_JUMP_IF_AT_LEAST, SEGMENT_BYTES + 1, if_false=1)
+        yield _instruction(_RETURN, _REFUSE | errno.EINVAL)
+        yield _instruction(_RETURN, _ALLOW)
     yield _instruction(_JUMP_IF_EQUAL, machine.socket, if_true=1)
     yield _instruction(_RETURN, _ALLOW)
     yield _instruction(_LOAD, _FIRST_ARGUMENT)

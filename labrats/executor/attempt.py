@@ -154,7 +154,12 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
     if sandbox := context.task.sandbox:
         protect_devices()
         scope_sockets()
-        refuse_calls(may_debug=sandbox.may_debug, may_choose_processors=context.task.limits.cpus is None)
+        limits = context.task.limits
+        refuse_calls(
+            may_debug=sandbox.may_debug,
+            may_choose_processors=limits.cpus is None,
+            may_fill_segments=limits.memory_bytes is None,
+        )
     elif context.task.on_cluster:
         _refuse_calls_in_pod(context)
     _log_ignored_settings(context)
@@ -177,7 +182,7 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
 def _refuse_calls_in_pod(context: RunContext) -> None:
     """Refuse to the agent what the default filters of some container runtimes allow, such as io_uring and vsock."""
     try:
-        refuse_calls(may_debug=True, may_choose_processors=True)
+        refuse_calls(may_debug=True, may_choose_processors=True, may_fill_segments=True)
     except OSError as error:  # the pod has the filter of its runtime all the same
         context.events.log(
             f"[no filter of system calls besides that of the container runtime: {os.strerror(error.errno or 0)}]"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labrats.model.protocol import Sandbox
-from labrats.system_calls import _MACHINES, can_refuse_calls
+from labrats.model.protocol import ResourceLimits, Sandbox
+from labrats.system_calls import _MACHINES, SEGMENT_BYTES, can_refuse_calls
 from tests.unit.executor.test_agent_sandbox import a_confined_attempt, output_of
 
 NUMBERS = _MACHINES[platform.machine()].calls
@@ -59,6 +59,17 @@ def test_sockets_of_unusual_networks_are_refused(tmp_path: Path) -> None:
     refused = {name for name, error in errors.items() if error == "Address family not supported by protocol"}
     assert refused >= {"vsock", "packet", "kernel crypto", "can"}
     assert not refused & {"unix", "inet", "netlink"}
+
+
+@pytest.mark.parametrize("limits", [ResourceLimits(memory_bytes=2**30), ResourceLimits()], ids=["limited", "open"])
+def test_segments_of_memory_are_small_where_memory_is_limited(tmp_path: Path, limits: ResourceLimits) -> None:
+    """A segment keeps its content while no process has it, so that it would count for none."""
+    sizes = [56, SEGMENT_BYTES, SEGMENT_BYTES + 1, 2**32]
+    get = _MACHINES[platform.machine()].shmget
+    script = "; ".join(f'print syscall({get}, 0, {size}, 01600) < 0 ? "$!\n" : "created\n"' for size in sizes)
+    attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out", limits=limits)
+    large = "Invalid argument" if limits.memory_bytes else "created"
+    assert output_of(attempt).splitlines() == ["created", "created", large, large]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86_64 has the ABI x32")
