@@ -1,6 +1,8 @@
 """The limits on the processors, the memory, the processes and the disk of an attempt.
 
-So is a share of what the kernel lets all processes of a user watch by epoll: without any of it, the engine cannot run.
+Without any setting, an attempt has no more than a share of what the machine has for all: of its threads, of the files
+that all processes of a user may watch by epoll, and, once it is nearly full, of the memory. Without any of these, the
+engine cannot run.
 
 All but the first are enforced by sampling the attempt's process tree and its folders, in threads of their own, as an
 agent can keep the event loop busy with its output. Limits of the kernel for single processes do not fit: RLIMIT_AS
@@ -8,6 +10,7 @@ keeps Node, Go and the JVM from starting, and RLIMIT_NPROC does not apply to roo
 """
 
 import asyncio
+import math
 import os
 import stat
 import threading
@@ -42,11 +45,19 @@ _NAMELESS_EVERY: Final = 10
 
 _IN_MEMORY: Final = "/memfd:"
 
-EPOLL_SAMPLE_SECONDS: Final = 0.25
-EPOLL_PAUSE_FACTOR: Final = 2.0
-"""Pause between two counts of the files that are watched by epoll: as many times as long as a count took. A count takes
-a millisecond, unless there are very many.
+SHARES_SAMPLE_SECONDS: Final = 0.25
+SHARES_PAUSE_FACTOR: Final = 2.0
+"""Pause between two counts of what the machine has for all: as many times as long as a count took. A count takes a
+millisecond, unless there is very much.
 """
+
+_MOST_THREADS: Final = (Path("/proc/sys/kernel/pid_max"), Path("/proc/sys/kernel/threads-max"))
+_THREADS_SHARE: Final = 0.25
+
+_MEMORY: Final = Path("/proc/meminfo")
+_MEMORY_SHARE: Final = 0.5
+_SHORT_MEMORY: Final = 0.05
+"""Share of the memory below which the kernel may soon end any process, the largest first, which may be the engine."""
 
 _MOST_WATCHES: Final = Path("/proc/sys/fs/epoll/max_user_watches")
 _WATCHES_SHARE: Final = 0.05
@@ -115,14 +126,14 @@ class _Watcher:
         threads = [self._thread(watch) for watch in watches]
         for thread in threads:
             thread.start()
-        epolls = self._thread(self._watch_epolls)
-        start = self._loop.call_later(EPOLL_SAMPLE_SECONDS, epolls.start)  # a thread costs a millisecond
+        shares = self._thread(self._watch_shares)
+        start = self._loop.call_later(SHARES_SAMPLE_SECONDS, shares.start)  # a thread costs a millisecond
         try:
             yield
         finally:
             self._stopped.set()
             start.cancel()
-            for thread in [*threads, *([epolls] if epolls.ident else [])]:
+            for thread in [*threads, *([shares] if shares.ident else [])]:
                 thread.join()
 
     def _thread(self, watch: Callable[[], GiveUp | None]) -> threading.Thread:
@@ -153,23 +164,39 @@ class _Watcher:
                 return None
         return failure
 
-    def _watch_epolls(self) -> GiveUp | None:
-        """Count until stopped. Return the limit that was exceeded, if any."""
-        try:
-            most = int(int(_MOST_WATCHES.read_text()) * _WATCHES_SHARE)
-        except FileNotFoundError:  # gVisor has no such limit
-            return None
+    def _watch_shares(self) -> GiveUp | None:
+        """Count until stopped. Return the share that was exceeded, if any."""
+        threads, watches = _share(_THREADS_SHARE, *_MOST_THREADS), _share(_WATCHES_SHARE, _MOST_WATCHES)
         started = time.monotonic()
-        while (watched := watched_by_epoll(descendants(os.getpid()), most)) <= most:
+        while (failure := self._exceeded_share(threads, watches)) is None:
             taken = time.monotonic() - started
-            if self._stopped.wait(max(EPOLL_SAMPLE_SECONDS, taken * EPOLL_PAUSE_FACTOR)):
+            if self._stopped.wait(max(SHARES_SAMPLE_SECONDS, taken * SHARES_PAUSE_FACTOR)):
                 return None
             started = time.monotonic()
-        return GiveUp(
-            FailedCode.PROCESS_LIMIT,
-            f"the attempt watched at least {watched} files by epoll, over {_WATCHES_SHARE:.0%} of what all processes "
-            "of a user may watch (fs.epoll.max_user_watches): let the agent open fewer at once",
-        )
+        return failure
+
+    def _exceeded_share(self, most_threads: float, most_watches: float) -> GiveUp | None:
+        pids = descendants(os.getpid())
+        if (threads := count_threads(pids)) > most_threads:
+            return GiveUp(
+                FailedCode.PROCESS_LIMIT,
+                f"the attempt had {threads} threads, over {_THREADS_SHARE:.0%} of what the machine may have "
+                "(kernel.pid_max and kernel.threads-max): give the agent less to do at once",
+            )
+        if (watched := watched_by_epoll(pids, most_watches)) > most_watches:
+            return GiveUp(
+                FailedCode.PROCESS_LIMIT,
+                f"the attempt watched at least {watched} files by epoll, over {_WATCHES_SHARE:.0%} of what all "
+                "processes of a user may watch (fs.epoll.max_user_watches): let the agent open fewer at once",
+            )
+        short = _short_memory() if self._limits.memory_bytes is None else None
+        if short and (used := self._memory_above(int(short * _MEMORY_SHARE), pids)):
+            return GiveUp(
+                FailedCode.OUT_OF_MEMORY,
+                f"the attempt used {_shown(used)} of memory, over {_MEMORY_SHARE:.0%} of the machine's, which was "
+                "nearly full: use a machine with more, or give the agent less to do at once",
+            )
+        return None
 
     def _watch_disk(self) -> GiveUp | None:
         """Measure until stopped. Return the limit that was exceeded, if any."""
@@ -259,7 +286,21 @@ def nameless_files(pids: Iterable[int]) -> Iterator[tuple[int | None, int]]:
                         yield None if is_in_memory else status.st_dev, status.st_blocks * 512
 
 
-def watched_by_epoll(pids: Iterable[int], enough: int) -> int:
+def _share(share: float, *files: Path) -> float:
+    """Return a share of the smallest number in files of /proc. One that is missing, as in gVisor, sets no limit."""
+    numbers = [int(file.read_text()) for file in files if file.exists()]
+    return min(numbers, default=math.inf) * share
+
+
+def _short_memory() -> int | None:
+    """Return the bytes of the machine's memory if it is nearly full, with the space to swap; otherwise None."""
+    lines = (line.split() for line in _MEMORY.read_text().splitlines())
+    sizes = {line[0]: int(line[1]) * _KIBIBYTE for line in lines}
+    total, free = sizes["MemTotal:"], sizes.get("MemAvailable:", math.inf) + sizes.get("SwapFree:", 0)
+    return total if free < total * _SHORT_MEMORY else None
+
+
+def watched_by_epoll(pids: Iterable[int], enough: float) -> int:
     """Return the number of files that the processes watch by epoll, or more than `enough`.
 
     An epoll whose descriptor was sent to another process that has not received it does not count.

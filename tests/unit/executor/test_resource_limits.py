@@ -279,6 +279,29 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
     assert with_environment("LABRATS_ATTEMPT", name) == []
 
 
+@pytest.mark.parametrize(
+    ("setting", "script", "code"),
+    [
+        ("_share = lambda share, *files: 20", MANY_THREADS, FailedCode.PROCESS_LIMIT),
+        ("_share = lambda share, *files: 20", MANY_WITHOUT_MAIN_THREAD, FailedCode.PROCESS_LIMIT),
+        ("_short_memory = lambda: 400 << 20", FILL_MEMORY_TOGETHER, FailedCode.OUT_OF_MEMORY),
+        ("_short_memory = lambda: None", FILL_MEMORY_TOGETHER.replace("sleep(20)", "sleep(1)"), None),
+    ],
+    ids=["threads", "processes", "memory while it is short", "memory"],
+)
+def test_an_attempt_without_limits_cannot_use_up_the_machine(
+    setting: str, script: str, code: FailedCode | None
+) -> None:
+    """The numbers of the machine are set to small ones."""
+    program = f"from labrats.executor import resource_limits; resource_limits.{setting}\n" + BUSY.replace(
+        "ResourceLimits(memory_bytes=200 << 20)", "ResourceLimits()"
+    ).replace("    subprocess.run([sys", "    await asyncio.to_thread(subprocess.run, [sys")
+    done = subprocess.run(
+        [sys.executable, "-c", program, script], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True
+    )
+    assert done.stdout.strip() == (code or "ended by itself")
+
+
 def test_an_attempt_within_its_limits_is_not_ended(tmp_path: Path, isolation: dict[str, Any]) -> None:
     limits = ResourceLimits(memory_bytes=2**30, processes=100)
     attempt = an_attempt_of(tmp_path, "print('out of words')", limits, **isolation)
