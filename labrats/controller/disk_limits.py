@@ -30,6 +30,10 @@ FULL_DISK_SECONDS: Final = 60.0
 """Time until all ended jobs are looked at again, after none of them had an output to delete."""
 
 
+LARGE_BYTES: Final = 64 * 1024 * 1024
+"""Size of a workspace that is worth deleting for space. A later attempt is slower without it."""
+
+
 class DiskLimits:
     """Keeps all workspaces within `LABRATS_WORKSPACES_GIB`, and `LABRATS_FREE_GIB` of the disk free."""
 
@@ -39,6 +43,7 @@ class DiskLimits:
         self._sizes: dict[AttemptName, tuple[datetime | None, int]] = {}
         self._ended: Iterator[str] | None = None  # the ended jobs whose outputs are deleted next
         self._look_again_at: datetime | None = None
+        self._was_short = False
 
     async def run(self) -> None:
         """Delete what exceeds the limits, until cancelled."""
@@ -52,10 +57,7 @@ class DiskLimits:
         """Delete workspaces of ended jobs, the oldest first, until all workspaces fit their limit."""
         if (limit_gib := self._settings.workspaces_gib) is None:
             return
-        names = await self._runner.workspaces()
-        jobs = {job.id: job for job in await self._store.get_many(Job, sorted({name.job_id for name in names}))}
-        sizes = {name: await self._size_of(name, jobs[name.job_id]) for name in names if name.job_id in jobs}
-        self._sizes = {name: known for name, known in self._sizes.items() if name in sizes}
+        jobs, sizes = await self._measured_workspaces()
         excess = sum(sizes.values()) - round(limit_gib * 2**30)
         ended = [name for name in sizes if jobs[name.job_id].ended]
         for name in sorted(ended, key=lambda name: _end_of(jobs[name.job_id])):
@@ -66,6 +68,14 @@ class DiskLimits:
                 log.info("workspace removed", attempt=str(name), bytes=sizes[name], reason="LABRATS_WORKSPACES_GIB")
         if excess > 0:
             log.warning("workspaces exceed their limit", excess_bytes=excess, reason="unfinished jobs use the rest")
+
+    async def _measured_workspaces(self) -> tuple[dict[str, Job], dict[AttemptName, int]]:
+        """Return the jobs that have workspaces, and the size of each workspace in bytes."""
+        names = await self._runner.workspaces()
+        jobs = {job.id: job for job in await self._store.get_many(Job, sorted({name.job_id for name in names}))}
+        sizes = {name: await self._size_of(name, jobs[name.job_id]) for name in names if name.job_id in jobs}
+        self._sizes = {name: known for name, known in self._sizes.items() if name in sizes}
+        return jobs, sizes
 
     async def _size_of(self, name: AttemptName, job: Job) -> int:
         """Return the size of a workspace. That of an ended job is measured once."""
@@ -86,16 +96,35 @@ class DiskLimits:
         return job.ended
 
     async def free_disk(self) -> None:
-        """Delete outputs of ended jobs, the oldest first, while less space is free than is to be kept."""
+        """Delete what ended jobs have left while less space is free than is to be kept.
+
+        Workspaces are deleted first, the largest first: a single agent may have filled the disk. Outputs, the oldest
+        first, are deleted in the next pass. Until then, executors end the attempts that fill the disk.
+        """
         if self._look_again_at and self._clock.now() < self._look_again_at:
             return
-        while (missing := await asyncio.to_thread(self._missing_bytes)) > 0:
+        was_short = self._was_short
+        self._was_short = await self._is_short_without_large_workspaces()
+        while was_short and (missing := await asyncio.to_thread(self._missing_bytes)) > 0:
             if (job_id := self._next_ended()) is None:
                 self._look_again_at = self._clock.now() + timedelta(seconds=FULL_DISK_SECONDS)
                 reason = "unfinished jobs, unpublished reports or other programs use it"
                 log.warning("disk nearly full", missing_bytes=missing, reason=reason)
                 return
             await self._remove_unused_outputs(job_id)
+
+    async def _is_short_without_large_workspaces(self) -> bool:
+        """Delete workspaces of ended jobs while too little space is free. Return whether that is still so."""
+        if await asyncio.to_thread(self._missing_bytes) <= 0:
+            return False
+        jobs, sizes = await self._measured_workspaces()
+        ended = [name for name, size in sizes.items() if size >= LARGE_BYTES and jobs[name.job_id].ended]
+        for name in sorted(ended, key=lambda name: -sizes[name]):
+            if await self._remove_unused_workspace(name):
+                log.info("workspace removed", attempt=str(name), bytes=sizes[name], reason="LABRATS_FREE_GIB")
+            if await asyncio.to_thread(self._missing_bytes) <= 0:
+                return False
+        return True
 
     def _next_ended(self) -> str | None:
         """Return the next ended job, the earliest first; None once after the last one. Then it starts over."""

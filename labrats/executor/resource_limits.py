@@ -1,8 +1,8 @@
 """The limits on the processors, the memory, the processes and the disk of an attempt.
 
 Without any setting, an attempt has no more than a share of what the machine has for all: of its threads, of the files
-that all processes of a user may watch by epoll, and, once it is nearly full, of the memory. Without any of these, the
-engine cannot run.
+that all processes of a user may watch by epoll, and, once they are nearly full, of the memory and the disk. Without any
+of these, the engine cannot run.
 
 All but the first are enforced by sampling the attempt's process tree and its folders, in threads of their own, as an
 agent can keep the event loop busy with its output. Limits of the kernel for single processes do not fit: RLIMIT_AS
@@ -12,6 +12,7 @@ keeps Node, Go and the JVM from starting, and RLIMIT_NPROC does not apply to roo
 import asyncio
 import math
 import os
+import shutil
 import stat
 import threading
 import time
@@ -21,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
-from labrats.files.trees import sizes_on_disk
+from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
@@ -53,6 +54,10 @@ millisecond, unless there is very much.
 
 _MOST_THREADS: Final = (Path("/proc/sys/kernel/pid_max"), Path("/proc/sys/kernel/threads-max"))
 _THREADS_SHARE: Final = 0.25
+
+_DISK_SHARE: Final = 0.1
+_LARGE_BYTES: Final = 2**30
+"""Share of a nearly full disk, and size on a full one, beyond which an attempt may have filled it."""
 
 _MEMORY: Final = Path("/proc/meminfo")
 _MEMORY_SHARE: Final = 0.5
@@ -116,6 +121,7 @@ class _Watcher:
         self._loop, self._exceeded = asyncio.get_running_loop(), asyncio.Event()
         self._stopped = threading.Event()
         self._samples = self._nameless_memory = 0
+        self._has_filled_disk = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -155,6 +161,9 @@ class _Watcher:
             return
         self.failure = failure  # first, since the end of the descendants makes `work` fail, too
         kill_descendants(os.getpid())
+        if self._has_filled_disk:  # the engine cannot record the end of the attempt on a full disk
+            for folder in self._folders:
+                remove_tree(folder)
         self._loop.call_soon_threadsafe(self._exceeded.set)
 
     def _watch_processes(self) -> GiveUp | None:
@@ -189,6 +198,13 @@ class _Watcher:
                 f"the attempt watched at least {watched} files by epoll, over {_WATCHES_SHARE:.0%} of what all "
                 "processes of a user may watch (fs.epoll.max_user_watches): let the agent open fewer at once",
             )
+        if (most := self._most_on_full_disk()) is not None and (taken := self._disk_usage(most)) > most:
+            self._has_filled_disk = True
+            return GiveUp(
+                FailedCode.DISK_LIMIT,
+                f"the disk was nearly full, and the attempt took at least {_shown(taken)} of it, which was deleted: "
+                "free some space, or let the agent write less",
+            )
         short = _short_memory() if self._limits.memory_bytes is None else None
         if short and (used := self._memory_above(int(short * _MEMORY_SHARE), pids)):
             return GiveUp(
@@ -213,6 +229,19 @@ class _Watcher:
             f"the workspace, with the agent's home and temporary files, took at least {_shown(used)}, over "
             f"{self._limits.disk_setting} ({_shown(limit)}): raise the limit, or let the agent write less",
         )
+
+    def _most_on_full_disk(self) -> int | None:
+        """Return the bytes that an attempt may have on the disk while it is nearly full; None while it is not.
+
+        The engine frees space by deleting what other jobs have left. A single agent must not make it delete all that.
+        """
+        kept, folder = self._limits.kept_free_bytes, next(filter(Path.exists, self._folders), None)
+        if not (kept and folder):
+            return None
+        disk = shutil.disk_usage(folder)
+        if disk.free < kept / 2:  # faster than the engine can free space
+            return min(kept, _LARGE_BYTES)
+        return int(disk.total * _DISK_SHARE) if disk.free < kept else None
 
     def _disk_usage(self, enough: int) -> int:
         """Return the bytes of the folders on the disk, or more than `enough`. 0 once the watcher is stopped."""

@@ -136,6 +136,7 @@ class ResourceLimits(Record):
 
     disk_bytes: limit on the workspace, the agent's home and its temporary files.
     disk_setting: the setting by which an operator changes it.
+    kept_free_bytes: space that the engine keeps free on the disk, by deleting what ended jobs have left.
     cpus: number of the machine's processors that all attempts share.
     """
 
@@ -143,6 +144,7 @@ class ResourceLimits(Record):
     processes: int | None = None
     disk_bytes: int | None = None
     disk_setting: str = "LABRATS_WORKSPACE_GIB"
+    kept_free_bytes: int | None = None
     cpus: int | None = None
 
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 
+from msgspec.structs import replace
+
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
 from labrats.backends.embedded.sandbox_choice import choose_isolation, network_problem
@@ -34,7 +36,9 @@ def runner_settings(settings: EngineSettings, schema_created_with: int, database
         output_bytes=settings.max_output_bytes,
         caches=settings.data_dir / "caches" if settings.cache_gib else None,
         caches_bytes=round(settings.cache_gib * 2**30),
-        limits=settings.agent_limits,
+        limits=replace(
+            settings.agent_limits, kept_free_bytes=settings.kept_free_bytes(shutil.disk_usage(settings.data_dir).total)
+        ),
         own_secrets=settings.own_secrets,
         admin_key_file=settings.admin_key_file,
         isolation=isolation.levels,

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from labrats.controller.disk_limits import FULL_DISK_SECONDS
+from labrats.controller.disk_limits import FULL_DISK_SECONDS, LARGE_BYTES, DiskLimits
 from labrats.model.agent import ChainLink
 from labrats.model.errors import BecameUnreadable
 from labrats.model.job import Chain, Job
@@ -101,7 +101,7 @@ def outputs_left(data: EngineData) -> set[str]:
 
 
 class Disk:
-    """A volume of 10 GiB. Each attempt has an output of 1 GiB."""
+    """A volume of 10 GiB. Each attempt has an output of 1 GiB. Only large workspaces take space."""
 
     def __init__(self, data: EngineData, monkeypatch: pytest.MonkeyPatch) -> None:
         self._data, self.used_by_others = data, 0
@@ -112,7 +112,15 @@ class Disk:
     @property
     def free(self) -> int:
         outputs = sum(not executor.lost_output for executor in self._data.machine.executors.values())
-        return self.total - outputs * GIB - self.used_by_others
+        sizes = (each.workspace_bytes for each in self._data.machine.executors.values() if each.has_workspace)
+        workspaces = sum(size for size in sizes if size >= LARGE_BYTES)
+        return self.total - outputs * GIB - workspaces - self.used_by_others
+
+
+async def free_disk(limits: DiskLimits) -> None:
+    """Make two passes, since outputs are not deleted in the first."""
+    for _ in range(2):
+        await limits.free_disk()
 
 
 @pytest.fixture
@@ -129,25 +137,47 @@ async def test_oldest_outputs_of_ended_jobs_are_removed_until_enough_space_is_fr
         jobs.append(await data.ended(phase))
         data.clock.step(60)
     limits = data.disk_limits(free_gib=5)
-    await limits.free_disk()
+    await free_disk(limits)
     assert outputs_left(data) == {running.id, *(job.id for job in jobs)}
 
     disk.used_by_others = 2 * GIB
-    await limits.free_disk()
+    await free_disk(limits)
 
     assert outputs_left(data) == {running.id, *(job.id for job in jobs[2:])}
     assert all([await data.exists(job) for job in jobs])
     assert isinstance(await data.runner.find(jobs[0].attempt_name), Gone)
     disk.used_by_others = 3 * GIB
-    await limits.free_disk()
+    await free_disk(limits)
     assert outputs_left(data) == {running.id, jobs[3].id}
+
+
+async def test_large_workspaces_of_ended_jobs_are_removed_before_any_output(data: EngineData, disk: Disk) -> None:
+    jobs = [await data.ended() for _ in range(4)]
+    for job, size in zip(jobs, (LARGE_BYTES - 1, 2 * GIB, GIB, LARGE_BYTES), strict=True):
+        data.machine.executors[job.attempt_name].workspace_bytes = size
+
+    await free_disk(data.disk_limits(free_gib=4))
+
+    assert outputs_left(data) == {job.id for job in jobs}
+    assert set(await data.runner.workspaces()) == {job.attempt_name for job in (jobs[0], jobs[2], jobs[3])}
+
+
+async def test_output_is_not_removed_for_a_file_that_is_soon_deleted(data: EngineData, disk: Disk) -> None:
+    job = await data.ended()
+    limits = data.disk_limits(free_gib=5)
+    for _ in range(3):
+        disk.used_by_others = 9 * GIB
+        await limits.free_disk()
+        disk.used_by_others = 0
+        await limits.free_disk()
+    assert outputs_left(data) == {job.id}
 
 
 async def test_output_of_an_unfinished_job_is_not_removed(data: EngineData, disk: Disk) -> None:
     running = await data.add(a_job(P.RUNNING, attempts=1, spec=a_spec(HANG)))
     waiting = await data.add(a_job(P.PENDING, attempts=1))
     with capture_logs() as entries:
-        await data.disk_limits(free_gib=10).free_disk()
+        await free_disk(data.disk_limits(free_gib=10))
     assert outputs_left(data) == {running.id, waiting.id}
     assert [entry["event"] for entry in entries] == ["disk nearly full"]
 
@@ -155,12 +185,12 @@ async def test_output_of_an_unfinished_job_is_not_removed(data: EngineData, disk
 async def test_all_ended_jobs_are_looked_at_again_when_the_disk_stays_full(data: EngineData, disk: Disk) -> None:
     limits = data.disk_limits(free_gib=20)
     first = await data.ended()
-    await limits.free_disk()
+    await free_disk(limits)
     second = await data.ended()
-    await limits.free_disk()
+    await free_disk(limits)
     assert outputs_left(data) == {second.id}
     data.clock.step(FULL_DISK_SECONDS)
-    await limits.free_disk()
+    await free_disk(limits)
     assert outputs_left(data) == set()
     assert await data.exists(first)
 
@@ -168,19 +198,19 @@ async def test_all_ended_jobs_are_looked_at_again_when_the_disk_stays_full(data:
 async def test_output_is_not_removed_before_its_commits_are_published(data: EngineData, disk: Disk) -> None:
     report = Report(pull_request=PullRequestReport(), target=ReportTarget(repository="octo/repo"))
     job = await data.ended(spec=a_spec(report=report))
-    await data.disk_limits(free_gib=10).free_disk()
+    await free_disk(data.disk_limits(free_gib=10))
     assert outputs_left(data) == {job.id}
 
     [stored] = await data.store.get_many(Job, [job.id])
     published = Published(attempts=stored.status.attempts, finished_at=stored.status.finished_at)
     await data.store.update(replace(stored, status=replace(stored.status, published=published)))
-    await data.disk_limits(free_gib=10).free_disk()
+    await free_disk(data.disk_limits(free_gib=10))
     assert outputs_left(data) == set()
 
 
 async def test_output_is_not_removed_before_the_chain_has_read_it(data: EngineData, disk: Disk) -> None:
     job = await data.ended(spec=a_spec(chain=Chain(id="c", next=ChainLink(agent_trigger_name="next"))))
-    await data.disk_limits(free_gib=10).free_disk()
+    await free_disk(data.disk_limits(free_gib=10))
     assert outputs_left(data) == {job.id}
 
 
@@ -193,5 +223,5 @@ async def test_some_space_stays_free_by_default(
     job = await data.ended()
     disk = SimpleNamespace(total=total * GIB, free=free * GIB)
     monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
-    await data.disk_limits().free_disk()
+    await free_disk(data.disk_limits())
     assert outputs_left(data) == ({job.id} if is_enough else set())

@@ -302,6 +302,52 @@ def test_an_attempt_without_limits_cannot_use_up_the_machine(
     assert done.stdout.strip() == (code or "ended by itself")
 
 
+FILL_DISK = """
+import asyncio, pathlib, subprocess, sys, types
+from labrats.executor import resource_limits
+from labrats.model.errors import GiveUp
+from labrats.model.protocol import ResourceLimits
+
+MIB = 2**20
+folder, free = pathlib.Path(sys.argv[1]), int(sys.argv[2]) * MIB
+resource_limits.shutil.disk_usage = lambda _: types.SimpleNamespace(total=100 * MIB, free=free)
+script = f"import os, time; open('{folder}/file', 'wb').write(os.urandom(12 << 20)); time.sleep({sys.argv[3]})"
+
+async def work():
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script])
+    return "ended by itself"
+
+async def main():
+    try:
+        limits = ResourceLimits(kept_free_bytes=(20 if free else 8) * MIB)
+        print(await resource_limits.run_within_limits(work, limits, [folder]))
+    except GiveUp as failure:
+        print(failure.code)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("free", "seconds", "is_ended"),
+    [(0, 20, True), (15, 20, True), (25, 1, False)],
+    ids=["full", "nearly full", "not full"],
+)
+def test_an_attempt_that_fills_the_disk_is_ended_and_its_files_are_deleted(
+    tmp_path: Path, free: int, seconds: int, is_ended: bool
+) -> None:
+    """Otherwise the engine deletes what all other jobs have left, and cannot record the end of the attempt."""
+    done = subprocess.run(
+        [sys.executable, "-c", FILL_DISK, str(tmp_path), str(free), str(seconds)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=True,
+    )
+    assert done.stdout.strip() == (FailedCode.DISK_LIMIT if is_ended else "ended by itself")
+    assert tmp_path.exists() != is_ended
+
+
 def test_an_attempt_within_its_limits_is_not_ended(tmp_path: Path, isolation: dict[str, Any]) -> None:
     limits = ResourceLimits(memory_bytes=2**30, processes=100)
     attempt = an_attempt_of(tmp_path, "print('out of words')", limits, **isolation)
