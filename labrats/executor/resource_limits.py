@@ -12,6 +12,7 @@ keeps Node, Go and the JVM from starting, and RLIMIT_NPROC does not apply to roo
 import asyncio
 import math
 import os
+import re
 import shutil
 import stat
 import threading
@@ -46,10 +47,10 @@ _NAMELESS_EVERY: Final = 10
 
 _IN_MEMORY: Final = "/memfd:"
 
-SHARES_SAMPLE_SECONDS: Final = 0.25
-SHARES_PAUSE_FACTOR: Final = 2.0
-"""Pause between two counts of what the machine has for all: as many times as long as a count took. A count takes a
-millisecond, unless there is very much.
+SHARES_SAMPLE_SECONDS: Final = 1.0
+SHARES_PAUSE_FACTOR: Final = 20.0
+"""Shortest pause between two counts of what the machine has for all, and its least ratio to the time of a count. A
+count takes 0.2 to 0.7 ms, and there may be a thousand attempts.
 """
 
 _MOST_THREADS: Final = (Path("/proc/sys/kernel/pid_max"), Path("/proc/sys/kernel/threads-max"))
@@ -60,6 +61,7 @@ _LARGE_BYTES: Final = 2**30
 """Share of a nearly full disk, and size on a full one, beyond which an attempt may have filled it."""
 
 _MEMORY: Final = Path("/proc/meminfo")
+_MEMORY_SIZES: Final = re.compile("^(MemTotal|MemAvailable|SwapFree): *([0-9]+)", re.MULTILINE)
 _MEMORY_SHARE: Final = 0.5
 _SHORT_MEMORY: Final = 0.05
 """Share of the memory below which the kernel may soon end any process, the largest first, which may be the engine."""
@@ -323,9 +325,8 @@ def _share(share: float, *files: Path) -> float:
 
 def _short_memory() -> int | None:
     """Return the bytes of the machine's memory if it is nearly full, with the space to swap; otherwise None."""
-    lines = (line.split() for line in _MEMORY.read_text().splitlines())
-    sizes = {line[0]: int(line[1]) * _KIBIBYTE for line in lines}
-    total, free = sizes["MemTotal:"], sizes.get("MemAvailable:", math.inf) + sizes.get("SwapFree:", 0)
+    sizes = {name: int(size) * _KIBIBYTE for name, size in _MEMORY_SIZES.findall(_MEMORY.read_text())}
+    total, free = sizes["MemTotal"], sizes.get("MemAvailable", math.inf) + sizes.get("SwapFree", 0)
     return total if free < total * _SHORT_MEMORY else None
 
 
