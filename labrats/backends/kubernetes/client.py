@@ -46,6 +46,9 @@ MAX_OBJECT_DEPTH: Final = 2 * DEEPEST
 _PLUGIN_API: Final = "client.authentication.k8s.io/v1"
 """API version of credential plugins, the programs that print tokens, in the kubeconfigs of cloud providers."""
 
+_CLOSE_SECONDS: Final = 0.05
+"""Time for the TLS connections of cancelled requests to close, which the HTTP library does not wait for."""
+
 _UNREACHABLE: Final = (aiohttp.ClientError, TimeoutError, OSError, ConfigError)
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH"})
 _MAX_LINE_BYTES: Final = 8 * 1024 * 1024
@@ -158,14 +161,17 @@ class ApiClient:
         config = _read_config(kubeconfig)
         # The semaphore limits ordinary requests. Watches and log streams hold one connection each.
         connector = aiohttp.TCPConnector(limit=0, ssl=_tls(config))
-        async with aiohttp.ClientSession(
-            config.cluster.server,
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity"},  # within a cluster, compressing costs more than sending
-        ) as http:
-            credentials = _Authorization(user_auth(_with_supported_plugin(config.user)))
-            yield cls(http, proxy_options(config.cluster.server), credentials, Semaphore(MAX_CONCURRENT_REQUESTS))
+        try:
+            async with aiohttp.ClientSession(
+                config.cluster.server,
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept-Encoding": "identity"},  # within a cluster, compressing costs more than sending
+            ) as http:
+                credentials = _Authorization(user_auth(_with_supported_plugin(config.user)))
+                yield cls(http, proxy_options(config.cluster.server), credentials, Semaphore(MAX_CONCURRENT_REQUESTS))
+        finally:
+            await asyncio.sleep(_CLOSE_SECONDS)
 
     def writing_as(self, manager: Callable[[], str]) -> "ApiClient":
         """Return a copy of this client that sends `manager()` as the field manager of every write."""

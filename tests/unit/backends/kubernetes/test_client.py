@@ -1,10 +1,16 @@
 """Errors for the answers of the API server, and the credentials of requests."""
 
+import asyncio
+import gc
 import json
+import socket
+import ssl
 import sys
+import threading
 import tracemalloc
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +19,11 @@ from aiohttp import web
 
 from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal, Expired, LineSplitter, error_of
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
+from tests.cluster.certificates import Authority
 from tests.support.waiting import eventually
+
+CANCELLED_REQUESTS = 10
+"""Only some of them leave a connection that nobody waits for."""
 
 LONG_LINE = b"two" * 500_000
 """A line that arrives in several chunks."""
@@ -239,6 +249,40 @@ async def test_an_error_on_a_page_is_raised_by_the_list(tmp_path: Path) -> None:
         await anext(found)
         with pytest.raises(Expired):
             await anext(found)
+
+
+def test_a_cancelled_request_leaves_no_tls_connection(tmp_path: Path) -> None:
+    arrived = threading.Event()
+
+    def serve(listener: socket.socket, context: ssl.SSLContext) -> None:
+        for _ in range(CANCELLED_REQUESTS):
+            with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+                while connection.recv(1000):
+                    arrived.set()
+
+    async def cancel_a_request(kubeconfig: Path) -> None:
+        async with ApiClient.open(kubeconfig) as client:
+            request = asyncio.create_task(client.request("GET", "/"))
+            while not arrived.is_set():
+                await asyncio.sleep(0.01)
+            request.cancel()
+            await asyncio.wait([request])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, warnings.catch_warnings(record=True) as found:
+        authority = Authority(tmp_path / "keys", f"https://127.0.0.1:{listener.getsockname()[1]}")
+        authority.create()
+        kubeconfig = authority.issue("server", "/CN=server", "IP:127.0.0.1")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority.folder / "server.crt", authority.folder / "server.key")
+        server = threading.Thread(target=serve, args=(listener, context))
+        server.start()
+        for _ in range(CANCELLED_REQUESTS):
+            arrived.clear()
+            with closing(asyncio.new_event_loop()) as loop:
+                loop.run_until_complete(cancel_a_request(kubeconfig))
+        server.join()
+        gc.collect()
+    assert [str(each.message) for each in found] == []
 
 
 @asynccontextmanager
