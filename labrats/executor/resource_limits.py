@@ -50,7 +50,7 @@ _IN_MEMORY: Final = "/memfd:"
 SHARES_SAMPLE_SECONDS: Final = 1.0
 SHARES_PAUSE_FACTOR: Final = 20.0
 """Shortest pause between two counts of what the machine has for all, and its least ratio to the time of a count. A
-count takes 0.2 to 0.7 ms, and there may be a thousand attempts.
+count takes 0.3 to 0.7 ms, and there may be a thousand attempts; an agent needs seconds to take all of it.
 """
 
 _MOST_THREADS: Final = (Path("/proc/sys/kernel/pid_max"), Path("/proc/sys/kernel/threads-max"))
