@@ -29,7 +29,6 @@ DISK_PASS_SECONDS: Final = 5.0
 FULL_DISK_SECONDS: Final = 60.0
 """Time until all ended jobs are looked at again, after none of them had an output to delete."""
 
-
 LARGE_BYTES: Final = 64 * 1024 * 1024
 """Size of a workspace that is worth deleting for space. A later attempt is slower without it."""
 
@@ -57,7 +56,7 @@ class DiskLimits:
         """Delete workspaces of ended jobs, the oldest first, until all workspaces fit their limit."""
         if (limit_gib := self._settings.workspaces_gib) is None:
             return
-        jobs, sizes = await self._measured_workspaces()
+        jobs, sizes = await self._measured_workspaces(also_unfinished=True)
         excess = sum(sizes.values()) - round(limit_gib * 2**30)
         ended = [name for name in sizes if jobs[name.job_id].ended]
         for name in sorted(ended, key=lambda name: _end_of(jobs[name.job_id])):
@@ -69,11 +68,15 @@ class DiskLimits:
         if excess > 0:
             log.warning("workspaces exceed their limit", excess_bytes=excess, reason="unfinished jobs use the rest")
 
-    async def _measured_workspaces(self) -> tuple[dict[str, Job], dict[AttemptName, int]]:
-        """Return the jobs that have workspaces, and the size of each workspace in bytes."""
+    async def _measured_workspaces(self, *, also_unfinished: bool) -> tuple[dict[str, Job], dict[AttemptName, int]]:
+        """Return the jobs that have workspaces, and the size in bytes of the workspace of each attempt.
+
+        also_unfinished: measure also the workspaces of unfinished jobs, which takes long, as they change all the time.
+        """
         names = await self._runner.workspaces()
         jobs = {job.id: job for job in await self._store.get_many(Job, sorted({name.job_id for name in names}))}
-        sizes = {name: await self._size_of(name, jobs[name.job_id]) for name in names if name.job_id in jobs}
+        wanted = {job.id for job in jobs.values() if also_unfinished or job.ended}
+        sizes = {name: await self._size_of(name, jobs[name.job_id]) for name in names if name.job_id in wanted}
         self._sizes = {name: known for name, known in self._sizes.items() if name in sizes}
         return jobs, sizes
 
@@ -117,9 +120,9 @@ class DiskLimits:
         """Delete workspaces of ended jobs while too little space is free. Return whether that is still so."""
         if await asyncio.to_thread(self._missing_bytes) <= 0:
             return False
-        jobs, sizes = await self._measured_workspaces()
-        ended = [name for name, size in sizes.items() if size >= LARGE_BYTES and jobs[name.job_id].ended]
-        for name in sorted(ended, key=lambda name: -sizes[name]):
+        _, sizes = await self._measured_workspaces(also_unfinished=False)
+        large = [name for name, size in sizes.items() if size >= LARGE_BYTES]
+        for name in sorted(large, key=lambda name: -sizes[name]):
             if await self._remove_unused_workspace(name):
                 log.info("workspace removed", attempt=str(name), bytes=sizes[name], reason="LABRATS_FREE_GIB")
             if await asyncio.to_thread(self._missing_bytes) <= 0:

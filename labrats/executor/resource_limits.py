@@ -52,6 +52,8 @@ SHARES_PAUSE_FACTOR: Final = 20.0
 """Shortest pause between two counts of what the machine has for all, and its least ratio to the time of a count. A
 count takes 0.3 to 0.7 ms, and there may be a thousand attempts; an agent needs seconds to take all of it.
 """
+SHARES_LONGEST_PAUSE_SECONDS: Final = 5.0
+"""An agent could otherwise make a count slow, such as with many files, and take something else during the pause."""
 
 _MOST_THREADS: Final = (Path("/proc/sys/kernel/pid_max"), Path("/proc/sys/kernel/threads-max"))
 _THREADS_SHARE: Final = 0.25
@@ -181,7 +183,8 @@ class _Watcher:
         started = time.monotonic()
         while (failure := self._exceeded_share(threads, watches)) is None:
             taken = time.monotonic() - started
-            if self._stopped.wait(max(SHARES_SAMPLE_SECONDS, taken * SHARES_PAUSE_FACTOR)):
+            pause = max(SHARES_SAMPLE_SECONDS, taken * SHARES_PAUSE_FACTOR)
+            if self._stopped.wait(min(pause, SHARES_LONGEST_PAUSE_SECONDS)):
                 return None
             started = time.monotonic()
         return failure

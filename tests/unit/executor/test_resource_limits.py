@@ -293,7 +293,8 @@ def test_an_attempt_without_limits_cannot_use_up_the_machine(
     setting: str, script: str, code: FailedCode | None
 ) -> None:
     """The numbers of the machine are set to small ones."""
-    program = f"from labrats.executor import resource_limits; resource_limits.{setting}\n" + BUSY.replace(
+    quick = "resource_limits.SHARES_SAMPLE_SECONDS = 0.1"
+    program = f"from labrats.executor import resource_limits; {quick}; resource_limits.{setting}\n" + BUSY.replace(
         "ResourceLimits(memory_bytes=200 << 20)", "ResourceLimits()"
     ).replace("    subprocess.run([sys", "    await asyncio.to_thread(subprocess.run, [sys")
     done = subprocess.run(
@@ -310,6 +311,7 @@ from labrats.model.protocol import ResourceLimits
 
 MIB = 2**20
 folder, free = pathlib.Path(sys.argv[1]), int(sys.argv[2]) * MIB
+resource_limits.SHARES_SAMPLE_SECONDS = 0.1
 resource_limits.shutil.disk_usage = lambda _: types.SimpleNamespace(total=100 * MIB, free=free)
 script = f"import os, time; open('{folder}/file', 'wb').write(os.urandom(12 << 20)); time.sleep({sys.argv[3]})"
 
