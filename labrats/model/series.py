@@ -1,5 +1,6 @@
 """Time series of metrics: the metrics, the steps of a series, and its format."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,7 +48,7 @@ class Steps:
 
         They begin at multiples of their length, so that later calls return the same steps.
         """
-        return cls(seconds, count, -(-int(now.timestamp()) // seconds) * seconds)
+        return cls(seconds, count, -(-math.ceil(now.timestamp()) // seconds) * seconds)
 
     @property
     def begin(self) -> int:

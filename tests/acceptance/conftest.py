@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from random import Random
+from secrets import token_hex
 
 import pytest
 
@@ -120,5 +121,5 @@ async def admin(engine: Engine) -> AsyncIterator[User]:
 
 @pytest.fixture
 def model(request: pytest.FixtureRequest) -> str:
-    """The name of a model, and thus of slots, that no other test uses."""
-    return str(request.node.name)
+    """The name of a model, and thus of slots, that no other test uses, nor another run of this one."""
+    return f"{request.node.name}-{token_hex(4)}"

@@ -56,6 +56,13 @@ def test_a_step_includes_its_end_and_excludes_its_begin(ago: int, step_ends_ago:
     assert ("", step_ends_ago, 30.0) in values(series_with(an_ended(ago=ago)), M.DURATION)
 
 
+def test_the_steps_contain_a_job_that_ends_in_the_first_second_of_the_last_one() -> None:
+    now = NOON + timedelta(milliseconds=500)
+    table = series_with(an_ended(ago=0), a_job(P.SUCCEEDED, started_at=NOON, finished_at=now))
+
+    assert values(table, M.DURATION, Steps.until(now, 3600, 2)) == [("", -3600, 0.5), ("", 0, 30.0)]
+
+
 def test_a_job_that_ended_before_the_first_step_is_left_out() -> None:
     assert values(series_with(an_ended(ago=10800)), M.DURATION) == []
 
