@@ -31,9 +31,16 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=NAM
 Provider = Literal["claude", "codex", "vllm", "gemma", "qwen", "mock"]
 Effort = Literal["low", "medium", "high"]
 IsolationName = Literal["process", "sandbox", "container", "vm"]
+
+
+def _isolation(name: str) -> Isolation:
+    # Not the class itself as a validator: pydantic cannot read the signature of an enum of Python 3.12 or later.
+    return Isolation(name)
+
+
 IsolationLevel = Annotated[
     IsolationName,
-    AfterValidator(Isolation),
+    AfterValidator(_isolation),
     Field(
         description="The least isolation of the agent: `process` (a process of the engine's user), `sandbox` "
         "(bubblewrap), `container` (a restricted pod) or `vm` (a pod with a kernel of its own). The job gets the "
