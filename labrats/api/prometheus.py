@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ import structlog
 
 from labrats.api.http.errors import ApiError
 from labrats.model.series import LABEL, Metric, Steps, Value
+from labrats.net.tls import verifying_tls
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ class PrometheusClient:
 
     def __init__(self, url: str) -> None:
         self._url = f"{url.rstrip('/')}/api/v1/query_range"
-        self._tls = ssl.create_default_context()
+        self._tls = verifying_tls()
 
     async def values(self, metric: Metric, steps: Steps) -> list[Value]:
         """Return the known values of the metric, per step. Raises ApiError 503 if Prometheus does not answer."""

@@ -10,6 +10,7 @@ import httpx2
 
 from labrats.cli.credentials import ClientCredential, is_this_machine
 from labrats.cli.errors import CommandError, EngineUnreachable, ExitCode
+from labrats.net.tls import system_tls
 
 API_KEY_HELP: Final = (
     "On the engine's own machine, commands find its admin key in the data folder: name that with --data-dir or "
@@ -41,7 +42,7 @@ class Client:
                 base_url=base_url,
                 headers={"Authorization": f"Bearer {credential.key}"} if credential.key else {},
                 timeout=httpx2.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
-                verify=base_url.startswith("https:"),  # plain HTTP needs no TLS context, which takes 80 ms to create
+                verify=base_url.startswith("https:") and system_tls(),  # plain HTTP needs none
                 trust_env=not is_this_machine(base_url),  # a proxy cannot reach this machine's loopback
             )
         except httpx2.InvalidURL as error:
@@ -92,6 +93,8 @@ class Client:
             with self._translated_errors():
                 response = self._http.request(method, path, **request)
         except UnicodeEncodeError as error:
+            if error.encoding == "idna":
+                raise CommandError(f"the request cannot be sent: {error}", ExitCode.USAGE) from error
             if error.encoding != "ascii":
                 raise
             raise CommandError(f"{error.object!r} must contain ASCII characters only", ExitCode.USAGE) from error

@@ -10,7 +10,6 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
@@ -19,6 +18,7 @@ import httpcore2
 
 from labrats.model.errors import LabratsError
 from labrats.net.address_policy import Forbidden, is_allowed, is_named, parse_networks, resolve_allowed
+from labrats.net.tls import system_tls
 
 IDLE_SECONDS: Final = 10.0
 """Timeout for connecting, and for each read and write."""
@@ -74,12 +74,6 @@ class Response:
             if len(head) >= size:
                 break
         return head[:size]
-
-
-@cache
-def system_tls() -> ssl.SSLContext:
-    """Load the system's certificates. Takes some 30 ms and a few MiB, so it is done once, on first use."""
-    return httpcore2.default_ssl_context()
 
 
 class OutboundClient:

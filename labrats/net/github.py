@@ -13,7 +13,7 @@ import msgspec
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.job import FailedCode
 from labrats.model.webhook_source import APP_ID, PRIVATE_KEY, TOKEN
-from labrats.net.client import system_tls
+from labrats.net.tls import system_tls
 from labrats.ports import Clock
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ import httpx2
 import msgspec
 
 from labrats.model.errors import LabratsError, RetryLater
-from labrats.net.client import system_tls
 from labrats.net.github import LIMIT_SECONDS, UNREACHABLE_SECONDS, retry_seconds
+from labrats.net.tls import system_tls
 from labrats.ports import Clock
 
 T = TypeVar("T")

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -207,11 +208,11 @@ def test_file_added_after_the_scan_becomes_part_of_the_state(
 ) -> None:
     added, really_lstat = snapshots.source / "added", os.lstat
 
-    def lstat_after_addition(path: str) -> os.stat_result:
+    def lstat_after_addition(path: str, **options: Any) -> os.stat_result:
         if not os.path.exists(added):
             added.write_text("added")
             added.chmod(0o644)
-        return really_lstat(path)
+        return really_lstat(path, **options)
 
     monkeypatch.setattr(os, "lstat", lstat_after_addition)
     assert "added" in content_of(snapshots)

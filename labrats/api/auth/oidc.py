@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import secrets
-import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from labrats.api.auth.id_token import ExpectedClaims, InvalidToken, UnknownKey, 
 from labrats.api.auth.sessions import Signer, User
 from labrats.api.http.errors import ApiError
 from labrats.model.errors import RetryLater
+from labrats.net.tls import verifying_tls
 from labrats.ports import Clock
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 def connection() -> Connect:
     """Return a factory of clients that verify TLS, follow no redirects and ignore the environment's proxies."""
-    tls = ssl.create_default_context()
+    tls = verifying_tls()
     return lambda: httpx2.AsyncClient(verify=tls, trust_env=False, follow_redirects=False)
 
 

@@ -22,6 +22,7 @@ from labrats.backends.kubernetes.proxy import proxy_options
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, Problem, RetryLater
 from labrats.model.nesting import DEEPEST, cut_off_below
 from labrats.model.record import Record
+from labrats.net.tls import accept_private_authorities
 
 T = TypeVar("T")
 
@@ -394,7 +395,7 @@ def _read_config(kubeconfig: Path | None) -> SingleConfig:
 
 def _tls(config: SingleConfig) -> ssl.SSLContext:
     try:
-        return verify_cluster(config.cluster, config.user or User(), config.abs_file)
+        return accept_private_authorities(verify_cluster(config.cluster, config.user or User(), config.abs_file))
     except (ConfigError, OSError) as error:
         raise LabratsError(f"the certificates of the Kubernetes cluster cannot be used: {error}") from error
 

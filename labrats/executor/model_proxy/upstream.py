@@ -14,6 +14,7 @@ from labrats.executor.model_proxy.gate import Approved
 from labrats.executor.model_proxy.http_connection import HttpConnection
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.responses import Refused
+from labrats.net.tls import verifying_tls
 
 CONNECT_SECONDS: Final = 15.0
 
@@ -28,8 +29,8 @@ def tls_context() -> ssl.SSLContext:
     """Return the context that verifies servers by the system's certificates, or those that SSL_CERT_FILE names."""
     paths = ssl.get_default_verify_paths()
     if any(os.environ.get(name) for name in (paths.openssl_cafile_env, paths.openssl_capath_env)):
-        return ssl.create_default_context()
-    return ssl.create_default_context(cafile=next((file for file in _CA_FILES if Path(file).exists()), None))
+        return verifying_tls()
+    return verifying_tls(next((file for file in map(Path, _CA_FILES) if file.exists()), None))
 
 
 class Upstream:
