@@ -29,6 +29,9 @@ from labrats.model.protocol import OVER_LIMIT, Task
 MOST_BODY_BYTES: Final = 32 * 1024 * 1024
 """Largest body of a request, as of the Messages API."""
 
+MOST_MARKS: Final = 2_000_000
+"""Limit on the brackets, commas and quotes of a body. Reading it takes up to some 150 bytes of memory for each."""
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 _POST: Final[Mapping[Api, frozenset[str]]] = {
@@ -240,6 +243,9 @@ class Gate:
 
         Parsers differ in which of two equal fields they use, so that a second `model` could reach the server.
         """
+        # A shorter body cannot have too many.
+        if len(body) > MOST_MARKS and sum(map(body.count, (b"{", b"[", b",", b'"'))) > MOST_MARKS:
+            raise Refused(413, f"the body must have at most {MOST_MARKS} brackets, commas and quotes")
         try:
             fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
             model = msgspec.json.decode(fields.get("model", msgspec.Raw(b"null")), type=str)

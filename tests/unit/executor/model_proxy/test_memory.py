@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from labrats.backends.kubernetes.pod import KEY_PROXY_RESOURCES
-from labrats.executor.model_proxy.gate import MOST_BODY_BYTES
+from labrats.executor.model_proxy.gate import MOST_BODY_BYTES, MOST_MARKS
 from labrats.executor.model_proxy.proxy import MOST_BUFFERED_BYTES
 from labrats.executor.model_proxy.reach import MOST_VALUES
 from tests.unit.executor.model_proxy.proxies import MODEL, a_proxy, a_request, a_response, answers, status_of
@@ -20,32 +20,43 @@ PARALLEL: Final = MOST_BUFFERED_BYTES // MOST_BODY_BYTES
 
 
 def largest_body(kind: str) -> bytes:
-    """Return a body of almost the largest size, with as many values as a request may have.
+    """Return a body of almost the largest size, with as many values, or marks, as a request may have.
 
     A string with one character beyond the usual ones takes four bytes for each character when it is read.
     """
     start, size = b'{"model":"%s","x":[' % MODEL.encode(), MOST_BODY_BYTES - 200
+    if kind in REPEATED:
+        each, marks = REPEATED[kind]
+        parts = b",".join(each % number for number in range(MOST_MARKS // marks - 20))
+        return _filled(start[:-5] + (b'"tools":[' + parts + b"]" if kind == "tools" else parts), size)
     values = MOST_VALUES - 20
     if kind == "strings":
         length = size // values - 3
         each = b'"' + "😀".encode() + b"a" * (length - 4) + b'"'
         return start + b",".join([each] * values) + b"]}"
     objects = b",".join(b'{"%06d":1}' % number for number in range(values // 2))
-    rest = size - len(objects) - len(start)
-    return start + objects + b'],"y":"' + "😀".encode() + b"a" * (rest - 20) + b'"}'
+    return _filled(start + objects + b"]", size)
 
 
-async def run_proxy(endpoint: str) -> None:
+def _filled(start: bytes, size: int) -> bytes:
+    return start + b',"y":"' + "😀".encode() + b"a" * (size - len(start) - 20) + b'"}'
+
+
+REPEATED: Final = {"fields": (b'"%06d":0', 3), "tools": (b'{"%06d":0}', 4)}
+"""Parts of a body, and the number of marks of each with its comma."""
+
+
+async def run_proxy(endpoint: str, network: str) -> None:
     """Run a proxy in front of a server until the end of standard input. Print its port."""
     with tempfile.TemporaryDirectory() as folder:
-        async with a_proxy(Path(folder), answers(b""), endpoint=endpoint, network="none") as served:
+        async with a_proxy(Path(folder), answers(b""), endpoint=endpoint, network=network) as served:
             sys.stdout.write(f"{served.port}\n")
             sys.stdout.flush()
             await asyncio.to_thread(sys.stdin.read)
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("kind", ["strings", "objects"])
+@pytest.mark.parametrize("kind", ["strings", "objects", *REPEATED])
 async def test_largest_requests_at_once_fit_into_the_limit_of_the_container(kind: str) -> None:
     arrived, answered = asyncio.Semaphore(0), asyncio.Event()
 
@@ -70,8 +81,9 @@ async def test_largest_requests_at_once_fit_into_the_limit_of_the_container(kind
     request = a_request(largest_body(kind))
     server = await asyncio.start_server(model_server, "127.0.0.1", 0, limit=2**16)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    network = "open" if kind in REPEATED else "none"  # with a rule, a request may have fewer values
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, url, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        *(sys.executable, "-m", __name__, url, network), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin
     assert process.stdout
@@ -93,5 +105,16 @@ async def test_largest_requests_at_once_fit_into_the_limit_of_the_container(kind
     assert int(peak[1]) / 1024 < limit * 0.9
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "part", [b'"tools":[%s]' % b",".join([b"{}"] * (MOST_MARKS // 2)), b'"x":"%s"' % (b'\\"' * MOST_MARKS)]
+)
+async def test_request_that_takes_more_memory_to_read_is_refused(tmp_path: Path, part: bytes) -> None:
+    async with a_proxy(tmp_path, answers(b"")) as proxy:
+        response = await proxy.send(a_request(b'{"model":"%s",%s}' % (MODEL.encode(), part)))
+
+    assert (status_of(response), proxy.heads) == (413, [])
+
+
 if __name__ == "__main__":
-    asyncio.run(run_proxy(sys.argv[1]))
+    asyncio.run(run_proxy(sys.argv[1], sys.argv[2]))
