@@ -22,14 +22,24 @@ from labrats.model.protocol import EGRESS_TOKEN_FILE, KEY_PROXY_FILE, KEY_PROXY_
 from labrats.processes import become_unreadable
 
 _BACKLOG: Final = 128
+_STARTED: Final = "started"
+"""File beside the token, which remains while the pod exists."""
 
 
 def run_proxy(source: Path, token_folder: Path) -> int:
-    """Serve the attempt whose task and secrets are in `source` until SIGTERM. Return the exit status."""
+    """Serve the attempt whose task and secrets are in `source` until SIGTERM. Return the exit status.
+
+    The node starts it again after it has ended. Then it does not serve: it would not know what the attempt has used.
+    """
     become_unreadable()
     task = msgspec.json.decode((source / "job.json").read_bytes(), type=Task)
     secrets = read_secrets(source / "secrets")
     token = (token_folder / KEY_PROXY_FILE).read_text()
+    try:
+        (token_folder / _STARTED).touch(exist_ok=False)
+    except FileExistsError:
+        sys.stderr.write("the key proxy has run before: it does not start again, as it has lost the attempt's usage\n")
+        return 1
     provider = task.config.provider or ""
     name = key_to_proxy(provider, task.endpoint, secrets)
     try:

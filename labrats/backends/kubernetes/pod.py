@@ -471,7 +471,7 @@ _KEY_PROXY: Final[Mapping[str, Any]] = {
     },
     "volumeMounts": [
         {"name": "model", "mountPath": SOURCE, "readOnly": True},
-        {**_KEY_PROXY_MOUNT, "readOnly": True},
+        _KEY_PROXY_MOUNT,
     ],
 }
 """The container of the key proxy. No other container mounts the Secret with the model's key."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from labrats.backends.kubernetes.claims import Claims
 from labrats.executor.egress.cluster_proxy import ClusterProxy
 from labrats.executor.workspace_diff import _pull_request
 from labrats.model.attempt_name import AttemptName
+from labrats.model.config import JobConfig
 from labrats.model.egress_grant import EgressGrant, read_grant, sign_grant
 from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent, StatusEvent, Task, decode_event
@@ -25,6 +27,7 @@ from tests.unit.executor.attempts import DEADLINE_SECONDS, a_repository, a_task,
 
 TOKEN = "ghp_0123456789abcdefghij"
 KEY = "sk-ant-0123456789"
+HAS_RUN = "the key proxy has run before: it does not start again, as it has lost the attempt's usage\n"
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,22 @@ def test_prepare_creates_the_same_token_for_the_executor_and_its_helper(
     assert tokens[0].read_text() == tokens[1].read_text()
     assert len(tokens[0].read_text()) > 40
     assert [token.stat().st_mode & 0o777 for token in tokens] == [0o600, 0o444]
+
+
+def test_key_proxy_that_has_ended_does_not_start_again(tmp_path: Path) -> None:
+    pod, folder = a_pod(tmp_path, config=JobConfig(provider="codex")), tmp_path / "key-proxy"
+    folder.mkdir()
+    (folder / "key-proxy").write_text("token")
+    command = [sys.executable, "-m", "labrats.executor", "key-proxy", str(pod.folder / "source"), str(folder)]
+    with subprocess.Popen(command) as first:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not (folder / "started").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        first.kill()
+
+    again = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_SECONDS, check=False)
+
+    assert (again.returncode, again.stderr) == (1, HAS_RUN)
 
 
 @pytest.mark.anyio
