@@ -236,7 +236,7 @@ class Chains:
             parent_data=job.status.result_data if job.phase is Phase.SUCCEEDED else None,
             parent_pull_request=_pull_request_of(job, event),
             priority=job.spec.priority,
-            repo=await repo_of_job(self._store, job),
+            repo=await repo_of_job(self._store, job, labelled_only=self._admission.labelled_only),
             token_from=setup.token_from if setup else None,
             git_ref=_git_ref_after(job),
             git_depth=setup.git_depth if setup else None,

@@ -29,11 +29,11 @@ from labrats.intake.stored_events import event_part
 from labrats.metrics import Metrics
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
 from labrats.model.config import JobConfig
-from labrats.model.core_resources import ConfigMap, Secret
+from labrats.model.core_resources import JOB_CREDENTIALS, ConfigMap, Secret
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Chain, Job, KeyReference, Outputs, WorkspaceSetup, retried
 from labrats.model.phases import Phase
-from labrats.model.record import Metadata, Resource
+from labrats.model.record import Metadata, OwnerReference, Resource
 from labrats.model.report import Published, PullRequestReport, Report, ReportTarget
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from labrats.ports import Change
@@ -109,6 +109,7 @@ class TestPlan:
         assert not {*names.candidates} & {*child_names(parent, "tester").candidates}
 
 
+OTHER_JOB: Final = OwnerReference(kind="InferenceRequest", name="ir-other", uid="other")
 URL: Final = "https://github.com/octo/demo/pull/7"
 
 
@@ -153,13 +154,14 @@ class ChainLab(Lab):
         self.store: FailingStore = FailingStore(lab.clock)
         self.folder = folder
         self.max_depth = 10
+        self.settings = EngineSettings()
 
     @asynccontextmanager
     async def chains(self) -> AsyncIterator[None]:
         """Continue chains while the block runs, and then stop as in a crash."""
         catalog = Catalog()
         attachments, uploads = Attachments(self.folder), Uploads(self.folder)
-        admission = Admission(self.store, catalog, JobIndex(), attachments, uploads, Metrics(), EngineSettings())
+        admission = Admission(self.store, catalog, JobIndex(), attachments, uploads, Metrics(), self.settings)
         async with asyncio.TaskGroup() as tasks:
             chains = Chains(self.store, self.runner, catalog, admission, self.clock, self.max_depth)
             running = [
@@ -327,6 +329,34 @@ class TestChild:
             "refs/heads/refs/pull/7/head",
             "refs/heads/0123456789abcdef0123456789abcdef01234567",
         ]
+
+    @pytest.mark.parametrize(
+        ("secret", "reason"),
+        [
+            ({"labels": {}}, "not labelled for jobs"),
+            ({"labels": {"labrats.work/type": "ai-api-key"}}, "the engine's own"),
+            ({"labels": JOB_CREDENTIALS, "owner": OTHER_JOB}, "belongs to another object"),
+        ],
+        ids=["unlabelled", "of the engine", "of another job"],
+    )
+    @pytest.mark.parametrize("was_refused", [False, True])
+    async def test_a_child_gets_no_secret_that_its_parent_may_not_use(
+        self, chains: ChainLab, secret: dict[str, Any], reason: str, was_refused: bool
+    ) -> None:
+        """An applied job names any Secret. It is refused, or fails, but its chain may continue after a failure."""
+        chains.settings = EngineSettings(labelled_credentials=True)
+        await chains.agents(an_agent("reviewer"))
+        data = {"username": "x", "password": "test-token"}
+        await chains.store.create(Secret(metadata=Metadata(name="of-others", **secret), data=data))
+        setup = WorkspaceSetup(git_repo="https://1.1.1.1/a.git", credentials_ref="of-others")
+        spec = {"workspace_setup": setup, "chain": a_chain(a_link(condition=C.ALWAYS)), "prompt": "Hello."}
+        if was_refused:
+            spec |= {"resolved": None}
+        async with chains.chains():
+            parent = await chains.decided(await chains.add(P.FAILED, spec=spec))
+        assert parent.status.child_job_id is None
+        assert ("was refused" if was_refused else reason) in (parent.status.chain_ended or "")
+        assert [each.name for each in await chains.store.list(Secret)] == ["of-others"]
 
     async def test_the_child_of_a_job_with_tokens_gets_tokens_of_its_own(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
