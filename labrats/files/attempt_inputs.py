@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final, Literal
 
-from labrats.model.config import CREDENTIAL_NAMES
+from labrats.model.config import CREDENTIAL_NAMES, KEYS_OF_MODELS
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.mcp_server import credential_file
@@ -21,8 +21,6 @@ PROMPT_FILE: Final = "prompt"
 INSTRUCTIONS_FILE: Final = "instructions"
 CONVERSATION_FILE: Final = "conversation"
 SECRETS_FOLDER: Final = "secrets"
-
-_KEYS_OF_MODELS: Final = frozenset(key for keys in CREDENTIAL_NAMES.values() for key in keys)
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def _secrets(attempt: Attempt) -> Iterator[SecretInput]:
         if job.spec.untrusted:
             message = f"an external contributor caused this job, so it does not get the secret in config.env.{variable}"
             raise GiveUp(FailedCode.AUTH, message)
-        if ai_model and value.secret == ai_model.spec.credentials_ref and value.key in _KEYS_OF_MODELS:
+        if ai_model and value.secret == ai_model.spec.credentials_ref and value.key in KEYS_OF_MODELS:
             message = (
                 f"config.env.{variable} names the model's key {value.key} in {value.secret!r}, which no agent gets"
             )

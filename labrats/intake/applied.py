@@ -8,12 +8,16 @@ from msgspec.structs import replace
 from labrats.intake.job_parts import create_missing_parts
 from labrats.intake.job_spec import PreparedJob
 from labrats.intake.request import JobRequest, RepoAddress
+from labrats.model.ai_model import AiModel
+from labrats.model.config import KEYS_OF_MODELS
 from labrats.model.core_resources import INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import Invalid, NotFound, Problem, TooLarge
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, KeyReference
 from labrats.model.record import Metadata, encode
+from labrats.model.variables import SecretKey
+from labrats.model.webhook_source import WebhookSource
 from labrats.model.workspace_setup import Setup
 from labrats.ports import Store
 
@@ -61,6 +65,7 @@ async def check_credentials(job: Job, repo: GitRepo | None, store: Store, *, lab
     if repo and repo.has_credential:
         message = "must not carry a credential: store it in a Secret, and name the Secret in credentialsRef"
         raise Invalid(Problem(GIT_REPO_FIELD, message))
+    await _check_secrets_of_tools(job, store)
     if setup := job.spec.workspace_setup:
         for field, name in (("credentialsRef", setup.credentials_ref), ("tokenFrom", setup.token_from)):
             with suppress(NotFound):  # it may still be applied
@@ -69,6 +74,31 @@ async def check_credentials(job: Job, repo: GitRepo | None, store: Store, *, lab
                     problem := problem_of_credentials(secret, job.metadata.uid, labelled_only=labelled_only)
                 ):
                     raise Invalid(Problem(f"workspaceSetup.{field}", problem))
+
+
+async def _check_secrets_of_tools(job: Job, store: Store) -> None:
+    """Raise Invalid if tools would get the key of a model, or the credentials of a webhook source.
+
+    Jobs use those, but their agents do not read them. Only an administrator may give them to the tools of an agent.
+    """
+    config = job.spec.config
+    named = {
+        f"config.env.{name}": (value.secret, {value.key})
+        for name, value in (config.env or {}).items()
+        if isinstance(value, SecretKey)
+    } | {
+        f"config.mcpServers.{name}.credentialsRef": (server.credentials_ref, KEYS_OF_MODELS)
+        for name, server in (config.mcp_servers or {}).items()
+        if server.credentials_ref
+    }
+    if not named:
+        return
+    of_models = {each.spec.credentials_ref for each in await store.list(AiModel)}
+    of_sources = {each.spec.credentials_ref for each in await store.list(WebhookSource)}
+    for field, (secret, keys) in named.items():
+        if (secret in of_models and not KEYS_OF_MODELS.isdisjoint(keys)) or secret in of_sources:
+            problem = f"must not name {secret!r}: no agent reads the Secrets of models and webhook sources"
+            raise Invalid(Problem(field, problem))
 
 
 async def store_resolution(store: Store, job: Job, prepared: PreparedJob) -> Job:

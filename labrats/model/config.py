@@ -28,6 +28,8 @@ CREDENTIAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The keys that a provider reads from the Secret of an AiModel's `credentialsRef`."""
 
+KEYS_OF_MODELS: Final = frozenset(key for keys in CREDENTIAL_NAMES.values() for key in keys)
+
 
 SUPPORTED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "effort": ("claude", "codex"),

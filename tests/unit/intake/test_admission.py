@@ -23,13 +23,16 @@ from labrats.model.agent import AiAgent
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Overloaded, RetryLater, TooLarge
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Chain, Job, Pipeline, advance
+from labrats.model.mcp_server import McpServer
 from labrats.model.phases import JobEvent, Phase
-from labrats.model.record import Resource
+from labrats.model.record import Metadata, Resource
+from labrats.model.variables import SecretKey
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from labrats.ports import Store
 from labrats.settings import EngineSettings
 from tests.fakes.clock import NOON
 from tests.fakes.store import MemoryStore
-from tests.support.builders import a_job, a_spec, an_agent
+from tests.support.builders import a_job, a_spec, an_agent, an_ai_model, an_applied_spec
 
 R = TypeVar("R", bound=Resource)
 
@@ -184,6 +187,38 @@ async def test_applied_job_gets_the_result_schema_of_its_agent_in_its_status(tmp
     applied = await admission.admit_applied(job)
 
     assert (applied.spec.result_schema, applied.result_schema) == (None, OF_AGENT)
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"env": {"A": SecretKey(secret="anthropic", key="ANTHROPIC_API_KEY")}}, "config.env.A"),
+        ({"env": {"A": SecretKey(secret="app", key="private-key")}}, "config.env.A"),
+        ({"mcp_servers": {"a": McpServer(command="a", credentials_ref="anthropic")}}, "config.mcpServers.a.credential"),
+        ({"mcp_servers": {"a": McpServer(command="a", credentials_ref="app")}}, "config.mcpServers.a.credentialsRef"),
+    ],
+)
+async def test_applied_job_does_not_give_its_tools_the_secrets_of_models_and_sources(
+    tmp_path: Path, config: dict[str, Any], field: str
+) -> None:
+    store = MemoryStore()
+    await store.create(an_ai_model("sonnet", credentials_ref="anthropic"))
+    source = WebhookSourceSpec(type="github", credentials_ref="app")
+    await store.create(WebhookSource(metadata=Metadata(name="github"), spec=source))
+    spec = an_applied_spec(prompt="Hello.", config=JobConfig(provider="mock", **config))
+    job = await store.create(a_job(spec=spec, resource_version=""))
+
+    with pytest.raises(Invalid, match=field):
+        await an_admission(store, tmp_path).admit_applied(job)
+
+
+async def test_applied_job_gives_its_tools_other_keys_of_such_a_secret(tmp_path: Path) -> None:
+    store = MemoryStore()
+    await store.create(an_ai_model("sonnet", credentials_ref="anthropic"))
+    env: dict[str, str | SecretKey] = {name: SecretKey(secret=name, key="NPM_TOKEN") for name in ("anthropic", "npm")}
+    spec = an_applied_spec(prompt="Hello.", config=JobConfig(provider="mock", env=env))
+
+    assert await an_admission(store, tmp_path).admit_applied(await store.create(a_job(spec=spec, resource_version="")))
 
 
 @pytest.mark.parametrize("limit", ["max_waiting_jobs", "max_waiting_jobs_per_owner"])
