@@ -101,13 +101,16 @@ class DiskLimits:
     async def free_disk(self) -> None:
         """Delete what ended jobs have left while less space is free than is to be kept.
 
-        Workspaces are deleted first, the largest first: a single agent may have filled the disk. Outputs, the oldest
-        first, are deleted in the next pass. Until then, executors end the attempts that fill the disk.
+        Workspaces are deleted first, the largest first: a single agent may have filled the disk. Outputs are deleted in
+        the next pass: those of the earlier attempts of unfinished jobs, and then the oldest ones. Until then, executors
+        end the attempts that fill the disk.
         """
         if self._look_again_at and self._clock.now() < self._look_again_at:
             return
         was_short = self._was_short
         self._was_short = await self._is_short_without_large_workspaces()
+        if was_short and self._was_short:
+            await self._remove_outputs_of_earlier_attempts()
         while was_short and (missing := await asyncio.to_thread(self._missing_bytes)) > 0:
             if (job_id := self._next_ended()) is None:
                 self._look_again_at = self._clock.now() + timedelta(seconds=FULL_DISK_SECONDS)
@@ -128,6 +131,19 @@ class DiskLimits:
             if await asyncio.to_thread(self._missing_bytes) <= 0:
                 return False
         return True
+
+    async def _remove_outputs_of_earlier_attempts(self) -> None:
+        """Delete the outputs of attempts that a later one has replaced, unless that resumes their session.
+
+        A single unfinished job can have a hundred of them.
+        """
+        async for names in self._runner.retained():
+            retried = sorted({name.job_id for name in names if name.number > 1})
+            for job in await self._store.get_many(Job, retried):
+                resumed = job.status.session.attempt if job.status.session else None
+                for number in range(1, 1 if job.ended else job.status.attempts):
+                    if number != resumed and (freed := await self._runner.remove_output(AttemptName(job.id, number))):
+                        log.info("outputs removed", job=job.id, attempt=number, bytes=freed, reason="LABRATS_FREE_GIB")
 
     def _next_ended(self) -> str | None:
         """Return the next ended job, the earliest first; None once after the last one. Then it starts over."""

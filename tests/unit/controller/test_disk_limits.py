@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from labrats.controller.disk_limits import FULL_DISK_SECONDS, LARGE_BYTES, DiskLimits
 from labrats.model.agent import ChainLink
+from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import BecameUnreadable
 from labrats.model.job import Chain, Job
 from labrats.model.phases import Phase
@@ -180,6 +181,16 @@ async def test_output_of_an_unfinished_job_is_not_removed(data: EngineData, disk
         await free_disk(data.disk_limits(free_gib=10))
     assert outputs_left(data) == {running.id, waiting.id}
     assert [entry["event"] for entry in entries] == ["disk nearly full"]
+
+
+async def test_outputs_of_earlier_attempts_are_removed_before_those_of_ended_jobs(data: EngineData, disk: Disk) -> None:
+    ended = await data.ended()
+    running = await data.add(a_job(P.RUNNING, attempts=5, spec=a_spec(HANG), session=a_session(attempt=3)))
+
+    await free_disk(data.disk_limits(free_gib=7))
+
+    left = {name for name, executor in data.machine.executors.items() if not executor.lost_output}
+    assert left == {ended.attempt_name, AttemptName(running.id, 3), AttemptName(running.id, 5)}
 
 
 async def test_all_ended_jobs_are_looked_at_again_when_the_disk_stays_full(data: EngineData, disk: Disk) -> None:
