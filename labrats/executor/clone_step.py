@@ -1,9 +1,11 @@
 """The step after `prepare` in the pod of an attempt with a repository.
 
-It clones the repository into the workspace, in a container of its own, with credentials that no later one has.
+It clones the repository into the workspace, in a container of its own, with credentials that no later one has. The
+limits of the attempt apply: a small pack of a hostile server can fill the disk of the node.
 """
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,6 +13,7 @@ import msgspec
 from labrats.executor.context import RunContext
 from labrats.executor.event_writer import STDOUT, EventWriter
 from labrats.executor.outcomes import run_step, run_with_timeout
+from labrats.executor.resource_limits import run_within_limits
 from labrats.executor.secret_files import read_secrets, values_to_redact
 from labrats.executor.workspace import clone_repository
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
@@ -27,7 +30,7 @@ def clone(source: Path, scratch: Path) -> int:
     async def step() -> None:
         task = msgspec.json.decode((source / "job.json").read_bytes(), type=Task)
         context = RunContext(task, "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, events)
-        await run_with_timeout(_clone, context)
+        await run_within_limits(partial(run_with_timeout, _clone, context), task.limits, [scratch])
 
     return asyncio.run(run_step(step, events))
 

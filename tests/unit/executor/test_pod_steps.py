@@ -20,7 +20,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.config import JobConfig
 from labrats.model.egress_grant import EgressGrant, read_grant, sign_grant
 from labrats.model.job import FailedCode, WorkspaceSetup
-from labrats.model.protocol import AnyEvent, ErrorEvent, ResultEvent, StatusEvent, Task, decode_event
+from labrats.model.protocol import AnyEvent, ErrorEvent, ResourceLimits, ResultEvent, StatusEvent, Task, decode_event
 from labrats.model.record import encode
 from tests.support.loopback import two_free_ports
 from tests.unit.executor.attempts import DEADLINE_SECONDS, a_repository, a_task, in_a_clone_of, some_work
@@ -191,6 +191,22 @@ def test_failed_clone_ends_the_attempt_without_naming_a_credential(tmp_path: Pat
     assert events[-1].code is FailedCode.GIT_CLONE
     assert [event.seq for event in events] == [1, 2, 3]
     assert TOKEN not in repr(events)
+
+
+def test_clone_that_fills_the_disk_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = a_repository(tmp_path / "origin")
+    pod = a_pod(tmp_path, limits=ResourceLimits(disk_bytes=2**20), **in_a_clone_of(repository))
+    git = tmp_path / "bin" / "git"
+    git.parent.mkdir()
+    git.write_text(f"#!/bin/sh\nhead -c 3000000 /dev/zero > {pod.scratch}/pack\nexec sleep 600\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{git.parent}{os.pathsep}{os.environ['PATH']}")
+
+    status, events = pod.clone()
+
+    assert status == 1
+    assert isinstance(events[-1], ErrorEvent)
+    assert events[-1].code is FailedCode.DISK_LIMIT
 
 
 def test_clone_of_a_malformed_task_ends_the_attempt(tmp_path: Path) -> None:
