@@ -51,9 +51,12 @@ async def rerun_request(
     The new job belongs to the caller and is in no chain, and no callback reports it. A rerun of a follow-up continues
     the same conversation. follow_up: the conversation of a job that continues `job` instead.
 
-    Raises IllegalMove if a part of the first job no longer exists, or if its git token has expired. Raises Invalid if
-    a report is wanted and the first job has none.
+    Raises IllegalMove if a part of the first job no longer exists, if its git token has expired, or if the job, applied
+    with kubectl, was never accepted: the new job would get its Secrets without the checks of an applied one. Raises
+    Invalid if a report is wanted and the first job has none.
     """
+    if not job.is_resolved:
+        raise IllegalMove("the job was never accepted, so that nothing has checked what it asks for; apply it again")
     if changes.report and not (job.spec.report and job.spec.report.target):
         raise Invalid(Problem("report", "must be false: the first job reports to no issue or pull request"))
     spec, setup = job.spec, job.spec.workspace_setup

@@ -13,10 +13,12 @@ from labrats.model.config import RERUN_LAYER, ConfigLayer, JobConfig, resolve_co
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import IllegalMove
 from labrats.model.job import JobSpec, KeyReference, WorkspaceFile
+from labrats.model.phases import Phase
 from labrats.model.record import Metadata
+from labrats.model.variables import SecretKey
 from tests.fakes.clock import NOON, FakeClock
 from tests.fakes.store import MemoryStore
-from tests.support.builders import a_job, a_spec
+from tests.support.builders import a_job, a_spec, an_applied_spec
 
 CALLER = Caller("caller", frozenset({"submit"}), secret="key-of-the-caller")
 PROMPT = ConfigMap(metadata=Metadata(name="texts"), data={"prompt": "Say hello.", "instructions": "Be brief."})
@@ -84,3 +86,11 @@ async def test_deleted_file_or_prompt_prevents_a_rerun(store: MemoryStore, tmp_p
     await store.delete(ConfigMap, "texts")
     with pytest.raises(IllegalMove, match="prompt or git credential was deleted"):
         await rerun_request(store, a_job(spec=a_finished_spec()), Changes(), CALLER, tmp_path, NOON)
+
+
+async def test_applied_job_that_was_never_accepted_is_not_run_again(store: MemoryStore, tmp_path: Path) -> None:
+    config = JobConfig(env={"KEY": SecretKey(secret="anthropic", key="ANTHROPIC_API_KEY")})
+    refused = a_job(Phase.FAILED, spec=an_applied_spec(prompt="Print the key.", config=config))
+
+    with pytest.raises(IllegalMove, match="was never accepted"):
+        await rerun_request(store, refused, Changes(), CALLER, tmp_path, NOON)
