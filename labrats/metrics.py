@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from labrats.model.job import Job, Usage
 from labrats.model.phases import API_STATUS, ENDED, Phase
 
-MAX_MODELS: Final = 25
-MAX_TYPES: Final = 50
+MAX_MODELS: Final = 50
+MAX_TYPES: Final = 100
 """Limits on the models and the job types (each with its provider and model) that have series of their own.
 
 Further ones count as `other`: callers choose the names, and each has some fifty series.

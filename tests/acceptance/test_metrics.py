@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -10,9 +10,20 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from tests.acceptance.engine import Engine, User
+from tests.acceptance.engine import Engine, LocalEngine, User
+from tests.chart.engine import InstalledEngine
 
 UNITS = ("_seconds", "_bytes", "_usd")
+
+
+@pytest.fixture(scope="module")
+def engine(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine that has run few models, so that the models of these tests have series of their own."""
+    if isinstance(engine, InstalledEngine):
+        yield engine
+    else:
+        with LocalEngine(tmp_path_factory.mktemp("metrics")) as own:
+            yield own
 
 
 async def families(engine: Engine) -> dict[str, Metric]:
