@@ -300,7 +300,8 @@ class ClaudeEventTranslator:
                 if event.session_id and is_session_id(event.session_id):
                     self._files.session_id = event.session_id
                     self._context.report_session(event.session_id)
-                self._context.events.log(f"Claude Code {event.claude_code_version}, {event.model}")
+                program = " ".join(filter(None, ("Claude Code", event.claude_code_version)))
+                self._context.events.log(", ".join(filter(None, (program, event.model))))
                 for server in event.mcp_servers:
                     if server.status == "failed":
                         report_failed_mcp_server(self._context.events, server.name, "Claude Code does not say why")

@@ -351,6 +351,16 @@ def test_failed_requests_are_not_turns(tmp_path: Path) -> None:
     assert translator.usage.turns == 1
 
 
+@pytest.mark.parametrize(
+    ("known", "line"),
+    [({}, "Claude Code"), ({"model": "m"}, "Claude Code, m"), ({"claude_code_version": "9"}, "Claude Code 9")],
+)
+def test_a_program_that_names_neither_version_nor_model_is_reported(
+    tmp_path: Path, known: dict[str, str], line: str
+) -> None:
+    assert translated(tmp_path, {"type": "system", "subtype": "init", **known}).logs == [line]
+
+
 @pytest.mark.parametrize("session_id", ["../outside", "--last", "a/b", "x" * 201])
 def test_id_that_could_be_a_path_or_an_option_is_no_session(tmp_path: Path, session_id: str) -> None:
     with some_work(tmp_path, a_task(tmp_path)) as work:
