@@ -120,6 +120,12 @@ async def admin(engine: Engine) -> AsyncIterator[User]:
 
 
 @pytest.fixture
+def name() -> str:
+    """A name for this test's resources, such as an agent, that no other test has, nor another run of this one."""
+    return f"test-{token_hex(4)}"
+
+
+@pytest.fixture
 def model(request: pytest.FixtureRequest) -> str:
     """The name of a model, and thus of slots, that no other test uses, nor another run of this one."""
     return f"{request.node.name}-{token_hex(4)}"

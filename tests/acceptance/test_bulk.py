@@ -28,8 +28,8 @@ async def finished(user: User, action_id: str) -> dict[str, Any]:
     return dict(progress)
 
 
-async def test_all_matching_jobs_are_cancelled(user: User, admin: User, model: str) -> None:
-    await admin.post("/api/ai-models", {"name": "bulk-paused", "provider": "mock", "model": model, "slots": 0})
+async def test_all_matching_jobs_are_cancelled(user: User, admin: User, name: str, model: str) -> None:
+    await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 0})
     for kind in ("wanted", "wanted", "other"):
         await user.submit(type=kind, config={"model": model})
     foreign = await admin.submit(type="wanted", config={"model": model})
@@ -75,13 +75,13 @@ async def test_progress_counts_the_jobs_that_an_action_leaves_out(user: User) ->
     assert (progress["jobs"], progress["done"], progress["changed"]) == (2, 2, 1)
 
 
-async def test_progress_belongs_to_the_caller_who_started_the_action(user: User, admin: User) -> None:
-    await user.run({"fail": "no"}, type="owned-action")
-    await listed(user, 1, type="owned-action", status="failed")
-    body = {"action": "retry", "filter": {"type": "owned-action"}, "expected": 1}
+async def test_progress_belongs_to_the_caller_who_started_the_action(user: User, admin: User, name: str) -> None:
+    await user.run({"fail": "no"}, type=name)
+    await listed(user, 1, type=name, status="failed")
+    body = {"action": "retry", "filter": {"type": name}, "expected": 1}
     own = (await user.post("/api/jobs/bulk", body)).json()["id"]
     await finished(admin, own)
-    await listed(user, 1, type="owned-action", status="failed")
+    await listed(user, 1, type=name, status="failed")
     of_all = (await admin.post("/api/jobs/bulk", body)).json()["id"]
     await finished(admin, of_all)
 

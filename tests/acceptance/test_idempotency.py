@@ -97,8 +97,8 @@ async def test_invalid_keys_are_refused(user: User) -> None:
     assert (await submit(user, "k" * 255)).status_code == 201
 
 
-async def test_ai_model_can_be_created_with_an_idempotency_key(admin: User, model: str) -> None:
-    body, key = {"name": "idempotent", "provider": "mock", "model": model, "slots": 2}, str(uuid4())
+async def test_ai_model_can_be_created_with_an_idempotency_key(admin: User, name: str, model: str) -> None:
+    body, key = {"name": name, "provider": "mock", "model": model, "slots": 2}, str(uuid4())
 
     first, again, plain = (
         await admin.post("/api/ai-models", body, Idempotency_Key=key),

@@ -70,13 +70,13 @@ async def test_log_can_be_read_as_plain_text(user: User) -> None:
     assert log.text == "line 1\nline 2\n" * 2
 
 
-async def test_prompt_is_shown_with_the_instructions_of_the_agent(user: User, admin: User) -> None:
-    agent = {"name": "prompt-shown", "triggerName": "prompt-shown", "defaultProvider": "mock"}
-    await admin.post("/api/instructions", {"name": "prompt-shown", "content": "Be brief."})
-    created = await admin.post("/api/agents", agent | {"instructions": ["prompt-shown"]})
+async def test_prompt_is_shown_with_the_instructions_of_the_agent(user: User, admin: User, name: str) -> None:
+    agent = {"name": name, "triggerName": name, "defaultProvider": "mock"}
+    await admin.post("/api/instructions", {"name": name, "content": "Be brief."})
+    created = await admin.post("/api/agents", agent | {"instructions": [name]})
     assert created.status_code == 201, created.text
     plain = await user.submit(prompt="Say hello.")
-    with_agent = await user.submit(prompt="Say it again.", agentRole="prompt-shown")
+    with_agent = await user.submit(prompt="Say it again.", agentRole=name)
 
     assert (await user.get(f"/api/jobs/{plain}/prompt")).json() == {"prompt": "Say hello.", "instructions": None}
     shown = (await user.get(f"/api/jobs/{with_agent}/prompt")).json()

@@ -45,8 +45,8 @@ async def test_job_detail_and_list_have_exactly_the_documented_fields(user: User
     assert item == {field: detail[field] for field in ITEM_FIELDS}
 
 
-async def test_waiting_job_shows_null_for_unknown_values(user: User, admin: User, model: str) -> None:
-    await admin.post("/api/ai-models", {"name": "paused", "provider": "mock", "model": model, "slots": 0})
+async def test_waiting_job_shows_null_for_unknown_values(user: User, admin: User, name: str, model: str) -> None:
+    await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 0})
 
     detail = await user.job(await user.submit(config={"model": model}))
 

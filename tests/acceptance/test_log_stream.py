@@ -72,19 +72,19 @@ async def test_event_ids_consist_of_attempt_and_number_and_increase(user: User) 
 
 
 async def test_stream_of_a_waiting_job_opens_at_once_and_begins_when_the_job_starts(
-    user: User, admin: User, model: str
+    user: User, admin: User, name: str, model: str
 ) -> None:
-    await admin.post("/api/ai-models", {"name": "opens-later", "provider": "mock", "model": model, "slots": 0})
+    await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 0})
     job_id = await user.submit({"log": "at last"}, config={"model": model})
 
     async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
         assert (await user.job(job_id))["status"] == "waiting"
-        await admin.http.patch("/api/ai-models/opens-later", json={"slots": 1})
+        await admin.http.patch(f"/api/ai-models/{name}", json={"slots": 1})
         assert (await anext(events)).data == {"log": "at last"}
 
 
-async def test_cancel_of_a_waiting_job_ends_its_stream(user: User, admin: User, model: str) -> None:
-    await admin.post("/api/ai-models", {"name": "never-opens", "provider": "mock", "model": model, "slots": 0})
+async def test_cancel_of_a_waiting_job_ends_its_stream(user: User, admin: User, name: str, model: str) -> None:
+    await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 0})
     job_id = await user.submit(config={"model": model})
 
     async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:

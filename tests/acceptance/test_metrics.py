@@ -94,8 +94,10 @@ async def test_every_promised_metric_family_is_exposed(measured: dict[str, Metri
     assert value(measured["labrats_log_streams"]) >= 1
 
 
-async def test_queue_depth_is_the_number_of_waiting_jobs(engine: Engine, user: User, admin: User, model: str) -> None:
-    await admin.post("/api/ai-models", {"name": "depth", "provider": "mock", "model": model, "slots": 0})
+async def test_queue_depth_is_the_number_of_waiting_jobs(
+    engine: Engine, user: User, admin: User, name: str, model: str
+) -> None:
+    await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 0})
     for _ in range(3):
         await user.submit(config={"model": model})
 
@@ -105,9 +107,9 @@ async def test_queue_depth_is_the_number_of_waiting_jobs(engine: Engine, user: U
 
 
 async def test_job_cancelled_while_waiting_counts_as_finished(
-    engine: Engine, user: User, admin: User, model: str
+    engine: Engine, user: User, admin: User, name: str, model: str
 ) -> None:
-    await admin.post("/api/ai-models", {"name": "never", "provider": "mock", "model": model, "slots": 0})
+    await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 0})
     await user.cancel(await user.submit(config={"model": model}))
 
     assert value((await families(engine))["labrats_jobs_finished"], status="cancelled", model=model) == 1

@@ -31,16 +31,16 @@ async def test_rerun_has_the_texts_files_and_settings_of_the_first_job(user: Use
     assert (await user.get(f"/api/jobs/{again['id']}/prompt")).json()["prompt"] == "Write a file."
 
 
-async def test_rerun_may_have_another_prompt_and_keeps_the_instructions(user: User, admin: User) -> None:
-    await admin.post("/api/instructions", {"name": "rerun-rules", "content": "Be brief."})
-    agent = {"name": "rerun-agent", "triggerName": "rerun-agent", "instructions": ["rerun-rules"]}
+async def test_rerun_may_have_another_prompt_and_keeps_the_instructions(user: User, admin: User, name: str) -> None:
+    await admin.post("/api/instructions", {"name": name, "content": "Be brief."})
+    agent = {"name": name, "triggerName": name, "instructions": [name]}
     assert (await admin.post("/api/agents", agent)).status_code == 201
-    first = await user.run(prompt="Say hello.", agentRole="rerun-agent")
-    await admin.http.patch("/api/instructions/rerun-rules", json={"content": "Be long."})
+    first = await user.run(prompt="Say hello.", agentRole=name)
+    await admin.http.patch(f"/api/instructions/{name}", json={"content": "Be long."})
 
     again = await user.wait(await rerun(user, first["id"], {"prompt": "Say goodbye."}))
 
-    assert (again["agentRole"], again["title"]) == ("rerun-agent", "Say goodbye.")
+    assert (again["agentRole"], again["title"]) == (name, "Say goodbye.")
     texts = (await user.get(f"/api/jobs/{again['id']}/prompt")).json()
     assert texts["prompt"] == "Say goodbye."
     assert "Be brief." in texts["instructions"]

@@ -86,18 +86,18 @@ async def test_rerun_has_the_schema_of_the_first_job(user: User) -> None:
     assert (again["resultSchema"], again["resultData"]) == (SCHEMA, {"risk": 1})
 
 
-async def test_chain_passes_the_checked_value_on(user: User, admin: User) -> None:
+async def test_chain_passes_the_checked_value_on(user: User, admin: User, name: str) -> None:
     text = "The risk is {{ parent.data.risk }}, not {{ parent.data.other }}."
-    await admin.post("/api/instructions", {"name": "judge-risk", "content": text})
-    trigger: dict[str, Any] = {"source": "results", "events": ["checked"]}
-    first = {"name": "risk-checker", "defaultProvider": "mock", "resultSchema": SCHEMA}
-    following = {"next": {"agentTriggerName": "risk-judge"}}
+    await admin.post("/api/instructions", {"name": name, "content": text})
+    trigger: dict[str, Any] = {"source": name, "events": ["checked"]}
+    first = {"name": f"{name}-checker", "defaultProvider": "mock", "resultSchema": SCHEMA}
+    following = {"next": {"agentTriggerName": f"{name}-judge"}}
     await admin.post("/api/agents", first | {"eventTriggers": [trigger | following]})
-    judge = {"name": "risk-judge", "defaultProvider": "mock", "instructions": ["judge-risk"]}
+    judge = {"name": f"{name}-judge", "defaultProvider": "mock", "instructions": [name]}
     created = await admin.post("/api/agents", judge)
     assert created.status_code == 201, created.text
 
-    answer = await user.post("/api/events/ingest", {"source": "results", "event": "checked", "payload": {}})
+    answer = await user.post("/api/events/ingest", {"source": name, "event": "checked", "payload": {}})
     parent = await user.wait(answer.json()["jobs"][0]["jobId"])
     assert (parent["resultSchema"], parent["resultData"]) == (SCHEMA, {"risk": 0})
     async with asyncio.timeout(PATIENCE_SECONDS):

@@ -17,8 +17,8 @@ async def wait_for_log_line(user: User, job_id: str, line: str) -> None:
 
 
 class TestCancel:
-    async def test_waiting_job_is_cancelled_at_once(self, user: User, admin: User, model: str) -> None:
-        await admin.post("/api/ai-models", {"name": "cancel-waiting", "provider": "mock", "model": model, "slots": 0})
+    async def test_waiting_job_is_cancelled_at_once(self, user: User, admin: User, name: str, model: str) -> None:
+        await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 0})
         job_id = await user.submit(config={"model": model})
 
         detail = await user.cancel(job_id)
@@ -156,10 +156,10 @@ class TestDeadline:
         assert engine.processes_of(detail["id"]) == []
 
     async def test_timeout_excludes_the_time_in_the_queue(
-        self, engine: Engine, user: User, admin: User, model: str
+        self, engine: Engine, user: User, admin: User, name: str, model: str
     ) -> None:
         timeout_ms = int(engine.start_seconds * 1000)
-        await admin.post("/api/ai-models", {"name": "deadline", "provider": "mock", "model": model, "slots": 1})
+        await admin.post("/api/ai-models", {"name": name, "provider": "mock", "model": model, "slots": 1})
         first = await user.submit({"sleepMs": timeout_ms + 500}, config={"model": model})
         second = await user.submit({"result": "in time"}, config={"model": model, "timeoutMs": timeout_ms})
 

@@ -40,10 +40,10 @@ def peak_slots(details: list[dict[str, Any]]) -> int:
 
 
 async def test_jobs_start_by_priority_number_and_then_in_order_of_submission(
-    user: User, admin: User, model: str
+    user: User, admin: User, name: str, model: str
 ) -> None:
     """The default priority is 2: the job without a priority starts between those with 2, in order of submission."""
-    await a_paused_model(admin, "ordered", model)
+    await a_paused_model(admin, name, model)
     submitted: list[dict[str, Any]] = [
         {"priority": 5},
         {"priority": 2},
@@ -54,18 +54,18 @@ async def test_jobs_start_by_priority_number_and_then_in_order_of_submission(
     ]
     job_ids = [await user.submit(config={"model": model}, **each) for each in submitted]
 
-    await set_slots(admin, "ordered", 1)
+    await set_slots(admin, name, 1)
 
     priorities = [each.get("priority", 2) for each in submitted]
     expected = [job_id for _, job_id in sorted(zip(priorities, job_ids, strict=True), key=lambda pair: pair[0])]
     assert await order_of_starts(user, job_ids) == expected
 
 
-async def test_model_runs_at_most_as_many_jobs_as_it_has_slots(user: User, admin: User, model: str) -> None:
-    await a_paused_model(admin, "two-slots", model)
+async def test_model_runs_at_most_as_many_jobs_as_it_has_slots(user: User, admin: User, name: str, model: str) -> None:
+    await a_paused_model(admin, name, model)
     job_ids = [await user.submit({"sleepMs": 20}, config={"model": model}) for _ in range(5)]
 
-    await set_slots(admin, "two-slots", 2)
+    await set_slots(admin, name, 2)
 
     assert peak_slots([await user.wait(job_id) for job_id in job_ids]) == 2
 
@@ -79,41 +79,43 @@ async def test_model_without_an_ai_model_has_four_slots(user: User, model: str) 
     assert {detail["accountName"] for detail in details} == {f"mock/{model}"}
 
 
-async def test_changed_slots_apply_while_jobs_run_and_wait(user: User, admin: User, model: str) -> None:
-    await a_paused_model(admin, "patched", model)
+async def test_changed_slots_apply_while_jobs_run_and_wait(user: User, admin: User, name: str, model: str) -> None:
+    await a_paused_model(admin, name, model)
     job_ids = [await user.submit({"hang": True}, config={"model": model}) for _ in range(4)]
 
     async def active() -> int:
-        view = (await admin.get("/api/ai-models/patched")).json()
+        view = (await admin.get(f"/api/ai-models/{name}")).json()
         assert view["active"] + view["queued"] == 4
         return int(view["active"])
 
     assert await active() == 0
     for slots in (1, 3):
-        await set_slots(admin, "patched", slots)
+        await set_slots(admin, name, slots)
         for job_id in job_ids[:slots]:
             await user.wait(job_id, "active")
         assert await active() == slots
 
-    await set_slots(admin, "patched", 0)  # running jobs continue; no further job starts
+    await set_slots(admin, name, 0)  # running jobs continue; no further job starts
     await user.cancel(job_ids[0])
     await user.wait(job_ids[0])
     assert [(await user.job(job_id))["status"] for job_id in job_ids[1:]] == ["active", "active", "waiting"]
-    assert (await user.job(job_ids[1]))["accountName"] == "patched"
+    assert (await user.job(job_ids[1]))["accountName"] == name
 
 
-async def test_full_model_does_not_delay_jobs_of_other_models(user: User, admin: User, model: str) -> None:
-    await a_paused_model(admin, "busy", model)
+async def test_full_model_does_not_delay_jobs_of_other_models(user: User, admin: User, name: str, model: str) -> None:
+    await a_paused_model(admin, name, model)
     waiting = await user.submit(config={"model": model}, priority=-10)
 
     assert (await user.run(config={"model": f"{model}-2"}, priority=10))["status"] == "completed"
     assert (await user.job(waiting))["status"] == "waiting"
 
 
-async def test_many_jobs_submitted_at_once_all_complete(engine: Engine, user: User, admin: User, model: str) -> None:
+async def test_many_jobs_submitted_at_once_all_complete(
+    engine: Engine, user: User, admin: User, name: str, model: str
+) -> None:
     many = engine.many_jobs
-    await a_paused_model(admin, "many", model)
-    await set_slots(admin, "many", engine.many_slots)
+    await a_paused_model(admin, name, model)
+    await set_slots(admin, name, engine.many_slots)
     pace = asyncio.Semaphore(50)
 
     async def submit(number: int) -> str:
