@@ -7,8 +7,9 @@ which could name programs to execute.
 import asyncio
 import errno
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,12 @@ OUTSIDE_PUBLICATION: Final = ("--", ".", f":(exclude){PUBLICATION_FOLDER}")
 _READ_BYTES: Final = 64 * 1024
 _ERROR_BYTES: Final = 1024 * 1024
 _DENIED: Final = os.strerror(errno.EACCES).encode()
+_SOME_NOT_ADDED: Final = 1
+"""The exit status of `git add --ignore-errors` that has left out some files."""
+
+_NOT_ADDED: Final = re.compile("error: (?!unable to normalize alternate)|warning: could not open")
+"""The beginning of git's messages about files that it leaves out, among hints and other warnings."""
+
 _EXCLUDES_FILE: Final = "labrats-excludes"
 _EXCLUDED: Final = (
     *("__pycache__/", "*.py[cod]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".venv/", "node_modules/"),
@@ -175,8 +182,10 @@ class EngineRepository:
             shutil.copy2(self.git_dir / self.index, self.git_dir / copy.index)  # so that git reads only changed files
         return copy
 
-    async def add_all(self, *, ignored_too: bool = False) -> None:
-        """Update the index from the files of the workspace, in the sandbox.
+    async def add_all(self, *, ignored_too: bool = False) -> list[str]:
+        """Update the index from the files of the workspace, in the sandbox. Return git's errors about single files.
+
+        The index then has all others. Git refuses, for example, a repository without a commit, and files in `.GIT`.
 
         Git reads the commit of each repository in the workspace, where links may lead to it.
         `git add` would run `git status` in each submodule, with the programs that its configuration names. In its place
@@ -191,18 +200,24 @@ class EngineRepository:
             (folder / "git").write_text("#!/bin/sh\n")
             (folder / "git").chmod(0o755)
         no_programs = {"GIT_EXEC_PATH": str(folder), "PATH": str(folder)}
-        which = "--force" if ignored_too else "--ignore-errors"
-        add = ("add", "--all", which, *OUTSIDE_PUBLICATION)
+        add = ("add", "--all", "--ignore-errors", *(["--force"] if ignored_too else []), *OUTSIDE_PUBLICATION)
+        errors = await self._add(add, no_programs)
+        if _DENIED in errors:
+            await asyncio.to_thread(make_accessible, self.workspace)
+            errors = await self._add(add, no_programs)
+        return [line for line in errors.decode("utf-8", "replace").splitlines() if _NOT_ADDED.match(line)]
+
+    async def _add(self, arguments: Sequence[str], variables: Mapping[str, str]) -> bytes:
+        """Run `git add`, and return the start of its errors. Raises DiffFailed if it has added nothing."""
         with TemporaryFile() as errors:
+            statuses = (0, _SOME_NOT_ADDED)
             try:
-                await self.git(*add, variables=no_programs, stderr=errors, confined=True)
+                await self.git(*arguments, variables=variables, stderr=errors, confined=True, statuses=statuses)
             except DiffFailed:
                 if not _is_denied(errors):
                     raise
-            if not _is_denied(errors):
-                return
-        await asyncio.to_thread(make_accessible, self.workspace)
-        await self.git(*add, variables=no_programs, confined=True)
+            errors.seek(0)
+            return errors.read(_ERROR_BYTES)
 
     async def git(
         self,
@@ -212,14 +227,20 @@ class EngineRepository:
         variables: Mapping[str, str] | None = None,
         stderr: IO[bytes] | int = DEVNULL,
         confined: bool = False,
+        statuses: Collection[int] = (0,),
     ) -> bytes:
-        """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`."""
+        """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`.
+
+        statuses: the exit statuses that are no failure.
+        """
         settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
         place = [f"--git-dir={self.git_dir}", f"--work-tree={self.workspace}"]
         index = {"GIT_INDEX_FILE": str(self.git_dir / self.index)}
         options = [*settings, *place]
         variables = {**index, **(variables or {})}
-        return await self._run(arguments, options, most_bytes, stdin, variables, stderr, confined=confined)
+        return await self._run(
+            arguments, options, most_bytes, stdin, variables, stderr, confined=confined, statuses=statuses
+        )
 
     @property
     def _excludes(self) -> str:
@@ -239,6 +260,7 @@ class EngineRepository:
         stderr: IO[bytes] | int = DEVNULL,
         *,
         confined: bool = False,
+        statuses: Collection[int] = (0,),
     ) -> bytes:
         environment = {"PATH": os.environ.get("PATH", os.defpath), **_ENVIRONMENT, **(variables or {})}
         git = [shutil.which("git") or "git", *options, *arguments]
@@ -260,7 +282,7 @@ class EngineRepository:
                     status = await process.exit_status()
             except OSError as error:
                 raise DiffFailed(f"git cannot be run: {error.strerror}") from error
-        if status != 0:
+        if status not in statuses:
             raise DiffFailed(f"git {arguments[0]} exited with status {status}")
         return bytes(printed)
 

@@ -16,6 +16,7 @@ from labrats.executor.context import RunContext
 from labrats.executor.engine_repository import OUTSIDE_PUBLICATION, DiffFailed, EngineRepository
 from labrats.executor.git_outputs import belongs_to_repository, read_head, read_ref
 from labrats.files.safe_paths import read_regular_file
+from labrats.files.trees import remove_special_files
 from labrats.model.job import Outputs
 from labrats.model.protocol import BASELINE_FILE, BUNDLE_REF
 from labrats.model.record import Record, encode
@@ -27,6 +28,9 @@ BINARY_BYTES: Final = 16 * 1024 * 1024
 """Limit on the changed files of a patch with binary files. All are searched for secrets, at some 6 MiB a second."""
 
 MOST_COMMITS: Final = 50
+_MOST_ERRORS, _ERROR_CHARACTERS = 5, 300
+"""Limits on what the log says about files that git cannot add."""
+
 _BINARY: Final = b"\nGIT binary patch\n"
 _GIT_DIR: Final = "baseline.git"
 _BASELINE_BYTES: Final = 1024 * 1024
@@ -163,10 +167,12 @@ async def _tree_of(repository: EngineRepository, *, is_prepared: bool) -> str | 
         await repository.create()
         repository.copy_index_of_workspace()
         if is_prepared:
+            await remove_special_files(repository.workspace)
             await repository.add_all()
             commit = await repository.word("write-tree")
     elif repository.has_files():
         await repository.create()
+        await remove_special_files(repository.workspace)
         await repository.add_all(ignored_too=True)
         commit = await repository.word("write-tree")
     repository.keep_index()
@@ -177,7 +183,8 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
     """Store the patch, and return the number of changed files."""
     await repository.create()
     tree = tree or await repository.word("write-tree")  # the empty tree
-    await repository.add_all()
+    for error in (await repository.add_all())[:_MOST_ERRORS]:
+        context.events.log(f"[the patch omits what git cannot add: {error[:_ERROR_CHARACTERS]}]")
     difference = ("diff", "--cached", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "--no-color")
     changed = await repository.changed_since_kept()
     names = await repository.git(*difference, "--name-only", "-z", "--no-renames", tree, *OUTSIDE_PUBLICATION)

@@ -1,5 +1,6 @@
 """Size and deletion of folders that an agent or its tools have filled, whose depth and modes may be hostile."""
 
+import asyncio
 import os
 import shutil
 import stat
@@ -13,6 +14,8 @@ from typing import Final
 ENTRY_BYTES: Final = 4096
 """Least size of a file, link or folder."""
 
+_ENTRIES_AT_ONCE: Final = 1000
+_USUAL_KINDS: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 _SECTOR_BYTES: Final = 512
 _LONG_PATH: Final = 2048  # bytes of a path and a name together are limited to 4096
 _ANCHOR_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,7 +43,35 @@ def sizes_on_disk(trees: Iterable[Path]) -> Iterator[int]:
     has only so many files. Nothing is left out that its owner may read: a folder without the owner's permissions gets
     them, and folders may be nested deeper than a path can name.
     """
-    folders, known = [_Folder(None, str(tree)) for tree in trees], set[tuple[int, int]]()
+    known = set[tuple[int, int]]()
+    for _, status in _entries(trees):
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            if (status.st_dev, status.st_ino) in known:
+                continue
+            known.add((status.st_dev, status.st_ino))
+        yield size_on_disk(status)
+
+
+async def remove_special_files(tree: Path) -> int:
+    """Delete what is no file, folder or link: pipes, at which a reader would wait for ever, sockets and devices.
+
+    Return their number. Other tasks run meanwhile, since an agent can make any number of files.
+    """
+    removed = 0
+    for number, (entry, status) in enumerate(_entries([tree])):
+        if number % _ENTRIES_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        if stat.S_IFMT(status.st_mode) not in _USUAL_KINDS:
+            give_owner_access(os.path.dirname(entry.path))
+            with suppress(OSError):
+                os.unlink(entry.path)
+                removed += 1
+    return removed
+
+
+def _entries(trees: Iterable[Path]) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    """Yield each entry in the trees with its status. See `sizes_on_disk`."""
+    folders = [_Folder(None, str(tree)) for tree in trees]
     while folders:
         folder = folders.pop()
         try:
@@ -51,11 +82,7 @@ def sizes_on_disk(trees: Iterable[Path]) -> Iterator[int]:
                         status = entry.stat(follow_symlinks=False)
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(_Folder(folder.anchor, entry.path))
-                        elif status.st_nlink > 1:
-                            if (status.st_dev, status.st_ino) in known:
-                                continue
-                            known.add((status.st_dev, status.st_ino))
-                        yield size_on_disk(status)
+                        yield entry, status
         except PermissionError:
             if give_owner_access(folder.path):
                 folders.append(folder)

@@ -281,7 +281,6 @@ THEFTS = {
     "folder": "mv .git/objects ../stolen; ln -s {private}/.git/objects .git/objects",
     "repository": "mv .git ../stolen; ln -s {private}/.git .git",
     "files": "for folder in {private}/.git/objects/??; do ln -s $folder .git/objects/; done",
-    "pipe": "mkfifo .git/objects/pack/pack-1.idx",
 }
 
 

@@ -235,8 +235,9 @@ def test_repository_in_the_workspace_reveals_no_file_outside(tmp_path: Path, rep
         ln -s {tmp_path}/token sub/.git/refs/heads/x; echo three >> readme.txt"""
     attempt = an_attempt_of(tmp_path, script, repository, sandbox=Sandbox(program=program))
     attempt.run()
-    assert "[the changes in the workspace cannot be computed: git add exited with status 1]" in attempt.logs
-    assert not (attempt.path / "changes.patch").exists()
+    assert b"+three" in patch_of(attempt)
+    assert b"5ec4e700" not in patch_of(attempt)
+    assert any("error: 'sub/' does not have a commit checked out" in line for line in attempt.logs)
 
 
 def test_too_large_patch_is_not_stored(tmp_path: Path) -> None:
@@ -252,6 +253,55 @@ def test_destroyed_repository_affects_only_the_patch(tmp_path: Path, repository:
     assert any(line.startswith("[the changes in the workspace cannot be computed:") for line in attempt.logs)
 
 
+PIPES = {
+    "changed file": "rm readme.txt; mkfifo readme.txt",
+    "attributes": "mkfifo .gitattributes",
+    "ignored files": "rm .gitignore; mkfifo .gitignore",
+    "closed folder": "mkdir closed; mkfifo closed/.gitignore; chmod 0 closed",
+    "read-only folder": "mkdir closed; mkfifo closed/.gitignore; chmod 500 closed",
+    "other repository": "git init -q sub; rm sub/.git/HEAD; mkfifo sub/.git/HEAD",
+    "objects": "mkfifo .git/objects/pipe",
+}
+SOCKET = "import socket; socket.socket(socket.AF_UNIX).bind('readme.txt')"
+
+
+@pytest.mark.parametrize("script", [*PIPES.values(), f'rm readme.txt; python3 -c "{SOCKET}"'], ids=[*PIPES, "socket"])
+def test_pipe_or_socket_hides_no_change(tmp_path: Path, repository: Path, script: str) -> None:
+    """A git that opens a pipe waits for ever, and it fails at a socket."""
+    attempt = an_attempt_of(tmp_path, f"{script}; echo hello > new.txt", repository)
+    attempt.run(without_capabilities=True)
+    assert b"+hello" in patch_of(attempt)
+    assert "[removed 1 pipes, sockets or devices from the workspace: git cannot read them]" in attempt.logs
+
+
+def test_pipe_of_the_setup_commands_does_not_stop_the_job(tmp_path: Path, repository: Path) -> None:
+    setup = WorkspaceSetup(git_repo=str(repository), setup=(("mkfifo", ".gitattributes"),))
+    roots = (str(repository.parent),)
+    attempt = an_attempt_of(tmp_path, "echo hello > new.txt", workspace_setup=setup, repo_roots=roots)
+    attempt.run()
+    assert b"+hello" in patch_of(attempt)
+
+
+NOT_ADDED = {
+    "repository without a commit": ("git init -q sub", "error: 'sub/' does not have a commit checked out"),
+    "name of git's folder": ("mkdir .GIT; echo x > .GIT/config", "error: invalid path '.GIT/config'"),
+    "long path": (
+        'for name in $(seq 22); do long=$(printf %0200d $name); mkdir $long; cd $long; done; cd "$top"',
+        "warning: could not open directory '0000",
+    ),
+}
+
+
+@pytest.mark.parametrize(("script", "message"), NOT_ADDED.values(), ids=NOT_ADDED)
+def test_file_that_git_cannot_add_hides_no_other_change(
+    tmp_path: Path, repository: Path, script: str, message: str
+) -> None:
+    attempt = an_attempt_of(tmp_path, f"top=$PWD; {script}; echo hello > new.txt", repository)
+    attempt.run()
+    assert b"+hello" in patch_of(attempt)
+    assert [line for line in attempt.logs if line.startswith(f"[the patch omits what git cannot add: {message}")]
+
+
 @pytest.mark.parametrize("closed", ["new.txt", "readme.txt", "folder", ". readme.txt new.txt folder"])
 def test_unreadable_file_is_in_the_patch(tmp_path: Path, repository: Path, closed: str) -> None:
     change = "echo three >> readme.txt; echo new > new.txt; mkdir folder; echo deep > folder/deep.txt"
@@ -261,13 +311,13 @@ def test_unreadable_file_is_in_the_patch(tmp_path: Path, repository: Path, close
     assert all(line in patch_of(attempt) for line in (b"+three", b"+new", b"+deep"))
 
 
-def test_closed_folder_of_objects_affects_only_the_patch(tmp_path: Path, repository: Path) -> None:
+def test_closed_folder_of_objects_hides_no_change(tmp_path: Path, repository: Path) -> None:
     attempt = an_attempt_of(
         tmp_path, "echo new > new.txt; mkdir .git/objects/xx; chmod 000 .git/objects/xx", repository
     )
     attempt.run(without_capabilities=True)
     assert attempt.failure[0] == FailedCode.AGENT_ERROR
-    assert any("objects of the workspace's repository cannot be read" in line for line in attempt.logs)
+    assert b"+new" in patch_of(attempt)
 
 
 def test_closed_workspace_does_not_affect_the_outcome(tmp_path: Path) -> None:
@@ -363,7 +413,7 @@ def test_closed_repository_is_not_read_after_it_was_opened(tmp_path: Path, sourc
     attempt.run(without_capabilities=True)
 
     assert not (attempt.path / "changes.patch").exists()
-    assert any("no folder .git/objects of its own" in line for line in attempt.logs)
+    assert any("the workspace's repository has objects elsewhere" in line for line in attempt.logs)
 
 
 def test_commits_of_a_repository_outside_are_not_listed(tmp_path: Path, source: Path) -> None:
