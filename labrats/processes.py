@@ -25,6 +25,8 @@ _KCMP: Final = {"x86_64": 312, "aarch64": 272}.get(platform.machine())
 _KCMP_FILES: Final = 2
 _M_TRIM_THRESHOLD: Final = -1
 _GLIBC_DEFAULT_TRIM_BYTES: Final = 128 * 1024
+_VICTIM: Final = Path("/proc/self/oom_score_adj")
+_VICTIM_SCORE: Final = "500"
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -213,6 +215,15 @@ def become_unreadable() -> None:
     """
     if not hides_processes() and _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+
+
+def become_first_victim() -> None:
+    """Let the kernel end this process and its descendants before others once the memory is full.
+
+    Its descendants can take that back, unless this process has the capability SYS_RESOURCE.
+    """
+    with suppress(OSError):  # it may be set already, to a higher value
+        _VICTIM.write_text(_VICTIM_SCORE)
 
 
 def executor_process_name(folder: Path) -> str:

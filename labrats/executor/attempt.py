@@ -38,7 +38,7 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
-from labrats.processes import become_unreadable, has_child, kill_descendants
+from labrats.processes import become_first_victim, become_unreadable, has_child, kill_descendants
 from labrats.sandbox import protect_devices, scope_sockets
 from labrats.system_calls import refuse_calls
 
@@ -151,6 +151,8 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
     require_price(context.task)
     if context.task.repository is None:  # otherwise the previous step has reported it
         context.events.status("started")
+    if not context.task.on_cluster:
+        become_first_victim()
     if sandbox := context.task.sandbox:
         protect_devices()
         scope_sockets()

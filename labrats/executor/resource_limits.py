@@ -1,8 +1,8 @@
 """The limits on the processors, the memory, the processes and the disk of an attempt.
 
 Without any setting, an attempt has no more than a share of what the machine has for all: of its threads, of the files
-that all processes of a user may watch by epoll, and, once they are nearly full, of the memory and the disk. Without any
-of these, the engine cannot run.
+that all processes of a user may watch by epoll, and, once they are nearly full, of the memory, the disk, and some kinds
+of files. Without most of these, the engine cannot run.
 
 All but the first are enforced by sampling the attempt's process tree and its folders, in threads of their own, as an
 agent can keep the event loop busy with its output. Limits of the kernel for single processes do not fit: RLIMIT_AS
@@ -14,20 +14,20 @@ import math
 import os
 import re
 import shutil
-import stat
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
+from labrats.executor.open_descriptors import nameless_files, open_files, open_sockets, watched_by_epoll
+from labrats.executor.scarce_files import KINDS, most_memory_of_a_socket
 from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
-from labrats.processes import count_threads, descendants, kill_descendants, share_descriptors, thread_ids
+from labrats.processes import count_threads, descendants, kill_descendants, thread_ids
 
 T = TypeVar("T")
 
@@ -44,8 +44,6 @@ with a child that starts meanwhile counts twice in one sample.
 
 _NAMELESS_EVERY: Final = 10
 """Samples of the memory for each search of files without a name, which takes longer."""
-
-_IN_MEMORY: Final = "/memfd:"
 
 SHARES_SAMPLE_SECONDS: Final = 1.0
 SHARES_PAUSE_FACTOR: Final = 20.0
@@ -68,10 +66,11 @@ _MEMORY_SHARE: Final = 0.5
 _SHORT_MEMORY: Final = 0.05
 """Share of the memory below which the kernel may soon end any process, the largest first, which may be the engine."""
 
+_SCARCE_SHARE: Final = 0.1
+"""Share of the files of a kind beyond which an attempt is ended once there are no more: several may have taken them."""
+
 _MOST_WATCHES: Final = Path("/proc/sys/fs/epoll/max_user_watches")
 _WATCHES_SHARE: Final = 0.05
-_EPOLL: Final = "anon_inode:[eventpoll]"
-_WATCH: Final = b"tfd:"
 
 THREADS_PER_PROCESS: Final = 32
 """Threads that an attempt may have for each of its processes: the kernel's numbers for both are the same."""
@@ -203,6 +202,13 @@ class _Watcher:
                 f"the attempt watched at least {watched} files by epoll, over {_WATCHES_SHARE:.0%} of what all "
                 "processes of a user may watch (fs.epoll.max_user_watches): let the agent open fewer at once",
             )
+        for kind in KINDS:
+            if kind.is_used_up() and (held := open_files(pids, kind)) > kind.most() * _SCARCE_SHARE:
+                return GiveUp(
+                    FailedCode.PROCESS_LIMIT,
+                    f"the attempt had {held} {kind.name}, over {_SCARCE_SHARE:.0%} of what the machine has for all "
+                    f"({kind.setting}), when none was left: let the agent open fewer at once",
+                )
         if (most := self._most_on_full_disk()) is not None and (taken := self._disk_usage(most)) > most:
             self._has_filled_disk = True
             return GiveUp(
@@ -210,8 +216,18 @@ class _Watcher:
                 f"the disk was nearly full, and the attempt took at least {_shown(taken)} of it, which was deleted: "
                 "free some space, or let the agent write less",
             )
-        short = _short_memory() if self._limits.memory_bytes is None else None
-        if short and (used := self._memory_above(int(short * _MEMORY_SHARE), pids)):
+        short = _short_memory()
+        if short and (sockets := open_sockets(pids)) * most_memory_of_a_socket() > short * _MEMORY_SHARE:
+            return GiveUp(
+                FailedCode.OUT_OF_MEMORY,
+                f"the attempt had {sockets} sockets, whose buffers can take over {_MEMORY_SHARE:.0%} of the machine's "
+                "memory, which was nearly full: use a machine with more, or give the agent less to do at once",
+            )
+        if (
+            short
+            and self._limits.memory_bytes is None
+            and (used := self._memory_above(int(short * _MEMORY_SHARE), pids))
+        ):
             return GiveUp(
                 FailedCode.OUT_OF_MEMORY,
                 f"the attempt used {_shown(used)} of memory, over {_MEMORY_SHARE:.0%} of the machine's, which was "
@@ -301,25 +317,6 @@ class _Watcher:
         return None
 
 
-def nameless_files(pids: Iterable[int]) -> Iterator[tuple[int | None, int]]:
-    """Yield the disk and the bytes of each open file that has no name any more; None for a file in memory.
-
-    A process can hide its files from other users' processes.
-    """
-    known = set[tuple[int, int]]()
-    for folder in chain.from_iterable(map(_descriptor_folders, pids)):
-        with suppress(OSError):
-            for descriptor in os.listdir(folder):
-                with suppress(OSError):
-                    path = f"{folder}/{descriptor}"
-                    status = os.stat(path)
-                    file = (status.st_dev, status.st_ino)
-                    if stat.S_ISREG(status.st_mode) and status.st_nlink == 0 and file not in known:
-                        known.add(file)
-                        is_in_memory = os.readlink(path).startswith(_IN_MEMORY)
-                        yield None if is_in_memory else status.st_dev, status.st_blocks * 512
-
-
 def _share(share: float, *files: Path) -> float:
     """Return a share of the smallest number in files of /proc. One that is missing, as in gVisor, sets no limit."""
     numbers = [int(file.read_text()) for file in files if file.exists()]
@@ -331,32 +328,6 @@ def _short_memory() -> int | None:
     sizes = {name: int(size) * _KIBIBYTE for name, size in _MEMORY_SIZES.findall(_MEMORY.read_text())}
     total, free = sizes["MemTotal"], sizes.get("MemAvailable", math.inf) + sizes.get("SwapFree", 0)
     return total if free < total * _SHORT_MEMORY else None
-
-
-def watched_by_epoll(pids: Iterable[int], enough: float) -> int:
-    """Return the number of files that the processes watch by epoll, or more than `enough`.
-
-    An epoll whose descriptor was sent to another process that has not received it does not count.
-    """
-    watched = 0
-    for folder in chain.from_iterable(map(_descriptor_folders, pids)):
-        with suppress(OSError):
-            for descriptor in os.listdir(folder):
-                with suppress(OSError):
-                    if os.readlink(f"{folder}/{descriptor}") == _EPOLL:
-                        watched += Path(f"{folder}info/{descriptor}").read_bytes().count(_WATCH)
-                        if watched > enough:
-                            return watched
-    return watched
-
-
-def _descriptor_folders(pid: int) -> Iterator[str]:
-    """Yield the folder of the open files of each thread of a process that does not share those of the last one."""
-    last = None
-    for thread in thread_ids(pid):
-        if last is None or not share_descriptors(thread, last):
-            last = thread
-            yield f"/proc/{pid}/task/{thread}/fd"
 
 
 def _total(memory: Iterable[tuple[int, int]], nameless: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from labrats.executor import resource_limits
+from labrats.executor import resource_limits, scarce_files
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.mcp_server import McpServer
@@ -116,6 +116,19 @@ for _ in range(most // 10 // len(numbers) + 1):  # a tenth, also if the limit do
         held[-1].register(number)
 time.sleep(20)
 """
+HOLD_INOTIFY = """
+import ctypes, time
+held = [ctypes.CDLL(None).inotify_init() for _ in range(10)]
+time.sleep(20)
+"""
+HOLD_TERMINALS = "import os, time; held = [os.open('/dev/ptmx', os.O_RDWR) for _ in range(10)]; time.sleep(20)"
+HOLD_SOCKETS = "import socket, time; held = [socket.socket() for _ in range(10)]; time.sleep(20)"
+HOLD_SOCKETS_ELSEWHERE = f"""
+import ctypes
+NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
+assert ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK) == 0
+{HOLD_SOCKETS.replace("20", "1")}
+"""
 MANY_THREADS = """
 import threading, time
 threading.stack_size(64 * 1024)
@@ -132,6 +145,9 @@ for place in range(0, 128 << 30, 2 << 20):
     memory[place]
 time.sleep(20)
 """
+USED_UP = """KINDS = [
+    __import__("dataclasses").replace(kind, most=lambda: 50, is_used_up=lambda: True) for kind in resource_limits.KINDS
+]"""
 BUSY = """
 import asyncio, subprocess, sys
 from labrats.executor.resource_limits import run_within_limits
@@ -286,8 +302,17 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
         ("_share = lambda share, *files: 20", MANY_WITHOUT_MAIN_THREAD, FailedCode.PROCESS_LIMIT),
         ("_short_memory = lambda: 400 << 20", FILL_MEMORY_TOGETHER, FailedCode.OUT_OF_MEMORY),
         ("_short_memory = lambda: None", FILL_MEMORY_TOGETHER.replace("sleep(20)", "sleep(1)"), None),
+        ("_short_memory = resource_limits.most_memory_of_a_socket", HOLD_SOCKETS, FailedCode.OUT_OF_MEMORY),
+        (USED_UP, HOLD_INOTIFY, FailedCode.PROCESS_LIMIT),
+        (USED_UP, HOLD_TERMINALS, FailedCode.PROCESS_LIMIT),
+        (USED_UP, HOLD_SOCKETS, FailedCode.PROCESS_LIMIT),
+        (USED_UP, HOLD_SOCKETS_ELSEWHERE, None),
+        (USED_UP.replace("True", "False"), HOLD_SOCKETS.replace("20", "1"), None),
     ],
-    ids=["threads", "processes", "memory while it is short", "memory"],
+    ids=[
+        *("threads", "processes", "memory while it is short", "memory", "sockets while memory is short"),
+        *("inotify", "terminals", "ports", "ports of another namespace", "sockets"),
+    ],
 )
 def test_an_attempt_without_limits_cannot_use_up_the_machine(
     setting: str, script: str, code: FailedCode | None
@@ -301,6 +326,58 @@ def test_an_attempt_without_limits_cannot_use_up_the_machine(
         [sys.executable, "-c", program, script], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True
     )
     assert done.stdout.strip() == (code or "ended by itself")
+
+
+IS_USED_UP = (
+    "from labrats.executor.scarce_files import KINDS; print([kind.name for kind in KINDS if kind.is_used_up()])"
+)
+TAKE_PORTS = "import socket; held = [socket.create_server(('', 0)) for _ in range(2)]"
+
+
+@pytest.mark.parametrize(
+    ("setting", "program", "used_up"),
+    [
+        ("true", IS_USED_UP, "[]"),
+        ("echo 0 > /proc/sys/user/max_inotify_instances", IS_USED_UP, "['instances of inotify']"),
+        ("echo 2000 2001 > /proc/sys/net/ipv4/ip_local_port_range", f"{TAKE_PORTS}; {IS_USED_UP}", "['sockets']"),
+    ],
+    ids=["nothing", "inotify", "ports"],
+)
+def test_used_up_files_are_noticed(setting: str, program: str, used_up: str) -> None:
+    script = f'{setting} && exec "$0" -c "$1"'
+    command = ["unshare", "--user", "--net", "--map-root-user", "sh", "-c", script, sys.executable, program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True)
+    assert done.stdout.strip() == used_up
+
+
+def test_used_up_terminals_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "nr").write_text("3072\n")
+    monkeypatch.setattr(scarce_files, "_OPEN_TERMINALS", tmp_path / "nr")
+    assert [kind.name for kind in scarce_files.KINDS if kind.is_used_up()] == ["terminals"]
+
+
+def has_resource_capability() -> bool:
+    """Return whether this process may lower the score by which the kernel chooses a victim."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
+    return bool(int(line.split()[1], 16) >> 24 & 1)
+
+
+def test_the_kernel_ends_agents_before_the_engine(tmp_path: Path, isolation: dict[str, Any]) -> None:
+    """Only root, with all of its capabilities, can keep agents from taking that back."""
+    score = "/proc/self/oom_score_adj"
+    script = f"""
+with open("out", "w") as out:
+    print(open("{score}").read().strip(), file=out)
+try:
+    open("{score}", "w").write("0")
+except OSError:
+    pass
+print(open("{score}").read().strip(), file=open("out", "a"))
+"""
+    attempt = an_attempt_of(tmp_path, script, ResourceLimits(), **isolation)
+    attempt.run()
+    left = "500" if has_resource_capability() else "0"
+    assert (attempt.workspace / "out").read_text() == f"500\n{left}\n"
 
 
 FILL_DISK = """

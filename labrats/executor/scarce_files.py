@@ -1,0 +1,87 @@
+"""Kinds of files of which the kernel has only so many for all processes of the machine or of a user."""
+
+import ctypes
+import errno
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_INSTANCES: Final = Path("/proc/sys/fs/inotify/max_user_instances")
+_TERMINALS: Final = Path("/proc/sys/kernel/pty/max")
+_RESERVED_TERMINALS: Final = Path("/proc/sys/kernel/pty/reserve")
+_OPEN_TERMINALS: Final = Path("/proc/sys/kernel/pty/nr")
+_NEARLY_ALL: Final = 0.9
+_SEND_BUFFER: Final = Path("/proc/sys/net/core/wmem_max")
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of files.
+
+    links:      the beginnings of what a descriptor in /proc leads to.
+    setting:    the name of the kernel's limit. most: returns this limit.
+    is_used_up: returns whether there are no more, or nearly so.
+    namespace:  the processes in another namespace of this kind have files of their own; empty for none.
+    """
+
+    name: str
+    links: tuple[str, ...]
+    setting: str
+    most: Callable[[], int]
+    is_used_up: Callable[[], bool]
+    namespace: str = ""
+
+
+def most_memory_of_a_socket() -> int:
+    """Return the most bytes that wait in a socket. The kernel doubles what a program asks for."""
+    return 2 * _number(_SEND_BUFFER)
+
+
+def _number(file: Path) -> int:
+    """Return a number in a file of /proc; 0 without the file, as in gVisor."""
+    return int(file.read_text()) if file.exists() else 0
+
+
+def _no_inotify() -> bool:
+    """Return whether the user has no instance of inotify left."""
+    descriptor: int = _libc.inotify_init1(os.O_CLOEXEC)
+    if descriptor < 0:
+        return ctypes.get_errno() == errno.EMFILE
+    os.close(descriptor)
+    return False
+
+
+def _most_terminals() -> int:
+    """Return the number of terminals outside of the machine's own file system of them, for which some are reserved."""
+    return _number(_TERMINALS) - _number(_RESERVED_TERMINALS)
+
+
+def _no_terminals() -> bool:
+    return _OPEN_TERMINALS.exists() and _number(_OPEN_TERMINALS) > _most_terminals() * _NEARLY_ALL
+
+
+def _no_ports() -> bool:
+    """Return whether the machine has no port left for a further connection or server."""
+    with socket.socket() as any_socket:
+        try:
+            any_socket.bind(("", 0))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def _most_ports() -> int:
+    first, last = map(int, _PORTS.read_text().split())
+    return last - first + 1
+
+
+KINDS: Final = (
+    Kind("instances of inotify", ("anon_inode:inotify",), str(_INSTANCES), lambda: _number(_INSTANCES), _no_inotify),
+    Kind("terminals", ("/dev/ptmx", "/dev/pts/ptmx"), str(_TERMINALS), _most_terminals, _no_terminals),
+    Kind("sockets", ("socket:[",), str(_PORTS), _most_ports, _no_ports, namespace="net"),
+)
