@@ -16,6 +16,7 @@ import re
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -163,7 +164,12 @@ class _Watcher:
         if failure is None or self._stopped.is_set():
             return
         self.failure = failure  # first, since the end of the descendants makes `work` fail, too
-        kill_descendants(os.getpid())
+        try:
+            kill_descendants(os.getpid())
+        except BaseException:  # noqa: BLE001 - the agent would go on without this limit
+            # The launcher ends what this process leaves behind. In a pod, the runtime does.
+            traceback.print_exc()
+            os._exit(1)
         if self._has_filled_disk:  # the engine cannot record the end of the attempt on a full disk
             for folder in self._folders:
                 remove_tree(folder)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from labrats.executor.context import RunContext
 from labrats.executor.egress.gateway import Gateway
-from labrats.executor.egress.proxy import EgressProxy, HostRule, relay_to
+from labrats.executor.egress.proxy import CONNECTIONS, EgressProxy, HostRule, relay_to
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.model_servers import LOGIN_SERVERS, host_and_port
@@ -161,12 +161,16 @@ async def _until_readable(namespace: NetworkNamespace) -> None:
 
 
 async def _accept(listener: socket.socket, handler: Handler, tasks: asyncio.TaskGroup) -> None:
+    """Accept connections. Further ones wait in the kernel: this process needs descriptors to measure the agent."""
     listener.setblocking(False)
+    slots = asyncio.Semaphore(CONNECTIONS)
     with listener:
         while True:
+            await slots.acquire()
             try:
                 client, _ = await asyncio.get_running_loop().sock_accept(listener)
             except OSError:  # too many open files
+                slots.release()
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
-            tasks.create_task(handler(client))
+            tasks.create_task(handler(client)).add_done_callback(lambda _: slots.release())

@@ -25,7 +25,7 @@ HEAD_BYTES: Final = 16 * 1024
 HEAD_SECONDS: Final = 20.0
 CONNECT_SECONDS: Final = 10.0
 CONNECTIONS: Final = 256
-"""Connections of one attempt at the same time. Further ones wait."""
+"""Connections of one attempt to a port at the same time. Further ones wait."""
 
 _HELLO_BYTES: Final = 16 * 1024 + 5
 _CHUNK_BYTES: Final = 64 * 1024
@@ -116,15 +116,13 @@ class EgressProxy:
 
     def __init__(self, rule: HostRule) -> None:
         self._rule = rule
-        self._slots = asyncio.Semaphore(CONNECTIONS)
 
     async def serve(self, client: socket.socket) -> None:
         """Serve one connection to its end."""
-        async with self._slots:
-            reader, writer = await asyncio.open_connection(sock=client, limit=HEAD_BYTES)
-            with closing(writer), suppress(OSError):
-                async with refusals_answered(writer):
-                    await self._serve(reader, writer)
+        reader, writer = await asyncio.open_connection(sock=client, limit=HEAD_BYTES)
+        with closing(writer), suppress(OSError):
+            async with refusals_answered(writer):
+                await self._serve(reader, writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         method, target, headers = await read_head(reader)

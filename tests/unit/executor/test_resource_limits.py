@@ -262,6 +262,20 @@ async def test_an_error_of_the_measurement_ends_the_work(monkeypatch: pytest.Mon
         await resource_limits.run_within_limits(asyncio.Event().wait, MEMORY)
 
 
+def test_executor_that_cannot_end_its_agent_ends_itself() -> None:
+    """Whoever has started it then ends the agent, which would otherwise go on without limits."""
+    setting = "from labrats.executor import resource_limits; resource_limits.kill_descendants = None"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{setting}\n{BUSY}", FILL_MEMORY.replace("sleep(20)", "sleep(3)")],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "TypeError" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("script", "what"),
     [

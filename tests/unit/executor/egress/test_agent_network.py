@@ -1,10 +1,13 @@
 """Hostile programs of agents with a restricted network, in a real sandbox."""
 
+import asyncio
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
+from labrats.executor.egress import agent_network
 from labrats.executor.egress import proxy as proxy_module
 from labrats.executor.egress.agent_network import _rule_of
 from labrats.executor.egress.proxy import RequestRefused
@@ -103,6 +106,32 @@ def test_many_connections_at_once_are_served(tmp_path: Path, sandbox: Sandbox) -
         attempt.run()
     assert (attempt.workspace / "out").read_text() == ANSWER.decode() * 60
     assert len(set(requests)) == 60
+
+
+async def test_connections_beyond_the_limit_take_no_descriptor_of_the_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without descriptors, it could neither measure the agent's processes nor find them to end them."""
+    monkeypatch.setattr(agent_network, "CONNECTIONS", 2)
+    accepted, may_end = asyncio.Semaphore(0), asyncio.Event()
+
+    async def hold(client: socket.socket) -> None:
+        accepted.release()
+        await may_end.wait()
+        client.close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.create_task(agent_network._serve_listener(listener, hold))
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(5)]
+    for _ in range(2):
+        await accepted.acquire()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(accepted.acquire(), 0.1)
+    may_end.set()
+    for _ in range(3):
+        await asyncio.wait_for(accepted.acquire(), 5)
+    for client in clients:
+        client.close()
+    serving.cancel()
+    await asyncio.wait([serving])
 
 
 def test_attempt_fails_without_a_sandbox(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from labrats.executor.egress import proxy as proxy_module
-from labrats.executor.egress.proxy import CONNECTIONS, HEAD_BYTES, EgressProxy, HostRule, RequestRefused
+from labrats.executor.egress.proxy import HEAD_BYTES, EgressProxy, HostRule, RequestRefused
 from labrats.model.errors import LabratsError
 from labrats.net.address_policy import Forbidden, Unresolvable
 from tests.support.http_server import ANSWER, an_http_server
@@ -227,22 +227,3 @@ async def test_host_that_does_not_answer_is_a_bad_gateway() -> None:
 
 async def test_client_that_ends_early_gets_no_answer() -> None:
     assert await Proxy().answer(b"CONNECT local", end=True) == b""
-
-
-async def test_connections_beyond_the_limit_wait() -> None:
-    refused: list[str] = []
-    proxy = EgressProxy(HostRule(lambda *_: False, (), refused.append))
-    pairs = [socket.socketpair() for _ in range(CONNECTIONS + 1)]
-    async with asyncio.TaskGroup() as tasks:
-        for _, its in pairs:
-            tasks.create_task(proxy.serve(its))
-        *idle, (last, _) = pairs
-        last.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_sendall(last, b"CONNECT other.test:443 HTTP/1.1\r\n\r\n")
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(loop.sock_recv(last, 100), 0.2)
-        for ours, _ in idle:
-            ours.close()
-        assert (await asyncio.wait_for(loop.sock_recv(last, 100), 5)).startswith(b"HTTP/1.1 403")
-        last.close()
