@@ -239,7 +239,7 @@ def set_process_name(name: str) -> None:
 def process_name(pid: int) -> str:
     """Return the name of the process `pid`; empty if there is none."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
 

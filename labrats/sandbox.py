@@ -7,6 +7,7 @@ network, which it needs for its model.
 
 import ctypes
 import os
+import resource
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,6 +58,10 @@ _NO_CAPABILITY: Final = "0" * 16
 
 _DEVICES: Final = ("/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero")
 """The devices of the machine that bubblewrap binds. It has no option to bind a device read-only."""
+
+_CORE_PATTERN: Final = Path("/proc/sys/kernel/core_pattern")
+_NO_CORE_PROGRAM: Final = 1
+"""The limit on the size of a core dump with which the kernel starts no program for it."""
 
 _NEW_MOUNTS: Final = 0x20000
 _MS_READ_ONLY, _MS_REMOUNT, _MS_BIND, _MS_RECURSIVE, _MS_SLAVE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 19
@@ -166,6 +171,18 @@ def protect_devices() -> None:
             _mount(device, _MS_BIND)
             relative_times = _MS_RELATIVE_TIMES if flags & os.ST_RELATIME else 0
             _mount(device, _MS_REMOUNT | _MS_BIND | _MS_READ_ONLY | flags & _KEPT_FLAGS | relative_times)
+
+
+@cache
+def refuse_core_dumps() -> None:
+    """Keep the kernel from passing crashes of this process and its descendants to a program of the machine, once.
+
+    Such a program, like systemd-coredump, runs as root outside of the sandbox and stores the memory of what has
+    crashed. Does nothing where the kernel writes a file instead: an agent's is in the sandbox.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    if most != 0 and _CORE_PATTERN.read_text().startswith("|"):  # with 0, nothing is stored
+        resource.setrlimit(resource.RLIMIT_CORE, (_NO_CORE_PROGRAM, _NO_CORE_PROGRAM))
 
 
 def _mount(path: str, flags: int) -> None:

@@ -366,7 +366,7 @@ def _sizes(pid: int, file: str, private: Sequence[str], shared: str) -> tuple[in
     """
     for place in _places(pid):
         with suppress(OSError):
-            words = [line.split() for line in Path(place, file).read_text().splitlines()]
+            words = [line.split() for line in Path(place, file).read_text(errors="replace").splitlines()]
             if found := {line[0]: int(line[1]) * _KIBIBYTE for line in words if line and line[0] in (*private, shared)}:
                 return sum(found.get(name, 0) for name in private), found.get(shared, 0)
     return None

@@ -5,6 +5,8 @@ import resource
 import secrets
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -362,3 +364,19 @@ def test_stop_signal_reaches_the_program_in_the_sandbox(tmp_path: Path, sandbox:
         executor.terminate()
         executor.wait(DEADLINE_SECONDS)
     assert (attempt.workspace / "out").read_text() == "started\nstopped\n"
+
+
+@pytest.mark.parametrize(("pattern", "limit"), [("|/usr/lib/systemd/systemd-coredump %P", 1), ("core", 4096)])
+def test_crash_of_an_agent_starts_no_program_outside(tmp_path: Path, pattern: str, limit: int) -> None:
+    """The kernel starts the program as root, outside of the sandbox, unless the limit is one byte."""
+    (tmp_path / "core_pattern").write_text(f"{pattern}\n")
+    program = f"""
+import pathlib, resource
+from labrats import sandbox
+resource.setrlimit(resource.RLIMIT_CORE, (4096, 4096))
+sandbox._CORE_PATTERN = pathlib.Path({str(tmp_path / "core_pattern")!r})
+sandbox.refuse_core_dumps()
+print(resource.getrlimit(resource.RLIMIT_CORE))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == f"({limit}, {limit})"

@@ -220,6 +220,13 @@ def test_an_attempt_that_needs_too_much_memory_is_ended(
     assert with_environment("LABRATS_ATTEMPT", name) == []
 
 
+def test_process_may_have_any_name(tmp_path: Path, isolation: dict[str, Any]) -> None:
+    script = "import ctypes, time; ctypes.CDLL(None).prctl(15, bytes([255, 254])); time.sleep(0.5)"
+    attempt = an_attempt_of(tmp_path, script, MEMORY, **isolation)
+    attempt.run()
+    assert attempt.failure[0] is FailedCode.AGENT_ERROR  # the script prints no result
+
+
 @pytest.mark.parametrize(
     "script", [SHARE_MEMORY, SHARE_FILE_IN_MEMORY, RESERVE_MEMORY], ids=["shared", "shared file", "reserved"]
 )
