@@ -79,7 +79,7 @@ _SOCKETS: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NE
 
 
 SEGMENT_BYTES: Final = 64 * 1024
-"""Largest segment of System V memory where memory is limited. PostgreSQL needs a small one. There are at most 4096."""
+"""Largest segment of System V memory in a sandbox. PostgreSQL needs a small one. There are at most 4096."""
 
 
 def can_refuse_calls() -> bool:

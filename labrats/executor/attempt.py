@@ -157,12 +157,8 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
         protect_devices()
         refuse_core_dumps()
         scope_sockets()
-        limits = context.task.limits
-        refuse_calls(
-            may_debug=sandbox.may_debug,
-            may_choose_processors=limits.cpus is None,
-            may_fill_segments=limits.memory_bytes is None,
-        )
+        may_choose = context.task.limits.cpus is None
+        refuse_calls(may_debug=sandbox.may_debug, may_choose_processors=may_choose, may_fill_segments=False)
     elif context.task.on_cluster:
         _refuse_calls_in_pod(context)
     _log_ignored_settings(context)

@@ -25,6 +25,9 @@ FIRST_SCHEMA_WITH_AUTO: Final = 2
 _RISK: Final = "an agent can read and change all that the engine's user can, so a submit key is as good as an admin key"
 _ADVICE: Final = "install bubblewrap 0.8 or newer and allow unprivileged user namespaces"
 
+_PART_FOR_FILES: Final = 4
+"""Divisor of the machine's memory for the files in `/dev/shm`, which belong to no process. The kernel's is 2."""
+
 
 @dataclass(frozen=True)
 class LocalIsolation:
@@ -74,9 +77,14 @@ def _find_sandbox(settings: EngineSettings) -> tuple[Sandbox | None, str | None]
         hidden=tuple(sorted(map(str, engine_folders))),
         etc_snapshots=str(snapshots) if has_snapshot else None,
         may_debug=settings.sandbox_ptrace,
-        shm_bytes=settings.agent_memory,
+        shm_bytes=settings.agent_memory or _memory() // _PART_FOR_FILES,
     )
     return sandbox, None
+
+
+def _memory() -> int:
+    """Return the bytes of the machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _log_default(

@@ -1,5 +1,6 @@
 """The levels of isolation on this machine, from the settings and a test of bubblewrap."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from labrats.model.isolation import Isolation
 from labrats.settings import EngineSettings
 
 NEW, EARLIER = 2, 1
+MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
@@ -34,6 +36,17 @@ def test_a_new_data_folder_has_a_sandbox_that_hides_the_engines_folders(settings
     assert sandbox
     assert choose_isolation(settings, NEW).levels.default is Isolation.SANDBOX
     assert str(settings.data_dir) in sandbox.hidden
+
+
+@pytest.mark.parametrize(("limit", "size"), [("", MEMORY // 4), ("1Gi", 2**30)])
+def test_files_in_memory_are_limited_also_without_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, size: int
+) -> None:
+    """They belong to no process, so that no attempt would be ended because of them."""
+    monkeypatch.setenv("LABRATS_AGENT_MEMORY", limit)
+    sandbox = choose_isolation(EngineSettings(data_dir=tmp_path / "data"), NEW).sandbox
+    assert sandbox
+    assert sandbox.shm_bytes == size
 
 
 def test_the_test_of_the_sandbox_creates_a_snapshot_of_etc(settings: EngineSettings) -> None:
