@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ ENTRY_BYTES: Final = 4096
 """Least size of a file, link or folder."""
 
 _ENTRIES_AT_ONCE: Final = 1000
-_USUAL_KINDS: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+_FILES: Final = (stat.S_IFREG, stat.S_IFDIR)
+_FILES_AND_LINKS: Final = (*_FILES, stat.S_IFLNK)
 _SECTOR_BYTES: Final = 512
 _LONG_PATH: Final = 2048  # bytes of a path and a name together are limited to 4096
 _ANCHOR_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -58,15 +59,29 @@ async def remove_special_files(tree: Path) -> int:
     Return their number. Other tasks run meanwhile, since an agent can make any number of files.
     """
     removed = 0
-    for number, (entry, status) in enumerate(_entries([tree])):
+    for number, was_removed in enumerate(_without_others(tree, _FILES_AND_LINKS)):
+        removed += was_removed
         if number % _ENTRIES_AT_ONCE == 0:
             await asyncio.sleep(0)
-        if stat.S_IFMT(status.st_mode) not in _USUAL_KINDS:
+    return removed
+
+
+def remove_links_and_special_files(tree: Path) -> None:
+    """Delete everything but files and folders."""
+    for _ in _without_others(tree, _FILES):
+        pass
+
+
+def _without_others(tree: Path, kinds: Sequence[int]) -> Iterator[bool]:
+    """Delete the entries of a tree that are of other kinds. Yield for each entry whether it was deleted."""
+    for entry, status in _entries([tree]):
+        was_removed = False
+        if stat.S_IFMT(status.st_mode) not in kinds:
             give_owner_access(os.path.dirname(entry.path))
             with suppress(OSError):
                 os.unlink(entry.path)
-                removed += 1
-    return removed
+                was_removed = True
+        yield was_removed
 
 
 def _entries(trees: Iterable[Path]) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:

@@ -17,7 +17,7 @@ from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.egress.agent_network import agent_network
 from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
-from labrats.files.trees import remove_tree
+from labrats.files.trees import remove_links_and_special_files, remove_tree
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.processes import describe_exit, has_child, kill_descendants
@@ -156,8 +156,9 @@ async def _wait_for_exit(process: Subprocess) -> int:
 def recreate_config_folder(context: RunContext, name: str, sessions: str) -> Path:
     """Create the program's configuration folder `name` in the agent's home, without the files of an earlier attempt.
 
-    Only `sessions` is retained. Other files could redirect the program and its credentials, since an agent can write
-    them. Raises SessionLost if the folder cannot be created.
+    Only the files of `sessions` are retained. Other files could redirect the program and its credentials, since an
+    agent can write them. At a pipe, or a link to a device, the program would wait for ever. Raises SessionLost if the
+    folder cannot be created.
     """
     home = context.home
     folder, old = home / name, home / f"{name}.{secrets.token_hex(4)}"
@@ -167,6 +168,7 @@ def recreate_config_folder(context: RunContext, name: str, sessions: str) -> Pat
         folder.mkdir(mode=0o700)
         if is_plain_folder(old) and is_plain_folder(old / sessions):
             (old / sessions).rename(folder / sessions)
+            remove_links_and_special_files(folder / sessions)
         remove_path(old)
     except OSError as error:
         raise SessionLost(f"the home of the earlier attempt cannot be used: {error.strerror}") from error

@@ -46,6 +46,16 @@ def test_only_the_sessions_remain_in_the_programs_folder(tmp_path: Path) -> None
     assert found == [str(home / ".claude" / "projects" / "0190-test.jsonl")]
 
 
+def test_links_and_pipes_among_the_sessions_are_removed(tmp_path: Path) -> None:
+    """The program would read a pipe, or a device behind a link, until the time limit of the attempt."""
+    folder = "~/.claude/projects/ws"
+    script = f"mkdir -p {folder}; touch {folder}/a.jsonl; mkfifo {folder}/b.jsonl; ln -s /dev/zero {folder}/c.jsonl"
+    first = an_attempt_of(tmp_path, f"ls {folder} > found; {script}; true")
+    first.run()
+    the_next_attempt(first).run()
+    assert (first.workspace / "found").read_text() == "a.jsonl\n"
+
+
 @pytest.mark.parametrize("command", ["ln -s {elsewhere} ~/.claude", "echo no folder > ~/.claude", "mkfifo ~/.claude"])
 def test_replaced_program_folder_is_not_followed(tmp_path: Path, command: str) -> None:
     elsewhere = tmp_path / "elsewhere"
