@@ -51,6 +51,9 @@ _EXCLUDED: Final = (
 )
 """Patterns of new files that the patch omits: caches and editor files that people ignore in every repository."""
 
+_WITHOUT_FLAGS: Final = b"H "
+"""The beginning of a line about a file that git compares with the index. It names others with other letters."""
+
 _KEPT_INDEX: Final = "index-before"
 _NO_PROGRAMS: Final = "no-programs"
 """The folder with a `git` that does nothing."""
@@ -118,6 +121,18 @@ class EngineRepository:
                 copy = self.git_dir / self.index
                 copy.write_bytes(source.read(INDEX_BYTES))
                 os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))  # git compares the times of files with it
+
+    async def require_no_flags(self, commit: str) -> None:
+        """Replace the index by that of a commit if it tells git to leave files out, or if git cannot read it.
+
+        The setup commands, which are programs of the repository, may have flagged files so that no change shows.
+        """
+        with suppress(DiffFailed):
+            listed = await self.git("ls-files", "-v", "-z")
+            if all(line.startswith(_WITHOUT_FLAGS) for line in listed.split(b"\0")[:-1]):
+                return
+        (self.git_dir / self.index).unlink(missing_ok=True)
+        await self.git("read-tree", commit)
 
     def keep_index(self) -> None:
         """Keep the index as that of the files before the agent starts; see `changed_since_kept`."""

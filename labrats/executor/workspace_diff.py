@@ -167,6 +167,7 @@ async def _tree_of(repository: EngineRepository, *, is_prepared: bool) -> str | 
         await repository.create()
         repository.copy_index_of_workspace()
         if is_prepared:
+            await repository.require_no_flags(commit)
             await remove_special_files(repository.workspace)
             await repository.add_all()
             commit = await repository.word("write-tree")

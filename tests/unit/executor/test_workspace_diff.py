@@ -282,6 +282,15 @@ def test_pipe_of_the_setup_commands_does_not_stop_the_job(tmp_path: Path, reposi
     assert b"+hello" in patch_of(attempt)
 
 
+@pytest.mark.parametrize("option", ["--assume-unchanged", "--skip-worktree", "--split-index"])
+def test_setup_commands_cannot_hide_a_later_change(tmp_path: Path, repository: Path, option: str) -> None:
+    setup = WorkspaceSetup(git_repo=str(repository), setup=(("git", "update-index", option, "readme.txt"),))
+    roots = (str(repository.parent),)
+    attempt = an_attempt_of(tmp_path, "echo three >> readme.txt", workspace_setup=setup, repo_roots=roots)
+    assert outputs_of(attempt).files_changed == 1
+    assert b"+three" in patch_of(attempt)
+
+
 NOT_ADDED = {
     "repository without a commit": ("git init -q sub", "error: 'sub/' does not have a commit checked out"),
     "name of git's folder": ("mkdir .GIT; echo x > .GIT/config", "error: invalid path '.GIT/config'"),
