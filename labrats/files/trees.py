@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,6 @@ ENTRY_BYTES: Final = 4096
 """Least size of a file, link or folder."""
 
 _ENTRIES_AT_ONCE: Final = 1000
-_FILES: Final = (stat.S_IFREG, stat.S_IFDIR)
-_FILES_AND_LINKS: Final = (*_FILES, stat.S_IFLNK)
 _SECTOR_BYTES: Final = 512
 _LONG_PATH: Final = 2048  # bytes of a path and a name together are limited to 4096
 _ANCHOR_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,12 +43,14 @@ def sizes_on_disk(trees: Iterable[Path]) -> Iterator[int]:
     them, and folders may be nested deeper than a path can name.
     """
     known = set[tuple[int, int]]()
-    for _, status in _entries(trees):
-        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-            if (status.st_dev, status.st_ino) in known:
-                continue
-            known.add((status.st_dev, status.st_ino))
-        yield size_on_disk(status)
+    for entry in _entries(trees):
+        with suppress(OSError):  # it was deleted
+            status = _status_of(entry)
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                if (status.st_dev, status.st_ino) in known:
+                    continue
+                known.add((status.st_dev, status.st_ino))
+            yield size_on_disk(status)
 
 
 async def remove_special_files(tree: Path) -> int:
@@ -59,33 +59,35 @@ async def remove_special_files(tree: Path) -> int:
     Return their number. Other tasks run meanwhile, since an agent can make any number of files.
     """
     removed = 0
-    for number, was_removed in enumerate(_without_others(tree, _FILES_AND_LINKS)):
-        removed += was_removed
+    for number, entry in enumerate(_entries([tree])):
         if number % _ENTRIES_AT_ONCE == 0:
             await asyncio.sleep(0)
+        removed += not (_is_file_or_folder(entry) or entry.is_symlink()) and _remove(entry)
     return removed
 
 
 def remove_links_and_special_files(tree: Path) -> None:
     """Delete everything but files and folders."""
-    for _ in _without_others(tree, _FILES):
-        pass
+    for entry in _entries([tree]):
+        if not _is_file_or_folder(entry):
+            _remove(entry)
 
 
-def _without_others(tree: Path, kinds: Sequence[int]) -> Iterator[bool]:
-    """Delete the entries of a tree that are of other kinds. Yield for each entry whether it was deleted."""
-    for entry, status in _entries([tree]):
-        was_removed = False
-        if stat.S_IFMT(status.st_mode) not in kinds:
-            give_owner_access(os.path.dirname(entry.path))
-            with suppress(OSError):
-                os.unlink(entry.path)
-                was_removed = True
-        yield was_removed
+def _is_file_or_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
 
 
-def _entries(trees: Iterable[Path]) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
-    """Yield each entry in the trees with its status. See `sizes_on_disk`."""
+def _remove(entry: os.DirEntry[str]) -> bool:
+    """Delete an entry that is no folder. Return whether that succeeded."""
+    give_owner_access(os.path.dirname(entry.path))
+    with suppress(OSError):
+        os.unlink(entry.path)
+        return True
+    return False
+
+
+def _entries(trees: Iterable[Path]) -> Iterator[os.DirEntry[str]]:
+    """Yield each entry in the trees. See `sizes_on_disk`."""
     folders = [_Folder(None, str(tree)) for tree in trees]
     while folders:
         folder = folders.pop()
@@ -93,16 +95,23 @@ def _entries(trees: Iterable[Path]) -> Iterator[tuple[os.DirEntry[str], os.stat_
             folder = folder.shortened()
             with os.scandir(folder.path) as entries:
                 for entry in entries:
-                    with suppress(FileNotFoundError):
-                        status = entry.stat(follow_symlinks=False)
-                        if entry.is_dir(follow_symlinks=False):
-                            folders.append(_Folder(folder.anchor, entry.path))
-                        yield entry, status
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(_Folder(folder.anchor, entry.path))
+                    yield entry
         except PermissionError:
             if give_owner_access(folder.path):
                 folders.append(folder)
         except OSError:
             continue
+
+
+def _status_of(entry: os.DirEntry[str]) -> os.stat_result:
+    """Return the status of an entry. Its owner may be able to list the folder, but not to look at what is in it."""
+    try:
+        return entry.stat(follow_symlinks=False)
+    except PermissionError:
+        give_owner_access(os.path.dirname(entry.path))
+        return entry.stat(follow_symlinks=False)
 
 
 def size_on_disk(status: os.stat_result) -> int:
