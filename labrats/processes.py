@@ -26,7 +26,7 @@ _KCMP_FILES: Final = 2
 _M_TRIM_THRESHOLD: Final = -1
 _GLIBC_DEFAULT_TRIM_BYTES: Final = 128 * 1024
 _VICTIM: Final = Path("/proc/self/oom_score_adj")
-_VICTIM_SCORE: Final = "500"
+_VICTIM_SCORE: Final = 500
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -222,8 +222,9 @@ def become_first_victim() -> None:
 
     Its descendants can take that back, unless this process has the capability SYS_RESOURCE.
     """
-    with suppress(OSError):  # it may be set already, to a higher value
-        _VICTIM.write_text(_VICTIM_SCORE)
+    with suppress(OSError):
+        if int(_VICTIM.read_text()) < _VICTIM_SCORE:
+            _VICTIM.write_text(str(_VICTIM_SCORE))
 
 
 def executor_process_name(folder: Path) -> str:
