@@ -63,6 +63,9 @@ _CORE_PATTERN: Final = Path("/proc/sys/kernel/core_pattern")
 _NO_CORE_PROGRAM: Final = 1
 """The limit on the size of a core dump with which the kernel starts no program for it."""
 
+_PARTS_OF_LIMITS: Final = ((resource.RLIMIT_SIGPENDING, 16), (resource.RLIMIT_MSGQUEUE, 2))
+"""Limits of the kernel for a user, each with the number of agents that can use it up together."""
+
 _NEW_MOUNTS: Final = 0x20000
 _MS_READ_ONLY, _MS_REMOUNT, _MS_BIND, _MS_RECURSIVE, _MS_SLAVE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 19
 _KEPT_FLAGS: Final = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
@@ -183,6 +186,18 @@ def refuse_core_dumps() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     if most != 0 and _CORE_PATTERN.read_text().startswith("|"):  # with 0, nothing is stored
         resource.setrlimit(resource.RLIMIT_CORE, (_NO_CORE_PROGRAM, _NO_CORE_PROGRAM))
+
+
+@cache
+def share_kernel_objects() -> None:
+    """Leave signals that wait, and messages in queues, to the other processes of the user, once.
+
+    The kernel counts them for all processes of a user, but compares the limit of a sandbox with those of this sandbox.
+    """
+    for limit, parts in _PARTS_OF_LIMITS:
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            resource.setrlimit(limit, (soft // parts, soft // parts))
 
 
 def _mount(path: str, flags: int) -> None:

@@ -5,6 +5,7 @@ The programs end by themselves soon, should a limit not work.
 
 import asyncio
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -128,6 +129,14 @@ import ctypes
 NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
 assert ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK) == 0
 {HOLD_SOCKETS.replace("20", "1")}
+"""
+QUEUE_SIGNALS = """
+import ctypes, os, signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN + 5])
+libc, queued = ctypes.CDLL(None), 0
+while queued < 10**6 and libc.sigqueue(os.getpid(), signal.SIGRTMIN + 5, ctypes.c_void_p(0)) == 0:
+    queued += 1
+print(queued, file=open("out", "w"))
 """
 MANY_THREADS = """
 import threading, time
@@ -375,6 +384,16 @@ def test_used_up_terminals_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "nr").write_text("3072\n")
     monkeypatch.setattr(scarce_files, "_OPEN_TERMINALS", tmp_path / "nr")
     assert [kind.name for kind in scarce_files.KINDS if kind.is_used_up()] == ["terminals"]
+
+
+def test_signals_that_wait_are_left_to_others(tmp_path: Path) -> None:
+    """Without any left, other processes of the user could set no timer."""
+    program = shutil.which("bwrap")
+    assert program
+    attempt = an_attempt_of(tmp_path, QUEUE_SIGNALS, ResourceLimits(), sandbox=Sandbox(program=program))
+    attempt.run()
+    most, _ = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+    assert int((attempt.workspace / "out").read_text()) <= most // 16
 
 
 def has_resource_capability() -> bool:
