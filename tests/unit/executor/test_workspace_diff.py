@@ -295,7 +295,7 @@ NOT_ADDED = {
     "repository without a commit": ("git init -q sub", "error: 'sub/' does not have a commit checked out"),
     "name of git's folder": ("mkdir .GIT; echo x > .GIT/config", "error: invalid path '.GIT/config'"),
     "long path": (
-        'for name in $(seq 22); do long=$(printf %0200d $name); mkdir $long; cd $long; done; cd "$top"',
+        """python3 -c "import os; [(os.mkdir('0' * 200), os.chdir('0' * 200)) for _ in range(22)]" """,
         "warning: could not open directory '0000",
     ),
 }
@@ -305,7 +305,7 @@ NOT_ADDED = {
 def test_file_that_git_cannot_add_hides_no_other_change(
     tmp_path: Path, repository: Path, script: str, message: str
 ) -> None:
-    attempt = an_attempt_of(tmp_path, f"top=$PWD; {script}; echo hello > new.txt", repository)
+    attempt = an_attempt_of(tmp_path, f"{script}; echo hello > new.txt", repository)
     attempt.run()
     assert b"+hello" in patch_of(attempt)
     assert [line for line in attempt.logs if line.startswith(f"[the patch omits what git cannot add: {message}")]
