@@ -25,7 +25,7 @@ _KCMP: Final = {"x86_64": 312, "aarch64": 272}.get(platform.machine())
 _KCMP_FILES: Final = 2
 _M_TRIM_THRESHOLD: Final = -1
 _GLIBC_DEFAULT_TRIM_BYTES: Final = 128 * 1024
-_VICTIM: Final = Path("/proc/self/oom_score_adj")
+VICTIM_FILE: Final = Path("/proc/self/oom_score_adj")
 _VICTIM_SCORE: Final = 500
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -220,11 +220,16 @@ def become_unreadable() -> None:
 def become_first_victim() -> None:
     """Let the kernel end this process and its descendants before others once the memory is full.
 
-    Its descendants can take that back, unless this process has the capability SYS_RESOURCE.
+    Its descendants can take that back, unless this process has the capability SYS_RESOURCE. Has no effect for an
+    ordinary user's process after `become_unreadable`; its descendants can do it, see `victim_score`.
     """
     with suppress(OSError):
-        if int(_VICTIM.read_text()) < _VICTIM_SCORE:
-            _VICTIM.write_text(str(_VICTIM_SCORE))
+        VICTIM_FILE.write_text(str(victim_score()))
+
+
+def victim_score() -> int:
+    """Return the score by which the kernel ends an agent first, or that of this process if it is higher."""
+    return max(_VICTIM_SCORE, int(VICTIM_FILE.read_text()))
 
 
 def executor_process_name(folder: Path) -> str:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.executor.context import RunContext
 from labrats.model.protocol import Sandbox
+from labrats.processes import VICTIM_FILE, victim_score
 from labrats.sandbox import TEMPORARY, confine, is_for_any_program
 
 _SHARE_OF_DESCRIPTORS: Final = 0.75
@@ -102,13 +103,16 @@ def _confined(
 
 
 def _with_fewer_descriptors() -> list[str]:
-    """Return the start of a command whose program may open fewer files than this process.
+    """Return the start of a command whose program may open fewer files than this process, and is ended before it.
+
+    See `become_first_victim` for the latter.
 
     The kernel counts descriptors that were sent and not received for all processes of a user, up to the sender's limit.
     An agent must leave some to the executors, which send those of its network.
     """
     limit = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * _SHARE_OF_DESCRIPTORS)
-    return ["/bin/sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh"]
+    victim = f"{{ echo {victim_score()} > {VICTIM_FILE} || true; }} 2> /dev/null"
+    return ["/bin/sh", "-c", f'ulimit -n {limit} && {victim} && exec "$@"', "sh"]
 
 
 @contextmanager
