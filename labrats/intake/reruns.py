@@ -111,9 +111,15 @@ async def _same_conversation(store: Store, job: Job) -> FollowUp | None:
 
 
 def chosen_settings(resolved: ResolvedConfig) -> JobConfig:
-    """Return the settings that were chosen for a job, and its provider."""
+    """Return the settings that were chosen for a job, and its provider.
+
+    Of the isolation, that is the level that the job got: its caller may have asked for less than a caller without an
+    admin key can have, and an administrator who runs the job again must not grant it unawares.
+    """
     values = msgspec.structs.asdict(resolved.config)
     chosen = {name: value for name, value in values.items() if resolved.origins.get(wire_name(name)) in _CHOSEN}
+    if "isolation" in chosen:
+        chosen["isolation"] = resolved.isolation
     return JobConfig(**(chosen | {"provider": resolved.provider}))
 
 

@@ -51,6 +51,19 @@ async def test_a_patch_replaces_and_removes_an_agents_isolation(admin: httpx2.As
     assert "defaultIsolation" not in removed.json()
 
 
+@pytest.mark.parametrize("path", ["rerun", "messages"])
+async def test_an_admin_who_runs_a_job_again_gives_it_no_less_than_it_had(
+    user: httpx2.AsyncClient, admin: httpx2.AsyncClient, path: str
+) -> None:
+    first = await user.post("/api/jobs/submit", json=a_submission(config={"isolation": "process"}))
+    job_id = first.json()["jobId"]
+    await user.post(f"/api/jobs/{job_id}/cancel")
+
+    again = await admin.post(f"/api/jobs/{job_id}/{path}", json={"prompt": "Go on."})
+
+    assert await isolation_of(admin, again) == ("sandbox", "rerun")
+
+
 async def test_a_rerun_repeats_a_chosen_isolation_and_not_a_default(admin: httpx2.AsyncClient) -> None:
     for config, expected in (({"isolation": "process"}, ("process", "rerun")), ({}, ("sandbox", None))):
         first = await admin.post("/api/jobs/submit", json=a_submission(config=config))
