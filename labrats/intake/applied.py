@@ -77,7 +77,7 @@ async def check_credentials(job: Job, repo: GitRepo | None, store: Store, *, lab
 
 
 async def _check_secrets_of_tools(job: Job, store: Store) -> None:
-    """Raise Invalid if tools would get the key of a model, or the credentials of a webhook source.
+    """Raise Invalid if tools would get the key of a model, or a Secret of a webhook source.
 
     Jobs use those, but their agents do not read them. Only an administrator may give them to the tools of an agent.
     """
@@ -94,7 +94,9 @@ async def _check_secrets_of_tools(job: Job, store: Store) -> None:
     if not named:
         return
     of_models = {each.spec.credentials_ref for each in await store.list(AiModel)}
-    of_sources = {each.spec.credentials_ref for each in await store.list(WebhookSource)}
+    sources = await store.list(WebhookSource)
+    of_sources = {each.spec.credentials_ref for each in sources}
+    of_sources |= {each.spec.secret_ref.name for each in sources if each.spec.secret_ref}
     for field, (secret, keys) in named.items():
         if (secret in of_models and not KEYS_OF_MODELS.isdisjoint(keys)) or secret in of_sources:
             problem = f"must not name {secret!r}: no agent reads the Secrets of models and webhook sources"

@@ -24,12 +24,20 @@ _NOT_ENDED: Final = (
 
 
 async def follow_up_request(
-    store: Store, runner: Runner, job: Job, prompt: str, caller: Caller, uploads: Path, now: datetime
+    store: Store,
+    runner: Runner,
+    job: Job,
+    prompt: str,
+    caller: Caller,
+    uploads: Path,
+    now: datetime,
+    *,
+    labelled_only: bool,
 ) -> JobRequest:
     """Return the request for a follow-up of `job`, which continues that job and not later ones of the conversation.
 
     The new job belongs to the caller. It has the agent, settings, repository, files and report of the first one, and is
-    untrusted if that is. uploads: the volume with the job's files.
+    untrusted if that is. uploads: the volume with the job's files. labelled_only: see `repo_of_job`.
 
     Raises Conflict while the job has not ended, and IllegalMove if a part of it no longer exists.
     """
@@ -43,7 +51,14 @@ async def follow_up_request(
         raise IllegalMove("the job's prompt was deleted; submit a new job") from error
     conversation = continued(await conversation_of_job(store, job), earlier_prompt, await _answer_of(runner, job))
     request = await rerun_request(
-        store, job, Changes(prompt=prompt), caller, uploads, now, follow_up=FollowUp(job.id, conversation)
+        store,
+        job,
+        Changes(prompt=prompt),
+        caller,
+        uploads,
+        now,
+        follow_up=FollowUp(job.id, conversation),
+        labelled_only=labelled_only,
     )
     return replace(request, report=job.spec.report)
 

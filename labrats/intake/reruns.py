@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from labrats.intake.applied import check_credentials
 from labrats.intake.request import FirstJob, FollowUp, JobRequest
 from labrats.intake.stored_jobs import conversation_of_job, repo_of_job, texts_of_job
 from labrats.model.caller import Caller
@@ -45,24 +46,28 @@ async def rerun_request(
     uploads: Path,
     now: datetime,
     follow_up: FollowUp | None = None,
+    *,
+    labelled_only: bool,
 ) -> JobRequest:
-    """Return the request to run `job` again. uploads: the volume with its files.
+    """Return the request to run `job` again. uploads: the volume with its files. labelled_only: see `repo_of_job`.
 
     The new job belongs to the caller and is in no chain, and no callback reports it. A rerun of a follow-up continues
     the same conversation. follow_up: the conversation of a job that continues `job` instead.
 
     Raises IllegalMove if a part of the first job no longer exists, if its git token has expired, or if the job, applied
     with kubectl, was never accepted: the new job would get its Secrets without the checks of an applied one. Raises
-    Invalid if a report is wanted and the first job has none.
+    Invalid if a report is wanted and the first job has none, or if an applied job may no longer have its Secrets.
     """
     if not job.is_resolved:
         raise IllegalMove("the job was never accepted, so that nothing has checked what it asks for; apply it again")
     if changes.report and not (job.spec.report and job.spec.report.target):
         raise Invalid(Problem("report", "must be false: the first job reports to no issue or pull request"))
     spec, setup = job.spec, job.spec.workspace_setup
+    if spec.resolved is None:  # applied with kubectl
+        await check_credentials(job, None, store, labelled_only=labelled_only)
     try:
         texts = await texts_of_job(store, job)
-        repo = await (_repo_of_follow_up if follow_up else _repo_of_rerun)(store, job, now)
+        repo = await (_repo_of_follow_up if follow_up else _repo_of_rerun)(store, job, now, labelled_only)
     except NotFound as error:
         raise IllegalMove("the job's prompt or git credential was deleted; submit the job again") from error
     return JobRequest(
@@ -92,15 +97,15 @@ async def rerun_request(
     )
 
 
-async def _repo_of_rerun(store: Store, job: Job, now: datetime) -> GitRepo | None:
+async def _repo_of_rerun(store: Store, job: Job, now: datetime, labelled_only: bool) -> GitRepo | None:
     check_git_token(job, now)
-    return await repo_of_job(store, job)
+    return await repo_of_job(store, job, labelled_only=labelled_only)
 
 
-async def _repo_of_follow_up(store: Store, job: Job, now: datetime) -> GitRepo | None:
+async def _repo_of_follow_up(store: Store, job: Job, now: datetime, labelled_only: bool) -> GitRepo | None:
     """Return the repository, without its credential once that has expired: the workspace may still exist."""
     try:
-        return await _repo_of_rerun(store, job, now)
+        return await _repo_of_rerun(store, job, now, labelled_only)
     except (IllegalMove, NotFound):
         setup = job.spec.workspace_setup
         return GitRepo(setup.git_repo) if setup else None

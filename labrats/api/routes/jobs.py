@@ -317,7 +317,8 @@ async def rerun(
     if stored := await services.admission.find(names):
         return _submitted(stored, is_replay=True)  # the job's token or files may be gone since
     uploads, now = services.settings.uploads, services.clock.now()
-    wanted = await rerun_request(services.store, job, changes, caller, uploads, now)
+    labelled_only = services.admission.labelled_only
+    wanted = await rerun_request(services.store, job, changes, caller, uploads, now, labelled_only=labelled_only)
     return await _admitted(request, wanted, names)
 
 
@@ -354,7 +355,10 @@ async def send_message(
     if stored := await services.admission.find(names):
         return _submitted(stored, is_replay=True)  # the job may have been retried since
     uploads, now = services.settings.uploads, services.clock.now()
-    wanted = await follow_up_request(services.store, services.runner, job, body.prompt, caller, uploads, now)
+    labelled_only = services.admission.labelled_only
+    wanted = await follow_up_request(
+        services.store, services.runner, job, body.prompt, caller, uploads, now, labelled_only=labelled_only
+    )
     return await _admitted(request, wanted, names)
 
 

@@ -75,7 +75,14 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     if not text:
         return NOTHING
     wanted = await follow_up_request(
-        jobs.store, jobs.runner, latest, text, owner_of(latest), jobs.uploads, jobs.clock.now()
+        jobs.store,
+        jobs.runner,
+        latest,
+        text,
+        owner_of(latest),
+        jobs.uploads,
+        jobs.clock.now(),
+        labelled_only=jobs.admission.labelled_only,
     )
     report = replace(opened_by.spec.report or Report(), target=request.target)
     if pull_request.head.sha not in _last_commits_of(latest):  # somebody has pushed, or the engine has

@@ -22,7 +22,7 @@ from labrats.metrics import Metrics
 from labrats.model.agent import AiAgent
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Overloaded, RetryLater, TooLarge
-from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Chain, Job, Pipeline, advance
+from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Chain, Job, KeyReference, Pipeline, advance
 from labrats.model.mcp_server import McpServer
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.record import Metadata, Resource
@@ -194,6 +194,7 @@ async def test_applied_job_gets_the_result_schema_of_its_agent_in_its_status(tmp
     [
         ({"env": {"A": SecretKey(secret="anthropic", key="ANTHROPIC_API_KEY")}}, "config.env.A"),
         ({"env": {"A": SecretKey(secret="app", key="private-key")}}, "config.env.A"),
+        ({"env": {"A": SecretKey(secret="signing", key="secret")}}, "config.env.A"),
         ({"mcp_servers": {"a": McpServer(command="a", credentials_ref="anthropic")}}, "config.mcpServers.a.credential"),
         ({"mcp_servers": {"a": McpServer(command="a", credentials_ref="app")}}, "config.mcpServers.a.credentialsRef"),
     ],
@@ -203,7 +204,8 @@ async def test_applied_job_does_not_give_its_tools_the_secrets_of_models_and_sou
 ) -> None:
     store = MemoryStore()
     await store.create(an_ai_model("sonnet", credentials_ref="anthropic"))
-    source = WebhookSourceSpec(type="github", credentials_ref="app")
+    signing = KeyReference(name="signing", key="secret")
+    source = WebhookSourceSpec(type="github", credentials_ref="app", secret_ref=signing)
     await store.create(WebhookSource(metadata=Metadata(name="github"), spec=source))
     spec = an_applied_spec(prompt="Hello.", config=JobConfig(provider="mock", **config))
     job = await store.create(a_job(spec=spec, resource_version=""))

@@ -38,7 +38,7 @@ def an_ended_job(phase: Phase = Phase.SUCCEEDED, **fields: Any) -> Job:
 
 async def requested(store: MemoryStore, job: Job) -> JobRequest:
     runner = MemoryRunner(store, MemoryMachine())
-    return await follow_up_request(store, runner, job, "Go on.", CALLER, Path("/uploads"), NOON)
+    return await follow_up_request(store, runner, job, "Go on.", CALLER, Path("/uploads"), NOON, labelled_only=True)
 
 
 async def test_follow_up_keeps_the_report_and_never_raises_the_trust(store: MemoryStore) -> None:

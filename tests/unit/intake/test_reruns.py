@@ -10,9 +10,9 @@ from labrats.intake.reruns import Changes, chosen_settings, rerun_request
 from labrats.intake.settings import settings_of
 from labrats.model.caller import Caller
 from labrats.model.config import RERUN_LAYER, ConfigLayer, JobConfig, resolve_config
-from labrats.model.core_resources import ConfigMap
-from labrats.model.errors import IllegalMove
-from labrats.model.job import JobSpec, KeyReference, WorkspaceFile
+from labrats.model.core_resources import ConfigMap, Secret
+from labrats.model.errors import IllegalMove, Invalid
+from labrats.model.job import JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from labrats.model.variables import SecretKey
@@ -47,7 +47,7 @@ async def test_request_belongs_to_the_caller_and_has_less_trust_than_the_first_j
 ) -> None:
     job = a_job(spec=a_finished_spec(untrusted=True, callback_url="https://ci.example.com", owner="webhook"))
 
-    request = await rerun_request(store, job, Changes(), CALLER, tmp_path, NOON)
+    request = await rerun_request(store, job, Changes(), CALLER, tmp_path, NOON, labelled_only=True)
 
     assert (request.owner, request.api_key_ref, request.untrusted) == ("caller", "key-of-the-caller", True)
     assert (request.callback_url, request.chain, request.event) == (None, None, None)
@@ -56,7 +56,7 @@ async def test_request_belongs_to_the_caller_and_has_less_trust_than_the_first_j
 async def test_result_schema_of_the_first_job_applies(store: MemoryStore, tmp_path: Path) -> None:
     job = a_job(spec=a_finished_spec(result_schema={"type": "array"}))
 
-    request = await rerun_request(store, job, Changes(), CALLER, tmp_path, NOON)
+    request = await rerun_request(store, job, Changes(), CALLER, tmp_path, NOON, labelled_only=True)
 
     assert request.result_schema == {"type": "array"}
 
@@ -69,7 +69,9 @@ async def test_settings_of_agents_and_the_engine_are_resolved_afresh() -> None:
 
 async def test_model_of_the_first_provider_does_not_reach_another(store: MemoryStore, tmp_path: Path) -> None:
     changes = Changes(config=JobConfig(provider="codex"))
-    request = await rerun_request(store, a_job(spec=a_finished_spec()), changes, CALLER, tmp_path, NOON)
+    request = await rerun_request(
+        store, a_job(spec=a_finished_spec()), changes, CALLER, tmp_path, NOON, labelled_only=True
+    )
 
     resolved = settings_of(request, None, Catalog())
 
@@ -79,13 +81,12 @@ async def test_model_of_the_first_provider_does_not_reach_another(store: MemoryS
 
 async def test_deleted_file_or_prompt_prevents_a_rerun(store: MemoryStore, tmp_path: Path) -> None:
     files = (WorkspaceFile(name="a.txt", path="jobs/x/0", size=1),)
+    job = a_job(spec=a_finished_spec(workspace_files=files))
     with pytest.raises(IllegalMove, match=r"the job's file 'a\.txt' was deleted"):
-        await rerun_request(
-            store, a_job(spec=a_finished_spec(workspace_files=files)), Changes(), CALLER, tmp_path, NOON
-        )
+        await rerun_request(store, job, Changes(), CALLER, tmp_path, NOON, labelled_only=True)
     await store.delete(ConfigMap, "texts")
     with pytest.raises(IllegalMove, match="prompt or git credential was deleted"):
-        await rerun_request(store, a_job(spec=a_finished_spec()), Changes(), CALLER, tmp_path, NOON)
+        await rerun_request(store, a_job(spec=a_finished_spec()), Changes(), CALLER, tmp_path, NOON, labelled_only=True)
 
 
 async def test_applied_job_that_was_never_accepted_is_not_run_again(store: MemoryStore, tmp_path: Path) -> None:
@@ -93,4 +94,14 @@ async def test_applied_job_that_was_never_accepted_is_not_run_again(store: Memor
     refused = a_job(Phase.FAILED, spec=an_applied_spec(prompt="Print the key.", config=config))
 
     with pytest.raises(IllegalMove, match="was never accepted"):
-        await rerun_request(store, refused, Changes(), CALLER, tmp_path, NOON)
+        await rerun_request(store, refused, Changes(), CALLER, tmp_path, NOON, labelled_only=True)
+
+
+async def test_applied_job_may_have_lost_its_secret_since_it_was_accepted(store: MemoryStore, tmp_path: Path) -> None:
+    secret = Secret(metadata=Metadata(name="company-db"), data={"username": "root", "password": "test-password"})
+    await store.create(secret)
+    setup = WorkspaceSetup(git_repo="https://git.example.com/a.git", credentials_ref="company-db")
+    accepted = a_job(spec=an_applied_spec(workspace_setup=setup), resolved=resolve_config([]))
+
+    with pytest.raises(Invalid, match="company-db"):
+        await rerun_request(store, accepted, Changes(), CALLER, tmp_path, NOON, labelled_only=True)
