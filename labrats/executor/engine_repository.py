@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,8 +38,9 @@ OUTSIDE_PUBLICATION: Final = ("--", ".", f":(exclude){PUBLICATION_FOLDER}")
 _READ_BYTES: Final = 64 * 1024
 _ERROR_BYTES: Final = 1024 * 1024
 _DENIED: Final = os.strerror(errno.EACCES).encode()
-_SOME_NOT_ADDED: Final = 1
-"""The exit status of `git add --ignore-errors` that has left out some files."""
+_ERROR: Final = b"error: "
+_ENDED_EARLY: Final = (b"fatal: ", b"bwrap: ")
+"""The beginnings of lines about an error after which git, or the sandbox, has done nothing more."""
 
 _NOT_ADDED: Final = re.compile("error: (?!unable to normalize alternate)|warning: could not open")
 """The beginning of git's messages about files that it leaves out, among hints and other warnings."""
@@ -216,23 +217,31 @@ class EngineRepository:
             (folder / "git").chmod(0o755)
         no_programs = {"GIT_EXEC_PATH": str(folder), "PATH": str(folder)}
         add = ("add", "--all", "--ignore-errors", *(["--force"] if ignored_too else []), *OUTSIDE_PUBLICATION)
-        errors = await self._add(add, no_programs)
+        errors, failure = await self._add(add, no_programs)
         if _DENIED in errors:
             await asyncio.to_thread(make_accessible, self.workspace)
-            errors = await self._add(add, no_programs)
+            errors, failure = await self._add(add, no_programs)
+        if failure:
+            raise failure
         return [line for line in errors.decode("utf-8", "replace").splitlines() if _NOT_ADDED.match(line)]
 
-    async def _add(self, arguments: Sequence[str], variables: Mapping[str, str]) -> bytes:
-        """Run `git add`, and return the start of its errors. Raises DiffFailed if it has added nothing."""
-        with TemporaryFile() as errors:
-            statuses = (0, _SOME_NOT_ADDED)
+    async def _add(self, arguments: Sequence[str], variables: Mapping[str, str]) -> tuple[bytes, DiffFailed | None]:
+        """Run `git add`. Return the start of its errors, and the failure if it has not added all that it can."""
+        failure = None
+        with TemporaryFile() as stderr:
             try:
-                await self.git(*arguments, variables=variables, stderr=errors, confined=True, statuses=statuses)
-            except DiffFailed:
-                if not _is_denied(errors):
-                    raise
-            errors.seek(0)
-            return errors.read(_ERROR_BYTES)
+                await self.git(*arguments, variables=variables, stderr=stderr, confined=True)
+            except DiffFailed as error:
+                failure = error
+            stderr.seek(0)
+            errors = stderr.read(_ERROR_BYTES)
+            stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _ERROR_BYTES))
+            lines = [*errors.splitlines(), *stderr.read().splitlines()]
+        # Git fails, too, if it has left out single files.
+        is_complete = any(line.startswith(_ERROR) for line in lines) and not any(
+            line.startswith(_ENDED_EARLY) for line in lines
+        )
+        return errors, None if is_complete else failure
 
     async def git(
         self,
@@ -242,20 +251,14 @@ class EngineRepository:
         variables: Mapping[str, str] | None = None,
         stderr: IO[bytes] | int = DEVNULL,
         confined: bool = False,
-        statuses: Collection[int] = (0,),
     ) -> bytes:
-        """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`.
-
-        statuses: the exit statuses that are no failure.
-        """
+        """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`."""
         settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
         place = [f"--git-dir={self.git_dir}", f"--work-tree={self.workspace}"]
         index = {"GIT_INDEX_FILE": str(self.git_dir / self.index)}
         options = [*settings, *place]
         variables = {**index, **(variables or {})}
-        return await self._run(
-            arguments, options, most_bytes, stdin, variables, stderr, confined=confined, statuses=statuses
-        )
+        return await self._run(arguments, options, most_bytes, stdin, variables, stderr, confined=confined)
 
     @property
     def _excludes(self) -> str:
@@ -275,7 +278,6 @@ class EngineRepository:
         stderr: IO[bytes] | int = DEVNULL,
         *,
         confined: bool = False,
-        statuses: Collection[int] = (0,),
     ) -> bytes:
         environment = {"PATH": os.environ.get("PATH", os.defpath), **_ENVIRONMENT, **(variables or {})}
         git = [shutil.which("git") or "git", *options, *arguments]
@@ -297,12 +299,6 @@ class EngineRepository:
                     status = await process.exit_status()
             except OSError as error:
                 raise DiffFailed(f"git cannot be run: {error.strerror}") from error
-        if status not in statuses:
+        if status != 0:
             raise DiffFailed(f"git {arguments[0]} exited with status {status}")
         return bytes(printed)
-
-
-def _is_denied(errors: IO[bytes]) -> bool:
-    """Return whether git has printed that it may not read something."""
-    errors.seek(0)
-    return _DENIED in errors.read(_ERROR_BYTES)

@@ -184,8 +184,11 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
     """Store the patch, and return the number of changed files."""
     await repository.create()
     tree = tree or await repository.word("write-tree")  # the empty tree
-    for error in (await repository.add_all())[:_MOST_ERRORS]:
+    errors = await repository.add_all()
+    for error in errors[:_MOST_ERRORS]:
         context.events.log(f"[the patch omits what git cannot add: {error[:_ERROR_CHARACTERS]}]")
+    if more := len(errors[_MOST_ERRORS:]):
+        context.events.log(f"[the patch omits {more} more that git cannot add]")
     difference = ("diff", "--cached", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "--no-color")
     changed = await repository.changed_since_kept()
     names = await repository.git(*difference, "--name-only", "-z", "--no-renames", tree, *OUTSIDE_PUBLICATION)

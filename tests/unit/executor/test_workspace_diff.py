@@ -311,6 +311,19 @@ def test_file_that_git_cannot_add_hides_no_other_change(
     assert [line for line in attempt.logs if line.startswith(f"[the patch omits what git cannot add: {message}")]
 
 
+def test_further_files_that_git_cannot_add_are_counted(tmp_path: Path, repository: Path) -> None:
+    attempt = an_attempt_of(tmp_path, "for each in 1 2 3 4 5 6 7; do git init -q $each; done", repository)
+    attempt.run()
+    assert "[the patch omits 2 more that git cannot add]" in attempt.logs
+
+
+def test_failure_of_git_is_reported_whatever_the_names_of_files(tmp_path: Path, repository: Path) -> None:
+    encoding = """echo '"Permission denied" working-tree-encoding=UTF-16' > .gitattributes"""
+    attempt = an_attempt_of(tmp_path, f"{encoding}; printf x > 'Permission denied'", repository)
+    attempt.run()
+    assert [line for line in attempt.logs if "git add exited with status 128" in line]
+
+
 @pytest.mark.parametrize("closed", ["new.txt", "readme.txt", "folder", ". readme.txt new.txt folder"])
 def test_unreadable_file_is_in_the_patch(tmp_path: Path, repository: Path, closed: str) -> None:
     change = "echo three >> readme.txt; echo new > new.txt; mkdir folder; echo deep > folder/deep.txt"
