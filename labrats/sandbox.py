@@ -39,6 +39,7 @@ SETTINGS: Final = Path("/etc")
 _LOCAL_SETTINGS: Final = Path("/usr/local/etc")
 _RESOLVER: Final = SETTINGS / "resolv.conf"
 _TEST_SECONDS: Final = 30.0
+_TEST_BYTES: Final = 1024 * 1024
 _KERNEL: Final = (
     *("/proc/acpi", "/proc/asound", "/proc/bus", "/proc/driver", "/proc/dynamic_debug", "/proc/fs", "/proc/irq"),
     *("/proc/scsi", "/proc/sys", "/proc/sysrq-trigger"),
@@ -64,7 +65,7 @@ _NO_CORE_PROGRAM: Final = 1
 """The limit on the size of a core dump with which the kernel starts no program for it."""
 
 _PARTS_OF_LIMITS: Final = ((resource.RLIMIT_SIGPENDING, 16), (resource.RLIMIT_MSGQUEUE, 2))
-"""Limits of the kernel for a user, each with the number of agents that can use it up together."""
+"""Limits of the kernel for a user, each with the divisor for the part that all sandboxes may use together."""
 
 _NEW_MOUNTS: Final = 0x20000
 _MS_READ_ONLY, _MS_REMOUNT, _MS_BIND, _MS_RECURSIVE, _MS_SLAVE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 19
@@ -141,7 +142,7 @@ def bubblewrap_problem(program: str, etc: Path | None = None) -> str | None:
     """
     with TemporaryDirectory() as name:
         folder = Path(name)
-        sandbox = Sandbox(program=program)
+        sandbox = Sandbox(program=program, shm_bytes=_TEST_BYTES)
         command = confine(_TEST_COMMAND, sandbox, cwd=folder, writable=[folder], scratch=folder, etc=etc)
         try:
             test = subprocess.run(command, capture_output=True, text=True, timeout=_TEST_SECONDS, check=False)
@@ -181,18 +182,20 @@ def refuse_core_dumps() -> None:
     """Keep the kernel from passing crashes of this process and its descendants to a program of the machine, once.
 
     Such a program, like systemd-coredump, runs as root outside of the sandbox and stores the memory of what has
-    crashed. Does nothing where the kernel writes a file instead: an agent's is in the sandbox.
+    crashed. `refuse_calls` keeps the limit: with 0, the kernel would start the program again. Does nothing where the
+    kernel writes a file instead: an agent's is in the sandbox. Does not help an ordinary user who may not raise 0.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_CORE)
-    if most != 0 and _CORE_PATTERN.read_text().startswith("|"):  # with 0, nothing is stored
-        resource.setrlimit(resource.RLIMIT_CORE, (_NO_CORE_PROGRAM, _NO_CORE_PROGRAM))
+    with suppress(OSError, ValueError):
+        if _CORE_PATTERN.read_text().startswith("|"):
+            resource.setrlimit(resource.RLIMIT_CORE, (_NO_CORE_PROGRAM, _NO_CORE_PROGRAM))
 
 
 @cache
 def share_kernel_objects() -> None:
-    """Leave signals that wait, and messages in queues, to the other processes of the user, once.
+    """Leave signals that wait, and messages in queues, to processes of the user outside of sandboxes, once.
 
-    The kernel counts them for all processes of a user, but compares the limit of a sandbox with those of this sandbox.
+    The kernel counts those of all processes of a user, and refuses further ones to a sandbox beyond the limit that held
+    when it was started. One agent can take the part of all sandboxes.
     """
     for limit, parts in _PARTS_OF_LIMITS:
         soft, _ = resource.getrlimit(limit)

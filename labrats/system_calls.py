@@ -9,6 +9,7 @@ It is a list of what is refused, not of what is allowed: agents run every kind o
 import ctypes
 import errno
 import platform
+import resource
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,10 @@ _JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _JUMP_IF_AT_LEAST: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _RETURN: Final = 0x06  # BPF_RET | BPF_K
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT, _SECOND_ARGUMENT_HIGH = 0, 4, 16, 24, 28
+_THIRD_ARGUMENT, _THIRD_ARGUMENT_HIGH = 32, 36
 """Offsets in struct seccomp_data. Of an argument, the half that contains a small number."""
+_DONE: Final = 0
+"""The error number with which a refused call seems to have succeeded."""
 _ALLOW: Final = 0x7FFF0000
 _REFUSE: Final = 0x00050000  # with an error number
 _X32_BIT: Final = 0x40000000
@@ -38,13 +42,15 @@ class _Machine:
     """The numbers of a processor architecture.
 
     code: from linux/audit.h. calls: the refused ones. socket: of the call that opens one. shmget: of the call that
-    creates a segment of System V memory.
+    creates a segment of System V memory. setrlimit, prlimit: of those that change a limit.
     """
 
     code: int
     calls: Mapping[str, int]
     socket: int
     shmget: int
+    setrlimit: int
+    prlimit: int
 
 
 _IO_URING: Final = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
@@ -60,6 +66,8 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         },
         socket=41,
         shmget=29,
+        setrlimit=160,
+        prlimit=302,
     ),
     "aarch64": _Machine(
         0xC00000B7,
@@ -70,6 +78,8 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         },
         socket=198,
         shmget=194,
+        setrlimit=164,
+        prlimit=261,
     ),
 }  # fmt: skip
 _OF_DEBUGGERS: Final = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
@@ -91,8 +101,8 @@ def can_refuse_calls() -> bool:
 def refuse_calls(*, may_debug: bool, may_choose_processors: bool, may_fill_segments: bool) -> None:
     """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
 
-    The refused ones fail with EPERM, those of `_UNAVAILABLE` with ENOSYS. Does nothing on an unknown machine. Raises
-    OSError.
+    The refused ones fail with EPERM, those of `_UNAVAILABLE` with ENOSYS. A change of the limit on core dumps does
+    nothing, see `refuse_core_dumps`. Does nothing on an unknown machine. Raises OSError.
 
     may_debug: whether processes may trace each other, as debuggers do.
     may_choose_processors: whether they may choose the processors on which they run.
@@ -130,6 +140,20 @@ def _program(machine: _Machine, allowed: Sequence[str], *, may_fill_segments: bo
         yield _instruction(_JUMP_IF_AT_LEAST, SEGMENT_BYTES + 1, if_false=1)
         yield _instruction(_RETURN, _REFUSE | errno.EINVAL)
         yield _instruction(_RETURN, _ALLOW)
+    yield _instruction(_JUMP_IF_EQUAL, machine.setrlimit, if_false=4)
+    yield _instruction(_LOAD, _FIRST_ARGUMENT)
+    yield _instruction(_JUMP_IF_EQUAL, resource.RLIMIT_CORE, if_false=1)
+    yield _instruction(_RETURN, _REFUSE | _DONE)
+    yield _instruction(_RETURN, _ALLOW)
+    yield _instruction(_JUMP_IF_EQUAL, machine.prlimit, if_false=8)
+    yield _instruction(_LOAD, _SECOND_ARGUMENT)
+    yield _instruction(_JUMP_IF_EQUAL, resource.RLIMIT_CORE, if_false=5)
+    yield _instruction(_LOAD, _THIRD_ARGUMENT)  # the new limit; none if it is only read
+    yield _instruction(_JUMP_IF_EQUAL, 0, if_false=2)
+    yield _instruction(_LOAD, _THIRD_ARGUMENT_HIGH)
+    yield _instruction(_JUMP_IF_EQUAL, 0, if_true=1)
+    yield _instruction(_RETURN, _REFUSE | _DONE)
+    yield _instruction(_RETURN, _ALLOW)
     yield _instruction(_JUMP_IF_EQUAL, machine.socket, if_true=1)
     yield _instruction(_RETURN, _ALLOW)
     yield _instruction(_LOAD, _FIRST_ARGUMENT)

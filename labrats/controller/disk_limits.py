@@ -142,6 +142,8 @@ class DiskLimits:
             for job in await self._store.get_many(Job, retried):
                 resumed = job.status.session.attempt if job.status.session else None
                 for number in range(1, 1 if job.ended else job.status.attempts):
+                    if await asyncio.to_thread(self._missing_bytes) <= 0:
+                        return
                     if number != resumed and (freed := await self._runner.remove_output(AttemptName(job.id, number))):
                         log.info("outputs removed", job=job.id, attempt=number, bytes=freed, reason="LABRATS_FREE_GIB")
 

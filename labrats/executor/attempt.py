@@ -181,6 +181,7 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
 
 def _refuse_calls_in_pod(context: RunContext) -> None:
     """Refuse to the agent what the default filters of some container runtimes allow, such as io_uring and vsock."""
+    refuse_core_dumps()
     try:
         refuse_calls(may_debug=True, may_choose_processors=True, may_fill_segments=True)
     except OSError as error:  # the pod has the filter of its runtime all the same

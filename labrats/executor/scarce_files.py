@@ -16,6 +16,8 @@ _RESERVED_TERMINALS: Final = Path("/proc/sys/kernel/pty/reserve")
 _OPEN_TERMINALS: Final = Path("/proc/sys/kernel/pty/nr")
 _NEARLY_ALL: Final = 0.9
 _SEND_BUFFER: Final = Path("/proc/sys/net/core/wmem_max")
+_LARGE_BUFFER: Final = 4 * 1024 * 1024
+"""A machine for fast networks allows much larger ones, of which a browser's sockets could take all of the memory."""
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -38,8 +40,8 @@ class Kind:
 
 
 def most_memory_of_a_socket() -> int:
-    """Return the most bytes that wait in a socket. The kernel doubles what a program asks for."""
-    return 2 * _number(_SEND_BUFFER)
+    """Return the most bytes that usually wait in a socket. The kernel doubles what a program asks for."""
+    return 2 * min(_number(_SEND_BUFFER), _LARGE_BUFFER)
 
 
 def _number(file: Path) -> int:
@@ -82,6 +84,6 @@ def _most_ports() -> int:
 
 KINDS: Final = (
     Kind("instances of inotify", ("anon_inode:inotify",), str(_INSTANCES), lambda: _number(_INSTANCES), _no_inotify),
-    Kind("terminals", ("/dev/ptmx", "/dev/pts/ptmx"), str(_TERMINALS), _most_terminals, _no_terminals),
+    Kind("terminals", ("/dev/ptmx", "/dev/pts/"), str(_TERMINALS), _most_terminals, _no_terminals),
     Kind("sockets", ("socket:[",), str(_PORTS), _most_ports, _no_ports, namespace="net"),
 )

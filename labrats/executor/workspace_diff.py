@@ -76,12 +76,20 @@ async def record_baseline(context: RunContext, checked_out: Outputs) -> Baseline
     """
     repository = _repository_of(context)
     try:
-        tree = await _tree_of(repository, is_prepared=bool(context.setup.setup or context.task.workspace_files))
+        tree = await _tree_of(
+            context, repository, is_prepared=bool(context.setup.setup or context.task.workspace_files)
+        )
         head = read_head(context.workspace)
         return Baseline(repository, tree, checked_out, prepared=None if head == checked_out else head)
     except DiffFailed as error:
         context.events.log(f"[the changes in the workspace cannot be computed: {error}]")
         return None
+
+
+async def clear_special_files(context: RunContext) -> None:
+    """Remove pipes, at which git would wait for ever, and sockets from the workspace. Their processes have ended."""
+    if removed := await remove_special_files(context.workspace):
+        context.events.log(f"[removed {removed} pipes, sockets or devices from the workspace: git cannot read them]")
 
 
 def store_baseline(context: RunContext, baseline: Baseline) -> None:
@@ -158,7 +166,7 @@ def _pull_request(context: RunContext) -> str | None:
     return url if url and repository and belongs_to_repository(url, repository) else None
 
 
-async def _tree_of(repository: EngineRepository, *, is_prepared: bool) -> str | None:
+async def _tree_of(context: RunContext, repository: EngineRepository, *, is_prepared: bool) -> str | None:
     """Return the tree of the workspace: the commit that was just checked out, or else a tree of the files.
 
     is_prepared: whether setup commands or files of the job may have changed it since the commit was checked out.
@@ -168,12 +176,12 @@ async def _tree_of(repository: EngineRepository, *, is_prepared: bool) -> str | 
         repository.copy_index_of_workspace()
         if is_prepared:
             await repository.require_no_flags(commit)
-            await remove_special_files(repository.workspace)
+            await clear_special_files(context)
             await repository.add_all()
             commit = await repository.word("write-tree")
     elif repository.has_files():
         await repository.create()
-        await remove_special_files(repository.workspace)
+        await clear_special_files(context)
         await repository.add_all(ignored_too=True)
         commit = await repository.word("write-tree")
     repository.keep_index()

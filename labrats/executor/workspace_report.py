@@ -10,9 +10,9 @@ from labrats.executor.context import RunContext
 from labrats.executor.engine_repository import DiffFailed
 from labrats.executor.session_files import report_session_files
 from labrats.executor.workspace_bundle import report_bundle
-from labrats.executor.workspace_diff import Baseline, report_changes
+from labrats.executor.workspace_diff import Baseline, clear_special_files, report_changes
 from labrats.files.safe_paths import open_inside
-from labrats.files.trees import give_owner_access, remove_special_files
+from labrats.files.trees import give_owner_access
 from labrats.model.errors import GiveUp, Invalid, Problem
 from labrats.model.publication import PUBLICATION_BYTES, PUBLICATION_PATH, parse_publication, rejected_publication
 from labrats.model.record import encode
@@ -33,7 +33,7 @@ async def report_workspace(context: RunContext, baseline: Baseline | None) -> No
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            await _remove_special_files(context)
+            await clear_special_files(context)
             await _or_log(context, report_changes(context, baseline), "the changes in the workspace cannot be computed")
             await _or_log(context, report_bundle(context, baseline), "no bundle of the commits is stored")
             await report_session_files(context)
@@ -41,12 +41,6 @@ async def report_workspace(context: RunContext, baseline: Baseline | None) -> No
         if not limit.expired():
             raise
         context.events.log(f"[the changes in the workspace could not be computed within {seconds:g} s]")
-
-
-async def _remove_special_files(context: RunContext) -> None:
-    """Remove pipes, at which git would wait for ever, and sockets. Their processes have ended."""
-    if removed := await remove_special_files(context.workspace):
-        context.events.log(f"[removed {removed} pipes, sockets or devices from the workspace: git cannot read them]")
 
 
 async def _or_log(context: RunContext, report: Awaitable[None], failure: str) -> None:

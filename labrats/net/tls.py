@@ -19,9 +19,9 @@ def system_tls() -> ssl.SSLContext:
 
 
 def accept_private_authorities(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Let a context verify as before Python 3.13, and as git, curl and Go do. Return it.
+    """Let a context accept the authorities that git, curl and Go accept. Return it.
 
-    Since then, Python by default refuses an authority that does not name its key usage, and a certificate that does not
+    From 3.13 on, Python by default refuses one that does not name its key usage, and a certificate that does not
     identify its authority. Many private authorities, and those of some Kubernetes clusters, do not.
     """
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT

@@ -1,6 +1,7 @@
 """System calls of agents in the sandbox."""
 
 import platform
+import resource
 import shutil
 import socket
 from pathlib import Path
@@ -42,6 +43,23 @@ def test_calls_are_refused_and_those_of_debuggers_by_setting(tmp_path: Path, may
     assert debugging == [not may_debug] * len(DEBUGGING)
     assert found.pop("sched_setaffinity") == "Invalid argument"  # refused with a limit on the processors only
     assert {error for name, error in found.items() if name not in unavailable} == {"Operation not permitted"}
+
+
+def test_limit_on_core_dumps_stays(tmp_path: Path) -> None:
+    """The kernel finds no limit at the address 1. A refused call does not get that far, and seems to succeed."""
+    machine, core, files = _MACHINES[platform.machine()], resource.RLIMIT_CORE, resource.RLIMIT_NOFILE
+    calls = {
+        "setrlimit": f"{machine.setrlimit}, {core}, 1",
+        "prlimit": f"{machine.prlimit}, 0, {core}, 1, 0",
+        "prlimit that reads": f"{machine.prlimit}, 0, {core}, 0, 1",
+        "setrlimit of files": f"{machine.setrlimit}, {files}, 1",
+        "prlimit of files": f"{machine.prlimit}, 0, {files}, 1, 0",
+    }
+    script = "; ".join(f'print "{name}: ", syscall({call}), "\\n"' for name, call in calls.items())
+    lines = output_of(
+        a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out")
+    ).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["0", "0", "-1", "-1", "-1"]
 
 
 def test_sockets_of_unusual_networks_are_refused(tmp_path: Path) -> None:
