@@ -51,8 +51,10 @@ async def rerun_request(
 ) -> JobRequest:
     """Return the request to run `job` again. uploads: the volume with its files. labelled_only: see `repo_of_job`.
 
-    The new job belongs to the caller and is in no chain, and no callback reports it. A rerun of a follow-up continues
-    the same conversation. follow_up: the conversation of a job that continues `job` instead.
+    The new job belongs to the caller and is in no chain, and no callback reports it. If the first one is
+    somebody else's, its files and commands fill no cached folder of the caller, and its concurrency key supersedes none
+    of the caller's jobs. A rerun of a follow-up continues the same conversation. follow_up: the conversation of a job
+    that continues `job` instead.
 
     Raises IllegalMove if a part of the first job no longer exists, if its git token has expired, or if the job, applied
     with kubectl, was never accepted: the new job would get its Secrets without the checks of an applied one. Raises
@@ -62,7 +64,7 @@ async def rerun_request(
         raise IllegalMove("the job was never accepted, so that nothing has checked what it asks for; apply it again")
     if changes.report and not (job.spec.report and job.spec.report.target):
         raise Invalid(Problem("report", "must be false: the first job reports to no issue or pull request"))
-    spec, setup = job.spec, job.spec.workspace_setup
+    spec, setup, is_own = job.spec, job.spec.workspace_setup, job.spec.owner == caller.id
     if spec.resolved is None:  # applied with kubectl
         await check_credentials(job, None, store, labelled_only=labelled_only)
     try:
@@ -81,12 +83,12 @@ async def rerun_request(
         agent_role=spec.agent_role,
         config=changes.config,
         priority=spec.priority if changes.priority is None else changes.priority,
-        concurrency=spec.concurrency,
+        concurrency=spec.concurrency if is_own else None,
         repo=repo,
         token_from=setup.token_from if setup else None,
         git_ref=setup.git_ref if setup else None,
         git_depth=setup.git_depth if setup else None,
-        setup=setup or Setup(),
+        setup=(setup or Setup()) if is_own else _without_caches(setup or Setup()),
         files=await asyncio.to_thread(_files_of, job, uploads),
         is_by_admin=caller.is_admin,
         untrusted=spec.untrusted,
@@ -95,6 +97,11 @@ async def rerun_request(
         result_schema=None if follow_up else job.result_schema,  # a follow-up is a talk with the agent
         metadata=spec.metadata if changes.metadata is None else changes.metadata,
     )
+
+
+def _without_caches(setup: Setup) -> Setup:
+    """Return the setup with no cached folders, also none of the agent's."""
+    return Setup(**(setup.as_fields() | {"cache": ()}))
 
 
 async def _repo_of_rerun(store: Store, job: Job, now: datetime, labelled_only: bool) -> GitRepo | None:

@@ -9,6 +9,7 @@ from labrats.index.catalog import Catalog
 from labrats.intake.reruns import Changes, chosen_settings, rerun_request
 from labrats.intake.settings import settings_of
 from labrats.model.caller import Caller
+from labrats.model.concurrency import Concurrency
 from labrats.model.config import RERUN_LAYER, ConfigLayer, JobConfig, resolve_config
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import IllegalMove, Invalid
@@ -16,6 +17,7 @@ from labrats.model.job import JobSpec, KeyReference, WorkspaceFile, WorkspaceSet
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from labrats.model.variables import SecretKey
+from labrats.model.workspace_setup import CachedFolder, Setup
 from tests.fakes.clock import NOON, FakeClock
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_job, a_spec, an_applied_spec
@@ -105,3 +107,19 @@ async def test_applied_job_may_have_lost_its_secret_since_it_was_accepted(store:
 
     with pytest.raises(Invalid, match="company-db"):
         await rerun_request(store, accepted, Changes(), CALLER, tmp_path, NOON, labelled_only=True)
+
+
+@pytest.mark.parametrize("owner", ["caller", "somebody"])
+async def test_job_of_somebody_else_fills_no_cache_and_supersedes_no_job(
+    store: MemoryStore, tmp_path: Path, owner: str
+) -> None:
+    caches = (CachedFolder(key="package-lock.json", path="node_modules"),)
+    setup = WorkspaceSetup(git_repo="https://git.example.com/a.git", setup=(("npm", "ci"),), cache=caches)
+    spec = a_finished_spec(owner=owner, workspace_setup=setup, concurrency=Concurrency(key="release"))
+
+    request = await rerun_request(store, a_job(spec=spec), Changes(), CALLER, tmp_path, NOON, labelled_only=True)
+
+    agents = Setup(cache=caches)
+    assert request.setup.over(agents).cache == (caches if owner == "caller" else ())
+    assert request.setup.setup == (("npm", "ci"),)
+    assert bool(request.concurrency) == (owner == "caller")
