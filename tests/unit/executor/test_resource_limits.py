@@ -393,7 +393,7 @@ def test_signals_that_wait_are_left_to_others(tmp_path: Path) -> None:
     attempt = an_attempt_of(tmp_path, QUEUE_SIGNALS, ResourceLimits(), sandbox=Sandbox(program=program))
     attempt.run()
     most, _ = resource.getrlimit(resource.RLIMIT_SIGPENDING)
-    assert int((attempt.workspace / "out").read_text()) <= most // 16
+    assert most == resource.RLIM_INFINITY or int((attempt.workspace / "out").read_text()) <= most // 16
 
 
 def has_resource_capability() -> bool:
