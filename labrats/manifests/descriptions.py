@@ -140,6 +140,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "pullRequestUrl": "The pull request.",
         "commit": "The last commit of the pull request when those of the job were added.",
         "headSha": "The commit of the pull request that the report is about.",
+        "branch": "The branch that is created for the commits, until the report is complete.",
         "refused": "Reasons why other parts were not published.",
         "commitTries": "The number of publishers that were killed while they published the commits.",
         "attempts": "The job's number of attempts when its report was last complete.",

@@ -170,6 +170,7 @@ class Published(Record):
 
     commit:      the last commit of the pull request when the job's were added. GitHub makes new ids when it signs.
     head_sha:    the commit of the pull request that the report is about.
+    branch:      the branch that was recorded before it was created; None once the report is complete.
     refused:     reasons why other parts were not published, as sentences.
     commit_tries: number of publishers that were killed while they published the commits.
     attempts, finished_at: those of the job when the report was last complete; see Job.is_settled.
@@ -181,6 +182,7 @@ class Published(Record):
     pull_request_url: str | None = None
     commit: str | None = None
     head_sha: str | None = None
+    branch: str | None = None
     refused: tuple[str, ...] = ()
     commit_tries: int = 0
     attempts: int = 0

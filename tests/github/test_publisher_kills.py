@@ -27,6 +27,7 @@ from labrats.model.phases import Phase
 from labrats.model.publication import Finding, Publication
 from labrats.model.record import Metadata, encode
 from labrats.model.report import (
+    DEFAULT_BRANCH,
     CheckReport,
     CommentMode,
     PublishPolicy,
@@ -156,7 +157,16 @@ class World:
         return await run_with_kills(self.github, self.store, RandomKills(kills, MOST_STEPS), self.publish)
 
 
-async def a_world(github: GitHubStandIn, issue: Issue, *, sign: bool = False) -> World:
+async def a_world(
+    github: GitHubStandIn,
+    issue: Issue,
+    *,
+    sign: bool = False,
+    branch: str = DEFAULT_BRANCH,
+    bundle: bytes = b"",
+    job_id: str = "ir-00000001",
+) -> World:
+    """Return a world with a job about a pull request. bundle: by default two commits on top of the branch `fix`."""
     store = SteppedStore()
     await add_source(store)
     assert issue.pull
@@ -164,7 +174,7 @@ async def a_world(github: GitHubStandIn, issue: Issue, *, sign: bool = False) ->
         comment=CommentMode.STICKY,
         check=CheckReport(),
         review=ReviewReport(),
-        pull_request=PullRequestReport(labels=("ai",), reviewers=("reviewer",), sign_commits=sign),
+        pull_request=PullRequestReport(labels=("ai",), reviewers=("reviewer",), branch=branch, sign_commits=sign),
         labels=StateLabels(running="ai-working", done="ai-done"),
         policy=PublishPolicy(labels=("bug",)),
         reactions=True,
@@ -172,13 +182,13 @@ async def a_world(github: GitHubStandIn, issue: Issue, *, sign: bool = False) ->
             repository="octo/demo", pull_request=issue.number, source="github", head_sha=issue.pull.head_sha
         ),
     )
-    job = Job(metadata=Metadata(name="ir-00000001"), spec=a_spec(agent_role="ai-developer", report=report))
+    job = Job(metadata=Metadata(name=job_id), spec=a_spec(agent_role="ai-developer", report=report))
     now = datetime.now(UTC)
     status = JobStatus(phase=Phase.SUCCEEDED, attempts=1, started_at=now, finished_at=now, result="Done.")
     created = await store.create(job)
     await store.update(replace(created, status=status))
 
-    runner = EndedRunner(store, a_bundle(github, "fix"), encode(to_builtins(PUBLICATION)))
+    runner = EndedRunner(store, bundle or a_bundle(github, "fix"), encode(to_builtins(PUBLICATION)))
     return World(github, store, runner, job.id)
 
 

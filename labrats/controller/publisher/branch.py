@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from labrats.controller.publisher.commit_objects import CommitObject, rewrite_commits
 from labrats.controller.publisher.git import (
+    PORCELAIN,
     TEMPORARY,
     BranchHasOtherCommits,
     NotPushed,
@@ -30,6 +31,7 @@ _COMMIT: Final = re.compile(rb"^-([0-9a-f]{40}|[0-9a-f]{64}) ?", re.MULTILINE)
 MOST_COMMITS: Final = 1000
 """The commits of one job that are published. Each of them is read for its message."""
 
+_NEW_BRANCH: Final = re.compile(rb"^\*\t", re.MULTILINE)
 _THEIRS: Final = "refs/labrats/theirs"
 _WORKFLOWS: Final = ".github/workflows/"
 
@@ -155,28 +157,37 @@ class Commits:
             raise BranchHasOtherCommits("the branch has commits of others")
         return OnBranch(theirs[0].sha, len(made))
 
-    def push(self, branch: str) -> str:
-        """Push to the branch, and never over commits of others. Pushing again changes nothing. Return its last commit.
+    def push(self, branch: str, *, is_new: bool = False) -> tuple[str, bool]:
+        """Push to the branch, and never over commits of others. Pushing again changes nothing.
 
+        Return its last commit, and whether this call has certainly created the branch.
+        is_new: whether the push must create the branch, and change none that somebody has created meanwhile.
         Raises BranchHasOtherCommits, MustBeVerified, NotPushed, RetryLater.
         """
         try:
-            self._push(self.tip, branch)
+            self._push(self.tip, branch, is_new=is_new)
         except BranchHasOtherCommits:
             found = self.find_on(branch)
+            if is_new and found.head not in (None, self.tip):  # git repeats a request whose answer was lost
+                raise
             tip = self._replayed_on(found)
             if tip != found.head:
                 self._push(tip, branch)
-            return tip
-        return self.tip
+            return tip, False
+        return self.tip, is_new
 
-    def create_branch(self, branch: str) -> None:
-        """Create a branch with the commit that the agent started from. Raises as `push` does."""
+    def create_branch(self, branch: str) -> bool:
+        """Create a branch with the commit that the agent started from. Raises as `push` does.
+
+        Return False if the branch has that commit, and it is not certain that this call has created it.
+        """
         try:
-            self._push(self.base, branch)
+            self._push(self.base, branch, is_new=True)
         except BranchHasOtherCommits:
             if self.remote_head(branch) != self.base:  # git repeats a request whose answer was lost
                 raise
+            return False
+        return True
 
     def remove_branch(self, branch: str, head: str) -> None:
         """Remove a branch whose last commit is still `head`. Raises NotPushed, RetryLater."""
@@ -212,9 +223,12 @@ class Commits:
             yield printed[start:end]
             at = end + 1
 
-    def _push(self, commit: str, branch: str) -> None:
-        command = [*_IN, "push", "--quiet", self.url, f"{commit}:refs/heads/{branch}"]
-        run_git(self.folder, command, self.url, self.token)
+    def _push(self, commit: str, branch: str, *, is_new: bool = False) -> None:
+        options = [PORCELAIN, f"--force-with-lease=refs/heads/{branch}:"] if is_new else ["--quiet"]
+        command = [*_IN, "push", *options, self.url, f"{commit}:refs/heads/{branch}"]
+        printed = run_git(self.folder, command, self.url, self.token)
+        if is_new and not _NEW_BRANCH.search(printed):  # git accepts a branch that has the commit, whatever the lease
+            raise BranchHasOtherCommits("the branch exists")
 
     def _replayed_on(self, found: OnBranch) -> str:
         """Return the last commit after those that a branch lacks are put on its own. Equal inputs give equal ids."""

@@ -59,6 +59,9 @@ _UNVERIFIED: Final = re.compile(r"Commits must have (?:verified|valid) signature
 
 _MESSAGE_LENGTH: Final = 400
 
+PORCELAIN: Final = "--porcelain"
+"""With this option, `git push` prints what it did to each branch, and why it was refused, to its output."""
+
 TEMPORARY: Final = "labrats-publish-"
 """Prefix of the names of temporary repositories; the id of the process follows."""
 
@@ -186,7 +189,8 @@ def run_git(
         raise problems[0]
     if process.returncode == 0:
         return output
-    raise _problem(" ".join(errors.decode(errors="replace").split()), token)
+    said = errors + output if PORCELAIN in arguments else errors
+    raise _problem(" ".join(said.decode(errors="replace").split()), token)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Open a pull request with the commits of an agent, or add them to one that is ours."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -102,13 +103,19 @@ async def read_pull_request(access: Access, number: int) -> PullRequest:
 
 @dataclass(frozen=True)
 class CommitsPublisher:
-    """Publishes the commits of one job. What is not allowed becomes a patch."""
+    """Publishes the commits of one job. What is not allowed becomes a patch.
+
+    own_branch:    the branch that an earlier pass over the report has recorded.
+    record_branch: stores the name of a branch before it is created.
+    """
 
     access: Access
     target: ReportTarget
     reported: ReportedJob
     rules: PullRequestReport
     policy: PublishPolicy
+    own_branch: str | None
+    record_branch: Callable[[str], Awaitable[None]]
 
     async def publish(self, bundle: bytes) -> Pushed:
         """Push the commits of a bundle and open their pull request, once. Raises RefusedByGitHub, RetryLater."""
@@ -171,41 +178,66 @@ class CommitsPublisher:
 
     async def _open(self, commits: Commits, base: str) -> Pushed:
         branch = branch_name(self.rules.branch, self.reported, self.target)
-        try:
-            placed, protected = await self._place(commits, branch)
-        except BranchHasOtherCommits:
-            if (ours := await self._find(branch)) and pull_request_mark(self.reported) in (ours.body or ""):
-                return Pushed(ours.html_url)  # somebody has added to the pull request of this job
-            branch = f"{branch}-{self.reported.job.id}"
-            placed, protected = await self._place(commits, branch)
         found = await self._find(branch)
+        try:
+            return await self._open_from(branch, found, commits, base)
+        except BranchHasOtherCommits:
+            if found and self._is_ours(found) and pull_request_mark(self.reported) in (found.body or ""):
+                return Pushed(found.html_url)  # somebody has added to the pull request of this job
+        branch = f"{branch}-{self.reported.job.id}"
+        return await self._open_from(branch, await self._find(branch), commits, base)
+
+    async def _open_from(self, branch: str, found: PullRequest | None, commits: Commits, base: str) -> Pushed:
+        """Open a pull request from this branch. found: the latest one of the branch. Raises BranchHasOtherCommits."""
+        is_new = await self._claim(branch, found, commits)
+        placed, protected = await self._place(commits, branch, found, is_new=is_new)
         if found and found.state != OPEN and found.head.sha == placed.head:
             return await _as_patch(commits, f"the pull request with these commits was closed: {found.html_url}")
         if found is None or found.state != OPEN:
-            found = await self._create(commits, branch, base, placed.head, is_new=found is None)
+            found = await self._create(commits, branch, base, placed)
         refused = (*placed.refused, *protected, *await self._decorate(found.number))
         return Pushed(found.html_url, placed.head, refused=refused)
+
+    async def _claim(self, branch: str, found: PullRequest | None, commits: Commits) -> bool:
+        """Return whether the branch must be created. Raises BranchHasOtherCommits if it exists and is not the engine's.
+
+        The engine's own branches are those of its open pull requests, and the one that this job has recorded. Its name
+        is recorded before it is created, so that the next publisher recognises it after a kill. The commits of a branch
+        are no proof, since an agent can copy them.
+        """
+        if await in_git_thread(commits.remote_head, branch) is None:
+            if branch != self.own_branch:
+                await self.record_branch(branch)
+            return True
+        is_open = found is not None and found.state == OPEN and self._is_ours(found)
+        if branch == self.own_branch or (found and is_open and not found.is_of_fork(self.target.repository)):
+            return False
+        raise BranchHasOtherCommits("the branch is not the engine's")
 
     async def _push_to_ours(self, pull_request: PullRequest, commits: Commits) -> Pushed:
         branch = pull_request.head.ref
         try:
-            placed, protected = await self._place(commits, branch)
+            placed, protected = await self._place(commits, branch, pull_request)
         except BranchHasOtherCommits:
             return await _as_patch(commits, f"the branch `{branch}` has moved since the agent has seen it")
         return Pushed(pull_request.html_url, placed.head, refused=(*placed.refused, *protected))
 
-    async def _place(self, commits: Commits, branch: str) -> tuple[Placed, tuple[str, ...]]:
+    async def _place(
+        self, commits: Commits, branch: str, existing: PullRequest | None, *, is_new: bool = False
+    ) -> tuple[Placed, tuple[str, ...]]:
         """Put the commits on the branch. Before protected files get there, an open pull request becomes a draft.
 
+        existing: the pull request of the branch. is_new: whether the branch must be created.
         Return the notice that says so as well. Raises as `place_on_branch` does.
         """
         notice: tuple[str, ...] = ()
         protected = protected_among(self.policy, commits.files)
-        if protected and (existing := await self._find(branch)) and existing.state == OPEN:
+        if protected and existing and existing.state == OPEN:
             if not existing.draft:
                 await self.access.repository.query(_DRAFT, {"id": existing.node_id}, PULL_REQUESTS)
             notice = (f"the pull request is a draft until a person has reviewed {', '.join(protected[:10])}",)
-        return await place_on_branch(self.access, commits, branch, sign=self.rules.sign_commits), notice
+        sign = self.rules.sign_commits
+        return await place_on_branch(self.access, commits, branch, sign=sign, is_new=is_new), notice
 
     async def _find(self, branch: str) -> PullRequest | None:
         """Return the latest pull request of the branch."""
@@ -214,14 +246,14 @@ class CommitsPublisher:
         found = await self.access.repository.get("/pulls", list[PullRequest], PULL_REQUESTS, **query)
         return next((each for each in found if each.head.ref == branch), None)
 
-    async def _create(self, commits: Commits, branch: str, base: str, head: str, *, is_new: bool) -> PullRequest:
-        """Open the pull request. is_new: whether the branch had none, so that it is removed if there will be none."""
+    async def _create(self, commits: Commits, branch: str, base: str, placed: Placed) -> PullRequest:
+        """Open the pull request. If there will be none, a branch that was created for it just now is removed."""
         try:
             return await self._create_or_find(commits, branch, base)
         except RefusedByGitHub:
-            if is_new:
+            if placed.is_new:
                 with suppress(NotPushed, RetryLater):  # the branch stays, as after a kill
-                    await in_git_thread(commits.remove_branch, branch, head)
+                    await in_git_thread(commits.remove_branch, branch, placed.head)
             raise
 
     async def _create_or_find(self, commits: Commits, branch: str, base: str) -> PullRequest:

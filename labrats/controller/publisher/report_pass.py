@@ -99,7 +99,10 @@ class ReportPass:
             refused=tuple(self._refused),
         )
         if self._postponed:
-            await self.record(msgspec.structs.replace(published, commit_tries=self.published.commit_tries))
+            before = self.published
+            await self.record(
+                msgspec.structs.replace(published, branch=before.branch, commit_tries=before.commit_tries)
+            )
             raise max(self._postponed, key=lambda error: error.delay_seconds)
         return published
 
@@ -124,7 +127,8 @@ class ReportPass:
             self.reported = replace(self.reported, patch=await self.patch())
             return
         postponed = len(self._postponed)
-        publisher = CommitsPublisher(self.access, self.target, self.reported, rules, self._policy)
+        branch, record = self.published.branch, self._record_branch
+        publisher = CommitsPublisher(self.access, self.target, self.reported, rules, self._policy, branch, record)
         if pushed := await self._try_commits(partial(publisher.publish, self.bundle)):
             self._refused += pushed.refused
             self._commit = pushed.commit
@@ -137,19 +141,24 @@ class ReportPass:
         if len(self._postponed) == postponed and not (self.reported.pull_request_url or self.reported.patch):
             self.reported = replace(self.reported, patch=await self.patch())
 
+    async def _record_branch(self, branch: str) -> None:
+        """Store the name of a branch before it is created, so that the next publisher recognises it after a kill."""
+        self.published = msgspec.structs.replace(self.published, branch=branch)
+        await self.record(self.published)
+
     async def _try_commits(self, publish: Callable[[], Awaitable[Pushed]]) -> Pushed | None:
         """Publish the commits. A try is counted while it lasts, so that only a publisher that is killed leaves it."""
         if "commits" in self.done or self._is_limited:
             return await self._try("commits", publish)
-        before = self.published
-        self.published = msgspec.structs.replace(before, commit_tries=before.commit_tries + 1)
+        tries = self.published.commit_tries
+        self.published = msgspec.structs.replace(self.published, commit_tries=tries + 1)
         await self.record(self.published)
         try:
             pushed = await self._try("commits", publish)
         except (asyncio.CancelledError, Exception):
             with suppress(Exception):  # the first error counts
                 async with asyncio.timeout(_TAKEN_BACK_SECONDS):
-                    await self.record(before)
+                    await self.record(msgspec.structs.replace(self.published, commit_tries=tries))
             raise
         self.published = msgspec.structs.replace(self.published, commit_tries=0)
         return pushed

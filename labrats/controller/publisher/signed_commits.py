@@ -8,13 +8,14 @@ import base64
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from labrats.controller.publisher.access import CONTENTS, WORKFLOWS, Access
 from labrats.controller.publisher.branch import Change, Commits
-from labrats.controller.publisher.git import MustBeVerified, NotPushed, in_git_thread
+from labrats.controller.publisher.git import BranchHasOtherCommits, MustBeVerified, NotPushed, in_git_thread
 from labrats.model.errors import RetryLater
 from labrats.net.github_repository import RefusedByGitHub
 
@@ -44,10 +45,16 @@ class NotExpressible(NotPushed):
 
 @dataclass(frozen=True)
 class Placed:
-    """The result. head: the last commit of the branch. refused: what was not done as it was asked."""
+    """The result.
+
+    head:    the last commit of the branch.
+    refused: what was not done as it was asked.
+    is_new:  whether the branch was certainly created for the commits just now.
+    """
 
     head: str
     refused: tuple[str, ...] = ()
+    is_new: bool = False
 
 
 class _Oid(msgspec.Struct, frozen=True):
@@ -77,30 +84,31 @@ class _Created(msgspec.Struct, frozen=True):
     signature: _Signature | None = None
 
 
-async def place_on_branch(access: Access, commits: Commits, branch: str, *, sign: bool) -> Placed:
+async def place_on_branch(access: Access, commits: Commits, branch: str, *, sign: bool, is_new: bool = False) -> Placed:
     """Put the commits on a branch, once. GitHub signs them if `sign` is set, or if the branch takes no others.
 
+    is_new: whether the branch must be created, so that one that somebody has created meanwhile stays as it is.
     Raises BranchHasOtherCommits, NotPushed, RefusedByGitHub, RetryLater.
     """
     refused: list[str] = []
     if sign:
         try:
-            return await _create(access, commits, branch)
+            return await _create(access, commits, branch, is_new=is_new)
         except NotExpressible as error:
             if commits.signer is None:
                 refused.append(f"signed commits: {error}, {_UNSIGNED}")
     if commits.unsigned:
         refused.append(f"signing key: {commits.unsigned}, {_UNSIGNED}")
     try:
-        head = await in_git_thread(commits.push, branch)
+        head, is_created = await in_git_thread(partial(commits.push, branch, is_new=is_new))
     except MustBeVerified as demand:
         try:
-            return await _create(access, commits, branch)
+            return await _create(access, commits, branch, is_new=is_new)
         except NotExpressible as error:
             raise NotPushed(f"{demand}, and {error}") from error
     if commits.signer and (reason := await _reason_not_verified(access, head)):
         refused.append(f"signing key: GitHub does not verify the signatures: {reason}")
-    return Placed(head, tuple(refused))
+    return Placed(head, tuple(refused), is_created)
 
 
 async def _reason_not_verified(access: Access, commit: str) -> str | None:
@@ -113,14 +121,15 @@ async def _reason_not_verified(access: Access, commit: str) -> str | None:
     return None if verification.verified or verification.reason == _CHECKED_LATER else verification.reason
 
 
-async def _create(access: Access, commits: Commits, branch: str) -> Placed:
+async def _create(access: Access, commits: Commits, branch: str, *, is_new: bool) -> Placed:
     """Let GitHub create the commits that the branch lacks. Raises NotExpressible before it changes anything."""
     found = await in_git_thread(commits.find_on, branch)
+    if is_new and found.head is not None:
+        raise BranchHasOtherCommits("somebody has created the branch meanwhile")
     missing = range(found.count, len(commits.line))
     await in_git_thread(_require_expressible, commits, missing)
     head = found.head or commits.base
-    if found.head is None:
-        await in_git_thread(commits.create_branch, branch)
+    is_created = found.head is None and await in_git_thread(commits.create_branch, branch)
     is_signed = True
     try:
         for number in missing:
@@ -128,11 +137,11 @@ async def _create(access: Access, commits: Commits, branch: str) -> Placed:
             head = created.oid
             is_signed = is_signed and created.signature is not None and created.signature.is_valid
     except RefusedByGitHub:
-        if found.head is None:
+        if is_created:
             with suppress(NotPushed, RetryLater):  # the branch stays, as after a kill
                 await in_git_thread(commits.remove_branch, branch, head)
         raise
-    return Placed(head, () if is_signed else (_NOT_SIGNED,))
+    return Placed(head, () if is_signed else (_NOT_SIGNED,), is_created)
 
 
 async def _create_one(access: Access, commits: Commits, number: int, branch: str, head: str) -> _Created:

@@ -11,7 +11,7 @@ import pytest
 from labrats.controller.publisher import branch
 from labrats.controller.publisher.access import Access
 from labrats.controller.publisher.branch import Commits
-from labrats.controller.publisher.git import NotPushed
+from labrats.controller.publisher.git import BranchHasOtherCommits, NotPushed
 from labrats.controller.publisher.signed_commits import MOST_BYTES, MOST_COMMITS, place_on_branch
 from labrats.model.protocol import BUNDLE_REF
 
@@ -85,6 +85,20 @@ async def test_a_commit_that_the_api_cannot_create_is_pushed(
     assert reason in refused
     assert refused.endswith("so the commits were pushed without a signature")
     assert git(origin, "rev-parse", "refs/heads/work") == placed.head == git(checkout, "rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("sign", [False, True], ids=["pushed", "signed"])
+async def test_a_branch_that_somebody_has_created_meanwhile_stays_as_it_is(tmp_path: Path, sign: bool) -> None:
+    origin, _, bundle = changed(tmp_path, commit_all)
+    before = git(origin, "rev-parse", "refs/heads/main")
+    commits = Commits.fetch(bundle, str(origin), "")
+    try:
+        with pytest.raises(BranchHasOtherCommits):
+            await place_on_branch(NO_ACCESS, commits, "main", sign=sign, is_new=True)
+        assert not commits.create_branch("main")
+    finally:
+        commits.close()
+    assert git(origin, "rev-parse", "refs/heads/main") == before
 
 
 def test_a_bundle_with_too_many_commits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
