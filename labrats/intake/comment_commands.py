@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from msgspec.structs import replace
+
 from labrats.index.catalog import Catalog
 from labrats.intake.event_authorization import is_external_author
-from labrats.intake.events import IncomingEvent
+from labrats.intake.events import IncomingEvent, failed_filter
 from labrats.intake.report_targets import target_of
-from labrats.model.agent import AiAgent
+from labrats.model.agent import AiAgent, Trigger
 from labrats.model.outside_text import without_hidden
 from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import GITHUB, WebhookSource
@@ -19,6 +21,11 @@ WORD: Final = "/labrats"
 EVENT: Final = "issue_comment.created"
 REFUSED: Final = "confused"
 """The reaction to a command that is not carried out."""
+
+MEMBERS_ONLY: Final = "Only owners, members and collaborators of the repository can start an agent in a comment."
+
+_GATES: Final = frozenset({"repository", "organization", "sender"})
+"""Parts of an event that a comment has in common with each event of its repository and author."""
 
 _FENCE: Final = re.compile(r" {0,3}(?:(`{3,})[^`]*|(~{3,}).*)")
 _CLOSING_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*")
@@ -107,6 +114,7 @@ def command_of(event: IncomingEvent, source: WebhookSource, catalog: Catalog, no
     command, target = command_in(body), target_of(event, source)
     if command is None or target is None or target.number is None or target.comment is None:
         return None
+    is_external = is_external_author(event, source.spec)
     return ThreadRequest(
         id=f"comment-{target.comment}",
         action=command.action,
@@ -116,17 +124,19 @@ def command_of(event: IncomingEvent, source: WebhookSource, catalog: Catalog, no
         url=event.text("issue", "html_url"),
         agent=command.agent,
         model=command.model,
-        untrusted=is_external_author(event, source.spec),
-        answer=_answer_to(command, source, catalog),
+        untrusted=is_external,
+        answer=_answer_to(command, [*runnable_agents(event, source, catalog)], is_external=is_external),
     )
 
 
-def _answer_to(command: Command, source: WebhookSource, catalog: Catalog) -> ThreadAnswer | None:
-    """Return the answer to a command that asks for help or cannot be carried out."""
-    agents = runnable_agents(source, catalog)
+def _answer_to(command: Command, agents: Sequence[str], *, is_external: bool) -> ThreadAnswer | None:
+    """Return the answer to a command that asks for help or cannot be carried out. agents: those that it may start."""
     problem = command.problem
-    if problem is None and command.action is ThreadAction.RUN and command.agent not in agents:
-        problem = f"No agent `{_short(command.agent or '')}` can be started here."
+    if problem is None and command.action is ThreadAction.RUN:
+        if is_external:
+            return ThreadAnswer(reaction=REFUSED, text=MEMBERS_ONLY)
+        if command.agent not in agents:
+            problem = f"No agent `{_short(command.agent or '')}` can be started here."
     if problem is None and command.action is not ThreadAction.HELP:
         return None
     names = ", ".join(f"`{name}`" for name in sorted(agents)) or "none"
@@ -134,12 +144,38 @@ def _answer_to(command: Command, source: WebhookSource, catalog: Catalog) -> Thr
     return ThreadAnswer(reaction=REFUSED if problem else "+1", text=text)
 
 
-def runnable_agents(source: WebhookSource, catalog: Catalog) -> dict[str, AiAgent]:
-    """Return the agents that a comment may start, by `triggerName`: those that events of the source start, too."""
-    named = {override.agent_trigger_name for override in source.spec.repo_overrides.values()}
-    return {
-        name: agent
-        for name, agent in catalog.agents_by_trigger_name.items()
-        if agent.spec.enabled
-        and (name in named or any(each.enabled and each.source == GITHUB for each in agent.spec.event_triggers))
-    }
+def runnable_agents(
+    event: IncomingEvent, source: WebhookSource, catalog: Catalog
+) -> dict[str, tuple[AiAgent, Trigger | None]]:
+    """Return the agents that a comment may start, by `triggerName`, each with the trigger that applies.
+
+    They are those that events of the repository and of the author of the comment may start. An agent has no trigger
+    only if the source names it for the repository.
+    """
+    override = source.spec.override_of(event.text("repository", "full_name"))
+    named = override.agent_trigger_name if override else None
+    found: dict[str, tuple[AiAgent, Trigger | None]] = {}
+    for name, agent in catalog.agents_by_trigger_name.items():
+        if not agent.spec.enabled or named not in (None, name):
+            continue
+        triggers = [each for each in agent.spec.event_triggers if each.enabled and each.source == GITHUB]
+        if (trigger := _trigger_of(triggers, event)) or (name == named and not triggers):
+            found[name] = agent, trigger
+    return found
+
+
+def _trigger_of(triggers: Sequence[Trigger], event: IncomingEvent) -> Trigger | None:
+    """Return the trigger that applies: the first for such a thread whose gates hold, or else the first of the others.
+
+    The other filters describe events of another kind, such as the label that is added, so they do not apply.
+    """
+    open_ones = [each for each in triggers if _has_open_gates(each, event)]
+    is_pull_request = (event.find("pull_request") or event.find("issue", "pull_request")) is not None
+    prefix = "pull_request" if is_pull_request else "issue"
+    fitting = (each for each in open_ones if any(name.startswith(prefix) for name in each.events))
+    return next(fitting, open_ones[0] if open_ones else None)
+
+
+def _has_open_gates(trigger: Trigger, event: IncomingEvent) -> bool:
+    gates = {path: wanted for path, wanted in trigger.filters.items() if path.partition(".")[0] in _GATES}
+    return failed_filter(replace(trigger, filters=gates), event) is None

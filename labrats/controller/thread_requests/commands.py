@@ -22,13 +22,12 @@ from labrats.controller.thread_requests.thread_jobs import (
     names_for,
     owner_of,
 )
-from labrats.intake.comment_commands import runnable_agents
-from labrats.intake.event_authorization import reason_to_ignore
+from labrats.intake.comment_commands import MEMBERS_ONLY, runnable_agents
+from labrats.intake.event_authorization import is_external_author, reason_to_ignore
 from labrats.intake.event_requests import request_of
 from labrats.intake.events import IncomingEvent
 from labrats.intake.reruns import Changes, rerun_request
 from labrats.intake.thread_requests import replace_request
-from labrats.model.agent import AiAgent, Trigger
 from labrats.model.config import JobConfig
 from labrats.model.errors import IllegalMove, NotFound
 from labrats.model.job import Job, after_cancel_request, after_retry_request
@@ -114,14 +113,19 @@ async def start_agent(jobs: ThreadJobs, source: WebhookSource, request: ThreadRe
     """Start the agent that the comment names, once. Raises NotYet while commits for the thread are being published."""
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
-    if (agent := runnable_agents(source, jobs.catalog).get(request.agent or "")) is None:
-        raise NotDone(f"The agent `{request.agent}` can no longer be started.")
+    if request.untrusted:
+        raise NotDone(MEMBERS_ONLY)
     event = await _event_of(jobs, request)
     if reason := reason_to_ignore(event, source.spec):
         raise NotDone(f"The agent is not started: {reason}.")
+    if is_external_author(event, source.spec):
+        raise NotDone(MEMBERS_ONLY)
+    agent, trigger = runnable_agents(event, source, jobs.catalog).get(request.agent or "", (None, None))
+    if agent is None:
+        raise NotDone(f"The agent `{request.agent}` cannot be started here.")
     await _await_commits(jobs, source, request)
     owner = f"{OWNER_PREFIX}{source.name}"
-    wanted = request_of(event, agent, _trigger_of(agent, event), jobs.catalog, owner, source)
+    wanted = request_of(event, agent, trigger, jobs.catalog, owner, source)
     await jobs.admission.create(dataclasses.replace(wanted, config=JobConfig(model=request.model)), names)
     return STARTED
 
@@ -142,6 +146,8 @@ async def _event_of(jobs: ThreadJobs, request: ThreadRequest) -> IncomingEvent:
         "repository": await repository.get("", dict[str, Any], READ),
         "sender": comment.get("user"),
     }
+    if organization := payload["repository"].get("organization"):  # beside the repository in an event
+        payload["organization"] = organization
     if is_pull_request:
         payload["pull_request"] = await repository.get(f"/pulls/{target.number}", dict[str, Any], permissions)
     return IncomingEvent(GITHUB, request.event, payload)
@@ -164,11 +170,3 @@ async def _last_job(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequ
 
 def _of(request: ThreadRequest) -> str:
     return f"of `{request.agent}` here" if request.agent else "of this thread"
-
-
-def _trigger_of(agent: AiAgent, event: IncomingEvent) -> Trigger | None:
-    """Return the trigger whose instruction and report apply: the first for such a thread, or else the first one."""
-    triggers = [each for each in agent.spec.event_triggers if each.enabled and each.source == GITHUB]
-    prefix = "pull_request" if event.find("pull_request") is not None else "issue"
-    fitting = (each for each in triggers if any(name.startswith(prefix) for name in each.events))
-    return next(fitting, triggers[0] if triggers else None)

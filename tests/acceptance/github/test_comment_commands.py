@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from labrats.intake.comment_commands import MEMBERS_ONLY
 from tests.acceptance.engine import Engine, LocalEngine, User
 from tests.acceptance.github.reporting import (
     an_issue_of,
@@ -277,6 +278,27 @@ async def test_an_external_contributor_commands_no_jobs_of_members(engine: Local
         assert (await admin.job(job))["status"] == "active"
         await admin.post(f"/api/jobs/{job}/cancel")
         await admin.wait(job)
+
+
+async def test_an_external_contributor_runs_no_agent(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT, allowedAssociations=["OWNER", "MEMBER", "COLLABORATOR", "NONE"])
+        written, _ = await comment(engine, github, issue, "/labrats run ai-developer", STRANGER)
+        assert await refused(github, issue, written) == MEMBERS_ONLY
+        assert await jobs_of(admin) == []
+
+
+async def test_run_starts_no_agent_of_another_repository(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    trigger = {"source": "github", "events": ["issues.labeled"], "filters": {"repository.full_name": "octo/other"}}
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        answer = await admin.post("/api/agents", {"name": "ai-deployer", "eventTriggers": [trigger]})
+        assert answer.status_code == 201, answer.text
+        written, _ = await comment(engine, github, issue, "/labrats run ai-deployer")
+        assert "No agent `ai-deployer` can be started here." in await refused(github, issue, written)
+        assert await jobs_of(admin) == []
 
 
 async def test_a_source_without_credentials_takes_no_commands(engine: LocalEngine, github: GitHubStandIn) -> None:

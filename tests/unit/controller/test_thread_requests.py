@@ -20,6 +20,7 @@ from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
+from labrats.intake.comment_commands import MEMBERS_ONLY, REFUSED
 from labrats.intake.thread_requests import add_request, remove_request
 from labrats.metrics import Metrics
 from labrats.model.errors import Overloaded, RetryLater
@@ -179,6 +180,13 @@ async def test_a_cancel_drops_the_replies_that_wait_for_the_jobs(threads: Thread
     assert (seen.id, seen.answer, cancelled.answer) == ("comment-0-seen", STARTED, DONE)
     assert (await threads.job(working)).phase is Phase.CANCELLED
     assert (await threads.source()).status.answered_requests == ("comment-0",)
+
+
+async def test_a_stored_run_of_an_external_contributor_starts_no_agent(threads: ThreadLab) -> None:
+    await threads.add_source(a_request(ThreadAction.RUN, agent="ai-developer", untrusted=True))
+    async with threads.requests():
+        (request,) = await threads.answered()
+    assert request.answer == ThreadAnswer(reaction=REFUSED, text=MEMBERS_ONLY)
 
 
 @pytest.mark.parametrize("action", [ThreadAction.REPLY, ThreadAction.REPAIR])
