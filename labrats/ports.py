@@ -223,7 +223,7 @@ class Attempt:
         followed = self.followed
         if followed is None or not followed.ended or followed.status.attempts == 0:
             return None
-        if followed.spec.untrusted and not self.job.spec.untrusted:
+        if followed.spec.untrusted != self.job.spec.untrusted:
             return None
         if _checkout_of(followed)[0] != _checkout_of(self.job)[0]:
             return None

@@ -16,7 +16,7 @@ from labrats.model.job import Job
 from labrats.model.phases import API_STATUS
 from labrats.model.webhook_source import OWNER_PREFIX
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 
 COUNTED: Final = (
     "status", "provider", "model", "type", "source", "agent_role", "repo", "owner", "failed_code",
@@ -30,7 +30,7 @@ CREATE TABLE jobs (
     chain_id TEXT, search TEXT NOT NULL, priority REAL NOT NULL, not_before REAL, finished REAL, paused_until REAL,
     first_started REAL, waited REAL, ran REAL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
     cache_read_tokens INTEGER NOT NULL, cost_usd REAL, version TEXT NOT NULL,
-    concurrency TEXT, supersedes INTEGER NOT NULL, thread TEXT, pull_request TEXT
+    concurrency TEXT, supersedes INTEGER NOT NULL, thread TEXT, pull_request TEXT, untrusted INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE state (identity TEXT NOT NULL, version INTEGER NOT NULL) STRICT;
 INSERT INTO state VALUES ('', 0);
@@ -96,7 +96,7 @@ _CHANGING: Final = (
 _FIRST_SEEN: Final = ("first_started", "waited")
 """Columns that keep their first value: the wait of a job is known while its first attempt is the latest."""
 _PUT: Final = f"""
-INSERT INTO jobs VALUES ({", ".join("?" * 29)}) ON CONFLICT (id) DO UPDATE SET
+INSERT INTO jobs VALUES ({", ".join("?" * 30)}) ON CONFLICT (id) DO UPDATE SET
     {", ".join(f"{column} = excluded.{column}" for column in _CHANGING)},
     {", ".join(f"{column} = coalesce({column}, excluded.{column})" for column in _FIRST_SEEN)}
 """  # noqa: S608, every interpolated text is a constant of this module
@@ -198,7 +198,7 @@ def row_of(job: Job) -> Sequence[Any]:
         usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.known_cost_usd,
         job.metadata.resource_version or "", concurrency.key if concurrency else None,
         concurrency is not None and concurrency.on_new is not OnNew.QUEUE,
-        thread_of(job), status.published.pull_request_url if status.published else None,
+        thread_of(job), status.published.pull_request_url if status.published else None, spec.untrusted,
     )  # fmt: skip
 
 

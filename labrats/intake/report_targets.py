@@ -1,6 +1,7 @@
 """The report of a new job to GitHub: resolved from the layers that may set it, with the target of the job."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -14,6 +15,8 @@ from labrats.model.webhook_source import GITHUB, WebhookSource
 
 _NOTHING = "must set `comment`, `check`, `review`, `pullRequest`, `labels` or `reactions`, which no layer sets"
 _ONE_SOURCE = "must name a WebhookSource of type `github` that has a `credentialsRef`"
+
+_CHECKS: Final = ("check_run", "workflow_run", "check_suite")
 
 
 def report_of(request: JobRequest, agent: AiAgent | None, catalog: Catalog) -> Report | None:
@@ -67,11 +70,21 @@ def _issue_and_pull_request(event: IncomingEvent) -> tuple[int | None, int | Non
         return None, number
     if (number := _number(event.find("issue", "number"))) is not None:
         return (None, number) if event.find("issue", "pull_request") is not None else (number, None)
-    for subject in ("check_run", "workflow_run", "check_suite"):
+    for subject in _CHECKS:
         pull_requests = event.find(subject, "pull_requests")
         if isinstance(pull_requests, list) and pull_requests and isinstance(pull_requests[0], Mapping):
             return None, _number(pull_requests[0].get("number"))
     return None, None
+
+
+def pull_request_urls(event: IncomingEvent) -> set[str]:
+    """Return the pages of the pull requests that an event of GitHub is about. A check may be about several."""
+    page = event.text("repository", "html_url")
+    numbers = {_issue_and_pull_request(event)[1]}
+    for subject in _CHECKS:
+        listed = event.find(subject, "pull_requests")
+        numbers |= {_number(each.get("number")) for each in listed or () if isinstance(each, Mapping)}
+    return {f"{page}/pull/{number}" for number in numbers if page and number is not None}
 
 
 def _head_sha(event: IncomingEvent) -> str | None:

@@ -102,6 +102,7 @@ async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequ
     again = await rerun_request(
         jobs.store, last, changes, owner_of(last), jobs.uploads, jobs.clock.now(), labelled_only=labelled_only
     )
+    again = dataclasses.replace(again, untrusted=again.untrusted or jobs.is_untrusted(request))
     if again.report and again.report.target:
         target = replace(again.report.target, comment=request.target.comment)
         again = dataclasses.replace(again, report=replace(again.report, target=target))
@@ -126,7 +127,9 @@ async def start_agent(jobs: ThreadJobs, source: WebhookSource, request: ThreadRe
     await _await_commits(jobs, source, request)
     owner = f"{OWNER_PREFIX}{source.name}"
     wanted = request_of(event, agent, trigger, jobs.catalog, owner, source)
-    await jobs.admission.create(dataclasses.replace(wanted, config=JobConfig(model=request.model)), names)
+    untrusted = wanted.untrusted or jobs.is_untrusted(request)
+    wanted = dataclasses.replace(wanted, config=JobConfig(model=request.model), untrusted=untrusted)
+    await jobs.admission.create(wanted, names)
     return STARTED
 
 

@@ -51,7 +51,7 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
     """
     if await jobs.admission.find(names := names_for(source, request)):
         return NOTHING
-    if not (made_by := await jobs.of_pull_request(source, request)):
+    if not await jobs.of_pull_request(source, request):
         raise NotOurs
     agent = jobs.catalog.agents_by_trigger_name.get(request.agent or "")
     trigger = repairing_trigger(agent, request.event) if agent and agent.spec.enabled else None
@@ -75,9 +75,8 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
     repository = await access.repository.get("", dict[str, Any], READ)
     event = _event(request, failures, pull_request, repository)
     wanted = request_of(event, agent, trigger, jobs.catalog, f"{OWNER_PREFIX}{source.name}", source)
-    # The author of the pull request is the engine itself, so the trust is that of its jobs.
-    untrusted = any(job.spec.untrusted for job in made_by)
-    await jobs.admission.create(dataclasses.replace(wanted, untrusted=untrusted), names)
+    # The author of the pull request is the engine itself, so the trust is that of the jobs whose commits it has.
+    await jobs.admission.create(dataclasses.replace(wanted, untrusted=jobs.is_untrusted(request)), names)
     return NOTHING
 
 

@@ -85,9 +85,11 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
         labelled_only=jobs.admission.labelled_only,
     )
     report = replace(opened_by.spec.report or Report(), target=request.target)
-    if pull_request.head.sha not in _last_commits_of(latest):  # somebody has pushed, or the engine has
+    untrusted = wanted.untrusted or jobs.is_untrusted(request)
+    has_workspace = untrusted == wanted.untrusted and pull_request.head.sha in _last_commits_of(latest)
+    if not has_workspace:  # somebody has pushed, or the engine has
         wanted = dataclasses.replace(wanted, git_ref=pull_request.head.sha)
-    await jobs.admission.create(dataclasses.replace(wanted, report=report), names)
+    await jobs.admission.create(dataclasses.replace(wanted, report=report, untrusted=untrusted), names)
     return STARTED
 
 

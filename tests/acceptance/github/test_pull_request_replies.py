@@ -3,6 +3,8 @@
 import threading
 from typing import Any, Final
 
+import pytest
+
 from tests.acceptance.engine import LocalEngine, User
 from tests.acceptance.github.reporting import REPORT, an_issue_of, deliver, published, set_up
 from tests.acceptance.github.test_comment_commands import (
@@ -115,6 +117,53 @@ async def test_a_reply_after_a_push_of_a_person_continues_from_the_branch(
     assert job["published"]["refused"] == []
     log = github.demo.git.git("log", "--format=%s", f"main..{pull.pull.head}").splitlines()
     assert log == ["Make it blue", "Add more", "Add a colour"]
+
+
+@pytest.mark.parametrize("text", ["Please make it blue.", "/labrats run ai-developer", "/labrats retry model=opus"])
+async def test_a_member_gives_the_code_of_an_external_contributor_no_trust(
+    engine: LocalEngine, github: GitHubStandIn, text: str
+) -> None:
+    github.demo.git.commit({"agent.py": PROGRAM})
+    issue = github.demo.open_issue()
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT, ["issues.opened"], allowedAssociations=["OWNER", "MEMBER", "COLLABORATOR", "NONE"])
+        asked = an_issue_of(github, issue, action="opened", sender=STRANGER.user)
+        first = await published(admin, await deliver(engine, "issues", asked))
+        (pull,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
+        written, _ = await comment(engine, github, pull, text)
+        await answered(github, written, "eyes")
+        newest = (await until_jobs(admin, 2))[0]
+        await admin.wait(newest["id"])
+    assert sorted(engine.resources_with('"untrusted":true')) == sorted(
+        f"InferenceRequest {each['id']}" for each in (first, newest)
+    )
+
+
+async def test_a_reply_after_commits_for_an_external_contributor_is_untrusted(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    github.demo.git.commit({"agent.py": PROGRAM})
+    issue, admitted = github.demo.open_issue(), ["OWNER", "MEMBER", "COLLABORATOR", "NONE"]
+    on_comments = {"source": "github", "events": ["issue_comment.created"], "filters": {"sender.login": "stranger"}}
+    helper = {"name": "ai-helper", "eventTriggers": [on_comments], "defaultProvider": "claude", "report": REPORT}
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT, allowedAssociations=admitted, allowForks=True)
+        assert (await admin.post("/api/agents", helper)).status_code == 201
+        first = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+        (pull,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
+        _, received = await comment(engine, github, pull, "Make it round.", STRANGER)
+        helped = await published(admin, received["jobs"][0]["jobId"])
+        assert helped["outputs"]["pullRequestUrl"] == pull.url
+        written, _ = await comment(engine, github, pull, "Please make it blue.")
+        await answered(github, written, "eyes")
+        newest = (await until_jobs(admin, 3))[0]
+        job = await published(admin, newest["id"])
+        log = await admin.log_lines(job["id"])
+    assert (job["status"], job["followUpOf"]) == ("completed", first["id"])
+    assert f"[follow-up of {first['id']}: a new workspace, the conversation in the prompt]" in log
+    assert sorted(engine.resources_with('"untrusted":true')) == sorted(
+        f"InferenceRequest {each['id']}" for each in (helped, job)
+    )
 
 
 async def test_the_commits_of_a_follow_up_have_its_check(engine: LocalEngine, github: GitHubStandIn) -> None:
