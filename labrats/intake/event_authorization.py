@@ -12,6 +12,14 @@ from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec
 _AUTHORED: Final = ("comment", "review", "answer", "discussion", "issue", "pull_request")
 """Objects with an author, the most specific first: an event about a comment contains its issue, too."""
 
+_OF_AUTHOR: Final = {"answer": "discussion", "review": "pull_request"}
+"""Objects on which the author of the other one may act without a permission, although another user wrote them.
+
+The author of a discussion may mark its answer. A push of the author of a pull request dismisses reviews.
+"""
+
+_CHECKS: Final = ("check_run", "check_suite", "workflow_job", "workflow_run")
+
 _TEXTS: Final = ("body", "title")
 
 _PRIVILEGED_ACTIONS: Final = frozenset(
@@ -45,10 +53,10 @@ def reason_to_ignore_author(event: IncomingEvent, spec: WebhookSourceSpec) -> st
 def is_by_external_contributor(event: IncomingEvent, spec: WebhookSourceSpec) -> bool:
     """Return whether the event comes from an external contributor: the default settings would not admit it.
 
-    An event of a generic source never does.
+    So does a check that may be of a fork. An event of a generic source never does.
     """
     strict = replace(spec, allowed_associations=DEFAULT_ASSOCIATIONS, allow_forks=False)
-    return spec.type == "github" and reason_to_ignore(event, strict) is not None
+    return spec.type == "github" and (reason_to_ignore(event, strict) is not None or _may_be_from_fork(event))
 
 
 def is_external_author(event: IncomingEvent, spec: WebhookSourceSpec) -> bool:
@@ -59,11 +67,12 @@ def is_external_author(event: IncomingEvent, spec: WebhookSourceSpec) -> bool:
 def _problem_of_author(event: IncomingEvent, spec: WebhookSourceSpec) -> str | None:
     if event.find("pages") is not None:
         return "GitHub does not report who may edit the wiki"
-    authored = next((found for key in _AUTHORED if isinstance(found := event.find(key), Mapping)), None)
-    if authored is None:
+    kind = next((kind for kind in _AUTHORED if isinstance(event.find(kind), Mapping)), None)
+    if kind is None:
         return None
-    if any(AGENT_MARK in str(authored.get(key) or "") for key in _TEXTS):
+    if any(AGENT_MARK in str(event.find(kind, text) or "") for text in _TEXTS):
         return "an agent wrote it"
+    authored = _authored(kind, event)
     is_by_author = _is_by_author(authored, event)
     if not is_by_author and _needed_permission(event):
         return None
@@ -73,6 +82,14 @@ def _problem_of_author(event: IncomingEvent, spec: WebhookSourceSpec) -> str | N
     if association not in spec.allowed_associations:
         return "its author is not one of `allowedAssociations`"
     return None
+
+
+def _authored(kind: str, event: IncomingEvent) -> Mapping[str, Any]:
+    """Return the object whose author needs an association: that of the kind, or that of which the sender is author."""
+    whole = event.find(_OF_AUTHOR.get(kind, ""))
+    is_by_its_author = isinstance(whole, Mapping) and _is_by_author(whole, event)
+    found: Mapping[str, Any] = whole if is_by_its_author and _is_privileged(event) else event.find(kind)
+    return found
 
 
 def _is_by_author(authored: Mapping[str, Any], event: IncomingEvent) -> bool | None:
@@ -91,8 +108,11 @@ def _needed_permission(event: IncomingEvent) -> bool:
 
     A push to the branch of a pull request needs one only if the branch is in the repository itself.
     """
-    action = event.text("action")
-    return action in _PRIVILEGED_ACTIONS or (action == "synchronize" and not _is_from_fork(event))
+    return _is_privileged(event) or (event.text("action") == "synchronize" and not _is_from_fork(event))
+
+
+def _is_privileged(event: IncomingEvent) -> bool:
+    return event.text("action") in _PRIVILEGED_ACTIONS
 
 
 def _problem_of_code(event: IncomingEvent, spec: WebhookSourceSpec) -> str | None:
@@ -116,6 +136,25 @@ def _is_from_fork(event: IncomingEvent) -> bool:
         if isinstance(event.find(run), Mapping) and (head := event.find(run, "head_repository")) is not None:
             return not _is_of_repository(head, event)
     return False
+
+
+def _may_be_from_fork(event: IncomingEvent) -> bool:
+    """Return whether the event is about a check, and does not show that its code is in the repository.
+
+    Of the events of checks, only `workflow_run` names the repository of the code. The others list pull requests from
+    the repository itself, and none for code of a fork, whose branch may be named like one of the repository.
+    """
+    if event.find("workflow_run", "head_repository") is not None:
+        return False  # `_is_from_fork` compares it
+    checks = [found for key in _CHECKS if isinstance(found := event.find(key), Mapping)]
+    return any(not _is_of_own_code(check, event) for check in checks)
+
+
+def _is_of_own_code(check: Mapping[str, Any], event: IncomingEvent) -> bool:
+    head, listed = check.get("head_repository"), check.get("pull_requests")
+    heads = [each.get("head") for each in listed or () if isinstance(each, Mapping)]
+    repositories = [head, *(each.get("repo") for each in heads if isinstance(each, Mapping))]
+    return any(_is_of_repository(each, event) for each in repositories)
 
 
 def _is_of_repository(head: Any, event: IncomingEvent) -> bool:

@@ -101,6 +101,30 @@ def test_text_with_the_mark_of_agents_starts_no_agent() -> None:
         assert not may_start(payload)
 
 
+MAINTAINER = {"id": 3, "login": "maintainer", "type": "User"}
+MEMBERS_ANSWER = {"user": OWNER, "author_association": "MEMBER", "body": "Like this."}
+STRANGERS_DISCUSSION = {"user": AUTHOR, "author_association": "NONE", "title": "How?", "body": "Do it."}
+
+
+@pytest.mark.parametrize(("action", "answer"), [("answered", "answer"), ("unanswered", "old_answer")])
+def test_a_stranger_who_marks_an_answer_in_a_discussion_of_their_own_starts_no_agent(action: str, answer: str) -> None:
+    event = {key: an_issue_event()[key] for key in ("repository", "sender")}
+    event |= {"action": action, answer: MEMBERS_ANSWER, "discussion": STRANGERS_DISCUSSION}
+    assert not may_start(event | {"sender": AUTHOR})
+    assert may_start(event | {"sender": AUTHOR}, allowed_associations=("NONE",))
+    assert may_start(event | {"sender": MAINTAINER})
+    of_member = {"discussion": STRANGERS_DISCUSSION | {"author_association": "MEMBER"}}
+    assert may_start(event | of_member | {"sender": AUTHOR})
+
+
+def test_a_stranger_whose_push_dismisses_a_review_starts_no_agent() -> None:
+    pull = a_pull_request_event("dismissed", head=200, author=2)
+    pull["pull_request"]["author_association"] = "NONE"
+    pull["review"] = {"user": OWNER, "author_association": "OWNER", "body": "Good."}
+    assert not may_start(pull | {"sender": AUTHOR}, allow_forks=True)
+    assert may_start(pull | {"sender": MAINTAINER}, allow_forks=True)
+
+
 class TestForks:
     @pytest.mark.parametrize("head", [200, None, "100"])
     def test_a_pull_request_from_a_fork_needs_allow_forks(self, head: Any) -> None:
@@ -180,6 +204,26 @@ def test_code_of_a_fork_is_by_an_external_contributor() -> None:
     event = IncomingEvent("github", "pull_request.opened", a_pull_request_event(head=99))
     assert reason_to_ignore(event, spec) is None
     assert is_by_external_contributor(event, spec)
+
+
+@pytest.mark.parametrize("kind", ["check_run", "check_suite", "workflow_job", "workflow_run"])
+@pytest.mark.parametrize(
+    ("check", "is_external"),
+    [
+        ({"head_branch": "main", "pull_requests": []}, True),
+        ({"head_branch": None}, True),
+        ({"pull_requests": [{"number": 7, "head": {"repo": {"id": 200, "name": "demo"}}}]}, True),
+        ({"pull_requests": [{"number": 7, "head": {"repo": {"id": 100, "name": "demo"}}}]}, False),
+        ({"head_repository": {"id": 100, "full_name": "octo/demo"}, "pull_requests": []}, False),
+    ],
+)
+def test_a_check_that_may_be_of_a_fork_is_by_an_external_contributor(
+    kind: str, check: dict[str, Any], is_external: bool
+) -> None:
+    payload = {key: an_issue_event()[key] for key in ("repository", "sender")}
+    event = IncomingEvent("github", f"{kind}.completed", payload | {"action": "completed", kind: check})
+    assert reason_to_ignore(event, WebhookSourceSpec(type="github")) is None
+    assert is_by_external_contributor(event, WebhookSourceSpec(type="github")) == is_external
 
 
 def test_an_event_of_a_generic_source_is_by_no_external_contributor() -> None:
