@@ -8,8 +8,11 @@ from labrats.model.concurrency import OnNew
 from labrats.model.job import Job
 from labrats.model.phases import Phase
 
-Key = tuple[str, str]
-"""The owner of jobs, and their key. Owners do not share keys, so none can cancel the jobs of another."""
+Key = tuple[str, bool, str]
+"""The owner of jobs, whether they are untrusted, and their key.
+
+Owners do not share keys, so none can cancel the jobs of another. Nor can external contributors cancel those of members.
+"""
 
 Place = tuple[datetime, str]
 """The creation and the id of a job. The newest job of a key has the highest place."""
@@ -93,7 +96,7 @@ class ConcurrencyKeys:
 
 def _key(job: Job) -> Key:
     assert job.spec.concurrency is not None, "only jobs with a key are added"
-    return job.spec.owner, job.spec.concurrency.key
+    return job.spec.owner, job.spec.untrusted, job.spec.concurrency.key
 
 
 def _place(job: Job) -> Place:

@@ -86,7 +86,7 @@ def positions_of(
     }
 
 
-_OTHERS_OF_KEY: Final = "concurrency = ? AND owner = ? AND id <> ?"
+_OTHERS_OF_KEY: Final = "concurrency = ? AND owner = ? AND untrusted = ? AND id <> ?"
 
 
 def blockers_of(db: apsw.Connection, jobs: Sequence[Job]) -> Mapping[str, str]:
@@ -112,9 +112,10 @@ def superseder_of(db: apsw.Connection, job: Job) -> str | None:
     return None if found is None else str(found)
 
 
-def _key_and_place(job: Job) -> tuple[str, str, str, float, str]:
+def _key_and_place(job: Job) -> tuple[str, str, bool, str, float, str]:
     assert job.spec.concurrency is not None, "only jobs with a key block each other"
-    return job.spec.concurrency.key, job.spec.owner, job.id, job.created_at.timestamp(), job.id
+    spec = job.spec
+    return job.spec.concurrency.key, spec.owner, spec.untrusted, job.id, job.created_at.timestamp(), job.id
 
 
 def _active_jobs(db: apsw.Connection, group: Group) -> int:

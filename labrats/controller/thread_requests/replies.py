@@ -94,8 +94,11 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
 
 
 async def drop_replies(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> bool:
-    """Remove the replies in the thread that wait and came before `request`. Return whether there were any."""
-    replies = _earlier_replies(source, request)
+    """Remove the replies in the thread that wait and came before `request`. Return whether there were any.
+
+    An external contributor drops no reply of a member.
+    """
+    replies = [each for each in _earlier_replies(source, request) if each.untrusted or not request.untrusted]
     for each in replies:
         await remove_request(jobs.store, source, each)
     return bool(replies)

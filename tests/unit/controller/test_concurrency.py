@@ -139,6 +139,14 @@ class TestSupersede:
         moved(schedule, running, phase=P.SUCCEEDED)
         assert has_slot(schedule, newest) == [True]
 
+    @pytest.mark.parametrize("untrusted", [True, False])
+    def test_a_job_of_other_trust_neither_supersedes_nor_blocks(self, untrusted: bool) -> None:
+        old = keyed("ir-1", untrusted=not untrusted)
+        new = keyed("ir-2", 1, on_new=OnNew.SUPERSEDE, untrusted=untrusted)
+        schedule = a_schedule(old, new, slots=2)
+        assert schedule.superseder(old) is None
+        assert has_slot(schedule, old, new) == [True, True]
+
     def test_a_job_of_another_owner_supersedes_nothing(self) -> None:
         old = keyed("ir-1", owner="key-one")
         schedule = a_schedule(old, keyed("ir-2", 1, on_new=OnNew.SUPERSEDE, owner="key-two"))

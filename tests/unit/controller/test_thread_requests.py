@@ -14,6 +14,7 @@ from labrats.controller.publisher.access import GitHubAccess
 from labrats.controller.publisher.answers import GIVEN_UP_AFTER
 from labrats.controller.thread_requests import loop
 from labrats.controller.thread_requests.loop import ThreadRequests
+from labrats.controller.thread_requests.replies import drop_replies
 from labrats.controller.thread_requests.thread_jobs import DONE, STARTED, ThreadJobs
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
@@ -77,6 +78,14 @@ class ThreadLab(Lab):
     @asynccontextmanager
     async def requests(self) -> AsyncIterator[None]:
         """Carry out requests while the block runs, and then stop as in a crash."""
+        async with self.thread_jobs() as jobs, asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(ThreadRequests(jobs).run())
+            yield
+            running.cancel()
+
+    @asynccontextmanager
+    async def thread_jobs(self) -> AsyncIterator[ThreadJobs]:
+        """Follow the store while the block runs."""
         catalog, index, settings = Catalog(), JobIndex(), EngineSettings()
         attachments, uploads = Attachments(self.folder), Uploads(self.folder)
         admission = Admission(self.store, catalog, index, attachments, uploads, Metrics(), settings)
@@ -88,8 +97,7 @@ class ThreadLab(Lab):
                 tasks.create_task(index.follow(self.store)),
             ]
             await index.synced.wait()
-            running.append(tasks.create_task(ThreadRequests(jobs).run()))
-            yield
+            yield jobs
             for task in running:
                 task.cancel()
 
@@ -187,6 +195,18 @@ async def test_a_stored_run_of_an_external_contributor_starts_no_agent(threads: 
     async with threads.requests():
         (request,) = await threads.answered()
     assert request.answer == ThreadAnswer(reaction=REFUSED, text=MEMBERS_ONLY)
+
+
+@pytest.mark.parametrize(("untrusted", "dropped"), [(False, ()), (True, ("comment-0",))])
+async def test_a_cancel_of_an_external_contributor_drops_no_reply_of_a_member(
+    threads: ThreadLab, untrusted: bool, dropped: tuple[str, ...]
+) -> None:
+    source = await threads.add_source(a_request(ThreadAction.REPLY, 0, untrusted=untrusted))
+    cancel = a_request(ThreadAction.CANCEL, 1, untrusted=True)
+    await add_request(threads.store, source, cancel)
+    async with threads.thread_jobs() as jobs:
+        assert await drop_replies(jobs, await threads.source(), cancel) == bool(dropped)
+    assert (await threads.source()).status.answered_requests == dropped
 
 
 @pytest.mark.parametrize("action", [ThreadAction.REPLY, ThreadAction.REPAIR])

@@ -345,6 +345,14 @@ async def test_a_waiting_job_is_blocked_by_the_running_job_of_its_key_or_else_th
     assert await index.blockers_of([a_numbered(5)]) == {}
 
 
+@pytest.mark.parametrize("untrusted", [True, False])
+async def test_a_job_of_other_trust_neither_blocks_nor_supersedes(untrusted: bool) -> None:
+    old, new = a_keyed(1, untrusted=not untrusted), a_keyed(2, on_new=OnNew.SUPERSEDE, untrusted=untrusted)
+    index = await index_of(old, new)
+    assert await index.blockers_of([old, new]) == {}
+    assert await index.superseder_of(old) is None
+
+
 async def test_the_newest_live_job_that_replaces_older_ones_is_their_superseder() -> None:
     old, new = a_keyed(1), [a_keyed(2, on_new=OnNew.SUPERSEDE), a_keyed(3, on_new=OnNew.REPLACE_WAITING)]
     ended = a_keyed(4, P.SUCCEEDED, on_new=OnNew.SUPERSEDE)
