@@ -30,7 +30,7 @@ async def _text(store: Store, reference: KeyReference) -> str:
     return (await store.get(ConfigMap, reference.name)).data.get(reference.key, "")
 
 
-async def repo_of_job(store: Store, job: Job, *, labelled_only: bool = False) -> GitRepo | None:
+async def repo_of_job(store: Store, job: Job, *, labelled_only: bool) -> GitRepo | None:
     """Return the job's repository with its credential, unless each attempt gets a token.
 
     Raises NotFound if the credential does not exist or is not the job's to use. A job applied with kubectl may name any

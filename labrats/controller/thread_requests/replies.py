@@ -87,7 +87,7 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     report = replace(opened_by.spec.report or Report(), target=request.target)
     untrusted = wanted.untrusted or jobs.is_untrusted(request)
     has_workspace = untrusted == wanted.untrusted and pull_request.head.sha in _last_commits_of(latest)
-    if not has_workspace:  # somebody has pushed, or the engine has
+    if not has_workspace:  # somebody or the engine has pushed, or the earlier job is trusted and this one is not
         wanted = dataclasses.replace(wanted, git_ref=pull_request.head.sha)
     await jobs.admission.create(dataclasses.replace(wanted, report=report, untrusted=untrusted), names)
     return STARTED
