@@ -115,6 +115,7 @@ def command_of(event: IncomingEvent, source: WebhookSource, catalog: Catalog, no
     if command is None or target is None or target.number is None or target.comment is None:
         return None
     is_external = is_external_author(event, source.spec)
+    agents = [] if is_external else [*runnable_agents(event, source, catalog)]
     return ThreadRequest(
         id=f"comment-{target.comment}",
         action=command.action,
@@ -125,7 +126,7 @@ def command_of(event: IncomingEvent, source: WebhookSource, catalog: Catalog, no
         agent=command.agent,
         model=command.model,
         untrusted=is_external,
-        answer=_answer_to(command, [*runnable_agents(event, source, catalog)], is_external=is_external),
+        answer=_answer_to(command, agents, is_external=is_external),
     )
 
 

@@ -110,6 +110,16 @@ def test_an_external_contributor_runs_no_agent() -> None:
     assert by_member.answer is None
 
 
+@pytest.mark.parametrize(("association", "names"), [("NONE", False), ("MEMBER", True)])
+def test_help_names_only_agents_that_the_author_may_start(association: str, names: bool) -> None:
+    source = a_source(allowed_associations=(*DEFAULT_ASSOCIATIONS, "NONE"))
+    comment = a_comment("/labrats help", association)
+    found = command_of(comment, source, a_catalog(deploy=[a_trigger({})]), NOON)
+    assert found
+    assert found.answer
+    assert ("`deploy`" in (found.answer.text or "")) is names
+
+
 @pytest.mark.parametrize(
     ("filters", "may"),
     [
