@@ -230,11 +230,12 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
         callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, metrics)
         loops.create_task(callbacks.run(), name="callbacks")
-        chains = Chains(store, runner, catalog, admission, clock, settings.max_chain_depth)
+        stored_jobs = services.stored_jobs
+        chains = Chains(store, runner, catalog, admission, stored_jobs, clock, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
         loops.create_task(AgentStatusReconciler(store, catalog, clock).run(), name="agent-status")
         access = GitHubAccess(store, github, github_api, clock, labelled_only=settings.labelled_credentials)
-        thread_jobs = ThreadJobs(store, runner, catalog, services.job_index, admission, access, settings.uploads, clock)
+        thread_jobs = ThreadJobs(store, runner, catalog, services.job_index, admission, access, stored_jobs, clock)
         loops.create_task(ThreadRequests(thread_jobs).run(), name="thread-requests")
         labels = credential_labels(store, settings) if settings.backend == "kubernetes" else None
         loops.create_task(ModelStatusReconciler(store, clock, labels).run(), name="model-status")

@@ -30,6 +30,7 @@ from labrats.intake.admission import Admission
 from labrats.intake.delivery_log import DeliveryLog
 from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.signing_secrets import SigningSecrets
+from labrats.intake.stored_jobs import StoredJobs
 from labrats.metrics import Metrics
 from labrats.ports import Clock, ControllerLease, Runner, Store
 from labrats.settings import EngineSettings
@@ -83,6 +84,11 @@ class Services:
     @cached_property
     def job_items(self) -> JobItems:
         return JobItems(self.store, self.activities)
+
+    @cached_property
+    def stored_jobs(self) -> StoredJobs:
+        settings = self.settings
+        return StoredJobs(self.store, settings.uploads, self.clock, labelled_only=settings.labelled_credentials)
 
     @cached_property
     def deliveries(self) -> DeliveryLog:

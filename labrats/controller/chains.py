@@ -17,7 +17,7 @@ from labrats.intake.events import IncomingEvent, trigger_in_chain
 from labrats.intake.job_names import JobNames, names_from
 from labrats.intake.request import JobRequest, OpenedPullRequest
 from labrats.intake.stored_events import stored_event
-from labrats.intake.stored_jobs import repo_of_job, texts_of_job
+from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
@@ -156,10 +156,17 @@ class Chains:
     """Continues chains link by link. The decision is stored in the parent's status, once the child exists."""
 
     def __init__(
-        self, store: Store, runner: Runner, catalog: Catalog, admission: Admission, clock: Clock, max_depth: int
+        self,
+        store: Store,
+        runner: Runner,
+        catalog: Catalog,
+        admission: Admission,
+        stored_jobs: StoredJobs,
+        clock: Clock,
+        max_depth: int,
     ) -> None:
         self._store, self._runner, self._catalog, self._admission = store, runner, catalog, admission
-        self._clock, self._max_depth = clock, max_depth
+        self._stored_jobs, self._clock, self._max_depth = stored_jobs, clock, max_depth
         self._work = WorkQueue()
 
     async def run(self) -> None:
@@ -220,7 +227,7 @@ class Chains:
             owner=job.spec.owner,
             api_key_ref=job.spec.api_key_ref,
             untrusted=job.spec.untrusted,
-            prompt=None if event else (await texts_of_job(self._store, job)).prompt,
+            prompt=None if event else (await self._stored_jobs.texts_of(job)).prompt,
             event=event,
             agent=agent,
             trigger=trigger,
@@ -236,7 +243,7 @@ class Chains:
             parent_data=job.status.result_data if job.phase is Phase.SUCCEEDED else None,
             parent_pull_request=_pull_request_of(job, event),
             priority=job.spec.priority,
-            repo=await repo_of_job(self._store, job, labelled_only=self._admission.labelled_only),
+            repo=await self._stored_jobs.repo_of(job),
             token_from=setup.token_from if setup else None,
             git_ref=_git_ref_after(job),
             git_depth=setup.git_depth if setup else None,

@@ -81,11 +81,6 @@ class Admission:
         self._untrusted_network_problem = untrusted_network_problem
         self._creator = JobCreator(store, attachments, metrics, immediate_starts or ImmediateStarts())
 
-    @property
-    def labelled_only(self) -> bool:
-        """True if jobs may use only Secrets that are labelled for them."""
-        return self._settings.labelled_credentials
-
     async def admit(self, request: JobRequest, names: JobNames) -> Admitted:
         """Return the job that the same request created before, or else create it. Raises as `create` does."""
         if job := await self.find(names):
@@ -139,7 +134,7 @@ class Admission:
         problems = Problems()
         contents = await validate(request, self._uploads, self._settings, problems)
         with problems.collected():
-            await check_credentials(job, contents.repo, self._store, labelled_only=self.labelled_only)
+            await check_credentials(job, contents.repo, self._store, labelled_only=self._settings.labelled_credentials)
         return await store_resolution(self._store, job, self._prepare(request, contents, problems))
 
     def _prepare(self, request: JobRequest, contents: WorkspaceContents, problems: Problems) -> PreparedJob:

@@ -3,19 +3,17 @@
 import json
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 from labrats.intake.request import FollowUp, JobRequest
 from labrats.intake.reruns import Changes, rerun_request
-from labrats.intake.stored_jobs import conversation_of_job, texts_of_job
+from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.caller import Caller
 from labrats.model.conversation import continued
 from labrats.model.errors import Conflict, IllegalMove, NotFound
 from labrats.model.job import Job
 from labrats.model.phases import Phase
-from labrats.ports import Runner, Store
+from labrats.ports import Runner
 
 _NOT_ENDED: Final = (
     "the job has not ended: wait for its end or cancel it, then send the message again "
@@ -24,20 +22,12 @@ _NOT_ENDED: Final = (
 
 
 async def follow_up_request(
-    store: Store,
-    runner: Runner,
-    job: Job,
-    prompt: str,
-    caller: Caller,
-    uploads: Path,
-    now: datetime,
-    *,
-    labelled_only: bool,
+    stored_jobs: StoredJobs, runner: Runner, job: Job, prompt: str, caller: Caller
 ) -> JobRequest:
     """Return the request for a follow-up of `job`, which continues that job and not later ones of the conversation.
 
     The new job belongs to the caller. It has the agent, settings, repository, files and report of the first one, and is
-    untrusted if that is. uploads: the volume with the job's files. labelled_only: see `repo_of_job`.
+    untrusted if that is.
 
     Raises Conflict while the job has not ended, and IllegalMove if a part of it no longer exists.
     """
@@ -46,20 +36,12 @@ async def follow_up_request(
     if job.spec.pipeline:
         raise IllegalMove("a pipeline has no conversation to continue; run the job again with another prompt")
     try:
-        earlier_prompt = (await texts_of_job(store, job)).prompt
+        earlier_prompt = (await stored_jobs.texts_of(job)).prompt
     except NotFound as error:
         raise IllegalMove("the job's prompt was deleted; submit a new job") from error
-    conversation = continued(await conversation_of_job(store, job), earlier_prompt, await _answer_of(runner, job))
-    request = await rerun_request(
-        store,
-        job,
-        Changes(prompt=prompt),
-        caller,
-        uploads,
-        now,
-        follow_up=FollowUp(job.id, conversation),
-        labelled_only=labelled_only,
-    )
+    earlier = await stored_jobs.conversation_of(job)
+    follow_up = FollowUp(job.id, continued(earlier, earlier_prompt, await _answer_of(runner, job)))
+    request = await rerun_request(stored_jobs, job, Changes(prompt=prompt), caller, follow_up)
     return replace(request, report=job.spec.report)
 
 

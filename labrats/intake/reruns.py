@@ -1,24 +1,18 @@
 """Requests to run a job again as a new one, with the same texts, files and repository, and perhaps other settings."""
 
-import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from labrats.intake.applied import check_credentials
 from labrats.intake.request import FirstJob, FollowUp, JobRequest
-from labrats.intake.stored_jobs import conversation_of_job, repo_of_job, texts_of_job
+from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.caller import Caller
 from labrats.model.config import REQUEST_LAYER, RERUN_LAYER, JobConfig, ResolvedConfig, wire_name
 from labrats.model.errors import IllegalMove, Invalid, NotFound, Problem
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, check_git_token
 from labrats.model.workspace_setup import Setup
-from labrats.ports import Store
 
 _CHOSEN: Final = frozenset({REQUEST_LAYER, RERUN_LAYER, "trigger", "webhook-source-override", "webhook-source"})
 """The layers whose settings were chosen for the first job. Those of agents and the engine apply as they are now."""
@@ -39,17 +33,9 @@ class Changes:
 
 
 async def rerun_request(
-    store: Store,
-    job: Job,
-    changes: Changes,
-    caller: Caller,
-    uploads: Path,
-    now: datetime,
-    follow_up: FollowUp | None = None,
-    *,
-    labelled_only: bool,
+    stored_jobs: StoredJobs, job: Job, changes: Changes, caller: Caller, follow_up: FollowUp | None = None
 ) -> JobRequest:
-    """Return the request to run `job` again. uploads: the volume with its files. labelled_only: see `repo_of_job`.
+    """Return the request to run `job` again.
 
     The new job belongs to the caller and is in no chain, and no callback reports it. If the first one is
     somebody else's, its files and commands fill no cached folder of the caller, and its concurrency key supersedes none
@@ -66,10 +52,10 @@ async def rerun_request(
         raise Invalid(Problem("report", "must be false: the first job reports to no issue or pull request"))
     spec, setup, is_own = job.spec, job.spec.workspace_setup, job.spec.owner == caller.id
     if spec.resolved is None:  # applied with kubectl
-        await check_credentials(job, None, store, labelled_only=labelled_only)
+        await stored_jobs.check_credentials(job)
     try:
-        texts = await texts_of_job(store, job)
-        repo = await (_repo_of_follow_up if follow_up else _repo_of_rerun)(store, job, now, labelled_only)
+        texts = await stored_jobs.texts_of(job)
+        repo = await (_repo_of_follow_up if follow_up else _repo_of_rerun)(stored_jobs, job)
     except NotFound as error:
         raise IllegalMove("the job's prompt or git credential was deleted; submit the job again") from error
     return JobRequest(
@@ -78,7 +64,7 @@ async def rerun_request(
         owner=caller.id,
         api_key_ref=caller.secret,
         prompt=changes.prompt,
-        follow_up=follow_up or await _same_conversation(store, job),
+        follow_up=follow_up or await _same_conversation(stored_jobs, job),
         first=FirstJob(job, texts, chosen_settings(job.resolved)),
         agent_role=spec.agent_role,
         config=changes.config,
@@ -89,7 +75,7 @@ async def rerun_request(
         git_ref=setup.git_ref if setup else None,
         git_depth=setup.git_depth if setup else None,
         setup=(setup or Setup()) if is_own else _without_caches(setup or Setup()),
-        files=await asyncio.to_thread(_files_of, job, uploads),
+        files=await stored_jobs.files_of(job),
         is_by_admin=caller.is_admin,
         untrusted=spec.untrusted,
         pipeline=spec.pipeline,
@@ -104,22 +90,22 @@ def _without_caches(setup: Setup) -> Setup:
     return Setup(**(setup.as_fields() | {"cache": ()}))
 
 
-async def _repo_of_rerun(store: Store, job: Job, now: datetime, labelled_only: bool) -> GitRepo | None:
-    check_git_token(job, now)
-    return await repo_of_job(store, job, labelled_only=labelled_only)
+async def _repo_of_rerun(stored_jobs: StoredJobs, job: Job) -> GitRepo | None:
+    check_git_token(job, stored_jobs.clock.now())
+    return await stored_jobs.repo_of(job)
 
 
-async def _repo_of_follow_up(store: Store, job: Job, now: datetime, labelled_only: bool) -> GitRepo | None:
+async def _repo_of_follow_up(stored_jobs: StoredJobs, job: Job) -> GitRepo | None:
     """Return the repository, without its credential once that has expired: the workspace may still exist."""
     try:
-        return await _repo_of_rerun(store, job, now, labelled_only)
+        return await _repo_of_rerun(stored_jobs, job)
     except (IllegalMove, NotFound):
         setup = job.spec.workspace_setup
         return GitRepo(setup.git_repo) if setup else None
 
 
-async def _same_conversation(store: Store, job: Job) -> FollowUp | None:
-    return FollowUp(job.spec.follow_up_of, await conversation_of_job(store, job)) if job.spec.follow_up_of else None
+async def _same_conversation(stored_jobs: StoredJobs, job: Job) -> FollowUp | None:
+    return FollowUp(job.spec.follow_up_of, await stored_jobs.conversation_of(job)) if job.spec.follow_up_of else None
 
 
 def chosen_settings(resolved: ResolvedConfig) -> JobConfig:
@@ -133,12 +119,3 @@ def chosen_settings(resolved: ResolvedConfig) -> JobConfig:
     if "isolation" in chosen:
         chosen["isolation"] = resolved.isolation
     return JobConfig(**(chosen | {"provider": resolved.provider}))
-
-
-def _files_of(job: Job, uploads: Path) -> Sequence[tuple[str, Path]]:
-    """Return the name and the path of each file of the job. Raises IllegalMove if one is missing."""
-    files = [(file.name, uploads / file.path) for file in job.spec.files]
-    for name, path in files:
-        if not path.is_file():
-            raise IllegalMove(f"the job's file {name!r} was deleted; submit the job again")
-    return files

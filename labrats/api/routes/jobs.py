@@ -316,9 +316,7 @@ async def rerun(
     changes, names = rerun_changes(body, caller), job_names(idempotency_key, f"{caller.id} {job_id}", body)
     if stored := await services.admission.find(names):
         return _submitted(stored, is_replay=True)  # the job's token or files may be gone since
-    uploads, now = services.settings.uploads, services.clock.now()
-    labelled_only = services.admission.labelled_only
-    wanted = await rerun_request(services.store, job, changes, caller, uploads, now, labelled_only=labelled_only)
+    wanted = await rerun_request(services.stored_jobs, job, changes, caller)
     return await _admitted(request, wanted, names)
 
 
@@ -354,11 +352,7 @@ async def send_message(
     names = job_names(idempotency_key, f"{caller.id} {job_id} messages", body)
     if stored := await services.admission.find(names):
         return _submitted(stored, is_replay=True)  # the job may have been retried since
-    uploads, now = services.settings.uploads, services.clock.now()
-    labelled_only = services.admission.labelled_only
-    wanted = await follow_up_request(
-        services.store, services.runner, job, body.prompt, caller, uploads, now, labelled_only=labelled_only
-    )
+    wanted = await follow_up_request(services.stored_jobs, services.runner, job, body.prompt, caller)
     return await _admitted(request, wanted, names)
 
 

@@ -98,10 +98,7 @@ async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequ
     await _await_commits(jobs, source, request)
     report = last.spec.report
     changes = Changes(config=JobConfig(model=request.model), report=bool(report and report.target))
-    labelled_only = jobs.admission.labelled_only
-    again = await rerun_request(
-        jobs.store, last, changes, owner_of(last), jobs.uploads, jobs.clock.now(), labelled_only=labelled_only
-    )
+    again = await rerun_request(jobs.stored_jobs, last, changes, owner_of(last))
     again = dataclasses.replace(again, untrusted=again.untrusted or jobs.is_untrusted(request))
     if again.report and again.report.target:
         target = replace(again.report.target, comment=request.target.comment)

@@ -74,16 +74,7 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     text = await _text_of(access, request)
     if not text:
         return NOTHING
-    wanted = await follow_up_request(
-        jobs.store,
-        jobs.runner,
-        latest,
-        text,
-        owner_of(latest),
-        jobs.uploads,
-        jobs.clock.now(),
-        labelled_only=jobs.admission.labelled_only,
-    )
+    wanted = await follow_up_request(jobs.stored_jobs, jobs.runner, latest, text, owner_of(latest))
     report = replace(opened_by.spec.report or Report(), target=request.target)
     untrusted = wanted.untrusted or jobs.is_untrusted(request)
     has_workspace = untrusted == wanted.untrusted and pull_request.head.sha in _last_commits_of(latest)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 from labrats.controller.publisher.access import GitHubAccess
@@ -13,6 +12,7 @@ from labrats.index.job_table import thread_key
 from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.job_names import JobNames, names_from
+from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.caller import SUBMIT, Caller
 from labrats.model.job import Job
 from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
@@ -53,7 +53,7 @@ class NotYet(Exception):
 
 @dataclass(frozen=True)
 class ThreadJobs:
-    """The jobs of threads. uploads: the volume with the files of jobs."""
+    """The jobs of threads."""
 
     store: Store
     runner: Runner
@@ -61,7 +61,7 @@ class ThreadJobs:
     job_index: JobIndex
     admission: Admission
     access: GitHubAccess
-    uploads: Path
+    stored_jobs: StoredJobs
     clock: Clock
 
     async def of(self, source: WebhookSource, request: ThreadRequest) -> Sequence[Job]:

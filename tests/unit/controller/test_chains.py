@@ -26,6 +26,7 @@ from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.events import IncomingEvent
 from labrats.intake.stored_events import event_part
+from labrats.intake.stored_jobs import StoredJobs
 from labrats.metrics import Metrics
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
 from labrats.model.config import JobConfig
@@ -162,8 +163,10 @@ class ChainLab(Lab):
         catalog = Catalog()
         attachments, uploads = Attachments(self.folder), Uploads(self.folder)
         admission = Admission(self.store, catalog, JobIndex(), attachments, uploads, Metrics(), self.settings)
+        labelled_only = self.settings.labelled_credentials
+        stored_jobs = StoredJobs(self.store, self.folder, self.clock, labelled_only=labelled_only)
         async with asyncio.TaskGroup() as tasks:
-            chains = Chains(self.store, self.runner, catalog, admission, self.clock, self.max_depth)
+            chains = Chains(self.store, self.runner, catalog, admission, stored_jobs, self.clock, self.max_depth)
             running = [
                 tasks.create_task(catalog.follow(self.store)),
                 tasks.create_task(chains.run()),

@@ -22,6 +22,7 @@ from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
 from labrats.intake.admission import Admission
 from labrats.intake.comment_commands import MEMBERS_ONLY, REFUSED
+from labrats.intake.stored_jobs import StoredJobs
 from labrats.intake.thread_requests import add_request, remove_request
 from labrats.metrics import Metrics
 from labrats.model.errors import Overloaded, RetryLater
@@ -90,7 +91,8 @@ class ThreadLab(Lab):
         attachments, uploads = Attachments(self.folder), Uploads(self.folder)
         admission = Admission(self.store, catalog, index, attachments, uploads, Metrics(), settings)
         access = GitHubAccess(self.store, GitHub("http://127.0.0.1:9", self.clock), _no_client, self.clock)
-        jobs = ThreadJobs(self.store, self.runner, catalog, index, admission, access, self.folder, self.clock)
+        stored_jobs = StoredJobs(self.store, self.folder, self.clock, labelled_only=False)
+        jobs = ThreadJobs(self.store, self.runner, catalog, index, admission, access, stored_jobs, self.clock)
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(catalog.follow(self.store)),

@@ -7,6 +7,7 @@ import pytest
 
 from labrats.intake.follow_ups import follow_up_request
 from labrats.intake.request import JobRequest
+from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.caller import Caller
 from labrats.model.conversation import Turn, encode_conversation
 from labrats.model.core_resources import ConfigMap
@@ -16,7 +17,7 @@ from labrats.model.job import Job, KeyReference, Pipeline, WorkspaceSetup
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from labrats.model.report import CommentMode, Report
-from tests.fakes.clock import NOON, FakeClock
+from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_job, a_spec
@@ -38,7 +39,8 @@ def an_ended_job(phase: Phase = Phase.SUCCEEDED, **fields: Any) -> Job:
 
 async def requested(store: MemoryStore, job: Job) -> JobRequest:
     runner = MemoryRunner(store, MemoryMachine())
-    return await follow_up_request(store, runner, job, "Go on.", CALLER, Path("/uploads"), NOON, labelled_only=True)
+    stored_jobs = StoredJobs(store, Path("/uploads"), FakeClock(), labelled_only=True)
+    return await follow_up_request(stored_jobs, runner, job, "Go on.", CALLER)
 
 
 async def test_follow_up_keeps_the_report_and_never_raises_the_trust(store: MemoryStore) -> None:

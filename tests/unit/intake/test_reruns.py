@@ -8,6 +8,7 @@ import pytest
 from labrats.index.catalog import Catalog
 from labrats.intake.reruns import Changes, chosen_settings, rerun_request
 from labrats.intake.settings import settings_of
+from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.caller import Caller
 from labrats.model.concurrency import Concurrency
 from labrats.model.config import RERUN_LAYER, ConfigLayer, JobConfig, resolve_config
@@ -18,7 +19,7 @@ from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from labrats.model.variables import SecretKey
 from labrats.model.workspace_setup import CachedFolder, Setup
-from tests.fakes.clock import NOON, FakeClock
+from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
 from tests.support.builders import a_job, a_spec, an_applied_spec
 
@@ -44,21 +45,26 @@ async def store() -> MemoryStore:
     return store
 
 
+@pytest.fixture
+def stored_jobs(store: MemoryStore, tmp_path: Path) -> StoredJobs:
+    return StoredJobs(store, tmp_path, FakeClock(), labelled_only=True)
+
+
 async def test_request_belongs_to_the_caller_and_has_less_trust_than_the_first_job_never_more(
-    store: MemoryStore, tmp_path: Path
+    stored_jobs: StoredJobs,
 ) -> None:
     job = a_job(spec=a_finished_spec(untrusted=True, callback_url="https://ci.example.com", owner="webhook"))
 
-    request = await rerun_request(store, job, Changes(), CALLER, tmp_path, NOON, labelled_only=True)
+    request = await rerun_request(stored_jobs, job, Changes(), CALLER)
 
     assert (request.owner, request.api_key_ref, request.untrusted) == ("caller", "key-of-the-caller", True)
     assert (request.callback_url, request.chain, request.event) == (None, None, None)
 
 
-async def test_result_schema_of_the_first_job_applies(store: MemoryStore, tmp_path: Path) -> None:
+async def test_result_schema_of_the_first_job_applies(stored_jobs: StoredJobs) -> None:
     job = a_job(spec=a_finished_spec(result_schema={"type": "array"}))
 
-    request = await rerun_request(store, job, Changes(), CALLER, tmp_path, NOON, labelled_only=True)
+    request = await rerun_request(stored_jobs, job, Changes(), CALLER)
 
     assert request.result_schema == {"type": "array"}
 
@@ -69,11 +75,9 @@ async def test_settings_of_agents_and_the_engine_are_resolved_afresh() -> None:
     assert chosen_settings(resolved) == JobConfig(provider="claude", model="opus", max_turns=7)
 
 
-async def test_model_of_the_first_provider_does_not_reach_another(store: MemoryStore, tmp_path: Path) -> None:
+async def test_model_of_the_first_provider_does_not_reach_another(stored_jobs: StoredJobs) -> None:
     changes = Changes(config=JobConfig(provider="codex"))
-    request = await rerun_request(
-        store, a_job(spec=a_finished_spec()), changes, CALLER, tmp_path, NOON, labelled_only=True
-    )
+    request = await rerun_request(stored_jobs, a_job(spec=a_finished_spec()), changes, CALLER)
 
     resolved = settings_of(request, None, Catalog())
 
@@ -81,43 +85,43 @@ async def test_model_of_the_first_provider_does_not_reach_another(store: MemoryS
     assert (resolved.origins["model"], resolved.origins["maxTurns"]) == ("built-in", RERUN_LAYER)
 
 
-async def test_deleted_file_or_prompt_prevents_a_rerun(store: MemoryStore, tmp_path: Path) -> None:
+async def test_deleted_file_or_prompt_prevents_a_rerun(store: MemoryStore, stored_jobs: StoredJobs) -> None:
     files = (WorkspaceFile(name="a.txt", path="jobs/x/0", size=1),)
     job = a_job(spec=a_finished_spec(workspace_files=files))
     with pytest.raises(IllegalMove, match=r"the job's file 'a\.txt' was deleted"):
-        await rerun_request(store, job, Changes(), CALLER, tmp_path, NOON, labelled_only=True)
+        await rerun_request(stored_jobs, job, Changes(), CALLER)
     await store.delete(ConfigMap, "texts")
     with pytest.raises(IllegalMove, match="prompt or git credential was deleted"):
-        await rerun_request(store, a_job(spec=a_finished_spec()), Changes(), CALLER, tmp_path, NOON, labelled_only=True)
+        await rerun_request(stored_jobs, a_job(spec=a_finished_spec()), Changes(), CALLER)
 
 
-async def test_applied_job_that_was_never_accepted_is_not_run_again(store: MemoryStore, tmp_path: Path) -> None:
+async def test_applied_job_that_was_never_accepted_is_not_run_again(stored_jobs: StoredJobs) -> None:
     config = JobConfig(env={"KEY": SecretKey(secret="anthropic", key="ANTHROPIC_API_KEY")})
     refused = a_job(Phase.FAILED, spec=an_applied_spec(prompt="Print the key.", config=config))
 
     with pytest.raises(IllegalMove, match="was never accepted"):
-        await rerun_request(store, refused, Changes(), CALLER, tmp_path, NOON, labelled_only=True)
+        await rerun_request(stored_jobs, refused, Changes(), CALLER)
 
 
-async def test_applied_job_may_have_lost_its_secret_since_it_was_accepted(store: MemoryStore, tmp_path: Path) -> None:
+async def test_applied_job_may_have_lost_its_secret_since_it_was_accepted(
+    store: MemoryStore, stored_jobs: StoredJobs
+) -> None:
     secret = Secret(metadata=Metadata(name="company-db"), data={"username": "root", "password": "test-password"})
     await store.create(secret)
     setup = WorkspaceSetup(git_repo="https://git.example.com/a.git", credentials_ref="company-db")
     accepted = a_job(spec=an_applied_spec(workspace_setup=setup), resolved=resolve_config([]))
 
     with pytest.raises(Invalid, match="company-db"):
-        await rerun_request(store, accepted, Changes(), CALLER, tmp_path, NOON, labelled_only=True)
+        await rerun_request(stored_jobs, accepted, Changes(), CALLER)
 
 
 @pytest.mark.parametrize("owner", ["caller", "somebody"])
-async def test_job_of_somebody_else_fills_no_cache_and_supersedes_no_job(
-    store: MemoryStore, tmp_path: Path, owner: str
-) -> None:
+async def test_job_of_somebody_else_fills_no_cache_and_supersedes_no_job(stored_jobs: StoredJobs, owner: str) -> None:
     caches = (CachedFolder(key="package-lock.json", path="node_modules"),)
     setup = WorkspaceSetup(git_repo="https://git.example.com/a.git", setup=(("npm", "ci"),), cache=caches)
     spec = a_finished_spec(owner=owner, workspace_setup=setup, concurrency=Concurrency(key="release"))
 
-    request = await rerun_request(store, a_job(spec=spec), Changes(), CALLER, tmp_path, NOON, labelled_only=True)
+    request = await rerun_request(stored_jobs, a_job(spec=spec), Changes(), CALLER)
 
     agents = Setup(cache=caches)
     assert request.setup.over(agents).cache == (caches if owner == "caller" else ())
