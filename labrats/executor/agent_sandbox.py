@@ -43,7 +43,7 @@ def sandboxed_command(
             command,
             sandbox,
             context,
-            prefix=_with_fewer_descriptors(),
+            prefix=_with_kernel_limits(),
             writable=[*_existing(context.credentials), *shared],
             etc=etc,
             variables={name: value for name, value in context.variables().items() if is_for_any_program(name)},
@@ -102,7 +102,7 @@ def _confined(
     )
 
 
-def _with_fewer_descriptors() -> list[str]:
+def _with_kernel_limits() -> list[str]:
     """Return the start of a command whose program may open fewer files than this process, and is ended before it.
 
     See `become_first_victim` for the latter.
