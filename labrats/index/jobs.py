@@ -210,10 +210,6 @@ class JobIndex:
         """Return whether the index has a job with this id. A job that was just created may still be missing."""
         return self._value("SELECT 1 FROM jobs WHERE id = ?", (job_id,)) is not None
 
-    def has_untrusted_commits(self, pull_request: str) -> bool:
-        """Return whether a job of an external contributor has published commits in the pull request at this URL."""
-        return self._value("SELECT 1 FROM jobs WHERE pull_request = ? AND untrusted", (pull_request,)) is not None
-
     async def missing(self, job_ids: Sequence[str]) -> list[str]:
         """Return the ids that the index does not have, in the same order."""
 

@@ -5,9 +5,10 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from labrats.intake.events import IncomingEvent
+from labrats.intake.events import CHECKS, IncomingEvent, refs_of
 from labrats.model.outside_text import AGENT_MARK
-from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, WebhookSourceSpec
+from labrats.model.untrusted_commits import MARK, is_for_untrusted_commits
+from labrats.model.webhook_source import DEFAULT_ASSOCIATIONS, GITHUB, WebhookSourceSpec
 
 _AUTHORED: Final = ("comment", "review", "answer", "discussion", "issue", "pull_request")
 """Objects with an author, the most specific first: an event about a comment contains its issue, too."""
@@ -18,7 +19,18 @@ _OF_AUTHOR: Final = {"answer": "discussion", "review": "pull_request"}
 The author of a discussion may mark its answer. A push of the author of a pull request dismisses reviews.
 """
 
-_CHECKS: Final = ("check_run", "check_suite", "workflow_job", "workflow_run")
+_OF_WRITERS: Final = frozenset(
+    """
+    alert client_payload commits inputs label master_branch member merge_group milestone package pusher pusher_type
+    registry_package release rule
+    """.split()
+)
+"""Fields of events without an author that only people who may write to the repository cause, or GitHub itself."""
+
+_RUNS_OF_WRITERS: Final = frozenset(
+    "push pull_request schedule workflow_dispatch repository_dispatch merge_group release create delete".split()
+)
+"""The events for which people who may write to the repository run a workflow, if its code is in the repository."""
 
 _TEXTS: Final = ("body", "title")
 
@@ -51,12 +63,23 @@ def reason_to_ignore_author(event: IncomingEvent, spec: WebhookSourceSpec) -> st
 
 
 def is_by_external_contributor(event: IncomingEvent, spec: WebhookSourceSpec) -> bool:
-    """Return whether the event comes from an external contributor: the default settings would not admit it.
+    """Return whether the event comes from an external contributor, or may: the default settings would not admit it.
 
-    So does a check that may be of a fork. An event of a generic source never does.
+    So may a check of a fork, and an event that anybody may cause and that shows no author. An event about the commits
+    of an untrusted job counts as one, whoever causes it. An event of a generic source never does.
     """
+    if spec.type != GITHUB:
+        return False
     strict = replace(spec, allowed_associations=DEFAULT_ASSOCIATIONS, allow_forks=False)
-    return spec.type == "github" and (reason_to_ignore(event, strict) is not None or _may_be_from_fork(event))
+    return (
+        reason_to_ignore(event, strict) is not None or not _shows_permission(event) or is_about_untrusted_commits(event)
+    )
+
+
+def is_about_untrusted_commits(event: IncomingEvent) -> bool:
+    """Return whether the event is about a branch or pull request of the engine with commits of untrusted jobs."""
+    texts = (event.find(kind, "body") for kind in ("pull_request", "issue"))
+    return any(map(is_for_untrusted_commits, refs_of(event))) or any(MARK in str(text) for text in texts)
 
 
 def is_external_author(event: IncomingEvent, spec: WebhookSourceSpec) -> bool:
@@ -67,7 +90,7 @@ def is_external_author(event: IncomingEvent, spec: WebhookSourceSpec) -> bool:
 def _problem_of_author(event: IncomingEvent, spec: WebhookSourceSpec) -> str | None:
     if event.find("pages") is not None:
         return "GitHub does not report who may edit the wiki"
-    kind = next((kind for kind in _AUTHORED if isinstance(event.find(kind), Mapping)), None)
+    kind = _kind_of(event)
     if kind is None:
         return None
     if any(AGENT_MARK in str(event.find(kind, text) or "") for text in _TEXTS):
@@ -132,22 +155,26 @@ def _is_from_fork(event: IncomingEvent) -> bool:
     """
     if isinstance(event.find("pull_request"), Mapping):
         return not _is_of_repository(event.find("pull_request", "head", "repo"), event)
-    for run in ("workflow_run", "check_suite"):
-        if isinstance(event.find(run), Mapping) and (head := event.find(run, "head_repository")) is not None:
-            return not _is_of_repository(head, event)
-    return False
+    checks = (found for key in CHECKS if isinstance(found := event.find(key), Mapping))
+    heads = (check["head_repository"] for check in checks if "head_repository" in check)  # null once it is deleted
+    return any(not _is_of_repository(head, event) for head in heads)
 
 
-def _may_be_from_fork(event: IncomingEvent) -> bool:
-    """Return whether the event is about a check, and does not show that its code is in the repository.
+def _shows_permission(event: IncomingEvent) -> bool:
+    """Return whether the event shows its author, whom `reason_to_ignore` checks, or a cause that needs a permission.
 
     Of the events of checks, only `workflow_run` names the repository of the code. The others list pull requests from
     the repository itself, and none for code of a fork, whose branch may be named like one of the repository.
     """
-    if event.find("workflow_run", "head_repository") is not None:
-        return False  # `_is_from_fork` compares it
-    checks = [found for key in _CHECKS if isinstance(found := event.find(key), Mapping)]
-    return any(not _is_of_own_code(check, event) for check in checks)
+    if checks := [found for key in CHECKS if isinstance(found := event.find(key), Mapping)]:
+        causes = {event.find("workflow_run", "event")} - {None}
+        return causes <= _RUNS_OF_WRITERS and all(_is_of_own_code(check, event) for check in checks)
+    return _kind_of(event) is not None or not _OF_WRITERS.isdisjoint(event.payload)
+
+
+def _kind_of(event: IncomingEvent) -> str | None:
+    """Return the most specific object with an author."""
+    return next((kind for kind in _AUTHORED if isinstance(event.find(kind), Mapping)), None)
 
 
 def _is_of_own_code(check: Mapping[str, Any], event: IncomingEvent) -> bool:

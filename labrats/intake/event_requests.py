@@ -7,11 +7,9 @@ from dataclasses import replace
 from typing import Final
 
 from labrats.index.catalog import Catalog
-from labrats.index.jobs import JobIndex
 from labrats.intake.event_authorization import is_by_external_contributor
 from labrats.intake.events import IncomingEvent, clone_url_of, git_ref_of, metadata_of, triggered_agents
 from labrats.intake.job_names import JobNames, NamesOfAgent, random_names
-from labrats.intake.report_targets import pull_request_urls
 from labrats.intake.request import JobRequest, RepoAddress
 from labrats.model.agent import AiAgent, Trigger
 from labrats.model.job import Chain, Job
@@ -28,25 +26,13 @@ async def event_requests(
     catalog: Catalog,
     owner: str,
     webhook_source: WebhookSource | None = None,
-    job_index: JobIndex | None = None,
 ) -> list[JobRequest]:
-    """Return a request for each agent that the event starts. They differ in agent, trigger, type and chain.
-
-    job_index: finds the pull requests with commits of external contributors' jobs. Events about them are untrusted.
-    """
+    """Return a request for each agent that the event starts. They differ in agent, trigger, type and chain."""
     agents = catalog.agents_by_trigger_name
     started = await _triggered(event, list(agents.values()), catalog)
     if webhook_source and (name := _agent_of_repository(event, webhook_source)):
         started = _only(agents.get(name), started)
-    requests = [request_of(event, agent, trigger, catalog, owner, webhook_source) for agent, trigger in started]
-    if (
-        requests
-        and webhook_source
-        and job_index
-        and any(map(job_index.has_untrusted_commits, pull_request_urls(event)))
-    ):
-        return [replace(each, untrusted=True) for each in requests]
-    return requests
+    return [request_of(event, agent, trigger, catalog, owner, webhook_source) for agent, trigger in started]
 
 
 async def _triggered(

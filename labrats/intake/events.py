@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cached_property
+from itertools import chain
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from labrats.model.agent import AiAgent, Trigger
+from labrats.model.git_repo import is_plain_branch
 from labrats.model.job import PROMPT_BYTES
 from labrats.model.outside_text import text_within
 
@@ -195,10 +197,14 @@ def _pull_request_ref(event: IncomingEvent) -> str | None:
     return f"refs/pull/{number}/head" if isinstance(number, int) else None
 
 
+CHECKS: Final = ("check_run", "check_suite", "workflow_job", "workflow_run")
+"""The objects of events about checks."""
+
+_BRANCH: Final = "head_branch"
 _REFS: Final = (
-    ("workflow_run", "head_branch"),
-    ("check_suite", "head_branch"),
-    ("check_run", "check_suite", "head_branch"),
+    ("workflow_run", _BRANCH),
+    ("check_suite", _BRANCH),
+    ("check_run", "check_suite", _BRANCH),
     ("release", "tag_name"),
     ("deployment", "ref"),
     ("ref",),
@@ -208,8 +214,25 @@ _REFS: Final = (
 def _branch_ref(event: IncomingEvent) -> str | None:
     if event.name.partition(".")[0] == "delete" or event.find("deleted") is True:
         return None  # the ref is deleted
-    ref = next(filter(None, (event.text(*path) for path in _REFS)), None)
-    return ref.removeprefix("refs/heads/").removeprefix("refs/tags/") if ref else None
+    for path in _REFS:
+        if ref := event.text(*path):
+            # A fork's author chooses the name of its branch, which must not be read as a commit or another kind of ref.
+            is_ambiguous = path[-1] == _BRANCH and not is_plain_branch(ref)
+            return f"refs/heads/{ref}" if is_ambiguous else _short(ref)
+    return None
+
+
+def refs_of(event: IncomingEvent) -> set[str]:
+    """Return the names of all branches and tags that the event is about, also those of a fork."""
+    paths = (("pull_request", "head", "ref"), ("workflow_job", _BRANCH), *_REFS)
+    of_commit = values_at(event.payload, "branches.name")  # of an event about the status of a commit
+    of_checks = (values_at(event.find(check), "pull_requests.head.ref") for check in CHECKS)
+    found = [*(event.find(*path) for path in paths), *of_commit, *chain.from_iterable(of_checks)]
+    return {_short(ref) for ref in found if isinstance(ref, str)}
+
+
+def _short(ref: str) -> str:
+    return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
 
 
 _SUBJECTS: Final = ("pull_request", "issue", "discussion", "release", "workflow_run", "check_run", "check_suite")

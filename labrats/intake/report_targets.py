@@ -77,16 +77,6 @@ def _issue_and_pull_request(event: IncomingEvent) -> tuple[int | None, int | Non
     return None, None
 
 
-def pull_request_urls(event: IncomingEvent) -> set[str]:
-    """Return the pages of the pull requests that an event of GitHub is about. A check may be about several."""
-    page = event.text("repository", "html_url")
-    numbers = {_issue_and_pull_request(event)[1]}
-    for subject in _CHECKS:
-        listed = event.find(subject, "pull_requests")
-        numbers |= {_number(each.get("number")) for each in listed or () if isinstance(each, Mapping)}
-    return {f"{page}/pull/{number}" for number in numbers if page and number is not None}
-
-
 def _head_sha(event: IncomingEvent) -> str | None:
     paths = (("pull_request", "head", "sha"), ("check_run", "head_sha"), ("workflow_run", "head_sha"), ("after",))
     return next((sha for path in paths if (sha := event.text(*path))), None)

@@ -104,9 +104,10 @@ class GitHub:
         """Ids of installations by the App's id and the repository."""
 
     def is_host_of(self, clone_url: str) -> bool:
-        """Return whether a repository is on this GitHub. Its tokens are sent to no other host."""
-        host = urlsplit(self._api_url).hostname or ""
-        return urlsplit(clone_url).hostname == host.removeprefix("api.")
+        """Return whether a repository is on this GitHub. Its tokens are sent to no other host, and to no other port."""
+        api, clone = urlsplit(self._api_url), urlsplit(clone_url)
+        is_same_host = clone.hostname == (api.hostname or "").removeprefix("api.")
+        return is_same_host and (clone.scheme, clone.port) == (api.scheme, api.port)
 
     async def token_for(
         self, repository: str, credentials: Mapping[str, str], permissions: Mapping[str, str] = CLONE

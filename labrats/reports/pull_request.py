@@ -6,10 +6,12 @@ from typing import Final
 
 from labrats.model.outside_text import AGENT_MARK
 from labrats.model.report import PullRequestReport, ReportTarget
+from labrats.model.untrusted_commits import BRANCH_PREFIX, MARK
 from labrats.reports.comment import COMMENT_BYTES, answer_of
 from labrats.reports.markdown import neutralised, one_line
 from labrats.reports.reported_job import ReportedJob
 
+_PREFIX: Final = "labrats/"
 _TITLE_LENGTH: Final = 200
 _BRANCH_LENGTH: Final = 200
 _LISTED_FILES: Final = 50
@@ -40,7 +42,8 @@ def pull_request_body(
     """Return the text. protected: the changed files that the policy protects."""
     hosts = reported.known_hosts
     text = neutralised(reported.publication.body or answer_of(reported), hosts, COMMENT_BYTES // 2)
-    parts = [f"{pull_request_mark(reported)}\n{AGENT_MARK}\n{text}"]
+    marks = [pull_request_mark(reported), AGENT_MARK, *([MARK] if reported.job.spec.untrusted else [])]
+    parts = ["\n".join([*marks, text])]
     if protected:
         files = "\n".join(f"> - `{one_line(file, (), 200).replace('`', '')}`" for file in protected[:_LISTED_FILES])
         parts.append(f"> [!WARNING]\n> These files are protected. Please review their changes with care.\n>\n{files}")
@@ -54,12 +57,15 @@ def pull_request_body(
 
 
 def branch_name(template: str, reported: ReportedJob, target: ReportTarget) -> str:
-    """Return the name of the branch for the commits of the job."""
+    """Return the name of the branch for the commits of the job. Those of untrusted jobs have a prefix of their own."""
     number = str(target.number) if target.number is not None else reported.job.id
     values = {"agent": reported.agent, "number": number, "job": reported.job.id}
     name = _PLACEHOLDER.sub(lambda found: values[found[1]], template)
     safe = _UNSAFE.sub("-", name).strip("/.-")[:_BRANCH_LENGTH].removesuffix(".lock").rstrip("/.-")
-    return safe or f"labrats/{reported.job.id}"
+    name = safe or f"{_PREFIX}{reported.job.id}"
+    if not reported.job.spec.untrusted:
+        return name
+    return BRANCH_PREFIX + name.removeprefix(BRANCH_PREFIX).removeprefix(_PREFIX)
 
 
 def base_branch(reported: ReportedJob) -> str | None:

@@ -176,7 +176,7 @@ async def test_event(request: Request, body: EventTest) -> Response:
     if body.agent and not agents:
         raise NotFound(f"there is no agent {body.agent!r}")
     ignored = reason_to_ignore(event, source.spec) if source and source.spec.type == GITHUB else None
-    wanted = await event_requests(event, services.catalog, caller.id, source, services.job_index)
+    wanted = await event_requests(event, services.catalog, caller.id, source)
     requests = {agent_name(each): each for each in wanted}
     started = {} if ignored else requests
     now = services.clock.now()

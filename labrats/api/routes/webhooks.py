@@ -280,7 +280,7 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
         if thread_event:  # a comment alone does not show whether its pull request is from a fork
             return await _take(services, source, thread_event)
         return {"ok": True, "ignored": reason} | event_jobs_view({}), IGNORED
-    requests = await event_requests(event, services.catalog, delivery.owner, source, services.job_index)
+    requests = await event_requests(event, services.catalog, delivery.owner, source)
     first_fingerprint = await stored_fingerprint(services.store, delivery)
     intent = Intent(first_fingerprint, first_fingerprint)
     if jobs := await services.admission.admit_all(requests, intent.job_names):

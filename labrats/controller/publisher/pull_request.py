@@ -23,6 +23,7 @@ from labrats.controller.publisher.labels import add_proposed_labels
 from labrats.controller.publisher.signed_commits import Placed, place_on_branch
 from labrats.model.errors import RetryLater
 from labrats.model.report import ProtectedAction, PublishPolicy, PullRequestReport, ReportTarget
+from labrats.model.untrusted_commits import is_for_untrusted_commits
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.reports.policy import protected_among, reason_to_refuse
 from labrats.reports.pull_request import (
@@ -105,8 +106,8 @@ async def read_pull_request(access: Access, number: int) -> PullRequest:
 class CommitsPublisher:
     """Publishes the commits of one job. What is not allowed becomes a patch.
 
-    own_branch:    the branch that an earlier pass over the report has recorded.
-    record_branch: stores the name of a branch before it is created.
+    own_branch: the branch that an earlier pass over the report has recorded.
+    record:     stores the name of a branch before it is created, and a pull request once it is.
     """
 
     access: Access
@@ -115,7 +116,7 @@ class CommitsPublisher:
     rules: PullRequestReport
     policy: PublishPolicy
     own_branch: str | None
-    record_branch: Callable[[str], Awaitable[None]]
+    record: Callable[..., Awaitable[None]]
 
     async def publish(self, bundle: bytes) -> Pushed:
         """Push the commits of a bundle and open their pull request, once. Raises RefusedByGitHub, RetryLater."""
@@ -158,7 +159,7 @@ class CommitsPublisher:
         of_target = await read_pull_request(self.access, number) if number is not None else None
         if of_target and of_target.is_of_fork(self.target.repository):
             return await _as_patch(commits, "nothing is pushed to the branch of a fork")
-        if of_target and of_target.state == OPEN and self._is_ours(of_target):
+        if of_target and of_target.state == OPEN and self._is_ours(of_target) and self._may_push_to(of_target.head.ref):
             return await self._push_to_ours(of_target, commits)
         if self.policy.max_pull_requests == 0:
             return await _as_patch(commits, "no pull request: policy.maxPullRequests is 0")
@@ -175,6 +176,13 @@ class CommitsPublisher:
         identity = self.access.identity
         is_marked = PULL_REQUEST_MARK in (pull_request.body or "")
         return identity.wrote(pull_request) and (identity.app_id is not None or is_marked)
+
+    def _may_push_to(self, branch: str) -> bool:
+        """Return whether the job may add commits to this branch of the engine.
+
+        Trusted jobs work on what is there, so an untrusted one adds nothing.
+        """
+        return is_for_untrusted_commits(branch) or not self.reported.job.spec.untrusted
 
     async def _open(self, commits: Commits, base: str) -> Pushed:
         branch = branch_name(self.rules.branch, self.reported, self.target)
@@ -195,6 +203,8 @@ class CommitsPublisher:
             return await _as_patch(commits, f"the pull request with these commits was closed: {found.html_url}")
         if found is None or found.state != OPEN:
             found = await self._create(commits, branch, base, placed)
+            # A reply to it, or a failed check of it, may come before the other parts are written.
+            await self.record(pull_request_url=found.html_url, commit=placed.head)
         refused = (*placed.refused, *protected, *await self._decorate(found.number))
         return Pushed(found.html_url, placed.head, refused=refused)
 
@@ -207,10 +217,10 @@ class CommitsPublisher:
         """
         if await in_git_thread(commits.remote_head, branch) is None:
             if branch != self.own_branch:
-                await self.record_branch(branch)
+                await self.record(branch=branch)
             return True
         is_open = found is not None and found.state == OPEN and self._is_ours(found)
-        if branch == self.own_branch or (found and is_open and not found.is_of_fork(self.target.repository)):
+        if branch == self.own_branch or is_open:
             return False
         raise BranchHasOtherCommits("the branch is not the engine's")
 
@@ -244,7 +254,8 @@ class CommitsPublisher:
         owner = self.access.repository.name.partition("/")[0]
         query = {"head": f"{owner}:{branch}", "state": "all", "sort": "created", "direction": "desc"}
         found = await self.access.repository.get("/pulls", list[PullRequest], PULL_REQUESTS, **query)
-        return next((each for each in found if each.head.ref == branch), None)
+        of_repository = (each for each in found if not each.is_of_fork(self.target.repository))
+        return next((each for each in of_repository if each.head.ref == branch), None)
 
     async def _create(self, commits: Commits, branch: str, base: str, placed: Placed) -> PullRequest:
         """Open the pull request. If there will be none, a branch that was created for it just now is removed."""

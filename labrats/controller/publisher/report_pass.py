@@ -93,7 +93,7 @@ class ReportPass:
             comment_url=comment_url or self.published.comment_url,
             check_url=check_url or self.published.check_url,
             review_url=review_url or self.published.review_url,
-            pull_request_url=self.reported.pull_request_url,
+            pull_request_url=self.reported.pull_request_url or self.published.pull_request_url,
             commit=self._commit or self.published.commit,
             head_sha=self._head_sha,
             refused=tuple(self._refused),
@@ -127,24 +127,26 @@ class ReportPass:
             self.reported = replace(self.reported, patch=await self.patch())
             return
         postponed = len(self._postponed)
-        branch, record = self.published.branch, self._record_branch
+        branch, record = self.published.branch, self._record_parts
         publisher = CommitsPublisher(self.access, self.target, self.reported, rules, self._policy, branch, record)
         if pushed := await self._try_commits(partial(publisher.publish, self.bundle)):
             self._refused += pushed.refused
             self._commit = pushed.commit
             url = pushed.url or self.reported.pull_request_url
             self.reported = replace(self.reported, pull_request_url=url, patch=pushed.patch)
-            if (url, self._commit) != (self.published.pull_request_url, self.published.commit):
-                # A reply to the pull request, or a failed check of it, may come before the other parts are written.
-                parts = msgspec.structs.replace(self.published, pull_request_url=url, head_sha=self._head_sha)
-                await self.record(msgspec.structs.replace(parts, commit=self._commit or parts.commit))
+            await self._record_parts(pull_request_url=url, commit=self._commit or self.published.commit)
         if len(self._postponed) == postponed and not (self.reported.pull_request_url or self.reported.patch):
             self.reported = replace(self.reported, patch=await self.patch())
 
-    async def _record_branch(self, branch: str) -> None:
-        """Store the name of a branch before it is created, so that the next publisher recognises it after a kill."""
-        self.published = msgspec.structs.replace(self.published, branch=branch)
-        await self.record(self.published)
+    async def _record_parts(self, **parts: str | None) -> None:
+        """Store parts of the report before the others are written. parts: fields of Published.
+
+        After a kill, the next publisher recognises by them what is the engine's.
+        """
+        published = msgspec.structs.replace(self.published, **parts, head_sha=self._head_sha)
+        if published != self.published:
+            self.published = published
+            await self.record(published)
 
     async def _try_commits(self, publish: Callable[[], Awaitable[Pushed]]) -> Pushed | None:
         """Publish the commits. A try is counted while it lasts, so that only a publisher that is killed leaves it."""

@@ -99,7 +99,6 @@ async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequ
     report = last.spec.report
     changes = Changes(config=JobConfig(model=request.model), report=bool(report and report.target))
     again = await rerun_request(jobs.stored_jobs, last, changes, owner_of(last))
-    again = dataclasses.replace(again, untrusted=again.untrusted or jobs.is_untrusted(request))
     if again.report and again.report.target:
         target = replace(again.report.target, comment=request.target.comment)
         again = dataclasses.replace(again, report=replace(again.report, target=target))
@@ -124,9 +123,7 @@ async def start_agent(jobs: ThreadJobs, source: WebhookSource, request: ThreadRe
     await _await_commits(jobs, source, request)
     owner = f"{OWNER_PREFIX}{source.name}"
     wanted = request_of(event, agent, trigger, jobs.catalog, owner, source)
-    untrusted = wanted.untrusted or jobs.is_untrusted(request)
-    wanted = dataclasses.replace(wanted, config=JobConfig(model=request.model), untrusted=untrusted)
-    await jobs.admission.create(wanted, names)
+    await jobs.admission.create(dataclasses.replace(wanted, config=JobConfig(model=request.model)), names)
     return STARTED
 
 

@@ -21,6 +21,7 @@ from labrats.controller.thread_requests.thread_jobs import (
     ThreadJobs,
     names_for,
 )
+from labrats.intake.event_authorization import is_about_untrusted_commits
 from labrats.intake.event_requests import request_of
 from labrats.intake.events import IncomingEvent
 from labrats.intake.failed_checks import repairing_trigger
@@ -75,8 +76,8 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
     repository = await access.repository.get("", dict[str, Any], READ)
     event = _event(request, failures, pull_request, repository)
     wanted = request_of(event, agent, trigger, jobs.catalog, f"{OWNER_PREFIX}{source.name}", source)
-    # The author of the pull request is the engine itself, so the trust is that of the jobs whose commits it has.
-    await jobs.admission.create(dataclasses.replace(wanted, untrusted=jobs.is_untrusted(request)), names)
+    # The author of the pull request is the engine itself, so the trust is that of its commits.
+    await jobs.admission.create(dataclasses.replace(wanted, untrusted=is_about_untrusted_commits(event)), names)
     return NOTHING
 
 

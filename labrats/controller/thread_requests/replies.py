@@ -27,6 +27,7 @@ from labrats.model.job import PROMPT_BYTES, Job
 from labrats.model.outside_text import shortened, without_hidden
 from labrats.model.report import Report
 from labrats.model.thread_requests import NOTHING, ThreadAction, ThreadAnswer, ThreadRequest
+from labrats.model.untrusted_commits import is_for_untrusted_commits
 from labrats.model.webhook_source import WebhookSource
 
 _HUNK_LINES: Final = 6
@@ -76,7 +77,7 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
         return NOTHING
     wanted = await follow_up_request(jobs.stored_jobs, jobs.runner, latest, text, owner_of(latest))
     report = replace(opened_by.spec.report or Report(), target=request.target)
-    untrusted = wanted.untrusted or jobs.is_untrusted(request)
+    untrusted = wanted.untrusted or is_for_untrusted_commits(pull_request.head.ref)
     has_workspace = untrusted == wanted.untrusted and pull_request.head.sha in _last_commits_of(latest)
     if not has_workspace:  # somebody or the engine has pushed, or the earlier job is trusted and this one is not
         wanted = dataclasses.replace(wanted, git_ref=pull_request.head.sha)

@@ -80,12 +80,6 @@ class ThreadJobs:
         """Return the latest jobs whose commits the pull request has, the newest first."""
         return _newest_first(await self._of_pull_request(request, None), source, request)
 
-    def is_untrusted(self, request: ThreadRequest) -> bool:
-        """Return whether the pull request has commits of external contributors' jobs, whoever asks."""
-        if request.target.pull_request is None or request.url is None:
-            return False
-        return self.job_index.has_untrusted_commits(request.url)
-
     async def _of_pull_request(self, request: ThreadRequest, agent: str | None) -> Sequence[Job]:
         if request.target.pull_request is None or request.url is None:
             return []

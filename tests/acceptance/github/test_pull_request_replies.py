@@ -129,7 +129,7 @@ async def test_a_member_gives_the_code_of_an_external_contributor_no_trust(
         await set_up(admin, REPORT, ["issues.opened"], allowedAssociations=["OWNER", "MEMBER", "COLLABORATOR", "NONE"])
         asked = an_issue_of(github, issue, action="opened", sender=STRANGER.user)
         first = await published(admin, await deliver(engine, "issues", asked))
-        (pull,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
+        (pull,) = github.pulls_of(github.demo, f"labrats-external/ai-developer/{issue.number}")
         written, _ = await comment(engine, github, pull, text)
         await answered(github, written, "eyes")
         newest = (await until_jobs(admin, 2))[0]
@@ -139,7 +139,28 @@ async def test_a_member_gives_the_code_of_an_external_contributor_no_trust(
     )
 
 
-async def test_a_reply_after_commits_for_an_external_contributor_is_untrusted(
+async def test_a_member_who_pushes_to_the_branch_for_an_external_contributor_gives_it_no_trust(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    github.demo.git.commit({"agent.py": PROGRAM})
+    issue, admitted = github.demo.open_issue(), ["OWNER", "MEMBER", "COLLABORATOR", "NONE"]
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT, ["issues.opened", "push"], allowedAssociations=admitted)
+        asked = an_issue_of(github, issue, action="opened", sender=STRANGER.user)
+        first = await published(admin, await deliver(engine, "issues", asked))
+        branch = f"labrats-external/ai-developer/{issue.number}"
+        github.demo.git.commit({"more.txt": "of a person"}, branch=branch, message="Add more")
+        pushed = {key: value for key, value in an_issue_of(github, issue).items() if key in ("repository", "sender")}
+        pushed |= {"commits": [], "pusher": {"name": "octo"}}
+        pushes = [await deliver(engine, "push", pushed | {"ref": f"refs/heads/{each}"}) for each in (branch, "main")]
+        for job_id in pushes:
+            await admin.wait(job_id)
+    assert sorted(engine.resources_with('"untrusted":true')) == sorted(
+        f"InferenceRequest {each}" for each in (first["id"], pushes[0])
+    )
+
+
+async def test_commits_for_an_external_contributor_do_not_get_into_the_pull_request_of_a_member(
     engine: LocalEngine, github: GitHubStandIn
 ) -> None:
     github.demo.git.commit({"agent.py": PROGRAM})
@@ -151,19 +172,19 @@ async def test_a_reply_after_commits_for_an_external_contributor_is_untrusted(
         assert (await admin.post("/api/agents", helper)).status_code == 201
         first = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
         (pull,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
+        assert pull.pull
+        before = github.demo.git.git("rev-parse", pull.pull.head)
         _, received = await comment(engine, github, pull, "Make it round.", STRANGER)
         helped = await published(admin, received["jobs"][0]["jobId"])
-        assert helped["outputs"]["pullRequestUrl"] == pull.url
-        written, _ = await comment(engine, github, pull, "Please make it blue.")
-        await answered(github, written, "eyes")
-        newest = (await until_jobs(admin, 3))[0]
-        job = await published(admin, newest["id"])
-        log = await admin.log_lines(job["id"])
+        assert github.demo.git.git("rev-parse", pull.pull.head) == before
+        (theirs,) = github.pulls_of(github.demo, f"labrats-external/ai-helper/{pull.number}")
+        assert theirs.pull
+        assert (helped["outputs"]["pullRequestUrl"], theirs.pull.base) == (theirs.url, pull.pull.head)
+        await comment(engine, github, pull, "Please make it blue.")
+        job = await published(admin, (await until_jobs(admin, 3))[0]["id"])
     assert (job["status"], job["followUpOf"]) == ("completed", first["id"])
-    assert f"[follow-up of {first['id']}: a new workspace, the conversation in the prompt]" in log
-    assert sorted(engine.resources_with('"untrusted":true')) == sorted(
-        f"InferenceRequest {each['id']}" for each in (helped, job)
-    )
+    assert job["published"]["pullRequestUrl"] == pull.url
+    assert engine.resources_with('"untrusted":true') == [f"InferenceRequest {helped['id']}"]
 
 
 async def test_the_commits_of_a_follow_up_have_its_check(engine: LocalEngine, github: GitHubStandIn) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.agent_sandbox import _with_fewer_descriptors
+from labrats.executor.agent_sandbox import _with_kernel_limits
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.protocol import Sandbox
@@ -388,7 +388,7 @@ def test_agent_is_ended_first_also_if_the_executor_could_not_say_so() -> None:
     """The files in /proc of an ordinary user's executor, whose memory others cannot read, belong to root."""
     score = ["cat", "/proc/self/oom_score_adj"]
     done = subprocess.run(
-        [*_with_fewer_descriptors(), *score], check=True, capture_output=True, text=True, env={"PATH": os.defpath}
+        [*_with_kernel_limits(), *score], check=True, capture_output=True, text=True, env={"PATH": os.defpath}
     )
     assert int(done.stdout) >= 500
     assert done.stderr == ""

@@ -118,6 +118,12 @@ class TestRepository:
             ("create", {"ref": "new", "ref_type": "branch"}, "new"),
             ("workflow_run.completed", {"workflow_run": {"head_branch": "topic"}}, "topic"),
             ("check_run.completed", {"check_run": {"check_suite": {"head_branch": "topic"}}}, "topic"),
+            ("check_suite.completed", {"check_suite": {"head_branch": "1" * 40}}, f"refs/heads/{'1' * 40}"),
+            (
+                "check_suite.completed",
+                {"check_suite": {"head_branch": "refs/pull/9/head"}},
+                "refs/heads/refs/pull/9/head",
+            ),
             ("release.published", {"release": {"tag_name": "v2"}}, "v2"),
             ("push", {"ref": "x" * 300}, None),
         ],

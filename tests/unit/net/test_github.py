@@ -229,6 +229,9 @@ async def test_no_other_host_gets_a_token(github: GitHubStandIn, store: MemorySt
         ("https://api.github.com", "https://github.com@evil.test/a/b.git", False),
         ("https://ghe.example/api/v3", "https://ghe.example/a/b.git", True),
         ("https://ghe.example/api/v3", "https://github.com/a/b.git", False),
+        ("https://ghe.example/api/v3", "http://ghe.example/a/b.git", False),
+        ("https://ghe.example/api/v3", "https://ghe.example:8443/a/b.git", False),
+        ("https://ghe.example:8443/api/v3", "https://ghe.example:8443/a/b.git", True),
     ],
 )
 def test_only_repositories_on_its_host_are_its_own(api_url: str, clone_url: str, expected: bool) -> None:

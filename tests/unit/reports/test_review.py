@@ -13,8 +13,10 @@ from labrats.model.report import (
     ReviewEvent,
     ReviewReport,
 )
+from labrats.model.untrusted_commits import MARK
 from labrats.reports.policy import protected_among, reason_to_refuse
 from labrats.reports.pull_request import branch_name, pull_request_body, pull_request_title
+from labrats.reports.reported_job import ReportedJob
 from labrats.reports.review import Review, fingerprint_of, fingerprints_in, lines_of, review_of
 from tests.unit.reports.test_comment import TARGET, a_reported_job
 
@@ -220,6 +222,23 @@ def test_a_pull_request_without_a_text_has_the_answer_of_the_agent() -> None:
 )
 def test_the_branch_has_a_valid_name(template: str, branch: str) -> None:
     assert branch_name(template, a_reported_job(Phase.SUCCEEDED, job_id="ir-00000001"), TARGET) == branch
+
+
+@pytest.mark.parametrize(
+    ("template", "branch"),
+    [
+        ("labrats/{{agent}}/{{number}}", "labrats-external/ai-developer/17"),
+        ("bot/{{number}}", "labrats-external/bot/17"),
+        ("labrats-external/{{number}}", "labrats-external/17"),
+    ],
+)
+def test_the_branch_of_an_untrusted_job_has_a_prefix_of_its_own(template: str, branch: str) -> None:
+    reported = a_reported_job(Phase.SUCCEEDED)
+    spec = msgspec.structs.replace(reported.job.spec, untrusted=True)
+    untrusted = ReportedJob(msgspec.structs.replace(reported.job, spec=spec))
+    assert branch_name(template, untrusted, TARGET) == branch
+    assert MARK in pull_request_body(untrusted, PullRequestReport(), TARGET)
+    assert MARK not in pull_request_body(reported, PullRequestReport(), TARGET)
 
 
 def test_the_branch_of_a_job_without_a_number_is_named_after_the_job() -> None:
