@@ -41,6 +41,7 @@ from tests.support.github.faults import UNAVAILABLE
 from tests.support.waiting import eventually
 
 PULL = "GET /repos/{owner}/{repo}/pulls/{pull_number}"
+LABELS = "POST /repos/{owner}/{repo}/issues/{issue_number}/labels"
 CHECKS = "POST /repos/{owner}/{repo}/check-runs"
 REVIEWS = "POST /repos/{owner}/{repo}/pulls/{pull_number}/reviews"
 
@@ -150,9 +151,10 @@ async def test_a_bundle_that_a_volume_shows_late_is_awaited(
     check_written_once(github, issue)
 
 
-async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn) -> None:
+@pytest.mark.parametrize("operation", [LABELS, CHECKS], ids=["labels of the new pull request", "checks"])
+async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn, operation: str) -> None:
     world = await a_world(github, a_pull_request(github))
-    github.faults.plan_always(Fault.secondary_limit(77), CHECKS)
+    github.faults.plan_always(Fault.secondary_limit(77), operation)
     job, recorded = await world.store.get(Job, world.job_id), list[Published]()
     report = job.spec.report
     assert report
@@ -181,8 +183,9 @@ async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn) -
         with pytest.raises(RetryLater) as later:
             await one_pass.run()
     assert later.value.delay_seconds == 77
-    assert github.calls[-1].operation == CHECKS
+    assert github.calls[-1].operation == operation
     assert recorded[-1].pull_request_url
+    assert recorded[-1].commit
 
 
 @pytest.mark.parametrize("operation", [PULL, CHECKS], ids=["before the commits", "after the commits"])
