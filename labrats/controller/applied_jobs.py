@@ -6,8 +6,8 @@ from typing import Final
 from labrats.index.catalog import Catalog
 from labrats.intake.admission import Admission
 from labrats.intake.validation import enabled_agent
-from labrats.model.errors import Invalid, RetryLater
-from labrats.model.job import Job
+from labrats.model.errors import GiveUp, Invalid, RetryLater
+from labrats.model.job import FailedCode, Job
 from labrats.ports import Clock
 
 NEW_FOR: Final = timedelta(seconds=10)
@@ -30,6 +30,13 @@ class AppliedJobs:
         if job.spec.agent_role is not None and self._clock.now() - job.created_at < NEW_FOR:
             self._wait_for_agent(job.spec.agent_role)
         return await self._admission.admit_applied(job)
+
+    async def check_credentials(self, job: Job) -> None:
+        """Raise GiveUp before an attempt of a job that may not have its Secrets any more. Raises RetryLater."""
+        try:
+            await self._admission.check_applied_credentials(job)
+        except Invalid as error:
+            raise GiveUp(FailedCode.AUTH, str(error)) from error
 
     def _wait_for_agent(self, trigger_name: str) -> None:
         """Raise RetryLater while the agent or one of its instructions is missing."""

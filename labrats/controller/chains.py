@@ -20,7 +20,7 @@ from labrats.intake.stored_events import stored_event
 from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
 from labrats.model.core_resources import ConfigMap
-from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
+from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater, Taken
 from labrats.model.git_repo import is_plain_branch
 from labrats.model.job import Chain, Job
 from labrats.model.outside_text import as_text, shortened
@@ -200,10 +200,10 @@ class Chains:
         if isinstance(plan, Follow):
             try:
                 return {"child_job_id": await self._create_child(job, plan)}
+            except (Invalid, NotFound, Taken) as error:
+                plan = End(f"no job of the agent {plan.agent.name!r} could be created: {error}"[:LONGEST_REASON])
             except Conflict as error:
                 raise RetryLater(str(error)) from error
-            except (Invalid, NotFound) as error:
-                plan = End(f"no job of the agent {plan.agent.name!r} could be created: {error}"[:LONGEST_REASON])
         log.info("chain ended", job=job.id, reason=plan.reason)
         return {"chain_ended": plan.reason}
 

@@ -267,6 +267,8 @@ class Controller:
     async def _start(self, job: Job) -> None:
         ai_models = self._schedule.ai_models
         try:
+            if job.spec.resolved is None:  # applied with kubectl
+                await self._applied_jobs.check_credentials(job)
             if self._tokens:
                 await self._tokens.provide(job)
             followed = await self._followed(job)
@@ -276,13 +278,14 @@ class Controller:
             await self._fail(job, FailedCode(error.code), str(error), self._clock.now())
 
     async def _followed(self, job: Job) -> Job | None:
-        """Return the job that this one continues, if it still exists."""
+        """Return the job that this one continues, if it still exists. Another one may have its id now."""
         if job.spec.follow_up_of is None:
             return None
         try:
-            return await self._store.get(Job, job.spec.follow_up_of)
+            followed = await self._store.get(Job, job.spec.follow_up_of)
         except NotFound:
             return None
+        return followed if job.spec.follow_up_uid in (None, followed.metadata.uid) else None
 
     async def _fail(self, job: Job, code: FailedCode, reason: str, now: datetime) -> None:
         failed = {"failed_code": code, "failed_reason": reason, "finished_at": now}

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Final, Literal
 
 from labrats.model.config import CREDENTIAL_NAMES, KEYS_OF_MODELS
+from labrats.model.core_resources import Secret, problem_of_credentials
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.mcp_server import credential_file
@@ -54,6 +55,15 @@ class SecretInput:
     def missing(self) -> str:
         """The message for a Secret that does not exist."""
         return f"{self.description} are missing: there is no Secret {self.name!r}"
+
+    def problem_of(self, secret: Secret, job_uid: str | None, *, labelled_only: bool) -> str | None:
+        """Return why the attempt may not have the Secret; None if it may. See `problem_of_credentials`.
+
+        An agent gets no Secret of a job: that has the token with which the repository is cloned.
+        """
+        if self.used_by == "agent" and secret.metadata.owner is not None:
+            return f"the Secret {secret.name!r} has a credential for git, which no agent gets"
+        return problem_of_credentials(secret, job_uid, labelled_only=labelled_only)
 
     def files(self, stored: Collection[str]) -> dict[str, str]:
         """Return the key behind each file, given the keys that the Secret has."""

@@ -31,6 +31,7 @@ from labrats.intake.validation import (
 from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Overloaded, Problems
+from labrats.model.git_repo import GitRepo
 from labrats.model.isolation import PROCESS_ONLY, IsolationLevels
 from labrats.model.job import Job
 from labrats.model.phases import Phase
@@ -134,8 +135,12 @@ class Admission:
         problems = Problems()
         contents = await validate(request, self._uploads, self._settings, problems)
         with problems.collected():
-            await check_credentials(job, contents.repo, self._store, labelled_only=self._settings.labelled_credentials)
+            await self.check_applied_credentials(job, contents.repo)
         return await store_resolution(self._store, job, self._prepare(request, contents, problems))
+
+    async def check_applied_credentials(self, job: Job, repo: GitRepo | None = None) -> None:
+        """Raise Invalid for a Secret that a job applied with kubectl may not have; see `check_credentials`."""
+        await check_credentials(job, repo, self._store, labelled_only=self._settings.labelled_credentials)
 
     def _prepare(self, request: JobRequest, contents: WorkspaceContents, problems: Problems) -> PreparedJob:
         """Resolve the agent and the settings, and write the texts, from the catalog as it is now.

@@ -14,7 +14,7 @@ from labrats.model.core_resources import INSTRUCTIONS_KEY, PROMPT_KEY, ConfigMap
 from labrats.model.errors import Invalid, NotFound, Problem, TooLarge
 from labrats.model.git_repo import FIELD as GIT_REPO_FIELD
 from labrats.model.git_repo import GitRepo
-from labrats.model.job import Job, KeyReference
+from labrats.model.job import Job, KeyReference, git_secret_name
 from labrats.model.record import Metadata, encode
 from labrats.model.variables import SecretKey
 from labrats.model.webhook_source import WebhookSource
@@ -36,6 +36,7 @@ def applied_request(job: Job) -> JobRequest:
     return JobRequest(
         source=spec.source,
         type=spec.type,
+        is_applied=True,
         owner=spec.owner,
         prompt=spec.prompt or "",
         agent_role=spec.agent_role,
@@ -60,6 +61,8 @@ def check_spec_size(job: Job) -> None:
 async def check_credentials(job: Job, repo: GitRepo | None, store: Store, *, labelled_only: bool) -> None:
     """Raise Invalid for a credential in the repository's address, and for Secrets that jobs may not have.
 
+    Repeat it before each attempt: what a Secret is for may change.
+
     labelled_only: true if a Secret must be labelled for jobs.
     """
     if repo and repo.has_credential:
@@ -67,6 +70,9 @@ async def check_credentials(job: Job, repo: GitRepo | None, store: Store, *, lab
         raise Invalid(Problem(GIT_REPO_FIELD, message))
     await _check_secrets_of_tools(job, store)
     if setup := job.spec.workspace_setup:
+        if setup.token_from and setup.credentials_ref not in (None, git_secret_name(job.id)):
+            message = f"must be {git_secret_name(job.id)!r} with tokenFrom: the engine stores the tokens there"
+            raise Invalid(Problem("workspaceSetup.credentialsRef", message))
         for field, name in (("credentialsRef", setup.credentials_ref), ("tokenFrom", setup.token_from)):
             with suppress(NotFound):  # it may still be applied
                 secret = await store.get(Secret, name) if name else None
@@ -79,9 +85,14 @@ async def check_credentials(job: Job, repo: GitRepo | None, store: Store, *, lab
 async def _check_secrets_of_tools(job: Job, store: Store) -> None:
     """Raise Invalid if tools would get the key of a model, or a Secret of a webhook source.
 
-    Jobs use those, but their agents do not read them. Only an administrator may give them to the tools of an agent.
+    Jobs use those, but their agents do not read them. Only an administrator may give them to the tools of an agent. The
+    AiModel may be created after the Secret, so that no variable has a key whose name is that of a model's.
     """
     config = job.spec.config
+    for name, value in (config.env or {}).items():
+        if isinstance(value, SecretKey) and value.key in KEYS_OF_MODELS:
+            problem = f"must not name the key {value.key}, which is of a model: store another one under another name"
+            raise Invalid(Problem(f"config.env.{name}.key", problem))
     named = {
         f"config.env.{name}": (value.secret, {value.key})
         for name, value in (config.env or {}).items()

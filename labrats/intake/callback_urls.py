@@ -1,17 +1,25 @@
 """The addresses of callbacks. They are checked at admission, and again at each callback."""
 
+import threading
 from typing import Final
+from weakref import WeakValueDictionary
 
 from labrats.model.errors import Invalid, Problem
-from labrats.net.address_policy import Forbidden, Unresolvable, is_named, resolve_allowed
+from labrats.net.address_policy import Forbidden, Unresolvable, is_address, is_named, resolve_allowed
 from labrats.net.client import InvalidUrl, parse_url
 from labrats.settings import EngineSettings
 
 FIELD: Final = "callbackUrl"
 
 
-async def check_callback_url(url: str, settings: EngineSettings) -> None:
-    """Raise Invalid unless callbacks to `url` are allowed."""
+LOOKUPS_OF_OWNER: Final = 16
+"""Names of one owner that are looked up at the same time. An owner may choose names that no server answers."""
+
+_shares: Final = WeakValueDictionary[str, threading.Semaphore]()
+
+
+async def check_callback_url(url: str, owner: str | None, settings: EngineSettings) -> None:
+    """Raise Invalid unless callbacks to `url` are allowed. owner: who has its name looked up; None to look up none."""
     try:
         address = parse_url(url)
     except InvalidUrl as error:
@@ -19,7 +27,11 @@ async def check_callback_url(url: str, settings: EngineSettings) -> None:
     if is_named(address.host, address.port, settings.callback_allowed_hosts):
         return
     try:
-        await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs)
+        if owner is not None:
+            share = _shares.setdefault(owner, threading.Semaphore(LOOKUPS_OF_OWNER))
+            await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs, share=share)
+        elif await is_address(address.host):
+            await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs)
     except (Forbidden, Unresolvable) as error:
         # One message for both errors, or it would reveal which names exist in the engine's network.
         message = "its host has no address, or one that is not allowed; CALLBACK_ALLOWED_HOSTS lists exceptions"

@@ -40,7 +40,7 @@ async def follow_up_request(
     except NotFound as error:
         raise IllegalMove("the job's prompt was deleted; submit a new job") from error
     earlier = await stored_jobs.conversation_of(job)
-    follow_up = FollowUp(job.id, continued(earlier, earlier_prompt, await _answer_of(runner, job)))
+    follow_up = FollowUp(job.id, job.metadata.uid, continued(earlier, earlier_prompt, await _answer_of(runner, job)))
     request = await rerun_request(stored_jobs, job, Changes(prompt=prompt), caller, follow_up)
     return replace(request, report=job.spec.report)
 

@@ -12,7 +12,7 @@ from labrats.intake.job_names import JobNames
 from labrats.intake.job_parts import create_missing_parts, create_with_parts, has_all_parts
 from labrats.intake.job_spec import PreparedJob, parts_of, spec_of
 from labrats.metrics import Metrics
-from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.errors import Conflict, NotFound, RetryLater, Taken
 from labrats.model.job import Job, retried
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
@@ -37,14 +37,14 @@ class JobCreator:
         return job if job and await has_all_parts(self._store, job) else None
 
     async def create(self, prepared: PreparedJob, names: JobNames) -> Job:
-        """Create the job under the first free one of `names`. Raises Conflict, RetryLater.
+        """Create the job under the first free one of `names`. Raises Conflict, Taken if none is free, RetryLater.
 
         Return the stored job instead if the same request has created it before, and add the parts it lacks.
         """
         for name in names.candidates:
             if job := await self._try_to_create(prepared, name, names):
                 return job
-        raise Conflict("no free name was found for the job; submit it again")
+        raise Taken("no free name was found for the job; submit it again")
 
     async def create_all(self, all_prepared: Iterable[tuple[PreparedJob, JobNames]]) -> list[Job]:
         """Create all jobs or none. Raises Conflict, RetryLater.

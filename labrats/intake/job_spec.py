@@ -21,7 +21,7 @@ from labrats.model.core_resources import (
     Secret,
 )
 from labrats.model.git_repo import GitRepo
-from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, title_of
+from labrats.model.job import Job, JobSpec, KeyReference, WorkspaceFile, WorkspaceSetup, git_secret_name, title_of
 from labrats.model.record import Metadata, Resource
 from labrats.model.report import Report
 from labrats.model.workspace_setup import Setup
@@ -57,6 +57,7 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
         title=title_of(request.prompt) or (first.spec.title if first else None),
         rerun_of=first.id if first and not (follow_up and follow_up.of == first.id) else None,
         follow_up_of=follow_up.of if follow_up else None,
+        follow_up_uid=follow_up.uid if follow_up else None,
         conversation_ref=KeyReference(name=f"{job_id}-conversation", key=CONVERSATION_KEY) if follow_up else None,
         prompt_ref=KeyReference(name=texts_name, key=PROMPT_KEY),
         instructions_ref=KeyReference(name=texts_name, key=INSTRUCTIONS_KEY) if has_instructions else None,
@@ -85,7 +86,7 @@ def _workspace_setup(prepared: PreparedJob, job_id: str, repo: GitRepo) -> Works
         git_repo=repo.url,
         git_ref=request.git_ref,
         git_depth=request.git_depth,
-        credentials_ref=f"{job_id}-git" if repo.has_credential or request.token_from else None,
+        credentials_ref=git_secret_name(job_id) if repo.has_credential or request.token_from else None,
         token_from=request.token_from,
         **prepared.setup.as_fields(),
     )

@@ -1,11 +1,8 @@
 """The addresses of repositories. They are checked at admission, and again before each clone."""
 
-import asyncio
-import socket
-
 from labrats.model.errors import Invalid, Problem
 from labrats.model.git_repo import GitRepo, parse_git_repo
-from labrats.net.address_policy import Forbidden, Unresolvable, resolve_allowed
+from labrats.net.address_policy import Forbidden, Unresolvable, is_address, resolve_allowed
 from labrats.settings import EngineSettings
 
 
@@ -19,7 +16,7 @@ async def allowed_repo(address: str, field: str, settings: EngineSettings) -> Gi
         repo = parse_git_repo(address, settings.local_repo_roots)
     except Invalid as error:
         raise Invalid(*(Problem(field, problem.message) for problem in error.problems)) from None
-    if repo.is_local or not await _is_address(repo.host):
+    if repo.is_local or not await is_address(repo.host):
         return repo
     try:
         await resolve_allowed(repo.host, repo.port, settings.outbound_allowed_cidrs)
@@ -28,14 +25,3 @@ async def allowed_repo(address: str, field: str, settings: EngineSettings) -> Gi
     except Unresolvable as error:
         raise Invalid(Problem(field, "names no host")) from error
     return repo
-
-
-async def _is_address(host: str) -> bool:
-    """Return whether a host is an IP address in any notation, or a name for loopback. Asks no name server."""
-    if host == "localhost" or host.endswith(".localhost") or ":" in host:
-        return True
-    try:
-        await asyncio.get_running_loop().getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
-        return False
-    return True

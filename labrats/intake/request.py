@@ -69,9 +69,13 @@ class FirstJob:
 
 @dataclass(frozen=True)
 class FollowUp:
-    """The job that a follow-up continues, and the conversation up to the end of that job."""
+    """The job that a follow-up continues, by its id and uid, and the conversation up to the end of that job.
+
+    uid: None for a job that an earlier version stored.
+    """
 
     of: str
+    uid: str | None
     conversation: Conversation
 
 
@@ -100,6 +104,7 @@ class JobRequest:
     files:        name in the workspace and contents of each file that comes with the request.
     uploads:      earlier uploads for the workspace.
     may_see:      returns whether the job may use uploads of an owner.
+    is_applied:   true if the job was applied with kubectl.
     is_by_admin:  true if an administrator submitted the job, which may weaken its isolation.
     untrusted:    true if an external contributor, whom the webhook source admits, caused the event.
     result_schema: JSON Schema of the result. The agent's applies if it is None, except in a rerun or follow-up.
@@ -133,6 +138,7 @@ class JobRequest:
     files: Sequence[tuple[str, Content]] = ()
     uploads: Sequence[WorkspaceUpload] = ()
     may_see: Callable[[str], bool] = _none
+    is_applied: bool = False
     is_by_admin: bool = False
     untrusted: bool = False
     pipeline: Pipeline | None = None

@@ -105,7 +105,10 @@ async def _repo_of_follow_up(stored_jobs: StoredJobs, job: Job) -> GitRepo | Non
 
 
 async def _same_conversation(stored_jobs: StoredJobs, job: Job) -> FollowUp | None:
-    return FollowUp(job.spec.follow_up_of, await stored_jobs.conversation_of(job)) if job.spec.follow_up_of else None
+    spec = job.spec
+    if spec.follow_up_of is None:
+        return None
+    return FollowUp(spec.follow_up_of, spec.follow_up_uid, await stored_jobs.conversation_of(job))
 
 
 def chosen_settings(resolved: ResolvedConfig) -> JobConfig:

@@ -69,6 +69,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "concurrency": "The concurrency key of the job, in which no placeholder is replaced.",
         "rerunOf": "The job that this one repeats.",
         "followUpOf": "The job that this one continues, in its session and workspace if they exist. Set by the engine.",
+        "followUpUid": "The uid of that job. Set by the engine.",
         "conversationRef": "The ConfigMap with the conversation up to the end of that job. Set by the engine.",
         "promptRef": "The ConfigMap with the prompt, instead of `prompt`.",
         "instructionsRef": "The ConfigMap with the agent's instructions, which come in addition to the prompt.",

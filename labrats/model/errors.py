@@ -37,7 +37,7 @@ class Conflict(LabratsError):
 
 
 class Taken(Conflict):
-    """Another resource has the same claim. A retry fails as long as it does."""
+    """Another resource has the same claim, or the names. A retry fails as long as it does."""
 
 
 class IllegalMove(LabratsError):

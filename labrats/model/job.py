@@ -166,7 +166,7 @@ class JobSpec(Record):
     title:            first line of the prompt.
     concurrency:      the job's concurrency key, resolved.
     rerun_of:         id of the job that this one repeats.
-    follow_up_of:     id of the job that this one continues.
+    follow_up_of:     id of the job that this one continues. follow_up_uid: its uid; another job may get the id later.
     conversation_ref: the conversation up to the end of that job.
     result_schema:    JSON Schema of the result, the job's own or its agent's.
     resolved:         settings of the job. A job applied with kubectl has them in its status.
@@ -178,6 +178,7 @@ class JobSpec(Record):
     title: str | None = None
     rerun_of: str | None = None
     follow_up_of: Annotated[str, Meta(pattern=JOB_ID)] | None = None
+    follow_up_uid: str | None = None
     prompt: str | None = None
     prompt_ref: KeyReference | None = None
     instructions_ref: KeyReference | None = None
@@ -545,6 +546,11 @@ def after_retry_request(job: Job, now: datetime) -> Job:
     pending = retried(job)
     check_git_token(job, now)
     return pending
+
+
+def git_secret_name(job_id: str) -> str:
+    """Return the name of the Secret with a git token that the engine stores for a job."""
+    return f"{job_id}-git"
 
 
 def check_git_token(job: Job, now: datetime) -> None:

@@ -74,6 +74,17 @@ def is_named(host: str, port: int, allowed_hosts: Collection[str]) -> bool:
     return host in allowed_hosts or with_port in allowed_hosts
 
 
+async def is_address(host: str) -> bool:
+    """Return whether a host is an IP address in any notation, or a name for loopback. Asks no name server."""
+    if host == "localhost" or host.endswith(".localhost") or ":" in host:
+        return True
+    try:
+        await asyncio.get_running_loop().getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
 def _unmapped(address: Address) -> Address:
     """Return the IPv4 address in an address such as `::ffff:10.0.0.1`; any other address unchanged."""
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -132,6 +132,7 @@ REFUSED: Final[dict[str, Any]] = {
     "conversationRef": {"name": "of-another", "key": "conversation"},
     "eventRef": {"name": "of-another", "key": "event"},
     "followUpOf": "ir-00000001",
+    "followUpUid": "00000000-0000-0000-0000-000000000000",
     "owner": "another",
     "resolved": {"config": {"provider": "mock"}, "isolation": "container"},
     "workspaceFiles": [{"name": "a.txt", "path": "jobs/ir-00000001/a.txt", "size": 1}],
@@ -153,6 +154,15 @@ async def test_users_who_may_create_jobs_cannot_set_the_fields_of_the_engine(
             words = f"spec.{field} is set by the engine only"
             while words not in create(f"tenant-{secrets.token_hex(4)}", **{field: value}):
                 await asyncio.sleep(POLL_SECONDS)  # the API server takes a moment to see the policy
+    assert "names of `ir-` and eight digits are of the engine's own jobs" in create("ir-0123abcd")
+    cancelling = {"key": "of-the-team", "onNew": "supersede"}
+    assert "spec.concurrency.onNew cancels other jobs" in create("cancels", concurrency=cancelling)
+    assert "created" in create("waits", concurrency={"key": "of-the-team"})
+    installation.kubectl("create", "role", "deleter", "--verb=delete", "--resource=inferencerequests.labrats.work")
+    installation.kubectl("create", "rolebinding", "deleter", "--role=deleter", "--user=tenant")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while "created" not in create(f"cancels-{secrets.token_hex(4)}", concurrency=cancelling):
+            await asyncio.sleep(POLL_SECONDS)  # the API server takes a moment to see the permission
     assert "created" in create("of-a-tenant")
     assert (await user.wait("of-a-tenant"))["status"] == "completed"
 

@@ -347,7 +347,7 @@ async def test_external_contributors_job_runs_only_with_a_rule_where_jobs_reach_
         "config": {"provider": "mock"},
         "untrusted": True,
     }
-    names = {"ir-0000ffff": spec, "ir-0000fffe": spec | {"config": {"provider": "mock", "network": "none"}}}
+    names = {"of-a-stranger": spec, "of-another-stranger": spec | {"config": {"provider": "mock", "network": "none"}}}
     for name, each in names.items():
         job = {
             "apiVersion": "labrats.work/v1alpha1",
@@ -359,7 +359,7 @@ async def test_external_contributors_job_runs_only_with_a_rule_where_jobs_reach_
     refused, ran = [await user.wait(name) for name in names]
     assert (refused["status"], refused["failedCode"], ran["status"]) == ("failed", "invalid", "completed"), refused
     assert "nothing keeps the pods of jobs from the cluster's network" in refused["failedReason"]
-    again = await user.post("/api/jobs/ir-0000ffff/rerun", {})
+    again = await user.post("/api/jobs/of-a-stranger/rerun", {})
     assert again.status_code == 422
     assert "an external contributor caused this job" in again.json()["error"]
 

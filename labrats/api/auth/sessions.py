@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, Valid
 from labrats.api.auth.notifier import Notifier
 from labrats.model.caller import ADMIN, SUBMIT, VIEWER, Caller
 from labrats.model.core_resources import TYPE_LABEL, Secret
-from labrats.model.errors import Conflict, NotFound
+from labrats.model.errors import Conflict, LabratsError, NotFound
 from labrats.model.record import Metadata
 from labrats.ports import Changed, Deleted, Store
 
@@ -72,6 +72,10 @@ async def signing_secret(store: Store, configured: SecretStr | None) -> str:
         stored = await store.create(Secret(metadata=metadata, data={"secret": new_secret()}))
     except Conflict:
         stored = await store.get(Secret, SIGNING_SECRET)
+    if "secret" not in stored.data:
+        raise LabratsError(
+            f"the Secret {SIGNING_SECRET!r} is not the engine's: delete it, and the engine creates its own"
+        )
     return stored.data["secret"]
 
 

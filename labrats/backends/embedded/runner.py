@@ -39,7 +39,7 @@ from labrats.files.attempt_output import (
 )
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
-from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
+from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, cache_scope
@@ -430,7 +430,7 @@ class LocalRunner:
         except NotFound as error:
             command = f"labrats secret set {wanted.name} {next(iter(wanted.keys or ()), 'KEY')}"
             raise GiveUp(wanted.failed_code, f"{wanted.missing} (run `{command}`)") from error
-        if problem := problem_of_credentials(secret, None, labelled_only=False):
+        if problem := wanted.problem_of(secret, None, labelled_only=False):
             raise GiveUp(wanted.failed_code, problem)
         return secret.data
 

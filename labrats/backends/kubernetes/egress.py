@@ -159,6 +159,8 @@ class Egress:
                 stored = await self._store.create(new)
             except Conflict:
                 stored = await self._store.get(Secret, name)
+        if _KEY not in stored.data:
+            raise RetryLater(f"the Secret {name!r} is not the engine's: delete it, and the engine creates its own")
         return stored.data[_KEY]
 
     async def of(

@@ -53,7 +53,7 @@ from labrats.files.attempt_output import (
 from labrats.files.cached_entries import shrink_caches
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import LOCAL_PROVIDERS
-from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
+from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.isolation import Isolation
 from labrats.model.job import FailedCode, Job, cache_scope
@@ -449,7 +449,7 @@ class KubernetesRunner:
                 raise RetryLater(f"there is no Secret {wanted.name!r} yet", delay_seconds=0.2) from error
             raise GiveUp(wanted.failed_code, wanted.missing) from error
         labelled_only = self._settings.labelled_credentials
-        if problem := problem_of_credentials(secret, job.metadata.uid, labelled_only=labelled_only):
+        if problem := wanted.problem_of(secret, job.metadata.uid, labelled_only=labelled_only):
             raise GiveUp(wanted.failed_code, problem)
         return secret
 

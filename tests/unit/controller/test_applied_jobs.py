@@ -1,5 +1,6 @@
 """Jobs applied with kubectl: the controller resolves them, and they run like submitted jobs."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from labrats.controller.applied_jobs import NEW_FOR
 from labrats.intake.applied import INLINE_PROMPT_BYTES
 from labrats.model.agent import AiAgent
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfig, AiConfigSpec, ProviderConfig
+from labrats.model.concurrency import Concurrency
 from labrats.model.config import JobConfig
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import NotFound
@@ -21,6 +23,8 @@ from labrats.model.job import (
 )
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
+from labrats.model.variables import SecretKey
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from tests.fakes.clock import NOON
 from tests.support.builders import a_job, an_agent, an_applied_spec, an_instruction
 from tests.unit.controller.lab import Lab
@@ -71,6 +75,19 @@ async def test_an_applied_job_gets_the_defaults_of_its_agent_and_of_the_engine(l
         "ai-config.providers.mock",
         "request",
     )
+
+
+async def test_a_secret_that_becomes_that_of_a_source_is_refused_at_the_start(lab: Lab) -> None:
+    source = WebhookSourceSpec(type="github", credentials_ref="app")
+    config = JobConfig(provider="mock", env={"A": SecretKey(secret="app", key="token")})
+    async with lab.controller():
+        job = await apply(lab, config=config, concurrency=Concurrency(key="later", debounce_seconds=60))
+        await asyncio.sleep(1)
+        assert (await lab.job(job)).is_resolved
+        await lab.store.create(WebhookSource(metadata=Metadata(name="github"), spec=source))
+        ended = await lab.ended(job)
+    assert (ended.status.failed_code, ended.status.attempts) == (FailedCode.AUTH, 1)
+    assert "config.env.A: must not name 'app'" in (ended.status.failed_reason or "")
 
 
 async def test_the_stored_instructions_of_an_applied_job_are_deleted_with_it(lab: Lab) -> None:

@@ -89,6 +89,12 @@ async def test_a_valid_repository_and_callback_are_accepted(uploads: Uploads) ->
     assert (await resolve(uploads, workspace_setup=setup, callback_url="https://8.8.8.8/told")).is_resolved
 
 
+async def test_the_name_in_a_callback_is_not_looked_up(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers that drive all jobs would wait for a name server."""
+    monkeypatch.setattr("labrats.intake.callback_urls.resolve_allowed", None)
+    assert (await resolve(uploads, callback_url="https://hooks.example/told")).is_resolved
+
+
 @pytest.mark.parametrize("field", ["credentials_ref", "token_from"])
 async def test_an_unlabelled_secret_is_refused_where_labels_are_required(uploads: Uploads, field: str) -> None:
     named: dict[str, Any] = {field: "rats"}
@@ -100,6 +106,14 @@ async def test_an_unlabelled_secret_is_refused_where_labels_are_required(uploads
         await resolve(uploads, required, [secret], workspace_setup=setup)
     for settings, secrets in ((None, [secret]), (required, [labelled]), (required, [])):
         assert (await resolve(uploads, settings, secrets, workspace_setup=setup)).is_resolved
+
+
+@pytest.mark.parametrize("name", ["labrats-egress-proxy-key", "ir-0-git"])
+async def test_tokens_are_stored_in_no_secret_but_the_jobs_own(uploads: Uploads, name: str) -> None:
+    setup = WorkspaceSetup(git_repo="https://8.8.8.8/rats.git", token_from="app", credentials_ref=name)
+
+    with pytest.raises(Invalid, match=r"workspaceSetup\.credentialsRef: must be 'ir-.*-git' with tokenFrom"):
+        await resolve(uploads, workspace_setup=setup)
 
 
 async def test_the_session_secret_is_always_refused(uploads: Uploads) -> None:

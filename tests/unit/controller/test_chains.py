@@ -455,6 +455,15 @@ class TestExactlyOnce:
 
 
 class TestEnd:
+    async def test_a_chain_ends_where_other_jobs_have_all_names_of_its_child(self, chains: ChainLab) -> None:
+        await chains.agents(an_agent("reviewer"))
+        parent = await chains.add()
+        for name in child_names(parent, "reviewer").candidates:
+            await chains.store.create(a_job(job_id=name, resource_version=""))
+        async with chains.chains():
+            ended = await chains.decided(parent)
+        assert "no job of the agent 'reviewer' could be created: no free name" in (ended.status.chain_ended or "")
+
     async def test_a_cancelled_job_ends_its_chain(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))
         async with chains.chains():

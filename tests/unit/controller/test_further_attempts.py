@@ -2,10 +2,13 @@
 
 from typing import TypeVar
 
+import pytest
+
 from labrats.model.attempt_name import AttemptName
 from labrats.model.job import FailedCode, Job
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
+from labrats.ports import Attempt
 from labrats.settings import EngineSettings
 from tests.unit.controller.lab import Lab, after, seconds_of
 
@@ -83,6 +86,24 @@ async def test_a_retried_job_runs_again_as_the_next_attempt(lab: Lab) -> None:
         await lab.retry(job)
         ended = await lab.reaches(job, P.SUCCEEDED)
     assert (ended.status.attempts, ended.status.failed_reason) == (2, None)
+
+
+async def test_a_follow_up_does_not_continue_another_job_that_got_the_id(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[Job | None] = []
+    start = lab.runner.start
+
+    async def note(attempt: Attempt) -> None:
+        followed.append(attempt.followed)
+        await start(attempt)
+
+    monkeypatch.setattr(lab.runner, "start", note)
+    async with lab.controller():
+        first = await lab.ended(await lab.submit())
+        for uid in (first.metadata.uid, "of-a-deleted-job", None):  # None: stored by an earlier version
+            await lab.ended(await lab.submit(follow_up_of=first.id, follow_up_uid=uid))
+    assert [each and each.id for each in followed] == [None, first.id, None, first.id]
 
 
 async def requeued_after_start(lab: Lab, job: Job) -> Job:

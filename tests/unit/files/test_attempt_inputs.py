@@ -1,15 +1,18 @@
 from pathlib import PurePath
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from labrats.files.attempt_inputs import AttemptInputs, TextInput, inputs_of, missing_text, task_of
 from labrats.model.config import Sampling
+from labrats.model.core_resources import JOB_CREDENTIALS, Secret
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup, WorkspaceUpload
 from labrats.model.mcp_server import McpServer
 from labrats.model.phases import Phase
 from labrats.model.protocol import Selection, Task
+from labrats.model.record import Metadata
 from labrats.model.variables import SecretKey
 from labrats.ports import Attempt
 from tests.support.builders import a_config, a_job, a_spec, an_ai_model
@@ -154,3 +157,22 @@ def test_the_files_of_a_task_have_paths_on_the_uploads_volume() -> None:
         "a.txt": "/uploads/jobs/1/0",
         "b.txt": "/uploads/up-1/b.txt",
     }
+
+
+@pytest.mark.parametrize(
+    ("config", "user"),
+    [
+        ({"env": {"T": SecretKey(secret="ir-git", key="password")}}, "agent"),
+        ({"mcp_servers": {"a": McpServer(command="a", credentials_ref="ir-git")}}, "agent"),
+        ({}, "repository"),
+    ],
+)
+def test_an_agent_gets_no_token_of_a_job(config: dict[str, Any], user: str) -> None:
+    setup = WorkspaceSetup(git_repo="https://git.example/r", credentials_ref="ir-git")
+    job = a_job(Phase.RUNNING, spec=a_spec(workspace_setup=setup, config={"provider": "claude", **config}))
+    token = Secret(metadata=Metadata(name="ir-git", owner=job.as_owner(), labels=JOB_CREDENTIALS))
+    wanted = next(each for each in inputs_of(Attempt(job)).secrets if each.used_by == user)
+    problem = wanted.problem_of(token, job.metadata.uid, labelled_only=True)
+    assert problem == (
+        None if user == "repository" else "the Secret 'ir-git' has a credential for git, which no agent gets"
+    )

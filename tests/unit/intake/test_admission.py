@@ -193,6 +193,7 @@ async def test_applied_job_gets_the_result_schema_of_its_agent_in_its_status(tmp
     ("config", "field"),
     [
         ({"env": {"A": SecretKey(secret="anthropic", key="ANTHROPIC_API_KEY")}}, "config.env.A"),
+        ({"env": {"A": SecretKey(secret="of-a-model-to-come", key="OPENAI_API_KEY")}}, "config.env.A.key"),
         ({"env": {"A": SecretKey(secret="app", key="private-key")}}, "config.env.A"),
         ({"env": {"A": SecretKey(secret="signing", key="secret")}}, "config.env.A"),
         ({"mcp_servers": {"a": McpServer(command="a", credentials_ref="anthropic")}}, "config.mcpServers.a.credential"),

@@ -1,8 +1,13 @@
 """Addresses for callbacks, as allowed by the operator's settings."""
 
+import asyncio
+import socket
+import threading
+from typing import Any
+
 import pytest
 
-from labrats.intake.callback_urls import check_callback_url
+from labrats.intake.callback_urls import LOOKUPS_OF_OWNER, check_callback_url
 from labrats.model.errors import Invalid
 from labrats.settings import EngineSettings
 
@@ -20,7 +25,7 @@ from labrats.settings import EngineSettings
 )
 async def test_a_callback_to_a_listed_host_is_allowed(monkeypatch: pytest.MonkeyPatch, allowed: str, url: str) -> None:
     monkeypatch.setenv("CALLBACK_ALLOWED_HOSTS", allowed)
-    await check_callback_url(url, EngineSettings())
+    await check_callback_url(url, "somebody", EngineSettings())
 
 
 @pytest.mark.parametrize(
@@ -38,4 +43,26 @@ async def test_a_callback_to_an_unlisted_private_host_is_refused(
 ) -> None:
     monkeypatch.setenv("CALLBACK_ALLOWED_HOSTS", allowed)
     with pytest.raises(Invalid, match="not allowed"):
-        await check_callback_url(url, EngineSettings())
+        await check_callback_url(url, "somebody", EngineSettings())
+
+
+async def test_names_of_one_owner_that_no_server_answers_leave_lookups_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release, running = threading.Event(), list[str]()
+
+    def look_up(host: str, *_: Any, **__: Any) -> list[Any]:
+        running.append(host)
+        release.wait(30)
+        raise OSError("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    settings, hosts = EngineSettings(), [f"hook-{number}.example" for number in range(2 * LOOKUPS_OF_OWNER)]
+    checks = [asyncio.create_task(check_callback_url(f"https://{host}/", "hostile", settings)) for host in hosts]
+    await asyncio.sleep(0.5)
+    assert running == hosts[:LOOKUPS_OF_OWNER]
+    checks.append(asyncio.create_task(check_callback_url("https://other.example/", "honest", settings)))
+    await asyncio.sleep(0.1)
+    assert running[-1] == "other.example"
+    release.set()
+    assert all(isinstance(each, Invalid) for each in await asyncio.gather(*checks, return_exceptions=True))
