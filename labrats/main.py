@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -145,14 +146,25 @@ class Commands:
 
 async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: OnReady) -> None:
     """Run the engine, or its part, until SIGINT or SIGTERM. If one loop dies, all stop and its error surfaces."""
+    import structlog
+
     from labrats.compose import needs_migration, open_engine
     from labrats.logs import configure_logs
-    from labrats.processes import become_unreadable, raise_descriptor_limit, return_freed_memory
+    from labrats.processes import (
+        become_unreadable,
+        drop_relative_search_paths,
+        raise_descriptor_limit,
+        return_freed_memory,
+    )
 
     become_unreadable()  # agents run as the same user, and the environment may contain keys
     return_freed_memory()
     configure_logs(settings.log_level, settings.log_format)
     warn_about_settings(settings)
+    if dropped := drop_relative_search_paths():
+        structlog.get_logger().warning("relative entries of PATH ignored", entries=dropped)
+    if settings.backend == "embedded":
+        keep_others_out(settings.workspaces)
     descriptors = raise_descriptor_limit()
     if needs_migration(settings):
         await migrate_data(settings, listener)
@@ -300,6 +312,25 @@ def create_folders(settings: "EngineSettings") -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise LabratsError(f"{error.filename} is not a folder, and {folder} is to be one") from error
+    if settings.backend == "embedded" and settings.workspaces.stat().st_mode & stat.S_ISVTX:
+        raise LabratsError(f"WORKSPACE_DIR must be a folder of its own, and {settings.workspaces} is for all users")
+
+
+def keep_others_out(workspaces: Path) -> None:
+    """Let only this user enter the folder of workspaces. It is logged if that is not possible.
+
+    An agent gives its files any mode: with a program that runs as its owner, another user of the machine could act as
+    the engine's user.
+    """
+    import structlog
+
+    mode, others = stat.S_IMODE(workspaces.stat().st_mode), stat.S_IRWXG | stat.S_IRWXO
+    if mode & others:
+        try:
+            workspaces.chmod(mode & ~others)
+        except PermissionError:
+            risk = "other users can run what an agent leaves there, with the rights of this user"
+            structlog.get_logger().warning("workspaces open to other users", folder=str(workspaces), risk=risk)
 
 
 def warn_about_settings(settings: "EngineSettings") -> None:

@@ -70,6 +70,16 @@ class ProcessId:
 _boot_id = ""
 
 
+def drop_relative_search_paths() -> list[str]:
+    """Remove the relative and empty entries of PATH from this process's environment. Return the removed ones.
+
+    Git and other programs run in workspaces, where these would be folders of the repository or of an agent.
+    """
+    entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join(filter(os.path.isabs, entries)) or os.defpath
+    return [entry for entry in entries if not os.path.isabs(entry)]
+
+
 def boot_id() -> str:
     """Return the id of the machine's current boot."""
     global _boot_id

@@ -36,7 +36,8 @@ _LOADER_VARIABLES: Final = ("GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH")
 
 TEMPORARY: Final = "/tmp"  # noqa: S108 - the path inside the sandbox
 SETTINGS: Final = Path("/etc")
-_LOCAL_SETTINGS: Final = Path("/usr/local/etc")
+_LOCAL_SOFTWARE: Final = Path("/usr/local")
+_OPTIONAL_SOFTWARE: Final = Path("/opt")
 _RESOLVER: Final = SETTINGS / "resolv.conf"
 _TEST_SECONDS: Final = 30.0
 _TEST_BYTES: Final = 1024 * 1024
@@ -114,6 +115,9 @@ def confine(
     options += [word for name, value in (variables or {}).items() for word in ("--setenv", name, value)]
     options += [word for path in shown for word in _bind(path)]
     # The covers come last, so that no later option uncovers the engine's folders.
+    private = [path for path in map(Path, sandbox.private) if _is_in(path, [*system, *shown]) and path.exists()]
+    hidden += [path for path in private if path.is_dir()]
+    options += [word for path in private if path.is_file() for word in ("--ro-bind", os.devnull, str(path))]
     options += [word for path in hidden for word in ("--tmpfs", str(path))]
     options += [word for path in writable for word in ("--bind", str(path), str(path))]
     options += [word for path in (*hidden, Path("/")) for word in ("--remount-ro", str(path))]
@@ -249,8 +253,6 @@ def _system(etc: Path | None) -> Iterator[str]:
     resolver = _RESOLVER.resolve()
     if resolver.is_file() and not resolver.is_relative_to(SETTINGS):
         yield from _bind(resolver)
-    for path in private_paths(_LOCAL_SETTINGS):
-        yield from ("--tmpfs", str(path)) if path.is_dir() else ("--ro-bind", os.devnull, str(path))
 
 
 def public_entries(folder: Path) -> Iterator[str]:
@@ -292,6 +294,24 @@ def _is_in(path: Path, folders: Iterable[Path]) -> bool:
 
 def _bind(path: Path) -> tuple[str, str, str]:
     return "--ro-bind", str(path), str(path)
+
+
+def private_software() -> Iterator[Path]:
+    """Yield what only this user may read among installed programs: in `/usr/local`, and in packages of `/opt` on PATH.
+
+    Programs that people install there themselves often have their keys beside them.
+    """
+    folders = map(Path, os.environ.get("PATH", os.defpath).split(os.pathsep))
+    packages = {package_in_opt(folder) for folder in folders if _is_in(folder, [_OPTIONAL_SOFTWARE])}
+    for folder in (_LOCAL_SOFTWARE, *sorted(packages)):
+        yield from (path for path in private_paths(folder) if os.access(path, os.R_OK))
+
+
+def package_in_opt(folder: Path) -> Path:
+    """Return the package in /opt that contains `folder`, or `folder` itself outside /opt."""
+    if folder != _OPTIONAL_SOFTWARE and folder.is_relative_to(_OPTIONAL_SOFTWARE):
+        return _OPTIONAL_SOFTWARE / folder.relative_to(_OPTIONAL_SOFTWARE).parts[0]
+    return folder
 
 
 @cache

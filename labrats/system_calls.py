@@ -2,12 +2,15 @@
 
 It also refuses the sockets of unusual networks. Some, such as those to the host of a virtual machine, belong to no
 network namespace. Contexts of asynchronous I/O (`io_setup`) belong to none, either: one agent could take all of them.
+By `clone3`, an agent of root could start a process in any control group. With a lease on a file of the machine, it
+could make programs outside wait that write to the file.
 
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
 
 import ctypes
 import errno
+import fcntl
 import platform
 import resource
 import socket
@@ -41,20 +44,22 @@ _X32_BIT: Final = 0x40000000
 class _Machine:
     """The numbers of a processor architecture.
 
-    code: from linux/audit.h. calls: the refused ones. socket: of the call that opens one. shmget: of the call that
+    code: from linux/audit.h. calls: the refused ones. socket: of the call that opens one. fcntl: of that by which a
+    program also takes a lease. shmget: of the call that
     creates a segment of System V memory. setrlimit, prlimit: of those that change a limit.
     """
 
     code: int
     calls: Mapping[str, int]
     socket: int
+    fcntl: int
     shmget: int
     setrlimit: int
     prlimit: int
 
 
-_IO_URING: Final = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
-_UNAVAILABLE: Final = frozenset({*_IO_URING, "io_setup"})
+_EVERYWHERE: Final = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435}
+_UNAVAILABLE: Final = frozenset({*_EVERYWHERE, "io_setup"})
 """Calls that fail with ENOSYS, as on a kernel without them, so that programs use another way."""
 _MACHINES: Final[Mapping[str, _Machine]] = {
     "x86_64": _Machine(
@@ -62,9 +67,10 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         {
             "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "add_key": 248, "request_key": 249,
             "keyctl": 250, "perf_event_open": 298, "bpf": 321, "userfaultfd": 323, "pidfd_getfd": 438,
-            "sched_setaffinity": 203, "io_setup": 206, **_IO_URING,
+            "sched_setaffinity": 203, "io_setup": 206, **_EVERYWHERE,
         },
         socket=41,
+        fcntl=72,
         shmget=29,
         setrlimit=160,
         prlimit=302,
@@ -74,9 +80,10 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         {
             "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "add_key": 217, "request_key": 218,
             "keyctl": 219, "perf_event_open": 241, "bpf": 280, "userfaultfd": 282, "pidfd_getfd": 438,
-            "sched_setaffinity": 122, "io_setup": 0, **_IO_URING,
+            "sched_setaffinity": 122, "io_setup": 0, **_EVERYWHERE,
         },
         socket=198,
+        fcntl=25,
         shmget=194,
         setrlimit=164,
         prlimit=261,
@@ -153,6 +160,11 @@ def _program(machine: _Machine, allowed: Sequence[str], *, may_fill_segments: bo
     yield _instruction(_LOAD, _THIRD_ARGUMENT_HIGH)
     yield _instruction(_JUMP_IF_EQUAL, 0, if_true=1)
     yield _instruction(_RETURN, _REFUSE | _DONE)
+    yield _instruction(_RETURN, _ALLOW)
+    yield _instruction(_JUMP_IF_EQUAL, machine.fcntl, if_false=4)
+    yield _instruction(_LOAD, _SECOND_ARGUMENT)
+    yield _instruction(_JUMP_IF_EQUAL, fcntl.F_SETLEASE, if_false=1)
+    yield _instruction(_RETURN, _REFUSE | errno.EINVAL)
     yield _instruction(_RETURN, _ALLOW)
     yield _instruction(_JUMP_IF_EQUAL, machine.socket, if_true=1)
     yield _instruction(_RETURN, _ALLOW)

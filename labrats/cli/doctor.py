@@ -68,14 +68,20 @@ async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
 def examine(settings: "EngineSettings") -> Iterator[Finding]:
     """Yield the findings on this machine: its programs, then the isolation that it offers."""
     from labrats.network_namespace import namespace_problem  # other commands do not need it
+    from labrats.processes import drop_relative_search_paths, hides_processes
     from labrats.sandbox import can_scope_sockets
+    from labrats.system_calls import can_refuse_calls
 
+    dropped = drop_relative_search_paths()  # as the engine does
     yield _program("git", "git", "install git: repositories are cloned with it")
     for name, provider, package in _AGENT_PROGRAMS:
         if configured := {"claude": settings.claude_path, "codex": settings.codex_path}[provider]:
             yield _program(name, configured, f"LABRATS_{provider.upper()}_PATH is {configured}, which is no program")
         else:
             yield _program(name, provider, f"needed by the provider {provider} only: `npm install -g {package}`")
+    if dropped:
+        detail = f"the engine ignores the relative entries of PATH: {', '.join(map(repr, dropped))}"
+        yield Finding("search path", "missing", detail)
     yield Finding("isolation: process", "ok", "stops nothing: an agent can do what the engine's user can")
     sandbox = _sandbox()
     yield sandbox
@@ -86,6 +92,11 @@ def examine(settings: "EngineSettings") -> Iterator[Finding]:
         return
     problem = namespace_problem(shutil.which("bwrap") or "")
     yield Finding("network rules", "fails" if problem else "ok", problem or "config.network can be enforced")
+    if not can_refuse_calls():
+        yield Finding("system calls", "missing", "none is refused: their numbers on this machine are unknown")
+    if hides_processes():
+        detail = "agents without the sandbox can read the engine's memory, since /proc is mounted with hidepid"
+        yield Finding("memory of the engine", "missing", detail)
     if not can_scope_sockets():
         detail = "agents with an open network can reach them; use Linux 6.12 or newer with Landlock enabled"
         yield Finding("abstract sockets", "missing", detail)

@@ -13,11 +13,14 @@ private ones, and, at its end, serves open connections for up to DRAIN seconds.
 import sys
 from pathlib import Path
 
+from labrats.processes import drop_relative_search_paths
+
 USAGE = (
     "usage: python -m labrats.executor INPUTS [SCRATCH] | prepare SOURCE INPUTS [CLAIMS] | clone SOURCE SCRATCH | "
     "key-proxy SOURCE TOKEN | cache-keeper SOURCE TOKEN | egress-proxy KEY DRAIN [FORBIDDEN...]"
 )
 
+drop_relative_search_paths()
 match sys.argv[1:]:
     case ["prepare", source, inputs, *claims] if len(claims) < 2:
         from labrats.executor.prepare_step import prepare

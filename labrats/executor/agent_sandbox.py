@@ -17,10 +17,9 @@ from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.executor.context import RunContext
 from labrats.model.protocol import Sandbox
 from labrats.processes import VICTIM_FILE, victim_score
-from labrats.sandbox import TEMPORARY, confine, is_for_any_program
+from labrats.sandbox import TEMPORARY, confine, is_for_any_program, package_in_opt
 
 _SHARE_OF_DESCRIPTORS: Final = 0.75
-_OPTIONAL_SOFTWARE: Final = Path("/opt")
 _SHIMS: Final = "shims"
 """Name of the folder in which pyenv, rbenv, asdf and mise install wrappers for programs in the user's home."""
 
@@ -150,20 +149,13 @@ def _programs(program: str, sandbox: Sandbox) -> Iterator[Path]:
     """Yield the paths that contain programs: the folders of PATH, and the place where `program` is installed."""
     private = [Path.home(), *map(Path, sandbox.hidden)]
     for folder in (Path(word) for word in os.environ.get("PATH", os.defpath).split(os.pathsep) if word):
-        found = _package_in_opt(folder)
+        found = package_in_opt(folder)
         # Shims do not work without the user's home; the system's program of the same name may be found instead.
         if found.is_absolute() and found.name != _SHIMS and not any(path.is_relative_to(found) for path in private):
             yield found
     for place in (Path(program), Path(program).resolve()) if os.path.isabs(program) else ():
         package = _package_of(place)
         yield place if any(path.is_relative_to(package) for path in private) else package
-
-
-def _package_in_opt(folder: Path) -> Path:
-    """Return the package in /opt that contains `folder`, or `folder` itself outside /opt."""
-    if folder != _OPTIONAL_SOFTWARE and folder.is_relative_to(_OPTIONAL_SOFTWARE):
-        return _OPTIONAL_SOFTWARE / folder.relative_to(_OPTIONAL_SOFTWARE).parts[0]
-    return folder
 
 
 def _package_of(program: Path) -> Path:

@@ -45,6 +45,14 @@ _ENDED_EARLY: Final = (b"fatal: ", b"bwrap: ")
 _NOT_ADDED: Final = re.compile("error: (?!unable to normalize alternate)|warning: could not open")
 """The beginning of git's messages about files that it leaves out, among hints and other warnings."""
 
+_LEFT_OUT: Final = re.compile(
+    r"fatal: (?:.* '(?P<file>.+)' (?:if encoded as|from) .*|bad config .* in file (?P<config>.+/\.git/config))"
+)
+"""Git's messages about a file or a repository because of which it adds nothing at all."""
+
+_MOST_LEFT_OUT: Final = 20
+"""Files and repositories that are left out because git would add nothing otherwise. Each costs a run of git."""
+
 _EXCLUDES_FILE: Final = "labrats-excludes"
 _EXCLUDED: Final = (
     *("__pycache__/", "*.py[cod]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".venv/", "node_modules/"),
@@ -62,6 +70,8 @@ _NO_PROGRAMS: Final = "no-programs"
 _SETTINGS: Final = (
     *("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0"),
     "core.commitGraph=false",  # the workspace's own could name other parents than the commits
+    "core.multiPackIndex=false",  # it could name packs of other repositories
+    "pack.useBitmaps=false",  # they could name other objects than the commits have
 )
 _ENVIRONMENT: Final = {
     "LC_ALL": "C",
@@ -216,14 +226,36 @@ class EngineRepository:
             (folder / "git").write_text("#!/bin/sh\n")
             (folder / "git").chmod(0o755)
         no_programs = {"GIT_EXEC_PATH": str(folder), "PATH": str(folder)}
-        add = ("add", "--all", "--ignore-errors", *(["--force"] if ignored_too else []), *OUTSIDE_PUBLICATION)
+        add = ["add", "--all", "--ignore-errors", *(["--force"] if ignored_too else []), *OUTSIDE_PUBLICATION]
         errors, failure = await self._add(add, no_programs)
         if _DENIED in errors:
             await asyncio.to_thread(make_accessible, self.workspace)
             errors, failure = await self._add(add, no_programs)
+        reasons = list[str]()
+        while failure and (named := self._named_in(errors)) and len(reasons) < _MOST_LEFT_OUT:
+            path, reason = named
+            reasons.append(reason)
+            add.append(f":(exclude,literal){path}")
+            errors, failure = await self._add(add, no_programs)
         if failure:
             raise failure
-        return [line for line in errors.decode("utf-8", "replace").splitlines() if _NOT_ADDED.match(line)]
+        return reasons + [line for line in errors.decode("utf-8", "replace").splitlines() if _NOT_ADDED.match(line)]
+
+    def _named_in(self, errors: bytes) -> tuple[str, str] | None:
+        """Return the path that git names in the error after which it has added nothing, and the error; None if none.
+
+        It is a file in another encoding than `.gitattributes` says, or a repository whose configuration is invalid.
+        """
+        for line in map(os.fsdecode, errors.splitlines()):
+            if (found := _LEFT_OUT.match(line)) and (path := found["file"] or self._inside(found["config"])):
+                return path, line.encode("utf-8", "replace").decode()
+        return None
+
+    def _inside(self, config: str) -> str | None:
+        """Return the path, from the workspace, of the repository to which a configuration belongs."""
+        repository = Path(config).parent.parent
+        is_inside = repository != self.workspace and repository.is_relative_to(self.workspace)
+        return str(repository.relative_to(self.workspace)) if is_inside else None
 
     async def _add(self, arguments: Sequence[str], variables: Mapping[str, str]) -> tuple[bytes, DiffFailed | None]:
         """Run `git add`. Return the start of its errors, and the failure if it has not added all that it can."""

@@ -1,6 +1,8 @@
 """Size and deletion of folders that an agent or its tools have filled, whose depth and modes may be hostile."""
 
 import asyncio
+import ctypes
+import errno
 import os
 import shutil
 import stat
@@ -16,8 +18,18 @@ ENTRY_BYTES: Final = 4096
 
 _ENTRIES_AT_ONCE: Final = 1000
 _SECTOR_BYTES: Final = 512
-_LONG_PATH: Final = 2048  # bytes of a path and a name together are limited to 4096
-_ANCHOR_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONG_PATH: Final = 512
+"""Characters of a path. It continues with a name, and may have 4096 bytes in all."""
+
+_PATH_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LIST_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPENAT2: Final = 437
+_RESOLVE_NO_LINKS: Final = 0x02 | 0x04  # RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
+_RESOLVE_BENEATH: Final = 0x08
+_WITHOUT_OPENAT2: Final = (errno.ENOSYS, errno.EPERM)
+"""The errors of a kernel without this system call, and of filters that do not know it."""
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def remove_tree(tree: Path) -> None:
@@ -43,9 +55,9 @@ def sizes_on_disk(trees: Iterable[Path]) -> Iterator[int]:
     them, and folders may be nested deeper than a path can name.
     """
     known = set[tuple[int, int]]()
-    for entry in _entries(trees):
+    for folder, entry in _entries(trees):
         with suppress(OSError):  # it was deleted
-            status = _status_of(entry)
+            status = _status_of(folder, entry)
             if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
                 if (status.st_dev, status.st_ino) in known:
                     continue
@@ -59,58 +71,71 @@ async def remove_special_files(tree: Path) -> int:
     Return their number. Other tasks run meanwhile, since an agent can make any number of files.
     """
     removed = 0
-    for number, entry in enumerate(_entries([tree])):
+    for number, (folder, entry) in enumerate(_entries([tree])):
         if number % _ENTRIES_AT_ONCE == 0:
             await asyncio.sleep(0)
-        removed += not (_is_file_or_folder(entry) or entry.is_symlink()) and _remove(entry)
+        removed += not (_is_file_or_folder(entry) or entry.is_symlink()) and _remove(folder, entry)
     return removed
 
 
 def remove_links_and_special_files(tree: Path) -> None:
     """Delete everything but files and folders."""
-    for entry in _entries([tree]):
+    for folder, entry in _entries([tree]):
         if not _is_file_or_folder(entry):
-            _remove(entry)
+            _remove(folder, entry)
 
 
 def _is_file_or_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
 
 
-def _remove(entry: os.DirEntry[str]) -> bool:
-    """Delete an entry that is no folder. Return whether that succeeded."""
-    give_owner_access(os.path.dirname(entry.path))
+def _remove(folder: int, entry: os.DirEntry[str]) -> bool:
+    """Delete an entry of an open folder that is no folder. Return whether that succeeded."""
+    _give_owner_access(folder)
     with suppress(OSError):
-        os.unlink(entry.path)
+        os.unlink(entry.name, dir_fd=folder)
         return True
     return False
 
 
-def _entries(trees: Iterable[Path]) -> Iterator[os.DirEntry[str]]:
-    """Yield each entry in the trees. See `sizes_on_disk`."""
-    folders = [_Folder(None, str(tree)) for tree in trees]
+def _entries(trees: Iterable[Path]) -> Iterator[tuple[int, os.DirEntry[str]]]:
+    """Yield each entry in the trees, with its open folder. See `sizes_on_disk`."""
+    folders = list[_Folder]()
+    for tree in trees:
+        with suppress(OSError):  # it is missing
+            folders.append(_Folder(_OpenFolder(os.open(tree, _PATH_FLAGS))))
     while folders:
         folder = folders.pop()
-        try:
-            folder = folder.shortened()
-            with os.scandir(folder.path) as entries:
+        with suppress(OSError):
+            listed = _OpenFolder(_open_to_list(folder))
+            if len(folder.path) >= _LONG_PATH:
+                folder = _Folder(listed)
+            with os.scandir(listed.descriptor) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(_Folder(folder.anchor, entry.path))
-                    yield entry
-        except PermissionError:
-            if give_owner_access(folder.path):
-                folders.append(folder)
-        except OSError:
-            continue
+                        folders.append(_Folder(folder.above, os.path.join(folder.path, entry.name)))
+                    yield listed.descriptor, entry
 
 
-def _status_of(entry: os.DirEntry[str]) -> os.stat_result:
+def _open_to_list(folder: "_Folder") -> int:
+    """Return a descriptor of a folder to list it. Its owner may lack permissions for it. Raises OSError."""
+    try:
+        return _open_below(folder.above.descriptor, folder.path or ".", _LIST_FLAGS)
+    except PermissionError:
+        place = folder.above
+        for name in folder.path.split("/") if folder.path else ():
+            _give_owner_access(place.descriptor)
+            place = _OpenFolder(os.open(name, _PATH_FLAGS, dir_fd=place.descriptor))
+        _give_owner_access(place.descriptor)
+        return _open_below(place.descriptor, ".", _LIST_FLAGS)
+
+
+def _status_of(folder: int, entry: os.DirEntry[str]) -> os.stat_result:
     """Return the status of an entry. Its owner may be able to list the folder, but not to look at what is in it."""
     try:
         return entry.stat(follow_symlinks=False)
     except PermissionError:
-        give_owner_access(os.path.dirname(entry.path))
+        _give_owner_access(folder)
         return entry.stat(follow_symlinks=False)
 
 
@@ -119,43 +144,52 @@ def size_on_disk(status: os.stat_result) -> int:
     return max(status.st_blocks * _SECTOR_BYTES, ENTRY_BYTES)
 
 
-class _Anchor:
-    """An open folder, from which paths continue that would otherwise be too long. It is closed with its last use."""
+class _OpenFolder:
+    """An open folder, which is closed with its last use."""
 
-    def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, _ANCHOR_FLAGS)
-        self.path = f"/proc/self/fd/{self._descriptor}"
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
 
     def __del__(self) -> None:
-        with suppress(AttributeError):  # it was never opened
-            os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder to examine. anchor: the open folder with which its path begins; None for none."""
+    """A folder to examine. path: from an open folder above it, since the path of all folders may be too long."""
 
-    anchor: _Anchor | None
-    path: str
-
-    def shortened(self) -> "_Folder":
-        """Return the folder with a path of its own if it is long. Raises OSError."""
-        if len(self.path) < _LONG_PATH:
-            return self
-        anchor = _Anchor(self.path)
-        return _Folder(anchor, anchor.path)
+    above: _OpenFolder
+    path: str = ""
 
 
-def give_owner_access(path: str | Path) -> bool:
+def _open_below(folder: int, path: str, flags: int) -> int:
+    """Open a path below an open folder. No part of it may be a link, also if it changes meanwhile. Raises OSError."""
+    how = (ctypes.c_uint64 * 3)(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_LINKS)  # struct open_how: flags, mode, resolve
+    descriptor: int = _libc.syscall(_OPENAT2, folder, os.fsencode(path), how, ctypes.sizeof(how))
+    if descriptor >= 0:
+        return descriptor
+    if (number := ctypes.get_errno()) not in _WITHOUT_OPENAT2:
+        raise OSError(number, os.strerror(number), path)
+    *above, last = path.split("/")
+    place = _OpenFolder(os.dup(folder))
+    for name in above:
+        place = _OpenFolder(os.open(name, _PATH_FLAGS, dir_fd=place.descriptor))
+    return os.open(last, flags, dir_fd=place.descriptor)
+
+
+def give_owner_access(path: Path) -> bool:
     """Let the owner of a folder, who is this user, list it. Return whether the owner could not do so before."""
     with suppress(OSError):
-        descriptor = os.open(path, _ANCHOR_FLAGS)
-        try:
-            status = os.fstat(descriptor)
-            missing = stat.S_IRWXU & ~status.st_mode
-            if missing and status.st_uid == os.geteuid():
-                os.chmod(f"/proc/self/fd/{descriptor}", stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
-                return True
-        finally:
-            os.close(descriptor)
+        return _give_owner_access(_OpenFolder(os.open(path, _PATH_FLAGS)).descriptor)
+    return False
+
+
+def _give_owner_access(folder: int) -> bool:
+    """Do the same with an open folder."""
+    with suppress(OSError):
+        status = os.fstat(folder)
+        missing = stat.S_IRWXU & ~status.st_mode
+        if missing and status.st_uid == os.geteuid():
+            os.chmod(f"/proc/self/fd/{folder}", stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
+            return True
     return False

@@ -118,6 +118,7 @@ class Sandbox(Record):
     program:       the path of bubblewrap.
     readable:      files and folders to show in addition to the system's programs.
     hidden:        the engine's own folders, covered where a shown folder contains them.
+    private:       files and folders among the programs that other users may not read, covered, too.
     etc_snapshots: the folder of snapshots of `/etc`. None if each world-readable file of `/etc` is bound by itself.
     may_debug:     whether processes may trace each other.
     shm_bytes:     the size of `/dev/shm`; None for the kernel's default.
@@ -126,6 +127,7 @@ class Sandbox(Record):
     program: str
     readable: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
     etc_snapshots: str | None = None
     may_debug: bool = False
     shm_bytes: int | None = None

@@ -13,7 +13,7 @@ from labrats.model.errors import LabratsError
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.protocol import Sandbox
 from labrats.network_namespace import namespace_problem
-from labrats.sandbox import bubblewrap_problem, can_scope_sockets
+from labrats.sandbox import bubblewrap_problem, can_scope_sockets, private_software
 from labrats.settings import EngineSettings
 from labrats.system_calls import can_refuse_calls
 
@@ -75,6 +75,7 @@ def _find_sandbox(settings: EngineSettings) -> tuple[Sandbox | None, str | None]
         program=program,
         readable=tuple(map(str, settings.sandbox_read_paths)),
         hidden=tuple(sorted(map(str, engine_folders))),
+        private=tuple(map(str, private_software())),
         etc_snapshots=str(snapshots) if has_snapshot else None,
         may_debug=settings.sandbox_ptrace,
         shm_bytes=settings.agent_memory or _memory() // _PART_FOR_FILES,

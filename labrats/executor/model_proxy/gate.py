@@ -42,9 +42,10 @@ _POST: Final[Mapping[Api, frozenset[str]]] = {
         for path in ("/responses", "/responses/compact", "/chat/completions", "/completions")
     ),
 }
+_MODEL: Final = r"(/(?!\.{1,2}$)[\w.:@-]+)"
 _GET: Final[Mapping[Api, re.Pattern[str]]] = {
-    "anthropic": re.compile(r"/v1/models(/[\w.:@-]+)?"),
-    "openai": re.compile(r"(/v1)?/models(/[\w.:@-]+)?"),
+    "anthropic": re.compile(rf"/v1/models{_MODEL}?"),
+    "openai": re.compile(rf"(/v1)?/models{_MODEL}?"),
 }
 """The paths that are forwarded. Others could, with the same key, read files or start work that is not measured."""
 

@@ -19,7 +19,7 @@ from labrats.model.job import FailedCode
 from labrats.model.protocol import Sandbox
 from labrats.model.workspace_setup import Setup
 from labrats.processes import with_environment
-from labrats.sandbox import can_scope_sockets, confine, private_paths, public_entries
+from labrats.sandbox import can_scope_sockets, confine, private_paths, private_software, public_entries
 from tests.unit.executor.attempts import (
     DEADLINE_SECONDS,
     AttemptFolder,
@@ -246,6 +246,29 @@ def test_agent_reads_no_private_file_of_the_system(tmp_path: Path, sandbox: Sand
     names = " ".join(f"'{path}'" for path in private)
     script = f"for name in {names}; do cat $name 2>/dev/null; ls -A $name/ 2>/dev/null; done > out; true"
     assert output_of(a_confined_attempt(tmp_path, sandbox, script)) == ""
+
+
+@pytest.mark.parametrize("is_covered", [True, False])
+def test_agent_reads_no_private_file_beside_installed_programs(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, is_covered: bool
+) -> None:
+    software = tmp_path / "opt" / "tool"
+    monkeypatch.setattr("labrats.sandbox._OPTIONAL_SOFTWARE", software.parent)
+    monkeypatch.setenv("PATH", f"{software}/bin:{os.environ['PATH']}")
+    for name, mode in (("bin/tool", 0o755), ("conf/key", 0o600), ("secret/key", 0o644), ("readme", 0o644)):
+        (software / name).parent.mkdir(parents=True, exist_ok=True)
+        (software / name).write_text(name)
+        (software / name).chmod(mode)
+    (software / "secret").chmod(0o700)
+    private = sorted(path for path in private_software() if path.is_relative_to(software))
+    assert private == [software / "conf" / "key", software / "secret"]
+
+    covered = (*map(str, private), str(software / "removed")) if is_covered else ()
+    shown = replace(sandbox, readable=(str(software),), private=covered)
+    read = f"cat {software}/readme {software}/bin/tool {software}/conf/key {software}/secret/key > out"
+    script = f"{read} 2> errors; touch {software}/secret/new 2>> errors; true"
+    found = output_of(a_confined_attempt(tmp_path, shown, script))
+    assert found == ("readmebin/tool" if is_covered else "readmebin/toolconf/keysecret/key")
 
 
 def test_agent_reads_the_systems_settings_from_a_snapshot(tmp_path: Path, sandbox: Sandbox) -> None:

@@ -1,5 +1,6 @@
 """System calls of agents in the sandbox."""
 
+import fcntl
 import platform
 import resource
 import shutil
@@ -36,13 +37,23 @@ def test_this_machine_is_known() -> None:
 @pytest.mark.parametrize("may_debug", [False, True])
 def test_calls_are_refused_and_those_of_debuggers_by_setting(tmp_path: Path, may_debug: bool) -> None:
     found = refusals(tmp_path, a_sandbox(may_debug=may_debug))
-    unavailable = {name: error for name, error in found.items() if name.startswith("io_")}
-    assert set(unavailable) == {"io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register"}
+    unavailable = {name: error for name, error in found.items() if name.startswith("io_") or name == "clone3"}
+    assert set(unavailable) == {"io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register", "clone3"}
     assert set(unavailable.values()) == {"Function not implemented"}
     debugging = [found.pop(name) == "Operation not permitted" for name in DEBUGGING]
     assert debugging == [not may_debug] * len(DEBUGGING)
     assert found.pop("sched_setaffinity") == "Invalid argument"  # refused with a limit on the processors only
     assert {error for name, error in found.items() if name not in unavailable} == {"Operation not permitted"}
+
+
+def test_no_lease_makes_other_programs_wait(tmp_path: Path) -> None:
+    taken = "; ".join(
+        f'print "{name}: ", (defined(fcntl(F, {command}, 0)) ? "done" : $!), "\\n"'
+        for name, command in {"lease": fcntl.F_SETLEASE, "status": fcntl.F_GETFL}.items()
+    )
+    script = f'touch own; perl -e \'open(F, "<", "own"); {taken}\' > out'
+    lines = output_of(a_confined_attempt(tmp_path, a_sandbox(may_debug=False), script)).splitlines()
+    assert lines == ["lease: Invalid argument", "status: done"]
 
 
 def test_limit_on_core_dumps_stays(tmp_path: Path) -> None:

@@ -311,6 +311,30 @@ def test_file_that_git_cannot_add_hides_no_other_change(
     assert [line for line in attempt.logs if line.startswith(f"[the patch omits what git cannot add: {message}")]
 
 
+ENCODING = """printf 'it?s* working-tree-encoding=%s\\n' > .gitattributes; echo text > "it's a file" """
+REPOSITORY = f"git init -q sub; cd sub; {COMMIT} --allow-empty -m one; echo '[' > .git/config"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (ENCODING % "UTF-16", "fatal: BOM is required in 'it's a file' if encoded as UTF-16"),
+        (ENCODING % "NONE-SUCH", "fatal: failed to encode 'it's a file' from NONE-SUCH to UTF-8"),
+        (REPOSITORY, "fatal: bad config line 1 in file {workspace}/sub/.git/config"),
+    ],
+    ids=["no byte order mark", "unknown encoding", "invalid configuration"],
+)
+def test_file_because_of_which_git_adds_nothing_hides_no_other_change(
+    tmp_path: Path, repository: Path, script: str, reason: str
+) -> None:
+    attempt = an_attempt_of(tmp_path, f"echo three >> readme.txt; {script}", repository)
+    attempt.run()
+
+    assert b"+three" in patch_of(attempt)
+    omitted = f"[the patch omits what git cannot add: {reason.format(workspace=attempt.workspace)}]"
+    assert omitted in attempt.logs
+
+
 def test_further_files_that_git_cannot_add_are_counted(tmp_path: Path, repository: Path) -> None:
     attempt = an_attempt_of(tmp_path, "for each in 1 2 3 4 5 6 7; do git init -q $each; done", repository)
     attempt.run()
@@ -321,7 +345,8 @@ def test_failure_of_git_is_reported_whatever_the_names_of_files(tmp_path: Path, 
     encoding = """echo '"Permission denied" working-tree-encoding=UTF-16' > .gitattributes"""
     attempt = an_attempt_of(tmp_path, f"{encoding}; printf x > 'Permission denied'", repository)
     attempt.run()
-    assert [line for line in attempt.logs if "git add exited with status 128" in line]
+    assert any("BOM is required in 'Permission denied'" in line for line in attempt.logs)
+    assert b".gitattributes" in patch_of(attempt)
 
 
 @pytest.mark.parametrize("closed", ["new.txt", "readme.txt", "folder", ". readme.txt new.txt folder"])
@@ -385,6 +410,26 @@ REVEAL = f"""{UNPACK}
 objects, name = sys.argv[1:]
 forge(known, b'100644 main.py\\0' + bytes.fromhex(name))
 """
+MULTI_PACK_INDEX = f"""{UNPACK}
+import struct
+pack, offset = sys.argv[1:]
+blob = git('rev-parse', 'HEAD:src/main.py').decode()
+os.unlink(f'.git/objects/{{blob[:2]}}/{{blob[2:]}}')
+name = ('../' * 40 + pack.lstrip('/')).encode() + bytes(1)
+first = int(blob[:2], 16)
+chunks = {{
+    b'PNAM': name + bytes(-len(name) % 4),
+    b'OIDF': b''.join(struct.pack('>I', number >= first) for number in range(256)),
+    b'OIDL': bytes.fromhex(blob),
+    b'OOFF': struct.pack('>II', 0, int(offset)),
+}}
+place, table = 12 + 12 * (len(chunks) + 1), b''
+for kind, content in [*chunks.items(), (bytes(4), b'')]:
+    table += kind + struct.pack('>Q', place)
+    place += len(content)
+header = b'MIDX' + bytes([1, 1, len(chunks), 0]) + struct.pack('>I', 1)
+open('.git/objects/pack/multi-pack-index', 'wb').write(header + table + b''.join(chunks.values()) + bytes(20))
+"""
 WAYS_TO_OBJECTS = {
     "alternates": "open('.git/objects/info/alternates', 'w').write(objects)",
     "folder": "shutil.rmtree('.git/objects/pack'); os.symlink(f'{objects}/pack', '.git/objects/pack')",
@@ -423,6 +468,30 @@ def test_patch_shows_no_file_of_a_repository_outside(tmp_path: Path, source: Pat
     assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
     assert not (attempt.path / "changes.patch").exists()
     assert any("the workspace's repository has objects elsewhere" in line for line in attempt.logs)
+
+
+def test_patch_shows_no_file_of_a_pack_outside(tmp_path: Path, source: Path) -> None:
+    """An index of several packs says that a changed file is in a pack of another repository."""
+    program, others = shutil.which("bwrap"), tmp_path / "others"
+    assert program, "bubblewrap is missing: run `make setup`"
+    git(tmp_path, "init", "-q", str(others))
+    (others / "password").write_text("the password of others")
+    git(others, "add", ".")
+    git(others, "commit", "-q", "-m", "one")
+    git(others, "repack", "-q", "-a", "-d")
+    (pack,) = (others / ".git" / "objects" / "pack").glob("*.idx")
+    name = git(others, "rev-parse", "HEAD:password")
+    (line,) = (each for each in git(others, "verify-pack", "-v", str(pack)).splitlines() if each.startswith(name))
+    reveal = tmp_path / "reveal.py"
+    reveal.write_text(MULTI_PACK_INDEX)
+    sandbox = Sandbox(program=program, readable=(str(reveal),), hidden=(str(others),))
+    attempt = an_attempt_of(tmp_path, f"python3 {reveal} {pack} {line.split()[-1]}", source, sandbox=sandbox)
+    attempt.run()
+
+    assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
+    assert (attempt.workspace / ".git" / "objects" / "pack" / "multi-pack-index").exists()
+    patch = attempt.path / "changes.patch"
+    assert not patch.exists() or "the password of others" not in patch.read_text()
 
 
 def test_closed_repository_is_not_read_after_it_was_opened(tmp_path: Path, source: Path) -> None:

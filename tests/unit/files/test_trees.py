@@ -80,6 +80,34 @@ def test_link_to_a_closed_folder_does_not_open_it(tree: Path, tmp_path: Path) ->
         assert (tree / "closed").stat().st_mode & 0o777 == 0
 
 
+@pytest.fixture(params=["openat2", "older kernel"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a kernel without the system call be tested, too."""
+    if request.param == "older kernel":
+        monkeypatch.setattr("labrats.files.trees._OPENAT2", 4000)
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("place", ["folder", "folder/deeper"])
+def test_folder_that_becomes_a_link_leads_nowhere(tree: Path, tmp_path: Path, place: str) -> None:
+    """An agent exchanges a folder for a link between its discovery and its measurement."""
+    with an_ordinary_user(tree):
+        outside = tree / "outside"
+        (outside / "deeper" / "closed").mkdir(parents=True)
+        (outside / "closed").mkdir(mode=0)
+        for closed in (outside / "deeper" / "closed", outside / "closed"):
+            closed.chmod(0)
+        (tree / "measured" / place / "closed").mkdir(parents=True)
+        sizes = sizes_on_disk([tree / "measured"])
+        found = [next(sizes) for _ in place.split("/")]  # the folder is known, and its content is not
+        (tree / "measured" / place).rename(tree / "gone")
+        (tree / "measured" / place).symlink_to(outside / place.partition("/")[2])
+        found += sizes
+        modes = {path: path.stat().st_mode & 0o777 for path in (outside / "closed", outside / "deeper" / "closed")}
+    assert len(found) == len(place.split("/"))
+    assert set(modes.values()) == {0}
+
+
 def test_empty_files_take_room(tree: Path) -> None:
     for number in range(256):
         (tree / str(number)).touch()

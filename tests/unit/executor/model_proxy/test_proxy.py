@@ -288,6 +288,14 @@ async def test_body_without_one_clear_model_is_refused(tmp_path: Path, body: byt
     assert proxy.heads == []
 
 
+@pytest.mark.parametrize(("name", "status"), [("", 200), ("/claude-9.1", 200), ("/..", 404), ("/.", 404)])
+async def test_list_of_models_leads_to_no_other_path(tmp_path: Path, name: str, status: int) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        sent = a_request(b"", path=f"/v1/models{name}").replace(b"POST", b"GET", 1)
+        assert status_of(await proxy.send(sent)) == status
+    assert len(proxy.heads) == (status == 200)
+
+
 @pytest.mark.parametrize(
     "path",
     [
