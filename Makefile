@@ -139,6 +139,7 @@ labrats/dashboard/index.html: $(shell find dashboard/src dashboard/public dashbo
 .venv/programs: scripts/require | .venv/bin/python
 	@scripts/require chromium chromium chromium-browser google-chrome
 	@scripts/require bubblewrap bwrap
+	@scripts/require user-mode-linux linux.uml
 	@touch $@
 
 .PHONY: help run dashboard dashboard-dev dashboard-types test test-slow test-user lint check format bench bench-compare torture lock manifests setup clean

@@ -115,6 +115,7 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
     missing = f"no limit without {', '.join(unset)}" if unset else ""
     detail = "; ".join(filter(None, [", ".join(found), missing]))
     yield Finding("limits of a job", "missing" if unset else "ok", detail)
+    yield _control_groups()
     folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.is_dir())
     disk = shutil.disk_usage(folder)
     kept = settings.kept_free_bytes(disk.total)
@@ -124,6 +125,15 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
         detail += " (LABRATS_FREE_GIB): the outputs of old jobs are deleted"
     detail += f"; workspaces {workspaces}, caches {settings.cache_gib:g} GiB"
     yield Finding("disk", "ok" if disk.free >= kept else "fails", detail)
+
+
+def _control_groups() -> Finding:
+    from labrats.control_groups import delegated_group  # other commands do not need it
+
+    if group := delegated_group():
+        return Finding("control groups", "ok", f"the kernel limits the memory and the threads of jobs, below {group}")
+    advice = "limits are only measured; let systemd delegate a control group (see the unit file in docs/operate.md)"
+    return Finding("control groups", "missing", advice)
 
 
 def _program(name: str, program: str, advice: str) -> Finding:

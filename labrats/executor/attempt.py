@@ -21,7 +21,7 @@ from labrats.executor.model_access import model_access
 from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout, stopped_by_signals
 from labrats.executor.prices import require_price
 from labrats.executor.providers.registry import Provider, provider_named
-from labrats.executor.resource_limits import run_within_limits
+from labrats.executor.resource_limits import in_control_group, run_within_limits
 from labrats.executor.secret_files import read_secrets, secret_files, values_to_redact
 from labrats.executor.workspace import prepare_workspace
 from labrats.executor.workspace_diff import (
@@ -128,7 +128,9 @@ def _remove_credentials(folder: Path) -> GiveUp | None:
 
 
 async def _run_limited_attempt(context: RunContext) -> CheckedResult:
-    return await run_within_limits(partial(_run_attempt, context), context.task.limits, _written_folders(context))
+    task, work = context.task, partial(_run_attempt, context)
+    with in_control_group(task.limits, task.attempt, context.events.log) as group:
+        return await run_within_limits(work, task.limits, _written_folders(context), group)
 
 
 def _written_folders(context: RunContext) -> list[Path]:

@@ -18,10 +18,11 @@ import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
+from labrats.control_groups import THREADS_PER_PROCESS, ControlGroup, own_group
 from labrats.executor.open_descriptors import nameless_files, open_files, open_sockets, watched_by_epoll
 from labrats.executor.scarce_files import KINDS, most_memory_of_a_socket
 from labrats.files.trees import remove_tree, sizes_on_disk
@@ -73,24 +74,43 @@ _SCARCE_SHARE: Final = 0.1
 _MOST_WATCHES: Final = Path("/proc/sys/fs/epoll/max_user_watches")
 _WATCHES_SHARE: Final = 0.05
 
-THREADS_PER_PROCESS: Final = 32
-"""Threads that an attempt may have for each of its processes: the kernel's numbers for both are the same."""
-
 _KIBIBYTE: Final = 1024
 _SHOWN_UNITS: Final = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
+@contextmanager
+def in_control_group(limits: ResourceLimits, name: str, log: Callable[[str], None]) -> Iterator[ControlGroup | None]:
+    """Run this process and its descendants in a control group of their own, if the engine may create some.
+
+    A failure is logged: the limits are then only measured.
+    """
+    if limits.control_groups is None:
+        yield None
+        return
+    with ExitStack() as stack:
+        group = None
+        try:
+            most_threads = _share(_THREADS_SHARE, *_MOST_THREADS)
+            group = stack.enter_context(own_group(Path(limits.control_groups, name), limits, most_threads))
+        except OSError as error:
+            log(f"[limits are measured ten times a second: no control group can be created ({error.strerror})]")
+        yield group
+
+
 async def run_within_limits(
-    work: Callable[[], Awaitable[T]], limits: ResourceLimits, folders: Sequence[Path] = ()
+    work: Callable[[], Awaitable[T]],
+    limits: ResourceLimits,
+    folders: Sequence[Path] = (),
+    group: ControlGroup | None = None,
 ) -> T:
     """Return the result of `work`, and measure the descendants of this process and `folders` meanwhile.
 
     If they exceed a limit, the descendants are killed, and GiveUp is raised. The limit on the processors stays in force
-    after `work`.
+    after `work`. group: that of this process, in which the kernel ends processes beyond a limit on the memory.
     """
     if limits.cpus is not None:
         share_processors(limits.cpus)
-    watcher = _Watcher(limits, folders)
+    watcher = _Watcher(limits, folders, group)
     try:
         with watcher.running():
             async with asyncio.TaskGroup() as tasks:
@@ -99,9 +119,9 @@ async def run_within_limits(
                 watching.cancel()
     except BaseExceptionGroup as failures:
         # Without the group: callers distinguish the failures of `work` by their types.
-        raise watcher.failure or failures.exceptions[0] from None
-    if watcher.failure:
-        raise watcher.failure
+        raise watcher.failure or watcher.kernel_limit() or failures.exceptions[0] from None
+    if failure := watcher.failure or watcher.kernel_limit():
+        raise failure
     return result
 
 
@@ -119,9 +139,9 @@ class _Watcher:
     failure: the limit that was exceeded, or the error for which a limit cannot be enforced.
     """
 
-    def __init__(self, limits: ResourceLimits, folders: Sequence[Path]) -> None:
+    def __init__(self, limits: ResourceLimits, folders: Sequence[Path], group: ControlGroup | None) -> None:
         self.failure: Exception | None = None
-        self._limits, self._folders = limits, folders
+        self._limits, self._folders, self._group = limits, folders, group
         self._loop, self._exceeded = asyncio.get_running_loop(), asyncio.Event()
         self._stopped = threading.Event()
         self._samples = self._nameless_memory = 0
@@ -148,6 +168,13 @@ class _Watcher:
 
     def _thread(self, watch: Callable[[], GiveUp | None]) -> threading.Thread:
         return threading.Thread(target=self._run, args=(watch,), name="resource-limits")
+
+    def kernel_limit(self) -> GiveUp | None:
+        """Return the limit for which the kernel has ended processes, if any."""
+        limit = self._limits.memory_bytes
+        if self._group is None or limit is None or self._group.ended_processes == 0:
+            return None
+        return _out_of_memory(limit, limit)
 
     async def excess(self) -> None:
         """Wait until a limit was exceeded and all descendants were killed. Raises `failure` then."""
@@ -315,12 +342,16 @@ class _Watcher:
                 f"({limits.processes}): raise the limit, or give the agent less to do at once",
             )
         if limits.memory_bytes is not None and (used := self._memory_above(limits.memory_bytes, pids)):
-            return GiveUp(
-                FailedCode.OUT_OF_MEMORY,
-                f"the attempt used {_shown(used)} of memory, over LABRATS_AGENT_MEMORY "
-                f"({_shown(limits.memory_bytes)}): raise the limit, or give the agent less to do at once",
-            )
-        return None
+            return _out_of_memory(used, limits.memory_bytes)
+        return self.kernel_limit()
+
+
+def _out_of_memory(used: int, limit: int) -> GiveUp:
+    return GiveUp(
+        FailedCode.OUT_OF_MEMORY,
+        f"the attempt used {_shown(used)} of memory, over LABRATS_AGENT_MEMORY ({_shown(limit)}): raise the limit, or "
+        "give the agent less to do at once",
+    )
 
 
 def _share(share: float, *files: Path) -> float:

@@ -140,6 +140,7 @@ class ResourceLimits(Record):
     disk_setting: the setting by which an operator changes it.
     kept_free_bytes: space that the engine keeps free on the disk, by deleting what ended jobs have left.
     cpus: number of the machine's processors that all attempts share.
+    control_groups: folder for the control groups of attempts, by which the kernel limits them; None without any.
     """
 
     memory_bytes: int | None = None
@@ -148,6 +149,7 @@ class ResourceLimits(Record):
     disk_setting: str = "LABRATS_WORKSPACE_GIB"
     kept_free_bytes: int | None = None
     cpus: int | None = None
+    control_groups: str | None = None
 
 
 NO_LIMITS: Final = ResourceLimits()

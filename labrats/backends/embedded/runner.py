@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from labrats.backends.embedded.folders import AttemptFolder, Folders, Placeholder
 from labrats.backends.embedded.launcher import LauncherClient
 from labrats.backends.embedded.output_watch import OutputWatch
+from labrats.control_groups import remove_group
 from labrats.files.attempt_inputs import (
     PROMPT_FILE,
     SECRETS_FOLDER,
@@ -484,6 +485,8 @@ class LocalRunner:
                 await self._end_leftovers(name, executor)
             elif executor is None:
                 await asyncio.sleep(UNCLAIMED_SECONDS)
+            if groups := self._settings.limits.control_groups:  # the executor could not remove its own
+                remove_group(Path(groups, str(name)))
         finally:
             del self._cleanups[name]
             self._notify(name)

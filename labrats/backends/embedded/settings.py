@@ -8,6 +8,8 @@ from msgspec.structs import replace
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
 from labrats.backends.embedded.sandbox_choice import choose_isolation, network_problem
+from labrats.control_groups import create_group_of_jobs
+from labrats.model.protocol import ResourceLimits
 from labrats.processes import boot_id
 from labrats.settings import EngineSettings
 
@@ -36,13 +38,21 @@ def runner_settings(settings: EngineSettings, schema_created_with: int, database
         output_bytes=settings.max_output_bytes,
         caches=settings.data_dir / "caches" if settings.cache_gib else None,
         caches_bytes=round(settings.cache_gib * 2**30),
-        limits=replace(
-            settings.agent_limits, kept_free_bytes=settings.kept_free_bytes(shutil.disk_usage(settings.data_dir).total)
-        ),
+        limits=_limits(settings),
         own_secrets=settings.own_secrets,
         admin_key_file=settings.admin_key_file,
         isolation=isolation.levels,
         sandbox=isolation.sandbox,
         network_problem=network_problem(isolation.sandbox),
         origin=f"{database} {boot_id()}",
+    )
+
+
+def _limits(settings: EngineSettings) -> ResourceLimits:
+    limits, disk = settings.agent_limits, shutil.disk_usage(settings.data_dir)
+    groups = create_group_of_jobs(limits)
+    return replace(
+        limits,
+        kept_free_bytes=settings.kept_free_bytes(disk.total),
+        control_groups=str(groups) if groups else None,
     )

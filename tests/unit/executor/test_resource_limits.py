@@ -252,7 +252,7 @@ async def test_memory_is_measured_again_in_excess_of_its_limit(
     left = iter(samples)
     monkeypatch.setattr(resource_limits, "_own_memory", lambda pid: (1000, 0))
     monkeypatch.setattr(resource_limits, "_share_of_memory", lambda pid: (next(left), 0))
-    watcher = resource_limits._Watcher(ResourceLimits(memory_bytes=200), ())
+    watcher = resource_limits._Watcher(ResourceLimits(memory_bytes=200), (), None)
     assert watcher._memory_above(200, [1]) == used
 
 

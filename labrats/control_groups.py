@@ -1,0 +1,164 @@
+"""Control groups (cgroup v2), by which the kernel limits the processes of an attempt, also between two measurements.
+
+The engine uses them where an operator lets it create some: systemd marks or hands over the group of a service with
+`Delegate=`. The engine must then run in a group below (`DelegateSubgroup=`), since a group with processes of its own
+cannot pass limits on.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from labrats.model.protocol import ResourceLimits
+
+THREADS_PER_PROCESS: Final = 32
+"""Threads that an attempt may have for each of its processes: the kernel's numbers for both are the same."""
+
+_OWN_GROUP: Final = Path("/proc/self/cgroup")
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_MOUNT: Final = re.compile(r"\S+ \S+ \S+ (?P<root>\S+) (?P<place>\S+) .* - cgroup2 ", re.MULTILINE)
+_PROCESSES: Final = "cgroup.procs"
+_ENABLED: Final = "cgroup.subtree_control"
+_NEEDED: Final = frozenset({"memory", "pids"})
+_MARKS: Final = ("trusted.delegate", "user.delegate")
+"""Attributes with which systemd marks a group that it leaves to a service."""
+
+_JOBS: Final = "jobs"
+"""The group of all attempts."""
+
+_EXECUTORS: Final = "executors"
+"""The group of executors between two attempts, beside that. The user may not write to the engine's own group."""
+
+_EXECUTOR_BYTES: Final = 64 * 2**20
+_EXECUTOR_THREADS: Final = 64
+"""Memory and threads of the executor, which is in the group of its attempt."""
+
+_PERIOD_MICROSECONDS: Final = 100_000
+
+
+def create_group_of_jobs(limits: ResourceLimits) -> Path | None:
+    """Create the group of all attempts if it does not exist, and return its folder; None where that is not possible.
+
+    Empty groups of attempts are removed. limits: those of an attempt, and the processors of all.
+    """
+    if (group := delegated_group()) is None:
+        return None
+    jobs = group / _JOBS
+    try:
+        enabled = _NEEDED | ({"cpu"} & _words(group / "cgroup.controllers"))
+        (group / _ENABLED).write_text(" ".join(f"+{name}" for name in sorted(enabled)))
+        jobs.mkdir(exist_ok=True)
+        (group / _EXECUTORS).mkdir(exist_ok=True)
+        (jobs / _ENABLED).write_text(" ".join(f"+{name}" for name in sorted(_NEEDED)))
+        if "cpu" in enabled:
+            quota = "max" if limits.cpus is None else str(limits.cpus * _PERIOD_MICROSECONDS)
+            (jobs / "cpu.max").write_text(f"{quota} {_PERIOD_MICROSECONDS}")
+    except OSError:
+        return None
+    for attempt in filter(Path.is_dir, jobs.iterdir()):
+        remove_group(attempt)
+    return jobs
+
+
+def remove_group(group: Path) -> None:
+    """Remove the group of an attempt, unless it has processes."""
+    with suppress(OSError):
+        group.rmdir()
+
+
+def delegated_group() -> Path | None:
+    """Return the folder of the group that is left to this engine; None if there is none.
+
+    It is the one above the engine's own, has the necessary controllers and no processes.
+    """
+    with suppress(OSError):
+        own = _own_group()
+        if own is None or own.parent == own:
+            return None
+        group = own.parent
+        if _is_delegated(group) and _words(group / "cgroup.controllers") >= _NEEDED and not _words(group / _PROCESSES):
+            return group
+    return None
+
+
+def _own_group() -> Path | None:
+    """Return the folder of this process's group; None without cgroup v2."""
+    mount = _MOUNT.search(_MOUNTS.read_text())
+    own = next((line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::")), None)
+    if mount is None or own is None or not Path(own).is_relative_to(mount["root"]):
+        return None
+    return Path(mount["place"]) / Path(own).relative_to(mount["root"])
+
+
+def _is_delegated(group: Path) -> bool:
+    """Return whether the group belongs to this user, or is marked. Root may write to any, which are systemd's."""
+    if os.geteuid() != 0:
+        return group.stat().st_uid == os.geteuid() and os.access(group / _PROCESSES, os.W_OK)
+    for mark in _MARKS:
+        with suppress(OSError):
+            if os.getxattr(group, mark) == b"1":
+                return True
+    return False
+
+
+def _words(file: Path) -> set[str]:
+    return set(file.read_text().split())
+
+
+class ControlGroup:
+    """The group of an attempt, with its executor."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def ended_processes(self) -> int:
+        """The number of processes that the kernel has ended because the group needed more memory."""
+        with suppress(OSError, StopIteration, ValueError):
+            lines = (self._folder / "memory.events").read_text().splitlines()
+            return int(next(line.split()[1] for line in lines if line.startswith("oom_kill ")))
+        return 0
+
+    def limit(self, limits: ResourceLimits, most_threads: float) -> None:
+        """Set the kernel's limits, above those at which the executor ends the attempt. Raises OSError.
+
+        most_threads: of an attempt without a limit on its processes.
+        """
+        threads = most_threads if limits.processes is None else limits.processes * THREADS_PER_PROCESS
+        self._set("pids.max", int(min(threads, 2**22)) + _EXECUTOR_THREADS)
+        if limits.memory_bytes is not None:
+            self._set("memory.max", limits.memory_bytes + _EXECUTOR_BYTES)
+            with suppress(FileNotFoundError):  # a kernel without swap
+                self._set("memory.swap.max", 0)
+
+    def _set(self, file: str, value: int) -> None:
+        (self._folder / file).write_text(str(value))
+
+
+@contextmanager
+def own_group(folder: Path, limits: ResourceLimits, most_threads: float) -> Iterator[ControlGroup]:
+    """Run this process, and all that it starts, in a new group. Raises OSError.
+
+    At the end, this process leaves the new group, which is removed unless other processes are left.
+    """
+    folder.mkdir(exist_ok=True)
+    group = ControlGroup(folder)
+    try:
+        group.limit(limits, most_threads)
+        _enter(folder)
+    except OSError:
+        remove_group(folder)
+        raise
+    try:
+        yield group
+    finally:
+        with suppress(OSError):  # the engine tries again to remove the group
+            _enter(folder.parents[1] / _EXECUTORS)
+        remove_group(folder)
+
+
+def _enter(folder: Path) -> None:
+    (folder / _PROCESSES).write_text("0")
