@@ -36,6 +36,9 @@ _TLS_HANDSHAKE: Final = b"\x16\x03"
 _HOP_BY_HOP: Final = frozenset(
     ("connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "upgrade", "host")
 )
+_INTERIM: Final = b"HTTP/1.1 1"
+"""Start of a response that another one follows, such as `100 Continue`."""
+
 _REQUEST: Final = re.compile(rb"([A-Z]{1,20}) ([!-~]{1,8192}) HTTP/1\.[01]")
 _HOST_AND_PORT: Final = re.compile(r"(?P<host>[A-Za-z0-9_.-]{1,254}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>[0-9]{1,5})")
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*")
@@ -268,10 +271,31 @@ async def _exchange(client: Ends, server: Ends, length: int) -> None:
     """Send the body of a request, of `length` bytes, while the response is copied."""
     sending = asyncio.create_task(_send_body(client[0], server[1], length))
     try:
-        await _copy(server[0], client[1])
+        await _copy_response(server[0], client[1])
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)  # a failure shows in the response
+
+
+async def _copy_response(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy a response. Its head says that the connection ends: a client would otherwise send another request to it."""
+    try:
+        while (head := await reader.readuntil(b"\r\n\r\n")).startswith(_INTERIM):
+            writer.write(head)
+            await writer.drain()
+        writer.write(_closing_head(head))
+    except asyncio.IncompleteReadError as cut:
+        writer.write(cut.partial)
+    except asyncio.LimitOverrunError:
+        pass  # too large a head is copied as it is
+    await _copy(reader, writer)
+
+
+def _closing_head(head: bytes) -> bytes:
+    """Return the head of a response with `Connection: close`."""
+    status, *lines = head[:-4].split(b"\r\n")
+    kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in (b"connection", b"keep-alive")]
+    return b"\r\n".join([status, *kept, b"Connection: close", b"", b""])
 
 
 async def _send_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -64,6 +64,58 @@ async def test_request_for_an_allowed_url_is_forwarded_once() -> None:
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.endswith(ANSWER)
     assert requests == [f"POST /a?b=c localhost:{port} body"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "received"),
+    [
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody", b"HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\n\r\nbody"),
+        (
+            b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nKeep-Alive: timeout=5\r\n\r\n\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\r\n\r\n",
+        ),
+        (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+        ),
+        (b"HTTP/1.1 200 OK\r\nA: b", b"HTTP/1.1 200 OK\r\nA: b"),
+        (b"no head\n" * 10_000, b"no head\n" * 10_000),
+        (b"", b""),
+    ],
+    ids=["usual", "keep-alive", "interim", "cut", "no head", "nothing"],
+)
+async def test_response_says_that_its_connection_serves_no_further_request(sent: bytes, received: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await Proxy().answer(f"GET http://localhost:{port}/ HTTP/1.1\r\n\r\n".encode()) == received
+
+
+async def test_server_waits_while_the_client_reads_no_interim_responses() -> None:
+    sent = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        with suppress(OSError):
+            while True:
+                writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000)
+                await writer.drain()
+                sent += 1
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, Proxy().connection() as (_, writer):
+        port = server.sockets[0].getsockname()[1]
+        writer.write(f"GET http://localhost:{port}/ HTTP/1.1\r\n\r\n".encode())
+        before = 0
+        async with asyncio.timeout(10):
+            while not sent or before != sent:
+                before = sent
+                await asyncio.sleep(0.3)
 
 
 async def test_tunnel_to_an_allowed_host_carries_both_directions() -> None:
