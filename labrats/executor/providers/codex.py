@@ -210,6 +210,7 @@ def _settings(context: RunContext) -> dict[str, dict[str, Any]]:
     settings = {
         "": top,
         "analytics": {"enabled": False},  # otherwise the exit hangs without a name server
+        "features": {"plugins": False},  # otherwise each run downloads their catalog from GitHub and the provider
         "shell_environment_policy": {"exclude": [*_VARIABLES]},
     }
     if context.endpoint:
