@@ -49,8 +49,8 @@ class AgentCli(ABC):
         """Return a turn in which the model runs a command."""
 
     @abstractmethod
-    def ask(self, question: str) -> Calls:
-        """Return a turn in which the model asks the MCP server `docs`."""
+    def ask(self, question: str, server: str = "docs") -> Calls:
+        """Return a turn in which the model asks an MCP server."""
 
     @abstractmethod
     def usage(self, *, turns: int, input_tokens: int, output_tokens: int) -> Usage:

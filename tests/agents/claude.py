@@ -80,8 +80,8 @@ class ClaudeCode(AgentCli):
     def shell(self, command: str, **more: Any) -> Calls:
         return Calls("Bash", {"command": command, "description": "test"}, **more)
 
-    def ask(self, question: str) -> Calls:
-        return Calls("mcp__docs__ask", {"question": question})
+    def ask(self, question: str, server: str = "docs") -> Calls:
+        return Calls(f"mcp__{server}__ask", {"question": question})
 
     def usage(self, *, turns: int, input_tokens: int, output_tokens: int) -> Usage:
         return Usage(input_tokens=input_tokens, output_tokens=output_tokens, turns=turns)

@@ -85,8 +85,8 @@ class CodexCli(AgentCli):
     def shell(self, command: str, **more: Any) -> Calls:
         return Calls("exec_command", {"cmd": command, "yield_time_ms": 30_000}, **more)
 
-    def ask(self, question: str) -> Calls:
-        return Calls("ask", {"question": question}, namespace="mcp__docs")
+    def ask(self, question: str, server: str = "docs") -> Calls:
+        return Calls("ask", {"question": question}, namespace=f"mcp__{server}")
 
     def usage(self, *, turns: int, input_tokens: int, output_tokens: int) -> Usage:
         cached = turns * CACHED_TOKENS

@@ -1,8 +1,12 @@
-"""An MCP server, as a program with one tool, `ask`, that returns its arguments. It imports nothing of the project."""
+"""An MCP server, as a program with one tool, `ask`, that returns its arguments. It imports nothing of the project.
+
+With the argument `fetch` the question is a URL, and the tool returns what its server answers.
+"""
 
 import json
 import os
 import sys
+import urllib.request
 from typing import Any, Final
 
 TOOL: Final = {
@@ -32,10 +36,22 @@ def answer(request: dict[str, Any], knowledge: str) -> dict[str, Any] | None:
     return {"jsonrpc": "2.0", "id": request["id"], "result": result}
 
 
+def knowledge_of(request: dict[str, Any]) -> str:
+    """Return the answer: the arguments and a variable that a test sets, or what the URL in the question answers."""
+    if sys.argv[1:] != ["fetch"] or request["method"] != "tools/call":
+        return f"{sys.argv[1:]} {os.environ.get('MCP_TEST_KNOWS')} in {os.getcwd()}"
+    try:
+        with urllib.request.urlopen(request["params"]["arguments"]["question"], timeout=10) as response:
+            return str(response.read().decode())
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+
+
 def main() -> None:
-    """Serve on standard input and output. The answer is the arguments and a variable that a test sets."""
+    """Serve on standard input and output."""
     for line in sys.stdin:
-        if response := answer(json.loads(line), f"{sys.argv[1:]} {os.environ.get('MCP_TEST_KNOWS')} in {os.getcwd()}"):
+        request = json.loads(line)
+        if response := answer(request, knowledge_of(request)):
             sys.stdout.write(f"{json.dumps(response)}\n")
             sys.stdout.flush()
 

@@ -36,6 +36,26 @@ def test_tool_of_a_server_program_is_called(cli: AgentCli, attempt_on: Prepare) 
     assert attempt.result == "done"
 
 
+def test_server_program_has_the_variables_of_the_job_and_its_own_take_precedence(
+    cli: AgentCli, attempt_on: Prepare
+) -> None:
+    settings = {
+        "env": {"MCP_TEST_KNOWS": "the job's value"},
+        "mcp_servers": {
+            "docs": McpServer(command=sys.executable, args=(mcp_server.__file__,)),
+            "other": McpServer(
+                command=sys.executable, args=(mcp_server.__file__,), env={"MCP_TEST_KNOWS": "its own value"}
+            ),
+        },
+    }
+    with cli.serve(cli.ask("Why?"), cli.ask("Why?", server="other"), Says("done")) as server:
+        attempt = attempt_on(server, config=settings)
+        attempt.run()
+
+    answers = [event.output or "" for event in attempt.tool_events if event.output]
+    assert ["the job's value" in answers[0], "its own value" in answers[1]] == [True, True]
+
+
 def test_credentials_are_only_in_the_environment_of_the_server(cli: AgentCli, attempt_on: Prepare) -> None:
     environments = cli.shell("tr '\\0' '\\n' < /proc/$PPID/environ; env; echo looked")
     with cli.serve(cli.ask("Why?"), environments, Says("done")) as server:

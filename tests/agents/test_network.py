@@ -4,9 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from labrats.model.mcp_server import McpServer
 from labrats.model.network import AllowedHosts, Network
 from labrats.model.protocol import Sandbox
+from tests.agents import mcp_server
 from tests.agents.agent_cli import AgentCli
 from tests.agents.conftest import Prepare
 from tests.support.http_server import ANSWER, an_http_server
@@ -53,3 +56,25 @@ def test_tools_reach_an_allowed_host(cli: AgentCli, attempt_on: Prepare, sandbox
     assert (attempt.result, requests) == ("ok", [f"GET /package {address}"])
     assert ANSWER.decode().strip() in (attempt.tool_events[-1].output or "")
     assert attempt.outcome.outputs.refused_hosts == ()
+
+
+def test_program_of_an_mcp_server_reaches_an_allowed_host_and_no_other(
+    cli: AgentCli, attempt_on: Prepare, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    program = tmp_path / "server" / "mcp_server.py"
+    program.parent.mkdir()
+    program.write_text(Path(mcp_server.__file__).read_text())
+    by_proxy_only = {"NO_PROXY": "", "no_proxy": ""}  # all test servers are on loopback
+    docs = McpServer(command="/usr/bin/python3", args=(str(program), "fetch"), env=by_proxy_only)
+    readable = replace(sandbox, readable=(*sandbox.readable, str(program.parent)))
+    with an_http_server() as (port, requests):
+        allowed, other = f"localhost:{port}", f"127.0.0.1:{port}"
+        with cli.serve(*(cli.ask(f"http://{each}/") for each in (allowed, other)), Says("ok")) as server:
+            config = {"network": AllowedHosts(allow=(allowed,)), "mcp_servers": {"docs": docs}}
+            attempt = attempt_on(server, config=config, sandbox=readable, git_addresses=LOOPBACK)
+            attempt.run()
+
+    assert (attempt.result, requests) == ("ok", [f"GET / {allowed}"])
+    outputs = [event.output or "" for event in attempt.tool_events if event.output]
+    assert [ANSWER.decode().strip() in outputs[0], "HTTP Error 403" in outputs[1]] == [True, True]
+    assert attempt.outcome.outputs.refused_hosts == (other,)

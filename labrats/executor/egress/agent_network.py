@@ -134,6 +134,10 @@ def _variables(proxy: str) -> dict[str, str]:
     return names | {name.lower(): value for name, value in names.items()} | {"NODE_USE_ENV_PROXY": "1"}
 
 
+NETWORK_VARIABLES: Final = tuple(_variables(""))
+"""Names of the environment variables by which programs find the proxy."""
+
+
 async def _failure_of(serving: "asyncio.Task[None]") -> str:
     """Return the reason for which the child could not enter its namespace."""
     await asyncio.wait([serving], timeout=_REASON_SECONDS)

@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from labrats.executor.context import RunContext, SessionLost
+from labrats.executor.egress.agent_network import NETWORK_VARIABLES
 from labrats.executor.failure_advice import add_advice, missing_credentials_message
 from labrats.executor.mcp_servers import mcp_servers
 from labrats.executor.providers.agent_cli import (
@@ -224,15 +225,24 @@ def _settings(context: RunContext) -> dict[str, dict[str, Any]]:
         }
     for name, server in mcp_servers(context).items():
         table = f"mcp_servers.{_toml_value(name)}"
-        settings |= {f"{table}{part}": values for part, values in _mcp_server(server).items() if values}
+        tables = _mcp_server(server, sorted(_agent_variables(context)))
+        settings |= {f"{table}{part}": values for part, values in tables.items() if values}
     return settings
 
 
-def _mcp_server(server: McpServer) -> dict[str, dict[str, Any]]:
-    """Return the tables of a server, by the suffix of their names."""
+def _agent_variables(context: RunContext) -> set[str]:
+    """Return the names of the agent's environment variables, of which Codex by itself passes few to MCP servers."""
+    return {*context.agent_environment(), *context.variables(), *NETWORK_VARIABLES}
+
+
+def _mcp_server(server: McpServer, variables: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the tables of a server, by the suffix of their names. variables: names of those that a program inherits.
+
+    Values in the table `.env` take precedence.
+    """
     if server.url is not None:
         return {"": {"url": server.url}, ".http_headers": server.headers}
-    return {"": {"command": server.command, "args": server.args}, ".env": server.env}
+    return {"": {"command": server.command, "args": server.args, "env_vars": variables}, ".env": server.env}
 
 
 def _toml(tables: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
