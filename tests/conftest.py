@@ -19,7 +19,7 @@ from tests.cluster.fixture import (
     pytest_runtest_setup,
     write_cluster_failure,
 )
-from tests.cluster.product import engine_image, executor_image
+from tests.cluster.product import agents_image, engine_image, executor_image
 from tests.support.counters import counters, write_counters
 from tests.support.durations import write_durations
 from tests.support.figures import write_figures
@@ -28,6 +28,7 @@ from tests.support.workers import GroupScheduling, merge_worker_report, send_wor
 
 __all__ = [
     "SEED",
+    "agents_image",
     "api_client",
     "cluster",
     "counters",

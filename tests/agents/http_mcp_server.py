@@ -1,6 +1,7 @@
-"""The MCP server of mcp_server.py over HTTP, on loopback."""
+"""The MCP server of mcp_server.py over HTTP."""
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,8 +24,8 @@ class HttpMcpServer:
 
 
 @contextmanager
-def http_mcp_server() -> Iterator[HttpMcpServer]:
-    """Serve on loopback until the context exits."""
+def http_mcp_server(listener: socket.socket | None = None) -> Iterator[HttpMcpServer]:
+    """Serve on loopback, or with `listener`, until the context exits."""
 
     class Handler(QuietHandler):
         def do_POST(self) -> None:
@@ -39,6 +40,6 @@ def http_mcp_server() -> Iterator[HttpMcpServer]:
 
         do_DELETE = do_GET
 
-    with served_by(Handler) as port:
+    with served_by(Handler, listener) as port:
         served = HttpMcpServer(port)
         yield served

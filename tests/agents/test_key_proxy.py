@@ -52,7 +52,7 @@ for process in pathlib.Path('/proc').glob('[0-9]*'):
     if process.name != str(os.getpid()) and mine in read(process / 'environ'):
         if any(re.search(pattern, part) for part in memory(process)):
             print('found in the memory of', process.name)
-for root in ('..', os.environ['HOME'], os.environ['TMPDIR']):
+for root in ('..', os.environ['HOME'], os.environ['TMPDIR'], '/attempt'):
     for folder, _, names in os.walk(root):
         for name in names:
             path = pathlib.Path(folder, name)

@@ -30,7 +30,7 @@ _CLUSTER: Final = pytest.StashKey[Any]()
 _WORKLOADS: Final = ("apis/apps/v1/{}/deployments", "apis/batch/v1/{}/jobs", "api/v1/{}/pods")
 """Paths of the collections whose objects run pods, with a placeholder for the namespace."""
 
-_FIXTURES: Final = {"node": "node", "helm": "helm", "engine": "engine_image"}
+_FIXTURES: Final = {"node": "node", "helm": "helm", "engine": "engine_image", "agents": "agents_image"}
 """The fixture, or argument of the mark, that needs each optional part of `prepare`."""
 
 

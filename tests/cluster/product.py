@@ -4,6 +4,7 @@ import hashlib
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,14 +26,22 @@ _KEPT_SECONDS: Final = 3600.0
 
 @dataclass(frozen=True)
 class Product:
-    """One of the images. name: of its folder in `docker`. sources: files and folders that its tag is derived from."""
+    """One of the images.
+
+    name:       of the image.
+    folder:     the folder in `docker` with its Dockerfile.
+    sources:    files and folders that its tag is derived from.
+    agent_clis: whether it contains the agent CLIs.
+    """
 
     name: str
+    folder: str
     sources: tuple[str, ...]
+    agent_clis: bool = False
 
     @property
     def image(self) -> str:
-        return f"{self._repository}:{_digest([f'docker/{self.name}', 'docker/gather', *self.sources])}"
+        return f"{self._repository}:{_digest([f'docker/{self.folder}', 'docker/gather', *self.sources])}"
 
     @property
     def image_variable(self) -> str:
@@ -70,30 +79,46 @@ def build(*products: Product) -> None:
     with exclusive_lock("products.lock"):
         for product in products:
             product.remove_old_images()
-        if missing := [product for product in products if not archive_of(product.image).exists()]:
-            progress(f"building the images: {', '.join(product.name for product in missing)}")
-            with tempfile.TemporaryDirectory() as folder:
-                gather = _PROJECT / "docker" / "gather"
-                run(gather, folder, PYTHON, env={**os.environ, "LABRATS_AGENT_CLIS": "none"})
-                for product in missing:
-                    context = Path(folder, product.name)
-                    build_image(product.image, context, _PROJECT / "docker" / product.name / "Dockerfile")
+        missing = [product for product in products if not archive_of(product.image).exists()]
+        for agent_clis in (False, True):
+            if chosen := [product for product in missing if product.agent_clis == agent_clis]:
+                progress(f"building the images: {', '.join(product.name for product in chosen)}")
+                _gather_and_build(chosen, "all" if agent_clis else "none")
         for product in products:
             os.utime(archive_of(product.image))  # it is missing if the sources have changed during the build
 
 
+def _gather_and_build(products: Sequence[Product], agent_clis: str) -> None:
+    """Gather the content of all images, and build those of `products`."""
+    with tempfile.TemporaryDirectory() as folder:
+        gather = _PROJECT / "docker" / "gather"
+        run(gather, folder, PYTHON, env={**os.environ, "LABRATS_AGENT_CLIS": agent_clis})
+        for product in products:
+            dockerfile = _PROJECT / "docker" / product.folder / "Dockerfile"
+            build_image(product.image, Path(folder, product.folder), dockerfile)
+
+
 _SOURCES: Final = ("labrats", "pyproject.toml")
 
-EXECUTOR: Final = Product("executor", _SOURCES)
+EXECUTOR: Final = Product("executor", "executor", _SOURCES)
 """Contains no agent CLIs, so it runs mock jobs only."""
 
-ENGINE: Final = Product("engine", _SOURCES)
+AGENTS: Final = Product("agents", "executor", (*_SOURCES, "tests/agent-clis/package-lock.json"), agent_clis=True)
+"""The executor as users build it. It is larger than 1 GB, so that only tests of the real agent CLIs use it."""
+
+ENGINE: Final = Product("engine", "engine", _SOURCES)
 
 
 @pytest.fixture(scope="session")
 def executor_image(cluster: Cluster | None) -> str:
     """An image of the executor for the cluster's pods. It contains no agent CLIs, so it runs mock jobs only."""
     return EXECUTOR.on(cluster)
+
+
+@pytest.fixture(scope="session")
+def agents_image(cluster: Cluster | None) -> str:
+    """An image of the executor with the real agent CLIs for the cluster's pods."""
+    return AGENTS.on(cluster)
 
 
 @pytest.fixture(scope="session")

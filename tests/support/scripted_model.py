@@ -13,14 +13,18 @@ from tests.support.loopback import QuietHandler, served_by
 
 JSON: Final = {"Content-Type": "application/json"}
 
+_PIECES: Final = 40
+"""Pieces of an answer that is sent slowly."""
+
 
 @dataclass(frozen=True)
 class Says:
-    """The model answers with a text, which ends its turn."""
+    """The model answers with a text, which ends its turn. seconds: time over which the answer is sent."""
 
     text: str
     input_tokens: int = 100
     output_tokens: int = 10
+    seconds: float = 0
 
 
 @dataclass(frozen=True)
@@ -156,4 +160,18 @@ class _Handler(QuietHandler):
                 self.close_connection = True
             case _:
                 content_type, content = self.server_dialect.answer(turn, number, body)
-                self.answer(200, content, {"Content-Type": content_type})
+                if isinstance(turn, Says) and turn.seconds:
+                    self._answer_slowly(content, content_type, turn.seconds)
+                else:
+                    self.answer(200, content, {"Content-Type": content_type})
+
+    def _answer_slowly(self, content: bytes, content_type: str, seconds: float) -> None:
+        """Send the answer in pieces, whose ends are anywhere in its events."""
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        size = -(-len(content) // _PIECES)
+        for start in range(0, len(content), size):
+            self.wfile.write(content[start : start + size])
+            self.server_script.over.wait(seconds / _PIECES)

@@ -17,6 +17,7 @@ CLUSTER_FAILURE: Final = pytest.StashKey[str]()
 """The reason why a worker could not start a cluster."""
 
 _OWN_INSTALLATIONS: Final = (
+    "tests/chart/test_agents.py",
     "tests/chart/test_injections.py",
     "tests/chart/test_network.py",
     "tests/chart/test_reports.py",
