@@ -1,3 +1,3 @@
 """Labrats: turns requests and events into runs of AI agents."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -4394,7 +4394,7 @@ export interface components {
             backend: "embedded" | "kubernetes";
             /**
              * Version
-             * @example 0.1.0
+             * @example 0.2.0
              */
             version: string;
         };
@@ -6148,7 +6148,7 @@ export interface components {
         SystemView: {
             /**
              * Version
-             * @example 0.1.0
+             * @example 0.2.0
              */
             version: string;
             /**
@@ -16200,7 +16200,7 @@ export interface operations {
                      *       },
                      *       "changes": "5f0c9a1b-16",
                      *       "backend": "embedded",
-                     *       "version": "0.1.0"
+                     *       "version": "0.2.0"
                      *     }
                      */
                     "application/json": components["schemas"]["Me"];
@@ -17817,7 +17817,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "version": "0.1.0",
+                     *       "version": "0.2.0",
                      *       "backend": "embedded",
                      *       "role": "all",
                      *       "drivesJobs": true,

@@ -60,7 +60,7 @@ class Me(ResponseBody):
         examples=["5f0c9a1b-16"],
     )
     backend: Literal["embedded", "kubernetes"]
-    version: str = Field(examples=["0.1.0"])
+    version: str = Field(examples=["0.2.0"])
 
 
 NextPage = Annotated[

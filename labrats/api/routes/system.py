@@ -59,7 +59,7 @@ class ControllerView(ResponseBody):
 class SystemView(ResponseBody):
     """The engine that answers. On a cluster, other replicas may have another version."""
 
-    version: str = Field(examples=["0.1.0"])
+    version: str = Field(examples=["0.2.0"])
     backend: Literal["embedded", "kubernetes"]
     role: str = Field(description="The tasks of this replica.", examples=["all"])
     drives_jobs: bool = Field(description="True if this replica can start jobs; others leave that to a controller.")
