@@ -1,5 +1,7 @@
 """Fixtures for attempts of the real agent programs with a scripted model."""
 
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,8 @@ from typing import Any
 import pytest
 
 from labrats.model.config import JobConfig
+from labrats.model.network import Network
+from labrats.model.protocol import Sandbox
 from tests.agents.agent_cli import AgentCli
 from tests.agents.claude import CLAUDE
 from tests.agents.codex import CODEX
@@ -14,6 +18,8 @@ from tests.support.scripted_model import ModelServer
 from tests.unit.executor.attempts import AttemptFolder, a_unique_name, an_attempt
 
 Prepare = Callable[..., AttemptFolder]
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+"""The networks of the servers of tests."""
 
 
 @pytest.fixture(params=[CLAUDE, CODEX], ids=str)
@@ -31,15 +37,35 @@ def unique_name() -> Iterator[str]:
 
 
 @pytest.fixture
-def attempt_on(cli: AgentCli, tmp_path: Path, unique_name: str) -> Prepare:
+def sandbox(tmp_path: Path) -> Sandbox:
+    """The sandbox of all attempts. MCP servers run this Python, and the programs beside these tests."""
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    readable = (sys.prefix, sys.base_prefix, str(Path(__file__).parent))
+    return Sandbox(program=program, readable=readable, etc_snapshots=str(tmp_path / "etc-snapshots"))
+
+
+@pytest.fixture
+def network() -> Network:
+    """The network rule of all attempts: their programs reach the server of their model, and nothing else."""
+    return "none"
+
+
+@pytest.fixture
+def attempt_on(cli: AgentCli, tmp_path: Path, unique_name: str, sandbox: Sandbox, network: Network) -> Prepare:
     """Return a function that prepares an attempt with a server; None for the provider's own server."""
 
     def prepare(
         server: ModelServer | str | None, *, config: dict[str, Any] | None = None, **task: Any
     ) -> AttemptFolder:
         url = server.url if isinstance(server, ModelServer) else server
-        usual: dict[str, Any] = {"provider": cli.provider, "model": cli.model, "timeout_ms": 60_000}
-        inputs: dict[str, Any] = {"programs": {cli.provider: cli.installed()}, "secrets": cli.secrets}
+        usual: dict[str, Any] = {"provider": cli.provider, "model": cli.model, "timeout_ms": 60_000, "network": network}
+        inputs: dict[str, Any] = {
+            "programs": {cli.provider: cli.installed()},
+            "secrets": cli.secrets,
+            "sandbox": sandbox,
+            "git_addresses": LOOPBACK,
+        }
         return an_attempt(
             tmp_path,
             attempt=unique_name,

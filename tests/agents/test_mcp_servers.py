@@ -102,7 +102,8 @@ def test_credentials_are_not_on_disk_after_the_attempt(cli: AgentCli, attempt_on
 
 def test_tool_of_a_server_with_a_url_is_called_with_headers_and_credentials(cli: AgentCli, attempt_on: Prepare) -> None:
     with http_mcp_server() as mcp, cli.serve(cli.ask("Why?"), Says("done")) as server:
-        settings = docs(url=mcp.url, headers={"X-Team": "red"})
+        # With a rule, the programs do not ask the proxy for a server on loopback, where their model is, too.
+        settings = docs(url=mcp.url, headers={"X-Team": "red"}) | {"network": "open"}
         secrets = cli.secrets | {"mcp.docs.Authorization": f"Bearer {TOKEN}"}
         attempt = attempt_on(server, config=settings, secrets=secrets)
         attempt.run()

@@ -1,6 +1,5 @@
 """Tests of the real agent programs with a restricted network."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,26 +14,17 @@ from tests.agents.conftest import Prepare
 from tests.support.http_server import ANSWER, an_http_server
 from tests.support.scripted_model import Says
 
-LOOPBACK = ("127.0.0.0/8", "::1/128")
-
-
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Sandbox:
-    program = shutil.which("bwrap")
-    assert program, "bubblewrap is missing: run `make setup`"
-    return Sandbox(program=program, etc_snapshots=str(tmp_path / "etc-snapshots"))
-
 
 @pytest.mark.parametrize("network", ["none", AllowedHosts(allow=("registry.example",))], ids=["none", "allow"])
 def test_program_reaches_its_model_and_its_tools_no_other_host(
-    cli: AgentCli, attempt_on: Prepare, sandbox: Sandbox, network: Network
+    cli: AgentCli, attempt_on: Prepare, network: Network
 ) -> None:
     with an_http_server() as (port, requests):
         commands = [
             f"curl -sS -m 5 {options} http://localhost:{port}/" for options in ("--noproxy ''", "--noproxy '*'")
         ]
         with cli.serve(cli.shell(" 2>&1; ".join([*commands, "true"])), Says("ok")) as server:
-            attempt = attempt_on(server, config={"network": network}, sandbox=sandbox, git_addresses=LOOPBACK)
+            attempt = attempt_on(server)
             attempt.run()
 
     assert attempt.result == "ok"
@@ -45,12 +35,12 @@ def test_program_reaches_its_model_and_its_tools_no_other_host(
     assert attempt.outcome.outputs.refused_hosts == (f"localhost:{port}",)
 
 
-def test_tools_reach_an_allowed_host(cli: AgentCli, attempt_on: Prepare, sandbox: Sandbox) -> None:
+def test_tools_reach_an_allowed_host(cli: AgentCli, attempt_on: Prepare) -> None:
     with an_http_server() as (port, requests):
         address = f"localhost:{port}"
         with cli.serve(cli.shell(f"curl -sS --noproxy '' http://{address}/package"), Says("ok")) as server:
             network = AllowedHosts(allow=(address,))
-            attempt = attempt_on(server, config={"network": network}, sandbox=sandbox, git_addresses=LOOPBACK)
+            attempt = attempt_on(server, config={"network": network})
             attempt.run()
 
     assert (attempt.result, requests) == ("ok", [f"GET /package {address}"])
@@ -71,7 +61,7 @@ def test_program_of_an_mcp_server_reaches_an_allowed_host_and_no_other(
         allowed, other = f"localhost:{port}", f"127.0.0.1:{port}"
         with cli.serve(*(cli.ask(f"http://{each}/") for each in (allowed, other)), Says("ok")) as server:
             config = {"network": AllowedHosts(allow=(allowed,)), "mcp_servers": {"docs": docs}}
-            attempt = attempt_on(server, config=config, sandbox=readable, git_addresses=LOOPBACK)
+            attempt = attempt_on(server, config=config, sandbox=readable)
             attempt.run()
 
     assert (attempt.result, requests) == ("ok", [f"GET / {allowed}"])

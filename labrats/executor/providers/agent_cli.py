@@ -35,6 +35,8 @@ _ALL_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW 
 MAX_PAUSE_SECONDS: Final = 10.0
 """Longest pause for which a program may wait. If a server asks for more, the attempt ends and releases its slot."""
 
+_SIGNAL_OFFSET: Final = 128
+
 
 @dataclass(frozen=True)
 class ProgramExit:
@@ -50,7 +52,9 @@ class ProgramExit:
     has_skipped_lines: bool = False
 
     def __str__(self) -> str:
-        return describe_exit("exit", self.status) if self.status >= 0 else describe_exit("signal", -self.status)
+        # The sandbox reports a signal as a shell does.
+        number = -self.status if self.status < 0 else self.status - _SIGNAL_OFFSET
+        return describe_exit("signal", number) if number > 0 else describe_exit("exit", self.status)
 
     @property
     def stderr_summary(self) -> str:
