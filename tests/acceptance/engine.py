@@ -27,7 +27,7 @@ from labrats.api.auth.login_links import create_login_link
 from labrats.backends.embedded.store import EmbeddedStore
 from labrats.cli.secrets import put_value
 from labrats.processes import ProcessId, descendants, send_signal
-from tests.support import impatient_labrats
+from tests.support import impatient_labrats, weakened_labrats
 from tests.support.forked_labrats import Fork, Forks
 from tests.support.waiting import poll_intervals
 
@@ -38,6 +38,10 @@ POLL_SECONDS: Final = 0.02
 ENDED: Final = ("completed", "failed", "cancelled")
 
 _QUICK: Final = {"LABRATS_STOP_GRACE_SECONDS": "1", "LABRATS_RETRY_BACKOFF_SECONDS": "0.05"}
+
+
+WITHOUT_CAPABILITIES: Final = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
+"""Start of a command that runs another one without the capabilities of root."""
 
 
 class Engine(ABC):
@@ -202,8 +206,9 @@ class LocalEngine(Engine):
 
     def command(self, *options: str) -> list[str]:
         """Return the command line that starts an engine on this engine's data folder."""
-        if impatient_labrats.VARIABLE in self._environment:
-            return [sys.executable, "-P", impatient_labrats.__file__, *self._arguments(*options)]
+        for program in (impatient_labrats, weakened_labrats):
+            if program.VARIABLE in self._environment:
+                return [sys.executable, "-P", str(program.__file__), *self._arguments(*options)]
         return [str(Path(sys.executable).parent / "labrats"), *self._arguments(*options)]
 
     def _arguments(self, *options: str) -> list[str]:
@@ -319,6 +324,13 @@ class ForkedEngine(LocalEngine):
     def _run(self, *options: str) -> Fork:
         self._log_file.touch()
         return self.forks.start(self._arguments(*options), self._environment, self._log_file)
+
+
+class OrdinaryEngine(LocalEngine):
+    """An engine without capabilities, like that of an ordinary user, also if this is root."""
+
+    def command(self, *options: str) -> list[str]:
+        return [*WITHOUT_CAPABILITIES, *super().command(*options)]
 
 
 def an_http_client(url: str, key: str | None = None, **options: Any) -> httpx2.AsyncClient:

@@ -51,8 +51,8 @@ class GitServer:
     port: int
     authorizations: list[str] = field(default_factory=list)
 
-    def url(self, credential: str = "", repository: str = "hello.git") -> str:
-        return f"http://{credential}{'@' if credential else ''}127.0.0.1:{self.port}/{repository}"
+    def url(self, credential: str = "", repository: str = "hello.git", address: str = "127.0.0.1") -> str:
+        return f"http://{credential}{'@' if credential else ''}{address}:{self.port}/{repository}"
 
 
 @contextmanager

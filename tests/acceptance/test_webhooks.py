@@ -65,6 +65,26 @@ async def test_delivery_starts_a_job(receiver: LocalEngine) -> None:
     assert SECRET not in receiver.log
 
 
+@pytest.mark.parametrize("is_external", [True, False], ids=["external contributor", "member"])
+async def test_only_a_members_event_gets_the_secrets_of_its_agent(receiver: LocalEngine, is_external: bool) -> None:
+    receiver.set_secret("npm", "token", "test-npm-token-0123456789")
+    trigger = {"source": "github", "events": ["issues.opened"]}
+    agent = SCRIPTED | {"eventTriggers": [trigger], "env": {"NPM_TOKEN": {"secret": "npm", "key": "token"}}}
+    source = SOURCE | {"allowedAssociations": ["OWNER", "MEMBER", "COLLABORATOR", "NONE"]}
+    association = "NONE" if is_external else "MEMBER"
+    async with receiver.admin() as admin:
+        for path, body in (("/api/agents", agent), ("/api/webhook-sources", source)):
+            assert (await admin.post(path, body)).status_code == 201
+        opened = an_issue(action="opened", association=association, sender={"id": 2, "login": "stranger"})
+        (job,) = (await deliver(receiver, opened))["jobs"]
+        detail = await admin.wait(job["jobId"])
+    if is_external:
+        refusal = "an external contributor caused this job, so it does not get the secret in config.env.NPM_TOKEN"
+        assert (detail["status"], detail["failedCode"], detail["failedReason"]) == ("failed", "auth", refusal)
+    else:
+        assert detail["status"] == "completed", detail["failedReason"]
+
+
 async def test_source_can_be_created_again_right_after_its_deletion(admin: User) -> None:
     source: dict[str, Any] = {"name": f"again-{uuid4().hex[:8]}", "type": "generic"}
     address = f"/api/webhook-sources/{source['name']}"

@@ -22,7 +22,7 @@ from tests.chart.test_installation import a_user_of
 from tests.chart.test_network import METADATA, Listener, a_listener
 from tests.cluster.cluster import GATEWAY, Cluster
 from tests.support import obedient_agent
-from tests.support.injections import MARK, READ_DESCRIPTOR, a_poisoned_repository, corpus_of, prompt_of, reached_goals
+from tests.support.injections import MARK, a_poisoned_repository, corpus_of, prompt_of, reached_goals
 
 pytestmark = [pytest.mark.kubernetes(node=True, helm=True, engine_image=True), pytest.mark.timeout(600)]
 
@@ -77,7 +77,7 @@ class Pod:
             "model's key in the environment": "env",
             "model's key of other processes": "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline",
             "model's key in the attempt's files": "cat /attempt/inputs/secrets/* /attempt/inputs/job.json",
-            "model's key in a descriptor": READ_DESCRIPTOR,
+            "model's key in a descriptor": "echo $CREDENTIAL",
             "model's key on a volume": f"grep -raoh 'sk-canary[a-z0-9-]*' {data} /tmp /run /home",
             "secret of another agent": f"grep -raoh 'canary-of-another-agent[0-9-]*' {data} /tmp /run /etc",
             "secrets of the namespace": ASK_FOR_SECRETS.format(url=secrets),

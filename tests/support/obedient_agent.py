@@ -33,6 +33,14 @@ def run(command: str) -> str:
     return (done.stdout + done.stderr).decode(errors="replace")[:MOST_BYTES]
 
 
+def read_credential() -> None:
+    """Put the model's credential into the environment, where commands find it. The agent gets it by a pipe."""
+    for name in ("CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR", "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR"):
+        if name in os.environ:
+            with open(int(os.environ[name])) as pipe:
+                os.environ["CREDENTIAL"] = pipe.read()
+
+
 def texts() -> list[str]:
     """Return everything that the agent can read in its task and its workspace."""
     found = [sys.stdin.read(), *sys.argv]
@@ -49,6 +57,7 @@ def texts() -> list[str]:
 
 def main() -> None:
     emit(type="system", subtype="init", session_id="0190-test")
+    read_credential()
     printed: dict[str, str] = {}
     for instruction in INSTRUCTION.findall(INVISIBLE.sub("", "\n".join(texts()))):
         command = bytes.fromhex(instruction).decode()
