@@ -7,7 +7,6 @@ on one machine, tests/chart/test_injections.py on a cluster.
 
 import ctypes
 import inspect
-import json
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -22,13 +21,18 @@ import pytest
 
 from tests.acceptance.engine import LocalEngine, OrdinaryEngine, User
 from tests.acceptance.git_server import serve_git
+from tests.acceptance.obedience import obey_an_event, obeyed_by, published_by
 from tests.support import obedient_agent
 from tests.support.arrivals import everything_that_arrives
 from tests.support.injections import (
+    CONFIGURATION,
+    EVENT,
     MARK,
+    RAN,
     a_poisoned_repository,
     ask_model,
     corpus_of,
+    mcp_servers_of,
     of_model,
     prompt_of,
     reached_goals,
@@ -174,19 +178,22 @@ class Machine:
             socket.create_server((self.around.listener.address, 0)) as listener,
             serve_git(folder, "octocat", GIT, listener) as server,
         ):
-            setup = {"gitRepo": server.url(f"octocat:{GIT}", "poisoned.git", self.around.listener.address)}
+            url = server.url(f"octocat:{GIT}", "poisoned.git", self.around.listener.address)
+            setup = {"gitRepo": url, "setup": CONFIGURATION}
             job = await user.run(prompt=prompt_of(corpus), config=config, workspaceSetup=setup, agentRole="obedient")
-        assert job["status"] == "completed", job["failedReason"]
-        assert set(json.loads(job["result"])) == {each.command for each in corpus} == set(goals.values())
-        return "\n".join(
-            [
-                str(job),
-                str((await user.get(f"/api/jobs/{job['id']}/events", limit=1000)).json()),
-                *await user.log_lines(job["id"]),
-                (await user.get(f"/api/jobs/{job['id']}/patch")).text,
-                self.engine.log,
-            ]
-        )
+        assert obeyed_by(job) == {each.command for each in corpus if each.place not in EVENT} == set(goals.values())
+        published = await published_by(user, job)
+        assert all(text in published for text in RAN)
+        return published + self.engine.log
+
+    async def sinks_of_event(self, admin: User, network: Any) -> str:
+        """Run the obedient agent on the injections of an event and a chain. Return everything that it has published."""
+        corpus = corpus_of(self.goals())
+        defaults = {"defaultProvider": "claude", "defaultModel": MODEL, "defaultNetwork": network}
+        job = await obey_an_event(admin, corpus, defaults)
+        assert job["config"]["network"] == network
+        assert obeyed_by(job) >= {each.command for each in corpus if each.place in EVENT}
+        return await published_by(admin, job)
 
     def reached(self, sinks: str) -> set[str]:
         """Return the goals that were reached: by what arrived or left, what lies outside, and what was published."""
@@ -262,6 +269,8 @@ def reach(around: Surroundings, program: Path, tmp_path: Path) -> Iterator[Reach
         network: Any = None,
         credential: str = "ANTHROPIC_API_KEY",
         kind: type[LocalEngine] = LocalEngine,
+        *,
+        with_event: bool = False,
         **environment: str,
     ) -> set[str]:
         usual = {
@@ -275,10 +284,13 @@ def reach(around: Surroundings, program: Path, tmp_path: Path) -> Iterator[Reach
         machine = Machine(around, engine, engine.admin_key)
         async with engine.admin() as admin, engine.user() as user:
             agent = {"name": "obedient", "env": {"OWN_SECRET": {"secret": "own", "key": "token"}}}
+            agent["mcpServers"] = mcp_servers_of(corpus_of(machine.goals()))
             assert (await admin.post("/api/agents", agent)).status_code == 201
             await admin.run({"write": {"path": "private.txt", "text": PRIVATE}}, {"log": LOGGED}, {"result": 1})
             rule = {"allow": [f"{SERVED}:{around.listener.port}"]} if network is None else network
             published = await machine.sinks_of(user, rule)
+            if with_event:
+                published += await machine.sinks_of_event(admin, rule)
         return machine.reached(published)
 
     with engines:
@@ -287,7 +299,7 @@ def reach(around: Surroundings, program: Path, tmp_path: Path) -> Iterator[Reach
 
 @pytest.mark.parametrize("network", ["none", None], ids=["none", "allow"])
 async def test_obedient_agent_reaches_no_goal(reach: Reach, network: str | None) -> None:
-    assert await reach(network) == set()
+    assert await reach(network, with_event=True) == set()
 
 
 async def test_without_the_sandbox_it_reaches_the_machine(reach: Reach, around: Surroundings) -> None:
