@@ -18,8 +18,10 @@ from labrats.model.protocol import Sandbox
 from labrats.net.address_policy import Unresolvable
 from tests.support.arrivals import everything_that_arrives
 from tests.support.http_server import ANSWER, an_http_server
+from tests.support.internet import HOST_V6, METADATA, RAW_HOST, TCP_HOST, UDP_HOST, an_internet
 from tests.unit.executor.attempts import AttemptFolder, a_task, an_attempt, some_work
 
+RAW = f"python3 -c 'import socket as s; s.socket(2, 3, 1).sendto(bytes(8), (\"{RAW_HOST}\", 0))'"
 INIT = """echo '{"type": "system", "subtype": "init", "session_id": "0190-test"}'"""
 RESULT = """echo '{"type": "result", "subtype": "success", "is_error": false, "result": "done"}'"""
 LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -47,8 +49,9 @@ def an_attempt_of(
     )
 
 
-OUTSIDE = """
-for host in 169.254.169.254 1.1.1.1 2606:4700:4700::1111; do timeout 2 bash -c "echo > /dev/tcp/$host/443"; done 2>> out
+OUTSIDE = f"""
+for host in {METADATA} {TCP_HOST} {HOST_V6}; do timeout 2 bash -c "echo > /dev/tcp/$host/443"; done 2>> out
+echo > /dev/udp/{UDP_HOST}/53; {RAW} 2> /dev/null
 timeout 2 getent hosts registry.npmjs.org && echo "a name was resolved" >> out
 """
 ATTEMPTS = """
@@ -66,11 +69,12 @@ ip route add default dev lo 2>> out; unshare --net true 2>> out; nsenter --net=/
 
 @pytest.mark.parametrize("network", ["none", AllowedHosts(allow=("npm", "*.example.com"))], ids=["none", "allow"])
 def test_nothing_reaches_another_host(tmp_path: Path, sandbox: Sandbox, network: Network) -> None:
-    with everything_that_arrives() as (address, port, arrived):
+    with an_internet() as internet, everything_that_arrives() as (address, port, arrived):
         script = OUTSIDE + ATTEMPTS.format(address=address, port=port)
         attempt = an_attempt_of(script, tmp_path, network, sandbox)
         attempt.run()
         assert arrived == []
+        assert internet is None or internet.destinations() == set()
 
     assert attempt.result == "done"
     output = (attempt.workspace / "out").read_text()
@@ -83,9 +87,12 @@ def test_nothing_reaches_another_host(tmp_path: Path, sandbox: Sandbox, network:
 
 def test_the_same_attempts_arrive_when_the_network_is_open(tmp_path: Path, sandbox: Sandbox) -> None:
     """Checks that the test above can fail."""
-    with everything_that_arrives() as (address, port, arrived):
-        an_attempt_of(ATTEMPTS.format(address=address, port=port), tmp_path, "open", sandbox).run()
+    with an_internet() as internet, everything_that_arrives() as (address, port, arrived):
+        an_attempt_of(OUTSIDE + ATTEMPTS.format(address=address, port=port), tmp_path, "open", sandbox).run()
         assert {each[:3] for each in arrived} == {b"tcp", b"udp", b"GET"}
+        if internet:  # raw packets need a capability, which the sandbox has taken
+            expected = {METADATA, TCP_HOST, HOST_V6, UDP_HOST, internet.name_server} - {None}
+            assert internet.destinations() == expected
 
 
 def test_program_reaches_a_model_server_on_this_machine(tmp_path: Path, sandbox: Sandbox) -> None:
