@@ -1,5 +1,6 @@
 """The key proxy of an engine on one machine. tests/kubernetes/test_key_proxy.py has the same agent on a cluster."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 
 from tests.acceptance.conftest import EngineFactory
 from tests.agents.claude import MessagesApi
-from tests.support import key_seeker
+from tests.support import key_seeker, program_agent
+from tests.support.http_server import ANSWER, an_http_server
 from tests.support.scripted_model import ModelServer, Says, scripted_model
 
 KEY = key_seeker.KEY.decode()
@@ -89,3 +91,64 @@ async def test_limit_ends_the_job_although_its_server_reports_no_usage(
     assert (job["status"], job["failedCode"]) == ("failed", "budget"), job["failedReason"]
     assert "maxTokens 2" in job["failedReason"]
     assert job["usage"]["outputTokens"] == 0
+
+
+ASK_TWICE = """
+import time, urllib.error, urllib.request
+for name in ("NO_PROXY", "no_proxy"):
+    del os.environ[name]
+
+def ask():
+    body = json.dumps({"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}).encode()
+    headers = {"X-Api-Key": token, "Content-Type": "application/json"}
+    request = urllib.request.Request(os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages", body, headers)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:
+        answer.read()
+        return answer.status
+
+def reach(url):
+    try:
+        return urllib.request.urlopen(url, timeout=20).read().decode()
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+
+def attempt():
+    return [ask(), reach(ALLOWED), reach("http://other.example/")]
+
+before = attempt()
+open("asked", "w").close()
+while not os.path.exists("restarted"):
+    time.sleep(0.05)
+result = json.dumps([before, attempt()])
+"""
+
+
+async def test_attempt_keeps_its_proxies_although_the_engine_is_killed(
+    start_program: EngineFactory, environment: dict[str, str], server: ModelServer, tmp_path: Path
+) -> None:
+    program = tmp_path / "programs" / "claude"
+    program.parent.mkdir()
+    program.write_text(f"#!/usr/bin/env python3\n{Path(program_agent.__file__).read_text()}")
+    program.chmod(0o755)
+    settings = {"LABRATS_CLAUDE_PATH": str(program), "OUTBOUND_ALLOWED_CIDRS": "127.0.0.0/8"}
+    engine = start_program(**environment | settings, LABRATS_SANDBOX="true")
+    with an_http_server() as (port, requests):
+        prompt = f"MODEL, ALLOWED = {CONFIG['model']!r}, 'http://localhost:{port}/'\n{ASK_TWICE}"
+        config = CONFIG | {"network": {"allow": [f"localhost:{port}"]}}
+        async with engine.user() as user:
+            job_id = await user.submit(prompt=prompt, config=config)
+            workspace = engine.workspace(job_id)
+            async with asyncio.timeout(30):
+                while not (workspace / "asked").exists():
+                    await asyncio.sleep(0.02)
+            engine.kill()
+            engine.start()
+            (workspace / "restarted").touch()
+            job = await user.wait(job_id)
+        metrics = (await engine.scrapes())[0].text
+
+    assert json.loads(job["result"]) == [[200, ANSWER.decode(), 403]] * 2
+    assert (job["attempts"], server.key, len(requests)) == (1, KEY, 2)
+    assert (job["usage"]["inputTokens"], job["usage"]["outputTokens"]) == (60, 24)
+    assert job["refusedHosts"] == ["other.example:80"]
+    assert "labrats_refused_hosts_total 1.0" in metrics.splitlines()

@@ -1,9 +1,13 @@
 """Rules for the network of agents."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from labrats.model.network import PRESETS, AllowedHosts, Network, allows, names, problem_of_network, read_network
 
+DOCUMENTATION = Path(__file__).parents[3] / "docs" / "operate.md"
 LIST = AllowedHosts(allow=("npm", "*.Example.com", "internal.test:8443"))
 
 
@@ -44,6 +48,19 @@ def test_rule_allows_its_hosts_and_no_others(network: Network | None, host: str,
 )
 def test_rule_names_hosts_without_a_wildcard(network: Network | None, host: str, port: int, expected: bool) -> None:
     assert names(network, host, port) is expected
+
+
+def test_presets_are_those_of_the_documentation() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (`[\w.*-]+\.[\w.`, *-]+) \|$", DOCUMENTATION.read_text(), re.MULTILINE)
+    assert {name: tuple(re.findall("`(.+?)`", hosts)) for name, hosts in rows} == PRESETS
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_allows_its_hosts_and_no_others(preset: str) -> None:
+    rule = AllowedHosts(allow=(preset,))
+    hosts = {host: host.replace("*", "any") for each in PRESETS.values() for host in each}
+    allowed = {host for host, name in hosts.items() if allows(rule, name, 443) and allows(rule, name, 80)}
+    assert allowed == set(PRESETS[preset])
 
 
 def test_presets_name_valid_hosts() -> None:
