@@ -29,6 +29,7 @@ from tests.local.chat_server import Says as ChatSays
 from tests.local.chat_server import chat_server
 from tests.support import program_agent
 from tests.support.http_server import ANSWER, an_http_server
+from tests.support.internet import HOST_V6, METADATA, TCP_HOST, Uplink, open_uplink, remove_uplink
 from tests.support.loopback import QuietHandler, served_by
 from tests.support.scripted_model import Says, scripted_model
 
@@ -36,7 +37,12 @@ pytestmark = [pytest.mark.kubernetes(node=True, helm=True, engine_image=True), p
 
 KEY: Final = "sk-test-key-of-the-model"
 MODEL: Final = "claude-sonnet-5-5"
-METADATA: Final = "169.254.169.254"
+_DNS: Final = 53
+ASKS_NODE: Final = {"dnsPolicy": "None", "dnsConfig": {"nameservers": [GATEWAY]}}
+"""Fields of the pods of jobs by which these ask `a_name_server`."""
+
+OUTSIDE: Final = {"metadata": (METADATA, 80), "internet": (TCP_HOST, 443)}
+"""Hosts outside of the cluster, which do not answer. Packets to them are seen at the node's uplink."""
 
 REACH: Final = """
 import glob, os, socket, urllib.request
@@ -143,6 +149,48 @@ def a_listener(cluster: Cluster) -> Iterator[Listener]:
         udp.close()
 
 
+@contextmanager
+def a_name_server(cluster: Cluster) -> Iterator[list[bytes]]:
+    """Serve DNS at the node's address, which the pods of jobs have as their name server. Yield the questions.
+
+    Every name has the address 192.0.2.1.
+    """
+    asked: list[bytes] = []
+    udp = cluster.call_inside(lambda: bound_udp(_DNS))
+
+    def answer() -> None:
+        while True:
+            question, sender = udp.recvfrom(512)
+            if question == b"stop":
+                return
+            asked.append(question)
+            end = question.index(b"\0", 12) + 5
+            is_ipv4 = question[end - 4 : end - 2] == b"\0\1"
+            record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton("192.0.2.1") if is_ipv4 else b""
+            head = question[:2] + b"\x81\x80\0\1\0" + bytes([is_ipv4]) + bytes(4)
+            udp.sendto(head + question[12:end] + record, sender)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield asked
+    finally:
+        cluster.call_inside(lambda: send_stop(_DNS, socket.SOCK_DGRAM))
+        thread.join()
+        udp.close()
+
+
+@contextmanager
+def an_uplink(cluster: Cluster) -> Iterator[Uplink]:
+    """Give the node a network card, to which it forwards packets to hosts outside. Nothing answers."""
+    uplink = cluster.call_inside(open_uplink)
+    try:
+        yield uplink
+    finally:
+        uplink.close()
+        cluster.call_inside(remove_uplink)
+
+
 def bound_udp(port: int) -> socket.socket:
     udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -150,8 +198,8 @@ def bound_udp(port: int) -> socket.socket:
     return udp
 
 
-def send_stop(port: int) -> None:
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+def send_stop(port: int, *kinds: socket.SocketKind) -> None:
+    for kind in kinds or (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(socket.AF_INET, kind) as client:
             client.connect((GATEWAY, port))
             client.sendall(b"stop")
@@ -187,6 +235,7 @@ def confined(
             controller={"replicas": 1, "resources": {"requests": {"cpu": "10m"}}},
             executor=installation.values()["executor"]
             | {
+                "pod": ASKS_NODE,
                 "extraVolumes": [{"name": "agent", "configMap": {"name": "agent", "defaultMode": 0o755}}],
                 "extraVolumeMounts": [{"name": "agent", "mountPath": "/opt/agent-clis/node_modules/.bin"}],
             },
@@ -243,9 +292,14 @@ async def test_hostile_agent_reaches_only_what_its_rule_allows(
     confined: Installation, user: User, network: Any
 ) -> None:
     server = confined.cluster.listen()
-    with a_listener(confined.cluster) as listener, an_http_server(server) as (port, requests):
+    with (
+        a_listener(confined.cluster) as listener,
+        a_name_server(confined.cluster) as asked,
+        an_uplink(confined.cluster) as uplink,
+        an_http_server(server) as (port, requests),
+    ):
         targets = targets_of(confined, listener)
-        outside = targets | {"metadata": (METADATA, 80), "internet": ("192.0.2.1", 443), "IPv6": ("2001:db8::1", 443)}
+        outside = targets | OUTSIDE | {"IPv6": (HOST_V6, 443)}
         urls = {
             "allowed": f"http://allowed.test:{port}/",
             "private": "http://private.test:443/",
@@ -255,7 +309,7 @@ async def test_hostile_agent_reaches_only_what_its_rule_allows(
         program = f"TARGETS, URLS = {outside!r}, {urls!r}\n{REACH}{BY_PROXY}\nresult = json.dumps(found)"
         found, job = await found_by(user, await submit(user, program, rule))
 
-        assert listener.arrived == []
+        assert (listener.arrived, asked, uplink.destinations()) == ([], [], set())
     reached = {name for name, what in found.items() if what == "reached"}
     # A datagram is sent into nothing, and an unconnected socket does not learn of that.
     assert reached <= {"udp", "link-local"}, found
@@ -276,11 +330,18 @@ async def test_hostile_agent_reaches_only_what_its_rule_allows(
 
 async def test_the_same_agent_reaches_all_of_it_with_an_open_network(confined: Installation, user: User) -> None:
     """Checks that the test above can fail."""
-    with a_listener(confined.cluster) as listener:
+    with (
+        a_listener(confined.cluster) as listener,
+        a_name_server(confined.cluster) as asked,
+        an_uplink(confined.cluster) as uplink,
+    ):
         targets = targets_of(confined, listener)
-        program = f"TARGETS = {targets!r}\n{REACH}\nresult = json.dumps(found)"
+        program = f"TARGETS = {targets | OUTSIDE!r}\n{REACH}\nresult = json.dumps(found)"
         found, _ = await found_by(user, await submit(user, program, "open"))
         assert {each[:3] for each in listener.arrived} == {b"tcp", b"udp"}
+        assert uplink.destinations() == {host for host, _ in OUTSIDE.values()}
+    assert any(b"registry" in question for question in asked)
+    assert found["name"] == "192.0.2.1"
     reached = {name for name, what in found.items() if what == "reached"}
     assert reached - {"link-local"} == {
         *(f"tcp {name}" for name in targets),

@@ -9,7 +9,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,6 +22,7 @@ METADATA: Final = "169.254.169.254"
 TCP_HOST, UDP_HOST, RAW_HOST, HOST_V6 = "198.51.100.1", "198.51.100.2", "198.51.100.3", "2001:db8:1::1"
 """Hosts of the internet, one for each way to reach it, so that a packet shows how it was sent."""
 
+_UPLINK: Final = "uplink"
 _NEW_NETWORK: Final = 0x40000000
 _ALL_PACKETS: Final = 0x0003
 _FIRST_OF_HEAD: Final = 14
@@ -35,11 +36,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Internet:
-    """The internet behind the machine's network card. name_server: that of this machine, unless it runs on it."""
+class Uplink:
+    """A network card at which packets leave a machine. They arrive at it in the network of its far end."""
 
-    name_server: str | None
     _packets: socket.socket
+    _is_outgoing: bool
 
     def destinations(self) -> set[str]:
         """Return the addresses to which packets have left the machine since the last call."""
@@ -49,8 +50,40 @@ class Internet:
                 packet, (_, _, kind, *_) = self._packets.recvfrom(200)
             except BlockingIOError:
                 return found
-            if kind != socket.PACKET_OUTGOING:
+            if (kind == socket.PACKET_OUTGOING) == self._is_outgoing:
                 found |= _destination_of(packet)
+
+    def close(self) -> None:
+        self._packets.close()
+
+
+@dataclass(frozen=True)
+class Internet:
+    """The internet behind the machine's network card. name_server: that of this machine, unless it runs on it."""
+
+    name_server: str | None
+    _uplink: Uplink
+
+    def destinations(self) -> set[str]:
+        """Return the addresses to which packets have left the machine since the last call."""
+        return self._uplink.destinations()
+
+
+def open_uplink() -> Uplink:
+    """Create a network card in this network, to which packets to METADATA and the hosts of the internet go."""
+    for command in (
+        f"link add {_UPLINK} type veth peer name {_UPLINK}-end",
+        f"link set {_UPLINK}-end up",
+        f"link set {_UPLINK} up arp off",  # its other end answers nothing
+        *(f"route add {host} dev {_UPLINK}" for host in (METADATA, TCP_HOST, UDP_HOST, RAW_HOST)),
+    ):
+        _ip(command)
+    return Uplink(_a_counter(_UPLINK), _is_outgoing=True)
+
+
+def remove_uplink() -> None:
+    """Remove the network card of `open_uplink`."""
+    _ip(f"link del {_UPLINK}")
 
 
 @contextmanager
@@ -69,9 +102,8 @@ def an_internet() -> Iterator[Internet | None]:
                 _enter_new()
                 name_server = _name_server()
                 _connect(beyond.fileno(), name_server)
-                packets = _in_network(beyond.fileno(), _a_counter)
-                with packets:
-                    yield Internet(name_server, packets)
+                with closing(Uplink(_in_network(beyond.fileno(), _a_counter), _is_outgoing=False)) as uplink:
+                    yield Internet(name_server, uplink)
         finally:
             _enter(usual.fileno())
 
@@ -104,15 +136,15 @@ def _connect(beyond: int, name_server: str | None) -> None:
     _ip("route add default via 2001:db8::1", beyond)
 
 
-def _ip(command: str, inherited: int) -> None:
-    subprocess.run(["ip", *command.split()], check=True, pass_fds=[inherited], timeout=30)
+def _ip(command: str, *inherited: int) -> None:
+    subprocess.run(["ip", *command.split()], check=True, pass_fds=inherited, timeout=30)
 
 
-def _a_counter() -> socket.socket:
-    """Return a socket that gets each packet at the far end of the machine's network card."""
+def _a_counter(card: str = "wan") -> socket.socket:
+    """Return a socket that gets each packet at a network card."""
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ALL_PACKETS))
     packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
-    packets.bind(("wan", _ALL_PACKETS))
+    packets.bind((card, _ALL_PACKETS))
     return packets
 
 
