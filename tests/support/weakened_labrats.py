@@ -70,6 +70,12 @@ def _without_covers() -> None:
     _replace(sandbox, "_places_of", lambda *_: [])
 
 
+def _with_private_software() -> None:
+    from labrats import sandbox
+
+    _replace(sandbox, "private_software", lambda: iter(()))
+
+
 def _with_writable_kernel() -> None:
     from labrats import sandbox
 
@@ -248,6 +254,7 @@ WEAKENINGS: Final[Mapping[str, Callable[[], None]]] = {
     "session of its own": _without_options("--new-session"),
     "read-only system": _with_writable_system,
     "hidden private settings": _with_private_settings,
+    "hidden private software": _with_private_software,
     "covers of the engine's folders": _without_covers,
     "read-only files of the kernel": _with_writable_kernel,
     "read-only devices": _of_attempt("protect_devices"),
