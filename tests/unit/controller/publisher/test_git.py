@@ -34,8 +34,8 @@ def a_repository(folder: Path, name: str, size: int = 0) -> Path:
 
 
 def fill(size: int) -> list[str]:
-    """Return a command of git that writes a file and does not end then."""
-    return ["-c", f"alias.fill=!head -c {size} /dev/zero > more; sleep 600", "fill"]
+    """Return a command of git that makes a file, at once with its whole size, and does not end then."""
+    return ["-c", f"alias.fill=!head -c {size} /dev/zero > ../whole && mv ../whole more; sleep 600", "fill"]
 
 
 @pytest.mark.parametrize(
