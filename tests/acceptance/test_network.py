@@ -1,8 +1,13 @@
 """Rules for the network of agents. tests/chart/test_network.py and tests of the executor try to break them."""
 
+import os
+from pathlib import Path
+from shutil import which
+
 import pytest
 
-from tests.acceptance.engine import User
+from tests.acceptance.conftest import EngineFactory
+from tests.acceptance.engine import User, a_submission
 
 RULES = ["none", {"allow": ["npm", "*.example.com"]}]
 
@@ -16,3 +21,18 @@ async def test_job_with_a_rule_runs(user: User, rule: object) -> None:
 async def test_job_with_an_open_network_runs(user: User) -> None:
     job = await user.run({"result": "done"}, config={"network": "open"})
     assert (job["status"], job["config"]["network"]) == ("completed", "open")
+
+
+async def test_engine_without_bubblewrap_refuses_a_rule(start_engine: EngineFactory, tmp_path: Path) -> None:
+    """As on a machine where it is not installed: nothing keeps an agent from the network."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("git", "sh", "cp"):
+        os.symlink(which(name) or name, programs / name)
+    engine = start_engine(PATH=str(programs))
+    async with engine.admin() as admin:
+        for rule in RULES:
+            refused = await admin.post("/api/jobs/submit", a_submission(config={"network": rule}))
+            assert refused.status_code == 422
+            assert "must be open: agents run without a sandbox here" in refused.json()["error"]
+        assert (await admin.run({"result": "done"}))["status"] == "completed"
