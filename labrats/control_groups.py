@@ -1,8 +1,8 @@
 """Control groups (cgroup v2), by which the kernel limits the processes of an attempt, also between two measurements.
 
-The engine uses them where an operator lets it create some: systemd marks or hands over the group of a service with
-`Delegate=`. The engine must then run in a group below (`DelegateSubgroup=`), since a group with processes of its own
-cannot pass limits on.
+The engine uses them where an operator lets it create some: systemd marks the group of a service with `Delegate=`. The
+engine must then run in a group below (`DelegateSubgroup=`), since a group with processes of its own cannot pass limits
+on.
 """
 
 import os
@@ -32,9 +32,9 @@ _JOBS: Final = "jobs"
 _EXECUTORS: Final = "executors"
 """The group of executors between two attempts, beside that. The user may not write to the engine's own group."""
 
-_EXECUTOR_BYTES: Final = 64 * 2**20
+_EXECUTOR_BYTES: Final = 512 * 2**20
 _EXECUTOR_THREADS: Final = 64
-"""Memory and threads of the executor, which is in the group of its attempt."""
+"""Memory and threads of the executor, with its proxies, which is in the group of its attempt."""
 
 _PERIOD_MICROSECONDS: Final = 100_000
 
@@ -70,17 +70,31 @@ def remove_group(group: Path) -> None:
 
 
 def delegated_group() -> Path | None:
-    """Return the folder of the group that is left to this engine; None if there is none.
+    """Return the folder of the group that is left to this process; None if there is none, or if it cannot be used."""
+    return group if (group := _marked_group()) and _problem_of(group) is None else None
 
-    It is the one above the engine's own, has the necessary controllers and no processes.
-    """
+
+def problem_of_delegated_group() -> str | None:
+    """Return why the group that is left to this process cannot be used; None if it can, or if there is none."""
+    return _problem_of(group) if (group := _marked_group()) else None
+
+
+def _marked_group() -> Path | None:
+    """Return the folder of the group above that of this process, if systemd has left it to the service."""
     with suppress(OSError):
-        own = _own_group()
-        if own is None or own.parent == own:
-            return None
-        group = own.parent
-        if _is_delegated(group) and _words(group / "cgroup.controllers") >= _NEEDED and not _words(group / _PROCESSES):
-            return group
+        if (own := _own_group()) and own.parent != own and _is_marked(own.parent):
+            return own.parent
+    return None
+
+
+def _problem_of(group: Path) -> str | None:
+    try:
+        if missing := _NEEDED - _words(group / "cgroup.controllers"):
+            return f"{group} has no controller {', '.join(sorted(missing))}: see `Delegate=`"
+        if _words(group / _PROCESSES):
+            return f"{group} has processes of its own, perhaps jobs of an earlier version: restart once they have ended"
+    except OSError as error:
+        return f"{group} cannot be read: {error.strerror}"
     return None
 
 
@@ -93,10 +107,8 @@ def _own_group() -> Path | None:
     return Path(mount["place"]) / Path(own).relative_to(mount["root"])
 
 
-def _is_delegated(group: Path) -> bool:
-    """Return whether the group belongs to this user, or is marked. Root may write to any, which are systemd's."""
-    if os.geteuid() != 0:
-        return group.stat().st_uid == os.geteuid() and os.access(group / _PROCESSES, os.W_OK)
+def _is_marked(group: Path) -> bool:
+    """Return whether systemd leaves the group to a service. Others may be writable, and are systemd's all the same."""
     for mark in _MARKS:
         with suppress(OSError):
             if os.getxattr(group, mark) == b"1":
@@ -116,10 +128,14 @@ class ControlGroup:
 
     @property
     def ended_processes(self) -> int:
-        """The number of processes that the kernel has ended because the group needed more memory."""
-        with suppress(OSError, StopIteration, ValueError):
+        """The number of processes that the kernel has ended because the group reached its limit on the memory.
+
+        0 if it has ended some because the machine, or the whole service, had no more.
+        """
+        with suppress(OSError, KeyError, ValueError):
             lines = (self._folder / "memory.events").read_text().splitlines()
-            return int(next(line.split()[1] for line in lines if line.startswith("oom_kill ")))
+            events = {name: int(count) for name, count in map(str.split, lines)}
+            return events["oom_kill"] if events["oom"] else 0
         return 0
 
     def limit(self, limits: ResourceLimits, most_threads: float) -> None:

@@ -324,13 +324,18 @@ def private_paths(folder: Path) -> tuple[Path, ...]:
 
 
 def _private_paths(folder: Path) -> Iterator[Path]:
-    for entry in os.scandir(folder) if os.path.isdir(folder) else ():
-        if entry.is_symlink():
-            continue
-        if is_private(entry.stat(follow_symlinks=False).st_mode):
-            yield Path(entry.path)
-        elif entry.is_dir():
-            yield from _private_paths(Path(entry.path))
+    try:
+        entries = list(os.scandir(folder)) if os.path.isdir(folder) else []
+    except OSError:  # this user may not read it either, or it was removed
+        return
+    for entry in entries:
+        with suppress(FileNotFoundError):
+            if entry.is_symlink():
+                continue
+            if is_private(entry.stat(follow_symlinks=False).st_mode):
+                yield Path(entry.path)
+            elif entry.is_dir():
+                yield from _private_paths(Path(entry.path))
 
 
 def is_private(mode: int) -> bool:

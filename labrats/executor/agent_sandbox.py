@@ -20,6 +20,7 @@ from labrats.processes import VICTIM_FILE, victim_score
 from labrats.sandbox import TEMPORARY, confine, is_for_any_program, package_in_opt
 
 _SHARE_OF_DESCRIPTORS: Final = 0.75
+_MODULES: Final = "node_modules"
 _SHIMS: Final = "shims"
 """Name of the folder in which pyenv, rbenv, asdf and mise install wrappers for programs in the user's home."""
 
@@ -85,13 +86,15 @@ def _confined(
 ) -> list[str]:
     """Return the command in the sandbox, with the paths that it needs. prefix: the start of the confined command."""
     shown = [*_programs(command[0], sandbox), *map(Path, sandbox.readable), *readable]
+    needed = [*_places_of(command[0]), *map(Path, sandbox.readable), *readable]
+    private = [path for path in sandbox.private if not any(_overlap(Path(path), each) for each in needed)]
     context.environment()  # creates the folders that the sandbox shows
     scratch = context.folder / "tmp"
     writable = [*(context.folder / "home", scratch, context.workspace), *writable]
     _remove_links(scratch, [*shown, *writable])
     return confine(
         [*prefix, *command],
-        replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown)))),
+        replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown))), private=tuple(private)),
         cwd=context.workspace,
         writable=writable,
         scratch=scratch,
@@ -158,7 +161,19 @@ def _programs(program: str, sandbox: Sandbox) -> Iterator[Path]:
         yield place if any(path.is_relative_to(package) for path in private) else package
 
 
+def _places_of(program: str) -> Iterator[Path]:
+    """Yield a program, and the `node_modules` that it needs; nothing for a name."""
+    for place in (Path(program), Path(program).resolve()) if os.path.isabs(program) else ():
+        package = _package_of(place)
+        yield package if package.name == _MODULES else place
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Return whether one of the paths contains the other."""
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
 def _package_of(program: Path) -> Path:
     """Return the folder with the program's dependencies: the outermost `node_modules`, or the program's own folder."""
-    modules = [folder for folder in program.parents if folder.name == "node_modules"]
+    modules = [folder for folder in program.parents if folder.name == _MODULES]
     return modules[-1] if modules else program.parent

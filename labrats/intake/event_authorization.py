@@ -21,7 +21,7 @@ The author of a discussion may mark its answer. A push of the author of a pull r
 
 _OF_WRITERS: Final = frozenset(
     """
-    alert client_payload commits inputs label master_branch member merge_group milestone package pusher pusher_type
+    client_payload commits inputs label master_branch member merge_group milestone package pusher pusher_type
     registry_package release rule
     """.split()
 )
@@ -33,6 +33,7 @@ _RUNS_OF_WRITERS: Final = frozenset(
 """The events for which people who may write to the repository run a workflow, if its code is in the repository."""
 
 _TEXTS: Final = ("body", "title")
+_PULL_REQUEST_REFS: Final = "refs/pull/"
 
 _PRIVILEGED_ACTIONS: Final = frozenset(
     """
@@ -155,6 +156,8 @@ def _is_from_fork(event: IncomingEvent) -> bool:
     """
     if isinstance(event.find("pull_request"), Mapping):
         return not _is_of_repository(event.find("pull_request", "head", "repo"), event)
+    if any(str(event.find(*path)).startswith(_PULL_REQUEST_REFS) for path in (("ref",), ("deployment", "ref"))):
+        return True  # the event does not show whose code it is
     checks = (found for key in CHECKS if isinstance(found := event.find(key), Mapping))
     heads = (check["head_repository"] for check in checks if "head_repository" in check)  # null once it is deleted
     return any(not _is_of_repository(head, event) for head in heads)
@@ -169,6 +172,10 @@ def _shows_permission(event: IncomingEvent) -> bool:
     if checks := [found for key in CHECKS if isinstance(found := event.find(key), Mapping)]:
         causes = {event.find("workflow_run", "event")} - {None}
         return causes <= _RUNS_OF_WRITERS and all(_is_of_own_code(check, event) for check in checks)
+    if event.find("alert") is not None:
+        # Others find vulnerabilities in pull requests, or passwords in texts that anybody may write.
+        is_of_dependency = event.find("alert", "dependency") is not None
+        return is_of_dependency or (event.text("ref") or "").startswith("refs/heads/")
     return _kind_of(event) is not None or not _OF_WRITERS.isdisjoint(event.payload)
 
 

@@ -5,6 +5,7 @@ LocalEngine runs it instead of `labrats` if its environment has `constants(...)`
 
 import json
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Final
 
@@ -13,12 +14,12 @@ from labrats.main import main
 VARIABLE: Final = "TEST_CONSTANTS"
 
 
-def constants(values: dict[str, float]) -> dict[str, str]:
+def constants(values: Mapping[str, float | str]) -> dict[str, str]:
     """Return the environment of an engine in which constants have other values. values: by module and name."""
     return {VARIABLE: json.dumps(values)}
 
 
-def replace_constants(values: dict[str, float]) -> None:
+def replace_constants(values: Mapping[str, float | str]) -> None:
     for name, value in values.items():
         module, _, constant = name.rpartition(".")
         found = import_module(module)

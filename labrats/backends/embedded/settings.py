@@ -3,15 +3,18 @@
 import os
 import shutil
 
+import structlog
 from msgspec.structs import replace
 
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
 from labrats.backends.embedded.sandbox_choice import choose_isolation, network_problem
-from labrats.control_groups import create_group_of_jobs
+from labrats.control_groups import create_group_of_jobs, problem_of_delegated_group
 from labrats.model.protocol import ResourceLimits
 from labrats.processes import boot_id
 from labrats.settings import EngineSettings
+
+log = structlog.get_logger()
 
 
 def runner_settings(settings: EngineSettings, schema_created_with: int, database: str) -> LocalRunnerSettings:
@@ -51,6 +54,8 @@ def runner_settings(settings: EngineSettings, schema_created_with: int, database
 def _limits(settings: EngineSettings) -> ResourceLimits:
     limits, disk = settings.agent_limits, shutil.disk_usage(settings.data_dir)
     groups = create_group_of_jobs(limits)
+    if problem := problem_of_delegated_group():
+        log.warning("limits of jobs only measured", reason=problem)
     return replace(
         limits,
         kept_free_bytes=settings.kept_free_bytes(disk.total),

@@ -99,6 +99,8 @@ async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequ
     report = last.spec.report
     changes = Changes(config=JobConfig(model=request.model), report=bool(report and report.target))
     again = await rerun_request(jobs.stored_jobs, last, changes, owner_of(last))
+    untrusted = again.untrusted or await jobs.is_about_untrusted_commits(source, request)
+    again = dataclasses.replace(again, untrusted=untrusted)
     if again.report and again.report.target:
         target = replace(again.report.target, comment=request.target.comment)
         again = dataclasses.replace(again, report=replace(again.report, target=target))
@@ -123,7 +125,9 @@ async def start_agent(jobs: ThreadJobs, source: WebhookSource, request: ThreadRe
     await _await_commits(jobs, source, request)
     owner = f"{OWNER_PREFIX}{source.name}"
     wanted = request_of(event, agent, trigger, jobs.catalog, owner, source)
-    await jobs.admission.create(dataclasses.replace(wanted, config=JobConfig(model=request.model)), names)
+    untrusted = wanted.untrusted or await jobs.is_about_untrusted_commits(source, request)
+    wanted = dataclasses.replace(wanted, config=JobConfig(model=request.model), untrusted=untrusted)
+    await jobs.admission.create(wanted, names)
     return STARTED
 
 

@@ -77,7 +77,8 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
     event = _event(request, failures, pull_request, repository)
     wanted = request_of(event, agent, trigger, jobs.catalog, f"{OWNER_PREFIX}{source.name}", source)
     # The author of the pull request is the engine itself, so the trust is that of its commits.
-    await jobs.admission.create(dataclasses.replace(wanted, untrusted=is_about_untrusted_commits(event)), names)
+    untrusted = is_about_untrusted_commits(event) or await jobs.is_about_untrusted_commits(source, request)
+    await jobs.admission.create(dataclasses.replace(wanted, untrusted=untrusted), names)
     return NOTHING
 
 

@@ -77,7 +77,11 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
         return NOTHING
     wanted = await follow_up_request(jobs.stored_jobs, jobs.runner, latest, text, owner_of(latest))
     report = replace(opened_by.spec.report or Report(), target=request.target)
-    untrusted = wanted.untrusted or is_for_untrusted_commits(pull_request.head.ref)
+    untrusted = (
+        wanted.untrusted
+        or is_for_untrusted_commits(pull_request.head.ref)
+        or any(job.spec.untrusted for job in made_by)  # an earlier version marked no branch
+    )
     has_workspace = untrusted == wanted.untrusted and pull_request.head.sha in _last_commits_of(latest)
     if not has_workspace:  # somebody or the engine has pushed, or the earlier job is trusted and this one is not
         wanted = dataclasses.replace(wanted, git_ref=pull_request.head.sha)

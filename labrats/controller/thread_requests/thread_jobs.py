@@ -80,6 +80,10 @@ class ThreadJobs:
         """Return the latest jobs whose commits the pull request has, the newest first."""
         return _newest_first(await self._of_pull_request(request, None), source, request)
 
+    async def is_about_untrusted_commits(self, source: WebhookSource, request: ThreadRequest) -> bool:
+        """Return whether the pull request has commits of an untrusted job: an earlier version marked none."""
+        return any(job.spec.untrusted for job in await self.of_pull_request(source, request))
+
     async def _of_pull_request(self, request: ThreadRequest, agent: str | None) -> Sequence[Job]:
         if request.target.pull_request is None or request.url is None:
             return []

@@ -54,7 +54,8 @@ class ProgramExit:
     def __str__(self) -> str:
         # The sandbox reports a signal as a shell does.
         number = -self.status if self.status < 0 else self.status - _SIGNAL_OFFSET
-        return describe_exit("signal", number) if number > 0 else describe_exit("exit", self.status)
+        is_signal = self.status < 0 or number in signal.valid_signals()
+        return describe_exit("signal", number) if is_signal else describe_exit("exit", self.status)
 
     @property
     def stderr_summary(self) -> str:

@@ -21,7 +21,7 @@ REPORT: Final[dict[str, Any]] = {
     "labels": {"running": "ai-working", "failed": "ai-failed"},
     "pullRequest": {"titlePrefix": "[ai] ", "labels": ["ai"], "reviewers": ["reviewer"]},
 }
-SHORTER: Final = {
+SHORTER: Final[dict[str, float | str]] = {
     "labrats.controller.report_rights.PASS_SECONDS": 0.5,
     "labrats.controller.thread_requests.commands.WAIT_FOR_JOB_SECONDS": 0.2,
     "labrats.controller.thread_requests.repairs.WAIT_FOR_CHECKS_SECONDS": 0.5,

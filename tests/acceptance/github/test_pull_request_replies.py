@@ -5,8 +5,9 @@ from typing import Any, Final
 
 import pytest
 
+from labrats.model.untrusted_commits import BRANCH_PREFIX
 from tests.acceptance.engine import LocalEngine, User
-from tests.acceptance.github.reporting import REPORT, an_issue_of, deliver, published, set_up
+from tests.acceptance.github.reporting import REPORT, SHORTER, an_issue_of, deliver, published, set_up
 from tests.acceptance.github.test_comment_commands import (
     STRANGER,
     answered,
@@ -119,9 +120,19 @@ async def test_a_reply_after_a_push_of_a_person_continues_from_the_branch(
     assert log == ["Make it blue", "Add more", "Add a colour"]
 
 
+@pytest.fixture(params=[False, True], ids=["this version", "earlier version"])
+def branches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The beginning of the branches of untrusted jobs. An earlier version did not mark them."""
+    if not request.param:
+        return BRANCH_PREFIX
+    for name, value in {"BRANCH_PREFIX": "labrats/", "MARK": ""}.items():
+        monkeypatch.setitem(SHORTER, f"labrats.reports.pull_request.{name}", value)
+    return "labrats/"
+
+
 @pytest.mark.parametrize("text", ["Please make it blue.", "/labrats run ai-developer", "/labrats retry model=opus"])
 async def test_a_member_gives_the_code_of_an_external_contributor_no_trust(
-    engine: LocalEngine, github: GitHubStandIn, text: str
+    branches: str, engine: LocalEngine, github: GitHubStandIn, text: str
 ) -> None:
     github.demo.git.commit({"agent.py": PROGRAM})
     issue = github.demo.open_issue()
@@ -129,7 +140,7 @@ async def test_a_member_gives_the_code_of_an_external_contributor_no_trust(
         await set_up(admin, REPORT, ["issues.opened"], allowedAssociations=["OWNER", "MEMBER", "COLLABORATOR", "NONE"])
         asked = an_issue_of(github, issue, action="opened", sender=STRANGER.user)
         first = await published(admin, await deliver(engine, "issues", asked))
-        (pull,) = github.pulls_of(github.demo, f"labrats-external/ai-developer/{issue.number}")
+        (pull,) = github.pulls_of(github.demo, f"{branches}ai-developer/{issue.number}")
         written, _ = await comment(engine, github, pull, text)
         await answered(github, written, "eyes")
         newest = (await until_jobs(admin, 2))[0]

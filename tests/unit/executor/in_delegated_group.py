@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.control_groups import create_group_of_jobs, delegated_group, own_group
+from labrats.control_groups import create_group_of_jobs, delegated_group, own_group, problem_of_delegated_group
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ErrorEvent, ResourceLimits, Sandbox
@@ -20,7 +20,7 @@ ROOT = Path("/sys/fs/cgroup")
 MEBIBYTE = 2**20
 USER = 12345
 LIMITS = ResourceLimits(memory_bytes=64 * MEBIBYTE, processes=4, cpus=1)
-FILL = f"open('/proc/self/oom_score_adj', 'w').write('500'); filled = b'x' * {200 * MEBIBYTE}"
+FILL = f"open('/proc/self/oom_score_adj', 'w').write('500'); filled = b'x' * {700 * MEBIBYTE}"
 FORK = """
 import os, time
 children = []
@@ -62,14 +62,26 @@ def test_only_a_group_that_is_left_to_the_engine_is_used(service: Path) -> None:
     os.removexattr(service, "trusted.delegate")
     assert delegated_group() is None
     assert create_group_of_jobs(LIMITS) is None
+    os.chown(service, USER, USER)  # as systemd's own groups of a user
+    assert delegated_group() is None
     os.setxattr(service, "user.delegate", b"1")
     assert delegated_group() == service
     enter(service)  # without a group below
     assert delegated_group() is None
 
 
-def test_an_ordinary_user_may_use_a_group_of_its_own(service: Path) -> None:
-    os.removexattr(service, "trusted.delegate")
+def test_group_with_processes_of_its_own_cannot_be_used(service: Path) -> None:
+    sleeping = subprocess.Popen(["sleep", "60"])
+    (service / "cgroup.procs").write_text(str(sleeping.pid))
+    assert create_group_of_jobs(LIMITS) is None
+    assert "has processes of its own" in (problem_of_delegated_group() or "")
+    sleeping.kill()
+    sleeping.wait()
+    assert problem_of_delegated_group() is None
+
+
+def test_engine_of_an_ordinary_user_uses_the_group_that_it_was_given(service: Path) -> None:
+    os.setxattr(service, "user.delegate", b"1")  # an ordinary user cannot read the other one
     for path in (service, service / "cgroup.procs", service / "cgroup.subtree_control"):
         os.chown(path, USER, USER)
     if (child := os.fork()) == 0:
@@ -119,6 +131,6 @@ def test_attempt_runs_in_a_group_of_its_own_and_fails_at_its_limit(service: Path
     assert attempt.outcome.code is FailedCode.OUT_OF_MEMORY
     assert "over LABRATS_AGENT_MEMORY (64 MiB)" in attempt.outcome.message
     memory, threads = (attempt.workspace / "seen").read_text().split()
-    assert int(memory) == (64 + 64) * MEBIBYTE
+    assert int(memory) == (64 + 512) * MEBIBYTE
     assert int(threads) > 64
     assert not (service / "jobs" / "ir-0000000a-1").exists()

@@ -248,27 +248,29 @@ def test_agent_reads_no_private_file_of_the_system(tmp_path: Path, sandbox: Sand
     assert output_of(a_confined_attempt(tmp_path, sandbox, script)) == ""
 
 
-@pytest.mark.parametrize("is_covered", [True, False])
+@pytest.mark.parametrize("shown_by", ["PATH", "a setting", "its program"])
 def test_agent_reads_no_private_file_beside_installed_programs(
-    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, is_covered: bool
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, shown_by: str
 ) -> None:
-    software = tmp_path / "opt" / "tool"
-    monkeypatch.setattr("labrats.sandbox._OPTIONAL_SOFTWARE", software.parent)
-    monkeypatch.setenv("PATH", f"{software}/bin:{os.environ['PATH']}")
-    for name, mode in (("bin/tool", 0o755), ("conf/key", 0o600), ("secret/key", 0o644), ("readme", 0o644)):
+    software = tmp_path / "opt" / "tool" / "bin"
+    monkeypatch.setattr("labrats.sandbox._OPTIONAL_SOFTWARE", tmp_path / "opt")
+    monkeypatch.setenv("PATH", f"{software}:{os.environ['PATH']}")
+    for name, mode in (("tool", 0o755), ("key", 0o600), ("secret/key", 0o644)):
         (software / name).parent.mkdir(parents=True, exist_ok=True)
-        (software / name).write_text(name)
+        (software / name).write_text(f"{name} ")
         (software / name).chmod(mode)
     (software / "secret").chmod(0o700)
     private = sorted(path for path in private_software() if path.is_relative_to(software))
-    assert private == [software / "conf" / "key", software / "secret"]
+    assert private == [software / "key", software / "secret"]
 
-    covered = (*map(str, private), str(software / "removed")) if is_covered else ()
-    shown = replace(sandbox, readable=(str(software),), private=covered)
-    read = f"cat {software}/readme {software}/bin/tool {software}/conf/key {software}/secret/key > out"
-    script = f"{read} 2> errors; touch {software}/secret/new 2>> errors; true"
-    found = output_of(a_confined_attempt(tmp_path, shown, script))
-    assert found == ("readmebin/tool" if is_covered else "readmebin/toolconf/keysecret/key")
+    covered = (*map(str, private), str(software / "removed"))
+    readable = (str(software / "secret"),) if shown_by == "a setting" else ()
+    confined = replace(sandbox, readable=readable, private=covered)
+    script = f"cat {software}/tool {software}/key {software}/secret/key > out; touch {software}/secret/new; true"
+    if shown_by == "its program":
+        confined = replace(confined, private=(*covered, str(tmp_path / "programs")))
+    found = output_of(a_confined_attempt(tmp_path, confined, script))
+    assert found == ("tool secret/key " if shown_by == "a setting" else "tool ")
 
 
 def test_agent_reads_the_systems_settings_from_a_snapshot(tmp_path: Path, sandbox: Sandbox) -> None:
