@@ -131,9 +131,7 @@ def _control_groups() -> Finding:
     from labrats.control_groups import delegated_group  # other commands do not need it
 
     if group := delegated_group():
-        return Finding(
-            "control groups", "ok", f"an engine started here lets the kernel limit jobs, below {group}"
-        )
+        return Finding("control groups", "ok", f"an engine started here lets the kernel limit jobs, below {group}")
     advice = "an engine that is started here only measures limits; a service of systemd can do more (docs/operate.md)"
     return Finding("control groups", "missing", advice)
 
