@@ -69,7 +69,7 @@ _PARTS_OF_LIMITS: Final = ((resource.RLIMIT_SIGPENDING, 16), (resource.RLIMIT_MS
 """Limits of the kernel for a user, each with the divisor for the part that all sandboxes may use together."""
 
 _NEW_MOUNTS: Final = 0x20000
-_MS_READ_ONLY, _MS_REMOUNT, _MS_BIND, _MS_RECURSIVE, _MS_SLAVE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 19
+_MS_READ_ONLY, _MS_REMOUNT, _MS_BIND, _MS_RECURSIVE, _MS_PRIVATE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 18
 _KEPT_FLAGS: Final = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
 _MS_RELATIVE_TIMES: Final = 1 << 21
 
@@ -121,7 +121,14 @@ def confine(
     options += [word for path in hidden for word in ("--tmpfs", str(path))]
     options += [word for path in writable for word in ("--bind", str(path), str(path))]
     options += [word for path in (*hidden, Path("/")) for word in ("--remount-ro", str(path))]
-    return [sandbox.program, *options, "--chdir", str(cwd), "--", *command]
+    return [*_own_mounts(sandbox), sandbox.program, *options, "--chdir", str(cwd), "--", *command]
+
+
+def _own_mounts(sandbox: Sandbox) -> Sequence[str]:
+    """Return the beginning of a command that sees no later mounts of the machine; see `separate_mounts`."""
+    if sandbox.unshare is None:
+        return ()
+    return sandbox.unshare, "--user", "--map-current-user", "--mount", "--propagation", "private", "--"
 
 
 def is_for_any_program(variable: str) -> bool:
@@ -139,14 +146,14 @@ def _shared_memory(size: int | None) -> Sequence[str]:
     return "--size", str(size), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"  # noqa: S108
 
 
-def bubblewrap_problem(program: str, etc: Path | None = None) -> str | None:
+def bubblewrap_problem(program: str, etc: Path | None = None, unshare: str | None = None) -> str | None:
     """Test bubblewrap with the real options. Return the problem if they do not confine a process here.
 
-    etc: see `confine`.
+    etc: see `confine`. unshare: see Sandbox.
     """
     with TemporaryDirectory() as name:
         folder = Path(name)
-        sandbox = Sandbox(program=program, shm_bytes=_TEST_BYTES)
+        sandbox = Sandbox(program=program, unshare=unshare, shm_bytes=_TEST_BYTES)
         command = confine(_TEST_COMMAND, sandbox, cwd=folder, writable=[folder], scratch=folder, etc=etc)
         try:
             test = subprocess.run(command, capture_output=True, text=True, timeout=_TEST_SECONDS, check=False)
@@ -163,17 +170,18 @@ def bubblewrap_problem(program: str, etc: Path | None = None) -> str | None:
 
 
 @cache
-def protect_devices() -> None:
-    """Bind the machine's devices read-only for this process and its descendants, once.
+def separate_mounts() -> None:
+    """Keep later mounts of the machine out of this process and its descendants, and bind devices read-only, once.
 
-    They can be read and written all the same. An agent of root owns them, and could otherwise change their permissions
-    for the whole machine. Does nothing for an ordinary user, and in a container that may not mount: its devices are its
-    own.
+    In a sandbox, such a mount would be writable, for example the kernel's list of programs for formats of files, which
+    systemd mounts when somebody looks at its place. Devices can be read and written all the same. An agent of root owns
+    them, and could otherwise change their permissions for the whole machine. Does nothing for an ordinary user, for
+    whom `confine` does the former, and in a container that may not mount: its mounts and devices are its own.
     """
     if os.geteuid() != 0 or _libc.unshare(_NEW_MOUNTS) != 0:
         return
     with suppress(PermissionError):
-        _mount("/", _MS_SLAVE | _MS_RECURSIVE)  # the machine's later mounts appear here, and none of these there
+        _mount("/", _MS_PRIVATE | _MS_RECURSIVE)
         for device in filter(os.path.exists, _DEVICES):
             flags = os.statvfs(device).f_flag
             _mount(device, _MS_BIND)

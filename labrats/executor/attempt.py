@@ -39,7 +39,7 @@ from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
 from labrats.processes import become_first_victim, become_unreadable, has_child, kill_descendants
-from labrats.sandbox import protect_devices, refuse_core_dumps, scope_sockets, share_kernel_objects
+from labrats.sandbox import refuse_core_dumps, scope_sockets, separate_mounts, share_kernel_objects
 from labrats.system_calls import refuse_calls
 
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
@@ -156,7 +156,7 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
     if not context.task.on_cluster:
         become_first_victim()
     if sandbox := context.task.sandbox:
-        protect_devices()
+        separate_mounts()
         refuse_core_dumps()
         share_kernel_objects()
         scope_sockets()

@@ -242,20 +242,30 @@ class EngineRepository:
         return reasons + [line for line in errors.decode("utf-8", "replace").splitlines() if _NOT_ADDED.match(line)]
 
     def _named_in(self, errors: bytes) -> tuple[str, str] | None:
-        """Return the path that git names in the error after which it has added nothing, and the error; None if none.
+        """Return the path that git names in the error after which it has added nothing, and what is left out.
 
         It is a file in another encoding than `.gitattributes` says, or a repository whose configuration is invalid.
+        None for anything else: names of files can look like errors of git, so no whole folder is left out for one.
         """
-        for line in map(os.fsdecode, errors.splitlines()):
-            if (found := _LEFT_OUT.match(line)) and (path := found["file"] or self._inside(found["config"])):
-                return path, line.encode("utf-8", "replace").decode()
+        for found in filter(None, map(_LEFT_OUT.match, map(os.fsdecode, errors.split(b"\n")))):
+            if found["file"] and self._is_file(found["file"]):
+                return found["file"], f"the file {found['file']!r}, whose encoding is not as in .gitattributes"
+            if found["config"] and (repository := self._repository_of(Path(found["config"]))):
+                return repository, f"the repository {repository!r}, whose configuration is invalid"
         return None
 
-    def _inside(self, config: str) -> str | None:
-        """Return the path, from the workspace, of the repository to which a configuration belongs."""
-        repository = Path(config).parent.parent
-        is_inside = repository != self.workspace and repository.is_relative_to(self.workspace)
-        return str(repository.relative_to(self.workspace)) if is_inside else None
+    def _is_file(self, name: str) -> bool:
+        with suppress(GiveUp, OSError), open_inside(self.workspace, name):
+            return True
+        return False
+
+    def _repository_of(self, config: Path) -> str | None:
+        """Return the path, from the workspace, of the repository to which a configuration in it belongs."""
+        for workspace in (self.workspace, self.workspace.resolve()):
+            if config.is_relative_to(workspace) and self._is_file(str(config.relative_to(workspace))):
+                repository = str(config.parents[1].relative_to(workspace))
+                return None if repository == "." else repository
+        return None
 
     async def _add(self, arguments: Sequence[str], variables: Mapping[str, str]) -> tuple[bytes, DiffFailed | None]:
         """Run `git add`. Return the start of its errors, and the failure if it has not added all that it can."""

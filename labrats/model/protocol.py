@@ -116,6 +116,8 @@ class Sandbox(Record):
     """The files that agents' processes see through bubblewrap, by absolute path and read-only.
 
     program:       the path of bubblewrap.
+    unshare:       the path of the program that keeps later mounts of the machine out; None where it does not work, and
+                   for root, whose executor does it.
     readable:      files and folders to show in addition to the system's programs.
     hidden:        the engine's own folders, covered where a shown folder contains them.
     private:       files and folders among the programs that other users may not read, covered, too.
@@ -125,6 +127,7 @@ class Sandbox(Record):
     """
 
     program: str
+    unshare: str | None = None
     readable: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     private: tuple[str, ...] = ()

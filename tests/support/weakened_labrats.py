@@ -257,7 +257,7 @@ WEAKENINGS: Final[Mapping[str, Callable[[], None]]] = {
     "hidden private software": _with_private_software,
     "covers of the engine's folders": _without_covers,
     "read-only files of the kernel": _with_writable_kernel,
-    "read-only devices": _of_attempt("protect_devices"),
+    "read-only devices": _of_attempt("separate_mounts"),
     "limit on core dumps": _without_limit_on_core_dumps,
     "filter of system calls": _of_attempt("refuse_calls"),
     "scope of sockets": _of_attempt("scope_sockets"),

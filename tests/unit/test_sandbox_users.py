@@ -3,8 +3,10 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +14,15 @@ import pytest
 
 from labrats.model.protocol import Sandbox
 from labrats.sandbox import confine
+from tests.unit.executor.attempts import wait_until
 
 NOBODY = 65534
+AS_EXECUTOR = """
+import os, sys
+from labrats.sandbox import separate_mounts
+separate_mounts()
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 NAMESPACES = ("user", "mnt", "pid", "ipc", "uts", "cgroup")
 SESSION = 5
 """Index of the session in /proc/PID/stat, where the name has no space."""
@@ -41,8 +50,14 @@ class Place:
             program = shutil.which("bwrap")
             assert program, "bubblewrap is missing: run `make setup`"
             # A setting shows the engine's own folder, so that only the cover of the sandbox hides it.
-            sandbox = Sandbox(program=program, readable=(str(self.folder),), hidden=(str(self.folder / "engine"),))
+            sandbox = Sandbox(
+                program=program,
+                unshare=shutil.which("unshare") if self.user != 0 else None,
+                readable=(str(self.folder),),
+                hidden=(str(self.folder / "engine"),),
+            )
             command = confine(command, sandbox, cwd=workspace, writable=[workspace, scratch], scratch=scratch)
+            command = [sys.executable, "-c", AS_EXECUTOR, *command] if self.user == 0 else command
         user, groups = (None, None) if self.user == os.geteuid() else (self.user, (self.user,))
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=30, user=user, group=user, extra_groups=groups, check=False
@@ -131,3 +146,30 @@ def test_a_confined_process_can_create_no_namespaces(place: Place) -> None:
 def test_a_confined_process_has_no_capability(place: Place) -> None:
     found = place.run("grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status").split()[1::2]
     assert found == ["0" * 16] * 5
+
+
+@pytest.fixture
+def shared_folder(place: Place) -> Iterator[Path]:
+    """A shown folder whose later mounts reach all namespaces that have not cut themselves off, as systemd's do."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount")
+    folder = place.create("home/shared")
+    (folder / "later").mkdir()
+    for options in (("--bind", folder, folder), ("--make-shared", folder)):
+        subprocess.run(["mount", *options], check=True)
+    yield folder
+    subprocess.run(["umount", "--recursive", folder], check=True)
+
+
+def test_a_file_system_that_is_mounted_later_does_not_appear(place: Place, shared_folder: Path) -> None:
+    running, later = place.folder / "engine" / "workspaces" / "own" / "running", shared_folder / "later"
+    script = f"touch running; while [ -e running ]; do sleep 0.05; done; touch {later}/x && echo written; ls {later}"
+    with ThreadPoolExecutor() as pool:
+        output = pool.submit(place.run, script)
+        wait_until(running.exists, "the process runs")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "later", later], check=True)
+        (later / "host").touch()
+        running.unlink()
+        found = output.result()
+    assert "written" not in found
+    assert "host" not in found

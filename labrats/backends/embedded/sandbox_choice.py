@@ -73,6 +73,7 @@ def _find_sandbox(settings: EngineSettings) -> tuple[Sandbox | None, str | None]
     engine_folders = {settings.data_dir, settings.workspaces, settings.uploads, settings.pdf_uploads, settings.models}
     sandbox = Sandbox(
         program=program,
+        unshare=_unshare(program),
         readable=tuple(map(str, settings.sandbox_read_paths)),
         hidden=tuple(sorted(map(str, engine_folders))),
         private=tuple(map(str, private_software())),
@@ -81,6 +82,18 @@ def _find_sandbox(settings: EngineSettings) -> tuple[Sandbox | None, str | None]
         shm_bytes=settings.agent_memory or _memory() // _PART_FOR_FILES,
     )
     return sandbox, None
+
+
+def _unshare(program: str) -> str | None:
+    """Return the program `unshare` if an ordinary user's sandbox works with it. See Sandbox."""
+    if os.geteuid() == 0:
+        return None
+    unshare = shutil.which("unshare")
+    problem = bubblewrap_problem(program, unshare=unshare) if unshare else "unshare is not on PATH"
+    if problem:
+        risk = "a file system that is mounted below a shown folder during a job appears in its sandbox, writable"
+        log.warning("later mounts not kept out of the sandbox", reason=problem, risk=risk)
+    return None if problem else unshare
 
 
 def _memory() -> int:

@@ -318,9 +318,9 @@ REPOSITORY = f"git init -q sub; cd sub; {COMMIT} --allow-empty -m one; echo '[' 
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        (ENCODING % "UTF-16", "fatal: BOM is required in 'it's a file' if encoded as UTF-16"),
-        (ENCODING % "NONE-SUCH", "fatal: failed to encode 'it's a file' from NONE-SUCH to UTF-8"),
-        (REPOSITORY, "fatal: bad config line 1 in file {workspace}/sub/.git/config"),
+        (ENCODING % "UTF-16", 'the file "it\'s a file", whose encoding is not as in .gitattributes'),
+        (ENCODING % "NONE-SUCH", 'the file "it\'s a file", whose encoding is not as in .gitattributes'),
+        (REPOSITORY, "the repository 'sub', whose configuration is invalid"),
     ],
     ids=["no byte order mark", "unknown encoding", "invalid configuration"],
 )
@@ -331,8 +331,21 @@ def test_file_because_of_which_git_adds_nothing_hides_no_other_change(
     attempt.run()
 
     assert b"+three" in patch_of(attempt)
-    omitted = f"[the patch omits what git cannot add: {reason.format(workspace=attempt.workspace)}]"
-    assert omitted in attempt.logs
+    assert f"[the patch omits what git cannot add: {reason}]" in attempt.logs
+
+
+@pytest.mark.parametrize("named", [".", "src", ".git"])
+def test_name_of_a_file_like_an_error_of_git_hides_no_other_change(tmp_path: Path, source: Path, named: str) -> None:
+    name = f"x\nfatal: nothing is missing, see '{named}' from here\ny"
+    (tmp_path / "name").write_text(name)
+    script = f"""printf 'x* working-tree-encoding=UTF-16\n' > .gitattributes; echo three >> readme.txt
+        echo 'evil = True' > src/main.py; echo text > "$(cat {tmp_path}/name)" """
+    attempt = an_attempt_of(tmp_path, script, source)
+    attempt.run()
+
+    patch = attempt.path / "changes.patch"
+    assert not patch.exists() or b"+evil" in patch.read_bytes()
+    assert any("git cannot add" in line or "cannot be computed" in line for line in attempt.logs)
 
 
 def test_further_files_that_git_cannot_add_are_counted(tmp_path: Path, repository: Path) -> None:
@@ -345,7 +358,7 @@ def test_failure_of_git_is_reported_whatever_the_names_of_files(tmp_path: Path, 
     encoding = """echo '"Permission denied" working-tree-encoding=UTF-16' > .gitattributes"""
     attempt = an_attempt_of(tmp_path, f"{encoding}; printf x > 'Permission denied'", repository)
     attempt.run()
-    assert any("BOM is required in 'Permission denied'" in line for line in attempt.logs)
+    assert any("the file 'Permission denied', whose encoding" in line for line in attempt.logs)
     assert b".gitattributes" in patch_of(attempt)
 
 
