@@ -10,7 +10,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -78,6 +78,7 @@ class Commands:
         with (
             lock_data_folder(settings),
             listen(settings.host, settings.port) as listener,
+            reserve_other_loopback(listener),
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             runner.get_loop().set_exception_handler(log_loop_error)
@@ -401,6 +402,21 @@ def lock_data_folder(settings: "EngineSettings") -> Iterator[None]:
         else:
             folder = settings.data_dir
             raise LabratsError(f"another engine is running on {folder}; choose another folder with --data-dir")
+        yield
+
+
+@contextmanager
+def reserve_other_loopback(listener: socket.socket) -> Iterator[None]:
+    """Keep others from listening on ::1 if the engine listens on 127.0.0.1: clients of `localhost` may try that first.
+
+    An agent with an open network would receive their keys. Does nothing without IPv6, or if the port is taken.
+    """
+    host, port = listener.getsockname()[:2]
+    with ExitStack() as stack:
+        if host == "127.0.0.1":
+            with suppress(OSError):
+                reserved = stack.enter_context(socket.socket(socket.AF_INET6))
+                reserved.bind(("::1", port))
         yield
 
 

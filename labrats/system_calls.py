@@ -45,7 +45,7 @@ class _Machine:
     """The numbers of a processor architecture.
 
     code: from linux/audit.h. calls: the refused ones. socket: of the call that opens one. fcntl: of that by which a
-    program also takes a lease. shmget: of the call that
+    program also takes a lease. setsockopt: of that by which it also shares a port. shmget: of the call that
     creates a segment of System V memory. setrlimit, prlimit: of those that change a limit.
     """
 
@@ -53,6 +53,7 @@ class _Machine:
     calls: Mapping[str, int]
     socket: int
     fcntl: int
+    setsockopt: int
     shmget: int
     setrlimit: int
     prlimit: int
@@ -71,6 +72,7 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         },
         socket=41,
         fcntl=72,
+        setsockopt=54,
         shmget=29,
         setrlimit=160,
         prlimit=302,
@@ -84,6 +86,7 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         },
         socket=198,
         fcntl=25,
+        setsockopt=208,
         shmget=194,
         setrlimit=164,
         prlimit=261,
@@ -105,7 +108,9 @@ def can_refuse_calls() -> bool:
 
 
 @cache
-def refuse_calls(*, may_debug: bool, may_choose_processors: bool, may_fill_segments: bool) -> None:
+def refuse_calls(
+    *, may_debug: bool, may_choose_processors: bool, may_fill_segments: bool, may_share_ports: bool
+) -> None:
     """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
 
     The refused ones fail with EPERM, those of `_UNAVAILABLE` with ENOSYS. A change of the limit on core dumps does
@@ -114,11 +119,15 @@ def refuse_calls(*, may_debug: bool, may_choose_processors: bool, may_fill_segme
     may_debug: whether processes may trace each other, as debuggers do.
     may_choose_processors: whether they may choose the processors on which they run.
     may_fill_segments: whether segments of System V memory may be larger than SEGMENT_BYTES.
+    may_share_ports: whether they may listen on a port on which another process of the user does (SO_REUSEPORT). The
+        kernel would give them a part of its connections.
     """
     if (machine := _MACHINES.get(platform.machine())) is None:
         return
     allowed = (*(_OF_DEBUGGERS if may_debug else ()), *(_OF_PROCESSORS if may_choose_processors else ()))
-    instructions = list(_program(machine, allowed, may_fill_segments=may_fill_segments))
+    instructions = list(
+        _program(machine, allowed, may_fill_segments=may_fill_segments, may_share_ports=may_share_ports)
+    )
     program = ctypes.create_string_buffer(b"".join(instructions))
     fields = struct.pack("@HP", len(instructions), ctypes.addressof(program))  # struct sock_fprog
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
@@ -127,7 +136,9 @@ def refuse_calls(*, may_debug: bool, may_choose_processors: bool, may_fill_segme
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_SECCOMP)")
 
 
-def _program(machine: _Machine, allowed: Sequence[str], *, may_fill_segments: bool) -> Iterator[bytes]:
+def _program(
+    machine: _Machine, allowed: Sequence[str], *, may_fill_segments: bool, may_share_ports: bool
+) -> Iterator[bytes]:
     """Yield the instructions of the filter."""
     yield _instruction(_LOAD, _ARCHITECTURE)
     yield _instruction(_JUMP_IF_EQUAL, machine.code, if_true=1)
@@ -166,6 +177,14 @@ def _program(machine: _Machine, allowed: Sequence[str], *, may_fill_segments: bo
     yield _instruction(_JUMP_IF_EQUAL, fcntl.F_SETLEASE, if_false=1)
     yield _instruction(_RETURN, _REFUSE | errno.EINVAL)
     yield _instruction(_RETURN, _ALLOW)
+    if not may_share_ports:
+        yield _instruction(_JUMP_IF_EQUAL, machine.setsockopt, if_false=6)
+        yield _instruction(_LOAD, _SECOND_ARGUMENT)
+        yield _instruction(_JUMP_IF_EQUAL, socket.SOL_SOCKET, if_false=3)
+        yield _instruction(_LOAD, _THIRD_ARGUMENT)
+        yield _instruction(_JUMP_IF_EQUAL, socket.SO_REUSEPORT, if_false=1)
+        yield _instruction(_RETURN, _REFUSE | errno.ENOPROTOOPT)
+        yield _instruction(_RETURN, _ALLOW)
     yield _instruction(_JUMP_IF_EQUAL, machine.socket, if_true=1)
     yield _instruction(_RETURN, _ALLOW)
     yield _instruction(_LOAD, _FIRST_ARGUMENT)

@@ -161,7 +161,12 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
         share_kernel_objects()
         scope_sockets()
         may_choose = context.task.limits.cpus is None
-        refuse_calls(may_debug=sandbox.may_debug, may_choose_processors=may_choose, may_fill_segments=False)
+        refuse_calls(
+            may_debug=sandbox.may_debug,
+            may_choose_processors=may_choose,
+            may_fill_segments=False,
+            may_share_ports=False,
+        )
     elif context.task.on_cluster:
         _refuse_calls_in_pod(context)
     _log_ignored_settings(context)
@@ -185,7 +190,7 @@ def _refuse_calls_in_pod(context: RunContext) -> None:
     """Refuse to the agent what the default filters of some container runtimes allow, such as io_uring and vsock."""
     refuse_core_dumps()
     try:
-        refuse_calls(may_debug=True, may_choose_processors=True, may_fill_segments=True)
+        refuse_calls(may_debug=True, may_choose_processors=True, may_fill_segments=True, may_share_ports=True)
     except OSError as error:  # the pod has the filter of its runtime all the same
         context.events.log(
             f"[no filter of system calls besides that of the container runtime: {os.strerror(error.errno or 0)}]"

@@ -1,7 +1,10 @@
 """The start of an engine in surroundings that would let its agents out."""
 
 import os
+import socket
 from pathlib import Path
+
+import pytest
 
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.git_server import git, make_repository
@@ -37,3 +40,12 @@ def test_folder_of_workspaces_is_closed_to_other_users(start_engine: EngineFacto
     workspaces.chmod(0o755)
     start_engine(WORKSPACE_DIR=str(workspaces))
     assert workspaces.stat().st_mode & 0o777 == 0o700
+
+
+def test_nobody_else_listens_on_the_other_loopback_address(start_engine: EngineFactory) -> None:
+    """Clients of `localhost` may try ::1 first, with their key."""
+    port = int(start_engine().url.rpartition(":")[2])
+    with socket.socket(socket.AF_INET6) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="Address already in use"):
+            other.bind(("::1", port))

@@ -56,6 +56,27 @@ def test_no_lease_makes_other_programs_wait(tmp_path: Path) -> None:
     assert lines == ["lease: Invalid argument", "status: done"]
 
 
+def test_no_port_of_another_process_is_shared(tmp_path: Path) -> None:
+    """The kernel gives each listener of one user a part of the connections."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        options = {name: getattr(socket, name) for name in ("SO_REUSEPORT", "SO_REUSEADDR", "SO_KEEPALIVE")}
+        taken = "; ".join(
+            f'print "{name} ", (setsockopt(S, {socket.SOL_SOCKET}, {option}, 1) ? "done" : $!), "\\n"'
+            for name, option in options.items()
+        )
+        listen = f'bind(S, pack_sockaddr_in({port}, inet_aton("127.0.0.1"))) && listen(S, 9) ? "taken" : $!'
+        opened = f"use Socket; socket(S, PF_INET, SOCK_STREAM, 0); {taken}; print {listen}"
+        script = f"perl -e '{opened}' > out"
+        lines = output_of(a_confined_attempt(tmp_path, a_sandbox(may_debug=False), script)).splitlines()
+    assert lines == [
+        "SO_REUSEPORT Protocol not available", "SO_REUSEADDR done", "SO_KEEPALIVE done", "Address already in use",
+    ]  # fmt: skip
+
+
 def test_limit_on_core_dumps_stays(tmp_path: Path) -> None:
     """The kernel finds no limit at the address 1. A refused call does not get that far, and seems to succeed."""
     machine, core, files = _MACHINES[platform.machine()], resource.RLIMIT_CORE, resource.RLIMIT_NOFILE
