@@ -50,4 +50,4 @@ def _patterns_of(name: str, provider: str) -> Iterator[str]:
     yield re.escape(name) + _DATE
     if provider == "claude" and re.fullmatch("[a-z]+", name):
         for alias in _COMPOUND_ALIASES.get(name, (name,)):
-            yield rf"(.*[./])?claude-([0-9a-z.]+-)*{alias}(-.*)?"
+            yield rf"((?!claude)[\w.-]+[./])*claude-([0-9a-z.]+-)*{alias}(-[\w.:@-]*)?"

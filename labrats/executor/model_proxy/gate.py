@@ -56,8 +56,8 @@ _COUNT_TOKENS: Final = b"/count_tokens"
 _USUAL_OUTPUT_TOKENS: Final = 16_384
 _PARALLEL_REQUESTS: Final = 4
 
-_MORE_MODELS: Final = ("model", "models", "fallbacks", "extra_body", "extra_headers")
-"""Fields in which gateways to several models look for one, or for further fields."""
+_MORE_MODELS: Final = ("model", "models", "fallbacks", "extra_body", "extra_headers", "api_base", "base_url", "api_key")
+"""Fields in which gateways to several models look for one, for further fields, or for another server and key."""
 
 _NOT_FORWARDED: Final = frozenset(
     b"accept-encoding api-key authorization connection content-length cookie expect forwarded host keep-alive "
@@ -168,7 +168,9 @@ class Gate:
         kept = [
             (name, value)
             for name, value in headers
-            if (lower := name.lower()) not in dropped and not lower.startswith(_PREFIXES_NOT_FORWARDED)
+            # Some servers read an underscore as a hyphen.
+            if not {lower := name.lower(), usual := lower.replace(b"_", b"-")} & dropped
+            and not usual.startswith(_PREFIXES_NOT_FORWARDED)
         ]
         length = [(b"content-length", str(len(body)).encode())] if method == b"POST" else []
         host = (b"host", self.server.authority.encode("ascii", "replace"))
@@ -258,7 +260,8 @@ class Gate:
             raise Refused(400, "a response in the background is not forwarded, as its usage cannot be measured")
         self._check_model(model)
         self._check_price(fields)
-        if is_restricted(self.task.config.network) and self._models.are_any and searches_by_itself(model):
+        is_chosen = model == self.task.config.model  # by whoever has chosen the rule, too
+        if is_restricted(self.task.config.network) and not is_chosen and searches_by_itself(model):
             raise Refused(400, f"the model {model[:200]!r} searches the web, and this job has a network rule", model)
         if "tools" in fields and (tools := _tools_of(fields["tools"])):
             for other in _models_of(tools):

@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from time import monotonic
 from typing import Any, Final
 
@@ -213,12 +214,16 @@ class ModelProxy:
         try:
             cover = KeyCover(self._gate.server.key)
             kept = [
-                (name, cover.whole(value))
+                (cover.whole(name), cover.whole(value))
                 for name, value in response.headers.raw_items()
                 if name.lower() not in _HOP_BY_HOP
             ]
-            await client.send(h11.Response(status_code=response.status_code, reason=response.reason, headers=kept))
             is_answer = 200 <= response.status_code < 300  # no server repeats the request's headers in one
+            if not is_answer and _is_encoded(response):
+                raise Refused(response.status_code, "the model's server answered with an error that cannot be read")
+            await client.send(
+                h11.Response(status_code=response.status_code, reason=_phrase_of(response.status_code), headers=kept)
+            )
             while isinstance(event := await _next_part(upstream), h11.Data):
                 if reader:
                     reader.feed(bytes(event.data))
@@ -298,6 +303,19 @@ async def _discard_rest(client: HttpConnection) -> None:
         async with asyncio.timeout(_DISCARD_SECONDS):
             while discarded < _DISCARDED_BYTES and (data := await client.reader.read(READ_BYTES)):
                 discarded += len(data)
+
+
+def _is_encoded(response: h11.Response) -> bool:
+    """Return whether a body is compressed, although no request asks for that."""
+    encoding = dict(response.headers).get(b"content-encoding", b"identity")
+    return encoding.strip().lower() not in (b"", b"identity")
+
+
+def _phrase_of(status: int) -> bytes:
+    """Return the usual phrase for a status. A server may repeat anything in its own."""
+    with contextlib.suppress(ValueError):
+        return HTTPStatus(status).phrase.encode()
+    return b""
 
 
 def _usage_reader(api: Api, request: Approved, response: h11.Response) -> UsageReader | None:

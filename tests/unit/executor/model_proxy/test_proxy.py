@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 import re
 import resource
@@ -709,6 +710,42 @@ async def test_server_that_repeats_the_key_does_not_give_it_away(tmp_path: Path,
     assert body_of(response) == text.replace(KEY.encode(), hidden)
     assert KEY.encode() not in response
     assert b"X-Echo: " + hidden in response or b"x-echo: " + hidden in response
+
+
+async def test_server_that_repeats_the_key_elsewhere_does_not_give_it_away(tmp_path: Path) -> None:
+    """In the phrase of the status, in the name of a header, and as escapes of JSON."""
+    text = json.dumps({"error": f"bad key {KEY}"}).replace("-", "\\u002d").encode()
+    response = a_response(text, status=f"400 Bad {KEY}", headers=f"{KEY}: no\r\n")
+    async with a_proxy(tmp_path, answers(response)) as proxy:
+        found = await proxy.send(a_request())
+    assert KEY.encode() not in found
+    assert KEY not in json.loads(body_of(found))["error"]
+    assert found.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+async def test_compressed_error_is_replaced(tmp_path: Path) -> None:
+    """No request asks for one, and the key could be in it."""
+    text = gzip.compress(f"bad key {KEY}".encode())
+    response = a_response(text, status="400 Bad Request", headers="Content-Encoding: gzip\r\n")
+    async with a_proxy(tmp_path, answers(response)) as proxy:
+        found = await proxy.send(a_request())
+    assert status_of(found) == 400
+    assert b"an error that cannot be read" in body_of(found)
+
+
+@pytest.mark.parametrize("name", ["X_Forwarded_Host", "x_api_key", "X-Forwarded_Host"])
+async def test_header_with_an_underscore_is_read_like_one_with_a_hyphen(tmp_path: Path, name: str) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        await proxy.send(a_request(headers=f"{name}: elsewhere.test\r\n"))
+    assert b"elsewhere.test" not in proxy.heads[0]
+
+
+@pytest.mark.parametrize("name", ["api_base", "base_url", "api_key"])
+async def test_body_names_no_other_server(tmp_path: Path, name: str) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        body = json.dumps({"model": MODEL, name: "https://elsewhere.test"}).encode()
+        assert status_of(await proxy.send(a_request(body))) == 400
+    assert proxy.heads == []
 
 
 async def test_headers_that_choose_who_pays_are_not_forwarded(tmp_path: Path) -> None:

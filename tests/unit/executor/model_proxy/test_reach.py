@@ -99,6 +99,15 @@ async def test_model_that_searches_by_itself_must_be_named_by_a_job_with_a_rule(
         assert status_of(await proxy.send(a_request(body))) == status
 
 
+@pytest.mark.parametrize(("network", "status"), [("none", 400), ("open", 200)])
+async def test_version_of_the_jobs_model_that_searches_is_refused_by_a_rule(
+    tmp_path: Path, network: Network, status: int
+) -> None:
+    body = json.dumps({"model": "anthropic/claude-sonnet-4.5:online"}).encode()
+    async with a_proxy(tmp_path, answers(OK), network=network, model="sonnet") as proxy:
+        assert status_of(await proxy.send(a_request(body))) == status
+
+
 async def test_escaped_names_of_fields_are_recognised(tmp_path: Path) -> None:
     body = b'{"model":"%s","messages":[{"content":[{"\\u0069mage_url":"%s"}]}]}' % (MODEL.encode(), _URL.encode())
     async with a_proxy(tmp_path, answers(OK), network="none") as proxy:
