@@ -1,0 +1,87 @@
+"""Network rules, isolation, setup commands, caches and variables: set in forms, and shown with what was refused."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.acceptance.engine import ForkedEngine, LocalEngine, User
+from tests.dashboard.conftest import sign_in
+
+LOGIN = "test-login-of-claude-0123456789"
+FORBIDDEN = "forbidden.example.com:80"
+AGENT = f"""#!/bin/bash
+echo '{{"type": "system", "subtype": "init", "session_id": "0190-test"}}'
+curl --silent --max-time 10 http://{FORBIDDEN}/ > /dev/null
+echo '{{"type": "result", "subtype": "success", "is_error": false, "result": "done"}}'
+"""
+"""A program in place of Claude Code that asks for a host."""
+
+SETUP = {
+    "setup": [["sh", "-c", "mkdir -p libraries && echo ready"]],
+    "setupNetwork": {"allow": ["npm"]},
+    "cache": [{"key": "lock.txt", "path": "libraries"}],
+}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[LocalEngine]:
+    """An engine whose agents have a login of Claude Code, which no proxy can keep from them."""
+    program = tmp_path / "programs" / "claude"
+    program.parent.mkdir()
+    program.write_text(AGENT)
+    program.chmod(0o755)
+    environment = {"LABRATS_CLAUDE_PATH": str(program), "CLAUDE_CODE_OAUTH_TOKEN": LOGIN, "LABRATS_SANDBOX": "true"}
+    with ForkedEngine(tmp_path, **environment, LOCAL_REPO_ROOTS=str(tmp_path)) as engine:
+        engine.set_secret("npm", "token", "test-npm-token-0123456789")
+        yield engine
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "lock.txt").write_text("1\n")
+    git = ("git", "-C", str(folder), "-c", "user.name=test", "-c", "user.email=test@example.com")
+    for arguments in (("init", "-q"), ("add", "."), ("commit", "-qm", "first")):
+        subprocess.run([*git, *arguments], check=True)
+    return folder
+
+
+async def test_job_is_contained_as_its_form_says_and_shows_what_was_refused(
+    page: Page, engine: LocalEngine, admin: User, repository: Path
+) -> None:
+    await sign_in(page, engine, "/jobs/new")
+    await page.get_by_label("Prompt").fill("Ask for a host.")
+    await page.get_by_label("Provider").select_option("claude")
+    await page.get_by_label("Network", exact=True).fill("npm, *.example.org")
+    await page.get_by_label("Isolation, at least").select_option("sandbox")
+    await page.get_by_label("Address").fill(str(repository))
+    await page.get_by_label("Setup commands").fill("sh -c 'mkdir -p libraries && echo ready'")
+    await page.get_by_label("Network of the commands").fill("npm")
+    await page.get_by_label("Cached folders").fill("lock.txt: libraries")
+    await page.get_by_role("button", name="Submit job").click()
+
+    main = page.get_by_role("main")
+    await expect(main).to_contain_text(f"The network rule refused 1 host: {FORBIDDEN}")
+    await expect(main).to_contain_text("The agent could read the login of its model.")
+    job = await admin.job(page.url.split("/")[-2])
+    assert job["config"]["network"] == {"allow": ["npm", "*.example.org"]}
+    assert (job["config"]["isolation"], job["refusedHosts"], job["keyExposed"]) == ("sandbox", [FORBIDDEN], True)
+    assert job["workspaceSetup"].items() >= SETUP.items()
+
+    await page.get_by_role("link", name="Input").click()
+    await expect(page.get_by_role("row", name="Network npm, *.example.org request")).to_be_visible()
+    await expect(page.get_by_role("row", name="Isolation sandbox request")).to_be_visible()
+    repo = page.get_by_role("region", name="Repository")
+    await expect(repo).to_contain_text("sh -c 'mkdir -p libraries && echo ready'")
+    await expect(repo).to_contain_text("Network of the commandsnpm")
+    await expect(repo).to_contain_text("libraries, by lock.txt")
+
+    await page.get_by_role("link", name="Details", exact=True).last.click()
+    outputs = page.get_by_role("region", name="Outputs and session")
+    await expect(outputs).to_contain_text("Isolationsandbox")
+    await expect(outputs).to_contain_text(f"Hosts refused to the agent{FORBIDDEN}")
+    await expect(outputs).to_contain_text("Model keyThe agent could read the login of its model.")
