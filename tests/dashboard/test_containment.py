@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Locator, Page, expect
 
 from tests.acceptance.engine import ForkedEngine, LocalEngine, User
 from tests.dashboard.conftest import sign_in
@@ -21,9 +21,11 @@ echo '{{"type": "result", "subtype": "success", "is_error": false, "result": "do
 
 SETUP = {
     "setup": [["sh", "-c", "mkdir -p libraries && echo ready"]],
+    "setupTimeoutMs": 90_000,
     "setupNetwork": {"allow": ["npm"]},
     "cache": [{"key": "lock.txt", "path": "libraries"}],
 }
+ENV = {"CI": "1", "NPM_TOKEN": {"secret": "npm", "key": "token"}}
 
 
 @pytest.fixture
@@ -50,6 +52,18 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
+async def fill_variables(part: Page | Locator) -> None:
+    """Fill in `ENV`."""
+    await part.get_by_role("button", name="Add variable").click()
+    await part.get_by_label("Name of variable 1").fill("CI")
+    await part.get_by_label("Text of variable 1").fill("1")
+    await part.get_by_role("button", name="Add variable").click()
+    await part.get_by_label("Name of variable 2").fill("NPM_TOKEN")
+    await part.get_by_label("Kind of variable 2").select_option("From a Secret")
+    await part.get_by_label("Secret of variable 2").fill("npm")
+    await part.get_by_label("Key of variable 2").fill("token")
+
+
 async def test_job_is_contained_as_its_form_says_and_shows_what_was_refused(
     page: Page, engine: LocalEngine, admin: User, repository: Path
 ) -> None:
@@ -61,7 +75,9 @@ async def test_job_is_contained_as_its_form_says_and_shows_what_was_refused(
     await page.get_by_label("Address").fill(str(repository))
     await page.get_by_label("Setup commands").fill("sh -c 'mkdir -p libraries && echo ready'")
     await page.get_by_label("Network of the commands").fill("npm")
+    await page.get_by_label("Time of the commands, minutes").fill("1.5")
     await page.get_by_label("Cached folders").fill("lock.txt: libraries")
+    await fill_variables(page)
     await page.get_by_role("button", name="Submit job").click()
 
     main = page.get_by_role("main")
@@ -69,6 +85,7 @@ async def test_job_is_contained_as_its_form_says_and_shows_what_was_refused(
     await expect(main).to_contain_text("The agent could read the login of its model.")
     job = await admin.job(page.url.split("/")[-2])
     assert job["config"]["network"] == {"allow": ["npm", "*.example.org"]}
+    assert job["config"]["env"] == ENV
     assert (job["config"]["isolation"], job["refusedHosts"], job["keyExposed"]) == ("sandbox", [FORBIDDEN], True)
     assert job["workspaceSetup"].items() >= SETUP.items()
 
@@ -85,3 +102,14 @@ async def test_job_is_contained_as_its_form_says_and_shows_what_was_refused(
     await expect(outputs).to_contain_text("Isolationsandbox")
     await expect(outputs).to_contain_text(f"Hosts refused to the agent{FORBIDDEN}")
     await expect(outputs).to_contain_text("Model keyThe agent could read the login of its model.")
+
+    await page.goto(f"{engine.url}/jobs/new?from={job['id']}")
+    await expect(page.get_by_label("Network", exact=True)).to_have_value("npm, *.example.org")
+    await expect(page.get_by_label("Text of variable 1")).to_have_value("1")
+    await expect(page.get_by_label("Key of variable 2")).to_have_value("token")
+    await page.get_by_label("Network", exact=True).fill("none")
+    await page.get_by_role("button", name="Remove variable 2").click()
+    await page.get_by_role("button", name="Run again").click()
+    await expect(main).to_contain_text(f"The network rule refused 1 host: {FORBIDDEN}")
+    rerun = (await admin.job(page.url.split("/")[-2]))["config"]
+    assert (rerun["network"], rerun["isolation"], rerun["env"]) == ("none", "sandbox", {"CI": "1"})

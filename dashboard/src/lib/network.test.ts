@@ -4,7 +4,7 @@ import { networkRule, networkText, type NetworkRule } from './network';
 
 test.each<[string, NetworkRule | null]>([
   ['', null],
-  [' , ', null],
+  [' , ', { allow: [] }],
   [' none ', 'none'],
   ['open', 'open'],
   ['npm,*.example.com', { allow: ['npm', '*.example.com'] }],
@@ -12,6 +12,13 @@ test.each<[string, NetworkRule | null]>([
 ])('%j is read as a rule', (text, rule) => {
   expect(networkRule(text)).toEqual(rule);
 });
+
+test.each<NetworkRule>(['open', 'none', { allow: [] }, { allow: ['open'] }, { allow: ['none', 'npm'] }])(
+  'the rule %j survives the way through its text',
+  (rule) => {
+    expect(networkRule(networkText(rule))).toEqual(rule);
+  },
+);
 
 test('a rule is shown as the text that it is read from', () => {
   expect(networkText('none')).toBe('none');

@@ -1,18 +1,25 @@
-/** Network rules of agents as texts that people write: `open`, `none`, or host names with commas between them. */
+/**
+ * Network rules of agents as texts that people write: `open`, `none`, or host names with commas between them. A text
+ * with a comma is always a list, so that each rule has a text.
+ */
 
 export type NetworkRule = 'open' | 'none' | { allow: string[] };
 
 export function networkText(rule: NetworkRule): string {
-  return typeof rule === 'string' ? rule : rule.allow.join(', ');
+  if (typeof rule === 'string') return rule;
+  const [host, ...others] = rule.allow;
+  const isAmbiguous = host === undefined || (others.length === 0 && isWord(host));
+  return isAmbiguous ? `${host ?? ''},` : rule.allow.join(', ');
 }
 
 /** The rule in a text; null for an empty one. The API checks the names. */
 export function networkRule(text: string): NetworkRule | null {
-  const words = text
-    .split(',')
-    .map((word) => word.trim())
-    .filter((word) => word !== '');
-  if (words.length === 0) return null;
-  const [first] = words;
-  return words.length === 1 && (first === 'open' || first === 'none') ? first : { allow: words };
+  const only = text.trim();
+  if (only === '') return null;
+  const words = only.split(',').map((word) => word.trim());
+  return isWord(only) ? only : { allow: words.filter((word) => word !== '') };
+}
+
+function isWord(text: string): text is 'open' | 'none' {
+  return text === 'open' || text === 'none';
 }

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { cacheOf, cacheText, commandsOf, commandsText } from './setup';
+import { cacheOf, cacheText, commandsOf, commandsText, unshownSetup } from './setup';
 
 test('words are split as a shell does', () => {
   expect(commandsOf(`npm ci\n\n  sh -c "make \\"all\\" && echo '$X'" --name='a b'c ''`)).toEqual([
@@ -20,6 +20,7 @@ test('commands survive the way through their text', () => {
     ['sh', '-c', `it's "quoted" \\ $X`],
     ['echo', `it's`],
     ['a', ''],
+    ['sh', '-c', `cd lib\n\n  make 'all'\t"x"\n`],
   ];
   expect(commandsOf(commandsText(commands))).toEqual(commands);
 });
@@ -31,4 +32,15 @@ test('cached folders have a line each', () => {
   ];
   expect(cacheOf(cacheText(cache))).toEqual(cache);
   expect(() => cacheOf('node_modules')).toThrow('node_modules');
+});
+
+test('values that no text stands for are named', () => {
+  const shown = { setup: [['npm', 'ci']], setupTimeoutMs: 1, setupNetwork: 'none' as const, cache: null };
+  expect(unshownSetup(shown)).toEqual({});
+  expect(unshownSetup({ ...shown, setup: [], cache: [{ key: 'a', path: 'b:c' }] })).toEqual({
+    setup: [],
+    cache: [{ key: 'a', path: 'b:c' }],
+  });
+  expect(unshownSetup({ cache: [{ key: ' ', path: 'b' }] })).toEqual({ cache: [{ key: ' ', path: 'b' }] });
+  expect(unshownSetup({ later: 1 } as object)).toEqual({ later: 1 });
 });

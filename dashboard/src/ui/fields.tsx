@@ -14,6 +14,8 @@ import type { EditorState, Form, FormState } from './use-form';
 
 type Names<D, T> = { [K in keyof D]: D[K] extends T ? K : never }[keyof D] & string;
 
+export type TextName<D> = Names<D, string>;
+
 interface FieldProps<D, T> {
   form: Form<D>;
   name: Names<D, T>;

@@ -4,12 +4,13 @@ import { useMutation } from '@tanstack/react-query';
 import { useEffect, useState, type SyntheticEvent } from 'react';
 
 import { ApiError, isFinal } from '../api/client';
-import { count } from '../lib/format';
+import { count, span } from '../lib/format';
 import { isSameJson, parseJson } from '../lib/json';
 import { changedFields, merge, type FieldChange } from '../lib/merge';
 import { randomKey } from '../lib/random-key';
 import { readStoredJson, removeStored, writeStored } from '../lib/storage';
 import { MINUTE_MS } from '../lib/times';
+import { variablesOf, type VariableDraft, type Variables } from '../lib/variables';
 
 export type Body = Record<string, unknown>;
 export type Problems<D> = Partial<Record<keyof D, string | undefined>>;
@@ -402,12 +403,32 @@ export class Texts<D extends object> {
   }
 
   /** A number of minutes as milliseconds. The range is checked here, since the API names it in milliseconds. */
-  minutes(field: keyof D): number | null {
+  minutes(field: keyof D, most = MOST_MINUTES): number | null {
     const value = this.number(field);
     if (value === null) return null;
     if (value <= 0) this.problems[field] = 'must be more than 0';
-    else if (value > MOST_MINUTES) this.problems[field] = `must be at most ${count(MOST_MINUTES)} minutes, 7 days`;
+    else if (value > most) this.problems[field] = `must be at most ${count(most)} minutes, ${span(most * MINUTE_MS)}`;
     return Math.round(value * MINUTE_MS);
+  }
+
+  /** The values that `parse` finds in a text; null without any. An error that it throws is the field's problem. */
+  values<Value>(field: keyof D, parse: (text: string) => Value[]): Value[] | null {
+    const values = this.checked(field, () => parse(String(this.draft[field])));
+    return values && values.length > 0 ? values : null;
+  }
+
+  /** The environment variables in the rows of a field; null without any. */
+  variables(field: keyof D): Variables | null {
+    return this.checked(field, () => variablesOf(this.draft[field] as VariableDraft[]));
+  }
+
+  private checked<Value>(field: keyof D, read: () => Value): Value | null {
+    try {
+      return read();
+    } catch (error) {
+      this.problems[field] = (error as Error).message;
+      return null;
+    }
   }
 
   /** A JSON list; an empty one if the text is empty. */

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { JobDetail } from '../../api/jobs';
+import { NEW_VARIABLE, variableDrafts } from '../../lib/variables';
 import { problemsByField } from '../../ui/use-form';
 import { draftOf, EMPTY_DRAFT, filesOf, NAMES, rerunOf, submissionOf } from './draft';
 
@@ -51,6 +52,7 @@ test('setup commands, their network and caches are texts in the form', () => {
   const setup = {
     gitRepo: 'https://example.com/r.git',
     setup: [['npm', 'ci']],
+    setupTimeoutMs: 90_000,
     setupNetwork: { allow: ['npm'] },
     cache: [{ key: 'package-lock.json', path: 'node_modules' }],
   };
@@ -60,6 +62,7 @@ test('setup commands, their network and caches are texts in the form', () => {
     gitRepo: setup.gitRepo,
     network: 'none',
     setup: 'npm ci',
+    setupMinutes: '1.5',
     setupNetwork: 'npm',
     cache: 'package-lock.json: node_modules',
   };
@@ -72,7 +75,33 @@ test('setup commands, their network and caches are texts in the form', () => {
     problemsByField([{ field: 'workspaceSetup.setup[0][1]', message: 'too long' }], EMPTY_DRAFT, NAMES).fields.setup,
   ).toContain('too long');
   const job = { metadata: {}, config: {}, configOrigins: {}, workspaceSetup: setup } as unknown as JobDetail;
-  expect(draftOf(job, '')).toMatchObject({ setup: draft.setup, setupNetwork: 'npm', cache: draft.cache });
+  expect(draftOf(job, '')).toMatchObject({
+    setup: draft.setup,
+    setupMinutes: '1.5',
+    setupNetwork: 'npm',
+    cache: draft.cache,
+  });
+  expect(submissionOf({ ...draft, setupMinutes: '1441' }).problems.setupMinutes).toContain('at most 1,440 minutes');
+});
+
+test('environment variables are texts and values of Secrets', () => {
+  const env = { CI: '1', NPM_TOKEN: { secret: 'npm', key: 'token' } };
+  const draft = { ...EMPTY_DRAFT, prompt: 'x', env: variableDrafts(env) };
+  expect(submissionOf(draft).body).toMatchObject({ config: { env } });
+  expect(submissionOf({ ...draft, env: [...draft.env, ...draft.env] }).problems.env).toBe('CI occurs twice.');
+  expect(
+    problemsByField([{ field: 'config.env.NPM_TOKEN.key', message: 'is bad' }], EMPTY_DRAFT, NAMES).fields.env,
+  ).toBe('NPM_TOKEN.key: is bad');
+});
+
+test('a rerun replaces the variables of the request, or removes them', () => {
+  const job = { metadata: {}, config: { env: { CI: '1' } }, configOrigins: { env: 'request' } } as unknown as JobDetail;
+  const first = draftOf(job, '');
+  expect(rerunOf(first, first).body).toEqual({});
+  expect(rerunOf({ ...first, env: [...first.env, NEW_VARIABLE] }, first).body).toEqual({});
+  expect(rerunOf({ ...first, env: variableDrafts({ CI: '2' }) }, first).body).toEqual({ config: { env: { CI: '2' } } });
+  expect(rerunOf({ ...first, env: [] }, first).body).toEqual({ config: { env: {} } });
+  expect(draftOf({ ...job, configOrigins: { env: 'agent' } }, '').env).toEqual([]);
 });
 
 test('a result schema is a JSON object', () => {

@@ -1,12 +1,14 @@
 /** The form of a new job, and the submission that it stands for. */
 
 import type { JobDetail } from '../../api/jobs';
+import { isSameJson } from '../../lib/json';
 import { networkRule, networkText } from '../../lib/network';
-import { cacheOf, cacheText, commandsOf, commandsText } from '../../lib/setup';
+import { EMPTY_SETUP, SETUP_NAMES, setupDraft, setupOf, type SetupDraft } from '../../lib/setup';
+import { variableDrafts, type VariableDraft } from '../../lib/variables';
 import { Texts, type Body, type Problems } from '../../ui/use-form';
 
-/** All fields as texts, as the form holds them. */
-export interface Draft {
+/** All fields as the form holds them. */
+export interface Draft extends SetupDraft {
   prompt: string;
   type: string;
   agentRole: string;
@@ -18,9 +20,7 @@ export interface Draft {
   gitRepo: string;
   gitRef: string;
   gitDepth: string;
-  setup: string;
-  setupNetwork: string;
-  cache: string;
+  env: VariableDraft[];
   /** Uploaded files, one a line: their id and name, as `id/name`. */
   files: string;
   timeoutMinutes: string;
@@ -49,9 +49,8 @@ export const EMPTY_DRAFT: Draft = {
   gitRepo: '',
   gitRef: '',
   gitDepth: '',
-  setup: '',
-  setupNetwork: '',
-  cache: '',
+  ...EMPTY_SETUP,
+  env: [],
   files: '',
   timeoutMinutes: '',
   maxTurns: '',
@@ -79,27 +78,17 @@ export const NAMES: Record<string, keyof Draft> = {
   'config.maxAttempts': 'maxAttempts',
   'config.fallbackModel': 'fallbackModel',
   'config.network': 'network',
+  'config.env': 'env',
   'workspaceSetup.gitRepo': 'gitRepo',
   'workspaceSetup.gitRef': 'gitRef',
   'workspaceSetup.gitDepth': 'gitDepth',
-  'workspaceSetup.setup': 'setup',
-  'workspaceSetup.setupNetwork': 'setupNetwork',
-  'workspaceSetup.cache': 'cache',
+  ...SETUP_NAMES,
   workspaceUploads: 'files',
 };
 
 /** The submission of a form, and the problems of its values. */
 export function submissionOf(draft: Draft): { body: Body; problems: Problems<Draft> } {
   const texts = new Texts(draft);
-  const read = <Value>(field: 'setup' | 'cache', parse: (text: string) => Value[]): Value[] | null => {
-    try {
-      const values = parse(draft[field]);
-      return values.length > 0 ? values : null;
-    } catch (error) {
-      texts.problems[field] = (error as Error).message;
-      return null;
-    }
-  };
   const files = filesOf(draft.files);
   const body = set({
     source: 'dashboard',
@@ -122,14 +111,13 @@ export function submissionOf(draft: Draft): { body: Body; problems: Problems<Dra
       maxTokens: texts.number('maxTokens'),
       maxAttempts: texts.number('maxAttempts'),
       fallbackModel: texts.text('fallbackModel'),
+      env: texts.variables('env'),
     }),
     workspaceSetup: group({
       gitRepo: texts.text('gitRepo'),
       gitRef: texts.text('gitRef'),
       gitDepth: texts.number('gitDepth'),
-      setup: read('setup', commandsOf),
-      setupNetwork: networkRule(draft.setupNetwork),
-      cache: read('cache', cacheOf),
+      ...setupOf(draft, texts),
     }),
     workspaceUploads: files.length > 0 ? files : null,
   });
@@ -162,26 +150,30 @@ export function rerunOf(draft: Draft, first: Draft): { body: Body; problems: Pro
     prompt: draft.prompt || first.prompt || 'unchanged',
     type: draft.type || 'task',
   });
-  const isChanged = (field: keyof Draft) => draft[field].trim() !== first[field].trim();
+  const isChanged = (field: keyof Draft) => !isSameJson(trimmed(draft[field]), trimmed(first[field]));
   for (const field of ['priority', 'metadata', ...Object.values(CONFIG_FIELDS)] as const) {
-    if (isChanged(field) && draft[field].trim() === '')
+    if (isChanged(field) && trimmed(draft[field]) === '')
       problems[field] ??= 'A rerun keeps the earlier value. Enter another one.';
   }
+  const config: Body = { env: {}, ...(body.config ?? {}) }; // without rows, the new job has no variables
   const changed = (field: keyof Draft) => (isChanged(field) ? (body[field] ?? null) : null);
   return {
     problems,
     body: set({
       prompt: isChanged('prompt') && draft.prompt.trim() ? draft.prompt : null,
       config: group(
-        Object.fromEntries(
-          Object.entries((body.config ?? {}) as Body).filter(([name]) => isChanged(CONFIG_FIELDS[name] ?? 'prompt')),
-        ),
+        Object.fromEntries(Object.entries(config).filter(([name]) => isChanged(CONFIG_FIELDS[name] ?? 'prompt'))),
       ),
       priority: changed('priority'),
       metadata: changed('metadata'),
       report: draft.report ? true : null,
     }),
   };
+}
+
+function trimmed(value: Draft[keyof Draft]): unknown {
+  if (typeof value === 'string') return value.trim();
+  return value.filter(({ name, value: text, secret, key }) => `${name}${text}${secret}${key}`.trim() !== '');
 }
 
 /** Fields of the form, by the setting that they change. */
@@ -219,9 +211,8 @@ export function draftOf(job: JobDetail, prompt: string): Draft {
     gitRepo: setup?.gitRepo ?? '',
     gitRef: setup?.gitRef ?? '',
     gitDepth: setup?.gitDepth ? String(setup.gitDepth) : '',
-    setup: commandsText(setup?.setup ?? []),
-    setupNetwork: setup?.setupNetwork ? networkText(setup.setupNetwork) : '',
-    cache: cacheText(setup?.cache ?? []),
+    ...setupDraft(setup ?? {}),
+    env: own('env') ? variableDrafts(config.env) : [],
     priority: job.priority === 2 ? '' : String(job.priority),
     metadata: Object.keys(job.metadata).length > 0 ? JSON.stringify(job.metadata, null, 2) : '',
   };

@@ -13,10 +13,13 @@ import { Confirm } from '../../ui/confirm';
 import { Field } from '../../ui/field';
 import { FieldGroup, FormBody, SelectField, TextArea, TextField } from '../../ui/fields';
 import { commandKey } from '../../ui/kbd';
+import { NetworkField } from '../../ui/network-field';
 import { Page } from '../../ui/page';
+import { SetupFields } from '../../ui/setup-fields';
 import { Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
-import { Texts, useNewForm, type Body, type Form } from '../../ui/use-form';
+import { Texts, useNewForm, type Body, type Form, type FormState } from '../../ui/use-form';
+import { VariableFields } from '../../ui/variable-fields';
 import { draftOf, EMPTY_DRAFT, filesOf, NAMES, rerunOf, submissionOf, type Draft } from './draft';
 import styles from './new-job-page.module.css';
 
@@ -188,7 +191,7 @@ function JobForm({ first }: { first?: FirstJob }) {
   );
 }
 
-function JobFields({ form, first }: { form: Form<Draft>; first: FirstJob | undefined }) {
+function JobFields({ form, first }: { form: FormState<Draft>; first: FirstJob | undefined }) {
   const agents = useQuery(agentsQuery);
   const models = useQuery(modelsQuery);
   const unlisted = [agents, models].find((query) => query.isLoadingError);
@@ -217,14 +220,12 @@ function JobFields({ form, first }: { form: Form<Draft>; first: FirstJob | undef
         <SelectField form={form} name="provider" label="Provider" options={PROVIDERS} none="Default" />
         <TextField form={form} name="model" label="Model" placeholder="Default" suggestions={known} />
         <SelectField form={form} name="effort" label="Effort" options={EFFORTS} none="Default" />
-        <TextField
-          form={form}
-          name="network"
-          label="Network"
-          width="half"
-          placeholder="The agent's default; or open, none, npm, *.example.com"
-        />
+        <NetworkField form={form} name="network" label="Network" none="Default" />
         <SelectField form={form} name="isolation" label="Isolation, at least" options={ISOLATIONS} none="Default" />
+        <VariableFields
+          form={form}
+          hint="For the agent, its tools and the setup commands, in place of those of the agent's settings."
+        />
       </FieldGroup>
       {!first && <Workspace form={form} />}
       <FieldGroup title="Limits" columns={4}>
@@ -281,7 +282,7 @@ function JobFields({ form, first }: { form: Form<Draft>; first: FirstJob | undef
 }
 
 /** The repository, how it is prepared, and files. */
-function Workspace({ form }: { form: Form<Draft> }) {
+function Workspace({ form }: { form: FormState<Draft> }) {
   return (
     <>
       <FieldGroup title="Repository" columns={4}>
@@ -294,35 +295,7 @@ function Workspace({ form }: { form: Form<Draft> }) {
         />
         <TextField form={form} name="gitRef" label="Branch, tag or commit" />
         <TextField form={form} name="gitDepth" label="Depth" isNumeric />
-        <TextArea
-          form={form}
-          name="setup"
-          label="Setup commands"
-          rows={2}
-          isCode
-          placeholder="npm ci"
-          hint="One a line. They run before the agent starts, without the model's key."
-        />
-        {form.draft.setup.trim() !== '' && (
-          <>
-            <TextField
-              form={form}
-              name="setupNetwork"
-              label="Network of the commands"
-              width="half"
-              placeholder="That of the agent; or open, none, npm, *.example.com"
-            />
-            <TextArea
-              form={form}
-              name="cache"
-              label="Cached folders"
-              rows={2}
-              isCode
-              placeholder="package-lock.json: node_modules"
-              hint="One a line: a file, and a folder that later jobs get while the file stays the same."
-            />
-          </>
-        )}
+        <SetupFields form={form} />
       </FieldGroup>
       <FieldGroup title="Files" columns={4}>
         <FileChoice form={form} />
