@@ -3,12 +3,14 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import BrowserContext, Locator, Page, expect
 
 from tests.acceptance.engine import ForkedEngine, LocalEngine, User
 from tests.dashboard.conftest import sign_in
+from tests.support.deliveries import SECRET
 
 LOGIN = "test-login-of-claude-0123456789"
 FORBIDDEN = "forbidden.example.com:80"
@@ -59,7 +61,7 @@ async def fill_variables(part: Page | Locator) -> None:
     await part.get_by_label("Text of variable 1").fill("1")
     await part.get_by_role("button", name="Add variable").click()
     await part.get_by_label("Name of variable 2").fill("NPM_TOKEN")
-    await part.get_by_label("Kind of variable 2").select_option("From a Secret")
+    await part.get_by_label("Kind of variable 2").select_option("Secret")
     await part.get_by_label("Secret of variable 2").fill("npm")
     await part.get_by_label("Key of variable 2").fill("token")
 
@@ -113,3 +115,54 @@ async def test_job_is_contained_as_its_form_says_and_shows_what_was_refused(
     await expect(main).to_contain_text(f"The network rule refused 1 host: {FORBIDDEN}")
     rerun = (await admin.job(page.url.split("/")[-2]))["config"]
     assert (rerun["network"], rerun["isolation"], rerun["env"]) == ("none", "sandbox", {"CI": "1"})
+
+
+async def test_settings_of_agents_triggers_and_sources_have_fields(
+    browser: BrowserContext, engine: LocalEngine, admin: User
+) -> None:
+    """Values that no field can show survive."""
+    page = await browser.new_page()  # the answer 422 is an error on the console
+    kept = {"cache": [{"key": "lock.txt", "path": "a: b"}]}
+    config: dict[str, Any] = {"network": {"allow": ["none"]}, "env": {}}
+    trigger = {"source": "shop", "events": ["order.*"], "config": config}
+    setup = {"setup": [["make"]]} | kept
+    answer = await admin.post("/api/agents", {"name": "dev", "workspaceSetup": setup, "eventTriggers": [trigger]})
+    assert answer.status_code == 201, answer.text
+    await sign_in(page, engine, "/agents/dev/settings")
+    form = page.get_by_role("main")
+    await form.get_by_label("Network", exact=True).fill("npm, 10.0.0.1")
+    await form.get_by_label("Isolation, at least").select_option("sandbox")
+    await fill_variables(form)
+    await form.get_by_label("Setup commands").fill("sh -c 'mkdir -p libraries && echo ready'")
+    await form.get_by_label("Time of the commands, minutes").fill("1.5")
+    await form.get_by_label("Network of the commands").fill("npm")
+    await form.get_by_role("button", name="Save", exact=True).click()
+    await expect(form.get_by_label("Network", exact=True)).to_be_focused()
+    await expect(form).to_contain_text("cannot allow '10.0.0.1': name a host")
+    await form.get_by_label("Network", exact=True).fill("npm, *.example.org")
+    await form.get_by_role("button", name="Save", exact=True).click()
+    await expect(page.get_by_text("dev is saved.")).to_be_visible()
+    agent = (await admin.get("/api/agents/dev")).json()
+    assert (agent["defaultNetwork"], agent["defaultIsolation"]) == ({"allow": ["npm", "*.example.org"]}, "sandbox")
+    assert (agent["env"], agent["workspaceSetup"]) == (ENV, SETUP | kept)
+
+    await page.goto(f"{engine.url}/agents/dev/triggers")
+    await page.get_by_role("button", name="Edit the trigger").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_label("Network", exact=True)).to_have_value("none,")
+    await dialog.get_by_label("Isolation, at least").select_option("vm")
+    await dialog.get_by_role("button", name="Save trigger").click()
+    await expect(page.get_by_text("The trigger is saved.")).to_be_visible()
+    [saved] = (await admin.get("/api/agents/dev")).json()["eventTriggers"]
+    assert saved["config"] == config | {"isolation": "vm"}
+
+    answer = await admin.post("/api/webhook-sources", {"name": "hub", "type": "github", "secret": SECRET})
+    assert answer.status_code == 201, answer.text
+    await page.goto(f"{engine.url}/sources/hub")
+    await form.get_by_label("Network", exact=True).fill("none")
+    await form.get_by_label("Isolation, at least").select_option("sandbox")
+    await fill_variables(form)
+    await form.get_by_role("button", name="Save", exact=True).click()
+    await expect(page.get_by_text("hub is saved.")).to_be_visible()
+    source = (await admin.get("/api/webhook-sources/hub")).json()
+    assert source["defaults"] == {"network": "none", "isolation": "sandbox", "env": ENV}

@@ -2,12 +2,14 @@
 
 import { counted, span } from './format';
 import { isSameJson } from './json';
+import { networkRule, networkText, type NetworkRule } from './network';
 import { MINUTE_MS } from './times';
+import { variableDrafts, variablesOf, type VariableDraft, type Variables } from './variables';
 
 /** Settings as the API takes them. Unset ones are absent. */
 export type JobConfig = Record<string, unknown>;
 
-/** Settings as texts of a form. otherSettings: a JSON object with the settings that have no field. */
+/** Settings in a form. otherSettings: a JSON object with the settings that have no field, or that it cannot show. */
 export interface ConfigDraft {
   provider: string;
   model: string;
@@ -18,6 +20,9 @@ export interface ConfigDraft {
   maxTokens: string;
   maxAttempts: string;
   fallbackModel: string;
+  network: string;
+  isolation: string;
+  env: VariableDraft[];
   otherSettings: string;
 }
 
@@ -31,15 +36,19 @@ export const CONFIG_LABELS: Record<keyof ConfigDraft, string> = {
   maxTokens: 'Tokens',
   maxAttempts: 'Attempts',
   fallbackModel: 'Fallback model',
+  network: 'Network',
+  isolation: 'Isolation, at least',
+  env: 'Environment variables',
   otherSettings: 'Other settings',
 };
 
 const NUMBERS = ['maxTurns', 'maxCostUsd', 'maxTokens', 'maxAttempts'] as const;
-const TEXTS = ['provider', 'model', 'effort', 'fallbackModel'] as const;
+const TEXTS = ['provider', 'model', 'effort', 'fallbackModel', 'isolation'] as const;
+const STRUCTURES = ['network', 'env'] as const;
 
 /** Fields of the form by the field of the API. prefix: the path of the settings in the body, such as `defaults`. */
 export function configNames(prefix: string): Record<string, keyof ConfigDraft> {
-  const own = [...TEXTS, ...NUMBERS].map((name) => [`${prefix}.${name}`, name] as const);
+  const own = [...TEXTS, ...NUMBERS, ...STRUCTURES].map((name) => [`${prefix}.${name}`, name] as const);
   return { ...Object.fromEntries(own), [`${prefix}.timeoutMs`]: 'timeoutMinutes', [prefix]: 'otherSettings' };
 }
 
@@ -48,7 +57,11 @@ export function configDraft(config: JobConfig): ConfigDraft {
     const value = config[name];
     return typeof value === 'number' ? String(value / divisor) : typeof value === 'string' ? value : '';
   };
+  const network = shown(config['network'] as NetworkRule | null, networkText, networkRule);
+  const env = shown(config['env'] as Variables | null, variableDrafts, variablesOf);
   const named = new Set<string>([...NUMBERS, ...TEXTS, 'timeoutMs']);
+  if (network !== undefined) named.add('network');
+  if (env !== undefined) named.add('env');
   const others = Object.entries(config).filter(([name, value]) => !named.has(name) && value !== null);
   return {
     provider: text('provider'),
@@ -60,8 +73,26 @@ export function configDraft(config: JobConfig): ConfigDraft {
     maxTokens: text('maxTokens'),
     maxAttempts: text('maxAttempts'),
     fallbackModel: text('fallbackModel'),
+    network: network ?? '',
+    isolation: text('isolation'),
+    env: env ?? [],
     otherSettings: others.length > 0 ? JSON.stringify(Object.fromEntries(others), null, 2) : '',
   };
+}
+
+/** A value as its field shows it; undefined without a value, or if the field would stand for another one. */
+function shown<Value, Draft>(
+  value: Value | null | undefined,
+  show: (value: Value) => Draft,
+  read: (draft: Draft) => unknown,
+): Draft | undefined {
+  if (value === null || value === undefined) return undefined;
+  try {
+    const draft = show(value);
+    return isSameJson(read(draft), value) ? draft : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 interface Reader {
@@ -70,6 +101,7 @@ interface Reader {
   /** A number of minutes as milliseconds. */
   minutes: (field: keyof ConfigDraft) => number | null;
   json: (field: keyof ConfigDraft) => Record<string, unknown> | null;
+  variables: (field: keyof ConfigDraft) => Variables | null;
 }
 
 /** The settings of a draft. read: converts its texts, and notes those that are invalid. */
@@ -79,6 +111,8 @@ export function configOf(read: Reader): JobConfig {
     ...TEXTS.map((name) => [name, read.text(name)] as const),
     ...NUMBERS.map((name) => [name, read.number(name)] as const),
     ['timeoutMs', read.minutes('timeoutMinutes')] as const,
+    ['network', networkRule(read.text('network') ?? '')] as const,
+    ['env', read.variables('env')] as const,
   ];
   for (const [name, value] of values) if (value !== null) settings[name] = value;
   return settings;
@@ -97,6 +131,9 @@ export function configInWords(config: JobConfig): string {
     draft.maxTokens && `at most ${numberOf(config, 'maxTokens', 'token')}`,
     numberOf(config, 'maxAttempts', 'attempt'),
     draft.fallbackModel && `or ${draft.fallbackModel}`,
+    draft.network && `network ${draft.network.replaceAll(', ', ' and ')}`,
+    draft.isolation && `at least ${draft.isolation}`,
+    draft.env.length > 0 && counted(draft.env.length, 'variable'),
     ...Object.keys(config).filter((name) => isOther(config, name)),
   ];
   return parts.filter(Boolean).join(', ');

@@ -1,10 +1,10 @@
 import { SETUP_LABELS as LABELS, type SetupDraft } from '../lib/setup';
 import { TextArea, TextField } from './fields';
 import { NetworkField } from './network-field';
-import type { Form } from './use-form';
+import type { FormWith } from './use-form';
 
 /** The preparation of a workspace: commands and, once there are some, their limits and cached folders. */
-export function SetupFields({ form }: { form: Form<SetupDraft> }) {
+export function SetupFields({ form }: { form: FormWith<SetupDraft> }) {
   const { draft, problems } = form;
   const fields = ['setup', 'setupMinutes', 'setupNetwork', 'cache'] as const;
   return (

@@ -22,6 +22,9 @@ export interface Form<D> {
   set: <F extends keyof D>(field: F, value: D[F]) => void;
 }
 
+/** A form that has the fields of D, and maybe others. */
+export type FormWith<D> = { [Part in keyof Form<D>]: Form<D>[Part] };
+
 export interface FormState<D> extends Form<D> {
   /** Problems that belong to no field of the form. */
   others: string[];

@@ -6,7 +6,7 @@ import { NEW_VARIABLE, type VariableDraft } from '../lib/variables';
 import { useMayChange } from './access';
 import { IconButton } from './button';
 import { AddRow } from './fields';
-import type { Form } from './use-form';
+import type { FormWith } from './use-form';
 import styles from './variable-fields.module.css';
 
 export const VARIABLES_LABEL = 'Environment variables';
@@ -16,7 +16,7 @@ interface VariablesDraft {
 }
 
 /** The environment variables of agents, one a row: each has a text, or a value of a Secret. hint: their place. */
-export function VariableFields({ form, hint }: { form: Form<VariablesDraft>; hint: string }) {
+export function VariableFields({ form, hint }: { form: FormWith<VariablesDraft>; hint: string }) {
   const title = useId();
   const { env } = form.draft;
   const change = (index: number, part: Partial<VariableDraft>) =>
@@ -77,7 +77,7 @@ function Variable({
         onChange={(event) => onChange({ isSecret: event.target.value === 'secret' })}
       >
         <option value="text">Text</option>
-        <option value="secret">From a Secret</option>
+        <option value="secret">Secret</option>
       </select>
       {isSecret ? (
         <>

@@ -9,7 +9,7 @@ import { FieldGroup, FormBody, TextField } from '../../ui/fields';
 import { Page } from '../../ui/page';
 import { toast } from '../../ui/toasts';
 import { useNewForm } from '../../ui/use-form';
-import { EMPTY_AGENT, newAgentBody, type NewAgentDraft } from './agent-draft';
+import { AGENT_NAMES, EMPTY_AGENT, newAgentBody, type NewAgentDraft } from './agent-draft';
 import styles from './agent-page.module.css';
 import { AgentFields, AgentReport } from './settings-tab';
 
@@ -20,6 +20,7 @@ export function NewAgentPage() {
     initial: EMPTY_AGENT,
     storedAs: 'new-agent',
     bodyOf: newAgentBody,
+    names: AGENT_NAMES,
     create: (body, key) => createAgent(body as Schemas['AgentBody'], key),
     onDone: (created) => {
       void queries.invalidateQueries({ queryKey: agentsQuery.queryKey });

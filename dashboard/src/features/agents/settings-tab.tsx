@@ -10,10 +10,13 @@ import { Changing } from '../../ui/access';
 import { Button } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { ChangedMeanwhile, FieldGroup, FormBody, SaveBar, SelectField, TextArea, TextField } from '../../ui/fields';
+import { NetworkField } from '../../ui/network-field';
 import { ReportFields, type ReportDraft } from '../../ui/report-fields';
+import { SetupFields } from '../../ui/setup-fields';
 import { toast } from '../../ui/toasts';
 import { useEditor, type Form } from '../../ui/use-form';
-import { AGENT_LABELS as LABELS, agentBody, agentDraft, type AgentDraft } from './agent-draft';
+import { VariableFields } from '../../ui/variable-fields';
+import { AGENT_LABELS as LABELS, AGENT_NAMES, agentBody, agentDraft, type AgentDraft } from './agent-draft';
 import { useAgent } from './agent-page';
 import styles from './agent-page.module.css';
 
@@ -27,6 +30,7 @@ export function SettingsTab() {
     current: agent,
     draftOf: agentDraft,
     bodyOf: agentBody,
+    names: AGENT_NAMES,
     change: (changes) => changeAgent(agent.id, changes),
     read: () => readAgent(agent.id),
     onSaved: (saved) => {
@@ -107,15 +111,7 @@ export function AgentFields({ form }: { form: Form<AgentDraft> }) {
         />
         <TextField form={form} name="defaultModel" label={LABELS.defaultModel} placeholder="Not set" />
         <SelectField form={form} name="defaultEffort" label={LABELS.defaultEffort} options={EFFORTS} none="Not set" />
-      </FieldGroup>
-      <FieldGroup>
-        <TextField
-          form={form}
-          name="defaultNetwork"
-          label={LABELS.defaultNetwork}
-          placeholder="Not set"
-          hint="Hosts that the agent may reach: open, none, or names and presets with commas, such as npm, *.example.com."
-        />
+        <NetworkField form={form} name="defaultNetwork" label={LABELS.defaultNetwork} none="Not set" />
         <SelectField
           form={form}
           name="defaultIsolation"
@@ -134,26 +130,24 @@ export function AgentFields({ form }: { form: Form<AgentDraft> }) {
           placeholder={'{"docs": {"url": "https://mcp.example.com"}}'}
           hint="A JSON object: each name to the settings of its server. Only for jobs of Claude Code and Codex."
         />
-        <TextArea
-          form={form}
-          name="env"
-          label={LABELS.env}
-          rows={4}
-          isCode
-          placeholder={'{"CI": "1", "NPM_TOKEN": {"secret": "npm", "key": "token"}}'}
-          hint="A JSON object: each name to a text, or to a value of a Secret."
-        />
-        <TextArea
-          form={form}
-          name="workspaceSetup"
-          label={LABELS.workspaceSetup}
-          rows={4}
-          isCode
-          placeholder={
-            '{"setup": [["npm", "ci"]], "setupNetwork": {"allow": ["npm"]}, "cache": [{"key": "package-lock.json", "path": "node_modules"}]}'
-          }
-          hint="A JSON object: commands that run before the agent starts, their network, and folders that later jobs get."
-        />
+        <VariableFields form={form} hint="For the agent, its tools and the setup commands." />
+      </FieldGroup>
+      <FieldGroup
+        title="Preparation of the workspace"
+        note="For jobs with a repository. A job may set other values."
+        columns={4}
+      >
+        <SetupFields form={form} />
+        {(form.draft.otherSetup !== '' || form.problems.otherSetup) && (
+          <TextArea
+            form={form}
+            name="otherSetup"
+            label={LABELS.otherSetup}
+            rows={3}
+            isCode
+            hint="A JSON object with values that the fields above cannot show. The fields take precedence."
+          />
+        )}
       </FieldGroup>
       <FieldGroup title="Result">
         <TextArea

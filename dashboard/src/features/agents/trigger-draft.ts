@@ -2,7 +2,7 @@
 
 import type { Agent, Trigger } from '../../api/agents';
 import type { Schemas } from '../../api/client';
-import { CONFIG_LABELS, configDraft, configOf, type ConfigDraft } from '../../lib/job-config';
+import { CONFIG_LABELS, configDraft, configNames, configOf, type ConfigDraft } from '../../lib/job-config';
 import { REPORT_LABELS, reportText, type ReportDraft } from '../../ui/report-fields';
 import { Texts, type Body, type Problems } from '../../ui/use-form';
 import { isInstructionName } from './words';
@@ -162,20 +162,8 @@ export function withTrigger(agent: Agent, index: number, changes: Body): Schemas
 /** Fields of the form by the field of the API, for the trigger at this position. */
 export function triggerNames(index: number): Record<string, keyof TriggerDraft> {
   const path = `eventTriggers[${index}]`;
-  const config = [
-    'provider',
-    'model',
-    'effort',
-    'maxTurns',
-    'maxCostUsd',
-    'maxTokens',
-    'maxAttempts',
-    'fallbackModel',
-  ] as const;
   return {
-    ...Object.fromEntries(config.map((name) => [`${path}.config.${name}`, name])),
-    [`${path}.config.timeoutMs`]: 'timeoutMinutes',
-    [`${path}.config`]: 'otherSettings',
+    ...configNames(`${path}.config`),
     [`${path}.source`]: 'source',
     [`${path}.events`]: 'events',
     [`${path}.filters`]: 'filters',

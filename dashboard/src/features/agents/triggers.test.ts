@@ -8,7 +8,7 @@ const trigger: Trigger = {
   source: 'github',
   events: ['issues.labeled', 'issues.*'],
   instruction: 'implement-issue',
-  config: { provider: 'claude', maxTurns: 5 },
+  config: { provider: 'claude', maxTurns: 5, network: 'none', isolation: 'vm', env: { CI: '1' } },
   enabled: true,
   filters: { 'label.name': ['ai', 'ai-*'], 'issue.number': 3, 'issue.locked': false, 'issue.id': '3' },
   next: { agentTriggerName: 'ai-reviewer', condition: 'on-success', failurePolicy: 'retry', allowCycles: false },

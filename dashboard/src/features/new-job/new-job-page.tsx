@@ -18,7 +18,7 @@ import { Page } from '../../ui/page';
 import { SetupFields } from '../../ui/setup-fields';
 import { Failure, Loading } from '../../ui/states';
 import { toast } from '../../ui/toasts';
-import { Texts, useNewForm, type Body, type Form, type FormState } from '../../ui/use-form';
+import { Texts, useNewForm, type Body, type Form } from '../../ui/use-form';
 import { VariableFields } from '../../ui/variable-fields';
 import { draftOf, EMPTY_DRAFT, filesOf, NAMES, rerunOf, submissionOf, type Draft } from './draft';
 import styles from './new-job-page.module.css';
@@ -191,7 +191,7 @@ function JobForm({ first }: { first?: FirstJob }) {
   );
 }
 
-function JobFields({ form, first }: { form: FormState<Draft>; first: FirstJob | undefined }) {
+function JobFields({ form, first }: { form: Form<Draft>; first: FirstJob | undefined }) {
   const agents = useQuery(agentsQuery);
   const models = useQuery(modelsQuery);
   const unlisted = [agents, models].find((query) => query.isLoadingError);
@@ -282,7 +282,7 @@ function JobFields({ form, first }: { form: FormState<Draft>; first: FirstJob | 
 }
 
 /** The repository, how it is prepared, and files. */
-function Workspace({ form }: { form: FormState<Draft> }) {
+function Workspace({ form }: { form: Form<Draft> }) {
   return (
     <>
       <FieldGroup title="Repository" columns={4}>

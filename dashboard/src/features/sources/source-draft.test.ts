@@ -12,7 +12,7 @@ const source = {
   credentialsRef: 'app',
   allowForks: false,
   allowedAssociations: ['OWNER', 'MEMBER'],
-  defaults: { effort: 'high', timeoutMs: 60_000 },
+  defaults: { effort: 'high', timeoutMs: 60_000, network: { allow: ['npm'] }, env: { CI: '1' } },
   repoOverrides: {
     'o/r': {
       enabled: false,
