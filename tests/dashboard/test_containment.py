@@ -1,5 +1,6 @@
 """Network rules, isolation, setup commands, caches and variables: set in forms, and shown with what was refused."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,8 +94,12 @@ async def test_job_is_contained_as_its_form_says_and_shows_what_was_refused(
 
     await page.get_by_role("link", name="Input").click()
     await expect(page.get_by_role("row", name="Network npm, *.example.org request")).to_be_visible()
-    await expect(page.get_by_role("row", name="Isolation sandbox request")).to_be_visible()
+    await expect(page.get_by_role("row", name="Isolation, at least sandbox request")).to_be_visible()
+    variables = page.get_by_role("row", name="Environment variables")
+    await expect(variables).to_contain_text("CI = 1")
+    await expect(variables).to_contain_text("NPM_TOKEN from the key token of the Secret npm")
     repo = page.get_by_role("region", name="Repository")
+    await expect(repo).to_contain_text("Time of the commands90 seconds")
     await expect(repo).to_contain_text("sh -c 'mkdir -p libraries && echo ready'")
     await expect(repo).to_contain_text("Network of the commandsnpm")
     await expect(repo).to_contain_text("libraries, by lock.txt")
@@ -150,11 +155,23 @@ async def test_settings_of_agents_triggers_and_sources_have_fields(
     await page.get_by_role("button", name="Edit the trigger").click()
     dialog = page.get_by_role("dialog")
     await expect(dialog.get_by_label("Network", exact=True)).to_have_value("none,")
-    await dialog.get_by_label("Isolation, at least").select_option("vm")
+    await dialog.get_by_label("Isolation, at least").select_option("sandbox")
     await dialog.get_by_role("button", name="Save trigger").click()
     await expect(page.get_by_text("The trigger is saved.")).to_be_visible()
     [saved] = (await admin.get("/api/agents/dev")).json()["eventTriggers"]
-    assert saved["config"] == config | {"isolation": "vm"}
+    assert saved["config"] == config | {"isolation": "sandbox"}
+
+    await page.goto(f"{engine.url}/agents/dev/test")
+    await page.get_by_label("Event", exact=True).fill("order.paid")
+    address = "https://github.com/octocat/hello-world.git"
+    await page.get_by_label("Payload").fill(json.dumps({"repository": {"clone_url": address}}))
+    await page.get_by_role("button", name="Test", exact=True).click()
+    result = page.get_by_role("region", name="Result")
+    await expect(result.get_by_role("row", name="Network none, trigger")).to_be_visible()
+    await expect(result.get_by_role("row", name="Isolation, at least sandbox trigger")).to_be_visible()
+    await expect(result.get_by_role("row", name="Environment variables none trigger")).to_be_visible()
+    await expect(result).to_contain_text("Time of the commands90 seconds")
+    await expect(result).to_contain_text("Cached foldersa: b, by lock.txt")
 
     answer = await admin.post("/api/webhook-sources", {"name": "hub", "type": "github", "secret": SECRET})
     assert answer.status_code == 201, answer.text

@@ -1,15 +1,13 @@
 import type { JobPreview } from '../../api/incoming-events';
 import { visible, visibleLines } from '../../lib/ansi';
-import { CONFIG_LABELS } from '../../lib/job-config';
 import { Copy } from '../../ui/copy';
+import { SettingValue, SetupFacts, settingName, settingsOf } from '../../ui/job-settings';
 import { JsonTree } from '../../ui/json-tree';
 import { Panel } from '../../ui/page';
 import { cell, Table } from '../../ui/table';
 import styles from './agent-page.module.css';
 import pageStyles from './instructions-page.module.css';
 import { conditionInWords } from './words';
-
-const MINUTE_MS = 60_000;
 
 /** The job that a tested event would create. */
 export function PreviewedJob({ job }: { job: JobPreview }) {
@@ -47,6 +45,7 @@ export function PreviewedJob({ job }: { job: JobPreview }) {
                 <dd>{setup.gitRef === null ? 'default branch' : visible(setup.gitRef)}</dd>
               </div>
             )}
+            {setup && <SetupFacts setup={setup} />}
             {setup && (
               <div>
                 <dt>Credential</dt>
@@ -72,23 +71,13 @@ export function PreviewedJob({ job }: { job: JobPreview }) {
       </Panel>
       <Panel title="Other settings">
         <Table label="Other settings" columns={[['Setting'], ['Value'], ['From']]}>
-          {Object.entries(config)
+          {settingsOf(config)
             .filter(([name]) => name !== 'provider' && name !== 'model')
             .map(([name, value]) => (
               <tr key={name}>
-                <td className={cell.name}>
-                  {name in CONFIG_LABELS
-                    ? CONFIG_LABELS[name as keyof typeof CONFIG_LABELS]
-                    : name === 'timeoutMs'
-                      ? CONFIG_LABELS.timeoutMinutes
-                      : name}
-                </td>
+                <td className={cell.name}>{settingName(name)}</td>
                 <td>
-                  {typeof value === 'object' ? (
-                    <JsonTree value={value} />
-                  ) : (
-                    visible(String(name === 'timeoutMs' ? Number(value) / MINUTE_MS : value))
-                  )}
+                  <SettingValue name={name} value={value} />
                 </td>
                 <td>{configOrigins[name] ?? ''}</td>
               </tr>

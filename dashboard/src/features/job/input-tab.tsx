@@ -2,39 +2,16 @@ import { useQuery } from '@tanstack/react-query';
 
 import { promptQuery } from '../../api/jobs';
 import { visible, visibleLines } from '../../lib/ansi';
-import { bytes, span } from '../../lib/format';
-import { networkText, type NetworkRule } from '../../lib/network';
-import { commandsText } from '../../lib/setup';
+import { bytes } from '../../lib/format';
 import { AgentLink } from '../../ui/agent-link';
 import { Copy } from '../../ui/copy';
+import { SettingValue, SetupFacts, settingName, settingsOf } from '../../ui/job-settings';
 import { JsonTree } from '../../ui/json-tree';
 import { Panel } from '../../ui/page';
 import { Failure, Loading } from '../../ui/states';
 import styles from './tables.module.css';
 import pageStyles from './job-page.module.css';
 import { useJob } from './use-job';
-
-/** Names of settings in words; others appear as the API writes them. */
-const SETTINGS: Record<string, string> = {
-  provider: 'Provider',
-  model: 'Model',
-  effort: 'Effort',
-  fast: 'Fast mode',
-  timeoutMs: 'Time limit',
-  maxTurns: 'Turns at most',
-  maxAttempts: 'Attempts at most',
-  maxCostUsd: 'Cost at most',
-  maxTokens: 'Tokens at most',
-  fallbackModel: 'Fallback model',
-  executorImage: 'Executor image',
-  executorResources: 'Resources',
-  reactEnabled: 'Tool loop',
-  mcpServers: 'MCP servers',
-  env: 'Environment variables',
-  network: 'Network',
-  isolation: 'Isolation',
-  sampling: 'Sampling',
-};
 
 export function InputTab() {
   const job = useJob();
@@ -84,30 +61,7 @@ export function InputTab() {
                 <dd>{setup.gitDepth}</dd>
               </div>
             )}
-            {setup.setup && setup.setup.length > 0 && (
-              <div>
-                <dt>Setup commands</dt>
-                <dd>
-                  {setup.setup.map((words, number) => (
-                    <div key={number}>
-                      <code>{visible(commandsText([words]))}</code>
-                    </div>
-                  ))}
-                </dd>
-              </div>
-            )}
-            {setup.setupNetwork && (
-              <div>
-                <dt>Network of the commands</dt>
-                <dd>{visible(networkText(setup.setupNetwork))}</dd>
-              </div>
-            )}
-            {setup.cache && setup.cache.length > 0 && (
-              <div>
-                <dt>Cached folders</dt>
-                <dd>{visible(setup.cache.map(({ key, path }) => `${path}, by ${key}`).join('; '))}</dd>
-              </div>
-            )}
+            <SetupFacts setup={setup} />
             <div>
               <dt>Credential</dt>
               <dd>{setup.hasCredential ? 'a token, which is never shown' : 'none'}</dd>
@@ -137,17 +91,11 @@ export function InputTab() {
             </tr>
           </thead>
           <tbody>
-            {Object.entries(job.config).map(([name, value]) => (
+            {settingsOf(job.config).map(([name, value]) => (
               <tr key={name}>
-                <td>{SETTINGS[name] ?? name}</td>
+                <td>{settingName(name)}</td>
                 <td>
-                  {name === 'network' ? (
-                    visible(networkText(value as NetworkRule))
-                  ) : typeof value === 'object' ? (
-                    <JsonTree value={value} />
-                  ) : (
-                    setting(name, value)
-                  )}
+                  <SettingValue name={name} value={value} />
                 </td>
                 <td className={styles.origin}>{job.configOrigins[name] ?? ''}</td>
               </tr>
@@ -199,11 +147,4 @@ function Text({ label, text }: { label: string; text: string }) {
       {visibleLines(text)}
     </pre>
   );
-}
-
-function setting(name: string, value: string | number | boolean): string {
-  if (name === 'timeoutMs') return span(Number(value));
-  if (name === 'maxCostUsd') return `$${value}`;
-  if (typeof value === 'boolean') return value ? 'on' : 'off';
-  return visible(String(value));
 }
