@@ -1,6 +1,7 @@
 """The commands for agents and their instructions."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -10,9 +11,10 @@ from cyclopts import App, Parameter
 
 from labrats.cli.client import Client
 from labrats.cli.errors import CommandError, ExitCode
+from labrats.cli.job_view import caches_sentence, env_sentence, network_text, setup_sentence
 from labrats.cli.key_values import RepeatedOption
 from labrats.cli.options import DEFAULTS, ApiOptions
-from labrats.cli.output import print_stderr, print_table, print_text
+from labrats.cli.output import one_line, print_stderr, print_table, print_text
 from labrats.cli.submit_options import SetupOptions, network_rule, read_schema
 
 agents_app: Final = App(name="agent", help="List, show, create, change, delete and seed agents.")
@@ -24,19 +26,42 @@ _SEEDED_FIELDS: Final = {
 }
 """The fields that default agents set, by their names in the API."""
 
+_LABEL_WIDTH: Final = 12
+
+_UNSET: Final = {
+    "provider": "defaultProvider",
+    "model": "defaultModel",
+    "effort": "defaultEffort",
+    "network": "defaultNetwork",
+    "isolation": "defaultIsolation",
+    "env": "env",
+    "mcp-servers": "mcpServers",
+    "report": "report",
+    "result-schema": "resultSchema",
+}
+"""The fields of the API that `--unset` removes, by the names that it takes."""
+
+_UNSET_SETUP: Final = {
+    "setup": "setup",
+    "setup-network": "setupNetwork",
+    "setup-timeout": "setupTimeoutMs",
+    "cache": "cache",
+}
+"""The same for the fields of `workspaceSetup`."""
+
 instructions_app: Final = App(name="instruction", help="List and show the instructions of agents.")
 
 
 @agents_app.command(name="list")
 def list_agents(*, options: ApiOptions = DEFAULTS) -> None:
-    """List the agents and the events that start them."""
+    """List the agents, the network and the isolation of their jobs, and the events that start them."""
     with options.connect() as client:
         answer = client.get("/api/agents")
     if options.json:
         print_text(answer.text)
         return
     print_table(
-        ["NAME", "TRIGGER NAME", "ENABLED", "PROVIDER", "MODEL", "EVENTS"],
+        ["NAME", "TRIGGER NAME", "ENABLED", "PROVIDER", "MODEL", "NETWORK", "ISOLATION", "EVENTS"],
         [
             [
                 agent["name"],
@@ -44,6 +69,8 @@ def list_agents(*, options: ApiOptions = DEFAULTS) -> None:
                 "yes" if agent["enabled"] else "no",
                 agent.get("defaultProvider") or "",
                 agent.get("defaultModel") or "",
+                network_text(agent.get("defaultNetwork", "")),
+                agent.get("defaultIsolation", ""),
                 " ".join(map(_events, agent["eventTriggers"])),
             ]
             for agent in answer.json()["agents"]
@@ -53,19 +80,42 @@ def list_agents(*, options: ApiOptions = DEFAULTS) -> None:
 
 @agents_app.command(name="show")
 def show_agent(name: str, /, *, options: ApiOptions = DEFAULTS) -> None:
-    """Print the instructions of an agent: first the global ones, then its own.
+    """Print the settings of an agent, and its instructions: first the global ones, then its own.
 
     Args:
         name: The agent's name.
     """
     with options.connect() as client:
+        agent = client.get(_path("agents", name))
         if options.json:
-            print_text(client.get(_path("agents", name)).text)
+            print_text(agent.text)
             return
         answer = client.get(f"{_path('agents', name)}/instructions")
+    for label, value in _settings(agent.json()):
+        if value:
+            print_text(f"{label:<{_LABEL_WIDTH}} {one_line(value)}")
     for instruction in answer.json()["instructions"]:
-        print_stderr(f"--- {instruction['name']} ({instruction['scope']})")
+        print_stderr(f"\n--- {instruction['name']} ({instruction['scope']})")
         print_text(instruction["content"])
+
+
+def _settings(agent: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    setup = agent.get("workspaceSetup", {})
+    yield "trigger name", agent["triggerName"]
+    yield "enabled", "yes" if agent["enabled"] else "no"
+    yield "provider", agent.get("defaultProvider") or ""
+    yield "model", agent.get("defaultModel") or ""
+    yield "effort", agent.get("defaultEffort") or ""
+    yield "network", network_text(agent.get("defaultNetwork", ""))
+    yield "isolation", agent.get("defaultIsolation", "")
+    yield "env", env_sentence(agent.get("env", {}))
+    yield "setup", setup_sentence(setup)
+    yield "caches", caches_sentence(setup)
+    yield "MCP servers", " ".join(agent.get("mcpServers", {}))
+    yield "report", " ".join(agent.get("report", {}))
+    yield "schema", "of the result" if "resultSchema" in agent else ""
+    for trigger in agent["eventTriggers"]:
+        yield "trigger", _events(trigger)
 
 
 @Parameter(name="*")
@@ -155,21 +205,43 @@ def _fields_of_template(client: Client, name: str) -> dict[str, Any]:
 
 @agents_app.command(name="set")
 def set_agent_fields(
-    name: str, /, *, agent_options: AgentOptions = NO_AGENT_OPTIONS, options: ApiOptions = DEFAULTS
+    name: str,
+    /,
+    *,
+    unset: RepeatedOption = (),
+    agent_options: AgentOptions = NO_AGENT_OPTIONS,
+    options: ApiOptions = DEFAULTS,
 ) -> None:
     """Change an agent. Its existing jobs keep their settings.
 
     Args:
         name: The agent's name.
+        unset: A setting to remove: provider, model, effort, network, isolation, env, mcp-servers, report,
+            result-schema, setup, setup-network, setup-timeout or cache. Repeatable.
     """
     body = agent_options.body()
-    if not body:
+    _check_unset(unset, body)
+    if not body and not unset:
         raise CommandError("nothing to change: pass at least one option, such as --network none", ExitCode.USAGE)
+    removed = {_UNSET_SETUP[each] for each in unset if each in _UNSET_SETUP}
+    prepared = body.pop("workspaceSetup", {})
+    body |= {_UNSET[each]: None for each in unset if each in _UNSET}
     with options.connect() as client:
-        if prepared := body.get("workspaceSetup"):  # the API replaces it as a whole
-            body["workspaceSetup"] = client.get(_path("agents", name)).json().get("workspaceSetup", {}) | prepared
+        if prepared or removed:  # the API replaces it as a whole
+            setup = client.get(_path("agents", name)).json().get("workspaceSetup", {}) | prepared
+            body["workspaceSetup"] = {field: value for field, value in setup.items() if field not in removed} or None
         answer = client.patch(_path("agents", name), body)
     _confirm(f"{name} changed", answer.text, options)
+
+
+def _check_unset(unset: Sequence[str], body: dict[str, Any]) -> None:
+    """Raise CommandError for a name that `--unset` does not take, and for a setting that the body sets."""
+    fields = _UNSET | _UNSET_SETUP
+    for each in unset:
+        if each not in fields:
+            raise CommandError(f"--unset {each}: pass one of {', '.join(fields)}", ExitCode.USAGE)
+        if fields[each] in body | body.get("workspaceSetup", {}):
+            raise CommandError(f"--unset {each} and --{each} exclude each other", ExitCode.USAGE)
 
 
 @agents_app.command(name="delete")

@@ -46,7 +46,11 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "agent", job.get("agentRole") or ""
     yield "repo", job.get("repo") or ""
     yield "git", _git(job["workspaceSetup"] or {})
-    yield "setup", "; ".join(shlex.join(each) for each in (job["workspaceSetup"] or {}).get("setup", ()))
+    yield "setup", setup_sentence(job["workspaceSetup"] or {})
+    yield "caches", caches_sentence(job["workspaceSetup"] or {})
+    yield "network", network_text((job.get("config") or {}).get("network", "open"))
+    yield "isolation", _isolation(job)
+    yield "env", env_sentence((job.get("config") or {}).get("env") or {})
     yield "model", _model(job.get("config") or {})
     yield "key", _concurrency(job.get("concurrency") or {})
     yield "waits", waiting_sentence(job.get("waiting") or {})
@@ -58,6 +62,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in (job.get("outputs") or {}).items():
         if name != "bundleBytes":  # for programs
             yield _OUTPUT_LABELS.get(name, name), _output(value)
+    yield "refused", " ".join(job.get("refusedHosts") or ())
     yield "model key", "exposed to the agent" if job.get("keyExposed") else ""
     yield "reason", _reason(job)
     yield "superseded", f"by {job['supersededBy']}" if job.get("supersededBy") else ""
@@ -126,6 +131,42 @@ def _concurrency(concurrency: dict[str, Any]) -> str:
 
 def _git(setup: dict[str, Any]) -> str:
     return " @ ".join(part for part in (setup.get("gitRepo"), setup.get("gitRef")) if part)
+
+
+def setup_sentence(setup: dict[str, Any]) -> str:
+    """Describe the setup commands, their time and their network, as the API answers them, in one line."""
+    commands = "; ".join(shlex.join(each) for each in setup.get("setup", ()))
+    limits = [f"at most {describe_seconds(setup['setupTimeoutMs'] / 1000)}"] if "setupTimeoutMs" in setup else []
+    if "setupNetwork" in setup:
+        limits.append(f"network {network_text(setup['setupNetwork'])}")
+    return " ".join(filter(None, [commands, f"({'; '.join(limits)})" if limits else ""]))
+
+
+def caches_sentence(setup: dict[str, Any]) -> str:
+    """Return the cached folders as `--cache` takes them."""
+    return " ".join(f"{each['key']}:{each['path']}" for each in setup.get("cache", ()))
+
+
+def network_text(rule: Any) -> str:
+    """Return a network rule, as the API answers it, as `--network` takes it."""
+    return rule if isinstance(rule, str) else ",".join(rule["allow"])
+
+
+def env_sentence(env: dict[str, Any]) -> str:
+    """Return the variables, as the API answers them, with their texts, or with the places of their values."""
+    texts = (
+        f"{name}={value}" if isinstance(value, str) else f"{name} (key {value['key']} of the Secret {value['secret']})"
+        for name, value in env.items()
+    )
+    return ", ".join(texts)
+
+
+def _isolation(job: dict[str, Any]) -> str:
+    """Return the level that the job gets, and the one that it asks for if that is another."""
+    level, least = job.get("isolation"), (job.get("config") or {}).get("isolation")
+    if not level or not least or level == least:
+        return str(level or least or "")
+    return f"{level} (at least {least})"
 
 
 def _model(config: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.unit.cli.engines import Labrats, ScriptedEngine
 
 AGENT: dict[str, Any] = {
@@ -34,7 +36,43 @@ def test_agent_list_shows_the_triggers(labrats: Labrats, engine: ScriptedEngine)
     ]
 
 
+def test_agent_list_shows_the_network_and_the_isolation(labrats: Labrats, engine: ScriptedEngine) -> None:
+    contained = AGENT | {"defaultNetwork": {"allow": ["npm", "*.example.com"]}, "defaultIsolation": "vm"}
+    engine.answers("GET /api/agents", {"agents": [contained]})
+    headings, row = labrats("agent", "list").out.splitlines()
+    assert headings.split()[-3:-1] == ["NETWORK", "ISOLATION"]
+    assert row.split()[-3:-1] == ["npm,*.example.com", "vm"]
+
+
+def test_agent_show_prints_the_settings(labrats: Labrats, engine: ScriptedEngine) -> None:
+    settings = {
+        "defaultNetwork": "none",
+        "defaultIsolation": "sandbox",
+        "env": {"CI": "1", "NPM_TOKEN": {"secret": "npm", "key": "token"}},
+        "workspaceSetup": {
+            "setup": [["npm", "ci"], ["sh", "-c", "make deps"]],
+            "setupTimeoutMs": 90_000,
+            "setupNetwork": {"allow": ["npm"]},
+            "cache": [{"key": "package-lock.json", "path": "node_modules"}],
+        },
+    }
+    engine.answers("GET /api/agents/ai-developer", AGENT | settings)
+    engine.answers("GET /api/agents/ai-developer/instructions", {"instructions": []})
+    assert labrats("agent", "show", "ai-developer").out.splitlines() == [
+        "trigger name developer",
+        "enabled      yes",
+        "provider     claude",
+        "network      none",
+        "isolation    sandbox",
+        "env          CI=1, NPM_TOKEN (key token of the Secret npm)",
+        "setup        npm ci; sh -c 'make deps' (at most 1m30s; network npm)",
+        "caches       package-lock.json:node_modules",
+        "trigger      github:issues.labeled,github:issues.opened",
+    ]
+
+
 def test_agent_show_prints_the_instructions(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("GET /api/agents/ai-developer", AGENT)
     engine.answers("GET /api/agents/ai-developer/instructions", {"instructions": [INSTRUCTION]})
     ended = labrats("agent", "show", "ai-developer")
     assert INSTRUCTION["content"] in ended.out
@@ -76,6 +114,42 @@ def test_agent_set_sends_the_result_schema_of_a_file(labrats: Labrats, engine: S
     (tmp_path / "risk.json").write_text('{"type": "object"}')
     assert labrats("agent", "set", "ai-developer", "--result-schema", str(tmp_path / "risk.json")).code == 0
     assert engine.requests[-1].json == {"resultSchema": {"type": "object"}}
+
+
+def test_agent_set_removes_settings(labrats: Labrats, engine: ScriptedEngine) -> None:
+    setup = {"setup": [["npm", "ci"]], "setupTimeoutMs": 1000}
+    engine.answers("GET /api/agents/ai-developer", AGENT | {"workspaceSetup": setup})
+    engine.answers("PATCH /api/agents/ai-developer", AGENT)
+    unset = [part for name in ("network", "isolation", "env", "setup-timeout") for part in ("--unset", name)]
+    assert labrats("agent", "set", "ai-developer", *unset, "--model", "opus").err == "ai-developer changed\n"
+    assert engine.requests[-1].json == {
+        "defaultModel": "opus",
+        "defaultNetwork": None,
+        "defaultIsolation": None,
+        "env": None,
+        "workspaceSetup": {"setup": [["npm", "ci"]]},
+    }
+
+
+def test_agent_set_removes_the_whole_setup(labrats: Labrats, engine: ScriptedEngine) -> None:
+    setup = {"setup": [["npm", "ci"]], "cache": [{"key": "a", "path": "b"}]}
+    engine.answers("GET /api/agents/ai-developer", AGENT | {"workspaceSetup": setup})
+    engine.answers("PATCH /api/agents/ai-developer", AGENT)
+    assert labrats("agent", "set", "ai-developer", "--unset", "setup", "--unset", "cache").code == 0
+    assert engine.requests[-1].json == {"workspaceSetup": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--unset", "name"], "--unset name: pass one of provider, model"),
+        (["--unset", "network", "--network", "none"], "--unset network and --network exclude each other"),
+        (["--unset", "setup", "--setup", "make"], "--unset setup and --setup exclude each other"),
+    ],
+)
+def test_agent_set_refuses_settings_that_it_cannot_remove(labrats: Labrats, options: list[str], message: str) -> None:
+    ended = labrats("agent", "set", "ai-developer", *options)
+    assert (ended.code, message in ended.err) == (2, True)
 
 
 def test_agent_set_needs_an_option(labrats: Labrats) -> None:

@@ -102,6 +102,29 @@ def test_job_shows_its_setup_commands(labrats: Labrats, engine: ScriptedEngine) 
     assert "  setup      npm ci; sh -c 'make deps'\n" in labrats("job", "ir-3ab1c2d4").out
 
 
+def test_job_shows_how_it_is_contained(labrats: Labrats, engine: ScriptedEngine) -> None:
+    config = {"network": {"allow": ["npm", "*.example.com"]}, "isolation": "sandbox", "env": {"CI": "1"}}
+    engine.answers(
+        JOB,
+        a_job(config=config, isolation="container", refusedHosts=["a.test:443", "b.test:80"], keyExposed=True),
+    )
+    lines = labrats("job", "ir-3ab1c2d4").out.splitlines()
+    assert "  network    npm,*.example.com" in lines
+    assert "  isolation  container (at least sandbox)" in lines
+    assert "  env        CI=1" in lines
+    assert "  refused    a.test:443 b.test:80" in lines
+    assert "  model key  exposed to the agent" in lines
+
+
+def test_job_without_a_rule_has_an_open_network(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers(JOB, a_job(isolation="sandbox", refusedHosts=[], keyExposed=False))
+    out = labrats("job", "ir-3ab1c2d4").out
+    assert "  network    open\n" in out
+    assert "  isolation  sandbox\n" in out
+    assert "refused" not in out
+    assert "model key" not in out
+
+
 def test_job_shows_a_pending_cancellation(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers(JOB, a_job(status="active", finishedAt=None, cancelRequestedAt="2030-01-01T12:00:03Z"))
     assert labrats("job", "ir-3ab1c2d4").out.startswith("ir-3ab1c2d4  active (being cancelled)\n")
