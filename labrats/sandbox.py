@@ -115,12 +115,16 @@ def confine(
     options += [word for name, value in (variables or {}).items() for word in ("--setenv", name, value)]
     options += [word for path in shown for word in _bind(path)]
     # The covers come last, so that no later option uncovers the engine's folders.
-    private = [path for path in map(Path, sandbox.private) if _is_in(path, [*system, *shown]) and path.exists()]
-    hidden += [path for path in private if path.is_dir()]
-    options += [word for path in private if path.is_file() for word in ("--ro-bind", os.devnull, str(path))]
+    private = [path.parent for path in map(Path, sandbox.private) if _is_in(path, [*system, *shown])]
+    partly_shown = [path for path in _outermost(private) if path.is_dir()]
+    for folder in partly_shown:
+        options += ["--tmpfs", str(folder), *public_entries(folder)]
+    options += [
+        word for path in shown if path not in partly_shown and _is_in(path, partly_shown) for word in _bind(path)
+    ]
     options += [word for path in hidden for word in ("--tmpfs", str(path))]
     options += [word for path in writable for word in ("--bind", str(path), str(path))]
-    options += [word for path in (*hidden, Path("/")) for word in ("--remount-ro", str(path))]
+    options += [word for path in (*hidden, *partly_shown, Path("/")) for word in ("--remount-ro", str(path))]
     return [*_own_mounts(sandbox), sandbox.program, *options, "--chdir", str(cwd), "--", *command]
 
 
@@ -266,7 +270,7 @@ def _system(etc: Path | None) -> Iterator[str]:
 def public_entries(folder: Path) -> Iterator[str]:
     """Yield options that bind the world-readable files below `folder`, each by itself.
 
-    Covering a private file instead would fail when the file is replaced, as `passwd` replaces `/etc/shadow`.
+    The cover of a private file would be gone once the file is replaced, as `passwd` replaces `/etc/shadow`.
     """
     yield from ("--dir", str(folder))
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -304,15 +308,23 @@ def _bind(path: Path) -> tuple[str, str, str]:
     return "--ro-bind", str(path), str(path)
 
 
-def private_software() -> Iterator[Path]:
-    """Yield what only this user may read among installed programs: in `/usr/local`, and in packages of `/opt` on PATH.
+def private_software(programs: Iterable[Path] = ()) -> Iterator[Path]:
+    """Yield what only this user may read in `/usr/local`, in other folders of PATH, and beside some programs.
 
     Programs that people install there themselves often have their keys beside them.
     """
-    folders = map(Path, os.environ.get("PATH", os.defpath).split(os.pathsep))
-    packages = {package_in_opt(folder) for folder in folders if _is_in(folder, [_OPTIONAL_SOFTWARE])}
-    for folder in (_LOCAL_SOFTWARE, *sorted(packages)):
+    system = [path for path in map(Path, _SYSTEM) if path.is_absolute()]
+    folders = {package_in_opt(Path(word)) for word in os.environ.get("PATH", os.defpath).split(os.pathsep)}
+    folders |= {place.parent for program in programs for place in (program, program.resolve())}
+    shown = {folder for folder in folders if not _is_in(folder, system) and folder.is_absolute()}
+    for folder in _outermost([_LOCAL_SOFTWARE, *shown]):
         yield from (path for path in private_paths(folder) if os.access(path, os.R_OK))
+
+
+def _outermost(folders: Iterable[Path]) -> Sequence[Path]:
+    """Return the folders that lie in no other one of them."""
+    found = sorted(set(folders))
+    return [folder for folder in found if not any(folder != each and folder.is_relative_to(each) for each in found)]
 
 
 def package_in_opt(folder: Path) -> Path:

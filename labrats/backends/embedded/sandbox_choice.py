@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -76,12 +77,19 @@ def _find_sandbox(settings: EngineSettings) -> tuple[Sandbox | None, str | None]
         unshare=_unshare(program),
         readable=tuple(map(str, settings.sandbox_read_paths)),
         hidden=tuple(sorted(map(str, engine_folders))),
-        private=tuple(map(str, private_software())),
+        private=tuple(map(str, private_software(_programs(settings)))),
         etc_snapshots=str(snapshots) if has_snapshot else None,
         may_debug=settings.sandbox_ptrace,
         shm_bytes=settings.agent_memory or _memory() // _PART_FOR_FILES,
     )
     return sandbox, None
+
+
+def _programs(settings: EngineSettings) -> Iterator[Path]:
+    """Yield the agents' programs that are named by settings, or found on PATH."""
+    for name, configured in (("claude", settings.claude_path), ("codex", settings.codex_path)):
+        if found := configured or shutil.which(name):
+            yield Path(found)
 
 
 def _unshare(program: str) -> str | None:

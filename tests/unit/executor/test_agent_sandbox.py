@@ -273,6 +273,32 @@ def test_agent_reads_no_private_file_beside_installed_programs(
     assert found == ("tool secret/key " if shown_by == "a setting" else "tool ")
 
 
+def test_private_file_that_is_replaced_stays_hidden(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the agent reach a private socket beside it."""
+    software = tmp_path / "opt"
+    software.mkdir()
+    monkeypatch.setenv("PATH", f"{software}:{os.environ['PATH']}")
+    for name in ("key", "new-key"):
+        (software / name).write_text("the key")
+        (software / name).chmod(0o600)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(software / "socket"))
+        (software / "socket").chmod(0o600)
+        confined = replace(sandbox, private=(str(software / "key"),))
+        wait = "touch running; while [ -e running ]; do sleep 0.05; done"
+        attempt = a_confined_attempt(
+            tmp_path, confined, f"{wait}; cat {software}/key > out; ls {software} >> out; true"
+        )
+        with attempt.started() as process:
+            wait_until((attempt.workspace / "running").exists, "the agent runs")
+            (software / "new-key").rename(software / "key")
+            (attempt.workspace / "running").unlink()
+            process.wait()
+    assert (attempt.workspace / "out").read_text() == ""
+
+
 def test_agent_reads_the_systems_settings_from_a_snapshot(tmp_path: Path, sandbox: Sandbox) -> None:
     mounts = "grep -c ' /etc/' /proc/self/mountinfo >> out; true"
     attempt = a_confined_attempt(tmp_path, sandbox, f"cat /etc/passwd > out; touch /etc/written; {mounts}")
