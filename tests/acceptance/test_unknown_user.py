@@ -37,11 +37,15 @@ def unknown_users_engine(tmp_path: Path) -> Iterator[EngineOfUnknownUser]:
         yield engine
 
 
-async def test_agent_of_an_unknown_user_works_in_the_sandbox(unknown_users_engine: EngineOfUnknownUser) -> None:
+@pytest.mark.parametrize("network", ["open", "none"])
+async def test_agent_of_an_unknown_user_works_in_the_sandbox(
+    unknown_users_engine: EngineOfUnknownUser, network: str
+) -> None:
     async with unknown_users_engine.admin() as admin:
-        job = await admin.run(config={"provider": "claude"})
+        job = await admin.run(config={"provider": "claude", "network": network})
 
-    assert (job["status"], job["result"]) == ("completed", "54321")
+    assert (job["status"], job["result"]) == ("completed", "54321"), job["failedReason"]
+    assert "later mounts not kept out of the sandbox" not in unknown_users_engine.log
 
 
 def test_default_data_folder_of_an_unknown_user_is_named_in_the_error() -> None:
