@@ -89,12 +89,14 @@ def confine(
     cwd: Path,
     writable: Sequence[Path],
     scratch: Path,
+    whole: Sequence[Path] = (),
     etc: Path | None = None,
     variables: Mapping[str, str] | None = None,
     offline: bool = False,
 ) -> list[str]:
     """Return the command that runs `command` in the sandbox.
 
+    whole:     files and folders to show with what other users may not read. They are in shown folders.
     writable:  folders to bind for writing, under their own paths. scratch: the folder to bind as `/tmp`, too.
     etc:       a snapshot of `/etc` to bind in its place. Without one, each world-readable file is bound by itself.
     variables: environment variables that only the processes in the sandbox get; see `is_for_any_program`.
@@ -119,9 +121,7 @@ def confine(
     partly_shown = [path for path in _outermost(private) if path.is_dir()]
     for folder in partly_shown:
         options += ["--tmpfs", str(folder), *public_entries(folder)]
-    options += [
-        word for path in shown if path not in partly_shown and _is_in(path, partly_shown) for word in _bind(path)
-    ]
+    options += [word for path in whole if _is_in(path, partly_shown) and path.exists() for word in _bind(path)]
     options += [word for path in hidden for word in ("--tmpfs", str(path))]
     options += [word for path in writable for word in ("--bind", str(path), str(path))]
     options += [word for path in (*hidden, *partly_shown, Path("/")) for word in ("--remount-ro", str(path))]

@@ -98,6 +98,7 @@ def _confined(
         cwd=context.workspace,
         writable=writable,
         scratch=scratch,
+        whole=needed,
         etc=etc,
         variables=variables,
         offline=offline,

@@ -255,18 +255,20 @@ def test_agent_reads_no_private_file_beside_installed_programs(
     software = tmp_path / "opt" / "tool" / "bin"
     monkeypatch.setattr("labrats.sandbox._OPTIONAL_SOFTWARE", tmp_path / "opt")
     monkeypatch.setenv("PATH", f"{software}:{os.environ['PATH']}")
-    for name, mode in (("tool", 0o755), ("key", 0o600), ("secret/key", 0o644)):
+    for name, mode in (("tool", 0o755), ("key", 0o600), ("secret/key", 0o644), ("open/key", 0o600)):
         (software / name).parent.mkdir(parents=True, exist_ok=True)
         (software / name).write_text(f"{name} ")
         (software / name).chmod(mode)
     (software / "secret").chmod(0o700)
     private = sorted(path for path in private_software() if path.is_relative_to(software))
-    assert private == [software / "key", software / "secret"]
+    assert private == [software / "key", software / "open" / "key", software / "secret"]
 
     covered = (*map(str, private), str(software / "removed"))
     readable = (str(software / "secret"),) if shown_by == "a setting" else ()
     confined = replace(sandbox, readable=readable, private=covered)
-    script = f"cat {software}/tool {software}/key {software}/secret/key > out; touch {software}/secret/new; true"
+    monkeypatch.setenv("PATH", f"{software}/open:{os.environ['PATH']}")  # shown by itself, too
+    files = " ".join(f"{software}/{name}" for name in ("tool", "key", "open/key", "secret/key"))
+    script = f"cat {files} > out; touch {software}/secret/new; true"
     if shown_by == "its program":
         confined = replace(confined, private=(*covered, str(tmp_path / "programs")))
     found = output_of(a_confined_attempt(tmp_path, confined, script))
