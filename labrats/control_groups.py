@@ -30,7 +30,7 @@ _JOBS: Final = "jobs"
 """The group of all attempts."""
 
 _EXECUTORS: Final = "executors"
-"""The group of executors between two attempts, beside that. The user may not write to the engine's own group."""
+"""The group of executors between two attempts, beside that of attempts. The engine's own may belong to another user."""
 
 _EXECUTOR_BYTES: Final = 512 * 2**20
 _EXECUTOR_THREADS: Final = 64
@@ -40,24 +40,21 @@ _PERIOD_MICROSECONDS: Final = 100_000
 
 
 def create_group_of_jobs(limits: ResourceLimits) -> Path | None:
-    """Create the group of all attempts if it does not exist, and return its folder; None where that is not possible.
+    """Create the group of all attempts if it does not exist, and return its folder; None without a delegated group.
 
-    Empty groups of attempts are removed. limits: those of an attempt, and the processors of all.
+    Empty groups of attempts are removed. Raises OSError. limits: those of an attempt, and the processors of all.
     """
     if (group := delegated_group()) is None:
         return None
     jobs = group / _JOBS
-    try:
-        enabled = _NEEDED | ({"cpu"} & _words(group / "cgroup.controllers"))
-        (group / _ENABLED).write_text(" ".join(f"+{name}" for name in sorted(enabled)))
-        jobs.mkdir(exist_ok=True)
-        (group / _EXECUTORS).mkdir(exist_ok=True)
-        (jobs / _ENABLED).write_text(" ".join(f"+{name}" for name in sorted(_NEEDED)))
-        if "cpu" in enabled:
-            quota = "max" if limits.cpus is None else str(limits.cpus * _PERIOD_MICROSECONDS)
-            (jobs / "cpu.max").write_text(f"{quota} {_PERIOD_MICROSECONDS}")
-    except OSError:
-        return None
+    enabled = _NEEDED | ({"cpu"} & _words(group / "cgroup.controllers"))
+    (group / _ENABLED).write_text(" ".join(f"+{name}" for name in sorted(enabled)))
+    jobs.mkdir(exist_ok=True)
+    (group / _EXECUTORS).mkdir(exist_ok=True)
+    (jobs / _ENABLED).write_text(" ".join(f"+{name}" for name in sorted(_NEEDED)))
+    if "cpu" in enabled:
+        quota = "max" if limits.cpus is None else str(limits.cpus * _PERIOD_MICROSECONDS)
+        (jobs / "cpu.max").write_text(f"{quota} {_PERIOD_MICROSECONDS}")
     for attempt in filter(Path.is_dir, jobs.iterdir()):
         remove_group(attempt)
     return jobs

@@ -185,7 +185,7 @@ def give_owner_access(path: Path) -> bool:
 
 
 def _give_owner_access(folder: int) -> bool:
-    """Do the same with an open folder."""
+    """Let the owner of an open folder list it; see `give_owner_access`."""
     with suppress(OSError):
         status = os.fstat(folder)
         missing = stat.S_IRWXU & ~status.st_mode

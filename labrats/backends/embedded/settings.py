@@ -53,8 +53,12 @@ def runner_settings(settings: EngineSettings, schema_created_with: int, database
 
 def _limits(settings: EngineSettings) -> ResourceLimits:
     limits, disk = settings.agent_limits, shutil.disk_usage(settings.data_dir)
-    groups = create_group_of_jobs(limits)
-    if problem := problem_of_delegated_group():
+    groups, problem = None, problem_of_delegated_group()
+    try:
+        groups = create_group_of_jobs(limits)
+    except OSError as error:
+        problem = f"{error.filename}: {error.strerror}"
+    if problem:
         log.warning("limits of jobs only measured", reason=problem)
     return replace(
         limits,
