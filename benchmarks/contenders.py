@@ -2,17 +2,19 @@
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from benchmarks.engine import Engine, free_port, running_engine, serving, succeed
 from benchmarks.http import Connection, request
 
 MODEL = "benchmark"
+UNCONFINED: Final = {"LABRATS_SANDBOX": "false"}
+SANDBOXED: Final = {"LABRATS_SANDBOX": "auto"}
 _PROFILE = """\
 name: code
 auto_pr: false
@@ -93,14 +95,14 @@ class LabratsServer:
 
 @dataclass(frozen=True)
 class Labrats:
-    """sandbox: value of LABRATS_SANDBOX."""
+    """settings: environment variables of the engine."""
 
     name: str
-    sandbox: str
+    settings: Mapping[str, str]
 
     @asynccontextmanager
     async def running(self, folder: Path, claude: Path, slots: int) -> AsyncIterator[LabratsServer]:
-        async with running_engine(folder, LABRATS_CLAUDE_PATH=str(claude), LABRATS_SANDBOX=self.sandbox) as engine:
+        async with running_engine(folder, program=None, LABRATS_CLAUDE_PATH=str(claude), **self.settings) as engine:
             model = {"name": MODEL, "provider": "claude", "model": MODEL, "slots": slots}
             await engine.call("POST", "/api/ai-models", model)
             config = {"provider": "claude", "model": MODEL}

@@ -17,7 +17,7 @@ from statistics import median
 
 import uvloop
 
-from benchmarks.contenders import Agenticore, Contender, Labrats, Server
+from benchmarks.contenders import SANDBOXED, UNCONFINED, Agenticore, Contender, Labrats, Server
 from benchmarks.http import Connection, connected
 from benchmarks.processes import adopt_orphans, cpu_seconds_below, end_orphans, memory_mib, named, sleepers
 from benchmarks.stand_in import NAME, short_run, silent_run
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="only check that every measurement works")
     parser.add_argument("--peer", metavar="PROGRAM", type=Path, help="the agenticore to measure beside Labrats")
     options = parser.parse_args()
-    contenders: list[Contender] = [Labrats("Labrats", "false"), Labrats("sandboxed", "auto")]
+    contenders: list[Contender] = [Labrats("Labrats", UNCONFINED), Labrats("sandboxed", SANDBOXED)]
     if options.peer:
         contenders.append(Agenticore(options.peer))
     adopt_orphans()

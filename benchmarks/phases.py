@@ -1,6 +1,7 @@
 """`python -m benchmarks.phases [--quick]`: measure the phases of one job, with a stand-in for Claude Code.
 
-The jobs run one after the other. A row is the median time from the point before it, with and without the sandbox.
+The jobs run one after the other, with and without the sandbox in turn. A row is the median time from the point before
+it.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -15,13 +17,19 @@ from statistics import median
 
 import uvloop
 
-from benchmarks.contenders import Labrats, LabratsServer
+from benchmarks.contenders import SANDBOXED, UNCONFINED, Labrats, LabratsServer
 from benchmarks.http import connected
 from benchmarks.peer import POLL_SECONDS, server_of
 from benchmarks.processes import adopt_orphans
 from benchmarks.stand_in import short_run
 
 JOBS, QUICK_JOBS = 100, 2
+
+CONTENDERS: Sequence[Labrats] = (
+    Labrats("Labrats", UNCONFINED),
+    Labrats("sandboxed", SANDBOXED),
+    Labrats("sandboxed, without network", {**SANDBOXED, "LABRATS_NETWORK": "none"}),
+)
 
 PHASES: Sequence[str] = (
     "submit → the answer: check, commit durably",
@@ -43,19 +51,27 @@ def main() -> None:
 
 
 async def print_table(jobs: int) -> None:
-    columns = [await phases(each, jobs) for each in (Labrats("Labrats", "false"), Labrats("sandboxed", "auto"))]
-    print(f"| median of {jobs} | Labrats | sandboxed |\n|---|---:|---:|")
-    for phase, *values in zip((*PHASES, "in all"), *([*each, sum(each)] for each in columns), strict=True):
+    measured = await phases(jobs)
+    print(f"| median of {jobs} | {' | '.join(measured)} |\n|---|{'---:|' * len(measured)}")
+    for phase, *values in zip((*PHASES, "in all"), *([*each, sum(each)] for each in measured.values()), strict=True):
         print(f"| {phase} | {' | '.join(f'{value:.2f} ms' for value in values)} |")
 
 
-async def phases(contender: Labrats, jobs: int) -> list[float]:
-    """Return the median milliseconds of each phase."""
-    async with server_of(contender, short_run, slots=1) as server:
-        assert isinstance(server, LabratsServer)
-        await one_job(server)  # the first job loads programs
-        measured = [await one_job(server) for _ in range(jobs)]
-    return [1000 * median(column) for column in zip(*measured, strict=True)]
+async def phases(jobs: int) -> dict[str, list[float]]:
+    """Return the median milliseconds of each phase for each contender. Their jobs run in turn."""
+    async with AsyncExitStack() as stack:
+        servers: dict[str, LabratsServer] = {}
+        for contender in CONTENDERS:
+            server = await stack.enter_async_context(server_of(contender, short_run, slots=1))
+            assert isinstance(server, LabratsServer)
+            servers[contender.name] = server
+        for server in servers.values():
+            await one_job(server)  # the first job loads programs
+        rounds = [{name: await one_job(server) for name, server in servers.items()} for _ in range(jobs)]
+    return {
+        name: [1000 * median(column) for column in zip(*(each[name] for each in rounds), strict=True)]
+        for name in servers
+    }
 
 
 async def one_job(server: LabratsServer) -> list[float]:

@@ -106,7 +106,7 @@ def confine(
     readable = [path for path in map(Path, sandbox.readable) if os.access(path, os.R_OK)]
     shown = [path for path in readable if not (_is_in(path, system) and _is_in(path.resolve(), system))]
     hidden = list(dict.fromkeys(_places_of(sandbox.hidden, system, shown)))
-    if any(path.is_relative_to(SETTINGS) for path in (*shown, *writable)):
+    if any(contains(SETTINGS, path) for path in (*shown, *writable)):
         etc = None  # bubblewrap cannot create a mount point in a read-only snapshot
     options = [*_NAMESPACES, *(["--unshare-net"] if offline else []), *_system(etc)]
     options += [
@@ -263,7 +263,7 @@ def _system(etc: Path | None) -> Iterator[str]:
         elif os.path.exists(path):
             yield from _bind(path)
     resolver = _RESOLVER.resolve()
-    if resolver.is_file() and not resolver.is_relative_to(SETTINGS):
+    if resolver.is_file() and not contains(SETTINGS, resolver):
         yield from _bind(resolver)
 
 
@@ -296,12 +296,17 @@ def _places_of(folders: Iterable[str], system: Sequence[Path], shown: Sequence[P
             yield path
         target = path.resolve()
         for root, root_target in roots.items():
-            if target.is_relative_to(root_target):
+            if contains(root_target, target):
                 yield root / target.relative_to(root_target)
 
 
+def contains(folder: Path, path: Path) -> bool:
+    """Return whether `path` is `folder` or lies in it, much faster than `Path.is_relative_to`."""
+    return path.parts[: len(folder.parts)] == folder.parts
+
+
 def _is_in(path: Path, folders: Iterable[Path]) -> bool:
-    return any(map(path.is_relative_to, folders))
+    return any(contains(folder, path) for folder in folders)
 
 
 def _bind(path: Path) -> tuple[str, str, str]:
@@ -324,12 +329,12 @@ def private_software(programs: Iterable[Path] = ()) -> Iterator[Path]:
 def _outermost(folders: Iterable[Path]) -> Sequence[Path]:
     """Return the folders that lie in no other one of them."""
     found = sorted(set(folders))
-    return [folder for folder in found if not any(folder != each and folder.is_relative_to(each) for each in found)]
+    return [folder for folder in found if not any(folder != each and contains(each, folder) for each in found)]
 
 
 def package_in_opt(folder: Path) -> Path:
     """Return the package in /opt that contains `folder`, or `folder` itself outside /opt."""
-    if folder != _OPTIONAL_SOFTWARE and folder.is_relative_to(_OPTIONAL_SOFTWARE):
+    if folder != _OPTIONAL_SOFTWARE and contains(_OPTIONAL_SOFTWARE, folder):
         return _OPTIONAL_SOFTWARE / folder.relative_to(_OPTIONAL_SOFTWARE).parts[0]
     return folder
 

@@ -17,7 +17,7 @@ from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.executor.context import RunContext
 from labrats.model.protocol import Sandbox
 from labrats.processes import VICTIM_FILE, victim_score
-from labrats.sandbox import TEMPORARY, confine, is_for_any_program, package_in_opt
+from labrats.sandbox import TEMPORARY, confine, contains, is_for_any_program, package_in_opt
 
 _SHARE_OF_DESCRIPTORS: Final = 0.75
 _MODULES: Final = "node_modules"
@@ -137,7 +137,7 @@ def _remove_links(scratch: Path, paths: Sequence[Path]) -> None:
     An earlier program of the attempt may have left them. Bubblewrap would follow them, and create mount points outside.
     """
     for path in paths:
-        if path.is_relative_to(TEMPORARY):
+        if contains(Path(TEMPORARY), path):
             place = scratch
             for part in path.relative_to(TEMPORARY).parts:
                 place /= part
@@ -155,11 +155,11 @@ def _programs(program: str, sandbox: Sandbox) -> Iterator[Path]:
     for folder in (Path(word) for word in os.environ.get("PATH", os.defpath).split(os.pathsep) if word):
         found = package_in_opt(folder)
         # Shims do not work without the user's home; the system's program of the same name may be found instead.
-        if found.is_absolute() and found.name != _SHIMS and not any(path.is_relative_to(found) for path in private):
+        if found.is_absolute() and found.name != _SHIMS and not any(contains(found, path) for path in private):
             yield found
     for place in (Path(program), Path(program).resolve()) if os.path.isabs(program) else ():
         package = _package_of(place)
-        yield place if any(path.is_relative_to(package) for path in private) else package
+        yield place if any(contains(package, path) for path in private) else package
 
 
 def _places_of(program: str) -> Iterator[Path]:
@@ -171,7 +171,7 @@ def _places_of(program: str) -> Iterator[Path]:
 
 def _overlap(one: Path, other: Path) -> bool:
     """Return whether one of the paths contains the other."""
-    return one.is_relative_to(other) or other.is_relative_to(one)
+    return contains(other, one) or contains(one, other)
 
 
 def _package_of(program: Path) -> Path:
