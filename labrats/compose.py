@@ -52,6 +52,15 @@ def open_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[Store
     return open_cluster_store() if settings.backend == "kubernetes" else open_local_store(settings)
 
 
+def cluster_network(settings: "EngineSettings") -> tuple[str | None, bool | None]:
+    """Return what the leader's checks found; see `EngineCommands.cluster_network`."""
+    from labrats.backends.kubernetes.egress import OPEN_CHECK, is_enforced, rules_problem
+    from labrats.settings import KubernetesSettings
+
+    checks = settings.data_dir
+    return rules_problem(KubernetesSettings().egress_proxy, checks), is_enforced(checks / OPEN_CHECK)
+
+
 def has_data(settings: "EngineSettings") -> bool:
     """Return whether an engine has stored data in the data folder. A cluster always has a store."""
     return settings.backend == "kubernetes" or (settings.data_dir / DATABASE).exists()

@@ -144,6 +144,11 @@ class Commands:
     def settings(self) -> "EngineSettings":
         return read_settings()
 
+    def cluster_network(self) -> tuple[str | None, bool | None]:
+        from labrats.compose import cluster_network
+
+        return cluster_network(read_settings())
+
 
 async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: OnReady) -> None:
     """Run the engine, or its part, until SIGINT or SIGTERM. If one loop dies, all stop and its error surfaces."""

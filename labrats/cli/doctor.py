@@ -33,8 +33,9 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
     def doctor(*, json: Json = False) -> ExitCode:
         """Check what this machine has for agents, and how far it can contain them. Needs no running engine.
 
-        With LABRATS_BACKEND=kubernetes, as in the engine's pods: the isolation of jobs' pods, and the labels of their
-        Secrets. Exit code 1 if a check fails, or if git is missing, without which no repository can be cloned.
+        With LABRATS_BACKEND=kubernetes, as in the engine's pods: the isolation of jobs' pods, their network, and the
+        labels of their Secrets. Exit code 1 if a check fails, or if git is missing, without which no repository can be
+        cloned.
 
         Args:
             json: Print JSON.
@@ -56,13 +57,18 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
 
 
 async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
-    from labrats.cli.cluster_findings import labels_of_secrets, levels_of  # other commands do not need them
+    from labrats.cli.cluster_findings import (  # other commands do not need them
+        labels_of_secrets,
+        levels_of,
+        network_findings,
+    )
     from labrats.settings import KubernetesSettings
 
     required = engine.settings().labelled_credentials
     async with engine.open_store(None) as store:
         labels = await labels_of_secrets(store, required=required)
-    return [*levels_of(KubernetesSettings().vm_runtime_class), *labels]
+    levels = levels_of(KubernetesSettings().vm_runtime_class)
+    return [*levels, *network_findings(*engine.cluster_network()), *labels]
 
 
 def examine(settings: "EngineSettings") -> Iterator[Finding]:

@@ -98,6 +98,14 @@ class EngineCommands(Protocol):
         """Read the engine's settings from the environment."""
         ...
 
+    def cluster_network(self) -> tuple[str | None, bool | None]:
+        """Return what is known of the cluster's network, from the leader's checks.
+
+        First why network rules cannot be enforced, as part of a sentence; None if nothing is known against it. Then
+        whether the pods of jobs without a rule are kept from the cluster's network; None if it is unknown.
+        """
+        ...
+
 
 def serve_command(engine: EngineCommands) -> Callable[..., None]:
     """Build `labrats serve`."""

@@ -268,6 +268,8 @@ async def test_open_pod_starts_once_its_policies_are_in_force(installation: Inst
         while not check.exists():
             await asyncio.sleep(POLL_SECONDS)
     assert check.read_text() == "enforced"
+    found = findings_of_the_doctor(installation)
+    assert (found["network rules"][0], found["cluster's network"][0]) == ("ok", "ok")
     job = await user.run({"result": "done"})
     assert job["status"] == "completed", job
     [pod] = installation.get("pods", f"--selector=labrats.work/job={job['id']}")

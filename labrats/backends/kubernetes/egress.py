@@ -73,6 +73,24 @@ def record_check(file: Path, *, is_enforced: bool) -> None:
     draft.replace(file)
 
 
+def is_enforced(check: Path) -> bool | None:
+    """Return the result of a check that the leader stored in a file; None if it is unknown."""
+    try:
+        return {_ENFORCED: True, _NOT_ENFORCED: False}.get(check.read_text())
+    except OSError:
+        return None
+
+
+def rules_problem(service: str | None, checks: Path) -> str | None:
+    """Return why network rules cannot be enforced, as part of a sentence; None if nothing is known against it.
+
+    Each pod with a rule tests the network itself, so that an unknown state is no risk. service, checks: see Egress.
+    """
+    if service is None:
+        return _NO_PROXY
+    return _NO_POLICIES if is_enforced(checks / RULES_CHECK) is False else None
+
+
 class Egress:
     """The egress proxy of the installation, as the runner uses it.
 
@@ -95,20 +113,15 @@ class Egress:
         self._epoch, self._lists = epoch, 0
 
     def problem(self) -> str | None:
-        """Return why network rules cannot be enforced, as part of a sentence; None if nothing is known against it.
-
-        Each pod with a rule tests the network itself, so that an unknown state is no risk.
-        """
-        if self._service is None:
-            return _NO_PROXY
-        return _NO_POLICIES if self._is_enforced(RULES_CHECK) is False else None
+        """See `rules_problem`."""
+        return rules_problem(self._service, self._checks)
 
     def problem_of_untrusted(self) -> str | None:
         """Return why the network of an external contributor's job must not be open, as part of a sentence.
 
         None if nothing is known against it.
         """
-        if self._allows_untrusted or self._is_enforced(OPEN_CHECK) is not False:
+        if self._allows_untrusted or is_enforced(self._checks / OPEN_CHECK) is not False:
             return None
         return _OPEN_TO_UNTRUSTED
 
@@ -122,11 +135,11 @@ class Egress:
         """
         if is_confined(attempt):
             return await self._addresses()
-        is_untrusted, is_enforced = attempt.job.spec.untrusted, self._is_enforced(OPEN_CHECK)
+        is_untrusted, is_closed = attempt.job.spec.untrusted, is_enforced(self._checks / OPEN_CHECK)
         if is_untrusted and (problem := self.problem_of_untrusted()):
             raise GiveUp(FailedCode.INVALID, f"config.network {problem}")
-        is_in_doubt = is_enforced is None and is_untrusted and not self._allows_untrusted
-        tests = (await self._addresses())[:1] if is_enforced or is_in_doubt else ()
+        is_in_doubt = is_closed is None and is_untrusted and not self._allows_untrusted
+        tests = (await self._addresses())[:1] if is_closed or is_in_doubt else ()
         if is_in_doubt and not tests:
             raise RetryLater(
                 "it is unknown yet whether the cluster's network enforces NetworkPolicies", delay_seconds=5
@@ -136,13 +149,6 @@ class Egress:
     async def _addresses(self) -> tuple[tuple[str, int], ...]:
         found = await self._api.service_addresses(self._service) if self._service else ()
         return tuple((address, PORT) for address in found)
-
-    def _is_enforced(self, check: str) -> bool | None:
-        """Return the result of a check; None if it is unknown."""
-        try:
-            return {_ENFORCED: True, _NOT_ENFORCED: False}.get((self._checks / check).read_text())
-        except OSError:
-            return None
 
     async def ensure_key(self) -> str | None:
         """Return the key of the grants, which is created if it does not exist. None without a proxy."""

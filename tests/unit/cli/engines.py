@@ -133,6 +133,9 @@ class OwnEngine:
     def settings(self) -> EngineSettings:
         return EngineSettings()
 
+    def cluster_network(self) -> tuple[str | None, bool | None]:
+        return Commands().cluster_network()
+
 
 class Ended(NamedTuple):
     """The exit code and the output of a command."""

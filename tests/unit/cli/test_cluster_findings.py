@@ -1,8 +1,8 @@
-"""`labrats doctor` on a cluster: levels of isolation, and Secrets without the label for jobs."""
+"""`labrats doctor` on a cluster: levels of isolation, the network, and Secrets without the label for jobs."""
 
 import pytest
 
-from labrats.cli.cluster_findings import labels_of_secrets, levels_of
+from labrats.cli.cluster_findings import labels_of_secrets, levels_of, network_findings
 from labrats.cli.findings import Finding
 from labrats.model.config import JobConfig
 from labrats.model.core_resources import JOB_CREDENTIALS, Secret
@@ -62,3 +62,11 @@ def test_the_level_vm_needs_a_runtime_class(runtime_class: str | None, result: s
     assert found["isolation: sandbox"].result == "missing"
     assert found["isolation: vm"].result == result
     assert (runtime_class or "LABRATS_VM_RUNTIME_CLASS") in found["isolation: vm"].detail
+
+
+@pytest.mark.parametrize(("is_closed", "result"), [(True, "ok"), (False, "missing"), (None, "missing")])
+def test_the_network_of_jobs_is_told(is_closed: bool | None, result: str) -> None:
+    rules, network = network_findings("must be open: there is no egress proxy", is_closed)
+    assert rules == Finding("network rules", "missing", "config.network must be open: there is no egress proxy")
+    assert (network.check, network.result) == ("cluster's network", result)
+    assert next(network_findings(None, is_closed)).result == "ok"
