@@ -16,6 +16,7 @@ from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.model_keys import key_to_proxy, token_name
+from labrats.model.network import is_restricted
 from labrats.model.protocol import KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, OVER_LIMIT, ModelRequest
 
 UNCONFIRMED_PAUSE_SECONDS: Final = 3600.0
@@ -45,7 +46,7 @@ async def model_access(context: RunContext) -> AsyncIterator[RunContext]:
     if token:
         async with _watch(context) as requests, _proxy_of_pod(context, token, requests) as url:
             yield _with_proxy(context, url, token)
-    elif key_name:
+    elif key_name or _needs_filter(context):
         token = secrets.token_urlsafe(TOKEN_BYTES)
         context.events.redact_also(token)
         async with _watch(context) as requests, _proxy(context, key_name, token, requests) as url:
@@ -83,8 +84,20 @@ def _shares_login(context: RunContext) -> bool:
     return context.task.config.provider == "claude" and bool(shared_login(context))
 
 
+def _needs_filter(context: RunContext) -> bool:
+    """Return whether a local model without a key has a proxy all the same.
+
+    Its server could otherwise reach hosts that the job may not, or change what is not the job's.
+    """
+    task = context.task
+    is_local = task.config.provider in LOCAL_PROVIDERS and task.endpoint is not None
+    return is_local and not task.on_cluster and is_restricted(task.config.network)
+
+
 @asynccontextmanager
-async def _proxy(context: RunContext, key_name: str, token: str, requests: "ModelRequests") -> AsyncIterator[str]:
+async def _proxy(
+    context: RunContext, key_name: str | None, token: str, requests: "ModelRequests"
+) -> AsyncIterator[str]:
     """Serve a proxy in this process. Yield its base URL."""
     # Imported here because attempts of other providers do not need them. The launcher has them loaded.
     from labrats.executor.model_proxy.gate import Gate
@@ -92,7 +105,8 @@ async def _proxy(context: RunContext, key_name: str, token: str, requests: "Mode
     from labrats.executor.model_proxy.proxy import ModelProxy
 
     task = context.task
-    server = ModelServer.of(task.config.provider or "", task.endpoint, key_name, context.secrets[key_name])
+    key = context.secrets[key_name] if key_name else ""
+    server = ModelServer.of(task.config.provider or "", task.endpoint, key_name, key)
     listener = socket.create_server((LOOPBACK, 0), backlog=128)
     port = listener.getsockname()[1]
     async with ModelProxy(Gate(token, server, task), requests.add).serving(listener):

@@ -40,7 +40,9 @@ _INTERIM: Final = b"HTTP/1.1 1"
 """Start of a response that another one follows, such as `100 Continue`."""
 
 _REQUEST: Final = re.compile(rb"([A-Z]{1,20}) ([!-~]{1,8192}) HTTP/1\.[01]")
-_HOST_AND_PORT: Final = re.compile(r"(?P<host>[A-Za-z0-9_.-]{1,254}|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>[0-9]{1,5})")
+_HOST: Final = r"(?P<host>[A-Za-z0-9_.-]{1,254}|\[[0-9A-Fa-f:.]{2,45}\])"
+_HOST_AND_PORT: Final = re.compile(rf"{_HOST}:(?P<port>[0-9]{{1,5}})")
+_AUTHORITY: Final = re.compile(rf"{_HOST}(:[0-9]{{0,5}})?")
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*")
 
 
@@ -185,7 +187,7 @@ class EgressProxy:
             host, port = (url.hostname or "").rstrip("."), url.port or 80
         except ValueError:
             host = ""
-        if not host or url.scheme != "http" or "@" in url.netloc:
+        if not host or url.scheme != "http" or not _AUTHORITY.fullmatch(url.netloc):
             raise RequestRefused("400 Bad Request", "this proxy takes CONNECT, and requests for http:// URLs")
         length = _body_length(headers)
         target = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"

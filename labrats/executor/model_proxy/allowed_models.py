@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from labrats.model.config import JobConfig
+from labrats.model.config import SUPPORTED_BY, JobConfig
 
 _BACKGROUND_MODELS: Final = {"claude": ("haiku",)}
 """Models that a provider's program uses on its own, for titles, summaries and searches."""
@@ -31,7 +31,8 @@ class AllowedModels:
         model = _WINDOW.sub("", config.model or "")
         if model in ("", provider) or (provider == "claude" and model in _ANY):
             return cls(None)
-        fallbacks = (config.fallback_model or "").split(",")
+        has_fallbacks = provider in SUPPORTED_BY["fallback_model"]
+        fallbacks = (config.fallback_model or "").split(",") if has_fallbacks else []
         names = [model, *(_WINDOW.sub("", name.strip()) for name in fallbacks), *_BACKGROUND_MODELS.get(provider, ())]
         patterns = [pattern for name in names if name for pattern in _patterns_of(name, provider)]
         return cls(re.compile("|".join(patterns)))

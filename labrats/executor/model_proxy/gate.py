@@ -4,11 +4,13 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from labrats.executor.model_proxy.allowed_models import AllowedModels
+from labrats.executor.model_proxy.expected_usage import TOKENS_PER_SECOND, most_input_tokens, output_limit
 from labrats.executor.model_proxy.model_server import Api, ModelServer
 from labrats.executor.model_proxy.reach import (
     MOST_VALUES,
@@ -18,7 +20,6 @@ from labrats.executor.model_proxy.reach import (
     without_reach,
 )
 from labrats.executor.model_proxy.responses import Refused
-from labrats.executor.model_proxy.usage_reader import BYTES_OF_TOKEN
 from labrats.executor.prices import with_cost
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.errors import GiveUp
@@ -49,23 +50,29 @@ _GET: Final[Mapping[Api, re.Pattern[str]]] = {
 }
 """The paths that are forwarded. Others could, with the same key, read files or start work that is not measured."""
 
-_LONG: Final = 1000
-"""Bytes without a space that are no text."""
-
 _COUNT_TOKENS: Final = b"/count_tokens"
 _USUAL_OUTPUT_TOKENS: Final = 16_384
 _PARALLEL_REQUESTS: Final = 4
 
-_MORE_MODELS: Final = ("model", "models", "fallbacks", "extra_body", "extra_headers", "api_base", "base_url", "api_key")
+_MORE_MODELS: Final = re.compile(
+    "models?|model_(list|info)|(.*_)?fallbacks?|extra_(body|headers|query)|api_(base|key|version)|base_url|user_config|"
+    "custom_llm_provider|litellm_.*|router_.*"
+)
 """Fields in which gateways to several models look for one, for further fields, or for another server and key."""
 
+_QUERY: Final = re.compile(r"((beta|api-version|client_version|limit|after_id|before_id)=[\w.:-]*(&|$))*")
+"""The parameters of the programs and of Azure. Gateways have others, such as one for another model."""
+
+_WITH_STREAM_OPTIONS: Final = ("/chat/completions", "/completions")
+"""Paths whose streams report their usage only if the request asks for it."""
+
 _NOT_FORWARDED: Final = frozenset(
-    b"accept-encoding api-key authorization connection content-length cookie expect forwarded host keep-alive "
-    b"openai-organization openai-project proxy-authorization proxy-connection te trailer transfer-encoding upgrade via "
-    b"x-api-key".split()
+    b"accept-encoding api-key authorization connection content-length content-type cookie expect forwarded host "
+    b"keep-alive openai-organization openai-project proxy-authorization proxy-connection te trailer transfer-encoding "
+    b"upgrade via x-api-key".split()
 )
 """Headers of a request that concern this connection, its credentials, or who pays. Without Accept-Encoding, usage is
-readable.
+readable. A body is JSON, also for a server that would read a form if Content-Type said so.
 """
 
 _PREFIXES_NOT_FORWARDED: Final = (
@@ -81,25 +88,13 @@ Those of the second line belong to gateways, which send the request, and a key, 
 _AT_USUAL_PRICES: Final[Mapping[str, frozenset[bytes]]] = {
     "speed": frozenset({b"null", b'"standard"'}),
     "service_tier": frozenset({b"null", b'"auto"', b'"default"', b'"flex"', b'"standard_only"'}),
+    "inference_geo": frozenset({b"null", b'"global"'}),
 }
-"""Fields by which a request asks for a faster answer, and their values that cost no more."""
+"""Fields by which a request asks for a faster answer, or one from a place, and their values that cost no more."""
 
 
 _NUMBERS_OF_ANSWERS: Final = ("n", "best_of")
-
-
-class _OutputLimits(msgspec.Struct, frozen=True):
-    """The limits that a request sets on its answer, by the names of the three APIs."""
-
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-
-    @property
-    def tokens(self) -> int:
-        """The limit, or a usual one if the request sets none."""
-        limits = (self.max_tokens, self.max_completion_tokens, self.max_output_tokens)
-        return max((limit for limit in limits if isinstance(limit, int) and limit > 0), default=_USUAL_OUTPUT_TOKENS)
+_NULL: Final = msgspec.Raw(b"null")
 
 
 @dataclass(frozen=True)
@@ -116,13 +111,6 @@ class Approved:
     def is_answered_by_a_model(self) -> bool:
         """False for a request that consumes no tokens."""
         return self.model is not None and not self.target.partition(b"?")[0].endswith(_COUNT_TOKENS)
-
-    @property
-    def input_tokens(self) -> int:
-        """An estimate of the tokens of the request, which leaves out images and other long strings of base64."""
-        strings = self.body.split(b'"')  # a regular expression takes a millisecond for 100 kB
-        images = sum(len(each) for each in strings if len(each) >= _LONG and b" " not in each[:_LONG])
-        return (len(self.body) - images) // BYTES_OF_TOKEN
 
 
 @dataclass
@@ -147,6 +135,8 @@ class Gate:
         self._check_framing(fields)
         if not self._allows(method.decode("latin-1"), target.decode("latin-1")):
             raise Refused(404, "this path is not forwarded to the model's server")
+        if not _QUERY.fullmatch(target.partition(b"?")[2].decode("latin-1")):
+            raise Refused(400, "only the query parameters of the agent's program are forwarded to the model's server")
         if any(name == b"content-encoding" and value.strip().lower() != b"identity" for name, value in fields):
             raise Refused(415, "a compressed request is not forwarded: send it without Content-Encoding")
         self._check_limits()
@@ -155,7 +145,7 @@ class Gate:
         """Return the request to forward, after `check_head`. Raises Refused if its model is not the job's."""
         model = None
         if method == b"POST":
-            model, body = self._check_body(body)
+            model, body = self._check_body(body, asks_for_usage=self._must_ask_for_usage(target))
         elif body:
             raise Refused(400, "a GET request must not have a body")
         named = {
@@ -172,18 +162,31 @@ class Gate:
             if not {lower := name.lower(), usual := lower.replace(b"_", b"-")} & dropped
             and not usual.startswith(_PREFIXES_NOT_FORWARDED)
         ]
-        length = [(b"content-length", str(len(body)).encode())] if method == b"POST" else []
+        length = str(len(body)).encode()
+        of_body = [(b"content-type", b"application/json"), (b"content-length", length)] if method == b"POST" else []
         host = (b"host", self.server.authority.encode("ascii", "replace"))
-        return Approved(method, target, [host, *kept, *self.server.credential, *length], body, model)
+        return Approved(method, target, [host, *kept, *self.server.credential, *of_body], body, model)
 
     def expected_usage(self, request: Approved) -> Usage:
         """Return what a request may consume at most, roughly. Nothing is expected of a job without limits."""
         if self._limits == UsageLimits() or not request.is_answered_by_a_model:
             return Usage()
-        asked = msgspec.json.decode(request.body, type=_OutputLimits).tokens
+        asked = output_limit(request.body) or _USUAL_OUTPUT_TOKENS
         # Programs ask for much more than they need. A job with a low limit shall not run one request at a time.
         most = asked if self._limits.tokens is None else min(asked, self._limits.tokens // _PARALLEL_REQUESTS)
-        return Usage(input_tokens=request.input_tokens, output_tokens=most)
+        return Usage(input_tokens=most_input_tokens(request.body), output_tokens=most)
+
+    def usage_of_abandoned(self, request: Approved, expected: Usage, seconds: float) -> Usage:
+        """Return what a request has consumed at most whose client left before the end of the answer.
+
+        The client may have got all that it needs: a model also writes what it does not send.
+
+        expected: see `expected_usage`. seconds: since the request was sent.
+        """
+        if expected == Usage():
+            return expected
+        written = int(seconds * TOKENS_PER_SECOND)
+        return replace(expected, output_tokens=min(written, output_limit(request.body) or written))
 
     def has_room_for(self, expected: Usage) -> bool:
         """Return whether a request fits into the limits together with those that are running. One alone always does."""
@@ -241,20 +244,26 @@ class Gate:
             return True
         return False
 
-    def _check_body(self, body: bytes) -> tuple[str, bytes]:
+    def _must_ask_for_usage(self, target: bytes) -> bool:
+        path = target.partition(b"?")[0].decode("latin-1")
+        return self._limits != UsageLimits() and path.endswith(_WITH_STREAM_OPTIONS)
+
+    def _check_body(self, body: bytes, *, asks_for_usage: bool) -> tuple[str, bytes]:
         """Return the model that a body names, and the body with each of its fields, and of its tools' fields, once.
 
         Parsers differ in which of two equal fields they use, so that a second `model` could reach the server.
+
+        asks_for_usage: whether a stream is told to report its usage.
         """
         # A shorter body cannot have too many.
         if len(body) > MOST_MARKS and sum(map(body.count, (b"{", b"[", b",", b'"'))) > MOST_MARKS:
             raise Refused(413, f"the body must have at most {MOST_MARKS} brackets, commas and quotes")
         try:
             fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-            model = msgspec.json.decode(fields.get("model", msgspec.Raw(b"null")), type=str)
+            model = msgspec.json.decode(fields.get("model", _NULL), type=str)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Refused(400, "the body must be a JSON object with the name of a model") from None
-        if any(name != "model" and name.casefold().strip() in _MORE_MODELS for name in fields):
+        if any(name != "model" and _MORE_MODELS.fullmatch(name.casefold().strip()) for name in fields):
             raise Refused(400, "the body must name one model, in the field `model`")
         if bytes(fields.get("background", b"false")) not in (b"false", b"null"):
             raise Refused(400, "a response in the background is not forwarded, as its usage cannot be measured")
@@ -267,6 +276,8 @@ class Gate:
             for other in _models_of(tools):
                 self._check_model(other)
             fields["tools"] = msgspec.Raw(msgspec.json.encode(tools))
+        if asks_for_usage and bytes(fields.get("stream", _NULL)) not in (b"false", b"null"):
+            fields["stream_options"] = _with_usage(fields.get("stream_options", _NULL))
         once = msgspec.json.encode(fields)
         return model, _without_reach(once) if is_restricted(self.task.config.network) else once
 
@@ -274,7 +285,7 @@ class Gate:
         """Raise Refused for a request that costs more than its tokens, or for several answers in a job with a limit."""
         for name, usual in _AT_USUAL_PRICES.items():
             if name in fields and bytes(fields[name]) not in usual and not self.task.config.fast:
-                raise Refused(400, f"a faster answer costs more, and this job is not `fast`: leave out `{name}`")
+                raise Refused(400, f"this answer would cost more, and the job is not `fast`: leave out `{name}`")
         if self._limits == UsageLimits():
             return
         for name in _NUMBERS_OF_ANSWERS:
@@ -296,6 +307,15 @@ def _without_reach(body: bytes) -> bytes:
     except ReachesOthers as found:
         message = f"{found} would make the model's server reach other hosts, which this job may not"
         raise Refused(400, message) from None
+
+
+def _with_usage(options: msgspec.Raw) -> msgspec.Raw:
+    """Return the options of a stream with a report of its usage. Raises Refused unless they are null or an object."""
+    try:
+        given = msgspec.json.decode(options, type=dict[str, msgspec.Raw] | None) or {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refused(400, "`stream_options` must be an object") from None
+    return msgspec.Raw(msgspec.json.encode({**given, "include_usage": msgspec.Raw(b"true")}))
 
 
 def _tools_of(tools: msgspec.Raw) -> list[dict[str, msgspec.Raw]]:

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, Final
 
 import h11
+from msgspec.structs import replace
 
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.model_proxy.gate import MOST_BODY_BYTES, Approved, Gate
@@ -183,29 +184,42 @@ class ModelProxy:
             await self._end_of_a_request.wait()
         self._gate.begin(expected)
         try:
-            await self._forward(client, request, exchange)
+            await self._forward(client, request, exchange, expected)
         finally:
             self._gate.end(expected, exchange.counted)
             self._end_of_a_request.set()
             self._end_of_a_request = asyncio.Event()
 
-    async def _forward(self, client: HttpConnection, request: Approved, exchange: _Exchange) -> None:
-        """Forward a request to the model's server, and its response to the client as it arrives."""
+    async def _forward(self, client: HttpConnection, request: Approved, exchange: _Exchange, expected: Usage) -> None:
+        """Forward a request to the model's server, and its response to the client as it arrives.
+
+        expected: see `Gate.expected_usage`.
+        """
+        sent = monotonic()
         try:
             upstream, response = await self._upstream.request(request)
         except asyncio.CancelledError:  # the client has closed the connection, but the server has the request
-            if request.is_answered_by_a_model:
-                exchange.counted = Usage(input_tokens=request.input_tokens)
+            exchange.counted = self._gate.usage_of_abandoned(request, expected, monotonic() - sent)
             raise
         exchange.status = response.status_code
         exchange.retry_after_seconds = _retry_after(response)
         reader = _usage_reader(self._gate.server.api, request, response)
+        is_abandoned = True
         try:
             await self._forward_response(client, upstream, response, reader)
+            is_abandoned = False
+        except (_ResponseCut, Refused):
+            is_abandoned = False
+            raise
         finally:
             if reader:
                 exchange.usage, exchange.has_failed = reader.usage, reader.has_failed
-                exchange.counted = reader.usage if reader.is_final else reader.with_estimate(request.input_tokens)
+                exchange.counted = reader.usage if reader.is_final else reader.with_estimate(expected.input_tokens)
+                if is_abandoned and not reader.is_final:
+                    most = self._gate.usage_of_abandoned(request, expected, monotonic() - sent).output_tokens
+                    exchange.counted = replace(
+                        exchange.counted, output_tokens=max(exchange.counted.output_tokens, most)
+                    )
         self._upstream.release(upstream)
 
     async def _forward_response(

@@ -23,8 +23,16 @@ _CONTENT_FIELDS: Final = ("file_data", "data")
 
 _NAMES_OF_ADDRESSES: Final = frozenset({"url", *_ADDRESS_FIELDS, *_CONTENT_FIELDS})
 _ADDRESS: Final = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_FIELDS_OF_SERVER: Final = ("mcp_servers", "web_search_options", "plugins")
-"""Fields of a request that ask the server to search the web, or to connect to other servers."""
+_FIELD_OF_SERVER: Final = re.compile(
+    "mcp_servers|plugins|connectors|data_?sources|.*search.*|.*(_url|endpoint)s?|web_.*|brows.*|retrieval.*"
+)
+"""Fields of a request that ask the server, or a gateway, to search the web, or to connect to other servers."""
+
+_FIELD_OF_SERVERS_TOOL: Final = re.compile(".*(search|url|maps|fetch|brows|execution|retrieval|mcp|server).*")
+"""Fields of a tool in which some gateways find one that the server runs, whatever the tool's type is."""
+
+_FIELDS_OF_UNTYPED_TOOL: Final = ("input_schema", "function")
+"""Fields of which a tool without a type has one, if the agent's program runs it."""
 
 _SCHEMAS: Final = ("input_schema", "parameters")
 
@@ -63,7 +71,9 @@ def searches_by_itself(model: str) -> bool:
 
 
 def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"the field `{name}`" for name in _FIELDS_OF_SERVER if request.get(name))
+    for name, value in request.items():
+        if value and _FIELD_OF_SERVER.fullmatch(name.casefold().strip()):
+            yield f"the field `{name[:100]}`"
     pending: list[Any] = [request]  # objects and lists
     while pending:
         value = pending.pop()
@@ -84,9 +94,16 @@ def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
 
 def _tools_of_server(tools: Any) -> Iterator[str]:
     for tool in tools if isinstance(tools, Sequence) else ():
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if kind is not None and not _RUN_BY_THE_AGENT.fullmatch(str(kind)):
+        if not isinstance(tool, dict):
+            continue
+        kind = tool.get("type")
+        if kind is None and not any(name in tool for name in _FIELDS_OF_UNTYPED_TOOL):
+            yield f"a tool without a type and `{_FIELDS_OF_UNTYPED_TOOL[0]}`"
+        elif kind is not None and not _RUN_BY_THE_AGENT.fullmatch(str(kind)):
             yield f"the tool `{str(kind)[:100]}`"
+        for name in tool:
+            if _FIELD_OF_SERVERS_TOOL.fullmatch(name.casefold()):
+                yield f"the field `{name[:100]}` of a tool"
 
 
 def _address_in(part: Mapping[str, Any]) -> str | None:

@@ -77,10 +77,10 @@ class _Failure(msgspec.Struct, frozen=True):
 
 _DECODER: Final = msgspec.json.Decoder(_Body)
 _FAILURE_DECODER: Final = msgspec.json.Decoder(_Failure)
-BYTES_OF_TOKEN: Final = 4
+_BYTES_OF_TOKEN: Final = 4
 """Bytes of JSON or text for each token in an estimate. It is rather too many, so that estimates are rather low."""
 
-_DELTA: Final = re.compile(rb'[._]delta"|"delta":')
+_DELTA: Final = re.compile(rb'[._]delta"|"delta":|"text_completion"')
 _DELTA_AT: Final = 400
 """Bytes of an event in which it says that it is a part of the answer. Others may contain the request, or repeat it."""
 
@@ -137,7 +137,7 @@ class UsageReader:
     def feed(self, data: bytes) -> None:
         """Read the next part of the response."""
         if not self._is_stream:
-            self._seen_tokens += len(data) // BYTES_OF_TOKEN
+            self._seen_tokens += len(data) // _BYTES_OF_TOKEN
             self._keep(data)
             return
         *lines, rest = data.split(b"\n")
@@ -162,7 +162,7 @@ class UsageReader:
         self._unread.clear()
         self._is_too_long = False
         if self._is_stream and _DELTA.search(line, 0, _DELTA_AT):
-            self._seen_tokens += max(1, (len(line) - _ENVELOPE_BYTES[self._api]) // BYTES_OF_TOKEN)
+            self._seen_tokens += max(1, (len(line) - _ENVELOPE_BYTES[self._api]) // _BYTES_OF_TOKEN)
         self.has_failed = self.has_failed or (self._is_stream and _is_failure(line))
         if b'"usage"' not in line:
             return

@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from httpx2 import AsyncClient
 
+from labrats.executor.model_access import model_access
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
+from labrats.model.network import Network
 from tests.support.loopback import QuietHandler, served_by
-from tests.unit.executor.attempts import AttemptFolder, an_attempt
+from tests.unit.executor.attempts import AttemptFolder, a_task, an_attempt, some_work
 
 MODEL = "claude-sonnet-5-5"
 ASK = f"""
@@ -76,3 +79,30 @@ def test_overload_is_believed_if_an_answer_of_the_server_reports_it(tmp_path: Pa
     else:
         assert (code, attempt.error.retry_after_seconds) == (FailedCode.AGENT_ERROR, None)
         assert message.endswith("(but no answer of the model's server reports that)")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("network", "endpoint_of_the_server"), [("none", False), ("open", True)])
+async def test_server_of_a_local_model_without_a_key_is_behind_the_proxy_with_a_rule(
+    tmp_path: Path, network: Network, endpoint_of_the_server: bool
+) -> None:
+    """Such a server may load pictures and models from any host, or delete its models."""
+    asked: list[str] = []
+
+    class Handler(QuietHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.body()
+            self.answer(200, b"{}")
+
+    with served_by(Handler) as port:
+        config = JobConfig(provider="vllm", model="small", network=network)
+        task = a_task(tmp_path, config=config, endpoint=f"http://127.0.0.1:{port}/v1")
+        with some_work(tmp_path, task) as work:
+            async with model_access(work.context) as access, AsyncClient(base_url=access.endpoint or "") as client:
+                assert (access.endpoint == task.endpoint) == endpoint_of_the_server
+                headers = {"Authorization": f"Bearer {access.secrets.get('OPENAI_API_KEY')}"}
+                for path in ("/chat/completions", "/api/pull"):
+                    await client.post(path, json={"model": "small"}, headers=headers)
+
+    assert asked == ["/v1/chat/completions", *(["/v1/api/pull"] if network == "open" else [])]

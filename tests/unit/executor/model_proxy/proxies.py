@@ -12,6 +12,7 @@ from typing import Any
 from labrats.executor.model_proxy.gate import Gate
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.proxy import ModelProxy
+from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
 from labrats.model.protocol import ModelRequest
 from tests.unit.executor.attempts import a_task
@@ -48,7 +49,13 @@ class Served:
 
 @asynccontextmanager
 async def a_proxy(
-    tmp_path: Path, answer: Handler, *, provider: str = "claude", endpoint: str | None = None, **config: Any
+    tmp_path: Path,
+    answer: Handler,
+    *,
+    provider: str = "claude",
+    endpoint: str | None = None,
+    prices: Prices | None = None,
+    **config: Any,
 ) -> AsyncIterator[Served]:
     """Run a proxy in front of a server that reads a request and then calls `answer`, until it closes the connection."""
 
@@ -74,7 +81,7 @@ async def a_proxy(
     tasks = set[asyncio.Task[None]]()
     server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20)
     url = endpoint or f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    task = a_task(tmp_path, config=JobConfig(provider=provider, **{"model": MODEL} | config))
+    task = a_task(tmp_path, config=JobConfig(provider=provider, **{"model": MODEL} | config), prices=prices)
     key_name = {"claude": "ANTHROPIC_API_KEY", "codex": "OPENAI_API_KEY"}[provider]
     gate = Gate(TOKEN, ModelServer.of(provider, url, key_name, KEY), task)
     listener = socket.create_server(("127.0.0.1", 0))

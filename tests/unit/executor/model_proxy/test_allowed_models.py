@@ -50,6 +50,7 @@ def test_model_is_allowed(config: dict[str, Any], model: str) -> None:
         ({"provider": "codex", "model": "gpt-5.5"}, "gpt-5.5-pro"),
         ({"provider": "codex", "model": "gpt-5.5"}, "claude-haiku-4-5"),
         ({"provider": "codex", "model": "mini"}, "claude-mini-1"),
+        ({"provider": "codex", "model": "gpt-5.5", "fallback_model": "gpt-6-astra"}, "gpt-6-astra"),
         ({"model": "sonnet"}, ""),
     ],
 )

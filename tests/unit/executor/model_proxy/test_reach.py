@@ -28,6 +28,11 @@ REACHING: dict[str, dict[str, Any]] = {
     "tool in a namespace": {"tools": [{"type": "namespace", "tools": [{"type": "web_search"}]}]},
     "mcp of the Messages API": {"mcp_servers": [{"type": "url", "url": _URL}]},
     "search of chat completions": {"web_search_options": {}, "plugins": [{"id": "web"}]},
+    "tools of gateways": {"tools": [{"urlContext": {}}, {"googleSearch": {}}]},
+    "tools of gateways beside a tool": {"tools": [{"type": "function", "function": {"name": "f"}, "url_context": {}}]},
+    "search of a gateway": {"enable_search": True},
+    "live search": {"search_parameters": {"mode": "on"}},
+    "data of a gateway": {"data_sources": [{"type": "x", "parameters": {"endpoint": _URL}}]},
     "picture": said({"type": "image", "source": {"type": "url", "url": _URL}}),
     "picture in a result": said(
         {"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": _URL}}]}
@@ -51,8 +56,11 @@ HARMLESS: dict[str, dict[str, Any]] = {
             {"type": "function", "name": "f", "parameters": {"image_url": "a picture"}},
             {"type": "text_editor_20250728", "name": "edit"},
             {"type": "local_shell"},
+            {"function": {"name": "f", "parameters": {"properties": {"url": {}}}}},
         ]
     },
+    "usual fields": {"stream": True, "metadata": {"user_id": "u"}, "thinking": {}, "output_config": {"effort": "low"}},
+    "no search": {"enable_search": False},
     "picture in the request": said({"type": "image", "source": {"type": "base64", "data": "AAAA"}}),
     "data as an address": said({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}),
     "file in the request": said({"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"}}),
@@ -137,6 +145,9 @@ async def test_request_that_is_hard_to_read_is_refused(tmp_path: Path, values: b
         {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-5"}]},
         {"tools": [{"type": "image_generation", "model": "another"}]},
         {"fallbacks": [{"model": "another"}]},
+        {"context_window_fallbacks": [{MODEL: ["another"]}]},
+        {"user_config": {"model_list": []}},
+        {"Litellm_Params": {"model": "another"}},
     ],
 )
 async def test_model_of_a_tool_and_of_a_gateway_must_be_that_of_the_job(tmp_path: Path, fields: dict[str, Any]) -> None:

@@ -1,0 +1,92 @@
+"""Tests of the estimates of what a request may consume, whose bytes an agent chooses."""
+
+import base64
+import json
+import random
+from typing import Any
+
+import pytest
+
+from labrats.executor.model_proxy.expected_usage import IMAGE_TOKENS, most_input_tokens, output_limit
+
+DATA = base64.b64encode(random.Random(1).randbytes(300_000)).decode()
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": DATA}}
+INPUT_IMAGE = {"type": "input_image", "image_url": f"data:image/png;base64,{DATA}"}
+
+
+def tokens_of(fields: dict[str, Any]) -> int:
+    return most_input_tokens(json.dumps(fields).encode())
+
+
+def said(*parts: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(parts)}]}
+
+
+def test_text_counts_for_more_than_it_usually_has() -> None:
+    text = "The quick brown fox jumps over the lazy dog. " * 1000  # ten tokens each
+    assert 10_000 <= tokens_of(said({"type": "text", "text": text})) <= 25_000
+
+
+@pytest.mark.parametrize("text", ["é" * 10_000, "0123456789" * 1000, "\u0001" * 10_000, "{}[]#$" * 2000])
+def test_text_of_costly_characters_counts_a_token_for_each(text: str) -> None:
+    assert tokens_of(said({"type": "text", "text": text})) >= len(text)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        said(IMAGE),
+        said({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "a"}, IMAGE]}),
+        said({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{DATA}"}}),
+        {"input": [{"role": "user", "content": [INPUT_IMAGE]}]},
+        {"input": [{"type": "function_call_output", "call_id": "c", "output": [INPUT_IMAGE]}]},
+    ],
+    ids=["message", "result", "chat", "responses", "output"],
+)
+def test_image_counts_as_one(fields: dict[str, Any]) -> None:
+    assert IMAGE_TOKENS <= tokens_of(fields) <= IMAGE_TOKENS + 300
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        said({"type": "text", "text": "a" * 1000 + DATA}),
+        said({"type": "text", "text": DATA}),
+        said({"type": "tool_use", "name": "f", "input": IMAGE}),
+        said({"type": "tool_use", "name": "f", "input": [IMAGE]}),
+        said({"type": "document", "source": {"type": "base64", "data": DATA}}),
+        said({"type": "document", "source": {"type": "text", "data": DATA}}),
+        said(IMAGE | {"text": DATA}),
+        {"system": [IMAGE]},
+        {"tools": [IMAGE]},
+        {"input": DATA},
+        {"prompt": DATA},
+        {"messages": DATA, "input": 1},
+    ],
+)
+def test_what_is_no_image_counts_as_text(fields: dict[str, Any]) -> None:
+    assert tokens_of(fields) > len(DATA) // 2
+
+
+def test_image_with_two_texts_or_an_escaped_name_counts_as_text() -> None:
+    parts = [
+        b'{"type":"text","text":"%s","type":"image"}' % DATA.encode(),
+        b'{"type":"text","te\\u0078t":"%s","type":"image"}' % DATA.encode(),
+    ]
+    for part in parts:
+        assert most_input_tokens(b'{"messages":[{"content":[%s]}]}' % part) > len(DATA) // 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({}, None),
+        ({"max_tokens": "many"}, None),
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": 10}, 10),
+        ({"max_completion_tokens": 10, "max_tokens": 20}, 20),
+        ({"max_output_tokens": 30}, 30),
+    ],
+)
+def test_limit_of_an_answer(fields: dict[str, Any], limit: int | None) -> None:
+    assert output_limit(json.dumps(fields).encode()) == limit
