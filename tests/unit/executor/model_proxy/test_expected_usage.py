@@ -64,7 +64,7 @@ def test_image_counts_as_one(fields: dict[str, Any]) -> None:
         {"messages": DATA, "input": 1},
     ],
 )
-def test_what_is_no_image_counts_as_text(fields: dict[str, Any]) -> None:
+def test_part_that_is_no_image_counts_as_text(fields: dict[str, Any]) -> None:
     assert tokens_of(fields) > len(DATA) // 2
 
 
