@@ -28,7 +28,7 @@ _FIELD_OF_SERVER: Final = re.compile(
 )
 """Fields of a request that ask the server, or a gateway, to search the web, or to connect to other servers."""
 
-_FIELD_OF_SERVERS_TOOL: Final = re.compile(".*(search|url|maps|fetch|brows|execution|retrieval|mcp|server).*")
+_FIELD_OF_SERVERS_TOOL: Final = re.compile(".*(search|url|maps|fetch|brows|code_?execution|retrieval|mcp|server).*")
 """Fields of a tool in which some gateways find one that the server runs, whatever the tool's type is."""
 
 _FIELDS_OF_UNTYPED_TOOL: Final = ("input_schema", "function")

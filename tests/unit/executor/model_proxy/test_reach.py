@@ -56,6 +56,7 @@ HARMLESS: dict[str, dict[str, Any]] = {
             {"type": "function", "name": "f", "parameters": {"image_url": "a picture"}},
             {"type": "text_editor_20250728", "name": "edit"},
             {"type": "local_shell"},
+            {"type": "tool_search", "execution": "client", "parameters": {}},
             {"function": {"name": "f", "parameters": {"properties": {"url": {}}}}},
         ]
     },
