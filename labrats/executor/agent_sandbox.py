@@ -27,13 +27,15 @@ _SHIMS: Final = "shims"
 
 @contextmanager
 def sandboxed_command(
-    command: Sequence[str], context: RunContext, shared: Collection[Path] = ()
+    command: Sequence[str], context: RunContext, shared: Collection[Path] = (), *, is_of_caller: bool = False
 ) -> Iterator[list[str]]:
     """Yield the command that runs `command` in the attempt's sandbox, or `command` itself if it has none.
 
     The command must end before the context exits, since its view of `/etc` may then be deleted.
 
-    shared: files of the engine's user that the program may read and write, such as a login that it renews.
+    shared:       files of the engine's user that the program may read and write, such as a login that it renews.
+    is_of_caller: whether the job's caller has chosen the program. The sandbox shows the others, with what is beside
+                  them, and could otherwise show any file.
     """
     if (sandbox := context.task.sandbox) is None:
         yield list(command)
@@ -47,6 +49,7 @@ def sandboxed_command(
             writable=[*_existing(context.credentials), *shared],
             etc=etc,
             variables={name: value for name, value in context.variables().items() if is_for_any_program(name)},
+            is_of_caller=is_of_caller,
         )
 
 
@@ -83,10 +86,12 @@ def _confined(
     etc: Path | None,
     variables: Mapping[str, str] | None = None,
     offline: bool = False,
+    is_of_caller: bool = False,
 ) -> list[str]:
     """Return the command in the sandbox, with the paths that it needs. prefix: the start of the confined command."""
-    shown = [*_programs(command[0], sandbox), *map(Path, sandbox.readable), *readable]
-    needed = [*_places_of(command[0]), *map(Path, sandbox.readable), *readable]
+    program = None if is_of_caller else command[0]
+    shown = [*_programs(program, sandbox), *map(Path, sandbox.readable), *readable]
+    needed = [*_places_of(program), *map(Path, sandbox.readable), *readable]
     private = [path for path in sandbox.private if not any(_overlap(Path(path), each) for each in needed)]
     context.environment()  # creates the folders that the sandbox shows
     scratch = context.folder / "tmp"
@@ -149,24 +154,29 @@ def _existing(folder: Path) -> list[Path]:
     return [folder] if folder.is_dir() else []
 
 
-def _programs(program: str, sandbox: Sandbox) -> Iterator[Path]:
-    """Yield the paths that contain programs: the folders of PATH, and the place where `program` is installed."""
+def _programs(program: str | None, sandbox: Sandbox) -> Iterator[Path]:
+    """Yield the paths that contain programs: the folders of PATH, and the place of `program`, if there is one."""
     private = [Path.home(), *map(Path, sandbox.hidden)]
     for folder in (Path(word) for word in os.environ.get("PATH", os.defpath).split(os.pathsep) if word):
         found = package_in_opt(folder)
         # Shims do not work without the user's home; the system's program of the same name may be found instead.
         if found.is_absolute() and found.name != _SHIMS and not any(contains(found, path) for path in private):
             yield found
-    for place in (Path(program), Path(program).resolve()) if os.path.isabs(program) else ():
+    for place in _installed(program):
         package = _package_of(place)
         yield place if any(contains(package, path) for path in private) else package
 
 
-def _places_of(program: str) -> Iterator[Path]:
+def _places_of(program: str | None) -> Iterator[Path]:
     """Yield a program, and the `node_modules` that it needs; nothing for a name."""
-    for place in (Path(program), Path(program).resolve()) if os.path.isabs(program) else ():
+    for place in _installed(program):
         package = _package_of(place)
         yield package if package.name == _MODULES else place
+
+
+def _installed(program: str | None) -> tuple[Path, ...]:
+    """Return the path of a program, and the one to which it leads; nothing for a name."""
+    return (Path(program), Path(program).resolve()) if program and os.path.isabs(program) else ()
 
 
 def _overlap(one: Path, other: Path) -> bool:

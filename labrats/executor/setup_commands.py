@@ -66,7 +66,7 @@ async def _run(command: Sequence[str], context: RunContext) -> None:
     name = shlex.join(command)
     name = name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…"
     context.events.log(f"[setup: {name}]")
-    with sandboxed_command(command, context) as sandboxed:
+    with sandboxed_command(command, context, is_of_caller=True) as sandboxed:
         async with agent_network(context) as network:
             try:
                 status, last_line = await _log_output(sandboxed, context, network)

@@ -1,12 +1,13 @@
 """The mock provider: plays a script instead of asking a model."""
 
 import asyncio
-import json
 import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
+
+import msgspec
 
 from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.providers.schema_example import as_json, example_of
@@ -39,6 +40,7 @@ from labrats.model.protocol import TEXT_BYTES
 
 _VARIABLE: Final = re.compile(r"\{env:(\w+)\}")
 _SESSIONS: Final = ".mock-sessions"
+_SESSION_BYTES: Final = 16 * 1024 * 1024
 _DETACHING_SHELL: Final = 'sleep "$0" &'  # the shell exits at once and leaves an orphan in its session
 
 
@@ -161,13 +163,15 @@ def _remember(context: RunContext) -> None:
     """Add the prompt to the session, as an agent's program does in its own folder of the home."""
     session_id = context.session_id or f"mock-{context.task.attempt}"
     context.environment()  # which creates the home
-    folder = context.home / _SESSIONS
-    folder.mkdir(exist_ok=True)
-    file = folder / f"{session_id}.json"
-    if context.session_id and not file.is_file():
-        raise SessionLost("no such session")
-    prompts = [*(json.loads(file.read_text("utf-8")) if file.is_file() else []), context.prompt]
-    file.write_text(json.dumps(prompts), "utf-8")
+    name, prompts = f"{_SESSIONS}/{session_id}.json", list[str]()
+    try:
+        with open_inside(context.home, name) as file:
+            prompts = msgspec.json.decode(file.read(_SESSION_BYTES), type=list[str])
+    except (GiveUp, msgspec.DecodeError) as error:
+        if context.session_id:
+            raise SessionLost("no such session") from error
+    prompts.append(context.prompt)
+    write_inside(context.home, name, msgspec.json.encode(prompts))  # a setup command may have left a link there
     context.report_session(session_id)
     context.events.log(f"remembered: {' | '.join(prompts)}", "agent")
 
@@ -185,4 +189,5 @@ def _leave_child(child: Child, context: RunContext) -> None:
     seconds = str(child.seconds)
     command = ["sh", "-c", _DETACHING_SHELL, seconds] if child.detached else ["sleep", seconds]
     null_streams = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
-    os.posix_spawnp(command[0], command, context.agent_environment(), file_actions=null_streams, setsid=child.detached)
+    # The job's own PATH could name a program of the repository, which would run outside of the sandbox.
+    os.posix_spawnp(command[0], command, context.environment(), file_actions=null_streams, setsid=child.detached)

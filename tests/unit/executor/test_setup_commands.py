@@ -195,6 +195,61 @@ def test_commands_have_a_network_rule_of_their_own(
     assert attempt.logs[1] == arrives
 
 
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    engine = tmp_path / "engine"
+    engine.mkdir()
+    (engine / "admin.key").write_text("test-key-of-the-engine\n")
+    (engine / "admin.key").chmod(0o700)
+    return Sandbox(program=program, hidden=(str(engine),))
+
+
+@pytest.mark.parametrize("way", ["", "/proc/self/cwd/x/.."])
+def test_sandbox_shows_no_file_because_a_command_is_called_like_it(
+    tmp_path: Path, repository: Path, sandbox: Sandbox, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The executor, which runs in `/`, finds another file there than the sandbox, which runs in the workspace."""
+    monkeypatch.chdir("/")
+    key = tmp_path / "engine" / "admin.key"
+    other = tmp_path / "beside" / "id_rsa"
+    other.parent.mkdir()
+    other.write_text("test-key-of-the-user\n")
+    place = f".{key}" if way else str(key)
+    write = f"printf '#!/bin/sh\\nrev {key} {other}\\n' > {place}; chmod 755 {place}"
+    prepare = ["sh", "-c", f"mkdir -p x $(dirname {place}); {write}; true"]
+    attempt = an_attempt_with(tmp_path, repository, prepare, [f"{way}{key}"], sandbox=sandbox)
+    attempt.run()
+    assert attempt.failure[0] is FailedCode.SETUP, attempt.logs
+    text = attempt.output.read_text()
+    for secret in ("test-key-of-the-engine", "test-key-of-the-user"):
+        assert secret not in text
+        assert secret[::-1] not in text
+
+
+def test_command_with_a_path_that_leads_out_of_tmp_removes_no_link(
+    tmp_path: Path, repository: Path, sandbox: Sandbox
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    attempt = an_attempt_with(tmp_path, repository, [f"/tmp{'/..' * 20}{link}/program"], sandbox=sandbox)
+    attempt.run()
+    assert attempt.failure[0] is FailedCode.SETUP
+    assert link.is_symlink()
+
+
+def test_session_of_the_mock_provider_follows_no_link(tmp_path: Path, repository: Path, sandbox: Sandbox) -> None:
+    outside = tmp_path / "outside.json"
+    leave_link = f"mkdir $HOME/.mock-sessions; ln -s {outside} $HOME/.mock-sessions/mock-$LABRATS_ATTEMPT.json"
+    attempt = an_attempt_with(
+        tmp_path, repository, ["sh", "-c", leave_link], steps=[{"remember": True}], sandbox=sandbox
+    )
+    attempt.run()
+    assert attempt.failure[0] is FailedCode.WORKSPACE
+    assert not outside.exists()
+
+
 class TestCaches:
     """Attempts in folders of their own, with one folder of caches."""
 
