@@ -74,7 +74,10 @@ async def _run(command: Sequence[str], context: RunContext) -> None:
                 raise GiveUp(FailedCode.SETUP, f"`{name}` cannot be started: {error.strerror}") from error
     if status != 0:
         end = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
-        raise GiveUp(FailedCode.SETUP, f"`{name}` {end}{last_line and f': {last_line[:_SHOWN_CHARACTERS]}'}")
+        raise GiveUp(
+            FailedCode.SETUP,
+            f"`{name}` {end}{last_line and f': {context.events.clean(last_line)[:_SHOWN_CHARACTERS]}'}",
+        )
 
 
 async def _log_output(command: Sequence[str], context: RunContext, network: AgentNetwork) -> tuple[int, str]:

@@ -7,8 +7,9 @@ import base64
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
@@ -45,7 +46,10 @@ _QUOTED_NOISE: Final = re.compile(rf"\n[ \t]*(?:[+>#|*-][ \t]*)+|{_NOISE.pattern
 _HINT_OF_NOISE: Final = re.compile(r"[^\x20-\x5b\x5d-\x7e]|\\")
 """Characters by which a text shows that it has noise other than the spaces between its words."""
 
-_RUN: Final = re.compile(r"[A-Za-z0-9+/_=-]{24,}")
+_RUN: Final = re.compile(r"[A-Za-z0-9+/_=-]{24,65536}")
+_PIECE: Final = 128 * 1024
+_WITHIN_A_WORD: Final = re.compile("[A-Za-z0-9]{2}")
+
 _WINDOW: Final = 12
 """The number of characters of base64 or hex that are a fragment of a secret and no coincidence."""
 
@@ -76,11 +80,11 @@ class Redactor:
     def redact(self, text: str) -> str:
         for form in self._forms:
             text = text.replace(form, REDACTED)
-        if self._forms and _HINT_OF_NOISE.search(text):
+        if self._forms and any(map(_HINT_OF_NOISE.search, _pieces(text))):
             text = self._redact_noisy(text, _NOISE)
             text = self._redact_noisy(text, _QUOTED_NOISE)
         if self._windows:
-            text = _RUN.sub(self._redact_fragments, text)
+            text = "".join(_RUN.sub(self._redact_fragments, piece) for piece in _pieces(text))
         return _ENGINE_KEY.sub(REDACTED, text) if "lr_" in text else text
 
     def redact_host(self, host: str) -> str:
@@ -95,7 +99,7 @@ class Redactor:
         """
         bare = _NOISE.sub("", text)
         start = min((_start_of(form, bare) for form in self._bare_forms), default=len(bare))
-        return len(text) if start == len(bare) else _places_without(_NOISE, text)[start]
+        return len(text) if start == len(bare) else _Bare(_NOISE, text).place(start)
 
     def redact_value(self, value: Any) -> Any:
         """Redact every string in a JSON value, including object keys."""
@@ -109,18 +113,17 @@ class Redactor:
 
     def _redact_noisy(self, text: str, noise: re.Pattern[str]) -> str:
         """Replace the secrets that are interspersed with noise, together with the noise."""
-        bare = noise.sub("", text)
-        found = sorted(span for form in self._bare_forms for span in _occurrences(form, bare))
+        bare = _Bare(noise, text)
+        found = sorted(span for form in self._bare_forms for span in _occurrences(form, bare.text))
         if not found:
             return text
-        places = _places_without(noise, text)
-        pieces, end = list[str](), 0
+        kept, end = list[str](), 0
         for first, behind in found:
-            start = places[first]
+            start = bare.place(first)
             if start >= end:
-                pieces += [text[end:start], REDACTED]
-            end = max(end, places[behind - 1] + 1)
-        return "".join([*pieces, text[end:]])
+                kept += [text[end:start], REDACTED]
+            end = max(end, bare.place(behind - 1) + 1)
+        return "".join([*kept, text[end:]])
 
     def _redact_fragments(self, run: re.Match[str]) -> str:
         text = run[0]
@@ -139,6 +142,41 @@ def _occurrences(form: str, text: str) -> Iterator[tuple[int, int]]:
     while at >= 0:
         yield at, at + len(form)
         at = text.find(form, at + 1)
+
+
+class _Bare:
+    """A text without its noise. text: what is left of it."""
+
+    def __init__(self, noise: re.Pattern[str], text: str) -> None:
+        self._noise = noise
+        self._pieces = list(_pieces(text))
+        bare = [noise.sub("", piece) for piece in self._pieces]
+        self.text = "".join(bare)
+        self._ends = list(accumulate(map(len, bare)))
+        self._starts = [0, *accumulate(map(len, self._pieces))]
+        self._last: tuple[int, Sequence[int]] = (-1, ())
+
+    def place(self, index: int) -> int:
+        """Return the position of a character of `text` in the text with its noise."""
+        number = bisect_right(self._ends, index)
+        if number != self._last[0]:
+            self._last = number, _places_without(self._noise, self._pieces[number])
+        return self._starts[number] + self._last[1][index - (self._ends[number - 1] if number else 0)]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yield the parts of a long text, cut within words, where there is no noise.
+
+    A pattern is applied to all of its text at once, and no other thread runs meanwhile, such as the one that measures
+    the attempt's memory.
+    """
+    at = 0
+    while len(text) - at > _PIECE:
+        word = _WITHIN_A_WORD.search(text, at + _PIECE, at + 2 * _PIECE)
+        end = word.start() + 1 if word else at + _PIECE
+        yield text[at:end]
+        at = end
+    yield text[at:]
 
 
 def _places_without(noise: re.Pattern[str], text: str) -> list[int]:

@@ -4,7 +4,7 @@ An agent chooses each byte of its requests, so that an estimate must not be lowe
 """
 
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,17 +21,17 @@ _CHEAP: Final = (string.ascii_letters + " ").encode()
 _LONG: Final = 1000
 """Bytes of a part from which on it matters that it is an image."""
 
+_LIMITS_BY_PATH: Final[Mapping[str, Sequence[str]]] = {
+    "/messages": ("max_tokens",),
+    "/responses": ("max_output_tokens",),
+    "/chat/completions": ("max_tokens", "max_completion_tokens"),
+    "/completions": ("max_tokens",),
+}
+"""The fields of a request that limit its answer, by the end of its path."""
+
 _IMAGES: Final = ("image", "image_url", "input_image")
 _NESTING: Final = 3
 """Depth at which images are: the message, the result of a tool, and its content."""
-
-
-class _OutputLimits(msgspec.Struct, frozen=True):
-    """The limits that a request sets on its answer, by the names of the three APIs."""
-
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
 
 
 class _Conversation(msgspec.Struct, frozen=True):
@@ -49,11 +49,15 @@ class _Part(msgspec.Struct, frozen=True):
     output: msgspec.Raw = msgspec.Raw()
 
 
-def output_limit(body: bytes) -> int | None:
-    """Return the limit that a request sets on its answer, in tokens; None without one. body: a JSON object."""
-    limits = msgspec.json.decode(body, type=_OutputLimits)
-    set_limits = (limits.max_tokens, limits.max_completion_tokens, limits.max_output_tokens)
-    return max((limit for limit in set_limits if isinstance(limit, int) and limit > 0), default=None)
+def output_limit(path: str, body: bytes) -> int | None:
+    """Return the limit that a request sets on its answer, in tokens; None without one.
+
+    path: of the request. Servers ignore the fields of other APIs. body: a JSON object.
+    """
+    names = next((names for end, names in _LIMITS_BY_PATH.items() if path.endswith(end)), ())
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    found = [bytes(fields[name]) for name in names if name in fields]
+    return max((int(value) for value in found if value.isdigit() and int(value) > 0), default=None)
 
 
 def most_input_tokens(body: bytes) -> int:

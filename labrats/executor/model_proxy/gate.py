@@ -50,7 +50,7 @@ _GET: Final[Mapping[Api, re.Pattern[str]]] = {
 }
 """The paths that are forwarded. Others could, with the same key, read files or start work that is not measured."""
 
-_COUNT_TOKENS: Final = b"/count_tokens"
+_COUNT_TOKENS: Final = "/count_tokens"
 _USUAL_OUTPUT_TOKENS: Final = 16_384
 _PARALLEL_REQUESTS: Final = 4
 
@@ -108,9 +108,13 @@ class Approved:
     model: str | None = None
 
     @property
+    def path(self) -> str:
+        return self.target.partition(b"?")[0].decode("latin-1")
+
+    @property
     def is_answered_by_a_model(self) -> bool:
         """False for a request that consumes no tokens."""
-        return self.model is not None and not self.target.partition(b"?")[0].endswith(_COUNT_TOKENS)
+        return self.model is not None and not self.path.endswith(_COUNT_TOKENS)
 
 
 @dataclass
@@ -171,7 +175,7 @@ class Gate:
         """Return what a request may consume at most, roughly. Nothing is expected of a job without limits."""
         if self._limits == UsageLimits() or not request.is_answered_by_a_model:
             return Usage()
-        asked = output_limit(request.body) or _USUAL_OUTPUT_TOKENS
+        asked = output_limit(request.path, request.body) or _USUAL_OUTPUT_TOKENS
         # Programs ask for much more than they need. A job with a low limit shall not run one request at a time.
         most = asked if self._limits.tokens is None else min(asked, self._limits.tokens // _PARALLEL_REQUESTS)
         return Usage(input_tokens=most_input_tokens(request.body), output_tokens=most)
@@ -186,7 +190,7 @@ class Gate:
         if expected == Usage():
             return expected
         written = int(seconds * TOKENS_PER_SECOND)
-        return replace(expected, output_tokens=min(written, output_limit(request.body) or written))
+        return replace(expected, output_tokens=min(written, output_limit(request.path, request.body) or written))
 
     def has_room_for(self, expected: Usage) -> bool:
         """Return whether a request fits into the limits together with those that are running. One alone always does."""

@@ -22,9 +22,16 @@ _CONTENT_FIELDS: Final = ("file_data", "data")
 """Fields with the content of a file, in which some gateways accept an address instead."""
 
 _NAMES_OF_ADDRESSES: Final = frozenset({"url", *_ADDRESS_FIELDS, *_CONTENT_FIELDS})
+_MEDIA: Final = frozenset({"image", "audio", "video", "file", "input_audio", "source", "media", *_ADDRESS_FIELDS})
+"""Fields in which a part of a message has, or names, what is no text."""
+
+_TEXTS: Final = frozenset({"text", "title", "context", "content"})
+"""Fields within such a part that are text all the same."""
+
 _ADDRESS: Final = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _FIELD_OF_SERVER: Final = re.compile(
-    "mcp_servers|plugins|connectors|data_?sources|.*search.*|.*(_url|endpoint)s?|web_.*|brows.*|retrieval.*"
+    "mcp_servers|plugins|connectors|data_?sources|.*search.*|.*(_url|endpoint)s?|web_.*|brows.*|retrieval.*|"
+    "kv_transfer_params|lora_.*"
 )
 """Fields of a request that ask the server, or a gateway, to search the web, or to connect to other servers."""
 
@@ -84,6 +91,9 @@ def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
                 yield from _tools_of_server(value["tools"])
             if not _NAMES_OF_ADDRESSES.isdisjoint(value) and (address := _address_in(value)):
                 yield f"the address {address[:100]!r}"
+            if not _MEDIA.isdisjoint(value):
+                media = [value[name] for name in _MEDIA if name in value]
+                yield from (f"the address {address[:100]!r}" for address in _addresses_in(media))
             # A model's call of a tool, and the schema of a tool, may have fields of any name. The request is no call,
             # although that of the Responses API has its messages in `input`, and some servers ignore a `type` in it.
             is_call = value is not request and "input" in value and str(value.get("type")).endswith("tool_use")
@@ -114,6 +124,20 @@ def _address_in(part: Mapping[str, Any]) -> str | None:
     if part.get("type") != "text":  # a document of text may begin with an address
         addresses += filter(_is_address, map(part.get, _CONTENT_FIELDS))
     return next((each for each in addresses if isinstance(each, str) and not each.lower().startswith("data:")), None)
+
+
+def _addresses_in(media: list[Any]) -> Iterator[str]:
+    """Yield the addresses in parts of a message that are no text, under any name."""
+    pending = media
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            pending += value
+        elif isinstance(value, dict):
+            if value.get("type") != "text":
+                pending += [part for name, part in value.items() if name not in _TEXTS]
+        elif _is_address(value):
+            yield value
 
 
 def _is_address(content: Any) -> bool:

@@ -121,7 +121,7 @@ async def run_cli(
         if errors.has_overflowed:
             message = f"the agent's program wrote more than {MOST_BYTES // 2**20} MiB to standard error"
             raise GiveUp(FailedCode.OUTPUT_LIMIT, message)
-        return ProgramExit(status, errors.end, lines.has_skipped_lines)
+        return ProgramExit(status, context.events.clean(errors.end), lines.has_skipped_lines)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labrats.model import redaction
 from labrats.model.redaction import REDACTED, Redactor
 
 SECRET = "t3st secret/s€cret+key&\"quoted\"='42'<>?%"
@@ -154,3 +155,28 @@ def test_values_are_redacted_at_any_depth() -> None:
 def test_any_secret_is_redacted(secret: str, before: str, after: str) -> None:
     if REDACTED.find(secret) < 0:
         assert secret not in Redactor([secret]).redact(before + secret + after).replace(REDACTED, "\0")
+
+
+@pytest.mark.parametrize("shift", range(-40, 41, 8))
+@pytest.mark.parametrize("filler", ["word ", "\n \t", "\\ ", "AAAA", "\n> "])
+def test_secret_at_a_cut_of_a_long_text_is_redacted(filler: str, shift: int) -> None:
+    """A long text is examined in pieces of 128 KiB."""
+    secret = "test-Secret0123456789abcdefghijk"
+    wrapped = "\u200b".join(secret)
+    long = filler * (300_000 // len(filler))
+    text = "".join([long[: 131_072 + shift], secret, long[: 200_000 + shift], wrapped, long[:100_000]])
+
+    redacted = Redactor([secret]).redact(text)
+
+    assert redacted.count(REDACTED) == 2
+    assert secret not in redacted.replace("\u200b", "")
+    assert redacted.replace(REDACTED, "") == text.replace(secret, "").replace(wrapped, "")
+
+
+def test_long_text_is_examined_in_pieces() -> None:
+    """No other thread runs while a pattern is applied, such as the one that measures the memory of the agent."""
+    texts = ["word " * 100_000, "\n" * 500_000, "a" * 500_000, "\x1b]" * 250_000]
+    for text in texts:
+        pieces = list(redaction._pieces(text))
+        assert "".join(pieces) == text
+        assert max(map(len, pieces)) <= 256 * 1024 + 1

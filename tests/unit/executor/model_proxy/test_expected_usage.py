@@ -78,15 +78,20 @@ def test_image_with_two_texts_or_an_escaped_name_counts_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "limit"),
+    ("path", "fields", "limit"),
     [
-        ({}, None),
-        ({"max_tokens": "many"}, None),
-        ({"max_tokens": -1}, None),
-        ({"max_tokens": 10}, 10),
-        ({"max_completion_tokens": 10, "max_tokens": 20}, 20),
-        ({"max_output_tokens": 30}, 30),
+        ("/v1/messages", {}, None),
+        ("/v1/messages", {"max_tokens": "many"}, None),
+        ("/v1/messages", {"max_tokens": -1}, None),
+        ("/v1/messages", {"max_tokens": 10}, 10),
+        ("/responses", {"max_output_tokens": 30}, 30),
+        ("/responses", {"max_tokens": 30}, None),
+        ("/v1/chat/completions", {"max_completion_tokens": 10, "max_tokens": 20}, 20),
+        ("/v1/chat/completions", {"max_output_tokens": 1}, None),
+        ("/v1/completions", {"max_tokens": 10, "max_completion_tokens": 20}, 10),
+        ("/responses/compact", {"max_output_tokens": 1}, None),
     ],
 )
-def test_limit_of_an_answer(fields: dict[str, Any], limit: int | None) -> None:
-    assert output_limit(json.dumps(fields).encode()) == limit
+def test_limit_of_an_answer_is_that_of_its_api(path: str, fields: dict[str, Any], limit: int | None) -> None:
+    """Servers ignore the fields of other APIs, so that a limit in one of them limits nothing."""
+    assert output_limit(path, json.dumps(fields).encode()) == limit
