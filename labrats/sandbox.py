@@ -34,7 +34,8 @@ _LOADER_PREFIX: Final = "LD_"
 _LOADER_VARIABLES: Final = ("GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH")
 """Variables that the dynamic loader and the C library read in every program."""
 
-TEMPORARY: Final = "/tmp"  # noqa: S108 - the path inside the sandbox
+TEMPORARY: Final = Path("/tmp")  # noqa: S108 - the path inside the sandbox
+VAR_TEMPORARY: Final = Path("/var/tmp")  # noqa: S108
 SETTINGS: Final = Path("/etc")
 _LOCAL_SOFTWARE: Final = Path("/usr/local")
 _OPTIONAL_SOFTWARE: Final = Path("/opt")
@@ -108,11 +109,15 @@ def confine(
     hidden = list(dict.fromkeys(_places_of(sandbox.hidden, system, shown)))
     if any(contains(SETTINGS, path) for path in (*shown, *writable)):
         etc = None  # bubblewrap cannot create a mount point in a read-only snapshot
+    in_var = any(contains(VAR_TEMPORARY, path) for path in (*shown, *writable))
     options = [*_NAMESPACES, *(["--unshare-net"] if offline else []), *_system(etc)]
     options += [
         *("--dev", "/dev", *_shared_memory(sandbox.shm_bytes), "--proc", "/proc"),
         *(word for path in map(Path, _KERNEL) if path.exists() for word in _bind(path)),
-        *("--bind", str(scratch), TEMPORARY, "--symlink", TEMPORARY, f"/var{TEMPORARY}"),
+        *("--bind", str(scratch), str(TEMPORARY)),
+        # Bubblewrap cannot create a mount point below a link.
+        *(("--bind", str(scratch)) if in_var else ("--symlink", str(TEMPORARY))),
+        str(VAR_TEMPORARY),
     ]
     options += [word for name, value in (variables or {}).items() for word in ("--setenv", name, value)]
     options += [word for path in shown for word in _bind(path)]

@@ -8,6 +8,7 @@ import os
 import resource
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.executor.context import RunContext
 from labrats.model.protocol import Sandbox
 from labrats.processes import VICTIM_FILE, victim_score
-from labrats.sandbox import TEMPORARY, confine, contains, is_for_any_program, package_in_opt
+from labrats.sandbox import TEMPORARY, VAR_TEMPORARY, confine, contains, is_for_any_program, package_in_opt
 
 _SHARE_OF_DESCRIPTORS: Final = 0.75
 _MODULES: Final = "node_modules"
@@ -137,14 +138,14 @@ def _etc_snapshot(sandbox: Sandbox, log: Callable[[str], None]) -> Iterator[Path
 
 
 def _remove_links(scratch: Path, paths: Sequence[Path]) -> None:
-    """Remove links below `scratch` that lead to paths in `/tmp`, which it replaces.
+    """Remove links below `scratch` that lead to paths in `/tmp` and `/var/tmp`, which it replaces.
 
     An earlier program of the attempt may have left them. Bubblewrap would follow them, and create mount points outside.
     """
-    for path in paths:
-        if contains(Path(TEMPORARY), path):
+    for path, replaced in product(paths, (TEMPORARY, VAR_TEMPORARY)):
+        if contains(replaced, path):
             place = scratch
-            for part in path.relative_to(TEMPORARY).parts:
+            for part in path.relative_to(replaced).parts:
                 place /= part
                 if place.is_symlink():
                     place.unlink()

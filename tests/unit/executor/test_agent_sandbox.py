@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -445,3 +446,11 @@ def test_agent_is_ended_first_also_if_the_executor_could_not_say_so() -> None:
     )
     assert int(done.stdout) >= 500
     assert done.stderr == ""
+
+
+def test_engine_may_have_its_folders_in_var_tmp(sandbox: Sandbox) -> None:
+    """In the sandbox, `/var/tmp` is otherwise a link to `/tmp`."""
+    with TemporaryDirectory(dir="/var/tmp") as name:
+        attempt = a_confined_attempt(Path(name), sandbox, "echo one > /var/tmp/file; cat /tmp/file > out; ls /var/tmp")
+        assert output_of(attempt) == "one\n"
+    assert not Path("/var/tmp/file").exists()
