@@ -34,6 +34,10 @@ _NESTING: Final = 3
 """Depth at which images are: the message, the result of a tool, and its content."""
 
 
+class _Stream(msgspec.Struct, frozen=True):
+    stream: Any = None
+
+
 class _Conversation(msgspec.Struct, frozen=True):
     """The messages of a request, by the names of the APIs."""
 
@@ -58,6 +62,11 @@ def output_limit(path: str, body: bytes) -> int | None:
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     found = [bytes(fields[name]) for name in names if name in fields]
     return max((int(value) for value in found if value.isdigit() and int(value) > 0), default=None)
+
+
+def is_streamed(body: bytes) -> bool:
+    """Return whether a request asks for its answer in parts. body: a JSON object."""
+    return msgspec.json.decode(body, type=_Stream).stream is True
 
 
 def most_input_tokens(body: bytes) -> int:

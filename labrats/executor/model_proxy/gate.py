@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from labrats.executor.model_proxy.allowed_models import AllowedModels
-from labrats.executor.model_proxy.expected_usage import TOKENS_PER_SECOND, most_input_tokens, output_limit
+from labrats.executor.model_proxy.expected_usage import TOKENS_PER_SECOND, is_streamed, most_input_tokens, output_limit
 from labrats.executor.model_proxy.model_server import Api, ModelServer
 from labrats.executor.model_proxy.reach import (
     MOST_VALUES,
@@ -183,14 +183,18 @@ class Gate:
     def usage_of_abandoned(self, request: Approved, expected: Usage, seconds: float) -> Usage:
         """Return what a request has consumed at most whose client left before the end of the answer.
 
-        The client may have got all that it needs: a model also writes what it does not send.
+        The client may have got all that it needs: a model also writes what it does not send. A server notices late that
+        nobody waits for an answer which it sends as a whole.
 
         expected: see `expected_usage`. seconds: since the request was sent.
         """
         if expected == Usage():
             return expected
+        asked = output_limit(request.path, request.body)
+        if not is_streamed(request.body):
+            return replace(expected, output_tokens=asked or _USUAL_OUTPUT_TOKENS)
         written = int(seconds * TOKENS_PER_SECOND)
-        return replace(expected, output_tokens=min(written, output_limit(request.path, request.body) or written))
+        return replace(expected, output_tokens=min(written, asked or written))
 
     def has_room_for(self, expected: Usage) -> bool:
         """Return whether a request fits into the limits together with those that are running. One alone always does."""

@@ -213,6 +213,7 @@ class ModelProxy:
             raise
         finally:
             if reader:
+                reader.finish()  # a client may close the connection as soon as it has all of an answer
                 exchange.usage, exchange.has_failed = reader.usage, reader.has_failed
                 exchange.counted = reader.usage if reader.is_final else reader.with_estimate(expected.input_tokens)
                 if is_abandoned and not reader.is_final:
@@ -242,8 +243,6 @@ class ModelProxy:
                 if reader:
                     reader.feed(bytes(event.data))
                 await client.send(h11.Data(data=event.data if is_answer else cover.part(bytes(event.data))))
-            if reader:
-                reader.finish()
             await client.send(h11.Data(data=cover.rest()), h11.EndOfMessage())
         except BaseException:
             upstream.abort()

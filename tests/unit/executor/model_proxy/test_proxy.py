@@ -704,7 +704,7 @@ async def test_request_that_is_cut_before_its_answer_has_used_its_input(tmp_path
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    body = json.dumps({"model": MODEL, "system": "word " * 800, "max_tokens": 5}).encode()
+    body = json.dumps({"model": MODEL, "system": "word " * 800, "max_tokens": 5, "stream": True}).encode()
     counted = []
     async with a_proxy(tmp_path, answer, max_tokens=100_000) as proxy:
         for path in ("/v1/messages", "/v1/messages/count_tokens"):
@@ -741,6 +741,44 @@ async def test_answer_that_is_cut_may_have_had_as_many_tokens_as_a_model_writes_
 
     assert counted <= proxy.gate.usage.output_tokens <= max(asked or 0, 20 * counted)
     assert proxy.reported[0].usage == Usage(), "the usage of the job is what servers report"
+
+
+@pytest.mark.parametrize(("asked", "counted"), [(None, 16_384), (32_000, 32_000)])
+async def test_answer_in_one_part_that_nobody_waits_for_is_written_to_its_end(
+    tmp_path: Path, asked: int | None, counted: int
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    body = json.dumps({"model": MODEL, "max_tokens": asked}).encode()
+    async with a_proxy(tmp_path, answer, max_tokens=100_000) as proxy:
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(a_request(body))
+        await until(lambda: bool(proxy.bodies))
+        writer.close()
+        await until(lambda: bool(proxy.reported))
+
+    assert proxy.gate.usage.output_tokens == counted
+
+
+async def test_answer_counts_although_its_client_closes_the_connection_at_its_last_byte(tmp_path: Path) -> None:
+    """Then the proxy has not read the end of the response, which adds nothing."""
+    used = b'{"usage":{"input_tokens":50,"output_tokens":60}}'
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head + b"%x\r\n%b\r\n" % (len(used), used))
+        await writer.drain()
+        await reader.read()
+
+    async with a_proxy(tmp_path, answer) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(a_request())
+        await reader.readuntil(used)
+        writer.close()
+        await until(lambda: bool(proxy.reported))
+
+    assert proxy.reported[0].usage == Usage(input_tokens=50, output_tokens=60)
 
 
 async def test_response_that_the_server_cuts_has_used_what_arrived(tmp_path: Path) -> None:
