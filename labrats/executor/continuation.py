@@ -11,13 +11,13 @@ from typing import Final
 from labrats.executor.agent_sandbox import sandboxed_tool
 from labrats.executor.context import RunContext
 from labrats.executor.git import apply_patch, check_out_bundle
-from labrats.executor.providers.agent_cli import is_plain_folder, remove_path
 from labrats.executor.session_files import restore_session_files
 from labrats.executor.subprocesses import child_process
 from labrats.executor.workspace import prepare_workspace
 from labrats.executor.workspace_bundle import baseline_before
 from labrats.executor.workspace_diff import Baseline, copy_baseline, has_baseline, record_baseline
 from labrats.files.safe_paths import open_folder_inside, read_regular_file
+from labrats.files.trees import is_plain_folder, remove_path
 from labrats.model.conversation import with_conversation
 from labrats.model.errors import GiveUp
 from labrats.model.job import AgentSession

@@ -18,8 +18,8 @@ from tempfile import TemporaryFile
 from typing import IO, Final
 
 from labrats.executor.subprocesses import child_process
-from labrats.files.safe_paths import open_folder_inside, open_inside
-from labrats.files.trees import make_accessible
+from labrats.files.safe_paths import open_folder_inside, open_inside, write_new
+from labrats.files.trees import is_plain_folder, make_accessible, remove_path
 from labrats.model.errors import GiveUp, LabratsError
 from labrats.model.publication import PUBLICATION_FOLDER
 
@@ -82,6 +82,12 @@ _ENVIRONMENT: Final = {
 }
 
 
+_CONFIGURATION_FILE: Final = "config"
+_CONFIGURATION: Final = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+_OBEYED: Final = (_CONFIGURATION_FILE, "config.worktree", "commondir", "info", _NO_PROGRAMS)
+"""Files by which a repository changes what git does, also by programs, and the engine's own folder for programs."""
+
+
 class DiffFailed(LabratsError):
     """The changes cannot be computed."""
 
@@ -114,6 +120,23 @@ class EngineRepository:
         await self._run(["init", "--quiet", "--bare", "--template=", str(self.git_dir)])
         self.use_objects_of_workspace()
         (self.git_dir / _EXCLUDES_FILE).write_text("".join(f"{pattern}\n" for pattern in _EXCLUDED))
+
+    def reset_configuration(self) -> None:
+        """Replace what git obeys in the repository. Raises DiffFailed.
+
+        In a pod, an agent can write to it, and name programs in it that would run after the agent's end. None of its
+        processes is left.
+        """
+        if not os.path.lexists(self.git_dir):
+            return
+        try:
+            if not is_plain_folder(self.git_dir):
+                raise DiffFailed("the agent has replaced the engine's repository")
+            for name in _OBEYED:
+                remove_path(self.git_dir / name)
+            write_new(self.git_dir / _CONFIGURATION_FILE, _CONFIGURATION)
+        except OSError as error:
+            raise DiffFailed(f"the engine's repository cannot be used: {error.strerror}") from error
 
     def use_objects_of_workspace(self) -> None:
         """Make git also read the objects of the workspace's repository."""

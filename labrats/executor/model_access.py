@@ -17,7 +17,14 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.model_keys import key_to_proxy, token_name
 from labrats.model.network import is_restricted
-from labrats.model.protocol import KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, OVER_LIMIT, ModelRequest
+from labrats.model.protocol import (
+    KEY_PROXY_FILE,
+    KEY_PROXY_PORT,
+    MODEL_REQUESTS_FILE,
+    MODEL_REQUESTS_PORT,
+    OVER_LIMIT,
+    ModelRequest,
+)
 
 UNCONFIRMED_PAUSE_SECONDS: Final = 3600.0
 """Longest pause of a model that its server has not asked for in a header, but the agent's program has reported."""
@@ -44,7 +51,8 @@ async def model_access(context: RunContext) -> AsyncIterator[RunContext]:
         context.secrets.get(KEY_PROXY_FILE),
     )
     if token:
-        async with _watch(context) as requests, _proxy_of_pod(context, token, requests) as url:
+        feed_token = context.secrets.get(MODEL_REQUESTS_FILE, "")
+        async with _watch(context) as requests, _proxy_of_pod(context, feed_token, requests) as url:
             yield _with_proxy(context, url, token)
     elif key_name or _needs_filter(context):
         token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -59,7 +67,7 @@ async def model_access(context: RunContext) -> AsyncIterator[RunContext]:
 
 def _with_proxy(context: RunContext, url: str, token: str) -> RunContext:
     provider = context.task.config.provider or ""
-    hidden = (*CREDENTIAL_NAMES[provider], KEY_PROXY_FILE)
+    hidden = (*CREDENTIAL_NAMES[provider], KEY_PROXY_FILE, MODEL_REQUESTS_FILE)
     others = {name: value for name, value in context.secrets.items() if name not in hidden}
     return replace(context, proxy_url=url, secrets={**others, token_name(provider): token})
 
@@ -114,13 +122,13 @@ async def _proxy(
 
 
 @asynccontextmanager
-async def _proxy_of_pod(context: RunContext, token: str, requests: "ModelRequests") -> AsyncIterator[str]:
+async def _proxy_of_pod(context: RunContext, feed_token: str, requests: "ModelRequests") -> AsyncIterator[str]:
     """Follow the proxy in another container of this pod. Yield its base URL."""
     from labrats.executor.model_proxy.model_server import ModelServer
     from labrats.executor.model_proxy.request_feed import follow_requests
 
     server = ModelServer.of(context.task.config.provider or "", context.task.endpoint, None, "")
-    async with follow_requests((LOOPBACK, MODEL_REQUESTS_PORT), token, requests.add, requests.end_attempt):
+    async with follow_requests((LOOPBACK, MODEL_REQUESTS_PORT), feed_token, requests.add, requests.end_attempt):
         yield f"http://{LOOPBACK}:{KEY_PROXY_PORT}{server.prefix}"
 
 

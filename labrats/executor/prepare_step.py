@@ -34,6 +34,7 @@ from labrats.model.protocol import (
     EGRESS_TOKEN_FILES,
     KEY_PROXY_FILE,
     KEY_PROXY_VARIABLE,
+    MODEL_REQUESTS_FILE,
     PATCH_FILE,
     POD_VARIABLE,
     SESSION_FILE,
@@ -43,6 +44,12 @@ from labrats.model.record import encode
 from labrats.model.workspace_setup import Setup
 
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
+_TOKENS: Final = (
+    (KEY_PROXY_VARIABLE, KEY_PROXY_FILE),
+    (KEY_PROXY_VARIABLE, MODEL_REQUESTS_FILE),
+    (CACHE_KEEPER_VARIABLE, CACHE_KEEPER_FILE),
+)
+"""The names of the tokens, each with the environment variable that names the folder of the container it is for."""
 
 
 def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
@@ -65,7 +72,7 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
             if address := task.egress_proxy:
                 tokens = {file.name: await bind_token(address, file.read_text()) for file in _egress_tokens(source)}
             _copy_inputs(source, inputs, tokens)
-            for variable, file in ((KEY_PROXY_VARIABLE, KEY_PROXY_FILE), (CACHE_KEEPER_VARIABLE, CACHE_KEEPER_FILE)):
+            for variable, file in _TOKENS:
                 if folder := os.environ.get(variable):
                     _create_token(file, inputs, Path(folder))
         except OSError as error:

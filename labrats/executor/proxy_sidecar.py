@@ -18,7 +18,14 @@ from labrats.executor.model_proxy.request_feed import RequestFeed
 from labrats.executor.secret_files import read_secrets
 from labrats.model.errors import GiveUp
 from labrats.model.model_keys import key_to_proxy
-from labrats.model.protocol import EGRESS_TOKEN_FILE, KEY_PROXY_FILE, KEY_PROXY_PORT, MODEL_REQUESTS_PORT, Task
+from labrats.model.protocol import (
+    EGRESS_TOKEN_FILE,
+    KEY_PROXY_FILE,
+    KEY_PROXY_PORT,
+    MODEL_REQUESTS_FILE,
+    MODEL_REQUESTS_PORT,
+    Task,
+)
 from labrats.processes import become_unreadable
 
 _BACKLOG: Final = 128
@@ -34,7 +41,7 @@ def run_proxy(source: Path, token_folder: Path) -> int:
     become_unreadable()
     task = msgspec.json.decode((source / "job.json").read_bytes(), type=Task)
     secrets = read_secrets(source / "secrets")
-    token = (token_folder / KEY_PROXY_FILE).read_text()
+    token, feed_token = ((token_folder / file).read_text() for file in (KEY_PROXY_FILE, MODEL_REQUESTS_FILE))
     try:
         (token_folder / _STARTED).touch(exist_ok=False)
     except FileExistsError:
@@ -48,18 +55,18 @@ def run_proxy(source: Path, token_folder: Path) -> int:
         sys.stderr.write(f"{malformed}\n")
         return 1
     gateway = Gateway(task.egress_proxy, secrets[EGRESS_TOKEN_FILE]) if task.egress_proxy else None
-    asyncio.run(_serve(Gate(token, server, task), token, gateway))
+    asyncio.run(_serve(Gate(token, server, task), feed_token, gateway))
     return 0
 
 
-async def _serve(gate: Gate, token: str, gateway: Gateway | None) -> None:
+async def _serve(gate: Gate, feed_token: str, gateway: Gateway | None) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    feed = RequestFeed(token)
-    proxy = ModelProxy(gate, feed.report, gateway)
+    feed = RequestFeed(feed_token)
+    proxy = ModelProxy(gate, feed.report, gateway, is_open=False)
     async with (
         proxy.serving(socket.create_server((LOOPBACK, KEY_PROXY_PORT), backlog=_BACKLOG)),
-        await feed.serve(socket.create_server((LOOPBACK, MODEL_REQUESTS_PORT))),
+        await feed.serve(socket.create_server((LOOPBACK, MODEL_REQUESTS_PORT)), proxy),
     ):
         await ended.wait()

@@ -38,6 +38,7 @@ async def report_bundle(context: RunContext, baseline: Baseline) -> None:
     has_new_commits = head not in (cloned, baseline.head.commit)
     if not has_new_commits and context.events.outputs.files_changed == 0 and not baseline.earlier:
         return
+    baseline.repository.reset_configuration()
     await baseline.repository.create()
     baseline.repository.require_own_objects()
     repository = baseline.repository.with_own_index()

@@ -148,6 +148,7 @@ async def report_changes(context: RunContext, baseline: Baseline) -> None:
     if after.commit and after != baseline.head:
         outputs = replace(outputs, branch=after.branch, commit=after.commit)
     try:
+        repository.reset_configuration()
         repository.require_own_objects(may_be_missing=True)
         if baseline.tree or repository.has_files():
             outputs = replace(

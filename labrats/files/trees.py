@@ -41,6 +41,19 @@ def remove_tree(tree: Path) -> None:
         subprocess.run(["rm", "-rf", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)
 
 
+def is_plain_folder(path: Path) -> bool:
+    """Return whether the path is a folder and not a link."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file, folder or link that an agent may have created. The path may be missing."""
+    if is_plain_folder(path):
+        remove_tree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def make_accessible(tree: Path) -> None:
     """Let the owner, who is this user, read and write each file and folder of `tree`, as far as possible."""
     if not tree.is_symlink():

@@ -91,6 +91,9 @@ CREDENTIALS_FOLDER: Final = "credentials"
 KEY_PROXY_FILE: Final = "key-proxy"
 """The name, among an executor's secrets, of the token of the key proxy that another container of its pod runs."""
 
+MODEL_REQUESTS_FILE: Final = "key-proxy-requests"
+"""The name of the token with which the executor, and no agent, follows the requests to that proxy."""
+
 EGRESS_TOKEN_FILE: Final = "egress-token"  # noqa: S105, the name of a file
 """The name, among the secrets of a part of an attempt's pod, of its token for the cluster's egress proxy."""
 

@@ -83,12 +83,20 @@ class _ResponseCut(Exception):
 class ModelProxy:
     """Serves the agent of one attempt."""
 
-    def __init__(self, gate: Gate, report: Callable[[ModelRequest], None], gateway: Gateway | None = None) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        report: Callable[[ModelRequest], None],
+        gateway: Gateway | None = None,
+        *,
+        is_open: bool = True,
+    ) -> None:
         """Create a proxy.
 
         report:  called with each request when it has ended. It must not raise.
-        gateway: see Upstream.
+        gateway: see Upstream. is_open: False to refuse all requests until `open` is called.
         """
+        self._is_open = is_open
         self._gate = gate
         self._report = report
         self._upstream = Upstream(gate.server, gateway)
@@ -106,11 +114,20 @@ class ModelProxy:
             yield
         finally:
             server.close()
-            for task in self._clients:
-                task.cancel()
-            await asyncio.gather(*self._clients, return_exceptions=True)
+            await self.close()
             self._upstream.close()
             await asyncio.sleep(0)  # an aborted transport closes its socket in the loop's next round
+
+    def open(self) -> None:
+        """Serve the agent's requests."""
+        self._is_open = True
+
+    async def close(self) -> None:
+        """Refuse further requests, and end those that are running, which are reported."""
+        self._is_open = False
+        for task in self._clients:
+            task.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._clients) >= MOST_CONNECTIONS:
@@ -161,6 +178,8 @@ class ModelProxy:
             self._strangers.pop(task, None)
         try:
             self._gate.check_head(method, target, headers)
+            if not self._is_open:
+                raise Refused(503, "the agent's run has ended")
             async with self._read_body(client) as parts:
                 approved = self._gate.approve(method, target, headers, _joined(parts))
                 exchange.model = approved.model

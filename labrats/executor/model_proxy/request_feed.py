@@ -1,7 +1,8 @@
 """Report requests to an executor in another container, over a connection on the pod's loopback address.
 
-The executor sends the proxy's token and a line break, and gets each request as a line of JSON. When it ends its half of
-the connection, it gets those that have ended by then.
+The executor sends the feed's token and a line break, and gets each request as a line of JSON. The proxy serves the
+agent while the executor follows, so that no request goes unseen. When the executor ends its half of the connection,
+running requests end, and are reported before the other half ends.
 """
 
 import asyncio
@@ -10,7 +11,8 @@ import hmac
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 import msgspec
 
@@ -30,6 +32,14 @@ _DECODER: Final = msgspec.json.Decoder(ModelRequest)
 _LOST: Final = "the key proxy of this attempt's pod has ended"
 
 
+class Openable(Protocol):
+    """What serves the agent only while an executor follows: a ModelProxy."""
+
+    def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 class RequestFeed:
     """The proxy's end of the connection."""
 
@@ -45,20 +55,23 @@ class RequestFeed:
             else:
                 writer.write(encode(request) + b"\n")
 
-    async def serve(self, listener: socket.socket) -> asyncio.Server:
+    async def serve(self, listener: socket.socket, proxy: Openable) -> asyncio.Server:
         """Serve the listening socket `listener` until the returned server is closed."""
-        return await asyncio.start_server(self._serve, sock=listener)
+        return await asyncio.start_server(partial(self._serve, proxy), sock=listener)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, proxy: Openable, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             offered = await reader.readline()
             if len(self._readers) < _MOST_READERS and hmac.compare_digest(offered.strip(), self._token):
-                writer.write(b"\n")
                 self._readers.add(writer)
+                proxy.open()
+                writer.write(b"\n")
                 await reader.read()  # until the executor ends its half
         except (OSError, ValueError):  # a line that is too long
             pass
         finally:
+            if self._readers == {writer}:
+                await proxy.close()
             self._readers.discard(writer)
             writer.close()
 

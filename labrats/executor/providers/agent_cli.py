@@ -17,7 +17,7 @@ from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.egress.agent_network import agent_network
 from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
-from labrats.files.trees import remove_links_and_special_files, remove_tree
+from labrats.files.trees import is_plain_folder, remove_links_and_special_files, remove_path
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.processes import describe_exit, has_child, kill_descendants
@@ -178,19 +178,6 @@ def recreate_config_folder(context: RunContext, name: str, sessions: str) -> Pat
     except OSError as error:
         raise SessionLost(f"the home of the earlier attempt cannot be used: {error.strerror}") from error
     return folder
-
-
-def is_plain_folder(path: Path) -> bool:
-    """Return whether the path is a folder and not a link."""
-    return path.is_dir() and not path.is_symlink()
-
-
-def remove_path(path: Path) -> None:
-    """Remove a file, folder or link that an agent may have created. The path may be missing."""
-    if is_plain_folder(path):
-        remove_tree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def find_program(context: RunContext, provider: str, name: str, package: str) -> str:

@@ -21,13 +21,13 @@ from labrats.executor.providers.agent_cli import (
     find_program,
     no_result_failure,
     recreate_config_folder,
-    remove_path,
     run_cli,
 )
 from labrats.executor.providers.claude_events import CODE_OF_STATUS, ClaudeEventTranslator, ClaudeResult
 from labrats.executor.providers.claude_sessions import SessionFiles
 from labrats.executor.providers.silence_limit import limit_silence
 from labrats.executor.providers.strict_schema import without_dialect
+from labrats.files.trees import remove_path
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode

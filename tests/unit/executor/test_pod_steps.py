@@ -76,7 +76,12 @@ def a_pod(tmp_path: Path, steps: list[Any] | None = None, name: str = "pod", **f
 
 
 @pytest.mark.parametrize(
-    ("variable", "name"), [("LABRATS_KEY_PROXY_FOLDER", "key-proxy"), ("LABRATS_CACHE_KEEPER_FOLDER", "cache-keeper")]
+    ("variable", "name"),
+    [
+        ("LABRATS_KEY_PROXY_FOLDER", "key-proxy"),
+        ("LABRATS_KEY_PROXY_FOLDER", "key-proxy-requests"),
+        ("LABRATS_CACHE_KEEPER_FOLDER", "cache-keeper"),
+    ],
 )
 def test_prepare_creates_the_same_token_for_the_executor_and_its_helper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, name: str
@@ -98,7 +103,8 @@ def test_prepare_creates_the_same_token_for_the_executor_and_its_helper(
 def test_key_proxy_that_has_ended_does_not_start_again(tmp_path: Path) -> None:
     pod, folder = a_pod(tmp_path, config=JobConfig(provider="codex")), tmp_path / "key-proxy"
     folder.mkdir()
-    (folder / "key-proxy").write_text("token")
+    for name in ("key-proxy", "key-proxy-requests"):
+        (folder / name).write_text(f"token of {name}")
     command = [sys.executable, "-m", "labrats.executor", "key-proxy", str(pod.folder / "source"), str(folder)]
     with subprocess.Popen(command) as first:
         deadline = time.monotonic() + DEADLINE_SECONDS

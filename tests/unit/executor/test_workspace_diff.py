@@ -542,3 +542,23 @@ def test_agent_cannot_hide_a_change_by_a_forged_object(tmp_path: Path, source: P
     assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
     assert not (attempt.path / "changes.patch").exists()
     assert "the agent has changed objects of its repository" in attempt.logs[-1]
+
+
+def test_program_that_an_agent_names_in_the_engines_repository_does_not_run(tmp_path: Path) -> None:
+    """In a pod, the agent can write to it. The engine's own processes would run the program after the agent's end."""
+    ran = tmp_path / "ran"
+    script = f"""
+    printf '#!/bin/sh\\n: > {ran}\\n/bin/cat\\n' > {tmp_path}/filter; chmod 755 {tmp_path}/filter
+    repository=$(dirname "$HOME")/baseline.git
+    git init -q --bare "$repository"
+    git --git-dir="$repository" config filter.evil.clean {tmp_path}/filter
+    mkdir -p "$repository/info"; echo '* filter=evil' > "$repository/info/attributes"
+    echo 'a.txt filter=evil' > .gitattributes; echo text > a.txt
+    """
+    program = tmp_path / "agent"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    attempt = an_attempt(tmp_path, config=JobConfig(provider="claude"), programs={"claude": str(program)})
+    attempt.run()
+    assert "a.txt" in (attempt.path / "changes.patch").read_text()
+    assert not ran.exists()

@@ -31,7 +31,8 @@ class Served:
 
     port: int
     gate: Gate
-    reported: list[ModelRequest] = field(default_factory=list)
+    proxy: ModelProxy
+    reported: list[ModelRequest]
     heads: list[bytes] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     connections: int = 0
@@ -85,8 +86,10 @@ async def a_proxy(
     key_name = {"claude": "ANTHROPIC_API_KEY", "codex": "OPENAI_API_KEY"}[provider]
     gate = Gate(TOKEN, ModelServer.of(provider, url, key_name, KEY), task)
     listener = socket.create_server(("127.0.0.1", 0))
-    served = Served(listener.getsockname()[1], gate)
-    async with ModelProxy(gate, served.reported.append).serving(listener):
+    reported = list[ModelRequest]()
+    proxy = ModelProxy(gate, reported.append)
+    served = Served(listener.getsockname()[1], gate, proxy, reported)
+    async with proxy.serving(listener):
         yield served
     server.close()
     for each in tasks:

@@ -912,6 +912,26 @@ async def test_headers_that_choose_another_server_or_path_are_not_forwarded(tmp_
     assert b"x-stainless-lang: js" in proxy.heads[0].lower()
 
 
+async def test_closed_proxy_ends_and_refuses_requests_until_it_is_opened(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(proxy.heads) == 1:
+            await reader.read()
+        writer.write(OK)
+        await writer.drain()
+
+    async with a_proxy(tmp_path, answer) as proxy:
+        running = asyncio.create_task(proxy.send(a_request()))
+        await until(lambda: bool(proxy.heads))
+        await proxy.proxy.close()
+        assert await running == b""
+        refused = await proxy.send(a_request())
+        proxy.proxy.open()
+        assert status_of(await proxy.send(a_request())) == 200
+
+    assert (status_of(refused), b"run has ended" in refused, len(proxy.heads)) == (503, True, 2)
+    assert [request.status for request in proxy.reported] == [499, 503, 200]
+
+
 async def test_end_of_the_proxy_closes_all_connections(tmp_path: Path) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -17,10 +18,25 @@ def a_report(number: int) -> ModelRequest:
     return ModelRequest(method="POST", path="/v1/messages", status=200, milliseconds=number)
 
 
+@dataclass
+class FakeProxy:
+    """Records when it was opened and closed, and calls `on_close` then."""
+
+    calls: list[str] = field(default_factory=list)
+    on_close: Callable[[], None] = lambda: None
+
+    def open(self) -> None:
+        self.calls.append("open")
+
+    async def close(self) -> None:
+        self.calls.append("close")
+        self.on_close()
+
+
 @asynccontextmanager
-async def a_feed() -> AsyncIterator[tuple[RequestFeed, tuple[str, int]]]:
+async def a_feed(proxy: FakeProxy | None = None) -> AsyncIterator[tuple[RequestFeed, tuple[str, int]]]:
     feed, listener = RequestFeed(TOKEN), socket.create_server(("127.0.0.1", 0))
-    server = await feed.serve(listener)
+    server = await feed.serve(listener, proxy or FakeProxy())
     yield feed, listener.getsockname()
     server.close()
     await asyncio.sleep(0)
@@ -36,6 +52,18 @@ async def test_each_request_is_passed_on_in_order() -> None:
 
     assert [request.milliseconds for request in seen] == list(range(100)), "also those that were still on the way"
     assert lost == []
+
+
+async def test_proxy_is_open_while_the_executor_follows_and_reports_what_it_ends() -> None:
+    proxy, seen = FakeProxy(), list[ModelRequest]()
+    async with a_feed(proxy) as (feed, address):
+        proxy.on_close = lambda: feed.report(a_report(1))
+        for _ in range(2):  # an agent that starts over
+            async with follow_requests(address, TOKEN, seen.append, lambda _: None):
+                assert proxy.calls[-1] == "open"
+
+    assert proxy.calls == ["open", "close"] * 2
+    assert seen == [a_report(1)] * 2
 
 
 async def test_wrong_token_gets_nothing() -> None:
