@@ -32,6 +32,9 @@ UNCONFIRMED_PAUSE_SECONDS: Final = 3600.0
 MOST_REPORTED: Final = 10_000
 """Most requests that are reported one by one. An agent can send very many, and the output is limited."""
 
+_OVERLOADS: Final = frozenset({429, 502, 503, 504, *range(520, 530)})
+"""Statuses of a server that is overloaded or cannot be reached. An agent can cause a 500 by an odd request."""
+
 HARD_STOP_SECONDS: Final = 1.0
 """Time in which the provider may end an attempt itself that has exceeded a limit. The proxy refuses requests then."""
 
@@ -150,7 +153,7 @@ class ModelRequests:
     def add(self, request: ModelRequest) -> None:
         """Record a request that has ended. If it exceeds a limit, let the attempt end."""
         if request.refusal is None:
-            is_overload = request.has_failed or request.status == 429 or request.status >= 500
+            is_overload = request.has_failed or request.status in _OVERLOADS
             self._has_seen_overload = self._has_seen_overload or is_overload
             pause = request.retry_after_seconds
             self._paused_until = None if pause is None else time.monotonic() + pause

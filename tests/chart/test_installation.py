@@ -158,6 +158,8 @@ async def test_users_who_may_create_jobs_cannot_set_the_fields_of_the_engine(
     cancelling = {"key": "of-the-team", "onNew": "supersede"}
     assert "spec.concurrency.onNew cancels other jobs" in create("cancels", concurrency=cancelling)
     assert "created" in create("waits", concurrency={"key": "of-the-team"})
+    held = an_applied_job({"name": "held", "finalizers": ["example.com/hold"]})
+    assert "metadata.finalizers keep a job" in by_tenant(installation, "create", "-f", "-", stdin=held)
     installation.kubectl("create", "role", "deleter", "--verb=delete", "--resource=inferencerequests.labrats.work")
     installation.kubectl("create", "rolebinding", "deleter", "--role=deleter", "--user=tenant")
     async with asyncio.timeout(PATIENCE_SECONDS):

@@ -33,7 +33,7 @@ _LOST: Final = "the key proxy of this attempt's pod has ended"
 
 
 class Openable(Protocol):
-    """What serves the agent only while an executor follows: a ModelProxy."""
+    """A proxy that serves the agent only while an executor follows."""
 
     def open(self) -> None: ...
 

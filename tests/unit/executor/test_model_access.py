@@ -34,7 +34,7 @@ REPORTS = [
 ]
 
 
-@pytest.fixture(params=[200, 400, 429, 500])
+@pytest.fixture(params=[200, 400, 429, 500, 503])
 def status(request: pytest.FixtureRequest) -> int:
     """The status of the answers of the model's server."""
     found: int = request.param
@@ -74,7 +74,7 @@ def test_overload_is_believed_if_an_answer_of_the_server_reports_it(tmp_path: Pa
 
     code, message = attempt.failure
     assert "asks for a pause of 86400 s" in message
-    if status in (429, 500):
+    if status in (429, 503):
         assert (code, attempt.error.retry_after_seconds) == (FailedCode.RATE_LIMITED, 3600)
     else:
         assert (code, attempt.error.retry_after_seconds) == (FailedCode.AGENT_ERROR, None)
