@@ -3,7 +3,8 @@
 It also refuses the sockets of unusual networks. Some, such as those to the host of a virtual machine, belong to no
 network namespace. Contexts of asynchronous I/O (`io_setup`) belong to none, either: one agent could take all of them.
 By `clone3`, an agent of root could start a process in any control group. With a lease on a file of the machine, it
-could make programs outside wait that write to the file.
+could make programs outside wait that write to the file. Large sets of semaphores take memory of the kernel that belongs
+to no process. A process that made itself undumpable would hide the files that it has open from the executor.
 
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_SECCOMP: Final = 22
 _MODE_FILTER: Final = 2
@@ -46,7 +48,8 @@ class _Machine:
 
     code: from linux/audit.h. calls: the refused ones. socket: of the call that opens one. fcntl: of that by which a
     program also takes a lease. setsockopt: of that by which it also shares a port. shmget: of the call that
-    creates a segment of System V memory. setrlimit, prlimit: of those that change a limit.
+    creates a segment of System V memory. semget: of the one for a set of semaphores. prctl: of that by which a process
+    also makes itself undumpable. setrlimit, prlimit: of those that change a limit.
     """
 
     code: int
@@ -55,6 +58,8 @@ class _Machine:
     fcntl: int
     setsockopt: int
     shmget: int
+    semget: int
+    prctl: int
     setrlimit: int
     prlimit: int
 
@@ -74,6 +79,8 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         fcntl=72,
         setsockopt=54,
         shmget=29,
+        semget=64,
+        prctl=157,
         setrlimit=160,
         prlimit=302,
     ),
@@ -88,6 +95,8 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         fcntl=25,
         setsockopt=208,
         shmget=194,
+        semget=190,
+        prctl=167,
         setrlimit=164,
         prlimit=261,
     ),
@@ -101,6 +110,9 @@ _SOCKETS: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NE
 SEGMENT_BYTES: Final = 64 * 1024
 """Largest segment of System V memory in a sandbox. PostgreSQL needs a small one. There are at most 4096."""
 
+SEMAPHORES: Final = 32
+"""Most semaphores in a set of System V in a sandbox. PostgreSQL needs 20 of 64 bytes. There are at most 32000 sets."""
+
 
 def can_refuse_calls() -> bool:
     """Return whether the numbers of this machine's system calls are known, so that some can be refused."""
@@ -113,12 +125,15 @@ def refuse_calls(
 ) -> None:
     """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
 
-    The refused ones fail with EPERM, those of `_UNAVAILABLE` with ENOSYS. A change of the limit on core dumps does
-    nothing, see `refuse_core_dumps`. Does nothing on an unknown machine. Raises OSError.
+    The refused ones fail with EPERM, those of `_UNAVAILABLE` with ENOSYS. Two calls do nothing and seem to succeed, as
+    programs such as ssh-agent and sudo may insist on them: one that changes the limit on core dumps, see
+    `refuse_core_dumps`, and one by which a process makes itself undumpable. Does nothing on an unknown machine. Raises
+    OSError.
 
     may_debug: whether processes may trace each other, as debuggers do.
     may_choose_processors: whether they may choose the processors on which they run.
-    may_fill_segments: whether segments of System V memory may be larger than SEGMENT_BYTES.
+    may_fill_segments: whether segments of System V memory may be larger than SEGMENT_BYTES, and sets of semaphores
+        than SEMAPHORES.
     may_share_ports: whether they may listen on a port on which another process of the user does (SO_REUSEPORT). The
         kernel would give them a part of its connections.
     """
@@ -151,13 +166,15 @@ def _program(
             yield _instruction(_JUMP_IF_EQUAL, number, if_false=1)
             yield _instruction(_RETURN, _REFUSE | (errno.ENOSYS if name in _UNAVAILABLE else errno.EPERM))
     if not may_fill_segments:
-        yield _instruction(_JUMP_IF_EQUAL, machine.shmget, if_false=6)
-        yield _instruction(_LOAD, _SECOND_ARGUMENT_HIGH)
-        yield _instruction(_JUMP_IF_EQUAL, 0, if_false=2)
-        yield _instruction(_LOAD, _SECOND_ARGUMENT)
-        yield _instruction(_JUMP_IF_AT_LEAST, SEGMENT_BYTES + 1, if_false=1)
-        yield _instruction(_RETURN, _REFUSE | errno.EINVAL)
-        yield _instruction(_RETURN, _ALLOW)
+        yield from _refusal_of_large(machine.shmget, SEGMENT_BYTES)
+        yield from _refusal_of_large(machine.semget, SEMAPHORES)
+    yield _instruction(_JUMP_IF_EQUAL, machine.prctl, if_false=6)
+    yield _instruction(_LOAD, _FIRST_ARGUMENT)
+    yield _instruction(_JUMP_IF_EQUAL, _PR_SET_DUMPABLE, if_false=3)
+    yield _instruction(_LOAD, _SECOND_ARGUMENT)
+    yield _instruction(_JUMP_IF_EQUAL, 0, if_false=1)
+    yield _instruction(_RETURN, _REFUSE | _DONE)
+    yield _instruction(_RETURN, _ALLOW)
     yield _instruction(_JUMP_IF_EQUAL, machine.setrlimit, if_false=4)
     yield _instruction(_LOAD, _FIRST_ARGUMENT)
     yield _instruction(_JUMP_IF_EQUAL, resource.RLIMIT_CORE, if_false=1)
@@ -192,6 +209,17 @@ def _program(
         yield _instruction(_JUMP_IF_EQUAL, family, if_false=1)
         yield _instruction(_RETURN, _ALLOW)
     yield _instruction(_RETURN, _REFUSE | errno.EAFNOSUPPORT)
+
+
+def _refusal_of_large(call: int, most: int) -> Iterator[bytes]:
+    """Yield the instructions that refuse a call whose second argument is larger than `most`."""
+    yield _instruction(_JUMP_IF_EQUAL, call, if_false=6)
+    yield _instruction(_LOAD, _SECOND_ARGUMENT_HIGH)
+    yield _instruction(_JUMP_IF_EQUAL, 0, if_false=2)
+    yield _instruction(_LOAD, _SECOND_ARGUMENT)
+    yield _instruction(_JUMP_IF_AT_LEAST, most + 1, if_false=1)
+    yield _instruction(_RETURN, _REFUSE | errno.EINVAL)
+    yield _instruction(_RETURN, _ALLOW)
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from labrats.model.protocol import ResourceLimits, Sandbox
-from labrats.system_calls import _MACHINES, SEGMENT_BYTES, can_refuse_calls
+from labrats.system_calls import _MACHINES, SEGMENT_BYTES, SEMAPHORES, can_refuse_calls
 from tests.unit.executor.test_agent_sandbox import a_confined_attempt, output_of
 
 NUMBERS = _MACHINES[platform.machine()].calls
@@ -119,6 +119,26 @@ def test_segments_of_memory_are_small(tmp_path: Path, limits: ResourceLimits) ->
     script = "; ".join(f'print syscall({get}, 0, {size}, 01600) < 0 ? "$!\n" : "created\n"' for size in sizes)
     attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out", limits=limits)
     assert output_of(attempt).splitlines() == ["created", "created", "Invalid argument", "Invalid argument"]
+
+
+def test_sets_of_semaphores_are_small(tmp_path: Path) -> None:
+    """The kernel's memory for a set belongs to no process."""
+    get = _MACHINES[platform.machine()].semget
+    script = "; ".join(
+        f'print syscall({get}, 0, {count}, 01600) < 0 ? "$!\n" : "created\n"'
+        for count in (1, SEMAPHORES, SEMAPHORES + 1)
+    )
+    attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out")
+    assert output_of(attempt).splitlines() == ["created", "created", "Invalid argument"]
+
+
+def test_no_process_hides_its_open_files(tmp_path: Path) -> None:
+    """An executor of an ordinary user could not count those of an undumpable process."""
+    prctl, set_dumpable, get_dumpable = _MACHINES[platform.machine()].prctl, 4, 3
+    calls = (f"{set_dumpable}, 0", f"{get_dumpable}, 0", f"{set_dumpable}, 1")
+    script = "; ".join(f'print syscall({prctl}, {call}, 0, 0, 0), "\n"' for call in calls)
+    attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out")
+    assert output_of(attempt).splitlines() == ["0", "1", "0"]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86_64 has the ABI x32")
