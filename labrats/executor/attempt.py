@@ -130,7 +130,9 @@ def _remove_credentials(folder: Path) -> GiveUp | None:
 async def _run_limited_attempt(context: RunContext) -> CheckedResult:
     task, work = context.task, partial(_run_attempt, context)
     with in_control_group(task.limits, task.attempt, context.events.log) as group:
-        return await run_within_limits(work, task.limits, _written_folders(context), group)
+        return await run_within_limits(
+            work, task.limits, _written_folders(context), group, is_confined=task.sandbox is not None
+        )
 
 
 def _written_folders(context: RunContext) -> list[Path]:

@@ -1,12 +1,15 @@
-"""Read in /proc which files the processes of an attempt have open.
+"""Read in /proc which files the processes of an attempt have open or mapped.
 
 A file whose descriptor was sent to another process that has not received it is not found.
 """
 
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -18,25 +21,142 @@ SOCKET: Final = "socket:["
 _IN_MEMORY: Final = "/memfd:"
 _EPOLL: Final = "anon_inode:[eventpoll]"
 _WATCH: Final = b"tfd:"
+_DELETED: Final = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (?P<inode>[0-9]+) +(?P<name>.*) \(deleted\)$",
+    re.MULTILINE,
+)
+"""A line in /proc/PID/maps of a deleted file. The kernel escapes line breaks in its name."""
+
+_MARK: Final = b" (deleted)\n"
+"""The end of such a line, by which others are skipped sooner than by the pattern."""
+
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a file system, in which nothing is written
+_FILE_BYTES: Final = 1024
+"""Memory of the kernel for a file in memory, without its content."""
 
 
-def nameless_files(pids: Iterable[int]) -> Iterator[tuple[int | None, int]]:
-    """Yield the disk and the bytes of each open file that has no name any more; None for a file in memory.
+@dataclass(frozen=True)
+class NamelessFile:
+    """An open or mapped file that has no name any more.
 
-    A process can hide its files from other users' processes.
+    disk: None for a file in memory. size: the bytes that it takes; None if this process may not look at the file.
+    name: the last one of a file of unknown size, as its process sees it.
     """
-    known = set[tuple[int, int]]()
+
+    disk: int | None
+    size: int | None
+    name: bytes = b""
+
+
+def nameless_files(pids: Iterable[int], *, mapped: bool) -> Iterator[NamelessFile]:
+    """Yield each open file that has no name any more.
+
+    A process can hide its open files from other users' processes; see `hides_files`.
+
+    mapped: also yield the files that are only mapped, which takes longer. Only root may look at their sizes.
+    """
+    pids, known = list(pids), set[tuple[int, int]]()
     for folder in chain.from_iterable(map(_descriptor_folders, pids)):
         with suppress(OSError):
             for descriptor in os.listdir(folder):
                 with suppress(OSError):
                     path = f"{folder}/{descriptor}"
                     status = os.stat(path)
-                    file = (status.st_dev, status.st_ino)
-                    if stat.S_ISREG(status.st_mode) and status.st_nlink == 0 and file not in known:
-                        known.add(file)
-                        is_in_memory = os.readlink(path).startswith(_IN_MEMORY)
-                        yield None if is_in_memory else status.st_dev, status.st_blocks * 512
+                    if _is_new(status, known):
+                        yield _nameless_file(status, path)
+    for path, file, name in chain.from_iterable(map(_deleted_mappings, pids)) if mapped else ():
+        if file not in known:
+            with suppress(OSError):
+                try:
+                    status = os.stat(path)
+                except PermissionError:
+                    known.add(file)
+                    yield NamelessFile(None, None, name)
+                else:
+                    if _is_new(status, known):
+                        yield _nameless_file(status, path)
+
+
+def _is_new(status: os.stat_result, known: set[tuple[int, int]]) -> bool:
+    """Return whether a file has no name and is not among the known ones, to which it is added."""
+    file = (status.st_dev, status.st_ino)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 0 or file in known:
+        return False
+    known.add(file)
+    return True
+
+
+def _nameless_file(status: os.stat_result, path: str) -> NamelessFile:
+    """Return a file with this status. path: the link in /proc that leads to it."""
+    is_in_memory = status.st_dev == _memory_device() or os.readlink(path).startswith(_IN_MEMORY)
+    return NamelessFile(None if is_in_memory else status.st_dev, status.st_blocks * 512)
+
+
+@cache
+def _memory_device() -> int:
+    """Return the device of the kernel's files in memory: those of memfd, and memory that processes share."""
+    descriptor = os.memfd_create("device", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(descriptor).st_dev
+    finally:
+        os.close(descriptor)
+
+
+def _deleted_mappings(pid: int) -> Iterator[tuple[str, tuple[int, int], bytes]]:
+    """Yield the link in /proc, the device and inode, and the last name of each deleted file that a process has mapped.
+
+    The threads of a process share its mappings, but a main thread that has ended shows none.
+    """
+    for thread in thread_ids(pid):
+        with suppress(OSError):
+            if mappings := Path(f"/proc/{thread}/maps").read_bytes():
+                for found in _DELETED.finditer(mappings) if _MARK in mappings else ():
+                    first, last, major, minor = (int(number, 16) for number in found.groups()[:4])
+                    file = (os.makedev(major, minor), int(found["inode"]))
+                    yield f"/proc/{thread}/map_files/{first:x}-{last:x}", file, found["name"]
+                return
+
+
+def memory_of_sandbox(pids: Sequence[int]) -> int:
+    """Return the bytes of memory of the files in the sandbox's own `/dev/shm`; 0 without a sandbox."""
+    for pid in reversed(pids):  # the last ones are in the sandbox for sure
+        with suppress(OSError):
+            folder = f"/proc/{pid}/root{_SHARED_MEMORY}"
+            if os.stat(folder).st_dev != os.stat(_SHARED_MEMORY).st_dev:
+                used = os.statvfs(folder)
+                files = (used.f_files - used.f_ffree) * _FILE_BYTES
+                return (used.f_blocks - used.f_bfree) * used.f_frsize + files
+    return 0
+
+
+def hides_files(pid: int) -> bool:
+    """Return whether a process in a sandbox keeps this process from listing the files that it has open.
+
+    It does so if it runs a program that its user may not read, unless this process is root's. Bubblewrap does so for a
+    moment.
+    """
+    return (
+        _is_forbidden(f"/proc/{pid}/fd")
+        and len(_pids_in_namespaces(pid)) > 1
+        and all(_is_forbidden(f"/proc/{pid}/task/{thread}/fd") for thread in thread_ids(pid))
+    )
+
+
+def _is_forbidden(folder: str) -> bool:
+    try:
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return False
+
+
+def _pids_in_namespaces(pid: int) -> Sequence[str]:
+    """Return the ids of a process in this namespace of processes and in those below."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return line.split()[1:]
+    return ()
 
 
 def watched_by_epoll(pids: Iterable[int], enough: float) -> int:

@@ -23,13 +23,22 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from labrats.control_groups import THREADS_PER_PROCESS, ControlGroup, own_group
-from labrats.executor.open_descriptors import nameless_files, open_files, open_sockets, watched_by_epoll
+from labrats.executor.open_descriptors import (
+    NamelessFile,
+    hides_files,
+    memory_of_sandbox,
+    nameless_files,
+    open_files,
+    open_sockets,
+    watched_by_epoll,
+)
 from labrats.executor.scarce_files import KINDS, most_memory_of_a_socket
 from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
 from labrats.processes import count_threads, descendants, kill_descendants, thread_ids
+from labrats.sandbox import TEMPORARY
 
 T = TypeVar("T")
 
@@ -39,6 +48,9 @@ DISK_SAMPLE_SECONDS: Final = 1.0
 DISK_PAUSE_FACTOR: Final = 20.0
 """Pause between two measurements of the disk: at least a second, and many times as long as a measurement took."""
 
+_MAPPED_EVERY: Final = 5
+"""Measurements of the disk for each search of files that are only mapped, which takes about 1 µs for each mapping."""
+
 _SAMPLES_IN_EXCESS: Final = 2
 """Samples that must all exceed a limit on memory. The processes are read one after the other, so that what one shares
 with a child that starts meanwhile counts twice in one sample.
@@ -46,6 +58,9 @@ with a child that starts meanwhile counts twice in one sample.
 
 _NAMELESS_EVERY: Final = 10
 """Samples of the memory for each search of files without a name, which takes longer."""
+
+_HIDDEN_COUNTS: Final = 3
+"""Counts in a row in which some process hides its open files until the attempt is ended. Some do so at their start."""
 
 SHARES_SAMPLE_SECONDS: Final = 1.0
 SHARES_PAUSE_FACTOR: Final = 20.0
@@ -63,7 +78,7 @@ _LARGE_BYTES: Final = 2**30
 """Share of a nearly full disk, and size on a full one, beyond which an attempt may have filled it."""
 
 _MEMORY: Final = Path("/proc/meminfo")
-_MEMORY_SIZES: Final = re.compile("^(MemTotal|MemAvailable|SwapFree): *([0-9]+)", re.MULTILINE)
+_MEMORY_SIZES: Final = re.compile("^(MemTotal|MemAvailable|Shmem|SwapTotal|SwapFree): *([0-9]+)", re.MULTILINE)
 _MEMORY_SHARE: Final = 0.5
 _SHORT_MEMORY: Final = 0.05
 """Share of the memory below which the kernel may soon end any process, the largest first, which may be the engine."""
@@ -102,15 +117,18 @@ async def run_within_limits(
     limits: ResourceLimits,
     folders: Sequence[Path] = (),
     group: ControlGroup | None = None,
+    *,
+    is_confined: bool = False,
 ) -> T:
     """Return the result of `work`, and measure the descendants of this process and `folders` meanwhile.
 
     If they exceed a limit, the descendants are killed, and GiveUp is raised. The limit on the processors stays in force
     after `work`. group: that of this process, in which the kernel ends processes beyond a limit on the memory.
+    is_confined: whether the descendants are in the sandbox, where none of them needs to hide its open files.
     """
     if limits.cpus is not None:
         share_processors(limits.cpus)
-    watcher = _Watcher(limits, folders, group)
+    watcher = _Watcher(limits, folders, group, is_confined)
     try:
         with watcher.running():
             async with asyncio.TaskGroup() as tasks:
@@ -139,12 +157,14 @@ class _Watcher:
     failure: the limit that was exceeded, or the error for which a limit cannot be enforced.
     """
 
-    def __init__(self, limits: ResourceLimits, folders: Sequence[Path], group: ControlGroup | None) -> None:
+    def __init__(
+        self, limits: ResourceLimits, folders: Sequence[Path], group: ControlGroup | None, is_confined: bool
+    ) -> None:
         self.failure: Exception | None = None
-        self._limits, self._folders, self._group = limits, folders, group
+        self._limits, self._folders, self._group, self._is_confined = limits, folders, group, is_confined
         self._loop, self._exceeded = asyncio.get_running_loop(), asyncio.Event()
         self._stopped = threading.Event()
-        self._samples = self._nameless_memory = 0
+        self._samples = self._nameless_memory = self._hidden_counts = 0
         self._has_filled_disk = False
 
     @contextmanager
@@ -242,13 +262,8 @@ class _Watcher:
                     f"the attempt had {held} {kind.name}, over {_SCARCE_SHARE:.0%} of what the machine has for all "
                     f"({kind.setting}), when none was left: let the agent open fewer at once",
                 )
-        if (most := self._most_on_full_disk()) is not None and (taken := self._disk_usage(most)) > most:
-            self._has_filled_disk = True
-            return GiveUp(
-                FailedCode.DISK_LIMIT,
-                f"the disk was nearly full, and the attempt took at least {_shown(taken)} of it, which was deleted: "
-                "free some space, or let the agent write less",
-            )
+        if failure := self._excess_on_full_disk() or self._excess_of_hidden(pids):
+            return failure
         short = _short_memory()
         if short and (sockets := open_sockets(pids)) * most_memory_of_a_socket() > short * _MEMORY_SHARE:
             return GiveUp(
@@ -273,7 +288,9 @@ class _Watcher:
         limit = self._limits.disk_bytes
         assert limit is not None
         started = time.monotonic()
-        while (used := self._disk_usage(limit)) <= limit:
+        measurements = 0
+        while (used := self._disk_usage(limit, mapped=measurements % _MAPPED_EVERY == 0)) <= limit:
+            measurements += 1
             taken = time.monotonic() - started
             if self._stopped.wait(max(DISK_SAMPLE_SECONDS, taken * DISK_PAUSE_FACTOR)):
                 return None
@@ -284,23 +301,46 @@ class _Watcher:
             f"{self._limits.disk_setting} ({_shown(limit)}): raise the limit, or let the agent write less",
         )
 
-    def _most_on_full_disk(self) -> int | None:
-        """Return the bytes that an attempt may have on the disk while it is nearly full; None while it is not.
+    def _excess_on_full_disk(self) -> GiveUp | None:
+        """Return the end of an attempt that may have filled the disk, if this is nearly full.
 
         The engine frees space by deleting what other jobs have left. A single agent must not make it delete all that.
         """
         kept, folder = self._limits.kept_free_bytes, next(filter(Path.exists, self._folders), None)
         if not (kept and folder):
             return None
-        disk = shutil.disk_usage(folder)
-        if disk.free < kept / 2:  # faster than the engine can free space
-            return min(kept, _LARGE_BYTES)
-        return int(disk.total * _DISK_SHARE) if disk.free < kept else None
+        disk, excess = shutil.disk_usage(folder), None
+        if (most := _most_on_full_disk(disk.total, disk.free, kept, _LARGE_BYTES)) is not None:
+            if (taken := self._disk_usage(most, mapped=True)) > most:
+                excess = f"the attempt took at least {_shown(taken)} of it"
+            elif self._has_unknown_files():
+                excess = "the attempt had mapped deleted files, whose size the engine's user cannot read"
+        if excess is None:
+            return None
+        self._has_filled_disk = True
+        return GiveUp(
+            FailedCode.DISK_LIMIT,
+            f"the disk was nearly full, and {excess}. What it wrote was deleted: free some space, or let the agent "
+            "write less",
+        )
 
-    def _disk_usage(self, enough: int) -> int:
-        """Return the bytes of the folders on the disk, or more than `enough`. 0 once the watcher is stopped."""
-        disks = {os.stat(folder).st_dev for folder in self._folders if folder.exists()}
-        used = sum(size for disk, size in nameless_files(descendants(os.getpid())) if disk in disks)
+    def _excess_of_hidden(self, pids: Sequence[int]) -> GiveUp | None:
+        """Return the end of an attempt with a process that keeps its files hidden: they would count for nothing."""
+        self._hidden_counts = self._hidden_counts + 1 if self._is_confined and any(map(hides_files, pids)) else 0
+        if self._hidden_counts < _HIDDEN_COUNTS:
+            return None
+        return GiveUp(
+            FailedCode.PROCESS_LIMIT,
+            "the attempt ran a program that its user may not read, so that the memory and the disk that it takes "
+            "cannot be measured: make the program readable (chmod +r)",
+        )
+
+    def _disk_usage(self, enough: int, *, mapped: bool) -> int:
+        """Return the bytes of the folders on the disk, or more than `enough`. 0 once the watcher is stopped.
+
+        mapped: whether deleted files that are only mapped count, too.
+        """
+        used = sum(file.size or 0 for file in self._nameless_files(mapped=mapped))
         for size in sizes_on_disk(self._folders):
             used += size
             if used > enough:
@@ -309,16 +349,33 @@ class _Watcher:
                 return 0
         return used
 
+    def _has_unknown_files(self) -> bool:
+        """Return whether the attempt has mapped deleted files of unknown size."""
+        return any(file.size is None for file in self._nameless_files(mapped=True))
+
+    def _nameless_files(self, *, mapped: bool) -> Iterator[NamelessFile]:
+        """Yield the files without a name on the disks of the folders. In the sandbox, one folder is also `/tmp`."""
+        disks = {os.stat(folder).st_dev for folder in self._folders if folder.exists()}
+        folders = (*(os.path.realpath(folder) for folder in self._folders), TEMPORARY)
+        names = tuple(os.fsencode(folder) + b"/" for folder in folders)
+        for file in nameless_files(descendants(os.getpid()), mapped=mapped):
+            if file.disk in disks or (file.size is None and file.name.startswith(names)):
+                yield file
+
     def _memory_above(self, limit: int, pids: Sequence[int]) -> int | None:
         """Return the bytes of memory of the processes if they exceed the limit, otherwise None.
 
         Files that are only mapped do not count, but files in memory do. Memory that processes share counts once, but
         that takes long to measure, so it is measured only where a sum with repetitions exceeds the limit.
         """
+        own = list(map(_own_memory, pids))
         if self._samples % _NAMELESS_EVERY == 0:
-            self._nameless_memory = sum(size for disk, size in nameless_files(pids) if disk is None)
+            # All files in memory of the machine take less than what is left to the attempt, as a rule.
+            mapped = _total(own, 0) + _machine_files_in_memory() > limit
+            files = nameless_files(pids, mapped=mapped)
+            self._nameless_memory = sum(file.size or 0 for file in files if file.disk is None) + memory_of_sandbox(pids)
         self._samples += 1
-        if _total(map(_own_memory, pids), self._nameless_memory) <= limit:
+        if _total(own, self._nameless_memory) <= limit:
             return None
         used = 0
         for _ in range(_SAMPLES_IN_EXCESS):
@@ -362,9 +419,29 @@ def _share(share: float, *files: Path) -> float:
 
 def _short_memory() -> int | None:
     """Return the bytes of the machine's memory if it is nearly full, with the space to swap; otherwise None."""
-    sizes = {name: int(size) * _KIBIBYTE for name, size in _MEMORY_SIZES.findall(_MEMORY.read_text())}
+    sizes = _memory_sizes()
     total, free = sizes["MemTotal"], sizes.get("MemAvailable", math.inf) + sizes.get("SwapFree", 0)
     return total if free < total * _SHORT_MEMORY else None
+
+
+def _machine_files_in_memory() -> float:
+    """Return at least the bytes of all files in memory of the machine, some of which may be in the space to swap."""
+    sizes = _memory_sizes()
+    return sizes.get("Shmem", math.inf) + sizes.get("SwapTotal", 0) - sizes.get("SwapFree", 0)
+
+
+def _memory_sizes() -> dict[str, int]:
+    return {name: int(size) * _KIBIBYTE for name, size in _MEMORY_SIZES.findall(_MEMORY.read_text())}
+
+
+def _most_on_full_disk(total: int, free: int, kept: int, large: int) -> int | None:
+    """Return what an attempt may take of a disk while it is nearly full; None while it is not.
+
+    kept: what the engine keeps free. large: what an attempt that has filled the disk takes at least.
+    """
+    if free < kept / 2:  # faster than the engine can free space
+        return min(kept, large)
+    return int(total * _DISK_SHARE) if free < kept else None
 
 
 def _total(memory: Iterable[tuple[int, int]], nameless: int) -> int:

@@ -4,6 +4,7 @@ The programs end by themselves soon, should a limit not work.
 """
 
 import asyncio
+import mmap
 import os
 import resource
 import shutil
@@ -63,6 +64,26 @@ def fill():
     time.sleep(20)
 threading.Thread(target=fill, daemon=True).start()
 time.sleep(20)
+"""
+FORGET_SHARED_MEMORY = """
+import mmap, time
+memory = mmap.mmap(-1, 400 << 20)
+for place in range(0, 400 << 20, 16 << 20):
+    memory[place : place + (16 << 20)] = b'x' * (16 << 20)
+    memory.madvise(mmap.MADV_DONTNEED, place, 16 << 20)
+time.sleep(20)
+"""
+CREATE_FILES_IN_MEMORY = """
+import os, time
+for number in range(300_000):
+    os.close(os.open(f'/dev/shm/{number}', os.O_CREAT | os.O_WRONLY))
+time.sleep(20)
+"""
+HIDE_FILE_IN_MEMORY = f"""
+import os, shutil, sys
+shutil.copy(os.path.realpath("/usr/bin/python3"), "hidden")
+os.chmod("hidden", 0o111)
+os.execv("hidden", ["hidden", "-c", {FILL_FILE_IN_MEMORY!r}])
 """
 SHARE_FILE_IN_MEMORY = """
 import mmap, os, time
@@ -180,8 +201,11 @@ asyncio.run(main())
 @pytest.fixture(params=["sandbox", "process"])
 def isolation(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Return the inputs of an attempt with this isolation."""
-    if request.param == "process":
-        return {}
+    return {} if request.param == "process" else in_sandbox()
+
+
+def in_sandbox() -> dict[str, Any]:
+    """Return the inputs of an attempt in the sandbox."""
     program = shutil.which("bwrap")
     assert program, "bubblewrap is missing: run `make setup`"
     return {"sandbox": Sandbox(program=program, shm_bytes=MEMORY.memory_bytes)}
@@ -229,6 +253,60 @@ def test_an_attempt_that_needs_too_much_memory_is_ended(
     assert with_environment("LABRATS_ATTEMPT", name) == []
 
 
+def looks_at_mapped_files() -> bool:
+    """Return whether this process may look at the files that others have only mapped, as root may."""
+    with mmap.mmap(-1, mmap.PAGESIZE):
+        line = next(line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(" (deleted)"))
+        try:
+            return Path("/proc/self/map_files", line.split()[0].lstrip("0")).exists()
+        except PermissionError:
+            return False
+
+
+@pytest.mark.skipif(not looks_at_mapped_files(), reason="only root may look at mapped files")
+def test_shared_memory_counts_that_a_process_has_given_back(
+    tmp_path: Path, name: str, isolation: dict[str, Any]
+) -> None:
+    attempt = an_attempt_of(tmp_path, FORGET_SHARED_MEMORY, MEMORY, attempt=name, **isolation)
+    attempt.run()
+    assert attempt.failure[0] is FailedCode.OUT_OF_MEMORY
+    assert with_environment("LABRATS_ATTEMPT", name) == []
+
+
+def test_many_files_in_memory_count(tmp_path: Path) -> None:
+    """The kernel needs memory for each, also for an empty one."""
+    attempt = an_attempt_of(tmp_path, CREATE_FILES_IN_MEMORY, MEMORY, **in_sandbox())
+    attempt.run()
+    assert attempt.failure[0] is FailedCode.OUT_OF_MEMORY
+
+
+def test_an_attempt_with_a_program_that_its_user_may_not_read_is_ended(tmp_path: Path) -> None:
+    """The executor of an ordinary user does not see which files such a program has open."""
+    attempt = an_attempt_of(tmp_path, HIDE_FILE_IN_MEMORY, MEMORY, **in_sandbox())
+    attempt.run()
+    code, message = attempt.failure
+    if looks_at_mapped_files():
+        assert code is FailedCode.OUT_OF_MEMORY
+    else:
+        assert code is FailedCode.PROCESS_LIMIT
+        assert "make the program readable" in message
+
+
+@pytest.mark.parametrize(
+    ("counts", "is_confined", "is_ended"),
+    [((True, True, True), True, True), ((True, True, False, True, True), True, False), ((True,) * 5, False, False)],
+    ids=["hidden", "hidden at times", "without a sandbox"],
+)
+async def test_files_may_be_hidden_for_a_moment_and_without_a_sandbox(
+    monkeypatch: pytest.MonkeyPatch, counts: tuple[bool, ...], is_confined: bool, is_ended: bool
+) -> None:
+    """Without a sandbox, programs such as browsers hide processes of their own."""
+    left = iter(counts)
+    monkeypatch.setattr(resource_limits, "hides_files", lambda pid: next(left))
+    watcher = resource_limits._Watcher(ResourceLimits(), (), None, is_confined=is_confined)
+    assert any(watcher._excess_of_hidden([1]) for _ in counts) == is_ended
+
+
 def test_process_may_have_any_name(tmp_path: Path, isolation: dict[str, Any]) -> None:
     script = "import ctypes, time; ctypes.CDLL(None).prctl(15, bytes([255, 254])); time.sleep(0.5)"
     attempt = an_attempt_of(tmp_path, script, MEMORY, **isolation)
@@ -252,7 +330,7 @@ async def test_memory_is_measured_again_in_excess_of_its_limit(
     left = iter(samples)
     monkeypatch.setattr(resource_limits, "_own_memory", lambda pid: (1000, 0))
     monkeypatch.setattr(resource_limits, "_share_of_memory", lambda pid: (next(left), 0))
-    watcher = resource_limits._Watcher(ResourceLimits(memory_bytes=200), (), None)
+    watcher = resource_limits._Watcher(ResourceLimits(memory_bytes=200), (), None, is_confined=False)
     assert watcher._memory_above(200, [1]) == used
 
 
@@ -469,6 +547,41 @@ def test_an_attempt_that_fills_the_disk_is_ended_and_its_files_are_deleted(
     assert tmp_path.exists() != is_ended
 
 
+MAP_DELETED_FILES = """
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+READ_AND_WRITE, SHARED = 3, 1
+for number in range(3):
+    name = FOLDER + str(number)
+    with open(name, 'wb+') as file:
+        file.write(os.urandom(4 << 20))
+        file.flush()
+        libc.mmap(None, 4096, READ_AND_WRITE, SHARED, file.fileno(), 0)
+    os.unlink(name)
+time.sleep(20)
+"""
+
+
+def result_on_full_disk(folder: Path, script: str, free: int, setting: str = "") -> str:
+    """Run a script as the work of an attempt with `free` MiB left on the disk, and return what came of it."""
+    program = FILL_DISK.replace("script = ", "_ = ").replace('"-c", script', f'"-c", {script!r}')
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace("MIB = 2**20", f"MIB = 2**20; {setting}"), str(folder), str(free), ""],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_an_attempt_that_fills_the_disk_with_deleted_and_mapped_files_is_ended(tmp_path: Path) -> None:
+    """Only root can read their size. With an executor of another user, any such file ends the attempt."""
+    script = MAP_DELETED_FILES.replace("FOLDER", f"'{tmp_path}/'")
+    assert result_on_full_disk(tmp_path, script, free=0) == FailedCode.DISK_LIMIT
+
+
 def test_an_attempt_within_its_limits_is_not_ended(tmp_path: Path, isolation: dict[str, Any]) -> None:
     limits = ResourceLimits(memory_bytes=2**30, processes=100)
     attempt = an_attempt_of(tmp_path, "print('out of words')", limits, **isolation)
@@ -605,6 +718,13 @@ def test_attempt_over_the_disk_limit_is_ended(tmp_path: Path, isolation: dict[st
     code, message = attempt.failure
     assert code is FailedCode.DISK_LIMIT
     assert "over LABRATS_WORKSPACE_GIB (4 MiB): raise the limit, or let the agent write less" in message
+
+
+@pytest.mark.skipif(not looks_at_mapped_files(), reason="only root may look at mapped files")
+def test_deleted_files_that_are_only_mapped_count(tmp_path: Path, isolation: dict[str, Any]) -> None:
+    attempt = an_attempt_of(tmp_path, MAP_DELETED_FILES.replace("FOLDER", "''"), limits=DISK, **isolation)
+    attempt.run()
+    assert attempt.failure[0] is FailedCode.DISK_LIMIT
 
 
 def test_sparse_files_links_and_further_names_take_no_disk(tmp_path: Path, isolation: dict[str, Any]) -> None:

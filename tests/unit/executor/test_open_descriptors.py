@@ -1,0 +1,49 @@
+"""Deleted files that a process has open or mapped."""
+
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+
+from labrats.executor.open_descriptors import NamelessFile, hides_files, memory_of_sandbox, nameless_files
+
+SIZE = 64 * 1024
+
+
+def deleted_and_mapped(file: Path) -> mmap.mmap:
+    """Map a file, and delete it. The descriptor of the mapping counts as open."""
+    file.write_bytes(os.urandom(SIZE))
+    with file.open("r+b") as opened:
+        mapping = mmap.mmap(opened.fileno(), SIZE)
+    file.unlink()
+    return mapping
+
+
+@pytest.mark.parametrize("name", ["plain", "two words (deleted)", "line\rbreak\nand another"])
+def test_a_file_that_is_open_and_mapped_counts_once(tmp_path: Path, name: str) -> None:
+    with deleted_and_mapped(tmp_path / name):
+        device = tmp_path.stat().st_dev
+        found = [file for file in nameless_files([os.getpid()], mapped=True) if file.size == SIZE]
+    assert found == [NamelessFile(device, SIZE)]
+
+
+def test_name_of_a_mapped_file_is_found_where_its_size_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root may look at a file that is only mapped."""
+    stat = os.stat
+
+    def forbidden(path: str) -> os.stat_result:
+        if path.startswith("/proc/"):
+            raise PermissionError
+        return stat(path)
+
+    with deleted_and_mapped(tmp_path / "two words"):
+        monkeypatch.setattr(os, "stat", forbidden)
+        found = list(nameless_files([os.getpid()], mapped=True))
+        monkeypatch.undo()
+    assert NamelessFile(None, None, os.fsencode(tmp_path / "two words")) in found
+
+
+def test_a_process_outside_of_a_sandbox_hides_nothing() -> None:
+    assert not hides_files(os.getpid())
+    assert memory_of_sandbox([os.getpid()]) == 0
