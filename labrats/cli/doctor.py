@@ -13,6 +13,7 @@ from labrats.cli.errors import ExitCode
 from labrats.cli.findings import Finding
 from labrats.cli.options import Json
 from labrats.cli.output import Styled, print_table, print_text
+from labrats.files.free_files import file_room
 
 if TYPE_CHECKING:
     from labrats.settings import EngineSettings
@@ -129,8 +130,12 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
     detail = f"{disk.free / 2**30:.1f} GiB free in {folder}, of which {kept / 2**30:.3g} GiB are kept free"
     if disk.free < kept:
         detail += " (LABRATS_FREE_GIB): the outputs of old jobs are deleted"
+    files = file_room(folder)
+    if kept and files.missing:
+        detail += f"; it has room for only {files.free} more files: the outputs of old jobs are deleted"
     detail += f"; workspaces {workspaces}, caches {settings.cache_gib:g} GiB"
-    yield Finding("disk", "ok" if disk.free >= kept else "fails", detail)
+    is_short = disk.free < kept or (kept and files.missing)
+    yield Finding("disk", "fails" if is_short else "ok", detail)
 
 
 def _control_groups() -> Finding:

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from labrats.controller.cleanup_passes import repeat
+from labrats.files.free_files import file_room
 from labrats.index.jobs import JobIndex
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import BecameUnreadable, NotFound
@@ -99,7 +100,7 @@ class DiskLimits:
         return job.ended
 
     async def free_disk(self) -> None:
-        """Delete what ended jobs have left while less space is free than is to be kept.
+        """Delete what ended jobs have left while less space is free than is to be kept, or room for too few files.
 
         Workspaces are deleted first, the largest first: a single agent may have filled the disk. Outputs are deleted in
         the next pass: those of the earlier attempts of unfinished jobs, and then the oldest ones. Until then, executors
@@ -111,24 +112,24 @@ class DiskLimits:
         self._was_short = await self._is_short_without_large_workspaces()
         if was_short and self._was_short:
             await self._remove_outputs_of_earlier_attempts()
-        while was_short and (missing := await asyncio.to_thread(self._missing_bytes)) > 0:
+        while was_short and (missing := await asyncio.to_thread(self._missing)):
             if (job_id := self._next_ended()) is None:
                 self._look_again_at = self._clock.now() + timedelta(seconds=FULL_DISK_SECONDS)
                 reason = "unfinished jobs, unpublished reports or other programs use it"
-                log.warning("disk nearly full", missing_bytes=missing, reason=reason)
+                log.warning("disk nearly full", **missing, reason=reason)
                 return
             await self._remove_unused_outputs(job_id)
 
     async def _is_short_without_large_workspaces(self) -> bool:
         """Delete workspaces of ended jobs while too little space is free. Return whether that is still so."""
-        if await asyncio.to_thread(self._missing_bytes) <= 0:
+        if not await asyncio.to_thread(self._missing):
             return False
         _, sizes = await self._measured_workspaces(also_unfinished=False)
         large = [name for name, size in sizes.items() if size >= LARGE_BYTES]
         for name in sorted(large, key=lambda name: -sizes[name]):
             if await self._remove_unused_workspace(name):
                 log.info("workspace removed", attempt=str(name), bytes=sizes[name], reason="LABRATS_FREE_GIB")
-            if await asyncio.to_thread(self._missing_bytes) <= 0:
+            if not await asyncio.to_thread(self._missing):
                 return False
         return True
 
@@ -142,7 +143,7 @@ class DiskLimits:
             for job in await self._store.get_many(Job, retried):
                 resumed = job.status.session.attempt if job.status.session else None
                 for number in range(1, 1 if job.ended else job.status.attempts):
-                    if await asyncio.to_thread(self._missing_bytes) <= 0:
+                    if not await asyncio.to_thread(self._missing):
                         return
                     if number != resumed and (freed := await self._runner.remove_output(AttemptName(job.id, number))):
                         log.info("outputs removed", job=job.id, attempt=number, bytes=freed, reason="LABRATS_FREE_GIB")
@@ -156,10 +157,14 @@ class DiskLimits:
             self._ended = remaining
         return job_id
 
-    def _missing_bytes(self) -> int:
-        """Return the bytes that should be free and are not."""
-        disk = shutil.disk_usage(self._settings.data_dir)
-        return self._settings.kept_free_bytes(disk.total) - disk.free
+    def _missing(self) -> dict[str, int]:
+        """Return the bytes and the files for which there should be room and is none; empty if there is enough."""
+        folder, kept = self._settings.data_dir, self._settings.kept_free_bytes
+        disk = shutil.disk_usage(folder)
+        missing = {"missing_bytes": kept(disk.total) - disk.free}
+        if kept(disk.total):
+            missing["missing_files"] = file_room(folder).missing
+        return {name: count for name, count in missing.items() if count > 0}
 
     async def _remove_unused_outputs(self, job_id: str) -> None:
         """Delete the outputs of a job unless it still needs them."""

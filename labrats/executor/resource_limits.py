@@ -33,6 +33,7 @@ from labrats.executor.open_descriptors import (
     watched_by_epoll,
 )
 from labrats.executor.scarce_files import KINDS, most_memory_of_a_socket
+from labrats.files.free_files import file_room
 from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -302,19 +303,24 @@ class _Watcher:
         )
 
     def _excess_on_full_disk(self) -> GiveUp | None:
-        """Return the end of an attempt that may have filled the disk, if this is nearly full.
+        """Return the end of an attempt that may have filled the disk, if this is nearly full, also of files.
 
         The engine frees space by deleting what other jobs have left. A single agent must not make it delete all that.
         """
         kept, folder = self._limits.kept_free_bytes, next(filter(Path.exists, self._folders), None)
         if not (kept and folder):
             return None
-        disk, excess = shutil.disk_usage(folder), None
+        disk, files, excess = shutil.disk_usage(folder), file_room(folder), None
+        most_files = _most_on_full_disk(files.total, files.free, files.kept, files.kept)
         if (most := _most_on_full_disk(disk.total, disk.free, kept, _LARGE_BYTES)) is not None:
             if (taken := self._disk_usage(most, mapped=True)) > most:
                 excess = f"the attempt took at least {_shown(taken)} of it"
             elif self._has_unknown_files():
                 excess = "the attempt had mapped deleted files, whose size the engine's user cannot read"
+        if excess is None and most_files is not None:
+            taken = self._disk_usage(most_files, mapped=True, each=lambda _: 1)
+            if taken > most_files:
+                excess = f"the attempt had at least {taken} files, when there was room for only {files.free} more"
         if excess is None:
             return None
         self._has_filled_disk = True
@@ -335,14 +341,14 @@ class _Watcher:
             "cannot be measured: make the program readable (chmod +r)",
         )
 
-    def _disk_usage(self, enough: int, *, mapped: bool) -> int:
+    def _disk_usage(self, enough: int, *, mapped: bool, each: Callable[[int], int] = lambda size: size) -> int:
         """Return the bytes of the folders on the disk, or more than `enough`. 0 once the watcher is stopped.
 
-        mapped: whether deleted files that are only mapped count, too.
+        mapped: whether deleted files that are only mapped count, too. each: what a file of this size counts.
         """
-        used = sum(file.size or 0 for file in self._nameless_files(mapped=mapped))
+        used = sum(each(file.size or 0) for file in self._nameless_files(mapped=mapped))
         for size in sizes_on_disk(self._folders):
-            used += size
+            used += each(size)
             if used > enough:
                 break
             if self._stopped.is_set():

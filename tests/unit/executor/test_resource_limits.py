@@ -582,6 +582,23 @@ def test_an_attempt_that_fills_the_disk_with_deleted_and_mapped_files_is_ended(t
     assert result_on_full_disk(tmp_path, script, free=0) == FailedCode.DISK_LIMIT
 
 
+@pytest.mark.parametrize(
+    ("room", "is_ended"), [(0, True), (40, True), (50, False)], ids=["full", "nearly full", "not full"]
+)
+def test_an_attempt_with_many_files_is_ended_when_the_disk_has_room_for_few(
+    tmp_path: Path, room: int, is_ended: bool
+) -> None:
+    """Otherwise no other attempt can start."""
+    seconds = 20 if is_ended else 1
+    script = f"import time; [open(f'{tmp_path}/{{i}}', 'w') for i in range(120)]; time.sleep({seconds})"
+    setting = (
+        "from labrats.files.free_files import FileRoom; resource_limits.file_room = lambda _: FileRoom(1000, ROOM)"
+    )
+    result = result_on_full_disk(tmp_path, script, free=25, setting=setting.replace("ROOM", str(room)))
+    assert result == (FailedCode.DISK_LIMIT if is_ended else "ended by itself")
+    assert tmp_path.exists() != is_ended
+
+
 def test_an_attempt_within_its_limits_is_not_ended(tmp_path: Path, isolation: dict[str, Any]) -> None:
     limits = ResourceLimits(memory_bytes=2**30, processes=100)
     attempt = an_attempt_of(tmp_path, "print('out of words')", limits, **isolation)
