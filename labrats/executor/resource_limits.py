@@ -362,7 +362,7 @@ class _Watcher:
     def _nameless_files(self, *, mapped: bool) -> Iterator[NamelessFile]:
         """Yield the files without a name on the disks of the folders. In the sandbox, one folder is also `/tmp`."""
         disks = {os.stat(folder).st_dev for folder in self._folders if folder.exists()}
-        folders = (*(os.path.realpath(folder) for folder in self._folders), TEMPORARY)
+        folders = (*(os.path.realpath(folder) for folder in self._folders), str(TEMPORARY))
         names = tuple(os.fsencode(folder) + b"/" for folder in folders)
         for file in nameless_files(descendants(os.getpid()), mapped=mapped):
             if file.disk in disks or (file.size is None and file.name.startswith(names)):
