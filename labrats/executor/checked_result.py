@@ -6,7 +6,7 @@ again.
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,7 +24,8 @@ from labrats.model.record import encode
 from labrats.model.result_schema import DATA_BYTES, DATA_DEPTH
 
 _CHECKER: Final = "labrats.executor.schema_checker"
-_FENCED: Final = re.compile(r"^```[\w-]*[ \t]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
+_FENCE: Final = re.compile(r"```[\w-]*[ \t]*")
+_CLOSING_FENCE: Final = re.compile(r"```[ \t]*")
 _ANSWER_BYTES: Final = 64 * 1024
 """Largest part of an invalid answer that a provider without sessions gets back."""
 
@@ -136,7 +137,7 @@ def _value_in(answer: Any) -> Any:
         return answer.value
     if not isinstance(answer, str):
         return answer
-    blocks = _FENCED.findall(answer)
+    blocks = list(_code_blocks(answer))
     for text in (answer, *blocks) if len(blocks) == 1 else (answer,):
         content = text.strip().encode("utf-8", "replace")
         if is_too_deep(content, DATA_DEPTH):
@@ -146,3 +147,16 @@ def _value_in(answer: Any) -> Any:
         except msgspec.DecodeError:
             continue
     raise _Mismatch("it is not JSON: the answer must be the JSON value alone, or have it in its only code block")
+
+
+def _code_blocks(answer: str) -> Iterator[str]:
+    """Yield the content of each code block that is closed."""
+    block: list[str] | None = None
+    for line in answer.split("\n"):
+        if block is None:
+            block = [] if _FENCE.fullmatch(line) else None
+        elif _CLOSING_FENCE.fullmatch(line):
+            yield "\n".join(block)
+            block = None
+        else:
+            block.append(line)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace as replace_baseline
 from functools import partial
@@ -19,6 +20,7 @@ from labrats.files.safe_paths import read_regular_file
 from labrats.files.trees import remove_special_files
 from labrats.model.job import Outputs
 from labrats.model.protocol import BASELINE_FILE, BUNDLE_REF
+from labrats.model.publication import PUBLICATION_FOLDER
 from labrats.model.record import Record, encode
 
 PATCH_BYTES: Final = 5 * 1024 * 1024
@@ -154,7 +156,7 @@ async def report_changes(context: RunContext, baseline: Baseline) -> None:
             outputs = replace(
                 outputs,
                 commits=await _commits(repository, baseline.head.commit, after.commit),
-                files_changed=await _store_patch(context, repository, baseline.tree),
+                files_changed=await _store_patch(context, repository, baseline.tree, outputs.commit),
             )
     finally:
         if outputs != context.events.outputs:
@@ -189,10 +191,16 @@ async def _tree_of(context: RunContext, repository: EngineRepository, *, is_prep
     return commit
 
 
-async def _store_patch(context: RunContext, repository: EngineRepository, tree: str | None) -> int:
-    """Store the patch, and return the number of changed files."""
+async def _store_patch(context: RunContext, repository: EngineRepository, tree: str | None, commit: str | None) -> int:
+    """Store the patch, and return the number of changed files. commit: the agent's last one, if it has made any."""
     await repository.create()
     tree = tree or await repository.word("write-tree")  # the empty tree
+    if commit:
+        with suppress(DiffFailed):  # git then also adds what is committed although it is ignored
+            await repository.git("read-tree", "-m", commit)
+            await repository.git(
+                "rm", "--cached", "-r", "--force", "--quiet", "--ignore-unmatch", "--", PUBLICATION_FOLDER
+            )
     errors = await repository.add_all()
     for error in errors[:_MOST_ERRORS]:
         context.events.log(f"[the patch omits what git cannot add: {error[:_ERROR_CHARACTERS]}]")

@@ -4,7 +4,7 @@ Schemas come from users and values from agents. The validator fetches nothing, a
 time. The check of a value can still take very long, so only a process with limited time makes it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_BYTES: Final = 64 * 1024
 SCHEMA_DEPTH: Final = 64
+MOST_REFERENCES: Final = 20
+"""Most references in a schema with a rule about what other rules have not seen. The validator compiles such a rule once
+for each way that leads to it by references, of which 40 references can give a million.
+"""
+
 MOST_PATTERNS: Final = 100
 """Most regular expressions in a schema."""
 
@@ -38,6 +43,8 @@ _LEAST_PATTERN_BYTES: Final = 64 * 1024
 """Memory that each regular expression may have in any case, such as for `\\p{L}+`."""
 _MOST_PROBLEMS: Final = 5
 _LONGEST_PROBLEM: Final = 400
+_REFERENCES: Final = ("$ref", "$dynamicRef")
+_UNEVALUATED: Final = ("unevaluatedProperties", "unevaluatedItems")
 _TYPES: Final = "array, boolean, integer, null, number, object or string, or a list of these"
 
 
@@ -52,6 +59,8 @@ def problem_of_result_schema(schema: dict[str, Any]) -> str | None:
         return f"must be a JSON Schema of the dialect 2020-12: leave `$schema` out, or set it to {DIALECT}"
     if _count_patterns(schema) > MOST_PATTERNS:
         return f"must have at most {MOST_PATTERNS} regular expressions"
+    if len(list(_fields_named(schema, _REFERENCES))) > MOST_REFERENCES and any(_fields_named(schema, _UNEVALUATED)):
+        return f"must have at most {MOST_REFERENCES} references, or neither {' nor '.join(map(repr, _UNEVALUATED))}"
     return _problem_of_compilation(text)
 
 
@@ -119,6 +128,17 @@ def _rule_of(error: "jsonschema_rs.ValidationError") -> str:
 def _place_of(path: Sequence[str | int]) -> str:
     """Return a path such as `items[0].price`; an empty text for the whole value."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
+
+
+def _fields_named(value: Any, names: Collection[str]) -> Iterator[str]:
+    """Yield the name of each field of a schema that has one of the names."""
+    if isinstance(value, Mapping):
+        yield from (name for name in names if name in value)
+        for item in value.values():
+            yield from _fields_named(item, names)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _fields_named(item, names)
 
 
 def _patterns_in(value: Any) -> Iterator[str]:

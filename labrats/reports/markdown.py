@@ -26,8 +26,10 @@ _ADDRESS: Final = re.compile(r"(?:\b([a-z]+):)?//(?=([0-9a-z\[][^\s/?#()<>\"'`\\
 
 _WWW: Final = re.compile(r"\bwww\.", re.IGNORECASE)
 _CLOSING: Final = re.compile(
-    r"\b((?:close[sd]?|fix(?:e[sd])?|resolve[sd]?):?[\s*_~`\[(]+)((?:[\w.-]+/[\w.-]+)?#|GH-|https?://)", re.IGNORECASE
+    r"\b((?:close[sd]?|fix(?:e[sd])?|resolve[sd]?):?[\s*_~`\[(]++)((?:[\w.-]{1,100}+/[\w.-]{1,100}+)?#|GH-|https?://)",
+    re.IGNORECASE,
 )
+"""Names have at most 100 characters. Without such limits, an agent could write a text that takes hours to read."""
 _SKIPPING: Final = re.compile(
     r"(\[(?:skip|ci|no|actions)|^[ \t]*skip-checks)( (?:ci|skip|actions)\]|[ \t]*:)", re.IGNORECASE | re.MULTILINE
 )

@@ -43,7 +43,7 @@ _REQUEST: Final = re.compile(rb"([A-Z]{1,20}) ([!-~]{1,8192}) HTTP/1\.[01]")
 _HOST: Final = r"(?P<host>[A-Za-z0-9_.-]{1,254}|\[[0-9A-Fa-f:.]{2,45}\])"
 _HOST_AND_PORT: Final = re.compile(rf"{_HOST}:(?P<port>[0-9]{{1,5}})")
 _AUTHORITY: Final = re.compile(rf"{_HOST}(:[0-9]{{0,5}})?")
-_HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*")
+_HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}):([\x20-\x7e\x80-\xff\t]*)")
 
 
 Headers = list[tuple[str, bytes]]
@@ -237,7 +237,7 @@ async def read_head(reader: asyncio.StreamReader) -> tuple[str, str, Headers]:
     request, headers = _REQUEST.fullmatch(first), list(map(_HEADER.fullmatch, lines))
     if request is None or not all(headers):
         raise RequestRefused("400 Bad Request", "the head of the request is not valid HTTP/1.1")
-    found = [(each[1].decode().lower(), each[2]) for each in headers if each]
+    found = [(each[1].decode().lower(), each[2].strip(b" \t")) for each in headers if each]
     return request[1].decode(), request[2].decode(), found
 
 

@@ -48,7 +48,9 @@ _SCHEMA: Final = "result-schema.json"
 _KEY_NAMES: Final = ("CODEX_API_KEY", "OPENAI_API_KEY")
 
 _CODE_OF_MESSAGE: Final[Mapping[str, FailedCode]] = {
-    r"Quota exceeded|to use codex .*upgrade to Plus|insufficient_quota|status 402 |spend(ing)? limit": FailedCode.QUOTA,
+    r"Quota exceeded|to use codex .{0,200}upgrade to Plus|insufficient_quota|status 402 |spend(ing)? limit": (
+        FailedCode.QUOTA
+    ),
     r"model\b.{0,200}(does not exist|not found)|model is not supported|(access to|no such) model|model_not_found": (
         FailedCode.MODEL_NOT_FOUND
     ),
@@ -58,6 +60,9 @@ _CODE_OF_MESSAGE: Final[Mapping[str, FailedCode]] = {
     r"at capacity|high demand|status 5(03|29) ": FailedCode.OVERLOADED,
 }
 """Patterns of messages and their codes. The events of Codex contain no status or code."""
+
+_FAILURE_CHARACTERS: Final = 4096
+"""Part of a message in which a reason is looked for. An agent can write one of any length."""
 
 _RETRY_IN: Final = re.compile(
     r"try again in ((?:\d{1,9}(?:\.\d{0,9})? ?(?:ms|s|m|h|seconds?|minutes?|hours?)[ ,]*)+)", re.IGNORECASE
@@ -171,7 +176,7 @@ def takes_schema(schema: Mapping[str, Any]) -> bool:
 def code_of(failure: str) -> FailedCode:
     """Return the code for a failure with this message."""
     for pattern, code in _CODE_OF_MESSAGE.items():
-        if re.search(pattern, failure, re.IGNORECASE):
+        if re.search(pattern, failure[:_FAILURE_CHARACTERS], re.IGNORECASE):
             return code
     return FailedCode.AGENT_ERROR
 
@@ -187,6 +192,7 @@ def retry_after_seconds(failure: str, now: datetime) -> float | None:
 
     A time is in UTC, and without a date it is today. It has no seconds, so a minute is added.
     """
+    failure = failure[:_FAILURE_CHARACTERS]
     if duration := _RETRY_IN.search(failure):
         parts = re.findall(r"(\d+(?:\.\d*)?) ?(ms|s|m|h)", duration[1], re.IGNORECASE)
         return sum(float(number) * _SECONDS_OF_UNIT[unit.lower()] for number, unit in parts)

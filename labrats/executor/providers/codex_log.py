@@ -15,8 +15,9 @@ LOG_FILTER: Final = "error,codex_http_client::client=debug,codex_mcp::rmcp_clien
 
 _RESPONSE: Final = " codex_http_client::client: Request completed "
 _MCP: Final = " codex_mcp::rmcp_client: "
-_MCP_FAILED: Final = re.compile(_MCP + r'MCP server startup failed server_name="([^"]+)" error=(.*)')
-_RETRY_AFTER: Final = re.compile(r' status=(?:429|503|529) .* headers=\{.*"retry-after": "(\d{1,9})"')
+_MCP_FAILED: Final = re.compile(_MCP + r'MCP server startup failed server_name="([^"]{1,200})" error=(.*)')
+_PAUSING: Final = re.compile(r" status=(?:429|503|529) ")
+_RETRY_AFTER: Final = re.compile(r'"retry-after": "(\d{1,9})"')
 
 
 class CodexLog(StandardError):
@@ -36,7 +37,9 @@ class CodexLog(StandardError):
 def retry_after_in(log: str) -> float | None:
     """Return the pause that the server asked for in the last response in the log."""
     responses = [line for line in log.splitlines() if _RESPONSE in line]
-    retry_after = _RETRY_AFTER.search(responses[-1]) if responses else None
+    if not (responses and (status := _PAUSING.search(responses[-1]))):
+        return None
+    retry_after = _RETRY_AFTER.search(responses[-1], status.end())
     return float(retry_after[1]) if retry_after else None
 
 

@@ -40,6 +40,9 @@ from labrats.model.protocol import TEXT_BYTES
 
 _VARIABLE: Final = re.compile(r"\{env:(\w+)\}")
 _SESSIONS: Final = ".mock-sessions"
+_MOST_PROMPTS: Final = 4 * 1024 * 1024
+"""Characters of the prompt that a line of the log has, in copies, or one copy of a longer prompt."""
+
 _SESSION_BYTES: Final = 16 * 1024 * 1024
 _DETACHING_SHELL: Final = 'sleep "$0" &'  # the shell exits at once and leaves an orphan in its session
 
@@ -130,7 +133,7 @@ async def _play(action: Action, context: RunContext) -> None:
 
 
 async def _log(step: Log, context: RunContext) -> None:
-    text = step.log.replace("{prompt}", context.prompt)
+    text = step.log.replace("{prompt}", context.prompt, 1 + _MOST_PROMPTS // max(1, len(context.prompt)))
     if "{env:" in text:
         environment = context.agent_environment()
         text = _VARIABLE.sub(lambda found: environment.get(found[1], ""), text)

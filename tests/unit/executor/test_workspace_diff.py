@@ -562,3 +562,16 @@ def test_program_that_an_agent_names_in_the_engines_repository_does_not_run(tmp_
     attempt.run()
     assert "a.txt" in (attempt.path / "changes.patch").read_text()
     assert not ran.exists()
+
+
+def test_patch_has_what_is_committed_although_it_is_ignored(tmp_path: Path, repository: Path) -> None:
+    """The bundle has it, too."""
+    script = f"""
+        mkdir -p node_modules build; echo evil > node_modules/evil.js; echo evil > build/evil.sh; echo x > left.pyc
+        git add --force node_modules build; {COMMIT} -m 'All'; echo more >> build/evil.sh"""
+    attempt = an_attempt_of(tmp_path, script, repository)
+
+    assert outputs_of(attempt).files_changed == 2
+    assert b"node_modules/evil.js" in patch_of(attempt)
+    assert b"+more" in patch_of(attempt)
+    assert b"left.pyc" not in patch_of(attempt)

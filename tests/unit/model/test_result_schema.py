@@ -126,3 +126,18 @@ def test_regular_expression_takes_linear_time() -> None:
 
     assert problems_of({"pattern": "^(a+)+$"}, "a" * 30_000 + "!")
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("rule", ["unevaluatedProperties", "unevaluatedItems"])
+def test_references_under_a_rule_about_the_rest_are_few(rule: str) -> None:
+    """The validator would compile such a schema in a time, and to a size, that double with each level."""
+    levels = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2, rule: False} for i in range(22)}
+    schema = {"$ref": "#/$defs/d0", "$defs": {**levels, "d22": {"type": "object"}}}
+    problem = problem_of_result_schema(schema)
+    assert problem == "must have at most 20 references, or neither 'unevaluatedProperties' nor 'unevaluatedItems'"
+
+
+def test_few_references_under_such_a_rule_are_allowed() -> None:
+    levels = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 3} for i in range(6)}
+    schema = {"$ref": "#/$defs/d0", "$defs": {**levels, "d6": {"type": "object"}}, "unevaluatedProperties": False}
+    assert problem_of_result_schema(schema) is None

@@ -223,3 +223,10 @@ def test_a_block_of_code_cannot_be_closed_by_its_text() -> None:
     text = "```\n<img src=https://evil.example/canary>\n````"
     html = MarkdownIt("commonmark", {"html": True}).render(code_block(text))
     assert "<img" not in html
+
+
+@pytest.mark.parametrize("text", ["-fix_", "fix a", "fix [", "fix a/", "//a", "a.", "www.", "[skip ", "\\", "```"])
+def test_long_text_takes_linear_time(text: str) -> None:
+    """With quadratic time, this would take hours, in which no other thread runs."""
+    assert neutralised_message(text * 200_000, KNOWN)
+    assert neutralised(text * 200_000, KNOWN, most_bytes=1_000_000)

@@ -252,6 +252,7 @@ async def received_through_tunnel(first: bytes, monkeypatch: pytest.MonkeyPatch)
         ("GET https://localhost/ HTTP/1.1\r\n\r\n", 400),
         ("GET http://user@localhost/ HTTP/1.1\r\n\r\n", 400),
         ("GET http://localhost:99999/ HTTP/1.1\r\n\r\n", 400),
+        (f"GET http://localhost/ HTTP/1.1\r\nA:{' ' * (HEAD_BYTES - 1000)}\0\r\n\r\n", 400),
         (f"GET http://{'x' * 8000}/ HTTP/1.1\r\n\r\n", 400),
         ("GET http://`markdown`/ HTTP/1.1\r\n\r\n", 400),
         ("CONNECT localhost HTTP/1.1\r\n\r\n", 400),

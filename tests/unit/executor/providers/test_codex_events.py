@@ -361,3 +361,18 @@ def test_failed_mcp_servers_are_read_from_the_log() -> None:
             "initialize response",
         }
     assert without_requested_lines((RECORDED / "mcp_servers_failed.log").read_text()) == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["to use codex ", "model ", "try again in 1s", "try again at ", "upgrade to Plus", "spending "]
+)
+def test_long_message_is_read_at_its_beginning(text: str) -> None:
+    """No other thread runs while a pattern is applied, such as the one that measures the memory of the agent."""
+    message = text + "to use codex " * 1_000_000
+    code_of(message)
+    retry_after_seconds(message, datetime.now(UTC))
+
+
+def test_long_line_of_the_log_is_read_in_linear_time() -> None:
+    line = " codex_http_client::client: Request completed " + " status=429 headers={" * 50_000
+    assert retry_after_in(line) is None
