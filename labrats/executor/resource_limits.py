@@ -60,6 +60,9 @@ with a child that starts meanwhile counts twice in one sample.
 _NAMELESS_EVERY: Final = 10
 """Samples of the memory for each search of files without a name, which takes longer."""
 
+_LARGE_EXECUTOR: Final = 512 * 1024 * 1024
+"""Private memory of this process from which on it counts as the attempt's, whose output it reads."""
+
 _HIDDEN_COUNTS: Final = 3
 """Counts in a row in which some process hides its open files until the attempt is ended. Some do so at their start."""
 
@@ -374,6 +377,8 @@ class _Watcher:
         Files that are only mapped do not count, but files in memory do. Memory that processes share counts once, but
         that takes long to measure, so it is measured only where a sum with repetitions exceeds the limit.
         """
+        if _own_memory(os.getpid())[0] > _LARGE_EXECUTOR:
+            pids = [*pids, os.getpid()]
         own = list(map(_own_memory, pids))
         if self._samples % _NAMELESS_EVERY == 0:
             # All files in memory of the machine take less than what is left to the attempt, as a rule.

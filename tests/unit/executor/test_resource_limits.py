@@ -334,6 +334,17 @@ async def test_memory_is_measured_again_in_excess_of_its_limit(
     assert watcher._memory_above(200, [1]) == used
 
 
+@pytest.mark.parametrize(("own", "used"), [(600 << 20, 600 << 20), (500 << 20, None)])
+async def test_memory_of_the_executor_counts_once_it_is_large(
+    monkeypatch: pytest.MonkeyPatch, own: int, used: int | None
+) -> None:
+    """The output of an agent and the schema of a caller can make it large."""
+    for measure in ("_own_memory", "_share_of_memory"):
+        monkeypatch.setattr(resource_limits, measure, lambda pid: (own if pid == os.getpid() else 1000, 0))
+    watcher = resource_limits._Watcher(ResourceLimits(memory_bytes=200 << 20), (), None, is_confined=False)
+    assert watcher._memory_above(200 << 20, []) == used
+
+
 def test_limits_hold_while_the_event_loop_is_busy() -> None:
     """An agent can print events whose reading takes long."""
     done = subprocess.run(
