@@ -103,17 +103,18 @@ class DiskLimits:
         """Delete what ended jobs have left while less space is free than is to be kept, or room for too few files.
 
         Workspaces are deleted first, the largest first: a single agent may have filled the disk. Outputs are deleted in
-        the next pass: those of the earlier attempts of unfinished jobs, and then the oldest ones. Until then, executors
-        end the attempts that fill the disk.
+        the next pass, to free space: those of the earlier attempts of unfinished jobs, and then the oldest ones. Until
+        then, executors end the attempts that fill the disk.
         """
         if self._look_again_at and self._clock.now() < self._look_again_at:
             return
         was_short = self._was_short
         self._was_short = await self._is_short_without_large_workspaces()
-        if was_short and self._was_short:
+        if was_short and self._was_short and "missing_bytes" in await asyncio.to_thread(self._missing):
             await self._remove_outputs_of_earlier_attempts()
         while was_short and (missing := await asyncio.to_thread(self._missing)):
-            if (job_id := self._next_ended()) is None:
+            # The outputs of a job are few files, which would not help where only room for files is missing.
+            if (job_id := self._next_ended() if "missing_bytes" in missing else None) is None:
                 self._look_again_at = self._clock.now() + timedelta(seconds=FULL_DISK_SECONDS)
                 reason = "unfinished jobs, unpublished reports or other programs use it"
                 log.warning("disk nearly full", **missing, reason=reason)
@@ -122,10 +123,10 @@ class DiskLimits:
 
     async def _is_short_without_large_workspaces(self) -> bool:
         """Delete workspaces of ended jobs while too little space is free. Return whether that is still so."""
-        if not await asyncio.to_thread(self._missing):
+        if not (missing := await asyncio.to_thread(self._missing)):
             return False
         _, sizes = await self._measured_workspaces(also_unfinished=False)
-        large = [name for name, size in sizes.items() if size >= LARGE_BYTES]
+        large = [name for name, size in sizes.items() if size >= LARGE_BYTES or "missing_bytes" not in missing]
         for name in sorted(large, key=lambda name: -sizes[name]):
             if await self._remove_unused_workspace(name):
                 log.info("workspace removed", attempt=str(name), bytes=sizes[name], reason="LABRATS_FREE_GIB")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 from subprocess import DEVNULL
 from tempfile import TemporaryFile
 from typing import IO, Final
@@ -82,8 +83,8 @@ _ENVIRONMENT: Final = {
 }
 
 
+_EMPTY: Final = ("--quiet", "--bare", "--template=")
 _CONFIGURATION_FILE: Final = "config"
-_CONFIGURATION: Final = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 _OBEYED: Final = (_CONFIGURATION_FILE, "config.worktree", "commondir", "info", _NO_PROGRAMS)
 """Files by which a repository changes what git does, also by programs, and the engine's own folder for programs."""
 
@@ -117,26 +118,30 @@ class EngineRepository:
         """Create the repository unless it exists."""
         if self.git_dir.exists():
             return
-        await self._run(["init", "--quiet", "--bare", "--template=", str(self.git_dir)])
+        await self._run(["init", *_EMPTY, str(self.git_dir)])
         self.use_objects_of_workspace()
         (self.git_dir / _EXCLUDES_FILE).write_text("".join(f"{pattern}\n" for pattern in _EXCLUDED))
 
-    def reset_configuration(self) -> None:
+    async def reset_configuration(self) -> None:
         """Replace what git obeys in the repository. Raises DiffFailed.
 
-        In a pod, an agent can write to it, and name programs in it that would run after the agent's end. None of its
-        processes is left.
+        Without a sandbox, an agent can write to it, and name programs in it that would run after the agent's end. None
+        of its processes is left.
         """
         if not os.path.lexists(self.git_dir):
             return
+        fresh = self.git_dir.with_name(f"{self.git_dir.name}.{token_hex(8)}")
         try:
             if not is_plain_folder(self.git_dir):
                 raise DiffFailed("the agent has replaced the engine's repository")
             for name in _OBEYED:
                 remove_path(self.git_dir / name)
-            write_new(self.git_dir / _CONFIGURATION_FILE, _CONFIGURATION)
+            await self._run(["init", *_EMPTY, str(fresh)])
+            write_new(self.git_dir / _CONFIGURATION_FILE, (fresh / _CONFIGURATION_FILE).read_bytes())
         except OSError as error:
             raise DiffFailed(f"the engine's repository cannot be used: {error.strerror}") from error
+        finally:
+            remove_path(fresh)
 
     def use_objects_of_workspace(self) -> None:
         """Make git also read the objects of the workspace's repository."""
@@ -223,6 +228,13 @@ class EngineRepository:
                 raise DiffFailed(
                     f"the objects of the workspace's repository cannot be read: {error.strerror}"
                 ) from error
+
+    async def add_entries_of(self, commit: str) -> None:
+        """Add to the index what a commit has and the index lacks. `add_all` then updates it, although it is ignored."""
+        options = ("--cached", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-filter=D")
+        listed = await self.git("diff-index", *options, commit, *OUTSIDE_PUBLICATION)
+        entries = b"".join(entries_before(listed).values())
+        await self.git("update-index", "-z", "--add", "--replace", "--index-info", stdin=entries)
 
     def with_own_index(self) -> "EngineRepository":
         """Return this repository with a copy of its index, which can be changed."""
@@ -367,3 +379,13 @@ class EngineRepository:
         if status != 0:
             raise DiffFailed(f"git {arguments[0]} exited with status {status}")
         return bytes(printed)
+
+
+def entries_before(changes: bytes) -> dict[bytes, bytes]:
+    """Return, by changed path, an entry for `git update-index --index-info` that restores the state before.
+
+    changes: the output of a git command with the options `--raw`, `-z` and `--no-renames`.
+    """
+    words = iter(changes.split(b"\0")[:-1])
+    found = ((change.lstrip(b":").split(), next(words)) for change in words)
+    return {path: b"%s %s\t%s\0" % (mode, blob, path) for (mode, _, blob, *_), path in found}

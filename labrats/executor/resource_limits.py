@@ -318,7 +318,7 @@ class _Watcher:
         if (most := _most_on_full_disk(disk.total, disk.free, kept, _LARGE_BYTES)) is not None:
             if (taken := self._disk_usage(most, mapped=True)) > most:
                 excess = f"the attempt took at least {_shown(taken)} of it"
-            elif self._has_unknown_files():
+            elif disk.free < kept / 2 and self._has_unknown_files():
                 excess = "the attempt had mapped deleted files, whose size the engine's user cannot read"
         if excess is None and most_files is not None:
             taken = self._disk_usage(most_files, mapped=True, each=lambda _: 1)

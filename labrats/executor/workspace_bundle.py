@@ -12,7 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from labrats.executor.context import RunContext
-from labrats.executor.engine_repository import DiffFailed, EngineRepository
+from labrats.executor.engine_repository import DiffFailed, EngineRepository, entries_before
 from labrats.executor.git_identity import IDENTITY
 from labrats.executor.git_outputs import read_head
 from labrats.executor.workspace_diff import Baseline
@@ -38,7 +38,8 @@ async def report_bundle(context: RunContext, baseline: Baseline) -> None:
     has_new_commits = head not in (cloned, baseline.head.commit)
     if not has_new_commits and context.events.outputs.files_changed == 0 and not baseline.earlier:
         return
-    baseline.repository.reset_configuration()
+    if context.task.sandbox is None:
+        await baseline.repository.reset_configuration()
     await baseline.repository.create()
     baseline.repository.require_own_objects()
     repository = baseline.repository.with_own_index()
@@ -139,9 +140,7 @@ async def _tree_on(repository: EngineRepository, base: str, cloned: str, baselin
 async def _differences(repository: EngineRepository, before: str, after: str) -> dict[bytes, bytes]:
     """Return, by changed path, an entry for `git update-index --index-info` that restores the state before."""
     printed = await repository.git("diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index", before, after)
-    words = iter(printed.split(b"\0")[:-1])
-    changes = ((change.lstrip(b":").split(), next(words)) for change in words)
-    return {path: b"%s %s\t%s\0" % (mode, blob, path) for (mode, _, blob, *_), path in changes}
+    return entries_before(printed)
 
 
 async def _require_no_secret(context: RunContext, repository: EngineRepository, top: str, cloned: str) -> None:

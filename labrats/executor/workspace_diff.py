@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace as replace_baseline
 from functools import partial
@@ -20,7 +19,6 @@ from labrats.files.safe_paths import read_regular_file
 from labrats.files.trees import remove_special_files
 from labrats.model.job import Outputs
 from labrats.model.protocol import BASELINE_FILE, BUNDLE_REF
-from labrats.model.publication import PUBLICATION_FOLDER
 from labrats.model.record import Record, encode
 
 PATCH_BYTES: Final = 5 * 1024 * 1024
@@ -150,7 +148,8 @@ async def report_changes(context: RunContext, baseline: Baseline) -> None:
     if after.commit and after != baseline.head:
         outputs = replace(outputs, branch=after.branch, commit=after.commit)
     try:
-        repository.reset_configuration()
+        if context.task.sandbox is None:
+            await repository.reset_configuration()
         repository.require_own_objects(may_be_missing=True)
         if baseline.tree or repository.has_files():
             outputs = replace(
@@ -196,11 +195,10 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
     await repository.create()
     tree = tree or await repository.word("write-tree")  # the empty tree
     if commit:
-        with suppress(DiffFailed):  # git then also adds what is committed although it is ignored
-            await repository.git("read-tree", "-m", commit)
-            await repository.git(
-                "rm", "--cached", "-r", "--force", "--quiet", "--ignore-unmatch", "--", PUBLICATION_FOLDER
-            )
+        try:
+            await repository.add_entries_of(commit)
+        except DiffFailed as failure:  # objects of the commit are missing
+            context.events.log(f"[the patch may omit what is committed and ignored: {failure}]")
     errors = await repository.add_all()
     for error in errors[:_MOST_ERRORS]:
         context.events.log(f"[the patch omits what git cannot add: {error[:_ERROR_CHARACTERS]}]")

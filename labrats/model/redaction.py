@@ -48,6 +48,8 @@ _HINT_OF_NOISE: Final = re.compile(r"[^\x20-\x5b\x5d-\x7e]|\\")
 
 _RUN: Final = re.compile(r"[A-Za-z0-9+/_=-]{24,65536}")
 _PIECE: Final = 128 * 1024
+_ESCAPE: Final = "\x1b"
+_LONGEST_SEQUENCE: Final = 256
 _WITHIN_A_WORD: Final = re.compile("[A-Za-z0-9]{2}")
 
 _WINDOW: Final = 12
@@ -172,8 +174,9 @@ def _pieces(text: str) -> Iterator[str]:
     """
     at = 0
     while len(text) - at > _PIECE:
-        word = _WITHIN_A_WORD.search(text, at + _PIECE, at + 2 * _PIECE)
-        end = word.start() + 1 if word else at + _PIECE
+        words = _WITHIN_A_WORD.finditer(text, at + _PIECE, at + 2 * _PIECE)
+        ends = (word.start() + 1 for word in words)
+        end = next((end for end in ends if _ESCAPE not in text[end - _LONGEST_SEQUENCE : end]), at + _PIECE)
         yield text[at:end]
         at = end
     yield text[at:]

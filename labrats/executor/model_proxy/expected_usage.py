@@ -5,7 +5,7 @@ An agent chooses each byte of its requests, so that an estimate must not be lowe
 
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -16,10 +16,10 @@ IMAGE_TOKENS: Final = 5_000
 """An upper bound for one image, which models scale down."""
 
 _CHEAP: Final = (string.ascii_letters + " ").encode()
-"""Bytes of which a token has two at least, also in words that do not exist. Of others, each may be a token."""
+"""A token has at least two of these bytes, also in words that do not exist. Each other byte may be a token."""
 
 _LONG: Final = 1000
-"""Bytes of a part from which on it matters that it is an image."""
+"""Shorter parts, in bytes, count as text also if they are images."""
 
 _LIMITS_BY_PATH: Final[Mapping[str, Sequence[str]]] = {
     "/messages": ("max_tokens",),
@@ -29,13 +29,16 @@ _LIMITS_BY_PATH: Final[Mapping[str, Sequence[str]]] = {
 }
 """The fields of a request that limit its answer, by the end of its path."""
 
-_IMAGES: Final = ("image", "image_url", "input_image")
+_IMAGES: Final = (b'"image"', b'"image_url"', b'"input_image"')
+_NOT_IN_IMAGES: Final = (b'"text"', b'"role"', b'"content"', b'"input"', b'"output"', b"\\")
+"""Fields with text, in which a server that ignores the type would look for it, and the sign of an escaped name."""
+
 _NESTING: Final = 3
 """Depth at which images are: the message, the result of a tool, and its content."""
 
 
 class _Stream(msgspec.Struct, frozen=True):
-    stream: Any = None
+    stream: msgspec.Raw = msgspec.Raw()
 
 
 class _Conversation(msgspec.Struct, frozen=True):
@@ -48,7 +51,7 @@ class _Conversation(msgspec.Struct, frozen=True):
 class _Part(msgspec.Struct, frozen=True):
     """A message, or a part of one. content, output: its own parts, or a text."""
 
-    type: Any = None
+    type: msgspec.Raw = msgspec.Raw()
     content: msgspec.Raw = msgspec.Raw()
     output: msgspec.Raw = msgspec.Raw()
 
@@ -66,7 +69,7 @@ def output_limit(path: str, body: bytes) -> int | None:
 
 def is_streamed(body: bytes) -> bool:
     """Return whether a request asks for its answer in parts. body: a JSON object."""
-    return msgspec.json.decode(body, type=_Stream).stream is True
+    return bytes(msgspec.json.decode(body, type=_Stream).stream) == b"true"
 
 
 def most_input_tokens(body: bytes) -> int:
@@ -95,8 +98,8 @@ def _images_of(parts: msgspec.Raw, nesting: int) -> Iterator[bytes]:
         if len(part) < _LONG or not part.startswith(b"{"):
             continue
         found = msgspec.json.decode(part, type=_Part)
-        if found.type in _IMAGES:
-            if b'"text"' not in part and b"\\" not in part:
+        if bytes(found.type) in _IMAGES:
+            if not any(name in part for name in _NOT_IN_IMAGES):
                 yield part
         else:
             yield from _images_of(found.content, nesting - 1)

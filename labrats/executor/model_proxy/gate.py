@@ -181,7 +181,7 @@ class Gate:
         return Usage(input_tokens=most_input_tokens(request.body), output_tokens=most)
 
     def usage_of_abandoned(self, request: Approved, expected: Usage, seconds: float) -> Usage:
-        """Return what a request has consumed at most whose client left before the end of the answer.
+        """Return the most that a request has consumed if its client left before the end of the answer.
 
         The client may have got all that it needs: a model also writes what it does not send. A server notices late that
         nobody waits for an answer which it sends as a whole.

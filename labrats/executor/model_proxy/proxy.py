@@ -218,7 +218,7 @@ class ModelProxy:
         try:
             upstream, response = await self._upstream.request(request)
         except asyncio.CancelledError:  # the client has closed the connection, but the server has the request
-            exchange.counted = self._gate.usage_of_abandoned(request, expected, monotonic() - sent)
+            exchange.counted = self._usage_of_abandoned(request, expected, sent)
             raise
         exchange.status = response.status_code
         exchange.retry_after_seconds = _retry_after(response)
@@ -236,11 +236,17 @@ class ModelProxy:
                 exchange.usage, exchange.has_failed = reader.usage, reader.has_failed
                 exchange.counted = reader.usage if reader.is_final else reader.with_estimate(expected.input_tokens)
                 if is_abandoned and not reader.is_final:
-                    most = self._gate.usage_of_abandoned(request, expected, monotonic() - sent).output_tokens
+                    most = self._usage_of_abandoned(request, expected, sent).output_tokens
                     exchange.counted = replace(
                         exchange.counted, output_tokens=max(exchange.counted.output_tokens, most)
                     )
         self._upstream.release(upstream)
+
+    def _usage_of_abandoned(self, request: Approved, expected: Usage, sent: float) -> Usage:
+        """Return what counts for a request that was ended. One that this proxy has ended itself gave nothing away."""
+        if not self._is_open:
+            return replace(expected, output_tokens=0)
+        return self._gate.usage_of_abandoned(request, expected, monotonic() - sent)
 
     async def _forward_response(
         self, client: HttpConnection, upstream: HttpConnection, response: h11.Response, reader: UsageReader | None

@@ -23,10 +23,10 @@ _CONTENT_FIELDS: Final = ("file_data", "data")
 
 _NAMES_OF_ADDRESSES: Final = frozenset({"url", *_ADDRESS_FIELDS, *_CONTENT_FIELDS})
 _MEDIA: Final = frozenset({"image", "audio", "video", "file", "input_audio", "source", "media", *_ADDRESS_FIELDS})
-"""Fields in which a part of a message has, or names, what is no text."""
+"""Fields of a part of a message with a picture, a sound, a video or a file, or with its address."""
 
-_TEXTS: Final = frozenset({"text", "title", "context", "content"})
-"""Fields within such a part that are text all the same."""
+_NOT_FETCHED: Final = "search_result"
+"""Type of a part that has an address only to say where its text is from."""
 
 _ADDRESS: Final = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _FIELD_OF_SERVER: Final = re.compile(
@@ -39,9 +39,9 @@ _FIELD_OF_SERVERS_TOOL: Final = re.compile(".*(search|url|maps|fetch|brows|code_
 """Fields of a tool in which some gateways find one that the server runs, whatever the tool's type is."""
 
 _FIELDS_OF_UNTYPED_TOOL: Final = ("input_schema", "function")
-"""Fields of which a tool without a type has one, if the agent's program runs it."""
+"""The agent's program runs a tool without a type if it has one of these fields."""
 
-_SCHEMAS: Final = ("input_schema", "parameters")
+_SCHEMAS: Final = ("input_schema", "output_schema", "parameters", "schema")
 
 
 _SEARCHING_MODEL: Final = re.compile(r"-search(-|$)|:online$|(^|/)sonar(-|$)|deep-research", re.IGNORECASE)
@@ -91,8 +91,8 @@ def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
                 yield from _tools_of_server(value["tools"])
             if not _NAMES_OF_ADDRESSES.isdisjoint(value) and (address := _address_in(value)):
                 yield f"the address {address[:100]!r}"
-            if not _MEDIA.isdisjoint(value):
-                media = [value[name] for name in _MEDIA if name in value]
+            if not _MEDIA.isdisjoint(value) and value.get("type") != _NOT_FETCHED:
+                media = [value[name] for name in _MEDIA if name in value and not _is_text(value, name)]
                 yield from (f"the address {address[:100]!r}" for address in _addresses_in(media))
             # A model's call of a tool, and the schema of a tool, may have fields of any name. The request is no call,
             # although that of the Responses API has its messages in `input`, and some servers ignore a `type` in it.
@@ -126,6 +126,13 @@ def _address_in(part: Mapping[str, Any]) -> str | None:
     return next((each for each in addresses if isinstance(each, str) and not each.lower().startswith("data:")), None)
 
 
+def _is_text(part: Mapping[str, Any], name: str) -> bool:
+    """Return whether a field has the text of a document, which may begin with an address, or further parts."""
+    source = part[name]
+    is_source = part.get("type") == "document" and name == "source" and isinstance(source, dict)
+    return is_source and source.get("type") in ("text", "content")
+
+
 def _addresses_in(media: list[Any]) -> Iterator[str]:
     """Yield the addresses in parts of a message that are no text, under any name."""
     pending = media
@@ -134,8 +141,7 @@ def _addresses_in(media: list[Any]) -> Iterator[str]:
         if isinstance(value, list):
             pending += value
         elif isinstance(value, dict):
-            if value.get("type") != "text":
-                pending += [part for name, part in value.items() if name not in _TEXTS]
+            pending += value.values()
         elif _is_address(value):
             yield value
 

@@ -26,7 +26,7 @@ def example_of(schema: Mapping[str, Any]) -> Any:
 
 
 class _Example:
-    """An example that is built. root: the whole schema."""
+    """An example of a schema, up to a size. root: the whole schema."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root

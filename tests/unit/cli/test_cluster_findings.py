@@ -65,7 +65,7 @@ def test_the_level_vm_needs_a_runtime_class(runtime_class: str | None, result: s
 
 
 @pytest.mark.parametrize(("is_closed", "result"), [(True, "ok"), (False, "missing"), (None, "missing")])
-def test_the_network_of_jobs_is_told(is_closed: bool | None, result: str) -> None:
+def test_the_network_of_jobs_is_reported(is_closed: bool | None, result: str) -> None:
     rules, network = network_findings("must be open: there is no egress proxy", is_closed)
     assert rules == Finding("network rules", "missing", "config.network must be open: there is no egress proxy")
     assert (network.check, network.result) == ("cluster's network", result)

@@ -159,23 +159,31 @@ async def test_oldest_outputs_of_ended_jobs_are_removed_until_enough_space_is_fr
     assert outputs_left(data) == {running.id, jobs[3].id}
 
 
-async def test_outputs_are_removed_while_the_disk_has_room_for_too_few_files(
+async def test_workspaces_of_any_size_are_removed_while_the_disk_has_room_for_too_few_files(
     data: EngineData, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = []
-    for _ in range(3):
-        jobs.append(await data.ended())
-        data.clock.step(60)
+    """The outputs of a job are few files."""
+    jobs = [await data.ended() for _ in range(3)]
+    for job, size in zip(jobs, (3000, 2000, 1000), strict=True):
+        data.machine.executors[job.attempt_name].workspace_bytes = size
+    removed: list[object] = []
 
     def room(_: object) -> FileRoom:
-        """Return room for 200 files more with each output that is removed."""
-        return FileRoom(10_000, 800 - 200 * len(outputs_left(data)))
+        """Return room for 200 files more with each workspace that is removed."""
+        return FileRoom(10_000, 200 + 200 * len(removed))
 
+    async def remove(name: AttemptName, **options: bool) -> None:
+        removed.append(name)
+        await runner_remove(name, **options)
+
+    runner_remove = data.runner.remove
+    monkeypatch.setattr(data.runner, "remove", remove)
     monkeypatch.setattr("labrats.controller.disk_limits.file_room", room)
     await free_disk(data.disk_limits(free_gib=0))
-    assert outputs_left(data) == {job.id for job in jobs}
+    assert removed == []
     await free_disk(data.disk_limits(free_gib=1))
-    assert outputs_left(data) == {jobs[2].id}
+    assert removed == [jobs[0].attempt_name, jobs[1].attempt_name]
+    assert outputs_left(data) == {job.id for job in jobs}
 
 
 async def test_large_workspaces_of_ended_jobs_are_removed_before_any_output(data: EngineData, disk: Disk) -> None:

@@ -568,10 +568,22 @@ def test_patch_has_what_is_committed_although_it_is_ignored(tmp_path: Path, repo
     """The bundle has it, too."""
     script = f"""
         mkdir -p node_modules build; echo evil > node_modules/evil.js; echo evil > build/evil.sh; echo x > left.pyc
-        git add --force node_modules build; {COMMIT} -m 'All'; echo more >> build/evil.sh"""
+        echo three >> readme.txt
+        git add --force node_modules build readme.txt; {COMMIT} -m 'All'; echo more >> build/evil.sh"""
     attempt = an_attempt_of(tmp_path, script, repository)
 
-    assert outputs_of(attempt).files_changed == 2
+    assert outputs_of(attempt).files_changed == 3
     assert b"node_modules/evil.js" in patch_of(attempt)
     assert b"+more" in patch_of(attempt)
     assert b"left.pyc" not in patch_of(attempt)
+
+
+def test_ignored_files_of_a_job_without_a_repository_are_not_deleted_by_a_commit(tmp_path: Path) -> None:
+    upload = tmp_path / "data.log"
+    upload.write_text("data")
+    script = f"git init -q; echo '*.log' > .gitignore; git add --all; {COMMIT} -m 'All'"
+    attempt = an_attempt_of(
+        tmp_path, script, workspace_files=(WorkspaceFile(name="data.log", path=str(upload), size=4),)
+    )
+    assert outputs_of(attempt).files_changed == 1
+    assert b"data.log" not in patch_of(attempt).replace(b"*.log", b"")

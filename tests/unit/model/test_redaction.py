@@ -158,13 +158,20 @@ def test_any_secret_is_redacted(secret: str, before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize("shift", range(-40, 41, 8))
-@pytest.mark.parametrize("filler", ["word ", "\n \t", "\\ ", "AAAA", "\n> "])
+@pytest.mark.parametrize(
+    "filler",
+    ["word ", "\n \t", "\\ ", "AAAA", "\n> ", "\x1b[38;5mcolour " + "word " * 80],
+)
 def test_secret_at_a_cut_of_a_long_text_is_redacted(filler: str, shift: int) -> None:
     """A long text is examined in pieces of 128 KiB."""
     secret = "test-Secret0123456789abcdefghijk"
     wrapped = "\u200b".join(secret)
-    long = filler * (300_000 // len(filler))
-    text = "".join([long[: 131_072 + shift], secret, long[: 200_000 + shift], wrapped, long[:100_000]])
+
+    def filled(length: int) -> str:
+        whole = filler * (length // len(filler))
+        return whole + "." * (length - len(whole))
+
+    text = "".join([filled(131_072 + shift), secret, filled(200_000 + shift), wrapped, filled(100_000)])
 
     redacted = Redactor([secret]).redact(text)
 

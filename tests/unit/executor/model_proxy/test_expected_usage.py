@@ -57,6 +57,8 @@ def test_image_counts_as_one(fields: dict[str, Any]) -> None:
         said({"type": "document", "source": {"type": "base64", "data": DATA}}),
         said({"type": "document", "source": {"type": "text", "data": DATA}}),
         said(IMAGE | {"text": DATA}),
+        {"messages": [{"type": "image", "role": "user", "content": DATA}]},
+        {"input": [{"type": "input_image", "role": "user", "content": DATA}]},
         {"system": [IMAGE]},
         {"tools": [IMAGE]},
         {"input": DATA},

@@ -29,6 +29,16 @@ REACHING: dict[str, dict[str, Any]] = {
     "mcp of the Messages API": {"mcp_servers": [{"type": "url", "url": _URL}]},
     "search of chat completions": {"web_search_options": {}, "plugins": [{"id": "web"}]},
     "file by its id": said({"type": "file", "file": {"file_id": _URL}}),
+    "file that seems to be text": said({"type": "file", "file": {"type": "text", "file_id": _URL}}),
+    "data that seem to be text": said({"type": "file", "file": {"type": "text", "file_data": _URL}}),
+    "content of a file": said({"type": "file", "file": {"content": _URL}}),
+    "picture that seems to be text": said({"type": "image", "source": {"type": "text", "uri": _URL}}),
+    "picture in a document": said(
+        {
+            "type": "document",
+            "source": {"type": "content", "content": [{"type": "image", "source": {"type": "url", "url": _URL}}]},
+        }
+    ),
     "file with an address": said({"type": "file", "file": {"url": _URL}}),
     "picture by its name": said({"type": "image", "image": _URL}),
     "picture with an address": said({"type": "image_url", "image_url": {"uri": _URL}}),
@@ -72,6 +82,11 @@ HARMLESS: dict[str, dict[str, Any]] = {
         {"type": "document", "source": {"type": "text", "data": _URL}, "title": _URL, "context": _URL},
         {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": _URL}]}},
     ),
+    "schema of the answer": {
+        "text": {"format": {"schema": {"properties": {"source": {"format": "uri", "examples": [_URL]}}}}},
+        "response_format": {"json_schema": {"schema": {"properties": {"file": {"default": _URL}}}}},
+    },
+    "result of a search": said({"type": "search_result", "source": _URL, "title": "a", "content": []}),
     "no search": {"enable_search": False},
     "picture in the request": said({"type": "image", "source": {"type": "base64", "data": "AAAA"}}),
     "data as an address": said({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}),
