@@ -51,6 +51,7 @@ _LEFT_OUT: Final = re.compile(
 )
 """Git's messages about a file or a repository because of which it adds nothing at all."""
 
+_FATAL: Final = b"fatal: "
 _MOST_LEFT_OUT: Final = 20
 """Files and repositories that are left out because git would add nothing otherwise. Each costs a run of git."""
 
@@ -282,7 +283,8 @@ class EngineRepository:
         It is a file in another encoding than `.gitattributes` says, or a repository whose configuration is invalid.
         None for anything else: names of files can look like errors of git, so no whole folder is left out for one.
         """
-        for found in filter(None, map(_LEFT_OUT.match, map(os.fsdecode, errors.split(b"\n")))):
+        lines = [os.fsdecode(line) for line in errors.split(b"\n") if line.startswith(_FATAL)]
+        for found in filter(None, map(_LEFT_OUT.match, lines[:_MOST_LEFT_OUT])):
             if found["file"] and self._is_file(found["file"]):
                 return found["file"], f"the file {found['file']!r}, whose encoding is not as in .gitattributes"
             if found["config"] and (repository := self._repository_of(Path(found["config"]))):

@@ -27,7 +27,7 @@ _DELETED: Final = re.compile(
 )
 """A line in /proc/PID/maps of a deleted file. The kernel escapes line breaks in its name."""
 
-_MARK: Final = b" (deleted)\n"
+_MARK: Final = b" (deleted)"
 """The end of such a line, by which others are skipped sooner than by the pattern."""
 
 _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a file system, in which nothing is written
@@ -110,7 +110,8 @@ def _deleted_mappings(pid: int) -> Iterator[tuple[str, tuple[int, int], bytes]]:
     for thread in thread_ids(pid):
         with suppress(OSError):
             if mappings := Path(f"/proc/{thread}/maps").read_bytes():
-                for found in _DELETED.finditer(mappings) if _MARK in mappings else ():
+                lines = [line for line in mappings.split(b"\n") if line.endswith(_MARK)] if _MARK in mappings else []
+                for found in filter(None, map(_DELETED.fullmatch, lines)):
                     first, last, major, minor = (int(number, 16) for number in found.groups()[:4])
                     file = (os.makedev(major, minor), int(found["inode"]))
                     yield f"/proc/{thread}/map_files/{first:x}-{last:x}", file, found["name"]

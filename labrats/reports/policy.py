@@ -4,8 +4,11 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache
+from typing import Final
 
 from labrats.model.report import PublishPolicy
+
+_LONGEST_PATH: Final = 4096
 
 
 def reason_to_refuse(policy: PublishPolicy, files: Sequence[str], size: int) -> str | None:
@@ -22,9 +25,12 @@ def reason_to_refuse(policy: PublishPolicy, files: Sequence[str], size: int) -> 
 
 
 def protected_among(policy: PublishPolicy, files: Sequence[str]) -> list[str]:
-    """Return the changed files that the policy protects. Upper and lower case count as equal."""
+    """Return the changed files that the policy protects. Upper and lower case count as equal.
+
+    Paths that no system can check out are among them.
+    """
     patterns = [_pattern(glob) for glob in policy.protected_files.paths]
-    return [file for file in files if any(pattern.fullmatch(file) for pattern in patterns)]
+    return [file for file in files if len(file) > _LONGEST_PATH or any(pattern.fullmatch(file) for pattern in patterns)]
 
 
 def allowed_labels(policy: PublishPolicy, proposed: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from labrats.controller.publisher.git import (
     BranchHasOtherCommits,
     NotPushed,
     run_git,
+    short_output,
     start_of_output,
 )
 from labrats.controller.publisher.signer import CannotSign, Signer
@@ -109,7 +110,7 @@ class Commits:
             signer, unsigned = _rewrite(folder, base, known_hosts, signer)
             tip = run_git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
             line = _line(folder, [f"{base}..{tip}"])[::-1]
-            names = run_git(folder, [*_IN, *_CHANGED_FILES, f"{base}..{tip}"])
+            names = short_output(folder, [*_IN, *_CHANGED_FILES, f"{base}..{tip}"], _NAMES_BYTES, _TOO_MANY_FILES)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -251,6 +252,10 @@ def remove_leftovers() -> None:
 
 _IN: Final = ("--git-dir=repository.git",)
 _CHANGED_FILES: Final = ("log", "-m", "--format=", "--name-only", "--no-renames", "--no-show-signature", "-z")
+_NAMES_BYTES: Final = 32 * 1024 * 1024
+_TOO_MANY_FILES: Final = "the commits change so many files that git cannot list them"
+"""A few hundred bytes of a bundle can have billions of files: the same folder many times in itself."""
+
 _SIZES: Final = "--batch-check=%(objectsize)"
 
 

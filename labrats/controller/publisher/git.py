@@ -7,6 +7,7 @@ import asyncio
 import base64
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,9 @@ _THREADS: Final = 8
 _SECONDS: Final = 120.0
 _SECONDS_OF_TRANSFER: Final = 900.0
 """Time for a transfer from or to GitHub. git ends one that has stalled by itself."""
+
+_MEMORY_BYTES: Final = 1024**3
+"""Memory of a command whose work an agent can make very long."""
 
 _CONFIG: Final[Mapping[str, str]] = {
     "core.hooksPath": os.devnull,
@@ -227,6 +231,31 @@ def start_of_output(folder: Path, arguments: Sequence[str], most_bytes: int) -> 
     limit.start()
     try:
         return process.stdout.read(most_bytes)
+    finally:
+        limit.cancel()
+        run.kill()
+        process.communicate()
+
+
+def short_output(folder: Path, arguments: Sequence[str], most_bytes: int, refusal: str) -> bytes:
+    """Return the output of a git command with a limit on its memory. Blocks.
+
+    refusal: the reason of NotPushed if the output is longer, or git fails or needs more memory. Raises RetryLater, too.
+    """
+    run = _run.get(None) or _Run()
+    try:
+        process = run.start(["git", *arguments], folder, _environment(None, None))
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
+    except OSError as error:
+        raise NotPushed(f"git cannot be run: {error.strerror}") from error
+    assert process.stdout
+    limit = Timer(_SECONDS, run.kill)
+    limit.start()
+    try:
+        output = process.stdout.read(most_bytes + 1)
+        if len(output) > most_bytes or process.wait() != 0:
+            raise NotPushed(refusal)
+        return output
     finally:
         limit.cancel()
         run.kill()

@@ -149,10 +149,12 @@ class CommitsPublisher:
         return repository.clone_url or (setup.git_repo if setup else "")
 
     def _reason_to_refuse(self, commits: Commits, size: int) -> str | None:
+        if reason := reason_to_refuse(self.policy, commits.files, size):
+            return reason
         protected = protected_among(self.policy, commits.files)
         if protected and self.policy.protected_files.action is ProtectedAction.REFUSE:
             return f"the changes concern protected files: {', '.join(protected[:10])}"
-        return reason_to_refuse(self.policy, commits.files, size)
+        return None
 
     async def _push(self, commits: Commits, default_branch: str) -> Pushed:
         number = self.target.pull_request

@@ -14,6 +14,7 @@ _DATE: Final = r"(-\d{8}|-\d{4}-\d{2}-\d{2}|-latest)?"
 _WINDOW: Final = re.compile(r"\[\w+\]$")
 """Suffix with which Claude Code requests a context window. It does not send the suffix to the API."""
 
+_LONGEST_NAME: Final = 256
 _COMPOUND_ALIASES: Final = {"opusplan": ("opus", "sonnet")}
 _ANY: Final = frozenset({"best", "default", "inherit"})
 
@@ -43,6 +44,8 @@ class AllowedModels:
         return self.pattern is None
 
     def __contains__(self, model: str) -> bool:
+        if len(model) > _LONGEST_NAME:
+            return False
         return self.pattern is None or self.pattern.fullmatch(model) is not None
 
 
@@ -51,4 +54,4 @@ def _patterns_of(name: str, provider: str) -> Iterator[str]:
     yield re.escape(name) + _DATE
     if provider == "claude" and re.fullmatch("[a-z]+", name):
         for alias in _COMPOUND_ALIASES.get(name, (name,)):
-            yield rf"((?!claude)[\w.-]+[./])*claude-([0-9a-z.]+-)*{alias}(-[\w.:@-]*)?"
+            yield rf"(?:(?!claude)[\w-]++[./])*+claude-(?:[0-9a-z.]++-)*{alias}(?:-[\w.:@-]*)?"

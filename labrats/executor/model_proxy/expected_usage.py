@@ -18,6 +18,7 @@ IMAGE_TOKENS: Final = 5_000
 _CHEAP: Final = (string.ascii_letters + " ").encode()
 """A token has at least two of these bytes, also in words that do not exist. Each other byte may be a token."""
 
+_MOST_DIGITS: Final = 18
 _LONG: Final = 1000
 """Shorter parts, in bytes, count as text also if they are images."""
 
@@ -64,7 +65,8 @@ def output_limit(path: str, body: bytes) -> int | None:
     names = next((names for end, names in _LIMITS_BY_PATH.items() if path.endswith(end)), ())
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     found = [bytes(fields[name]) for name in names if name in fields]
-    return max((int(value) for value in found if value.isdigit() and int(value) > 0), default=None)
+    numbers = (int(value) for value in found if value.isdigit() and len(value) <= _MOST_DIGITS)
+    return max(filter(None, numbers), default=None)
 
 
 def is_streamed(body: bytes) -> bool:

@@ -31,11 +31,15 @@ _NOT_FETCHED: Final = "search_result"
 _ADDRESS: Final = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _FIELD_OF_SERVER: Final = re.compile(
     "mcp_servers|plugins|connectors|data_?sources|.*search.*|.*(_url|endpoint)s?|web_.*|brows.*|retrieval.*|"
-    "kv_transfer_params|lora_.*"
+    "kv_transfer_params|lora_.*",
+    re.DOTALL,
 )
 """Fields of a request that ask the server, or a gateway, to search the web, or to connect to other servers."""
 
-_FIELD_OF_SERVERS_TOOL: Final = re.compile(".*(search|url|maps|fetch|brows|code_?execution|retrieval|mcp|server).*")
+_LONGEST_NAME: Final = 200
+"""Characters of the longest name of a field that no gateway reads."""
+
+_FIELD_OF_SERVERS_TOOL: Final = re.compile("search|url|maps|fetch|brows|code_?execution|retrieval|mcp|server")
 """Fields of a tool in which some gateways find one that the server runs, whatever the tool's type is."""
 
 _FIELDS_OF_UNTYPED_TOOL: Final = ("input_schema", "function")
@@ -79,9 +83,10 @@ def searches_by_itself(model: str) -> bool:
 
 def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
     for name, value in request.items():
-        if value and _FIELD_OF_SERVER.fullmatch(name.casefold().strip()):
+        if value and (len(name) > _LONGEST_NAME or _FIELD_OF_SERVER.fullmatch(name.casefold().strip())):
             yield f"the field `{name[:100]}`"
     pending: list[Any] = [request]  # objects and lists
+    examined = set[int]()  # by id: parts of parts with an address are examined once
     while pending:
         value = pending.pop()
         if isinstance(value, list):
@@ -93,10 +98,10 @@ def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
                 yield f"the address {address[:100]!r}"
             if not _MEDIA.isdisjoint(value) and value.get("type") != _NOT_FETCHED:
                 media = [value[name] for name in _MEDIA if name in value and not _is_text(value, name)]
-                yield from (f"the address {address[:100]!r}" for address in _addresses_in(media))
+                yield from (f"the address {address[:100]!r}" for address in _addresses_in(media, examined))
             # A model's call of a tool, and the schema of a tool, may have fields of any name. The request is no call,
             # although that of the Responses API has its messages in `input`, and some servers ignore a `type` in it.
-            is_call = value is not request and "input" in value and str(value.get("type")).endswith("tool_use")
+            is_call = value is not request and "input" in value and _is_tool_use(value.get("type"))
             for name, part in value.items():
                 if isinstance(part, (dict, list)) and name not in _SCHEMAS and not (is_call and name == "input"):
                     pending.append(part)
@@ -109,10 +114,10 @@ def _tools_of_server(tools: Any) -> Iterator[str]:
         kind = tool.get("type")
         if kind is None and not any(name in tool for name in _FIELDS_OF_UNTYPED_TOOL):
             yield f"a tool without a type and `{_FIELDS_OF_UNTYPED_TOOL[0]}`"
-        elif kind is not None and not _RUN_BY_THE_AGENT.fullmatch(str(kind)):
-            yield f"the tool `{str(kind)[:100]}`"
+        elif kind is not None and not (isinstance(kind, str) and _RUN_BY_THE_AGENT.fullmatch(kind)):
+            yield f"the tool `{kind[:100] if isinstance(kind, str) else 'of an unknown type'}`"
         for name in tool:
-            if _FIELD_OF_SERVERS_TOOL.fullmatch(name.casefold()):
+            if _FIELD_OF_SERVERS_TOOL.search(name.casefold()):
                 yield f"the field `{name[:100]}` of a tool"
 
 
@@ -133,17 +138,23 @@ def _is_text(part: Mapping[str, Any], name: str) -> bool:
     return is_source and source.get("type") in ("text", "content")
 
 
-def _addresses_in(media: list[Any]) -> Iterator[str]:
-    """Yield the addresses in parts of a message that are no text, under any name."""
+def _addresses_in(media: list[Any], examined: set[int]) -> Iterator[str]:
+    """Yield the addresses in parts of a message that are no text, under any name.
+
+    examined: ids of the objects and lists that were examined, to which those in the parts are added.
+    """
     pending = media
     while pending:
         value = pending.pop()
-        if isinstance(value, list):
-            pending += value
-        elif isinstance(value, dict):
-            pending += value.values()
-        elif _is_address(value):
+        if _is_address(value):
             yield value
+        elif isinstance(value, (dict, list)) and id(value) not in examined:
+            examined.add(id(value))
+            pending += value.values() if isinstance(value, dict) else value
+
+
+def _is_tool_use(kind: Any) -> bool:
+    return isinstance(kind, str) and kind.endswith("tool_use")
 
 
 def _is_address(content: Any) -> bool:

@@ -200,7 +200,8 @@ class ClaudeEventTranslator:
         self._messages: dict[str, Usage] = {}
         self._counted = Usage()
         self._streamed: dict[str | None, str] = {}
-        self._open_calls: dict[str, str | None] = {}
+        self._open_calls: set[str] = set()
+        self._calls_of_subagents: dict[str, list[str]] = {}
 
     def handle_line(self, line: bytes) -> None:
         """Translate the event in `line`, if there is one.
@@ -334,14 +335,15 @@ class ClaudeEventTranslator:
                 self._context.events.log(block.text, "agent")
             elif block.type == "tool_use":
                 if block.name not in _SUBAGENT_TOOLS:
-                    self._open_calls[block.id] = event.parent_tool_use_id
+                    self._open_calls.add(block.id)
+                    if event.parent_tool_use_id:
+                        self._calls_of_subagents.setdefault(event.parent_tool_use_id, []).append(block.id)
                 report_tool_call(self._context.events, block.id, block.name, block.input, _describe(block.input))
 
     def _close_call(self, call_id: str) -> None:
         """Remove an open call that has returned. If it was a subagent, remove its calls too."""
-        self._open_calls = {
-            other: parent for other, parent in self._open_calls.items() if call_id not in (other, parent)
-        }
+        for closed in (call_id, *self._calls_of_subagents.pop(call_id, ())):
+            self._open_calls.discard(closed)
 
     def _handle_tool_result(self, block: Block) -> None:
         if block.type == "tool_result":

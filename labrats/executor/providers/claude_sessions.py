@@ -4,8 +4,10 @@ They contain the messages of subagents, which it does not print in full, and at 
 """
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -91,6 +93,12 @@ _ASSISTANT_DECODER: Final = msgspec.json.Decoder(_AssistantEntry)
 _COST_DECODER: Final = msgspec.json.Decoder(_CostState)
 
 
+_LONG_SEARCH_SECONDS: Final = 0.05
+_PAUSE_FACTOR: Final = 20
+_MOST_FILES: Final = 1000
+"""Limits on the search for files, of which an agent can make any number."""
+
+
 class SessionFiles:
     """The files of the session in which a run works. session_id: set once the session has started."""
 
@@ -104,13 +112,19 @@ class SessionFiles:
         self._home, self._projects = home, home / ".claude" / "projects"
         self._positions: dict[Path, int] = {}
         self._readable_bytes = MOST_BYTES
+        self._search_after = 0.0
         self._before = self._totals() or Usage(cost_usd=0.0)
         for _ in self.new_subagent_messages():
             pass
 
     def new_subagent_messages(self) -> Iterator[tuple[str, Usage]]:
         """Yield the id and usage of each message of a subagent that was recorded since the last call."""
-        for path in self._find(f"{self.session_id}/subagents/*.jsonl"):
+        if (began := time.monotonic()) < self._search_after:
+            return
+        paths = self._find(f"{self.session_id}/subagents/*.jsonl")
+        if (took := time.monotonic() - began) > _LONG_SEARCH_SECONDS:
+            self._search_after = began + took * _PAUSE_FACTOR
+        for path in paths:
             for line in self._new_lines(path):
                 if _ASSISTANT in line and (entry := decode_line(_ASSISTANT_DECODER, line)):
                     yield entry.message.id, entry.message.usage.as_usage(turns=1)
@@ -143,7 +157,7 @@ class SessionFiles:
     def _find(self, pattern: str) -> list[Path]:
         if self.session_id:
             with suppress(OSError):  # an agent can take the permissions of its home from itself
-                return sorted(self._projects.glob(f"*/{pattern}"))
+                return sorted(islice(self._projects.glob(f"*/{pattern}"), _MOST_FILES))
         return []
 
     def _new_lines(self, path: Path) -> Iterator[bytes]:

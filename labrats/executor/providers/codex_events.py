@@ -343,8 +343,13 @@ _SESSION_DECODER: Final = msgspec.json.Decoder(_SessionEntry)
 _KINDS_READ: Final = (b'"turn_context"', b'"token_count"', b'"token_usage_record"')
 
 
+_LONG_COMMAND: Final = 16 * 1024
+
+
 def _shell_command(command: str) -> str:
     """Return the command inside `/bin/bash -lc 'command'`."""
+    if len(command) > _LONG_COMMAND:  # splitting takes a time that grows with the square of the length
+        return command
     try:
         words = shlex.split(command)
     except ValueError:

@@ -21,6 +21,7 @@ class LineLogger:
         self._events = events
         self._prefix = prefix
         self._line = ""
+        self._length_tried = 0  # each try takes a time that grows with the length
         self._since = time.monotonic()
 
     def add(self, piece: str) -> None:
@@ -28,7 +29,8 @@ class LineLogger:
         for line in lines:
             self._log(line)
         is_slow = time.monotonic() - self._since > _SLOW_SECONDS
-        if len(self._line) > _LONG_CHARACTERS or (self._line and is_slow):
+        has_grown = len(self._line) > self._length_tried * 5 // 4
+        if has_grown and (len(self._line) > _LONG_CHARACTERS or is_slow):
             self._log_part()
 
     def end(self) -> None:
@@ -39,6 +41,7 @@ class LineLogger:
 
     def _log_part(self) -> None:
         """Log as many whole words of the incomplete line as possible without splitting a secret."""
+        self._length_tried = len(self._line)
         text = self._line[: self._events.safe_length(self._line)]
         end = max((match.end() for match in WORD_END.finditer(text)), default=0)
         if text[:end].strip():
@@ -46,5 +49,5 @@ class LineLogger:
             self._log(text[:end].rstrip())
 
     def _log(self, text: str) -> None:
-        self._since = time.monotonic()
+        self._since, self._length_tried = time.monotonic(), 0
         self._events.log(self._prefix + text, "agent")

@@ -10,7 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from labrats.controller.publisher.branch import remove_leftovers
-from labrats.controller.publisher.git import SCRATCH, TEMPORARY, NotPushed, run_git, start_of_output
+from labrats.controller.publisher.git import (
+    SCRATCH,
+    TEMPORARY,
+    NotPushed,
+    run_git,
+    short_output,
+    start_of_output,
+)
 from labrats.model.errors import LabratsError, RetryLater
 
 ENDLESS = ["-c", "alias.endless=!yes", "endless"]
@@ -91,3 +98,14 @@ def test_leftovers_of_a_publisher_with_the_same_process_id_are_removed(
 def test_long_input_reaches_a_git_that_is_measured_meanwhile(tmp_path: Path) -> None:
     text = b"x" * 5_000_000
     assert run_git(tmp_path, ["-c", "alias.slow=!sleep 0.5; cat", "slow"], stdin=text) == text
+
+
+def test_output_has_a_limit_and_must_be_complete(tmp_path: Path) -> None:
+    with pytest.raises(NotPushed, match="too much"):
+        short_output(tmp_path, ENDLESS, 10_000, "too much")
+    with pytest.raises(NotPushed, match="too much"):
+        short_output(tmp_path, ["-c", "alias.fail=!echo a; exit 1", "fail"], 10_000, "too much")
+    use_memory = "!exec python3 -c 'x = bytearray(2 << 30)'"
+    with pytest.raises(NotPushed, match="too much"):
+        short_output(tmp_path, ["-c", f"alias.use={use_memory}", "use"], 10_000, "too much")
+    assert short_output(tmp_path, ["-c", "alias.print=!echo a", "print"], 10_000, "too much") == b"a\n"

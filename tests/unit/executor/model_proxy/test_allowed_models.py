@@ -56,3 +56,9 @@ def test_model_is_allowed(config: dict[str, Any], model: str) -> None:
 )
 def test_other_model_is_not_allowed(config: dict[str, Any], model: str) -> None:
     assert model not in AllowedModels.of(JobConfig(**{"provider": "claude"} | config))
+
+
+@pytest.mark.parametrize("name", ["a." * 100, "a/" * 2_000_000, "claude-" * 30, "claude-a-" * 28])
+def test_name_that_is_no_models_is_refused_at_once(name: str) -> None:
+    """With the usual repetitions of patterns, this would take longer than a job."""
+    assert name not in AllowedModels.of(JobConfig(provider="claude", model="sonnet"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.model_proxy.reach import MOST_VALUES
+from labrats.executor.model_proxy.reach import MOST_VALUES, ReachesOthers, without_reach
 from labrats.model.network import AllowedHosts, Network
 from tests.unit.executor.model_proxy.proxies import MODEL, a_proxy, a_request, a_response, answers, body_of, status_of
 
@@ -196,3 +196,15 @@ async def test_tool_may_use_the_model_of_the_job(tmp_path: Path) -> None:
     fields = {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": MODEL}]}
     async with a_proxy(tmp_path, answers(OK)) as proxy:
         assert status_of(await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))) == 200
+
+
+def test_long_names_and_deep_parts_are_examined_in_linear_time() -> None:
+    """With quadratic time, these would take hours, in which no other thread runs."""
+    long_names = [{"search" * 2_000_000 + "\nx": 1}, {"tools": [{"function": {}, "url" * 2_000_000 + "\n": 1}]}]
+    for request in long_names:
+        with pytest.raises(ReachesOthers):
+            without_reach(json.dumps(request).encode())
+    deep: Any = ["x"] * 100_000
+    for _ in range(300):
+        deep = {"file": deep, "input": 1, "type": {"a": 1}}
+    without_reach(json.dumps({"messages": [deep]}).encode())
