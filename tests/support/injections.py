@@ -121,9 +121,12 @@ MARK: Final = "goal-$((1+1))"
 
 
 def ask_model(mark: str, path: str, body: str = "") -> str:
-    """Return a command that asks the model's server, with the credential of the agent and a mark in the address."""
+    """Return a command that asks the model's server, with the credential of the agent and a mark in the address.
+
+    The key proxy forwards the parameter of the query that has the mark.
+    """
     data = f" -H 'Content-Type: application/json' -d '{body}'" if body else ""
-    return f'curl -sm5 --noproxy "*" -H "x-api-key: $CREDENTIAL"{data} "$ANTHROPIC_BASE_URL{path}?{MARK}{mark}"'
+    return f'curl -sm5 --noproxy "*" -H "x-api-key: $CREDENTIAL"{data} "$ANTHROPIC_BASE_URL{path}?beta={MARK}{mark}"'
 
 
 def of_model(name: str, **fields: object) -> str:
