@@ -7,7 +7,6 @@ import asyncio
 import base64
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread, Timer
-from typing import Final, TypeVar
+from typing import IO, Final, TypeVar
 
 from labrats.files.trees import sizes_on_disk
 from labrats.model.errors import LabratsError, RetryLater
@@ -33,8 +32,8 @@ _SECONDS: Final = 120.0
 _SECONDS_OF_TRANSFER: Final = 900.0
 """Time for a transfer from or to GitHub. git ends one that has stalled by itself."""
 
-_MEMORY_BYTES: Final = 1024**3
-"""Memory of a command whose work an agent can make very long."""
+_WITH_LITTLE_MEMORY: Final = ("/bin/sh", "-c", 'ulimit -d 1048576 && exec "$@"', "sh")
+"""The start of a command that may take a GiB of memory, since an agent can make its work very long."""
 
 _CONFIG: Final[Mapping[str, str]] = {
     "core.hooksPath": os.devnull,
@@ -221,20 +220,8 @@ def _measured(run: _Run, folder: Path) -> Iterator[list[LabratsError]]:
 
 def start_of_output(folder: Path, arguments: Sequence[str], most_bytes: int) -> bytes:
     """Return the start of the output of a git command, which may be very long. Blocks. Raises NotPushed, RetryLater."""
-    run = _run.get(None) or _Run()
-    try:
-        process = run.start(["git", *arguments], folder, _environment(None, None))
-    except OSError as error:
-        raise NotPushed(f"git cannot be run: {error.strerror}") from error
-    assert process.stdout
-    limit = Timer(_SECONDS, run.kill)
-    limit.start()
-    try:
-        return process.stdout.read(most_bytes)
-    finally:
-        limit.cancel()
-        run.kill()
-        process.communicate()
+    with _started(folder, ["git", *arguments]) as (_, output):
+        return output.read(most_bytes)
 
 
 def short_output(folder: Path, arguments: Sequence[str], most_bytes: int, refusal: str) -> bytes:
@@ -242,20 +229,26 @@ def short_output(folder: Path, arguments: Sequence[str], most_bytes: int, refusa
 
     refusal: the reason of NotPushed if the output is longer, or git fails or needs more memory. Raises RetryLater, too.
     """
+    with _started(folder, [*_WITH_LITTLE_MEMORY, "git", *arguments]) as (process, output):
+        content = output.read(most_bytes + 1)
+        if len(content) > most_bytes or process.wait() != 0:
+            raise NotPushed(refusal)
+        return content
+
+
+@contextmanager
+def _started(folder: Path, command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Run a command during the block, or for a limited time. Yield its process and output."""
     run = _run.get(None) or _Run()
     try:
-        process = run.start(["git", *arguments], folder, _environment(None, None))
-        resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
+        process = run.start(command, folder, _environment(None, None))
     except OSError as error:
         raise NotPushed(f"git cannot be run: {error.strerror}") from error
     assert process.stdout
     limit = Timer(_SECONDS, run.kill)
     limit.start()
     try:
-        output = process.stdout.read(most_bytes + 1)
-        if len(output) > most_bytes or process.wait() != 0:
-            raise NotPushed(refusal)
-        return output
+        yield process, process.stdout
     finally:
         limit.cancel()
         run.kill()
