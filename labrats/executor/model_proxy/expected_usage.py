@@ -30,23 +30,15 @@ _LIMITS_BY_PATH: Final[Mapping[str, Sequence[str]]] = {
 }
 """The fields of a request that limit its answer, by the end of its path."""
 
+_CONVERSATIONS: Final = ("messages", "input")
+"""The fields of a request with its messages, by the names of the APIs."""
+
 _IMAGES: Final = (b'"image"', b'"image_url"', b'"input_image"')
 _NOT_IN_IMAGES: Final = (b'"text"', b'"role"', b'"content"', b'"input"', b'"output"', b"\\")
 """Fields with text, in which a server that ignores the type would look for it, and the sign of an escaped name."""
 
 _NESTING: Final = 3
 """Depth at which images are: the message, the result of a tool, and its content."""
-
-
-class _Stream(msgspec.Struct, frozen=True):
-    stream: msgspec.Raw = msgspec.Raw()
-
-
-class _Conversation(msgspec.Struct, frozen=True):
-    """The messages of a request, by the names of the APIs."""
-
-    messages: msgspec.Raw = msgspec.Raw()
-    input: msgspec.Raw = msgspec.Raw()
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -63,7 +55,7 @@ def output_limit(path: str, body: bytes) -> int | None:
     path: of the request. Servers ignore the fields of other APIs. body: a JSON object.
     """
     names = next((names for end, names in _LIMITS_BY_PATH.items() if path.endswith(end)), ())
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    fields = _fields_of(body)
     found = [bytes(fields[name]) for name in names if name in fields]
     numbers = (int(value) for value in found if value.isdigit() and len(value) <= _MOST_DIGITS)
     return max(filter(None, numbers), default=None)
@@ -71,7 +63,7 @@ def output_limit(path: str, body: bytes) -> int | None:
 
 def is_streamed(body: bytes) -> bool:
     """Return whether a request asks for its answer in parts. body: a JSON object."""
-    return bytes(msgspec.json.decode(body, type=_Stream).stream) == b"true"
+    return bytes(_fields_of(body).get("stream", b"")) == b"true"
 
 
 def most_input_tokens(body: bytes) -> int:
@@ -88,9 +80,13 @@ def _images_in(body: bytes) -> Iterator[bytes]:
     Only what a server takes for an image costs as little as one: not the arguments of a tool's call, which may look the
     same, nor a part with a text.
     """
-    conversation = msgspec.json.decode(body, type=_Conversation)
-    for parts in (conversation.messages, conversation.input):
-        yield from _images_of(parts, _NESTING)
+    fields = _fields_of(body)
+    for name in _CONVERSATIONS:
+        yield from _images_of(fields.get(name, msgspec.Raw()), _NESTING)
+
+
+def _fields_of(body: bytes) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
 
 
 def _images_of(parts: msgspec.Raw, nesting: int) -> Iterator[bytes]:

@@ -46,7 +46,7 @@ _FIELDS_OF_UNTYPED_TOOL: Final = ("input_schema", "function")
 """The agent's program runs a tool without a type if it has one of these fields."""
 
 _SCHEMAS: Final = ("input_schema", "output_schema", "parameters", "schema")
-
+"""Fields with the schema of a tool or of an answer, whose properties may have any name."""
 
 _SEARCHING_MODEL: Final = re.compile(r"-search(-|$)|:online$|(^|/)sonar(-|$)|deep-research", re.IGNORECASE)
 """Names of models that search the web by themselves."""
