@@ -17,12 +17,13 @@ _RUN_BY_THE_AGENT: Final = re.compile(
 )
 """Types of the tools that run in the agent's own program. The model's server runs all others."""
 
-_ADDRESS_FIELDS: Final = ("image_url", "file_url", "document_url", "video_url", "audio_url")
+_ADDRESS_FIELDS: Final = ("url", "image_url", "file_url", "document_url", "video_url", "audio_url")
 _CONTENT_FIELDS: Final = ("file_data", "data")
 """Fields with the content of a file, in which some gateways accept an address instead."""
 
-_NAMES_OF_ADDRESSES: Final = frozenset({"url", *_ADDRESS_FIELDS, *_CONTENT_FIELDS})
-_MEDIA: Final = frozenset({"image", "audio", "video", "file", "input_audio", "source", "media", *_ADDRESS_FIELDS})
+_MEDIA: Final = frozenset(
+    {"image", "audio", "video", "file", "input_audio", "source", "media", *_ADDRESS_FIELDS, *_CONTENT_FIELDS}
+)
 """Fields of a part of a message with a picture, a sound, a video or a file, or with its address."""
 
 _NOT_FETCHED: Final = "search_result"
@@ -94,11 +95,8 @@ def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
         else:
             if "tools" in value:
                 yield from _tools_of_server(value["tools"])
-            if not _NAMES_OF_ADDRESSES.isdisjoint(value) and (address := _address_in(value)):
-                yield f"the address {address[:100]!r}"
-            if not _MEDIA.isdisjoint(value) and value.get("type") != _NOT_FETCHED:
-                media = [value[name] for name in _MEDIA if name in value and not _is_text(value, name)]
-                yield from (f"the address {address[:100]!r}" for address in _addresses_in(media, examined))
+            if not _MEDIA.isdisjoint(value):
+                yield from (f"the address {address[:100]!r}" for address in _addresses_in(value, examined))
             # A model's call of a tool, and the schema of a tool, may have fields of any name. The request is no call,
             # although that of the Responses API has its messages in `input`, and some servers ignore a `type` in it.
             is_call = value is not request and "input" in value and _is_tool_use(value.get("type"))
@@ -121,41 +119,35 @@ def _tools_of_server(tools: Any) -> Iterator[str]:
                 yield f"the field `{name[:100]}` of a tool"
 
 
-def _address_in(part: Mapping[str, Any]) -> str | None:
-    """Return the address that a part of a message names instead of its content."""
-    named = [part.get(name) for name in _ADDRESS_FIELDS]
-    named += [part.get("url")] if part.get("type") == "url" else []
-    addresses = [value.get("url") if isinstance(value, dict) else value for value in named]
-    if part.get("type") != "text":  # a document of text may begin with an address
-        addresses += filter(_is_address, map(part.get, _CONTENT_FIELDS))
-    return next((each for each in addresses if isinstance(each, str) and not each.lower().startswith("data:")), None)
+def _addresses_in(part: Mapping[str, Any], examined: set[int]) -> Iterator[str]:
+    """Yield the addresses that a part of a message names in place of a content, under any name.
 
-
-def _is_text(part: Mapping[str, Any], name: str) -> bool:
-    """Return whether a field has the text of a document, which may begin with an address, or further parts."""
-    source = part[name]
-    is_source = part.get("type") == "document" and name == "source" and isinstance(source, dict)
-    return is_source and source.get("type") in ("text", "content")
-
-
-def _addresses_in(media: list[Any], examined: set[int]) -> Iterator[str]:
-    """Yield the addresses in parts of a message that are no text, under any name.
-
-    examined: ids of the objects and lists that were examined, to which those in the parts are added.
+    examined: ids of the objects and lists that were examined, to which those in the part are added.
     """
-    pending = media
+    pending = [(name, part[name]) for name in _MEDIA if name in part and _is_media(part, name)]
     while pending:
-        value = pending.pop()
-        if _is_address(value):
-            yield value
+        name, value = pending.pop()
+        if isinstance(value, str):
+            is_expected = name in _ADDRESS_FIELDS and value and not value.lower().startswith("data:")
+            if is_expected or _ADDRESS.match(value):
+                yield value
         elif isinstance(value, (dict, list)) and id(value) not in examined:
             examined.add(id(value))
-            pending += value.values() if isinstance(value, dict) else value
+            pending += value.items() if isinstance(value, dict) else [(name, each) for each in value]
+
+
+def _is_media(part: Mapping[str, Any], name: str) -> bool:
+    """Return whether a server could fetch what a field names. A text may begin with an address."""
+    kind, value = part.get("type"), part[name]
+    if name == "url":
+        return bool(kind == "url")
+    if name in _CONTENT_FIELDS:
+        return bool(kind != "text")
+    if name == "source":
+        is_of_text = isinstance(value, dict) and value.get("type") in ("text", "content")
+        return kind != _NOT_FETCHED and not (kind == "document" and is_of_text)
+    return True
 
 
 def _is_tool_use(kind: Any) -> bool:
     return isinstance(kind, str) and kind.endswith("tool_use")
-
-
-def _is_address(content: Any) -> bool:
-    return isinstance(content, str) and _ADDRESS.match(content) is not None
