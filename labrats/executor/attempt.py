@@ -21,7 +21,7 @@ from labrats.executor.model_access import model_access
 from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout, stopped_by_signals
 from labrats.executor.prices import require_price
 from labrats.executor.providers.registry import Provider, provider_named
-from labrats.executor.resource_limits import in_control_group, run_within_limits
+from labrats.executor.resource_limits.watcher import in_control_group, run_within_limits
 from labrats.executor.secret_files import read_secrets, secret_files, values_to_redact
 from labrats.executor.workspace import prepare_workspace
 from labrats.executor.workspace_diff import (

@@ -13,7 +13,7 @@ import msgspec
 from labrats.executor.context import RunContext
 from labrats.executor.event_writer import STDOUT, EventWriter
 from labrats.executor.outcomes import run_step, run_with_timeout
-from labrats.executor.resource_limits import run_within_limits
+from labrats.executor.resource_limits.watcher import run_within_limits
 from labrats.executor.secret_files import read_secrets, values_to_redact
 from labrats.executor.workspace import clone_repository
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task

@@ -1,4 +1,4 @@
-"""Sizes of memory as texts, such as `4Gi`, as Kubernetes writes them."""
+"""Sizes of memory and disks as texts: `4Gi`, as Kubernetes writes them in settings, and `4 GiB` in messages."""
 
 import re
 from typing import Final
@@ -6,6 +6,7 @@ from typing import Final
 _DECIMAL: Final = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _UNITS: Final = {"": 1} | _DECIMAL | _BINARY
+_SHOWN_UNITS: Final = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 _SIZE: Final = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>[KMGT]i|[kMGT])?")
 
 
@@ -16,3 +17,9 @@ def read_size(text: str) -> int:
     if size <= 0:
         raise ValueError(f"must be a size above 0, such as 4Gi or 512Mi, instead of {text!r}")
     return size
+
+
+def shown_size(size: int) -> str:
+    """Return a size in bytes as people read it, in the largest fitting unit."""
+    unit, divisor = next(((unit, divisor) for unit, divisor in _SHOWN_UNITS if size >= divisor), ("bytes", 1))
+    return f"{size / divisor:.3g} {unit}"

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from labrats.executor.open_descriptors import NamelessFile, hides_files, memory_of_sandbox, nameless_files
+from labrats.executor.resource_limits.open_descriptors import (
+    NamelessFile,
+    hides_files,
+    memory_of_sandbox,
+    nameless_files,
+)
 
 SIZE = 64 * 1024
 

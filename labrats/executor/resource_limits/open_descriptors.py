@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.scarce_files import Kind
+from labrats.executor.resource_limits.scarce_files import Kind
 from labrats.processes import share_descriptors, thread_ids
 
 SOCKET: Final = "socket:["

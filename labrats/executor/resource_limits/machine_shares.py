@@ -1,0 +1,115 @@
+"""End an attempt that takes more than its share of what the machine has for all. Without most of this, no engine runs.
+
+Some of it is limited at all times: threads, and the files that all processes of a user may watch by epoll. The rest is
+limited once there is hardly any left: the memory, the disk, and some kinds of files.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from labrats.executor.resource_limits.disk import DiskMeter
+from labrats.executor.resource_limits.memory import MemoryMeter, short_memory
+from labrats.executor.resource_limits.open_descriptors import hides_files, open_files, open_sockets, watched_by_epoll
+from labrats.executor.resource_limits.scarce_files import KINDS, most_memory_of_a_socket
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
+from labrats.model.protocol import ResourceLimits
+from labrats.model.sizes import shown_size
+from labrats.processes import count_threads, descendants
+
+_MOST_THREADS: Final = (Path("/proc/sys/kernel/pid_max"), Path("/proc/sys/kernel/threads-max"))
+_THREADS_SHARE: Final = 0.25
+
+_MOST_WATCHES: Final = Path("/proc/sys/fs/epoll/max_user_watches")
+_WATCHES_SHARE: Final = 0.05
+
+_SCARCE_SHARE: Final = 0.1
+"""Share of the files of a kind beyond which an attempt is ended once there are no more: several may have taken them."""
+
+_MEMORY_SHARE: Final = 0.5
+
+_HIDDEN_COUNTS: Final = 3
+"""Counts in a row in which some process hides its open files until the attempt is ended. Some do so at their start."""
+
+
+class MachineShares:
+    """Counts what an attempt takes of the machine.
+
+    is_confined: whether its processes are in the sandbox, where none of them needs to hide its open files.
+    """
+
+    def __init__(self, limits: ResourceLimits, disk: DiskMeter, *, is_confined: bool) -> None:
+        self._memory = MemoryMeter() if limits.memory_bytes is None else None
+        self._disk, self._is_confined = disk, is_confined
+        self._most_threads, self._most_watches = most_threads(), _share(_WATCHES_SHARE, _MOST_WATCHES)
+        self._hidden_counts = 0
+
+    def excess(self) -> GiveUp | None:
+        """Return the end of an attempt that exceeds a share."""
+        return next(self._excesses(descendants(os.getpid())), None)
+
+    def _excesses(self, pids: Sequence[int]) -> Iterator[GiveUp]:
+        if (threads := count_threads(pids)) > self._most_threads:
+            yield GiveUp(
+                FailedCode.PROCESS_LIMIT,
+                f"the attempt had {threads} threads, over {_THREADS_SHARE:.0%} of what the machine may have "
+                "(kernel.pid_max and kernel.threads-max): give the agent less to do at once",
+            )
+        if (watched := watched_by_epoll(pids, self._most_watches)) > self._most_watches:
+            yield GiveUp(
+                FailedCode.PROCESS_LIMIT,
+                f"the attempt watched at least {watched} files by epoll, over {_WATCHES_SHARE:.0%} of what all "
+                "processes of a user may watch (fs.epoll.max_user_watches): let the agent open fewer at once",
+            )
+        for kind in KINDS:
+            if kind.is_used_up() and (held := open_files(pids, kind)) > kind.most() * _SCARCE_SHARE:
+                yield GiveUp(
+                    FailedCode.PROCESS_LIMIT,
+                    f"the attempt had {held} {kind.name}, over {_SCARCE_SHARE:.0%} of what the machine has for all "
+                    f"({kind.setting}), when none was left: let the agent open fewer at once",
+                )
+        if failure := self._disk.excess_on_full_disk():
+            yield failure
+        if self._hides_files(pids):
+            yield GiveUp(
+                FailedCode.PROCESS_LIMIT,
+                "the attempt ran a program that its user may not read, so that the memory and the disk that it takes "
+                "cannot be measured: make the program readable (chmod +r)",
+            )
+        if total := short_memory():
+            yield from self._excesses_of_memory(pids, total)
+
+    def _hides_files(self, pids: Sequence[int]) -> bool:
+        """Return whether a process keeps its files hidden: they would count for nothing."""
+        self._hidden_counts = self._hidden_counts + 1 if self._is_confined and any(map(hides_files, pids)) else 0
+        return self._hidden_counts >= _HIDDEN_COUNTS
+
+    def _excesses_of_memory(self, pids: Sequence[int], total: int) -> Iterator[GiveUp]:
+        """Yield what exceeds a share of the machine's memory, of `total` bytes, which is nearly full."""
+        most, advice = int(total * _MEMORY_SHARE), "use a machine with more, or give the agent less to do at once"
+        if (sockets := open_sockets(pids)) * most_memory_of_a_socket() > most:
+            yield GiveUp(
+                FailedCode.OUT_OF_MEMORY,
+                f"the attempt had {sockets} sockets, whose buffers can take over {_MEMORY_SHARE:.0%} of the machine's "
+                f"memory, which was nearly full: {advice}",
+            )
+        if self._memory and (used := self._memory.excess(most, pids)):
+            yield GiveUp(
+                FailedCode.OUT_OF_MEMORY,
+                f"the attempt used {shown_size(used)} of memory, over {_MEMORY_SHARE:.0%} of the machine's, which was "
+                f"nearly full: {advice}",
+            )
+
+
+def most_threads() -> float:
+    """Return the number of threads that an attempt may have."""
+    return _share(_THREADS_SHARE, *_MOST_THREADS)
+
+
+def _share(share: float, *files: Path) -> float:
+    """Return a share of the smallest number in files of /proc. One that is missing, as in gVisor, sets no limit."""
+    numbers = [int(file.read_text()) for file in files if file.exists()]
+    return min(numbers, default=math.inf) * share

@@ -1,0 +1,120 @@
+"""Measure the memory of an attempt, and what is left of the machine's."""
+
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from labrats.executor.resource_limits.open_descriptors import memory_of_sandbox, nameless_files
+from labrats.processes import thread_ids
+
+_SAMPLES_IN_EXCESS: Final = 2
+"""Samples that must all exceed a limit on memory. The processes are read one after the other, so that what one shares
+with a child that starts meanwhile counts twice in one sample.
+"""
+
+_NAMELESS_EVERY: Final = 10
+"""Samples for each search of files without a name, which takes longer."""
+
+_LARGE_EXECUTOR: Final = 512 * 1024 * 1024
+"""Private memory of this process from which on it counts as the attempt's, whose output it reads."""
+
+_MACHINE: Final = Path("/proc/meminfo")
+_MACHINE_SIZES: Final = re.compile("^(MemTotal|MemAvailable|Shmem|SwapTotal|SwapFree): *([0-9]+)", re.MULTILINE)
+_SHORT: Final = 0.05
+"""Share of the memory below which the kernel may soon end any process, the largest first, which may be the engine."""
+
+_KIBIBYTE: Final = 1024
+
+
+class MemoryMeter:
+    """Measures the memory of an attempt's processes. Use it in one thread."""
+
+    def __init__(self) -> None:
+        self._samples = self._nameless = 0
+
+    def excess(self, limit: int, pids: Sequence[int]) -> int | None:
+        """Return the bytes of memory of the processes if they exceed the limit, otherwise None.
+
+        Files that are only mapped do not count, but files in memory do. Memory that processes share counts once, but
+        that takes long to measure, so it is measured only where a sum with repetitions exceeds the limit.
+        """
+        if _own(os.getpid())[0] > _LARGE_EXECUTOR:
+            pids = [*pids, os.getpid()]
+        own = list(map(_own, pids))
+        if self._samples % _NAMELESS_EVERY == 0:
+            # All files in memory of the machine take less than what is left to the attempt, as a rule.
+            mapped = _total(own, 0) + _machine_files() > limit
+            files = nameless_files(pids, mapped=mapped)
+            self._nameless = sum(file.size or 0 for file in files if file.disk is None) + memory_of_sandbox(pids)
+        self._samples += 1
+        if _total(own, self._nameless) <= limit:
+            return None
+        used = 0
+        for _ in range(_SAMPLES_IN_EXCESS):
+            used = _total(map(_with_shares, pids), self._nameless)
+            if used <= limit:
+                return None
+        return used
+
+
+def short_memory() -> int | None:
+    """Return the bytes of the machine's memory if it is nearly full, with the space to swap; otherwise None."""
+    sizes = _machine_sizes()
+    total, free = sizes["MemTotal"], sizes.get("MemAvailable", math.inf) + sizes.get("SwapFree", 0)
+    return total if free < total * _SHORT else None
+
+
+def _machine_files() -> float:
+    """Return at least the bytes of all files in memory of the machine, some of which may be in the space to swap."""
+    sizes = _machine_sizes()
+    return sizes.get("Shmem", math.inf) + sizes.get("SwapTotal", 0) - sizes.get("SwapFree", 0)
+
+
+def _machine_sizes() -> dict[str, int]:
+    return {name: int(size) * _KIBIBYTE for name, size in _MACHINE_SIZES.findall(_MACHINE.read_text())}
+
+
+def _total(memory: Iterable[tuple[int, int]], nameless: int) -> int:
+    """Return the sum of the private and the shared memory. Files in memory are part of the latter as far as mapped."""
+    private, shared = (sum(sizes) for sizes in zip(*memory, strict=True)) if (memory := list(memory)) else (0, 0)
+    return private + max(shared, nameless)
+
+
+def _own(pid: int) -> tuple[int, int]:
+    """Return the private memory of a process, page tables included, and the shared one."""
+    return _sizes(pid, "status", ("RssAnon:", "VmPTE:"), "RssShmem:") or (0, 0)
+
+
+def _with_shares(pid: int) -> tuple[int, int]:
+    """Return the memory of a process, of which shared memory counts in part.
+
+    A process can hide the parts from other users' processes, and then counts as a whole.
+    """
+    if (shares := _sizes(pid, "smaps_rollup", ("Pss_Anon:",), "Pss_Shmem:")) is None:
+        return _own(pid)
+    page_tables, _ = _sizes(pid, "status", ("VmPTE:",), "") or (0, 0)
+    return shares[0] + page_tables, shares[1]
+
+
+def _sizes(pid: int, file: str, private: Sequence[str], shared: str) -> tuple[int, int] | None:
+    """Return the sum of the sizes `private`, and the size `shared`, in a file of a process in /proc, in bytes.
+
+    None if the process does not show them. The threads of a process share its memory, but a main thread that has ended
+    shows none.
+    """
+    for place in _places(pid):
+        with suppress(OSError):
+            words = [line.split() for line in Path(place, file).read_text(errors="replace").splitlines()]
+            if found := {line[0]: int(line[1]) * _KIBIBYTE for line in words if line and line[0] in (*private, shared)}:
+                return sum(found.get(name, 0) for name in private), found.get(shared, 0)
+    return None
+
+
+def _places(pid: int) -> Iterator[str]:
+    """Yield the folder of a process in /proc, and then those of its threads."""
+    yield f"/proc/{pid}"
+    yield from (f"/proc/{pid}/task/{thread}" for thread in thread_ids(pid))
