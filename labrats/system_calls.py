@@ -16,9 +16,10 @@ import platform
 import resource
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Final
 
 _PR_SET_DUMPABLE: Final = 4
@@ -27,13 +28,16 @@ _PR_SET_SECCOMP: Final = 22
 _MODE_FILTER: Final = 2
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
+_Program = Sequence[bytes]
+"""Instructions. Those after the last one follow."""
+
 _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _JUMP_IF_AT_LEAST: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _RETURN: Final = 0x06  # BPF_RET | BPF_K
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT, _SECOND_ARGUMENT_HIGH = 0, 4, 16, 24, 28
-_THIRD_ARGUMENT, _THIRD_ARGUMENT_HIGH = 32, 36
-"""Offsets in struct seccomp_data. Of an argument, the half that contains a small number."""
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, (16, 24, 32)
+_HIGH_HALF: Final = 4
+"""Offsets in struct seccomp_data, and of the high half of an argument in it. The low one contains a small number."""
 _DONE: Final = 0
 """The error number with which a refused call seems to have succeeded."""
 _ALLOW: Final = 0x7FFF0000
@@ -140,9 +144,7 @@ def refuse_calls(
     if (machine := _MACHINES.get(platform.machine())) is None:
         return
     allowed = (*(_OF_DEBUGGERS if may_debug else ()), *(_OF_PROCESSORS if may_choose_processors else ()))
-    instructions = list(
-        _program(machine, allowed, may_fill_segments=may_fill_segments, may_share_ports=may_share_ports)
-    )
+    instructions = _program(machine, allowed, may_fill_segments=may_fill_segments, may_share_ports=may_share_ports)
     program = ctypes.create_string_buffer(b"".join(instructions))
     fields = struct.pack("@HP", len(instructions), ctypes.addressof(program))  # struct sock_fprog
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
@@ -151,75 +153,89 @@ def refuse_calls(
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_SECCOMP)")
 
 
-def _program(
-    machine: _Machine, allowed: Sequence[str], *, may_fill_segments: bool, may_share_ports: bool
-) -> Iterator[bytes]:
-    """Yield the instructions of the filter."""
-    yield _instruction(_LOAD, _ARCHITECTURE)
-    yield _instruction(_JUMP_IF_EQUAL, machine.code, if_true=1)
-    yield _instruction(_RETURN, _REFUSE | errno.ENOSYS)  # 32-bit programs have other numbers
-    yield _instruction(_LOAD, _NUMBER)
-    yield _instruction(_JUMP_IF_AT_LEAST, _X32_BIT, if_false=1)
-    yield _instruction(_RETURN, _REFUSE | errno.ENOSYS)
-    for name, number in machine.calls.items():
-        if name not in allowed:
-            yield _instruction(_JUMP_IF_EQUAL, number, if_false=1)
-            yield _instruction(_RETURN, _REFUSE | (errno.ENOSYS if name in _UNAVAILABLE else errno.EPERM))
-    if not may_fill_segments:
-        yield from _refusal_of_large(machine.shmget, SEGMENT_BYTES)
-        yield from _refusal_of_large(machine.semget, SEMAPHORES)
-    yield _instruction(_JUMP_IF_EQUAL, machine.prctl, if_false=6)
-    yield _instruction(_LOAD, _FIRST_ARGUMENT)
-    yield _instruction(_JUMP_IF_EQUAL, _PR_SET_DUMPABLE, if_false=3)
-    yield _instruction(_LOAD, _SECOND_ARGUMENT)
-    yield _instruction(_JUMP_IF_EQUAL, 0, if_false=1)
-    yield _instruction(_RETURN, _REFUSE | _DONE)
-    yield _instruction(_RETURN, _ALLOW)
-    yield _instruction(_JUMP_IF_EQUAL, machine.setrlimit, if_false=4)
-    yield _instruction(_LOAD, _FIRST_ARGUMENT)
-    yield _instruction(_JUMP_IF_EQUAL, resource.RLIMIT_CORE, if_false=1)
-    yield _instruction(_RETURN, _REFUSE | _DONE)
-    yield _instruction(_RETURN, _ALLOW)
-    yield _instruction(_JUMP_IF_EQUAL, machine.prlimit, if_false=8)
-    yield _instruction(_LOAD, _SECOND_ARGUMENT)
-    yield _instruction(_JUMP_IF_EQUAL, resource.RLIMIT_CORE, if_false=5)
-    yield _instruction(_LOAD, _THIRD_ARGUMENT)  # the new limit; none if it is only read
-    yield _instruction(_JUMP_IF_EQUAL, 0, if_false=2)
-    yield _instruction(_LOAD, _THIRD_ARGUMENT_HIGH)
-    yield _instruction(_JUMP_IF_EQUAL, 0, if_true=1)
-    yield _instruction(_RETURN, _REFUSE | _DONE)
-    yield _instruction(_RETURN, _ALLOW)
-    yield _instruction(_JUMP_IF_EQUAL, machine.fcntl, if_false=4)
-    yield _instruction(_LOAD, _SECOND_ARGUMENT)
-    yield _instruction(_JUMP_IF_EQUAL, fcntl.F_SETLEASE, if_false=1)
-    yield _instruction(_RETURN, _REFUSE | errno.EINVAL)
-    yield _instruction(_RETURN, _ALLOW)
-    if not may_share_ports:
-        yield _instruction(_JUMP_IF_EQUAL, machine.setsockopt, if_false=6)
-        yield _instruction(_LOAD, _SECOND_ARGUMENT)
-        yield _instruction(_JUMP_IF_EQUAL, socket.SOL_SOCKET, if_false=3)
-        yield _instruction(_LOAD, _THIRD_ARGUMENT)
-        yield _instruction(_JUMP_IF_EQUAL, socket.SO_REUSEPORT, if_false=1)
-        yield _instruction(_RETURN, _REFUSE | errno.ENOPROTOOPT)
-        yield _instruction(_RETURN, _ALLOW)
-    yield _instruction(_JUMP_IF_EQUAL, machine.socket, if_true=1)
-    yield _instruction(_RETURN, _ALLOW)
-    yield _instruction(_LOAD, _FIRST_ARGUMENT)
-    for family in _SOCKETS:
-        yield _instruction(_JUMP_IF_EQUAL, family, if_false=1)
-        yield _instruction(_RETURN, _ALLOW)
-    yield _instruction(_RETURN, _REFUSE | errno.EAFNOSUPPORT)
+def _program(machine: _Machine, allowed: Sequence[str], *, may_fill_segments: bool, may_share_ports: bool) -> _Program:
+    """Return the instructions of the filter."""
+    refused = [(number, name) for name, number in machine.calls.items() if name not in allowed]
+    return [
+        _instruction(_LOAD, _ARCHITECTURE),
+        _instruction(_JUMP_IF_EQUAL, machine.code, if_true=1),
+        _refusal(errno.ENOSYS),  # 32-bit programs have other numbers
+        _instruction(_LOAD, _NUMBER),
+        _instruction(_JUMP_IF_AT_LEAST, _X32_BIT, if_false=1),
+        _refusal(errno.ENOSYS),
+        *chain.from_iterable(
+            _of_call(number, [_refusal(errno.ENOSYS if name in _UNAVAILABLE else errno.EPERM)])
+            for number, name in refused
+        ),
+        *([] if may_fill_segments else _of_call(machine.shmget, _refusal_of_large(SEGMENT_BYTES))),
+        *([] if may_fill_segments else _of_call(machine.semget, _refusal_of_large(SEMAPHORES))),
+        *_of_call(machine.prctl, _if(_ARGUMENTS[0], _PR_SET_DUMPABLE, _if(_ARGUMENTS[1], 0, [_refusal(_DONE)]))),
+        *_of_call(machine.setrlimit, _if(_ARGUMENTS[0], resource.RLIMIT_CORE, [_refusal(_DONE)])),
+        # The new limit is the third argument. There is none if the limit is only read.
+        *_of_call(
+            machine.prlimit, _if(_ARGUMENTS[1], resource.RLIMIT_CORE, _unless_null(_ARGUMENTS[2], _refusal(_DONE)))
+        ),
+        *_of_call(machine.fcntl, _if(_ARGUMENTS[1], fcntl.F_SETLEASE, [_refusal(errno.EINVAL)])),
+        *([] if may_share_ports else _of_call(machine.setsockopt, _refusal_of_shared_ports())),
+        *_of_call(machine.socket, _refusal_of_families()),
+        _instruction(_RETURN, _ALLOW),
+    ]
 
 
-def _refusal_of_large(call: int, most: int) -> Iterator[bytes]:
-    """Yield the instructions that refuse a call whose second argument is larger than `most`."""
-    yield _instruction(_JUMP_IF_EQUAL, call, if_false=6)
-    yield _instruction(_LOAD, _SECOND_ARGUMENT_HIGH)
-    yield _instruction(_JUMP_IF_EQUAL, 0, if_false=2)
-    yield _instruction(_LOAD, _SECOND_ARGUMENT)
-    yield _instruction(_JUMP_IF_AT_LEAST, most + 1, if_false=1)
-    yield _instruction(_RETURN, _REFUSE | errno.EINVAL)
-    yield _instruction(_RETURN, _ALLOW)
+def _of_call(call: int, program: _Program) -> _Program:
+    """Return the instructions for one call, whose number is loaded. The call is allowed unless `program` refuses it."""
+    return [
+        _instruction(_JUMP_IF_EQUAL, call, if_false=len(program) + 1),
+        *program,
+        _instruction(_RETURN, _ALLOW),
+    ]
+
+
+def _if(argument: int, value: int, program: _Program) -> _Program:
+    """Return the instructions that run `program` if an argument of the call has this value."""
+    return [
+        _instruction(_LOAD, argument),
+        _instruction(_JUMP_IF_EQUAL, value, if_false=len(program)),
+        *program,
+    ]
+
+
+def _unless_null(pointer: int, refusal: bytes) -> _Program:
+    return [
+        _instruction(_LOAD, pointer),
+        _instruction(_JUMP_IF_EQUAL, 0, if_false=2),
+        _instruction(_LOAD, pointer + _HIGH_HALF),
+        _instruction(_JUMP_IF_EQUAL, 0, if_true=1),
+        refusal,
+    ]
+
+
+def _refusal_of_large(most: int) -> _Program:
+    """Return the instructions that refuse a call whose second argument is larger than `most`."""
+    return [
+        _instruction(_LOAD, _ARGUMENTS[1] + _HIGH_HALF),
+        _instruction(_JUMP_IF_EQUAL, 0, if_false=2),
+        _instruction(_LOAD, _ARGUMENTS[1]),
+        _instruction(_JUMP_IF_AT_LEAST, most + 1, if_false=1),
+        _refusal(errno.EINVAL),
+    ]
+
+
+def _refusal_of_shared_ports() -> _Program:
+    refusal = _if(_ARGUMENTS[2], socket.SO_REUSEPORT, [_refusal(errno.ENOPROTOOPT)])
+    return _if(_ARGUMENTS[1], socket.SOL_SOCKET, refusal)
+
+
+def _refusal_of_families() -> _Program:
+    """Return the instructions that refuse to open a socket of another family than `_SOCKETS`."""
+    allowed = chain.from_iterable(
+        (_instruction(_JUMP_IF_EQUAL, family, if_false=1), _instruction(_RETURN, _ALLOW)) for family in _SOCKETS
+    )
+    return [_instruction(_LOAD, _ARGUMENTS[0]), *allowed, _refusal(errno.EAFNOSUPPORT)]
+
+
+def _refusal(error: int) -> bytes:
+    return _instruction(_RETURN, _REFUSE | error)
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
