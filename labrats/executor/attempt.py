@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from labrats.executor.model_access import model_access
 from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout, stopped_by_signals
 from labrats.executor.prices import require_price
 from labrats.executor.providers.registry import Provider, provider_named
+from labrats.executor.resource_limits.open_descriptors import is_in_sandbox
 from labrats.executor.resource_limits.watcher import in_control_group, run_within_limits
 from labrats.executor.secret_files import read_secrets, secret_files, values_to_redact
 from labrats.executor.workspace import prepare_workspace
@@ -130,9 +131,16 @@ def _remove_credentials(folder: Path) -> GiveUp | None:
 async def _run_limited_attempt(context: RunContext) -> CheckedResult:
     task, work = context.task, partial(_run_attempt, context)
     with in_control_group(task.limits, task.attempt, context.events.log) as group:
-        return await run_within_limits(
-            work, task.limits, _written_folders(context), group, is_confined=task.sandbox is not None
-        )
+        return await run_within_limits(work, task.limits, _written_folders(context), group, _confined(task))
+
+
+def _confined(task: Task) -> Callable[[int], bool]:
+    """Return the function that tells which descendants are confined, and have the filter of system calls.
+
+    In a pod, all are. In the sandbox, the agent is: bubblewrap and the executor's own programs are outside. Without
+    either, programs such as browsers hide their processes from each other.
+    """
+    return is_in_sandbox if task.sandbox else lambda _: task.on_cluster
 
 
 def _written_folders(context: RunContext) -> list[Path]:

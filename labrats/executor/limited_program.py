@@ -35,6 +35,7 @@ _FIRST_WITH_SCOPES: Final = 6
 
 _READ_FILE: Final = 1 << 0 | 1 << 2  # libraries are executed
 _READ_FOLDER: Final = _READ_FILE | 1 << 3
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -52,7 +53,8 @@ def limit_this_process(*readable: Path) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
-    _libc.unshare(_NAMESPACES)  # may fail; a network policy may still apply
+    if _libc.unshare(_NAMESPACES) == 0:  # may fail; a network policy may still apply
+        _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # else it hides its files, see MachineShares
     _deny_other_files([*map(Path, (*_SYSTEM, sys.base_prefix, sys.prefix, *sys.path)), *readable])
 
 

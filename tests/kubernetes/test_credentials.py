@@ -207,6 +207,25 @@ async def test_files_that_the_node_does_not_count_have_a_limit(
     assert "over executor.scratch (20 MiB)" in gone.outcome.message
 
 
+HIDE = """
+import os, shutil, sys
+shutil.copy(os.path.realpath(sys.executable), "/tmp/hidden")
+os.chmod("/tmp/hidden", 0o111)
+os.execv("/tmp/hidden", ["hidden", "-c", "import time; time.sleep(60)"])
+"""
+
+
+async def test_a_program_that_hides_its_files_ends_the_attempt(runner: KubernetesRunner, git_address: str) -> None:
+    """Its deleted files would count for nothing, and neither would what it takes of the node, such as watches."""
+    attempt = an_attempt_on(git_address, {"result": "done"}, setup=(("python3", "-c", HIDE),))
+    await runner.start(attempt)
+    gone = await end_of(runner, attempt)
+
+    assert isinstance(gone.outcome, ErrorEvent)
+    assert gone.outcome.code is FailedCode.PROCESS_LIMIT
+    assert "make the program readable" in gone.outcome.message
+
+
 async def test_a_refused_clone_fails_with_git_clone(runner: KubernetesRunner, git_address: str) -> None:
     attempt = an_attempt_on(git_address, {"log": "worked"}, secret="wrong")
     await runner.start(attempt)

@@ -6,7 +6,7 @@ limited once there is hardly any left: the memory, the disk, and some kinds of f
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,10 +38,10 @@ _HIDDEN_COUNTS: Final = 3
 class MachineShares:
     """Counts what an attempt takes of the machine.
 
-    is_confined: whether its processes are in the sandbox, where none of them needs to hide its open files.
+    is_confined: returns whether a process is confined, so that it has no reason to hide its open files.
     """
 
-    def __init__(self, limits: ResourceLimits, disk: DiskMeter, *, is_confined: bool) -> None:
+    def __init__(self, limits: ResourceLimits, disk: DiskMeter, is_confined: Callable[[int], bool]) -> None:
         self._memory = MemoryMeter() if limits.memory_bytes is None else None
         self._disk, self._is_confined = disk, is_confined
         self._most_threads, self._most_watches = most_threads(), _share(_WATCHES_SHARE, _MOST_WATCHES)
@@ -84,7 +84,8 @@ class MachineShares:
 
     def _hides_files(self, pids: Sequence[int]) -> bool:
         """Return whether a process keeps its files hidden: they would count for nothing."""
-        self._hidden_counts = self._hidden_counts + 1 if self._is_confined and any(map(hides_files, pids)) else 0
+        is_any_hidden = any(hides_files(pid) and self._is_confined(pid) for pid in pids)
+        self._hidden_counts = self._hidden_counts + 1 if is_any_hidden else 0
         return self._hidden_counts >= _HIDDEN_COUNTS
 
     def _excesses_of_memory(self, pids: Sequence[int], total: int) -> Iterator[GiveUp]:

@@ -131,16 +131,19 @@ def memory_of_sandbox(pids: Sequence[int]) -> int:
 
 
 def hides_files(pid: int) -> bool:
-    """Return whether a process in a sandbox keeps this process from listing the files that it has open.
+    """Return whether a process keeps this process from listing the files that it has open.
 
-    It does so if it runs a program that its user may not read, unless this process is root's. Bubblewrap does so for a
-    moment.
+    It does so if it runs a program that its user may not read, unless this process is root's. A process can also ask
+    the kernel for it, unless it is confined. Bubblewrap does so for a moment.
     """
-    return (
-        _is_forbidden(f"/proc/{pid}/fd")
-        and len(_pids_in_namespaces(pid)) > 1
-        and all(_is_forbidden(f"/proc/{pid}/task/{thread}/fd") for thread in thread_ids(pid))
+    return _is_forbidden(f"/proc/{pid}/fd") and all(
+        _is_forbidden(f"/proc/{pid}/task/{thread}/fd") for thread in thread_ids(pid)
     )
+
+
+def is_in_sandbox(pid: int) -> bool:
+    """Return whether a descendant is in the sandbox, which has a namespace of processes of its own."""
+    return len(_pids_in_namespaces(pid)) > 1
 
 
 def _is_forbidden(folder: str) -> bool:

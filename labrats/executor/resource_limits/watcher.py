@@ -59,14 +59,13 @@ async def run_within_limits(
     limits: ResourceLimits,
     folders: Sequence[Path] = (),
     group: ControlGroup | None = None,
-    *,
-    is_confined: bool = False,
+    is_confined: Callable[[int], bool] = lambda _: False,
 ) -> T:
     """Return the result of `work`, and measure the descendants of this process and `folders` meanwhile.
 
     If they exceed a limit, the descendants are killed, and GiveUp is raised. The limit on the processors stays in force
     after `work`. group: that of this process, in which the kernel ends processes beyond a limit on the memory.
-    is_confined: whether the descendants are in the sandbox, where none of them needs to hide its open files.
+    is_confined: returns whether a descendant is confined, so that it has no reason to hide its open files.
     """
     if limits.cpus is not None:
         share_processors(limits.cpus)
@@ -100,7 +99,11 @@ class _Watcher:
     """
 
     def __init__(
-        self, limits: ResourceLimits, folders: Sequence[Path], group: ControlGroup | None, is_confined: bool
+        self,
+        limits: ResourceLimits,
+        folders: Sequence[Path],
+        group: ControlGroup | None,
+        is_confined: Callable[[int], bool],
     ) -> None:
         self.failure: Exception | None = None
         self._limits, self._group, self._is_confined = limits, group, is_confined
@@ -164,7 +167,7 @@ class _Watcher:
         self._loop.call_soon_threadsafe(self._exceeded.set)
 
     def _watch_shares(self) -> GiveUp | None:
-        shares = MachineShares(self._limits, self._disk, is_confined=self._is_confined)
+        shares = MachineShares(self._limits, self._disk, self._is_confined)
         return self._repeat(shares.excess, lambda taken: min(_long_pause(taken), SHARES_LONGEST_PAUSE_SECONDS))
 
     def _repeat(self, measure: Callable[[], GiveUp | None], pause: Callable[[float], float]) -> GiveUp | None:

@@ -109,7 +109,6 @@ def test_files_may_be_hidden_for_a_moment_and_without_a_sandbox(
     """Without a sandbox, programs such as browsers hide processes of their own."""
     left = iter(counts)
     monkeypatch.setattr(machine_shares, "hides_files", lambda pid: next(left))
-    shares = machine_shares.MachineShares(
-        ResourceLimits(), DiskMeter((), ResourceLimits(), Event()), is_confined=is_confined
-    )
+    disk = DiskMeter((), ResourceLimits(), Event())
+    shares = machine_shares.MachineShares(ResourceLimits(), disk, lambda pid: is_confined)
     assert any(shares._hides_files([1]) for _ in counts) == is_ended

@@ -9,6 +9,7 @@ import pytest
 from labrats.executor.resource_limits.open_descriptors import (
     NamelessFile,
     hides_files,
+    is_in_sandbox,
     memory_of_sandbox,
     nameless_files,
 )
@@ -51,4 +52,5 @@ def test_name_of_a_mapped_file_is_found_where_its_size_is_not(tmp_path: Path, mo
 
 def test_a_process_outside_of_a_sandbox_hides_nothing() -> None:
     assert not hides_files(os.getpid())
+    assert not is_in_sandbox(os.getpid())
     assert memory_of_sandbox([os.getpid()]) == 0
