@@ -40,7 +40,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Iterator[LocalEngine]:
-    suspended = constants({"labrats.backends.embedded.launcher.SPAWN_SECONDS": 5})
+    suspended = constants({"labrats.backends.embedded.launcher_client.SPAWN_SECONDS": 5})
     environment = environment_with(program) | {"LABRATS_SANDBOX": "false"} | suspended
     with engine_in(tmp_path_factory.mktemp("engine"), **environment) as engine:
         yield engine

@@ -296,13 +296,13 @@ def weaken(defence: str) -> None:
 
 def _weaken_launcher(defence: str) -> None:
     """Let the engine of this process start a launcher without the defence."""
-    from labrats.backends.embedded import launcher
+    from labrats.backends.embedded import launcher_client
 
     def start(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
         options["env"] = options["env"] | {VARIABLE: defence}
         return subprocess.Popen([sys.executable, "-P", __file__, *command[2:]], **options)
 
-    _replace(launcher, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
+    _replace(launcher_client, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
 
 
 def _main() -> None:

@@ -13,7 +13,7 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.backends.embedded.folders import AttemptFolder, Folders, Placeholder
-from labrats.backends.embedded.launcher import LauncherClient
+from labrats.backends.embedded.launcher_client import LauncherClient
 from labrats.backends.embedded.output_watch import OutputWatch
 from labrats.control_groups import remove_group
 from labrats.files.attempt_inputs import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from labrats.backends.embedded.launcher import LauncherClient
+from labrats.backends.embedded.launcher_client import LauncherClient
 from labrats.model.errors import RetryLater
 
 LARGE = tuple(f"test-secret-{number:048}" for number in range(200))
