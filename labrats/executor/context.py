@@ -204,8 +204,11 @@ class RunContext:
         self.events.report_usage(with_cost(usage, self.task, model))
 
     def set_measured_usage(self, usage: Usage) -> None:
-        """Set the usage that the key proxy has measured in this attempt. Raises GiveUp if it exceeds a limit."""
-        self.events.report_measured_usage(with_cost(usage, self.task))
+        """Set the usage that the key proxy has measured in this attempt. Raises GiveUp if it exceeds a limit.
+
+        usage: with its cost, if that is known.
+        """
+        self.events.report_measured_usage(usage)
         self.check_limits()
 
     def check_limits(self) -> None:

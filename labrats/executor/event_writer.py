@@ -353,14 +353,17 @@ class RateLimiter:
 
 
 def at_least(usage: Usage, measured: Usage) -> Usage:
-    """Return `usage` with the larger of each count of tokens, and the larger known cost.
+    """Return `usage` with the larger of each count of tokens, and its cost.
 
-    If nothing was measured, the cost may still be unknown.
+    The measured cost counts if it is about all tokens, as it knows the model of each; else the larger known one. If
+    nothing was measured, the cost may still be unknown.
     """
     if measured.tokens == 0:
         return usage
     counts = {name: max(getattr(usage, name), getattr(measured, name)) for name in _TOKEN_COUNTS}
     costs = [each.cost_usd for each in (usage, measured) if each.cost_usd is not None]
+    if measured.cost_usd is not None and all(getattr(measured, name) == most for name, most in counts.items()):
+        costs = [measured.cost_usd]
     return replace(usage, **counts, cost_usd=max(costs, default=None))
 
 

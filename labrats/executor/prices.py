@@ -54,7 +54,7 @@ def with_cost(usage: Usage, task: Task, model: str | None = None) -> Usage:
         return replace(usage, cost_usd=None)
     prices = task.prices
     if prices is None and usage.cost_usd is None:
-        prices = _list_prices(task, model)
+        prices = list_prices(task, model)
     return replace(usage, cost_usd=cost_of(usage, prices)) if prices else usage
 
 
@@ -74,7 +74,7 @@ def cost_of(usage: Usage, prices: Prices) -> float:
 def require_price(task: Task) -> None:
     """Raise GiveUp if the job's cost is limited but cannot be computed, so that the limit could not be enforced."""
     config = task.config
-    known = task.prices or config.provider in _COST_REPORTING_PROVIDERS or _list_prices(task)
+    known = task.prices or config.provider in _COST_REPORTING_PROVIDERS or list_prices(task)
     if config.max_cost_usd is not None and not known:
         message = (
             f"maxCostUsd is set, but the price of the model {config.model!r} is unknown: "
@@ -83,7 +83,8 @@ def require_price(task: Task) -> None:
         raise GiveUp(FailedCode.BUDGET, message)
 
 
-def _list_prices(task: Task, model: str | None = None) -> Prices | None:
+def list_prices(task: Task, model: str | None = None) -> Prices | None:
+    """Return the list prices of the job's model, or else of `model`, if they are known."""
     if task.config.provider != "codex":
         return None
     names = (task.config.model, model)

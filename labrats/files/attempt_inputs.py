@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final, Literal
 
+from labrats.model.ai_model import Prices
 from labrats.model.config import CREDENTIAL_NAMES, KEYS_OF_MODELS
 from labrats.model.core_resources import Secret, problem_of_credentials
 from labrats.model.errors import GiveUp
@@ -22,6 +23,9 @@ PROMPT_FILE: Final = "prompt"
 INSTRUCTIONS_FILE: Final = "instructions"
 CONVERSATION_FILE: Final = "conversation"
 SECRETS_FOLDER: Final = "secrets"
+
+_MOST_PRICES: Final = 200
+"""Models whose prices a task names. On Kubernetes, the task is an annotation of a pod, whose size is limited."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,14 @@ def _secrets(attempt: Attempt) -> Iterator[SecretInput]:
         yield SecretInput(value.secret, "agent", description, FailedCode.AUTH, prefix=prefix, keys=(value.key,))
 
 
+def _other_prices(attempt: Attempt) -> dict[str, Prices]:
+    """Return the prices of the models that the agent could use beside the job's, such as its `fallbackModel`."""
+    config = attempt.config
+    priced = {each.spec.model: each.spec.prices for each in attempt.others if each.spec.provider == config.provider}
+    names = sorted(name for name, prices in priced.items() if prices and name != config.model)
+    return {name: prices for name in names[:_MOST_PRICES] if (prices := priced[name])}
+
+
 def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:
     """Return the task of an attempt, without the settings of the engine that runs it.
 
@@ -157,6 +169,7 @@ def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:
         result_schema=job.result_schema,
         endpoint=ai_model.spec.endpoint if ai_model else None,
         prices=ai_model.spec.prices if ai_model else None,
+        other_prices=_other_prices(attempt),
         selection=attempt.selection,
         continuation=Continuation(job_id=job.spec.follow_up_of) if job.spec.follow_up_of else None,
     )

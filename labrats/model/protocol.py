@@ -215,6 +215,7 @@ class Task(Record):
     workspace_files: each with the path at which the executor finds it.
     git_addresses: networks in CIDR notation that git may reach in addition to public addresses.
     git_ssh_key, git_ssh_known_hosts: files for cloning over ssh, unless the job's Secret has its own.
+    prices:        of the job's model. other_prices: of further models of the provider, by their names.
     idle_seconds:  the limit on the silence of a model.
     result_schema: JSON Schema of the result, if the job has one.
     output_bytes:  the limit on the output of the attempt, without its last line.
@@ -248,6 +249,7 @@ class Task(Record):
     repo_roots: tuple[str, ...] = ()
     cli_login: bool = False
     prices: Prices | None = None
+    other_prices: dict[str, Prices] = {}
     sandbox: Sandbox | None = None
     idle_seconds: float = IDLE_SECONDS
     output_bytes: int = OUTPUT_BYTES

@@ -80,6 +80,25 @@ async def test_limit_ends_the_job_although_its_agent_reports_no_usage(
     assert job["usage"]["outputTokens"] == 12
 
 
+async def test_each_model_of_a_job_has_its_own_prices(
+    start_program: EngineFactory, environment: dict[str, str]
+) -> None:
+    says = Says("hi", input_tokens=30, output_tokens=12)
+    with scripted_model(MessagesApi(), [says, says]) as server:
+        engine = start_program(**environment | {"ANTHROPIC_BASE_URL": server.url}, LABRATS_SANDBOX="true")
+        async with engine.admin() as admin, engine.user() as user:
+            for name, price in (("sonnet", 1), ("opus", 100)):
+                prices = {"input": price, "output": price}
+                model = {"name": name, "provider": "claude", "model": f"claude-{name}-5-5", "prices": prices}
+                assert (await admin.post("/api/ai-models", model)).status_code == 201
+            job = await user.wait(
+                await user.submit(prompt="look", config=CONFIG | {"fallbackModel": "claude-opus-5-5"})
+            )
+
+    assert json.loads(job["result"])["statuses"]["claude-opus-5-5"] == 200
+    assert job["usage"]["costUsd"] == pytest.approx(42 * (1 + 100) / 1_000_000)
+
+
 async def test_limit_ends_the_job_although_its_server_reports_no_usage(
     start_program: EngineFactory, environment: dict[str, str]
 ) -> None:

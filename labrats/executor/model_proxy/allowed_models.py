@@ -49,6 +49,11 @@ class AllowedModels:
         return self.pattern is None or self.pattern.fullmatch(model) is not None
 
 
+def is_named(model: str, name: str, provider: str) -> bool:
+    """Return whether a name, which may be an alias, stands for the model in a request."""
+    return any(re.fullmatch(pattern, model) for pattern in _patterns_of(_WINDOW.sub("", name), provider))
+
+
 def _patterns_of(name: str, provider: str) -> Iterator[str]:
     """Yield patterns of the names that stand for a model in requests: itself, also with a date; an alias's versions."""
     yield re.escape(name) + _DATE

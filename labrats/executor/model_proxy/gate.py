@@ -19,8 +19,8 @@ from labrats.executor.model_proxy.reach import (
     searches_by_itself,
     without_reach,
 )
+from labrats.executor.model_proxy.request_cost import with_cost_of
 from labrats.executor.model_proxy.responses import Refused
-from labrats.executor.prices import with_cost
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.errors import GiveUp
 from labrats.model.job import Usage
@@ -119,7 +119,7 @@ class Approved:
 
 @dataclass
 class Gate:
-    """The rules for the requests of one attempt. usage: of all finished requests."""
+    """The rules for the requests of one attempt. usage: of all finished requests, with its cost if that is known."""
 
     token: str = field(repr=False)
     server: ModelServer
@@ -178,7 +178,11 @@ class Gate:
         asked = output_limit(request.path, request.body) or _USUAL_OUTPUT_TOKENS
         # Programs ask for much more than they need. A job with a low limit shall not run one request at a time.
         most = asked if self._limits.tokens is None else min(asked, self._limits.tokens // _PARALLEL_REQUESTS)
-        return Usage(input_tokens=most_input_tokens(request.body), output_tokens=most)
+        return self.with_cost(request, Usage(input_tokens=most_input_tokens(request.body), output_tokens=most))
+
+    def with_cost(self, request: Approved, usage: Usage, hour_cache_tokens: int = 0) -> Usage:
+        """Return the usage of a request with its cost, see `with_cost_of`."""
+        return with_cost_of(request.model, usage, self.task, hour_cache_tokens)
 
     def usage_of_abandoned(self, request: Approved, expected: Usage, seconds: float) -> Usage:
         """Return the most that a request has consumed if its client left before the end of the answer.
@@ -208,7 +212,7 @@ class Gate:
         self._running.append(expected)
 
     def end(self, expected: Usage, usage: Usage) -> None:
-        """Count the usage of a running request, which has ended."""
+        """Count the usage of a running request, which has ended, with its cost."""
         self._running.remove(expected)
         self.usage += usage
 
@@ -241,13 +245,13 @@ class Gate:
 
     def _check_limits(self) -> None:
         try:
-            self._limits.check(with_cost(self.usage, self.task))
+            self._limits.check(self.usage)
         except GiveUp as over:
             raise Refused(OVER_LIMIT, str(over)) from None
 
     def _exceeds_limits(self, usage: Usage) -> bool:
         try:
-            self._limits.check(with_cost(usage, self.task))
+            self._limits.check(usage)
         except GiveUp:
             return True
         return False

@@ -48,7 +48,8 @@ _HOP_BY_HOP: Final = frozenset(
 class _Exchange:
     """A request and its response, as far as they are known.
 
-    usage: as the response has reported it. counted: the usage that counts for the limits of the job.
+    usage: as the response has reported it, with its cost. counted: the usage that counts for the limits of the job.
+    hour_cache_tokens: see UsageReader.
     """
 
     method: str
@@ -58,6 +59,7 @@ class _Exchange:
     model: str | None = None
     usage: Usage = Usage()
     counted: Usage = Usage()
+    hour_cache_tokens: int = 0
     refusal: str | None = None
     has_failed: bool = False
     retry_after_seconds: float | None = None
@@ -205,7 +207,7 @@ class ModelProxy:
         try:
             await self._forward(client, request, exchange, expected)
         finally:
-            self._gate.end(expected, exchange.counted)
+            self._gate.end(expected, self._gate.with_cost(request, exchange.counted, exchange.hour_cache_tokens))
             self._end_of_a_request.set()
             self._end_of_a_request = asyncio.Event()
 
@@ -233,7 +235,8 @@ class ModelProxy:
         finally:
             if reader:
                 reader.finish()  # a client may close the connection as soon as it has all of an answer
-                exchange.usage, exchange.has_failed = reader.usage, reader.has_failed
+                exchange.hour_cache_tokens, exchange.has_failed = reader.hour_cache_tokens, reader.has_failed
+                exchange.usage = self._gate.with_cost(request, reader.usage, reader.hour_cache_tokens)
                 exchange.counted = reader.usage if reader.is_final else reader.with_estimate(expected.input_tokens)
                 if is_abandoned and not reader.is_final:
                     most = self._usage_of_abandoned(request, expected, sent).output_tokens

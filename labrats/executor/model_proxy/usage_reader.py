@@ -21,6 +21,10 @@ class _Details(msgspec.Struct, frozen=True):
     reasoning_tokens: int | None = 0
 
 
+class _CacheCreation(msgspec.Struct, frozen=True):
+    ephemeral_1h_input_tokens: int | None = 0
+
+
 class _Counts(msgspec.Struct, frozen=True):
     """Tokens, by the names of the Messages API, the Responses API, and chat completions."""
 
@@ -28,6 +32,7 @@ class _Counts(msgspec.Struct, frozen=True):
     output_tokens: int | None = 0
     cache_read_input_tokens: int | None = 0
     cache_creation_input_tokens: int | None = 0
+    cache_creation: _CacheCreation | None = None
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
     input_tokens_details: _Details | None = None
@@ -106,12 +111,14 @@ class UsageReader:
     """Reads the usage of one response.
 
     usage:      as far as the response has reported it.
+    hour_cache_tokens: share of the tokens written to a cache that stay for an hour, in the Messages API.
     is_final:   whether that is the usage of the whole response.
     has_failed: whether an event says that the model has failed.
     """
 
     def __init__(self, api: Api, *, is_stream: bool) -> None:
         self.usage = Usage()
+        self.hour_cache_tokens = 0
         self.is_final = False
         self.has_failed = False
         self._api: Api = api
@@ -173,5 +180,7 @@ class UsageReader:
         for part in (body, body.message, body.response):
             if part and part.usage:
                 self.usage = at_least(self.usage, part.usage.as_usage(self._api))
+                cached = part.usage.cache_creation or _CacheCreation()
+                self.hour_cache_tokens = max(self.hour_cache_tokens, cached.ephemeral_1h_input_tokens or 0)
         # The first event of the Messages API contains the usage of the request alone, in a message.
         self.is_final = self.is_final or bool(self.usage.tokens and (self._api == "openai" or body.usage))

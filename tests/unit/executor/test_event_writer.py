@@ -296,6 +296,15 @@ def test_same_usage_is_written_once(output: Output) -> None:
     assert [event.usage for event in output.events if isinstance(event, UsageEvent)] == [once, twice]
 
 
+def test_measured_cost_counts_if_all_tokens_were_measured() -> None:
+    """The provider's program does not tell which model has used them."""
+    reported = Usage(output_tokens=5, cost_usd=2.0)
+    assert at_least(reported, Usage(output_tokens=5, cost_usd=1.0)).cost_usd == 1.0
+    assert at_least(reported, Usage(output_tokens=5, cost_usd=3.0)).cost_usd == 3.0
+    assert at_least(reported, Usage(output_tokens=4, cost_usd=1.0)).cost_usd == 2.0
+    assert at_least(reported, Usage(output_tokens=5, cost_usd=None)).cost_usd == 2.0
+
+
 def test_measured_usage_raises_counts_and_leaves_an_unknown_cost_unknown() -> None:
     reported = Usage(output_tokens=5, cache_read_tokens=10, cost_usd=None)
     assert at_least(reported, Usage()) == reported

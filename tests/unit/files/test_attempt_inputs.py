@@ -5,6 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.files.attempt_inputs import AttemptInputs, TextInput, inputs_of, missing_text, task_of
+from labrats.model.ai_model import Prices
 from labrats.model.config import Sampling
 from labrats.model.core_resources import JOB_CREDENTIALS, Secret
 from labrats.model.errors import GiveUp
@@ -176,3 +177,17 @@ def test_an_agent_gets_no_token_of_a_job(config: dict[str, Any], user: str) -> N
     assert problem == (
         None if user == "repository" else "the Secret 'ir-git' has a credential for git, which no agent gets"
     )
+
+
+def test_task_names_the_prices_of_other_models_of_the_provider() -> None:
+    own, other = Prices(input=1), Prices(input=2)
+    ai_model = an_ai_model("opus", provider="claude", model="opus", prices=own)
+    others = [
+        ai_model,
+        an_ai_model("haiku", provider="claude", model="haiku", prices=other),
+        an_ai_model("free", provider="claude", model="sonnet"),
+        an_ai_model("codex", provider="codex", model="gpt-5", prices=other),
+    ]
+    attempt = Attempt(a_job(Phase.RUNNING, spec=a_spec(config=CLAUDE)), ai_model, others)
+    task = task_of(attempt, workspace="/work", uploads=PurePath("/uploads"))
+    assert (task.prices, task.other_prices) == (own, {"haiku": other})

@@ -156,6 +156,18 @@ async def test_usage_is_read_from_the_response(
     assert proxy.gate.usage == expected
 
 
+async def test_cost_of_a_cache_of_an_hour_counts(tmp_path: Path) -> None:
+    usage = b'{"cache_creation_input_tokens":100000,"cache_creation":{"ephemeral_1h_input_tokens":100000}}'
+    prices = Prices(input=4, cache_write=5)
+    async with a_proxy(
+        tmp_path, answers(a_response(b'{"usage":%s}' % usage)), prices=prices, max_cost_usd=0.7
+    ) as proxy:
+        statuses = [status_of(await proxy.send(a_request())) for _ in range(2)]
+
+    assert statuses == [200, 403]
+    assert proxy.reported[0].usage.cost_usd == pytest.approx(0.8)
+
+
 @pytest.mark.parametrize(
     ("event", "has_failed"),
     [

@@ -1,0 +1,55 @@
+"""Tests of the cost of a request, by the model that answers it."""
+
+from pathlib import Path
+
+import pytest
+
+from labrats.executor.model_proxy.request_cost import prices_of, with_cost_of
+from labrats.model.ai_model import Prices
+from labrats.model.config import JobConfig
+from labrats.model.job import Usage
+from labrats.model.protocol import Task
+from tests.unit.executor.attempts import a_task
+
+MILLION = 1_000_000
+OWN, OPUS, OLD, HAIKU = Prices(input=1), Prices(input=2), Prices(input=3), Prices(input=0.1)
+OTHERS = {"opus": OPUS, "claude-opus-4-1": OLD, "haiku": HAIKU}
+
+
+def a_task_on(tmp_path: Path, model: str | None, prices: Prices | None, provider: str = "claude") -> Task:
+    return a_task(tmp_path, config=JobConfig(provider=provider, model=model), prices=prices, other_prices=OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("model", "prices"),
+    [
+        ("claude-sonnet-5-5", OWN),
+        ("claude-opus-5-5", OPUS),
+        ("claude-opus-4-1", OLD),
+        ("claude-opus-4-1-20250805", OLD),
+        ("claude-haiku-4-5", HAIKU),
+        ("another", OWN),
+    ],
+)
+@pytest.mark.parametrize("own", ["sonnet", "sonnet[1m]", "claude-sonnet-5-5"])
+def test_prices_are_those_of_the_model_that_is_named_best(tmp_path: Path, own: str, model: str, prices: Prices) -> None:
+    assert prices_of(model, a_task_on(tmp_path, own, OWN)) == prices
+
+
+def test_older_version_of_the_jobs_own_alias_has_its_own_prices(tmp_path: Path) -> None:
+    assert prices_of("claude-opus-4-1", a_task_on(tmp_path, "opus", OWN)) == OLD
+    assert prices_of("claude-opus-5-5", a_task_on(tmp_path, "opus", OWN)) == OPUS
+
+
+def test_price_of_an_unknown_model_is_unknown(tmp_path: Path) -> None:
+    used = Usage(input_tokens=MILLION)
+    assert with_cost_of("claude-sonnet-5-5", used, a_task_on(tmp_path, "sonnet", None)).cost_usd is None
+    assert with_cost_of("gpt-5", used, a_task_on(tmp_path, "gpt-5", None, "codex")).cost_usd == 1.25
+    assert with_cost_of(None, used, a_task_on(tmp_path, "sonnet", OWN)).cost_usd is None
+
+
+def test_caches_of_an_hour_cost_more(tmp_path: Path) -> None:
+    used = Usage(input_tokens=3 * MILLION, cache_write_tokens=2 * MILLION)
+    task = a_task_on(tmp_path, "sonnet", Prices(input=4, cache_write=5))
+    assert with_cost_of("claude-sonnet-5-5", used, task).cost_usd == 4 + 2 * 5
+    assert with_cost_of("claude-sonnet-5-5", used, task, hour_cache_tokens=MILLION).cost_usd == 4 + 5 + 8
