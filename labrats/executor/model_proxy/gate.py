@@ -93,6 +93,9 @@ _AT_USUAL_PRICES: Final[Mapping[str, frozenset[bytes]]] = {
 """Fields by which a request asks for a faster answer, or one from a place, and their values that cost no more."""
 
 
+_HOUR: Final = b"1h"
+"""Part of a request that has some of its input cached for an hour."""
+
 _NUMBERS_OF_ANSWERS: Final = ("n", "best_of")
 _NULL: Final = msgspec.Raw(b"null")
 
@@ -178,7 +181,12 @@ class Gate:
         asked = output_limit(request.path, request.body) or _USUAL_OUTPUT_TOKENS
         # Programs ask for much more than they need. A job with a low limit shall not run one request at a time.
         most = asked if self._limits.tokens is None else min(asked, self._limits.tokens // _PARALLEL_REQUESTS)
-        return self.with_cost(request, Usage(input_tokens=most_input_tokens(request.body), output_tokens=most))
+        tokens = most_input_tokens(request.body)
+        usage = Usage(input_tokens=tokens, output_tokens=most)
+        cached = replace(usage, cache_write_tokens=tokens)
+        hour_cache_tokens = tokens if _HOUR in request.body else 0
+        dearest = [self.with_cost(request, usage), self.with_cost(request, cached, hour_cache_tokens)]
+        return max(dearest, key=lambda each: each.cost_usd or 0)
 
     def with_cost(self, request: Approved, usage: Usage, hour_cache_tokens: int = 0) -> Usage:
         """Return the usage of a request with its cost, see `with_cost_of`."""

@@ -592,6 +592,32 @@ async def test_requests_at_once_do_not_exceed_a_limit_together(tmp_path: Path) -
     assert sum(request.usage.tokens for request in proxy.reported) <= 4400
 
 
+@pytest.mark.parametrize(
+    ("cache_control", "most"), [({}, 4), ({"type": "ephemeral"}, 4), ({"type": "ephemeral", "ttl": "1h"}, 2)]
+)
+async def test_expected_cost_is_that_of_input_that_is_cached(
+    tmp_path: Path, cache_control: dict[str, Any], most: int
+) -> None:
+    released = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        writer.write(a_response(b'{"usage":{"input_tokens":1,"output_tokens":1}}'))
+        await writer.drain()
+
+    body = json.dumps(
+        {"model": MODEL, "max_tokens": 1, "cache_control": cache_control, "system": "a" * 20_000}
+    ).encode()
+    prices = Prices(input=1, cache_write=4)  # about $ 0.04 for each request, or 0.064
+    async with a_proxy(tmp_path, answer, prices=prices, max_cost_usd=0.17) as proxy:
+        sending = [asyncio.create_task(proxy.send(a_request(body))) for _ in range(10)]
+        await until(lambda: len(proxy.heads) >= most)
+        await asyncio.sleep(0.1)  # no further request follows
+        assert len(proxy.heads) == most
+        released.set()
+        await asyncio.gather(*sending)
+
+
 @pytest.mark.parametrize("limit", [{"max_tokens": 10_000}, {"max_cost_usd": 0.05}])
 async def test_large_requests_at_once_wait_whatever_their_text_looks_like(
     tmp_path: Path, limit: dict[str, Any]
