@@ -1,9 +1,8 @@
 """Open a pull request with the commits of an agent, or add them to one that is ours."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -102,6 +101,12 @@ async def read_pull_request(access: Access, number: int) -> PullRequest:
     return await access.repository.get(f"/pulls/{number}", PullRequest, PULL_REQUESTS)
 
 
+class RecordParts(Protocol):
+    """Stores parts of a report before the others are written. parts: fields of Published."""
+
+    async def __call__(self, **parts: str | None) -> None: ...
+
+
 @dataclass(frozen=True)
 class CommitsPublisher:
     """Publishes the commits of one job. What is not allowed becomes a patch.
@@ -116,7 +121,7 @@ class CommitsPublisher:
     rules: PullRequestReport
     policy: PublishPolicy
     own_branch: str | None
-    record: Callable[..., Awaitable[None]]
+    record: RecordParts
 
     async def publish(self, bundle: bytes) -> Pushed:
         """Push the commits of a bundle and open their pull request, once. Raises RefusedByGitHub, RetryLater."""
