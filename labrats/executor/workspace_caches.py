@@ -1,9 +1,9 @@
 """Folders of workspaces that later jobs get, such as installed dependencies.
 
 A cached folder is stored after the setup commands and before the agent starts, so that no agent can change it. The
-engine names the scope: see `labrats.model.job.cache_scope`. Within it, an entry is found by the
-commands, the path of the folder and the content of the key file. Entries are locked while they are read, since another
-executor may delete the least recently used ones.
+engine names the scope: see `labrats.model.job.cache_scope`. Within it, an entry is found by the commands, the path of
+the folder and the content of the key file. Entries are locked while they are read, since another executor may delete
+the least recently used ones.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -42,6 +43,10 @@ class CacheEntry:
     cached: CachedFolder
     path: Path
 
+    def below(self, scope: str) -> "CacheEntry":
+        """Return the same entry in the folder of another scope."""
+        return CacheEntry(self.cached, Path(scope, self.path.name))
+
 
 class Caches(Protocol):
     """The cached folders of a job. A failure is logged, and the job continues without the folder."""
@@ -68,6 +73,8 @@ class FolderCaches:
                 entry = await asyncio.to_thread(self._entry_of, cached)
                 if await self._restore(entry):
                     self._log(cached, "restored")
+                elif self._task.base_caches and await self._restore(entry.below(self._task.base_caches)):
+                    self._log(cached, "restored from the default branch")
                 else:
                     self._missing.append(entry)
             except (_CacheFailed, GiveUp, OSError) as error:
@@ -108,7 +115,8 @@ class FolderCaches:
             except BaseException:
                 await asyncio.to_thread(remove_tree, target)
                 raise
-            os.utime(entry.path)
+            with suppress(OSError):  # a pod can only read the entries of the default branch
+                os.utime(entry.path)
         return True
 
     async def _store(self, entry: CacheEntry) -> None:

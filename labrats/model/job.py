@@ -586,11 +586,23 @@ def new_job_ids(number: int) -> list[str]:
 def cache_scope(job: Job) -> str:
     """Return the name of the folder with the job's cached folders.
 
-    Jobs of one repository and one owner share it. Those of external contributors have one of their own, so that nothing
-    they store reaches a trusted job; and so have jobs applied with kubectl, whose owner is what their author wrote.
+    Jobs of one repository, ref and owner share it: an agent may have made the commits of another ref, and setup
+    commands run what these contain. Those of external contributors have one of their own, so that nothing they store
+    reaches a trusted job; and so have jobs applied with kubectl, whose owner is what their author wrote.
     """
+    setup = job.spec.workspace_setup
+    return _cache_scope(job, setup.git_ref if setup else None)
+
+
+def base_cache_scope(job: Job) -> str | None:
+    """Return the scope of the default branch, whose cached folders a job of another ref gets, too; None for others."""
+    setup = job.spec.workspace_setup
+    return _cache_scope(job, None) if setup and setup.git_ref else None
+
+
+def _cache_scope(job: Job, ref: str | None) -> str:
     setup, trust = job.spec.workspace_setup, "untrusted" if job.spec.untrusted else "trusted"
     if job.spec.resolved is None:
         trust = f"applied, {trust}"
-    scope = "\n".join([setup.git_repo if setup else "", job.spec.owner, trust])
-    return sha256(scope.encode()).hexdigest()[:32]
+    parts = [setup.git_repo if setup else "", job.spec.owner, trust, *([ref] if ref else [])]
+    return sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -223,6 +223,7 @@ class Task(Record):
     resumption:    the session to resume, if possible. Otherwise the attempt starts over in `workspace`.
     continuation:  the ended job that this one continues, if any.
     caches:        the folder with the cached folders of the job's scope; None if the engine keeps none.
+    base_caches:   that of the default branch, from which the job only reads; None if its ref is that branch.
     caches_bytes:  the limit on the cached folders of all jobs.
     on_cluster:    whether the attempt runs on Kubernetes, where `labrats secret` has no access to Secrets.
     egress_proxy:  address and port of the cluster's egress proxy, for a job with a network rule.
@@ -258,6 +259,7 @@ class Task(Record):
     continuation: Continuation | None = None
     selection: Selection = Selection()
     caches: str | None = None
+    base_caches: str | None = None
     caches_bytes: int = 0
     on_cluster: bool = False
     egress_proxy: tuple[str, int] | None = None

@@ -43,7 +43,7 @@ from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
-from labrats.model.job import FailedCode, Job, cache_scope
+from labrats.model.job import FailedCode, Job, base_cache_scope, cache_scope
 from labrats.model.phases import Phase
 from labrats.model.protocol import (
     IDLE_SECONDS,
@@ -338,7 +338,7 @@ class LocalRunner:
             raise RetryLater(f"the inputs of the attempt cannot be written: {error.strerror}", 5) from error
 
     def _task(self, attempt: Attempt, folder: AttemptFolder) -> Task:
-        settings = self._settings
+        settings, base = self._settings, base_cache_scope(attempt.job)
         task = task_of(attempt, workspace=str(folder.workspace), uploads=settings.uploads)
         return replace(
             task,
@@ -356,6 +356,7 @@ class LocalRunner:
             resumption=self._resumption(attempt),
             continuation=self._continuation(attempt),
             caches=str(settings.caches / cache_scope(attempt.job)) if settings.caches else None,
+            base_caches=str(settings.caches / base) if settings.caches and base else None,
             caches_bytes=settings.caches_bytes,
         )
 

@@ -39,7 +39,7 @@ from labrats.model.config import GLOBAL_LAYER
 from labrats.model.errors import GiveUp
 from labrats.model.image_name import problem_of_image
 from labrats.model.isolation import Isolation, IsolationLevels
-from labrats.model.job import FILE_PATH, UPLOAD_ID, FailedCode, Job, WorkspaceFile, cache_scope
+from labrats.model.job import FILE_PATH, UPLOAD_ID, FailedCode, Job, WorkspaceFile, base_cache_scope, cache_scope
 from labrats.model.protocol import (
     CACHE_KEEPER_VARIABLE,
     CLAIMED_STATUS,
@@ -83,6 +83,9 @@ KEY_PROXY_FOLDER: Final = "/attempt/key-proxy"
 
 CACHES: Final = "/attempt/caches"
 """Mount path of the cached folders of all jobs, in the cache keeper's container only."""
+
+BASE_CACHES: Final = "/attempt/base-caches"
+"""Mount path of those of the default branch, for a job of another ref."""
 
 CACHES_FOLDER: Final = "caches"
 """Folder of the cached folders on the data volume."""
@@ -365,6 +368,7 @@ def _task(attempt: Attempt, settings: PodSettings, kept: str | None) -> Task:
         continuation=continuation,
         on_cluster=True,
         caches=f"{CACHES}/{cache_scope(attempt.job)}" if keeps_caches(attempt.job, settings) else None,
+        base_caches=BASE_CACHES if keeps_caches(attempt.job, settings) and base_cache_scope(attempt.job) else None,
         caches_bytes=settings.caches_bytes,
     )
 
@@ -492,7 +496,8 @@ def _cache_keeper(job: Job, settings: PodSettings) -> dict[str, Any]:
 
     It mounts those of its scope only: setup commands, or a caller's own image, could make it follow links to others.
     """
-    scope = cache_scope(job)
+    scope, base = cache_scope(job), base_cache_scope(job)
+    base_mount = {"name": "claims", "mountPath": BASE_CACHES, "subPath": f"{CACHES_FOLDER}/{base}", "readOnly": True}
     return {
         **RESTRICTED_CONTAINER,
         "name": CACHE_KEEPER_CONTAINER,
@@ -504,6 +509,7 @@ def _cache_keeper(job: Job, settings: PodSettings) -> dict[str, Any]:
             {"name": "task", "mountPath": SOURCE, "readOnly": True},
             {**_CACHE_KEEPER_MOUNT, "readOnly": True},
             {"name": "claims", "mountPath": f"{CACHES}/{scope}", "subPath": f"{CACHES_FOLDER}/{scope}"},
+            *([base_mount] if base else []),
             *_SCRATCH_MOUNTS,
         ],
     }

@@ -56,7 +56,7 @@ from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFound, RetryLater
 from labrats.model.isolation import Isolation
-from labrats.model.job import FailedCode, Job, cache_scope
+from labrats.model.job import FailedCode, Job, base_cache_scope, cache_scope
 from labrats.model.model_keys import key_to_proxy
 from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.ports import (
@@ -343,7 +343,8 @@ class KubernetesRunner:
     def _prepare_caches(self, job: Job) -> None:
         """Create the folder of the job's cached folders, and delete the least recently used ones beyond the limit."""
         caches = self._settings.attempts.with_name(CACHES_FOLDER)
-        (caches / cache_scope(job)).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for scope in filter(None, (cache_scope(job), base_cache_scope(job))):
+            (caches / scope).mkdir(mode=0o700, parents=True, exist_ok=True)
         shrink_caches(caches, self._settings.pods.caches_bytes)
 
     def _earlier_work(self, attempt: Attempt) -> AttemptName | None:

@@ -290,6 +290,20 @@ class TestCaches:
         second = self.run(tmp_path, repository, "second", *commands, **fields)
         assert "filled" in second.logs
 
+    def test_job_of_another_ref_changes_nothing_of_the_default_branch(self, tmp_path: Path, repository: Path) -> None:
+        base = str(tmp_path / "caches" / "scope")
+        other = {"caches": str(tmp_path / "caches" / "other"), "base_caches": base}
+        first = self.run(tmp_path, repository, "first", **other)
+        second = self.run(tmp_path, repository, "second")
+        assert "filled" in first.logs
+        assert "filled" in second.logs
+        shutil.rmtree(tmp_path / "caches" / "other")
+        third = self.run(tmp_path, repository, "third", **other)
+        assert "[cache: libraries/all restored from the default branch]" in third.logs
+        one = Path("libraries/all/one")
+        assert (third.workspace / one).read_text() == (second.workspace / one).read_text()
+        assert not (tmp_path / "caches" / "other").exists()
+
     def test_failed_commands_store_nothing(self, tmp_path: Path, repository: Path) -> None:
         self.run(tmp_path, repository, "first", FILL, ["false"])
         assert not list((tmp_path / "caches").glob("*/*"))

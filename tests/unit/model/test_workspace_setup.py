@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from labrats.model.job import WorkspaceSetup, cache_scope
+from labrats.model.job import Job, WorkspaceSetup, base_cache_scope, cache_scope
 from labrats.model.phases import Phase
 from labrats.model.workspace_setup import Setup
 from tests.support.builders import a_job, a_spec
@@ -10,8 +10,12 @@ from tests.support.builders import a_job, a_spec
 REPO = "https://example.org/a.git"
 
 
+def a_job_of(repo: str = REPO, ref: str | None = None, **spec: Any) -> Job:
+    return a_job(Phase.RUNNING, spec=a_spec(workspace_setup=WorkspaceSetup(git_repo=repo, git_ref=ref), **spec))
+
+
 def scope_of(repo: str = REPO, **spec: Any) -> str:
-    return cache_scope(a_job(Phase.RUNNING, spec=a_spec(workspace_setup=WorkspaceSetup(git_repo=repo), **spec)))
+    return cache_scope(a_job_of(repo, **spec))
 
 
 def test_scope_is_that_of_repository_owner_and_trust() -> None:
@@ -24,6 +28,14 @@ def test_scope_is_that_of_repository_owner_and_trust() -> None:
         scope_of(owner="a", resolved=None),  # applied with kubectl by anyone
     ]
     assert len({usual, *others}) == 5
+
+
+def test_ref_has_a_scope_of_its_own_beside_that_of_the_default_branch() -> None:
+    """An agent may have made its commits, and setup commands run what these contain."""
+    usual, ours = a_job_of(owner="a"), a_job_of(owner="a", ref="labrats/ai-developer/7")
+    assert base_cache_scope(usual) is None
+    assert base_cache_scope(ours) == cache_scope(usual) != cache_scope(ours)
+    assert cache_scope(ours) != scope_of(owner="a", ref="labrats/ai-developer/8")
 
 
 def test_values_that_are_set_win_one_by_one() -> None:

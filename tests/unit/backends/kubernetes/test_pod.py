@@ -23,7 +23,15 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.config import JobConfig, ResolvedConfig, Sampling
 from labrats.model.errors import GiveUp
 from labrats.model.isolation import Isolation, IsolationLevels
-from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup, WorkspaceUpload, cache_scope
+from labrats.model.job import (
+    FailedCode,
+    KeyReference,
+    WorkspaceFile,
+    WorkspaceSetup,
+    WorkspaceUpload,
+    base_cache_scope,
+    cache_scope,
+)
 from labrats.model.phases import Phase
 from labrats.model.protocol import Continuation, ResourceLimits, Resumption, Task
 from labrats.model.record import Metadata
@@ -444,8 +452,10 @@ CACHED = WorkspaceSetup(
 )
 
 
-def test_only_the_cache_keeper_mounts_the_cached_folders() -> None:
-    attempt, settings = an_owned_attempt(workspace_setup=CACHED), dataclasses.replace(SETTINGS, caches_bytes=2**30)
+@pytest.mark.parametrize("ref", [None, "labrats/ai-developer/7"])
+def test_only_the_cache_keeper_mounts_the_cached_folders(ref: str | None) -> None:
+    attempt = an_owned_attempt(workspace_setup=replace(CACHED, git_ref=ref))
+    settings = dataclasses.replace(SETTINGS, caches_bytes=2**30)
     pod = pod_of(attempt, settings=settings)
     containers = {each["name"]: each for each in [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]}
     mounts = {
@@ -456,7 +466,10 @@ def test_only_the_cache_keeper_mounts_the_cached_folders() -> None:
     assert mounts["prepare"][0]["subPath"].startswith("claims/")
     scope = cache_scope(attempt.job)
     own = {"name": "claims", "mountPath": f"/attempt/caches/{scope}", "subPath": f"caches/{scope}"}
-    assert mounts["cache-keeper"] == [own]
+    sub_path = f"caches/{base_cache_scope(attempt.job)}"
+    base = {"name": "claims", "mountPath": "/attempt/base-caches", "subPath": sub_path, "readOnly": True}
+    assert mounts["cache-keeper"] == [own, *([base] if ref else [])]
+    assert task_of(pod).base_caches == ("/attempt/base-caches" if ref else None)
     assert containers["cache-keeper"]["restartPolicy"] == "Always"
     assert not [mount for mount in containers["executor"]["volumeMounts"] if mount["name"] == "cache-keeper"]
     assert task_of(pod).caches == f"/attempt/caches/{cache_scope(attempt.job)}"
