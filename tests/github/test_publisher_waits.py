@@ -16,6 +16,7 @@ from labrats.controller.publisher.access import GitHubAccess
 from labrats.controller.publisher.comments import Comments
 from labrats.controller.publisher.pull_request import CommitsPublisher, Pushed
 from labrats.controller.publisher.report_pass import ReportPass
+from labrats.controller.work_queue import WorkQueue
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.errors import NotFound, RetryLater
@@ -90,6 +91,28 @@ async def test_one_part_that_fails_for_now_does_not_delay_the_others(github: Git
     published = await published_by(world)
     assert published.review_url
     assert not (await world.store.get(Job, world.job_id)).is_published
+
+
+async def test_a_report_that_fails_with_an_unexpected_error_is_given_up(
+    github: GitHubStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The output of an agent may trigger it. Each pass uses up a part of the limits of GitHub."""
+
+    async def fail(*arguments: object, **options: object) -> None:
+        raise RecursionError
+
+    def add_later(queue: WorkQueue, key: str, delay_seconds: float) -> None:
+        delays.append(delay_seconds)
+        queue.add(key)
+
+    delays = list[float]()
+    monkeypatch.setattr(WorkQueue, "add_later", add_later)
+    monkeypatch.setattr(publisher, "reported_job", fail)
+    world = await a_world(github, a_pull_request(github))
+    async with publishing(world):
+        await until(world, is_complete)
+    assert delays == [5, 10, 20, 40, 80, 160, 320]
+    assert (await published_by(world)).refused == ("the engine could not write the report: its log says why",)
 
 
 async def test_parts_that_depend_on_the_commits_wait_for_them(github: GitHubStandIn) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+import structlog
 from msgspec.structs import replace
 
 from labrats.controller.publisher.access import GitHubAccess, NoAccess
@@ -50,7 +51,16 @@ LOCKED_SECONDS: Final = 0.2
 BUNDLE_AWAITED: Final = timedelta(minutes=2)
 """Time after the end of a job for which its bundle is awaited: a shared volume may show it late."""
 
+MOST_FAILURES: Final = 8
+FAILURE_SECONDS: Final = 5.0
+"""Passes over the report of an ended job that may fail with an unexpected error, and the first delay after one. The
+delay doubles each time.
+"""
+
 _GIVEN_UP: Final = "given up after four days: "
+_FAILED: Final = "the engine could not write the report: its log says why"
+
+log = structlog.get_logger()
 
 
 @dataclass
@@ -59,12 +69,14 @@ class _Progress:
 
     written_at: time of the last pass.
     done:       results of the parts that are complete for `state`, the phase and attempts of the job.
+    failures:   passes that have failed with an unexpected error.
     """
 
     published: Published
     written_at: datetime | None = None
     state: tuple[Phase, int] | None = None
     done: dict[str, Any] = field(default_factory=dict)
+    failures: int = 0
 
     def begin(self, job: Job) -> None:
         """Forget the complete parts if the job has another state than at the last pass."""
@@ -153,6 +165,14 @@ class Publisher:
                 self._metrics.report_tried("retried")
                 raise
             published = replace(progress.published, refused=(*progress.published.refused, f"{_GIVEN_UP}{error}"))
+        except Exception:  # a defect that the output of one agent triggers must not use up the limits of GitHub
+            progress.failures += 1
+            if not job.ended or progress.failures < MOST_FAILURES:
+                log.exception("report failed", job=job.id)
+                delay = FAILURE_SECONDS * 2 ** (min(progress.failures, MOST_FAILURES) - 1)
+                raise RetryLater("the report failed with an unexpected error", delay) from None
+            log.exception("report given up", job=job.id)
+            published = replace(progress.published, refused=(*progress.published.refused, _FAILED))
         progress.written_at = self._clock.now()
         if job.ended:
             published = replace(published, attempts=job.status.attempts, finished_at=job.status.finished_at)
@@ -274,7 +294,7 @@ def _thread(target: ReportTarget) -> tuple[str, int | None]:
 
 
 def _outcome_of(published: Published) -> str:
-    if any(reason.startswith(_GIVEN_UP) for reason in published.refused):
+    if any(reason.startswith((_GIVEN_UP, _FAILED)) for reason in published.refused):
         return "given_up"
     return "refused" if published.refused else "written"
 

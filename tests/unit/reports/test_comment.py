@@ -246,3 +246,8 @@ def test_an_answer_that_is_only_its_checked_value_is_shown_as_formatted_json(res
 def test_an_answer_with_more_than_its_checked_value_is_shown_as_it_is() -> None:
     answer = 'I looked.\n\n```json\n{"risk": 2}\n```'
     assert answer in body_of(a_reported_job(Phase.SUCCEEDED, result=answer, result_data={"risk": 2}))
+
+
+def test_an_answer_that_is_nested_deeper_than_json_can_be_read_is_shown_as_it_is() -> None:
+    answer = "[" * 20_000
+    assert "[" * 1000 in body_of(a_reported_job(Phase.SUCCEEDED, result=answer, result_data={"risk": 2}))
