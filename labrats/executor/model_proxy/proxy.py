@@ -70,7 +70,7 @@ class _Exchange:
             path=self.path,
             status=self.status,
             milliseconds=round((monotonic() - self.started) * 1000),
-            model=self.model,
+            model=self.model and self.model[:_PATH_CHARACTERS],
             usage=self.usage,
             refusal=self.refusal,
             has_failed=self.has_failed,

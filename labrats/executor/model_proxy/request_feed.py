@@ -92,11 +92,14 @@ async def follow_requests(
     ends = False
 
     async def follow() -> None:
-        with contextlib.suppress(OSError):
+        try:
             while line := await reader.readline():
                 on_request(_DECODER.decode(line))
-        if not ends:
-            on_loss(GiveUp(FailedCode.INTERNAL, _LOST))
+        except OSError:
+            pass
+        finally:  # also after a line that cannot be read: no request must go unseen
+            if not ends:
+                on_loss(GiveUp(FailedCode.INTERNAL, _LOST))
 
     following = asyncio.create_task(follow())
     try:
@@ -120,8 +123,9 @@ async def _connect(
                 with contextlib.suppress(OSError):
                     reader, writer = await asyncio.open_connection(*address)
                     writer.write(token.encode() + b"\n")
-                    if await reader.readline() == b"\n":
-                        return reader, writer
+                    with contextlib.suppress(OSError):
+                        if await reader.readline() == b"\n":
+                            return reader, writer
                     writer.close()
                 await asyncio.sleep(_PAUSE_SECONDS)
     except TimeoutError:

@@ -19,6 +19,9 @@ _KINDS: Final = {
 }
 """The error type of the Messages API and the error code of OpenAI's APIs, by status."""
 
+_OTHER_KINDS: Final = ("api_error", "server_error")
+"""Those of another status, with which the model's server has answered."""
+
 
 class Refused(Exception):
     """The proxy does not forward the request. model: set if the reason is the model that the request names."""
@@ -37,7 +40,7 @@ class ErrorBody:
     message: str
 
     def encoded(self, api: Api) -> bytes:
-        kind, code = _KINDS[self.status]
+        kind, code = _KINDS.get(self.status, _OTHER_KINDS)
         if api == "anthropic":
             return encode({"type": "error", "error": {"type": kind, "message": self.message}})
         return encode({"error": {"message": self.message, "type": kind, "code": code, "param": None}})

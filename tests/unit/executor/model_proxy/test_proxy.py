@@ -905,14 +905,21 @@ async def test_server_that_repeats_the_key_elsewhere_does_not_give_it_away(tmp_p
     assert found.startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
 
-async def test_compressed_error_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [400, 429, 500, 529])
+async def test_compressed_error_is_replaced(tmp_path: Path, status: int) -> None:
     """No request asks for one, and the key could be in it."""
     text = gzip.compress(f"bad key {KEY}".encode())
-    response = a_response(text, status="400 Bad Request", headers="Content-Encoding: gzip\r\n")
+    response = a_response(text, status=f"{status} Bad", headers="Content-Encoding: gzip\r\n")
     async with a_proxy(tmp_path, answers(response)) as proxy:
         found = await proxy.send(a_request())
-    assert status_of(found) == 400
+    assert status_of(found) == status
     assert b"an error that cannot be read" in body_of(found)
+
+
+async def test_long_name_of_a_model_is_reported_in_short(tmp_path: Path) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(json.dumps({"model": "x" * 200_000}).encode()))) == 404
+    assert proxy.reported[0].model == "x" * 200
 
 
 @pytest.mark.parametrize("name", ["X_Forwarded_Host", "x_api_key", "X-Forwarded_Host"])

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.executor.model_proxy.request_feed import RequestFeed, follow_requests
 from labrats.model.errors import GiveUp
@@ -64,6 +65,17 @@ async def test_proxy_is_open_while_the_executor_follows_and_reports_what_it_ends
 
     assert proxy.calls == ["open", "close"] * 2
     assert seen == [a_report(1)] * 2
+
+
+async def test_a_report_that_cannot_be_read_ends_the_attempt() -> None:
+    """Its further requests would go unseen."""
+    lost = list[GiveUp]()
+    async with (
+        a_feed() as (feed, address),
+        follow_requests(address, TOKEN, lambda _: None, lost.append),
+    ):
+        feed.report(replace(a_report(1), refusal="x" * 2**20))
+        await until(lambda: bool(lost))
 
 
 async def test_wrong_token_gets_nothing() -> None:
