@@ -10,6 +10,9 @@ from labrats.model.report import PublishPolicy
 
 _LONGEST_PATH: Final = 4096
 
+_WILDCARD: Final = re.compile(r"(?P<folders>(?:^|(?<=/))\*\*/)|\*\*+/?")
+"""The wildcards of a glob that match across folders."""
+
 
 def reason_to_refuse(policy: PublishPolicy, files: Sequence[str], size: int) -> str | None:
     """Return why changes must not be pushed, as a sentence; None if they may.
@@ -45,7 +48,21 @@ def _pattern(glob: str) -> re.Pattern[str]:
 
     A glob without a slash, other than at its end, matches in every folder. A folder's glob matches all files in it.
     """
-    prefix = "" if "/" in glob.rstrip("/") else "(?:.*/)?"
-    text = re.escape(glob.lstrip("/").rstrip("/"))
-    text = text.replace(r"\*\*/", "(?:.*/)?").replace(r"\*\*", ".*").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-    return re.compile(f"{prefix}{text}(?:/.*)?", re.IGNORECASE | re.DOTALL)
+    text = glob if "/" in glob.rstrip("/") else f"**/{glob}"
+    text, expression, end = text.strip("/"), "", 0
+    for found in _WILDCARD.finditer(text):
+        # Without the atomic groups (`?>`), all places of all parts are tried, which takes hours with a long path. The
+        # first place of a part is the best one for those behind it.
+        expression = f"(?>{expression}{_within_folders(text[end : found.start()])})"
+        expression += "(?:[^/]*/)*?" if found["folders"] else ".*?"
+        end = found.end()
+    return re.compile(expression + _within_folders(text[end:], at_end=True), re.IGNORECASE | re.DOTALL)
+
+
+def _within_folders(glob: str, *, at_end: bool = False) -> str:
+    """Return the expression for a part of a glob without `**`. at_end: whether a file or folder ends with it."""
+    first, *others = [re.escape(text).replace(r"\?", "[^/]") for text in glob.split("*")]
+    if not at_end:
+        return first + "".join(f"(?>[^/]*?{text})" for text in others)
+    end = f"[^/]*{others.pop()}" if others else ""
+    return first + "".join(f"(?>[^/]*?{text})" for text in others) + end + "(?:/.*)?"

@@ -183,6 +183,29 @@ def test_the_glob_of_a_folder_protects_all_its_files(glob: str, file: str, is_pr
     assert bool(protected_among(policy, [file])) is is_protected
 
 
+@pytest.mark.parametrize(
+    ("glob", "file", "is_protected"),
+    [
+        ("**/a/**/b/**/c", "x/a/y/a/b/z/b/c/d", True),
+        ("**/a/**/b/**/c", "a/c/b", False),
+        ("a*b*/**/*.lock", "aXbY/z/k.lock", True),
+        ("a*b*/**/*.lock", "aX/b/k.lock", False),
+        ("src**test", "src/a/mytest", True),
+        ("***/key", "a/b/key", True),
+    ],
+)
+def test_several_wildcards_match_together(glob: str, file: str, is_protected: bool) -> None:
+    policy = PublishPolicy(protected_files=ProtectedFiles(paths=(glob,)))
+    assert bool(protected_among(policy, [file])) is is_protected
+
+
+@pytest.mark.parametrize("glob", ["**/" * 60 + "x", "**/a/**/a/**/a/**/x", "*a" * 60 + "x", "**a" * 60 + "x"])
+def test_a_glob_with_many_wildcards_is_matched_in_linear_time(glob: str) -> None:
+    """With exponential time, these would take years, in which no other report is written."""
+    policy = PublishPolicy(protected_files=ProtectedFiles(paths=(glob,)))
+    assert protected_among(policy, ["a/" * 2000, "a" * 4000]) == []
+
+
 def test_changes_beyond_the_limits_are_refused_with_the_limit() -> None:
     assert reason_to_refuse(PublishPolicy(max_files=1), ["a", "b"], 10) == (
         "the changes concern 2 files; policy.maxFiles is 1"
