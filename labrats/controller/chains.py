@@ -26,6 +26,7 @@ from labrats.model.job import Chain, Job
 from labrats.model.outside_text import as_text, shortened
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import encode
+from labrats.model.untrusted_commits import is_for_untrusted_commits
 from labrats.model.webhook_source import OWNER_PREFIX, WebhookSource
 from labrats.model.workspace_setup import Setup
 from labrats.ports import Changed, Clock, Runner, Store
@@ -218,7 +219,7 @@ class Chains:
 
     async def _request(self, job: Job, plan: Follow) -> JobRequest:
         """Return the request for the child of `job`. It inherits what it can, and never has more authority."""
-        chain, agent, setup = plan.chain, plan.agent, job.spec.workspace_setup
+        chain, agent, setup, ref = plan.chain, plan.agent, job.spec.workspace_setup, _git_ref_after(job)
         event = await self._event_of(job)
         trigger = trigger_in_chain(agent, event) if event else None
         return JobRequest(
@@ -226,7 +227,7 @@ class Chains:
             type=type_of(event, trigger, self._catalog) if event and trigger else agent.spec.trigger_name,
             owner=job.spec.owner,
             api_key_ref=job.spec.api_key_ref,
-            untrusted=job.spec.untrusted,
+            untrusted=job.spec.untrusted or is_for_untrusted_commits(ref or ""),
             prompt=None if event else (await self._stored_jobs.texts_of(job)).prompt,
             event=event,
             agent=agent,
@@ -245,7 +246,7 @@ class Chains:
             priority=job.spec.priority,
             repo=await self._stored_jobs.repo_of(job),
             token_from=setup.token_from if setup else None,
-            git_ref=_git_ref_after(job),
+            git_ref=ref,
             git_depth=setup.git_depth if setup else None,
             setup=(agent.spec.workspace_setup or Setup()).over(setup or Setup()),
             metadata=job.spec.metadata,

@@ -13,6 +13,6 @@ MARK: Final = "<!-- labrats:external -->"
 """The hidden mark in the texts of their pull requests, for events that do not name the branch, such as a comment."""
 
 
-def is_for_untrusted_commits(branch: str) -> bool:
-    """Return whether a branch has commits of untrusted jobs."""
-    return branch.startswith(BRANCH_PREFIX)
+def is_for_untrusted_commits(ref: str) -> bool:
+    """Return whether a branch, or a ref that names one, has commits of untrusted jobs."""
+    return ref.removeprefix("refs/heads/").startswith(BRANCH_PREFIX)

@@ -334,6 +334,21 @@ class TestChild:
         ]
 
     @pytest.mark.parametrize(
+        ("branch", "is_untrusted"),
+        [("fix-7", False), ("labrats-external/ai/7", True), ("labrats-external/$x", True)],
+    )
+    async def test_a_child_on_a_branch_of_an_external_contributor_is_untrusted(
+        self, chains: ChainLab, branch: str, is_untrusted: bool
+    ) -> None:
+        """The agent of the parent chooses the name of its branch."""
+        await chains.agents(an_agent("reviewer"))
+        setup = WorkspaceSetup(git_repo="https://1.1.1.1/a.git")
+        async with chains.chains():
+            parent = await chains.add(spec={"workspace_setup": setup}, outputs=Outputs(branch=branch))
+            child = await chains.child_of(parent)
+        assert child.spec.untrusted is is_untrusted
+
+    @pytest.mark.parametrize(
         ("secret", "reason"),
         [
             ({"labels": {}}, "not labelled for jobs"),
