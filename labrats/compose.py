@@ -6,7 +6,7 @@ Imports stand inside functions: a command that needs no engine, or only one back
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -42,9 +42,11 @@ class Engine:
     drive: Callable[[], Coroutine[Any, Any, None]]
 
 
-def open_engine(settings: "EngineSettings") -> AbstractAsyncContextManager[Engine]:
-    """Open the engine, or its part, on the backend that the settings name."""
-    return open_cluster_engine(settings) if settings.backend == "kubernetes" else open_local_engine(settings)
+def open_engine(settings: "EngineSettings", kept_open: Sequence[int] = ()) -> AbstractAsyncContextManager[Engine]:
+    """Open the engine, or its part, on the backend that the settings name. kept_open: see LocalRunnerSettings."""
+    if settings.backend == "kubernetes":
+        return open_cluster_engine(settings)
+    return open_local_engine(settings, kept_open)
 
 
 def open_store(settings: "EngineSettings") -> "AbstractAsyncContextManager[Store]":
@@ -86,7 +88,7 @@ def needs_migration(settings: "EngineSettings") -> bool:
 
 
 @asynccontextmanager
-async def open_local_engine(settings: "EngineSettings") -> AsyncIterator[Engine]:
+async def open_local_engine(settings: "EngineSettings", kept_open: Sequence[int]) -> AsyncIterator[Engine]:
     """Open the engine of one machine: SQLite and local processes."""
     from labrats.backends.embedded.model_files import LocalModelFiles
     from labrats.backends.embedded.runner import LocalRunner
@@ -98,7 +100,7 @@ async def open_local_engine(settings: "EngineSettings") -> AsyncIterator[Engine]
 
     async with (
         open_local_store(settings) as store,
-        LocalRunner(store, runner_settings(settings, store.schema_created_with, store.identity)) as runner,
+        LocalRunner(store, runner_settings(settings, store.schema_created_with, store.identity, kept_open)) as runner,
     ):
         model_files = LocalModelFiles(model_folder(settings), SystemClock())
         services = await create_services(settings, store, runner, Metrics(), model_files)

@@ -10,7 +10,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -68,6 +68,7 @@ class Commands:
 
         with hidden("rich"):  # structlog would load it for tracebacks that this log never has: 3 MiB
             from labrats.logs import log_loop_error
+        from labrats.engine_port import listen, reserved
 
         settings = read_settings(host=host, port=port, data_dir=data_dir, backend=backend, role=role, sandbox=sandbox)
         refuse_unprotected(settings)
@@ -78,11 +79,11 @@ class Commands:
         with (
             lock_data_folder(settings),
             listen(settings.host, settings.port) as listener,
-            reserve_other_loopback(listener),
+            reserved(listener) as kept_open,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             runner.get_loop().set_exception_handler(log_loop_error)
-            runner.run(serve(settings, listener, on_ready))
+            runner.run(serve(settings, listener, kept_open, on_ready))
 
     def create_api_key(
         self,
@@ -150,8 +151,13 @@ class Commands:
         return cluster_network(read_settings())
 
 
-async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: OnReady) -> None:
-    """Run the engine, or its part, until SIGINT or SIGTERM. If one loop dies, all stop and its error surfaces."""
+async def serve(
+    settings: "EngineSettings", listener: socket.socket, kept_open: Sequence[int], on_ready: OnReady
+) -> None:
+    """Run the engine, or its part, until SIGINT or SIGTERM. If one loop dies, all stop and its error surfaces.
+
+    kept_open: descriptors that local executors inherit; see `labrats.engine_port.reserved`.
+    """
     import structlog
 
     from labrats.compose import needs_migration, open_engine
@@ -174,7 +180,7 @@ async def serve(settings: "EngineSettings", listener: socket.socket, on_ready: O
     descriptors = raise_descriptor_limit()
     if needs_migration(settings):
         await migrate_data(settings, listener)
-    async with open_engine(settings) as engine, asyncio.TaskGroup() as loops:
+    async with open_engine(settings, kept_open) as engine, asyncio.TaskGroup() as loops:
         from labrats.api.http.server import ClientLimits, Server
 
         with hidden("pydantic.v1"):  # FastAPI would load it to compare its models with ours
@@ -408,24 +414,3 @@ def lock_data_folder(settings: "EngineSettings") -> Iterator[None]:
             folder = settings.data_dir
             raise LabratsError(f"another engine is running on {folder}; choose another folder with --data-dir")
         yield
-
-
-@contextmanager
-def reserve_other_loopback(listener: socket.socket) -> Iterator[None]:
-    """Keep others from listening on ::1 if the engine listens on 127.0.0.1: clients of `localhost` may try that first.
-
-    An agent with an open network would receive their keys. Does nothing without IPv6, or if the port is taken.
-    """
-    host, port = listener.getsockname()[:2]
-    with ExitStack() as stack:
-        if host == "127.0.0.1":
-            with suppress(OSError):
-                reserved = stack.enter_context(socket.socket(socket.AF_INET6))
-                reserved.bind(("::1", port))
-        yield
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket. Raises OSError before any other part of the engine is started."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)

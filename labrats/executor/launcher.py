@@ -1,6 +1,7 @@
-"""The parent process of local executors: `python -m labrats.executor.launcher FD`.
+"""The parent process of local executors: `python -m labrats.executor.launcher FD [KEPT_OPEN...]`.
 
-FD is a Unix socket to the engine. Messages are lines of JSON:
+FD is a Unix socket to the engine. The other descriptors stay open in the launcher and its executors, and are not
+passed on to other programs. Messages are lines of JSON:
 
 - `{"folder": "…", "sandboxed": true, "redacted": ["…"]}` from the engine requests an executor for the attempt in that
   folder. `redacted` lists values to redact besides the attempt's secrets. The launcher passes the request on and
@@ -24,7 +25,9 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 from typing import Final, NoReturn
@@ -101,8 +104,9 @@ class Executor:
 class Launcher:
     """Forks executors on request and records their exits, in one thread."""
 
-    def __init__(self, engine: socket.socket) -> None:
+    def __init__(self, engine: socket.socket, kept_open: Sequence[int] = ()) -> None:
         self._engine: socket.socket | None = engine
+        self._kept_open = kept_open
         self._unread = b""
         self._executors: dict[int, Executor] = {}  # by pid, until their exit is recorded
         self._idle: list[Executor] = []
@@ -226,8 +230,9 @@ class Launcher:
         for number in (*_IGNORED, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         # Close everything else, also the sockets of other executors: their end must reach them.
-        os.closerange(_FIRST_OTHER_FILE, launcher.fileno())
-        os.closerange(launcher.fileno() + 1, MAX_DESCRIPTORS)
+        kept = sorted({launcher.fileno(), *self._kept_open})
+        for before, after in pairwise([_FIRST_OTHER_FILE - 1, *kept, MAX_DESCRIPTORS]):
+            os.closerange(before + 1, after)
         serve(launcher)
 
     def _read_executor(self, executor: Executor) -> None:
@@ -333,7 +338,10 @@ def main() -> None:
     asyncio.run(asyncio.sleep(0))  # preload the modules of a first event loop for all executors
     gc.collect()
     gc.freeze()
-    Launcher(socket.socket(fileno=int(sys.argv[1]))).run()
+    engine, *kept_open = map(int, sys.argv[1:])
+    for descriptor in kept_open:
+        os.set_inheritable(descriptor, False)
+    Launcher(socket.socket(fileno=engine), kept_open).run()
 
 
 if __name__ == "__main__":

@@ -191,3 +191,24 @@ async def test_running_job_of_a_database_that_is_restored_alone_is_lost(start_pr
         detail = await user.wait(job_id)
         assert (detail["status"], detail["failedCode"], detail["attempts"]) == ("failed", "lost", 1)
         assert engine.processes_of(job_id) == []
+
+
+@pytest.mark.parametrize("end", ENDINGS)
+async def test_nobody_takes_the_port_of_an_engine_whose_jobs_run(
+    start_program: EngineFactory, end: Callable[[LocalEngine], None]
+) -> None:
+    """An agent with an open network would get the keys of those who call it, and the engine could not start again."""
+    engine = start_program()
+    async with engine.user() as user:
+        job_id = await user.submit({"log": "on"}, {"hang": True})
+        await user.wait(job_id, "active")
+
+        end(engine)
+        for host in ("127.0.0.1", "0.0.0.0", "::1"):
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as other:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with pytest.raises(OSError, match="Address already in use"):
+                    other.bind((host, int(engine.url.rpartition(":")[2])))
+        engine.start()
+
+        assert (await user.cancel(job_id))["id"] == job_id

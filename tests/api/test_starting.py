@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from labrats.api.http.starting import starting_responses
-from labrats.main import listen
+from labrats.engine_port import listen
 
 
 @pytest.fixture

@@ -30,13 +30,14 @@ SPAWN_SECONDS = 30.0
 class LauncherClient:
     """A launcher process, started on first use and again after it died."""
 
-    def __init__(self, on_ended: Callable[[str, int], bool]) -> None:
+    def __init__(self, on_ended: Callable[[str, int], bool], kept_open: Sequence[int] = ()) -> None:
         """Create a client.
 
-        on_ended: called with the folder and the executor's pid when an attempt has ended but its executor has not.
-                  Returns whether the executor may run another attempt.
+        on_ended:  called with the folder and the executor's pid when an attempt has ended but its executor has not.
+                   Returns whether the executor may run another attempt.
+        kept_open: descriptors of this process that the launcher and its executors inherit.
         """
-        self._on_ended = on_ended
+        self._on_ended, self._kept_open = on_ended, kept_open
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._pending: deque[asyncio.Future[int]] = deque()  # answers come in the order of the requests
@@ -113,9 +114,10 @@ class LauncherClient:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         with theirs:
+            inherited = [theirs.fileno(), *self._kept_open]
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "labrats.executor.launcher", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-P", "-m", "labrats.executor.launcher", *map(str, inherited)],
+                pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the engine's terminal must not reach the executors
                 env={

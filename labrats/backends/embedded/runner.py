@@ -97,6 +97,7 @@ class LocalRunnerSettings:
     isolation, network_problem: see Runner. sandbox: that of attempts with the level `sandbox`.
     caches: folder of the cached folders of all scopes; None to keep none.
     origin: the database and the boot of this machine, by which interrupted attempts are recognized; None to start all.
+    kept_open: descriptors of this process that executors inherit and agents do not.
     The other fields are those of Task.
     """
 
@@ -120,6 +121,7 @@ class LocalRunnerSettings:
     caches: Path | None = None
     caches_bytes: int = 0
     origin: str | None = None
+    kept_open: tuple[int, ...] = ()
 
 
 @dataclass
@@ -141,7 +143,7 @@ class LocalRunner:
     def __init__(self, store: Store, settings: LocalRunnerSettings) -> None:
         self._store, self._settings = store, settings
         self.isolation, self._network_problem = settings.isolation, settings.network_problem
-        self._launcher = LauncherClient(self._attempt_ended)
+        self._launcher = LauncherClient(self._attempt_ended, settings.kept_open)
         self._output_watch = OutputWatch()
         self._executors: dict[AttemptName, Executor] = {}
         self._cleanups: dict[AttemptName, asyncio.Task[None]] = {}

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 
 import structlog
 from msgspec.structs import replace
@@ -17,10 +18,12 @@ from labrats.settings import EngineSettings
 log = structlog.get_logger()
 
 
-def runner_settings(settings: EngineSettings, schema_created_with: int, database: str) -> LocalRunnerSettings:
+def runner_settings(
+    settings: EngineSettings, schema_created_with: int, database: str, kept_open: Sequence[int]
+) -> LocalRunnerSettings:
     """Return the runner's settings. For schema_created_with and errors, see choose_isolation.
 
-    database: the id of the database.
+    database: the id of the database. kept_open: see LocalRunnerSettings.
     """
     programs = {
         "claude": settings.claude_path or shutil.which("claude"),
@@ -48,6 +51,7 @@ def runner_settings(settings: EngineSettings, schema_created_with: int, database
         sandbox=isolation.sandbox,
         network_problem=network_problem(isolation.sandbox),
         origin=f"{database} {boot_id()}",
+        kept_open=tuple(kept_open),
     )
 
 
