@@ -176,6 +176,20 @@ def with_environment(name: str, value: str) -> list[int]:
     return found
 
 
+def with_mount(place: Path) -> list[int]:
+    """Return the living processes for which something is mounted at `place`. A process in a sandbox cannot hide it."""
+    wanted = re.sub(rb"[\\ \t\n]", lambda found: b"\\%03o" % found[0][0], os.fsencode(place))
+    found = []
+    for pid in _all_pids():
+        try:
+            mounts = _read(f"/proc/{pid}/mountinfo")
+        except OSError:  # it has ended
+            continue
+        if any(line.split()[4] == wanted for line in mounts.splitlines()) and _runs(pid):
+            found.append(pid)
+    return found
+
+
 def kill_descendants(root: int, *, spare: frozenset[int] = frozenset(), seconds: float = 5.0) -> bool:
     """Kill everything below `root` except `spare` until nothing is left. Return False if that takes too long.
 

@@ -51,6 +51,9 @@ _KERNEL: Final = (
 Those in `/proc/scsi` remove disks, for example.
 """
 
+_INIT: Final = Path("/proc/1")
+"""Bubblewrap's process in the sandbox, which ends all others with its parent. An agent could write to its memory."""
+
 _READ_ONLY: Final = "read-only"
 _TEST_COMMAND: Final = (
     "sh",
@@ -112,7 +115,7 @@ def confine(
     in_var = any(contains(VAR_TEMPORARY, path) for path in (*shown, *writable))
     options = [*_NAMESPACES, *(["--unshare-net"] if offline else []), *_system(etc)]
     options += [
-        *("--dev", "/dev", *_shared_memory(sandbox.shm_bytes), "--proc", "/proc"),
+        *("--dev", "/dev", *_shared_memory(sandbox.shm_bytes), "--proc", "/proc", "--tmpfs", str(_INIT)),
         *(word for path in map(Path, _KERNEL) if path.exists() for word in _bind(path)),
         *("--bind", str(scratch), str(TEMPORARY)),
         # Bubblewrap cannot create a mount point below a link.
@@ -129,7 +132,7 @@ def confine(
     options += [word for path in whole if _is_in(path, partly_shown) and path.exists() for word in _bind(path)]
     options += [word for path in hidden for word in ("--tmpfs", str(path))]
     options += [word for path in writable for word in ("--bind", str(path), str(path))]
-    options += [word for path in (*hidden, *partly_shown, Path("/")) for word in ("--remount-ro", str(path))]
+    options += [word for path in (*hidden, *partly_shown, _INIT, Path("/")) for word in ("--remount-ro", str(path))]
     return [*_own_mounts(sandbox), sandbox.program, *options, "--chdir", str(cwd), "--", *command]
 
 

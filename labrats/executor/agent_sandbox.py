@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.executor.context import RunContext
-from labrats.model.protocol import Sandbox
+from labrats.model.protocol import CLAIM_FILE, Sandbox
 from labrats.processes import VICTIM_FILE, victim_score
 from labrats.sandbox import TEMPORARY, VAR_TEMPORARY, confine, contains, is_for_any_program, package_in_opt
 
@@ -91,7 +91,9 @@ def _confined(
 ) -> list[str]:
     """Return the command in the sandbox, with the paths that it needs. prefix: the start of the confined command."""
     program = None if is_of_caller else command[0]
-    shown = [*_programs(program, sandbox), *map(Path, sandbox.readable), *readable]
+    # The engine knows the processes of the attempt by the mount of its claim.
+    claim = filter(Path.exists, [context.credentials.with_name(CLAIM_FILE)])
+    shown = [*_programs(program, sandbox), *map(Path, sandbox.readable), *readable, *claim]
     needed = [*_places_of(program), *map(Path, sandbox.readable), *readable]
     private = [path for path in sandbox.private if not any(_overlap(Path(path), each) for each in needed)]
     context.environment()  # creates the folders that the sandbox shows

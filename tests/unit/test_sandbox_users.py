@@ -132,6 +132,12 @@ def test_processes_of_others_do_not_exist(place: Place) -> None:
     assert 0 < len(others) <= 4  # the sandbox's own process, the shell, and ls
 
 
+def test_memory_of_the_sandbox_itself_does_not_exist(place: Place) -> None:
+    """An agent could change its program, so that its processes survive their executor."""
+    assert place.run("ls -A /proc/1; cat /proc/1/mem").endswith("/proc/1/mem: No such file or directory\n")
+    assert place.run("touch /proc/1/x && echo written") != "written\n"
+
+
 def test_other_folders_cannot_be_written(place: Place) -> None:
     for folder in ("/", "/usr", "/etc", place.folder / "home", place.folder / "engine", "/sys/fs/cgroup"):
         assert place.run(f"touch {folder}/x && echo written") != "written\n", folder

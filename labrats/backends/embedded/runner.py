@@ -46,6 +46,7 @@ from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, base_cache_scope, cache_scope
 from labrats.model.phases import Phase
 from labrats.model.protocol import (
+    CLAIM_FILE,
     IDLE_SECONDS,
     NO_LIMITS,
     OUTPUT_BYTES,
@@ -68,7 +69,7 @@ from labrats.ports import (
     Store,
     Synced,
 )
-from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment
+from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment, with_mount
 
 log = structlog.get_logger()
 
@@ -506,8 +507,8 @@ class LocalRunner:
                 while not executor.is_reaped:
                     await asyncio.sleep(0.002)
         # A living claimant that does not run this attempt runs that of a data folder from which this one was copied.
-        home = self._folder(name).path / "home" if executor.is_alive else None
-        await asyncio.to_thread(_kill_strays, name, home)
+        folder = self._folder(name).path
+        await asyncio.to_thread(_kill_strays, name, folder, folder / "home" if executor.is_alive else None)
 
     def _gone_without_outcome(self, folder: AttemptFolder, tail: OutputTail) -> Gone:
         if (status := folder.exit_status()) is None:
@@ -531,14 +532,16 @@ def _kill_tree(pid: int, pidfd: int) -> None:
         os.close(pidfd)
 
 
-def _kill_strays(name: AttemptName, home: Path | None) -> None:
-    """Kill processes of the attempt that escaped their executor: its name is in their environment.
+def _kill_strays(name: AttemptName, folder: Path, home: Path | None) -> None:
+    """Kill processes of the attempt that escaped their executor.
 
-    home: their home, if processes of another engine have this name, too.
+    They have its claim mounted in their sandbox, or its name in their environment, which an agent can change.
+
+    folder: of the attempt. home: that of the attempt, if processes of another engine have this name, too.
     """
-    strays = with_environment(MARKER, str(name))
+    strays = {*with_environment(MARKER, str(name))}
     if home:
-        strays = sorted({*strays} & {*with_environment("HOME", str(home))})
-    for pid in strays:
+        strays &= {*with_environment("HOME", str(home))}
+    for pid in sorted(strays | {*with_mount(folder / CLAIM_FILE)}):
         kill_descendants(pid)
         send_signal(pid, signal.SIGKILL)

@@ -3,9 +3,11 @@
 import asyncio
 import os
 import shutil
+import signal
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import msgspec
@@ -25,7 +27,7 @@ from labrats.model.phases import Phase
 from labrats.model.protocol import ResourceLimits, Resumption, Sandbox, Selection, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
-from labrats.processes import ProcessId, process_name, with_environment
+from labrats.processes import ProcessId, process_name, with_environment, with_mount
 from tests.conformance.attempts import end_of
 from tests.conformance.runner_backends import EmbeddedBackend
 from tests.fakes.store import MemoryStore
@@ -498,6 +500,35 @@ async def test_a_runner_on_a_copied_data_folder_spares_the_attempts_of_the_origi
         assert len(with_environment("LABRATS_ATTEMPT", str(attempt.name))) == 1
         await first.kill(attempt.name)
     assert with_environment("LABRATS_ATTEMPT", str(attempt.name)) == []
+
+
+async def test_processes_in_the_sandbox_of_a_dead_executor_are_ended_although_they_hide(
+    tmp_path: Path, folders: Folders
+) -> None:
+    """They do not end with their parent, and the name of the attempt is in no environment."""
+    bubblewrap, program = tmp_path / "bubblewrap", tmp_path / "agent"
+    is_other = '[ "$word" = --die-with-parent ] || set -- "$@" "$word"'
+    bubblewrap.write_text(f'#!/bin/bash\nfor word; do shift; {is_other}; done\nexec env -i {which("bwrap")} "$@"\n')
+    program.write_text("#!/bin/sh\ntouch ready\nsleep 300\n")
+    for file in (bubblewrap, program):
+        file.chmod(0o755)
+    settings: dict[str, Any] = {"sandbox": Sandbox(program=str(bubblewrap)), "programs": {"claude": str(program)}}
+    attempt = isolated(Attempt(a_running(resolved=a_config(**CLAUDE))), SANDBOX)
+    folder = folders.of(attempt.name)
+    async with a_runner(folders, isolation=BOTH, **settings) as runner:
+        await runner.start(attempt)
+        await eventually((folder.workspace / "ready").exists)
+        executor = folder.executor()
+        assert isinstance(executor, ProcessId)
+        assert with_environment("LABRATS_ATTEMPT", str(attempt.name)) == []
+        launcher = int(Path(f"/proc/{executor.pid}/stat").read_text().split()[3])
+        for pid in (launcher, executor.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert len(with_mount(folder.path / "claim")) > 1
+
+        assert isinstance(await end_of(runner, attempt), Gone)
+
+        assert with_mount(folder.path / "claim") == []
 
 
 async def test_admitted_attempts_without_a_claim_do_not_start_after_a_reboot(folders: Folders) -> None:
