@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore2
@@ -22,6 +22,12 @@ from labrats.net.tls import system_tls
 
 IDLE_SECONDS: Final = 10.0
 """Timeout for connecting, and for each read and write."""
+
+HEAD_BYTES: Final = 64 * 1024
+"""Limit on what a server sends up to the end of the response's head, with any number of responses such as 100."""
+
+_HEAD_PART_BYTES: Final = 4 * 1024
+"""Limit on one read of it: no server can occupy the event loop with hundreds of small responses for long."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -86,8 +92,7 @@ class OutboundClient:
         allowed_hosts: names, with or without a port, that may be reached whatever their address.
         tls: the trusted certificates; by default, those of the system.
         """
-        self._network = _CheckedNetwork(allowed_cidrs, frozenset(allowed_hosts))
-        self._tls = tls
+        self._allowed_cidrs, self._allowed_hosts, self._tls = allowed_cidrs, frozenset(allowed_hosts), tls
 
     @asynccontextmanager
     async def send(
@@ -127,20 +132,61 @@ class OutboundClient:
             extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), idle_seconds)},
         )
         tls = (self._tls or await asyncio.to_thread(system_tls)) if url.scheme == "https" else None
-        connection = httpcore2.AsyncHTTPConnection(request.url.origin, ssl_context=tls, network_backend=self._network)
+        head = _Head()
+        network = _CheckedNetwork(self._allowed_cidrs, self._allowed_hosts, head)
+        connection = httpcore2.AsyncHTTPConnection(request.url.origin, ssl_context=tls, network_backend=network)
         try:
             response = await _wait_for(connection.handle_async_request(request), url)
+            head.is_complete = True
             async with aclosing(_body(response, url)) as body:
                 yield Response(response.status, _headers_received(response), body)
         finally:
             await connection.aclose()
 
 
-class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
-    """A network backend that connects to allowed addresses only."""
+@dataclass
+class _Head:
+    """Progress of the head of a response. bytes_left: of its limit."""
 
-    def __init__(self, allowed_cidrs: Sequence[str], allowed_hosts: frozenset[str]) -> None:
-        self._allowed_cidrs, self._allowed_hosts = allowed_cidrs, allowed_hosts
+    bytes_left: int = HEAD_BYTES
+    is_complete: bool = False
+
+
+class _LimitedStream(httpcore2.AsyncNetworkStream):
+    """A stream that fails when the head of a response is too long."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream, head: _Head) -> None:
+        self._stream, self._head = stream, head
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._head.is_complete:
+            return await self._stream.read(max_bytes, timeout)
+        if self._head.bytes_left <= 0:
+            raise httpcore2.ReadError("the head of the response is too long")
+        data = await self._stream.read(min(max_bytes, _HEAD_PART_BYTES), timeout)
+        self._head.bytes_left -= len(data)
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        return _LimitedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._head)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
+    """A network backend for one exchange that connects to allowed addresses only."""
+
+    def __init__(self, allowed_cidrs: Sequence[str], allowed_hosts: frozenset[str], head: _Head) -> None:
+        self._allowed_cidrs, self._allowed_hosts, self._head = allowed_cidrs, allowed_hosts, head
         self._sockets = httpcore2.AnyIOBackend()
 
     async def connect_tcp(
@@ -153,7 +199,8 @@ class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
     ) -> httpcore2.AsyncNetworkStream:
         """Resolve and check the host, then connect to the first of its addresses that answers. Each has `timeout`."""
         if is_named(host, port, self._allowed_hosts):
-            return await self._sockets.connect_tcp(host, port, timeout, local_address, socket_options)
+            stream = await self._sockets.connect_tcp(host, port, timeout, local_address, socket_options)
+            return _LimitedStream(stream, self._head)
         failure: Exception | None = None
         for address in await resolve_allowed(host, port, self._allowed_cidrs):
             try:
@@ -162,7 +209,7 @@ class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
                 failure = error
                 continue
             await self._check_peer(stream, host)
-            return stream
+            return _LimitedStream(stream, self._head)
         assert failure is not None, "a resolved name has an address"
         raise failure
 

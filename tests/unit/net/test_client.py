@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrats.net.address_policy import Forbidden, Unresolvable
-from labrats.net.client import InvalidUrl, OutboundClient, Unreachable, parse_url
+from labrats.net.client import HEAD_BYTES, IDLE_SECONDS, InvalidUrl, OutboundClient, Unreachable, parse_url
 from tests.unit.net.test_address_policy import LOOPBACK_SPELLINGS, METADATA_SPELLINGS, PRIVATE_SPELLINGS
 
 OPEN = ["127.0.0.0/8"]
@@ -224,6 +224,36 @@ async def test_an_interrupted_body_is_a_failure() -> None:
     async with a_server(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf") as server:
         with pytest.raises(Unreachable):
             await fetch(OutboundClient(OPEN), server.url())
+
+
+@pytest.mark.parametrize("part", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"])
+async def test_endless_responses_before_the_response_are_given_up_soon(part: bytes) -> None:
+    """A receiver of callbacks could keep the event loop of the engine busy."""
+    sent = 0
+
+    async def flood(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        while True:
+            writer.write(part * 100)
+            await writer.drain()
+            sent += 100 * len(part)
+
+    async with a_server(part) as server:
+        server.after_reply = flood
+        client = OutboundClient(OPEN)
+        async with asyncio.timeout(IDLE_SECONDS):
+            with pytest.raises(Unreachable):
+                await fetch(client, server.url())
+    assert sent >= HEAD_BYTES
+
+
+async def test_a_few_responses_before_the_response_are_skipped_and_a_long_body_is_read() -> None:
+    body = b"y" * 3 * HEAD_BYTES
+    async with (
+        a_server(b"HTTP/1.1 100 Continue\r\n\r\n" * 5 + reply(body)) as server,
+        OutboundClient(OPEN).send("GET", server.url()) as response,
+    ):
+        assert b"".join([chunk async for chunk in response.body]) == body
 
 
 async def test_only_the_head_of_an_endless_body_is_read() -> None:
