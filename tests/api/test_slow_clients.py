@@ -245,6 +245,38 @@ async def test_a_client_that_reads_nothing_of_a_response_is_disconnected(connect
     assert app.streams_open == 0
 
 
+async def test_a_client_that_sends_thousands_of_requests_ahead_is_disconnected(connect: Connect) -> None:
+    """Each of them would take kilobytes of memory, until the client reads the answers."""
+    client = await connect()
+    with suppress(ConnectionError):
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 5000)
+    assert await client.is_disconnected()
+
+
+async def test_each_response_ends_with_its_client_although_further_requests_wait(
+    connect: Connect, app: Application
+) -> None:
+    client = await connect()
+    await client.send(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n" + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+    await client.reader.readexactly(MIB)
+    assert app.streams_open == 1
+
+    client.writer.transport.abort()
+
+    async with asyncio.timeout(LIMITS.idle_seconds - 1):
+        while app.streams_open:
+            await asyncio.sleep(0.1)
+
+
+async def test_a_few_requests_ahead_are_answered_in_turn(connect: Connect) -> None:
+    client = await connect()
+    await client.send(b"".join(HEAD + b"%010d" % number for number in range(LIMITS.waiting_requests)))
+
+    assert [await client.answer() for _ in range(LIMITS.waiting_requests)] == [
+        (200, b"%010d" % number) for number in range(LIMITS.waiting_requests)
+    ]
+
+
 async def test_a_client_that_reads_slowly_is_served(connect: Connect, app: Application) -> None:
     client = await connect()
     await client.send(b"GET /endless HTTP/1.1\r\nHost: engine.test\r\n\r\n")

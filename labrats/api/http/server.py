@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from labrats.api.http.errors import error_body
@@ -45,6 +46,9 @@ class ClientLimits:
     whole body, and would lose it if the connection were closed at once."""
     discard_seconds: float = 10.0
     """Time for each further mebibyte of a refused body."""
+    waiting_requests: int = 16
+    """Maximum number of requests that a connection may send ahead of their answers. Each takes some 200 bytes of a
+    client, and kilobytes of the engine's memory."""
     connections: int = 10_000
     """Maximum number of connections. Each uses a file descriptor, and without a free one the engine cannot work."""
 
@@ -177,6 +181,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = self.config.limits
         self._parser_state = _ParserState.REQUEST
+        self._unanswered = deque[RequestResponseCycle]()
         self._head_bytes = 0
         self._body_started = False
         self._discarded_bytes = 0
@@ -199,6 +204,9 @@ class DeadlineProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         for deadline in (self._head_deadline, self._body_deadline, self._discard_deadline, self._write_deadline):
             deadline.cancel()
+        for cycle in self._unanswered:  # uvicorn tells only the last one: the others would never end
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -219,6 +227,8 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._head_deadline.set(self._limits.head_seconds)
 
     def on_message_begin(self) -> None:
+        if len(self._unanswered) > self._limits.waiting_requests:
+            raise ValueError("too many requests at once")  # ends the parser's loop over the received data
         self._parser_state = _ParserState.HEAD
         super().on_message_begin()
 
@@ -228,6 +238,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._head_deadline.cancel()
         super().on_headers_complete()
         self.cycle.transport = _ResponseTransport(self.transport, self.loop)  # its task starts in the loop's next turn
+        self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._body_started = True
@@ -246,6 +257,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._unanswered.popleft()
         super().on_response_complete()
         if self._parser_state is not _ParserState.BODY:
             return
