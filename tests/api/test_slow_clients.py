@@ -223,6 +223,37 @@ async def test_too_large_headers_are_refused(connect: Connect) -> None:
         assert await client.is_disconnected()
 
 
+@pytest.mark.parametrize("trailers", [b"a: b\r\n" * 100, b"a: " + b"b" * 600], ids=["many", "long"])
+async def test_endless_trailers_end_the_connection(connect: Connect, trailers: bytes) -> None:
+    """The parser would hold them in memory."""
+    client = await connect()
+    chunked = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n"
+    await client.send(chunked + trailers)
+    sent = 0
+    with suppress(ConnectionError):
+        while sent < 10 * MIB:
+            await client.send(trailers)
+            sent += len(trailers)
+    assert sent < MIB
+    assert await client.is_disconnected()
+
+
+async def test_a_few_trailers_are_ignored() -> None:
+    """An application that has the body would find them among the headers."""
+
+    async def count_headers(scope: Scope, receive: Receive, send: Send) -> None:
+        await Request(scope, receive).body()
+        await PlainTextResponse(str(len(scope["headers"])))(scope, receive, send)
+
+    async with served(count_headers) as connect:
+        client = await connect()
+        await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n")
+        await client.send(b"a: b\r\n" * 10 + b"\r\n")
+        assert await client.answer() == (200, b"2")
+        await client.send(HEAD + b"0123456789")
+        assert await client.answer() == (200, b"2")
+
+
 async def test_large_headers_within_the_limit_are_served(connect: Connect) -> None:
     client = await connect()
     filler = b"x: " + b"y" * (LIMITS.head_bytes // 2)

@@ -40,7 +40,7 @@ class ClientLimits:
     idle_seconds: float = 30.0
     """Time without progress: no further byte of the body arrives, or the client reads nothing of the response."""
     head_bytes: int = 64 * 1024
-    """Maximum size of request line and headers."""
+    """Maximum size of request line and headers, and of what follows the body, which nobody reads."""
     discarded_bytes: int = 1024 * 1024 * 1024
     """Bytes of a refused body that are read and discarded. Most clients read the response only after they have sent the
     whole body, and would lose it if the connection were closed at once."""
@@ -183,7 +183,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._parser_state = _ParserState.REQUEST
         self._unanswered = deque[RequestResponseCycle]()
         self._head_bytes = 0
-        self._body_started = False
+        self._body_started = self._body_arrived = False
         self._discarded_bytes = 0
         self._unsent_bytes = 0
         self._head_deadline = _Deadline(self._head_missed)
@@ -210,10 +210,15 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._body_arrived = False
         super().data_received(data)
         if self.transport.is_closing():
             return
         if self._parser_state is _ParserState.BODY:
+            self._head_bytes = 0 if self._body_arrived else self._head_bytes + len(data)
+            if self._head_bytes > self._limits.head_bytes:
+                self.transport.abort()  # the parser holds the end of a chunked body, of any length, in memory
+                return
             if not self._body_started and self._is_answering:
                 self._body_deadline.set(self._limits.idle_seconds)
             return
@@ -232,6 +237,10 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._parser_state = _ParserState.HEAD
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._parser_state is not _ParserState.BODY:  # otherwise it follows the body
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._parser_state, self._head_bytes = _ParserState.BODY, 0
         self._body_started, self._discarded_bytes, self._discarded_at_last_check = False, 0, 0
@@ -241,7 +250,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
-        self._body_started = True
+        self._body_started = self._body_arrived = True
         super().on_body(body)
         if self._is_answering:
             self._body_deadline.set(self._limits.idle_seconds)
