@@ -20,7 +20,7 @@ _KINDS: Final = {
 """The error type of the Messages API and the error code of OpenAI's APIs, by status."""
 
 _OTHER_KINDS: Final = ("api_error", "server_error")
-"""Those of another status, with which the model's server has answered."""
+"""The type and code for another status, with which the model's server has answered."""
 
 
 class Refused(Exception):
