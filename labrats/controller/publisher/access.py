@@ -67,6 +67,11 @@ class Identity:
     login: str
     app_id: int | None
 
+    @property
+    def is_person(self) -> bool:
+        """True for a personal token. GitHub's events about what it does name its owner, a member, as the sender."""
+        return self.app_id is None
+
     def wrote(self, found: Authored) -> bool:
         """Return whether this account is the author."""
         if self.app_id is not None and found.performed_via_github_app is not None:

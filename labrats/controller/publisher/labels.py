@@ -16,18 +16,25 @@ from labrats.reports.reported_job import ReportedJob
 _STARTED: Final = "eyes"
 _REACTIONS: Final = {Phase.SUCCEEDED: "+1", Phase.FAILED: "confused", Phase.CANCELLED: "confused"}
 
+_COUNTS_AS_A_PERSON: Final = (
+    "labels: with a personal token, a label that an external contributor's job adds would count as its owner's"
+)
+
 
 class _Label(msgspec.Struct):
     name: str
 
 
 async def add_proposed_labels(
-    access: Access, target: ReportTarget, number: int, proposed: Sequence[str], policy: PublishPolicy
+    access: Access, target: ReportTarget, number: int, reported: ReportedJob, policy: PublishPolicy
 ) -> tuple[str, ...]:
-    """Add the labels that an agent proposes, as far as the policy allows them and the repository has them.
+    """Add the labels that the agent of a job proposes, as far as the policy allows them and the repository has them.
 
     Return the reason why others are not added. Raises RefusedByGitHub, RetryLater.
     """
+    proposed = reported.publication.labels
+    if proposed and reported.job.spec.untrusted and access.identity.is_person:
+        return (_COUNTS_AS_A_PERSON,)
     allowed = allowed_labels(policy, proposed)
     if not allowed:
         return _not_allowed(proposed, allowed)

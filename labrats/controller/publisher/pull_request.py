@@ -304,13 +304,13 @@ class CommitsPublisher:
     async def _decorate(self, number: int) -> tuple[str, ...]:
         """Add labels and ask for reviews. Return what GitHub refuses, which does not harm the pull request."""
         refused: list[str] = []
-        repository, proposed = self.access.repository, self.reported.publication.labels
+        repository = self.access.repository
         target = ReportTarget(repository=repository.name, pull_request=number)
         try:
             if self.rules.labels:
                 body: dict[str, Any] = {"labels": list(self.rules.labels)}
                 await repository.add(f"/issues/{number}/labels", body, PULL_REQUESTS)
-            refused += await add_proposed_labels(self.access, target, number, proposed, self.policy)
+            refused += await add_proposed_labels(self.access, target, number, self.reported, self.policy)
         except RefusedByGitHub as error:
             refused.append(f"labels of the pull request: {error}")
         try:

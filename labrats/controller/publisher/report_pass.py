@@ -207,9 +207,9 @@ class ReportPass:
         return url
 
     async def _add_proposed_labels(self) -> None:
-        labels, number = self.reported.publication.labels, self.target.number
+        number = self.target.number
         if number is not None and self.report.comment not in (None, CommentMode.NONE):
-            add = partial(add_proposed_labels, self.access, self.target, number, labels, self._policy)
+            add = partial(add_proposed_labels, self.access, self.target, number, self.reported, self._policy)
             self._refused += await self._try("proposed labels", add) or ()
 
     @property

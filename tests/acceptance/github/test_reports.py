@@ -280,6 +280,27 @@ async def test_an_agent_proposes_only_labels_that_the_policy_allows(engine: Loca
     assert job["published"]["refused"] == ["labels: policy.labels does not allow deploy"]
 
 
+@pytest.mark.parametrize("credentials", ["app", "person"])
+async def test_an_external_contributors_agent_adds_no_label_as_a_person(
+    engine: LocalEngine, github: GitHubStandIn, credentials: str
+) -> None:
+    """The event about the label would be that of a member, and start a trusted job."""
+    issue = github.demo.open_issue()
+    github.demo.label("bug")
+    github.demo.git.commit({"agent.py": 'publish(comment="A bug.", labels=["bug"])'})
+    github.access.add_person("ghp_test_token", "octo")
+    engine.set_secret("person", "token", "ghp_test_token")
+    report, everybody = {"comment": "sticky", "policy": {"labels": ["bug"]}}, ["OWNER", "NONE"]
+    event = an_issue_of(github, issue, action="opened", sender={"id": 2, "login": "stranger", "type": "User"})
+    async with engine.admin() as admin:
+        await set_up(admin, report, ["issues.opened"], credentialsRef=credentials, allowedAssociations=everybody)
+        job = await published(admin, await deliver(engine, "issues", event))
+    assert issue.labels == (["bug"] if credentials == "app" else [])
+    assert [reason[:29] for reason in job["published"]["refused"]] == (
+        [] if credentials == "app" else ["labels: with a personal token"]
+    )
+
+
 async def test_a_fork_gets_the_patch_in_the_comment(engine: LocalEngine, github: GitHubStandIn) -> None:
     github.access.installed = {"octo/demo"}
     fork = github.add_repository("fork/demo", fork_of=github.demo)
