@@ -4,12 +4,19 @@ A receiver may neither read jobs nor change them. The controller carries the req
 answers.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
 from labrats.model.errors import Overloaded
-from labrats.model.thread_requests import ANSWERED_KEPT, MOST_OPEN, ThreadRequest
+from labrats.model.thread_requests import (
+    ANSWERED_KEPT,
+    MOST_OPEN,
+    MOST_UNTRUSTED,
+    MOST_UNTRUSTED_OF_THREAD,
+    ThreadRequest,
+)
 from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Store, compare_and_set
 
@@ -35,11 +42,24 @@ async def add_request(store: Store, source: WebhookSource, request: ThreadReques
         status = stored.status
         if request.id in status.answered_requests or request.id in {each.id for each in status.thread_requests}:
             return stored
-        if len(status.thread_requests) >= MOST_OPEN:
+        if _are_too_many(status.thread_requests, request):
             raise Overloaded("too many commands are waiting; deliver it again later", _RETRY_SECONDS)
         return replace(stored, status=replace(status, thread_requests=(*status.thread_requests, request)))
 
     await compare_and_set(store, lambda: store.get(WebhookSource, source.name), change)
+
+
+def _are_too_many(waiting: Sequence[ThreadRequest], request: ThreadRequest) -> bool:
+    """Return whether so many requests are waiting that a further one is refused."""
+    if request.untrusted:
+        untrusted = [each for each in waiting if each.untrusted]
+        of_thread = [each for each in untrusted if _thread(each) == _thread(request)]
+        return len(untrusted) >= MOST_UNTRUSTED or len(of_thread) >= MOST_UNTRUSTED_OF_THREAD
+    return len(waiting) >= MOST_OPEN
+
+
+def _thread(request: ThreadRequest) -> tuple[str, int | None]:
+    return request.target.repository.lower(), request.target.number
 
 
 async def replace_request(store: Store, source: WebhookSource, request: ThreadRequest) -> None:

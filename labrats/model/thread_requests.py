@@ -10,6 +10,11 @@ from labrats.model.report import ReportTarget
 MOST_OPEN: Final = 100
 """Requests of one source that may be open at a time."""
 
+MOST_UNTRUSTED: Final = 50
+MOST_UNTRUSTED_OF_THREAD: Final = 10
+"""Those of external contributors among them, and of these in one thread. Replies wait while a job of their thread runs.
+"""
+
 ANSWERED_KEPT: Final = 200
 """Ids of answered requests that a source keeps, so that a redelivered comment is not carried out again."""
 

@@ -30,7 +30,16 @@ from labrats.model.job import Job
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata, Resource
 from labrats.model.report import Published, PullRequestReport, Report, ReportTarget
-from labrats.model.thread_requests import ANSWERED_KEPT, MOST_OPEN, NOTHING, ThreadAction, ThreadAnswer, ThreadRequest
+from labrats.model.thread_requests import (
+    ANSWERED_KEPT,
+    MOST_OPEN,
+    MOST_UNTRUSTED,
+    MOST_UNTRUSTED_OF_THREAD,
+    NOTHING,
+    ThreadAction,
+    ThreadAnswer,
+    ThreadRequest,
+)
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
 from labrats.net.github import GitHub
 from labrats.ports import Change, Changed
@@ -302,3 +311,22 @@ async def test_open_and_answered_requests_are_bounded(threads: ThreadLab) -> Non
         await add_request(threads.store, source, a_request(ThreadAction.HELP, 1000 + number))
     with pytest.raises(Overloaded, match="too many commands are waiting"):
         await add_request(threads.store, source, a_request(ThreadAction.HELP, 5000))
+
+
+async def test_external_contributors_leave_room_for_the_commands_of_members(threads: ThreadLab) -> None:
+    source = await threads.add_source()
+
+    async def add(number: int, issue: int) -> None:
+        target = ReportTarget(repository="octo/demo", issue=issue, comment=number)
+        request = a_request(ThreadAction.RUN, number, untrusted=True)
+        await add_request(threads.store, source, replace(request, target=target))
+
+    for number in range(MOST_UNTRUSTED_OF_THREAD):
+        await add(number, issue=1)
+    with pytest.raises(Overloaded):
+        await add(100, issue=1)
+    for number in range(MOST_UNTRUSTED - MOST_UNTRUSTED_OF_THREAD):
+        await add(200 + number, issue=2 + number // MOST_UNTRUSTED_OF_THREAD)
+    with pytest.raises(Overloaded):
+        await add(300, issue=20)
+    await add_request(threads.store, source, a_request(ThreadAction.CANCEL, 400))
