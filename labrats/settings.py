@@ -316,11 +316,23 @@ class EngineSettings(BaseSettings):
         "workspace_gib",
         "workspaces_gib",
         "free_gib",
+        "workspace_dir",
+        "uploads_dir",
+        "models_dir",
+        "git_ssh_key",
+        "git_ssh_known_hosts",
         mode="before",
     )
     @classmethod
     def _read_empty(cls, value: Any) -> Any:
         return None if value == "" else value
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _require_name(cls, value: Any) -> Any:
+        if value == "":
+            raise ValueError("must be the path of a folder; without the setting it is `data`")
+        return value
 
     @field_validator("network", mode="before")
     @classmethod

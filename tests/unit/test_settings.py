@@ -138,3 +138,13 @@ class Volume(NamedTuple):
     total: int
     used: int
     free: int
+
+
+def test_empty_path_is_not_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("WORKSPACE_DIR", "UPLOADS_DIR", "LABRATS_MODELS_DIR", "LABRATS_GIT_SSH_KEY"):
+        monkeypatch.setenv(variable, "")
+    settings = EngineSettings()
+    assert (settings.workspace_dir, settings.uploads_dir, settings.models_dir, settings.git_ssh_key) == (None,) * 4
+    monkeypatch.setenv("LABRATS_DATA_DIR", "")
+    with pytest.raises(ValueError, match="must be the path of a folder"):
+        EngineSettings()
