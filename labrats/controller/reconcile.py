@@ -77,14 +77,20 @@ class Controller:
         )
         self._schedule = JobSchedule(settings.default_model_slots, settings.priority_aging_seconds)
         self._work = WorkQueue()
+        self._pause_timers: dict[Group, asyncio.TimerHandle] = {}
         self._models_known = asyncio.Event()
         self._jobs_known = asyncio.Event()
         self._immediate_starts = immediate_starts or ImmediateStarts()
 
     async def run(self) -> None:
         """Run until cancelled. If one loop dies, all stop and its error surfaces."""
-        with self._immediate_starts.decided_by(self):
-            await self._run_loops()
+        try:
+            with self._immediate_starts.decided_by(self):
+                await self._run_loops()
+        finally:
+            self._work.cancel_timers()
+            for timer in self._pause_timers.values():
+                timer.cancel()
 
     async def _run_loops(self) -> None:
         async with asyncio.TaskGroup() as loops:
@@ -151,9 +157,13 @@ class Controller:
                 case CancelTimer(job_id):
                     self._work.cancel_timer(job_id)
                 case AllocateLater(group, delay_seconds):
-                    asyncio.get_running_loop().call_later(delay_seconds, self._end_pause, group)
+                    if earlier := self._pause_timers.get(group):
+                        earlier.cancel()
+                    later = asyncio.get_running_loop().call_later(delay_seconds, self._end_pause, group)
+                    self._pause_timers[group] = later
 
     def _end_pause(self, group: Group) -> None:
+        self._pause_timers.pop(group, None)
         self._add_work(self._schedule.end_pause(group, self._clock.now()))
 
     # Workers

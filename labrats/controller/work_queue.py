@@ -46,6 +46,11 @@ class WorkQueue:
         if timer := self._timers.pop(key, None):
             timer.cancel()
 
+    def cancel_timers(self) -> None:
+        """Cancel all timers, which would otherwise keep this queue and its owner in memory."""
+        for key in list(self._timers):
+            self.cancel_timer(key)
+
     @asynccontextmanager
     async def take(self) -> AsyncIterator[str]:
         """Wait for the next key, and hold it until the block ends."""
