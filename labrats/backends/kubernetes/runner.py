@@ -239,7 +239,7 @@ class KubernetesRunner:
         if self._belong_to_other_job(files, name):
             return NotStarted()
         if ending := files.ending():
-            return _gone(ending, *read_end(files.output))
+            return _gone(ending, *await asyncio.to_thread(read_end, files.output))
         if observed := await self._supervisor.find(name):
             return Alive(observed.last_pod.name if observed.last_pod else None)
         if not files.exists:
@@ -281,7 +281,7 @@ class KubernetesRunner:
         return Place(str(name), files.pod) if files.exists else Place()
 
     async def tail(self, name: AttemptName) -> OutputTail:
-        return read_end(self._files(name).output)[1]
+        return (await asyncio.to_thread(read_end, self._files(name).output))[1]
 
     async def activity(self, name: AttemptName) -> str | None:
         return await asyncio.to_thread(read_activity, self._files(name).output)  # the volume may be slow
@@ -301,7 +301,7 @@ class KubernetesRunner:
 
     async def result(self, name: AttemptName) -> Any:
         files = self._files(name)
-        return read_result(name, files.output, files.result)
+        return await asyncio.to_thread(read_result, name, files.output, files.result)
 
     async def patch(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_patch, name, self._files(name).patch)
