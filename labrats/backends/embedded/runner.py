@@ -81,6 +81,9 @@ KILL_PAUSE_SECONDS: Final = 0.02
 REAP_SECONDS: Final = 5.0
 """Time for the launcher to end the processes that a crashed executor left, before the engine ends them itself."""
 
+ADOPT_SECONDS: Final = 1.0
+"""Time after which an executor is watched if there was no file descriptor for it."""
+
 UNCLAIMED_SECONDS: Final = 1.0
 """Pause after an executor died before it claimed its attempt, since the next one may die of the same cause."""
 
@@ -443,13 +446,18 @@ class LocalRunner:
 
     def _adopt(self, name: AttemptName, process: ProcessId) -> None:
         """Watch `process`, the executor of the attempt, until it ends."""
+        loop = asyncio.get_running_loop()
         try:
             pidfd = os.pidfd_open(process.pid)
         except ProcessLookupError:
             self._clean_up_later(name)
             return
+        except OSError as error:  # too many open files
+            log.warning("executor not watched yet", attempt=str(name), reason=error.strerror)
+            loop.call_later(ADOPT_SECONDS, self._adopt, name, process)
+            return
         self._executors[name] = Executor(process, pidfd)
-        asyncio.get_running_loop().add_reader(pidfd, self._executor_ended, name)
+        loop.add_reader(pidfd, self._executor_ended, name)
 
     def _release(self, name: AttemptName) -> Executor:
         executor = self._executors.pop(name)

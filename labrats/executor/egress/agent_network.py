@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import subprocess
+import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -177,4 +178,11 @@ async def _accept(listener: socket.socket, handler: Handler, tasks: asyncio.Task
                 slots.release()
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
-            tasks.create_task(handler(client)).add_done_callback(lambda _: slots.release())
+            tasks.create_task(_serve_client(handler, client)).add_done_callback(lambda _: slots.release())
+
+
+async def _serve_client(handler: Handler, client: socket.socket) -> None:
+    try:
+        await handler(client)
+    except Exception:  # noqa: BLE001 - a defect that one connection triggers must not end the others
+        traceback.print_exc()

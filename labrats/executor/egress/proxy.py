@@ -242,7 +242,7 @@ async def read_head(reader: asyncio.StreamReader) -> tuple[str, str, Headers]:
 
 
 def _body_length(headers: Headers) -> int:
-    """Return the length of the request's body. Raises RequestRefused unless the headers give exactly one."""
+    """Return the length of the request's body; 0 without one. Raises RequestRefused for several or invalid ones."""
     lengths = {value for name, value in headers if name == "content-length"}
     if any(name == "transfer-encoding" for name, _ in headers):
         raise RequestRefused("411 Length Required", "a body needs a Content-Length")

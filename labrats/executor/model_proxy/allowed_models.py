@@ -38,11 +38,6 @@ class AllowedModels:
         patterns = [pattern for name in names if name for pattern in _patterns_of(name, provider)]
         return cls(re.compile("|".join(patterns)))
 
-    @property
-    def are_any(self) -> bool:
-        """True if the job leaves the choice to the program."""
-        return self.pattern is None
-
     def __contains__(self, model: str) -> bool:
         if len(model) > _LONGEST_NAME:
             return False

@@ -112,11 +112,13 @@ async def run_cli(
             try:
                 async for line in lines:
                     on_line(line)
+                status = await exited
             except BaseException:
                 if on_final_line:
                     await _interrupt_and_read(process, lines, on_final_line)
                 raise
-            status = await exited
+            finally:
+                exited.cancel()
         errors.finish()
         if errors.has_overflowed:
             message = f"the agent's program wrote more than {MOST_BYTES // 2**20} MiB to standard error"

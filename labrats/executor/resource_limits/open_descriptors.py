@@ -178,7 +178,7 @@ def watched_by_epoll(pids: Iterable[int], enough: float) -> int:
 
 
 def open_files(pids: Iterable[int], kind: Kind) -> int:
-    """Return the number of descriptors of files of a kind. See Kind for `namespace`."""
+    """Return the number of descriptors of files of a kind."""
     if kind.namespace:
         own = _namespace("self", kind.namespace)
         pids = [pid for pid in pids if _namespace(pid, kind.namespace) == own]
