@@ -2,7 +2,7 @@
 
 A confined process sees the system's programs and settings, read-only, and the folders that it may write to. It has no
 capabilities, cannot create namespaces, and sees no process, Unix socket or file of anyone else. It keeps access to the
-network, which it needs for its model.
+network, which it needs for its model, unless it is confined offline.
 """
 
 import ctypes

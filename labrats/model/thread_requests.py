@@ -12,8 +12,7 @@ MOST_OPEN: Final = 100
 
 MOST_UNTRUSTED: Final = 50
 MOST_UNTRUSTED_OF_THREAD: Final = 10
-"""Those of external contributors among them, and of these in one thread. Replies wait while a job of their thread runs.
-"""
+"""Open requests of external contributors, in all and in one thread. A reply waits while a job of its thread runs."""
 
 ANSWERED_KEPT: Final = 200
 """Ids of answered requests that a source keeps, so that a redelivered comment is not carried out again."""

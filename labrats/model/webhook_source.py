@@ -19,7 +19,6 @@ STARTING: Final = "Starting"
 """The reason of the condition `Ready` while the receiver of a source starts."""
 
 GITHUB: Final = "github"
-GENERIC: Final = "generic"
 
 TOKEN: Final = "token"  # noqa: S105, the name of a key
 APP_ID: Final = "appId"

@@ -21,7 +21,16 @@ from labrats.model.config import Sampling
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.isolation import Isolation, IsolationLevels
-from labrats.model.job import AgentSession, FailedCode, Job, KeyReference, WorkspaceFile, WorkspaceSetup, cache_scope
+from labrats.model.job import (
+    AgentSession,
+    FailedCode,
+    Job,
+    KeyReference,
+    WorkspaceFile,
+    WorkspaceSetup,
+    base_cache_scope,
+    cache_scope,
+)
 from labrats.model.mcp_server import McpServer
 from labrats.model.phases import Phase
 from labrats.model.protocol import ResourceLimits, Resumption, Sandbox, Selection, Task
@@ -100,6 +109,7 @@ async def test_the_inputs_contain_the_task_and_the_prompt(folders: Folders) -> N
         cli_login=True,
         idle_seconds=60.0,
         caches=f"/caches/{cache_scope(job)}",
+        base_caches=f"/caches/{base_cache_scope(job)}",
         caches_bytes=1000,
         selection=Selection(origins=job.resolved.origins, ai_model=ai_model.name),
     )
