@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
@@ -23,6 +22,7 @@ from typing import Final
 
 from labrats import __version__
 from labrats.model.errors import LabratsError
+from labrats.processes import boot_id
 from labrats.sandbox import SETTINGS, is_private
 
 MOST_BYTES: Final = 64 * 1024 * 1024
@@ -161,7 +161,7 @@ class _State:
                 continue
             numbers.append((now.st_dev, now.st_ino, now.st_mode, now.st_size, now.st_mtime_ns, now.st_ctime_ns))
             changed_ns = max(changed_ns, now.st_ctime_ns)
-        return cls(sha256(repr((__version__, _boot_id(), numbers)).encode()).hexdigest(), changed_ns)
+        return cls(sha256(repr((__version__, boot_id(), numbers)).encode()).hexdigest(), changed_ns)
 
     def wait_until_settled(self) -> None:
         """Wait until a further change gets another ctime, so that it changes the digest, too."""
@@ -190,11 +190,6 @@ def _scan(folder: str) -> Iterator[str]:
             raise
     for subfolder in subfolders:
         yield from _scan(subfolder)
-
-
-@cache
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 class _Copy:

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from labrats.model.isolation import Isolation
 from labrats.model.network import Network, read_network
-from labrats.model.protocol import IDLE_SECONDS, ResourceLimits
+from labrats.model.protocol import ATTEMPT_VARIABLE, IDLE_SECONDS, ResourceLimits
 from labrats.model.sizes import read_size
 from labrats.net.address_policy import parse_networks
 from labrats.net.webhook_signature import signing_key
@@ -572,7 +572,7 @@ class KubernetesSettings(BaseSettings):
 
 
 _PREFIX: Final = "LABRATS_"
-_OTHER_VARIABLES: Final = ("LABRATS_URL", "LABRATS_API_KEY", "LABRATS_JOB_ID", "LABRATS_ATTEMPT")
+_OTHER_VARIABLES: Final = ("LABRATS_URL", "LABRATS_API_KEY", "LABRATS_JOB_ID", ATTEMPT_VARIABLE)
 """Variables of commands and agents, which may be set where an engine starts."""
 
 

@@ -123,16 +123,9 @@ def can_refuse_calls() -> bool:
     return platform.machine() in _MACHINES
 
 
-@cache
-def refuse_calls(
-    *, may_debug: bool, may_choose_processors: bool, may_fill_segments: bool, may_share_ports: bool
-) -> None:
-    """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
-
-    The refused ones fail with EPERM, those of `_UNAVAILABLE` with ENOSYS. Two calls do nothing and seem to succeed, as
-    programs such as ssh-agent and sudo may insist on them: one that changes the limit on core dumps, see
-    `refuse_core_dumps`, and one by which a process makes itself undumpable. Does nothing on an unknown machine. Raises
-    OSError.
+@dataclass(frozen=True)
+class CallRules:
+    """The calls that processes may make besides those that are never refused.
 
     may_debug: whether processes may trace each other, as debuggers do.
     may_choose_processors: whether they may choose the processors on which they run.
@@ -141,10 +134,29 @@ def refuse_calls(
     may_share_ports: whether they may listen on a port on which another process of the user does (SO_REUSEPORT). The
         kernel would give them a part of its connections.
     """
+
+    may_debug: bool = False
+    may_choose_processors: bool = False
+    may_fill_segments: bool = False
+    may_share_ports: bool = False
+
+
+IN_POD: Final = CallRules(may_debug=True, may_choose_processors=True, may_fill_segments=True, may_share_ports=True)
+"""The rules in a pod, which has limits, processes and ports of its own."""
+
+
+@cache
+def refuse_calls(rules: CallRules) -> None:
+    """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
+
+    The refused ones fail with EPERM, those of `_UNAVAILABLE` with ENOSYS. Two calls do nothing and seem to succeed, as
+    programs such as ssh-agent and sudo may insist on them: one that changes the limit on core dumps, see
+    `refuse_core_dumps`, and one by which a process makes itself undumpable. Does nothing on an unknown machine. Raises
+    OSError.
+    """
     if (machine := _MACHINES.get(platform.machine())) is None:
         return
-    allowed = (*(_OF_DEBUGGERS if may_debug else ()), *(_OF_PROCESSORS if may_choose_processors else ()))
-    instructions = _program(machine, allowed, may_fill_segments=may_fill_segments, may_share_ports=may_share_ports)
+    instructions = _program(machine, rules)
     program = ctypes.create_string_buffer(b"".join(instructions))
     fields = struct.pack("@HP", len(instructions), ctypes.addressof(program))  # struct sock_fprog
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
@@ -153,8 +165,9 @@ def refuse_calls(
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_SECCOMP)")
 
 
-def _program(machine: _Machine, allowed: Sequence[str], *, may_fill_segments: bool, may_share_ports: bool) -> _Program:
+def _program(machine: _Machine, rules: CallRules) -> _Program:
     """Return the instructions of the filter."""
+    allowed = (*(_OF_DEBUGGERS if rules.may_debug else ()), *(_OF_PROCESSORS if rules.may_choose_processors else ()))
     refused = [(number, name) for name, number in machine.calls.items() if name not in allowed]
     return [
         _instruction(_LOAD, _ARCHITECTURE),
@@ -167,8 +180,8 @@ def _program(machine: _Machine, allowed: Sequence[str], *, may_fill_segments: bo
             _of_call(number, [_refusal(errno.ENOSYS if name in _UNAVAILABLE else errno.EPERM)])
             for number, name in refused
         ),
-        *([] if may_fill_segments else _of_call(machine.shmget, _refusal_of_large(SEGMENT_BYTES))),
-        *([] if may_fill_segments else _of_call(machine.semget, _refusal_of_large(SEMAPHORES))),
+        *([] if rules.may_fill_segments else _of_call(machine.shmget, _refusal_of_large(SEGMENT_BYTES))),
+        *([] if rules.may_fill_segments else _of_call(machine.semget, _refusal_of_large(SEMAPHORES))),
         *_of_call(machine.prctl, _if(_ARGUMENTS[0], _PR_SET_DUMPABLE, _if(_ARGUMENTS[1], 0, [_refusal(_DONE)]))),
         *_of_call(machine.setrlimit, _if(_ARGUMENTS[0], resource.RLIMIT_CORE, [_refusal(_DONE)])),
         # The new limit is the third argument. There is none if the limit is only read.
@@ -176,7 +189,7 @@ def _program(machine: _Machine, allowed: Sequence[str], *, may_fill_segments: bo
             machine.prlimit, _if(_ARGUMENTS[1], resource.RLIMIT_CORE, _unless_null(_ARGUMENTS[2], _refusal(_DONE)))
         ),
         *_of_call(machine.fcntl, _if(_ARGUMENTS[1], fcntl.F_SETLEASE, [_refusal(errno.EINVAL)])),
-        *([] if may_share_ports else _of_call(machine.setsockopt, _refusal_of_shared_ports())),
+        *([] if rules.may_share_ports else _of_call(machine.setsockopt, _refusal_of_shared_ports())),
         *_of_call(machine.socket, _refusal_of_families()),
         _instruction(_RETURN, _ALLOW),
     ]

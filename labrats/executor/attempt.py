@@ -41,7 +41,7 @@ from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
 from labrats.processes import become_first_victim, become_unreadable, has_child, kill_descendants
 from labrats.sandbox import refuse_core_dumps, scope_sockets, separate_mounts, share_kernel_objects
-from labrats.system_calls import refuse_calls
+from labrats.system_calls import IN_POD, CallRules, refuse_calls
 
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -171,12 +171,7 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
         share_kernel_objects()
         scope_sockets()
         may_choose = context.task.limits.cpus is None
-        refuse_calls(
-            may_debug=sandbox.may_debug,
-            may_choose_processors=may_choose,
-            may_fill_segments=False,
-            may_share_ports=False,
-        )
+        refuse_calls(CallRules(may_debug=sandbox.may_debug, may_choose_processors=may_choose))
     elif context.task.on_cluster:
         _refuse_calls_in_pod(context)
     _log_ignored_settings(context)
@@ -200,7 +195,7 @@ def _refuse_calls_in_pod(context: RunContext) -> None:
     """Refuse to the agent what the default filters of some container runtimes allow, such as io_uring and vsock."""
     refuse_core_dumps()
     try:
-        refuse_calls(may_debug=True, may_choose_processors=True, may_fill_segments=True, may_share_ports=True)
+        refuse_calls(IN_POD)
     except OSError as error:  # the pod has the filter of its runtime all the same
         context.events.log(
             f"[no filter of system calls besides that of the container runtime: {os.strerror(error.errno or 0)}]"

@@ -17,15 +17,10 @@ from labrats.model.conversation import Conversation
 from labrats.model.errors import GiveUp, LabratsError
 from labrats.model.job import AgentSession, FailedCode, Usage
 from labrats.model.network import MOST_REFUSED_HOSTS
-from labrats.model.protocol import Resumption, Task
+from labrats.model.protocol import ATTEMPT_VARIABLE, Resumption, Task
 from labrats.model.variables import SecretKey, variable_file
 from labrats.model.workspace_setup import Setup
 from labrats.sandbox import is_for_any_program
-
-ATTEMPT_VARIABLE: Final = "LABRATS_ATTEMPT"
-"""Environment variable that holds the attempt's name in each of its processes. The engine finds leftover processes by
-it.
-"""
 
 LOOPBACK: Final = "127.0.0.1"
 _NO_PROXY_VARIABLES: Final = ("NO_PROXY", "no_proxy")

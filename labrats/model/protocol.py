@@ -110,6 +110,9 @@ MODEL_REQUESTS_PORT: Final = 18402
 CACHE_KEEPER_PORT: Final = 18403
 """Ports on the pod's loopback address: of that proxy, of its reports about requests, and of the cache keeper."""
 
+ATTEMPT_VARIABLE: Final = "LABRATS_ATTEMPT"
+"""Environment variable of all processes of an attempt, with its name. The engine finds those that remain by it."""
+
 KEY_PROXY_VARIABLE: Final = "LABRATS_KEY_PROXY_FOLDER"
 CACHE_KEEPER_VARIABLE: Final = "LABRATS_CACHE_KEEPER_FOLDER"
 """Environment variables of the step `prepare` with the folders in which it writes the tokens of proxy and keeper."""

@@ -334,6 +334,6 @@ def test_failure_names_the_folder_and_the_reason(snapshots: EtcSnapshots) -> Non
 def test_state_of_another_version_or_boot_is_another(snapshots: EtcSnapshots, monkeypatch: pytest.MonkeyPatch) -> None:
     content_of(snapshots)
     before = stored(snapshots)
-    monkeypatch.setattr(etc_snapshots, "_boot_id", lambda: "another boot")
+    monkeypatch.setattr(etc_snapshots, "boot_id", lambda: "another boot")
     content_of(snapshots)
     assert not stored(snapshots) & before

@@ -46,6 +46,7 @@ from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, base_cache_scope, cache_scope
 from labrats.model.phases import Phase
 from labrats.model.protocol import (
+    ATTEMPT_VARIABLE,
     CLAIM_FILE,
     IDLE_SECONDS,
     NO_LIMITS,
@@ -86,9 +87,6 @@ ADOPT_SECONDS: Final = 1.0
 
 UNCLAIMED_SECONDS: Final = 1.0
 """Pause after an executor died before it claimed its attempt, since the next one may die of the same cause."""
-
-MARKER: Final = "LABRATS_ATTEMPT"
-"""Environment variable with the attempt's name, set for every process that a provider starts."""
 
 
 @dataclass(frozen=True)
@@ -547,7 +545,7 @@ def _kill_strays(name: AttemptName, folder: Path, home: Path | None) -> None:
 
     folder: of the attempt. home: that of the attempt, if processes of another engine have this name, too.
     """
-    strays = {*with_environment(MARKER, str(name))}
+    strays = {*with_environment(ATTEMPT_VARIABLE, str(name))}
     if home:
         strays &= {*with_environment("HOME", str(home))}
     for pid in sorted(strays | {*with_mount(folder / CLAIM_FILE)}):
