@@ -32,6 +32,12 @@ _COMMIT: Final = re.compile(rb"^-([0-9a-f]{40}|[0-9a-f]{64}) ?", re.MULTILINE)
 MOST_COMMITS: Final = 1000
 """The commits of one job that are published. Each of them is read for its message."""
 
+COMMITS_BYTES: Final = 4 * 1024 * 1024
+"""Size of all these commits together, without their files. Patterns search their messages, at 3 MiB a second."""
+
+MOST_PATHS: Final = 100_000
+"""The paths that these commits change, counted for each commit."""
+
 _NEW_BRANCH: Final = re.compile(rb"^\*\t", re.MULTILINE)
 _THEIRS: Final = "refs/labrats/theirs"
 _WORKFLOWS: Final = ".github/workflows/"
@@ -110,11 +116,11 @@ class Commits:
             signer, unsigned = _rewrite(folder, base, known_hosts, signer)
             tip = run_git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
             line = _line(folder, [f"{base}..{tip}"])[::-1]
-            names = short_output(folder, [*_IN, *_CHANGED_FILES, f"{base}..{tip}"], _NAMES_BYTES, _TOO_MANY_FILES)
+            names = _changed_paths(folder, f"{base}..{tip}")
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        files = sorted({name.decode(errors="replace") for name in names.split(b"\0") if name})
+        files = sorted({name.decode(errors="replace") for name in names if name})
         return cls(folder, url, token, base, tip, line, files, signer, unsigned)
 
     @property
@@ -252,9 +258,12 @@ def remove_leftovers() -> None:
 
 _IN: Final = ("--git-dir=repository.git",)
 _CHANGED_FILES: Final = ("log", "-m", "--format=", "--name-only", "--no-renames", "--no-show-signature", "-z")
-_NAMES_BYTES: Final = 32 * 1024 * 1024
+_NAMES_BYTES: Final = 16 * 1024 * 1024
 _TOO_MANY_FILES: Final = "the commits change so many files that git cannot list them"
 """A few hundred bytes of a bundle can have billions of files: the same folder many times in itself."""
+
+_IDS_BYTES: Final = 32 * 1024 * 1024
+_TOO_MANY_COMMITS: Final = "the agent made so many commits that git cannot list them"
 
 _SIZES: Final = "--batch-check=%(objectsize)"
 
@@ -265,15 +274,28 @@ def _unpack(folder: Path, bundle: bytes) -> None:
     tip = re.search(rb"^([0-9a-f]+) " + BUNDLE_REF.encode() + rb"$", head, re.MULTILINE)
     if tip is None:
         raise NotPushed("the bundle has no commits")
-    run_git(folder, [*_IN, "index-pack", "--stdin", "--fix-thin", "--strict"], stdin=pack)
+    # Each further thread would take memory.
+    run_git(folder, [*_IN, "index-pack", "--stdin", "--fix-thin", "--strict", "--threads=1"], stdin=pack)
     run_git(folder, [*_IN, "update-ref", BUNDLE_REF, tip[1].decode()])
 
 
 def _require_few(folder: Path, base: str) -> None:
-    """Raise NotPushed if the bundle has too many commits."""
-    count = int(run_git(folder, [*_IN, "rev-list", "--count", f"{base}..{BUNDLE_REF}"]))
-    if count > MOST_COMMITS:
+    """Raise NotPushed if the bundle has too many commits, or too long ones."""
+    ids = short_output(folder, [*_IN, "rev-list", f"{base}..{BUNDLE_REF}"], _IDS_BYTES, _TOO_MANY_COMMITS)
+    if (count := ids.count(b"\n")) > MOST_COMMITS:
         raise NotPushed(f"the agent made {count} commits, and at most {MOST_COMMITS} are published")
+    size = sum(map(int, run_git(folder, [*_IN, "cat-file", _SIZES], stdin=ids).split()))
+    if size > COMMITS_BYTES:
+        most, found = COMMITS_BYTES // 2**20, -(-size // 2**20)
+        raise NotPushed(f"the agent's commits have {found} MiB without their files, and at most {most} are published")
+
+
+def _changed_paths(folder: Path, commits: str) -> Sequence[bytes]:
+    """Return the paths that commits change. Raises NotPushed if these are too many."""
+    names = short_output(folder, [*_IN, *_CHANGED_FILES, commits], _NAMES_BYTES, _TOO_MANY_FILES)
+    if names.count(b"\0") > MOST_PATHS:
+        raise NotPushed(_TOO_MANY_FILES)
+    return names.split(b"\0")
 
 
 def _rewrite(

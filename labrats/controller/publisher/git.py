@@ -32,8 +32,11 @@ _SECONDS: Final = 120.0
 _SECONDS_OF_TRANSFER: Final = 900.0
 """Time for a transfer from or to GitHub. git ends one that has stalled by itself."""
 
-_WITH_LITTLE_MEMORY: Final = ("/bin/sh", "-c", 'ulimit -d 1048576 && exec "$@"', "sh")
-"""The start of a command that may take a GiB of memory, since an agent can make its work very long."""
+_WITH_LITTLE_MEMORY: Final = ("/bin/sh", "-c", 'ulimit -d 262144 && exec "$@"', "sh")
+"""The start of a command that may take 256 MiB of memory, since an agent can make its work very long.
+
+That is half of what the chart gives the publisher. If a container has too little, many nodes end all of its processes.
+"""
 
 _CONFIG: Final[Mapping[str, str]] = {
     "core.hooksPath": os.devnull,
@@ -174,11 +177,12 @@ def run_git(
 ) -> bytes:
     """Return the output of a git command. Blocks. Raises NotPushed, BranchHasOtherCommits, MustBeVerified, RetryLater.
 
-    url: of the repository on GitHub, if the command reaches it with the token.
+    url: of the repository on GitHub, if the command reaches it with the token. Other commands have a limit on their
+         memory.
     """
     run, environment = _run.get(None) or _Run(), _environment(url, token)
     try:
-        process = run.start(["git", *arguments], folder, environment)
+        process = run.start([*(() if url else _WITH_LITTLE_MEMORY), "git", *arguments], folder, environment)
         with _measured(run, folder) as problems:
             output, errors = process.communicate(stdin, timeout=_SECONDS_OF_TRANSFER if url else _SECONDS)
     except subprocess.TimeoutExpired as error:
@@ -219,17 +223,20 @@ def _measured(run: _Run, folder: Path) -> Iterator[list[LabratsError]]:
 
 
 def start_of_output(folder: Path, arguments: Sequence[str], most_bytes: int) -> bytes:
-    """Return the start of the output of a git command, which may be very long. Blocks. Raises NotPushed, RetryLater."""
-    with _started(folder, ["git", *arguments]) as (_, output):
+    """Return the start of the output of a git command, which may be very long. Blocks. Raises NotPushed, RetryLater.
+
+    It ends early if the command needs more memory than its limit.
+    """
+    with _started(folder, arguments) as (_, output):
         return output.read(most_bytes)
 
 
 def short_output(folder: Path, arguments: Sequence[str], most_bytes: int, refusal: str) -> bytes:
-    """Return the output of a git command with a limit on its memory. Blocks.
+    """Return the output of a git command. Blocks.
 
     refusal: the reason of NotPushed if the output is longer, or git fails or needs more memory. Raises RetryLater, too.
     """
-    with _started(folder, [*_WITH_LITTLE_MEMORY, "git", *arguments]) as (process, output):
+    with _started(folder, arguments) as (process, output):
         content = output.read(most_bytes + 1)
         if len(content) > most_bytes or process.wait() != 0:
             raise NotPushed(refusal)
@@ -237,11 +244,11 @@ def short_output(folder: Path, arguments: Sequence[str], most_bytes: int, refusa
 
 
 @contextmanager
-def _started(folder: Path, command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """Run a command during the block, or for a limited time. Yield its process and output."""
+def _started(folder: Path, arguments: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Run a git command during the block, in limited time and memory. Yield its process and output."""
     run = _run.get(None) or _Run()
     try:
-        process = run.start(command, folder, _environment(None, None))
+        process = run.start([*_WITH_LITTLE_MEMORY, "git", *arguments], folder, _environment(None, None))
     except OSError as error:
         raise NotPushed(f"git cannot be run: {error.strerror}") from error
     assert process.stdout

@@ -105,7 +105,13 @@ def test_output_has_a_limit_and_must_be_complete(tmp_path: Path) -> None:
         short_output(tmp_path, ENDLESS, 10_000, "too much")
     with pytest.raises(NotPushed, match="too much"):
         short_output(tmp_path, ["-c", "alias.fail=!echo a; exit 1", "fail"], 10_000, "too much")
-    use_memory = "!exec python3 -c 'x = bytearray(2 << 30)'"
-    with pytest.raises(NotPushed, match="too much"):
-        short_output(tmp_path, ["-c", f"alias.use={use_memory}", "use"], 10_000, "too much")
     assert short_output(tmp_path, ["-c", "alias.print=!echo a", "print"], 10_000, "too much") == b"a\n"
+
+
+def test_git_takes_half_of_the_memory_of_the_publisher_at_most(tmp_path: Path) -> None:
+    use_memory = ["-c", "alias.use=!exec python3 -c 'x = bytearray(300 << 20); print(len(x))'", "use"]
+    with pytest.raises(NotPushed, match="MemoryError"):
+        run_git(tmp_path, use_memory)
+    with pytest.raises(NotPushed, match="too much"):
+        short_output(tmp_path, use_memory, 10_000, "too much")
+    assert start_of_output(tmp_path, use_memory, 10_000) == b""

@@ -101,6 +101,41 @@ async def test_a_branch_that_somebody_has_created_meanwhile_stays_as_it_is(tmp_p
     assert git(origin, "rev-parse", "refs/heads/main") == before
 
 
+def with_a_long_message(checkout: Path) -> None:
+    message = checkout.with_name("message")
+    message.write_text("@octocat " * 600_000)
+    git(checkout, "commit", "-q", "--allow-empty", "-F", str(message))
+
+
+def with_a_folder_in_itself(checkout: Path) -> None:
+    """Add 200,000 files in two folders' objects, and remove them again."""
+    blob, tree = git(checkout, "rev-parse", "HEAD:run.sh"), git(checkout, "rev-parse", "HEAD^{tree}")
+    kind, many = f"100644 blob {blob}", ""
+    for _ in range(2):
+        listed = checkout.with_name("listed")
+        listed.write_text("".join(f"{kind}\t{number:03}\n" for number in range(450)))
+        with listed.open() as lines:
+            many = subprocess.check_output(["git", "mktree"], cwd=checkout, stdin=lines, text=True).strip()
+        kind = f"040000 tree {many}"
+    for files in (many, tree):
+        git(checkout, "reset", "-q", "--soft", git(checkout, "commit-tree", files, "-p", "HEAD", "-m", "A change"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (with_a_long_message, "commits have 6 MiB without their files, and at most 4 are published"),
+        (with_a_folder_in_itself, "change so many files that git cannot list them"),
+    ],
+)
+def test_a_bundle_that_would_take_the_memory_of_the_publisher_is_refused(
+    tmp_path: Path, change: Callable[[Path], None], reason: str
+) -> None:
+    origin, _, bundle = changed(tmp_path, change)
+    with pytest.raises(NotPushed, match=reason):
+        Commits.fetch(bundle, str(origin), "")
+
+
 def test_a_bundle_with_too_many_commits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(branch, "MOST_COMMITS", MOST_COMMITS)
     origin, _, bundle = changed(tmp_path, too_many)
