@@ -78,3 +78,14 @@ async def test_a_rate_limit_that_an_image_of_the_caller_reports_pauses_no_other_
 
     assert (await user.run(prompt=printing(kind="result", result="done")))["returnvalue"] == "done"
     assert (await user.job(job_id))["status"] == "waiting"
+
+
+async def test_a_cancelled_executor_that_reports_an_odd_time_frees_its_slot(user: User) -> None:
+    log = printing(kind="log", text="working", at="0001-01-01T00:00:00Z", origin="engine")
+    job_id = await user.submit(prompt=f"{log}sleep 600\n")
+    async with asyncio.timeout(PATIENCE_SECONDS), user.log_stream(job_id) as events:
+        await anext(events)
+    await user.cancel(job_id)
+
+    assert (await user.wait(job_id))["status"] == "cancelled"
+    assert (await user.run(prompt=printing(kind="result", result="done")))["returnvalue"] == "done"

@@ -9,7 +9,7 @@ import structlog
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.files import OutputCopy, in_thread
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
-from labrats.model.errors import LabratsError, NotFound
+from labrats.model.errors import LabratsError
 from labrats.model.protocol import LINE_BYTES
 
 log = structlog.get_logger()
@@ -53,9 +53,8 @@ async def collect(client: ApiClient, log_path: str, container: str, copy: Output
         except LabratsError as error:
             failed_reads += ended
             # A kubelet that has just started answers 404 for pods that exist.
-            is_deleted = isinstance(error, NotFound) and attempt.is_pod_deleted
             is_lost = attempt.is_lost_with_its_node or attempt.has_lost_log(container)
-            if is_deleted or (ended and is_lost):
+            if attempt.is_pod_deleted or (ended and is_lost):
                 break
             log.warning("pod log interrupted", log=log_path, container=container, reason=str(error))
         pause = REOPEN_SECONDS if copy.last is not known else min(pause * 2, MAX_PAUSE_SECONDS)
@@ -66,7 +65,7 @@ async def _copy(client: ApiClient, log_path: str, container: str, copy: OutputCo
     """Read the log from the second of the last event on. `copy` skips events that it has already."""
     query = {"container": container, "follow": str(follow).lower()}
     if copy.last:
-        query["sinceTime"] = f"{copy.last.at:%Y-%m-%dT%H:%M:%SZ}"
+        query["sinceTime"] = copy.last.at.isoformat(timespec="seconds")
     log_lines = client.batches(log_path, query, silence_seconds=SILENCE_SECONDS, most_line_bytes=MOST_LINE_BYTES)
     async with aclosing(log_lines) as batches:
         async for lines in batches:

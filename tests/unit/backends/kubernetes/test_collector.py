@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from labrats.backends.kubernetes import collector
 from labrats.backends.kubernetes.client import ApiClient
@@ -71,12 +73,31 @@ async def test_a_log_that_is_not_found_although_its_pod_exists_is_read_again(
     assert copy.is_complete
 
 
-async def test_the_log_of_a_deleted_pod_is_lost(copy: OutputCopy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [404, 400])
+async def test_the_log_of_a_deleted_pod_is_lost(copy: OutputCopy, tmp_path: Path, status: int) -> None:
     attempt = observed(RUNNING)
     attempt.remove_pod(a_pod_object(RUNNING))
-    async with api_server(tmp_path, a_pod_log(WORKING), web.Response(status=404, body=NOT_FOUND)) as client:
+    refusal = web.Response(status=status, body=a_status(status, name=f"{NAME}-x7k2p", kind="pods/log"))
+    async with api_server(tmp_path, a_pod_log(WORKING), refusal, a_pod_log(DONE)) as client:
         await collect(client, "/log", "executor", copy, attempt)
-    assert (copy.last, copy.is_complete) == (WORKING, False)
+    assert (copy.last, copy.is_complete) == (WORKING, False)  # it was not read again
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+async def test_a_log_is_read_again_from_any_time_that_an_executor_reports(
+    copy: OutputCopy, tmp_path: Path, at: str
+) -> None:
+    """The API server refuses a year with fewer than four digits."""
+    asked: list[str | None] = []
+    working = replace(WORKING, at=datetime.fromisoformat(at))
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request.query.get("sinceTime"))
+        return a_pod_log(working) if len(asked) == 1 else a_pod_log(DONE)
+
+    async with serving(answer, tmp_path, {}) as client:
+        await collect(client, "/log", "executor", copy, observed(RUNNING))
+    assert (asked, copy.is_complete) == ([None, at], True)
 
 
 async def test_the_log_of_a_container_that_its_node_no_longer_has_is_lost(copy: OutputCopy, tmp_path: Path) -> None:
