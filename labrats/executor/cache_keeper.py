@@ -104,14 +104,21 @@ async def _serve_until_stopped(task: Task, token: bytes) -> None:
 
 
 async def serve_caches(task: Task, token: bytes, listener: socket.socket) -> asyncio.Server:
-    """Serve the caches of a task to callers who know the token."""
+    """Serve the caches of a task to the first caller who knows the token.
+
+    A caller's own image could have the same folder stored many times at once.
+    """
+    is_served = False
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal is_served
+
         def log(text: str) -> None:
             writer.write(json.dumps(text).encode() + b"\n")
 
         with suppress(OSError, ValueError):  # the caller is gone, or has sent a very long line
-            if compare_digest(await reader.readline(), token + b"\n"):
+            if compare_digest(await reader.readline(), token + b"\n") and not is_served:
+                is_served = True
                 setup = task.workspace_setup or Setup()
                 caches = FolderCaches(task, Path(task.workspace), setup, log)
                 await caches.restore()

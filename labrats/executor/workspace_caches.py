@@ -31,6 +31,10 @@ from labrats.model.workspace_setup import CachedFolder, Setup
 _CONTENT: Final = "content"
 _UNFINISHED: Final = "unfinished-"
 
+_MEASURE_SECONDS: Final = 0.5
+_MOST_MEASURE_SECONDS: Final = 4.0
+"""The first pause between measurements of a copy, and the longest. To measure many files takes long, too."""
+
 
 class _CacheFailed(Exception):
     """A cached folder could not be copied."""
@@ -130,13 +134,29 @@ class FolderCaches:
         (unfinished / _CONTENT).mkdir(mode=0o700, parents=True)
         try:
             with locked_entry(unfinished, fcntl.LOCK_EX):
-                await _copy(self._workspace / entry.cached.path, unfinished / _CONTENT)
+                await self._copy_measured(self._workspace / entry.cached.path, unfinished)
                 size = await self._checked_size(unfinished)
                 (unfinished / SIZE_FILE).write_text(str(size))
                 if not entry.path.exists():  # otherwise another job has just stored it
                     unfinished.rename(entry.path)
         finally:
             await asyncio.to_thread(remove_tree, unfinished)
+
+    async def _copy_measured(self, source: Path, unfinished: Path) -> None:
+        """Copy a folder into an entry, and measure the entry meanwhile.
+
+        The folder may grow: a caller's own image runs beside the cache keeper.
+        """
+        copying = asyncio.create_task(_copy(source, unfinished / _CONTENT), name="copy to cache")
+        try:
+            pause = _MEASURE_SECONDS
+            while not (await asyncio.wait([copying], timeout=pause))[0]:
+                await self._checked_size(unfinished)
+                pause = min(2 * pause, _MOST_MEASURE_SECONDS)
+            await copying
+        finally:
+            copying.cancel()
+            await asyncio.wait([copying])
 
     async def _checked_size(self, folder: Path) -> int:
         """Return the size of a folder on the disk. Raises _CacheFailed if it exceeds the limit for all caches."""

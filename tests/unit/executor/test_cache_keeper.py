@@ -5,11 +5,13 @@ import dataclasses
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from labrats.executor import cache_keeper
+from labrats.executor import cache_keeper, workspace_caches
 from labrats.executor.cache_keeper import KeptCaches, caches_of, serve_caches
 from labrats.executor.workspace_caches import FolderCaches
 from labrats.model.job import WorkspaceSetup
@@ -65,6 +67,40 @@ async def test_later_jobs_get_the_folder_as_it_was_before_the_agent(tmp_path: Pa
     assert second == third == ["[cache: libraries restored]"]
     [stored] = (tmp_path / "caches").glob("scope/*/content/one")
     assert stored.read_text() == "of first"
+
+
+async def test_a_folder_that_grows_while_it_is_stored_is_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller's own image may run beside the keeper."""
+
+    async def copy(_: Path, target: Path) -> None:
+        for number in count():
+            (target / str(number)).write_bytes(bytes(100_000))
+            await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(workspace_caches, "_copy", copy)
+    monkeypatch.setattr(workspace_caches, "_MEASURE_SECONDS", 0.01)
+    task, log = replace(a_job(tmp_path, "first"), caches_bytes=2_000_000), list[str]()
+    async with asyncio.timeout(30), kept(task, log) as caches:
+        await caches.restore()
+        Path(task.workspace, "libraries").mkdir()
+        await caches.store()
+    assert log[0].endswith("MiB are more than the limit for all caches]")
+    assert not list((tmp_path / "caches").glob("scope/*"))
+
+
+async def test_keeper_serves_one_caller(tmp_path: Path) -> None:
+    task, log = a_job(tmp_path, "first"), list[str]()
+    async with kept(task, log) as first:
+        second = KeptCaches(TOKEN, log.append, first._port)
+        await first.restore()
+        await second.restore()
+        await first.store()
+    assert log == [
+        "[cache: not used: the cache keeper does not answer: it closed the connection]",
+        "[cache: libraries not stored: the setup commands have not made it]",
+    ]
 
 
 @pytest.mark.parametrize("token", ["", "wrong", f"{TOKEN}x"])
