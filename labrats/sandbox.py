@@ -70,7 +70,7 @@ _NO_CORE_PROGRAM: Final = 1
 """The limit on the size of a core dump with which the kernel starts no program for it."""
 
 _PARTS_OF_LIMITS: Final = ((resource.RLIMIT_SIGPENDING, 16), (resource.RLIMIT_MSGQUEUE, 2))
-"""Limits of the kernel for a user, each with the divisor for the part that all sandboxes may use together."""
+"""Limits of the kernel for a user, each with the divisor for the part that all agents may use together."""
 
 _NEW_MOUNTS: Final = 0x20000
 _MS_READ_ONLY, _MS_REMOUNT, _MS_BIND, _MS_RECURSIVE, _MS_PRIVATE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 18
@@ -216,10 +216,10 @@ def refuse_core_dumps() -> None:
 
 @cache
 def share_kernel_objects() -> None:
-    """Leave signals that wait, and messages in queues, to processes of the user outside of sandboxes, once.
+    """Leave signals that wait, and messages in queues, to processes of the user that are not agents, once.
 
-    The kernel counts those of all processes of a user, and refuses further ones to a sandbox beyond the limit that held
-    when it was started. One agent can take the part of all sandboxes.
+    The kernel counts those of all processes of a user, and refuses further ones to an agent beyond the limit that held
+    when it was started. One agent can take the part of all agents, also of those in other pods of a node.
     """
     for limit, parts in _PARTS_OF_LIMITS:
         soft, _ = resource.getrlimit(limit)

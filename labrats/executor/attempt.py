@@ -173,6 +173,7 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
         may_choose = context.task.limits.cpus is None
         refuse_calls(CallRules(may_debug=sandbox.may_debug, may_choose_processors=may_choose))
     elif context.task.on_cluster:
+        share_kernel_objects()
         _refuse_calls_in_pod(context)
     _log_ignored_settings(context)
     if resumed := _resumed_in_place(context):

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from labrats.model.protocol import ResourceLimits, Sandbox
 from tests.unit.executor.resource_limits.limited_attempts import MEBIBYTE, an_attempt_of
 
@@ -19,11 +21,13 @@ print(queued, file=open("out", "w"))
 """
 
 
-def test_signals_that_wait_are_left_to_others(tmp_path: Path) -> None:
-    """Without any left, other processes of the user could set no timer."""
+@pytest.mark.parametrize("place", ["sandbox", "pod"])
+def test_signals_that_wait_are_left_to_others(tmp_path: Path, place: str) -> None:
+    """Without any left, other processes of the user could set no timer. The pods of a node have the same user."""
     program = shutil.which("bwrap")
     assert program
-    attempt = an_attempt_of(tmp_path, QUEUE_SIGNALS, ResourceLimits(), sandbox=Sandbox(program=program))
+    fields: dict[str, Any] = {"sandbox": Sandbox(program=program)} if place == "sandbox" else {"on_cluster": True}
+    attempt = an_attempt_of(tmp_path, QUEUE_SIGNALS, ResourceLimits(), **fields)
     attempt.run()
     most, _ = resource.getrlimit(resource.RLIMIT_SIGPENDING)
     assert most == resource.RLIM_INFINITY or int((attempt.workspace / "out").read_text()) <= most // 16
