@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, BinaryIO, Final, Generic, Literal, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -384,6 +384,10 @@ class Runner(Protocol):
 
         Its prerequisite is the commit that was cloned. An agent chose the content: check it before use.
         """
+        ...
+
+    async def open_left(self, name: AttemptName, file: Literal["patch", "bundle"]) -> BinaryIO:
+        """Open the attempt's patch or bundle, to read it in pieces. Raises NotFound when none is retained."""
         ...
 
     async def publication(self, name: AttemptName) -> bytes:

@@ -18,6 +18,7 @@ from labrats.model.job import AgentSession, FailedCode, Outputs, Usage
 from labrats.model.protocol import (
     BUNDLE_FILE,
     LINE_BYTES,
+    MAX_VALUES_BYTES,
     OUTPUT_BYTES,
     PATCH_FILE,
     PUBLICATION_FILE,
@@ -213,6 +214,10 @@ class EventWriter:
             raise GiveUp(
                 FailedCode.OUTPUT_LIMIT, f"the result is larger than {mebibytes} MiB; have the agent write it to a file"
             )
+        if len(content) > MAX_VALUES_BYTES and not isinstance(value, str):
+            mebibytes = MAX_VALUES_BYTES // 2**20
+            reason = f"the result is no text, and larger than {mebibytes} MiB; have the agent write it to a file"
+            raise GiveUp(FailedCode.OUTPUT_LIMIT, reason)
         if len(content) > (_RESULT_BYTES if data is None else _RESULT_BYTES_BESIDE_DATA):
             self._store_file(RESULT_FILE, content)
             value, file = None, RESULT_FILE

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, AgentSession, 
 from labrats.model.protocol import (
     FILES_IN_PARTS,
     LINE_BYTES,
+    MAX_VALUES_BYTES,
     OUTPUT_FILE,
     RESULT_FILE,
     AnyEvent,
@@ -179,7 +180,10 @@ def read_result(name: AttemptName, output: Path, file: Path) -> Any:
     if outcome.file is None:
         return outcome.result
     try:
-        return msgspec.json.decode(read_regular_file(file, MAX_RESULT_BYTES))
+        content = read_regular_file(file, MAX_RESULT_BYTES)
+        if len(content) > MAX_VALUES_BYTES and not content.startswith(b'"'):
+            raise NotFound(f"the result of attempt {name} is too large to be read")
+        return msgspec.json.decode(content)
     except (FileNotFoundError, *_NO_RESULT) as error:
         raise NotFound(f"the result of attempt {name} is no longer stored") from error
 
@@ -201,8 +205,14 @@ def read_publication(name: AttemptName, file: Path) -> bytes:
 
 def _read_left(name: AttemptName, file: Path, kind: str) -> bytes:
     """Return a file that an attempt has left. Raises NotFound."""
+    with open_left(name, file, kind) as opened:
+        return opened.read(MAX_LEFT_BYTES)
+
+
+def open_left(name: AttemptName, file: Path, kind: str) -> BinaryIO:
+    """Open a file that an attempt has left, which may be larger than MAX_LEFT_BYTES. Raises NotFound."""
     try:
-        return read_regular_file(file, MAX_LEFT_BYTES)
+        return os.fdopen(open_regular_file(file), "rb")
     except FileNotFoundError as error:
         raise NotFound(f"attempt {name} left no {kind}, or the {kind} is no longer stored") from error
 

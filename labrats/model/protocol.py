@@ -31,6 +31,9 @@ RESULT_FILE: Final = "result.json"
 the engine prints it in parts, which the engine puts together.
 """
 
+MAX_VALUES_BYTES: Final = 8 * 1024 * 1024
+"""The maximum length of a result that is no text. Decoded, it may take twenty times as much memory."""
+
 PATCH_FILE: Final = "changes.patch"
 """The file, in the attempt's folder, of the changes in the workspace; printed in parts like the result."""
 

@@ -1,11 +1,12 @@
 """An in-memory Runner that plays the scripts of the mock provider, in the time of the event loop."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from signal import Signals
-from typing import Any, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final, Literal, Self, TypeVar
 
 from labrats.files.attempt_output import OUTPUT_REMOVED
 from labrats.model.activity import activity_of
@@ -138,6 +139,13 @@ class MemoryRunner:
         if executor is None or not (executor.gone and executor.bundle):
             raise NotFound(f"attempt {name} left no bundle")
         return executor.bundle
+
+    async def open_left(self, name: AttemptName, file: Literal["patch", "bundle"]) -> BinaryIO:
+        content = await (self.patch(name) if file == "patch" else self.bundle(name))
+        opened = os.fdopen(os.memfd_create(file), "w+b")
+        opened.write(content)
+        opened.seek(0)
+        return opened
 
     async def publication(self, name: AttemptName) -> bytes:
         await asyncio.sleep(0)

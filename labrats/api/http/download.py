@@ -1,10 +1,33 @@
 """A file as the body of a response."""
 
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import BinaryIO, Final
+
 from starlette.datastructures import Headers
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from labrats.api.http.errors import error_response
+
+_CHUNK_BYTES: Final = 64 * 1024
+
+
+class OpenFile(StreamingResponse):
+    """A file that is open already. It is read in pieces: many callers may be slow to receive theirs."""
+
+    def __init__(self, file: BinaryIO, status_code: int = 200) -> None:
+        size = os.fstat(file.fileno()).st_size
+        super().__init__(_pieces(file, size), status_code, {"Content-Length": str(size)})
+
+
+async def _pieces(file: BinaryIO, size: int) -> AsyncIterator[bytes]:
+    """Yield the first `size` bytes of a file."""
+    with file:
+        while size > 0 and (piece := await asyncio.to_thread(file.read, min(size, _CHUNK_BYTES))):
+            size -= len(piece)
+            yield piece
 
 
 class Download(FileResponse):

@@ -1,7 +1,7 @@
 """The texts of a job: its prompt with the agent's instructions, its whole result, and its log as plain text."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -9,10 +9,12 @@ from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
+from labrats.api.http.caller_bodies import BUDGET_BYTES
 from labrats.api.http.json_body import json_response
+from labrats.api.http.large_answer import LargeAnswer
 from labrats.api.openapi import answers
 from labrats.api.routes.job_access import JobId, own_job
-from labrats.api.routing import api_router, services_of
+from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
 from labrats.api.services import Services
 from labrats.model.attempt_name import AttemptName
@@ -75,11 +77,22 @@ async def _text(services: Services, reference: KeyReference) -> str | None:
 )
 async def get_result(request: Request, job_id: JobId) -> Response:
     """Return the agent's whole answer, which may be large. Lists and `omit=result` leave it out."""
-    job = await own_job(request, job_id)
-    try:
-        return json_response({"result": await result_of(services_of(request), job)})
-    except NotFound as error:
-        raise NotFound(f"the result of the job {job_id} was deleted with its output") from error
+    services, job = services_of(request), await own_job(request, job_id)
+
+    async def answer() -> Response:
+        try:
+            return json_response({"result": await result_of(services, job)})
+        except NotFound as error:
+            raise NotFound(f"the result of the job {job_id} was deleted with its output, or is too large") from error
+
+    return await with_result_of(job, request, answer)
+
+
+async def with_result_of(job: Job, request: Request, answer: Callable[[], Awaitable[Response]]) -> Response:
+    """Return an answer that contains the whole result of a job. A caller gets one with a large result at a time."""
+    if not job.status.result_cut:
+        return await answer()
+    return LargeAnswer(answer, services_of(request).caller_bodies.room_for(BUDGET_BYTES, caller_of(request).id))
 
 
 async def result_of(services: Services, job: Job) -> Any:

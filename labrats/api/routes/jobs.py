@@ -1,12 +1,14 @@
 """Jobs: submit, list, show, follow, retry, run again, follow up, cancel."""
 
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Final, Literal
 
 from fastapi import Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from labrats.api.http.download import OpenFile
 from labrats.api.http.event_stream import EventStream
 from labrats.api.http.idempotency import KEY_HEADER, REPLAYED, IdempotencyKey, job_names
 from labrats.api.http.json_body import json_response
@@ -14,7 +16,7 @@ from labrats.api.openapi import answers
 from labrats.api.routes.job_access import JobId, own_job
 from labrats.api.routes.job_filters import WantedJobs
 from labrats.api.routes.job_streams import LastEventId, parse_event_id, stream
-from labrats.api.routes.job_texts import EXAMPLE_LOG, PlainLog, plain_log, result_of
+from labrats.api.routes.job_texts import EXAMPLE_LOG, PlainLog, plain_log, result_of, with_result_of
 from labrats.api.routes.queue import waiting_view
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import ResponseBody
@@ -61,14 +63,14 @@ diff --git a/hello.txt b/hello.txt
 """
 
 
-class Patch(Response):
+class Patch(OpenFile):
     """A patch as raw bytes: its lines have the encodings of the changed files."""
 
     media_type = "text/x-diff"
     charset = "utf-8"
 
 
-class Bundle(Response):
+class Bundle(OpenFile):
     """A git bundle as raw bytes."""
 
     media_type = "application/x-git-bundle"
@@ -174,7 +176,10 @@ async def get_job_facets(request: Request, wanted: WantedJobs) -> Response:
 )
 async def get_job(request: Request, job_id: JobId, omit: Omit = None) -> Response:
     """Return all about one job; while it runs, with its latest log lines and its usage so far."""
-    return await detail_of(request, await own_job(request, job_id), with_result=omit != "result")
+    job = await own_job(request, job_id)
+    if omit == "result":
+        return await detail_of(request, job, with_result=False)
+    return await with_result_of(job, request, partial(detail_of, request, job))
 
 
 @router.get(
@@ -222,7 +227,7 @@ async def get_patch(
     """Return the changes of an attempt to its workspace, even a failed one's, for `git apply`."""
     name = await _ended_attempt(request, job_id, attempt, "patch")
     try:
-        return Patch(await services_of(request).runner.patch(name))
+        return Patch(await services_of(request).runner.open_left(name, "patch"))
     except NotFound as error:
         raise NotFound(f"the job {job_id} left no patch: it changed nothing, or its output was deleted") from error
 
@@ -244,7 +249,7 @@ async def get_bundle(
     """
     name = await _ended_attempt(request, job_id, attempt, "bundle")
     try:
-        return Bundle(await services_of(request).runner.bundle(name))
+        return Bundle(await services_of(request).runner.open_left(name, "bundle"))
     except NotFound as error:
         reason = "it has no repository, it changed nothing, its log says why, or its output was deleted"
         raise NotFound(f"the job {job_id} left no bundle: {reason}") from error
@@ -283,7 +288,7 @@ async def retry(request: Request, job_id: JobId) -> Response:
         lambda: own_job(request, job_id),
         lambda found: after_retry_request(found, services.clock.now()),
     )
-    return await detail_of(request, job)
+    return await with_result_of(job, request, partial(detail_of, request, job))
 
 
 @router.post(
@@ -371,7 +376,7 @@ async def cancel(request: Request, job_id: JobId) -> Response:
     )
     if job.ended:  # it was Pending; the controller counts the end of a Running one
         services.metrics.job_moved(before, job, services.clock.now())
-    return await detail_of(request, job)
+    return await with_result_of(job, request, partial(detail_of, request, job))
 
 
 async def _check_not_superseded(services: Services, job: Job) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Literal, Self
 
 import structlog
 from msgspec.structs import replace
@@ -30,6 +30,7 @@ from labrats.files.attempt_inputs import (
 from labrats.files.attempt_output import (
     OutputReader,
     in_batches,
+    open_left,
     read_activity,
     read_bundle,
     read_end,
@@ -286,6 +287,11 @@ class LocalRunner:
 
     async def bundle(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_bundle, name, self._folder(name).bundle)
+
+    async def open_left(self, name: AttemptName, file: Literal["patch", "bundle"]) -> BinaryIO:
+        folder = self._folder(name)
+        path = folder.patch if file == "patch" else folder.bundle
+        return await asyncio.to_thread(open_left, name, path, file)
 
     async def publication(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_publication, name, self._folder(name).publication)

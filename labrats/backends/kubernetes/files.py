@@ -20,6 +20,7 @@ from labrats.files.attempt_output import UNFINISHED
 from labrats.files.durability import sync
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
+    BUNDLE_BYTES,
     BUNDLE_FILE,
     FILES_IN_PARTS,
     LINE_BYTES,
@@ -44,6 +45,9 @@ SPARE_BYTES: Final = 1024 * 1024
 
 PARTS_BYTES: Final = 96 * 1024 * 1024
 """Maximum size of all files in parts together: more than a result, a patch, a bundle and a session may have."""
+
+_MOST_BYTES: Final = {BUNDLE_FILE: BUNDLE_BYTES}
+"""Maximum sizes of single files. The publisher has a bundle in its memory, and those of several jobs at once."""
 
 
 ATTEMPTS_FOLDER: Final = "attempts"
@@ -226,14 +230,15 @@ class OutputCopy:
         if part.file not in FILES_IN_PARTS:
             return
         others = sum(size for name, size in self._sizes.items() if name != part.file)
-        if others + part.offset + len(part.data) > PARTS_BYTES:
+        end = part.offset + len(part.data)
+        if others + end > PARTS_BYTES or end > _MOST_BYTES.get(part.file, PARTS_BYTES):
             return
         file = self._files.folder / part.file
         unfinished = file.with_name(f"{part.file}{UNFINISHED}")
         if not 0 <= part.offset <= _size_of(unfinished):
             return
         _write_at(unfinished, part.data, part.offset)
-        self._sizes[part.file] = max(self._sizes[part.file], part.offset + len(part.data))
+        self._sizes[part.file] = max(self._sizes[part.file], end)
         if part.is_last:
             sync(unfinished)
             unfinished.replace(file)

@@ -6,7 +6,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, Literal
 
 import structlog
 
@@ -42,6 +42,7 @@ from labrats.files.attempt_output import (
     OutputReader,
     attempt_names,
     in_batches,
+    open_left,
     read_activity,
     read_bundle,
     read_end,
@@ -308,6 +309,10 @@ class KubernetesRunner:
 
     async def bundle(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_bundle, name, self._files(name).bundle)
+
+    async def open_left(self, name: AttemptName, file: Literal["patch", "bundle"]) -> BinaryIO:
+        files = self._files(name)
+        return await asyncio.to_thread(open_left, name, files.patch if file == "patch" else files.bundle, file)
 
     async def publication(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_publication, name, self._files(name).publication)

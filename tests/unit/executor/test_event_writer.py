@@ -237,6 +237,15 @@ def test_too_large_result_is_rejected(output: Output, monkeypatch: pytest.Monkey
     assert output.last.code == FailedCode.OUTPUT_LIMIT
 
 
+def test_result_that_is_no_text_has_a_lower_limit(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_writer_module, "MAX_VALUES_BYTES", 1000)
+    with pytest.raises(GiveUp, match="the result is no text, and larger") as refused:
+        output.writer.result([[]] * 500)
+    assert refused.value.code == FailedCode.OUTPUT_LIMIT
+    output.writer.result("x" * 2000)
+    assert [type(event) for event in output.events] == [ResultEvent]
+
+
 def test_output_limit_set_later_counts_earlier_lines(tmp_path: Path) -> None:
     with an_output(tmp_path) as output:
         output.writer.log("x" * 1000)

@@ -146,6 +146,18 @@ def test_a_file_that_is_no_result_counts_as_missing(output: Path, content: bytes
         read_result(AttemptName("ir-00000001", 1), output, file)
 
 
+def test_a_large_result_is_read_only_if_it_is_a_text(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded, a list of empty lists takes twenty times as much memory."""
+    monkeypatch.setattr(attempt_output, "MAX_VALUES_BYTES", 1000)
+    output.write_bytes(lines_of(a_result(None, file=RESULT_FILE)))
+    file, name = output.with_name(RESULT_FILE), AttemptName("ir-00000001", 1)
+    file.write_bytes(b'"' + b"x" * 2000 + b'"')
+    assert read_result(name, output, file) == "x" * 2000
+    file.write_bytes(b"[" + b"[]," * 500 + b"[]]")
+    with pytest.raises(NotFound, match="too large to be read"):
+        read_result(name, output, file)
+
+
 def test_a_long_output_can_be_read_after_each_number(output: Path) -> None:
     output.write_bytes(lines_of(*(a_log(seq, "x" * 15_000) for seq in range(1, 81))))
     for after in range(82):

@@ -196,6 +196,14 @@ def test_the_owner_of_an_attempt_is_recorded_once(files: AttemptFiles) -> None:
     assert files.owner == "uid-1"
 
 
+def test_a_bundle_is_no_larger_than_an_executor_makes_it(files: AttemptFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labrats.backends.kubernetes.files._MOST_BYTES", {BUNDLE_FILE: 50})
+    copy = OutputCopy(files)
+    copy.append(lines_of([*parts_of(RESULT_FILE, b"x" * 60, seq=1), *parts_of(BUNDLE_FILE, b"y" * 60, seq=3)]))
+    assert files.result.exists()
+    assert not files.bundle.exists()
+
+
 def test_files_in_parts_have_a_limit_together(files: AttemptFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labrats.backends.kubernetes.files.PARTS_BYTES", 100)
     copy = OutputCopy(files)
