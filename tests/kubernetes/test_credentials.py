@@ -190,23 +190,6 @@ for _ in range(40):
 """
 
 
-@pytest.mark.parametrize(
-    "program",
-    [FILL.format(move=DEEP, hide=""), FILL.format(move="", hide="os.unlink('big')")],
-    ids=["a path that is too long for the node", "a file without a name"],
-)
-async def test_files_that_the_node_does_not_count_have_a_limit(
-    runner: KubernetesRunner, git_address: str, program: str
-) -> None:
-    attempt = an_attempt_on(git_address, {"result": "done"}, setup=(("python3", "-c", program),))
-    await runner.start(attempt)
-    gone = await end_of(runner, attempt)
-
-    assert isinstance(gone.outcome, ErrorEvent)
-    assert gone.outcome.code is FailedCode.DISK_LIMIT
-    assert "over executor.scratch (20 MiB)" in gone.outcome.message
-
-
 HIDE = """
 import os, shutil, sys
 shutil.copy(os.path.realpath(sys.executable), "/tmp/hidden")
@@ -215,15 +198,25 @@ os.execv("/tmp/hidden", ["hidden", "-c", "import time; time.sleep(60)"])
 """
 
 
-async def test_a_program_that_hides_its_files_ends_the_attempt(runner: KubernetesRunner, git_address: str) -> None:
-    """Its deleted files would count for nothing, and neither would what it takes of the node, such as watches."""
-    attempt = an_attempt_on(git_address, {"result": "done"}, setup=(("python3", "-c", HIDE),))
+@pytest.mark.parametrize(
+    ("program", "code", "message"),
+    [
+        (FILL.format(move=DEEP, hide=""), FailedCode.DISK_LIMIT, "over executor.scratch (20 MiB)"),
+        (FILL.format(move="", hide="os.unlink('big')"), FailedCode.DISK_LIMIT, "over executor.scratch (20 MiB)"),
+        (HIDE, FailedCode.PROCESS_LIMIT, "make the program readable"),
+    ],
+    ids=["a path that is too long for the node", "a file without a name", "a program that hides its files"],
+)
+async def test_what_the_node_does_not_count_has_a_limit(
+    runner: KubernetesRunner, git_address: str, program: str, code: FailedCode, message: str
+) -> None:
+    attempt = an_attempt_on(git_address, {"result": "done"}, setup=(("python3", "-c", program),))
     await runner.start(attempt)
     gone = await end_of(runner, attempt)
 
     assert isinstance(gone.outcome, ErrorEvent)
-    assert gone.outcome.code is FailedCode.PROCESS_LIMIT
-    assert "make the program readable" in gone.outcome.message
+    assert gone.outcome.code is code
+    assert message in gone.outcome.message
 
 
 async def test_a_refused_clone_fails_with_git_clone(runner: KubernetesRunner, git_address: str) -> None:
