@@ -207,7 +207,7 @@ os.execv("/tmp/hidden", ["hidden", "-c", "import time; time.sleep(60)"])
     ],
     ids=["a path that is too long for the node", "a file without a name", "a program that hides its files"],
 )
-async def test_what_the_node_does_not_count_has_a_limit(
+async def test_use_that_the_node_does_not_count_has_a_limit(
     runner: KubernetesRunner, git_address: str, program: str, code: FailedCode, message: str
 ) -> None:
     attempt = an_attempt_on(git_address, {"result": "done"}, setup=(("python3", "-c", program),))
