@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Final, Generic, Literal, Protocol, TypeVar
+from typing import Any, BinaryIO, Final, Generic, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -375,19 +375,18 @@ class Runner(Protocol):
         """Return the complete result of an attempt whose `result` event names a file. Raises NotFound if it is gone."""
         ...
 
-    async def patch(self, name: AttemptName) -> bytes:
-        """Return the attempt's changes to its workspace as a git patch. Raises NotFound when none is retained."""
-        ...
+    async def patch(self, name: AttemptName) -> BinaryIO:
+        """Open the attempt's changes to its workspace, a git patch. Raises NotFound when none is retained.
 
-    async def bundle(self, name: AttemptName) -> bytes:
-        """Return the attempt's commits as a git bundle with the ref BUNDLE_REF. Raises NotFound when none is retained.
-
-        Its prerequisite is the commit that was cloned. An agent chose the content: check it before use.
+        It may be large: read it in pieces.
         """
         ...
 
-    async def open_left(self, name: AttemptName, file: Literal["patch", "bundle"]) -> BinaryIO:
-        """Open the attempt's patch or bundle, to read it in pieces. Raises NotFound when none is retained."""
+    async def bundle(self, name: AttemptName) -> BinaryIO:
+        """Open the attempt's commits, a git bundle with the ref BUNDLE_REF. Raises NotFound when none is retained.
+
+        Its prerequisite is the commit that was cloned. An agent chose the content: check it before use.
+        """
         ...
 
     async def publication(self, name: AttemptName) -> bytes:

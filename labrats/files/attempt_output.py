@@ -188,24 +188,9 @@ def read_result(name: AttemptName, output: Path, file: Path) -> Any:
         raise NotFound(f"the result of attempt {name} is no longer stored") from error
 
 
-def read_patch(name: AttemptName, file: Path) -> bytes:
-    """Return the patch of the attempt `name`. Raises NotFound."""
-    return _read_left(name, file, "patch")
-
-
-def read_bundle(name: AttemptName, file: Path) -> bytes:
-    """Return the commits of the attempt `name` as a git bundle. Raises NotFound."""
-    return _read_left(name, file, "bundle")
-
-
 def read_publication(name: AttemptName, file: Path) -> bytes:
     """Return what the agent of the attempt `name` proposes to publish, as JSON. Raises NotFound."""
-    return _read_left(name, file, "publication")
-
-
-def _read_left(name: AttemptName, file: Path, kind: str) -> bytes:
-    """Return a file that an attempt has left. Raises NotFound."""
-    with open_left(name, file, kind) as opened:
+    with open_left(name, file, "publication") as opened:
         return opened.read(MAX_LEFT_BYTES)
 
 

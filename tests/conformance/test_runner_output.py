@@ -189,16 +189,13 @@ async def test_changes_of_the_workspace_are_stored_as_a_patch(runner: Runner, en
         await runner.patch(attempt.name)
     await runner.start(attempt)
     await end_of(runner, attempt)
-    patch = await runner.patch(attempt.name)
+    with await runner.patch(attempt.name) as file:
+        patch = file.read()
     assert patch.startswith(b"diff --git a/a/hello.txt b/a/hello.txt\n")
     assert b"\n+hello\n" in patch
-    with await runner.open_left(attempt.name, "patch") as file:
-        assert file.read() == patch
     await runner.remove(attempt.name)
     with pytest.raises(NotFound):
         await runner.patch(attempt.name)
-    with pytest.raises(NotFound):
-        await runner.open_left(attempt.name, "patch")
 
 
 async def test_an_unchanged_workspace_has_no_patch(runner: Runner) -> None:

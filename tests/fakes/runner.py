@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from signal import Signals
-from typing import Any, BinaryIO, Final, Literal, Self, TypeVar
+from typing import Any, BinaryIO, Final, Self, TypeVar
 
 from labrats.files.attempt_output import OUTPUT_REMOVED
 from labrats.model.activity import activity_of
@@ -126,26 +126,19 @@ class MemoryRunner:
             raise NotFound(f"the result of attempt {name} is no longer kept")
         return executor.result
 
-    async def patch(self, name: AttemptName) -> bytes:
+    async def patch(self, name: AttemptName) -> BinaryIO:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)
         if executor is None or not (executor.gone and executor.patch):
             raise NotFound(f"attempt {name} left no patch")
-        return executor.patch
+        return _opened(executor.patch)
 
-    async def bundle(self, name: AttemptName) -> bytes:
+    async def bundle(self, name: AttemptName) -> BinaryIO:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)
         if executor is None or not (executor.gone and executor.bundle):
             raise NotFound(f"attempt {name} left no bundle")
-        return executor.bundle
-
-    async def open_left(self, name: AttemptName, file: Literal["patch", "bundle"]) -> BinaryIO:
-        content = await (self.patch(name) if file == "patch" else self.bundle(name))
-        opened = os.fdopen(os.memfd_create(file), "w+b")
-        opened.write(content)
-        opened.seek(0)
-        return opened
+        return _opened(executor.bundle)
 
     async def publication(self, name: AttemptName) -> bytes:
         await asyncio.sleep(0)
@@ -378,3 +371,11 @@ def _actions_of(attempt: Attempt) -> Iterator[Action]:
 
 def _death(how: str) -> Gone:
     return Gone(None, FailedCode.EXECUTOR_DIED, f"the executor {how} without an outcome")
+
+
+def _opened(content: bytes) -> BinaryIO:
+    """Return an open file with this content."""
+    file = os.fdopen(os.memfd_create("content"), "w+b")
+    file.write(content)
+    file.seek(0)
+    return file

@@ -1,6 +1,7 @@
 """A publisher that is killed between any two requests, or loses answers, writes each part of a report once."""
 
 import asyncio
+import io
 import os
 import random
 import subprocess
@@ -11,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import pytest
 from msgspec import to_builtins
@@ -84,8 +85,8 @@ class EndedRunner(MemoryRunner):
         super().__init__(store, MemoryMachine())
         self._bundle, self._publication = bundle, publication
 
-    async def bundle(self, name: AttemptName) -> bytes:
-        return self._bundle
+    async def bundle(self, name: AttemptName) -> BinaryIO:
+        return io.BytesIO(self._bundle)
 
     async def publication(self, name: AttemptName) -> bytes:
         return self._publication

@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
+import io
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
+from typing import BinaryIO
 
 import pytest
 from msgspec.structs import replace
@@ -163,7 +165,7 @@ async def test_a_bundle_that_a_volume_shows_late_is_awaited(
     await world.store.update(replace(job, status=replace(job.status, outputs=outputs)))
     bundles = [world.runner.bundle, world.runner.bundle]
 
-    async def bundle(name: AttemptName) -> bytes:
+    async def bundle(name: AttemptName) -> BinaryIO:
         if len(bundles) == 2:
             bundles.pop()
             raise NotFound("no bundle")
@@ -201,7 +203,7 @@ async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn, o
             comments=Comments(),
             record=record,
             patch=no_patch,
-            bundle=await world.runner.bundle(job.attempt_name),
+            bundle=(await world.runner.bundle(job.attempt_name)).read(),
         )
         with pytest.raises(RetryLater) as later:
             await one_pass.run()
@@ -333,8 +335,8 @@ async def test_commits_that_end_three_publishers_become_a_patch(
     issue = a_pull_request(github)
     world = await a_world(github, issue)
 
-    async def patch(_: AttemptName) -> bytes:
-        return b"+++ the changes"
+    async def patch(_: AttemptName) -> BinaryIO:
+        return io.BytesIO(b"+++ the changes")
 
     monkeypatch.setattr(world.runner, "patch", patch)
     killed = await run_with_kills(github, world.store, KillsAtFetch(), world.publish)

@@ -227,7 +227,7 @@ async def get_patch(
     """Return the changes of an attempt to its workspace, even a failed one's, for `git apply`."""
     name = await _ended_attempt(request, job_id, attempt, "patch")
     try:
-        return Patch(await services_of(request).runner.open_left(name, "patch"))
+        return Patch(await services_of(request).runner.patch(name))
     except NotFound as error:
         raise NotFound(f"the job {job_id} left no patch: it changed nothing, or its output was deleted") from error
 
@@ -249,7 +249,7 @@ async def get_bundle(
     """
     name = await _ended_attempt(request, job_id, attempt, "bundle")
     try:
-        return Bundle(await services_of(request).runner.open_left(name, "bundle"))
+        return Bundle(await services_of(request).runner.bundle(name))
     except NotFound as error:
         reason = "it has no repository, it changed nothing, its log says why, or its output was deleted"
         raise NotFound(f"the job {job_id} left no bundle: {reason}") from error

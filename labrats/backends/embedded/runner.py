@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, Self
+from typing import Any, BinaryIO, Final, Self
 
 import structlog
 from msgspec.structs import replace
@@ -32,9 +32,7 @@ from labrats.files.attempt_output import (
     in_batches,
     open_left,
     read_activity,
-    read_bundle,
     read_end,
-    read_patch,
     read_publication,
     read_result,
     remove_output,
@@ -282,16 +280,11 @@ class LocalRunner:
         folder = self._folder(name)
         return await asyncio.to_thread(read_result, name, folder.output, folder.result)
 
-    async def patch(self, name: AttemptName) -> bytes:
-        return await asyncio.to_thread(read_patch, name, self._folder(name).patch)
+    async def patch(self, name: AttemptName) -> BinaryIO:
+        return await asyncio.to_thread(open_left, name, self._folder(name).patch, "patch")
 
-    async def bundle(self, name: AttemptName) -> bytes:
-        return await asyncio.to_thread(read_bundle, name, self._folder(name).bundle)
-
-    async def open_left(self, name: AttemptName, file: Literal["patch", "bundle"]) -> BinaryIO:
-        folder = self._folder(name)
-        path = folder.patch if file == "patch" else folder.bundle
-        return await asyncio.to_thread(open_left, name, path, file)
+    async def bundle(self, name: AttemptName) -> BinaryIO:
+        return await asyncio.to_thread(open_left, name, self._folder(name).bundle, "bundle")
 
     async def publication(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_publication, name, self._folder(name).publication)

@@ -6,7 +6,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final
 
 import structlog
 
@@ -44,9 +44,7 @@ from labrats.files.attempt_output import (
     in_batches,
     open_left,
     read_activity,
-    read_bundle,
     read_end,
-    read_patch,
     read_publication,
     read_result,
     remove_output,
@@ -304,15 +302,11 @@ class KubernetesRunner:
         files = self._files(name)
         return await asyncio.to_thread(read_result, name, files.output, files.result)
 
-    async def patch(self, name: AttemptName) -> bytes:
-        return await asyncio.to_thread(read_patch, name, self._files(name).patch)
+    async def patch(self, name: AttemptName) -> BinaryIO:
+        return await asyncio.to_thread(open_left, name, self._files(name).patch, "patch")
 
-    async def bundle(self, name: AttemptName) -> bytes:
-        return await asyncio.to_thread(read_bundle, name, self._files(name).bundle)
-
-    async def open_left(self, name: AttemptName, file: Literal["patch", "bundle"]) -> BinaryIO:
-        files = self._files(name)
-        return await asyncio.to_thread(open_left, name, files.patch if file == "patch" else files.bundle, file)
+    async def bundle(self, name: AttemptName) -> BinaryIO:
+        return await asyncio.to_thread(open_left, name, self._files(name).bundle, "bundle")
 
     async def publication(self, name: AttemptName) -> bytes:
         return await asyncio.to_thread(read_publication, name, self._files(name).publication)

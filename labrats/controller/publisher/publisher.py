@@ -28,6 +28,7 @@ from labrats.metrics import Metrics
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import Phase
+from labrats.model.protocol import BUNDLE_BYTES
 from labrats.model.report import Published, Report, ReportMode, ReportTarget, StateLabels
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.ports import Changed, Clock, Deleted, Runner, Store, compare_and_set
@@ -248,15 +249,16 @@ class Publisher:
         if job.phase is not Phase.SUCCEEDED or report.pull_request is None:
             return None
         try:
-            return await self._runner.bundle(job.attempt_name)
+            with await self._runner.bundle(job.attempt_name) as file:
+                return await asyncio.to_thread(file.read, BUNDLE_BYTES)
         except NotFound:
             if job.status.outputs.bundle_bytes and not self._ended_before(job, BUNDLE_AWAITED):
                 raise RetryLater("the agent's commits cannot be read yet", delay_seconds=1) from None
             return None
 
     async def _patch(self, job: Job) -> str | None:
-        with suppress(NotFound):
-            return (await self._runner.patch(job.attempt_name))[:PATCH_BYTES].decode(errors="replace")
+        with suppress(NotFound), await self._runner.patch(job.attempt_name) as file:
+            return (await asyncio.to_thread(file.read, PATCH_BYTES)).decode(errors="replace")
         return None
 
     async def _record(self, job: Job, progress: _Progress, published: Published) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import LabratsError, RetryLater
@@ -127,14 +127,11 @@ class TroubledRunner:
     async def result(self, name: AttemptName) -> Any:
         return await self._trouble.call(lambda: self._runner.result(name))
 
-    async def patch(self, name: AttemptName) -> bytes:
+    async def patch(self, name: AttemptName) -> BinaryIO:
         return await self._trouble.call(lambda: self._runner.patch(name))
 
-    async def bundle(self, name: AttemptName) -> bytes:
+    async def bundle(self, name: AttemptName) -> BinaryIO:
         return await self._trouble.call(lambda: self._runner.bundle(name))
-
-    async def open_left(self, name: AttemptName, file: Literal["patch", "bundle"]) -> BinaryIO:
-        return await self._trouble.call(lambda: self._runner.open_left(name, file))
 
     async def publication(self, name: AttemptName) -> bytes:
         return await self._trouble.call(lambda: self._runner.publication(name))
