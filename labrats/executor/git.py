@@ -234,7 +234,9 @@ class _Proxied:
         return {"http.proxy": self.url}
 
     def ssh_options(self) -> dict[str, str]:
-        program = shlex.join([sys.executable, "-m", "labrats.executor.egress.tunnel", self.url.removeprefix("http://")])
+        program = shlex.join(
+            [sys.executable, "-P", "-m", "labrats.executor.egress.tunnel", self.url.removeprefix("http://")]
+        )
         return {"ProxyCommand": f"{program} %h:%p"}
 
 
