@@ -10,7 +10,7 @@ import pytest
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
 from labrats.backends.kubernetes.egress import PORT
 from labrats.backends.kubernetes.fence import leader_policy
-from labrats.backends.kubernetes.pod import CONFINED_LABELS
+from labrats.backends.kubernetes.restricted_pod import CONFINED_LABELS
 from labrats.executor.egress.gateway import canary_port
 from labrats.manifests.crds import custom_resource_definitions
 from labrats.manifests.install import INSTALL, installation

@@ -9,7 +9,7 @@ from typing import Self
 
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.pod import PodSettings
+from labrats.backends.kubernetes.pod_settings import PodSettings
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.attempt_name import AttemptName
 from labrats.model.record import encode

@@ -12,7 +12,7 @@ import pytest
 from labrats.backends.embedded.model_files import LocalModelFiles
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodSettings
-from labrats.backends.kubernetes.pod import USER
+from labrats.backends.kubernetes.restricted_pod import USER
 from labrats.files.model_folder import ModelFolder
 from labrats.model.errors import Conflict, NotFound
 from labrats.model.model_files import DownloadProgress, FileOperation, FoundFile, OperationStatus, OperationType

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.pod import INPUTS, SCRATCH, USER
+from labrats.backends.kubernetes.pod_volumes import INPUTS, SCRATCH
+from labrats.backends.kubernetes.restricted_pod import USER
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.backends.kubernetes.settings import executor_limits
 from labrats.model.core_resources import Secret

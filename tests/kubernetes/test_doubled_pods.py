@@ -15,7 +15,7 @@ from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import PodObject
 from labrats.backends.kubernetes.claims import Claims, claim_path
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.pod import RESTRICTED_CONTAINER, RESTRICTED_POD, USER
+from labrats.backends.kubernetes.restricted_pod import RESTRICTED_CONTAINER, RESTRICTED_POD, USER
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.attempt_name import AttemptName
 from labrats.model.job import FailedCode

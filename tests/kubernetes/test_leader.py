@@ -24,7 +24,8 @@ from labrats.backends.kubernetes.fence import (
     leader_policy,
 )
 from labrats.backends.kubernetes.leader import LEASE, Election, LeaseTiming, read_lease
-from labrats.backends.kubernetes.pod import PodCredentials, attempt_job
+from labrats.backends.kubernetes.pod import attempt_job
+from labrats.backends.kubernetes.pod_settings import PodCredentials
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.metrics import Metrics
 from labrats.model.errors import NotFound, RetryLater

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from labrats.backends.kubernetes.client import ApiClient
-from labrats.backends.kubernetes.pod import USER
+from labrats.backends.kubernetes.restricted_pod import USER
 from labrats.files.model_folder import CHECKPOINT_BYTES
 from labrats.model.record import encode
 from tests.acceptance.engine import LocalEngine, User

@@ -5,7 +5,7 @@ import pytest
 from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.network_check import NetworkCheck, network_is_closed
-from labrats.backends.kubernetes.pod import EXECUTOR_LABELS
+from labrats.backends.kubernetes.restricted_pod import EXECUTOR_LABELS
 from labrats.model.record import encode
 from tests.acceptance.engine import User, a_submission
 from tests.cluster.cluster import GATEWAY, Cluster

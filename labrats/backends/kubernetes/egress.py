@@ -14,7 +14,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from labrats.backends.kubernetes.batch_client import BatchClient
-from labrats.backends.kubernetes.pod import PodEgress
+from labrats.backends.kubernetes.pod_settings import PodEgress
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import TYPE_LABEL, Secret
 from labrats.model.egress_grant import (

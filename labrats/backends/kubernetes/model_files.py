@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from labrats.backends.kubernetes import model_files_pod
 from labrats.backends.kubernetes.batch_objects import CONTAINER, JobObject, PodObject
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient, object_path
-from labrats.backends.kubernetes.pod import EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD, USER
+from labrats.backends.kubernetes.restricted_pod import EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD, USER
 from labrats.files.model_folder import progress_in
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.model_files import FileOperation, FoundFile, OperationStatus

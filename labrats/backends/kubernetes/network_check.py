@@ -16,7 +16,12 @@ from labrats.backends.kubernetes.batch_client import BatchClient
 from labrats.backends.kubernetes.batch_objects import CONTAINER, PodObject
 from labrats.backends.kubernetes.egress import OPEN_CHECK, RULES_CHECK, record_check
 from labrats.backends.kubernetes.network_probe import CLOSED, OPEN
-from labrats.backends.kubernetes.pod import CONFINED_LABELS, EXECUTOR_LABELS, RESTRICTED_CONTAINER, RESTRICTED_POD
+from labrats.backends.kubernetes.restricted_pod import (
+    CONFINED_LABELS,
+    EXECUTOR_LABELS,
+    RESTRICTED_CONTAINER,
+    RESTRICTED_POD,
+)
 from labrats.metrics import Metrics
 from labrats.model.errors import LabratsError
 

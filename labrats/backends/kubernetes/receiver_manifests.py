@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from labrats.backends.kubernetes.codec import LABRATS_API
-from labrats.backends.kubernetes.pod import RESTRICTED_CONTAINER, RESTRICTED_POD
+from labrats.backends.kubernetes.restricted_pod import RESTRICTED_CONTAINER, RESTRICTED_POD
 from labrats.model.webhook_source import WebhookSource
 from labrats.settings import PodExtras
 

@@ -27,15 +27,9 @@ from labrats.backends.kubernetes.failures import (
 from labrats.backends.kubernetes.files import SPARE_BYTES, AttemptFiles
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.output_poll import OutputPoll
-from labrats.backends.kubernetes.pod import (
-    CACHES_FOLDER,
-    PodCredentials,
-    PodSettings,
-    attempt_job,
-    deadline_seconds,
-    keeps_caches,
-    placeholder_job,
-)
+from labrats.backends.kubernetes.pod import attempt_job, deadline_seconds, keeps_caches, placeholder_job
+from labrats.backends.kubernetes.pod_settings import PodCredentials, PodSettings
+from labrats.backends.kubernetes.pod_volumes import CACHES_FOLDER
 from labrats.backends.kubernetes.supervisor import Supervisor
 from labrats.files.attempt_inputs import SecretInput, inputs_of, missing_text
 from labrats.files.attempt_output import (

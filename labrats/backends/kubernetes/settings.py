@@ -9,7 +9,7 @@ from msgspec import structs
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.model_files import ClusterModelFiles, ModelPodSettings
 from labrats.backends.kubernetes.network_check import NetworkCheck
-from labrats.backends.kubernetes.pod import RUNTIME_CLASS, PodSettings
+from labrats.backends.kubernetes.pod_settings import RUNTIME_CLASS, PodSettings
 from labrats.backends.kubernetes.receiver_manifests import ReceiverSettings
 from labrats.backends.kubernetes.runner import PARTS_SECONDS, KubernetesRunnerSettings
 from labrats.model.errors import LabratsError

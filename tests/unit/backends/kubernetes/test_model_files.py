@@ -18,7 +18,7 @@ from labrats.backends.kubernetes.model_files import (
     scan_job,
 )
 from labrats.backends.kubernetes.model_files_pod import OPERATION_VARIABLE
-from labrats.backends.kubernetes.pod import EXECUTOR_LABELS
+from labrats.backends.kubernetes.restricted_pod import EXECUTOR_LABELS
 from labrats.model.model_files import FileOperation, OperationType
 from tests.unit.backends.kubernetes.test_client import serving
 

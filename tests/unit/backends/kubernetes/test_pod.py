@@ -9,16 +9,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from labrats.backends.kubernetes.pod import (
-    EARLIER,
-    EARLIER_FILES,
-    SCRATCH,
-    PodCredentials,
-    PodEgress,
-    PodSettings,
-    attempt_job,
-    placeholder_job,
-)
+from labrats.backends.kubernetes.pod import attempt_job, placeholder_job
+from labrats.backends.kubernetes.pod_settings import PodCredentials, PodEgress, PodSettings
+from labrats.backends.kubernetes.pod_volumes import EARLIER, EARLIER_FILES, SCRATCH
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import JobConfig, ResolvedConfig, Sampling
 from labrats.model.errors import GiveUp

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from labrats.backends.kubernetes.pod import KEY_PROXY_RESOURCES
+from labrats.backends.kubernetes.pod_containers import KEY_PROXY_RESOURCES
 from labrats.executor.model_proxy.gate import MOST_BODY_BYTES, MOST_MARKS
 from labrats.executor.model_proxy.proxy import MOST_BUFFERED_BYTES
 from labrats.executor.model_proxy.reach import MOST_VALUES
