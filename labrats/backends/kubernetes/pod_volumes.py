@@ -36,7 +36,7 @@ CACHES: Final = "/attempt/caches"
 """Mount path of the cached folders of all jobs, in the cache keeper's container only."""
 
 BASE_CACHES: Final = "/attempt/base-caches"
-"""Mount path of those of the default branch, for a job of another ref."""
+"""Mount path of the cached folders of the default branch, for a job of another ref."""
 
 CACHES_FOLDER: Final = "caches"
 """Folder of the cached folders on the data volume."""
@@ -49,14 +49,17 @@ EARLIER: Final = "/attempt/earlier"
 
 EARLIER_FILES: Final = f"{SCRATCH}/earlier"
 """Folder to which that step copies them for the executor."""
+
 INPUTS_MOUNT: Final = {"name": "inputs", "mountPath": INPUTS}
 
 SCRATCH_MOUNTS: Final = (
     {"name": "scratch", "mountPath": SCRATCH},
     {"name": "scratch", "mountPath": "/tmp", "subPath": "tmp"},  # noqa: S108, the pod's own
 )
+
 KEY_PROXY_VOLUME: Final = {"name": "key-proxy", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
 KEY_PROXY_MOUNT: Final = {"name": "key-proxy", "mountPath": KEY_PROXY_FOLDER}
+
 CACHE_KEEPER_VOLUME: Final = {"name": "cache-keeper", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
 CACHE_KEEPER_MOUNT: Final = {"name": "cache-keeper", "mountPath": CACHE_KEEPER_FOLDER}
 
