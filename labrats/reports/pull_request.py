@@ -17,6 +17,7 @@ _BRANCH_LENGTH: Final = 200
 _LISTED_FILES: Final = 50
 _PLACEHOLDER: Final = re.compile(r"\{\{ ?(agent|number|job) ?\}\}")
 _UNSAFE: Final = re.compile(r"[^0-9A-Za-z._/-]+|\.{2,}|/{2,}|(?<=/)\.|\.(?=/)")
+_BRANCH_REF: Final = "refs/heads/"
 _NO_BRANCH: Final = re.compile(r"[0-9a-f]{7,64}|refs/.*")
 
 
@@ -71,5 +72,7 @@ def branch_name(template: str, reported: ReportedJob, target: ReportTarget) -> s
 def base_branch(reported: ReportedJob) -> str | None:
     """Return the branch that the agent started from; None if it started from a tag or commit, or the default branch."""
     setup = reported.job.spec.workspace_setup
-    ref = setup.git_ref if setup else None
+    ref = (setup.git_ref if setup else None) or ""
+    if ref.startswith(_BRANCH_REF):
+        return ref.removeprefix(_BRANCH_REF)
     return ref if ref and not _NO_BRANCH.fullmatch(ref) else None

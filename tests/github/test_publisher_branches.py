@@ -21,7 +21,7 @@ from tests.github.test_publisher_kills import (  # noqa: F401, the fixture
     check_signed,
     check_written_once,
 )
-from tests.support.github import Fault, GitHubStandIn
+from tests.support.github import Fault, GitHubStandIn, Issue
 from tests.support.github.faults import UNAVAILABLE
 
 PULLS: Final = "POST /repos/{owner}/{repo}/pulls"
@@ -55,6 +55,90 @@ def a_bundle_of(github: GitHubStandIn, base: str, tip: str, *, more: bool) -> by
         git(checkout, "update-ref", "refs/heads/labrats", "HEAD")
         git(checkout, "bundle", "create", "../it.bundle", "refs/heads/labrats", f"^origin/{base}")
         return (folder / "it.bundle").read_bytes()
+
+
+def a_bundle_on(github: GitHubStandIn, ref: str) -> bytes:
+    """Return a bundle with a harmless commit on top of a ref, such as `refs/pull/5/head`."""
+
+    def git(folder: Path, *arguments: str) -> None:
+        identity = ["-c", "user.name=Agent", "-c", "user.email=agent@example.com"]
+        subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        git(folder, "init", "--quiet")
+        git(folder, "fetch", "--quiet", str(github.demo.git.folder), ref)
+        git(folder, "checkout", "--quiet", "--detach", "FETCH_HEAD")
+        (folder / "b").write_text("harmless")
+        git(folder, "add", "b")
+        git(folder, "commit", "--quiet", "--message", "Add b")
+        git(folder, "update-ref", "refs/heads/labrats", "HEAD")
+        git(folder, "bundle", "create", "it.bundle", "refs/heads/labrats", "^HEAD~1")
+        return (folder / "it.bundle").read_bytes()
+
+
+def a_pull_request_of_a_fork(github: GitHubStandIn) -> Issue:
+    github.access.installed = {"octo/demo"}
+    fork = github.add_repository("fork/demo", fork_of=github.demo)
+    fork.git.commit({".github/workflows/x.yml": "on: push"}, branch="mend", message="fixes #1 @org/team")
+    return github.demo.open_pull("mend", source=fork)
+
+
+async def check_only_a_patch(world: World, before: dict[str, str], branch: str) -> None:
+    """Publish, and check that no branch has changed. branch: the one that lacks the commit the agent started from."""
+    await world.publish()
+    assert branches_of(world.github) == before
+    published = await published_by(world)
+    assert published.pull_request_url is None
+    problem = f"the branch `{branch}` does not have the commit that the agent started from"
+    assert {problem, f"no pull request: {problem}"} & {*published.refused}
+    comments = [each["body"] for issue in world.github.demo.issues.values() for each in issue.comments]
+    assert any("+harmless" in body and problem in body for body in comments)
+
+
+@SIGN
+async def test_commits_of_a_fork_below_those_of_the_agent_are_not_pushed(github: GitHubStandIn, sign: bool) -> None:
+    issue, fork = a_pull_request(github), a_pull_request_of_a_fork(github)
+    bundle = a_bundle_on(github, f"refs/pull/{fork.number}/head")
+    await check_only_a_patch(await a_world(github, issue, sign=sign, bundle=bundle), branches_of(github), "fix")
+
+
+async def test_commits_of_a_closed_pull_request_do_not_return(github: GitHubStandIn) -> None:
+    await (await a_world(github, a_pull_request(github))).publish()
+    (closed,) = [each for each in github.demo.issues.values() if each.pull and each.pull.head.startswith("labrats/")]
+    closed.state = "closed"
+    bundle = a_bundle_on(github, f"refs/pull/{closed.number}/head")
+    world = await a_world(github, closed, bundle=bundle, job_id=OTHER_JOB)
+    await check_only_a_patch(world, branches_of(github), "fix")
+
+
+async def test_commits_on_a_branch_that_was_rewritten_are_not_pushed(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    bundle = a_bundle_on(github, "refs/heads/fix")
+    github.demo.git.commit({"long.txt": "rewritten"}, "fix", parent="main")
+    await check_only_a_patch(await a_world(github, issue, bundle=bundle), branches_of(github), "fix")
+
+
+async def test_commits_on_a_branch_that_has_moved_on_are_pushed(github: GitHubStandIn) -> None:
+    issue = a_pull_request(github)
+    bundle = a_bundle_on(github, "refs/heads/fix")
+    github.demo.git.commit({"more.txt": "more"}, "fix")
+    world = await a_world(github, issue, bundle=bundle)
+    await world.publish()
+    branch = BRANCH.format(number=issue.number)
+    (pull_request,) = github.pulls_of(github.demo, branch)
+    assert (await published_by(world)).pull_request_url == pull_request.url
+    assert github.demo.git.git("log", "--format=%s", f"fix..{branch}") == "Add b"
+
+
+async def test_an_open_pull_request_of_the_engine_gets_no_commits_of_a_fork(github: GitHubStandIn) -> None:
+    fork = a_pull_request_of_a_fork(github)
+    await (await a_world(github, a_pull_request(github))).publish()
+    (ours,) = [each for each in github.demo.issues.values() if each.pull and each.pull.head.startswith("labrats/")]
+    assert ours.pull
+    bundle = a_bundle_on(github, f"refs/pull/{fork.number}/head")
+    world = await a_world(github, ours, bundle=bundle, job_id=OTHER_JOB)
+    await check_only_a_patch(world, branches_of(github), ours.pull.head)
 
 
 @SIGN
@@ -105,7 +189,7 @@ async def test_a_branch_of_the_same_name_as_a_closed_pull_request_gets_no_commit
     (pull_request,) = github.pulls_of(github.demo, branch)
     pull_request.state = "closed"
     theirs = github.demo.git.commit({"theirs.txt": "theirs"}, branch)
-    second = await a_world(github, issue, bundle=a_bundle_of(github, branch, branch, more=True), job_id=OTHER_JOB)
+    second = await a_world(github, issue, bundle=a_bundle_of(github, "fix", branch, more=True), job_id=OTHER_JOB)
     await second.publish()
     assert branches_of(github)[branch] == theirs
     assert branches_of(github).keys() >= {f"{branch}-{second.job_id}"}

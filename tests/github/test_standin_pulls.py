@@ -209,6 +209,11 @@ class TestRefs:
         assert (back.status_code, back.json()["message"]) == (422, "Update is not a fast forward")
         compared = bot.get(f"{DEMO}/compare/main...labrats/7").json()
         assert (compared["status"], compared["ahead_by"], compared["files"][0]["filename"]) == ("ahead", 1, "a")
+        behind = bot.get(f"{DEMO}/compare/{newer}...{main}", params={"per_page": 1, "page": 2}).json()
+        assert (behind["status"], behind["behind_by"], "files" in behind) == ("behind", 1, False)
+        identity = ("-c", "user.name=Octo", "-c", "user.email=octo@example.com")
+        unrelated = github.demo.git.git(*identity, "commit-tree", f"{main}^{{tree}}", "-m", "Start")
+        assert bot.get(f"{DEMO}/compare/main...{unrelated}").status_code == 404
         assert bot.delete(f"{DEMO}/git/refs/heads/labrats/7").status_code == 204
         assert bot.get(f"{DEMO}/git/ref/heads/labrats/7").status_code == 404
 

@@ -39,6 +39,9 @@ PATCH_BYTES: Final = 40_000
 _DRAFT: Final = (
     "mutation($id: ID!) { convertPullRequestToDraft(input: {pullRequestId: $id}) { pullRequest { isDraft } } }"
 )
+_CONTAINED: Final = ("identical", "behind")
+"""GitHub's words for a commit that the other side of a comparison contains."""
+
 OPEN: Final = "open"
 """The state of a pull request that is neither closed nor merged."""
 
@@ -81,6 +84,10 @@ class _Issue(msgspec.Struct):
 class _RepositoryObject(msgspec.Struct):
     default_branch: str
     clone_url: str = ""
+
+
+class _Comparison(msgspec.Struct):
+    status: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,7 @@ class CommitsPublisher:
         of_target = await read_pull_request(self.access, number) if number is not None else None
         if of_target and of_target.is_of_fork(self.target.repository):
             return await _as_patch(commits, "nothing is pushed to the branch of a fork")
-        if of_target and of_target.state == OPEN and self._is_ours(of_target) and self._may_push_to(of_target.head.ref):
+        if of_target and self._is_ours_and_open(of_target) and self._may_push_to(of_target.head.ref):
             return await self._push_to_ours(of_target, commits)
         if self.policy.max_pull_requests == 0:
             return await _as_patch(commits, "no pull request: policy.maxPullRequests is 0")
@@ -183,6 +190,9 @@ class CommitsPublisher:
         identity = self.access.identity
         is_marked = PULL_REQUEST_MARK in (pull_request.body or "")
         return identity.wrote(pull_request) and (identity.app_id is not None or is_marked)
+
+    def _is_ours_and_open(self, pull_request: PullRequest) -> bool:
+        return pull_request.state == OPEN and self._is_ours(pull_request)
 
     def _may_push_to(self, branch: str) -> bool:
         """Return whether the job may add commits to this branch of the engine.
@@ -203,7 +213,11 @@ class CommitsPublisher:
         return await self._open_from(branch, await self._find(branch), commits, base)
 
     async def _open_from(self, branch: str, found: PullRequest | None, commits: Commits, base: str) -> Pushed:
-        """Open a pull request from this branch. found: the latest one of the branch. Raises BranchHasOtherCommits."""
+        """Open a pull request from this branch. found: the latest one of the branch.
+
+        Raises BranchHasOtherCommits, NotPushed.
+        """
+        await self._require_start(commits, found, base)
         is_new = await self._claim(branch, found, commits)
         placed, protected = await self._place(commits, branch, found, is_new=is_new)
         if found and found.state != OPEN and found.head.sha == placed.head:
@@ -214,6 +228,33 @@ class CommitsPublisher:
             await self.record(pull_request_url=found.html_url, commit=placed.head)
         refused = (*placed.refused, *protected, *await self._decorate(found.number))
         return Pushed(found.html_url, placed.head, refused=refused)
+
+    async def _require_start(self, commits: Commits, found: PullRequest | None, base: str) -> None:
+        """Raise NotPushed unless the pull request's base has the commit that the agent's commits are based on.
+
+        The agent chooses this commit. The commits up to it would be published, too, and no policy has judged them.
+        found: the latest pull request of the branch. An open one of the engine gets the commits, so that its base and
+        its head count instead. Raises BranchHasOtherCommits if neither has the commit.
+        """
+        if found is None or not self._is_ours_and_open(found):
+            if not await self._has_start(commits, base):
+                raise NotPushed(_without_start(base))
+        elif not await self._has_start(commits, found.base.ref) and not await self._has_start(commits, found.head.ref):
+            raise BranchHasOtherCommits(_without_start(found.head.ref))
+
+    async def _has_start(self, commits: Commits, branch: str) -> bool:
+        """Return whether a branch has the commit that the agent's commits are based on."""
+        head = await in_git_thread(commits.remote_head, branch)
+        if head is None or head == commits.base:
+            return head is not None
+        path = f"/compare/{head}...{commits.base}"
+        try:  # only the first page has the changed files, which may be large
+            compared = await self.access.repository.get(path, _Comparison, READ_CONTENTS, per_page=1, page=2)
+        except RefusedByGitHub as error:
+            if error.status != 404:  # the commits have no common ancestor
+                raise
+            return False
+        return compared.status in _CONTAINED
 
     async def _claim(self, branch: str, found: PullRequest | None, commits: Commits) -> bool:
         """Return whether the branch must be created. Raises BranchHasOtherCommits if it exists and is not the engine's.
@@ -226,13 +267,14 @@ class CommitsPublisher:
             if branch != self.own_branch:
                 await self.record(branch=branch)
             return True
-        is_open = found is not None and found.state == OPEN and self._is_ours(found)
-        if branch == self.own_branch or is_open:
+        if branch == self.own_branch or (found and self._is_ours_and_open(found)):
             return False
         raise BranchHasOtherCommits("the branch is not the engine's")
 
     async def _push_to_ours(self, pull_request: PullRequest, commits: Commits) -> Pushed:
         branch = pull_request.head.ref
+        if not await self._has_start(commits, branch):
+            return await _as_patch(commits, _without_start(branch))
         try:
             placed, protected = await self._place(commits, branch, pull_request)
         except BranchHasOtherCommits:
@@ -320,6 +362,10 @@ class CommitsPublisher:
         except RefusedByGitHub as error:
             refused.append(f"reviewers of the pull request: {error}")
         return tuple(refused)
+
+
+def _without_start(branch: str) -> str:
+    return f"the branch `{branch}` does not have the commit that the agent started from"
 
 
 async def _as_patch(commits: Commits, reason: str) -> Pushed:

@@ -188,6 +188,25 @@ async def test_run_starts_an_agent_on_the_pull_request_as_it_is(engine: LocalEng
     assert "/labrats run ai-developer" in sticky
 
 
+async def test_run_on_a_closed_pull_request_does_not_publish_its_commits_again(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    issue = github.demo.open_issue()
+    program = 'write("AGENTS.md", "x") if not os.path.exists("AGENTS.md") else write("b", "harmless")\ncommit("Change")'
+    github.demo.git.commit({"agent.py": program})
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT | {"pullRequest": {}})
+        await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+        (closed,) = github.pulls_of(github.demo, f"labrats/ai-developer/{issue.number}")
+        closed.state = "closed"
+        await comment(engine, github, closed, "/labrats run ai-developer")
+        newest, _ = await until_jobs(admin, 2)
+        job = await published(admin, newest["id"])
+    problem = "no pull request: the branch `main` does not have the commit that the agent started from"
+    assert job["published"]["refused"] == [problem]
+    assert sum(each.pull is not None for each in github.demo.issues.values()) == 1
+
+
 async def test_run_starts_nothing_on_the_code_of_a_fork(engine: LocalEngine, github: GitHubStandIn) -> None:
     github.access.installed = {"octo/demo"}
     fork = github.add_repository("fork/demo", fork_of=github.demo)

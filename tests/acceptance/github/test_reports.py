@@ -371,6 +371,7 @@ async def test_the_work_on_a_merged_pull_request_goes_to_its_base(engine: LocalE
     event = a_pull_request_of(github, merged)
     assert merged.pull
     merged.state, merged.pull.merged = "closed", True
+    github.demo.git.git("update-ref", "refs/heads/main", merged.pull.head_sha)
     async with engine.admin() as admin:
         await set_up(admin, REPORT, ["pull_request.opened"])
         await published(admin, await deliver(engine, "pull_request", event))

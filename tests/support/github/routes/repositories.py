@@ -97,19 +97,25 @@ def compare(world: World, call: Call) -> Answer:
     base, head = [repository.git.resolve(each) for each in call.values["basehead"].partition("...")[::2]]
     if base is None or head is None:
         raise not_found()
+    try:
+        merge_base = repository.git.git("merge-base", base, head)
+    except GitError as error:
+        raise ApiError(404, f"No common ancestor between {base} and {head}.") from error
     ahead, behind = repository.git.commits(base, head), repository.git.commits(head, base)
     status = {(True, True): "diverged", (True, False): "ahead", (False, True): "behind"}.get(
         (bool(ahead), bool(behind)), "identical"
     )
-    return 200, {
+    compared: Json = {
         "status": status,
         "ahead_by": len(ahead),
         "behind_by": len(behind),
         "total_commits": len(ahead),
         "commits": [{"sha": sha} for sha in ahead],
-        "merge_base_commit": {"sha": repository.git.git("merge-base", base, head)},
-        "files": [file_json(repository, each, head) for each in repository.git.changed_files(base, head)],
+        "merge_base_commit": {"sha": merge_base},
     }
+    if call.query.get("page", "1") == "1":  # the other pages have no files
+        compared["files"] = [file_json(repository, each, head) for each in repository.git.changed_files(base, head)]
+    return 200, compared
 
 
 def file_json(repository: Repository, file: ChangedFile, sha: str) -> Json:
