@@ -18,6 +18,9 @@ _ESCAPED: Final = re.compile(r"(?<!\\)\\+([/:@<&!#.])")
 """Backslashes before punctuation, which Markdown removes after it has looked for links."""
 
 _ENTITY: Final = re.compile(r"&(?=#|[A-Za-z][A-Za-z0-9]{1,31};)(?!(?:amp|lt|gt|quot);)")
+_ESCAPE: Final = "\x1b"
+"""It starts a command of a terminal. To a reader that guesses encodings, it switches to another one."""
+
 _MENTION: Final = re.compile(r"@(?=[0-9A-Za-z])")
 _MENTION_IN_MESSAGE: Final = re.compile(r"(?<!\w)@(?=[0-9A-Za-z])")
 _TAG: Final = re.compile(r"<(?=[A-Za-z/!?])(?!https?://[^\s<>]*>)")
@@ -100,7 +103,7 @@ def neutralised_message(text: str, known_hosts: Collection[str]) -> str:
 
     known_hosts: hosts to which links stay as they are.
     """
-    text = _without_keywords(text)
+    text = _without_keywords(text.replace(_ESCAPE, ""))
     text = _MENTION_IN_MESSAGE.sub(f"@{_BREAK}", text)
     return _without_addresses(text, known_hosts)
 

@@ -15,7 +15,15 @@ _HEADER_END: Final = re.compile(rb"\n(?! )")
 """A header continues in lines that begin with a space."""
 
 _SIGNATURES: Final = (b"gpgsig", b"gpgsig-sha256", b"mergetag")
-_REPLAYED: Final = (b"tree", b"author", b"committer", b"encoding")
+_REPLAYED: Final = (b"tree", b"author", b"committer")
+_PEOPLE: Final = (b"author", b"committer")
+_ENCODING: Final = b"encoding"
+_KNOWN_ENCODINGS: Final = re.compile(
+    rb"iso-?8859-\d\d?|latin-?1|(?:windows-|cp)(?:125\d|932|949)|koi8-[ru]|shift[-_]jis|sjis|euc-(?:jp|kr)|gb2312|gbk"
+    rb"|gb18030|big5",
+    re.IGNORECASE,
+)
+"""Encodings in which ASCII has its own bytes, which git demands of the names of people."""
 
 
 class Git(Protocol):
@@ -52,11 +60,16 @@ class CommitObject:
         """Return the commit with the new ids of its parents. written: ids, old to new."""
         return replace(self, headers=tuple(_with_new_parent(header, written) for header in self.headers))
 
+    def in_utf8(self) -> Self:
+        """Return the commit with its texts in UTF-8, and no header by which a reader would decode them differently."""
+        declared = next((_value(header) for header in self.headers if _name(header) == _ENCODING), b"utf-8")
+        others = (header for header in self.headers if _name(header) != _ENCODING)
+        headers = tuple(_in_utf8(header, declared) if _name(header) in _PEOPLE else header for header in others)
+        return replace(self, headers=headers, message=_in_utf8(self.message, declared))
+
     def with_harmless_message(self, known_hosts: Collection[str]) -> Self:
-        """Return the commit with a message that notifies nobody and closes nothing."""
-        text = self.message.decode(errors="surrogateescape")
-        harmless = neutralised_message(text, known_hosts).encode(errors="surrogateescape")
-        return replace(self, message=harmless)
+        """Return the commit, which is in UTF-8, with a message that notifies nobody and closes nothing."""
+        return replace(self, message=neutralised_message(self.message.decode(), known_hosts).encode())
 
     def replayed_on(self, parent: str) -> Self:
         """Return a commit with the same files and message after another one."""
@@ -75,14 +88,16 @@ class CommitObject:
 
 
 def rewrite_commits(git: Git, commits: str, known_hosts: Collection[str], signer: Signer | None) -> dict[str, str]:
-    """Write commits anew where their messages, or commits before them, have active parts. Return the ids, old to new.
+    """Write commits anew where they, or commits before them, have active parts or are not in UTF-8.
+
+    Return the ids, old to new.
 
     commits: the range, as of `git rev-list`. signer: signs all of them. Raises CannotSign.
     """
     written: dict[str, str] = {}
     for sha in git(["rev-list", "--reverse", "--topo-order", commits]).decode().split():
         found = CommitObject.read(git, sha)
-        changed = found.with_parents(written).with_harmless_message(known_hosts)
+        changed = found.with_parents(written).in_utf8().with_harmless_message(known_hosts)
         if signer or changed != found:
             written[sha] = changed.without_signatures().write(git, signer)
     return written
@@ -90,6 +105,19 @@ def rewrite_commits(git: Git, commits: str, known_hosts: Collection[str], signer
 
 def _name(header: bytes) -> bytes:
     return header.partition(b" ")[0]
+
+
+def _value(header: bytes) -> bytes:
+    return header.partition(b" ")[2]
+
+
+def _in_utf8(text: bytes, declared: bytes) -> bytes:
+    """Return a text in UTF-8. declared: the name of its encoding; a text that contradicts it is read as Latin-1."""
+    name = declared.decode() if _KNOWN_ENCODINGS.fullmatch(declared) else "utf-8"
+    try:
+        return text.decode(name).encode()
+    except (LookupError, UnicodeError):
+        return text.decode("latin-1").encode()
 
 
 def _with_new_parent(header: bytes, written: dict[str, str]) -> bytes:

@@ -202,6 +202,7 @@ def test_one_line_is_no_longer_with_active_parts() -> None:
         ("See octo/other#7", "See octo/other#|7"),
         ("Ask @octo, (@octo/team)", "Ask @|octo, (@|octo/team)"),
         ("See https://evil.example/a", "See https|:/|/evil.example/a"),
+        ("Ask @\x1bocto", "Ask @|octo"),
         ("Add it [skip ci]", "Add it [skip| ci]"),
         ("[CI Skip] [no ci] [actions skip]", "[CI| Skip] [no| ci] [actions| skip]"),
         ("Add it\n\nskip-checks: true", "Add it\n\nskip-checks|: true"),

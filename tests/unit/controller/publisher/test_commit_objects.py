@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.controller.publisher.commit_objects import rewrite_commits
+from labrats.controller.publisher.commit_objects import CommitObject, rewrite_commits
 from labrats.controller.publisher.signer import CannotSign, Signer
 
 COMMITTER = "Ada Example <ada@example.com>"
@@ -97,6 +97,59 @@ def test_a_changed_commit_loses_its_signature(repository: Path) -> None:
     headers, sha = signed_by_the_agent(repository, "Fixes #9")
     written = run_git(repository, ["cat-file", "commit", neutralised(repository, base)[sha]])
     assert written.partition(b"\n\n")[0] == headers
+
+
+def in_encoding(repository: Path, encoding: str, message: bytes, author: bytes = b"Agent") -> str:
+    """Commit with the header `encoding`. Return the commit's id."""
+    raw = run_git(repository, ["cat-file", "commit", commit(repository, "Replaced")])
+    headers = raw.partition(b"\n\n")[0].replace(b"author Agent", b"author " + author)
+    content = headers + f"\nencoding {encoding}\n\n".encode() + message
+    sha = run_git(repository, ["hash-object", "-t", "commit", "-w", "--stdin"], stdin=content).decode().strip()
+    run_git(repository, ["reset", "--quiet", "--hard", sha])
+    return sha
+
+
+ACTIVE = "fixes #1 @org/team [skip ci] https://evil.example"
+HARMLESS = "fixes \u200b#\u200b1 @\u200borg/team [skip\u200b ci] https\u200b:/\u200b/evil.example"
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    ["cp037", "utf-7", "utf-16-le", "iso-8859-1", "Shift_JIS", "GB18030", "UTF-8", "no-such-encoding", "hex"],
+)
+@pytest.mark.parametrize("disguise", [None, "cp037", "utf-7", "utf-16-le"], ids=str)
+def test_no_encoding_hides_the_active_parts_of_a_message(repository: Path, encoding: str, disguise: str | None) -> None:
+    base = head_of(repository)
+    sha = in_encoding(repository, encoding, ACTIVE.encode(disguise or "utf-8"))
+    written = neutralised(repository, base)[sha]
+    raw = run_git(repository, ["cat-file", "commit", written])
+    headers, _, message = raw.decode().partition("\n\n")
+    assert "encoding" not in headers
+    assert (message == HARMLESS) if disguise is None else (ACTIVE not in message)
+
+
+@pytest.mark.parametrize("encoding", ["ISO-8859-1", "latin1", "windows-1252", "GB18030"])
+def test_a_commit_in_another_encoding_is_written_in_utf8(repository: Path, encoding: str) -> None:
+    base = head_of(repository)
+    sha = in_encoding(repository, encoding, "Größe\n".encode(encoding), "Jürgen".encode(encoding))
+    written = neutralised(repository, base)[sha]
+    raw = run_git(repository, ["cat-file", "commit", written]).decode()
+    assert "\nauthor Jürgen <" in raw
+    assert raw.endswith("\n\nGröße\n")
+    run_git(repository, ["fsck", "--strict", written])
+
+
+def test_a_message_that_is_not_in_its_encoding_is_written_in_utf8(repository: Path) -> None:
+    base = head_of(repository)
+    sha = in_encoding(repository, "UTF-8", "Größe fixes #1".encode("latin-1"))
+    assert messages_of(repository, neutralised(repository, base)[sha])[0] == "Größe fixes \u200b#\u200b1"
+
+
+def test_a_replayed_commit_names_no_encoding(repository: Path) -> None:
+    git = partial(run_git, repository)
+    parent = head_of(repository)
+    replayed = CommitObject.read(git, in_encoding(repository, "cp037", b"Add it")).replayed_on(parent)
+    assert not [header for header in replayed.headers if header.startswith(b"encoding")]
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
