@@ -41,6 +41,16 @@ _SKIPPING: Final = re.compile(
 _OTHER_REPOSITORY: Final = re.compile(r"(?<=[\w.-])#(?=\d)")
 _FENCE: Final = re.compile(r"(`{3,})[^`\n]*|(~{3,})[^\n]*")
 _CLOSING_FENCE: Final = re.compile(r"(`{3,}|~{3,})[ \t]*")
+_RENDERED: Final = "mermaid|geojson|topojson|stl|math"
+"""Languages of blocks that GitHub shows as diagrams, maps, models and formulas. These may have links."""
+
+_RENDERED_INFO: Final = re.compile(rf"\b(?:{_RENDERED})\b|&", re.IGNORECASE)
+"""A rendered language in the text after a fence, where an entity may stand for any of its letters."""
+
+_RENDERED_FENCE: Final = re.compile(rf"((?:```|~~~)[^\S\n]*+)(?=(?:{_RENDERED})\b)", re.IGNORECASE)
+_MATH_LINK: Final = re.compile(r"\\(?=(?:href|csname)(?![A-Za-z]))")
+"""Commands of TeX that link, or build the name of another command. Macros can build an address from harmless parts."""
+
 _INDENTED_FENCE: Final = re.compile(r"^[ \t>*+\-0-9.)]+(?:```|~~~)", re.MULTILINE)
 
 
@@ -48,12 +58,13 @@ def neutralised(text: str, known_hosts: Collection[str], most_bytes: int) -> str
     """Return `text` without active parts, cut to `most_bytes`.
 
     known_hosts: hosts to which links and images stay as they are. Fenced blocks of code stay as they are, unless the
-    text has indented ones, whose end GitHub and this function could see at different places.
+    text has indented ones, whose end GitHub and this function could see at different places. A block that GitHub would
+    render, such as a diagram, becomes plain code.
     """
     visible = without_hidden(shortened(text, most_bytes)).replace("\r\n", "\n").replace("\r", "\n")
     has_indented_fence = _INDENTED_FENCE.search(visible)
     blocks = [(False, visible)] if has_indented_fence else _blocks(visible)
-    text = "\n".join(block if is_code else _neutralised_text(block, known_hosts) for is_code, block in blocks)
+    text = "\n".join(_plain(block) if is_code else _neutralised_text(block, known_hosts) for is_code, block in blocks)
     return text[:most_bytes]  # the inserted spaces may have made it longer
 
 
@@ -89,9 +100,18 @@ def _end_of_code(closing: Sequence[tuple[int, str]], first: int, fence: str) -> 
     return next((closing[at][0] for at in range(begin, len(closing)) if closing[at][1].startswith(fence)), None)
 
 
+def _plain(block: str) -> str:
+    """Return a block of code without the name of its language, if GitHub would render it."""
+    opening, _, rest = block.partition("\n")
+    info = opening.lstrip(opening[0])
+    return block if not _RENDERED_INFO.search(info) else f"{opening.removesuffix(info)}\n{rest}"
+
+
 def _neutralised_text(text: str, known_hosts: Collection[str]) -> str:
     text = _ESCAPED.sub(r"\1", text)
     text = _ENTITY.sub(f"&{_BREAK}", text)
+    text = _RENDERED_FENCE.sub(rf"\1{_BREAK}", text)
+    text = _MATH_LINK.sub(rf"\\{_BREAK}", text)
     text = _without_keywords(text)
     text = _MENTION.sub(f"@{_BREAK}", text)
     text = _TAG.sub(f"<{_BREAK}", text)

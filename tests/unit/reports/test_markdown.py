@@ -155,6 +155,49 @@ def test_a_closed_block_of_code_stays_as_it_is() -> None:
     assert neutralised(text, KNOWN, 1000) == text
 
 
+@pytest.mark.parametrize("language", ["mermaid", "Mermaid", "GEOJSON", "topojson", "stl", "math"])
+@pytest.mark.parametrize(
+    "opening",
+    [
+        "```{}",
+        "``` {}",
+        "````\t{} title=x",
+        "~~~{}",
+        "~~~~ {} `x`",
+        "```{}{{init}}",
+        "- ```{}",
+        "> ~~~ {}",
+        "1. ```\x0c{} x",
+        "[^1]: ```{}",
+    ],
+)
+def test_a_block_that_github_would_render_is_plain_code(opening: str, language: str) -> None:
+    first = opening.format(language)
+    fence = "".join(each for each in first if each in "`~").partition("`" if "~" in first else "~")[0]
+    for closed in (f"\n{fence}", ""):
+        text = f'{first}\nclick A href "https://evil.example"{closed}'
+        infos = [token.info for token in MarkdownIt().parse(neutralised(text, KNOWN, 1000)) if token.type == "fence"]
+        assert not any(re.match(rf"\s*{language}\b", info, re.IGNORECASE) for info in infos), infos
+
+
+@pytest.mark.parametrize("info", ["m&#101;rmaid", "&#109;ath x", "\u200bmermaid", "mer\u200bmaid"])
+def test_a_disguised_language_is_not_rendered(info: str) -> None:
+    html = MarkdownIt().render(neutralised(f"```{info}\ncode\n```", KNOWN, 1000))
+    assert html == "<pre><code>code\n</code></pre>\n"
+
+
+def test_the_content_of_a_rendered_block_stays_as_it_is() -> None:
+    text = "```mermaid\nA --> B[@octo]\n```\n````markdown\n```mermaid\n```\n````"
+    assert neutralised(text, KNOWN, 1000) == text.replace("```mermaid", "```", 1)
+
+
+def test_a_formula_links_nothing() -> None:
+    for command in (r"\href{#1tps:/#2evil.example}{x}", r"\csname href\endcsname{x}", r"\href1"):
+        text = neutralised(rf"$\def\f#1#2{{{command}}}\f{{ht}}{{/}}$", KNOWN, 1000)
+        assert not re.search(r"\\(?:href|csname)", text)
+    assert neutralised(r"$\frac{1}{2} \hrefs$", KNOWN, 1000) == r"$\frac{1}{2} \hrefs$"
+
+
 def test_plain_text_stays_as_it_is() -> None:
     text = "## Result\n\n- 3 tests pass, a < b, x & y, `src/main.py:3`\n\n| a | b |\n|---|---|\n| 1 | 2 |"
     assert neutralised(text, KNOWN, 1000) == text
