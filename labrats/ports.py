@@ -165,7 +165,7 @@ class Attempt:
     """One run of a job, with everything a Runner needs to start it.
 
     ai_model: the configured model that it runs on, if any.
-    others:   all configured models, to suggest some when the job's model is not configured.
+    others:   all configured models: for their prices, and to suggest some when the job's model is not configured.
     followed: the job that this one continues, if it still exists.
     """
 

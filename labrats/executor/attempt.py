@@ -19,7 +19,7 @@ from labrats.executor.continuation import continued_work, resumed_work, with_con
 from labrats.executor.event_writer import STDOUT, EventWriter
 from labrats.executor.model_access import model_access
 from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout, stopped_by_signals
-from labrats.executor.prices import require_price
+from labrats.executor.prices import list_prices, require_price
 from labrats.executor.providers.registry import Provider, provider_named
 from labrats.executor.resource_limits.open_descriptors import is_in_sandbox
 from labrats.executor.resource_limits.watcher import in_control_group, run_within_limits
@@ -99,6 +99,7 @@ async def _run_until_outcome(inputs: Path, scratch: Path | None, redacted: Seque
     async def work() -> CheckedResult:
         _remove_secrets(inputs / "secrets")
         context = _read_context(inputs, folder, secrets, events)
+        events.prices = context.task.prices or list_prices(context.task)
         return await run_with_timeout(_run_limited_attempt, context)
 
     outcome = await outcome_of(work, events)

@@ -13,6 +13,8 @@ import msgspec
 from msgspec.structs import replace
 
 from labrats.executor.git_outputs import find_pull_request
+from labrats.executor.prices import cost_of
+from labrats.model.ai_model import Prices
 from labrats.model.errors import GiveUp
 from labrats.model.job import AgentSession, FailedCode, Outputs, Usage
 from labrats.model.protocol import (
@@ -76,6 +78,7 @@ class EventWriter:
     usage, outputs:   the attempt's usage and outputs so far; the terminal event repeats them.
     provider_usage:   the part of the usage that belongs to the current run of a provider.
     measured_usage:   the usage that the key proxy has measured.
+    prices:           of the job's model, for tokens that the key proxy has not measured; None if they are unknown.
     session:          the session in which the agent's program works, if it has reported one.
     pull_request_url: the latest URL of a pull request at the end of a tool's result, in any repository.
     """
@@ -100,6 +103,7 @@ class EventWriter:
         self.provider_usage = Usage()
         self.outputs = Outputs()
         self.measured_usage = Usage()
+        self.prices: Prices | None = None
         self._earlier_usage = Usage()
         self._written_usage: Usage | None = None
         self.pull_request_url: str | None = None
@@ -173,12 +177,11 @@ class EventWriter:
 
     def report_measured_usage(self, usage: Usage) -> None:
         """Report the usage of all requests to the model's server. It is a lower bound of the attempt's usage."""
-        before, self.measured_usage = self.usage, usage
-        if at_least(before, usage) != before:
-            self._update_usage()
+        self.measured_usage = usage
+        self._update_usage()
 
     def _update_usage(self) -> None:
-        self.usage = at_least(self._earlier_usage + self.provider_usage, self.measured_usage)
+        self.usage = at_least(self._earlier_usage + self.provider_usage, self.measured_usage, self.prices)
         if self.usage != self._written_usage:
             self._written_usage = self.usage
             self._write(UsageEvent(usage=self.usage, **self._stamp()))
@@ -357,18 +360,19 @@ class RateLimiter:
             self._sleep(-self._left / self._rate)
 
 
-def at_least(usage: Usage, measured: Usage) -> Usage:
+def at_least(usage: Usage, measured: Usage, prices: Prices | None = None) -> Usage:
     """Return `usage` with the larger of each count of tokens, and its cost.
 
-    The measured cost counts if it is about all tokens, as it knows the model of each; else the larger known one. If
-    nothing was measured, the cost may still be unknown.
+    The measured cost knows the model of each token. Others have the prices of the job's model, `prices`; without these,
+    the larger known cost counts. If nothing was measured, the cost may still be unknown.
     """
     if measured.tokens == 0:
         return usage
     counts = {name: max(getattr(usage, name), getattr(measured, name)) for name in _TOKEN_COUNTS}
+    if measured.cost_usd is not None and prices:
+        others = Usage(**{name: most - getattr(measured, name) for name, most in counts.items()})
+        return replace(usage, **counts, cost_usd=measured.cost_usd + cost_of(others, prices))
     costs = [each.cost_usd for each in (usage, measured) if each.cost_usd is not None]
-    if measured.cost_usd is not None and all(getattr(measured, name) == most for name, most in counts.items()):
-        costs = [measured.cost_usd]
     return replace(usage, **counts, cost_usd=max(costs, default=None))
 
 

@@ -144,10 +144,13 @@ def _secrets(attempt: Attempt) -> Iterator[SecretInput]:
 
 def _other_prices(attempt: Attempt) -> dict[str, Prices]:
     """Return the prices of the models that the agent could use beside the job's, such as its `fallbackModel`."""
-    config = attempt.config
-    priced = {each.spec.model: each.spec.prices for each in attempt.others if each.spec.provider == config.provider}
-    names = sorted(name for name, prices in priced.items() if prices and name != config.model)
-    return {name: prices for name in names[:_MOST_PRICES] if (prices := priced[name])}
+    config, endpoint = attempt.config, attempt.ai_model.spec.endpoint if attempt.ai_model else None
+    of_server = [
+        each.spec for each in attempt.others if (each.spec.provider, each.spec.endpoint) == (config.provider, endpoint)
+    ]
+    # A name like `sonnet[1m]` has the prices of a larger context, which no request shows.
+    priced = {each.model: each.prices for each in of_server if each.prices and not each.model.endswith("]")}
+    return {name: priced[name] for name in sorted(priced)[:_MOST_PRICES] if name != config.model}
 
 
 def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:

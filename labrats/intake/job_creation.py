@@ -7,13 +7,14 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.files.attachments import Attachments
+from labrats.intake.events import IncomingEvent
 from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.job_names import JobNames
 from labrats.intake.job_parts import create_missing_parts, create_with_parts, has_all_parts
 from labrats.intake.job_spec import PreparedJob, parts_of, spec_of
 from labrats.metrics import Metrics
 from labrats.model.errors import Conflict, NotFound, RetryLater, Taken
-from labrats.model.job import Job, retried
+from labrats.model.job import DEFAULT_BRANCH_ANNOTATION, Job, retried
 from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from labrats.ports import Store
@@ -75,7 +76,8 @@ class JobCreator:
         contents = prepared.contents.files
         files = await self._attachments.save(name, contents) if contents else ()
         spec = spec_of(prepared, name, files)
-        job = Job(metadata=Metadata(name=name, annotations=dict(names.annotations)), spec=spec)
+        annotations = {**names.annotations, **_default_branch_of(prepared.request.event)}
+        job = Job(metadata=Metadata(name=name, annotations=annotations), spec=spec)
         try:
             with self._immediate_starts.creation(job) as new:
                 created = await create_with_parts(self._store, new, parts_of(job, prepared))
@@ -121,3 +123,9 @@ class JobCreator:
                 with suppress(NotFound):
                     await self._store.delete(Job, job.id)
             await self._attachments.remove(job.id, job.spec.workspace_files)
+
+
+def _default_branch_of(event: IncomingEvent | None) -> dict[str, str]:
+    """Return the annotation with the default branch of an event's repository, if the event names it."""
+    branch = event.text("repository", "default_branch") if event else None
+    return {DEFAULT_BRANCH_ANNOTATION: branch} if branch else {}

@@ -51,11 +51,11 @@ async def add_request(store: Store, source: WebhookSource, request: ThreadReques
 
 def _are_too_many(waiting: Sequence[ThreadRequest], request: ThreadRequest) -> bool:
     """Return whether so many requests are waiting that a further one is refused."""
-    if request.untrusted:
-        untrusted = [each for each in waiting if each.untrusted]
-        of_thread = [each for each in untrusted if _thread(each) == _thread(request)]
-        return len(untrusted) >= MOST_UNTRUSTED or len(of_thread) >= MOST_UNTRUSTED_OF_THREAD
-    return len(waiting) >= MOST_OPEN
+    untrusted = [each for each in waiting if each.untrusted]
+    of_thread = [each for each in untrusted if _thread(each) == _thread(request)]
+    return len(waiting) >= MOST_OPEN or (
+        request.untrusted and (len(untrusted) >= MOST_UNTRUSTED or len(of_thread) >= MOST_UNTRUSTED_OF_THREAD)
+    )
 
 
 def _thread(request: ThreadRequest) -> tuple[str, int | None]:

@@ -583,6 +583,10 @@ def new_job_ids(number: int) -> list[str]:
     return [f"ir-{digits[8 * each : 8 * each + 8]}" for each in range(number)]
 
 
+DEFAULT_BRANCH_ANNOTATION: Final = "labrats.work/default-branch"
+"""Annotation of the job of an event, with the default branch of the event's repository."""
+
+
 def cache_scope(job: Job) -> str:
     """Return the name of the folder with the job's cached folders.
 
@@ -590,14 +594,19 @@ def cache_scope(job: Job) -> str:
     commands run what these contain. Those of external contributors have one of their own, so that nothing they store
     reaches a trusted job; and so have jobs applied with kubectl, whose owner is what their author wrote.
     """
-    setup = job.spec.workspace_setup
-    return _cache_scope(job, setup.git_ref if setup else None)
+    return _cache_scope(job, _other_ref(job))
 
 
 def base_cache_scope(job: Job) -> str | None:
     """Return the scope of the default branch, whose cached folders a job of another ref gets, too; None for others."""
+    return _cache_scope(job, None) if _other_ref(job) else None
+
+
+def _other_ref(job: Job) -> str | None:
+    """Return the ref that a job checks out; None for the default branch, as far as that is known."""
     setup = job.spec.workspace_setup
-    return _cache_scope(job, None) if setup and setup.git_ref else None
+    ref = ((setup and setup.git_ref) or "").removeprefix("refs/heads/")
+    return ref if ref and ref != job.metadata.annotations.get(DEFAULT_BRANCH_ANNOTATION) else None
 
 
 def _cache_scope(job: Job, ref: str | None) -> str:

@@ -4,6 +4,7 @@ They are on branches and in pull requests of their own, which events name. So ev
 one without an index of jobs, knows them, and so does one that receives it after the jobs were deleted.
 """
 
+import re
 from typing import Final
 
 BRANCH_PREFIX: Final = "labrats-external/"
@@ -13,6 +14,10 @@ MARK: Final = "<!-- labrats:external -->"
 """The hidden mark in the texts of their pull requests, for events that do not name the branch, such as a comment."""
 
 
+_PREFIXES: Final = re.compile("^(refs/(heads|tags)/)+")
+"""Prefixes of full names, of which a caller's own executor may report several."""
+
+
 def is_for_untrusted_commits(ref: str) -> bool:
     """Return whether a branch, or a ref that names one, has commits of untrusted jobs."""
-    return ref.removeprefix("refs/heads/").startswith(BRANCH_PREFIX)
+    return _PREFIXES.sub("", ref).startswith(BRANCH_PREFIX)

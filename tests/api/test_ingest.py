@@ -16,7 +16,7 @@ from labrats.intake.stored_events import stored_event
 from labrats.model.agent import AiAgent, ChainLink
 from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import NotFound, RetryLater
-from labrats.model.job import Job
+from labrats.model.job import DEFAULT_BRANCH_ANNOTATION, Job
 from labrats.model.record import Resource
 from tests.api.conftest import Api, api_in_memory
 from tests.api.test_agent_roles import stored
@@ -90,6 +90,8 @@ class TestJobs:
 
         (made,) = (await ingest(user))["jobs"]
 
+        stored_job = await api.store.get(Job, made["jobId"])
+        assert stored_job.metadata.annotations[DEFAULT_BRANCH_ANNOTATION] == "main"
         detail = (await user.get(f"/api/jobs/{made['jobId']}")).json()
         assert (detail["source"], detail["name"], detail["agentRole"]) == ("github", "implement", "developer")
         assert (detail["repo"], detail["metadata"]["number"], detail["metadata"]["event"]) == (

@@ -148,6 +148,7 @@ class LocalRunner:
         self._output_watch = OutputWatch()
         self._executors: dict[AttemptName, Executor] = {}
         self._cleanups: dict[AttemptName, asyncio.Task[None]] = {}
+        self._adoptions: dict[AttemptName, asyncio.TimerHandle] = {}
         self._resumed_from: dict[AttemptName, AttemptName] = {}  # by attempt, the earlier one whose workspace it uses
         self._changed: asyncio.Queue[AttemptName] = asyncio.Queue()
 
@@ -175,6 +176,8 @@ class LocalRunner:
                     return
 
     async def __aexit__(self, *_: object) -> None:
+        for timer in self._adoptions.values():
+            timer.cancel()
         for name in list(self._executors):
             self._release(name)
         for task in list(self._cleanups.values()):
@@ -444,6 +447,8 @@ class LocalRunner:
     def _adopt(self, name: AttemptName, process: ProcessId) -> None:
         """Watch `process`, the executor of the attempt, until it ends."""
         loop = asyncio.get_running_loop()
+        if earlier := self._adoptions.pop(name, None):
+            earlier.cancel()
         try:
             pidfd = os.pidfd_open(process.pid)
         except ProcessLookupError:
@@ -451,10 +456,18 @@ class LocalRunner:
             return
         except OSError as error:  # too many open files
             log.warning("executor not watched yet", attempt=str(name), reason=error.strerror)
-            loop.call_later(ADOPT_SECONDS, self._adopt, name, process)
+            self._adoptions[name] = loop.call_later(ADOPT_SECONDS, self._adopt_now, name, process)
             return
         self._executors[name] = Executor(process, pidfd)
         loop.add_reader(pidfd, self._executor_ended, name)
+
+    def _adopt_now(self, name: AttemptName, process: ProcessId) -> None:
+        """Watch an executor for which there was no file descriptor. Meanwhile, its id may have become another's."""
+        del self._adoptions[name]
+        if process.is_reaped:
+            self._clean_up_later(name)
+        else:
+            self._adopt(name, process)
 
     def _release(self, name: AttemptName) -> Executor:
         executor = self._executors.pop(name)

@@ -293,8 +293,8 @@ def _require_few(folder: Path, base: str) -> None:
 def _changed_paths(folder: Path, commits: str) -> Sequence[bytes]:
     """Return the paths that commits change. Raises NotPushed if these are too many."""
     names = short_output(folder, [*_IN, *_CHANGED_FILES, commits], _NAMES_BYTES, _TOO_MANY_FILES)
-    if names.count(b"\0") > MOST_PATHS:
-        raise NotPushed(_TOO_MANY_FILES)
+    if (count := names.count(b"\0")) > MOST_PATHS:
+        raise NotPushed(f"the commits change {count} paths, counted for each, and at most {MOST_PATHS} are published")
     return names.split(b"\0")
 
 

@@ -70,7 +70,7 @@ class _Progress:
 
     written_at: time of the last pass.
     done:       results of the parts that are complete for `state`, the phase and attempts of the job.
-    failures:   passes that have failed with an unexpected error.
+    failures:   passes in this state that have failed with an unexpected error.
     """
 
     published: Published
@@ -82,7 +82,7 @@ class _Progress:
     def begin(self, job: Job) -> None:
         """Forget the complete parts if the job has another state than at the last pass."""
         if (state := (job.phase, job.status.attempts)) != self.state:
-            self.state, self.done = state, {}
+            self.state, self.done, self.failures = state, {}, 0
 
 
 class Publisher:

@@ -44,9 +44,13 @@ class AllowedModels:
         return self.pattern is None or self.pattern.fullmatch(model) is not None
 
 
-def is_named(model: str, name: str, provider: str) -> bool:
-    """Return whether a name, which may be an alias, stands for the model in a request."""
-    return any(re.fullmatch(pattern, model) for pattern in _patterns_of(_WINDOW.sub("", name), provider))
+def is_named(model: str, name: str, provider: str | None = None) -> bool:
+    """Return whether a name stands for the model in a request.
+
+    provider: whose aliases count, too, but not those of several models; None for none.
+    """
+    patterns = _patterns_of(_WINDOW.sub("", name), provider or "")
+    return name not in _COMPOUND_ALIASES and any(re.fullmatch(pattern, model) for pattern in patterns)
 
 
 def _patterns_of(name: str, provider: str) -> Iterator[str]:

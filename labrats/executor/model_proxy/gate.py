@@ -93,9 +93,6 @@ _AT_USUAL_PRICES: Final[Mapping[str, frozenset[bytes]]] = {
 """Fields by which a request asks for a faster answer, or one from a place, and their values that cost no more."""
 
 
-_HOUR: Final = b"1h"
-"""Part of a request that has some of its input cached for an hour."""
-
 _NUMBERS_OF_ANSWERS: Final = ("n", "best_of")
 _NULL: Final = msgspec.Raw(b"null")
 
@@ -184,8 +181,7 @@ class Gate:
         tokens = most_input_tokens(request.body)
         usage = Usage(input_tokens=tokens, output_tokens=most)
         cached = replace(usage, cache_write_tokens=tokens)
-        hour_cache_tokens = tokens if _HOUR in request.body else 0
-        dearest = [self.with_cost(request, usage), self.with_cost(request, cached, hour_cache_tokens)]
+        dearest = [self.with_cost(request, usage), self.with_cost(request, cached, hour_cache_tokens=tokens)]
         return max(dearest, key=lambda each: each.cost_usd or 0)
 
     def with_cost(self, request: Approved, usage: Usage, hour_cache_tokens: int = 0) -> Usage:

@@ -29,10 +29,13 @@ def with_cost_of(model: str | None, usage: Usage, task: Task, hour_cache_tokens:
 
 
 def prices_of(model: str, task: Task) -> Prices | None:
-    """Return the prices of the AiModel that names this model best, else those of the job's model, if any are known."""
-    prices = {task.config.model or "": task.prices} if task.prices else {}
-    prices |= task.other_prices
-    for name in sorted(prices, key=len, reverse=True):  # a name is longer than an alias of it
-        if is_named(model, name, task.config.provider or ""):
-            return prices[name]
-    return task.prices or list_prices(task, model)
+    """Return the prices of the AiModel that names this model, else those of the job's model, if any are known.
+
+    A name counts more than an alias of it, and the job's own model more than another.
+    """
+    own, provider = task.config.model or "", task.config.provider or ""
+    names = [own, *task.other_prices]
+    exact = (name for name in names if is_named(model, name))
+    aliases = (name for name in names if is_named(model, name, provider))
+    found = next(exact, None) or next(aliases, None)
+    return task.other_prices.get(found or own, task.prices) or list_prices(task, model)

@@ -335,7 +335,12 @@ class TestChild:
 
     @pytest.mark.parametrize(
         ("branch", "is_untrusted"),
-        [("fix-7", False), ("labrats-external/ai/7", True), ("labrats-external/$x", True)],
+        [
+            ("fix-7", False),
+            ("labrats-external/ai/7", True),
+            ("labrats-external/$x", True),
+            ("refs/tags/labrats-external/x", True),
+        ],
     )
     async def test_a_child_on_a_branch_of_an_external_contributor_is_untrusted(
         self, chains: ChainLab, branch: str, is_untrusted: bool

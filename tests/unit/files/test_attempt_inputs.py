@@ -185,6 +185,8 @@ def test_task_names_the_prices_of_other_models_of_the_provider() -> None:
     others = [
         ai_model,
         an_ai_model("haiku", provider="claude", model="haiku", prices=other),
+        an_ai_model("large", provider="claude", model="opus[1m]", prices=other),
+        an_ai_model("elsewhere", provider="claude", model="fable", prices=other, endpoint="https://models.example"),
         an_ai_model("free", provider="claude", model="sonnet"),
         an_ai_model("codex", provider="codex", model="gpt-5", prices=other),
     ]

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from labrats.model.job import Job, WorkspaceSetup, base_cache_scope, cache_scope
+from msgspec.structs import replace
+
+from labrats.model.job import DEFAULT_BRANCH_ANNOTATION, Job, WorkspaceSetup, base_cache_scope, cache_scope
 from labrats.model.phases import Phase
 from labrats.model.workspace_setup import Setup
 from tests.support.builders import a_job, a_spec
@@ -36,6 +38,15 @@ def test_ref_has_a_scope_of_its_own_beside_that_of_the_default_branch() -> None:
     assert base_cache_scope(usual) is None
     assert base_cache_scope(ours) == cache_scope(usual) != cache_scope(ours)
     assert cache_scope(ours) != scope_of(owner="a", ref="labrats/ai-developer/8")
+
+
+def test_default_branch_of_an_event_has_the_scope_of_jobs_without_a_ref() -> None:
+    usual = a_job_of(owner="a")
+    for ref, is_default in (("main", True), ("refs/heads/main", True), ("dev", False), ("refs/pull/1/head", False)):
+        job = a_job_of(owner="a", ref=ref)
+        job = replace(job, metadata=replace(job.metadata, annotations={DEFAULT_BRANCH_ANNOTATION: "main"}))
+        assert (cache_scope(job) == cache_scope(usual)) is is_default
+        assert base_cache_scope(job) == (None if is_default else cache_scope(usual))
 
 
 def test_values_that_are_set_win_one_by_one() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.executor.model_proxy.request_cost import prices_of, with_cost_of
 from labrats.model.ai_model import Prices
@@ -37,8 +38,15 @@ def test_prices_are_those_of_the_model_that_is_named_best(tmp_path: Path, own: s
 
 
 def test_older_version_of_the_jobs_own_alias_has_its_own_prices(tmp_path: Path) -> None:
-    assert prices_of("claude-opus-4-1", a_task_on(tmp_path, "opus", OWN)) == OLD
-    assert prices_of("claude-opus-5-5", a_task_on(tmp_path, "opus", OWN)) == OPUS
+    task = replace(a_task_on(tmp_path, "opus", OWN), other_prices={"claude-opus-4-1": OLD})
+    assert prices_of("claude-opus-4-1", task) == OLD
+    assert prices_of("claude-opus-5-5", task) == OWN
+
+
+@pytest.mark.parametrize("model", ["claude-opus-5-5", "claude-sonnet-5-5"])
+def test_alias_of_several_models_has_no_prices_of_its_own(tmp_path: Path, model: str) -> None:
+    task = replace(a_task_on(tmp_path, "sonnet", OWN), other_prices={"opus": OPUS, "opusplan": HAIKU})
+    assert prices_of(model, task) == (OWN if "sonnet" in model else OPUS)
 
 
 def test_price_of_an_unknown_model_is_unknown(tmp_path: Path) -> None:
