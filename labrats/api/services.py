@@ -18,6 +18,7 @@ from labrats.api.change_feed import ChangeFeed
 from labrats.api.http.caller_bodies import CallerBodies
 from labrats.api.http.fair_lock import FairLock
 from labrats.api.http.idempotency_cache import IdempotencyCache
+from labrats.api.http.large_answer import LargeAnswers
 from labrats.api.http.signed_body import UnverifiedBodies
 from labrats.api.job_items import JobItems
 from labrats.api.model_file_scans import ModelFileScans
@@ -74,6 +75,7 @@ class Services:
     search_places: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
     """Limits the searches in logs that read at the same time, by the id of their caller."""
     caller_bodies: CallerBodies = field(default_factory=CallerBodies)
+    large_answers: LargeAnswers = field(default_factory=LargeAnswers)
     unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -7,9 +7,9 @@ import pytest
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message
 
-from labrats.api.http.caller_bodies import BUDGET_BYTES, CallerBodies
 from labrats.api.http.download import OpenFile
-from labrats.api.http.large_answer import LargeAnswer
+from labrats.api.http.large_answer import MOST_WAITING, LargeAnswer, LargeAnswers
+from labrats.model.errors import Overloaded
 
 SCOPE = {"type": "http", "method": "GET", "headers": []}
 
@@ -25,14 +25,14 @@ async def disconnect() -> Message:
 
 
 async def test_a_slow_caller_has_one_large_answer_in_memory_at_a_time() -> None:
-    bodies, created, is_read = CallerBodies(), list[str](), asyncio.Event()
+    large, created, is_read = LargeAnswers(), list[str](), asyncio.Event()
 
     def an_answer(caller: str, text: str) -> LargeAnswer:
         async def create() -> Response:
             created.append(text)
             return PlainTextResponse(text)
 
-        return LargeAnswer(create, bodies.room_for(BUDGET_BYTES, caller))
+        return LargeAnswer(create, large, caller)
 
     async def send(_: Message) -> None:
         await is_read.wait()
@@ -45,6 +45,37 @@ async def test_a_slow_caller_has_one_large_answer_in_memory_at_a_time() -> None:
         assert created == ["first", "third"]
         is_read.set()
     assert created == ["first", "third", "second"]
+
+
+async def test_a_caller_who_leaves_waits_no_longer() -> None:
+    large, is_read, has_left = LargeAnswers(), asyncio.Event(), asyncio.Event()
+
+    async def create() -> Response:
+        return PlainTextResponse("text")
+
+    async def send(_: Message) -> None:
+        await is_read.wait()
+
+    async def leave() -> Message:
+        await has_left.wait()
+        return {"type": "http.disconnect"}
+
+    slow = asyncio.create_task(LargeAnswer(create, large, "one")(SCOPE, disconnect, send))
+    await asyncio.sleep(0.01)
+    others = [
+        asyncio.create_task(LargeAnswer(create, large, "one")(SCOPE, leave, send)) for _ in range(MOST_WAITING - 1)
+    ]
+    await asyncio.sleep(0.01)
+    with pytest.raises(Overloaded):
+        large.require_room("one")
+    large.require_room("other")
+    has_left.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*others)
+    large.require_room("one")
+    is_read.set()
+    await slow
+    assert not large._turns
 
 
 async def test_an_open_file_is_read_no_faster_than_its_caller_receives_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Limit on the large bodies and answers of one caller in progress. A JSON body takes several times its size."""
+"""Limit on the large JSON bodies of one caller that are in progress, since each takes several times its size."""
 
 import asyncio
 from collections import Counter

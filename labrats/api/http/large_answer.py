@@ -1,23 +1,79 @@
 """Answers that take much memory until their callers have received them."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from labrats.model.errors import Overloaded
+
+MOST_WAITING: Final = 50
+"""Large answers for which one caller waits at a time, with the one that is being sent."""
+
+_RETRY_SECONDS: Final = 5.0
+
+
+class LargeAnswers:
+    """Turns for large answers: each caller receives one at a time, and keeps no other caller waiting."""
+
+    def __init__(self) -> None:
+        self._waiting = Counter[str]()
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    def require_room(self, caller_id: str) -> None:
+        """Raise Overloaded if the caller waits for too many large answers."""
+        if self._waiting[caller_id] >= MOST_WAITING:
+            raise Overloaded("too many large answers to this caller are being sent; read them first", _RETRY_SECONDS)
+
+    @asynccontextmanager
+    async def turn_of(self, caller_id: str) -> AsyncIterator[None]:
+        """Wait for the caller's turn, and keep it during the block."""
+        self._waiting[caller_id] += 1
+        try:
+            async with self._turns.setdefault(caller_id, asyncio.Lock()):
+                yield
+        finally:
+            self._waiting[caller_id] -= 1
+            if not self._waiting[caller_id]:
+                del self._waiting[caller_id], self._turns[caller_id]
+
 
 class LargeAnswer(Response):
-    """An answer that is created once there is room for it, which it takes until its caller has received it.
+    """An answer that is created at its caller's turn, which ends when the caller has received it."""
 
-    A slow caller would otherwise fill the memory with many of them.
-    """
-
-    def __init__(self, create: Callable[[], Awaitable[Response]], room: AbstractAsyncContextManager[None]) -> None:
+    def __init__(self, create: Callable[[], Awaitable[Response]], answers: LargeAnswers, caller_id: str) -> None:
         super().__init__()
-        self._create, self._room = create, room
+        self._create, self._answers, self._caller_id = create, answers, caller_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._room:
-            answer = await self._create()
-            await answer(scope, receive, send)
+        has_turn = asyncio.Event()
+
+        async def answer() -> None:
+            async with self._answers.turn_of(self._caller_id):
+                has_turn.set()
+                await (await self._create())(scope, receive, send)
+
+        answering = asyncio.create_task(answer())
+        waits = {asyncio.create_task(has_turn.wait()), asyncio.create_task(_until_disconnected(receive))}
+        try:
+            await asyncio.wait({answering, *waits}, return_when=asyncio.FIRST_COMPLETED)
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            if not has_turn.is_set():  # the caller has left
+                answering.cancel()
+            await asyncio.wait([answering])
+        except BaseException:
+            answering.cancel()
+            raise
+        if not answering.cancelled():
+            answering.result()
+
+
+async def _until_disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

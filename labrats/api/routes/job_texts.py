@@ -9,7 +9,6 @@ from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from labrats.api.http.caller_bodies import BUDGET_BYTES
 from labrats.api.http.json_body import json_response
 from labrats.api.http.large_answer import LargeAnswer
 from labrats.api.openapi import answers
@@ -92,7 +91,9 @@ async def with_result_of(job: Job, request: Request, answer: Callable[[], Awaita
     """Return an answer that contains the whole result of a job. A caller gets one with a large result at a time."""
     if not job.status.result_cut:
         return await answer()
-    return LargeAnswer(answer, services_of(request).caller_bodies.room_for(BUDGET_BYTES, caller_of(request).id))
+    answers, caller = services_of(request).large_answers, caller_of(request)
+    answers.require_room(caller.id)
+    return LargeAnswer(answer, answers, caller.id)
 
 
 async def result_of(services: Services, job: Job) -> Any:
