@@ -13,6 +13,7 @@ from typing import Final
 from labrats.system_calls import can_refuse_calls
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")
+_WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with, and to reserve
 _BACKLOG: Final = 2048
 _PROBE_SECONDS: Final = 1.0
 
@@ -40,7 +41,8 @@ def reserved(listener: socket.socket) -> Iterator[list[int]]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     with ExitStack() as stack:
         sockets = []
-        for address in dict.fromkeys([host, *_LOOPBACK]):
+        everywhere = _WILDCARDS if host in _WILDCARDS else ()  # a name may have an address of the other family
+        for address in dict.fromkeys([host, *everywhere, *_LOOPBACK]):
             with suppress(OSError):  # no IPv6, or another program has the port
                 sockets.append(stack.enter_context(_bound(address, port)))
         yield [each.fileno() for each in sockets]

@@ -2,6 +2,8 @@
 
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,19 @@ def test_reserved_port_is_taken_for_others(reserved_port: int, address: str) -> 
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match=IN_USE):
             other.bind((address, reserved_port))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_port_of_an_engine_on_all_addresses_is_reserved_in_both_families(host: str, address: str) -> None:
+    """Clients prefer an address of IPv6, on which an agent could listen. No socket listens in this test."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    listener: Any = SimpleNamespace(getsockname=lambda: (host, port), setsockopt=lambda *_: None)
+    other = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    with reserved(listener), other, pytest.raises(OSError, match=IN_USE):
+        other.bind((address, port))
 
 
 def test_engine_listens_on_a_port_that_an_earlier_one_has_reserved(reserved_port: int) -> None:
