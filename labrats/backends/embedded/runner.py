@@ -413,13 +413,15 @@ class LocalRunner:
     async def _secrets(self, attempt: Attempt, inputs: AttemptInputs) -> dict[str, str]:
         """Return the contents of `secrets/`.
 
-        A model without a Secret has its credentials from the engine's environment.
+        A model without a Secret has its credentials from the engine's environment, unless it has a server of its own:
+        that would get a key that is meant for another.
         """
         secrets: dict[str, str] = {}
         for secret in inputs.secrets:
             data = await self._secret(secret)
             secrets |= {file: data[key] for file, key in secret.files(data).items()}
-        if not (attempt.ai_model and attempt.ai_model.spec.credentials_ref):
+        ai_model = attempt.ai_model.spec if attempt.ai_model else None
+        if ai_model is None or not (ai_model.credentials_ref or ai_model.endpoint):
             names = CREDENTIAL_NAMES[attempt.job.resolved.provider]
             secrets |= {name: value for name in names if (value := self._settings.environment.get(name))}
         return secrets

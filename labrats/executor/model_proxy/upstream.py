@@ -4,6 +4,7 @@ import asyncio
 import functools
 import os
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -92,7 +93,7 @@ class Upstream:
     async def _open(self) -> Ends:
         server, tls = self._server, tls_context() if self._server.is_secure else None
         if self._gateway is None:
-            return await asyncio.open_connection(server.host, server.port, ssl=tls)
+            return await _connect(server.host, server.port, tls)
         reader, writer = await self._gateway.connect(server.host, server.port)
         if tls:
             try:
@@ -101,6 +102,14 @@ class Upstream:
                 writer.transport.abort()
                 raise
         return reader, writer
+
+
+async def _connect(host: str, port: int, tls: ssl.SSLContext | None) -> Ends:
+    """Connect to a server. `localhost` is 127.0.0.1 where that answers: an agent could listen on the port of ::1."""
+    if host == "localhost":
+        with suppress(ConnectionRefusedError):
+            return await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=host if tls else None)
+    return await asyncio.open_connection(host, port, ssl=tls)
 
 
 async def _send(connection: HttpConnection, request: Approved) -> h11.Response:

@@ -1,6 +1,7 @@
 """The inputs of the local runner's executors, and its failures. tests/conformance checks the contract of Runner."""
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from labrats.backends.embedded import runner as runner_module
 from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
 from labrats.model.attempt_name import AttemptName
@@ -33,7 +35,7 @@ from labrats.model.job import (
 )
 from labrats.model.mcp_server import McpServer
 from labrats.model.phases import Phase
-from labrats.model.protocol import ResourceLimits, Resumption, Sandbox, Selection, Task
+from labrats.model.protocol import ResourceLimits, ResultEvent, Resumption, Sandbox, Selection, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
 from labrats.processes import ProcessId, process_name, with_environment, with_mount
@@ -174,6 +176,30 @@ async def test_credentials_without_a_secret_come_from_the_engines_environment(fo
     for ai_model in (None, an_ai_model(provider="claude", model="opus")):
         folder = await inputs_of(runner, folders, Attempt(a_running(config=CLAUDE), ai_model))
         assert secrets_in(folder) == {"ANTHROPIC_API_KEY": TOKEN}
+    elsewhere = an_ai_model(provider="claude", model="opus", endpoint="http://127.0.0.1:1")
+    folder = await inputs_of(runner, folders, Attempt(a_running(config=CLAUDE), elsewhere))
+    assert secrets_in(folder) == {}, "the key is for another server"
+
+
+async def test_an_executor_is_watched_once_there_is_a_descriptor_for_it(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pidfd_open(pid: int) -> int:
+        calls.append(pid)
+        if len(calls) < 3:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(pid)
+
+    calls, real = list[int](), os.pidfd_open
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    monkeypatch.setattr(runner_module, "ADOPT_SECONDS", 0.01)
+    attempt = an_attempt([{"sleepMs": 300}, {"result": "done"}])
+    async with a_runner(folders) as runner:
+        await runner.start(attempt)
+        await runner.find(attempt.name)
+        await asyncio.sleep(0.1)
+        assert len(calls) == 3, "each executor is watched once"
+        assert isinstance((await end_of(runner, attempt)).outcome, ResultEvent)
 
 
 async def test_the_ai_models_endpoint_overrides_the_engines_environment(folders: Folders) -> None:
