@@ -29,7 +29,7 @@ _MODE_FILTER: Final = 2
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 _Program = Sequence[bytes]
-"""Instructions. Those after the last one follow."""
+"""Instructions of a filter. The next program continues after the last one."""
 
 _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
@@ -146,16 +146,16 @@ IN_POD: Final = CallRules(may_debug=True, may_choose_processors=True, may_fill_s
 
 
 @cache
-def refuse_calls(rules: CallRules) -> None:
+def refuse_calls(rules: CallRules) -> bool:
     """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
 
     The refused ones fail with EPERM, those of `_UNAVAILABLE` with ENOSYS. Two calls do nothing and seem to succeed, as
     programs such as ssh-agent and sudo may insist on them: one that changes the limit on core dumps, see
-    `refuse_core_dumps`, and one by which a process makes itself undumpable. Does nothing on an unknown machine. Raises
-    OSError.
+    `refuse_core_dumps`, and one by which a process makes itself undumpable. Return False, and refuse nothing, on an
+    unknown machine. Raises OSError.
     """
     if (machine := _MACHINES.get(platform.machine())) is None:
-        return
+        return False
     instructions = _program(machine, rules)
     program = ctypes.create_string_buffer(b"".join(instructions))
     fields = struct.pack("@HP", len(instructions), ctypes.addressof(program))  # struct sock_fprog
@@ -163,6 +163,7 @@ def refuse_calls(rules: CallRules) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
     if _libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, fields, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_SECCOMP)")
+    return True
 
 
 def _program(machine: _Machine, rules: CallRules) -> _Program:

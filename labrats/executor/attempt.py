@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -131,17 +131,12 @@ def _remove_credentials(folder: Path) -> GiveUp | None:
 
 async def _run_limited_attempt(context: RunContext) -> CheckedResult:
     task, work = context.task, partial(_run_attempt, context)
+    # The agent is confined in the sandbox: bubblewrap and the executor's own programs are outside. In a pod with the
+    # filter of system calls, all are. Without it, programs such as browsers hide their processes from each other.
+    has_filter = task.on_cluster and _refuse_calls_in_pod(context)
+    is_confined = is_in_sandbox if task.sandbox else lambda _: has_filter
     with in_control_group(task.limits, task.attempt, context.events.log) as group:
-        return await run_within_limits(work, task.limits, _written_folders(context), group, _confined(task))
-
-
-def _confined(task: Task) -> Callable[[int], bool]:
-    """Return the function that tells which descendants are confined, and have the filter of system calls.
-
-    In a pod, all are. In the sandbox, the agent is: bubblewrap and the executor's own programs are outside. Without
-    either, programs such as browsers hide their processes from each other.
-    """
-    return is_in_sandbox if task.sandbox else lambda _: task.on_cluster
+        return await run_within_limits(work, task.limits, _written_folders(context), group, is_confined)
 
 
 def _written_folders(context: RunContext) -> list[Path]:
@@ -173,9 +168,6 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
         scope_sockets()
         may_choose = context.task.limits.cpus is None
         refuse_calls(CallRules(may_debug=sandbox.may_debug, may_choose_processors=may_choose))
-    elif context.task.on_cluster:
-        share_kernel_objects()
-        _refuse_calls_in_pod(context)
     _log_ignored_settings(context)
     if resumed := _resumed_in_place(context):
         try:
@@ -193,15 +185,20 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
     return await _run_provider(context, await record_baseline(context, checked_out), provider)
 
 
-def _refuse_calls_in_pod(context: RunContext) -> None:
-    """Refuse to the agent what the default filters of some container runtimes allow, such as io_uring and vsock."""
+def _refuse_calls_in_pod(context: RunContext) -> bool:
+    """Refuse to the agent what the default filters of some container runtimes allow, such as io_uring and vsock.
+
+    Return whether the filter is in force.
+    """
+    share_kernel_objects()
     refuse_core_dumps()
     try:
-        refuse_calls(IN_POD)
+        return refuse_calls(IN_POD)
     except OSError as error:  # the pod has the filter of its runtime all the same
         context.events.log(
             f"[no filter of system calls besides that of the container runtime: {os.strerror(error.errno or 0)}]"
         )
+        return False
 
 
 async def _run_in_session(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
 from subprocess import STDOUT
+from time import monotonic
 from typing import Final, Protocol
 
 import msgspec
@@ -32,8 +33,8 @@ _CONTENT: Final = "content"
 _UNFINISHED: Final = "unfinished-"
 
 _MEASURE_SECONDS: Final = 0.5
-_MOST_MEASURE_SECONDS: Final = 4.0
-"""The first pause between measurements of a copy, and the longest. To measure many files takes long, too."""
+_MEASURE_PAUSE_FACTOR: Final = 10.0
+"""Shortest pause between measurements of a copy, and its least ratio to the time of a measurement."""
 
 
 class _CacheFailed(Exception):
@@ -151,8 +152,9 @@ class FolderCaches:
         try:
             pause = _MEASURE_SECONDS
             while not (await asyncio.wait([copying], timeout=pause))[0]:
+                started = monotonic()
                 await self._checked_size(unfinished)
-                pause = min(2 * pause, _MOST_MEASURE_SECONDS)
+                pause = max(_MEASURE_SECONDS, _MEASURE_PAUSE_FACTOR * (monotonic() - started))
             await copying
         finally:
             copying.cancel()

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import time
 from typing import Final
 
 from labrats.files.safe_paths import read_regular_file
@@ -12,6 +13,9 @@ from labrats.files.trees import remove_tree
 
 SIZE_FILE: Final = "size"
 """The file in a complete entry with the bytes of its folder."""
+
+UNUSED_SECONDS: Final = 86_400.0
+"""Time after which the empty folder of a scope is deleted that no job has used."""
 
 _SIZE_BYTES: Final = 32
 
@@ -50,6 +54,17 @@ def shrink_caches(root: Path, most_bytes: int) -> None:
         if sum(sizes.values()) <= most_bytes:
             break
         _delete(entry, sizes)
+    for scope in root.glob("*"):  # one for each ref, of which there may be any number
+        if time() - _last_use(scope) > UNUSED_SECONDS:
+            with suppress(OSError):  # it has entries
+                scope.rmdir()
+
+
+def use_entries(scope: Path) -> None:
+    """Count the entries of a scope as used now: jobs in pods can only read those of the default branch."""
+    for entry in scope.iterdir():
+        with suppress(OSError):
+            os.utime(entry)
 
 
 def _delete(entry: Path, sizes: dict[Path, int]) -> None:

@@ -114,7 +114,7 @@ CACHE_KEEPER_PORT: Final = 18403
 """Ports on the pod's loopback address: of that proxy, of its reports about requests, and of the cache keeper."""
 
 ATTEMPT_VARIABLE: Final = "LABRATS_ATTEMPT"
-"""Environment variable of all processes of an attempt, with its name. The engine finds those that remain by it."""
+"""Environment variable of all processes of an attempt, with its name. The engine finds leftover processes by it."""
 
 KEY_PROXY_VARIABLE: Final = "LABRATS_KEY_PROXY_FOLDER"
 CACHE_KEEPER_VARIABLE: Final = "LABRATS_CACHE_KEEPER_FOLDER"
@@ -229,7 +229,7 @@ class Task(Record):
     resumption:    the session to resume, if possible. Otherwise the attempt starts over in `workspace`.
     continuation:  the ended job that this one continues, if any.
     caches:        the folder with the cached folders of the job's scope; None if the engine keeps none.
-    base_caches:   that of the default branch, from which the job only reads; None if its ref is that branch.
+    base_caches:   the folder of the default branch, from which a job of another ref reads; None for other jobs.
     caches_bytes:  the limit on the cached folders of all jobs.
     on_cluster:    whether the attempt runs on Kubernetes, where `labrats secret` has no access to Secrets.
     egress_proxy:  address and port of the cluster's egress proxy, for a job with a network rule.

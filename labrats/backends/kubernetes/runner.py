@@ -1,6 +1,7 @@
 """Attempts as Jobs on a cluster. Their output is stored on the shared volume."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ from labrats.files.attempt_output import (
     read_result,
     remove_output,
 )
-from labrats.files.cached_entries import shrink_caches
+from labrats.files.cached_entries import shrink_caches, use_entries
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import LOCAL_PROVIDERS
 from labrats.model.core_resources import ConfigMap, Secret
@@ -338,6 +339,8 @@ class KubernetesRunner:
         caches = self._settings.attempts.with_name(CACHES_FOLDER)
         for scope in filter(None, (cache_scope(job), base_cache_scope(job))):
             (caches / scope).mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.utime(caches / scope)
+            use_entries(caches / scope)
         shrink_caches(caches, self._settings.pods.caches_bytes)
 
     def _earlier_work(self, attempt: Attempt) -> AttemptName | None:

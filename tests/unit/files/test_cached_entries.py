@@ -4,10 +4,11 @@ import errno
 import fcntl
 import os
 from pathlib import Path
+from time import time
 
 import pytest
 
-from labrats.files.cached_entries import SIZE_FILE, locked_entry, shrink_caches
+from labrats.files.cached_entries import SIZE_FILE, UNUSED_SECONDS, locked_entry, shrink_caches, use_entries
 
 PLACES = (("a", "one"), ("b", "two"), ("a", "three"))
 
@@ -46,3 +47,26 @@ def test_an_error_of_the_work_on_a_locked_entry_is_raised_as_it_is(tmp_path: Pat
     with pytest.raises(BlockingIOError) as raised, locked_entry(tmp_path, fcntl.LOCK_SH):
         raise error
     assert raised.value is error
+
+
+def test_empty_scopes_are_deleted_a_day_after_their_last_use(tmp_path: Path) -> None:
+    """There is one for each ref, which callers choose."""
+    for name, age in (("new", 0), ("old", UNUSED_SECONDS + 60), ("full", UNUSED_SECONDS + 60)):
+        (tmp_path / name).mkdir()
+        if name == "full":
+            (tmp_path / name / "entry").mkdir()
+            (tmp_path / name / "entry" / SIZE_FILE).write_text("1")
+        os.utime(tmp_path / name, (time() - age,) * 2)
+    shrink_caches(tmp_path, 1000)
+    assert {scope.name for scope in tmp_path.iterdir()} == {"new", "full"}
+
+
+def test_entries_of_a_used_scope_are_kept_longer(tmp_path: Path) -> None:
+    for scope, age in (("a", 200), ("b", 100)):
+        entry = tmp_path / scope / "entry"
+        entry.mkdir(parents=True)
+        (entry / SIZE_FILE).write_text("600")
+        os.utime(entry, (time() - age,) * 2)
+    use_entries(tmp_path / "a")
+    shrink_caches(tmp_path, 1000)
+    assert [entry.parent.name for entry in tmp_path.glob("*/*")] == ["a"]
