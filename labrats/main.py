@@ -82,6 +82,7 @@ class Commands:
             reserved(listener) as kept_open,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
+            record_port(settings, listener)
             runner.get_loop().set_exception_handler(log_loop_error)
             runner.run(serve(settings, listener, kept_open, on_ready))
 
@@ -391,6 +392,12 @@ def hidden(module: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[module]
+
+
+def record_port(settings: "EngineSettings", listener: socket.socket) -> None:
+    """Record the engine's port in its locked data folder. Commands send the admin key to no other port."""
+    if settings.backend == "embedded":
+        (settings.data_dir / "engine.lock").write_text(f"{listener.getsockname()[1]}\n")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
 import httpx2
@@ -107,11 +106,9 @@ class Client:
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
-        if self._credential.is_of_stopped_engine():
-            folder = Path(self._credential.origin).parent
-            sentence = f"no engine runs on {folder}, so its admin key is not sent to {self.base_url}"
+        if reason := self._credential.reason_not_to_send(self.base_url):
             raise EngineUnreachable(
-                f"{sentence}; start it, name another folder with --data-dir, or a key with --api-key"
+                f"{reason}; start it there, name another --url or --data-dir, or a key with --api-key"
             )
         try:
             yield

@@ -165,11 +165,11 @@ def login_link_command(engine: EngineCommands) -> Callable[..., None]:
         The command needs access to the engine's data folder. The engine may be running.
 
         Args:
-            url: The engine's URL for the browser. Default: http://127.0.0.1:3001, or the port in PORT.
+            url: The engine's URL for the browser. Default: that of the engine on the data folder.
             data_dir: The engine's data folder. Default: ~/.local/share/labrats.
         """
         with startup_errors_explained():
-            print_text(asyncio.run(engine.login_link(data_dir, ApiOptions(url=url).base_url)))
+            print_text(asyncio.run(engine.login_link(data_dir, ApiOptions(url=url, data_dir=data_dir).base_url)))
 
     return login_link
 

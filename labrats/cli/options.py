@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Group, Parameter
 
-from labrats.cli.credentials import ClientCredential, find_credential
+from labrats.cli.credentials import ClientCredential, find_credential, port_of_running_engine
 
 if TYPE_CHECKING:
     from labrats.cli.client import Client
@@ -24,7 +24,7 @@ class ApiOptions:
     """Options of every command that calls the engine's API."""
 
     url: Annotated[str | None, Parameter(env_var="LABRATS_URL", metavar="URL", group=ENGINE_OPTIONS)] = None
-    """The URL of the engine. Default: http://127.0.0.1:3001, or the port in PORT."""
+    """The URL of the engine. Default: that of the engine on the data folder, or http://127.0.0.1:3001."""
     api_key: Annotated[str | None, Parameter(env_var="LABRATS_API_KEY", metavar="KEY", group=ENGINE_OPTIONS)] = None
     """The API key. Default for an engine on this machine: the admin key in its data folder."""
     data_dir: DataDir = None
@@ -34,7 +34,8 @@ class ApiOptions:
 
     @property
     def base_url(self) -> str:
-        url = self.url or f"http://127.0.0.1:{os.environ.get('PORT') or 3001}"
+        port = None if self.url else port_of_running_engine(self.data_dir) or os.environ.get("PORT") or 3001
+        url = self.url or f"http://127.0.0.1:{port}"
         return url if "://" in url else f"http://{url}"
 
     def credential(self) -> ClientCredential:

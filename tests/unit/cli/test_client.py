@@ -8,7 +8,7 @@ import pytest
 
 from labrats.cli.credentials import default_data_dir, is_this_machine
 from labrats.cli.options import ApiOptions
-from labrats.main import lock_data_folder
+from labrats.main import lock_data_folder, record_port
 from labrats.settings import EngineSettings
 from tests.unit.cli.engines import Answer, Labrats, ScriptedEngine
 
@@ -165,6 +165,21 @@ def test_admin_key_is_sent_only_while_its_engine_runs(
     assert labrats("jobs", "--api-key", "lr_test_other").code == 4
     sent = [request.headers["Authorization"] for request in engine.requests]
     assert sent == ["Bearer lr_test_admin", "Bearer lr_test_admin", "Bearer lr_test_other"]
+
+
+def test_admin_key_is_sent_to_no_other_port_than_that_of_its_engine(labrats: Labrats, engine: ScriptedEngine) -> None:
+    """An agent could listen on the usual port while the engine has another one."""
+    put_admin_key(default_data_dir(), "lr_test_admin")
+    settings = EngineSettings(data_dir=default_data_dir())
+    with lock_data_folder(settings), socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        record_port(settings, listener)
+        ended = labrats("jobs")
+        assert ended.code == 3
+        assert f"listens on port {port}, so its admin key is not sent" in ended.err
+        assert ApiOptions().base_url == f"http://127.0.0.1:{port}"
+    assert engine.requests == []
 
 
 def test_admin_key_is_not_sent_to_another_machine(tmp_path: Path) -> None:
