@@ -3,6 +3,7 @@
 An agent chooses each byte of its requests, so that an estimate must not be lower than what it can reach.
 """
 
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -14,6 +15,8 @@ TOKENS_PER_SECOND: Final = 300
 
 IMAGE_TOKENS: Final = 5_000
 """An upper bound for one image, which models scale down."""
+
+_NULL: Final = msgspec.Raw(b"null")
 
 _CHEAP: Final = (string.ascii_letters + " ").encode()
 """A token has at least two of these bytes, also in words that do not exist. Each other byte may be a token."""
@@ -32,6 +35,15 @@ _LIMITS_BY_PATH: Final[Mapping[str, Sequence[str]]] = {
 
 _CONVERSATIONS: Final = ("messages", "input")
 """The fields of a request with its messages, by the names of the APIs."""
+
+_WINDOW_TOKENS: Final = 400_000
+"""Tokens of a large context, all of which the server may remember or fetch for a request."""
+
+_REMEMBERED: Final = ("previous_response_id", "conversation")
+"""Fields of a request of the Responses API by which the server adds input that it has stored."""
+
+_FETCHED: Final = re.compile(rb'"file_(id|url)"|"type"\s*:\s*"(url|item_reference)"')
+"""Parts of a message whose content the server has stored or fetches."""
 
 _IMAGES: Final = (b'"image"', b'"image_url"', b'"input_image"')
 _NOT_IN_IMAGES: Final = (b'"text"', b'"role"', b'"content"', b'"input"', b'"output"', b"\\")
@@ -71,7 +83,16 @@ def most_input_tokens(body: bytes) -> int:
     images = list(_images_in(body)) if len(body) >= _LONG else []
     size = len(body) - sum(map(len, images))
     expensive = len(body.translate(None, _CHEAP)) - sum(len(image.translate(None, _CHEAP)) for image in images)
-    return (size + expensive) // 2 + IMAGE_TOKENS * len(images)
+    unseen = _WINDOW_TOKENS if _has_unseen_input(body) else 0
+    return (size + expensive) // 2 + IMAGE_TOKENS * len(images) + unseen
+
+
+def _has_unseen_input(body: bytes) -> bool:
+    """Return whether a request has input that is not in it."""
+    fields = _fields_of(body)
+    remembered = any(bytes(fields.get(name, _NULL)) not in (b"null", b'""') for name in _REMEMBERED)
+    is_stored_prompt = bytes(fields.get("prompt", _NULL)).startswith(b"{")
+    return remembered or is_stored_prompt or _FETCHED.search(body) is not None
 
 
 def _images_in(body: bytes) -> Iterator[bytes]:

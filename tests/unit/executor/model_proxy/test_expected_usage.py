@@ -80,6 +80,25 @@ def test_image_with_two_texts_or_an_escaped_name_counts_as_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "is_unseen"),
+    [
+        ({"previous_response_id": "resp_1", "input": "x"}, True),
+        ({"conversation": {"id": "conv_1"}, "input": "x"}, True),
+        ({"prompt": {"id": "pmpt_1"}, "input": "x"}, True),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, True),
+        ({"input": [{"content": [{"type": "input_file", "file_id": "file_1"}]}]}, True),
+        ({"messages": [{"content": [{"type": "document", "source": {"type": "url", "url": "https://a.b"}}]}]}, True),
+        ({"previous_response_id": None, "prompt": "x", "input": "x"}, False),
+    ],
+)
+def test_input_that_the_server_has_stored_or_fetches_may_fill_the_context(
+    fields: dict[str, Any], is_unseen: bool
+) -> None:
+    """The client may leave before the answer says how much it was."""
+    assert (most_input_tokens(json.dumps(fields).encode()) >= 400_000) is is_unseen
+
+
+@pytest.mark.parametrize(
     ("path", "fields", "limit"),
     [
         ("/v1/messages", {}, None),
