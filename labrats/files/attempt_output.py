@@ -191,15 +191,19 @@ def read_result(name: AttemptName, output: Path, file: Path) -> Any:
 def read_publication(name: AttemptName, file: Path) -> bytes:
     """Return what the agent of the attempt `name` proposes to publish, as JSON. Raises NotFound."""
     with open_left(name, file, "publication") as opened:
-        return opened.read(MAX_LEFT_BYTES)
+        return opened.read()
 
 
 def open_left(name: AttemptName, file: Path, kind: str) -> BinaryIO:
-    """Open a file that an attempt has left, which may be larger than MAX_LEFT_BYTES. Raises NotFound."""
+    """Open a file that an attempt has left. Raises NotFound, also for a file that no executor can have written."""
     try:
-        return os.fdopen(open_regular_file(file), "rb")
+        opened = os.fdopen(open_regular_file(file), "rb")
     except FileNotFoundError as error:
         raise NotFound(f"attempt {name} left no {kind}, or the {kind} is no longer stored") from error
+    if os.fstat(opened.fileno()).st_size > MAX_LEFT_BYTES:
+        opened.close()
+        raise NotFound(f"the {kind} of attempt {name} is larger than {MAX_LEFT_BYTES // 2**20} MiB")
+    return opened
 
 
 def _last_events(descriptor: int) -> Sequence[AnyEvent]:

@@ -38,7 +38,7 @@ from labrats.files.attempt_output import (
     remove_output,
 )
 from labrats.model.attempt_name import AttemptName
-from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES
+from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES, LOCAL_PROVIDERS
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
@@ -413,16 +413,17 @@ class LocalRunner:
     async def _secrets(self, attempt: Attempt, inputs: AttemptInputs) -> dict[str, str]:
         """Return the contents of `secrets/`.
 
-        A model without a Secret has its credentials from the engine's environment, unless it has a server of its own:
-        that would get a key that is meant for another.
+        A model without a Secret has its credentials from the engine's environment, except for a local model with a
+        server of its own: that would get the key of Codex.
         """
         secrets: dict[str, str] = {}
         for secret in inputs.secrets:
             data = await self._secret(secret)
             secrets |= {file: data[key] for file, key in secret.files(data).items()}
-        ai_model = attempt.ai_model.spec if attempt.ai_model else None
-        if ai_model is None or not (ai_model.credentials_ref or ai_model.endpoint):
-            names = CREDENTIAL_NAMES[attempt.job.resolved.provider]
+        ai_model, provider = attempt.ai_model.spec if attempt.ai_model else None, attempt.job.resolved.provider
+        has_own_server = ai_model is not None and ai_model.endpoint and provider in LOCAL_PROVIDERS
+        if not (has_own_server or (ai_model and ai_model.credentials_ref)):
+            names = CREDENTIAL_NAMES[provider]
             secrets |= {name: value for name in names if (value := self._settings.environment.get(name))}
         return secrets
 

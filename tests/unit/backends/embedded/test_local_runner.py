@@ -176,9 +176,9 @@ async def test_credentials_without_a_secret_come_from_the_engines_environment(fo
     for ai_model in (None, an_ai_model(provider="claude", model="opus")):
         folder = await inputs_of(runner, folders, Attempt(a_running(config=CLAUDE), ai_model))
         assert secrets_in(folder) == {"ANTHROPIC_API_KEY": TOKEN}
-    elsewhere = an_ai_model(provider="claude", model="opus", endpoint="http://127.0.0.1:1")
-    folder = await inputs_of(runner, folders, Attempt(a_running(config=CLAUDE), elsewhere))
-    assert secrets_in(folder) == {}, "the key is for another server"
+    local = an_ai_model(provider="vllm", model="smol", endpoint="http://127.0.0.1:1")
+    folder = await inputs_of(runner, folders, Attempt(a_running(config={"provider": "vllm", "model": "smol"}), local))
+    assert secrets_in(folder) == {}, "the key is Codex's"
 
 
 async def test_an_executor_is_watched_once_there_is_a_descriptor_for_it(
