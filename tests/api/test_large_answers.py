@@ -67,12 +67,10 @@ async def test_a_caller_who_leaves_waits_no_longer() -> None:
     ]
     await asyncio.sleep(0.01)
     with pytest.raises(Overloaded):
-        large.require_room("one")
-    large.require_room("other")
+        await LargeAnswer(create, large, "one")(SCOPE, disconnect, send)
     has_left.set()
     async with asyncio.timeout(5):
         await asyncio.gather(*others)
-    large.require_room("one")
     is_read.set()
     await slow
     assert not large._turns

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from starlette.responses import Response
@@ -24,14 +24,11 @@ class LargeAnswers:
         self._waiting = Counter[str]()
         self._turns: dict[str, asyncio.Lock] = {}
 
-    def require_room(self, caller_id: str) -> None:
-        """Raise Overloaded if the caller waits for too many large answers."""
-        if self._waiting[caller_id] >= MOST_WAITING:
-            raise Overloaded("too many large answers to this caller are being sent; read them first", _RETRY_SECONDS)
-
     @asynccontextmanager
     async def turn_of(self, caller_id: str) -> AsyncIterator[None]:
-        """Wait for the caller's turn, and keep it during the block."""
+        """Wait for the caller's turn, and keep it during the block. Raises Overloaded if too many answers wait."""
+        if self._waiting[caller_id] >= MOST_WAITING:
+            raise Overloaded("too many large answers to this caller are being sent; read them first", _RETRY_SECONDS)
         self._waiting[caller_id] += 1
         try:
             async with self._turns.setdefault(caller_id, asyncio.Lock()):
@@ -50,28 +47,18 @@ class LargeAnswer(Response):
         self._create, self._answers, self._caller_id = create, answers, caller_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        has_turn = asyncio.Event()
-
-        async def answer() -> None:
-            async with self._answers.turn_of(self._caller_id):
-                has_turn.set()
+        async with AsyncExitStack() as stack:
+            turn = asyncio.create_task(stack.enter_async_context(self._answers.turn_of(self._caller_id)))
+            leaving = asyncio.create_task(_until_disconnected(receive))
+            try:
+                await asyncio.wait({turn, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                leaving.cancel()
+                turn.cancel()  # without effect at the caller's turn
+                await asyncio.gather(leaving, turn, return_exceptions=True)
+            if not turn.cancelled():  # otherwise the caller has left
+                turn.result()
                 await (await self._create())(scope, receive, send)
-
-        answering = asyncio.create_task(answer())
-        waits = {asyncio.create_task(has_turn.wait()), asyncio.create_task(_until_disconnected(receive))}
-        try:
-            await asyncio.wait({answering, *waits}, return_when=asyncio.FIRST_COMPLETED)
-            for each in waits:
-                each.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-            if not has_turn.is_set():  # the caller has left
-                answering.cancel()
-            await asyncio.wait([answering])
-        except BaseException:
-            answering.cancel()
-            raise
-        if not answering.cancelled():
-            answering.result()
 
 
 async def _until_disconnected(receive: Receive) -> None:

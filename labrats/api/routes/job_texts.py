@@ -91,9 +91,7 @@ async def with_result_of(job: Job, request: Request, answer: Callable[[], Awaita
     """Return an answer that contains the whole result of a job. A caller gets one with a large result at a time."""
     if not job.status.result_cut:
         return await answer()
-    answers, caller = services_of(request).large_answers, caller_of(request)
-    answers.require_room(caller.id)
-    return LargeAnswer(answer, answers, caller.id)
+    return LargeAnswer(answer, services_of(request).large_answers, caller_of(request).id)
 
 
 async def result_of(services: Services, job: Job) -> Any:
