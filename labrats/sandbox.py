@@ -77,12 +77,6 @@ _MS_READ_ONLY, _MS_REMOUNT, _MS_BIND, _MS_RECURSIVE, _MS_PRIVATE = 1, 1 << 5, 1 
 _KEPT_FLAGS: Final = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
 _MS_RELATIVE_TIMES: Final = 1 << 21
 
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_LANDLOCK_CREATE_RULESET: Final = 444
-_LANDLOCK_RESTRICT_SELF: Final = 446
-_LANDLOCK_GET_VERSION: Final = 1
-_SCOPE_ABSTRACT_UNIX_SOCKET: Final = 1
-_FIRST_ABI_WITH_SCOPES: Final = 6
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -230,35 +224,6 @@ def share_kernel_objects() -> None:
 def _mount(path: str, flags: int) -> None:
     if _libc.mount(path.encode(), path.encode(), None, ctypes.c_ulong(flags), None) != 0:
         raise OSError(ctypes.get_errno(), "mount", path)
-
-
-def can_scope_sockets() -> bool:
-    """Return whether the kernel can refuse connections to abstract Unix sockets (Landlock ABI 6, Linux 6.12)."""
-    version: int = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_GET_VERSION)
-    return version >= _FIRST_ABI_WITH_SCOPES
-
-
-@cache
-def scope_sockets() -> None:
-    """Keep this process and its descendants from connecting to abstract Unix sockets of other processes, once.
-
-    These sockets belong to the network namespace, which an agent shares with the machine. Does nothing on a kernel
-    without this feature. Raises OSError.
-    """
-    if not can_scope_sockets():
-        return
-    # struct landlock_ruleset_attr: handled_access_fs, handled_access_net, scoped
-    attributes = (ctypes.c_uint64 * 3)(0, 0, _SCOPE_ABSTRACT_UNIX_SOCKET)
-    ruleset = _libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, ctypes.sizeof(attributes), 0)
-    if ruleset < 0:
-        raise OSError(ctypes.get_errno(), "landlock_create_ruleset")
-    try:
-        if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
-        if _libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) != 0:
-            raise OSError(ctypes.get_errno(), "landlock_restrict_self")
-    finally:
-        os.close(ruleset)
 
 
 def _system(etc: Path | None) -> Iterator[str]:

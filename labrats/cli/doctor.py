@@ -74,9 +74,9 @@ async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
 
 def examine(settings: "EngineSettings") -> Iterator[Finding]:
     """Yield the findings on this machine: its programs, then the isolation that it offers."""
+    from labrats.landlock import can_scope_sockets
     from labrats.network_namespace import namespace_problem  # other commands do not need it
     from labrats.processes import drop_relative_search_paths, hides_processes
-    from labrats.sandbox import can_scope_sockets
     from labrats.system_calls import can_refuse_calls
 
     dropped = drop_relative_search_paths()  # as the engine does

@@ -33,6 +33,7 @@ from labrats.executor.workspace_diff import (
 )
 from labrats.executor.workspace_report import report_workspace
 from labrats.files.trees import remove_tree
+from labrats.landlock import scope_sockets
 from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, wire_name
 from labrats.model.conversation import decode_conversation
 from labrats.model.errors import GiveUp
@@ -40,7 +41,7 @@ from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
 from labrats.processes import become_first_victim, become_unreadable, has_child, kill_descendants
-from labrats.sandbox import refuse_core_dumps, scope_sockets, separate_mounts, share_kernel_objects
+from labrats.sandbox import refuse_core_dumps, separate_mounts, share_kernel_objects
 from labrats.system_calls import IN_POD, CallRules, refuse_calls
 
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)

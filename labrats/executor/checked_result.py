@@ -13,9 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from labrats.executor.context import RunContext, SchemaRefused, SessionLost, StructuredAnswer
+from labrats.executor.limited_subprocess import output_of_limited
 from labrats.executor.providers.registry import TAKES_SCHEMA
 from labrats.executor.schema_checker import Findings, Question
-from labrats.executor.subprocesses import output_of_limited
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.nesting import is_too_deep
@@ -117,7 +117,7 @@ async def _check(context: RunContext, schema: dict[str, Any], answer: Any) -> Ch
     if size > DATA_BYTES:
         raise _Mismatch(f"it has {size} bytes as JSON, and may have at most {DATA_BYTES}")
     question = encode(Question(schema=schema, value=value))
-    output = await output_of_limited(_CHECKER, [], context.workspace, context.environment(), question)
+    output = await output_of_limited(_CHECKER, context, question)
     if output is None:
         raise GiveUp(FailedCode.RESULT_INVALID, "checking the result takes more time or memory than allowed")
     if problems := msgspec.json.decode(output, type=Findings).problems:

@@ -1,7 +1,7 @@
-"""Read a PDF: `python -I -m labrats.executor.pdf_reader FILE` prints its sections as JSON.
+"""Read a PDF: `python -I -m labrats.executor.pdf_reader < FILE` prints its sections as JSON.
 
-A PDF is untrusted and its parser is native code. This is therefore a separate program with limited time and memory, no
-writable file and no network, which can read nothing but the file. It knows nothing about the attempt.
+A PDF is untrusted and its parser is native code. This is therefore a separate program with limited time and memory,
+which can open no file and no network. It knows nothing about the attempt.
 """
 
 import contextlib
@@ -9,8 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from labrats.executor.limited_program import limit_this_process
 from labrats.model.record import Record, encode
@@ -59,22 +58,22 @@ class UnreadablePdf(Exception):
     """The file cannot be read. The message is shown to the user."""
 
 
-def main(path: str) -> int:
-    limit_this_process(Path(path))
+def main() -> int:
+    limit_this_process()
     try:
-        document = read(path)
+        document = read(sys.stdin.buffer)
     except UnreadablePdf as reason:
         document = Document(unreadable=str(reason))
     sys.stdout.buffer.write(encode(document))
     return 0
 
 
-def read(path: str) -> Document:
-    """Return the PDF's title and sections. Raises UnreadablePdf."""
+def read(pdf: BinaryIO) -> Document:
+    """Return the title and sections of a PDF. Raises UnreadablePdf."""
     import pypdfium2  # native code, which no other process may load
 
     try:
-        document = pypdfium2.PdfDocument(path)
+        document = pypdfium2.PdfDocument(pdf)
         pages = len(document)
     except pypdfium2.PdfiumError as error:
         raise UnreadablePdf(_reason(str(error))) from error
@@ -205,4 +204,4 @@ def _one_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main())

@@ -9,9 +9,9 @@ from typing import Any, Final
 import msgspec
 
 from labrats.executor.context import RunContext
+from labrats.executor.limited_subprocess import output_of_limited
 from labrats.executor.pdf_reader import Document, Section
 from labrats.executor.providers.registry import Provider
-from labrats.executor.subprocesses import output_of_limited
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.outside_text import without_hidden
@@ -98,7 +98,7 @@ def _find_pdf(context: RunContext) -> Path:
 async def _read(pdf: Path, context: RunContext) -> Document:
     """Read the PDF in a separate program with limited resources. Raises GiveUp with the code `workspace`."""
     context.events.status("reading", "reading the PDF")
-    output = await output_of_limited(_READER, [str(pdf)], context.workspace, context.environment())
+    output = await output_of_limited(_READER, context, pdf)
     if output is None:
         raise GiveUp(FailedCode.WORKSPACE, "the PDF cannot be read: reading takes more time or memory than allowed")
     document = msgspec.json.decode(output, type=Document)

@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from labrats.processes import children, send_signal
 _READ_BYTES: Final = 64 * 1024
 _TAIL_BYTES: Final = 16 * 1024
 _LINE_BYTES: Final = 64 * 1024 * 1024
-_LIMITED_SECONDS: Final = 120.0
-"""Limit of a limited program in wall-clock time, for a busy machine. Its limit on CPU time is much lower."""
 
 
 @dataclass(frozen=True)
@@ -97,29 +94,6 @@ async def child_process(
         if not exited.done():
             process.kill()
             await asyncio.shield(exited)
-
-
-async def output_of_limited(
-    module: str, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], stdin: bytes = b""
-) -> bytes | None:
-    """Return the output of a module that runs as a program and limits itself; see `limited_program`.
-
-    None if it took more time or memory than it may.
-    """
-    command = [sys.executable, "-I", "-m", module, *arguments]
-    with open(os.memfd_create("stdin"), "w+b", buffering=0) as file:
-        file.write(stdin)
-        file.seek(0)
-        try:
-            async with (
-                asyncio.timeout(_LIMITED_SECONDS),
-                child_process(command, cwd, environment, stdin=file) as process,
-            ):
-                output = b"".join([line async for line in LineReader(process.output)])
-                status = await process.exit_status()
-        except TimeoutError:
-            return None
-    return output if status == 0 and output else None
 
 
 async def read_tail(stream: asyncio.StreamReader) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from labrats.sandbox import can_scope_sockets
+from labrats.landlock import can_scope_sockets
 from tests.acceptance.test_injections import SHOWN_BY_GOALS, SHOWN_WITHOUT_SANDBOX
 from tests.support.weakened_labrats import VARIABLE, WEAKENINGS
 

@@ -15,12 +15,13 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.executor.agent_sandbox import _with_kernel_limits
+from labrats.landlock import can_scope_sockets
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.protocol import Sandbox
 from labrats.model.workspace_setup import Setup
 from labrats.processes import with_environment
-from labrats.sandbox import can_scope_sockets, confine, private_paths, private_software, public_entries
+from labrats.sandbox import confine, private_paths, private_software, public_entries
 from tests.unit.executor.attempts import (
     DEADLINE_SECONDS,
     AttemptFolder,
