@@ -11,7 +11,7 @@ import msgspec
 
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.git_identity import write_identity
-from labrats.executor.prices import with_cost
+from labrats.executor.prices import with_job_cost
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.conversation import Conversation
 from labrats.model.errors import GiveUp, LabratsError
@@ -183,7 +183,7 @@ class RunContext:
 
     def add_usage(self, usage: Usage) -> None:
         """Add to the attempt's usage. Raises GiveUp if the total exceeds a limit."""
-        self.events.report_usage(self.events.provider_usage + with_cost(usage, self.task))
+        self.events.report_usage(self.events.provider_usage + with_job_cost(usage, self.task))
         self.check_limits()
 
     def set_usage(self, usage: Usage, model: str | None = None) -> None:
@@ -196,7 +196,7 @@ class RunContext:
 
     def set_final_usage(self, usage: Usage, model: str | None = None) -> None:
         """Replace the provider's total usage, without checking the limits, after it has failed or was stopped."""
-        self.events.report_usage(with_cost(usage, self.task, model))
+        self.events.report_usage(with_job_cost(usage, self.task, model))
 
     def set_measured_usage(self, usage: Usage) -> None:
         """Set the usage that the key proxy has measured in this attempt. Raises GiveUp if it exceeds a limit.

@@ -41,13 +41,17 @@ LIST_PRICES: Final[Mapping[str, Prices]] = {
 _COST_REPORTING_PROVIDERS: Final = frozenset({"claude", "mock"})
 """Providers whose programs report the cost, at least when they end."""
 
+_HOUR_FACTOR: Final = 1.6
+"""Ratio of the prices for input that is cached for an hour and for five minutes, in the Messages API."""
+
 _DATE: Final = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
-def with_cost(usage: Usage, task: Task, model: str | None = None) -> Usage:
-    """Return `usage` with its cost: by the AiModel's prices, else as reported by the provider, else by list prices.
+def with_job_cost(usage: Usage, task: Task, model: str | None = None) -> Usage:
+    """Return the usage of a job's provider with its cost.
 
-    The cost is None if no price is known, or if the provider has answered without reporting its usage.
+    The AiModel's prices decide, else the provider's report, else list prices. The cost is None if no price is known, or
+    if the provider has answered without reporting its usage.
     model: the model that answered, if the job does not name one.
     """
     if usage.turns and not usage.tokens and task.config.provider != "mock":
@@ -58,13 +62,17 @@ def with_cost(usage: Usage, task: Task, model: str | None = None) -> Usage:
     return replace(usage, cost_usd=cost_of(usage, prices)) if prices else usage
 
 
-def cost_of(usage: Usage, prices: Prices) -> float:
-    """Return the cost in US dollars, unrounded."""
+def cost_of(usage: Usage, prices: Prices, hour_cache_tokens: int = 0) -> float:
+    """Return the cost in US dollars, unrounded.
+
+    hour_cache_tokens: share of the tokens written to a cache that stay for an hour, which cost more.
+    """
     written = min(usage.cache_write_tokens, usage.input_tokens)
     cache_write = prices.input if prices.cache_write is None else prices.cache_write
     millions = (
         (usage.input_tokens - written) * prices.input
         + written * cache_write
+        + hour_cache_tokens * (prices.cache_write or 0) * (_HOUR_FACTOR - 1)
         + usage.output_tokens * prices.output
         + usage.cache_read_tokens * prices.cache_read
     )

@@ -19,8 +19,9 @@ from labrats.executor.model_proxy.reach import (
     searches_by_itself,
     without_reach,
 )
-from labrats.executor.model_proxy.request_cost import with_cost_of
+from labrats.executor.model_proxy.request_prices import prices_of
 from labrats.executor.model_proxy.responses import Refused
+from labrats.executor.prices import cost_of
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.errors import GiveUp
 from labrats.model.job import Usage
@@ -185,8 +186,9 @@ class Gate:
         return max(dearest, key=lambda each: each.cost_usd or 0)
 
     def with_cost(self, request: Approved, usage: Usage, hour_cache_tokens: int = 0) -> Usage:
-        """Return the usage of a request with its cost, see `with_cost_of`."""
-        return with_cost_of(request.model, usage, self.task, hour_cache_tokens)
+        """Return the usage of a request with its cost, which is None if no price is known. See `cost_of`."""
+        prices = prices_of(request.model, self.task)
+        return replace(usage, cost_usd=cost_of(usage, prices, hour_cache_tokens)) if prices else usage
 
     def usage_of_abandoned(self, request: Approved, expected: Usage, seconds: float) -> Usage:
         """Return the most that a request has consumed if its client left before the end of the answer.

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.prices import cost_of, require_price, with_cost
+from labrats.executor.prices import cost_of, require_price, with_job_cost
 from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
@@ -42,7 +42,7 @@ def test_cost_is_computed_from_prices_the_provider_or_the_list(
     tmp_path: Path, provider: str, model: str | None, reported: float | None, prices: Prices | None, cost: float | None
 ) -> None:
     usage = replace(USED, cost_usd=reported)
-    assert with_cost(usage, a_task_on(tmp_path, provider, model, prices=prices)).cost_usd == cost
+    assert with_job_cost(usage, a_task_on(tmp_path, provider, model, prices=prices)).cost_usd == cost
 
 
 def test_tokens_written_to_a_cache_have_their_own_price() -> None:
@@ -53,17 +53,24 @@ def test_tokens_written_to_a_cache_have_their_own_price() -> None:
     assert cost_of(used, Prices(input=1, cache_write=0)) == 2
 
 
+def test_caches_of_an_hour_cost_more() -> None:
+    used = Usage(input_tokens=3 * MILLION, cache_write_tokens=2 * MILLION)
+
+    assert cost_of(used, Prices(input=4, cache_write=5), hour_cache_tokens=MILLION) == 4 + 5 + 8
+    assert cost_of(used, Prices(input=4), hour_cache_tokens=MILLION) == 3 * 4
+
+
 @pytest.mark.parametrize("provider", ["vllm", "claude", "codex"])
 @pytest.mark.parametrize("prices", [None, OWN])
 def test_answer_without_reported_usage_has_no_known_cost(tmp_path: Path, provider: str, prices: Prices | None) -> None:
     task = a_task_on(tmp_path, provider, "gpt-5", prices=prices)
 
-    assert with_cost(Usage(turns=1, cost_usd=0.0), task).known_cost_usd is None
-    assert with_cost(Usage(), task).known_cost_usd == 0.0
+    assert with_job_cost(Usage(turns=1, cost_usd=0.0), task).known_cost_usd is None
+    assert with_job_cost(Usage(), task).known_cost_usd == 0.0
 
 
 def test_mock_script_sets_its_own_cost(tmp_path: Path) -> None:
-    assert with_cost(Usage(turns=1, cost_usd=0.0), a_task_on(tmp_path, "mock")).known_cost_usd == 0.0
+    assert with_job_cost(Usage(turns=1, cost_usd=0.0), a_task_on(tmp_path, "mock")).known_cost_usd == 0.0
 
 
 def test_sum_with_unreported_usage_has_no_known_cost(tmp_path: Path) -> None:
@@ -77,8 +84,8 @@ def test_sum_with_unreported_usage_has_no_known_cost(tmp_path: Path) -> None:
 def test_list_price_of_the_answering_model_is_used_if_the_job_names_none(tmp_path: Path) -> None:
     task = a_task_on(tmp_path, "codex", "codex")
 
-    assert with_cost(USED, task).cost_usd is None
-    assert with_cost(USED, task, "gpt-5-codex").cost_usd == 11.375
+    assert with_job_cost(USED, task).cost_usd is None
+    assert with_job_cost(USED, task, "gpt-5-codex").cost_usd == 11.375
 
 
 @pytest.mark.parametrize(("provider", "model"), [("claude", "opus"), ("mock", None), ("codex", "gpt-5-codex")])

@@ -1,18 +1,17 @@
-"""Tests of the cost of a request, by the model that answers it."""
+"""Tests of the prices of a request, by the model that answers it."""
 
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.model_proxy.request_cost import prices_of, with_cost_of
+from labrats.executor.model_proxy.request_prices import prices_of
+from labrats.executor.prices import LIST_PRICES
 from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
-from labrats.model.job import Usage
 from labrats.model.protocol import Task
 from tests.unit.executor.attempts import a_task
 
-MILLION = 1_000_000
 OWN, OPUS, OLD, HAIKU = Prices(input=1), Prices(input=2), Prices(input=3), Prices(input=0.1)
 OTHERS = {"opus": OPUS, "claude-opus-4-1": OLD, "haiku": HAIKU}
 
@@ -49,15 +48,7 @@ def test_alias_of_several_models_has_no_prices_of_its_own(tmp_path: Path, model:
     assert prices_of(model, task) == (OWN if "sonnet" in model else OPUS)
 
 
-def test_price_of_an_unknown_model_is_unknown(tmp_path: Path) -> None:
-    used = Usage(input_tokens=MILLION)
-    assert with_cost_of("claude-sonnet-5-5", used, a_task_on(tmp_path, "sonnet", None)).cost_usd is None
-    assert with_cost_of("gpt-5", used, a_task_on(tmp_path, "gpt-5", None, "codex")).cost_usd == 1.25
-    assert with_cost_of(None, used, a_task_on(tmp_path, "sonnet", OWN)).cost_usd is None
-
-
-def test_caches_of_an_hour_cost_more(tmp_path: Path) -> None:
-    used = Usage(input_tokens=3 * MILLION, cache_write_tokens=2 * MILLION)
-    task = a_task_on(tmp_path, "sonnet", Prices(input=4, cache_write=5))
-    assert with_cost_of("claude-sonnet-5-5", used, task).cost_usd == 4 + 2 * 5
-    assert with_cost_of("claude-sonnet-5-5", used, task, hour_cache_tokens=MILLION).cost_usd == 4 + 5 + 8
+def test_prices_of_an_unknown_model_are_unknown(tmp_path: Path) -> None:
+    assert prices_of("claude-sonnet-5-5", a_task_on(tmp_path, "sonnet", None)) is None
+    assert prices_of("gpt-5", a_task_on(tmp_path, "gpt-5", None, "codex")) == LIST_PRICES["gpt-5"]
+    assert prices_of(None, a_task_on(tmp_path, "sonnet", OWN)) is None
