@@ -14,7 +14,8 @@ from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.cache_keeper import caches_of
 from labrats.executor.context import RunContext
 from labrats.executor.egress.agent_network import AgentNetwork, agent_network
-from labrats.executor.subprocesses import LineReader, Subprocess, child_process
+from labrats.executor.process_exit import wait_for_exit
+from labrats.executor.subprocesses import LineReader, child_process
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import EGRESS_SETUP_TOKEN_FILE, EGRESS_TOKEN_FILE
@@ -84,7 +85,7 @@ async def _log_output(command: Sequence[str], context: RunContext, network: Agen
     """Run a command to its end. Return its exit status, and the last line of its output that is not empty."""
     environment, last_line = {**context.agent_environment(), **network.variables}, ""
     async with child_process(command, context.workspace, environment, stderr=STDOUT, enter=network.enter) as process:
-        exited = asyncio.create_task(_exit_status(process))
+        exited = asyncio.create_task(wait_for_exit(process))
         try:
             async for line in LineReader(process.output):
                 text = line.decode(errors="replace").rstrip()
@@ -94,10 +95,3 @@ async def _log_output(command: Sequence[str], context: RunContext, network: Agen
         finally:
             exited.cancel()
             kill_descendants(os.getpid())
-
-
-async def _exit_status(process: Subprocess) -> int:
-    """Return the exit status, after killing processes that the command left running: they may keep its output open."""
-    status = await process.exit_status()
-    kill_descendants(os.getpid())
-    return status

@@ -15,12 +15,13 @@ from typing import BinaryIO, Final
 from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.egress.agent_network import agent_network
+from labrats.executor.process_exit import wait_for_exit
 from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.files.trees import is_plain_folder, remove_links_and_special_files, remove_path
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.processes import describe_exit, has_child, kill_descendants
+from labrats.processes import describe_exit
 
 _GRACE_SECONDS: Final = 3.0
 _FINAL_OUTPUT_SECONDS: Final = 3.0
@@ -106,7 +107,7 @@ async def run_cli(
                 enter=network.enter,
             ) as process,
         ):
-            exited = asyncio.create_task(_wait_for_exit(process))
+            exited = asyncio.create_task(wait_for_exit(process))
             errors.follow(on_overflow=process.kill)
             lines = LineReader(process.output)
             try:
@@ -150,14 +151,6 @@ async def _interrupt_and_read(process: Subprocess, lines: LineReader, on_final_l
         async with asyncio.timeout(_FINAL_OUTPUT_SECONDS):
             async for line in lines:
                 on_final_line(line)
-
-
-async def _wait_for_exit(process: Subprocess) -> int:
-    """Return the exit status, after killing processes that the program left running: they may keep its output open."""
-    status = await process.exit_status()
-    if has_child():
-        kill_descendants(os.getpid())
-    return status
 
 
 def recreate_config_folder(context: RunContext, name: str, sessions: str) -> Path:

@@ -9,8 +9,9 @@ from pathlib import Path
 from subprocess import STDOUT
 from typing import Final
 
+from labrats.executor.process_exit import wait_for_exit
 from labrats.executor.providers.react.arguments import InvalidToolCall
-from labrats.executor.subprocesses import Subprocess, child_process
+from labrats.executor.subprocesses import child_process
 from labrats.processes import kill_descendants
 
 OUTPUT_BYTES: Final = 4 * 1024 * 1024
@@ -44,7 +45,7 @@ async def run_program(
         raise InvalidToolCall("A command cannot contain a NUL character.")
     output = bytearray()
     async with child_process(command, cwd, environment, stderr=STDOUT, enter=enter) as child:
-        exited = asyncio.create_task(_wait_for_exit(child))
+        exited = asyncio.create_task(wait_for_exit(child))
         try:
             async with asyncio.timeout(seconds):
                 while len(output) < OUTPUT_BYTES and (chunk := await child.output.read(_READ_BYTES)):
@@ -62,10 +63,3 @@ async def run_program(
 def shell() -> str:
     """Return bash, which models expect, or sh if it is not installed."""
     return shutil.which("bash") or "sh"
-
-
-async def _wait_for_exit(child: Subprocess) -> int:
-    """Return the exit status, after killing processes that the program left running: they may keep its output open."""
-    status = await child.exit_status()
-    kill_descendants(os.getpid())
-    return status
