@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from labrats.model.ai_model import Prices
 from labrats.model.config import CREDENTIAL_NAMES, KEYS_OF_MODELS
-from labrats.model.core_resources import Secret, problem_of_credentials
+from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, KeyReference
 from labrats.model.mcp_server import credential_file
@@ -34,6 +34,13 @@ class TextInput:
 
     file: str
     ref: KeyReference
+
+    def read_from(self, config_map: ConfigMap | None) -> str:
+        """Return the text. Raises GiveUp if the ConfigMap has no such key, or does not exist and is None."""
+        if config_map is None or self.ref.key not in config_map.data:
+            reason = missing_text(self.file, self.ref, has_config_map=config_map is not None)
+            raise GiveUp(FailedCode.INTERNAL, reason)
+        return config_map.data[self.ref.key]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The files of an attempt: its output, read from an event's number or from its end, its result and its changes."""
+"""The output of an attempt, read from an event's number or from its end."""
 
 import asyncio
 import os
@@ -7,21 +7,18 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
-from labrats.files.safe_paths import open_regular_file, read_regular_file, write_new
+from labrats.files.safe_paths import open_regular_file, write_new
 from labrats.files.trees import size_on_disk
 from labrats.model.activity import activity_of
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import NotFound
 from labrats.model.job import STATUS_LOG_BYTES, STATUS_LOG_LINES, AgentSession, Outputs, Usage
 from labrats.model.protocol import (
     FILES_IN_PARTS,
     LINE_BYTES,
-    MAX_VALUES_BYTES,
     OUTPUT_FILE,
     RESULT_FILE,
     AnyEvent,
@@ -64,15 +61,6 @@ HEAD_BYTES: Final = 2 * LINE_BYTES
 TAIL_BYTES: Final = 4 * LINE_BYTES
 MAX_TAIL_BYTES: Final = 64 * LINE_BYTES
 """The initial and the maximum size of what is read from the end of an output. The maximum takes some 30 ms."""
-
-MAX_RESULT_BYTES: Final = 64 * 1024 * 1024
-MAX_LEFT_BYTES: Final = 64 * 1024 * 1024
-"""Limits on reading a result, and another file that an attempt leaves. No executor writes larger ones, but an agent
-might.
-"""
-
-_NO_RESULT: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""Errors of reading a file that is no result: one from a pod may be incomplete, and an agent may have written it."""
 
 
 class OutputReader:
@@ -170,40 +158,6 @@ def read_activity(path: Path) -> str | None:
         os.close(descriptor)
     events = map(decode_event, reversed(end[: end.rfind(b"\n") + 1].split(b"\n")))
     return next((activity for event in events if event and (activity := activity_of(event))), None)
-
-
-def read_result(name: AttemptName, output: Path, file: Path) -> Any:
-    """Return the result of the attempt `name`, from its output or from the `file` that it names. Raises NotFound."""
-    outcome, _ = read_end(output)
-    if not isinstance(outcome, ResultEvent):
-        raise NotFound(f"the result of attempt {name} is no longer stored")
-    if outcome.file is None:
-        return outcome.result
-    try:
-        content = read_regular_file(file, MAX_RESULT_BYTES)
-        if len(content) > MAX_VALUES_BYTES and not content.startswith(b'"'):
-            raise NotFound(f"the result of attempt {name} is too large to be read")
-        return msgspec.json.decode(content)
-    except (FileNotFoundError, *_NO_RESULT) as error:
-        raise NotFound(f"the result of attempt {name} is no longer stored") from error
-
-
-def read_publication(name: AttemptName, file: Path) -> bytes:
-    """Return what the agent of the attempt `name` proposes to publish, as JSON. Raises NotFound."""
-    with open_left(name, file, "publication") as opened:
-        return opened.read()
-
-
-def open_left(name: AttemptName, file: Path, kind: str) -> BinaryIO:
-    """Open a file that an attempt has left. Raises NotFound, also for a file that no executor can have written."""
-    try:
-        opened = os.fdopen(open_regular_file(file), "rb")
-    except FileNotFoundError as error:
-        raise NotFound(f"attempt {name} left no {kind}, or the {kind} is no longer stored") from error
-    if os.fstat(opened.fileno()).st_size > MAX_LEFT_BYTES:
-        opened.close()
-        raise NotFound(f"the {kind} of attempt {name} is larger than {MAX_LEFT_BYTES // 2**20} MiB")
-    return opened
 
 
 def _last_events(descriptor: int) -> Sequence[AnyEvent]:

@@ -15,14 +15,10 @@ from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
     BASELINE_FILE,
-    BUNDLE_FILE,
     CLAIM_FILE,
     CREDENTIALS_FOLDER,
     EXIT_FILE,
     OUTPUT_FILE,
-    PATCH_FILE,
-    PUBLICATION_FILE,
-    RESULT_FILE,
 )
 from labrats.processes import ProcessId, executor_process_name, process_name
 
@@ -45,22 +41,6 @@ class AttemptFolder:
     @property
     def output(self) -> Path:
         return self.path / OUTPUT_FILE
-
-    @property
-    def result(self) -> Path:
-        return self.path / RESULT_FILE
-
-    @property
-    def patch(self) -> Path:
-        return self.path / PATCH_FILE
-
-    @property
-    def bundle(self) -> Path:
-        return self.path / BUNDLE_FILE
-
-    @property
-    def publication(self) -> Path:
-        return self.path / PUBLICATION_FILE
 
     @property
     def is_resumable(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Final, Self
 
 import structlog
 from msgspec.structs import replace
@@ -15,32 +15,22 @@ from msgspec.structs import replace
 from labrats.backends.embedded.folders import AttemptFolder, Folders, Placeholder
 from labrats.backends.embedded.launcher_client import LauncherClient
 from labrats.backends.embedded.output_watch import OutputWatch
+from labrats.backends.embedded.stored_inputs import StoredInputs
 from labrats.control_groups import remove_group
 from labrats.files.attempt_inputs import (
-    PROMPT_FILE,
-    SECRETS_FOLDER,
     TASK_FILE,
-    AttemptInputs,
-    SecretInput,
-    TextInput,
-    inputs_of,
-    missing_text,
     task_of,
 )
 from labrats.files.attempt_output import (
     OutputReader,
     in_batches,
-    open_left,
     read_activity,
     read_end,
-    read_publication,
-    read_result,
-    remove_output,
 )
+from labrats.files.attempt_results import AttemptResults
 from labrats.model.attempt_name import AttemptName
-from labrats.model.config import CREDENTIAL_NAMES, ENDPOINT_VARIABLES, LOCAL_PROVIDERS
-from labrats.model.core_resources import ConfigMap, Secret
-from labrats.model.errors import GiveUp, NotFound, RetryLater
+from labrats.model.config import ENDPOINT_VARIABLES
+from labrats.model.errors import RetryLater
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, base_cache_scope, cache_scope
 from labrats.model.phases import Phase
@@ -138,12 +128,13 @@ class Executor:
     is_reusable: bool = True
 
 
-class LocalRunner:
+class LocalRunner(AttemptResults):
     """The Runner for this machine. Attempts live on after the context manager is left."""
 
     def __init__(self, store: Store, settings: LocalRunnerSettings) -> None:
         self._store, self._settings = store, settings
         self.isolation, self._network_problem = settings.isolation, settings.network_problem
+        self._inputs = StoredInputs(store, settings.environment)
         self._launcher = LauncherClient(self._attempt_ended, settings.kept_open)
         self._output_watch = OutputWatch()
         self._executors: dict[AttemptName, Executor] = {}
@@ -256,6 +247,9 @@ class LocalRunner:
         while True:
             yield await self._changed.get()
 
+    def path_of(self, name: AttemptName) -> Path:
+        return self._folder(name).path
+
     async def place(self, name: AttemptName) -> Place:
         return Place()
 
@@ -279,27 +273,11 @@ class LocalRunner:
                     return
                 await changes.wait()
 
-    async def result(self, name: AttemptName) -> Any:
-        folder = self._folder(name)
-        return await asyncio.to_thread(read_result, name, folder.output, folder.result)
-
-    async def patch(self, name: AttemptName) -> BinaryIO:
-        return await asyncio.to_thread(open_left, name, self._folder(name).patch, "patch")
-
-    async def bundle(self, name: AttemptName) -> BinaryIO:
-        return await asyncio.to_thread(open_left, name, self._folder(name).bundle, "bundle")
-
-    async def publication(self, name: AttemptName) -> bytes:
-        return await asyncio.to_thread(read_publication, name, self._folder(name).publication)
-
     async def workspaces(self) -> list[AttemptName]:
         return await asyncio.to_thread(self._settings.folders.workspace_names)
 
     async def workspace_bytes(self, name: AttemptName) -> int:
         return await asyncio.to_thread(self._folder(name).workspace_bytes)
-
-    async def remove_output(self, name: AttemptName) -> int:
-        return await asyncio.to_thread(remove_output, self._folder(name).path)
 
     def retained(self) -> AsyncIterator[list[AttemptName]]:
         return in_batches(self._settings.folders.attempt_names())
@@ -331,10 +309,7 @@ class LocalRunner:
 
     async def _write_inputs(self, attempt: Attempt, folder: AttemptFolder) -> None:
         """Write every file that the executor reads. `job.json` comes last: it refers to the others."""
-        inputs = inputs_of(attempt)
-        secrets = await self._secrets(attempt, inputs)
-        files = {f"{SECRETS_FOLDER}/{name}": value for name, value in secrets.items()}
-        files |= await self._texts(inputs)
+        files = await self._inputs.read(attempt)
         files |= {TASK_FILE: encode(self._task(attempt, folder)).decode()}
         try:
             if attempt.earlier_session or attempt.followed:
@@ -397,36 +372,6 @@ class LocalRunner:
         """Return the provider's endpoint from the engine's environment."""
         return self._settings.environment.get(ENDPOINT_VARIABLES.get(job.resolved.provider, ""))
 
-    async def _texts(self, inputs: AttemptInputs) -> dict[str, str]:
-        texts = {} if inputs.prompt is None else {PROMPT_FILE: inputs.prompt}
-        return texts | {text.file: await self._text(text) for text in inputs.texts}
-
-    async def _text(self, text: TextInput) -> str:
-        found = None
-        with suppress(NotFound):
-            found = await self._store.get(ConfigMap, text.ref.name)
-        if found is None or text.ref.key not in found.data:
-            reason = missing_text(text.file, text.ref, has_config_map=found is not None)
-            raise GiveUp(FailedCode.INTERNAL, reason)
-        return found.data[text.ref.key]
-
-    async def _secrets(self, attempt: Attempt, inputs: AttemptInputs) -> dict[str, str]:
-        """Return the contents of `secrets/`.
-
-        A model without a Secret has its credentials from the engine's environment, except for a local model with a
-        server of its own: that would get the key of Codex.
-        """
-        secrets: dict[str, str] = {}
-        for secret in inputs.secrets:
-            data = await self._secret(secret)
-            secrets |= {file: data[key] for file, key in secret.files(data).items()}
-        ai_model, provider = attempt.ai_model.spec if attempt.ai_model else None, attempt.job.resolved.provider
-        has_own_server = ai_model is not None and ai_model.endpoint and provider in LOCAL_PROVIDERS
-        if not (has_own_server or (ai_model and ai_model.credentials_ref)):
-            names = CREDENTIAL_NAMES[provider]
-            secrets |= {name: value for name in names if (value := self._settings.environment.get(name))}
-        return secrets
-
     def _own_secrets(self) -> list[str]:
         """Return the engine's own secrets, which an attempt redacts in its output. No file of the attempt has them."""
         file = self._settings.admin_key_file
@@ -434,16 +379,6 @@ class LocalRunner:
             return [*self._settings.own_secrets, *([file.read_text().strip()] if file else [])]
         except FileNotFoundError:
             return list(self._settings.own_secrets)
-
-    async def _secret(self, wanted: SecretInput) -> dict[str, str]:
-        try:
-            secret = await self._store.get(Secret, wanted.name)
-        except NotFound as error:
-            command = f"labrats secret set {wanted.name} {next(iter(wanted.keys or ()), 'KEY')}"
-            raise GiveUp(wanted.failed_code, f"{wanted.missing} (run `{command}`)") from error
-        if problem := wanted.problem_of(secret, None, labelled_only=False):
-            raise GiveUp(wanted.failed_code, problem)
-        return secret.data
 
     # Executors
 

@@ -25,9 +25,8 @@ from labrats.model.protocol import (
     FILES_IN_PARTS,
     LINE_BYTES,
     OUTPUT_BYTES,
+    OUTPUT_FILE,
     PATCH_FILE,
-    PUBLICATION_FILE,
-    RESULT_FILE,
     SESSION_FILE,
     AnyEvent,
     ErrorEvent,
@@ -72,23 +71,7 @@ class AttemptFiles:
 
     @property
     def output(self) -> Path:
-        return self.folder / "output.jsonl"
-
-    @property
-    def result(self) -> Path:
-        return self.folder / RESULT_FILE
-
-    @property
-    def patch(self) -> Path:
-        return self.folder / PATCH_FILE
-
-    @property
-    def bundle(self) -> Path:
-        return self.folder / BUNDLE_FILE
-
-    @property
-    def publication(self) -> Path:
-        return self.folder / PUBLICATION_FILE
+        return self.folder / OUTPUT_FILE
 
     @property
     def session(self) -> Path:
@@ -97,7 +80,7 @@ class AttemptFiles:
     @property
     def has_kept_work(self) -> bool:
         """True if a later attempt can restore the agent's session or changes from the files."""
-        return any(path.is_file() for path in (self.session, self.bundle, self.patch))
+        return any((self.folder / file).is_file() for file in (SESSION_FILE, BUNDLE_FILE, PATCH_FILE))
 
     @property
     def exists(self) -> bool:

@@ -7,7 +7,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Final
 
 import structlog
 
@@ -32,18 +32,15 @@ from labrats.backends.kubernetes.pod import attempt_job, deadline_seconds, keeps
 from labrats.backends.kubernetes.pod_settings import PodCredentials, PodSettings
 from labrats.backends.kubernetes.pod_volumes import CACHES_FOLDER
 from labrats.backends.kubernetes.supervisor import Supervisor
-from labrats.files.attempt_inputs import SecretInput, inputs_of, missing_text
+from labrats.files.attempt_inputs import SecretInput, inputs_of
 from labrats.files.attempt_output import (
     OutputReader,
     attempt_names,
     in_batches,
-    open_left,
     read_activity,
     read_end,
-    read_publication,
-    read_result,
-    remove_output,
 )
+from labrats.files.attempt_results import AttemptResults
 from labrats.files.cached_entries import shrink_caches, use_entries
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import LOCAL_PROVIDERS
@@ -108,7 +105,7 @@ class KubernetesRunnerSettings:
         return self.attempts.parent
 
 
-class KubernetesRunner:
+class KubernetesRunner(AttemptResults):
     """The Runner for a cluster.
 
     `run` supervises attempts. Only the leader runs it, and all methods that change or find attempts require it. Reading
@@ -270,6 +267,9 @@ class KubernetesRunner:
         async for name in self._supervisor.endings():
             yield name
 
+    def path_of(self, name: AttemptName) -> Path:
+        return self._files(name).folder
+
     async def place(self, name: AttemptName) -> Place:
         files = self._files(name)
         return Place(str(name), files.pod) if files.exists else Place()
@@ -293,19 +293,6 @@ class KubernetesRunner:
                 await changed.wait()
                 changed.clear()
 
-    async def result(self, name: AttemptName) -> Any:
-        files = self._files(name)
-        return await asyncio.to_thread(read_result, name, files.output, files.result)
-
-    async def patch(self, name: AttemptName) -> BinaryIO:
-        return await asyncio.to_thread(open_left, name, self._files(name).patch, "patch")
-
-    async def bundle(self, name: AttemptName) -> BinaryIO:
-        return await asyncio.to_thread(open_left, name, self._files(name).bundle, "bundle")
-
-    async def publication(self, name: AttemptName) -> bytes:
-        return await asyncio.to_thread(read_publication, name, self._files(name).publication)
-
     async def workspaces(self) -> list[AttemptName]:
         """List the attempts whose session is stored. The workspace itself is deleted with its pod."""
         names = attempt_names(self._settings.attempts)
@@ -316,9 +303,6 @@ class KubernetesRunner:
             return (await asyncio.to_thread(self._files(name).session.stat)).st_size
         except FileNotFoundError:
             return 0
-
-    async def remove_output(self, name: AttemptName) -> int:
-        return await asyncio.to_thread(remove_output, self._files(name).folder)
 
     def retained(self) -> AsyncIterator[list[AttemptName]]:
         return in_batches(attempt_names(self._settings.attempts, self._claims.root))
@@ -409,9 +393,7 @@ class KubernetesRunner:
             found = None
             with suppress(NotFound):
                 found = await self._store.get(ConfigMap, text.ref.name)
-            if found is None or text.ref.key not in found.data:
-                reason = missing_text(text.file, text.ref, has_config_map=found is not None)
-                raise GiveUp(FailedCode.INTERNAL, reason)
+            text.read_from(found)
 
     async def _credentials(self, attempt: Attempt) -> PodCredentials:
         """Return the keys of Secrets that the pod mounts."""

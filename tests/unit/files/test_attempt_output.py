@@ -19,17 +19,14 @@ from labrats.files.attempt_output import (
     in_batches,
     read_activity,
     read_end,
-    read_result,
     remove_output,
 )
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import NotFound
 from labrats.model.job import FailedCode, Outputs, Usage
 from labrats.model.protocol import (
     BUNDLE_FILE,
     LINE_BYTES,
     OUTPUT_FILE,
-    RESULT_FILE,
     AnyEvent,
     LogEvent,
     OutputEvent,
@@ -133,29 +130,6 @@ def test_an_incomplete_last_line_is_ignored(output: Path) -> None:
     output.write_bytes(lines_of(a_log(1)) + lines_of(a_result(seq=2))[:-1])
     assert read_all(OutputReader(output)) == [1]
     assert read_end(output) == (None, OutputTail(("tick",), last_seq=1))
-
-
-@pytest.mark.parametrize("content", [b'{"half', b'"\xff"', b"[" * 100_000])
-def test_a_file_that_is_no_result_counts_as_missing(output: Path, content: bytes) -> None:
-    output.write_bytes(lines_of(a_result(None, file=RESULT_FILE)))
-    file = output.with_name(RESULT_FILE)
-    file.write_bytes(b'{"a":[1]}')
-    assert read_result(AttemptName("ir-00000001", 1), output, file) == {"a": [1]}
-    file.write_bytes(content)
-    with pytest.raises(NotFound):
-        read_result(AttemptName("ir-00000001", 1), output, file)
-
-
-def test_a_large_result_is_read_only_if_it_is_a_text(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoded, a list of empty lists takes twenty times as much memory."""
-    monkeypatch.setattr(attempt_output, "MAX_VALUES_BYTES", 1000)
-    output.write_bytes(lines_of(a_result(None, file=RESULT_FILE)))
-    file, name = output.with_name(RESULT_FILE), AttemptName("ir-00000001", 1)
-    file.write_bytes(b'"' + b"x" * 2000 + b'"')
-    assert read_result(name, output, file) == "x" * 2000
-    file.write_bytes(b"[" + b"[]," * 500 + b"[]]")
-    with pytest.raises(NotFound, match="too large to be read"):
-        read_result(name, output, file)
 
 
 def test_a_long_output_can_be_read_after_each_number(output: Path) -> None:

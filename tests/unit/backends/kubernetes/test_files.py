@@ -121,17 +121,17 @@ def test_the_parts_of_a_result_are_joined(files: AttemptFiles) -> None:
     parts = parts_of(RESULT_FILE, content, seq=2)
     end = ResultEvent(seq=4, at=NOON, file=RESULT_FILE)
     OutputCopy(files).append([*logs(1, 1), *lines_of(parts[:1])])
-    assert not files.result.exists()
+    assert not (files.folder / RESULT_FILE).exists()
     OutputCopy(files).append([*logs(1, 1), *lines_of([*parts, end])])
 
-    assert files.result.read_bytes() == content
+    assert (files.folder / RESULT_FILE).read_bytes() == content
     assert written(files) == [*logs(1, 1), *lines_of([end])]
 
 
 def test_a_file_with_a_missing_part_is_not_created(files: AttemptFiles) -> None:
     _, second = parts_of(PATCH_FILE, b"+what changed", seq=1)
     OutputCopy(files).append(lines_of([second]))
-    assert not files.patch.exists()
+    assert not (files.folder / PATCH_FILE).exists()
 
 
 @pytest.mark.parametrize("name", ["output.jsonl", "../escaped", "/etc/escaped", "ending.json", "owner"])
@@ -150,7 +150,7 @@ def test_an_endless_output_is_cut_but_keeps_its_outcome(files: AttemptFiles) -> 
 
     assert len(written(files)) < 10
     assert written(files)[-1] == encode(a_result(seq=101))
-    assert not files.result.exists()
+    assert not (files.folder / RESULT_FILE).exists()
 
 
 def test_only_the_first_record_of_an_ending_counts(files: AttemptFiles) -> None:
@@ -200,19 +200,19 @@ def test_a_bundle_is_no_larger_than_an_executor_makes_it(files: AttemptFiles, mo
     monkeypatch.setattr("labrats.backends.kubernetes.files._MOST_BYTES", {BUNDLE_FILE: 50})
     copy = OutputCopy(files)
     copy.append(lines_of([*parts_of(RESULT_FILE, b"x" * 60, seq=1), *parts_of(BUNDLE_FILE, b"y" * 60, seq=3)]))
-    assert files.result.exists()
-    assert not files.bundle.exists()
+    assert (files.folder / RESULT_FILE).exists()
+    assert not (files.folder / BUNDLE_FILE).exists()
 
 
 def test_files_in_parts_have_a_limit_together(files: AttemptFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labrats.backends.kubernetes.files.PARTS_BYTES", 100)
     copy = OutputCopy(files)
     copy.append(lines_of([*parts_of(RESULT_FILE, b"x" * 60, seq=1), *parts_of(PATCH_FILE, b"y" * 60, seq=3)]))
-    assert files.result.read_bytes() == b"x" * 60
-    assert not files.patch.exists()
+    assert (files.folder / RESULT_FILE).read_bytes() == b"x" * 60
+    assert not (files.folder / PATCH_FILE).exists()
 
     successor = OutputCopy(files)
     successor.append(lines_of([*parts_of(BUNDLE_FILE, b"z" * 60, seq=5), *parts_of(RESULT_FILE, b"v" * 60, seq=7)]))
-    assert not files.bundle.exists()
-    assert files.result.read_bytes() == b"v" * 60
+    assert not (files.folder / BUNDLE_FILE).exists()
+    assert (files.folder / RESULT_FILE).read_bytes() == b"v" * 60
     assert sum(path.stat().st_size for path in files.folder.iterdir()) <= 200
