@@ -23,7 +23,7 @@ _CHEAP: Final = (string.ascii_letters + " ").encode()
 
 _MOST_DIGITS: Final = 18
 _LONG: Final = 1000
-"""Shorter parts, in bytes, count as text also if they are images."""
+"""The bytes of shorter images count as text, too."""
 
 _LIMITS_BY_PATH: Final[Mapping[str, Sequence[str]]] = {
     "/messages": ("max_tokens",),
@@ -42,10 +42,19 @@ _WINDOW_TOKENS: Final = 400_000
 _REMEMBERED: Final = ("previous_response_id", "conversation")
 """Fields of a request of the Responses API by which the server adds input that it has stored."""
 
-_FETCHED: Final = re.compile(rb'"file_(id|url)"|"type"\s*:\s*"(url|item_reference)"')
-"""Parts of a message whose content the server has stored or fetches."""
+_MANAGED: Final = ("context_management", "compaction")
+"""Fields of a request by which the server may summarise the conversation, for which it reads it once more."""
+
+_SUMMARY: Final = b"compact"
+
+_UNSEEN: Final = re.compile(rb'"file_(id|url)"|"type"\s*:\s*"(url|item_reference|document|input_file|file)"')
+"""Parts of a message whose content the server has stored or fetches, and documents: one of 5 KB can have 600 pages."""
+
+_ESCAPED_NAME: Final = re.compile(rb"\\u00(3[0-9]|[46][1-9a-f]|[57][0-9a]|5f)", re.IGNORECASE)
+"""A letter, digit or underscore that no program escapes, unless it hides a name."""
 
 _IMAGES: Final = (b'"image"', b'"image_url"', b'"input_image"')
+_IMAGE_TYPE: Final = re.compile(rb'"type"\s*:\s*"(?:image|image_url|input_image)"')
 _NOT_IN_IMAGES: Final = (b'"text"', b'"role"', b'"content"', b'"input"', b'"output"', b"\\")
 """Fields with text, in which a server that ignores the type would look for it, and the sign of an escaped name."""
 
@@ -81,18 +90,24 @@ def is_streamed(body: bytes) -> bool:
 def most_input_tokens(body: bytes) -> int:
     """Return an upper bound of the tokens of a request. body: a JSON object."""
     images = list(_images_in(body)) if len(body) >= _LONG else []
+    count = max(len(images), sum(1 for _ in _IMAGE_TYPE.finditer(body)))
     size = len(body) - sum(map(len, images))
     expensive = len(body.translate(None, _CHEAP)) - sum(len(image.translate(None, _CHEAP)) for image in images)
     unseen = _WINDOW_TOKENS if _has_unseen_input(body) else 0
-    return (size + expensive) // 2 + IMAGE_TOKENS * len(images) + unseen
+    return (size + expensive) // 2 + IMAGE_TOKENS * count + unseen
 
 
 def _has_unseen_input(body: bytes) -> bool:
-    """Return whether a request has input that is not in it."""
+    """Return whether a model reads more for a request than what is in it."""
     fields = _fields_of(body)
     remembered = any(bytes(fields.get(name, _NULL)) not in (b"null", b'""') for name in _REMEMBERED)
     is_stored_prompt = bytes(fields.get("prompt", _NULL)).startswith(b"{")
-    return remembered or is_stored_prompt or _FETCHED.search(body) is not None
+    is_summarised = any(_SUMMARY in bytes(fields.get(name, _NULL)) for name in _MANAGED)
+    return (
+        (remembered or is_stored_prompt or is_summarised)
+        or _UNSEEN.search(body) is not None
+        or _ESCAPED_NAME.search(body) is not None
+    )
 
 
 def _images_in(body: bytes) -> Iterator[bytes]:

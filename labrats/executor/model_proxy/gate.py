@@ -2,7 +2,7 @@
 
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from labrats.executor.model_proxy.allowed_models import AllowedModels
 from labrats.executor.model_proxy.expected_usage import TOKENS_PER_SECOND, is_streamed, most_input_tokens, output_limit
+from labrats.executor.model_proxy.further_models import Fields, further_models
 from labrats.executor.model_proxy.model_server import Api, ModelServer
 from labrats.executor.model_proxy.reach import (
     MOST_VALUES,
@@ -21,6 +22,7 @@ from labrats.executor.model_proxy.reach import (
 )
 from labrats.executor.model_proxy.request_prices import prices_of
 from labrats.executor.model_proxy.responses import Refused
+from labrats.executor.model_proxy.usage_reader import Share
 from labrats.executor.prices import cost_of
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.errors import GiveUp
@@ -56,8 +58,9 @@ _USUAL_OUTPUT_TOKENS: Final = 16_384
 _PARALLEL_REQUESTS: Final = 4
 
 _MORE_MODELS: Final = re.compile(
-    "models?|model_(list|info)|(.*_)?fallbacks?|extra_(body|headers|query)|api_(base|key|version)|base_url|user_config|"
-    "custom_llm_provider|litellm_.*|router_.*"
+    "models?|model_(list|info)|.*fallback.*|extra_(body|headers|query)|api_(base|key|version)|base_url|user_config|"
+    "custom_llm_provider|deployment(_?id)?|litellm_.*|preset|provider(_?options)?|router_.*",
+    re.DOTALL,
 )
 """Fields in which gateways to several models look for one, for further fields, or for another server and key."""
 
@@ -78,7 +81,7 @@ readable. A body is JSON, also for a server that would read a form if Content-Ty
 
 _PREFIXES_NOT_FORWARDED: Final = (
     *(b"x-forwarded-", b"x-original-", b"x-rewrite-", b"x-http-method", b"x-method-override"),
-    *(b"cf-aig-", b"helicone-", b"x-litellm-", b"x-portkey-"),
+    *(b"cf-aig-", b"helicone-", b"x-envoy-", b"x-gateway-", b"x-litellm-", b"x-portkey-"),
 )
 """Starts of the names of headers in which some servers find another method, path or host than those of the request.
 
@@ -187,7 +190,15 @@ class Gate:
 
     def with_cost(self, request: Approved, usage: Usage, hour_cache_tokens: int = 0) -> Usage:
         """Return the usage of a request with its cost, which is None if no price is known. See `cost_of`."""
-        prices = prices_of(request.model, self.task)
+        return self._with_cost(request.model, usage, hour_cache_tokens)
+
+    def usage_of_shares(self, request: Approved, shares: Iterable[Share]) -> Usage:
+        """Return what shares of a request have consumed together, with their cost."""
+        usages = (self._with_cost(each.model or request.model, each.usage, each.hour_cache_tokens) for each in shares)
+        return sum(usages, Usage())
+
+    def _with_cost(self, model: str | None, usage: Usage, hour_cache_tokens: int) -> Usage:
+        prices = prices_of(model, self.task)
         return replace(usage, cost_usd=cost_of(usage, prices, hour_cache_tokens)) if prices else usage
 
     def usage_of_abandoned(self, request: Approved, expected: Usage, seconds: float) -> Usage:
@@ -290,9 +301,10 @@ class Gate:
         is_chosen = model == self.task.config.model  # by whoever has chosen the rule, too
         if is_restricted(self.task.config.network) and not is_chosen and searches_by_itself(model):
             raise Refused(400, f"the model {model[:200]!r} searches the web, and this job has a network rule", model)
-        if "tools" in fields and (tools := _tools_of(fields["tools"])):
-            for other in _models_of(tools):
-                self._check_model(other)
+        tools = _tools_of(fields.get("tools", _NULL))
+        for other in _further_models(fields, tools):
+            self._check_model(other)
+        if tools:
             fields["tools"] = msgspec.Raw(msgspec.json.encode(tools))
         if asks_for_usage and bytes(fields.get("stream", _NULL)) not in (b"false", b"null"):
             fields["stream_options"] = _with_usage(fields.get("stream_options", _NULL))
@@ -344,10 +356,12 @@ def _tools_of(tools: msgspec.Raw) -> list[dict[str, msgspec.Raw]]:
         raise Refused(400, "`tools` must be a list of objects") from None
 
 
-def _models_of(tools: Sequence[Mapping[str, msgspec.Raw]]) -> list[str]:
-    """Return the models that tools of the model's server would use. Raises Refused if one is not a name."""
+def _further_models(fields: Fields, tools: Sequence[Fields]) -> list[str]:
+    """Return the models that a request names besides its own. Raises Refused if one is not a name."""
     try:
-        found = [msgspec.json.decode(tool["model"], type=str | None) for tool in tools if "model" in tool]
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Refused(400, "the `model` of a tool must be a name") from None
-    return [model for model in found if model is not None]
+        found = list(further_models(fields, tools))
+    except TooManyValues:
+        raise Refused(413, "a field of the body that may name a model is too large") from None
+    if not all(isinstance(model, str) for model in found):
+        raise Refused(400, "the `model` of a field or of a tool must be a name")
+    return found

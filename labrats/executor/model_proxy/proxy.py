@@ -48,8 +48,8 @@ _HOP_BY_HOP: Final = frozenset(
 class _Exchange:
     """A request and its response, as far as they are known.
 
-    usage: as the response has reported it, with its cost. counted: the usage that counts for the limits of the job.
-    hour_cache_tokens: see UsageReader.
+    usage: as the response has reported it, with its cost. others: the share of it that is not in `counted`.
+    counted, hour_cache_tokens: the rest of the usage that counts for the limits of the job, see UsageReader.
     """
 
     method: str
@@ -58,6 +58,7 @@ class _Exchange:
     status: int = _CLOSED_BY_CLIENT
     model: str | None = None
     usage: Usage = Usage()
+    others: Usage = Usage()
     counted: Usage = Usage()
     hour_cache_tokens: int = 0
     refusal: str | None = None
@@ -207,7 +208,8 @@ class ModelProxy:
         try:
             await self._forward(client, request, exchange, expected)
         finally:
-            self._gate.end(expected, self._gate.with_cost(request, exchange.counted, exchange.hour_cache_tokens))
+            counted = self._gate.with_cost(request, exchange.counted, exchange.hour_cache_tokens)
+            self._gate.end(expected, counted + exchange.others)
             self._end_of_a_request.set()
             self._end_of_a_request = asyncio.Event()
 
@@ -236,7 +238,9 @@ class ModelProxy:
             if reader:
                 reader.finish()  # a client may close the connection as soon as it has all of an answer
                 exchange.hour_cache_tokens, exchange.has_failed = reader.hour_cache_tokens, reader.has_failed
-                exchange.usage = self._gate.with_cost(request, reader.usage, reader.hour_cache_tokens)
+                exchange.others = self._gate.usage_of_shares(request, reader.others)
+                own = self._gate.with_cost(request, reader.usage, reader.hour_cache_tokens)
+                exchange.usage = own + exchange.others if reader.others else own
                 exchange.counted = reader.usage if reader.is_final else reader.with_estimate(expected.input_tokens)
                 if is_abandoned and not reader.is_final:
                     most = self._usage_of_abandoned(request, expected, sent).output_tokens

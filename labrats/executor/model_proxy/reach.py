@@ -32,7 +32,7 @@ _NOT_FETCHED: Final = "search_result"
 _ADDRESS: Final = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _FIELD_OF_SERVER: Final = re.compile(
     "mcp_servers|plugins|connectors|data_?sources|.*search.*|.*(_url|endpoint)s?|web_.*|brows.*|retrieval.*|"
-    "kv_transfer_params|lora_.*",
+    "bootstrap_.*|kv_transfer_params|lora_.*",
     re.DOTALL,
 )
 """Fields of a request that ask the server, or a gateway, to search the web, or to connect to other servers."""
@@ -82,10 +82,17 @@ def searches_by_itself(model: str) -> bool:
     return _SEARCHING_MODEL.search(model) is not None
 
 
+def is_run_by_the_agent(kind: Any) -> bool:
+    """Return whether the agent's own program runs a tool of this type, which may be None."""
+    return kind is None or (isinstance(kind, str) and _RUN_BY_THE_AGENT.fullmatch(kind) is not None)
+
+
 def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
     for name, value in request.items():
         if value and (len(name) > _LONGEST_NAME or _FIELD_OF_SERVER.fullmatch(name.casefold().strip())):
             yield f"the field `{name[:100]}`"
+    if isinstance(request.get("prompt"), dict):
+        yield "a stored `prompt`, which may have tools,"
     pending: list[Any] = [request]  # objects and lists
     examined = set[int]()  # by id: parts of parts with an address are examined once
     while pending:
@@ -112,7 +119,7 @@ def _tools_of_server(tools: Any) -> Iterator[str]:
         kind = tool.get("type")
         if kind is None and not any(name in tool for name in _FIELDS_OF_UNTYPED_TOOL):
             yield f"a tool without a type and `{_FIELDS_OF_UNTYPED_TOOL[0]}`"
-        elif kind is not None and not (isinstance(kind, str) and _RUN_BY_THE_AGENT.fullmatch(kind)):
+        elif not is_run_by_the_agent(kind):
             yield f"the tool `{kind[:100] if isinstance(kind, str) else 'of an unknown type'}`"
         for name in tool:
             if _FIELD_OF_SERVERS_TOOL.search(name.casefold()):

@@ -1,8 +1,8 @@
 """Read the usage of a response while it passes: from server-sent events or from a JSON body, in three APIs."""
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -26,7 +26,10 @@ class _CacheCreation(msgspec.Struct, frozen=True):
 
 
 class _Counts(msgspec.Struct, frozen=True):
-    """Tokens, by the names of the Messages API, the Responses API, and chat completions."""
+    """Tokens, by the names of the Messages API, the Responses API, and chat completions.
+
+    iterations: of the Messages API, the parts of the answer. Those of the type `message` are also in the other fields.
+    """
 
     input_tokens: int | None = 0
     output_tokens: int | None = 0
@@ -39,6 +42,11 @@ class _Counts(msgspec.Struct, frozen=True):
     output_tokens_details: _Details | None = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
+    iterations: "list[_Iteration] | None" = None
+
+    @property
+    def hour_cache_tokens(self) -> int:
+        return (self.cache_creation or _CacheCreation()).ephemeral_1h_input_tokens or 0
 
     def as_usage(self, api: Api) -> Usage:
         if api == "anthropic":
@@ -59,6 +67,16 @@ class _Counts(msgspec.Struct, frozen=True):
             cache_write_tokens=details_in.cache_write_tokens or 0,
             reasoning_tokens=details_out.reasoning_tokens or 0,
         )
+
+
+class _Iteration(_Counts, frozen=True):
+    """A part of the answer, such as that of a second model, or a summary of the conversation.
+
+    model: None for that of the request.
+    """
+
+    type: str = "message"
+    model: str | None = None
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -107,11 +125,20 @@ def _is_failure(line: bytes) -> bool:
     return bool(body.error) or body.type in _FAILURES
 
 
+class Share(NamedTuple):
+    """What a model has consumed in addition to `UsageReader.usage`. model: None for that of the request."""
+
+    model: str | None
+    usage: Usage
+    hour_cache_tokens: int
+
+
 class UsageReader:
     """Reads the usage of one response.
 
-    usage:      as far as the response has reported it.
+    usage:      as far as the response has reported it, without `others`.
     hour_cache_tokens: share of the tokens written to a cache that stay for an hour, in the Messages API.
+    others:     what the server has done besides: second models, and summaries of the conversation.
     is_final:   whether that is the usage of the whole response.
     has_failed: whether an event says that the model has failed.
     """
@@ -119,6 +146,7 @@ class UsageReader:
     def __init__(self, api: Api, *, is_stream: bool) -> None:
         self.usage = Usage()
         self.hour_cache_tokens = 0
+        self.others: Sequence[Share] = ()
         self.is_final = False
         self.has_failed = False
         self._api: Api = api
@@ -180,7 +208,13 @@ class UsageReader:
         for part in (body, body.message, body.response):
             if part and part.usage:
                 self.usage = at_least(self.usage, part.usage.as_usage(self._api))
-                cached = part.usage.cache_creation or _CacheCreation()
-                self.hour_cache_tokens = max(self.hour_cache_tokens, cached.ephemeral_1h_input_tokens or 0)
+                self.hour_cache_tokens = max(self.hour_cache_tokens, part.usage.hour_cache_tokens)
+                self._read_iterations(part.usage.iterations or [])
         # The first event of the Messages API contains the usage of the request alone, in a message.
         self.is_final = self.is_final or bool(self.usage.tokens and (self._api == "openai" or body.usage))
+
+    def _read_iterations(self, iterations: Sequence[_Iteration]) -> None:
+        """Each event repeats the earlier ones."""
+        others = [each for each in iterations if each.type != _Iteration().type]
+        if len(others) >= len(self.others):
+            self.others = [Share(each.model, each.as_usage(self._api), each.hour_cache_tokens) for each in others]

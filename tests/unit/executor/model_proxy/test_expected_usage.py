@@ -88,14 +88,29 @@ def test_image_with_two_texts_or_an_escaped_name_counts_as_text() -> None:
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, True),
         ({"input": [{"content": [{"type": "input_file", "file_id": "file_1"}]}]}, True),
         ({"messages": [{"content": [{"type": "document", "source": {"type": "url", "url": "https://a.b"}}]}]}, True),
+        (said({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "x"}}), True),
+        ({"input": [{"content": [{"type": "input_file", "file_data": "x"}]}]}, True),
+        ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, True),
+        ({"context_management": [{"type": "compaction", "compact_threshold": 1000}]}, True),
+        ({"compaction": {"type": "compact"}}, True),
         ({"previous_response_id": None, "prompt": "x", "input": "x"}, False),
+        ({"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}}, False),
     ],
 )
-def test_input_that_the_server_has_stored_or_fetches_may_fill_the_context(
-    fields: dict[str, Any], is_unseen: bool
-) -> None:
+def test_input_that_is_not_in_the_request_may_fill_the_context(fields: dict[str, Any], is_unseen: bool) -> None:
     """The client may leave before the answer says how much it was."""
     assert (most_input_tokens(json.dumps(fields).encode()) >= 400_000) is is_unseen
+
+
+def test_escaped_name_counts_as_what_it_may_hide() -> None:
+    assert most_input_tokens(rb'{"input":[{"type":"x","f\u0069le_id":"x"}]}') >= 400_000
+    assert most_input_tokens(rb'{"input":"caf\u00e9 \u001b[0m"}') < 100
+
+
+def test_small_images_count_as_large_ones() -> None:
+    """A picture of one colour takes few bytes and has any number of pixels."""
+    small = IMAGE | {"source": {"type": "base64", "media_type": "image/png", "data": "x" * 500}}
+    assert tokens_of(said(*[small] * 100)) >= 100 * IMAGE_TOKENS
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.executor.model_proxy.expected_usage import most_input_tokens
 from labrats.executor.model_proxy.proxy import MOST_CONNECTIONS, MOST_STRANGERS_REPORTED
@@ -166,6 +167,31 @@ async def test_cost_of_a_cache_of_an_hour_counts(tmp_path: Path) -> None:
 
     assert statuses == [200, 403]
     assert proxy.reported[0].usage.cost_usd == pytest.approx(0.8)
+
+
+async def test_summaries_and_advice_of_other_models_count_at_their_prices(tmp_path: Path) -> None:
+    """The server reports them apart from the rest."""
+    iterations = [
+        {"type": "compaction", "input_tokens": 100_000, "output_tokens": 1000},
+        {"type": "message", "input_tokens": 1000, "output_tokens": 100},
+        {"type": "advisor_message", "model": "claude-opus-5-5", "input_tokens": 2000, "output_tokens": 500},
+    ]
+    usage = {"input_tokens": 1000, "output_tokens": 100, "iterations": iterations}
+    parts: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"usage": {"input_tokens": 1000, "output_tokens": 1}}},
+        {"type": "message_delta", "usage": usage | {"iterations": iterations[:2]}},
+        {"type": "message_delta", "usage": usage},
+    ]
+    stream = b"".join(b"data: %s\n\n" % json.dumps(each).encode() for each in parts)
+    answer = answers(a_response(stream, kind="text/event-stream"))
+    async with a_proxy(tmp_path, answer, prices=Prices(input=1, output=10)) as proxy:
+        proxy.gate.task = replace(proxy.gate.task, other_prices={"opus": Prices(input=10, output=100)})
+        await proxy.send(a_request())
+
+    used = proxy.reported[0].usage
+    assert (used.input_tokens, used.output_tokens) == (103_000, 1600)
+    assert used.cost_usd == pytest.approx((101_000 * 1 + 1100 * 10 + 2000 * 10 + 500 * 100) / 1_000_000)
+    assert proxy.gate.usage == used
 
 
 @pytest.mark.parametrize(

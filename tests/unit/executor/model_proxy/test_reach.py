@@ -44,6 +44,8 @@ REACHING: dict[str, dict[str, Any]] = {
     "picture with an address": said({"type": "image_url", "image_url": {"uri": _URL}}),
     "sound with an address": said({"type": "input_audio", "input_audio": {"url": _URL}}),
     "frames of a video": said({"type": "video", "video": [_URL]}),
+    "host of another server": {"bootstrap_host": "attacker.example"},
+    "stored prompt with tools": {"prompt": {"id": "pmpt_1"}},
     "transfer to another server": {"kv_transfer_params": {"remote_host": "attacker.example"}},
     "tools of gateways": {"tools": [{"urlContext": {}}, {"googleSearch": {}}]},
     "tools of gateways beside a tool": {"tools": [{"type": "function", "function": {"name": "f"}, "url_context": {}}]},
@@ -171,8 +173,17 @@ async def test_request_that_is_hard_to_read_is_refused(tmp_path: Path, values: b
     [
         {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-5"}]},
         {"tools": [{"type": "image_generation", "model": "another"}]},
+        {"tools": [{"type": "openrouter:advisor", "parameters": {"model": "another"}}]},
+        {"tools": [{"type": "openrouter:advisor", "parameters": {"Models": ["another"]}}]},
+        {"advisor": {"model": "another", "mode": "required"}},
+        {"advisor": [{"options": {"model": "another"}}]},
         {"fallbacks": [{"model": "another"}]},
         {"context_window_fallbacks": [{MODEL: ["another"]}]},
+        {"context_window_fallback_dict": {MODEL: "another"}},
+        {"deployment_id": "another"},
+        {"preset": "another"},
+        {"provider": {"order": ["dear"]}},
+        {"providerOptions": {"gateway": {"order": ["dear"]}}},
         {"user_config": {"model_list": []}},
         {"Litellm_Params": {"model": "another"}},
     ],
@@ -190,6 +201,40 @@ async def test_model_of_a_tool_reaches_the_server_once(tmp_path: Path) -> None:
         assert status_of(await proxy.send(a_request(body))) == 200
     assert b"claude-opus-5" not in proxy.bodies[0]
     assert json.loads(proxy.bodies[0])["tools"] == [{"model": MODEL, "name": "x"}]
+
+
+@pytest.mark.parametrize("name", [b"model", b"m\\u006fdel"])
+async def test_model_in_a_part_of_a_tool_reaches_the_server_once(tmp_path: Path, name: bytes) -> None:
+    models = b'"%s":"claude-opus-5","model":"%s"' % (name, MODEL.encode())
+    body = b'{"model":"%s","tools":[{"type":"advisor","parameters":{%s}}]}' % (MODEL.encode(), models)
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(body))) == 200
+    assert json.loads(proxy.bodies[0])["tools"] == [{"type": "advisor", "parameters": {"model": MODEL}}]
+    assert b"claude-opus-5" not in proxy.bodies[0]
+
+
+@pytest.mark.parametrize(("value", "status"), [(b"[" * 50_000 + b"]" * 50_000, 400), (b'"%s"' % (b"x" * 2**20), 413)])
+async def test_field_that_may_name_a_model_and_is_hard_to_read_is_refused(
+    tmp_path: Path, value: bytes, status: int
+) -> None:
+    body = b'{"model":"%s","advisor":{"model":%s}}' % (MODEL.encode(), value)
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(body))) == status
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"name": "f", "input_schema": {"properties": {"model": {"type": "string"}}}}]},
+        {"tools": [{"type": "function", "parameters": {"default": {"model": "any"}}}]},
+        {"messages": [{"content": [{"type": "tool_use", "input": {"model": "any"}}]}], "metadata": {"model": "any"}},
+        {"text": {"format": {"schema": {"default": {"model": "any"}}}}, "advisor": {"model": MODEL}},
+    ],
+)
+async def test_schemas_and_calls_of_tools_may_speak_of_models(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async with a_proxy(tmp_path, answers(OK)) as proxy:
+        assert status_of(await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))) == 200
+    assert json.loads(proxy.bodies[0]) == {"model": MODEL} | fields
 
 
 async def test_tool_may_use_the_model_of_the_job(tmp_path: Path) -> None:
