@@ -24,6 +24,7 @@ from labrats.executor.providers.registry import Provider, provider_named
 from labrats.executor.resource_limits.open_descriptors import is_in_sandbox
 from labrats.executor.resource_limits.watcher import in_control_group, run_within_limits
 from labrats.executor.secret_files import read_secrets, secret_files, values_to_redact
+from labrats.executor.usage_limits import UsageLimits
 from labrats.executor.workspace import prepare_workspace
 from labrats.executor.workspace_diff import (
     Baseline,
@@ -158,6 +159,7 @@ def _written_folders(context: RunContext) -> list[Path]:
 async def _run_attempt(context: RunContext) -> CheckedResult:
     provider = provider_named(context.task.config.provider or "")
     require_price(context.task)
+    UsageLimits.of(context.task).check_left()
     if context.task.repository is None:  # otherwise the previous step has reported it
         context.events.status("started")
     if not context.task.on_cluster:

@@ -182,12 +182,12 @@ class RunContext:
             self.events.report_outputs(msgspec.structs.replace(self.events.outputs, refused_hosts=(*known, host)))
 
     def add_usage(self, usage: Usage) -> None:
-        """Add to the attempt's usage. Raises GiveUp if the total exceeds a limit."""
+        """Add to the attempt's usage. Raises GiveUp if the run then exceeds a limit."""
         self.events.report_usage(self.events.provider_usage + with_job_cost(usage, self.task))
         self.check_limits()
 
     def set_usage(self, usage: Usage, model: str | None = None) -> None:
-        """Replace the provider's total usage. Raises GiveUp if the attempt then exceeds a limit.
+        """Replace the provider's total usage. Raises GiveUp if the run then exceeds a limit.
 
         model: the model that answered, if the job does not name one.
         """
@@ -207,5 +207,5 @@ class RunContext:
         self.check_limits()
 
     def check_limits(self) -> None:
-        """Raise GiveUp if the attempt's usage exceeds a limit of the job."""
-        UsageLimits.of(self.task.config).check(self.events.usage)
+        """Raise GiveUp if the attempt's usage, with that before a pause, exceeds a limit of the job."""
+        UsageLimits.of(self.task).check(self.events.usage)

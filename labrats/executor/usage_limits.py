@@ -1,31 +1,60 @@
-"""The limits on what an attempt may consume."""
+"""The limits on what an attempt may consume, with the attempts before it that ended with a pause of the model."""
 
 from dataclasses import dataclass
 
-from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
+from labrats.model.protocol import Task
 
 
 @dataclass(frozen=True)
 class UsageLimits:
-    """The cost and tokens that an attempt may consume; None for no limit. Tokens from a cache do not count."""
+    """The cost and tokens that a run may consume; None for no limit. Tokens from a cache do not count.
+
+    spent: see Task.
+    """
 
     cost_usd: float | None = None
     tokens: int | None = None
+    spent: Usage = Usage()
 
     @classmethod
-    def of(cls, config: JobConfig) -> "UsageLimits":
-        return cls(config.max_cost_usd, config.max_tokens)
+    def of(cls, task: Task) -> "UsageLimits":
+        return cls(task.config.max_cost_usd, task.config.max_tokens, task.spent)
+
+    def __bool__(self) -> bool:
+        return self.cost_usd is not None or self.tokens is not None
+
+    @property
+    def cost_left(self) -> float | None:
+        """The cost that this attempt may have, in US dollars."""
+        return None if self.cost_usd is None else max(0.0, self.cost_usd - (self.spent.cost_usd or 0.0))
+
+    @property
+    def tokens_left(self) -> int | None:
+        """The tokens that this attempt may consume."""
+        return None if self.tokens is None else max(0, self.tokens - _counted(self.spent))
+
+    def check_left(self) -> None:
+        """Raise GiveUp with the code `budget` if the attempts before a pause have left nothing."""
+        if self.cost_left == 0:
+            raise _over_budget(f"the run cost ${self.spent.cost_usd:.4f} before the pause", "maxCostUsd")
+        if self.tokens_left == 0:
+            raise _over_budget(f"the run used {_counted(self.spent)} tokens before the pause", "maxTokens")
 
     def check(self, usage: Usage) -> None:
-        """Raise GiveUp with the code `budget` if `usage` exceeds a limit."""
-        tokens = usage.input_tokens + usage.output_tokens
-        cost = usage.cost_usd or 0.0  # while the cost is unknown, the provider's program enforces the limit itself
+        """Raise GiveUp with the code `budget` if the run exceeds a limit with the `usage` of this attempt."""
+        tokens = _counted(self.spent) + _counted(usage)
+        # While the cost is unknown, the provider's program enforces the limit itself.
+        cost = (self.spent.cost_usd or 0.0) + (usage.cost_usd or 0.0)
         if self.cost_usd is not None and cost > self.cost_usd:
             raise _over_budget(f"the run cost ${cost:.4f}, over maxCostUsd ${self.cost_usd}", "maxCostUsd")
         if self.tokens is not None and tokens > self.tokens:
             raise _over_budget(f"the run used {tokens} tokens, over maxTokens {self.tokens}", "maxTokens")
+
+
+def _counted(usage: Usage) -> int:
+    return usage.input_tokens + usage.output_tokens
 
 
 def _over_budget(sentence: str, setting: str) -> GiveUp:

@@ -9,10 +9,10 @@ from pathlib import PurePath
 from typing import Final, Literal
 
 from labrats.model.ai_model import Prices
-from labrats.model.config import CREDENTIAL_NAMES, KEYS_OF_MODELS
+from labrats.model.config import CREDENTIAL_NAMES, KEYS_OF_MODELS, JobConfig
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp
-from labrats.model.job import FailedCode, KeyReference
+from labrats.model.job import FailedCode, Job, KeyReference, Usage
 from labrats.model.mcp_server import credential_file
 from labrats.model.protocol import Continuation, Task
 from labrats.model.variables import variable_file
@@ -160,6 +160,18 @@ def _other_prices(attempt: Attempt) -> dict[str, Prices]:
     return {name: priced[name] for name in sorted(priced)[:_MOST_PRICES] if name != config.model}
 
 
+def _spent(job: Job, config: JobConfig) -> Usage:
+    """Return what attempts that ended with a pause have consumed of the job's limits.
+
+    Each attempt that is not caused by a pause may consume them anew. Otherwise an agent that brings about pauses could
+    do so, too.
+    """
+    used, before = job.status.usage, max(0, job.status.attempts - job.status.pauses - 1)
+    tokens = used.input_tokens + used.output_tokens - before * (config.max_tokens or 0)
+    cost = (used.cost_usd or 0.0) - before * (config.max_cost_usd or 0.0)
+    return Usage(input_tokens=max(0, tokens), cost_usd=max(0.0, cost)) if job.status.pauses else Usage()
+
+
 def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:
     """Return the task of an attempt, without the settings of the engine that runs it.
 
@@ -178,6 +190,7 @@ def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:
         pipeline=job.spec.pipeline,
         result_schema=job.result_schema,
         endpoint=ai_model.spec.endpoint if ai_model else None,
+        spent=_spent(job, attempt.config),
         prices=ai_model.spec.prices if ai_model else None,
         other_prices=_other_prices(attempt),
         selection=attempt.selection,

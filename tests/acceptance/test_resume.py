@@ -58,6 +58,21 @@ async def test_job_requeued_by_a_rate_limit_resumes_its_session(
 
 
 @CLIS
+async def test_limit_on_tokens_holds_over_the_pauses_of_the_model(user: User, admin: User, cli: AgentCli) -> None:
+    """An agent that brings about pauses could otherwise consume as much again after each of them."""
+    slow_down = Refuses(429, cli.rate_limit, "Please try again in 1s.", {"retry-after": "0"})
+    with cli.serve(cli.shell("echo one"), slow_down) as server:
+        job_id = await submit(user, admin, cli, server, maxTokens=200)
+        paused = await wait_for(user, job_id, lambda detail: bool(detail["notBefore"]))
+        server.answer_from_now_on(cli.shell("echo two"), Says("too late", input_tokens=50))
+        done = await user.wait(job_id)
+
+    assert (paused["failedCode"], paused["usage"]["outputTokens"]) == ("rate_limited", 10)
+    assert (done["status"], done["failedCode"]) == ("failed", "budget")
+    assert "over maxTokens 200" in done["failedReason"]
+
+
+@CLIS
 async def test_job_resumes_its_session_after_its_executor_was_killed(
     engine: LocalEngine, user: User, admin: User, cli: AgentCli
 ) -> None:

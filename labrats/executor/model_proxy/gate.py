@@ -132,7 +132,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         self._models = AllowedModels.of(self.task.config)
-        self._limits = UsageLimits.of(self.task.config)
+        self._limits = UsageLimits.of(self.task)
         self._running: list[Usage] = []
 
     def check_head(self, method: bytes, target: bytes, headers: Headers) -> None:
@@ -177,7 +177,7 @@ class Gate:
 
     def expected_usage(self, request: Approved) -> Usage:
         """Return what a request may consume at most, roughly. Nothing is expected of a job without limits."""
-        if self._limits == UsageLimits() or not request.is_answered_by_a_model:
+        if not self._limits or not request.is_answered_by_a_model:
             return Usage()
         asked = output_limit(request.path, request.body) or _USUAL_OUTPUT_TOKENS
         # Programs ask for much more than they need. A job with a low limit shall not run one request at a time.
@@ -275,7 +275,7 @@ class Gate:
 
     def _must_ask_for_usage(self, target: bytes) -> bool:
         path = target.partition(b"?")[0].decode("latin-1")
-        return self._limits != UsageLimits() and path.endswith(_WITH_STREAM_OPTIONS)
+        return bool(self._limits) and path.endswith(_WITH_STREAM_OPTIONS)
 
     def _check_body(self, body: bytes, *, asks_for_usage: bool) -> tuple[str, bytes]:
         """Return the model that a body names, and the body with each of its fields, and of its tools' fields, once.
@@ -316,7 +316,7 @@ class Gate:
         for name, usual in _AT_USUAL_PRICES.items():
             if name in fields and bytes(fields[name]) not in usual and not self.task.config.fast:
                 raise Refused(400, f"this answer would cost more, and the job is not `fast`: leave out `{name}`")
-        if self._limits == UsageLimits():
+        if not self._limits:
             return
         for name in _NUMBERS_OF_ANSWERS:
             if bytes(fields.get(name, msgspec.Raw(b"1"))) not in (b"1", b"null"):

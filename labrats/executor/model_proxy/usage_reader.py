@@ -126,7 +126,7 @@ def _is_failure(line: bytes) -> bool:
 
 
 class Share(NamedTuple):
-    """What a model has consumed in addition to `UsageReader.usage`. model: None for that of the request."""
+    """Consumption of a model in addition to `UsageReader.usage`. model: None for that of the request."""
 
     model: str | None
     usage: Usage

@@ -27,6 +27,7 @@ from labrats.executor.providers.claude_events import CODE_OF_STATUS, ClaudeEvent
 from labrats.executor.providers.claude_sessions import SessionFiles
 from labrats.executor.providers.silence_limit import limit_silence
 from labrats.executor.providers.strict_schema import without_dialect
+from labrats.executor.usage_limits import UsageLimits
 from labrats.files.trees import remove_path
 from labrats.model.config import CREDENTIAL_NAMES
 from labrats.model.errors import GiveUp
@@ -172,13 +173,13 @@ def _code_of(result: ClaudeResult, failure: str) -> FailedCode:
 
 def _options(context: RunContext) -> list[str]:
     """Return the job's options as `--name=value`, so that no value can be mistaken for another option."""
-    config = context.task.config
+    config, limits = context.task.config, UsageLimits.of(context.task)
     values = {
         "resume": context.session_id,
         "model": config.model,
         "effort": config.effort,
         "max-turns": config.max_turns,
-        "max-budget-usd": None if context.task.prices else config.max_cost_usd,  # Claude Code knows list prices only
+        "max-budget-usd": None if context.task.prices else limits.cost_left,  # Claude Code knows list prices only
         "fallback-model": config.fallback_model,
         "settings": '{"fastMode":true}' if config.fast else None,
         "json-schema": context.program_schema and json.dumps(without_dialect(context.program_schema)),
@@ -229,8 +230,8 @@ def _environment(context: RunContext) -> dict[str, str]:
         environment["ANTHROPIC_BASE_URL"] = context.endpoint
     if context.proxy_url and not context.task.endpoint:
         environment[_PROVIDERS_OWN_SERVER] = "1"
-    if limit := context.task.config.max_tokens:
-        environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(limit)  # per answer; lowered to the model's own limit
+    if left := UsageLimits.of(context.task).tokens_left:
+        environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(left)  # per answer; lowered to the model's own limit
     if os.geteuid() == 0:
         environment["IS_SANDBOX"] = "1"  # otherwise it refuses to skip permissions as root
     return environment

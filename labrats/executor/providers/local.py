@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from labrats.executor.context import RunContext
 from labrats.executor.failure_advice import missing_server_message
 from labrats.executor.providers.silence_limit import SilenceTimer, limit_silence
+from labrats.executor.usage_limits import UsageLimits
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 
@@ -85,8 +86,8 @@ def _response_format(context: RunContext) -> dict[str, Any]:
 
 
 def _length_limit(context: RunContext, client: "ChatClient") -> dict[str, int]:
-    """Return the limit on the answer: the job's maxTokens, reduced to the rest of the reported context window."""
-    if (limit := context.task.config.max_tokens) is None:
+    """Return the limit on the answer: the rest of the job's maxTokens, and of the reported context window."""
+    if (limit := UsageLimits.of(context.task).tokens_left) is None:
         return {}
     if client.reported_window:
         from labrats.executor.providers.chat_client import TOKENS_PER_CHARACTER

@@ -9,7 +9,7 @@ from labrats.model.ai_model import Prices
 from labrats.model.config import Sampling
 from labrats.model.core_resources import JOB_CREDENTIALS, Secret
 from labrats.model.errors import GiveUp
-from labrats.model.job import FailedCode, KeyReference, WorkspaceFile, WorkspaceSetup, WorkspaceUpload
+from labrats.model.job import FailedCode, KeyReference, Usage, WorkspaceFile, WorkspaceSetup, WorkspaceUpload
 from labrats.model.mcp_server import McpServer
 from labrats.model.phases import Phase
 from labrats.model.protocol import Selection, Task
@@ -177,6 +177,21 @@ def test_an_agent_gets_no_token_of_a_job(config: dict[str, Any], user: str) -> N
     assert problem == (
         None if user == "repository" else "the Secret 'ir-git' has a credential for git, which no agent gets"
     )
+
+
+@pytest.mark.parametrize(
+    ("attempts", "pauses", "tokens", "cost"),
+    [(1, 0, 0, 0.0), (2, 0, 0, 0.0), (2, 1, 90, 1.5), (4, 3, 90, 1.5), (4, 2, 0, 0.5), (5, 1, 0, 0.0)],
+)
+def test_attempt_after_a_pause_has_what_the_earlier_ones_left(
+    attempts: int, pauses: int, tokens: int, cost: float
+) -> None:
+    """Each attempt that a pause did not cause may consume as much as the first."""
+    used = Usage(input_tokens=60, output_tokens=30, cache_read_tokens=1000, cost_usd=1.5)
+    spec = a_spec(config={"max_tokens": 100, "max_cost_usd": 1.0})
+    job = a_job(Phase.RUNNING, attempts=attempts, pauses=pauses, usage=used, spec=spec)
+    task = task_of(Attempt(job), workspace="/work", uploads=PurePath("/uploads"))
+    assert (task.spent.input_tokens, task.spent.cost_usd or 0.0) == (tokens, cost)
 
 
 def test_task_names_the_prices_of_other_models_of_the_provider() -> None:

@@ -27,6 +27,7 @@ from labrats.executor.providers.react.tool_call_formats import FALLBACK_FORMATS,
 from labrats.executor.providers.react.tools import Tools
 from labrats.executor.providers.react.transcript import ToolCall, Transcript, Turn, characters_in
 from labrats.executor.providers.silence_limit import SilenceTimer
+from labrats.executor.usage_limits import UsageLimits
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -250,7 +251,7 @@ class ReactAgent:
             self.tokens_per_character = read / self._size(self.transcript)
 
     def _fields(self) -> dict[str, Any]:
-        limit = self.context.task.config.max_tokens
+        limit = UsageLimits.of(self.context.task).tokens_left
         used = self.context.events.usage.input_tokens + self.context.events.usage.output_tokens
         left = self.answer_tokens if limit is None else max(limit - used, 1)
         return {**self.tool_call_format.fields, "max_tokens": min(self.answer_tokens, left)}
