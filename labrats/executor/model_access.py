@@ -26,8 +26,11 @@ from labrats.model.protocol import (
     ModelRequest,
 )
 
-UNCONFIRMED_PAUSE_SECONDS: Final = 3600.0
+UNCONFIRMED_PAUSE_SECONDS: Final = 300.0
 """Longest pause of a model that its server has not asked for in a header, but the agent's program has reported."""
+
+_JITTER_SECONDS: Final = 60.0
+"""Time that a program may add to the pause for which the server has asked."""
 
 MOST_REPORTED: Final = 10_000
 """Most requests that are reported one by one. An agent can send very many, and the output is limited."""
@@ -153,7 +156,7 @@ class ModelRequests:
     def add(self, request: ModelRequest) -> None:
         """Record a request that has ended. If it exceeds a limit, let the attempt end."""
         if request.refusal is None:
-            is_overload = request.has_failed or request.status in _OVERLOADS
+            is_overload = request.is_overload or (request.is_for_an_answer and request.status in _OVERLOADS)
             self._has_seen_overload = self._has_seen_overload or is_overload
             pause = request.retry_after_seconds
             self._paused_until = None if pause is None else time.monotonic() + pause
@@ -190,16 +193,18 @@ class ModelRequests:
         """Return the failure of the program, as far as the answers of the model's server confirm it.
 
         The agent can write to the output of its program, and all jobs of the model wait for the pause of an overload.
-        Without an answer that reports one, the agent has failed. A pause that only the program reports is limited.
+        Without an answer that reports one, the agent has failed. A pause that is longer than the server has asked for
+        is limited.
         """
         if failure.code not in PAUSING:
             return failure
         if not self._has_seen_overload:
             return GiveUp(FailedCode.AGENT_ERROR, f"{failure} (but no answer of the model's server reports that)")
-        confirmed = None if self._paused_until is None else max(0.0, self._paused_until - time.monotonic())
-        reported = failure.retry_after_seconds
-        seconds = confirmed if reported is None else min(reported, max(confirmed or 0.0, UNCONFIRMED_PAUSE_SECONDS))
-        return GiveUp(failure.code, str(failure), seconds)
+        reported, confirmed = failure.retry_after_seconds, None
+        if self._paused_until is not None:
+            confirmed = max(0.0, self._paused_until - time.monotonic())
+        most = UNCONFIRMED_PAUSE_SECONDS if confirmed is None else confirmed + _JITTER_SECONDS
+        return GiveUp(failure.code, str(failure), confirmed if reported is None else min(reported, most))
 
 
 @asynccontextmanager

@@ -331,13 +331,17 @@ OVER_LIMIT: Final = 403
 """Status of a request that the key proxy refuses because the attempt has exceeded a limit of the job."""
 
 
+COUNT_TOKENS: Final = "/count_tokens"
+"""End of the path of a request to count tokens."""
+
+
 class ModelRequest(Record):
     """A request of the agent to its model's server, without contents.
 
     path:     without the query. status: of the answer; 499 if the agent closed the connection before it.
     model:    the name in the request. usage: as the answer reports it.
     refusal:  why the key proxy did not forward the request; None for a forwarded one.
-    has_failed: True if the answer was streamed, and its end says that the model has failed.
+    is_overload: True if the answer was streamed, and an event of it says that the model is overloaded.
     retry_after_seconds: the pause that the server asks for, if any.
     """
 
@@ -348,8 +352,13 @@ class ModelRequest(Record):
     model: str | None = None
     usage: Usage = Usage()
     refusal: str | None = None
-    has_failed: bool = False
+    is_overload: bool = False
     retry_after_seconds: float | None = None
+
+    @property
+    def is_for_an_answer(self) -> bool:
+        """False for a request that needs no model, such as to count tokens."""
+        return self.model is not None and not self.path.endswith(COUNT_TOKENS)
 
 
 class RequestEvent(ExecutorEvent, tag="request"):

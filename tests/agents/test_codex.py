@@ -63,11 +63,16 @@ def test_every_model_that_codex_offers_has_a_list_price(tmp_path: Path) -> None:
     assert set(models) - set(LIST_PRICES) == set()
 
 
-def test_login_replaces_the_key(attempt_on: Prepare) -> None:
+def a_login() -> dict[str, str]:
+    """Build the secrets of a plan."""
     login = {"auth_mode": "chatgpt", "OPENAI_API_KEY": None, "last_refresh": "2100-01-01T00:00:00Z"}
     tokens = {"id_token": a_token(), "access_token": a_token(), "refresh_token": "test-refresh", "account_id": "test"}
+    return {"auth.json": json.dumps(login | {"tokens": tokens})}
+
+
+def test_login_replaces_the_key(attempt_on: Prepare) -> None:
     with CODEX.serve(Says("ok")) as server:
-        attempt = attempt_on(server, secrets={"auth.json": json.dumps(login | {"tokens": tokens})})
+        attempt = attempt_on(server, secrets=a_login())
         attempt.run()
 
     assert attempt.result == "ok"
@@ -113,7 +118,7 @@ def test_pause_in_a_header_is_reported(attempt_on: Prepare, seconds: int) -> Non
 def test_reset_of_an_exhausted_plan_is_reported(attempt_on: Prepare) -> None:
     details = {"plan_type": "pro", "resets_at": int(time.time()) + 3600}
     with CODEX.serve(Refuses(429, "usage_limit_reached", "used up", details=details)) as server:
-        attempt = attempt_on(server)
+        attempt = attempt_on(server, secrets=a_login())
         attempt.run()
 
     assert attempt.error.code is FailedCode.RATE_LIMITED

@@ -28,7 +28,7 @@ from labrats.executor.usage_limits import UsageLimits
 from labrats.model.errors import GiveUp
 from labrats.model.job import Usage
 from labrats.model.network import is_restricted
-from labrats.model.protocol import OVER_LIMIT, Task
+from labrats.model.protocol import COUNT_TOKENS, OVER_LIMIT, Task
 
 MOST_BODY_BYTES: Final = 32 * 1024 * 1024
 """Largest body of a request, as of the Messages API."""
@@ -53,7 +53,6 @@ _GET: Final[Mapping[Api, re.Pattern[str]]] = {
 }
 """The paths that are forwarded. Others could, with the same key, read files or start work that is not measured."""
 
-_COUNT_TOKENS: Final = "/count_tokens"
 _USUAL_OUTPUT_TOKENS: Final = 16_384
 _PARALLEL_REQUESTS: Final = 4
 
@@ -118,7 +117,7 @@ class Approved:
     @property
     def is_answered_by_a_model(self) -> bool:
         """False for a request that consumes no tokens."""
-        return self.model is not None and not self.path.endswith(_COUNT_TOKENS)
+        return self.model is not None and not self.path.endswith(COUNT_TOKENS)
 
 
 @dataclass

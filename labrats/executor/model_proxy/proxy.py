@@ -62,7 +62,7 @@ class _Exchange:
     counted: Usage = Usage()
     hour_cache_tokens: int = 0
     refusal: str | None = None
-    has_failed: bool = False
+    is_overload: bool = False
     retry_after_seconds: float | None = None
 
     def finished(self) -> ModelRequest:
@@ -74,7 +74,7 @@ class _Exchange:
             model=self.model and self.model[:_PATH_CHARACTERS],
             usage=self.usage,
             refusal=self.refusal,
-            has_failed=self.has_failed,
+            is_overload=self.is_overload,
             retry_after_seconds=self.retry_after_seconds,
         )
 
@@ -237,7 +237,7 @@ class ModelProxy:
         finally:
             if reader:
                 reader.finish()  # a client may close the connection as soon as it has all of an answer
-                exchange.hour_cache_tokens, exchange.has_failed = reader.hour_cache_tokens, reader.has_failed
+                exchange.hour_cache_tokens, exchange.is_overload = reader.hour_cache_tokens, reader.is_overload
                 exchange.others = self._gate.usage_of_shares(request, reader.others)
                 own = self._gate.with_cost(request, reader.usage, reader.hour_cache_tokens)
                 exchange.usage = own + exchange.others if reader.others else own

@@ -91,15 +91,26 @@ class _Body(msgspec.Struct, frozen=True):
     response: _Message | None = None
 
 
-class _Failure(msgspec.Struct, frozen=True):
-    """The data of an event with which a stream ends because the model has failed."""
+class _Error(msgspec.Struct, frozen=True):
+    """An error in the data of an event, by the names of the three APIs."""
 
     type: Any = None
+    code: Any = None
+
+
+class _ErrorEvent(_Error, frozen=True):
+    """The data of an event with which a stream ends because the model has failed. The data may be an error itself."""
+
     error: Any = None
+    response: "_FailedResponse | None" = None
+
+
+class _FailedResponse(msgspec.Struct, frozen=True):
+    error: _Error | None = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Body)
-_FAILURE_DECODER: Final = msgspec.json.Decoder(_Failure)
+_ERROR_DECODER: Final = msgspec.json.Decoder(_ErrorEvent)
 _BYTES_OF_TOKEN: Final = 4
 """Bytes of JSON or text for each token in an estimate. It is rather too many, so that estimates are rather low."""
 
@@ -107,22 +118,27 @@ _DELTA: Final = re.compile(rb'[._]delta"|"delta":|"text_completion"')
 _DELTA_AT: Final = 400
 """Bytes of an event in which it says that it is a part of the answer. Others may contain the request, or repeat it."""
 
-_FAILURES: Final = ("error", "response.failed")
-"""Types of events with which a stream ends because the model has failed. Chat completions have a field `error`."""
+_OVERLOADS: Final = frozenset(
+    {"overloaded_error", "rate_limit_error", "rate_limit_exceeded", "server_is_overloaded", "server_overloaded"}
+    | {"overloaded", "slow_down", "429", "503", "529"}
+)
+"""Types and codes of errors that say that the model is overloaded. Others refuse the request, such as by a policy."""
 
 _ENVELOPE_BYTES: Final[Mapping[Api, int]] = {"anthropic": 90, "openai": 250}
 """Bytes of such an event besides the part."""
 
 
-def _is_failure(line: bytes) -> bool:
-    """Return whether a line of a stream says that the model has failed."""
+def _is_overload(line: bytes) -> bool:
+    """Return whether a line of a stream says that the model is overloaded."""
     if b'"error"' not in line and b'"response.failed"' not in line:
         return False
     try:
-        body = _FAILURE_DECODER.decode(line.removeprefix(b"data:"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        event = _ERROR_DECODER.decode(line.removeprefix(b"data:"))
+        inner = msgspec.convert(event.error, _Error) if isinstance(event.error, dict) else _Error(type=event.error)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
         return False
-    return bool(body.error) or body.type in _FAILURES
+    errors = [event, inner, (event.response and event.response.error) or _Error()]
+    return any(str(name) in _OVERLOADS for error in errors for name in (error.type, error.code))
 
 
 class Share(NamedTuple):
@@ -140,7 +156,7 @@ class UsageReader:
     hour_cache_tokens: share of the tokens written to a cache that stay for an hour, in the Messages API.
     others:     what the server has done besides: second models, and summaries of the conversation.
     is_final:   whether that is the usage of the whole response.
-    has_failed: whether an event says that the model has failed.
+    is_overload: whether an event says that the model is overloaded.
     """
 
     def __init__(self, api: Api, *, is_stream: bool) -> None:
@@ -148,7 +164,7 @@ class UsageReader:
         self.hour_cache_tokens = 0
         self.others: Sequence[Share] = ()
         self.is_final = False
-        self.has_failed = False
+        self.is_overload = False
         self._api: Api = api
         self._is_stream = is_stream
         self._unread = bytearray()
@@ -198,7 +214,7 @@ class UsageReader:
         self._is_too_long = False
         if self._is_stream and _DELTA.search(line, 0, _DELTA_AT):
             self._seen_tokens += max(1, (len(line) - _ENVELOPE_BYTES[self._api]) // _BYTES_OF_TOKEN)
-        self.has_failed = self.has_failed or (self._is_stream and _is_failure(line))
+        self.is_overload = self.is_overload or (self._is_stream and _is_overload(line))
         if b'"usage"' not in line:
             return
         try:

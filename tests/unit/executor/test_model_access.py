@@ -1,8 +1,10 @@
 """Tests of what an attempt believes about the server of its model."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from httpx2 import AsyncClient
@@ -20,7 +22,7 @@ import json, os, urllib.error, urllib.request
 with open(int(os.environ['CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR'])) as pipe:
     headers = {{'x-api-key': pipe.read(), 'content-type': 'application/json'}}
 body = json.dumps({{'model': '{MODEL}'}}).encode()
-request = urllib.request.Request(os.environ['ANTHROPIC_BASE_URL'] + '/v1/messages', body, headers)
+request = urllib.request.Request(os.environ['ANTHROPIC_BASE_URL'] + '{{path}}', body, headers)
 try:
     urllib.request.urlopen(request).read()
 except urllib.error.HTTPError:
@@ -43,20 +45,29 @@ def status(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def server(status: int) -> Iterator[str]:
+    with a_server(status) as url:
+        yield url
+
+
+@contextmanager
+def a_server(status: int, headers: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """Serve a model's server with this answer to all requests. Yield its URL."""
+
     class Handler(QuietHandler):
         def do_POST(self) -> None:
             self.body()
-            self.answer(status, b"{}")
+            self.answer(status, b"{}", headers)
 
     with served_by(Handler) as port:
         yield f"http://127.0.0.1:{port}"
 
 
-def an_attempt_that_reports_a_rate_limit(tmp_path: Path, endpoint: str) -> AttemptFolder:
+def an_attempt_that_reports_a_rate_limit(tmp_path: Path, endpoint: str, path: str = "/v1/messages") -> AttemptFolder:
     """Build an attempt whose program asks the model once, and then asks for a pause of a day."""
     program = tmp_path / "agent"
     lines = "\n".join(map(json.dumps, REPORTS))
-    program.write_text(f"#!/usr/bin/env python3\n{ASK}\nprint('''{lines}''', flush=True)\n")
+    ask = ASK.replace("{path}", path)
+    program.write_text(f"#!/usr/bin/env python3\n{ask}\nprint('''{lines}''', flush=True)\n")
     program.chmod(0o755)
     return an_attempt(
         tmp_path,
@@ -75,10 +86,26 @@ def test_overload_is_believed_if_an_answer_of_the_server_reports_it(tmp_path: Pa
     code, message = attempt.failure
     assert "asks for a pause of 86400 s" in message
     if status in (429, 503):
-        assert (code, attempt.error.retry_after_seconds) == (FailedCode.RATE_LIMITED, 3600)
+        assert (code, attempt.error.retry_after_seconds) == (FailedCode.RATE_LIMITED, 300)
     else:
         assert (code, attempt.error.retry_after_seconds) == (FailedCode.AGENT_ERROR, None)
         assert message.endswith("(but no answer of the model's server reports that)")
+
+
+def test_pause_is_not_much_longer_than_the_server_asks_for(tmp_path: Path) -> None:
+    with a_server(429, {"Retry-After": "2"}) as url:
+        attempt = an_attempt_that_reports_a_rate_limit(tmp_path, url)
+        attempt.run()
+    assert attempt.failure[0] is FailedCode.RATE_LIMITED
+    assert 0 < (attempt.error.retry_after_seconds or 0) <= 62
+
+
+def test_rate_limit_of_counting_tokens_is_no_overload_of_the_model(tmp_path: Path) -> None:
+    """An agent can reach it at no cost."""
+    with a_server(429) as url:
+        attempt = an_attempt_that_reports_a_rate_limit(tmp_path, url, "/v1/messages/count_tokens")
+        attempt.run()
+    assert attempt.failure[0] is FailedCode.AGENT_ERROR
 
 
 @pytest.mark.anyio

@@ -195,23 +195,27 @@ async def test_summaries_and_advice_of_other_models_count_at_their_prices(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("event", "has_failed"),
+    ("event", "is_overload"),
     [
         ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, True),
         ({"type": "response.failed", "response": {"error": {"code": "rate_limit_exceeded"}}}, True),
         ({"error": {"code": 429, "message": "slow down"}}, True),
         ({"type": "error", "code": "rate_limit_exceeded", "message": "slow down"}, True),
+        ({"error": "overloaded"}, True),
+        ({"type": "error", "error": {"type": "invalid_request_error", "message": "429"}}, False),
+        ({"type": "response.failed", "response": {"error": {"code": "invalid_prompt"}}}, False),
+        ({"type": "error", "error": [429], "code": {"a": 429}}, False),
         ({"type": "content_block_delta", "delta": {"text": json.dumps({"type": "error", "error": "x"})}}, False),
         ({"type": "response.created", "response": {"error": None, "tools": [{"type": "error"}]}}, False),
         ({"type": "response.completed", "response": {"usage": {"input_tokens": 1}}, "error": None}, False),
     ],
 )
-async def test_failure_within_a_stream_is_reported(tmp_path: Path, event: dict[str, Any], has_failed: bool) -> None:
+async def test_overload_within_a_stream_is_reported(tmp_path: Path, event: dict[str, Any], is_overload: bool) -> None:
     stream = b"event: x\ndata: %s\n\n" % json.dumps(event).encode()
     async with a_proxy(tmp_path, answers(a_response(stream, kind="text/event-stream"))) as proxy:
         await proxy.send(a_request())
 
-    assert proxy.reported[0].has_failed == has_failed
+    assert proxy.reported[0].is_overload == is_overload
 
 
 async def test_response_that_is_nested_too_deeply_is_forwarded_unread(tmp_path: Path) -> None:
