@@ -184,12 +184,15 @@ def _outputs(job: Job, gone: Gone) -> Outputs:
     """Return the outputs of the attempt.
 
     A pull request is reported only when it is opened, possibly by an earlier attempt in the same session. Every attempt
-    reports all other outputs.
+    reports all other outputs, but not the commit that it started from if it has resumed in the same workspace. Of
+    attempts in one session that have cloned different commits, none is reported: the agent may have seen either.
     """
     outputs, earlier = gone.tail.outputs, job.status.outputs
-    if _has_resumed(job, gone):
-        return replace(outputs, pull_request_url=outputs.pull_request_url or earlier.pull_request_url)
-    return outputs
+    if not _has_resumed(job, gone):
+        return outputs
+    base = earlier.base_commit if outputs.base_commit in (None, earlier.base_commit) else None
+    url = outputs.pull_request_url or earlier.pull_request_url
+    return replace(outputs, pull_request_url=url, base_commit=base)
 
 
 def _is_unusable(job: Job, gone: Gone, code: FailedCode) -> bool:

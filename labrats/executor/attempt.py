@@ -254,8 +254,6 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
     context.events.status("running")
     if baseline:
         store_baseline(context, baseline)
-        if context.task.continuation is None and baseline.outputs.commit:
-            _report_base(context, baseline.outputs.commit)
     has_worked = True
     try:
         async with model_access(context) as access:
@@ -269,11 +267,6 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
         # Files that a process still writes would be missing or incomplete in the patch.
         if has_worked and _kill_descendants():
             await report_workspace(context, baseline)
-
-
-def _report_base(context: RunContext, commit: str) -> None:
-    """Report the commit that the agent starts from, so that a verdict of the agent is about this commit alone."""
-    context.events.report_outputs(msgspec.structs.replace(context.events.outputs, base_commit=commit))
 
 
 def _read_context(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:

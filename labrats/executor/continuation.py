@@ -11,9 +11,10 @@ from typing import Final
 from labrats.executor.agent_sandbox import sandboxed_tool
 from labrats.executor.context import RunContext
 from labrats.executor.git import apply_patch, check_out_bundle
+from labrats.executor.git_outputs import read_head
 from labrats.executor.session_files import restore_session_files
 from labrats.executor.subprocesses import child_process
-from labrats.executor.workspace import prepare_workspace
+from labrats.executor.workspace import prepare_workspace, report_base
 from labrats.executor.workspace_bundle import baseline_before
 from labrats.executor.workspace_diff import Baseline, copy_baseline, has_baseline, record_baseline
 from labrats.files.safe_paths import open_folder_inside, read_regular_file
@@ -117,7 +118,11 @@ async def _rebuild(context: RunContext, kept: str | None) -> tuple[Baseline | No
     if baseline is None or kept is None:
         return baseline, False
     if has_bundle:
-        return (await baseline_before(baseline, cloned), True) if cloned else (baseline, False)
+        if cloned is None:
+            return baseline, False
+        if earlier := await baseline_before(baseline, cloned):
+            report_base(context, earlier.outputs)
+        return earlier, True
     if not patch.is_file():
         return baseline, True
     return baseline, context.repository is None and await apply_patch(context, patch)
@@ -132,6 +137,7 @@ async def _copy(context: RunContext, workspace: str, folder: str) -> Baseline | 
     # Whoever removes a workspace removes its baseline first.
     if copied and (baseline := copy_baseline(context, source)) and has_baseline(source):
         _remove_publication(context.workspace)
+        report_base(context, read_head(context.workspace))
         return baseline
     remove_path(context.workspace)
     remove_path(context.home)

@@ -3,6 +3,8 @@
 import shutil
 from collections.abc import Awaitable, Callable
 
+from msgspec.structs import replace
+
 from labrats.executor import git
 from labrats.executor.context import RunContext
 from labrats.executor.git_outputs import read_head
@@ -25,12 +27,19 @@ async def prepare_workspace(context: RunContext, check_out: Callable[[], Awaitab
     """
     await clone_repository(context)
     checked_out = read_head(context.workspace)
+    report_base(context, checked_out)
     _copy_files(context)
     await run_setup(context)
     if check_out and await check_out():
         checked_out = read_head(context.workspace)
         _copy_files(context)
     return checked_out
+
+
+def report_base(context: RunContext, checked_out: Outputs) -> None:
+    """Report the commit that the agent starts from, so that a verdict of the agent is about this commit alone."""
+    if checked_out.commit:
+        context.events.report_outputs(replace(context.events.outputs, base_commit=checked_out.commit))
 
 
 async def clone_repository(context: RunContext) -> None:

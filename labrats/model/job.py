@@ -283,7 +283,7 @@ class Usage(Record):
 class Outputs(Record):
     """Results of the agent besides its answer.
 
-    base_commit:    checked out at the start; None for a copy of an earlier job's workspace.
+    base_commit:    checked out at the start; None if unknown, as after attempts in one session on different ones.
     branch, commit: checked out at the end, if they differ from the start.
     commits:        new commits, the newest first, at most 50.
     files_changed:  number of files in the patch of the workspace; None if unknown.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from labrats.model.job import FailedCode
+from labrats.model.job import FailedCode, Job
 from labrats.model.phases import Phase
 from labrats.reports.comment import answer_of, changed_nothing
 from labrats.reports.markdown import neutralised, one_line
@@ -82,7 +82,8 @@ def check_of(reported: ReportedJob) -> Check:
     report, hosts = reported.job.spec.report, reported.known_hosts
     name = (report.check.name if report and report.check else None) or f"labrats/{reported.agent}"
     status = {Phase.PENDING: "queued", Phase.RUNNING: "in_progress"}.get(reported.job.phase, "completed")
-    conclusion, is_elsewhere = conclusion_of(reported), worked_elsewhere(reported) is not None
+    conclusion = conclusion_of(reported)
+    has_verdict = reported.job.phase is Phase.SUCCEEDED and _has_seen_head(reported)
     title = one_line(_title(reported, conclusion), hosts, _TITLE_LENGTH)
     summary = answer_of(reported) if reported.job.phase is Phase.SUCCEEDED else reported.job.status.failed_reason or ""
     return Check(
@@ -91,7 +92,7 @@ def check_of(reported: ReportedJob) -> Check:
         conclusion=conclusion,
         title=title,
         summary=neutralised(summary, hosts, _SUMMARY_BYTES) or title,
-        annotations=_annotations(reported) if reported.job.phase is Phase.SUCCEEDED and not is_elsewhere else (),
+        annotations=_annotations(reported) if has_verdict else (),
         buttons=_buttons(reported.job.phase),
     )
 
@@ -128,7 +129,7 @@ def conclusion_of(reported: ReportedJob) -> str | None:
     job = reported.job
     match job.phase:
         case Phase.SUCCEEDED:
-            if worked_elsewhere(reported):
+            if not _has_seen_head(reported):
                 return "neutral"
             if decided := _conclusion_in(job.status.result_data):
                 return decided
@@ -146,10 +147,16 @@ def conclusion_of(reported: ReportedJob) -> str | None:
     return None
 
 
-def worked_elsewhere(reported: ReportedJob) -> str | None:
-    """Return the commit that the agent has started from, if that is known and is not the commit of the check."""
-    seen = reported.job.status.outputs.base_commit
-    return seen if seen and reported.head_sha and seen != reported.head_sha else None
+def seen_commit(job: Job, sent: str | None) -> str | None:
+    """Return the commit that the agent has seen; None if that is unknown, as after attempts on different ones.
+
+    sent: the commit that the job is about, which an agent without a repository was told of.
+    """
+    return job.status.outputs.base_commit if job.spec.workspace_setup else sent
+
+
+def _has_seen_head(reported: ReportedJob) -> bool:
+    return reported.head_sha is None or seen_commit(reported.job, reported.head_sha) == reported.head_sha
 
 
 def _conclusion_in(data: Any) -> str | None:
@@ -167,8 +174,9 @@ def _title(reported: ReportedJob, conclusion: str | None) -> str:
     if job.phase is Phase.RUNNING:
         return "the agent is working"
     if job.phase is Phase.SUCCEEDED:
-        if commit := worked_elsewhere(reported):
-            return f"no verdict: the agent has seen {commit[:7]} instead of this commit"
+        if not _has_seen_head(reported):
+            commit = (job.status.outputs.base_commit or "")[:7]
+            return f"no verdict: the agent has seen {commit or 'an unknown commit'} instead of this commit"
         if decided := _conclusion_in(job.status.result_data):
             return f"the agent's conclusion: {decided}"
         if reported.ignored:

@@ -19,6 +19,7 @@ from labrats.model.errors import RetryLater
 from labrats.model.phases import Phase
 from labrats.model.report import CommentMode, Published, PublishPolicy, Report, ReportTarget, ReviewEvent
 from labrats.net.github_repository import LimitReached, RefusedByGitHub
+from labrats.reports.check import seen_commit
 from labrats.reports.reported_job import ReportedJob
 
 T = TypeVar("T")
@@ -178,8 +179,8 @@ class ReportPass:
             url: str = written
             return url
         self.done.pop("earlier findings", None)  # a review whose answer was lost is among the earlier ones
-        seen = self.reported.job.status.outputs.base_commit or self._head_sha
-        if seen and seen != pull_request.head.sha:
+        head = pull_request.head.sha
+        if seen_commit(self.reported.job, self._head_sha or head) != head:
             self._refused.append(_MOVED)
             return None
         if rules.event is not ReviewEvent.COMMENT and self.access.identity.wrote(pull_request):

@@ -319,6 +319,19 @@ def test_the_pull_request_of_a_resumed_session_is_kept(session: AgentSession | N
     assert record.changes["outputs"] == Outputs(pull_request_url=url if kept else None, files_changed=2)
 
 
+@pytest.mark.parametrize(
+    ("earlier", "reported", "known"),
+    [("a", "a", "a"), ("a", None, "a"), ("a", "b", None), (None, "b", None), (None, None, None)],
+)
+def test_base_of_a_resumed_session_is_known_if_its_attempts_had_the_same(
+    earlier: str | None, reported: str | None, known: str | None
+) -> None:
+    """The agent may have seen the commit of either attempt, and its verdict must be about one."""
+    tail = OutputTail(outputs=Outputs(base_commit=reported), session=a_session(1))
+    record = recorded(Gone(a_result(), tail=tail), attempts=2, outputs=Outputs(base_commit=earlier))
+    assert record.changes["outputs"] == Outputs(base_commit=known)
+
+
 @pytest.mark.parametrize("session", [a_session(provider="codex"), a_session(0), a_session(3)])
 def test_an_impossible_session_is_dropped(session: AgentSession) -> None:
     """A hijacked agent can report anything."""

@@ -149,6 +149,18 @@ def test_commits_of_the_commands_are_no_work_of_the_agent(tmp_path: Path, reposi
     assert git(repository, "diff", "--name-only", cloned, "fetched") == "agent.txt"
 
 
+def test_cloned_commit_is_known_although_the_commands_break_the_computation_of_changes(
+    tmp_path: Path, repository: Path
+) -> None:
+    """Otherwise a verdict of the agent could be taken for one about a commit that it has not seen."""
+    cloned = git(repository, "rev-parse", "HEAD")
+    broken = "echo '*.bad working-tree-encoding=UTF-16' > .gitattributes; for i in $(seq 30); do echo > $i.bad; done"
+    attempt = an_attempt_with(tmp_path, repository, ["sh", "-c", broken])
+    attempt.run()
+    assert any("the changes in the workspace cannot be computed" in line for line in attempt.logs)
+    assert attempt.outcome.outputs.base_commit == cloned
+
+
 def test_commands_that_commit_leave_no_work_of_an_agent_that_does_nothing(tmp_path: Path, repository: Path) -> None:
     commands = ["sh", "-c", f"echo generated > notes.txt; git checkout -q -b generated; {COMMIT} -am generated"]
     attempt = an_attempt_with(tmp_path, repository, commands)

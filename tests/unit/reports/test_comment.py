@@ -1,11 +1,13 @@
 """The comment and the check of a job, as functions of the job."""
 
+import dataclasses
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from labrats.model.job import FailedCode, Outputs, Usage
+from labrats.model.job import FailedCode, Outputs, Usage, WorkspaceSetup
 from labrats.model.phases import Phase
 from labrats.model.publication import Finding, Publication
 from labrats.model.report import CommentMode, PullRequestReport, Report, ReportTarget
@@ -216,6 +218,31 @@ def test_the_checked_value_decides_the_check_whatever_the_findings_are(conclusio
     check = check_of(a_reported_job(Phase.SUCCEEDED, result="{}", result_data=data, written=findings))
 
     assert (check.conclusion, check.title) == (conclusion, f"the agent's conclusion: {conclusion}")
+
+
+@pytest.mark.parametrize(
+    ("has_repository", "seen", "conclusion", "title"),
+    [
+        (True, "a" * 40, "success", "the agent's conclusion: success"),
+        (True, "b" * 40, "neutral", "no verdict: the agent has seen bbbbbbb instead of this commit"),
+        (True, None, "neutral", "no verdict: the agent has seen an unknown commit instead of this commit"),
+        (False, None, "success", "the agent's conclusion: success"),
+    ],
+)
+def test_check_has_a_verdict_on_the_commit_that_the_agent_has_seen(
+    has_repository: bool, seen: str | None, conclusion: str, title: str
+) -> None:
+    findings = Publication(findings=(Finding(path="a.py", line=1, severity="info", body="Look."),))
+    data = {"conclusion": "success"}
+    reported = a_reported_job(
+        Phase.SUCCEEDED, result_data=data, written=findings, head_sha="a" * 40, outputs=Outputs(base_commit=seen)
+    )
+    if has_repository:
+        spec = replace(reported.job.spec, workspace_setup=WorkspaceSetup(git_repo="https://git.example/r"))
+        reported = dataclasses.replace(reported, job=replace(reported.job, spec=spec))
+    check = check_of(reported)
+    assert (check.conclusion, check.title) == (conclusion, title)
+    assert len(check.annotations) == (conclusion == "success")
 
 
 @pytest.mark.parametrize(
