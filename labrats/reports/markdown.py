@@ -12,7 +12,8 @@ from typing import Final
 
 from labrats.model.outside_text import shortened, without_hidden
 
-_BREAK: Final = "\u200b"
+BREAK: Final = "\u200b"
+"""Splits syntax without being seen."""
 
 _ESCAPED: Final = re.compile(r"(?<!\\)\\+([/:@<&!#.])")
 """Backslashes before punctuation, which Markdown removes after it has looked for links."""
@@ -29,7 +30,7 @@ _ADDRESS: Final = re.compile(r"(?:\b([a-z]+):)?//(?=([0-9a-z\[][^\s/?#()<>\"'`\\
 
 _WWW: Final = re.compile(r"\bwww\.", re.IGNORECASE)
 _CLOSING: Final = re.compile(
-    r"\b((?:close[sd]?|fix(?:e[sd])?|resolve[sd]?):?[\s*_~`\[(]++)((?:[\w.-]{1,100}+/[\w.-]{1,100}+)?#|GH-|https?://)",
+    r"\b((?:close[sd]?|duplicate\s{1,9}of|fix(?:e[sd])?|resolve[sd]?):?[\s*_~`\[(]++)((?:[\w.-]{1,100}+/[\w.-]{1,100}+)?#|GH-|https?://)",
     re.IGNORECASE,
 )
 """Names have at most 100 characters. Without such limits, an agent could write a text that takes hours to read."""
@@ -37,6 +38,14 @@ _SKIPPING: Final = re.compile(
     r"(\[(?:skip|ci|no|actions)|^[ \t]*skip-checks)( (?:ci|skip|actions)\]|[ \t]*:)", re.IGNORECASE | re.MULTILINE
 )
 """Words that keep GitHub Actions from running for a commit: in brackets, or a trailer."""
+
+_COMMAND: Final = re.compile(
+    r"^([ \t>*+-]*(?:/|b))(?=(?<=/)[a-z][\w-]*+(?![^\s])|(?<=b)ors\s)", re.IGNORECASE | re.MULTILINE
+)
+"""The start of a line with a command for another bot, such as `/approve` or `bors r+`, which looks in code, too.
+
+Such bots obey whoever has written a comment, and that is a person where the engine has a personal token.
+"""
 
 _OTHER_REPOSITORY: Final = re.compile(r"(?<=[\w.-])#(?=\d)")
 _FENCE: Final = re.compile(r"(`{3,})[^`\n]*|(~{3,})[^\n]*")
@@ -57,15 +66,15 @@ _INDENTED_FENCE: Final = re.compile(r"^[ \t>*+\-0-9.)]+(?:```|~~~)", re.MULTILIN
 def neutralised(text: str, known_hosts: Collection[str], most_bytes: int) -> str:
     """Return `text` without active parts, cut to `most_bytes`.
 
-    known_hosts: hosts to which links and images stay as they are. Fenced blocks of code stay as they are, unless the
-    text has indented ones, whose end GitHub and this function could see at different places. A block that GitHub would
-    render, such as a diagram, becomes plain code.
+    known_hosts: hosts to which links and images stay as they are. So do fenced blocks of code, except for commands to
+    bots, unless the text has indented ones, whose end GitHub and this function could see at different places. A block
+    that GitHub would render, such as a diagram, becomes plain code.
     """
     visible = without_hidden(shortened(text, most_bytes)).replace("\r\n", "\n").replace("\r", "\n")
     has_indented_fence = _INDENTED_FENCE.search(visible)
     blocks = [(False, visible)] if has_indented_fence else _blocks(visible)
     text = "\n".join(_plain(block) if is_code else _neutralised_text(block, known_hosts) for is_code, block in blocks)
-    return text[:most_bytes]  # the inserted spaces may have made it longer
+    return without_commands(text)[:most_bytes]  # the inserted spaces may have made it longer
 
 
 def _blocks(text: str) -> Iterator[tuple[bool, str]]:
@@ -109,13 +118,18 @@ def _plain(block: str) -> str:
 
 def _neutralised_text(text: str, known_hosts: Collection[str]) -> str:
     text = _ESCAPED.sub(r"\1", text)
-    text = _ENTITY.sub(f"&{_BREAK}", text)
-    text = _RENDERED_FENCE.sub(rf"\1{_BREAK}", text)
-    text = _MATH_LINK.sub(rf"\\{_BREAK}", text)
+    text = _ENTITY.sub(f"&{BREAK}", text)
+    text = _RENDERED_FENCE.sub(rf"\1{BREAK}", text)
+    text = _MATH_LINK.sub(rf"\\{BREAK}", text)
     text = _without_keywords(text)
-    text = _MENTION.sub(f"@{_BREAK}", text)
-    text = _TAG.sub(f"<{_BREAK}", text)
+    text = _MENTION.sub(f"@{BREAK}", text)
+    text = _TAG.sub(f"<{BREAK}", text)
     return _without_addresses(text, known_hosts)
+
+
+def without_commands(text: str) -> str:
+    """Return `text` in which other bots find no command."""
+    return _COMMAND.sub(rf"\1{BREAK}", text)
 
 
 def neutralised_message(text: str, known_hosts: Collection[str]) -> str:
@@ -124,27 +138,27 @@ def neutralised_message(text: str, known_hosts: Collection[str]) -> str:
     known_hosts: hosts to which links stay as they are.
     """
     text = _without_keywords(text.replace(_ESCAPE, ""))
-    text = _MENTION_IN_MESSAGE.sub(f"@{_BREAK}", text)
+    text = _MENTION_IN_MESSAGE.sub(f"@{BREAK}", text)
     return _without_addresses(text, known_hosts)
 
 
 def _without_keywords(text: str) -> str:
     """Return `text` that closes nothing, skips no checks, and refers to no issue of another repository."""
-    text = _SKIPPING.sub(rf"\1{_BREAK}\2", text)
-    text = _CLOSING.sub(rf"\1{_BREAK}\2{_BREAK}", text)
-    return _OTHER_REPOSITORY.sub(f"#{_BREAK}", text)
+    text = _SKIPPING.sub(rf"\1{BREAK}\2", text)
+    text = _CLOSING.sub(rf"\1{BREAK}\2{BREAK}", text)
+    return _OTHER_REPOSITORY.sub(f"#{BREAK}", text)
 
 
 def _without_addresses(text: str, known_hosts: Collection[str]) -> str:
     def address(found: re.Match[str]) -> str:
         if scheme := found[3]:
-            return f"{scheme}{_BREAK}:"
+            return f"{scheme}{BREAK}:"
         host = (found[2] or "").partition(":")[0].rstrip(".,;!*_~]").lower()
         if host in known_hosts and "@" not in found[2]:
             return found[0]
-        return f"{found[1]}{_BREAK}:/{_BREAK}/" if found[1] else f"/{_BREAK}/"
+        return f"{found[1]}{BREAK}:/{BREAK}/" if found[1] else f"/{BREAK}/"
 
-    return _ADDRESS.sub(address, _WWW.sub(f"www{_BREAK}.", text))
+    return _ADDRESS.sub(address, _WWW.sub(f"www{BREAK}.", text))
 
 
 def one_line(text: str, known_hosts: Collection[str], most_characters: int) -> str:

@@ -9,13 +9,14 @@ from typing import Any, Final
 from labrats.model.outside_text import AGENT_MARK
 from labrats.model.publication import Finding, Publication
 from labrats.model.report import ReviewEvent, ReviewReport
-from labrats.reports.markdown import code_block, neutralised, one_line
+from labrats.reports.markdown import BREAK, code_block, neutralised, one_line, without_commands
 from labrats.reports.reported_job import ReportedJob
 
 _BODY_BYTES: Final = 8 * 1024
 _REVIEW_BYTES: Final = 60_000
 _HUNK: Final = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
 _FINGERPRINT: Final = re.compile(r"<!-- labrats:finding (?:([^\s<>]+) )?([0-9a-f]{16}) -->")
+_OWN_MARK: Final = re.compile(r"<!--(?=\s*labrats:)")
 _JOB: Final = "<!-- labrats:review {job} -->"
 
 
@@ -139,8 +140,14 @@ def _comment(finding: Finding, known_hosts: Collection[str]) -> str:
     label = f"**{finding.severity}**"
     parts = [f"{label}: {title}" if title else label, text]
     if finding.suggestion is not None and finding.side == "RIGHT":
-        parts.append(code_block(finding.suggestion.rstrip("\n"), "suggestion"))
+        parts.append(_suggestion(finding.suggestion.rstrip("\n")))
     return "\n\n".join(part for part in parts if part)
+
+
+def _suggestion(text: str) -> str:
+    """Return the block of a suggestion. It is plain code if a program could obey it, which would change the text."""
+    inactive = without_commands(_OWN_MARK.sub(rf"\g<0>{BREAK}", text))
+    return code_block(inactive, "suggestion" if inactive == text else "")
 
 
 def _body(reported: ReportedJob, rest: Mapping[str, Finding], placed: int) -> str:

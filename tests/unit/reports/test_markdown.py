@@ -122,7 +122,7 @@ def test_a_mention_notifies_nobody(mention: str) -> None:
     assert not re.search(r"@[0-9A-Za-z]", rendered(mention).text)
 
 
-CLOSING = r"(?i)(close[sd]?|fix(e[sd])?|resolve[sd]?):?\s+([\w.-]+/[\w.-]+)?(#\d|GH-\d|https?://)"
+CLOSING = r"(?i)(close[sd]?|duplicate of|fix(e[sd])?|resolve[sd]?):?\s+([\w.-]+/[\w.-]+)?(#\d|GH-\d|https?://)"
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,27 @@ CLOSING = r"(?i)(close[sd]?|fix(e[sd])?|resolve[sd]?):?\s+([\w.-]+/[\w.-]+)?(#\d
         r"Resolves octo/other\\#7",
         "Fixes *#12*",
         "Fixes [#12](https://github.com/octo/demo)",
+        "Duplicate of #12",
     ],
 )
 def test_a_closing_keyword_closes_nothing(closing: str) -> None:
     text = neutralised(closing, KNOWN, 1000)
     assert not re.search(CLOSING, text)
     assert not re.search(CLOSING, rendered(closing).text)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["/approve", "> /lgtm cancel", "text\n  /azp run", "- /Retest", "bors r+", "```\n/gcbrun\n```", "bors\ttry"],
+)
+def test_a_command_for_another_bot_starts_no_line(command: str) -> None:
+    """A bot looks in code, too, and obeys the owner of a personal token."""
+    assert not re.search(r"(?im)^[ \t>*+-]*(/[a-z]|bors\s)", neutralised(command, KNOWN, 1000))
+
+
+@pytest.mark.parametrize("text", ["/usr/bin/env x", "see /approve", "/help.", "borscht", "*/", "/"])
+def test_a_path_is_no_command(text: str) -> None:
+    assert neutralised(text, KNOWN, 1000) == text
 
 
 def test_links_to_known_hosts_stay_as_they_are() -> None:
