@@ -93,7 +93,7 @@ def create_api(services: Services) -> FastAPI:
         title="Labrats",
         version=__version__,
         description="Turns requests and events into runs of AI agents.",
-        openapi_url="/api/openapi.json" if has_api else None,
+        openapi_url=None,  # FastAPI would write the document for each request
         docs_url=None,  # FastAPI's page loads scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,

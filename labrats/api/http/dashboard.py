@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from labrats.api.http.shared_body import send_shared
 
 FOLDER: Final = Path(__file__).parents[2] / "dashboard"
 """The folder of the build, inside the package."""
@@ -72,10 +74,9 @@ _NOT_BUILT: Final = _PAGE.format(
 
 @dataclass(frozen=True)
 class _Variant:
-    """A file in one encoding. etag: differs between the encodings of a file."""
+    """A file in one encoding, in memory. etag: differs between the encodings of a file."""
 
-    path: Path
-    size: int
+    content: bytes
     etag: str
 
 
@@ -161,7 +162,7 @@ def _files_in(folder: Path) -> Iterator[tuple[str, _File]]:
 def _variant(path: Path, encoding: str) -> _Variant:
     content = path.read_bytes()
     digest = sha256(encoding.encode() + b"\0" + content).hexdigest()
-    return _Variant(path, len(content), f'"{digest[:20]}"')
+    return _Variant(content, f'"{digest[:20]}"')
 
 
 def _cache_control(url: str) -> str:
@@ -181,13 +182,12 @@ async def _send_file(file: _File, scope: Scope, send: Send) -> None:
     if _is_current(_header(scope, b"if-none-match"), variant.etag):
         await _respond(304, headers, b"", send)
         return
-    headers += [(b"content-type", file.content_type.encode()), (b"content-length", str(variant.size).encode())]
+    headers += [(b"content-type", file.content_type.encode()), (b"content-length", str(len(variant.content)).encode())]
     if encoding:
         headers.append((b"content-encoding", encoding.encode()))
     if file.content_type.startswith("text/html"):
         headers += _page_headers(POLICY)
-    # Files are small, and a read from the page cache costs less than a thread.
-    await _respond(200, headers, b"" if scope["method"] == "HEAD" else variant.path.read_bytes(), send)
+    await _respond(200, headers, b"" if scope["method"] == "HEAD" else variant.content, send)
 
 
 async def _send_page(page: bytes, send: Send) -> None:
@@ -209,10 +209,8 @@ def _page_headers(policy: str) -> list[tuple[bytes, bytes]]:
 
 
 async def _respond(status: int, headers: list[tuple[bytes, bytes]], body: bytes, send: Send) -> None:
-    start: dict[str, Any] = {"type": "http.response.start", "status": status, "headers": headers}
-    messages: tuple[Message, ...] = (start, {"type": "http.response.body", "body": body})
-    for message in messages:
-        await send(message)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send_shared(body, send)
 
 
 def _is_current(if_none_match: str, etag: str) -> bool:

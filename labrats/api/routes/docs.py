@@ -1,15 +1,18 @@
-"""The API documentation as one HTML page, rendered from the OpenAPI document, without scripts or external files."""
+"""The OpenAPI document, and the same as one HTML page without scripts or external files.
+
+Everybody may read them, so each is rendered once: a client with many requests would otherwise keep all others waiting.
+"""
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from html import escape
 from itertools import groupby
 from typing import Any, Final
 
-from fastapi import Request
-from starlette.responses import HTMLResponse
+from fastapi import FastAPI, Request
 
+from labrats.api.http.shared_body import SharedResponse
 from labrats.api.routing import api_router
 
 router = api_router("Docs")
@@ -49,9 +52,29 @@ code {{ overflow-wrap: anywhere; }}
 
 
 @router.get("/api/docs", include_in_schema=False)
-async def read_docs(request: Request) -> HTMLResponse:
+async def read_docs(request: Request) -> SharedResponse:
     """Return the page."""
-    return HTMLResponse(render(request.app.openapi()), headers={"Content-Security-Policy": _POLICY})
+    page = _rendered(request.app, "page", lambda document: render(document).encode())
+    return SharedResponse(page, "text/html; charset=utf-8", {"Content-Security-Policy": _POLICY})
+
+
+@router.get("/api/openapi.json", include_in_schema=False)
+async def read_openapi(request: Request) -> SharedResponse:
+    """Return the OpenAPI document."""
+    return SharedResponse(_rendered(request.app, "json", _as_json), "application/json")
+
+
+def _rendered(app: FastAPI, form: str, render: Callable[[Mapping[str, Any]], bytes]) -> bytes:
+    """Return the OpenAPI document in one form, rendered for the first request."""
+    name = f"documentation_{form}"
+    if not hasattr(app.state, name):
+        setattr(app.state, name, render(app.openapi()))
+    rendered: bytes = getattr(app.state, name)
+    return rendered
+
+
+def _as_json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def render(document: Mapping[str, Any]) -> str:
