@@ -33,10 +33,14 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Application:
-    """An application that echoes the body. `/endless` never ends; `/refuse` responds without reading the body."""
+    """An application that echoes the body.
+
+    `/endless` never ends, `/refuse` responds without reading the body, and `/wait` responds once `may_respond` is set.
+    """
 
     def __init__(self) -> None:
         self.streams_open = 0
+        self.may_respond = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._response(Request(scope, receive))
@@ -48,6 +52,9 @@ class Application:
                 return StreamingResponse(self._endless())
             case "/refuse":
                 return PlainTextResponse("no", 413)
+            case "/wait":
+                await self.may_respond.wait()
+                return PlainTextResponse("done")
             case _:
                 return PlainTextResponse(await request.body())
 
@@ -363,17 +370,58 @@ async def test_a_refused_body_that_keeps_arriving_is_read_to_its_end(connect: Co
     assert await client.answer() == (200, b"0123456789")
 
 
-async def test_a_connection_beyond_the_limit_gets_a_503_and_others_are_served(app: Application) -> None:
+async def test_a_connection_beyond_the_limit_takes_the_place_of_the_one_that_has_waited_longest(
+    app: Application,
+) -> None:
     async with served(app, ClientLimits(connections=2)) as connect:
-        first, _ = await connect(), await connect()
+        first, second = await connect(), await connect()
         await first.send(HEAD + b"0123456789")
         assert await first.answer() == (200, b"0123456789")
+        third = await connect()
+        status, body = await second.answer()
+        assert (status, json.loads(body)["code"]) == (503, "service_unavailable")
+        assert await second.is_disconnected()
+        for client in (third, first):
+            await client.send(HEAD + b"0123456789")
+            assert await client.answer() == (200, b"0123456789")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HT",
+        HEAD + b"01234",
+        b"GET /endless HTTP/1.1\r\nHost: engine.test\r\n\r\n",
+        b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 1000000\r\n\r\n",
+    ],
+    ids=["nothing", "a part of the head", "a part of the body", "reads nothing", "a part of a refused body"],
+)
+async def test_clients_that_keep_the_server_waiting_take_no_place_of_others(app: Application, sent: bytes) -> None:
+    async with served(app, ClientLimits(connections=3)) as connect:
+        for _ in range(10):
+            slow = await connect()
+            await slow.send(sent)
+            await asyncio.sleep(0.1)
+            quick = await connect()
+            await quick.send(HEAD + b"0123456789")
+            assert await quick.answer() == (200, b"0123456789")
+    assert app.streams_open == 0
+
+
+async def test_a_connection_gets_a_503_if_all_others_wait_for_the_server(app: Application) -> None:
+    async with served(app, ClientLimits(connections=2)) as connect:
+        served_now = [await connect(), await connect()]
+        for client in served_now:
+            await client.send(b"GET /wait HTTP/1.1\r\nHost: engine.test\r\n\r\n")
+        await asyncio.sleep(0.1)
         third = await connect()
         status, body = await third.answer()
         assert (status, json.loads(body)["code"]) == (503, "service_unavailable")
         assert await third.is_disconnected()
-        await first.send(HEAD + b"0123456789")
-        assert await first.answer() == (200, b"0123456789")
+        app.may_respond.set()
+        for client in served_now:
+            assert await client.answer() == (200, b"done")
 
 
 async def test_a_refused_client_that_expects_100_continue_is_disconnected(connect: Connect) -> None:

@@ -50,7 +50,8 @@ class ClientLimits:
     """Maximum number of requests that a connection may send ahead of their answers. Each takes some 200 bytes of a
     client, and kilobytes of the engine's memory."""
     connections: int = 10_000
-    """Maximum number of connections. Each uses a file descriptor, and without a free one the engine cannot work."""
+    """Maximum number of connections. Each uses a file descriptor, and without a free one the engine cannot work. A
+    further connection takes the place of the one that has waited longest for its client."""
 
 
 class Server(uvicorn.Server):
@@ -87,6 +88,8 @@ class _Config(uvicorn.Config):
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
         self.limits = limits
+        self.waiting: dict[DeadlineProtocol, None] = {}
+        """Connections that wait for their clients: for a request or its body, or to read. The first waits longest."""
 
 
 class _Deadline:
@@ -195,15 +198,18 @@ class DeadlineProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
-            message = "too many connections; try again later"
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, message, "retry-after: 5\r\n")
-            return
+            longest = next(iter(self.config.waiting), self)
+            longest.make_room()
+            if longest is self:
+                return
+        self._await_client()
         _limit_unsent_bytes(transport)
         self._head_deadline.set(self._limits.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for deadline in (self._head_deadline, self._body_deadline, self._discard_deadline, self._write_deadline):
             deadline.cancel()
+        self._stop_waiting()
         for cycle in self._unanswered:  # uvicorn tells only the last one: the others would never end
             cycle.disconnected = True
             cycle.message_event.set()
@@ -220,7 +226,7 @@ class DeadlineProtocol(HttpToolsProtocol):
                 self.transport.abort()  # the parser holds the end of a chunked body, of any length, in memory
                 return
             if not self._body_started and self._is_answering:
-                self._body_deadline.set(self._limits.idle_seconds)
+                self._await_body()
             return
         if self._parser_state is _ParserState.HEAD:
             self._head_bytes += len(data)
@@ -245,6 +251,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._parser_state, self._head_bytes = _ParserState.BODY, 0
         self._body_started, self._discarded_bytes, self._discarded_at_last_check = False, 0, 0
         self._head_deadline.cancel()
+        self._stop_waiting()
         super().on_headers_complete()
         self.cycle.transport = _ResponseTransport(self.transport, self.loop)  # its task starts in the loop's next turn
         self._unanswered.append(self.cycle)
@@ -253,7 +260,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._body_started = self._body_arrived = True
         super().on_body(body)
         if self._is_answering:
-            self._body_deadline.set(self._limits.idle_seconds)
+            self._await_body()
             return
         self._discarded_bytes += len(body)
         if self._discarded_bytes > self._limits.discarded_bytes:
@@ -263,11 +270,15 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._parser_state = _ParserState.REQUEST
         self._body_deadline.cancel()
         self._discard_deadline.cancel()
+        if self._is_answering:
+            self._stop_waiting()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         self._unanswered.popleft()
         super().on_response_complete()
+        if not self._unanswered:
+            self._await_client()
         if self._parser_state is not _ParserState.BODY:
             return
         if self.expect_100_continue and not self._body_started:
@@ -283,6 +294,8 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         self._write_deadline.cancel()
+        if self._unanswered:
+            self._stop_waiting()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
@@ -291,6 +304,28 @@ class DeadlineProtocol(HttpToolsProtocol):
     @property
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_client(self) -> None:
+        self._stop_waiting()
+        self.config.waiting[self] = None
+
+    def _stop_waiting(self) -> None:
+        self.config.waiting.pop(self, None)
+
+    def _await_body(self) -> None:
+        self._body_deadline.set(self._limits.idle_seconds)
+        self._await_client()
+
+    def make_room(self) -> None:
+        """Close this connection, because there are too many."""
+        self._stop_waiting()
+        if self._unanswered or self.transport.get_write_buffer_size():
+            self.transport.abort()  # the client may never read an answer
+        elif self._parser_state is _ParserState.BODY or (self.cycle and self._parser_state is _ParserState.REQUEST):
+            self.transport.close()  # it has its answer
+        else:
+            message = "too many connections; try again later"
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, message, "retry-after: 5\r\n")
 
     def _head_missed(self) -> None:
         if self._parser_state is _ParserState.HEAD:
@@ -314,6 +349,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     def _await_reader(self) -> None:
         self._unsent_bytes = self.transport.get_write_buffer_size()
         self._write_deadline.set(self._limits.idle_seconds)
+        self._await_client()
 
     def _write_missed(self) -> None:
         if self.transport.get_write_buffer_size() < self._unsent_bytes:
