@@ -19,7 +19,8 @@ THREADS_PER_PROCESS: Final = 32
 
 _OWN_GROUP: Final = Path("/proc/self/cgroup")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-_MOUNT: Final = re.compile(r"\S+ \S+ \S+ (?P<root>\S+) (?P<place>\S+) .* - cgroup2 ", re.MULTILINE)
+_MOUNT: Final = r"\S+ \S+ \S+ (?P<root>\S+) (?P<place>\S+) .* - "
+_VERSION_2: Final = re.compile(f"{_MOUNT}cgroup2 ", re.MULTILINE)
 _PROCESSES: Final = "cgroup.procs"
 _ENABLED: Final = "cgroup.subtree_control"
 _NEEDED: Final = frozenset({"memory", "pids"})
@@ -97,11 +98,31 @@ def _problem_of(group: Path) -> str | None:
 
 def _own_group() -> Path | None:
     """Return the folder of this process's group; None without cgroup v2."""
-    mount = _MOUNT.search(_MOUNTS.read_text())
-    own = next((line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::")), None)
+    return _own_group_in(_VERSION_2, "")
+
+
+def _own_group_in(mounts: re.Pattern[str], controller: str) -> Path | None:
+    """Return the folder of this process's group in a hierarchy. controller: one of version 1, or empty."""
+    mount = mounts.search(_MOUNTS.read_text())
+    groups = (line.split(":", 2) for line in _OWN_GROUP.read_text().splitlines())
+    own = next((group for _, names, group in groups if controller in names.split(",")), None)
     if mount is None or own is None or not Path(own).is_relative_to(mount["root"]):
         return None
     return Path(mount["place"]) / Path(own).relative_to(mount["root"])
+
+
+def groups_above(controller: str, below: Path | None = None) -> Iterator[Path]:
+    """Yield the folders of the groups that this process is in, in both versions of control groups.
+
+    Others than a controller's are not yielded in version 1, and may be in version 2. below: without this group of
+    version 2, and those below it.
+    """
+    version_1 = re.compile(rf"{_MOUNT}cgroup \S+ (?:\S*,)?{controller}(?:,|$)", re.MULTILINE)
+    with suppress(OSError):
+        for group in (below.parent if below else _own_group(), _own_group_in(version_1, controller)):
+            while group and (group / _PROCESSES).exists():
+                yield group
+                group = group.parent
 
 
 def _is_marked(group: Path) -> bool:

@@ -1,7 +1,8 @@
 """End an attempt that takes more than its share of what the machine has for all. Without most of this, no engine runs.
 
 Some of it is limited at all times: threads, and the files that all processes of a user may watch by epoll. The rest is
-limited once there is hardly any left: the memory, the disk, and some kinds of files.
+limited once there is hardly any left: the memory, the disk, some kinds of files, and the threads of a service,
+container or user that may have fewer than the machine.
 """
 
 import math
@@ -14,6 +15,7 @@ from labrats.executor.resource_limits.disk import DiskMeter
 from labrats.executor.resource_limits.memory import MemoryMeter, short_memory
 from labrats.executor.resource_limits.open_descriptors import hides_files, open_files, open_sockets, watched_by_epoll
 from labrats.executor.resource_limits.scarce_files import KINDS, most_memory_of_a_socket
+from labrats.executor.resource_limits.thread_limits import thread_limits
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
@@ -45,6 +47,7 @@ class MachineShares:
         self._memory = MemoryMeter() if limits.memory_bytes is None else None
         self._disk, self._is_confined = disk, is_confined
         self._most_threads, self._most_watches = most_threads(), _share(_WATCHES_SHARE, _MOST_WATCHES)
+        self._thread_limits = list(thread_limits(Path(limits.control_groups) if limits.control_groups else None))
         self._hidden_counts = 0
 
     def excess(self) -> GiveUp | None:
@@ -58,6 +61,14 @@ class MachineShares:
                 f"the attempt had {threads} threads, over {_THREADS_SHARE:.0%} of what the machine may have "
                 "(kernel.pid_max and kernel.threads-max): give the agent less to do at once",
             )
+        for limit in self._thread_limits:
+            if threads > limit.most * _THREADS_SHARE and limit.is_nearly_reached():
+                yield GiveUp(
+                    FailedCode.PROCESS_LIMIT,
+                    f"the attempt had {threads} threads, over {_THREADS_SHARE:.0%} of the {limit.most} that the engine "
+                    f"and all attempts may have ({limit.setting}), when hardly any was left: give the agent less to do "
+                    "at once",
+                )
         if (watched := watched_by_epoll(pids, self._most_watches)) > self._most_watches:
             yield GiveUp(
                 FailedCode.PROCESS_LIMIT,

@@ -122,12 +122,12 @@ class _Watcher:
         for thread in threads:
             thread.start()
         shares = self._thread(self._watch_shares)
-        start = self._loop.call_later(LONG_SAMPLE_SECONDS, shares.start)  # a thread costs a millisecond
+        self._start_later(shares)  # a thread costs a millisecond
         try:
             yield
         finally:
             self._stopped.set()
-            start.cancel()
+            self._start.cancel()
             for thread in [*threads, *([shares] if shares.ident else [])]:
                 thread.join()
 
@@ -146,6 +146,17 @@ class _Watcher:
 
     def _thread(self, watch: Callable[[], GiveUp | None]) -> threading.Thread:
         return threading.Thread(target=self._run, args=(watch,), name="resource-limits")
+
+    def _start_later(self, thread: threading.Thread) -> None:
+        self._start = self._loop.call_later(LONG_SAMPLE_SECONDS, self._start_or_measure, thread)
+
+    def _start_or_measure(self, thread: threading.Thread) -> None:
+        """Start the thread that measures the shares. If there is no thread left, measure them here and try again."""
+        try:
+            thread.start()
+        except RuntimeError:
+            self._run(MachineShares(self._limits, self._disk, self._is_confined).excess)
+            self._start_later(thread)
 
     def _run(self, watch: Callable[[], GiveUp | None]) -> None:
         failure: Exception | None

@@ -47,6 +47,9 @@ NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
 assert ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK) == 0
 {HOLD_SOCKETS.replace("20", "1")}
 """
+NO_MORE_THREADS = """thread_limits = lambda _: [
+    __import__("labrats.executor.resource_limits.thread_limits", fromlist=[""]).ThreadLimit("pids.max", 40, lambda: 40)
+]"""
 USED_UP = """KINDS = [
     __import__("dataclasses").replace(kind, most=lambda: 50, is_used_up=lambda: True) for kind in machine_shares.KINDS
 ]"""
@@ -69,6 +72,8 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
     [
         ("_share = lambda share, *files: 20", MANY_THREADS, FailedCode.PROCESS_LIMIT),
         ("_share = lambda share, *files: 20", MANY_WITHOUT_MAIN_THREAD, FailedCode.PROCESS_LIMIT),
+        (NO_MORE_THREADS, MANY_THREADS, FailedCode.PROCESS_LIMIT),
+        (NO_MORE_THREADS.replace("lambda: 40", "lambda: 30"), MANY_THREADS.replace("(20)", "(1)"), None),
         ("short_memory = lambda: 400 << 20", FILL_MEMORY_TOGETHER, FailedCode.OUT_OF_MEMORY),
         ("short_memory = lambda: None", FILL_MEMORY_TOGETHER.replace("sleep(20)", "sleep(1)"), None),
         ("short_memory = machine_shares.most_memory_of_a_socket", HOLD_SOCKETS, FailedCode.OUT_OF_MEMORY),
@@ -79,7 +84,15 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
         (USED_UP.replace("True", "False"), HOLD_SOCKETS.replace("20", "1"), None),
     ],
     ids=[
-        *("threads", "processes", "memory while it is short", "memory", "sockets while memory is short"),
+        *(
+            "threads",
+            "processes",
+            "threads of a service",
+            "some threads of a service",
+            "memory while it is short",
+            "memory",
+            "sockets while memory is short",
+        ),
         *("inotify", "terminals", "ports", "ports of another namespace", "sockets"),
     ],
 )

@@ -4,12 +4,15 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labrats.executor.resource_limits import watcher
+from labrats.executor.resource_limits.machine_shares import MachineShares
+from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
 from labrats.processes import with_environment
@@ -86,6 +89,21 @@ async def test_an_error_of_the_measurement_ends_the_work(monkeypatch: pytest.Mon
     monkeypatch.setattr(watcher, "kill_descendants", lambda _: None)
     with pytest.raises(MemoryError):
         await watcher.run_within_limits(asyncio.Event().wait, MEMORY)
+
+
+async def test_shares_are_measured_although_the_agent_has_taken_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ended = list[int]()
+    monkeypatch.setattr(watcher, "LONG_SAMPLE_SECONDS", 0.01)
+    monkeypatch.setattr(watcher, "kill_descendants", ended.append)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    results = iter([None, GiveUp(FailedCode.PROCESS_LIMIT, "too many")])
+    monkeypatch.setattr(MachineShares, "excess", lambda _: next(results))
+    with pytest.raises(GiveUp, match="too many"):
+        await watcher.run_within_limits(asyncio.Event().wait, ResourceLimits())
+    assert ended == [os.getpid()]
 
 
 def test_executor_that_cannot_end_its_agent_ends_itself() -> None:
