@@ -3,8 +3,9 @@
 It also refuses the sockets of unusual networks. Some, such as those to the host of a virtual machine, belong to no
 network namespace. Contexts of asynchronous I/O (`io_setup`) belong to none, either: one agent could take all of them.
 By `clone3`, an agent of root could start a process in any control group. With a lease on a file of the machine, it
-could make programs outside wait that write to the file. Large sets of semaphores take memory of the kernel that belongs
-to no process. A process that made itself undumpable would hide the files that it has open from the executor.
+could make programs outside wait that write to the file. Large sets of semaphores, and many small messages in queues,
+take memory of the kernel that belongs to no process. A process that made itself undumpable would hide the files that it
+has open from the executor.
 
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
@@ -52,8 +53,9 @@ class _Machine:
 
     code: from linux/audit.h. calls: the refused ones. socket: of the call that opens one. fcntl: of that by which a
     program also takes a lease. setsockopt: of that by which it also shares a port. shmget: of the call that
-    creates a segment of System V memory. semget: of the one for a set of semaphores. prctl: of that by which a process
-    also makes itself undumpable. setrlimit, prlimit: of those that change a limit.
+    creates a segment of System V memory. semget: of the one for a set of semaphores. msgsnd: of the one that puts a
+    message into a queue of System V. prctl: of that by which a process also makes itself undumpable. setrlimit,
+    prlimit: of those that change a limit.
     """
 
     code: int
@@ -63,6 +65,7 @@ class _Machine:
     setsockopt: int
     shmget: int
     semget: int
+    msgsnd: int
     prctl: int
     setrlimit: int
     prlimit: int
@@ -84,6 +87,7 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         setsockopt=54,
         shmget=29,
         semget=64,
+        msgsnd=69,
         prctl=157,
         setrlimit=160,
         prlimit=302,
@@ -100,6 +104,7 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         setsockopt=208,
         shmget=194,
         semget=190,
+        msgsnd=189,
         prctl=167,
         setrlimit=164,
         prlimit=261,
@@ -117,6 +122,11 @@ SEGMENT_BYTES: Final = 64 * 1024
 SEMAPHORES: Final = 32
 """Most semaphores in a set of System V in a sandbox. PostgreSQL needs 20 of 64 bytes. There are at most 32000 sets."""
 
+LEAST_MESSAGE_BYTES: Final = 128
+"""Smallest message in a queue of System V in a sandbox; those of fakeroot are larger. A queue may have as many messages
+as bytes (16384), of which each takes 48 bytes more: empty ones in all 32000 queues would take 30 GiB.
+"""
+
 
 def can_refuse_calls() -> bool:
     """Return whether the numbers of this machine's system calls are known, so that some can be refused."""
@@ -129,8 +139,8 @@ class CallRules:
 
     may_debug: whether processes may trace each other, as debuggers do.
     may_choose_processors: whether they may choose the processors on which they run.
-    may_fill_segments: whether segments of System V memory may be larger than SEGMENT_BYTES, and sets of semaphores
-        than SEMAPHORES.
+    may_fill_segments: whether segments of System V memory may be larger than SEGMENT_BYTES, sets of semaphores than
+        SEMAPHORES, and messages smaller than LEAST_MESSAGE_BYTES.
     may_share_ports: whether they may listen on a port on which another process of the user does (SO_REUSEPORT). The
         kernel would give them a part of its connections.
     """
@@ -183,6 +193,7 @@ def _program(machine: _Machine, rules: CallRules) -> _Program:
         ),
         *([] if rules.may_fill_segments else _of_call(machine.shmget, _refusal_of_large(SEGMENT_BYTES))),
         *([] if rules.may_fill_segments else _of_call(machine.semget, _refusal_of_large(SEMAPHORES))),
+        *([] if rules.may_fill_segments else _of_call(machine.msgsnd, _refusal_of_small(LEAST_MESSAGE_BYTES))),
         *_of_call(machine.prctl, _if(_ARGUMENTS[0], _PR_SET_DUMPABLE, _if(_ARGUMENTS[1], 0, [_refusal(_DONE)]))),
         *_of_call(machine.setrlimit, _if(_ARGUMENTS[0], resource.RLIMIT_CORE, [_refusal(_DONE)])),
         # The new limit is the third argument. There is none if the limit is only read.
@@ -231,6 +242,17 @@ def _refusal_of_large(most: int) -> _Program:
         _instruction(_JUMP_IF_EQUAL, 0, if_false=2),
         _instruction(_LOAD, _ARGUMENTS[1]),
         _instruction(_JUMP_IF_AT_LEAST, most + 1, if_false=1),
+        _refusal(errno.EINVAL),
+    ]
+
+
+def _refusal_of_small(least: int) -> _Program:
+    """Return the instructions that refuse a call whose third argument is smaller than `least`."""
+    return [
+        _instruction(_LOAD, _ARGUMENTS[2] + _HIGH_HALF),
+        _instruction(_JUMP_IF_EQUAL, 0, if_false=3),
+        _instruction(_LOAD, _ARGUMENTS[2]),
+        _instruction(_JUMP_IF_AT_LEAST, least, if_true=1),
         _refusal(errno.EINVAL),
     ]
 

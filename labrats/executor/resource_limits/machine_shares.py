@@ -13,8 +13,14 @@ from typing import Final
 
 from labrats.executor.resource_limits.disk import DiskMeter
 from labrats.executor.resource_limits.memory import MemoryMeter, short_memory
-from labrats.executor.resource_limits.open_descriptors import hides_files, open_files, open_sockets, watched_by_epoll
-from labrats.executor.resource_limits.scarce_files import KINDS, most_memory_of_a_socket
+from labrats.executor.resource_limits.open_descriptors import (
+    hides_files,
+    open_files,
+    open_pipes,
+    open_sockets,
+    watched_by_epoll,
+)
+from labrats.executor.resource_limits.scarce_files import KINDS, MEMORY_OF_A_PIPE, most_memory_of_a_socket
 from labrats.executor.resource_limits.thread_limits import thread_limits
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -102,11 +108,12 @@ class MachineShares:
     def _excesses_of_memory(self, pids: Sequence[int], total: int) -> Iterator[GiveUp]:
         """Yield what exceeds a share of the machine's memory, of `total` bytes, which is nearly full."""
         most, advice = int(total * _MEMORY_SHARE), "use a machine with more, or give the agent less to do at once"
-        if (sockets := open_sockets(pids)) * most_memory_of_a_socket() > most:
+        sockets, pipes = open_sockets(pids), open_pipes(pids)
+        if sockets * most_memory_of_a_socket() + pipes * MEMORY_OF_A_PIPE > most:
             yield GiveUp(
                 FailedCode.OUT_OF_MEMORY,
-                f"the attempt had {sockets} sockets, whose buffers can take over {_MEMORY_SHARE:.0%} of the machine's "
-                f"memory, which was nearly full: {advice}",
+                f"the attempt had {sockets} sockets and {pipes} ends of pipes, whose buffers can take over "
+                f"{_MEMORY_SHARE:.0%} of the machine's memory, which was nearly full: {advice}",
             )
         if self._memory and (used := self._memory.excess(most, pids)):
             yield GiveUp(

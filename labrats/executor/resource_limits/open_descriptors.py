@@ -18,6 +18,7 @@ from labrats.executor.resource_limits.scarce_files import Kind
 from labrats.processes import share_descriptors, thread_ids
 
 SOCKET: Final = "socket:["
+_PIPE: Final = "pipe:["
 _IN_MEMORY: Final = "/memfd:"
 _EPOLL: Final = "anon_inode:[eventpoll]"
 _WATCH: Final = b"tfd:"
@@ -188,6 +189,11 @@ def open_files(pids: Iterable[int], kind: Kind) -> int:
 def open_sockets(pids: Iterable[int]) -> int:
     """Return the number of sockets. Several descriptors of one count once."""
     return len({link for link in _links(pids) if link.startswith(SOCKET)})
+
+
+def open_pipes(pids: Iterable[int]) -> int:
+    """Return the number of descriptors of pipes. Two of one pipe count twice: there can be millions."""
+    return sum(link.startswith(_PIPE) for link in _links(pids))
 
 
 def _namespace(pid: int | str, name: str) -> str | None:

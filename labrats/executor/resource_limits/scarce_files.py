@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import resource
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ class Kind:
     most: Callable[[], int]
     is_used_up: Callable[[], bool]
     namespace: str = ""
+
+
+MEMORY_OF_A_PIPE: Final = 2 * resource.getpagesize()
+"""The bytes that can wait in each pipe of a user who has many (fs.pipe-user-pages-soft)."""
 
 
 def most_memory_of_a_socket() -> int:

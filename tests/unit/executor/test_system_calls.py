@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from labrats.model.protocol import ResourceLimits, Sandbox
-from labrats.system_calls import _MACHINES, SEGMENT_BYTES, SEMAPHORES, can_refuse_calls
+from labrats.system_calls import (
+    _MACHINES,
+    LEAST_MESSAGE_BYTES,
+    SEGMENT_BYTES,
+    SEMAPHORES,
+    can_refuse_calls,
+)
 from tests.unit.executor.test_agent_sandbox import a_confined_attempt, output_of
 
 NUMBERS = _MACHINES[platform.machine()].calls
@@ -130,6 +136,17 @@ def test_sets_of_semaphores_are_small(tmp_path: Path) -> None:
     )
     attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out")
     assert output_of(attempt).splitlines() == ["created", "created", "Invalid argument"]
+
+
+def test_messages_in_queues_are_large(tmp_path: Path) -> None:
+    """The kernel's memory for an empty message belongs to no process, and a queue may have very many of them."""
+    get, send = {"x86_64": 68, "aarch64": 186}[platform.machine()], _MACHINES[platform.machine()].msgsnd
+    sizes = [0, LEAST_MESSAGE_BYTES - 1, LEAST_MESSAGE_BYTES, 1100]
+    script = f'my $queue = syscall({get}, 0, 01600); my $message = pack("q", 1) . "x" x 2000; ' + "; ".join(
+        f'print syscall({send}, $queue, $message, {size}, 0) < 0 ? "$!\n" : "sent\n"' for size in sizes
+    )
+    attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out")
+    assert output_of(attempt).splitlines() == ["Invalid argument", "Invalid argument", "sent", "sent"]
 
 
 def test_no_process_hides_its_open_files(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from labrats.executor.resource_limits import machine_shares
 from labrats.executor.resource_limits.disk import DiskMeter
+from labrats.executor.resource_limits.scarce_files import MEMORY_OF_A_PIPE
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
 from labrats.processes import with_environment
@@ -109,6 +110,22 @@ def test_an_attempt_without_limits_cannot_use_up_the_machine(
         [sys.executable, "-c", program, script], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True
     )
     assert done.stdout.strip() == (code or "ended by itself")
+
+
+def test_buffers_of_pipes_count_while_memory_is_short() -> None:
+    """They are memory of the kernel, which belongs to no process."""
+    script = "import os; held = [os.pipe() for _ in range(100)]; print(flush=True); input()"
+    limits = ResourceLimits(memory_bytes=2**40)  # the memory of processes is measured elsewhere then
+    shares = machine_shares.MachineShares(limits, DiskMeter((), limits, Event()), lambda _: True)
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdout
+        program.stdout.readline()
+        [failure] = shares._excesses_of_memory([program.pid], 300 * MEMORY_OF_A_PIPE)
+        more = list(shares._excesses_of_memory([program.pid], 600 * MEMORY_OF_A_PIPE))
+        program.communicate(b"\n")
+    assert failure.code == FailedCode.OUT_OF_MEMORY
+    assert "0 sockets and 20" in str(failure)
+    assert more == []
 
 
 @pytest.mark.parametrize(
