@@ -4,8 +4,8 @@ It also refuses the sockets of unusual networks. Some, such as those to the host
 network namespace. Contexts of asynchronous I/O (`io_setup`) belong to none, either: one agent could take all of them.
 By `clone3`, an agent of root could start a process in any control group. With a lease on a file of the machine, it
 could make programs outside wait that write to the file. Large sets of semaphores, and many small messages in queues,
-take memory of the kernel that belongs to no process. A process that made itself undumpable would hide the files that it
-has open from the executor.
+take memory of the kernel that belongs to no process, and what `memfd_secret` takes seems to be a file on the disk. A
+process that made itself undumpable would hide the files that it has open from the executor.
 
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
@@ -71,7 +71,9 @@ class _Machine:
     prlimit: int
 
 
-_EVERYWHERE: Final = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435}
+_EVERYWHERE: Final = {
+    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435, "memfd_secret": 447,
+}  # fmt: skip
 _UNAVAILABLE: Final = frozenset({*_EVERYWHERE, "io_setup"})
 """Calls that fail with ENOSYS, as on a kernel without them, so that programs use another way."""
 _MACHINES: Final[Mapping[str, _Machine]] = {

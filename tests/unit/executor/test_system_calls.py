@@ -43,8 +43,9 @@ def test_this_machine_is_known() -> None:
 @pytest.mark.parametrize("may_debug", [False, True])
 def test_calls_are_refused_and_those_of_debuggers_by_setting(tmp_path: Path, may_debug: bool) -> None:
     found = refusals(tmp_path, a_sandbox(may_debug=may_debug))
-    unavailable = {name: error for name, error in found.items() if name.startswith("io_") or name == "clone3"}
-    assert set(unavailable) == {"io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register", "clone3"}
+    others = ("clone3", "memfd_secret")
+    unavailable = {name: error for name, error in found.items() if name.startswith("io_") or name in others}
+    assert set(unavailable) == {"io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register", *others}
     assert set(unavailable.values()) == {"Function not implemented"}
     debugging = [found.pop(name) == "Operation not permitted" for name in DEBUGGING]
     assert debugging == [not may_debug] * len(DEBUGGING)
