@@ -6,7 +6,8 @@ A file whose descriptor was sent to another process that has not received it is 
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,8 @@ from labrats.processes import share_descriptors, thread_ids
 
 SOCKET: Final = "socket:["
 _PIPE: Final = "pipe:["
+_COLUMNS: Final = 7
+"""Columns of /proc/net/unix after the first: the last ones are the inode and the path, which may be empty."""
 _IN_MEMORY: Final = "/memfd:"
 _EPOLL: Final = "anon_inode:[eventpoll]"
 _WATCH: Final = b"tfd:"
@@ -186,9 +189,33 @@ def open_files(pids: Iterable[int], kind: Kind) -> int:
     return sum(link.startswith(kind.links) for link in _links(pids))
 
 
-def open_sockets(pids: Iterable[int]) -> int:
-    """Return the number of sockets. Several descriptors of one count once."""
-    return len({link for link in _links(pids) if link.startswith(SOCKET)})
+def open_sockets(pids: Collection[int]) -> int:
+    """Return the number of sockets. Several descriptors of one count once.
+
+    With the connections to their Unix sockets that none of the processes has accepted yet. No descriptor leads to one
+    whose client has closed it, but it keeps what the client has sent.
+    """
+    opened = {link for link in _links(pids) if link.startswith(SOCKET)}
+    namespaces = {_namespace(pid, "net"): pid for pid in pids}
+    return len(opened) + sum(_waiting_connections(pid, opened) for pid in namespaces.values())
+
+
+def _waiting_connections(pid: int, opened: Collection[str]) -> int:
+    """Return the number of connections that wait in these Unix sockets, in the network namespace of a process.
+
+    A connection has the path of the socket in which it waits, and no inode yet.
+    """
+    listening, waiting = set[bytes](), Counter[bytes]()
+    with suppress(OSError), open(f"/proc/{pid}/net/unix", "rb") as table:
+        for line in table:
+            columns = line.split(maxsplit=_COLUMNS)[1:]
+            if len(columns) >= _COLUMNS - 1:  # otherwise it is the rest of a path with a line break
+                inode, path = columns[_COLUMNS - 2], b"".join(columns[_COLUMNS - 1 :])
+                if inode == b"0":
+                    waiting[path] += 1
+                elif SOCKET + inode.decode(errors="replace") + "]" in opened:
+                    listening.add(path)
+    return sum(waiting[path] for path in listening)
 
 
 def open_pipes(pids: Iterable[int]) -> int:

@@ -1,7 +1,8 @@
-"""Deleted files that a process has open or mapped."""
+"""Deleted files that a process has open or mapped, and its sockets."""
 
 import mmap
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from labrats.executor.resource_limits.open_descriptors import (
     is_in_sandbox,
     memory_of_sandbox,
     nameless_files,
+    open_sockets,
 )
 
 SIZE = 64 * 1024
@@ -54,3 +56,19 @@ def test_a_process_outside_of_a_sandbox_hides_nothing() -> None:
     assert not hides_files(os.getpid())
     assert not is_in_sandbox(os.getpid())
     assert memory_of_sandbox([os.getpid()]) == 0
+
+
+@pytest.mark.parametrize("name", ["plain", "two words", "line\nbreak", "\nline break", "\0hidden"])
+def test_connections_that_nobody_accepts_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """No descriptor leads to them once their clients have closed them, but what they have sent takes memory."""
+    monkeypatch.chdir(tmp_path)
+    before = open_sockets([os.getpid()])
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(name + os.urandom(4).hex())
+        listener.listen(8)
+        for _ in range(5):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(listener.getsockname())
+                client.send(b"something")
+        assert open_sockets([os.getpid()]) == before + 6
+    assert open_sockets([os.getpid()]) == before
