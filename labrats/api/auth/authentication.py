@@ -12,6 +12,7 @@ from labrats.api.auth.key_uses import KeyUses
 from labrats.api.auth.keys import ApiKeyIndex
 from labrats.api.auth.rate_limit import AuthRateLimit
 from labrats.api.auth.sessions import Session, Sessions
+from labrats.api.http.cookies import cookie_of
 from labrats.api.http.errors import ApiError
 from labrats.model.caller import Caller
 from labrats.model.errors import RetryLater
@@ -65,7 +66,7 @@ class Authenticator:
         """
         if "authorization" in request.headers:
             return self._by_key(request)
-        if SESSION_COOKIE in request.cookies:
+        if cookie_of(request, SESSION_COOKIE) is not None:
             return self._by_session(request)
         raise _unauthorized()
 
@@ -73,7 +74,7 @@ class Authenticator:
         """Return the session of the cookie; None without a valid one. Raises RetryLater before the first sync."""
         if not self.sessions.synced.is_set():
             raise RetryLater("the engine is still reading which sessions were ended")
-        return self.sessions.find(request.cookies.get(SESSION_COOKIE, ""), self.clock.now())
+        return self.sessions.find(cookie_of(request, SESSION_COOKIE) or "", self.clock.now())
 
     def check_origin(self, request: Request) -> None:
         """Raise ApiError 403 unless the browser says that a page of this engine sends the request.
@@ -108,7 +109,7 @@ class Authenticator:
             raise _unauthorized()
         if request.method not in _SAFE_METHODS:
             self.check_origin(request)
-        return session.caller, Credential(request.cookies[SESSION_COOKIE], self.sessions)
+        return session.caller, Credential(cookie_of(request, SESSION_COOKIE) or "", self.sessions)
 
     def _is_own(self, origin: str, request: Request) -> bool:
         """Return whether the origin is this engine. A TLS proxy changes the scheme, so only the host is compared."""

@@ -12,6 +12,7 @@ from labrats.api.auth.authentication import SESSION_COOKIE
 from labrats.api.auth.login_links import redeem
 from labrats.api.auth.oidc import LOGIN_LIFETIME, OpenIdProvider
 from labrats.api.auth.sessions import User
+from labrats.api.http.cookies import cookie_of
 from labrats.api.http.errors import ApiError
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
@@ -115,7 +116,7 @@ async def finish_login(
     """Exchange the code for a session. Only the response to this browser's login is accepted."""
     parameters = {"state": state, "code": code, "iss": iss, "error": error}
     present = {name: value for name, value in parameters.items() if value is not None}
-    user, page = await _provider(request).finish(request.cookies.get(LOGIN_COOKIE, ""), present)
+    user, page = await _provider(request).finish(cookie_of(request, LOGIN_COOKIE) or "", present)
     response = _signed_in(request, user, page)
     response.delete_cookie(LOGIN_COOKIE, path=CALLBACK, httponly=True, samesite="lax", secure=_is_secure(request))
     return response
@@ -150,7 +151,9 @@ async def logout(request: Request) -> Response:
         services.authenticator.check_origin(request)
         await services.sessions.end(session, services.store, services.clock.now())
     response = Response(status_code=204)
-    if SESSION_COOKIE in request.cookies:  # another site's request comes without the cookie, and must not clear it
+    if (
+        cookie_of(request, SESSION_COOKIE) is not None
+    ):  # another site's request comes without the cookie, and must not clear it
         response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=_is_secure(request))
     return response
 
