@@ -160,6 +160,9 @@ async def test_users_who_may_create_jobs_cannot_set_the_fields_of_the_engine(
     assert "created" in create("waits", concurrency={"key": "of-the-team"})
     held = an_applied_job({"name": "held", "finalizers": ["example.com/hold"]})
     assert "metadata.finalizers keep a job" in by_tenant(installation, "create", "-f", "-", stdin=held)
+    nobody = {"apiVersion": "v1", "kind": "ConfigMap", "name": "nobody", "uid": "00000000-0000-0000-0000-000000000000"}
+    owned = an_applied_job({"name": "owned", "ownerReferences": [nobody]})
+    assert "metadata.ownerReferences delete a job" in by_tenant(installation, "create", "-f", "-", stdin=owned)
     installation.kubectl("create", "role", "deleter", "--verb=delete", "--resource=inferencerequests.labrats.work")
     installation.kubectl("create", "rolebinding", "deleter", "--role=deleter", "--user=tenant")
     async with asyncio.timeout(PATIENCE_SECONDS):

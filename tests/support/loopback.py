@@ -1,30 +1,37 @@
 """HTTP servers on loopback, each in a thread of the test process."""
 
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
+
+_PORTS: Final = range(12_000, 30_000)
 
 
 def free_port() -> int:
-    """Return a port that no process listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that is free, for a program that listens a moment later."""
+    return _free_ports(1)
 
 
 def two_free_ports() -> int:
     """Return a free port whose successor is free, too."""
+    return _free_ports(2)
+
+
+def _free_ports(count: int) -> int:
+    """Return the first of so many free ports in a row.
+
+    The kernel gives none of `_PORTS` to a process that connects, or that listens on any port, in the meantime.
+    """
     while True:
-        with closing(socket.create_server(("127.0.0.1", 0))) as first:
-            port: int = first.getsockname()[1]
-            try:
-                socket.create_server(("127.0.0.1", port + 1)).close()
-            except (OSError, OverflowError):
-                continue
-            return port
+        first = random.choice(_PORTS)
+        with suppress(OSError), ExitStack() as taken:
+            for port in range(first, first + count):
+                taken.enter_context(closing(socket.create_server(("127.0.0.1", port))))
+            return first
 
 
 class QuietHandler(BaseHTTPRequestHandler):
