@@ -183,8 +183,8 @@ class ModelProxy:
             self._gate.check_head(method, target, headers)
             if not self._is_open:
                 raise Refused(503, "the agent's run has ended")
-            async with self._read_body(client) as parts:
-                approved = self._gate.approve(method, target, headers, _joined(parts))
+            async with self._read_body(client) as body:
+                approved = self._gate.approve(method, target, headers, _taken(body))
                 exchange.model = approved.model
                 await _unless_closed(client, self._forward_in_turn(client, approved, exchange))
         except Refused as refused:
@@ -281,9 +281,9 @@ class ModelProxy:
             raise
 
     @contextlib.asynccontextmanager
-    async def _read_body(self, client: HttpConnection) -> AsyncIterator[list[bytes]]:
-        """Read the parts of a body, whose bytes count until the context exits. Raises Refused."""
-        parts: list[bytes] = []
+    async def _read_body(self, client: HttpConnection) -> AsyncIterator[bytearray]:
+        """Read a body, whose bytes count until the context exits. Raises Refused."""
+        body = bytearray()  # as objects, parts of a byte would take much more memory
         size = 0
         try:
             while isinstance(event := await client.receive(), h11.Data):
@@ -291,12 +291,12 @@ class ModelProxy:
                     raise Refused(413, f"the request is larger than {MOST_BODY_BYTES // 2**20} MiB")
                 if self._buffered_bytes + len(event.data) > MOST_BUFFERED_BYTES:
                     raise Refused(503, "too many large requests at once")
-                parts.append(bytes(event.data))
+                body += event.data
                 size += len(event.data)
                 self._buffered_bytes += len(event.data)
             if not isinstance(event, h11.EndOfMessage):
                 raise ConnectionResetError("the client closed the connection in the middle of a request")
-            yield parts
+            yield body
         finally:
             self._buffered_bytes -= size
 
@@ -309,11 +309,11 @@ class ModelProxy:
         )
 
 
-def _joined(parts: list[bytes]) -> bytes:
-    """Return the parts of a body as one, and keep none of them: a body may be large."""
-    body = b"".join(parts)
-    parts.clear()
-    return body
+def _taken(body: bytearray) -> bytes:
+    """Return what was read, and keep none of it: a body may be large."""
+    content = bytes(body)
+    body.clear()
+    return content
 
 
 def _send_at_once(writer: asyncio.StreamWriter) -> None:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from pathlib import Path
 from typing import Final
 
@@ -118,3 +119,21 @@ async def test_request_that_takes_more_memory_to_read_is_refused(tmp_path: Path,
 
 if __name__ == "__main__":
     asyncio.run(run_proxy(sys.argv[1], sys.argv[2]))
+
+
+@pytest.mark.anyio
+async def test_body_in_parts_of_one_byte_takes_little_more_memory_than_in_one(tmp_path: Path) -> None:
+    body = b'{"model":"%s","x":"%s"}' % (MODEL.encode(), b"a" * 20_000)
+    head = a_request().partition(b"\r\n\r\n")[0].split(b"\r\n")
+    kept = [line for line in head if not line.lower().startswith(b"content-length")]
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    request = b"\r\n".join([*kept, b"Transfer-Encoding: chunked", b"", chunks + b"0\r\n\r\n"])
+    async with a_proxy(tmp_path, answers(a_response(b"{}"))) as proxy:
+        await proxy.send(a_request())
+        tracemalloc.start()
+        try:
+            assert status_of(await proxy.send(request)) == 200
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 600_000
