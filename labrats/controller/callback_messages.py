@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from zlib import crc32
 
 from labrats.model.job import CallbackPhase, CallbackStatus, Job
 from labrats.model.phases import Phase
 from labrats.model.record import encode
+from labrats.net.retry_after import retry_after_seconds
 
 WAITS_SECONDS: Final = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Delays between the tries of a message, as Standard Webhooks proposes. The last try follows after about 75 hours."""
@@ -124,19 +124,9 @@ def judge_answer(status: int, headers: Mapping[str, str], now: datetime) -> Verd
     if 200 <= status < 300:
         return CallbackDelivered()
     if status == 429 or status >= 500:
-        return CallbackFailed(problem, _retry_after_seconds(headers.get("retry-after", ""), now))
+        delay = retry_after_seconds(headers.get("retry-after"), now) or 0.0
+        return CallbackFailed(problem, min(delay, LONGEST_WAIT_SECONDS))
     return CallbackRefused(problem, is_final=status == 410)
-
-
-def _retry_after_seconds(retry_after: str, now: datetime) -> float:
-    """Return the delay in a Retry-After header, in seconds or as a date; 0 if it is neither."""
-    if retry_after.isascii() and retry_after.isdigit():
-        return min(float(retry_after), LONGEST_WAIT_SECONDS)
-    try:
-        seconds = (parsedate_to_datetime(retry_after) - now).total_seconds()
-    except (ValueError, TypeError, OverflowError):  # not a date, or one without a time zone or with an impossible one
-        return 0.0
-    return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
 
 
 def wait_after(verdict: Verdict, message: CallbackMessage, tries: int, now: datetime) -> float | None:

@@ -13,6 +13,7 @@ import msgspec
 from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.job import FailedCode
 from labrats.model.webhook_source import APP_ID, PRIVATE_KEY, TOKEN
+from labrats.net.retry_after import retry_after_seconds
 from labrats.net.tls import system_tls
 from labrats.ports import Clock
 
@@ -254,8 +255,8 @@ def retry_seconds(response: httpx2.Response, now: datetime) -> float:
     After a limit without them GitHub asks for a minute at least.
     """
     headers, seconds = response.headers, _MIN_RETRY_SECONDS if response.status_code >= 500 else LIMIT_SECONDS
-    if (retry_after := headers.get("Retry-After", "")).isdecimal():
-        seconds = float(retry_after)
+    if (retry_after := retry_after_seconds(headers.get("Retry-After"), now)) is not None:
+        seconds = retry_after
     elif headers.get("X-RateLimit-Remaining") == "0" and (reset := headers.get("X-RateLimit-Reset", "")).isdecimal():
         seconds = float(reset) - now.timestamp()
     return min(max(seconds, _MIN_RETRY_SECONDS), _MAX_RETRY_SECONDS)

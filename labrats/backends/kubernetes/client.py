@@ -7,6 +7,7 @@ import ssl
 from asyncio import Semaphore
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,6 +23,7 @@ from labrats.backends.kubernetes.proxy import proxy_options
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, Problem, RetryLater
 from labrats.model.nesting import DEEPEST, cut_off_below
 from labrats.model.record import Record
+from labrats.net.retry_after import retry_after_seconds
 from labrats.net.tls import accept_private_authorities
 
 T = TypeVar("T")
@@ -441,5 +443,5 @@ def _read_status(body: bytes) -> Status:
 
 
 def _delay_seconds(retry_after: str | None, details: _Details) -> float:
-    seconds = float(retry_after) if retry_after and retry_after.isdecimal() else details.retry_after_seconds
-    return min(max(seconds, 1.0), _MAX_DELAY_SECONDS)
+    seconds = retry_after_seconds(retry_after, datetime.now(UTC))
+    return min(max(details.retry_after_seconds if seconds is None else seconds, 1.0), _MAX_DELAY_SECONDS)

@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, Final
@@ -20,9 +21,9 @@ from labrats.executor.model_proxy.model_server import Api
 from labrats.executor.model_proxy.responses import ErrorBody, Refused
 from labrats.executor.model_proxy.upstream import Upstream
 from labrats.executor.model_proxy.usage_reader import UsageReader
-from labrats.executor.retry_after import retry_after_seconds
 from labrats.model.job import Usage
 from labrats.model.protocol import ModelRequest
+from labrats.net.retry_after import retry_after_seconds
 
 MOST_CONNECTIONS: Final = 256
 MOST_STRANGERS_REPORTED: Final = 100
@@ -373,7 +374,9 @@ def _usage_reader(api: Api, request: Approved, response: h11.Response) -> UsageR
 
 def _retry_after(response: h11.Response) -> float | None:
     value = dict(response.headers).get(b"retry-after")
-    return retry_after_seconds(value.decode("latin-1")) if value and response.status_code in _PAUSING else None
+    if value is None or response.status_code not in _PAUSING:
+        return None
+    return retry_after_seconds(value.decode("latin-1"), datetime.now(UTC))
 
 
 async def _next_part(upstream: HttpConnection) -> h11.Data | h11.EndOfMessage:

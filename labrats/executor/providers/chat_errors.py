@@ -4,16 +4,17 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx2
 import msgspec
 
 from labrats.executor.failure_advice import add_advice
-from labrats.executor.retry_after import retry_after_seconds
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import Task
+from labrats.net.retry_after import retry_after_seconds
 
 CONNECT_SECONDS: Final = 15.0
 
@@ -85,7 +86,8 @@ async def raise_for_status(response: httpx2.Response) -> None:
         return
     content = await read_at_most(response, _ERROR_BODY_BYTES)
     reason = f"moved to {response.headers['Location']}" if response.has_redirect_location else _reason_in_body(content)
-    raise ErrorResponse(response.status_code, reason, retry_after_seconds(response.headers.get("Retry-After")))
+    pause = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
+    raise ErrorResponse(response.status_code, reason, pause)
 
 
 async def read_at_most(response: httpx2.Response, limit: int) -> bytes:

@@ -2,7 +2,6 @@
 
 import json
 from datetime import timedelta
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -151,19 +150,14 @@ def test_only_transient_answers_are_failures_and_other_errors_are_refusals(verdi
     ("retry_after", "seconds"),
     [
         ("90", 90),
-        (format_datetime(NOON + timedelta(minutes=2), usegmt=True), 120),
-        (format_datetime(NOON - timedelta(minutes=2), usegmt=True), 0),
         ("9" * 30, LONGEST_WAIT_SECONDS),
         ("soon", 0),
-        ("-5", 0),
-        ("²", 0),
-        ("Thu, 01 Jan 2026 12:02:00", 0),
-        ("", 0),
-        (f"Mon, 01 Jan 2026 00:00:00 +{'9' * 20}", 0.0),
+        (None, 0),
     ],
 )
-def test_retry_after_sets_the_delay(retry_after: str, seconds: float) -> None:
-    assert judge_answer(503, {"retry-after": retry_after}, NOON) == CallbackFailed("the receiver answered 503", seconds)
+def test_retry_after_sets_the_delay(retry_after: str | None, seconds: float) -> None:
+    headers = {} if retry_after is None else {"retry-after": retry_after}
+    assert judge_answer(503, headers, NOON) == CallbackFailed("the receiver answered 503", seconds)
 
 
 def test_delays_grow_and_end_after_three_days() -> None:

@@ -1,0 +1,23 @@
+"""The header Retry-After of a response."""
+
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+_MOST_SECONDS: Final = 1e9
+"""Some thirty years: larger numbers do not fit into a date."""
+
+
+def retry_after_seconds(value: str | None, now: datetime) -> float | None:
+    """Return the delay that the header asks for, in seconds or as a date; None for anything else."""
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
+        return min(float(value), _MOST_SECONDS)
+    with suppress(ValueError, OverflowError):  # the latter for an impossible time zone
+        date = parsedate_to_datetime(value)
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return max((date - now).total_seconds(), 0.0)
+    return None
