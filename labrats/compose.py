@@ -207,7 +207,6 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
     from labrats.controller.retention import Retention
     from labrats.controller.thread_requests.loop import ThreadRequests
     from labrats.controller.thread_requests.thread_jobs import ThreadJobs
-    from labrats.intake.admission import Admission
     from labrats.intake.repository_tokens import RepositoryTokens
     from labrats.net.client import OutboundClient
     from labrats.net.github import GitHub
@@ -216,21 +215,8 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
     clock, settings = services.clock, services.settings
     await services.job_index.synced.wait()  # other readers of all jobs would delay the first answer
     async with github_client(settings.github_api_url) as github_api, asyncio.TaskGroup() as loops:
-        catalog, attachments = services.catalog, services.attachments
-        uploads, metrics = services.workspace_uploads, services.metrics
-        admission = Admission(
-            store,
-            catalog,
-            services.job_index,
-            attachments,
-            uploads,
-            metrics,
-            settings,
-            isolation=runner.isolation,
-            network_problem=runner.network_problem,
-            untrusted_network_problem=runner.untrusted_network_problem,
-            immediate_starts=services.immediate_starts,
-        )
+        catalog, metrics, stored_jobs = services.catalog, services.metrics, services.stored_jobs
+        admission = replace(services, store=store, runner=runner).admission
         applied_jobs = AppliedJobs(catalog, admission, clock)
         github = GitHub(settings.github_api_url, clock)
         tokens = RepositoryTokens(store, github, labelled_only=settings.labelled_credentials)
@@ -241,7 +227,6 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
         callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, metrics)
         loops.create_task(callbacks.run(), name="callbacks")
-        stored_jobs = services.stored_jobs
         chains = Chains(store, runner, catalog, admission, stored_jobs, clock, settings.max_chain_depth)
         loops.create_task(chains.run(), name="chains")
         loops.create_task(AgentStatusReconciler(store, catalog, clock).run(), name="agent-status")
@@ -253,7 +238,7 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         redelivery = Redelivery(store, catalog, github, clock)
         loops.create_task(redelivery.run(), name="redelivery")
         loops.create_task(ReportRights(store, catalog, github, clock).run(), name="report-rights")
-        retention = Retention(store, runner, services.job_index, attachments, clock, settings)
+        retention = Retention(store, runner, services.job_index, services.attachments, clock, settings)
         loops.create_task(retention.run(), name="retention")
         disk_limits = DiskLimits(store, runner, services.job_index, clock, settings)
         loops.create_task(disk_limits.run(), name="disk-limits")
@@ -300,8 +285,6 @@ async def create_services(
     from labrats.files.uploads import Uploads
     from labrats.index.catalog import Catalog
     from labrats.index.jobs import JobIndex
-    from labrats.intake.admission import Admission
-    from labrats.intake.immediate_starts import ImmediateStarts
     from labrats.ports import SystemClock
 
     if settings.role == "all":
@@ -311,9 +294,6 @@ async def create_services(
     signer = Signer(secret)
     clock = SystemClock()
     catalog, job_index = Catalog(), JobIndex(settings.data_dir / "index.db" if settings.backend == "embedded" else None)
-    attachments = Attachments(settings.uploads)
-    uploads = Uploads(settings.uploads, free_bytes=settings.bytes_for_uploads)
-    immediate_starts = ImmediateStarts()
     return Services(
         store=store,
         runner=runner,
@@ -321,26 +301,12 @@ async def create_services(
         settings=settings,
         job_index=job_index,
         catalog=catalog,
-        admission=Admission(
-            store,
-            catalog,
-            job_index,
-            attachments,
-            uploads,
-            metrics,
-            settings,
-            isolation=runner.isolation,
-            network_problem=runner.network_problem,
-            untrusted_network_problem=runner.untrusted_network_problem,
-            immediate_starts=immediate_starts,
-        ),
-        immediate_starts=immediate_starts,
         api_keys=ApiKeyIndex([key.get_secret_value() for key in settings.submit_api_keys]),
         sessions=Sessions(signer, timedelta(hours=settings.session_hours)),
         openid_provider=openid_provider(settings, signer),
         prometheus=PrometheusClient(settings.prometheus_url) if settings.prometheus_url else None,
-        attachments=attachments,
-        workspace_uploads=uploads,
+        attachments=Attachments(settings.uploads),
+        workspace_uploads=Uploads(settings.uploads, free_bytes=settings.bytes_for_uploads),
         pdf_uploads=Uploads(settings.pdf_uploads, stored_as="document.pdf", free_bytes=settings.bytes_for_uploads),
         model_file_scans=ModelFileScans(model_files, clock) if model_files else None,
         metrics=metrics,

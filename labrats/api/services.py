@@ -47,7 +47,6 @@ class Services:
     settings: EngineSettings
     job_index: JobIndex
     catalog: Catalog
-    admission: Admission
     api_keys: ApiKeyIndex
     sessions: Sessions
     attachments: Attachments
@@ -78,6 +77,22 @@ class Services:
     large_answers: LargeAnswers = field(default_factory=LargeAnswers)
     unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @cached_property
+    def admission(self) -> Admission:
+        return Admission(
+            self.store,
+            self.catalog,
+            self.job_index,
+            self.attachments,
+            self.workspace_uploads,
+            self.metrics,
+            self.settings,
+            isolation=self.runner.isolation,
+            network_problem=self.runner.network_problem,
+            untrusted_network_problem=self.runner.untrusted_network_problem,
+            immediate_starts=self.immediate_starts,
+        )
 
     @cached_property
     def activities(self) -> Activities:

@@ -23,7 +23,6 @@ from labrats.files.model_folder import ModelFolder
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
 from labrats.index.jobs import JobIndex
-from labrats.intake.admission import Admission
 from labrats.intake.signing_secrets import StoredSecrets
 from labrats.metrics import Metrics
 from labrats.model.caller import ADMIN, SUBMIT
@@ -81,27 +80,21 @@ async def api_in_memory(
     for who, key in KEYS.items():
         await store.create(key_secret(who, key, [ADMIN if who == "admin" else SUBMIT]))
     async with MemoryMachine(clock) as machine, asyncio.TaskGroup() as loops:
-        catalog, attachments, metrics = Catalog(), Attachments(folder / "uploads"), Metrics()
+        catalog, metrics = Catalog(), Metrics()
         allowed = settings.get("outbound_allowed_cidrs", ())
         model_files = LocalModelFiles(ModelFolder(folder / "models", OutboundClient(allowed), 2**26), clock)
         engine_settings = EngineSettings(**dict[str, Any](data_dir=folder, allowed_hosts=("engine.test",)) | settings)
-        job_index, uploads = JobIndex(), Uploads(folder / "uploads")
-        runner = MemoryRunner(store, machine)
-        admission = Admission(
-            store, catalog, job_index, attachments, uploads, metrics, engine_settings, isolation=runner.isolation
-        )
         services = Services(
             store=store,
-            runner=runner,
+            runner=MemoryRunner(store, machine),
             clock=clock,
             settings=engine_settings,
-            job_index=job_index,
+            job_index=JobIndex(),
             catalog=catalog,
-            admission=admission,
             api_keys=ApiKeyIndex([]),
             sessions=Sessions(Signer(SESSION_SECRET), timedelta(hours=12)),
-            attachments=attachments,
-            workspace_uploads=uploads,
+            attachments=Attachments(folder / "uploads"),
+            workspace_uploads=Uploads(folder / "uploads"),
             pdf_uploads=Uploads(folder / "workspaces" / "uploads", stored_as="document.pdf"),
             model_file_scans=ModelFileScans(model_files, clock),
             metrics=metrics,
