@@ -181,13 +181,17 @@ def run_git(
          memory.
     """
     run, environment = _run.get(None) or _Run(), _environment(url, token)
+    seconds = _SECONDS_OF_TRANSFER if url else _SECONDS
     try:
         process = run.start([*(() if url else _WITH_LITTLE_MEMORY), "git", *arguments], folder, environment)
         with _measured(run, folder) as problems:
-            output, errors = process.communicate(stdin, timeout=_SECONDS_OF_TRANSFER if url else _SECONDS)
+            output, errors = process.communicate(stdin, timeout=seconds)
     except subprocess.TimeoutExpired as error:
         run.stop()
-        raise RetryLater("git took too long to reach GitHub", delay_seconds=30) from error
+        process.communicate()
+        if url:
+            raise RetryLater("git took too long to reach GitHub", delay_seconds=30) from error
+        raise NotPushed(f"git took more than {seconds:g} seconds to process the commits") from error
     except OSError as error:
         raise NotPushed(f"git cannot be run: {error.strerror}") from error
     if url and (problem := SCRATCH.problem(folder)):  # a short transfer has not been measured yet

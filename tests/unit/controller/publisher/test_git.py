@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from labrats.controller.publisher import git
 from labrats.controller.publisher.branch import remove_leftovers
 from labrats.controller.publisher.git import (
     SCRATCH,
@@ -82,6 +83,18 @@ def test_repository_that_is_removed_while_it_is_measured_is_no_problem(tmp_path:
     repository = a_repository(tmp_path, "a", MIB)
     shutil.rmtree(repository)
     assert SCRATCH.problem(repository) is None
+
+
+def test_git_that_works_too_long_on_the_commits_refuses_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git, "_SECONDS", 0.2)
+    with pytest.raises(NotPushed, match=r"took more than 0\.2 seconds to process the commits"):
+        run_git(tmp_path, ["-c", "alias.slow=!sleep 600", "slow"])
+
+
+def test_transfer_that_takes_too_long_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git, "_SECONDS_OF_TRANSFER", 0.2)
+    with pytest.raises(RetryLater, match="took too long to reach GitHub"):
+        run_git(tmp_path, ["-c", "alias.slow=!sleep 600", "slow"], "https://github.test/an/app", "token")
 
 
 def test_leftovers_of_a_publisher_with_the_same_process_id_are_removed(
