@@ -88,23 +88,14 @@ class MustBeVerified(NotPushed):
     """The branch takes only commits with a signature that GitHub has verified."""
 
 
+@dataclass(frozen=True)
 class Scratch:
     """The space for the temporary repositories of this process, which all reports share.
 
     most_bytes: its size; None for half of what is free on its disk.
     """
 
-    def __init__(self) -> None:
-        self.most_bytes: int | None = None
-
-    @contextmanager
-    def limited_to(self, most_bytes: int | None) -> Iterator[None]:
-        """Limit the temporary files to `most_bytes` during the block."""
-        before, self.most_bytes = self.most_bytes, most_bytes
-        try:
-            yield
-        finally:
-            self.most_bytes = before
+    most_bytes: int | None = None
 
     def problem(self, folder: Path) -> LabratsError | None:
         """Return the error for git to be ended in a temporary repository, so that the space does not run out."""
@@ -120,7 +111,17 @@ class Scratch:
         return NotPushed(f"the repository needs more than {allowed}, see LABRATS_PUBLISHER_SCRATCH")
 
 
-SCRATCH: Final = Scratch()
+_scratch: Final[ContextVar[Scratch]] = ContextVar("labrats-git-scratch")
+
+
+@contextmanager
+def limited_scratch(most_bytes: int | None) -> Iterator[None]:
+    """Limit the temporary repositories of the block, and of the tasks that it creates. most_bytes: see Scratch."""
+    token = _scratch.set(Scratch(most_bytes))
+    try:
+        yield
+    finally:
+        _scratch.reset(token)
 
 
 @dataclass
@@ -180,11 +181,11 @@ def run_git(
     url: of the repository on GitHub, if the command reaches it with the token. Other commands have a limit on their
          memory.
     """
-    run, environment = _run.get(None) or _Run(), _environment(url, token)
+    run, scratch, environment = _run.get(None) or _Run(), _scratch.get(Scratch()), _environment(url, token)
     seconds = _SECONDS_OF_TRANSFER if url else _SECONDS
     try:
         process = run.start([*(() if url else _WITH_LITTLE_MEMORY), "git", *arguments], folder, environment)
-        with _measured(run, folder) as problems:
+        with _measured(run, scratch, folder) as problems:
             output, errors = process.communicate(stdin, timeout=seconds)
     except subprocess.TimeoutExpired as error:
         run.stop()
@@ -194,7 +195,7 @@ def run_git(
         raise NotPushed(f"git took more than {seconds:g} seconds to process the commits") from error
     except OSError as error:
         raise NotPushed(f"git cannot be run: {error.strerror}") from error
-    if url and (problem := SCRATCH.problem(folder)):  # a short transfer has not been measured yet
+    if url and (problem := scratch.problem(folder)):  # a short transfer has not been measured yet
         problems.append(problem)
     if problems:
         raise problems[0]
@@ -205,14 +206,14 @@ def run_git(
 
 
 @contextmanager
-def _measured(run: _Run, folder: Path) -> Iterator[list[LabratsError]]:
+def _measured(run: _Run, scratch: Scratch, folder: Path) -> Iterator[list[LabratsError]]:
     """Kill git if the temporary repositories fill their disk while the block runs. Yield a list for the error."""
     errors: list[LabratsError] = []
     has_ended = Event()
 
     def measure() -> None:
         while not has_ended.wait(_MEASURE_SECONDS):
-            if error := SCRATCH.problem(folder):
+            if error := scratch.problem(folder):
                 errors.append(error)
                 run.kill()
                 return

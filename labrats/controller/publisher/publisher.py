@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from labrats.controller.publisher.access import GitHubAccess, NoAccess
 from labrats.controller.publisher.branch import remove_leftovers
 from labrats.controller.publisher.comments import Comments
-from labrats.controller.publisher.git import SCRATCH, in_git_thread
+from labrats.controller.publisher.git import in_git_thread, limited_scratch
 from labrats.controller.publisher.labels import write_labels
 from labrats.controller.publisher.pull_request import PATCH_BYTES
 from labrats.controller.publisher.report_pass import ReportPass
@@ -111,7 +111,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Write reports until cancelled."""
-        with SCRATCH.limited_to(self._settings.publisher_scratch):
+        with limited_scratch(self._settings.publisher_scratch):
             await in_git_thread(remove_leftovers)
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self._watch(), name="watch-reported-jobs")

@@ -12,9 +12,10 @@ import pytest
 from labrats.controller.publisher import git
 from labrats.controller.publisher.branch import remove_leftovers
 from labrats.controller.publisher.git import (
-    SCRATCH,
     TEMPORARY,
     NotPushed,
+    Scratch,
+    limited_scratch,
     run_git,
     short_output,
     start_of_output,
@@ -57,32 +58,31 @@ def test_git_that_would_fill_the_disk_is_ended(
     repository = a_repository(tmp_path, "b")
     a_repository(tmp_path, "a", others)
     began = monotonic()
-    with SCRATCH.limited_to(40 * MIB), pytest.raises(error, match=r"publisher's disk|more than 30 MiB"):
+    with limited_scratch(40 * MIB), pytest.raises(error, match=r"publisher's disk|more than 30 MiB"):
         run_git(repository, fill(own))
     assert monotonic() - began < 30
 
 
 def test_only_the_largest_repository_makes_room(tmp_path: Path) -> None:
     largest, other = a_repository(tmp_path, "a", 25 * MIB), a_repository(tmp_path, "b", 20 * MIB)
-    with SCRATCH.limited_to(40 * MIB):
-        assert SCRATCH.problem(other) is None
-        assert isinstance(SCRATCH.problem(largest), RetryLater)
-    assert SCRATCH.problem(largest) is None
+    assert Scratch(40 * MIB).problem(other) is None
+    assert isinstance(Scratch(40 * MIB).problem(largest), RetryLater)
+    assert Scratch().problem(largest) is None
 
 
 def test_without_a_setting_repositories_may_use_half_of_the_free_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = a_repository(tmp_path, "a", 10 * MIB)
-    assert SCRATCH.problem(repository) is None
+    assert Scratch().problem(repository) is None
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=9 * MIB))
-    assert "half of the publisher's free disk" in str(SCRATCH.problem(repository))
+    assert "half of the publisher's free disk" in str(Scratch().problem(repository))
 
 
 def test_repository_that_is_removed_while_it_is_measured_is_no_problem(tmp_path: Path) -> None:
     repository = a_repository(tmp_path, "a", MIB)
     shutil.rmtree(repository)
-    assert SCRATCH.problem(repository) is None
+    assert Scratch().problem(repository) is None
 
 
 def test_git_that_works_too_long_on_the_commits_refuses_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
