@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Final
 from weakref import WeakValueDictionary
 
 import structlog
@@ -22,7 +22,7 @@ from labrats.controller.publisher.comments import Comments
 from labrats.controller.publisher.git import in_git_thread, limited_scratch
 from labrats.controller.publisher.labels import write_labels
 from labrats.controller.publisher.pull_request import PATCH_BYTES
-from labrats.controller.publisher.report_pass import ReportPass
+from labrats.controller.publisher.report_pass import DoneParts, ReportPass
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.metrics import Metrics
 from labrats.model.errors import NotFound, RetryLater
@@ -76,13 +76,13 @@ class _Progress:
     published: Published
     written_at: datetime | None = None
     state: tuple[Phase, int] | None = None
-    done: dict[str, Any] = field(default_factory=dict)
+    done: DoneParts = field(default_factory=DoneParts)
     failures: int = 0
 
     def begin(self, job: Job) -> None:
         """Forget the complete parts if the job has another state than at the last pass."""
         if (state := (job.phase, job.status.attempts)) != self.state:
-            self.state, self.done, self.failures = state, {}, 0
+            self.state, self.done, self.failures = state, DoneParts(), 0
 
 
 class Publisher:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -14,13 +14,20 @@ from labrats.controller.publisher.checks import write_check
 from labrats.controller.publisher.comments import Comments
 from labrats.controller.publisher.labels import add_proposed_labels, write_labels, write_reaction
 from labrats.controller.publisher.pull_request import CommitsPublisher, PullRequest, Pushed, read_pull_request
-from labrats.controller.publisher.reviews import read_earlier, read_lines, resolve_outdated_threads, write_review
+from labrats.controller.publisher.reviews import (
+    Earlier,
+    read_earlier,
+    read_lines,
+    resolve_outdated_threads,
+    write_review,
+)
 from labrats.model.errors import RetryLater
 from labrats.model.phases import Phase
 from labrats.model.report import CommentMode, Published, PublishPolicy, Report, ReportTarget, ReviewEvent
 from labrats.net.github_repository import LimitReached, RefusedByGitHub
 from labrats.reports.check import seen_commit
 from labrats.reports.reported_job import ReportedJob
+from labrats.reports.review import Lines
 
 T = TypeVar("T")
 
@@ -38,6 +45,50 @@ _OWN: Final = "GitHub accepts no verdict on one's own pull request, so the revie
 _MOVED: Final = "review: the pull request has new commits, which the agent has not seen"
 
 
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """A part of a report whose result has the type T. name: for people."""
+
+    name: str
+
+
+PULL_REQUEST: Final = Part[PullRequest]("pull request")
+COMMITS: Final = Part[Pushed]("commits")
+FILES: Final = Part[Lines]("files")
+EARLIER_FINDINGS: Final = Part[Earlier]("earlier findings")
+THREADS: Final = Part[None]("threads")
+REVIEW: Final = Part[str | None]("review")
+CHECK: Final = Part[str | None]("check")
+CHECK_OF_COMMITS: Final = Part[str | None]("check of the commits")
+PROPOSED_LABELS: Final = Part[tuple[str, ...]]("proposed labels")
+LABELS: Final = Part[None]("labels")
+REACTION: Final = Part[None]("reaction")
+COMMENT: Final = Part[str | None]("comment")
+ENDING: Final = Part[None]("ending")
+
+
+class DoneParts:
+    """The results of the parts of a report that are complete."""
+
+    def __init__(self) -> None:
+        self._results: dict[Part[Any], Any] = {}
+
+    def __contains__(self, part: Part[Any]) -> bool:
+        return part in self._results
+
+    def result_of(self, part: Part[T]) -> T | None:
+        """Return the result of a part; None if it is not complete."""
+        return self._results.get(part)
+
+    def add(self, part: Part[T], result: T) -> None:
+        self._results[part] = result
+
+    def forget(self, *parts: Part[Any]) -> None:
+        """Let these parts be written again."""
+        for part in parts:
+            self._results.pop(part, None)
+
+
 @dataclass
 class ReportPass:
     """A pass. published: the state before it.
@@ -46,7 +97,7 @@ class ReportPass:
     patch:      returns the start of the agent's changes as a patch, if it is retained.
     others_work: whether other jobs with the same labels have yet to end in the thread, and will write them.
     bundle:     the commits of the agent, if there are any.
-    done:       results of the parts that earlier passes over the same state have completed.
+    done:       the parts that earlier passes over the same state have completed.
     """
 
     access: Access
@@ -59,7 +110,7 @@ class ReportPass:
     patch: Callable[[], Awaitable[str | None]]
     others_work: bool = False
     bundle: bytes | None = None
-    done: dict[str, Any] = field(default_factory=dict)
+    done: DoneParts = field(default_factory=DoneParts)
     _commit: str | None = None
     _head_sha: str | None = None
     _refused: list[str] = field(default_factory=list)
@@ -71,9 +122,8 @@ class ReportPass:
         Raises RetryLater if a part cannot be written now, after the others are written and recorded. After a limit of
         GitHub nothing more is sent.
         """
-        if "review" not in self.done:  # a verdict is about the present head
-            self.done.pop("pull request", None)
-            self.done.pop("files", None)
+        if REVIEW not in self.done:  # a verdict is about the present head
+            self.done.forget(PULL_REQUEST, FILES)
         found = await self._pull_request()
         # The commit stays the same for all passes: a check moves to no other commit, and no verdict is about one.
         self._head_sha = self.target.head_sha or self.published.head_sha or (found.head.sha if found else None)
@@ -112,7 +162,7 @@ class ReportPass:
         is_needed = (report.review and report.review.enabled) or (report.check and report.check.enabled)
         if number is None or not is_needed:
             return None
-        return await self._try("pull request", lambda: read_pull_request(self.access, number))
+        return await self._try(PULL_REQUEST, lambda: read_pull_request(self.access, number))
 
     async def _publish_commits(self) -> None:
         rules = self.report.pull_request
@@ -151,13 +201,13 @@ class ReportPass:
 
     async def _try_commits(self, publish: Callable[[], Awaitable[Pushed]]) -> Pushed | None:
         """Publish the commits. A try is counted while it lasts, so that only a publisher that is killed leaves it."""
-        if "commits" in self.done or self._is_limited:
-            return await self._try("commits", publish)
+        if COMMITS in self.done or self._is_limited:
+            return await self._try(COMMITS, publish)
         tries = self.published.commit_tries
         self.published = msgspec.structs.replace(self.published, commit_tries=tries + 1)
         await self.record(self.published)
         try:
-            pushed = await self._try("commits", publish)
+            pushed = await self._try(COMMITS, publish)
         except (asyncio.CancelledError, Exception):
             with suppress(Exception):  # the first error counts
                 async with asyncio.timeout(_TAKEN_BACK_SECONDS):
@@ -175,10 +225,9 @@ class ReportPass:
         rules = self.report.review
         if rules is None or not rules.enabled:
             return None
-        if (written := self.done.get("review")) is not None:
-            url: str = written
+        if (url := self.done.result_of(REVIEW)) is not None:
             return url
-        self.done.pop("earlier findings", None)  # a review whose answer was lost is among the earlier ones
+        self.done.forget(EARLIER_FINDINGS)  # a review whose answer was lost is among the earlier ones
         head = pull_request.head.sha
         if seen_commit(self.reported.job, self._head_sha or head) != head:
             self._refused.append(_MOVED)
@@ -187,12 +236,12 @@ class ReportPass:
             self._refused.append(f"{rules.event}: {_OWN}")
             rules = msgspec.structs.replace(rules, event=ReviewEvent.COMMENT)
         access, reported = self.access, self.reported
-        lines = await self._try("files", partial(read_lines, access, pull_request))
-        earlier = await self._try("earlier findings", partial(read_earlier, access, pull_request, reported.agent))
+        lines = await self._try(FILES, partial(read_lines, access, pull_request))
+        earlier = await self._try(EARLIER_FINDINGS, partial(read_earlier, access, pull_request, reported.agent))
         if lines is None or earlier is None:
             return None
-        await self._try("threads", partial(resolve_outdated_threads, access, reported, lines, earlier))
-        return await self._try("review", partial(write_review, access, pull_request, reported, rules, lines, earlier))
+        await self._try(THREADS, partial(resolve_outdated_threads, access, reported, lines, earlier))
+        return await self._try(REVIEW, partial(write_review, access, pull_request, reported, rules, lines, earlier))
 
     async def _check(self) -> str | None:
         """Write the check on the commit that the job is about, and on the last one that it has made."""
@@ -202,16 +251,17 @@ class ReportPass:
         own, url = self._commit or self.published.commit, None
         if commit := self._head_sha:
             about = replace(self.reported, head_sha=commit)
-            url = await self._try("check", partial(write_check, self.access, commit, about))
+            url = await self._try(CHECK, partial(write_check, self.access, commit, about))
         if own and own != commit:
-            url = await self._try("check of the commits", partial(write_check, self.access, own, self.reported)) or url
+            url = await self._try(CHECK_OF_COMMITS, partial(write_check, self.access, own, self.reported)) or url
         return url
 
     async def _add_proposed_labels(self) -> None:
         number = self.target.number
         if number is not None and self.report.comment not in (None, CommentMode.NONE):
             add = partial(add_proposed_labels, self.access, self.target, number, self.reported, self._policy)
-            self._refused += await self._try("proposed labels", add) or ()
+            if refused := await self._try(PROPOSED_LABELS, add):
+                self._refused += refused
 
     @property
     def _policy(self) -> PublishPolicy:
@@ -220,32 +270,32 @@ class ReportPass:
     async def _show_state(self) -> None:
         if labels := self.report.labels:
             phase = Phase.RUNNING if self.others_work else self.reported.job.phase
-            await self._try("labels", lambda: write_labels(self.access, self.target, labels, phase))
+            await self._try(LABELS, lambda: write_labels(self.access, self.target, labels, phase))
         if self.report.reactions:
-            await self._try("reaction", lambda: write_reaction(self.access, self.target, self.reported))
+            await self._try(REACTION, lambda: write_reaction(self.access, self.target, self.reported))
 
     async def _comment(self) -> str | None:
         reported = replace(self.reported, refused=tuple(self._refused))
-        self.done.pop("comment", None)  # it depends on all other parts
-        url = await self._try("comment", lambda: self.comments.write(self.access, self.target, reported))
+        self.done.forget(COMMENT)  # it depends on all other parts
+        url = await self._try(COMMENT, lambda: self.comments.write(self.access, self.target, reported))
         if url and self.reported.job.ended:
-            await self._try("ending", lambda: self.comments.write_ending(self.access, self.target, reported, url))
+            await self._try(ENDING, lambda: self.comments.write_ending(self.access, self.target, reported, url))
         return url
 
-    async def _try(self, part: str, write: Callable[[], Awaitable[T]]) -> T | None:
+    async def _try(self, part: Part[T], write: Callable[[], Awaitable[T]]) -> T | None:
         """Return the result of a part; None if GitHub refuses it or cannot take it now. The others continue."""
         if part in self.done:
-            result: T | None = self.done[part]
-            return result
+            return self.done.result_of(part)
         if self._is_limited:
             self._postponed.append(RetryLater("GitHub has a limit, which is used up"))
             return None
         try:
-            result = self.done[part] = await write()
+            result = await write()
         except RefusedByGitHub as error:
-            self._refused.append(f"{part}: {error}")
+            self._refused.append(f"{part.name}: {error}")
         except RetryLater as error:
             self._postponed.append(error)
         else:
+            self.done.add(part, result)
             return result
         return None
