@@ -6,6 +6,7 @@ retention.py deletes them by their age.
 import asyncio
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -32,6 +33,17 @@ FULL_DISK_SECONDS: Final = 60.0
 
 LARGE_BYTES: Final = 64 * 1024 * 1024
 """Size of a workspace that is worth deleting for space. A later attempt is slower without it."""
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """The bytes and the files for which there should be room on the disk and is none."""
+
+    bytes: int
+    files: int
+
+    def __bool__(self) -> bool:
+        return self.bytes > 0 or self.files > 0
 
 
 class DiskLimits:
@@ -110,27 +122,29 @@ class DiskLimits:
             return
         was_short = self._was_short
         self._was_short = await self._is_short_without_large_workspaces()
-        if was_short and self._was_short and "missing_bytes" in await asyncio.to_thread(self._missing):
+        if was_short and self._was_short and (await asyncio.to_thread(self._shortage)).bytes:
             await self._remove_outputs_of_earlier_attempts()
-        while was_short and (missing := await asyncio.to_thread(self._missing)):
+        while was_short and (shortage := await asyncio.to_thread(self._shortage)):
             # The outputs of a job are few files, which would not help where only room for files is missing.
-            if (job_id := self._next_ended() if "missing_bytes" in missing else None) is None:
+            if (job_id := self._next_ended() if shortage.bytes else None) is None:
                 self._look_again_at = self._clock.now() + timedelta(seconds=FULL_DISK_SECONDS)
                 reason = "unfinished jobs, unpublished reports or other programs use it"
-                log.warning("disk nearly full", **missing, reason=reason)
+                log.warning(
+                    "disk nearly full", missing_bytes=shortage.bytes, missing_files=shortage.files, reason=reason
+                )
                 return
             await self._remove_unused_outputs(job_id)
 
     async def _is_short_without_large_workspaces(self) -> bool:
         """Delete workspaces of ended jobs while too little space is free. Return whether that is still so."""
-        if not (missing := await asyncio.to_thread(self._missing)):
+        if not (shortage := await asyncio.to_thread(self._shortage)):
             return False
         _, sizes = await self._measured_workspaces(also_unfinished=False)
-        large = [name for name, size in sizes.items() if size >= LARGE_BYTES or "missing_bytes" not in missing]
+        large = [name for name, size in sizes.items() if size >= LARGE_BYTES or not shortage.bytes]
         for name in sorted(large, key=lambda name: -sizes[name]):
             if await self._remove_unused_workspace(name):
                 log.info("workspace removed", attempt=str(name), bytes=sizes[name], reason="LABRATS_FREE_GIB")
-            if not await asyncio.to_thread(self._missing):
+            if not await asyncio.to_thread(self._shortage):
                 return False
         return True
 
@@ -144,7 +158,7 @@ class DiskLimits:
             for job in await self._store.get_many(Job, retried):
                 resumed = job.status.session.attempt if job.status.session else None
                 for number in range(1, 1 if job.ended else job.status.attempts):
-                    if not await asyncio.to_thread(self._missing):
+                    if not await asyncio.to_thread(self._shortage):
                         return
                     if number != resumed and (freed := await self._runner.remove_output(AttemptName(job.id, number))):
                         log.info("outputs removed", job=job.id, attempt=number, bytes=freed, reason="LABRATS_FREE_GIB")
@@ -158,14 +172,11 @@ class DiskLimits:
             self._ended = remaining
         return job_id
 
-    def _missing(self) -> dict[str, int]:
-        """Return the bytes and the files for which there should be room and is none; empty if there is enough."""
-        folder, kept = self._settings.data_dir, self._settings.kept_free_bytes
+    def _shortage(self) -> Shortage:
+        folder = self._settings.data_dir
         disk = shutil.disk_usage(folder)
-        missing = {"missing_bytes": kept(disk.total) - disk.free}
-        if kept(disk.total):
-            missing["missing_files"] = file_room(folder).missing
-        return {name: count for name, count in missing.items() if count > 0}
+        kept_bytes = self._settings.kept_free_bytes(disk.total)
+        return Shortage(bytes=max(kept_bytes - disk.free, 0), files=file_room(folder).missing if kept_bytes else 0)
 
     async def _remove_unused_outputs(self, job_id: str) -> None:
         """Delete the outputs of a job unless it still needs them."""
