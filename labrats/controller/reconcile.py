@@ -25,6 +25,7 @@ from labrats.controller.plan import (
     plan_job,
 )
 from labrats.controller.schedule import AllocateLater, CancelTimer, JobSchedule, Reconcile, ReconcileLater, Work
+from labrats.controller.timers import Timers
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.repository_tokens import RepositoryTokens
@@ -77,7 +78,7 @@ class Controller:
         )
         self._schedule = JobSchedule(settings.default_model_slots, settings.priority_aging_seconds)
         self._work = WorkQueue()
-        self._pause_timers: dict[Group, asyncio.TimerHandle] = {}
+        self._pauses: Timers[Group] = Timers(self._end_pause)
         self._models_known = asyncio.Event()
         self._jobs_known = asyncio.Event()
         self._immediate_starts = immediate_starts or ImmediateStarts()
@@ -89,8 +90,7 @@ class Controller:
                 await self._run_loops()
         finally:
             self._work.cancel_timers()
-            for timer in self._pause_timers.values():
-                timer.cancel()
+            self._pauses.cancel_all()
 
     async def _run_loops(self) -> None:
         async with asyncio.TaskGroup() as loops:
@@ -157,13 +157,9 @@ class Controller:
                 case CancelTimer(job_id):
                     self._work.cancel_timer(job_id)
                 case AllocateLater(group, delay_seconds):
-                    if earlier := self._pause_timers.get(group):
-                        earlier.cancel()
-                    later = asyncio.get_running_loop().call_later(delay_seconds, self._end_pause, group)
-                    self._pause_timers[group] = later
+                    self._pauses.start(group, delay_seconds)
 
     def _end_pause(self, group: Group) -> None:
-        self._pause_timers.pop(group, None)
         self._add_work(self._schedule.end_pause(group, self._clock.now()))
 
     # Workers

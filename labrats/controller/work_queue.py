@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from labrats.controller.timers import Timers
 from labrats.model.errors import RetryLater
 
 log = structlog.get_logger()
@@ -24,7 +25,7 @@ class WorkQueue:
         self._queued: set[str] = set()
         self._busy: set[str] = set()
         self._wake: deque[asyncio.Future[None]] = deque()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers = Timers(self.add)
 
     def add(self, key: str) -> None:
         if key in self._queued:
@@ -35,21 +36,17 @@ class WorkQueue:
 
     def add_later(self, key: str, delay_seconds: float) -> None:
         """Add the key after a delay. Replaces the earlier timer of the key."""
-        self.cancel_timer(key)
-        self._timers[key] = asyncio.get_running_loop().call_later(max(0.0, delay_seconds), self._timer_fired, key)
+        self._timers.start(key, delay_seconds)
 
     def has_timer(self, key: str) -> bool:
         """Return whether the key is added after a delay."""
         return key in self._timers
 
     def cancel_timer(self, key: str) -> None:
-        if timer := self._timers.pop(key, None):
-            timer.cancel()
+        self._timers.cancel(key)
 
     def cancel_timers(self) -> None:
-        """Cancel all timers, which would otherwise keep this queue and its owner in memory."""
-        for key in list(self._timers):
-            self.cancel_timer(key)
+        self._timers.cancel_all()
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[str]:
@@ -85,10 +82,6 @@ class WorkQueue:
             if not (waiter := self._wake.popleft()).done():
                 waiter.set_result(None)
                 return
-
-    def _timer_fired(self, key: str) -> None:
-        del self._timers[key]
-        self.add(key)
 
 
 async def work_forever(queue: WorkQueue, work: Callable[[str], Awaitable[None]], kind: str = "job") -> None:
