@@ -45,10 +45,6 @@ SPARE_BYTES: Final = 1024 * 1024
 PARTS_BYTES: Final = 96 * 1024 * 1024
 """Maximum size of all files in parts together: more than a result, a patch, a bundle and a session may have."""
 
-_MOST_BYTES: Final = {BUNDLE_FILE: BUNDLE_BYTES}
-"""Maximum sizes of single files. The publisher has a bundle in its memory, and those of several jobs at once."""
-
-
 ATTEMPTS_FOLDER: Final = "attempts"
 """Folder of the attempts on the volume."""
 
@@ -214,8 +210,8 @@ class OutputCopy:
             return
         others = sum(size for name, size in self._sizes.items() if name != part.file)
         end = part.offset + len(part.data)
-        if others + end > PARTS_BYTES or end > _MOST_BYTES.get(part.file, PARTS_BYTES):
-            return
+        if others + end > PARTS_BYTES or (part.file == BUNDLE_FILE and end > BUNDLE_BYTES):
+            return  # the publisher has the bundles of several jobs in its memory
         file = self._files.folder / part.file
         unfinished = file.with_name(f"{part.file}{UNFINISHED}")
         if not 0 <= part.offset <= _size_of(unfinished):

@@ -197,7 +197,7 @@ def test_the_owner_of_an_attempt_is_recorded_once(files: AttemptFiles) -> None:
 
 
 def test_a_bundle_is_no_larger_than_an_executor_makes_it(files: AttemptFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labrats.backends.kubernetes.files._MOST_BYTES", {BUNDLE_FILE: 50})
+    monkeypatch.setattr("labrats.backends.kubernetes.files.BUNDLE_BYTES", 50)
     copy = OutputCopy(files)
     copy.append(lines_of([*parts_of(RESULT_FILE, b"x" * 60, seq=1), *parts_of(BUNDLE_FILE, b"y" * 60, seq=3)]))
     assert (files.folder / RESULT_FILE).exists()
