@@ -46,12 +46,6 @@ class Signature:
         """Return a verifier of the digests for `secret`."""
         return Verifier(hmac.new(self._key(secret), self.signed_head, hashlib.sha256), self.digests)
 
-    def is_by(self, secret: str, body: bytes) -> bool:
-        """Return whether one of the digests is the HMAC of the body with `secret`."""
-        verifier = self.verifier(secret)
-        verifier.update(body)
-        return verifier.matches()
-
     def _key(self, secret: str) -> bytes:
         """Return the HMAC key: the secret's text, or the decoded base64 of a `whsec_` secret of Standard Webhooks."""
         if self.id is None:

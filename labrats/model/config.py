@@ -16,8 +16,6 @@ PROVIDERS: Final = ("claude", "codex", "vllm", "gemma", "qwen", "mock")
 LOCAL_PROVIDERS: Final = ("vllm", "gemma", "qwen")
 """Providers of local models, behind an OpenAI-compatible server."""
 
-EFFORTS: Final = ("low", "medium", "high")
-
 CREDENTIAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "claude": ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
     "codex": ("OPENAI_API_KEY", "CODEX_API_KEY", "auth.json"),

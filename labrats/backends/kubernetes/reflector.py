@@ -242,10 +242,6 @@ class Reflector(Generic[T]):
         entry = self._entries.get(name)
         return self._decode(entry) if entry else None
 
-    def objects(self) -> Iterator[T]:
-        """Iterate over all objects of the copy."""
-        return map(self._decode, list(self._entries.values()))
-
     def is_fresh_since(self, moment: float) -> bool:
         """Return whether the copy includes all writes before `moment`, a time of time.monotonic()."""
         return self._listed_at > moment

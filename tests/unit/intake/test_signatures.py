@@ -32,6 +32,12 @@ def standard(changed: Mapping[str, str] | None = None, key: bytes = SECRET.encod
     return standard_signature(Headers(headers | {**(changed or {})}), NOON)
 
 
+def is_by(signature: Signature, secret: str, body: bytes) -> bool:
+    verifier = signature.verifier(secret)
+    verifier.update(body)
+    return verifier.matches()
+
+
 def flipped(data: bytes, bit: int) -> bytes:
     changed = bytearray(data)
     changed[bit // 8] ^= 1 << bit % 8
@@ -41,41 +47,41 @@ def flipped(data: bytes, bit: int) -> bytes:
 @given(body=st.binary(min_size=1, max_size=300), data=st.data())
 def test_a_flipped_bit_of_the_body_invalidates_the_signature(body: bytes, data: st.DataObject) -> None:
     bit = data.draw(st.integers(0, len(body) * 8 - 1))
-    assert hub(body).is_by(SECRET, body)
-    assert not hub(body).is_by(SECRET, flipped(body, bit))
+    assert is_by(hub(body), SECRET, body)
+    assert not is_by(hub(body), SECRET, flipped(body, bit))
 
 
 @given(bit=st.integers(0, (len("sha256=") + 64) * 8 - 1))
 def test_a_flipped_bit_of_the_signature_invalidates_it(bit: int) -> None:
     sent = flipped(sign(BODY).encode(), bit).decode("latin-1")
     found = hub_signature(Headers(raw=[(b"x-hub-signature-256", sent.encode("latin-1"))]))
-    assert found is None or not found.is_by(SECRET, BODY)
+    assert found is None or not is_by(found, SECRET, BODY)
 
 
 @given(secret=st.text(min_size=1))
 def test_another_secret_has_another_signature(secret: str) -> None:
-    assert hub().is_by(secret, BODY) == (secret == SECRET)
+    assert is_by(hub(), secret, BODY) == (secret == SECRET)
 
 
 class TestStandardWebhooks:
     def test_id_and_time_are_signed_too(self) -> None:
         good = standard()
         assert good
-        assert (good.is_by(SECRET, BODY), good.id) == (True, "msg_1")
+        assert (is_by(good, SECRET, BODY), good.id) == (True, "msg_1")
         for changed in ({"webhook-id": "msg_2"}, {"webhook-timestamp": str(int(TIMESTAMP) + 1)}):
             forged = standard(changed)
             assert forged
-            assert not forged.is_by(SECRET, BODY)
+            assert not is_by(forged, SECRET, BODY)
 
     def test_a_secret_may_be_base64(self) -> None:
         key = bytes(range(24))
         found = standard(key=key)
         assert found
-        assert found.is_by(f"whsec_{base64.b64encode(key).decode()}", BODY)
+        assert is_by(found, f"whsec_{base64.b64encode(key).decode()}", BODY)
 
     def test_a_github_secret_is_never_decoded_from_base64(self) -> None:
         secret = "whsec_dGVzdC1zZWNyZXQ="
-        assert hub(secret=secret).is_by(secret, BODY)
+        assert is_by(hub(secret=secret), secret, BODY)
 
     @pytest.mark.parametrize(
         "changed",
@@ -101,4 +107,4 @@ class TestStandardWebhooks:
         ).decode()
         found = standard({"webhook-signature": f"v1,{base64.b64encode(b'other').decode()} v1,{good}"})
         assert found
-        assert found.is_by(SECRET, BODY)
+        assert is_by(found, SECRET, BODY)
