@@ -24,6 +24,7 @@ from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
+from labrats.executor.egress.connections import Connections
 from labrats.executor.egress.gateway import BINDING, canary_port
 from labrats.executor.egress.proxy import (
     CONNECTIONS,
@@ -55,9 +56,12 @@ _BACKLOG: Final = 512
 _OPEN_PORTS: Final = (22, 80, 443)
 """The ports that a part of a pod without a rule may reach, as the chart's NetworkPolicy lets open pods do."""
 
-STRANGERS: Final = 1024
-STRANGERS_OF_PEER: Final = CONNECTIONS
-"""Connections without a grant at the same time: in all, and from one address. Beyond that the oldest ones end."""
+UNAUTHENTICATED: Final = 1024
+UNAUTHENTICATED_OF_PEER: Final = CONNECTIONS
+"""Connections that have not named a grant yet: in all, and from one address. Beyond that the oldest ones end.
+
+Any pod with a network rule may connect. Without a limit, one could use up the memory of the proxy of all.
+"""
 
 LOOKUPS: Final = 16
 """Lookups of names for one attempt at the same time: a small part of those for all. Further ones wait."""
@@ -68,7 +72,7 @@ TUNNELS: Final = 1024
 STALE_SECONDS: Final = 60.0
 """Time without a new list of living attempts after which any list is accepted.
 
-The lists of a leader are numbered by its epoch, and epochs begin anew if someone deletes the leader's Lease.
+The lists of a leader are numbered by its epoch, and epochs start over if someone deletes the leader's Lease.
 """
 
 _RECEIVE_BYTES: Final = 32 * 1024
@@ -132,48 +136,18 @@ def listener_on(port: int, host: str = "") -> socket.socket:
     return listener
 
 
-class Strangers:
-    """The connections that have not named a grant yet, by the address of their peer, the oldest first.
-
-    Any pod with a network rule may connect. Without a limit, one could use up the memory of the proxy of all.
-    """
-
-    def __init__(self) -> None:
-        self._of_peers: dict[str, dict[asyncio.Task[None], None]] = {}
-
-    def add(self, peer: str, task: asyncio.Task[None]) -> None:
-        """Add a connection. Of too many, end the oldest one of the peer that has the most."""
-        if len(self._of_peers.get(peer, ())) >= STRANGERS_OF_PEER:
-            self._end_oldest(peer)
-        elif sum(map(len, self._of_peers.values())) >= STRANGERS:
-            self._end_oldest(max(self._of_peers, key=lambda each: len(self._of_peers[each])))
-        self._of_peers.setdefault(peer, {})[task] = None
-
-    def remove(self, peer: str, task: asyncio.Task[None]) -> None:
-        """Remove a connection that has named its grant, or has ended."""
-        own = self._of_peers.get(peer, {})
-        own.pop(task, None)
-        if not own:
-            self._of_peers.pop(peer, None)
-
-    def _end_oldest(self, peer: str) -> None:
-        oldest = next(iter(self._of_peers[peer]))
-        self.remove(peer, oldest)
-        oldest.cancel()
-
-
 class ClusterProxy:
     """Serves connections by the grants that they name. forbidden: see HostRule."""
 
     def __init__(self, key: str, forbidden: Sequence[str] = ()) -> None:
         self._key, self._forbidden = key, tuple(forbidden)
-        self._tunnels: dict[str, dict[asyncio.Task[None], EgressGrant]] = {}
+        self._tunnels: Connections[EgressGrant] = Connections(TUNNELS)  # by attempt
+        self._unauthenticated: Connections[None] = Connections(UNAUTHENTICATED)  # by address
         # A lookup continues after its connection has ended, and keeps the attempt's share until then.
         self._lookups: WeakValueDictionary[str, threading.Semaphore] = WeakValueDictionary()
         self._living: Living | None = None
         self._learned_at = 0.0
         self._serving: set[asyncio.Task[None]] = set()
-        self._strangers = Strangers()
 
     def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end, in a task."""
@@ -187,7 +161,7 @@ class ClusterProxy:
         assert task is not None
         with closing(writer), suppress(OSError, TimeoutError, EOFError):
             async with refusals_answered(writer):
-                self._strangers.add(peer := _peer_of(writer), task)
+                self._admit(peer := _peer_of(writer), task)
                 try:
                     method, target, headers = await read_head(reader)
                     if (method, target) == _HEALTH:
@@ -199,37 +173,27 @@ class ClusterProxy:
                         return
                     grant = self._grant_in(headers, peer)
                 finally:
-                    self._strangers.remove(peer, task)
+                    self._unauthenticated.remove(peer, task)
                 if (method, target) == BINDING:
                     await _answer(writer, sign_grant(replace(grant, address=peer), self._key))
                     return
                 if method != "CONNECT":
                     raise RequestRefused("405 Method Not Allowed", "this proxy takes CONNECT only")
-                if len(self._tunnels.get(grant.attempt, ())) >= CONNECTIONS:
+                if self._tunnels.count(grant.attempt) >= CONNECTIONS:
                     raise RequestRefused("429 Too Many Requests", "the attempt has too many connections")
-                self._make_room()
-                tunnels = self._tunnels.setdefault(grant.attempt, {})
-                tunnels[task] = grant
+                self._tunnels.add(grant.attempt, task, grant)
                 try:
                     lookups = self._lookups.setdefault(grant.attempt, threading.Semaphore(LOOKUPS))
                     rule = rule_of_grant(grant, self._forbidden, lookups)
                     await EgressProxy(rule).tunnel(target, reader, writer)
                 finally:
-                    self._forget(grant.attempt, task)
+                    self._tunnels.remove(grant.attempt, task)
 
-    def _make_room(self) -> None:
-        """End the oldest tunnel of the attempt with the most, if there are too many."""
-        if sum(map(len, self._tunnels.values())) >= TUNNELS:
-            attempt = max(self._tunnels, key=lambda each: len(self._tunnels[each]))
-            oldest = next(iter(self._tunnels[attempt]))
-            self._forget(attempt, oldest)
-            oldest.cancel()
-
-    def _forget(self, attempt: str, task: asyncio.Task[None]) -> None:
-        tunnels = self._tunnels.get(attempt, {})
-        tunnels.pop(task, None)
-        if not tunnels:
-            self._tunnels.pop(attempt, None)
+    def _admit(self, peer: str, task: asyncio.Task[None]) -> None:
+        """Add a connection without a grant. Of too many from one address, end the oldest one."""
+        if self._unauthenticated.count(peer) >= UNAUTHENTICATED_OF_PEER:
+            self._unauthenticated.end_oldest(peer)
+        self._unauthenticated.add(peer, task, None)
 
     async def _learn(self, headers: Headers, reader: asyncio.StreamReader) -> None:
         """Read the list of the attempts that have not ended, and cut the connections of all others.
@@ -248,10 +212,9 @@ class ClusterProxy:
         if self._living and head.number <= self._living.number and not is_stale:
             raise RequestRefused("409 Conflict", "another engine leads by now: it has sent a later list")
         self._living, self._learned_at = Living(head.number, frozenset(names.decode().split())), time.monotonic()
-        for tunnels in self._tunnels.values():
-            for task, grant in tunnels.items():
-                if not self._living.includes(grant):
-                    task.cancel()
+        for task, grant in self._tunnels:
+            if not self._living.includes(grant):
+                task.cancel()
 
     def _grant_in(self, headers: Headers, peer: str) -> EgressGrant:
         """Return the grant that a request names. Raises RequestRefused unless it is valid for this peer."""

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import h11
 import pytest
@@ -360,37 +359,24 @@ async def test_connections_of_one_attempt_are_limited() -> None:
 async def test_oldest_connections_without_a_grant_end(
     in_all: int, of_peer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_proxy, "STRANGERS", in_all)
-    monkeypatch.setattr(cluster_proxy, "STRANGERS_OF_PEER", of_peer)
+    monkeypatch.setattr(cluster_proxy, "UNAUTHENTICATED", in_all)
+    monkeypatch.setattr(cluster_proxy, "UNAUTHENTICATED_OF_PEER", of_peer)
     with an_http_server() as (port, _):
         async with a_gateway(a_grant(model_server=("localhost", port))) as gateway, AsyncExitStack() as stack:
             served, upstream = await gateway.connect("localhost", port)
             stack.callback(upstream.close)
-            strangers = []
+            unauthenticated = []
             for _ in range(5):
                 reader, writer = await asyncio.open_connection(*gateway.address)
                 stack.callback(writer.close)
                 writer.write(b"CONNECT localhost:80 HTTP/1.1\r\n")  # the head never ends
-                strangers.append(reader)
-            for each in strangers[:2]:
+                unauthenticated.append(reader)
+            for each in unauthenticated[:2]:
                 with suppress(ConnectionResetError):
                     assert await asyncio.wait_for(each.read(), 5) == b""
-            assert not any(each.at_eof() for each in strangers[2:])
+            assert not any(each.at_eof() for each in unauthenticated[2:])
             upstream.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert (await asyncio.wait_for(served.read(), 5)).endswith(ANSWER)
-
-
-def test_of_too_many_connections_one_of_the_peer_with_the_most_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_proxy, "STRANGERS", 3)
-    strangers, ended = cluster_proxy.Strangers(), []
-
-    class Connection:
-        def __init__(self, number: int) -> None:
-            self.cancel = lambda: ended.append(number)
-
-    for number, peer in enumerate(("quiet", "loud", "loud", "quiet", "quiet")):
-        strangers.add(peer, cast("asyncio.Task[None]", Connection(number)))
-    assert ended == [1, 0]  # the oldest of `loud` with its two, and then of `quiet`
 
 
 async def test_probe_of_the_cluster_is_answered() -> None:
