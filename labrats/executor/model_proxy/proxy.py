@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.model_proxy.gate import MOST_BODY_BYTES, Approved, Gate
 from labrats.executor.model_proxy.http_connection import READ_BYTES, HttpConnection
-from labrats.executor.model_proxy.key_cover import KeyCover
+from labrats.executor.model_proxy.key_redactor import KeyRedactor
 from labrats.executor.model_proxy.model_server import Api
 from labrats.executor.model_proxy.responses import ErrorBody, Refused
 from labrats.executor.model_proxy.upstream import Upstream
@@ -26,7 +26,7 @@ from labrats.model.protocol import ModelRequest
 from labrats.net.retry_after import retry_after_seconds
 
 MOST_CONNECTIONS: Final = 256
-MOST_STRANGERS_REPORTED: Final = 100
+MOST_UNAUTHENTICATED_REPORTED: Final = 100
 """Most requests without the agent's token that are reported. Other agents on the machine can send very many."""
 
 MOST_BUFFERED_BYTES: Final = 64 * 1024 * 1024
@@ -105,8 +105,8 @@ class ModelProxy:
         self._report = report
         self._upstream = Upstream(gate.server, gateway)
         self._clients: set[asyncio.Task[None]] = set()
-        self._strangers: dict[asyncio.Task[None], None] = {}  # those without a request from the agent, the oldest first
-        self._reported_strangers = 0
+        self._unauthenticated: dict[asyncio.Task[None], None] = {}  # without a request from the agent, oldest first
+        self._reported_unauthenticated = 0
         self._buffered_bytes = 0
         self._end_of_a_request = asyncio.Event()
 
@@ -135,23 +135,23 @@ class ModelProxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._clients) >= MOST_CONNECTIONS:
-            if not self._strangers:
+            if not self._unauthenticated:
                 writer.transport.abort()
                 return
             # Otherwise another agent on the machine could occupy all connections.
-            stranger = next(iter(self._strangers))
-            self._forget(stranger)
-            stranger.cancel()
+            oldest = next(iter(self._unauthenticated))
+            self._forget(oldest)
+            oldest.cancel()
         writer.transport.set_write_buffer_limits(high=_SEND_BUFFER_BYTES)
         _send_at_once(writer)
         task = asyncio.create_task(self._serve(HttpConnection(h11.SERVER, reader, writer)))
         self._clients.add(task)
-        self._strangers[task] = None
+        self._unauthenticated[task] = None
         task.add_done_callback(self._forget)
 
     def _forget(self, client: asyncio.Task[None]) -> None:
         self._clients.discard(client)
-        self._strangers.pop(client, None)
+        self._unauthenticated.pop(client, None)
 
     async def _serve(self, client: HttpConnection) -> None:
         """Serve the requests of one connection, one after the other."""
@@ -179,7 +179,7 @@ class ModelProxy:
         exchange = _Exchange(method.decode("latin-1")[:_PATH_CHARACTERS], path)
         is_agent = self._gate.has_token(request.headers)
         if is_agent and (task := asyncio.current_task()):
-            self._strangers.pop(task, None)
+            self._unauthenticated.pop(task, None)
         try:
             self._gate.check_head(method, target, headers)
             if not self._is_open:
@@ -193,8 +193,8 @@ class ModelProxy:
             exchange.refusal = str(refused)
             await self._answer(client, ErrorBody(refused.status, str(refused)))
         finally:
-            self._reported_strangers += not is_agent
-            if is_agent or self._reported_strangers <= MOST_STRANGERS_REPORTED:
+            self._reported_unauthenticated += not is_agent
+            if is_agent or self._reported_unauthenticated <= MOST_UNAUTHENTICATED_REPORTED:
                 self._report(exchange.finished())
 
     async def _forward_in_turn(self, client: HttpConnection, request: Approved, exchange: _Exchange) -> None:
@@ -260,9 +260,9 @@ class ModelProxy:
         self, client: HttpConnection, upstream: HttpConnection, response: h11.Response, reader: UsageReader | None
     ) -> None:
         try:
-            cover = KeyCover(self._gate.server.key)
+            redactor = KeyRedactor(self._gate.server.key)
             kept = [
-                (cover.whole(name), cover.whole(value))
+                (redactor.redact(name), redactor.redact(value))
                 for name, value in response.headers.raw_items()
                 if name.lower() not in _HOP_BY_HOP
             ]
@@ -275,8 +275,8 @@ class ModelProxy:
             while isinstance(event := await _next_part(upstream), h11.Data):
                 if reader:
                     reader.feed(bytes(event.data))
-                await client.send(h11.Data(data=event.data if is_answer else cover.part(bytes(event.data))))
-            await client.send(h11.Data(data=cover.rest()), h11.EndOfMessage())
+                await client.send(h11.Data(data=event.data if is_answer else redactor.feed(bytes(event.data))))
+            await client.send(h11.Data(data=redactor.flush()), h11.EndOfMessage())
         except BaseException:
             upstream.abort()
             raise

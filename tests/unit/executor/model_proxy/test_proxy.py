@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.executor.model_proxy.expected_usage import most_input_tokens
-from labrats.executor.model_proxy.proxy import MOST_CONNECTIONS, MOST_STRANGERS_REPORTED
+from labrats.executor.model_proxy.proxy import MOST_CONNECTIONS, MOST_UNAUTHENTICATED_REPORTED
 from labrats.model.ai_model import Prices
 from labrats.model.job import Usage
 from tests.unit.executor.model_proxy.proxies import (
@@ -598,11 +598,11 @@ async def test_connections_of_others_do_not_lock_the_agent_out(tmp_path: Path) -
 
 async def test_requests_of_others_do_not_fill_the_log_of_the_job(tmp_path: Path) -> None:
     async with a_proxy(tmp_path, answers(OK)) as proxy:
-        for _ in range(MOST_STRANGERS_REPORTED + 5):
+        for _ in range(MOST_UNAUTHENTICATED_REPORTED + 5):
             assert status_of(await proxy.send(a_request(token="wrong"))) == 401
         await proxy.send(a_request())
 
-    assert [request.status for request in proxy.reported] == [401] * MOST_STRANGERS_REPORTED + [200]
+    assert [request.status for request in proxy.reported] == [401] * MOST_UNAUTHENTICATED_REPORTED + [200]
 
 
 async def test_requests_at_once_do_not_exceed_a_limit_together(tmp_path: Path) -> None:

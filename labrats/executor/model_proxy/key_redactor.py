@@ -3,7 +3,7 @@
 import re
 
 
-class KeyCover:
+class KeyRedactor:
     """Replaces the key by as many asterisks, also if it is escaped in JSON. key: may be empty."""
 
     def __init__(self, key: bytes) -> None:
@@ -11,18 +11,18 @@ class KeyCover:
         self._longest = len(key) * _LONGEST_FORM
         self._unsent = b""
 
-    def whole(self, text: bytes) -> bytes:
+    def redact(self, text: bytes) -> bytes:
         """Return a complete text without the key."""
         return self._key.sub(lambda found: b"*" * len(found[0]), text) if self._longest else text
 
-    def part(self, data: bytes) -> bytes:
+    def feed(self, data: bytes) -> bytes:
         """Take the next part of a text. Return what can be sent: all but an end in which the key may begin."""
-        text = self.whole(self._unsent + data)
+        text = self.redact(self._unsent + data)
         sent = max(0, len(text) - max(0, self._longest - 1))
         self._unsent = text[sent:]
         return text[:sent]
 
-    def rest(self) -> bytes:
+    def flush(self) -> bytes:
         """Return the end of the text."""
         rest, self._unsent = self._unsent, b""
         return rest
