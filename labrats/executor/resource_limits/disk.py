@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.resource_limits.open_descriptors import NamelessFile, nameless_files
+from labrats.executor.resource_limits.open_descriptors import UnlinkedFile, unlinked_files
 from labrats.files.free_files import file_room
 from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
@@ -26,7 +26,7 @@ _LARGE_BYTES: Final = 2**30
 
 
 class DiskMeter:
-    """Measures what the folders of an attempt take on the disk, with its files that have no name.
+    """Measures what the folders of an attempt take on the disk, with its unlinked files.
 
     stopped: ends a measurement. is_filled: whether the attempt may have filled the disk.
     """
@@ -78,7 +78,7 @@ class DiskMeter:
             return None
         if (taken := self._usage(most, mapped=True)) > most:
             return f"the attempt took at least {shown_size(taken)} of it"
-        if disk.free < kept / 2 and any(file.size is None for file in self._nameless_files(mapped=True)):
+        if disk.free < kept / 2 and any(file.size is None for file in self._unlinked_files(mapped=True)):
             return "the attempt had mapped deleted files, whose size the engine's user cannot read"
         return None
 
@@ -96,7 +96,7 @@ class DiskMeter:
 
         mapped: whether deleted files that are only mapped count, too. each: what a file of this size counts.
         """
-        used = sum(each(file.size or 0) for file in self._nameless_files(mapped=mapped))
+        used = sum(each(file.size or 0) for file in self._unlinked_files(mapped=mapped))
         for size in sizes_on_disk(self._folders):
             used += each(size)
             if used > enough:
@@ -105,12 +105,12 @@ class DiskMeter:
                 return 0
         return used
 
-    def _nameless_files(self, *, mapped: bool) -> Iterator[NamelessFile]:
-        """Yield the files without a name on the disks of the folders. In the sandbox, one folder is also `/tmp`."""
+    def _unlinked_files(self, *, mapped: bool) -> Iterator[UnlinkedFile]:
+        """Yield the unlinked files on the disks of the folders. In the sandbox, one folder is also `/tmp`."""
         disks = {os.stat(folder).st_dev for folder in self._folders if folder.exists()}
         folders = (*(os.path.realpath(folder) for folder in self._folders), str(TEMPORARY))
         names = tuple(os.fsencode(folder) + b"/" for folder in folders)
-        for file in nameless_files(descendants(os.getpid()), mapped=mapped):
+        for file in unlinked_files(descendants(os.getpid()), mapped=mapped):
             if file.disk in disks or (file.size is None and file.name.startswith(names)):
                 yield file
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.resource_limits.open_descriptors import memory_of_sandbox, nameless_files
+from labrats.executor.resource_limits.open_descriptors import memory_of_sandbox, unlinked_files
 from labrats.processes import thread_ids
 
 _SAMPLES_IN_EXCESS: Final = 2
@@ -16,8 +16,8 @@ _SAMPLES_IN_EXCESS: Final = 2
 with a child that starts meanwhile counts twice in one sample.
 """
 
-_NAMELESS_EVERY: Final = 10
-"""Samples for each search of files without a name, which takes longer."""
+_UNLINKED_EVERY: Final = 10
+"""Samples for each search of unlinked files, which takes longer."""
 
 _LARGE_EXECUTOR: Final = 512 * 1024 * 1024
 """Private memory of this process from which on it counts as the attempt's, whose output it reads."""
@@ -34,7 +34,7 @@ class MemoryMeter:
     """Measures the memory of an attempt's processes. Use it in one thread."""
 
     def __init__(self) -> None:
-        self._samples = self._nameless = 0
+        self._samples = self._unlinked = 0
 
     def excess(self, limit: int, pids: Sequence[int]) -> int | None:
         """Return the bytes of memory of the processes if they exceed the limit, otherwise None.
@@ -45,17 +45,17 @@ class MemoryMeter:
         if _own(os.getpid())[0] > _LARGE_EXECUTOR:
             pids = [*pids, os.getpid()]
         own = list(map(_own, pids))
-        if self._samples % _NAMELESS_EVERY == 0:
+        if self._samples % _UNLINKED_EVERY == 0:
             # All files in memory of the machine take less than what is left to the attempt, as a rule.
             mapped = _total(own, 0) + _machine_files() > limit
-            files = nameless_files(pids, mapped=mapped)
-            self._nameless = sum(file.size or 0 for file in files if file.disk is None) + memory_of_sandbox(pids)
+            files = unlinked_files(pids, mapped=mapped)
+            self._unlinked = sum(file.size or 0 for file in files if file.disk is None) + memory_of_sandbox(pids)
         self._samples += 1
-        if _total(own, self._nameless) <= limit:
+        if _total(own, self._unlinked) <= limit:
             return None
         used = 0
         for _ in range(_SAMPLES_IN_EXCESS):
-            used = _total(map(_with_shares, pids), self._nameless)
+            used = _total(map(_with_shares, pids), self._unlinked)
             if used <= limit:
                 return None
         return used
@@ -78,10 +78,10 @@ def _machine_sizes() -> dict[str, int]:
     return {name: int(size) * _KIBIBYTE for name, size in _MACHINE_SIZES.findall(_MACHINE.read_text())}
 
 
-def _total(memory: Iterable[tuple[int, int]], nameless: int) -> int:
+def _total(memory: Iterable[tuple[int, int]], unlinked: int) -> int:
     """Return the sum of the private and the shared memory. Files in memory are part of the latter as far as mapped."""
     private, shared = (sum(sizes) for sizes in zip(*memory, strict=True)) if (memory := list(memory)) else (0, 0)
-    return private + max(shared, nameless)
+    return private + max(shared, unlinked)
 
 
 def _own(pid: int) -> tuple[int, int]:

@@ -40,8 +40,8 @@ _FILE_BYTES: Final = 1024
 
 
 @dataclass(frozen=True)
-class NamelessFile:
-    """An open or mapped file that has no name any more.
+class UnlinkedFile:
+    """An open or mapped file that has been unlinked, and has no name any more.
 
     disk: None for a file in memory. size: the bytes that it takes; None if this process may not look at the file.
     name: the last one of a file of unknown size, as its process sees it.
@@ -52,8 +52,8 @@ class NamelessFile:
     name: bytes = b""
 
 
-def nameless_files(pids: Iterable[int], *, mapped: bool) -> Iterator[NamelessFile]:
-    """Yield each open file that has no name any more.
+def unlinked_files(pids: Iterable[int], *, mapped: bool) -> Iterator[UnlinkedFile]:
+    """Yield each open file that has been unlinked.
 
     A process can hide its open files from other users' processes; see `hides_files`.
 
@@ -67,7 +67,7 @@ def nameless_files(pids: Iterable[int], *, mapped: bool) -> Iterator[NamelessFil
                     path = f"{folder}/{descriptor}"
                     status = os.stat(path)
                     if _is_new(status, known):
-                        yield _nameless_file(status, path)
+                        yield _unlinked_file(status, path)
     for path, file, name in chain.from_iterable(map(_deleted_mappings, pids)) if mapped else ():
         if file not in known:
             with suppress(OSError):
@@ -75,14 +75,14 @@ def nameless_files(pids: Iterable[int], *, mapped: bool) -> Iterator[NamelessFil
                     status = os.stat(path)
                 except PermissionError:
                     known.add(file)
-                    yield NamelessFile(None, None, name)
+                    yield UnlinkedFile(None, None, name)
                 else:
                     if _is_new(status, known):
-                        yield _nameless_file(status, path)
+                        yield _unlinked_file(status, path)
 
 
 def _is_new(status: os.stat_result, known: set[tuple[int, int]]) -> bool:
-    """Return whether a file has no name and is not among the known ones, to which it is added."""
+    """Return whether a file is unlinked and is not among the known ones, to which it is added."""
     file = (status.st_dev, status.st_ino)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 0 or file in known:
         return False
@@ -90,10 +90,10 @@ def _is_new(status: os.stat_result, known: set[tuple[int, int]]) -> bool:
     return True
 
 
-def _nameless_file(status: os.stat_result, path: str) -> NamelessFile:
+def _unlinked_file(status: os.stat_result, path: str) -> UnlinkedFile:
     """Return a file with this status. path: the link in /proc that leads to it."""
     is_in_memory = status.st_dev == _memory_device() or os.readlink(path).startswith(_IN_MEMORY)
-    return NamelessFile(None if is_in_memory else status.st_dev, status.st_blocks * 512)
+    return UnlinkedFile(None if is_in_memory else status.st_dev, status.st_blocks * 512)
 
 
 @cache

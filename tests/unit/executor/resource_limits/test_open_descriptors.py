@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from labrats.executor.resource_limits.open_descriptors import (
-    NamelessFile,
+    UnlinkedFile,
     hides_files,
     is_in_sandbox,
     memory_of_sandbox,
-    nameless_files,
     open_sockets,
+    unlinked_files,
 )
 
 SIZE = 64 * 1024
@@ -32,8 +32,8 @@ def deleted_and_mapped(file: Path) -> mmap.mmap:
 def test_a_file_that_is_open_and_mapped_counts_once(tmp_path: Path, name: str) -> None:
     with deleted_and_mapped(tmp_path / name):
         device = tmp_path.stat().st_dev
-        found = [file for file in nameless_files([os.getpid()], mapped=True) if file.size == SIZE]
-    assert found == [NamelessFile(device, SIZE)]
+        found = [file for file in unlinked_files([os.getpid()], mapped=True) if file.size == SIZE]
+    assert found == [UnlinkedFile(device, SIZE)]
 
 
 def test_name_of_a_mapped_file_is_found_where_its_size_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,9 +47,9 @@ def test_name_of_a_mapped_file_is_found_where_its_size_is_not(tmp_path: Path, mo
 
     with deleted_and_mapped(tmp_path / "two words"):
         monkeypatch.setattr(os, "stat", forbidden)
-        found = list(nameless_files([os.getpid()], mapped=True))
+        found = list(unlinked_files([os.getpid()], mapped=True))
         monkeypatch.undo()
-    assert NamelessFile(None, None, os.fsencode(tmp_path / "two words")) in found
+    assert UnlinkedFile(None, None, os.fsencode(tmp_path / "two words")) in found
 
 
 def test_a_process_outside_of_a_sandbox_hides_nothing() -> None:
