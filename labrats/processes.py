@@ -25,8 +25,8 @@ _KCMP: Final = {"x86_64": 312, "aarch64": 272}.get(platform.machine())
 _KCMP_FILES: Final = 2
 _M_TRIM_THRESHOLD: Final = -1
 _GLIBC_DEFAULT_TRIM_BYTES: Final = 128 * 1024
-VICTIM_FILE: Final = Path("/proc/self/oom_score_adj")
-_VICTIM_SCORE: Final = 500
+OOM_SCORE_FILE: Final = Path("/proc/self/oom_score_adj")
+_AGENT_OOM_SCORE: Final = 500
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -241,19 +241,19 @@ def become_unreadable() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
-def become_first_victim() -> None:
+def raise_oom_score() -> None:
     """Let the kernel end this process and its descendants before others once the memory is full.
 
     Its descendants can take that back, unless this process has the capability SYS_RESOURCE. Has no effect for an
-    ordinary user's process after `become_unreadable`; its descendants can do it, see `victim_score`.
+    ordinary user's process after `become_unreadable`; its descendants can do it, see `agent_oom_score`.
     """
     with suppress(OSError):
-        VICTIM_FILE.write_text(str(victim_score()))
+        OOM_SCORE_FILE.write_text(str(agent_oom_score()))
 
 
-def victim_score() -> int:
+def agent_oom_score() -> int:
     """Return the score by which the kernel ends an agent first, or that of this process if it is higher."""
-    return max(_VICTIM_SCORE, int(VICTIM_FILE.read_text()))
+    return max(_AGENT_OOM_SCORE, int(OOM_SCORE_FILE.read_text()))
 
 
 def executor_process_name(folder: Path) -> str:

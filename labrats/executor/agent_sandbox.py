@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.executor.context import RunContext
 from labrats.model.protocol import CLAIM_FILE, Sandbox
-from labrats.processes import VICTIM_FILE, victim_score
+from labrats.processes import OOM_SCORE_FILE, agent_oom_score
 from labrats.sandbox import TEMPORARY, VAR_TEMPORARY, confine, contains, is_for_any_program, package_in_opt
 
 _SHARE_OF_DESCRIPTORS: Final = 0.75
@@ -116,14 +116,14 @@ def _confined(
 def _with_kernel_limits() -> list[str]:
     """Return the start of a command whose program may open fewer files than this process, and is ended before it.
 
-    See `become_first_victim` for the latter.
+    See `raise_oom_score` for the latter.
 
     The kernel counts descriptors that were sent and not received for all processes of a user, up to the sender's limit.
     An agent must leave some to the executors, which send those of its network.
     """
     limit = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * _SHARE_OF_DESCRIPTORS)
-    victim = f"{{ echo {victim_score()} > {VICTIM_FILE} || true; }} 2> /dev/null"
-    return ["/bin/sh", "-c", f'ulimit -n {limit} && {victim} && exec "$@"', "sh"]
+    set_score = f"{{ echo {agent_oom_score()} > {OOM_SCORE_FILE} || true; }} 2> /dev/null"
+    return ["/bin/sh", "-c", f'ulimit -n {limit} && {set_score} && exec "$@"', "sh"]
 
 
 @contextmanager

@@ -41,7 +41,7 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
-from labrats.processes import become_first_victim, become_unreadable, has_child, kill_descendants
+from labrats.processes import become_unreadable, has_child, kill_descendants, raise_oom_score
 from labrats.sandbox import refuse_core_dumps, separate_mounts, share_kernel_objects
 from labrats.system_calls import IN_POD, CallRules, refuse_calls
 
@@ -163,7 +163,7 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
     if context.task.repository is None:  # otherwise the previous step has reported it
         context.events.status("started")
     if not context.task.on_cluster:
-        become_first_victim()
+        raise_oom_score()
     if sandbox := context.task.sandbox:
         separate_mounts()
         refuse_core_dumps()
