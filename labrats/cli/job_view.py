@@ -114,7 +114,7 @@ def waiting_sentence(waiting: dict[str, Any]) -> str:
         case "debounce":
             return f"until {describe_time(waiting['debouncedUntil'])}, for newer jobs with its concurrency key"
         case "requeued":
-            return "it was put back in the queue"
+            return "it was requeued"
     holders = f" by {' '.join(waiting['holders'])}" if waiting["holders"] else ""
     busy = f"number {waiting['position']} in its queue; {waiting['active']} of {waiting['slots']} slots busy{holders}"
     estimate = waiting["estimateSeconds"]

@@ -49,7 +49,7 @@ def _started(job: Job, now: datetime) -> Condition | None:
     if status.failed_code is None:
         return _condition(STARTED, "Retried", f"attempt {status.attempts + 1} is waiting for a slot", now, holds=False)
     failure = f"attempt {status.attempts} failed ({status.failed_code}): {status.failed_reason}"
-    return _condition(STARTED, "PutBack", f"{failure}; another attempt follows", now, holds=False)
+    return _condition(STARTED, "Requeued", f"{failure}; another attempt follows", now, holds=False)
 
 
 def _finished(job: Job) -> Condition | None:

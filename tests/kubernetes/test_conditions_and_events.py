@@ -84,7 +84,7 @@ async def test_a_requeued_job_has_an_event_and_a_condition_with_the_reason(
 ) -> None:
     requeued = FAILED | {"finished_at": None, "not_before": NOW + timedelta(seconds=10)}
     await store.update(advance(running, JobEvent.REQUEUE, **requeued))
-    await eventually(lambda: events_of(kubectl, running) == ["Warning PutBack"])
+    await eventually(lambda: events_of(kubectl, running) == ["Warning Requeued"])
     message = "{.status.conditions[?(@.type=='Started')].message}"
     assert REASON in kubectl("get", "ir", running.id, "-o", f"jsonpath={message}")
 

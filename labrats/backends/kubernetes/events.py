@@ -49,7 +49,7 @@ def event_of(job: Job) -> KubernetesEvent | None:
             return _event(job, "Warning", "Failed", f"{status.failed_code}: {status.failed_reason}")
         case Phase.PENDING if status.failed_code:
             why = f"{status.failed_code}: {status.failed_reason}"
-            return _event(job, "Warning", "PutBack", f"attempt {attempt} failed and will be repeated: {why}")
+            return _event(job, "Warning", "Requeued", f"attempt {attempt} failed and will be repeated: {why}")
         case Phase.CANCELLED:
             return _event(job, "Normal", "Cancelled", "the job was cancelled, and nothing of it runs any more")
         case _:

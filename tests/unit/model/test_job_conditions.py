@@ -40,7 +40,7 @@ def finished(reason: str) -> list[tuple[str, str, str]]:
         ),
         (
             a_job(attempts=1, started_at=NOON, failed_code=FailedCode.LOST),
-            [ACCEPTED, ("Started", "False", "PutBack")],
+            [ACCEPTED, ("Started", "False", "Requeued")],
         ),
         (
             a_job(P.FAILED, attempts=0, started_at=None, failed_code=FailedCode.INVALID),
