@@ -124,7 +124,7 @@ class GitHub:
         async with self._client(credentials) as client:
             key = (credentials[APP_ID].strip(), repository)
             if installation := self._installations.get(key):
-                with suppress(GiveUp):  # the App may have been installed anew
+                with suppress(GiveUp):  # the App may have been installed again
                     return await self._create_token(client, installation, repository, permissions)
             path = f"/repos/{repository}/installation"
             installation = (await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)).id

@@ -74,7 +74,7 @@ def anyio_backend() -> str:
 class World:
     """The parts that outlive an engine that is killed: GitHub, a store, a machine with attempts, and a folder.
 
-    requests: that GitHub delivers to each engine anew, since it cannot know whether an earlier one has stored them.
+    requests: that GitHub delivers to each engine again, since it cannot know whether an earlier one has stored them.
     """
 
     github: GitHubStandIn

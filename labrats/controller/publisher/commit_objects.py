@@ -1,4 +1,4 @@
-"""Write commits anew: with other parents, harmless messages, or signatures.
+"""Rewrite commits: with other parents, harmless messages, or signatures.
 
 The same commits get the same new ids.
 """
@@ -88,7 +88,7 @@ class CommitObject:
 
 
 def rewrite_commits(git: Git, commits: str, known_hosts: Collection[str], signer: Signer | None) -> dict[str, str]:
-    """Write commits anew where they, or commits before them, have active parts or are not in UTF-8.
+    """Rewrite commits where they, or commits before them, have active parts or are not in UTF-8.
 
     Return the ids, old to new.
 

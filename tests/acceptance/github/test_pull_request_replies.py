@@ -84,7 +84,7 @@ async def test_a_comment_on_its_pull_request_makes_the_agent_add_a_commit(
 ) -> None:
     async with engine.admin() as admin:
         first, pull = await a_pull_request(engine, github, admin)
-        pull.body = "A maintainer has written this anew, without the hidden mark."
+        pull.body = "A maintainer has rewritten this, without the hidden mark."
         written, _ = await comment(engine, github, pull, "Please make it blue.")
         await answered(github, written, "eyes")
         job = await follow_up_of(admin, first)

@@ -1,4 +1,4 @@
-"""Commits of an agent are written anew with harmless messages and signatures, and always get the same new ids."""
+"""Commits of an agent are rewritten with harmless messages and signatures, and always get the same new ids."""
 
 import subprocess
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def test_an_active_message_changes_its_commit_and_those_after_it(repository: Pat
     assert neutralised(repository, base) == written
 
 
-def test_both_sides_of_a_merge_are_written_anew(repository: Path) -> None:
+def test_both_sides_of_a_merge_are_rewritten(repository: Path) -> None:
     base = head_of(repository)
     run_git(repository, ["checkout", "--quiet", "-b", "side"])
     commit(repository, "Ask @octo")
