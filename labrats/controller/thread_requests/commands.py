@@ -16,8 +16,8 @@ from labrats.controller.thread_requests.thread_jobs import (
     DONE,
     STARTED,
     WAIT_FOR_JOB_SECONDS,
-    NotDone,
-    NotYet,
+    MustWait,
+    RequestFailed,
     ThreadJobs,
     names_for,
     owner_of,
@@ -45,7 +45,7 @@ async def cancel(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
         if not live:
             if has_dropped:
                 return DONE
-            raise NotDone(f"No job {_of(request)} is waiting or running.")
+            raise RequestFailed(f"No job {_of(request)} is waiting or running.")
         request = replace(request, jobs=tuple(live))
         await replace_request(jobs.store, source, request)
     for job_id in request.jobs:
@@ -60,7 +60,7 @@ async def retry(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
         last = await _last_job(jobs, source, request)
         if last.phase is not Phase.FAILED:
             hint = " `/labrats run AGENT` starts a new one." if last.ended else ""
-            raise NotDone(f"The last job, `{last.id}`, has not failed: it is {API_STATUS[last.phase]}.{hint}")
+            raise RequestFailed(f"The last job, `{last.id}`, has not failed: it is {API_STATUS[last.phase]}.{hint}")
         request = replace(request, jobs=(last.id,), attempts=last.status.attempts)
         await replace_request(jobs.store, source, request)
 
@@ -71,7 +71,7 @@ async def retry(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     try:
         await jobs.change(request.jobs[0], retried)
     except NotFound:
-        raise NotDone(f"The job `{request.jobs[0]}` was deleted.") from None
+        raise RequestFailed(f"The job `{request.jobs[0]}` was deleted.") from None
     return DONE
 
 
@@ -88,13 +88,13 @@ async def click(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
 async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
     """Run the last job of the thread again, once: as a new one, with the model that is named.
 
-    Raises NotYet while commits for the thread are being published.
+    Raises MustWait while commits for the thread are being published.
     """
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
     last = await _last_job(jobs, source, request)
     if not last.ended:
-        raise NotDone(f"The last job, `{last.id}`, is still {API_STATUS[last.phase]}.")
+        raise RequestFailed(f"The last job, `{last.id}`, is still {API_STATUS[last.phase]}.")
     await _await_commits(jobs, source, request)
     report = last.spec.report
     changes = Changes(config=JobConfig(model=request.model), report=bool(report and report.target))
@@ -109,19 +109,19 @@ async def run_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequ
 
 
 async def start_agent(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
-    """Start the agent that the comment names, once. Raises NotYet while commits for the thread are being published."""
+    """Start the agent that the comment names, once. Raises MustWait while commits of its thread are published."""
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
     if request.untrusted:
-        raise NotDone(MEMBERS_ONLY)
+        raise RequestFailed(MEMBERS_ONLY)
     event = await _event_of(jobs, request)
     if reason := reason_to_ignore(event, source.spec):
-        raise NotDone(f"The agent is not started: {reason}.")
+        raise RequestFailed(f"The agent is not started: {reason}.")
     if is_external_author(event, source.spec):
-        raise NotDone(MEMBERS_ONLY)
+        raise RequestFailed(MEMBERS_ONLY)
     agent, trigger = runnable_agents(event, source, jobs.catalog).get(request.agent or "", (None, None))
     if agent is None:
-        raise NotDone(f"The agent `{request.agent}` cannot be started here.")
+        raise RequestFailed(f"The agent `{request.agent}` cannot be started here.")
     await _await_commits(jobs, source, request)
     owner = f"{OWNER_PREFIX}{source.name}"
     wanted = request_of(event, agent, trigger, jobs.catalog, owner, source)
@@ -155,17 +155,17 @@ async def _event_of(jobs: ThreadJobs, request: ThreadRequest) -> IncomingEvent:
 
 
 async def _await_commits(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> None:
-    """Raise NotYet while the commits of an ended job are being published: the next job would start without them."""
+    """Raise MustWait while the commits of an ended job are being published: the next job would start without them."""
     if request.target.number is None:
         return
     if any(map(jobs.is_publishing, await jobs.of(source, replace(request, agent=None, job=None)))):
-        raise NotYet(WAIT_FOR_JOB_SECONDS)
+        raise MustWait(WAIT_FOR_JOB_SECONDS)
 
 
 async def _last_job(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> Job:
     found = await jobs.of(source, request)
     if not found:
-        raise NotDone(f"There is no job {_of(request)}.")
+        raise RequestFailed(f"There is no job {_of(request)}.")
     return found[0]
 
 

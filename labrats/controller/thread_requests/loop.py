@@ -13,7 +13,7 @@ from labrats.controller.publisher.answers import GIVEN_UP_AFTER
 from labrats.controller.thread_requests.commands import cancel, click, retry, run_again, start_agent
 from labrats.controller.thread_requests.repairs import repair
 from labrats.controller.thread_requests.replies import reply
-from labrats.controller.thread_requests.thread_jobs import NotDone, NotOurs, NotYet, ThreadJobs
+from labrats.controller.thread_requests.thread_jobs import ForeignPullRequest, MustWait, RequestFailed, ThreadJobs
 from labrats.controller.work_queue import WorkQueue, work_forever, work_once
 from labrats.intake.comment_commands import REFUSED
 from labrats.intake.thread_requests import read_request, remove_request, replace_request, request_key
@@ -90,10 +90,10 @@ class ThreadRequests:
         """Carry out a request, and store its answer. Return whether that is done; else it is tried again later."""
         try:
             answer = await self._answer_to(source, request)
-        except NotYet as wait:
+        except MustWait as wait:
             self._work.add_later(key, wait.delay_seconds)
             return False
-        except NotOurs:
+        except ForeignPullRequest:
             await remove_request(self._jobs.store, source, request, is_remembered=False)
             return True
         except RetryLater as error:
@@ -110,7 +110,7 @@ class ThreadRequests:
     async def _answer_to(self, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
         """Carry out a request, and return its answer.
 
-        Raises NotYet, NotOurs, RetryLater; NotFound if the source was deleted.
+        Raises MustWait, ForeignPullRequest, RetryLater; NotFound if the source was deleted.
         """
         jobs = self._jobs
         try:
@@ -129,7 +129,7 @@ class ThreadRequests:
                     return await repair(jobs, source, request)
                 case _:
                     return await start_agent(jobs, source, request)
-        except NotDone as reason:
+        except RequestFailed as reason:
             if request.job:  # a check has no comments
                 return NOTHING
             return ThreadAnswer(reaction=REFUSED, text=str(reason))

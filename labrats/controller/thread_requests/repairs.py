@@ -16,8 +16,8 @@ from labrats.controller.publisher.pull_request import OPEN
 from labrats.controller.thread_requests.check_failures import CheckFailure, read_failures
 from labrats.controller.thread_requests.thread_jobs import (
     WAIT_FOR_JOB_SECONDS,
-    NotOurs,
-    NotYet,
+    ForeignPullRequest,
+    MustWait,
     ThreadJobs,
     names_for,
 )
@@ -47,19 +47,19 @@ _USED_UP: Final = (
 async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
     """Start the agent that repairs the checks of a commit, once.
 
-    Raises NotOurs where no job made the pull request. Raises NotYet while jobs work on the pull request, or other
-    checks of the commit run.
+    Raises ForeignPullRequest where no job made the pull request. Raises MustWait while jobs work on the pull request,
+    or other checks of the commit run.
     """
     if await jobs.admission.find(names := names_for(source, request)):
         return NOTHING
     if not await jobs.of_pull_request(source, request):
-        raise NotOurs
+        raise ForeignPullRequest
     agent = jobs.catalog.agents_by_trigger_name.get(request.agent or "")
     trigger = repairing_trigger(agent, request.event) if agent and agent.spec.enabled else None
     if agent is None or trigger is None or trigger.ci_loop is None:
         return NOTHING
     if any(map(jobs.is_busy, await jobs.of(source, request))):
-        raise NotYet(WAIT_FOR_JOB_SECONDS)
+        raise MustWait(WAIT_FOR_JOB_SECONDS)
     access = await jobs.access.open(request.target)
     pull_request = await access.repository.get(
         f"/pulls/{request.target.pull_request}", dict[str, Any], READ_PULL_REQUESTS
@@ -68,7 +68,7 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
         return NOTHING
     may_wait = jobs.clock.now() - request.received_at < LONGEST_WAIT
     if (failures := await read_failures(access, request.target.head_sha or "", may_wait=may_wait)) is None:
-        raise NotYet(WAIT_FOR_CHECKS_SECONDS)
+        raise MustWait(WAIT_FOR_CHECKS_SECONDS)
     if not failures:
         return NOTHING
     if not await _has_attempt(jobs, source, request, trigger.ci_loop):

@@ -14,8 +14,8 @@ from labrats.controller.publisher.pull_request import OPEN, PullRequest
 from labrats.controller.thread_requests.thread_jobs import (
     STARTED,
     WAIT_FOR_JOB_SECONDS,
-    NotOurs,
-    NotYet,
+    ForeignPullRequest,
+    MustWait,
     ThreadJobs,
     names_for,
     owner_of,
@@ -53,19 +53,19 @@ class _LineComment(msgspec.Struct, frozen=True):
 async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
     """Start the follow-up for a reply, once. Nothing happens if the pull request is closed.
 
-    Raises NotOurs where no job made the pull request. Raises NotYet while a job works on the pull request or its
-    commits are being published, or an earlier reply waits.
+    Raises ForeignPullRequest where no job made the pull request. Raises MustWait while a job works on the pull request
+    or its commits are being published, or an earlier reply waits.
     """
     if await jobs.admission.find(names := names_for(source, request)):
         return STARTED
     if not (made_by := await jobs.of_pull_request(source, request)):
-        raise NotOurs
+        raise ForeignPullRequest
     if not _wants_follow_ups((opened_by := made_by[-1]).spec.report):
         return NOTHING
     of_thread = await jobs.of(source, request)
     if any(map(jobs.is_busy, of_thread)) or _earlier_replies(source, request):
         await _show_as_seen(jobs, source, request)
-        raise NotYet(WAIT_FOR_JOB_SECONDS)
+        raise MustWait(WAIT_FOR_JOB_SECONDS)
     latest = _latest(of_thread, opened_by)
     access = await jobs.access.open(request.target)
     path = f"/pulls/{request.target.pull_request}"

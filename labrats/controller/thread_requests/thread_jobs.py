@@ -35,15 +35,15 @@ DONE: Final = ThreadAnswer(reaction="+1")
 STARTED: Final = ThreadAnswer(reaction="eyes")
 
 
-class NotDone(Exception):
+class RequestFailed(Exception):
     """The request cannot be carried out. Its text tells the person why."""
 
 
-class NotOurs(Exception):
+class ForeignPullRequest(Exception):
     """The request is in a pull request that no job has made. It is dropped, and not remembered."""
 
 
-class NotYet(Exception):
+class MustWait(Exception):
     """The request has to wait for something that ends by itself, a job or a check. It is tried again after a delay."""
 
     def __init__(self, delay_seconds: float) -> None:
