@@ -52,7 +52,7 @@ class AppHooks(Protocol):
 
 
 @dataclass(frozen=True)
-class Missed:
+class MissedDeliveries:
     """Deliveries that have not arrived.
 
     due:     the last attempt of each delivery to request now, the oldest first.
@@ -67,7 +67,7 @@ class Missed:
     since: datetime | None
 
 
-def missed_among(deliveries: Iterable[HookDelivery], requested: set[int], now: datetime) -> Missed:
+def missed_among(deliveries: Iterable[HookDelivery], requested: set[int], now: datetime) -> MissedDeliveries:
     """Return the deliveries that have not arrived.
 
     requested: ids of the attempts after which a redelivery was requested.
@@ -84,7 +84,7 @@ def missed_among(deliveries: Iterable[HookDelivery], requested: set[int], now: d
         for attempts in retryable
         if now >= attempts[-1].delivered_at + _backoff_after(len(attempts)) and attempts[-1].id not in requested
     ]
-    return Missed(
+    return MissedDeliveries(
         due=due,
         pending=len(retryable) - len(due),
         lost=len(failed) - len(retryable),

@@ -101,7 +101,7 @@ class Redactor:
         """
         bare = _NOISE.sub("", text)
         start = min((_start_of(form, bare) for form in self._bare_forms), default=len(bare))
-        return len(text) if start == len(bare) else _Bare(_NOISE, text).place(start)
+        return len(text) if start == len(bare) else _WithoutNoise(_NOISE, text).place(start)
 
     def redact_value(self, value: Any) -> Any:
         """Redact every string in a JSON value, including object keys."""
@@ -115,7 +115,7 @@ class Redactor:
 
     def _redact_noisy(self, text: str, noise: re.Pattern[str]) -> str:
         """Replace the secrets that are interspersed with noise, together with the noise."""
-        bare = _Bare(noise, text)
+        bare = _WithoutNoise(noise, text)
         found = sorted(span for form in self._bare_forms for span in _occurrences(form, bare.text))
         if not found:
             return text
@@ -146,7 +146,7 @@ def _occurrences(form: str, text: str) -> Iterator[tuple[int, int]]:
         at = text.find(form, at + 1)
 
 
-class _Bare:
+class _WithoutNoise:
     """A text without its noise. text: what is left of it."""
 
     def __init__(self, noise: re.Pattern[str], text: str) -> None:
