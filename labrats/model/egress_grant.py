@@ -58,7 +58,7 @@ class EgressGrant(Record):
     address: str | None = None
 
 
-class LivingAttempts(Record):
+class LivingAttemptsHead(Record):
     """The beginning of a list of all attempts that have not ended, which the engine sends to the proxy.
 
     size, sha256: length and digest of the names, which follow, separated by spaces.
@@ -69,12 +69,12 @@ class LivingAttempts(Record):
     sha256: str
 
     @classmethod
-    def of(cls, names: bytes, number: ListNumber) -> "LivingAttempts":
+    def of(cls, names: bytes, number: ListNumber) -> "LivingAttemptsHead":
         return cls(number=number, size=len(names), sha256=hashlib.sha256(names).hexdigest())
 
 
 @dataclass(frozen=True)
-class Living:
+class LivingAttempts:
     """All attempts that had not ended when a list was made, by their names."""
 
     number: ListNumber
@@ -86,7 +86,7 @@ class Living:
 
 
 _GRANT_DECODER: Final = msgspec.json.Decoder(EgressGrant)
-_LIVING_DECODER: Final = msgspec.json.Decoder(LivingAttempts)
+_LIVING_DECODER: Final = msgspec.json.Decoder(LivingAttemptsHead)
 
 
 def sign_grant(grant: EgressGrant, key: str) -> str:
@@ -105,12 +105,12 @@ def read_grant(token: str, key: str, now: float) -> EgressGrant:
     return grant
 
 
-def sign_living(living: LivingAttempts, key: str) -> str:
+def sign_living(living: LivingAttemptsHead, key: str) -> str:
     """Return the token of a list of attempts, as of a grant."""
     return _signed(encode(living), _LIVING, key)
 
 
-def read_living(token: str, key: str) -> LivingAttempts:
+def read_living(token: str, key: str) -> LivingAttemptsHead:
     """Return the beginning of a list in a token. Raises InvalidGrant."""
     return _LIVING_DECODER.decode(_verified(token, _LIVING, key))
 

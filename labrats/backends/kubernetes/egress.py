@@ -22,7 +22,7 @@ from labrats.model.egress_grant import (
     LIVING_REQUEST,
     EgressGrant,
     ListNumber,
-    LivingAttempts,
+    LivingAttemptsHead,
     sign_grant,
     sign_living,
 )
@@ -199,7 +199,7 @@ class Egress:
         if self._service is None or (key := await self.ensure_key()) is None:
             return
         names = b" ".join(str(name).encode() for name in living)
-        request = _living_request(LivingAttempts.of(names, number), key) + names
+        request = _living_request(LivingAttemptsHead.of(names, number), key) + names
         async with asyncio.timeout(ANNOUNCE_SECONDS):
             posts = [_post(address, request) for address in await self._api.pod_addresses(self._service)]
             failures = [each for each in await asyncio.gather(*posts, return_exceptions=True) if each]
@@ -207,7 +207,7 @@ class Egress:
             raise failures[0]
 
 
-def _living_request(head: LivingAttempts, key: str) -> bytes:
+def _living_request(head: LivingAttemptsHead, key: str) -> bytes:
     method, target = LIVING_REQUEST
     token = sign_living(head, key)
     return f"{method} {target} HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Bearer {token}\r\n\r\n".encode()

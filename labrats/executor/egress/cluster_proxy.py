@@ -41,8 +41,8 @@ from labrats.model.egress_grant import (
     LIVING_REQUEST,
     EgressGrant,
     InvalidGrant,
-    Living,
     LivingAttempts,
+    LivingAttemptsHead,
     read_grant,
     read_living,
     sign_grant,
@@ -145,7 +145,7 @@ class ClusterProxy:
         self._unauthenticated: Connections[None] = Connections(UNAUTHENTICATED)  # by address
         # A lookup continues after its connection has ended, and keeps the attempt's share until then.
         self._lookups: WeakValueDictionary[str, threading.Semaphore] = WeakValueDictionary()
-        self._living: Living | None = None
+        self._living: LivingAttempts | None = None
         self._learned_at = 0.0
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -206,12 +206,13 @@ class ClusterProxy:
             raise RequestRefused("407 Proxy Authentication Required", str(error)) from None
         async with asyncio.timeout(HEAD_SECONDS):
             names = await reader.readexactly(head.size)
-        if LivingAttempts.of(names, head.number) != head:
+        if LivingAttemptsHead.of(names, head.number) != head:
             raise RequestRefused("400 Bad Request", "the engine has not signed this list")
         is_stale = time.monotonic() - self._learned_at > STALE_SECONDS
         if self._living and head.number <= self._living.number and not is_stale:
             raise RequestRefused("409 Conflict", "another engine leads by now: it has sent a later list")
-        self._living, self._learned_at = Living(head.number, frozenset(names.decode().split())), time.monotonic()
+        self._living = LivingAttempts(head.number, frozenset(names.decode().split()))
+        self._learned_at = time.monotonic()
         for task, grant in self._tunnels:
             if not self._living.includes(grant):
                 task.cancel()

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from labrats.model.egress_grant import (
     EgressGrant,
     InvalidGrant,
-    Living,
     LivingAttempts,
+    LivingAttemptsHead,
     read_grant,
     read_living,
     sign_grant,
@@ -68,7 +68,7 @@ def test_token_without_a_valid_signature_is_refused(token: str) -> None:
 
 
 def test_list_of_attempts_is_no_grant_and_a_grant_is_no_list() -> None:
-    living = LivingAttempts.of(b"ir-1-1 ir-2-1", (7, 5))
+    living = LivingAttemptsHead.of(b"ir-1-1 ir-2-1", (7, 5))
     assert read_living(sign_living(living, KEY), KEY) == living
     with pytest.raises(InvalidGrant, match="not signed"):
         read_grant(sign_living(living, KEY), KEY, now=0)
@@ -77,7 +77,7 @@ def test_list_of_attempts_is_no_grant_and_a_grant_is_no_list() -> None:
 
 
 def test_grant_of_an_attempt_that_is_not_listed_ends_with_the_first_list_after_it() -> None:
-    living = Living(number=(2, 10), names=frozenset({"ir-1-1"}))
+    living = LivingAttempts(number=(2, 10), names=frozenset({"ir-1-1"}))
     other = replace(GRANT, attempt="ir-2-1")
     assert living.includes(replace(GRANT, listed_after=(0, 0)))
     assert [living.includes(replace(other, listed_after=(2, last))) for last in (9, 10, 11)] == [False, True, True]

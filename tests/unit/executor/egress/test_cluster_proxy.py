@@ -28,7 +28,7 @@ from labrats.executor.model_proxy.gate import Approved
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.responses import Refused
 from labrats.executor.model_proxy.upstream import Upstream, tls_context
-from labrats.model.egress_grant import EgressGrant, LivingAttempts, sign_grant, sign_living
+from labrats.model.egress_grant import EgressGrant, LivingAttemptsHead, sign_grant, sign_living
 from labrats.model.errors import GiveUp
 from labrats.model.network import AllowedHosts
 from labrats.net.address_policy import Forbidden, Unresolvable
@@ -232,7 +232,7 @@ async def test_every_replica_knows_a_bound_grant() -> None:
             assert (await answer_through(bound, "localhost", port)).endswith(ANSWER)
 
 
-async def posted(gateway: Gateway, head: LivingAttempts, names: bytes, key: str = KEY) -> bytes:
+async def posted(gateway: Gateway, head: LivingAttemptsHead, names: bytes, key: str = KEY) -> bytes:
     """Send a list of the attempts that have not ended. Return the answer."""
     reader, writer = await asyncio.open_connection(*gateway.address)
     with closing(writer):
@@ -254,11 +254,11 @@ async def test_grant_ends_with_its_attempt() -> None:
                     ((2, 1), b"ir-1-1 ir-2-1", "200 OK"),
                     ((1, 5), b"", "409 Conflict"),
                 ):
-                    answer = await posted(gateway, LivingAttempts.of(names, number), names)
+                    answer = await posted(gateway, LivingAttemptsHead.of(names, number), names)
                     assert answer.startswith(f"HTTP/1.1 {status}\r\n".encode())
                     (await gateway.connect(*server))[1].close()
                 assert not reader.at_eof()
-                await posted(gateway, LivingAttempts.of(b"ir-2-1", (2, 2)), b"ir-2-1")
+                await posted(gateway, LivingAttemptsHead.of(b"ir-2-1", (2, 2)), b"ir-2-1")
                 with pytest.raises(ConnectionRefused, match="the attempt has ended"):
                     await gateway.connect(*server)
                 assert await asyncio.wait_for(reader.read(), 5) == b""  # the open connection is cut
@@ -268,8 +268,8 @@ async def test_list_with_a_lower_number_is_accepted_once_the_known_list_is_stale
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with a_gateway(a_grant()) as gateway:
-        await posted(gateway, LivingAttempts.of(b"", (7, 1)), b"")
-        first = LivingAttempts.of(b"ir-1-1", (1, 1))  # of the first leader after the Lease was deleted
+        await posted(gateway, LivingAttemptsHead.of(b"", (7, 1)), b"")
+        first = LivingAttemptsHead.of(b"ir-1-1", (1, 1))  # of the first leader after the Lease was deleted
         assert (await posted(gateway, first, b"ir-1-1")).startswith(b"HTTP/1.1 409 ")
         monkeypatch.setattr(cluster_proxy, "STALE_SECONDS", 0.0)
         assert (await posted(gateway, first, b"ir-1-1")).startswith(b"HTTP/1.1 200 ")
@@ -279,9 +279,9 @@ async def test_list_with_a_lower_number_is_accepted_once_the_known_list_is_stale
 async def test_list_of_attempts_that_the_engine_has_not_signed_changes_nothing() -> None:
     with an_http_server() as (port, _):
         async with a_gateway(a_grant(model_server=("localhost", port))) as gateway:
-            no_names = LivingAttempts.of(b"", (1, 1))
+            no_names = LivingAttemptsHead.of(b"", (1, 1))
             assert (await posted(gateway, no_names, b"", "another key")).startswith(b"HTTP/1.1 407 ")
-            other_names = LivingAttempts.of(b"ir-2-1", (1, 1))
+            other_names = LivingAttemptsHead.of(b"ir-2-1", (1, 1))
             assert (await posted(gateway, other_names, b"ir-3-1")).startswith(b"HTTP/1.1 400 ")
             assert (await answer_through(gateway, "localhost", port)).endswith(ANSWER)
 
