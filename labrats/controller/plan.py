@@ -187,8 +187,8 @@ def _outputs(job: Job, gone: Gone) -> Outputs:
     reports all other outputs, but not the commit that it started from if it has resumed in the same workspace. Of
     attempts in one session that have cloned different commits, none is reported: the agent may have seen either.
     """
-    outputs, earlier = gone.tail.outputs, job.status.outputs
-    if not _has_resumed(job, gone):
+    outputs, earlier, session = gone.tail.outputs, job.status.outputs, _session(job, gone)
+    if session is None or session.attempt == job.status.attempts:
         return outputs
     base = earlier.base_commit if outputs.base_commit in (None, earlier.base_commit) else None
     url = outputs.pull_request_url or earlier.pull_request_url

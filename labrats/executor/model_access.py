@@ -155,8 +155,8 @@ class ModelRequests:
 
     def add(self, request: ModelRequest) -> None:
         """Record a request that has ended. If it exceeds a limit, let the attempt end."""
-        if request.refusal is None:
-            is_overload = request.is_overload or (request.is_for_an_answer and request.status in _OVERLOADS)
+        if request.refusal is None and request.is_for_an_answer:
+            is_overload = request.is_overload or request.status in _OVERLOADS
             self._has_seen_overload = self._has_seen_overload or is_overload
             pause = request.retry_after_seconds
             self._paused_until = None if pause is None else time.monotonic() + pause

@@ -50,7 +50,7 @@ _SUMMARY: Final = b"compact"
 _UNSEEN: Final = re.compile(rb'"file_(id|url)"|"type"\s*:\s*"(url|item_reference|document|input_file|file)"')
 """Parts of a message whose content the server has stored or fetches, and documents: one of 5 KB can have 600 pages."""
 
-_ESCAPED_NAME: Final = re.compile(rb"\\u00(3[0-9]|[46][1-9a-f]|[57][0-9a]|5f)", re.IGNORECASE)
+_ESCAPED_NAME: Final = re.compile(rb"(?<!\\)(?:\\\\)*+\\u00(3[0-9]|[46][1-9a-f]|[57][0-9a]|5f)", re.IGNORECASE)
 """A letter, digit or underscore that no program escapes, unless it hides a name."""
 
 _IMAGES: Final = (b'"image"', b'"image_url"', b'"input_image"')

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, MutableMapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 
@@ -24,11 +24,12 @@ _CONTENT: Final = frozenset(
 """Fields whose parts may have any names: texts, calls of tools, schemas, and the data of the program."""
 
 
-def further_models(fields: Fields, tools: Sequence[Fields]) -> Iterator[Any]:
-    """Yield what a request names as models besides the field `model`. What is no string is no valid name.
+def further_models(fields: Fields, tools: Sequence[Fields]) -> Iterator[str]:
+    """Yield what a request names as models besides the field `model`.
 
     Each object that may name a model is replaced by one with each of its fields once: parsers differ in which of two
-    equal fields they use. Raises TooManyValues if one is too large to be examined.
+    equal fields they use. Raises TooManyValues if one is too large to be examined, and DecodeError or
+    UnicodeDecodeError if it is not JSON.
 
     fields: of the request. tools: those of its field `tools`.
     """
@@ -42,7 +43,7 @@ def further_models(fields: Fields, tools: Sequence[Fields]) -> Iterator[Any]:
                 yield from _models_of(tool, name)
 
 
-def _models_of(fields: Fields, name: str) -> Iterator[Any]:
+def _models_of(fields: Fields, name: str) -> Iterator[str]:
     """Yield the models in a field, or in a part of it."""
     content = bytes(fields[name])
     if not _is_of_models(name) and _MAY_NAME_A_MODEL.search(content) is None:
@@ -57,9 +58,15 @@ def _models_of(fields: Fields, name: str) -> Iterator[Any]:
         if isinstance(part, list):
             pending += part
         elif isinstance(part, dict):
-            yield from (model for name, model in part.items() if _is_of_models(name) and model is not None)
-            pending += (other for name, other in part.items() if not _is_of_models(name))
+            for key, inner in part.items():
+                if _is_of_models(key):
+                    yield from filter(_is_text, inner if isinstance(inner, list) else [inner])
+            pending += part.values()  # what is no name may be the schema of a field with this name
 
 
 def _is_of_models(name: str) -> bool:
     return name.casefold().strip() in _NAMES
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str)

@@ -356,11 +356,10 @@ def _tools_of(tools: msgspec.Raw) -> list[dict[str, msgspec.Raw]]:
 
 
 def _further_models(fields: Fields, tools: Sequence[Fields]) -> list[str]:
-    """Return the models that a request names besides its own. Raises Refused if one is not a name."""
+    """Return the models that a request names besides its own. Raises Refused for a field that cannot be examined."""
     try:
-        found = list(further_models(fields, tools))
+        return list(further_models(fields, tools))
     except TooManyValues:
         raise Refused(413, "a field of the body that may name a model is too large") from None
-    if not all(isinstance(model, str) for model in found):
-        raise Refused(400, "the `model` of a field or of a tool must be a name")
-    return found
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Refused(400, "a field of the body that may name a model is not JSON") from None

@@ -332,6 +332,13 @@ def test_base_of_a_resumed_session_is_known_if_its_attempts_had_the_same(
     assert record.changes["outputs"] == Outputs(base_commit=known)
 
 
+def test_base_of_an_attempt_that_ended_before_its_session_is_not_that_of_the_session() -> None:
+    tail = OutputTail(outputs=Outputs(base_commit="b"))
+    kept = Outputs(base_commit="a")
+    record = recorded(Gone(a_result(), tail=tail), attempts=2, outputs=kept, session=a_session(1))
+    assert record.changes["outputs"] == Outputs()
+
+
 @pytest.mark.parametrize("session", [a_session(provider="codex"), a_session(0), a_session(3)])
 def test_an_impossible_session_is_dropped(session: AgentSession) -> None:
     """A hijacked agent can report anything."""

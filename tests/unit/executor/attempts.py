@@ -112,14 +112,15 @@ class AttemptFolder:
         """The last session that the agent's program has reported."""
         return [event.session for event in self.events if isinstance(event, SessionEvent)][-1]
 
-    def run(self, *, without_capabilities: bool = False) -> int:
+    def run(self, *, without_capabilities: bool = False, seconds: float = DEADLINE_SECONDS) -> int:
         """Run `python -m labrats.executor` to the end. Return its exit status.
 
         without_capabilities: whether the permissions of files apply as for an ordinary user, also if this is root.
+        seconds: time in which it must end.
         """
         drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
         with self.started(drop if without_capabilities else []) as process:
-            return process.wait(DEADLINE_SECONDS)
+            return process.wait(seconds)
 
     @contextmanager
     def started(self, prefix: Sequence[str] = ()) -> Iterator["subprocess.Popen[bytes]"]:

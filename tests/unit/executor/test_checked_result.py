@@ -109,7 +109,7 @@ def test_secrets_in_the_value_and_in_the_failure_are_redacted(tmp_path: Path) ->
 def test_check_that_takes_too_long_fails_the_attempt(tmp_path: Path) -> None:
     attempt = answering(tmp_path, "1", schema=DOUBLING)
 
-    assert attempt.run() == 1
+    assert attempt.run(seconds=150) == 1  # ten seconds of the processor
     assert attempt.failure == (
         FailedCode.RESULT_INVALID,
         "checking the result takes more time or memory than allowed",

@@ -104,6 +104,8 @@ def test_input_that_is_not_in_the_request_may_fill_the_context(fields: dict[str,
 
 def test_escaped_name_counts_as_what_it_may_hide() -> None:
     assert most_input_tokens(rb'{"input":[{"type":"x","f\u0069le_id":"x"}]}') >= 400_000
+    assert most_input_tokens(rb'{"input":"\\u0069 in a program"}') < 100
+    assert most_input_tokens(rb'{"input":"\\\u0069 in a program"}') >= 400_000
     assert most_input_tokens(rb'{"input":"caf\u00e9 \u001b[0m"}') < 100
 
 

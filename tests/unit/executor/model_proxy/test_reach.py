@@ -213,7 +213,10 @@ async def test_model_in_a_part_of_a_tool_reaches_the_server_once(tmp_path: Path,
     assert b"claude-opus-5" not in proxy.bodies[0]
 
 
-@pytest.mark.parametrize(("value", "status"), [(b"[" * 50_000 + b"]" * 50_000, 400), (b'"%s"' % (b"x" * 2**20), 413)])
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [(b"[" * 50_000 + b"]" * 50_000, 400), (b'"%s"' % (b"x" * 2**20), 413), (b'"\xff"', 400)],
+)
 async def test_field_that_may_name_a_model_and_is_hard_to_read_is_refused(
     tmp_path: Path, value: bytes, status: int
 ) -> None:
@@ -229,6 +232,7 @@ async def test_field_that_may_name_a_model_and_is_hard_to_read_is_refused(
         {"tools": [{"type": "function", "parameters": {"default": {"model": "any"}}}]},
         {"messages": [{"content": [{"type": "tool_use", "input": {"model": "any"}}]}], "metadata": {"model": "any"}},
         {"text": {"format": {"schema": {"default": {"model": "any"}}}}, "advisor": {"model": MODEL}},
+        {"functions": [{"name": "f", "parameters": {"properties": {"model": {"type": "string"}}}}]},
     ],
 )
 async def test_schemas_and_calls_of_tools_may_speak_of_models(tmp_path: Path, fields: dict[str, Any]) -> None:
