@@ -386,23 +386,30 @@ async def test_a_connection_beyond_the_limit_takes_the_place_of_the_one_that_has
             assert await client.answer() == (200, b"0123456789")
 
 
+ENDLESS = b"GET /endless HTTP/1.1\r\nHost: engine.test\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     "sent",
     [
         b"",
         b"GET / HT",
         HEAD + b"01234",
-        b"GET /endless HTTP/1.1\r\nHost: engine.test\r\n\r\n",
+        ENDLESS,
+        (ENDLESS, ENDLESS),
         b"POST /refuse HTTP/1.1\r\nHost: engine.test\r\nContent-Length: 1000000\r\n\r\n",
     ],
-    ids=["nothing", "a part of the head", "a part of the body", "reads nothing", "a part of a refused body"],
+    ids=["nothing", "part of a head", "part of a body", "reads nothing", "reads nothing, asks more", "refused body"],
 )
-async def test_clients_that_keep_the_server_waiting_take_no_place_of_others(app: Application, sent: bytes) -> None:
+async def test_clients_that_keep_the_server_waiting_take_no_place_of_others(
+    app: Application, sent: bytes | tuple[bytes, ...]
+) -> None:
     async with served(app, ClientLimits(connections=3)) as connect:
         for _ in range(10):
             slow = await connect()
-            await slow.send(sent)
-            await asyncio.sleep(0.1)
+            for part in sent if isinstance(sent, tuple) else (sent,):
+                await slow.send(part)
+                await asyncio.sleep(0.1)
             quick = await connect()
             await quick.send(HEAD + b"0123456789")
             assert await quick.answer() == (200, b"0123456789")

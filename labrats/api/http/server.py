@@ -251,7 +251,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._parser_state, self._head_bytes = _ParserState.BODY, 0
         self._body_started, self._discarded_bytes, self._discarded_at_last_check = False, 0, 0
         self._head_deadline.cancel()
-        self._stop_waiting()
+        self._end_wait_for_request()
         super().on_headers_complete()
         self.cycle.transport = _ResponseTransport(self.transport, self.loop)  # its task starts in the loop's next turn
         self._unanswered.append(self.cycle)
@@ -271,7 +271,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._body_deadline.cancel()
         self._discard_deadline.cancel()
         if self._is_answering:
-            self._stop_waiting()
+            self._end_wait_for_request()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -311,6 +311,10 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def _stop_waiting(self) -> None:
         self.config.waiting.pop(self, None)
+
+    def _end_wait_for_request(self) -> None:
+        if not self.flow.write_paused:  # a client that does not read keeps the engine waiting all the same
+            self._stop_waiting()
 
     def _await_body(self) -> None:
         self._body_deadline.set(self._limits.idle_seconds)
