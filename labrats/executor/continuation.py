@@ -11,7 +11,6 @@ from typing import Final
 from labrats.executor.agent_sandbox import sandboxed_tool
 from labrats.executor.context import RunContext
 from labrats.executor.git import apply_patch, check_out_bundle
-from labrats.executor.git_outputs import read_head
 from labrats.executor.session_files import restore_session_files
 from labrats.executor.subprocesses import child_process
 from labrats.executor.workspace import prepare_workspace, report_base
@@ -21,7 +20,7 @@ from labrats.files.safe_paths import open_folder_inside, read_regular_file
 from labrats.files.trees import is_plain_folder, remove_path
 from labrats.model.conversation import with_conversation
 from labrats.model.errors import GiveUp
-from labrats.model.job import AgentSession
+from labrats.model.job import AgentSession, Outputs
 from labrats.model.protocol import BUNDLE_BYTES, BUNDLE_FILE, PATCH_FILE, SESSION_FILE, Continuation, Resumption
 from labrats.model.publication import PUBLICATION_FOLDER, PUBLICATION_PATH
 
@@ -42,12 +41,14 @@ async def continued_work(context: RunContext, earlier: Continuation) -> tuple[Ru
     """
     told = f"follow-up of {earlier.job_id}"
     if earlier.workspace and earlier.folder and (baseline := await _copy(context, earlier.workspace, earlier.folder)):
+        _report_seen(context, baseline)
         if earlier.session:
             context.events.log(f"[{told}: resuming its session in a copy of its workspace]")
             return _in_session(context, earlier.session), baseline
         context.events.log(f"[{told}: a copy of its workspace, the conversation in the prompt]")
         return with_conversation_in_prompt(context), baseline
     new, is_complete = await _rebuild(context, None if earlier.at_head else earlier.kept)
+    _report_seen(context, new)
     is_complete = is_complete or earlier.at_head
     if is_complete and (resumed := await _in_restored_session(context, earlier)):
         context.events.log(f"[{told}: resuming its session in a new workspace with its changes]")
@@ -55,6 +56,17 @@ async def continued_work(context: RunContext, earlier: Continuation) -> tuple[Ru
     changes = " with its changes" if is_complete else ""
     context.events.log(f"[{told}: a new workspace{changes}, the conversation in the prompt]")
     return with_conversation_in_prompt(context), new
+
+
+def _report_seen(context: RunContext, baseline: Baseline | None) -> None:
+    """Report the last commit of the earlier job, or else the one that it has started from.
+
+    The engine has stored both: the workspace contains what the earlier agent has written.
+    """
+    if baseline and baseline.earlier:
+        report_base(context, Outputs(commit=baseline.earlier))
+    elif baseline:
+        report_base(context, baseline.outputs)
 
 
 async def resumed_work(context: RunContext, earlier: Resumption, prompt: str) -> tuple[RunContext, Baseline | None]:
@@ -137,7 +149,6 @@ async def _copy(context: RunContext, workspace: str, folder: str) -> Baseline | 
     # Whoever removes a workspace removes its baseline first.
     if copied and (baseline := copy_baseline(context, source)) and has_baseline(source):
         _remove_publication(context.workspace)
-        report_base(context, read_head(context.workspace))
         return baseline
     remove_path(context.workspace)
     remove_path(context.home)

@@ -190,7 +190,9 @@ class EventWriter:
         """Report all outputs of the attempt so far. A name that contains a secret is left out."""
         self.outputs = replace(
             outputs,
+            base_commit=self._unless_secret(outputs.base_commit),
             branch=self._unless_secret(outputs.branch),
+            commit=self._unless_secret(outputs.commit),
             pull_request_url=self._unless_secret(outputs.pull_request_url),
         )
         self._write(OutputEvent(outputs=self.outputs, **self._stamp()))

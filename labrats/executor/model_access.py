@@ -23,6 +23,7 @@ from labrats.model.protocol import (
     MODEL_REQUESTS_FILE,
     MODEL_REQUESTS_PORT,
     OVER_LIMIT,
+    OVERLOADS,
     ModelRequest,
 )
 
@@ -34,9 +35,6 @@ _JITTER_SECONDS: Final = 60.0
 
 MOST_REPORTED: Final = 10_000
 """Most requests that are reported one by one. An agent can send very many, and the output is limited."""
-
-_OVERLOADS: Final = frozenset({429, 502, 503, 504, *range(520, 530)})
-"""Statuses of a server that is overloaded or cannot be reached. An agent can cause a 500 by an odd request."""
 
 HARD_STOP_SECONDS: Final = 1.0
 """Time in which the provider may end an attempt itself that has exceeded a limit. The proxy refuses requests then."""
@@ -156,7 +154,7 @@ class ModelRequests:
     def add(self, request: ModelRequest) -> None:
         """Record a request that has ended. If it exceeds a limit, let the attempt end."""
         if request.refusal is None and request.is_for_an_answer:
-            is_overload = request.is_overload or request.status in _OVERLOADS
+            is_overload = request.is_overload or request.status in OVERLOADS
             self._has_seen_overload = self._has_seen_overload or is_overload
             pause = request.retry_after_seconds
             self._paused_until = None if pause is None else time.monotonic() + pause

@@ -1,10 +1,14 @@
 """The limits on what an attempt may consume, with the attempts before it that ended with a pause of the model."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import Task
+
+_LEAST_TOKENS: Final = 1000
+"""Fewer tokens are left for no useful answer, unless the limit itself is low."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,10 @@ class UsageLimits:
         return None if self.tokens is None else max(0, self.tokens - _counted(self.spent))
 
     def check_left(self) -> None:
-        """Raise GiveUp with the code `budget` if the attempts before a pause have left nothing."""
+        """Raise GiveUp with the code `budget` if the attempts before a pause have left too little for an answer."""
         if self.cost_left == 0:
             raise _over_budget(f"the run cost ${self.spent.cost_usd:.4f} before the pause", "maxCostUsd")
-        if self.tokens_left == 0:
+        if self.tokens_left is not None and self.tokens_left < min(_LEAST_TOKENS, (self.tokens or 0) // 10):
             raise _over_budget(f"the run used {_counted(self.spent)} tokens before the pause", "maxTokens")
 
     def check(self, usage: Usage) -> None:

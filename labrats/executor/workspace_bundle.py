@@ -157,10 +157,16 @@ async def _require_no_secret(context: RunContext, repository: EngineRepository, 
 
 
 def _objects_in(printed: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """Yield the name, kind and content of each object that `git cat-file --batch` has printed."""
+    """Yield the name, kind and content of each object that `git cat-file --batch` has printed.
+
+    Raises DiffFailed for a missing object.
+    """
     at = 0
     while at < len(printed):
         end = printed.index(b"\n", at)
-        name, kind, size = printed[at:end].decode().split()
+        name, kind, *sizes = printed[at:end].decode().split()
+        if not sizes:
+            raise DiffFailed(f"the object {name} is {kind}")
+        size = sizes[0]
         yield name, kind, printed[end + 1 : end + 1 + int(size)]
         at = end + 2 + int(size)

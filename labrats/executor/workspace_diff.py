@@ -31,6 +31,9 @@ MOST_COMMITS: Final = 50
 _MOST_ERRORS, _ERROR_CHARACTERS = 5, 300
 """Limits on what the log says about files that git cannot add."""
 
+_NO_FILE, _SUBMODULE = b"000000", b"160000"
+"""Modes of a change that have no blob."""
+
 _BINARY: Final = b"\nGIT binary patch\n"
 _GIT_DIR: Final = "baseline.git"
 _BASELINE_BYTES: Final = 1024 * 1024
@@ -223,10 +226,15 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
 
 
 async def _may_hide_a_secret(context: RunContext, repository: EngineRepository, tree: str) -> bool:
-    """Return whether a changed file contains a secret, which could not be redacted in compressed form."""
-    changes = ("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-filter=AMT")
+    """Return whether a changed file contains or contained a secret, which could not be redacted in compressed form."""
+    changes = ("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames")
     listed = await repository.git(*changes, tree, *OUTSIDE_PUBLICATION)
-    blobs = b"".join(b"%s\n" % change.split()[3] for change in listed.split(b"\0")[:-1:2])
+    blobs = b"".join(
+        b"%s\n" % blob
+        for change in listed.split(b"\0")[:-1:2]
+        for mode, blob in zip(change.lstrip(b":").split()[:2], change.split()[2:4], strict=True)
+        if mode not in (_NO_FILE, _SUBMODULE)
+    )
     try:
         contents = await repository.git("cat-file", "--batch", "--buffer", stdin=blobs, most_bytes=BINARY_BYTES)
     except DiffFailed:

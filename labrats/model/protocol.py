@@ -331,6 +331,9 @@ OVER_LIMIT: Final = 403
 """Status of a request that the key proxy refuses because the attempt has exceeded a limit of the job."""
 
 
+OVERLOADS: Final = frozenset({429, 502, 503, 504, *range(520, 530)})
+"""Statuses of a model's server that is overloaded or cannot be reached. An agent can cause a 500 by an odd request."""
+
 COUNT_TOKENS: Final = "/count_tokens"
 """End of the path of a request to count tokens."""
 

@@ -318,7 +318,8 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def _await_body(self) -> None:
         self._body_deadline.set(self._limits.idle_seconds)
-        self._await_client()
+        if not self.flow.read_paused:  # otherwise the client waits for the engine
+            self._await_client()
 
     def make_room(self) -> None:
         """Close this connection, because there are too many."""

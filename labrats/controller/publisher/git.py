@@ -29,6 +29,7 @@ _THREADS: Final = 8
 """As many as reports are written at a time."""
 
 _SECONDS: Final = 120.0
+_SECONDS_TO_END: Final = 10.0
 _SECONDS_OF_TRANSFER: Final = 900.0
 """Time for a transfer from or to GitHub. git ends one that has stalled by itself."""
 
@@ -189,10 +190,12 @@ def run_git(
             output, errors = process.communicate(stdin, timeout=seconds)
     except subprocess.TimeoutExpired as error:
         run.stop()
-        process.communicate()
+        with suppress(subprocess.TimeoutExpired):  # it waits for a disk that does not answer
+            process.communicate(timeout=_SECONDS_TO_END)
         if url:
             raise RetryLater("git took too long to reach GitHub", delay_seconds=30) from error
-        raise NotPushed(f"git took more than {seconds:g} seconds to process the commits") from error
+        message = f"git took more than {seconds:g} seconds to process the commits"
+        raise RetryLater(message, delay_seconds=300) from error
     except OSError as error:
         raise NotPushed(f"git cannot be run: {error.strerror}") from error
     if url and (problem := scratch.problem(folder)):  # a short transfer has not been measured yet

@@ -47,8 +47,12 @@ _MANAGED: Final = ("context_management", "compaction")
 
 _SUMMARY: Final = b"compact"
 
-_UNSEEN: Final = re.compile(rb'"file_(id|url)"|"type"\s*:\s*"(url|item_reference|document|input_file|file)"')
-"""Parts of a message whose content the server has stored or fetches, and documents: one of 5 KB can have 600 pages."""
+_FETCHED: Final = re.compile(rb'"file_(id|url)"|"type"\s*:\s*"(url|item_reference)"')
+"""Parts of a message whose content the server has stored or fetches."""
+
+_DOCUMENTS: Final = (b'"document"', b'"input_file"', b'"file"')
+"""Types of parts that may have a PDF, of which one of 5 KB can have 600 pages."""
+_ENCODED: Final = b"base64"
 
 _ESCAPED_NAME: Final = re.compile(rb"(?<!\\)(?:\\\\)*+\\u00(3[0-9]|[46][1-9a-f]|[57][0-9a]|5f)", re.IGNORECASE)
 """A letter, digit or underscore that no program escapes, unless it hides a name."""
@@ -59,7 +63,7 @@ _NOT_IN_IMAGES: Final = (b'"text"', b'"role"', b'"content"', b'"input"', b'"outp
 """Fields with text, in which a server that ignores the type would look for it, and the sign of an escaped name."""
 
 _NESTING: Final = 3
-"""Depth at which images are: the message, the result of a tool, and its content."""
+"""Depth at which images and documents are: the message, the result of a tool, and its content."""
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -89,11 +93,15 @@ def is_streamed(body: bytes) -> bool:
 
 def most_input_tokens(body: bytes) -> int:
     """Return an upper bound of the tokens of a request. body: a JSON object."""
-    images = list(_images_in(body)) if len(body) >= _LONG else []
+    parts = list(_long_parts_in(body)) if len(body) >= _LONG else []
+    # Only what a server takes for an image costs as little as one: not the arguments of a tool's call, which may look
+    # the same, nor a part with a text.
+    images = [part for kind, part in parts if kind in _IMAGES and not any(name in part for name in _NOT_IN_IMAGES)]
     count = max(len(images), sum(1 for _ in _IMAGE_TYPE.finditer(body)))
     size = len(body) - sum(map(len, images))
     expensive = len(body.translate(None, _CHEAP)) - sum(len(image.translate(None, _CHEAP)) for image in images)
-    unseen = _WINDOW_TOKENS if _has_unseen_input(body) else 0
+    has_document = any(kind in _DOCUMENTS and _ENCODED in part for kind, part in parts)
+    unseen = _WINDOW_TOKENS if has_document or _has_unseen_input(body) else 0
     return (size + expensive) // 2 + IMAGE_TOKENS * count + unseen
 
 
@@ -105,36 +113,30 @@ def _has_unseen_input(body: bytes) -> bool:
     is_summarised = any(_SUMMARY in bytes(fields.get(name, _NULL)) for name in _MANAGED)
     return (
         (remembered or is_stored_prompt or is_summarised)
-        or _UNSEEN.search(body) is not None
+        or _FETCHED.search(body) is not None
         or _ESCAPED_NAME.search(body) is not None
     )
 
 
-def _images_in(body: bytes) -> Iterator[bytes]:
-    """Yield the long images in the messages of a request, each as JSON.
-
-    Only what a server takes for an image costs as little as one: not the arguments of a tool's call, which may look the
-    same, nor a part with a text.
-    """
+def _long_parts_in(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the long parts of the messages of a request, each with its type as JSON."""
     fields = _fields_of(body)
     for name in _CONVERSATIONS:
-        yield from _images_of(fields.get(name, msgspec.Raw()), _NESTING)
+        yield from _long_parts_of(fields.get(name, msgspec.Raw()), _NESTING)
 
 
 def _fields_of(body: bytes) -> dict[str, msgspec.Raw]:
     return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
 
 
-def _images_of(parts: msgspec.Raw, nesting: int) -> Iterator[bytes]:
+def _long_parts_of(parts: msgspec.Raw, nesting: int) -> Iterator[tuple[bytes, bytes]]:
     if nesting == 0 or not bytes(parts).startswith(b"["):
         return
     for part in map(bytes, msgspec.json.decode(parts, type=list[msgspec.Raw])):
         if len(part) < _LONG or not part.startswith(b"{"):
             continue
         found = msgspec.json.decode(part, type=_Part)
-        if bytes(found.type) in _IMAGES:
-            if not any(name in part for name in _NOT_IN_IMAGES):
-                yield part
-        else:
-            yield from _images_of(found.content, nesting - 1)
-            yield from _images_of(found.output, nesting - 1)
+        yield bytes(found.type), part
+        if bytes(found.type) not in _IMAGES:
+            yield from _long_parts_of(found.content, nesting - 1)
+            yield from _long_parts_of(found.output, nesting - 1)

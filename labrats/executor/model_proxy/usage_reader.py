@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from labrats.executor.event_writer import at_least
 from labrats.executor.model_proxy.model_server import Api
 from labrats.model.job import Usage
+from labrats.model.protocol import OVERLOADS
 
 MOST_BYTES: Final = 16 * 1024 * 1024
 """Largest event or body in which usage is looked for. Larger ones pass unread."""
@@ -119,8 +120,9 @@ _DELTA_AT: Final = 400
 """Bytes of an event in which it says that it is a part of the answer. Others may contain the request, or repeat it."""
 
 _OVERLOADS: Final = frozenset(
-    {"overloaded_error", "rate_limit_error", "rate_limit_exceeded", "server_is_overloaded", "server_overloaded"}
-    | {"overloaded", "slow_down", "429", "503", "529"}
+    {"overloaded_error", "engine_overloaded_error", "server_is_overloaded", "server_overloaded", "overloaded"}
+    | {"rate_limit_error", "rate_limit_exceeded", "rate_limit_reached_error", "throttling_error", "too_many_requests"}
+    | {"slow_down", *map(str, OVERLOADS)}
 )
 """Types and codes of errors that say that the model is overloaded. Others refuse the request, such as by a policy."""
 

@@ -6,6 +6,7 @@ Only the fields that are used are declared. Newer versions add kinds of events a
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -21,6 +22,7 @@ from labrats.executor.providers.cli_events import (
     text_of,
 )
 from labrats.executor.providers.session_lines import complete_lines, open_in_home
+from labrats.files.trees import is_plain_folder
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 
@@ -333,13 +335,17 @@ class SessionUsageReader:
         if not self.thread_id:
             return None
         with suppress(OSError):  # the agent of an earlier attempt has replaced it, or taken its permissions away
-            for path in (self._home / ".codex" / "sessions").rglob("rollout-*.jsonl"):
+            sessions = self._home / ".codex" / "sessions"
+            # By year, month and day. The agent can fill the folder, or replace it by a link.
+            found = sessions.glob("*/*/*/rollout-*.jsonl") if is_plain_folder(sessions) else ()
+            for path in islice(found, _MOST_FILES):
                 if path.stem.endswith(self.thread_id):
                     return open_in_home(self._home, path)
         return None
 
 
 _SESSION_DECODER: Final = msgspec.json.Decoder(_SessionEntry)
+_MOST_FILES: Final = 1000
 _KINDS_READ: Final = (b'"turn_context"', b'"token_count"', b'"token_usage_record"')
 
 

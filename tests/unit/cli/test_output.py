@@ -38,6 +38,12 @@ def test_terminal_safe_removes_control_sequences_only(text: str, safe: str) -> N
     assert terminal_safe(text) == safe
 
 
+@pytest.mark.parametrize("start", ["\x9d", "\x9b", "\x1b]", "\x1b[", "\x1b[0;", "\x1b "])
+def test_terminal_safe_takes_linear_time(start: str) -> None:
+    """With quadratic time, this would take many minutes."""
+    assert "\x1b" not in terminal_safe(start * 500_000)
+
+
 def test_text_in_a_pipe_is_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     print_text("\x1b[31mred\x1b[0m")
     assert capsys.readouterr().out == "\x1b[31mred\x1b[0m\n"

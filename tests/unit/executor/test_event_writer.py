@@ -171,7 +171,9 @@ def test_secrets_are_redacted_in_every_kind_of_event(output: Output, tmp_path: P
     writer.tool_result("1", SECRET)
     hosts = tuple(map(writer.redact_host, ("a.test:443", f"{SECRET.upper()}.evil.test:443")))
     url = f"https://git.example/{SECRET}/pull/7"
-    writer.report_outputs(Outputs(branch=SECRET, pull_request_url=url, refused_hosts=hosts))
+    writer.report_outputs(
+        Outputs(base_commit=SECRET, branch=SECRET, commit=SECRET, pull_request_url=url, refused_hosts=hosts)
+    )
     writer.report_session(AgentSession(provider="claude", id=SECRET, attempt=1))
     writer.result({"text": SECRET, "padding": "x" * LINE_BYTES})
     writer.error(FailedCode.AGENT_ERROR, SECRET)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from labrats.executor.limited_subprocess import output_of_limited
+from labrats.model.errors import GiveUp
 from labrats.model.protocol import Sandbox
 from tests.unit.executor.attempts import Work, a_task, some_work
 
@@ -40,6 +41,16 @@ def test_program_runs_in_the_sandbox(work: Work, tmp_path: Path) -> None:
 def test_program_without_a_sandbox_runs_by_itself(work: Work, tmp_path: Path) -> None:
     plain = replace(work, context=replace(work.context, task=a_task(tmp_path)))
     assert "admin.key" in output_of(plain, f"import os\nos.listdir('{tmp_path}/engine')\n")
+
+
+def test_failure_of_the_program_is_not_taken_for_a_limit(work: Work) -> None:
+    with pytest.raises(GiveUp, match=r"the program no_such_module failed: .*No module named no_such_module"):
+        asyncio.run(output_of_limited("no_such_module", work.context, b""))
+
+
+def test_program_that_is_killed_has_exceeded_a_limit(work: Work) -> None:
+    killed = b"import os, signal\nos.kill(os.getpid(), signal.SIGXCPU)\n"
+    assert asyncio.run(output_of_limited(INTERPRETER, work.context, killed)) is None
 
 
 def test_program_reads_a_file_that_the_sandbox_does_not_show(work: Work, tmp_path: Path) -> None:

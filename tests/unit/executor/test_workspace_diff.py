@@ -218,6 +218,24 @@ def test_binary_file_with_a_secret_is_only_named_in_the_patch(tmp_path: Path, co
     assert b"+text\n" in patch_of(attempt)
 
 
+@pytest.mark.parametrize("change", ["rm .npmrc", "echo other > .npmrc"])
+def test_former_secret_of_a_file_that_git_treats_as_binary_is_not_in_the_patch(
+    tmp_path: Path, repository: Path, change: str
+) -> None:
+    """A binary patch has the content before the change, too."""
+    prepared = ("sh", "-c", "echo token=test-key-0123456789 > .npmrc")
+    attempt = an_attempt_of(
+        tmp_path,
+        f"echo '.npmrc -diff' > .gitattributes; {change}",
+        workspace_setup=WorkspaceSetup(git_repo=str(repository), setup=(prepared,)),
+        repo_roots=(str(repository.parent),),
+        secrets={"ANTHROPIC_API_KEY": "test-key-0123456789"},
+    )
+    attempt.run()
+    assert b".npmrc" in patch_of(attempt)
+    assert b"GIT binary patch" not in patch_of(attempt)
+
+
 def test_patch_of_an_agent_that_starts_no_program_is_stored(tmp_path: Path) -> None:
     program = shutil.which("bwrap")
     assert program, "bubblewrap is missing: run `make setup`"

@@ -85,9 +85,9 @@ def test_repository_that_is_removed_while_it_is_measured_is_no_problem(tmp_path:
     assert Scratch().problem(repository) is None
 
 
-def test_git_that_works_too_long_on_the_commits_refuses_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_that_works_too_long_on_the_commits_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(git, "_SECONDS", 0.2)
-    with pytest.raises(NotPushed, match=r"took more than 0\.2 seconds to process the commits"):
+    with pytest.raises(RetryLater, match=r"took more than 0\.2 seconds to process the commits"):
         run_git(tmp_path, ["-c", "alias.slow=!sleep 600", "slow"])
 
 

@@ -88,13 +88,23 @@ def test_image_with_two_texts_or_an_escaped_name_counts_as_text() -> None:
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, True),
         ({"input": [{"content": [{"type": "input_file", "file_id": "file_1"}]}]}, True),
         ({"messages": [{"content": [{"type": "document", "source": {"type": "url", "url": "https://a.b"}}]}]}, True),
-        (said({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "x"}}), True),
-        ({"input": [{"content": [{"type": "input_file", "file_data": "x"}]}]}, True),
+        (said({"type": "document", "source": {"type": "base64", "data": "x" * 1000}}), True),
+        (said({"type": "tool_result", "content": [{"type": "document", "data": "base64" + "x" * 1000}]}), True),
+        (
+            {
+                "input": [
+                    {"content": [{"type": "input_file", "file_data": f"data:application/pdf;base64,{'x' * 1000}"}]}
+                ]
+            },
+            True,
+        ),
         ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, True),
         ({"context_management": [{"type": "compaction", "compact_threshold": 1000}]}, True),
         ({"compaction": {"type": "compact"}}, True),
         ({"previous_response_id": None, "prompt": "x", "input": "x"}, False),
         ({"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}}, False),
+        (said({"type": "document", "source": {"type": "text", "data": "x" * 1000}}), False),
+        (said({"type": "tool_use", "input": {"type": "file", "data": "base64" + "x" * 1000}}), False),
     ],
 )
 def test_input_that_is_not_in_the_request_may_fill_the_context(fields: dict[str, Any], is_unseen: bool) -> None:
