@@ -34,6 +34,15 @@ async def test_table_in_a_result_is_a_table_of_text(page: Page, engine: LocalEng
     assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+async def test_no_entity_in_a_result_disguises_the_host_of_a_link(page: Page, engine: LocalEngine, admin: User) -> None:
+    """Markdown turns entities into the characters that they name."""
+    job = await admin.run({"result": "Read [the &#x202e;moc.buhtig&#x202c; page](https://evil.example/login)."})
+    await sign_in(page, engine, f"/jobs/{job['id']}/result")
+    link = page.get_by_role("main").get_by_role("link", name="evil.example")
+    await expect(link).to_have_text("the ⟨U+202E⟩moc.buhtig⟨U+202C⟩ page (evil.example)")
+    assert await link.locator("bdi").inner_text() == "(evil.example)"
+
+
 async def test_hostile_text_is_shown_as_text_everywhere(page: Page, engine: LocalEngine, admin: User) -> None:
     steps = [
         {"log": SCRIPT},

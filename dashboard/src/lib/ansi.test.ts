@@ -26,6 +26,13 @@ test('characters that change the direction of text are shown by their code', () 
   expect(visible('a\u200db, \u{1f469}\u200da')).toBe('a⟨U+200D⟩b, \u{1f469}⟨U+200D⟩a');
 });
 
+test('invisible characters are shown by their code, except those of people', () => {
+  for (const code of ['061C', '0085', '115F', '180E', '2028', '206F', '3164', 'FEFF', 'E0001', 'E0041'])
+    expect(visible(`a${String.fromCodePoint(parseInt(code, 16))}b`)).toBe(`a⟨U+${code}⟩b`);
+  for (const text of ['soft\u00adhyphen', '\u2764\ufe0f', '\u845b\u{e0100}', 'ünïcödé, שלום, 日本'])
+    expect(visible(text)).toBe(text);
+});
+
 test('joined emoji stay whole', () => {
   for (const emoji of [
     '\u{1f469}\u200d\u{1f4bb}',

@@ -8,9 +8,12 @@ export interface Span {
 
 const SEQUENCE = /\u001b\[([0-9;:]*)m|\u001b\[[0-9;?]*[A-Za-ln-z]|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)/g;
 const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f]/g;
-/** Characters that change the direction of text, or are invisible. U+200D is neither where it joins two emoji. */
+/**
+ * Characters that change the direction of text, or are invisible, except those that texts of people have: soft hyphens,
+ * and the variations of emoji and ideographs. U+200D is neither where it joins two emoji.
+ */
 const DECEPTIVE =
-  /[\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]|(?<!\p{Extended_Pictographic}\ufe0f?|[\u{1f3fb}-\u{1f3ff}])\u200d|\u200d(?!\p{Extended_Pictographic})/gu;
+  /[\u0080-\u009f\u2028\u2029]|(?![\u00ad\u200d\ufe00-\ufe0f\u{e0100}-\u{e01ef}])\p{Default_Ignorable_Code_Point}|(?<!\p{Extended_Pictographic}\ufe0f?|[\u{1f3fb}-\u{1f3ff}])\u200d|\u200d(?!\p{Extended_Pictographic})/gu;
 
 /** Split a line of terminal output. SGR colours become styles, other sequences disappear. */
 export function spans(line: string): Span[] {
@@ -41,7 +44,7 @@ export function visible(text: string): string {
     .replace(CONTROL, (character) =>
       character === '\u007f' ? '␡' : String.fromCharCode(0x2400 + character.charCodeAt(0)),
     )
-    .replace(DECEPTIVE, (character) => `⟨U+${character.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}⟩`);
+    .replace(DECEPTIVE, (character) => `⟨U+${character.codePointAt(0)?.toString(16).toUpperCase().padStart(4, '0')}⟩`);
 }
 
 /** Replace control and deceptive characters in each line of a text. */

@@ -10,7 +10,7 @@ export function ExternalLink({ url, children }: { url: string | undefined; child
   if (!url?.startsWith('https://') || !URL.canParse(url)) return <>{children}</>;
   return (
     <a href={url} rel="noopener noreferrer" target="_blank">
-      {children} <span className={styles.host}>({new URL(url).host})</span>
+      {children} <bdi className={styles.host}>({new URL(url).host})</bdi>
     </a>
   );
 }

@@ -2,6 +2,7 @@ import ReactMarkdown, { type Components } from 'react-markdown';
 
 import { ExternalLink } from './external-link';
 import { markdownTables } from './markdown-tables';
+import { visibleText } from './markdown-text';
 import styles from './markdown.module.css';
 
 const COMPONENTS: Components = {
@@ -19,6 +20,7 @@ export function Markdown({ text }: { text: string }) {
     <div className={styles.markdown}>
       <ReactMarkdown
         remarkPlugins={[markdownTables]}
+        rehypePlugins={[visibleText]}
         components={COMPONENTS}
         disallowedElements={['img']}
         unwrapDisallowed

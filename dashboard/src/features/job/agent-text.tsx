@@ -1,6 +1,5 @@
 import { Suspense, useRef } from 'react';
 
-import { visibleLines } from '../../lib/ansi';
 import { useIsNear } from '../../ui/use-is-near';
 import styles from './agent-text.module.css';
 import { isMarkdown, Markdown } from './markdown';
@@ -16,7 +15,7 @@ export function AgentText({ lines }: { lines: readonly string[] }) {
       {isNear && isMarkdown(text) ? (
         <Suspense fallback={<Lines lines={lines} />}>
           <div className={styles.markdown}>
-            <Markdown text={visibleLines(text)} />
+            <Markdown text={text} />
           </div>
         </Suspense>
       ) : (
