@@ -57,7 +57,7 @@ async def test_workspace_file_is_dropped_downloaded_and_deleted(page: Page, engi
     await zone.dispatch_event("drop", {"dataTransfer": transfer})
     row = page.get_by_role("row", name="table.csv")
     async with page.expect_download() as downloading:
-        await row.get_by_role("link", name="table.csv").click()
+        await row.get_by_role("button", name="Download table.csv").click()
     download = await downloading.value
     assert (await download.path()).read_text() == "a,b"
     await row.get_by_role("button", name="Delete table.csv").click()
@@ -143,7 +143,7 @@ async def test_uploaded_file_is_chosen_for_a_new_job(page: Page, engine: LocalEn
     await page.locator("input[type=file]").set_input_files(
         {"name": name, "mimeType": "text/plain", "buffer": b"A note."}
     )
-    await expect(page.get_by_role("link", name=name)).to_be_visible()
+    await expect(page.get_by_role("button", name=f"Download {name}")).to_be_visible()
     await page.goto(f"{engine.url}/jobs/new")
     await page.get_by_label("Prompt").fill("Read the note.")
     await page.get_by_label("Provider").select_option("mock")

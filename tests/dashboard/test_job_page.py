@@ -291,7 +291,7 @@ async def test_commits_of_a_job_are_downloaded_as_a_bundle(
         job = await admin.run({"write": {"path": "new.txt", "text": "new\n"}}, {"result": 1}, workspaceSetup=setup)
     await sign_in(page, engine, f"/jobs/{job['id']}/changes")
     async with page.expect_download() as download:
-        await page.get_by_role("link", name="Commits").click()
+        await page.get_by_role("button", name="Commits").click()
     bundle = await download.value
     assert bundle.suggested_filename == f"{job['id']}-1.bundle"
     assert (await bundle.path()).read_bytes().startswith(b"# v2 git bundle")

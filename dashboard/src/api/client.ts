@@ -56,18 +56,22 @@ export function reportReachable(reachable: boolean): void {
  * Send a request and read its answer whole. Each request reports once whether the engine answers: an answer that is cut
  * is none.
  */
-async function fetchAndReport(request: Request): Promise<Response> {
+async function fetchAndReport(
+  request: Request,
+  read: (response: Response) => Promise<ArrayBuffer | Blob> = (response) => response.arrayBuffer(),
+): Promise<Response> {
   let response: Response;
-  let content: ArrayBuffer;
+  let content: ArrayBuffer | Blob;
   try {
     response = await fetch(request);
-    content = await response.arrayBuffer();
+    content = await read(response);
   } catch (error) {
     if (request.signal.aborted) throw error;
     reportReachable(false);
     throw errorOf(0, null);
   }
-  const answer = new Response(content.byteLength > 0 ? content : null, response);
+  const size = content instanceof Blob ? content.size : content.byteLength;
+  const answer = new Response(size > 0 ? content : null, response);
   const isReachable = !(await isOfProxy(answer));
   reportReachable(isReachable);
   if (!isReachable) throw errorOf(response.status, null);
@@ -77,6 +81,13 @@ async function fetchAndReport(request: Request): Promise<Response> {
 /** Throws ApiError if the engine does not answer. */
 export async function checkReachable(): Promise<void> {
   await fetchAndReport(new Request('/health'));
+}
+
+/** Fetch a file, which the browser may store outside of the page's memory. Throws ApiError. */
+export async function fetchFile(url: string): Promise<Blob> {
+  const answer = await fetchAndReport(new Request(url), (response) => response.blob());
+  if (!answer.ok) throw errorOf(answer.status, await answer.json().catch(() => null));
+  return answer.blob();
 }
 
 /** The statuses that a proxy sends in place of an engine that does not answer. */
@@ -101,7 +112,7 @@ export async function isOfProxy(response: Response): Promise<boolean> {
   );
 }
 
-export const client = createClient<paths>({ baseUrl: '/', fetch: fetchAndReport });
+export const client = createClient<paths>({ baseUrl: '/', fetch: (request) => fetchAndReport(request) });
 
 interface Answer<T> {
   data?: T;

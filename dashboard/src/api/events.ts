@@ -1,6 +1,7 @@
 /** The events of a job: pages by number, and the live stream. */
 
 import { body, client, reportReachable, type Schemas } from './client';
+import { pause, readStream, type StreamedEvent } from './event-stream';
 import { takeSlot } from './stream-slots';
 
 export type JobEvent = Schemas['EventView'];
@@ -125,12 +126,10 @@ export function followEvents(jobId: string, after: Place, handlers: StreamHandle
   };
 }
 
-/** Read a stream, and connect again when the connection is lost. */
+/** Read a stream, and connect again when the connection is lost. Returns a function that stops. */
 function stream(jobId: string, after: Place, handlers: StreamHandlers): () => void {
+  const stopped = new AbortController();
   let position = after;
-  let failures = 0;
-  let source: EventSource | undefined;
-  let retry: ReturnType<typeof setTimeout> | undefined;
   let frame: ReturnType<typeof setTimeout> | undefined;
   let pending: JobEvent[] = [];
 
@@ -140,37 +139,40 @@ function stream(jobId: string, after: Place, handlers: StreamHandlers): () => vo
     pending = [];
     if (events.length > 0) handlers.onEvents(events);
   };
-  const connect = () => {
-    source = new EventSource(`/api/jobs/${encodeURIComponent(jobId)}/events?after=${position.attempt}-${position.seq}`);
-    source.onopen = () => {
-      failures = 0;
-      reportReachable(true);
-      handlers.onState?.('live');
-    };
-    source.onmessage = (message: MessageEvent<string>) => {
-      const data = JSON.parse(message.data) as JobEvent | { done: true };
-      if ('done' in data) {
+  const stop = () => {
+    stopped.abort();
+    clearTimeout(frame);
+    frame = undefined;
+  };
+  const take = (events: StreamedEvent[]) => {
+    for (const { data } of events) {
+      const event = JSON.parse(data) as JobEvent | { done: true };
+      if ('done' in event) {
         stop();
         flush();
         handlers.onDone();
         return;
       }
-      position = placeOf(data.id);
-      pending.push(data);
+      position = placeOf(event.id);
+      pending.push(event);
       frame ??= setTimeout(flush, FRAME);
-    };
-    source.onerror = () => {
-      source?.close();
+    }
+  };
+  const read = async () => {
+    let failures = 0;
+    for (;;) {
+      const url = `/api/jobs/${encodeURIComponent(jobId)}/events?after=${idOf(position)}`;
+      const onOpen = () => {
+        failures = 0;
+        reportReachable(true);
+        handlers.onState?.('live');
+      };
+      await readStream(url, { signal: stopped.signal, onOpen, onEvents: take }).catch(() => undefined);
+      if (stopped.signal.aborted) return;
       handlers.onState?.('reconnecting');
-      retry = setTimeout(connect, reconnectPause(failures++));
-    };
+      await pause(reconnectPause(failures++), stopped.signal);
+    }
   };
-  const stop = () => {
-    source?.close();
-    clearTimeout(retry);
-    clearTimeout(frame);
-    frame = undefined;
-  };
-  connect();
+  void read();
   return stop;
 }

@@ -1,7 +1,7 @@
 /** The feed of changes: one tab of the browser reads it, and relays it to the others. */
 
 import { isOfProxy, reportReachable, type Schemas } from './client';
-import { EventParser } from './event-stream';
+import { pause, readStream, StreamRefused } from './event-stream';
 import { reconnectPause } from './events';
 import { browserLocks } from './stream-slots';
 
@@ -39,8 +39,6 @@ const NAME = 'labrats-feed';
 export const PING_MS = 5_000;
 /** The silence after which a visible tab takes over from the tab that reads. */
 export const SILENCE_MS = 20_000;
-/** The silence after which a connection counts as lost. The engine sends a comment every 15 seconds. */
-const DEAD_MS = 40_000;
 
 /** Pass each frame of the feed to `onFrame`, in every tab. Returns a function that stops. */
 export function startFeed(onFrame: (frame: Frame) => void, options: FeedOptions = {}): () => void {
@@ -140,13 +138,9 @@ async function follow(
   fetchFeed: typeof fetch,
 ): Promise<void> {
   for (let failures = 0; !signal.aborted; failures++) {
-    try {
-      await readOnce(share, lastId(), signal, fetchFeed, () => {
-        failures = 0;
-      });
-    } catch {
-      // reported by readOnce
-    }
+    await readOnce(share, lastId(), signal, fetchFeed, () => {
+      failures = 0;
+    });
     await pause(reconnectPause(failures), signal);
   }
 }
@@ -158,58 +152,30 @@ async function readOnce(
   fetchFeed: typeof fetch,
   onOpen: () => void,
 ): Promise<void> {
-  const lost = new AbortController();
-  const either = AbortSignal.any([signal, lost.signal]);
-  let silence = setTimeout(() => lost.abort(), DEAD_MS);
   try {
-    const headers = { Accept: 'text/event-stream', ...(lastId !== undefined && { 'Last-Event-ID': lastId }) };
-    const response = await fetchFeed('/api/changes', { headers, signal: either });
-    if (!response.ok || !response.body) {
-      if (response.status === 401)
-        share({ isReachable: true, frame: { reset: true } }); // requests then lead to the sign-in page
-      else if (await isOfProxy(response)) share({ isReachable: false });
-      throw new Error(`the feed was refused with status ${response.status}`);
-    }
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    const parser = new EventParser();
-    onOpen();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      clearTimeout(silence);
-      silence = setTimeout(() => lost.abort(), DEAD_MS);
-      const events = parser.push(value);
-      for (const { id, data } of events) {
-        const frame = JSON.parse(data) as Frame;
-        share({ id, isReachable: true, frame: isGreeting(frame) ? { ...frame, reset: true } : frame });
-      }
-      if (events.length === 0) share({ isReachable: true });
-    }
+    await readStream('/api/changes', {
+      ...(lastId !== undefined && { headers: { 'Last-Event-ID': lastId } }),
+      signal,
+      fetch: fetchFeed,
+      onOpen,
+      onEvents: (events) => {
+        for (const { id, data } of events) {
+          const frame = JSON.parse(data) as Frame;
+          share({ id, isReachable: true, frame: isGreeting(frame) ? { ...frame, reset: true } : frame });
+        }
+        if (events.length === 0) share({ isReachable: true });
+      },
+    });
   } catch (error) {
-    if (!signal.aborted && !(error instanceof Error && error.message.startsWith('the feed was refused')))
-      share({ isReachable: false });
-    throw error;
-  } finally {
-    clearTimeout(silence);
+    if (!(error instanceof StreamRefused)) {
+      if (!signal.aborted) share({ isReachable: false });
+    } else if (error.response.status === 401) {
+      share({ isReachable: true, frame: { reset: true } }); // requests then lead to the sign-in page
+    } else if (await isOfProxy(error.response)) share({ isReachable: false });
   }
 }
 
 /** Whether a frame is the first of a new reader: changes between the page's requests and this frame may be missing. */
 function isGreeting(frame: Frame): boolean {
   return frame.jobs === undefined && !frame.many && !frame.reset;
-}
-
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener(
-      'abort',
-      () => {
-        clearTimeout(timer);
-        resolve();
-      },
-      { once: true },
-    );
-  });
 }

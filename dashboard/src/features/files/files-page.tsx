@@ -11,6 +11,7 @@ import { Changing } from '../../ui/access';
 import { Button, buttonClass, IconButton } from '../../ui/button';
 import { Confirm } from '../../ui/confirm';
 import { Copy } from '../../ui/copy';
+import { Download } from '../../ui/download';
 import { Icon } from '../../ui/icons';
 import { Page, Panel } from '../../ui/page';
 import { Failure, Loading } from '../../ui/states';
@@ -201,13 +202,7 @@ function UploadRow({ kind, upload }: { kind: UploadKind; upload: Upload }) {
   return (
     <tr>
       <td className={cell.name}>
-        {kind === 'workspace' ? (
-          <a href={downloadAddress(upload)} download={upload.name}>
-            {name}
-          </a>
-        ) : (
-          name
-        )}
+        {name}
         {kind === 'workspace' && (
           <p className={styles.note}>
             <code>{upload.id}</code>{' '}
@@ -227,6 +222,9 @@ function UploadRow({ kind, upload }: { kind: UploadKind; upload: Upload }) {
           <Button isChanging icon="play" onClick={() => setDialog('extract')}>
             Extract
           </Button>
+        )}
+        {kind === 'workspace' && (
+          <Download url={downloadAddress(upload)} file={upload.name} title={`Download ${name}`} />
         )}
         <IconButton isChanging icon="trash" label={`Delete ${name}`} onClick={() => setDialog('delete')} />
         {dialog === 'extract' && <ExtractDialog upload={upload} onClose={close} />}

@@ -7,7 +7,7 @@ import { bytes, count, counted } from '../../lib/format';
 import { readStoredJson, writeStored } from '../../lib/storage';
 import { Button } from '../../ui/button';
 import { Copy } from '../../ui/copy';
-import { Icon } from '../../ui/icons';
+import { Download } from '../../ui/download';
 import { Empty, Failure, Loading } from '../../ui/states';
 import { Attempts } from './attempts';
 import { ChangedFile, fileId, Numbers } from './changed-file';
@@ -114,18 +114,19 @@ function Files({
         </p>
         <span className={styles.space} />
         {attempt === job.attempts && <Copy text={`labrats patch ${job.id} | git apply`} label="Copy git apply" />}
-        <a className={styles.download} href={reader.url} download={`${job.id}-${attempt}.patch`}>
-          <Icon name="download" size={14} /> Patch
-        </a>
+        <Download
+          url={reader.url}
+          file={`${job.id}-${attempt}.patch`}
+          label="Patch"
+          title="Save the changes as a patch"
+        />
         {attempt === job.attempts && job.outputs.bundleBytes !== null && (
-          <a
-            className={styles.download}
-            href={bundleUrl(job.id, attempt)}
-            download={`${job.id}-${attempt}.bundle`}
+          <Download
+            url={bundleUrl(job.id, attempt)}
+            file={`${job.id}-${attempt}.bundle`}
+            label="Commits"
             title={`The commits as a git bundle of ${bytes(job.outputs.bundleBytes)}: git fetch FILE refs/heads/labrats`}
-          >
-            <Icon name="download" size={14} /> Commits
-          </a>
+          />
         )}
         <Button
           aria-pressed={view === 'split'}

@@ -7,6 +7,7 @@ import { plain, visible } from '../../lib/ansi';
 import { cost, count, counted, offset, timeOfDay } from '../../lib/format';
 import { Button, IconButton } from '../../ui/button';
 import { Copy } from '../../ui/copy';
+import { Download } from '../../ui/download';
 import { Icon } from '../../ui/icons';
 import { useShortcuts } from '../../ui/shortcuts';
 import { describe, Empty, Failure, Loading } from '../../ui/states';
@@ -180,9 +181,13 @@ function AttemptLog({ job, attempt }: { job: JobDetail; attempt: number }) {
         >
           {search.time ? 'Clock time' : 'Run time'}
         </Button>
-        <a className={styles.raw} href={`/api/jobs/${job.id}/logs?format=text`} title="The log as plain text">
-          <Icon name="file" size={14} /> Plain text
-        </a>
+        <Download
+          kind="quiet"
+          url={`/api/jobs/${encodeURIComponent(job.id)}/logs?format=text`}
+          file={`${job.id}.log`}
+          label="Plain text"
+          title="Save the log as plain text"
+        />
       </div>
       {store.error !== undefined && (
         <div className={styles.message}>
