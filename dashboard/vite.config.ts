@@ -43,7 +43,7 @@ export default defineConfig({
     },
   },
   server: {
-    proxy: { '/api': { target: engine, headers: { origin: engine } } },
+    proxy: { '/api': { target: engine, changeOrigin: true, headers: { origin: engine } } },
   },
   test: { include: ['src/**/*.test.ts'], environment: 'node' },
 });
