@@ -22,7 +22,8 @@ SECURITY_SCHEMES: Final = {
         "type": "apiKey",
         "in": "cookie",
         "name": "auth_token",
-        "description": "The cookie of a signed-in user. Writes must come from a page of the engine itself.",
+        "description": "The cookie of a signed-in user. Writes must come from a page of the engine itself. Requests of "
+        "a bound session (`POST /api/auth/bind`) also need the header `Labrats-Session-Secret`.",
     },
     "signature": {
         "type": "apiKey",

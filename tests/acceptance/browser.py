@@ -36,9 +36,11 @@ async def a_browser() -> AsyncIterator[BrowserContext]:
 
 
 async def ask(page: Page, method: str, path: str, **options: Any) -> tuple[int, Any]:
-    """Send a request from a script of the page. Return the answer's status and JSON."""
-    script = """async ([method, path, options]) => {
-        const answer = await fetch(path, {method, ...options});
+    """Send a request from a script of the page, with the secret of the session. Return the answer's status and JSON."""
+    script = """async ([method, path, {headers, ...options}]) => {
+        const secret = localStorage.getItem('labrats.session');
+        const own = secret ? {'Labrats-Session-Secret': secret} : {};
+        const answer = await fetch(path, {method, headers: {...headers, ...own}, ...options});
         return [answer.status, answer.headers.get('content-type') ? await answer.json() : null];
     }"""
     status, body = await page.evaluate(script, [method, path, options])

@@ -75,6 +75,7 @@ def test_only_these_routes_need_no_credential() -> None:
         "/api/auth/oidc/callback",
         "/api/auth/link",
         "/api/auth/me",
+        "/api/auth/bind",
         "/api/auth/logout",
     }
 

@@ -192,4 +192,5 @@ async def keys(recorder: CallRecorder, name: str) -> None:
     created = await recorder.call("POST", "/api/api-keys", json={"name": name, "scopes": ["submit"]}, status=201)
     assert created["id"] in [key["id"] for key in (await recorder.call("GET", "/api/api-keys"))["apiKeys"]]
     await recorder.call("DELETE", "/api/api-keys/{}", created["id"], status=204)
+    await recorder.call("POST", "/api/auth/bind", headers={"Labrats-Session-Secret": "0" * 32}, status=401)
     await recorder.call("POST", "/api/auth/logout", status=(200, 204))

@@ -51,6 +51,7 @@ async def sign_in(page: Page, engine: LocalEngine, name: str = "ada") -> None:
     await page.click("button[type=submit]")  # sign in
     await page.click("button[type=submit]")  # grant the engine access
     await page.wait_for_url(f"{engine.url}/")
+    await expect(page.get_by_role("heading", name="Overview")).to_be_visible()  # the session is bound
 
 
 def served(folder: Path) -> AbstractContextManager[int]:
@@ -143,6 +144,7 @@ async def test_login_link_signs_in_once_and_its_token_is_stored_nowhere(page: Pa
     await page.goto(link)
 
     assert page.url == f"{engine.url}/"
+    await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
     assert await name_of_user(page) == "local"
     visible = await page.evaluate(
         "[document.referrer, document.cookie, document.documentElement.outerHTML, location.href, history.length,"

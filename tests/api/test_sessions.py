@@ -2,26 +2,42 @@
 
 import asyncio
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
+from starlette.requests import Request
 
 from labrats import __version__
+from labrats.api.auth.authentication import Credential
 from labrats.api.auth.login_links import LIFETIME, create_login_link
 from labrats.api.auth.sessions import SIGNING_SECRET, Sessions, Signer, signing_secret
 from labrats.compose import create_services
 from labrats.model.core_resources import Secret
+from labrats.model.errors import RetryLater
 from labrats.model.job import Job
+from labrats.model.record import Metadata, Resource
 from labrats.settings import EngineSettings
 from tests.api.conftest import SESSION_SECRET, USER, Api, a_submission, api_in_memory
 from tests.fakes.store import MemoryStore
 from tests.support.waiting import eventually
 
 SUBMIT = "/api/jobs/submit"
+BIND = "/api/auth/bind"
+SECRET = {"Labrats-Session-Secret": "0123456789abcdef0123456789abcdef"}
+WRONG_SECRETS: list[dict[str, str]] = [
+    {},
+    {"Labrats-Session-Secret": ""},
+    {"Labrats-Session-Secret": "0123456789abcdef0123456789abcdeF"},
+    {"Labrats-Session-Secret": "0123456789abcdef0123456789abcdef0"},
+    {"Labrats-Session-Secret": "3eb1bd439947eb762998e566ccc2e099c791118b2f40579cc4f7da2b5061b7f9"},
+]
+"""The last one is the hash of the secret."""
 ENGINE = {"signIn": {"oidc": None, "link": True}, "backend": "embedded", "version": __version__}
 FOREIGN_PAGES = (
     "https://evil.example/", "//evil.example", "/\\evil.example", "/\t/evil.example", "jobs", "", "/a b", "/a\r\nX: y",
@@ -38,6 +54,7 @@ async def test_a_user_is_shown_and_owns_submitted_jobs(api: Api) -> None:
         "user": {"id": USER.id, "name": "Ada", "email": "ada@example.com"},
         "scopes": ["admin", "submit"],
         "expiresAt": me["expiresAt"],
+        "bound": False,
         "changes": me["changes"],
         **ENGINE,
     }
@@ -49,7 +66,7 @@ async def test_a_user_is_shown_and_owns_submitted_jobs(api: Api) -> None:
 
 async def test_without_a_session_nobody_is_signed_in(api: Api) -> None:
     async with api.browser(None) as browser:
-        nobody = {"user": None, "scopes": [], "expiresAt": None, "changes": None, **ENGINE}
+        nobody = {"user": None, "scopes": [], "expiresAt": None, "bound": False, "changes": None, **ENGINE}
         assert (await browser.get("/api/auth/me")).json() == nobody
         signed_out = await browser.post("/api/auth/logout")
         assert signed_out.status_code == 204
@@ -112,6 +129,7 @@ UNSAFE = [
     ("PATCH", "/api/ai-models/opus"),
     ("DELETE", "/api/ai-models/opus"),
     ("POST", "/api/auth/logout"),
+    ("POST", BIND),
 ]
 ODD_CLAIMS: list[dict[str, object]] = [{"jti": None}, {"jti": ["1"]}, {"sub": 1}, {"name": {}}, {"email": 2}]
 NO_ORIGIN = {"Origin": "null", "Host": ""}
@@ -123,7 +141,7 @@ NO_ORIGIN = {"Origin": "null", "Host": ""}
 async def test_a_cross_site_write_is_refused(api: Api, method: str, path: str, headers: dict[str, str]) -> None:
     async with api.browser() as browser:
         del browser.headers["Sec-Fetch-Site"]
-        answer = await browser.request(method, path, headers=headers)
+        answer = await browser.request(method, path, headers=headers | (SECRET if path == BIND else {}))
         assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin")
         assert (await browser.get("/api/auth/me")).json()["user"]
 
@@ -153,6 +171,175 @@ async def test_the_public_url_is_an_own_origin_behind_a_proxy_that_changes_the_h
 async def test_requests_with_a_key_need_no_origin(api: Api, user: httpx2.AsyncClient) -> None:
     for headers in FORGED[:6]:
         assert (await user.post(SUBMIT, json=a_submission(), headers=headers)).status_code == 201
+
+
+async def bind(browser: httpx2.AsyncClient) -> None:
+    """Bind the session, and send its secret from then on, as the dashboard does."""
+    assert (await browser.post(BIND, headers=SECRET)).status_code == 204
+    browser.headers.update(SECRET)
+
+
+async def test_a_bound_session_is_the_same_user_with_the_same_cookie_until_the_same_time(api: Api) -> None:
+    async with api.browser() as browser:
+        before = (await browser.get("/api/auth/me")).json()
+        answer = await browser.post(BIND, headers=SECRET)
+        assert "Set-Cookie" not in answer.headers
+
+        after = (await browser.get("/api/auth/me", headers=SECRET)).json()
+        submitted = await browser.post(SUBMIT, json=a_submission(), headers=SECRET)
+        assert after == before | {"bound": True}
+        assert submitted.status_code == 201
+
+        api.clock.step(timedelta(hours=12).total_seconds())
+        assert (await browser.get("/api/jobs", headers=SECRET)).status_code == 401
+
+
+@pytest.mark.parametrize("headers", WRONG_SECRETS, ids=str)
+async def test_a_bound_session_does_not_exist_without_its_secret(api: Api, headers: dict[str, str]) -> None:
+    async with api.browser() as browser:
+        await browser.post(BIND, headers=SECRET)
+        stream = {"Accept": "text/event-stream"} | headers
+        for method, path, sent in (
+            ("GET", "/api/jobs", headers),
+            ("GET", "/api/changes", stream),
+            ("GET", "/api/jobs/ir-3ab1c2d4/events", stream),
+            ("GET", "/api/jobs/ir-3ab1c2d4/logs?format=text", headers),
+            ("GET", "/api/workspace-uploads/0/a.csv/raw", headers),
+            ("POST", SUBMIT, headers),
+            ("POST", "/api/api-keys", headers),
+            ("DELETE", "/api/ai-models/opus", headers),
+            ("POST", BIND, {"Labrats-Session-Secret": "x" * 32}),
+        ):
+            answer = await browser.request(method, path, headers=sent)
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), path
+        me = (await browser.get("/api/auth/me", headers=headers)).json()
+        assert (me["user"], me["scopes"], me["changes"]) == (None, [], None)
+
+        assert (await browser.get("/api/jobs", headers=SECRET)).status_code == 200
+
+
+async def test_open_streams_without_the_secret_end_when_the_session_is_bound(api: Api) -> None:
+    async with api.browser() as browser:
+        credentials = [_credential(api, browser, headers) for headers in ({}, SECRET)]
+        without, with_secret = [asyncio.ensure_future(each.wait_until_invalid(api.clock)) for each in credentials]
+        await asyncio.sleep(0)
+        await bind(browser)
+        await asyncio.wait_for(without, 1)
+        assert not with_secret.done()
+        await browser.post("/api/auth/logout")
+        await asyncio.wait_for(with_secret, 1)
+
+
+def _credential(api: Api, browser: httpx2.AsyncClient, headers: dict[str, str]) -> Credential:
+    """Return the credential of a request for a stream."""
+    request = browser.build_request("GET", "/api/changes", headers=headers)
+    raw = [(name.lower(), value) for name, value in request.headers.raw]
+    return api.services.authenticator.authenticate(Request({"type": "http", "method": "GET", "headers": raw}))[1]
+
+
+async def test_a_session_is_bound_to_the_first_secret(api: Api) -> None:
+    async with api.browser() as browser:
+        await bind(browser)
+        assert (await browser.post(BIND)).status_code == 204
+        assert (await browser.post(BIND, headers={"Labrats-Session-Secret": "x" * 32})).status_code == 401
+        assert (await browser.get("/api/jobs")).status_code == 200
+
+
+async def test_of_concurrent_requests_those_with_one_secret_bind_a_session(api: Api) -> None:
+    secrets = [{"Labrats-Session-Secret": character * 32} for character in "aabb"]
+    async with api.browser() as browser:
+        answers = await asyncio.gather(*(browser.post(BIND, headers=secret) for secret in secrets))
+        assert sorted(answer.status_code for answer in answers) == [204, 204, 401, 401]
+        reads = [(await browser.get("/api/jobs", headers=secret)).status_code == 200 for secret in secrets]
+        assert reads == [answer.status_code == 204 for answer in answers]
+
+
+async def test_a_bound_session_is_bound_at_every_replica_and_its_record_is_deleted_after_its_expiry(api: Api) -> None:
+    sessions, now = Sessions(Signer(SESSION_SECRET), timedelta(hours=1)), api.clock.now()
+    token = sessions.begin(USER, now)
+    session = sessions.find(token, "", now)
+    assert session
+    async with api.browser(None) as browser:
+        browser.cookies["auth_token"] = token
+        await bind(browser)
+    assert not await sessions.bind(session, "x" * 32, api.store, now)  # before the replica has followed the store
+
+    following = asyncio.create_task(sessions.follow(api.store))
+    await sessions.synced.wait()
+    assert sessions.find(token, "", now) is None
+    assert sessions.find(token, SECRET["Labrats-Session-Secret"], now) == session
+
+    api.clock.step(3600)
+    async with api.browser() as browser:
+        await bind(browser)
+    following.cancel()
+    bound = [secret for secret in await api.store.list(Secret) if secret.name.startswith("bound-session-")]
+    assert len(bound) == 1
+    assert SECRET["Labrats-Session-Secret"] not in str(bound)
+
+
+async def test_a_session_with_a_damaged_record_accepts_no_secret(api: Api) -> None:
+    sessions, now = api.services.sessions, api.clock.now()
+    token = sessions.begin(USER, now)
+    session = sessions.find(token, "", now)
+    assert session
+    await api.store.create(Secret(metadata=Metadata(name=f"bound-session-{session.id}"), data={}))
+    await eventually(lambda: sessions.is_bound(session))
+    assert sessions.find(token, "", now) is None
+
+
+@pytest.mark.parametrize("secret", ["", "x" * 31, "x" * 129, "x y" * 12])
+async def test_a_session_is_not_bound_to_an_invalid_secret(api: Api, secret: str) -> None:
+    async with api.browser() as browser:
+        answer = await browser.post(BIND, headers={"Labrats-Session-Secret": secret})
+        assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "Labrats-Session-Secret")
+        assert (await browser.get("/api/auth/me")).json()["bound"] is False
+
+
+async def test_without_a_session_nothing_is_bound(api: Api) -> None:
+    async with api.browser(None) as nobody, api.client() as user:
+        for client in (nobody, user):
+            assert (await client.post(BIND, headers=SECRET)).status_code == 401
+
+
+async def test_a_session_of_the_version_before_can_be_bound(api: Api) -> None:
+    claims = {"jti": "1" * 32, "sub": USER.id, "name": USER.name, "email": USER.email, "viewer": True}
+    async with api.browser(None) as browser:
+        in_an_hour = api.clock.now() + timedelta(hours=1)
+        browser.cookies["auth_token"] = Signer(SESSION_SECRET).sign("session", claims, in_an_hour)
+        await bind(browser)
+        assert (await browser.get("/api/auth/me")).json()["scopes"] == ["viewer"]
+
+
+class FailingStore(MemoryStore):
+    """A store that creates nothing while `fails` is set."""
+
+    fails = False
+
+    async def create(self, resource: Any, parts: Sequence[Resource] = ()) -> Any:
+        if self.fails:
+            raise RetryLater("the store is unavailable")
+        return await super().create(resource, parts)
+
+
+async def test_a_session_is_not_bound_while_the_store_fails(tmp_path: Path) -> None:
+    async with api_in_memory(tmp_path, FailingStore) as api, api.browser() as browser:
+        assert isinstance(api.store, FailingStore)
+        api.store.fails = True
+        assert (await browser.post(BIND, headers=SECRET)).status_code == 503
+        api.store.fails = False
+        assert (await browser.get("/api/jobs")).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "http://engine.test:3000"}, {"Sec-Fetch-Site": "same-site"}, {}])
+async def test_a_page_on_another_port_cannot_sign_out_a_bound_session(api: Api, headers: dict[str, str]) -> None:
+    """Its requests have the cookie, and no secret."""
+    async with api.browser() as browser:
+        await browser.post(BIND, headers=SECRET)
+        del browser.headers["Sec-Fetch-Site"]
+        answer = await browser.post("/api/auth/logout", headers=headers)
+        assert (answer.status_code, "Set-Cookie" in answer.headers) == (204, False)
+        assert (await browser.get("/api/jobs", headers=SECRET)).status_code == 200
 
 
 async def test_a_session_expires(api: Api) -> None:
@@ -185,7 +372,7 @@ async def test_an_ended_session_is_refused_at_every_replica_and_deleted_after_it
     async with api.browser(None) as browser:
         browser.cookies["auth_token"] = token
         await browser.post("/api/auth/logout")
-    await eventually(lambda: sessions.caller(token, api.clock.now()) is None)
+    await eventually(lambda: sessions.caller(token, "", api.clock.now()) is None)
 
     api.clock.step(3600)
     async with api.browser() as browser:

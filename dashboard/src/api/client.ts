@@ -3,6 +3,7 @@
 import createClient from 'openapi-fetch';
 
 import type { components, paths } from './schema';
+import { sessionHeaders } from './session-secret';
 
 export type Schemas = components['schemas'];
 
@@ -60,6 +61,7 @@ async function fetchAndReport(
   request: Request,
   read: (response: Response) => Promise<ArrayBuffer | Blob> = (response) => response.arrayBuffer(),
 ): Promise<Response> {
+  for (const [name, value] of Object.entries(sessionHeaders())) request.headers.set(name, value);
   let response: Response;
   let content: ArrayBuffer | Blob;
   try {

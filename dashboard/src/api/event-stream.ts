@@ -1,4 +1,6 @@
-/** Server-sent events, read with fetch: an EventSource sends no headers of its own. */
+/** Server-sent events, read with fetch: an EventSource cannot send the headers of the session. */
+
+import { sessionHeaders } from './session-secret';
 
 export interface StreamedEvent {
   id: string | undefined;
@@ -58,7 +60,7 @@ export async function readStream(
   let silence = setTimeout(() => lost.abort(), DEAD_MS);
   try {
     const response = await (by.fetch ?? fetch)(url, {
-      headers: { Accept: 'text/event-stream', ...headers },
+      headers: { Accept: 'text/event-stream', ...sessionHeaders(), ...headers },
       signal: AbortSignal.any([signal, lost.signal]),
     });
     if (!response.ok || !response.body) throw new StreamRefused(response);

@@ -990,6 +990,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/auth/bind": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Bind the session to a secret
+         * @description Accept the session only in requests with the secret from now on.
+         *
+         *     A browser sends cookies to every port of a host. With a secret that stays with the pages of one port, the cookie is
+         *     worthless to the others.
+         */
+        post: operations["bind"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/auth/logout": {
         parameters: {
             query?: never;
@@ -4380,6 +4403,11 @@ export interface components {
              * @example 2030-01-01T12:00:00Z
              */
             expiresAt: string | null;
+            /**
+             * Bound
+             * @description True if the session is accepted only with `Labrats-Session-Secret`.
+             */
+            bound: boolean;
             signIn: components["schemas"]["SignIn"];
             /**
              * Changes
@@ -16194,6 +16222,7 @@ export interface operations {
                      *         "admin"
                      *       ],
                      *       "expiresAt": "2030-01-01T12:00:00Z",
+                     *       "bound": true,
                      *       "signIn": {
                      *         "oidc": "https://login.example.com",
                      *         "link": true
@@ -16204,6 +16233,93 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["Me"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    bind: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description A random secret. Further requests of the session must have the same header. */
+                "Labrats-Session-Secret": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The session is bound */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             /** @description Unavailable at present; `Retry-After` says when to try again */

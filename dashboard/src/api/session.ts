@@ -3,9 +3,42 @@
 import { queryOptions, type QueryClient } from '@tanstack/react-query';
 
 import { readStored, writeStored } from '../lib/storage';
-import { body, client, type Schemas } from './client';
+import { body, client, isFinal, type Schemas } from './client';
+import { forgetSecret, HEADER, keepSecret, sessionSecret, storedSecret } from './session-secret';
+import { browserLocks } from './stream-slots';
 
-export const readSession = (signal?: AbortSignal) => body(client.GET('/api/auth/me', { signal: signal ?? null }));
+type Me = Schemas['Me'];
+
+/**
+ * Read the session. If another tab has stored the secret after the request was sent, it may have bound the session
+ * before the engine answered: then it is read again, with the secret.
+ */
+async function readMe(signal?: AbortSignal): Promise<Me> {
+  const sent = storedSecret();
+  const me = await body(client.GET('/api/auth/me', { signal: signal ?? null }));
+  return me.user || storedSecret() === sent ? me : readMe(signal);
+}
+
+/** Return who is signed in, and bind a new session to the secret of this origin first. */
+export async function readSession(signal?: AbortSignal): Promise<Me> {
+  const me = await readMe(signal);
+  if (!me.user || me.bound) return me;
+  const locks = browserLocks(); // tabs bind in turn, so that a later one has the secret of the first
+  return locks ? locks.request('labrats-bind', () => bind(me)) : bind(me);
+}
+
+/** Bind the session. It stays as it is if the browser stores nothing, or while the engine cannot bind it. */
+async function bind(me: Me): Promise<Me> {
+  const secret = sessionSecret();
+  if (secret === undefined) return me;
+  try {
+    await body(client.POST('/api/auth/bind', { params: { header: { [HEADER]: secret } } }));
+  } catch (error) {
+    return isFinal(error) ? readMe() : me; // another tab may have bound it
+  }
+  keepSecret(secret);
+  return { ...me, bound: true };
+}
 
 export const sessionQuery = queryOptions({
   queryKey: ['session'],
@@ -19,7 +52,7 @@ export const sessionQuery = queryOptions({
  *
  * The requests of a page notice a session that has ended.
  */
-export async function currentSession(queries: QueryClient): Promise<Schemas['Me']> {
+export async function currentSession(queries: QueryClient): Promise<Me> {
   const reading = queries.query(sessionQuery);
   const known = queries.getQueryData(sessionQuery.queryKey);
   if (!known?.user) return reading;
@@ -29,6 +62,7 @@ export async function currentSession(queries: QueryClient): Promise<Schemas['Me'
 
 export async function signOut(): Promise<void> {
   await body(client.POST('/api/auth/logout'));
+  forgetSecret();
 }
 
 const NEXT = 'labrats.next';

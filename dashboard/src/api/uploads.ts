@@ -3,6 +3,7 @@
 import { queryOptions } from '@tanstack/react-query';
 
 import { ApiError, body, client, errorOf, isProxyError, reportReachable, UNREACHABLE, type Schemas } from './client';
+import { sessionHeaders } from './session-secret';
 
 export type Upload = Schemas['UploadView'];
 export type UploadKind = 'pdfs' | 'workspace';
@@ -45,6 +46,7 @@ export function uploadFile(
     request.onabort = () => reject(new ApiError(0, 'cancelled', 'The upload was cancelled.'));
     signal.addEventListener('abort', () => request.abort());
     request.open('POST', ADDRESSES[kind]);
+    for (const [name, value] of Object.entries(sessionHeaders())) request.setRequestHeader(name, value);
     request.send(form);
   });
 }

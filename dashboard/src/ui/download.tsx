@@ -18,8 +18,8 @@ function save(content: Blob, name: string): void {
 }
 
 /**
- * A button that saves a file of the engine, or says why it cannot. Without a label it shows only an icon. file: the
- * name under which the file is saved.
+ * A button that saves a file of the engine. A link would not do: browsers follow it without the headers of the session.
+ * Without a label it shows only an icon. file: the name under which the file is saved.
  */
 export function Download({
   url,

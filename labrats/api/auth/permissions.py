@@ -35,6 +35,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/auth/oidc/callback
         GET    /api/auth/link
         GET    /api/auth/me
+        POST   /api/auth/bind
         POST   /api/auth/logout
     """,
     Access.SIGNED: """

@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from fastapi import Query, Request
+from fastapi import Header, Query, Request
 from pydantic import Field
 from starlette.responses import RedirectResponse, Response
 
 from labrats import __version__
-from labrats.api.auth.authentication import SESSION_COOKIE
+from labrats.api.auth.authentication import SESSION_COOKIE, SESSION_SECRET, unauthorized
 from labrats.api.auth.login_links import redeem
 from labrats.api.auth.oidc import LOGIN_LIFETIME, OpenIdProvider
 from labrats.api.auth.sessions import User
@@ -18,7 +18,7 @@ from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, services_of
 from labrats.api.schemas.base import ResponseBody
-from labrats.api.schemas.patterns import OWN_PAGE
+from labrats.api.schemas.patterns import OWN_PAGE, RANDOM_TEXT
 from labrats.model.errors import NotFound
 
 router = api_router("Auth")
@@ -54,6 +54,7 @@ class Me(ResponseBody):
     user: UserView | None
     scopes: list[str] = Field(description="The permissions of the user; empty without one.", examples=[["admin"]])
     expires_at: datetime | None = Field(description="End of the session.", examples=["2030-01-01T12:00:00Z"])
+    bound: bool = Field(description="True if the session is accepted only with `Labrats-Session-Secret`.")
     sign_in: SignIn
     changes: str | None = Field(
         description="The `Last-Event-ID` with which `GET /api/changes` streams every change from this answer on; null "
@@ -133,12 +134,47 @@ async def me(request: Request) -> Response:
             "user": session and {"id": session.user.id, "name": session.user.name, "email": session.user.email},
             "scopes": sorted(session.caller.scopes) if session else [],
             "expiresAt": session and session.expires_at,
+            "bound": session is not None and services.sessions.is_bound(session),
             "signIn": {"oidc": provider and provider.issuer, "link": provider is None},
             "changes": services.change_feed.current_id() if session else None,
             "backend": services.settings.backend,
             "version": __version__,
         }
     )
+
+
+@router.post(
+    "/api/auth/bind",
+    status_code=204,
+    responses=answers(204, None, "The session is bound", 401, 403, 422, 503),
+    summary="Bind the session to a secret",
+)
+async def bind(
+    request: Request,
+    secret: Annotated[
+        str,
+        Header(
+            alias=SESSION_SECRET,
+            min_length=32,
+            max_length=128,
+            pattern=RANDOM_TEXT,
+            description="A random secret. Further requests of the session must have the same header.",
+            examples=["9b1c2d3e4f5a6b7c9b1c2d3e4f5a6b7c"],
+        ),
+    ],
+) -> Response:
+    """Accept the session only in requests with the secret from now on.
+
+    A browser sends cookies to every port of a host. With a secret that stays with the pages of one port, the cookie is
+    worthless to the others.
+    """
+    services = services_of(request)
+    if (session := services.authenticator.session(request)) is None:
+        raise unauthorized()
+    services.authenticator.check_origin(request)
+    if not await services.sessions.bind(session, secret, services.store, services.clock.now()):
+        raise unauthorized()
+    return Response(status_code=204)
 
 
 @router.post(
@@ -151,9 +187,9 @@ async def logout(request: Request) -> Response:
         services.authenticator.check_origin(request)
         await services.sessions.end(session, services.store, services.clock.now())
     response = Response(status_code=204)
-    if (
-        cookie_of(request, SESSION_COOKIE) is not None
-    ):  # another site's request comes without the cookie, and must not clear it
+    # The request of another site has no cookie, that of another port no session: neither must clear the cookie.
+    has_cookie = cookie_of(request, SESSION_COOKIE) is not None
+    if has_cookie and services.authenticator.has_own_origin(request):
         response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="lax", secure=_is_secure(request))
     return response
 

@@ -28,6 +28,7 @@ HEADER: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 NO_NUL: Final = r"^[^\x00]*$"
 GITHUB_LOGIN: Final = r"^[0-9A-Za-z][0-9A-Za-z_.-]*$"
 BRANCH_TEMPLATE: Final = r"^([0-9A-Za-z_./-]|\{\{ ?(agent|number|job) ?\}\})+$"
+RANDOM_TEXT: Final = r"^[A-Za-z0-9_-]+$"
 SPAN: Final = r"^[1-9][0-9]{0,4}[mhd]$"
 
 PATTERN_MESSAGES: Final[Mapping[str, str]] = {
@@ -50,5 +51,6 @@ PATTERN_MESSAGES: Final[Mapping[str, str]] = {
     NO_NUL: "must not contain a NUL character",
     GITHUB_LOGIN: "must be a login on GitHub, such as octocat",
     BRANCH_TEMPLATE: "must be letters, digits and the characters . _ / -, with {{agent}}, {{number}} and {{job}}",
+    RANDOM_TEXT: "must be letters, digits, dashes or underscores",
     SPAN: "must be a number of minutes, hours or days, such as 90m, 24h or 7d",
 }

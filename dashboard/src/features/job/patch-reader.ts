@@ -1,6 +1,7 @@
 /** A patch that a worker holds. The page gets the list of files, and the lines that it shows. */
 
 import { errorOf } from '../../api/client';
+import { sessionHeaders } from '../../api/session-secret';
 import type { PatchFile, PatchLine } from './patch';
 import workerUrl from './patch-worker?worker&url';
 
@@ -11,7 +12,9 @@ export interface PatchIndex {
 }
 
 export type PatchRequest =
-  { kind: 'open'; url: string } | { kind: 'chunks'; file: number } | { kind: 'lines'; file: number; chunk: number };
+  | { kind: 'open'; url: string; headers: Record<string, string> }
+  | { kind: 'chunks'; file: number }
+  | { kind: 'lines'; file: number; chunk: number };
 
 export interface PatchAnswer {
   id: number;
@@ -51,7 +54,7 @@ export class PatchReader {
 
   /** Fetch the patch. Throws ApiError. */
   async open(): Promise<PatchIndex> {
-    const result = await this.ask({ kind: 'open', url: this.url });
+    const result = await this.ask({ kind: 'open', url: this.url, headers: sessionHeaders() });
     if ('index' in result) return result.index;
     if ('refusal' in result) throw errorOf(result.refusal.status, result.refusal.body);
     throw unreadable('failure' in result ? result.failure : 'its worker gave another answer');

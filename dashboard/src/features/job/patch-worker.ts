@@ -10,7 +10,7 @@ const chunks = new Map<number, Chunk[]>();
 async function answer(request: PatchRequest): Promise<PatchAnswer['result']> {
   switch (request.kind) {
     case 'open': {
-      const response = await fetch(request.url).catch(() => undefined);
+      const response = await fetch(request.url, { headers: request.headers }).catch(() => undefined);
       if (!response) return { refusal: { status: 0, body: null } };
       if (!response.ok)
         return { refusal: { status: response.status, body: (await response.json().catch(() => null)) as unknown } };
