@@ -61,7 +61,8 @@ async function fetchAndReport(
   request: Request,
   read: (response: Response) => Promise<ArrayBuffer | Blob> = (response) => response.arrayBuffer(),
 ): Promise<Response> {
-  for (const [name, value] of Object.entries(sessionHeaders())) request.headers.set(name, value);
+  for (const [name, value] of Object.entries(sessionHeaders()))
+    if (!request.headers.has(name)) request.headers.set(name, value);
   let response: Response;
   let content: ArrayBuffer | Blob;
   try {

@@ -75,6 +75,7 @@ export async function readStream(
       onEvents(parser.push(value));
     }
   } finally {
+    lost.abort(); // a reader that throws must not keep the connection
     clearTimeout(silence);
   }
 }

@@ -249,6 +249,7 @@ def test_bundle_of_a_follow_up_has_all_changes_on_top_of_the_commits_of_the_firs
     for attempt, name in ((first, "one"), (second, "two")):
         git(repository, "fetch", "-q", str(attempt.path / "commits.bundle"), f"labrats:{name}")
     assert git(repository, "rev-list", "--count", "main..two") == "2"
+    assert second.outcome.outputs.base_commit == git(repository, "rev-parse", "one")
     assert git(repository, "merge-base", "one", "two") == git(repository, "rev-parse", "one")
     assert git(repository, "show", "two:made.txt") == "two"
 
@@ -269,6 +270,18 @@ def test_commits_of_a_removed_workspace_are_checked_out_in_a_new_clone(tmp_path:
         git(repository, "fetch", "-q", str(attempt.path / "commits.bundle"), f"labrats:{name}")
     assert git(repository, "merge-base", "one", "two") == git(repository, "rev-parse", "one")
     assert git(repository, "show", "two:made.txt") == "two"
+    assert second.outcome.outputs.base_commit == git(repository, "rev-parse", "one")
+
+
+def test_commit_that_the_first_agent_has_forged_is_not_the_base_of_a_follow_up(tmp_path: Path) -> None:
+    repository = a_repository(tmp_path / "repository")
+    forged = [{"write": {"path": ".git/HEAD", "text": "0123456789" * 4 + "\n"}}, *FIRST]
+    first = an_attempt(tmp_path, forged, **in_a_clone_of(repository))
+    first.run()
+    second = a_follow_up(first)
+    second.run()
+    git(repository, "fetch", "-q", str(first.path / "commits.bundle"), "labrats:one")
+    assert second.outcome.outputs.base_commit == git(repository, "rev-parse", "one")
 
 
 def test_new_clone_without_the_commit_of_the_bundle_is_used_as_it_is(tmp_path: Path) -> None:
