@@ -23,7 +23,7 @@ from labrats.controller.callback_messages import (
 from labrats.metrics import Metrics
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
-from labrats.net.address_policy import Forbidden, Unresolvable
+from labrats.net.address_policy import Forbidden, Unresolvable, share_of
 from labrats.net.client import InvalidUrl, OutboundClient, Unreachable, parse_url
 from labrats.net.webhook_signature import signed_headers
 from labrats.ports import Changed, Clock, Store, compare_and_set
@@ -133,7 +133,8 @@ class Callbacks:
             now = self._clock.now()
             headers = {"content-type": "application/json"}
             headers |= signed_headers(message.id, now, message.body, self._keys)
-            async with self._client.send("POST", url, headers=headers, content=message.body) as answer:
+            send = self._client.send("POST", url, headers=headers, content=message.body, share=share_of(owner))
+            async with send as answer:
                 return judge_answer(answer.status, answer.headers, now)  # the body is not read
 
     async def _settle(self, job_id: str, message: CallbackMessage, verdict: Verdict) -> None:

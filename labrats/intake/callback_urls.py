@@ -1,21 +1,13 @@
 """The addresses of callbacks. They are checked at admission, and again at each callback."""
 
-import threading
 from typing import Final
-from weakref import WeakValueDictionary
 
 from labrats.model.errors import Invalid, Problem
-from labrats.net.address_policy import Forbidden, Unresolvable, is_address, is_named, resolve_allowed
+from labrats.net.address_policy import Forbidden, Unresolvable, is_address, is_named, resolve_allowed, share_of
 from labrats.net.client import InvalidUrl, parse_url
 from labrats.settings import EngineSettings
 
 FIELD: Final = "callbackUrl"
-
-
-LOOKUPS_OF_OWNER: Final = 16
-"""Names of one owner that are looked up at the same time. An owner may choose names that no server answers."""
-
-_shares: Final = WeakValueDictionary[str, threading.Semaphore]()
 
 
 async def check_callback_url(url: str, owner: str | None, settings: EngineSettings) -> None:
@@ -28,8 +20,7 @@ async def check_callback_url(url: str, owner: str | None, settings: EngineSettin
         return
     try:
         if owner is not None:
-            share = _shares.setdefault(owner, threading.Semaphore(LOOKUPS_OF_OWNER))
-            await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs, share=share)
+            await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs, share=share_of(owner))
         elif await is_address(address.host):
             await resolve_allowed(address.host, address.port, settings.outbound_allowed_cidrs)
     except (Forbidden, Unresolvable) as error:

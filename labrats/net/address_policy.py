@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from labrats.model.errors import LabratsError
 
@@ -23,7 +24,11 @@ RESOLVE_SECONDS: Final = 5.0
 LOOKUPS_AT_ONCE: Final = 256
 """Concurrent lookups. One that no name server answers takes longer than RESOLVE_SECONDS to end."""
 
+LOOKUPS_OF_OWNER: Final = 16
+"""Concurrent lookups of names that one owner of jobs has chosen."""
+
 _free_lookups: Final = threading.BoundedSemaphore(LOOKUPS_AT_ONCE)
+_shares: Final = WeakValueDictionary[str, threading.Semaphore]()
 _SHARE_PAUSE_SECONDS: Final = 0.05
 
 # From IANA's special registries. `ipaddress.is_global` is not enough: it calls NAT64, 6to4 and multicast global. The
@@ -118,6 +123,11 @@ async def resolve_allowed(
     if not addresses or not all(is_allowed(ip_address(address), allowed, forbidden) for address in addresses):
         raise Forbidden(f"the address of {host!r} is not allowed; OUTBOUND_ALLOWED_CIDRS can allow more networks")
     return addresses
+
+
+def share_of(owner: str) -> threading.Semaphore:
+    """Return the share of an owner of jobs, for `resolve_allowed`."""
+    return _shares.setdefault(owner, threading.Semaphore(LOOKUPS_OF_OWNER))
 
 
 async def _look_up(host: str, port: int, share: threading.Semaphore | None) -> list[Any]:

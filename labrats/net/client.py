@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
+from threading import Semaphore
 from typing import Any, Final
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -104,16 +105,18 @@ class OutboundClient:
         content: bytes = b"",
         idle_seconds: float = IDLE_SECONDS,
         redirects: int = 0,
+        share: Semaphore | None = None,
     ) -> AsyncIterator[Response]:
         """Send a request and yield its response. The caller limits the total time.
 
         redirects: the number of redirects to follow. Each target is checked, and none leads from https to http. The
         response to the last request is yielded even if it redirects further.
+        share: of the lookups of names, see `resolve_allowed`.
         Raises InvalidUrl, Forbidden, Unresolvable or Unreachable; reading the body may raise Unreachable, too.
         """
         parsed = parse_url(url)
         for followed in range(redirects + 1):
-            async with self._exchange(method, parsed, headers or {}, content, idle_seconds) as response:
+            async with self._exchange(method, parsed, headers or {}, content, idle_seconds, share) as response:
                 target = _redirect_target(parsed, response) if followed < redirects else None
                 if target is None:
                     yield response
@@ -122,7 +125,13 @@ class OutboundClient:
 
     @asynccontextmanager
     async def _exchange(
-        self, method: str, url: Url, headers: Mapping[str, str], content: bytes, idle_seconds: float
+        self,
+        method: str,
+        url: Url,
+        headers: Mapping[str, str],
+        content: bytes,
+        idle_seconds: float,
+        share: Semaphore | None,
     ) -> AsyncIterator[Response]:
         request = httpcore2.Request(
             method,
@@ -133,7 +142,7 @@ class OutboundClient:
         )
         tls = (self._tls or await asyncio.to_thread(system_tls)) if url.scheme == "https" else None
         head = _Head()
-        network = _CheckedNetwork(self._allowed_cidrs, self._allowed_hosts, head)
+        network = _CheckedNetwork(self._allowed_cidrs, self._allowed_hosts, share, head)
         connection = httpcore2.AsyncHTTPConnection(request.url.origin, ssl_context=tls, network_backend=network)
         try:
             response = await _wait_for(connection.handle_async_request(request), url)
@@ -185,8 +194,10 @@ class _LimitedStream(httpcore2.AsyncNetworkStream):
 class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
     """A network backend for one exchange that connects to allowed addresses only."""
 
-    def __init__(self, allowed_cidrs: Sequence[str], allowed_hosts: frozenset[str], head: _Head) -> None:
-        self._allowed_cidrs, self._allowed_hosts, self._head = allowed_cidrs, allowed_hosts, head
+    def __init__(
+        self, allowed_cidrs: Sequence[str], allowed_hosts: frozenset[str], share: Semaphore | None, head: _Head
+    ) -> None:
+        self._allowed_cidrs, self._allowed_hosts, self._share, self._head = allowed_cidrs, allowed_hosts, share, head
         self._sockets = httpcore2.AnyIOBackend()
 
     async def connect_tcp(
@@ -202,7 +213,7 @@ class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
             stream = await self._sockets.connect_tcp(host, port, timeout, local_address, socket_options)
             return _LimitedStream(stream, self._head)
         failure: Exception | None = None
-        for address in await resolve_allowed(host, port, self._allowed_cidrs):
+        for address in await resolve_allowed(host, port, self._allowed_cidrs, share=self._share):
             try:
                 stream = await self._sockets.connect_tcp(address, port, timeout, local_address, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from labrats.intake.callback_urls import LOOKUPS_OF_OWNER, check_callback_url
+from labrats.intake.callback_urls import check_callback_url
 from labrats.model.errors import Invalid
+from labrats.net.address_policy import LOOKUPS_OF_OWNER, Unresolvable, share_of
+from labrats.net.client import OutboundClient
 from labrats.settings import EngineSettings
 
 
@@ -46,6 +48,12 @@ async def test_a_callback_to_an_unlisted_private_host_is_refused(
         await check_callback_url(url, "somebody", EngineSettings())
 
 
+async def sent(url: str, owner: str) -> None:
+    """Send a callback of a job of `owner`."""
+    async with OutboundClient().send("POST", url, share=share_of(owner)):
+        pytest.fail("nobody answers")
+
+
 async def test_names_of_one_owner_that_no_server_answers_leave_lookups_to_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -61,8 +69,12 @@ async def test_names_of_one_owner_that_no_server_answers_leave_lookups_to_others
     checks = [asyncio.create_task(check_callback_url(f"https://{host}/", "hostile", settings)) for host in hosts]
     await asyncio.sleep(0.5)
     assert running == hosts[:LOOKUPS_OF_OWNER]
+    checks.append(asyncio.create_task(sent("https://sent.example/", "hostile")))  # callbacks have the same share
     checks.append(asyncio.create_task(check_callback_url("https://other.example/", "honest", settings)))
-    await asyncio.sleep(0.1)
-    assert running[-1] == "other.example"
+    checks.append(asyncio.create_task(sent("https://last.example/", "honest")))
+    await asyncio.sleep(0.3)
+    assert running[LOOKUPS_OF_OWNER:] == ["other.example", "last.example"]
     release.set()
-    assert all(isinstance(each, Invalid) for each in await asyncio.gather(*checks, return_exceptions=True))
+    assert all(
+        isinstance(each, Invalid | Unresolvable) for each in await asyncio.gather(*checks, return_exceptions=True)
+    )
