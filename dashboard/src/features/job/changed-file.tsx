@@ -68,6 +68,7 @@ export const ChangedFile = memo(function ChangedFile({
           {path}
         </h2>
         {word && <span className={styles.word}>{word}</span>}
+        {file.note && <span className={styles.word}>{file.note}</span>}
         <Numbers added={file.added} removed={file.removed} />
         <label className={styles.viewed}>
           <input type="checkbox" checked={isViewed} onChange={() => onViewed(file.path)} /> Viewed

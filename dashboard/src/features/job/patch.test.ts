@@ -109,12 +109,28 @@ Binary files a/logo.png and b/logo.png differ
   expect(files[0] && linesOf(patch, files[0]).map((line) => line.kind)).toEqual(['hunk', 'added', 'note']);
 });
 
+test('files that are no ordinary ones have a note', () => {
+  const heads = {
+    'new file mode 100644': undefined,
+    'new file mode 100755': 'executable',
+    'new file mode 120000': 'symbolic link',
+    'deleted file mode 160000': 'submodule',
+    'old mode 100644\nnew mode 100755': 'now executable',
+    'old mode 100755\nnew mode 100644': 'no longer executable',
+    'index 1f7a7a4..83baae6 100755': undefined,
+    'index 1f7a7a4..83baae6 120000': 'symbolic link',
+  };
+  for (const [head, note] of Object.entries(heads))
+    expect(indexPatch(bytes(`diff --git a/x b/x\n${head}\n`)).map((file) => file.note)).toEqual([note]);
+});
+
 test('lock files, binaries and large files are folded', () => {
   const file = (fields: Partial<PatchFile>): PatchFile => ({
     path: 'a.ts',
     oldPath: undefined,
     change: 'modified',
     isBinary: false,
+    note: undefined,
     added: 1,
     removed: 0,
     lines: 2,

@@ -17,6 +17,8 @@ export interface PatchFile {
   oldPath: string | undefined;
   change: 'added' | 'deleted' | 'renamed' | 'modified';
   isBinary: boolean;
+  /** What the file is, or becomes, other than an ordinary one. */
+  note: string | undefined;
   added: number;
   removed: number;
   /** Lines to show: the changes, their context, and the heads of hunks. */
@@ -77,6 +79,7 @@ export function indexPatch(patch: Uint8Array): PatchFile[] {
         oldPath: undefined,
         change: 'modified',
         isBinary: false,
+        note: undefined,
         added: 0,
         removed: 0,
         lines: 0,
@@ -163,8 +166,24 @@ function readHunkHeader(line: string): Position | undefined {
     : undefined;
 }
 
+/** Notes by git's modes of files. */
+const KINDS: Record<string, string> = { '100755': 'executable', '120000': 'symbolic link', '160000': 'submodule' };
+const CHANGED_KINDS: Record<string, string> = {
+  ...KINDS,
+  '100644': 'no longer executable',
+  '100755': 'now executable',
+};
+
+/** The note in a line of the head, which names the mode of a new, deleted, changed or other file. */
+function noteIn(line: string): string | undefined {
+  const [, of, mode = ''] = /^(new file mode|deleted file mode|new mode|index \S+) (\d{6})$/.exec(line) ?? [];
+  if (of === 'new mode') return CHANGED_KINDS[mode];
+  return of?.startsWith('index') && mode === '100755' ? undefined : KINDS[mode]; // it was executable before
+}
+
 /** Read a line between `diff --git` and the first hunk. */
 function readHeader(file: PatchFile, line: string): void {
+  file.note ??= noteIn(line);
   if (line.startsWith('new file')) file.change = 'added';
   else if (line.startsWith('deleted file')) file.change = 'deleted';
   else if (line.startsWith('rename from ')) {
