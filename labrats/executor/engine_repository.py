@@ -70,7 +70,7 @@ _NO_PROGRAMS: Final = "no-programs"
 """The folder with a `git` that does nothing."""
 
 _SETTINGS: Final = (
-    *("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0"),
+    *("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=false"),
     "core.commitGraph=false",  # the workspace's own could name other parents than the commits
     "core.multiPackIndex=false",  # it could name packs of other repositories
     "pack.useBitmaps=false",  # they could name other objects than the commits have

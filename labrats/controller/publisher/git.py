@@ -53,6 +53,7 @@ _CONFIG: Final[Mapping[str, str]] = {
     "protocol.file.allow": "always",
     "core.bigFileThreshold": "16m",  # larger files are not read into memory, and count as binary
     "gc.auto": "0",
+    "maintenance.auto": "false",
 }
 _UNREACHABLE: Final = re.compile(
     r"Could not resolve|Failed to connect|Couldn't connect|Connection (?:refused|timed out|reset)|unreachable"

@@ -1,6 +1,7 @@
 """Tests of preparing the workspace: clones, credentials, allowed addresses and files."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from labrats.executor.workspace import prepare_workspace
+from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, WorkspaceFile, WorkspaceSetup
 from labrats.model.protocol import ErrorEvent
@@ -409,6 +411,32 @@ async def test_git_without_address_pinning_is_not_used(
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
 
     assert "git 2.37 or newer" in await failure_of(lambda: cloned(tmp_path, url))
+
+
+def test_nothing_that_git_has_started_runs_beside_the_agent(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its automatic maintenance would go on outside of the sandbox, in a repository that the agent changes."""
+    seconds, leaving, agent = f"300.{secrets.randbelow(10**9)}", tmp_path / "bin" / "git", tmp_path / "agent"
+    leaving.parent.mkdir()
+    leave = f'echo "$*" >> {tmp_path}/arguments; setsid sleep {seconds} > /dev/null 2>&1 &'
+    real = shutil.which("git")
+    leaving.write_text(f'#!/bin/sh\ncase "$*" in *" fetch "*|*" clone "*) {leave} ;; esac\nexec {real} "$@"\n')
+    agent.write_text(f"#!/bin/sh\nps -eo args | grep -c 'sleep [3]{seconds[1:]}' > {tmp_path}/running\n")
+    for program in (leaving, agent):
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(leaving.parent), prepend=os.pathsep)
+    attempt = an_attempt(
+        tmp_path,
+        config=JobConfig(provider="claude"),
+        programs={"claude": str(agent)},
+        workspace_setup=WorkspaceSetup(git_repo=str(repository.path)),
+        repo_roots=(str(repository.path.parent),),
+    )
+    attempt.run()
+    assert (tmp_path / "running").read_text() == "0\n"
+    for arguments in (tmp_path / "arguments").read_text().splitlines():
+        assert "-c gc.auto=0 -c maintenance.auto=false" in arguments
 
 
 async def test_files_replace_those_of_the_repository(tmp_path: Path, repository: Repository) -> None:
