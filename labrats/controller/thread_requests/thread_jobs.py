@@ -113,10 +113,14 @@ def _newest_first(jobs: Sequence[Job], source: WebhookSource, request: ThreadReq
 
 
 def _may_concern(job: Job, source: WebhookSource, request: ThreadRequest) -> bool:
-    """Return whether a request may change a job: one of the source, and for an external contributor untrusted."""
+    """Return whether a request may change a job: one of the source, and for an external contributor untrusted.
+
+    A source may have several repositories, and who may write to one may name a job of another in a check there.
+    """
     target = job.spec.report.target if job.spec.report else None
     is_of_source = job.spec.owner == f"{OWNER_PREFIX}{source.name}" or (target and target.source == source.name)
-    return bool(is_of_source) and (job.spec.untrusted or not request.untrusted)
+    is_of_repository = target.repository == request.target.repository if target else request.job is None
+    return bool(is_of_source) and is_of_repository and (job.spec.untrusted or not request.untrusted)
 
 
 def names_for(source: WebhookSource, request: ThreadRequest) -> JobNames:

@@ -169,6 +169,16 @@ async def test_a_retry_whose_answer_was_lost_is_not_repeated(threads: ThreadLab)
     assert (await threads.job(job)).phase is Phase.PENDING
 
 
+async def test_a_button_in_another_repository_of_the_source_concerns_no_job(threads: ThreadLab) -> None:
+    """Who may write to one repository may create a check there that names any job."""
+    job = await threads.add(Phase.FAILED, attempts=1)
+    elsewhere = replace(TARGET, repository="octo/other", issue=None)
+    await threads.add_source(a_request(ThreadAction.RETRY, target=elsewhere, job=job.id))
+    async with threads.requests():
+        await threads.answered()
+    assert (await threads.store.get(Job, job.id)).phase is Phase.FAILED
+
+
 async def test_a_cancel_concerns_the_jobs_that_its_author_saw(threads: ThreadLab) -> None:
     seen = await threads.add(Phase.PENDING)
     noted = a_request(ThreadAction.CANCEL, jobs=(seen.id,))  # an engine was killed after it had noted them
