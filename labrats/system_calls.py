@@ -36,6 +36,7 @@ _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _JUMP_IF_AT_LEAST: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _RETURN: Final = 0x06  # BPF_RET | BPF_K
+_AND: Final = 0x54  # BPF_ALU | BPF_AND | BPF_K
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, (16, 24, 32)
 _HIGH_HALF: Final = 4
 """Offsets in struct seccomp_data, and of the high half of an argument in it. The low one contains a small number."""
@@ -114,8 +115,16 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
 }  # fmt: skip
 _OF_DEBUGGERS: Final = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
 _OF_PROCESSORS: Final = ("sched_setaffinity",)
-_SOCKETS: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+_LOCAL_FAMILIES: Final = (socket.AF_UNIX, socket.AF_NETLINK)
+_INTERNET_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 """Families of the sockets that programs may open."""
+
+_TYPE: Final = 0xF
+"""The bits of the second argument of `socket` with the type, beside flags."""
+
+_TYPES: Final = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+_PROTOCOLS: Final = (0, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_MPTCP)
+"""The sockets for which network policies speak. Some plugins let through all other protocols, such as ICMP."""
 
 
 SEGMENT_BYTES: Final = 64 * 1024
@@ -145,12 +154,16 @@ class CallRules:
         SEMAPHORES, and messages smaller than LEAST_MESSAGE_BYTES.
     may_share_ports: whether they may listen on a port on which another process of the user does (SO_REUSEPORT). The
         kernel would give them a part of its connections.
+    only_tcp_and_udp: whether they may open no socket of the internet for another protocol.
+    may_use_ipv6: whether they may open sockets for IPv6.
     """
 
     may_debug: bool = False
     may_choose_processors: bool = False
     may_fill_segments: bool = False
     may_share_ports: bool = False
+    only_tcp_and_udp: bool = False
+    may_use_ipv6: bool = True
 
 
 IN_POD: Final = CallRules(may_debug=True, may_choose_processors=True, may_fill_segments=True, may_share_ports=True)
@@ -204,7 +217,7 @@ def _program(machine: _Machine, rules: CallRules) -> _Program:
         ),
         *_of_call(machine.fcntl, _if(_ARGUMENTS[1], fcntl.F_SETLEASE, [_refusal(errno.EINVAL)])),
         *([] if rules.may_share_ports else _of_call(machine.setsockopt, _refusal_of_shared_ports())),
-        *_of_call(machine.socket, _refusal_of_families()),
+        *_of_call(machine.socket, _refusal_of_sockets(rules)),
         _instruction(_RETURN, _ALLOW),
     ]
 
@@ -264,12 +277,33 @@ def _refusal_of_shared_ports() -> _Program:
     return _if(_ARGUMENTS[1], socket.SOL_SOCKET, refusal)
 
 
-def _refusal_of_families() -> _Program:
-    """Return the instructions that refuse to open a socket of another family than `_SOCKETS`."""
-    allowed = chain.from_iterable(
-        (_instruction(_JUMP_IF_EQUAL, family, if_false=1), _instruction(_RETURN, _ALLOW)) for family in _SOCKETS
-    )
-    return [_instruction(_LOAD, _ARGUMENTS[0]), *allowed, _refusal(errno.EAFNOSUPPORT)]
+def _refusal_of_sockets(rules: CallRules) -> _Program:
+    """Return the instructions that refuse to open a socket of another family or protocol."""
+    internet = _INTERNET_FAMILIES if rules.may_use_ipv6 else _INTERNET_FAMILIES[:1]
+    checked = _refusal_of_protocols() if rules.only_tcp_and_udp else [_instruction(_RETURN, _ALLOW)]
+    return [
+        _instruction(_LOAD, _ARGUMENTS[0]),
+        *chain.from_iterable(_allow_if(family) for family in _LOCAL_FAMILIES),
+        *chain.from_iterable(
+            (_instruction(_JUMP_IF_EQUAL, family, if_false=len(checked)), *checked) for family in internet
+        ),
+        _refusal(errno.EAFNOSUPPORT),
+    ]
+
+
+def _refusal_of_protocols() -> _Program:
+    refusal = _refusal(errno.EPERM)
+    types = [_instruction(_JUMP_IF_EQUAL, kind, if_true=len(_TYPES) - at) for at, kind in enumerate(_TYPES)]
+    return [
+        *(_instruction(_LOAD, _ARGUMENTS[1]), _instruction(_AND, _TYPE), *types, refusal),
+        _instruction(_LOAD, _ARGUMENTS[2]),
+        *chain.from_iterable(map(_allow_if, _PROTOCOLS)),
+        refusal,
+    ]
+
+
+def _allow_if(value: int) -> _Program:
+    return [_instruction(_JUMP_IF_EQUAL, value, if_false=1), _instruction(_RETURN, _ALLOW)]
 
 
 def _refusal(error: int) -> bytes:

@@ -196,12 +196,23 @@ def _refuse_calls_in_pod(context: RunContext) -> bool:
     share_kernel_objects()
     refuse_core_dumps()
     try:
-        return refuse_calls(IN_POD)
+        return refuse_calls(_rules_in_pod(context.task))
     except OSError as error:  # the pod has the filter of its runtime all the same
         context.events.log(
             f"[no filter of system calls besides that of the container runtime: {os.strerror(error.errno or 0)}]"
         )
         return False
+
+
+def _rules_in_pod(task: Task) -> CallRules:
+    """Return the rules in a pod. A network rule leaves the agent only what network policies surely cover.
+
+    A cluster without IPv6 has no policy for the link-local addresses of its nodes and pods.
+    """
+    if task.egress_proxy is None:
+        return IN_POD
+    has_ipv6 = any(":" in host for host, _ in (task.egress_proxy, *task.policy_tests))
+    return replace(IN_POD, only_tcp_and_udp=True, may_use_ipv6=has_ipv6)
 
 
 async def _run_in_session(

@@ -194,9 +194,6 @@ def _start_policies(cluster: Cluster) -> None:
         "--hostname-override=node-1",
         "--health-port=0",
     )
-    # The cluster has no IPv6, so kube-router ignores it. Pods could still reach each other by link-local addresses.
-    for chain in ("FORWARD", "INPUT"):
-        run(*cluster.inside("ip6tables", "-A", chain, "!", "-i", "lo", "-j", "DROP"))
     rules = cluster.inside("iptables", "-S", "KUBE-ROUTER-FORWARD")
     cluster.wait_for("kube-router", lambda: succeeds(*rules))
 

@@ -5,18 +5,24 @@ import platform
 import resource
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from labrats.executor.attempt import _rules_in_pod
 from labrats.model.protocol import ResourceLimits, Sandbox
 from labrats.system_calls import (
     _MACHINES,
+    IN_POD,
     LEAST_MESSAGE_BYTES,
     SEGMENT_BYTES,
     SEMAPHORES,
     can_refuse_calls,
 )
+from tests.unit.executor.attempts import a_task
 from tests.unit.executor.test_agent_sandbox import a_confined_attempt, output_of
 
 NUMBERS = _MACHINES[platform.machine()].calls
@@ -165,3 +171,48 @@ def test_calls_of_another_abi_are_refused(tmp_path: Path) -> None:
     script = f"perl -e 'print syscall({x32_getpid}), \" $!\"' > out"
     attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), script)
     assert output_of(attempt) == "-1 Function not implemented"
+
+
+TRY_SOCKETS = """
+import errno, socket, sys
+from dataclasses import replace
+from labrats.system_calls import IN_POD, refuse_calls
+refuse_calls(replace(IN_POD, only_tcp_and_udp=True, may_use_ipv6={ipv6}))
+kinds = {{
+    "tcp": (socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0),
+    "udp": (socket.AF_INET, socket.SOCK_DGRAM, 17),
+    "tcp6": (socket.AF_INET6, socket.SOCK_STREAM, 6), "unix": (socket.AF_UNIX, socket.SOCK_SEQPACKET, 0),
+    "ping": (socket.AF_INET, socket.SOCK_DGRAM, 1), "ping6": (socket.AF_INET6, socket.SOCK_DGRAM, 58),
+    "sctp": (socket.AF_INET, socket.SOCK_SEQPACKET, 0), "udplite": (socket.AF_INET, socket.SOCK_DGRAM, 136),
+    "raw": (socket.AF_INET, socket.SOCK_RAW, 255), "routes": (socket.AF_NETLINK, socket.SOCK_RAW, 0),
+}}
+for name, kind in kinds.items():
+    try:
+        socket.socket(*kind).close()
+    except OSError as error:
+        print(name, errno.errorcode[error.errno])
+    else:
+        print(name, "opened")
+"""
+
+
+@pytest.mark.parametrize("ipv6", [True, False])
+def test_agent_in_a_pod_with_a_network_rule_opens_only_sockets_that_policies_cover(ipv6: bool) -> None:
+    """Some plugins let through ICMP, and a cluster without IPv6 has no policy for link-local addresses."""
+    script = TRY_SOCKETS.format(ipv6=ipv6)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert found == {
+        **dict.fromkeys(("tcp", "udp", "unix", "routes"), "opened"),
+        **dict.fromkeys(("ping", "sctp", "udplite", "raw"), "EPERM"),
+        "tcp6": "opened" if ipv6 else "EAFNOSUPPORT",
+        "ping6": "EPERM" if ipv6 else "EAFNOSUPPORT",
+    }
+
+
+def test_rules_in_a_pod_follow_its_network(tmp_path: Path) -> None:
+    confined = replace(a_task(tmp_path), egress_proxy=("10.96.0.9", 8080))
+    both = replace(confined, policy_tests=(("10.96.0.9", 8080), ("fd00::9", 8080)))
+    assert _rules_in_pod(a_task(tmp_path)) == IN_POD
+    rules = [(each.only_tcp_and_udp, each.may_use_ipv6) for each in map(_rules_in_pod, (confined, both))]
+    assert rules == [(True, False), (True, True)]
