@@ -170,7 +170,7 @@ async def test_a_retry_whose_answer_was_lost_is_not_repeated(threads: ThreadLab)
 
 
 async def test_a_button_in_another_repository_of_the_source_concerns_no_job(threads: ThreadLab) -> None:
-    """Who may write to one repository may create a check there that names any job."""
+    """A person who may write to one repository can create a check there that names any job."""
     job = await threads.add(Phase.FAILED, attempts=1)
     elsewhere = replace(TARGET, repository="octo/other", issue=None)
     await threads.add_source(a_request(ThreadAction.RETRY, target=elsewhere, job=job.id))
