@@ -42,7 +42,7 @@ def recorded(name: str) -> list[bytes]:
 
 def a_session(tmp_path: Path, *lines: bytes) -> Path:
     """Write a session file as Codex does."""
-    path = tmp_path / ".codex" / "sessions" / "2030" / "01" / f"rollout-2030-01-01-{THREAD}.jsonl"
+    path = tmp_path / ".codex" / "sessions" / "2030" / "01" / "01" / f"rollout-2030-01-01-{THREAD}.jsonl"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\n".join([*lines, b""]))
     return path
