@@ -51,7 +51,7 @@ async def output_of_limited(module: str, context: RunContext, stdin: bytes | Pat
         except TimeoutError:
             return None
         if status == 0:
-            return output
+            return output or None  # a line that is too long is skipped
         reason = errors.end.strip()
     if 0 < status < _FIRST_OF_SIGNALS and _MEMORY_ERROR not in reason:
         last = (reason.splitlines() or [f"exit status {status}"])[-1]

@@ -43,7 +43,7 @@ class UsageLimits:
         """Raise GiveUp with the code `budget` if the attempts before a pause have left too little for an answer."""
         if self.cost_left == 0:
             raise _over_budget(f"the run cost ${self.spent.cost_usd:.4f} before the pause", "maxCostUsd")
-        if self.tokens_left is not None and self.tokens_left < min(_LEAST_TOKENS, (self.tokens or 0) // 10):
+        if self.tokens is not None and (self.tokens_left or 0) < min(_LEAST_TOKENS, max(1, self.tokens // 10)):
             raise _over_budget(f"the run used {_counted(self.spent)} tokens before the pause", "maxTokens")
 
     def check(self, usage: Usage) -> None:

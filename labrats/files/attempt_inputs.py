@@ -163,8 +163,8 @@ def _other_prices(attempt: Attempt) -> dict[str, Prices]:
 def _spent(job: Job, config: JobConfig) -> Usage:
     """Return what attempts that ended with a pause have consumed of the job's limits.
 
-    Each attempt that is not caused by a pause may consume them anew. Otherwise an agent that brings about pauses could
-    do so, too.
+    The limits are for one attempt and all those that pauses add to it: an agent can cause a pause. Each attempt that a
+    caller or `maxAttempts` adds has the whole limits.
     """
     used, before = job.status.usage, max(0, job.status.attempts - job.status.pauses - 1)
     tokens = used.input_tokens + used.output_tokens - before * (config.max_tokens or 0)

@@ -39,9 +39,7 @@ _SKIPPING: Final = re.compile(
 )
 """Words that keep GitHub Actions from running for a commit: in brackets, or a trailer."""
 
-_COMMAND: Final = re.compile(
-    r"^([ \t>*+-]*(?:/|b))(?=(?<=/)[a-z][\w-]*+(?![^\s])|(?<=b)ors\s)", re.IGNORECASE | re.MULTILINE
-)
+_COMMAND: Final = re.compile(r"^([ \t>*+-]*+(?:/(?=[a-z][\w-]*+(?!\S))|b(?=ors\s)))", re.IGNORECASE | re.MULTILINE)
 """The start of a line with a command for another bot, such as `/approve` or `bors r+`, which looks in code, too.
 
 Such bots obey whoever has written a comment, and that is a person where the engine has a personal token.

@@ -70,13 +70,17 @@ class _Counts(msgspec.Struct, frozen=True):
         )
 
 
+_ANSWER: Final = "message"
+"""Type of the iterations that are also in the other counts."""
+
+
 class _Iteration(_Counts, frozen=True):
     """A part of the answer, such as that of a second model, or a summary of the conversation.
 
     model: None for that of the request.
     """
 
-    type: str = "message"
+    type: str = _ANSWER
     model: str | None = None
 
 
@@ -232,7 +236,7 @@ class UsageReader:
         self.is_final = self.is_final or bool(self.usage.tokens and (self._api == "openai" or body.usage))
 
     def _read_iterations(self, iterations: Sequence[_Iteration]) -> None:
-        """Each event repeats the earlier ones."""
-        others = [each for each in iterations if each.type != _Iteration().type]
+        """Keep what the iterations add to the other counts. Each event repeats the iterations before it."""
+        others = [each for each in iterations if each.type != _ANSWER]
         if len(others) >= len(self.others):
             self.others = [Share(each.model, each.as_usage(self._api), each.hour_cache_tokens) for each in others]

@@ -53,6 +53,11 @@ def test_program_that_is_killed_has_exceeded_a_limit(work: Work) -> None:
     assert asyncio.run(output_of_limited(INTERPRETER, work.context, killed)) is None
 
 
+def test_program_whose_output_cannot_be_read_has_exceeded_a_limit(work: Work) -> None:
+    """The reader skips a line that is too long, so that nothing is left."""
+    assert asyncio.run(output_of_limited("string", work.context, b"")) is None
+
+
 def test_program_reads_a_file_that_the_sandbox_does_not_show(work: Work, tmp_path: Path) -> None:
     path = tmp_path / "engine" / "upload"
     path.write_text("1 + 1\n")

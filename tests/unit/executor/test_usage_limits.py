@@ -34,6 +34,8 @@ def test_rest_is_what_was_not_consumed_before_the_pause(tmp_path: Path) -> None:
         ({"max_cost_usd": 1.0}, {"costUsd": 0.25}, None),
         ({"max_cost_usd": 1.0}, {"costUsd": 0.5}, "the run cost $1.2500, over maxCostUsd $1.0"),
         ({"max_tokens": 90}, {}, "the run used 90 tokens before the pause"),
+        ({"max_tokens": 95}, {}, "the run used 90 tokens before the pause"),
+        ({"max_tokens": 5}, {}, "the run used 90 tokens before the pause"),
         ({"max_cost_usd": 0.75}, {}, "the run cost $0.7500 before the pause"),
     ],
 )
