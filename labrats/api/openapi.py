@@ -23,7 +23,7 @@ SECURITY_SCHEMES: Final = {
         "in": "cookie",
         "name": "auth_token",
         "description": "The cookie of a signed-in user. Writes must come from a page of the engine itself. Requests of "
-        "a bound session (`POST /api/auth/bind`) also need the header `Labrats-Session-Secret`.",
+        "a session that began with the header `Labrats-Session-Secret` also need this header.",
     },
     "signature": {
         "type": "apiKey",

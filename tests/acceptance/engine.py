@@ -105,11 +105,11 @@ class Engine(ABC):
 
     @asynccontextmanager
     async def browser(self) -> "AsyncIterator[User]":
-        """Yield a user who has signed in to the dashboard by a login link and sends the headers of its pages."""
+        """Yield a user who has signed in by a login link, without a secret, and sends the headers of the dashboard."""
         async with self.client() as client:
-            client.headers["Sec-Fetch-Site"] = "same-origin"
             opened = await client.get(await self.login_link())
             assert opened.status_code == 303, opened.text
+            client.headers["Sec-Fetch-Site"] = "same-origin"
             yield User(client, client.cookies["auth_token"])
 
     # State that tests inspect without the API

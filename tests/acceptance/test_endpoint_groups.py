@@ -72,6 +72,9 @@ async def health(recorder: CallRecorder, name: str) -> None:
     await recorder.call("GET", "/api/auth/me")
     await recorder.call("GET", "/api/auth/oidc", status=(404, 501), follow_redirects=False)
     await recorder.call("GET", "/api/auth/link", status=(401, 403, 404, 422))
+    own = {"Sec-Fetch-Site": "same-origin"}
+    await recorder.call("POST", "/api/auth/link", params={"token": "test-token"}, headers=own, status=401)
+    await recorder.call("POST", "/api/auth/oidc/callback", headers=own, status=(401, 404))
 
 
 async def jobs(recorder: CallRecorder, name: str) -> None:
@@ -192,5 +195,4 @@ async def keys(recorder: CallRecorder, name: str) -> None:
     created = await recorder.call("POST", "/api/api-keys", json={"name": name, "scopes": ["submit"]}, status=201)
     assert created["id"] in [key["id"] for key in (await recorder.call("GET", "/api/api-keys"))["apiKeys"]]
     await recorder.call("DELETE", "/api/api-keys/{}", created["id"], status=204)
-    await recorder.call("POST", "/api/auth/bind", headers={"Labrats-Session-Secret": "0" * 32}, status=401)
     await recorder.call("POST", "/api/auth/logout", status=(200, 204))

@@ -19,6 +19,6 @@ async def test_engines_own_secrets_and_those_of_jobs_are_not_listed(admin: User)
     answer = await admin.get("/api/secrets")
 
     names = [each["name"] for each in answer.json()["secrets"]]
-    own = ("key-", "ir-", "login-link", "bound-session", "ended-session")
+    own = ("key-", "ir-", "login-link", "ended-session")
     assert not [name for name in names if name.startswith(own)]
     assert "test-token" not in answer.text

@@ -33,26 +33,26 @@ CALLBACK = "/api/auth/oidc/callback"
 
 @dataclass(frozen=True)
 class Login:
-    """An engine with an OpenID provider, and a browser that signs in there."""
+    """An engine with an OpenID provider, and a program that signs in there."""
 
     api: Api
     openid: ScriptedOpenIdProvider
-    browser: httpx2.AsyncClient
+    client: httpx2.AsyncClient
 
     async def begin(self, **query: str) -> dict[str, str]:
         """Sign in at the provider. Return the query parameters of its redirect to the engine."""
-        started = await self.browser.get("/api/auth/oidc", params=query)
+        started = await self.client.get("/api/auth/oidc", params=query)
         assert started.status_code == 303, started.text
         return self.openid.authorize(started.headers["Location"])
 
     async def come_back(self, answer: dict[str, str]) -> httpx2.Response:
-        return await self.browser.get(f"{CALLBACK}?{urlencode(answer)}")
+        return await self.client.get(f"{CALLBACK}?{urlencode(answer)}")
 
     async def sign_in(self) -> httpx2.Response:
         return await self.come_back(await self.begin())
 
     async def user(self) -> Any:
-        return (await self.browser.get("/api/auth/me")).json()["user"]
+        return (await self.client.get("/api/auth/me")).json()["user"]
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ async def login(tmp_path: Path) -> AsyncIterator[Login]:
         provider = OpenIdProvider(registration, Signer(SESSION_SECRET), api.clock, openid.connect)
         services = replace(api.services, openid_provider=provider)
         api = replace(api, services=services, app=create_app(services))
-        async with api.browser(None) as browser:
-            yield Login(api, openid, browser)
+        async with api.client(None) as program:
+            yield Login(api, openid, program)
 
 
 async def test_sign_in_leads_to_the_wanted_page(login: Login) -> None:
@@ -73,14 +73,49 @@ async def test_sign_in_leads_to_the_wanted_page(login: Login) -> None:
     assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs/ir-3ab1c2d4/log")
 
 
+SECRET = {"Labrats-Session-Secret": "0123456789abcdef0123456789abcdef"}
+
+
+@pytest.mark.parametrize(
+    "navigation", [{"Accept": "text/html,*/*;q=0.8"}, {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}]
+)
+async def test_browser_signs_in_on_the_sign_in_page_with_a_secret(login: Login, navigation: dict[str, str]) -> None:
+    """Pages of other ports get the cookie of a browser, so that its session needs a secret from the beginning."""
+    response = urlencode(await login.begin(next="/jobs?status=failed"))
+
+    redirect = await login.client.get(f"{CALLBACK}?{response}", headers=navigation)
+    assert (redirect.status_code, redirect.headers["Referrer-Policy"]) == (303, "no-referrer")
+    assert redirect.headers["Location"] == f"/login?next=%2Fjobs%3Fstatus%3Dfailed#{response}"
+    assert "Set-Cookie" not in redirect.headers
+
+    own = {"Sec-Fetch-Site": "same-origin"}
+    finished = await login.client.post(f"{CALLBACK}?{response}", headers=SECRET | own)
+    assert finished.status_code == 204
+    assert [cookie.partition("=")[0] for cookie in finished.headers.get_list("Set-Cookie")] == [
+        "auth_token",
+        "oidc_login",
+    ]
+    assert await login.user() is None
+    assert (await login.client.get("/api/auth/me", headers=SECRET)).json()["user"]["name"] == "Ada"
+    assert (await login.client.post(f"{CALLBACK}?{response}", headers=SECRET | own)).status_code == 401
+
+
+async def test_page_of_another_origin_cannot_finish_a_sign_in(login: Login) -> None:
+    response = urlencode(await login.begin())
+    for headers in ({}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "http://engine.test:3000"}):
+        refused = await login.client.post(f"{CALLBACK}?{response}", headers=SECRET | headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "foreign_origin")
+    assert (await login.client.get(f"{CALLBACK}?{response}")).status_code == 303  # the login is not used up
+
+
 async def test_page_of_another_site_is_refused_before_the_sign_in(login: Login) -> None:
-    answer = await login.browser.get("/api/auth/oidc", params={"next": "//evil.example"})
+    answer = await login.client.get("/api/auth/oidc", params={"next": "//evil.example"})
 
     assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "next")
 
 
 async def test_the_provider_is_named_to_everybody(login: Login) -> None:
-    me = (await login.browser.get("/api/auth/me")).json()
+    me = (await login.client.get("/api/auth/me")).json()
 
     assert me["signIn"] == {"oidc": ISSUER, "link": False}
 
@@ -98,7 +133,7 @@ async def test_sign_in_at_the_provider_sets_the_session_cookie(login: Login) -> 
 
 
 async def test_the_redirect_to_the_provider_has_state_nonce_and_pkce_challenge(login: Login) -> None:
-    started = [await login.browser.get("/api/auth/oidc") for _ in range(2)]
+    started = [await login.client.get("/api/auth/oidc") for _ in range(2)]
 
     first, second = [parse_qs(urlsplit(each.headers["Location"]).query) for each in started]
     assert first["redirect_uri"] == [f"http://engine.test{CALLBACK}"]
@@ -154,8 +189,8 @@ async def grouped(login: Login) -> Login:
     provider = OpenIdProvider(registration, Signer(SESSION_SECRET), login.api.clock, login.openid.connect)
     services = replace(login.api.services, openid_provider=provider)
     app = create_app(services)
-    browser = replace(login.api, app=app).browser(None)
-    return replace(login, browser=browser)
+    program = replace(login.api, app=app).client(None)
+    return replace(login, client=program)
 
 
 @pytest.mark.parametrize(
@@ -177,14 +212,14 @@ async def test_users_outside_of_the_groups_of_admins_only_read(
     grouped.openid.claims = claims
     grouped.openid.user_info |= user_info
 
-    begun = await grouped.browser.get("/api/auth/oidc")
+    begun = await grouped.client.get("/api/auth/oidc")
     assert "openid profile email groups" in unquote_plus(begun.headers["Location"])
     assert (await grouped.sign_in()).status_code == 303
 
-    assert (await grouped.browser.get("/api/auth/me")).json()["scopes"] == scopes
-    grouped.browser.headers["Origin"] = "http://engine.test"
-    reads = await grouped.browser.get("/api/agents")
-    writes = await grouped.browser.post("/api/agents", json={"name": "by-a-user"})
+    assert (await grouped.client.get("/api/auth/me")).json()["scopes"] == scopes
+    grouped.client.headers["Origin"] = "http://engine.test"
+    reads = await grouped.client.get("/api/agents")
+    writes = await grouped.client.post("/api/agents", json={"name": "by-a-user"})
     assert (reads.status_code, writes.status_code) == (200, 201 if "admin" in scopes else 403)
 
 
@@ -417,7 +452,7 @@ async def test_a_null_in_the_discovery_document_counts_as_missing(login: Login) 
 async def test_an_insecure_discovery_document_is_refused(login: Login, document: dict[str, Any]) -> None:
     login.openid.document = document
 
-    answer = await login.browser.get("/api/auth/oidc")
+    answer = await login.client.get("/api/auth/oidc")
 
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert ISSUER in answer.json()["error"]
@@ -425,7 +460,7 @@ async def test_an_insecure_discovery_document_is_refused(login: Login, document:
 
 async def test_an_unreachable_provider_is_retried_at_the_next_login(login: Login) -> None:
     login.openid.is_down = True
-    assert (await login.browser.get("/api/auth/oidc")).status_code == 503
+    assert (await login.client.get("/api/auth/oidc")).status_code == 503
 
     login.openid.is_down = False
     assert (await login.sign_in()).status_code == 303
@@ -453,7 +488,7 @@ async def test_logins_at_a_silent_provider_use_few_connections(login: Login, mon
     provider = login.api.services.openid_provider
     monkeypatch.setattr(provider, "_connect", lambda: httpx2.AsyncClient(transport=Silent()))
 
-    answers = await asyncio.gather(*(login.browser.get("/api/auth/oidc") for _ in range(5 * oidc.MOST_REQUESTS)))
+    answers = await asyncio.gather(*(login.client.get("/api/auth/oidc") for _ in range(5 * oidc.MOST_REQUESTS)))
 
     assert {answer.status_code for answer in answers} == {503}
     assert max(connections) == oidc.MOST_REQUESTS
@@ -506,27 +541,27 @@ async def test_a_provider_without_issuer_support_may_omit_the_issuer(login: Logi
 
 async def test_a_response_without_the_login_cookie_is_refused(login: Login) -> None:
     answer = await login.begin()
-    login.browser.cookies.clear()
+    login.client.cookies.clear()
     await refused(login, answer)
 
 
 async def test_a_response_in_another_browser_is_refused(login: Login) -> None:
     """Otherwise attackers could sign a victim in as themselves."""
     answer = await login.begin()
-    async with login.api.browser(None) as another:
-        other = replace(login, browser=another)
+    async with login.api.client(None) as another:
+        other = replace(login, client=another)
         await other.begin()
         await refused(other, answer)
 
 
 async def test_a_login_can_be_finished_only_once(login: Login) -> None:
     answer = await login.begin()
-    saved = dict(login.browser.cookies)
+    saved = dict(login.client.cookies)
     login.openid.checks_codes = False
     assert (await login.come_back(answer)).status_code == 303
 
-    login.browser.cookies.clear()
-    login.browser.cookies.update(saved)
+    login.client.cookies.clear()
+    login.client.cookies.update(saved)
     await refused(login, answer)
     await refused(login, answer | {"code": "a-fresh-one"})
 
@@ -575,10 +610,10 @@ async def test_a_code_for_another_pkce_challenge_is_refused(login: Login) -> Non
 
 async def test_session_and_login_cookies_are_not_interchangeable(login: Login) -> None:
     answer = await login.begin()
-    login.browser.cookies["auth_token"] = login.browser.cookies["oidc_login"]
+    login.client.cookies["auth_token"] = login.client.cookies["oidc_login"]
     assert await login.user() is None
-    login.browser.cookies.clear()
-    login.browser.cookies["oidc_login"] = login.api.services.sessions.begin(USER, login.api.clock.now())
+    login.client.cookies.clear()
+    login.client.cookies["oidc_login"] = login.api.services.sessions.begin(USER, login.api.clock.now())
     await refused(login, answer)
 
 

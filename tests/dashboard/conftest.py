@@ -102,11 +102,17 @@ async def page(browser: BrowserContext) -> AsyncIterator[Page]:
 
 async def sign_in(page: Page, engine: Engine, path: str = "/") -> None:
     """Sign in by a login link, and open a page."""
-    await page.goto(await engine.login_link())
+    await open_link(page, await engine.login_link())
     if path != "/":
         await page.goto(engine.url + path)
 
 
 async def sign_in_at(page: Page, engine: LocalEngine, url: str) -> None:
     """Sign in at another address of the engine, such as a proxy's."""
-    await page.goto((await engine.login_link()).replace(engine.url, url))
+    await open_link(page, (await engine.login_link()).replace(engine.url, url))
+
+
+async def open_link(page: Page, link: str) -> None:
+    """Open a login link, and wait until the dashboard has signed in."""
+    await page.goto(link)
+    await page.wait_for_url(lambda url: "/login" not in url)

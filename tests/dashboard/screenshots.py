@@ -84,6 +84,7 @@ async def take_all(engine: LocalEngine) -> None:
         page = await browser.new_page()
         await page.set_viewport_size(SIZE)
         await page.goto(await engine.login_link())
+        await page.wait_for_url(f"{engine.url}/")
         for name, path in (
             ("overview", "/"),
             ("jobs", "/jobs"),

@@ -1,16 +1,14 @@
 """A session belongs to the port of the dashboard: other ports of the host get its cookie, which is worthless there."""
 
-import asyncio
 import re
 from typing import Final
 
 import httpx2
-from playwright.async_api import BrowserContext, FilePayload, Page, Request, expect
+from playwright.async_api import BrowserContext, FilePayload, Page, Request, Response, expect
 
 from labrats.api.auth.permissions import TABLE, Access
 from tests.acceptance.engine import LocalEngine, User
-from tests.dashboard.conftest import sign_in, sign_in_at
-from tests.dashboard.proxy import FaultyProxy
+from tests.dashboard.conftest import sign_in
 from tests.support.loopback import QuietHandler, served_by
 
 HEADER: Final = "labrats-session-secret"
@@ -59,7 +57,6 @@ async def test_cookie_that_another_port_has_received_is_refused_everywhere(
                     answer = await thief.request(method, path.replace("{}", job), headers={"Accept": accept})
                     assert answer.status_code == 401, (method, path)
         own = {"Labrats-Session-Secret": "0123456789abcdef0123456789abcdef"}
-        assert (await thief.post("/api/auth/bind", headers=own)).status_code == 401
         assert (await thief.get("/api/jobs", headers=own)).status_code == 401
 
     await admin.cancel(job)  # the live log, a reload and a download work on
@@ -76,9 +73,10 @@ async def test_cookie_that_another_port_has_received_is_refused_everywhere(
 async def test_every_request_has_the_secret_and_no_url_has_it(page: Page, engine: LocalEngine, admin: User) -> None:
     requests: list[Request] = []
     page.on("request", lambda request: requests.append(request))
+    await sign_in(page, engine)
     lines = {"log": "line {n} of 100", "times": 100, "everyMs": 30}
     job = await admin.submit({"write": {"path": "new.txt", "text": "new"}}, lines, {"result": 1})
-    await sign_in(page, engine, f"/jobs/{job}/log")
+    await page.goto(f"{engine.url}/jobs/{job}/log")
     await expect(page.get_by_text("line 100 of 100")).to_be_visible()
     secret = await page.evaluate(SECRET)
     await page.goto(f"{engine.url}/files/workspace")
@@ -107,20 +105,33 @@ async def test_every_request_has_the_secret_and_no_url_has_it(page: Page, engine
     assert without == []
 
 
-async def test_tabs_that_load_at_once_with_a_session_of_the_version_before_stay_signed_in(
-    browser: BrowserContext, engine: LocalEngine
+async def test_no_moment_of_the_sign_in_leaves_a_cookie_that_is_a_session_alone(
+    page: Page, engine: LocalEngine
 ) -> None:
+    """A page of another port can be open while the user signs in, and can open links to the engine."""
+    cookies: list[str] = []
+
+    async def note_cookie(response: Response) -> None:
+        sent = (await response.all_headers()).get("set-cookie", "")
+        cookies.extend(re.findall(r"auth_token=([^;]+)", sent))
+
+    page.on("response", note_cookie)
+    await page.goto(f"{await engine.login_link()}&next=/api/openapi.json")  # not a page of the dashboard
+    await page.wait_for_url(f"{engine.url}/")
+    await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    cookies += [each["value"] for each in await page.context.cookies() if each["name"] == "auth_token"]
+    assert len(cookies) == 2
+    for cookie in cookies:
+        answer = httpx2.get(f"{engine.url}/api/auth/me", headers={"Cookie": f"auth_token={cookie}"})
+        assert answer.json()["user"] is None
+
+
+async def test_session_of_the_version_before_goes_on(browser: BrowserContext, engine: LocalEngine) -> None:
     async with engine.browser() as user:
         await browser.add_cookies([{"name": "auth_token", "value": user.key, "url": engine.url}])
-        tabs = [await browser.new_page() for _ in range(6)]
-        seen: list[str] = []
-        for tab in tabs:
-            tab.on("framenavigated", lambda frame: seen.append(frame.url))
-        await asyncio.gather(*(tab.goto(f"{engine.url}/jobs") for tab in tabs))
-        for tab in tabs:
-            await expect(tab.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
-        assert not [url for url in seen if "/login" in url]
-        assert (await user.get("/api/jobs")).status_code == 401  # it sends the cookie alone
+        page = await browser.new_page()
+        await page.goto(f"{engine.url}/jobs")
+        await expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
 
 
 async def test_tab_that_waits_for_the_sign_in_follows_the_tab_of_the_link(
@@ -161,25 +172,7 @@ async def test_browser_that_stores_nothing_stays_signed_in(page: Page, engine: L
     await expect(page.get_by_text("seen without storage")).to_be_visible()
     (cookie,) = [each for each in await page.context.cookies() if each.get("name") == "auth_token"]
     me = httpx2.get(f"{engine.url}/api/auth/me", headers={"Cookie": f"auth_token={cookie['value']}"}).json()
-    assert (me["user"]["name"], me["bound"]) == ("local", False)
-
-
-async def test_open_log_goes_on_when_another_tab_binds_the_session(
-    browser: BrowserContext, engine: LocalEngine, proxy: FaultyProxy, admin: User
-) -> None:
-    proxy.status_of = lambda request: 503 if request.path == "/api/auth/bind" else None
-    job = await admin.submit({"log": "line {n} of 200", "times": 200, "everyMs": 25}, {"result": 1})
-    page = await browser.new_page()
-    await sign_in_at(page, engine, proxy.url)
-    await page.goto(f"{proxy.url}/jobs/{job}/log")
-    await expect(page.get_by_text("Following")).to_be_visible()
-    proxy.status_of = lambda request: None
-    other = await browser.new_page()
-    await other.goto(f"{proxy.url}/jobs")
-    await expect(other.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
-    await expect(page.get_by_text("line 200 of 200")).to_be_visible()
-    streams = [each for each in proxy.requests if each.path.endswith("/events") and "after" in each.query]
-    assert len([each for each in streams if "event-stream" in each.headers["Accept"]]) == 1
+    assert me["user"]["name"] == "local"
 
 
 async def test_download_that_fails_says_why(browser: BrowserContext, engine: LocalEngine, admin: User) -> None:

@@ -27,7 +27,7 @@ async def test_login_returns_to_the_wanted_page_also_in_another_tab(
     await expect(page.get_by_text("labrats login-link")).to_be_visible()
 
     other = await browser.new_page()
-    await other.goto(await engine.login_link())
+    await sign_in(other, engine)
 
     for tab in (other, page):
         await expect(tab).to_have_url(f"{engine.url}/jobs?status=failed")
@@ -185,7 +185,7 @@ async def test_ended_session_keeps_the_draft(browser: BrowserContext, engine: Lo
     await browser.clear_cookies()
     await page.reload()
     await expect(page).to_have_url(re.compile("/login"))
-    await page.goto(await engine.login_link())
+    await sign_in(page, engine)
     await expect(page).to_have_url(f"{engine.url}/jobs/new")
     await expect(page.get_by_label("Prompt")).to_have_value("a long text")
 

@@ -6,8 +6,6 @@ import { expect, test } from 'vitest';
 const NOT_CALLED: Readonly<Record<string, string>> = {
   'POST /api/uploads': 'sent by XMLHttpRequest, which reports progress',
   'POST /api/workspace-uploads': 'sent by XMLHttpRequest, which reports progress',
-  'GET /api/auth/link': 'the engine prints its address',
-  'GET /api/auth/oidc/callback': 'the provider leads to it',
   'POST /api/webhooks/github': 'for deliveries of GitHub',
   'POST /webhooks/{name}': 'for deliveries of webhook sources',
   'GET /api/agents/triggers': 'ignores filters; the test of an agent explains each trigger',

@@ -959,11 +959,17 @@ export interface paths {
         };
         /**
          * Return from the OpenID provider
-         * @description Exchange the code for a session. Only the response to this browser's login is accepted.
+         * @description Redirect a browser to the sign-in page, which sends the same parameters by POST. A program is signed in at once.
+         *
+         *     Only the response to this client's login is accepted.
          */
-        get: operations["finishLogin"];
+        get: operations["returnFromProvider"];
         put?: never;
-        post?: never;
+        /**
+         * Finish the sign-in by OpenID Connect
+         * @description Exchange the code for a session of the dashboard. Only the response to this browser's login is accepted.
+         */
+        post: operations["finishLogin"];
         delete?: never;
         options?: never;
         head?: never;
@@ -984,29 +990,6 @@ export interface paths {
         get: operations["me"];
         put?: never;
         post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/auth/bind": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Bind the session to a secret
-         * @description Accept the session only in requests with the secret from now on.
-         *
-         *     A browser sends cookies to every port of a host. With a secret that stays with the pages of one port, the cookie is
-         *     worthless to the others.
-         */
-        post: operations["bind"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1041,14 +1024,18 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Sign in by a one-time link
-         * @description Exchange the token of a one-time link for a session. `labrats serve` and `labrats login-link` print links.
+         * Open a one-time link
+         * @description Redirect a browser to the sign-in page, which sends the token by POST. A program is signed in at once.
          *
-         *     A browser with a link that is not valid is redirected to the sign-in page.
+         *     `labrats serve` and `labrats login-link` print links.
          */
         get: operations["openLink"];
         put?: never;
-        post?: never;
+        /**
+         * Sign in by a one-time link
+         * @description Exchange the token of a one-time link for a session of the dashboard.
+         */
+        post: operations["redeemLink"];
         delete?: never;
         options?: never;
         head?: never;
@@ -4403,11 +4390,6 @@ export interface components {
              * @example 2030-01-01T12:00:00Z
              */
             expiresAt: string | null;
-            /**
-             * Bound
-             * @description True if the session is accepted only with `Labrats-Session-Secret`.
-             */
-            bound: boolean;
             signIn: components["schemas"]["SignIn"];
             /**
              * Changes
@@ -16124,7 +16106,7 @@ export interface operations {
             };
         };
     };
-    finishLogin: {
+    returnFromProvider: {
         parameters: {
             query?: {
                 /** @description The value that was sent to the provider. */
@@ -16142,7 +16124,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Signed in; redirect to the dashboard */
+            /** @description Signed in, or the sign-in page; redirect to the dashboard */
             303: {
                 headers: {
                     [name: string]: unknown;
@@ -16196,75 +16178,28 @@ export interface operations {
             };
         };
     };
-    me: {
+    finishLogin: {
         parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The user and the version */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "user": {
-                     *         "id": "user-9b1c2d3e4f5a6b7c",
-                     *         "name": "Ada",
-                     *         "email": "ada@example.com"
-                     *       },
-                     *       "scopes": [
-                     *         "admin"
-                     *       ],
-                     *       "expiresAt": "2030-01-01T12:00:00Z",
-                     *       "bound": true,
-                     *       "signIn": {
-                     *         "oidc": "https://login.example.com",
-                     *         "link": true
-                     *       },
-                     *       "changes": "5f0c9a1b-16",
-                     *       "backend": "embedded",
-                     *       "version": "0.2.0"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["Me"];
-                };
+            query?: {
+                /** @description The value that was sent to the provider. */
+                state?: string;
+                /** @description The code to exchange for the user's ID token. */
+                code?: string | null;
+                /** @description The issuer that responds. */
+                iss?: string | null;
+                /** @description The provider's error code, if sign-in failed. */
+                error?: string | null;
             };
-            /** @description Unavailable at present; `Retry-After` says when to try again */
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "error": "the database cannot be read",
-                     *       "code": "unavailable"
-                     *     }
-                     */
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    bind: {
-        parameters: {
-            query?: never;
-            header: {
-                /** @description A random secret. Further requests of the session must have the same header. */
-                "Labrats-Session-Secret": string;
+            header?: {
+                /** @description A random secret. The session is accepted only in requests with the same header. Without it, the cookie alone is accepted. */
+                "Labrats-Session-Secret"?: string | null;
             };
             path?: never;
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The session is bound */
+            /** @description Signed in */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -16301,6 +16236,21 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Fails validation; `details` names each invalid field */
             422: {
                 headers: {
@@ -16320,6 +16270,61 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    me: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The user and the version */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "user": {
+                     *         "id": "user-9b1c2d3e4f5a6b7c",
+                     *         "name": "Ada",
+                     *         "email": "ada@example.com"
+                     *       },
+                     *       "scopes": [
+                     *         "admin"
+                     *       ],
+                     *       "expiresAt": "2030-01-01T12:00:00Z",
+                     *       "signIn": {
+                     *         "oidc": "https://login.example.com",
+                     *         "link": true
+                     *       },
+                     *       "changes": "5f0c9a1b-16",
+                     *       "backend": "embedded",
+                     *       "version": "0.2.0"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Me"];
                 };
             };
             /** @description Unavailable at present; `Retry-After` says when to try again */
@@ -16401,7 +16406,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Signed in; redirect to the dashboard */
+            /** @description Signed in, or the sign-in page; redirect to the dashboard */
             303: {
                 headers: {
                     [name: string]: unknown;
@@ -16418,6 +16423,96 @@ export interface operations {
                      * @example {
                      *       "error": "send a valid API key as `Authorization: Bearer KEY`",
                      *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Fails validation; `details` names each invalid field */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "prompt: is required",
+                     *       "code": "validation_failed",
+                     *       "details": [
+                     *         {
+                     *           "field": "prompt",
+                     *           "message": "is required"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    redeemLink: {
+        parameters: {
+            query: {
+                /** @description The link's token. */
+                token: string;
+            };
+            header?: {
+                /** @description A random secret. The session is accepted only in requests with the same header. Without it, the cookie alone is accepted. */
+                "Labrats-Session-Secret"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Signed in */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
                      *     }
                      */
                     "application/json": components["schemas"]["ErrorBody"];

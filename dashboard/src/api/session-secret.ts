@@ -9,7 +9,7 @@ import { readStored, writeStored } from '../lib/storage';
 const NAME = 'labrats.session';
 export const HEADER = 'Labrats-Session-Secret';
 
-export function storedSecret(): string | undefined {
+function storedSecret(): string | undefined {
   const stored = readStored('localStorage', NAME);
   return stored !== null && /^[0-9a-f]{32}$/.test(stored) ? stored : undefined;
 }
@@ -26,7 +26,7 @@ export function sessionSecret(): string | undefined {
   return storedSecret();
 }
 
-/** Store the secret to which the session is bound: another tab may have stored one of its own at the same moment. */
+/** Store the secret with which the session began: another tab may have stored one of its own at the same moment. */
 export function keepSecret(secret: string): void {
   if (storedSecret() !== secret) writeStored('localStorage', NAME, secret);
 }

@@ -3,41 +3,41 @@
 import { queryOptions, type QueryClient } from '@tanstack/react-query';
 
 import { readStored, writeStored } from '../lib/storage';
-import { body, client, isFinal, type Schemas } from './client';
-import { forgetSecret, HEADER, keepSecret, sessionSecret, storedSecret } from './session-secret';
-import { browserLocks } from './stream-slots';
+import { body, client, type Schemas } from './client';
+import { forgetSecret, HEADER, keepSecret, sessionSecret } from './session-secret';
 
 type Me = Schemas['Me'];
 
-/**
- * Read the session. If another tab has stored the secret after the request was sent, it may have bound the session
- * before the engine answered: then it is read again, with the secret.
- */
-async function readMe(signal?: AbortSignal): Promise<Me> {
-  const sent = storedSecret();
-  const me = await body(client.GET('/api/auth/me', { signal: signal ?? null }));
-  return me.user || storedSecret() === sent ? me : readMe(signal);
-}
-
-/** Return who is signed in, and bind a new session to the secret of this origin first. */
+/** Return who is signed in. */
 export async function readSession(signal?: AbortSignal): Promise<Me> {
-  const me = await readMe(signal);
-  if (!me.user || me.bound) return me;
-  const locks = browserLocks(); // tabs bind in turn, so that a later one has the secret of the first
-  return locks ? locks.request('labrats-bind', () => bind(me)) : bind(me);
+  return body(client.GET('/api/auth/me', { signal: signal ?? null }));
 }
 
-/** Bind the session. It stays as it is if the browser stores nothing, or while the engine cannot bind it. */
-async function bind(me: Me): Promise<Me> {
+/** The token of a login link, or the response of the OpenID provider. */
+export type Grant = { token: string } | { state: string; code?: string; iss?: string; error?: string };
+
+/** Return what the engine has put into the fragment of the sign-in page's URL. */
+export function grantIn(fragment: string): Grant | undefined {
+  const { token, state, code, iss, error } = Object.fromEntries(new URLSearchParams(fragment.replace(/^#/, '')));
+  if (token !== undefined) return { token };
+  if (state === undefined && error === undefined) return undefined;
+  const given = { ...(code !== undefined && { code }), ...(iss !== undefined && { iss }) };
+  return { state: state ?? '', ...given, ...(error !== undefined && { error }) };
+}
+
+/**
+ * Sign in. The session is accepted only with the secret of this origin; without storage there is none, and the cookie
+ * alone is accepted.
+ */
+export async function signIn(grant: Grant): Promise<void> {
   const secret = sessionSecret();
-  if (secret === undefined) return me;
-  try {
-    await body(client.POST('/api/auth/bind', { params: { header: { [HEADER]: secret } } }));
-  } catch (error) {
-    return isFinal(error) ? readMe() : me; // another tab may have bound it
-  }
-  keepSecret(secret);
-  return { ...me, bound: true };
+  const header = secret === undefined ? {} : { [HEADER]: secret };
+  await body(
+    'token' in grant
+      ? client.POST('/api/auth/link', { params: { query: grant, header } })
+      : client.POST('/api/auth/oidc/callback', { params: { query: grant, header } }),
+  );
+  if (secret !== undefined) keepSecret(secret);
 }
 
 export const sessionQuery = queryOptions({

@@ -47,9 +47,9 @@ const root = createRootRouteWithContext<{ queries: QueryClient }>()({ notFoundCo
 const login = createRoute({
   getParentRoute: () => root,
   path: '/login',
-  validateSearch: (search: Record<string, unknown>): { next?: string; link?: 'used' } => {
+  validateSearch: (search: Record<string, unknown>): { next?: string } => {
     const next = text(search['next']);
-    return { ...(next && { next }), ...(search['link'] === 'used' && { link: 'used' }) };
+    return next ? { next } : {};
   },
   component: lazy(() => import('../features/login/login-route'), 'LoginRoute'),
 });

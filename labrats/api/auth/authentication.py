@@ -77,7 +77,7 @@ class Authenticator:
         raise unauthorized()
 
     def session(self, request: Request) -> Session | None:
-        """Return the session of the cookie; None without a valid one, or without the secret that it is bound to.
+        """Return the session of the cookie; None without a valid one, or without its secret.
 
         Raises RetryLater before the first sync.
         """

@@ -114,6 +114,12 @@ class OpenIdProvider:
         cookie = self._signer.sign(_PURPOSE, login, self._clock.now() + LOGIN_LIFETIME)
         return f"{endpoints.authorization}{separator}{urlencode(query)}", cookie
 
+    def next_page(self, cookie: str) -> str:
+        """Return the page that the user of a login wants to see; `/` unless the cookie is from `begin`."""
+        login = self._signer.read(_PURPOSE, cookie, self._clock.now()) or {}
+        page: str = login.get("next", "/")
+        return page
+
     async def finish(self, cookie: str, response: Mapping[str, str]) -> tuple[User, str]:
         """Return the user who signed in, and the page that the user wanted to see.
 

@@ -33,9 +33,10 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/docs
         GET    /api/auth/oidc
         GET    /api/auth/oidc/callback
+        POST   /api/auth/oidc/callback
         GET    /api/auth/link
+        POST   /api/auth/link
         GET    /api/auth/me
-        POST   /api/auth/bind
         POST   /api/auth/logout
     """,
     Access.SIGNED: """

@@ -1,8 +1,7 @@
-"""Sessions of the dashboard's users: a signed token in a cookie. The store holds which of them were bound or ended."""
+"""Sessions of the dashboard's users: a signed token in a cookie. The store holds which of them were ended."""
 
 import asyncio
 import secrets
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,8 +26,6 @@ SIGNING_SECRET: Final = "labrats-session-secret"  # noqa: S105, a resource's nam
 _SIGNING_LABELS: Final = {TYPE_LABEL: "session-secret"}
 _ENDED_LABELS: Final = {TYPE_LABEL: "ended-session"}
 _ENDED_PREFIX: Final = "ended-session-"
-_BOUND_LABELS: Final = {TYPE_LABEL: "bound-session"}
-_BOUND_PREFIX: Final = "bound-session-"
 _PURPOSE: Final = "session"
 
 
@@ -128,6 +125,7 @@ class _Claims(BaseModel):
     name: str
     email: str | None
     viewer: bool = False
+    secret_hash: str | None = None
     exp: int = Field(lt=2**40)
 
 
@@ -139,36 +137,33 @@ def _hash(secret: str) -> str:
 
 
 class Sessions:
-    """The sessions of signed-in users. A watch on the store reports the sessions that any replica bound or ended.
-
-    A session starts unbound. Once it is bound to a secret, a request without this secret has no session.
-    """
+    """The sessions of signed-in users. A watch on the store reports the sessions that any replica ended."""
 
     def __init__(self, signer: Signer, lifetime: timedelta) -> None:
         self._signer, self.lifetime = signer, lifetime
         self._ended: set[str] = set()
-        self._bound: dict[str, str] = {}
-        """The hash of the secret of each bound session, by the session's id."""
         self.synced = asyncio.Event()
         self.changes = Notifier()
 
-    def begin(self, user: User, now: datetime) -> str:
-        """Return the token of a new session."""
+    def begin(self, user: User, now: datetime, secret: str | None = None) -> str:
+        """Return the token of a new session. With a secret, only requests that have it are accepted."""
         named = {"sub": user.id, "name": user.name, "email": user.email, "viewer": user.is_viewer}
-        claims = {"jti": secrets.token_hex(16)} | named
+        claims = {"jti": secrets.token_hex(16), "secret_hash": secret and _hash(secret)} | named
         return self._signer.sign(_PURPOSE, claims, now + self.lifetime)
 
     def find(self, token: str, secret: str, now: datetime) -> Session | None:
         """Return the session of a request with this token and secret.
 
-        None if the token is invalid, the session has expired or was ended, or it is bound to another secret.
+        None if the token is invalid or needs another secret, or if the session has expired or was ended.
         """
         claims = self._signer.read(_PURPOSE, token, now)
         try:
             session = _CLAIMS.validate_python(claims)
         except ValidationError:  # no claims, or a token that another program signed with the same secret
             return None
-        if session.jti in self._ended or not self._accepts(session.jti, secret):
+        if session.jti in self._ended:
+            return None
+        if session.secret_hash is not None and not secrets.compare_digest(session.secret_hash, _hash(secret)):
             return None
         user = User(session.sub, session.name, session.email, session.viewer)
         return Session(session.jti, user, datetime.fromtimestamp(session.exp, UTC))
@@ -176,25 +171,6 @@ class Sessions:
     def caller(self, token: str, secret: str, now: datetime) -> Caller | None:
         session = self.find(token, secret, now)
         return session.caller if session else None
-
-    def is_bound(self, session: Session) -> bool:
-        return session.id in self._bound
-
-    async def bind(self, session: Session, secret: str, store: Store, now: datetime) -> bool:
-        """Bind the session to `secret` at all replicas. Return False if it is bound to another one.
-
-        Its open streams that were requested without the secret end.
-        """
-        metadata = Metadata(name=f"{_BOUND_PREFIX}{session.id}", labels=_BOUND_LABELS)
-        data = {"expiresAt": session.expires_at.isoformat(), "secretHash": _hash(secret)}
-        try:
-            record = await store.create(Secret(metadata=metadata, data=data))
-        except Conflict:
-            record = await store.get(Secret, metadata.name)
-        else:
-            await _delete_expired(store, _BOUND_LABELS, now)
-        self._add_bound(record)
-        return self._accepts(session.id, secret)
 
     async def end(self, session: Session, store: Store, now: datetime) -> None:
         """End the session at all replicas. Delete the records of ended sessions that have expired since."""
@@ -204,16 +180,12 @@ class Sessions:
             await store.create(Secret(metadata=metadata, data={"expiresAt": session.expires_at.isoformat()}))
         except Conflict:
             return  # already ended
-        await _delete_expired(store, _ENDED_LABELS, now)
+        await _delete_expired(store, now)
 
     async def follow(self, store: Store) -> None:
-        """Keep the bound and the ended sessions in sync with the store, until cancelled."""
+        """Keep the ended sessions in sync with the store, until cancelled."""
         async for change in store.watch(Secret):
             match change:
-                case Changed(secret) if secret.name.startswith(_BOUND_PREFIX):
-                    self._add_bound(secret)
-                case Deleted(secret) if secret.name.startswith(_BOUND_PREFIX):
-                    self._bound.pop(secret.name.removeprefix(_BOUND_PREFIX), None)
                 case Changed(secret) if secret.name.startswith(_ENDED_PREFIX):
                     self._add(secret.name.removeprefix(_ENDED_PREFIX))
                 case Deleted(secret) if secret.name.startswith(_ENDED_PREFIX):
@@ -223,23 +195,14 @@ class Sessions:
                 case _:
                     self.synced.set()
 
-    def _accepts(self, session_id: str, secret: str) -> bool:
-        """Return whether the session is not bound, or is bound to `secret`."""
-        bound_to = self._bound.get(session_id)
-        return bound_to is None or secrets.compare_digest(bound_to.encode(), _hash(secret).encode())
-
     def _add(self, session_id: str) -> None:
         self._ended.add(session_id)
         self.changes.notify()
 
-    def _add_bound(self, record: Secret) -> None:
-        self._bound[record.name.removeprefix(_BOUND_PREFIX)] = record.data.get("secretHash", "")
-        self.changes.notify()
 
-
-async def _delete_expired(store: Store, labels: Mapping[str, str], now: datetime) -> None:
-    """Delete the records with these labels whose sessions have expired."""
-    for record in await store.list(Secret, labels):
+async def _delete_expired(store: Store, now: datetime) -> None:
+    """Delete the records of ended sessions that have expired since."""
+    for record in await store.list(Secret, _ENDED_LABELS):
         if datetime.fromisoformat(record.data["expiresAt"]) <= now:
             with suppress(NotFound):  # another replica has deleted it
                 await store.delete(Secret, record.name)

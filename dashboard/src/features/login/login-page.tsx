@@ -1,7 +1,8 @@
-import { useQuery } from '@tanstack/react-query';
-import { useEffect } from 'react';
+import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useEffect, useState } from 'react';
 
-import { isOwnPath, issuerName, rememberNext, sessionQuery } from '../../api/session';
+import { grantIn, isOwnPath, issuerName, rememberNext, sessionQuery, signIn } from '../../api/session';
+import type { Schemas } from '../../api/client';
 import { buttonClass } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Logo } from '../../ui/icons';
@@ -11,11 +12,28 @@ import styles from './login-page.module.css';
 
 const COMMAND = 'labrats login-link';
 
-/** Ways to sign in. A link from the engine leads to `/`, which then opens the page that was wanted. */
-export function LoginPage({ next, isLinkUsed }: { next: string | undefined; isLinkUsed: boolean }) {
+/**
+ * Ways to sign in. The engine redirects browsers with a link or a response of the OpenID provider to this page, which
+ * then signs in and opens the page that was wanted.
+ */
+export function LoginPage({ next }: { next: string | undefined }) {
+  const queries = useQueryClient();
+  const [grant] = useState(() => grantIn(window.location.hash));
+  const signingIn = useQuery({
+    queryKey: ['sign-in', grant],
+    queryFn: async () => {
+      if (!grant) return null;
+      window.history.replaceState(window.history.state, '', window.location.pathname + window.location.search);
+      await signIn(grant);
+      await queries.invalidateQueries(sessionQuery);
+      return null;
+    },
+    enabled: grant !== undefined,
+    staleTime: Infinity,
+  });
   const { data, error, refetch } = useQuery({ ...sessionQuery, refetchInterval: 3_000 });
   useTitle('Sign in');
-  const isSignedIn = Boolean(data?.user);
+  const isSignedIn = Boolean(data?.user) && !signingIn.isFetching;
   useEffect(() => {
     if (next) rememberNext(next);
   }, [next]);
@@ -28,32 +46,39 @@ export function LoginPage({ next, isLinkUsed }: { next: string | undefined; isLi
       <div className={styles.card}>
         <Logo size={36} />
         <h1>Sign in to Labrats</h1>
-        {isLinkUsed && <p role="alert">This link was used before, or has expired.</p>}
-        {data?.signIn.oidc && (
-          <section>
-            <a
-              href={`/api/auth/oidc${next && isOwnPath(next) ? `?next=${encodeURIComponent(next)}` : ''}`}
-              className={buttonClass('primary')}
-            >
-              Sign in with {issuerName(data.signIn.oidc)}
-            </a>
-          </section>
-        )}
-        {data?.signIn.link && (
-          <section>
-            <p>
-              The engine prints a link when it starts. This command prints a new one, which works once within 15
-              minutes:
-            </p>
-            <div className={styles.command}>
-              <code>{COMMAND}</code>
-              <Copy text={COMMAND} name="Copy the command" />
-            </div>
-          </section>
-        )}
+        {signingIn.error && <Failure error={signingIn.error} onRetry={() => void signingIn.refetch()} />}
+        {signingIn.isFetching ? <p role="status">Signing in …</p> : data && <Ways signIn={data.signIn} next={next} />}
         {error && <Failure error={error} onRetry={() => void refetch()} />}
         <p className={styles.version}>{data && `Labrats ${data.version}`}</p>
       </div>
     </main>
+  );
+}
+
+function Ways({ signIn: { oidc, link }, next }: { signIn: Schemas['SignIn']; next: string | undefined }) {
+  return (
+    <>
+      {oidc && (
+        <section>
+          <a
+            href={`/api/auth/oidc${next && isOwnPath(next) ? `?next=${encodeURIComponent(next)}` : ''}`}
+            className={buttonClass('primary')}
+          >
+            Sign in with {issuerName(oidc)}
+          </a>
+        </section>
+      )}
+      {link && (
+        <section>
+          <p>
+            The engine prints a link when it starts. This command prints a new one, which works once within 15 minutes:
+          </p>
+          <div className={styles.command}>
+            <code>{COMMAND}</code>
+            <Copy text={COMMAND} name="Copy the command" />
+          </div>
+        </section>
+      )}
+    </>
   );
 }

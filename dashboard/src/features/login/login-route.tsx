@@ -3,6 +3,6 @@ import { useSearch } from '@tanstack/react-router';
 import { LoginPage } from './login-page';
 
 export function LoginRoute() {
-  const { next, link } = useSearch({ from: '/login' });
-  return <LoginPage next={next} isLinkUsed={link === 'used'} />;
+  const { next } = useSearch({ from: '/login' });
+  return <LoginPage next={next} />;
 }
