@@ -180,6 +180,18 @@ class EventWriter:
         self.measured_usage = usage
         self._update_usage()
 
+    def report_estimated_usage(self, estimated: Usage) -> None:
+        """Add what the model has consumed besides, at most, to the usage of an attempt that ends with a pause.
+
+        The attempts after the pause get what is left of the limits. The cost of tokens without a report is that of the
+        model's prices.
+        """
+        usage = self.usage
+        if usage.known_cost_usd is None:
+            usage = replace(usage, cost_usd=cost_of(usage, self.prices) if self.prices else 0.0)
+        self.usage = usage + estimated
+        self._write(UsageEvent(usage=self.usage, **self._stamp()))
+
     def _update_usage(self) -> None:
         self.usage = at_least(self._earlier_usage + self.provider_usage, self.measured_usage, self.prices)
         if self.usage != self._written_usage:

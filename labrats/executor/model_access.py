@@ -5,16 +5,17 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
 import msgspec
 
 from labrats.executor.context import LOOPBACK, RunContext
+from labrats.executor.usage_limits import UsageLimits
 from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.model.errors import GiveUp
-from labrats.model.job import PAUSING, FailedCode
+from labrats.model.job import PAUSING, FailedCode, Usage
 from labrats.model.model_keys import key_to_proxy, token_name
 from labrats.model.network import is_restricted
 from labrats.model.protocol import (
@@ -147,6 +148,7 @@ class ModelRequests:
         self.failure: GiveUp | None = None
         self._context = context
         self._usage = context.events.measured_usage
+        self._estimated = Usage()
         self._reported = 0
         self._paused_until: float | None = None
         self._has_seen_overload = False
@@ -158,6 +160,7 @@ class ModelRequests:
             self._has_seen_overload = self._has_seen_overload or is_overload
             pause = request.retry_after_seconds
             self._paused_until = None if pause is None else time.monotonic() + pause
+        self._estimated += request.estimated
         try:
             self._report(request)
             if request.usage.tokens > 0:
@@ -192,12 +195,15 @@ class ModelRequests:
 
         The agent can write to the output of its program, and all jobs of the model wait for the pause of an overload.
         Without an answer that reports one, the agent has failed. A pause that is longer than the server has asked for
-        is limited.
+        is limited. In a job with limits, estimates count for those of the attempts after the pause.
         """
         if failure.code not in PAUSING:
             return failure
         if not self._has_seen_overload:
             return GiveUp(FailedCode.AGENT_ERROR, f"{failure} (but no answer of the model's server reports that)")
+        if UsageLimits.of(self._context.task):
+            with suppress(GiveUp):  # the output is full; the end of the attempt has the usage all the same
+                self._context.events.report_estimated_usage(self._estimated)
         reported, confirmed = failure.retry_after_seconds, None
         if self._paused_until is not None:
             confirmed = max(0.0, self._paused_until - time.monotonic())

@@ -279,6 +279,14 @@ class Usage(Record):
             seconds=self.seconds + other.seconds,
         )
 
+    def beyond(self, other: "Usage") -> "Usage":
+        """Return the tokens and the known cost of this usage that are not part of the other one."""
+        return Usage(
+            input_tokens=max(0, self.input_tokens - other.input_tokens),
+            output_tokens=max(0, self.output_tokens - other.output_tokens),
+            cost_usd=max(0.0, (self.cost_usd or 0.0) - (other.cost_usd or 0.0)),
+        )
+
 
 class Outputs(Record):
     """Results of the agent besides its answer.

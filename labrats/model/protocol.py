@@ -343,6 +343,8 @@ class ModelRequest(Record):
 
     path:     without the query. status: of the answer; 499 if the agent closed the connection before it.
     model:    the name in the request. usage: as the answer reports it.
+    estimated: what the request has consumed besides, at most, if the end of its answer was not seen. It counts for the
+        limits of the job.
     refusal:  why the key proxy did not forward the request; None for a forwarded one.
     is_overload: True if the answer was streamed, and an event of it says that the model is overloaded.
     retry_after_seconds: the pause that the server asks for, if any.
@@ -357,6 +359,7 @@ class ModelRequest(Record):
     refusal: str | None = None
     is_overload: bool = False
     retry_after_seconds: float | None = None
+    estimated: Usage = Usage()
 
     @property
     def is_for_an_answer(self) -> bool:

@@ -6,6 +6,7 @@ An agent chooses each byte of its requests, so that an estimate must not be lowe
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -82,8 +83,15 @@ def output_limit(path: str, body: bytes) -> int | None:
     names = next((names for end, names in _LIMITS_BY_PATH.items() if path.endswith(end)), ())
     fields = _fields_of(body)
     found = [bytes(fields[name]) for name in names if name in fields]
-    numbers = (int(value) for value in found if value.isdigit() and len(value) <= _MOST_DIGITS)
-    return max(filter(None, numbers), default=None)
+    return max(filter(None, map(_number_of, found)), default=None)
+
+
+def _number_of(value: bytes) -> int:
+    """Return a positive number, which may have an exponent; 0 for anything else."""
+    with suppress(ValueError, OverflowError):
+        if len(value) <= _MOST_DIGITS:
+            return max(0, int(float(value)))
+    return 0
 
 
 def is_streamed(body: bytes) -> bool:

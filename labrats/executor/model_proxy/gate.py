@@ -54,6 +54,9 @@ _GET: Final[Mapping[Api, re.Pattern[str]]] = {
 """The paths that are forwarded. Others could, with the same key, read files or start work that is not measured."""
 
 _USUAL_OUTPUT_TOKENS: Final = 16_384
+_MOST_OUTPUT_TOKENS: Final = 131_072
+"""Tokens that a model writes at most if a request names no limit."""
+
 _PARALLEL_REQUESTS: Final = 4
 
 _MORE_MODELS: Final = re.compile(
@@ -80,13 +83,15 @@ readable. A body is JSON, also for a server that would read a form if Content-Ty
 
 _PREFIXES_NOT_FORWARDED: Final = (
     *(b"x-forwarded-", b"x-original-", b"x-rewrite-", b"x-http-method", b"x-method-override"),
-    *(b"cf-aig-", b"helicone-", b"x-envoy-", b"x-gateway-", b"x-litellm-", b"x-portkey-"),
+    *(b"cf-aig-", b"helicone-", b"x-arch-", b"x-envoy-", b"x-gateway-", b"x-goog-", b"x-litellm-", b"x-portkey-"),
 )
 """Starts of the names of headers in which some servers find another method, path or host than those of the request.
 
 Those of the second line belong to gateways, which send the request, and a key, to the server that such a header names.
 """
 
+_CREDENTIALS: Final = (b"api-key", b"apikey", b"-authorization")
+"""Ends of the names of headers with a key, such as one of the agent's own for the server behind a gateway."""
 
 _AT_USUAL_PRICES: Final[Mapping[str, frozenset[bytes]]] = {
     "speed": frozenset({b"null", b'"standard"'}),
@@ -168,6 +173,7 @@ class Gate:
             # Some servers read an underscore as a hyphen.
             if not {lower := name.lower(), usual := lower.replace(b"_", b"-")} & dropped
             and not usual.startswith(_PREFIXES_NOT_FORWARDED)
+            and not usual.endswith(_CREDENTIALS)
         ]
         length = str(len(body)).encode()
         of_body = [(b"content-type", b"application/json"), (b"content-length", length)] if method == b"POST" else []
@@ -212,7 +218,7 @@ class Gate:
             return expected
         asked = output_limit(request.path, request.body)
         if not is_streamed(request.body):
-            return replace(expected, output_tokens=asked or _USUAL_OUTPUT_TOKENS)
+            return replace(expected, output_tokens=asked or _MOST_OUTPUT_TOKENS)
         written = int(seconds * TOKENS_PER_SECOND)
         return replace(expected, output_tokens=min(written, asked or written))
 
@@ -291,6 +297,9 @@ class Gate:
             model = msgspec.json.decode(fields.get("model", _NULL), type=str)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Refused(400, "the body must be a JSON object with the name of a model") from None
+        if unusual := next((name for name in fields if name != name.casefold().strip()), None):
+            # Some servers ignore case, so that such a field would be another one there.
+            raise Refused(400, f"the fields of a request are written in small letters: {unusual[:100]!r} is not")
         if any(name != "model" and _MORE_MODELS.fullmatch(name.casefold().strip()) for name in fields):
             raise Refused(400, "the body must name one model, in the field `model`")
         if bytes(fields.get("background", b"false")) not in (b"false", b"null"):
@@ -324,6 +333,8 @@ class Gate:
             raise Refused(400, "a job with a limit gets one answer at a time: send `prompt` as a text")
 
     def _check_model(self, model: str) -> None:
+        if not model:  # some servers answer with their usual model, whose price could not be found
+            raise Refused(400, "the body must name a model")
         if model not in self._models:
             raise Refused(404, f"the model {model[:200]!r} is not the job's: use {self.task.config.model!r}", model)
 

@@ -51,6 +51,7 @@ class _Exchange:
 
     usage: as the response has reported it, with its cost. others: the share of it that is not in `counted`.
     counted, hour_cache_tokens: the rest of the usage that counts for the limits of the job, see UsageReader.
+    estimated: the part of it that no response has reported, with its cost.
     """
 
     method: str
@@ -61,6 +62,7 @@ class _Exchange:
     usage: Usage = Usage()
     others: Usage = Usage()
     counted: Usage = Usage()
+    estimated: Usage = Usage()
     hour_cache_tokens: int = 0
     refusal: str | None = None
     is_overload: bool = False
@@ -77,6 +79,7 @@ class _Exchange:
             refusal=self.refusal,
             is_overload=self.is_overload,
             retry_after_seconds=self.retry_after_seconds,
+            estimated=self.estimated,
         )
 
 
@@ -210,7 +213,9 @@ class ModelProxy:
             await self._forward(client, request, exchange, expected)
         finally:
             counted = self._gate.with_cost(request, exchange.counted, exchange.hour_cache_tokens)
-            self._gate.end(expected, counted + exchange.others)
+            consumed = counted + exchange.others
+            exchange.estimated = consumed.beyond(exchange.usage)
+            self._gate.end(expected, consumed)
             self._end_of_a_request.set()
             self._end_of_a_request = asyncio.Event()
 
@@ -243,7 +248,7 @@ class ModelProxy:
                 own = self._gate.with_cost(request, reader.usage, reader.hour_cache_tokens)
                 exchange.usage = own + exchange.others if reader.others else own
                 exchange.counted = reader.usage if reader.is_final else reader.with_estimate(expected.input_tokens)
-                if is_abandoned and not reader.is_final:
+                if (is_abandoned or reader.is_unreadable) and not reader.is_final:
                     most = self._usage_of_abandoned(request, expected, sent).output_tokens
                     exchange.counted = replace(
                         exchange.counted, output_tokens=max(exchange.counted.output_tokens, most)

@@ -49,7 +49,10 @@ _FIELDS_OF_UNTYPED_TOOL: Final = ("input_schema", "function")
 _SCHEMAS: Final = ("input_schema", "output_schema", "parameters", "schema")
 """Fields with the schema of a tool or of an answer, whose properties may have any name."""
 
-_SEARCHING_MODEL: Final = re.compile(r"-search(-|$)|:online$|(^|/)sonar(-|$)|deep-research", re.IGNORECASE)
+_EXAMINED: Final = frozenset({"type", "tools", "input", *_MEDIA, *_SCHEMAS, *_FIELDS_OF_UNTYPED_TOOL})
+"""Names of fields that decide what a part of a request is. Some servers ignore their case."""
+
+_SEARCHING_MODEL: Final = re.compile(r"-search(-|$)|:online$|(^|/)(sonar|compound)(-|$)|deep-research", re.IGNORECASE)
 """Names of models that search the web by themselves."""
 
 
@@ -100,6 +103,7 @@ def _reaching(request: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(value, list):
             pending += [part for part in value if isinstance(part, (dict, list))]
         else:
+            yield from (f"the field `{name[:100]}`" for name in value if _is_examined_in_another_case(name))
             if "tools" in value:
                 yield from _tools_of_server(value["tools"])
             if not _MEDIA.isdisjoint(value):
@@ -122,6 +126,8 @@ def _tools_of_server(tools: Any) -> Iterator[str]:
         elif not is_run_by_the_agent(kind):
             yield f"the tool `{kind[:100] if isinstance(kind, str) else 'of an unknown type'}`"
         for name in tool:
+            if _is_examined_in_another_case(name):
+                yield f"the field `{name[:100]}`"
             if _FIELD_OF_SERVERS_TOOL.search(name.casefold()):
                 yield f"the field `{name[:100]}` of a tool"
 
@@ -138,9 +144,12 @@ def _addresses_in(part: Mapping[str, Any], examined: set[int]) -> Iterator[str]:
             is_expected = name in _ADDRESS_FIELDS and value and not value.lower().startswith("data:")
             if is_expected or _ADDRESS.match(value):
                 yield value
-        elif isinstance(value, (dict, list)) and id(value) not in examined:
+        elif isinstance(value, dict) and id(value) not in examined:
             examined.add(id(value))
-            pending += value.items() if isinstance(value, dict) else [(name, each) for each in value]
+            pending += ((field.casefold().strip(), each) for field, each in value.items())
+        elif isinstance(value, list) and id(value) not in examined:
+            examined.add(id(value))
+            pending += ((name, each) for each in value)
 
 
 def _is_media(part: Mapping[str, Any], name: str) -> bool:
@@ -154,6 +163,10 @@ def _is_media(part: Mapping[str, Any], name: str) -> bool:
         is_of_text = isinstance(value, dict) and value.get("type") in ("text", "content")
         return kind != _NOT_FETCHED and not (kind == "document" and is_of_text)
     return True
+
+
+def _is_examined_in_another_case(name: str) -> bool:
+    return name not in _EXAMINED and name.casefold().strip() in _EXAMINED
 
 
 def _is_tool_use(kind: Any) -> bool:

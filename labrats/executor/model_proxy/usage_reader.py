@@ -162,6 +162,7 @@ class UsageReader:
     hour_cache_tokens: share of the tokens written to a cache that stay for an hour, in the Messages API.
     others:     what the server has done besides: second models, and summaries of the conversation.
     is_final:   whether that is the usage of the whole response.
+    is_unreadable: whether a part that may report usage is too large or is malformed.
     is_overload: whether an event says that the model is overloaded.
     """
 
@@ -170,6 +171,7 @@ class UsageReader:
         self.hour_cache_tokens = 0
         self.others: Sequence[Share] = ()
         self.is_final = False
+        self.is_unreadable = False
         self.is_overload = False
         self._api: Api = api
         self._is_stream = is_stream
@@ -210,6 +212,7 @@ class UsageReader:
     def _keep(self, data: bytes) -> None:
         self._is_too_long = self._is_too_long or len(self._unread) + len(data) > MOST_BYTES
         if self._is_too_long:
+            self.is_unreadable = True
             self._unread.clear()
         else:
             self._unread += data
@@ -226,6 +229,7 @@ class UsageReader:
         try:
             body = _DECODER.decode(line.removeprefix(b"data:") if self._is_stream else line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.is_unreadable = True
             return
         for part in (body, body.message, body.response):
             if part and part.usage:

@@ -62,16 +62,21 @@ def a_server(status: int, headers: Mapping[str, str] = MappingProxyType({})) -> 
         yield f"http://127.0.0.1:{port}"
 
 
-def an_attempt_that_reports_a_rate_limit(tmp_path: Path, endpoint: str, path: str = "/v1/messages") -> AttemptFolder:
-    """Build an attempt whose program asks the model once, and then asks for a pause of a day."""
+def an_attempt_that_reports_a_rate_limit(
+    tmp_path: Path, endpoint: str, path: str = "/v1/messages", *, before: str = "", max_tokens: int | None = None
+) -> AttemptFolder:
+    """Build an attempt whose program asks the model once, and then asks for a pause of a day.
+
+    before: what the program does before the request, which it has prepared.
+    """
     program = tmp_path / "agent"
     lines = "\n".join(map(json.dumps, REPORTS))
-    ask = ASK.replace("{path}", path)
+    ask = ASK.replace("{path}", path).replace("try:", f"{before}\ntry:")
     program.write_text(f"#!/usr/bin/env python3\n{ask}\nprint('''{lines}''', flush=True)\n")
     program.chmod(0o755)
     return an_attempt(
         tmp_path,
-        config=JobConfig(provider="claude", model=MODEL),
+        config=JobConfig(provider="claude", model=MODEL, max_tokens=max_tokens),
         programs={"claude": str(program)},
         secrets={"ANTHROPIC_API_KEY": "sk-test-0123456789"},
         endpoint=endpoint,
@@ -106,6 +111,46 @@ def test_rate_limit_of_counting_tokens_is_no_overload_of_the_model(tmp_path: Pat
         attempt = an_attempt_that_reports_a_rate_limit(tmp_path, url, "/v1/messages/count_tokens")
         attempt.run()
     assert attempt.failure[0] is FailedCode.AGENT_ERROR
+
+
+CUT = """
+import http.client
+connection = http.client.HTTPConnection(os.environ['ANTHROPIC_BASE_URL'].removeprefix('http://'))
+asked = json.dumps({'model': 'MODEL', 'stream': True, 'max_tokens': 4000})
+connection.request('POST', '/v1/messages', asked, headers)
+response = connection.getresponse()
+while b'last' not in response.readline():
+    pass
+connection.sock.shutdown(2)
+""".replace("MODEL", MODEL)
+DELTA = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%b"}}\n\n'
+
+
+@pytest.mark.parametrize("limit", [100_000, None])
+def test_answers_that_were_cut_before_a_pause_count_for_the_attempt_after_it(tmp_path: Path, limit: int | None) -> None:
+    """The server reports their usage at their end, which the agent does not await."""
+
+    class Handler(QuietHandler):
+        def do_POST(self) -> None:
+            if b"stream" not in self.body():
+                self.answer(429, b"{}")
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(DELTA % b"eight letters" * 50 + DELTA % b"last")
+            self.rfile.read()
+
+    with served_by(Handler) as port:
+        attempt = an_attempt_that_reports_a_rate_limit(
+            tmp_path, f"http://127.0.0.1:{port}", before=CUT, max_tokens=limit
+        )
+        attempt.run()
+
+    assert attempt.failure[0] is FailedCode.RATE_LIMITED
+    used = attempt.error.usage
+    assert (used.output_tokens > 100, used.input_tokens > 10) == (limit is not None, limit is not None)
+    assert used.known_cost_usd == 0.0
 
 
 @pytest.mark.anyio

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from labrats.executor.model_proxy.expected_usage import most_input_tokens
 from labrats.executor.model_proxy.proxy import MOST_CONNECTIONS, MOST_UNAUTHENTICATED_REPORTED
+from labrats.executor.model_proxy.usage_reader import MOST_BYTES
 from labrats.model.ai_model import Prices
 from labrats.model.job import Usage
 from tests.unit.executor.model_proxy.proxies import (
@@ -735,8 +736,10 @@ async def test_response_that_reports_no_usage_is_estimated(
     async with a_proxy(tmp_path, answer, provider=provider, max_tokens=100_000) as proxy:
         await proxy.send(a_request(body, path=path))
 
-    assert proxy.reported[0].usage.output_tokens <= 1, "the usage of the job is what servers report"
+    reported = proxy.reported[0]
+    assert reported.usage.output_tokens <= 1, "the usage of the job is what servers report"
     found = proxy.gate.usage
+    assert reported.usage + reported.estimated == replace(found, cost_usd=0.0)
     assert (found.output_tokens, found.cache_read_tokens) == (usage.output_tokens, usage.cache_read_tokens)
     assert abs(found.input_tokens - usage.input_tokens) <= 50
 
@@ -804,14 +807,14 @@ async def test_answer_that_is_cut_may_have_had_as_many_tokens_as_a_model_writes_
     assert proxy.reported[0].usage == Usage(), "the usage of the job is what servers report"
 
 
-@pytest.mark.parametrize(("asked", "counted"), [(None, 16_384), (32_000, 32_000)])
+@pytest.mark.parametrize(("asked", "counted"), [(None, 131_072), (32_000, 32_000), (5e4, 50_000)])
 async def test_answer_in_one_part_that_nobody_waits_for_is_written_to_its_end(
-    tmp_path: Path, asked: int | None, counted: int
+    tmp_path: Path, asked: float | None, counted: int
 ) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    body = json.dumps({"model": MODEL, "max_tokens": asked}).encode()
+    body = json.dumps({"model": MODEL, "max_tokens": asked}).encode().replace(b"50000.0", b"5e4")
     async with a_proxy(tmp_path, answer, max_tokens=100_000) as proxy:
         _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(a_request(body))
@@ -840,6 +843,28 @@ async def test_answer_counts_although_its_client_closes_the_connection_at_its_la
         await until(lambda: bool(proxy.reported))
 
     assert proxy.reported[0].usage == Usage(input_tokens=50, output_tokens=60)
+
+
+@pytest.mark.parametrize(
+    "end", [b"[" * 2000, b'"\\ud800"', b'"' + b"x" * MOST_BYTES + b'"'], ids=["deep", "half", "long"]
+)
+async def test_answer_whose_end_cannot_be_read_counts_like_one_that_was_cut(tmp_path: Path, end: bytes) -> None:
+    """A server may repeat a part of the request in it."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + _PIECE)
+        await writer.drain()
+        await asyncio.sleep(1)
+        writer.write(b'data: {"response":{"usage":{"output_tokens":9000},"metadata":%b}}\n\n' % end)
+        await writer.drain()
+        writer.close()
+
+    body = json.dumps({"model": MODEL, "stream": True}).encode()
+    async with a_proxy(tmp_path, answer, provider="codex", max_tokens=100_000) as proxy:
+        await proxy.send(a_request(body, path="/responses"))
+        await until(lambda: bool(proxy.reported))
+
+    assert 300 <= proxy.gate.usage.output_tokens < 9000
 
 
 async def test_response_that_the_server_cuts_has_used_what_arrived(tmp_path: Path) -> None:
@@ -970,7 +995,10 @@ async def test_headers_that_choose_who_pays_are_not_forwarded(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "header",
-    ["X-Forwarded-Host", "X-Original-URL", "X-HTTP-Method-Override", "x-portkey-custom-host", "Helicone-Target-Url"],
+    [
+        *("X-Forwarded-Host", "X-Original-URL", "X-HTTP-Method-Override", "x-portkey-custom-host"),
+        *("Helicone-Target-Url", "x-goog-api-key", "apikey", "X-Serving-Authorization", "x-goog-user-project"),
+    ],
 )
 async def test_headers_that_choose_another_server_or_path_are_not_forwarded(tmp_path: Path, header: str) -> None:
     async with a_proxy(tmp_path, answers(OK)) as proxy:

@@ -64,6 +64,11 @@ REACHING: dict[str, dict[str, Any]] = {
     },
     "file of a gateway": said({"type": "file", "file": {"filename": "a.pdf", "file_data": _URL}}),
     "sound of a gateway": said({"type": "input_audio", "input_audio": {"data": _URL, "format": "wav"}}),
+    "tools of a server that ignores case": {"input": [], "body": [{"Tools": [{"type": "web_search"}]}]},
+    "type of a tool in another case": {"tools": [{"name": "a", "input_schema": {}, "Type": "web_search"}]},
+    "picture for a server that ignores case": said({"type": "image_url", "Image_URL": {"url": _URL}}),
+    "address for a server that ignores case": said({"type": "image_url", "image_url": {"URL": "//attacker.example"}}),
+    "field with a letter that is another one in lower case": said({"type": "file", "\u017fource": {"url": _URL}}),
     "picture of chat completions": said({"type": "image_url", "image_url": {"url": _URL}}),
 }
 
@@ -124,7 +129,9 @@ async def test_other_requests_pass_with_a_rule(tmp_path: Path, fields: dict[str,
         assert status_of(await proxy.send(a_request(json.dumps({"model": MODEL} | fields).encode()))) == 200
 
 
-@pytest.mark.parametrize("model", ["gpt-4o-search-preview", "gpt-5-search", "x/y:online", "perplexity/sonar-pro"])
+@pytest.mark.parametrize(
+    "model", ["gpt-4o-search-preview", "gpt-5-search", "x/y:online", "perplexity/sonar-pro", "groq/compound"]
+)
 @pytest.mark.parametrize(
     ("named", "network", "status"), [(False, "none", 400), (False, "open", 200), (True, "none", 200)]
 )
@@ -186,6 +193,10 @@ async def test_request_that_is_hard_to_read_is_refused(tmp_path: Path, values: b
         {"providerOptions": {"gateway": {"order": ["dear"]}}},
         {"user_config": {"model_list": []}},
         {"Litellm_Params": {"model": "another"}},
+        {"Stream": True},
+        {"Service_Tier": "priority"},
+        {" n": 5},
+        {"model": ""},
     ],
 )
 async def test_model_of_a_tool_and_of_a_gateway_must_be_that_of_the_job(tmp_path: Path, fields: dict[str, Any]) -> None:
