@@ -42,14 +42,7 @@ _OPTIONAL_SOFTWARE: Final = Path("/opt")
 _RESOLVER: Final = SETTINGS / "resolv.conf"
 _TEST_SECONDS: Final = 30.0
 _TEST_BYTES: Final = 1024 * 1024
-_KERNEL: Final = (
-    *("/proc/acpi", "/proc/asound", "/proc/bus", "/proc/driver", "/proc/dynamic_debug", "/proc/fs", "/proc/irq"),
-    *("/proc/scsi", "/proc/sys", "/proc/sysrq-trigger"),
-)
-"""Files of the kernel that belong to root, which could write those of the machine without any capability.
-
-Those in `/proc/scsi` remove disks, for example.
-"""
+_PROCESSES: Final = Path("/proc")
 
 _INIT: Final = Path("/proc/1")
 """Bubblewrap's process in the sandbox, which ends all others with its parent. An agent could write to its memory."""
@@ -109,8 +102,7 @@ def confine(
     in_var = any(contains(VAR_TEMPORARY, path) for path in (*shown, *writable))
     options = [*_NAMESPACES, *(["--unshare-net"] if offline else []), *_system(etc)]
     options += [
-        *("--dev", "/dev", *_shared_memory(sandbox.shm_bytes), "--proc", "/proc", "--tmpfs", str(_INIT)),
-        *(word for path in map(Path, _KERNEL) if path.exists() for word in _bind(path)),
+        *("--dev", "/dev", *_shared_memory(sandbox.shm_bytes), "--proc", str(_PROCESSES), "--tmpfs", str(_INIT)),
         *("--bind", str(scratch), str(TEMPORARY)),
         # Bubblewrap cannot create a mount point below a link.
         *(("--bind", str(scratch)) if in_var else ("--symlink", str(TEMPORARY))),
@@ -126,8 +118,17 @@ def confine(
     options += [word for path in whole if _is_in(path, partly_shown) and path.exists() for word in _bind(path)]
     options += [word for path in hidden for word in ("--tmpfs", str(path))]
     options += [word for path in writable for word in ("--bind", str(path), str(path))]
-    options += [word for path in (*hidden, *partly_shown, _INIT, Path("/")) for word in ("--remount-ro", str(path))]
+    read_only = (*hidden, *partly_shown, _INIT, *_files_of_the_kernel(), Path("/"))
+    options += [word for path in read_only for word in ("--remount-ro", str(path))]
     return [*_own_mounts(sandbox), sandbox.program, *options, "--chdir", str(cwd), "--", *command]
+
+
+def _files_of_the_kernel() -> Sequence[Path]:
+    """Return the folder with files that belong to root, who could change the machine by them without any capability.
+
+    Those in `/proc/scsi` remove disks, and those in `/proc/net`, which every process has, change its network.
+    """
+    return [_PROCESSES] if os.geteuid() == 0 else []
 
 
 def _own_mounts(sandbox: Sandbox) -> Sequence[str]:

@@ -4,8 +4,11 @@ It also refuses the sockets of unusual networks. Some, such as those to the host
 network namespace. Contexts of asynchronous I/O (`io_setup`) belong to none, either: one agent could take all of them.
 By `clone3`, an agent of root could start a process in any control group. With a lease on a file of the machine, it
 could make programs outside wait that write to the file. Large sets of semaphores, and many small messages in queues,
-take memory of the kernel that belongs to no process, and what `memfd_secret` takes seems to be a file on the disk. A
-process that made itself undumpable would hide the files that it has open from the executor.
+take memory of the kernel that belongs to no process, as do filters of sockets, and pages of a process that `vmsplice`
+puts into a pipe. What `memfd_secret` takes seems to be a file on the disk. A process that made itself undumpable would
+hide the files that it has open from the executor. Some file systems let every user make snapshots that only root can
+delete: on kernels with a former defect of Btrfs, even of the whole volume. Attributes of files are part of no measured
+size there.
 
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
@@ -52,17 +55,19 @@ _X32_BIT: Final = 0x40000000
 class _Machine:
     """The numbers of a processor architecture.
 
-    code: from linux/audit.h. calls: the refused ones. socket: of the call that opens one. fcntl: of that by which a
-    program also takes a lease. setsockopt: of that by which it also shares a port. shmget: of the call that
-    creates a segment of System V memory. semget: of the one for a set of semaphores. msgsnd: of the one that puts a
-    message into a queue of System V. prctl: of that by which a process also makes itself undumpable. setrlimit,
-    prlimit: of those that change a limit.
+    code: from linux/audit.h. calls: the refused ones. socket, socketpair: of the calls that open one or two. fcntl: of
+    that by which a program also takes a lease. ioctl: of that for all else that file systems and devices do.
+    setsockopt: of that by which a program also shares a port. shmget: of the call that creates a segment of System V
+    memory. semget: of the one for a set of semaphores. msgsnd: of the one that puts a message into a queue of System V.
+    prctl: of that by which a process also makes itself undumpable. setrlimit, prlimit: of those that change a limit.
     """
 
     code: int
     calls: Mapping[str, int]
     socket: int
+    socketpair: int
     fcntl: int
+    ioctl: int
     setsockopt: int
     shmget: int
     semget: int
@@ -74,19 +79,27 @@ class _Machine:
 
 _EVERYWHERE: Final = {
     "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435, "memfd_secret": 447,
+    "setxattrat": 463,
 }  # fmt: skip
-_UNAVAILABLE: Final = frozenset({*_EVERYWHERE, "io_setup"})
-"""Calls that fail with ENOSYS, as on a kernel without them, so that programs use another way."""
+_ATTRIBUTES: Final = ("setxattr", "lsetxattr", "fsetxattr")
+_ERRORS: Final[Mapping[str, int]] = {
+    **dict.fromkeys((*_EVERYWHERE, "io_setup"), errno.ENOSYS),
+    **dict.fromkeys(_ATTRIBUTES, errno.EOPNOTSUPP),
+}
+"""The errors of calls that fail as on a kernel or a file system without them, so that programs do without them."""
 _MACHINES: Final[Mapping[str, _Machine]] = {
     "x86_64": _Machine(
         0xC000003E,
         {
             "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "add_key": 248, "request_key": 249,
             "keyctl": 250, "perf_event_open": 298, "bpf": 321, "userfaultfd": 323, "pidfd_getfd": 438,
-            "sched_setaffinity": 203, "io_setup": 206, **_EVERYWHERE,
+            "sched_setaffinity": 203, "io_setup": 206, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
+            "vmsplice": 278, **_EVERYWHERE,
         },
         socket=41,
+        socketpair=53,
         fcntl=72,
+        ioctl=16,
         setsockopt=54,
         shmget=29,
         semget=64,
@@ -100,10 +113,13 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         {
             "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "add_key": 217, "request_key": 218,
             "keyctl": 219, "perf_event_open": 241, "bpf": 280, "userfaultfd": 282, "pidfd_getfd": 438,
-            "sched_setaffinity": 122, "io_setup": 0, **_EVERYWHERE,
+            "sched_setaffinity": 122, "io_setup": 0, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7,
+            "vmsplice": 75, **_EVERYWHERE,
         },
         socket=198,
+        socketpair=199,
         fcntl=25,
+        ioctl=29,
         setsockopt=208,
         shmget=194,
         semget=190,
@@ -121,6 +137,18 @@ _INTERNET_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 _TYPE: Final = 0xF
 """The bits of the second argument of `socket` with the type, beside flags."""
+
+_FILE_SYSTEMS: Final = (0x9400, 0xBC00)
+"""The requests of Btrfs and bcachefs, by which users make subvolumes and snapshots."""
+
+_REQUEST_KIND: Final = 0xFF00
+"""The bits of the second argument of `ioctl` with the driver or file system that defines the request."""
+
+_CLONE_REQUESTS: Final = (0x40049409, 0x4020940D, 0xC0189436)
+"""FICLONE, FICLONERANGE and FIDEDUPERANGE, which Btrfs defined first, and which programs use to copy files."""
+
+_SOCKET_FILTERS: Final = (26, 50, 51, 52)
+"""SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF and SO_ATTACH_REUSEPORT_EBPF."""
 
 _TYPES: Final = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
 _PROTOCOLS: Final = (0, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_MPTCP)
@@ -174,7 +202,7 @@ IN_POD: Final = CallRules(may_debug=True, may_choose_processors=True, may_fill_s
 def refuse_calls(rules: CallRules) -> bool:
     """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
 
-    The refused ones fail with EPERM, those of `_UNAVAILABLE` with ENOSYS. Two calls do nothing and seem to succeed, as
+    The refused ones fail with EPERM, or as `_ERRORS` says. Two calls do nothing and seem to succeed, as
     programs such as ssh-agent and sudo may insist on them: one that changes the limit on core dumps, see
     `refuse_core_dumps`, and one by which a process makes itself undumpable. Return False, and refuse nothing, on an
     unknown machine. Raises OSError.
@@ -202,10 +230,7 @@ def _program(machine: _Machine, rules: CallRules) -> _Program:
         _instruction(_LOAD, _NUMBER),
         _instruction(_JUMP_IF_AT_LEAST, _X32_BIT, if_false=1),
         _refusal(errno.ENOSYS),
-        *chain.from_iterable(
-            _of_call(number, [_refusal(errno.ENOSYS if name in _UNAVAILABLE else errno.EPERM)])
-            for number, name in refused
-        ),
+        *chain.from_iterable(_of_call(number, [_refusal(_ERRORS.get(name, errno.EPERM))]) for number, name in refused),
         *([] if rules.may_fill_segments else _of_call(machine.shmget, _refusal_of_large(SEGMENT_BYTES))),
         *([] if rules.may_fill_segments else _of_call(machine.semget, _refusal_of_large(SEMAPHORES))),
         *([] if rules.may_fill_segments else _of_call(machine.msgsnd, _refusal_of_small(LEAST_MESSAGE_BYTES))),
@@ -216,8 +241,13 @@ def _program(machine: _Machine, rules: CallRules) -> _Program:
             machine.prlimit, _if(_ARGUMENTS[1], resource.RLIMIT_CORE, _unless_null(_ARGUMENTS[2], _refusal(_DONE)))
         ),
         *_of_call(machine.fcntl, _if(_ARGUMENTS[1], fcntl.F_SETLEASE, [_refusal(errno.EINVAL)])),
-        *([] if rules.may_share_ports else _of_call(machine.setsockopt, _refusal_of_shared_ports())),
+        *_of_call(machine.ioctl, _refusal_of_snapshots()),
+        *_of_call(machine.setsockopt, _refusal_of_options(rules)),
         *_of_call(machine.socket, _refusal_of_sockets(rules)),
+        *_of_call(
+            machine.socketpair,
+            [_instruction(_LOAD, _ARGUMENTS[0]), *_allow_if(socket.AF_UNIX), _refusal(errno.EAFNOSUPPORT)],
+        ),
         _instruction(_RETURN, _ALLOW),
     ]
 
@@ -272,9 +302,25 @@ def _refusal_of_small(least: int) -> _Program:
     ]
 
 
-def _refusal_of_shared_ports() -> _Program:
-    refusal = _if(_ARGUMENTS[2], socket.SO_REUSEPORT, [_refusal(errno.ENOPROTOOPT)])
-    return _if(_ARGUMENTS[1], socket.SOL_SOCKET, refusal)
+def _refusal_of_snapshots() -> _Program:
+    refused = [(_instruction(_JUMP_IF_EQUAL, kind, if_false=1), _refusal(errno.EPERM)) for kind in _FILE_SYSTEMS]
+    return [
+        _instruction(_LOAD, _ARGUMENTS[1]),
+        *chain.from_iterable(map(_allow_if, _CLONE_REQUESTS)),
+        _instruction(_AND, _REQUEST_KIND),
+        *chain.from_iterable(refused),
+    ]
+
+
+def _refusal_of_options(rules: CallRules) -> _Program:
+    """Return the instructions that refuse to set some options of sockets."""
+    refused = (*_SOCKET_FILTERS, *(() if rules.may_share_ports else (socket.SO_REUSEPORT,)))
+    checked = [
+        word
+        for option in refused
+        for word in (_instruction(_JUMP_IF_EQUAL, option, if_false=1), _refusal(errno.ENOPROTOOPT))
+    ]
+    return _if(_ARGUMENTS[1], socket.SOL_SOCKET, [_instruction(_LOAD, _ARGUMENTS[2]), *checked])
 
 
 def _refusal_of_sockets(rules: CallRules) -> _Program:

@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
-from subprocess import DEVNULL
+from subprocess import DEVNULL, STDOUT
 from tempfile import TemporaryFile
-from typing import IO, Final
+from typing import Final
 
 from labrats.executor.subprocesses import child_process
 from labrats.files.safe_paths import open_folder_inside, open_inside, write_new
@@ -32,6 +32,9 @@ INDEX_BYTES: Final = 256 * 1024 * 1024
 
 OBJECTS: Final = ".git/objects"
 """The folder in the workspace with the objects of its repository."""
+
+IGNORE_SUBMODULES: Final = "--ignore-submodules=dirty"
+"""An option of each comparison. Git would otherwise read `.gitmodules` in the workspace, which may be a link."""
 
 OUTSIDE_PUBLICATION: Final = ("--", ".", f":(exclude){PUBLICATION_FOLDER}")
 """Arguments that restrict a git command to files outside the folder of the publication."""
@@ -92,6 +95,14 @@ _OBEYED: Final = (_CONFIGURATION_FILE, "config.worktree", "commondir", "info", _
 
 class DiffFailed(LabratsError):
     """The changes cannot be computed."""
+
+
+class GitFailed(DiffFailed):
+    """A git command failed. output: what it has printed."""
+
+    def __init__(self, message: str, output: bytes) -> None:
+        super().__init__(message)
+        self.output = output
 
 
 @dataclass(frozen=True)
@@ -232,7 +243,7 @@ class EngineRepository:
 
     async def add_entries_of(self, commit: str) -> None:
         """Add to the index what a commit has and the index lacks. `add_all` then updates it, although it is ignored."""
-        options = ("--cached", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-filter=D")
+        options = ("--cached", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-filter=D", IGNORE_SUBMODULES)
         listed = await self.git("diff-index", *options, commit, *OUTSIDE_PUBLICATION)
         entries = b"".join(entries_before(listed).values())
         await self.git("update-index", "-z", "--add", "--replace", "--index-info", stdin=entries)
@@ -307,15 +318,12 @@ class EngineRepository:
     async def _add(self, arguments: Sequence[str], variables: Mapping[str, str]) -> tuple[bytes, DiffFailed | None]:
         """Run `git add`. Return the start of its errors, and the failure if it has not added all that it can."""
         failure = None
-        with TemporaryFile() as stderr:
-            try:
-                await self.git(*arguments, variables=variables, stderr=stderr, confined=True)
-            except DiffFailed as error:
-                failure = error
-            stderr.seek(0)
-            errors = stderr.read(_ERROR_BYTES)
-            stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _ERROR_BYTES))
-            lines = [*errors.splitlines(), *stderr.read().splitlines()]
+        try:
+            printed = await self.git(*arguments, variables=variables, stderr=STDOUT, confined=True)
+        except GitFailed as error:
+            printed, failure = error.output, error
+        errors = printed[:_ERROR_BYTES]
+        lines = [*errors.splitlines(), *printed[-_ERROR_BYTES:].splitlines()]
         # Git fails, too, if it has left out single files.
         is_complete = any(line.startswith(_ERROR) for line in lines) and not any(
             line.startswith(_ENDED_EARLY) for line in lines
@@ -328,7 +336,7 @@ class EngineRepository:
         most_bytes: int = LIST_BYTES,
         stdin: bytes = b"",
         variables: Mapping[str, str] | None = None,
-        stderr: IO[bytes] | int = DEVNULL,
+        stderr: int = DEVNULL,
         confined: bool = False,
     ) -> bytes:
         """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`."""
@@ -354,7 +362,7 @@ class EngineRepository:
         most_bytes: int = LIST_BYTES,
         stdin: bytes = b"",
         variables: Mapping[str, str] | None = None,
-        stderr: IO[bytes] | int = DEVNULL,
+        stderr: int = DEVNULL,
         *,
         confined: bool = False,
     ) -> bytes:
@@ -379,7 +387,7 @@ class EngineRepository:
             except OSError as error:
                 raise DiffFailed(f"git cannot be run: {error.strerror}") from error
         if status != 0:
-            raise DiffFailed(f"git {arguments[0]} exited with status {status}")
+            raise GitFailed(f"git {arguments[0]} exited with status {status}", bytes(printed))
         return bytes(printed)
 
 

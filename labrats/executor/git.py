@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import STDOUT
@@ -81,6 +81,9 @@ Username*) cat "${0%/*}/username" ;;
 *) cat "${0%/*}/password" ;;
 esac
 """
+
+_NO_COMMIT: Final = "Not a valid object name HEAD"
+"""The message of git about a repository without a commit."""
 
 _NO_SUCH_REF: Final = re.compile(
     "Remote branch .* not found|couldn't find remote ref|not our ref|unadvertised object|not a tree|did not match any"
@@ -157,8 +160,28 @@ async def _clone_from(
         }
         config = {**_CONFIG, **way.configuration(remote)}
         git = _Git(context.workspace, environment, config, remote, has_ssh_key=credentials.ssh_key is not None)
-        await _clone_ref(git, ref, setup.git_depth)
-        _exclude_publication(context.workspace)
+        commit = await _fetch_ref(git, ref, setup.git_depth)
+    _exclude_publication(context.workspace)
+    await _check_out(context, remote, commit)
+
+
+async def _check_out(context: RunContext, remote: GitRepo, commit: str | None) -> None:
+    """Check out a commit, or the branch or tag of the clone, in the agent's sandbox. Raises GiveUp.
+
+    The repository chooses the code that converts its files, such as a library for an unusual encoding, and parts of it
+    have had defects by which a file can run a program.
+    """
+    git_dir = context.workspace / ".git"
+    command = ["read-tree", "--reset", "-u", "HEAD"]
+    if commit is not None:
+        command = ["checkout", "--quiet", "--detach", commit, "--"]
+    status, output = await _run_offline(context, git_dir, *command)
+    is_empty = commit is None and _NO_COMMIT in output
+    if status != 0 and not is_empty:
+        failure = _failure(remote.url, output)
+        if commit is not None and isinstance(failure, UnknownRef):
+            raise UnknownRef(FailedCode.GIT_CLONE, f"{remote.url} has no commit {commit!r}")
+        raise failure
 
 
 async def check_out_bundle(context: RunContext, bundle: Path) -> bool:
@@ -167,22 +190,30 @@ async def check_out_bundle(context: RunContext, bundle: Path) -> bool:
     It fails if the clone lacks the commit that the bundle is based on.
     """
     git_dir = context.workspace / ".git"
-    fetched = await _run_offline(context, git_dir, bundle, "fetch", "--quiet", "--no-tags", str(bundle), BUNDLE_REF)
-    return fetched and await _run_offline(context, git_dir, bundle, "reset", "--quiet", "--hard", "FETCH_HEAD")
+    fetch = ("fetch", "--quiet", "--no-tags", str(bundle), BUNDLE_REF)
+    for command in (fetch, ("reset", "--quiet", "--hard", "FETCH_HEAD")):
+        status, _ = await _run_offline(context, git_dir, *command, readable=[bundle])
+        if status != 0:
+            return False
+    return True
 
 
 async def apply_patch(context: RunContext, patch: Path) -> bool:
     """Apply a patch in a workspace without a repository. Return whether that succeeded."""
-    return await _run_offline(context, _NO_REPOSITORY, patch, "apply", "--whitespace=nowarn", str(patch))
+    command = ("apply", "--whitespace=nowarn", str(patch))
+    status, _ = await _run_offline(context, _NO_REPOSITORY, *command, readable=[patch])
+    return status == 0
 
 
-async def _run_offline(context: RunContext, git_dir: Path, source: Path, *arguments: str) -> bool:
-    """Run a git command in the agent's sandbox, without a network. Return whether it succeeded.
+async def _run_offline(
+    context: RunContext, git_dir: Path, *arguments: str, readable: Collection[Path] = ()
+) -> tuple[int, str]:
+    """Run a git command in the agent's sandbox, without a network. Return its exit status and the end of its output.
 
     It may run programs that the setup commands have named in the configuration of the repository.
 
-    git_dir: the repository to use. Without it, git would take one that it finds in the workspace.
-    source:  the file to read, which lies outside the sandbox.
+    git_dir:  the repository to use. Without it, git would take one that it finds in the workspace.
+    readable: the files to read that lie outside the sandbox.
     """
     environment = context.environment() | {
         "LC_ALL": "C",
@@ -195,9 +226,8 @@ async def _run_offline(context: RunContext, git_dir: Path, source: Path, *argume
     config = {**_CONFIG, "fetch.fsckObjects": "true"}
     settings = [word for name, value in config.items() for word in ("-c", f"{name}={value}")]
     git = ["git", *settings, *arguments]
-    with sandboxed_tool(git, context, readable=[source], offline=True) as command:
-        status, _ = await _run(command, context.workspace, environment)
-    return status == 0
+    with sandboxed_tool(git, context, readable=readable, offline=True) as command:
+        return await _run(command, context.workspace, environment)
 
 
 def _exclude_publication(workspace: Path) -> None:
@@ -263,28 +293,32 @@ class _Git:
             raise _failure(self.remote.url, output, needs_key=needs_key)
 
 
-async def _clone_ref(git: _Git, ref: str, depth: int | None) -> None:
+async def _fetch_ref(git: _Git, ref: str, depth: int | None) -> str | None:
+    """Get the repository, but check nothing out. Return the commit to check out; None for what was cloned."""
     if _COMMIT.fullmatch(ref) or ref.startswith("refs/"):
-        await _fetch(git, ref, depth)
-        return
+        return await _fetch(git, ref, depth)
     try:
         await _clone(git, ref, depth)
     except UnknownRef:
         if not _SHORT_COMMIT.fullmatch(ref):
             raise UnknownRef(FailedCode.GIT_CLONE, f"{git.remote.url} has no branch or tag {ref!r}") from None
         await _clone(git, "", None)  # only the full history can resolve a short commit
-        await _check_out(git, ref)
+        return ref
+    return None
 
 
 async def _clone(git: _Git, branch: str, depth: int | None) -> None:
-    options = ["--quiet", "--template=", "--no-local", "--no-recurse-submodules"]
+    options = ["--quiet", "--template=", "--no-checkout", "--no-local", "--no-recurse-submodules"]
     options += [f"--branch={branch}"] if branch else []
     options += _depth_options(depth)
     await git.run("clone", *options, "--", git.remote.url, ".")
 
 
-async def _fetch(git: _Git, ref: str, depth: int | None) -> None:
-    """Fetch a ref that `git clone` cannot: a commit, or a ref other than a branch or tag, such as a pull request."""
+async def _fetch(git: _Git, ref: str, depth: int | None) -> str:
+    """Fetch a ref that `git clone` cannot: a commit, or a ref other than a branch or tag, such as a pull request.
+
+    Return the name of its commit.
+    """
     await git.run("init", "--quiet", "--template=")
     await git.run("remote", "add", "origin", git.remote.url)
     try:
@@ -294,14 +328,7 @@ async def _fetch(git: _Git, ref: str, depth: int | None) -> None:
             raise UnknownRef(FailedCode.GIT_CLONE, f"{git.remote.url} has no ref {ref!r}") from None
         # Some servers send a commit only as part of a branch's history.
         await git.run("fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
-    await _check_out(git, ref if _COMMIT.fullmatch(ref) else "FETCH_HEAD")
-
-
-async def _check_out(git: _Git, commit: str) -> None:
-    try:
-        await git.run("checkout", "--quiet", "--detach", commit, "--")
-    except UnknownRef:
-        raise UnknownRef(FailedCode.GIT_CLONE, f"{git.remote.url} has no commit {commit!r}") from None
+    return ref if _COMMIT.fullmatch(ref) else "FETCH_HEAD"
 
 
 def _depth_options(depth: int | None) -> list[str]:
@@ -416,7 +443,7 @@ async def _run(command: Sequence[str], cwd: Path, environment: Mapping[str, str]
         raise GiveUp(FailedCode.GIT_CLONE, "git is not installed, or not on the PATH") from error
 
 
-def _failure(url: str, output: str, *, needs_key: bool) -> GiveUp:
+def _failure(url: str, output: str, *, needs_key: bool = False) -> GiveUp:
     if _NO_SUCH_REF.search(output):
         return UnknownRef(FailedCode.GIT_CLONE, f"{url} does not contain the requested ref")
     if needs_key and _DENIED.search(output):

@@ -12,7 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from labrats.executor.context import RunContext
-from labrats.executor.engine_repository import DiffFailed, EngineRepository, entries_before
+from labrats.executor.engine_repository import IGNORE_SUBMODULES, DiffFailed, EngineRepository, entries_before
 from labrats.executor.git_identity import IDENTITY
 from labrats.executor.git_outputs import read_head
 from labrats.executor.workspace_diff import Baseline
@@ -64,6 +64,7 @@ async def baseline_before(baseline: Baseline, cloned: str) -> Baseline | None:
     if top is None or baseline.tree is None:
         return None
     try:
+        repository.require_own_objects()
         if prepared := await _differences(repository, baseline.tree, top):
             await repository.git("read-tree", cloned)
             await repository.git("update-index", "-z", "--index-info", stdin=b"".join(prepared.values()))
@@ -139,7 +140,8 @@ async def _tree_on(repository: EngineRepository, base: str, cloned: str, baselin
 
 async def _differences(repository: EngineRepository, before: str, after: str) -> dict[bytes, bytes]:
     """Return, by changed path, an entry for `git update-index --index-info` that restores the state before."""
-    printed = await repository.git("diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index", before, after)
+    options = ("-r", "-z", "--raw", "--no-renames", "--full-index", IGNORE_SUBMODULES)
+    printed = await repository.git("diff-tree", *options, before, after)
     return entries_before(printed)
 
 

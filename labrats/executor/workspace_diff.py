@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from labrats.executor.agent_sandbox import sandboxed_tool
 from labrats.executor.context import RunContext
-from labrats.executor.engine_repository import OUTSIDE_PUBLICATION, DiffFailed, EngineRepository
+from labrats.executor.engine_repository import IGNORE_SUBMODULES, OUTSIDE_PUBLICATION, DiffFailed, EngineRepository
 from labrats.executor.git_outputs import belongs_to_repository, read_head, read_ref
 from labrats.files.safe_paths import read_regular_file
 from labrats.files.trees import remove_special_files
@@ -180,6 +180,7 @@ async def _tree_of(context: RunContext, repository: EngineRepository, *, is_prep
         await repository.create()
         repository.copy_index_of_workspace()
         if is_prepared:
+            repository.require_own_objects()
             await repository.require_no_flags(commit)
             await clear_special_files(context)
             await repository.add_all()
@@ -207,7 +208,7 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
         context.events.log(f"[the patch omits what git cannot add: {error[:_ERROR_CHARACTERS]}]")
     if more := len(errors[_MOST_ERRORS:]):
         context.events.log(f"[the patch omits {more} more that git cannot add]")
-    difference = ("diff", "--cached", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "--no-color")
+    difference = ("diff", "--cached", "--no-ext-diff", "--no-textconv", IGNORE_SUBMODULES, "--no-color")
     changed = await repository.changed_since_kept()
     names = await repository.git(*difference, "--name-only", "-z", "--no-renames", tree, *OUTSIDE_PUBLICATION)
     patch = await repository.git(
@@ -227,7 +228,7 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
 
 async def _may_hide_a_secret(context: RunContext, repository: EngineRepository, tree: str) -> bool:
     """Return whether a changed file contains or contained a secret, which could not be redacted in compressed form."""
-    changes = ("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames")
+    changes = ("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", IGNORE_SUBMODULES)
     listed = await repository.git(*changes, tree, *OUTSIDE_PUBLICATION)
     blobs = b"".join(
         b"%s\n" % blob

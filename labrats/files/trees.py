@@ -16,6 +16,9 @@ from typing import Final
 ENTRY_BYTES: Final = 4096
 """Least size of a file, link or folder."""
 
+NAME_BYTES: Final = 512
+"""Size of each name of a file after the first one, which some file systems keep beside the files."""
+
 _ENTRIES_AT_ONCE: Final = 1000
 _SECTOR_BYTES: Final = 512
 _LONG_PATH: Final = 512
@@ -63,9 +66,9 @@ def make_accessible(tree: Path) -> None:
 def sizes_on_disk(trees: Iterable[Path]) -> Iterator[int]:
     """Yield the bytes on the disk of each entry in the trees, which may change meanwhile or be missing.
 
-    No link is followed, and a file with several names counts once. An entry counts at least as a block, since a disk
-    has only so many files. Nothing is left out that its owner may read: a folder without the owner's permissions gets
-    them, and folders may be nested deeper than a path can name.
+    No link is followed, and a further name of a file counts NAME_BYTES. Any other entry counts at least as a block,
+    since a disk has only so many files. Nothing is left out that its owner may read: a folder without the owner's
+    permissions gets them, and folders may be nested deeper than a path can name.
     """
     known = set[tuple[int, int]]()
     for folder, entry in _entries(trees):
@@ -73,6 +76,7 @@ def sizes_on_disk(trees: Iterable[Path]) -> Iterator[int]:
             status = _status_of(folder, entry)
             if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
                 if (status.st_dev, status.st_ino) in known:
+                    yield NAME_BYTES
                     continue
                 known.add((status.st_dev, status.st_ino))
             yield size_on_disk(status)

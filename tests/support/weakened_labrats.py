@@ -79,7 +79,7 @@ def _with_private_software() -> None:
 def _with_writable_kernel() -> None:
     from labrats import sandbox
 
-    _replace(sandbox, "_KERNEL", ())
+    _replace(sandbox, "_files_of_the_kernel", list)
 
 
 def _without_limit_on_core_dumps() -> None:

@@ -30,7 +30,7 @@ SHOWN_BY_TESTS: Final[Mapping[str, str]] = {
     "covers of the engine's folders": f"{USERS}test_files_of_the_engine_and_of_other_jobs_do_not_exist",
     "hidden private settings": f"{SANDBOX}test_agent_reads_no_private_file_of_the_system",
     "hidden private software": f"{SANDBOX}test_agent_reads_no_private_file_beside_installed_programs",
-    "read-only files of the kernel": f"{SANDBOX}test_folders_of_the_kernel_are_read_only",
+    "read-only files of the kernel": f"{SANDBOX}test_agent_can_change_nothing_of_the_machine_in_proc",
     "read-only devices": f"{SANDBOX}test_agent_can_use_but_not_change_the_devices_of_the_machine",
     "limit on core dumps": f"{SANDBOX}test_crash_of_an_agent_starts_no_program_outside",
     "variables of the loader": f"{SANDBOX}test_variables_of_the_loader_reach_the_agent_but_not_bubblewrap",

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ import msgspec
 
 from labrats.executor.providers.cli_events import decode_line
 from labrats.executor.providers.session_lines import MOST_BYTES, complete_lines, open_in_home
+from labrats.files.trees import is_plain_folder
 from labrats.model.job import Usage
 
 _COST_STATE: Final = b'"cost-state"'
@@ -155,9 +156,14 @@ class SessionFiles:
         return msgspec.structs.replace(usage_of_models(latest.model_usage), cost_usd=cost)
 
     def _find(self, pattern: str) -> list[Path]:
-        if self.session_id:
-            with suppress(OSError):  # an agent can take the permissions of its home from itself
-                return sorted(islice(self._projects.glob(f"*/{pattern}"), _MOST_FILES))
+        """Return the files of the session. Folders that are links may lead out of the home."""
+        if not self.session_id:
+            return []
+        with suppress(OSError):  # an agent can take the permissions of its home from itself
+            if is_plain_folder(self._projects.parent) and is_plain_folder(self._projects):
+                projects = filter(is_plain_folder, islice(self._projects.iterdir(), _MOST_FILES))
+                found = chain.from_iterable(project.glob(pattern) for project in projects)
+                return sorted(islice(found, _MOST_FILES))
         return []
 
     def _new_lines(self, path: Path) -> Iterator[bytes]:

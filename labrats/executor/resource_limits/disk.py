@@ -9,7 +9,7 @@ from typing import Final
 
 from labrats.executor.resource_limits.open_descriptors import UnlinkedFile, unlinked_files
 from labrats.files.free_files import file_room
-from labrats.files.trees import remove_tree, sizes_on_disk
+from labrats.files.trees import ENTRY_BYTES, remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
@@ -86,7 +86,7 @@ class DiskMeter:
         room = file_room(folder)
         if (most := _most_on_full_disk(room.total, room.free, room.kept, room.kept)) is None:
             return None
-        taken = self._usage(most, mapped=True, each=lambda _: 1)
+        taken = self._usage(most, mapped=True, each=lambda size: int(size >= ENTRY_BYTES))
         if taken <= most:
             return None
         return f"the attempt had at least {taken} files, when there was room for only {room.free} more"
@@ -96,7 +96,7 @@ class DiskMeter:
 
         mapped: whether deleted files that are only mapped count, too. each: what a file of this size counts.
         """
-        used = sum(each(file.size or 0) for file in self._unlinked_files(mapped=mapped))
+        used = sum(each(max(file.size or 0, ENTRY_BYTES)) for file in self._unlinked_files(mapped=mapped))
         for size in sizes_on_disk(self._folders):
             used += each(size)
             if used > enough:

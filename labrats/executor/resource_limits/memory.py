@@ -85,8 +85,8 @@ def _total(memory: Iterable[tuple[int, int]], unlinked: int) -> int:
 
 
 def _own(pid: int) -> tuple[int, int]:
-    """Return the private memory of a process, page tables included, and the shared one."""
-    return _sizes(pid, "status", ("RssAnon:", "VmPTE:"), "RssShmem:") or (0, 0)
+    """Return the private memory of a process, with its page tables and what is swapped out, and the shared one."""
+    return _sizes(pid, "status", ("RssAnon:", "VmPTE:", "VmSwap:"), "RssShmem:") or (0, 0)
 
 
 def _with_shares(pid: int) -> tuple[int, int]:
@@ -94,7 +94,7 @@ def _with_shares(pid: int) -> tuple[int, int]:
 
     A process can hide the parts from other users' processes, and then counts as a whole.
     """
-    if (shares := _sizes(pid, "smaps_rollup", ("Pss_Anon:",), "Pss_Shmem:")) is None:
+    if (shares := _sizes(pid, "smaps_rollup", ("Pss_Anon:", "SwapPss:"), "Pss_Shmem:")) is None:
         return _own(pid)
     page_tables, _ = _sizes(pid, "status", ("VmPTE:",), "") or (0, 0)
     return shares[0] + page_tables, shares[1]

@@ -1,4 +1,4 @@
-"""Read in /proc which files the processes of an attempt have open or mapped.
+"""Read in /proc which files the processes of an attempt have open or mapped, or run as their program.
 
 A file whose descriptor was sent to another process that has not received it is not found.
 """
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from labrats.executor.resource_limits.scarce_files import Kind
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
 from labrats.processes import share_descriptors, thread_ids
 
 SOCKET: Final = "socket:["
@@ -38,10 +40,13 @@ _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a file system, in which nothi
 _FILE_BYTES: Final = 1024
 """Memory of the kernel for a file in memory, without its content."""
 
+MOST_DESCRIPTORS: Final = 100_000
+"""Limit on the open descriptors of all processes. It takes some 20 µs to look at one; until then, no limit holds."""
+
 
 @dataclass(frozen=True)
 class UnlinkedFile:
-    """An open or mapped file that has been unlinked, and has no name any more.
+    """A file that is open, mapped or a process's program, and has been unlinked: it has no name any more.
 
     disk: None for a file in memory. size: the bytes that it takes; None if this process may not look at the file.
     name: the last one of a file of unknown size, as its process sees it.
@@ -53,21 +58,19 @@ class UnlinkedFile:
 
 
 def unlinked_files(pids: Iterable[int], *, mapped: bool) -> Iterator[UnlinkedFile]:
-    """Yield each open file that has been unlinked.
+    """Yield each open file that has been unlinked, and each program that a process runs.
 
-    A process can hide its open files from other users' processes; see `hides_files`.
+    Raises GiveUp beyond MOST_DESCRIPTORS, like all that looks at descriptors here. A process can hide its open files
+    from other users' processes; see `hides_files`.
 
     mapped: also yield the files that are only mapped, which takes longer. Only root may look at their sizes.
     """
     pids, known = list(pids), set[tuple[int, int]]()
-    for folder in chain.from_iterable(map(_descriptor_folders, pids)):
+    for path in chain(_programs(pids), _descriptors(pids)):
         with suppress(OSError):
-            for descriptor in os.listdir(folder):
-                with suppress(OSError):
-                    path = f"{folder}/{descriptor}"
-                    status = os.stat(path)
-                    if _is_new(status, known):
-                        yield _unlinked_file(status, path)
+            status = os.stat(path)
+            if _is_new(status, known):
+                yield _unlinked_file(status, path)
     for path, file, name in chain.from_iterable(map(_deleted_mappings, pids)) if mapped else ():
         if file not in known:
             with suppress(OSError):
@@ -79,6 +82,15 @@ def unlinked_files(pids: Iterable[int], *, mapped: bool) -> Iterator[UnlinkedFil
                 else:
                     if _is_new(status, known):
                         yield _unlinked_file(status, path)
+
+
+def _programs(pids: Iterable[int]) -> Iterator[str]:
+    """Yield the link in /proc to the program of each process.
+
+    The threads of a process share its program, but a main thread that has ended shows none.
+    """
+    for pid in pids:
+        yield from (f"/proc/{pid}/task/{thread}/exe" for thread in thread_ids(pid)[-1:])
 
 
 def _is_new(status: os.stat_result, known: set[tuple[int, int]]) -> bool:
@@ -170,14 +182,13 @@ def _pids_in_namespaces(pid: int) -> Sequence[str]:
 def watched_by_epoll(pids: Iterable[int], enough: float) -> int:
     """Return the number of files that the processes watch by epoll, or more than `enough`."""
     watched = 0
-    for folder in chain.from_iterable(map(_descriptor_folders, pids)):
+    for path in _descriptors(pids):
         with suppress(OSError):
-            for descriptor in os.listdir(folder):
-                with suppress(OSError):
-                    if os.readlink(f"{folder}/{descriptor}") == _EPOLL:
-                        watched += Path(f"{folder}info/{descriptor}").read_bytes().count(_WATCH)
-                        if watched > enough:
-                            return watched
+            if os.readlink(path) == _EPOLL:
+                folder, _, descriptor = path.rpartition("/")
+                watched += Path(f"{folder}info/{descriptor}").read_bytes().count(_WATCH)
+                if watched > enough:
+                    break
     return watched
 
 
@@ -231,11 +242,24 @@ def _namespace(pid: int | str, name: str) -> str | None:
 
 def _links(pids: Iterable[int]) -> Iterator[str]:
     """Yield what each open descriptor leads to."""
+    for path in _descriptors(pids):
+        with suppress(OSError):
+            yield os.readlink(path)
+
+
+def _descriptors(pids: Iterable[int]) -> Iterator[str]:
+    """Yield the link in /proc of each open descriptor. Raises GiveUp beyond MOST_DESCRIPTORS."""
+    found = 0
     for folder in chain.from_iterable(map(_descriptor_folders, pids)):
         with suppress(OSError):
-            for descriptor in os.listdir(folder):
-                with suppress(OSError):
-                    yield os.readlink(f"{folder}/{descriptor}")
+            descriptors = os.listdir(folder)
+            if (found := found + len(descriptors)) > MOST_DESCRIPTORS:
+                raise GiveUp(
+                    FailedCode.PROCESS_LIMIT,
+                    f"the attempt had over {MOST_DESCRIPTORS} files open, so that what it takes could not be measured "
+                    "in time: let the agent open fewer at once",
+                )
+            yield from (f"{folder}/{descriptor}" for descriptor in descriptors)
 
 
 def _descriptor_folders(pid: int) -> Iterator[str]:

@@ -106,19 +106,11 @@ def test_agent_sees_no_file_of_the_engine(tmp_path: Path, sandbox: Sandbox) -> N
 
 
 def test_agent_can_change_nothing_of_the_machine_in_proc(tmp_path: Path, sandbox: Sandbox) -> None:
-    """An agent of root owns many files in /proc. The others need a capability, or only add an observer."""
-    script = "find /proc -path '/proc/[0-9]*' -prune -o -type f -writable -print > out 2> /dev/null"
-    writable = output_of(a_confined_attempt(tmp_path, sandbox, script)).splitlines()
-    assert [path for path in writable if path != "/proc/mtrr" and not path.startswith("/proc/pressure/")] == []
-
-
-def test_folders_of_the_kernel_are_read_only(tmp_path: Path, sandbox: Sandbox) -> None:
-    """An agent of root could remove a disk by a file in /proc/scsi, and change the wake-ups in /proc/acpi."""
-    names = ("acpi", "asound", "bus", "driver", "dynamic_debug", "fs", "irq", "scsi", "sys")
-    folders = {path for path in (f"/proc/{name}" for name in names) if Path(path).exists()}
-    mounts = output_of(a_confined_attempt(tmp_path, sandbox, "cat /proc/self/mounts > out")).splitlines()
-    fields = [mount.split() for mount in mounts]
-    assert folders <= {place for _, place, _, options, *_ in fields if "ro" in options.split(",")}
+    """An agent of root owns many files in /proc, and could remove a disk by one. Others own those of processes."""
+    pruned = "" if os.geteuid() == 0 else "-path '/proc/[0-9]*' -prune -o"
+    script = f"find /proc {pruned} -type f -writable -print > out 2> /dev/null; touch /proc/self/comm 2>> out"
+    written = output_of(a_confined_attempt(tmp_path, sandbox, script)).splitlines()
+    assert written == (["touch: cannot touch '/proc/self/comm': Read-only file system"] if os.geteuid() == 0 else [])
 
 
 @pytest.mark.parametrize("is_link", ["engine", "shown folder"])

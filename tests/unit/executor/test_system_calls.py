@@ -49,7 +49,9 @@ def test_this_machine_is_known() -> None:
 @pytest.mark.parametrize("may_debug", [False, True])
 def test_calls_are_refused_and_those_of_debuggers_by_setting(tmp_path: Path, may_debug: bool) -> None:
     found = refusals(tmp_path, a_sandbox(may_debug=may_debug))
-    others = ("clone3", "memfd_secret")
+    attributes = [found.pop(name) for name in ("setxattr", "lsetxattr", "fsetxattr")]
+    assert set(attributes) == {"Operation not supported"}
+    others = ("clone3", "memfd_secret", "setxattrat")
     unavailable = {name: error for name, error in found.items() if name.startswith("io_") or name in others}
     assert set(unavailable) == {"io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register", *others}
     assert set(unavailable.values()) == {"Function not implemented"}
@@ -90,6 +92,32 @@ def test_no_port_of_another_process_is_shared(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_socket_gets_no_filter(tmp_path: Path) -> None:
+    """The kernel's memory for compiled filters belongs to no process, and sandboxes need some of it."""
+    call, names = _MACHINES[platform.machine()].setsockopt, {26: "classic", 50: "extended", 51: "group", 52: "group"}
+    script = "use Socket; socket(S, PF_INET, SOCK_DGRAM, 0); my $none = chr(0) x 16; " + "; ".join(
+        f'print syscall({call}, fileno(S), {socket.SOL_SOCKET}, {option}, $none, 16) < 0 ? "$!\n" : "set\n"'
+        for option in names
+    )
+    attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out")
+    assert output_of(attempt).splitlines() == ["Protocol not available"] * len(names)
+
+
+SNAPSHOT, BCACHEFS_SUBVOLUME, CLONE, WINDOW_SIZE = 0x5000940F, 0x4010BC10, 0x40049409, 0x5413
+
+
+def test_no_request_makes_a_snapshot(tmp_path: Path) -> None:
+    """On Btrfs, every user may make subvolumes, and snapshots that cannot be deleted. Copies of files stay possible."""
+    call, requests = _MACHINES[platform.machine()].ioctl, (SNAPSHOT, BCACHEFS_SUBVOLUME, CLONE, WINDOW_SIZE)
+    script = 'open(F, "<", "."); my $none = chr(0) x 4096; ' + "; ".join(
+        f'print syscall({call}, fileno(F), {request}, $none) < 0 ? "$!\n" : "done\n"' for request in requests
+    )
+    attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out")
+    snapshot, subvolume, clone, size = output_of(attempt).splitlines()
+    assert {snapshot, subvolume} == {"Operation not permitted"}
+    assert "Operation not permitted" not in (clone, size)
+
+
 def test_limit_on_core_dumps_stays(tmp_path: Path) -> None:
     """The kernel finds no limit at the address 1. A refused call does not get that far, and seems to succeed."""
     machine, core, files = _MACHINES[platform.machine()], resource.RLIMIT_CORE, resource.RLIMIT_NOFILE
@@ -122,6 +150,13 @@ def test_sockets_of_unusual_networks_are_refused(tmp_path: Path) -> None:
     refused = {name for name, error in errors.items() if error == "Address family not supported by protocol"}
     assert refused >= {"vsock", "packet", "kernel crypto", "can"}
     assert not refused & {"unix", "inet", "netlink"}
+
+
+def test_pairs_of_sockets_are_local(tmp_path: Path) -> None:
+    families = (socket.AF_UNIX, socket.AF_INET, 30)  # the last one is TIPC
+    script = "; ".join(f'print socketpair(A, B, {family}, 1, 0) ? "opened\n" : "$!\n"' for family in families)
+    attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out")
+    assert output_of(attempt).splitlines() == ["opened", *["Address family not supported by protocol"] * 2]
 
 
 @pytest.mark.parametrize("limits", [ResourceLimits(memory_bytes=2**30), ResourceLimits()], ids=["limited", "open"])

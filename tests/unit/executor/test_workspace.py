@@ -19,7 +19,7 @@ from labrats.executor.workspace import prepare_workspace
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, WorkspaceFile, WorkspaceSetup
-from labrats.model.protocol import ErrorEvent
+from labrats.model.protocol import ErrorEvent, Sandbox
 from labrats.processes import with_environment
 from tests.unit.executor.attempts import DEADLINE_SECONDS, a_task, an_attempt, some_work
 from tests.unit.executor.git_server import GitServer, served
@@ -437,6 +437,36 @@ def test_nothing_that_git_has_started_runs_beside_the_agent(
     assert (tmp_path / "running").read_text() == "0\n"
     for arguments in (tmp_path / "arguments").read_text().splitlines():
         assert "-c gc.auto=0 -c maintenance.auto=false" in arguments
+
+
+def test_repository_is_checked_out_in_the_sandbox(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It chooses the code that converts its files, of which parts have had defects."""
+    watched, bubblewrap = tmp_path / "bin" / "git", shutil.which("bwrap")
+    assert bubblewrap, "bubblewrap is missing: run `make setup`"
+    watched.parent.mkdir()
+    note = '[ -f "$TMPDIR/../credentials/askpass" ] && key=key; echo "$(readlink /proc/self/ns/mnt) $key $*"'
+    watched.write_text(f'#!/bin/sh\n{note} >> "$TMPDIR/notes"\nexec {shutil.which("git")} "$@"\n')
+    watched.chmod(0o755)
+    monkeypatch.setenv("PATH", str(watched.parent), prepend=os.pathsep)
+    for ref, command in (("main", " read-tree "), (repository.commit("main"), " checkout ")):
+        folder = tmp_path / command.strip()
+        folder.mkdir()
+        attempt = an_attempt(
+            folder,
+            [{"result": "done"}],
+            workspace_setup=WorkspaceSetup(git_repo=str(repository.path), git_ref=ref),
+            repo_roots=(str(repository.path.parent),),
+            sandbox=Sandbox(program=bubblewrap),
+        )
+        attempt.run()
+        assert (attempt.workspace / "readme.txt").read_text() == "second"
+        notes = (attempt.path / "tmp" / "notes").read_text().splitlines()
+        (check_out,) = [note.split(maxsplit=1) for note in notes if command in note]
+        assert check_out[0] not in (os.readlink("/proc/self/ns/mnt"), "")
+        assert not check_out[1].startswith("key ")
+        assert any(" key " in note for note in notes)
 
 
 async def test_files_replace_those_of_the_repository(tmp_path: Path, repository: Repository) -> None:

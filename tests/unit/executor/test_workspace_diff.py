@@ -1,5 +1,6 @@
 """Tests of the patch with the changes of an attempt."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -327,6 +328,33 @@ def test_file_that_git_cannot_add_hides_no_other_change(
     attempt.run()
     assert b"+hello" in patch_of(attempt)
     assert [line for line in attempt.logs if line.startswith(f"[the patch omits what git cannot add: {message}")]
+
+
+def test_no_file_outside_of_the_workspace_is_opened_for_a_submodule(tmp_path: Path, repository: Path) -> None:
+    """A link in the place of `.gitmodules` may lead to a device, or to a pipe at which git would wait."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    sub = f"git init -q sub; {COMMIT.replace('git', 'git -C sub', 1)} --allow-empty -m one"
+    script = f"{sub}; git add sub; {COMMIT} -m sub; rm -f .gitmodules; ln -s {pipe} .gitmodules; echo x >> readme.txt"
+    attempt = an_attempt_of(tmp_path, script, repository)
+    attempt.run()
+    assert b"Subproject commit" in patch_of(attempt)
+    assert attempt.outcome.outputs.bundle_bytes
+
+
+def test_setup_commands_let_git_open_no_file_outside_of_the_workspace(tmp_path: Path, repository: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    packs = ".git/objects/pack"
+    command = f"mkdir -p {packs}; ln -s {pipe} {packs}/pack-1.idx; echo x > {packs}/pack-1.pack; echo new > readme.txt"
+    attempt = an_attempt(
+        tmp_path,
+        [{"result": "done"}],
+        workspace_setup=WorkspaceSetup(git_repo=str(repository), setup=(("sh", "-c", command),)),
+        repo_roots=(str(repository.parent),),
+    )
+    attempt.run()
+    assert any("has objects elsewhere, by pack-1.idx" in line for line in attempt.logs)
 
 
 ENCODING = """printf 'it?s* working-tree-encoding=%s\\n' > .gitattributes; echo text > "it's a file" """

@@ -2,19 +2,28 @@
 
 import mmap
 import os
+import shutil
 import socket
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from labrats.executor.resource_limits import open_descriptors
 from labrats.executor.resource_limits.open_descriptors import (
     UnlinkedFile,
     hides_files,
     is_in_sandbox,
     memory_of_sandbox,
+    open_pipes,
     open_sockets,
     unlinked_files,
+    watched_by_epoll,
 )
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
 
 SIZE = 64 * 1024
 
@@ -34,6 +43,39 @@ def test_a_file_that_is_open_and_mapped_counts_once(tmp_path: Path, name: str) -
         device = tmp_path.stat().st_dev
         found = [file for file in unlinked_files([os.getpid()], mapped=True) if file.size == SIZE]
     assert found == [UnlinkedFile(device, SIZE)]
+
+
+def test_deleted_program_that_runs_counts(tmp_path: Path) -> None:
+    """A process can unmap its program, which keeps the file all the same."""
+    program = tmp_path / "program"
+    shutil.copy("/bin/sleep", program)
+    with program.open("ab") as opened:
+        opened.write(os.urandom(SIZE))
+    with subprocess.Popen([program, "60"]) as process:
+        try:
+            size = program.stat().st_blocks * 512
+            program.unlink()
+            assert UnlinkedFile(tmp_path.stat().st_dev, size) in list(unlinked_files([process.pid], mapped=False))
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda pids: list(unlinked_files(pids, mapped=False)),
+        open_sockets,
+        open_pipes,
+        lambda pids: watched_by_epoll(pids, 1000),
+    ],
+)
+def test_number_of_descriptors_is_limited(count: Callable[[list[int]], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement of millions takes minutes, in which no limit holds."""
+    count([os.getpid()])
+    monkeypatch.setattr(open_descriptors, "MOST_DESCRIPTORS", 2)
+    with pytest.raises(GiveUp, match="over 2 files open") as failure:
+        count([os.getpid()])
+    assert failure.value.code is FailedCode.PROCESS_LIMIT
 
 
 def test_name_of_a_mapped_file_is_found_where_its_size_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
