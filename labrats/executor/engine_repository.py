@@ -9,8 +9,8 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
@@ -154,6 +154,17 @@ class EngineRepository:
             raise DiffFailed(f"the engine's repository cannot be used: {error.strerror}") from error
         finally:
             remove_path(fresh)
+
+    @contextmanager
+    def showing_text(self) -> Iterator[None]:
+        """Let comparisons show the text of files that are binary according to the workspace's `.gitattributes`."""
+        attributes = self.git_dir / "info" / "attributes"
+        attributes.parent.mkdir(exist_ok=True)
+        attributes.write_text("* !diff\n")
+        try:
+            yield
+        finally:
+            attributes.unlink()
 
     def use_objects_of_workspace(self) -> None:
         """Make git also read the objects of the workspace's repository."""

@@ -26,6 +26,7 @@ from labrats.model.protocol import (
     OVER_LIMIT,
     OVERLOADS,
     ModelRequest,
+    is_for_an_answer,
 )
 
 UNCONFIRMED_PAUSE_SECONDS: Final = 300.0
@@ -155,7 +156,7 @@ class ModelRequests:
 
     def add(self, request: ModelRequest) -> None:
         """Record a request that has ended. If it exceeds a limit, let the attempt end."""
-        if request.refusal is None and request.is_for_an_answer:
+        if request.refusal is None and is_for_an_answer(request.path, request.model):
             is_overload = request.is_overload or request.status in OVERLOADS
             self._has_seen_overload = self._has_seen_overload or is_overload
             pause = request.retry_after_seconds

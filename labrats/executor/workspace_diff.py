@@ -211,9 +211,7 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
     difference = ("diff", "--cached", "--no-ext-diff", "--no-textconv", IGNORE_SUBMODULES, "--no-color")
     changed = await repository.changed_since_kept()
     names = await repository.git(*difference, "--name-only", "-z", "--no-renames", tree, *OUTSIDE_PUBLICATION)
-    patch = await repository.git(
-        *difference, "--binary", "--full-index", tree, *OUTSIDE_PUBLICATION, most_bytes=PATCH_BYTES
-    )
+    patch = await _patch_with_text(repository, *difference, "--binary", "--full-index", tree, *OUTSIDE_PUBLICATION)
     if changed is not None and changed != set(names.split(b"\0")[:-1]):
         raise DiffFailed("the agent has changed objects of its repository, so that a patch would hide other changes")
     if _BINARY in patch and await _may_hide_a_secret(context, repository, tree):
@@ -224,6 +222,18 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
     if patch:
         context.events.patch(patch)
     return names.count(b"\0")
+
+
+async def _patch_with_text(repository: EngineRepository, *difference: str) -> bytes:
+    """Return the patch. An agent could otherwise hide changes from readers by `.gitattributes` (`*.py -diff`).
+
+    Repositories mark large generated files so: if the patch is too large with their text, they are binary.
+    """
+    try:
+        with repository.showing_text():
+            return await repository.git(*difference, most_bytes=PATCH_BYTES)
+    except DiffFailed:
+        return await repository.git(*difference, most_bytes=PATCH_BYTES)
 
 
 async def _may_hide_a_secret(context: RunContext, repository: EngineRepository, tree: str) -> bool:

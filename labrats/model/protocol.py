@@ -338,6 +338,11 @@ COUNT_TOKENS: Final = "/count_tokens"
 """End of the path of a request to count tokens."""
 
 
+def is_for_an_answer(path: str, model: str | None) -> bool:
+    """Return whether a request to a model's server, without its query, needs a model: not to count tokens."""
+    return model is not None and not path.endswith(COUNT_TOKENS)
+
+
 class ModelRequest(Record):
     """A request of the agent to its model's server, without contents.
 
@@ -360,11 +365,6 @@ class ModelRequest(Record):
     is_overload: bool = False
     retry_after_seconds: float | None = None
     estimated: Usage = Usage()
-
-    @property
-    def is_for_an_answer(self) -> bool:
-        """False for a request that needs no model, such as to count tokens."""
-        return self.model is not None and not self.path.endswith(COUNT_TOKENS)
 
 
 class RequestEvent(ExecutorEvent, tag="request"):

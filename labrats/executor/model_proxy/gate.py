@@ -28,7 +28,7 @@ from labrats.executor.usage_limits import UsageLimits
 from labrats.model.errors import GiveUp
 from labrats.model.job import Usage
 from labrats.model.network import is_restricted
-from labrats.model.protocol import COUNT_TOKENS, OVER_LIMIT, Task
+from labrats.model.protocol import OVER_LIMIT, Task, is_for_an_answer
 
 MOST_BODY_BYTES: Final = 32 * 1024 * 1024
 """Largest body of a request, as of the Messages API."""
@@ -122,7 +122,7 @@ class Approved:
     @property
     def is_answered_by_a_model(self) -> bool:
         """False for a request that consumes no tokens."""
-        return self.model is not None and not self.path.endswith(COUNT_TOKENS)
+        return is_for_an_answer(self.path, self.model)
 
 
 @dataclass

@@ -224,10 +224,10 @@ def test_former_secret_of_a_file_that_git_treats_as_binary_is_not_in_the_patch(
     tmp_path: Path, repository: Path, change: str
 ) -> None:
     """A binary patch has the content before the change, too."""
-    prepared = ("sh", "-c", "echo token=test-key-0123456789 > .npmrc")
+    prepared = ("sh", "-c", "printf 'token=test-key-0123456789\\n\\0' > .npmrc")
     attempt = an_attempt_of(
         tmp_path,
-        f"echo '.npmrc -diff' > .gitattributes; {change}",
+        change,
         workspace_setup=WorkspaceSetup(git_repo=str(repository), setup=(prepared,)),
         repo_roots=(str(repository.parent),),
         secrets={"ANTHROPIC_API_KEY": "test-key-0123456789"},
@@ -257,6 +257,22 @@ def test_repository_in_the_workspace_reveals_no_file_outside(tmp_path: Path, rep
     assert b"+three" in patch_of(attempt)
     assert b"5ec4e700" not in patch_of(attempt)
     assert any("error: 'sub/' does not have a commit checked out" in line for line in attempt.logs)
+
+
+@pytest.mark.parametrize(("lines", "is_text"), [(10, True), (200_000, False)])
+def test_patch_shows_the_text_of_files_that_are_marked_as_binary_as_far_as_it_fits(
+    tmp_path: Path, repository: Path, lines: int, is_text: bool
+) -> None:
+    """Readers of the patch would otherwise see no change in them."""
+    script = f"""echo '*.txt -diff' > .gitattributes; echo three >> readme.txt
+        yes 'a line of text' | head -{lines} | tee a.txt b.txt > c.txt"""
+    attempt = an_attempt_of(tmp_path, script, repository)
+    attempt.run()
+    patch = patch_of(attempt)
+    assert (b"\n+three\n" in patch, b"GIT binary patch" not in patch) == (is_text, is_text)
+    git(repository, "apply", "--binary", stdin=patch)
+    assert (repository / "readme.txt").read_bytes() == (attempt.workspace / "readme.txt").read_bytes()
+    assert (repository / "c.txt").read_bytes() == (attempt.workspace / "c.txt").read_bytes()
 
 
 def test_too_large_patch_is_not_stored(tmp_path: Path) -> None:
