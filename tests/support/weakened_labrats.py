@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
@@ -219,6 +220,12 @@ def _with_redirects_of_clones() -> None:
     _replace(git, "_CONFIG", {name: value for name, value in git._CONFIG.items() if name != "http.followRedirects"})
 
 
+def _with_checkouts_outside_of_the_sandbox() -> None:
+    from labrats.executor import git
+
+    _replace(git, "sandboxed_tool", lambda command, *_, **__: nullcontext(command))
+
+
 # The key proxy
 
 
@@ -275,6 +282,7 @@ WEAKENINGS: Final[Mapping[str, Callable[[], None]]] = {
     "addresses of clones": _with_clones_of_any_address,
     "one lookup for a clone": _with_second_lookups_of_clones,
     "refusal of redirects of clones": _with_redirects_of_clones,
+    "checkout in the sandbox": _with_checkouts_outside_of_the_sandbox,
     "models of the key proxy": _of_gate("_check_model", _nothing),
     "paths of the key proxy": _of_gate("_allows", _always),
     "token of the key proxy": _of_gate("has_token", _always),

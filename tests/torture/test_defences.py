@@ -43,6 +43,7 @@ SHOWN_BY_TESTS: Final[Mapping[str, str]] = {
     "addresses of clones": f"{CLONES}test_forbidden_address_receives_no_request",
     "one lookup for a clone": f"{CLONES}test_git_connects_to_the_checked_address_without_a_name_lookup",
     "refusal of redirects of clones": f"{CLONES}test_redirect_is_not_followed",
+    "checkout in the sandbox": f"{CLONES}test_repository_is_checked_out_in_the_sandbox",
     "token of the key proxy": f"{KEY_PROXY}test_wrong_token_is_refused",
     "budget of the key proxy": f"{KEY_PROXY}test_requests_over_a_limit_are_refused",
     "room for requests at once": f"{KEY_PROXY}test_requests_at_once_do_not_exceed_a_limit_together",
@@ -50,7 +51,7 @@ SHOWN_BY_TESTS: Final[Mapping[str, str]] = {
 }
 """Defences, each with a test that fails without it."""
 
-OF_ROOT: Final = ("read-only devices", "hidden private settings")
+OF_ROOT: Final = ("read-only devices", "read-only files of the kernel", "hidden private settings")
 """Defences against an agent of root."""
 
 
