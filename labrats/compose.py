@@ -169,7 +169,10 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
                 if receivers := configured.receiver_settings(kubernetes):
                     receiver = ReceiverReconciler(leading, receivers)
                     labels = credential_labels(store, settings)
-                    reconciler = SourceStatusReconciler(store, services.clock, receiver, labels=labels)
+                    full_queue = services.admission.full_queue
+                    reconciler = SourceStatusReconciler(
+                        store, services.clock, receiver, labels=labels, full_queue=full_queue
+                    )
                     loops.create_task(reconciler.run(), name="source-status")
                 if model_files := configured.model_files(settings, kubernetes, leading):
                     loops.create_task(model_files.run(), name="model-files")

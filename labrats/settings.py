@@ -189,7 +189,7 @@ class EngineSettings(BaseSettings):
     webhook_secret_file: Path | None = Field(default=None, validation_alias="LABRATS_WEBHOOK_SECRET_FILE")
     """The file with the signing secret of a webhook-receiver's source."""
     max_waiting_jobs: int = Field(default=100_000, gt=0, validation_alias="LABRATS_MAX_WAITING_JOBS")
-    """The limit on waiting jobs; further submissions are answered 429. Webhook-receivers, who know none, accept all."""
+    """The limit on waiting jobs; further submissions are answered 429."""
     max_waiting_jobs_per_owner: int | None = Field(
         default=None, gt=0, validation_alias="LABRATS_MAX_WAITING_JOBS_PER_OWNER"
     )

@@ -1,7 +1,7 @@
 """The status of webhook sources: whether the Secret exists, and whether the receiver is ready."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -13,7 +13,7 @@ from labrats.controller.credential_labels import CredentialLabels
 from labrats.model.condition import Condition, ConditionFactory, condition_factory, with_condition
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
-from labrats.model.webhook_source import SHORTEST_SECRET, STARTING, WebhookSource
+from labrats.model.webhook_source import ACCEPTING, OWNER_PREFIX, SHORTEST_SECRET, STARTING, WebhookSource
 from labrats.ports import Changed, Clock, Store
 
 log = structlog.get_logger()
@@ -81,10 +81,15 @@ class SourceStatusReconciler:
         receivers: Receivers,
         pass_seconds: float = PASS_SECONDS,
         labels: CredentialLabels | None = None,
+        full_queue: Callable[[str], str | None] | None = None,
     ) -> None:
-        """labels: checks the labels of Secrets with credentials for repositories. None on one machine."""
+        """Create the reconciler. On one machine it has neither of these:
+
+        labels:     checks the labels of Secrets with credentials for repositories.
+        full_queue: returns why no further job of an owner may wait; None if it may.
+        """
         self._store, self._clock, self._receivers, self._labels = store, clock, receivers, labels
-        self._pass_seconds = pass_seconds
+        self._pass_seconds, self._full_queue = pass_seconds, full_queue
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -134,13 +139,20 @@ class SourceStatusReconciler:
         else:
             found = _secret_found(source, secret, report)
             others = await self._receivers.provide(source, secret, report)
-        labelled = await self._labelled(source, report)
-        await self._store_conditions(source, [found, *others, *([labelled] if labelled else [])])
+        on_cluster = [await self._labelled(source, report), self._accepting(source, report)]
+        await self._store_conditions(source, [found, *others, *filter(None, on_cluster)])
 
     async def _labelled(self, source: WebhookSource, report: ConditionFactory) -> Condition | None:
         if self._labels is None:
             return None
         return await self._labels.condition(source.spec.credentials_ref, source.status.conditions, report)
+
+    def _accepting(self, source: WebhookSource, report: ConditionFactory) -> Condition | None:
+        if self._full_queue is None:
+            return None
+        if problem := self._full_queue(f"{OWNER_PREFIX}{source.name}"):
+            return report(ACCEPTING, False, "QueueFull", problem)
+        return report(ACCEPTING, True, "QueueHasRoom", "the queue has room for further jobs")
 
     async def _secret(self, source: WebhookSource) -> Secret | str:
         """Return the Secret of the source, or what is missing."""

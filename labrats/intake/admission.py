@@ -35,6 +35,7 @@ from labrats.model.git_repo import GitRepo
 from labrats.model.isolation import PROCESS_ONLY, IsolationLevels
 from labrats.model.job import Job
 from labrats.model.phases import Phase
+from labrats.model.webhook_source import OWNER_PREFIX
 from labrats.model.workspace_setup import Setup
 from labrats.ports import Store
 from labrats.settings import EngineSettings
@@ -180,14 +181,22 @@ class Admission:
         problems.check()
         return PreparedJob(request, contents, agent, setup, resolved, texts, report, concurrency, schema)
 
-    def _check_queue(self, owner: str) -> None:
-        """Raise Overloaded while too many jobs are waiting, in all or of this owner."""
+    def full_queue(self, owner: str) -> str | None:
+        """Return why no further job of this owner may wait; None if it may."""
         if self._job_index.count_in(Phase.PENDING) >= self._settings.max_waiting_jobs:
-            raise Overloaded("too many jobs are waiting; try again later", RETRY_OVERLOADED_SECONDS)
+            return "too many jobs are waiting; try again later"
         limit = self._settings.max_waiting_jobs_per_owner
         if limit is not None and self._job_index.count_in(Phase.PENDING, owner) >= limit:
-            message = f"{limit} jobs of {owner!r} are waiting, the limit for one owner; try again later"
-            raise Overloaded(message, RETRY_OVERLOADED_SECONDS)
+            return f"{limit} jobs of {owner!r} are waiting, the limit for one owner; try again later"
+        return None
+
+    def _check_queue(self, owner: str) -> None:
+        """Raise Overloaded while too many jobs are waiting, in all or of this owner."""
+        source = (
+            self._catalog.webhook_source(owner.removeprefix(OWNER_PREFIX)) if owner.startswith(OWNER_PREFIX) else None
+        )
+        if problem := self.full_queue(owner) or (source and source.full_queue):
+            raise Overloaded(problem, RETRY_OVERLOADED_SECONDS)
 
     async def _find_all(self, names_of: NamesOfAgent) -> dict[str, Job]:
         """Return the jobs that an earlier request for the same event created, by the names of their agents."""

@@ -83,6 +83,9 @@ REFUSED: Final = "refused"
 COMMAND: Final = "command"
 """Outcomes of deliveries; a `ping` is another."""
 
+ACCEPTING: Final = "Accepting"
+"""Type of the condition that is false while too many jobs wait."""
+
 LONGEST_NOTE: Final = 120
 """Characters of each text in the record of a delivery, which is a part of the source's status."""
 
@@ -132,6 +135,15 @@ class WebhookSource(Resource):
 
     spec: WebhookSourceSpec
     status: WebhookSourceStatus = WebhookSourceStatus()
+
+    @property
+    def full_queue(self) -> str | None:
+        """Why no further job of the source may wait, as the controller has reported it; None if it may.
+
+        A receiver on Kubernetes, which may not read jobs, has no other way to know.
+        """
+        conditions = self.status.conditions
+        return next((each.message for each in conditions if each.type == ACCEPTING and each.status == "False"), None)
 
 
 def new_delivery_id(at: datetime) -> str:

@@ -236,3 +236,20 @@ async def test_unlabelled_credentials_are_reported_on_a_cluster(clock: FakeClock
 
     assert (labelled.status, labelled.reason) == ("False", "Unlabelled")
     assert "kubectl label secret github-app labrats.work/type=job-credentials" in labelled.message
+
+
+async def test_a_full_queue_is_reported_on_a_cluster_until_it_has_room(clock: FakeClock) -> None:
+    store, full = TroubledStore(clock), {"webhook-source/github": "too many jobs are waiting; try again later"}
+    for each in (a_secret(token=TOKEN), a_source(), a_source("other")):
+        await store.create(each)
+    async with run_in_background(SourceStatusReconciler(store, clock, OwnReceiver(), full_queue=full.get).run()):
+        await clock.advance(1)
+        refused, other = await store.get(WebhookSource, "github"), await store.get(WebhookSource, "other")
+        assert (refused.full_queue, other.full_queue) == ("too many jobs are waiting; try again later", None)
+        assert (await reasons(store, "other"))["Accepting"] == ("True", "QueueHasRoom")
+        writes = store.writes
+        await clock.advance(3 * PASS_SECONDS)
+        assert store.writes == writes
+        full.clear()
+        await clock.advance(PASS_SECONDS)
+        assert (await store.get(WebhookSource, "github")).full_queue is None

@@ -20,6 +20,7 @@ from labrats.intake.request import JobRequest
 from labrats.intake.validation import FILES_BYTES
 from labrats.metrics import Metrics
 from labrats.model.agent import AiAgent
+from labrats.model.condition import Condition
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid, Overloaded, RetryLater, TooLarge
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Chain, Job, KeyReference, Pipeline, advance
@@ -27,7 +28,7 @@ from labrats.model.mcp_server import McpServer
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.record import Metadata, Resource
 from labrats.model.variables import SecretKey
-from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec, WebhookSourceStatus
 from labrats.ports import Store
 from labrats.settings import EngineSettings
 from tests.fakes.clock import NOON
@@ -53,12 +54,13 @@ def an_admission(
     job_index: JobIndex | None = None,
     *,
     agents: Sequence[AiAgent] = (),
+    sources: Sequence[WebhookSource] = (),
     immediate_starts: ImmediateStarts | None = None,
     **settings: Any,
 ) -> Admission:
     index, attachments, uploads, catalog = job_index or JobIndex(), Attachments(folder), Uploads(folder), Catalog()
-    for agent in agents:
-        catalog.put(agent)
+    for resource in (*agents, *sources):
+        catalog.put(resource)
     engine_settings = EngineSettings(**settings)
     return Admission(
         store, catalog, index, attachments, uploads, Metrics(), engine_settings, immediate_starts=immediate_starts
@@ -222,6 +224,27 @@ async def test_applied_job_gives_its_tools_other_keys_of_such_a_secret(tmp_path:
     spec = an_applied_spec(prompt="Hello.", config=JobConfig(provider="mock", env=env))
 
     assert await an_admission(store, tmp_path).admit_applied(await store.create(a_job(spec=spec, resource_version="")))
+
+
+@pytest.mark.parametrize(("status", "owner", "is_refused"), [
+    ("False", "webhook-source/github", True), ("True", "webhook-source/github", False),
+    ("False", "webhook-source/other", False), ("False", "github", False),
+])  # fmt: skip
+async def test_a_receiver_that_knows_no_jobs_refuses_those_for_which_the_controller_sees_no_room(
+    tmp_path: Path, status: str, owner: str, is_refused: bool
+) -> None:
+    full = Condition(type="Accepting", status=status, reason="x", last_transition_time=NOON, message="it is full")
+    source = WebhookSource(
+        metadata=Metadata(name="github"),
+        spec=WebhookSourceSpec(type="github"),
+        status=WebhookSourceStatus(conditions=(full,)),
+    )
+    admission = an_admission(MemoryStore(), tmp_path, sources=[source])
+    if is_refused:
+        with pytest.raises(Overloaded, match="it is full"):
+            await admission.create(a_request(owner=owner), random_names())
+    else:
+        await admission.create(a_request(owner=owner), random_names())
 
 
 @pytest.mark.parametrize("limit", ["max_waiting_jobs", "max_waiting_jobs_per_owner"])
