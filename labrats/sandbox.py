@@ -118,12 +118,12 @@ def confine(
     options += [word for path in whole if _is_in(path, partly_shown) and path.exists() for word in _bind(path)]
     options += [word for path in hidden for word in ("--tmpfs", str(path))]
     options += [word for path in writable for word in ("--bind", str(path), str(path))]
-    read_only = (*hidden, *partly_shown, _INIT, *_files_of_the_kernel(), Path("/"))
+    read_only = (*hidden, *partly_shown, _INIT, *_read_only_for_root(), Path("/"))
     options += [word for path in read_only for word in ("--remount-ro", str(path))]
     return [*_own_mounts(sandbox), sandbox.program, *options, "--chdir", str(cwd), "--", *command]
 
 
-def _files_of_the_kernel() -> Sequence[Path]:
+def _read_only_for_root() -> Sequence[Path]:
     """Return the folder with files that belong to root, who could change the machine by them without any capability.
 
     Those in `/proc/scsi` remove disks, and those in `/proc/net`, which every process has, change its network.

@@ -6,9 +6,9 @@ By `clone3`, an agent of root could start a process in any control group. With a
 could make programs outside wait that write to the file. Large sets of semaphores, and many small messages in queues,
 take memory of the kernel that belongs to no process, as do filters of sockets, and pages of a process that `vmsplice`
 puts into a pipe. What `memfd_secret` takes seems to be a file on the disk. A process that made itself undumpable would
-hide the files that it has open from the executor. Some file systems let every user make snapshots that only root can
-delete: on kernels with a former defect of Btrfs, even of the whole volume. Attributes of files are part of no measured
-size there.
+hide the files that it has open from the executor. Btrfs and bcachefs let every user make snapshots that only root can
+delete: on kernels with a former defect, even of the whole volume. On these file systems and in memory, attributes of
+files are part of no size that can be measured.
 
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
@@ -56,7 +56,7 @@ class _Machine:
     """The numbers of a processor architecture.
 
     code: from linux/audit.h. calls: the refused ones. socket, socketpair: of the calls that open one or two. fcntl: of
-    that by which a program also takes a lease. ioctl: of that for all else that file systems and devices do.
+    that by which a program also takes a lease. ioctl: of that for requests to file systems and devices.
     setsockopt: of that by which a program also shares a port. shmget: of the call that creates a segment of System V
     memory. semget: of the one for a set of semaphores. msgsnd: of the one that puts a message into a queue of System V.
     prctl: of that by which a process also makes itself undumpable. setrlimit, prlimit: of those that change a limit.

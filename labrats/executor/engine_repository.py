@@ -33,8 +33,8 @@ INDEX_BYTES: Final = 256 * 1024 * 1024
 OBJECTS: Final = ".git/objects"
 """The folder in the workspace with the objects of its repository."""
 
-IGNORE_SUBMODULES: Final = "--ignore-submodules=dirty"
-"""An option of each comparison. Git would otherwise read `.gitmodules` in the workspace, which may be a link."""
+IGNORE_DIRTY_SUBMODULES: Final = "--ignore-submodules=dirty"
+"""An option of each comparison. Without it, `.gitmodules` could hide the new commit of a submodule."""
 
 OUTSIDE_PUBLICATION: Final = ("--", ".", f":(exclude){PUBLICATION_FOLDER}")
 """Arguments that restrict a git command to files outside the folder of the publication."""
@@ -72,8 +72,14 @@ _KEPT_INDEX: Final = "index-before"
 _NO_PROGRAMS: Final = "no-programs"
 """The folder with a `git` that does nothing."""
 
+_NO_FILES: Final = "no-files"
+"""The folder that stands for the workspace while a command outside of the sandbox runs. Git would open files in the
+workspace for attributes and submodules, also those to which links lead; it reads them from the index instead.
+"""
+
 _SETTINGS: Final = (
     *("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=false"),
+    "core.safecrlf=false",  # it only warns, of each file
     "core.commitGraph=false",  # the workspace's own could name other parents than the commits
     "core.multiPackIndex=false",  # it could name packs of other repositories
     "pack.useBitmaps=false",  # they could name other objects than the commits have
@@ -89,8 +95,8 @@ _ENVIRONMENT: Final = {
 
 _EMPTY: Final = ("--quiet", "--bare", "--template=")
 _CONFIGURATION_FILE: Final = "config"
-_OBEYED: Final = (_CONFIGURATION_FILE, "config.worktree", "commondir", "info", _NO_PROGRAMS)
-"""Files by which a repository changes what git does, also by programs, and the engine's own folder for programs."""
+_OBEYED: Final = (_CONFIGURATION_FILE, "config.worktree", "commondir", "info", _NO_PROGRAMS, _NO_FILES)
+"""Files by which a repository changes what git does, also by programs, and the engine's own folders."""
 
 
 class DiffFailed(LabratsError):
@@ -157,10 +163,14 @@ class EngineRepository:
 
     @contextmanager
     def showing_text(self) -> Iterator[None]:
-        """Let comparisons show the text of files that are binary according to the workspace's `.gitattributes`."""
+        """Let comparisons show the text of files that are binary according to `.gitattributes`. Raises DiffFailed."""
         attributes = self.git_dir / "info" / "attributes"
-        attributes.parent.mkdir(exist_ok=True)
-        attributes.write_text("* !diff\n")
+        try:
+            remove_path(attributes.parent)  # the confined `git add` may write to it
+            attributes.parent.mkdir()
+            attributes.write_text("* !diff\n")
+        except OSError as error:
+            raise DiffFailed(f"the engine's repository cannot be used: {error.strerror}") from error
         try:
             yield
         finally:
@@ -254,7 +264,7 @@ class EngineRepository:
 
     async def add_entries_of(self, commit: str) -> None:
         """Add to the index what a commit has and the index lacks. `add_all` then updates it, although it is ignored."""
-        options = ("--cached", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-filter=D", IGNORE_SUBMODULES)
+        options = ("--cached", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-filter=D", IGNORE_DIRTY_SUBMODULES)
         listed = await self.git("diff-index", *options, commit, *OUTSIDE_PUBLICATION)
         entries = b"".join(entries_before(listed).values())
         await self.git("update-index", "-z", "--add", "--replace", "--index-info", stdin=entries)
@@ -351,12 +361,19 @@ class EngineRepository:
         confined: bool = False,
     ) -> bytes:
         """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`."""
+        work_tree = self.workspace if confined else self._no_files()
         settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
-        place = [f"--git-dir={self.git_dir}", f"--work-tree={self.workspace}"]
-        index = {"GIT_INDEX_FILE": str(self.git_dir / self.index)}
-        options = [*settings, *place]
-        variables = {**index, **(variables or {})}
-        return await self._run(arguments, options, most_bytes, stdin, variables, stderr, confined=confined)
+        options = [*settings, f"--git-dir={self.git_dir}", f"--work-tree={work_tree}"]
+        variables = {"GIT_INDEX_FILE": str(self.git_dir / self.index), **(variables or {})}
+        return await self._run(arguments, options, most_bytes, stdin, variables, stderr, work_tree, confined=confined)
+
+    def _no_files(self) -> Path:
+        folder = self.git_dir / _NO_FILES
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise DiffFailed(f"the engine's repository cannot be used: {error.strerror}") from error
+        return folder
 
     @property
     def _excludes(self) -> str:
@@ -374,6 +391,7 @@ class EngineRepository:
         stdin: bytes = b"",
         variables: Mapping[str, str] | None = None,
         stderr: int = DEVNULL,
+        cwd: Path | None = None,
         *,
         confined: bool = False,
     ) -> bytes:
@@ -388,7 +406,7 @@ class EngineRepository:
             try:
                 command = files.enter_context(self.confine(git)) if confined else git
                 async with child_process(
-                    command, self.workspace, environment, stdin=source or DEVNULL, stderr=stderr
+                    command, cwd or self.git_dir.parent, environment, stdin=source or DEVNULL, stderr=stderr
                 ) as process:
                     while chunk := await process.output.read(_READ_BYTES):
                         printed += chunk

@@ -187,8 +187,8 @@ class EventWriter:
         model's prices.
         """
         usage = self.usage
-        if usage.known_cost_usd is None:
-            usage = replace(usage, cost_usd=cost_of(usage, self.prices) if self.prices else 0.0)
+        if usage.known_cost_usd is None and self.prices:
+            usage = replace(usage, cost_usd=cost_of(usage, self.prices))
         self.usage = usage + estimated
         self._write(UsageEvent(usage=self.usage, **self._stamp()))
 

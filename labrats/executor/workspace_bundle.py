@@ -12,7 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from labrats.executor.context import RunContext
-from labrats.executor.engine_repository import IGNORE_SUBMODULES, DiffFailed, EngineRepository, entries_before
+from labrats.executor.engine_repository import IGNORE_DIRTY_SUBMODULES, DiffFailed, EngineRepository, entries_before
 from labrats.executor.git_identity import IDENTITY
 from labrats.executor.git_outputs import read_head
 from labrats.executor.workspace_diff import Baseline
@@ -140,7 +140,7 @@ async def _tree_on(repository: EngineRepository, base: str, cloned: str, baselin
 
 async def _differences(repository: EngineRepository, before: str, after: str) -> dict[bytes, bytes]:
     """Return, by changed path, an entry for `git update-index --index-info` that restores the state before."""
-    options = ("-r", "-z", "--raw", "--no-renames", "--full-index", IGNORE_SUBMODULES)
+    options = ("-r", "-z", "--raw", "--no-renames", "--full-index", IGNORE_DIRTY_SUBMODULES)
     printed = await repository.git("diff-tree", *options, before, after)
     return entries_before(printed)
 

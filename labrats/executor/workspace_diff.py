@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace as replace_baseline
 from functools import partial
@@ -13,7 +14,12 @@ from msgspec.structs import replace
 
 from labrats.executor.agent_sandbox import sandboxed_tool
 from labrats.executor.context import RunContext
-from labrats.executor.engine_repository import IGNORE_SUBMODULES, OUTSIDE_PUBLICATION, DiffFailed, EngineRepository
+from labrats.executor.engine_repository import (
+    IGNORE_DIRTY_SUBMODULES,
+    OUTSIDE_PUBLICATION,
+    DiffFailed,
+    EngineRepository,
+)
 from labrats.executor.git_outputs import belongs_to_repository, read_head, read_ref
 from labrats.files.safe_paths import read_regular_file
 from labrats.files.trees import remove_special_files
@@ -34,6 +40,7 @@ _MOST_ERRORS, _ERROR_CHARACTERS = 5, 300
 _NO_FILE, _SUBMODULE = b"000000", b"160000"
 """Modes of a change that have no blob."""
 
+_DIFFERENCE: Final = ("diff", "--cached", "--no-ext-diff", "--no-textconv", IGNORE_DIRTY_SUBMODULES, "--no-color")
 _BINARY: Final = b"\nGIT binary patch\n"
 _GIT_DIR: Final = "baseline.git"
 _BASELINE_BYTES: Final = 1024 * 1024
@@ -208,37 +215,41 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
         context.events.log(f"[the patch omits what git cannot add: {error[:_ERROR_CHARACTERS]}]")
     if more := len(errors[_MOST_ERRORS:]):
         context.events.log(f"[the patch omits {more} more that git cannot add]")
-    difference = ("diff", "--cached", "--no-ext-diff", "--no-textconv", IGNORE_SUBMODULES, "--no-color")
     changed = await repository.changed_since_kept()
-    names = await repository.git(*difference, "--name-only", "-z", "--no-renames", tree, *OUTSIDE_PUBLICATION)
-    patch = await _patch_with_text(repository, *difference, "--binary", "--full-index", tree, *OUTSIDE_PUBLICATION)
+    names = await repository.git(*_DIFFERENCE, "--name-only", "-z", "--no-renames", tree, *OUTSIDE_PUBLICATION)
     if changed is not None and changed != set(names.split(b"\0")[:-1]):
         raise DiffFailed("the agent has changed objects of its repository, so that a patch would hide other changes")
-    if _BINARY in patch and await _may_hide_a_secret(context, repository, tree):
-        context.events.log(
-            "[a binary file contains a secret, or is too large to tell: the patch only names such files]"
-        )
-        patch = await repository.git(*difference, "--full-index", tree, *OUTSIDE_PUBLICATION, most_bytes=PATCH_BYTES)
-    if patch:
+    if patch := await _patch(context, repository, tree):
         context.events.patch(patch)
     return names.count(b"\0")
 
 
-async def _patch_with_text(repository: EngineRepository, *difference: str) -> bytes:
-    """Return the patch. An agent could otherwise hide changes from readers by `.gitattributes` (`*.py -diff`).
+async def _patch(context: RunContext, repository: EngineRepository, tree: str) -> bytes:
+    """Return the patch, with the text of files that `.gitattributes` marks as binary, unless that is too large.
 
-    Repositories mark large generated files so: if the patch is too large with their text, they are binary.
+    An agent could otherwise hide changes from readers (`*.py -diff`).
     """
-    try:
-        with repository.showing_text():
-            return await repository.git(*difference, most_bytes=PATCH_BYTES)
-    except DiffFailed:
-        return await repository.git(*difference, most_bytes=PATCH_BYTES)
+    with suppress(DiffFailed), repository.showing_text():
+        return await _patch_without_hidden_secrets(context, repository, tree)
+    patch = await _patch_without_hidden_secrets(context, repository, tree)
+    context.events.log("[the patch would be too large with the text of files that .gitattributes marks as binary]")
+    return patch
+
+
+async def _patch_without_hidden_secrets(context: RunContext, repository: EngineRepository, tree: str) -> bytes:
+    compared = ("--full-index", tree, *OUTSIDE_PUBLICATION)
+    patch = await repository.git(*_DIFFERENCE, "--binary", *compared, most_bytes=PATCH_BYTES)
+    if _BINARY in patch and await _may_hide_a_secret(context, repository, tree):
+        context.events.log(
+            "[a binary file contains a secret, or is too large to tell: the patch only names such files]"
+        )
+        patch = await repository.git(*_DIFFERENCE, *compared, most_bytes=PATCH_BYTES)
+    return patch
 
 
 async def _may_hide_a_secret(context: RunContext, repository: EngineRepository, tree: str) -> bool:
     """Return whether a changed file contains or contained a secret, which could not be redacted in compressed form."""
-    changes = ("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", IGNORE_SUBMODULES)
+    changes = ("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", IGNORE_DIRTY_SUBMODULES)
     listed = await repository.git(*changes, tree, *OUTSIDE_PUBLICATION)
     blobs = b"".join(
         b"%s\n" % blob

@@ -192,10 +192,12 @@ class Admission:
 
     def _check_queue(self, owner: str) -> None:
         """Raise Overloaded while too many jobs are waiting, in all or of this owner."""
-        source = (
-            self._catalog.webhook_source(owner.removeprefix(OWNER_PREFIX)) if owner.startswith(OWNER_PREFIX) else None
-        )
-        if problem := self.full_queue(owner) or (source and source.full_queue):
+        if self._settings.needs_jobs:
+            problem = self.full_queue(owner)
+        else:  # a receiver, which knows only what the controller has reported
+            source = self._catalog.webhook_source(owner.removeprefix(OWNER_PREFIX))
+            problem = source.full_queue if source else None
+        if problem:
             raise Overloaded(problem, RETRY_OVERLOADED_SECONDS)
 
     async def _find_all(self, names_of: NamesOfAgent) -> dict[str, Job]:

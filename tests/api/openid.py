@@ -89,6 +89,8 @@ class ScriptedOpenIdProvider:
 
     async def _key_set(self, request: Request) -> Response:
         self.requests.append("keys")
+        if self.is_down:
+            return Response(status_code=502)
         invalid: list[Any] = [
             {"kty": "RSA", "n": "!" * 400, "e": "AQAB"},
             {"kty": "EC", "crv": "P-0"},

@@ -466,6 +466,15 @@ async def test_an_unreachable_provider_is_retried_at_the_next_login(login: Login
     assert (await login.sign_in()).status_code == 303
 
 
+async def test_a_login_during_which_the_provider_is_down_can_be_finished_later(login: Login) -> None:
+    response = await login.begin()
+    login.openid.is_down = True
+    assert (await login.come_back(response)).status_code == 503
+    login.openid.is_down = False
+    assert (await login.come_back(response)).status_code == 303
+    assert (await login.come_back(response)).status_code == 401
+
+
 # Flows
 
 

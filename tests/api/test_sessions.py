@@ -258,6 +258,10 @@ async def test_a_session_of_the_version_before_is_accepted_until_its_expiry(api:
 BROWSERS: list[dict[str, str]] = [
     {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"},
     {"Accept": "*/*", "Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
+    {
+        "Accept": "*/*",
+        "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/605.1.15 Version/16.1 Safari/605.1.15",
+    },
     {"Accept": "text/html", "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"},
 ]
 

@@ -80,7 +80,7 @@ def _with_private_software() -> None:
 def _with_writable_kernel() -> None:
     from labrats import sandbox
 
-    _replace(sandbox, "_files_of_the_kernel", list)
+    _replace(sandbox, "_read_only_for_root", list)
 
 
 def _without_limit_on_core_dumps() -> None:

@@ -127,7 +127,14 @@ class OpenIdProvider:
         Raises ApiError 401 unless the response is the valid one for this login, RetryLater if the provider cannot be
         reached.
         """
-        login = self._use_up_login(cookie, response.get("state", ""))
+        login = self._use_up_login(cookie, state := response.get("state", ""))
+        try:
+            return await self._user_of(login, response)
+        except RetryLater:  # the same response may succeed later
+            self._used_states.pop(state, None)
+            raise
+
+    async def _user_of(self, login: Mapping[str, Any], response: Mapping[str, str]) -> tuple[User, str]:
         endpoints = await self._discover()
         self._check_issuer(endpoints, response.get("iss"))
         if error := response.get("error"):

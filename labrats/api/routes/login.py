@@ -243,7 +243,10 @@ def _is_browser(request: Request) -> bool:
     It sends cookies to every port of a host. Its session therefore begins with a secret, which only a page of this
     origin can send.
     """
-    return "text/html" in request.headers.get("accept", "") or "sec-fetch-site" in request.headers
+    headers = request.headers
+    is_navigation = "text/html" in headers.get("accept", "")
+    # Over plain HTTP, browsers send no Sec-Fetch headers, but no page can change this one.
+    return is_navigation or "sec-fetch-site" in headers or headers.get("user-agent", "").startswith("Mozilla/")
 
 
 def _to_sign_in_page(parameters: str, next_page: str) -> Response:

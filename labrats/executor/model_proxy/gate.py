@@ -90,7 +90,7 @@ _PREFIXES_NOT_FORWARDED: Final = (
 Those of the second line belong to gateways, which send the request, and a key, to the server that such a header names.
 """
 
-_CREDENTIALS: Final = (b"api-key", b"apikey", b"-authorization")
+_CREDENTIALS: Final = (b"-key", b"apikey", b"-authorization", b"-token", b"-vk")
 """Ends of the names of headers with a key, such as one of the agent's own for the server behind a gateway."""
 
 _AT_USUAL_PRICES: Final[Mapping[str, frozenset[bytes]]] = {

@@ -5,7 +5,7 @@ They contain the messages of subagents, which it does not print in full, and at 
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -122,7 +122,7 @@ class SessionFiles:
         """Yield the id and usage of each message of a subagent that was recorded since the last call."""
         if (began := time.monotonic()) < self._search_after:
             return
-        paths = self._find(f"{self.session_id}/subagents/*.jsonl")
+        paths = self._find("*.jsonl", f"{self.session_id}/subagents")
         if (took := time.monotonic() - began) > _LONG_SEARCH_SECONDS:
             self._search_after = began + took * _PAUSE_FACTOR
         for path in paths:
@@ -155,16 +155,19 @@ class SessionFiles:
         cost = None if latest.has_unknown_model_cost else latest.total_cost
         return msgspec.structs.replace(usage_of_models(latest.model_usage), cost_usd=cost)
 
-    def _find(self, pattern: str) -> list[Path]:
+    def _find(self, pattern: str, folder: str = "") -> list[Path]:
         """Return the files of the session. Folders that are links may lead out of the home."""
         if not self.session_id:
             return []
         with suppress(OSError):  # an agent can take the permissions of its home from itself
             if is_plain_folder(self._projects.parent) and is_plain_folder(self._projects):
-                projects = filter(is_plain_folder, islice(self._projects.iterdir(), _MOST_FILES))
-                found = chain.from_iterable(project.glob(pattern) for project in projects)
-                return sorted(islice(found, _MOST_FILES))
+                folders = (each / folder for each in islice(self._projects.iterdir(), _MOST_FILES))
+                plain = (each for each in folders if all(map(is_plain_folder, self._up_to_projects(each))))
+                return sorted(islice(chain.from_iterable(each.glob(pattern) for each in plain), _MOST_FILES))
         return []
+
+    def _up_to_projects(self, folder: Path) -> Sequence[Path]:
+        return [each for each in (folder, *folder.parents) if self._projects in each.parents]
 
     def _new_lines(self, path: Path) -> Iterator[bytes]:
         """Yield the complete lines that were added to a file. It is not left open, since there may be many files.

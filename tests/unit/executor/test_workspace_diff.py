@@ -259,17 +259,18 @@ def test_repository_in_the_workspace_reveals_no_file_outside(tmp_path: Path, rep
     assert any("error: 'sub/' does not have a commit checked out" in line for line in attempt.logs)
 
 
-@pytest.mark.parametrize(("lines", "is_text"), [(10, True), (200_000, False)])
-def test_patch_shows_the_text_of_files_that_are_marked_as_binary_as_far_as_it_fits(
+@pytest.mark.parametrize(("lines", "is_text"), [(10, True), (600_000, False)])
+def test_patch_shows_the_text_of_files_that_are_marked_as_binary_if_it_fits(
     tmp_path: Path, repository: Path, lines: int, is_text: bool
 ) -> None:
     """Readers of the patch would otherwise see no change in them."""
     script = f"""echo '*.txt -diff' > .gitattributes; echo three >> readme.txt
-        yes 'a line of text' | head -{lines} | tee a.txt b.txt > c.txt"""
+        yes 'a line of text' | head -{lines} > c.txt"""
     attempt = an_attempt_of(tmp_path, script, repository)
     attempt.run()
     patch = patch_of(attempt)
     assert (b"\n+three\n" in patch, b"GIT binary patch" not in patch) == (is_text, is_text)
+    assert any("too large with the text" in line for line in attempt.logs) == (not is_text)
     git(repository, "apply", "--binary", stdin=patch)
     assert (repository / "readme.txt").read_bytes() == (attempt.workspace / "readme.txt").read_bytes()
     assert (repository / "c.txt").read_bytes() == (attempt.workspace / "c.txt").read_bytes()
@@ -355,6 +356,20 @@ def test_no_file_outside_of_the_workspace_is_opened_for_a_submodule(tmp_path: Pa
     attempt = an_attempt_of(tmp_path, script, repository)
     attempt.run()
     assert b"Subproject commit" in patch_of(attempt)
+    assert attempt.outcome.outputs.bundle_bytes
+
+
+def test_no_file_outside_of_the_workspace_is_opened_for_attributes(tmp_path: Path, repository: Path) -> None:
+    (repository / "folder").mkdir()
+    (repository / "folder" / "a.txt").write_text("one\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "folder")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    os.mkfifo(outside / ".gitattributes")
+    attempt = an_attempt_of(tmp_path, f"rm -r folder; ln -s {outside} folder; echo x >> readme.txt", repository)
+    attempt.run()
+    assert b"deleted file mode 100644" in patch_of(attempt)
     assert attempt.outcome.outputs.bundle_bytes
 
 

@@ -226,12 +226,12 @@ async def test_applied_job_gives_its_tools_other_keys_of_such_a_secret(tmp_path:
     assert await an_admission(store, tmp_path).admit_applied(await store.create(a_job(spec=spec, resource_version="")))
 
 
-@pytest.mark.parametrize(("status", "owner", "is_refused"), [
-    ("False", "webhook-source/github", True), ("True", "webhook-source/github", False),
-    ("False", "webhook-source/other", False), ("False", "github", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("role", "status", "is_refused"),
+    [("webhook-receiver", "False", True), ("webhook-receiver", "True", False), ("api", "False", False)],
+)
 async def test_a_receiver_that_knows_no_jobs_refuses_those_for_which_the_controller_sees_no_room(
-    tmp_path: Path, status: str, owner: str, is_refused: bool
+    tmp_path: Path, role: str, status: str, is_refused: bool
 ) -> None:
     full = Condition(type="Accepting", status=status, reason="x", last_transition_time=NOON, message="it is full")
     source = WebhookSource(
@@ -239,12 +239,16 @@ async def test_a_receiver_that_knows_no_jobs_refuses_those_for_which_the_control
         spec=WebhookSourceSpec(type="github"),
         status=WebhookSourceStatus(conditions=(full,)),
     )
-    admission = an_admission(MemoryStore(), tmp_path, sources=[source])
+    of_receiver: dict[str, Any] = (
+        {"webhook_source": "github", "webhook_secret_file": tmp_path} if role == "webhook-receiver" else {}
+    )
+    admission = an_admission(MemoryStore(), tmp_path, sources=[source], role=role, **of_receiver)
+    request = a_request(owner="webhook-source/github")
     if is_refused:
         with pytest.raises(Overloaded, match="it is full"):
-            await admission.create(a_request(owner=owner), random_names())
+            await admission.create(request, random_names())
     else:
-        await admission.create(a_request(owner=owner), random_names())
+        await admission.create(request, random_names())
 
 
 @pytest.mark.parametrize("limit", ["max_waiting_jobs", "max_waiting_jobs_per_owner"])

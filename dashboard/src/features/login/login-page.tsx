@@ -1,8 +1,8 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useEffect, useState } from 'react';
 
-import { grantIn, isOwnPath, issuerName, rememberNext, sessionQuery, signIn } from '../../api/session';
 import type { Schemas } from '../../api/client';
+import { grantIn, isOwnPath, issuerName, rememberNext, sessionQuery, signIn } from '../../api/session';
 import { buttonClass } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Logo } from '../../ui/icons';
@@ -30,6 +30,8 @@ export function LoginPage({ next }: { next: string | undefined }) {
     },
     enabled: grant !== undefined,
     staleTime: Infinity,
+    retry: false, // the engine may have used up a link whose answer was lost
+    refetchOnWindowFocus: false,
   });
   const { data, error, refetch } = useQuery({ ...sessionQuery, refetchInterval: 3_000 });
   useTitle('Sign in');
@@ -47,7 +49,11 @@ export function LoginPage({ next }: { next: string | undefined }) {
         <Logo size={36} />
         <h1>Sign in to Labrats</h1>
         {signingIn.error && <Failure error={signingIn.error} onRetry={() => void signingIn.refetch()} />}
-        {signingIn.isFetching ? <p role="status">Signing in …</p> : data && <Ways signIn={data.signIn} next={next} />}
+        {signingIn.isFetching ? (
+          <p role="status">Signing in …</p>
+        ) : (
+          data && <SignInOptions signIn={data.signIn} next={next} />
+        )}
         {error && <Failure error={error} onRetry={() => void refetch()} />}
         <p className={styles.version}>{data && `Labrats ${data.version}`}</p>
       </div>
@@ -55,7 +61,7 @@ export function LoginPage({ next }: { next: string | undefined }) {
   );
 }
 
-function Ways({ signIn: { oidc, link }, next }: { signIn: Schemas['SignIn']; next: string | undefined }) {
+function SignInOptions({ signIn: { oidc, link }, next }: { signIn: Schemas['SignIn']; next: string | undefined }) {
   return (
     <>
       {oidc && (
