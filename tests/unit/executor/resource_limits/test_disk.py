@@ -53,6 +53,14 @@ for number in range(3):
     os.unlink(name)
 time.sleep(20)
 """
+RUN_DELETED_PROGRAM = """
+import os, shutil, subprocess, time
+shutil.copy('/bin/sleep', 'program')
+with open('program', 'ab') as file:
+    file.write(os.urandom(8 << 20))
+with subprocess.Popen(['./program', '20']):
+    os.unlink('program')
+"""
 PLACES = {
     "workspace": "''",
     "home": "os.environ['HOME'] + '/'",
@@ -74,8 +82,11 @@ time.sleep(2.5)
 
 @pytest.mark.parametrize(
     "script",
-    [*(FILL.format(path=place) for place in PLACES.values()), FILL_DELETED_FILE, FILL_DELETED_FILE_OF_A_THREAD],
-    ids=[*PLACES, "deleted file", "deleted file of a thread"],
+    [
+        *(FILL.format(path=place) for place in PLACES.values()),
+        *(FILL_DELETED_FILE, FILL_DELETED_FILE_OF_A_THREAD, RUN_DELETED_PROGRAM),
+    ],
+    ids=[*PLACES, "deleted file", "deleted file of a thread", "deleted program that runs"],
 )
 def test_attempt_over_the_disk_limit_is_ended(tmp_path: Path, isolation: dict[str, Any], script: str) -> None:
     attempt = an_attempt_of(tmp_path, script, limits=DISK, **isolation)
