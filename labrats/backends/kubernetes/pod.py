@@ -65,6 +65,9 @@ _NOT_DISRUPTED: Final = {
 _NO_NAME_SERVER: Final = {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["127.0.0.1"]}}
 """Fields of a pod that reaches no name server: a look-up fails at once instead of after a timeout."""
 
+_NO_PING: Final = {"sysctls": [{"name": "net.ipv4.ping_group_range", "value": "1 0"}]}
+"""Security context of a pod in which no group may open ICMP sockets, which some network plugins let through."""
+
 DEADLINE_MARGIN_SECONDS: Final = 600
 """Time after the engine's own deadline at which the cluster ends an attempt, should the engine not do so."""
 
@@ -233,11 +236,11 @@ def _pod(
     ]
     # The steps never use an image that a job names: they have credentials that the agent must not read.
     first, *others = [{**step, "image": settings.image, "resources": resources} for step in steps]
+    runtime = {**settings.pod_fields, **_runtime(attempt, settings)}
     return {
-        **settings.pod_fields,
-        **_runtime(attempt, settings),
+        **runtime,
         **RESTRICTED_POD,
-        **(_NO_NAME_SERVER if credentials.egress else {}),
+        **(_confinement(runtime) if credentials.egress else {}),
         "terminationGracePeriodSeconds": round(settings.grace_seconds),
         "initContainers": [
             first,
@@ -259,6 +262,13 @@ def _pod(
             *settings.extras.volumes,
         ],
     }
+
+
+def _confinement(runtime: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a pod with a network rule. runtime: its fields that the operator sets."""
+    if runtime.get(RUNTIME_CLASS):  # such as gVisor, which may refuse settings of the kernel
+        return _NO_NAME_SERVER
+    return {**_NO_NAME_SERVER, "securityContext": {**RESTRICTED_POD["securityContext"], **_NO_PING}}
 
 
 def _with_limits(resources: Mapping[str, Any], operators: Mapping[str, Any]) -> Mapping[str, Any]:

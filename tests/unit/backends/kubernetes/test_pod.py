@@ -407,6 +407,21 @@ def test_pod_with_a_network_rule_has_its_own_labels_and_no_name_server() -> None
     assert (task_of(pod).egress_proxy, task_of(usual).egress_proxy) == (("10.96.0.9", 3128), None)
 
 
+@pytest.mark.parametrize(
+    ("egress", "fields", "range_of_groups"),
+    [(EGRESS, {}, "1 0"), (None, {}, None), (EGRESS, {"runtimeClassName": "gvisor"}, None)],
+)
+def test_pod_with_a_network_rule_lets_no_group_ping(
+    egress: PodEgress | None, fields: dict[str, str], range_of_groups: str | None
+) -> None:
+    """A job's own image may lack the executor's filter of calls. Not every runtime class knows this setting."""
+    settings = dataclasses.replace(SETTINGS, pod_fields=fields)
+    context = pod_of(an_owned_attempt(), PodCredentials(egress=egress), settings)["spec"]["securityContext"]
+    found = {each["name"]: each["value"] for each in context.get("sysctls", ())}
+    assert found.get("net.ipv4.ping_group_range") == range_of_groups
+    assert context["runAsNonRoot"]
+
+
 def test_each_part_of_a_pod_mounts_only_its_own_egress_token() -> None:
     attempt = an_owned_attempt(workspace_setup=WorkspaceSetup(git_repo="https://git.example/a.git"))
     credentials = PodCredentials(model=[("anthropic", {"ANTHROPIC_API_KEY": "KEY"})], egress=EGRESS)
