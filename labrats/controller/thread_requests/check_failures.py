@@ -46,6 +46,21 @@ class _Output(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
+class _Suite(msgspec.Struct, frozen=True):
+    """Checks of one App or workflow. head_branch: the branch in this repository; None for a fork's."""
+
+    id: int
+    head_branch: str | None = None
+
+
+class _Suites(msgspec.Struct):
+    check_suites: list[_Suite]
+
+
+class _SuiteOfRun(msgspec.Struct, frozen=True):
+    id: int
+
+
 class _Run(msgspec.Struct, frozen=True):
     id: int
     name: str
@@ -53,6 +68,7 @@ class _Run(msgspec.Struct, frozen=True):
     conclusion: str | None = None
     html_url: str | None = None
     app: _App | None = None
+    check_suite: _SuiteOfRun | None = None
     output: _Output = _Output()
 
 
@@ -66,18 +82,32 @@ class _Annotation(msgspec.Struct, frozen=True):
     message: str | None = None
 
 
-async def read_failures(access: Access, sha: str, *, may_wait: bool) -> Sequence[CheckFailure] | None:
-    """Return the failed checks of a commit but our own; None if others still run and `may_wait`.
+async def read_failures(access: Access, branch: str, sha: str, *, may_wait: bool) -> Sequence[CheckFailure] | None:
+    """Return the failed checks of the head of a branch but our own; None if others still run and `may_wait`.
 
     Raises RefusedByGitHub, RetryLater.
     """
-    runs: list[_Run] = []
-    async for page in access.repository.pages(f"/commits/{sha}/check-runs", _Runs, READ_CHECKS, filter="latest"):
-        runs += (run for run in page.check_runs if not run.app or run.app.id != access.identity.app_id)
+    runs = await _runs(access, branch, sha)
     if may_wait and any(run.status != "completed" for run in runs):
         return None
     failed = [run for run in runs if run.conclusion in FAILURES]
     return [await _failure(access, run) for run in failed[:_MOST_FAILURES]]
+
+
+async def _runs(access: Access, branch: str, sha: str) -> list[_Run]:
+    """Return the checks of a commit that ran for a branch of the repository.
+
+    Everybody can open a pull request from a fork with the same commit, and choose what its checks print.
+    """
+    runs: list[_Run] = []
+    async for page in access.repository.pages(f"/commits/{sha}/check-runs", _Runs, READ_CHECKS, filter="latest"):
+        runs += (run for run in page.check_runs if not run.app or run.app.id != access.identity.app_id)
+    if not runs:
+        return []
+    suites: set[int] = set()  # read after the runs, so that the suite of each is among them
+    async for found in access.repository.pages(f"/commits/{sha}/check-suites", _Suites, READ_CHECKS):
+        suites |= {suite.id for suite in found.check_suites if suite.head_branch == branch}
+    return [run for run in runs if run.check_suite and run.check_suite.id in suites]
 
 
 async def _failure(access: Access, run: _Run) -> CheckFailure:

@@ -64,10 +64,12 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
     pull_request = await access.repository.get(
         f"/pulls/{request.target.pull_request}", dict[str, Any], READ_PULL_REQUESTS
     )
-    if pull_request.get("state") != OPEN or _head(pull_request).get("sha") != request.target.head_sha:
+    head = _head(pull_request)
+    if pull_request.get("state") != OPEN or head.get("sha") != request.target.head_sha:
         return NOTHING
     may_wait = jobs.clock.now() - request.received_at < LONGEST_WAIT
-    if (failures := await read_failures(access, request.target.head_sha or "", may_wait=may_wait)) is None:
+    failures = await read_failures(access, str(head.get("ref")), str(head.get("sha")), may_wait=may_wait)
+    if failures is None:
         raise MustWait(WAIT_FOR_CHECKS_SECONDS)
     if not failures:
         return NOTHING

@@ -166,10 +166,26 @@ async def test_other_failures_start_nothing(engine: LocalEngine, github: GitHubS
         head = head_of(github, pull)
         repaired = github.demo.end_check(head, log=LOG)
         github.demo.end_check(head, conclusion="success")
+        github.demo.end_check(head, log=LOG, of_fork=True)
         await deliver_failure(engine, github, pull, repaired)
         for sha in (of_a_person, old, head):
             await until_handled(engine, sha)
         assert len(await jobs_of(admin)) == 1
+
+
+async def test_failures_of_a_fork_with_the_same_commit_do_not_reach_the_agent(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    async with engine.admin() as admin:
+        pull = await a_pull_request(engine, github, admin)
+        run = github.demo.end_check(head_of(github, pull), log=LOG)
+        github.demo.end_check(head_of(github, pull), log="E assert colour == 'evil'", of_fork=True)
+        await deliver_failure(engine, github, pull, run)
+        newest = (await until_jobs(admin, 2))[0]
+        await published(admin, newest["id"])
+    sticky = next(each["body"] for each in github.comments_of(pull) if '"agent ci-fixer"' in each["body"])
+    assert "E assert colour == 'blue'" in sticky
+    assert "evil" not in sticky
 
 
 async def test_an_unreadable_log_is_said_to_the_agent(engine: LocalEngine, github: GitHubStandIn) -> None:

@@ -127,6 +127,7 @@ class Repository:
     labels: dict[str, Json] = field(default_factory=dict)
     issues: dict[int, Issue] = field(default_factory=dict)
     check_runs: dict[int, Json] = field(default_factory=dict)
+    check_suites: dict[int, Json] = field(default_factory=dict)
     annotations: dict[int, list[Json]] = field(default_factory=dict)
     statuses: dict[str, list[Json]] = field(default_factory=dict)
     logs: dict[int, str] = field(default_factory=dict)
@@ -191,14 +192,32 @@ class Repository:
         """Return the list of reactions to a comment, of an issue or a review."""
         return self.comment_reactions.setdefault(comment["id"], [])
 
-    def end_check(self, sha: str, name: str = "tests", conclusion: str = "failure", log: str = "") -> Json:
-        """Add a check run of GitHub Actions that has ended, with its log."""
+    def end_check(
+        self, sha: str, name: str = "tests", conclusion: str = "failure", log: str = "", of_fork: bool = False
+    ) -> Json:
+        """Add a check run of GitHub Actions that has ended, with its log. of_fork: for a pull request from a fork."""
         run: Json = {"id": self.new_id(), "head_sha": sha, "name": name, "status": "completed", "external_id": ""}
         run |= {"conclusion": conclusion, "app": {"id": 15368, "slug": "github-actions"}, "started_at": now()}
         run |= {"completed_at": now(), "html_url": f"{self.url}/runs/{run['id']}"}
         run["output"] = {"title": None, "summary": None, "text": None, "annotations_count": 0}
+        run["check_suite"] = self.suite_of(sha, run["app"], None if of_fork else self.branch_of(sha))
         self.check_runs[run["id"]], self.logs[run["id"]] = run, log
         return run
+
+    def suite_of(self, sha: str, app: Json, branch: str | None) -> Json:
+        """Return the reference of a run to the suite of its commit, App and branch; add the suite if it is missing."""
+        wanted = {"head_sha": sha, "app": app, "head_branch": branch}
+        for suite in self.check_suites.values():
+            if wanted.items() <= suite.items():
+                return {"id": suite["id"]}
+        suite_id = self.new_id()
+        self.check_suites[suite_id] = {"id": suite_id, "status": "completed", "conclusion": None, **wanted}
+        return {"id": suite_id}
+
+    def branch_of(self, sha: str) -> str | None:
+        """Return a branch with this head; None for the commit of a fork."""
+        names = self.git.git("for-each-ref", "--points-at", sha, "--format=%(refname:lstrip=2)", "refs/heads")
+        return next(iter(names.splitlines()), None)
 
     def label(self, name: str) -> Json:
         return self.labels.setdefault(name, {"id": self.new_id(), "name": name, "color": "ededed", "description": None})

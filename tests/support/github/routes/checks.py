@@ -17,6 +17,7 @@ def create_check_run(world: World, call: Call) -> Answer:
     run: Json = {"id": world.new_id(), "head_sha": sha, "status": "queued", "conclusion": None, "external_id": ""}
     run |= {"app": app_of(call.actor), "started_at": now(), "completed_at": None, "output": _no_output()}
     run["html_url"] = f"{repository.url}/runs/{run['id']}"
+    run["check_suite"] = repository.suite_of(sha, run["app"], repository.branch_of(sha))
     repository.check_runs[run["id"]] = run
     return 201, _apply(repository, run, call.body)
 
@@ -42,7 +43,7 @@ def list_check_runs(world: World, call: Call) -> Answer:
     sha, wanted = _commit(repository, call), call.query
     runs = [run for run in repository.check_runs.values() if run["head_sha"] == sha]
     if wanted.get("filter", "latest") == "latest":
-        runs = list({(run["app"]["id"], run["name"]): run for run in runs}.values())
+        runs = list({(run["check_suite"]["id"], run["name"]): run for run in runs}.values())
     chosen = [
         run
         for run in reversed(runs)
@@ -51,6 +52,14 @@ def list_check_runs(world: World, call: Call) -> Answer:
         and wanted.get("app_id") in (None, str(run["app"]["id"]))
     ]
     return page(call, chosen, "check_runs")
+
+
+@route("GET /repos/{owner}/{repo}/commits/{ref}/check-suites", "checks:read")
+def list_check_suites(world: World, call: Call) -> Answer:
+    repository = world.repository_of(call)
+    sha = _commit(repository, call)
+    suites = [suite for suite in repository.check_suites.values() if suite["head_sha"] == sha]
+    return page(call, suites, "check_suites")
 
 
 @route("GET /repos/{owner}/{repo}/actions/jobs/{job_id}/logs", "actions:read")
