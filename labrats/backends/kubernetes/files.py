@@ -178,14 +178,11 @@ class OutputCopy:
         self._size, self.last = _end_of(files.output)
         self._next_seq = self.last.seq + 1 if self.last else 1
         self.missing = 0
-        self._sizes = {
-            file: max(_size_of(files.folder / file), _size_of(files.folder / f"{file}{UNFINISHED}"))
-            for file in FILES_IN_PARTS
-        }
+        self._parts = {file: _FileInParts(files.folder / file) for file in FILES_IN_PARTS}
         self.is_complete = isinstance(self.last, ResultEvent | ErrorEvent)
 
     def append(self, lines: Iterable[bytes]) -> None:
-        """Append the events in `lines` that are not in the copy yet."""
+        """Append the events in `lines` that are not in the copy yet, by one write to each file."""
         fresh: list[bytes] = []
         for line in lines:
             event = decode_event(line)
@@ -194,33 +191,63 @@ class OutputCopy:
             self.missing += event.seq - self._next_seq
             self._next_seq = event.seq + 1
             if isinstance(event, PartEvent):
-                self._append_part(event)
+                self._add_part(event)
             elif self._size < self._max_bytes or isinstance(event, ResultEvent | ErrorEvent):
                 fresh.append(line + b"\n")
                 self.last = event
                 self.is_complete = isinstance(event, ResultEvent | ErrorEvent)
+        for file in self._parts.values():
+            file.write()
         if fresh:
             data = b"".join(fresh)
             _write_at(self._files.output, data, self._size)
             self._size += len(data)
 
-    def _append_part(self, part: PartEvent) -> None:
-        """Write a part of a file. The file appears with its last part, or never if a part was missed."""
+    def _add_part(self, part: PartEvent) -> None:
+        """Take a part of a file. The file appears with its last part, or never if a part was missed."""
         if part.file not in FILES_IN_PARTS:
             return
-        others = sum(size for name, size in self._sizes.items() if name != part.file)
+        others = sum(file.size for name, file in self._parts.items() if name != part.file)
         end = part.offset + len(part.data)
         if others + end > PARTS_BYTES or (part.file == BUNDLE_FILE and end > BUNDLE_BYTES):
             return  # the publisher has the bundles of several jobs in its memory
-        file = self._files.folder / part.file
-        unfinished = file.with_name(f"{part.file}{UNFINISHED}")
-        if not 0 <= part.offset <= _size_of(unfinished):
+        self._parts[part.file].add(part)
+
+
+class _FileInParts:
+    """A file that an executor prints in parts, in order and once. Other parts are ignored.
+
+    size: the largest size that it has had.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._unfinished = path, path.with_name(f"{path.name}{UNFINISHED}")
+        self._begun = _size_of(self._unfinished)
+        self.size = max(_size_of(path), self._begun)
+        self._next_offset: int | None = None
+        self._fresh = bytearray()
+        self._has_last_part = self._is_complete = False
+
+    def add(self, part: PartEvent) -> None:
+        """Take a part, if it is the next one. An earlier engine may have written those before the first."""
+        if self._next_offset is None and 0 <= part.offset <= self._begun:
+            self._next_offset = part.offset
+        if self._has_last_part or part.offset != self._next_offset:
             return
-        _write_at(unfinished, part.data, part.offset)
-        self._sizes[part.file] = max(self._sizes[part.file], end)
-        if part.is_last:
-            sync(unfinished)
-            unfinished.replace(file)
+        self._fresh += part.data
+        self._next_offset += len(part.data)
+        self.size = max(self.size, self._next_offset)
+        self._has_last_part = part.is_last
+
+    def write(self) -> None:
+        """Write the parts that were added since the last write."""
+        if self._fresh and self._next_offset is not None:
+            _write_at(self._unfinished, bytes(self._fresh), self._next_offset - len(self._fresh))
+            self._fresh.clear()
+        if self._has_last_part and not self._is_complete:
+            sync(self._unfinished)
+            self._unfinished.replace(self._path)
+            self._is_complete = True
 
 
 def _end_of(path: Path) -> tuple[int, AnyEvent | None]:

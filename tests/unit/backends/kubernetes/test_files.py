@@ -1,7 +1,10 @@
 """The copy of an output: complete, without duplicates, and equal for every engine that writes it."""
 
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,6 +135,35 @@ def test_a_file_with_a_missing_part_is_not_created(files: AttemptFiles) -> None:
     _, second = parts_of(PATCH_FILE, b"+what changed", seq=1)
     OutputCopy(files).append(lines_of([second]))
     assert not (files.folder / PATCH_FILE).exists()
+
+
+def test_an_executor_can_cause_only_a_few_writes_by_parts_of_files(
+    files: AttemptFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each could take milliseconds on a network volume, for which the output of other jobs would wait."""
+    calls: Counter[str] = Counter()
+
+    def counting(name: str) -> Callable[..., Any]:
+        call = getattr(os, name)
+
+        def counted(*arguments: Any) -> Any:
+            calls[name] += 1
+            return call(*arguments)
+
+        return counted
+
+    for name in ("pwrite", "fsync"):
+        monkeypatch.setattr(os, name, counting(name))
+    tiny = [PartEvent(seq=seq, at=NOON, file=PATCH_FILE, offset=seq - 1, data=b"x") for seq in range(1, 101)]
+    repeated = [
+        PartEvent(seq=seq, at=NOON, file=RESULT_FILE, offset=0, data=b"a", is_last=True) for seq in range(101, 201)
+    ]
+    copy = OutputCopy(files)
+    for lines in (tiny, repeated[:50], repeated[50:]):
+        copy.append(lines_of(lines))
+    assert calls["pwrite"] == 2
+    assert calls["fsync"] <= 2
+    assert (files.folder / RESULT_FILE).read_bytes() == b"a"
 
 
 @pytest.mark.parametrize("name", ["output.jsonl", "../escaped", "/etc/escaped", "ending.json", "owner"])
