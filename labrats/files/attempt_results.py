@@ -21,6 +21,7 @@ from labrats.model.protocol import (
     RESULT_FILE,
     ResultEvent,
 )
+from labrats.model.publication import STORED_PUBLICATION_BYTES
 
 MAX_RESULT_BYTES: Final = 64 * 1024 * 1024
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
@@ -50,7 +51,8 @@ class AttemptResults(ABC):
 
     async def publication(self, name: AttemptName) -> bytes:
         def read() -> bytes:
-            with open_file(name, self.path_of(name) / PUBLICATION_FILE, "publication") as opened:
+            file = self.path_of(name) / PUBLICATION_FILE
+            with open_file(name, file, "publication", STORED_PUBLICATION_BYTES) as opened:
                 return opened.read()
 
         return await asyncio.to_thread(read)
@@ -75,13 +77,13 @@ def read_result(name: AttemptName, folder: Path) -> Any:
         raise NotFound(f"the result of attempt {name} is no longer stored") from error
 
 
-def open_file(name: AttemptName, file: Path, kind: str) -> BinaryIO:
+def open_file(name: AttemptName, file: Path, kind: str, most_bytes: int = MAX_FILE_BYTES) -> BinaryIO:
     """Open a file that an attempt has left. Raises NotFound, also for a file that no executor can have written."""
     try:
         opened = os.fdopen(open_regular_file(file), "rb")
     except FileNotFoundError as error:
         raise NotFound(f"attempt {name} left no {kind}, or the {kind} is no longer stored") from error
-    if os.fstat(opened.fileno()).st_size > MAX_FILE_BYTES:
+    if os.fstat(opened.fileno()).st_size > most_bytes:
         opened.close()
-        raise NotFound(f"the {kind} of attempt {name} is larger than {MAX_FILE_BYTES // 2**20} MiB")
+        raise NotFound(f"the {kind} of attempt {name} is larger than {most_bytes // 2**20} MiB")
     return opened

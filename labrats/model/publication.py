@@ -22,6 +22,10 @@ PUBLICATION_PATH: Final = f"{PUBLICATION_FOLDER}/publish.json"
 PUBLICATION_BYTES: Final = 256 * 1024
 """Largest file that is read."""
 
+STORED_PUBLICATION_BYTES: Final = 4 * PUBLICATION_BYTES
+"""Largest one that is stored, as a mark may be longer than the secret. Parsed, it takes some twenty times as much memory.
+"""
+
 TEXT_BYTES: Final = 60 * 1024
 FINDING_BYTES: Final = 8 * 1024
 """Limits on a body or comment, and on a text of a finding, in UTF-8. GitHub accepts comments of 64 KiB."""

@@ -1,15 +1,17 @@
 """Reading the result of an attempt, which an agent may have written."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from labrats.files import attempt_results
-from labrats.files.attempt_results import read_result
+from labrats.files.attempt_results import AttemptResults, read_result
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound
-from labrats.model.protocol import OUTPUT_FILE, RESULT_FILE
+from labrats.model.protocol import OUTPUT_FILE, PUBLICATION_FILE, RESULT_FILE
+from labrats.model.publication import STORED_PUBLICATION_BYTES
 from labrats.model.record import encode
 from tests.support.builders import a_result
 
@@ -37,3 +39,23 @@ def test_a_large_result_is_read_only_if_it_is_a_text(tmp_path: Path, monkeypatch
     file.write_bytes(b"[" + b"[]," * 500 + b"[]]")
     with pytest.raises(NotFound, match="too large to be read"):
         read_result(NAME, tmp_path)
+
+
+@dataclass
+class ResultsIn(AttemptResults):
+    """The results of attempts in one folder."""
+
+    folder: Path
+
+    def path_of(self, name: AttemptName) -> Path:
+        return self.folder
+
+
+async def test_publication_that_no_executor_stores_is_not_read(tmp_path: Path) -> None:
+    """Parsed, a list of labels takes twenty times as much memory as its JSON."""
+    results, publication = ResultsIn(tmp_path), tmp_path / PUBLICATION_FILE
+    publication.write_bytes(b" " * STORED_PUBLICATION_BYTES)
+    assert len(await results.publication(NAME)) == STORED_PUBLICATION_BYTES
+    publication.write_bytes(b" " * (STORED_PUBLICATION_BYTES + 1))
+    with pytest.raises(NotFound, match="the publication of attempt ir-00000001-1 is larger than 1 MiB"):
+        await results.publication(NAME)
