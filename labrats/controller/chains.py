@@ -23,7 +23,7 @@ from labrats.model.core_resources import ConfigMap
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater, Taken
 from labrats.model.git_repo import is_plain_branch
 from labrats.model.job import Chain, Job
-from labrats.model.outside_text import as_text, shortened
+from labrats.model.outside_text import text_within
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.record import encode
 from labrats.model.untrusted_commits import is_for_untrusted_commits
@@ -148,6 +148,11 @@ def _git_ref_after(job: Job) -> str | None:
     return branch if is_plain_branch(branch) else f"refs/heads/{branch}"
 
 
+def _within_bound(result: Any) -> Any:
+    """Return a result, or its text if that has to be cut."""
+    return result if len(encode([result])) <= PARENT_RESULT_BYTES else text_within(result, PARENT_RESULT_BYTES)
+
+
 def child_names(parent: Job, trigger_name: str) -> JobNames:
     """Return the names for the child of `parent`: always the same, so that repeated attempts create one child."""
     return names_from(PARENT_ANNOTATION, f"{parent.metadata.uid}/{trigger_name}")
@@ -169,6 +174,7 @@ class Chains:
         self._store, self._runner, self._catalog, self._admission = store, runner, catalog, admission
         self._stored_jobs, self._clock, self._max_depth = stored_jobs, clock, max_depth
         self._work = WorkQueue()
+        self._large_results = asyncio.Lock()  # decoded, one may take 400 MiB
 
     async def run(self) -> None:
         """Continue chains until cancelled."""
@@ -262,11 +268,10 @@ class Chains:
         """Return the parent's result, or its failure, cut to its bound."""
         if job.phase is Phase.FAILED:
             return {"failedCode": job.status.failed_code, "failedReason": job.status.failed_reason}
-        result = job.status.result
-        if job.status.result_cut:
-            result = await self._runner.result(job.attempt_name)
-        fits = len(encode([result])) <= PARENT_RESULT_BYTES
-        return result if fits else shortened(as_text(result), PARENT_RESULT_BYTES)
+        if not job.status.result_cut:
+            return _within_bound(job.status.result)
+        async with self._large_results:
+            return _within_bound(await self._runner.result(job.attempt_name))
 
     def _webhook_source_of(self, job: Job) -> WebhookSource | None:
         """Return the webhook source that owns the job. Its settings apply to the whole chain."""

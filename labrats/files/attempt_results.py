@@ -12,6 +12,7 @@ from labrats.files.attempt_output import read_end, remove_output
 from labrats.files.safe_paths import open_regular_file, read_regular_file
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound
+from labrats.model.nesting import is_too_deep
 from labrats.model.protocol import (
     BUNDLE_FILE,
     MAX_VALUES_BYTES,
@@ -70,7 +71,8 @@ def read_result(name: AttemptName, folder: Path) -> Any:
         return outcome.result
     try:
         content = read_regular_file(folder / RESULT_FILE, MAX_RESULT_BYTES)
-        if len(content) > MAX_VALUES_BYTES and not content.startswith(b'"'):
+        is_text = content.startswith(b'"')
+        if (len(content) > MAX_VALUES_BYTES and not is_text) or is_too_deep(content):
             raise NotFound(f"the result of attempt {name} is too large to be read")
         return msgspec.json.decode(content)
     except (FileNotFoundError, *_NO_RESULT) as error:

@@ -23,8 +23,7 @@ PUBLICATION_BYTES: Final = 256 * 1024
 """Largest file that is read."""
 
 STORED_PUBLICATION_BYTES: Final = 4 * PUBLICATION_BYTES
-"""Largest one that is stored, as a mark may be longer than the secret. Parsed, it takes some twenty times as much memory.
-"""
+"""Largest one that is stored, as a mark may be longer than the secret. Parsed, it may take twenty times the memory."""
 
 TEXT_BYTES: Final = 60 * 1024
 FINDING_BYTES: Final = 8 * 1024

@@ -1,7 +1,9 @@
 """Chains: when an agent follows, what its job inherits, that it follows exactly once, and where a chain ends."""
 
 import asyncio
+import json
 import re
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +31,7 @@ from labrats.intake.stored_events import event_part
 from labrats.intake.stored_jobs import StoredJobs
 from labrats.metrics import Metrics
 from labrats.model.agent import AiAgent, ChainCondition, ChainLink, FailurePolicy
+from labrats.model.attempt_name import AttemptName
 from labrats.model.config import JobConfig
 from labrats.model.core_resources import JOB_CREDENTIALS, ConfigMap, Secret
 from labrats.model.errors import NotFound, RetryLater
@@ -309,6 +312,44 @@ class TestChild:
         async with chains.chains():
             child = await chains.child_of(await chains.add(result="x" * 2 * PARENT_RESULT_BYTES))
         assert "[cut here" in await chains.prompt_of(child)
+
+    async def test_large_results_of_parents_are_read_one_at_a_time(
+        self, chains: ChainLab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Decoded, 8 MiB of lists take 400 MiB of the engine's memory."""
+        reading, at_once = set[AttemptName](), []
+
+        async def result(name: AttemptName) -> Any:
+            reading.add(name)
+            at_once.append(len(reading))
+            await chains.clock.sleep(1)
+            reading.remove(name)
+            return [["x" * PARENT_RESULT_BYTES]]
+
+        monkeypatch.setattr(chains.runner, "result", result)
+        await chains.agents(an_agent("reviewer"))
+        async with chains.chains():
+            parents = [await chains.add(result="x", result_cut=True) for _ in range(3)]
+            for parent in parents:
+                assert "[cut here" in await chains.prompt_of(await chains.child_of(parent))
+        assert at_once == [1, 1, 1]
+
+    async def test_a_nested_result_of_the_parent_takes_memory_of_its_bound(
+        self, chains: ChainLab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As text for an agent, each of its lines is indented."""
+        monkeypatch.setattr("labrats.controller.chains.PARENT_RESULT_BYTES", 16 * 1024)
+        nested = [json.loads("[" * 90 + "]" * 90) for _ in range(600)]
+        await chains.agents(an_agent("reviewer"))
+        async with chains.chains():
+            parent = await chains.add(result=nested)
+            tracemalloc.start()
+            try:
+                await chains.child_of(parent)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        assert peak < 12 * 2**20
 
     async def test_a_child_gets_the_parents_branch_and_credential(self, chains: ChainLab) -> None:
         await chains.agents(an_agent("reviewer"))

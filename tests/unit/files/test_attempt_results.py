@@ -18,7 +18,7 @@ from tests.support.builders import a_result
 NAME: Final = AttemptName("ir-00000001", 1)
 
 
-@pytest.mark.parametrize("content", [b'{"half', b'"\xff"', b"[" * 100_000])
+@pytest.mark.parametrize("content", [b'{"half', b'"\xff"', b"[" * 100_000, b"[" * 500 + b"]" * 500])
 def test_a_file_that_is_no_result_counts_as_missing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / OUTPUT_FILE).write_bytes(encode(a_result(None, file=RESULT_FILE)) + b"\n")
     file = tmp_path / RESULT_FILE
