@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from labrats.model.isolation import Isolation
 from labrats.model.network import Network, read_network
 from labrats.model.protocol import ATTEMPT_VARIABLE, IDLE_SECONDS, ResourceLimits
-from labrats.model.sizes import read_size
+from labrats.model.sizes import default_kept_free, read_size
 from labrats.net.address_policy import parse_networks
 from labrats.net.webhook_signature import signing_key
 
@@ -27,10 +27,6 @@ Paths = Annotated[tuple[Path, ...], NoDecode]
 def default_data_dir() -> Path:
     """Return `$XDG_DATA_HOME/labrats`, or `~/.local/share/labrats`."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "labrats"
-
-
-def _default_kept_free(total: int) -> int:
-    return min(_KEPT_FREE_BYTES, round(total * _KEPT_FREE_SHARE))
 
 
 def _lower_case(value: Any) -> Any:
@@ -77,8 +73,6 @@ _CENTURY_HOURS: Final = 876_000
 _CENTURY_DAYS: Final = 36_500
 """Limits on times, which dates and timers can represent. A century stands for "for ever"."""
 
-_KEPT_FREE_BYTES: Final = 2**30
-_KEPT_FREE_SHARE: Final = 0.05
 """Free space to keep by default, as bytes and as a share of the volume: the smaller one counts."""
 
 MIN_API_KEY_LENGTH: Final = 16
@@ -424,7 +418,7 @@ class EngineSettings(BaseSettings):
 
     def kept_free_bytes(self, total: int) -> int:
         """Return how much of a volume is kept free. total: the size of the volume with the data folder, in bytes."""
-        return _default_kept_free(total) if self.free_gib is None else round(self.free_gib * 2**30)
+        return default_kept_free(total) if self.free_gib is None else round(self.free_gib * 2**30)
 
     def bytes_for_uploads(self, folder: Path) -> int:
         """Return how many bytes uploads may still use of the volume with `folder`.
@@ -433,8 +427,8 @@ class EngineSettings(BaseSettings):
         """
         volume = shutil.disk_usage(folder)
         is_for_data = folder.stat().st_dev == self.data_dir.stat().st_dev
-        kept = self.kept_free_bytes(volume.total) if is_for_data else _default_kept_free(volume.total)
-        return volume.free - kept - _default_kept_free(volume.total)
+        kept = self.kept_free_bytes(volume.total) if is_for_data else default_kept_free(volume.total)
+        return volume.free - kept - default_kept_free(volume.total)
 
     @property
     def agent_limits(self) -> ResourceLimits:

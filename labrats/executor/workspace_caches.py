@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from labrats.files.safe_paths import create_folder_inside, exists_inside, open_f
 from labrats.files.trees import remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
 from labrats.model.protocol import Task
+from labrats.model.sizes import default_kept_free
 from labrats.model.workspace_setup import CachedFolder, Setup
 
 _CONTENT: Final = "content"
@@ -93,8 +95,7 @@ class FolderCaches:
                 self._log(entry.cached, "stored for later jobs")
             except (_CacheFailed, GiveUp, OSError) as error:
                 self._log(entry.cached, f"not stored: {error}")
-        if self._missing:
-            await asyncio.to_thread(shrink_caches, self._missing[0].path.parent.parent, self._task.caches_bytes)
+            await asyncio.to_thread(shrink_caches, entry.path.parent.parent, self._task.caches_bytes)
 
     def _entry_of(self, cached: CachedFolder) -> CacheEntry:
         """Return the entry of a folder. Raises _CacheFailed if it cannot be shared, and GiveUp for an unsafe key."""
@@ -129,8 +130,9 @@ class FolderCaches:
             raise _CacheFailed("the setup commands have not made it")
         with open_folder_inside(self._workspace, entry.cached.path):  # neither it nor a parent is a link
             pass
-        await self._checked_size(self._workspace / entry.cached.path)  # a copy could fill the disk of the engine
+        size = await self._checked_size(self._workspace / entry.cached.path)
         entry.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._check_room(entry.path.parent, size)
         unfinished = entry.path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}"
         (unfinished / _CONTENT).mkdir(mode=0o700, parents=True)
         try:
@@ -154,6 +156,7 @@ class FolderCaches:
             while not (await asyncio.wait([copying], timeout=pause))[0]:
                 started = monotonic()
                 await self._checked_size(unfinished)
+                await self._check_room(unfinished)
                 pause = max(_MEASURE_SECONDS, _MEASURE_PAUSE_FACTOR * (monotonic() - started))
             await copying
         finally:
@@ -166,6 +169,17 @@ class FolderCaches:
         if size > self._task.caches_bytes:
             raise _CacheFailed(f"its {size // 2**20} MiB are more than the limit for all caches")
         return size
+
+    async def _check_room(self, folder: Path, size: int = 0) -> None:
+        """Raise _CacheFailed if a volume has no room for `size` bytes more.
+
+        As for uploads, this is so before the engine deletes outputs of ended jobs for space. Other jobs may store
+        folders at the same time.
+        """
+        volume = await asyncio.to_thread(shutil.disk_usage, folder)
+        default, kept = default_kept_free(volume.total), self._task.kept_free_bytes
+        if volume.free - size < default + (default if kept is None else kept):
+            raise _CacheFailed("the volume of all caches is nearly full")
 
     def _log(self, cached: CachedFolder, text: str) -> None:
         self._log_line(f"[cache: {cached.path} {text}]")

@@ -232,6 +232,7 @@ class Task(Record):
     caches:        the folder with the cached folders of the job's scope; None if the engine keeps none.
     base_caches:   the folder of the default branch, from which a job of another ref reads; None for other jobs.
     caches_bytes:  the limit on the cached folders of all jobs.
+    kept_free_bytes: space that the engine keeps free on their volume; None for the default.
     on_cluster:    whether the attempt runs on Kubernetes, where `labrats secret` has no access to Secrets.
     egress_proxy:  address and port of the cluster's egress proxy, for a job with a network rule.
     policy_tests:  addresses of that proxy, each with the port, by which the pod tests whether policies are in force.
@@ -269,6 +270,7 @@ class Task(Record):
     caches: str | None = None
     base_caches: str | None = None
     caches_bytes: int = 0
+    kept_free_bytes: int | None = None
     on_cluster: bool = False
     egress_proxy: tuple[str, int] | None = None
     policy_tests: tuple[tuple[str, int], ...] = ()

@@ -7,6 +7,8 @@ _DECIMAL: Final = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _UNITS: Final = {"": 1} | _DECIMAL | _BINARY
 _SHOWN_UNITS: Final = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+_KEPT_FREE_BYTES: Final = 2**30
+_KEPT_FREE_SHARE: Final = 0.05
 _SIZE: Final = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>[KMGT]i|[kMGT])?")
 
 
@@ -23,3 +25,8 @@ def shown_size(size: int) -> str:
     """Return a size in bytes as people read it, in the largest fitting unit."""
     unit, divisor = next(((unit, divisor) for unit, divisor in _SHOWN_UNITS if size >= divisor), ("bytes", 1))
     return f"{size / divisor:.3g} {unit}"
+
+
+def default_kept_free(total: int) -> int:
+    """Return how much of a volume is kept free unless an operator says otherwise. total: its size, in bytes."""
+    return min(_KEPT_FREE_BYTES, round(total * _KEPT_FREE_SHARE))

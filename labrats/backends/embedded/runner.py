@@ -339,6 +339,7 @@ class LocalRunner(AttemptResults):
             caches=str(settings.caches / cache_scope(attempt.job)) if settings.caches else None,
             base_caches=str(settings.caches / base) if settings.caches and base else None,
             caches_bytes=settings.caches_bytes,
+            kept_free_bytes=settings.limits.kept_free_bytes,
         )
 
     def _resumption(self, attempt: Attempt) -> Resumption | None:

@@ -200,6 +200,7 @@ def _task(attempt: Attempt, settings: PodSettings, kept: str | None) -> Task:
         caches=f"{CACHES}/{cache_scope(attempt.job)}" if keeps_caches(attempt.job, settings) else None,
         base_caches=BASE_CACHES if keeps_caches(attempt.job, settings) and base_cache_scope(attempt.job) else None,
         caches_bytes=settings.caches_bytes,
+        kept_free_bytes=settings.kept_free_bytes,
     )
 
 

@@ -64,6 +64,7 @@ class PodSettings:
     extras:        labels, annotations and volumes of the pods. Volumes are mounted in the containers that clone the
                    repository and run the agent, and read-only in that of the key proxy.
     caches_bytes:  limit on the cached folders of all jobs, on the engine's volume; 0 to keep none.
+    kept_free_bytes: space that is kept free on this volume; None for the default.
     grace_seconds: time that a stopped executor has to end.
     ttl_seconds:   time after which the cluster deletes a finished Job, and with it an outcome that no engine has read.
     isolation:     levels that pods can have. vm_runtime_class: the RuntimeClass of those with the level `vm`.
@@ -82,6 +83,7 @@ class PodSettings:
     output_bytes: int = OUTPUT_BYTES
     limits: ResourceLimits = NO_LIMITS
     caches_bytes: int = 0
+    kept_free_bytes: int | None = None
     grace_seconds: float = 10.0
     start_timeout_seconds: float = 300.0
     ttl_seconds: int = 86_400

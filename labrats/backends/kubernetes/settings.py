@@ -50,6 +50,7 @@ def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) ->
         limits=executor_limits(settings.agent_limits, kubernetes.executor_scratch),
         # The folders share the engine's volume, so that an operator must choose their size.
         caches_bytes=round(settings.cache_gib * 2**30) if "cache_gib" in settings.model_fields_set else 0,
+        kept_free_bytes=None if settings.free_gib is None else round(settings.free_gib * 2**30),
         grace_seconds=settings.stop_grace_seconds,
         start_timeout_seconds=kubernetes.start_timeout_seconds,
         ttl_seconds=round(kubernetes.finished_job_hours * 3600),

@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
+import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
@@ -87,6 +89,49 @@ async def test_a_folder_that_grows_while_it_is_stored_is_not_stored(
         Path(task.workspace, "libraries").mkdir()
         await caches.store()
     assert log[0].endswith("MiB are more than the limit for all caches]")
+    assert not list((tmp_path / "caches").glob("scope/*"))
+
+
+@pytest.mark.parametrize("kept_free", [None, 3 * 2**30])
+async def test_no_folder_is_stored_on_a_volume_that_is_nearly_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_free: int | None
+) -> None:
+    """The engine would delete the outputs of other jobs for space."""
+    task = replace(a_job(tmp_path, "first"), kept_free_bytes=kept_free)
+    least = 2**30 + (kept_free or 2**30)
+    Path(task.workspace, "libraries").mkdir()
+    Path(task.workspace, "libraries", "one").write_bytes(bytes(100_000))
+    log = list[str]()
+    for free in (least + 50_000, least + 500_000):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(total=2**40, free=free))
+        Path(task.workspace, "libraries").rename(hidden := Path(task.workspace, "hidden"))
+        async with kept(task, log) as caches:
+            await caches.restore()
+            hidden.rename(Path(task.workspace, "libraries"))
+            await caches.store()
+    assert log == [
+        "[cache: libraries not stored: the volume of all caches is nearly full]",
+        "[cache: libraries stored for later jobs]",
+    ]
+
+
+async def test_a_copy_ends_once_other_jobs_have_filled_the_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([2**40])
+
+    async def copy(_: Path, target: Path) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(workspace_caches, "_copy", copy)
+    monkeypatch.setattr(workspace_caches, "_MEASURE_SECONDS", 0.01)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=2**40, free=next(free, 2**30)))
+    task, log = a_job(tmp_path, "first"), list[str]()
+    async with asyncio.timeout(30), kept(task, log) as caches:
+        await caches.restore()
+        Path(task.workspace, "libraries").mkdir()
+        await caches.store()
+    assert log == ["[cache: libraries not stored: the volume of all caches is nearly full]"]
     assert not list((tmp_path / "caches").glob("scope/*"))
 
 
