@@ -9,9 +9,10 @@ from labrats.intake.request import FollowUp, JobRequest
 from labrats.intake.reruns import Changes, rerun_request
 from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.caller import Caller
-from labrats.model.conversation import continued
+from labrats.model.conversation import TEXT_BYTES, continued
 from labrats.model.errors import Conflict, IllegalMove, NotFound
 from labrats.model.job import Job
+from labrats.model.outside_text import text_within
 from labrats.model.phases import Phase
 from labrats.ports import Runner
 
@@ -51,8 +52,8 @@ async def _answer_of(runner: Runner, job: Job) -> str:
         return "(This job was cancelled before it had an answer.)"
     if job.phase is Phase.FAILED:
         return f"(This job failed: {job.status.failed_reason})"
-    result = job.status.result
     if job.status.result_cut:
         with suppress(NotFound):  # its retention period has passed
-            result = await runner.result(job.attempt_name)
+            return text_within(await runner.result(job.attempt_name), TEXT_BYTES)
+    result = job.status.result
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)

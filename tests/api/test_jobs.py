@@ -13,6 +13,7 @@ from labrats.api.http.idempotency import Intent
 from labrats.api.routes.job_streams import BEGINNING, parse_event_id, stream
 from labrats.api.routes.jobs import log_line
 from labrats.api.schemas.submission import Submission
+from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import RetryLater
 from labrats.model.job import FailedCode, Job, JobSpec
@@ -383,3 +384,24 @@ class TestPings:
 
 async def _all(frames: AsyncIterator[bytes]) -> list[bytes]:
     return [frame async for frame in frames]
+
+
+async def test_a_caller_continues_one_job_with_a_large_result_at_a_time(
+    api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each result may take hundreds of MiB of the engine's memory."""
+    job = await ended(api, await submit(user))
+    await api.store.update(replace(job, status=replace(job.status, result_cut=True)))
+    reading, at_once = set[object](), []
+
+    async def result(_: AttemptName) -> str:
+        reading.add(this := object())
+        at_once.append(len(reading))
+        await asyncio.sleep(0.01)
+        reading.remove(this)
+        return "done"
+
+    monkeypatch.setattr(api.services.runner, "result", result)
+    sent = (user.post(f"/api/jobs/{job.id}/messages", json={"prompt": f"message {number}"}) for number in range(3))
+    assert [answer.status_code for answer in await asyncio.gather(*sent)] == [201, 201, 201]
+    assert at_once == [1, 1, 1]

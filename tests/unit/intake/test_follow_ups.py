@@ -1,13 +1,16 @@
 """Requests to continue an ended job."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.intake.follow_ups import follow_up_request
 from labrats.intake.request import JobRequest
 from labrats.intake.stored_jobs import StoredJobs
+from labrats.model.attempt_name import AttemptName
 from labrats.model.caller import Caller
 from labrats.model.conversation import Turn, encode_conversation
 from labrats.model.core_resources import ConfigMap
@@ -88,3 +91,24 @@ async def test_job_that_runs_or_has_lost_its_prompt_cannot_be_continued(store: M
     await store.delete(ConfigMap, "texts")
     with pytest.raises(IllegalMove, match="prompt was deleted"):
         await requested(store, an_ended_job())
+
+
+async def test_large_answer_takes_little_memory(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several callers may continue jobs with large results at once, and the engine does nothing else meanwhile."""
+    answer = "x" * 4_000_000
+
+    async def result(_: MemoryRunner, name: AttemptName) -> str:
+        return answer
+
+    monkeypatch.setattr(MemoryRunner, "result", result)
+    job = an_ended_job()
+    job = replace(job, status=replace(job.status, result_cut=True))
+    tracemalloc.start()
+    try:
+        request = await requested(store, job)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert request.follow_up is not None
+    assert "[cut here" in request.follow_up.conversation[-1].answer
+    assert peak < 2_000_000
