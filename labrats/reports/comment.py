@@ -172,7 +172,9 @@ def _headline(reported: ReportedJob) -> str:
 def _wait_of(job: Job) -> str:
     if until := job.status.not_before:
         return f" until {until:%d %b %H:%M} UTC"
-    return " for its turn" if job.spec.concurrency else f" for a free slot of `{job.resolved.model}`"
+    if job.spec.concurrency:
+        return " for its turn"
+    return f" for a free slot of `{one_line(job.resolved.model, (), 100)}`"
 
 
 def changed_nothing(reported: ReportedJob) -> bool:

@@ -37,6 +37,15 @@ def test_a_waiting_job_is_reported_with_its_model() -> None:
     assert "**ai-developer** is waiting for a free slot of `mock`." in body_of(a_reported_job(Phase.PENDING))
 
 
+def test_the_model_of_a_waiting_job_mentions_nobody() -> None:
+    """Whoever may apply a job names its model."""
+    reported = a_reported_job(Phase.PENDING)
+    resolved = reported.job.resolved
+    hostile = replace(resolved, config=replace(resolved.config, model="x` @octocat `"))
+    job = replace(reported.job, spec=replace(reported.job.spec, resolved=hostile))
+    assert "@octocat" not in body_of(ReportedJob(job))
+
+
 def test_a_paused_job_is_reported_with_the_reason_and_the_end_of_the_pause() -> None:
     body = body_of(
         a_reported_job(
