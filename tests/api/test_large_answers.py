@@ -47,6 +47,27 @@ async def test_a_slow_caller_has_one_large_answer_in_memory_at_a_time() -> None:
     assert created == ["first", "third", "second"]
 
 
+async def test_large_answers_are_created_one_at_a_time() -> None:
+    """Until a result is an answer, it takes several times as much memory."""
+    large, creating, at_once = LargeAnswers(), set[str](), []
+
+    def an_answer(caller: str) -> LargeAnswer:
+        async def create() -> Response:
+            creating.add(caller)
+            at_once.append(len(creating))
+            await asyncio.sleep(0.001)
+            creating.remove(caller)
+            return PlainTextResponse("text")
+
+        return LargeAnswer(create, large, caller)
+
+    async def send(_: Message) -> None:
+        pass
+
+    await asyncio.gather(*(an_answer(caller)(SCOPE, disconnect, send) for caller in ("one", "two", "three")))
+    assert at_once == [1, 1, 1]
+
+
 async def test_a_caller_who_leaves_waits_no_longer() -> None:
     large, is_read, has_left = LargeAnswers(), asyncio.Event(), asyncio.Event()
 

@@ -18,9 +18,13 @@ _RETRY_SECONDS: Final = 5.0
 
 
 class LargeAnswers:
-    """Turns for large answers: each caller receives one at a time, and keeps no other caller waiting."""
+    """Turns for large answers: each caller receives one at a time, and keeps no other caller waiting.
+
+    creation: held while an answer is created. A result of 60 MiB takes up to 400 MiB until it is an answer.
+    """
 
     def __init__(self) -> None:
+        self.creation = asyncio.Lock()
         self._waiting = Counter[str]()
         self._turns: dict[str, asyncio.Lock] = {}
 
@@ -58,7 +62,9 @@ class LargeAnswer(Response):
                 await asyncio.gather(leaving, turn, return_exceptions=True)
             if not turn.cancelled():  # otherwise the caller has left
                 turn.result()
-                await (await self._create())(scope, receive, send)
+                async with self._answers.creation:
+                    answer = await self._create()
+                await answer(scope, receive, send)
 
 
 async def _until_disconnected(receive: Receive) -> None:

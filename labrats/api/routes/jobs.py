@@ -1,6 +1,6 @@
 """Jobs: submit, list, show, follow, retry, run again, follow up, cancel."""
 
-from contextlib import nullcontext, suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Annotated, Final, Literal
 
@@ -357,7 +357,10 @@ async def send_message(
     names = job_names(idempotency_key, f"{caller.id} {job_id} messages", body)
     if stored := await services.admission.find(names):
         return _submitted(stored, is_replay=True)  # the job may have been retried since
-    async with services.large_answers.turn_of(caller.id) if job.status.result_cut else nullcontext():
+    async with AsyncExitStack() as stack:
+        if job.status.result_cut:
+            await stack.enter_async_context(services.large_answers.turn_of(caller.id))
+            await stack.enter_async_context(services.large_answers.creation)
         wanted = await follow_up_request(services.stored_jobs, services.runner, job, body.prompt, caller)
     return await _admitted(request, wanted, names)
 
