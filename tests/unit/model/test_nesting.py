@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -17,6 +18,10 @@ from labrats.model.protocol import decode_event
         ("[[], [], [], [], [[]]]", 2, True),
         ("[" * 50_000 + "]" * 50_000, 100, True),
         ("[" + "[]," * 50_000 + "[]]", 2, False),
+        ('{"a": [' * 3 + '"]]]}}}", "\\\\"' + "]}" * 3, 5, True),
+        ('{"a": [' * 3 + '"]]]}}}", "\\\\"' + "]}" * 3, 6, False),
+        ('["' + "[" * 50, 2, False),
+        ("]" * 9 + "[" * 9, 2, False),
     ],
 )
 def test_depth_is_counted_outside_of_strings(text: str, deepest: int, expected: bool) -> None:
@@ -42,3 +47,20 @@ def test_json_that_is_too_deep_for_a_decoder_is_decodable_once_cut() -> None:
 def test_an_event_nested_too_deeply_is_skipped(levels: int) -> None:
     line = b'{"seq":1,"at":"2030-01-01T12:00:00Z","kind":"result","result":' + b"[" * levels + b"]" * levels + b"}"
     assert decode_event(line) is None
+
+
+def test_a_line_of_brackets_is_measured_without_a_step_of_python_for_each() -> None:
+    """The leader measures each line of all executors."""
+    line = b"[" + b"[]," * 21_000 + b"[]]"
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    sys.setprofile(count)
+    try:
+        assert not is_too_deep(line)
+    finally:
+        sys.setprofile(None)
+    assert steps < 100
