@@ -22,6 +22,7 @@ from labrats.model.protocol import (
     OUTPUT_FILE,
     RESULT_FILE,
     AnyEvent,
+    BriefEvent,
     ErrorEvent,
     LogEvent,
     OutputEvent,
@@ -160,7 +161,7 @@ def read_activity(path: Path) -> str | None:
     return next((activity for event in events if event and (activity := activity_of(event))), None)
 
 
-def _last_events(descriptor: int) -> Sequence[AnyEvent]:
+def _last_events(descriptor: int) -> Sequence[BriefEvent]:
     """Return enough of the last events for the log lines of a job's status and the latest usage, if there is any."""
     size = os.fstat(descriptor).st_size
     window = TAIL_BYTES
@@ -173,7 +174,7 @@ def _last_events(descriptor: int) -> Sequence[AnyEvent]:
         window *= 4
 
 
-def _session(descriptor: int, last_events: Sequence[AnyEvent]) -> AgentSession | None:
+def _session(descriptor: int, last_events: Sequence[BriefEvent]) -> AgentSession | None:
     """Return the latest reported session, from the last events or from the beginning of a longer output."""
     if (session := _last_session(last_events)) or os.fstat(descriptor).st_size <= TAIL_BYTES:
         return session
@@ -181,18 +182,18 @@ def _session(descriptor: int, last_events: Sequence[AnyEvent]) -> AgentSession |
     return _last_session(events_in(beginning[: beginning.rfind(b"\n") + 1]))
 
 
-def _last_session(events: Iterable[AnyEvent]) -> AgentSession | None:
+def _last_session(events: Iterable[BriefEvent]) -> AgentSession | None:
     sessions = [event.session for event in events if isinstance(event, SessionEvent)]
     return sessions[-1] if sessions else None
 
 
-def _fill_a_status(events: Sequence[AnyEvent]) -> bool:
+def _fill_a_status(events: Sequence[BriefEvent]) -> bool:
     """Return whether the log lines in `events` fill a job's status, so that earlier ones need not be read."""
     lines = [event.text for event in events if isinstance(event, LogEvent)]
     return len(lines) >= STATUS_LOG_LINES or sum(len(line.encode()) for line in lines) >= STATUS_LOG_BYTES
 
 
-def _last_lines(events: Sequence[AnyEvent]) -> tuple[str, ...]:
+def _last_lines(events: Sequence[BriefEvent]) -> tuple[str, ...]:
     """Return the last log lines, within the limits of a job's status."""
     lines: list[str] = []
     room = STATUS_LOG_BYTES

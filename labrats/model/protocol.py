@@ -6,7 +6,7 @@ that ends without one has failed, whatever its exit code.
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -16,6 +16,8 @@ from labrats.model.job import AgentSession, FailedCode, Outputs, Pipeline, Usage
 from labrats.model.nesting import is_too_deep
 from labrats.model.record import Record
 from labrats.model.workspace_setup import Setup
+
+E = TypeVar("E")
 
 LINE_BYTES: Final = 64 * 1024
 """The maximum length of a line. The executor cuts larger texts, and writes larger results to a file."""
@@ -311,6 +313,15 @@ class ToolEvent(ExecutorEvent, tag="tool"):
     is_error: bool = False
 
 
+class BriefToolEvent(ExecutorEvent, tag="tool"):
+    """A ToolEvent without its input, which may take twenty times as much memory and time as its JSON."""
+
+    id: str
+    name: str | None = None
+    output: str | None = None
+    is_error: bool = False
+
+
 class UsageEvent(ExecutorEvent, tag="usage"):
     """The usage of this attempt so far."""
 
@@ -422,10 +433,9 @@ class ErrorEvent(ExecutorEvent, tag="error"):
 STOPPED: Final = "stopped on request"
 """The message of an attempt that has ended after a signal."""
 
-AnyEvent = (
+_OtherEvent = (
     LogEvent
     | StatusEvent
-    | ToolEvent
     | UsageEvent
     | OutputEvent
     | SessionEvent
@@ -434,8 +444,11 @@ AnyEvent = (
     | ResultEvent
     | ErrorEvent
 )
+AnyEvent = _OtherEvent | ToolEvent
+BriefEvent = _OtherEvent | BriefToolEvent
 
 _DECODER: Final = msgspec.json.Decoder(AnyEvent)
+_BRIEF_DECODER: Final = msgspec.json.Decoder(BriefEvent)
 
 
 class StoredLine(msgspec.Struct, frozen=True, gc=False):
@@ -480,19 +493,27 @@ def stored_lines(lines: bytes) -> Iterator[tuple[StoredLine, bytes]]:
             continue
 
 
-def events_in(lines: bytes) -> Iterator[AnyEvent]:
-    """Yield the decoded events in `lines`, as decode_event returns them."""
+def events_in(lines: bytes) -> Iterator[BriefEvent]:
+    """Yield the decoded events in `lines`, as decode_briefly returns them."""
     for line in lines.split(b"\n"):
-        if line and (event := decode_event(line)):
+        if line and (event := decode_briefly(line)):
             yield event
 
 
 def decode_event(line: bytes) -> AnyEvent | None:
     """Decode the event in `line`. Return None for a foreign or incomplete line, or one that is nested too deeply."""
+    return _decoded(line, _DECODER)
+
+
+def decode_briefly(line: bytes) -> BriefEvent | None:
+    """Decode the event in `line` as decode_event does, but for the input of a tool."""
+    return _decoded(line, _BRIEF_DECODER)
+
+
+def _decoded(line: bytes, decoder: "msgspec.json.Decoder[E]") -> E | None:
     if is_too_deep(line):
         return None
     try:
-        event: AnyEvent = _DECODER.decode(line)
-        return event
+        return decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -28,11 +28,11 @@ from labrats.model.protocol import (
     OUTPUT_FILE,
     PATCH_FILE,
     SESSION_FILE,
-    AnyEvent,
+    BriefEvent,
     ErrorEvent,
     PartEvent,
     ResultEvent,
-    decode_event,
+    decode_briefly,
 )
 from labrats.model.record import encode
 
@@ -185,7 +185,7 @@ class OutputCopy:
         """Append the events in `lines` that are not in the copy yet, by one write to each file."""
         fresh: list[bytes] = []
         for line in lines:
-            event = decode_event(line)
+            event = decode_briefly(line)
             if event is None or event.seq < self._next_seq or self.is_complete:
                 continue
             self.missing += event.seq - self._next_seq
@@ -250,7 +250,7 @@ class _FileInParts:
             self._is_complete = True
 
 
-def _end_of(path: Path) -> tuple[int, AnyEvent | None]:
+def _end_of(path: Path) -> tuple[int, BriefEvent | None]:
     """Return the size of all complete lines of a file, and their last event. An incomplete line is overwritten."""
     try:
         with open(path, "rb") as file:
@@ -260,7 +260,7 @@ def _end_of(path: Path) -> tuple[int, AnyEvent | None]:
     except FileNotFoundError:
         return 0, None
     end = lines.rfind(b"\n") + 1
-    events = (decode_event(line) for line in reversed(lines[:end].split(b"\n")))
+    events = (decode_briefly(line) for line in reversed(lines[:end].split(b"\n")))
     return start + end, next((event for event in events if event), None)
 
 
