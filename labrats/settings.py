@@ -73,8 +73,6 @@ _CENTURY_HOURS: Final = 876_000
 _CENTURY_DAYS: Final = 36_500
 """Limits on times, which dates and timers can represent. A century stands for "for ever"."""
 
-"""Free space to keep by default, as bytes and as a share of the volume: the smaller one counts."""
-
 MIN_API_KEY_LENGTH: Final = 16
 """Characters of a key below which it can be guessed."""
 

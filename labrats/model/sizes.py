@@ -9,6 +9,8 @@ _UNITS: Final = {"": 1} | _DECIMAL | _BINARY
 _SHOWN_UNITS: Final = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 _KEPT_FREE_BYTES: Final = 2**30
 _KEPT_FREE_SHARE: Final = 0.05
+"""Free space to keep by default, as bytes and as a share of the volume: the smaller one counts."""
+
 _SIZE: Final = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>[KMGT]i|[kMGT])?")
 
 
