@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 from labrats.model.errors import RetryLater
-from labrats.model.protocol import AnyEvent, LogEvent, events_in
+from labrats.model.protocol import BriefEvent, LogEvent, events_in
 from labrats.ports import Attempt, Gone, Runner
 from tests.conformance.runner_backends import RunnerBackend
 from tests.support.builders import an_attempt
@@ -44,12 +44,12 @@ async def until_logged(runner: Runner, attempt: Attempt, text: str) -> None:
 
 async def events_of(
     runner: Runner, attempt: Attempt, *, after_seq: int = 0, follow: bool = False
-) -> Sequence[AnyEvent]:
+) -> Sequence[BriefEvent]:
     async with asyncio.timeout(DEADLINE_SECONDS), aclosing(runner.read(attempt.name, after_seq, follow=follow)) as read:
         return [event async for lines in read for event in events_in(lines)]
 
 
-def logs_in(events: Sequence[AnyEvent]) -> list[str]:
+def logs_in(events: Sequence[BriefEvent]) -> list[str]:
     return [event.text for event in events if isinstance(event, LogEvent)]
 
 
