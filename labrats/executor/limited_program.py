@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from labrats.landlock import refuse_files
+from labrats.sandbox import refuse_core_dumps
 
 CPU_SECONDS: Final = 10
 MEMORY_BYTES: Final = 1024**3
@@ -32,10 +33,10 @@ def limit_this_process() -> None:
     for limit, value in (
         (resource.RLIMIT_CPU, CPU_SECONDS),
         (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),  # also no core dump
     ):
         resource.setrlimit(limit, (value, value))
+    refuse_core_dumps()
     if _libc.unshare(_NAMESPACES) == 0:  # may fail; a network policy may still apply
         _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # else it hides its files, see MachineShares
     refuse_files(map(Path, (*_LIBRARIES, sys.base_prefix, sys.prefix, *sys.path)))

@@ -6,11 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
+from labrats.api.auth.keys import hash_key
 from labrats.api.auth.notifier import Notifier
 from labrats.model.caller import ADMIN, SUBMIT, VIEWER, Caller
 from labrats.model.core_resources import TYPE_LABEL, Secret
@@ -132,10 +132,6 @@ class _Claims(BaseModel):
 _CLAIMS: Final = TypeAdapter(_Claims)
 
 
-def _hash(secret: str) -> str:
-    return sha256(secret.encode()).hexdigest()
-
-
 class Sessions:
     """The sessions of signed-in users. A watch on the store reports the sessions that any replica ended."""
 
@@ -148,7 +144,7 @@ class Sessions:
     def begin(self, user: User, now: datetime, secret: str | None = None) -> str:
         """Return the token of a new session. With a secret, only requests that have it are accepted."""
         named = {"sub": user.id, "name": user.name, "email": user.email, "viewer": user.is_viewer}
-        claims = {"jti": secrets.token_hex(16), "secret_hash": secret and _hash(secret)} | named
+        claims = {"jti": secrets.token_hex(16), "secret_hash": secret and hash_key(secret)} | named
         return self._signer.sign(_PURPOSE, claims, now + self.lifetime)
 
     def find(self, token: str, secret: str, now: datetime) -> Session | None:
@@ -163,7 +159,7 @@ class Sessions:
             return None
         if session.jti in self._ended:
             return None
-        if session.secret_hash is not None and not secrets.compare_digest(session.secret_hash, _hash(secret)):
+        if session.secret_hash is not None and not secrets.compare_digest(session.secret_hash, hash_key(secret)):
             return None
         user = User(session.sub, session.name, session.email, session.viewer)
         return Session(session.jti, user, datetime.fromtimestamp(session.exp, UTC))

@@ -59,7 +59,7 @@ async def agent_network(context: RunContext) -> AsyncIterator[AgentNetwork]:
         yield AgentNetwork()
         return
     if context.task.sandbox is None:
-        raise GiveUp(FailedCode.INTERNAL, "config.network cannot be enforced without a sandbox")
+        raise GiveUp(FailedCode.INTERNAL, "config.network cannot be enforced without a sandbox: run `labrats doctor`")
     model_port = _port_on_loopback(context.endpoint)
     proxy_port = next(port for port in PROXY_PORTS if port != model_port)
     handlers: dict[int, Handler] = {proxy_port: EgressProxy(_rule_of(context)).serve}
@@ -70,7 +70,9 @@ async def agent_network(context: RunContext) -> AsyncIterator[AgentNetwork]:
     try:
         yield AgentNetwork(namespace.enter, _variables(f"http://{LOOPBACK}:{proxy_port}"))
     except subprocess.SubprocessError as error:
-        reason = f"the network of the agent cannot be restricted here: {await _failure_of(serving)}"
+        reason = (
+            f"the network of the agent cannot be restricted here: {await _failure_of(serving)} (run `labrats doctor`)"
+        )
         raise GiveUp(FailedCode.INTERNAL, reason) from error
     finally:
         serving.cancel()

@@ -29,7 +29,7 @@ _PAUSE_SECONDS: Final = 0.05
 _MOST_READERS: Final = 8
 _MOST_UNREAD_BYTES: Final = 16 * 1024 * 1024
 _DECODER: Final = msgspec.json.Decoder(ModelRequest)
-_LOST: Final = "the key proxy of this attempt's pod has ended"
+_LOST: Final = "the key proxy of this attempt's pod has ended; `kubectl logs POD -c key-proxy` shows why"
 
 
 class Openable(Protocol):
@@ -129,5 +129,6 @@ async def _connect(
                     writer.close()
                 await asyncio.sleep(_PAUSE_SECONDS)
     except TimeoutError:
-        message = f"the key proxy of this attempt's pod did not start within {start_seconds:g} seconds"
+        message = f"the key proxy of this attempt's pod did not start within {start_seconds:g} seconds; "
+        message += "`kubectl logs POD -c key-proxy` shows why"
         raise GiveUp(FailedCode.INTERNAL, message) from None

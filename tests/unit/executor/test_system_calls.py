@@ -25,7 +25,24 @@ from labrats.system_calls import (
 from tests.unit.executor.attempts import a_task
 from tests.unit.executor.test_agent_sandbox import a_confined_attempt, output_of
 
-NUMBERS = _MACHINES[platform.machine()].calls
+NUMBERS = {
+    "x86_64": {
+        "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "pidfd_getfd": 438, "bpf": 321,
+        "perf_event_open": 298, "userfaultfd": 323, "add_key": 248, "request_key": 249, "keyctl": 250, "vmsplice": 278,
+        "sched_setaffinity": 203, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "setxattrat": 463,
+        "io_setup": 206, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435,
+        "memfd_secret": 447,
+    },
+    "aarch64": {
+        "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "pidfd_getfd": 438, "bpf": 280,
+        "perf_event_open": 241, "userfaultfd": 282, "add_key": 217, "request_key": 218, "keyctl": 219, "vmsplice": 75,
+        "sched_setaffinity": 122, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "setxattrat": 463,
+        "io_setup": 0, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435,
+        "memfd_secret": 447,
+    },
+}[platform.machine()]  # fmt: skip
+"""Refused system calls, by the kernel's own tables."""
+
 DEBUGGING = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
 
 
@@ -44,6 +61,7 @@ def refusals(tmp_path: Path, sandbox: Sandbox) -> dict[str, str]:
 
 def test_this_machine_is_known() -> None:
     assert can_refuse_calls()
+    assert _MACHINES[platform.machine()].calls == NUMBERS
 
 
 @pytest.mark.parametrize("may_debug", [False, True])
