@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.executor.context import RunContext
+from labrats.model.network import is_restricted
 from labrats.model.protocol import CLAIM_FILE, Sandbox
 from labrats.processes import OOM_SCORE_FILE, agent_oom_score
 from labrats.sandbox import TEMPORARY, VAR_TEMPORARY, confine, contains, is_for_any_program, package_in_opt
@@ -67,11 +68,12 @@ def sandboxed_tool(
 
     The program gets none of the job's variables, by which the agent's files could become part of it.
 
-    offline: give it no network. No rule of the job applies to it.
+    offline: give it no network, as always in a job with a network rule.
     """
     if (sandbox := context.task.sandbox) is None:
         yield list(command)
         return
+    offline = offline or is_restricted(context.task.config.network)
     with _etc_snapshot(sandbox, lambda _: None) as etc:
         yield _confined(command, sandbox, context, readable=readable, writable=writable, etc=etc, offline=offline)
 

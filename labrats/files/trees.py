@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ NAME_BYTES: Final = 512
 """Size of each name of a file after the first one, which some file systems keep beside the files."""
 
 _ENTRIES_AT_ONCE: Final = 1000
+_MANY_ENTRIES: Final = 50_000
 _SECTOR_BYTES: Final = 512
 _LONG_PATH: Final = 512
 """Characters of a path. It continues with a name, and may have 4096 bytes in all."""
@@ -36,9 +38,10 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def remove_tree(tree: Path) -> None:
-    """Delete as much of `tree` as possible."""
-    with suppress(RecursionError):  # an agent can nest folders deeper than rmtree can recurse
-        shutil.rmtree(tree, ignore_errors=True)
+    """Delete as much of `tree` as possible. A program deletes many entries, so that they take none of our memory."""
+    if sum(1 for _ in islice(_entries([tree]), _MANY_ENTRIES)) < _MANY_ENTRIES:
+        with suppress(RecursionError):  # an agent can nest folders deeper than rmtree can recurse
+            shutil.rmtree(tree, ignore_errors=True)
     if tree.is_dir() and not tree.is_symlink():
         make_accessible(tree)
         subprocess.run(["rm", "-rf", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)

@@ -108,7 +108,8 @@ async def open_chat_client(endpoint: str, key: str | None, model: str | None) ->
     timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
     try:
         # The engine's proxy and .netrc are not for requests to models.
-        http = httpx2.AsyncClient(base_url=_base_url(endpoint), headers=headers, timeout=timeout, trust_env=False)
+        url = await _on_loopback(_base_url(endpoint))
+        http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False)
     except (httpx2.InvalidURL, UnicodeEncodeError) as error:
         raise GiveUp(FailedCode.AGENT_ERROR, f"the AiModel's endpoint or key is malformed: {error}") from error
     async with http:
@@ -154,7 +155,17 @@ async def _list_models(http: httpx2.AsyncClient) -> list[_ListedModel]:
     return []
 
 
-def _base_url(endpoint: str) -> str:
+def _base_url(endpoint: str) -> httpx2.URL:
     """Return the URL that contains `chat/completions`: the endpoint, or its /v1 if it has no path."""
     url = httpx2.URL(endpoint)
-    return str(url.copy_with(path="/v1")) if url.path in ("", "/") else endpoint
+    return url.copy_with(path="/v1") if url.path in ("", "/") else url
+
+
+async def _on_loopback(url: httpx2.URL) -> httpx2.URL:
+    """Return the URL, with 127.0.0.1 for `localhost` where that answers: an agent could listen on the port of ::1."""
+    if url.scheme == "http" and url.host == "localhost":
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", url.port or 80)
+            writer.close()
+            return url.copy_with(host="127.0.0.1")
+    return url

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.agent_sandbox import _with_kernel_limits
+from labrats.executor.agent_sandbox import _with_kernel_limits, sandboxed_tool
 from labrats.landlock import can_scope_sockets
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
+from labrats.model.network import AllowedHosts, Network
 from labrats.model.protocol import Sandbox
 from labrats.model.workspace_setup import Setup
 from labrats.processes import with_environment
@@ -25,8 +26,10 @@ from labrats.sandbox import confine, private_paths, private_software, public_ent
 from tests.unit.executor.attempts import (
     DEADLINE_SECONDS,
     AttemptFolder,
+    a_task,
     a_unique_name,
     an_attempt,
+    some_work,
     the_next_attempt,
     wait_until,
 )
@@ -447,3 +450,14 @@ def test_engine_may_have_its_folders_in_var_tmp(sandbox: Sandbox) -> None:
         attempt = a_confined_attempt(Path(name), sandbox, "echo one > /var/tmp/file; cat /tmp/file > out; ls /var/tmp")
         assert output_of(attempt) == "one\n"
     assert not Path("/var/tmp/file").exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "is_offline"), [("none", True), (AllowedHosts(allow=("pypi.org",)), True), ("open", False)]
+)
+def test_programs_of_the_engine_on_an_agents_files_have_no_network_in_a_job_with_a_rule(
+    tmp_path: Path, sandbox: Sandbox, network: Network, is_offline: bool
+) -> None:
+    task = a_task(tmp_path, config=JobConfig(network=network), sandbox=sandbox)
+    with some_work(tmp_path, task) as work, sandboxed_tool(["git", "add"], work.context) as command:
+        assert ("--unshare-net" in command) == is_offline

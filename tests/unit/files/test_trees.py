@@ -1,6 +1,7 @@
 """Sizes of folders that somebody has made hard to measure."""
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from labrats.files import trees
 from labrats.files.trees import ENTRY_BYTES, remove_tree, sizes_on_disk
 
 MEBIBYTE = 2**20
@@ -113,3 +115,23 @@ def test_empty_files_take_room(tree: Path) -> None:
         (tree / str(number)).touch()
         (tree / f"link-{number}").symlink_to("nowhere")
     assert sum(sizes_on_disk([tree])) == 512 * ENTRY_BYTES
+
+
+@pytest.mark.parametrize("many", [2, 1000])
+def test_many_entries_are_deleted_by_a_program(tree: Path, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+    """`shutil.rmtree` keeps the names of all entries of a folder in memory."""
+    for name in ("a", "b", "c"):
+        (tree / name).mkdir()
+    removed: list[Path] = []
+    rmtree = shutil.rmtree
+
+    def noted(path: Path, *, ignore_errors: bool) -> None:
+        removed.append(path)
+        rmtree(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", noted)
+    monkeypatch.setattr(trees, "_MANY_ENTRIES", many)
+    remove_tree(tree)
+    assert not tree.exists()
+    assert removed == ([] if many == 2 else [tree])
+    tree.mkdir()
