@@ -203,11 +203,11 @@ def kill_descendants(root: int, *, spare: frozenset[int] = frozenset(), seconds:
         if not remaining:
             empty_scans += 1
             continue
-        if monotonic() > deadline:
-            return False
         empty_scans = 0
         for pid in remaining:
             send_signal(pid, signal.SIGKILL)
+        if monotonic() > deadline:
+            return False
         sleep(pause)
         pause = min(pause * 2, 0.05)
     return True

@@ -144,7 +144,7 @@ class EngineRepository:
         """Replace what git obeys in the repository. Raises DiffFailed.
 
         Without a sandbox, an agent can write to it, and name programs in it that would run after the agent's end. None
-        of its processes is left.
+        of its processes is left. In the sandbox, `git add` could do so if an agent's files made it run a program.
         """
         if not os.path.lexists(self.git_dir):
             return
@@ -156,6 +156,7 @@ class EngineRepository:
                 remove_path(self.git_dir / name)
             await self._run(["init", *_EMPTY, str(fresh)])
             write_new(self.git_dir / _CONFIGURATION_FILE, (fresh / _CONFIGURATION_FILE).read_bytes())
+            self.use_objects_of_workspace()
         except OSError as error:
             raise DiffFailed(f"the engine's repository cannot be used: {error.strerror}") from error
         finally:
@@ -178,9 +179,10 @@ class EngineRepository:
 
     def use_objects_of_workspace(self) -> None:
         """Make git also read the objects of the workspace's repository."""
-        alternates = self.git_dir / "objects" / "info" / "alternates"
-        alternates.parent.mkdir(exist_ok=True)
-        alternates.write_text(f"{self.workspace / OBJECTS}\n")
+        information = self.git_dir / "objects" / "info"
+        remove_path(information)
+        information.mkdir()
+        write_new(information / "alternates", f"{self.workspace / OBJECTS}\n".encode())
 
     def copy_index_of_workspace(self) -> None:
         """Copy the index of the workspace's repository, if there is one, so that git later reads only changed files.
@@ -305,6 +307,7 @@ class EngineRepository:
             reasons.append(reason)
             add.append(f":(exclude,literal){path}")
             errors, failure = await self._add(add, no_programs)
+        await self.reset_configuration()
         if failure:
             raise failure
         return reasons + [line for line in errors.decode("utf-8", "replace").splitlines() if _NOT_ADDED.match(line)]

@@ -89,6 +89,7 @@ async def test_delivery_to_the_receiver_of_a_source_starts_a_job(
     assert created.status_code == 201
     source = await until(admin, name, is_true("Ready"))
     assert {each["type"]: each["status"] for each in source["conditions"]} == {
+        "Accepting": "True",
         "Exposed": "False",  # the test cluster has no ingress controller
         "Provisioned": "True",
         "Ready": "True",
@@ -126,6 +127,7 @@ async def test_receiver_waits_for_its_secret_and_rolls_out_a_new_one(
     await admin.post("/api/webhook-sources", {"name": name, "type": "github", "secretRef": reference})
     source = await until(admin, name, lambda conditions: "SecretFound" in conditions)
     assert {each["type"]: each["status"] for each in source["conditions"]} == {
+        "Accepting": "True",
         "Provisioned": "False",
         "SecretFound": "False",
     }

@@ -259,6 +259,29 @@ def test_repository_in_the_workspace_reveals_no_file_outside(tmp_path: Path, rep
     assert any("error: 'sub/' does not have a commit checked out" in line for line in attempt.logs)
 
 
+def test_git_in_the_sandbox_cannot_configure_git_outside(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads an agent's files, and parts of it have had defects by which a file can run a program."""
+    bubblewrap, hijacked = shutil.which("bwrap"), tmp_path / "bin" / "git"
+    assert bubblewrap, "bubblewrap is missing: run `make setup`"
+    hijacked.parent.mkdir()
+    hijacked.write_text(f"""#!/bin/sh
+        for word; do case $word in --git-dir=*) dir=${{word#*=}};; esac; done
+        case "$*" in *" add "*) echo '[alias] x = y' >> $dir/config; touch $dir/commondir.x; mkdir -p $dir/info
+            echo '* diff=x' > $dir/info/attributes; echo {tmp_path} > $dir/objects/info/alternates;; esac
+        exec {shutil.which("git")} "$@"\n""")
+    hijacked.chmod(0o755)
+    monkeypatch.setenv("PATH", str(hijacked.parent), prepend=os.pathsep)
+    attempt = an_attempt_of(tmp_path, "echo three >> readme.txt", repository, sandbox=Sandbox(program=bubblewrap))
+    attempt.run()
+    assert b"+three" in patch_of(attempt)
+    git_dir = attempt.path / "baseline.git"
+    assert "alias" not in (git_dir / "config").read_text()
+    assert not (git_dir / "info").exists() or not list((git_dir / "info").iterdir())
+    assert (git_dir / "objects" / "info" / "alternates").read_text() == f"{attempt.workspace}/.git/objects\n"
+
+
 @pytest.mark.parametrize(("lines", "is_text"), [(10, True), (600_000, False)])
 def test_patch_shows_the_text_of_files_that_are_marked_as_binary_if_it_fits(
     tmp_path: Path, repository: Path, lines: int, is_text: bool
