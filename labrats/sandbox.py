@@ -43,10 +43,14 @@ _RESOLVER: Final = SETTINGS / "resolv.conf"
 _TEST_SECONDS: Final = 30.0
 _TEST_BYTES: Final = 1024 * 1024
 _PROCESSES: Final = Path("/proc")
+"""Root owns files in it, and could change the machine by them without any capability: those in `/proc/scsi` remove
+disks, and those in `/proc/net`, which every process has, change its network.
+"""
 
 _INIT: Final = Path("/proc/1")
 """Bubblewrap's process in the sandbox, which ends all others with its parent. An agent could write to its memory."""
 
+_READ_ONLY_MOUNTS: Final = (_INIT, _PROCESSES, Path("/"))
 _READ_ONLY: Final = "read-only"
 _TEST_COMMAND: Final = (
     "sh",
@@ -118,17 +122,8 @@ def confine(
     options += [word for path in whole if _is_in(path, partly_shown) and path.exists() for word in _bind(path)]
     options += [word for path in hidden for word in ("--tmpfs", str(path))]
     options += [word for path in writable for word in ("--bind", str(path), str(path))]
-    read_only = (*hidden, *partly_shown, _INIT, *_read_only_for_root(), Path("/"))
-    options += [word for path in read_only for word in ("--remount-ro", str(path))]
+    options += [word for path in (*hidden, *partly_shown, *_READ_ONLY_MOUNTS) for word in ("--remount-ro", str(path))]
     return [*_own_mounts(sandbox), sandbox.program, *options, "--chdir", str(cwd), "--", *command]
-
-
-def _read_only_for_root() -> Sequence[Path]:
-    """Return the folder with files that belong to root, who could change the machine by them without any capability.
-
-    Those in `/proc/scsi` remove disks, and those in `/proc/net`, which every process has, change its network.
-    """
-    return [_PROCESSES] if os.geteuid() == 0 else []
 
 
 def _own_mounts(sandbox: Sandbox) -> Sequence[str]:

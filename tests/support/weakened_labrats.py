@@ -80,7 +80,7 @@ def _with_private_software() -> None:
 def _with_writable_kernel() -> None:
     from labrats import sandbox
 
-    _replace(sandbox, "_read_only_for_root", list)
+    _replace(sandbox, "_READ_ONLY_MOUNTS", [each for each in sandbox._READ_ONLY_MOUNTS if each != sandbox._PROCESSES])
 
 
 def _without_limit_on_core_dumps() -> None:

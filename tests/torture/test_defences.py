@@ -51,7 +51,7 @@ SHOWN_BY_TESTS: Final[Mapping[str, str]] = {
 }
 """Defences, each with a test that fails without it."""
 
-OF_ROOT: Final = ("read-only devices", "read-only files of the kernel", "hidden private settings")
+OF_ROOT: Final = ("read-only devices", "hidden private settings")
 """Defences against an agent of root."""
 
 

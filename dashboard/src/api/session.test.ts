@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest';
 
-import { isOwnPath, issuerName, pageInsteadOf, readNext, rememberNext } from './session';
+import { isOwnPath, issuerName, pageInsteadOf, readNext, rememberedPage, rememberNext } from './session';
 
 test.each(['/jobs', '/jobs?status=failed', '/jobs/ir-1/log?attempt=2'])('%s is a page to return to', (path) => {
   expect(isOwnPath(path)).toBe(true);
@@ -42,6 +42,13 @@ test('the overview gives way to the remembered page once', () => {
   stubStorage();
   rememberNext('/jobs?status=failed');
   expect([pageInsteadOf('/'), pageInsteadOf('/')]).toEqual(['/jobs?status=failed', undefined]);
+});
+
+test('the sign-in page reads the remembered page and leaves it', () => {
+  stubStorage();
+  expect(rememberedPage()).toBeUndefined();
+  rememberNext('/jobs?status=failed');
+  expect([rememberedPage(), rememberedPage(), pageInsteadOf('/')]).toEqual(Array(3).fill('/jobs?status=failed'));
 });
 
 test('any other page of a signed-in user forgets the remembered page', () => {

@@ -88,6 +88,12 @@ export function pageInsteadOf(href: string, now = Date.now()): string | undefine
   return stored === null || href !== '/' ? undefined : readNext(stored, now);
 }
 
+/** Return the remembered page, which is not forgotten. */
+export function rememberedPage(now = Date.now()): string | undefined {
+  const stored = readStored('localStorage', NEXT);
+  return stored === null ? undefined : readNext(stored, now);
+}
+
 export function readNext(stored: string, now: number): string | undefined {
   try {
     const next = JSON.parse(stored) as { path?: unknown; at?: unknown };

@@ -2,7 +2,7 @@ import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useEffect, useState } from 'react';
 
 import type { Schemas } from '../../api/client';
-import { grantIn, isOwnPath, issuerName, rememberNext, sessionQuery, signIn } from '../../api/session';
+import { grantIn, isOwnPath, issuerName, rememberedPage, rememberNext, sessionQuery, signIn } from '../../api/session';
 import { buttonClass } from '../../ui/button';
 import { Copy } from '../../ui/copy';
 import { Logo } from '../../ui/icons';
@@ -19,6 +19,9 @@ const COMMAND = 'labrats login-link';
 export function LoginPage({ next }: { next: string | undefined }) {
   const queries = useQueryClient();
   const [grant] = useState(() => grantIn(window.location.hash));
+  // Another tab, which waits for the sign-in, may open the page and forget it meanwhile.
+  const [remembered] = useState(() => grant && rememberedPage());
+  const wanted = next && isOwnPath(next) ? next : (remembered ?? '/');
   const signingIn = useQuery({
     queryKey: ['sign-in', grant],
     queryFn: async () => {
@@ -40,9 +43,8 @@ export function LoginPage({ next }: { next: string | undefined }) {
     if (next) rememberNext(next);
   }, [next]);
   useEffect(() => {
-    // Not by `/`, which would take the remembered page from the tab in which the user has opened the link.
-    if (isSignedIn) window.location.replace(next && isOwnPath(next) ? next : '/');
-  }, [isSignedIn, next]);
+    if (isSignedIn) window.location.replace(wanted);
+  }, [isSignedIn, wanted]);
   return (
     <main className={styles.page}>
       <div className={styles.card}>
