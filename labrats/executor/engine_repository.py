@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
@@ -368,7 +368,26 @@ class EngineRepository:
         settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
         options = [*settings, f"--git-dir={self.git_dir}", f"--work-tree={work_tree}"]
         variables = {"GIT_INDEX_FILE": str(self.git_dir / self.index), **(variables or {})}
-        return await self._run(arguments, options, most_bytes, stdin, variables, stderr, work_tree, confined=confined)
+        with nullcontext() if confined else self._keeping_time_of_index():
+            return await self._run(
+                arguments, options, most_bytes, stdin, variables, stderr, work_tree, confined=confined
+            )
+
+    @contextmanager
+    def _keeping_time_of_index(self) -> Iterator[None]:
+        """Keep the time of the index, by which git knows which files may have changed in the second of their entries.
+
+        A command that writes the index would otherwise mark them, for which it needs the files.
+        """
+        index, status = self.git_dir / self.index, None
+        with suppress(OSError):
+            status = index.stat()
+        try:
+            yield
+        finally:
+            if status:
+                with suppress(OSError):
+                    os.utime(index, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def _no_files(self) -> Path:
         folder = self.git_dir / _NO_FILES

@@ -70,6 +70,16 @@ def test_commits_and_uncommitted_changes_can_be_fetched(tmp_path: Path, reposito
     assert git(repository, "rev-parse", "fetched~1") == git(attempt.workspace, "rev-parse", "HEAD")
 
 
+def test_change_in_the_second_of_the_checkout_is_handed_over(tmp_path: Path, repository: Path) -> None:
+    """Git compares whole seconds. It compares the content of a file as young as the index, which must keep its time."""
+    script = f"echo x > x; git add x; {COMMIT} -m first; echo dirty > readme.txt; touch -r one.txt readme.txt"
+    attempt = an_attempt_of(tmp_path, script, repository)
+    attempt.run()
+    assert b"+dirty" in (attempt.path / "changes.patch").read_bytes()
+    assert fetched(attempt, repository) == [("Add uncommitted changes", ENGINE), ("first", AGENT)]
+    assert git(repository, "show", "fetched:readme.txt") == "dirty"
+
+
 def test_commits_without_further_changes_are_handed_over_unchanged(tmp_path: Path, repository: Path) -> None:
     script = f"mkdir node_modules; echo x > node_modules/x; git add .; {COMMIT} -m first; echo y > y.pyc"
     attempt = an_attempt_of(tmp_path, script, repository)
