@@ -172,9 +172,8 @@ async def _check_out(context: RunContext, remote: GitRepo, commit: str | None) -
     have had defects by which a file can run a program.
     """
     git_dir = context.workspace / ".git"
-    command = ["read-tree", "--reset", "-u", "HEAD"]
-    if commit is not None:
-        command = ["checkout", "--quiet", "--detach", commit, "--"]
+    whole_clone = ("read-tree", "--reset", "-u", "HEAD")
+    command = whole_clone if commit is None else ("checkout", "--quiet", "--detach", commit, "--")
     status, output = await _run_offline(context, git_dir, *command)
     is_empty = commit is None and _NO_COMMIT in output
     if status != 0 and not is_empty:

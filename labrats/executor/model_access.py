@@ -191,20 +191,23 @@ class ModelRequests:
             self._context.events.model_request(request)
         self._reported += 1
 
+    def report_estimates(self) -> None:
+        """Add estimates to the usage of a job with limits before a pause: the attempts after it get what is left."""
+        if UsageLimits.of(self._context.task):
+            with suppress(GiveUp):  # the output is full; the end of the attempt has the usage all the same
+                self._context.events.report_estimated_usage(self._estimated)
+
     def verified(self, failure: GiveUp) -> GiveUp:
         """Return the failure of the program, as far as the answers of the model's server confirm it.
 
         The agent can write to the output of its program, and all jobs of the model wait for the pause of an overload.
         Without an answer that reports one, the agent has failed. A pause that is longer than the server has asked for
-        is limited. In a job with limits, estimates count for those of the attempts after the pause.
+        is limited.
         """
         if failure.code not in PAUSING:
             return failure
         if not self._has_seen_overload:
             return GiveUp(FailedCode.AGENT_ERROR, f"{failure} (but no answer of the model's server reports that)")
-        if UsageLimits.of(self._context.task):
-            with suppress(GiveUp):  # the output is full; the end of the attempt has the usage all the same
-                self._context.events.report_estimated_usage(self._estimated)
         reported, confirmed = failure.retry_after_seconds, None
         if self._paused_until is not None:
             confirmed = max(0.0, self._paused_until - time.monotonic())
@@ -228,4 +231,7 @@ async def _watch(context: RunContext) -> AsyncIterator[ModelRequests]:
     except GiveUp as failure:
         if requests.is_over_budget and requests.failure and failure.code is not FailedCode.BUDGET:
             raise requests.failure from failure  # the program has failed because its requests were refused
-        raise requests.verified(failure) from failure.__cause__
+        verified = requests.verified(failure)
+        if verified.code in PAUSING:
+            requests.report_estimates()
+        raise verified from failure.__cause__

@@ -126,8 +126,6 @@ def _tools_of_server(tools: Any) -> Iterator[str]:
         elif not is_run_by_the_agent(kind):
             yield f"the tool `{kind[:100] if isinstance(kind, str) else 'of an unknown type'}`"
         for name in tool:
-            if _is_examined_in_another_case(name):
-                yield f"the field `{name[:100]}`"
             if _FIELD_OF_SERVERS_TOOL.search(name.casefold()):
                 yield f"the field `{name[:100]}` of a tool"
 

@@ -167,6 +167,7 @@ class SessionFiles:
         return []
 
     def _up_to_projects(self, folder: Path) -> Sequence[Path]:
+        """Return a folder and those above it, up to the folder with all projects."""
         return [each for each in (folder, *folder.parents) if self._projects in each.parents]
 
     def _new_lines(self, path: Path) -> Iterator[bytes]:

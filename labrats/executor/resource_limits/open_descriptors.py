@@ -41,7 +41,7 @@ _FILE_BYTES: Final = 1024
 """Memory of the kernel for a file in memory, without its content."""
 
 MOST_DESCRIPTORS: Final = 100_000
-"""Limit on the open descriptors of all processes. It takes some 20 µs to look at one; until then, no limit holds."""
+"""Limit on the open descriptors of all processes. To look at one takes up to 20 µs, and no limit is checked then."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class UnlinkedFile:
 
 
 def unlinked_files(pids: Iterable[int], *, mapped: bool) -> Iterator[UnlinkedFile]:
-    """Yield each open file that has been unlinked, and each program that a process runs.
+    """Yield each file that has been unlinked, and that a process has open or runs as its program.
 
     Raises GiveUp beyond MOST_DESCRIPTORS, like all that looks at descriptors here. A process can hide its open files
     from other users' processes; see `hides_files`.
