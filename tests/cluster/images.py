@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.cluster import packages
 from tests.cluster.programs import cache_folder
-from tests.cluster.shell import progress, run, succeeds
+from tests.cluster.shell import Failed, progress, run, succeeds
 
 PAUSE: Final = "docker.io/labrats/pause:1"
 """The image of a pod's sandbox: a process that only sleeps."""
@@ -22,6 +22,13 @@ FROM scratch
 COPY busybox /bin/busybox
 ENTRYPOINT ["/bin/busybox", "sleep", "inf"]
 """
+_REFUSED_SEAL: Final = "sealing memfd copy: Device or resource busy"
+"""The error of buildah where the kernel uses the pages of a file in memory a moment longer than it waits for that.
+
+For each RUN, buildah executes a sealed copy of itself in memory. A busy kernel (seen: 6.18, two builds at once) may
+refuse the seal, and buildah has no option to try again.
+"""
+_MOST_REFUSED_SEALS: Final = 3
 _BASE_PACKAGES: Final = "python3,python3-venv,git,ca-certificates"
 
 
@@ -65,7 +72,17 @@ def base_image() -> str:
 
 
 def _build(tag: str, folder: Path, *options: str | Path) -> None:
-    run(*_buildah("build", "-q", "--isolation", "chroot", "--network", "host", "-t", tag, *options, folder))
+    build = _buildah("build", "-q", "--isolation", "chroot", "--network", "host", "-t", tag, *options, folder)
+    for _ in range(_MOST_REFUSED_SEALS):
+        try:
+            run(*build)
+        except Failed as error:
+            if _REFUSED_SEAL not in str(error):
+                raise
+            progress(f"building {tag} again: the kernel refused to seal buildah's copy of itself")
+        else:
+            return
+    run(*build)
 
 
 def _export(tag: str) -> Path:

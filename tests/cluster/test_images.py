@@ -1,0 +1,44 @@
+"""Tests for images.py: a build that the kernel refuses for a moment."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import images
+from tests.cluster.shell import Failed
+
+_BUSY = "Close_Fd sealing memfd copy: Device or resource busy"
+
+
+def _install_buildah(folder: Path, monkeypatch: pytest.MonkeyPatch, *errors: str) -> Path:
+    """Put a `buildah` first in PATH whose runs fail with `errors`, one each, then succeed. Return its log."""
+    log = folder / "runs"
+    (folder / "errors").write_text("".join(f"{error}\n" for error in errors))
+    program = folder / "buildah"
+    program.write_text(
+        f'#!/bin/sh\necho run >> {log}\nerror=$(sed -n "$(wc -l < {log})p" {folder / "errors"})\n'
+        '[ -z "$error" ] || { echo "$error" >&2; exit 1; }\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return log
+
+
+def test_builds_again_where_the_kernel_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = _install_buildah(tmp_path, monkeypatch, _BUSY, _BUSY)
+    images._build("localhost/test", tmp_path)
+    assert log.read_text() == "run\n" * 3
+
+
+def test_does_not_build_again_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = _install_buildah(tmp_path, monkeypatch, *[_BUSY] * 9)
+    with pytest.raises(Failed, match="sealing memfd copy"):
+        images._build("localhost/test", tmp_path)
+    assert log.read_text() == "run\n" * 4
+
+
+def test_does_not_build_again_after_another_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = _install_buildah(tmp_path, monkeypatch, "no space left on device")
+    with pytest.raises(Failed, match="no space left on device"):
+        images._build("localhost/test", tmp_path)
+    assert log.read_text() == "run\n"
