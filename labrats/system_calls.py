@@ -53,84 +53,58 @@ _X32_BIT: Final = 0x40000000
 
 @dataclass(frozen=True)
 class _Machine:
-    """The numbers of a processor architecture.
-
-    code: from linux/audit.h. calls: the refused ones. socket, socketpair: of the calls that open one or two. fcntl: of
-    that by which a program also takes a lease. ioctl: of that for requests to file systems and devices.
-    setsockopt: of that by which a program also shares a port. shmget: of the call that creates a segment of System V
-    memory. semget: of the one for a set of semaphores. msgsnd: of the one that puts a message into a queue of System V.
-    prctl: of that by which a process also makes itself undumpable. setrlimit, prlimit: of those that change a limit.
-    """
+    """A processor architecture: its code in linux/audit.h, and the numbers of system calls by name."""
 
     code: int
     calls: Mapping[str, int]
-    socket: int
-    socketpair: int
-    fcntl: int
-    ioctl: int
-    setsockopt: int
-    shmget: int
-    semget: int
-    msgsnd: int
-    prctl: int
-    setrlimit: int
-    prlimit: int
 
 
 _EVERYWHERE: Final = {
-    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435, "memfd_secret": 447,
-    "setxattrat": 463,
+    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435, "pidfd_getfd": 438,
+    "memfd_secret": 447, "setxattrat": 463,
 }  # fmt: skip
-_ATTRIBUTES: Final = ("setxattr", "lsetxattr", "fsetxattr")
-_ERRORS: Final[Mapping[str, int]] = {
-    **dict.fromkeys((*_EVERYWHERE, "io_setup"), errno.ENOSYS),
-    **dict.fromkeys(_ATTRIBUTES, errno.EOPNOTSUPP),
-}
-"""The errors of calls that fail as on a kernel or a file system without them, so that programs do without them."""
 _MACHINES: Final[Mapping[str, _Machine]] = {
     "x86_64": _Machine(
         0xC000003E,
         {
-            "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "add_key": 248, "request_key": 249,
-            "keyctl": 250, "perf_event_open": 298, "bpf": 321, "userfaultfd": 323, "pidfd_getfd": 438,
-            "sched_setaffinity": 203, "io_setup": 206, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
-            "vmsplice": 278, **_EVERYWHERE,
+            "ioctl": 16, "shmget": 29, "socket": 41, "socketpair": 53, "setsockopt": 54, "semget": 64, "msgsnd": 69,
+            "fcntl": 72, "ptrace": 101, "prctl": 157, "setrlimit": 160, "setxattr": 188, "lsetxattr": 189,
+            "fsetxattr": 190, "sched_setaffinity": 203, "io_setup": 206, "add_key": 248, "request_key": 249,
+            "keyctl": 250, "vmsplice": 278, "perf_event_open": 298, "prlimit": 302, "process_vm_readv": 310,
+            "process_vm_writev": 311, "bpf": 321, "userfaultfd": 323, **_EVERYWHERE,
         },
-        socket=41,
-        socketpair=53,
-        fcntl=72,
-        ioctl=16,
-        setsockopt=54,
-        shmget=29,
-        semget=64,
-        msgsnd=69,
-        prctl=157,
-        setrlimit=160,
-        prlimit=302,
     ),
     "aarch64": _Machine(
         0xC00000B7,
         {
-            "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "add_key": 217, "request_key": 218,
-            "keyctl": 219, "perf_event_open": 241, "bpf": 280, "userfaultfd": 282, "pidfd_getfd": 438,
-            "sched_setaffinity": 122, "io_setup": 0, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7,
-            "vmsplice": 75, **_EVERYWHERE,
+            "io_setup": 0, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "fcntl": 25, "ioctl": 29, "vmsplice": 75,
+            "ptrace": 117, "sched_setaffinity": 122, "setrlimit": 164, "prctl": 167, "msgsnd": 189, "semget": 190,
+            "shmget": 194, "socket": 198, "socketpair": 199, "setsockopt": 208, "add_key": 217, "request_key": 218,
+            "keyctl": 219, "perf_event_open": 241, "prlimit": 261, "process_vm_readv": 270, "process_vm_writev": 271,
+            "bpf": 280, "userfaultfd": 282, **_EVERYWHERE,
         },
-        socket=198,
-        socketpair=199,
-        fcntl=25,
-        ioctl=29,
-        setsockopt=208,
-        shmget=194,
-        semget=190,
-        msgsnd=189,
-        prctl=167,
-        setrlimit=164,
-        prlimit=261,
     ),
 }  # fmt: skip
+
 _OF_DEBUGGERS: Final = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
 _OF_PROCESSORS: Final = ("sched_setaffinity",)
+_FORBIDDEN: Final = (
+    *_OF_DEBUGGERS, *_OF_PROCESSORS, "add_key", "request_key", "keyctl", "perf_event_open", "bpf", "userfaultfd",
+    "vmsplice",
+)  # fmt: skip
+_MISSING: Final = (
+    "io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register", "clone3", "memfd_secret", "setxattrat",
+)  # fmt: skip
+_UNSUPPORTED: Final = ("setxattr", "lsetxattr", "fsetxattr")
+_REFUSED: Final[Mapping[str, int]] = {
+    **dict.fromkeys(_FORBIDDEN, errno.EPERM),
+    **dict.fromkeys(_MISSING, errno.ENOSYS),
+    **dict.fromkeys(_UNSUPPORTED, errno.EOPNOTSUPP),
+}
+"""The errors of calls that are refused with any arguments. Some fail as on a kernel or a file system without them, so
+that programs do without them.
+"""
+
 _LOCAL_FAMILIES: Final = (socket.AF_UNIX, socket.AF_NETLINK)
 _INTERNET_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 """Families of the sockets that programs may open."""
@@ -202,10 +176,9 @@ IN_POD: Final = CallRules(may_debug=True, may_choose_processors=True, may_fill_s
 def refuse_calls(rules: CallRules) -> bool:
     """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
 
-    The refused ones fail with EPERM, or as `_ERRORS` says. Two calls do nothing and seem to succeed, as
-    programs such as ssh-agent and sudo may insist on them: one that changes the limit on core dumps, see
-    `refuse_core_dumps`, and one by which a process makes itself undumpable. Return False, and refuse nothing, on an
-    unknown machine. Raises OSError.
+    They fail with the errors in `_REFUSED`. Two calls do nothing and seem to succeed, as programs such as ssh-agent and
+    sudo may insist on them: one that changes the limit on core dumps, see `refuse_core_dumps`, and one by which a
+    process makes itself undumpable. Return False, and refuse nothing, on an unknown machine. Raises OSError.
     """
     if (machine := _MACHINES.get(platform.machine())) is None:
         return False
@@ -221,8 +194,9 @@ def refuse_calls(rules: CallRules) -> bool:
 
 def _program(machine: _Machine, rules: CallRules) -> _Program:
     """Return the instructions of the filter."""
+    calls = machine.calls
     allowed = (*(_OF_DEBUGGERS if rules.may_debug else ()), *(_OF_PROCESSORS if rules.may_choose_processors else ()))
-    refused = [(number, name) for name, number in machine.calls.items() if name not in allowed]
+    refused = [(calls[name], error) for name, error in _REFUSED.items() if name not in allowed]
     return [
         _instruction(_LOAD, _ARCHITECTURE),
         _instruction(_JUMP_IF_EQUAL, machine.code, if_true=1),
@@ -230,22 +204,22 @@ def _program(machine: _Machine, rules: CallRules) -> _Program:
         _instruction(_LOAD, _NUMBER),
         _instruction(_JUMP_IF_AT_LEAST, _X32_BIT, if_false=1),
         _refusal(errno.ENOSYS),
-        *chain.from_iterable(_of_call(number, [_refusal(_ERRORS.get(name, errno.EPERM))]) for number, name in refused),
-        *([] if rules.may_fill_segments else _of_call(machine.shmget, _refusal_of_large(SEGMENT_BYTES))),
-        *([] if rules.may_fill_segments else _of_call(machine.semget, _refusal_of_large(SEMAPHORES))),
-        *([] if rules.may_fill_segments else _of_call(machine.msgsnd, _refusal_of_small(LEAST_MESSAGE_BYTES))),
-        *_of_call(machine.prctl, _if(_ARGUMENTS[0], _PR_SET_DUMPABLE, _if(_ARGUMENTS[1], 0, [_refusal(_DONE)]))),
-        *_of_call(machine.setrlimit, _if(_ARGUMENTS[0], resource.RLIMIT_CORE, [_refusal(_DONE)])),
+        *chain.from_iterable(_of_call(number, [_refusal(error)]) for number, error in refused),
+        *([] if rules.may_fill_segments else _of_call(calls["shmget"], _refusal_of_large(SEGMENT_BYTES))),
+        *([] if rules.may_fill_segments else _of_call(calls["semget"], _refusal_of_large(SEMAPHORES))),
+        *([] if rules.may_fill_segments else _of_call(calls["msgsnd"], _refusal_of_small(LEAST_MESSAGE_BYTES))),
+        *_of_call(calls["prctl"], _if(_ARGUMENTS[0], _PR_SET_DUMPABLE, _if(_ARGUMENTS[1], 0, [_refusal(_DONE)]))),
+        *_of_call(calls["setrlimit"], _if(_ARGUMENTS[0], resource.RLIMIT_CORE, [_refusal(_DONE)])),
         # The new limit is the third argument. There is none if the limit is only read.
         *_of_call(
-            machine.prlimit, _if(_ARGUMENTS[1], resource.RLIMIT_CORE, _unless_null(_ARGUMENTS[2], _refusal(_DONE)))
+            calls["prlimit"], _if(_ARGUMENTS[1], resource.RLIMIT_CORE, _unless_null(_ARGUMENTS[2], _refusal(_DONE)))
         ),
-        *_of_call(machine.fcntl, _if(_ARGUMENTS[1], fcntl.F_SETLEASE, [_refusal(errno.EINVAL)])),
-        *_of_call(machine.ioctl, _refusal_of_snapshots()),
-        *_of_call(machine.setsockopt, _refusal_of_options(rules)),
-        *_of_call(machine.socket, _refusal_of_sockets(rules)),
+        *_of_call(calls["fcntl"], _if(_ARGUMENTS[1], fcntl.F_SETLEASE, [_refusal(errno.EINVAL)])),
+        *_of_call(calls["ioctl"], _refusal_of_snapshots()),
+        *_of_call(calls["setsockopt"], _refusal_of_options(rules)),
+        *_of_call(calls["socket"], _refusal_of_sockets(rules)),
         *_of_call(
-            machine.socketpair,
+            calls["socketpair"],
             [_instruction(_LOAD, _ARGUMENTS[0]), *_allow_if(socket.AF_UNIX), _refusal(errno.EAFNOSUPPORT)],
         ),
         _instruction(_RETURN, _ALLOW),
