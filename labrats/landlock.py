@@ -3,7 +3,6 @@
 https://docs.kernel.org/userspace-api/landlock.html
 """
 
-import ctypes
 import os
 import struct
 from collections.abc import Iterable
@@ -11,6 +10,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
+
+from labrats.libc import LIBC, Prctl, prctl, succeed
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _GET_VERSION: Final = 1
@@ -26,9 +27,6 @@ _READ_FILE: Final = 1 << 0 | 1 << 2  # libraries are executed
 _READ_FOLDER: Final = _READ_FILE | 1 << 3
 _ABSTRACT_SOCKETS: Final = 1 << 0
 _SIGNALS: Final = 1 << 1
-
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def can_scope_sockets() -> bool:
@@ -62,19 +60,19 @@ def refuse_files(readable: Iterable[Path]) -> None:
 
 def _version() -> int:
     """Return the kernel's version of Landlock; a negative number without it."""
-    return int(_libc.syscall(_CREATE_RULESET, None, 0, _GET_VERSION))
+    return int(LIBC.syscall(_CREATE_RULESET, None, 0, _GET_VERSION))
 
 
 def _restrict(*, files: int = 0, readable: Iterable[Path] = (), scoped: int = 0) -> None:
     # struct landlock_ruleset_attr: handled_access_fs, handled_access_net, scoped. Earlier kernels know the first only.
     attributes = struct.pack("3Q", files, 0, scoped) if scoped else struct.pack("Q", files)
-    rules = _succeed("landlock_create_ruleset", _libc.syscall(_CREATE_RULESET, attributes, len(attributes), 0))
+    rules = succeed("landlock_create_ruleset", LIBC.syscall(_CREATE_RULESET, attributes, len(attributes), 0))
     try:
         for path in readable:
             with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 _allow_to_read(path, rules)
-        _succeed("prctl(PR_SET_NO_NEW_PRIVS)", _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-        _succeed("landlock_restrict_self", _libc.syscall(_RESTRICT_SELF, rules, 0))
+        prctl(Prctl.PR_SET_NO_NEW_PRIVS, 1)
+        succeed("landlock_restrict_self", LIBC.syscall(_RESTRICT_SELF, rules, 0))
     finally:
         os.close(rules)
 
@@ -84,13 +82,6 @@ def _allow_to_read(path: Path, rules: int) -> None:
     try:
         # struct landlock_path_beneath_attr
         rule = struct.pack("=Qi", _READ_FOLDER if path.is_dir() else _READ_FILE, descriptor)
-        _succeed("landlock_add_rule", _libc.syscall(_ADD_RULE, rules, _BENEATH_A_PATH, rule, 0))
+        succeed("landlock_add_rule", LIBC.syscall(_ADD_RULE, rules, _BENEATH_A_PATH, rule, 0))
     finally:
         os.close(descriptor)
-
-
-def _succeed(call: str, result: int) -> int:
-    """Return the result of a system call. Raises OSError if it has failed."""
-    if result < 0:
-        raise OSError(ctypes.get_errno(), call)
-    return result

@@ -1,6 +1,5 @@
 """A network namespace in which only loopback exists, with sockets that this process accepts connections from."""
 
-import ctypes
 import fcntl
 import os
 import socket
@@ -10,17 +9,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
-_NEW_USER: Final = 0x10000000
-_NEW_NETWORK: Final = 0x40000000
+from labrats.libc import CLONE_NEWNET, unshare_user
+
 _SET_FLAGS: Final = 0x8914
 _UP_AND_RUNNING: Final = 0x1 | 0x40
-_PR_SET_DUMPABLE: Final = 4
 _BACKLOG: Final = 128
 _REASON_BYTES: Final = 500
 _TEST_PORT: Final = 3128
 _TEST_SECONDS: Final = 30.0
 LOOPBACK: Final = "127.0.0.1"
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class NetworkNamespace:
@@ -39,10 +36,7 @@ class NetworkNamespace:
         """Enter a new namespace and send its sockets. For the child, between fork and exec. Raises OSError."""
         user, group = os.geteuid(), os.getegid()
         try:
-            if _libc.unshare(_NEW_USER | _NEW_NETWORK) != 0:
-                raise OSError(ctypes.get_errno(), "unshare")
-            # Otherwise /proc/self belongs to root. The secrets in this copy of the memory end with the exec.
-            _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+            unshare_user(CLONE_NEWNET)  # the secrets in this copy of the memory, now readable, end with the exec
             _write("/proc/self/setgroups", "deny")
             _write("/proc/self/uid_map", f"{user} {user} 1")
             _write("/proc/self/gid_map", f"{group} {group} 1")

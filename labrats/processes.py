@@ -3,7 +3,6 @@
 A process is identified by its pid, its start time and the boot: a pid alone is soon reused.
 """
 
-import ctypes
 import hashlib
 import os
 import platform
@@ -18,16 +17,15 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
+from labrats.libc import LIBC, Prctl, prctl
+
 _READ_BYTES: Final = 16 * 1024
-_PR_SET_DUMPABLE: Final = 4
-_PR_SET_NAME: Final = 15
 _KCMP: Final = {"x86_64": 312, "aarch64": 272}.get(platform.machine())
 _KCMP_FILES: Final = 2
 _M_TRIM_THRESHOLD: Final = -1
 _GLIBC_DEFAULT_TRIM_BYTES: Final = 128 * 1024
 OOM_SCORE_FILE: Final = Path("/proc/self/oom_score_adj")
 _AGENT_OOM_SCORE: Final = 500
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def return_freed_memory() -> None:
     Otherwise glibc keeps more and more of it, for larger and larger values. Does nothing with another C library.
     """
     with suppress(AttributeError):
-        _libc.mallopt(_M_TRIM_THRESHOLD, _GLIBC_DEFAULT_TRIM_BYTES)  # setting it at all ends the growth
+        LIBC.mallopt(_M_TRIM_THRESHOLD, _GLIBC_DEFAULT_TRIM_BYTES)  # setting it at all ends the growth
 
 
 def children(pid: int) -> list[int]:
@@ -159,7 +157,7 @@ def thread_ids(pid: int) -> list[int]:
 
 def share_descriptors(thread: int, other: int) -> bool:
     """Return whether two threads surely share their open files; False also if the kernel does not say so."""
-    return _KCMP is not None and _libc.syscall(_KCMP, thread, other, _KCMP_FILES, 0, 0) == 0
+    return _KCMP is not None and LIBC.syscall(_KCMP, thread, other, _KCMP_FILES, 0, 0) == 0
 
 
 def with_environment(name: str, value: str) -> list[int]:
@@ -231,14 +229,19 @@ def hides_processes() -> bool:
     return False
 
 
+def become_subreaper() -> None:
+    """Make this process adopt its orphaned descendants, in whatever session they are. Raises OSError."""
+    prctl(Prctl.PR_SET_CHILD_SUBREAPER, 1)
+
+
 def become_unreadable() -> None:
     """Prevent other processes of this user from reading the memory of this one, which contains the secrets.
 
     The programs that it executes are not protected. The function has no effect if /proc hides processes that a user may
     not trace: the engine finds its executors in /proc, and they would be hidden from it too.
     """
-    if not hides_processes() and _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+    if not hides_processes():
+        prctl(Prctl.PR_SET_DUMPABLE, 0)
 
 
 def raise_oom_score() -> None:
@@ -263,7 +266,7 @@ def executor_process_name(folder: Path) -> str:
 
 def set_process_name(name: str) -> None:
     """Set the name of this process. Unlike most files of a process, every user may read it."""
-    _libc.prctl(_PR_SET_NAME, name.encode())
+    prctl(Prctl.PR_SET_NAME, name.encode())
 
 
 def process_name(pid: int) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from labrats.libc import CLONE_NEWNS, LIBC
 from labrats.model.protocol import Sandbox
 
 _NAMESPACES: Final = (
@@ -69,12 +70,9 @@ _NO_CORE_PROGRAM: Final = 1
 _PARTS_OF_LIMITS: Final = ((resource.RLIMIT_SIGPENDING, 16), (resource.RLIMIT_MSGQUEUE, 2))
 """Limits of the kernel for a user, each with the divisor for the part that all agents may use together."""
 
-_NEW_MOUNTS: Final = 0x20000
 _MS_READ_ONLY, _MS_REMOUNT, _MS_BIND, _MS_RECURSIVE, _MS_PRIVATE = 1, 1 << 5, 1 << 12, 1 << 14, 1 << 18
 _KEPT_FLAGS: Final = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
 _MS_RELATIVE_TIMES: Final = 1 << 21
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def confine(
@@ -180,7 +178,7 @@ def separate_mounts() -> None:
     them, and could otherwise change their permissions for the whole machine. Does nothing for an ordinary user, for
     whom `confine` does the former, and in a container that may not mount: its mounts and devices are its own.
     """
-    if os.geteuid() != 0 or _libc.unshare(_NEW_MOUNTS) != 0:
+    if os.geteuid() != 0 or LIBC.unshare(CLONE_NEWNS) != 0:
         return
     with suppress(PermissionError):
         _mount("/", _MS_PRIVATE | _MS_RECURSIVE)
@@ -218,7 +216,7 @@ def share_kernel_objects() -> None:
 
 
 def _mount(path: str, flags: int) -> None:
-    if _libc.mount(path.encode(), path.encode(), None, ctypes.c_ulong(flags), None) != 0:
+    if LIBC.mount(path.encode(), path.encode(), None, ctypes.c_ulong(flags), None) != 0:
         raise OSError(ctypes.get_errno(), "mount", path)
 
 

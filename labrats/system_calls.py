@@ -26,11 +26,9 @@ from functools import cache
 from itertools import chain
 from typing import Final
 
-_PR_SET_DUMPABLE: Final = 4
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_SET_SECCOMP: Final = 22
+from labrats.libc import Prctl, prctl
+
 _MODE_FILTER: Final = 2
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 _Program = Sequence[bytes]
 """Instructions of a filter. The next program continues after the last one."""
@@ -185,10 +183,8 @@ def refuse_calls(rules: CallRules) -> bool:
     instructions = _program(machine, rules)
     program = ctypes.create_string_buffer(b"".join(instructions))
     fields = struct.pack("@HP", len(instructions), ctypes.addressof(program))  # struct sock_fprog
-    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
-    if _libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, fields, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_SECCOMP)")
+    prctl(Prctl.PR_SET_NO_NEW_PRIVS, 1)
+    prctl(Prctl.PR_SET_SECCOMP, _MODE_FILTER, fields)
     return True
 
 
@@ -208,7 +204,7 @@ def _program(machine: _Machine, rules: CallRules) -> _Program:
         *([] if rules.may_fill_segments else _of_call(calls["shmget"], _refusal_of_large(SEGMENT_BYTES))),
         *([] if rules.may_fill_segments else _of_call(calls["semget"], _refusal_of_large(SEMAPHORES))),
         *([] if rules.may_fill_segments else _of_call(calls["msgsnd"], _refusal_of_small(LEAST_MESSAGE_BYTES))),
-        *_of_call(calls["prctl"], _if(_ARGUMENTS[0], _PR_SET_DUMPABLE, _if(_ARGUMENTS[1], 0, [_refusal(_DONE)]))),
+        *_of_call(calls["prctl"], _if(_ARGUMENTS[0], Prctl.PR_SET_DUMPABLE, _if(_ARGUMENTS[1], 0, [_refusal(_DONE)]))),
         *_of_call(calls["setrlimit"], _if(_ARGUMENTS[0], resource.RLIMIT_CORE, [_refusal(_DONE)])),
         # The new limit is the third argument. There is none if the limit is only read.
         *_of_call(

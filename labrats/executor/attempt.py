@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -41,13 +40,11 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
 from labrats.model.redaction import Redactor
-from labrats.processes import become_unreadable, has_child, kill_descendants, raise_oom_score
+from labrats.processes import become_subreaper, become_unreadable, has_child, kill_descendants, raise_oom_score
 from labrats.sandbox import refuse_core_dumps, separate_mounts, share_kernel_objects
 from labrats.system_calls import IN_POD, CallRules, refuse_calls
 
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
-_PR_SET_CHILD_SUBREAPER: Final = 36
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 _TASK_DECODER: Final = msgspec.json.Decoder(Task)
 
@@ -76,12 +73,6 @@ def prepare_process() -> None:
     """Make this process an executor: it adopts its orphaned descendants, and its memory cannot be read by others."""
     become_subreaper()
     become_unreadable()
-
-
-def become_subreaper() -> None:
-    """Make this process adopt its orphaned descendants, in whatever session they are."""
-    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 async def run_attempt(inputs: Path, scratch: Path | None = None, redacted: Sequence[str] = ()) -> int:

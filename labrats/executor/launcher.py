@@ -34,13 +34,20 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from labrats.executor.attempt import become_subreaper
 from labrats.executor.model_proxy import proxy as _proxy  # noqa: F401 - preloaded for all executors
 from labrats.executor.model_proxy.upstream import tls_context
 from labrats.executor.worker import CONFIRMED, ENDED, Request, serve
 from labrats.files.safe_paths import read_regular_file
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE
-from labrats.processes import MAX_DESCRIPTORS, ProcessId, become_unreadable, boot_id, children, send_signal
+from labrats.processes import (
+    MAX_DESCRIPTORS,
+    ProcessId,
+    become_subreaper,
+    become_unreadable,
+    boot_id,
+    children,
+    send_signal,
+)
 
 MOST_IDLE: Final = 4
 """Most executors that wait for an attempt."""

@@ -4,25 +4,20 @@ The program is a module of the executor that calls `limit_this_process` first, a
 `limited_subprocess.output_of_limited` runs it.
 """
 
-import ctypes
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from labrats.landlock import refuse_files
+from labrats.libc import CLONE_NEWNET, unshare_user
 from labrats.sandbox import refuse_core_dumps
 
 CPU_SECONDS: Final = 10
 MEMORY_BYTES: Final = 1024**3
 
-_NAMESPACES: Final = 0x10000000 | 0x40000000
-"""CLONE_NEWUSER and CLONE_NEWNET: a network namespace whose only interface is a loopback that is down."""
-
 _LIBRARIES: Final = ("/usr", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/nix/store", "/gnu/store")
-
-_PR_SET_DUMPABLE: Final = 4
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def limit_this_process() -> None:
@@ -37,6 +32,6 @@ def limit_this_process() -> None:
     ):
         resource.setrlimit(limit, (value, value))
     refuse_core_dumps()
-    if _libc.unshare(_NAMESPACES) == 0:  # may fail; a network policy may still apply
-        _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # else it hides its files, see MachineShares
+    with suppress(OSError):  # a network policy may still apply
+        unshare_user(CLONE_NEWNET)  # the only interface of the new network is a loopback that is down
     refuse_files(map(Path, (*_LIBRARIES, sys.base_prefix, sys.prefix, *sys.path)))

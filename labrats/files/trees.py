@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from labrats.libc import LIBC
+
 ENTRY_BYTES: Final = 4096
 """Least size of a file, link or folder."""
 
@@ -33,8 +35,6 @@ _RESOLVE_NO_LINKS: Final = 0x02 | 0x04  # RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYM
 _RESOLVE_BENEATH: Final = 0x08
 _WITHOUT_OPENAT2: Final = (errno.ENOSYS, errno.EPERM)
 """The errors of a kernel without this system call, and of filters that do not know it."""
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def remove_tree(tree: Path) -> None:
@@ -185,7 +185,7 @@ class _Folder:
 def _open_below(folder: int, path: str, flags: int) -> int:
     """Open a path below an open folder. No part of it may be a link, also if it changes meanwhile. Raises OSError."""
     how = (ctypes.c_uint64 * 3)(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_LINKS)  # struct open_how: flags, mode, resolve
-    descriptor: int = _libc.syscall(_OPENAT2, folder, os.fsencode(path), how, ctypes.sizeof(how))
+    descriptor: int = LIBC.syscall(_OPENAT2, folder, os.fsencode(path), how, ctypes.sizeof(how))
     if descriptor >= 0:
         return descriptor
     if (number := ctypes.get_errno()) not in _WITHOUT_OPENAT2:

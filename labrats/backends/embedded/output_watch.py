@@ -4,7 +4,6 @@ A watched folder is not polled: a reader costs nothing while nothing is written,
 """
 
 import asyncio
-import ctypes
 import os
 import struct
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from labrats.libc import LIBC
 
 POLL_SECONDS: Final = 0.2
 """Interval at which a reader checks a folder without a watch: it does not exist, or the user has too many watches."""
@@ -24,7 +25,6 @@ _IN_Q_OVERFLOW: Final = 0x00004000
 _IN_IGNORED: Final = 0x00008000
 _EVENT_HEAD: Final = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows
 _READ_BYTES: Final = 64 * 1024
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass
@@ -86,7 +86,7 @@ class OutputWatch:
             return True
         if (inotify := self._opened()) is None:
             return False
-        watch: int = _libc.inotify_add_watch(inotify, os.fsencode(folder.path), _CREATED_OR_WRITTEN)
+        watch: int = LIBC.inotify_add_watch(inotify, os.fsencode(folder.path), _CREATED_OR_WRITTEN)
         if watch < 0:
             return False  # it does not exist yet, or the user has too many watches
         folder.watch, self._by_watch[watch] = watch, folder
@@ -94,7 +94,7 @@ class OutputWatch:
 
     def _opened(self) -> int | None:
         if self._inotify is None:
-            inotify: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+            inotify: int = LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
             if inotify < 0:
                 return None
             self._inotify = inotify
@@ -147,7 +147,7 @@ class OutputWatch:
         if folder.timer:
             folder.timer.cancel()
         if folder.watch is not None and self._inotify is not None:
-            _libc.inotify_rm_watch(self._inotify, folder.watch)
+            LIBC.inotify_rm_watch(self._inotify, folder.watch)
             self._by_watch.pop(folder.watch, None)
             folder.watch = None
 

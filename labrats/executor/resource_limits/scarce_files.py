@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from labrats.libc import LIBC
+
 _PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _INSTANCES: Final = Path("/proc/sys/fs/inotify/max_user_instances")
 _TERMINALS: Final = Path("/proc/sys/kernel/pty/max")
@@ -19,7 +21,6 @@ _NEARLY_ALL: Final = 0.9
 _SEND_BUFFER: Final = Path("/proc/sys/net/core/wmem_max")
 _LARGE_BUFFER: Final = 4 * 1024 * 1024
 """A machine for fast networks allows much larger ones, of which a browser's sockets could take all of the memory."""
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _number(file: Path) -> int:
 
 def _no_inotify() -> bool:
     """Return whether the user has no instance of inotify left."""
-    descriptor: int = _libc.inotify_init1(os.O_CLOEXEC)
+    descriptor: int = LIBC.inotify_init1(os.O_CLOEXEC)
     if descriptor < 0:
         return ctypes.get_errno() == errno.EMFILE
     os.close(descriptor)
