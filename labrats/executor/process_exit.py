@@ -1,9 +1,39 @@
 """Wait for the exit of a program, and end the processes that it leaves running."""
 
+import asyncio
 import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from subprocess import STDOUT
+from typing import Final
 
-from labrats.executor.subprocesses import Subprocess
-from labrats.processes import has_child, kill_descendants
+from labrats.executor.subprocesses import Subprocess, child_process
+from labrats.processes import describe_exit, has_child, kill_descendants
+
+_SIGNAL_OFFSET: Final = 128
+"""Added to the number of a signal in the exit status of bubblewrap, as of a shell."""
+
+
+@asynccontextmanager
+async def run_to_end(
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str], enter: Callable[[], None] | None = None
+) -> AsyncIterator[tuple[Subprocess, asyncio.Task[int]]]:
+    """Start a program, with its errors in its output. Yield it, and a task that returns its exit status.
+
+    When the context exits, every descendant of this process is killed: processes that the program has left running
+    would continue unnoticed. Raises OSError if the program cannot be started.
+
+    enter: see `child_process`.
+    """
+    async with child_process(command, cwd, environment, stderr=STDOUT, enter=enter) as process:
+        exited = asyncio.create_task(wait_for_exit(process))
+        try:
+            yield process, exited
+        finally:
+            exited.cancel()
+            kill_descendants(os.getpid())
 
 
 async def wait_for_exit(process: Subprocess) -> int:
@@ -12,3 +42,10 @@ async def wait_for_exit(process: Subprocess) -> int:
     if has_child():
         kill_descendants(os.getpid())
     return status
+
+
+def describe_status(status: int) -> str:
+    """Describe an exit status for people. A negative one is that of a signal, and in the sandbox a large one."""
+    number = -status if status < 0 else status - _SIGNAL_OFFSET
+    is_signal = status < 0 or number in signal.valid_signals()
+    return describe_exit("signal", number) if is_signal else describe_exit("exit", status)

@@ -1,11 +1,9 @@
 """Prepare the workspace with the job's own commands, in the agent's sandbox but without the model's key."""
 
 import asyncio
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from subprocess import STDOUT
 from typing import Final
 
 import msgspec
@@ -14,13 +12,12 @@ from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.cache_keeper import caches_of
 from labrats.executor.context import RunContext
 from labrats.executor.egress.agent_network import AgentNetwork, agent_network
-from labrats.executor.process_exit import wait_for_exit
-from labrats.executor.subprocesses import LineReader, child_process
+from labrats.executor.process_exit import describe_status, run_to_end
+from labrats.executor.subprocesses import LineReader
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import EGRESS_SETUP_TOKEN_FILE, EGRESS_TOKEN_FILE
 from labrats.model.workspace_setup import DEFAULT_SETUP_MS, Setup
-from labrats.processes import kill_descendants
 
 _SHOWN_CHARACTERS: Final = 200
 
@@ -74,24 +71,16 @@ async def _run(command: Sequence[str], context: RunContext) -> None:
             except OSError as error:
                 raise GiveUp(FailedCode.SETUP, f"`{name}` cannot be started: {error.strerror}") from error
     if status != 0:
-        end = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
-        raise GiveUp(
-            FailedCode.SETUP,
-            f"`{name}` {end}{last_line and f': {context.events.clean(last_line)[:_SHOWN_CHARACTERS]}'}",
-        )
+        reason = last_line and f": {context.events.clean(last_line)[:_SHOWN_CHARACTERS]}"
+        raise GiveUp(FailedCode.SETUP, f"`{name}` {describe_status(status)}{reason}")
 
 
 async def _log_output(command: Sequence[str], context: RunContext, network: AgentNetwork) -> tuple[int, str]:
     """Run a command to its end. Return its exit status, and the last line of its output that is not empty."""
     environment, last_line = {**context.agent_environment(), **network.variables}, ""
-    async with child_process(command, context.workspace, environment, stderr=STDOUT, enter=network.enter) as process:
-        exited = asyncio.create_task(wait_for_exit(process))
-        try:
-            async for line in LineReader(process.output):
-                text = line.decode(errors="replace").rstrip()
-                last_line = text or last_line
-                context.events.log(text, "tool")
-            return await exited, last_line
-        finally:
-            exited.cancel()
-            kill_descendants(os.getpid())
+    async with run_to_end(command, context.workspace, environment, network.enter) as (process, exited):
+        async for line in LineReader(process.output):
+            text = line.decode(errors="replace").rstrip()
+            last_line = text or last_line
+            context.events.log(text, "tool")
+        return await exited, last_line

@@ -110,7 +110,7 @@ class TestSetup:
         setup = {"gitRepo": str(repositories / "hello.git"), "setup": [["sh", "-c", "echo no such package; exit 3"]]}
         detail = await user.run({"log": "the agent"}, {"result": "done"}, workspaceSetup=setup)
         assert (detail["status"], detail["failedCode"]) == ("failed", "setup")
-        assert detail["failedReason"].endswith("exited with status 3: no such package")
+        assert detail["failedReason"].endswith("exited with code 3: no such package")
         assert "the agent" not in await user.log_lines(detail["id"])
 
 

@@ -15,13 +15,12 @@ from typing import BinaryIO, Final
 from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.egress.agent_network import agent_network
-from labrats.executor.process_exit import wait_for_exit
+from labrats.executor.process_exit import describe_status, wait_for_exit
 from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.files.trees import is_plain_folder, remove_links_and_special_files, remove_path
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.processes import describe_exit
 
 _GRACE_SECONDS: Final = 3.0
 _FINAL_OUTPUT_SECONDS: Final = 3.0
@@ -35,8 +34,6 @@ _ALL_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW 
 
 MAX_PAUSE_SECONDS: Final = 10.0
 """Longest pause for which a program may wait. If a server asks for more, the attempt ends and releases its slot."""
-
-_SIGNAL_OFFSET: Final = 128
 
 
 @dataclass(frozen=True)
@@ -53,10 +50,7 @@ class ProgramExit:
     has_skipped_lines: bool = False
 
     def __str__(self) -> str:
-        # The sandbox reports a signal as a shell does.
-        number = -self.status if self.status < 0 else self.status - _SIGNAL_OFFSET
-        is_signal = self.status < 0 or number in signal.valid_signals()
-        return describe_exit("signal", number) if is_signal else describe_exit("exit", self.status)
+        return describe_status(self.status)
 
     @property
     def stderr_summary(self) -> str:

@@ -38,6 +38,17 @@ def repository(tmp_path: Path) -> Path:
     return a_repository(tmp_path / "repository")
 
 
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    program = shutil.which("bwrap")
+    assert program, "bubblewrap is missing: run `make setup`"
+    engine = tmp_path / "engine"
+    engine.mkdir()
+    (engine / "admin.key").write_text("test-key-of-the-engine\n")
+    (engine / "admin.key").chmod(0o700)
+    return Sandbox(program=program, hidden=(str(engine),))
+
+
 def an_attempt_with(folder: Path, repository: Path, *commands: Sequence[str], **fields: Any) -> AttemptFolder:
     """Build an attempt in a clone of `repository`. fields: of WorkspaceSetup, or else of the task."""
     folder.mkdir(exist_ok=True)
@@ -70,8 +81,8 @@ def test_commands_run_before_the_agent_in_the_workspace(tmp_path: Path, reposito
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["sh", "-c", "echo first; echo 'no such package' >&2; exit 3"], "exited with status 3: no such package"),
-        (["sh", "-c", "kill -9 $$"], "was ended by signal 9"),
+        (["sh", "-c", "echo first; echo 'no such package' >&2; exit 3"], "exited with code 3: no such package"),
+        (["sh", "-c", "kill -9 $$"], "was killed by signal 9 (SIGKILL)"),
         (["no-such-program-7d1c"], "cannot be started: No such file or directory"),
     ],
     ids=["status", "signal", "program"],
@@ -84,6 +95,16 @@ def test_failed_command_ends_the_attempt(tmp_path: Path, repository: Path, comma
     assert message in reason
     assert "the agent" not in attempt.logs
     assert "never" not in attempt.logs
+
+
+def test_signal_that_ends_a_command_in_the_sandbox_is_reported(
+    tmp_path: Path, repository: Path, sandbox: Sandbox
+) -> None:
+    attempt = an_attempt_with(tmp_path, repository, ["sh", "-c", "kill -9 $$"], sandbox=sandbox)
+    attempt.run()
+    code, reason = attempt.failure
+    assert code == FailedCode.SETUP
+    assert "was killed by signal 9 (SIGKILL)" in reason
 
 
 def test_commands_have_a_time_limit_of_their_own(tmp_path: Path, repository: Path) -> None:
@@ -205,17 +226,6 @@ def test_commands_have_a_network_rule_of_their_own(
         attempt.run()
     assert attempt.result == "done"
     assert attempt.logs[1] == arrives
-
-
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Sandbox:
-    program = shutil.which("bwrap")
-    assert program, "bubblewrap is missing: run `make setup`"
-    engine = tmp_path / "engine"
-    engine.mkdir()
-    (engine / "admin.key").write_text("test-key-of-the-engine\n")
-    (engine / "admin.key").chmod(0o700)
-    return Sandbox(program=program, hidden=(str(engine),))
 
 
 @pytest.mark.parametrize("way", ["", "/proc/self/cwd/x/.."])

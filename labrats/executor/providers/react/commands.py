@@ -1,18 +1,14 @@
 """Run programs for the model, to their end or to a limit, without leaving processes behind."""
 
 import asyncio
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import STDOUT
 from typing import Final
 
-from labrats.executor.process_exit import wait_for_exit
+from labrats.executor.process_exit import run_to_end
 from labrats.executor.providers.react.arguments import InvalidToolCall
-from labrats.executor.subprocesses import child_process
-from labrats.processes import kill_descendants
 
 OUTPUT_BYTES: Final = 4 * 1024 * 1024
 _READ_BYTES: Final = 64 * 1024
@@ -37,15 +33,11 @@ async def run_program(
     """Run a program to its end, or kill it after `seconds` or 4 MiB of output. Raises InvalidToolCall or OSError.
 
     enter: see `child_process`.
-
-    Afterwards every descendant of this process is killed: processes that the program left running would continue
-    unnoticed.
     """
     if any("\0" in word for word in command):
         raise InvalidToolCall("A command cannot contain a NUL character.")
     output = bytearray()
-    async with child_process(command, cwd, environment, stderr=STDOUT, enter=enter) as child:
-        exited = asyncio.create_task(wait_for_exit(child))
+    async with run_to_end(command, cwd, environment, enter) as (child, exited):
         try:
             async with asyncio.timeout(seconds):
                 while len(output) < OUTPUT_BYTES and (chunk := await child.output.read(_READ_BYTES)):
@@ -54,9 +46,6 @@ async def run_program(
                 status = None if limit else await exited
         except TimeoutError:
             status, limit = None, f"{seconds:g} seconds"
-        finally:
-            exited.cancel()
-            kill_descendants(os.getpid())
     return CommandResult(output.decode("utf-8", "replace"), status, limit)
 
 

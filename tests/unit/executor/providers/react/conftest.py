@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from labrats.executor.providers.react import commands
+from labrats.executor import process_exit
 from labrats.processes import descendants, kill_descendants
 
 
@@ -12,4 +12,4 @@ from labrats.processes import descendants, kill_descendants
 def spare_earlier_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare earlier descendants of the tests' process, such as a cluster. A command kills all descendants."""
     others = frozenset(descendants(os.getpid()))
-    monkeypatch.setattr(commands, "kill_descendants", lambda root: kill_descendants(root, spare=others))
+    monkeypatch.setattr(process_exit, "kill_descendants", lambda root: kill_descendants(root, spare=others))
