@@ -61,3 +61,16 @@ def test_program_reaches_no_other_file(secret: Path, attempt: str) -> None:
 
 def test_program_can_still_import_modules() -> None:
     assert outcome_of("limit(); import pypdfium2, xml.dom.minidom, jsonschema_rs; print('ok')") == "ok"
+
+
+def test_crash_of_a_program_starts_no_program_of_the_machine(tmp_path: Path) -> None:
+    """With a limit of 0, the kernel would start it all the same."""
+    (tmp_path / "core_pattern").write_text("|/usr/lib/systemd/systemd-coredump %P\n")
+    script = f"""
+import resource
+from labrats import sandbox
+sandbox._CORE_PATTERN = Path({str(tmp_path / "core_pattern")!r})
+limit()
+print(*resource.getrlimit(resource.RLIMIT_CORE), *resource.getrlimit(resource.RLIMIT_FSIZE))
+"""
+    assert outcome_of(script) == "1 1 0 0"
