@@ -98,16 +98,15 @@ def _confined(
     shown = [*_programs(program, sandbox), *map(Path, sandbox.readable), *readable, *claim]
     needed = [*_places_of(program), *map(Path, sandbox.readable), *readable]
     private = [path for path in sandbox.private if not any(_overlap(Path(path), each) for each in needed)]
-    context.environment()  # creates the folders that the sandbox shows
-    scratch = context.folder / "tmp"
-    writable = [*(context.folder / "home", scratch, context.workspace), *writable]
-    _remove_links(scratch, [*shown, *writable])
+    context.create_folders()
+    writable = [context.home, context.scratch, context.workspace, *writable]
+    _remove_links(context.scratch, [*shown, *writable])
     return confine(
         [*prefix, *command],
         replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown))), private=tuple(private)),
         cwd=context.workspace,
         writable=writable,
-        scratch=scratch,
+        scratch=context.scratch,
         whole=needed,
         etc=etc,
         variables=variables,

@@ -94,8 +94,20 @@ class RunContext:
 
     @property
     def home(self) -> Path:
-        """The home of the agent's processes, which `agent_environment` creates."""
+        """The home of the agent's processes, which `create_folders` creates."""
         return self.folder / "home"
+
+    @property
+    def scratch(self) -> Path:
+        """The folder for temporary files of the agent's processes, which `create_folders` creates."""
+        return self.folder / "tmp"
+
+    def create_folders(self) -> None:
+        """Create the home and the folder for temporary files, unless they exist."""
+        with suppress(FileExistsError):
+            self.home.mkdir(mode=0o700)
+            write_identity(self.home)
+        self.scratch.mkdir(mode=0o700, exist_ok=True)
 
     @property
     def session_id(self) -> str | None:
@@ -141,18 +153,14 @@ class RunContext:
     def environment(self) -> dict[str, str]:
         """Return the environment of a program of the attempt that is not the agent's.
 
-        It contains nothing else of the engine's environment. HOME and TMPDIR are folders of the attempt, which the
-        first call creates.
+        It contains nothing else of the engine's environment. HOME and TMPDIR are folders of the attempt, which this
+        function creates.
         """
-        home, scratch = self.home, self.folder / "tmp"
-        with suppress(FileExistsError):
-            home.mkdir(mode=0o700)
-            write_identity(home)
-        scratch.mkdir(mode=0o700, exist_ok=True)
+        self.create_folders()
         return {
             "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(home),
-            "TMPDIR": str(scratch),
+            "HOME": str(self.home),
+            "TMPDIR": str(self.scratch),
             "LANG": "C.UTF-8",
             "TERM": "dumb",
             "LABRATS_JOB_ID": self.task.job_id,

@@ -56,7 +56,7 @@ def restore_session_files(context: RunContext, session: AgentSession, stored: Pa
         files = _DECODER.decode(unpacked)
         if not all(name.startswith(f"{_FOLDERS[session.provider]}/") for name in files):
             return False
-        context.environment()  # which creates the home
+        context.create_folders()
         for name, content in files.items():
             write_inside(context.home, name, content)
     except (OSError, zlib.error, msgspec.DecodeError, GiveUp):

@@ -165,7 +165,7 @@ def _ignore_stop_signals() -> None:
 def _remember(context: RunContext) -> None:
     """Add the prompt to the session, as an agent's program does in its own folder of the home."""
     session_id = context.session_id or f"mock-{context.task.attempt}"
-    context.environment()  # which creates the home
+    context.create_folders()
     name, prompts = f"{_SESSIONS}/{session_id}.json", list[str]()
     try:
         with open_inside(context.home, name) as file:
