@@ -1,6 +1,6 @@
 """The parts that reconcilers of webhook sources share: the credentials of a source's App, and its conditions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -25,13 +25,19 @@ async def app_credentials(store: Store, source: WebhookSource) -> Mapping[str, s
     return data if is_app else None
 
 
+def with_conditions(conditions: Sequence[Condition], new: Sequence[Condition]) -> tuple[Condition, ...]:
+    """Replace or add the new conditions, see `with_condition`. Return all, sorted by type."""
+    for each in new:
+        conditions = with_condition(conditions, each)
+    return tuple(sorted(conditions, key=lambda condition: condition.type))
+
+
 async def store_condition(store: Store, source: WebhookSource, kind: str, condition: Condition | None) -> None:
     """Store the condition of a kind on the source; without one, remove the stored condition. Raises RetryLater."""
 
     def changed(found: WebhookSource) -> WebhookSource:
-        others = tuple(each for each in found.status.conditions if each.type != kind)
-        conditions = with_condition(found.status.conditions, condition) if condition else others
-        conditions = tuple(sorted(conditions, key=lambda each: each.type))
+        others = [each for each in found.status.conditions if condition or each.type != kind]
+        conditions = with_conditions(others, [condition] if condition else [])
         if conditions == found.status.conditions:
             return found
         return replace(found, status=replace(found.status, conditions=conditions))

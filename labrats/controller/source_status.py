@@ -10,7 +10,8 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.controller.credential_labels import CredentialLabels
-from labrats.model.condition import Condition, ConditionFactory, condition_factory, with_condition
+from labrats.controller.source_conditions import with_conditions
+from labrats.model.condition import Condition, ConditionFactory, condition_factory
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
 from labrats.model.webhook_source import ACCEPTING, OWNER_PREFIX, SHORTEST_SECRET, STARTING, WebhookSource
@@ -167,11 +168,9 @@ class SourceStatusReconciler:
         return f"the Secret {reference.name!r} has no key {reference.key!r}"
 
     async def _store_conditions(self, source: WebhookSource, conditions: Sequence[Condition]) -> None:
-        merged = source.status.conditions
-        for condition in conditions:
-            merged = with_condition(merged, condition)
-        status = replace(source.status, url=self._receivers.url(source), conditions=_sorted(merged))
-        if status == replace(source.status, conditions=_sorted(source.status.conditions)):
+        stored = source.status.conditions
+        status = replace(source.status, url=self._receivers.url(source), conditions=with_conditions(stored, conditions))
+        if status == replace(source.status, conditions=with_conditions(stored, [])):
             return
         try:
             await self._store.update(replace(source, status=status))
@@ -196,7 +195,3 @@ def _secret_found(source: WebhookSource, secret: Secret, report: ConditionFactor
 
 def _served_by_engine(report: ConditionFactory) -> Condition:
     return report("Provisioned", True, "BuiltIn", "the engine itself serves the address")
-
-
-def _sorted(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
-    return tuple(sorted(conditions, key=lambda condition: condition.type))
