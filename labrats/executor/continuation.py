@@ -132,7 +132,7 @@ async def _rebuild(context: RunContext, kept: str | None) -> tuple[Baseline | No
     if has_bundle:
         if cloned is None:
             return baseline, False
-        if earlier := await baseline_before(baseline, cloned):
+        if earlier := await baseline_before(context, baseline, cloned):
             report_base(context, earlier.outputs)
         return earlier, True
     if not patch.is_file():

@@ -6,7 +6,6 @@ anything in it contains a secret.
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace as replace_baseline
 from typing import Final
 
 from msgspec.structs import replace
@@ -15,7 +14,7 @@ from labrats.executor.context import RunContext
 from labrats.executor.engine_repository import IGNORE_DIRTY_SUBMODULES, DiffFailed, EngineRepository, entries_before
 from labrats.executor.git_identity import IDENTITY
 from labrats.executor.git_outputs import read_head
-from labrats.executor.workspace_diff import Baseline
+from labrats.executor.workspace_diff import Baseline, repository_of
 from labrats.model.protocol import BUNDLE_BYTES, BUNDLE_REF
 from labrats.model.publication import PUBLICATION_FOLDER
 
@@ -38,11 +37,12 @@ async def report_bundle(context: RunContext, baseline: Baseline) -> None:
     has_new_commits = head not in (cloned, baseline.head.commit)
     if not has_new_commits and context.events.outputs.files_changed == 0 and not baseline.earlier:
         return
+    repository = repository_of(context)
     if context.task.sandbox is None:
-        await baseline.repository.reset_configuration()
-    await baseline.repository.create()
-    baseline.repository.require_own_objects()
-    repository = baseline.repository.with_own_index()
+        await repository.reset_configuration()
+    await repository.create()
+    repository.require_own_objects()
+    repository = repository.with_own_index()
     # Commits on those of the setup commands cannot be pushed without these, which are not the agent's work.
     own_head = None if baseline.head.commit != cloned else head
     top = await _top_commit(repository, baseline.tree, cloned, own_head, baseline.earlier)
@@ -55,12 +55,12 @@ async def report_bundle(context: RunContext, baseline: Baseline) -> None:
     context.events.report_outputs(replace(context.events.outputs, bundle_bytes=len(bundle)))
 
 
-async def baseline_before(baseline: Baseline, cloned: str) -> Baseline | None:
+async def baseline_before(context: RunContext, baseline: Baseline, cloned: str) -> Baseline | None:
     """Return the baseline to which the commits that are checked out are new, but not the work of the setup commands.
 
     cloned: the commit that they are based on. Return None if git fails.
     """
-    top, tree, repository = baseline.outputs.commit, cloned, baseline.repository.with_own_index()
+    top, tree, repository = baseline.outputs.commit, cloned, repository_of(context).with_own_index()
     if top is None or baseline.tree is None:
         return None
     try:
@@ -72,7 +72,7 @@ async def baseline_before(baseline: Baseline, cloned: str) -> Baseline | None:
         await repository.keep_tree(tree)
     except DiffFailed:
         return None
-    return replace_baseline(baseline, tree=tree, outputs=replace(baseline.outputs, commit=cloned), earlier=top)
+    return replace(baseline, tree=tree, outputs=replace(baseline.outputs, commit=cloned), earlier=top)
 
 
 async def _top_commit(

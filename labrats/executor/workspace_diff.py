@@ -3,8 +3,6 @@
 import asyncio
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import replace as replace_baseline
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -46,16 +44,14 @@ _GIT_DIR: Final = "baseline.git"
 _BASELINE_BYTES: Final = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """The state of the workspace before the agent started.
+class Baseline(Record):
+    """The state of the workspace before the agent started, which is stored in a file of the attempt.
 
     tree: the git tree; None if the workspace was empty. outputs: the branch and commit that were checked out.
     earlier: the last commit in the bundle of the job that this one continues; None without one.
     prepared: the branch and commit after the setup commands, if these have changed them; otherwise None.
     """
 
-    repository: EngineRepository
     tree: str | None
     outputs: Outputs
     earlier: str | None = None
@@ -67,16 +63,7 @@ class Baseline:
         return self.prepared or self.outputs
 
 
-class _StoredBaseline(Record):
-    """A baseline in a file beside its repository."""
-
-    tree: str | None
-    outputs: Outputs
-    earlier: str | None = None
-    prepared: Outputs | None = None
-
-
-_BASELINE_DECODER: Final = msgspec.json.Decoder(_StoredBaseline)
+_BASELINE_DECODER: Final = msgspec.json.Decoder(Baseline)
 
 
 async def record_baseline(context: RunContext, checked_out: Outputs) -> Baseline | None:
@@ -84,13 +71,13 @@ async def record_baseline(context: RunContext, checked_out: Outputs) -> Baseline
 
     checked_out: the branch and commit before the setup commands, which are programs of the repository.
     """
-    repository = _repository_of(context)
+    repository = repository_of(context)
     try:
         tree = await _tree_of(
             context, repository, is_prepared=bool(context.setup.setup or context.task.workspace_files)
         )
         head = read_head(context.workspace)
-        return Baseline(repository, tree, checked_out, prepared=None if head == checked_out else head)
+        return Baseline(tree=tree, outputs=checked_out, prepared=None if head == checked_out else head)
     except DiffFailed as error:
         context.events.log(f"[the changes in the workspace cannot be computed: {error}]")
         return None
@@ -104,23 +91,20 @@ async def clear_special_files(context: RunContext) -> None:
 
 def store_baseline(context: RunContext, baseline: Baseline) -> None:
     """Store the baseline for a later attempt that resumes in the same workspace."""
-    stored = _StoredBaseline(
-        tree=baseline.tree, outputs=baseline.outputs, earlier=baseline.earlier, prepared=baseline.prepared
-    )
-    (context.folder / BASELINE_FILE).write_bytes(encode(stored))
+    (context.folder / BASELINE_FILE).write_bytes(encode(baseline))
 
 
 def load_baseline(context: RunContext) -> Baseline | None:
     """Return the baseline that an earlier attempt in this workspace has stored, or None."""
-    repository = _repository_of(context)
+    repository = repository_of(context)
     (repository.git_dir / "index.lock").unlink(missing_ok=True)  # the process that held the lock is dead
     try:
-        stored = _BASELINE_DECODER.decode(read_regular_file(context.folder / BASELINE_FILE, _BASELINE_BYTES))
+        baseline = _BASELINE_DECODER.decode(read_regular_file(context.folder / BASELINE_FILE, _BASELINE_BYTES))
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-    if stored.tree is None:  # the workspace was empty, so the index contains only files of an earlier report
+    if baseline.tree is None:  # the workspace was empty, so the index contains only files of an earlier report
         (repository.git_dir / "index").unlink(missing_ok=True)
-    return Baseline(repository, stored.tree, stored.outputs, stored.earlier, stored.prepared)
+    return baseline
 
 
 def has_baseline(folder: Path) -> bool:
@@ -130,7 +114,7 @@ def has_baseline(folder: Path) -> bool:
 
 def copy_baseline(context: RunContext, folder: Path) -> Baseline | None:
     """Copy the baseline of the attempt in `folder`, which did its work in a copy of this workspace, or return None."""
-    repository, source = _repository_of(context), folder / _GIT_DIR
+    repository, source = repository_of(context), folder / _GIT_DIR
     try:
         shutil.copy2(folder / BASELINE_FILE, context.folder / BASELINE_FILE)
         if source.is_dir():
@@ -139,10 +123,11 @@ def copy_baseline(context: RunContext, folder: Path) -> Baseline | None:
     except (OSError, shutil.Error):
         return None
     baseline = load_baseline(context)
-    return baseline and replace_baseline(baseline, earlier=read_ref(repository.git_dir, BUNDLE_REF))
+    return baseline and replace(baseline, earlier=read_ref(repository.git_dir, BUNDLE_REF))
 
 
-def _repository_of(context: RunContext) -> EngineRepository:
+def repository_of(context: RunContext) -> EngineRepository:
+    """Return the engine's repository beside the workspace of the attempt."""
     git_dir = context.folder / _GIT_DIR
     return EngineRepository(context.workspace, git_dir, partial(sandboxed_tool, context=context, writable=[git_dir]))
 
@@ -153,7 +138,7 @@ async def report_changes(context: RunContext, baseline: Baseline) -> None:
     Raises DiffFailed, also if git would read another repository: a patch could show the files in it. What needs no
     patch is reported all the same.
     """
-    repository, after = baseline.repository, read_head(context.workspace)
+    repository, after = repository_of(context), read_head(context.workspace)
     outputs = replace(context.events.outputs, pull_request_url=_pull_request(context))
     if after.commit and after != baseline.head:
         outputs = replace(outputs, branch=after.branch, commit=after.commit)
