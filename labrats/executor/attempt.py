@@ -9,20 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from labrats.executor import pdf_sections
 from labrats.executor.checked_result import CheckedResult, checked_result
 from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.continuation import continued_work, resumed_work, with_conversation_in_prompt
 from labrats.executor.event_writer import STDOUT, EventWriter
+from labrats.executor.inputs import read_task
 from labrats.executor.model_access import model_access
-from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout, stopped_by_signals
+from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout
 from labrats.executor.prices import list_prices, require_price
 from labrats.executor.providers.registry import Provider, provider_named
 from labrats.executor.resource_limits.open_descriptors import is_in_sandbox
 from labrats.executor.resource_limits.watcher import in_control_group, run_within_limits
 from labrats.executor.secret_files import read_secrets, secret_files, values_to_redact
+from labrats.executor.stop_signals import stopped_by_signals
 from labrats.executor.usage_limits import UsageLimits
 from labrats.executor.workspace import prepare_workspace
 from labrats.executor.workspace_diff import (
@@ -45,8 +45,6 @@ from labrats.sandbox import refuse_core_dumps, separate_mounts, share_kernel_obj
 from labrats.system_calls import IN_POD, CallRules, refuse_calls
 
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
-
-_TASK_DECODER: Final = msgspec.json.Decoder(Task)
 
 RESUME_PROMPT: Final = """\
 You were interrupted before you had finished. Continue now.
@@ -272,7 +270,7 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
 
 
 def _read_context(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:
-    task = _TASK_DECODER.decode((inputs / "job.json").read_bytes())
+    task = read_task(inputs)
     events.limit_output(task.output_bytes)
     prompt, instructions, conversation = inputs / "prompt", inputs / "instructions", inputs / "conversation"
     return RunContext(

@@ -7,7 +7,6 @@ names nothing.
 
 import asyncio
 import json
-import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,12 +14,13 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from labrats.executor.context import LOOPBACK, RunContext
+from labrats.executor.context import RunContext
+from labrats.executor.inputs import read_task
+from labrats.executor.stop_signals import stop_event
 from labrats.executor.workspace_caches import Caches, FolderCaches
 from labrats.model.protocol import CACHE_KEEPER_FILE, CACHE_KEEPER_PORT, Task
 from labrats.model.workspace_setup import Setup
+from labrats.network_namespace import LOOPBACK
 from labrats.processes import become_unreadable
 
 CONNECT_SECONDS: Final = 30.0
@@ -89,18 +89,16 @@ class KeptCaches:
 def run_keeper(source: Path, token_folder: Path) -> int:
     """Keep the caches of the attempt whose task is in `source`, until SIGTERM. Return the exit status."""
     become_unreadable()
-    task = msgspec.json.decode((source / "job.json").read_bytes(), type=Task)
+    task = read_task(source)
     token = (token_folder / CACHE_KEEPER_FILE).read_bytes()
     asyncio.run(_serve_until_stopped(task, token))
     return 0
 
 
 async def _serve_until_stopped(task: Task, token: bytes) -> None:
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    stopped = stop_event()
     async with await serve_caches(task, token, socket.create_server((LOOPBACK, CACHE_KEEPER_PORT))):
-        await ended.wait()
+        await stopped.wait()
 
 
 async def serve_caches(task: Task, token: bytes, listener: socket.socket) -> asyncio.Server:

@@ -8,15 +8,14 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from labrats.executor.context import RunContext
 from labrats.executor.event_writer import STDOUT, EventWriter
+from labrats.executor.inputs import read_task
 from labrats.executor.outcomes import run_step, run_with_timeout
 from labrats.executor.resource_limits.watcher import run_within_limits
 from labrats.executor.secret_files import read_secrets, values_to_redact
 from labrats.executor.workspace import clone_repository
-from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
+from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE
 from labrats.model.redaction import Redactor
 from labrats.processes import become_unreadable
 
@@ -28,7 +27,7 @@ def clone(source: Path, scratch: Path) -> int:
     events = EventWriter(STDOUT, None, Redactor(values_to_redact(credentials)))
 
     async def step() -> None:
-        task = msgspec.json.decode((source / "job.json").read_bytes(), type=Task)
+        task = read_task(source)
         context = RunContext(task, "", "", credentials, scratch, scratch / CREDENTIALS_FOLDER, events)
         await run_within_limits(partial(run_with_timeout, _clone, context), task.limits, [scratch])
 

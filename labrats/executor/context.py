@@ -20,9 +20,9 @@ from labrats.model.network import MOST_REFUSED_HOSTS
 from labrats.model.protocol import ATTEMPT_VARIABLE, Resumption, Task
 from labrats.model.variables import SecretKey, variable_file
 from labrats.model.workspace_setup import Setup
+from labrats.network_namespace import LOOPBACK
 from labrats.sandbox import is_for_any_program
 
-LOOPBACK: Final = "127.0.0.1"
 _NO_PROXY_VARIABLES: Final = ("NO_PROXY", "no_proxy")
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from labrats.executor.context import LOOPBACK, RunContext
+from labrats.executor.context import RunContext
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.model.errors import GiveUp
@@ -28,6 +28,7 @@ from labrats.model.protocol import (
     ModelRequest,
     is_for_an_answer,
 )
+from labrats.network_namespace import LOOPBACK
 
 UNCONFIRMED_PAUSE_SECONDS: Final = 300.0
 """Longest pause of a model that its server has not asked for in a header, but the agent's program has reported."""

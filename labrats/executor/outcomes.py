@@ -1,23 +1,20 @@
 """The end of an attempt, or of a step before it: with a result, a failure, a timeout or a signal."""
 
 import asyncio
-import contextlib
-import os
-import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from labrats.executor.context import RunContext
 from labrats.executor.event_writer import EventWriter
+from labrats.executor.stop_signals import stopped_by_signals
 from labrats.model.config import ResolvedConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import STOPPED
 
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 T = TypeVar("T")
 
 
@@ -62,32 +59,3 @@ async def run_with_timeout(work: Callable[[RunContext], Awaitable[T]], context: 
         if deadline.expired():
             raise GiveUp(FailedCode.TIMEOUT, f"the run took longer than its timeout of {seconds:g} seconds") from error
         raise  # another timeout, inside the work
-
-
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Cancel the current task at the first SIGTERM or SIGINT in the context. Later ones are ignored.
-
-    The clean-up therefore completes. Equivalent to loop.add_signal_handler(), at a tenth of the cost.
-    """
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    # Python runs handlers between bytecodes, so a signal just before the loop starts to wait would not wake it.
-    readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    loop.add_reader(readable, os.read, readable, 1)
-    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-
-    def stop(number: int, frame: object) -> None:
-        for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        loop.call_soon_threadsafe(task.cancel)
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(-1)
-        loop.remove_reader(readable)
-        os.close(readable)
-        os.close(writable)

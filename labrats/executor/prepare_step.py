@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
 from labrats.executor.egress.gateway import bind_token, require_policy
 from labrats.executor.event_writer import STDOUT, EventWriter
+from labrats.executor.inputs import read_task
 from labrats.executor.model_access import TOKEN_BYTES
 from labrats.executor.outcomes import run_step
 from labrats.executor.secret_files import secret_files
@@ -38,12 +38,12 @@ from labrats.model.protocol import (
     PATCH_FILE,
     POD_VARIABLE,
     SESSION_FILE,
+    TASK_FILE,
     Task,
 )
 from labrats.model.record import encode
 from labrats.model.workspace_setup import Setup
 
-_TASK_DECODER: Final = msgspec.json.Decoder(Task)
 _TOKENS: Final = (
     (KEY_PROXY_VARIABLE, KEY_PROXY_FILE),
     (KEY_PROXY_VARIABLE, MODEL_REQUESTS_FILE),
@@ -67,7 +67,7 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
         if refused := claims is not None and not _claim(claims):
             return
         try:
-            tokens, task = {}, _task_in(source)
+            tokens, task = {}, read_task(source)
             await require_policy(task.egress_proxy, task.policy_tests)
             if address := task.egress_proxy:
                 tokens = {file.name: await bind_token(address, file.read_text()) for file in _egress_tokens(source)}
@@ -107,11 +107,11 @@ def _egress_tokens(source: Path) -> list[Path]:
 
 def _copy_inputs(source: Path, inputs: Path, bound_tokens: Mapping[str, str]) -> None:
     """Copy the inputs. bound_tokens: contents of files with tokens for the egress proxy in the copy, by their names."""
-    _write(inputs / "job.json", encode(_without_clone(_task_in(source))))
+    _write(inputs / TASK_FILE, encode(_without_clone(read_task(source))))
     for text in (source / "prompt", source / "instructions", source / "conversation"):
         if text.exists():
             _write(inputs / text.name, text.read_bytes())
-    _copy_earlier_files(_task_in(source))
+    _copy_earlier_files(read_task(source))
     (inputs / "secrets").mkdir(mode=0o700)
     for file in secret_files(source / "secrets"):
         content = bound_tokens[file.name].encode() if file.name in bound_tokens else file.read_bytes()
@@ -135,10 +135,6 @@ def _create_token(file: str, inputs: Path, folder: Path) -> None:
     _write(inputs / "secrets" / file, token)
     _write(folder / file, token)
     (folder / file).chmod(0o444)  # the key proxy is another user
-
-
-def _task_in(folder: Path) -> Task:
-    return _TASK_DECODER.decode((folder / "job.json").read_bytes())
 
 
 def _without_clone(task: Task) -> Task:

@@ -1,21 +1,19 @@
 """The key proxy as a program: it runs in a container of its own beside the executor, as another user."""
 
 import asyncio
-import signal
 import socket
 import sys
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from labrats.executor.context import LOOPBACK
 from labrats.executor.egress.gateway import Gateway
+from labrats.executor.inputs import read_task
 from labrats.executor.model_proxy.gate import Gate
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.proxy import ModelProxy
 from labrats.executor.model_proxy.request_feed import RequestFeed
 from labrats.executor.secret_files import read_secrets
+from labrats.executor.stop_signals import stop_event
 from labrats.model.errors import GiveUp
 from labrats.model.model_keys import key_to_proxy
 from labrats.model.protocol import (
@@ -24,8 +22,8 @@ from labrats.model.protocol import (
     KEY_PROXY_PORT,
     MODEL_REQUESTS_FILE,
     MODEL_REQUESTS_PORT,
-    Task,
 )
+from labrats.network_namespace import LOOPBACK
 from labrats.processes import become_unreadable
 
 _BACKLOG: Final = 128
@@ -39,7 +37,7 @@ def run_proxy(source: Path, token_folder: Path) -> int:
     The node starts it again after it has ended. Then it does not serve: it would not know what the attempt has used.
     """
     become_unreadable()
-    task = msgspec.json.decode((source / "job.json").read_bytes(), type=Task)
+    task = read_task(source)
     secrets = read_secrets(source / "secrets")
     token, feed_token = ((token_folder / file).read_text() for file in (KEY_PROXY_FILE, MODEL_REQUESTS_FILE))
     try:
@@ -60,13 +58,11 @@ def run_proxy(source: Path, token_folder: Path) -> int:
 
 
 async def _serve(gate: Gate, feed_token: str, gateway: Gateway | None) -> None:
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    stopped = stop_event()
     feed = RequestFeed(feed_token)
     proxy = ModelProxy(gate, feed.report, gateway, is_open=False)
     async with (
         proxy.serving(socket.create_server((LOOPBACK, KEY_PROXY_PORT), backlog=_BACKLOG)),
         await feed.serve(socket.create_server((LOOPBACK, MODEL_REQUESTS_PORT)), proxy),
     ):
-        await ended.wait()
+        await stopped.wait()

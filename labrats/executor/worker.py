@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from labrats.executor.attempt import prepare_process, run_attempt
-from labrats.executor.outcomes import STOP_SIGNALS
+from labrats.executor.stop_signals import STOP_SIGNALS
 from labrats.files.safe_paths import read_regular_file
 from labrats.model.protocol import CLAIM_FILE, OUTPUT_FILE, STDERR_FILE
 from labrats.processes import ProcessId, executor_process_name, has_child, set_process_name

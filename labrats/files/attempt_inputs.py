@@ -18,7 +18,6 @@ from labrats.model.protocol import Continuation, Task
 from labrats.model.variables import variable_file
 from labrats.ports import Attempt
 
-TASK_FILE: Final = "job.json"
 PROMPT_FILE: Final = "prompt"
 INSTRUCTIONS_FILE: Final = "instructions"
 CONVERSATION_FILE: Final = "conversation"

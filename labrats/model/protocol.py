@@ -28,6 +28,7 @@ TEXT_BYTES: Final = 16 * 1024
 OUTPUT_BYTES: Final = 256 * 1024 * 1024
 """The default limit on the output of an attempt, without its last line."""
 
+TASK_FILE: Final = "job.json"
 RESULT_FILE: Final = "result.json"
 """The file, in the attempt's folder, of a result that does not fit into a line. An executor that shares no folder with
 the engine prints it in parts, which the engine puts together.

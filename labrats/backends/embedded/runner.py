@@ -17,10 +17,7 @@ from labrats.backends.embedded.launcher_client import LauncherClient
 from labrats.backends.embedded.output_watch import OutputWatch
 from labrats.backends.embedded.stored_inputs import StoredInputs
 from labrats.control_groups import remove_group
-from labrats.files.attempt_inputs import (
-    TASK_FILE,
-    task_of,
-)
+from labrats.files.attempt_inputs import task_of
 from labrats.files.attempt_output import (
     OutputReader,
     in_batches,
@@ -40,6 +37,7 @@ from labrats.model.protocol import (
     IDLE_SECONDS,
     NO_LIMITS,
     OUTPUT_BYTES,
+    TASK_FILE,
     Continuation,
     ResourceLimits,
     Resumption,

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from labrats.backends.kubernetes.batch_objects import EGRESS_ANNOTATIONS, PROMPT_ANNOTATION, TASK_ANNOTATION
 from labrats.backends.kubernetes.pod_settings import PodCredentials, PodSettings, SecretFiles
-from labrats.files.attempt_inputs import PROMPT_FILE, SECRETS_FOLDER, TASK_FILE, AttemptInputs, TextInput
+from labrats.files.attempt_inputs import PROMPT_FILE, SECRETS_FOLDER, AttemptInputs, TextInput
 from labrats.model.errors import GiveUp
 from labrats.model.job import FILE_PATH, UPLOAD_ID, FailedCode, WorkspaceFile
-from labrats.model.protocol import EGRESS_SETUP_TOKEN_FILE, EGRESS_TOKEN_FILE
+from labrats.model.protocol import EGRESS_SETUP_TOKEN_FILE, EGRESS_TOKEN_FILE, TASK_FILE
 
 INPUTS: Final = "/attempt/inputs"
 

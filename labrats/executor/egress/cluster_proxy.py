@@ -10,7 +10,6 @@ An address may later be that of another pod, so the engine reports every few sec
 
 import asyncio
 import re
-import signal
 import socket
 import sys
 import threading
@@ -37,6 +36,7 @@ from labrats.executor.egress.proxy import (
     read_head,
     refusals_answered,
 )
+from labrats.executor.stop_signals import stop_event
 from labrats.model.egress_grant import (
     LIVING_REQUEST,
     EgressGrant,
@@ -111,12 +111,10 @@ def run_cluster_proxy(
 
 
 async def _run(proxy: "ClusterProxy", port: int, drain_seconds: float) -> None:
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    stopped = stop_event()
     canary = await asyncio.start_server(lambda _, writer: writer.close(), sock=listener_on(canary_port(port)))
     server = await asyncio.start_server(proxy.serve, sock=listener_on(port), limit=HEAD_BYTES)
-    await ended.wait()
+    await stopped.wait()
     canary.close()
     server.close()
     await proxy.drain(drain_seconds)

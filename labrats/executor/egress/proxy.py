@@ -352,6 +352,6 @@ async def relay_to(client: socket.socket, port: int) -> None:
     with suppress(OSError):
         ours = await asyncio.open_connection(sock=client)
         with closing(ours[1]):
-            server = await asyncio.open_connection("127.0.0.1", port)
+            server = await asyncio.open_connection(LOOPBACK, port)
             with closing(server[1]):
                 await _relay(ours, server)

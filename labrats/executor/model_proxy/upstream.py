@@ -16,6 +16,7 @@ from labrats.executor.model_proxy.http_connection import HttpConnection
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.responses import Refused
 from labrats.net.tls import verifying_tls
+from labrats.network_namespace import LOOPBACK
 
 CONNECT_SECONDS: Final = 15.0
 
@@ -108,7 +109,7 @@ async def _connect(host: str, port: int, tls: ssl.SSLContext | None) -> Ends:
     """Connect to a server. `localhost` is 127.0.0.1 where that answers: an agent could listen on the port of ::1."""
     if host == "localhost":
         with suppress(ConnectionRefusedError):
-            return await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=host if tls else None)
+            return await asyncio.open_connection(LOOPBACK, port, ssl=tls, server_hostname=host if tls else None)
     return await asyncio.open_connection(host, port, ssl=tls)
 
 

@@ -27,6 +27,7 @@ from labrats.executor.providers.chat_stream import (
 )
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
+from labrats.network_namespace import LOOPBACK
 
 DEFAULT_WINDOW_TOKENS: Final = 8192
 """Assumed context window of a model whose server reports none."""
@@ -165,7 +166,7 @@ async def _on_loopback(url: httpx2.URL) -> httpx2.URL:
     """Return the URL, with 127.0.0.1 for `localhost` where that answers: an agent could listen on the port of ::1."""
     if url.scheme == "http" and url.host == "localhost":
         with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", url.port or 80)
+            _, writer = await asyncio.open_connection(LOOPBACK, url.port or 80)
             writer.close()
-            return url.copy_with(host="127.0.0.1")
+            return url.copy_with(host=LOOPBACK)
     return url

@@ -143,7 +143,7 @@ def test_stop_signal_wakes_a_waiting_event_loop() -> None:
     # arrives just before the wait.
     script = """
 import asyncio, signal, threading
-from labrats.executor.outcomes import stopped_by_signals
+from labrats.executor.stop_signals import stopped_by_signals
 
 async def main():
     with stopped_by_signals():
