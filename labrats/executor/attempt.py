@@ -116,7 +116,8 @@ def _remove_credentials(folder: Path) -> GiveUp | None:
     if folder.exists():
         remove_tree(folder)
         if folder.exists():
-            return GiveUp(FailedCode.INTERNAL, "the attempt's credentials cannot be removed")
+            message = f"the folder {folder} with the attempt's credentials cannot be removed"
+            return GiveUp(FailedCode.INTERNAL, f"{message}: remove it by hand, and revoke the credentials")
     return None
 
 

@@ -31,6 +31,23 @@ def missing_server_message(task: Task) -> str:
     return f"{sentence}, for {_choice(task)}: {_no_ai_model(task)}; run `{command}`"
 
 
+def invalid_endpoint_message(endpoint: str) -> str:
+    """Return the message for an AiModel whose endpoint is no address of a server. It masks a password."""
+    shown = re.sub(r"(?<=//)[^/?#]*@", "***@", endpoint)
+    return (
+        f"the AiModel's endpoint {shown!r} is not the http or https address of a server: "
+        "run `labrats model set NAME --endpoint https://HOST/v1`"
+    )
+
+
+def invalid_key_message(name: str) -> str:
+    """Return the message for a key that cannot be sent in a header."""
+    return (
+        f"the key {name} is empty, or has other characters than printable ASCII: "
+        f"store it again with `labrats secret set SECRET {name}`"
+    )
+
+
 def silence_advice(task: Task) -> str:
     """Return the advice for a model that has sent nothing for too long."""
     place = f"the server at {task.endpoint}" if task.endpoint else "the connection to the provider, and its status page"

@@ -47,7 +47,9 @@ async def clone_repository(context: RunContext) -> None:
     context.workspace.mkdir(parents=True, exist_ok=True)
     if setup := context.task.workspace_setup:
         if any(context.workspace.iterdir()):  # git would obey the configuration of a repository in it
-            raise GiveUp(FailedCode.WORKSPACE, f"the workspace {context.workspace} is not empty")
+            raise GiveUp(
+                FailedCode.WORKSPACE, f"the workspace {context.workspace} is not empty; remove it, then retry the job"
+            )
         context.events.status("workspace", "cloning the repository")
         await git.clone(context, setup)
 

@@ -25,6 +25,7 @@ PROXY_PORTS: Final = (3128, 3129)
 """Ports of the proxy in the agent's namespace. It takes the first that the server of the agent's model does not use."""
 
 _NO_PROXY: Final = "localhost,127.0.0.1,::1"
+_ADVICE: Final = "run `labrats doctor` to see what is missing, or leave out config.network"
 _REASON_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 0.1
 _BACKLOG: Final = 128
@@ -59,7 +60,7 @@ async def agent_network(context: RunContext) -> AsyncIterator[AgentNetwork]:
         yield AgentNetwork()
         return
     if context.task.sandbox is None:
-        raise GiveUp(FailedCode.INTERNAL, "config.network cannot be enforced without a sandbox: run `labrats doctor`")
+        raise GiveUp(FailedCode.INVALID, f"config.network cannot be enforced without a sandbox; {_ADVICE}")
     model_port = _port_on_loopback(context.endpoint)
     proxy_port = next(port for port in PROXY_PORTS if port != model_port)
     handlers: dict[int, Handler] = {proxy_port: EgressProxy(_rule_of(context)).serve}
@@ -70,9 +71,7 @@ async def agent_network(context: RunContext) -> AsyncIterator[AgentNetwork]:
     try:
         yield AgentNetwork(namespace.enter, _variables(f"http://{LOOPBACK}:{proxy_port}"))
     except subprocess.SubprocessError as error:
-        reason = (
-            f"the network of the agent cannot be restricted here: {await _failure_of(serving)} (run `labrats doctor`)"
-        )
+        reason = f"the network of the agent cannot be restricted here: {await _failure_of(serving)}; {_ADVICE}"
         raise GiveUp(FailedCode.INTERNAL, reason) from error
     finally:
         serving.cancel()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from labrats.executor.failure_advice import invalid_endpoint_message, invalid_key_message
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.model_servers import DEFAULT_ENDPOINTS
@@ -39,20 +40,19 @@ class ModelServer:
 
     @classmethod
     def of(cls, provider: str, endpoint: str | None, key_name: str | None, key: str) -> "ModelServer":
-        """Return the server at `endpoint`, or the provider's own. Raises GiveUp if the endpoint or key is malformed.
+        """Return the server at `endpoint`, or the provider's own. Raises GiveUp if the endpoint or key is invalid.
 
         key_name: the name of `key`; None for a server that needs none.
         """
-        url = urlsplit(endpoint or DEFAULT_ENDPOINTS[provider])
+        endpoint = endpoint or DEFAULT_ENDPOINTS[provider]
+        credential = _credential(key_name, key)
         try:
-            port = url.port or _PORTS[url.scheme]
-            host = (url.hostname or "").encode("idna").decode()
-            credential = _credential(key_name, key)
-        except (ValueError, KeyError) as error:
-            message = f"the AiModel's endpoint or key is malformed: {type(error).__name__}"
-            raise GiveUp(FailedCode.AGENT_ERROR, message) from None
+            url = urlsplit(endpoint)
+            host, port = (url.hostname or "").encode("idna").decode(), url.port or _PORTS[url.scheme]
+        except (ValueError, KeyError):
+            raise GiveUp(FailedCode.INVALID, invalid_endpoint_message(endpoint)) from None
         if not host:
-            raise GiveUp(FailedCode.AGENT_ERROR, "the AiModel's endpoint is malformed: it names no host")
+            raise GiveUp(FailedCode.INVALID, invalid_endpoint_message(endpoint))
         authority = url.netloc.rpartition("@")[2]
         api = _API_OF_PROVIDER.get(provider, "openai")
         return cls(api, url.scheme == "https", host, port, authority, url.path.rstrip("/"), credential)
@@ -71,7 +71,8 @@ class ModelServer:
 def _credential(name: str | None, key: str) -> tuple[tuple[bytes, bytes], ...]:
     if name is None:
         return ()
-    value = key.strip().encode("ascii")
-    if not value or not key.strip().isprintable():
-        raise ValueError("a key has printable ASCII characters only")
+    key = key.strip()
+    if not (key and key.isascii() and key.isprintable()):
+        raise GiveUp(FailedCode.AUTH, invalid_key_message(name))
+    value = key.encode()
     return ((b"x-api-key", value),) if name == _API_KEY_HEADER else ((b"authorization", _BEARER + value),)

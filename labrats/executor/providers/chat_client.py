@@ -9,6 +9,7 @@ from typing import Any, Final
 import httpx2
 import msgspec
 
+from labrats.executor.failure_advice import invalid_endpoint_message
 from labrats.executor.providers.chat_errors import (
     CONNECT_SECONDS,
     ErrorResponse,
@@ -111,8 +112,8 @@ async def open_chat_client(endpoint: str, key: str | None, model: str | None) ->
         # The engine's proxy and .netrc are not for requests to models.
         url = await _on_loopback(_base_url(endpoint))
         http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False)
-    except (httpx2.InvalidURL, UnicodeEncodeError) as error:
-        raise GiveUp(FailedCode.AGENT_ERROR, f"the AiModel's endpoint or key is malformed: {error}") from error
+    except httpx2.InvalidURL as error:
+        raise GiveUp(FailedCode.INVALID, invalid_endpoint_message(endpoint)) from error
     async with http:
         listed = await _list_models(http)
         name = model or (listed[0].id if listed else "default")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from labrats.executor.attempt import _remove_credentials
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode, Usage
 from labrats.model.mcp_server import McpServer
@@ -304,3 +305,13 @@ def test_attempt_fails_before_its_agent_starts_if_a_secret_cannot_be_removed(tmp
     assert (code, attempt.logs) == (FailedCode.INTERNAL, [])
     assert "the secret OPENAI_API_KEY cannot be removed" in message
     assert "sk-0123456789" not in message
+
+
+def test_credentials_that_cannot_be_removed_fail_the_attempt_with_their_place() -> None:
+    place = Path("/proc/self/fdinfo")  # the kernel lets nobody remove it
+    failure = _remove_credentials(place)
+    assert failure is not None
+    assert str(failure) == (
+        f"the folder {place} with the attempt's credentials cannot be removed: "
+        "remove it by hand, and revoke the credentials"
+    )

@@ -179,7 +179,8 @@ def test_nothing_is_cloned_into_a_workspace_with_files(tmp_path: Path) -> None:
     attempt = an_attempt(tmp_path, FIRST, **in_a_clone_of(a_repository(tmp_path / "repository")))
     (attempt.workspace / ".git").mkdir(parents=True)
     attempt.run()
-    assert attempt.failure == (FailedCode.WORKSPACE, f"the workspace {attempt.workspace} is not empty")
+    message = f"the workspace {attempt.workspace} is not empty; remove it, then retry the job"
+    assert attempt.failure == (FailedCode.WORKSPACE, message)
 
 
 def test_setup_commands_do_not_run_what_the_first_agent_has_written(tmp_path: Path) -> None:

@@ -144,10 +144,9 @@ async def test_connections_beyond_the_limit_take_no_descriptor_of_the_executor(m
 def test_attempt_fails_without_a_sandbox(tmp_path: Path) -> None:
     attempt = an_attempt_of("touch started", tmp_path, "none", None)
     attempt.run()
-    assert attempt.failure == (
-        FailedCode.INTERNAL,
-        "config.network cannot be enforced without a sandbox: run `labrats doctor`",
-    )
+    code, reason = attempt.failure
+    assert code is FailedCode.INVALID
+    assert reason.startswith("config.network cannot be enforced without a sandbox; run `labrats doctor`")
     assert not (attempt.workspace / "started").exists()
 
 

@@ -1,9 +1,11 @@
-"""The address at which the client of local models looks for a server on this machine."""
+"""The address at which the client of local models looks for a server."""
 
 import httpx2
 import pytest
 
-from labrats.executor.providers.chat_client import _on_loopback
+from labrats.executor.providers.chat_client import _on_loopback, open_chat_client
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
 from tests.support.loopback import QuietHandler, served_by
 
 pytestmark = pytest.mark.anyio
@@ -29,3 +31,10 @@ async def test_server_that_does_not_answer_there_keeps_its_name() -> None:
         pass
     url = httpx2.URL(f"http://localhost:{port}/v1")
     assert await _on_loopback(url) == url
+
+
+async def test_endpoint_that_is_no_address_fails_the_job() -> None:
+    with pytest.raises(GiveUp, match="'http://models:port/v1' is not the http or https address") as failure:
+        async with open_chat_client("http://models:port/v1", None, None):
+            pass
+    assert failure.value.code == FailedCode.INVALID
