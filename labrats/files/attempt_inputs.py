@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final, Literal
 
+from msgspec.structs import asdict
+
 from labrats.model.ai_model import Prices
 from labrats.model.config import CREDENTIAL_NAMES, KEYS_OF_MODELS, JobConfig
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Job, KeyReference, Usage
 from labrats.model.mcp_server import credential_file
-from labrats.model.protocol import Continuation, Task
+from labrats.model.protocol import IDLE_SECONDS, NO_LIMITS, OUTPUT_BYTES, Continuation, ResourceLimits, Task
+from labrats.model.record import Record
 from labrats.model.variables import variable_file
 from labrats.ports import Attempt
 
@@ -171,8 +174,24 @@ def _spent(job: Job, config: JobConfig) -> Usage:
     return Usage(input_tokens=max(0, tokens), cost_usd=max(0.0, cost)) if job.status.pauses else Usage()
 
 
-def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:
-    """Return the task of an attempt, without the settings of the engine that runs it.
+class TaskSettings(Record):
+    """Settings of the engine for the tasks of all attempts. The fields are those of Task."""
+
+    programs: dict[str, str] = {}
+    git_addresses: tuple[str, ...] = ()
+    git_ssh_key: str | None = None
+    git_ssh_known_hosts: str | None = None
+    repo_roots: tuple[str, ...] = ()
+    cli_login: bool = False
+    idle_seconds: float = IDLE_SECONDS
+    output_bytes: int = OUTPUT_BYTES
+    limits: ResourceLimits = NO_LIMITS
+    caches_bytes: int = 0
+    kept_free_bytes: int | None = None
+
+
+def task_of(attempt: Attempt, settings: TaskSettings, *, workspace: str, uploads: PurePath) -> Task:
+    """Return the task of an attempt, without what depends on the backend that runs it.
 
     workspace: path of the agent's folder. uploads: path at which the executor finds the uploads volume.
     """
@@ -194,4 +213,5 @@ def task_of(attempt: Attempt, *, workspace: str, uploads: PurePath) -> Task:
         other_prices=_other_prices(attempt),
         selection=attempt.selection,
         continuation=Continuation(job_id=job.spec.follow_up_of) if job.spec.follow_up_of else None,
+        **asdict(settings),
     )

@@ -2,13 +2,14 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol, Self
 
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
+from labrats.files.attempt_inputs import TaskSettings
 from labrats.model.attempt_name import AttemptName
 from labrats.ports import Gone, Runner, Store
 from labrats.processes import ProcessId, descendants, send_signal, with_environment
@@ -97,9 +98,10 @@ class EmbeddedBackend:
             await backend._close()
 
     @asynccontextmanager
-    async def open_runner(self, programs: Mapping[str, str] | None = None) -> AsyncIterator[Runner]:
+    async def open_runner(self, programs: dict[str, str] | None = None) -> AsyncIterator[Runner]:
         """Open the runner of one engine. programs: agent CLIs by provider."""
-        settings = LocalRunnerSettings(self._folders, Path("/nowhere"), environment={}, programs=programs or {})
+        task = TaskSettings(programs=programs or {})
+        settings = LocalRunnerSettings(self._folders, Path("/nowhere"), environment={}, task=task)
         async with LocalRunner(self.store, settings) as runner:
             try:
                 yield runner

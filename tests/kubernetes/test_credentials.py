@@ -14,6 +14,7 @@ from labrats.backends.kubernetes.pod_volumes import INPUTS, SCRATCH
 from labrats.backends.kubernetes.restricted_pod import USER
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.backends.kubernetes.settings import executor_limits
+from labrats.files.attempt_inputs import TaskSettings
 from labrats.model.core_resources import Secret
 from labrats.model.errors import GiveUp, NotFound
 from labrats.model.job import FailedCode, WorkspaceSetup
@@ -64,7 +65,8 @@ async def runner(
         secret = {"metadata": {"name": name}, "stringData": data}
         await api_client.request("POST", f"/api/v1/namespaces/{jobs_namespace}/secrets", encode(secret))
     limits = executor_limits(NO_LIMITS, SCRATCH_SIZE)
-    pods = a_pod_settings(executor_image, git_addresses=(f"{GATEWAY}/32",), scratch_size=SCRATCH_SIZE, limits=limits)
+    task = TaskSettings(git_addresses=(f"{GATEWAY}/32",), limits=limits)
+    pods = a_pod_settings(executor_image, scratch_size=SCRATCH_SIZE, task=task)
     settings = KubernetesRunnerSettings(jobs_namespace, tmp_path / "attempts", pods)
     runner = KubernetesRunner(api_client, store, settings)
     async with run_in_background(runner.run()):

@@ -17,7 +17,7 @@ from labrats.backends.embedded.launcher_client import LauncherClient
 from labrats.backends.embedded.output_watch import OutputWatch
 from labrats.backends.embedded.stored_inputs import StoredInputs
 from labrats.control_groups import remove_group
-from labrats.files.attempt_inputs import task_of
+from labrats.files.attempt_inputs import TaskSettings, task_of
 from labrats.files.attempt_output import (
     OutputReader,
     in_batches,
@@ -34,12 +34,8 @@ from labrats.model.phases import Phase
 from labrats.model.protocol import (
     ATTEMPT_VARIABLE,
     CLAIM_FILE,
-    IDLE_SECONDS,
-    NO_LIMITS,
-    OUTPUT_BYTES,
     TASK_FILE,
     Continuation,
-    ResourceLimits,
     Resumption,
     Sandbox,
     Task,
@@ -80,35 +76,25 @@ UNCLAIMED_SECONDS: Final = 1.0
 class LocalRunnerSettings:
     """Settings of attempts on this machine.
 
-    programs:    agent CLIs by provider.
     environment: the engine's environment, with the credentials of models whose AiModel names no Secret.
+    task: settings of the executors' tasks.
     own_secrets, admin_key_file: secrets of the engine, which are redacted in every output.
     isolation, network_problem: see Runner. sandbox: that of attempts with the level `sandbox`.
     caches: folder of the cached folders of all scopes; None to keep none.
     origin: the database and the boot of this machine, by which interrupted attempts are recognized; None to start all.
     kept_open: descriptors of this process that executors inherit and agents do not.
-    The other fields are those of Task.
     """
 
     folders: Folders
     uploads: Path
     environment: Mapping[str, str]
-    programs: Mapping[str, str]
-    git_addresses: tuple[str, ...] = ()
-    git_ssh_key: str | None = None
-    git_ssh_known_hosts: str | None = None
-    repo_roots: tuple[str, ...] = ()
-    cli_login: bool = False
+    task: TaskSettings = TaskSettings()
     isolation: IsolationLevels = PROCESS_ONLY
     sandbox: Sandbox | None = None
-    idle_seconds: float = IDLE_SECONDS
-    output_bytes: int = OUTPUT_BYTES
-    limits: ResourceLimits = NO_LIMITS
     own_secrets: tuple[str, ...] = ()
     admin_key_file: Path | None = None
     network_problem: str | None = None
     caches: Path | None = None
-    caches_bytes: int = 0
     origin: str | None = None
     kept_open: tuple[int, ...] = ()
 
@@ -318,26 +304,15 @@ class LocalRunner(AttemptResults):
 
     def _task(self, attempt: Attempt, folder: AttemptFolder) -> Task:
         settings, base = self._settings, base_cache_scope(attempt.job)
-        task = task_of(attempt, workspace=str(folder.workspace), uploads=settings.uploads)
+        task = task_of(attempt, settings.task, workspace=str(folder.workspace), uploads=settings.uploads)
         return replace(
             task,
             endpoint=task.endpoint or self._default_endpoint(attempt.job),
             sandbox=settings.sandbox if attempt.isolation_in(self.isolation) is Isolation.SANDBOX else None,
-            programs=dict(settings.programs),
-            git_addresses=settings.git_addresses,
-            git_ssh_key=settings.git_ssh_key,
-            git_ssh_known_hosts=settings.git_ssh_known_hosts,
-            repo_roots=settings.repo_roots,
-            cli_login=settings.cli_login,
-            idle_seconds=settings.idle_seconds,
-            output_bytes=settings.output_bytes,
-            limits=settings.limits,
             resumption=self._resumption(attempt),
             continuation=self._continuation(attempt),
             caches=str(settings.caches / cache_scope(attempt.job)) if settings.caches else None,
             base_caches=str(settings.caches / base) if settings.caches and base else None,
-            caches_bytes=settings.caches_bytes,
-            kept_free_bytes=settings.limits.kept_free_bytes,
         )
 
     def _resumption(self, attempt: Attempt) -> Resumption | None:
@@ -444,7 +419,7 @@ class LocalRunner(AttemptResults):
                 await self._end_leftovers(name, executor)
             elif executor is None:
                 await asyncio.sleep(UNCLAIMED_SECONDS)
-            if groups := self._settings.limits.control_groups:  # the executor could not remove its own
+            if groups := self._settings.task.limits.control_groups:  # the executor could not remove its own
                 remove_group(Path(groups, str(name)))
         finally:
             del self._cleanups[name]

@@ -11,6 +11,7 @@ from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
 from labrats.backends.embedded.sandbox_choice import choose_isolation, network_problem
 from labrats.control_groups import create_group_of_jobs, problem_of_delegated_group
+from labrats.files.attempt_inputs import TaskSettings
 from labrats.model.protocol import ResourceLimits
 from labrats.processes import boot_id
 from labrats.settings import EngineSettings
@@ -29,11 +30,8 @@ def runner_settings(
         "claude": settings.claude_path or shutil.which("claude"),
         "codex": settings.codex_path or shutil.which("codex"),
     }
-    isolation = choose_isolation(settings, schema_created_with)
-    return LocalRunnerSettings(
-        folders=Folders(settings.data_dir / "attempts", settings.workspaces),
-        uploads=settings.uploads,
-        environment=dict(os.environ),
+    isolation, limits = choose_isolation(settings, schema_created_with), _limits(settings)
+    task = TaskSettings(
         programs={provider: program for provider, program in programs.items() if program},
         git_addresses=settings.outbound_allowed_cidrs,
         git_ssh_key=str(settings.git_ssh_key) if settings.git_ssh_key else None,
@@ -42,9 +40,16 @@ def runner_settings(
         cli_login=settings.claude_use_login,
         idle_seconds=settings.agent_idle_seconds,
         output_bytes=settings.max_output_bytes,
-        caches=settings.data_dir / "caches" if settings.cache_gib else None,
+        limits=limits,
         caches_bytes=round(settings.cache_gib * 2**30),
-        limits=_limits(settings),
+        kept_free_bytes=limits.kept_free_bytes,
+    )
+    return LocalRunnerSettings(
+        folders=Folders(settings.data_dir / "attempts", settings.workspaces),
+        uploads=settings.uploads,
+        environment=dict(os.environ),
+        task=task,
+        caches=settings.data_dir / "caches" if settings.cache_gib else None,
         own_secrets=settings.own_secrets,
         admin_key_file=settings.admin_key_file,
         isolation=isolation.levels,

@@ -180,7 +180,7 @@ def _annotations(
 
 def _task(attempt: Attempt, settings: PodSettings, kept: str | None) -> Task:
     """Return the executor's task. kept: the folder with the stored files of an earlier attempt."""
-    task = task_of(attempt, workspace=f"{SCRATCH}/workspace", uploads=UPLOADS)
+    task = task_of(attempt, settings.task, workspace=f"{SCRATCH}/workspace", uploads=UPLOADS)
     resumption = attempt.earlier_session and Resumption(session=attempt.earlier_session, kept=kept)
     continuation = task.continuation and replace(
         task.continuation,
@@ -190,24 +190,18 @@ def _task(attempt: Attempt, settings: PodSettings, kept: str | None) -> Task:
     )
     return replace(
         task,
-        git_addresses=settings.git_addresses,
-        idle_seconds=settings.idle_seconds,
-        output_bytes=settings.output_bytes,
-        limits=settings.limits,
         resumption=resumption,
         continuation=continuation,
         on_cluster=True,
         caches=f"{CACHES}/{cache_scope(attempt.job)}" if keeps_caches(attempt.job, settings) else None,
         base_caches=BASE_CACHES if keeps_caches(attempt.job, settings) and base_cache_scope(attempt.job) else None,
-        caches_bytes=settings.caches_bytes,
-        kept_free_bytes=settings.kept_free_bytes,
     )
 
 
 def keeps_caches(job: Job, settings: PodSettings) -> bool:
     """Return whether the pod of a job has a cache keeper."""
     setup = job.spec.workspace_setup
-    return bool(setup and setup.setup and setup.cache and settings.data_claim and settings.caches_bytes)
+    return bool(setup and setup.setup and setup.cache and settings.data_claim and settings.task.caches_bytes)
 
 
 def _pod(

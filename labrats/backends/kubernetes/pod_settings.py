@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from labrats.files.attempt_inputs import TaskSettings
 from labrats.model.isolation import Isolation, IsolationLevels
-from labrats.model.protocol import IDLE_SECONDS, NO_LIMITS, OUTPUT_BYTES, ResourceLimits
 from labrats.settings import PodExtras
 
 RUNTIME_CLASS: Final = "runtimeClassName"
@@ -63,8 +63,7 @@ class PodSettings:
                    cluster may start two pods that both run the attempt; the engine then ends both.
     extras:        labels, annotations and volumes of the pods. Volumes are mounted in the containers that clone the
                    repository and run the agent, and read-only in that of the key proxy.
-    caches_bytes:  limit on the cached folders of all jobs, on the engine's volume; 0 to keep none.
-    kept_free_bytes: space that is kept free on this volume; None for the default.
+    task:          settings of the executor's task.
     grace_seconds: time that a stopped executor has to end.
     ttl_seconds:   time after which the cluster deletes a finished Job, and with it an outcome that no engine has read.
     isolation:     levels that pods can have. vm_runtime_class: the RuntimeClass of those with the level `vm`.
@@ -78,12 +77,7 @@ class PodSettings:
     data_claim: str | None = None
     pod_fields: Mapping[str, Any] = field(default_factory=dict)
     extras: PodExtras = PodExtras()
-    git_addresses: tuple[str, ...] = ()
-    idle_seconds: float = IDLE_SECONDS
-    output_bytes: int = OUTPUT_BYTES
-    limits: ResourceLimits = NO_LIMITS
-    caches_bytes: int = 0
-    kept_free_bytes: int | None = None
+    task: TaskSettings = TaskSettings()
     grace_seconds: float = 10.0
     start_timeout_seconds: float = 300.0
     ttl_seconds: int = 86_400

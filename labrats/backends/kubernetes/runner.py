@@ -135,7 +135,7 @@ class KubernetesRunner(AttemptResults):
             self._claims,
             start_timeout,
             settings.parts_seconds,
-            settings.pods.output_bytes + SPARE_BYTES,
+            settings.pods.task.output_bytes + SPARE_BYTES,
         )
         self._output_poll = OutputPoll()
         self._unconfirmed: set[AttemptName] = set()
@@ -325,7 +325,7 @@ class KubernetesRunner(AttemptResults):
             (caches / scope).mkdir(mode=0o700, parents=True, exist_ok=True)
             os.utime(caches / scope)
             use_entries(caches / scope)
-        shrink_caches(caches, self._settings.pods.caches_bytes)
+        shrink_caches(caches, self._settings.pods.task.caches_bytes)
 
     def _earlier_work(self, attempt: Attempt) -> AttemptName | None:
         """Return the attempt from whose stored session and changes this one can continue."""
@@ -414,7 +414,7 @@ class KubernetesRunner(AttemptResults):
             repository=[each for user, each in files if user == "repository"],
             agent=[each for user, each in files if user in with_agent],
             model=proxied,
-            egress=await self._egress.of(attempt, expires_at, pods.git_addresses, has_proxy=has_proxy),
+            egress=await self._egress.of(attempt, expires_at, pods.task.git_addresses, has_proxy=has_proxy),
             policy_tests=await self._egress.policy_tests(attempt),
             keyless=is_keyless,
         )

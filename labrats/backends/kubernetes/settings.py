@@ -12,6 +12,7 @@ from labrats.backends.kubernetes.network_check import NetworkCheck
 from labrats.backends.kubernetes.pod_settings import RUNTIME_CLASS, PodSettings
 from labrats.backends.kubernetes.receiver_manifests import ReceiverSettings
 from labrats.backends.kubernetes.runner import PARTS_SECONDS, KubernetesRunnerSettings
+from labrats.files.attempt_inputs import TaskSettings
 from labrats.model.errors import LabratsError
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.protocol import ResourceLimits
@@ -35,6 +36,15 @@ SHARED_WITH_RECEIVERS: Final = (
 
 
 def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) -> KubernetesRunnerSettings:
+    task = TaskSettings(
+        git_addresses=settings.outbound_allowed_cidrs,
+        idle_seconds=settings.agent_idle_seconds,
+        output_bytes=settings.max_output_bytes,
+        limits=executor_limits(settings.agent_limits, kubernetes.executor_scratch),
+        # The folders share the engine's volume, so that an operator must choose their size.
+        caches_bytes=round(settings.cache_gib * 2**30) if "cache_gib" in settings.model_fields_set else 0,
+        kept_free_bytes=None if settings.free_gib is None else round(settings.free_gib * 2**30),
+    )
     pods = PodSettings(
         image=kubernetes.executor_image,
         resources=kubernetes.executor_resources,
@@ -44,13 +54,7 @@ def runner_settings(settings: EngineSettings, kubernetes: KubernetesSettings) ->
         images=settings.executor_images,
         pod_fields=kubernetes.executor_pod,
         extras=kubernetes.executor_extras,
-        git_addresses=settings.outbound_allowed_cidrs,
-        idle_seconds=settings.agent_idle_seconds,
-        output_bytes=settings.max_output_bytes,
-        limits=executor_limits(settings.agent_limits, kubernetes.executor_scratch),
-        # The folders share the engine's volume, so that an operator must choose their size.
-        caches_bytes=round(settings.cache_gib * 2**30) if "cache_gib" in settings.model_fields_set else 0,
-        kept_free_bytes=None if settings.free_gib is None else round(settings.free_gib * 2**30),
+        task=task,
         grace_seconds=settings.stop_grace_seconds,
         start_timeout_seconds=kubernetes.start_timeout_seconds,
         ttl_seconds=round(kubernetes.finished_job_hours * 3600),

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.files.attempt_inputs import AttemptInputs, TextInput, inputs_of, missing_text, task_of
+from labrats.files.attempt_inputs import AttemptInputs, TaskSettings, TextInput, inputs_of, missing_text, task_of
 from labrats.model.ai_model import Prices
 from labrats.model.config import Sampling
 from labrats.model.core_resources import JOB_CREDENTIALS, Secret
@@ -132,11 +132,15 @@ def test_a_model_without_a_secret_has_no_credentials() -> None:
     assert inputs_of(Attempt(a_job(Phase.RUNNING, spec=a_spec(config=CLAUDE)), ai_model)).secrets == ()
 
 
+def a_task_of(attempt: Attempt) -> Task:
+    return task_of(attempt, TaskSettings(), workspace="/work", uploads=PurePath("/uploads"))
+
+
 def test_a_task_has_the_settings_of_the_job_and_of_its_model() -> None:
     setup = WorkspaceSetup(git_repo="https://git.example/r", git_ref="main")
     job = a_job(Phase.RUNNING, attempts=3, spec=a_spec(workspace_setup=setup, config={"max_turns": 7}))
     ai_model = an_ai_model(endpoint="http://127.0.0.1:8080/v1", sampling=Sampling(temperature=0.2))
-    assert task_of(Attempt(job, ai_model), workspace="/work", uploads=PurePath("/uploads")) == Task(
+    assert a_task_of(Attempt(job, ai_model)) == Task(
         job_id=job.id,
         attempt=f"{job.id}-3",
         number=3,
@@ -153,7 +157,7 @@ def test_the_files_of_a_task_have_paths_on_the_uploads_volume() -> None:
         workspace_files=(WorkspaceFile(name="a.txt", path="jobs/1/0", size=3),),
         workspace_uploads=(WorkspaceUpload(id="up-1", name="b.txt"),),
     )
-    task = task_of(Attempt(a_job(Phase.RUNNING, spec=spec)), workspace="/work", uploads=PurePath("/uploads"))
+    task = a_task_of(Attempt(a_job(Phase.RUNNING, spec=spec)))
     assert {file.name: file.path for file in task.workspace_files} == {
         "a.txt": "/uploads/jobs/1/0",
         "b.txt": "/uploads/up-1/b.txt",
@@ -190,7 +194,7 @@ def test_attempt_after_a_pause_has_what_the_earlier_ones_left(
     used = Usage(input_tokens=60, output_tokens=30, cache_read_tokens=1000, cost_usd=1.5)
     spec = a_spec(config={"max_tokens": 100, "max_cost_usd": 1.0})
     job = a_job(Phase.RUNNING, attempts=attempts, pauses=pauses, usage=used, spec=spec)
-    task = task_of(Attempt(job), workspace="/work", uploads=PurePath("/uploads"))
+    task = a_task_of(Attempt(job))
     assert (task.spent.input_tokens, task.spent.cost_usd or 0.0) == (tokens, cost)
 
 
@@ -206,5 +210,5 @@ def test_task_names_the_prices_of_other_models_of_the_provider() -> None:
         an_ai_model("codex", provider="codex", model="gpt-5", prices=other),
     ]
     attempt = Attempt(a_job(Phase.RUNNING, spec=a_spec(config=CLAUDE)), ai_model, others)
-    task = task_of(attempt, workspace="/work", uploads=PurePath("/uploads"))
+    task = a_task_of(attempt)
     assert (task.prices, task.other_prices) == (own, {"haiku": other})

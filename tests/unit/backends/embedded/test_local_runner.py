@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from labrats.backends.embedded import runner as runner_module
 from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
+from labrats.files.attempt_inputs import TaskSettings
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.core_resources import ConfigMap, Secret
@@ -58,7 +59,7 @@ def folders(tmp_path: Path) -> Folders:
 
 
 def a_runner(folders: Folders, store: MemoryStore | None = None, **settings: Any) -> LocalRunner:
-    usual: dict[str, Any] = {"folders": folders, "uploads": Path("/uploads"), "environment": {}, "programs": {}}
+    usual: dict[str, Any] = {"folders": folders, "uploads": Path("/uploads"), "environment": {}}
     return LocalRunner(store or MemoryStore(), LocalRunnerSettings(**usual | settings))
 
 
@@ -87,13 +88,15 @@ async def test_the_inputs_contain_the_task_and_the_prompt(folders: Folders) -> N
     ai_model = an_ai_model(endpoint="http://127.0.0.1:8080/v1", sampling=Sampling(temperature=0.2))
     runner = a_runner(
         folders,
-        programs={"claude": "/opt/claude"},
-        git_addresses=("10.0.0.0/8",),
-        repo_roots=("/srv",),
-        cli_login=True,
-        idle_seconds=60.0,
+        task=TaskSettings(
+            programs={"claude": "/opt/claude"},
+            git_addresses=("10.0.0.0/8",),
+            repo_roots=("/srv",),
+            cli_login=True,
+            idle_seconds=60.0,
+            caches_bytes=1000,
+        ),
         caches=Path("/caches"),
-        caches_bytes=1000,
     )
     folder = await inputs_of(runner, folders, Attempt(job, ai_model))
     assert msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task) == Task(
@@ -402,7 +405,7 @@ async def test_an_attempt_has_a_sandbox_if_its_job_has_that_isolation(
 
 async def test_an_attempt_has_the_limits_of_the_engine(folders: Folders) -> None:
     limits = ResourceLimits(memory_bytes=2**30, processes=100)
-    async with a_runner(folders, limits=limits) as runner:
+    async with a_runner(folders, task=TaskSettings(limits=limits)) as runner:
         folder = await inputs_of(runner, folders, Attempt(a_running()))
     assert msgspec.json.decode((folder.path / "job.json").read_bytes(), type=Task).limits == limits
 
@@ -548,10 +551,10 @@ async def test_processes_in_the_sandbox_of_a_dead_executor_are_ended_although_th
     program.write_text("#!/bin/sh\ntouch ready\nsleep 300\n")
     for file in (bubblewrap, program):
         file.chmod(0o755)
-    settings: dict[str, Any] = {"sandbox": Sandbox(program=str(bubblewrap)), "programs": {"claude": str(program)}}
+    sandbox, task = Sandbox(program=str(bubblewrap)), TaskSettings(programs={"claude": str(program)})
     attempt = isolated(Attempt(a_running(resolved=a_config(**CLAUDE))), SANDBOX)
     folder = folders.of(attempt.name)
-    async with a_runner(folders, isolation=BOTH, **settings) as runner:
+    async with a_runner(folders, isolation=BOTH, sandbox=sandbox, task=task) as runner:
         await runner.start(attempt)
         await eventually((folder.workspace / "ready").exists)
         executor = folder.executor()

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from labrats.backends.kubernetes.pod import attempt_job, placeholder_job
 from labrats.backends.kubernetes.pod_settings import PodCredentials, PodEgress, PodSettings
 from labrats.backends.kubernetes.pod_volumes import EARLIER, EARLIER_FILES, SCRATCH
+from labrats.files.attempt_inputs import TaskSettings
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import JobConfig, ResolvedConfig, Sampling
 from labrats.model.errors import GiveUp
@@ -41,7 +42,7 @@ SETTINGS = PodSettings(
     scratch_size="10Gi",
     uploads_claim="uploads",
     data_claim="data",
-    git_addresses=("10.0.0.0/8",),
+    task=TaskSettings(git_addresses=("10.0.0.0/8",)),
 )
 """Settings of an operator."""
 
@@ -114,7 +115,7 @@ def test_the_executor_is_told_its_task() -> None:
 
     limits = ResourceLimits(processes=100)
 
-    task = task_of(pod_of(attempt, settings=dataclasses.replace(SETTINGS, limits=limits)))
+    task = task_of(pod_of(attempt, settings=dataclasses.replace(SETTINGS, task=TaskSettings(limits=limits))))
 
     assert task.limits == limits
     assert (task.job_id, task.attempt, task.number) == ("ir-0000000a", "ir-0000000a-1", 1)
@@ -463,7 +464,7 @@ CACHED = WorkspaceSetup(
 @pytest.mark.parametrize("ref", [None, "labrats/ai-developer/7"])
 def test_only_the_cache_keeper_mounts_the_cached_folders(ref: str | None) -> None:
     attempt = an_owned_attempt(workspace_setup=replace(CACHED, git_ref=ref))
-    settings = dataclasses.replace(SETTINGS, caches_bytes=2**30)
+    settings = dataclasses.replace(SETTINGS, task=TaskSettings(caches_bytes=2**30))
     pod = pod_of(attempt, settings=settings)
     containers = {each["name"]: each for each in [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]}
     mounts = {
@@ -495,7 +496,7 @@ def test_only_the_cache_keeper_mounts_the_cached_folders(ref: str | None) -> Non
     ids=["no size", "no volume", "no folders", "no repository"],
 )
 def test_pod_without_caches_has_no_keeper(setup: WorkspaceSetup | None, claim: str | None, size: int) -> None:
-    settings = dataclasses.replace(SETTINGS, data_claim=claim, caches_bytes=size)
+    settings = dataclasses.replace(SETTINGS, data_claim=claim, task=TaskSettings(caches_bytes=size))
     pod = pod_of(an_owned_attempt(workspace_setup=setup), settings=settings)
     assert "cache-keeper" not in json.dumps(pod["spec"])
     assert task_of(pod).caches is None
