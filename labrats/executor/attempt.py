@@ -11,6 +11,7 @@ from typing import Final
 
 from labrats.executor import pdf_sections
 from labrats.executor.checked_result import CheckedResult, checked_result
+from labrats.executor.confinement import confine_in_pod, confine_to_sandbox
 from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.continuation import continued_work, resumed_work, with_conversation_in_prompt
 from labrats.executor.event_writer import STDOUT, EventWriter
@@ -33,16 +34,13 @@ from labrats.executor.workspace_diff import (
 )
 from labrats.executor.workspace_report import report_workspace
 from labrats.files.trees import remove_tree
-from labrats.landlock import scope_sockets
 from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, wire_name
 from labrats.model.conversation import decode_conversation
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE, Task
+from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE
 from labrats.model.redaction import Redactor
 from labrats.processes import become_subreaper, become_unreadable, has_child, kill_descendants, raise_oom_score
-from labrats.sandbox import refuse_core_dumps, separate_mounts, share_kernel_objects
-from labrats.system_calls import IN_POD, CallRules, refuse_calls
 
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
 
@@ -125,7 +123,7 @@ async def _run_limited_attempt(context: RunContext) -> CheckedResult:
     task, work = context.task, partial(_run_attempt, context)
     # The agent is confined in the sandbox: bubblewrap and the executor's own programs are outside. In a pod with the
     # filter of system calls, all are. Without it, programs such as browsers hide their processes from each other.
-    has_filter = task.on_cluster and _refuse_calls_in_pod(context)
+    has_filter = task.on_cluster and confine_in_pod(context)
     is_confined = is_in_sandbox if task.sandbox else lambda _: has_filter
     with in_control_group(task.limits, task.attempt, context.events.log) as group:
         return await run_within_limits(work, task.limits, _written_folders(context), group, is_confined)
@@ -147,21 +145,21 @@ def _written_folders(context: RunContext) -> list[Path]:
 
 
 async def _run_attempt(context: RunContext) -> CheckedResult:
-    provider = provider_named(context.task.config.provider or "")
-    require_price(context.task)
-    UsageLimits.of(context.task).check_left()
-    if context.task.repository is None:  # otherwise the previous step has reported it
+    task, provider = context.task, provider_named(context.task.config.provider or "")
+    require_price(task)
+    UsageLimits.of(task).check_left()
+    if task.repository is None:  # otherwise the previous step has reported it
         context.events.status("started")
-    if not context.task.on_cluster:
+    if not task.on_cluster:
         raise_oom_score()
-    if sandbox := context.task.sandbox:
-        separate_mounts()
-        refuse_core_dumps()
-        share_kernel_objects()
-        scope_sockets()
-        may_choose = context.task.limits.cpus is None
-        refuse_calls(CallRules(may_debug=sandbox.may_debug, may_choose_processors=may_choose))
+    if task.sandbox:
+        confine_to_sandbox(task.sandbox, task.limits.cpus)
     _log_ignored_settings(context)
+    return await _run_resumed_or_new(context, provider)
+
+
+async def _run_resumed_or_new(context: RunContext, provider: Provider) -> CheckedResult:
+    """Run the provider on earlier work, if there is any that can be resumed or continued, or else start over."""
     if resumed := _resumed_in_place(context):
         try:
             return await _run_provider(*resumed, provider)
@@ -176,33 +174,6 @@ async def _run_attempt(context: RunContext) -> CheckedResult:
     context = with_conversation_in_prompt(context)
     checked_out = await prepare_workspace(context)
     return await _run_provider(context, await record_baseline(context, checked_out), provider)
-
-
-def _refuse_calls_in_pod(context: RunContext) -> bool:
-    """Refuse to the agent what the default filters of some container runtimes allow, such as io_uring and vsock.
-
-    Return whether the filter is in force.
-    """
-    share_kernel_objects()
-    refuse_core_dumps()
-    try:
-        return refuse_calls(_rules_in_pod(context.task))
-    except OSError as error:  # the pod has the filter of its runtime all the same
-        context.events.log(
-            f"[no filter of system calls besides that of the container runtime: {os.strerror(error.errno or 0)}]"
-        )
-        return False
-
-
-def _rules_in_pod(task: Task) -> CallRules:
-    """Return the rules in a pod. A network rule leaves the agent only what network policies surely cover.
-
-    A cluster without IPv6 has no policy for the link-local addresses of its nodes and pods.
-    """
-    if task.egress_proxy is None:
-        return IN_POD
-    has_ipv6 = any(":" in host for host, _ in (task.egress_proxy, *task.policy_tests))
-    return replace(IN_POD, only_tcp_and_udp=True, may_use_ipv6=has_ipv6)
 
 
 async def _run_in_session(

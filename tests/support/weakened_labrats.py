@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
@@ -89,13 +90,11 @@ def _without_limit_on_core_dumps() -> None:
     _replace(sandbox, "refuse_core_dumps", _nothing)
 
 
-def _of_attempt(name: str) -> Callable[[], None]:
-    """Return a weakening without a function that protects an attempt."""
+def _without(module: str, name: str) -> Callable[[], None]:
+    """Return a weakening without a function that a module of the executor calls."""
 
     def weaken() -> None:
-        from labrats.executor import attempt
-
-        _replace(attempt, name, _nothing)
+        _replace(import_module(f"labrats.executor.{module}"), name, _nothing)
 
     return weaken
 
@@ -264,13 +263,13 @@ WEAKENINGS: Final[Mapping[str, Callable[[], None]]] = {
     "hidden private software": _with_private_software,
     "covers of the engine's folders": _without_covers,
     "read-only files of the kernel": _with_writable_kernel,
-    "read-only devices": _of_attempt("separate_mounts"),
+    "read-only devices": _without("confinement", "separate_mounts"),
     "limit on core dumps": _without_limit_on_core_dumps,
-    "filter of system calls": _of_attempt("refuse_calls"),
-    "scope of sockets": _of_attempt("scope_sockets"),
+    "filter of system calls": _without("confinement", "refuse_calls"),
+    "scope of sockets": _without("confinement", "scope_sockets"),
     "variables of the loader": _with_variables_of_the_loader,
     "unreadable processes": _with_readable_processes,
-    "removal of the attempt's secrets": _of_attempt("_remove_secrets"),
+    "removal of the attempt's secrets": _without("attempt", "_remove_secrets"),
     "removal of the clone's credential": _with_credential_of_the_clone,
     "redaction": _without_redaction,
     "secrets for trusted jobs only": _with_secrets_for_external_contributors,

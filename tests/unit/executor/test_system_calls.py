@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.attempt import _rules_in_pod
+from labrats.executor.confinement import rules_in_pod
 from labrats.model.protocol import ResourceLimits, Sandbox
 from labrats.system_calls import (
     _MACHINES,
@@ -269,6 +269,6 @@ def test_agent_in_a_pod_with_a_network_rule_opens_only_sockets_that_policies_cov
 def test_rules_in_a_pod_follow_its_network(tmp_path: Path) -> None:
     confined = replace(a_task(tmp_path), egress_proxy=("10.96.0.9", 8080))
     both = replace(confined, policy_tests=(("10.96.0.9", 8080), ("fd00::9", 8080)))
-    assert _rules_in_pod(a_task(tmp_path)) == IN_POD
-    rules = [(each.only_tcp_and_udp, each.may_use_ipv6) for each in map(_rules_in_pod, (confined, both))]
+    assert rules_in_pod(a_task(tmp_path)) == IN_POD
+    rules = [(each.only_tcp_and_udp, each.may_use_ipv6) for each in map(rules_in_pod, (confined, both))]
     assert rules == [(True, False), (True, True)]
