@@ -154,26 +154,11 @@ class Publisher:
             return
         progress.begin(job)
         try:
-            published = await self._write(job, report, report.target, progress)
+            published = await self._pass(job, report, report.target, progress)
         except NoAccess as error:
-            published = replace(progress.published, refused=(str(error),))
-            if job.ended and not self._ended_before(job, ACCESS_AWAITED):
-                await self._record(job, progress, published)
-                self._work.add_later(job_id, ACCESS_SECONDS)
-                return
-        except RetryLater as error:
-            if not self._ended_before(job, GIVEN_UP_AFTER):
-                self._metrics.report_tried("retried")
-                raise
-            published = replace(progress.published, refused=(*progress.published.refused, f"{_GIVEN_UP}{error}"))
-        except Exception:  # a defect that the output of one agent triggers must not use up the limits of GitHub
-            progress.failures += 1
-            if not job.ended or progress.failures < MOST_FAILURES:
-                log.exception("report failed", job=job.id)
-                delay = FAILURE_SECONDS * 2 ** (min(progress.failures, MOST_FAILURES) - 1)
-                raise RetryLater("the report failed with an unexpected error", delay) from None
-            log.exception("report given up", job=job.id)
-            published = replace(progress.published, refused=(*progress.published.refused, _FAILED))
+            await self._record(job, progress, replace(progress.published, refused=(str(error),)))
+            self._work.add_later(job_id, ACCESS_SECONDS)
+            return
         progress.written_at = self._clock.now()
         if job.ended:
             published = replace(published, attempts=job.status.attempts, finished_at=job.status.finished_at)
@@ -181,6 +166,32 @@ class Publisher:
         await self._record(job, progress, published)
         if job.phase is Phase.RUNNING:
             self._work.add_later(job_id, ACTIVITY_SECONDS)
+
+    async def _pass(self, job: Job, report: Report, target: ReportTarget, progress: _Progress) -> Published:
+        """Write the report, and return what is published, also if the report is given up.
+
+        Raises NoAccess while credentials of an ended job are awaited, and RetryLater.
+        """
+        try:
+            return await self._write(job, report, target, progress)
+        except NoAccess as error:
+            if job.ended and not self._ended_before(job, ACCESS_AWAITED):
+                raise
+            return replace(progress.published, refused=(str(error),))
+        except RetryLater as error:
+            if not self._ended_before(job, GIVEN_UP_AFTER):
+                self._metrics.report_tried("retried")
+                raise
+            reason = f"{_GIVEN_UP}{error}"
+        except Exception:  # a defect that the output of one agent triggers must not use up the limits of GitHub
+            progress.failures += 1
+            if not job.ended or progress.failures < MOST_FAILURES:
+                log.exception("report failed", job=job.id)
+                delay = FAILURE_SECONDS * 2 ** (min(progress.failures, MOST_FAILURES) - 1)
+                raise RetryLater("the report failed with an unexpected error", delay) from None
+            log.exception("report given up", job=job.id)
+            reason = _FAILED
+        return replace(progress.published, refused=(*progress.published.refused, reason))
 
     async def _remove_label(self, job: Job) -> None:
         """Remove the label "running" of a job that was deleted before its last report, unless another job will do so.
