@@ -115,16 +115,16 @@ async def _proxy(
 ) -> AsyncIterator[str]:
     """Serve a proxy in this process. Yield its base URL."""
     # Imported here because attempts of other providers do not need them. The launcher has them loaded.
-    from labrats.executor.model_proxy.gate import Gate
     from labrats.executor.model_proxy.model_server import ModelServer
     from labrats.executor.model_proxy.proxy import ModelProxy
+    from labrats.executor.model_proxy.request_policy import RequestPolicy
 
     task = context.task
     key = context.secrets[key_name] if key_name else ""
     server = ModelServer.of(task.config.provider or "", task.endpoint, key_name, key)
     listener = socket.create_server((LOOPBACK, 0), backlog=128)
     port = listener.getsockname()[1]
-    async with ModelProxy(Gate(token, server, task), requests.add).serving(listener):
+    async with ModelProxy(RequestPolicy(token, server, task), requests.add).serving(listener):
         yield f"http://{LOOPBACK}:{port}{server.prefix}"
 
 

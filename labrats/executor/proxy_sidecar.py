@@ -8,10 +8,10 @@ from typing import Final
 
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.inputs import read_task
-from labrats.executor.model_proxy.gate import Gate
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.proxy import ModelProxy
 from labrats.executor.model_proxy.request_feed import RequestFeed
+from labrats.executor.model_proxy.request_policy import RequestPolicy
 from labrats.executor.secret_files import read_secrets
 from labrats.executor.stop_signals import stop_event
 from labrats.model.errors import GiveUp
@@ -53,14 +53,14 @@ def run_proxy(source: Path, token_folder: Path) -> int:
         sys.stderr.write(f"{malformed}\n")
         return 1
     gateway = Gateway(task.egress_proxy, secrets[EGRESS_TOKEN_FILE]) if task.egress_proxy else None
-    asyncio.run(_serve(Gate(token, server, task), feed_token, gateway))
+    asyncio.run(_serve(RequestPolicy(token, server, task), feed_token, gateway))
     return 0
 
 
-async def _serve(gate: Gate, feed_token: str, gateway: Gateway | None) -> None:
+async def _serve(policy: RequestPolicy, feed_token: str, gateway: Gateway | None) -> None:
     stopped = stop_event()
     feed = RequestFeed(feed_token)
-    proxy = ModelProxy(gate, feed.report, gateway, is_open=False)
+    proxy = ModelProxy(policy, feed.report, gateway, is_open=False)
     async with (
         proxy.serving(socket.create_server((LOOPBACK, KEY_PROXY_PORT), backlog=_BACKLOG)),
         await feed.serve(socket.create_server((LOOPBACK, MODEL_REQUESTS_PORT)), proxy),

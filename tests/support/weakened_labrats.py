@@ -228,27 +228,25 @@ def _with_checkouts_outside_of_the_sandbox() -> None:
 # The key proxy
 
 
-def _of_gate(name: str, value: object) -> Callable[[], None]:
-    """Return a weakening of the rules for requests to a model's server."""
+def _of_key_proxy(module: str, rules: str, name: str, value: object) -> Callable[[], None]:
+    """Return a weakening of the rules for requests to a model's server. rules: a class in `module`."""
 
     def weaken() -> None:
-        from labrats.executor.model_proxy import gate
-
-        _replace(gate.Gate, name, value)
+        _replace(getattr(import_module(f"labrats.executor.model_proxy.{module}"), rules), name, value)
 
     return weaken
 
 
 def _with_reach_of_the_model_server() -> None:
-    from labrats.executor.model_proxy import gate
+    from labrats.executor.model_proxy import request_body
 
-    _replace(gate, "_without_reach", lambda body: body)
+    _replace(request_body, "_without_reach", lambda body: body)
 
 
 def _with_headers_of_gateways() -> None:
-    from labrats.executor.model_proxy import gate
+    from labrats.executor.model_proxy import request_policy
 
-    _replace(gate, "_PREFIXES_NOT_FORWARDED", (b"no header has this name",))
+    _replace(request_policy, "_PREFIXES_NOT_FORWARDED", (b"no header has this name",))
 
 
 WEAKENINGS: Final[Mapping[str, Callable[[], None]]] = {
@@ -282,11 +280,11 @@ WEAKENINGS: Final[Mapping[str, Callable[[], None]]] = {
     "one lookup for a clone": _with_second_lookups_of_clones,
     "refusal of redirects of clones": _with_redirects_of_clones,
     "checkout in the sandbox": _with_checkouts_outside_of_the_sandbox,
-    "models of the key proxy": _of_gate("_check_model", _nothing),
-    "paths of the key proxy": _of_gate("_allows", _always),
-    "token of the key proxy": _of_gate("has_token", _always),
-    "budget of the key proxy": _of_gate("_check_limits", _nothing),
-    "room for requests at once": _of_gate("has_room_for", _always),
+    "models of the key proxy": _of_key_proxy("request_body", "BodyRules", "_check_model", _nothing),
+    "paths of the key proxy": _of_key_proxy("request_policy", "RequestPolicy", "_allows", _always),
+    "token of the key proxy": _of_key_proxy("request_policy", "RequestPolicy", "has_token", _always),
+    "budget of the key proxy": _of_key_proxy("budget", "Budget", "check", _nothing),
+    "room for requests at once": _of_key_proxy("budget", "Budget", "has_room_for", _always),
     "reach of the model's server": _with_reach_of_the_model_server,
     "headers of gateways": _with_headers_of_gateways,
 }

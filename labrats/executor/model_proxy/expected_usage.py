@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from labrats.executor.model_proxy.approved_request import ApprovedRequest
+
 TOKENS_PER_SECOND: Final = 300
 """Tokens that a fast model writes in a second, also those that it does not send, such as its reasoning."""
 
@@ -75,14 +77,11 @@ class _Part(msgspec.Struct, frozen=True):
     output: msgspec.Raw = msgspec.Raw()
 
 
-def output_limit(path: str, body: bytes) -> int | None:
-    """Return the limit that a request sets on its answer, in tokens; None without one.
-
-    path: of the request. Servers ignore the fields of other APIs. body: a JSON object.
-    """
-    names = next((names for end, names in _LIMITS_BY_PATH.items() if path.endswith(end)), ())
-    fields = _fields_of(body)
-    found = [bytes(fields[name]) for name in names if name in fields]
+def output_limit(request: ApprovedRequest) -> int | None:
+    """Return the limit that a request sets on its answer, in tokens; None without one."""
+    # Servers ignore the fields of other APIs.
+    names = next((names for end, names in _LIMITS_BY_PATH.items() if request.path.endswith(end)), ())
+    found = [bytes(request.fields[name]) for name in names if name in request.fields]
     return max(filter(None, map(_number_of, found)), default=None)
 
 
@@ -94,14 +93,15 @@ def _number_of(value: bytes) -> int:
     return 0
 
 
-def is_streamed(body: bytes) -> bool:
-    """Return whether a request asks for its answer in parts. body: a JSON object."""
-    return bytes(_fields_of(body).get("stream", b"")) == b"true"
+def is_streamed(request: ApprovedRequest) -> bool:
+    """Return whether a request asks for its answer in parts."""
+    return bytes(request.fields.get("stream", _NULL)) == b"true"
 
 
-def most_input_tokens(body: bytes) -> int:
-    """Return an upper bound of the tokens of a request. body: a JSON object."""
-    parts = list(_long_parts_in(body)) if len(body) >= _LONG else []
+def most_input_tokens(request: ApprovedRequest) -> int:
+    """Return an upper bound of the tokens of a request."""
+    body = request.body
+    parts = list(_long_parts_in(request.fields)) if len(body) >= _LONG else []
     # Only what a server takes for an image costs as little as one: not the arguments of a tool's call, which may look
     # the same, nor a part with a text.
     images = [part for kind, part in parts if kind in _IMAGES and not any(name in part for name in _NOT_IN_IMAGES)]
@@ -109,32 +109,27 @@ def most_input_tokens(body: bytes) -> int:
     size = len(body) - sum(map(len, images))
     expensive = len(body.translate(None, _CHEAP)) - sum(len(image.translate(None, _CHEAP)) for image in images)
     has_document = any(kind in _DOCUMENTS and _ENCODED in part for kind, part in parts)
-    unseen = _WINDOW_TOKENS if has_document or _has_unseen_input(body) else 0
+    unseen = _WINDOW_TOKENS if has_document or _has_unseen_input(request) else 0
     return (size + expensive) // 2 + IMAGE_TOKENS * count + unseen
 
 
-def _has_unseen_input(body: bytes) -> bool:
+def _has_unseen_input(request: ApprovedRequest) -> bool:
     """Return whether a model reads more for a request than what is in it."""
-    fields = _fields_of(body)
+    fields = request.fields
     remembered = any(bytes(fields.get(name, _NULL)) not in (b"null", b'""') for name in _REMEMBERED)
     is_stored_prompt = bytes(fields.get("prompt", _NULL)).startswith(b"{")
     is_summarised = any(_SUMMARY in bytes(fields.get(name, _NULL)) for name in _MANAGED)
     return (
         (remembered or is_stored_prompt or is_summarised)
-        or _FETCHED.search(body) is not None
-        or _ESCAPED_NAME.search(body) is not None
+        or _FETCHED.search(request.body) is not None
+        or _ESCAPED_NAME.search(request.body) is not None
     )
 
 
-def _long_parts_in(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the long parts of the messages of a request, each with its type as JSON."""
-    fields = _fields_of(body)
+def _long_parts_in(fields: Mapping[str, msgspec.Raw]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the long parts of the messages of a request, each with its type as JSON. fields: of the request."""
     for name in _CONVERSATIONS:
         yield from _long_parts_of(fields.get(name, msgspec.Raw()), _NESTING)
-
-
-def _fields_of(body: bytes) -> dict[str, msgspec.Raw]:
-    return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
 
 
 def _long_parts_of(parts: msgspec.Raw, nesting: int) -> Iterator[tuple[bytes, bytes]]:

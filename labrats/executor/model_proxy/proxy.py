@@ -14,10 +14,11 @@ import h11
 from msgspec.structs import replace
 
 from labrats.executor.egress.gateway import Gateway
-from labrats.executor.model_proxy.gate import MOST_BODY_BYTES, Approved, Gate
+from labrats.executor.model_proxy.approved_request import ApprovedRequest
 from labrats.executor.model_proxy.http_connection import READ_BYTES, HttpConnection
 from labrats.executor.model_proxy.key_redactor import KeyRedactor
 from labrats.executor.model_proxy.model_server import Api
+from labrats.executor.model_proxy.request_policy import MOST_BODY_BYTES, RequestPolicy
 from labrats.executor.model_proxy.responses import ErrorBody, Refused
 from labrats.executor.model_proxy.upstream import Upstream
 from labrats.executor.model_proxy.usage_reader import UsageReader
@@ -92,7 +93,7 @@ class ModelProxy:
 
     def __init__(
         self,
-        gate: Gate,
+        policy: RequestPolicy,
         report: Callable[[ModelRequest], None],
         gateway: Gateway | None = None,
         *,
@@ -104,9 +105,9 @@ class ModelProxy:
         gateway: see Upstream. is_open: False to refuse all requests until `open` is called.
         """
         self._is_open = is_open
-        self._gate = gate
+        self._policy, self._budget = policy, policy.budget
         self._report = report
-        self._upstream = Upstream(gate.server, gateway)
+        self._upstream = Upstream(policy.server, gateway)
         self._clients: set[asyncio.Task[None]] = set()
         self._unauthenticated: dict[asyncio.Task[None], None] = {}  # without a request from the agent, oldest first
         self._reported_unauthenticated = 0
@@ -180,15 +181,15 @@ class ModelProxy:
         method, target, headers = request.method, request.target, request.headers.raw_items()
         path = target.partition(b"?")[0].decode("latin-1")[:_PATH_CHARACTERS]
         exchange = _Exchange(method.decode("latin-1")[:_PATH_CHARACTERS], path)
-        is_agent = self._gate.has_token(request.headers)
+        is_agent = self._policy.has_token(request.headers)
         if is_agent and (task := asyncio.current_task()):
             self._unauthenticated.pop(task, None)
         try:
-            self._gate.check_head(method, target, headers)
+            self._policy.check_head(method, target, headers)
             if not self._is_open:
                 raise Refused(503, "the agent's run has ended")
             async with self._read_body(client) as body:
-                approved = self._gate.approve(method, target, headers, _taken(body))
+                approved = self._policy.approve(method, target, headers, _taken(body))
                 exchange.model = approved.model
                 await _unless_closed(client, self._forward_in_turn(client, approved, exchange))
         except Refused as refused:
@@ -200,29 +201,31 @@ class ModelProxy:
             if is_agent or self._reported_unauthenticated <= MOST_UNAUTHENTICATED_REPORTED:
                 self._report(exchange.finished())
 
-    async def _forward_in_turn(self, client: HttpConnection, request: Approved, exchange: _Exchange) -> None:
+    async def _forward_in_turn(self, client: HttpConnection, request: ApprovedRequest, exchange: _Exchange) -> None:
         """Forward a request once it fits into the limits of the job beside those that are running.
 
         Otherwise many requests at once could exceed a limit together, since their usage is known when they end.
         """
-        expected = self._gate.expected_usage(request)
-        while not self._gate.has_room_for(expected):
+        expected = self._budget.expected(request)
+        while not self._budget.has_room_for(expected):
             await self._end_of_a_request.wait()
-        self._gate.begin(expected)
+        self._budget.begin(expected)
         try:
             await self._forward(client, request, exchange, expected)
         finally:
-            counted = self._gate.with_cost(request, exchange.counted, exchange.hour_cache_tokens)
+            counted = self._budget.with_cost(request, exchange.counted, exchange.hour_cache_tokens)
             consumed = counted + exchange.others
             exchange.estimated = consumed.beyond(exchange.usage)
-            self._gate.end(expected, consumed)
+            self._budget.end(expected, consumed)
             self._end_of_a_request.set()
             self._end_of_a_request = asyncio.Event()
 
-    async def _forward(self, client: HttpConnection, request: Approved, exchange: _Exchange, expected: Usage) -> None:
+    async def _forward(
+        self, client: HttpConnection, request: ApprovedRequest, exchange: _Exchange, expected: Usage
+    ) -> None:
         """Forward a request to the model's server, and its response to the client as it arrives.
 
-        expected: see `Gate.expected_usage`.
+        expected: see `Budget.expected`.
         """
         sent = monotonic()
         try:
@@ -232,7 +235,7 @@ class ModelProxy:
             raise
         exchange.status = response.status_code
         exchange.retry_after_seconds = _retry_after(response)
-        reader = _usage_reader(self._gate.server.api, request, response)
+        reader = _usage_reader(self._policy.server.api, request, response)
         is_abandoned = True
         try:
             await self._forward_response(client, upstream, response, reader)
@@ -244,8 +247,8 @@ class ModelProxy:
             if reader:
                 reader.finish()  # a client may close the connection as soon as it has all of an answer
                 exchange.hour_cache_tokens, exchange.is_overload = reader.hour_cache_tokens, reader.is_overload
-                exchange.others = self._gate.usage_of_shares(request, reader.others)
-                own = self._gate.with_cost(request, reader.usage, reader.hour_cache_tokens)
+                exchange.others = self._budget.usage_of_shares(request, reader.others)
+                own = self._budget.with_cost(request, reader.usage, reader.hour_cache_tokens)
                 exchange.usage = own + exchange.others if reader.others else own
                 exchange.counted = reader.usage if reader.is_final else reader.with_estimate(expected.input_tokens)
                 if (is_abandoned or reader.is_unreadable) and not reader.is_final:
@@ -255,17 +258,17 @@ class ModelProxy:
                     )
         self._upstream.release(upstream)
 
-    def _usage_of_abandoned(self, request: Approved, expected: Usage, sent: float) -> Usage:
+    def _usage_of_abandoned(self, request: ApprovedRequest, expected: Usage, sent: float) -> Usage:
         """Return what counts for a request that was ended. One that this proxy has ended itself gave nothing away."""
         if not self._is_open:
             return replace(expected, output_tokens=0)
-        return self._gate.usage_of_abandoned(request, expected, monotonic() - sent)
+        return self._budget.usage_of_abandoned(request, expected, monotonic() - sent)
 
     async def _forward_response(
         self, client: HttpConnection, upstream: HttpConnection, response: h11.Response, reader: UsageReader | None
     ) -> None:
         try:
-            redactor = KeyRedactor(self._gate.server.key)
+            redactor = KeyRedactor(self._policy.server.key)
             kept = [
                 (redactor.redact(name), redactor.redact(value))
                 for name, value in response.headers.raw_items()
@@ -308,7 +311,7 @@ class ModelProxy:
 
     async def _answer(self, client: HttpConnection, error: ErrorBody) -> None:
         """Send an error, after which the connection is closed."""
-        body = error.encoded(self._gate.server.api)
+        body = error.encoded(self._policy.server.api)
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
         await client.send(
             h11.Response(status_code=error.status, headers=headers), h11.Data(data=body), h11.EndOfMessage()
@@ -369,7 +372,7 @@ def _phrase_of(status: int) -> bytes:
     return b""
 
 
-def _usage_reader(api: Api, request: Approved, response: h11.Response) -> UsageReader | None:
+def _usage_reader(api: Api, request: ApprovedRequest, response: h11.Response) -> UsageReader | None:
     """Return a reader for the usage in a response. None if it is no answer of a model."""
     if not (request.is_answered_by_a_model and 200 <= response.status_code < 300):
         return None

@@ -11,7 +11,7 @@ from typing import Final
 import h11
 
 from labrats.executor.egress.gateway import ConnectionRefused, Ends, Gateway
-from labrats.executor.model_proxy.gate import Approved
+from labrats.executor.model_proxy.approved_request import ApprovedRequest
 from labrats.executor.model_proxy.http_connection import HttpConnection
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.responses import Refused
@@ -45,7 +45,7 @@ class Upstream:
         self._server, self._gateway = server, gateway
         self._idle: list[HttpConnection] = []
 
-    async def request(self, request: Approved) -> tuple[HttpConnection, h11.Response]:
+    async def request(self, request: ApprovedRequest) -> tuple[HttpConnection, h11.Response]:
         """Send a request. Return its connection and the head of the response. Raises Refused if the server is no use.
 
         A server may close a connection that waits for a request. One more connection is then tried.
@@ -113,7 +113,7 @@ async def _connect(host: str, port: int, tls: ssl.SSLContext | None) -> Ends:
     return await asyncio.open_connection(host, port, ssl=tls)
 
 
-async def _send(connection: HttpConnection, request: Approved) -> h11.Response:
+async def _send(connection: HttpConnection, request: ApprovedRequest) -> h11.Response:
     head = h11.Request(method=request.method, target=request.target, headers=list(request.headers))
     first, size = request.body[:_PART_BYTES], len(request.body)
     # A larger body is copied in parts, as fast as the server reads it.

@@ -24,7 +24,7 @@ from labrats.executor.egress.agent_network import proxy_on_loopback
 from labrats.executor.egress.cluster_proxy import ClusterProxy, listener_on, rule_of_grant
 from labrats.executor.egress.gateway import ConnectionRefused, Gateway, canary_port, require_policy
 from labrats.executor.egress.proxy import CONNECTIONS, HEAD_BYTES, HostRule, RequestRefused
-from labrats.executor.model_proxy.gate import Approved
+from labrats.executor.model_proxy.approved_request import ApprovedRequest
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.responses import Refused
 from labrats.executor.model_proxy.upstream import Upstream, tls_context
@@ -324,7 +324,7 @@ async def test_key_proxy_reaches_its_model_by_tls_through_the_cluster(
     async with a_gateway(a_grant(model_server=("localhost", port))) as gateway:
         upstream = Upstream(server, gateway)
         for number in range(2):  # the second on the same connection
-            request = Approved(
+            request = ApprovedRequest(
                 b"POST", b"/v1/messages", ((b"host", b"x"), (b"content-length", b"1")), b"%d" % number, MODEL
             )
             connection, response = await upstream.request(request)
@@ -342,7 +342,7 @@ async def test_key_proxy_answers_with_the_refusal_of_the_cluster() -> None:
         with pytest.raises(
             Refused, match=r"other\.test cannot be reached: the network rule of this job does not allow"
         ):
-            await Upstream(server, gateway).request(Approved(b"GET", b"/", (), b"", MODEL))
+            await Upstream(server, gateway).request(ApprovedRequest(b"GET", b"/", (), b"", MODEL))
 
 
 async def test_connections_of_one_attempt_are_limited() -> None:

@@ -3,15 +3,16 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labrats.executor.model_proxy.gate import Gate
+from labrats.executor.model_proxy.approved_request import ApprovedRequest
 from labrats.executor.model_proxy.model_server import ModelServer
 from labrats.executor.model_proxy.proxy import ModelProxy
+from labrats.executor.model_proxy.request_policy import RequestPolicy
 from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
 from labrats.model.protocol import ModelRequest
@@ -30,7 +31,7 @@ class Served:
     """A proxy that serves `port`, the requests that it has reported, and the heads and bodies that its server got."""
 
     port: int
-    gate: Gate
+    policy: RequestPolicy
     proxy: ModelProxy
     reported: list[ModelRequest]
     heads: list[bytes] = field(default_factory=list)
@@ -56,6 +57,7 @@ async def a_proxy(
     provider: str = "claude",
     endpoint: str | None = None,
     prices: Prices | None = None,
+    other_prices: Mapping[str, Prices] | None = None,
     **config: Any,
 ) -> AsyncIterator[Served]:
     """Run a proxy in front of a server that reads a request and then calls `answer`, until it closes the connection."""
@@ -82,13 +84,14 @@ async def a_proxy(
     tasks = set[asyncio.Task[None]]()
     server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=2**20)
     url = endpoint or f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    task = a_task(tmp_path, config=JobConfig(provider=provider, **{"model": MODEL} | config), prices=prices)
+    job_config = JobConfig(provider=provider, **{"model": MODEL} | config)
+    task = a_task(tmp_path, config=job_config, prices=prices, other_prices=other_prices or {})
     key_name = {"claude": "ANTHROPIC_API_KEY", "codex": "OPENAI_API_KEY"}[provider]
-    gate = Gate(TOKEN, ModelServer.of(provider, url, key_name, KEY), task)
+    policy = RequestPolicy(TOKEN, ModelServer.of(provider, url, key_name, KEY), task)
     listener = socket.create_server(("127.0.0.1", 0))
     reported = list[ModelRequest]()
-    proxy = ModelProxy(gate, reported.append)
-    served = Served(listener.getsockname()[1], gate, proxy, reported)
+    proxy = ModelProxy(policy, reported.append)
+    served = Served(listener.getsockname()[1], policy, proxy, reported)
     async with proxy.serving(listener):
         yield served
     server.close()
@@ -106,6 +109,11 @@ def a_request(
     connection = "Connection: close\r\n" if close else ""
     head = f"POST {path} HTTP/1.1\r\nHost: proxy\r\nX-Api-Key: {token}\r\nContent-Length: {len(body)}\r\n"
     return (head + connection + headers + "\r\n").encode() + body
+
+
+def an_approved_request(body: bytes, path: str = MESSAGES) -> ApprovedRequest:
+    """Return a request as the proxy forwards it, for the functions that examine one."""
+    return ApprovedRequest(b"POST", path.encode(), [], body, MODEL)
 
 
 def a_response(body: bytes, *, status: str = "200 OK", kind: str = "application/json", headers: str = "") -> bytes:

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from labrats.executor.model_proxy.expected_usage import IMAGE_TOKENS, most_input_tokens, output_limit
+from tests.unit.executor.model_proxy.proxies import an_approved_request
 
 DATA = base64.b64encode(random.Random(1).randbytes(300_000)).decode()
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": DATA}}
 INPUT_IMAGE = {"type": "input_image", "image_url": f"data:image/png;base64,{DATA}"}
 
 
-def tokens_of(fields: dict[str, Any]) -> int:
-    return most_input_tokens(json.dumps(fields).encode())
+def tokens_of(fields: dict[str, Any] | bytes) -> int:
+    """Return the estimate for a request. fields: of its body, or its body."""
+    return most_input_tokens(an_approved_request(fields if isinstance(fields, bytes) else json.dumps(fields).encode()))
 
 
 def said(*parts: Any) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def test_image_with_two_texts_or_an_escaped_name_counts_as_text() -> None:
         b'{"type":"text","te\\u0078t":"%s","type":"image"}' % DATA.encode(),
     ]
     for part in parts:
-        assert most_input_tokens(b'{"messages":[{"content":[%s]}]}' % part) > len(DATA) // 2
+        assert tokens_of(b'{"messages":[{"content":[%s]}]}' % part) > len(DATA) // 2
 
 
 @pytest.mark.parametrize(
@@ -109,14 +111,14 @@ def test_image_with_two_texts_or_an_escaped_name_counts_as_text() -> None:
 )
 def test_input_that_is_not_in_the_request_may_fill_the_context(fields: dict[str, Any], is_unseen: bool) -> None:
     """The client may leave before the answer says how much it was."""
-    assert (most_input_tokens(json.dumps(fields).encode()) >= 400_000) is is_unseen
+    assert (tokens_of(fields) >= 400_000) is is_unseen
 
 
 def test_escaped_name_counts_as_what_it_may_hide() -> None:
-    assert most_input_tokens(rb'{"input":[{"type":"x","f\u0069le_id":"x"}]}') >= 400_000
-    assert most_input_tokens(rb'{"input":"\\u0069 in a program"}') < 100
-    assert most_input_tokens(rb'{"input":"\\\u0069 in a program"}') >= 400_000
-    assert most_input_tokens(rb'{"input":"caf\u00e9 \u001b[0m"}') < 100
+    assert tokens_of(rb'{"input":[{"type":"x","f\u0069le_id":"x"}]}') >= 400_000
+    assert tokens_of(rb'{"input":"\\u0069 in a program"}') < 100
+    assert tokens_of(rb'{"input":"\\\u0069 in a program"}') >= 400_000
+    assert tokens_of(rb'{"input":"caf\u00e9 \u001b[0m"}') < 100
 
 
 def test_small_images_count_as_large_ones() -> None:
@@ -142,4 +144,4 @@ def test_small_images_count_as_large_ones() -> None:
 )
 def test_limit_of_an_answer_is_that_of_its_api(path: str, fields: dict[str, Any], limit: int | None) -> None:
     """Servers ignore the fields of other APIs, so that a limit in one of them limits nothing."""
-    assert output_limit(path, json.dumps(fields).encode()) == limit
+    assert output_limit(an_approved_request(json.dumps(fields).encode(), path)) == limit

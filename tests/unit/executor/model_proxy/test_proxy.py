@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from labrats.executor.model_proxy.expected_usage import most_input_tokens
 from labrats.executor.model_proxy.proxy import MOST_CONNECTIONS, MOST_UNAUTHENTICATED_REPORTED
@@ -24,6 +23,7 @@ from tests.unit.executor.model_proxy.proxies import (
     a_proxy,
     a_request,
     a_response,
+    an_approved_request,
     answers,
     body_of,
     status_of,
@@ -155,7 +155,7 @@ async def test_usage_is_read_from_the_response(
     assert body_of(response) == body
     expected = Usage(input_tokens=7, output_tokens=9, cache_read_tokens=3, cache_write_tokens=2)
     assert proxy.reported[0].usage == expected
-    assert proxy.gate.usage == expected
+    assert proxy.policy.budget.usage == expected
 
 
 async def test_cost_of_a_cache_of_an_hour_counts(tmp_path: Path) -> None:
@@ -185,14 +185,14 @@ async def test_summaries_and_advice_of_other_models_count_at_their_prices(tmp_pa
     ]
     stream = b"".join(b"data: %s\n\n" % json.dumps(each).encode() for each in parts)
     answer = answers(a_response(stream, kind="text/event-stream"))
-    async with a_proxy(tmp_path, answer, prices=Prices(input=1, output=10)) as proxy:
-        proxy.gate.task = replace(proxy.gate.task, other_prices={"opus": Prices(input=10, output=100)})
+    other_prices = {"opus": Prices(input=10, output=100)}
+    async with a_proxy(tmp_path, answer, prices=Prices(input=1, output=10), other_prices=other_prices) as proxy:
         await proxy.send(a_request())
 
     used = proxy.reported[0].usage
     assert (used.input_tokens, used.output_tokens) == (103_000, 1600)
     assert used.cost_usd == pytest.approx((101_000 * 1 + 1100 * 10 + 2000 * 10 + 500 * 100) / 1_000_000)
-    assert proxy.gate.usage == used
+    assert proxy.policy.budget.usage == used
 
 
 @pytest.mark.parametrize(
@@ -738,7 +738,7 @@ async def test_response_that_reports_no_usage_is_estimated(
 
     reported = proxy.reported[0]
     assert reported.usage.output_tokens <= 1, "the usage of the job is what servers report"
-    found = proxy.gate.usage
+    found = proxy.policy.budget.usage
     assert (reported.usage + reported.estimated).output_tokens == found.output_tokens
     assert (found.output_tokens, found.cache_read_tokens) == (usage.output_tokens, usage.cache_read_tokens)
     assert abs(found.input_tokens - usage.input_tokens) <= 50
@@ -760,7 +760,7 @@ async def test_agent_that_cuts_a_stream_has_used_what_it_got(tmp_path: Path) -> 
         await until(lambda: bool(proxy.reported))
         second = await proxy.send(a_request())
 
-    assert proxy.gate.usage == Usage(input_tokens=5, output_tokens=100, cache_read_tokens=3)
+    assert proxy.policy.budget.usage == Usage(input_tokens=5, output_tokens=100, cache_read_tokens=3)
     assert status_of(second) == 403
 
 
@@ -777,9 +777,9 @@ async def test_request_that_is_cut_before_its_answer_has_used_its_input(tmp_path
             await until(lambda: len(proxy.bodies) > len(proxy.reported))
             writer.close()
             await until(lambda: len(proxy.bodies) == len(proxy.reported))
-            counted.append(proxy.gate.usage)
+            counted.append(proxy.policy.budget.usage)
 
-    assert counted[0].input_tokens == most_input_tokens(proxy.bodies[0])
+    assert counted[0].input_tokens == most_input_tokens(an_approved_request(proxy.bodies[0]))
     assert counted[1] == counted[0], "to count tokens costs none"
 
 
@@ -803,7 +803,7 @@ async def test_answer_that_is_cut_may_have_had_as_many_tokens_as_a_model_writes_
         writer.close()
         await until(lambda: bool(proxy.reported))
 
-    assert counted <= proxy.gate.usage.output_tokens <= max(asked or 0, 20 * counted)
+    assert counted <= proxy.policy.budget.usage.output_tokens <= max(asked or 0, 20 * counted)
     assert proxy.reported[0].usage == Usage(), "the usage of the job is what servers report"
 
 
@@ -822,7 +822,7 @@ async def test_answer_in_one_part_that_nobody_waits_for_is_written_to_its_end(
         writer.close()
         await until(lambda: bool(proxy.reported))
 
-    assert proxy.gate.usage.output_tokens == counted
+    assert proxy.policy.budget.usage.output_tokens == counted
 
 
 async def test_answer_counts_although_its_client_closes_the_connection_at_its_last_byte(tmp_path: Path) -> None:
@@ -864,7 +864,7 @@ async def test_answer_whose_end_cannot_be_read_counts_like_one_that_was_cut(tmp_
         await proxy.send(a_request(body, path="/responses"))
         await until(lambda: bool(proxy.reported))
 
-    assert 300 <= proxy.gate.usage.output_tokens < 9000
+    assert 300 <= proxy.policy.budget.usage.output_tokens < 9000
 
 
 async def test_response_that_the_server_cuts_has_used_what_arrived(tmp_path: Path) -> None:
@@ -879,7 +879,7 @@ async def test_response_that_the_server_cuts_has_used_what_arrived(tmp_path: Pat
         await proxy.send(a_request(path="/responses"))
         await until(lambda: bool(proxy.reported))
 
-    assert proxy.gate.usage.output_tokens == 3
+    assert proxy.policy.budget.usage.output_tokens == 3
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/completions"])

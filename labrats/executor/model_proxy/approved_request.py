@@ -1,0 +1,39 @@
+"""A request that the key proxy forwards to the model's server."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import msgspec
+
+from labrats.model.protocol import is_for_an_answer
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class ApprovedRequest:
+    """A request to forward. target: its path with the query. body: a JSON object, or nothing.
+
+    model: None for a request that names none.
+    """
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    body: bytes
+    model: str | None = None
+
+    @property
+    def path(self) -> str:
+        return self.target.partition(b"?")[0].decode("latin-1")
+
+    @property
+    def is_answered_by_a_model(self) -> bool:
+        """False for a request that consumes no tokens."""
+        return is_for_an_answer(self.path, self.model)
+
+    @cached_property
+    def fields(self) -> Mapping[str, msgspec.Raw]:
+        """The fields of the body, each as JSON."""
+        return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw]) if self.body else {}

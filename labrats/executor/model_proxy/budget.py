@@ -1,0 +1,105 @@
+"""What an attempt may consume of its model, with the requests that are running. Does no I/O."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from msgspec.structs import replace
+
+from labrats.executor.model_proxy.approved_request import ApprovedRequest
+from labrats.executor.model_proxy.expected_usage import TOKENS_PER_SECOND, is_streamed, most_input_tokens, output_limit
+from labrats.executor.model_proxy.request_prices import prices_of
+from labrats.executor.model_proxy.responses import Refused
+from labrats.executor.model_proxy.usage_reader import Share
+from labrats.executor.prices import cost_of
+from labrats.executor.usage_limits import UsageLimits
+from labrats.model.errors import GiveUp
+from labrats.model.job import Usage
+from labrats.model.protocol import OVER_LIMIT, Task
+
+_USUAL_OUTPUT_TOKENS: Final = 16_384
+_MOST_OUTPUT_TOKENS: Final = 131_072
+"""Tokens that a model writes at most if a request names no limit."""
+
+_PARALLEL_REQUESTS: Final = 4
+
+
+class Budget:
+    """The budget of one attempt. usage: of all finished requests, with its cost if that is known."""
+
+    def __init__(self, task: Task) -> None:
+        self.usage = Usage()
+        self._task = task
+        self._limits = UsageLimits.of(task)
+        self._running: list[Usage] = []
+
+    def check(self) -> None:
+        """Raise Refused if the attempt has exceeded a limit."""
+        try:
+            self._limits.check(self.usage)
+        except GiveUp as over:
+            raise Refused(OVER_LIMIT, str(over)) from None
+
+    def expected(self, request: ApprovedRequest) -> Usage:
+        """Return what a request may consume at most, roughly. Nothing is expected of a job without limits."""
+        if not self._limits or not request.is_answered_by_a_model:
+            return Usage()
+        asked = output_limit(request) or _USUAL_OUTPUT_TOKENS
+        # Programs ask for much more than they need. A job with a low limit shall not run one request at a time.
+        most = asked if self._limits.tokens is None else min(asked, self._limits.tokens // _PARALLEL_REQUESTS)
+        tokens = most_input_tokens(request)
+        usage = Usage(input_tokens=tokens, output_tokens=most)
+        cached = replace(usage, cache_write_tokens=tokens)
+        dearest = [self.with_cost(request, usage), self.with_cost(request, cached, hour_cache_tokens=tokens)]
+        return max(dearest, key=lambda each: each.cost_usd or 0)
+
+    def with_cost(self, request: ApprovedRequest, usage: Usage, hour_cache_tokens: int = 0) -> Usage:
+        """Return the usage of a request with its cost, which is None if no price is known. See `cost_of`."""
+        return self._with_cost(request.model, usage, hour_cache_tokens)
+
+    def usage_of_shares(self, request: ApprovedRequest, shares: Iterable[Share]) -> Usage:
+        """Return what shares of a request have consumed together, with their cost."""
+        usages = (self._with_cost(each.model or request.model, each.usage, each.hour_cache_tokens) for each in shares)
+        return sum(usages, Usage())
+
+    def _with_cost(self, model: str | None, usage: Usage, hour_cache_tokens: int) -> Usage:
+        prices = prices_of(model, self._task)
+        return replace(usage, cost_usd=cost_of(usage, prices, hour_cache_tokens)) if prices else usage
+
+    def usage_of_abandoned(self, request: ApprovedRequest, expected: Usage, seconds: float) -> Usage:
+        """Return the most that a request has consumed if its client left before the end of the answer.
+
+        The client may have got all that it needs: a model also writes what it does not send. A server notices late that
+        nobody waits for an answer which it sends as a whole.
+
+        expected: see `expected`. seconds: since the request was sent.
+        """
+        if expected == Usage():
+            return expected
+        asked = output_limit(request)
+        if not is_streamed(request):
+            return replace(expected, output_tokens=asked or _MOST_OUTPUT_TOKENS)
+        written = int(seconds * TOKENS_PER_SECOND)
+        return replace(expected, output_tokens=min(written, asked or written))
+
+    def has_room_for(self, expected: Usage) -> bool:
+        """Return whether a request fits into the limits together with those that are running. One alone always does."""
+        if not self._running or expected == Usage():
+            return True
+        return not self._is_exceeded_by(sum([*self._running, expected], self.usage))
+
+    def begin(self, expected: Usage) -> None:
+        """Count a request as running. Raises Refused if a limit is already exceeded."""
+        self.check()
+        self._running.append(expected)
+
+    def end(self, expected: Usage, usage: Usage) -> None:
+        """Count the usage of a running request, which has ended, with its cost."""
+        self._running.remove(expected)
+        self.usage += usage
+
+    def _is_exceeded_by(self, usage: Usage) -> bool:
+        try:
+            self._limits.check(usage)
+        except GiveUp:
+            return True
+        return False
