@@ -1,5 +1,6 @@
 """HTTP servers on loopback, each in a thread of the test process."""
 
+import os
 import random
 import socket
 import threading
@@ -9,6 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
 _PORTS: Final = range(12_000, 30_000)
+_MOST_IN_A_ROW: Final = 2
+
+_given = set[int]()
+"""The ports that were given to tests of this process, which may not listen on them yet."""
 
 
 def free_port() -> int:
@@ -24,14 +29,26 @@ def two_free_ports() -> int:
 def _free_ports(count: int) -> int:
     """Return the first of so many free ports in a row.
 
-    The kernel gives none of `_PORTS` to a process that connects, or that listens on any port, in the meantime.
+    The kernel gives none of `_PORTS` to a process that connects, or that listens on any port, in the meantime. Nor does
+    this function, here or in another worker.
     """
     while True:
-        first = random.choice(_PORTS)
+        ports = range(first := random.choice(_ports_of_worker()), first + count)
+        if not _given.isdisjoint(ports):
+            continue
         with suppress(OSError), ExitStack() as taken:
-            for port in range(first, first + count):
+            for port in ports:
                 taken.enter_context(closing(socket.create_server(("127.0.0.1", port))))
+            _given.update(ports)
             return first
+
+
+def _ports_of_worker() -> range:
+    """Return the share of `_PORTS` of this process, one of those among which pytest-xdist distributes the tests."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    size = len(_PORTS) // workers
+    return _PORTS[number * size : (number + 1) * size - _MOST_IN_A_ROW]
 
 
 class QuietHandler(BaseHTTPRequestHandler):

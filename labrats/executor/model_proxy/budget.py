@@ -1,4 +1,4 @@
-"""What an attempt may consume of its model, with the requests that are running. Does no I/O."""
+"""The budget of an attempt, with the requests to its model that are running. Does no I/O."""
 
 from collections.abc import Iterable
 from typing import Final
