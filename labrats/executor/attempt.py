@@ -88,7 +88,7 @@ async def _run_until_outcome(inputs: Path, scratch: Path | None, redacted: Seque
     async def work() -> CheckedResult:
         _remove_secrets(inputs / "secrets")
         context = _read_context(inputs, folder, secrets, events)
-        events.prices = context.task.prices or list_prices(context.task)
+        events.totals.prices = context.task.prices or list_prices(context.task)
         return await run_with_timeout(_run_limited_attempt, context)
 
     outcome = await outcome_of(work, events)

@@ -77,7 +77,7 @@ async def checked_result(context: RunContext, provider: Callable[[RunContext], A
         context.events.log(f"[the result does not match the job's resultSchema: {mismatch}]")
         problem = str(mismatch)
     context.events.log("[asking the agent to correct its result]")
-    context.events.begin_provider()
+    context.events.totals.begin_provider()
     try:
         return await _check(context, schema, await provider(_repairing(asking, _text_of(answer), problem)))
     except SessionLost as lost:

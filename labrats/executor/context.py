@@ -191,7 +191,7 @@ class RunContext:
 
     def add_usage(self, usage: Usage) -> None:
         """Add to the attempt's usage. Raises GiveUp if the run then exceeds a limit."""
-        self.events.report_usage(self.events.provider_usage + with_job_cost(usage, self.task))
+        self.events.report_usage(self.events.totals.provider + with_job_cost(usage, self.task))
         self.check_limits()
 
     def set_usage(self, usage: Usage, model: str | None = None) -> None:
@@ -216,4 +216,4 @@ class RunContext:
 
     def check_limits(self) -> None:
         """Raise GiveUp if the attempt's usage, with that before a pause, exceeds a limit of the job."""
-        UsageLimits.of(self.task).check(self.events.usage)
+        UsageLimits.of(self.task).check(self.events.totals.usage)

@@ -13,8 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from labrats.executor.git_outputs import find_pull_request
-from labrats.executor.prices import cost_of
-from labrats.model.ai_model import Prices
+from labrats.executor.usage_totals import UsageTotals
 from labrats.model.errors import GiveUp
 from labrats.model.job import AgentSession, FailedCode, Outputs, Usage
 from labrats.model.protocol import (
@@ -66,7 +65,6 @@ _SENTENCE_BYTES: Final = 4 * 1024
 _LONG_STRING_BYTES: Final = 1024
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DISK_FULL_PAUSE_SECONDS: Final = 0.2
-_TOKEN_COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f]")
 
 _encode = msgspec.json.Encoder().encode
@@ -75,10 +73,7 @@ _encode = msgspec.json.Encoder().encode
 class EventWriter:
     """The only writer of an attempt's output. Each event is one line, and is written when the call returns.
 
-    usage, outputs:   the attempt's usage and outputs so far; the terminal event repeats them.
-    provider_usage:   the part of the usage that belongs to the current run of a provider.
-    measured_usage:   the usage that the key proxy has measured.
-    prices:           of the job's model, for tokens that the key proxy has not measured; None if they are unknown.
+    totals, outputs:  the attempt's usage and outputs so far; the terminal event repeats them.
     session:          the session in which the agent's program works, if it has reported one.
     pull_request_url: the latest URL of a pull request at the end of a tool's result, in any repository.
     """
@@ -99,12 +94,8 @@ class EventWriter:
         folder:       the folder for a result that is too large for a line; None to write it to the output in parts.
         output_bytes: the limit on the size of all lines except the last.
         """
-        self.usage = Usage()
-        self.provider_usage = Usage()
+        self.totals = UsageTotals()
         self.outputs = Outputs()
-        self.measured_usage = Usage()
-        self.prices: Prices | None = None
-        self._earlier_usage = Usage()
         self._written_usage: Usage | None = None
         self.pull_request_url: str | None = None
         self.session: AgentSession | None = None
@@ -166,37 +157,28 @@ class EventWriter:
         """Redact `secret`, too, in all events from now on."""
         self._redactor = self._redactor.including(secret)
 
-    def begin_provider(self) -> None:
-        """Start a run of a provider, whose reported usage is added to the usage before it."""
-        self._earlier_usage, self.provider_usage = self.usage, Usage()
-
     def report_usage(self, usage: Usage) -> None:
         """Report the total usage of the current run of a provider."""
-        self.provider_usage = usage
-        self._update_usage()
+        self.totals.set_provider(usage)
+        self._write_usage()
 
     def report_measured_usage(self, usage: Usage) -> None:
         """Report the usage of all requests to the model's server. It is a lower bound of the attempt's usage."""
-        self.measured_usage = usage
-        self._update_usage()
+        self.totals.set_measured(usage)
+        self._write_usage()
 
     def report_estimated_usage(self, estimated: Usage) -> None:
         """Add what the model has consumed besides, at most, to the usage of an attempt that ends with a pause.
 
-        The attempts after the pause get what is left of the limits. The cost of tokens without a report is that of the
-        model's prices.
+        The attempts after the pause get what is left of the limits.
         """
-        usage = self.usage
-        if usage.known_cost_usd is None and self.prices:
-            usage = replace(usage, cost_usd=cost_of(usage, self.prices))
-        self.usage = usage + estimated
-        self._write(UsageEvent(usage=self.usage, **self._stamp()))
+        self.totals.add_estimated(estimated)
+        self._write_usage()
 
-    def _update_usage(self) -> None:
-        self.usage = at_least(self._earlier_usage + self.provider_usage, self.measured_usage, self.prices)
-        if self.usage != self._written_usage:
-            self._written_usage = self.usage
-            self._write(UsageEvent(usage=self.usage, **self._stamp()))
+    def _write_usage(self) -> None:
+        if self.totals.usage != self._written_usage:
+            self._written_usage = self.totals.usage
+            self._write(UsageEvent(usage=self._written_usage, **self._stamp()))
 
     def report_outputs(self, outputs: Outputs) -> None:
         """Report all outputs of the attempt so far. A name that contains a secret is left out."""
@@ -239,7 +221,9 @@ class EventWriter:
             self._store_file(RESULT_FILE, content)
             value, file = None, RESULT_FILE
         self._write(
-            ResultEvent(result=value, data=data, file=file, usage=self.usage, outputs=self.outputs, **self._stamp()),
+            ResultEvent(
+                result=value, data=data, file=file, usage=self.totals.usage, outputs=self.outputs, **self._stamp()
+            ),
         )
 
     def patch(self, patch: bytes) -> None:
@@ -282,7 +266,7 @@ class EventWriter:
                 code=code,
                 message=self._sentence(message),
                 retry_after_seconds=retry_after_seconds,
-                usage=self.usage,
+                usage=self.totals.usage,
                 outputs=self.outputs,
                 **self._stamp(),
             )
@@ -372,22 +356,6 @@ class RateLimiter:
         self._at = now
         if self._left < 0:
             self._sleep(-self._left / self._rate)
-
-
-def at_least(usage: Usage, measured: Usage, prices: Prices | None = None) -> Usage:
-    """Return `usage` with the larger of each count of tokens, and its cost.
-
-    The measured cost knows the model of each token. Others have the prices of the job's model, `prices`; without these,
-    the larger known cost counts. If nothing was measured, the cost may still be unknown.
-    """
-    if measured.tokens == 0:
-        return usage
-    counts = {name: max(getattr(usage, name), getattr(measured, name)) for name in _TOKEN_COUNTS}
-    if measured.cost_usd is not None and prices:
-        others = Usage(**{name: most - getattr(measured, name) for name, most in counts.items()})
-        return replace(usage, **counts, cost_usd=measured.cost_usd + cost_of(others, prices))
-    costs = [each.cost_usd for each in (usage, measured) if each.cost_usd is not None]
-    return replace(usage, **counts, cost_usd=max(costs, default=None))
 
 
 def split_text(text: str, limit: int) -> Iterator[str]:

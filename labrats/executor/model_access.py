@@ -149,7 +149,7 @@ class ModelRequests:
         self.timeout = asyncio.timeout(None)
         self.failure: GiveUp | None = None
         self._context = context
-        self._usage = context.events.measured_usage
+        self._usage = context.events.totals.measured
         self._estimated = Usage()
         self._reported = 0
         self._paused_until: float | None = None

@@ -37,7 +37,7 @@ async def _process(context: RunContext, provider: Provider, document: Document, 
     section = document.sections[number - 1]
     if section.text in ("", section.title):
         return None
-    context.events.begin_provider()
+    context.events.totals.begin_provider()
     try:
         return await provider(replace(context, prompt=_prompt(context.prompt, document, section)))
     except GiveUp as failure:

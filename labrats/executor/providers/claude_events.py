@@ -223,7 +223,7 @@ class ClaudeEventTranslator:
     def report_final_usage(self) -> None:
         """Report the total usage after the program has exited. Limits are not checked."""
         self._count_subagents()
-        if (usage := self.usage) != self._context.events.provider_usage:
+        if (usage := self.usage) != self._context.events.totals.provider:
             self._context.set_final_usage(usage)
 
     @property

@@ -69,7 +69,7 @@ async def request_completion(
     except BaseException:
         log.end()
         if log.has_started:  # its usage is unknown
-            context.set_final_usage(context.events.provider_usage + Usage(turns=1))
+            context.set_final_usage(context.events.totals.provider + Usage(turns=1))
         raise
     log.end()
     _warn_of_unknown_usage(context, completion)
@@ -102,7 +102,7 @@ def _sampling(context: RunContext) -> dict[str, Any]:
 
 
 def _warn_of_unknown_usage(context: RunContext, completion: Completion) -> None:
-    config, is_first = context.task.config, context.events.provider_usage.turns == 0
+    config, is_first = context.task.config, context.events.totals.provider.turns == 0
     limits = [name for name, limit in (("maxTokens", config.max_tokens), ("maxCostUsd", config.max_cost_usd)) if limit]
     if limits and is_first and not completion.usage.tokens:
         settings = " and ".join(f"config.{name}" for name in limits)

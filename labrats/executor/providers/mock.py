@@ -144,7 +144,7 @@ async def _log(step: Log, context: RunContext) -> None:
 
 
 def _check_turns(context: RunContext) -> None:
-    limit, turns = ResolvedConfig(config=context.task.config).max_turns, context.events.provider_usage.turns
+    limit, turns = ResolvedConfig(config=context.task.config).max_turns, context.events.totals.provider.turns
     if turns > limit:
         raise GiveUp(FailedCode.MAX_TURNS, f"the run took {turns} turns, over maxTurns {limit}")
 

@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labrats.executor import event_writer as event_writer_module
-from labrats.executor.event_writer import EventWriter, RateLimiter, at_least, split_text
+from labrats.executor.event_writer import EventWriter, RateLimiter, split_text
 from labrats.executor.providers.cli_events import report_tool_call, report_tool_result
-from labrats.model.ai_model import Prices
 from labrats.model.errors import GiveUp
 from labrats.model.job import AgentSession, FailedCode, Outputs, Usage
 from labrats.model.protocol import (
@@ -306,20 +305,3 @@ def test_same_usage_is_written_once(output: Output) -> None:
         output.writer.report_usage(usage)
     output.writer.report_measured_usage(Usage(output_tokens=10))
     assert [event.usage for event in output.events if isinstance(event, UsageEvent)] == [once, twice]
-
-
-def test_measured_cost_counts_for_the_tokens_that_were_measured() -> None:
-    """The provider's program does not tell which model has used them."""
-    reported, own = Usage(output_tokens=5, cost_usd=2.0), Prices(output=400_000)
-    assert at_least(reported, Usage(output_tokens=5, cost_usd=1.0), own).cost_usd == 1.0
-    assert at_least(reported, Usage(output_tokens=5, cost_usd=3.0), own).cost_usd == 3.0
-    assert at_least(reported, Usage(output_tokens=4, cost_usd=1.0), own).cost_usd == pytest.approx(1.4)
-    assert at_least(reported, Usage(output_tokens=4, cost_usd=1.0)).cost_usd == 2.0
-    assert at_least(reported, Usage(output_tokens=5, cost_usd=None), own).cost_usd == 2.0
-
-
-def test_measured_usage_raises_counts_and_leaves_an_unknown_cost_unknown() -> None:
-    reported = Usage(output_tokens=5, cache_read_tokens=10, cost_usd=None)
-    assert at_least(reported, Usage()) == reported
-    cached = Usage(cache_read_tokens=20, cost_usd=0.5)  # a prompt that comes from the cache completely
-    assert at_least(reported, cached) == Usage(output_tokens=5, cache_read_tokens=20, cost_usd=0.5)

@@ -78,7 +78,7 @@ def test_sum_with_unreported_usage_has_no_known_cost(tmp_path: Path) -> None:
         for tokens in (10, 0, 10):
             work.context.add_usage(Usage(input_tokens=tokens, turns=1))
 
-    assert work.context.events.usage == Usage(input_tokens=20, turns=3)
+    assert work.context.events.totals.usage == Usage(input_tokens=20, turns=3)
 
 
 def test_list_price_of_the_answering_model_is_used_if_the_job_names_none(tmp_path: Path) -> None:

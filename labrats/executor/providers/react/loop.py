@@ -111,7 +111,7 @@ class ReactAgent:
     def summary(self) -> str:
         """The number of turns and calls so far, in one line."""
         calls = ", ".join(f"{name} {count} times" for name, count in sorted(self.call_counts.items()))
-        return f"{self.context.events.usage.turns} turns, {calls or 'no calls'}"
+        return f"{self.context.events.totals.usage.turns} turns, {calls or 'no calls'}"
 
     async def _ask(self) -> Completion:
         while True:
@@ -252,7 +252,7 @@ class ReactAgent:
 
     def _fields(self) -> dict[str, Any]:
         limit = UsageLimits.of(self.context.task).tokens_left
-        used = self.context.events.usage.input_tokens + self.context.events.usage.output_tokens
+        used = self.context.events.totals.usage.input_tokens + self.context.events.totals.usage.output_tokens
         left = self.answer_tokens if limit is None else max(limit - used, 1)
         return {**self.tool_call_format.fields, "max_tokens": min(self.answer_tokens, left)}
 

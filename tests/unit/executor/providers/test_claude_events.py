@@ -314,7 +314,7 @@ def test_usage_of_a_streamed_message_is_that_of_its_end(tmp_path: Path) -> None:
         tmp_path, message_start("msg_1", input_tokens=5), assistant(text("a"), input_tokens=5), message_end(75_000)
     )
 
-    assert work.context.events.usage == Usage(input_tokens=5, output_tokens=75_000, turns=1)
+    assert work.context.events.totals.usage == Usage(input_tokens=5, output_tokens=75_000, turns=1)
 
 
 def test_interleaved_messages_are_counted_separately(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_interleaved_messages_are_counted_separately(tmp_path: Path) -> None:
         message_end(200),
     )
 
-    assert work.context.events.usage == Usage(output_tokens=210, turns=2)
+    assert work.context.events.totals.usage == Usage(output_tokens=210, turns=2)
 
 
 def test_message_without_an_end_is_not_a_turn(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_message_without_an_end_is_not_a_turn(tmp_path: Path) -> None:
         tmp_path, message_start("msg_1", input_tokens=5), message_start("msg_2", input_tokens=5), message_end(10)
     )
 
-    assert work.context.events.usage == Usage(input_tokens=10, output_tokens=11, turns=1)
+    assert work.context.events.totals.usage == Usage(input_tokens=10, output_tokens=11, turns=1)
 
 
 def test_message_over_the_token_limit_ends_the_run(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_messages_of_subagents_are_counted_from_their_files(tmp_path: Path) -> N
             json.dumps(assistant(text("a"), message_id="msg_2") | {"parent_tool_use_id": "t"}).encode()
         )
 
-    assert work.context.events.usage == Usage(input_tokens=5, output_tokens=600, turns=1)
+    assert work.context.events.totals.usage == Usage(input_tokens=5, output_tokens=600, turns=1)
 
 
 def test_messages_of_subagents_before_the_resume_are_not_counted(tmp_path: Path) -> None:

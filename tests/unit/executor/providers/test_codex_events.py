@@ -146,7 +146,7 @@ def test_usage_is_read_from_the_session_file(tmp_path: Path) -> None:
     a_session(tmp_path, *recorded("session"))
     _, work = translated(tmp_path, *recorded("worked"))
 
-    assert work.context.events.usage == Usage(
+    assert work.context.events.totals.usage == Usage(
         input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=4
     )
 
@@ -162,7 +162,7 @@ def test_answer_is_counted_by_its_record_before_its_tools_return(tmp_path: Path)
     a_session(tmp_path, first, *later, a_record("resp_2", output_tokens=5))
     _, work = translated(tmp_path, *recorded("worked"))
 
-    assert work.context.events.usage == Usage(
+    assert work.context.events.totals.usage == Usage(
         input_tokens=80, output_tokens=10, cache_read_tokens=20, cache_write_tokens=30, turns=2
     )
 
@@ -176,14 +176,14 @@ def test_usage_that_is_read_only_at_the_end_has_a_cost(tmp_path: Path) -> None:
         path.write_bytes(a_record("resp_1", output_tokens=1000) + b"\n")
         translator.report_final_usage()
 
-    assert work.context.events.usage == Usage(output_tokens=1000, cost_usd=0.01, turns=1)
+    assert work.context.events.totals.usage == Usage(output_tokens=1000, cost_usd=0.01, turns=1)
 
 
 def test_repeated_session_entry_is_counted_once(tmp_path: Path) -> None:
     a_session(tmp_path, *(line for line in recorded("session") for _ in range(2)))
     _, work = translated(tmp_path, *recorded("worked"))
 
-    assert work.context.events.usage.turns == 4
+    assert work.context.events.totals.usage.turns == 4
 
 
 def test_usage_of_an_earlier_run_of_the_session_is_not_counted(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_usage_of_an_earlier_run_of_the_session_is_not_counted(tmp_path: Path) -
     a_session(tmp_path, *entries[2:])
     _, work = translated(tmp_path, *recorded("worked"))
 
-    assert work.context.events.usage == Usage(
+    assert work.context.events.totals.usage == Usage(
         input_tokens=160, output_tokens=20, cache_read_tokens=40, reasoning_tokens=8, turns=2
     )
 
@@ -215,7 +215,7 @@ def test_growing_session_file_is_counted(tmp_path: Path) -> None:
 def test_usage_without_a_session_file_is_that_of_the_last_event(tmp_path: Path) -> None:
     _, work = translated(tmp_path, *recorded("worked"))
 
-    assert work.context.events.usage == Usage(
+    assert work.context.events.totals.usage == Usage(
         input_tokens=320, output_tokens=40, cache_read_tokens=80, reasoning_tokens=16, turns=1
     )
 

@@ -1,0 +1,68 @@
+"""The usage of an attempt, from what its programs report and what the key proxy measures."""
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from labrats.executor.prices import cost_of
+from labrats.model.ai_model import Prices
+from labrats.model.job import Usage
+
+_TOKEN_COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+
+
+class UsageTotals:
+    """The usage of an attempt so far.
+
+    usage:    of the attempt.
+    provider: the part that the current run of a provider has reported.
+    measured: what the key proxy has measured, a lower bound of `usage`.
+    prices:   of the job's model, for tokens that the key proxy has not measured; None if they are unknown.
+    """
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.provider = Usage()
+        self.measured = Usage()
+        self.prices: Prices | None = None
+        self._earlier = Usage()
+
+    def begin_provider(self) -> None:
+        """Start a run of a provider, whose usage is added to the usage before it."""
+        self._earlier, self.provider = self.usage, Usage()
+
+    def set_provider(self, usage: Usage) -> None:
+        """Set the total usage of the current run of a provider."""
+        self.provider = usage
+        self._update()
+
+    def set_measured(self, usage: Usage) -> None:
+        """Set the usage of all requests to the model's server."""
+        self.measured = usage
+        self._update()
+
+    def add_estimated(self, usage: Usage) -> None:
+        """Add what nobody has reported. The cost of tokens without a report is that of the model's prices."""
+        known = self.usage
+        if known.known_cost_usd is None and self.prices:
+            known = replace(known, cost_usd=cost_of(known, self.prices))
+        self.usage = known + usage
+
+    def _update(self) -> None:
+        self.usage = at_least(self._earlier + self.provider, self.measured, self.prices)
+
+
+def at_least(usage: Usage, measured: Usage, prices: Prices | None = None) -> Usage:
+    """Return `usage` with the larger of each count of tokens, and its cost.
+
+    The measured cost knows the model of each token. Others have the prices of the job's model, `prices`; without these,
+    the larger known cost counts. If nothing was measured, the cost may still be unknown.
+    """
+    if measured.tokens == 0:
+        return usage
+    counts = {name: max(getattr(usage, name), getattr(measured, name)) for name in _TOKEN_COUNTS}
+    if measured.cost_usd is not None and prices:
+        others = Usage(**{name: most - getattr(measured, name) for name, most in counts.items()})
+        return replace(usage, **counts, cost_usd=measured.cost_usd + cost_of(others, prices))
+    costs = [each.cost_usd for each in (usage, measured) if each.cost_usd is not None]
+    return replace(usage, **counts, cost_usd=max(costs, default=None))
