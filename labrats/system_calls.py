@@ -4,8 +4,9 @@ It also refuses the sockets of unusual networks. Some, such as those to the host
 network namespace. Contexts of asynchronous I/O (`io_setup`) belong to none, either: one agent could take all of them.
 By `clone3`, an agent of root could start a process in any control group. With a lease on a file of the machine, it
 could make programs outside wait that write to the file. Large sets of semaphores, and many small messages in queues,
-take memory of the kernel that belongs to no process, as do filters of sockets, and pages of a process that `vmsplice`
-puts into a pipe. What `memfd_secret` takes seems to be a file on the disk. A process that made itself undumpable would
+take memory of the kernel that belongs to no process, as do filters of sockets, rules of Landlock, and pages of a
+process that `vmsplice` puts into a pipe. A rule of Landlock for a file also keeps the file after it was deleted, which
+nothing shows. What `memfd_secret` takes seems to be a file on the disk. A process that made itself undumpable would
 hide the files that it has open from the executor. Btrfs and bcachefs let every user make snapshots that only root can
 delete: on kernels with a former defect, even of the whole volume. On these file systems and in memory, attributes of
 files are part of no size that can be measured.
@@ -59,7 +60,7 @@ class _Machine:
 
 _EVERYWHERE: Final = {
     "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435, "pidfd_getfd": 438,
-    "memfd_secret": 447, "setxattrat": 463,
+    "landlock_create_ruleset": 444, "memfd_secret": 447, "setxattrat": 463,
 }  # fmt: skip
 _MACHINES: Final[Mapping[str, _Machine]] = {
     "x86_64": _Machine(
@@ -91,7 +92,8 @@ _FORBIDDEN: Final = (
     "vmsplice",
 )  # fmt: skip
 _MISSING: Final = (
-    "io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register", "clone3", "memfd_secret", "setxattrat",
+    "io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register", "clone3", "landlock_create_ruleset",
+    "memfd_secret", "setxattrat",
 )  # fmt: skip
 _UNSUPPORTED: Final = ("setxattr", "lsetxattr", "fsetxattr")
 _REFUSED: Final[Mapping[str, int]] = {

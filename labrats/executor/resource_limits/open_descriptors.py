@@ -1,5 +1,7 @@
 """Read in /proc which files the processes of an attempt have open or mapped, or run as their program.
 
+Folders count as files, too: on ext4, one that had many entries keeps its size until it is deleted.
+
 A file whose descriptor was sent to another process that has not received it is not found.
 """
 
@@ -46,7 +48,7 @@ MOST_DESCRIPTORS: Final = 100_000
 
 @dataclass(frozen=True)
 class UnlinkedFile:
-    """A file that is open, mapped or a process's program, and has been unlinked: it has no name any more.
+    """A file that is open, mapped, or a process's program or current folder, and has been unlinked: it has no name.
 
     disk: None for a file in memory. size: the bytes that it takes; None if this process may not look at the file.
     name: the last one of a file of unknown size, as its process sees it.
@@ -58,7 +60,7 @@ class UnlinkedFile:
 
 
 def unlinked_files(pids: Iterable[int], *, mapped: bool) -> Iterator[UnlinkedFile]:
-    """Yield each file that has been unlinked, and that a process has open or runs as its program.
+    """Yield each file that has been unlinked, and that a process has open, runs as its program, or works in.
 
     Raises GiveUp beyond MOST_DESCRIPTORS, like all that looks at descriptors here. A process can hide its open files
     from other users' processes; see `hides_files`.
@@ -66,7 +68,7 @@ def unlinked_files(pids: Iterable[int], *, mapped: bool) -> Iterator[UnlinkedFil
     mapped: also yield the files that are only mapped, which takes longer. Only root may look at their sizes.
     """
     pids, known = list(pids), set[tuple[int, int]]()
-    for path in chain(_programs(pids), _descriptors(pids)):
+    for path in chain(_programs(pids), _current_folders(pids), _descriptors(pids)):
         with suppress(OSError):
             status = os.stat(path)
             if _is_new(status, known):
@@ -93,10 +95,17 @@ def _programs(pids: Iterable[int]) -> Iterator[str]:
         yield from (f"/proc/{pid}/task/{thread}/exe" for thread in thread_ids(pid)[-1:])
 
 
+def _current_folders(pids: Iterable[int]) -> Iterator[str]:
+    """Yield the link in /proc to the current folder of each thread, which may have one of its own."""
+    for pid in pids:
+        yield from (f"/proc/{pid}/task/{thread}/cwd" for thread in thread_ids(pid))
+
+
 def _is_new(status: os.stat_result, known: set[tuple[int, int]]) -> bool:
     """Return whether a file is unlinked and is not among the known ones, to which it is added."""
     file = (status.st_dev, status.st_ino)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 0 or file in known:
+    has_content = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    if not has_content or status.st_nlink > 0 or file in known:
         return False
     known.add(file)
     return True

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,44 @@ def test_deleted_program_that_runs_counts(tmp_path: Path) -> None:
             assert UnlinkedFile(tmp_path.stat().st_dev, size) in list(unlinked_files([process.pid], mapped=False))
         finally:
             process.kill()
+
+
+WITH_DELETED_FOLDER = """
+import os, sys, threading
+{how}
+os.rmdir(sys.argv[1])
+print(flush=True)
+sys.stdin.read()
+"""
+BY_A_DESCRIPTOR = "kept = os.open(sys.argv[1], os.O_RDONLY)"
+BY_A_THREAD = """
+import ctypes
+CLONE_FS, moved = 0x200, threading.Event()
+def move():
+    ctypes.CDLL(None).unshare(CLONE_FS)
+    os.chdir(sys.argv[1])
+    moved.set()
+    threading.Event().wait()
+threading.Thread(target=move, daemon=True).start()
+moved.wait()
+"""
+
+
+@pytest.mark.parametrize("how", [BY_A_DESCRIPTOR, BY_A_THREAD], ids=["descriptor", "current folder of a thread"])
+def test_deleted_folder_counts(tmp_path: Path, how: str) -> None:
+    """On ext4 it keeps the blocks of all the names that it ever had."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    size = folder.stat().st_blocks * 512
+    program = [sys.executable, "-c", WITH_DELETED_FOLDER.format(how=how), str(folder)]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        try:
+            process.stdout.readline()
+            assert UnlinkedFile(tmp_path.stat().st_dev, size) in list(unlinked_files([process.pid], mapped=False))
+        finally:
+            process.stdin.close()
 
 
 @pytest.mark.parametrize(
