@@ -143,7 +143,7 @@ def _control_groups() -> Finding:
 
     if group := delegated_group():
         return Finding("control groups", "ok", f"an engine started here lets the kernel limit jobs, below {group}")
-    advice = "an engine that is started here only measures limits; a service of systemd can do more (docs/operate.md)"
+    advice = "an engine that is started here only measures limits; a service of systemd can do more (docs/sandbox.md)"
     return Finding("control groups", "missing", advice)
 
 

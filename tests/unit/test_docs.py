@@ -16,6 +16,9 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
 BLOCK = re.compile(r"^ *```(json|yaml)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+FENCED = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 CONFLICT = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
 NAMED_TEST = re.compile(r"\btests/[\w/-]+\.py(?:::\w+)*")
 PROMISE = re.compile(r"^\| [A-Z]\d+ \|")
@@ -35,6 +38,16 @@ def test_every_test_that_a_page_names_exists() -> None:
     named = {(page.name, name) for page in PAGES for name in NAMED_TEST.findall(page.read_text())}
     assert len(named) > 100
     assert sorted((page, name) for page, name in named if not exists(name)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_on_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
+    links = LINK.findall(FENCED.sub("", page.read_text()))
+    assert [link for link in links if not leads_somewhere(page, *link)] == []
+
+
+def test_pages_have_links_with_anchors() -> None:
+    assert sum(bool(anchor) for page in PAGES for _, anchor in LINK.findall(page.read_text())) > 100
 
 
 def test_every_promise_names_a_test_or_says_that_there_is_none() -> None:
@@ -64,6 +77,20 @@ def documents(text: str) -> Iterator[object]:
                 document, end = json.JSONDecoder().raw_decode(rest)
                 yield document
                 rest = rest[end:].lstrip()
+
+
+def leads_somewhere(page: Path, target: str, anchor: str) -> bool:
+    """Return whether the file exists and, with an anchor, has the heading. target: relative to `page`; empty for it."""
+    file = page.parent / target if target else page
+    return file.is_file() and (not anchor or anchor in anchors(file))
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page, which has no two equal headings."""
+    headings = HEADING.findall(FENCED.sub("", page.read_text()))
+    found = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    assert len(found) == len(set(found)), page
+    return set(found)
 
 
 def exists(name: str) -> bool:

@@ -19,6 +19,7 @@ PAGES = (
     "docs/develop.md",
     "docs/kubernetes.md",
     "docs/operate.md",
+    "docs/sandbox.md",
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from labrats.model.network import PRESETS, AllowedHosts, Network, allows, names, problem_of_network, read_network
 
-DOCUMENTATION = Path(__file__).parents[3] / "docs" / "operate.md"
+DOCUMENTATION = Path(__file__).parents[3] / "docs" / "sandbox.md"
 LIST = AllowedHosts(allow=("npm", "*.Example.com", "internal.test:8443"))
 
 
