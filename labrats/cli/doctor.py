@@ -132,7 +132,7 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
         detail += " (LABRATS_FREE_GIB): the outputs of old jobs are deleted"
     files = file_room(folder)
     if kept and files.missing:
-        detail += f"; it has room for only {files.free} more files: the outputs of old jobs are deleted"
+        detail += f"; it has room for only {files.free} more files: workspaces of ended jobs are deleted"
     detail += f"; workspaces {workspaces}, caches {settings.cache_gib:g} GiB"
     is_short = disk.free < kept or (kept and files.missing)
     yield Finding("disk", "fails" if is_short else "ok", detail)

@@ -43,16 +43,17 @@ def sandboxed_command(
         yield list(command)
         return
     with _etc_snapshot(sandbox, context.events.log) as etc:
-        yield _confined(
+        confined = _confined(
             command,
             sandbox,
             context,
-            prefix=_with_kernel_limits(),
             writable=[*_existing(context.credentials), *shared],
             etc=etc,
             variables={name: value for name, value in context.variables().items() if is_for_any_program(name)},
             is_of_caller=is_of_caller,
         )
+        # Outside of the sandbox, as /proc is read-only in it.
+        yield [*_with_kernel_limits(), *confined]
 
 
 @contextmanager
@@ -83,7 +84,6 @@ def _confined(
     sandbox: Sandbox,
     context: RunContext,
     *,
-    prefix: Sequence[str] = (),
     readable: Collection[Path] = (),
     writable: Collection[Path] = (),
     etc: Path | None,
@@ -91,7 +91,7 @@ def _confined(
     offline: bool = False,
     is_of_caller: bool = False,
 ) -> list[str]:
-    """Return the command in the sandbox, with the paths that it needs. prefix: the start of the confined command."""
+    """Return the command in the sandbox, with the paths that it needs."""
     program = None if is_of_caller else command[0]
     # The engine knows the processes of the attempt by the mount of its claim.
     claim = filter(Path.exists, [context.credentials.with_name(CLAIM_FILE)])
@@ -102,7 +102,7 @@ def _confined(
     writable = [context.home, context.scratch, context.workspace, *writable]
     _remove_links(context.scratch, [*shown, *writable])
     return confine(
-        [*prefix, *command],
+        command,
         replace(sandbox, readable=tuple(dict.fromkeys(map(str, shown))), private=tuple(private)),
         cwd=context.workspace,
         writable=writable,

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.agent_sandbox import _with_kernel_limits, sandboxed_tool
+from labrats.executor.agent_sandbox import sandboxed_command, sandboxed_tool
 from labrats.landlock import can_scope_sockets
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.network import AllowedHosts, Network
 from labrats.model.protocol import Sandbox
 from labrats.model.workspace_setup import Setup
-from labrats.processes import with_environment
+from labrats.processes import agent_oom_score, with_environment
 from labrats.sandbox import confine, private_paths, private_software, public_entries
 from tests.unit.executor.attempts import (
     DEADLINE_SECONDS,
@@ -33,6 +33,8 @@ from tests.unit.executor.attempts import (
     the_next_attempt,
     wait_until,
 )
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -433,14 +435,21 @@ print(resource.getrlimit(resource.RLIMIT_CORE))
     assert done.stdout.strip() == f"({limit}, {limit})"
 
 
-def test_agent_is_ended_first_also_if_the_executor_could_not_say_so() -> None:
+def test_agent_is_ended_first_also_if_the_executor_could_not_say_so(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The files in /proc of an ordinary user's executor, whose memory others cannot read, belong to root."""
-    score = ["cat", "/proc/self/oom_score_adj"]
-    done = subprocess.run(
-        [*_with_kernel_limits(), *score], check=True, capture_output=True, text=True, env={"PATH": os.defpath}
-    )
-    assert int(done.stdout) >= 500
-    assert done.stderr == ""
+    monkeypatch.setenv("PATH", os.defpath)
+    user, score = NOBODY if os.geteuid() == 0 else os.geteuid(), ["cat", "/proc/self/oom_score_adj"]
+    with (
+        TemporaryDirectory() as name,
+        some_work(Path(name), a_task(Path(name), sandbox=Sandbox(program=sandbox.program))) as work,
+        sandboxed_command(score, work.context) as command,
+    ):
+        for path in (Path(name), *Path(name).rglob("*")):
+            os.chown(path, user, user)
+        done = subprocess.run(command, user=user, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"{agent_oom_score()}\n", "")
 
 
 def test_engine_may_have_its_folders_in_var_tmp(sandbox: Sandbox) -> None:
