@@ -131,7 +131,7 @@ class ModelProxy:
         self._is_open = True
 
     async def close(self) -> None:
-        """Refuse further requests, and end those that are running, which are reported."""
+        """Refuse further requests, and end those that are running: they count as if their clients had ended them."""
         self._is_open = False
         for task in self._clients:
             task.cancel()
@@ -230,8 +230,8 @@ class ModelProxy:
         sent = monotonic()
         try:
             upstream, response = await self._upstream.request(request)
-        except asyncio.CancelledError:  # the client has closed the connection, but the server has the request
-            exchange.counted = self._usage_of_abandoned(request, expected, sent)
+        except asyncio.CancelledError:  # the client or `close` has ended the request, but the server has it
+            exchange.counted = self._budget.usage_of_abandoned(request, expected, monotonic() - sent)
             raise
         exchange.status = response.status_code
         exchange.retry_after_seconds = _retry_after(response)
@@ -252,17 +252,11 @@ class ModelProxy:
                 exchange.usage = own + exchange.others if reader.others else own
                 exchange.counted = reader.usage if reader.is_final else reader.with_estimate(expected.input_tokens)
                 if (is_abandoned or reader.is_unreadable) and not reader.is_final:
-                    most = self._usage_of_abandoned(request, expected, sent).output_tokens
+                    most = self._budget.usage_of_abandoned(request, expected, monotonic() - sent).output_tokens
                     exchange.counted = replace(
                         exchange.counted, output_tokens=max(exchange.counted.output_tokens, most)
                     )
         self._upstream.release(upstream)
-
-    def _usage_of_abandoned(self, request: ApprovedRequest, expected: Usage, sent: float) -> Usage:
-        """Return what counts for a request that was ended. One that this proxy has ended itself gave nothing away."""
-        if not self._is_open:
-            return replace(expected, output_tokens=0)
-        return self._budget.usage_of_abandoned(request, expected, monotonic() - sent)
 
     async def _forward_response(
         self, client: HttpConnection, upstream: HttpConnection, response: h11.Response, reader: UsageReader | None

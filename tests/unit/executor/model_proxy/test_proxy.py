@@ -807,10 +807,13 @@ async def test_answer_that_is_cut_may_have_had_as_many_tokens_as_a_model_writes_
     assert proxy.reported[0].usage == Usage(), "the usage of the job is what servers report"
 
 
+@pytest.mark.parametrize("is_end_of_attempt", [False, True])
 @pytest.mark.parametrize(("asked", "counted"), [(None, 131_072), (32_000, 32_000), (5e4, 50_000)])
 async def test_answer_in_one_part_that_nobody_waits_for_is_written_to_its_end(
-    tmp_path: Path, asked: float | None, counted: int
+    tmp_path: Path, asked: float | None, counted: int, is_end_of_attempt: bool
 ) -> None:
+    """The attempt may go on after a pause, with what is left of its limits."""
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -819,10 +822,13 @@ async def test_answer_in_one_part_that_nobody_waits_for_is_written_to_its_end(
         _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(a_request(body))
         await until(lambda: bool(proxy.bodies))
+        if is_end_of_attempt:
+            await proxy.proxy.close()
         writer.close()
         await until(lambda: bool(proxy.reported))
 
     assert proxy.policy.budget.usage.output_tokens == counted
+    assert proxy.reported[0].estimated.output_tokens == counted
 
 
 async def test_answer_counts_although_its_client_closes_the_connection_at_its_last_byte(tmp_path: Path) -> None:
