@@ -2,20 +2,21 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from string import ascii_lowercase, ascii_uppercase
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from labrats.api.routes.event_views import event_view
+from labrats.api.routes.event_views import event_json, event_view
 from labrats.api.routes.job_streams import Position, event_id
 from labrats.api.services import Services
 from labrats.model.attempt_name import AttemptName
 from labrats.model.job import Job
 from labrats.model.protocol import decode_event, stored_lines
+from labrats.model.record import encode
 
 WINDOW: Final = 1000
 """Events that are read first on the way backwards. Each further step is twice as long as the one before."""
@@ -49,35 +50,74 @@ class EventFilter:
 EVERY_EVENT: Final = EventFilter()
 
 
+class PageTooLarge(Exception):
+    """The page has more bytes than were allowed."""
+
+
+class PagedEvent(NamedTuple):
+    """An event of a page. place: its attempt and number. json: see EventView.
+
+    An event takes up to 30 times as much memory before it is JSON.
+    """
+
+    place: Position
+    json: bytes
+
+
+class _Events:
+    """The first events of a page, or the last `limit`. Raises PageTooLarge beyond `most_bytes` of JSON."""
+
+    def __init__(self, most_bytes: float, limit: int | None = None) -> None:
+        self._events: deque[PagedEvent] = deque(maxlen=limit)
+        self._left = most_bytes
+
+    def append(self, event: PagedEvent) -> None:
+        if len(self._events) == self._events.maxlen:
+            self._left += len(self._events[0].json)
+        self._events.append(event)
+        self._left -= len(event.json)
+        if self._left < 0:
+            raise PageTooLarge
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __iter__(self) -> Iterator[PagedEvent]:
+        return iter(self._events)
+
+
 def in_lower_case(text: str) -> str:
     """Return `text` with the letters A-Z in lower case. Other letters stay, as `bytes.lower` leaves them in JSON."""
     return text.translate(_LOWER_CASE)
-
-
-ALL: Final = EventFilter()
 
 
 @dataclass
 class Page:
     """A page of events. totals: of matching events by attempt, where they were counted. is_last: no more follow."""
 
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[PagedEvent] = field(default_factory=list)
     totals: Counter[int] = field(default_factory=Counter)
     is_last: bool = True
 
 
 async def page_after(
-    services: Services, job: Job, attempts: range, position: Position, limit: int, wanted: EventFilter
+    services: Services,
+    job: Job,
+    attempts: range,
+    position: Position,
+    limit: int,
+    wanted: EventFilter,
+    most_bytes: float,
 ) -> Page:
-    """Return the first events of the attempts after the position."""
-    page = Page()
+    """Return the first events of the attempts after the position. Raises PageTooLarge."""
+    events, is_last = _Events(most_bytes), True
     async with aclosing(_events_after(services, job, attempts, position, wanted)) as found:
-        async for view in found:
-            if len(page.events) == limit:
-                page.is_last = False
-                return page
-            page.events.append(view)
-    return page
+        async for event in found:
+            if len(events) == limit:
+                is_last = False
+                break
+            events.append(event)
+    return Page(list(events), is_last=is_last)
 
 
 async def search(
@@ -88,20 +128,25 @@ async def search(
     position: Position,
     limit: int,
     wanted: EventFilter,
+    most_bytes: float,
 ) -> Page:
-    """Return the first matching events of the attempts after the position, and count the matches in the whole job."""
-    page = Page()
+    """Return the first matching events of the attempts after the position, and count the matches in the whole job.
+
+    Raises PageTooLarge.
+    """
+    events, totals, is_last = _Events(most_bytes), Counter[int](), True
     every = all_attempts(job)
     async with _place(services, caller_id), aclosing(_events_after(services, job, every, (1, 0), wanted)) as found:
-        async for view in found:
-            page.totals[view["attempt"]] += 1
-            if view["attempt"] not in attempts or _position(view) <= position:
+        async for event in found:
+            attempt, _ = event.place
+            totals[attempt] += 1
+            if attempt not in attempts or event.place <= position:
                 continue
-            if len(page.events) < limit:
-                page.events.append(view)
+            if len(events) < limit:
+                events.append(event)
             else:
-                page.is_last = False
-    return page
+                is_last = False
+    return Page(list(events), totals, is_last)
 
 
 async def page_before(
@@ -112,10 +157,14 @@ async def page_before(
     position: Position | None,
     limit: int,
     wanted: EventFilter,
+    most_bytes: float,
 ) -> Page:
-    """Return the last events of the attempts before the position, or the last of all without one."""
+    """Return the last events of the attempts before the position, or the last of all without one.
+
+    Raises PageTooLarge.
+    """
     async with _place(services, caller_id) if wanted != EVERY_EVENT else nullcontext():
-        return await _page_before(services, job, attempts, position, limit, wanted)
+        return await _page_before(services, job, attempts, position, limit, wanted, most_bytes)
 
 
 def _place(services: Services, caller_id: str) -> asyncio.Semaphore:
@@ -124,9 +173,15 @@ def _place(services: Services, caller_id: str) -> asyncio.Semaphore:
 
 
 async def _page_before(
-    services: Services, job: Job, attempts: range, position: Position | None, limit: int, wanted: EventFilter
+    services: Services,
+    job: Job,
+    attempts: range,
+    position: Position | None,
+    limit: int,
+    wanted: EventFilter,
+    most_bytes: float,
 ) -> Page:
-    events: list[dict[str, Any]] = []
+    events: list[PagedEvent] = []
     for number in reversed(attempts):
         if position and number > position[0]:
             continue
@@ -135,8 +190,9 @@ async def _page_before(
             end = min(end, position[1])
         while end > 1 and len(events) < limit:
             begin = max(1, end - step)
-            missing = limit - len(events)
-            events = [*await _window(services, job, number, range(begin, end), wanted, missing), *events]
+            window = _Events(most_bytes - sum(len(event.json) for event in events), limit - len(events))
+            await _read_window(services, job, number, range(begin, end), wanted, window)
+            events = [*window, *events]
             end, step = begin, 2 * step  # few steps, whatever numbers an agent has written into its output
             await asyncio.sleep(0)  # a step without any event has not let other requests run
         if len(events) >= limit:
@@ -168,21 +224,19 @@ async def _last_seq(services: Services, job: Job, number: int) -> int:
     return (await services.runner.tail(AttemptName(job.id, number))).last_seq
 
 
-async def _window(
-    services: Services, job: Job, number: int, seqs: range, wanted: EventFilter, limit: int
-) -> Collection[dict[str, Any]]:
-    """Return the last matching events, at most `limit`, of an attempt whose numbers are in the range."""
-    views: deque[dict[str, Any]] = deque(maxlen=limit)
+async def _read_window(
+    services: Services, job: Job, number: int, seqs: range, wanted: EventFilter, window: _Events
+) -> None:
+    """Append the matching events of an attempt whose numbers are in the range."""
     async with aclosing(services.runner.read(AttemptName(job.id, number), seqs.start - 1, follow=False)) as batches:
         async for lines in batches:
-            for seq, view in _views_in(number, lines, wanted):
-                if seq >= seqs.stop:
-                    return views
-                views.append(view)
+            for event in _events_in(number, lines, wanted):
+                if event.place[1] >= seqs.stop:
+                    return
+                window.append(event)
             if _last_seq_in(lines) >= seqs.stop - 1:
                 break
             await asyncio.sleep(0)  # a long log is read in pieces, between other requests
-    return views
 
 
 def _last_seq_in(lines: bytes) -> int:
@@ -193,7 +247,7 @@ def _last_seq_in(lines: bytes) -> int:
 
 async def _events_after(
     services: Services, job: Job, attempts: range, position: Position, wanted: EventFilter
-) -> AsyncGenerator[dict[str, Any]]:
+) -> AsyncGenerator[PagedEvent]:
     """Yield the matching events of the attempts, after the position."""
     first, seq = position
     for number in attempts:
@@ -202,21 +256,27 @@ async def _events_after(
         after = seq if number == first else 0
         async with aclosing(services.runner.read(AttemptName(job.id, number), after, follow=False)) as batches:
             async for lines in batches:
-                for _, view in _views_in(number, lines, wanted):
-                    yield view
+                for event in _events_in(number, lines, wanted):
+                    yield event
                 await asyncio.sleep(0)  # a long log is read in pieces, between other requests
 
 
-def _views_in(number: int, lines: bytes, wanted: EventFilter) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number and the JSON of the matching events. Only events that may match are decoded."""
+def _events_in(number: int, lines: bytes, wanted: EventFilter) -> Iterator[PagedEvent]:
+    """Yield the matching events. Only those that may match are decoded."""
     needle = wanted.needle
     if needle and needle not in lines.lower():
         return
     for stored, line in stored_lines(lines):
         if (wanted.kinds and stored.kind not in wanted.kinds) or (needle and needle not in line.lower()):
             continue
-        if (event := decode_event(line)) and (view := event_view(number, event)) and wanted.matches(view):
-            yield stored.seq, view
+        if wanted.text:
+            event = decode_event(line)
+            view = event and event_view(number, event)
+            json = encode(view) if view and wanted.matches(view) else None
+        else:
+            json = event_json(number, stored, line)
+        if json:
+            yield PagedEvent((number, stored.seq), json)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -229,8 +289,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for each in value:
             yield from _texts(each)
-
-
-def _position(view: dict[str, Any]) -> Position:
-    number, _, seq = view["id"].partition("-")
-    return int(number), int(seq)

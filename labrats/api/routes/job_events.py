@@ -1,16 +1,20 @@
 """Events of a job, in one format for all providers: in pages, or live as server-sent events."""
 
+from math import inf
 from typing import Annotated, Any, Final
 
 from fastapi import Query, Request
+from msgspec import Raw
 from pydantic import Field
 from starlette.responses import Response
 
 from labrats.api.http.event_stream import EventStream
 from labrats.api.http.json_body import json_response
+from labrats.api.http.large_answer import LargeAnswer
 from labrats.api.openapi import answers
 from labrats.api.routes.event_pages import (
     EventFilter,
+    PageTooLarge,
     all_attempts,
     bounds,
     in_lower_case,
@@ -28,6 +32,9 @@ from labrats.model.errors import Invalid, Problem
 router = api_router("Jobs")
 
 MAX_EVENTS: Final = 1000
+
+SMALL_PAGE_BYTES: Final = 1024 * 1024
+"""Size of the events of a page, as JSON, beyond which the page takes much memory."""
 
 EXAMPLE_STREAM: Final = """\
 id: 1-4
@@ -84,21 +91,31 @@ async def read_events(
         return EventStream(stream(services, job_id, position, event_json))
     wanted, limit = EventFilter(frozenset(kind), in_lower_case(q)), min(MAX_EVENTS, max(1, limit))
     attempts = all_attempts(job) if attempt is None else range(attempt, min(attempt, job.status.attempts) + 1)
-    answer: dict[str, Any] = {}
-    if before is not None or tail:
-        if after is not None or (before is not None and tail):
-            raise Invalid(Problem("after" if after is not None else "before", "excludes `before` and `tail`"))
-        last_read = parse_event_id(before) if before else None
-        page = await page_before(services, caller_of(request).id, job, attempts, last_read, limit, wanted)
-        answer["firstId"], answer["lastId"] = await bounds(services, job, attempts)
-    elif q:
-        page = await search(services, caller_of(request).id, job, attempts, position, limit, wanted)
-        answer["total"] = page.totals.total()
-        if attempt is not None:
-            answer["attemptTotal"] = page.totals[attempt]
-    else:
-        page = await page_after(services, job, attempts, position, limit, wanted)
-    has_ended = job.ended or (attempt is not None and attempt < job.status.attempts)
-    is_end = page.is_last and has_ended
-    last = page.events[-1]["id"] if page.events else event_id(*position)
-    return json_response({"events": page.events, "next": None if is_end else last} | answer)
+    is_backwards = before is not None or tail
+    if is_backwards and (after is not None or (before is not None and tail)):
+        raise Invalid(Problem("after" if after is not None else "before", "excludes `before` and `tail`"))
+    caller_id = caller_of(request).id
+
+    async def read(most_bytes: float) -> Response:
+        answer: dict[str, Any] = {}
+        if is_backwards:
+            last_read = parse_event_id(before) if before else None
+            page = await page_before(services, caller_id, job, attempts, last_read, limit, wanted, most_bytes)
+            answer["firstId"], answer["lastId"] = await bounds(services, job, attempts)
+        elif q:
+            page = await search(services, caller_id, job, attempts, position, limit, wanted, most_bytes)
+            answer["total"] = page.totals.total()
+            if attempt is not None:
+                answer["attemptTotal"] = page.totals[attempt]
+        else:
+            page = await page_after(services, job, attempts, position, limit, wanted, most_bytes)
+        has_ended = job.ended or (attempt is not None and attempt < job.status.attempts)
+        is_end = page.is_last and has_ended
+        last = event_id(*(page.events[-1].place if page.events else position))
+        events = [Raw(event.json) for event in page.events]
+        return json_response({"events": events, "next": None if is_end else last} | answer)
+
+    try:
+        return await read(SMALL_PAGE_BYTES)
+    except PageTooLarge:  # a caller gets one such page at a time, which is then read again
+        return LargeAnswer(lambda: read(inf), services.large_answers, caller_id)

@@ -22,9 +22,6 @@ REOPEN_SECONDS: Final = 0.2
 
 MAX_PAUSE_SECONDS: Final = 10.0
 
-MOST_LINE_BYTES: Final = 2 * LINE_BYTES
-"""Length from which a line is dropped while it is read. It cannot be an event."""
-
 MAX_FAILED_READS: Final = 60
 """Number of failed reads of an ended container's log after which the rest is given up.
 
@@ -66,7 +63,7 @@ async def _copy(client: ApiClient, log_path: str, container: str, copy: OutputCo
     query = {"container": container, "follow": str(follow).lower()}
     if copy.last:
         query["sinceTime"] = copy.last.at.isoformat(timespec="seconds")
-    log_lines = client.batches(log_path, query, silence_seconds=SILENCE_SECONDS, most_line_bytes=MOST_LINE_BYTES)
+    log_lines = client.batches(log_path, query, silence_seconds=SILENCE_SECONDS, most_line_bytes=LINE_BYTES)
     async with aclosing(log_lines) as batches:
         async for lines in batches:
             await in_thread(copy.append, lines)
