@@ -12,6 +12,7 @@ from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, AgentSess
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.model.record import encode
+from labrats.model.result_schema import DATA_BYTES
 from labrats.ports import Alive, AttemptState, Gone, NotStarted
 
 MAX_BACKOFF_SECONDS: Final = 300.0
@@ -242,10 +243,14 @@ def pause_after(job: Job, gone: Gone, delays: Delays) -> timedelta:
 
 
 def _bounded_result(event: ResultEvent) -> dict[str, Any]:
-    """Return the changes for the result. A result that is too large for the status stays in the attempt's output."""
+    """Return the changes for the result. A result that is too large for the status stays in the attempt's output.
+
+    An executor checks the size of the data, but one in an image of the caller may report anything.
+    """
+    data = event.data if len(encode([event.data])) <= DATA_BYTES + len("[]") else None
     if event.file is None and len(encode([event.result])) <= STATUS_RESULT_BYTES:
-        return {"result": event.result, "result_cut": False, "result_data": event.data}
-    return {"result": None, "result_cut": True, "result_data": event.data}
+        return {"result": event.result, "result_cut": False, "result_data": data}
+    return {"result": None, "result_cut": True, "result_data": data}
 
 
 def backoff_after(job: Job, delays: Delays) -> timedelta:

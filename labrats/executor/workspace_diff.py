@@ -21,7 +21,7 @@ from labrats.executor.engine_repository import (
 from labrats.executor.git_outputs import belongs_to_repository, read_head, read_ref
 from labrats.files.safe_paths import read_regular_file
 from labrats.files.trees import remove_special_files
-from labrats.model.job import Outputs
+from labrats.model.job import MOST_COMMITS, Outputs
 from labrats.model.protocol import BASELINE_FILE, BUNDLE_REF
 from labrats.model.record import Record, encode
 
@@ -31,7 +31,6 @@ PATCH_BYTES: Final = 5 * 1024 * 1024
 BINARY_BYTES: Final = 16 * 1024 * 1024
 """Limit on the changed files of a patch with binary files. All are searched for secrets, at some 6 MiB a second."""
 
-MOST_COMMITS: Final = 50
 _MOST_ERRORS, _ERROR_CHARACTERS = 5, 300
 """Limits on what the log says about files that git cannot add."""
 

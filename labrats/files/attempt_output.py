@@ -167,11 +167,21 @@ def _last_events(descriptor: int) -> Sequence[BriefEvent]:
     window = TAIL_BYTES
     while True:
         end = os.pread(descriptor, window, max(0, size - window))
-        events = list(events_in(end[: end.rfind(b"\n") + 1]))
+        events = _without_earlier_ends(events_in(end[: end.rfind(b"\n") + 1]))
         usage_known = any(isinstance(event, UsageEvent | ResultEvent | ErrorEvent) for event in events)
         if (usage_known and _fill_a_status(events)) or window >= min(size, MAX_TAIL_BYTES):
             return events
         window *= 4
+
+
+def _without_earlier_ends(events: Iterable[BriefEvent]) -> Sequence[BriefEvent]:
+    """Return the events without those that would end the attempt before the last one. A result may be large."""
+    left: list[BriefEvent] = []
+    for event in events:
+        if left and isinstance(left[-1], ResultEvent | ErrorEvent):
+            left.pop()
+        left.append(event)
+    return left
 
 
 def _session(descriptor: int, last_events: Sequence[BriefEvent]) -> AgentSession | None:

@@ -15,6 +15,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.concurrency import Concurrency
 from labrats.model.config import REQUEST_LAYER, RERUN_LAYER, ConfigLayer, JobConfig, ResolvedConfig, resolve_config
 from labrats.model.errors import IllegalMove
+from labrats.model.network import MOST_REFUSED_HOSTS
 from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
 from labrats.model.record import Record, Resource
 from labrats.model.report import Published, Report, ReportMode
@@ -288,16 +289,21 @@ class Usage(Record):
         )
 
 
+MOST_COMMITS: Final = 50
+"""Most new commits that a job lists."""
+
+
 class Outputs(Record):
     """Results of the agent besides its answer.
 
     base_commit:    checked out at the start; None if unknown, as after attempts in one session on different ones.
     branch, commit: checked out at the end, if they differ from the start.
-    commits:        new commits, the newest first, at most 50.
+    commits:        new commits, the newest first, at most MOST_COMMITS.
     files_changed:  number of files in the patch of the workspace; None if unknown.
     bundle_bytes:   size of the git bundle with the new commits; None if there is none.
     key_exposed:    True if the agent could read the credentials of its model, which could not be proxied.
-    refused_hosts:  hosts, each with its port, that the job's network rule has refused to the agent.
+    refused_hosts:  hosts, each with its port, that the job's network rule has refused to the agent, at most
+                    MOST_REFUSED_HOSTS.
     """
 
     base_commit: str | None = None
@@ -309,6 +315,11 @@ class Outputs(Record):
     bundle_bytes: int | None = None
     key_exposed: bool = False
     refused_hosts: tuple[str, ...] = ()
+
+    @property
+    def is_bounded(self) -> bool:
+        """False if an executor in an image of the caller reports more than it may."""
+        return len(self.commits) <= MOST_COMMITS and len(self.refused_hosts) <= MOST_REFUSED_HOSTS
 
 
 SESSION_ID: Final = r"^[0-9A-Za-z][0-9A-Za-z_-]{0,63}$"

@@ -329,7 +329,17 @@ class UsageEvent(ExecutorEvent, tag="usage"):
     usage: Usage
 
 
-class OutputEvent(ExecutorEvent, tag="output"):
+class _EventWithOutputs(ExecutorEvent, kw_only=True):
+    """An event that tells the outputs of the attempt so far."""
+
+    outputs: Outputs = Outputs()
+
+    def __post_init__(self) -> None:
+        if not self.outputs.is_bounded:
+            raise ValueError("the outputs have too many commits or refused hosts")
+
+
+class OutputEvent(_EventWithOutputs, tag="output", kw_only=True):
     """The outputs of this attempt so far."""
 
     outputs: Outputs
@@ -396,7 +406,7 @@ class PartEvent(ExecutorEvent, tag="part"):
     is_last: bool = False
 
 
-class ResultEvent(ExecutorEvent, tag="result"):
+class ResultEvent(_EventWithOutputs, tag="result", kw_only=True):
     """The success of the attempt.
 
     file: the name of the file with a result that is too large for a line.
@@ -407,10 +417,9 @@ class ResultEvent(ExecutorEvent, tag="result"):
     data: Any = None
     file: str | None = None
     usage: Usage = Usage()
-    outputs: Outputs = Outputs()
 
 
-class ErrorEvent(ExecutorEvent, tag="error"):
+class ErrorEvent(_EventWithOutputs, tag="error", kw_only=True):
     """The failure of the attempt, or its end after a signal.
 
     retry_after_seconds: the delay that the model's provider asks for, if any.
@@ -420,7 +429,6 @@ class ErrorEvent(ExecutorEvent, tag="error"):
     message: str
     retry_after_seconds: float | None = None
     usage: Usage = Usage()
-    outputs: Outputs = Outputs()
 
     @property
     def was_stopped(self) -> bool:

@@ -27,6 +27,7 @@ from labrats.controller.plan import (
 from labrats.model.agent import ChainCondition, ChainLink, FailurePolicy
 from labrats.model.job import PAUSING, PERMANENT, STATUS_RESULT_BYTES, AgentSession, Chain, FailedCode, Outputs, Usage
 from labrats.model.phases import ENDED, JobEvent, Phase
+from labrats.model.result_schema import DATA_BYTES
 from labrats.ports import Alive, AttemptState, Gone, NotStarted, OutputTail
 from tests.fakes.clock import NOON
 from tests.support.builders import a_config, a_job, a_result, a_session, a_spec, an_applied_spec, an_error, gone_with
@@ -153,6 +154,13 @@ def test_a_large_result_stays_in_the_output_of_the_attempt(result: Any, cut: boo
     changes = recorded(gone_with(result)).changes
     assert changes["result_cut"] is cut
     assert changes["result"] == (None if cut else result.result)
+
+
+@pytest.mark.parametrize(("size", "is_stored"), [(DATA_BYTES, True), (DATA_BYTES + 1, False)])
+def test_data_larger_than_an_executor_allows_is_not_stored(size: int, is_stored: bool) -> None:
+    data = "x" * (size - 2)
+    changes = recorded(gone_with(a_result("text", data=data))).changes
+    assert changes["result_data"] == (data if is_stored else None)
 
 
 @pytest.mark.parametrize("code", sorted(set(FailedCode) - PAUSING))

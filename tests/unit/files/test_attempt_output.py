@@ -289,3 +289,34 @@ def test_inputs_of_tools_take_no_memory_at_the_end_of_an_output(output: Path) ->
         tracemalloc.stop()
     assert tail.last_seq == 49
     assert peak < 4 * output.stat().st_size
+
+
+FORGED = {
+    "outputs": b'{"kind":"output","seq":%d,"at":"2030-01-01T12:00:00Z","outputs":{"commits":['
+    + b",".join([b'"a"'] * 15_000)
+    + b"]}}\n",
+    "results": b'{"kind":"result","seq":%d,"at":"2030-01-01T12:00:00Z","result":['
+    + b",".join([b"[]"] * 20_000)
+    + b"]}\n",
+}
+"""Lines that an executor of a caller's own may print."""
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_many_large_events_take_the_memory_of_one_at_the_end_of_an_output(output: Path, kind: str) -> None:
+    lines = b"".join(FORGED[kind] % seq for seq in range(1, 60))
+    output.write_bytes(lines + lines_of(a_log(60, "the last line")))
+    tracemalloc.start()
+    try:
+        outcome, tail = read_end(output)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (outcome, tail.logs, tail.outputs, tail.last_seq) == (None, ("the last line",), Outputs(), 60)
+    assert peak < 4 * len(lines)
+
+
+def test_outputs_with_as_many_commits_and_refused_hosts_as_allowed_count(output: Path) -> None:
+    outputs = Outputs(commits=("a" * 40,) * 50, refused_hosts=("a.example:443",) * 50)
+    output.write_bytes(lines_of(OutputEvent(seq=1, at=NOON, outputs=outputs)))
+    assert read_end(output)[1].outputs == outputs
