@@ -186,6 +186,13 @@ class Controller:
         if self._schedule.is_waiting(job) and not superseder and not is_overdue(job, now):
             self._add_work(self._schedule.ensure_queued(job, now))
             return
+        if self._schedule.is_reduced(job):
+            whole = await self._store.get(Job, job_id)
+            if whole.metadata.resource_version != job.metadata.resource_version:
+                self._observe(whole)
+                self._work.add(job_id)
+                return
+            job = whole
         attempt = await self._runner.find(job.attempt_name) if job.phase is Phase.RUNNING else NotStarted()
         has_slot = self._schedule.holds_slot(job)
         for action in plan_job(job, attempt, has_slot=has_slot, now=now, delays=self._delays, superseded_by=superseder):

@@ -33,6 +33,19 @@ async def test_a_job_submitted_before_the_controller_started_runs(lab: Lab) -> N
         assert (await lab.ended(job)).phase is P.SUCCEEDED
 
 
+async def test_a_large_job_that_has_waited_runs_with_all_its_fields(lab: Lab) -> None:
+    await lab.set_slots(1)
+    text = {"text": "x" * 20_000}
+    async with lab.controller():
+        first = await lab.submit([{"sleepMs": 1500}])
+        large = await lab.submit([{"result": 42}], result_schema=text)
+        assert (await lab.ended(first)).phase is P.SUCCEEDED
+        ended = await lab.ended(large)
+    assert (ended.phase, ended.status.result) == (P.SUCCEEDED, 42)
+    assert ended.spec == large.spec
+    assert ended.spec.result_schema == text
+
+
 async def test_a_failure_names_its_code_and_reason(lab: Lab) -> None:
     async with lab.controller():
         ended = await lab.ended(await lab.submit([{"fail": "the tests are red"}]))

@@ -1,15 +1,17 @@
 """The schedule, without an event loop: the work that follows from each observation."""
 
+import tracemalloc
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from labrats.controller.schedule import AllocateLater, CancelTimer, JobSchedule, Reconcile, ReconcileLater, Work
 from labrats.model.concurrency import Concurrency, OnNew
-from labrats.model.job import FailedCode, Job
+from labrats.model.job import FailedCode, Job, JobSpec
 from labrats.model.phases import Phase
-from labrats.model.queue_order import Group
+from labrats.model.queue_order import Group, group_of, rank_of
 from tests.fakes.clock import NOON
 from tests.support.builders import a_job, a_spec, an_ai_model, an_applied_spec
 
@@ -421,3 +423,39 @@ def test_a_second_creation_of_the_same_id_that_fails_releases_no_slot() -> None:
     assert not schedule.place_new(again, NOON)
     assert schedule.forget_new(again, NOON) == []
     assert schedule.holds_slot(new)
+
+
+# Large jobs
+
+
+def test_large_waiting_jobs_take_little_memory() -> None:
+    """A caller can submit very many. Decoded, a list of empty lists takes twenty times as much memory as its JSON."""
+    schedule = a_schedule(slots=0)
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            lists: list[list[str]] = [[] for _ in range(20_000)]
+            metadata, schema = {"a": lists}, {"examples": lists}
+            job = a_job(job_id=f"ir-{number:08x}", spec=a_spec(metadata=metadata, result_schema=schema))
+            schedule.observe(job, NOON)
+            del lists, metadata, schema, job
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used < 2**20
+
+
+@pytest.mark.parametrize("spec", [a_spec(), an_applied_spec()], ids=["submitted", "applied"])
+def test_large_waiting_job_keeps_its_place_in_the_queue(spec: JobSpec) -> None:
+    large = a_job(spec=replace(spec, metadata={"text": "x" * 20_000}, concurrency=Concurrency(key="k"), priority=-1))
+    schedule = a_schedule(large)
+    known = schedule.job(large.id)
+    assert known
+    assert known.spec.metadata == {}
+    assert schedule.is_reduced(known)
+    assert (known.is_resolved, group_of(known), rank_of(known, 600), known.spec.concurrency) == (
+        large.is_resolved, group_of(large), rank_of(large, 600), large.spec.concurrency,
+    )  # fmt: skip
+    schedule.observe(started(large), NOON)
+    assert not schedule.is_reduced(large)
+    assert schedule.job(large.id) == started(large)
