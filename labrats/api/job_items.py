@@ -9,6 +9,7 @@ from msgspec import Raw, json
 from labrats.api.activities import Activities
 from labrats.api.schemas.job import job_item
 from labrats.index.jobs import IndexedJob
+from labrats.intake.stored_jobs import existing_jobs
 from labrats.model.attempt_name import AttemptName
 from labrats.model.job import Job
 from labrats.model.phases import Phase
@@ -52,7 +53,7 @@ class JobItems:
     async def _items(self, jobs: Sequence[IndexedJob], *, with_result: bool) -> list[_Item]:
         found = {job.id: item for job in jobs if (item := self._from_cache(job, with_result))}
         missing = [job.id for job in jobs if job.id not in found]
-        for job in await self._store.get_many(Job, missing) if missing else ():
+        async for job in existing_jobs(self._store, missing):
             found[job.id] = self._encoded(job, with_result)
         return [found[job.id] for job in jobs if job.id in found]
 

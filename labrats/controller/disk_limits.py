@@ -15,6 +15,7 @@ import structlog
 from labrats.controller.cleanup_passes import repeat
 from labrats.files.free_files import file_room
 from labrats.index.jobs import JobIndex
+from labrats.intake.stored_jobs import existing_jobs
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import BecameUnreadable, NotFound
 from labrats.model.job import Job
@@ -69,10 +70,10 @@ class DiskLimits:
         """Delete workspaces of ended jobs, the oldest first, until all workspaces fit their limit."""
         if (limit_gib := self._settings.workspaces_gib) is None:
             return
-        jobs, sizes = await self._measured_workspaces(also_unfinished=True)
+        ends, sizes = await self._measured_workspaces(also_unfinished=True)
         excess = sum(sizes.values()) - round(limit_gib * 2**30)
-        ended = [name for name in sizes if jobs[name.job_id].ended]
-        for name in sorted(ended, key=lambda name: _end_of(jobs[name.job_id])):
+        ended = [(end, name) for name in sizes if (end := ends[name.job_id])]
+        for _, name in sorted(ended, key=lambda each: (each[0], each[1].job_id)):
             if excess <= 0:
                 return
             if await self._remove_unused_workspace(name):
@@ -81,24 +82,27 @@ class DiskLimits:
         if excess > 0:
             log.warning("workspaces exceed their limit", excess_bytes=excess, reason="unfinished jobs use the rest")
 
-    async def _measured_workspaces(self, *, also_unfinished: bool) -> tuple[dict[str, Job], dict[AttemptName, int]]:
-        """Return the jobs that have workspaces, and the size in bytes of the workspace of each attempt.
+    async def _measured_workspaces(
+        self, *, also_unfinished: bool
+    ) -> tuple[dict[str, datetime | None], dict[AttemptName, int]]:
+        """Return the end of each job that has a workspace, None if it is unfinished, and the bytes of each workspace.
 
         also_unfinished: measure also the workspaces of unfinished jobs, which takes long, as they change all the time.
         """
-        names = await self._runner.workspaces()
-        jobs = {job.id: job for job in await self._store.get_many(Job, sorted({name.job_id for name in names}))}
-        wanted = {job.id for job in jobs.values() if also_unfinished or job.ended}
-        sizes = {name: await self._size_of(name, jobs[name.job_id]) for name in names if name.job_id in wanted}
+        names, ends = await self._runner.workspaces(), dict[str, datetime | None]()
+        async for job in existing_jobs(self._store, sorted({name.job_id for name in names})):
+            ends[job.id] = (job.status.finished_at or job.created_at) if job.ended else None
+        wanted = {job_id for job_id, end in ends.items() if also_unfinished or end}
+        sizes = {name: await self._size_of(name, ends[name.job_id]) for name in names if name.job_id in wanted}
         self._sizes = {name: known for name, known in self._sizes.items() if name in sizes}
-        return jobs, sizes
+        return ends, sizes
 
-    async def _size_of(self, name: AttemptName, job: Job) -> int:
-        """Return the size of a workspace. That of an ended job is measured once."""
-        ended_at, size = self._sizes.get(name, (None, 0))
-        if not job.ended or ended_at != job.status.finished_at:
+    async def _size_of(self, name: AttemptName, end: datetime | None) -> int:
+        """Return the size of a workspace. That of an ended job is measured once. end: of the job."""
+        known_end, size = self._sizes.get(name, (None, 0))
+        if end is None or known_end != end:
             size = await self._runner.workspace_bytes(name)
-            self._sizes[name] = (job.status.finished_at if job.ended else None, size)
+            self._sizes[name] = (end, size)
         return size
 
     async def _remove_unused_workspace(self, name: AttemptName) -> bool:
@@ -155,7 +159,7 @@ class DiskLimits:
         """
         async for names in self._runner.retained():
             retried = sorted({name.job_id for name in names if name.number > 1})
-            for job in await self._store.get_many(Job, retried):
+            async for job in existing_jobs(self._store, retried):
                 resumed = job.status.session.attempt if job.status.session else None
                 for number in range(1, 1 if job.ended else job.status.attempts):
                     if not await asyncio.to_thread(self._shortage):
@@ -188,7 +192,3 @@ class DiskLimits:
             names = [AttemptName(job_id, number) for number in range(1, job.status.attempts + 1)]
             if freed := sum([await self._runner.remove_output(name) for name in names]):
                 log.info("outputs removed", job=job_id, bytes=freed, reason="LABRATS_FREE_GIB")
-
-
-def _end_of(job: Job) -> tuple[datetime, str]:
-    return (job.status.finished_at or job.created_at, job.id)

@@ -17,6 +17,7 @@ import structlog
 from labrats.controller.cleanup_passes import repeat
 from labrats.files.attachments import Attachments, job_of
 from labrats.index.jobs import JobIndex
+from labrats.intake.stored_jobs import existing_jobs
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.errors import BecameUnreadable, Conflict, NotFound, RetryLater, Unreadable
@@ -38,7 +39,7 @@ NEW_SECONDS: Final = 3600.0
 """Age from which files without a job are collected. The files of a new job are stored before the job itself."""
 
 BATCH: Final = 200
-"""Jobs read at once. Reading them blocks the event loop."""
+"""Files, or Secrets, whose jobs are looked for together. Reading them blocks the event loop."""
 
 
 class Retention:
@@ -156,12 +157,14 @@ class Retention:
 
     async def _collect_attachments(self, folders: Sequence[str]) -> None:
         """Remove the folders of deleted jobs, and of jobs that could not be stored."""
-        jobs = {job.id: job for job in await self._store.get_many(Job, [job_of(folder) for folder in folders])}
+        used: dict[str, set[str]] = {}  # the folders of each job
+        async for job in existing_jobs(self._store, [job_of(folder) for folder in folders]):
+            used[job.id] = {str(PurePath(file.path).parent) for file in job.spec.workspace_files}
         for folder in folders:
-            job = jobs.get(job_of(folder))
-            if job is None and await self._exists(job_of(folder)):
+            job_id = job_of(folder)
+            if job_id not in used and await self._exists(job_id):
                 continue  # the job has just been stored
-            if job is None or folder not in {str(PurePath(file.path).parent) for file in job.spec.workspace_files}:
+            if folder not in used.get(job_id, ()):
                 await self._attachments.remove_folder(folder)
                 log.info("orphaned files removed", folder=folder)
 

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from msgspec.structs import replace
-
 from labrats.controller.concurrency import ConcurrencyKeys
 from labrats.controller.queue import JobQueue, SlotHolders
 from labrats.model.ai_model import AiModel, ai_models_in_use, slots_for
-from labrats.model.config import JobConfig
-from labrats.model.job import Job, Outputs
+from labrats.model.job import Job, without_large_fields
 from labrats.model.phases import Phase
 from labrats.model.queue_order import Group, group_of, rank_of
 from labrats.model.record import encode
@@ -272,7 +269,7 @@ class JobSchedule:
         self._reduced.discard(job.id)
         if job.phase is Phase.PENDING and len(encode(job)) > _LARGE_BYTES:
             self._reduced.add(job.id)
-            job = _reduced(job)
+            job = without_large_fields(job)
         self._jobs[job.id] = job
 
     def _forget(self, job: Job, now: datetime) -> list[Work]:
@@ -329,41 +326,3 @@ class JobSchedule:
 
 def _seconds_until(time: datetime | None, now: datetime) -> float:
     return (time - now).total_seconds() if time else 0.0
-
-
-def _reduced(job: Job) -> Job:
-    """Return the job without the fields that may be large. The schedule needs none of them."""
-    spec, status = job.spec, job.status
-    return replace(
-        job,
-        metadata=replace(job.metadata, labels={}, annotations={}),
-        spec=replace(
-            spec,
-            prompt=None,
-            title=None,
-            workspace_setup=None,
-            workspace_files=(),
-            workspace_uploads=(),
-            report=None,
-            result_schema=None,
-            chain=None,
-            config=_reduced_config(spec.config),
-            resolved=spec.resolved and replace(spec.resolved, config=_reduced_config(spec.resolved.config)),
-            metadata={},
-        ),
-        status=replace(
-            status,
-            failed_reason=None,
-            result=None,
-            result_data=None,
-            logs=(),
-            outputs=Outputs(),
-            published=None,
-            resolved=status.resolved and replace(status.resolved, config=_reduced_config(status.resolved.config)),
-            result_schema=None,
-        ),
-    )
-
-
-def _reduced_config(config: JobConfig) -> JobConfig:
-    return JobConfig(provider=config.provider, model=config.model)

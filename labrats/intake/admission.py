@@ -19,6 +19,7 @@ from labrats.intake.prompts import texts_of
 from labrats.intake.report_targets import report_of
 from labrats.intake.request import JobRequest
 from labrats.intake.settings import settings_of
+from labrats.intake.stored_jobs import existing_jobs
 from labrats.intake.validation import (
     WorkspaceContents,
     check_open_network,
@@ -204,6 +205,6 @@ class Admission:
         """Return the jobs that an earlier request for the same event created, by the names of their agents."""
         names = {agent.name: names_of(agent.name) for agent in self._catalog.agents}
         candidates = [candidate for each in names.values() for candidate in each.candidates]
-        taken = {job.id for job in await self._store.get_many(Job, candidates)}
+        taken = {job.id async for job in existing_jobs(self._store, candidates)}
         found = {agent: await self.find(each) for agent, each in names.items() if taken & {*each.candidates}}
         return {agent: job for agent, job in found.items() if job}

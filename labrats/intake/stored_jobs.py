@@ -1,9 +1,10 @@
 """The parts of a stored job that a later one gets: its texts, conversation, files, and repository with credential."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from labrats.intake.applied import check_credentials
 from labrats.intake.request import Texts
@@ -13,6 +14,18 @@ from labrats.model.errors import IllegalMove, NotFound
 from labrats.model.git_repo import GitRepo
 from labrats.model.job import Job, KeyReference
 from labrats.ports import Clock, Store
+
+_JOBS_AT_ONCE: Final = 10
+
+
+async def existing_jobs(store: Store, job_ids: Sequence[str]) -> AsyncGenerator[Job]:
+    """Yield the existing jobs among those with the ids, in that order.
+
+    A few are in memory at a time, as one with all its fields may take some MiB: keep only what is needed.
+    """
+    for start in range(0, len(job_ids), _JOBS_AT_ONCE):
+        for job in await store.get_many(Job, job_ids[start : start + _JOBS_AT_ONCE]):
+            yield job
 
 
 @dataclass(frozen=True)

@@ -535,6 +535,47 @@ class Job(Resource):
         return self.metadata.created_at
 
 
+def without_large_fields(job: Job) -> Job:
+    """Return a waiting job with what decides when it starts. It must not be stored.
+
+    Very many jobs may wait, and one with all its fields may take some MiB.
+    """
+    spec, status = job.spec, job.status
+    return replace(
+        job,
+        metadata=replace(job.metadata, labels={}, annotations={}),
+        spec=replace(
+            spec,
+            prompt=None,
+            title=None,
+            workspace_setup=None,
+            workspace_files=(),
+            workspace_uploads=(),
+            report=None,
+            result_schema=None,
+            chain=None,
+            config=_brief_config(spec.config),
+            resolved=spec.resolved and replace(spec.resolved, config=_brief_config(spec.resolved.config)),
+            metadata={},
+        ),
+        status=replace(
+            status,
+            failed_reason=None,
+            result=None,
+            result_data=None,
+            logs=(),
+            outputs=Outputs(),
+            published=None,
+            resolved=status.resolved and replace(status.resolved, config=_brief_config(status.resolved.config)),
+            result_schema=None,
+        ),
+    )
+
+
+def _brief_config(config: JobConfig) -> JobConfig:
+    return JobConfig(provider=config.provider, model=config.model)
+
+
 def title_of(text: str | None) -> str | None:
     """Return the first line of a text that is not blank, cut to TITLE_LENGTH; None if there is none."""
     lines = (line.strip() for line in (text or "")[:_TITLE_SEARCH].splitlines())

@@ -17,9 +17,10 @@ from labrats.api.schemas.base import ResponseBody
 from labrats.api.schemas.job import QueuePlace, WaitReason
 from labrats.api.services import Services
 from labrats.index.queues import Position, Queue
+from labrats.intake.stored_jobs import existing_jobs
 from labrats.model.ai_model import AiModel, Slots, ai_models_in_use, slots_for
 from labrats.model.caller import Caller
-from labrats.model.job import Job
+from labrats.model.job import Job, without_large_fields
 from labrats.model.phases import Phase
 from labrats.model.queue_order import Group
 
@@ -107,8 +108,11 @@ async def list_waiting_jobs(
     Jobs that do not wait, do not exist, or belong to another caller, are left out.
     """
     services, caller = services_of(request), caller_of(request)
-    found = await services.store.get_many(Job, list(dict.fromkeys(job_ids)))
-    jobs = [job for job in found if job.phase is Phase.PENDING and caller.may_see(job.spec.owner)]
+    jobs = [
+        without_large_fields(job)
+        async for job in existing_jobs(services.store, list(dict.fromkeys(job_ids)))
+        if job.phase is Phase.PENDING and caller.may_see(job.spec.owner)
+    ]
     positions = await services.job_index.positions_of(
         [job.id for job in jobs], services.settings.priority_aging_seconds, services.clock.now()
     )
