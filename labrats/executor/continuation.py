@@ -147,7 +147,7 @@ async def _copy(context: RunContext, workspace: str, folder: str) -> Baseline | 
     if copied and os.path.lexists(source / "home"):
         copied = await _copy_folder(context, source / "home", context.home)
     # Whoever removes a workspace removes its baseline first.
-    if copied and (baseline := copy_baseline(context, source)) and has_baseline(source):
+    if copied and (baseline := await copy_baseline(context, source)) and has_baseline(source):
         _remove_publication(context.workspace)
         return baseline
     remove_path(context.workspace)

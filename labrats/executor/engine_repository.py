@@ -83,6 +83,7 @@ _SETTINGS: Final = (
     "core.commitGraph=false",  # the workspace's own could name other parents than the commits
     "core.multiPackIndex=false",  # it could name packs of other repositories
     "pack.useBitmaps=false",  # they could name other objects than the commits have
+    "index.threads=1",  # git trusts the offsets in an index that it reads by several threads
 )
 _ENVIRONMENT: Final = {
     "LC_ALL": "C",
@@ -187,7 +188,8 @@ class EngineRepository:
     def copy_index_of_workspace(self) -> None:
         """Copy the index of the workspace's repository, if there is one, so that git later reads only changed files.
 
-        The setup commands may have replaced it by a link, a pipe or a huge file.
+        Git trusts an index, so no setup command may have run, which could have written it. Without a sandbox, others
+        may replace it by a link, a pipe or a huge file.
         """
         with suppress(GiveUp, OSError), open_inside(self.workspace, ".git/index") as source:
             status = os.fstat(source.fileno())
@@ -197,11 +199,13 @@ class EngineRepository:
                 os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))  # git compares the times of files with it
 
     async def require_no_flags(self, commit: str) -> None:
-        """Replace the index by that of a commit if it tells git to leave files out, or if git cannot read it.
+        """Replace the index by that of a commit if it tells git to leave files out, or if there is none.
 
-        The setup commands, which are programs of the repository, may have flagged files so that no change shows.
+        Without a sandbox, setup commands, which are programs of the repository, may flag files so that no change shows.
         """
         with suppress(DiffFailed):
+            if not (self.git_dir / self.index).exists():
+                raise DiffFailed("there is no index")
             listed = await self.git("ls-files", "-v", "-z")
             if all(line.startswith(_WITHOUT_FLAGS) for line in listed.split(b"\0")[:-1]):
                 return
@@ -290,6 +294,12 @@ class EngineRepository:
         Files and folders that their owner may not read get the owner's permissions, since git leaves them out or fails.
         Tests of programs leave such files behind.
         """
+        try:
+            return await self._add_all(ignored_too=ignored_too)
+        finally:
+            await self.reset_configuration()
+
+    async def _add_all(self, *, ignored_too: bool) -> list[str]:
         folder = self.git_dir / _NO_PROGRAMS
         if not folder.exists():
             folder.mkdir()
@@ -307,7 +317,6 @@ class EngineRepository:
             reasons.append(reason)
             add.append(f":(exclude,literal){path}")
             errors, failure = await self._add(add, no_programs)
-        await self.reset_configuration()
         if failure:
             raise failure
         return reasons + [line for line in errors.decode("utf-8", "replace").splitlines() if _NOT_ADDED.match(line)]

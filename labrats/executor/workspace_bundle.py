@@ -38,8 +38,7 @@ async def report_bundle(context: RunContext, baseline: Baseline) -> None:
     if not has_new_commits and context.events.outputs.files_changed == 0 and not baseline.earlier:
         return
     repository = repository_of(context)
-    if context.task.sandbox is None:
-        await repository.reset_configuration()
+    await repository.reset_configuration()
     await repository.create()
     repository.require_own_objects()
     repository = repository.with_own_index()

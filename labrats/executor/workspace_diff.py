@@ -65,6 +65,26 @@ class Baseline(Record):
 _BASELINE_DECODER: Final = msgspec.json.Decoder(Baseline)
 
 
+async def record_index(context: RunContext) -> None:
+    """Record the index of the clone before setup commands, which are programs of the repository, can change it."""
+    repository = repository_of(context)
+    with suppress(DiffFailed):  # `record_baseline` logs why
+        if _is_prepared(context) and read_head(context.workspace).commit:
+            await repository.create()
+            repository.copy_index_of_workspace()
+
+
+def _is_prepared(context: RunContext) -> bool:
+    """Return whether setup commands or files of the job may change the files of the clone."""
+    return bool(context.setup.setup or context.task.workspace_files)
+
+
+def forget_index(context: RunContext) -> None:
+    """Forget the recorded index, since other commits were checked out."""
+    repository = repository_of(context)
+    (repository.git_dir / repository.index).unlink(missing_ok=True)
+
+
 async def record_baseline(context: RunContext, checked_out: Outputs) -> Baseline | None:
     """Record the state of the workspace before the agent starts. If git fails, log the reason and return None.
 
@@ -72,9 +92,7 @@ async def record_baseline(context: RunContext, checked_out: Outputs) -> Baseline
     """
     repository = repository_of(context)
     try:
-        tree = await _tree_of(
-            context, repository, is_prepared=bool(context.setup.setup or context.task.workspace_files)
-        )
+        tree = await _tree_of(context, repository)
         head = read_head(context.workspace)
         return Baseline(tree=tree, outputs=checked_out, prepared=None if head == checked_out else head)
     except DiffFailed as error:
@@ -111,15 +129,15 @@ def has_baseline(folder: Path) -> bool:
     return (folder / BASELINE_FILE).is_file()
 
 
-def copy_baseline(context: RunContext, folder: Path) -> Baseline | None:
+async def copy_baseline(context: RunContext, folder: Path) -> Baseline | None:
     """Copy the baseline of the attempt in `folder`, which did its work in a copy of this workspace, or return None."""
     repository, source = repository_of(context), folder / _GIT_DIR
     try:
         shutil.copy2(folder / BASELINE_FILE, context.folder / BASELINE_FILE)
         if source.is_dir():
             shutil.copytree(source, repository.git_dir, symlinks=True)
-            repository.use_objects_of_workspace()
-    except (OSError, shutil.Error):
+            await repository.reset_configuration()
+    except (OSError, shutil.Error, DiffFailed):
         return None
     baseline = load_baseline(context)
     return baseline and replace(baseline, earlier=read_ref(repository.git_dir, BUNDLE_REF))
@@ -142,8 +160,7 @@ async def report_changes(context: RunContext, baseline: Baseline) -> None:
     if after.commit and after != baseline.head:
         outputs = replace(outputs, branch=after.branch, commit=after.commit)
     try:
-        if context.task.sandbox is None:
-            await repository.reset_configuration()
+        await repository.reset_configuration()
         repository.require_own_objects(may_be_missing=True)
         if baseline.tree or repository.has_files():
             outputs = replace(
@@ -162,20 +179,18 @@ def _pull_request(context: RunContext) -> str | None:
     return url if url and repository and belongs_to_repository(url, repository) else None
 
 
-async def _tree_of(context: RunContext, repository: EngineRepository, *, is_prepared: bool) -> str | None:
-    """Return the tree of the workspace: the commit that was just checked out, or else a tree of the files.
-
-    is_prepared: whether setup commands or files of the job may have changed it since the commit was checked out.
-    """
+async def _tree_of(context: RunContext, repository: EngineRepository) -> str | None:
+    """Return the tree of the workspace: the commit that was just checked out, or else a tree of the files."""
     if commit := read_head(repository.workspace).commit:
         await repository.create()
-        repository.copy_index_of_workspace()
-        if is_prepared:
+        if _is_prepared(context):  # then `record_index` has recorded the index, unless other commits are checked out
             repository.require_own_objects()
             await repository.require_no_flags(commit)
             await clear_special_files(context)
             await repository.add_all()
             commit = await repository.word("write-tree")
+        else:
+            repository.copy_index_of_workspace()
     elif repository.has_files():
         await repository.create()
         await clear_special_files(context)

@@ -259,27 +259,64 @@ def test_repository_in_the_workspace_reveals_no_file_outside(tmp_path: Path, rep
     assert any("error: 'sub/' does not have a commit checked out" in line for line in attempt.logs)
 
 
+def replace_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Let a shell script run before each git command, also in the sandbox. $dir: the engine's repository."""
+    program = folder / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text(f"""#!/bin/sh
+        for word; do case $word in --git-dir=*) dir=${{word#*=}};; esac; done
+        (PATH=/usr/bin:/bin; {script})
+        exec {shutil.which("git")} "$@"\n""")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+
+@pytest.mark.parametrize("prints", [10, 70_000_000])
 def test_git_in_the_sandbox_cannot_configure_git_outside(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, prints: int
 ) -> None:
     """It reads an agent's files, and parts of it have had defects by which a file can run a program."""
-    bubblewrap, hijacked = shutil.which("bwrap"), tmp_path / "bin" / "git"
+    bubblewrap = shutil.which("bwrap")
     assert bubblewrap, "bubblewrap is missing: run `make setup`"
-    hijacked.parent.mkdir()
-    hijacked.write_text(f"""#!/bin/sh
-        for word; do case $word in --git-dir=*) dir=${{word#*=}};; esac; done
-        case "$*" in *" add "*) echo '[alias] x = y' >> $dir/config; touch $dir/commondir.x; mkdir -p $dir/info
-            echo '* diff=x' > $dir/info/attributes; echo {tmp_path} > $dir/objects/info/alternates;; esac
-        exec {shutil.which("git")} "$@"\n""")
-    hijacked.chmod(0o755)
-    monkeypatch.setenv("PATH", str(hijacked.parent), prepend=os.pathsep)
+    replace_git(
+        tmp_path,
+        monkeypatch,
+        f"""case "$*" in *" add "*) echo '[alias] x = y' >> $dir/config; touch $dir/commondir.x; mkdir -p $dir/info
+            echo '* diff=x' > $dir/info/attributes; echo {tmp_path} > $dir/objects/info/alternates
+            head -c {prints} /dev/zero;; esac""",
+    )
     attempt = an_attempt_of(tmp_path, "echo three >> readme.txt", repository, sandbox=Sandbox(program=bubblewrap))
     attempt.run()
-    assert b"+three" in patch_of(attempt)
+    assert (attempt.path / "changes.patch").exists() == (prints == 10)
     git_dir = attempt.path / "baseline.git"
     assert "alias" not in (git_dir / "config").read_text()
     assert not (git_dir / "info").exists() or not list((git_dir / "info").iterdir())
     assert (git_dir / "objects" / "info" / "alternates").read_text() == f"{attempt.workspace}/.git/objects\n"
+
+
+def test_git_outside_of_the_sandbox_reads_no_index_of_setup_commands(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git trusts an index, and has written to any memory for one that was made for it."""
+    bubblewrap = shutil.which("bwrap")
+    assert bubblewrap, "bubblewrap is missing: run `make setup`"
+    replace_git(
+        tmp_path,
+        monkeypatch,
+        f'case "$*" in *no-files*) grep -q foreign "$GIT_INDEX_FILE" && touch {tmp_path}/was-read;; esac',
+    )
+    entry = ("git", "update-index", "--add", "--cacheinfo", f"100644,{'1' * 40},foreign")
+    attempt = an_attempt_of(
+        tmp_path,
+        "echo three >> readme.txt",
+        sandbox=Sandbox(program=bubblewrap),
+        workspace_setup=WorkspaceSetup(git_repo=str(repository), setup=(entry,)),
+        repo_roots=(str(repository.parent),),
+    )
+    attempt.run()
+    assert b"+three" in patch_of(attempt)
+    assert b"foreign" in (attempt.workspace / ".git" / "index").read_bytes()
+    assert not (tmp_path / "was-read").exists()
 
 
 @pytest.mark.parametrize(("lines", "is_text"), [(10, True), (600_000, False)])
