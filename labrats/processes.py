@@ -129,8 +129,10 @@ def has_child() -> bool:
     return True
 
 
-def descendants(root: int) -> list[int]:
+def descendants(root: int, *, ended_too: bool = False) -> list[int]:
     """Return the living processes below `root`, parents before children.
+
+    ended_too: also return those that have ended and that their parents have not waited for. Each still takes an id.
 
     The processes are found from parent to child, so that the cost does not depend on other processes of the machine. A
     process whose parent dies meanwhile may be missing, since it moves to a subreaper that has been read already.
@@ -139,11 +141,16 @@ def descendants(root: int) -> list[int]:
     while frontier:
         frontier = [child for parent in frontier for child in children(parent)]
         found.extend(frontier)
-    return list(filter(_runs, found))
+    return found if ended_too else living(found)
+
+
+def living(pids: Iterable[int]) -> list[int]:
+    """Return the processes that have not ended."""
+    return list(filter(_runs, pids))
 
 
 def count_threads(pids: Iterable[int]) -> int:
-    """Return the number of threads of these processes. One that is gone has none."""
+    """Return the number of threads of these processes. One that has ended counts one until its parent waits for it."""
     return sum(int(fields[17]) for pid in pids if (fields := _stat_fields(pid)))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from labrats import processes
-from labrats.processes import ProcessId, children, descendants, kill_descendants, process_name
+from labrats.processes import ProcessId, children, count_threads, descendants, kill_descendants, process_name
 from tests.unit.executor.attempts import wait_until
 
 
@@ -49,6 +49,8 @@ def test_dead_descendants_are_no_descendants() -> None:
 
         assert child.pid in children(os.getpid())
         assert child.pid not in descendants(os.getpid())
+        assert child.pid in descendants(os.getpid(), ended_too=True)
+        assert count_threads([child.pid]) == 1
 
 
 def test_process_whose_main_thread_has_ended_is_found_and_killed() -> None:

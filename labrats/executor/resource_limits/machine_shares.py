@@ -26,7 +26,7 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
 from labrats.model.sizes import shown_size
-from labrats.processes import count_threads, descendants
+from labrats.processes import count_threads, descendants, living
 
 _MOST_THREADS: Final = (Path("/proc/sys/kernel/pid_max"), Path("/proc/sys/kernel/threads-max"))
 _THREADS_SHARE: Final = 0.25
@@ -58,10 +58,12 @@ class MachineShares:
 
     def excess(self) -> GiveUp | None:
         """Return the end of an attempt that exceeds a share."""
-        return next(self._excesses(descendants(os.getpid())), None)
+        found = descendants(os.getpid(), ended_too=True)
+        return next(self._excesses(living(found), count_threads(found)), None)
 
-    def _excesses(self, pids: Sequence[int]) -> Iterator[GiveUp]:
-        if (threads := count_threads(pids)) > self._most_threads:
+    def _excesses(self, pids: Sequence[int], threads: int) -> Iterator[GiveUp]:
+        """Yield the shares that are exceeded. threads: of the processes, also of those that have ended."""
+        if threads > self._most_threads:
             yield GiveUp(
                 FailedCode.PROCESS_LIMIT,
                 f"the attempt had {threads} threads, over {_THREADS_SHARE:.0%} of what the machine may have "

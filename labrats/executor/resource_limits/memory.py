@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,9 @@ _SAMPLES_IN_EXCESS: Final = 2
 """Samples that must all exceed a limit on memory. The processes are read one after the other, so that what one shares
 with a child that starts meanwhile counts twice in one sample.
 """
+
+_SHARES_SECONDS: Final = 1.0
+"""Processor time for the parts of shared memory in one sample. The kernel looks at each mapped page for them."""
 
 _UNLINKED_EVERY: Final = 10
 """Samples for each search of unlinked files, which takes longer."""
@@ -40,7 +44,8 @@ class MemoryMeter:
         """Return the bytes of memory of the processes if they exceed the limit, otherwise None.
 
         Files that are only mapped do not count, but files in memory do. Memory that processes share counts once, but
-        that takes long to measure, so it is measured only where a sum with repetitions exceeds the limit.
+        that takes long to measure, so it is measured only where a sum with repetitions exceeds the limit, and only for
+        as many processes as a second allows.
         """
         if _own(os.getpid())[0] > _LARGE_EXECUTOR:
             pids = [*pids, os.getpid()]
@@ -55,9 +60,12 @@ class MemoryMeter:
             return None
         used = 0
         for _ in range(_SAMPLES_IN_EXCESS):
-            used = _total(map(_with_shares, pids), self._unlinked)
+            started = time.thread_time()
+            used = _total(_with_shares_in_time(pids), self._unlinked)
             if used <= limit:
                 return None
+            if time.thread_time() - started > _SHARES_SECONDS:  # another sample would let the agent take much more
+                break
         return used
 
 
@@ -87,6 +95,13 @@ def _total(memory: Iterable[tuple[int, int]], unlinked: int) -> int:
 def _own(pid: int) -> tuple[int, int]:
     """Return the private memory of a process, with its page tables and what is swapped out, and the shared one."""
     return _sizes(pid, "status", ("RssAnon:", "VmPTE:", "VmSwap:"), "RssShmem:") or (0, 0)
+
+
+def _with_shares_in_time(pids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the memory of each process, as `_with_shares` returns it until that has taken too long, and then `_own`."""
+    end = time.thread_time() + _SHARES_SECONDS
+    for pid in pids:
+        yield _with_shares(pid) if time.thread_time() < end else _own(pid)
 
 
 def _with_shares(pid: int) -> tuple[int, int]:

@@ -46,6 +46,10 @@ MOST_DESCRIPTORS: Final = 100_000
 """Limit on the open descriptors of all processes. To look at one takes up to 20 µs, and no limit is checked then."""
 
 
+MOST_MAPPINGS: Final = 500_000
+"""Limit on the mappings (VMAs) of all processes, of which each takes some 1 µs."""
+
+
 @dataclass(frozen=True)
 class UnlinkedFile:
     """A file that is open, mapped, or a process's program or current folder, and has been unlinked: it has no name.
@@ -62,8 +66,8 @@ class UnlinkedFile:
 def unlinked_files(pids: Iterable[int], *, mapped: bool) -> Iterator[UnlinkedFile]:
     """Yield each file that has been unlinked, and that a process has open, runs as its program, or works in.
 
-    Raises GiveUp beyond MOST_DESCRIPTORS, like all that looks at descriptors here. A process can hide its open files
-    from other users' processes; see `hides_files`.
+    Raises GiveUp beyond MOST_DESCRIPTORS, like all that looks at descriptors here, and beyond MOST_MAPPINGS. A process
+    can hide its open files from other users' processes; see `hides_files`.
 
     mapped: also yield the files that are only mapped, which takes longer. Only root may look at their sizes.
     """
@@ -73,7 +77,7 @@ def unlinked_files(pids: Iterable[int], *, mapped: bool) -> Iterator[UnlinkedFil
             status = os.stat(path)
             if _is_new(status, known):
                 yield _unlinked_file(status, path)
-    for path, file, name in chain.from_iterable(map(_deleted_mappings, pids)) if mapped else ():
+    for path, file, name in _deleted_mappings(pids) if mapped else ():
         if file not in known:
             with suppress(OSError):
                 try:
@@ -127,20 +131,39 @@ def _memory_device() -> int:
         os.close(descriptor)
 
 
-def _deleted_mappings(pid: int) -> Iterator[tuple[str, tuple[int, int], bytes]]:
+def _deleted_mappings(pids: Iterable[int]) -> Iterator[tuple[str, tuple[int, int], bytes]]:
     """Yield the link in /proc, the device and inode, and the last name of each deleted file that a process has mapped.
+
+    Raises GiveUp beyond MOST_MAPPINGS.
+    """
+    found = 0
+    for thread, mappings in chain.from_iterable(map(_mappings, pids)):
+        if (found := found + mappings.count(b"\n")) > MOST_MAPPINGS:
+            raise _not_measured(f"over {MOST_MAPPINGS} parts of memory mapped", "map fewer")
+        lines = [line for line in mappings.split(b"\n") if line.endswith(_MARK)] if _MARK in mappings else []
+        for match in filter(None, map(_DELETED.fullmatch, lines)):
+            first, last, major, minor = (int(number, 16) for number in match.groups()[:4])
+            file = (os.makedev(major, minor), int(match["inode"]))
+            yield f"/proc/{thread}/map_files/{first:x}-{last:x}", file, match["name"]
+
+
+def _mappings(pid: int) -> Iterator[tuple[int, bytes]]:
+    """Yield a thread of a process, and its /proc/PID/maps.
 
     The threads of a process share its mappings, but a main thread that has ended shows none.
     """
     for thread in thread_ids(pid):
         with suppress(OSError):
             if mappings := Path(f"/proc/{thread}/maps").read_bytes():
-                lines = [line for line in mappings.split(b"\n") if line.endswith(_MARK)] if _MARK in mappings else []
-                for found in filter(None, map(_DELETED.fullmatch, lines)):
-                    first, last, major, minor = (int(number, 16) for number in found.groups()[:4])
-                    file = (os.makedev(major, minor), int(found["inode"]))
-                    yield f"/proc/{thread}/map_files/{first:x}-{last:x}", file, found["name"]
+                yield thread, mappings
                 return
+
+
+def _not_measured(had: str, advice: str) -> GiveUp:
+    return GiveUp(
+        FailedCode.PROCESS_LIMIT,
+        f"the attempt had {had}, so that what it takes could not be measured in time: let the agent {advice} at once",
+    )
 
 
 def memory_of_sandbox(pids: Sequence[int]) -> int:
@@ -263,11 +286,7 @@ def _descriptors(pids: Iterable[int]) -> Iterator[str]:
         with suppress(OSError):
             descriptors = os.listdir(folder)
             if (found := found + len(descriptors)) > MOST_DESCRIPTORS:
-                raise GiveUp(
-                    FailedCode.PROCESS_LIMIT,
-                    f"the attempt had over {MOST_DESCRIPTORS} files open, so that what it takes could not be measured "
-                    "in time: let the agent open fewer at once",
-                )
+                raise _not_measured(f"over {MOST_DESCRIPTORS} files open", "open fewer")
             yield from (f"{folder}/{descriptor}" for descriptor in descriptors)
 
 

@@ -194,7 +194,7 @@ class _Watcher:
         return failure
 
     def _exceeded_limit(self) -> GiveUp | None:
-        pids, limits = descendants(os.getpid()), self._limits
+        pids, limits = descendants(os.getpid(), ended_too=True), self._limits
         if limits.processes is not None and len(pids) > limits.processes:
             return GiveUp(
                 FailedCode.PROCESS_LIMIT,

@@ -37,6 +37,13 @@ for _ in range(30):
         ctypes.CDLL(None).pthread_exit(None)
 time.sleep(20)
 """
+MANY_ENDED = """
+import os, time
+for _ in range(30):
+    if os.fork() == 0:
+        os._exit(0)
+time.sleep(20)  # without waiting for them
+"""
 MANY_THREADS = """
 import threading, time
 threading.stack_size(64 * 1024)

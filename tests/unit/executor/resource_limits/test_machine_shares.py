@@ -18,6 +18,7 @@ from tests.unit.executor.attempts import DEADLINE_SECONDS
 from tests.unit.executor.resource_limits.limited_attempts import (
     BUSY,
     FILL_MEMORY_TOGETHER,
+    MANY_ENDED,
     MANY_THREADS,
     MANY_WITHOUT_MAIN_THREAD,
     an_attempt_of,
@@ -73,6 +74,7 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
     [
         ("_share = lambda share, *files: 20", MANY_THREADS, FailedCode.PROCESS_LIMIT),
         ("_share = lambda share, *files: 20", MANY_WITHOUT_MAIN_THREAD, FailedCode.PROCESS_LIMIT),
+        ("_share = lambda share, *files: 20", MANY_ENDED, FailedCode.PROCESS_LIMIT),
         (NO_MORE_THREADS, MANY_THREADS, FailedCode.PROCESS_LIMIT),
         (NO_MORE_THREADS.replace("lambda: 40", "lambda: 30"), MANY_THREADS.replace("(20)", "(1)"), None),
         ("short_memory = lambda: 400 << 20", FILL_MEMORY_TOGETHER, FailedCode.OUT_OF_MEMORY),
@@ -88,6 +90,7 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
         *(
             "threads",
             "processes",
+            "ended processes",
             "threads of a service",
             "some threads of a service",
             "memory while it is short",

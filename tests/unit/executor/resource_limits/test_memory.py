@@ -1,6 +1,7 @@
 """Limits on the memory of an attempt, with real programs that exceed them."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,24 @@ def test_memory_is_measured_again_in_excess_of_its_limit(
     monkeypatch.setattr(memory, "_own", lambda pid: (1000, 0))
     monkeypatch.setattr(memory, "_with_shares", lambda pid: (next(left), 0))
     assert memory.MemoryMeter().excess(200, [1]) == used
+
+
+def test_shared_memory_that_takes_too_long_to_measure_counts_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent could otherwise fill the memory during the measurement."""
+    measured = []
+
+    def with_shares(pid: int) -> tuple[int, int]:
+        measured.append(pid)
+        end = time.thread_time() + 0.04
+        while time.thread_time() < end:
+            pass
+        return 10, 0
+
+    monkeypatch.setattr(memory, "_SHARES_SECONDS", 0.1)
+    monkeypatch.setattr(memory, "_own", lambda pid: (100, 0))
+    monkeypatch.setattr(memory, "_with_shares", with_shares)
+    assert memory.MemoryMeter().excess(200, [1, 2, 3, 4, 5]) == 3 * 10 + 2 * 100
+    assert measured == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("own", "used"), [(600 << 20, 600 << 20), (500 << 20, None)])

@@ -117,6 +117,15 @@ def test_number_of_descriptors_is_limited(count: Callable[[list[int]], Any], mon
     assert failure.value.code is FailedCode.PROCESS_LIMIT
 
 
+def test_number_of_mappings_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    list(unlinked_files([os.getpid()], mapped=True))
+    monkeypatch.setattr(open_descriptors, "MOST_MAPPINGS", 2)
+    list(unlinked_files([os.getpid()], mapped=False))
+    with pytest.raises(GiveUp, match="over 2 parts of memory mapped") as failure:
+        list(unlinked_files([os.getpid()], mapped=True))
+    assert failure.value.code is FailedCode.PROCESS_LIMIT
+
+
 def test_name_of_a_mapped_file_is_found_where_its_size_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only root may look at a file that is only mapped."""
     stat = os.stat

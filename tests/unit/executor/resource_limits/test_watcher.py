@@ -21,6 +21,7 @@ from tests.unit.executor.attempts import DEADLINE_SECONDS
 from tests.unit.executor.resource_limits.limited_attempts import (
     BUSY,
     FILL_MEMORY,
+    MANY_ENDED,
     MANY_THREADS,
     MANY_WITHOUT_MAIN_THREAD,
     MEMORY,
@@ -47,9 +48,10 @@ time.sleep(20)
         (FORK_BOMB, "processes, over"),
         (MANY_CHILDREN, "processes, over"),
         (MANY_WITHOUT_MAIN_THREAD, "processes, over"),
+        (MANY_ENDED, "processes, over"),
         (MANY_THREADS, "threads, over 32 for each of"),
     ],
-    ids=["bomb", "children", "children without main threads", "threads"],
+    ids=["bomb", "children", "children without main threads", "ended children", "threads"],
 )
 def test_an_attempt_with_too_many_processes_is_ended(
     tmp_path: Path, unique_name: str, isolation: dict[str, Any], script: str, what: str
@@ -82,7 +84,7 @@ def test_limits_hold_while_the_event_loop_is_busy() -> None:
 
 
 async def test_an_error_of_the_measurement_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> list[int]:
+    def fail(*_: object, **__: object) -> list[int]:
         raise MemoryError("no memory to measure with")
 
     monkeypatch.setattr(watcher, "descendants", fail)
