@@ -153,7 +153,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
             own_store.begin_watch(Job)
         await loading
         model_files = configured.model_files(settings, kubernetes, client)
-        own_runner = KubernetesRunner(client, own_store, runner_settings)
+        own_runner = KubernetesRunner(client, own_store, runner_settings, supervises=False)
         services = await retry_until_reachable(
             partial(create_services, settings, own_store, own_runner, metrics, model_files)
         )

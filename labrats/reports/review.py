@@ -40,6 +40,11 @@ class Review:
     body: str
     comments: Sequence[Mapping[str, Any]]
 
+    def as_text(self) -> str:
+        """Return the body with the comments in it."""
+        comments = (f"`{_place(each['path'], each['line'])}`\n{each['body']}" for each in self.comments)
+        return "\n\n".join([self.body, *comments])
+
 
 def lines_of(patches: Mapping[str, str]) -> Lines:
     """Return the lines of a diff. patches: the hunks of each file, as GitHub lists them."""
@@ -166,6 +171,10 @@ def _body(reported: ReportedJob, rest: Mapping[str, Finding], placed: int) -> st
 
 
 def _listed(finding: Finding, known_hosts: Collection[str]) -> str:
-    place = one_line(f"{finding.path}:{finding.line}" if finding.line else finding.path, (), 300).replace("`", "")
     text = one_line(": ".join(part for part in (finding.title, finding.body) if part), known_hosts, 1000)
-    return f"- `{place}` **{finding.severity}** {text}"
+    return f"- `{_place(finding.path, finding.line)}` **{finding.severity}** {text}"
+
+
+def _place(path: str, line: int | None) -> str:
+    """Return a place in a file for inline code: its name may contain anything."""
+    return one_line(f"{path}:{line}" if line else path, (), 300).replace("`", "")

@@ -114,7 +114,7 @@ class KubernetesRunner(AttemptResults):
     An attempt is Gone once its ending is recorded on the volume: the cluster has confirmed that nothing of it runs, and
     its output is complete. So the attempt stays known after its Job was deleted.
 
-    epoch: that of the leader.
+    epoch: that of the leader. supervises: whether `run` is called. Otherwise only attempts with an ending are found.
     """
 
     def __init__(
@@ -124,7 +124,10 @@ class KubernetesRunner(AttemptResults):
         settings: KubernetesRunnerSettings,
         clock: Clock | None = None,
         epoch: int = 0,
+        *,
+        supervises: bool = True,
     ) -> None:
+        self._supervises = supervises
         self._store, self._settings, self._clock = store, settings, clock or SystemClock()
         self._api = BatchClient(client, settings.namespace)
         start_timeout = settings.pods.start_timeout_seconds
@@ -231,6 +234,8 @@ class KubernetesRunner(AttemptResults):
             return NotStarted()
         if ending := files.ending():
             return _gone(ending, *await asyncio.to_thread(read_end, files.output))
+        if not self._supervises:
+            return NotStarted()
         if observed := await self._supervisor.find(name):
             return Alive(observed.last_pod.name if observed.last_pod else None)
         if not files.exists:

@@ -1,6 +1,6 @@
 """Write the review of a pull request, once, on the commit that the agent has seen."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -168,13 +168,10 @@ async def _create(access: Access, pull_request: PullRequest, review: Review) -> 
         if error.status != 422 or not review.comments:
             raise
         # GitHub refuses a whole review for one line that it sees differently: no finding is lost.
-        text = "\n\n".join([review.body, *(_as_text(each) for each in review.comments)])
-        created = await access.repository.post(path, body | {"body": text[:65_000]}, _ReviewObject, PULL_REQUESTS)
+        created = await access.repository.post(
+            path, body | {"body": review.as_text()[:65_000]}, _ReviewObject, PULL_REQUESTS
+        )
     return created.html_url
-
-
-def _as_text(comment: Mapping[str, Any]) -> str:
-    return f"`{comment['path']}:{comment['line']}`\n{comment['body']}"
 
 
 async def resolve_outdated_threads(access: Access, reported: ReportedJob, lines: Lines, earlier: Earlier) -> None:

@@ -281,3 +281,13 @@ def test_the_branch_of_a_job_without_a_number_is_named_after_the_job() -> None:
     target = ReportTarget(repository="octo/demo")
     reported = a_reported_job(Phase.SUCCEEDED, job_id="ir-00000001")
     assert branch_name("labrats/{{agent}}/{{number}}", reported, target) == "labrats/ai-developer/ir-00000001"
+
+
+def test_the_name_of_a_file_mentions_nobody_in_the_text_of_a_review() -> None:
+    """The text has the comments if GitHub refuses them on their lines. A fork's author may choose the names."""
+    comments = [{"path": "a`@org/team\n/approve ![](http://a.example/x)", "line": 3, "body": "Wrong."}]
+    body, _, place, text = Review("COMMENT", "Two findings.", comments).as_text().split("\n")
+    assert (body, text) == ("Two findings.", "Wrong.")
+    assert place.startswith("`a")
+    assert place.endswith(":3`")
+    assert place.count("`") == 2

@@ -1,5 +1,6 @@
 """The runner and its supervisor, with an API server that refuses or does not answer."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.runner import KubernetesRunner, KubernetesRunnerSettings
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import GiveUp, Invalid, LabratsError, NotFound, Problem, RetryLater
-from labrats.ports import Attempt
+from labrats.ports import Attempt, NotStarted
 from tests.fakes.store import MemoryStore
 from tests.unit.backends.kubernetes.test_pod import SETTINGS, an_owned_attempt
 
@@ -72,3 +73,13 @@ async def test_a_volume_that_cannot_be_read_does_not_end_the_watch_of_jobs(
     await runner._clear_up(AttemptName("ir-0000000b", 1))
 
     assert (stale.exists, other.exists) == (True, False)
+
+
+async def test_runner_that_supervises_nothing_does_not_wait_for_an_attempt_without_an_ending(tmp_path: Path) -> None:
+    """The volume may have lost the record, and an API pod that shows the attempts of a job knows no others."""
+    client, name = cast("ApiClient", FailingClient(NotFound("no such job"))), AttemptName("ir-0000000b", 1)
+    settings = KubernetesRunnerSettings("default", tmp_path / "attempts", SETTINGS)
+    runner = KubernetesRunner(client, MemoryStore(), settings, supervises=False)
+    AttemptFiles.of(tmp_path / "attempts", name).create("uid-1")
+    async with asyncio.timeout(10):
+        assert await runner.find(name) == NotStarted()
