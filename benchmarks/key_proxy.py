@@ -17,9 +17,9 @@ from statistics import median
 from time import perf_counter
 from typing import Final
 
-from labrats.executor.model_proxy.model_server import ModelServer
-from labrats.executor.model_proxy.proxy import ModelProxy
-from labrats.executor.model_proxy.request_policy import RequestPolicy
+from labrats.executor.key_proxy.model_server import ModelServer
+from labrats.executor.key_proxy.proxy import KeyProxy
+from labrats.executor.key_proxy.request_policy import RequestPolicy
 from labrats.model.config import JobConfig
 from labrats.model.protocol import Task
 
@@ -132,7 +132,7 @@ async def serve_proxy(listener: socket.socket, port: int, over: Event) -> None:
     config = JobConfig(provider="claude", model="benchmark")
     task = Task(job_id="ir-0", attempt="ir-0-1", number=1, workspace=str(Path.cwd()), config=config)
     server = ModelServer.of("claude", f"http://127.0.0.1:{port}", "ANTHROPIC_API_KEY", "key")
-    async with ModelProxy(RequestPolicy(_TOKEN, server, task), lambda _: None).serving(listener):
+    async with KeyProxy(RequestPolicy(_TOKEN, server, task), lambda _: None).serving(listener):
         await asyncio.to_thread(over.wait)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
-from labrats.system_calls import can_refuse_calls
+from labrats.sandbox.seccomp import can_refuse_calls
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - to compare with, and to reserve

@@ -74,10 +74,10 @@ async def _examine_cluster(engine: EngineCommands) -> list[Finding]:
 
 def examine(settings: "EngineSettings") -> Iterator[Finding]:
     """Yield the findings on this machine: its programs, then the isolation that it offers."""
-    from labrats.landlock import can_scope_sockets
-    from labrats.network_namespace import namespace_problem  # other commands do not need it
     from labrats.processes import drop_relative_search_paths, hides_processes
-    from labrats.system_calls import can_refuse_calls
+    from labrats.sandbox.landlock import can_scope_sockets
+    from labrats.sandbox.network_namespace import namespace_problem  # other commands do not need it
+    from labrats.sandbox.seccomp import can_refuse_calls
 
     dropped = drop_relative_search_paths()  # as the engine does
     yield _program("git", "git", "install git: repositories are cloned with it")
@@ -139,7 +139,7 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
 
 
 def _control_groups() -> Finding:
-    from labrats.control_groups import delegated_group  # other commands do not need it
+    from labrats.sandbox.control_groups import delegated_group  # other commands do not need it
 
     if group := delegated_group():
         return Finding("control groups", "ok", f"an engine started here lets the kernel limit jobs, below {group}")
@@ -164,7 +164,7 @@ def _program(name: str, program: str, advice: str) -> Finding:
 
 
 def _sandbox() -> Finding:
-    from labrats.sandbox import bubblewrap_problem
+    from labrats.sandbox.bubblewrap import bubblewrap_problem
 
     program = shutil.which("bwrap")
     if program is None:

@@ -31,7 +31,7 @@ match sys.argv[1:]:
 
         sys.exit(clone(Path(source), Path(scratch)))
     case ["key-proxy", source, token]:
-        from labrats.executor.proxy_sidecar import run_proxy
+        from labrats.executor.key_proxy.sidecar import run_proxy
 
         sys.exit(run_proxy(Path(source), Path(token)))
     case ["cache-keeper", source, token]:

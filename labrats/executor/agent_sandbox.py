@@ -14,12 +14,12 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
 from labrats.executor.context import RunContext
 from labrats.model.network import is_restricted
 from labrats.model.protocol import CLAIM_FILE, Sandbox
 from labrats.processes import OOM_SCORE_FILE, agent_oom_score
-from labrats.sandbox import TEMPORARY, VAR_TEMPORARY, confine, contains, is_for_any_program, package_in_opt
+from labrats.sandbox.bubblewrap import TEMPORARY, VAR_TEMPORARY, confine, contains, is_for_any_program, package_in_opt
+from labrats.sandbox.etc_snapshots import EtcSnapshots, SnapshotFailed
 
 _SHARE_OF_DESCRIPTORS: Final = 0.75
 _MODULES: Final = "node_modules"

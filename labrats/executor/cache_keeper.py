@@ -20,8 +20,8 @@ from labrats.executor.stop_signals import stop_event
 from labrats.executor.workspace_caches import Caches, FolderCaches
 from labrats.model.protocol import CACHE_KEEPER_FILE, CACHE_KEEPER_PORT, Task
 from labrats.model.workspace_setup import Setup
-from labrats.network_namespace import LOOPBACK
 from labrats.processes import become_unreadable
+from labrats.sandbox.network_namespace import LOOPBACK
 
 CONNECT_SECONDS: Final = 30.0
 """Time for which the executor waits for the keeper to listen."""

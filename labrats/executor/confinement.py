@@ -4,10 +4,10 @@ import os
 from dataclasses import replace
 
 from labrats.executor.context import RunContext
-from labrats.landlock import scope_sockets
 from labrats.model.protocol import Sandbox, Task
-from labrats.sandbox import refuse_core_dumps, separate_mounts, share_kernel_objects
-from labrats.system_calls import IN_POD, CallRules, refuse_calls
+from labrats.sandbox.bubblewrap import refuse_core_dumps, separate_mounts, share_kernel_objects
+from labrats.sandbox.landlock import scope_sockets
+from labrats.sandbox.seccomp import IN_POD, CallRules, refuse_calls
 
 
 def confine_to_sandbox(sandbox: Sandbox, cpus: int | None) -> None:

@@ -20,8 +20,8 @@ from labrats.model.network import MOST_REFUSED_HOSTS
 from labrats.model.protocol import ATTEMPT_VARIABLE, Resumption, Task
 from labrats.model.variables import SecretKey, variable_file
 from labrats.model.workspace_setup import Setup
-from labrats.network_namespace import LOOPBACK
-from labrats.sandbox import is_for_any_program
+from labrats.sandbox.bubblewrap import is_for_any_program
+from labrats.sandbox.network_namespace import LOOPBACK
 
 _NO_PROXY_VARIABLES: Final = ("NO_PROXY", "no_proxy")
 

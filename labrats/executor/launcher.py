@@ -34,8 +34,8 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from labrats.executor.model_proxy import proxy as _proxy  # noqa: F401 - preloaded for all executors
-from labrats.executor.model_proxy.upstream import tls_context
+from labrats.executor.key_proxy import proxy as _proxy  # noqa: F401 - preloaded for all executors
+from labrats.executor.key_proxy.upstream import tls_context
 from labrats.executor.worker import CONFIRMED, ENDED, Request, serve
 from labrats.files.safe_paths import read_regular_file
 from labrats.model.protocol import CLAIM_FILE, EXIT_FILE

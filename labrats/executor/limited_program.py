@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from labrats.landlock import refuse_files
 from labrats.libc import CLONE_NEWNET, unshare_user
-from labrats.sandbox import refuse_core_dumps
+from labrats.sandbox.bubblewrap import refuse_core_dumps
+from labrats.sandbox.landlock import refuse_files
 
 CPU_SECONDS: Final = 10
 MEMORY_BYTES: Final = 1024**3

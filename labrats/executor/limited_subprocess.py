@@ -12,7 +12,7 @@ from labrats.executor.providers.standard_error import StandardError
 from labrats.executor.subprocesses import LineReader, child_process
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.sandbox import contains
+from labrats.sandbox.bubblewrap import contains
 
 _SECONDS: Final = 120.0
 """Limit in wall-clock time, for a busy machine. The limit on CPU time is much lower."""

@@ -28,7 +28,7 @@ from labrats.model.protocol import (
     ModelRequest,
     is_for_an_answer,
 )
-from labrats.network_namespace import LOOPBACK
+from labrats.sandbox.network_namespace import LOOPBACK
 
 UNCONFIRMED_PAUSE_SECONDS: Final = 300.0
 """Longest pause of a model that its server has not asked for in a header, but the agent's program has reported."""
@@ -115,24 +115,24 @@ async def _proxy(
 ) -> AsyncIterator[str]:
     """Serve a proxy in this process. Yield its base URL."""
     # Imported here because attempts of other providers do not need them. The launcher has them loaded.
-    from labrats.executor.model_proxy.model_server import ModelServer
-    from labrats.executor.model_proxy.proxy import ModelProxy
-    from labrats.executor.model_proxy.request_policy import RequestPolicy
+    from labrats.executor.key_proxy.model_server import ModelServer
+    from labrats.executor.key_proxy.proxy import KeyProxy
+    from labrats.executor.key_proxy.request_policy import RequestPolicy
 
     task = context.task
     key = context.secrets[key_name] if key_name else ""
     server = ModelServer.of(task.config.provider or "", task.endpoint, key_name, key)
     listener = socket.create_server((LOOPBACK, 0), backlog=128)
     port = listener.getsockname()[1]
-    async with ModelProxy(RequestPolicy(token, server, task), requests.add).serving(listener):
+    async with KeyProxy(RequestPolicy(token, server, task), requests.add).serving(listener):
         yield f"http://{LOOPBACK}:{port}{server.prefix}"
 
 
 @asynccontextmanager
 async def _proxy_of_pod(context: RunContext, feed_token: str, requests: "ModelRequests") -> AsyncIterator[str]:
     """Follow the proxy in another container of this pod. Yield its base URL."""
-    from labrats.executor.model_proxy.model_server import ModelServer
-    from labrats.executor.model_proxy.request_feed import follow_requests
+    from labrats.executor.key_proxy.model_server import ModelServer
+    from labrats.executor.key_proxy.request_feed import follow_requests
 
     server = ModelServer.of(context.task.config.provider or "", context.task.endpoint, None, "")
     async with follow_requests((LOOPBACK, MODEL_REQUESTS_PORT), feed_token, requests.add, requests.end_attempt):

@@ -2,7 +2,7 @@
 
 It claims the attempt for this pod, since a cluster may start two pods for an attempt. Then it copies the inputs to
 memory, where the executor can remove the secrets after reading them, and creates the tokens of the key proxy and of the
-cache keeper, which run in containers beside the executor (`proxy_sidecar.py`, `cache_keeper.py`).
+cache keeper, which run in containers beside the executor (`sidecar.py`, `cache_keeper.py`).
 """
 
 import asyncio

@@ -142,7 +142,7 @@ for family in (socket.AF_VSOCK, socket.AF_PACKET):
 """Sets up an io_uring, and opens sockets that no network namespace or policy confines."""
 
 
-async def test_system_calls_that_container_runtimes_may_allow_are_refused(
+async def test_seccomp_that_container_runtimes_may_allow_are_refused(
     runner: KubernetesRunner, git_address: str
 ) -> None:
     attempt = an_attempt_on(git_address, {"log": "the agent"}, {"result": "done"}, setup=(("python3", "-c", PROBE),))

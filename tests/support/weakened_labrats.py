@@ -45,49 +45,53 @@ def _without_options(*options: str) -> Callable[[], None]:
     """Return a weakening that leaves out options of bubblewrap."""
 
     def weaken() -> None:
-        from labrats import sandbox
+        from labrats.sandbox import bubblewrap
 
-        assert set(options) <= set(sandbox._NAMESPACES)
-        _replace(sandbox, "_NAMESPACES", tuple(each for each in sandbox._NAMESPACES if each not in options))
+        assert set(options) <= set(bubblewrap._NAMESPACES)
+        _replace(bubblewrap, "_NAMESPACES", tuple(each for each in bubblewrap._NAMESPACES if each not in options))
 
     return weaken
 
 
 def _with_writable_system() -> None:
-    from labrats import sandbox
+    from labrats.sandbox import bubblewrap
 
-    _replace(sandbox, "_bind", lambda path: ("--bind", str(path), str(path)))
+    _replace(bubblewrap, "_bind", lambda path: ("--bind", str(path), str(path)))
 
 
 def _with_private_settings() -> None:
-    from labrats import etc_snapshots, sandbox
+    from labrats.sandbox import bubblewrap, etc_snapshots
 
-    _replace(sandbox, "is_private", lambda _: False)
+    _replace(bubblewrap, "is_private", lambda _: False)
     _replace(etc_snapshots, "is_private", lambda _: False)
 
 
 def _without_covers() -> None:
-    from labrats import sandbox
+    from labrats.sandbox import bubblewrap
 
-    _replace(sandbox, "_places_of", lambda *_: [])
+    _replace(bubblewrap, "_places_of", lambda *_: [])
 
 
 def _with_private_software() -> None:
-    from labrats import sandbox
+    from labrats.sandbox import bubblewrap
 
-    _replace(sandbox, "private_software", lambda: iter(()))
+    _replace(bubblewrap, "private_software", lambda: iter(()))
 
 
 def _with_writable_kernel() -> None:
-    from labrats import sandbox
+    from labrats.sandbox import bubblewrap
 
-    _replace(sandbox, "_READ_ONLY_MOUNTS", [each for each in sandbox._READ_ONLY_MOUNTS if each != sandbox._PROCESSES])
+    _replace(
+        bubblewrap,
+        "_READ_ONLY_MOUNTS",
+        [each for each in bubblewrap._READ_ONLY_MOUNTS if each != bubblewrap._PROCESSES],
+    )
 
 
 def _without_limit_on_core_dumps() -> None:
-    from labrats import sandbox
+    from labrats.sandbox import bubblewrap
 
-    _replace(sandbox, "refuse_core_dumps", _nothing)
+    _replace(bubblewrap, "refuse_core_dumps", _nothing)
 
 
 def _without(module: str, name: str) -> Callable[[], None]:
@@ -232,19 +236,19 @@ def _of_key_proxy(module: str, rules: str, name: str, value: object) -> Callable
     """Return a weakening of the rules for requests to a model's server. rules: a class in `module`."""
 
     def weaken() -> None:
-        _replace(getattr(import_module(f"labrats.executor.model_proxy.{module}"), rules), name, value)
+        _replace(getattr(import_module(f"labrats.executor.key_proxy.{module}"), rules), name, value)
 
     return weaken
 
 
 def _with_reach_of_the_model_server() -> None:
-    from labrats.executor.model_proxy import request_body
+    from labrats.executor.key_proxy import request_body
 
     _replace(request_body, "_without_reach", lambda body: body)
 
 
 def _with_headers_of_gateways() -> None:
-    from labrats.executor.model_proxy import request_policy
+    from labrats.executor.key_proxy import request_policy
 
     _replace(request_policy, "_PREFIXES_NOT_FORWARDED", (b"no header has this name",))
 

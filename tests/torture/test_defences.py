@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from labrats.landlock import can_scope_sockets
+from labrats.sandbox.landlock import can_scope_sockets
 from tests.acceptance.test_injections import SHOWN_BY_GOALS, SHOWN_WITHOUT_SANDBOX
 from tests.support.weakened_labrats import VARIABLE, WEAKENINGS
 
@@ -22,7 +22,7 @@ ROOT: Final = Path(__file__).parents[2]
 SANDBOX: Final = "tests/unit/executor/test_agent_sandbox.py::"
 USERS: Final = "tests/unit/test_sandbox_users.py::"
 EGRESS: Final = "tests/unit/executor/egress/test_proxy.py::"
-KEY_PROXY: Final = "tests/unit/executor/model_proxy/test_proxy.py::"
+KEY_PROXY: Final = "tests/unit/executor/key_proxy/test_proxy.py::"
 CLONES: Final = "tests/unit/executor/test_workspace.py::"
 SHOWN_BY_TESTS: Final[Mapping[str, str]] = {
     "session of its own": f"{USERS}test_a_confined_process_has_a_session_of_its_own",

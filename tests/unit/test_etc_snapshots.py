@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from labrats import etc_snapshots
-from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
+from labrats.sandbox import etc_snapshots
+from labrats.sandbox.etc_snapshots import EtcSnapshots, SnapshotFailed
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def a_user(snapshots: EtcSnapshots, setup: str = "") -> "subprocess.Popen[bytes]
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from labrats.etc_snapshots import EtcSnapshots
+from labrats.sandbox.etc_snapshots import EtcSnapshots
 {setup}
 with EtcSnapshots(Path({str(snapshots.folder)!r}), Path({str(snapshots.source)!r})).current():
     print("in use", flush=True)

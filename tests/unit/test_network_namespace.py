@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from labrats.network_namespace import NetworkNamespace, namespace_problem
+from labrats.sandbox.network_namespace import NetworkNamespace, namespace_problem
 
 NOBODY = 65534
 PORT = 3128

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from labrats.model.protocol import Sandbox
-from labrats.sandbox import confine
+from labrats.sandbox.bubblewrap import confine
 from tests.unit.executor.attempts import wait_until
 
 NOBODY = 65534
 AS_EXECUTOR = """
 import os, sys
-from labrats.sandbox import separate_mounts
+from labrats.sandbox.bubblewrap import separate_mounts
 separate_mounts()
 os.execvp(sys.argv[1], sys.argv[1:])
 """

@@ -16,7 +16,6 @@ from labrats.backends.embedded.folders import AttemptFolder, Folders, Placeholde
 from labrats.backends.embedded.launcher_client import LauncherClient
 from labrats.backends.embedded.output_watch import OutputWatch
 from labrats.backends.embedded.stored_inputs import StoredInputs
-from labrats.control_groups import remove_group
 from labrats.files.attempt_inputs import TaskSettings, task_of
 from labrats.files.attempt_output import (
     OutputReader,
@@ -54,6 +53,7 @@ from labrats.ports import (
     Synced,
 )
 from labrats.processes import ProcessId, describe_exit, kill_descendants, send_signal, with_environment, with_mount
+from labrats.sandbox.control_groups import remove_group
 
 log = structlog.get_logger()
 

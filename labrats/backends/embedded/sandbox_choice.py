@@ -9,15 +9,15 @@ from typing import Final
 
 import structlog
 
-from labrats.etc_snapshots import EtcSnapshots, SnapshotFailed
-from labrats.landlock import can_scope_sockets
 from labrats.model.errors import LabratsError
 from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.protocol import Sandbox
-from labrats.network_namespace import namespace_problem
-from labrats.sandbox import bubblewrap_problem, private_software
+from labrats.sandbox.bubblewrap import bubblewrap_problem, private_software
+from labrats.sandbox.etc_snapshots import EtcSnapshots, SnapshotFailed
+from labrats.sandbox.landlock import can_scope_sockets
+from labrats.sandbox.network_namespace import namespace_problem
+from labrats.sandbox.seccomp import can_refuse_calls
 from labrats.settings import EngineSettings
-from labrats.system_calls import can_refuse_calls
 
 log = structlog.get_logger()
 

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
 from labrats.backends.embedded.sandbox_choice import choose_isolation, network_problem
-from labrats.control_groups import create_group_of_jobs, problem_of_delegated_group
 from labrats.files.attempt_inputs import TaskSettings
 from labrats.model.protocol import ResourceLimits
 from labrats.processes import boot_id
+from labrats.sandbox.control_groups import create_group_of_jobs, problem_of_delegated_group
 from labrats.settings import EngineSettings
 
 log = structlog.get_logger()

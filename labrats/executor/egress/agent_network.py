@@ -19,7 +19,7 @@ from labrats.model.job import FailedCode
 from labrats.model.model_servers import LOGIN_SERVERS, host_and_port
 from labrats.model.network import allows, is_restricted, names
 from labrats.model.protocol import EGRESS_TOKEN_FILE
-from labrats.network_namespace import LOOPBACK, NetworkNamespace
+from labrats.sandbox.network_namespace import LOOPBACK, NetworkNamespace
 
 PROXY_PORTS: Final = (3128, 3129)
 """Ports of the proxy in the agent's namespace. It takes the first that the server of the agent's model does not use."""

@@ -19,7 +19,7 @@ from labrats.executor.egress.gateway import ConnectionRefused, Ends, Gateway, au
 from labrats.executor.egress.server_name import ClientHello
 from labrats.model.errors import LabratsError
 from labrats.net.address_policy import Forbidden, Unresolvable, resolve_allowed
-from labrats.network_namespace import LOOPBACK
+from labrats.sandbox.network_namespace import LOOPBACK
 
 HEAD_BYTES: Final = 16 * 1024
 HEAD_SECONDS: Final = 20.0

@@ -28,7 +28,7 @@ from labrats.executor.providers.chat_stream import (
 )
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
-from labrats.network_namespace import LOOPBACK
+from labrats.sandbox.network_namespace import LOOPBACK
 
 DEFAULT_WINDOW_TOKENS: Final = 8192
 """Assumed context window of a model whose server reports none."""

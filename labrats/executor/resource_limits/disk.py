@@ -15,7 +15,7 @@ from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
 from labrats.model.sizes import shown_size
 from labrats.processes import descendants
-from labrats.sandbox import TEMPORARY
+from labrats.sandbox.bubblewrap import TEMPORARY
 
 _MAPPED_EVERY: Final = 5
 """Measurements for each search of files that are only mapped, which takes about 1 µs for each mapping."""

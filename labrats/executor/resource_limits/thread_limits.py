@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from labrats.control_groups import groups_above
 from labrats.processes import count_threads
+from labrats.sandbox.control_groups import groups_above
 
 _NEARLY_ALL: Final = 0.9
 _NO_LIMIT: Final = "max"

@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from labrats.control_groups import THREADS_PER_PROCESS, ControlGroup, own_group
 from labrats.executor.resource_limits.disk import DiskMeter
 from labrats.executor.resource_limits.machine_shares import MachineShares, most_threads
 from labrats.executor.resource_limits.memory import MemoryMeter
@@ -19,6 +18,7 @@ from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
 from labrats.model.sizes import shown_size
 from labrats.processes import count_threads, descendants, kill_descendants
+from labrats.sandbox.control_groups import THREADS_PER_PROCESS, ControlGroup, own_group
 
 T = TypeVar("T")
 

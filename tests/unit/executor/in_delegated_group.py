@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from labrats.control_groups import create_group_of_jobs, delegated_group, own_group, problem_of_delegated_group
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ErrorEvent, ResourceLimits, Sandbox
+from labrats.sandbox.control_groups import create_group_of_jobs, delegated_group, own_group, problem_of_delegated_group
 from tests.unit.executor.attempts import an_attempt
 
 ROOT = Path("/sys/fs/cgroup")

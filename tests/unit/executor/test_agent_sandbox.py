@@ -15,14 +15,14 @@ import pytest
 from msgspec.structs import replace
 
 from labrats.executor.agent_sandbox import sandboxed_command, sandboxed_tool
-from labrats.landlock import can_scope_sockets
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.network import AllowedHosts, Network
 from labrats.model.protocol import Sandbox
 from labrats.model.workspace_setup import Setup
 from labrats.processes import agent_oom_score, with_environment
-from labrats.sandbox import confine, private_paths, private_software, public_entries
+from labrats.sandbox.bubblewrap import confine, private_paths, private_software, public_entries
+from labrats.sandbox.landlock import can_scope_sockets
 from tests.unit.executor.attempts import (
     DEADLINE_SECONDS,
     AttemptFolder,
@@ -251,7 +251,7 @@ def test_agent_reads_no_private_file_beside_installed_programs(
     tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, shown_by: str
 ) -> None:
     software = tmp_path / "opt" / "tool" / "bin"
-    monkeypatch.setattr("labrats.sandbox._OPTIONAL_SOFTWARE", tmp_path / "opt")
+    monkeypatch.setattr("labrats.sandbox.bubblewrap._OPTIONAL_SOFTWARE", tmp_path / "opt")
     monkeypatch.setenv("PATH", f"{software}:{os.environ['PATH']}")
     for name, mode in (("tool", 0o755), ("key", 0o600), ("secret/key", 0o644), ("open/key", 0o600)):
         (software / name).parent.mkdir(parents=True, exist_ok=True)
@@ -424,11 +424,11 @@ def test_crash_of_an_agent_starts_no_program_outside(tmp_path: Path, pattern: st
     (tmp_path / "core_pattern").write_text(f"{pattern}\n")
     program = f"""
 import contextlib, pathlib, resource
-from labrats import sandbox
+from labrats.sandbox import bubblewrap
 with contextlib.suppress(ValueError):  # an ordinary user may have no more than 0
     resource.setrlimit(resource.RLIMIT_CORE, (4096, 4096))
-sandbox._CORE_PATTERN = pathlib.Path({str(tmp_path / "core_pattern")!r})
-sandbox.refuse_core_dumps()
+bubblewrap._CORE_PATTERN = pathlib.Path({str(tmp_path / "core_pattern")!r})
+bubblewrap.refuse_core_dumps()
 print(resource.getrlimit(resource.RLIMIT_CORE))
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from labrats.landlock import can_scope_sockets
+from labrats.sandbox.landlock import can_scope_sockets
 
 LIMITED = """
 import os
@@ -68,8 +68,8 @@ def test_crash_of_a_program_starts_no_program_of_the_machine(tmp_path: Path) -> 
     (tmp_path / "core_pattern").write_text("|/usr/lib/systemd/systemd-coredump %P\n")
     script = f"""
 import resource
-from labrats import sandbox
-sandbox._CORE_PATTERN = Path({str(tmp_path / "core_pattern")!r})
+from labrats.sandbox import bubblewrap
+bubblewrap._CORE_PATTERN = Path({str(tmp_path / "core_pattern")!r})
 limit()
 print(*resource.getrlimit(resource.RLIMIT_CORE), *resource.getrlimit(resource.RLIMIT_FSIZE))
 """

@@ -7,9 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from labrats.backends.embedded.sandbox_choice import choose_isolation
-from labrats.etc_snapshots import EtcSnapshots
 from labrats.model.errors import LabratsError
 from labrats.model.isolation import Isolation
+from labrats.sandbox.etc_snapshots import EtcSnapshots
 from labrats.settings import EngineSettings
 
 NEW, EARLIER = 2, 1

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from labrats import control_groups
 from labrats.executor.resource_limits import thread_limits as limits_module
 from labrats.executor.resource_limits.thread_limits import ThreadLimit, thread_limits
+from labrats.sandbox import control_groups
 
 VERSION_2 = "0::/system.slice/labrats.service/engine"
 VERSION_1 = "5:devices:/\n4:cpu,pids:/container\n0::/"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.model_proxy.reach import MOST_VALUES, ReachesOthers, without_reach
+from labrats.executor.key_proxy.reach import MOST_VALUES, ReachesOthers, without_reach
 from labrats.model.network import AllowedHosts, Network
-from tests.unit.executor.model_proxy.proxies import MODEL, a_proxy, a_request, a_response, answers, body_of, status_of
+from tests.unit.executor.key_proxy.proxies import MODEL, a_proxy, a_request, a_response, answers, body_of, status_of
 
 OK = a_response(b"{}")
 RULES = ["none", AllowedHosts(allow=("pypi.org",))]

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from labrats.executor.model_proxy.model_server import Api
+from labrats.executor.key_proxy.model_server import Api
 from labrats.executor.usage_totals import at_least
 from labrats.model.job import Usage
 from labrats.model.protocol import OVERLOADS

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from labrats.executor.model_proxy.approved_request import ApprovedRequest
+from labrats.executor.key_proxy.approved_request import ApprovedRequest
 
 TOKENS_PER_SECOND: Final = 300
 """Tokens that a fast model writes in a second, also those that it does not send, such as its reasoning."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.model_proxy.allowed_models import AllowedModels
+from labrats.executor.key_proxy.allowed_models import AllowedModels
 from labrats.model.config import JobConfig
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeGuard
 
 import msgspec
 
-from labrats.executor.model_proxy.reach import TooManyValues, is_run_by_the_agent
+from labrats.executor.key_proxy.reach import TooManyValues, is_run_by_the_agent
 
 Fields = MutableMapping[str, msgspec.Raw]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.model_proxy.request_feed import RequestFeed, follow_requests
+from labrats.executor.key_proxy.request_feed import RequestFeed, follow_requests
 from labrats.model.errors import GiveUp
 from labrats.model.protocol import ModelRequest
-from tests.unit.executor.model_proxy.proxies import TOKEN, until
+from tests.unit.executor.key_proxy.proxies import TOKEN, until
 
 
 def a_report(number: int) -> ModelRequest:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.model_proxy.expected_usage import most_input_tokens
-from labrats.executor.model_proxy.proxy import MOST_CONNECTIONS, MOST_UNAUTHENTICATED_REPORTED
-from labrats.executor.model_proxy.usage_reader import MOST_BYTES
+from labrats.executor.key_proxy.expected_usage import most_input_tokens
+from labrats.executor.key_proxy.proxy import MOST_CONNECTIONS, MOST_UNAUTHENTICATED_REPORTED
+from labrats.executor.key_proxy.usage_reader import MOST_BYTES
 from labrats.model.ai_model import Prices
 from labrats.model.job import Usage
-from tests.unit.executor.model_proxy.proxies import (
+from tests.unit.executor.key_proxy.proxies import (
     KEY,
     MODEL,
     TOKEN,

@@ -14,14 +14,14 @@ import h11
 from msgspec.structs import replace
 
 from labrats.executor.egress.gateway import Gateway
-from labrats.executor.model_proxy.approved_request import ApprovedRequest
-from labrats.executor.model_proxy.http_connection import READ_BYTES, HttpConnection
-from labrats.executor.model_proxy.key_redactor import KeyRedactor
-from labrats.executor.model_proxy.model_server import Api
-from labrats.executor.model_proxy.request_policy import MOST_BODY_BYTES, RequestPolicy
-from labrats.executor.model_proxy.responses import ErrorBody, Refused
-from labrats.executor.model_proxy.upstream import Upstream
-from labrats.executor.model_proxy.usage_reader import UsageReader
+from labrats.executor.key_proxy.approved_request import ApprovedRequest
+from labrats.executor.key_proxy.http_connection import READ_BYTES, HttpConnection
+from labrats.executor.key_proxy.key_redactor import KeyRedactor
+from labrats.executor.key_proxy.model_server import Api
+from labrats.executor.key_proxy.request_policy import MOST_BODY_BYTES, RequestPolicy
+from labrats.executor.key_proxy.responses import ErrorBody, Refused
+from labrats.executor.key_proxy.upstream import Upstream
+from labrats.executor.key_proxy.usage_reader import UsageReader
 from labrats.model.job import Usage
 from labrats.model.protocol import ModelRequest
 from labrats.net.retry_after import retry_after_seconds
@@ -88,7 +88,7 @@ class _ResponseCut(Exception):
     """The response ended too early, after its beginning was forwarded."""
 
 
-class ModelProxy:
+class KeyProxy:
     """Serves the agent of one attempt."""
 
     def __init__(

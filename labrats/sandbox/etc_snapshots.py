@@ -23,7 +23,7 @@ from typing import Final
 from labrats import __version__
 from labrats.model.errors import LabratsError
 from labrats.processes import boot_id
-from labrats.sandbox import SETTINGS, is_private
+from labrats.sandbox.bubblewrap import SETTINGS, is_private
 
 MOST_BYTES: Final = 64 * 1024 * 1024
 """Maximum size of a snapshot."""

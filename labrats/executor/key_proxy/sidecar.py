@@ -8,10 +8,10 @@ from typing import Final
 
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.inputs import read_task
-from labrats.executor.model_proxy.model_server import ModelServer
-from labrats.executor.model_proxy.proxy import ModelProxy
-from labrats.executor.model_proxy.request_feed import RequestFeed
-from labrats.executor.model_proxy.request_policy import RequestPolicy
+from labrats.executor.key_proxy.model_server import ModelServer
+from labrats.executor.key_proxy.proxy import KeyProxy
+from labrats.executor.key_proxy.request_feed import RequestFeed
+from labrats.executor.key_proxy.request_policy import RequestPolicy
 from labrats.executor.secret_files import read_secrets
 from labrats.executor.stop_signals import stop_event
 from labrats.model.errors import GiveUp
@@ -23,8 +23,8 @@ from labrats.model.protocol import (
     MODEL_REQUESTS_FILE,
     MODEL_REQUESTS_PORT,
 )
-from labrats.network_namespace import LOOPBACK
 from labrats.processes import become_unreadable
+from labrats.sandbox.network_namespace import LOOPBACK
 
 _BACKLOG: Final = 128
 _STARTED: Final = "started"
@@ -60,7 +60,7 @@ def run_proxy(source: Path, token_folder: Path) -> int:
 async def _serve(policy: RequestPolicy, feed_token: str, gateway: Gateway | None) -> None:
     stopped = stop_event()
     feed = RequestFeed(feed_token)
-    proxy = ModelProxy(policy, feed.report, gateway, is_open=False)
+    proxy = KeyProxy(policy, feed.report, gateway, is_open=False)
     async with (
         proxy.serving(socket.create_server((LOOPBACK, KEY_PROXY_PORT), backlog=_BACKLOG)),
         await feed.serve(socket.create_server((LOOPBACK, MODEL_REQUESTS_PORT)), proxy),

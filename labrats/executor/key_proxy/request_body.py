@@ -6,16 +6,16 @@ from typing import Final
 
 import msgspec
 
-from labrats.executor.model_proxy.allowed_models import AllowedModels
-from labrats.executor.model_proxy.further_models import Fields, further_models
-from labrats.executor.model_proxy.reach import (
+from labrats.executor.key_proxy.allowed_models import AllowedModels
+from labrats.executor.key_proxy.further_models import Fields, further_models
+from labrats.executor.key_proxy.reach import (
     MOST_VALUES,
     ReachesOthers,
     TooManyValues,
     searches_by_itself,
     without_reach,
 )
-from labrats.executor.model_proxy.responses import Refused
+from labrats.executor.key_proxy.responses import Refused
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.network import is_restricted
 from labrats.model.protocol import Task

@@ -5,11 +5,11 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from labrats.executor.model_proxy.approved_request import ApprovedRequest
-from labrats.executor.model_proxy.expected_usage import TOKENS_PER_SECOND, is_streamed, most_input_tokens, output_limit
-from labrats.executor.model_proxy.request_prices import prices_of
-from labrats.executor.model_proxy.responses import Refused
-from labrats.executor.model_proxy.usage_reader import Share
+from labrats.executor.key_proxy.approved_request import ApprovedRequest
+from labrats.executor.key_proxy.expected_usage import TOKENS_PER_SECOND, is_streamed, most_input_tokens, output_limit
+from labrats.executor.key_proxy.request_prices import prices_of
+from labrats.executor.key_proxy.responses import Refused
+from labrats.executor.key_proxy.usage_reader import Share
 from labrats.executor.prices import cost_of
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.errors import GiveUp

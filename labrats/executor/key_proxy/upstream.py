@@ -11,12 +11,12 @@ from typing import Final
 import h11
 
 from labrats.executor.egress.gateway import ConnectionRefused, Ends, Gateway
-from labrats.executor.model_proxy.approved_request import ApprovedRequest
-from labrats.executor.model_proxy.http_connection import HttpConnection
-from labrats.executor.model_proxy.model_server import ModelServer
-from labrats.executor.model_proxy.responses import Refused
+from labrats.executor.key_proxy.approved_request import ApprovedRequest
+from labrats.executor.key_proxy.http_connection import HttpConnection
+from labrats.executor.key_proxy.model_server import ModelServer
+from labrats.executor.key_proxy.responses import Refused
 from labrats.net.tls import verifying_tls
-from labrats.network_namespace import LOOPBACK
+from labrats.sandbox.network_namespace import LOOPBACK
 
 CONNECT_SECONDS: Final = 15.0
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labrats.executor.model_proxy.approved_request import ApprovedRequest
-from labrats.executor.model_proxy.model_server import ModelServer
-from labrats.executor.model_proxy.proxy import ModelProxy
-from labrats.executor.model_proxy.request_policy import RequestPolicy
+from labrats.executor.key_proxy.approved_request import ApprovedRequest
+from labrats.executor.key_proxy.model_server import ModelServer
+from labrats.executor.key_proxy.proxy import KeyProxy
+from labrats.executor.key_proxy.request_policy import RequestPolicy
 from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
 from labrats.model.protocol import ModelRequest
@@ -32,7 +32,7 @@ class Served:
 
     port: int
     policy: RequestPolicy
-    proxy: ModelProxy
+    proxy: KeyProxy
     reported: list[ModelRequest]
     heads: list[bytes] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -90,7 +90,7 @@ async def a_proxy(
     policy = RequestPolicy(TOKEN, ModelServer.of(provider, url, key_name, KEY), task)
     listener = socket.create_server(("127.0.0.1", 0))
     reported = list[ModelRequest]()
-    proxy = ModelProxy(policy, reported.append)
+    proxy = KeyProxy(policy, reported.append)
     served = Served(listener.getsockname()[1], policy, proxy, reported)
     async with proxy.serving(listener):
         yield served

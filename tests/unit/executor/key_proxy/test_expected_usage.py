@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.model_proxy.expected_usage import IMAGE_TOKENS, most_input_tokens, output_limit
-from tests.unit.executor.model_proxy.proxies import an_approved_request
+from labrats.executor.key_proxy.expected_usage import IMAGE_TOKENS, most_input_tokens, output_limit
+from tests.unit.executor.key_proxy.proxies import an_approved_request
 
 DATA = base64.b64encode(random.Random(1).randbytes(300_000)).decode()
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": DATA}}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from labrats.executor.model_proxy.model_server import Api
+from labrats.executor.key_proxy.model_server import Api
 from labrats.model.protocol import OVER_LIMIT
 from labrats.model.record import encode
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from labrats.executor.model_proxy.approved_request import ApprovedRequest, Headers
-from labrats.executor.model_proxy.budget import Budget
-from labrats.executor.model_proxy.model_server import Api, ModelServer
-from labrats.executor.model_proxy.request_body import BodyRules
-from labrats.executor.model_proxy.responses import Refused
+from labrats.executor.key_proxy.approved_request import ApprovedRequest, Headers
+from labrats.executor.key_proxy.budget import Budget
+from labrats.executor.key_proxy.model_server import Api, ModelServer
+from labrats.executor.key_proxy.request_body import BodyRules
+from labrats.executor.key_proxy.responses import Refused
 from labrats.model.protocol import Task
 
 MOST_BODY_BYTES: Final = 32 * 1024 * 1024

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labrats.executor.model_proxy.model_server import ModelServer
+from labrats.executor.key_proxy.model_server import ModelServer
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 

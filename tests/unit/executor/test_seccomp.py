@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from labrats.executor.confinement import rules_in_pod
 from labrats.model.protocol import ResourceLimits, Sandbox
-from labrats.system_calls import (
+from labrats.sandbox.seccomp import (
     _MACHINES,
     _REFUSED,
     IN_POD,
@@ -232,7 +232,7 @@ def test_calls_of_another_abi_are_refused(tmp_path: Path) -> None:
 TRY_SOCKETS = """
 import errno, socket, sys
 from dataclasses import replace
-from labrats.system_calls import IN_POD, refuse_calls
+from labrats.sandbox.seccomp import IN_POD, refuse_calls
 refuse_calls(replace(IN_POD, only_tcp_and_udp=True, may_use_ipv6={ipv6}))
 kinds = {{
     "tcp": (socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0),
