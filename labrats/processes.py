@@ -132,12 +132,14 @@ def has_child() -> bool:
 def descendants(root: int, *, ended_too: bool = False) -> list[int]:
     """Return the living processes below `root`, parents before children.
 
-    ended_too: also return those that have ended and that their parents have not waited for. Each still takes an id.
-
     The processes are found from parent to child, so that the cost does not depend on other processes of the machine. A
     process whose parent dies meanwhile may be missing, since it moves to a subreaper that has been read already.
+
+    ended_too: also return those that have ended and that their parents have not waited for. Each still takes an id.
+        Those that `root` itself will wait for are left out: it may have adopted them.
     """
-    found, frontier = [], [root]
+    frontier = living(children(root))
+    found = list(frontier)
     while frontier:
         frontier = [child for parent in frontier for child in children(parent)]
         found.extend(frontier)

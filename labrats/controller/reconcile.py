@@ -186,8 +186,8 @@ class Controller:
         if self._schedule.is_waiting(job) and not superseder and not is_overdue(job, now):
             self._add_work(self._schedule.ensure_queued(job, now))
             return
-        if self._schedule.is_reduced(job):
-            whole = await self._store.get(Job, job_id)
+        if job.phase is Phase.PENDING:
+            whole = await self._whole(job_id)
             if whole.metadata.resource_version != job.metadata.resource_version:
                 self._observe(whole)
                 self._work.add(job_id)
@@ -197,6 +197,11 @@ class Controller:
         has_slot = self._schedule.holds_slot(job)
         for action in plan_job(job, attempt, has_slot=has_slot, now=now, delays=self._delays, superseded_by=superseder):
             await self._apply(action, job, now)
+
+    async def _whole(self, job_id: str) -> Job:
+        """Return a job with its large fields, which the schedule does not keep. Raises NotFound."""
+        found = await self._store.get_many(Job, [job_id])  # on a cluster without a request, as a rule
+        return found[0] if found else await self._store.get(Job, job_id)
 
     async def _refresh(self, job_id: str) -> None:
         """Read a job that another writer changed or deleted first, and reconcile it again."""

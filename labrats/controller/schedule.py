@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from labrats.controller.concurrency import ConcurrencyKeys
 from labrats.controller.queue import JobQueue, SlotHolders
@@ -12,7 +11,6 @@ from labrats.model.ai_model import AiModel, ai_models_in_use, slots_for
 from labrats.model.job import Job, without_large_fields
 from labrats.model.phases import Phase
 from labrats.model.queue_order import Group, group_of, rank_of
-from labrats.model.record import encode
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,6 @@ class AllocateLater:
     delay_seconds: float
 
 
-_LARGE_BYTES: Final = 16 * 1024
-"""Size of a job, as JSON, from which on the schedule knows a waiting one without its large fields."""
-
 Work = Reconcile | ReconcileLater | CancelTimer | AllocateLater
 
 
@@ -62,7 +57,6 @@ class JobSchedule:
         self._default_slots, self._aging_seconds = default_slots, aging_seconds
         self._ai_models: dict[Group, AiModel] = {}
         self._jobs: dict[str, Job] = {}
-        self._reduced: set[str] = set()  # ids of those in `_jobs` without their large fields
         self._abandoned: dict[str, Job] = {}
         self._successors: dict[str, Job] = {}
         self._moving: set[str] = set()
@@ -81,12 +75,8 @@ class JobSchedule:
         return self._ai_models
 
     def job(self, job_id: str) -> Job | None:
-        """Return the live job with that id, without its large fields if it is reduced."""
+        """Return the live job with that id; a Pending one without its large fields, so that it must not be stored."""
         return self._jobs.get(job_id)
-
-    def is_reduced(self, job: Job) -> bool:
-        """Return whether the schedule knows the job without its large fields, so that it must be read to be moved."""
-        return job.id in self._reduced
 
     def abandoned(self, job_id: str) -> Job | None:
         """Return the abandoned job with that id: deleted, or moved by another writer, while its attempt may still run.
@@ -174,7 +164,8 @@ class JobSchedule:
             return [Reconcile(job.id)]
         if job.ended:
             return self._forget(job, now)
-        self._keep(job)
+        # Very many may wait.
+        self._jobs[job.id] = without_large_fields(job) if job.phase is Phase.PENDING else job
         work: list[Work] = [] if known else [Reconcile(older) for older in self._keys.add(job)]
         if job.phase is Phase.RUNNING:
             self._queue.discard(job.id)
@@ -264,18 +255,9 @@ class JobSchedule:
         is_same = job.phase is Phase.RUNNING and job.attempt_name == known.attempt_name
         return known.phase is Phase.RUNNING and not is_same and job.id not in self._moving
 
-    def _keep(self, job: Job) -> None:
-        """Keep a live job. Of large ones that wait, very many would not fit into the memory."""
-        self._reduced.discard(job.id)
-        if job.phase is Phase.PENDING and len(encode(job)) > _LARGE_BYTES:
-            self._reduced.add(job.id)
-            job = without_large_fields(job)
-        self._jobs[job.id] = job
-
     def _forget(self, job: Job, now: datetime) -> list[Work]:
         """Remove a job that has ended or was deleted, and allocate its slot to another."""
         self._jobs.pop(job.id, None)
-        self._reduced.discard(job.id)
         self._queue.discard(job.id)
         self._keys.discard(job)
         freed = self._release_slot(job)

@@ -186,6 +186,7 @@ async def _tree_of(context: RunContext, repository: EngineRepository) -> str | N
         if _is_prepared(context):  # then `record_index` has recorded the index, unless other commits are checked out
             repository.require_own_objects()
             await repository.require_no_flags(commit)
+            await repository.add_entries_of(commit)  # the setup commands may have checked out another one
             await clear_special_files(context)
             await repository.add_all()
             commit = await repository.word("write-tree")

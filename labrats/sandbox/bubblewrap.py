@@ -35,6 +35,9 @@ _LOADER_PREFIX: Final = "LD_"
 _LOADER_VARIABLES: Final = ("GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH")
 """Variables that the dynamic loader and the C library read in every program."""
 
+_SHELL_VARIABLES: Final = ("BASHOPTS", "BASH_ENV", "BASH_XTRACEFD", "ENV", "PS4", "SHELLOPTS")
+"""Variables by which a shell executes commands of its environment, or changes what it does."""
+
 TEMPORARY: Final = Path("/tmp")  # noqa: S108 - the path inside the sandbox
 VAR_TEMPORARY: Final = Path("/var/tmp")  # noqa: S108
 SETTINGS: Final = Path("/etc")
@@ -132,11 +135,12 @@ def _own_mounts(sandbox: Sandbox) -> Sequence[str]:
 
 
 def is_for_any_program(variable: str) -> bool:
-    """Return whether a variable makes any program load code. Bubblewrap, which is not confined, must not get it.
+    """Return whether a variable changes what any program, or any shell, does: it may name code to load.
 
-    Its value may be a path of the workspace, in which the repository has put a library.
+    Bubblewrap, and the shell that starts it, are not confined and must not get it. Its value may be a path of the
+    workspace, in which the repository has put a library.
     """
-    return variable.startswith(_LOADER_PREFIX) or variable in _LOADER_VARIABLES
+    return variable.startswith(_LOADER_PREFIX) or variable in (*_LOADER_VARIABLES, *_SHELL_VARIABLES)
 
 
 def _shared_memory(size: int | None) -> Sequence[str]:

@@ -49,8 +49,21 @@ def test_dead_descendants_are_no_descendants() -> None:
 
         assert child.pid in children(os.getpid())
         assert child.pid not in descendants(os.getpid())
-        assert child.pid in descendants(os.getpid(), ended_too=True)
-        assert count_threads([child.pid]) == 1
+        assert child.pid not in descendants(os.getpid(), ended_too=True), "this process will wait for it"
+
+
+def test_dead_descendants_that_nobody_waits_for_can_be_counted() -> None:
+    script = (
+        "import os\nif os.fork() == 0: os._exit(0)\nos.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT); print(); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        parent.stdout.readline()
+        [ended] = children(parent.pid)
+        assert ended not in descendants(os.getpid())
+        assert ended in descendants(os.getpid(), ended_too=True)
+        assert count_threads([ended]) == 1
+        parent.communicate(b"\n")
 
 
 def test_process_whose_main_thread_has_ended_is_found_and_killed() -> None:

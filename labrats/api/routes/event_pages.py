@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from labrats.api.routes.event_views import event_json, event_view
+from labrats.api.routes.event_views import event_view
 from labrats.api.routes.job_streams import Position, event_id
 from labrats.api.services import Services
 from labrats.model.attempt_name import AttemptName
@@ -269,14 +269,8 @@ def _events_in(number: int, lines: bytes, wanted: EventFilter) -> Iterator[Paged
     for stored, line in stored_lines(lines):
         if (wanted.kinds and stored.kind not in wanted.kinds) or (needle and needle not in line.lower()):
             continue
-        if wanted.text:
-            event = decode_event(line)
-            view = event and event_view(number, event)
-            json = encode(view) if view and wanted.matches(view) else None
-        else:
-            json = event_json(number, stored, line)
-        if json:
-            yield PagedEvent((number, stored.seq), json)
+        if (event := decode_event(line)) and (view := event_view(number, event)) and wanted.matches(view):
+            yield PagedEvent((number, stored.seq), encode(view))
 
 
 def _texts(value: Any) -> Iterator[str]:

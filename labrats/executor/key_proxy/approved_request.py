@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import msgspec
 
@@ -33,7 +32,6 @@ class ApprovedRequest:
         """False for a request that consumes no tokens."""
         return is_for_an_answer(self.path, self.model)
 
-    @cached_property
     def fields(self) -> Mapping[str, msgspec.Raw]:
-        """The fields of the body, each as JSON."""
+        """Return the fields of the body, each as JSON. Do not keep them: very many take much memory."""
         return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw]) if self.body else {}

@@ -81,7 +81,8 @@ def output_limit(request: ApprovedRequest) -> int | None:
     """Return the limit that a request sets on its answer, in tokens; None without one."""
     # Servers ignore the fields of other APIs.
     names = next((names for end, names in _LIMITS_BY_PATH.items() if request.path.endswith(end)), ())
-    found = [bytes(request.fields[name]) for name in names if name in request.fields]
+    fields = request.fields()
+    found = [bytes(fields[name]) for name in names if name in fields]
     return max(filter(None, map(_number_of, found)), default=None)
 
 
@@ -95,13 +96,14 @@ def _number_of(value: bytes) -> int:
 
 def is_streamed(request: ApprovedRequest) -> bool:
     """Return whether a request asks for its answer in parts."""
-    return bytes(request.fields.get("stream", _NULL)) == b"true"
+    return bytes(request.fields().get("stream", _NULL)) == b"true"
 
 
 def most_input_tokens(request: ApprovedRequest) -> int:
     """Return an upper bound of the tokens of a request."""
     body = request.body
-    parts = list(_long_parts_in(request.fields)) if len(body) >= _LONG else []
+    fields = request.fields()
+    parts = list(_long_parts_in(fields)) if len(body) >= _LONG else []
     # Only what a server takes for an image costs as little as one: not the arguments of a tool's call, which may look
     # the same, nor a part with a text.
     images = [part for kind, part in parts if kind in _IMAGES and not any(name in part for name in _NOT_IN_IMAGES)]
@@ -109,20 +111,19 @@ def most_input_tokens(request: ApprovedRequest) -> int:
     size = len(body) - sum(map(len, images))
     expensive = len(body.translate(None, _CHEAP)) - sum(len(image.translate(None, _CHEAP)) for image in images)
     has_document = any(kind in _DOCUMENTS and _ENCODED in part for kind, part in parts)
-    unseen = _WINDOW_TOKENS if has_document or _has_unseen_input(request) else 0
+    unseen = _WINDOW_TOKENS if has_document or _has_unseen_input(body, fields) else 0
     return (size + expensive) // 2 + IMAGE_TOKENS * count + unseen
 
 
-def _has_unseen_input(request: ApprovedRequest) -> bool:
+def _has_unseen_input(body: bytes, fields: Mapping[str, msgspec.Raw]) -> bool:
     """Return whether a model reads more for a request than what is in it."""
-    fields = request.fields
     remembered = any(bytes(fields.get(name, _NULL)) not in (b"null", b'""') for name in _REMEMBERED)
     is_stored_prompt = bytes(fields.get("prompt", _NULL)).startswith(b"{")
     is_summarised = any(_SUMMARY in bytes(fields.get(name, _NULL)) for name in _MANAGED)
     return (
         (remembered or is_stored_prompt or is_summarised)
-        or _FETCHED.search(request.body) is not None
-        or _ESCAPED_NAME.search(request.body) is not None
+        or _FETCHED.search(body) is not None
+        or _ESCAPED_NAME.search(body) is not None
     )
 
 

@@ -213,11 +213,12 @@ def test_agent_writes_to_no_other_folder(tmp_path: Path, sandbox: Sandbox) -> No
 
 
 def test_variables_of_the_loader_reach_the_agent_but_not_bubblewrap(tmp_path: Path, sandbox: Sandbox) -> None:
-    """A library of the repository would otherwise run outside of the sandbox."""
+    """A library of the repository would otherwise run outside of the sandbox, or a command, by the shell before it."""
     bubblewrap = tmp_path / "bwrap"
     bubblewrap.write_text(f'#!/bin/sh\nenv >> {tmp_path}/seen-by-bubblewrap\nexec {sandbox.program} "$@"\n')
     bubblewrap.chmod(0o755)
     variables = {"LD_LIBRARY_PATH": "/nowhere", "GLIBC_TUNABLES": "glibc.malloc.check=0", "CI": "1"}
+    variables |= {"SHELLOPTS": "xtrace", "PS4": "$(touch /tmp/x)", "ENV": "./env", "BASH_ENV": "./env"}
     script, watched = 'echo "$LD_LIBRARY_PATH $CI" > out', replace(sandbox, program=str(bubblewrap))
 
     assert output_of(a_confined_attempt(tmp_path, watched, script, env=variables)) == "/nowhere 1\n"

@@ -387,6 +387,25 @@ def test_setup_commands_cannot_hide_a_later_change(tmp_path: Path, repository: P
     assert b"+three" in patch_of(attempt)
 
 
+@pytest.mark.parametrize("commits", [False, True])
+def test_files_that_setup_commands_check_out_belong_to_the_baseline(
+    tmp_path: Path, repository: Path, commits: bool
+) -> None:
+    """Also those that are committed and ignored, which `git add` leaves out."""
+    git(repository, "checkout", "-q", "-b", "release")
+    (repository / "build").mkdir()
+    (repository / "build" / "out.txt").write_text("one\n")
+    (repository / "build" / "other.txt").write_text("one\n")
+    git(repository, "add", "--force", ".")
+    git(repository, "commit", "-q", "-m", "release")
+    git(repository, "checkout", "-q", "main")
+    setup = WorkspaceSetup(git_repo=str(repository), setup=(("git", "checkout", "-q", "release"),))
+    script = "echo two >> build/out.txt" + (f"; git add -f build; {COMMIT} -m two" if commits else "")
+    attempt = an_attempt_of(tmp_path, script, workspace_setup=setup, repo_roots=(str(repository.parent),))
+    assert outputs_of(attempt).files_changed == 1
+    assert b"\n one\n+two\n" in patch_of(attempt)
+
+
 NOT_ADDED = {
     "repository without a commit": ("git init -q sub", "error: 'sub/' does not have a commit checked out"),
     "name of git's folder": ("mkdir .GIT; echo x > .GIT/config", "error: invalid path '.GIT/config'"),

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import tracemalloc
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -51,7 +51,8 @@ REPEATED: Final = {"fields": (b'"%06d":0', 3), "tools": (b'{"%06d":0}', 4)}
 async def run_proxy(endpoint: str, network: str) -> None:
     """Run a proxy in front of a server until the end of standard input. Print its port."""
     with tempfile.TemporaryDirectory() as folder:
-        async with a_proxy(Path(folder), answers(b""), endpoint=endpoint, network=network) as served:
+        config: dict[str, Any] = {"network": network, "max_tokens": 10**9}
+        async with a_proxy(Path(folder), answers(b""), endpoint=endpoint, **config) as served:
             sys.stdout.write(f"{served.port}\n")
             sys.stdout.flush()
             await asyncio.to_thread(sys.stdin.read)
