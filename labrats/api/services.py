@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Final
 from weakref import WeakValueDictionary
 
 from labrats.api.activities import Activities
@@ -35,6 +36,9 @@ from labrats.intake.stored_jobs import StoredJobs
 from labrats.metrics import Metrics
 from labrats.ports import Clock, ControllerLease, Runner, Store
 from labrats.settings import EngineSettings
+
+LARGE_PAGES_AT_ONCE: Final = 4
+"""Large pages of events that are created at once, each for another caller."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Services:
     """Limits the searches in logs that read at the same time, by the id of their caller."""
     caller_bodies: CallerBodies = field(default_factory=CallerBodies)
     large_answers: LargeAnswers = field(default_factory=LargeAnswers)
+    large_pages: LargeAnswers = field(default_factory=partial(LargeAnswers, LARGE_PAGES_AT_ONCE))
     unverified_bodies: UnverifiedBodies = field(default_factory=UnverifiedBodies)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

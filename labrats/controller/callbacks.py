@@ -1,8 +1,8 @@
 """Callbacks: report the progress of jobs to the addresses that callers gave, and try again on failure."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -51,8 +51,8 @@ class Callbacks:
     ) -> None:
         self._store, self._client, self._clock, self._keys = store, client, clock, signing_keys
         self._metrics = metrics
-        self._jobs: dict[str, Job | None] = {}
-        """The latest known version of each job with a message in progress; None while it waits for the next try."""
+        self._versions: dict[str, int] = {}
+        """The latest known version of each job with a message in progress. Jobs and messages may be large."""
         self._all_sends = asyncio.Semaphore(SENDS_AT_ONCE)
         self._sends_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._sends_to: WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = WeakValueDictionary()
@@ -61,75 +61,81 @@ class Callbacks:
         """Send messages until cancelled."""
         async with asyncio.TaskGroup() as senders:
             async for change in self._store.watch(Job, unsettled_only=True):
-                if isinstance(change, Changed) and self._observe(change.resource):
-                    senders.create_task(self._send_all(change.resource.id), name=f"callbacks-{change.resource.id}")
+                if isinstance(change, Changed) and self._observe(job := change.resource):
+                    sending = self._send_all(job.id, job.spec.callback_url or "", job.spec.owner)
+                    senders.create_task(sending, name=f"callbacks-{job.id}")
+                    del job
 
     def _observe(self, job: Job) -> bool:
         """Take note of a job. Return whether it has a message to send, and no task for it yet."""
-        if job.id in self._jobs:
-            self._jobs[job.id] = _newer(self._jobs[job.id], job)
+        version = int(job.metadata.resource_version)
+        if job.id in self._versions:
+            self._versions[job.id] = max(version, self._versions[job.id])
             return False
         if next_message(job) is None:
             return False
-        self._jobs[job.id] = job
+        self._versions[job.id] = version
         return True
 
-    async def _send_all(self, job_id: str) -> None:
+    async def _send_all(self, job_id: str, url: str, owner: str) -> None:
         """Send the messages of a job until there is none left: each until it is delivered or given up, or outdated."""
         latest, tries = "", 0
         try:
             with suppress(NotFound):  # the job was deleted
-                # No await follows the last check, so no change of the job is missed.
-                while message := next_message(job := await self._refresh(job_id)):
+                while True:
+                    # Very many jobs may wait for a place, and so are read only then.
+                    async with self._place(url, owner):
+                        # No await follows the last check, so no change of the job is missed.
+                        if (message := next_message(await self._refresh(job_id))) is None:
+                            return
+                        verdict = await self._try(job_id, url, owner, message)
                     tries = tries + 1 if message.id == latest else 1
                     latest = message.id
-                    wait = await self._deliver(job, message, tries)
-                    # A job and its message may be large, and the wait long.
-                    del job, message
-                    self._jobs[job_id] = None
-                    await self._clock.sleep(wait)
+                    wait = wait_after(verdict, message, tries, self._clock.now())
+                    self._count(job_id, message, verdict, will_retry=wait is not None)
+                    if wait is None:
+                        await self._settle(job_id, message, verdict)
+                    del message
+                    await self._clock.sleep(wait or 0.0)
         finally:
-            del self._jobs[job_id]
+            del self._versions[job_id]
 
     async def _refresh(self, job_id: str) -> Job:
-        """Read the job again: the watch may lag behind the writes of this class. Raises NotFound."""
+        """Read the job again, in a version that is not older than the latest observed one. Raises NotFound."""
         while True:
             try:
-                fresh = await self._store.get(Job, job_id)
+                job = await self._store.get(Job, job_id)
             except RetryLater as error:
                 await self._clock.sleep(error.delay_seconds)
                 continue
-            job = self._jobs[job_id] = _newer(self._jobs[job_id], fresh)
-            return job
+            if int(job.metadata.resource_version) >= self._versions[job_id]:
+                return job
 
-    async def _deliver(self, job: Job, message: CallbackMessage, tries: int) -> float:
-        """Send the message once. Return the delay before the next try; 0 if there is none. tries: with this one."""
-        verdict = await self._try(job, message)
-        wait = wait_after(verdict, message, tries, self._clock.now())
-        self._count(job, message, verdict, will_retry=wait is not None)
-        if wait is None:
-            await self._settle(job.id, message, verdict)
-        return wait or 0.0
+    @asynccontextmanager
+    async def _place(self, url: str, owner: str) -> AsyncIterator[None]:
+        """Wait for a place among the concurrent sends to a host, of an owner, and of all."""
+        with suppress(InvalidUrl):
+            url = parse_url(url).host
+        sends_to_host = self._sends_to.setdefault((owner, url), asyncio.Semaphore(SENDS_PER_HOST))
+        sends_of_owner = self._sends_of.setdefault(owner, asyncio.Semaphore(SENDS_PER_OWNER))
+        async with sends_to_host, sends_of_owner, self._all_sends:
+            yield
 
-    async def _try(self, job: Job, message: CallbackMessage) -> Verdict:
+    async def _try(self, job_id: str, url: str, owner: str, message: CallbackMessage) -> Verdict:
         """Send the message once."""
         try:
-            return await self._send(job, message)
+            return await self._send(url, owner, message)
         except (InvalidUrl, Forbidden) as error:
             return CallbackRefused(str(error))
         except (Unreachable, Unresolvable, TimeoutError):
             return CallbackFailed("the receiver did not answer")
         except Exception:
             # A bug that one message triggers must stop neither the others nor the engine.
-            log.exception("callback crashed", job=job.id)
+            log.exception("callback crashed", job=job_id)
             return CallbackFailed("the callback could not be sent")
 
-    async def _send(self, job: Job, message: CallbackMessage) -> Verdict:
-        url, owner = job.spec.callback_url or "", job.spec.owner
-        place = (owner, parse_url(url).host)
-        sends_to_host = self._sends_to.setdefault(place, asyncio.Semaphore(SENDS_PER_HOST))
-        sends_of_owner = self._sends_of.setdefault(owner, asyncio.Semaphore(SENDS_PER_OWNER))
-        async with sends_to_host, sends_of_owner, self._all_sends, asyncio.timeout(SEND_SECONDS):
+    async def _send(self, url: str, owner: str, message: CallbackMessage) -> Verdict:
+        async with asyncio.timeout(SEND_SECONDS):
             now = self._clock.now()
             headers = {"content-type": "application/json"}
             headers |= signed_headers(message.id, now, message.body, self._keys)
@@ -151,15 +157,11 @@ class Callbacks:
             except RetryLater as error:
                 await self._clock.sleep(error.delay_seconds)
 
-    def _count(self, job: Job, message: CallbackMessage, verdict: Verdict, *, will_retry: bool) -> None:
+    def _count(self, job_id: str, message: CallbackMessage, verdict: Verdict, *, will_retry: bool) -> None:
         if isinstance(verdict, CallbackDelivered):
             self._metrics.callback_tried("delivered")
             return
         self._metrics.callback_tried("retried" if will_retry else "given_up")
         log.info(
-            "callback failed", job=job.id, message=message.phase.value, reason=verdict.problem, will_retry=will_retry
+            "callback failed", job=job_id, message=message.phase.value, reason=verdict.problem, will_retry=will_retry
         )
-
-
-def _newer(known: Job | None, other: Job) -> Job:
-    return max(known or other, other, key=lambda job: int(job.metadata.resource_version))

@@ -33,7 +33,7 @@ def missing_server_message(task: Task) -> str:
 
 def invalid_endpoint_message(endpoint: str) -> str:
     """Return the message for an AiModel whose endpoint is no address of a server. It masks a password."""
-    shown = re.sub(r"(?<=//)[^/?#]*@", "***@", endpoint)
+    shown = re.sub(r"(?<=//).*@", "***@", endpoint, flags=re.DOTALL)
     return (
         f"the AiModel's endpoint {shown!r} is not the http or https address of a server: "
         "run `labrats model set NAME --endpoint https://HOST/v1`"

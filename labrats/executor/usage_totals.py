@@ -42,7 +42,7 @@ class UsageTotals:
         self._update()
 
     def add_estimated(self, usage: Usage) -> None:
-        """Add what nobody has reported. The cost of tokens without a report is that of the model's prices."""
+        """Add an estimate of usage without a report. Tokens without a known cost have the model's prices."""
         known = self.usage
         if known.known_cost_usd is None and self.prices:
             known = replace(known, cost_usd=cost_of(known, self.prices))

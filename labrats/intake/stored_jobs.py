@@ -1,4 +1,4 @@
-"""The parts of a stored job that a later one gets: its texts, conversation, files, and repository with credential."""
+"""Read stored jobs, and the parts that a later job gets of one: texts, conversation, files, repository, credential."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence

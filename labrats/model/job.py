@@ -536,7 +536,7 @@ class Job(Resource):
 
 
 def without_large_fields(job: Job) -> Job:
-    """Return a waiting job with what decides when it starts. It must not be stored.
+    """Return the job with only the fields that decide when it starts. It must not be stored.
 
     Very many jobs may wait, and one with all its fields may take some MiB.
     """

@@ -330,7 +330,7 @@ class UsageEvent(ExecutorEvent, tag="usage"):
 
 
 class _EventWithOutputs(ExecutorEvent, kw_only=True):
-    """An event that tells the outputs of the attempt so far."""
+    """An event that reports the outputs of the attempt so far."""
 
     outputs: Outputs = Outputs()
 

@@ -138,7 +138,7 @@ async def test_a_caller_gets_one_page_of_large_events_at_a_time(
     log.large_events = 100
     owner = (await api.services.store.get(Job, job)).spec.owner
     path = f"/api/jobs/{job}/events"
-    async with asyncio.TaskGroup() as tasks, api.services.large_answers.turn_of(owner):  # it is being sent
+    async with asyncio.TaskGroup() as tasks, api.services.large_pages.turn_of(owner):  # it is being sent
         large = tasks.create_task(user.get(path, params={"limit": 100}))
         small = await user.get(path, params={"after": "1-100", "limit": 100})
         assert [event["kind"] for event in small.json()["events"]] == ["log"] * 100

@@ -47,8 +47,8 @@ def _ports_of_worker() -> range:
     """Return the share of `_PORTS` of this process, one of those among which pytest-xdist distributes the tests."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    size = len(_PORTS) // workers
-    return _PORTS[number * size : (number + 1) * size - _MOST_IN_A_ROW]
+    share, size = number % workers, len(_PORTS) // workers  # a worker in the place of a crashed one has a new number
+    return _PORTS[share * size : (share + 1) * size - _MOST_IN_A_ROW]
 
 
 class QuietHandler(BaseHTTPRequestHandler):

@@ -23,8 +23,8 @@ class LargeAnswers:
     creation: held while an answer is created. A result of 60 MiB takes up to 400 MiB until it is an answer.
     """
 
-    def __init__(self) -> None:
-        self.creation = asyncio.Lock()
+    def __init__(self, created_at_once: int = 1) -> None:
+        self.creation = asyncio.Semaphore(created_at_once)
         self._waiting = Counter[str]()
         self._turns: dict[str, asyncio.Lock] = {}
 

@@ -118,4 +118,4 @@ async def read_events(
     try:
         return await read(SMALL_PAGE_BYTES)
     except PageTooLarge:  # a caller gets one such page at a time, which is then read again
-        return LargeAnswer(lambda: read(inf), services.large_answers, caller_id)
+        return LargeAnswer(lambda: read(inf), services.large_pages, caller_id)

@@ -66,7 +66,7 @@ class Budget:
         return replace(usage, cost_usd=cost_of(usage, prices, hour_cache_tokens)) if prices else usage
 
     def usage_of_abandoned(self, request: ApprovedRequest, expected: Usage, seconds: float) -> Usage:
-        """Return the most that a request has consumed whose client or proxy left before the end of the answer.
+        """Return the most that a request can have consumed after its client, or the proxy, ended it early.
 
         The client may have got all that it needs: a model also writes what it does not send. A server notices late that
         nobody waits for an answer which it sends as a whole.
