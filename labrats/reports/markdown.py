@@ -59,20 +59,36 @@ _MATH_LINK: Final = re.compile(r"\\(?=(?:href|csname)(?![A-Za-z]))")
 """Commands of TeX that link, or build the name of another command. Macros can build an address from harmless parts."""
 
 _INDENTED_FENCE: Final = re.compile(r"^[ \t>*+\-0-9.)]+(?:```|~~~)", re.MULTILINE)
+_OUTER_FENCE: Final = re.compile(r"^( {0,3})(?=```|~~~)", re.MULTILINE)
+"""A fence whose block lasts until another one, and not only as long as the list or quotation that it is in."""
 
 
-def neutralised(text: str, known_hosts: Collection[str], most_bytes: int) -> str:
+def neutralised(text: str, known_hosts: Collection[str], most_bytes: int, *, is_followed_by_code: bool = False) -> str:
     """Return `text` without active parts, cut to `most_bytes`.
 
     known_hosts: hosts to which links and images stay as they are. So do fenced blocks of code, except for commands to
     bots, unless the text has indented ones, whose end GitHub and this function could see at different places. A block
-    that GitHub would render, such as a diagram, becomes plain code.
+    that GitHub would render, such as a diagram, becomes plain code. One that nothing closes becomes text.
+    is_followed_by_code: whether a block of code follows, which must not be within one that the text leaves open. In a
+    text with indented blocks, others become text then.
     """
     visible = without_hidden(shortened(text, most_bytes)).replace("\r\n", "\n").replace("\r", "\n")
-    has_indented_fence = _INDENTED_FENCE.search(visible)
-    blocks = [(False, visible)] if has_indented_fence else _blocks(visible)
-    text = "\n".join(_plain(block) if is_code else _neutralised_text(block, known_hosts) for is_code, block in blocks)
-    return without_commands(text)[:most_bytes]  # the inserted spaces may have made it longer
+    if _INDENTED_FENCE.search(visible):
+        plain = _neutralised_text(visible, known_hosts)
+        return without_commands(_without_fences(plain) if is_followed_by_code else plain)[:most_bytes]
+    parts, room = list[str](), most_bytes  # the inserted spaces may make it longer
+    for is_code, block in _blocks(visible):
+        part = without_commands(_plain(block) if is_code else _without_fences(_neutralised_text(block, known_hosts)))
+        if len(part) > room:
+            parts += [] if is_code else [part[:room]]
+            break
+        parts.append(part)
+        room -= len(part) + len("\n")
+    return "\n".join(parts)
+
+
+def _without_fences(text: str) -> str:
+    return _OUTER_FENCE.sub(rf"\1{BREAK}", text)
 
 
 def _blocks(text: str) -> Iterator[tuple[bool, str]]:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 from msgspec.structs import replace
 
 from labrats.model.job import FailedCode, Outputs, Usage, WorkspaceSetup
@@ -31,6 +32,14 @@ def a_reported_job(phase: Phase, *, report: Report | None = None, **fields: Any)
 
 def body_of(reported: ReportedJob) -> str:
     return comment_body(reported)
+
+
+@pytest.mark.parametrize("answer", ["Done.\n```", "1. Run\n   ```sh\n   make\n   ```\n```"])
+def test_no_answer_makes_the_patch_active(answer: str) -> None:
+    patch = " ```\n+@acme/security ![p](https://evil.example/p.png)\n"
+    tokens = MarkdownIt().parse(body_of(a_reported_job(Phase.SUCCEEDED, result=answer, patch=patch)))
+    assert f"{patch}\n" in [each.content for each in tokens if each.type == "fence"]
+    assert not [each for each in tokens if each.type == "inline" and "acme" in each.content]
 
 
 def test_a_waiting_job_is_reported_with_its_model() -> None:

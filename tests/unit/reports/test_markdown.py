@@ -160,6 +160,39 @@ def test_a_path_is_no_command(text: str) -> None:
     assert neutralised(text, KNOWN, 1000) == text
 
 
+OPENINGS = [
+    "```",
+    "````",
+    "~~~",
+    "~~~~~",
+    "   ```",
+    "- ```",
+    "- ~~~",
+    "  ```",
+    "    ```",
+    "> ```",
+    "1. ```",
+    "\t```",
+    "x",
+]
+CODE = "````diff\n[evil](https://evil.example)\n````"
+
+
+@given(st.lists(st.sampled_from(OPENINGS), max_size=8), st.integers(10, 60))
+def test_a_block_of_code_after_a_text_is_one(lines: list[str], most_bytes: int) -> None:
+    """Otherwise it is within a block that the text leaves open, whose end its content chooses."""
+    text = neutralised("\n".join(lines), KNOWN, most_bytes, is_followed_by_code=True)
+    last = [token for token in MarkdownIt().parse(f"{text}\n\n{CODE}") if token.level == 0][-1]
+    assert (last.type, last.info, last.content) == ("fence", "diff", "[evil](https://evil.example)\n")
+
+
+def test_a_block_whose_end_does_not_fit_is_left_out() -> None:
+    mentions = "@a" * 20
+    text = neutralised(f"{mentions}\n```\ncode\n```", KNOWN, 60 + 4)
+    assert "```" not in text
+    assert text.startswith("@\u200ba")
+
+
 def test_links_to_known_hosts_stay_as_they_are() -> None:
     text = "See [the issue](https://github.com/octo/demo/issues/1) and <https://labrats.example.com/jobs/ir-1>."
     assert neutralised(text, KNOWN, 1000) == text

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from markdown_it import MarkdownIt
 
 from labrats.model.phases import Phase
 from labrats.model.publication import Finding, Publication
@@ -66,6 +67,17 @@ def test_several_lines_are_marked_only_within_one_hunk() -> None:
     )
     assert review
     assert [each.get("start_line") for each in review.comments] == [1, None]
+
+
+def test_no_text_of_a_finding_makes_its_suggestion_active() -> None:
+    """A suggestion stays as it is, and must not be within a block that the text leaves open."""
+    suggestion = "x\n```\n\n@acme/security ![p](https://evil.example/p.png)"
+    review = review_with(Finding(path="src/a.py", line=2, body="see:\n\n```", suggestion=suggestion))
+    assert review
+    [comment] = review.comments
+    tokens = MarkdownIt().parse(comment["body"])
+    assert [each.content for each in tokens if each.type == "fence"] == [f"{suggestion}\n"]
+    assert not [each for each in tokens if each.type == "inline" and "acme" in each.content]
 
 
 def test_findings_beyond_the_limit_are_listed_in_the_text() -> None:
