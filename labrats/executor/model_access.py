@@ -193,10 +193,9 @@ class ModelRequests:
         self._reported += 1
 
     def report_estimates(self) -> None:
-        """Add estimates to the usage of a job with limits before a pause: the attempts after it get what is left."""
-        if UsageLimits.of(self._context.task):
-            with suppress(GiveUp):  # the output is full; the end of the attempt has the usage all the same
-                self._context.events.report_estimated_usage(self._estimated)
+        """Add estimates to the usage before a pause: the attempts after it get what is left of the limits."""
+        with suppress(GiveUp):  # the output is full; the end of the attempt has the usage all the same
+            self._context.events.report_estimated_usage(self._estimated)
 
     def verified(self, failure: GiveUp) -> GiveUp:
         """Return the failure of the program, as far as the answers of the model's server confirm it.
@@ -233,6 +232,8 @@ async def _watch(context: RunContext) -> AsyncIterator[ModelRequests]:
         if requests.is_over_budget and requests.failure and failure.code is not FailedCode.BUDGET:
             raise requests.failure from failure  # the program has failed because its requests were refused
         verified = requests.verified(failure)
-        if verified.code in PAUSING:
+        if verified.code in PAUSING and UsageLimits.of(context.task):
+            if requests.failure:  # what the agent has consumed is unknown, and so is what a further attempt may consume
+                raise requests.failure from failure
             requests.report_estimates()
         raise verified from failure.__cause__

@@ -24,12 +24,13 @@ from labrats.model.record import encode
 START_SECONDS: Final = 60.0
 """Time for the proxy to start."""
 
-_END_SECONDS: Final = 3.0
+_END_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 0.05
 _MOST_READERS: Final = 8
 _MOST_UNREAD_BYTES: Final = 16 * 1024 * 1024
 _DECODER: Final = msgspec.json.Decoder(ModelRequest)
 _LOST: Final = "the key proxy of this attempt's pod has ended; `kubectl logs POD -c key-proxy` shows why"
+_LATE: Final = "the key proxy of this attempt's pod did not report all requests in time after the agent's end"
 
 
 class Openable(Protocol):
@@ -86,7 +87,9 @@ async def follow_requests(
 ) -> AsyncIterator[None]:
     """Pass each request that the proxy reports to `on_request`, until the context exits.
 
-    Raises GiveUp if the proxy does not start. on_loss: called if the connection is lost.
+    Raises GiveUp if the proxy does not start.
+
+    on_loss: called if the connection is lost, or if the proxy has not reported all requests in time at the end.
     """
     reader, writer = await _connect(address, token, start_seconds)
     ends = False
@@ -109,6 +112,8 @@ async def follow_requests(
         with contextlib.suppress(OSError):
             writer.write_eof()
         await asyncio.wait([following], timeout=_END_SECONDS)
+        if not following.done():
+            on_loss(GiveUp(FailedCode.INTERNAL, _LATE))
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         writer.close()

@@ -1,6 +1,8 @@
 """Tests of what an attempt believes about the server of its model."""
 
+import asyncio
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +11,18 @@ from types import MappingProxyType
 import pytest
 from httpx2 import AsyncClient
 
+from labrats.executor import model_access as model_access_module
+from labrats.executor.key_proxy import request_feed
+from labrats.executor.key_proxy.request_feed import RequestFeed
 from labrats.executor.model_access import model_access
 from labrats.model.config import JobConfig
+from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.network import Network
+from labrats.model.protocol import KEY_PROXY_FILE, MODEL_REQUESTS_FILE, ModelRequest
 from tests.support.loopback import QuietHandler, served_by
-from tests.unit.executor.attempts import AttemptFolder, a_task, an_attempt, some_work
+from tests.unit.executor.attempts import AttemptFolder, Work, a_task, an_attempt, some_work
+from tests.unit.executor.key_proxy.proxies import until
 
 MODEL = "claude-sonnet-5-5"
 ASK = f"""
@@ -151,6 +159,48 @@ def test_answers_that_were_cut_before_a_pause_count_for_the_attempt_after_it(tmp
     used = attempt.error.usage
     assert (used.output_tokens > 100, used.input_tokens > 10) == (limit is not None, limit is not None)
     assert used.known_cost_usd == 0.0
+
+
+class BusyProxy:
+    """A proxy that ends its requests late."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+
+    def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        await self.may_end.wait()
+
+
+async def paused(work: Work, feed: RequestFeed) -> None:
+    """Let an agent end because its model is overloaded, as the feed has reported."""
+    async with model_access(work.context):
+        feed.report(ModelRequest(method="POST", path="/v1/messages", model=MODEL, status=429, milliseconds=1))
+        await until(lambda: bool(work.events))
+        raise GiveUp(FailedCode.RATE_LIMITED, "the model is busy", 1.0)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("limit", "code"), [(100_000, FailedCode.INTERNAL), (None, FailedCode.RATE_LIMITED)])
+async def test_attempt_whose_usage_is_unknown_does_not_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, code: FailedCode
+) -> None:
+    """An agent can keep the proxy of its pod busy, and the attempt after the pause would have the whole limits."""
+    listener, feed, proxy = socket.create_server(("127.0.0.1", 0)), RequestFeed("test-feed"), BusyProxy()
+    monkeypatch.setattr(model_access_module, "MODEL_REQUESTS_PORT", listener.getsockname()[1])
+    monkeypatch.setattr(request_feed, "_END_SECONDS", 0.2)
+    server = await feed.serve(listener, proxy)
+    secrets = {KEY_PROXY_FILE: "test-token", MODEL_REQUESTS_FILE: "test-feed"}
+    task = a_task(tmp_path, config=JobConfig(provider="claude", model=MODEL, max_tokens=limit))
+    with some_work(tmp_path, task, secrets) as work, pytest.raises(GiveUp) as failure:
+        await paused(work, feed)
+    proxy.may_end.set()
+    await until(lambda: not feed._readers)
+    server.close()
+    await asyncio.sleep(0)
+    assert failure.value.code is code
 
 
 @pytest.mark.anyio
