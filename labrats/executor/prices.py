@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from labrats.model.ai_model import Prices
+from labrats.model.ai_model import Prices, cost_of
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage
 from labrats.model.protocol import Task
@@ -41,9 +41,6 @@ LIST_PRICES: Final[Mapping[str, Prices]] = {
 _COST_REPORTING_PROVIDERS: Final = frozenset({"claude", "mock"})
 """Providers whose programs report the cost, at least when they end."""
 
-_HOUR_FACTOR: Final = 1.6
-"""Ratio of the prices for input that is cached for an hour and for five minutes, in the Messages API."""
-
 _DATE: Final = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
@@ -60,23 +57,6 @@ def with_job_cost(usage: Usage, task: Task, model: str | None = None) -> Usage:
     if prices is None and usage.cost_usd is None:
         prices = list_prices(task, model)
     return replace(usage, cost_usd=cost_of(usage, prices)) if prices else usage
-
-
-def cost_of(usage: Usage, prices: Prices, hour_cache_tokens: int = 0) -> float:
-    """Return the cost in US dollars, unrounded.
-
-    hour_cache_tokens: share of the tokens written to a cache that stay for an hour, which cost more.
-    """
-    written = min(usage.cache_write_tokens, usage.input_tokens)
-    cache_write = prices.input if prices.cache_write is None else prices.cache_write
-    millions = (
-        (usage.input_tokens - written) * prices.input
-        + written * cache_write
-        + hour_cache_tokens * (prices.cache_write or 0) * (_HOUR_FACTOR - 1)
-        + usage.output_tokens * prices.output
-        + usage.cache_read_tokens * prices.cache_read
-    )
-    return millions / 1_000_000
 
 
 def require_price(task: Task) -> None:

@@ -4,8 +4,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from labrats.executor.prices import cost_of
-from labrats.model.ai_model import Prices
+from labrats.model.ai_model import Prices, cost_of
 from labrats.model.job import Usage
 
 _TOKEN_COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")

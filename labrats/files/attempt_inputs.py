@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from msgspec.structs import asdict
 
-from labrats.model.ai_model import Prices
+from labrats.model.ai_model import Prices, cost_of
 from labrats.model.config import CREDENTIAL_NAMES, KEYS_OF_MODELS, JobConfig
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp
@@ -162,15 +162,17 @@ def _other_prices(attempt: Attempt) -> dict[str, Prices]:
     return {name: priced[name] for name in sorted(priced)[:_MOST_PRICES] if name != config.model}
 
 
-def _spent(job: Job, config: JobConfig) -> Usage:
+def _spent(job: Job, config: JobConfig, prices: Prices | None) -> Usage:
     """Return what attempts that ended with a pause have consumed of the job's limits.
 
     The limits are for one attempt and all those that pauses add to it: an agent can cause a pause. Each attempt that a
-    caller or `maxAttempts` adds has the whole limits.
+    caller or `maxAttempts` adds has the whole limits. An agent can make the cost unknown, which is that of the tokens
+    then, if the model has prices.
     """
     used, before = job.status.usage, max(0, job.status.attempts - job.status.pauses - 1)
     tokens = used.input_tokens + used.output_tokens - before * (config.max_tokens or 0)
-    cost = (used.cost_usd or 0.0) - before * (config.max_cost_usd or 0.0)
+    known_cost = cost_of(used, prices) if used.cost_usd is None and prices else used.cost_usd or 0.0
+    cost = known_cost - before * (config.max_cost_usd or 0.0)
     return Usage(input_tokens=max(0, tokens), cost_usd=max(0.0, cost)) if job.status.pauses else Usage()
 
 
@@ -196,6 +198,7 @@ def task_of(attempt: Attempt, settings: TaskSettings, *, workspace: str, uploads
     workspace: path of the agent's folder. uploads: path at which the executor finds the uploads volume.
     """
     job, ai_model = attempt.job, attempt.ai_model
+    prices = ai_model.spec.prices if ai_model else None
     return Task(
         job_id=job.id,
         attempt=str(attempt.name),
@@ -208,8 +211,8 @@ def task_of(attempt: Attempt, settings: TaskSettings, *, workspace: str, uploads
         pipeline=job.spec.pipeline,
         result_schema=job.result_schema,
         endpoint=ai_model.spec.endpoint if ai_model else None,
-        spent=_spent(job, attempt.config),
-        prices=ai_model.spec.prices if ai_model else None,
+        spent=_spent(job, attempt.config, prices),
+        prices=prices,
         other_prices=_other_prices(attempt),
         selection=attempt.selection,
         continuation=Continuation(job_id=job.spec.follow_up_of) if job.spec.follow_up_of else None,

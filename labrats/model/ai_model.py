@@ -6,7 +6,7 @@ from typing import Final
 
 from labrats.model.condition import Condition
 from labrats.model.config import Sampling
-from labrats.model.job import Job
+from labrats.model.job import Job, Usage
 from labrats.model.record import Record, Resource, seniority
 
 DEFAULT_SLOTS: Final = 4
@@ -23,6 +23,27 @@ class Prices(Record):
     output: float = 0.0
     cache_read: float = 0.0
     cache_write: float | None = None
+
+
+_HOUR_FACTOR: Final = 1.6
+"""Ratio of the prices for input that is cached for an hour and for five minutes, in the Messages API."""
+
+
+def cost_of(usage: Usage, prices: Prices, hour_cache_tokens: int = 0) -> float:
+    """Return the cost in US dollars, unrounded.
+
+    hour_cache_tokens: share of the tokens written to a cache that stay for an hour, which cost more.
+    """
+    written = min(usage.cache_write_tokens, usage.input_tokens)
+    cache_write = prices.input if prices.cache_write is None else prices.cache_write
+    millions = (
+        (usage.input_tokens - written) * prices.input
+        + written * cache_write
+        + hour_cache_tokens * (prices.cache_write or 0) * (_HOUR_FACTOR - 1)
+        + usage.output_tokens * prices.output
+        + usage.cache_read_tokens * prices.cache_read
+    )
+    return millions / 1_000_000
 
 
 class AiModelSpec(Record):

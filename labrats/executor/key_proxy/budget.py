@@ -10,8 +10,8 @@ from labrats.executor.key_proxy.expected_usage import TOKENS_PER_SECOND, is_stre
 from labrats.executor.key_proxy.request_prices import prices_of
 from labrats.executor.key_proxy.responses import Refused
 from labrats.executor.key_proxy.usage_reader import Share
-from labrats.executor.prices import cost_of
 from labrats.executor.usage_limits import UsageLimits
+from labrats.model.ai_model import cost_of
 from labrats.model.errors import GiveUp
 from labrats.model.job import Usage
 from labrats.model.protocol import OVER_LIMIT, Task

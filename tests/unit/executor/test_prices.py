@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.prices import cost_of, require_price, with_job_cost
-from labrats.model.ai_model import Prices
+from labrats.executor.prices import require_price, with_job_cost
+from labrats.model.ai_model import Prices, cost_of
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Usage

@@ -198,6 +198,16 @@ def test_attempt_after_a_pause_has_what_the_earlier_ones_left(
     assert (task.spent.input_tokens, task.spent.cost_usd or 0.0) == (tokens, cost)
 
 
+@pytest.mark.parametrize(("prices", "cost"), [(Prices(input=100_000, output=50_000), 7.5), (None, 0.0)])
+def test_unknown_cost_before_a_pause_is_that_of_the_tokens(prices: Prices | None, cost: float) -> None:
+    """An agent makes it unknown if its program reports an answer without tokens."""
+    used = Usage(input_tokens=60, output_tokens=30, cost_usd=None)
+    job = a_job(Phase.RUNNING, attempts=2, pauses=1, usage=used, spec=a_spec(config={"max_cost_usd": 10.0}))
+    model = an_ai_model()
+    attempt = Attempt(job, replace(model, spec=replace(model.spec, prices=prices)))
+    assert a_task_of(attempt).spent.cost_usd == pytest.approx(cost)
+
+
 def test_task_names_the_prices_of_other_models_of_the_provider() -> None:
     own, other = Prices(input=1), Prices(input=2)
     ai_model = an_ai_model("opus", provider="claude", model="opus", prices=own)
