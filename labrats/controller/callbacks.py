@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 import structlog
@@ -51,7 +51,7 @@ class Callbacks:
     ) -> None:
         self._store, self._client, self._clock, self._keys = store, client, clock, signing_keys
         self._metrics = metrics
-        self._versions: dict[str, int] = {}
+        self._versions: dict[_Receiver, int] = {}
         """The latest known version of each job with a message in progress. Jobs and messages may be large."""
         self._all_sends = asyncio.Semaphore(SENDS_AT_ONCE)
         self._sends_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -62,88 +62,95 @@ class Callbacks:
         async with asyncio.TaskGroup() as senders:
             async for change in self._store.watch(Job, unsettled_only=True):
                 if isinstance(change, Changed) and self._observe(job := change.resource):
-                    sending = self._send_all(job.id, job.spec.callback_url or "", job.spec.owner)
+                    sending = self._send_all(_Receiver.of(job))
                     senders.create_task(sending, name=f"callbacks-{job.id}")
                     del job
 
     def _observe(self, job: Job) -> bool:
         """Take note of a job. Return whether it has a message to send, and no task for it yet."""
-        version = int(job.metadata.resource_version)
-        if job.id in self._versions:
-            self._versions[job.id] = max(version, self._versions[job.id])
+        version, receiver = int(job.metadata.resource_version), _Receiver.of(job)
+        if receiver in self._versions:
+            self._versions[receiver] = max(version, self._versions[receiver])
             return False
         if next_message(job) is None:
             return False
-        self._versions[job.id] = version
+        self._versions[receiver] = version
         return True
 
-    async def _send_all(self, job_id: str, url: str, owner: str) -> None:
+    async def _send_all(self, receiver: "_Receiver") -> None:
         """Send the messages of a job until there is none left: each until it is delivered or given up, or outdated."""
         latest, tries = "", 0
         try:
             with suppress(NotFound):  # the job was deleted
                 while True:
                     # Very many jobs may wait for a place, and so are read only then.
-                    async with self._place(url, owner):
+                    async with self._place(receiver):
                         # No await follows the last check, so no change of the job is missed.
-                        if (message := next_message(await self._refresh(job_id))) is None:
+                        if (message := next_message(await self._refresh(receiver))) is None:
                             return
-                        verdict = await self._try(job_id, url, owner, message)
+                        verdict = await self._try(receiver, message)
                     tries = tries + 1 if message.id == latest else 1
                     latest = message.id
                     wait = wait_after(verdict, message, tries, self._clock.now())
-                    self._count(job_id, message, verdict, will_retry=wait is not None)
+                    self._count(receiver.job_id, message, verdict, will_retry=wait is not None)
                     if wait is None:
-                        await self._settle(job_id, message, verdict)
+                        await self._settle(receiver, message, verdict)
                     del message
                     await self._clock.sleep(wait or 0.0)
         finally:
-            del self._versions[job_id]
+            del self._versions[receiver]
 
-    async def _refresh(self, job_id: str) -> Job:
-        """Read the job again, in a version that is not older than the latest observed one. Raises NotFound."""
+    async def _refresh(self, receiver: "_Receiver") -> Job:
+        """Read the job again, in a version that is not older than the latest observed one.
+
+        Raises NotFound, also if another job has its id by now.
+        """
         while True:
             try:
-                job = await self._store.get(Job, job_id)
+                job = await self._store.get(Job, receiver.job_id)
             except RetryLater as error:
                 await self._clock.sleep(error.delay_seconds)
                 continue
-            if int(job.metadata.resource_version) >= self._versions[job_id]:
+            if _Receiver.of(job) != receiver:
+                raise NotFound(f"the job {receiver.job_id} was replaced by another one")
+            if int(job.metadata.resource_version) >= self._versions[receiver]:
                 return job
 
     @asynccontextmanager
-    async def _place(self, url: str, owner: str) -> AsyncIterator[None]:
+    async def _place(self, receiver: "_Receiver") -> AsyncIterator[None]:
         """Wait for a place among the concurrent sends to a host, of an owner, and of all."""
+        owner, host = receiver.owner, receiver.url
         with suppress(InvalidUrl):
-            url = parse_url(url).host
-        sends_to_host = self._sends_to.setdefault((owner, url), asyncio.Semaphore(SENDS_PER_HOST))
+            host = parse_url(receiver.url).host
+        sends_to_host = self._sends_to.setdefault((owner, host), asyncio.Semaphore(SENDS_PER_HOST))
         sends_of_owner = self._sends_of.setdefault(owner, asyncio.Semaphore(SENDS_PER_OWNER))
         async with sends_to_host, sends_of_owner, self._all_sends:
             yield
 
-    async def _try(self, job_id: str, url: str, owner: str, message: CallbackMessage) -> Verdict:
+    async def _try(self, receiver: "_Receiver", message: CallbackMessage) -> Verdict:
         """Send the message once."""
         try:
-            return await self._send(url, owner, message)
+            return await self._send(receiver, message)
         except (InvalidUrl, Forbidden) as error:
             return CallbackRefused(str(error))
         except (Unreachable, Unresolvable, TimeoutError):
             return CallbackFailed("the receiver did not answer")
         except Exception:
             # A bug that one message triggers must stop neither the others nor the engine.
-            log.exception("callback crashed", job=job_id)
+            log.exception("callback crashed", job=receiver.job_id)
             return CallbackFailed("the callback could not be sent")
 
-    async def _send(self, url: str, owner: str, message: CallbackMessage) -> Verdict:
+    async def _send(self, receiver: "_Receiver", message: CallbackMessage) -> Verdict:
         async with asyncio.timeout(SEND_SECONDS):
             now = self._clock.now()
             headers = {"content-type": "application/json"}
             headers |= signed_headers(message.id, now, message.body, self._keys)
-            send = self._client.send("POST", url, headers=headers, content=message.body, share=share_of(owner))
+            share = share_of(receiver.owner)
+            send = self._client.send("POST", receiver.url, headers=headers, content=message.body, share=share)
             async with send as answer:
                 return judge_answer(answer.status, answer.headers, now)  # the body is not read
 
-    async def _settle(self, job_id: str, message: CallbackMessage, verdict: Verdict) -> None:
+    async def _settle(self, receiver: "_Receiver", message: CallbackMessage, verdict: Verdict) -> None:
         """Record in the status of the job that the message was delivered or given up. Raises NotFound."""
         callback = settled(message, verdict, self._clock.now())
 
@@ -152,7 +159,7 @@ class Callbacks:
 
         while True:
             try:
-                await compare_and_set(self._store, lambda: self._refresh(job_id), with_callback)
+                await compare_and_set(self._store, lambda: self._refresh(receiver), with_callback)
                 return
             except RetryLater as error:
                 await self._clock.sleep(error.delay_seconds)
@@ -165,3 +172,16 @@ class Callbacks:
         log.info(
             "callback failed", job=job_id, message=message.phase.value, reason=verdict.problem, will_retry=will_retry
         )
+
+
+class _Receiver(NamedTuple):
+    """The job whose messages are sent, and where they go. Another job may get its id."""
+
+    job_id: str
+    uid: str
+    url: str
+    owner: str
+
+    @classmethod
+    def of(cls, job: Job) -> "_Receiver":
+        return cls(job.id, job.metadata.uid, job.spec.callback_url or "", job.spec.owner)

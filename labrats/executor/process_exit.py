@@ -10,6 +10,8 @@ from subprocess import STDOUT
 from typing import Final
 
 from labrats.executor.subprocesses import Subprocess, child_process
+from labrats.model.errors import GiveUp
+from labrats.model.job import FailedCode
 from labrats.processes import describe_exit, has_child, kill_descendants
 
 _SIGNAL_OFFSET: Final = 128
@@ -23,7 +25,7 @@ async def run_to_end(
     """Start a program, with its errors in its output. Yield it, and a task that returns its exit status.
 
     When the context exits, every descendant of this process is killed: processes that the program has left running
-    would continue unnoticed. Raises OSError if the program cannot be started.
+    would continue unnoticed. Raises OSError if the program cannot be started, and GiveUp if a process cannot be killed.
 
     enter: see `child_process`.
     """
@@ -33,7 +35,8 @@ async def run_to_end(
             yield process, exited
         finally:
             exited.cancel()
-            kill_descendants(os.getpid())
+            if not kill_descendants(os.getpid()):  # it could still change what is read now
+                raise GiveUp(FailedCode.INTERNAL, "a process that a command has left running could not be killed")
 
 
 async def wait_for_exit(process: Subprocess) -> int:

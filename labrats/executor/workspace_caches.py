@@ -11,7 +11,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
@@ -128,8 +128,11 @@ class FolderCaches:
     async def _store(self, entry: CacheEntry) -> None:
         if not (self._workspace / entry.cached.path).is_dir():
             raise _CacheFailed("the setup commands have not made it")
-        with open_folder_inside(self._workspace, entry.cached.path):  # neither it nor a parent is a link
-            pass
+        with open_folder_inside(self._workspace, entry.cached.path) as folder:  # neither it nor a parent is a link
+            await self._store_folder(folder, entry)
+
+    async def _store_folder(self, folder: int, entry: CacheEntry) -> None:
+        """Store an open folder, in whose place there may be a link to another one by now."""
         size = await self._checked_size(self._workspace / entry.cached.path)
         entry.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._check_room(entry.path.parent, size)
@@ -137,7 +140,7 @@ class FolderCaches:
         (unfinished / _CONTENT).mkdir(mode=0o700, parents=True)
         try:
             with locked_entry(unfinished, fcntl.LOCK_EX):
-                await self._copy_measured(self._workspace / entry.cached.path, unfinished)
+                await self._copy_measured(folder, unfinished)
                 size = await self._checked_size(unfinished)
                 (unfinished / SIZE_FILE).write_text(str(size))
                 if not entry.path.exists():  # otherwise another job has just stored it
@@ -145,12 +148,13 @@ class FolderCaches:
         finally:
             await asyncio.to_thread(remove_tree, unfinished)
 
-    async def _copy_measured(self, source: Path, unfinished: Path) -> None:
-        """Copy a folder into an entry, and measure the entry meanwhile.
+    async def _copy_measured(self, folder: int, unfinished: Path) -> None:
+        """Copy an open folder into an entry, and measure the entry meanwhile.
 
         The folder may grow: a caller's own image runs beside the cache keeper.
         """
-        copying = asyncio.create_task(_copy(source, unfinished / _CONTENT), name="copy to cache")
+        source = Path(f"/proc/self/fd/{folder}")
+        copying = asyncio.create_task(_copy(source, unfinished / _CONTENT, [folder]), name="copy to cache")
         try:
             pause = _MEASURE_SECONDS
             while not (await asyncio.wait([copying], timeout=pause))[0]:
@@ -185,11 +189,14 @@ class FolderCaches:
         self._log_line(f"[cache: {cached.path} {text}]")
 
 
-async def _copy(source: Path, target: Path) -> None:
-    """Copy the content of a folder, with its links and modes. No link is followed."""
+async def _copy(source: Path, target: Path, inherited: Collection[int] = ()) -> None:
+    """Copy the content of a folder, with its links and modes. No link in it is followed.
+
+    inherited: see `child_process`.
+    """
     command = ["cp", "-a", "--", f"{source}/.", str(target)]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-    async with child_process(command, target, environment, stderr=STDOUT) as process:
+    async with child_process(command, target, environment, stderr=STDOUT, inherited=inherited) as process:
         output = await read_tail(process.output)
         if await process.exit_status() != 0:
             raise _CacheFailed(" ".join(output.splitlines()[:1]) or "cp failed")

@@ -137,6 +137,30 @@ async def test_a_failed_message_is_sent_again_with_the_same_id(engine: Engine, r
     assert (engine.tries("retried"), engine.tries("delivered"), engine.tries("given_up")) == (2, 2, 0)
 
 
+async def test_messages_of_a_later_job_of_the_same_id_go_to_its_own_receiver(
+    engine: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, may_try_again = asyncio.Event(), asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        waits.set()
+        await may_try_again.wait()
+
+    monkeypatch.setattr(engine.clock, "sleep", sleep)
+    receiver.replies = [answer(503)]
+    async with a_receiver() as other, engine.callbacks():
+        job = await engine.add(P.RUNNING, receiver.url)
+        await waits.wait()
+        await engine.store.delete(Job, job.id)
+        later = a_job(P.RUNNING, job_id=job.id, spec=a_spec(callback_url=other.url, owner="ci"), resource_version="")
+        other.replies = [answer(503)]
+        await engine.store.create(later)
+        await other.got("in_progress")
+        may_try_again.set()
+        await other.got("in_progress", "in_progress")
+        await receiver.got("in_progress")  # and nothing more
+
+
 async def test_jobs_that_wait_for_a_slow_receiver_are_read_when_it_is_their_turn(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

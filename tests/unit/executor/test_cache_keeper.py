@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -71,12 +71,40 @@ async def test_later_jobs_get_the_folder_as_it_was_before_the_agent(tmp_path: Pa
     assert stored.read_text() == "of first"
 
 
+async def test_a_link_that_takes_the_place_of_a_folder_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that cannot be killed, or a caller's own image, may do that after the folder was checked."""
+    task, log, outside = a_job(tmp_path, "first"), list[str](), tmp_path / "outside"
+    libraries = Path(task.workspace, "libraries")
+    libraries.mkdir()
+    (libraries / "one").write_text("of the workspace")
+    outside.mkdir()
+    (outside / "secret").write_text("of the machine")
+    checked_size = FolderCaches._checked_size
+
+    async def exchange(self: FolderCaches, folder: Path) -> int:
+        if not libraries.is_symlink():
+            libraries.rename(libraries.with_name("moved"))
+            libraries.symlink_to(outside)
+        return await checked_size(self, folder)
+
+    monkeypatch.setattr(FolderCaches, "_checked_size", exchange)
+    libraries.rename(hidden := Path(task.workspace, "hidden"))
+    async with kept(task, log) as caches:
+        await caches.restore()
+        hidden.rename(libraries)
+        await caches.store()
+    [stored] = (tmp_path / "caches").glob("scope/*/content")
+    assert [each.name for each in stored.iterdir()] == ["one"]
+
+
 async def test_a_folder_that_grows_while_it_is_stored_is_not_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller's own image may run beside the keeper."""
 
-    async def copy(_: Path, target: Path) -> None:
+    async def copy(_: Path, target: Path, inherited: Collection[int]) -> None:
         for number in count():
             (target / str(number)).write_bytes(bytes(100_000))
             await asyncio.sleep(0.001)
@@ -120,7 +148,7 @@ async def test_a_copy_ends_once_other_jobs_have_filled_the_volume(
 ) -> None:
     free = iter([2**40])
 
-    async def copy(_: Path, target: Path) -> None:
+    async def copy(_: Path, target: Path, inherited: Collection[int]) -> None:
         await asyncio.sleep(3600)
 
     monkeypatch.setattr(workspace_caches, "_copy", copy)
