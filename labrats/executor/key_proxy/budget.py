@@ -21,6 +21,7 @@ _MOST_OUTPUT_TOKENS: Final = 131_072
 """Tokens that a model writes at most if a request names no limit."""
 
 _PARALLEL_REQUESTS: Final = 4
+_SOON_SECONDS: Final = 3.0
 
 
 class Budget:
@@ -80,6 +81,19 @@ class Budget:
             return replace(expected, output_tokens=asked or _MOST_OUTPUT_TOKENS)
         written = int(seconds * TOKENS_PER_SECOND)
         return replace(expected, output_tokens=min(written, asked or written))
+
+    def usage_of_failed(self, request: ApprovedRequest, expected: Usage, seconds: float) -> Usage:
+        """Return the most that a request can have consumed that its server ended without telling the usage.
+
+        A gateway ends one that takes long, while the model still works on it. An overloaded server ends it soon, and
+        has consumed nothing.
+
+        expected: see `expected`. seconds: since the request was sent.
+        """
+        if expected == Usage() or seconds < _SOON_SECONDS:
+            return Usage()
+        written = int(seconds * TOKENS_PER_SECOND)
+        return replace(expected, output_tokens=min(written, output_limit(request) or written))
 
     def has_room_for(self, expected: Usage) -> bool:
         """Return whether a request fits into the limits together with those that are running. One alone always does."""

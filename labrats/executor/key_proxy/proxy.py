@@ -15,11 +15,12 @@ from msgspec.structs import replace
 
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.key_proxy.approved_request import ApprovedRequest
+from labrats.executor.key_proxy.expected_usage import is_streamed
 from labrats.executor.key_proxy.http_connection import READ_BYTES, HttpConnection
 from labrats.executor.key_proxy.key_redactor import KeyRedactor
 from labrats.executor.key_proxy.model_server import Api
 from labrats.executor.key_proxy.request_policy import MOST_BODY_BYTES, RequestPolicy
-from labrats.executor.key_proxy.responses import ErrorBody, Refused
+from labrats.executor.key_proxy.responses import ErrorBody, Refused, Unanswered
 from labrats.executor.key_proxy.upstream import Upstream
 from labrats.executor.key_proxy.usage_reader import UsageReader
 from labrats.model.job import Usage
@@ -41,6 +42,8 @@ _SEND_BUFFER_BYTES: Final = 64 * 1024
 _PATH_CHARACTERS: Final = 200
 _CLOSED_BY_CLIENT: Final = 499
 _PAUSING: Final = (429, 503, 529)
+_FAILED: Final = 500
+"""The first of the statuses by which a server, or a gateway before it, says that it has failed."""
 _HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade".split()
 )
@@ -233,15 +236,18 @@ class KeyProxy:
         except asyncio.CancelledError:  # the client or `close` has ended the request, but the server has it
             exchange.counted = self._budget.usage_of_abandoned(request, expected, monotonic() - sent)
             raise
+        except Unanswered:
+            exchange.counted = self._budget.usage_of_failed(request, expected, monotonic() - sent)
+            raise
         exchange.status = response.status_code
         exchange.retry_after_seconds = _retry_after(response)
         reader = _usage_reader(self._policy.server.api, request, response)
-        is_abandoned = True
+        is_abandoned, is_cut = True, False
         try:
             await self._forward_response(client, upstream, response, reader)
             is_abandoned = False
-        except (_ResponseCut, Refused):
-            is_abandoned = False
+        except (_ResponseCut, Refused) as failure:
+            is_abandoned, is_cut = False, isinstance(failure, _ResponseCut)
             raise
         finally:
             if reader:
@@ -253,9 +259,12 @@ class KeyProxy:
                 exchange.counted = reader.usage if reader.is_final else reader.with_estimate(expected.input_tokens)
                 if (is_abandoned or reader.is_unreadable) and not reader.is_final:
                     most = self._budget.usage_of_abandoned(request, expected, monotonic() - sent).output_tokens
-                    exchange.counted = replace(
-                        exchange.counted, output_tokens=max(exchange.counted.output_tokens, most)
-                    )
+                    exchange.counted = _with_output_of(most, exchange.counted)
+                elif is_cut and not reader.is_final and not is_streamed(request):
+                    most = self._budget.usage_of_failed(request, expected, monotonic() - sent).output_tokens
+                    exchange.counted = _with_output_of(most, exchange.counted)
+            elif response.status_code >= _FAILED and request.is_answered_by_a_model:
+                exchange.counted = self._budget.usage_of_failed(request, expected, monotonic() - sent)
         self._upstream.release(upstream)
 
     async def _forward_response(
@@ -310,6 +319,10 @@ class KeyProxy:
         await client.send(
             h11.Response(status_code=error.status, headers=headers), h11.Data(data=body), h11.EndOfMessage()
         )
+
+
+def _with_output_of(tokens: int, usage: Usage) -> Usage:
+    return replace(usage, output_tokens=max(usage.output_tokens, tokens))
 
 
 def _taken(body: bytearray) -> bytes:

@@ -32,6 +32,10 @@ class Refused(Exception):
         self.model = model
 
 
+class Unanswered(Refused):
+    """The model's server has got the request, and has closed the connection without an answer."""
+
+
 @dataclass(frozen=True)
 class ErrorBody:
     """The body of an error response."""

@@ -14,7 +14,7 @@ from labrats.executor.egress.gateway import ConnectionRefused, Ends, Gateway
 from labrats.executor.key_proxy.approved_request import ApprovedRequest
 from labrats.executor.key_proxy.http_connection import HttpConnection
 from labrats.executor.key_proxy.model_server import ModelServer
-from labrats.executor.key_proxy.responses import Refused
+from labrats.executor.key_proxy.responses import Refused, Unanswered
 from labrats.net.tls import verifying_tls
 from labrats.sandbox.network_namespace import LOOPBACK
 
@@ -58,7 +58,7 @@ class Upstream:
                 connection.abort()
                 if not connection.was_used:
                     reason = _reason(error, has_closed=connection.http.trailing_data[1])
-                    raise Refused(502, f"the model's server at {self._server.address} {reason}") from error
+                    raise Unanswered(502, f"the model's server at {self._server.address} {reason}") from error
             except BaseException:
                 connection.abort()
                 raise

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from labrats.executor.key_proxy import proxy as proxy_module
 from labrats.executor.key_proxy.expected_usage import most_input_tokens
 from labrats.executor.key_proxy.proxy import MOST_CONNECTIONS, MOST_UNAUTHENTICATED_REPORTED
 from labrats.executor.key_proxy.usage_reader import MOST_BYTES
@@ -1051,3 +1052,36 @@ async def test_end_of_the_proxy_closes_all_connections(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Connect call failed"):
         await asyncio.open_connection("127.0.0.1", proxy.port)
     await until(lambda: len(asyncio.all_tasks()) <= 2)
+
+
+ENDS = {
+    "closed": b"",
+    "gateway": a_response(b"timeout", status="504 Gateway Timeout", kind="text/plain"),
+    "cut": b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"id":',
+}
+"""What a server or a gateway sends at the end of a request that takes long."""
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(("seconds", "counted"), [(60.0, 18_000), (1000.0, 100_000), (0.0, 0)])
+async def test_request_that_a_gateway_ends_after_long_has_used_as_much_as_a_model_writes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, seconds: float, counted: int
+) -> None:
+    """The model may still work on it. An overloaded server answers soon."""
+    passed = 0.0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal passed
+        passed = seconds
+        writer.write(ENDS[end])
+        await writer.drain()
+        writer.close()
+
+    monkeypatch.setattr(proxy_module, "monotonic", lambda: passed)
+    body = json.dumps({"model": MODEL, "max_tokens": 100_000}).encode()
+    async with a_proxy(tmp_path, answer, max_tokens=200_000) as proxy:
+        await proxy.send(a_request(body))
+        await until(lambda: bool(proxy.reported))
+
+    assert counted <= proxy.policy.budget.usage.output_tokens <= counted + 10
+    assert (proxy.policy.budget.usage.input_tokens > 0) == (counted > 0 or end == "cut")
