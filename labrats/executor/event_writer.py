@@ -167,12 +167,12 @@ class EventWriter:
         self.totals.set_measured(usage)
         self._write_usage()
 
-    def report_estimated_usage(self, estimated: Usage) -> None:
+    def report_estimated_usage(self) -> None:
         """Add what the model has consumed besides, at most, to the usage of an attempt that ends with a pause.
 
         The attempts after the pause get what is left of the limits.
         """
-        self.totals.add_estimated(estimated)
+        self.totals.add_estimated()
         self._write_usage()
 
     def _write_usage(self) -> None:

@@ -15,7 +15,7 @@ from labrats.executor.context import RunContext
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.model.errors import GiveUp
-from labrats.model.job import PAUSING, FailedCode, Usage
+from labrats.model.job import PAUSING, FailedCode
 from labrats.model.model_keys import key_to_proxy, token_name
 from labrats.model.network import is_restricted
 from labrats.model.protocol import (
@@ -124,7 +124,9 @@ async def _proxy(
     server = ModelServer.of(task.config.provider or "", task.endpoint, key_name, key)
     listener = socket.create_server((LOOPBACK, 0), backlog=128)
     port = listener.getsockname()[1]
-    async with KeyProxy(RequestPolicy(token, server, task), requests.add).serving(listener):
+    policy, totals = RequestPolicy(token, server, task), context.events.totals
+    policy.budget.usage = totals.measured + totals.estimated  # of an earlier run of a provider in this attempt
+    async with KeyProxy(policy, requests.add).serving(listener):
         yield f"http://{LOOPBACK}:{port}{server.prefix}"
 
 
@@ -150,7 +152,6 @@ class ModelRequests:
         self.failure: GiveUp | None = None
         self._context = context
         self._usage = context.events.totals.measured
-        self._estimated = Usage()
         self._reported = 0
         self._paused_until: float | None = None
         self._has_seen_overload = False
@@ -162,7 +163,7 @@ class ModelRequests:
             self._has_seen_overload = self._has_seen_overload or is_overload
             pause = request.retry_after_seconds
             self._paused_until = None if pause is None else time.monotonic() + pause
-        self._estimated += request.estimated
+        self._context.events.totals.estimated += request.estimated
         try:
             self._report(request)
             if request.usage.tokens > 0:
@@ -195,7 +196,7 @@ class ModelRequests:
     def report_estimates(self) -> None:
         """Add estimates to the usage before a pause: the attempts after it get what is left of the limits."""
         with suppress(GiveUp):  # the output is full; the end of the attempt has the usage all the same
-            self._context.events.report_estimated_usage(self._estimated)
+            self._context.events.report_estimated_usage()
 
     def verified(self, failure: GiveUp) -> GiveUp:
         """Return the failure of the program, as far as the answers of the model's server confirm it.

@@ -14,6 +14,9 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.processes import describe_exit, has_child, kill_descendants
 
+_KILL_SECONDS: Final = 15.0
+"""Time for processes to end, of which an agent can leave many. One that waits for a disk ends when the disk answers."""
+
 _SIGNAL_OFFSET: Final = 128
 """Added to the number of a signal in the exit status of bubblewrap, as of a shell."""
 
@@ -35,16 +38,24 @@ async def run_to_end(
             yield process, exited
         finally:
             exited.cancel()
-            if not kill_descendants(os.getpid()):  # it could still change what is read now
-                raise GiveUp(FailedCode.INTERNAL, "a process that a command has left running could not be killed")
+            _kill_descendants()
 
 
 async def wait_for_exit(process: Subprocess) -> int:
-    """Return the exit status, after killing processes that the program left running: they may keep its output open."""
+    """Return the exit status, after killing processes that the program left running: they may keep its output open.
+
+    Raises GiveUp if one cannot be killed.
+    """
     status = await process.exit_status()
     if has_child():
-        kill_descendants(os.getpid())
+        _kill_descendants()
     return status
+
+
+def _kill_descendants() -> None:
+    if not kill_descendants(os.getpid(), seconds=_KILL_SECONDS):
+        # It could still exchange files that the executor reads and writes later.
+        raise GiveUp(FailedCode.INTERNAL, "a process that a program has left running could not be killed")
 
 
 def describe_status(status: int) -> str:

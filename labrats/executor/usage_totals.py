@@ -16,6 +16,8 @@ class UsageTotals:
     usage:    of the attempt.
     provider: the part that the current run of a provider has reported.
     measured: what the key proxy has measured, a lower bound of `usage`.
+    estimated: what the model has consumed besides, at most, by estimates of the key proxy. It is part of `usage` only
+        after `add_estimated`.
     prices:   of the job's model, for tokens that the key proxy has not measured; None if they are unknown.
     """
 
@@ -23,6 +25,7 @@ class UsageTotals:
         self.usage = Usage()
         self.provider = Usage()
         self.measured = Usage()
+        self.estimated = Usage()
         self.prices: Prices | None = None
         self._earlier = Usage()
 
@@ -40,12 +43,12 @@ class UsageTotals:
         self.measured = usage
         self._update()
 
-    def add_estimated(self, usage: Usage) -> None:
-        """Add an estimate of usage without a report. Tokens without a known cost have the model's prices."""
+    def add_estimated(self) -> None:
+        """Add the estimates to the usage. Tokens without a known cost have the model's prices."""
         known = self.usage
         if known.known_cost_usd is None and self.prices:
             known = replace(known, cost_usd=cost_of(known, self.prices))
-        self.usage = known + usage
+        self.usage = known + self.estimated
 
     def _update(self) -> None:
         self.usage = at_least(self._earlier + self.provider, self.measured, self.prices)

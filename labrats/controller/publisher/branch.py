@@ -112,6 +112,7 @@ class Commits:
             run_git(folder, ["init", "--quiet", "--bare", "--template=", "repository.git"])
             run_git(folder, [*_IN, "fetch", "--quiet", "--depth=1", "--no-tags", url, base], url, token)
             _unpack(folder, bundle)
+            _require_descent(folder, base)
             _require_few(folder, base)
             signer, unsigned = _rewrite(folder, base, known_hosts, signer)
             tip = run_git(folder, [*_IN, "rev-parse", "--verify", BUNDLE_REF]).decode().strip()
@@ -277,6 +278,14 @@ def _unpack(folder: Path, bundle: bytes) -> None:
     # Each further thread would take memory.
     run_git(folder, [*_IN, "index-pack", "--stdin", "--fix-thin", "--strict", "--threads=1"], stdin=pack)
     run_git(folder, [*_IN, "update-ref", BUNDLE_REF, tip[1].decode()])
+
+
+def _require_descent(folder: Path, base: str) -> None:
+    """Raise NotPushed unless the commits descend from the base. A change to a commit without it would delete files."""
+    try:
+        run_git(folder, [*_IN, "merge-base", "--is-ancestor", base, BUNDLE_REF])
+    except NotPushed as error:
+        raise NotPushed("the commits do not descend from the commit that was cloned") from error
 
 
 def _require_few(folder: Path, base: str) -> None:

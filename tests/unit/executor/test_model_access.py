@@ -12,6 +12,7 @@ import pytest
 from httpx2 import AsyncClient
 
 from labrats.executor import model_access as model_access_module
+from labrats.executor.context import RunContext
 from labrats.executor.key_proxy import request_feed
 from labrats.executor.key_proxy.request_feed import RequestFeed
 from labrats.executor.model_access import model_access
@@ -22,7 +23,7 @@ from labrats.model.network import Network
 from labrats.model.protocol import KEY_PROXY_FILE, MODEL_REQUESTS_FILE, ModelRequest
 from tests.support.loopback import QuietHandler, served_by
 from tests.unit.executor.attempts import AttemptFolder, Work, a_task, an_attempt, some_work
-from tests.unit.executor.key_proxy.proxies import until
+from tests.unit.executor.key_proxy.proxies import a_request, status_of, until
 
 MODEL = "claude-sonnet-5-5"
 ASK = f"""
@@ -159,6 +160,48 @@ def test_answers_that_were_cut_before_a_pause_count_for_the_attempt_after_it(tmp
     used = attempt.error.usage
     assert (used.output_tokens > 100, used.input_tokens > 10) == (limit is not None, limit is not None)
     assert used.known_cost_usd == 0.0
+
+
+@pytest.mark.anyio
+async def test_estimates_of_an_earlier_run_in_the_attempt_count(tmp_path: Path) -> None:
+    """An agent can let its session be lost, after which its program starts anew."""
+    arrived = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        arrived.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    config = JobConfig(provider="claude", model=MODEL, max_tokens=100_000)
+    endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    body = json.dumps({"model": MODEL, "max_tokens": 200_000}).encode()
+    secrets = {"ANTHROPIC_API_KEY": "sk-test-0123456789"}
+    with some_work(tmp_path, a_task(tmp_path, config=config, endpoint=endpoint), secrets) as work:
+        async with model_access(work.context) as first:
+            _, writer = await connection_to(first, body)
+            await arrived.wait()
+            writer.close()
+            await until(lambda: bool(work.events))
+        with pytest.raises(GiveUp, match="over maxTokens 100000"):
+            await second_run(work, body)
+    server.close()
+    await asyncio.sleep(0)
+
+
+async def second_run(work: Work, body: bytes) -> None:
+    async with model_access(work.context) as context:
+        reader, writer = await connection_to(context, body)
+        assert status_of(await reader.read()) == 403
+        writer.close()
+
+
+async def connection_to(context: RunContext, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a request to the key proxy of a provider."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int((context.proxy_url or "").rpartition(":")[2]))
+    writer.write(a_request(body, token=context.secrets["ANTHROPIC_API_KEY"]))
+    return reader, writer
 
 
 class BusyProxy:

@@ -101,6 +101,18 @@ async def test_a_branch_that_somebody_has_created_meanwhile_stays_as_it_is(tmp_p
     assert git(origin, "rev-parse", "refs/heads/main") == before
 
 
+async def test_commits_that_do_not_descend_from_the_cloned_one_are_refused(tmp_path: Path) -> None:
+    """Their changes are not what they add: on a branch, files would be missing that no commit has removed."""
+    origin, checkout, _ = changed(tmp_path, commit_all)
+    base = git(origin, "rev-parse", "refs/heads/main")
+    git(checkout, "rm", "-q", "--cached", "run.sh")
+    git(checkout, "update-ref", BUNDLE_REF, git(checkout, "commit-tree", git(checkout, "write-tree"), "-m", "Orphan"))
+    git(checkout, "bundle", "create", "-q", "orphan", BUNDLE_REF)
+    first, rest = (checkout / "orphan").read_bytes().split(b"\n", 1)
+    with pytest.raises(NotPushed, match="do not descend from the commit that was cloned"):
+        Commits.fetch(b"%b\n-%b \n%b" % (first, base.encode(), rest), str(origin), "")
+
+
 def with_a_long_message(checkout: Path) -> None:
     message = checkout.with_name("message")
     message.write_text("@octocat " * 600_000)

@@ -1059,7 +1059,7 @@ ENDS = {
     "gateway": a_response(b"timeout", status="504 Gateway Timeout", kind="text/plain"),
     "cut": b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"id":',
 }
-"""What a server or a gateway sends at the end of a request that takes long."""
+"""The ends of requests that take long, by a server or a gateway."""
 
 
 @pytest.mark.parametrize("end", ENDS)

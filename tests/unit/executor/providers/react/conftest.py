@@ -12,4 +12,6 @@ from labrats.processes import descendants, kill_descendants
 def spare_earlier_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare earlier descendants of the tests' process, such as a cluster. A command kills all descendants."""
     others = frozenset(descendants(os.getpid()))
-    monkeypatch.setattr(process_exit, "kill_descendants", lambda root: kill_descendants(root, spare=others))
+    monkeypatch.setattr(
+        process_exit, "kill_descendants", lambda root, seconds: kill_descendants(root, spare=others, seconds=seconds)
+    )
