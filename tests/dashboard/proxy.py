@@ -23,7 +23,7 @@ class FaultyProxy:
 
     status_of: the status of the answer instead of the engine's, or None.
     bytes_of: the size of the body after which the connection is cut, or None.
-    delay_seconds: the delay of each request to the API.
+    delay_seconds: the delay of each request to the API. delayed: the start of the paths with this delay.
     is_down: the engine does not run; the proxy answers all requests itself, with a page of its own.
     loses: whether the engine gets the request, but the connection breaks before its answer.
     forgets: whether the engine no longer knows the ids of its feed.
@@ -36,6 +36,7 @@ class FaultyProxy:
         self.loses: Callable[[web.BaseRequest], bool] = lambda request: False
         self.is_down = False
         self.delay_seconds = 0.0
+        self.delayed = "/api/"
         self.forgets = False
         self.requests: list[web.BaseRequest] = []
         self._upstream = upstream
@@ -73,7 +74,8 @@ class FaultyProxy:
         if self.is_down:
             return web.Response(status=502, text="<h1>502 Bad Gateway</h1>", content_type="text/html")
         if request.path.startswith("/api/"):
-            await asyncio.sleep(self.delay_seconds)
+            if request.path.startswith(self.delayed):
+                await asyncio.sleep(self.delay_seconds)
             if status := self.status_of(request):
                 return web.json_response({"error": "injected by the proxy", "code": "injected"}, status=status)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}

@@ -260,6 +260,8 @@ async def test_controls_that_are_busy_or_go_away_lose_neither_keys_nor_the_focus
     await expect(page.get_by_role("button", name="Save", exact=True)).to_be_focused()
 
     await page.goto(f"{proxy.url}/models")
+    # The button that takes the place of this one is shown before the change has ended.
+    proxy.delay_seconds, proxy.delayed = 0.5, "/api/queue"
     await page.get_by_role("button", name="Pause switched").focus()
     await page.keyboard.press("Enter")
     resume = page.get_by_role("button", name="Resume, 2 slots")

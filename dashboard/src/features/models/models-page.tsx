@@ -245,7 +245,8 @@ function SlotControls({ model }: { model: AiModel }) {
       {model.slots === 0 ? (
         <Button
           icon="play"
-          isBusy={change.isPending}
+          // While it is being paused, a click waits for the end of that.
+          isBusy={change.isPending && change.variables !== 0}
           title={`Resume ${model.name} with ${counted(before, 'slot')}`}
           onClick={() => setSlots(before)}
         >
