@@ -83,7 +83,7 @@ class Callbacks:
         try:
             with suppress(NotFound):  # the job was deleted
                 while True:
-                    # Very many jobs may wait for a place, and so are read only then.
+                    # A job is read when it has a place, as very many may wait for one.
                     async with self._place(receiver):
                         # No await follows the last check, so no change of the job is missed.
                         if (message := next_message(await self._refresh(receiver))) is None:

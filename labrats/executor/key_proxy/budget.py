@@ -22,6 +22,7 @@ _MOST_OUTPUT_TOKENS: Final = 131_072
 
 _PARALLEL_REQUESTS: Final = 4
 _SOON_SECONDS: Final = 3.0
+"""Time within which an overloaded server refuses a request. No gateway waits so short for an answer."""
 
 
 class Budget:
