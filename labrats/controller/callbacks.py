@@ -51,7 +51,7 @@ class Callbacks:
     ) -> None:
         self._store, self._client, self._clock, self._keys = store, client, clock, signing_keys
         self._metrics = metrics
-        self._versions: dict[_Receiver, int] = {}
+        self._versions: dict[_JobReference, int] = {}
         """The latest known version of each job with a message in progress. Jobs and messages may be large."""
         self._all_sends = asyncio.Semaphore(SENDS_AT_ONCE)
         self._sends_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -62,95 +62,95 @@ class Callbacks:
         async with asyncio.TaskGroup() as senders:
             async for change in self._store.watch(Job, unsettled_only=True):
                 if isinstance(change, Changed) and self._observe(job := change.resource):
-                    sending = self._send_all(_Receiver.of(job))
+                    sending = self._send_all(_JobReference.of(job))
                     senders.create_task(sending, name=f"callbacks-{job.id}")
                     del job
 
     def _observe(self, job: Job) -> bool:
         """Take note of a job. Return whether it has a message to send, and no task for it yet."""
-        version, receiver = int(job.metadata.resource_version), _Receiver.of(job)
-        if receiver in self._versions:
-            self._versions[receiver] = max(version, self._versions[receiver])
+        version, reference = int(job.metadata.resource_version), _JobReference.of(job)
+        if reference in self._versions:
+            self._versions[reference] = max(version, self._versions[reference])
             return False
         if next_message(job) is None:
             return False
-        self._versions[receiver] = version
+        self._versions[reference] = version
         return True
 
-    async def _send_all(self, receiver: "_Receiver") -> None:
+    async def _send_all(self, reference: "_JobReference") -> None:
         """Send the messages of a job until there is none left: each until it is delivered or given up, or outdated."""
         latest, tries = "", 0
         try:
             with suppress(NotFound):  # the job was deleted
                 while True:
                     # A job is read when it has a place, as very many may wait for one.
-                    async with self._place(receiver):
+                    async with self._place(reference):
                         # No await follows the last check, so no change of the job is missed.
-                        if (message := next_message(await self._refresh(receiver))) is None:
+                        if (message := next_message(await self._refresh(reference))) is None:
                             return
-                        verdict = await self._try(receiver, message)
+                        verdict = await self._try(reference, message)
                     tries = tries + 1 if message.id == latest else 1
                     latest = message.id
                     wait = wait_after(verdict, message, tries, self._clock.now())
-                    self._count(receiver.job_id, message, verdict, will_retry=wait is not None)
+                    self._count(reference.id, message, verdict, will_retry=wait is not None)
                     if wait is None:
-                        await self._settle(receiver, message, verdict)
+                        await self._settle(reference, message, verdict)
                     del message
                     await self._clock.sleep(wait or 0.0)
         finally:
-            del self._versions[receiver]
+            del self._versions[reference]
 
-    async def _refresh(self, receiver: "_Receiver") -> Job:
+    async def _refresh(self, reference: "_JobReference") -> Job:
         """Read the job again, in a version that is not older than the latest observed one.
 
         Raises NotFound, also if another job has its id by now.
         """
         while True:
             try:
-                job = await self._store.get(Job, receiver.job_id)
+                found = await self._store.get(Job, reference.id)
             except RetryLater as error:
                 await self._clock.sleep(error.delay_seconds)
                 continue
-            if _Receiver.of(job) != receiver:
-                raise NotFound(f"the job {receiver.job_id} was replaced by another one")
-            if int(job.metadata.resource_version) >= self._versions[receiver]:
-                return job
+            if _JobReference.of(found) != reference:
+                raise NotFound(f"the job {reference.id} was replaced by another one")
+            if int(found.metadata.resource_version) >= self._versions[reference]:
+                return found
 
     @asynccontextmanager
-    async def _place(self, receiver: "_Receiver") -> AsyncIterator[None]:
+    async def _place(self, reference: "_JobReference") -> AsyncIterator[None]:
         """Wait for a place among the concurrent sends to a host, of an owner, and of all."""
-        owner, host = receiver.owner, receiver.url
+        owner, host = reference.owner, reference.url
         with suppress(InvalidUrl):
-            host = parse_url(receiver.url).host
+            host = parse_url(reference.url).host
         sends_to_host = self._sends_to.setdefault((owner, host), asyncio.Semaphore(SENDS_PER_HOST))
         sends_of_owner = self._sends_of.setdefault(owner, asyncio.Semaphore(SENDS_PER_OWNER))
         async with sends_to_host, sends_of_owner, self._all_sends:
             yield
 
-    async def _try(self, receiver: "_Receiver", message: CallbackMessage) -> Verdict:
+    async def _try(self, reference: "_JobReference", message: CallbackMessage) -> Verdict:
         """Send the message once."""
         try:
-            return await self._send(receiver, message)
+            return await self._send(reference, message)
         except (InvalidUrl, Forbidden) as error:
             return CallbackRefused(str(error))
         except (Unreachable, Unresolvable, TimeoutError):
             return CallbackFailed("the receiver did not answer")
         except Exception:
             # A bug that one message triggers must stop neither the others nor the engine.
-            log.exception("callback crashed", job=receiver.job_id)
+            log.exception("callback crashed", job=reference.id)
             return CallbackFailed("the callback could not be sent")
 
-    async def _send(self, receiver: "_Receiver", message: CallbackMessage) -> Verdict:
+    async def _send(self, reference: "_JobReference", message: CallbackMessage) -> Verdict:
         async with asyncio.timeout(SEND_SECONDS):
             now = self._clock.now()
             headers = {"content-type": "application/json"}
             headers |= signed_headers(message.id, now, message.body, self._keys)
-            share = share_of(receiver.owner)
-            send = self._client.send("POST", receiver.url, headers=headers, content=message.body, share=share)
+            share = share_of(reference.owner)
+            send = self._client.send("POST", reference.url, headers=headers, content=message.body, share=share)
             async with send as answer:
                 return judge_answer(answer.status, answer.headers, now)  # the body is not read
 
-    async def _settle(self, receiver: "_Receiver", message: CallbackMessage, verdict: Verdict) -> None:
+    async def _settle(self, reference: "_JobReference", message: CallbackMessage, verdict: Verdict) -> None:
         """Record in the status of the job that the message was delivered or given up. Raises NotFound."""
         callback = settled(message, verdict, self._clock.now())
 
@@ -159,7 +159,7 @@ class Callbacks:
 
         while True:
             try:
-                await compare_and_set(self._store, lambda: self._refresh(receiver), with_callback)
+                await compare_and_set(self._store, lambda: self._refresh(reference), with_callback)
                 return
             except RetryLater as error:
                 await self._clock.sleep(error.delay_seconds)
@@ -174,14 +174,14 @@ class Callbacks:
         )
 
 
-class _Receiver(NamedTuple):
-    """The job whose messages are sent, and where they go. Another job may get its id."""
+class _JobReference(NamedTuple):
+    """A job, with the address and owner that its messages need. Another job may get its id, so it has its UID, too."""
 
-    job_id: str
+    id: str
     uid: str
     url: str
     owner: str
 
     @classmethod
-    def of(cls, job: Job) -> "_Receiver":
+    def of(cls, job: Job) -> "_JobReference":
         return cls(job.id, job.metadata.uid, job.spec.callback_url or "", job.spec.owner)

@@ -100,102 +100,73 @@ class Page:
     is_last: bool = True
 
 
-async def page_after(
-    services: Services,
-    job: Job,
-    attempts: range,
-    position: Position,
-    limit: int,
-    wanted: EventFilter,
-    most_bytes: float,
-) -> Page:
-    """Return the first events of the attempts after the position. Raises PageTooLarge."""
+@dataclass(frozen=True)
+class PageRequest:
+    """A page that a caller asks for, of some attempts of a job. limit: its most events."""
+
+    caller_id: str
+    job: Job
+    attempts: range
+    wanted: EventFilter
+    limit: int
+
+
+async def page_after(services: Services, request: PageRequest, position: Position, most_bytes: float) -> Page:
+    """Return the first events after the position. Raises PageTooLarge."""
     events, is_last = _Events(most_bytes), True
-    async with aclosing(_events_after(services, job, attempts, position, wanted)) as found:
+    async with aclosing(_events_after(services, request, request.attempts, position)) as found:
         async for event in found:
-            if len(events) == limit:
+            if len(events) == request.limit:
                 is_last = False
                 break
             events.append(event)
     return Page(list(events), is_last=is_last)
 
 
-async def search(
-    services: Services,
-    caller_id: str,
-    job: Job,
-    attempts: range,
-    position: Position,
-    limit: int,
-    wanted: EventFilter,
-    most_bytes: float,
-) -> Page:
-    """Return the first matching events of the attempts after the position, and count the matches in the whole job.
-
-    Raises PageTooLarge.
-    """
+async def search(services: Services, request: PageRequest, position: Position, most_bytes: float) -> Page:
+    """Return the first events after the position, and count those of the whole job. Raises PageTooLarge."""
     events, totals, is_last = _Events(most_bytes), Counter[int](), True
-    every = all_attempts(job)
-    async with _place(services, caller_id), aclosing(_events_after(services, job, every, (1, 0), wanted)) as found:
+    every = all_attempts(request.job)
+    async with _place(services, request), aclosing(_events_after(services, request, every, (1, 0))) as found:
         async for event in found:
             attempt, _ = event.place
             totals[attempt] += 1
-            if attempt not in attempts or event.place <= position:
+            if attempt not in request.attempts or event.place <= position:
                 continue
-            if len(events) < limit:
+            if len(events) < request.limit:
                 events.append(event)
             else:
                 is_last = False
     return Page(list(events), totals, is_last)
 
 
-async def page_before(
-    services: Services,
-    caller_id: str,
-    job: Job,
-    attempts: range,
-    position: Position | None,
-    limit: int,
-    wanted: EventFilter,
-    most_bytes: float,
-) -> Page:
-    """Return the last events of the attempts before the position, or the last of all without one.
-
-    Raises PageTooLarge.
-    """
-    async with _place(services, caller_id) if wanted != EVERY_EVENT else nullcontext():
-        return await _page_before(services, job, attempts, position, limit, wanted, most_bytes)
+async def page_before(services: Services, request: PageRequest, position: Position | None, most_bytes: float) -> Page:
+    """Return the last events before the position, or the last of all without one. Raises PageTooLarge."""
+    async with _place(services, request) if request.wanted != EVERY_EVENT else nullcontext():
+        return await _page_before(services, request, position, most_bytes)
 
 
-def _place(services: Services, caller_id: str) -> asyncio.Semaphore:
+def _place(services: Services, request: PageRequest) -> asyncio.Semaphore:
     """Return the limit of the searches of one caller that read at the same time."""
-    return services.search_places.setdefault(caller_id, asyncio.Semaphore(SEARCHES_AT_ONCE))
+    return services.search_places.setdefault(request.caller_id, asyncio.Semaphore(SEARCHES_AT_ONCE))
 
 
-async def _page_before(
-    services: Services,
-    job: Job,
-    attempts: range,
-    position: Position | None,
-    limit: int,
-    wanted: EventFilter,
-    most_bytes: float,
-) -> Page:
+async def _page_before(services: Services, request: PageRequest, position: Position | None, most_bytes: float) -> Page:
     events: list[PagedEvent] = []
-    for number in reversed(attempts):
+    for number in reversed(request.attempts):
         if position and number > position[0]:
             continue
-        end, step = await _last_seq(services, job, number) + 1, WINDOW
+        end, step = await _last_seq(services, request.job, number) + 1, WINDOW
         if position and number == position[0]:
             end = min(end, position[1])
-        while end > 1 and len(events) < limit:
+        while end > 1 and len(events) < request.limit:
             begin = max(1, end - step)
-            window = _Events(most_bytes - sum(len(event.json) for event in events), limit - len(events))
-            await _read_window(services, job, number, range(begin, end), wanted, window)
+            window = _Events(most_bytes - sum(len(event.json) for event in events), request.limit - len(events))
+            await _read_window(services, request, number, range(begin, end), window)
             events = [*window, *events]
             end, step = begin, 2 * step  # few steps, whatever numbers an agent has written into its output
             await asyncio.sleep(0)  # a step without any event has not let other requests run
-        if len(events) >= limit:
+        if len(events) >= request.limit:
             break
     return Page(events, is_last=position is None)
 
@@ -224,13 +195,13 @@ async def _last_seq(services: Services, job: Job, number: int) -> int:
     return (await services.runner.tail(AttemptName(job.id, number))).last_seq
 
 
-async def _read_window(
-    services: Services, job: Job, number: int, seqs: range, wanted: EventFilter, window: _Events
-) -> None:
+async def _read_window(services: Services, request: PageRequest, number: int, seqs: range, window: _Events) -> None:
     """Append the matching events of an attempt whose numbers are in the range."""
-    async with aclosing(services.runner.read(AttemptName(job.id, number), seqs.start - 1, follow=False)) as batches:
+    async with aclosing(
+        services.runner.read(AttemptName(request.job.id, number), seqs.start - 1, follow=False)
+    ) as batches:
         async for lines in batches:
-            for event in _events_in(number, lines, wanted):
+            for event in _events_in(number, lines, request.wanted):
                 if event.place[1] >= seqs.stop:
                     return
                 window.append(event)
@@ -246,17 +217,17 @@ def _last_seq_in(lines: bytes) -> int:
 
 
 async def _events_after(
-    services: Services, job: Job, attempts: range, position: Position, wanted: EventFilter
+    services: Services, request: PageRequest, attempts: range, position: Position
 ) -> AsyncGenerator[PagedEvent]:
-    """Yield the matching events of the attempts, after the position."""
+    """Yield the wanted events of these attempts, after the position."""
     first, seq = position
     for number in attempts:
         if number < first:
             continue
         after = seq if number == first else 0
-        async with aclosing(services.runner.read(AttemptName(job.id, number), after, follow=False)) as batches:
+        async with aclosing(services.runner.read(AttemptName(request.job.id, number), after, follow=False)) as batches:
             async for lines in batches:
-                for event in _events_in(number, lines, wanted):
+                for event in _events_in(number, lines, request.wanted):
                     yield event
                 await asyncio.sleep(0)  # a long log is read in pieces, between other requests
 

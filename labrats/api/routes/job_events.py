@@ -14,6 +14,7 @@ from labrats.api.http.large_answer import LargeAnswer
 from labrats.api.openapi import answers
 from labrats.api.routes.event_pages import (
     EventFilter,
+    PageRequest,
     PageTooLarge,
     all_attempts,
     bounds,
@@ -89,33 +90,33 @@ async def read_events(
     position = parse_event_id(last_event_id or after)
     if EventStream.media_type in request.headers.get("accept", ""):
         return EventStream(stream(services, job_id, position, event_json))
-    wanted, limit = EventFilter(frozenset(kind), in_lower_case(q)), min(MAX_EVENTS, max(1, limit))
+    events, limit = EventFilter(frozenset(kind), in_lower_case(q)), min(MAX_EVENTS, max(1, limit))
     attempts = all_attempts(job) if attempt is None else range(attempt, min(attempt, job.status.attempts) + 1)
     is_backwards = before is not None or tail
     if is_backwards and (after is not None or (before is not None and tail)):
         raise Invalid(Problem("after" if after is not None else "before", "excludes `before` and `tail`"))
-    caller_id = caller_of(request).id
+    wanted = PageRequest(caller_of(request).id, job, attempts, events, limit)
 
     async def read(most_bytes: float) -> Response:
         answer: dict[str, Any] = {}
         if is_backwards:
             last_read = parse_event_id(before) if before else None
-            page = await page_before(services, caller_id, job, attempts, last_read, limit, wanted, most_bytes)
+            page = await page_before(services, wanted, last_read, most_bytes)
             answer["firstId"], answer["lastId"] = await bounds(services, job, attempts)
         elif q:
-            page = await search(services, caller_id, job, attempts, position, limit, wanted, most_bytes)
+            page = await search(services, wanted, position, most_bytes)
             answer["total"] = page.totals.total()
             if attempt is not None:
                 answer["attemptTotal"] = page.totals[attempt]
         else:
-            page = await page_after(services, job, attempts, position, limit, wanted, most_bytes)
+            page = await page_after(services, wanted, position, most_bytes)
         has_ended = job.ended or (attempt is not None and attempt < job.status.attempts)
         is_end = page.is_last and has_ended
         last = event_id(*(page.events[-1].place if page.events else position))
-        events = [Raw(event.json) for event in page.events]
-        return json_response({"events": events, "next": None if is_end else last} | answer)
+        views = [Raw(event.json) for event in page.events]
+        return json_response({"events": views, "next": None if is_end else last} | answer)
 
     try:
         return await read(SMALL_PAGE_BYTES)
     except PageTooLarge:  # a caller gets one such page at a time, which is then read again
-        return LargeAnswer(lambda: read(inf), services.large_pages, caller_id)
+        return LargeAnswer(lambda: read(inf), services.large_pages, wanted.caller_id)

@@ -1,6 +1,9 @@
 """The budget of an attempt, with the requests to its model that are running. Does no I/O."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from time import monotonic
 from typing import Final
 
 from msgspec.structs import replace
@@ -9,7 +12,7 @@ from labrats.executor.key_proxy.approved_request import ApprovedRequest
 from labrats.executor.key_proxy.expected_usage import TOKENS_PER_SECOND, is_streamed, most_input_tokens, output_limit
 from labrats.executor.key_proxy.request_prices import prices_of
 from labrats.executor.key_proxy.responses import Refused
-from labrats.executor.key_proxy.usage_reader import Share
+from labrats.executor.key_proxy.usage_reader import Share, UsageReader
 from labrats.executor.usage_limits import UsageLimits
 from labrats.model.ai_model import cost_of
 from labrats.model.errors import GiveUp
@@ -23,6 +26,31 @@ _MOST_OUTPUT_TOKENS: Final = 131_072
 _PARALLEL_REQUESTS: Final = 4
 _SOON_SECONDS: Final = 3.0
 """Time within which an overloaded server refuses a request. No gateway waits so short for an answer."""
+
+
+class EndedBy(Enum):
+    """By whom the forwarding of an answer was ended. CLIENT: also by the proxy itself. COMPLETION: by nobody."""
+
+    COMPLETION = auto()
+    CLIENT = auto()
+    SERVER = auto()
+
+
+@dataclass(frozen=True)
+class SentRequest:
+    """A request that its model's server has. expected: see `Budget.expected`. at: when it was sent (monotonic)."""
+
+    request: ApprovedRequest
+    expected: Usage
+    at: float = field(default_factory=monotonic)
+
+    def seconds(self) -> float:
+        """Return the time since the request was sent."""
+        return monotonic() - self.at
+
+    def most_written_tokens(self) -> int:
+        """Return what a fast model can have written by now."""
+        return int(self.seconds() * TOKENS_PER_SECOND)
 
 
 class Budget:
@@ -67,34 +95,44 @@ class Budget:
         prices = prices_of(model, self._task)
         return replace(usage, cost_usd=cost_of(usage, prices, hour_cache_tokens)) if prices else usage
 
-    def usage_of_abandoned(self, request: ApprovedRequest, expected: Usage, seconds: float) -> Usage:
+    def usage_of_abandoned(self, sent: SentRequest) -> Usage:
         """Return the most that a request can have consumed after its client, or the proxy, ended it early.
 
         The client may have got all that it needs: a model also writes what it does not send. A server notices late that
         nobody waits for an answer which it sends as a whole.
-
-        expected: see `expected`. seconds: since the request was sent.
         """
-        if expected == Usage():
-            return expected
-        asked = output_limit(request)
-        if not is_streamed(request):
-            return replace(expected, output_tokens=asked or _MOST_OUTPUT_TOKENS)
-        written = int(seconds * TOKENS_PER_SECOND)
-        return replace(expected, output_tokens=min(written, asked or written))
+        if sent.expected == Usage():
+            return sent.expected
+        asked = output_limit(sent.request)
+        if not is_streamed(sent.request):
+            return replace(sent.expected, output_tokens=asked or _MOST_OUTPUT_TOKENS)
+        written = sent.most_written_tokens()
+        return replace(sent.expected, output_tokens=min(written, asked or written))
 
-    def usage_of_failed(self, request: ApprovedRequest, expected: Usage, seconds: float) -> Usage:
+    def usage_of_failed(self, sent: SentRequest) -> Usage:
         """Return the most that a request can have consumed that its server ended without telling the usage.
 
         A gateway ends one that takes long, while the model still works on it. An overloaded server ends it soon, and
         has consumed nothing.
-
-        expected: see `expected`. seconds: since the request was sent.
         """
-        if expected == Usage() or seconds < _SOON_SECONDS:
+        if sent.expected == Usage() or sent.seconds() < _SOON_SECONDS:
             return Usage()
-        written = int(seconds * TOKENS_PER_SECOND)
-        return replace(expected, output_tokens=min(written, output_limit(request) or written))
+        written = sent.most_written_tokens()
+        return replace(sent.expected, output_tokens=min(written, output_limit(sent.request) or written))
+
+    def usage_of_answer(self, sent: SentRequest, reader: UsageReader, ended_by: EndedBy) -> Usage:
+        """Return the usage that an answer has reported, and the most that it can have been if it did not report all.
+
+        `UsageReader.others` are not in it.
+        """
+        if reader.is_final:
+            return reader.usage
+        usage, most = reader.with_estimate(sent.expected.input_tokens), Usage()
+        if ended_by == EndedBy.CLIENT or reader.is_unreadable:
+            most = self.usage_of_abandoned(sent)
+        elif ended_by == EndedBy.SERVER and not is_streamed(sent.request):
+            most = self.usage_of_failed(sent)
+        return replace(usage, output_tokens=max(usage.output_tokens, most.output_tokens))
 
     def has_room_for(self, expected: Usage) -> bool:
         """Return whether a request fits into the limits together with those that are running. One alone always does."""

@@ -11,11 +11,10 @@ from time import monotonic
 from typing import Any, Final
 
 import h11
-from msgspec.structs import replace
 
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.key_proxy.approved_request import ApprovedRequest
-from labrats.executor.key_proxy.expected_usage import is_streamed
+from labrats.executor.key_proxy.budget import EndedBy, SentRequest
 from labrats.executor.key_proxy.http_connection import READ_BYTES, HttpConnection
 from labrats.executor.key_proxy.key_redactor import KeyRedactor
 from labrats.executor.key_proxy.model_server import Api
@@ -230,45 +229,58 @@ class KeyProxy:
 
         expected: see `Budget.expected`.
         """
-        sent = monotonic()
+        sent = SentRequest(request, expected)
         try:
             upstream, response = await self._upstream.request(request)
         except asyncio.CancelledError:  # the client or `close` has ended the request, but the server has it
-            exchange.counted = self._budget.usage_of_abandoned(request, expected, monotonic() - sent)
+            exchange.counted = self._budget.usage_of_abandoned(sent)
             raise
         except Unanswered:
-            exchange.counted = self._budget.usage_of_failed(request, expected, monotonic() - sent)
+            exchange.counted = self._budget.usage_of_failed(sent)
             raise
         exchange.status = response.status_code
         exchange.retry_after_seconds = _retry_after(response)
-        reader = _usage_reader(self._policy.server.api, request, response)
-        is_abandoned, is_cut = True, False
-        try:
-            await self._forward_response(client, upstream, response, reader)
-            is_abandoned = False
-        except (_ResponseCut, Refused) as failure:
-            is_abandoned, is_cut = False, isinstance(failure, _ResponseCut)
-            raise
-        finally:
-            if reader:
-                reader.finish()  # a client may close the connection as soon as it has all of an answer
-                exchange.hour_cache_tokens, exchange.is_overload = reader.hour_cache_tokens, reader.is_overload
-                exchange.others = self._budget.usage_of_shares(request, reader.others)
-                own = self._budget.with_cost(request, reader.usage, reader.hour_cache_tokens)
-                exchange.usage = own + exchange.others if reader.others else own
-                exchange.counted = reader.usage if reader.is_final else reader.with_estimate(expected.input_tokens)
-                if (is_abandoned or reader.is_unreadable) and not reader.is_final:
-                    most = self._budget.usage_of_abandoned(request, expected, monotonic() - sent).output_tokens
-                    exchange.counted = _with_output_of(most, exchange.counted)
-                elif is_cut and not reader.is_final and not is_streamed(request):
-                    most = self._budget.usage_of_failed(request, expected, monotonic() - sent).output_tokens
-                    exchange.counted = _with_output_of(most, exchange.counted)
-            elif response.status_code >= _FAILED and request.is_answered_by_a_model:
-                exchange.counted = self._budget.usage_of_failed(request, expected, monotonic() - sent)
+        if reader := _usage_reader(self._policy.server.api, request, response):
+            await self._forward_answer(client, upstream, response, exchange, sent, reader)
+        else:
+            try:
+                await self._forward_response(client, upstream, response)
+            finally:
+                if response.status_code >= _FAILED and request.is_answered_by_a_model:
+                    exchange.counted = self._budget.usage_of_failed(sent)
         self._upstream.release(upstream)
 
+    async def _forward_answer(
+        self,
+        client: HttpConnection,
+        upstream: HttpConnection,
+        response: h11.Response,
+        exchange: _Exchange,
+        sent: SentRequest,
+        reader: UsageReader,
+    ) -> None:
+        """Forward the answer of a model, and read its usage."""
+        ended_by = EndedBy.CLIENT
+        try:
+            await self._forward_response(client, upstream, response, reader)
+            ended_by = EndedBy.COMPLETION
+        except _ResponseCut:
+            ended_by = EndedBy.SERVER
+            raise
+        finally:
+            reader.finish()  # a client may close the connection as soon as it has all of an answer
+            exchange.hour_cache_tokens, exchange.is_overload = reader.hour_cache_tokens, reader.is_overload
+            exchange.others = self._budget.usage_of_shares(sent.request, reader.others)
+            own = self._budget.with_cost(sent.request, reader.usage, reader.hour_cache_tokens)
+            exchange.usage = own + exchange.others if reader.others else own
+            exchange.counted = self._budget.usage_of_answer(sent, reader, ended_by)
+
     async def _forward_response(
-        self, client: HttpConnection, upstream: HttpConnection, response: h11.Response, reader: UsageReader | None
+        self,
+        client: HttpConnection,
+        upstream: HttpConnection,
+        response: h11.Response,
+        reader: UsageReader | None = None,
     ) -> None:
         try:
             redactor = KeyRedactor(self._policy.server.key)
@@ -319,10 +331,6 @@ class KeyProxy:
         await client.send(
             h11.Response(status_code=error.status, headers=headers), h11.Data(data=body), h11.EndOfMessage()
         )
-
-
-def _with_output_of(tokens: int, usage: Usage) -> Usage:
-    return replace(usage, output_tokens=max(usage.output_tokens, tokens))
 
 
 def _taken(body: bytearray) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.key_proxy import proxy as proxy_module
+from labrats.executor.key_proxy.budget import SentRequest
 from labrats.executor.key_proxy.expected_usage import most_input_tokens
 from labrats.executor.key_proxy.proxy import MOST_CONNECTIONS, MOST_UNAUTHENTICATED_REPORTED
 from labrats.executor.key_proxy.usage_reader import MOST_BYTES
@@ -1068,16 +1068,13 @@ async def test_request_that_a_gateway_ends_after_long_has_used_as_much_as_a_mode
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, seconds: float, counted: int
 ) -> None:
     """The model may still work on it. An overloaded server answers soon."""
-    passed = 0.0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal passed
-        passed = seconds
         writer.write(ENDS[end])
         await writer.drain()
         writer.close()
 
-    monkeypatch.setattr(proxy_module, "monotonic", lambda: passed)
+    monkeypatch.setattr(SentRequest, "seconds", lambda _: seconds)
     body = json.dumps({"model": MODEL, "max_tokens": 100_000}).encode()
     async with a_proxy(tmp_path, answer, max_tokens=200_000) as proxy:
         await proxy.send(a_request(body))
