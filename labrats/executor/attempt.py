@@ -14,7 +14,8 @@ from labrats.executor.checked_result import CheckedResult, checked_result
 from labrats.executor.confinement import confine_in_pod, confine_to_sandbox
 from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.continuation import continued_work, resumed_work, with_conversation_in_prompt
-from labrats.executor.event_writer import STDOUT, EventWriter
+from labrats.executor.event_lines import STDOUT, EventLines
+from labrats.executor.event_writer import EventWriter
 from labrats.executor.inputs import read_task
 from labrats.executor.model_access import model_access
 from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout
@@ -83,7 +84,8 @@ async def run_attempt(inputs: Path, scratch: Path | None = None, redacted: Seque
 async def _run_until_outcome(inputs: Path, scratch: Path | None, redacted: Sequence[str]) -> int:
     secrets = read_secrets(inputs / "secrets")
     folder, redactor = scratch or inputs, Redactor([*values_to_redact(secrets), *redacted])
-    events = EventWriter(STDOUT, None if scratch else inputs, redactor, first_seq=_first_seq(folder))
+    lines = EventLines(STDOUT, None if scratch else inputs, first_seq=_first_seq(folder))
+    events = EventWriter(lines, redactor)
 
     async def work() -> CheckedResult:
         _remove_secrets(inputs / "secrets")
@@ -243,7 +245,7 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
 
 def _read_context(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:
     task = read_task(inputs)
-    events.limit_output(task.output_bytes)
+    events.lines.limit(task.output_bytes)
     prompt, instructions, conversation = inputs / "prompt", inputs / "instructions", inputs / "conversation"
     return RunContext(
         task,

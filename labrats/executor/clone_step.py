@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from labrats.executor.context import RunContext
-from labrats.executor.event_writer import STDOUT, EventWriter
+from labrats.executor.event_lines import STDOUT, EventLines
+from labrats.executor.event_writer import EventWriter
 from labrats.executor.inputs import read_task
 from labrats.executor.outcomes import run_step, run_with_timeout
 from labrats.executor.resource_limits.watcher import run_within_limits
@@ -24,7 +25,7 @@ def clone(source: Path, scratch: Path) -> int:
     """Clone the repository of the task in `source` into its workspace. Return the exit status."""
     become_unreadable()
     credentials = read_secrets(source / "secrets")
-    events = EventWriter(STDOUT, None, Redactor(values_to_redact(credentials)))
+    events = EventWriter(EventLines(STDOUT, None), Redactor(values_to_redact(credentials)))
 
     async def step() -> None:
         task = read_task(source)
@@ -37,4 +38,4 @@ def clone(source: Path, scratch: Path) -> int:
 async def _clone(context: RunContext) -> None:
     context.events.status("started")
     await clone_repository(context)
-    (context.folder / NEXT_SEQ_FILE).write_text(str(context.events.next_seq))
+    (context.folder / NEXT_SEQ_FILE).write_text(str(context.events.lines.next_seq))

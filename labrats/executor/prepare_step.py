@@ -16,7 +16,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from labrats.executor.egress.gateway import bind_token, require_policy
-from labrats.executor.event_writer import STDOUT, EventWriter
+from labrats.executor.event_lines import STDOUT, EventLines
+from labrats.executor.event_writer import EventWriter
 from labrats.executor.inputs import read_task
 from labrats.executor.model_access import TOKEN_BYTES
 from labrats.executor.outcomes import run_step
@@ -78,7 +79,7 @@ def prepare(source: Path, inputs: Path, claims: Path | None = None) -> int:
         except OSError as error:
             raise GiveUp(FailedCode.INTERNAL, f"the attempt's inputs cannot be copied: {error}") from error
 
-    status = asyncio.run(run_step(step, EventWriter(STDOUT, None)))
+    status = asyncio.run(run_step(step, EventWriter(EventLines(STDOUT, None))))
     return CLAIMED_STATUS if refused else status
 
 

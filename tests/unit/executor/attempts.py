@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from labrats.executor.context import RunContext
+from labrats.executor.event_lines import EventLines
 from labrats.executor.event_writer import EventWriter
 from labrats.model.config import JobConfig
 from labrats.model.job import AgentSession, FailedCode, WorkspaceSetup
@@ -234,7 +235,7 @@ def some_work(tmp_path: Path, task: Task, secrets: Mapping[str, str] | None = No
     folder.mkdir()
     output = folder / "output.jsonl"
     with output.open("wb") as file:
-        events = EventWriter(file.fileno(), folder)
+        events = EventWriter(EventLines(file.fileno(), folder))
         yield Work(RunContext(task, "Fix the bug.", "", secrets or {}, folder, folder / "credentials", events), output)
 
 

@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labrats.executor import event_lines as event_lines_module
 from labrats.executor import event_writer as event_writer_module
-from labrats.executor.event_writer import EventWriter, RateLimiter, split_text
+from labrats.executor.event_lines import EventLines, RateLimiter
+from labrats.executor.event_text import split_text
+from labrats.executor.event_writer import EventWriter
 from labrats.executor.providers.cli_events import report_tool_call, report_tool_result
 from labrats.model.errors import GiveUp
 from labrats.model.job import AgentSession, FailedCode, Outputs, Usage
@@ -62,7 +65,7 @@ class Output:
 def an_output(folder: Path, **options: Any) -> Iterator[Output]:
     path = folder / "output.jsonl"
     with path.open("wb") as file:
-        yield Output(EventWriter(file.fileno(), folder, Redactor([SECRET]), **options), path)
+        yield Output(EventWriter(EventLines(file.fileno(), folder, **options), Redactor([SECRET])), path)
 
 
 @pytest.fixture
@@ -138,7 +141,7 @@ def test_large_result_without_a_folder_is_written_as_part_events(tmp_path: Path)
     result = {"text": 'grüße "' * 20_000}
     path = tmp_path / "output.jsonl"
     with path.open("wb") as file:
-        EventWriter(file.fileno(), None, Redactor([SECRET])).result(result)
+        EventWriter(EventLines(file.fileno(), None), Redactor([SECRET])).result(result)
 
     *parts, end = events_in(path)
     content = b""
@@ -251,7 +254,7 @@ def test_result_that_is_no_text_has_a_lower_limit(output: Output, monkeypatch: p
 def test_output_limit_set_later_counts_earlier_lines(tmp_path: Path) -> None:
     with an_output(tmp_path) as output:
         output.writer.log("x" * 1000)
-        output.writer.limit_output(1500)
+        output.writer.lines.limit(1500)
         with pytest.raises(GiveUp):
             output.writer.log("x" * 1000)
 
@@ -291,7 +294,7 @@ def test_event_is_written_completely_once_a_full_disk_has_space(
             case _:
                 return real_write(fd, data)
 
-    monkeypatch.setattr(event_writer_module, "_DISK_FULL_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(event_lines_module, "_DISK_FULL_PAUSE_SECONDS", 0)
     monkeypatch.setattr(os, "write", write)
     with an_output(tmp_path) as output:
         output.writer.log("patience")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from labrats.executor.event_lines import EventLines
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.providers.line_logger import LineLogger
 from labrats.model.redaction import Redactor
@@ -18,7 +19,7 @@ def log_of(tmp_path: Path, text: str, step: int, *, complete: bool = True) -> li
     output = tmp_path / "output.jsonl"
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT)
     try:
-        lines = LineLogger(EventWriter(descriptor, None, Redactor([SECRET])), "> ")
+        lines = LineLogger(EventWriter(EventLines(descriptor, None), Redactor([SECRET])), "> ")
         for start in range(0, len(text), step):
             lines.add(text[start : start + step])
         if complete:

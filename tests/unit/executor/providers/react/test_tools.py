@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from labrats.executor.context import RunContext
+from labrats.executor.event_lines import EventLines
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.providers.react.arguments import parse_tool_call
 from labrats.executor.providers.react.observations import Observation
@@ -250,7 +251,7 @@ async def test_secret_in_a_result_is_redacted(tmp_path: Path) -> None:
             {},
             tmp_path,
             tmp_path / "credentials",
-            EventWriter(output.fileno(), None, Redactor([KEY])),
+            EventWriter(EventLines(output.fileno(), None), Redactor([KEY])),
         )
         tools = ToolCaller(Tools.of(context, WINDOW_TOKENS))
         assert await tools.succeeds("run_command", command=f"echo key {KEY}") == "key [redacted]\n"
