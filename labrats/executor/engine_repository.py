@@ -83,6 +83,7 @@ _SETTINGS: Final = (
     "core.commitGraph=false",  # the workspace's own could name other parents than the commits
     "core.multiPackIndex=false",  # it could name packs of other repositories
     "pack.useBitmaps=false",  # they could name other objects than the commits have
+    "pack.readReverseIndex=false",  # from git 2.41: it makes one in place of a file of the workspace
     "index.threads=1",  # git trusts the offsets in an index that it reads by several threads
 )
 _ENVIRONMENT: Final = {

@@ -282,10 +282,8 @@ def _unpack(folder: Path, bundle: bytes) -> None:
 
 def _require_descent(folder: Path, base: str) -> None:
     """Raise NotPushed unless the commits descend from the base. A change to a commit without it would delete files."""
-    try:
-        run_git(folder, [*_IN, "merge-base", "--is-ancestor", base, BUNDLE_REF])
-    except NotPushed as error:
-        raise NotPushed("the commits do not descend from the commit that was cloned") from error
+    if run_git(folder, [*_IN, "rev-list", "--max-count=1", base, f"^{BUNDLE_REF}"]):
+        raise NotPushed("the commits do not descend from the commit that was cloned")
 
 
 def _require_few(folder: Path, base: str) -> None:
