@@ -4,12 +4,13 @@ It also refuses the sockets of unusual networks. Some, such as those to the host
 network namespace. Contexts of asynchronous I/O (`io_setup`) belong to none, either: one agent could take all of them.
 By `clone3`, an agent of root could start a process in any control group. With a lease on a file of the machine, it
 could make programs outside wait that write to the file. Large sets of semaphores, and many small messages in queues,
-take memory of the kernel that belongs to no process, as do filters of sockets, rules of Landlock, and pages of a
-process that `vmsplice` puts into a pipe. A rule of Landlock for a file also keeps the file after it was deleted, which
-nothing shows. What `memfd_secret` takes seems to be a file on the disk. A process that made itself undumpable would
-hide the files that it has open from the executor. Btrfs and bcachefs let every user make snapshots that only root can
-delete: on kernels with a former defect, even of the whole volume. On these file systems and in memory, attributes of
-files are part of no size that can be measured.
+take memory of the kernel that belongs to no process, as do filters of sockets and of system calls, rules of Landlock,
+and pages of a process that `vmsplice` puts into a pipe. All users but root share the memory for compiled filters: if
+one agent took all of it, no other agent could be confined. A rule of Landlock for a file also keeps the file after it
+was deleted, which nothing shows. What `memfd_secret` takes seems to be a file on the disk. A process that made itself
+undumpable would hide the files that it has open from the executor. Btrfs and bcachefs let every user make snapshots
+that only root can delete: on kernels with a former defect, even of the whole volume. On these file systems and in
+memory, attributes of files are part of no size that can be measured.
 
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
@@ -17,6 +18,7 @@ It is a list of what is refused, not of what is allowed: agents run every kind o
 import ctypes
 import errno
 import fcntl
+import os
 import platform
 import resource
 import socket
@@ -30,6 +32,8 @@ from typing import Final
 from labrats.libc import Prctl, prctl
 
 _MODE_FILTER: Final = 2
+_SET_MODE_FILTER: Final = 1
+"""Names for filters in linux/seccomp.h: for `prctl`, and for `seccomp`."""
 
 _Program = Sequence[bytes]
 """Instructions of a filter. The next program continues after the last one."""
@@ -67,26 +71,37 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
         0xC000003E,
         {
             "ioctl": 16, "shmget": 29, "socket": 41, "socketpair": 53, "setsockopt": 54, "semget": 64, "msgsnd": 69,
-            "fcntl": 72, "ptrace": 101, "prctl": 157, "setrlimit": 160, "setxattr": 188, "lsetxattr": 189,
-            "fsetxattr": 190, "sched_setaffinity": 203, "io_setup": 206, "add_key": 248, "request_key": 249,
-            "keyctl": 250, "vmsplice": 278, "perf_event_open": 298, "prlimit": 302, "process_vm_readv": 310,
-            "process_vm_writev": 311, "bpf": 321, "userfaultfd": 323, **_EVERYWHERE,
+            "fcntl": 72, "ptrace": 101, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
+            "prctl": 157, "setrlimit": 160, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
+            "sched_setaffinity": 203, "io_setup": 206, "add_key": 248, "request_key": 249, "keyctl": 250,
+            "ioprio_set": 251, "vmsplice": 278, "perf_event_open": 298, "prlimit": 302, "process_vm_readv": 310,
+            "process_vm_writev": 311, "sched_setattr": 314, "seccomp": 317, "bpf": 321, "userfaultfd": 323,
+            **_EVERYWHERE,
         },
     ),
     "aarch64": _Machine(
         0xC00000B7,
         {
-            "io_setup": 0, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "fcntl": 25, "ioctl": 29, "vmsplice": 75,
-            "ptrace": 117, "sched_setaffinity": 122, "setrlimit": 164, "prctl": 167, "msgsnd": 189, "semget": 190,
-            "shmget": 194, "socket": 198, "socketpair": 199, "setsockopt": 208, "add_key": 217, "request_key": 218,
-            "keyctl": 219, "perf_event_open": 241, "prlimit": 261, "process_vm_readv": 270, "process_vm_writev": 271,
-            "bpf": 280, "userfaultfd": 282, **_EVERYWHERE,
+            "io_setup": 0, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "fcntl": 25, "ioctl": 29, "ioprio_set": 30,
+            "vmsplice": 75, "ptrace": 117, "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122,
+            "setpriority": 140, "setrlimit": 164, "prctl": 167, "msgsnd": 189, "semget": 190, "shmget": 194,
+            "socket": 198, "socketpair": 199, "setsockopt": 208, "add_key": 217, "request_key": 218, "keyctl": 219,
+            "perf_event_open": 241, "prlimit": 261, "process_vm_readv": 270, "process_vm_writev": 271,
+            "sched_setattr": 274, "seccomp": 277, "bpf": 280, "userfaultfd": 282, **_EVERYWHERE,
         },
     ),
 }  # fmt: skip
 
 _OF_DEBUGGERS: Final = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
 _OF_PROCESSORS: Final = ("sched_setaffinity",)
+_OF_SCHEDULING: Final = ("sched_setparam", "sched_setscheduler", "sched_setattr", "sched_setaffinity")
+"""Calls whose first argument is the id of a thread."""
+
+_OF_PRIORITIES: Final = {"setpriority": os.PRIO_PROCESS, "ioprio_set": 1}
+"""Calls whose second argument is the id of a thread if the first one has this value (for `ioprio_set`,
+IOPRIO_WHO_PROCESS). Otherwise it is that of a group or a user.
+"""
+
 _FORBIDDEN: Final = (
     *_OF_DEBUGGERS, *_OF_PROCESSORS, "add_key", "request_key", "keyctl", "perf_event_open", "bpf", "userfaultfd",
     "vmsplice",
@@ -158,6 +173,8 @@ class CallRules:
         kernel would give them a part of its connections.
     only_tcp_and_udp: whether they may open no socket of the internet for another protocol.
     may_use_ipv6: whether they may open sockets for IPv6.
+    may_change_others: whether they may change the limits and the priority of processes other than their own, by which
+        they could keep one of the same user from its work.
     """
 
     may_debug: bool = False
@@ -166,10 +183,17 @@ class CallRules:
     may_share_ports: bool = False
     only_tcp_and_udp: bool = False
     may_use_ipv6: bool = True
+    may_change_others: bool = True
 
 
-IN_POD: Final = CallRules(may_debug=True, may_choose_processors=True, may_fill_segments=True, may_share_ports=True)
-"""The rules in a pod, which has limits, processes and ports of its own."""
+IN_POD: Final = CallRules(
+    may_debug=True,
+    may_choose_processors=True,
+    may_fill_segments=True,
+    may_share_ports=True,
+    may_change_others=False,
+)
+"""The rules in a pod, which has limits, processes and ports of its own. The executor is one of these processes."""
 
 
 @cache
@@ -206,12 +230,28 @@ def _program(machine: _Machine, rules: CallRules) -> _Program:
         *([] if rules.may_fill_segments else _of_call(calls["shmget"], _refusal_of_large(SEGMENT_BYTES))),
         *([] if rules.may_fill_segments else _of_call(calls["semget"], _refusal_of_large(SEMAPHORES))),
         *([] if rules.may_fill_segments else _of_call(calls["msgsnd"], _refusal_of_small(LEAST_MESSAGE_BYTES))),
-        *_of_call(calls["prctl"], _if(_ARGUMENTS[0], Prctl.PR_SET_DUMPABLE, _if(_ARGUMENTS[1], 0, [_refusal(_DONE)]))),
+        *_of_call(
+            calls["prctl"],
+            [
+                *_if(_ARGUMENTS[0], Prctl.PR_SET_DUMPABLE, _if(_ARGUMENTS[1], 0, [_refusal(_DONE)])),
+                *_if(_ARGUMENTS[0], Prctl.PR_SET_SECCOMP, _if(_ARGUMENTS[1], _MODE_FILTER, [_refusal(errno.EINVAL)])),
+            ],
+        ),
+        *_of_call(calls["seccomp"], _if(_ARGUMENTS[0], _SET_MODE_FILTER, [_refusal(errno.EINVAL)])),
         *_of_call(calls["setrlimit"], _if(_ARGUMENTS[0], resource.RLIMIT_CORE, [_refusal(_DONE)])),
         # The new limit is the third argument. There is none if the limit is only read.
         *_of_call(
-            calls["prlimit"], _if(_ARGUMENTS[1], resource.RLIMIT_CORE, _unless_null(_ARGUMENTS[2], _refusal(_DONE)))
+            calls["prlimit"],
+            [
+                *_if(_ARGUMENTS[1], resource.RLIMIT_CORE, _unless_null(_ARGUMENTS[2], _refusal(_DONE))),
+                *(
+                    []
+                    if rules.may_change_others
+                    else _unless(_ARGUMENTS[0], 0, _unless_null(_ARGUMENTS[2], _refusal(errno.EPERM)))
+                ),
+            ],
         ),
+        *([] if rules.may_change_others else _refusal_of_scheduling(calls)),
         *_of_call(calls["fcntl"], _if(_ARGUMENTS[1], fcntl.F_SETLEASE, [_refusal(errno.EINVAL)])),
         *_of_call(calls["ioctl"], _refusal_of_snapshots()),
         *_of_call(calls["setsockopt"], _refusal_of_options(rules)),
@@ -242,6 +282,15 @@ def _if(argument: int, value: int, program: _Program) -> _Program:
     ]
 
 
+def _unless(argument: int, value: int, program: _Program) -> _Program:
+    """Return the instructions that run `program` unless an argument of the call has this value."""
+    return [
+        _instruction(_LOAD, argument),
+        _instruction(_JUMP_IF_EQUAL, value, if_true=len(program)),
+        *program,
+    ]
+
+
 def _unless_null(pointer: int, refusal: bytes) -> _Program:
     return [
         _instruction(_LOAD, pointer),
@@ -249,6 +298,21 @@ def _unless_null(pointer: int, refusal: bytes) -> _Program:
         _instruction(_LOAD, pointer + _HIGH_HALF),
         _instruction(_JUMP_IF_EQUAL, 0, if_true=1),
         refusal,
+    ]
+
+
+def _refusal_of_scheduling(calls: Mapping[str, int]) -> _Program:
+    """Return the instructions that refuse to change the priority and the processors of another process or thread.
+
+    The argument 0 stands for the calling one.
+    """
+    refusal = [_refusal(errno.EPERM)]
+    return [
+        *chain.from_iterable(_of_call(calls[name], _unless(_ARGUMENTS[0], 0, refusal)) for name in _OF_SCHEDULING),
+        *chain.from_iterable(
+            _of_call(calls[name], [*_unless(_ARGUMENTS[0], kind, refusal), *_unless(_ARGUMENTS[1], 0, refusal)])
+            for name, kind in _OF_PRIORITIES.items()
+        ),
     ]
 
 

@@ -124,6 +124,22 @@ def test_socket_gets_no_filter(tmp_path: Path) -> None:
     assert output_of(attempt).splitlines() == ["Protocol not available"] * len(names)
 
 
+def test_process_gets_no_further_filter(tmp_path: Path) -> None:
+    """One agent could take all memory for compiled filters, which each other sandbox needs."""
+    calls = {
+        "prctl": f"{CALLS['prctl']}, 22, 2, $program, 0, 0",
+        "seccomp": f"{CALLS['seccomp']}, 1, 0, $program",
+        "known action": f"{CALLS['seccomp']}, 2, 0, $action",
+    }
+    values = 'my $action = pack("L", 0x7fff0000); my $return = pack("SCCL", 6, 0, 0, 0x7fff0000)'
+    script = f'{values}; my $program = pack("Sx6P", 1, $return); ' + "".join(
+        f'print "{name}: ", (syscall({call}) < 0 ? $! : "done"), "\n"; ' for name, call in calls.items()
+    )
+    attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=True), f"perl -e '{script}' > out")
+    lines = output_of(attempt).splitlines()
+    assert lines == ["prctl: Invalid argument", "seccomp: Invalid argument", "known action: done"]
+
+
 SNAPSHOT, BCACHEFS_SUBVOLUME, CLONE, WINDOW_SIZE = 0x5000940F, 0x4010BC10, 0x40049409, 0x5413
 
 
@@ -250,6 +266,40 @@ for name, kind in kinds.items():
     else:
         print(name, "opened")
 """
+
+
+CHANGE_ANOTHER = """
+import ctypes, errno, os, resource, sys
+from labrats.sandbox.seccomp import IN_POD, refuse_calls
+refuse_calls(IN_POD)
+libc, calls = ctypes.CDLL(None, use_errno=True), {calls}
+files, found = resource.RLIMIT_NOFILE, ctypes.create_string_buffer(64)
+limit = ctypes.create_string_buffer(resource.getrlimit(files)[0].to_bytes(8, sys.byteorder) * 2)
+attributes = ctypes.create_string_buffer((48).to_bytes(4, sys.byteorder) + bytes(44))
+for whose, thread in {{"own": 0, "other": os.getppid()}}.items():
+    for name, arguments in {{
+        "prlimit": (thread, files, limit, None), "prlimit that reads": (thread, files, None, found),
+        "sched_setparam": (thread, bytes(4)), "sched_setscheduler": (thread, 0, bytes(4)),
+        "sched_setattr": (thread, attributes, 0), "sched_setaffinity": (thread, 8, b"\\xff" * 8),
+        "setpriority": (os.PRIO_PROCESS, thread, 0), "ioprio_set": (1, thread, 0),
+        "setpriority of a group": (os.PRIO_PGRP, thread, 0), "ioprio_set of a user": (3, thread, 0),
+    }}.items():
+        result = libc.syscall(calls[name.split()[0]], *arguments)
+        print(name, whose, errno.errorcode[ctypes.get_errno()] if result < 0 else "done", sep=":")
+"""
+
+
+def test_agent_in_a_pod_changes_neither_limits_nor_priorities_of_other_processes() -> None:
+    """The executor is one of them, with the agent's user. Without descriptors or a processor, it measures nothing."""
+    names = ("prlimit", "sched_setparam", "sched_setscheduler", "sched_setattr", "sched_setaffinity", "setpriority")
+    script = CHANGE_ANOTHER.format(calls={name: CALLS[name] for name in (*names, "ioprio_set")})
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    found = {(name, whose): result for name, whose, result in (line.split(":") for line in done.stdout.splitlines())}
+    own = {name: result for (name, whose), result in found.items() if whose == "own"}
+    other = {name: result for (name, whose), result in found.items() if whose == "other"}
+    groups = ("setpriority of a group", "ioprio_set of a user")
+    assert own == {**dict.fromkeys(own, "done"), **dict.fromkeys(groups, "EPERM")}
+    assert other == {**dict.fromkeys(other, "EPERM"), "prlimit that reads": "done"}
 
 
 @pytest.mark.parametrize("ipv6", [True, False])
