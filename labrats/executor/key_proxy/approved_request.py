@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 import msgspec
 
+from labrats.model.job import Usage
 from labrats.model.protocol import is_for_an_answer
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -35,3 +37,16 @@ class ApprovedRequest:
     def fields(self) -> Mapping[str, msgspec.Raw]:
         """Return the fields of the body, each as JSON. Do not keep them: very many take much memory."""
         return msgspec.json.decode(self.body, type=dict[str, msgspec.Raw]) if self.body else {}
+
+
+@dataclass
+class SentRequest:
+    """A request that is sent to the model's server. expected: see `Budget.expected`. at: when all of it was sent."""
+
+    request: ApprovedRequest
+    expected: Usage
+    at: float | None = None
+
+    def seconds(self) -> float:
+        """Return the time since the whole request was sent."""
+        return 0.0 if self.at is None else monotonic() - self.at

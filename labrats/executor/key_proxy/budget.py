@@ -1,14 +1,12 @@
 """The budget of an attempt, with the requests to its model that are running. Does no I/O."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from enum import Enum, auto
-from time import monotonic
 from typing import Final
 
 from msgspec.structs import replace
 
-from labrats.executor.key_proxy.approved_request import ApprovedRequest
+from labrats.executor.key_proxy.approved_request import ApprovedRequest, SentRequest
 from labrats.executor.key_proxy.expected_usage import TOKENS_PER_SECOND, is_streamed, most_input_tokens, output_limit
 from labrats.executor.key_proxy.request_prices import prices_of
 from labrats.executor.key_proxy.responses import Refused
@@ -24,8 +22,8 @@ _MOST_OUTPUT_TOKENS: Final = 131_072
 """Tokens that a model writes at most if a request names no limit."""
 
 _PARALLEL_REQUESTS: Final = 4
-_SOON_SECONDS: Final = 3.0
-"""Time within which an overloaded server refuses a request. No gateway waits so short for an answer."""
+_SOON_SECONDS: Final = 10.0
+"""Time within which a server that has failed has hardly worked on a request. Gateways wait longer for an answer."""
 
 
 class EndedBy(Enum):
@@ -34,23 +32,6 @@ class EndedBy(Enum):
     COMPLETION = auto()
     CLIENT = auto()
     SERVER = auto()
-
-
-@dataclass(frozen=True)
-class SentRequest:
-    """A request that its model's server has. expected: see `Budget.expected`. at: when it was sent (monotonic)."""
-
-    request: ApprovedRequest
-    expected: Usage
-    at: float = field(default_factory=monotonic)
-
-    def seconds(self) -> float:
-        """Return the time since the request was sent."""
-        return monotonic() - self.at
-
-    def most_written_tokens(self) -> int:
-        """Return what a fast model can have written by now."""
-        return int(self.seconds() * TOKENS_PER_SECOND)
 
 
 class Budget:
@@ -101,23 +82,22 @@ class Budget:
         The client may have got all that it needs: a model also writes what it does not send. A server notices late that
         nobody waits for an answer which it sends as a whole.
         """
-        if sent.expected == Usage():
-            return sent.expected
+        if sent.expected == Usage() or sent.at is None:
+            return Usage()
         asked = output_limit(sent.request)
         if not is_streamed(sent.request):
             return replace(sent.expected, output_tokens=asked or _MOST_OUTPUT_TOKENS)
-        written = sent.most_written_tokens()
+        written = int(sent.seconds() * TOKENS_PER_SECOND)
         return replace(sent.expected, output_tokens=min(written, asked or written))
 
     def usage_of_failed(self, sent: SentRequest) -> Usage:
         """Return the most that a request can have consumed that its server ended without telling the usage.
 
-        A gateway ends one that takes long, while the model still works on it. An overloaded server ends it soon, and
-        has consumed nothing.
+        A gateway ends one that takes long, while the model still works on it.
         """
         if sent.expected == Usage() or sent.seconds() < _SOON_SECONDS:
             return Usage()
-        written = sent.most_written_tokens()
+        written = int(sent.seconds() * TOKENS_PER_SECOND)
         return replace(sent.expected, output_tokens=min(written, output_limit(sent.request) or written))
 
     def usage_of_answer(self, sent: SentRequest, reader: UsageReader, ended_by: EndedBy) -> Usage:
@@ -130,7 +110,7 @@ class Budget:
         usage, most = reader.with_estimate(sent.expected.input_tokens), Usage()
         if ended_by == EndedBy.CLIENT or reader.is_unreadable:
             most = self.usage_of_abandoned(sent)
-        elif ended_by == EndedBy.SERVER and not is_streamed(sent.request):
+        elif ended_by == EndedBy.SERVER and not reader.has_shown_output:
             most = self.usage_of_failed(sent)
         return replace(usage, output_tokens=max(usage.output_tokens, most.output_tokens))
 

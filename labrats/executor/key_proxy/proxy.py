@@ -13,8 +13,8 @@ from typing import Any, Final
 import h11
 
 from labrats.executor.egress.gateway import Gateway
-from labrats.executor.key_proxy.approved_request import ApprovedRequest
-from labrats.executor.key_proxy.budget import EndedBy, SentRequest
+from labrats.executor.key_proxy.approved_request import ApprovedRequest, SentRequest
+from labrats.executor.key_proxy.budget import EndedBy
 from labrats.executor.key_proxy.http_connection import READ_BYTES, HttpConnection
 from labrats.executor.key_proxy.key_redactor import KeyRedactor
 from labrats.executor.key_proxy.model_server import Api
@@ -42,7 +42,9 @@ _PATH_CHARACTERS: Final = 200
 _CLOSED_BY_CLIENT: Final = 499
 _PAUSING: Final = (429, 503, 529)
 _FAILED: Final = 500
-"""The first of the statuses by which a server, or a gateway before it, says that it has failed."""
+"""The first of the statuses by which a server, or a gateway before it, says that it has failed. By those that pause a
+model, it says that it has not begun.
+"""
 _HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade".split()
 )
@@ -231,7 +233,7 @@ class KeyProxy:
         """
         sent = SentRequest(request, expected)
         try:
-            upstream, response = await self._upstream.request(request)
+            upstream, response = await self._upstream.request(sent)
         except asyncio.CancelledError:  # the client or `close` has ended the request, but the server has it
             exchange.counted = self._budget.usage_of_abandoned(sent)
             raise
@@ -246,7 +248,7 @@ class KeyProxy:
             try:
                 await self._forward_response(client, upstream, response)
             finally:
-                if response.status_code >= _FAILED and request.is_answered_by_a_model:
+                if _has_failed(response.status_code) and request.is_answered_by_a_model:
                     exchange.counted = self._budget.usage_of_failed(sent)
         self._upstream.release(upstream)
 
@@ -393,6 +395,11 @@ def _usage_reader(api: Api, request: ApprovedRequest, response: h11.Response) ->
         return None
     kind = dict(response.headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
     return UsageReader(api, is_stream=kind == b"text/event-stream")
+
+
+def _has_failed(status: int) -> bool:
+    """Return whether the model may still work on a request that has this answer."""
+    return status == HTTPStatus.REQUEST_TIMEOUT or (status >= _FAILED and status not in _PAUSING)
 
 
 def _retry_after(response: h11.Response) -> float | None:

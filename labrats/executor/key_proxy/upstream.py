@@ -6,12 +6,13 @@ import os
 import ssl
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 import h11
 
 from labrats.executor.egress.gateway import ConnectionRefused, Ends, Gateway
-from labrats.executor.key_proxy.approved_request import ApprovedRequest
+from labrats.executor.key_proxy.approved_request import ApprovedRequest, SentRequest
 from labrats.executor.key_proxy.http_connection import HttpConnection
 from labrats.executor.key_proxy.model_server import ModelServer
 from labrats.executor.key_proxy.responses import Refused, Unanswered
@@ -19,6 +20,9 @@ from labrats.net.tls import verifying_tls
 from labrats.sandbox.network_namespace import LOOPBACK
 
 CONNECT_SECONDS: Final = 15.0
+
+_STALE_SECONDS: Final = 1.0
+"""Time within which a request fails whose connection the server had closed before."""
 
 _MOST_IDLE: Final = 8
 _PART_BYTES: Final = 256 * 1024
@@ -45,18 +49,22 @@ class Upstream:
         self._server, self._gateway = server, gateway
         self._idle: list[HttpConnection] = []
 
-    async def request(self, request: ApprovedRequest) -> tuple[HttpConnection, h11.Response]:
+    async def request(self, sent: SentRequest) -> tuple[HttpConnection, h11.Response]:
         """Send a request. Return its connection and the head of the response. Raises Refused if the server is no use.
 
-        A server may close a connection that waits for a request. One more connection is then tried.
+        A server may close a connection that waits for a request. One more connection is then tried, unless the server
+        may have worked on the request.
         """
         while True:
+            sent.at = None
             connection = await self._connect()
             try:
-                return connection, await _send(connection, request)
+                await _send(connection, sent.request)
+                sent.at = monotonic()
+                return connection, await _receive(connection)
             except (OSError, EOFError, h11.RemoteProtocolError) as error:
                 connection.abort()
-                if not connection.was_used:
+                if not connection.was_used or sent.seconds() > _STALE_SECONDS:
                     reason = _reason(error, has_closed=connection.http.trailing_data[1])
                     raise Unanswered(502, f"the model's server at {self._server.address} {reason}") from error
             except BaseException:
@@ -113,7 +121,7 @@ async def _connect(host: str, port: int, tls: ssl.SSLContext | None) -> Ends:
     return await asyncio.open_connection(host, port, ssl=tls)
 
 
-async def _send(connection: HttpConnection, request: ApprovedRequest) -> h11.Response:
+async def _send(connection: HttpConnection, request: ApprovedRequest) -> None:
     head = h11.Request(method=request.method, target=request.target, headers=list(request.headers))
     first, size = request.body[:_PART_BYTES], len(request.body)
     # A larger body is copied in parts, as fast as the server reads it.
@@ -121,6 +129,10 @@ async def _send(connection: HttpConnection, request: ApprovedRequest) -> h11.Res
     for start in range(_PART_BYTES, size, _PART_BYTES):
         await connection.send(h11.Data(data=request.body[start : start + _PART_BYTES]))
     await connection.send(h11.EndOfMessage())
+
+
+async def _receive(connection: HttpConnection) -> h11.Response:
+    """Return the head of the response."""
     while True:
         event = await connection.receive()
         if isinstance(event, h11.Response):

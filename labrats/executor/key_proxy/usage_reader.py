@@ -179,6 +179,11 @@ class UsageReader:
         self._is_too_long = False
         self._seen_tokens = 0
 
+    @property
+    def has_shown_output(self) -> bool:
+        """True if the response is a stream, and has sent a part of what the model writes."""
+        return self._is_stream and self._seen_tokens > 0
+
     def with_estimate(self, input_tokens: int) -> Usage:
         """Return the usage, in which an estimate stands for what the response has not reported.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.key_proxy.budget import SentRequest
+from labrats.executor.key_proxy.approved_request import SentRequest
 from labrats.executor.key_proxy.expected_usage import most_input_tokens
 from labrats.executor.key_proxy.proxy import MOST_CONNECTIONS, MOST_UNAUTHENTICATED_REPORTED
 from labrats.executor.key_proxy.usage_reader import MOST_BYTES
@@ -1054,10 +1054,15 @@ async def test_end_of_the_proxy_closes_all_connections(tmp_path: Path) -> None:
     await until(lambda: len(asyncio.all_tasks()) <= 2)
 
 
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+LONG = json.dumps({"model": MODEL, "max_tokens": 100_000, "stream": True}).encode()
+OVERLOADED = json.dumps({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}).encode()
 ENDS = {
     "closed": b"",
     "gateway": a_response(b"timeout", status="504 Gateway Timeout", kind="text/plain"),
+    "time limit": a_response(b"timeout", status="408 Request Timeout", kind="text/plain"),
     "cut": b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"id":',
+    "cut before a part": STREAM,
 }
 """The ends of requests that take long, by a server or a gateway."""
 
@@ -1067,7 +1072,7 @@ ENDS = {
 async def test_request_that_a_gateway_ends_after_long_has_used_as_much_as_a_model_writes_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, seconds: float, counted: int
 ) -> None:
-    """The model may still work on it. An overloaded server answers soon."""
+    """The model may still work on it."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(ENDS[end])
@@ -1075,10 +1080,50 @@ async def test_request_that_a_gateway_ends_after_long_has_used_as_much_as_a_mode
         writer.close()
 
     monkeypatch.setattr(SentRequest, "seconds", lambda _: seconds)
-    body = json.dumps({"model": MODEL, "max_tokens": 100_000}).encode()
     async with a_proxy(tmp_path, answer, max_tokens=200_000) as proxy:
-        await proxy.send(a_request(body))
+        await proxy.send(a_request(LONG))
         await until(lambda: bool(proxy.reported))
 
     assert counted <= proxy.policy.budget.usage.output_tokens <= counted + 10
-    assert (proxy.policy.budget.usage.input_tokens > 0) == (counted > 0 or end == "cut")
+    assert (proxy.policy.budget.usage.input_tokens > 0) == (counted > 0 or end.startswith("cut"))
+
+
+async def test_requests_that_an_overloaded_server_refuses_late_have_used_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job waits for the pause of its model, and needs its budget afterwards."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(a_response(OVERLOADED, status=statuses[len(proxy.heads) - 1], headers="Retry-After: 20\r\n"))
+        await writer.drain()
+
+    monkeypatch.setattr(SentRequest, "seconds", lambda _: 60.0)
+    statuses = ["529 Overloaded", "503 Service Unavailable", "429 Too Many Requests"]
+    async with a_proxy(tmp_path, answer, max_tokens=200_000) as proxy:
+        found = [status_of(await proxy.send(a_request(LONG))) for _ in statuses]
+        await until(lambda: len(proxy.reported) == len(statuses))
+
+    assert (found, proxy.policy.budget.usage.tokens) == ([529, 503, 429], 0)
+
+
+@pytest.mark.parametrize(("seconds", "sends"), [(0.0, 2), (60.0, 1)])
+async def test_request_is_sent_again_only_if_its_connection_was_closed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, sends: int
+) -> None:
+    """A server that has worked on it for long may have written, and charged, a whole answer."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        await writer.drain()
+        if len(proxy.heads) == 1:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+
+    monkeypatch.setattr(SentRequest, "seconds", lambda _: seconds)
+    async with a_proxy(tmp_path, answer, max_tokens=200_000) as proxy:
+        statuses = [status_of(await proxy.send(a_request(LONG))) for _ in range(2)]
+        await until(lambda: len(proxy.reported) == 2)
+
+    assert statuses == [200, 200 if sends == 2 else 502]
+    assert len(proxy.heads) == sends
+    assert (proxy.reported[1].estimated.output_tokens >= 18_000) == (sends == 1)
