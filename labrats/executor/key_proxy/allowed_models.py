@@ -58,4 +58,5 @@ def _patterns_of(name: str, provider: str) -> Iterator[str]:
     yield re.escape(name) + _DATE
     if provider == "claude" and re.fullmatch("[a-z]+", name):
         for alias in _COMPOUND_ALIASES.get(name, (name,)):
-            yield rf"(?:(?!claude)[\w-]++[./])*+claude-(?:[0-9a-z.]++-)*{alias}(?:-[\w.:@-]*)?"
+            # The first group has no `*+`: before 3.11.5, Python matches groups with choices in them wrongly by it.
+            yield rf"(?:(?!claude)[\w-]++[./])*claude-(?:[0-9a-z.]++-)*{alias}(?:-[\w.:@-]*)?"
