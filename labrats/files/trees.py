@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _SECTOR_BYTES: Final = 512
 _LONG_PATH: Final = 512
 """Characters of a path. It continues with a name, and may have 4096 bytes in all."""
 
+_MOST_OPEN: Final = 256
 _PATH_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPENAT2: Final = 437
@@ -120,34 +122,32 @@ def _remove(folder: int, entry: os.DirEntry[str]) -> bool:
 
 def _entries(trees: Iterable[Path]) -> Iterator[tuple[int, os.DirEntry[str]]]:
     """Yield each entry in the trees, with its open folder. See `sizes_on_disk`."""
-    folders = list[_Folder]()
-    for tree in trees:
-        with suppress(OSError):  # it is missing
-            folders.append(_Folder(_OpenFolder(os.open(tree, _PATH_FLAGS))))
+    opened = _OpenFolders()
+    folders = [_Folder(_Start(str(tree))) for tree in trees]
     while folders:
         folder = folders.pop()
-        with suppress(OSError):
-            listed = _OpenFolder(_open_to_list(folder))
+        with suppress(OSError):  # it is missing
+            listed = _open_to_list(opened.get(folder.start), folder.path or ".")
             if len(folder.path) >= _LONG_PATH:
-                folder = _Folder(listed)
+                folder = _Folder(_Start(folder.path, folder.start))
+                opened.add(folder.start, listed)
             with os.scandir(listed.descriptor) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(_Folder(folder.above, os.path.join(folder.path, entry.name)))
+                        folders.append(_Folder(folder.start, os.path.join(folder.path, entry.name)))
                     yield listed.descriptor, entry
 
 
-def _open_to_list(folder: "_Folder") -> int:
-    """Return a descriptor of a folder to list it. Its owner may lack permissions for it. Raises OSError."""
+def _open_to_list(start: "_OpenFolder", path: str) -> "_OpenFolder":
+    """Open a folder to list it. Its owner may lack permissions for it. Raises OSError."""
     try:
-        return _open_below(folder.above.descriptor, folder.path or ".", _LIST_FLAGS)
+        return _OpenFolder(_open_below(start.descriptor, path, _LIST_FLAGS))
     except PermissionError:
-        place = folder.above
-        for name in folder.path.split("/") if folder.path else ():
-            _give_owner_access(place.descriptor)
-            place = _OpenFolder(os.open(name, _PATH_FLAGS, dir_fd=place.descriptor))
-        _give_owner_access(place.descriptor)
-        return _open_below(place.descriptor, ".", _LIST_FLAGS)
+        for name in path.split("/"):
+            _give_owner_access(start.descriptor)
+            start = _OpenFolder(os.open(name, _PATH_FLAGS, dir_fd=start.descriptor))
+        _give_owner_access(start.descriptor)
+        return _OpenFolder(_open_below(start.descriptor, ".", _LIST_FLAGS))
 
 
 def _status_of(folder: int, entry: os.DirEntry[str]) -> os.stat_result:
@@ -174,12 +174,50 @@ class _OpenFolder:
         os.close(self.descriptor)
 
 
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """A folder from which paths lead on, since a whole path may be too long. path: from the start `above`, if any."""
+
+    path: str
+    above: "_Start | None" = None
+
+
 @dataclass(frozen=True)
 class _Folder:
-    """A folder to examine. path: from an open folder above it, since the path of all folders may be too long."""
+    """A folder to examine."""
 
-    above: _OpenFolder
+    start: _Start
     path: str = ""
+
+
+class _OpenFolders:
+    """The starts that are open. The longest unused ones are closed, and are opened again when they are needed.
+
+    An agent can nest folders more deeply than a process may have files open.
+    """
+
+    def __init__(self) -> None:
+        self._opened: OrderedDict[_Start, _OpenFolder] = OrderedDict()
+
+    def add(self, start: _Start, folder: _OpenFolder) -> None:
+        self._opened[start] = folder
+        if len(self._opened) > _MOST_OPEN:
+            self._opened.popitem(last=False)
+
+    def get(self, start: _Start) -> _OpenFolder:
+        """Return an open folder. Raises OSError."""
+        closed, nearest = list[_Start](), start
+        while nearest.above and nearest not in self._opened:
+            closed.append(nearest)
+            nearest = nearest.above
+        if nearest not in self._opened:
+            self.add(nearest, _OpenFolder(os.open(nearest.path, _PATH_FLAGS)))
+        folder = self._opened[nearest]
+        for each in reversed(closed):
+            folder = _open_to_list(folder, each.path)
+            self.add(each, folder)
+        self._opened.move_to_end(start)
+        return folder
 
 
 def _open_below(folder: int, path: str, flags: int) -> int:

@@ -3,6 +3,8 @@
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,3 +137,25 @@ def test_many_entries_are_deleted_by_a_program(tree: Path, monkeypatch: pytest.M
     assert not tree.exists()
     assert removed == ([] if many == 2 else [tree])
     tree.mkdir()
+
+
+MEASURE_DEEP = """
+import os, resource, sys
+from pathlib import Path
+from labrats.files.trees import sizes_on_disk
+os.chdir(sys.argv[1])
+for level in range(1000):
+    for number in range(3):
+        os.mkdir(f"{level}-{number}")
+    os.mkdir("x" * 250)
+    os.chdir("x" * 250)
+Path("file").write_bytes(bytes(4096))
+resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+print(sum(1 for _ in sizes_on_disk([Path(sys.argv[1])])))
+"""
+
+
+def test_folders_that_are_nested_more_deeply_than_files_can_be_open_count(tree: Path) -> None:
+    """What an agent has below them would otherwise take no disk."""
+    done = subprocess.run([sys.executable, "-c", MEASURE_DEEP, tree], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 4 * 1000 + 1
