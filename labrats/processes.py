@@ -151,6 +151,12 @@ def living(pids: Iterable[int]) -> list[int]:
     return list(filter(_runs, pids))
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether all threads of a process are stopped, or have ended."""
+    states = (fields[0] for thread in thread_ids(pid) if (fields := _stat_fields(thread)))
+    return all(state in "TtZX" for state in states)
+
+
 def count_threads(pids: Iterable[int]) -> int:
     """Return the number of threads of these processes. One that has ended counts one until its parent waits for it."""
     return sum(int(fields[17]) for pid in pids if (fields := _stat_fields(pid)))

@@ -1,5 +1,6 @@
 """Measure what an attempt takes on the disk, and end one that may have filled it."""
 
+import math
 import os
 import shutil
 import threading
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from labrats.executor.resource_limits.open_descriptors import UnlinkedFile, unlinked_files
+from labrats.executor.resource_limits.standstill import Standstill
 from labrats.files.free_files import file_room
 from labrats.files.trees import ENTRY_BYTES, remove_tree, sizes_on_disk
 from labrats.model.errors import GiveUp
@@ -31,10 +33,14 @@ class DiskMeter:
     stopped: ends a measurement. is_filled: whether the attempt may have filled the disk.
     """
 
-    def __init__(self, folders: Sequence[Path], limits: ResourceLimits, stopped: threading.Event) -> None:
+    def __init__(
+        self, folders: Sequence[Path], limits: ResourceLimits, stopped: threading.Event, standstill: Standstill
+    ) -> None:
         self.is_filled = False
         self._folders, self._limits, self._stopped = folders, limits, stopped
+        self._standstill = standstill
         self._measurements = 0
+        self._least_others = math.inf
 
     def excess(self) -> GiveUp | None:
         """Return the end of an attempt that exceeds its limit."""
@@ -42,6 +48,8 @@ class DiskMeter:
         assert limit is not None
         used = self._usage(limit, mapped=self._measurements % _MAPPED_EVERY == 0)
         self._measurements += 1
+        if used <= limit and self._growth_of_others(used) > limit - used:
+            used = self._standstill.measured(lambda: self._usage(limit, mapped=True)) or used
         if used <= limit:
             return None
         return GiveUp(
@@ -49,6 +57,16 @@ class DiskMeter:
             f"the workspace, with the agent's home and temporary files, took at least {shown_size(used)}, over "
             f"{self._limits.disk_setting} ({shown_size(limit)}): raise the limit, or let the agent write less",
         )
+
+    def _growth_of_others(self, used: int) -> float:
+        """Return by how much the rest of the disks has grown since it was smallest. The attempt may have hidden that.
+
+        used: what was found of the attempt.
+        """
+        disks = {os.stat(folder).st_dev: folder for folder in self._folders if folder.exists()}
+        others = sum(shutil.disk_usage(folder).used for folder in disks.values()) - used
+        self._least_others = min(self._least_others, others)
+        return others - self._least_others
 
     def excess_on_full_disk(self) -> GiveUp | None:
         """Return the end of an attempt that may have filled the disk, if this is nearly full, also of files.
@@ -58,7 +76,12 @@ class DiskMeter:
         kept, folder = self._limits.kept_free_bytes, next(filter(Path.exists, self._folders), None)
         if not (kept and folder):
             return None
-        if (excess := self._excess_of_bytes(folder, kept) or self._excess_of_files(folder)) is None:
+
+        def found() -> str | None:
+            return self._excess_of_bytes(folder, kept) or self._excess_of_files(folder)
+
+        is_nearly_full = shutil.disk_usage(folder).free < kept or file_room(folder).missing > 0
+        if not is_nearly_full or (excess := found() or self._standstill.measured(found)) is None:
             return None
         self.is_filled = True
         return GiveUp(

@@ -21,6 +21,7 @@ from labrats.executor.resource_limits.open_descriptors import (
     watched_by_epoll,
 )
 from labrats.executor.resource_limits.scarce_files import KINDS, MEMORY_OF_A_PIPE, most_memory_of_a_socket
+from labrats.executor.resource_limits.standstill import Standstill
 from labrats.executor.resource_limits.thread_limits import thread_limits
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -49,9 +50,11 @@ class MachineShares:
     is_confined: returns whether a process is confined, so that it has no reason to hide its open files.
     """
 
-    def __init__(self, limits: ResourceLimits, disk: DiskMeter, is_confined: Callable[[int], bool]) -> None:
+    def __init__(
+        self, limits: ResourceLimits, disk: DiskMeter, standstill: Standstill, is_confined: Callable[[int], bool]
+    ) -> None:
         self._memory = MemoryMeter() if limits.memory_bytes is None else None
-        self._disk, self._is_confined = disk, is_confined
+        self._disk, self._standstill, self._is_confined = disk, standstill, is_confined
         self._most_threads, self._most_watches = most_threads(), _share(_WATCHES_SHARE, _MOST_WATCHES)
         self._thread_limits = list(thread_limits(Path(limits.control_groups) if limits.control_groups else None))
         self._hidden_counts = 0
@@ -100,12 +103,17 @@ class MachineShares:
             )
         if total := short_memory():
             yield from self._excesses_of_memory(pids, total)
+            if failure := self._standstill.measured(lambda: self._excess_of_memory(total)):
+                yield failure
 
     def _hides_files(self, pids: Sequence[int]) -> bool:
         """Return whether a process keeps its files hidden: they would count for nothing."""
         is_any_hidden = any(hides_files(pid) and self._is_confined(pid) for pid in pids)
         self._hidden_counts = self._hidden_counts + 1 if is_any_hidden else 0
         return self._hidden_counts >= _HIDDEN_COUNTS
+
+    def _excess_of_memory(self, total: int) -> GiveUp | None:
+        return next(self._excesses_of_memory(descendants(os.getpid()), total), None)
 
     def _excesses_of_memory(self, pids: Sequence[int], total: int) -> Iterator[GiveUp]:
         """Yield what exceeds a share of the machine's memory, of `total` bytes, which is nearly full."""

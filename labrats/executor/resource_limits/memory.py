@@ -32,13 +32,19 @@ _SHORT: Final = 0.05
 """Share of the memory below which the kernel may soon end any process, the largest first, which may be the engine."""
 
 _KIBIBYTE: Final = 1024
+_NOTHING: Final = (0, 0)
 
 
 class MemoryMeter:
-    """Measures the memory of an attempt's processes. Use it in one thread."""
+    """Measures the memory of an attempt's processes. Use it in one thread.
+
+    may_miss: whether the last sample missed a process, and the attempt may have exceeded the limit by what it takes.
+    """
 
     def __init__(self) -> None:
+        self.may_miss = False
         self._samples = self._unlinked = 0
+        self._least_others = math.inf
 
     def excess(self, limit: int, pids: Sequence[int]) -> int | None:
         """Return the bytes of memory of the processes if they exceed the limit, otherwise None.
@@ -47,16 +53,20 @@ class MemoryMeter:
         that takes long to measure, so it is measured only where a sum with repetitions exceeds the limit, and only for
         as many processes as a second allows.
         """
-        if _own(os.getpid())[0] > _LARGE_EXECUTOR:
+        if (_own(os.getpid()) or _NOTHING)[0] > _LARGE_EXECUTOR:
             pids = [*pids, os.getpid()]
-        own = list(map(_own, pids))
+        sizes = list(map(_own, pids))
+        own = [size or _NOTHING for size in sizes]
         if self._samples % _UNLINKED_EVERY == 0:
             # All files in memory of the machine take less than what is left to the attempt, as a rule.
             mapped = _total(own, 0) + _machine_files() > limit
             files = unlinked_files(pids, mapped=mapped)
             self._unlinked = sum(file.size or 0 for file in files if file.disk is None) + memory_of_sandbox(pids)
+            self._growth_of_others(_total(own, 0))
         self._samples += 1
-        if _total(own, self._unlinked) <= limit:
+        total = _total(own, self._unlinked)
+        self.may_miss = None in sizes and total <= limit < total + self._growth_of_others(total)
+        if total <= limit:
             return None
         used = 0
         for _ in range(_SAMPLES_IN_EXCESS):
@@ -67,6 +77,17 @@ class MemoryMeter:
             if time.thread_time() - started > _SHARES_SECONDS:  # another sample would let the agent take much more
                 break
         return used
+
+    def _growth_of_others(self, used: int) -> float:
+        """Return by how much the rest of the machine's memory has grown since it was smallest.
+
+        used: what was found of the attempt.
+        """
+        sizes = _machine_sizes()
+        free = sizes.get("MemAvailable", math.inf) + sizes.get("SwapFree", 0)
+        others = sizes["MemTotal"] + sizes.get("SwapTotal", 0) - free - used
+        self._least_others = min(self._least_others, others)
+        return others - self._least_others
 
 
 def short_memory() -> int | None:
@@ -92,16 +113,19 @@ def _total(memory: Iterable[tuple[int, int]], unlinked: int) -> int:
     return private + max(shared, unlinked)
 
 
-def _own(pid: int) -> tuple[int, int]:
-    """Return the private memory of a process, with its page tables and what is swapped out, and the shared one."""
-    return _sizes(pid, "status", ("RssAnon:", "VmPTE:", "VmSwap:"), "RssShmem:") or (0, 0)
+def _own(pid: int) -> tuple[int, int] | None:
+    """Return the private memory of a process, with its page tables and what is swapped out, and the shared one.
+
+    None if the process has ended.
+    """
+    return _sizes(pid, "status", ("RssAnon:", "VmPTE:", "VmSwap:"), "RssShmem:")
 
 
 def _with_shares_in_time(pids: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield the memory of each process, as `_with_shares` returns it until that has taken too long, and then `_own`."""
     end = time.thread_time() + _SHARES_SECONDS
     for pid in pids:
-        yield _with_shares(pid) if time.thread_time() < end else _own(pid)
+        yield _with_shares(pid) if time.thread_time() < end else _own(pid) or _NOTHING
 
 
 def _with_shares(pid: int) -> tuple[int, int]:
@@ -110,7 +134,7 @@ def _with_shares(pid: int) -> tuple[int, int]:
     A process can hide the parts from other users' processes, and then counts as a whole.
     """
     if (shares := _sizes(pid, "smaps_rollup", ("Pss_Anon:", "SwapPss:"), "Pss_Shmem:")) is None:
-        return _own(pid)
+        return _own(pid) or _NOTHING
     page_tables, _ = _sizes(pid, "status", ("VmPTE:",), "") or (0, 0)
     return shares[0] + page_tables, shares[1]
 

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from labrats.executor.resource_limits.disk import DiskMeter
 from labrats.executor.resource_limits.machine_shares import MachineShares, most_threads
 from labrats.executor.resource_limits.memory import MemoryMeter
+from labrats.executor.resource_limits.standstill import Standstill
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
@@ -109,7 +110,8 @@ class _Watcher:
         self._limits, self._group, self._is_confined = limits, group, is_confined
         self._loop, self._exceeded = asyncio.get_running_loop(), asyncio.Event()
         self._stopped = threading.Event()
-        self._memory, self._disk = MemoryMeter(), DiskMeter(folders, limits, self._stopped)
+        self._standstill = Standstill()
+        self._memory, self._disk = MemoryMeter(), DiskMeter(folders, limits, self._stopped, self._standstill)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -155,7 +157,7 @@ class _Watcher:
         try:
             thread.start()
         except RuntimeError:
-            self._run(MachineShares(self._limits, self._disk, self._is_confined).excess)
+            self._run(MachineShares(self._limits, self._disk, self._standstill, self._is_confined).excess)
             self._start_later(thread)
 
     def _run(self, watch: Callable[[], GiveUp | None]) -> None:
@@ -178,7 +180,7 @@ class _Watcher:
         self._loop.call_soon_threadsafe(self._exceeded.set)
 
     def _watch_shares(self) -> GiveUp | None:
-        shares = MachineShares(self._limits, self._disk, self._is_confined)
+        shares = MachineShares(self._limits, self._disk, self._standstill, self._is_confined)
         return self._repeat(shares.excess, lambda taken: min(_long_pause(taken), SHARES_LONGEST_PAUSE_SECONDS))
 
     def _repeat(self, measure: Callable[[], GiveUp | None], pause: Callable[[float], float]) -> GiveUp | None:
@@ -207,8 +209,12 @@ class _Watcher:
                 f"the attempt had {threads} threads, over {THREADS_PER_PROCESS} for each of LABRATS_AGENT_PROCESSES "
                 f"({limits.processes}): raise the limit, or give the agent less to do at once",
             )
-        if limits.memory_bytes is not None and (used := self._memory.excess(limits.memory_bytes, pids)):
-            return _out_of_memory(used, limits.memory_bytes)
+        if (most := limits.memory_bytes) is not None:
+            used = self._memory.excess(most, pids)
+            if used is None and self._memory.may_miss:
+                used = self._standstill.measured(lambda: self._memory.excess(most, descendants(os.getpid())))
+            if used:
+                return _out_of_memory(used, most)
         return self.kernel_limit()
 
 

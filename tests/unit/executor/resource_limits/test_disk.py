@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from labrats.files.trees import remove_tree
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
 from tests.unit.executor.attempts import DEADLINE_SECONDS
@@ -61,6 +62,30 @@ with open('program', 'ab') as file:
 with subprocess.Popen(['./program', '20']):
     os.unlink('program')
 """
+RENAME_FOLDERS = """
+import ctypes, itertools, os, time
+LEVELS, PROCESSES, EXCHANGE = 1500, 4, 2
+renameat2, folders = ctypes.CDLL(None).renameat2, []
+top = os.getcwd()
+for _ in range(LEVELS):
+    os.mkdir('empty')
+    os.mkdir('full')
+    folders.append(os.open('.', os.O_RDONLY))
+    os.chdir('full')
+end = time.monotonic() + 20
+for number in range(1, PROCESSES):
+    if os.fork() == 0:
+        break
+else:
+    number = 0
+    time.sleep(0.5)
+    with open('large', 'wb') as file:
+        file.write(os.urandom(8 << 20))
+for folder in itertools.cycle(folders[number::PROCESSES]):
+    renameat2(folder, b'empty', folder, b'full', EXCHANGE)
+    if time.monotonic() > end:
+        break
+"""
 PLACES = {
     "workspace": "''",
     "home": "os.environ['HOME'] + '/'",
@@ -94,6 +119,14 @@ def test_attempt_over_the_disk_limit_is_ended(tmp_path: Path, isolation: dict[st
     code, message = attempt.failure
     assert code is FailedCode.DISK_LIMIT
     assert "over LABRATS_WORKSPACE_GIB (4 MiB): raise the limit, or let the agent write less" in message
+
+
+def test_files_below_folders_that_always_change_their_names_count(tmp_path: Path) -> None:
+    """No walk finds all of them under the names that it has read."""
+    attempt = an_attempt_of(tmp_path, RENAME_FOLDERS, limits=DISK)
+    attempt.run()
+    remove_tree(attempt.workspace)  # too deep for pytest
+    assert attempt.failure[0] is FailedCode.DISK_LIMIT
 
 
 @pytest.mark.skipif(not looks_at_mapped_files(), reason="only root may look at mapped files")
