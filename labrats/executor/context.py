@@ -13,6 +13,7 @@ from labrats.executor.event_writer import EventWriter
 from labrats.executor.git_identity import write_identity
 from labrats.executor.prices import with_job_cost
 from labrats.executor.usage_limits import UsageLimits
+from labrats.files.safe_paths import write_new
 from labrats.model.conversation import Conversation
 from labrats.model.errors import GiveUp, LabratsError
 from labrats.model.job import AgentSession, FailedCode, Usage
@@ -171,9 +172,7 @@ class RunContext:
         """Write a secret to a file for a program of this attempt. The file is removed when the attempt ends."""
         self.credentials.mkdir(mode=0o700, exist_ok=True)
         file = self.credentials / name
-        file.unlink(missing_ok=True)
-        file.touch(mode=0o600, exist_ok=False)
-        file.write_text(content, "utf-8")
+        write_new(file, content.encode())
         return file
 
     def remove_credential_file(self, name: str) -> None:
@@ -188,6 +187,8 @@ class RunContext:
         with suppress(GiveUp):  # the output is full, which the provider notices with its next event
             self.events.log(f"[network: {host} refused]")
             self.events.report_outputs(msgspec.structs.replace(self.events.outputs, refused_hosts=(*known, host)))
+            if len(known) + 1 == MOST_REFUSED_HOSTS:
+                self.events.log("[network: further refused hosts are not listed]")
 
     def add_usage(self, usage: Usage) -> None:
         """Add to the attempt's usage. Raises GiveUp if the run then exceeds a limit."""

@@ -46,7 +46,7 @@ def remove_tree(tree: Path) -> None:
             shutil.rmtree(tree, ignore_errors=True)
     if tree.is_dir() and not tree.is_symlink():
         make_accessible(tree)
-        subprocess.run(["rm", "-rf", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)
+        _run_quietly("rm", "-rf", "--", str(tree))
 
 
 def is_plain_folder(path: Path) -> bool:
@@ -65,7 +65,13 @@ def remove_path(path: Path) -> None:
 def make_accessible(tree: Path) -> None:
     """Let the owner, who is this user, read and write each file and folder of `tree`, as far as possible."""
     if not tree.is_symlink():
-        subprocess.run(["chmod", "-R", "u+rwX", "--", str(tree)], check=False, stderr=subprocess.DEVNULL)
+        _run_quietly("chmod", "-R", "u+rwX", "--", str(tree))
+
+
+def _run_quietly(*command: str) -> None:
+    """Run a program without the files that this process has open: other processes of the user could write to them."""
+    nothing = subprocess.DEVNULL
+    subprocess.run(command, check=False, stdin=nothing, stdout=nothing, stderr=nothing)
 
 
 def sizes_on_disk(trees: Iterable[Path]) -> Iterator[int]:

@@ -46,10 +46,13 @@ def allowed_labels(policy: PublishPolicy, proposed: Sequence[str]) -> list[str]:
 def _pattern(glob: str) -> re.Pattern[str]:
     """Return the expression for a glob of files or folders, as in .gitignore.
 
-    A glob without a slash, other than at its end, matches in every folder. A folder's glob matches all files in it.
+    A glob without a slash, other than at its end, matches in every folder. A folder's glob matches all files in it, and
+    what takes its place, such as a link to another folder. `folder/**` means the same.
     """
     text = glob if "/" in glob.rstrip("/") else f"**/{glob}"
     text, expression, end = text.strip("/"), "", 0
+    while text.endswith("/**"):
+        text = text.removesuffix("/**")
     for found in _WILDCARD.finditer(text):
         # Without the atomic groups (`?>`), all places of all parts are tried, which takes hours with a long path. The
         # first place of a part is the best one for those behind it.

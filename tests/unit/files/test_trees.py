@@ -159,3 +159,20 @@ def test_folders_that_are_nested_more_deeply_than_files_can_be_open_count(tree: 
     """What an agent has below them would otherwise take no disk."""
     done = subprocess.run([sys.executable, "-c", MEASURE_DEEP, tree], capture_output=True, text=True, check=True)
     assert int(done.stdout) == 4 * 1000 + 1
+
+
+def test_programs_that_delete_and_open_folders_have_no_file_of_this_process(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any process of the user may open those of another one, such as the output of an executor."""
+    folder = tree.parent / "bin"
+    folder.mkdir()
+    for name in ("rm", "chmod"):
+        files = "/proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2"
+        (folder / name).write_text(f"#!/bin/sh\nfound=$(readlink {files})\necho $found > {folder}/{name}.files\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(trees, "_MANY_ENTRIES", 0)
+    remove_tree(tree)
+    for name in ("rm", "chmod"):
+        assert (folder / f"{name}.files").read_text().split() == ["/dev/null"] * 3

@@ -217,9 +217,15 @@ def test_a_double_star_matches_any_depth() -> None:
         ("a*b*/**/*.lock", "aX/b/k.lock", False),
         ("src**test", "src/a/mytest", True),
         ("***/key", "a/b/key", True),
+        ("infra/**", "infra", True),
+        ("/infra/**/", "infra", True),
+        ("infra/**", "infra/a/b", True),
+        ("infra/**", "deep/infra", False),
+        ("**", "any/file", True),
     ],
 )
 def test_a_glob_protects_files_and_all_files_of_folders(glob: str, file: str, is_protected: bool) -> None:
+    """With a folder, also what takes its place: a link could lead to files that the agent may change."""
     policy = PublishPolicy(protected_files=ProtectedFiles(paths=(glob,)))
     assert bool(protected_among(policy, [file])) is is_protected
 

@@ -13,7 +13,7 @@ from labrats.executor.egress.agent_network import _rule_of
 from labrats.executor.egress.proxy import RequestRefused
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
-from labrats.model.network import AllowedHosts, Network
+from labrats.model.network import MOST_REFUSED_HOSTS, AllowedHosts, Network
 from labrats.model.protocol import Sandbox
 from labrats.net.address_policy import Unresolvable
 from tests.support.arrivals import everything_that_arrives
@@ -164,3 +164,13 @@ async def test_missing_name_of_a_login_server_is_no_refusal_of_the_rule(
                 await _rule_of(work.context).connect(host, 443)
             assert refusal.value.status == status
         assert work.context.events.outputs.refused_hosts == ("a.example.com:443",)
+
+
+async def test_log_says_when_further_refused_hosts_are_not_listed(tmp_path: Path) -> None:
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        hosts = [f"{number}.test:443" for number in range(MOST_REFUSED_HOSTS + 2)]
+        for host in hosts:
+            work.context.report_refused_host(host)
+        assert list(work.context.events.outputs.refused_hosts) == hosts[:MOST_REFUSED_HOSTS]
+        assert work.logs.count("[network: further refused hosts are not listed]") == 1
+        assert work.logs[-1] == "[network: further refused hosts are not listed]"
