@@ -444,7 +444,7 @@ class EngineRepository:
                     while chunk := await process.output.read(_READ_BYTES):
                         printed += chunk
                         if len(printed) > most_bytes:
-                            raise DiffFailed(f"git printed more than {most_bytes // 2**20} MiB")
+                            raise DiffFailed(f"the output of git {arguments[0]} exceeds {most_bytes // 2**20} MiB")
                     status = await process.exit_status()
             except OSError as error:
                 raise DiffFailed(f"git cannot be run: {error.strerror}") from error

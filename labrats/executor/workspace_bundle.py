@@ -26,16 +26,24 @@ _ALL_CHANGES: Final = "Add all changes"
 _KINDS: Final = {"blob": "file", "tree": "folder"}
 
 
-async def report_bundle(context: RunContext, baseline: Baseline) -> None:
+def has_new_commits(context: RunContext, baseline: Baseline) -> bool:
+    """Return whether the agent has checked out another commit than at its start."""
+    return read_head(context.workspace).commit not in (baseline.outputs.commit, baseline.head.commit)
+
+
+async def report_bundle(context: RunContext, baseline: Baseline, seconds: float) -> None:
     """Store the bundle of the attempt's commits, and report its size. Do nothing if there is no new commit.
 
-    Raises DiffFailed, with the reason, if there are changes but no bundle.
+    Without the uncommitted changes if these cannot be added. Raises DiffFailed, with the reason, if there are changes
+    but no bundle.
+
+    seconds: the time for the uncommitted changes.
     """
     cloned, head = baseline.outputs.commit, read_head(context.workspace).commit
     if not (context.repository and cloned and baseline.tree):
         return
-    has_new_commits = head not in (cloned, baseline.head.commit)
-    if not has_new_commits and context.events.outputs.files_changed == 0 and not baseline.earlier:
+    is_new = has_new_commits(context, baseline)
+    if not is_new and context.events.outputs.files_changed == 0 and not baseline.earlier:
         return
     repository = repository_of(context)
     await repository.reset_configuration()
@@ -44,14 +52,36 @@ async def report_bundle(context: RunContext, baseline: Baseline) -> None:
     repository = repository.with_own_index()
     # Commits on those of the setup commands cannot be pushed without these, which are not the agent's work.
     own_head = None if baseline.head.commit != cloned else head
-    top = await _top_commit(repository, baseline.tree, cloned, own_head, baseline.earlier)
-    if top == cloned:
-        return
+    try:
+        async with asyncio.timeout(seconds):
+            top = await _top_commit(repository, baseline.tree, cloned, own_head, baseline.earlier)
+            bundle = None if top == cloned else await _bundle(context, repository, top, cloned)
+    except (DiffFailed, TimeoutError) as error:
+        failure = error if isinstance(error, DiffFailed) else DiffFailed(f"git took more than {seconds:g} s")
+        if not (is_new and own_head and await _can_stand_alone(repository, cloned, own_head, baseline.earlier)):
+            raise failure from error
+        bundle = await _bundle(context, repository, own_head, cloned)
+        context.events.log(f"[the bundle has the commits of the agent without its uncommitted changes: {failure}]")
+    if bundle:
+        context.events.bundle(bundle)
+        context.events.report_outputs(replace(context.events.outputs, bundle_bytes=len(bundle)))
+
+
+async def _bundle(context: RunContext, repository: EngineRepository, top: str, cloned: str) -> bytes:
+    """Return the bundle of the commits up to `top`. Raises DiffFailed if it is too large, or contains a secret."""
     await repository.git("update-ref", BUNDLE_REF, top)
     await _require_no_secret(context, repository, top, cloned)
-    bundle = await repository.git("bundle", "create", "--quiet", "-", BUNDLE_REF, f"^{cloned}", most_bytes=BUNDLE_BYTES)
-    context.events.bundle(bundle)
-    context.events.report_outputs(replace(context.events.outputs, bundle_bytes=len(bundle)))
+    return await repository.git("bundle", "create", "--quiet", "-", BUNDLE_REF, f"^{cloned}", most_bytes=BUNDLE_BYTES)
+
+
+async def _can_stand_alone(repository: EngineRepository, cloned: str, head: str, earlier: str | None) -> bool:
+    """Return whether the agent's commits can be pushed as they are.
+
+    earlier: the last commit of the job that this one continues, from which they must descend.
+    """
+    if not await _extends(repository, cloned, head):
+        return False
+    return earlier is None or not await _has_commits_beyond(repository, earlier, head)
 
 
 async def baseline_before(context: RunContext, baseline: Baseline, cloned: str) -> Baseline | None:

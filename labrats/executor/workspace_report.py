@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from labrats.executor.context import RunContext
 from labrats.executor.engine_repository import DiffFailed
 from labrats.executor.session_files import report_session_files
-from labrats.executor.workspace_bundle import report_bundle
+from labrats.executor.workspace_bundle import has_new_commits, report_bundle
 from labrats.executor.workspace_diff import Baseline, clear_special_files, report_changes
 from labrats.files.safe_paths import open_inside
 from labrats.files.trees import give_owner_access
@@ -20,6 +21,9 @@ from labrats.model.record import encode
 SECONDS: Final = 60.0
 SECONDS_WHEN_STOPPED: Final = 5.0
 """Limit on the time for changes and commits, and a shorter one for an attempt that was stopped and is killed soon."""
+
+_SHARE_OF_COMMITS: Final = 0.4
+"""Share of that time for uncommitted changes in the bundle."""
 
 
 async def report_workspace(context: RunContext, baseline: Baseline | None) -> None:
@@ -34,13 +38,21 @@ async def report_workspace(context: RunContext, baseline: Baseline | None) -> No
     try:
         async with limit:
             await clear_special_files(context)
+            report_commits = partial(_report_commits, context, baseline, seconds * _SHARE_OF_COMMITS)
+            if is_committed := has_new_commits(context, baseline):
+                await report_commits()  # first, since uncommitted files may take all the time
             await _or_log(context, report_changes(context, baseline), "the changes in the workspace cannot be computed")
-            await _or_log(context, report_bundle(context, baseline), "no bundle of the commits is stored")
+            if not is_committed:
+                await report_commits()
             await report_session_files(context)
     except TimeoutError:
         if not limit.expired():
             raise
         context.events.log(f"[the changes in the workspace could not be computed within {seconds:g} s]")
+
+
+async def _report_commits(context: RunContext, baseline: Baseline, seconds: float) -> None:
+    await _or_log(context, report_bundle(context, baseline, seconds), "no bundle of the commits is stored")
 
 
 async def _or_log(context: RunContext, report: Awaitable[None], failure: str) -> None:

@@ -13,7 +13,7 @@ from labrats.executor.workspace_bundle import _objects_in
 from labrats.model.job import WorkspaceFile, WorkspaceSetup
 from labrats.model.protocol import BUNDLE_BYTES, BUNDLE_REF
 from tests.unit.executor.attempts import AttemptFolder, wait_until
-from tests.unit.executor.test_workspace_diff import COMMIT, an_attempt_of, git
+from tests.unit.executor.test_workspace_diff import COMMIT, an_attempt_of, git, replace_git
 
 SECRET = "test-key-0123456789abcdef"
 
@@ -282,7 +282,57 @@ def test_too_large_bundle_is_not_stored(tmp_path: Path, repository: Path) -> Non
     attempt = an_attempt_of(tmp_path, script, repository)
     attempt.run()
     assert not bundle_of(attempt).exists()
-    assert "[no bundle of the commits is stored: git printed more than 5 MiB]" in attempt.logs
+    assert "[no bundle of the commits is stored: the output of git bundle exceeds 5 MiB]" in attempt.logs
+
+
+UNCOMMITTED = {
+    "too large": f"head -c {BUNDLE_BYTES * 2} /dev/urandom > build.bin",
+    "with a secret": f"echo {SECRET} > .env",
+}
+
+
+@pytest.mark.parametrize("script", UNCOMMITTED.values(), ids=UNCOMMITTED)
+def test_commits_are_handed_over_without_uncommitted_changes_that_cannot_be(
+    tmp_path: Path, repository: Path, script: str
+) -> None:
+    script = f"echo new > a.txt; git add a.txt; {COMMIT} -m first; {script}"
+    attempt = an_attempt_of(tmp_path, script, repository, secrets={"ANTHROPIC_API_KEY": SECRET})
+    attempt.run()
+    assert fetched(attempt, repository) == [("first", AGENT)]
+    assert attempt.outcome.outputs.bundle_bytes == bundle_of(attempt).stat().st_size
+    assert [
+        line for line in attempt.logs if line.startswith("[the bundle has the commits of the agent without its unc")
+    ]
+
+
+def test_commits_are_handed_over_before_uncommitted_changes_take_the_time(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that is stopped has little of it."""
+    replace_git(tmp_path, monkeypatch, 'case "$*" in *baseline.git*" add "*) sleep 20;; esac')
+    attempt = a_stopped_attempt(tmp_path, repository, f"echo new > a.txt; git add a.txt; {COMMIT} -m first")
+    assert fetched(attempt, repository) == [("first", AGENT)]
+    assert "[the changes in the workspace could not be computed within 5 s]" in attempt.logs
+
+
+def test_uncommitted_changes_that_take_too_long_are_no_failure_of_the_attempt(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_git(tmp_path, monkeypatch, 'case "$GIT_INDEX_FILE $*" in *scratch-index*" add "*) sleep 20;; esac')
+    attempt = a_stopped_attempt(tmp_path, repository, "true")
+    assert "stopped on request" in attempt.failure[1]
+    assert "[no bundle of the commits is stored: git took more than 2 s]" in attempt.logs
+    assert b"+x" in (attempt.path / "changes.patch").read_bytes()
+
+
+def a_stopped_attempt(tmp_path: Path, repository: Path, script: str) -> AttemptFolder:
+    """Return an attempt that was stopped after a script, and left an uncommitted file."""
+    attempt = an_attempt_of(tmp_path, f"{script}; echo x > uncommitted; sleep 600", repository)
+    with attempt.started() as process:
+        wait_until((attempt.workspace / "uncommitted").exists, "the agent has done its work")
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    return attempt
 
 
 @pytest.fixture

@@ -340,7 +340,7 @@ def test_too_large_patch_is_not_stored(tmp_path: Path) -> None:
     attempt = an_attempt_of(tmp_path, f"head -c {PATCH_BYTES * 2} /dev/urandom > large.bin")
     assert outputs_of(attempt).files_changed is None
     assert not (attempt.path / "changes.patch").exists()
-    assert "[the changes in the workspace cannot be computed: git printed more than 5 MiB]" in attempt.logs
+    assert "[the changes in the workspace cannot be computed: the output of git diff exceeds 5 MiB]" in attempt.logs
 
 
 def test_destroyed_repository_affects_only_the_patch(tmp_path: Path, repository: Path) -> None:
