@@ -54,6 +54,7 @@ class DiskLimits:
         self._store, self._runner, self._index = store, runner, index
         self._clock, self._settings = clock, settings
         self._sizes: dict[AttemptName, tuple[datetime | None, int]] = {}
+        self._unbundled: set[str] = set()  # jobs whose agent's commits are in no bundle
         self._ended: Iterator[str] | None = None  # the ended jobs whose outputs are deleted next
         self._look_again_at: datetime | None = None
         self._was_short = False
@@ -67,13 +68,16 @@ class DiskLimits:
             loops.create_task(workspaces, name="limit workspaces")
 
     async def limit_workspaces(self) -> None:
-        """Delete workspaces of ended jobs, the oldest first, until all workspaces fit their limit."""
+        """Delete workspaces of ended jobs, the oldest first, until all workspaces fit their limit.
+
+        Those with commits of the agent that are in no bundle are the last.
+        """
         if (limit_gib := self._settings.workspaces_gib) is None:
             return
         ends, sizes = await self._measured_workspaces(also_unfinished=True)
         excess = sum(sizes.values()) - round(limit_gib * 2**30)
         ended = [(end, name) for name in sizes if (end := ends[name.job_id])]
-        for _, name in sorted(ended, key=lambda each: (each[0], each[1].job_id)):
+        for _, name in sorted(ended, key=lambda each: (each[1].job_id in self._unbundled, each[0], each[1].job_id)):
             if excess <= 0:
                 return
             if await self._remove_unused_workspace(name):
@@ -89,9 +93,12 @@ class DiskLimits:
 
         also_unfinished: measure also the workspaces of unfinished jobs, which takes long, as they change all the time.
         """
-        names, ends = await self._runner.workspaces(), dict[str, datetime | None]()
+        names, ends, unbundled = await self._runner.workspaces(), dict[str, datetime | None](), set[str]()
         async for job in existing_jobs(self._store, sorted({name.job_id for name in names})):
             ends[job.id] = (job.status.finished_at or job.created_at) if job.ended else None
+            if (outputs := job.status.outputs) and outputs.commit and outputs.bundle_bytes is None:
+                unbundled.add(job.id)
+        self._unbundled = unbundled
         wanted = {job_id for job_id, end in ends.items() if also_unfinished or end}
         sizes = {name: await self._size_of(name, ends[name.job_id]) for name in names if name.job_id in wanted}
         self._sizes = {name: known for name, known in self._sizes.items() if name in sizes}
@@ -145,7 +152,7 @@ class DiskLimits:
             return False
         _, sizes = await self._measured_workspaces(also_unfinished=False)
         large = [name for name, size in sizes.items() if size >= LARGE_BYTES or not shortage.bytes]
-        for name in sorted(large, key=lambda name: -sizes[name]):
+        for name in sorted(large, key=lambda name: (name.job_id in self._unbundled, -sizes[name])):
             if await self._remove_unused_workspace(name):
                 log.info("workspace removed", attempt=str(name), bytes=sizes[name], reason="LABRATS_FREE_GIB")
             if not await asyncio.to_thread(self._shortage):

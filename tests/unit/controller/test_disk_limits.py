@@ -11,7 +11,7 @@ from labrats.files.free_files import FileRoom
 from labrats.model.agent import ChainLink
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import BecameUnreadable
-from labrats.model.job import Chain, Job
+from labrats.model.job import Chain, Job, Outputs
 from labrats.model.phases import Phase
 from labrats.model.report import Published, PullRequestReport, Report, ReportTarget
 from labrats.ports import Gone
@@ -50,6 +50,18 @@ async def test_oldest_workspaces_of_ended_jobs_are_removed_until_all_fit_the_lim
     assert set(await data.runner.workspaces()) == retained
     assert all([await data.exists(job) for job in jobs])
     assert isinstance(await data.runner.find(jobs[0].attempt_name), Gone)
+
+
+async def test_workspaces_with_commits_that_are_in_no_bundle_are_removed_last(data: EngineData) -> None:
+    jobs = []
+    for outputs in (Outputs(commit="a" * 40), Outputs(commit="a" * 40, bundle_bytes=9), Outputs()):
+        jobs.append(await data.ended(P.SUCCEEDED, outputs=outputs))
+        data.clock.step(60)
+    for executor in data.machine.executors.values():
+        executor.workspace_bytes = 2**30
+    for gib, retained in ((2, (jobs[0], jobs[2])), (1, (jobs[0],)), (0.1, ())):
+        await data.disk_limits(workspaces_gib=gib).limit_workspaces()
+        assert set(await data.runner.workspaces()) == {job.attempt_name for job in retained}
 
 
 async def test_workspace_that_an_unfinished_job_uses_is_not_removed_for_the_limit(data: EngineData) -> None:
