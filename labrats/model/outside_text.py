@@ -108,4 +108,5 @@ def shortened(text: str, limit: int) -> str:
 
 def _cut(text: str, limit: int, reason: str) -> str:
     note = f"\n[cut here: {reason}]\n"
-    return text.encode()[: limit - len(note)].decode(errors="ignore") + note
+    start = text.encode()[: max(limit - len(note), 0)].decode(errors="ignore")
+    return (start + note)[:limit]  # there may be no room for the whole note

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrats.model.outside_text import as_text, text_within, without_hidden
+from labrats.model.outside_text import as_text, shortened, text_within, without_hidden
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -63,6 +63,11 @@ def test_a_json_value_has_no_hidden_text() -> None:
 
 def test_a_text_is_not_quoted() -> None:
     assert as_text('say "hi"') == 'say "hi"'
+
+
+@given(st.text("aé😀", max_size=200), st.integers(min_value=0, max_value=100))
+def test_text_keeps_to_a_limit_that_is_shorter_than_the_note(text: str, limit: int) -> None:
+    assert len(shortened(text, limit).encode()) <= limit
 
 
 @given(JSON, st.integers(min_value=100, max_value=300))
