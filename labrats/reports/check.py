@@ -107,7 +107,7 @@ def _annotations(reported: ReportedJob) -> Sequence[Annotation]:
             end_line=finding.line,
             level=_LEVELS[finding.severity],
             title=one_line(finding.title, hosts, _ANNOTATION_TITLE_LENGTH),
-            message=neutralised(finding.body or finding.title or "a finding", hosts, _ANNOTATION_BYTES),
+            message=neutralised(finding.body or finding.title or "a finding", hosts, _ANNOTATION_BYTES, is_last=True),
         )
         for finding in reported.publication.findings
         if finding.side == "RIGHT" and finding.line is not None

@@ -191,7 +191,7 @@ def _parts(reported: ReportedJob) -> Iterator[str]:
     if job.phase is Phase.RUNNING and reported.activity:
         yield f"Now: {one_line(reported.activity, hosts, 200)}"
     if job.phase is Phase.SUCCEEDED:
-        yield neutralised(answer_of(reported), hosts, _TEXT_BYTES, is_followed_by_code=bool(reported.patch))
+        yield neutralised(answer_of(reported), hosts, _TEXT_BYTES)
     if reported.pull_request_url:
         yield f"Pull request: {reported.pull_request_url}"
     if reported.patch:

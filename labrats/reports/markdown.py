@@ -5,12 +5,11 @@ could use each of them. A zero-width space breaks the active syntax and leaves t
 """
 
 import re
-from bisect import bisect_left
-from collections.abc import Collection, Iterator, Sequence
-from operator import itemgetter
+from collections.abc import Collection, Iterator
+from functools import reduce
 from typing import Final
 
-from labrats.model.outside_text import shortened, without_hidden
+from labrats.model.outside_text import without_hidden
 
 BREAK: Final = "\u200b"
 """Splits syntax without being seen."""
@@ -59,68 +58,84 @@ _MATH_LINK: Final = re.compile(r"\\(?=(?:href|csname)(?![A-Za-z]))")
 """Commands of TeX that link, or build the name of another command. Macros can build an address from harmless parts."""
 
 _INDENTED_FENCE: Final = re.compile(r"^[ \t>*+\-0-9.)]+(?:```|~~~)", re.MULTILINE)
-_OUTER_FENCE: Final = re.compile(r"^( {0,3})(?=```|~~~)", re.MULTILINE)
-"""A fence whose block lasts until another one, and not only as long as the list or quotation that it is in."""
+_LONGEST_FENCE: Final = 100
+"""The bound on fences, and so on the lines that close them. A zero-width space breaks longer ones."""
+
+_LONG_FENCE: Final = re.compile(rf"(`{{{_LONGEST_FENCE}}}(?=`)|~{{{_LONGEST_FENCE}}}(?=~))")
+_MOST_END_BYTES: Final = 400
+"""The bound on the lines at the end of a text that close its last block of code."""
 
 
-def neutralised(text: str, known_hosts: Collection[str], most_bytes: int, *, is_followed_by_code: bool = False) -> str:
-    """Return `text` without active parts, cut to `most_bytes`.
+def neutralised(text: str, known_hosts: Collection[str], most_bytes: int, *, is_last: bool = False) -> str:
+    """Return `text` without active parts, in at most `most_bytes` of UTF-8. A note says where it was cut.
+
+    No block of code is open at the end, so that text and code can follow after an empty line.
 
     known_hosts: hosts to which links and images stay as they are. So do fenced blocks of code, except for commands to
     bots, unless the text has indented ones, whose end GitHub and this function could see at different places. A block
-    that GitHub would render, such as a diagram, becomes plain code. One that nothing closes becomes text.
-    is_followed_by_code: whether a block of code follows, which must not be within one that the text leaves open. In a
-    text with indented blocks, others become text then.
+    that GitHub would render, such as a diagram, becomes plain code.
+    is_last: whether nothing follows. A block may then be open at the end.
     """
-    visible = without_hidden(shortened(text, most_bytes)).replace("\r\n", "\n").replace("\r", "\n")
-    if _INDENTED_FENCE.search(visible):
-        plain = _neutralised_text(visible, known_hosts)
-        return without_commands(_without_fences(plain) if is_followed_by_code else plain)[:most_bytes]
-    parts, room = list[str](), most_bytes  # the inserted spaces may make it longer
-    for is_code, block in _blocks(visible):
-        part = without_commands(_plain(block) if is_code else _without_fences(_neutralised_text(block, known_hosts)))
-        if len(part) > room:
-            parts += [] if is_code else [part[:room]]
-            break
-        parts.append(part)
-        room -= len(part) + len("\n")
-    return "\n".join(parts)
+    size = len(text.encode())
+    start = _LONG_FENCE.sub(rf"\1{BREAK}", _with_line_feeds(without_hidden(_first_bytes(text, most_bytes))))
+    blocks = [(False, start)] if _INDENTED_FENCE.search(start) else _blocks(start)
+    neutral = without_commands(
+        "\n".join(_plain(block) if is_code else _neutralised_text(block, known_hosts) for is_code, block in blocks)
+    )
+    whole = neutral if is_last else neutral + _end_of(neutral)
+    if size <= most_bytes and len(whole.encode()) <= most_bytes:
+        return whole
+    note = f"\n\n[cut here: of {size} bytes the rest does not fit]\n"
+    cut = _first_bytes(neutral, max(most_bytes - _MOST_END_BYTES - len(note), 0))
+    return (cut + _end_of(cut) + note)[:most_bytes]  # there may be no room for the whole note
 
 
-def _without_fences(text: str) -> str:
-    return _OUTER_FENCE.sub(rf"\1{BREAK}", text)
+def _first_bytes(text: str, most_bytes: int) -> str:
+    return text.encode()[:most_bytes].decode(errors="ignore")
+
+
+def _with_line_feeds(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _end_of(text: str) -> str:
+    """Return the lines after which no block of code of `text` is open; empty if it needs none.
+
+    Whether an indented fence belongs to a list depends on much of the text before it, and on footnotes, which GitHub
+    adds to CommonMark. The lines after such a text are therefore right in both cases. If a block is open, `<!--` is
+    code, and the fence closes the block. If none is open, all lines are one invisible comment.
+    """
+    if _INDENTED_FENCE.search(text):
+        longest = (max(re.findall(run, text), key=len, default="") for run in ("`{3,}", "~{3,}"))
+        closing = (f"<!-- The next line closes a block of code.\n{fence}\n" for fence in longest if fence)
+        return f"\n\n{''.join(closing)}<!-- -->"
+    fence = reduce(_fence_after, text.split("\n"), "")
+    return f"\n{fence}" if fence else ""
 
 
 def _blocks(text: str) -> Iterator[tuple[bool, str]]:
-    """Yield the text in parts, with whether each is a closed block of code between fences at the start of a line."""
-    lines, start, number = text.split("\n"), 0, 0
-    closing = [(at, found[1]) for at, line in enumerate(lines) if (found := _CLOSING_FENCE.fullmatch(line))]
-    unclosed = {"`": len(text), "~": len(text)}  # the length of the shortest fence that no later line closes
-    while number < len(lines):
-        opened = _FENCE.fullmatch(lines[number])
-        fence = opened and (opened[1] or opened[2])
-        number += 1
-        if not fence or len(fence) >= unclosed[fence[0]]:
-            continue
-        end = _end_of_code(closing, number, fence)
-        if end is None:
-            unclosed[fence[0]] = len(fence)
-            continue
-        if start < number - 1:
-            yield False, "\n".join(lines[start : number - 1])
-        yield True, "\n".join(lines[number - 1 : end + 1])
-        start = number = end + 1
-    if start < len(lines):
-        yield False, "\n".join(lines[start:])
+    """Yield the text in parts, with whether each is a block of code. All fences are at the start of a line."""
+    fence, block = "", list[str]()
+    for line in text.split("\n"):
+        before, fence = fence, _fence_after(fence, line)
+        if fence and not before and block:
+            yield False, "\n".join(block)
+            block = []
+        block.append(line)
+        if before and not fence:
+            yield True, "\n".join(block)
+            block = []
+    if block:
+        yield bool(fence), "\n".join(block)
 
 
-def _end_of_code(closing: Sequence[tuple[int, str]], first: int, fence: str) -> int | None:
-    """Return the number of the line that closes the fence; None if there is none.
-
-    closing: the number and fence of each line that may close one. first: the first line after the opening fence.
-    """
-    begin = bisect_left(closing, first, key=itemgetter(0))
-    return next((closing[at][0] for at in range(begin, len(closing)) if closing[at][1].startswith(fence)), None)
+def _fence_after(fence: str, line: str) -> str:
+    """Return the fence of the block of code that is open after `line`; empty if none is. fence: the one before it."""
+    if not fence:
+        opened = _FENCE.fullmatch(line)
+        return (opened[1] or opened[2]) if opened else ""
+    closing = _CLOSING_FENCE.fullmatch(line)
+    return "" if closing and closing[1].startswith(fence) else fence
 
 
 def _plain(block: str) -> str:
@@ -179,7 +194,7 @@ def one_line(text: str, known_hosts: Collection[str], most_characters: int) -> s
     """Return `text` as one neutralised line of at most so many characters."""
     line = " ".join(text.split())
     cut = line if len(line) <= most_characters else f"{line[: most_characters - 1].rstrip()}…"
-    return neutralised(cut, known_hosts, 4 * most_characters + 200)[:most_characters]
+    return without_commands(_neutralised_text(without_hidden(cut), known_hosts))[:most_characters]
 
 
 def code_block(text: str, language: str = "") -> str:

@@ -141,7 +141,7 @@ def _anchor(finding: Finding, lines: Lines) -> dict[str, Any] | None:
 
 def _comment(finding: Finding, known_hosts: Collection[str]) -> str:
     title = one_line(finding.title or "", known_hosts, 200)
-    text = neutralised(finding.body or "", known_hosts, _BODY_BYTES, is_followed_by_code=True)
+    text = neutralised(finding.body or "", known_hosts, _BODY_BYTES)
     label = f"**{finding.severity}**"
     parts = [f"{label}: {title}" if title else label, text]
     if finding.suggestion is not None and finding.side == "RIGHT":

@@ -34,12 +34,34 @@ def body_of(reported: ReportedJob) -> str:
     return comment_body(reported)
 
 
-@pytest.mark.parametrize("answer", ["Done.\n```", "1. Run\n   ```sh\n   make\n   ```\n```"])
+@pytest.mark.parametrize("answer", ["Done.\n```", "1. Run\n   ```sh\n   make\n   ```\n```", "- a\n  ```\n~~~~"])
 def test_no_answer_makes_the_patch_active(answer: str) -> None:
     patch = " ```\n+@acme/security ![p](https://evil.example/p.png)\n"
     tokens = MarkdownIt().parse(body_of(a_reported_job(Phase.SUCCEEDED, result=answer, patch=patch)))
     assert f"{patch}\n" in [each.content for each in tokens if each.type == "fence"]
     assert not [each for each in tokens if each.type == "inline" and "acme" in each.content]
+
+
+def test_answer_before_a_patch_keeps_the_code_of_its_lists() -> None:
+    answer = "1. Run:\n\n   ```sh\n   # all\n   make\n   ```\n\nThen:\n\n```python\nf(*args)\n```"
+    tokens = MarkdownIt().parse(body_of(a_reported_job(Phase.SUCCEEDED, result=answer, patch="+x")))
+    fences = [(each.info, each.content) for each in tokens if each.type == "fence"]
+    assert fences == [("sh", "# all\nmake\n"), ("python", "f(*args)\n"), ("diff", "+x\n")]
+
+
+def test_annotation_of_a_check_has_no_lines_for_what_follows() -> None:
+    """GitHub shows it as it is, not as Markdown."""
+    body = "- Run:\n  ```\n  make\n  ```"
+    finding = Finding(path="a.py", line=1, body=body)
+    [annotation] = check_of(a_reported_job(Phase.SUCCEEDED, written=Publication(findings=(finding,)))).annotations
+    assert annotation.message == body
+
+
+def test_summary_of_a_check_keeps_to_its_limit() -> None:
+    """GitHub accepts 65,535 characters."""
+    for length in range(30):
+        answer = f"{'@a' * 19_990}{'x' * length}\n```\n```\n{'y' * 30_000}"
+        assert len(check_of(a_reported_job(Phase.SUCCEEDED, result=answer)).summary) <= 60_000
 
 
 def test_a_waiting_job_is_reported_with_its_model() -> None:

@@ -69,15 +69,35 @@ def test_several_lines_are_marked_only_within_one_hunk() -> None:
     assert [each.get("start_line") for each in review.comments] == [1, None]
 
 
-def test_no_text_of_a_finding_makes_its_suggestion_active() -> None:
+@pytest.mark.parametrize(
+    ("body", "code"), [("see:\n\n```\nx", ["x\n"]), ("- see:\n  ```\n  x\n  ```\n", ["x\n"]), ("see", [])]
+)
+def test_no_text_of_a_finding_makes_its_suggestion_active(body: str, code: list[str]) -> None:
     """A suggestion stays as it is, and must not be within a block that the text leaves open."""
     suggestion = "x\n```\n\n@acme/security ![p](https://evil.example/p.png)"
-    review = review_with(Finding(path="src/a.py", line=2, body="see:\n\n```", suggestion=suggestion))
+    review = review_with(Finding(path="src/a.py", line=2, body=body, suggestion=suggestion))
     assert review
     [comment] = review.comments
     tokens = MarkdownIt().parse(comment["body"])
-    assert [each.content for each in tokens if each.type == "fence"] == [f"{suggestion}\n"]
+    assert [each.content for each in tokens if each.type == "fence"] == [*code, f"{suggestion}\n"]
     assert not [each for each in tokens if each.type == "inline" and "acme" in each.content]
+
+
+@pytest.mark.parametrize("body", ["```\nx", "- a\n  ```\n~~~\nx"])
+def test_the_mark_of_a_finding_stays_hidden_after_its_text(body: str) -> None:
+    review = review_with(Finding(path="src/a.py", line=2, body=body))
+    assert review
+    [comment] = review.comments
+    tokens = MarkdownIt().parse(comment["body"])
+    assert [each.type for each in tokens if "labrats:finding" in each.content] == ["html_block"]
+
+
+def test_no_text_of_a_review_hides_the_findings_after_it() -> None:
+    findings = (Finding(path="src/b.py", title="no test"),)
+    reported = a_reported_job(Phase.SUCCEEDED, written=Publication(findings=findings, body="```\nx"))
+    review = review_of(reported, ReviewReport(), LINES, frozenset())
+    assert review
+    assert [each for each in MarkdownIt().parse(review.body) if each.type == "inline" and "no test" in each.content]
 
 
 def test_findings_beyond_the_limit_are_listed_in_the_text() -> None:
@@ -264,6 +284,13 @@ def test_the_pull_request_closes_its_issue_and_no_other() -> None:
 def test_a_pull_request_without_a_text_has_the_answer_of_the_agent() -> None:
     reported = a_reported_job(Phase.SUCCEEDED, result="I added the flag. @octocat")
     assert "\nI added the flag. @\u200boctocat\n" in pull_request_body(reported, PullRequestReport(), TARGET)
+
+
+@pytest.mark.parametrize("answer", ["```\nx", "- a\n  ```\n```\nx", "- a\n  ```\n~~~\nx"])
+def test_no_answer_hides_that_protected_files_are_changed(answer: str) -> None:
+    reported = a_reported_job(Phase.SUCCEEDED, result=answer)
+    tokens = MarkdownIt().parse(pull_request_body(reported, PullRequestReport(), TARGET, ["AGENTS.md"]))
+    assert [each for each in tokens if each.type == "inline" and "files are protected" in each.content]
 
 
 @pytest.mark.parametrize(
