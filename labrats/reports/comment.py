@@ -21,7 +21,7 @@ COMMENT_BYTES: Final = 60 * 1024
 """The bound on a comment. GitHub refuses comments of more than 65,536 characters."""
 
 _TEXT_BYTES: Final = 32 * 1024
-_PATCH_BYTES: Final = 16 * 1024
+_PATCH_LENGTH: Final = 16 * 1024
 _MOST_EARLIER: Final = 20
 _REASON_LENGTH: Final = 300
 _LISTED: Final = 10
@@ -232,9 +232,9 @@ def _is_json_of(result: Any, data: Any) -> bool:
 
 def neutral_patch(patch: str, url: str | None) -> str:
     """Return the start of a patch for a block of code. url: of the job, whose page has the whole patch."""
-    if len(patch) <= _PATCH_BYTES:
+    if len(patch) <= _PATCH_LENGTH:
         return patch
-    return f"{patch[:_PATCH_BYTES]}\n[the rest does not fit{f'; the whole is at {url}' if url else ''}]"
+    return f"{patch[:_PATCH_LENGTH]}\n[the rest does not fit{f'; the whole is at {url}' if url else ''}]"
 
 
 def _footer(reported: ReportedJob) -> str:

@@ -13,7 +13,8 @@ from labrats.reports.markdown import BREAK, code_block, neutralised, one_line, w
 from labrats.reports.reported_job import ReportedJob
 
 _BODY_BYTES: Final = 8 * 1024
-_REVIEW_BYTES: Final = 60_000
+_TEXT_BYTES: Final = 30_000
+_REVIEW_LENGTH: Final = 60_000
 _HUNK: Final = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
 _FINGERPRINT: Final = re.compile(r"<!-- labrats:finding (?:([^\s<>]+) )?([0-9a-f]{16}) -->")
 _OWN_MARK: Final = re.compile(r"<!--(?=\s*labrats:)")
@@ -160,14 +161,14 @@ def _body(reported: ReportedJob, rest: Mapping[str, Finding], placed: int) -> st
     marks = [review_mark(reported.job.id), *(_mark_of(each, reported.agent) for each in rest), AGENT_MARK]
     parts = ["\n".join(marks)]
     if publication.body:
-        parts.append(neutralised(publication.body, hosts, _REVIEW_BYTES // 2))
+        parts.append(neutralised(publication.body, hosts, _TEXT_BYTES))
     else:
         number = placed + len(rest)
         parts.append(f"**{one_line(reported.agent, hosts, 100)}** has {number} finding{'' if number == 1 else 's'}.")
     if rest:
         parts.append("On lines outside of the diff:" if placed or any(each.line for each in rest.values()) else "")
         parts.append("\n".join(_listed(each, hosts) for each in rest.values()))
-    return "\n\n".join(part for part in parts if part)[:_REVIEW_BYTES]
+    return "\n\n".join(part for part in parts if part)[:_REVIEW_LENGTH]
 
 
 def _listed(finding: Finding, known_hosts: Collection[str]) -> str:
