@@ -39,6 +39,9 @@ _JITTER_SECONDS: Final = 60.0
 MOST_REPORTED: Final = 10_000
 """Most requests that are reported one by one. An agent can send very many, and the output is limited."""
 
+MOST_REFUSALS: Final = 20
+"""Most reasons of refused requests in the log. An agent can cause any number of them."""
+
 HARD_STOP_SECONDS: Final = 1.0
 """Time in which the provider may end an attempt itself that has exceeded a limit. The proxy refuses requests then."""
 
@@ -153,6 +156,7 @@ class ModelRequests:
         self._context = context
         self._usage = context.events.totals.measured
         self._reported = 0
+        self._refusals = set[str]()
         self._paused_until: float | None = None
         self._has_seen_overload = False
 
@@ -187,11 +191,21 @@ class ModelRequests:
         return self.failure is not None and self.failure.code is FailedCode.BUDGET
 
     def _report(self, request: ModelRequest) -> None:
+        self._log_refusal(request)
         if self._reported == MOST_REPORTED:
             self._context.events.log("[further requests to the model are not reported]")
         elif self._reported < MOST_REPORTED:
             self._context.events.model_request(request)
         self._reported += 1
+
+    def _log_refusal(self, request: ModelRequest) -> None:
+        """Log a refusal by the key proxy, each reason once: it may be why the agent fails."""
+        if request.refusal is None or request.refusal in self._refusals or len(self._refusals) == MOST_REFUSALS:
+            return
+        self._refusals.add(request.refusal)
+        self._context.events.log(f"[key proxy: {request.method} {request.path} refused: {request.refusal}]")
+        if len(self._refusals) == MOST_REFUSALS:
+            self._context.events.log("[key proxy: further reasons are only in the events of the requests]")
 
     def report_estimates(self) -> None:
         """Add estimates to the usage before a pause: the attempts after it get what is left of the limits."""

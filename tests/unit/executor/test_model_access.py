@@ -271,3 +271,15 @@ async def test_server_of_a_local_model_without_a_key_is_behind_the_proxy_with_a_
                     await client.post(path, json={"model": "small"}, headers=headers)
 
     assert asked == ["/v1/chat/completions", *(["/v1/api/pull"] if network == "open" else [])]
+
+
+async def test_log_says_once_why_the_key_proxy_refuses_requests(tmp_path: Path) -> None:
+    """Without it, nobody would know why a program fails that asks for another model."""
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        requests = model_access_module.ModelRequests(work.context)
+        for reason in ("first", "first", *map(str, range(model_access_module.MOST_REFUSALS + 5))):
+            requests.add(ModelRequest(method="POST", path="/v1/messages", status=404, milliseconds=1, refusal=reason))
+        assert work.logs[0] == "[key proxy: POST /v1/messages refused: first]"
+        assert work.logs[1] == "[key proxy: POST /v1/messages refused: 0]"
+        assert len(work.logs) == model_access_module.MOST_REFUSALS + 1
+        assert work.logs[-1] == "[key proxy: further reasons are only in the events of the requests]"
