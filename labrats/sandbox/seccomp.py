@@ -5,12 +5,12 @@ network namespace. Contexts of asynchronous I/O (`io_setup`) belong to none, eit
 By `clone3`, an agent of root could start a process in any control group. With a lease on a file of the machine, it
 could make programs outside wait that write to the file. Large sets of semaphores, and many small messages in queues,
 take memory of the kernel that belongs to no process, as do filters of sockets and of system calls, rules of Landlock,
-and pages of a process that `vmsplice` puts into a pipe. All users but root share the memory for compiled filters: if
-one agent took all of it, no other agent could be confined. A rule of Landlock for a file also keeps the file after it
-was deleted, which nothing shows. What `memfd_secret` takes seems to be a file on the disk. A process that made itself
-undumpable would hide the files that it has open from the executor. Btrfs and bcachefs let every user make snapshots
-that only root can delete: on kernels with a former defect, even of the whole volume. On these file systems and in
-memory, attributes of files are part of no size that can be measured.
+queues of fanotify, and pages of a process that `vmsplice` puts into a pipe. All users but root share the memory for
+compiled filters: if one agent took all of it, no other agent could be confined. A rule of Landlock for a file also
+keeps the file after it was deleted, which nothing shows. What `memfd_secret` takes seems to be a file on the disk. A
+process that made itself undumpable would hide the files that it has open from the executor. Btrfs and bcachefs let
+every user make snapshots that only root can delete: on kernels with a former defect, even of the whole volume. On these
+file systems and in memory, attributes of files are part of no size that can be measured.
 
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
@@ -74,9 +74,9 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
             "fcntl": 72, "ptrace": 101, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
             "prctl": 157, "setrlimit": 160, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
             "sched_setaffinity": 203, "io_setup": 206, "add_key": 248, "request_key": 249, "keyctl": 250,
-            "ioprio_set": 251, "vmsplice": 278, "perf_event_open": 298, "prlimit": 302, "process_vm_readv": 310,
-            "process_vm_writev": 311, "sched_setattr": 314, "seccomp": 317, "bpf": 321, "userfaultfd": 323,
-            **_EVERYWHERE,
+            "ioprio_set": 251, "vmsplice": 278, "perf_event_open": 298, "fanotify_init": 300, "prlimit": 302,
+            "process_vm_readv": 310, "process_vm_writev": 311, "sched_setattr": 314, "seccomp": 317, "bpf": 321,
+            "userfaultfd": 323, **_EVERYWHERE,
         },
     ),
     "aarch64": _Machine(
@@ -86,8 +86,9 @@ _MACHINES: Final[Mapping[str, _Machine]] = {
             "vmsplice": 75, "ptrace": 117, "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122,
             "setpriority": 140, "setrlimit": 164, "prctl": 167, "msgsnd": 189, "semget": 190, "shmget": 194,
             "socket": 198, "socketpair": 199, "setsockopt": 208, "add_key": 217, "request_key": 218, "keyctl": 219,
-            "perf_event_open": 241, "prlimit": 261, "process_vm_readv": 270, "process_vm_writev": 271,
-            "sched_setattr": 274, "seccomp": 277, "bpf": 280, "userfaultfd": 282, **_EVERYWHERE,
+            "perf_event_open": 241, "prlimit": 261, "fanotify_init": 262, "process_vm_readv": 270,
+            "process_vm_writev": 271, "sched_setattr": 274, "seccomp": 277, "bpf": 280, "userfaultfd": 282,
+            **_EVERYWHERE,
         },
     ),
 }  # fmt: skip
@@ -108,7 +109,7 @@ _FORBIDDEN: Final = (
 )  # fmt: skip
 _MISSING: Final = (
     "io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register", "clone3", "landlock_create_ruleset",
-    "memfd_secret", "setxattrat",
+    "memfd_secret", "setxattrat", "fanotify_init",
 )  # fmt: skip
 _UNSUPPORTED: Final = ("setxattr", "lsetxattr", "fsetxattr")
 _REFUSED: Final[Mapping[str, int]] = {

@@ -32,14 +32,14 @@ NUMBERS = {
         "perf_event_open": 298, "userfaultfd": 323, "add_key": 248, "request_key": 249, "keyctl": 250, "vmsplice": 278,
         "sched_setaffinity": 203, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "setxattrat": 463,
         "io_setup": 206, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435,
-        "landlock_create_ruleset": 444, "memfd_secret": 447,
+        "landlock_create_ruleset": 444, "memfd_secret": 447, "fanotify_init": 300,
     },
     "aarch64": {
         "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "pidfd_getfd": 438, "bpf": 280,
         "perf_event_open": 241, "userfaultfd": 282, "add_key": 217, "request_key": 218, "keyctl": 219, "vmsplice": 75,
         "sched_setaffinity": 122, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "setxattrat": 463,
         "io_setup": 0, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435,
-        "landlock_create_ruleset": 444, "memfd_secret": 447,
+        "landlock_create_ruleset": 444, "memfd_secret": 447, "fanotify_init": 262,
     },
 }[platform.machine()]  # fmt: skip
 """Refused system calls, by the kernel's own tables."""
@@ -72,7 +72,7 @@ def test_calls_are_refused_and_those_of_debuggers_by_setting(tmp_path: Path, may
     found = refusals(tmp_path, a_sandbox(may_debug=may_debug))
     attributes = [found.pop(name) for name in ("setxattr", "lsetxattr", "fsetxattr")]
     assert set(attributes) == {"Operation not supported"}
-    others = ("clone3", "landlock_create_ruleset", "memfd_secret", "setxattrat")
+    others = ("clone3", "landlock_create_ruleset", "memfd_secret", "setxattrat", "fanotify_init")
     unavailable = {name: error for name, error in found.items() if name.startswith("io_") or name in others}
     assert set(unavailable) == {"io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register", *others}
     assert set(unavailable.values()) == {"Function not implemented"}
