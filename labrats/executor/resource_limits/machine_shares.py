@@ -20,7 +20,14 @@ from labrats.executor.resource_limits.open_descriptors import (
     open_sockets,
     watched_by_epoll,
 )
-from labrats.executor.resource_limits.scarce_files import KINDS, MEMORY_OF_A_PIPE, most_memory_of_a_socket
+from labrats.executor.resource_limits.scarce_files import (
+    INOTIFY,
+    KINDS,
+    MEMORY_OF_A_PIPE,
+    Kind,
+    most_memory_of_a_socket,
+    most_memory_of_inotify,
+)
 from labrats.executor.resource_limits.standstill import Standstill
 from labrats.executor.resource_limits.thread_limits import thread_limits
 from labrats.model.errors import GiveUp
@@ -37,6 +44,9 @@ _WATCHES_SHARE: Final = 0.05
 
 _SCARCE_SHARE: Final = 0.1
 """Share of the files of a kind beyond which an attempt is ended once there are no more: several may have taken them."""
+
+_WATCHES_EVERY: Final = 10
+"""Counts for each test whether watches of inotify are left, which takes as long as half of all else."""
 
 _MEMORY_SHARE: Final = 0.5
 
@@ -57,7 +67,7 @@ class MachineShares:
         self._disk, self._standstill, self._is_confined = disk, standstill, is_confined
         self._most_threads, self._most_watches = most_threads(), _share(_WATCHES_SHARE, _MOST_WATCHES)
         self._thread_limits = list(thread_limits(Path(limits.control_groups) if limits.control_groups else None))
-        self._hidden_counts = 0
+        self._counts = self._hidden_counts = 0
 
     def excess(self) -> GiveUp | None:
         """Return the end of an attempt that exceeds a share."""
@@ -86,8 +96,9 @@ class MachineShares:
                 f"the attempt watched at least {watched} files by epoll, over {_WATCHES_SHARE:.0%} of what all "
                 "processes of a user may watch (fs.epoll.max_user_watches): let the agent open fewer at once",
             )
-        for kind in KINDS:
-            if kind.is_used_up() and (held := open_files(pids, kind)) > kind.most() * _SCARCE_SHARE:
+        for kind in self._scarce_kinds():
+            enough = kind.most() * _SCARCE_SHARE
+            if (held := open_files(pids, kind, enough)) > enough:
                 yield GiveUp(
                     FailedCode.PROCESS_LIMIT,
                     f"the attempt had {held} {kind.name}, over {_SCARCE_SHARE:.0%} of what the machine has for all "
@@ -106,6 +117,14 @@ class MachineShares:
             if failure := self._standstill.measured(lambda: self._excess_of_memory(total)):
                 yield failure
 
+    def _scarce_kinds(self) -> Iterator[Kind]:
+        """Yield the kinds of files of which none is left."""
+        is_due = self._counts % _WATCHES_EVERY == 0
+        self._counts += 1
+        for kind in KINDS:
+            if (is_due or not kind.watch) and kind.is_used_up():
+                yield kind
+
     def _hides_files(self, pids: Sequence[int]) -> bool:
         """Return whether a process keeps its files hidden: they would count for nothing."""
         is_any_hidden = any(hides_files(pid) and self._is_confined(pid) for pid in pids)
@@ -118,12 +137,13 @@ class MachineShares:
     def _excesses_of_memory(self, pids: Sequence[int], total: int) -> Iterator[GiveUp]:
         """Yield what exceeds a share of the machine's memory, of `total` bytes, which is nearly full."""
         most, advice = int(total * _MEMORY_SHARE), "use a machine with more, or give the agent less to do at once"
-        sockets, pipes = open_sockets(pids), open_pipes(pids)
-        if sockets * most_memory_of_a_socket() + pipes * MEMORY_OF_A_PIPE > most:
+        sockets, pipes, queues = open_sockets(pids), open_pipes(pids), open_files(pids, INOTIFY)
+        buffers = sockets * most_memory_of_a_socket() + pipes * MEMORY_OF_A_PIPE + most_memory_of_inotify(queues)
+        if buffers > most:
             yield GiveUp(
                 FailedCode.OUT_OF_MEMORY,
-                f"the attempt had {sockets} sockets and {pipes} ends of pipes, whose buffers can take over "
-                f"{_MEMORY_SHARE:.0%} of the machine's memory, which was nearly full: {advice}",
+                f"the attempt had {sockets} sockets, {pipes} ends of pipes and {queues} instances of inotify, whose "
+                f"buffers can take over {_MEMORY_SHARE:.0%} of the machine's memory, which was nearly full: {advice}",
             )
         if self._memory and (used := self._memory.excess(most, pids)):
             yield GiveUp(

@@ -5,6 +5,7 @@ Folders count as files, too: on ext4, one that had many entries keeps its size u
 A file whose descriptor was sent to another process that has not received it is not found.
 """
 
+import math
 import os
 import re
 import stat
@@ -213,22 +214,35 @@ def _pids_in_namespaces(pid: int) -> Sequence[str]:
 
 def watched_by_epoll(pids: Iterable[int], enough: float) -> int:
     """Return the number of files that the processes watch by epoll, or more than `enough`."""
+    return _watched(pids, (_EPOLL,), _WATCH, enough)
+
+
+def _watched(pids: Iterable[int], links: tuple[str, ...], watch: bytes, enough: float) -> int:
+    """Return the number of files that the processes watch by descriptors that lead there, or more than `enough`.
+
+    watch: the beginning of the lines in /proc/PID/fdinfo for one file each.
+    """
     watched = 0
     for path in _descriptors(pids):
         with suppress(OSError):
-            if os.readlink(path) == _EPOLL:
+            if os.readlink(path).startswith(links):
                 folder, _, descriptor = path.rpartition("/")
-                watched += Path(f"{folder}info/{descriptor}").read_bytes().count(_WATCH)
+                watched += Path(f"{folder}info/{descriptor}").read_bytes().count(watch)
                 if watched > enough:
                     break
     return watched
 
 
-def open_files(pids: Iterable[int], kind: Kind) -> int:
-    """Return the number of descriptors of files of a kind."""
+def open_files(pids: Iterable[int], kind: Kind, enough: float = math.inf) -> int:
+    """Return the number of descriptors of files of a kind, or of the files that they watch if these are what counts.
+
+    enough: a number of watched files beyond which no more are counted.
+    """
     if kind.namespace:
         own = _namespace("self", kind.namespace)
         pids = [pid for pid in pids if _namespace(pid, kind.namespace) == own]
+    if kind.watch:
+        return _watched(pids, kind.links, kind.watch, enough)
     return sum(link.startswith(kind.links) for link in _links(pids))
 
 

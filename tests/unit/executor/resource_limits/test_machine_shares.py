@@ -1,5 +1,6 @@
 """Shares of the machine that an attempt may have, with real programs that exceed them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from labrats.executor.resource_limits import machine_shares
 from labrats.executor.resource_limits.disk import DiskMeter
-from labrats.executor.resource_limits.scarce_files import MEMORY_OF_A_PIPE
+from labrats.executor.resource_limits.scarce_files import MEMORY_OF_A_PIPE, most_memory_of_inotify
 from labrats.executor.resource_limits.standstill import Standstill
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
@@ -40,6 +41,14 @@ time.sleep(20)
 HOLD_INOTIFY = """
 import ctypes, time
 held = [ctypes.CDLL(None).inotify_init() for _ in range(10)]
+time.sleep(20)
+"""
+WATCH_BY_INOTIFY = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+held = libc.inotify_init()
+for file in list(os.scandir("/usr/bin"))[:20]:
+    libc.inotify_add_watch(held, os.fsencode(file.path), 0x400)
 time.sleep(20)
 """
 HOLD_TERMINALS = "import os, time; held = [os.open('/dev/ptmx', os.O_RDWR) for _ in range(10)]; time.sleep(20)"
@@ -82,6 +91,8 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
         ("short_memory = lambda: None", FILL_MEMORY_TOGETHER.replace("sleep(20)", "sleep(1)"), None),
         ("short_memory = machine_shares.most_memory_of_a_socket", HOLD_SOCKETS, FailedCode.OUT_OF_MEMORY),
         (USED_UP, HOLD_INOTIFY, FailedCode.PROCESS_LIMIT),
+        (USED_UP, WATCH_BY_INOTIFY, FailedCode.PROCESS_LIMIT),
+        (USED_UP, WATCH_BY_INOTIFY.replace("20", "1"), None),
         (USED_UP, HOLD_TERMINALS, FailedCode.PROCESS_LIMIT),
         (USED_UP, HOLD_SOCKETS, FailedCode.PROCESS_LIMIT),
         (USED_UP, HOLD_SOCKETS_ELSEWHERE, None),
@@ -98,7 +109,15 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
             "memory",
             "sockets while memory is short",
         ),
-        *("inotify", "terminals", "ports", "ports of another namespace", "sockets"),
+        *(
+            "inotify",
+            "watches of inotify",
+            "one watch of inotify",
+            "terminals",
+            "ports",
+            "ports of another namespace",
+            "sockets",
+        ),
     ],
 )
 def test_an_attempt_without_limits_cannot_use_up_the_machine(
@@ -116,9 +135,21 @@ def test_an_attempt_without_limits_cannot_use_up_the_machine(
     assert done.stdout.strip() == (code or "ended by itself")
 
 
-def test_buffers_of_pipes_count_while_memory_is_short() -> None:
+HOLD_PIPES = "import os; held = [os.pipe() for _ in range(100)]"
+OPEN_INOTIFY = "import ctypes; held = [ctypes.CDLL(None).inotify_init() for _ in range(20)]"
+
+
+@pytest.mark.parametrize(
+    ("script", "memory", "found"),
+    [
+        (HOLD_PIPES, 200 * MEMORY_OF_A_PIPE, "0 sockets, 20[0-9] ends of pipes and 0 instances of inotify"),
+        (OPEN_INOTIFY, most_memory_of_inotify(20), "0 sockets, [0-9] ends of pipes and 20 instances of inotify"),
+    ],
+    ids=["pipes", "inotify"],
+)
+def test_buffers_of_pipes_and_inotify_count_while_memory_is_short(script: str, memory: int, found: str) -> None:
     """They are memory of the kernel, which belongs to no process."""
-    script = "import os; held = [os.pipe() for _ in range(100)]; print(flush=True); input()"
+    script += "; print(flush=True); input()"
     limits = ResourceLimits(memory_bytes=2**40)  # the memory of processes is measured elsewhere then
     shares = machine_shares.MachineShares(
         limits, DiskMeter((), limits, Event(), Standstill()), Standstill(), lambda _: True
@@ -126,11 +157,11 @@ def test_buffers_of_pipes_count_while_memory_is_short() -> None:
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdout
         program.stdout.readline()
-        [failure] = shares._excesses_of_memory([program.pid], 300 * MEMORY_OF_A_PIPE)
-        more = list(shares._excesses_of_memory([program.pid], 600 * MEMORY_OF_A_PIPE))
+        [failure] = shares._excesses_of_memory([program.pid], memory * 3 // 2)
+        more = list(shares._excesses_of_memory([program.pid], memory * 3))
         program.communicate(b"\n")
     assert failure.code == FailedCode.OUT_OF_MEMORY
-    assert "0 sockets and 20" in str(failure)
+    assert re.search(found, str(failure))
     assert more == []
 
 

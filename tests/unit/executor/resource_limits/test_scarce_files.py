@@ -21,9 +21,10 @@ TAKE_PORTS = "import socket; held = [socket.create_server(('', 0)) for _ in rang
     [
         ("true", IS_USED_UP, "[]"),
         ("echo 0 > /proc/sys/user/max_inotify_instances", IS_USED_UP, "['instances of inotify']"),
+        ("echo 0 > /proc/sys/user/max_inotify_watches", IS_USED_UP, "['watches of inotify']"),
         ("echo 2000 2001 > /proc/sys/net/ipv4/ip_local_port_range", f"{TAKE_PORTS}\n{IS_USED_UP}", "['sockets']"),
     ],
-    ids=["nothing", "inotify", "ports"],
+    ids=["nothing", "inotify", "watches of inotify", "ports"],
 )
 def test_used_up_files_are_noticed(setting: str, program: str, used_up: str) -> None:
     script = f'{setting} && exec "$0" -c "$1"'
