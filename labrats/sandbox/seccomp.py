@@ -5,12 +5,13 @@ network namespace. Contexts of asynchronous I/O (`io_setup`) belong to none, eit
 By `clone3`, an agent of root could start a process in any control group. With a lease on a file of the machine, it
 could make programs outside wait that write to the file. Large sets of semaphores, and many small messages in queues,
 take memory of the kernel that belongs to no process, as do filters of sockets and of system calls, rules of Landlock,
-queues of fanotify, and pages of a process that `vmsplice` puts into a pipe. All users but root share the memory for
-compiled filters: if one agent took all of it, no other agent could be confined. A rule of Landlock for a file also
-keeps the file after it was deleted, which nothing shows. What `memfd_secret` takes seems to be a file on the disk. A
-process that made itself undumpable would hide the files that it has open from the executor. Btrfs and bcachefs let
-every user make snapshots that only root can delete: on kernels with a former defect, even of the whole volume. On these
-file systems and in memory, attributes of files are part of no size that can be measured.
+queues of fanotify, and pages of a process that `vmsplice` puts into a pipe. What waits in a socket of Multipath TCP is
+listed nowhere. All users but root share the memory for compiled filters: if one agent took all of it, no other agent
+could be confined. A rule of Landlock for a file also keeps the file after it was deleted, which nothing shows. What
+`memfd_secret` takes seems to be a file on the disk. A process that made itself undumpable would hide the files that it
+has open from the executor. Btrfs and bcachefs let every user make snapshots that only root can delete: on kernels with
+a former defect, even of the whole volume. On these file systems and in memory, attributes of files are part of no size
+that can be measured.
 
 It is a list of what is refused, not of what is allowed: agents run every kind of program.
 """
@@ -141,7 +142,7 @@ _SOCKET_FILTERS: Final = (26, 50, 51, 52)
 """SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF and SO_ATTACH_REUSEPORT_EBPF."""
 
 _TYPES: Final = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
-_PROTOCOLS: Final = (0, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_MPTCP)
+_PROTOCOLS: Final = (0, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 """The sockets for which network policies speak. Some plugins let through all other protocols, such as ICMP."""
 
 
@@ -365,6 +366,7 @@ def _refusal_of_sockets(rules: CallRules) -> _Program:
     internet = _INTERNET_FAMILIES if rules.may_use_ipv6 else _INTERNET_FAMILIES[:1]
     checked = _refusal_of_protocols() if rules.only_tcp_and_udp else [_instruction(_RETURN, _ALLOW)]
     return [
+        *_if(_ARGUMENTS[2], socket.IPPROTO_MPTCP, [_refusal(errno.EPROTONOSUPPORT)]),
         _instruction(_LOAD, _ARGUMENTS[0]),
         *chain.from_iterable(_allow_if(family) for family in _LOCAL_FAMILIES),
         *chain.from_iterable(

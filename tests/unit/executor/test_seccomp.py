@@ -189,6 +189,20 @@ def test_sockets_of_unusual_networks_are_refused(tmp_path: Path) -> None:
     assert not refused & {"unix", "inet", "netlink"}
 
 
+def test_no_socket_is_for_multipath_tcp(tmp_path: Path) -> None:
+    """The kernel lists such sockets without the data that waits in them. Programs use TCP instead."""
+    kinds = [
+        (family, protocol)
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_MPTCP)
+    ]
+    script = "use Socket; " + "; ".join(
+        f'print socket(S, {family}, SOCK_STREAM, {protocol}) ? "opened\n" : "$!\n"' for family, protocol in kinds
+    )
+    attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out")
+    assert output_of(attempt).splitlines() == ["opened", "Protocol not supported"] * 2
+
+
 def test_pairs_of_sockets_are_local(tmp_path: Path) -> None:
     families = (socket.AF_UNIX, socket.AF_INET, 30)  # the last one is TIPC
     script = "; ".join(f'print socketpair(A, B, {family}, 1, 0) ? "opened\n" : "$!\n"' for family in families)
@@ -253,6 +267,7 @@ refuse_calls(replace(IN_POD, only_tcp_and_udp=True, may_use_ipv6={ipv6}))
 kinds = {{
     "tcp": (socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, 0),
     "udp": (socket.AF_INET, socket.SOCK_DGRAM, 17),
+    "mptcp": (socket.AF_INET, socket.SOCK_STREAM, 262),
     "tcp6": (socket.AF_INET6, socket.SOCK_STREAM, 6), "unix": (socket.AF_UNIX, socket.SOCK_SEQPACKET, 0),
     "ping": (socket.AF_INET, socket.SOCK_DGRAM, 1), "ping6": (socket.AF_INET6, socket.SOCK_DGRAM, 58),
     "sctp": (socket.AF_INET, socket.SOCK_SEQPACKET, 0), "udplite": (socket.AF_INET, socket.SOCK_DGRAM, 136),
@@ -311,6 +326,7 @@ def test_agent_in_a_pod_with_a_network_rule_opens_only_sockets_that_policies_cov
     assert found == {
         **dict.fromkeys(("tcp", "udp", "unix", "routes"), "opened"),
         **dict.fromkeys(("ping", "sctp", "udplite", "raw"), "EPERM"),
+        "mptcp": "EPROTONOSUPPORT",
         "tcp6": "opened" if ipv6 else "EAFNOSUPPORT",
         "ping6": "EPERM" if ipv6 else "EAFNOSUPPORT",
     }
