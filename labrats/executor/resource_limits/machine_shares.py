@@ -1,8 +1,8 @@
 """End an attempt that takes more than its share of what the machine has for all. Without most of this, no engine runs.
 
 Some of it is limited at all times: threads, and the files that all processes of a user may watch by epoll. The rest is
-limited once there is hardly any left: the memory, the disk, some kinds of files, and the threads of a service,
-container or user that may have fewer than the machine.
+limited once there is hardly any left: the memory, also that for sockets, the disk, some kinds of files, and the threads
+of a service, container or user that may have fewer than the machine.
 """
 
 import math
@@ -28,6 +28,7 @@ from labrats.executor.resource_limits.scarce_files import (
     most_memory_of_a_socket,
     most_memory_of_inotify,
 )
+from labrats.executor.resource_limits.socket_queues import queue_memories, queued_bytes, used_up
 from labrats.executor.resource_limits.standstill import Standstill
 from labrats.executor.resource_limits.thread_limits import thread_limits
 from labrats.model.errors import GiveUp
@@ -66,6 +67,7 @@ class MachineShares:
         self._memory = MemoryMeter() if limits.memory_bytes is None else None
         self._disk, self._standstill, self._is_confined = disk, standstill, is_confined
         self._most_threads, self._most_watches = most_threads(), _share(_WATCHES_SHARE, _MOST_WATCHES)
+        self._queue_memories = list(queue_memories())
         self._thread_limits = list(thread_limits(Path(limits.control_groups) if limits.control_groups else None))
         self._counts = self._hidden_counts = 0
 
@@ -103,6 +105,14 @@ class MachineShares:
                     FailedCode.PROCESS_LIMIT,
                     f"the attempt had {held} {kind.name}, over {_SCARCE_SHARE:.0%} of what the machine has for all "
                     f"({kind.setting}), when none was left: let the agent open fewer at once",
+                )
+        for memory in used_up(self._queue_memories):
+            if (held := queued_bytes(pids, memory)) > memory.most * _SCARCE_SHARE:
+                yield GiveUp(
+                    FailedCode.OUT_OF_MEMORY,
+                    f"data that waited in the attempt's {memory.name} sockets could take {shown_size(held)}, over "
+                    f"{_SCARCE_SHARE:.0%} of what the machine has for all ({memory.setting}), when hardly any was "
+                    "left: let the agent receive what it is sent, or open fewer connections",
                 )
         if failure := self._disk.excess_on_full_disk():
             yield failure

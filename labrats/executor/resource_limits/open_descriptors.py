@@ -217,15 +217,16 @@ def watched_by_epoll(pids: Iterable[int], enough: float) -> int:
     return _watched(pids, (_EPOLL,), _WATCH, enough)
 
 
-def _watched(pids: Iterable[int], links: tuple[str, ...], watch: bytes, enough: float) -> int:
-    """Return the number of files that the processes watch by descriptors that lead there, or more than `enough`.
+def _watched(pids: Iterable[int], targets: tuple[str, ...], watch: bytes, enough: float) -> int:
+    """Return the number of files that the processes watch by some of their descriptors, or more than `enough`.
 
+    targets: the beginnings of what these descriptors lead to.
     watch: the beginning of the lines in /proc/PID/fdinfo for one file each.
     """
     watched = 0
     for path in _descriptors(pids):
         with suppress(OSError):
-            if os.readlink(path).startswith(links):
+            if os.readlink(path).startswith(targets):
                 folder, _, descriptor = path.rpartition("/")
                 watched += Path(f"{folder}info/{descriptor}").read_bytes().count(watch)
                 if watched > enough:
@@ -239,11 +240,11 @@ def open_files(pids: Iterable[int], kind: Kind, enough: float = math.inf) -> int
     enough: a number of watched files beyond which no more are counted.
     """
     if kind.namespace:
-        own = _namespace("self", kind.namespace)
-        pids = [pid for pid in pids if _namespace(pid, kind.namespace) == own]
+        own = namespace("self", kind.namespace)
+        pids = [pid for pid in pids if namespace(pid, kind.namespace) == own]
     if kind.watch:
         return _watched(pids, kind.links, kind.watch, enough)
-    return sum(link.startswith(kind.links) for link in _links(pids))
+    return sum(link.startswith(kind.links) for link in links(pids))
 
 
 def open_sockets(pids: Collection[int]) -> int:
@@ -252,8 +253,8 @@ def open_sockets(pids: Collection[int]) -> int:
     With the connections to their Unix sockets that none of the processes has accepted yet. No descriptor leads to one
     whose client has closed it, but it keeps what the client has sent.
     """
-    opened = {link for link in _links(pids) if link.startswith(SOCKET)}
-    namespaces = {_namespace(pid, "net"): pid for pid in pids}
+    opened = {link for link in links(pids) if link.startswith(SOCKET)}
+    namespaces = {namespace(pid, "net"): pid for pid in pids}
     return len(opened) + sum(_waiting_connections(pid, opened) for pid in namespaces.values())
 
 
@@ -277,16 +278,17 @@ def _waiting_connections(pid: int, opened: Collection[str]) -> int:
 
 def open_pipes(pids: Iterable[int]) -> int:
     """Return the number of descriptors of pipes. Two of one pipe count twice: there can be millions."""
-    return sum(link.startswith(_PIPE) for link in _links(pids))
+    return sum(link.startswith(_PIPE) for link in links(pids))
 
 
-def _namespace(pid: int | str, name: str) -> str | None:
+def namespace(pid: int | str, name: str) -> str | None:
+    """Return the namespace of a process, by the kind's name in /proc; None if the process has ended or hides it."""
     with suppress(OSError):
         return os.readlink(f"/proc/{pid}/ns/{name}")
     return None
 
 
-def _links(pids: Iterable[int]) -> Iterator[str]:
+def links(pids: Iterable[int]) -> Iterator[str]:
     """Yield what each open descriptor leads to."""
     for path in _descriptors(pids):
         with suppress(OSError):

@@ -59,6 +59,18 @@ NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
 assert ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK) == 0
 {HOLD_SOCKETS.replace("20", "1")}
 """
+HOLD_DATA = """
+import socket, time
+listener, held = socket.create_server(("127.0.0.1", 0)), []
+for _ in range(10):
+    held.append(socket.create_connection(listener.getsockname()))
+    held.append(listener.accept()[0])
+    held[-1].sendall(bytes(100_000))
+time.sleep(20)
+"""
+NO_MEMORY_FOR_SOCKETS = """used_up = lambda memories: [
+    __import__("dataclasses").replace(memory, most=9_000_000, least=0) for memory in memories
+]"""
 NO_MORE_THREADS = """thread_limits = lambda _: [
     __import__("labrats.executor.resource_limits.thread_limits", fromlist=[""]).ThreadLimit("pids.max", 40, lambda: 40)
 ]"""
@@ -96,6 +108,8 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
         (USED_UP, HOLD_TERMINALS, FailedCode.PROCESS_LIMIT),
         (USED_UP, HOLD_SOCKETS, FailedCode.PROCESS_LIMIT),
         (USED_UP, HOLD_SOCKETS_ELSEWHERE, None),
+        (NO_MEMORY_FOR_SOCKETS, HOLD_DATA, FailedCode.OUT_OF_MEMORY),
+        (NO_MEMORY_FOR_SOCKETS, HOLD_DATA.replace("(10)", "(8)").replace("20", "1"), None),
         (USED_UP.replace("True", "False"), HOLD_SOCKETS.replace("20", "1"), None),
     ],
     ids=[
@@ -116,6 +130,8 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
             "terminals",
             "ports",
             "ports of another namespace",
+            "data in sockets",
+            "less data in sockets",
             "sockets",
         ),
     ],
