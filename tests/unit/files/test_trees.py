@@ -156,7 +156,7 @@ print(sum(1 for _ in sizes_on_disk([Path(sys.argv[1])])))
 
 
 def test_folders_that_are_nested_more_deeply_than_files_can_be_open_count(tree: Path) -> None:
-    """What an agent has below them would otherwise take no disk."""
+    """Otherwise, what an agent has below them would take no disk."""
     done = subprocess.run([sys.executable, "-c", MEASURE_DEEP, tree], capture_output=True, text=True, check=True)
     assert int(done.stdout) == 4 * 1000 + 1
 
