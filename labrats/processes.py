@@ -212,18 +212,23 @@ def kill_descendants(root: int, *, spare: frozenset[int] = frozenset(), seconds:
     pause = 0.001
     empty_scans = 0
     while empty_scans < 2:  # a single scan may miss a child of a parent that dies meanwhile
-        remaining = [pid for pid in descendants(root) if pid not in spare]
-        if not remaining:
+        if not kill_once(root, spare=spare):
             empty_scans += 1
             continue
         empty_scans = 0
-        for pid in remaining:
-            send_signal(pid, signal.SIGKILL)
         if monotonic() > deadline:
             return False
         sleep(pause)
         pause = min(pause * 2, 0.05)
     return True
+
+
+def kill_once(root: int, *, spare: frozenset[int] = frozenset()) -> list[int]:
+    """Send SIGKILL to everything below `root` except `spare`. Return the processes that were found."""
+    found = [pid for pid in descendants(root) if pid not in spare]
+    for pid in found:
+        send_signal(pid, signal.SIGKILL)
+    return found
 
 
 def send_signal(pid: int, number: int) -> bool:
@@ -290,6 +295,15 @@ def process_name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def process_owner(pid: int) -> int | None:
+    """Return the real user id of the process `pid`; None if there is none, or /proc hides it."""
+    try:
+        status = _read(f"/proc/{pid}/status")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(status.split(b"\nUid:\t", 1)[1].split()[0])
 
 
 def describe_exit(word: str, number: int) -> str:

@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from labrats import processes
-from labrats.processes import ProcessId, children, count_threads, descendants, kill_descendants, process_name
+from labrats.processes import (
+    ProcessId,
+    children,
+    count_threads,
+    descendants,
+    kill_descendants,
+    process_name,
+    process_owner,
+)
 from tests.unit.executor.attempts import wait_until
 
 
@@ -154,3 +162,10 @@ def test_memory_of_large_values_is_returned(returned: bool) -> None:
         [sys.executable, "-c", FREE_LARGE_VALUES, str(returned)], capture_output=True, text=True, check=True
     )
     assert (int(done.stdout) < 8 * 2**20) == returned
+
+
+def test_owner_of_a_process_is_the_user_that_runs_it() -> None:
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+    assert process_owner(os.getpid()) == os.getuid()
+    assert process_owner(child.pid) is None
