@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,13 @@ from labrats.executor.continuation import continued_work, resumed_work, with_con
 from labrats.executor.event_lines import STDOUT, EventLines
 from labrats.executor.event_writer import EventWriter
 from labrats.executor.inputs import read_task
+from labrats.executor.leftovers import (
+    LeftRunning,
+    describe_processes,
+    kill_leftovers,
+    nothing_left_running,
+    survivors,
+)
 from labrats.executor.model_access import model_access
 from labrats.executor.outcomes import Succeeded, outcome_of, run_with_timeout
 from labrats.executor.prices import list_prices, require_price
@@ -41,7 +47,7 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE
 from labrats.model.redaction import Redactor
-from labrats.processes import become_subreaper, become_unreadable, has_child, kill_descendants, raise_oom_score
+from labrats.processes import become_subreaper, become_unreadable, raise_oom_score
 
 _LAYERS_FOR_ALL_JOBS: Final = (GLOBAL_LAYER, BUILT_IN_LAYER)
 
@@ -91,12 +97,13 @@ async def _run_until_outcome(inputs: Path, scratch: Path | None, redacted: Seque
         _remove_secrets(inputs / "secrets")
         context = _read_context(inputs, folder, secrets, events)
         events.totals.prices = context.task.prices or list_prices(context.task)
-        return await run_with_timeout(_run_limited_attempt, context)
+        async with nothing_left_running(FailedCode.AGENT_ERROR):
+            return await run_with_timeout(_run_limited_attempt, context)
 
     outcome = await outcome_of(work, events)
-    if not _kill_descendants():
+    if (left := survivors()) and not isinstance(outcome, LeftRunning):
         with contextlib.suppress(GiveUp):  # the output is full
-            events.log("[a process of this attempt could not be killed]")
+            events.log(f"[a process of this attempt cannot be killed: {describe_processes(left)}]")
     if failure := _remove_credentials(folder / CREDENTIALS_FOLDER):
         outcome = failure
     if isinstance(outcome, Succeeded):
@@ -230,7 +237,7 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
         store_baseline(context, baseline)
     has_worked = True
     try:
-        async with model_access(context) as access:
+        async with nothing_left_running(FailedCode.AGENT_ERROR), model_access(context) as access:
             if access.task.pipeline:
                 return CheckedResult(await pdf_sections.run(access, provider))
             return await checked_result(access, provider)
@@ -238,9 +245,19 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
         has_worked = False
         raise
     finally:
-        # Files that a process still writes would be missing or incomplete in the patch.
-        if has_worked and _kill_descendants():
-            await report_workspace(context, baseline)
+        if has_worked:
+            await _report_if_alone(context, baseline)
+
+
+async def _report_if_alone(context: RunContext, baseline: Baseline | None) -> None:
+    """Report what is in the workspace, unless a process still runs: its files would be missing or incomplete."""
+    if left := await kill_leftovers():
+        with contextlib.suppress(GiveUp):  # the output is full
+            context.events.log(
+                f"[the workspace is not read, since a process could still change it: {describe_processes(left)}]"
+            )
+    else:
+        await report_workspace(context, baseline)
 
 
 def _read_context(inputs: Path, folder: Path, secrets: Mapping[str, str], events: EventWriter) -> RunContext:
@@ -275,18 +292,3 @@ def _remove_secrets(folder: Path) -> None:
         except OSError as error:
             reason = f"the secret {file.name} cannot be removed from the attempt's inputs: {error.strerror}"
             raise GiveUp(FailedCode.INTERNAL, f"{reason}. The agent was not started, as it could read it") from error
-
-
-def _kill_descendants() -> bool:
-    """Kill every descendant of this process. Return whether that succeeded.
-
-    This process is a subreaper, so that no descendant is left once it has no child. A scan of /proc alone could miss a
-    process whose parent dies during the scan.
-    """
-    while has_child():
-        if not kill_descendants(os.getpid()):
-            return False
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                pass
-    return True

@@ -22,7 +22,7 @@ from labrats.executor.context import RunContext
 from labrats.executor.egress.agent_network import gateway_of, proxy_on_loopback
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.egress.proxy import HostRule
-from labrats.executor.process_exit import wait_for_exit
+from labrats.executor.process_exit import run_to_end
 from labrats.executor.subprocesses import child_process, read_tail
 from labrats.model.errors import GiveUp, Invalid
 from labrats.model.git_repo import GitRepo, is_plain_branch, parse_git_repo
@@ -435,9 +435,10 @@ def _setting_file(path: str | None) -> Path | None:
 async def _run(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> tuple[int, str]:
     """Run git to its end, and that of all that it has started. Return its exit status and the end of its output."""
     try:
-        async with child_process(command, cwd, environment, stderr=STDOUT) as process:
+        program = child_process(command, cwd, environment, stderr=STDOUT)
+        async with run_to_end(program, FailedCode.GIT_CLONE) as (process, exited):
             output = await read_tail(process.output)
-            return await wait_for_exit(process), output
+            return await exited, output
     except FileNotFoundError as error:
         raise GiveUp(FailedCode.GIT_CLONE, "git is not installed, or not on the PATH") from error
 

@@ -1,21 +1,15 @@
 """Wait for the exit of a program, and end the processes that it leaves running."""
 
 import asyncio
-import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
-from subprocess import STDOUT
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
-from labrats.executor.subprocesses import Subprocess, child_process
-from labrats.model.errors import GiveUp
+from labrats.executor.leftovers import LeftRunning, kill_leftovers, nothing_left_running, survivors
+from labrats.executor.subprocesses import Subprocess
 from labrats.model.job import FailedCode
-from labrats.processes import describe_exit, has_child, kill_descendants
-
-_KILL_SECONDS: Final = 15.0
-"""Time for processes to end, of which an agent can leave many. One that waits for a disk ends when the disk answers."""
+from labrats.processes import describe_exit
 
 _SIGNAL_OFFSET: Final = 128
 """Added to the number of a signal in the exit status of bubblewrap, as of a shell."""
@@ -23,39 +17,42 @@ _SIGNAL_OFFSET: Final = 128
 
 @asynccontextmanager
 async def run_to_end(
-    command: Sequence[str], cwd: Path, environment: Mapping[str, str], enter: Callable[[], None] | None = None
+    program: AbstractAsyncContextManager[Subprocess], code: FailedCode
 ) -> AsyncIterator[tuple[Subprocess, asyncio.Task[int]]]:
-    """Start a program, with its errors in its output. Yield it, and a task that returns its exit status.
+    """Start a program. Yield it, and a task that returns its exit status.
 
-    When the context exits, every descendant of this process is killed: processes that the program has left running
-    would continue unnoticed. Raises OSError if the program cannot be started, and GiveUp if a process cannot be killed.
+    After the exit of the program, the processes that it has left running are killed, since they may keep its output
+    open. When the context exits, every descendant of this process is killed. If a process survives, LeftRunning is
+    raised with `code`: at once by the task and by a reader of the output, and otherwise at the exit of the context. It
+    is also raised, and the program is not started, if a process has survived before. Raises OSError if the program
+    cannot be started.
 
-    enter: see `child_process`.
+    program: a `child_process`.
     """
-    async with child_process(command, cwd, environment, stderr=STDOUT, enter=enter) as process:
-        exited = asyncio.create_task(wait_for_exit(process))
+    if left := survivors():
+        raise LeftRunning(code, left)
+    async with nothing_left_running(code), program as process:
+        exited = asyncio.create_task(_exit_status(process, code))
+        exited.add_done_callback(_mark_as_seen)
         try:
             yield process, exited
         finally:
             exited.cancel()
-            _kill_descendants()
 
 
-async def wait_for_exit(process: Subprocess) -> int:
-    """Return the exit status, after killing processes that the program left running: they may keep its output open.
-
-    Raises GiveUp if one cannot be killed.
-    """
+async def _exit_status(process: Subprocess, code: FailedCode) -> int:
     status = await process.exit_status()
-    if has_child():
-        _kill_descendants()
+    if left := await kill_leftovers():
+        failure = LeftRunning(code, left)
+        process.output.set_exception(failure)  # the process may keep it open for as long as it likes
+        raise failure
     return status
 
 
-def _kill_descendants() -> None:
-    if not kill_descendants(os.getpid(), seconds=_KILL_SECONDS):
-        # It could still exchange files that the executor reads and writes later.
-        raise GiveUp(FailedCode.INTERNAL, "a process that a program has left running could not be killed")
+def _mark_as_seen(exited: asyncio.Task[int]) -> None:
+    """Prevent a warning about a failure that the reader of the output has raised already."""
+    if not exited.cancelled():
+        exited.exception()
 
 
 def describe_status(status: int) -> str:

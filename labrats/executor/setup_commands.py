@@ -4,6 +4,7 @@ import asyncio
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from subprocess import STDOUT
 from typing import Final
 
 import msgspec
@@ -13,7 +14,7 @@ from labrats.executor.cache_keeper import caches_of
 from labrats.executor.context import RunContext
 from labrats.executor.egress.agent_network import AgentNetwork, agent_network
 from labrats.executor.process_exit import describe_status, run_to_end
-from labrats.executor.subprocesses import LineReader
+from labrats.executor.subprocesses import LineReader, child_process
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import EGRESS_SETUP_TOKEN_FILE, EGRESS_TOKEN_FILE
@@ -78,7 +79,8 @@ async def _run(command: Sequence[str], context: RunContext) -> None:
 async def _log_output(command: Sequence[str], context: RunContext, network: AgentNetwork) -> tuple[int, str]:
     """Run a command to its end. Return its exit status, and the last line of its output that is not empty."""
     environment, last_line = {**context.agent_environment(), **network.variables}, ""
-    async with run_to_end(command, context.workspace, environment, network.enter) as (process, exited):
+    program = child_process(command, context.workspace, environment, stderr=STDOUT, enter=network.enter)
+    async with run_to_end(program, FailedCode.SETUP) as (process, exited):
         async for line in LineReader(process.output):
             text = line.decode(errors="replace").rstrip()
             last_line = text or last_line

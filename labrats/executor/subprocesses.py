@@ -16,6 +16,7 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import IO, Final, Self
 
+from labrats.executor.leftovers import wait_until_killed
 from labrats.processes import children, send_signal
 
 _READ_BYTES: Final = 64 * 1024
@@ -37,8 +38,8 @@ class Subprocess:
         _signal(self._process, signal.SIGINT, in_sandbox=self._in_sandbox)
 
     def kill(self) -> None:
-        """Kill the program, with its sandbox if it has one."""
-        self._process.kill()
+        """Kill the program, with its sandbox if it has one. Has no effect on a program of another user."""
+        _send_signal(self._process, signal.SIGKILL)
 
     async def exit_status(self) -> int:
         """Wait for the program to exit. Return its status, negative for a signal."""
@@ -61,8 +62,8 @@ async def child_process(
 ) -> AsyncIterator[Subprocess]:
     """Start a program in its own process group, and end it when the context exits.
 
-    The program is killed, or first asked to end with `stop_signal` if `grace_seconds` is positive. Its descendants may
-    survive until the attempt ends. Raises OSError if the program cannot be started.
+    The program is killed, or first asked to end with `stop_signal` if `grace_seconds` is positive. It may survive, see
+    `leftovers`, and its descendants may until the attempt ends. Raises OSError if the program cannot be started.
 
     inherited:  further file descriptors that the program inherits.
     in_sandbox: True if `command` runs bubblewrap; signals are then sent to the program inside.
@@ -92,8 +93,8 @@ async def child_process(
             _signal(process, stop_signal, in_sandbox=in_sandbox)
             await asyncio.wait([exited], timeout=grace_seconds)
         if not exited.done():
-            process.kill()
-            await asyncio.shield(exited)
+            _send_signal(process, signal.SIGKILL)
+            await wait_until_killed(process.pid, exited)
 
 
 async def read_tail(stream: asyncio.StreamReader) -> str:
@@ -175,8 +176,13 @@ def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals, *, in_sa
     In a sandbox the program is the child of bubblewrap's child. A signal to bubblewrap itself would kill the program.
     """
     if not in_sandbox:
-        process.send_signal(number)
+        _send_signal(process, number)
         return
     for init in children(process.pid):
         for program in children(init):
             send_signal(program, number)
+
+
+def _send_signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    with contextlib.suppress(PermissionError):  # the program has changed to another user, like sudo
+        process.send_signal(number)

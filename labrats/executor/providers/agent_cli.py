@@ -15,7 +15,8 @@ from typing import BinaryIO, Final
 from labrats.executor.agent_sandbox import sandboxed_command
 from labrats.executor.context import RunContext, SessionLost
 from labrats.executor.egress.agent_network import agent_network
-from labrats.executor.process_exit import describe_status, wait_for_exit
+from labrats.executor.leftovers import LeftRunning
+from labrats.executor.process_exit import describe_status, run_to_end
 from labrats.executor.providers.standard_error import MOST_BYTES, StandardError
 from labrats.executor.subprocesses import LineReader, Subprocess, child_process
 from labrats.files.trees import is_plain_folder, remove_links_and_special_files, remove_path
@@ -73,7 +74,7 @@ async def run_cli(
     """Run `command` in the workspace with the prompt on standard input, and call `on_line` with each line of output.
 
     Reading continues until the program and the processes that it left running have exited. If `on_line` raises or the
-    caller is cancelled, the program is ended early.
+    caller is cancelled, the program is ended early. Raises LeftRunning if a process survives.
 
     on_final_line: called with the output after SIGINT when the program is ended early. If None, no SIGINT is sent.
     stop_signal:   the signal that then asks the program to end.
@@ -86,9 +87,8 @@ async def run_cli(
         nullcontext(stderr) if stderr else StandardError() as errors,
         sandboxed_command(command, context, shared) as full_command,
     ):
-        async with (
-            agent_network(context) as network,
-            child_process(
+        async with agent_network(context) as network:
+            program = child_process(
                 full_command,
                 context.workspace,
                 {**environment, **network.variables},
@@ -99,21 +99,18 @@ async def run_cli(
                 inherited=inherited,
                 in_sandbox=context.task.sandbox is not None,
                 enter=network.enter,
-            ) as process,
-        ):
-            exited = asyncio.create_task(wait_for_exit(process))
-            errors.follow(on_overflow=process.kill)
-            lines = LineReader(process.output)
-            try:
-                async for line in lines:
-                    on_line(line)
-                status = await exited
-            except BaseException:
-                if on_final_line:
-                    await _interrupt_and_read(process, lines, on_final_line)
-                raise
-            finally:
-                exited.cancel()
+            )
+            async with run_to_end(program, FailedCode.AGENT_ERROR) as (process, exited):
+                errors.follow(on_overflow=process.kill)
+                lines = LineReader(process.output)
+                try:
+                    async for line in lines:
+                        on_line(line)
+                    status = await exited
+                except BaseException:
+                    if on_final_line:
+                        await _interrupt_and_read(process, lines, on_final_line)
+                    raise
         errors.finish()
         if errors.has_overflowed:
             message = f"the agent's program wrote more than {MOST_BYTES // 2**20} MiB to standard error"
@@ -141,7 +138,7 @@ def no_result_failure(name: str, program_exit: ProgramExit) -> GiveUp:
 async def _interrupt_and_read(process: Subprocess, lines: LineReader, on_final_line: Callable[[bytes], None]) -> None:
     """Send SIGINT to the program, and pass its further output to `on_final_line` for a limited time."""
     process.interrupt()
-    with suppress(TimeoutError):
+    with suppress(TimeoutError, LeftRunning):
         async with asyncio.timeout(_FINAL_OUTPUT_SECONDS):
             async for line in lines:
                 on_final_line(line)

@@ -5,10 +5,13 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import STDOUT
 from typing import Final
 
 from labrats.executor.process_exit import run_to_end
 from labrats.executor.providers.react.arguments import InvalidToolCall
+from labrats.executor.subprocesses import child_process
+from labrats.model.job import FailedCode
 
 OUTPUT_BYTES: Final = 4 * 1024 * 1024
 _READ_BYTES: Final = 64 * 1024
@@ -30,14 +33,15 @@ async def run_program(
     seconds: float,
     enter: Callable[[], None] | None = None,
 ) -> CommandResult:
-    """Run a program to its end, or kill it after `seconds` or 4 MiB of output. Raises InvalidToolCall or OSError.
+    """Run a program to its end, or kill it after `seconds` or 4 MiB of output.
 
-    enter: see `child_process`.
+    enter: see `child_process`. Raises InvalidToolCall, OSError, or LeftRunning if a process survives.
     """
     if any("\0" in word for word in command):
         raise InvalidToolCall("A command cannot contain a NUL character.")
     output = bytearray()
-    async with run_to_end(command, cwd, environment, enter) as (child, exited):
+    program = child_process(command, cwd, environment, stderr=STDOUT, enter=enter)
+    async with run_to_end(program, FailedCode.AGENT_ERROR) as (child, exited):
         try:
             async with asyncio.timeout(seconds):
                 while len(output) < OUTPUT_BYTES and (chunk := await child.output.read(_READ_BYTES)):
