@@ -179,13 +179,13 @@ class RunContext:
         """Remove a credential file that the program has read, so that the agent cannot. The file may be missing."""
         (self.credentials / name).unlink(missing_ok=True)
 
-    def report_refused_host(self, host: str) -> None:
+    def report_refused_host(self, host: str, reason: str) -> None:
         """Report a `host:port` that the job's network rule has refused, once."""
         known, host = self.events.outputs.refused_hosts, self.events.redact_host(host)
         if host in known or len(known) == MOST_REFUSED_HOSTS:
             return
         with suppress(GiveUp):  # the output is full, which the provider notices with its next event
-            self.events.log(f"[network: {host} refused]")
+            self.events.log(f"[network: {host} refused: {reason}]")
             self.events.report_outputs(msgspec.structs.replace(self.events.outputs, refused_hosts=(*known, host)))
             if len(known) + 1 == MOST_REFUSED_HOSTS:
                 self.events.log("[network: further refused hosts are not listed]")

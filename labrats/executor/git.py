@@ -133,8 +133,10 @@ async def _clone_through(
     gateway: Gateway, remote: GitRepo, ref: str, context: RunContext, setup: WorkspaceSetup
 ) -> None:
     """Clone through the cluster's egress proxy, which resolves the name and decides about the addresses."""
-    refused: list[str] = []
-    rule = HostRule(lambda *server: server == (remote.host, remote.port), (), refused.append, gateway=gateway)
+    refused: list[tuple[str, str]] = []
+    rule = HostRule(
+        lambda *server: server == (remote.host, remote.port), (), lambda *each: refused.append(each), gateway=gateway
+    )
     async with proxy_on_loopback(rule) as proxy:
         try:
             await _clone_from(remote, ref, _Proxied(proxy), context, setup)

@@ -325,7 +325,7 @@ async def test_hostile_agent_reaches_only_what_its_rule_allows(
         assert (found["proxy allowed"], len(requests)) == (ANSWER.decode(), 1)
     assert set(job["refusedHosts"]) == refused
     lines = await user.log_lines(job["id"])
-    assert all(f"[network: {each} refused]" in lines for each in refused)
+    assert {line.split()[1] for line in lines if line.startswith("[network: ")} == refused
 
 
 async def test_the_same_agent_reaches_all_of_it_with_an_open_network(confined: Installation, user: User) -> None:

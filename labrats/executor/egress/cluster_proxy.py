@@ -272,7 +272,7 @@ def rule_of_grant(
     return HostRule(
         is_allowed,
         grant.private_networks,
-        lambda _: None,
+        lambda *_: None,
         grant.model_server,
         names=is_named,
         forbidden=forbidden,

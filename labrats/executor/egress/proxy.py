@@ -63,7 +63,7 @@ class HostRule:
 
     allows:           whether a host, by its name, and a port may be reached.
     private_networks: networks in CIDR notation that may be reached in addition to public addresses.
-    on_refusal:       called with each `host:port` that was refused.
+    on_refusal:       called with each `host:port` that was refused, and the reason.
     model_server:     host and port of the model's server, which the operator has set: any address is allowed for it.
     gateway:          the proxy to connect through, which decides about addresses. None to connect from here.
     names:            whether the rule allows a host by its own name. The answer about any other name does not reveal
@@ -75,7 +75,7 @@ class HostRule:
 
     allows: Callable[[str, int], bool]
     private_networks: tuple[str, ...]
-    on_refusal: Callable[[str], None]
+    on_refusal: Callable[[str, str], None]
     model_server: tuple[str, int] | None = None
     gateway: Gateway | None = None
     names: Callable[[str, int], bool] = lambda _host, _port: False
@@ -86,7 +86,7 @@ class HostRule:
     async def connect(self, host: str, port: int) -> Ends:
         """Connect to a host that may be reached. Raises RequestRefused, which is reported."""
         if not ((host, port) == self.model_server or self.allows(host, port)):
-            self.on_refusal(authority(host, port))
+            self.on_refusal(authority(host, port), "the network rule does not allow it")
             raise RequestRefused(
                 "403 Forbidden", f"the network rule of this job does not allow {authority(host, port)}"
             )
@@ -96,7 +96,7 @@ class HostRule:
             return await self.gateway.connect(host, port)
         except ConnectionRefused as refusal:
             if refusal.status.startswith("403"):
-                self.on_refusal(authority(host, port))
+                self.on_refusal(authority(host, port), str(refusal))
             raise RequestRefused(refusal.status, str(refusal)) from None
 
     async def _addresses(self, host: str, port: int) -> list[str]:
@@ -112,7 +112,7 @@ class HostRule:
                 message = f"{host} has an address that jobs must not reach"
             else:
                 message = f"{host} has no address that jobs may reach"
-            self.on_refusal(authority(host, port))
+            self.on_refusal(authority(host, port), f"{message}; OUTBOUND_ALLOWED_CIDRS allows private networks")
             raise RequestRefused("403 Forbidden", message) from None
 
 
@@ -150,7 +150,7 @@ class EgressProxy:
                 return
             first = await self._first_bytes(host, port, reader)
             if first is None:
-                self._rule.on_refusal(authority(host, port))
+                self._rule.on_refusal(authority(host, port), "a connection to the port 443 must be TLS for this host")
                 return
             upstream[1].write(first)
             await _relay((reader, writer), upstream)
@@ -205,8 +205,9 @@ class EgressProxy:
             raise RequestRefused("400 Bad Request", "a request in a tunnel needs a path")
         named = [_host_of(value) for name, value in headers if name == "host"]
         if named != [host]:
-            self._rule.on_refusal(authority(host, _HTTP))
-            raise RequestRefused("403 Forbidden", f"the request in the tunnel must be for {host}, by its Host header")
+            reason = f"the request in the tunnel must be for {host}, by its Host header"
+            self._rule.on_refusal(authority(host, _HTTP), reason)
+            raise RequestRefused("403 Forbidden", reason)
         length = _body_length(headers)
         upstream[1].write(b"".join(_forwarded_head(method, target, host, _HTTP, headers)))
         await _exchange((reader, writer), upstream, length)

@@ -82,7 +82,7 @@ def test_nothing_reaches_another_host(tmp_path: Path, sandbox: Sandbox, network:
     assert "a name was resolved" not in output
     assert f"the network rule of this job does not allow {address}:{port}" in output
     assert attempt.outcome.outputs.refused_hosts == (f"{address}:{port}",)
-    assert f"[network: {address}:{port} refused]" in attempt.logs
+    assert f"[network: {address}:{port} refused: the network rule does not allow it]" in attempt.logs
 
 
 def test_the_same_attempts_arrive_when_the_network_is_open(tmp_path: Path, sandbox: Sandbox) -> None:
@@ -170,7 +170,7 @@ async def test_log_says_when_further_refused_hosts_are_not_listed(tmp_path: Path
     with some_work(tmp_path, a_task(tmp_path)) as work:
         hosts = [f"{number}.test:443" for number in range(MOST_REFUSED_HOSTS + 2)]
         for host in hosts:
-            work.context.report_refused_host(host)
+            work.context.report_refused_host(host, "not allowed")
         assert list(work.context.events.outputs.refused_hosts) == hosts[:MOST_REFUSED_HOSTS]
         assert work.logs.count("[network: further refused hosts are not listed]") == 1
         assert work.logs[-1] == "[network: further refused hosts are not listed]"

@@ -393,7 +393,9 @@ async def test_refusal_of_the_cluster_is_reported_by_the_proxy_in_the_pod() -> N
     refused: list[str] = []
     with an_http_server() as (port, _):
         async with a_gateway(a_grant(hosts=(("localhost", port),))) as gateway:
-            rule = HostRule(lambda host, _: host == "localhost", (), refused.append, gateway=gateway)
+            rule = HostRule(
+                lambda host, _: host == "localhost", (), lambda server, _: refused.append(server), gateway=gateway
+            )
             async with proxy_on_loopback(rule) as url:
                 reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
                 with closing(writer):
@@ -506,7 +508,7 @@ async def test_program_serves_until_a_signal_and_ssh_reaches_hosts_by_its_tunnel
 
 async def test_ssh_reaches_its_host_through_the_tunnel() -> None:
     with an_http_server() as (port, _):
-        rule = HostRule(lambda *server: server == ("localhost", port), LOOPBACK, lambda _: None)
+        rule = HostRule(lambda *server: server == ("localhost", port), LOOPBACK, lambda *_: None)
         async with proxy_on_loopback(rule) as url:
 
             async def tunnel(target: str) -> tuple[int, bytes]:

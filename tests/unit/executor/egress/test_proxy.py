@@ -26,14 +26,19 @@ class Proxy:
 
     private_networks: tuple[str, ...] = LOOPBACK
     refused: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
     names: bool = False
+
+    def _refuse(self, server: str, reason: str) -> None:
+        self.refused.append(server)
+        self.reasons.append(reason)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         rule = HostRule(
             lambda host, _: host == "localhost",
             self.private_networks,
-            self.refused.append,
+            self._refuse,
             names=lambda *_: self.names,
         )
         ours, its = socket.socketpair()
@@ -135,6 +140,7 @@ async def test_other_host_is_refused_and_reported(request_line: str) -> None:
         answer = await proxy.answer(f"{request_line.format(address=f'{host}:443')}\r\n\r\n".encode())
         assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n")
         assert f"the network rule of this job does not allow {host}:443\n".encode() in answer
+    assert set(proxy.reasons) == {"the network rule does not allow it"}
     assert proxy.refused == ["other.test:443", "localhost.evil.test:443", "127.0.0.1:443", "169.254.169.254:443"]
 
 
@@ -144,6 +150,9 @@ async def test_allowed_name_with_a_private_address_is_refused() -> None:
         answer = await proxy.answer(f"GET http://localhost:{port}/ HTTP/1.1\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert (requests, proxy.refused) == ([], [f"localhost:{port}"])
+    assert proxy.reasons == [
+        "localhost has no address that jobs may reach; OUTBOUND_ALLOWED_CIDRS allows private networks"
+    ]
 
 
 @pytest.mark.parametrize("names", [True, False])
@@ -170,7 +179,7 @@ async def test_answer_reveals_only_of_named_hosts_whether_they_exist(
 async def test_model_server_is_reached_at_a_private_address() -> None:
     refused: list[str] = []
     with an_http_server() as (port, requests):
-        rule = HostRule(lambda *_: False, (), refused.append, ("localhost", port))
+        rule = HostRule(lambda *_: False, (), lambda server, _: refused.append(server), ("localhost", port))
         _, writer = await rule.connect("localhost", port)
         writer.close()
         with pytest.raises(RequestRefused):
