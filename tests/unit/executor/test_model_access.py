@@ -193,7 +193,8 @@ async def test_estimates_of_an_earlier_run_in_the_attempt_count(tmp_path: Path) 
 async def second_run(work: Work, body: bytes) -> None:
     async with model_access(work.context) as context:
         reader, writer = await connection_to(context, body)
-        assert status_of(await reader.read()) == 403
+        async with asyncio.timeout(10):
+            assert status_of(await reader.read()) == 403
         writer.close()
 
 
