@@ -157,6 +157,11 @@ def is_stopped(pid: int) -> bool:
     return all(state in "TtZX" for state in states)
 
 
+def is_traced(pid: int) -> bool:
+    """Return whether another process traces this one, as debuggers do."""
+    return _status_field(pid, "TracerPid") not in ("", "0")
+
+
 def count_threads(pids: Iterable[int]) -> int:
     """Return the number of threads of these processes. One that has ended counts one until its parent waits for it."""
     return sum(int(fields[17]) for pid in pids if (fields := _stat_fields(pid)))
@@ -299,11 +304,8 @@ def process_name(pid: int) -> str:
 
 def process_owner(pid: int) -> int | None:
     """Return the real user id of the process `pid`; None if there is none, or /proc hides it."""
-    try:
-        status = _read(f"/proc/{pid}/status")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(status.split(b"\nUid:\t", 1)[1].split()[0])
+    owners = _status_field(pid, "Uid").split()
+    return int(owners[0]) if owners else None
 
 
 def describe_exit(word: str, number: int) -> str:
@@ -319,6 +321,16 @@ def _runs(pid: int) -> bool:
     """Return whether the process runs, also if only its main thread has ended, which makes it look like a zombie."""
     fields = _stat_fields(pid)
     return bool(fields) and (fields[0] not in "ZX" or int(fields[17]) > 1)
+
+
+def _status_field(pid: int, name: str) -> str:
+    """Return a field of /proc/PID/status; empty if there is no such process, or /proc hides it."""
+    try:
+        status = _read(f"/proc/{pid}/status")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    found = re.search(rb"^%s:\t(.*)$" % name.encode(), status, re.MULTILINE)
+    return found[1].decode() if found else ""
 
 
 def _all_pids() -> list[int]:

@@ -280,6 +280,7 @@ class EngineRepository:
     def with_own_index(self) -> "EngineRepository":
         """Return this repository with a copy of its index, which can be changed."""
         copy = replace(self, index="scratch-index")
+        (self.git_dir / f"{copy.index}.lock").unlink(missing_ok=True)  # of a command that was ended
         with suppress(FileNotFoundError):
             shutil.copy2(self.git_dir / self.index, self.git_dir / copy.index)  # so that git reads only changed files
         return copy

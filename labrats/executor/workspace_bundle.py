@@ -31,13 +31,13 @@ def has_new_commits(context: RunContext, baseline: Baseline) -> bool:
     return read_head(context.workspace).commit not in (baseline.outputs.commit, baseline.head.commit)
 
 
-async def report_bundle(context: RunContext, baseline: Baseline, seconds: float) -> None:
+async def report_bundle(context: RunContext, baseline: Baseline, seconds: float | None) -> None:
     """Store the bundle of the attempt's commits, and report its size. Do nothing if there is no new commit.
 
     Without the uncommitted changes if these cannot be added. Raises DiffFailed, with the reason, if there are changes
     but no bundle.
 
-    seconds: the time for the uncommitted changes.
+    seconds: the limit on the time for the uncommitted changes; None without one.
     """
     cloned, head = baseline.outputs.commit, read_head(context.workspace).commit
     if not (context.repository and cloned and baseline.tree):
@@ -57,7 +57,7 @@ async def report_bundle(context: RunContext, baseline: Baseline, seconds: float)
             top = await _top_commit(repository, baseline.tree, cloned, own_head, baseline.earlier)
             bundle = None if top == cloned else await _bundle(context, repository, top, cloned)
     except (DiffFailed, TimeoutError) as error:
-        failure = error if isinstance(error, DiffFailed) else DiffFailed(f"git took more than {seconds:g} s")
+        failure = error if isinstance(error, DiffFailed) else DiffFailed(f"git took more than {seconds} s")
         if not (is_new and own_head and await _can_stand_alone(repository, cloned, own_head, baseline.earlier)):
             raise failure from error
         bundle = await _bundle(context, repository, own_head, cloned)

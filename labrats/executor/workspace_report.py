@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -23,7 +22,7 @@ SECONDS_WHEN_STOPPED: Final = 5.0
 """Limit on the time for changes and commits, and a shorter one for an attempt that was stopped and is killed soon."""
 
 _SHARE_OF_COMMITS: Final = 0.4
-"""Share of that time for uncommitted changes in the bundle."""
+"""Share of that time for uncommitted changes in the bundle, if there are commits."""
 
 
 async def report_workspace(context: RunContext, baseline: Baseline | None) -> None:
@@ -38,12 +37,12 @@ async def report_workspace(context: RunContext, baseline: Baseline | None) -> No
     try:
         async with limit:
             await clear_special_files(context)
-            report_commits = partial(_report_commits, context, baseline, seconds * _SHARE_OF_COMMITS)
             if is_committed := has_new_commits(context, baseline):
-                await report_commits()  # first, since uncommitted files may take all the time
+                # First, since uncommitted files may take all the time.
+                await _report_commits(context, baseline, round(seconds * _SHARE_OF_COMMITS))
             await _or_log(context, report_changes(context, baseline), "the changes in the workspace cannot be computed")
             if not is_committed:
-                await report_commits()
+                await _report_commits(context, baseline)
             await report_session_files(context)
     except TimeoutError:
         if not limit.expired():
@@ -51,7 +50,7 @@ async def report_workspace(context: RunContext, baseline: Baseline | None) -> No
         context.events.log(f"[the changes in the workspace could not be computed within {seconds:g} s]")
 
 
-async def _report_commits(context: RunContext, baseline: Baseline, seconds: float) -> None:
+async def _report_commits(context: RunContext, baseline: Baseline, seconds: float | None = None) -> None:
     await _or_log(context, report_bundle(context, baseline, seconds), "no bundle of the commits is stored")
 
 

@@ -202,9 +202,10 @@ IN_POD: Final = CallRules(
 def refuse_calls(rules: CallRules) -> bool:
     """Refuse the system calls to this thread and to all processes that it starts, once and for ever.
 
-    They fail with the errors in `_REFUSED`. Two calls do nothing and seem to succeed, as programs such as ssh-agent and
-    sudo may insist on them: one that changes the limit on core dumps, see `refuse_core_dumps`, and one by which a
-    process makes itself undumpable. Return False, and refuse nothing, on an unknown machine. Raises OSError.
+    They fail with the errors in `_REFUSED`. Some do nothing and seem to succeed, as programs such as ssh-agent and sudo
+    may insist on them: one that changes the limit on core dumps, see `refuse_core_dumps`; one by which a process makes
+    itself undumpable; and those by which others could be kept from their work, see `may_change_others`. Return False,
+    and refuse nothing, on an unknown machine. Raises OSError.
     """
     if (machine := _MACHINES.get(platform.machine())) is None:
         return False
@@ -304,11 +305,12 @@ def _unless_null(pointer: int, refusal: bytes) -> _Program:
 
 
 def _refusal_of_scheduling(calls: Mapping[str, int]) -> _Program:
-    """Return the instructions that refuse to change the priority and the processors of another process or thread.
+    """Return the instructions that keep the priority and the processors of any thread but the calling one.
 
-    The argument 0 stands for the calling one.
+    The argument 0 stands for that one. C libraries use its id instead, and fail to start a thread if the call fails.
+    Therefore it seems to succeed.
     """
-    refusal = [_refusal(errno.EPERM)]
+    refusal = [_refusal(_DONE)]
     return [
         *chain.from_iterable(_of_call(calls[name], _unless(_ARGUMENTS[0], 0, refusal)) for name in _OF_SCHEDULING),
         *chain.from_iterable(

@@ -69,7 +69,7 @@ def test_session_is_resumed_in_another_pod_from_its_stored_files(
 ) -> None:
     repository = in_a_clone_of(a_repository(tmp_path / "repo"))
     with cli.serve(cli.shell("sed -i s/old/new/ notes.txt"), REFUSAL) as server:
-        first = attempt_on(server, on_cluster=True, **repository)
+        first = attempt_on(server, config={"network": "open"}, on_cluster=True, sandbox=None, **repository)
         first.run()
         shutil.rmtree(first.workspace)
         shutil.rmtree(first.path / "home")

@@ -33,12 +33,10 @@ class DiskMeter:
     stopped: ends a measurement. is_filled: whether the attempt may have filled the disk.
     """
 
-    def __init__(
-        self, folders: Sequence[Path], limits: ResourceLimits, stopped: threading.Event, standstill: Standstill
-    ) -> None:
+    def __init__(self, folders: Sequence[Path], limits: ResourceLimits, stopped: threading.Event) -> None:
         self.is_filled = False
         self._folders, self._limits, self._stopped = folders, limits, stopped
-        self._standstill = standstill
+        self._standstill = Standstill()
         self._measurements = 0
         self._least_others = math.inf
 

@@ -61,11 +61,9 @@ class MachineShares:
     is_confined: returns whether a process is confined, so that it has no reason to hide its open files.
     """
 
-    def __init__(
-        self, limits: ResourceLimits, disk: DiskMeter, standstill: Standstill, is_confined: Callable[[int], bool]
-    ) -> None:
+    def __init__(self, limits: ResourceLimits, disk: DiskMeter, is_confined: Callable[[int], bool]) -> None:
         self._memory = MemoryMeter() if limits.memory_bytes is None else None
-        self._disk, self._standstill, self._is_confined = disk, standstill, is_confined
+        self._disk, self._standstill, self._is_confined = disk, Standstill(), is_confined
         self._most_threads, self._most_watches = most_threads(), _share(_WATCHES_SHARE, _MOST_WATCHES)
         self._queue_memories = list(queue_memories())
         self._thread_limits = list(thread_limits(Path(limits.control_groups) if limits.control_groups else None))

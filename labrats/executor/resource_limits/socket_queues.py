@@ -31,7 +31,7 @@ class QueueMemory:
     setting: the file of the kernel's limits, in pages. most: the first one, in bytes, beyond which the kernel may leave
         too little to others.
     tables:  the files in /proc/PID/net that list the sockets.
-    least:   the bytes for which a socket counts at least if any data waits in it.
+    least:   the bytes that the data in a socket may take however little it is, up to a page for each byte.
     """
 
     name: str
@@ -43,7 +43,6 @@ class QueueMemory:
 
 def queue_memories() -> Iterator[QueueMemory]:
     """Yield each memory whose limits this process sees, as in the machine's own network namespace."""
-    # A byte that is sent by itself (MSG_EOR) can take a page, and counts as a byte in the table.
     least = most_memory_of_a_socket()
     tcp, udp = (Path("/proc/sys/net/ipv4", name) for name in ("tcp_mem", "udp_mem"))
     if tcp.exists():
@@ -82,7 +81,8 @@ def queued_bytes(pids: Collection[int], memory: QueueMemory) -> int:
     for name, pid in {namespace(pid, "net"): pid for pid in pids}.items():
         rows = list(_rows(pid, memory.tables)) if name else []
         counted = _of_processes(rows, opened) if name == namespace("self", "net") else rows
-        total += sum(max(row.queued, memory.least) for row in counted if row.queued > 0)
+        # A byte that is sent by itself can take a page.
+        total += sum(max(row.queued, min(memory.least, row.queued * _PAGE)) for row in counted)
     return total
 
 

@@ -111,7 +111,7 @@ class _Watcher:
         self._loop, self._exceeded = asyncio.get_running_loop(), asyncio.Event()
         self._stopped = threading.Event()
         self._standstill = Standstill()
-        self._memory, self._disk = MemoryMeter(), DiskMeter(folders, limits, self._stopped, self._standstill)
+        self._memory, self._disk = MemoryMeter(), DiskMeter(folders, limits, self._stopped)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -157,7 +157,7 @@ class _Watcher:
         try:
             thread.start()
         except RuntimeError:
-            self._run(MachineShares(self._limits, self._disk, self._standstill, self._is_confined).excess)
+            self._run(MachineShares(self._limits, self._disk, self._is_confined).excess)
             self._start_later(thread)
 
     def _run(self, watch: Callable[[], GiveUp | None]) -> None:
@@ -180,7 +180,7 @@ class _Watcher:
         self._loop.call_soon_threadsafe(self._exceeded.set)
 
     def _watch_shares(self) -> GiveUp | None:
-        shares = MachineShares(self._limits, self._disk, self._standstill, self._is_confined)
+        shares = MachineShares(self._limits, self._disk, self._is_confined)
         return self._repeat(shares.excess, lambda taken: min(_long_pause(taken), SHARES_LONGEST_PAUSE_SECONDS))
 
     def _repeat(self, measure: Callable[[], GiveUp | None], pause: Callable[[float], float]) -> GiveUp | None:

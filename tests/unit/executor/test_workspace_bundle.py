@@ -319,7 +319,8 @@ def test_uncommitted_changes_that_take_too_long_are_no_failure_of_the_attempt(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace_git(tmp_path, monkeypatch, 'case "$GIT_INDEX_FILE $*" in *scratch-index*" add "*) sleep 20;; esac')
-    attempt = a_stopped_attempt(tmp_path, repository, "true")
+    rewritten = f"{COMMIT} --amend -m rewritten"  # it cannot be pushed as it is
+    attempt = a_stopped_attempt(tmp_path, repository, rewritten)
     assert "stopped on request" in attempt.failure[1]
     assert "[no bundle of the commits is stored: git took more than 2 s]" in attempt.logs
     assert b"+x" in (attempt.path / "changes.patch").read_bytes()

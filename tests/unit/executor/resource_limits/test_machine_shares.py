@@ -12,7 +12,6 @@ import pytest
 from labrats.executor.resource_limits import machine_shares
 from labrats.executor.resource_limits.disk import DiskMeter
 from labrats.executor.resource_limits.scarce_files import MEMORY_OF_A_PIPE, most_memory_of_inotify
-from labrats.executor.resource_limits.standstill import Standstill
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ResourceLimits
 from labrats.processes import with_environment
@@ -167,9 +166,7 @@ def test_buffers_of_pipes_and_inotify_count_while_memory_is_short(script: str, m
     """They are memory of the kernel, which belongs to no process."""
     script += "; print(flush=True); input()"
     limits = ResourceLimits(memory_bytes=2**40)  # the memory of processes is measured elsewhere then
-    shares = machine_shares.MachineShares(
-        limits, DiskMeter((), limits, Event(), Standstill()), Standstill(), lambda _: True
-    )
+    shares = machine_shares.MachineShares(limits, DiskMeter((), limits, Event()), lambda _: True)
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdout
         program.stdout.readline()
@@ -192,6 +189,6 @@ def test_files_may_be_hidden_for_a_moment_and_without_a_sandbox(
     """Without a sandbox, programs such as browsers hide processes of their own."""
     left = iter(counts)
     monkeypatch.setattr(machine_shares, "hides_files", lambda pid: next(left))
-    disk = DiskMeter((), ResourceLimits(), Event(), Standstill())
-    shares = machine_shares.MachineShares(ResourceLimits(), disk, Standstill(), lambda pid: is_confined)
+    disk = DiskMeter((), ResourceLimits(), Event())
+    shares = machine_shares.MachineShares(ResourceLimits(), disk, lambda pid: is_confined)
     assert any(shares._hides_files([1]) for _ in counts) == is_ended

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from labrats.executor.resource_limits import memory
+from labrats.executor.resource_limits import memory, standstill
 from labrats.executor.resource_limits.standstill import Standstill
-from labrats.processes import become_subreaper, descendants, is_stopped, kill_descendants
+from labrats.processes import become_subreaper, children, descendants, is_stopped, kill_descendants
 
 BECOME_ANOTHER_PROCESS = """
 import os, pathlib, sys, time
@@ -55,6 +55,93 @@ def test_nothing_moves_meanwhile_and_all_goes_on_afterwards(counter: int) -> Non
     assert pids
     time.sleep(0.2)
     assert value_of(counter) > after
+
+
+WATCH_CHILD = """
+import os, sys
+child = os.fork()
+if child == 0:
+    sys.stdin.read()
+    os._exit(0)
+while True:
+    _, status = os.waitpid(child, os.WUNTRACED)
+    if os.WIFEXITED(status):
+        break
+    print("stopped", flush=True)
+"""
+
+
+def test_no_process_finds_its_child_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell would report a stopped job, and `su` and `script` would stop themselves for ever."""
+    monkeypatch.setattr(standstill, "_REST_SECONDS", 0)
+    monkeypatch.setattr(standstill, "_REST_FACTOR", 0)
+    still, command = Standstill(), [sys.executable, "-c", WATCH_CHILD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        while not children(parent.pid):
+            time.sleep(0.01)
+        for _ in range(100):
+            assert still.measured(lambda: is_stopped(parent.pid))
+        assert parent.communicate()[0] == b""
+
+
+STOP_LIKE_ITS_CHILD = """
+import os, signal, sys
+child = os.fork()
+if child == 0:
+    os.execvp("sleep", ["sleep", "20"])
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+print(child, flush=True)
+while signal.sigwaitinfo([signal.SIGCHLD]).si_status != signal.SIGKILL:
+    os.kill(os.getpid(), signal.SIGSTOP)
+print("ended")
+"""
+
+
+def test_process_that_stops_itself_when_its_child_was_stopped_goes_on() -> None:
+    """`script` does so, by the signal that tells of its child."""
+    with subprocess.Popen([sys.executable, "-c", STOP_LIKE_ITS_CHILD], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        assert Standstill().measured(lambda: is_stopped(child))
+        os.kill(child, signal.SIGKILL)
+        assert parent.stdout.read() == b"ended\n"
+
+
+def test_processes_go_on_if_the_measurement_waits_for_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may look at a file system whose server is one of them."""
+    monkeypatch.setattr(standstill, "_LONGEST_SECONDS", 0.5)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdin
+        assert server.stdout
+
+        def ask() -> bytes:
+            assert server.stdin
+            assert server.stdout
+            server.stdin.write(b"answer\n")
+            server.stdin.flush()
+            return server.stdout.readline()
+
+        assert Standstill().measured(ask) == b"answer\n"
+
+
+def test_debugger_finds_no_further_signal_in_the_program_that_it_traces() -> None:
+    script = """import ctypes, os, signal, sys
+child = os.fork()
+if child == 0:
+    ctypes.CDLL(None).ptrace(0, 0, 0, 0)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    sys.stdin.read()
+    os._exit(7)
+os.waitpid(child, 0)
+ctypes.CDLL(None).ptrace(7, child, None, None)
+print("traced", flush=True)
+print(os.waitpid(child, 0)[1])
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as debugger:
+        assert debugger.stdout
+        assert debugger.stdout.readline() == b"traced\n"
+        assert Standstill().measured(lambda: is_stopped(debugger.pid))
+        assert debugger.communicate()[0] == b"%d\n" % (7 << 8)
 
 
 def test_process_that_its_user_has_stopped_stays_so() -> None:
