@@ -20,7 +20,7 @@ from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Pipeline
 from labrats.model.mcp_server import problem_of_mcp_servers
 from labrats.model.mock_script import parse_script
-from labrats.model.network import is_restricted, problem_of_network
+from labrats.model.network import is_restricted, problem_of_stored_network
 from labrats.model.pdf import is_pdf
 from labrats.model.record import encode
 from labrats.model.result_schema import problem_of_result_schema
@@ -177,7 +177,7 @@ def check_settings(
     checked = (resolved.config.isolation or levels.default) if untrusted else isolation
     problems.add("config.isolation", levels.problem_of(checked))
     network = resolved.config.network
-    problem = problem_of_network(network) if network else None
+    problem = problem_of_stored_network(network) if network else None
     if is_restricted(network):
         problem = problem or network_problem() or _problem_of_restriction(isolation)
     problems.add("config.network", problem)

@@ -30,7 +30,10 @@ DEFAULT_PORTS: Final = (80, 443)
 
 _LABEL: Final = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _ENTRY: Final = re.compile(rf"(?P<host>(\*\.)?{_LABEL}(\.{_LABEL})*)(:(?P<port>[0-9]{{1,5}}))?")
-_ADDRESS: Final = re.compile(r"[0-9.]+")
+_DIGITS: Final = re.compile(r"[0-9.]+")
+_ADDRESS: Final = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
+"""A host that resolvers take for an IPv4 address: its last part is a number."""
+_OWN_MACHINE: Final = "localhost"
 
 
 class AllowedHosts(Record):
@@ -43,21 +46,45 @@ Network = str | AllowedHosts
 
 
 def problem_of_network(network: Network) -> str | None:
-    """Return the problem of a rule; None if it is valid."""
+    """Return the problem of a rule that a person has written; None if it is valid."""
+    if problem := problem_of_stored_network(network):
+        return problem
+    return None if isinstance(network, str) else next(filter(None, map(_problem_of_name, network.allow)), None)
+
+
+def problem_of_stored_network(network: Network) -> str | None:
+    """Return the problem of a rule that an earlier version, with fewer checks, may have stored; None if it is valid."""
     if isinstance(network, str):
         if network in (OPEN, NONE):
             return None
         return NETWORK_FORMS
     if len(network.allow) > MOST_HOSTS:
         return f"must allow at most {MOST_HOSTS} hosts"
-    return next(filter(None, map(_problem_of_entry, network.allow)), None)
+    return next(filter(None, map(_problem_of_form, network.allow)), None)
 
 
-def _problem_of_entry(entry: str) -> str | None:
+def _problem_of_name(entry: str) -> str | None:
+    """Return the problem of an entry in a valid form whose name is probably a mistake."""
+    host, _, port = entry.lower().partition(":")
+    if host in (OPEN, NONE) and not port:
+        return f"cannot allow {entry!r} in a list: it is a rule of its own, without other entries"
+    if _ADDRESS.fullmatch(host):
+        return f"cannot allow {entry!r}: it is a number, which stands for an IP address; name a host"
+    if host in PRESETS and entry not in PRESETS:
+        return f"cannot allow {entry!r}: write the preset as `{host}`; its hosts have the ports 80 and 443"
+    if port or "." in host or host == _OWN_MACHINE or entry in PRESETS:
+        return None
+    return (
+        f"cannot allow {entry!r}: it is neither a preset ({', '.join(PRESETS)}) nor a host with a domain; "
+        f"add a port (`{host}:443`) for a host of your own network"
+    )
+
+
+def _problem_of_form(entry: str) -> str | None:
     if entry in PRESETS:
         return None
     parts = _ENTRY.fullmatch(entry.lower())
-    if parts is None or len(parts["host"]) > 253 or _ADDRESS.fullmatch(parts["host"]):
+    if parts is None or len(parts["host"]) > 253 or _DIGITS.fullmatch(parts["host"]):
         shown, presets = entry[:100], ", ".join(PRESETS)
         return f"cannot allow {shown!r}: name a host such as `pypi.org`, `*.pypi.org` or `pypi.org:8443`, or {presets}"
     if "." not in parts["host"].removeprefix("*.") and parts["host"].startswith("*."):

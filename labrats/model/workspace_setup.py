@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from labrats.model.errors import Problem
-from labrats.model.network import Network, problem_of_network
+from labrats.model.network import Network, problem_of_stored_network
 from labrats.model.record import Record
 
 FIELD: Final = "workspaceSetup"
@@ -77,7 +77,7 @@ def _problems(setup: Setup) -> Iterator[Problem]:
         yield Problem(f"{FIELD}.setup", f"must be at most {COMMANDS_BYTES // 1024} KiB in total")
     if setup.setup_timeout_ms is not None and not 1 <= setup.setup_timeout_ms <= LONGEST_SETUP_MS:
         yield Problem(f"{FIELD}.setupTimeoutMs", f"must be 1 to {LONGEST_SETUP_MS} milliseconds")
-    if setup.setup_network is not None and (problem := problem_of_network(setup.setup_network)):
+    if setup.setup_network is not None and (problem := problem_of_stored_network(setup.setup_network)):
         yield Problem(f"{FIELD}.setupNetwork", problem)
     yield from _problems_of_caches(setup)
 

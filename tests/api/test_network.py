@@ -7,8 +7,11 @@ import httpx2
 import pytest
 
 from labrats.intake.request import JobRequest
+from labrats.model.agent import AiAgent, AiAgentSpec
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid
+from labrats.model.network import AllowedHosts
+from labrats.model.record import Metadata
 from tests.api.conftest import Api, a_submission, api_in_memory
 
 HOSTS = {"allow": ["npm", "*.example.com"]}
@@ -42,6 +45,21 @@ async def test_a_triggers_rule_is_shown_with_its_config(admin: httpx2.AsyncClien
     trigger = {"source": "github", "events": ["push"], "config": {"network": HOSTS}}
     created = await admin.post("/api/agents", json={"name": "with-trigger", "eventTriggers": [trigger]})
     assert created.json()["eventTriggers"][0]["config"] == {"network": HOSTS}
+
+
+async def test_an_agents_rule_of_an_earlier_version_still_applies(api: Api, user: httpx2.AsyncClient) -> None:
+    """Rules that are written now need a domain or a port."""
+    spec = AiAgentSpec(
+        trigger_name="earlier", default_provider="mock", default_network=AllowedHosts(allow=("intranet",))
+    )
+    services = api.services
+    services.catalog.put(await services.store.create(AiAgent(metadata=Metadata(name="earlier"), spec=spec)))
+    first = await user.post("/api/jobs/submit", json=a_submission(agentRole="earlier"))
+    again = await user.post(f"/api/jobs/{first.json()['jobId']}/rerun")
+    for answer in (first, again):
+        assert answer.status_code == 201, answer.text
+        detail = (await user.get(f"/api/jobs/{answer.json()['jobId']}")).json()
+        assert detail["config"]["network"] == {"allow": ["intranet"]}
 
 
 async def test_the_engines_own_rule_is_the_weakest(tmp_path: Path) -> None:
@@ -87,6 +105,8 @@ async def test_external_contributors_job_needs_a_rule_where_nothing_confines_an_
         ({"allow": []}, "config.network.allow", "must have at least 1 item"),
         ({"allow": ["https://pypi.org"]}, "config.network", "cannot allow 'https://pypi.org': name a host such as"),
         ({"allow": ["*.com"]}, "config.network", "a whole top-level domain is too much"),
+        ({"allow": ["nmp"]}, "config.network", "neither a preset (npm, pypi, go, crates, debian, github) nor a host"),
+        ({"allow": ["open", "npm"]}, "config.network", "cannot allow 'open' in a list"),
         ({"allow": "npm"}, "config.network.allow", "must be a"),
         ({"deny": ["npm"]}, "config.network.allow", "is required"),
         (["npm"], "config.network", "must be 'open', 'none' or {\"allow\": [hosts]}"),

@@ -128,7 +128,7 @@ async def test_settings_of_agents_triggers_and_sources_have_fields(
     """Values that no field can show survive."""
     page = await browser.new_page()  # the answer 422 is an error on the console
     kept = {"cache": [{"key": "lock.txt", "path": "a: b"}]}
-    config: dict[str, Any] = {"network": {"allow": ["none"]}, "env": {}}
+    config: dict[str, Any] = {"network": {"allow": ["npm"]}, "env": {}}
     trigger = {"source": "shop", "events": ["order.*"], "config": config}
     setup = {"setup": [["make"]]} | kept
     answer = await admin.post("/api/agents", {"name": "dev", "workspaceSetup": setup, "eventTriggers": [trigger]})

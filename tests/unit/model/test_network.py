@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from labrats.model.network import PRESETS, AllowedHosts, Network, allows, names, problem_of_network, read_network
+from labrats.model.network import (
+    PRESETS,
+    AllowedHosts,
+    Network,
+    allows,
+    names,
+    problem_of_network,
+    problem_of_stored_network,
+    read_network,
+)
 
 DOCUMENTATION = Path(__file__).parents[3] / "docs" / "sandbox.md"
 LIST = AllowedHosts(allow=("npm", "*.Example.com", "internal.test:8443"))
@@ -86,6 +95,48 @@ def test_invalid_entry_has_a_problem(entry: str, problem: str) -> None:
     assert (problem_of_network(AllowedHosts(allow=("npm", entry))) or "").startswith(problem)
 
 
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("nmp", "it is neither a preset (npm, pypi, go, crates, debian, github) nor a host with a domain; add a port "),
+        ("nmp", "(`nmp:443`) for a host of your own network"),
+        ("open", "cannot allow 'open' in a list: it is a rule of its own"),
+        ("None", "cannot allow 'None' in a list: it is a rule of its own"),
+        ("NPM", "write the preset as `npm`; its hosts have the ports 80 and 443"),
+        ("npm:443", "write the preset as `npm`; its hosts have the ports 80 and 443"),
+        ("0x7f000001", "it is a number, which stands for an IP address"),
+        ("0x7f000001:443", "it is a number, which stands for an IP address"),
+        ("0X7F.1", "it is a number, which stands for an IP address"),
+        ("0177.0.0.0x1", "it is a number, which stands for an IP address"),
+    ],
+)
+def test_probable_mistake_is_refused_where_it_is_written_and_not_in_a_stored_rule(entry: str, problem: str) -> None:
+    rule = AllowedHosts(allow=("npm", entry))
+    assert problem in (problem_of_network(rule) or "")
+    assert problem_of_stored_network(rule) is None
+
+
+@pytest.mark.parametrize("entry", ["2130706433", "2130706433:443"])
+def test_decimal_number_is_refused_as_before(entry: str) -> None:
+    assert problem_of_network(AllowedHosts(allow=(entry,)))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "localhost",
+        "localhost:8080",
+        "registry:5000",
+        "none:8080",
+        "api.internal",
+        "svc.team.svc.cluster.local:80",
+        "x.0xyz",
+    ],
+)
+def test_host_of_an_own_network_is_allowed(entry: str) -> None:
+    assert problem_of_network(AllowedHosts(allow=("npm", entry))) is None
+
+
 def test_other_word_and_too_many_hosts_have_a_problem() -> None:
     assert problem_of_network("closed") == "must be 'open', 'none' or {\"allow\": [hosts]}"
     many = AllowedHosts(allow=tuple(f"host-{number}.test" for number in range(101)))
@@ -97,7 +148,7 @@ def test_text_is_read_as_a_rule() -> None:
     assert read_network("npm, *.example.com") == AllowedHosts(allow=("npm", "*.example.com"))
 
 
-@pytest.mark.parametrize("text", ["", " , ", "npm,open!", "http://x"])
+@pytest.mark.parametrize("text", ["", " , ", "npm,open!", "http://x", "open,npm", "none,", "nmp"])
 def test_text_that_is_no_rule_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"cannot allow|must be"):
         read_network(text)
