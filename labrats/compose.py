@@ -278,6 +278,8 @@ async def create_services(
 
     Only an engine with the role `all` creates an admin key: of several replicas, each would create its own.
     """
+    import structlog
+
     from labrats.api.auth.admin_key import ensure_admin_key
     from labrats.api.auth.keys import ApiKeyIndex
     from labrats.api.auth.sessions import Sessions, Signer, new_secret, signing_secret
@@ -288,8 +290,12 @@ async def create_services(
     from labrats.files.uploads import Uploads
     from labrats.index.catalog import Catalog
     from labrats.index.jobs import JobIndex
+    from labrats.intake.unmet_settings import unmet_settings
     from labrats.ports import SystemClock
 
+    effect = "jobs to which it applies are refused, or fail"
+    for setting, reason in unmet_settings(settings, runner.isolation, runner.network_problem()):
+        structlog.get_logger().warning("setting not met", setting=setting, reason=reason, effect=effect)
     if settings.role == "all":
         await ensure_admin_key(store, settings.admin_key_file)
     # An engine that only drives jobs signs nobody in, and on a cluster has no permission to create the Secret.

@@ -11,6 +11,7 @@ from labrats.index.catalog import Catalog
 from labrats.intake.callback_urls import check_callback_url
 from labrats.intake.repositories import allowed_repo
 from labrats.intake.request import JobRequest, RepoAddress
+from labrats.intake.settings import ENGINE_LAYER
 from labrats.model.agent import AiAgent
 from labrats.model.config import JobConfig, ResolvedConfig
 from labrats.model.errors import AccessDenied, Invalid, NotFound, Problem, Problems, RetryLater, TooLarge
@@ -180,6 +181,8 @@ def check_settings(
     problem = problem_of_stored_network(network) if network else None
     if is_restricted(network):
         problem = problem or network_problem() or _problem_of_restriction(isolation)
+    if problem and resolved.origins.get("network") == ENGINE_LAYER:
+        problem = f"is that of LABRATS_NETWORK, but {problem}"
     problems.add("config.network", problem)
     image = resolved.config.executor_image
     problems.add("config.executorImage", problem_of_image(image, allowed_images) if image else None)

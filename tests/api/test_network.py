@@ -1,17 +1,22 @@
 """Rules for the network in the settings of a job, its agent and the engine."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
+from labrats.compose import create_services
 from labrats.intake.request import JobRequest
 from labrats.model.agent import AiAgent, AiAgentSpec
 from labrats.model.config import JobConfig
 from labrats.model.errors import Invalid
+from labrats.model.isolation import Isolation
 from labrats.model.network import AllowedHosts
 from labrats.model.record import Metadata
+from labrats.settings import EngineSettings
 from tests.api.conftest import Api, a_submission, api_in_memory
 
 HOSTS = {"allow": ["npm", "*.example.com"]}
@@ -81,6 +86,32 @@ async def test_a_job_whose_rule_cannot_be_enforced_is_refused(
     assert (refused.status_code, accepted.status_code) == (422, 201)
     [problem] = refused.json()["details"]
     assert problem == {"field": "config.network", "message": "must be open: there is no sandbox"}
+
+
+async def test_a_refusal_names_the_setting_that_has_the_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with api_in_memory(tmp_path, network="none") as api, api.client() as user:
+        monkeypatch.setattr(api.services.admission, "_network_problem", lambda: "must be open: there is no sandbox")
+        refused = await user.post("/api/jobs/submit", json=a_submission())
+    [problem] = refused.json()["details"]
+    assert problem == {
+        "field": "config.network",
+        "message": "is that of LABRATS_NETWORK, but must be open: there is no sandbox",
+    }
+
+
+async def test_start_warns_of_settings_with_which_jobs_are_refused(tmp_path: Path, api: Api) -> None:
+    services = api.services
+    settings = EngineSettings(
+        data_dir=tmp_path, role="api", isolation=Isolation.PROCESS, network="none", untrusted_isolation=Isolation.VM
+    )
+    services.runner.isolation = replace(services.runner.isolation, default=Isolation.PROCESS)  # type: ignore[misc]
+    with capture_logs() as logs:
+        await create_services(settings, services.store, services.runner, services.metrics)
+    reasons = {entry["setting"]: entry["reason"] for entry in logs if entry["event"] == "setting not met"}
+    assert reasons == {
+        "LABRATS_UNTRUSTED_ISOLATION": "cannot be vm: the levels here are process or sandbox.",
+        "LABRATS_NETWORK": "must be open: agents have no sandbox by default; set LABRATS_ISOLATION=sandbox",
+    }
 
 
 @pytest.mark.parametrize(("network", "untrusted"), [("open", True), (None, True), ("none", True), ("open", False)])
