@@ -3,8 +3,8 @@
 import asyncio
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from json import dumps
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +14,7 @@ from labrats.cli.findings import Finding
 from labrats.cli.options import Json
 from labrats.cli.output import Styled, print_table, print_text
 from labrats.files.free_files import file_room
+from labrats.model.isolation import Isolation, IsolationLevels
 
 if TYPE_CHECKING:
     from labrats.settings import EngineSettings
@@ -26,6 +27,8 @@ _AGENT_PROGRAMS: Final = (
 )
 _NEEDS_KUBERNETES: Final = "needs Kubernetes"
 _INSTALL_BUBBLEWRAP: Final = "install bubblewrap 0.8 or newer, and allow unprivileged user namespaces"
+_NO_START: Final = "the engine does not start"
+_REFUSED: Final = "jobs without a rule of their own are refused"
 
 
 def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
@@ -35,8 +38,8 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
         """Check what this machine has for agents, and how far it can contain them. Needs no running engine.
 
         With LABRATS_BACKEND=kubernetes, as in the engine's pods: the isolation of jobs' pods, their network, and the
-        labels of their Secrets. Exit code 1 if a check fails, or if git is missing, without which no repository can be
-        cloned.
+        labels of their Secrets. Exit code 1 if a check fails, if a setting demands what is missing here, or if git is
+        missing, without which no repository can be cloned.
 
         Args:
             json: Print JSON.
@@ -45,6 +48,7 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
             settings = engine.settings()
             on_cluster = settings.backend == "kubernetes"
             findings = asyncio.run(_examine_cluster(engine)) if on_cluster else [*examine(settings), *limits(settings)]
+            findings += unmet(settings, findings)
         if json:
             print_text(dumps([asdict(finding) for finding in findings]))
         else:
@@ -90,7 +94,9 @@ def examine(settings: "EngineSettings") -> Iterator[Finding]:
         detail = f"the engine ignores the relative entries of PATH: {', '.join(map(repr, dropped))}"
         yield Finding("search path", "missing", detail)
     yield Finding("isolation: process", "ok", "stops nothing: an agent can do what the engine's user can")
-    sandbox = _sandbox()
+    sandbox, by_default = _sandbox(), _uses_sandbox(settings)
+    if sandbox.result == "ok" and not by_default:
+        sandbox = replace(sandbox, detail=f"{sandbox.detail}, only for jobs that ask for it")
     yield sandbox
     yield Finding("isolation: container", "missing", _NEEDS_KUBERNETES)
     yield Finding("isolation: vm", "missing", _NEEDS_KUBERNETES)
@@ -98,7 +104,11 @@ def examine(settings: "EngineSettings") -> Iterator[Finding]:
         yield Finding("network rules", "missing", "need the sandbox")
         return
     problem = namespace_problem(shutil.which("bwrap") or "")
-    yield Finding("network rules", "fails" if problem else "ok", problem or "config.network can be enforced")
+    if problem or by_default:
+        yield Finding("network rules", "fails" if problem else "ok", problem or "config.network can be enforced")
+    else:
+        detail = "only for jobs that ask for the isolation `sandbox`, which is not the default here"
+        yield Finding("network rules", "missing", detail)
     if not can_refuse_calls():
         yield Finding("system calls", "missing", "none is refused: their numbers on this machine are unknown")
     if hides_processes():
@@ -107,6 +117,35 @@ def examine(settings: "EngineSettings") -> Iterator[Finding]:
     if not can_scope_sockets():
         detail = "agents with an open network can reach them; use Linux 6.12 or newer with Landlock enabled"
         yield Finding("abstract sockets", "missing", detail)
+
+
+def _uses_sandbox(settings: "EngineSettings") -> bool:
+    """Return whether the settings let agents on this machine have the sandbox by default."""
+    return settings.sandbox != "false" if settings.isolation is None else settings.isolation is not Isolation.PROCESS
+
+
+def unmet(settings: "EngineSettings", findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield a failure for each setting that demands an isolation or a network rule, which the findings lack."""
+    from labrats.intake.unmet_settings import unmet_settings  # other commands do not need it
+
+    found = {finding.check: finding for finding in findings}
+    has_sandbox, rules = found["isolation: sandbox"].result == "ok", found["network rules"]
+    levels = _levels(settings, found)
+    if settings.backend == "embedded" and settings.sandbox == "true" and not has_sandbox:
+        yield Finding("LABRATS_SANDBOX", "fails", f"cannot be true: the sandbox does not work here; {_NO_START}")
+    if settings.isolation and (problem := levels.problem_of(settings.isolation)):
+        yield Finding("LABRATS_ISOLATION", "fails", f"{problem.rstrip('.')}; {_NO_START}")
+    can_enforce = rules.result == "ok" or (rules.result == "missing" and has_sandbox)
+    problem_of_rules = None if can_enforce else f"must be open: network rules cannot be enforced here; {_REFUSED}"
+    for name, problem in unmet_settings(settings, levels, problem_of_rules):
+        yield Finding(name, "fails", problem.rstrip("."))
+
+
+def _levels(settings: "EngineSettings", found: Mapping[str, Finding]) -> IsolationLevels:
+    available = [level for level in Isolation if found[f"isolation: {level}"].result == "ok"]
+    has_sandbox = Isolation.SANDBOX in available and _uses_sandbox(settings)
+    default = settings.isolation or (Isolation.SANDBOX if has_sandbox else available[0])
+    return IsolationLevels(available, default, settings.isolation_of_untrusted)
 
 
 def limits(settings: "EngineSettings") -> Iterator[Finding]:
@@ -119,9 +158,11 @@ def limits(settings: "EngineSettings") -> Iterator[Finding]:
     }
     found = [limit for limit in set_limits.values() if limit]
     unset = [name for name, limit in set_limits.items() if not limit]
-    missing = f"no limit without {', '.join(unset)}" if unset else ""
-    detail = "; ".join(filter(None, [", ".join(found), missing]))
-    yield Finding("limits of a job", "missing" if unset else "ok", detail)
+    if found:
+        yield Finding("limits of a job", "ok", ", ".join(found))
+    if unset:
+        name = "other limits of a job" if found else "limits of a job"
+        yield Finding(name, "missing", f"no limit without {', '.join(unset)}")
     yield _control_groups()
     folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.is_dir())
     disk = shutil.disk_usage(folder)
@@ -168,7 +209,7 @@ def _sandbox() -> Finding:
 
     program = shutil.which("bwrap")
     if program is None:
-        return Finding("isolation: sandbox", "missing", _INSTALL_BUBBLEWRAP)
+        return Finding("isolation: sandbox", "missing", f"bwrap is not on PATH; {_INSTALL_BUBBLEWRAP}")
     if problem := bubblewrap_problem(program):
         return Finding("isolation: sandbox", "fails", f"{problem}; {_INSTALL_BUBBLEWRAP}")
     return Finding("isolation: sandbox", "ok", f"bubblewrap ({program})")

@@ -63,6 +63,87 @@ def test_limits_of_jobs_are_shown_and_missing_ones_named(
     assert "workspaces 50 GiB" in found["disk"][1]
 
 
+def test_only_missing_limits_of_jobs_are_called_missing(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABRATS_AGENT_MEMORY", "4Gi")
+    monkeypatch.setenv("LABRATS_WORKSPACE_GIB", "5")
+    found = findings(labrats)[1]
+    assert found["limits of a job"] == ("ok", "memory 4 GiB, workspace 5 GiB")
+    missing = "no limit without LABRATS_AGENT_PROCESSES, LABRATS_AGENT_CPUS"
+    assert found["other limits of a job"] == ("missing", missing)
+
+
+@pytest.mark.parametrize(("name", "value"), [("LABRATS_SANDBOX", "false"), ("LABRATS_ISOLATION", "process")])
+def test_sandbox_that_is_not_the_default_is_only_for_jobs_that_ask_for_it(
+    labrats: Labrats, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    code, found = findings(labrats)
+    assert code == 0
+    assert found["isolation: sandbox"][0] == "ok"
+    assert found["isolation: sandbox"][1].endswith(", only for jobs that ask for it")
+    assert found["network rules"] == (
+        "missing",
+        "only for jobs that ask for the isolation `sandbox`, which is not the default here",
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "name", "problem"),
+    [
+        ({"LABRATS_ISOLATION": "vm"}, "LABRATS_ISOLATION", "cannot be vm: the levels here are process or sandbox; the"),
+        ({"LABRATS_UNTRUSTED_ISOLATION": "vm"}, "LABRATS_UNTRUSTED_ISOLATION", "cannot be vm: the levels here are"),
+        (
+            {"LABRATS_SANDBOX": "false", "LABRATS_NETWORK": "none"},
+            "LABRATS_NETWORK",
+            "must be open: agents have no sandbox by default; set LABRATS_ISOLATION=sandbox",
+        ),
+    ],
+)
+def test_setting_that_this_machine_cannot_meet_fails(
+    labrats: Labrats, monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str], name: str, problem: str
+) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    code, found = findings(labrats)
+    assert (code, found[name][0]) == (1, "fails")
+    assert found[name][1].startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("LABRATS_SANDBOX", "true", "cannot be true: the sandbox does not work here; the engine does not start"),
+        ("LABRATS_ISOLATION", "sandbox", "cannot be sandbox: the levels here are process; the engine does not start"),
+        ("LABRATS_UNTRUSTED_ISOLATION", "sandbox", "cannot be sandbox: the levels here are process"),
+        (
+            "LABRATS_NETWORK",
+            "none",
+            "must be open: network rules cannot be enforced here; jobs without a rule of their own are refused",
+        ),
+    ],
+)
+def test_setting_that_needs_a_missing_sandbox_fails(
+    labrats: Labrats, programs: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
+) -> None:
+    (programs / "git").write_text("#!/bin/sh\necho git version 2\n")
+    (programs / "git").chmod(0o755)
+    assert findings(labrats)[0] == 0
+    monkeypatch.setenv(name, value)
+    code, found = findings(labrats)
+    assert (code, found[name]) == (1, ("fails", problem))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("LABRATS_SANDBOX", "true"), ("LABRATS_ISOLATION", "sandbox"), ("LABRATS_NETWORK", "npm")]
+)
+def test_setting_that_this_machine_meets_is_not_listed(
+    labrats: Labrats, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    code, found = findings(labrats)
+    assert (code, found.get(name)) == (0, None)
+
+
 def test_a_disk_with_less_than_is_kept_free_fails(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABRATS_FREE_GIB", "1000000")
     code, found = findings(labrats)
@@ -98,7 +179,8 @@ def test_missing_programs_are_named_with_a_remedy(labrats: Labrats, programs: Pa
     assert code == 1
     assert found["git"] == ("missing", "install git: repositories are cloned with it")
     assert found["Claude Code"][0] == "missing"
-    assert found["isolation: sandbox"][0] == "missing"
+    advice = "bwrap is not on PATH; install bubblewrap 0.8 or newer, and allow unprivileged user namespaces"
+    assert found["isolation: sandbox"] == ("missing", advice)
     assert found["network rules"] == ("missing", "need the sandbox")
 
 
