@@ -15,7 +15,7 @@ from labrats.cli.job_view import caches_sentence, env_sentence, network_text, se
 from labrats.cli.key_values import RepeatedOption
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import one_line, print_stderr, print_table, print_text
-from labrats.cli.submit_options import SetupOptions, network_rule, read_schema
+from labrats.cli.submit_options import SetupOptions, network_rule, read_schema, variables
 
 agents_app: Final = App(name="agent", help="List, show, create, change, delete and seed agents.")
 _SEEDED_FIELDS: Final = {
@@ -121,7 +121,7 @@ def _settings(agent: dict[str, Any]) -> Iterator[tuple[str, str]]:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class AgentOptions(SetupOptions):
-    """The optional fields of an agent. Triggers, MCP servers and variables are in files: see `labrats apply`."""
+    """The optional fields of an agent. Triggers and MCP servers are in files: see `labrats apply`."""
 
     trigger_name: str | None = None
     """The name by which jobs and chains refer to the agent. [default: its name]"""
@@ -137,6 +137,8 @@ class AgentOptions(SetupOptions):
     """The hosts that its jobs may reach: open, none, or names and presets with commas, such as npm,*.example.com."""
     isolation: Literal["process", "sandbox", "container", "vm"] | None = None
     """The least isolation of its jobs."""
+    env: RepeatedOption = ()
+    """A variable of its jobs, NAME=VALUE or NAME=secret:SECRET/KEY. Repeatable; replaces all existing ones."""
     instruction: RepeatedOption = ()
     """The name of an instruction. Repeatable, in order; replaces all existing ones."""
     result_schema: Path | None = None
@@ -152,6 +154,7 @@ class AgentOptions(SetupOptions):
             "defaultEffort": self.effort,
             "defaultNetwork": network_rule("--network", self.network),
             "defaultIsolation": self.isolation,
+            "env": variables(self.env) or None,
             "instructions": list(self.instruction) or None,
             "workspaceSetup": self.setup_body() or None,
             "resultSchema": read_schema(self.result_schema),

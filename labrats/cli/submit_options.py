@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -19,6 +19,8 @@ from labrats.cli.key_values import RepeatedOption, parse_pairs
 _SETTINGS: Final = Group("Settings", sort_key=1)
 _WORKSPACE: Final = Group("Workspace", sort_key=2)
 _REPORT: Final = Group("Report to GitHub", sort_key=3)
+_KEY_PREFIX: Final = "secret:"
+"""Prefix of a variable's value that is the name of a Secret and a key of its data."""
 _TARGET: Final = re.compile(r"(?:https?://[^/\s]+/)?([\w.-]+/[\w.-]+?)(?:(?:#|/issues/)(\d+)|/pull/(\d+))?/?")
 
 
@@ -43,6 +45,8 @@ class SettingOptions:
     """The hosts that the agent may reach: open, none, or names and presets with commas, such as npm,*.example.com."""
     isolation: Annotated[Literal["process", "sandbox", "container", "vm"] | None, Parameter(group=_SETTINGS)] = None
     """The least isolation of the agent."""
+    env: Annotated[RepeatedOption, Parameter(group=_SETTINGS)] = ()
+    """A variable of the agent, NAME=VALUE or NAME=secret:SECRET/KEY. Repeatable; needs an administrator's key."""
     config: Annotated[RepeatedOption, Parameter(group=_SETTINGS)] = ()
     """Any other field of the API's `config`, FIELD=VALUE, such as maxCostUsd=2 or sampling.seed=1. Repeatable."""
 
@@ -57,8 +61,11 @@ class SettingOptions:
             "maxAttempts": self.max_attempts,
             "network": network_rule("--network", self.network),
             "isolation": self.isolation,
+            "env": variables(self.env) or None,
         }
-        return _nested(parse_pairs("--config", self.config)) | _without_none(named)
+        others = _nested(parse_pairs("--config", self.config))
+        _check_texts(others.get("env"))
+        return others | _without_none(named)
 
 
 @Parameter(name="*")
@@ -251,6 +258,33 @@ def network_rule(option: str, text: str | None) -> Any:
         return None if text is None else to_builtins(read_network(text))
     except ValueError as error:
         raise CommandError(f"{option} {error}", ExitCode.USAGE) from None
+
+
+def variables(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the API's `env` for texts of `--env`. Raises CommandError for an invalid one."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise CommandError(f"--env {text}: write NAME=VALUE or NAME={_KEY_PREFIX}SECRET/KEY", ExitCode.USAGE)
+        found[name] = _secret_key(name, value) if value.startswith(_KEY_PREFIX) else value
+    return found
+
+
+def _secret_key(name: str, value: str) -> dict[str, str]:
+    secret, slash, key = value.removeprefix(_KEY_PREFIX).partition("/")
+    if not (secret and slash and key):
+        raise CommandError(f"--env {name}={value}: write {name}={_KEY_PREFIX}SECRET/KEY", ExitCode.USAGE)
+    return {"secret": secret, "key": key}
+
+
+def _check_texts(env: Any) -> None:
+    """Raise CommandError for a variable of `--config env.NAME=VALUE` that JSON makes another type than text."""
+    for name, value in env.items() if isinstance(env, dict) else ():
+        if not isinstance(value, str | dict):
+            shown = json.dumps(value)
+            message = f"--config env.{name}={shown}: the value of a variable is text; pass --env {name}={shown}"
+            raise CommandError(message, ExitCode.USAGE)
 
 
 def _timeout_ms(option: str, text: str | None) -> int | None:

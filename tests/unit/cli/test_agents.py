@@ -100,6 +100,13 @@ def test_agent_create_sends_the_options(labrats: Labrats, engine: ScriptedEngine
     }
 
 
+@pytest.mark.parametrize(("command", "call"), [("create", "POST /api/agents"), ("set", "PATCH /api/agents/careful")])
+def test_agent_gets_variables(labrats: Labrats, engine: ScriptedEngine, command: str, call: str) -> None:
+    engine.answers(call, AGENT)
+    assert labrats("agent", command, "careful", "--env", "CI=1", "--env", "TOKEN=secret:npm/token").code == 0
+    assert engine.requests[-1].json["env"] == {"CI": "1", "TOKEN": {"secret": "npm", "key": "token"}}
+
+
 def test_agent_set_keeps_the_rest_of_the_setup(labrats: Labrats, engine: ScriptedEngine) -> None:
     setup = {"setup": [["npm", "ci"]], "setupTimeoutMs": 1000}
     engine.answers("GET /api/agents/ai-developer", AGENT | {"workspaceSetup": setup})
@@ -144,6 +151,7 @@ def test_agent_set_removes_the_whole_setup(labrats: Labrats, engine: ScriptedEng
     [
         (["--unset", "name"], "--unset name: pass one of provider, model"),
         (["--unset", "network", "--network", "none"], "--unset network and --network exclude each other"),
+        (["--unset", "env", "--env", "CI=1"], "--unset env and --env exclude each other"),
         (["--unset", "setup", "--setup", "make"], "--unset setup and --setup exclude each other"),
     ],
 )

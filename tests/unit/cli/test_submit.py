@@ -65,6 +65,33 @@ def test_submit_sends_all_options(labrats: Labrats, engine: ScriptedEngine) -> N
     }
 
 
+def test_submit_sends_variables_as_text_or_as_keys_of_secrets(labrats: Labrats, engine: ScriptedEngine) -> None:
+    env = ("--env", "CI=1", "--env", "OPTIONS=a=b", "--env", "EMPTY=", "--env", "NPM_TOKEN=secret:npm/token")
+    assert labrats("submit", "-p", "Say hello", *env).code == 0
+    assert engine.requests[0].json["config"] == {
+        "env": {"CI": "1", "OPTIONS": "a=b", "EMPTY": "", "NPM_TOKEN": {"secret": "npm", "key": "token"}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--env", "CI"), "--env CI: write NAME=VALUE or NAME=secret:SECRET/KEY"),
+        (("--env", "=1"), "--env =1: write NAME=VALUE"),
+        (("--env", "TOKEN=secret:npm"), "--env TOKEN=secret:npm: write TOKEN=secret:SECRET/KEY"),
+        (
+            ("--config", "env.CI=1"),
+            "--config env.CI=1: the value of a variable is text; pass --env CI=1",
+        ),
+    ],
+)
+def test_submit_explains_an_invalid_variable(
+    labrats: Labrats, engine: ScriptedEngine, option: tuple[str, str], message: str
+) -> None:
+    ended = labrats("submit", "-p", "Say hello", *option)
+    assert (ended.code, message in ended.err, engine.requests) == (2, True, [])
+
+
 def test_submit_sends_the_result_schema_of_a_file(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
     (tmp_path / "risk.json").write_text('{"type": "object"}')
     labrats("submit", "-p", "Say hello", "--result-schema", str(tmp_path / "risk.json"))
