@@ -71,7 +71,7 @@ def list_agents(*, options: ApiOptions = DEFAULTS) -> None:
                 agent.get("defaultModel") or "",
                 network_text(agent.get("defaultNetwork", "")),
                 agent.get("defaultIsolation", ""),
-                " ".join(map(_events, agent["eventTriggers"])),
+                " ".join(map(_trigger, agent["eventTriggers"])),
             ]
             for agent in answer.json()["agents"]
         ],
@@ -115,7 +115,7 @@ def _settings(agent: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "report", " ".join(agent.get("report", {}))
     yield "schema", "of the result" if "resultSchema" in agent else ""
     for trigger in agent["eventTriggers"]:
-        yield "trigger", _events(trigger)
+        yield "trigger", _trigger(trigger)
 
 
 @Parameter(name="*")
@@ -356,5 +356,11 @@ def _confirm(sentence: str, answer: str, options: ApiOptions) -> None:
         print_stderr(sentence)
 
 
-def _events(trigger: dict[str, Any]) -> str:
-    return ",".join(f"{trigger['source']}:{event}" for event in trigger["events"])
+def _trigger(trigger: dict[str, Any]) -> str:
+    """Return the events of the trigger, with the network and the isolation of its jobs if it sets them."""
+    events = ",".join(f"{trigger['source']}:{event}" for event in trigger["events"])
+    config = trigger.get("config") or {}
+    network = f"network {network_text(config['network'])}" if config.get("network") else ""
+    isolation = f"isolation {config['isolation']}" if config.get("isolation") else ""
+    settings = ", ".join(filter(None, (network, isolation)))
+    return f"{events} ({settings})" if settings else events

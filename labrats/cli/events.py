@@ -73,7 +73,12 @@ def print_verdicts(tested: dict[str, Any]) -> None:
     print_table(
         ["AGENT", "TRIGGER", "STARTS", "REASON"],
         [
-            [each["agent"], str(number), "yes" if trigger["matches"] else "no", _reason(trigger)]
+            [
+                each["agent"],
+                str(number),
+                "yes" if each["starts"] and trigger["matches"] else "no",
+                _reason(each, trigger),
+            ]
             for each in tested["agents"]
             for number, trigger in enumerate(each["triggers"], start=1)
         ],
@@ -120,7 +125,10 @@ def _request_sentence(request: dict[str, Any]) -> str:
             return str(action)
 
 
-def _reason(trigger: dict[str, Any]) -> str:
+def _reason(agent: dict[str, Any], trigger: dict[str, Any]) -> str:
+    """Return why the trigger does not start the agent; empty if it does, or if the whole event starts no agent."""
+    if trigger["matches"] and agent["refused"]:
+        return "matches, but the job would be refused"
     if failed := trigger["failedFilter"]:
         found = ", ".join(json.dumps(value, ensure_ascii=False) for value in failed["found"]) or "nothing"
         return f"{failed['path']} is {found}, not {json.dumps(failed['wanted'], ensure_ascii=False)}"

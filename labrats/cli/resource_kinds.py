@@ -175,7 +175,7 @@ KINDS: Final = (
     ResourceKind(
         "AiAgent", ("agent", "agents", "aia"), "/api/agents", "agents", AiAgentSpec,
         {"NAME": "name", "TRIGGER NAME": "triggerName", "ENABLED": "enabled", "PROVIDER": "defaultProvider",
-         "MODEL": "defaultModel"},
+         "MODEL": "defaultModel", "NETWORK": "defaultNetwork", "ISOLATION": "defaultIsolation"},
     ),
     WebhookSourceKind(
         "WebhookSource", ("webhook-source", "webhook-sources", "source", "sources", "whs"), "/api/webhook-sources",

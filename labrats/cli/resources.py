@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from labrats.cli.errors import CommandError, ExitCode
 from labrats.cli.job_list import print_jobs
-from labrats.cli.job_view import print_job
+from labrats.cli.job_view import network_text, print_job
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_stderr, print_table, print_text
 
@@ -117,4 +117,6 @@ def _as_json(value: Any) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict) and "allow" in value:
+        return network_text(value)
     return "" if value is None else str(value)

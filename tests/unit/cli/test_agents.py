@@ -71,6 +71,26 @@ def test_agent_show_prints_the_settings(labrats: Labrats, engine: ScriptedEngine
     ]
 
 
+@pytest.mark.parametrize(
+    ("config", "shown"),
+    [
+        ({"network": {"allow": ["npm", "pypi"]}, "isolation": "vm"}, " (network npm,pypi, isolation vm)"),
+        ({"network": "none"}, " (network none)"),
+        ({"isolation": "sandbox", "model": "opus"}, " (isolation sandbox)"),
+        ({"model": "opus"}, ""),
+    ],
+)
+def test_triggers_show_their_network_and_isolation(
+    labrats: Labrats, engine: ScriptedEngine, config: dict[str, Any], shown: str
+) -> None:
+    trigger = {"source": "github", "events": ["push"], "config": config}
+    engine.answers("GET /api/agents", {"agents": [AGENT | {"eventTriggers": [trigger]}]})
+    engine.answers("GET /api/agents/ai-developer", AGENT | {"eventTriggers": [trigger]})
+    engine.answers("GET /api/agents/ai-developer/instructions", {"instructions": []})
+    assert labrats("agent", "show", "ai-developer").out.splitlines()[-1] == f"trigger      github:push{shown}"
+    assert labrats("agent", "list").out.splitlines()[-1].endswith(f"github:push{shown}")
+
+
 def test_agent_show_prints_the_instructions(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/agents/ai-developer", AGENT)
     engine.answers("GET /api/agents/ai-developer/instructions", {"instructions": [INSTRUCTION]})

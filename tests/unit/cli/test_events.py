@@ -1,6 +1,7 @@
 """The commands for events."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,21 @@ def test_verdicts_and_the_job_are_printed(labrats: Labrats, engine: ScriptedEngi
     assert "developer: implement on claude/opus in https://github.com/octo/demo.git @ main, then reviewer" in ended.out
     assert "concurrency key: octo/demo#7 (supersede)\n" in ended.out
     assert ended.err == "1 agent would start\n"
+
+
+def test_a_trigger_whose_job_would_be_refused_starts_nothing(
+    labrats: Labrats, engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    [agent] = TESTED["agents"]
+    refused = agent | {"starts": False, "job": None, "refused": "config.isolation: cannot be vm"}
+    engine.answers("POST /api/events/test", TESTED | {"matched": 0, "agents": [refused]})
+    (tmp_path / "event.json").write_text(json.dumps(EVENT))
+
+    ended = labrats("event", "test", str(tmp_path / "event.json"))
+
+    assert re.search(r"^developer +2 +no +matches, but the job would be refused$", ended.out, re.MULTILINE)
+    assert "developer: the job would be refused: config.isolation: cannot be vm\n" in ended.err
+    assert ended.err.endswith("0 agents would start\n")
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,16 @@ def test_get_finds_a_resource_by_name(labrats: Labrats, engine: ScriptedEngine) 
     assert labrats("get", "agent", "developer").out.splitlines()[1].split() == ["developer", "developer", "yes"]
 
 
+def test_get_shows_the_network_and_the_isolation_of_agents(labrats: Labrats, engine: ScriptedEngine) -> None:
+    contained = AGENT_VIEW | {"defaultNetwork": {"allow": ["npm", "pypi"]}, "defaultIsolation": "vm"}
+    engine.answers("GET /api/agents", {"agents": [contained, AGENT_VIEW | {"defaultNetwork": "none"}]})
+
+    headings, listed, none = (line.split() for line in labrats("get", "agents").out.splitlines())
+
+    assert headings[-2:] == ["NETWORK", "ISOLATION"]
+    assert (listed[-2:], none[-1]) == (["npm,pypi", "vm"], "none")
+
+
 def test_get_yaml_prints_manifests(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("GET /api/ai-models", {"aiModels": [MODEL_VIEW, MODEL_VIEW]})
 
