@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from typing import Final
 
 from labrats.model.record import Record
@@ -85,13 +86,47 @@ def _problem_of_form(entry: str) -> str | None:
         return None
     parts = _ENTRY.fullmatch(entry.lower())
     if parts is None or len(parts["host"]) > 253 or _DIGITS.fullmatch(parts["host"]):
-        shown, presets = entry[:100], ", ".join(PRESETS)
-        return f"cannot allow {shown!r}: name a host such as `pypi.org`, `*.pypi.org` or `pypi.org:8443`, or {presets}"
+        return f"cannot allow {entry[:100]!r}: {_advice_on(entry)}"
     if "." not in parts["host"].removeprefix("*.") and parts["host"].startswith("*."):
         return f"cannot allow {entry!r}: a whole top-level domain is too much"
     if parts["port"] and not 0 < int(parts["port"]) < 65536:
         return f"cannot allow {entry!r}: the port must be 1 to 65535"
     return None
+
+
+def _advice_on(entry: str) -> str:
+    """Return the mistake in an entry that is no name of a host, and what to write."""
+    if "://" in entry:
+        return "it is a URL; name only its host"
+    if _is_address(entry):
+        return "it is an IP address, and rules are about names; give the address a name"
+    if entry.isprintable() and not entry.isascii():
+        ascii_form = _ascii_form(entry)
+        return f"write the name in its ASCII form, {f'`{ascii_form}`' if ascii_form else 'which begins with `xn--`'}"
+    if _ENTRY.fullmatch(entry.lower().removesuffix(".")):
+        return "write it without the dot at its end"
+    return f"name a host such as `pypi.org`, `*.pypi.org` or `pypi.org:8443`, or {', '.join(PRESETS)}"
+
+
+def _is_address(entry: str) -> bool:
+    """Return whether the entry is an IP address in any notation, or a network, perhaps with a port."""
+    if _ADDRESS.fullmatch(entry.lower().partition(":")[0]):
+        return True
+    host = re.sub(r"^\[(.*)\](:[0-9]+)?$|^([0-9.]+):[0-9]+$", r"\1\3", entry)
+    try:
+        ip_network(host, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _ascii_form(entry: str) -> str | None:
+    """Return the entry with its labels as `xn--…`; None if the codec, which knows only IDNA 2003, changes the name."""
+    try:
+        encoded = entry.lower().encode("idna")
+        return encoded.decode() if encoded.decode("idna") == entry.lower() else None
+    except UnicodeError:
+        return None
 
 
 def read_network(text: str) -> Network:

@@ -134,7 +134,7 @@ async def test_external_contributors_job_needs_a_rule_where_nothing_confines_an_
     [
         ("closed", "config.network", "must be 'open', 'none' or {\"allow\": [hosts]}"),
         ({"allow": []}, "config.network.allow", "must have at least 1 item"),
-        ({"allow": ["https://pypi.org"]}, "config.network", "cannot allow 'https://pypi.org': name a host such as"),
+        ({"allow": ["https://pypi.org"]}, "config.network", "cannot allow 'https://pypi.org': it is a URL; name only"),
         ({"allow": ["*.com"]}, "config.network", "a whole top-level domain is too much"),
         ({"allow": ["nmp"]}, "config.network", "neither a preset (npm, pypi, go, crates, debian, github) nor a host"),
         ({"allow": ["open", "npm"]}, "config.network", "cannot allow 'open' in a list"),

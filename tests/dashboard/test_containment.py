@@ -143,7 +143,7 @@ async def test_settings_of_agents_triggers_and_sources_have_fields(
     await form.get_by_label("Network of the commands").fill("npm")
     await form.get_by_role("button", name="Save", exact=True).click()
     await expect(form.get_by_label("Network", exact=True)).to_be_focused()
-    await expect(form).to_contain_text("cannot allow '10.0.0.1': name a host")
+    await expect(form).to_contain_text("cannot allow '10.0.0.1': it is an IP address")
     await form.get_by_label("Network", exact=True).fill("npm, *.example.org")
     await form.get_by_role("button", name="Save", exact=True).click()
     await expect(page.get_by_text("dev is saved.")).to_be_visible()

@@ -80,9 +80,19 @@ def test_presets_name_valid_hosts() -> None:
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ("https://pypi.org", "cannot allow 'https://pypi.org': name a host"),
-        ("10.0.0.1", "cannot allow '10.0.0.1': name a host"),
-        ("[::1]", "cannot allow '[::1]': name a host"),
+        ("https://pypi.org", "cannot allow 'https://pypi.org': it is a URL; name only its host"),
+        ("10.0.0.1", "cannot allow '10.0.0.1': it is an IP address, and rules are about names"),
+        ("10.0.0.1:443", "cannot allow '10.0.0.1:443': it is an IP address"),
+        ("10.0.0.0/8", "cannot allow '10.0.0.0/8': it is an IP address"),
+        ("[::1]", "cannot allow '[::1]': it is an IP address"),
+        ("[::1]:443", "cannot allow '[::1]:443': it is an IP address"),
+        ("::1", "cannot allow '::1': it is an IP address"),
+        ("Bücher.example", "cannot allow 'Bücher.example': write the name in its ASCII form, `xn--bcher-kva.example`"),
+        ("*.bücher.example:443", "cannot allow '*.bücher.example:443': write the name in its ASCII form, `*.xn--bche"),
+        ("straße.example", "cannot allow 'straße.example': write the name in its ASCII form, which begins with `xn--`"),
+        ("ü" * 300, f"cannot allow '{'ü' * 100}': write the name in its ASCII form, which begins with `xn--`"),
+        ("pypi.org.", "cannot allow 'pypi.org.': write it without the dot at its end"),
+        ("pypi.org/simple", "cannot allow 'pypi.org/simple': name a host"),
         ("*", "cannot allow '*': name a host"),
         ("a.*.com", "cannot allow 'a.*.com': name a host"),
         ("*.com", "cannot allow '*.com': a whole top-level domain is too much"),
@@ -118,7 +128,7 @@ def test_probable_mistake_is_refused_where_it_is_written_and_not_in_a_stored_rul
 
 @pytest.mark.parametrize("entry", ["2130706433", "2130706433:443"])
 def test_decimal_number_is_refused_as_before(entry: str) -> None:
-    assert problem_of_network(AllowedHosts(allow=(entry,)))
+    assert "it is an IP address" in (problem_of_network(AllowedHosts(allow=(entry,))) or "")
 
 
 @pytest.mark.parametrize(
