@@ -232,7 +232,11 @@ def set_agent_fields(
     with options.connect() as client:
         if prepared or removed:  # the API replaces it as a whole
             setup = client.get(_path("agents", name)).json().get("workspaceSetup", {}) | prepared
-            body["workspaceSetup"] = {field: value for field, value in setup.items() if field not in removed} or None
+            left = {field: value for field, value in setup.items() if field not in removed}
+            if "setup" in removed and "cache" in left:
+                message = "--unset setup: the agent has caches, which these commands fill; pass --unset cache, too"
+                raise CommandError(message, ExitCode.USAGE)
+            body["workspaceSetup"] = left or None
         answer = client.patch(_path("agents", name), body)
     _confirm(f"{name} changed", answer.text, options)
 

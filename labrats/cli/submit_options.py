@@ -198,6 +198,9 @@ class SubmitOptions(SettingOptions, SetupOptions):
             raise CommandError("--ref and --depth need --repo, which is missing", ExitCode.USAGE)
         if self.repo is None and prepared:
             raise CommandError("--setup and --cache need --repo, which is missing", ExitCode.USAGE)
+        if prepared and not self.setup and self.agent is None:
+            message = "--setup-network, --setup-timeout and --cache need --setup, or an --agent with setup commands"
+            raise CommandError(message, ExitCode.USAGE)
         return _without_none({"gitRepo": self.repo, "gitRef": self.ref, "gitDepth": self.depth}) | prepared
 
 

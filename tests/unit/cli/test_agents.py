@@ -166,6 +166,14 @@ def test_agent_set_removes_the_whole_setup(labrats: Labrats, engine: ScriptedEng
     assert engine.requests[-1].json == {"workspaceSetup": None}
 
 
+def test_agent_set_removes_no_setup_that_fills_caches(labrats: Labrats, engine: ScriptedEngine) -> None:
+    setup = {"setup": [["npm", "ci"]], "cache": [{"key": "a", "path": "b"}]}
+    engine.answers("GET /api/agents/ai-developer", AGENT | {"workspaceSetup": setup})
+    ended = labrats("agent", "set", "ai-developer", "--unset", "setup")
+    assert (ended.code, "pass --unset cache, too" in ended.err) == (2, True)
+    assert [request.method for request in engine.requests] == ["GET"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

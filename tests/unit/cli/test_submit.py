@@ -92,6 +92,21 @@ def test_submit_explains_an_invalid_variable(
     assert (ended.code, message in ended.err, engine.requests) == (2, True, [])
 
 
+SETUP_OPTIONS = [("--setup-network", "npm"), ("--setup-timeout", "1m"), ("--cache", "package-lock.json:node_modules")]
+
+
+@pytest.mark.parametrize("option", SETUP_OPTIONS)
+def test_options_of_setup_commands_need_commands_or_an_agent(
+    labrats: Labrats, engine: ScriptedEngine, option: tuple[str, str]
+) -> None:
+    submit = ("submit", "-p", "Say hello", "--repo", "https://example.org/a/b.git", *option)
+    refused = labrats(*submit)
+    assert (refused.code, engine.requests) == (2, [])
+    assert "need --setup, or an --agent with setup commands" in refused.err
+    assert labrats(*submit, "--agent", "ai-developer").code == 0
+    assert labrats(*submit, "--setup", "npm ci").code == 0
+
+
 def test_submit_sends_the_result_schema_of_a_file(labrats: Labrats, engine: ScriptedEngine, tmp_path: Path) -> None:
     (tmp_path / "risk.json").write_text('{"type": "object"}')
     labrats("submit", "-p", "Say hello", "--result-schema", str(tmp_path / "risk.json"))
