@@ -22,8 +22,8 @@ _SECONDS_FOR_EACH: Final = 0.02
 _LONGEST_SECONDS: Final = 30.0
 _SECONDS_TO_NOTICE: Final = 0.1
 _PAUSE: Final = 0.0002
-_QUIET_SCANS: Final = 2
-"""Scans in a row without a running process. A single one may miss the child of a process that ends meanwhile."""
+_QUIET_SCANS: Final = 20
+"""Scans in a row without a running process. Each may miss the child of a process that ends meanwhile."""
 
 _REST_SECONDS: Final = 5.0
 _REST_FACTOR: Final = 50.0
