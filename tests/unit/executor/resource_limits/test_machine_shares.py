@@ -108,7 +108,7 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
         (USED_UP, HOLD_SOCKETS, FailedCode.PROCESS_LIMIT),
         (USED_UP, HOLD_SOCKETS_ELSEWHERE, None),
         (NO_MEMORY_FOR_SOCKETS, HOLD_DATA, FailedCode.OUT_OF_MEMORY),
-        (NO_MEMORY_FOR_SOCKETS, HOLD_DATA.replace("(10)", "(8)").replace("20", "1"), None),
+        (NO_MEMORY_FOR_SOCKETS, HOLD_DATA.replace("(10)", "(5)").replace("20", "1"), None),
         (USED_UP.replace("True", "False"), HOLD_SOCKETS.replace("20", "1"), None),
     ],
     ids=[
