@@ -62,7 +62,7 @@ class MemoryMeter:
             mapped = _total(own, 0) + _machine_files() > limit
             files = unlinked_files(pids, mapped=mapped)
             self._unlinked = sum(file.size or 0 for file in files if file.disk is None) + memory_of_sandbox(pids)
-            self._growth_of_others(_total(own, 0))
+            self._growth_of_others(_total(own, 0))  # to learn the smallest, also while no process is missed
         self._samples += 1
         total = _total(own, self._unlinked)
         self.may_miss = None in sizes and total <= limit < total + self._growth_of_others(total)
