@@ -77,7 +77,7 @@ class Store(Protocol):
     async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
         """Return the existing resources among `names`, in that order.
 
-        A resource that another engine has just created may be missing.
+        What another engine has just written may be missing: a new resource, or the latest version of one.
         """
         ...
 

@@ -187,7 +187,7 @@ class Controller:
             self._add_work(self._schedule.ensure_queued(job, now))
             return
         if job.phase is Phase.PENDING:
-            whole = await self._whole(job_id)
+            whole = await self._whole(job)
             if whole.metadata.resource_version != job.metadata.resource_version:
                 self._observe(whole)
                 self._work.add(job_id)
@@ -198,10 +198,15 @@ class Controller:
         for action in plan_job(job, attempt, has_slot=has_slot, now=now, delays=self._delays, superseded_by=superseder):
             await self._apply(action, job, now)
 
-    async def _whole(self, job_id: str) -> Job:
-        """Return a job with its large fields, which the schedule does not keep. Raises NotFound."""
-        found = await self._store.get_many(Job, [job_id])  # on a cluster without a request, as a rule
-        return found[0] if found else await self._store.get(Job, job_id)
+    async def _whole(self, known: Job) -> Job:
+        """Return a job with its large fields, which the schedule does not keep, in no older version than the known one.
+
+        Raises NotFound.
+        """
+        for found in await self._store.get_many(Job, [known.id]):  # on a cluster without a request, as a rule
+            if int(found.metadata.resource_version) >= int(known.metadata.resource_version):
+                return found
+        return await self._store.get(Job, known.id)
 
     async def _refresh(self, job_id: str) -> None:
         """Read a job that another writer changed or deleted first, and reconcile it again."""

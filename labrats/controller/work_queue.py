@@ -92,6 +92,7 @@ async def work_forever(queue: WorkQueue, work: Callable[[str], Awaitable[None]],
     while True:
         async with queue.take() as key:
             await work_once(queue, work, key, kind)
+        await asyncio.sleep(0)  # the work may have waited for nothing, and the next key be ready
 
 
 async def work_once(queue: WorkQueue, work: Callable[[str], Awaitable[None]], key: str, kind: str = "job") -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from labrats.controller.work_queue import WorkQueue
+from labrats.controller.work_queue import WorkQueue, work_forever
 from tests.fakes.clock import FakeClock
 
 
@@ -49,6 +49,24 @@ async def test_failed_work_releases_its_key() -> None:
     with pytest.raises(ZeroDivisionError):
         await fail()
     assert await take_one(queue) == "a"
+
+
+async def test_work_that_waits_for_nothing_leaves_time_to_others() -> None:
+    """A key that is queued again at once may wait for what another task does."""
+    queue, done = WorkQueue(), 0
+
+    async def work(key: str) -> None:
+        nonlocal done
+        done += 1
+        if done < 100_000:
+            queue.add(key)
+
+    queue.add("a")
+    worker = asyncio.create_task(work_forever(queue, work))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    worker.cancel()
+    assert 0 < done < 20
 
 
 async def test_a_worker_waits_for_a_key() -> None:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, TypeVar
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.record import Resource
-from labrats.ports import Attempt, AttemptState, Change, OutputTail, Place, Runner, Store
+from labrats.ports import Attempt, AttemptState, Change, Changed, Deleted, OutputTail, Place, Runner, Store
 from tests.fakes.runner import MemoryRunner
 
 R = TypeVar("R", bound=Resource)
@@ -155,7 +155,11 @@ class TroubledRunner:
 
 
 class FaultyStore(TroubledStore):
-    """A Store with faults on request. faulty: name of the failing call. held_back: kind whose changes are delayed."""
+    """A Store with faults on request. As on a cluster, `get_many` reads what the watch has reported, without waiting.
+
+    faulty:    name of the failing call.
+    held_back: kind whose changes are delayed.
+    """
 
     faulty = ""
     held_back: type[Resource] | None = None
@@ -163,12 +167,21 @@ class FaultyStore(TroubledStore):
     def __init__(self, store: Store) -> None:
         no_trouble = Trouble(random.Random(1), failure_rate=0, call_seconds=1e-6, watch_seconds=1e-6)
         super().__init__(store, no_trouble)
+        self._reported: dict[tuple[str, str], Any] = {}
 
     async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
         async for change in super().watch(kind, after=after, unsettled_only=unsettled_only):
             while self.held_back is kind:
                 await asyncio.sleep(1)
+            match change:
+                case Changed(resource):
+                    self._reported[resource.kind(), resource.name] = resource
+                case Deleted(resource):
+                    self._reported.pop((resource.kind(), resource.name), None)
             yield change
+
+    async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
+        return [self._reported[kind.kind(), name] for name in names if (kind.kind(), name) in self._reported]
 
     async def get(self, kind: type[R], name: str) -> R:
         self._reach("get")
