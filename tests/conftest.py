@@ -44,6 +44,8 @@ __all__ = [
     "pytest_runtest_setup",
 ]
 
+pytest_plugins = ["tests.support.hung_tests"]
+
 # Without a deadline for each example: on a shared machine, durations vary too much.
 settings.register_profile("labrats", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("labrats")
