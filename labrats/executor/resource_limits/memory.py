@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.resource_limits.open_descriptors import memory_of_sandbox, unlinked_files
+from labrats.executor.resource_limits.open_descriptors import memory_of_sandbox, memory_of_tables, unlinked_files
 from labrats.processes import thread_ids
 
 _SAMPLES_IN_EXCESS: Final = 2
@@ -20,8 +20,8 @@ with a child that starts meanwhile counts twice in one sample.
 _SHARES_SECONDS: Final = 1.0
 """Processor time for the parts of shared memory in one sample. The kernel looks at each mapped page for them."""
 
-_UNLINKED_EVERY: Final = 10
-"""Samples for each search of unlinked files, which takes longer."""
+_FILES_EVERY: Final = 10
+"""Samples for each look at the open files, which takes longer."""
 
 _LARGE_EXECUTOR: Final = 512 * 1024 * 1024
 """Private memory of this process from which on it counts as the attempt's, whose output it reads."""
@@ -43,7 +43,7 @@ class MemoryMeter:
 
     def __init__(self) -> None:
         self.may_miss = False
-        self._samples = self._unlinked = 0
+        self._samples = self._unlinked = self._tables = 0
         self._least_others = math.inf
 
     def excess(self, limit: int, pids: Sequence[int]) -> int | None:
@@ -57,21 +57,22 @@ class MemoryMeter:
             pids = [*pids, os.getpid()]
         sizes = list(map(_own, pids))
         own = [size or _NOTHING for size in sizes]
-        if self._samples % _UNLINKED_EVERY == 0:
+        if self._samples % _FILES_EVERY == 0:
             # All files in memory of the machine take less than what is left to the attempt, as a rule.
             mapped = _total(own, 0) + _machine_files() > limit
             files = unlinked_files(pids, mapped=mapped)
             self._unlinked = sum(file.size or 0 for file in files if file.disk is None) + memory_of_sandbox(pids)
+            self._tables = memory_of_tables(pids)
             self._growth_of_others(_total(own, 0))  # to learn the smallest, also while no process is missed
         self._samples += 1
-        total = _total(own, self._unlinked)
+        total = _total(own, self._unlinked) + self._tables
         self.may_miss = None in sizes and total <= limit < total + self._growth_of_others(total)
         if total <= limit:
             return None
         used = 0
         for _ in range(_SAMPLES_IN_EXCESS):
             started = time.thread_time()
-            used = _total(_with_shares_in_time(pids), self._unlinked)
+            used = _total(_with_shares_in_time(pids), self._unlinked) + self._tables
             if used <= limit:
                 return None
             if time.thread_time() - started > _SHARES_SECONDS:  # another sample would let the agent take much more

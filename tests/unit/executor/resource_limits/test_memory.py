@@ -30,6 +30,24 @@ ctypes.CDLL(None).pthread_exit(None)
 """
 
 
+FILL_TABLES_OF_DESCRIPTORS = """
+import ctypes, os, resource, threading, time
+UNSHARE_FILES = 0x400
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+os.dup2(0, min(most, 1 << 14) - 1)  # a table of 128 KiB
+def fill():
+    ctypes.CDLL(None).unshare(UNSHARE_FILES)
+    time.sleep(20)
+for _ in range(50):
+    if os.fork() == 0:
+        break
+for _ in range(40):
+    threading.Thread(target=fill, daemon=True).start()
+time.sleep(20)
+"""
+
+
 FILL_FILE_OF_A_THREAD = """
 import ctypes, os, threading, time
 UNSHARE_FILES = 0x400
@@ -103,8 +121,17 @@ time.sleep(20)
         FILL_FILE_IN_MEMORY,
         FILL_FILE_OF_A_THREAD,
         FILL_PAGE_TABLES,
+        FILL_TABLES_OF_DESCRIPTORS,
     ],
-    ids=["one process", "four processes", "no main thread", "file in memory", "file of a thread", "page tables"],
+    ids=[
+        "one process",
+        "four processes",
+        "no main thread",
+        "file in memory",
+        "file of a thread",
+        "page tables",
+        "descriptors",
+    ],
 )
 def test_an_attempt_that_needs_too_much_memory_is_ended(
     tmp_path: Path, unique_name: str, isolation: dict[str, Any], script: str
@@ -162,6 +189,13 @@ def test_shared_and_unused_memory_does_not_count(tmp_path: Path, isolation: dict
     assert attempt.failure[0] is FailedCode.AGENT_ERROR  # the script prints no result
 
 
+@pytest.fixture
+def without_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tables of descriptors take no memory, as the pids of some tests are those of any processes."""
+    monkeypatch.setattr(memory, "memory_of_tables", lambda pids: 0)
+
+
+@pytest.mark.usefixtures("without_tables")
 @pytest.mark.parametrize(("samples", "used"), [((300, 100), None), ((300, 250), 250), ((100,), None)])
 def test_memory_is_measured_again_in_excess_of_its_limit(
     monkeypatch: pytest.MonkeyPatch, samples: tuple[int, ...], used: int | None
@@ -172,6 +206,7 @@ def test_memory_is_measured_again_in_excess_of_its_limit(
     assert memory.MemoryMeter().excess(200, [1]) == used
 
 
+@pytest.mark.usefixtures("without_tables")
 def test_shared_memory_that_takes_too_long_to_measure_counts_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent could otherwise fill the memory during the measurement."""
     measured = []
@@ -190,6 +225,7 @@ def test_shared_memory_that_takes_too_long_to_measure_counts_for_each_process(mo
     assert measured == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("without_tables")
 @pytest.mark.parametrize(("own", "used"), [(600 << 20, 600 << 20), (500 << 20, None)])
 def test_memory_of_the_executor_counts_once_it_is_large(
     monkeypatch: pytest.MonkeyPatch, own: int, used: int | None
