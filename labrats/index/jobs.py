@@ -143,10 +143,12 @@ class JobIndex:
                     is_damaged = True
                 except* apsw.Error as errors:
                     log.warning("job index not written", reason=str(errors.exceptions[0]))
+                except* RetryLater as errors:
+                    log.warning("job index not updated", reason=str(errors.exceptions[0]))
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _resume(self, store: Store) -> None:
-        """Apply every change after the stored version, until cancelled. Raises a group of apsw.Error."""
+        """Apply every change after the stored version, until cancelled. Raises a group of apsw.Error and RetryLater."""
         self._roll_back()
         identity, self._version = self._saved_state()
         if not store.identity or identity != store.identity or not is_complete(self._db):
@@ -507,6 +509,10 @@ class JobIndex:
             self._commit_timer.cancel()
             self._commit_timer = None
         if not self._db.in_transaction:
+            return
+        if self._failure and self._failure.done():
+            # Earlier changes are lost. With a later version, `_resume` would not read them again.
+            self._roll_back()
             return
         try:
             self._db.execute("UPDATE state SET identity = ?, version = ?", (self._identity, self._version))

@@ -24,7 +24,7 @@ from tests.fakes.clock import NOON
 from tests.support.background import run_in_background
 from tests.support.builders import a_job, a_spec
 from tests.support.open_files import deleted_open_files
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, eventually
 
 P = Phase
 EVERYTHING = JobFilter()
@@ -97,6 +97,61 @@ async def test_an_index_with_another_schema_is_filled_again(tmp_path: Path) -> N
     apsw.Connection(str(tmp_path / "index.db")).pragma("user_version", 77)
     async with followed(tmp_path) as (_, index):
         assert await ids(index) == ["ir-00000001"]
+
+
+async def test_changes_of_a_failed_commit_are_applied_again_although_others_follow_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task that applies changes may have woken for the next one when the commit fails."""
+    async with followed(tmp_path) as (store, index):
+        await store.create(an_unstored(1))
+        connection = FullOnce(index._db)
+        monkeypatch.setattr(index, "_db", connection)
+        await eventually(lambda: index.contains("ir-00000001"))
+        publish = store._commits._publish
+
+        def publish_and_commit(changes: Any) -> None:
+            publish(changes)
+            connection.is_full = True
+            index._commit()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store._commits, "_publish", publish_and_commit)
+            await store.create(an_unstored(2))
+        await eventually(lambda: index.contains("ir-00000001") and index.contains("ir-00000002"))
+
+
+class FullOnce:
+    """A connection whose next COMMIT fails, once the disk is full."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection, self.is_full = connection, False
+
+    def execute(self, query: str, *values: Any) -> Any:
+        if query == "COMMIT" and self.is_full:
+            self.is_full = False
+            raise apsw.FullError("database or disk is full")
+        return self._connection.execute(query, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+async def test_an_index_that_starts_over_waits_for_a_database_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with followed(tmp_path) as (store, index):
+        read = store._execute
+
+        def fail(*values: Any) -> Any:
+            monkeypatch.setattr(store, "_execute", read)
+            raise RetryLater("the database cannot be read")
+
+        monkeypatch.setattr(store, "_execute", fail)
+        index._fail(apsw.FullError("database or disk is full"))
+        await asyncio.sleep(2 * index_module.RETRY_SECONDS)
+        await store.create(an_unstored(1))
+        await eventually(lambda: index.contains("ir-00000001"))
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 10_000, b"SQLite format 3\x00" + b"y" * 10_000])
