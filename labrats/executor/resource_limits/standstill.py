@@ -40,28 +40,37 @@ class Standstill:
         self._next = 0.0
 
     def measured(self, measure: Callable[[], T]) -> T | None:
-        """Return what `measure` returns while the processes stand still; None if they did so a short time ago.
+        """Return what `measure` returns while the processes stand still; None if they cannot do so at the moment.
 
+        That is so if they did so a short time ago, or do so for another measurement, or if no thread can be started.
         They go on after half a minute, even if `measure` has not returned: it may wait for one of them, such as the
         server of a file system.
         """
-        with _one_at_a_time:
-            if (started := time.monotonic()) < self._next:
-                return None
-            stopped: dict[int, None] = {}
-            longest = threading.Timer(_LONGEST_SECONDS, _continue, [stopped])
+        if time.monotonic() < self._next or not _one_at_a_time.acquire(blocking=False):
+            return None
+        try:
+            return self._measured(measure)
+        finally:
+            _one_at_a_time.release()
+
+    def _measured(self, measure: Callable[[], T]) -> T | None:
+        started, stopped = time.monotonic(), dict[int, None]()
+        longest = threading.Timer(_LONGEST_SECONDS, _continue, [stopped])
+        try:
             longest.start()
-            try:
-                _stop(stopped)
-                return measure()
-            finally:
-                longest.cancel()
-                _continue(stopped)
-                ended = time.monotonic()
-                self._next = ended + max(_REST_SECONDS, (ended - started) * _REST_FACTOR)
-                # Programs such as `script` stop themselves when they learn, only now, that a child was stopped.
-                time.sleep(_SECONDS_TO_NOTICE)
-                _continue([pid for pid in stopped if is_stopped(pid)])
+        except RuntimeError:  # other programs have taken all threads
+            return None
+        try:
+            _stop(stopped)
+            return measure()
+        finally:
+            longest.cancel()
+            _continue(stopped)
+            ended = time.monotonic()
+            self._next = ended + max(_REST_SECONDS, (ended - started) * _REST_FACTOR)
+            # Programs such as `script` stop themselves when they learn, only now, that a child was stopped.
+            time.sleep(_SECONDS_TO_NOTICE)
+            _continue([pid for pid in stopped if is_stopped(pid)])
 
 
 def _continue(stopped: Collection[int]) -> None:

@@ -189,12 +189,6 @@ def test_shared_and_unused_memory_does_not_count(tmp_path: Path, isolation: dict
     assert attempt.failure[0] is FailedCode.AGENT_ERROR  # the script prints no result
 
 
-@pytest.fixture
-def without_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tables of descriptors take no memory, as the pids of some tests are those of any processes."""
-    monkeypatch.setattr(memory, "memory_of_tables", lambda pids: 0)
-
-
 @pytest.mark.usefixtures("without_tables")
 @pytest.mark.parametrize(("samples", "used"), [((300, 100), None), ((300, 250), 250), ((100,), None)])
 def test_memory_is_measured_again_in_excess_of_its_limit(

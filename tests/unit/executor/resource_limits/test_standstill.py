@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -174,6 +175,37 @@ def test_standstills_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == ["measured", None, "measured"]
 
 
+def test_nothing_is_measured_if_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    still = Standstill()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        assert still.measured(lambda: "measured") is None
+    assert still.measured(lambda: "measured") == "measured"
+
+
+def test_a_measurement_that_does_not_end_delays_no_other() -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        end.wait(20)
+
+    hanging = threading.Thread(target=Standstill().measured, args=(hang,))
+    hanging.start()
+    begun.wait(20)
+    other = Standstill()
+    try:
+        assert other.measured(lambda: "measured") is None
+    finally:
+        end.set()
+        hanging.join()
+    assert other.measured(lambda: "measured") == "measured"
+
+
+@pytest.mark.usefixtures("without_tables")
 @pytest.mark.parametrize(("grown", "may_miss"), [(100, False), (300, True)])
 def test_memory_of_a_process_that_has_ended_may_be_that_by_which_the_machines_has_grown(
     monkeypatch: pytest.MonkeyPatch, grown: int, may_miss: bool
