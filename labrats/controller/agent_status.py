@@ -1,23 +1,22 @@
 """The status of agents: reports invalid ones. The API refuses an invalid agent, but kubectl can apply one."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-import structlog
 from msgspec.structs import replace
 
 from labrats.controller.accepted_condition import reviewed
+from labrats.controller.reviews import review_each
 from labrats.index.catalog import Catalog
 from labrats.intake.events import problem_of_filters
 from labrats.model.agent import AiAgent
-from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.errors import Conflict, NotFound
 from labrats.model.mcp_server import problem_of_mcp_servers
 from labrats.model.network import problem_of_network
 from labrats.model.variables import problem_of_variables
 from labrats.model.workspace_setup import problem_of_setup
 from labrats.ports import Clock, Store
-
-log = structlog.get_logger()
 
 
 def problem_of(agent: AiAgent, catalog: Catalog, agents: Mapping[str, AiAgent]) -> str:
@@ -62,15 +61,15 @@ class AgentStatusReconciler:
         await self._catalog.synced.wait()
         while True:
             self._catalog.changed.clear()
-            try:
-                by_trigger_name = self._catalog.agents_by_trigger_name  # once, since it sorts all agents
-                for agent in self._catalog.agents:
-                    await self._review(agent, by_trigger_name)
-            except RetryLater as error:
-                log.warning("agent review postponed", reason=str(error))
-                await self._clock.sleep(error.delay_seconds)
-                continue
-            await self._catalog.changed.wait()
+            delay = await self._review_all()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._catalog.changed.wait()
+
+    async def _review_all(self) -> float | None:
+        """Review all agents. Return the seconds after which to try again, if a review has failed."""
+        by_trigger_name = self._catalog.agents_by_trigger_name  # once, since it sorts all agents
+        return await review_each(self._catalog.agents, lambda agent: self._review(agent, by_trigger_name))
 
     async def _review(self, agent: AiAgent, agents: Mapping[str, AiAgent]) -> None:
         problem = problem_of(agent, self._catalog, agents)

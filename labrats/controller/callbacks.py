@@ -21,7 +21,7 @@ from labrats.controller.callback_messages import (
     wait_after,
 )
 from labrats.metrics import Metrics
-from labrats.model.errors import NotFound, RetryLater
+from labrats.model.errors import LabratsError, NotFound, RetryLater, delay_after
 from labrats.model.job import Job
 from labrats.net.address_policy import Forbidden, Unresolvable, share_of
 from labrats.net.client import InvalidUrl, OutboundClient, Unreachable, parse_url
@@ -83,12 +83,16 @@ class Callbacks:
         try:
             with suppress(NotFound):  # the job was deleted
                 while True:
-                    # A job is read when it has a place, as very many may wait for one.
-                    async with self._place(reference):
-                        # No await follows the last check, so no change of the job is missed.
-                        if (message := next_message(await self._refresh(reference))) is None:
-                            return
-                        verdict = await self._try(reference, message)
+                    try:
+                        # A job is read when it has a place, as very many may wait for one.
+                        async with self._place(reference):
+                            # No await follows the last check, so no change of the job is missed.
+                            if (message := next_message(await self._refresh(reference))) is None:
+                                return
+                            verdict = await self._try(reference, message)
+                    except RetryLater as error:  # it must keep no place from others meanwhile
+                        await self._clock.sleep(error.delay_seconds)
+                        continue
                     tries = tries + 1 if message.id == latest else 1
                     latest = message.id
                     wait = wait_after(verdict, message, tries, self._clock.now())
@@ -103,14 +107,10 @@ class Callbacks:
     async def _refresh(self, reference: "_JobReference") -> Job:
         """Read the job again, in a version that is not older than the latest observed one.
 
-        Raises NotFound, also if another job has its id by now.
+        Raises NotFound, also if another job has its id by now, and RetryLater.
         """
         while True:
-            try:
-                found = await self._store.get(Job, reference.id)
-            except RetryLater as error:
-                await self._clock.sleep(error.delay_seconds)
-                continue
+            found = await self._store.get(Job, reference.id)
             if _JobReference.of(found) != reference:
                 raise NotFound(f"the job {reference.id} was replaced by another one")
             if int(found.metadata.resource_version) >= self._versions[reference]:
@@ -161,8 +161,11 @@ class Callbacks:
             try:
                 await compare_and_set(self._store, lambda: self._refresh(reference), with_callback)
                 return
-            except RetryLater as error:
-                await self._clock.sleep(error.delay_seconds)
+            except NotFound:
+                raise
+            except LabratsError as error:
+                log.warning("callback not recorded", job=reference.id, reason=str(error))
+                await self._clock.sleep(delay_after(error))
 
     def _count(self, job_id: str, message: CallbackMessage, verdict: Verdict, *, will_retry: bool) -> None:
         if isinstance(verdict, CallbackDelivered):

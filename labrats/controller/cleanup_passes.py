@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import structlog
 
-from labrats.model.errors import RetryLater
+from labrats.model.errors import LabratsError
 from labrats.ports import Clock
 
 log = structlog.get_logger()
@@ -16,6 +16,6 @@ async def repeat(one_pass: Callable[[], Awaitable[None]], seconds: float, clock:
     while True:
         try:
             await one_pass()
-        except (RetryLater, OSError) as error:
+        except (LabratsError, OSError) as error:
             log.warning("cleanup postponed", reason=str(error))
         await clock.sleep(seconds)

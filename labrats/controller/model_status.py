@@ -4,17 +4,15 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-import structlog
 from msgspec.structs import replace
 
 from labrats.controller.accepted_condition import reviewed
 from labrats.controller.credential_labels import CredentialLabels
+from labrats.controller.reviews import review_each
 from labrats.model.ai_model import AiModel, ai_models_in_use
 from labrats.model.condition import condition_factory, with_condition
-from labrats.model.errors import Conflict, NotFound, RetryLater
+from labrats.model.errors import Conflict, NotFound
 from labrats.ports import Changed, Clock, Deleted, Store
-
-log = structlog.get_logger()
 
 PASS_SECONDS: Final = 60.0
 """Interval of the passes that notice changed labels of Secrets, which no watch reports."""
@@ -33,17 +31,13 @@ class ModelStatusReconciler:
         """Review all AiModels whenever one has changed, and their Secrets periodically, until cancelled."""
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch-ai-models")
+            delay = None
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(PASS_SECONDS if self._labels else None):
+                    async with asyncio.timeout(delay or (PASS_SECONDS if self._labels else None)):
                         await self._changed.wait()
                 self._changed.clear()
-                try:
-                    await self._review_all()
-                except RetryLater as error:
-                    log.warning("AI model review postponed", reason=str(error))
-                    await self._clock.sleep(error.delay_seconds)
-                    self._changed.set()
+                delay = await self._review_all()
 
     async def _watch(self) -> None:
         is_synced = False
@@ -58,11 +52,11 @@ class ModelStatusReconciler:
             if is_synced:  # before that an older AiModel may be unknown
                 self._changed.set()
 
-    async def _review_all(self) -> None:
+    async def _review_all(self) -> float | None:
+        """Review all AiModels. Return the seconds after which to try again, if a review has failed."""
         known = list(self._known.values())
         in_use = ai_models_in_use(known)
-        for ai_model in known:
-            await self._review(ai_model, in_use[ai_model.spec.provider, ai_model.spec.model])
+        return await review_each(known, lambda each: self._review(each, in_use[each.spec.provider, each.spec.model]))
 
     async def _review(self, ai_model: AiModel, holder: AiModel) -> None:
         problem = ""

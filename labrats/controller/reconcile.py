@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,7 +31,7 @@ from labrats.intake.repository_tokens import RepositoryTokens
 from labrats.metrics import Metrics
 from labrats.model.ai_model import AiModel
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound
+from labrats.model.errors import BecameUnreadable, Conflict, GiveUp, Invalid, NotFound
 from labrats.model.job import FailedCode, Job, advance, superseded
 from labrats.model.phases import JobEvent, Phase
 from labrats.model.queue_order import Group, group_of
@@ -211,8 +210,16 @@ class Controller:
     async def _refresh(self, job_id: str) -> None:
         """Read a job that another writer changed or deleted first, and reconcile it again."""
         known = self._schedule.job(job_id)
-        with suppress(NotFound):
-            self._observe(await self._store.get(Job, job_id))
+        try:
+            observed = await self._store.get(Job, job_id)
+        except NotFound:
+            pass
+        except BecameUnreadable:
+            if known is None or known.phase is not Phase.PENDING:
+                raise
+            # It must keep no slot from others. The watch reports it once a person has fixed it.
+        else:
+            self._observe(observed)
             self._work.add(job_id)
             return
         if known:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from labrats.controller.source_conditions import app_credentials, store_condition
 from labrats.index.catalog import Catalog
 from labrats.model.condition import Condition, condition_factory
-from labrats.model.errors import GiveUp, RetryLater
+from labrats.model.errors import GiveUp, LabratsError, RetryLater
 from labrats.model.webhook_source import WebhookSource
 from labrats.net.github import HookDelivery
 from labrats.ports import Clock, Store
@@ -121,7 +121,7 @@ class Redelivery:
             for source in self._catalog.webhook_sources:
                 try:
                     await self._review(source)
-                except RetryLater as error:
+                except LabratsError as error:
                     log.warning("redelivery postponed", source=source.name, reason=str(error))
             await self._clock.sleep(PASS_SECONDS)
 

@@ -10,7 +10,7 @@ import structlog
 from labrats.controller.source_conditions import app_credentials, store_condition
 from labrats.index.catalog import Catalog
 from labrats.model.condition import Condition, condition_factory
-from labrats.model.errors import GiveUp, RetryLater
+from labrats.model.errors import GiveUp, LabratsError, RetryLater
 from labrats.model.report import CommentMode, Report
 from labrats.model.webhook_source import GITHUB, WebhookSource
 from labrats.net.github import App
@@ -65,7 +65,7 @@ class ReportRights:
             for source in self._catalog.webhook_sources:
                 try:
                     await store_condition(self._store, source, REPORTS, await self._condition(source))
-                except RetryLater as error:
+                except LabratsError as error:
                     log.warning("rights not checked", source=source.name, reason=str(error))
             await self._clock.sleep(PASS_SECONDS)
 

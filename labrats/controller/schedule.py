@@ -181,7 +181,8 @@ class JobSchedule:
         """Take note of a deleted job. It holds its slot while its attempt may still run."""
         self._successors.pop(job.id, None)
         known = self._jobs.get(job.id)
-        if known is None and job.phase is Phase.RUNNING and (new := self._new.get(job.id)):
+        new = self._new.get(job.id)
+        if known is None and new and (job.phase is Phase.RUNNING or job.id not in self._slots):
             return self.forget_new(new, now)
         if known is None or known.metadata.uid != job.metadata.uid:
             return []

@@ -10,10 +10,11 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.controller.credential_labels import CredentialLabels
+from labrats.controller.reviews import review_each
 from labrats.controller.source_conditions import with_conditions
 from labrats.model.condition import Condition, ConditionFactory, condition_factory
 from labrats.model.core_resources import Secret
-from labrats.model.errors import Conflict, LabratsError, NotFound, RetryLater
+from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.webhook_source import ACCEPTING, OWNER_PREFIX, SHORTEST_SECRET, STARTING, WebhookSource
 from labrats.ports import Changed, Clock, Store
 
@@ -124,11 +125,7 @@ class SourceStatusReconciler:
             log.warning("webhook source review postponed", reason=str(error))
             return False
         starting = [each for each in sources if _is_starting(each, self._clock.now())]
-        for source in starting if only_starting else sources:
-            try:
-                await self._review(source)
-            except LabratsError as error:  # the other sources are reviewed nevertheless
-                log.warning("webhook source review postponed", source=source.name, reason=str(error))
+        await review_each(starting if only_starting else sources, self._review)
         return bool(starting)
 
     async def _review(self, source: WebhookSource) -> None:

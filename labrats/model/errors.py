@@ -3,6 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
+
+REFUSED_SECONDS: Final = 60.0
+"""Delay before a write is tried again that was refused for good, as a person may remove the cause."""
 
 
 class LabratsError(Exception):
@@ -50,6 +54,11 @@ class RetryLater(LabratsError):
     def __init__(self, message: str, delay_seconds: float = 1.0) -> None:
         super().__init__(message)
         self.delay_seconds = delay_seconds
+
+
+def delay_after(error: LabratsError) -> float:
+    """Return the seconds after which to try again what has failed, also where a retry may fail for as long as ever."""
+    return error.delay_seconds if isinstance(error, RetryLater) else REFUSED_SECONDS
 
 
 class BecameUnreadable(RetryLater):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from labrats.model.errors import Conflict, NotFound
+from labrats.model.errors import BecameUnreadable, Conflict, LabratsError, NotFound
 from labrats.model.record import OwnerReference, Resource, taken_by
 from labrats.ports import Change, Changed, Clock, Deleted, Reset, Synced, SystemClock
 
@@ -15,16 +15,24 @@ R = TypeVar("R", bound=Resource)
 
 
 class MemoryStore:
-    """A Store (labrats/ports.py) for unit tests. Every call yields to other tasks first, as a real one does."""
+    """A Store (labrats/ports.py) for unit tests. Every call yields to other tasks first, as a real one does.
+
+    spoiled:  names of resources that a person has made invalid, so that only former versions of them are known.
+    refusals: the error of each update, by the name of the resource.
+    """
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._resources: dict[tuple[str, str], Any] = {}
         self._version = 0
         self._watchers: list[tuple[str, asyncio.Queue[Any]]] = []
+        self.spoiled: set[str] = set()
+        self.refusals: dict[str, LabratsError] = {}
 
     async def get(self, kind: type[R], name: str) -> R:
         await asyncio.sleep(0)
+        if name in self.spoiled:
+            raise BecameUnreadable(f"{kind.kind()} {name!r} has become invalid", delay_seconds=15)
         return self._find(kind, name)
 
     async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
@@ -51,6 +59,10 @@ class MemoryStore:
 
     async def update(self, resource: R) -> R:
         await asyncio.sleep(0)
+        if refusal := self.refusals.get(resource.name):
+            raise refusal
+        if resource.name in self.spoiled:
+            raise Conflict(f"{resource.kind()} {resource.name!r} has another version")
         found = self._find(type(resource), resource.name)
         self._check_version(found, resource.metadata.resource_version)
         if found.claim != resource.claim:

@@ -406,6 +406,8 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
     """Return the error for an answer that is not a success."""
     status = _read_status(body)
     details, message = status.details, status.message
+    if message.startswith(_WEBHOOK_DENIAL):  # its author may have chosen any code
+        return ApiServerRefusal(code, message)
     match code:
         case 404 if details.name and details.kind != "namespaces":
             return NotFound(message)
@@ -414,8 +416,6 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
         case 410:
             return Expired(message)
         case 422 if _POLICY_DENIAL in message and not any(cause.field for cause in details.causes):
-            return ApiServerRefusal(code, message)
-        case 400 if message.startswith(_WEBHOOK_DENIAL):
             return ApiServerRefusal(code, message)
         case 400 if _UNKNOWN_FIELD in message:
             return ApiServerRefusal(code, f"{message}; {UPDATE_CUSTOM_RESOURCES}")

@@ -31,7 +31,7 @@ from labrats.backends.kubernetes.files import AttemptFiles, OutputCopy, in_threa
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
 from labrats.backends.kubernetes.reflector import ListComplete, ObjectChanged, ObjectDeleted, Reflector
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import LabratsError, NotFound, RetryLater
+from labrats.model.errors import LabratsError, NotFound
 from labrats.model.job import KeyReference
 from labrats.model.protocol import OUTPUT_BYTES
 
@@ -335,7 +335,9 @@ class Supervisor:
     async def _has_failed_job(self, name: AttemptName, failure: AttemptFailure) -> bool:
         try:
             await self._api.fail_job(name, failure)
-        except RetryLater as error:
+        except NotFound:
+            raise
+        except LabratsError as error:
             log.warning("attempt not ended yet", attempt=str(name), reason=str(error))
             return False
         return True

@@ -9,6 +9,7 @@ from labrats.controller.agent_status import AgentStatusReconciler, problem_of
 from labrats.index.catalog import Catalog
 from labrats.model.agent import AiAgent, ChainLink
 from labrats.model.config import JobConfig
+from labrats.model.errors import Invalid, LabratsError, Problem, RetryLater
 from labrats.model.mcp_server import McpServer
 from tests.fakes.clock import NOON, FakeClock
 from tests.fakes.store import MemoryStore
@@ -121,3 +122,14 @@ async def test_the_order_of_all_agents_is_found_once_for_all(monkeypatch: pytest
         await eventually(lambda: bool(calls))
 
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("error", [Invalid(Problem("object", "is too large")), RetryLater("refused", 15)])
+async def test_an_agent_whose_status_cannot_be_written_delays_no_other(
+    store: MemoryStore, catalog: Catalog, error: LabratsError
+) -> None:
+    store.refusals["first"] = error
+    for name in ("first", "second"):
+        await store.create(an_agent(name, instructions=("missing",)))
+    await eventually(lambda: bool(conditions(catalog, "second")))
+    assert not conditions(catalog, "first")

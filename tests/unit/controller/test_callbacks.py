@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from labrats.controller.callbacks import SENDS_AT_ONCE, SENDS_PER_HOST, SENDS_PER_OWNER, Callbacks
 from labrats.metrics import Metrics
+from labrats.model.errors import Invalid, Problem
 from labrats.model.job import CallbackStatus, Job
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
@@ -304,3 +305,23 @@ async def test_the_messages_of_many_jobs_are_each_in_order(engine: Engine, recei
     for delivery in receiver.received:
         by_job.setdefault(delivery.message["jobId"], []).append(delivery.phase)
     assert by_job == {job.id: ["in_progress", "completed"] for job in jobs}
+
+
+async def test_jobs_that_became_invalid_delay_no_callbacks_of_others(engine: Engine, receiver: Receiver) -> None:
+    async with engine.callbacks():
+        for _ in range(SENDS_PER_HOST):
+            engine.store.spoiled.add((await engine.add(P.RUNNING, receiver.url)).id)
+        await asyncio.sleep(0.05)
+        healthy = await engine.add(P.RUNNING, receiver.url)
+        await engine.settled(healthy, "in_progress")
+
+
+async def test_a_callback_that_cannot_be_recorded_stops_no_other(engine: Engine, receiver: Receiver) -> None:
+    refused = a_job(P.RUNNING, spec=a_spec(callback_url=receiver.url), resource_version="")
+    engine.store.refusals[refused.id] = Invalid(Problem("object", "is larger than etcd allows"))
+    async with engine.callbacks():
+        await engine.store.create(refused)
+        await receiver.got("in_progress")
+        await engine.settled(await engine.add(P.RUNNING, receiver.url), "in_progress")
+        engine.store.refusals.clear()
+        await engine.settled(refused, "in_progress")

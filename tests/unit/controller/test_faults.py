@@ -131,6 +131,21 @@ async def test_a_job_that_another_writer_changed_is_started_with_the_change(lab:
     assert ended.metadata.labels == {"by": "hand"}
 
 
+async def test_a_waiting_job_that_became_invalid_keeps_no_slot_from_others(lab: Lab) -> None:
+    await lab.set_slots(1)
+    async with lab.controller():
+        first = await lab.submit([{"sleepMs": 10_000}])
+        await lab.started(first)
+        second = await lab.submit()
+        await lab.clock.advance(1)
+        lab.store.spoiled.add(second.id)
+        third = await lab.submit()
+        assert (await lab.ended(third)).phase is P.SUCCEEDED
+        lab.store.spoiled.clear()
+        await lab.store.update(replace(second, metadata=replace(second.metadata, labels={"fixed": "yes"})))
+        assert (await lab.ended(second)).phase is P.SUCCEEDED
+
+
 async def test_a_job_that_another_writer_deleted_releases_its_slot(lab: Lab) -> None:
     await lab.set_slots(1)
     lab.controller_store = store = FaultyStore(lab.store)

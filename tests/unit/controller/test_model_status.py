@@ -11,6 +11,7 @@ from labrats.controller.credential_labels import CredentialLabels
 from labrats.controller.model_status import PASS_SECONDS, ModelStatusReconciler
 from labrats.model.ai_model import AiModel, ai_models_in_use
 from labrats.model.core_resources import JOB_CREDENTIALS, Secret
+from labrats.model.errors import REFUSED_SECONDS, Invalid, Problem
 from labrats.model.record import Metadata
 from tests.fakes.clock import NOON, FakeClock, VirtualTimeLoop
 from tests.fakes.store import MemoryStore
@@ -115,3 +116,14 @@ async def test_no_condition_for_a_labelled_or_missing_secret_or_on_one_machine(c
     async with run_in_background(ModelStatusReconciler(store, clock).run()):
         await apply(store, clock, an_ai_model("three", model="three", credentials_ref="unlabelled"))
         assert await conditions(store, "three") == []
+
+
+async def test_an_ai_model_whose_status_cannot_be_written_delays_no_other(store: MemoryStore, clock: FakeClock) -> None:
+    store.refusals["b-second"] = Invalid(Problem("object", "is too large"))
+    for name in ("a-first", "b-second", "c-third"):
+        await apply(store, clock, an_ai_model(name))
+    assert await conditions(store, "b-second") == []
+    assert len(await conditions(store, "c-third")) == 1
+    store.refusals.clear()
+    await clock.advance(REFUSED_SECONDS + 1)
+    assert len(await conditions(store, "b-second")) == 1

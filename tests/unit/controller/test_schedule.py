@@ -376,6 +376,21 @@ def test_a_new_job_with_a_concurrency_key_waits() -> None:
     assert not a_schedule().place_new(a_job(spec=spec), NOON)
 
 
+def test_a_new_job_that_was_deleted_before_it_was_observed_makes_no_other_wait() -> None:
+    schedule, deleted = JobSchedule(default_slots=1, aging_seconds=600), a_job()
+    assert not schedule.place_new(deleted, NOON)  # not all jobs are known yet
+    schedule.observe_synced(NOON)
+    schedule.observe_deletion(deleted, NOON)
+    assert schedule.place_new(a_job(), NOON)
+
+
+def test_deletion_of_a_former_job_of_its_name_takes_no_slot_from_a_new_job() -> None:
+    schedule, former = a_schedule(slots=1), a_job()
+    assert schedule.place_new(a_job(job_id=former.id), NOON)
+    assert schedule.observe_deletion(former, NOON) == []
+    assert not schedule.place_new(a_job(), NOON)
+
+
 def test_a_job_that_could_not_be_stored_releases_its_slot_to_the_next() -> None:
     schedule, new, queued = a_schedule(slots=1), a_job(), a_job()
     schedule.place_new(new, NOON)

@@ -8,11 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.model.ai_model import AiModel
-from labrats.model.errors import IllegalMove
+from labrats.model.errors import Conflict, IllegalMove, NotFound
 from labrats.model.job import Job
+from labrats.model.phases import Phase
 from labrats.ports import Changed
 from labrats.settings import EngineSettings
 from tests.fakes.clock import FakeClock
@@ -54,6 +56,7 @@ async def live(lab: Lab, chance: random.Random) -> History:
     async with asyncio.TaskGroup() as tasks:
         observers = [tasks.create_task(observe_jobs(lab, history)), tasks.create_task(observe_models(lab, history))]
         engine = tasks.create_task(keep_restarting(lab, chance))
+        others = tasks.create_task(annotate_waiting_jobs(lab, chance))
         async with asyncio.TaskGroup() as users:
             users.create_task(change_slots(lab, chance))
             for _ in range(chance.randint(10, 25)):
@@ -62,7 +65,7 @@ async def live(lab: Lab, chance: random.Random) -> History:
             await lab.set_slots(2, model=model)
         with suppress(TimeoutError):  # the checker reports the jobs that have not ended
             await all_ended(lab)
-        for task in (engine, *observers):
+        for task in (engine, others, *observers):
             task.cancel()
     history.runs = [
         Run(executor.name, executor.started_at, executor.ended_at)
@@ -101,6 +104,17 @@ async def use(lab: Lab, chance: random.Random) -> None:
         await asyncio.sleep(chance.uniform(0, 60))
         with suppress(IllegalMove):
             await chance.choice([lab.cancel, lab.retry])(job)
+
+
+async def annotate_waiting_jobs(lab: Lab, chance: random.Random) -> None:
+    """Change all waiting jobs now and then, as a person with kubectl does."""
+    while True:
+        await asyncio.sleep(chance.uniform(0, 5))
+        for job in await lab.store.list(Job):
+            if job.phase is Phase.PENDING:
+                metadata = replace(job.metadata, labels={"seen": str(chance.random())})
+                with suppress(Conflict, NotFound):
+                    await lab.store.update(replace(job, metadata=metadata))
 
 
 def a_script(chance: random.Random) -> list[Any]:

@@ -23,7 +23,7 @@ class Trouble:
     chance: random.Random
     failure_rate: float = 0.05
     call_seconds: float = 0.02
-    watch_seconds: float = 0.02
+    watch_seconds: float = 0.5
 
     async def call(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Perform the operation, with delays. May raise RetryLater before or after it."""
@@ -51,16 +51,20 @@ class Trouble:
 
 
 class TroubledStore:
-    """A Store whose calls have random faults."""
+    """A Store whose calls have random faults. As on a cluster, `get_many` waits for nothing.
+
+    It returns what the last watch of the kind has reported.
+    """
 
     def __init__(self, store: Store, trouble: Trouble) -> None:
         self._store, self._trouble = store, trouble
+        self._reported: dict[tuple[str, str], Any] = {}
 
     async def get(self, kind: type[R], name: str) -> R:
         return await self._trouble.call(lambda: self._store.get(kind, name))
 
     async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
-        return await self._trouble.call(lambda: self._store.get_many(kind, names))
+        return [self._reported[kind.kind(), name] for name in names if (kind.kind(), name) in self._reported]
 
     async def list(self, kind: type[R], labels: Mapping[str, str] | None = None) -> list[R]:
         return await self._trouble.call(lambda: self._store.list(kind, labels))
@@ -80,8 +84,16 @@ class TroubledStore:
 
     async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
         async for change in self._store.watch(kind, after=after, unsettled_only=unsettled_only):
-            await self._trouble.delay()
+            await self._delay(kind)
+            match change:
+                case Changed(resource):
+                    self._reported[resource.kind(), resource.name] = resource
+                case Deleted(resource):
+                    self._reported.pop((resource.kind(), resource.name), None)
             yield change
+
+    async def _delay(self, kind: type[Resource]) -> None:
+        await self._trouble.delay()
 
     def silent_seconds(self, kind: type[Resource]) -> float:
         return self._store.silent_seconds(kind)
@@ -155,7 +167,7 @@ class TroubledRunner:
 
 
 class FaultyStore(TroubledStore):
-    """A Store with faults on request. As on a cluster, `get_many` reads what the watch has reported, without waiting.
+    """A Store with faults on request.
 
     faulty:    name of the failing call.
     held_back: kind whose changes are delayed.
@@ -167,21 +179,11 @@ class FaultyStore(TroubledStore):
     def __init__(self, store: Store) -> None:
         no_trouble = Trouble(random.Random(1), failure_rate=0, call_seconds=1e-6, watch_seconds=1e-6)
         super().__init__(store, no_trouble)
-        self._reported: dict[tuple[str, str], Any] = {}
 
-    async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
-        async for change in super().watch(kind, after=after, unsettled_only=unsettled_only):
-            while self.held_back is kind:
-                await asyncio.sleep(1)
-            match change:
-                case Changed(resource):
-                    self._reported[resource.kind(), resource.name] = resource
-                case Deleted(resource):
-                    self._reported.pop((resource.kind(), resource.name), None)
-            yield change
-
-    async def get_many(self, kind: type[R], names: Sequence[str]) -> list[R]:
-        return [self._reported[kind.kind(), name] for name in names if (kind.kind(), name) in self._reported]
+    async def _delay(self, kind: type[Resource]) -> None:
+        await super()._delay(kind)
+        while self.held_back is kind:
+            await asyncio.sleep(1)
 
     async def get(self, kind: type[R], name: str) -> R:
         self._reach("get")

@@ -54,7 +54,10 @@ def a_status(code: int, message: str = "it is so", **details: Any) -> bytes:
         (400, b"<h1>Bad Request</h1>", LabratsError),  # of a load balancer
         (405, a_status(405), LabratsError),
         (400, a_status(400, 'strict decoding error: unknown field "spec.untrusted"'), ApiServerRefusal),
-        (400, a_status(400, 'admission webhook "images.example" denied the request: no'), ApiServerRefusal),
+        *(
+            (code, a_status(code, 'admission webhook "images.example" denied the request: no'), ApiServerRefusal)
+            for code in (400, 409, 418, 422)
+        ),
     ],
 )
 def test_each_status_code_has_its_error(code: int, body: bytes, error: type[LabratsError]) -> None:
