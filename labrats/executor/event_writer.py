@@ -61,7 +61,7 @@ class EventWriter:
     def __init__(self, lines: EventLines, redactor: Redactor | None = None) -> None:
         self.totals = UsageTotals()
         self.outputs = Outputs()
-        self._written_usage: Usage | None = None
+        self._written_usage = Usage()
         self.pull_request_url: str | None = None
         self.session: AgentSession | None = None
         self.lines = lines
@@ -112,7 +112,7 @@ class EventWriter:
         self._write_usage()
 
     def report_measured_usage(self, usage: Usage) -> None:
-        """Report the usage of all requests to the model's server. It is a lower bound of the attempt's usage."""
+        """Report the usage of all requests to the model's server. See UsageTotals."""
         self.totals.set_measured(usage)
         self._write_usage()
 

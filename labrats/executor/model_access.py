@@ -167,12 +167,13 @@ class ModelRequests:
             self._has_seen_overload = self._has_seen_overload or is_overload
             pause = request.retry_after_seconds
             self._paused_until = None if pause is None else time.monotonic() + pause
+            self._context.events.totals.answers += 200 <= request.status < 300
         self._context.events.totals.estimated += request.estimated
         try:
             self._report(request)
             if request.usage.tokens > 0:
                 self._usage += request.usage
-                self._context.set_measured_usage(self._usage)
+            self._context.set_measured_usage(self._usage)
             if request.refusal is not None and request.status == OVER_LIMIT:
                 raise GiveUp(FailedCode.BUDGET, request.refusal)
         except GiveUp as failure:
@@ -233,6 +234,8 @@ class ModelRequests:
 @asynccontextmanager
 async def _watch(context: RunContext) -> AsyncIterator[ModelRequests]:
     """Yield the record of the agent's requests. Raises GiveUp when one exceeds a limit."""
+    # The executor itself asks local models.
+    context.events.totals.is_proxied = context.task.config.provider not in LOCAL_PROVIDERS
     requests = ModelRequests(context)
     try:
         async with requests.timeout:

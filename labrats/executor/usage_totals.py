@@ -16,6 +16,9 @@ class UsageTotals:
     usage:    of the attempt.
     provider: the part that the current run of a provider has reported.
     measured: what the key proxy has measured, a lower bound of `usage`.
+    answers:  number of the model's answers that the key proxy has seen.
+    is_proxied: True if the agent's program reaches its model through the key proxy only. The measured tokens are then
+        all tokens: an agent can forge what its program reports.
     estimated: what the model has consumed besides, at most, by estimates of the key proxy. It is part of `usage` only
         after `add_estimated`.
     prices:   of the job's model, for tokens that the key proxy has not measured; None if they are unknown.
@@ -25,13 +28,15 @@ class UsageTotals:
         self.usage = Usage()
         self.provider = Usage()
         self.measured = Usage()
+        self.answers = 0
+        self.is_proxied = False
         self.estimated = Usage()
         self.prices: Prices | None = None
         self._earlier = Usage()
 
     def begin_provider(self) -> None:
         """Start a run of a provider, whose usage is added to the usage before it."""
-        self._earlier, self.provider = self.usage, Usage()
+        self._earlier, self.provider = self._earlier + self.provider, Usage()
 
     def set_provider(self, usage: Usage) -> None:
         """Set the total usage of the current run of a provider."""
@@ -51,7 +56,18 @@ class UsageTotals:
         self.usage = known + self.estimated
 
     def _update(self) -> None:
-        self.usage = at_least(self._earlier + self.provider, self.measured, self.prices)
+        reported = self._earlier + self.provider
+        if self.is_proxied:
+            self.usage = self._confirmed(reported)
+        else:
+            self.usage = at_least(reported, self.measured, self.prices)
+
+    def _confirmed(self, reported: Usage) -> Usage:
+        """Return the measured usage, with what only the program knows: its turns, and a cost without known prices."""
+        cost = self.measured.cost_usd
+        if cost is None and self.measured.tokens:
+            cost = reported.cost_usd
+        return replace(self.measured, cost_usd=cost, turns=min(reported.turns, self.answers))
 
 
 def at_least(usage: Usage, measured: Usage, prices: Prices | None = None) -> Usage:

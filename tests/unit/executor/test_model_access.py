@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from httpx2 import AsyncClient
@@ -16,6 +17,7 @@ from labrats.executor.context import RunContext
 from labrats.executor.key_proxy import request_feed
 from labrats.executor.key_proxy.request_feed import RequestFeed
 from labrats.executor.model_access import model_access
+from labrats.model.ai_model import Prices
 from labrats.model.config import JobConfig
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
@@ -59,13 +61,13 @@ def server(status: int) -> Iterator[str]:
 
 
 @contextmanager
-def a_server(status: int, headers: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+def a_server(status: int, headers: Mapping[str, str] = MappingProxyType({}), body: bytes = b"{}") -> Iterator[str]:
     """Serve a model's server with this answer to all requests. Yield its URL."""
 
     class Handler(QuietHandler):
         def do_POST(self) -> None:
             self.body()
-            self.answer(status, b"{}", headers)
+            self.answer(status, body, headers)
 
     with served_by(Handler) as port:
         yield f"http://127.0.0.1:{port}"
@@ -78,18 +80,62 @@ def an_attempt_that_reports_a_rate_limit(
 
     before: what the program does before the request, which it has prepared.
     """
-    program = tmp_path / "agent"
-    lines = "\n".join(map(json.dumps, REPORTS))
     ask = ASK.replace("{path}", path).replace("try:", f"{before}\ntry:")
-    program.write_text(f"#!/usr/bin/env python3\n{ask}\nprint('''{lines}''', flush=True)\n")
+    config = JobConfig(provider="claude", model=MODEL, max_tokens=max_tokens)
+    return an_attempt_that_prints(tmp_path, endpoint, REPORTS, ask, config=config)
+
+
+def an_attempt_that_prints(
+    tmp_path: Path, endpoint: str, reports: list[Any], before: str, **task: Any
+) -> AttemptFolder:
+    """Build an attempt whose program prints events of Claude Code. before: what it does first, in Python."""
+    program = tmp_path / "agent"
+    lines = "\n".join(map(json.dumps, reports))
+    program.write_text(f"#!/usr/bin/env python3\n{before}\nprint('''{lines}''', flush=True)\n")
     program.chmod(0o755)
-    return an_attempt(
-        tmp_path,
-        config=JobConfig(provider="claude", model=MODEL, max_tokens=max_tokens),
-        programs={"claude": str(program)},
-        secrets={"ANTHROPIC_API_KEY": "sk-test-0123456789"},
-        endpoint=endpoint,
-    )
+    usual: dict[str, Any] = {
+        "config": JobConfig(provider="claude", model=MODEL),
+        "secrets": {"ANTHROPIC_API_KEY": "sk-test-0123456789"},
+    }
+    return an_attempt(tmp_path, programs={"claude": str(program)}, endpoint=endpoint, **usual | task)
+
+
+COUNTS = {"input_tokens": 3, "output_tokens": 2}
+FORGED = [
+    {"type": "system", "subtype": "init", "model": MODEL},
+    {"type": "assistant", "message": {"id": "1", "content": [], "usage": {"output_tokens": 10**6}}},
+    {"type": "result", "subtype": "success", "result": "done", "total_cost_usd": 900, "usage": {"input_tokens": 10**7}},
+]
+
+
+@pytest.mark.parametrize(
+    ("requests", "key", "usage"),
+    [
+        (0, "ANTHROPIC_API_KEY", (0, 0, 0.0, 0)),
+        (1, "ANTHROPIC_API_KEY", (3, 2, 0.000025, 1)),
+        (0, "CLAUDE_CODE_OAUTH_TOKEN", (10**7, 10**6, 21.0, 1)),
+    ],
+)
+def test_usage_that_a_program_reports_counts_only_without_a_key_proxy(
+    tmp_path: Path, requests: int, key: str, usage: tuple[int, int, float, int]
+) -> None:
+    """An agent can write anything to the output of its program."""
+    answer = json.dumps({"type": "message", "content": [], "usage": COUNTS}).encode()
+    with a_server(200, {"Content-Type": "application/json"}, answer) as url:
+        attempt = an_attempt_that_prints(
+            tmp_path,
+            url,
+            FORGED,
+            ASK.replace("{path}", "/v1/messages") * requests,
+            secrets={key: "sk-test-0123456789"},
+            prices=Prices(input=1, output=11),
+        )
+        attempt.run()
+
+    found = attempt.outcome.usage
+    assert attempt.result == "done"
+    assert (found.input_tokens, found.output_tokens, found.turns) == (usage[0], usage[1], usage[3])
+    assert found.known_cost_usd == pytest.approx(usage[2])
 
 
 def test_overload_is_believed_if_an_answer_of_the_server_reports_it(tmp_path: Path, server: str, status: int) -> None:
