@@ -145,9 +145,11 @@ def _stop_since(job: Job, now: datetime) -> datetime | None:
 
 def move_after(job: Job, gone: Gone, now: datetime, delays: Delays) -> Move:
     """Return the move of a Running job whose attempt has ended."""
+    usage = replace(gone.tail.usage.clamped(), seconds=_seconds_of_attempt(job, now))
     ending: dict[str, Any] = {
         "finished_at": now,
-        "usage": job.status.usage + replace(gone.tail.usage.clamped(), seconds=_seconds_of_attempt(job, now)),
+        "usage": job.status.usage + usage,
+        "known_cost_usd": job.status.known_cost_usd + (usage.cost_usd or 0.0),
         "outputs": _outputs(job, gone),
         "logs": gone.tail.logs,
         "session": _session(job, gone),

@@ -156,7 +156,10 @@ def _written_folders(context: RunContext) -> list[Path]:
 async def _run_attempt(context: RunContext) -> CheckedResult:
     task, provider = context.task, provider_named(context.task.config.provider or "")
     require_price(task)
-    UsageLimits.of(task).check_left()
+    limits = UsageLimits.of(task)
+    limits.check_left()
+    if problem := limits.problem_of_cost:
+        context.events.log(f"[{problem}]")
     if task.repository is None:  # otherwise the previous step has reported it
         context.events.status("started")
     if not task.on_cluster:

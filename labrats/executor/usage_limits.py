@@ -39,6 +39,16 @@ class UsageLimits:
         """The tokens that this attempt may consume."""
         return None if self.tokens is None else max(0, self.tokens - _counted(self.spent))
 
+    @property
+    def problem_of_cost(self) -> str | None:
+        """The reason why the cost before a pause does not count; None if it does."""
+        if self.cost_usd is None or self.spent.known_cost_usd is not None:
+            return None
+        return (
+            "what the run cost before the pause is unknown, and does not count for config.maxCostUsd: "
+            "add `prices` to the AiModel, or limit the job with maxTokens"
+        )
+
     def check_left(self) -> None:
         """Raise GiveUp with the code `budget` if the attempts before a pause have left too little for an answer."""
         if self.cost_left == 0:

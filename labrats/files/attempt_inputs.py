@@ -167,13 +167,18 @@ def _spent(job: Job, config: JobConfig, prices: Prices | None) -> Usage:
 
     The limits are for one attempt and all those that pauses add to it: an agent can cause a pause. Each attempt that a
     caller or `maxAttempts` adds has the whole limits. An agent can make the cost unknown, which is that of the tokens
-    then, if the model has prices.
+    then, if the model has prices. Otherwise it is that of the attempts whose cost is known, or None without any.
     """
+    if not job.status.pauses:
+        return Usage()
     used, before = job.status.usage, max(0, job.status.attempts - job.status.pauses - 1)
     tokens = used.input_tokens + used.output_tokens - before * (config.max_tokens or 0)
-    known_cost = cost_of(used, prices) if used.cost_usd is None and prices else used.cost_usd or 0.0
-    cost = known_cost - before * (config.max_cost_usd or 0.0)
-    return Usage(input_tokens=max(0, tokens), cost_usd=max(0.0, cost)) if job.status.pauses else Usage()
+    cost = used.known_cost_usd
+    if cost is None:
+        cost = cost_of(used, prices) if prices else job.status.known_cost_usd or None
+    if cost is not None:
+        cost = max(0.0, cost - before * (config.max_cost_usd or 0.0))
+    return Usage(input_tokens=max(0, tokens), cost_usd=cost, turns=used.turns)
 
 
 class TaskSettings(Record):

@@ -180,6 +180,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "phase": "The phase of the job.",
         "attempts": "The number of attempts that were started.",
         "pauses": "The number of attempts that ended because the model was paused.",
+        "knownCostUsd": "The cost of those attempts whose cost is known. It counts where `usage` has no `costUsd`.",
         "slot": "The AiModel, or `provider/model`, whose slot the job holds or held.",
         "startedAt": "The time at which the latest attempt was admitted.",
         "deadlineAt": "The time at which the engine stops the latest attempt.",

@@ -367,6 +367,7 @@ class JobStatus(Record):
 
     slot:         name of the AiModel, or `provider/model` without one, whose slot the job holds or held.
     pauses:       number of attempts that ended with a pause of the model.
+    known_cost_usd: cost of those attempts whose cost is known. It counts for the limit where `usage` has no cost.
     started_at:   time when the latest attempt was admitted.
     deadline_at:  time when the engine stops the attempt. After a pause the next attempt has only the remaining time.
     not_before:   time until which a requeued job waits.
@@ -398,6 +399,7 @@ class JobStatus(Record):
     result_data: Any = None
     logs: tuple[str, ...] = ()
     usage: Usage = Usage()
+    known_cost_usd: float = 0.0
     outputs: Outputs = Outputs()
     session: AgentSession | None = None
     child_job_id: str | None = None

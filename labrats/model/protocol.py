@@ -224,7 +224,8 @@ class Task(Record):
     workspace_files: each with the path at which the executor finds it.
     git_addresses: networks in CIDR notation that git may reach in addition to public addresses.
     git_ssh_key, git_ssh_known_hosts: files for cloning over ssh, unless the job's Secret has its own.
-    spent:         what attempts that ended with a pause of the model have consumed of the job's limits.
+    spent:         what attempts that ended with a pause of the model have consumed of the job's limits. Its cost is
+                   None if none of them has a known cost.
     prices:        of the job's model. other_prices: of further models of the provider, by their names.
     idle_seconds:  the limit on the silence of a model.
     result_schema: JSON Schema of the result, if the job has one.

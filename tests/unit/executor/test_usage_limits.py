@@ -48,3 +48,13 @@ def test_run_ends_when_its_attempts_together_exceed_a_limit(
     if failure:
         assert attempt.failure[0] is FailedCode.BUDGET
         assert failure in attempt.failure[1]
+
+
+@pytest.mark.parametrize(
+    ("spent", "limit"), [(Usage(input_tokens=9), 1.0), (Usage(input_tokens=9), None), (SPENT, 1.0)]
+)
+def test_log_says_that_an_unknown_cost_does_not_count(tmp_path: Path, spent: Usage, limit: float | None) -> None:
+    attempt = an_attempt(tmp_path, [], config=JobConfig(provider="mock", max_cost_usd=limit), spent=spent)
+    attempt.run()
+    says = any("before the pause is unknown, and does not count for config.maxCostUsd" in line for line in attempt.logs)
+    assert says is (limit is not None and spent.cost_usd is None)

@@ -198,11 +198,19 @@ def test_attempt_after_a_pause_has_what_the_earlier_ones_left(
     assert (task.spent.input_tokens, task.spent.cost_usd or 0.0) == (tokens, cost)
 
 
-@pytest.mark.parametrize(("prices", "cost"), [(Prices(input=100_000, output=50_000), 7.5), (None, 0.0)])
-def test_unknown_cost_before_a_pause_is_that_of_the_tokens(prices: Prices | None, cost: float) -> None:
-    """An agent makes it unknown if its program reports an answer without tokens."""
+PRICES = Prices(input=100_000, output=50_000)
+
+
+@pytest.mark.parametrize(
+    ("known", "prices", "cost"), [(3.0, PRICES, 7.5), (3.0, None, 3.0), (0.0, None, None)], ids=str
+)
+def test_unknown_cost_before_a_pause_is_that_of_the_tokens_or_of_other_attempts(
+    known: float, prices: Prices | None, cost: float | None
+) -> None:
+    """An agent makes it unknown if its program does not report it."""
     used = Usage(input_tokens=60, output_tokens=30, cost_usd=None)
-    job = a_job(Phase.RUNNING, attempts=2, pauses=1, usage=used, spec=a_spec(config={"max_cost_usd": 10.0}))
+    spec = a_spec(config={"max_cost_usd": 10.0})
+    job = a_job(Phase.RUNNING, attempts=3, pauses=2, usage=used, known_cost_usd=known, spec=spec)
     model = an_ai_model()
     attempt = Attempt(job, replace(model, spec=replace(model.spec, prices=prices)))
     assert a_task_of(attempt).spent.cost_usd == pytest.approx(cost)
