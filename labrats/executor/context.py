@@ -18,7 +18,7 @@ from labrats.model.conversation import Conversation
 from labrats.model.errors import GiveUp, LabratsError
 from labrats.model.job import AgentSession, FailedCode, Usage
 from labrats.model.network import MOST_REFUSED_HOSTS
-from labrats.model.protocol import ATTEMPT_VARIABLE, Resumption, Task
+from labrats.model.protocol import ATTEMPT_VARIABLE, RefusedHost, Resumption, Task
 from labrats.model.variables import SecretKey, variable_file
 from labrats.model.workspace_setup import Setup
 from labrats.sandbox.bubblewrap import is_for_any_program
@@ -181,11 +181,12 @@ class RunContext:
 
     def report_refused_host(self, host: str, reason: str) -> None:
         """Report a `host:port` that the job's network rule has refused, once."""
-        known, host = self.events.outputs.refused_hosts, self.events.redact_host(host)
+        known, host, reason = self.events.outputs.refused_hosts, *map(self.events.redact_host, (host, reason))
         if host in known or len(known) == MOST_REFUSED_HOSTS:
             return
         with suppress(GiveUp):  # the output is full, which the provider notices with its next event
             self.events.log(f"[network: {host} refused: {reason}]")
+            self.events.refused_host(RefusedHost.of(host, reason))
             self.events.report_outputs(msgspec.structs.replace(self.events.outputs, refused_hosts=(*known, host)))
             if len(known) + 1 == MOST_REFUSED_HOSTS:
                 self.events.log("[network: further refused hosts are not listed]")

@@ -25,6 +25,8 @@ from labrats.model.protocol import (
     LogOrigin,
     ModelRequest,
     OutputEvent,
+    RefusedHost,
+    RefusedHostEvent,
     RequestEvent,
     ResultEvent,
     SessionEvent,
@@ -101,6 +103,11 @@ class EventWriter:
             refusal=request.refusal and self._sentence(request.refusal),
         )
         self.lines.write(RequestEvent(request=cleaned, **self.lines.stamp()))
+
+    def refused_host(self, refused: RefusedHost) -> None:
+        """Report a host that the job's network rule has refused."""
+        cleaned = replace(refused, host=self._name(refused.host), reason=self._sentence(refused.reason))
+        self.lines.write(RefusedHostEvent(refused_host=cleaned, **self.lines.stamp()))
 
     def redact_also(self, secret: str) -> None:
         """Redact `secret`, too, in all events from now on."""
@@ -210,7 +217,7 @@ class EventWriter:
         return self._redactor.redact_value(value)
 
     def redact_host(self, host: str) -> str:
-        """Redact the name of a host, whose case does not matter."""
+        """Redact the name of a host, or a sentence that contains it: its case does not matter."""
         return self._redactor.redact_host(host)
 
     def error(self, code: FailedCode, message: str, retry_after_seconds: float | None = None) -> None:

@@ -398,6 +398,31 @@ class RequestEvent(ExecutorEvent, tag="request"):
     request: ModelRequest
 
 
+class RefusedHost(Record):
+    """A host that the job's network rule has refused to the agent.
+
+    host: REDACTED if it contains a secret; the port is None then. reason: one sentence for people.
+    """
+
+    host: str
+    port: int | None
+    reason: str
+
+    @classmethod
+    def of(cls, address: str, reason: str) -> "RefusedHost":
+        """Create it from `host:port`, or from a host without a port."""
+        host, _, port = address.rpartition(":")
+        if not port.isdecimal():
+            return cls(host=address, port=None, reason=reason)
+        return cls(host=host.strip("[]"), port=int(port), reason=reason)
+
+
+class RefusedHostEvent(ExecutorEvent, tag="refused_host"):
+    """A refused host, once in an attempt. The outputs list it, too."""
+
+    refused_host: RefusedHost
+
+
 class PartEvent(ExecutorEvent, tag="part"):
     """A part of a file of the attempt, from the byte `offset` on. is_last: whether the file ends here."""
 
@@ -450,6 +475,7 @@ _OtherEvent = (
     | OutputEvent
     | SessionEvent
     | RequestEvent
+    | RefusedHostEvent
     | PartEvent
     | ResultEvent
     | ErrorEvent

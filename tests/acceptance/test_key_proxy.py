@@ -164,10 +164,13 @@ async def test_attempt_keeps_its_proxies_although_the_engine_is_killed(
             engine.start()
             (workspace / "restarted").touch()
             job = await user.wait(job_id)
+            refused = (await user.get(f"/api/jobs/{job_id}/events", kind="refused_host")).json()["events"]
         metrics = (await engine.scrapes())[0].text
 
     assert json.loads(job["result"]) == [[200, ANSWER.decode(), 403]] * 2
     assert (job["attempts"], server.key, len(requests)) == (1, KEY, 2)
     assert (job["usage"]["inputTokens"], job["usage"]["outputTokens"]) == (60, 24)
     assert job["refusedHosts"] == ["other.example:80"]
+    host = {"host": "other.example", "port": 80, "reason": "the network rule does not allow it"}
+    assert [event["refusedHost"] for event in refused] == [host]
     assert "labrats_refused_hosts_total 1.0" in metrics.splitlines()

@@ -92,6 +92,10 @@ async def test_job_is_contained_as_its_form_says_and_shows_what_was_refused(
     assert (job["config"]["isolation"], job["refusedHosts"], job["keyExposed"]) == ("sandbox", [FORBIDDEN], True)
     assert job["workspaceSetup"].items() >= SETUP.items()
 
+    await page.get_by_role("link", name="Log", exact=True).click()
+    await expect(main).to_contain_text(f"[network: {FORBIDDEN} refused: the network rule does not allow it]")
+    await expect(main).to_contain_text("host refused: forbidden.example.com, port 80: the network rule")
+
     await page.get_by_role("link", name="Input").click()
     await expect(page.get_by_role("row", name="Network npm, *.example.org request")).to_be_visible()
     await expect(page.get_by_role("row", name="Isolation, at least sandbox request")).to_be_visible()

@@ -3317,7 +3317,7 @@ export interface components {
              * @example log
              * @enum {string}
              */
-            kind: "log" | "status" | "tool" | "usage" | "output" | "request" | "result" | "error";
+            kind: "log" | "status" | "tool" | "usage" | "output" | "request" | "refused_host" | "result" | "error";
             /**
              * Text
              * @description log: a line of text.
@@ -3371,6 +3371,8 @@ export interface components {
             outputs?: components["schemas"]["OutputsView"];
             /** @description request: a request of the agent to its model's server. */
             request?: components["schemas"]["ModelRequestView"];
+            /** @description refused_host: a host that the network rule has refused, once in an attempt. */
+            refusedHost?: components["schemas"]["RefusedHostView"];
             /**
              * Result
              * @description result: the agent's answer; null if it is too large for an event.
@@ -5232,6 +5234,29 @@ export interface components {
              * @example retry
              */
             command?: string | null;
+        };
+        /**
+         * RefusedHostView
+         * @description A host that the job's network rule has refused to the agent.
+         */
+        RefusedHostView: {
+            /**
+             * Host
+             * @example registry.example.com
+             */
+            host: string;
+            /**
+             * Port
+             * @description Null if the host is not shown, as it contains a secret.
+             * @example 443
+             */
+            port: number | null;
+            /**
+             * Reason
+             * @description One sentence for people.
+             * @example the network rule does not allow it
+             */
+            reason: string;
         };
         /**
          * RemovedSource
@@ -9851,7 +9876,7 @@ export interface operations {
                 /** @description `true`: the last events. */
                 tail?: boolean;
                 /** @description The event's kind. Repeat it for several. */
-                kind?: ("log" | "status" | "tool" | "usage" | "output" | "request" | "result" | "error")[];
+                kind?: ("log" | "status" | "tool" | "usage" | "output" | "request" | "refused_host" | "result" | "error")[];
                 /** @description Only events of this attempt; not in a stream. */
                 attempt?: number | null;
                 /** @description Text in the event. Letters a-z match in either case. */
@@ -9915,6 +9940,11 @@ export interface operations {
                      *             "outputTokens": 340,
                      *             "cacheReadTokens": 0,
                      *             "refusal": null
+                     *           },
+                     *           "refusedHost": {
+                     *             "host": "registry.example.com",
+                     *             "port": 443,
+                     *             "reason": "the network rule does not allow it"
                      *           }
                      *         }
                      *       ],

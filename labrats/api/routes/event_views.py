@@ -17,6 +17,8 @@ from labrats.model.protocol import (
     ModelRequest,
     OutputEvent,
     PartEvent,
+    RefusedHost,
+    RefusedHostEvent,
     RequestEvent,
     ResultEvent,
     SessionEvent,
@@ -28,7 +30,7 @@ from labrats.model.protocol import (
 )
 from labrats.model.record import encode
 
-Kind = Literal["log", "status", "tool", "usage", "output", "request", "result", "error"]
+Kind = Literal["log", "status", "tool", "usage", "output", "request", "refused_host", "result", "error"]
 
 _ORIGINS: Final = frozenset({b'"agent"', b'"tool"', b'"engine"'})
 
@@ -45,6 +47,14 @@ class ModelRequestView(ResponseBody):
     output_tokens: int = Field(examples=[340])
     cache_read_tokens: int = Field(examples=[0])
     refusal: str | None = Field(description="Why the request was not forwarded; null for a forwarded one.")
+
+
+class RefusedHostView(ResponseBody):
+    """A host that the job's network rule has refused to the agent."""
+
+    host: str = Field(examples=["registry.example.com"])
+    port: int | None = Field(description="Null if the host is not shown, as it contains a secret.", examples=[443])
+    reason: str = Field(description="One sentence for people.", examples=["the network rule does not allow it"])
 
 
 class EventView(ResponseBody):
@@ -70,6 +80,9 @@ class EventView(ResponseBody):
     usage: UsageView = optional(description="usage, result, error: the usage of the attempt so far.")
     outputs: OutputsView = optional(description="output, result, error: the outputs of the attempt so far.")
     request: ModelRequestView = optional(description="request: a request of the agent to its model's server.")
+    refused_host: RefusedHostView = optional(
+        description="refused_host: a host that the network rule has refused, once in an attempt."
+    )
     result: Any = optional(description="result: the agent's answer; null if it is too large for an event.")
     code: FailedCode | None = optional(
         description="error: why the attempt failed, for programs. Null if the engine stopped it: the status and "
@@ -114,6 +127,8 @@ def event_view(attempt: int, event: AnyEvent) -> dict[str, Any] | None:
             return head | {"kind": "error"} | error | _totals(event)
         case RequestEvent():
             return head | {"kind": "request", "request": _request_view(event.request)}
+        case RefusedHostEvent(refused_host=RefusedHost(host=host, port=port, reason=reason)):
+            return head | {"kind": "refused_host", "refusedHost": {"host": host, "port": port, "reason": reason}}
         case PartEvent() | SessionEvent():
             return None  # the whole result, and the session, are in the job's detail
 

@@ -51,6 +51,13 @@ def test_line_that_resembles_a_tool_result_is_unchanged() -> None:
     ]
 
 
+def test_refused_host_is_printed_once_and_a_later_kind_of_event_not_at_all() -> None:
+    line = "[network: a.test:443 refused: the network rule does not allow it]"
+    refused = {"host": "a.test", "port": 443, "reason": "the network rule does not allow it"}
+    lines = lines_of(LiveView(), a_log(line), an_event("refused_host", refusedHost=refused), an_event("later"))
+    assert lines == [line]
+
+
 def test_status_line_shows_the_running_tool_and_the_usage() -> None:
     view = LiveView()
     assert view.status_line(time.monotonic()) == "waiting"

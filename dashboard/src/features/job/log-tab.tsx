@@ -417,6 +417,10 @@ function requestText(request: NonNullable<JobEvent['request']>): string {
   return `model request: ${target}: ${request.status}, ${count(request.inputTokens)} input, ${count(request.outputTokens)} output tokens, ${count(request.milliseconds)} ms`;
 }
 
+function refusedHostText({ host, port, reason }: NonNullable<JobEvent['refusedHost']>): string {
+  return `host refused: ${visible(host)}${port === null ? '' : `, port ${port}`}: ${visible(reason)}`;
+}
+
 function usageText({ inputTokens, outputTokens, turns, costUsd }: NonNullable<JobEvent['usage']>): string {
   const tokens = `${count(inputTokens)} input, ${count(outputTokens)} output tokens`;
   return `usage: ${tokens}, ${counted(turns, 'turn')}${costUsd ? `, ${cost(costUsd)}` : ''}`;
@@ -438,9 +442,13 @@ function eventText(event: JobEvent): string {
       return 'outputs reported';
     case 'request':
       return event.request ? requestText(event.request) : '';
+    case 'refused_host':
+      return event.refusedHost ? refusedHostText(event.refusedHost) : '';
     case 'result':
       return 'the attempt completed';
     case 'error':
       return (event.code ? `${event.code}: ` : '') + visible(event.message ?? '');
+    default: // a kind of a later engine
+      return visible(event.kind);
   }
 }

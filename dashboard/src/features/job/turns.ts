@@ -139,7 +139,7 @@ export function fold(events: readonly JobEvent[]): Entry[] {
         break;
       }
       default:
-        break; // outputs stand in the head of the page
+        break; // outputs stand in the head of the page, and a line of the log names a refused host
     }
     previous = event;
   }

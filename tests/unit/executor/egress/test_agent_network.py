@@ -14,7 +14,7 @@ from labrats.executor.egress.proxy import RequestRefused
 from labrats.model.config import JobConfig
 from labrats.model.job import FailedCode
 from labrats.model.network import MOST_REFUSED_HOSTS, AllowedHosts, Network
-from labrats.model.protocol import Sandbox
+from labrats.model.protocol import RefusedHost, RefusedHostEvent, Sandbox
 from labrats.net.address_policy import Unresolvable
 from tests.support.arrivals import everything_that_arrives
 from tests.support.http_server import ANSWER, an_http_server
@@ -24,6 +24,7 @@ from tests.unit.executor.attempts import AttemptFolder, a_task, an_attempt, some
 RAW = f"python3 -c 'import socket as s; s.socket(2, 3, 1).sendto(bytes(8), (\"{RAW_HOST}\", 0))'"
 INIT = """echo '{"type": "system", "subtype": "init", "session_id": "0190-test"}'"""
 RESULT = """echo '{"type": "result", "subtype": "success", "is_error": false, "result": "done"}'"""
+SECRET = "test-secret-0123456789"
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
@@ -166,11 +167,34 @@ async def test_missing_name_of_a_login_server_is_no_refusal_of_the_rule(
         assert work.context.events.outputs.refused_hosts == ("a.example.com:443",)
 
 
+@pytest.mark.parametrize(
+    ("address", "host", "port", "reason"),
+    [
+        ("a.example.com:443", "a.example.com", 443, "it is not allowed"),
+        ("[2001:db8::1]:80", "2001:db8::1", 80, "it is not allowed"),
+        (f"{SECRET}.example.com:443", "[redacted]", None, f"{SECRET}.example.com is not allowed"),
+    ],
+)
+async def test_refused_host_is_an_event_once(
+    tmp_path: Path, address: str, host: str, port: int | None, reason: str
+) -> None:
+    with some_work(tmp_path, a_task(tmp_path)) as work:
+        work.context.events.redact_also(SECRET.upper())
+        for _ in range(2):
+            work.context.report_refused_host(address, reason)
+        shown = "[redacted]" if port is None else reason
+        refused = [event.refused_host for event in work.events if isinstance(event, RefusedHostEvent)]
+        assert refused == [RefusedHost(host=host, port=port, reason=shown)]
+        [name] = work.context.events.outputs.refused_hosts
+        assert work.logs == [f"[network: {name} refused: {shown}]"]
+
+
 async def test_log_says_when_further_refused_hosts_are_not_listed(tmp_path: Path) -> None:
     with some_work(tmp_path, a_task(tmp_path)) as work:
         hosts = [f"{number}.test:443" for number in range(MOST_REFUSED_HOSTS + 2)]
         for host in hosts:
             work.context.report_refused_host(host, "not allowed")
         assert list(work.context.events.outputs.refused_hosts) == hosts[:MOST_REFUSED_HOSTS]
+        assert sum(isinstance(event, RefusedHostEvent) for event in work.events) == MOST_REFUSED_HOSTS
         assert work.logs.count("[network: further refused hosts are not listed]") == 1
         assert work.logs[-1] == "[network: further refused hosts are not listed]"
