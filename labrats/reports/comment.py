@@ -181,7 +181,9 @@ def changed_nothing(reported: ReportedJob) -> bool:
     """Return whether the job was to make a pull request, and has no changes for one."""
     report, outputs = reported.job.spec.report, reported.job.status.outputs
     wants_changes = report is not None and report.pull_request is not None and report.pull_request.enabled
-    return wants_changes and not (reported.pull_request_url or reported.patch or outputs.files_changed)
+    return wants_changes and not (
+        reported.pull_request_url or reported.patch or outputs.files_changed or outputs.commit
+    )
 
 
 def _parts(reported: ReportedJob) -> Iterator[str]:

@@ -169,7 +169,8 @@ class ReportPass:
         if rules is None or not rules.enabled:
             return
         if self.bundle is None:
-            if self.reported.job.status.outputs.files_changed:
+            outputs = self.reported.job.status.outputs
+            if outputs.files_changed or outputs.commit:
                 self._refused.append(_NO_BUNDLE)
                 self.reported = replace(self.reported, patch=await self.patch())
             return

@@ -627,6 +627,28 @@ publish(title=token, comment="It is " + token, body=token)
     assert github.calls_of("POST git-receive-pack") == []
 
 
+async def test_commits_without_a_bundle_are_reported_although_no_file_differs(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    issue = github.demo.open_issue()
+    program = """
+commit("Add the token", token__txt=os.environ["NPM_TOKEN"])
+os.remove("token.txt")
+commit("Remove the token")
+"""
+    github.demo.git.commit({"agent.py": program})
+    engine.set_secret("npm", "token", TOKEN)
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        env = {"NPM_TOKEN": {"secret": "npm", "key": "token"}}
+        assert (await admin.http.patch("/api/agents/ai-developer", json={"env": env})).status_code == 200
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+    assert (job["outputs"]["filesChanged"], len(job["outputs"]["commits"])) == (0, 2)
+    assert "no commits that can be pushed" in job["published"]["refused"][0]
+    (comment,) = github.comments_of(issue)
+    assert "changed nothing" not in comment["body"]
+
+
 async def test_many_jobs_of_an_issue_share_one_sticky_comment(engine: LocalEngine, github: GitHubStandIn) -> None:
     issue = github.demo.open_issue()
     report = {"comment": "sticky", "target": {"repository": "octo/demo", "issue": issue.number}}

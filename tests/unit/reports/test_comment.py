@@ -120,6 +120,13 @@ def test_a_job_without_changes_says_so_where_a_pull_request_was_wanted() -> None
     assert "has finished and changed nothing." in body_of(a_reported_job(Phase.SUCCEEDED, report=report))
 
 
+def test_a_job_whose_commits_cannot_be_pushed_has_not_changed_nothing() -> None:
+    """Commits that change no file together may have no bundle, as one of them contains a secret."""
+    report = Report(comment=CommentMode.STICKY, pull_request=PullRequestReport())
+    outputs = Outputs(commit="a" * 40, files_changed=0)
+    assert "changed nothing" not in body_of(a_reported_job(Phase.SUCCEEDED, report=report, outputs=outputs))
+
+
 @pytest.mark.parametrize(("phase", "words"), [(Phase.FAILED, "has failed."), (Phase.CANCELLED, "was cancelled.")])
 def test_every_other_end_is_reported_with_its_reason(phase: Phase, words: str) -> None:
     body = body_of(a_reported_job(phase, failed_reason="the model said no to @octocat"))
