@@ -282,6 +282,64 @@ async def test_activity_is_complete_after_another_tab_was_open(
     await page.goto("about:blank")  # the engine stops before the page
 
 
+REMOVES_A_SECRET: Final = """#!/bin/bash
+echo '{"type": "system", "subtype": "init", "session_id": "0190-test"}'
+echo "$NPM_TOKEN" > token.txt && git add token.txt && git commit -qm "Add the token"
+git rm -q token.txt && git commit -qm "Remove the token"
+[ -n "$ALSO" ] && echo new > new.txt
+echo '{"type": "result", "subtype": "success", "is_error": false, "result": "done"}'
+"""
+"""A program in place of Claude Code whose commits have a secret, which its last commit removes."""
+
+
+@pytest.fixture
+def engine_of_a_leak(tmp_path: Path) -> Iterator[LocalEngine]:
+    """An engine whose agent is `REMOVES_A_SECRET`."""
+    program = tmp_path / "programs" / "claude"
+    program.parent.mkdir()
+    program.write_text(REMOVES_A_SECRET)
+    program.chmod(0o755)
+    settings = {"LABRATS_CLAUDE_PATH": str(program), "CLAUDE_CODE_OAUTH_TOKEN": "test-login-0123456789"}
+    with LocalEngine(tmp_path, **settings, LOCAL_REPO_ROOTS=str(tmp_path)) as engine:
+        engine.set_secret("npm", "token", "test-npm-token-0123456789")
+        yield engine
+
+
+async def test_changes_say_why_commits_have_no_bundle(
+    page: Page, engine_of_a_leak: LocalEngine, tmp_path: Path
+) -> None:
+    engine = engine_of_a_leak
+    setup = {"gitRepo": str(make_repository(tmp_path / "hello.git"))}
+    env = {"NPM_TOKEN": {"secret": "npm", "key": "token"}}
+    reason = "No bundle of the commits is stored: a secret is in the file token.txt."
+    async with engine.admin() as admin:
+        first, second = [
+            await admin.run(config={"provider": "claude", "env": env | also}, workspaceSetup=setup)
+            for also in ({}, {"ALSO": "1"})
+        ]
+    assert len(first["outputs"]["commits"]) == len(second["outputs"]["commits"]) == 2, first["logs"]
+    main = page.get_by_role("main")
+    await sign_in(page, engine, f"/jobs/{second['id']}/changes")
+    await expect(page.get_by_role("region", name="Changes of new.txt")).to_be_visible()
+    await expect(main).to_contain_text(reason)
+    await page.goto(f"{engine.url}/jobs/{first['id']}/log")
+    await page.get_by_role("link", name="Changes").click()
+    await expect(main).to_contain_text(f"The attempt made commits that change no file together. {reason}")
+    await expect(main).not_to_contain_text("No changes")
+    await page.goto("about:blank")  # the engine stops before the page
+
+
+async def test_missing_secret_gets_no_advice_about_a_refused_key(page: Page, engine: LocalEngine, admin: User) -> None:
+    env = {"NPM_TOKEN": {"secret": "missing", "key": "token"}}
+    job = await admin.run({"result": 1}, config={"env": env})
+    assert job["failedCode"] == "auth"
+    await sign_in(page, engine, f"/jobs/{job['id']}")
+    failure = page.get_by_role("group", name="Failure")
+    await expect(failure).to_contain_text("there is no Secret 'missing'")
+    await expect(failure).to_contain_text("The credentials are not stored. Store them")
+    await expect(failure).not_to_contain_text("refused")
+
+
 async def test_commits_of_a_job_are_downloaded_as_a_bundle(
     page: Page, engine_of_repositories: LocalEngine, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ interface Explanation {
 }
 
 const EXPLANATIONS: Record<FailedCode, Explanation> = {
-  auth: { meaning: 'The provider refused the credentials.', advice: 'Check the credentials of the model, then retry.' },
+  auth: { meaning: 'Credentials are missing or were refused.', advice: 'Check them, then retry.' },
   quota: {
     meaning: 'The account at the provider has no quota left.',
     advice: 'Raise the quota of the account, or use another model.',
@@ -89,12 +89,42 @@ const EXPLANATIONS: Record<FailedCode, Explanation> = {
   internal: { meaning: 'The engine failed.', advice: 'Retry; the log of the engine has the details.' },
 };
 
-export function codeMeaning(code: string): string {
-  return isKnown(code) ? EXPLANATIONS[code].meaning : 'The job failed.';
+/** Failures with the code `auth`, by a part of the reason of the job. */
+const AUTH: [reason: RegExp, Explanation][] = [
+  [
+    /^an external contributor caused this job/,
+    {
+      meaning: 'A job that an external contributor caused gets no secrets.',
+      advice: 'Give the agent of such jobs no variables and no MCP servers with a Secret.',
+    },
+  ],
+  [
+    /which no agent gets$/,
+    { meaning: 'The Secret has a credential that no agent gets.', advice: 'Name another Secret for the agent.' },
+  ],
+  [
+    /there is no Secret|the Secret .* has no(ne of| key) |has no credentials/,
+    { meaning: 'The credentials are not stored.', advice: 'Store them as the reason says, then retry.' },
+  ],
+  [
+    /\(check /, // the advice of the executor for an answer of the model's server
+    { meaning: 'The provider refused the credentials.', advice: 'Check the credentials of the model, then retry.' },
+  ],
+];
+
+export function codeMeaning(code: string, reason?: string | null): string {
+  return explanationOf(code, reason)?.meaning ?? 'The job failed.';
 }
 
-export function codeAdvice(code: string): string {
-  return isKnown(code) ? EXPLANATIONS[code].advice : 'Read the end of the log, then retry.';
+/** The next step that usually helps. reason: of the job. */
+export function codeAdvice(code: string, reason: string | null): string {
+  return explanationOf(code, reason)?.advice ?? 'Read the end of the log, then retry.';
+}
+
+function explanationOf(code: string, reason: string | null = null): Explanation | undefined {
+  const isAuth = code === 'auth' && reason !== null;
+  const special = isAuth ? AUTH.find(([pattern]) => pattern.test(reason)) : undefined;
+  return special?.[1] ?? (isKnown(code) ? EXPLANATIONS[code] : undefined);
 }
 
 function isKnown(code: string): code is FailedCode {

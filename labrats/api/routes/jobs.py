@@ -229,7 +229,8 @@ async def get_patch(
     try:
         return Patch(await services_of(request).runner.patch(name))
     except NotFound as error:
-        raise NotFound(f"the job {job_id} left no patch: it changed nothing, or its output was deleted") from error
+        reason = "it changed no file, its log says why, or its output was deleted"
+        raise NotFound(f"the job {job_id} left no patch: {reason}") from error
 
 
 @router.get(

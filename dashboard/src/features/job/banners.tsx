@@ -93,7 +93,8 @@ function Failed({ job }: { job: JobDetail }) {
       <div>
         <p className={styles.reason}>{visible(job.failedReason ?? codeMeaning(code))}</p>
         <p>
-          <code>{code}</code> {codeMeaning(code)} {codeAdvice(code)} {obstacle ?? retryEffect(job)}
+          <code>{code}</code> {codeMeaning(code, job.failedReason)} {codeAdvice(code, job.failedReason)}{' '}
+          {obstacle ?? retryEffect(job)}
         </p>
         {lines.length > 0 && (
           <pre className={styles.lastLines}>{lines.map((line) => visible(plain(line))).join('\n')}</pre>

@@ -1,8 +1,10 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { Link } from '@tanstack/react-router';
 import { useEffect, useMemo, useState } from 'react';
 
 import { ApiError } from '../../api/client';
 import { bundleUrl, patchUrl, type JobDetail } from '../../api/jobs';
+import { visible } from '../../lib/ansi';
 import { bytes, count, counted } from '../../lib/format';
 import { readStoredJson, writeStored } from '../../lib/storage';
 import { Button } from '../../ui/button';
@@ -15,6 +17,7 @@ import styles from './changes-tab.module.css';
 import type { PatchFile } from './patch';
 import { PatchReader } from './patch-reader';
 import { PatchTree } from './patch-tree';
+import { NO_CHANGES, whyNoBundle, whyNoPatch } from './sentences';
 import { useAttempt, useChangeSearch, useJob, useJobSearch } from './use-job';
 
 /** Files whose changes are on the page at once. */
@@ -59,8 +62,7 @@ function AttemptChanges({ job, attempt }: { job: JobDetail; attempt: number }) {
     },
     [reader, queries],
   );
-  if (error instanceof ApiError && error.status === 404)
-    return <Empty title="No changes">The attempt changed no file, or its output was deleted.</Empty>;
+  if (error instanceof ApiError && error.status === 404) return <NoPatch job={job} attempt={attempt} />;
   if (error)
     return (
       <div className={styles.page}>
@@ -74,6 +76,40 @@ function AttemptChanges({ job, attempt }: { job: JobDetail; attempt: number }) {
       </div>
     );
   return <Files job={job} attempt={attempt} reader={reader} files={data.files} size={data.bytes} />;
+}
+
+function NoPatch({ job, attempt }: { job: JobDetail; attempt: number }) {
+  const reason = attempt === job.attempts ? whyNoPatch(job) : NO_CHANGES;
+  return (
+    <Empty
+      title={reason === NO_CHANGES ? 'No changes' : 'No patch'}
+      action={
+        reason !== NO_CHANGES && (
+          <div className={styles.bar}>
+            <Bundle job={job} attempt={attempt} />
+            <Link to="/jobs/$id/log" params={{ id: job.id }}>
+              Log
+            </Link>
+          </div>
+        )
+      }
+    >
+      {visible(reason)}
+    </Empty>
+  );
+}
+
+/** The commits of the latest attempt, to download. */
+function Bundle({ job, attempt }: { job: JobDetail; attempt: number }) {
+  if (attempt !== job.attempts || job.outputs.bundleBytes === null) return null;
+  return (
+    <Download
+      url={bundleUrl(job.id, attempt)}
+      file={`${job.id}-${attempt}.bundle`}
+      label="Commits"
+      title={`The commits as a git bundle of ${bytes(job.outputs.bundleBytes)}: git fetch FILE refs/heads/labrats`}
+    />
+  );
 }
 
 function Files({
@@ -96,6 +132,7 @@ function Files({
   useEffect(() => {
     if (chosen !== undefined) document.getElementById(fileId(chosen))?.scrollIntoView();
   }, [chosen]); // not for more files: the reader goes on from where they are
+  const noBundle = attempt === job.attempts ? whyNoBundle(job) : undefined;
   const added = files.reduce((sum, file) => sum + file.added, 0);
   const removed = files.reduce((sum, file) => sum + file.removed, 0);
   const open = (index: number) => {
@@ -120,14 +157,7 @@ function Files({
           label="Patch"
           title="Save the changes as a patch"
         />
-        {attempt === job.attempts && job.outputs.bundleBytes !== null && (
-          <Download
-            url={bundleUrl(job.id, attempt)}
-            file={`${job.id}-${attempt}.bundle`}
-            label="Commits"
-            title={`The commits as a git bundle of ${bytes(job.outputs.bundleBytes)}: git fetch FILE refs/heads/labrats`}
-          />
-        )}
+        <Bundle job={job} attempt={attempt} />
         <Button
           aria-pressed={view === 'split'}
           onClick={() => change(({ view: _, ...before }) => (view ? before : { ...before, view: 'split' }))}
@@ -135,6 +165,7 @@ function Files({
           {view === 'split' ? 'Unified' : 'Split'}
         </Button>
       </div>
+      {noBundle !== undefined && <p className={styles.faint}>{visible(noBundle)}</p>}
       <div className={styles.columns}>
         <PatchTree files={files} chosen={chosen} viewed={viewed} onOpen={open} />
         <div className={styles.files}>

@@ -2,7 +2,16 @@ import { expect, test } from 'vitest';
 
 import type { JobDetail } from '../../api/jobs';
 import { clock } from '../../lib/format';
-import { cancelEffect, retryEffect, whyNoRetry, whyWaiting, whyNothing } from './sentences';
+import {
+  cancelEffect,
+  NO_CHANGES,
+  retryEffect,
+  whyNoBundle,
+  whyNoPatch,
+  whyNoRetry,
+  whyWaiting,
+  whyNothing,
+} from './sentences';
 
 const NOW = Date.UTC(2030, 0, 1);
 const job = (fields: object): JobDetail =>
@@ -107,4 +116,38 @@ test.each([
   ['cancelled', '2030-01-01T00:00:00Z', 'The job has ended already.'],
 ] as const)('to cancel a job that is %s, requested at %s, is explained', (status, cancelRequestedAt, sentence) => {
   expect(cancelEffect({ status, cancelRequestedAt })).toBe(sentence);
+});
+
+const COMMIT = '5f2b0c';
+const outputs = (fields: object, logs: string[] = []) =>
+  job({ logs, outputs: { commit: COMMIT, commits: [COMMIT], filesChanged: 1, bundleBytes: null, ...fields } });
+const NO_BUNDLE = '[no bundle of the commits is stored: a secret is in the file a.txt]';
+const NO_PATCH = '[the changes in the workspace cannot be computed: the patch is too large]';
+
+test('commits without a bundle have a reason', () => {
+  expect(whyNoBundle(outputs({ bundleBytes: 9 }))).toBeUndefined();
+  expect(whyNoBundle(outputs({ commit: null, commits: [] }))).toBeUndefined();
+  expect(whyNoBundle(outputs({}))).toBe('No bundle of the commits is stored.');
+  expect(whyNoBundle(outputs({}, ['done', NO_BUNDLE]))).toBe(
+    'No bundle of the commits is stored: a secret is in the file a.txt.',
+  );
+});
+
+test.each([
+  [{ commit: null, filesChanged: null }, [], NO_CHANGES],
+  [{ commit: null, filesChanged: 0 }, [], NO_CHANGES],
+  [{ filesChanged: 2 }, [], 'The attempt changed 2 files, but its output was deleted.'],
+  [{ filesChanged: 0, bundleBytes: 9 }, [], 'The attempt made commits that change no file together.'],
+  [
+    { filesChanged: 0 },
+    [NO_BUNDLE],
+    'The attempt made commits that change no file together. No bundle of the commits is stored: a secret is in the file a.txt.',
+  ],
+  [
+    { filesChanged: null },
+    [NO_PATCH],
+    'The attempt made commits, but no patch of them is stored: the patch is too large. No bundle of the commits is stored.',
+  ],
+])('a missing patch has a reason: %o', (fields, logs, reason) => {
+  expect(whyNoPatch(outputs(fields, logs))).toBe(reason);
 });

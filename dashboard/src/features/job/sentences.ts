@@ -1,7 +1,7 @@
 /** Sentences about the state of a job. */
 
 import { hasEnded, type JobDetail, type Waiting } from '../../api/jobs';
-import { clock, duration, ordinal } from '../../lib/format';
+import { clock, counted, duration, ordinal } from '../../lib/format';
 
 /** Why a job cannot be retried; undefined if it can. */
 export function whyNoRetry(job: JobDetail): string | undefined {
@@ -29,6 +29,32 @@ export function cancelEffect(job: Pick<JobDetail, 'status' | 'cancelRequestedAt'
 export function whyNothing({ status }: Pick<JobDetail, 'status'>, part: 'activity' | 'log'): string {
   if (!hasEnded(status)) return `Its ${part} appears here as soon as it runs.`;
   return `It ${status === 'cancelled' ? 'was cancelled' : 'ended'} before it started, so it has no ${part}.`;
+}
+
+/** Why no bundle of the commits of the latest attempt is stored; undefined if there is one, or there are no commits. */
+export function whyNoBundle({ outputs, logs }: Pick<JobDetail, 'outputs' | 'logs'>): string | undefined {
+  if (outputs.bundleBytes !== null || outputs.commit === null) return undefined;
+  return `No bundle of the commits is stored${reasonIn(logs, 'no bundle of the commits is stored')}.`;
+}
+
+/** Why the latest attempt, which has ended, left no patch. */
+export function whyNoPatch(job: Pick<JobDetail, 'outputs' | 'logs'>): string {
+  const { commit, filesChanged } = job.outputs;
+  if (filesChanged) return `The attempt changed ${counted(filesChanged, 'file')}, but its output was deleted.`;
+  if (commit === null) return NO_CHANGES;
+  const patch =
+    filesChanged === 0
+      ? 'The attempt made commits that change no file together.'
+      : `The attempt made commits, but no patch of them is stored${reasonIn(job.logs, 'the changes in the workspace cannot be computed')}.`;
+  return [patch, whyNoBundle(job)].filter(Boolean).join(' ');
+}
+
+export const NO_CHANGES = 'The attempt changed no file, or its output was deleted.';
+
+/** The reason in a line that the executor has logged at the end, such as `[no bundle …: REASON]`. */
+function reasonIn(logs: readonly string[], failure: string): string {
+  const line = logs.findLast((each) => each.startsWith(`[${failure}: `) && each.endsWith(']'));
+  return line === undefined ? '' : line.slice(failure.length + 1, -1);
 }
 
 /** Why a job waits, and until when, in one or two sentences. */

@@ -89,7 +89,8 @@ function Summary({ job }: { job: JobDetail }) {
       {job.waiting && <p className={styles.waits}>{waitingNote(job, job.waiting)}</p>}
       {job.status === 'failed' && job.failedCode && (
         <p className={styles.failed}>
-          <strong>{visible(job.failedReason ?? codeMeaning(job.failedCode))}</strong> {codeAdvice(job.failedCode)}
+          <strong>{visible(job.failedReason ?? codeMeaning(job.failedCode))}</strong>{' '}
+          {codeAdvice(job.failedCode, job.failedReason)}
         </p>
       )}
       {job.logs.length > 0 && (
