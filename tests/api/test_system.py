@@ -9,9 +9,12 @@ import pytest
 
 from labrats.api.app import create_app
 from labrats.model.errors import LabratsError, RetryLater
+from labrats.model.isolation import Isolation, IsolationLevels
+from labrats.model.network import AllowedHosts
 from labrats.ports import ControllerLease
 from tests.api.conftest import Api
 from tests.fakes.clock import NOON
+from tests.fakes.runner import MemoryRunner
 from tests.support.builders import a_job
 from tests.support.waiting import eventually
 
@@ -73,3 +76,29 @@ async def test_job_that_could_start_shows_that_no_controller_is_alive(
         detail = (await admin.get(f"/api/jobs/{job.id}")).json()
         places = (await admin.get("/api/queue/jobs", params={"id": job.id})).json()["jobs"]
     assert (detail["waiting"]["reason"], [place["reason"] for place in places]) == (reason, [reason])
+
+
+async def test_system_shows_the_network_and_isolation_of_jobs(api: Api) -> None:
+    async with api.client("admin") as admin:
+        defaults = (await admin.get("/api/system")).json()["containment"]
+    assert defaults == {
+        "network": "open",
+        "networkProblem": None,
+        "isolation": "sandbox",
+        "isolationOfUntrusted": "sandbox",
+        "isolationLevels": ["process", "sandbox"],
+    }
+
+
+async def test_system_shows_the_level_that_takes_the_place_of_the_set_one(api: Api) -> None:
+    runner = api.services.runner
+    assert isinstance(runner, MemoryRunner)
+    runner.isolation = IsolationLevels((Isolation.CONTAINER, Isolation.VM), Isolation.CONTAINER, Isolation.VM)
+    settings = api.services.settings.model_copy(
+        update={"isolation": Isolation.SANDBOX, "network": AllowedHosts(allow=("npm",))}
+    )
+    app = create_app(replace(api.services, settings=settings))
+    async with replace(api, app=app).client("admin") as admin:
+        found = (await admin.get("/api/system")).json()["containment"]
+    assert (found["network"], found["isolation"]) == ({"allow": ["npm"]}, "container")
+    assert (found["isolationOfUntrusted"], found["isolationLevels"]) == ("vm", ["container", "vm"])

@@ -26,6 +26,25 @@ async def stored(admin: User, path: str) -> dict[str, object]:
     return answer
 
 
+async def test_list_of_agents_shows_their_network_and_isolation(
+    page: Page, own_engine: LocalEngine, own_admin: User
+) -> None:
+    network = {"allow": ["npm", "pypi", "a.example.com", "b.example.com", "c.example.com"]}
+    for fields in (
+        {"name": "without"},
+        {"name": "closed", "defaultNetwork": "none"},
+        {"name": "both", "defaultNetwork": network, "defaultIsolation": "sandbox"},
+    ):
+        answer = await own_admin.post("/api/agents", fields)
+        assert answer.status_code == 201, answer.text
+    await sign_in(page, own_engine, "/agents")
+    cards = page.get_by_role("listitem")
+    await expect(cards.filter(has_text="without")).to_contain_text("default network and isolation")
+    await expect(cards.filter(has_text="closed")).to_contain_text("network none · default isolation")
+    both = "network npm, pypi, a.example.com and 2 more · at least sandbox"
+    await expect(cards.filter(has_text="both")).to_contain_text(both)
+
+
 async def test_default_agents_are_added_and_a_trigger_is_edited(
     page: Page, own_engine: LocalEngine, own_admin: User
 ) -> None:

@@ -76,9 +76,21 @@ async def test_defaults_that_others_changed_are_merged(
     assert (stored["model"], stored["providers"]["codex"]["model"]) == ("sonnet", "o3")
 
 
-async def test_system_page_shows_health_and_limits(page: Page, engine: LocalEngine) -> None:
+async def test_system_page_shows_health_limits_network_and_isolation(
+    page: Page, engine: LocalEngine, admin: User
+) -> None:
+    found = (await admin.get("/api/system")).json()["containment"]
     await sign_in(page, engine, "/settings/system")
     await expect(page.get_by_role("region", name="Engine")).to_contain_text("Ready")
     await expect(page.get_by_role("region", name="Engine")).to_contain_text("Alive")
     await expect(page.get_by_role("region", name="Limits")).to_contain_text("Waiting jobs")
+    containment = page.get_by_role("region", name="Network and isolation")
+    for text in (
+        "Network of jobs that name noneopen: all hosts",
+        "Network ruleswork here" if found["networkProblem"] is None else "Network rulesdo not work here: ",
+        f"Isolation of jobs that name none{found['isolation']}",
+        f"Isolation of jobs of external contributorsat least {found['isolationOfUntrusted']}",
+        f"Levels that work here{', '.join(found['isolationLevels'])}",
+    ):
+        await expect(containment).to_contain_text(text)
     await expect(page.get_by_role("link", name="Metrics")).to_have_attribute("href", "/metrics")

@@ -2850,6 +2850,44 @@ export interface components {
             isolation?: "process" | "sandbox" | "container" | "vm";
         };
         /**
+         * ContainmentView
+         * @description The defaults for jobs whose settings name no network and no isolation, and the levels that work here.
+         */
+        ContainmentView: {
+            /**
+             * Network
+             * @example open
+             */
+            network: ("open" | "none") | components["schemas"]["AllowedHostsView"];
+            /**
+             * Networkproblem
+             * @description Why no job can have a network rule here; null if jobs can.
+             */
+            networkProblem: string | null;
+            /**
+             * Isolation
+             * @example sandbox
+             * @enum {string}
+             */
+            isolation: "process" | "sandbox" | "container" | "vm";
+            /**
+             * Isolationofuntrusted
+             * @description The minimum for jobs that external contributors cause.
+             * @example sandbox
+             * @enum {string}
+             */
+            isolationOfUntrusted: "process" | "sandbox" | "container" | "vm";
+            /**
+             * Isolationlevels
+             * @description The levels that work here, the weakest first.
+             * @example [
+             *       "process",
+             *       "sandbox"
+             *     ]
+             */
+            isolationLevels: ("process" | "sandbox" | "container" | "vm")[];
+        };
+        /**
          * ControllerView
          * @description The engine that drives jobs. On one machine it is the one that answers.
          */
@@ -6212,6 +6250,7 @@ export interface components {
             time: string;
             disk: components["schemas"]["DiskView"];
             limits: components["schemas"]["LimitsView"];
+            containment: components["schemas"]["ContainmentView"];
         };
         /**
          * ThreadAction
@@ -18083,6 +18122,16 @@ export interface operations {
                      *         "chainDepth": 10,
                      *         "workspaceRetentionHours": 24,
                      *         "jobRetentionDays": 30
+                     *       },
+                     *       "containment": {
+                     *         "network": "open",
+                     *         "networkProblem": null,
+                     *         "isolation": "sandbox",
+                     *         "isolationOfUntrusted": "sandbox",
+                     *         "isolationLevels": [
+                     *           "process",
+                     *           "sandbox"
+                     *         ]
                      *       }
                      *     }
                      */

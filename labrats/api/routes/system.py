@@ -13,11 +13,13 @@ from labrats import __version__
 from labrats.api.http.json_body import json_response
 from labrats.api.openapi import answers
 from labrats.api.routing import api_router, services_of
-from labrats.api.schemas.base import ResponseBody
+from labrats.api.schemas.base import IsolationName, ResponseBody
+from labrats.api.schemas.network import NetworkView
 from labrats.api.services import Services
 from labrats.intake.validation import FILES_BYTES
 from labrats.model.errors import LabratsError
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES
+from labrats.model.network import OPEN
 
 log = structlog.get_logger()
 
@@ -46,6 +48,20 @@ class LimitsView(ResponseBody):
     job_retention_days: float = Field(examples=[30.0])
 
 
+class ContainmentView(ResponseBody):
+    """The defaults for jobs whose settings name no network and no isolation, and the levels that work here."""
+
+    network: NetworkView = Field(examples=["open"])
+    network_problem: str | None = Field(description="Why no job can have a network rule here; null if jobs can.")
+    isolation: IsolationName = Field(examples=["sandbox"])
+    isolation_of_untrusted: IsolationName = Field(
+        description="The minimum for jobs that external contributors cause.", examples=["sandbox"]
+    )
+    isolation_levels: list[IsolationName] = Field(
+        description="The levels that work here, the weakest first.", examples=[["process", "sandbox"]]
+    )
+
+
 class ControllerView(ResponseBody):
     """The engine that drives jobs. On one machine it is the one that answers."""
 
@@ -67,6 +83,7 @@ class SystemView(ResponseBody):
     time: datetime = Field(description="The engine's clock.", examples=["2030-01-01T12:00:00Z"])
     disk: DiskView
     limits: LimitsView
+    containment: ContainmentView
 
 
 @router.get("/api/system", responses=answers(200, SystemView, "The engine"), summary="Get facts about the engine")
@@ -96,8 +113,20 @@ async def get_system(request: Request) -> Response:
             "time": services.clock.now(),
             "disk": {"freeBytes": disk.f_bavail * disk.f_frsize, "totalBytes": disk.f_blocks * disk.f_frsize},
             "limits": limits,
+            "containment": _containment(services),
         }
     )
+
+
+def _containment(services: Services) -> dict[str, Any]:
+    settings, levels = services.settings, services.runner.isolation
+    return {
+        "network": settings.network or OPEN,
+        "networkProblem": services.runner.network_problem(),
+        "isolation": levels.at_least(settings.isolation or levels.default) or levels.default,
+        "isolationOfUntrusted": levels.untrusted,
+        "isolationLevels": levels.available,
+    }
 
 
 async def controller_view(services: Services) -> dict[str, Any]:

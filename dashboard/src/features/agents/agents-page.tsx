@@ -6,6 +6,7 @@ import { agentsQuery } from '../../api/jobs';
 import { useLive } from '../../api/live';
 import { visible } from '../../lib/ansi';
 import { counted } from '../../lib/format';
+import { networkText, type NetworkRule } from '../../lib/network';
 import { Changing } from '../../ui/access';
 import { Button, buttonClass } from '../../ui/button';
 import { Icon } from '../../ui/icons';
@@ -19,6 +20,7 @@ import styles from './agents-page.module.css';
 import { TriggerWords } from './trigger-words';
 
 const FIRST_TRIGGERS = 3;
+const FIRST_HOSTS = 3;
 
 export function AgentsPage() {
   const queries = useQueryClient();
@@ -94,6 +96,7 @@ function AgentCard({ agent, agents }: { agent: Agent; agents: readonly Agent[] }
   const settings = [
     [agent.defaultProvider, agent.defaultModel].filter(Boolean).join('/'),
     agent.defaultEffort && `${agent.defaultEffort} effort`,
+    containmentWords(agent),
     agent.triggerName !== agent.name && `known as ${agent.triggerName}`,
   ];
   const shown = agent.eventTriggers.slice(0, FIRST_TRIGGERS);
@@ -124,4 +127,18 @@ function AgentCard({ agent, agents }: { agent: Agent; agents: readonly Agent[] }
       )}
     </li>
   );
+}
+
+/** The network and the isolation of the jobs of an agent, such as `network npm, pypi · at least sandbox`. */
+function containmentWords({ defaultNetwork: rule, defaultIsolation: level }: Agent): string {
+  if (!rule && !level) return 'default network and isolation';
+  return [
+    rule ? `network ${shortened(rule)}` : 'default network',
+    level ? `at least ${level}` : 'default isolation',
+  ].join(' · ');
+}
+
+function shortened(rule: NetworkRule): string {
+  if (typeof rule === 'string' || rule.allow.length <= FIRST_HOSTS + 1) return networkText(rule);
+  return `${rule.allow.slice(0, FIRST_HOSTS).join(', ')} and ${rule.allow.length - FIRST_HOSTS} more`;
 }

@@ -2,7 +2,9 @@ import { useQuery } from '@tanstack/react-query';
 
 import { readyQuery, systemQuery, type System } from '../../api/keys';
 import { useLive } from '../../api/live';
+import { visible } from '../../lib/ansi';
 import { bytes, count, fullTime, span } from '../../lib/format';
+import { networkText } from '../../lib/network';
 import { Icon } from '../../ui/icons';
 import { Panel } from '../../ui/page';
 import { describe, Failure, Loading } from '../../ui/states';
@@ -45,6 +47,9 @@ export function SystemPage() {
             <dl className={styles.facts}>
               <Limits limits={system.data.limits} />
             </dl>
+          </Panel>
+          <Panel title="Network and isolation">
+            <Containment containment={system.data.containment} />
           </Panel>
           <Panel title="Addresses">
             <div className={styles.links}>
@@ -159,5 +164,30 @@ function Limits({ limits }: { limits: System['limits'] }) {
         </div>
       ))}
     </>
+  );
+}
+
+const NETWORKS = { open: 'open: all hosts', none: 'none: only the server of the model' };
+
+/** The defaults for jobs. containment: undefined if a replica of an earlier version has answered. */
+function Containment({ containment }: { containment: System['containment'] | undefined }) {
+  if (!containment) return <p className={styles.note}>An engine of an earlier version does not report them.</p>;
+  const { network, networkProblem, isolation, isolationOfUntrusted, isolationLevels } = containment;
+  const rows = [
+    ['Network of jobs that name none', typeof network === 'string' ? NETWORKS[network] : networkText(network)],
+    ['Network rules', networkProblem === null ? 'work here' : `do not work here: ${networkProblem}`],
+    ['Isolation of jobs that name none', isolation],
+    ['Isolation of jobs of external contributors', `at least ${isolationOfUntrusted}`],
+    ['Levels that work here', isolationLevels.join(', ')],
+  ] as const;
+  return (
+    <dl className={styles.facts}>
+      {rows.map(([label, value]) => (
+        <div key={label}>
+          <dt>{label}</dt>
+          <dd>{visible(value)}</dd>
+        </div>
+      ))}
+    </dl>
   );
 }
