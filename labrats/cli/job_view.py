@@ -162,11 +162,14 @@ def env_sentence(env: dict[str, Any]) -> str:
 
 
 def _isolation(job: dict[str, Any]) -> str:
-    """Return the level that the job gets, and the one that it asks for if that is another."""
+    """Return the level that the job gets, and the one that it asks for if that is another.
+
+    An engine of version 0.1 recorded no level. Its jobs may have run in any.
+    """
     level, least = job.get("isolation"), (job.get("config") or {}).get("isolation")
-    if not level or not least or level == least:
-        return str(level or least or "")
-    return f"{level} (at least {least})"
+    if level is None:
+        level = "not recorded" if job["attempts"] else ""
+    return f"{level} (at least {least})".lstrip() if least and level != least else level
 
 
 def _model(config: dict[str, Any]) -> str:

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -166,6 +168,24 @@ async def test_changes_are_shown_by_file(page: Page, engine: LocalEngine, admin:
     await expect(lock).to_contain_text("{}")
     await page.get_by_role("button", name="Split").click()
     await expect(page).to_have_url(re.compile("view=split"))
+
+
+async def test_job_of_version_0_1_has_no_recorded_isolation(browser: BrowserContext, own_engine: LocalEngine) -> None:
+    page = await browser.new_page()
+    async with own_engine.admin() as admin:
+        job = await admin.run({"result": 1})
+        assert job["isolation"] is not None
+        own_engine.kill()
+        with closing(sqlite3.connect(own_engine.data_dir / "labrats.db")) as database, database:
+            (body,) = database.execute("SELECT body FROM resources WHERE name = ?", (job["id"],)).fetchone()
+            record = json.loads(body)
+            del record["spec"]["resolved"]["isolation"]
+            stored = (json.dumps(record).encode(), job["id"])
+            database.execute("UPDATE resources SET body = ? WHERE name = ?", stored)
+        own_engine.start()
+        assert (await admin.job(job["id"]))["isolation"] is None
+    await sign_in(page, own_engine, f"/jobs/{job['id']}/details")
+    await expect(page.get_by_role("region", name="Outputs and session")).to_contain_text("Isolationnot recorded")
 
 
 async def test_reply_to_an_ended_job_opens_the_job_that_answers(page: Page, engine: LocalEngine, admin: User) -> None:

@@ -125,6 +125,25 @@ def test_job_without_a_rule_has_an_open_network(labrats: Labrats, engine: Script
     assert "model key" not in out
 
 
+@pytest.mark.parametrize(
+    ("attempts", "least", "line"),
+    [
+        (1, None, "  isolation  not recorded"),
+        (1, "sandbox", "  isolation  not recorded (at least sandbox)"),
+        (0, "sandbox", "  isolation  (at least sandbox)"),
+        (0, None, None),
+    ],
+)
+def test_job_without_a_recorded_isolation_says_so(
+    labrats: Labrats, engine: ScriptedEngine, attempts: int, least: str | None, line: str | None
+) -> None:
+    """Such a job was stored by version 0.1, or has not started yet."""
+    config = {"isolation": least} if least else {}
+    engine.answers(JOB, a_job(attempts=attempts, isolation=None, config=config))
+    lines = labrats("job", "ir-3ab1c2d4").out.splitlines()
+    assert [each for each in lines if "isolation" in each] == ([line] if line else [])
+
+
 def test_job_shows_a_pending_cancellation(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers(JOB, a_job(status="active", finishedAt=None, cancelRequestedAt="2030-01-01T12:00:03Z"))
     assert labrats("job", "ir-3ab1c2d4").out.startswith("ir-3ab1c2d4  active (being cancelled)\n")

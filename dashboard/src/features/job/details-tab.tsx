@@ -100,10 +100,10 @@ export function DetailsTab() {
             <dt>Changed files</dt>
             <dd>{outputs.filesChanged ?? NOTHING}</dd>
           </div>
-          {job.isolation && (
+          {(job.isolation ?? job.attempts > 0) && (
             <div>
               <dt>Isolation</dt>
-              <dd>{job.isolation}</dd>
+              <dd>{job.isolation ?? 'not recorded'}</dd>
             </div>
           )}
           {job.refusedHosts.length > 0 && (
