@@ -140,7 +140,7 @@ async def _proxy_of_pod(context: RunContext, feed_token: str, requests: "ModelRe
     from labrats.executor.key_proxy.request_feed import follow_requests
 
     server = ModelServer.of(context.task.config.provider or "", context.task.endpoint, None, "")
-    async with follow_requests((LOOPBACK, MODEL_REQUESTS_PORT), feed_token, requests.add, requests.end_attempt):
+    async with follow_requests((LOOPBACK, MODEL_REQUESTS_PORT), feed_token, requests.add, requests.lose_some):
         yield f"http://{LOOPBACK}:{KEY_PROXY_PORT}{server.prefix}"
 
 
@@ -162,22 +162,32 @@ class ModelRequests:
 
     def add(self, request: ModelRequest) -> None:
         """Record a request that has ended. If it exceeds a limit, let the attempt end."""
+        totals, is_answered = self._context.events.totals, False
         if request.refusal is None and is_for_an_answer(request.path, request.model):
             is_overload = request.is_overload or request.status in OVERLOADS
             self._has_seen_overload = self._has_seen_overload or is_overload
             pause = request.retry_after_seconds
             self._paused_until = None if pause is None else time.monotonic() + pause
-            self._context.events.totals.answers += 200 <= request.status < 300
-        self._context.events.totals.estimated += request.estimated
+            is_answered = 200 <= request.status < 300
+        totals.estimated += request.estimated
+        if is_answered:
+            totals.answers += 1
+        totals.misses_some = totals.misses_some or request.is_unmeasured
         try:
             self._report(request)
             if request.usage.tokens > 0:
                 self._usage += request.usage
-            self._context.set_measured_usage(self._usage)
+            if request.usage.tokens > 0 or is_answered:
+                self._context.set_measured_usage(self._usage)
             if request.refusal is not None and request.status == OVER_LIMIT:
                 raise GiveUp(FailedCode.BUDGET, request.refusal)
         except GiveUp as failure:
             self.end_attempt(failure)
+
+    def lose_some(self, failure: GiveUp) -> None:
+        """End the attempt with this failure, as some of its requests are unknown."""
+        self._context.events.totals.misses_some = True
+        self.end_attempt(failure)
 
     def end_attempt(self, failure: GiveUp) -> None:
         """End the attempt with this failure, unless the provider ends it in the next moment."""

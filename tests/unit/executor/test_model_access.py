@@ -138,6 +138,34 @@ def test_usage_that_a_program_reports_counts_only_without_a_key_proxy(
     assert found.known_cost_usd == pytest.approx(usage[2])
 
 
+HONEST = [
+    {"type": "system", "subtype": "init", "model": MODEL},
+    {"type": "assistant", "message": {"id": "1", "content": [], "usage": {"output_tokens": 70}}},
+    {"type": "result", "subtype": "success", "result": "done", "total_cost_usd": 0.5, "usage": {"input_tokens": 5000}},
+]
+
+
+@pytest.mark.parametrize(
+    ("headers", "usage"),
+    [
+        ({"Content-Type": "application/json"}, {"input_tokens": 5000.5, "output_tokens": 70}),
+        ({"Content-Type": "application/json"}, {"prompt_tokens": 5000, "completion_tokens": 70}),
+        ({"Content-Type": "text/html"}, {"input_tokens": 5000, "output_tokens": 70}),
+        ({"Content-Type": "application/json"}, None),
+    ],
+    ids=["other numbers", "other names", "another type", "no usage"],
+)
+def test_usage_that_a_program_reports_counts_for_an_answer_that_the_proxy_cannot_measure(
+    tmp_path: Path, headers: dict[str, str], usage: dict[str, float] | None
+) -> None:
+    answer = json.dumps({"type": "message", "content": [], "usage": usage}).encode()
+    with a_server(200, headers, answer) as url:
+        attempt = an_attempt_that_prints(tmp_path, url, HONEST, ASK.replace("{path}", "/v1/messages"))
+        attempt.run()
+    found = attempt.outcome.usage
+    assert (found.input_tokens, found.output_tokens, found.turns, found.cost_usd) == (5000, 70, 1, 0.5)
+
+
 def test_overload_is_believed_if_an_answer_of_the_server_reports_it(tmp_path: Path, server: str, status: int) -> None:
     """The agent can write to the output of its program, and a pause keeps all jobs of the model waiting."""
     attempt = an_attempt_that_reports_a_rate_limit(tmp_path, server)
