@@ -228,8 +228,8 @@ def test_schemathesis_finds_nothing(
     """Run all checks, on valid examples, and with a key also on valid and invalid edge cases of each schema. For an
     admin, who may call everything, also on random requests and on sequences of requests.
 
-    A signed-in page differs from a key only before the body is read, so examples suffice for it. Streams that do not end are excluded: the log of
-    a waiting job, and the feed of changes.
+    A signed-in page differs from a key only before the body is read, so examples suffice for it. Streams that do not
+    end are excluded: the log of a waiting job, and the feed of changes.
     """
     done = subprocess.run(
         [

@@ -15,7 +15,7 @@ MARGIN_SECONDS: Final = 60.0
 """Time beyond the limit of pytest-timeout, which comes first and fails the test without an end of the process."""
 
 _STANDARD_ERROR: Final = pytest.StashKey[int]()
-"""A descriptor of what pytest replaces while a test runs."""
+"""A copy of the descriptor of standard error, which pytest redirects while a test runs."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -40,6 +40,10 @@ apart from the tests of whole engines.
 """
 
 
+_FEWEST_TESTS: Final = 2
+"""A worker begins a test when it has a second one, or learns that there is none."""
+
+
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """A scheduler that gives a worker one group at a time: the tests on the shared Helm installation, the tests of
     backend parts, the other tests on a cluster, or the tests of one file.
@@ -47,6 +51,17 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has n
 
     def _split_scope(self, nodeid: str) -> str:
         return group_on_a_cluster(nodeid) or nodeid.split("::", maxsplit=1)[0]
+
+    def remove_node(self, node: Any) -> Any:
+        """Give the tests of a worker that has ended to another one, but not the test that has ended it."""
+        if crashed := super().remove_node(node):
+            self.workqueue[self._split_scope(crashed)][crashed] = True
+        return crashed
+
+    def _reschedule(self, node: Any) -> None:
+        super()._reschedule(node)
+        if self._pending_of(self.assigned_work[node]) < _FEWEST_TESTS:
+            super()._reschedule(node)
 
 
 def group_on_a_cluster(nodeid: str) -> str | None:
