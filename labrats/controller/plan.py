@@ -146,14 +146,17 @@ def _stop_since(job: Job, now: datetime) -> datetime | None:
 def move_after(job: Job, gone: Gone, now: datetime, delays: Delays) -> Move:
     """Return the move of a Running job whose attempt has ended."""
     usage = replace(gone.tail.usage.clamped(), seconds=_seconds_of_attempt(job, now))
+    total, before = job.status.usage + usage, job.status.usage.known_cost_usd
+    known_cost = (job.status.known_cost_usd if before is None else before) + (usage.cost_usd or 0.0)
     ending: dict[str, Any] = {
         "finished_at": now,
-        "usage": job.status.usage + usage,
-        "known_cost_usd": job.status.known_cost_usd + (usage.cost_usd or 0.0),
+        "usage": total,
         "outputs": _outputs(job, gone),
         "logs": gone.tail.logs,
         "session": _session(job, gone),
     }
+    if total.known_cost_usd is None and known_cost:  # a field that older custom resources lack
+        ending["known_cost_usd"] = known_cost
     if job.status.cancel_requested_at:  # an accepted cancel always ends in Cancelled, even if the attempt succeeded
         return Move(JobEvent.CANCEL, ending)
     if isinstance(gone.outcome, ResultEvent):
@@ -204,7 +207,8 @@ def _is_unusable(job: Job, gone: Gone, code: FailedCode) -> bool:
     The session is too long, the agent has finished its work with an invalid result, or this attempt already resumed it
     and failed before the model answered.
     """
-    failed_to_resume = _has_resumed(job, gone) and code is FailedCode.AGENT_ERROR and not gone.tail.usage.tokens
+    has_answer = gone.tail.usage.tokens or gone.tail.usage.turns
+    failed_to_resume = _has_resumed(job, gone) and code is FailedCode.AGENT_ERROR and not has_answer
     return code in (FailedCode.CONTEXT_TOO_LONG, FailedCode.RESULT_INVALID) or failed_to_resume
 
 

@@ -173,10 +173,10 @@ class ModelRequests:
         if is_answered:
             totals.answers += 1
         totals.misses_some = totals.misses_some or request.is_unmeasured
+        self._usage += request.usage
+        totals.set_measured(self._usage)  # also if the output is full
         try:
             self._report(request)
-            if request.usage.tokens > 0:
-                self._usage += request.usage
             if request.usage.tokens > 0 or is_answered:
                 self._context.set_measured_usage(self._usage)
             if request.refusal is not None and request.status == OVER_LIMIT:

@@ -175,7 +175,8 @@ def _spent(job: Job, config: JobConfig, prices: Prices | None) -> Usage:
     tokens = used.input_tokens + used.output_tokens - before * (config.max_tokens or 0)
     cost = used.known_cost_usd
     if cost is None:
-        cost = cost_of(used, prices) if prices else job.status.known_cost_usd or None
+        known = job.status.known_cost_usd or None
+        cost = max(cost_of(used, prices), known or 0.0) if prices else known
     if cost is not None:
         cost = max(0.0, cost - before * (config.max_cost_usd or 0.0))
     return Usage(input_tokens=max(0, tokens), cost_usd=cost, turns=used.turns)

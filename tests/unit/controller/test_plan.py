@@ -130,7 +130,6 @@ def test_a_success_is_recorded_with_its_result_usage_logs_and_outputs() -> None:
         {
             "finished_at": NOW,
             "usage": Usage(input_tokens=7, turns=1, seconds=3600),
-            "known_cost_usd": 0.0,
             "outputs": Outputs(branch="fix"),
             "logs": ("almost", "done"),
             "session": None,
@@ -275,11 +274,13 @@ def test_a_requeued_job_waits_and_keeps_its_usage() -> None:
 
 def test_known_cost_of_an_attempt_is_stored_although_that_of_another_is_unknown() -> None:
     """An agent whose program does not report the cost would otherwise have its whole limit again after a pause."""
-    job = a_job(P.RUNNING, usage=Usage(input_tokens=1, cost_usd=0.5), known_cost_usd=0.5)
     unknown = gone_with(an_error(FailedCode.EXECUTOR_DIED), usage=Usage(input_tokens=1))
+    known = gone_with(an_error(FailedCode.EXECUTOR_DIED), usage=Usage(input_tokens=1, cost_usd=0.25))
+    job = a_job(P.RUNNING, usage=Usage(input_tokens=1, cost_usd=0.5))
     changes = move_after(job, unknown, NOW, DELAYS).changes
     assert (changes["usage"].cost_usd, changes["known_cost_usd"]) == (None, 0.5)
-    known = gone_with(an_error(FailedCode.EXECUTOR_DIED), usage=Usage(input_tokens=1, cost_usd=0.25))
+    assert "known_cost_usd" not in move_after(job, known, NOW, DELAYS).changes, "older custom resources lack the field"
+    job = a_job(P.RUNNING, usage=Usage(input_tokens=1), known_cost_usd=0.5)
     assert move_after(job, known, NOW, DELAYS).changes["known_cost_usd"] == 0.75
 
 
