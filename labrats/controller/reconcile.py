@@ -200,12 +200,15 @@ class Controller:
     async def _whole(self, known: Job) -> Job:
         """Return a job with its large fields, which the schedule does not keep, in no older version than the known one.
 
-        Raises NotFound.
+        Raises NotFound; Conflict if the newer version cannot be read.
         """
         for found in await self._store.get_many(Job, [known.id]):  # on a cluster without a request, as a rule
             if int(found.metadata.resource_version) >= int(known.metadata.resource_version):
                 return found
-        return await self._store.get(Job, known.id)
+        try:
+            return await self._store.get(Job, known.id)
+        except BecameUnreadable as error:
+            raise Conflict(str(error)) from error
 
     async def _refresh(self, job_id: str) -> None:
         """Read a job that another writer changed or deleted first, and reconcile it again."""
@@ -217,7 +220,10 @@ class Controller:
         except BecameUnreadable:
             if known is None or known.phase is not Phase.PENDING:
                 raise
-            # It must keep no slot from others. The watch reports it once a person has fixed it.
+            # The job must keep no slot from others. The watch reports it once a person has fixed it.
+            if self._schedule.job(job_id) is not known:  # it has done so before this answer arrived
+                self._work.add(job_id)
+                return
         else:
             self._observe(observed)
             self._work.add(job_id)

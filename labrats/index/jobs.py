@@ -510,7 +510,7 @@ class JobIndex:
             self._commit_timer = None
         if not self._db.in_transaction:
             return
-        if self._failure and self._failure.done():
+        if self._failure and self._failure.done() and not self._failure.cancelled():
             # Earlier changes are lost. With a later version, `_resume` would not read them again.
             self._roll_back()
             return

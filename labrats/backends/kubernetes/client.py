@@ -406,9 +406,11 @@ def error_of(code: int, body: bytes, retry_after: str | None = None) -> LabratsE
     """Return the error for an answer that is not a success."""
     status = _read_status(body)
     details, message = status.details, status.message
-    if message.startswith(_WEBHOOK_DENIAL):  # its author may have chosen any code
-        return ApiServerRefusal(code, message)
     match code:
+        case 413 | 422 if message.startswith(_WEBHOOK_DENIAL):
+            return Invalid(Problem("object", message))
+        case _ if message.startswith(_WEBHOOK_DENIAL):  # its author may have chosen any code
+            return ApiServerRefusal(code, message)
         case 404 if details.name and details.kind != "namespaces":
             return NotFound(message)
         case 409:

@@ -1,17 +1,19 @@
 """Faults of the store, the runner and the engine, and concurrent writers."""
 
+import asyncio
 from typing import TypeVar
 
 import pytest
 from msgspec.structs import replace
 
+from labrats.backends.kubernetes.client import error_of
 from labrats.controller.work_queue import ERROR_DELAY_SECONDS
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import Invalid, Problem
 from labrats.model.job import FailedCode, Job, Usage
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
-from labrats.ports import Attempt
+from labrats.ports import Attempt, Store
 from tests.fakes.runner import MemoryRunner
 from tests.unit.controller.lab import HANG, SETTINGS, STUBBORN, Lab, seconds_of
 from tests.unit.controller.trouble import FaultyStore, UnreachableRunner
@@ -156,3 +158,54 @@ async def test_a_job_that_another_writer_deleted_releases_its_slot(lab: Lab) -> 
         store.held_back = Job
         await lab.store.delete(Job, deleted.id)
         assert (await lab.ended(next_one)).phase is P.SUCCEEDED
+
+
+async def test_a_job_that_was_fixed_before_the_answer_about_its_former_version_runs(lab: Lab) -> None:
+    await lab.set_slots(1)
+    lab.controller_store = store = LateAnswer(lab.store)
+    async with lab.controller():
+        first = await lab.submit([{"sleepMs": 10_000}])
+        await lab.started(first)
+        second = await lab.submit()
+        await lab.clock.advance(1)
+        lab.store.spoiled.add(second.id)
+        store.late = second.id
+        await store.asked.wait()
+        lab.store.spoiled.clear()
+        await lab.store.update(replace(second, metadata=replace(second.metadata, labels={"fixed": "yes"})))
+        assert (await lab.ended(second)).phase is P.SUCCEEDED
+
+
+class LateAnswer(FaultyStore):
+    """A store whose answer about one job arrives after the changes that the watch reports. late: its name."""
+
+    late = ""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.asked = asyncio.Event()
+
+    async def get(self, kind: type[R], name: str) -> R:
+        try:
+            return await super().get(kind, name)
+        finally:
+            if name == self.late:
+                self.late = ""
+                self.asked.set()
+                await asyncio.sleep(1)
+
+
+async def test_a_job_whose_outcome_a_webhook_forbids_fails(lab: Lab) -> None:
+    lab.controller_store = ForbiddenOutcome(lab.store)
+    async with lab.controller():
+        ended = await lab.ended(await lab.submit([{"usage": {"inputTokens": 10**9}}]))
+    assert ended.status.failed_code is FailedCode.INTERNAL
+
+
+class ForbiddenOutcome(FaultyStore):
+    """A store behind an admission webhook that denies numbers above a million."""
+
+    async def update(self, resource: R) -> R:
+        if isinstance(resource, Job) and resource.status.usage.input_tokens > 10**6:
+            raise error_of(422, b'{"message": "admission webhook \\"limits.example\\" denied the request: too many"}')
+        return await super().update(resource)

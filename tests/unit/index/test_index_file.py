@@ -137,6 +137,17 @@ class FullOnce:
         return getattr(self._connection, name)
 
 
+async def test_changes_are_committed_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "COMMIT_SECONDS", DEADLINE_SECONDS)
+    async with EmbeddedStore.open(tmp_path / "labrats.db") as store:
+        with closing(JobIndex(tmp_path / "index.db")) as index:
+            async with run_in_background(index.follow(store)):
+                await index.synced.wait()
+                await store.create(an_unstored(1))
+                await eventually(lambda: index.contains("ir-00000001"))
+            assert index.contains("ir-00000001")
+
+
 async def test_an_index_that_starts_over_waits_for_a_database_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,7 @@ def a_status(code: int, message: str = "it is so", **details: Any) -> bytes:
         (400, a_status(400, 'strict decoding error: unknown field "spec.untrusted"'), ApiServerRefusal),
         *(
             (code, a_status(code, 'admission webhook "images.example" denied the request: no'), ApiServerRefusal)
-            for code in (400, 409, 418, 422)
+            for code in (400, 409, 418)
         ),
     ],
 )
