@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -184,12 +184,17 @@ def memory_of_sandbox(pids: Sequence[int]) -> int:
 
 
 def memory_of_tables(pids: Iterable[int]) -> int:
-    """Return the bytes of memory that the kernel takes for the tables of descriptors of the processes."""
+    """Return the bytes of memory that the kernel takes for the tables of descriptors of the processes.
+
+    Where the kernel does not say which threads share one, as in many containers, each process counts once.
+    """
     used = 0
-    for place in chain.from_iterable(map(_threads_with_descriptors, pids)):
-        with suppress(OSError):
-            size = _TABLE_SIZE.search(Path(place, "status").read_text(errors="replace"))
-            used += int(size[1]) * _ENTRY_BYTES if size else 0
+    for pid in pids:
+        known = None if share_descriptors(pid, pid) else 1
+        for place in islice(_threads_with_descriptors(pid), known):
+            with suppress(OSError):
+                size = _TABLE_SIZE.search(Path(place, "status").read_text(errors="replace"))
+                used += int(size[1]) * _ENTRY_BYTES if size else 0
     return used
 
 

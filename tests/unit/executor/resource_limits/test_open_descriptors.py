@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from labrats.executor.resource_limits.open_descriptors import (
     hides_files,
     is_in_sandbox,
     memory_of_sandbox,
+    memory_of_tables,
     open_pipes,
     open_sockets,
     unlinked_files,
@@ -162,3 +164,20 @@ def test_connections_that_nobody_accepts_count(tmp_path: Path, monkeypatch: pyte
                 client.send(b"something")
         assert open_sockets([os.getpid()]) == before + 6
     assert open_sockets([os.getpid()]) == before
+
+
+def test_table_that_threads_share_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many containers do not let a process ask what threads share."""
+    end = threading.Event()
+    threads = [threading.Thread(target=end.wait) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    try:
+        known = memory_of_tables([os.getpid()])
+        monkeypatch.setattr(open_descriptors, "share_descriptors", lambda *_: False)
+        unknown = memory_of_tables([os.getpid()])
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
+    assert 0 < unknown == known
