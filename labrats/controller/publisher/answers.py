@@ -42,8 +42,9 @@ class Answers:
         async for change in self._store.watch(WebhookSource):
             if isinstance(change, Changed):
                 for request in change.resource.status.thread_requests:
-                    if request.answer is not None:
-                        self._work.add(request_key(change.resource, request))
+                    key = request_key(change.resource, request)
+                    if request.answer is not None and not self._work.has_timer(key):  # GitHub may want a pause
+                        self._work.add(key)
 
     async def _write_stored(self, key: str) -> None:
         """Write the answer to a request, and remove the request. Raises RetryLater."""

@@ -26,6 +26,7 @@ from labrats.controller.publisher.git import (
     start_of_output,
 )
 from labrats.controller.publisher.signer import CannotSign, Signer
+from labrats.model.errors import RetryLater
 from labrats.model.protocol import BUNDLE_REF
 
 _COMMIT: Final = re.compile(rb"^-([0-9a-f]{40}|[0-9a-f]{64}) ?", re.MULTILINE)
@@ -107,7 +108,10 @@ class Commits:
         if len(prerequisites) != 1:
             raise NotPushed("the commits are not based on one commit of the repository")
         base = prerequisites[0].decode()
-        folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-"))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-"))
+        except OSError as error:
+            raise RetryLater(f"there is no room for a temporary repository: {error.strerror}", 60) from error
         try:
             run_git(folder, ["init", "--quiet", "--bare", "--template=", "repository.git"])
             run_git(folder, [*_IN, "fetch", "--quiet", "--depth=1", "--no-tags", url, base], url, token)
@@ -251,7 +255,11 @@ def remove_leftovers() -> None:
 
     In a container each publisher has the same process ID.
     """
-    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+    try:
+        place = tempfile.gettempdir()
+    except FileNotFoundError:  # no folder for them can be written to, perhaps as the leftovers fill the disk
+        place = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108, only own folders in it are removed
+    for folder in Path(place).glob(f"{TEMPORARY}*"):
         pid = folder.name.removeprefix(TEMPORARY).partition("-")[0]
         if pid == str(os.getpid()) or (pid.isdecimal() and not Path("/proc", pid).exists()):
             shutil.rmtree(folder, ignore_errors=True)

@@ -5,6 +5,7 @@ Nothing that an agent has written is trusted: no hook, filter or configuration c
 
 import asyncio
 import base64
+import errno
 import os
 import re
 import shutil
@@ -61,6 +62,11 @@ _UNREACHABLE: Final = re.compile(
     re.IGNORECASE,
 )
 _DENIED: Final = re.compile(r"error: 4(?!29)\d\d|HTTP 4(?!29)\d\d|Authentication failed")
+_SHORTAGE: Final = re.compile(r"No space left on device|Resource temporarily unavailable|Too many open files")
+_SHORTAGES: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+"""Errors of starting git for which this machine is to blame, not the commits. The pattern is for git's own words."""
+
+_SHORTAGE_SECONDS: Final = 60.0
 _NOT_FAST_FORWARD: Final = re.compile(r"non-fast-forward|fetch first|stale info|cannot lock ref", re.IGNORECASE)
 _UNVERIFIED: Final = re.compile(r"Commits must have (?:verified|valid) signatures", re.IGNORECASE)
 """Words of a ruleset, and of the protection of a branch."""
@@ -198,7 +204,7 @@ def run_git(
         message = f"git took more than {seconds:g} seconds to process the commits"
         raise RetryLater(message, delay_seconds=300) from error
     except OSError as error:
-        raise NotPushed(f"git cannot be run: {error.strerror}") from error
+        raise _not_run(error) from error
     if url and (problem := scratch.problem(folder)):  # a short transfer has not been measured yet
         problems.append(problem)
     if problems:
@@ -207,6 +213,12 @@ def run_git(
         return output
     said = errors + output if PORCELAIN in arguments else errors
     raise _problem(" ".join(said.decode(errors="replace").split()), token)
+
+
+def _not_run(error: OSError) -> LabratsError:
+    """Return the error for git that could not be started, or has no folder to work in."""
+    problem = f"git cannot be run: {error.strerror}"
+    return RetryLater(problem, _SHORTAGE_SECONDS) if error.errno in _SHORTAGES else NotPushed(problem)
 
 
 @contextmanager
@@ -259,7 +271,7 @@ def _started(folder: Path, arguments: Sequence[str]) -> Iterator[tuple[subproces
     try:
         process = run.start([*_WITH_LITTLE_MEMORY, "git", *arguments], folder, _environment(None, None))
     except OSError as error:
-        raise NotPushed(f"git cannot be run: {error.strerror}") from error
+        raise _not_run(error) from error
     assert process.stdout
     limit = Timer(_SECONDS, run.kill)
     limit.start()
@@ -280,6 +292,8 @@ def _problem(text: str, token: str | None) -> LabratsError:
         return NotPushed(f"git refuses the commits: {message}")
     if _UNREACHABLE.search(message):
         return RetryLater(f"git could not reach GitHub: {message}", delay_seconds=30)
+    if _SHORTAGE.search(message):
+        return RetryLater(f"git lacks space or processes: {message}", _SHORTAGE_SECONDS)
     if _NOT_FAST_FORWARD.search(message):
         return BranchHasOtherCommits("the branch has commits of others")
     return NotPushed(f"git refuses the commits: {message}")

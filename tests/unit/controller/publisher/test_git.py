@@ -1,11 +1,14 @@
 """Runs of git whose output is long, or that fill the disk."""
 
+import errno
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -128,3 +131,34 @@ def test_git_takes_half_of_the_memory_of_the_publisher_at_most(tmp_path: Path) -
     with pytest.raises(NotPushed, match="too much"):
         short_output(tmp_path, use_memory, 10_000, "too much")
     assert start_of_output(tmp_path, use_memory, 10_000) == b""
+
+
+def test_leftovers_are_removed_although_they_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_folder() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    a_repository(tmp_path, "a")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", no_folder)
+    remove_leftovers()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN, errno.ENOMEM])
+def test_commits_are_published_later_if_git_cannot_be_started_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*command: Any, **options: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    with pytest.raises(RetryLater, match="git cannot be run"):
+        run_git(tmp_path, ["status"])
+
+
+@pytest.mark.parametrize(
+    "words", ["fatal: write error: No space left on device", "error: cannot fork(): Resource temporarily unavailable"]
+)
+def test_commits_are_published_later_if_git_lacks_space_or_processes(tmp_path: Path, words: str) -> None:
+    with pytest.raises(RetryLater, match="git lacks space or processes"):
+        run_git(tmp_path, ["-c", f"alias.fail=!echo '{words}' >&2; exit 128", "fail"])
