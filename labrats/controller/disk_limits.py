@@ -17,7 +17,7 @@ from labrats.files.free_files import file_room
 from labrats.index.jobs import JobIndex
 from labrats.intake.stored_jobs import existing_jobs
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import BecameUnreadable, NotFound
+from labrats.model.errors import BecameUnreadable, NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.ports import Clock, Runner, Store
 from labrats.settings import EngineSettings
@@ -118,9 +118,22 @@ class DiskLimits:
             job = await self._store.get(Job, name.job_id)
         except (NotFound, BecameUnreadable):
             return False
-        if job.ended:
+        if not job.ended:
+            return False
+        try:
             await self._runner.remove(name, keep_output=True)
-        return job.ended
+        except (RetryLater, OSError) as error:  # it must keep no other
+            log.warning("workspace not removed", attempt=str(name), reason=str(error))
+            return False
+        return True
+
+    async def _remove_output(self, name: AttemptName) -> int:
+        """Delete the output of an attempt. Return the bytes that became free: none if it cannot be deleted now."""
+        try:
+            return await self._runner.remove_output(name)
+        except (RetryLater, OSError) as error:
+            log.warning("outputs not removed", attempt=str(name), reason=str(error))
+            return 0
 
     async def free_disk(self) -> None:
         """Delete what ended jobs have left while less space is free than is to be kept, or room for too few files.
@@ -171,7 +184,7 @@ class DiskLimits:
                 for number in range(1, 1 if job.ended else job.status.attempts):
                     if not await asyncio.to_thread(self._shortage):
                         return
-                    if number != resumed and (freed := await self._runner.remove_output(AttemptName(job.id, number))):
+                    if number != resumed and (freed := await self._remove_output(AttemptName(job.id, number))):
                         log.info("outputs removed", job=job.id, attempt=number, bytes=freed, reason="LABRATS_FREE_GIB")
 
     def _next_ended(self) -> str | None:
@@ -197,5 +210,5 @@ class DiskLimits:
             return
         if not job.needs_output:
             names = [AttemptName(job_id, number) for number in range(1, job.status.attempts + 1)]
-            if freed := sum([await self._runner.remove_output(name) for name in names]):
+            if freed := sum([await self._remove_output(name) for name in names]):
                 log.info("outputs removed", job=job_id, bytes=freed, reason="LABRATS_FREE_GIB")

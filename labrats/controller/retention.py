@@ -7,7 +7,7 @@ Collects orphaned attempts and files, too: a job may be deleted with kubectl whi
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import PurePath
 from typing import Final, TypeVar
@@ -82,13 +82,15 @@ class Retention:
     async def _forget_jobs(self) -> None:
         ended_before = self._clock.now() - self._job_retention
         for job_id in self._index.finished_before(ended_before):
-            with suppress(NotFound, Conflict, BecameUnreadable):  # it was deleted, retried or made invalid meanwhile
+            # It may have been deleted, retried or made invalid meanwhile.
+            with suppress(NotFound, Conflict, BecameUnreadable), _failure_logged(job_id):
                 await self._forget(job_id, ended_before)
 
     async def _clear_workspaces(self) -> None:
         ended_before = self._clock.now() - self._workspace_retention
         for name in await self._runner.workspaces():
-            await self._clear_workspace(name, ended_before)
+            with _failure_logged(str(name)):
+                await self._clear_workspace(name, ended_before)
 
     async def _collect_attempts(self) -> None:
         async for names in self._runner.retained():
@@ -182,3 +184,14 @@ def _ended_before(job: Job, time: datetime) -> bool:
 def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Yield the items in batches of at most `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+@contextmanager
+def _failure_logged(what: str) -> Iterator[None]:
+    """Log that something cannot be deleted now, which keeps nothing else. NotFound and Conflict are raised."""
+    try:
+        yield
+    except BecameUnreadable:
+        raise
+    except (RetryLater, OSError) as error:
+        log.warning("cleanup postponed", of=what, reason=str(error))

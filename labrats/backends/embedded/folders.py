@@ -11,7 +11,7 @@ from labrats.files.attempt_output import attempt_names
 from labrats.files.block_groups import spread_subfolders
 from labrats.files.durability import replace_file
 from labrats.files.safe_paths import NotRegularFile, read_regular_file, write_new
-from labrats.files.trees import remove_tree, sizes_on_disk
+from labrats.files.trees import remove_path, remove_tree, sizes_on_disk
 from labrats.model.attempt_name import AttemptName
 from labrats.model.protocol import (
     BASELINE_FILE,
@@ -49,7 +49,7 @@ class AttemptFolder:
 
     def forbid_resume(self) -> None:
         """Prevent later attempts from using the workspace and the home."""
-        (self.path / BASELINE_FILE).unlink(missing_ok=True)
+        remove_path(self.path / BASELINE_FILE)  # an agent may have put a folder there
 
     def write_inputs(self, inputs: Mapping[str, bytes]) -> None:
         """Write the executor's inputs. inputs: content by relative path."""

@@ -10,7 +10,7 @@ from labrats.controller.disk_limits import FULL_DISK_SECONDS, LARGE_BYTES, DiskL
 from labrats.files.free_files import FileRoom
 from labrats.model.agent import ChainLink
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import BecameUnreadable
+from labrats.model.errors import BecameUnreadable, RetryLater
 from labrats.model.job import Chain, Job, Outputs
 from labrats.model.phases import Phase
 from labrats.model.report import Published, PullRequestReport, Report, ReportTarget
@@ -282,3 +282,34 @@ async def test_some_space_stays_free_by_default(
     monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
     await free_disk(data.disk_limits())
     assert outputs_left(data) == ({job.id} if is_enough else set())
+
+
+@pytest.mark.parametrize("error", [OSError("is a directory"), RetryLater("a policy forbids it")])
+async def test_an_attempt_that_cannot_be_removed_keeps_no_other(
+    data: EngineData, disk: Disk, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    stuck, *others = [await data.ended() for _ in range(3)]
+    for executor in data.machine.executors.values():
+        executor.workspace_bytes = GIB
+    data.machine.executors[stuck.attempt_name].workspace_bytes = 2 * GIB
+    remove, remove_output = data.runner.remove, data.runner.remove_output
+
+    async def remove_others(name: AttemptName, *, keep_output: bool = False) -> None:
+        if name == stuck.attempt_name:
+            raise error
+        await remove(name, keep_output=keep_output)
+
+    async def remove_other_outputs(name: AttemptName) -> int:
+        if name == stuck.attempt_name:
+            raise error
+        return await remove_output(name)
+
+    monkeypatch.setattr(data.runner, "remove", remove_others)
+    monkeypatch.setattr(data.runner, "remove_output", remove_other_outputs)
+    await data.disk_limits(workspaces_gib=3).limit_workspaces()
+    assert set(await data.runner.workspaces()) == {stuck.attempt_name, others[1].attempt_name}
+
+    disk.used_by_others = 5 * GIB
+    await free_disk(data.disk_limits(free_gib=3))
+    assert await data.runner.workspaces() == [stuck.attempt_name]
+    assert outputs_left(data) == {stuck.id}

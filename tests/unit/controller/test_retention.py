@@ -345,3 +345,25 @@ async def test_the_token_of_a_live_job_is_not_deleted(data: EngineData, phase: P
     data.clock.step(DAY)
     await data.retention().delete_tokens()
     assert len(await data.store.list(Secret)) == 1
+
+
+@pytest.mark.parametrize("error", [OSError("is a directory"), RetryLater("a policy forbids it")])
+async def test_an_attempt_that_cannot_be_removed_blocks_no_other(
+    data: EngineData, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    stuck, other = await data.ended(), await data.ended()
+    remove = data.runner.remove
+
+    async def remove_others(name: AttemptName, *, keep_output: bool = False) -> None:
+        if name == stuck.attempt_name:
+            raise error
+        await remove(name, keep_output=keep_output)
+
+    monkeypatch.setattr(data.runner, "remove", remove_others)
+    data.clock.step(2 * DAY)
+    await data.retention().clean()
+    assert await data.runner.workspaces() == [stuck.attempt_name]
+    data.clock.step(31 * DAY)
+    await data.retention().clean()
+    assert await data.exists(stuck)
+    assert not await data.exists(other)
