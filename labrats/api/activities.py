@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import apsw
 import structlog
 
 from labrats.index.jobs import JobIndex
 from labrats.model.attempt_name import AttemptName
-from labrats.model.errors import LabratsError
+from labrats.model.errors import LabratsError, RetryLater
 from labrats.ports import Runner
 
 log = structlog.get_logger()
@@ -68,7 +69,10 @@ class Activities:
             await self._requested.wait()
             while self._observed:
                 await asyncio.sleep(REFRESH_SECONDS)
-                await self._refresh()
+                try:
+                    await self._refresh()
+                except (RetryLater, apsw.Error) as error:  # the index is being filled again, or cannot be read
+                    log.warning("activities not refreshed", reason=str(error))
             self._requested.clear()
 
     async def _refresh(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from secrets import token_hex
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -80,7 +80,7 @@ class BulkAction(Record):
     worker:  the engine that works on it.
     """
 
-    action: str
+    action: Literal["cancel", "retry"]
     targets: Sequence[Target]
     owner: str | None
     done: int = 0

@@ -123,6 +123,8 @@ class Redelivery:
                     await self._review(source)
                 except LabratsError as error:
                     log.warning("redelivery postponed", source=source.name, reason=str(error))
+                except Exception:  # a bug that one source triggers must not end the engine
+                    log.exception("redelivery postponed", source=source.name)
             await self._clock.sleep(PASS_SECONDS)
 
     async def _review(self, source: WebhookSource) -> None:

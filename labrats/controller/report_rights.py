@@ -67,6 +67,8 @@ class ReportRights:
                     await store_condition(self._store, source, REPORTS, await self._condition(source))
                 except LabratsError as error:
                     log.warning("rights not checked", source=source.name, reason=str(error))
+                except Exception:  # a bug that one source triggers must not end the engine
+                    log.exception("rights not checked", source=source.name)
             await self._clock.sleep(PASS_SECONDS)
 
     async def _condition(self, source: WebhookSource) -> Condition | None:

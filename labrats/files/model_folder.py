@@ -118,7 +118,7 @@ class ModelFolder:
         try:
             known = msgspec.json.decode(part.note.read_bytes(), type=Progress)
             received = part.path.stat().st_size
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
             return None
         return DownloadProgress(received_bytes=received, total_bytes=known.size)
 
@@ -254,7 +254,7 @@ class PartialFile:
         nothing = Progress(url=url)
         try:
             known = msgspec.json.decode(self.note.read_bytes(), type=Progress)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
             return nothing
         is_strong = known.etag.startswith('"')  # versions with the same weak ETag may differ in their bytes
         is_present = known.synced <= self.path.stat().st_size

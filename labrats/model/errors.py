@@ -57,7 +57,7 @@ class RetryLater(LabratsError):
 
 
 def delay_after(error: LabratsError) -> float:
-    """Return the seconds after which to try again what has failed, also where a retry may fail for as long as ever."""
+    """Return the seconds after which to try again. Only a person may be able to remove the cause of the error."""
     return error.delay_seconds if isinstance(error, RetryLater) else REFUSED_SECONDS
 
 

@@ -180,7 +180,8 @@ class GitHub:
 
     def _headers(self, credentials: Mapping[str, str]) -> dict[str, str]:
         """Return the headers with the App's JWT. Raises GiveUp for credentials of another kind."""
-        from joserfc import jwt  # on first use, as it is large
+        from cryptography.exceptions import UnsupportedAlgorithm  # on first use, as these are large
+        from joserfc import jwt
         from joserfc.errors import JoseError
         from joserfc.jwk import RSAKey
 
@@ -195,8 +196,9 @@ class GitHub:
         }
         try:
             token = jwt.encode({"alg": "RS256"}, claims, RSAKey.import_key(key))
-        except (JoseError, ValueError):
-            raise _give_up(f"the `{PRIVATE_KEY}` is not an RSA key in PEM") from None  # the cause may contain the key
+        except (JoseError, ValueError, TypeError, UnsupportedAlgorithm):
+            reason = f"the `{PRIVATE_KEY}` is not an RSA key in PEM without a passphrase"
+            raise _give_up(reason) from None  # the cause may contain the key
         return {
             "Accept": "application/vnd.github+json",
             "Authorization": f"Bearer {token}",

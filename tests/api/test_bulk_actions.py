@@ -8,9 +8,10 @@ import pytest
 
 from labrats.api import bulk_actions
 from labrats.api.bulk_actions import CHECK_SECONDS, RETENTION
-from labrats.model.core_resources import Secret
+from labrats.model.core_resources import TYPE_LABEL, Secret
 from labrats.model.errors import BecameUnreadable, Invalid, Problem, RetryLater
 from labrats.model.job import Job
+from labrats.model.record import Metadata
 from tests.api.conftest import Api, a_submission
 from tests.support.builders import an_ai_model
 
@@ -184,3 +185,15 @@ async def test_caller_with_many_unfinished_actions_has_to_wait(
 
     assert [answer.status_code for answer in answers] == [202, 202, 429, 202]
     assert answers[2].headers["Retry-After"] == "5"
+
+
+async def test_an_action_of_a_later_version_stops_no_other(api: Api, user: httpx2.AsyncClient) -> None:
+    await hold_back_jobs(api)
+    job_id = (await user.post("/api/jobs/submit", json=a_submission())).json()["jobId"]
+    data = {"action": f'{{"action":"archive","targets":[["{job_id}",null]],"owner":null}}'}
+    labels = {TYPE_LABEL: "bulk-action"}
+    await api.store.create(Secret(metadata=Metadata(name="bulk-action-0", labels=labels), data=data))
+    await api.clock.sleep(60)
+    path = await cancel_all(user, 1)
+    await api.clock.sleep(5)
+    assert (await user.get(path)).json()["changed"] == 1

@@ -6,16 +6,21 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
+from labrats.api import activities as activities_module
 from labrats.api import job_items
 from labrats.api.activities import Activities
 from labrats.api.job_items import JobItems
 from labrats.index.jobs import IndexedJob, JobIndex
+from labrats.model.attempt_name import AttemptName
+from labrats.model.errors import RetryLater
 from labrats.model.job import Job
 from labrats.model.record import Resource
 from tests.fakes.clock import FakeClock
 from tests.fakes.runner import MemoryMachine, MemoryRunner
 from tests.fakes.store import MemoryStore
+from tests.support.background import run_in_background
 from tests.support.builders import a_job
+from tests.support.waiting import eventually
 
 R = TypeVar("R", bound=Resource)
 
@@ -87,3 +92,21 @@ async def test_cache_is_bounded(store: ReadCounter, monkeypatch: pytest.MonkeyPa
     for _ in range(2):
         await items(cache, large)
     assert store.read[-2:] == [large.id, large.id]
+
+
+async def test_activities_go_on_after_the_index_could_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FailingIndex(JobIndex):
+        failures = 0
+
+        def is_running(self, job_id: str) -> bool:
+            self.failures += 1
+            if self.failures == 1:
+                raise RetryLater("the index of the jobs is damaged; it is being filled again")
+            return False
+
+    monkeypatch.setattr(activities_module, "REFRESH_SECONDS", 0.01)
+    index = FailingIndex()
+    activities = Activities(MemoryRunner(MemoryStore(), MemoryMachine()), index)
+    await activities.of(AttemptName("ir-1", 1), "ci")
+    async with run_in_background(activities.run()):
+        await eventually(lambda: index.failures > 1)

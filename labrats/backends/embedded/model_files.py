@@ -47,12 +47,20 @@ class LocalModelFiles:
     async def run(self) -> None:
         """Carry out operations until cancelled, first those that an earlier engine left unfinished."""
         async with asyncio.TaskGroup() as tasks:
-            for operation in await _on_disk(self._read_all):
+            for operation in await self._left_by_an_earlier_engine():
                 if not operation.has_ended:
                     self._enqueue(operation)
             while True:
                 operation = await self._queue.get()
                 tasks.create_task(self._carry_out(operation), name=operation.name)
+
+    async def _left_by_an_earlier_engine(self) -> Sequence[FileOperation]:
+        while True:
+            try:
+                return await _on_disk(self._read_all)
+            except RetryLater as error:
+                log.warning("operations on model files not continued yet", reason=str(error))
+                await self._clock.sleep(error.delay_seconds)
 
     async def scan(self) -> Sequence[FoundFile]:
         return await _on_disk(self._folder.scan)
@@ -94,6 +102,9 @@ class LocalModelFiles:
                 reason = str(error) if isinstance(error, LabratsError) else f"models folder: {error.strerror}"
                 write_line(reason)
                 await self._end(operation, OperationStatus.FAILED, reason)
+            except Exception:  # a defect that one file triggers must not end the engine, again at each start
+                log.exception("model file operation failed", operation=operation.name)
+                await self._end(operation, OperationStatus.FAILED, "an unexpected error: the engine's log says why")
             else:
                 await self._end(operation, OperationStatus.COMPLETED, None)
 
@@ -143,8 +154,8 @@ def _read(path: Path) -> FileOperation | None:
         return msgspec.json.decode(path.read_bytes(), type=FileOperation)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError:  # somebody else wrote the file
-        log.warning("operation record unreadable", path=str(path))
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:  # somebody else wrote the file
+        log.warning("operation record unreadable", path=str(path), reason=str(error))
         return None
 
 

@@ -398,14 +398,26 @@ class LocalRunner(AttemptResults):
 
     def _executor_ended(self, name: AttemptName) -> None:
         ended = self._release(name)
-        folder = self._folder(name)
-        claimed_by = folder.executor()
-        if isinstance(claimed_by, ProcessId) and claimed_by != ended.id and folder.is_run_by(claimed_by):
-            self._adopt(name, claimed_by)  # an executor of an earlier engine won the claim
-        elif read_end(folder.output)[0] is not None:
+        try:
+            is_over = self._is_over(name, ended.id)
+        except OSError as error:  # too many open files
+            log.warning("end of an attempt not read yet", attempt=str(name), reason=error.strerror)
+            is_over = False
+        if name in self._executors or name in self._adoptions or name in self._cleanups:
+            return  # an executor of an earlier engine won the claim
+        if is_over:
             self._notify(name)  # it ended normally, which an executor does only after all its descendants
         else:
             self._clean_up_later(name)
+
+    def _is_over(self, name: AttemptName, ended: ProcessId) -> bool:
+        """Return whether the attempt has an outcome. Adopt an executor of an earlier engine that won the claim."""
+        folder = self._folder(name)
+        claimed_by = folder.executor()
+        if isinstance(claimed_by, ProcessId) and claimed_by != ended and folder.is_run_by(claimed_by):
+            self._adopt(name, claimed_by)
+            return False
+        return read_end(folder.output)[0] is not None
 
     def _clean_up_later(self, name: AttemptName) -> None:
         """End the leftovers of a crashed attempt in the background. Until then, the attempt counts as alive."""

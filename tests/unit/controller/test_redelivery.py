@@ -17,7 +17,7 @@ from labrats.controller.redelivery import (
 from labrats.index.catalog import Catalog
 from labrats.model.condition import Condition, condition_factory
 from labrats.model.core_resources import Secret
-from labrats.model.errors import GiveUp, LabratsError, RetryLater
+from labrats.model.errors import GiveUp, RetryLater
 from labrats.model.record import Metadata
 from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec, WebhookSourceStatus
 from labrats.net.github import HookDelivery
@@ -39,7 +39,7 @@ class Hook:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock, self.url, self.works, self.is_slow = clock, OURS, True, False
-        self.error: LabratsError | None = None
+        self.error: Exception | None = None
         self.sent: list[HookDelivery] = []
         self.requested: list[int] = []
         self.checks: list[datetime] = []
@@ -280,3 +280,13 @@ async def test_a_delivery_that_cannot_be_requested_blocks_no_other(
 def test_a_requested_delivery_is_pending() -> None:
     missed = missed_among([HookDelivery(1, "a", NOON, "timed out"), HookDelivery(2, "b", NOON, "OK")], {1}, NOON)
     assert (missed.due, missed.pending, missed.lost, missed.since) == ([], 1, 0, NOON)
+
+
+async def test_an_unexpected_error_of_one_source_ends_nothing(store: MemoryStore, hook: Hook, clock: FakeClock) -> None:
+    hook.error = TypeError("a defect")
+    await add_source(store)
+    await clock.sleep(CHECK_SECONDS)
+    hook.error = None
+    hook.send("a", arrives=False)
+    await clock.sleep(3 * CHECK_SECONDS)
+    assert hook.requested

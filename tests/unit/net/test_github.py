@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from msgspec.structs import replace
 
 from labrats.intake.repository_tokens import RepositoryTokens
@@ -47,6 +49,13 @@ async def a_stored_job(store: MemoryStore, github: GitHubStandIn, **setup: Any) 
 
 async def token_of(store: MemoryStore) -> str:
     return (await store.get(Secret, "ir-00000001-git")).data["password"]
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+async def test_a_private_key_with_a_passphrase_is_refused(github: GitHubStandIn, form: PrivateFormat) -> None:
+    key = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"test"))
+    with pytest.raises(GiveUp, match="is not an RSA key in PEM without a passphrase"):
+        await GitHub(github.url, FakeClock()).app({"appId": APP_ID, "privateKey": key.decode()})
 
 
 class TestApp:

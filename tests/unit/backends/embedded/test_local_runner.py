@@ -19,6 +19,7 @@ from labrats.backends.embedded import runner as runner_module
 from labrats.backends.embedded.folders import AttemptFolder, Folders
 from labrats.backends.embedded.runner import LocalRunner, LocalRunnerSettings
 from labrats.files.attempt_inputs import TaskSettings
+from labrats.files.attempt_output import read_end
 from labrats.model.attempt_name import AttemptName
 from labrats.model.config import Sampling
 from labrats.model.core_resources import ConfigMap, Secret
@@ -36,7 +37,7 @@ from labrats.model.job import (
 )
 from labrats.model.mcp_server import McpServer
 from labrats.model.phases import Phase
-from labrats.model.protocol import ResourceLimits, ResultEvent, Resumption, Sandbox, Selection, Task
+from labrats.model.protocol import BASELINE_FILE, ResourceLimits, ResultEvent, Resumption, Sandbox, Selection, Task
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, AttemptState, Gone, NotStarted, Runner
 from labrats.processes import ProcessId, process_name, with_environment, with_mount
@@ -601,3 +602,32 @@ async def test_pipes_in_the_place_of_the_origin_do_not_stop_the_start(folders: F
         os.mkfifo(folders.attempts / name)
     async with asyncio.timeout(DEADLINE_SECONDS), a_runner(folders, origin="database boot-1"):
         assert folders.origin() == "database boot-1"
+
+
+@pytest.mark.parametrize("steps", [[{"sleepMs": 300}, {"result": 1}], [{"sleepMs": 300}, {"fail": "no"}]], ids=str)
+async def test_end_that_cannot_be_read_now_is_noticed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Any]
+) -> None:
+    """Other programs may have opened all files that the machine allows."""
+    attempt, failures = an_attempt(steps), list[Path]()
+
+    def fail_once(path: Path) -> Any:
+        if not failures:
+            failures.append(path)
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+        return read_end(path)
+
+    async with EmbeddedBackend.open(tmp_path) as machine, machine.open_runner() as runner:
+        await runner.start(attempt)
+        monkeypatch.setattr(runner_module, "read_end", fail_once)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            async for _ in runner.watch():
+                if failures and isinstance(await runner.find(attempt.name), Gone):
+                    break
+
+
+def test_folder_in_place_of_the_baseline_does_not_keep_a_workspace(tmp_path: Path) -> None:
+    """An agent without a sandbox can put it there."""
+    (tmp_path / "attempt" / BASELINE_FILE / "more").mkdir(parents=True)
+    AttemptFolder(tmp_path / "attempt", tmp_path / "workspace").forbid_resume()
+    assert list((tmp_path / "attempt").iterdir()) == []
