@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import BinaryIO, Final, ParamSpec, TypeVar
 
 import msgspec
+import structlog
 
 from labrats.files.durability import sync
 from labrats.model.errors import Conflict, NotFound, RetryLater
 from labrats.model.job import UPLOAD_ID
 from labrats.model.record import Record, encode
+
+log = structlog.get_logger()
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -205,6 +208,9 @@ class Uploads:
             return msgspec.json.decode((self._root / upload_id / META_FILE).read_bytes(), type=Upload)
         except FileNotFoundError:
             return None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.warning("upload unreadable", upload=upload_id, reason=str(error))
+            return None
 
     def _remove(self, upload_id: str) -> None:
         trash = self._root / _INCOMING / f"{upload_id}-{secrets.token_hex(4)}"
@@ -219,7 +225,7 @@ class Uploads:
 
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.iterdir():
-        with suppress(FileNotFoundError):  # it has just been added or deleted
+        with suppress(OSError):  # it has just been added or deleted, or is another program's file
             last_written = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
             if last_written < time.time() - _ABANDONED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)

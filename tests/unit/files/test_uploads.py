@@ -155,3 +155,13 @@ async def test_uploads_leave_space_free(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert await uploads.list_all() == [stored]
     assert files_in(tmp_path) == {f"uploads/{stored.id}/a.txt", f"uploads/{stored.id}/{META_FILE}"}
+
+
+async def test_a_file_of_another_program_or_a_damaged_record_keeps_no_upload(uploads: Uploads, tmp_path: Path) -> None:
+    damaged, healthy = await add(uploads), await add(uploads)
+    (tmp_path / "volume" / "uploads" / damaged.id / META_FILE).write_bytes(b"\xff")
+    (tmp_path / "volume" / "uploads" / ".incoming" / ".DS_Store").touch()
+    added = await add(uploads)
+    assert {upload.id for upload in await uploads.list_all()} == {healthy.id, added.id}
+    with pytest.raises(NotFound):
+        await uploads.get(damaged.id)
