@@ -59,7 +59,7 @@ def restore_session_files(context: RunContext, session: AgentSession, stored: Pa
         context.create_folders()
         for name, content in files.items():
             write_inside(context.home, name, content)
-    except (OSError, zlib.error, msgspec.DecodeError, GiveUp):
+    except (OSError, zlib.error, msgspec.DecodeError, UnicodeDecodeError, GiveUp):
         return False
     return bool(files)
 

@@ -117,7 +117,7 @@ def load_baseline(context: RunContext) -> Baseline | None:
     (repository.git_dir / "index.lock").unlink(missing_ok=True)  # the process that held the lock is dead
     try:
         baseline = _BASELINE_DECODER.decode(read_regular_file(context.folder / BASELINE_FILE, _BASELINE_BYTES))
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     if baseline.tree is None:  # the workspace was empty, so the index contains only files of an earlier report
         (repository.git_dir / "index").unlink(missing_ok=True)

@@ -201,7 +201,7 @@ def _said(response: httpx2.Response) -> str:
     """Return GitHub's explanation of a refusal, as one line."""
     try:
         body = msgspec.json.decode(response.content, type=_ErrorBody)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return "without an explanation"
     details = body.errors if isinstance(body.errors, list) else []
     texts = [each if isinstance(each, str) else each.get("message") for each in details if isinstance(each, str | dict)]

@@ -170,7 +170,7 @@ def _remember(context: RunContext) -> None:
     try:
         with open_inside(context.home, name) as file:
             prompts = msgspec.json.decode(file.read(_SESSION_BYTES), type=list[str])
-    except (GiveUp, msgspec.DecodeError) as error:
+    except (GiveUp, msgspec.DecodeError, UnicodeDecodeError) as error:
         if context.session_id:
             raise SessionLost("no such session") from error
     prompts.append(context.prompt)

@@ -350,7 +350,12 @@ def test_stored_session_has_no_secret_and_no_file_of_another_session(tmp_path: P
     assert b"The word is" in b"".join(files.values())
 
 
-DAMAGED = {"no gzip": b"{}", "no JSON": gzip.compress(b"{"), "outside": gzip.compress(b'{"../escaped": "eA=="}')}
+DAMAGED = {
+    "no gzip": b"{}",
+    "no JSON": gzip.compress(b"{"),
+    "no UTF-8": gzip.compress(b'{"\xff": "eA=="}'),
+    "outside": gzip.compress(b'{"../escaped": "eA=="}'),
+}
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)

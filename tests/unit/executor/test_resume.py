@@ -71,6 +71,18 @@ def test_replaced_program_folder_is_not_followed(tmp_path: Path, command: str) -
     assert [path.name for path in elsewhere.iterdir()] == ["projects"]
 
 
+@pytest.mark.parametrize("content", [b"", b'{"tree": "\xff"}'])
+def test_damaged_baseline_does_not_end_the_next_attempt(tmp_path: Path, content: bytes) -> None:
+    """Without a sandbox, an agent can write to it."""
+    first = an_attempt_of(tmp_path, "true")
+    first.run()
+    (first.path / "baseline.json").write_bytes(content)
+    second = the_next_attempt(first)
+    (tmp_path / "agent").write_text(f"#!/bin/sh\n{INIT}{SUCCESS}")
+    second.run()
+    assert second.result == "done"
+
+
 def test_attempt_starts_over_without_a_stored_baseline(tmp_path: Path) -> None:
     first = an_attempt_of(tmp_path, "echo $* > asked")
     first.run()
