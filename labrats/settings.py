@@ -76,6 +76,9 @@ _CENTURY_DAYS: Final = 36_500
 MIN_API_KEY_LENGTH: Final = 16
 """Characters of a key below which it can be guessed."""
 
+_KERNEL_FOLDERS: Final = (Path("/dev"), Path("/proc"), Path("/sys"))
+"""Folders of the kernel, of which a sandbox has its own."""
+
 _BOOLEAN_WORDS: Final = (
     dict.fromkeys(("1", "yes", "on", "t", "y"), "true")
     | dict.fromkeys(("0", "no", "off", "f", "n"), "false")
@@ -349,6 +352,9 @@ class EngineSettings(BaseSettings):
         for path in paths:
             if not path.is_absolute():
                 raise ValueError(f"must be absolute paths; {str(path)!r} is not")
+            place = path.resolve()
+            if place == Path("/") or any(place.is_relative_to(folder) for folder in _KERNEL_FOLDERS):
+                raise ValueError(f"must be files and folders of programs, such as ~/.cargo; {str(path)!r} is not")
         return paths
 
     @field_validator("allowed_hosts", "callback_allowed_hosts")

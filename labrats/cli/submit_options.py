@@ -21,6 +21,7 @@ _WORKSPACE: Final = Group("Workspace", sort_key=2)
 _REPORT: Final = Group("Report to GitHub", sort_key=3)
 _KEY_PREFIX: Final = "secret:"
 """Prefix of a variable's value that is the name of a Secret and a key of its data."""
+_SHELL_OPERATORS: Final = ("&&", "||", "|", ";", "&", ">", ">>", "<")
 _TARGET: Final = re.compile(r"(?:https?://[^/\s]+/)?([\w.-]+/[\w.-]+?)(?:(?:#|/issues/)(\d+)|/pull/(\d+))?/?")
 
 
@@ -305,6 +306,9 @@ def _command(text: str) -> list[str]:
         raise CommandError(f"--setup {text}: {error}", ExitCode.USAGE) from error
     if not words:
         raise CommandError("--setup needs a command, such as 'npm ci'", ExitCode.USAGE)
+    if operator := next((word for word in words if word in _SHELL_OPERATORS and word in text.split()), None):
+        advice = "repeat --setup for each command, or write \"sh -c '...'\""
+        raise CommandError(f"--setup {text}: no shell runs it, which `{operator}` needs; {advice}", ExitCode.USAGE)
     return words
 
 

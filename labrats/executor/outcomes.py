@@ -57,5 +57,5 @@ async def run_with_timeout(work: Callable[[RunContext], Awaitable[T]], context: 
             return await work(context)
     except TimeoutError as error:
         if deadline.expired():
-            raise GiveUp(FailedCode.TIMEOUT, f"the run took longer than its timeout of {seconds:g} seconds") from error
+            raise GiveUp(FailedCode.TIMEOUT, f"the run took longer than its timeout of {seconds:g} s") from error
         raise  # another timeout, inside the work

@@ -45,7 +45,7 @@ async def run_setup(context: RunContext) -> None:
     except TimeoutError as error:
         if not limit.expired():  # the job's own limit
             raise
-        reason = f"the setup commands took longer than their limit of {seconds:g} seconds"
+        reason = f"the setup commands took longer than their limit of {seconds:g} s"
         raise GiveUp(FailedCode.SETUP, reason) from error
     await caches.store()
 

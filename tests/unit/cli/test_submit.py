@@ -158,6 +158,7 @@ def test_setup_and_caches_are_sent(labrats: Labrats, engine: ScriptedEngine) -> 
         (("--setup", "npm ci"), "--setup and --cache need --repo, which is missing"),
         (("--repo", "r", "--setup", "sh -c 'x"), "--setup sh -c 'x: No closing quotation"),
         (("--repo", "r", "--setup", " "), "--setup needs a command, such as 'npm ci'"),
+        (("--repo", "r", "--setup", "npm ci && make"), "no shell runs it, which `&&` needs; repeat --setup"),
         (("--repo", "r", "--cache", "node_modules"), "--cache node_modules: write KEY:PATH"),
         (("--repo", "r", "--setup-timeout", "soon"), "--setup-timeout: "),
         (("--repo", "r", "--setup-network", "10.0.0.1"), "--setup-network cannot allow '10.0.0.1'"),

@@ -123,7 +123,7 @@ def test_run_that_takes_too_long_fails_with_timeout(tmp_path: Path) -> None:
 
     attempt.run()
 
-    assert failure_of(attempt) == (FailedCode.TIMEOUT, "the run took longer than its timeout of 0.2 seconds")
+    assert failure_of(attempt) == (FailedCode.TIMEOUT, "the run took longer than its timeout of 0.2 s")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

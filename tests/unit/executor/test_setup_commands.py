@@ -110,7 +110,7 @@ def test_signal_that_ends_a_command_in_the_sandbox_is_reported(
 def test_commands_have_a_time_limit_of_their_own(tmp_path: Path, repository: Path) -> None:
     attempt = an_attempt_with(tmp_path, repository, ["sleep", "300"], setup_timeout_ms=200)
     attempt.run()
-    assert attempt.failure == (FailedCode.SETUP, "the setup commands took longer than their limit of 0.2 seconds")
+    assert attempt.failure == (FailedCode.SETUP, "the setup commands took longer than their limit of 0.2 s")
 
 
 def test_stop_ends_a_command_with_its_processes(tmp_path: Path, repository: Path) -> None:

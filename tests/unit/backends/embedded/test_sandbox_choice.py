@@ -145,6 +145,8 @@ def test_the_setting_accepts_the_words_for_a_boolean(monkeypatch: pytest.MonkeyP
     [
         ("LABRATS_SANDBOX", "perhaps", "must be auto, true or false"),
         ("LABRATS_SANDBOX_READ_PATHS", "/usr,tools", "'tools' is not"),
+        ("LABRATS_SANDBOX_READ_PATHS", "/usr,/", "'/' is not"),
+        ("LABRATS_SANDBOX_READ_PATHS", "/proc/self", "'/proc/self' is not"),
     ],
 )
 def test_an_invalid_setting_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str) -> None:
