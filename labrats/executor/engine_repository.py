@@ -1,7 +1,8 @@
 """The engine's own git repository beside a workspace, with the workspace as its work tree.
 
 The repository in the workspace is not modified, and only its objects are read: the agent can change its configuration,
-which could name programs to execute.
+which could name programs to execute. Git trusts parts of these objects, such as the index of a pack. So each command
+that may read them runs in the agent's sandbox, if there is one. It could leave links in this repository.
 """
 
 import asyncio
@@ -73,8 +74,8 @@ _NO_PROGRAMS: Final = "no-programs"
 """The folder with a `git` that does nothing."""
 
 _NO_FILES: Final = "no-files"
-"""The folder that stands for the workspace while a command outside of the sandbox runs. Git would open files in the
-workspace for attributes and submodules, also those to which links lead; it reads them from the index instead.
+"""The folder that stands for the workspace while a command runs that needs no file of it. Git would open files there
+for attributes and submodules, also those to which links lead; it reads them from the index instead.
 """
 
 _SETTINGS: Final = (
@@ -217,7 +218,7 @@ class EngineRepository:
     def keep_index(self) -> None:
         """Keep the index as that of the files before the agent starts; see `changed_since_kept`."""
         with suppress(FileNotFoundError):
-            shutil.copyfile(self.git_dir / self.index, self.git_dir / _KEPT_INDEX)
+            self._copy_index(_KEPT_INDEX)
 
     async def keep_tree(self, tree: str) -> None:
         """Keep the files of a tree instead."""
@@ -282,8 +283,13 @@ class EngineRepository:
         copy = replace(self, index="scratch-index")
         (self.git_dir / f"{copy.index}.lock").unlink(missing_ok=True)  # of a command that was ended
         with suppress(FileNotFoundError):
-            shutil.copy2(self.git_dir / self.index, self.git_dir / copy.index)  # so that git reads only changed files
+            self._copy_index(copy.index)  # so that git reads only changed files
         return copy
+
+    def _copy_index(self, name: str) -> None:
+        """Copy the index, with its time, to another one. Raises FileNotFoundError if there is none."""
+        remove_path(self.git_dir / name)
+        shutil.copy2(self.git_dir / self.index, self.git_dir / name, follow_symlinks=False)
 
     async def add_all(self, *, ignored_too: bool = False) -> list[str]:
         """Update the index from the files of the workspace, in the sandbox. Return git's errors about single files.
@@ -355,7 +361,7 @@ class EngineRepository:
         """Run `git add`. Return the start of its errors, and the failure if it has not added all that it can."""
         failure = None
         try:
-            printed = await self.git(*arguments, variables=variables, stderr=STDOUT, confined=True)
+            printed = await self.git(*arguments, variables=variables, stderr=STDOUT, in_workspace=True)
         except GitFailed as error:
             printed, failure = error.output, error
         errors = printed[:_ERROR_BYTES]
@@ -373,17 +379,18 @@ class EngineRepository:
         stdin: bytes = b"",
         variables: Mapping[str, str] | None = None,
         stderr: int = DEVNULL,
-        confined: bool = False,
+        in_workspace: bool = False,
     ) -> bytes:
-        """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`."""
-        work_tree = self.workspace if confined else self._no_files()
+        """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`.
+
+        in_workspace: let it read the files of the workspace.
+        """
+        work_tree = self.workspace if in_workspace else self._no_files()
         settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
-        options = [*settings, f"--git-dir={self.git_dir}", f"--work-tree={work_tree}"]
+        options = ["-C", str(work_tree), *settings, f"--git-dir={self.git_dir}", f"--work-tree={work_tree}"]
         variables = {"GIT_INDEX_FILE": str(self.git_dir / self.index), **(variables or {})}
-        with nullcontext() if confined else self._keeping_time_of_index():
-            return await self._run(
-                arguments, options, most_bytes, stdin, variables, stderr, work_tree, confined=confined
-            )
+        with nullcontext() if in_workspace else self._keeping_time_of_index():
+            return await self._run(arguments, options, most_bytes, stdin, variables, stderr, confined=True)
 
     @contextmanager
     def _keeping_time_of_index(self) -> Iterator[None]:
@@ -393,13 +400,13 @@ class EngineRepository:
         """
         index, status = self.git_dir / self.index, None
         with suppress(OSError):
-            status = index.stat()
+            status = index.lstat()
         try:
             yield
         finally:
             if status:
                 with suppress(OSError):
-                    os.utime(index, ns=(status.st_atime_ns, status.st_mtime_ns))
+                    os.utime(index, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
 
     def _no_files(self) -> Path:
         folder = self.git_dir / _NO_FILES
@@ -425,7 +432,6 @@ class EngineRepository:
         stdin: bytes = b"",
         variables: Mapping[str, str] | None = None,
         stderr: int = DEVNULL,
-        cwd: Path | None = None,
         *,
         confined: bool = False,
     ) -> bytes:
@@ -440,7 +446,7 @@ class EngineRepository:
             try:
                 command = files.enter_context(self.confine(git)) if confined else git
                 async with child_process(
-                    command, cwd or self.git_dir.parent, environment, stdin=source or DEVNULL, stderr=stderr
+                    command, self.git_dir.parent, environment, stdin=source or DEVNULL, stderr=stderr
                 ) as process:
                     while chunk := await process.output.read(_READ_BYTES):
                         printed += chunk

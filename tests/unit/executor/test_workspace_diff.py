@@ -294,6 +294,31 @@ def test_git_in_the_sandbox_cannot_configure_git_outside(
     assert (git_dir / "objects" / "info" / "alternates").read_text() == f"{attempt.workspace}/.git/objects\n"
 
 
+@pytest.mark.parametrize("setup", [(), (("touch", "made"),)])
+def test_git_reads_what_an_agent_has_left_in_the_sandbox(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, setup: tuple[tuple[str, ...], ...]
+) -> None:
+    """It trusts parts of the objects, such as the index of a pack, and has had defects."""
+    bubblewrap = shutil.which("bwrap")
+    assert bubblewrap, "bubblewrap is missing: run `make setup`"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    note = f'if [ -d {outside} ]; then echo "$*" >> {outside}/commands; else echo "$*" >> $dir/commands; fi'
+    replace_git(tmp_path, monkeypatch, f'[ -z "$dir" ] || {note}')
+    attempt = an_attempt_of(
+        tmp_path,
+        f"echo three >> readme.txt; {COMMIT} -am three; echo four >> readme.txt",
+        sandbox=Sandbox(program=bubblewrap),
+        workspace_setup=WorkspaceSetup(git_repo=str(repository), setup=setup),
+        repo_roots=(str(repository.parent),),
+    )
+    attempt.run()
+    assert b"+four" in patch_of(attempt)
+    commands = (attempt.path / "baseline.git" / "commands").read_text()
+    assert all(f" {name} " in commands for name in ("add", "diff", "rev-list", "commit-tree", "bundle"))
+    assert not (outside / "commands").exists()
+
+
 def test_git_outside_of_the_sandbox_reads_no_index_of_setup_commands(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
