@@ -8,7 +8,7 @@ from shutil import copy
 from typing import Final
 
 from tests.cluster import packages
-from tests.cluster.programs import cache_folder
+from tests.cluster.programs import cache_folder, exclusive_lock
 from tests.cluster.shell import Failed, progress, run, succeeds
 
 PAUSE: Final = "docker.io/labrats/pause:1"
@@ -39,12 +39,13 @@ def image_archives() -> list[Path]:
 
 def pause_image() -> Path:
     """Return the archive of PAUSE, building it if needed."""
-    if not (archive := archive_of(PAUSE)).exists():
-        packages.require(packages.IMAGES)
-        with _folder_with(_PAUSE_DOCKERFILE) as folder:
-            copy("/bin/busybox", folder)
-            _build(PAUSE, folder)
-            _export(PAUSE)
+    with exclusive_lock("pause.lock"):  # several workers may start a node at once
+        if not (archive := archive_of(PAUSE)).exists():
+            packages.require(packages.IMAGES)
+            with _folder_with(_PAUSE_DOCKERFILE) as folder:
+                copy("/bin/busybox", folder)
+                _build(PAUSE, folder)
+                _export(PAUSE)
     return archive
 
 

@@ -1,6 +1,7 @@
 """The preparation of test clusters: programs and images that are built once, which takes minutes."""
 
 from tests.cluster import packages
+from tests.cluster.images import pause_image
 from tests.cluster.product import AGENTS, ENGINE, EXECUTOR, build
 from tests.cluster.programs import build_helm, build_kube_router, build_programs
 from tests.cluster.shell import Failed
@@ -18,6 +19,7 @@ def prepare(*, node: bool = True, helm: bool = True, engine: bool = True, agents
     if node:
         packages.require(packages.API, packages.NODE)
         build_kube_router()
+        pause_image()
     if helm:
         build_helm()
     wanted = {EXECUTOR: node, ENGINE: engine, AGENTS: agents}
