@@ -260,13 +260,23 @@ async def announce(services: "Services", server: "Server", listener: socket.sock
 
 
 async def create_first_login_link(services: "Services", url: str) -> str | None:
-    """Create the link by which the owner of a local engine signs in. Return None where OpenID Connect is used."""
+    """Create the link by which the owner of a local engine signs in.
+
+    Return None where OpenID Connect is used, and if the link cannot be stored, for example on a full disk.
+    """
+    import structlog
+
     from labrats.api.auth.login_links import create_login_link
+    from labrats.model.errors import RetryLater
 
     settings = services.settings
     if settings.backend != "embedded" or settings.oidc_issuer:
         return None
-    return await create_login_link(services.store, settings.public_url or url, services.clock.now())
+    try:
+        return await create_login_link(services.store, settings.public_url or url, services.clock.now())
+    except RetryLater as error:
+        structlog.get_logger().warning("login link not created", reason=str(error), advice="run labrats login-link")
+        return None
 
 
 def stop_on_signals(services: "Services", server: "Server") -> None:

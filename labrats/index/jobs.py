@@ -145,6 +145,8 @@ class JobIndex:
                     log.warning("job index not written", reason=str(errors.exceptions[0]))
                 except* RetryLater as errors:
                     log.warning("job index not updated", reason=str(errors.exceptions[0]))
+                if (task := asyncio.current_task()) and task.cancelling():  # a group that fails hides it
+                    raise asyncio.CancelledError
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _resume(self, store: Store) -> None:

@@ -4,13 +4,20 @@ import errno
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+from unittest.mock import AsyncMock
 
 import pytest
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
-from labrats.main import Commands
-from labrats.model.errors import LabratsError
+from labrats.api.services import Services
+from labrats.main import Commands, create_first_login_link
+from labrats.model.errors import LabratsError, RetryLater
 from labrats.settings import EngineSettings, KubernetesSettings
+from tests.fakes.clock import FakeClock
+from tests.fakes.store import MemoryStore
 from tests.unit.cli.engines import Labrats, OwnEngine
 
 
@@ -51,6 +58,19 @@ def test_serve_prints_the_login_link(
     assert own_engine.on_ready
     own_engine.on_ready("http://127.0.0.1:3001", "http://127.0.0.1:3001/api/auth/link?token=test")
     assert capsys.readouterr().out.endswith("15 minutes: http://127.0.0.1:3001/api/auth/link?token=test\n")
+
+
+async def test_engine_starts_without_a_login_link_if_it_cannot_be_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk may be full. Jobs can be looked at with a key, and `labrats login-link` prints a link later."""
+    store = MemoryStore()
+    monkeypatch.setattr(store, "create", AsyncMock(side_effect=RetryLater("the database cannot be written to")))
+    settings = EngineSettings(data_dir=tmp_path)
+    services = cast(Services, SimpleNamespace(store=store, settings=settings, clock=FakeClock()))
+    with capture_logs() as logs:
+        assert await create_first_login_link(services, "http://127.0.0.1:3001") is None
+    assert [log["event"] for log in logs] == ["login link not created"]
 
 
 def test_login_link_uses_url_and_data_folder(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,25 @@ async def test_changes_of_a_failed_commit_are_applied_again_although_others_foll
         await eventually(lambda: index.contains("ir-00000001") and index.contains("ir-00000002"))
 
 
+async def test_an_engine_that_ends_while_the_index_cannot_be_written_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task group hides that it was cancelled if one of its tasks fails in the same moment."""
+    async with EmbeddedStore.open(tmp_path / "labrats.db") as store:
+        await store.create(an_unstored(1))
+        with closing(JobIndex(tmp_path / "index.db")) as index:
+            following = asyncio.create_task(index.follow(store))
+
+            def fail(job: Job) -> None:
+                following.cancel()
+                raise apsw.FullError("database or disk is full")
+
+            monkeypatch.setattr(index, "_put", fail)
+            ended, _ = await asyncio.wait([following], timeout=DEADLINE_SECONDS)
+            following.cancel()
+            assert ended
+
+
 class FullOnce:
     """A connection whose next COMMIT fails, once the disk is full."""
 
