@@ -8,6 +8,7 @@ import pytest
 
 from tests.acceptance.conftest import EngineFactory
 from tests.acceptance.engine import User, a_submission
+from tests.acceptance.git_server import make_repository
 
 RULES = ["none", {"allow": ["npm", "*.example.com"]}]
 
@@ -21,6 +22,19 @@ async def test_job_with_a_rule_runs(user: User, rule: object) -> None:
 async def test_job_with_an_open_network_runs(user: User) -> None:
     job = await user.run({"result": "done"}, config={"network": "open"})
     assert (job["status"], job["config"]["network"]) == ("completed", "open")
+
+
+async def test_refused_host_is_an_event_and_on_the_job(start_engine: EngineFactory, tmp_path: Path) -> None:
+    engine = start_engine(LOCAL_REPO_ROOTS=str(tmp_path))
+    request = "-c", "import urllib.request; urllib.request.urlopen('http://other.example.net/')"
+    setup = {"gitRepo": str(make_repository(tmp_path / "hello")), "setup": [["python3", *request]]}
+    async with engine.admin() as admin:
+        job = await admin.run({"result": "done"}, config={"network": RULES[1]}, workspaceSetup=setup)
+        found = (await admin.get(f"/api/jobs/{job['id']}/events", kind="refused_host")).json()["events"]
+    assert (job["failedCode"], job["refusedHosts"]) == ("setup", ["other.example.net:80"])
+    [refused] = [event["refusedHost"] for event in found]
+    assert (refused["host"], refused["port"]) == ("other.example.net", 80)
+    assert "does not allow" in refused["reason"]
 
 
 async def test_engine_without_bubblewrap_refuses_a_rule(start_engine: EngineFactory, tmp_path: Path) -> None:

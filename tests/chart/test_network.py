@@ -326,6 +326,8 @@ async def test_hostile_agent_reaches_only_what_its_rule_allows(
     assert set(job["refusedHosts"]) == refused
     lines = await user.log_lines(job["id"])
     assert {line.split()[1] for line in lines if line.startswith("[network: ")} == refused
+    events = (await user.get(f"/api/jobs/{job['id']}/events", kind="refused_host", limit=100)).json()["events"]
+    assert {"{host}:{port}".format(**each["refusedHost"]) for each in events} == refused
 
 
 async def test_the_same_agent_reaches_all_of_it_with_an_open_network(confined: Installation, user: User) -> None:
