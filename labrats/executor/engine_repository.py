@@ -17,7 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 from subprocess import DEVNULL, STDOUT
 from tempfile import TemporaryFile
-from typing import Final
+from typing import Final, NamedTuple
 
 from labrats.executor.subprocesses import child_process
 from labrats.files.safe_paths import open_folder_inside, open_inside, write_new
@@ -37,8 +37,14 @@ OBJECTS: Final = ".git/objects"
 IGNORE_DIRTY_SUBMODULES: Final = "--ignore-submodules=dirty"
 """An option of each comparison. Without it, `.gitmodules` could hide the new commit of a submodule."""
 
+_CHANGES: Final = ("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", IGNORE_DIRTY_SUBMODULES)
+"""A git command that lists the changes of the index since a tree."""
+
 OUTSIDE_PUBLICATION: Final = ("--", ".", f":(exclude){PUBLICATION_FOLDER}")
 """Arguments that restrict a git command to files outside the folder of the publication."""
+
+_NO_MODE, _SUBMODULE = b"000000", b"160000"
+"""Modes of a file that does not exist, and of a submodule."""
 
 _READ_BYTES: Final = 64 * 1024
 _ERROR_BYTES: Final = 1024 * 1024
@@ -113,6 +119,32 @@ class GitFailed(DiffFailed):
     def __init__(self, message: str, output: bytes) -> None:
         super().__init__(message)
         self.output = output
+
+
+class Entry(NamedTuple):
+    """A file in a tree or an index. name: that of its object, in hexadecimal digits. Both are empty for no file."""
+
+    mode: bytes
+    name: bytes
+
+    @classmethod
+    def of(cls, mode: bytes, name: bytes) -> "Entry":
+        return NO_ENTRY if mode == _NO_MODE else cls(mode, name)
+
+
+NO_ENTRY: Final = Entry(b"", b"")
+
+
+class Change(NamedTuple):
+    """The entries of a path before and after a change."""
+
+    before: Entry
+    after: Entry
+
+    @property
+    def blobs(self) -> list[bytes]:
+        """The names of the objects with its content. A submodule has none."""
+        return [entry.name for entry in self if entry.name and entry.mode != _SUBMODULE]
 
 
 @dataclass(frozen=True)
@@ -224,22 +256,32 @@ class EngineRepository:
         """Keep the files of a tree instead."""
         await replace(self, index=_KEPT_INDEX).git("read-tree", tree)
 
-    async def changed_since_kept(self) -> set[bytes] | None:
-        """Return the paths whose entries in the index are other ones than in the kept index; None if none was kept.
+    async def changes_since(self, tree: str) -> dict[bytes, Change]:
+        """Return how each path has changed in the index since a tree. The agent may have replaced this tree."""
+        words = iter((await self.git(*_CHANGES, tree, *OUTSIDE_PUBLICATION)).split(b"\0")[:-1])
+        changes = {}
+        for line in words:
+            mode, new_mode, name, new_name, _ = line.removeprefix(b":").split()
+            changes[next(words)] = Change(Entry.of(mode, name), Entry.of(new_mode, new_name))
+        return changes
 
-        Unlike a diff, this reads no object of the workspace. The agent can replace these, and git does not check the
-        content of a folder's object when it compares it.
+    async def changes_since_kept(self) -> dict[bytes, Change] | None:
+        """Return how each path has changed in the index since it was kept; None if no index was kept.
+
+        Unlike a diff, this reads no object of the workspace. The agent can replace these, and git does not check their
+        content when it compares them.
         """
         if not (self.git_dir / _KEPT_INDEX).is_file():
             return None
         kept, now = await replace(self, index=_KEPT_INDEX).entries(), await self.entries()
-        return {path for path in kept.keys() | now.keys() if kept.get(path) != now.get(path)}
+        found = {path: Change(kept.get(path, NO_ENTRY), now.get(path, NO_ENTRY)) for path in kept.keys() | now.keys()}
+        return {path: change for path, change in found.items() if change.before != change.after}
 
-    async def entries(self) -> dict[bytes, bytes]:
-        """Return the mode and the object of each file in the index, by its path."""
+    async def entries(self) -> dict[bytes, Entry]:
+        """Return the entry of each file in the index, by its path."""
         listed = await self.git("ls-files", "--stage", "-z", *OUTSIDE_PUBLICATION)
         found = (line.partition(b"\t") for line in listed.split(b"\0")[:-1])
-        return {path: entry for entry, _, path in found}
+        return {path: Entry.of(*entry.split()[:2]) for entry, _, path in found}
 
     def require_own_objects(self, *, may_be_missing: bool = False) -> None:
         """Raise DiffFailed if git would read objects from outside the workspace, which may be other jobs' secrets.
@@ -271,10 +313,12 @@ class EngineRepository:
                     f"the objects of the workspace's repository cannot be read: {error.strerror}"
                 ) from error
 
-    async def add_entries_of(self, commit: str) -> None:
-        """Add to the index what a commit has and the index lacks. `add_all` then updates it, although it is ignored."""
-        options = ("--cached", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-filter=D", IGNORE_DIRTY_SUBMODULES)
-        listed = await self.git("diff-index", *options, commit, *OUTSIDE_PUBLICATION)
+    async def take_entries_of(self, commit: str) -> None:
+        """Give the index what a commit has, also if it is ignored. `add_all` then updates it, unless git cannot.
+
+        The commits that are handed over have the same entries.
+        """
+        listed = await self.git(*_CHANGES, "--diff-filter=DMT", commit, *OUTSIDE_PUBLICATION)
         entries = b"".join(entries_before(listed).values())
         await self.git("update-index", "-z", "--add", "--replace", "--index-info", stdin=entries)
 
@@ -380,17 +424,19 @@ class EngineRepository:
         variables: Mapping[str, str] | None = None,
         stderr: int = DEVNULL,
         in_workspace: bool = False,
+        take: Callable[[bytes], None] | None = None,
     ) -> bytes:
         """Return the output of a git command. Raises DiffFailed if it fails or prints more than `most_bytes`.
 
         in_workspace: let it read the files of the workspace.
+        take:         called with each part of the output, of any length, instead of returning it.
         """
         work_tree = self.workspace if in_workspace else self._no_files()
         settings = [word for setting in (*_SETTINGS, self._excludes) for word in ("-c", setting)]
         options = ["-C", str(work_tree), *settings, f"--git-dir={self.git_dir}", f"--work-tree={work_tree}"]
         variables = {"GIT_INDEX_FILE": str(self.git_dir / self.index), **(variables or {})}
         with nullcontext() if in_workspace else self._keeping_time_of_index():
-            return await self._run(arguments, options, most_bytes, stdin, variables, stderr, confined=True)
+            return await self._run(arguments, options, most_bytes, stdin, variables, stderr, confined=True, take=take)
 
     @contextmanager
     def _keeping_time_of_index(self) -> Iterator[None]:
@@ -434,6 +480,7 @@ class EngineRepository:
         stderr: int = DEVNULL,
         *,
         confined: bool = False,
+        take: Callable[[bytes], None] | None = None,
     ) -> bytes:
         environment = {"PATH": os.environ.get("PATH", os.defpath), **_ENVIRONMENT, **(variables or {})}
         git = [shutil.which("git") or "git", *options, *arguments]
@@ -449,6 +496,9 @@ class EngineRepository:
                     command, self.git_dir.parent, environment, stdin=source or DEVNULL, stderr=stderr
                 ) as process:
                     while chunk := await process.output.read(_READ_BYTES):
+                        if take:
+                            take(chunk)
+                            continue
                         printed += chunk
                         if len(printed) > most_bytes:
                             raise DiffFailed(f"the output of git {arguments[0]} exceeds {most_bytes // 2**20} MiB")

@@ -5,7 +5,6 @@ anything in it contains a secret.
 """
 
 import asyncio
-from collections.abc import Iterator
 from typing import Final
 
 from msgspec.structs import replace
@@ -13,6 +12,7 @@ from msgspec.structs import replace
 from labrats.executor.context import RunContext
 from labrats.executor.engine_repository import IGNORE_DIRTY_SUBMODULES, DiffFailed, EngineRepository, entries_before
 from labrats.executor.git_identity import IDENTITY
+from labrats.executor.git_objects import read_objects
 from labrats.executor.git_outputs import read_head
 from labrats.executor.workspace_diff import Baseline, repository_of
 from labrats.model.protocol import BUNDLE_BYTES, BUNDLE_REF
@@ -175,29 +175,15 @@ async def _differences(repository: EngineRepository, before: str, after: str) ->
 
 
 async def _require_no_secret(context: RunContext, repository: EngineRepository, top: str, cloned: str) -> None:
-    """Raise DiffFailed if a new object contains a secret: a file, the name of one, a message or a person's name."""
+    """Raise DiffFailed if a new object contains a secret (a file, the name of one, a message or a person's name).
+
+    Also raises it for a forged object, which the receiver of the bundle would miss.
+    """
     listed = await repository.git("rev-list", "--objects", top, f"^{cloned}", "--")
     places = {name: path for name, _, path in (line.partition(b" ") for line in listed.splitlines())}
-    request = b"".join(b"%s\n" % name for name in places)
-    printed = await repository.git("cat-file", "--batch", "--buffer", stdin=request, most_bytes=CONTENT_BYTES)
-    for (name, kind, content), place in zip(_objects_in(printed), places.values(), strict=True):
+    objects = await read_objects(repository, places, CONTENT_BYTES)
+    for (name, kind, content), place in zip(objects, places.values(), strict=True):
         await asyncio.sleep(0)  # so that the time limit can take effect
         if context.events.contains_secret(content):
             where = name if kind == "commit" else place.decode("utf-8", "replace") or "of the repository"
             raise DiffFailed(f"a secret is in the {_KINDS.get(kind, kind)} {where}")
-
-
-def _objects_in(printed: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """Yield the name, kind and content of each object that `git cat-file --batch` has printed.
-
-    Raises DiffFailed for a missing object.
-    """
-    at = 0
-    while at < len(printed):
-        end = printed.index(b"\n", at)
-        name, kind, *sizes = printed[at:end].decode().split()
-        if not sizes:
-            raise DiffFailed(f"the object {name} is {kind}")
-        size = sizes[0]
-        yield name, kind, printed[end + 1 : end + 1 + int(size)]
-        at = end + 2 + int(size)

@@ -18,6 +18,7 @@ from labrats.executor.engine_repository import (
     DiffFailed,
     EngineRepository,
 )
+from labrats.executor.git_objects import require_intact
 from labrats.executor.git_outputs import belongs_to_repository, read_head, read_ref
 from labrats.files.safe_paths import read_regular_file
 from labrats.files.trees import remove_special_files
@@ -33,9 +34,6 @@ BINARY_BYTES: Final = 16 * 1024 * 1024
 
 _MOST_ERRORS, _ERROR_CHARACTERS = 5, 300
 """Limits on what the log says about files that git cannot add."""
-
-_NO_FILE, _SUBMODULE = b"000000", b"160000"
-"""Modes of a change that have no blob."""
 
 _DIFFERENCE: Final = ("diff", "--cached", "--no-ext-diff", "--no-textconv", IGNORE_DIRTY_SUBMODULES, "--no-color")
 _BINARY: Final = b"\nGIT binary patch\n"
@@ -186,7 +184,7 @@ async def _tree_of(context: RunContext, repository: EngineRepository) -> str | N
         if _is_prepared(context):  # then `record_index` has recorded the index, unless other commits are checked out
             repository.require_own_objects()
             await repository.require_no_flags(commit)
-            await repository.add_entries_of(commit)  # the setup commands may have checked out another one
+            await repository.take_entries_of(commit)  # the setup commands may have checked out another one
             await clear_special_files(context)
             await repository.add_all()
             commit = await repository.word("write-tree")
@@ -207,7 +205,7 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
     tree = tree or await repository.word("write-tree")  # the empty tree
     if commit:
         try:
-            await repository.add_entries_of(commit)
+            await repository.take_entries_of(commit)
         except DiffFailed as failure:  # objects of the commit are missing
             context.events.log(f"[the patch may omit what is committed and ignored: {failure}]")
     errors = await repository.add_all()
@@ -215,13 +213,13 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
         context.events.log(f"[the patch omits what git cannot add: {error[:_ERROR_CHARACTERS]}]")
     if more := len(errors[_MOST_ERRORS:]):
         context.events.log(f"[the patch omits {more} more that git cannot add]")
-    changed = await repository.changed_since_kept()
-    names = await repository.git(*_DIFFERENCE, "--name-only", "-z", "--no-renames", tree, *OUTSIDE_PUBLICATION)
-    if changed is not None and changed != set(names.split(b"\0")[:-1]):
+    changes, since_kept = await repository.changes_since(tree), await repository.changes_since_kept()
+    if since_kept not in (None, changes):
         raise DiffFailed("the agent has changed objects of its repository, so that a patch would hide other changes")
+    await require_intact(repository, {name for change in changes.values() for name in change.blobs})
     if patch := await _patch(context, repository, tree):
         context.events.patch(patch)
-    return names.count(b"\0")
+    return len(changes)
 
 
 async def _patch(context: RunContext, repository: EngineRepository, tree: str) -> bytes:
@@ -249,14 +247,8 @@ async def _patch_without_hidden_secrets(context: RunContext, repository: EngineR
 
 async def _may_hide_a_secret(context: RunContext, repository: EngineRepository, tree: str) -> bool:
     """Return whether a changed file contains or contained a secret, which could not be redacted in compressed form."""
-    changes = ("diff-index", "--cached", "--raw", "-z", "--no-abbrev", "--no-renames", IGNORE_DIRTY_SUBMODULES)
-    listed = await repository.git(*changes, tree, *OUTSIDE_PUBLICATION)
-    blobs = b"".join(
-        b"%s\n" % blob
-        for change in listed.split(b"\0")[:-1:2]
-        for mode, blob in zip(change.lstrip(b":").split()[:2], change.split()[2:4], strict=True)
-        if mode not in (_NO_FILE, _SUBMODULE)
-    )
+    changes = await repository.changes_since(tree)
+    blobs = b"".join(b"%s\n" % name for change in changes.values() for name in change.blobs)
     try:
         contents = await repository.git("cat-file", "--batch", "--buffer", stdin=blobs, most_bytes=BINARY_BYTES)
     except DiffFailed:

@@ -583,10 +583,12 @@ import os, shutil, subprocess, sys, zlib
 def git(*arguments, stdin=None):
     return subprocess.run(['git', *arguments], check=True, capture_output=True, input=stdin).stdout.strip()
 
-def forge(name, tree):
+def forge(name, content, kind='tree'):
     path = f'.git/objects/{name[:2]}/{name[2:]}'
-    os.chmod(path, 0o600)
-    open(path, 'wb').write(zlib.compress(b'tree %d\\0' % len(tree) + tree))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.exists(path):
+        os.chmod(path, 0o600)
+    open(path, 'wb').write(zlib.compress(f'{kind} {len(content)}\\0'.encode() + content))
 
 for pack in [each for each in os.listdir('.git/objects/pack') if each.endswith('.pack')]:
     os.rename(f'.git/objects/pack/{pack}', pack)
@@ -723,6 +725,40 @@ def test_agent_cannot_hide_a_change_by_a_forged_object(tmp_path: Path, source: P
     assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
     assert not (attempt.path / "changes.patch").exists()
     assert "the agent has changed objects of its repository" in attempt.logs[-1]
+
+
+FORGED_FILE = f"""{UNPACK}
+if sys.argv[1] == 'old':
+    forge(git('rev-parse', 'HEAD:src/main.py').decode(), b'evil = True\\n', 'blob')
+else:
+    forge(git('hash-object', 'src/main.py').decode(), b'evil = False\\n', 'blob')
+"""
+
+
+@pytest.mark.parametrize("side", ["old", "new"])
+def test_agent_cannot_hide_a_change_by_a_forged_file(tmp_path: Path, source: Path, side: str) -> None:
+    """Git believes that both versions of the file have the same content."""
+    (tmp_path / "forge.py").write_text(FORGED_FILE)
+    attempt = an_attempt_of(tmp_path, f"python3 {tmp_path}/forge.py {side}", source)
+    attempt.run()
+
+    assert (attempt.workspace / "src" / "main.py").read_text() == "evil = True\n"
+    assert not (attempt.path / "changes.patch").exists()
+    logged = [line for line in attempt.logs if "the agent has changed objects of its repository" in line]
+    assert len(logged) == (1 if side == "old" else 2)  # the bundle lacks nothing that is forged, or there is none
+    assert (attempt.path / "commits.bundle").exists() == (side == "old")
+
+
+def test_file_that_git_cannot_add_is_in_the_patch_as_it_is_committed(tmp_path: Path, source: Path) -> None:
+    """So it is in the bundle."""
+    script = f"""echo 'evil = True' > src/main.py; {COMMIT} -am evil
+        echo .gitattributes > src/.gitignore; echo .gitignore >> src/.gitignore
+        echo 'main.py working-tree-encoding=UTF-32' > src/.gitattributes; printf 'x\\377' > src/main.py"""
+    attempt = an_attempt_of(tmp_path, script, source)
+    assert outputs_of(attempt).files_changed == 1
+    assert b"+evil = True" in patch_of(attempt)
+    assert attempt.outcome.outputs.bundle_bytes
+    assert any("the patch omits what git cannot add: the file 'src/main.py'" in line for line in attempt.logs)
 
 
 def test_program_that_an_agent_names_in_the_engines_repository_does_not_run(tmp_path: Path) -> None:
