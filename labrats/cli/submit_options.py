@@ -21,7 +21,10 @@ _WORKSPACE: Final = Group("Workspace", sort_key=2)
 _REPORT: Final = Group("Report to GitHub", sort_key=3)
 _KEY_PREFIX: Final = "secret:"
 """Prefix of a variable's value that is the name of a Secret and a key of its data."""
-_SHELL_OPERATORS: Final = ("&&", "||", "|", ";", "&", ">", ">>", "<")
+_QUOTED: Final = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
+_SHELL_ONLY: Final = re.compile(r"&&|\|\||>>|[;&|<>`]|\$[\w{(]")
+"""What a shell does not pass on to a program, outside of quotes."""
+
 _TARGET: Final = re.compile(r"(?:https?://[^/\s]+/)?([\w.-]+/[\w.-]+?)(?:(?:#|/issues/)(\d+)|/pull/(\d+))?/?")
 
 
@@ -66,7 +69,11 @@ class SettingOptions:
         }
         others = _nested(parse_pairs("--config", self.config))
         _check_texts(others.get("env"))
-        return others | _without_none(named)
+        options = _without_none(named)
+        if twice := others.keys() & options.keys():
+            message = f"{min(twice)} is set both by an option of its own and by --config: pass one of them"
+            raise CommandError(message, ExitCode.USAGE)
+        return others | options
 
 
 @Parameter(name="*")
@@ -306,9 +313,9 @@ def _command(text: str) -> list[str]:
         raise CommandError(f"--setup {text}: {error}", ExitCode.USAGE) from error
     if not words:
         raise CommandError("--setup needs a command, such as 'npm ci'", ExitCode.USAGE)
-    if operator := next((word for word in words if word in _SHELL_OPERATORS and word in text.split()), None):
-        advice = "repeat --setup for each command, or write \"sh -c '...'\""
-        raise CommandError(f"--setup {text}: no shell runs it, which `{operator}` needs; {advice}", ExitCode.USAGE)
+    if found := _SHELL_ONLY.search(_QUOTED.sub("", text)):
+        advice = "repeat --setup for each command, write \"sh -c '...'\", or quote it"
+        raise CommandError(f"--setup {text}: no shell runs it, which `{found[0]}` needs; {advice}", ExitCode.USAGE)
     return words
 
 

@@ -163,6 +163,7 @@ class Admission:
                 self._settings.executor_images,
                 self._isolation,
                 self._network_problem,
+                agent=agent.name if agent else None,
                 untrusted=request.untrusted,
             )
         setup = request.setup.over((agent and agent.spec.workspace_setup) or Setup()) if request.repo else Setup()

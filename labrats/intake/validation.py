@@ -164,11 +164,12 @@ def check_settings(
     levels: IsolationLevels,
     network_problem: Callable[[], str | None] = lambda: None,
     *,
+    agent: str | None = None,
     untrusted: bool = False,
 ) -> None:
     """Raise Invalid with all problems for invalid or forbidden settings or an invalid mock script.
 
-    levels, network_problem: see Admission. untrusted: see JobRequest.
+    levels, network_problem: see Admission. agent: the name of the job's agent. untrusted: see JobRequest.
     """
     problems = Problems()
     problems.add("config.mcpServers", problem_of_mcp_servers(resolved.config.mcp_servers or {}))
@@ -176,20 +177,32 @@ def check_settings(
     isolation = resolved.isolation or levels.default
     # An external contributor cannot change the minimum: the job fails instead of being refused, so that it is seen.
     checked = (resolved.config.isolation or levels.default) if untrusted else isolation
-    problems.add("config.isolation", levels.problem_of(checked))
+    problem = levels.problem_of(checked)
+    problems.add("config.isolation", problem and _naming_origin(problem, resolved.origins.get("isolation"), agent))
     network = resolved.config.network
     problem = problem_of_stored_network(network) if network else None
     if is_restricted(network):
         problem = problem or network_problem() or _problem_of_restriction(isolation)
-    if problem and resolved.origins.get("network") == ENGINE_LAYER:
-        problem = f"is that of LABRATS_NETWORK, but {problem}"
-    problems.add("config.network", problem)
+    if resolved.origins.get("network") == ENGINE_LAYER:
+        problem = problem and f"is that of LABRATS_NETWORK, but {problem}"
+    problems.add("config.network", problem and _naming_origin(problem, resolved.origins.get("network"), agent))
     image = resolved.config.executor_image
     problems.add("config.executorImage", problem_of_image(image, allowed_images) if image else None)
     if resolved.provider == "mock":
         with problems.collected():
             parse_script(metadata)
     problems.check()
+
+
+def _naming_origin(problem: str, origin: str | None, agent: str | None) -> str:
+    """Name the agent whose setting has a problem. A caller may not have chosen it; the sender of an event cannot."""
+    match origin:
+        case "agent":
+            return f"is that of the agent {agent}, but {problem}"
+        case "trigger":
+            return f"is that of a trigger of the agent {agent}, but {problem}"
+        case _:
+            return problem
 
 
 def check_open_network(config: JobConfig, setup: Setup, network_problem: Callable[[], str | None]) -> None:

@@ -255,7 +255,13 @@ def _program(machine: _Machine, rules: CallRules) -> _Program:
             ],
         ),
         *([] if rules.may_change_others else _refusal_of_scheduling(calls)),
-        *_of_call(calls["fcntl"], _if(_ARGUMENTS[1], fcntl.F_SETLEASE, [_refusal(errno.EINVAL)])),
+        *_of_call(
+            calls["fcntl"],
+            [
+                *_if(_ARGUMENTS[1], fcntl.F_SETLEASE, [_refusal(errno.EINVAL)]),
+                *_if(_ARGUMENTS[1], fcntl.F_NOTIFY, [_refusal(errno.EINVAL)]),
+            ],
+        ),
         *_of_call(calls["ioctl"], _refusal_of_snapshots()),
         *_of_call(calls["setsockopt"], _refusal_of_options(rules)),
         *_of_call(calls["socket"], _refusal_of_sockets(rules)),

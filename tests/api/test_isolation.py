@@ -94,6 +94,16 @@ async def test_an_agents_missing_level_refuses_its_jobs(user: httpx2.AsyncClient
     await admin.post("/api/agents", json={"name": "in-a-vm", "defaultIsolation": "vm"})
     refused = await user.post("/api/jobs/submit", json=a_submission(agentRole="in-a-vm"))
     assert (refused.status_code, refused.json()["details"][0]["field"]) == (422, "config.isolation")
+    assert refused.json()["details"][0]["message"].startswith("is that of the agent in-a-vm, but cannot be vm: ")
+
+
+async def test_the_sender_of_an_event_learns_which_agents_level_is_missing(admin: httpx2.AsyncClient) -> None:
+    trigger = {"source": "github", "events": ["push"], "config": {"isolation": "vm"}}
+    await admin.post("/api/agents", json={"name": "in-a-vm", "eventTriggers": [trigger]})
+    event = {"source": "github", "event": "push", "payload": {}}
+    refused = await admin.post("/api/events/ingest", json=event)
+    assert refused.status_code == 422, refused.text
+    assert "is that of a trigger of the agent in-a-vm, but cannot be vm: " in refused.text
 
 
 async def test_a_network_rule_needs_a_level_that_can_enforce_it(admin: httpx2.AsyncClient) -> None:

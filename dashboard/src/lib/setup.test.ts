@@ -14,6 +14,16 @@ test('quotes that do not end are an error', () => {
   expect(() => commandsOf(`echo "a' b`)).toThrow('do not end');
 });
 
+test.each([
+  ['npm ci && npm run build', '&&'],
+  ['npm ci; make', ';'],
+  ['make >out', '>'],
+  ['echo $HOME', '$H'],
+  ['sh -c "make" | tee log', '|'],
+])('what only a shell understands is an error: %s', (text, operator) => {
+  expect(() => commandsOf(text)).toThrow(`No shell runs “${text}”, which ${operator} needs`);
+});
+
 test('commands survive the way through their text', () => {
   const commands = [
     ['npm', 'ci'],

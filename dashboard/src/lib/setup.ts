@@ -10,11 +10,13 @@ export interface CachedFolder {
 }
 
 const TOKEN = /\n|[^\S\n]+|"(?:\\[^]|[^"\\])*"|'[^']*'|[^\s"']+|["']/g;
+/** What a shell does not pass on to a program, outside of quotes. */
+const SHELL_ONLY = /&&|\|\||>>|[;&|<>`]|\$[\w{(]/;
 const PLAIN = /^[\w@%+=:,./-]+$/;
 
 /**
  * The words of each line, as a shell splits them. Words in quotes may have several lines. Throws an error with a
- * sentence for quotes that do not end.
+ * sentence for quotes that do not end, and for what only a shell understands.
  */
 export function commandsOf(text: string): string[][] {
   const commands: string[][] = [];
@@ -33,7 +35,14 @@ export function commandsOf(text: string): string[][] {
     if (token === '\n') endCommand();
     else if (token.trim() === '') endWord();
     else if (token === '"' || token === "'") throw new Error(`The quotes in “${lineAt(text, index)}” do not end.`);
-    else word = (word ?? '') + unquoted(token);
+    else {
+      const shellOnly = /^["']/.test(token) ? null : SHELL_ONLY.exec(token.replace(/\\./g, ''));
+      if (shellOnly !== null)
+        throw new Error(
+          `No shell runs “${lineAt(text, index)}”, which ${shellOnly[0]} needs: write a line for each command, or sh -c '…'.`,
+        );
+      word = (word ?? '') + unquoted(token);
+    }
   }
   endCommand();
   return commands;

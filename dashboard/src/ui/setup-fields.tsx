@@ -16,7 +16,7 @@ export function SetupFields({ form }: { form: FormWith<SetupDraft> }) {
         rows={2}
         isCode
         placeholder="npm ci"
-        hint="One a line. They run before the agent starts, without the model's key."
+        hint="One a line, without a shell. They run before the agent starts, without the model's key."
       />
       {fields.some((field) => draft[field].trim() !== '' || problems[field]) && (
         <>

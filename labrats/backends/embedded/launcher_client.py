@@ -40,6 +40,7 @@ class LauncherClient:
         self._on_ended, self._kept_open = on_ended, kept_open
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._abandoned: list[subprocess.Popen[bytes]] = []
         self._pending: deque[asyncio.Future[int]] = deque()  # answers come in the order of the requests
         self._received = b""
         self._unsent = bytearray()
@@ -99,18 +100,22 @@ class LauncherClient:
 
     def close(self) -> None:
         """Disconnect from the launcher. The launcher ends after its last executor."""
+        self._disconnect()
+        for process in filter(None, (*self._abandoned, self._process)):
+            process.poll()
+            process.returncode = process.returncode or 0  # it may live on; Popen would warn
+        self._process, self._abandoned = None, []
+
+    def _disconnect(self) -> None:
         if self._socket is not None:
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._socket)
             loop.remove_writer(self._socket)
             self._socket.close()
             self._socket = None
-        if self._process is not None:
-            self._process.poll()
-            self._process.returncode = self._process.returncode or 0  # it may live on; Popen would warn
-            self._process = None
 
     def _spawn(self) -> None:
+        self._abandoned = [process for process in self._abandoned if process.poll() is None]  # those that have ended
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         with theirs:
@@ -159,7 +164,9 @@ class LauncherClient:
         log.error("launcher abandoned", reason=reason)
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)  # a stopped process would never end
-        self.close()
+            self._abandoned.append(self._process)
+            self._process = None
+        self._disconnect()
         while self._pending:
             _resolve(self._pending.popleft(), {"error": reason})
 

@@ -11,7 +11,8 @@ from labrats.model.nesting import is_too_deep
 
 _SUMMARY_CHARACTERS: Final = 200
 _MOST_PARTS: Final = 500_000
-"""Most brackets in an event. Each object and array takes up to some 100 bytes of memory when it is read."""
+"""Most brackets in an event, and most commas. Each object and array takes up to some 100 bytes of memory when it is
+read, and each other value some 30."""
 
 _SESSION_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,199}")
 
@@ -25,7 +26,7 @@ def is_session_id(text: str) -> bool:
 
 def decode_line(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
     """Return the event in `line`, or None if it is not an event that `decoder` accepts, or has too many parts."""
-    if line.count(b"{") + line.count(b"[") > _MOST_PARTS or is_too_deep(line):
+    if line.count(b"{") + line.count(b"[") > _MOST_PARTS or line.count(b",") > _MOST_PARTS or is_too_deep(line):
         return None
     try:
         return decoder.decode(line)

@@ -14,6 +14,7 @@ from typing import Final
 from labrats.executor.resource_limits.disk import DiskMeter
 from labrats.executor.resource_limits.memory import MemoryMeter, short_memory
 from labrats.executor.resource_limits.open_descriptors import (
+    held_locks,
     hides_files,
     open_files,
     open_pipes,
@@ -42,6 +43,12 @@ _THREADS_SHARE: Final = 0.25
 
 _MOST_WATCHES: Final = Path("/proc/sys/fs/epoll/max_user_watches")
 _WATCHES_SHARE: Final = 0.05
+
+_LOCKS: Final = Path("/proc/locks")
+_MOST_LOCKS: Final = 2000
+"""Most locks of an attempt. Each process of the machine that closes a file waits while the kernel goes through all of
+its locks, and an agent can lock the system's libraries, although it may only read them.
+"""
 
 _SCARCE_SHARE: Final = 0.1
 """Share of the files of a kind beyond which an attempt is ended once there are no more: several may have taken them."""
@@ -95,6 +102,12 @@ class MachineShares:
                 FailedCode.PROCESS_LIMIT,
                 f"the attempt watched at least {watched} files by epoll, over {_WATCHES_SHARE:.0%} of what all "
                 "processes of a user may watch (fs.epoll.max_user_watches): let the agent open fewer at once",
+            )
+        if _machine_locks() > _MOST_LOCKS and held_locks(pids, _MOST_LOCKS) > _MOST_LOCKS:
+            yield GiveUp(
+                FailedCode.PROCESS_LIMIT,
+                f"the attempt held over {_MOST_LOCKS} locks of files, for which all programs that use these files "
+                "wait: let the agent hold fewer at once",
             )
         for kind in self._scarce_kinds():
             enough = kind.most() * _SCARCE_SHARE
@@ -159,6 +172,11 @@ class MachineShares:
                 f"the attempt used {shown_size(used)} of memory, over {_MEMORY_SHARE:.0%} of the machine's, which was "
                 f"nearly full: {advice}",
             )
+
+
+def _machine_locks() -> int:
+    """Return the number of locks of files that all processes hold; 0 where it is unknown, as in gVisor."""
+    return _LOCKS.read_bytes().count(b"\n") if _LOCKS.exists() else 0
 
 
 def most_threads() -> float:

@@ -236,11 +236,19 @@ def watched_by_epoll(pids: Iterable[int], enough: float) -> int:
     return _watched(pids, (_EPOLL,), _WATCH, enough)
 
 
+def held_locks(pids: Iterable[int], enough: float) -> int:
+    """Return the number of locks that the processes hold on files and parts of files, or more than `enough`.
+
+    /proc/locks names no process for some of them.
+    """
+    return _watched(pids, ("/",), b"lock:", enough)
+
+
 def _watched(pids: Iterable[int], targets: tuple[str, ...], watch: bytes, enough: float) -> int:
     """Return the number of files that the processes watch by some of their descriptors, or more than `enough`.
 
     targets: the beginnings of what these descriptors lead to.
-    watch: the beginning of the lines in /proc/PID/fdinfo for one file each.
+    watch: the beginning of the lines in /proc/PID/fdinfo for one file, or lock, each.
     """
     watched = 0
     for path in _descriptors(pids):

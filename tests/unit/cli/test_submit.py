@@ -141,11 +141,20 @@ def test_metadata_value_is_sent_as_json_if_valid_or_as_text(
 
 def test_setup_and_caches_are_sent(labrats: Labrats, engine: ScriptedEngine) -> None:
     repository = ("submit", "-p", "x", "--repo", "https://example.org/a.git")
-    commands = ("--setup", "npm ci", "--setup", "sh -c 'make deps'", "--setup-network", "npm", "--setup-timeout", "5m")
+    commands = (
+        "--setup",
+        "npm ci",
+        "--setup",
+        "sh -c 'make; echo $HOME > deps'",
+        "--setup-network",
+        "npm",
+        "--setup-timeout",
+        "5m",
+    )
     labrats(*repository, *commands, "--cache", "package-lock.json:node_modules")
     assert engine.requests[0].json["workspaceSetup"] == {
         "gitRepo": "https://example.org/a.git",
-        "setup": [["npm", "ci"], ["sh", "-c", "make deps"]],
+        "setup": [["npm", "ci"], ["sh", "-c", "make; echo $HOME > deps"]],
         "setupNetwork": {"allow": ["npm"]},
         "setupTimeoutMs": 300_000,
         "cache": [{"key": "package-lock.json", "path": "node_modules"}],
@@ -159,6 +168,9 @@ def test_setup_and_caches_are_sent(labrats: Labrats, engine: ScriptedEngine) -> 
         (("--repo", "r", "--setup", "sh -c 'x"), "--setup sh -c 'x: No closing quotation"),
         (("--repo", "r", "--setup", " "), "--setup needs a command, such as 'npm ci'"),
         (("--repo", "r", "--setup", "npm ci && make"), "no shell runs it, which `&&` needs; repeat --setup"),
+        (("--repo", "r", "--setup", "sh -c 'a > b'; make"), "no shell runs it, which `;` needs"),
+        (("--repo", "r", "--setup", "make >out"), "no shell runs it, which `>` needs"),
+        (("--repo", "r", "--setup", "echo $HOME"), "no shell runs it, which `$H` needs"),
         (("--repo", "r", "--cache", "node_modules"), "--cache node_modules: write KEY:PATH"),
         (("--repo", "r", "--setup-timeout", "soon"), "--setup-timeout: "),
         (("--repo", "r", "--setup-network", "10.0.0.1"), "--setup-network cannot allow '10.0.0.1'"),
@@ -221,6 +233,11 @@ def test_missing_prompt_on_a_terminal_is_refused(
         (["--ref", "main"], "--repo, which is missing"),
         (["--metadata", "novalue"], "--metadata novalue: write KEY=VALUE"),
         (["--config", "=3"], "--config =3: write KEY=VALUE"),
+        (
+            ["--network", "npm", "--config", "network=open"],
+            "network is set both by an option of its own and by --config",
+        ),
+        (["--env", "A=1", "--config", "env.B=b"], "env is set both by an option of its own and by --config"),
         (["--file", "/nowhere/at/all"], "--file /nowhere/at/all: No such file or directory"),
         (["--prompt-file", "/nowhere"], "not both"),
         (["--effort", "huge"], "--effort"),

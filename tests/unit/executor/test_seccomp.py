@@ -82,14 +82,18 @@ def test_calls_are_refused_and_those_of_debuggers_by_setting(tmp_path: Path, may
     assert {error for name, error in found.items() if name not in unavailable} == {"Operation not permitted"}
 
 
-def test_no_lease_makes_other_programs_wait(tmp_path: Path) -> None:
+def test_neither_leases_nor_notices_of_folders_make_other_programs_wait(tmp_path: Path) -> None:
     taken = "; ".join(
         f'print "{name}: ", (defined(fcntl(F, {command}, 0)) ? "done" : $!), "\\n"'
-        for name, command in {"lease": fcntl.F_SETLEASE, "status": fcntl.F_GETFL}.items()
+        for name, command in {
+            "lease": fcntl.F_SETLEASE,
+            "notice": fcntl.F_NOTIFY,
+            "status": fcntl.F_GETFL,
+        }.items()
     )
     script = f'touch own; perl -e \'open(F, "<", "own"); {taken}\' > out'
     lines = output_of(a_confined_attempt(tmp_path, a_sandbox(may_debug=False), script)).splitlines()
-    assert lines == ["lease: Invalid argument", "status: done"]
+    assert lines == ["lease: Invalid argument", "notice: Invalid argument", "status: done"]
 
 
 def test_no_port_of_another_process_is_shared(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from labrats.executor.engine_repository import DiffFailed
-from labrats.executor.workspace_bundle import _objects_in
 from labrats.model.job import WorkspaceFile, WorkspaceSetup
 from labrats.model.protocol import BUNDLE_BYTES, BUNDLE_REF
 from tests.unit.executor.attempts import AttemptFolder, wait_until
@@ -183,7 +181,7 @@ def test_bundle_is_stored_after_a_stop(tmp_path: Path, repository: Path) -> None
 
 def _last_subject(attempt: AttemptFolder) -> str:
     log = attempt.workspace / ".git" / "logs" / "HEAD"
-    return log.read_text().splitlines()[-1] if log.exists() else ""
+    return "".join(log.read_text().splitlines()[-1:]) if log.exists() else ""  # git creates it empty
 
 
 NOTHING = {
@@ -258,15 +256,6 @@ def test_secret_prevents_the_bundle_and_is_not_shown(
     assert line.startswith(f"[no bundle of the commits is stored: {reason}")
     assert not bundle_of(attempt).exists()
     assert SECRET not in attempt.output.read_text()
-
-
-def test_missing_object_is_no_failure_of_the_attempt() -> None:
-    """An agent can remove objects of its repository. Only the bundle is then not stored."""
-    printed = b"0123 blob 4\ntext\n4567 missing\n"
-    objects = _objects_in(printed)
-    assert next(objects) == ("0123", "blob", b"text")
-    with pytest.raises(DiffFailed, match="the object 4567 is missing"):
-        next(objects)
 
 
 def test_path_of_a_file_with_a_secret_is_redacted(tmp_path: Path, repository: Path) -> None:

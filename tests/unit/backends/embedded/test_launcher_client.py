@@ -1,12 +1,16 @@
 """The engine's client of the launcher, with real launchers."""
 
 import asyncio
+import os
+import sys
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
 from labrats.backends.embedded.launcher_client import LauncherClient
 from labrats.model.errors import RetryLater
+from labrats.processes import children
 
 LARGE = tuple(f"test-secret-{number:048}" for number in range(200))
 """Values to redact that fill the buffer of the socket after some 20 requests."""
@@ -42,3 +46,24 @@ async def test_requests_to_a_launcher_that_dies_fail_and_the_next_one_gets_a_new
         assert await client.fork(str(tmp_path))
     finally:
         client.close()
+
+
+async def test_launchers_that_die_leave_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as that of an installation with a missing module, of which the engine tries to start one for each job."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    client = LauncherClient(lambda folder, executor: False)
+    before = set(children(os.getpid()))
+    try:
+        for _ in range(5):
+            with pytest.raises(RetryLater):
+                await client.fork(str(tmp_path))
+            await asyncio.to_thread(wait_for_zombies, before)
+        assert len(set(children(os.getpid())) - before) <= 1
+    finally:
+        client.close()
+
+
+def wait_for_zombies(before: set[int]) -> None:
+    """Wait until all new children have ended, without taking note of it."""
+    for pid in set(children(os.getpid())) - before:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

@@ -37,6 +37,13 @@ for _ in range(most // 10 // len(numbers) + 1):  # a tenth, also if the limit do
         held[-1].register(number)
 time.sleep(20)
 """
+HOLD_LOCKS = """
+import fcntl, struct, time
+held, COMMAND = open("/usr/bin/env"), fcntl.F_SETLK
+for number in range(3000):
+    fcntl.fcntl(held, COMMAND, struct.pack("hhqqi", fcntl.F_RDLCK, 0, 2 * number, 1, 0))
+time.sleep(20)
+"""
 HOLD_INOTIFY = """
 import ctypes, time
 held = [ctypes.CDLL(None).inotify_init() for _ in range(10)]
@@ -88,6 +95,18 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
     assert code is FailedCode.PROCESS_LIMIT
     assert "files by epoll, over 5% of what all processes of a user may watch" in message
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
+
+
+@pytest.mark.parametrize("command", ["F_SETLK", "F_OFD_SETLK"])
+def test_an_attempt_that_slows_down_others_by_locks_is_ended(
+    tmp_path: Path, isolation: dict[str, Any], command: str
+) -> None:
+    script = HOLD_LOCKS.replace("F_SETLK", command)
+    attempt = an_attempt_of(tmp_path, script, ResourceLimits(), **isolation)
+    attempt.run()
+    code, message = attempt.failure
+    assert code is FailedCode.PROCESS_LIMIT
+    assert "held over 2000 locks of files" in message
 
 
 @pytest.mark.parametrize(
