@@ -56,8 +56,8 @@ class BodyRules:
     def check(self, path: str, body: bytes) -> tuple[str, bytes]:
         """Return the model that a body names, and the body with each of its fields, and of its tools' fields, once.
 
-        Parsers differ in which of two equal fields they use, so that a second `model` could reach the server. In a job
-        with a limit, a stream is told to report its usage. Raises Refused.
+        Parsers differ in which of two equal fields they use, so that a second `model` could reach the server. A stream
+        is told to report its usage: without it, the report of the agent's program would count. Raises Refused.
 
         path: of the request.
         """
@@ -86,8 +86,7 @@ class BodyRules:
             self._check_model(other)
         if tools:
             fields["tools"] = msgspec.Raw(msgspec.json.encode(tools))
-        asks_for_usage = self._is_limited and path.endswith(_WITH_STREAM_OPTIONS)
-        if asks_for_usage and bytes(fields.get("stream", _NULL)) not in (b"false", b"null"):
+        if path.endswith(_WITH_STREAM_OPTIONS) and bytes(fields.get("stream", _NULL)) not in (b"false", b"null"):
             fields["stream_options"] = _with_usage(fields.get("stream_options", _NULL))
         once = msgspec.json.encode(fields)
         return model, _without_reach(once) if is_restricted(self._config.network) else once

@@ -889,10 +889,14 @@ async def test_response_that_the_server_cuts_has_used_what_arrived(tmp_path: Pat
     assert proxy.policy.budget.usage.output_tokens == 3
 
 
+@pytest.mark.parametrize("limit", [{}, {"max_tokens": 100_000}], ids=["without a limit", "with a limit"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/completions"])
 @pytest.mark.parametrize("given", [{}, {"stream_options": None}, {"stream_options": {"include_usage": False, "a": 1}}])
-async def test_stream_of_a_job_with_a_limit_reports_its_usage(tmp_path: Path, path: str, given: dict[str, Any]) -> None:
-    async with a_proxy(tmp_path, answers(OK), provider="codex", max_tokens=100_000) as proxy:
+async def test_stream_reports_its_usage(
+    tmp_path: Path, limit: dict[str, Any], path: str, given: dict[str, Any]
+) -> None:
+    """Without it, the report of the agent's program would count, which an agent can forge."""
+    async with a_proxy(tmp_path, answers(OK), provider="codex", **limit) as proxy:
         for stream in (True, False):
             body = json.dumps({"model": MODEL, "stream": stream} | given).encode()
             assert status_of(await proxy.send(a_request(body, path=path))) == 200
@@ -900,13 +904,6 @@ async def test_stream_of_a_job_with_a_limit_reports_its_usage(tmp_path: Path, pa
     streamed, other = map(json.loads, proxy.bodies)
     assert streamed["stream_options"] == (given.get("stream_options") or {}) | {"include_usage": True}
     assert other == {"model": MODEL, "stream": False} | given
-
-
-async def test_stream_without_a_limit_stays_as_it_is(tmp_path: Path) -> None:
-    body = {"model": MODEL, "stream": True}
-    async with a_proxy(tmp_path, answers(OK), provider="codex") as proxy:
-        await proxy.send(a_request(json.dumps(body).encode(), path="/v1/chat/completions"))
-    assert json.loads(proxy.bodies[0]) == body
 
 
 @pytest.mark.parametrize(
