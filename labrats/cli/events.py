@@ -7,7 +7,7 @@ from typing import Any, Final
 from cyclopts import App
 
 from labrats.cli.errors import CommandError, ExitCode
-from labrats.cli.job_view import report_sentence
+from labrats.cli.job_view import preview_facts, report_sentence
 from labrats.cli.options import DEFAULTS, ApiOptions
 from labrats.cli.output import print_stderr, print_table, print_text
 
@@ -95,6 +95,9 @@ def print_verdicts(tested: dict[str, Any]) -> None:
             place = f" in {setup['gitRepo']} @ {setup['gitRef']}" if setup else ""
             following = f", then {job['chainNext']['agent']}" if job["chainNext"] else ""
             print_text(f"\n{each['agent']}: {job['type']} on {config['provider']}/{config['model']}{place}{following}")
+            for name, value in preview_facts(job):
+                if value:
+                    print_text(f"{name}: {value}")
             if report := report_sentence(job.get("report") or {}):
                 print_text(f"reports: {report}")
             if concurrency := job.get("concurrency"):

@@ -2,12 +2,13 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from labrats.cli.durations import describe_span, describe_time
 from labrats.cli.output import STATUS_STYLES, one_line, paint, print_text
 from labrats.model.durations import describe_seconds
+from labrats.model.network import MOST_REFUSED_HOSTS
 
 _LOG_LINES: Final = 10
 _RESULT_LINES: Final = 15
@@ -46,8 +47,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "agent", job.get("agentRole") or ""
     yield "repo", job.get("repo") or ""
     yield "git", _git(job["workspaceSetup"] or {})
-    yield "setup", setup_sentence(job["workspaceSetup"] or {})
-    yield "caches", caches_sentence(job["workspaceSetup"] or {})
+    yield from _preparation(job["workspaceSetup"] or {})
     yield "network", network_text((job.get("config") or {}).get("network", "open"))
     yield "isolation", _isolation(job)
     yield "env", env_sentence((job.get("config") or {}).get("env") or {})
@@ -62,7 +62,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in (job.get("outputs") or {}).items():
         if name != "bundleBytes":  # for programs
             yield _OUTPUT_LABELS.get(name, name), _output(value)
-    yield "refused", " ".join(job.get("refusedHosts") or ())
+    yield "refused", _refused(job.get("refusedHosts") or ())
     yield "model key", "exposed to the agent" if job.get("keyExposed") else ""
     yield "reason", _reason(job)
     yield "superseded", f"by {job['supersededBy']}" if job.get("supersededBy") else ""
@@ -75,6 +75,10 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 _OUTPUT_LABELS: Final = {"pullRequestUrl": "pull req.", "filesChanged": "changed"}
+
+
+def _refused(hosts: Sequence[str]) -> str:
+    return " ".join(hosts) + (" and perhaps more" if len(hosts) == MOST_REFUSED_HOSTS else "")
 
 
 def _output(value: Any) -> str:
@@ -131,6 +135,20 @@ def _concurrency(concurrency: dict[str, Any]) -> str:
 
 def _git(setup: dict[str, Any]) -> str:
     return " @ ".join(part for part in (setup.get("gitRepo"), setup.get("gitRef")) if part)
+
+
+def _preparation(setup: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "setup", setup_sentence(setup)
+    yield "caches", caches_sentence(setup)
+
+
+def preview_facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield names and values of what a job that would start may do and reach."""
+    config = job["config"]
+    yield "network", network_text(config.get("network", "open"))
+    yield "isolation", config.get("isolation") or ""
+    yield "env", env_sentence(config.get("env") or {})
+    yield from _preparation(job["workspaceSetup"] or {})
 
 
 def setup_sentence(setup: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Prepare the workspace with the job's own commands, in the agent's sandbox but without the model's key."""
 
 import asyncio
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,10 @@ from labrats.model.protocol import EGRESS_SETUP_TOKEN_FILE, EGRESS_TOKEN_FILE
 from labrats.model.workspace_setup import DEFAULT_SETUP_MS, Setup
 
 _SHOWN_CHARACTERS: Final = 200
+_NOT_STARTED: Final = re.compile("bwrap: execvp .*: (.*)")
+"""The error of bubblewrap about a program that it cannot start."""
+
+_ADVICE: Final = 'no shell reads setup commands; for one, write ["sh", "-c", "..."]'
 
 
 async def run_setup(context: RunContext) -> None:
@@ -70,7 +75,9 @@ async def _run(command: Sequence[str], context: RunContext) -> None:
             try:
                 status, last_line = await _log_output(sandboxed, context, network)
             except OSError as error:
-                raise GiveUp(FailedCode.SETUP, f"`{name}` cannot be started: {error.strerror}") from error
+                raise GiveUp(FailedCode.SETUP, f"`{name}` cannot be started: {error.strerror}; {_ADVICE}") from error
+    if found := status != 0 and _NOT_STARTED.fullmatch(last_line):
+        raise GiveUp(FailedCode.SETUP, f"`{name}` cannot be started: {found[1]}; {_ADVICE}")
     if status != 0:
         reason = last_line and f": {context.events.clean(last_line)[:_SHOWN_CHARACTERS]}"
         raise GiveUp(FailedCode.SETUP, f"`{name}` {describe_status(status)}{reason}")

@@ -26,7 +26,7 @@ const EXPLANATIONS: Record<FailedCode, Explanation> = {
   },
   max_turns: {
     meaning: 'The agent used all its turns.',
-    advice: 'Retry with more turns; a session that can be resumed continues where it stopped.',
+    advice: 'Run it again with more turns, or split the task.',
   },
   budget: { meaning: 'The limit on cost or tokens was reached.', advice: 'Run it again with a higher limit.' },
   output_limit: {
@@ -56,7 +56,7 @@ const EXPLANATIONS: Record<FailedCode, Explanation> = {
   },
   out_of_memory: {
     meaning: 'The attempt used more memory than it may.',
-    advice: 'Raise the memory of executors, then retry.',
+    advice: 'Raise LABRATS_AGENT_MEMORY or, on Kubernetes, the memory of executors, then retry.',
   },
   evicted: {
     meaning: 'The cluster evicted the pod of the attempt.',
@@ -85,7 +85,10 @@ const EXPLANATIONS: Record<FailedCode, Explanation> = {
     advice: 'Describe the result in the prompt, or loosen the schema.',
   },
   executor_died: { meaning: 'The executor ended without an outcome.', advice: 'Read the end of the log, then retry.' },
-  invalid: { meaning: 'The job is invalid.', advice: 'Correct the job, and submit it again.' },
+  invalid: {
+    meaning: 'The job is invalid, or asks for something that the engine does not have.',
+    advice: 'Correct the job and submit it again, or correct the engine and retry.',
+  },
   internal: { meaning: 'The engine failed.', advice: 'Retry; the log of the engine has the details.' },
 };
 

@@ -27,8 +27,18 @@ TESTED: dict[str, Any] = {
             ],
             "job": {
                 "type": "implement",
-                "config": {"provider": "claude", "model": "opus"},
-                "workspaceSetup": {"gitRepo": "https://github.com/octo/demo.git", "gitRef": "main"},
+                "config": {
+                    "provider": "claude",
+                    "model": "opus",
+                    "network": {"allow": ["npm"]},
+                    "isolation": "sandbox",
+                    "env": {"CI": "1"},
+                },
+                "workspaceSetup": {
+                    "gitRepo": "https://github.com/octo/demo.git",
+                    "gitRef": "main",
+                    "setup": [["npm", "ci"]],
+                },
                 "chainNext": {"agent": "reviewer", "condition": "on-success"},
                 "concurrency": {"key": "octo/demo#7", "onNew": "supersede", "debounceSeconds": 0},
                 "prompt": "Fix it.",
@@ -49,6 +59,7 @@ def test_verdicts_and_the_job_are_printed(labrats: Labrats, engine: ScriptedEngi
     assert engine.requests[0].json == EVENT | {"agent": "developer"}
     assert 'label.name is "bug", not ["ai"]' in ended.out
     assert "developer: implement on claude/opus in https://github.com/octo/demo.git @ main, then reviewer" in ended.out
+    assert "network: npm\nisolation: sandbox\nenv: CI=1\nsetup: npm ci\n" in ended.out
     assert "concurrency key: octo/demo#7 (supersede)\n" in ended.out
     assert ended.err == "1 agent would start\n"
 

@@ -97,6 +97,14 @@ def test_failed_command_ends_the_attempt(tmp_path: Path, repository: Path, comma
     assert "never" not in attempt.logs
 
 
+def test_command_that_needs_a_shell_says_so_in_the_sandbox(tmp_path: Path, repository: Path, sandbox: Sandbox) -> None:
+    attempt = an_attempt_with(tmp_path, repository, ["cd", "sub"], sandbox=sandbox)
+    attempt.run()
+    code, reason = attempt.failure
+    assert code == FailedCode.SETUP
+    assert reason.startswith("`cd sub` cannot be started: No such file or directory; no shell reads setup commands")
+
+
 def test_signal_that_ends_a_command_in_the_sandbox_is_reported(
     tmp_path: Path, repository: Path, sandbox: Sandbox
 ) -> None:

@@ -13,6 +13,8 @@ import { retryEffect, whyNoRetry, whyWaiting } from './sentences';
 const LAST_LINES = 3;
 const SHOWN_HOLDERS = 4;
 const SHOWN_HOSTS = 3;
+/** The engine lists no more of an attempt. */
+const MOST_HOSTS = 50;
 
 /** Why the job waits or has failed and what helps, and what was refused to its agent. */
 export function Banners({ job }: { job: JobDetail }) {
@@ -22,7 +24,8 @@ export function Banners({ job }: { job: JobDetail }) {
       {job.status === 'failed' && <Failed job={job} />}
       {job.refusedHosts.length > 0 && (
         <Notice job={job}>
-          The network rule refused {counted(job.refusedHosts.length, 'host')}:{' '}
+          The network rule refused {job.refusedHosts.length >= MOST_HOSTS && 'at least '}
+          {counted(job.refusedHosts.length, 'host')}:{' '}
           {visible(job.refusedHosts.slice(0, SHOWN_HOSTS).join(', '))}
           {job.refusedHosts.length > SHOWN_HOSTS && ' …'}
         </Notice>
