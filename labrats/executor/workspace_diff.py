@@ -32,6 +32,7 @@ PATCH_BYTES: Final = 5 * 1024 * 1024
 BINARY_BYTES: Final = 16 * 1024 * 1024
 """Limit on the changed files of a patch with binary files. All are searched for secrets, at some 6 MiB a second."""
 
+_MOST_NAMES: Final = 5
 _MOST_ERRORS, _ERROR_CHARACTERS = 5, 300
 """Limits on what the log says about files that git cannot add."""
 
@@ -164,7 +165,7 @@ async def report_changes(context: RunContext, baseline: Baseline) -> None:
             outputs = replace(
                 outputs,
                 commits=await _commits(repository, baseline.head.commit, after.commit),
-                files_changed=await _store_patch(context, repository, baseline.tree, outputs.commit),
+                files_changed=await _store_patch(context, repository, baseline, outputs.commit),
             )
     finally:
         if outputs != context.events.outputs:
@@ -199,10 +200,12 @@ async def _tree_of(context: RunContext, repository: EngineRepository) -> str | N
     return commit
 
 
-async def _store_patch(context: RunContext, repository: EngineRepository, tree: str | None, commit: str | None) -> int:
+async def _store_patch(
+    context: RunContext, repository: EngineRepository, baseline: Baseline, commit: str | None
+) -> int:
     """Store the patch, and return the number of changed files. commit: the agent's last one, if it has made any."""
     await repository.create()
-    tree = tree or await repository.word("write-tree")  # the empty tree
+    tree = baseline.tree or await repository.word("write-tree")  # the empty tree
     if commit:
         try:
             await repository.take_entries_of(commit)
@@ -219,7 +222,20 @@ async def _store_patch(context: RunContext, repository: EngineRepository, tree: 
     await require_intact(repository, {name for change in changes.values() for name in change.blobs})
     if patch := await _patch(context, repository, tree):
         context.events.patch(patch)
+        if prepared := sorted(changes.keys() & await _prepared(repository, baseline)):
+            names = b", ".join(prepared[:_MOST_NAMES]).decode(errors="replace")
+            more = f" and {len(prepared) - _MOST_NAMES} more" if len(prepared) > _MOST_NAMES else ""
+            context.events.log(f"[the patch applies only after the job's setup commands and files, for: {names}{more}]")
     return len(changes)
+
+
+async def _prepared(repository: EngineRepository, baseline: Baseline) -> set[bytes]:
+    """Return the paths that the setup commands and the files of the job have changed in the clone."""
+    cloned, tree = baseline.outputs.commit, baseline.tree
+    if not cloned or not tree or tree == cloned:
+        return set()
+    listed = await repository.git("diff-tree", "-r", "-z", "--name-only", "--no-renames", cloned, tree)
+    return set(listed.split(b"\0")[:-1])
 
 
 async def _patch(context: RunContext, repository: EngineRepository, tree: str) -> bytes:

@@ -83,7 +83,7 @@ ATTACKS = {
     "replace_files_by_pipes": "lost",
     "replace_files_by_folders": "lost",
     "replace_files_by_links": "executor_died",
-    "inflate_files": "completed",
+    "inflate_files": "lost",
     "forge_a_claim_by_the_engine": "timeout",
     "delete_the_attempt_folder": "timeout",
     "forge_an_outcome": "completed",

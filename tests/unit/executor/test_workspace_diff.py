@@ -431,6 +431,21 @@ def test_files_that_setup_commands_check_out_belong_to_the_baseline(
     assert b"\n one\n+two\n" in patch_of(attempt)
 
 
+@pytest.mark.parametrize(
+    ("script", "named"),
+    [("echo two >> made.txt; echo three >> readme.txt", ["made.txt, readme.txt"]), ("echo x > own.txt", [])],
+    ids=["the same files", "others"],
+)
+def test_log_names_files_without_whose_preparation_the_patch_does_not_apply(
+    tmp_path: Path, repository: Path, script: str, named: list[str]
+) -> None:
+    setup = WorkspaceSetup(git_repo=str(repository), setup=(("sh", "-c", "echo one > made.txt; echo x >> readme.txt"),))
+    attempt = an_attempt_of(tmp_path, script, workspace_setup=setup, repo_roots=(str(repository.parent),))
+    attempt.run()
+    beginning = "[the patch applies only after the job's setup commands and files, for: "
+    assert [line for line in attempt.logs if line.startswith(beginning)] == [f"{beginning}{each}]" for each in named]
+
+
 NOT_ADDED = {
     "repository without a commit": ("git init -q sub", "error: 'sub/' does not have a commit checked out"),
     "name of git's folder": ("mkdir .GIT; echo x > .GIT/config", "error: invalid path '.GIT/config'"),
