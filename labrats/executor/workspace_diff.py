@@ -224,8 +224,8 @@ async def _store_patch(
         context.events.patch(patch)
         if prepared := sorted(changes.keys() & await _prepared(repository, baseline)):
             names = b", ".join(prepared[:_MOST_NAMES]).decode(errors="replace")
-            more = f" and {len(prepared) - _MOST_NAMES} more" if len(prepared) > _MOST_NAMES else ""
-            context.events.log(f"[the patch applies only after the job's setup commands and files, for: {names}{more}]")
+            rest = f" and {len(prepared) - _MOST_NAMES} more" if len(prepared) > _MOST_NAMES else ""
+            context.events.log(f"[the patch applies only after the job's setup commands and files, for: {names}{rest}]")
     return len(changes)
 
 

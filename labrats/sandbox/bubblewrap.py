@@ -31,9 +31,15 @@ _SYSTEM: Final = (
 )
 """Programs, libraries, their settings and the size of the machine, in all Linux distributions."""
 
-_LOADER_PREFIX: Final = "LD_"
-_LOADER_VARIABLES: Final = ("GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH")
-"""Variables that the dynamic loader and the C library read in every program."""
+_LOADER_VARIABLES: Final = (
+    *("LD_ASSUME_KERNEL", "LD_AUDIT", "LD_BIND_NOT", "LD_BIND_NOW", "LD_DEBUG", "LD_DEBUG_OUTPUT", "LD_DYNAMIC_WEAK"),
+    *("LD_HWCAP_MASK", "LD_LIBRARY_PATH", "LD_ORIGIN_PATH", "LD_POINTER_GUARD", "LD_PREFER_MAP_32BIT_EXEC"),
+    *("LD_PRELOAD", "LD_PROFILE", "LD_PROFILE_OUTPUT", "LD_SHOW_AUXV", "LD_TRACE_LOADED_OBJECTS"),
+    *("LD_TRACE_PRELINKING", "LD_USE_LOAD_BIAS", "LD_VERBOSE", "LD_WARN", "GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH"),
+)
+"""Variables that the dynamic loader (ld.so(8)) and the C library read in every program. Others with `LD_` are not here:
+LaunchDarkly's `LD_SDK_KEY` is a secret, and all users of the machine can read bubblewrap's arguments.
+"""
 
 _SHELL_VARIABLES: Final = ("BASHOPTS", "BASH_ENV", "BASH_XTRACEFD", "ENV", "PS4", "SHELLOPTS")
 """Variables by which a shell executes commands of its environment, or changes what it does."""
@@ -140,7 +146,7 @@ def is_for_any_program(variable: str) -> bool:
     Bubblewrap, and the shell that starts it, are not confined and must not get it. Its value may be a path of the
     workspace, in which the repository has put a library.
     """
-    return variable.startswith(_LOADER_PREFIX) or variable in (*_LOADER_VARIABLES, *_SHELL_VARIABLES)
+    return variable in (*_LOADER_VARIABLES, *_SHELL_VARIABLES)
 
 
 def _shared_memory(size: int | None) -> Sequence[str]:

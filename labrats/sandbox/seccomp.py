@@ -146,6 +146,16 @@ _PROTOCOLS: Final = (0, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 """The sockets for which network policies speak. Some plugins let through all other protocols, such as ICMP."""
 
 
+_USUAL_PROTOCOLS: Final = (
+    *_PROTOCOLS,
+    *(socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6, socket.IPPROTO_UDPLITE, socket.IPPROTO_RAW),
+)
+"""The others load modules of the kernel that hardly anybody uses, such as those of SCTP, DCCP and L2TP."""
+
+_SET_LINE_DISCIPLINE: Final = 0x5423
+"""TIOCSETD, which loads a module that reads the bytes of a terminal as packets, such as those of a modem."""
+
+
 SEGMENT_BYTES: Final = 64 * 1024
 """Largest segment of System V memory in a sandbox. PostgreSQL needs a small one. There are at most 4096."""
 
@@ -262,7 +272,10 @@ def _program(machine: _Machine, rules: CallRules) -> _Program:
                 *_if(_ARGUMENTS[1], fcntl.F_NOTIFY, [_refusal(errno.EINVAL)]),
             ],
         ),
-        *_of_call(calls["ioctl"], _refusal_of_snapshots()),
+        *_of_call(
+            calls["ioctl"],
+            [*_if(_ARGUMENTS[1], _SET_LINE_DISCIPLINE, [_refusal(errno.EPERM)]), *_refusal_of_snapshots()],
+        ),
         *_of_call(calls["setsockopt"], _refusal_of_options(rules)),
         *_of_call(calls["socket"], _refusal_of_sockets(rules)),
         *_of_call(
@@ -372,7 +385,7 @@ def _refusal_of_options(rules: CallRules) -> _Program:
 def _refusal_of_sockets(rules: CallRules) -> _Program:
     """Return the instructions that refuse to open a socket of another family or protocol."""
     internet = _INTERNET_FAMILIES if rules.may_use_ipv6 else _INTERNET_FAMILIES[:1]
-    checked = _refusal_of_protocols() if rules.only_tcp_and_udp else [_instruction(_RETURN, _ALLOW)]
+    checked = _refusal_of_protocols() if rules.only_tcp_and_udp else _refusal_of_unusual_protocols()
     return [
         *_if(_ARGUMENTS[2], socket.IPPROTO_MPTCP, [_refusal(errno.EPROTONOSUPPORT)]),
         _instruction(_LOAD, _ARGUMENTS[0]),
@@ -382,6 +395,11 @@ def _refusal_of_sockets(rules: CallRules) -> _Program:
         ),
         _refusal(errno.EAFNOSUPPORT),
     ]
+
+
+def _refusal_of_unusual_protocols() -> _Program:
+    allowed = chain.from_iterable(map(_allow_if, _USUAL_PROTOCOLS))
+    return [_instruction(_LOAD, _ARGUMENTS[2]), *allowed, _refusal(errno.EPROTONOSUPPORT)]
 
 
 def _refusal_of_protocols() -> _Program:

@@ -9,7 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.resource_limits.open_descriptors import memory_of_sandbox, memory_of_tables, unlinked_files
+from labrats.executor.resource_limits.open_descriptors import (
+    memory_of_proc_files,
+    memory_of_sandbox,
+    memory_of_tables,
+    unlinked_files,
+)
 from labrats.processes import thread_ids
 
 _SAMPLES_IN_EXCESS: Final = 2
@@ -62,7 +67,7 @@ class MemoryMeter:
             mapped = _total(own, 0) + _machine_files() > limit
             files = unlinked_files(pids, mapped=mapped)
             self._unlinked = sum(file.size or 0 for file in files if file.disk is None) + memory_of_sandbox(pids)
-            self._tables = memory_of_tables(pids)
+            self._tables = memory_of_tables(pids) + memory_of_proc_files(pids)
             self._growth_of_others(_total(own, 0))  # to learn the smallest, also while no process is missed
         self._samples += 1
         total = _total(own, self._unlinked) + self._tables

@@ -18,7 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
-from labrats.executor.resource_limits.scarce_files import Kind
+from labrats.executor.resource_limits.scarce_files import INOTIFY, Kind
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.processes import share_descriptors, thread_ids
@@ -46,6 +46,12 @@ _FILE_BYTES: Final = 1024
 _TABLE_SIZE: Final = re.compile(r"^FDSize:\s*([0-9]+)$", re.MULTILINE)
 _ENTRY_BYTES: Final = 8
 """Memory of the kernel for an entry in a table of descriptors. A table ends with its highest descriptor."""
+
+_RECORD_BYTES: Final = 256 * 1024
+"""Buffer of a file of /proc for a long record, such as the locks of a file."""
+
+_WATCH_BYTES: Final = 200
+"""Part of such a record for each file that the process watches, and the unused rest of the buffer."""
 
 MOST_DESCRIPTORS: Final = 100_000
 """Limit on the open descriptors of all processes. To look at one takes up to 20 µs, and no limit is checked then."""
@@ -196,6 +202,18 @@ def memory_of_tables(pids: Iterable[int]) -> int:
                 size = _TABLE_SIZE.search(Path(place, "status").read_text(errors="replace"))
                 used += int(size[1]) * _ENTRY_BYTES if size else 0
     return used
+
+
+def memory_of_proc_files(pids: Collection[int]) -> int:
+    """Return the most bytes of memory that the kernel takes for open files of /proc.
+
+    It keeps what was read last: up to the longest record, which is about all that one descriptor watches.
+    """
+    opened = sum(link.startswith("/proc/") for link in links(pids))
+    if not opened:
+        return 0
+    watched = _watched(pids, (_EPOLL,), _WATCH, math.inf) + _watched(pids, INOTIFY.links, b"inotify wd:", math.inf)
+    return opened * (_RECORD_BYTES + watched * _WATCH_BYTES)
 
 
 def hides_files(pid: int) -> bool:

@@ -101,11 +101,13 @@ def _no_terminals() -> bool:
 
 def _no_ports() -> bool:
     """Return whether the machine has no port left for a further connection or server."""
-    with socket.socket() as any_socket:
-        try:
-            any_socket.bind(("", 0))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):  # without the latter, no name can be looked up
+        with socket.socket(type=kind) as any_socket:
+            try:
+                any_socket.bind(("", 0))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    return True
     return False
 
 

@@ -215,16 +215,25 @@ def test_agent_writes_to_no_other_folder(tmp_path: Path, sandbox: Sandbox) -> No
 def test_variables_of_the_loader_reach_the_agent_but_not_bubblewrap(tmp_path: Path, sandbox: Sandbox) -> None:
     """A library of the repository would otherwise run outside of the sandbox, or a command, by the shell before it."""
     bubblewrap = tmp_path / "bwrap"
-    bubblewrap.write_text(f'#!/bin/sh\nenv >> {tmp_path}/seen-by-bubblewrap\nexec {sandbox.program} "$@"\n')
+    bubblewrap.write_text(
+        f'#!/bin/sh\nenv >> {tmp_path}/seen-by-bubblewrap\necho "$@" >> {tmp_path}/arguments\n'
+        f'exec {sandbox.program} "$@"\n'
+    )
     bubblewrap.chmod(0o755)
-    variables = {"LD_LIBRARY_PATH": "/nowhere", "GLIBC_TUNABLES": "glibc.malloc.check=0", "CI": "1"}
+    variables = {
+        "LD_SDK_KEY": "test-secret",
+        "LD_LIBRARY_PATH": "/nowhere",
+        "GLIBC_TUNABLES": "glibc.malloc.check=0",
+        "CI": "1",
+    }
     variables |= {"SHELLOPTS": "xtrace", "PS4": "$(touch /tmp/x)", "ENV": "./env", "BASH_ENV": "./env"}
-    script, watched = 'echo "$LD_LIBRARY_PATH $CI" > out', replace(sandbox, program=str(bubblewrap))
+    script, watched = 'echo "$LD_LIBRARY_PATH $CI $LD_SDK_KEY" > out', replace(sandbox, program=str(bubblewrap))
 
-    assert output_of(a_confined_attempt(tmp_path, watched, script, env=variables)) == "/nowhere 1\n"
+    assert output_of(a_confined_attempt(tmp_path, watched, script, env=variables)) == "/nowhere 1 test-secret\n"
+    assert "LD_SDK_KEY" not in (tmp_path / "arguments").read_text()  # LaunchDarkly's; everybody can read arguments
     seen = (tmp_path / "seen-by-bubblewrap").read_text()
     assert "CI=1\n" in seen
-    assert not {name for name in variables if f"{name}=" in seen} - {"CI"}
+    assert not {name for name in variables if f"{name}=" in seen} - {"CI", "LD_SDK_KEY"}
 
 
 def test_agent_has_no_capability_and_cannot_gain_one(tmp_path: Path, sandbox: Sandbox) -> None:

@@ -193,18 +193,42 @@ def test_sockets_of_unusual_networks_are_refused(tmp_path: Path) -> None:
     assert not refused & {"unix", "inet", "netlink"}
 
 
-def test_no_socket_is_for_multipath_tcp(tmp_path: Path) -> None:
-    """The kernel lists such sockets without the data that waits in them. Programs use TCP instead."""
+def test_no_socket_is_for_multipath_tcp_or_an_unusual_protocol(tmp_path: Path) -> None:
+    """The kernel lists the first without the data that waits in them. For others, it loads modules."""
+    stream, datagram = socket.SOCK_STREAM, socket.SOCK_DGRAM
     kinds = [
-        (family, protocol)
+        (family, kind, protocol)
         for family in (socket.AF_INET, socket.AF_INET6)
-        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_MPTCP)
+        for kind, protocol in (
+            (stream, socket.IPPROTO_TCP),
+            (datagram, socket.IPPROTO_UDPLITE),
+            (stream, socket.IPPROTO_MPTCP),
+            (stream, socket.IPPROTO_SCTP),
+            (datagram, 115),  # L2TP
+        )
     ]
     script = "use Socket; " + "; ".join(
-        f'print socket(S, {family}, SOCK_STREAM, {protocol}) ? "opened\n" : "$!\n"' for family, protocol in kinds
+        f'print socket(S, {family}, {kind}, {protocol}) ? "opened\n" : "$!\n"' for family, kind, protocol in kinds
     )
     attempt = a_confined_attempt(tmp_path, a_sandbox(may_debug=False), f"perl -e '{script}' > out")
-    assert output_of(attempt).splitlines() == ["opened", "Protocol not supported"] * 2
+    assert output_of(attempt).splitlines() == ["opened", "opened", *["Protocol not supported"] * 3] * 2
+
+
+def test_no_terminal_gets_another_line_discipline(tmp_path: Path) -> None:
+    """It may load a module of the kernel, which have had defects by which programs got root's rights."""
+    program = """
+import fcntl, os, struct
+for request in (0x5424, 0x5423):  # TIOCGETD, TIOCSETD
+    try:
+        fcntl.ioctl(os.openpty()[1], request, struct.pack("i", 0))
+        print("done")
+    except OSError as error:
+        print(error.strerror)
+"""
+    (tmp_path / "program.py").write_text(program)
+    sandbox = replace(a_sandbox(may_debug=False), readable=(str(tmp_path / "program.py"),))
+    attempt = a_confined_attempt(tmp_path, sandbox, f"/usr/bin/python3 {tmp_path}/program.py > out")
+    assert output_of(attempt).splitlines() == ["done", "Operation not permitted"]
 
 
 def test_pairs_of_sockets_are_local(tmp_path: Path) -> None:

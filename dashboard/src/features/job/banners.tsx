@@ -25,8 +25,7 @@ export function Banners({ job }: { job: JobDetail }) {
       {job.refusedHosts.length > 0 && (
         <Notice job={job}>
           The network rule refused {job.refusedHosts.length >= MOST_HOSTS && 'at least '}
-          {counted(job.refusedHosts.length, 'host')}:{' '}
-          {visible(job.refusedHosts.slice(0, SHOWN_HOSTS).join(', '))}
+          {counted(job.refusedHosts.length, 'host')}: {visible(job.refusedHosts.slice(0, SHOWN_HOSTS).join(', '))}
           {job.refusedHosts.length > SHOWN_HOSTS && ' …'}
         </Notice>
       )}

@@ -16,5 +16,6 @@ def isolation(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def without_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tables of descriptors take no memory, as the pids of some tests are those of any processes."""
+    """Let open files take no memory of the kernel, as the pids of some tests are those of any processes."""
     monkeypatch.setattr(memory, "memory_of_tables", lambda pids: 0)
+    monkeypatch.setattr(memory, "memory_of_proc_files", lambda pids: 0)

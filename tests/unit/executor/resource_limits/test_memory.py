@@ -101,6 +101,18 @@ time.sleep(1)
 os._exit(0)
 """
 RESERVE_MEMORY = "import mmap, time; held = mmap.mmap(-1, 20 << 30); held[0] = 1; time.sleep(1)"
+KEEP_RECORDS = """
+import os, resource, select, time
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+poll, pipe, kept = select.epoll(), os.pipe()[0], []
+for _ in range(4000):
+    poll.register(os.dup(pipe))
+for _ in range(600):
+    kept.append(os.open(f"/proc/self/fdinfo/{poll.fileno()}", os.O_RDONLY))
+    os.read(kept[-1], 1)  # takes 512 KiB of the kernel's memory
+time.sleep(20)
+"""
 FILL_PAGE_TABLES = """
 import mmap, time
 NO_RESERVE = 0x4000
@@ -122,6 +134,7 @@ time.sleep(20)
         FILL_FILE_OF_A_THREAD,
         FILL_PAGE_TABLES,
         FILL_TABLES_OF_DESCRIPTORS,
+        KEEP_RECORDS,
     ],
     ids=[
         "one process",
@@ -131,6 +144,7 @@ time.sleep(20)
         "file of a thread",
         "page tables",
         "descriptors",
+        "records of /proc",
     ],
 )
 def test_an_attempt_that_needs_too_much_memory_is_ended(

@@ -14,6 +14,11 @@ from labrats.executor.resource_limits.scarce_files import KINDS
 print([kind.name for kind in KINDS if kind.is_used_up()])
 """
 TAKE_PORTS = "import socket; held = [socket.create_server(('', 0)) for _ in range(2)]"
+TAKE_UDP_PORTS = """
+import socket
+held = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(2)]
+[each.bind(("", 0)) for each in held]
+"""
 
 
 @pytest.mark.parametrize(
@@ -23,8 +28,9 @@ TAKE_PORTS = "import socket; held = [socket.create_server(('', 0)) for _ in rang
         ("echo 0 > /proc/sys/user/max_inotify_instances", IS_USED_UP, "['instances of inotify']"),
         ("echo 0 > /proc/sys/user/max_inotify_watches", IS_USED_UP, "['watches of inotify']"),
         ("echo 2000 2001 > /proc/sys/net/ipv4/ip_local_port_range", f"{TAKE_PORTS}\n{IS_USED_UP}", "['sockets']"),
+        ("echo 2000 2001 > /proc/sys/net/ipv4/ip_local_port_range", f"{TAKE_UDP_PORTS}\n{IS_USED_UP}", "['sockets']"),
     ],
-    ids=["nothing", "inotify", "watches of inotify", "ports"],
+    ids=["nothing", "inotify", "watches of inotify", "ports", "ports of UDP"],
 )
 def test_used_up_files_are_noticed(setting: str, program: str, used_up: str) -> None:
     script = f'{setting} && exec "$0" -c "$1"'
