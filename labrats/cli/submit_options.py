@@ -23,7 +23,7 @@ _KEY_PREFIX: Final = "secret:"
 """Prefix of a variable's value that is the name of a Secret and a key of its data."""
 _QUOTED: Final = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
 _SHELL_ONLY: Final = re.compile(r"&&|\|\||>>|[;&|<>`]|\$[\w{(]")
-"""What a shell does not pass on to a program, outside of quotes."""
+"""Characters outside of quotes that a shell would not pass on to a program."""
 
 _TARGET: Final = re.compile(r"(?:https?://[^/\s]+/)?([\w.-]+/[\w.-]+?)(?:(?:#|/issues/)(\d+)|/pull/(\d+))?/?")
 

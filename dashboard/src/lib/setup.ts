@@ -10,7 +10,7 @@ export interface CachedFolder {
 }
 
 const TOKEN = /\n|[^\S\n]+|"(?:\\[^]|[^"\\])*"|'[^']*'|[^\s"']+|["']/g;
-/** What a shell does not pass on to a program, outside of quotes. */
+/** Characters outside of quotes that a shell would not pass on to a program. */
 const SHELL_ONLY = /&&|\|\||>>|[;&|<>`]|\$[\w{(]/;
 const PLAIN = /^[\w@%+=:,./-]+$/;
 
