@@ -12,7 +12,14 @@ from labrats.model.nesting import is_too_deep
 _SUMMARY_CHARACTERS: Final = 200
 _MOST_PARTS: Final = 500_000
 """Most brackets in an event, and most commas. Each object and array takes up to some 100 bytes of memory when it is
-read, and each other value some 30."""
+read, and each other value some 30.
+"""
+
+_MOST_QUOTES: Final = 2_000_000
+"""Most quotes in an event. No other thread runs while it is read, such as the one that measures the agent's memory."""
+
+_REPAIRED_BYTES: Final = 4 * 1024 * 1024
+"""Longest event that is repaired, which takes several times as long as reading it."""
 
 _SESSION_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,199}")
 
@@ -26,14 +33,16 @@ def is_session_id(text: str) -> bool:
 
 def decode_line(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
     """Return the event in `line`, or None if it is not an event that `decoder` accepts, or has too many parts."""
-    if line.count(b"{") + line.count(b"[") > _MOST_PARTS or line.count(b",") > _MOST_PARTS or is_too_deep(line):
+    if max(line.count(b"{") + line.count(b"["), line.count(b",")) > _MOST_PARTS or line.count(b'"') > _MOST_QUOTES:
+        return None
+    if is_too_deep(line):
         return None
     try:
         return decoder.decode(line)
     except msgspec.ValidationError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _read_with_cut_characters(decoder, line)
+        return _read_with_cut_characters(decoder, line) if len(line) <= _REPAIRED_BYTES else None
 
 
 def _read_with_cut_characters(decoder: msgspec.json.Decoder[T], line: bytes) -> T | None:
