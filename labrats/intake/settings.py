@@ -68,10 +68,15 @@ def _isolation_of(
 
     The first layer that names a level decides. Only an administrator's request can name less than the other layers:
     without a sandbox, a key with the scope `submit` would be as good as an admin key.
+
+    A rerun or follow-up has at least the level of the first job, unless its own request names one: the agent may have
+    less by now, and an administrator would grant the same texts more rights unawares.
     """
     inherited = _first_isolation(others) or levels.default
     asked = _first_isolation(callers) or inherited
     needed = [asked] if request.is_by_admin else [asked, inherited]
+    if request.first and request.first.job.resolved.isolation and not request.config.isolation:
+        needed.append(request.first.job.resolved.isolation)
     return max([*needed, *([levels.untrusted] if request.untrusted else [])], key=strength)
 
 

@@ -64,6 +64,29 @@ async def test_an_admin_who_runs_a_job_again_gives_it_no_less_than_it_had(
     assert await isolation_of(admin, again) == ("sandbox", "rerun")
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("rerun", {}, "sandbox"),
+        ("rerun", {"config": {"isolation": "process"}}, "process"),
+        ("messages", {"prompt": "Go on."}, "sandbox"),
+    ],
+)
+async def test_a_job_that_is_run_again_has_the_level_it_had_although_its_agent_has_less_now(
+    user: httpx2.AsyncClient, admin: httpx2.AsyncClient, path: str, body: dict[str, Any], expected: str
+) -> None:
+    agent = {"name": f"weakened-{path}-{expected}", "defaultProvider": "mock", "defaultIsolation": "sandbox"}
+    await admin.post("/api/agents", json=agent)
+    first = await user.post("/api/jobs/submit", json=a_submission(agentRole=agent["name"]))
+    job_id = first.json()["jobId"]
+    await user.post(f"/api/jobs/{job_id}/cancel")
+    await admin.patch(f"/api/agents/{agent['name']}", json={"defaultIsolation": "process"})
+
+    again = await admin.post(f"/api/jobs/{job_id}/{path}", json=body)
+
+    assert (await isolation_of(admin, again))[0] == expected
+
+
 async def test_a_rerun_repeats_a_chosen_isolation_and_not_a_default(admin: httpx2.AsyncClient) -> None:
     for config, expected in (({"isolation": "process"}, ("process", "rerun")), ({}, ("sandbox", None))):
         first = await admin.post("/api/jobs/submit", json=a_submission(config=config))
