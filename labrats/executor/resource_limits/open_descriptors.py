@@ -257,9 +257,9 @@ def watched_by_epoll(pids: Iterable[int], enough: float) -> int:
 def held_locks(pids: Iterable[int], enough: float) -> int:
     """Return the number of locks that the processes hold on files and parts of files, or more than `enough`.
 
-    /proc/locks names no process for some of them.
+    /proc/locks names no process for some of them. Files of any kind can be locked, such as those of `eventfd`.
     """
-    return _watched(pids, ("/",), b"lock:", enough)
+    return _watched(pids, ("",), b"lock:", enough)
 
 
 def _watched(pids: Iterable[int], targets: tuple[str, ...], watch: bytes, enough: float) -> int:

@@ -38,8 +38,8 @@ for _ in range(most // 10 // len(numbers) + 1):  # a tenth, also if the limit do
 time.sleep(20)
 """
 HOLD_LOCKS = """
-import fcntl, struct, time
-held, COMMAND = open("/usr/bin/env"), fcntl.F_SETLK
+import fcntl, os, struct, time
+held, COMMAND = os.open("/usr/bin/env", os.O_RDONLY), fcntl.F_SETLK
 for number in range(3000):
     fcntl.fcntl(held, COMMAND, struct.pack("hhqqi", fcntl.F_RDLCK, 0, 2 * number, 1, 0))
 time.sleep(20)
@@ -97,11 +97,19 @@ def test_an_attempt_that_watches_too_many_files_is_ended_without_any_setting(
     assert with_environment("LABRATS_ATTEMPT", unique_name) == []
 
 
-@pytest.mark.parametrize("command", ["F_SETLK", "F_OFD_SETLK"])
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("F_SETLK", "F_SETLK"),
+        ("F_SETLK", "F_OFD_SETLK"),
+        ('os.open("/usr/bin/env", os.O_RDONLY)', "os.eventfd(0)"),  # all processes of the machine share its inode
+    ],
+    ids=["of a process", "of an open file", "of eventfd"],
+)
 def test_an_attempt_that_slows_down_others_by_locks_is_ended(
-    tmp_path: Path, isolation: dict[str, Any], command: str
+    tmp_path: Path, isolation: dict[str, Any], text: str, other: str
 ) -> None:
-    script = HOLD_LOCKS.replace("F_SETLK", command)
+    script = HOLD_LOCKS.replace(text, other)
     attempt = an_attempt_of(tmp_path, script, ResourceLimits(), **isolation)
     attempt.run()
     code, message = attempt.failure
