@@ -24,6 +24,13 @@ test.each([
   expect(() => commandsOf(text)).toThrow(`No shell runs “${text}”, which ${operator} needs`);
 });
 
+test('a backslash takes its meaning from the next character', () => {
+  expect(commandsOf(String.raw`find . -exec rm {} \;` + '\n' + String.raw`echo a\ b \"c \$X`)).toEqual([
+    ['find', '.', '-exec', 'rm', '{}', ';'],
+    ['echo', 'a b', '"c', '$X'],
+  ]);
+});
+
 test('commands survive the way through their text', () => {
   const commands = [
     ['npm', 'ci'],

@@ -9,7 +9,7 @@ export interface CachedFolder {
   path: string;
 }
 
-const TOKEN = /\n|[^\S\n]+|"(?:\\[^]|[^"\\])*"|'[^']*'|[^\s"']+|["']/g;
+const TOKEN = /\n|[^\S\n]+|"(?:\\[^]|[^"\\])*"|'[^']*'|(?:\\.|[^\s"'\\])+|["'\\]/g;
 /** Characters outside of quotes that a shell would not pass on to a program. */
 const SHELL_ONLY = /&&|\|\||>>|[;&|<>`]|\$[\w{(]/;
 const PLAIN = /^[\w@%+=:,./-]+$/;
@@ -50,7 +50,7 @@ export function commandsOf(text: string): string[][] {
 
 function unquoted(token: string): string {
   if (token.startsWith('"')) return token.slice(1, -1).replace(/\\(["\\$`])/g, '$1');
-  return token.startsWith("'") ? token.slice(1, -1) : token;
+  return token.startsWith("'") ? token.slice(1, -1) : token.replace(/\\(.)/g, '$1');
 }
 
 function lineAt(text: string, index: number): string {
