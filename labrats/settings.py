@@ -76,8 +76,10 @@ _CENTURY_DAYS: Final = 36_500
 MIN_API_KEY_LENGTH: Final = 16
 """Characters of a key below which it can be guessed."""
 
-_KERNEL_FOLDERS: Final = (Path("/dev"), Path("/proc"), Path("/sys"))
-"""Folders of the kernel, of which a sandbox has its own."""
+_OWN_FOLDERS: Final = (Path("/dev"), Path("/proc"))
+"""Folders of which a sandbox has its own."""
+
+_TOO_MUCH: Final = (Path("/"), Path("/sys"))
 
 _BOOLEAN_WORDS: Final = (
     dict.fromkeys(("1", "yes", "on", "t", "y"), "true")
@@ -353,7 +355,7 @@ class EngineSettings(BaseSettings):
             if not path.is_absolute():
                 raise ValueError(f"must be absolute paths; {str(path)!r} is not")
             place = path.resolve()
-            if place == Path("/") or any(place.is_relative_to(folder) for folder in _KERNEL_FOLDERS):
+            if place in _TOO_MUCH or any(place.is_relative_to(folder) for folder in _OWN_FOLDERS):
                 raise ValueError(f"must be files and folders of programs, such as ~/.cargo; {str(path)!r} is not")
         return paths
 

@@ -234,7 +234,10 @@ async def _prepared(repository: EngineRepository, baseline: Baseline) -> set[byt
     cloned, tree = baseline.outputs.commit, baseline.tree
     if not cloned or not tree or tree == cloned:
         return set()
-    listed = await repository.git("diff-tree", "-r", "-z", "--name-only", "--no-renames", cloned, tree)
+    try:
+        listed = await repository.git("diff-tree", "-r", "-z", "--name-only", "--no-renames", cloned, tree)
+    except DiffFailed:  # the agent has removed the commit
+        return set()
     return set(listed.split(b"\0")[:-1])
 
 

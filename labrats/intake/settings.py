@@ -70,13 +70,15 @@ def _isolation_of(
     without a sandbox, a key with the scope `submit` would be as good as an admin key.
 
     A rerun or follow-up has at least the level of the first job, unless its own request names one: the agent may have
-    less by now, and an administrator would grant the same texts more rights unawares.
+    less by now, and an administrator would grant the same texts more rights unawares. If the engine has lost this
+    level, its default counts: the first job may have had that one, too.
     """
     inherited = _first_isolation(others) or levels.default
     asked = _first_isolation(callers) or inherited
     needed = [asked] if request.is_by_admin else [asked, inherited]
-    if request.first and request.first.job.resolved.isolation and not request.config.isolation:
-        needed.append(request.first.job.resolved.isolation)
+    had = request.first.job.resolved.isolation if request.first else None
+    if had and levels.at_least(had) and not request.config.isolation:
+        needed.append(had)
     return max([*needed, *([levels.untrusted] if request.untrusted else [])], key=strength)
 
 

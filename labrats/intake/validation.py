@@ -178,7 +178,8 @@ def check_settings(
     # An external contributor cannot change the minimum: the job fails instead of being refused, so that it is seen.
     checked = (resolved.config.isolation or levels.default) if untrusted else isolation
     problem = levels.problem_of(checked)
-    problems.add("config.isolation", problem and _naming_origin(problem, resolved.origins.get("isolation"), agent))
+    origin = resolved.origins.get("isolation") if checked is resolved.config.isolation else None
+    problems.add("config.isolation", problem and _naming_origin(problem, origin, agent))
     network = resolved.config.network
     problem = problem_of_stored_network(network) if network else None
     if is_restricted(network):

@@ -6,7 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.api.conftest import a_submission, api_in_memory
+from labrats.model.isolation import PROCESS_ONLY
+from tests.api.conftest import Api, a_submission, api_in_memory
 
 
 async def isolation_of(user: httpx2.AsyncClient, answer: httpx2.Response) -> tuple[str, str | None]:
@@ -85,6 +86,18 @@ async def test_a_job_that_is_run_again_has_the_level_it_had_although_its_agent_h
     again = await admin.post(f"/api/jobs/{job_id}/{path}", json=body)
 
     assert (await isolation_of(admin, again))[0] == expected
+
+
+@pytest.mark.parametrize(("path", "body"), [("rerun", {}), ("messages", {"prompt": "Go on."})])
+async def test_a_job_is_run_again_with_the_default_of_an_engine_that_has_lost_its_level(
+    api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    first = await user.post("/api/jobs/submit", json=a_submission())
+    job_id = first.json()["jobId"]
+    await user.post(f"/api/jobs/{job_id}/cancel")
+    monkeypatch.setattr(api.services.admission, "_isolation", PROCESS_ONLY)
+    again = await user.post(f"/api/jobs/{job_id}/{path}", json=body)
+    assert await isolation_of(user, again) == ("process", None)
 
 
 async def test_a_rerun_repeats_a_chosen_isolation_and_not_a_default(admin: httpx2.AsyncClient) -> None:

@@ -47,8 +47,8 @@ _TABLE_SIZE: Final = re.compile(r"^FDSize:\s*([0-9]+)$", re.MULTILINE)
 _ENTRY_BYTES: Final = 8
 """Memory of the kernel for an entry in a table of descriptors. A table ends with its highest descriptor."""
 
-_RECORD_BYTES: Final = 256 * 1024
-"""Buffer of a file of /proc for a long record, such as the locks of a file."""
+_RECORD_BYTES, _RECORD_OF_DESCRIPTOR_BYTES = 64 * 1024, 256 * 1024
+"""Buffers of a file of /proc for a long record: any, and one in /proc/PID/fdinfo with the locks of a file."""
 
 _WATCH_BYTES: Final = 200
 """Part of such a record for each file that the process watches, and the unused rest of the buffer."""
@@ -207,13 +207,14 @@ def memory_of_tables(pids: Iterable[int]) -> int:
 def memory_of_proc_files(pids: Collection[int]) -> int:
     """Return the most bytes of memory that the kernel takes for open files of /proc.
 
-    It keeps what was read last: up to the longest record, which is about all that one descriptor watches.
+    It keeps what was read last: up to the longest record. In /proc/PID/fdinfo, this is all that a descriptor watches.
     """
-    opened = sum(link.startswith("/proc/") for link in links(pids))
-    if not opened:
-        return 0
+    opened = [link for link in links(pids) if link.startswith("/proc/")]
+    used = len(opened) * _RECORD_BYTES
+    if not (of_descriptors := sum("/fdinfo/" in link for link in opened)):
+        return used
     watched = _watched(pids, (_EPOLL,), _WATCH, math.inf) + _watched(pids, INOTIFY.links, b"inotify wd:", math.inf)
-    return opened * (_RECORD_BYTES + watched * _WATCH_BYTES)
+    return used + of_descriptors * (_RECORD_OF_DESCRIPTOR_BYTES + watched * _WATCH_BYTES)
 
 
 def hides_files(pid: int) -> bool:

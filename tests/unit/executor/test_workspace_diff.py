@@ -446,6 +446,14 @@ def test_log_names_files_without_whose_preparation_the_patch_does_not_apply(
     assert [line for line in attempt.logs if line.startswith(beginning)] == [f"{beginning}{each}]" for each in named]
 
 
+def test_patch_of_what_setup_commands_have_changed_needs_no_repository(tmp_path: Path, repository: Path) -> None:
+    setup = WorkspaceSetup(git_repo=str(repository), setup=(("sh", "-c", "echo x >> readme.txt"),))
+    script = "rm -rf .git; echo three >> readme.txt"
+    attempt = an_attempt_of(tmp_path, script, workspace_setup=setup, repo_roots=(str(repository.parent),))
+    assert outputs_of(attempt).files_changed == 1
+    assert b"+three" in patch_of(attempt)
+
+
 NOT_ADDED = {
     "repository without a commit": ("git init -q sub", "error: 'sub/' does not have a commit checked out"),
     "name of git's folder": ("mkdir .GIT; echo x > .GIT/config", "error: invalid path '.GIT/config'"),

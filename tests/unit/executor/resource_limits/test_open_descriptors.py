@@ -2,12 +2,14 @@
 
 import mmap
 import os
+import select
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from labrats.executor.resource_limits.open_descriptors import (
     UnlinkedFile,
     hides_files,
     is_in_sandbox,
+    memory_of_proc_files,
     memory_of_sandbox,
     memory_of_tables,
     open_pipes,
@@ -164,6 +167,20 @@ def test_connections_that_nobody_accepts_count(tmp_path: Path, monkeypatch: pyte
                 client.send(b"something")
         assert open_sockets([os.getpid()]) == before + 6
     assert open_sockets([os.getpid()]) == before
+
+
+def test_only_records_about_descriptors_grow_with_what_is_watched(tmp_path: Path) -> None:
+    """Many programs watch files, and keep such files as mountinfo open."""
+    with ExitStack() as files:
+        poll = files.enter_context(select.epoll())
+        for _ in range(100):
+            poll.register(files.enter_context(socket.socket()))
+        before = memory_of_proc_files([os.getpid()])
+        files.enter_context(open("/proc/self/mountinfo"))
+        after = memory_of_proc_files([os.getpid()])
+        files.enter_context(open(f"/proc/self/fdinfo/{poll.fileno()}"))
+        assert after - before == 64 * 1024
+        assert memory_of_proc_files([os.getpid()]) - after >= 100 * 200
 
 
 def test_table_that_threads_share_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
