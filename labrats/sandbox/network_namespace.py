@@ -15,6 +15,8 @@ _SET_FLAGS: Final = 0x8914
 _UP_AND_RUNNING: Final = 0x1 | 0x40
 _BACKLOG: Final = 128
 _REASON_BYTES: Final = 500
+_FURTHER_TESTS: Final = 2
+_LOST_MOUNT: Final = "Can't bind mount"
 _TEST_PORT: Final = 3128
 _TEST_SECONDS: Final = 30.0
 LOOPBACK: Final = "127.0.0.1"
@@ -66,8 +68,19 @@ class NetworkNamespace:
 def namespace_problem(bubblewrap: str) -> str | None:
     """Test whether a process can enter a namespace here and start a sandbox in it. Return the problem, if any.
 
+    A mount of the machine that ends during the test makes bubblewrap fail. Then it is tested again, three times in all.
+
     bubblewrap: path of the program.
     """
+    problem = _problem_in_test(bubblewrap)
+    for _ in range(_FURTHER_TESTS):
+        if problem is None or _LOST_MOUNT not in problem:
+            break
+        problem = _problem_in_test(bubblewrap)
+    return problem
+
+
+def _problem_in_test(bubblewrap: str) -> str | None:
     namespace = NetworkNamespace([_TEST_PORT])
     command = [bubblewrap, "--unshare-user", "--disable-userns", "--ro-bind", "/", "/", "--", "true"]
     with closing(namespace):

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,18 @@ def test_sandbox_works_in_a_namespace() -> None:
     program = shutil.which("bwrap")
     assert program, "bubblewrap is missing: run `make setup`"
     assert namespace_problem(program) is None
+
+
+@pytest.mark.parametrize(("failures", "works"), [(2, True), (3, False)])
+def test_mount_that_ends_during_the_test_is_no_problem(tmp_path: Path, failures: int, works: bool) -> None:
+    """A node of Kubernetes has many that begin and end."""
+    program, count = tmp_path / "bwrap", tmp_path / "count"
+    error = "bwrap: Can't bind mount /oldroot/ on /newroot/: Unable to apply mount flags"
+    program.write_text(
+        f'#!/bin/sh\necho run >> {count}\n[ $(wc -l < {count}) -gt {failures} ] || {{ echo "{error}" >&2; exit 1; }}\n'
+    )
+    program.chmod(0o755)
+    assert namespace_problem(str(program)) == (None if works else error)
 
 
 def test_program_that_fails_in_a_namespace_is_a_problem() -> None:

@@ -618,8 +618,8 @@ async def test_end_that_cannot_be_read_now_is_noticed_later(
         return read_end(path)
 
     async with EmbeddedBackend.open(tmp_path) as machine, machine.open_runner() as runner:
+        monkeypatch.setattr(runner_module, "read_end", fail_once)  # before the start: the attempt may end at once
         await runner.start(attempt)
-        monkeypatch.setattr(runner_module, "read_end", fail_once)
         async with asyncio.timeout(DEADLINE_SECONDS):
             async for _ in runner.watch():
                 if failures and isinstance(await runner.find(attempt.name), Gone):
