@@ -28,6 +28,11 @@ CONNECT_SECONDS: Final = 30.0
 
 _RETRY_SECONDS: Final = 0.1
 _STORE: Final = b"store\n"
+_MOST_CONNECTIONS: Final = 8
+_TOKEN_BYTES: Final = 1024
+_TOKEN_SECONDS: Final = 5.0
+"""Limits on what an agent can make the keeper keep by connections without the token."""
+
 _DONE: Final = b"null\n"
 """The end of the answer to a request. The lines before it are log lines, each a JSON string."""
 
@@ -106,16 +111,28 @@ async def serve_caches(task: Task, token: bytes, listener: socket.socket) -> asy
 
     A caller's own image could have the same folder stored many times at once.
     """
-    is_served = False
+    is_served, connections = False, 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        try:
+            if connections <= _MOST_CONNECTIONS:
+                await serve_one(reader, writer)
+        finally:
+            connections -= 1
+            writer.close()
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal is_served
 
         def log(text: str) -> None:
             writer.write(json.dumps(text).encode() + b"\n")
 
-        with suppress(OSError, ValueError):  # the caller is gone, or has sent a very long line
-            if compare_digest(await reader.readline(), token + b"\n") and not is_served:
+        with suppress(OSError, ValueError, TimeoutError):  # the caller is gone, or has sent a very long line
+            async with asyncio.timeout(_TOKEN_SECONDS):
+                offered = await reader.readline()
+            if compare_digest(offered, token + b"\n") and not is_served:
                 is_served = True
                 setup = task.workspace_setup or Setup()
                 caches = FolderCaches(task, Path(task.workspace), setup, log)
@@ -125,6 +142,5 @@ async def serve_caches(task: Task, token: bytes, listener: socket.socket) -> asy
                     await caches.store()
                     writer.write(_DONE)
                 await writer.drain()
-        writer.close()
 
-    return await asyncio.start_server(serve, sock=listener)
+    return await asyncio.start_server(serve, sock=listener, limit=_TOKEN_BYTES)

@@ -147,12 +147,13 @@ async def _proxy_of_pod(context: RunContext, feed_token: str, requests: "ModelRe
 class ModelRequests:
     """The agent's requests to its model's server in one run of a provider.
 
-    timeout: expires when the attempt must end. failure: why it must.
+    timeout: expires when the attempt must end. failure: why it must. has_lost_some: whether some requests are unknown.
     """
 
     def __init__(self, context: RunContext) -> None:
         self.timeout = asyncio.timeout(None)
         self.failure: GiveUp | None = None
+        self.has_lost_some = False
         self._context = context
         self._usage = context.events.totals.measured
         self._reported = 0
@@ -186,7 +187,7 @@ class ModelRequests:
 
     def lose_some(self, failure: GiveUp) -> None:
         """End the attempt with this failure, as some of its requests are unknown."""
-        self._context.events.totals.misses_some = True
+        self._context.events.totals.misses_some = self.has_lost_some = True
         self.end_attempt(failure)
 
     def end_attempt(self, failure: GiveUp) -> None:
@@ -250,7 +251,7 @@ async def _watch(context: RunContext) -> AsyncIterator[ModelRequests]:
     try:
         async with requests.timeout:
             yield requests
-        if requests.is_over_budget and requests.failure:
+        if requests.failure and (requests.is_over_budget or requests.has_lost_some):
             raise requests.failure
     except TimeoutError:
         if requests.failure is None or not requests.timeout.expired():

@@ -321,6 +321,29 @@ async def test_attempt_whose_usage_is_unknown_does_not_pause(
     assert failure.value.code is code
 
 
+async def succeeded(work: Work, feed: RequestFeed) -> None:
+    """Let an agent succeed at once after the proxy has ended."""
+    async with model_access(work.context):
+        for writer in feed._readers:
+            writer.transport.abort()
+        await until(lambda: work.context.events.totals.misses_some)
+
+
+@pytest.mark.anyio
+async def test_attempt_whose_proxy_ended_does_not_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that could end the proxy of its pod would hide all that it has not reported, and end at once."""
+    listener, feed = socket.create_server(("127.0.0.1", 0)), RequestFeed("test-feed")
+    monkeypatch.setattr(model_access_module, "MODEL_REQUESTS_PORT", listener.getsockname()[1])
+    server = await feed.serve(listener, BusyProxy())
+    secrets = {KEY_PROXY_FILE: "test-token", MODEL_REQUESTS_FILE: "test-feed"}
+    task = a_task(tmp_path, config=JobConfig(provider="claude", model=MODEL))
+    with some_work(tmp_path, task, secrets) as work, pytest.raises(GiveUp) as failure:
+        await succeeded(work, feed)
+    server.close()
+    await asyncio.sleep(0)
+    assert failure.value.code is FailedCode.INTERNAL
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(("network", "endpoint_of_the_server"), [("none", False), ("open", True)])
 async def test_server_of_a_local_model_without_a_key_is_behind_the_proxy_with_a_rule(

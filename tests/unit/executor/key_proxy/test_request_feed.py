@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from msgspec.structs import replace
 
+from labrats.executor.key_proxy import request_feed
 from labrats.executor.key_proxy.request_feed import RequestFeed, follow_requests
 from labrats.model.errors import GiveUp
 from labrats.model.protocol import ModelRequest
@@ -65,6 +66,26 @@ async def test_proxy_is_open_while_the_executor_follows_and_reports_what_it_ends
 
     assert proxy.calls == ["open", "close"] * 2
     assert seen == [a_report(1)] * 2
+
+
+async def test_connections_without_the_token_are_few_and_say_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent could fill the memory of the proxy with them. The kernel would end it with all that it has measured."""
+    monkeypatch.setattr(request_feed, "_TOKEN_SECONDS", 60.0)
+    seen, lost = list[ModelRequest](), list[GiveUp]()
+    async with a_feed() as (feed, address), follow_requests(address, TOKEN, seen.append, lost.append):
+        others = [await asyncio.open_connection(*address) for _ in range(20)]
+        ends = [asyncio.create_task(reader.read(1)) for reader, _ in others]
+        await until(lambda: sum(end.done() for end in ends) >= 13)
+        assert sum(end.done() for end in ends) == 13  # beside that of the executor, there are seven
+        for _, writer in others:
+            writer.write(b"a" * 65_400)
+        await asyncio.wait(ends)
+        feed.report(a_report(1))
+        await until(lambda: bool(seen))
+        await asyncio.gather(*ends, return_exceptions=True)
+        for _, writer in others:
+            writer.close()
+    assert lost == []
 
 
 async def test_a_report_that_cannot_be_read_ends_the_attempt() -> None:
