@@ -80,6 +80,7 @@ _OWN_FOLDERS: Final = (Path("/dev"), Path("/proc"))
 """Folders of which a sandbox has its own."""
 
 _TOO_MUCH: Final = (Path("/"), Path("/sys"))
+"""Folders that have such a folder in them, or much else that is not for agents."""
 
 _BOOLEAN_WORDS: Final = (
     dict.fromkeys(("1", "yes", "on", "t", "y"), "true")

@@ -10,13 +10,13 @@ import json
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from hmac import compare_digest
 from pathlib import Path
 from typing import Final
 
 from labrats.executor.context import RunContext
 from labrats.executor.inputs import read_task
 from labrats.executor.stop_signals import stop_event
+from labrats.executor.token_server import start_token_server
 from labrats.executor.workspace_caches import Caches, FolderCaches
 from labrats.model.protocol import CACHE_KEEPER_FILE, CACHE_KEEPER_PORT, Task
 from labrats.model.workspace_setup import Setup
@@ -28,11 +28,6 @@ CONNECT_SECONDS: Final = 30.0
 
 _RETRY_SECONDS: Final = 0.1
 _STORE: Final = b"store\n"
-_MOST_CONNECTIONS: Final = 8
-_TOKEN_BYTES: Final = 1024
-_TOKEN_SECONDS: Final = 5.0
-"""Limits on what an agent can make the keeper keep by connections without the token."""
-
 _DONE: Final = b"null\n"
 """The end of the answer to a request. The lines before it are log lines, each a JSON string."""
 
@@ -111,36 +106,23 @@ async def serve_caches(task: Task, token: bytes, listener: socket.socket) -> asy
 
     A caller's own image could have the same folder stored many times at once.
     """
-    is_served, connections = False, 0
+    is_served = False
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        try:
-            if connections <= _MOST_CONNECTIONS:
-                await serve_one(reader, writer)
-        finally:
-            connections -= 1
-            writer.close()
-
-    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal is_served
 
         def log(text: str) -> None:
             writer.write(json.dumps(text).encode() + b"\n")
 
-        with suppress(OSError, ValueError, TimeoutError):  # the caller is gone, or has sent a very long line
-            async with asyncio.timeout(_TOKEN_SECONDS):
-                offered = await reader.readline()
-            if compare_digest(offered, token + b"\n") and not is_served:
-                is_served = True
-                setup = task.workspace_setup or Setup()
-                caches = FolderCaches(task, Path(task.workspace), setup, log)
-                await caches.restore()
-                writer.write(_DONE)
-                if await reader.readline() == _STORE:
-                    await caches.store()
-                    writer.write(_DONE)
-                await writer.drain()
+        if is_served:
+            return
+        is_served = True
+        caches = FolderCaches(task, Path(task.workspace), task.workspace_setup or Setup(), log)
+        await caches.restore()
+        writer.write(_DONE)
+        if await reader.readline() == _STORE:
+            await caches.store()
+            writer.write(_DONE)
+        await writer.drain()
 
-    return await asyncio.start_server(serve, sock=listener, limit=_TOKEN_BYTES)
+    return await start_token_server(token, listener, serve)

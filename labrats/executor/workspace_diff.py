@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from labrats.executor.engine_repository import (
     DiffFailed,
     EngineRepository,
 )
-from labrats.executor.git_objects import require_intact
+from labrats.executor.git_objects import read_objects, require_intact
 from labrats.executor.git_outputs import belongs_to_repository, read_head, read_ref
 from labrats.files.safe_paths import read_regular_file
 from labrats.files.trees import remove_special_files
@@ -219,8 +220,9 @@ async def _store_patch(
     changes, since_kept = await repository.changes_since(tree), await repository.changes_since_kept()
     if since_kept not in (None, changes):
         raise DiffFailed("the agent has changed objects of its repository, so that a patch would hide other changes")
-    await require_intact(repository, {name for change in changes.values() for name in change.blobs})
-    if patch := await _patch(context, repository, tree):
+    blobs = {name for change in changes.values() for name in change.blobs}
+    await require_intact(repository, blobs)
+    if patch := await _patch(context, repository, tree, blobs):
         context.events.patch(patch)
         if prepared := sorted(changes.keys() & await _prepared(repository, baseline)):
             names = b", ".join(prepared[:_MOST_NAMES]).decode(errors="replace")
@@ -241,22 +243,26 @@ async def _prepared(repository: EngineRepository, baseline: Baseline) -> set[byt
     return set(listed.split(b"\0")[:-1])
 
 
-async def _patch(context: RunContext, repository: EngineRepository, tree: str) -> bytes:
+async def _patch(context: RunContext, repository: EngineRepository, tree: str, blobs: Collection[bytes]) -> bytes:
     """Return the patch, with the text of files that `.gitattributes` marks as binary, unless that is too large.
 
     An agent could otherwise hide changes from readers (`*.py -diff`).
+
+    blobs: the names of the objects of the changed files, before and after.
     """
     with suppress(DiffFailed), repository.showing_text():
-        return await _patch_without_hidden_secrets(context, repository, tree)
-    patch = await _patch_without_hidden_secrets(context, repository, tree)
+        return await _patch_without_hidden_secrets(context, repository, tree, blobs)
+    patch = await _patch_without_hidden_secrets(context, repository, tree, blobs)
     context.events.log("[the patch would be too large with the text of files that .gitattributes marks as binary]")
     return patch
 
 
-async def _patch_without_hidden_secrets(context: RunContext, repository: EngineRepository, tree: str) -> bytes:
+async def _patch_without_hidden_secrets(
+    context: RunContext, repository: EngineRepository, tree: str, blobs: Collection[bytes]
+) -> bytes:
     compared = ("--full-index", tree, *OUTSIDE_PUBLICATION)
     patch = await repository.git(*_DIFFERENCE, "--binary", *compared, most_bytes=PATCH_BYTES)
-    if _BINARY in patch and await _may_hide_a_secret(context, repository, tree):
+    if _BINARY in patch and await _may_hide_a_secret(context, repository, blobs):
         context.events.log(
             "[a binary file contains a secret, or is too large to tell: the patch only names such files]"
         )
@@ -264,12 +270,10 @@ async def _patch_without_hidden_secrets(context: RunContext, repository: EngineR
     return patch
 
 
-async def _may_hide_a_secret(context: RunContext, repository: EngineRepository, tree: str) -> bool:
+async def _may_hide_a_secret(context: RunContext, repository: EngineRepository, blobs: Collection[bytes]) -> bool:
     """Return whether a changed file contains or contained a secret, which could not be redacted in compressed form."""
-    changes = await repository.changes_since(tree)
-    blobs = b"".join(b"%s\n" % name for change in changes.values() for name in change.blobs)
     try:
-        contents = await repository.git("cat-file", "--batch", "--buffer", stdin=blobs, most_bytes=BINARY_BYTES)
+        contents = b"\n".join([each.content for each in await read_objects(repository, blobs, BINARY_BYTES)])
     except DiffFailed:
         return True
     return await asyncio.to_thread(context.events.contains_secret, contents)

@@ -7,7 +7,6 @@ running requests end, and are reported before the other half ends.
 
 import asyncio
 import contextlib
-import hmac
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from labrats.executor.token_server import start_token_server
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.protocol import ModelRequest
@@ -26,11 +26,6 @@ START_SECONDS: Final = 60.0
 
 _END_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 0.05
-_MOST_CONNECTIONS: Final = 8
-_TOKEN_BYTES: Final = 1024
-_TOKEN_SECONDS: Final = 5.0
-"""Limits on what an agent can make the proxy keep by connections without the token."""
-
 _MOST_UNREAD_BYTES: Final = 16 * 1024 * 1024
 _DECODER: Final = msgspec.json.Decoder(ModelRequest)
 _LOST: Final = "the key proxy of this attempt's pod has ended; `kubectl logs POD -c key-proxy` shows why"
@@ -50,7 +45,6 @@ class RequestFeed:
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
-        self._connections = 0
         self._readers: set[asyncio.StreamWriter] = set()
 
     def report(self, request: ModelRequest) -> None:
@@ -63,28 +57,18 @@ class RequestFeed:
 
     async def serve(self, listener: socket.socket, proxy: Openable) -> asyncio.Server:
         """Serve the listening socket `listener` until the returned server is closed."""
-        return await asyncio.start_server(partial(self._serve, proxy), sock=listener, limit=_TOKEN_BYTES)
+        return await start_token_server(self._token, listener, partial(self._serve, proxy))
 
     async def _serve(self, proxy: Openable, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
+        self._readers.add(writer)
         try:
-            if self._connections > _MOST_CONNECTIONS:
-                return
-            async with asyncio.timeout(_TOKEN_SECONDS):
-                offered = await reader.readline()
-            if hmac.compare_digest(offered.strip(), self._token):
-                self._readers.add(writer)
-                proxy.open()
-                writer.write(b"\n")
-                await reader.read()  # until the executor ends its half
-        except (OSError, ValueError, TimeoutError):  # a line that is too long
-            pass
+            proxy.open()
+            writer.write(b"\n")
+            await reader.read()  # until the executor ends its half
         finally:
-            self._connections -= 1
             if self._readers == {writer}:
                 await proxy.close()
             self._readers.discard(writer)
-            writer.close()
 
 
 @asynccontextmanager

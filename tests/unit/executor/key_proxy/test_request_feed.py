@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from msgspec.structs import replace
 
-from labrats.executor.key_proxy import request_feed
+from labrats.executor import token_server
 from labrats.executor.key_proxy.request_feed import RequestFeed, follow_requests
 from labrats.model.errors import GiveUp
 from labrats.model.protocol import ModelRequest
@@ -70,7 +70,7 @@ async def test_proxy_is_open_while_the_executor_follows_and_reports_what_it_ends
 
 async def test_connections_without_the_token_are_few_and_say_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent could fill the memory of the proxy with them. The kernel would end it with all that it has measured."""
-    monkeypatch.setattr(request_feed, "_TOKEN_SECONDS", 60.0)
+    monkeypatch.setattr(token_server, "TOKEN_SECONDS", 60.0)
     seen, lost = list[ModelRequest](), list[GiveUp]()
     async with a_feed() as (feed, address), follow_requests(address, TOKEN, seen.append, lost.append):
         others = [await asyncio.open_connection(*address) for _ in range(20)]
