@@ -18,6 +18,7 @@ from subprocess import STDOUT
 from typing import Final
 
 from labrats.executor.agent_sandbox import sandboxed_tool
+from labrats.executor.clone_retries import PAUSES, PassingFailure, RefusedForNow, with_retries
 from labrats.executor.context import RunContext
 from labrats.executor.egress.agent_network import gateway_of, proxy_on_loopback
 from labrats.executor.egress.gateway import Gateway
@@ -99,13 +100,17 @@ _MISSING: Final = re.compile(
     "not found|error: 404|does not appear to be a git repository|does not exist|not a git repository", re.IGNORECASE
 )
 _UNREACHABLE: Final = re.compile(
-    "Could not resolve|Failed to connect|Couldn't connect|Connection (refused|timed out|reset)|unreachable"
-    "|Empty reply|Operation too slow|hung up",
+    "Failed to connect|Couldn't connect|Connection (refused|timed out|reset|closed)|unreachable|No route to host"
+    "|Empty reply|Operation (too slow|timed out)|hung up|early EOF|RPC failed; curl|unexpected disconnect"
+    "|transfer closed|non-properly terminated|SSL_ERROR_SYSCALL|unexpected eof|unexpected length"
+    "|(response|HTTP code|cannot be reached:) 50[0-9]",  # of a proxy
     re.IGNORECASE,
 )
+_SERVER_ERROR: Final = re.compile(r"(?:error:|RPC failed; HTTP) (?P<status>408|429|5\d\d)\b", re.IGNORECASE)
 _REASONS: Final = (  # git's messages in the C locale, and their explanations; the first match is used
     (_DENIED, "access was denied: check that the token or key is still valid and may read this repository"),
     (_MISSING, "the repository does not exist, or the credentials may not read it"),
+    (re.compile("Could not resolve"), "the server's name is not known"),
     (_UNREACHABLE, "the server could not be reached, or closed the connection"),
     (re.compile("redirect|error: 30[1278]"), "the server redirects: use the repository's final address"),
     (re.compile("dubious ownership"), "it belongs to another user of this machine, whom git does not trust"),
@@ -118,19 +123,22 @@ class UnknownRef(GiveUp):
     """The repository exists, but does not contain the requested branch, tag or commit."""
 
 
-async def clone(context: RunContext, setup: WorkspaceSetup) -> None:
-    """Clone the repository into the empty workspace. Raises GiveUp with the code `git_clone`."""
+async def clone(context: RunContext, setup: WorkspaceSetup, pauses: Sequence[float] = PAUSES) -> None:
+    """Clone the repository into the empty workspace. Raises GiveUp with the code `git_clone`.
+
+    pauses: seconds before each further try after a failure that may pass.
+    """
     remote = _parsed(setup.git_repo, context.task.repo_roots)
     ref = _checked_ref(setup.git_ref)
     if gateway := gateway_of(context):
-        await _clone_through(gateway, remote, ref, context, setup)
+        await _clone_through(gateway, remote, ref, context, setup, pauses)
         return
     addresses = await _allowed_addresses(context, remote)
-    await _clone_from(remote, ref, _Direct(addresses), context, setup)
+    await _clone_from(remote, ref, _Direct(addresses), context, setup, pauses)
 
 
 async def _clone_through(
-    gateway: Gateway, remote: GitRepo, ref: str, context: RunContext, setup: WorkspaceSetup
+    gateway: Gateway, remote: GitRepo, ref: str, context: RunContext, setup: WorkspaceSetup, pauses: Sequence[float]
 ) -> None:
     """Clone through the cluster's egress proxy, which resolves the name and decides about the addresses."""
     refused: list[tuple[str, str]] = []
@@ -139,7 +147,7 @@ async def _clone_through(
     )
     async with proxy_on_loopback(rule) as proxy:
         try:
-            await _clone_from(remote, ref, _Proxied(proxy), context, setup)
+            await _clone_from(remote, ref, _Proxied(proxy), context, setup, pauses)
         except GiveUp as failure:
             if not refused:
                 raise
@@ -147,7 +155,12 @@ async def _clone_through(
 
 
 async def _clone_from(
-    remote: GitRepo, ref: str, way: "_Direct | _Proxied", context: RunContext, setup: WorkspaceSetup
+    remote: GitRepo,
+    ref: str,
+    way: "_Direct | _Proxied",
+    context: RunContext,
+    setup: WorkspaceSetup,
+    pauses: Sequence[float],
 ) -> None:
     with _credential_files(context) as credentials:
         environment = context.environment() | {
@@ -161,8 +174,17 @@ async def _clone_from(
             "GIT_TERMINAL_PROMPT": "0",
         }
         config = {**_CONFIG, **way.configuration(remote)}
-        git = _Git(context.workspace, environment, config, remote, has_ssh_key=credentials.ssh_key is not None)
-        commit = await _fetch_ref(git, ref, setup.git_depth)
+        git = _Git(
+            context.workspace,
+            environment,
+            config,
+            remote,
+            has_ssh_key=credentials.ssh_key is not None,
+            has_token=any(context.secrets.get(name) for name in ("git-username", "git-password")),
+        )
+        commit = await with_retries(
+            lambda: _fetch_ref(git, ref, setup.git_depth), context.workspace, context.events, pauses
+        )
     _exclude_publication(context.workspace)
     await _check_out(context, remote, commit)
 
@@ -277,21 +299,26 @@ class _Proxied:
 
 @dataclass(frozen=True)
 class _Git:
-    """The git program, bound to one workspace and one remote."""
+    """The git program, bound to one workspace and one remote.
+
+    has_token: whether git has a user name or password for the server, which may not know a new token for some seconds.
+    """
 
     workspace: Path
     environment: Mapping[str, str]
     config: Mapping[str, str]
     remote: GitRepo
     has_ssh_key: bool
+    has_token: bool
 
     async def run(self, *arguments: str) -> None:
-        """Run a git command. Raises UnknownRef or another GiveUp, with the reason, if it fails."""
+        """Run a git command. Raises UnknownRef, PassingFailure or another GiveUp, with the reason, if it fails."""
         settings = [word for name, value in self.config.items() for word in ("-c", f"{name}={value}")]
         status, output = await _run(["git", *settings, *arguments], self.workspace, self.environment)
         if status != 0:
             needs_key = self.remote.transport == "ssh" and not self.has_ssh_key
-            raise _failure(self.remote.url, output, needs_key=needs_key)
+            may_pass = self.has_token and self.remote.transport in ("http", "https")
+            raise _failure(self.remote.url, output, needs_key=needs_key, refusal_may_pass=may_pass)
 
 
 async def _fetch_ref(git: _Git, ref: str, depth: int | None) -> str | None:
@@ -445,13 +472,22 @@ async def _run(command: Sequence[str], cwd: Path, environment: Mapping[str, str]
         raise GiveUp(FailedCode.GIT_CLONE, "git is not installed, or not on the PATH") from error
 
 
-def _failure(url: str, output: str, *, needs_key: bool = False) -> GiveUp:
+def _failure(url: str, output: str, *, needs_key: bool = False, refusal_may_pass: bool = False) -> GiveUp:
+    """Return the failure that git's output is about. refusal_may_pass: whether the server may grant access later."""
+    message = f"cannot clone {url}: "
+    if found := _SERVER_ERROR.search(output):
+        return PassingFailure(FailedCode.GIT_CLONE, f"{message}the server answered with status {found['status']}")
     if _NO_SUCH_REF.search(output):
         return UnknownRef(FailedCode.GIT_CLONE, f"{url} does not contain the requested ref")
     if needs_key and _DENIED.search(output):
-        return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {_NO_SSH_KEY}")
+        return GiveUp(FailedCode.GIT_CLONE, f"{message}{_NO_SSH_KEY}")
     for pattern, reason in _REASONS:
         if pattern.search(output):
-            return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {reason}")
+            kind = GiveUp
+            if pattern is _UNREACHABLE:
+                kind = PassingFailure
+            elif refusal_may_pass and pattern in (_DENIED, _MISSING):
+                kind = RefusedForNow
+            return kind(FailedCode.GIT_CLONE, f"{message}{reason}")
     last_line = [line for line in output.splitlines() if line.strip()][-1:]
-    return GiveUp(FailedCode.GIT_CLONE, f"cannot clone {url}: {' '.join(last_line) or 'git gave no reason'}")
+    return GiveUp(FailedCode.GIT_CLONE, f"{message}{' '.join(last_line) or 'git gave no reason'}")

@@ -1,11 +1,12 @@
 """Prepare the folder in which an agent works."""
 
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec.structs import replace
 
 from labrats.executor import git
+from labrats.executor.clone_retries import PAUSES
 from labrats.executor.context import RunContext
 from labrats.executor.git_outputs import read_head
 from labrats.executor.setup_commands import run_setup
@@ -15,7 +16,11 @@ from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode, Outputs, WorkspaceFile
 
 
-async def prepare_workspace(context: RunContext, check_out: Callable[[], Awaitable[bool]] | None = None) -> Outputs:
+async def prepare_workspace(
+    context: RunContext,
+    check_out: Callable[[], Awaitable[bool]] | None = None,
+    pauses: Sequence[float] = PAUSES,
+) -> Outputs:
     """Create the workspace: clone the repository, add the job's files, then run its setup commands.
 
     Return the branch and commit from which the agent's work is measured: those of the clone, before any program of the
@@ -26,7 +31,7 @@ async def prepare_workspace(context: RunContext, check_out: Callable[[], Awaitab
 
     Raises GiveUp with the code `git_clone`, `workspace` or `setup`.
     """
-    await clone_repository(context)
+    await clone_repository(context, pauses)
     checked_out = read_head(context.workspace)
     report_base(context, checked_out)
     _copy_files(context)
@@ -45,7 +50,7 @@ def report_base(context: RunContext, checked_out: Outputs) -> None:
         context.events.report_outputs(replace(context.events.outputs, base_commit=checked_out.commit))
 
 
-async def clone_repository(context: RunContext) -> None:
+async def clone_repository(context: RunContext, pauses: Sequence[float] = PAUSES) -> None:
     """Create the workspace, and clone the repository into it if the task names one. Raises GiveUp."""
     context.workspace.mkdir(parents=True, exist_ok=True)
     if setup := context.task.workspace_setup:
@@ -54,7 +59,7 @@ async def clone_repository(context: RunContext) -> None:
                 FailedCode.WORKSPACE, f"the workspace {context.workspace} is not empty; remove it, then retry the job"
             )
         context.events.status("workspace", "cloning the repository")
-        await git.clone(context, setup)
+        await git.clone(context, setup, pauses)
 
 
 def _copy_files(context: RunContext) -> None:

@@ -61,10 +61,10 @@ class QuietHandler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+        """Answer the request. headers: a Content-Length among them replaces the size of the body."""
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in ({"Content-Length": str(len(body))} | dict(headers or {})).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 

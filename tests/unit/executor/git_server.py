@@ -3,6 +3,7 @@
 import base64
 import os
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ class GitServer:
 
     newest_protocol: True for protocol v2, which serves any commit; v0 serves only the tips of refs.
     redirect_to:     a URL to which every request is redirected.
+    ref_faults, pack_faults: what each of the next requests for the refs, or for a pack, gets instead of its answer: a
+                     status, `reset` (the connection ends), or `cut` (it ends in the middle of the answer).
     requests:        the paths of all requests so far.
     """
 
@@ -27,6 +30,8 @@ class GitServer:
     password: str | None = None
     newest_protocol: bool = True
     redirect_to: str | None = None
+    pack_faults: list[int | str] = field(default_factory=list)
+    ref_faults: list[int | str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     port: int = 0
 
@@ -58,14 +63,29 @@ class _Handler(QuietHandler):
     def do_GET(self) -> None:
         self.served.requests.append(self.path)
         body = self.body()
-        if self.served.redirect_to:
+        fault = self._next_fault(body)
+        if fault == "reset":
+            self._reset()
+        elif isinstance(fault, int):
+            self.answer(fault)
+        elif self.served.redirect_to:
             self.answer(HTTPStatus.MOVED_PERMANENTLY, headers={"Location": self.served.redirect_to + self.path})
         elif not self.served.admits(self.headers.get("Authorization")):
             self.answer(HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": 'Basic realm="git"'})
         else:
-            self._answer_with(self._run_backend(body))
+            self._answer_with(self._run_backend(body), is_cut=fault == "cut")
 
     do_POST = do_GET
+
+    def _next_fault(self, body: bytes) -> int | str | None:
+        is_for_pack = self.path.endswith("/git-upload-pack") and b"command=ls-refs" not in body
+        faults = self.served.pack_faults if is_for_pack else self.served.ref_faults
+        return faults.pop(0) if faults else None
+
+    def _reset(self) -> None:
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
 
     def _run_backend(self, body: bytes) -> bytes:
         url = urlsplit(self.path)
@@ -85,7 +105,12 @@ class _Handler(QuietHandler):
             environment["GIT_PROTOCOL"] = self.headers.get("Git-Protocol", "")
         return subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True).stdout
 
-    def _answer_with(self, cgi: bytes) -> None:
+    def _answer_with(self, cgi: bytes, *, is_cut: bool) -> None:
         head, _, body = cgi.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
-        self.answer(int(headers.pop("Status", "200").split()[0]), body, headers)
+        status = int(headers.pop("Status", "200").split()[0])
+        if not is_cut:
+            self.answer(status, body, headers)
+            return
+        self.close_connection = True
+        self.answer(status, headers=headers | {"Content-Length": str(len(body))}, body=body[: len(body) // 2])

@@ -23,7 +23,8 @@ from labrats.model.job import FailedCode, WorkspaceSetup
 from labrats.model.protocol import AnyEvent, ErrorEvent, ResourceLimits, ResultEvent, StatusEvent, Task, decode_event
 from labrats.model.record import encode
 from tests.support.loopback import two_free_ports
-from tests.unit.executor.attempts import DEADLINE_SECONDS, a_repository, a_task, in_a_clone_of, some_work
+from tests.unit.executor.attempts import DEADLINE_SECONDS, a_repository, a_task, in_a_clone_of, logs_of, some_work
+from tests.unit.executor.git_server import GitServer, served
 
 TOKEN = "ghp_0123456789abcdefghij"
 KEY = "sk-ant-0123456789"
@@ -183,6 +184,19 @@ def test_no_credential_is_left_in_the_folders_of_the_agent(tmp_path: Path) -> No
     files = [path for folder in (pod.inputs, pod.scratch) for path in folder.rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if KEY.encode() in path.read_bytes() or TOKEN.encode() in path.read_bytes()]
+
+
+def test_clone_step_tries_again_after_a_failure_that_may_pass(tmp_path: Path) -> None:
+    a_repository(tmp_path / "repo")
+    with served(GitServer(tmp_path, ref_faults=[502])) as server:
+        setup = WorkspaceSetup(git_repo=f"{server.url}/repo/.git")
+        pod = a_pod(tmp_path, workspace_setup=setup, git_addresses=("127.0.0.0/8",))
+
+        status, events = pod.clone()
+
+    assert status == 0, events[-1]
+    assert [line for line in logs_of(events) if "status 502; trying again in 2 s (try 2 of 5)" in line]
+    assert (pod.scratch / "workspace" / "notes.txt").exists()
 
 
 def test_failed_clone_ends_the_attempt_without_naming_a_credential(tmp_path: Path) -> None:

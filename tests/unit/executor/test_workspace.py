@@ -26,6 +26,8 @@ from tests.unit.executor.git_server import GitServer, served
 
 TOKEN = "test-token-0123456789"
 LOOPBACK = ("127.0.0.0/8",)
+SHORT_PAUSES = (0.01, 0.02, 0.03, 0.04)
+TRIES = len(SHORT_PAUSES) + 1
 SSH_LOOPBACK = (*LOOPBACK, "::1/128")
 
 
@@ -80,6 +82,7 @@ class Clone:
 
     workspace: Path
     folder: Path
+    logs: list[str]
 
     @property
     def readme(self) -> str:
@@ -92,8 +95,8 @@ class Clone:
 async def prepared(tmp_path: Path, secrets: dict[str, str] | None = None, **task: Any) -> Clone:
     """Prepare the workspace of a task."""
     with some_work(tmp_path, a_task(tmp_path, **task), secrets) as work:
-        await prepare_workspace(work.context)
-        return Clone(work.context.workspace, work.context.folder)
+        await prepare_workspace(work.context, pauses=SHORT_PAUSES)
+        return Clone(work.context.workspace, work.context.folder, work.logs)
 
 
 async def cloned(
@@ -240,6 +243,91 @@ async def test_failure_says_that_a_server_is_unreachable(tmp_path: Path, host: s
     sentence = await failure_of(lambda: cloned(tmp_path, url, git_addresses=(*LOOPBACK, "::1/128")))
 
     assert "could not be reached" in sentence
+
+
+@pytest.mark.parametrize("ref", ["main", "refs/pull/7/head"])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"ref_faults": [502, 503, 500, 504]},
+        {"ref_faults": ["reset"]},
+        {"pack_faults": [502, 503]},
+        {"pack_faults": ["cut", "cut"]},
+        {"ref_faults": [429], "pack_faults": ["cut"]},
+    ],
+    ids=str,
+)
+async def test_failure_that_may_pass_is_retried_in_a_clean_workspace(
+    tmp_path: Path,
+    repository: Repository,
+    serve: Callable[..., GitServer],
+    ref: str,
+    faults: dict[str, list[int | str]],
+) -> None:
+    expected = sum(map(len, faults.values()))
+    server = serve(**{requests: list(each) for requests, each in faults.items()})
+
+    clone = await cloned(tmp_path, f"{server.url}/repo.git", ref)
+
+    assert clone.git("rev-parse", "HEAD") == repository.commit(ref)
+    retries = [line for line in clone.logs if "trying again in" in line]
+    assert len(retries) == expected
+    assert retries[0].startswith("[cannot clone http://127.0.0.1:")
+    assert "trying again in 0.01 s (try 2 of 5)" in retries[0]
+
+
+async def test_server_that_keeps_failing_is_tried_five_times(tmp_path: Path, serve: Callable[..., GitServer]) -> None:
+    server = serve(ref_faults=[502] * 10)
+
+    sentence = await failure_of(lambda: cloned(tmp_path, f"{server.url}/repo.git"))
+
+    assert sentence.endswith("the server answered with status 502 (tried 5 times)")
+    assert len(server.requests) == TRIES
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_refusal_of_a_token_is_retried_since_the_server_may_not_know_it_yet(
+    tmp_path: Path, repository: Repository, serve: Callable[..., GitServer], status: int
+) -> None:
+    secrets = {"git-username": "x-access-token", "git-password": TOKEN}
+    server = serve(password=TOKEN, ref_faults=[status] * 4)
+
+    clone = await cloned(tmp_path, f"{server.url}/repo.git", secrets=secrets)
+
+    assert clone.git("rev-parse", "HEAD") == repository.commit("main")
+    assert any("trying again" in line for line in clone.logs)
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "secrets"),
+    [
+        ("nothing.git", {}, None),
+        ("repo.git", {"password": TOKEN}, None),
+        ("repo.git", {"ref_faults": [403] * 9}, None),
+        ("repo.git", {"ref": "no-such-branch"}, {"git-password": TOKEN}),
+    ],
+)
+async def test_failure_that_stays_is_not_retried(
+    tmp_path: Path,
+    serve: Callable[..., GitServer],
+    path: str,
+    options: dict[str, Any],
+    secrets: dict[str, str] | None,
+) -> None:
+    ref = options.pop("ref", None)
+    server = serve(**options)
+
+    sentence = await failure_of(lambda: cloned(tmp_path, f"{server.url}/{path}", ref, secrets=secrets))
+
+    assert "tried" not in sentence
+    assert len([request for request in server.requests if "info/refs" in request]) <= 2
+
+
+async def test_unknown_host_is_not_retried(tmp_path: Path) -> None:
+    sentence = await failure_of(lambda: cloned(tmp_path, "http://no-such-host.invalid/repo.git"))
+
+    assert "its host is not known" in sentence
+    assert "tried" not in sentence
 
 
 async def test_redirect_is_not_followed(tmp_path: Path, serve: Callable[..., GitServer]) -> None:
