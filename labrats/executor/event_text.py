@@ -8,6 +8,9 @@ import msgspec
 
 _LONG_STRING_BYTES: Final = 1024
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f]")
+_FIELD_CHARACTERS: Final = 100
+_LAYOUT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+"""Control characters, and others that begin a line or change the direction of the text."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -29,6 +32,17 @@ def truncate(text: str, limit: int) -> str:
     """Return `text`, or its head and a note with the full size if it is longer than `limit` bytes."""
     head = next(split_text(text, limit))
     return head if len(head) == len(text) else f"{head} [… cut, {len(text.encode())} bytes in total]"
+
+
+def one_line(text: str) -> str:
+    """Return `text` without line breaks and other control characters."""
+    return _LAYOUT.sub(" ", text).strip()
+
+
+def short_field(text: str) -> str:
+    """Return the beginning of `text` in one line, as a part of a sentence. The text must already be redacted."""
+    line = one_line(text)
+    return line if len(line) <= _FIELD_CHARACTERS else f"{line[: _FIELD_CHARACTERS - 1]}…"
 
 
 def shorten_value(value: Any, limit: int) -> Any:

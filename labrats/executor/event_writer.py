@@ -6,7 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from labrats.executor.event_lines import EventLines
-from labrats.executor.event_text import shorten_value, split_text, truncate
+from labrats.executor.event_text import one_line, short_field, shorten_value, split_text, truncate
 from labrats.executor.git_outputs import find_pull_request
 from labrats.executor.usage_totals import UsageTotals
 from labrats.model.errors import GiveUp
@@ -72,8 +72,14 @@ class EventWriter:
     def log(self, text: str, origin: LogOrigin = "engine") -> None:
         """Log a text for people: an event per line, or several for a very long line.
 
+        A note of the engine is always one event, whatever it quotes: an agent can write to the output of its program,
+        and must not add notes. Pass each quoted text through `field`.
+
         Like every event except the last, it raises GiveUp when the output reaches its limit; see `EventLines.write`.
         """
+        if origin == "engine":
+            self.lines.write(LogEvent(text=self._sentence(text), origin=origin, **self.lines.stamp()))
+            return
         for line in self.clean(text).rstrip().split("\n"):
             for piece in split_text(line.removesuffix("\r"), TEXT_BYTES):
                 self.lines.write(LogEvent(text=piece, origin=origin, **self.lines.stamp()))
@@ -241,6 +247,10 @@ class EventWriter:
         """Return `text` redacted, with lone surrogates replaced, since UTF-8 cannot encode them."""
         return self._redactor.redact(text).encode("utf-8", "replace").decode()
 
+    def field(self, text: str) -> str:
+        """Return a text of a program for a note of the engine: redacted, in one line, and at most 100 characters."""
+        return short_field(self.clean(text))
+
     def _unless_secret(self, name: str | None) -> str | None:
         return None if name is None or self.contains_secret(name.encode()) else name
 
@@ -248,4 +258,4 @@ class EventWriter:
         return truncate(self.clean(text), _NAME_BYTES)
 
     def _sentence(self, text: str) -> str:
-        return truncate(self.clean(text), _SENTENCE_BYTES)
+        return truncate(one_line(self.clean(text)), _SENTENCE_BYTES)

@@ -215,7 +215,8 @@ class ModelRequests:
         if request.refusal is None or request.refusal in self._refusals or len(self._refusals) == MOST_REFUSALS:
             return
         self._refusals.add(request.refusal)
-        self._context.events.log(f"[key proxy: {request.method} {request.path} refused: {request.refusal}]")
+        method, path = map(self._context.events.field, (request.method, request.path))
+        self._context.events.log(f"[key proxy: {method} {path} refused: {request.refusal}]")
         if len(self._refusals) == MOST_REFUSALS:
             self._context.events.log("[key proxy: further reasons are only in the events of the requests]")
 

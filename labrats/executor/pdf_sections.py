@@ -24,10 +24,11 @@ async def run(context: RunContext, provider: Provider) -> dict[str, Any]:
     """Run `provider` on each section and return all results. Raises GiveUp, naming the section that failed."""
     document = await _read(_find_pdf(context), context)
     count = len(document.sections)
-    context.events.log(f"{document.title}: {count} {'section' if count == 1 else 'sections'}")
+    field = context.events.field
+    context.events.log(f"{field(document.title)}: {count} {'section' if count == 1 else 'sections'}")
     results = []
     for number, section in enumerate(document.sections, 1):
-        context.events.log(f"section {number} of {count}: {section.title} ({_pages(section)})")
+        context.events.log(f"section {number} of {count}: {field(section.title)} ({_pages(section)})")
         results.append(_result(section, await _process(context, provider, document, number)))
     return {"title": document.title, "sections": results, "markdown": _markdown(document.title, results)}
 

@@ -61,7 +61,8 @@ async def report_bundle(context: RunContext, baseline: Baseline, seconds: float 
         if not (is_new and own_head and await _can_stand_alone(repository, cloned, own_head, baseline.earlier)):
             raise failure from error
         bundle = await _bundle(context, repository, own_head, cloned)
-        context.events.log(f"[the bundle has the commits of the agent without its uncommitted changes: {failure}]")
+        reason = context.events.field(str(failure))
+        context.events.log(f"[the bundle has the commits of the agent without its uncommitted changes: {reason}]")
     if bundle:
         context.events.bundle(bundle)
         context.events.report_outputs(replace(context.events.outputs, bundle_bytes=len(bundle)))

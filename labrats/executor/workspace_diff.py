@@ -34,7 +34,7 @@ BINARY_BYTES: Final = 16 * 1024 * 1024
 """Limit on the changed files of a patch with binary files. All are searched for secrets, at some 6 MiB a second."""
 
 _MOST_NAMES: Final = 5
-_MOST_ERRORS, _ERROR_CHARACTERS = 5, 300
+_MOST_ERRORS: Final = 5
 """Limits on what the log says about files that git cannot add."""
 
 _DIFFERENCE: Final = ("diff", "--cached", "--no-ext-diff", "--no-textconv", IGNORE_DIRTY_SUBMODULES, "--no-color")
@@ -214,7 +214,7 @@ async def _store_patch(
             context.events.log(f"[the patch may omit what is committed and ignored: {failure}]")
     errors = await repository.add_all()
     for error in errors[:_MOST_ERRORS]:
-        context.events.log(f"[the patch omits what git cannot add: {error[:_ERROR_CHARACTERS]}]")
+        context.events.log(f"[the patch omits what git cannot add: {context.events.field(error)}]")
     if more := len(errors[_MOST_ERRORS:]):
         context.events.log(f"[the patch omits {more} more that git cannot add]")
     changes, since_kept = await repository.changes_since(tree), await repository.changes_since_kept()
@@ -225,7 +225,7 @@ async def _store_patch(
     if patch := await _patch(context, repository, tree, blobs):
         context.events.patch(patch)
         if prepared := sorted(changes.keys() & await _prepared(repository, baseline)):
-            names = b", ".join(prepared[:_MOST_NAMES]).decode(errors="replace")
+            names = ", ".join(context.events.field(name.decode(errors="replace")) for name in prepared[:_MOST_NAMES])
             rest = f" and {len(prepared) - _MOST_NAMES} more" if len(prepared) > _MOST_NAMES else ""
             context.events.log(f"[the patch applies only after the job's setup commands and files, for: {names}{rest}]")
     return len(changes)

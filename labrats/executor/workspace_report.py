@@ -58,7 +58,7 @@ async def _or_log(context: RunContext, report: Awaitable[None], failure: str) ->
     try:
         await report
     except DiffFailed as error:
-        context.events.log(f"[{failure}: {error}]")
+        context.events.log(f"[{failure}: {context.events.field(str(error))}]")
 
 
 def _report_publication(context: RunContext) -> None:
@@ -70,7 +70,7 @@ def _report_publication(context: RunContext) -> None:
             parse_publication(content)  # a mark may be longer than the secret
             context.events.publication(content)
     except (GiveUp, Invalid) as error:
-        context.events.log(f"[{PUBLICATION_PATH} is ignored: {error}]")
+        context.events.log(f"[{PUBLICATION_PATH} is ignored: {context.events.field(str(error))}]")
         context.events.publication(rejected_publication(context.events.redact_value(str(error))))
 
 

@@ -80,7 +80,7 @@ class BodyRules:
         self._check_price(fields)
         is_chosen = model == self._config.model  # by whoever has chosen the rule, too
         if is_restricted(self._config.network) and not is_chosen and searches_by_itself(model):
-            raise Refused(400, f"the model {model[:200]!r} searches the web, and this job has a network rule", model)
+            raise Refused(400, f"the model {model[:100]!r} searches the web, and this job has a network rule", model)
         tools = _tools_of(fields.get("tools", _NULL))
         for other in _further_models(fields, tools):
             self._check_model(other)
@@ -108,7 +108,7 @@ class BodyRules:
         if not model:  # some servers answer with their usual model, whose price could not be found
             raise Refused(400, "the body must name a model")
         if model not in self._models:
-            raise Refused(404, f"the model {model[:200]!r} is not the job's: use {self._config.model!r}", model)
+            raise Refused(404, f"the model {model[:100]!r} is not the job's: use {self._config.model!r}", model)
 
 
 def _without_reach(body: bytes) -> bytes:

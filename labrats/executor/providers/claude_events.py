@@ -301,8 +301,8 @@ class ClaudeEventTranslator:
                 if event.session_id and is_session_id(event.session_id):
                     self._files.session_id = event.session_id
                     self._context.report_session(event.session_id)
-                program = " ".join(filter(None, ("Claude Code", event.claude_code_version)))
-                self._context.events.log(", ".join(filter(None, (program, event.model))))
+                version, model = map(self._field, (event.claude_code_version, event.model))
+                self._context.events.log(", ".join(filter(None, (f"Claude Code {version}".strip(), model))))
                 for server in event.mcp_servers:
                     if server.status == "failed":
                         report_failed_mcp_server(self._context.events, server.name, "Claude Code does not say why")
@@ -315,7 +315,11 @@ class ClaudeEventTranslator:
                     self.silence_timer.note_problem(note)
                 self._note_pause(event.error_status, seconds)
             case "model_fallback":
-                self._context.events.log(f"[falling back from {event.original_model} to {event.fallback_model}]")
+                original, fallback = map(self._field, (event.original_model, event.fallback_model))
+                self._context.events.log(f"[falling back from {original} to {fallback}]")
+
+    def _field(self, text: str | None) -> str:
+        return self._context.events.field(text or "")
 
     def _note_pause(self, status: int | None, seconds: float) -> None:
         """Store the pause before a retry if the server has requested it, and `long_pause` if it is too long."""

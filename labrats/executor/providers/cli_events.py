@@ -60,7 +60,7 @@ def _read_with_cut_characters(decoder: msgspec.json.Decoder[T], line: bytes) -> 
 
 def report_tool_call(events: EventWriter, call_id: str, name: str, tool_input: Any, description: str) -> None:
     """Report a tool call, and log the first line of its description."""
-    events.log(f"→ {name}: {summary(events.clean(description))}", "tool")
+    events.log(f"→ {events.field(name)}: {summary(events.clean(description))}", "tool")
     events.tool_call(call_id, name, tool_input)
 
 
@@ -72,6 +72,7 @@ def report_tool_result(events: EventWriter, call_id: str, text: str, *, is_error
 
 def report_failed_mcp_server(events: EventWriter, name: str, reason: str) -> None:
     """Log that an MCP server could not be reached. The agent continues without its tools."""
+    name, reason = events.field(name), events.field(reason)
     events.log(f"[the MCP server {name} failed to start, its tools are missing: {reason}]")
 
 

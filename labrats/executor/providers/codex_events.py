@@ -208,7 +208,7 @@ class CodexEventTranslator:
             case TurnFailed():
                 self.failure = event.error.message
             case ThreadErrorEvent():
-                self._context.events.log(f"[{event.message}]")
+                self._context.events.log(f"[{event.message}]", "agent")
         if self._session_usage.read():
             self._context.set_usage(self._session_usage.usage, self._session_usage.model)
             self._check_turns()
@@ -232,7 +232,7 @@ class CodexEventTranslator:
                 self.last_text = item.text
                 self._context.events.log(item.text, "agent")
             case "error":  # used for warnings
-                self._context.events.log(f"[{item.message}]")
+                self._context.events.log(f"[{item.message}]", "agent")
         if item.call:
             if item.id not in self._open_calls:
                 self._report_call(item)

@@ -74,16 +74,33 @@ def output(tmp_path: Path) -> Iterator[Output]:
         yield output
 
 
+def test_note_of_the_engine_is_one_line_whatever_it_quotes(output: Output) -> None:
+    output.writer.log(f"[quoted: one\ntwo\r\u2028three\x1b[0m {'x' * LINE_BYTES}]")
+
+    assert len(output.events) == 1
+    assert output.last.origin == "engine"
+    assert output.last.text.startswith("[quoted: one two three [0m xxx")
+    assert len(output.last.text) < 5000
+
+
+def test_text_of_a_program_in_a_note_is_short_and_redacted_before_it_is_cut(output: Output) -> None:
+    field = output.writer.field("a" * 90 + " " + SECRET + "\n" + "b" * 90)
+
+    assert len(field) == 100
+    assert SECRET[:5] not in field
+    assert "\n" not in field
+
+
 def test_events_are_numbered_from_one(output: Output) -> None:
     output.writer.status("started")
-    output.writer.log("one\ntwo")
+    output.writer.log("one\ntwo", "agent")
     output.writer.result(None)
 
     assert [event.seq for event in output.events] == [1, 2, 3, 4]
 
 
 def test_each_line_of_a_logged_text_is_an_event(output: Output) -> None:
-    output.writer.log("first\r\n\nlast\n\n")
+    output.writer.log("first\r\n\nlast\n\n", "agent")
 
     assert output.logs == ["first", "", "last"]
 
@@ -92,7 +109,7 @@ def test_each_line_of_a_logged_text_is_an_event(output: Output) -> None:
 def test_long_line_is_split_between_characters(output: Output, character: str) -> None:
     text = character * 50_000
 
-    output.writer.log(text)
+    output.writer.log(text, "agent")
 
     assert len(output.logs) > 1
     assert "".join(output.logs) == text
@@ -189,7 +206,7 @@ def test_secrets_are_redacted_in_every_kind_of_event(output: Output, tmp_path: P
 def test_secret_is_redacted_at_every_split_of_a_long_line(tmp_path: Path) -> None:
     for position in range(TEXT_BYTES - len(SECRET), TEXT_BYTES):
         with an_output(tmp_path) as output:
-            output.writer.log("x" * position + SECRET)
+            output.writer.log("x" * position + SECRET, "agent")
         assert "".join(output.logs) == "x" * position + "[redacted]"
 
 

@@ -110,7 +110,8 @@ class ReactAgent:
     @property
     def summary(self) -> str:
         """The number of turns and calls so far, in one line."""
-        calls = ", ".join(f"{name} {count} times" for name, count in sorted(self.call_counts.items()))
+        field = self.context.events.field
+        calls = ", ".join(f"{field(name)} {count} times" for name, count in sorted(self.call_counts.items()))
         return f"{self.context.events.totals.usage.turns} turns, {calls or 'no calls'}"
 
     async def _ask(self) -> Completion:
