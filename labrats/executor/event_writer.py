@@ -1,5 +1,6 @@
 """Write an attempt's events: redacted, and shortened to fit into lines."""
 
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 from labrats.executor.event_lines import EventLines
 from labrats.executor.event_text import one_line, short_field, shorten_value, split_text, truncate
 from labrats.executor.git_outputs import find_pull_request
+from labrats.executor.login_file import LoginFile
 from labrats.executor.usage_totals import UsageTotals
 from labrats.model.errors import GiveUp
 from labrats.model.job import AgentSession, FailedCode, Outputs, Usage
@@ -68,6 +70,7 @@ class EventWriter:
         self.session: AgentSession | None = None
         self.lines = lines
         self._redactor = redactor or Redactor()
+        self._logins: list[LoginFile] = []
 
     def log(self, text: str, origin: LogOrigin = "engine") -> None:
         """Log a text for people: an event per line, or several for a very long line.
@@ -90,7 +93,7 @@ class EventWriter:
 
     def tool_call(self, call_id: str, name: str, tool_input: Any) -> None:
         """Report a call of a tool by the agent."""
-        value = shorten_value(self._redactor.redact_value(tool_input), TEXT_BYTES)
+        value = shorten_value(self._current_redactor().redact_value(tool_input), TEXT_BYTES)
         self.lines.write(ToolEvent(id=self._name(call_id), name=self._name(name), input=value, **self.lines.stamp()))
 
     def tool_result(self, call_id: str, output: str, *, is_error: bool = False) -> None:
@@ -115,9 +118,24 @@ class EventWriter:
         cleaned = replace(refused, host=self._name(refused.host), reason=self._sentence(refused.reason))
         self.lines.write(RefusedHostEvent(refused_host=cleaned, **self.lines.stamp()))
 
-    def redact_also(self, secret: str) -> None:
-        """Redact `secret`, too, in all events from now on."""
-        self._redactor = self._redactor.including(secret)
+    def redact_also(self, *secrets: str) -> None:
+        """Redact these secrets, too, in all events from now on."""
+        self._redactor = self._redactor.including(*secrets)
+
+    def redact_login(self, file: Path) -> None:
+        """Redact the tokens in the file of a login, too, and those that a program writes to it later."""
+        self._logins.append(LoginFile(file))
+        self.read_logins()
+
+    def read_logins(self) -> None:
+        """Read the new tokens of the logins. Each event does so; call this before a file is removed."""
+        for login in self._logins:
+            if tokens := login.new_tokens():
+                self.redact_also(*tokens)
+
+    def _current_redactor(self) -> Redactor:
+        self.read_logins()
+        return self._redactor
 
     def report_usage(self, usage: Usage) -> None:
         """Report the total usage of the current run of a provider."""
@@ -167,7 +185,7 @@ class EventWriter:
 
         data: the checked value, of at most DATA_BYTES.
         """
-        value, data = self._redactor.redact_value(value), self._redactor.redact_value(data)
+        value, data = self._current_redactor().redact_value(value), self._current_redactor().redact_value(data)
         file = None
         content = _encode(value)
         if len(content) > MOST_RESULT_BYTES:
@@ -216,15 +234,15 @@ class EventWriter:
     def redact_bytes(self, content: bytes) -> bytes:
         """Redact a text in UTF-8. Other bytes in it are retained."""
         text = content.decode("utf-8", "surrogateescape")
-        return self._redactor.redact(text).encode("utf-8", "surrogateescape")
+        return self._current_redactor().redact(text).encode("utf-8", "surrogateescape")
 
     def redact_value(self, value: Any) -> Any:
         """Redact every string in a JSON value."""
-        return self._redactor.redact_value(value)
+        return self._current_redactor().redact_value(value)
 
     def redact_host(self, host: str) -> str:
         """Redact the name of a host, or a sentence that contains it: its case does not matter."""
-        return self._redactor.redact_host(host)
+        return self._current_redactor().redact_host(host)
 
     def error(self, code: FailedCode, message: str, retry_after_seconds: float | None = None) -> None:
         """Write the terminal event of failure."""
@@ -241,11 +259,11 @@ class EventWriter:
 
     def safe_length(self, text: str) -> int:
         """Return the length of the prefix of an incomplete line that can be split without splitting a secret."""
-        return self._redactor.safe_length(text)
+        return self._current_redactor().safe_length(text)
 
     def clean(self, text: str) -> str:
         """Return `text` redacted, with lone surrogates replaced, since UTF-8 cannot encode them."""
-        return self._redactor.redact(text).encode("utf-8", "replace").decode()
+        return self._current_redactor().redact(text).encode("utf-8", "replace").decode()
 
     def field(self, text: str) -> str:
         """Return a text of a program for a note of the engine: redacted, in one line, and at most 100 characters."""

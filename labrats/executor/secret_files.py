@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from labrats.model.login_tokens import tokens_in
+
 
 def read_secrets(folder: Path) -> dict[str, str]:
     """Return the secrets in `folder`, by name."""
@@ -18,7 +20,8 @@ def secret_files(folder: Path) -> list[Path]:
 def values_to_redact(secrets: Mapping[str, str]) -> list[str]:
     """Return all secrets except a user name with a password, since it may be a word that the agent needs to print.
 
-    A user name without a password is a token.
+    A user name without a password is a token. The tokens in a login, such as `auth.json`, are secrets of their own.
     """
     visible = "git-username" if secrets.get("git-password") else None
-    return [value for name, value in secrets.items() if name != visible]
+    values = [value for name, value in secrets.items() if name != visible]
+    return values + [token for value in values for token in tokens_in(value.encode())]

@@ -75,9 +75,9 @@ class Redactor:
             form[start : start + _WINDOW] for form in encoded for start in range(len(form) - _WINDOW + 1)
         )
 
-    def including(self, secret: str) -> "Redactor":
-        """Return a filter that also replaces `secret`."""
-        return Redactor([*self._secrets, secret])
+    def including(self, *secrets: str) -> "Redactor":
+        """Return a filter that also replaces `secrets`."""
+        return Redactor([*self._secrets, *secrets])
 
     def redact(self, text: str) -> str:
         for form in self._forms:

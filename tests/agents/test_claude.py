@@ -123,6 +123,31 @@ def test_login_of_the_user_is_shared_if_allowed(
     assert server.headers["Authorization"] == "Bearer test-access-token-0123456789"
 
 
+def test_tokens_of_a_shared_login_are_redacted_also_after_their_renewal(
+    attempt_on: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = tmp_path / "user" / ".claude" / ".credentials.json"
+    login.parent.mkdir(parents=True)
+    login.write_text(
+        '{"claudeAiOauth":{"accessToken":"first-access","refreshToken":"first-refresh",'
+        '"expiresAt":4102444800000,"scopes":["user:inference"],"subscriptionType":"max"}}'
+    )
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    file, renew = "~/.claude/.credentials.json", "sed s/first-/second-/g ~/.claude/.credentials.json > renewed"
+    command = f"cat {file}; {renew}; cat renewed > {file}; cat {file}; base64 -w0 {file}"
+    with CLAUDE.serve(CLAUDE.shell(command), Says("It is second-refresh.")) as server:
+        attempt = attempt_on(server, secrets={}, cli_login=True)
+        attempt.run()
+
+    assert "second-access" in login.read_text()
+    assert attempt.result == "It is [redacted]."
+    output = attempt.output.read_text()
+    tokens = [f"{time}-{kind}" for time in ("first", "second") for kind in ("access", "refresh")]
+    assert [token for token in tokens if token in output] == []
+    assert (attempt.tool_events[-1].output or "").count("[redacted]") >= 6
+    assert "user:inference" in output
+
+
 def test_call_of_several_hundred_kilobytes_is_read_and_logged(attempt_on: Prepare, tmp_path: Path) -> None:
     file, content = f"{tmp_path}/ws/big.txt", "x" * 400_000
     with CLAUDE.serve(Calls("Write", {"file_path": file, "content": content}), Says("ok")) as server:

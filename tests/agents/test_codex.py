@@ -79,6 +79,21 @@ def test_login_replaces_the_key(attempt_on: Prepare) -> None:
     assert server.headers["Authorization"] == f"Bearer {a_token()}"
 
 
+def test_tokens_of_a_login_are_redacted_also_after_their_renewal(attempt_on: Prepare) -> None:
+    file = "~/.codex/auth.json"
+    renew = f"sed 's/test-refresh/next-refresh/; s/dGVzdA/bmV3dA/' {file} > renewed; cat renewed > {file}"
+    with CODEX.serve(CODEX.shell(f"cat {file}; {renew}; cat {file}"), Says("It is next-refresh.")) as server:
+        attempt = attempt_on(server, secrets=a_login())
+        attempt.run()
+
+    assert attempt.result == "It is [redacted]."
+    output = attempt.output.read_text()
+    assert "[redacted]" in (attempt.tool_events[-1].output or "")
+    assert [
+        token for token in ("test-refresh", a_token(), a_token().replace("dGVzdA", "bmV3dA")) if token in output
+    ] == []
+
+
 def test_server_without_authentication_needs_no_key(attempt_on: Prepare) -> None:
     with CODEX.serve(Says("ok")) as server:
         attempt = attempt_on(server, secrets={})

@@ -133,7 +133,7 @@ def _without_redaction() -> None:
         def redact(self, text: str) -> str:
             return text
 
-        def including(self, secret: str) -> "Blind":
+        def including(self, *secrets: str) -> "Blind":
             return self
 
     _replace(attempt, "Redactor", Blind)

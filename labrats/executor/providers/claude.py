@@ -193,6 +193,8 @@ def _write_configuration(context: RunContext, home: Path) -> list[str]:
     remove_path(home / ".claude.json")
     for login in shared_login(context):
         (folder / _LOGIN).symlink_to(login)
+        context.events.redact_login(login.resolve())
+        context.events.redact_login(folder / _LOGIN)  # Claude Code may replace the link when it renews the login
     if files := _repository_instructions(context.workspace):
         includes = "".join(f"@{file}\n" for file in files)
         (folder / "CLAUDE.md").write_text(includes.replace(" ", "\\ "), "utf-8")

@@ -277,7 +277,11 @@ def _credentials(context: RunContext, home: Path) -> Iterator[Path | None]:
         return
     file = context.credential_file(_LOGIN, login or json.dumps({"OPENAI_API_KEY": key}))
     (home / _LOGIN).symlink_to(file)
+    if login:
+        for written in (file, home / _LOGIN):  # Codex may replace the link when it renews the login
+            context.events.redact_login(written)
     try:
         yield None if login else file
     finally:
+        context.events.read_logins()
         file.unlink(missing_ok=True)
