@@ -210,6 +210,7 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
     from labrats.controller.retention import Retention
     from labrats.controller.thread_requests.loop import ThreadRequests
     from labrats.controller.thread_requests.thread_jobs import ThreadJobs
+    from labrats.intake.codex_logins import CodexLogins
     from labrats.intake.repository_tokens import RepositoryTokens
     from labrats.net.client import OutboundClient
     from labrats.net.github import GitHub
@@ -225,7 +226,8 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         tokens = RepositoryTokens(store, github, labelled_only=settings.labelled_credentials)
         # Not on a cluster: there the API also runs in other processes, and must not write as the leader.
         immediate_starts = services.immediate_starts if settings.backend == "embedded" else None
-        controller = Controller(store, runner, applied_jobs, clock, settings, metrics, tokens, immediate_starts)
+        logins = CodexLogins(store, settings.codex_token_url, clock, labelled_only=settings.labelled_credentials)
+        controller = Controller(store, runner, applied_jobs, clock, settings, metrics, tokens, immediate_starts, logins)
         loops.create_task(controller.run(), name="controller")
         client = OutboundClient(settings.outbound_allowed_cidrs, settings.callback_allowed_hosts)
         callbacks = Callbacks(store, client, clock, settings.callback_signing_keys, metrics)

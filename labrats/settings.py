@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from labrats.model.codex_login import RENEWAL_VARIABLE
 from labrats.model.isolation import Isolation
 from labrats.model.network import Network, read_network
 from labrats.model.protocol import ATTEMPT_VARIABLE, IDLE_SECONDS, ResourceLimits
@@ -171,6 +172,8 @@ class EngineSettings(BaseSettings):
     """The time for which an ended job and its log are retained, at most 36500 days (a century)."""
     github_api_url: GithubUrl = Field(default="https://api.github.com", validation_alias="LABRATS_GITHUB_API_URL")
     """The GitHub API that issues tokens for repositories. For GitHub Enterprise: https://HOST/api/v3."""
+    codex_token_url: GithubUrl = Field(default="https://auth.openai.com/oauth/token", validation_alias=RENEWAL_VARIABLE)
+    """The server that renews the logins of Codex, for tests and gateways. Codex reads the same variable."""
     publisher_scratch: Annotated[int, NoDecode] | None = Field(
         default=None, validation_alias="LABRATS_PUBLISHER_SCRATCH"
     )

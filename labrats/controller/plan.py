@@ -19,6 +19,9 @@ MAX_BACKOFF_SECONDS: Final = 300.0
 MAX_PAUSE_SECONDS: Final = 300.0
 """Longest pause of a model whose provider reports no time to wait."""
 
+MOST_LOGIN_RENEWALS: Final = 5
+"""Most pauses of a job after which an attempt that lost its login is followed by another one."""
+
 MAX_REQUESTED_SECONDS: Final = 366 * 86_400.0
 """Longest pause that a provider can ask for. Longer ones are mistakes, and dates cannot express all of them."""
 
@@ -165,12 +168,23 @@ def move_after(job: Job, gone: Gone, now: datetime, delays: Delays) -> Move:
     ending |= {"failed_code": code, "failed_reason": reason}
     if _is_unusable(job, gone, code):
         ending["session"] = None
-    if code in PAUSING and (pause := _pause(job, gone, now, delays)):
+    waits = code in PAUSING or _has_new_login(job, gone)
+    if waits and (pause := _pause(job, gone, now, delays)):
         return Move(JobEvent.REQUEUE, ending | pause)
     if job.status.attempts - job.status.pauses < _attempts_allowed(job, code):
         again = {"finished_at": None, "deadline_at": None, "not_before": now + backoff_after(job, delays)}
         return Move(JobEvent.REQUEUE, ending | again)
     return Move(JobEvent.LOSE if code is FailedCode.LOST else JobEvent.FAIL, ending)
+
+
+def _has_new_login(job: Job, gone: Gone) -> bool:
+    """Return whether the attempt lost its login, which the engine renews before the next attempt.
+
+    An agent can forge that, so the number of such attempts is limited.
+    """
+    error = gone.outcome
+    is_lost = isinstance(error, ErrorEvent) and error.code is FailedCode.AUTH and error.retry_after_seconds is not None
+    return is_lost and job.status.pauses < MOST_LOGIN_RENEWALS
 
 
 def _session(job: Job, gone: Gone) -> AgentSession | None:

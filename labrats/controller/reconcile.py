@@ -26,6 +26,7 @@ from labrats.controller.plan import (
 from labrats.controller.schedule import AllocateLater, CancelTimer, JobSchedule, Reconcile, ReconcileLater, Work
 from labrats.controller.timers import Timers
 from labrats.controller.work_queue import WorkQueue, work_forever
+from labrats.intake.codex_logins import CodexLogins
 from labrats.intake.immediate_starts import ImmediateStarts
 from labrats.intake.repository_tokens import RepositoryTokens
 from labrats.metrics import Metrics
@@ -62,10 +63,12 @@ class Controller:
         metrics: Metrics,
         tokens: RepositoryTokens | None = None,
         immediate_starts: ImmediateStarts | None = None,
+        logins: CodexLogins | None = None,
     ) -> None:
         """Create the controller.
 
         tokens:           provides jobs of webhook sources with tokens for their repositories.
+        logins:           renews the logins of models.
         immediate_starts: of the API in this process; None where the API runs in another.
         """
         self._store, self._runner, self._clock = store, runner, clock
@@ -81,6 +84,7 @@ class Controller:
         self._models_known = asyncio.Event()
         self._jobs_known = asyncio.Event()
         self._immediate_starts = immediate_starts or ImmediateStarts()
+        self._logins = logins
 
     async def run(self) -> None:
         """Run until cancelled. If one loop dies, all stop and its error surfaces."""
@@ -307,6 +311,8 @@ class Controller:
                 await self._applied_jobs.check_credentials(job)
             if self._tokens:
                 await self._tokens.provide(job)
+            if self._logins:
+                await self._logins.provide(job, ai_models.get(group_of(job)))
             followed = await self._followed(job)
             await self._runner.start(Attempt(job, ai_models.get(group_of(job)), ai_models.values(), followed))
         except GiveUp as error:
@@ -329,6 +335,8 @@ class Controller:
 
     async def _move(self, job: Job, event: JobEvent, now: datetime, changes: dict[str, Any]) -> None:
         """Store the job's next phase, and observe it at once: the next decision must not be older than this one."""
+        if self._logins and job.phase is Phase.RUNNING and changes.get("failed_code") is FailedCode.AUTH:
+            self._logins.note_rejected(job, self._schedule.ai_models.get(group_of(job)))
         with self._schedule.moving(job):
             moved = await self._update(job, event, now, changes)
             self._observe(moved)

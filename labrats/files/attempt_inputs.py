@@ -11,6 +11,7 @@ from typing import Final, Literal
 from msgspec.structs import asdict
 
 from labrats.model.ai_model import Prices, cost_of
+from labrats.model.codex_login import JOB_LOGIN_KEY, LOGIN_KEY
 from labrats.model.config import CREDENTIAL_NAMES, KEYS_OF_MODELS, JobConfig
 from labrats.model.core_resources import ConfigMap, Secret, problem_of_credentials
 from labrats.model.errors import GiveUp
@@ -79,9 +80,15 @@ class SecretInput:
         return problem_of_credentials(secret, job_uid, labelled_only=labelled_only)
 
     def files(self, stored: Collection[str]) -> dict[str, str]:
-        """Return the key behind each file, given the keys that the Secret has."""
+        """Return the key behind each file, given the keys that the Secret has.
+
+        A login that the engine renews is replaced by its copy for jobs.
+        """
         keys = stored if self.keys is None else [key for key in self.keys if key in stored]
-        return {f"{self.prefix}{key}": key for key in keys}
+        files = {f"{self.prefix}{key}": key for key in keys}
+        if self.used_by == "model" and LOGIN_KEY in files and JOB_LOGIN_KEY in stored:
+            files[LOGIN_KEY] = JOB_LOGIN_KEY
+        return files
 
 
 @dataclass(frozen=True)

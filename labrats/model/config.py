@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from labrats.model.codex_login import JOB_LOGIN_KEY
 from labrats.model.isolation import Isolation
 from labrats.model.mcp_server import McpServer
 from labrats.model.network import AllowedHosts
@@ -26,7 +27,8 @@ CREDENTIAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The keys that a provider reads from the Secret of an AiModel's `credentialsRef`."""
 
-KEYS_OF_MODELS: Final = frozenset(key for keys in CREDENTIAL_NAMES.values() for key in keys)
+KEYS_OF_MODELS: Final = frozenset(key for keys in CREDENTIAL_NAMES.values() for key in keys) | {JOB_LOGIN_KEY}
+"""The keys with credentials of models, which no tool of an agent gets."""
 
 
 SUPPORTED_BY: Final[Mapping[str, tuple[str, ...]]] = {

@@ -13,7 +13,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 """Names of the keys that can be proxied, by precedence."""
 
 _LOGIN_BEFORE_KEY: Final[Mapping[str, str]] = {"codex": "auth.json"}
-"""Logins that take precedence over a key. They cannot be proxied, as the agent's program renews them itself."""
+"""Logins that take precedence over a key. They cannot be proxied: the agent's program uses them in its own way."""
 
 
 def key_to_proxy(provider: str, endpoint: str | None, names: Collection[str]) -> str | None:

@@ -83,11 +83,13 @@ class ModelServer:
     """A model server that plays `turns`, one for each request, and repeats the last turn for further requests.
 
     requests: the bodies of the requests so far. headers: of the latest request.
+    rejected: keys that are not accepted any more. Requests with one play no turn.
     """
 
     turns: Sequence[Turn]
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: Message = field(default_factory=Message)
+    rejected: set[str | None] = field(default_factory=set)
     port: int = 0
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -150,7 +152,11 @@ class _Handler(QuietHandler):
         if self.path.partition("?")[0] != self.server_dialect.path:
             self.answer(404, b"{}", JSON)
             return
-        number, turn = self.server_script.next_turn(body, self.headers)
+        turn: Turn
+        if self.headers["Authorization"] and self.headers["Authorization"].split()[-1] in self.server_script.rejected:
+            number, turn = 0, Refuses(401, "invalid_token", "the token has expired")
+        else:
+            number, turn = self.server_script.next_turn(body, self.headers)
         match turn:
             case Refuses():
                 error = json.dumps(self.server_dialect.error(turn)).encode()

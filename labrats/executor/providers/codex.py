@@ -35,11 +35,15 @@ from labrats.executor.providers.codex_events import CodexEventTranslator, Thread
 from labrats.executor.providers.codex_log import LOG_FILTER, LOG_VARIABLE, CodexLog, without_requested_lines
 from labrats.executor.providers.silence_limit import limit_silence
 from labrats.executor.providers.strict_schema import is_strict, without_dialect
+from labrats.model.codex_login import RENEWAL_VARIABLE, RENEWED_BY_ENGINE, CodexLogin
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.mcp_server import McpServer
 from labrats.model.network import is_restricted
 from labrats.model.protocol import Task
+
+_RENEWAL_SECONDS: Final = 1.0
+"""Pause before the attempt with the renewed login."""
 
 _OPTIONS: Final = ("exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
 _LOGIN: Final = "auth.json"
@@ -78,7 +82,7 @@ async def run(context: RunContext) -> str:
     program = find_program(context, "codex", "Codex", "@openai/codex")
     if not context.task.endpoint and not _has_credentials(context):  # only a self-hosted server may need none
         raise GiveUp(FailedCode.AUTH, missing_credentials_message("Codex", context.task))
-    environment = {**context.agent_environment(), **_VARIABLES}
+    environment = {**context.agent_environment(), **_VARIABLES, **_login_variables(context)}
     home = recreate_config_folder(context, ".codex", "sessions")
     (home / "config.toml").symlink_to(context.credential_file(_SETTINGS, "".join(_toml(_settings(context)))))
     (home / "AGENTS.md").write_text(context.instructions, "utf-8")
@@ -151,6 +155,8 @@ def answer_of(
 
     retry_after: the pause in the server's last header, used if the failure is a rate limit or an overload.
     """
+    if translator.failure is not None and RENEWED_BY_ENGINE in translator.failure:
+        raise GiveUp(FailedCode.AUTH, "the model's server rejects the access token of the login", _RENEWAL_SECONDS)
     if translator.failure is not None:
         code = code_of(translator.failure)
         if code is FailedCode.AUTH and not _has_credentials(context):
@@ -162,6 +168,12 @@ def answer_of(
     if program_exit.status != 0:
         raise GiveUp(FailedCode.AGENT_ERROR, f"Codex {program_exit} although it had reported success")
     return translator.last_text
+
+
+def _login_variables(context: RunContext) -> dict[str, str]:
+    """Return a variable that keeps Codex from renewing a login that the engine renews, if it has one."""
+    login = context.secrets.get(_LOGIN)
+    return {RENEWAL_VARIABLE: RENEWED_BY_ENGINE} if login and not CodexLogin.of(login) else {}
 
 
 def _has_credentials(context: RunContext) -> bool:
@@ -266,7 +278,7 @@ def _toml_value(value: Any) -> str:
 def _credentials(context: RunContext, home: Path) -> Iterator[Path | None]:
     """Write the model's credentials to a file until the context exits. Yield the file if it can be removed earlier.
 
-    The environment is not used, since tools inherit it. Codex reads a key once; it renews a login and writes it back.
+    The environment is not used, since tools inherit it. Codex reads a key once; it writes a login that it renews back.
     """
     login, key = (
         context.secrets.get(_LOGIN),

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from labrats.controller.plan import (
     MAX_BACKOFF_SECONDS,
     MAX_REQUESTED_SECONDS,
+    MOST_LOGIN_RENEWALS,
     Action,
     Admit,
     Delays,
@@ -411,6 +412,16 @@ def test_a_pause_that_no_date_can_express_is_long() -> None:
 def test_pauses_use_up_no_attempts() -> None:
     job = a_job(P.RUNNING, spec=a_spec(config={"max_attempts": 2}), attempts=4, pauses=3)
     assert move_after(job, gone_with(an_error()), NOW, DELAYS).event is E.REQUEUE
+
+
+@pytest.mark.parametrize(
+    ("pauses", "again"), [(0, True), (MOST_LOGIN_RENEWALS - 1, True), (MOST_LOGIN_RENEWALS, False)]
+)
+def test_a_job_that_lost_its_login_is_requeued_a_few_times(pauses: int, again: bool) -> None:
+    job = a_job(P.RUNNING, attempts=pauses + 1, pauses=pauses)
+    lost = an_error(FailedCode.AUTH, retry_after_seconds=1.0)
+    assert move_after(job, gone_with(lost), NOW, DELAYS).event is (E.REQUEUE if again else E.FAIL)
+    assert move_after(job, gone_with(an_error(FailedCode.AUTH)), NOW, DELAYS).event is E.FAIL
 
 
 @pytest.mark.parametrize("has_slot", [True, False])
