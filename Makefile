@@ -26,10 +26,14 @@ dashboard-types: dashboard/node_modules/.installed ## Regenerate the dashboard's
 	@$(BIN)/python scripts/print_openapi.py > dashboard/node_modules/.openapi.json
 	@$(BIN)/node dashboard/scripts/generate-types.mjs dashboard/node_modules/.openapi.json
 
-test: setup ## Run the tests, WORKERS (4) in parallel
+test: setup ## Run the first lane of tests, WORKERS (4) in parallel, in at most half an hour
 	-@test -n "$$LABRATS_TEST_KUBECONFIG" || $(BIN)/python -m tests.cluster prepare
 	@cd dashboard && PATH="$(CURDIR)/$(BIN):$$PATH" npm run -s test
-	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "not slow and not extended"
+
+test-extended: setup ## Run the second lane: all on a cluster, the rest of the dashboard, torture and benchmarks
+	-@test -n "$$LABRATS_TEST_KUBECONFIG" || $(BIN)/python -m tests.cluster prepare
+	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "extended and not slow"
 
 test-slow: setup ## Run the slow tests, which repeat for statistics or scale
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m slow $$(grep -rl 'mark\.slow' tests --include='*.py')
@@ -39,6 +43,10 @@ test-user: setup ## As root, run the tests of executors again, without root's ri
 		setpriv --inh-caps=$(RIGHTS_OVER_FILES) --bounding-set=$(RIGHTS_OVER_FILES) \
 		$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -m "not slow" tests/unit/executor
 
+test-all: test test-extended test-slow ## Run all tests and the comparison with the last release, before a release or a large change
+	@if [ "$$(id -u)" = 0 ]; then $(MAKE) test-user; fi
+	@$(MAKE) bench-compare
+
 lint: .venv/dev dashboard/node_modules/.installed ## Check format, lint, types and imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -47,7 +55,7 @@ lint: .venv/dev dashboard/node_modules/.installed ## Check format, lint, types a
 	$(BIN)/lint-imports
 	cd dashboard && PATH="$(CURDIR)/$(BIN):$$PATH" npm run -s lint
 
-check: lint test test-slow ## Run all checks and tests
+check: lint test ## Run the checks that each change must pass, as .ci/run does
 
 format: .venv/dev dashboard/node_modules/.installed ## Format the code and apply the fixes of the linter
 	$(BIN)/ruff check --fix .
@@ -142,4 +150,4 @@ labrats/dashboard/index.html: $(shell find dashboard/src dashboard/public dashbo
 	@scripts/require user-mode-linux linux.uml
 	@touch $@
 
-.PHONY: help run dashboard dashboard-dev dashboard-types test test-slow test-user lint check format bench bench-compare torture lock manifests setup clean
+.PHONY: help run dashboard dashboard-dev dashboard-types test test-extended test-slow test-user test-all lint check format bench bench-compare torture lock manifests setup clean

@@ -23,6 +23,7 @@ from tests.cluster.product import agents_image, engine_image, executor_image
 from tests.support.counters import counters, write_counters
 from tests.support.durations import write_durations
 from tests.support.figures import write_figures
+from tests.support.lanes import mark_extended
 from tests.support.random_seed import SEED
 from tests.support.workers import GroupScheduling, merge_worker_report, send_worker_report, sort_tests
 
@@ -72,7 +73,9 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects by the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mark_extended(items)
     sort_tests(config, items)
 
 

@@ -36,6 +36,7 @@ def axe() -> str:
     return AXE.read_text()
 
 
+@pytest.mark.core
 async def test_no_page_violates_a_rule_of_axe(
     browser: BrowserContext, engine: LocalEngine, admin: User, axe: str
 ) -> None:
@@ -70,6 +71,7 @@ async def test_no_page_violates_a_rule_of_axe(
     assert {path: problems for path, problems in found.items() if problems} == {}
 
 
+@pytest.mark.core
 async def test_no_page_scrolls_sideways(page: Page, engine: LocalEngine, admin: User) -> None:
     title = "a_title_without_any_space_" * 5
     metadata = {"title": title, "repo": f"{title}/{title}", "mock": {"steps": [{"log": title * 9}, {"fail": title}]}}

@@ -77,6 +77,7 @@ async def test_default_agents_are_added_and_a_trigger_is_edited(
     assert trigger["instruction"] == "implement-issue"
 
 
+@pytest.mark.core
 async def test_edited_trigger_starts_a_job_that_the_agent_shows(
     page: Page, engine: LocalEngine, admin: User, story_agent: str
 ) -> None:
@@ -167,6 +168,7 @@ async def test_trigger_that_others_changed_is_merged_field_by_field(
     await expect(page.get_by_text("mine from story, if n is 3")).to_be_visible()
 
 
+@pytest.mark.core
 async def test_agent_is_created_switched_off_and_removed(page: Page, engine: LocalEngine, admin: User) -> None:
     await sign_in(page, engine, "/agents/new")
     await page.get_by_role("button", name="Create agent").click()
@@ -201,6 +203,7 @@ async def test_unsaved_changes_stay_in_the_tab(page: Page, engine: LocalEngine, 
     await expect(page.get_by_label("Model")).to_have_value("")
 
 
+@pytest.mark.core
 async def test_instruction_is_written_assigned_and_its_removal_explained(
     browser: BrowserContext, engine: LocalEngine, admin: User, story_agent: str
 ) -> None:

@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 import httpx2
+import pytest
 from playwright.async_api import BrowserContext, FilePayload, Page, Request, Response, expect
 
 from labrats.api.auth.permissions import TABLE, Access
@@ -70,6 +71,7 @@ async def test_cookie_that_another_port_has_received_is_refused_everywhere(
     assert "at work" in (await download.path()).read_text()
 
 
+@pytest.mark.core
 async def test_every_request_has_the_secret_and_no_url_has_it(page: Page, engine: LocalEngine, admin: User) -> None:
     requests: list[Request] = []
     page.on("request", lambda request: requests.append(request))

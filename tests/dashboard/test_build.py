@@ -20,6 +20,7 @@ SOURCES: Final = ROOT / "dashboard"
 BIN: Final = Path(sys.executable).parent
 
 
+@pytest.mark.core
 def test_generated_types_are_those_of_the_current_openapi_document(tmp_path: Path) -> None:
     (tmp_path / "openapi.json").write_text(json.dumps(document()))
     command = [
@@ -33,6 +34,7 @@ def test_generated_types_are_those_of_the_current_openapi_document(tmp_path: Pat
     assert (tmp_path / "schema.d.ts").read_text() == (SOURCES / "src/api/schema.d.ts").read_text(), message
 
 
+@pytest.mark.core
 def test_sizes_of_the_build_are_within_the_budgets() -> None:
     done = subprocess.run([BIN / "node", SOURCES / "scripts/budgets.mjs"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,6 +4,7 @@ import asyncio
 from secrets import token_hex
 from typing import Any
 
+import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.acceptance.engine import LocalEngine, User
@@ -17,6 +18,7 @@ def titled(title: str, *steps: Any) -> dict[str, Any]:
 FAILS_ONCE = ({"onAttempt": 1, "steps": [{"fail": "no"}]}, {"result": "done"})
 
 
+@pytest.mark.core
 async def test_selected_jobs_are_cancelled_together(page: Page, engine: LocalEngine, admin: User) -> None:
     title = f"one-of-three-{token_hex(4)}"
     for _ in range(3):

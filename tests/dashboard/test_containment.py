@@ -67,6 +67,7 @@ async def fill_variables(part: Page | Locator) -> None:
     await part.get_by_label("Key of variable 2").fill("token")
 
 
+@pytest.mark.core
 async def test_job_is_contained_as_its_form_says_and_shows_what_was_refused(
     page: Page, engine: LocalEngine, admin: User, repository: Path
 ) -> None:

@@ -52,6 +52,7 @@ async def faulty_page(browser: BrowserContext, engine: LocalEngine, proxy: Fault
     return page
 
 
+@pytest.mark.core
 async def test_log_has_each_line_once_although_the_network_cuts_it(
     faulty_page: Page, proxy: FaultyProxy, admin: User, chance: random.Random
 ) -> None:
@@ -96,6 +97,7 @@ async def test_slow_network_shows_what_it_waits_for(faulty_page: Page, proxy: Fa
     await expect(faulty_page.get_by_role("cell", name="Completed")).to_be_visible()
 
 
+@pytest.mark.core
 async def test_submission_whose_answer_is_lost_creates_one_job(
     faulty_page: Page, proxy: FaultyProxy, admin: User
 ) -> None:

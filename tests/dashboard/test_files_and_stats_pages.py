@@ -4,6 +4,7 @@ import re
 from secrets import token_hex
 from typing import Any
 
+import pytest
 from playwright.async_api import BrowserContext, FilePayload, Page, expect
 
 from tests.acceptance.engine import LocalEngine, User
@@ -108,6 +109,7 @@ async def test_sums_of_costs_say_that_some_are_unknown(page: Page, own_engine: L
     await expect(panel).to_contain_text("2 jobs without a known cost are missing here.")
 
 
+@pytest.mark.core
 async def test_figures_of_stats_open_the_jobs_that_they_count(page: Page, engine: LocalEngine, admin: User) -> None:
     kind: dict[str, Any] = {"type": "counted", "config": {"model": "counted"}}
     for step in ({"result": 1}, {"fail": "no"}, {"fail": "no"}):
@@ -137,6 +139,7 @@ async def test_a_chosen_model_leaves_the_others_to_choose(page: Page, engine: Lo
     await expect(page.get_by_role("table", name="Jobs").get_by_role("row")).to_have_count(2)
 
 
+@pytest.mark.core
 async def test_uploaded_file_is_chosen_for_a_new_job(page: Page, engine: LocalEngine) -> None:
     name = f"notes-{token_hex(4)}.txt"
     await sign_in(page, engine, "/files/workspace")

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from playwright.async_api import Page, Request, expect
 
 from tests.acceptance.engine import LocalEngine, User
@@ -43,6 +44,7 @@ async def test_no_entity_in_a_result_disguises_the_host_of_a_link(page: Page, en
     assert await link.locator("bdi").inner_text() == "(evil.example)"
 
 
+@pytest.mark.core
 async def test_hostile_text_is_shown_as_text_everywhere(page: Page, engine: LocalEngine, admin: User) -> None:
     steps = [
         {"log": SCRIPT},

@@ -32,6 +32,7 @@ SHIFT_OF_SCROLLING: Final = """async () => {
 """The layout shift while the page is scrolled to its start and its end."""
 
 
+@pytest.mark.core
 async def test_submitted_job_is_shown_live_to_its_result(page: Page, engine: LocalEngine, admin: User) -> None:
     await sign_in(page, engine, "/jobs/new")
     await page.get_by_label("Prompt").fill("Find the cheese.\nBe quick.")
@@ -70,6 +71,7 @@ async def test_result_with_a_schema_is_shown_as_its_value(page: Page, engine: Lo
     await expect(page.get_by_text("“risk”")).to_be_visible()
 
 
+@pytest.mark.core
 async def test_running_job_is_cancelled_after_a_question(page: Page, engine: LocalEngine, admin: User) -> None:
     job = await admin.submit({"log": "begun"}, {"hang": True})
     await sign_in(page, engine, f"/jobs/{job}")
@@ -79,6 +81,7 @@ async def test_running_job_is_cancelled_after_a_question(page: Page, engine: Loc
     await expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
 
 
+@pytest.mark.core
 async def test_failure_is_explained_and_retried_as_a_second_attempt(
     page: Page, engine: LocalEngine, admin: User
 ) -> None:
@@ -154,6 +157,7 @@ async def test_log_resumes_after_a_crash_of_the_engine_with_each_line_once(
     assert lines == [f"line {number} of 60" for number in range(1, 61)]
 
 
+@pytest.mark.core
 async def test_changes_are_shown_by_file(page: Page, engine: LocalEngine, admin: User) -> None:
     job = await admin.run(
         {"write": {"path": "src/a.txt", "text": "one\ntwo\n"}},
@@ -188,6 +192,7 @@ async def test_job_of_version_0_1_has_no_recorded_isolation(browser: BrowserCont
     await expect(page.get_by_role("region", name="Outputs and session")).to_contain_text("Isolationnot recorded")
 
 
+@pytest.mark.core
 async def test_reply_to_an_ended_job_opens_the_job_that_answers(page: Page, engine: LocalEngine, admin: User) -> None:
     job = await admin.run({"remember": True}, {"result": 1}, prompt="Do it.")
     await sign_in(page, engine, f"/jobs/{job['id']}")

@@ -1,5 +1,6 @@
 """Changes reach all tabs of a browser by one stream, which survives closed tabs and restarts of the engine."""
 
+import pytest
 from playwright.async_api import BrowserContext, Page, Request, expect
 
 from tests.acceptance.engine import PATIENCE_SECONDS, LocalEngine, User
@@ -38,6 +39,7 @@ async def test_one_tab_reads_the_feed_for_all(browser: BrowserContext, engine: L
     assert len(readers) == 2
 
 
+@pytest.mark.core
 async def test_lists_catch_up_after_a_restart_of_the_engine(browser: BrowserContext, own_engine: LocalEngine) -> None:
     page = await browser.new_page()  # lost connections are errors on the console
     async with own_engine.admin() as admin:

@@ -2,12 +2,14 @@
 
 import re
 
+import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.acceptance.engine import LocalEngine, User
 from tests.dashboard.conftest import sign_in
 
 
+@pytest.mark.core
 async def test_model_is_created_and_its_slots_change(page: Page, engine: LocalEngine, admin: User) -> None:
     await sign_in(page, engine, "/models")
     await page.get_by_role("button", name="New model").first.click()

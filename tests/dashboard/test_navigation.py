@@ -19,6 +19,7 @@ DESKTOP: Final[ViewportSize] = {"width": 1280, "height": 800}
 PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
 
 
+@pytest.mark.core
 async def test_way_back_from_a_job_keeps_the_filters(page: Page, engine: LocalEngine, admin: User) -> None:
     await admin.run({"result": 1}, metadata={"title": "a job to find again", "mock": {"steps": [{"result": 1}]}})
     await sign_in(page, engine, "/jobs?status=completed&q=find%20again")

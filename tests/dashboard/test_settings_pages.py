@@ -1,11 +1,13 @@
 """Stories of the settings: defaults, API keys and the system."""
 
+import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.acceptance.engine import LocalEngine, User
 from tests.dashboard.conftest import sign_in
 
 
+@pytest.mark.core
 async def test_key_is_created_used_and_revoked(
     page: Page, browser: BrowserContext, engine: LocalEngine, admin: User
 ) -> None:

@@ -4,12 +4,14 @@ import hashlib
 import hmac
 import re
 
+import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.acceptance.engine import LocalEngine, User
 from tests.dashboard.conftest import sign_in
 
 
+@pytest.mark.core
 async def test_source_is_created_and_its_address_and_secret_copied(
     page: Page, browser: BrowserContext, engine: LocalEngine, admin: User
 ) -> None:

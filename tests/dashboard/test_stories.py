@@ -200,6 +200,7 @@ async def test_invalid_submission_names_the_fields(page: Page, browser: BrowserC
     await expect(page.get_by_label("Turns")).to_be_focused()
 
 
+@pytest.mark.core
 async def test_keyboard_alone_opens_pages_jobs_and_search(page: Page, engine: LocalEngine, admin: User) -> None:
     title = f"opened-by-keys-{token_hex(4)}"
     other = await admin.run({"result": 1})

@@ -49,6 +49,7 @@ async def viewer(browser: BrowserContext, engine: LocalEngine) -> AsyncIterator[
     assert refused == []
 
 
+@pytest.mark.core
 async def test_viewer_sees_every_page_and_no_control_that_changes_something(viewer: Page, engine: LocalEngine) -> None:
     async with engine.admin() as admin:
         failed = (await admin.run({"fail": "no"}))["id"]

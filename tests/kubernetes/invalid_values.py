@@ -1,18 +1,12 @@
 """Invalid and extreme values for every field of a custom resource."""
 
-import os
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
 from labrats.manifests.crds import custom_resource_definitions
 from labrats.model.record import Resource
-from tests.support.random_seed import SEED
-
-STRIDE: Final = 1 if os.environ.get("LABRATS_ALL_VALUES") else 6
-"""A run tests every STRIDE-th value, since there are thousands. Its seed chooses the first one."""
 
 NO_YEAR: Final = "0000-01-01T00:00:00Z"
 """A time that the API server accepts, and that no program can represent."""
@@ -30,11 +24,7 @@ def deep(levels: int) -> msgspec.Raw:
 
 
 def invalid_values_of(kind: type[Resource]) -> Iterator[tuple[Place, Any]]:
-    """Yield a path and a value for each test of a resource of this kind. The seed of the run chooses one in STRIDE."""
-    return islice(_all_invalid_values_of(kind), SEED % STRIDE, None, STRIDE)
-
-
-def _all_invalid_values_of(kind: type[Resource]) -> Iterator[tuple[Place, Any]]:
+    """Yield a path and a value for each test of a resource of this kind."""
     (definition,) = [each for each in custom_resource_definitions() if each["spec"]["names"]["kind"] == kind.kind()]
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for part in ("spec", "status"):

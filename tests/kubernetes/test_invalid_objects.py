@@ -35,7 +35,6 @@ from tests.kubernetes.invalid_values import NO_YEAR, deep, invalid_values_of, wi
 from tests.support.background import run_in_background
 from tests.support.builders import an_ai_model
 from tests.support.controllers import a_controller
-from tests.support.random_seed import SEED
 from tests.support.waiting import DEADLINE_SECONDS, eventually, poll_intervals
 
 pytestmark = pytest.mark.kubernetes
@@ -202,7 +201,7 @@ async def test_no_accepted_value_in_a_job_stops_other_jobs(
     with capture_logs() as logs:
         await store.update(replace(model, spec=replace(model.spec, slots=32)))
         for name, value in accepted.items():
-            assert await is_settled(person, name), (SEED, name, value, await person.status_of(name))
+            assert await is_settled(person, name), (name, value, await person.status_of(name))
         await person.create(Job, "neighbour", spec=SPEC)
         assert (await until_ended(person, "neighbour"))["phase"] == "Succeeded"
     assert [each for each in logs if each["event"] == "reconcile failed"] == []
@@ -274,7 +273,7 @@ async def test_no_accepted_value_in_the_ai_config_stops_jobs(person: Person) -> 
     for name in names:
         status = await until_ended(person, name)
         names_no_image = "config.executorImage: must be the name of an image" in status.get("failedReason", "")
-        assert status["phase"] == ("Failed" if names_no_image else "Succeeded"), (SEED, status)
+        assert status["phase"] == ("Failed" if names_no_image else "Succeeded"), status
 
 
 async def until_condition(person: Person, kind: type[Resource], name: str, words: str) -> None:
