@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from labrats.intake.request import FirstJob, FollowUp, JobRequest
 from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.caller import Caller
+from labrats.model.concurrency import Concurrency, OnNew
 from labrats.model.config import REQUEST_LAYER, RERUN_LAYER, JobConfig, ResolvedConfig, wire_name
 from labrats.model.errors import IllegalMove, Invalid, NotFound, Problem
 from labrats.model.git_repo import GitRepo
@@ -38,8 +40,7 @@ async def rerun_request(
     """Return the request to run `job` again.
 
     The new job belongs to the caller and is in no chain, and no callback reports it. If the first one is
-    somebody else's, its files and commands fill no cached folder of the caller, and its concurrency key supersedes none
-    of the caller's jobs. A rerun of a follow-up continues the same conversation. follow_up: the conversation of a job
+    somebody else's, its files and commands fill no cached folder of the caller, and it has no concurrency key. A rerun of a follow-up continues the same conversation. follow_up: the conversation of a job
     that continues `job` instead.
 
     Raises IllegalMove if a part of the first job no longer exists, if its git token has expired, or if the job, applied
@@ -69,7 +70,7 @@ async def rerun_request(
         agent_role=spec.agent_role,
         config=changes.config,
         priority=spec.priority if changes.priority is None else changes.priority,
-        concurrency=spec.concurrency if is_own else None,
+        concurrency=_in_turn(spec.concurrency) if spec.concurrency and is_own else None,
         repo=repo,
         token_from=setup.token_from if setup else None,
         git_ref=setup.git_ref if setup else None,
@@ -83,6 +84,11 @@ async def rerun_request(
         result_schema=None if follow_up else job.result_schema,  # a follow-up is a talk with the agent
         metadata=spec.metadata if changes.metadata is None else changes.metadata,
     )
+
+
+def _in_turn(concurrency: Concurrency) -> Concurrency:
+    """Return the key for a job that waits for the others of the key and supersedes none: they may be newer work."""
+    return replace(concurrency, on_new=OnNew.QUEUE, debounce_seconds=0)
 
 
 def _without_caches(setup: Setup) -> Setup:

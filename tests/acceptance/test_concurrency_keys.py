@@ -71,6 +71,26 @@ async def test_new_job_supersedes_the_running_and_the_waiting_one(user: User, mo
     assert ran_one_after_the_other(details)
 
 
+@pytest.mark.parametrize(("action", "body"), [("rerun", {}), ("messages", {"prompt": "And the tests?"})])
+async def test_job_that_continues_an_old_one_waits_for_the_newer_run_of_its_key(
+    user: User, model: str, action: str, body: dict[str, Any]
+) -> None:
+    config, supersede = {"model": model}, keyed("pull-request", "supersede", debounceSeconds=1)
+    old = await user.run(config=config, **supersede)
+    newer = await user.submit(HANG, config=config, **supersede)
+    await user.wait(newer, "active")
+
+    answer = await user.post(f"/api/jobs/{old['id']}/{action}", body)
+    assert answer.status_code == 201, answer.text
+    again = answer.json()["jobId"]
+    await waits_for(user, again, newer)
+    newest = await user.submit(config=config, **supersede)
+    details = [await user.wait(job_id) for job_id in (newer, again, newest)]
+
+    assert [each["status"] for each in details] == ["cancelled", "cancelled", "completed"]
+    assert [each["supersededBy"] for each in details] == [newest, newest, None]
+
+
 async def test_replace_waiting_lets_the_running_job_end(user: User, model: str) -> None:
     config = {"model": model}
     running = await user.submit({"sleepMs": 2500}, config=config, **keyed("deploy"))

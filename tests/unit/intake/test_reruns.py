@@ -10,7 +10,7 @@ from labrats.intake.reruns import Changes, chosen_settings, rerun_request
 from labrats.intake.settings import settings_of
 from labrats.intake.stored_jobs import StoredJobs
 from labrats.model.caller import Caller
-from labrats.model.concurrency import Concurrency
+from labrats.model.concurrency import Concurrency, OnNew
 from labrats.model.config import RERUN_LAYER, ConfigLayer, JobConfig, resolve_config
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import IllegalMove, Invalid
@@ -116,14 +116,15 @@ async def test_applied_job_may_have_lost_its_secret_since_it_was_accepted(
 
 
 @pytest.mark.parametrize("owner", ["caller", "somebody"])
-async def test_job_of_somebody_else_fills_no_cache_and_supersedes_no_job(stored_jobs: StoredJobs, owner: str) -> None:
+async def test_rerun_supersedes_no_job_and_fills_no_cache_of_somebody_else(stored_jobs: StoredJobs, owner: str) -> None:
     caches = (CachedFolder(key="package-lock.json", path="node_modules"),)
     setup = WorkspaceSetup(git_repo="https://git.example.com/a.git", setup=(("npm", "ci"),), cache=caches)
-    spec = a_finished_spec(owner=owner, workspace_setup=setup, concurrency=Concurrency(key="release"))
+    concurrency = Concurrency(key="release", on_new=OnNew.SUPERSEDE, debounce_seconds=30)
+    spec = a_finished_spec(owner=owner, workspace_setup=setup, concurrency=concurrency)
 
     request = await rerun_request(stored_jobs, a_job(spec=spec), Changes(), CALLER)
 
     agents = Setup(cache=caches)
     assert request.setup.over(agents).cache == (caches if owner == "caller" else ())
     assert request.setup.setup == (("npm", "ci"),)
-    assert bool(request.concurrency) == (owner == "caller")
+    assert request.concurrency == (Concurrency(key="release") if owner == "caller" else None)
