@@ -93,6 +93,7 @@ async def open_local_engine(settings: "EngineSettings", kept_open: Sequence[int]
     from labrats.backends.embedded.model_files import LocalModelFiles
     from labrats.backends.embedded.runner import LocalRunner
     from labrats.backends.embedded.settings import runner_settings
+    from labrats.controller.agent_status import drop_missing_instructions
     from labrats.controller.source_status import LOCAL_PASS_SECONDS, OwnReceiver, SourceStatusReconciler
     from labrats.files.model_folder import model_folder
     from labrats.metrics import Metrics
@@ -107,6 +108,7 @@ async def open_local_engine(settings: "EngineSettings", kept_open: Sequence[int]
 
         async def drive() -> None:
             async with asyncio.TaskGroup() as loops:
+                await drop_missing_instructions(store, services.catalog)
                 loops.create_task(drive_jobs(services, store, runner), name="jobs")
                 loops.create_task(publish_reports(services, store, runner), name="publisher")
                 reconciler = SourceStatusReconciler(store, services.clock, OwnReceiver(), LOCAL_PASS_SECONDS)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
+import structlog
 from msgspec.structs import replace
 
 from labrats.controller.accepted_condition import reviewed
@@ -17,6 +18,8 @@ from labrats.model.network import problem_of_network
 from labrats.model.variables import problem_of_variables
 from labrats.model.workspace_setup import problem_of_setup
 from labrats.ports import Clock, Store
+
+log = structlog.get_logger()
 
 
 def problem_of(agent: AiAgent, catalog: Catalog, agents: Mapping[str, AiAgent]) -> str:
@@ -48,6 +51,21 @@ def _problems(agent: AiAgent, catalog: Catalog, agents: Mapping[str, AiAgent]) -
             yield f"eventTriggers[{number}].config.network: {problem}"
         if trigger.next and (called := trigger.next.agent_trigger_name) not in agents:
             yield f"eventTriggers[{number}].next: there is no agent with the triggerName {called!r}"
+
+
+async def drop_missing_instructions(store: Store, catalog: Catalog) -> None:
+    """Remove instructions that do not exist from the agents, as engines up to 0.1 left them behind.
+
+    Only for a store that no other program writes: on a cluster, an agent may be applied before its instructions.
+    """
+    await catalog.synced.wait()
+    for agent in catalog.agents:
+        missing = catalog.missing_instructions(agent)
+        for name in missing:
+            log.warning("missing instruction dropped", agent=agent.name, instruction=name)
+        if missing:
+            kept = tuple(each for each in agent.spec.instructions if each not in missing)
+            catalog.put(await store.update(replace(agent, spec=replace(agent.spec, instructions=kept))))
 
 
 class AgentStatusReconciler:

@@ -40,8 +40,9 @@ async def rerun_request(
     """Return the request to run `job` again.
 
     The new job belongs to the caller and is in no chain, and no callback reports it. If the first one is
-    somebody else's, its files and commands fill no cached folder of the caller, and it has no concurrency key. A rerun of a follow-up continues the same conversation. follow_up: the conversation of a job
-    that continues `job` instead.
+    somebody else's, its files and commands fill no cached folder of the caller, and it has no concurrency key. Else it
+    waits for the others of the key. A rerun of a follow-up continues the same conversation. follow_up: the
+    conversation of a job that continues `job` instead.
 
     Raises IllegalMove if a part of the first job no longer exists, if its git token has expired, or if the job, applied
     with kubectl, was never accepted: the new job would get its Secrets without the checks of an applied one. Raises

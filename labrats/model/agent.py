@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Any
 
+from msgspec.structs import replace
+
 from labrats.model.concurrency import Concurrency
 from labrats.model.condition import Condition
 from labrats.model.config import JobConfig
@@ -115,3 +117,18 @@ class AiAgent(Resource):
     @property
     def claim(self) -> str:
         return f"the triggerName {self.spec.trigger_name!r}"
+
+
+def without_instruction(agent: AiAgent, name: str) -> AiAgent:
+    """Return the agent without the instruction, and with the triggers disabled that name it.
+
+    The same object if the agent does not use the instruction.
+    """
+    spec = agent.spec
+    if name not in spec.instructions and not any(
+        each.enabled and each.instruction == name for each in spec.event_triggers
+    ):
+        return agent
+    triggers = tuple(replace(each, enabled=each.enabled and each.instruction != name) for each in spec.event_triggers)
+    kept = tuple(each for each in spec.instructions if each != name)
+    return replace(agent, spec=replace(spec, instructions=kept, event_triggers=triggers))

@@ -8,6 +8,7 @@ import pytest
 from labrats.model.instruction import AiInstruction
 from tests.api.conftest import Api
 from tests.api.test_agents import create, create_instruction
+from tests.support.builders import an_agent
 
 
 async def names(admin: httpx2.AsyncClient, **query: str) -> list[str]:
@@ -125,16 +126,32 @@ async def test_force_disables_triggers_that_name_the_instruction(admin: httpx2.A
     assert started.json()["matched"] == 0
 
 
-async def test_an_agent_with_a_missing_instruction_can_be_changed(admin: httpx2.AsyncClient) -> None:
+async def test_force_removes_the_instruction_from_agents_so_that_they_can_be_patched(admin: httpx2.AsyncClient) -> None:
     await create_instruction(admin, "a")
-    await create(admin, {"name": "user-of-it", "instructions": ["a"]})
+    await create_instruction(admin, "b")
+    trigger = {"source": "s", "events": ["e"], "instruction": "a"}
+    await create(admin, {"name": "user-of-it", "instructions": ["b", "a"], "eventTriggers": [trigger]})
     await admin.delete("/api/instructions/a?force=true")
 
-    changed = await admin.patch("/api/agents/user-of-it", json={"enabled": False})
+    agent = (await admin.get("/api/agents/user-of-it")).json()
+    patched = await admin.patch("/api/agents/user-of-it", json={"instructions": agent["instructions"]})
     refused = await admin.patch("/api/agents/user-of-it", json={"instructions": ["a"]})
 
-    assert (changed.status_code, changed.json()["enabled"], changed.json()["instructions"]) == (200, False, ["a"])
+    assert agent["instructions"] == ["b"]
+    assert [each["enabled"] for each in agent["eventTriggers"]] == [False]
+    assert patched.status_code == 200, patched.text
     assert (refused.status_code, refused.json()["details"][0]["field"]) == (422, "instructions[0]")
+
+
+async def test_instruction_that_is_missing_already_may_stay(api: Api, admin: httpx2.AsyncClient) -> None:
+    applied = an_agent("applied", instructions=("missing",))
+    api.services.catalog.put(await api.store.create(applied))
+
+    kept = await admin.patch("/api/agents/applied", json={"instructions": ["missing"], "enabled": False})
+    refused = await admin.patch("/api/agents/applied", json={"instructions": ["missing", "unknown"]})
+
+    assert (kept.status_code, kept.json()["enabled"]) == (200, False)
+    assert [each["field"] for each in refused.json()["details"]] == ["instructions[1]"]
 
 
 async def test_an_unused_instruction_is_removed(admin: httpx2.AsyncClient) -> None:

@@ -642,7 +642,8 @@ export interface paths {
          * Remove an instruction
          * @description Remove an instruction that no agent and no trigger uses.
          *
-         *     With `force`, triggers that name it are disabled. Otherwise they would use its name as the text.
+         *     With `force`, it is removed from the agents that use it. Triggers that name it are disabled: otherwise they would
+         *     use its name as the text.
          */
         delete: operations["deleteInstruction"];
         options?: never;
@@ -13101,7 +13102,7 @@ export interface operations {
     deleteInstruction: {
         parameters: {
             query?: {
-                /** @description Removes the instruction even if agents use it, and disables triggers that name it. */
+                /** @description Removes the instruction even if agents use it: also from their `instructions`. Triggers that name it are disabled. */
                 force?: boolean;
             };
             header?: never;

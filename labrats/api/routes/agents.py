@@ -1,6 +1,6 @@
 """Agents (AiAgent): the events that start them, and the defaults of their jobs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import Query, Request
@@ -286,7 +286,7 @@ async def create_agent(request: Request, body: AgentBody, idempotency_key: Idemp
     async with services.catalog.changing:
         if intent and (earlier := intent.first_match(services.catalog.agents)):
             return services.idempotency_cache.again(request, intent, _view(earlier))
-        _check_against(services.catalog, body.name, spec, spec.instructions)
+        _check_against(services.catalog, body.name, spec)
         created = await create_resource(services, AiAgent(metadata=metadata, spec=spec), intent)
         services.catalog.put(created)
     return services.idempotency_cache.created(request, intent, _view(created))
@@ -372,7 +372,7 @@ async def change_agent(request: Request, name: AgentName, body: AgentPatch) -> R
 
     def apply(agent: AiAgent) -> AiAgent:
         changed = replace(agent, spec=replace(agent.spec, **changes))
-        _check_against(services.catalog, name, changed.spec, changes.get("instructions", ()))
+        _check_against(services.catalog, name, changed.spec, agent.spec.instructions)
         return changed
 
     async with services.catalog.changing:
@@ -457,10 +457,10 @@ def _trigger(body: TriggerBody) -> Trigger:
     )
 
 
-def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec, instructions: Sequence[str]) -> None:
+def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec, stored: Collection[str] = ()) -> None:
     """Raise Conflict if another agent has the trigger name, Invalid if an instruction is missing.
 
-    instructions: those of the request. The agent's own may be missing, since they can be deleted with `force`.
+    stored: instructions that the agent had before. One applied with kubectl may be missing among them.
     """
     other = catalog.agents_by_trigger_name.get(spec.trigger_name)
     if other and other.name != name:
@@ -468,8 +468,8 @@ def _check_against(catalog: Catalog, name: str, spec: AiAgentSpec, instructions:
         raise value_taken("triggerName", message)
     missing: Sequence[Problem] = [
         Problem(f"instructions[{number}]", f"there is no instruction {each!r}")
-        for number, each in enumerate(instructions)
-        if catalog.instruction(each) is None
+        for number, each in enumerate(spec.instructions)
+        if catalog.instruction(each) is None and each not in stored
     ]
     if missing:
         raise Invalid(*missing)

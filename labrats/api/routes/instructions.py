@@ -15,7 +15,7 @@ from labrats.api.routes.resources import NO_VERSION, ResourceVersion, create_res
 from labrats.api.routing import api_router, caller_of, services_of
 from labrats.api.schemas.base import Name, PatchBody, RequestBody, ResponseBody, optional
 from labrats.index.catalog import Catalog
-from labrats.model.agent import AiAgent
+from labrats.model.agent import AiAgent, without_instruction
 from labrats.model.errors import Conflict
 from labrats.model.instruction import AiInstruction, AiInstructionSpec, Scope
 from labrats.model.record import Metadata
@@ -165,12 +165,16 @@ async def delete_instruction(
     name: InstructionName,
     force: Annotated[
         bool,
-        Query(description="Removes the instruction even if agents use it, and disables triggers that name it."),
+        Query(
+            description="Removes the instruction even if agents use it: also from their `instructions`. Triggers that "
+            "name it are disabled."
+        ),
     ] = False,
 ) -> Response:
     """Remove an instruction that no agent and no trigger uses.
 
-    With `force`, triggers that name it are disabled. Otherwise they would use its name as the text.
+    With `force`, it is removed from the agents that use it. Triggers that name it are disabled: otherwise they would
+    use its name as the text.
     """
     services = services_of(request)
     async with services.catalog.changing:
@@ -180,11 +184,11 @@ async def delete_instruction(
                 f"the instruction {name!r} is used by {', '.join(users)}; remove it there, or add ?force=true"
             )
         for agent in services.catalog.agents:
-            if any(trigger.instruction == name and trigger.enabled for trigger in agent.spec.event_triggers):
-                disabled = await update_resource(
-                    services, AiAgent, agent.name, None, partial(_with_disabled_triggers, name)
+            if without_instruction(agent, name) is not agent:
+                changed = await update_resource(
+                    services, AiAgent, agent.name, None, partial(without_instruction, name=name)
                 )
-                services.catalog.put(disabled)
+                services.catalog.put(changed)
         await services.store.delete(AiInstruction, name)
         services.catalog.remove(instruction)
     return Response(status_code=204)
@@ -200,14 +204,6 @@ def _users_of(name: str, catalog: Catalog) -> list[str]:
         if trigger.instruction == name
     ]
     return [*agents, *triggers]
-
-
-def _with_disabled_triggers(instruction: str, agent: AiAgent) -> AiAgent:
-    triggers = tuple(
-        replace(trigger, enabled=False) if trigger.instruction == instruction else trigger
-        for trigger in agent.spec.event_triggers
-    )
-    return replace(agent, spec=replace(agent.spec, event_triggers=triggers))
 
 
 def instruction_view(instruction: AiInstruction) -> dict[str, Any]:

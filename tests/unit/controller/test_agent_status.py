@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
-from labrats.controller.agent_status import AgentStatusReconciler, problem_of
+from labrats.controller.agent_status import AgentStatusReconciler, drop_missing_instructions, problem_of
 from labrats.index.catalog import Catalog
 from labrats.model.agent import AiAgent, ChainLink
 from labrats.model.config import JobConfig
@@ -133,3 +134,18 @@ async def test_an_agent_whose_status_cannot_be_written_delays_no_other(
         await store.create(an_agent(name, instructions=("missing",)))
     await eventually(lambda: bool(conditions(catalog, "second")))
     assert not conditions(catalog, "first")
+
+
+async def test_missing_instructions_of_an_earlier_version_are_dropped_at_start(store: MemoryStore) -> None:
+    await store.create(an_instruction("kept"))
+    await store.create(an_agent("dangling", instructions=("gone", "kept")))
+    await store.create(an_agent("sound", trigger_name="sound", instructions=("kept",)))
+    catalog = Catalog()
+    async with run_in_background(catalog.follow(store)):
+        with capture_logs() as logged:
+            await drop_missing_instructions(store, catalog)
+
+    assert (await store.get(AiAgent, "dangling")).spec.instructions == ("kept",)
+    assert (await store.get(AiAgent, "sound")).spec.instructions == ("kept",)
+    [entry] = logged
+    assert (entry["event"], entry["agent"], entry["instruction"]) == ("missing instruction dropped", "dangling", "gone")
