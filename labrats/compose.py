@@ -109,6 +109,7 @@ async def open_local_engine(settings: "EngineSettings", kept_open: Sequence[int]
         async def drive() -> None:
             async with asyncio.TaskGroup() as loops:
                 await drop_missing_instructions(store, services.catalog)
+                _report_unserved_sources(services, runner)
                 loops.create_task(drive_jobs(services, store, runner), name="jobs")
                 loops.create_task(publish_reports(services, store, runner), name="publisher")
                 reconciler = SourceStatusReconciler(store, services.clock, OwnReceiver(), LOCAL_PASS_SECONDS)
@@ -195,6 +196,16 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
                     elections.create_task(publisher.run(lambda _epoch: publish()), name="publisher")
 
         yield Engine(services, drive)
+
+
+def _report_unserved_sources(services: "Services", runner: "Runner") -> None:
+    """Log an error if events start no agents here. The catalog must have been read."""
+    import structlog
+
+    sources = [source.name for source in services.catalog.webhook_sources if source.spec.enabled]
+    if sources and (reason := runner.isolation.no_sandbox):
+        advice = "install bubblewrap and allow user namespaces, or set LABRATS_SANDBOX=false"
+        structlog.get_logger().error("events start no agents", sources=sources, reason=reason, advice=advice)
 
 
 async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> None:

@@ -201,6 +201,9 @@ class Attempt:
         asked, untrusted = self.job.resolved.isolation or levels.default, self.job.spec.untrusted
         wanted = max(asked, levels.untrusted, key=strength) if untrusted else asked
         if level := levels.at_least(wanted):
+            provider, by_admin = self.job.resolved.provider, self.job.spec.by_admin
+            if problem := levels.problem_without_sandbox(level, provider, by_admin=by_admin):
+                raise GiveUp(FailedCode.INVALID, f"the isolation of the job {problem}")
             return level
         reason = f"the isolation of the job {levels.problem_of(wanted)}"
         if wanted is not asked:

@@ -27,6 +27,7 @@ _AGENT_PROGRAMS: Final = (
 )
 _NEEDS_KUBERNETES: Final = "needs Kubernetes"
 _INSTALL_BUBBLEWRAP: Final = "install bubblewrap 0.8 or newer, and allow unprivileged user namespaces"
+_OPEN: Final = f"{_INSTALL_BUBBLEWRAP}, or set LABRATS_SANDBOX=false to run the agents of all callers without one"
 _NO_START: Final = "the engine does not start"
 _REFUSED: Final = "jobs without a rule of their own are refused"
 
@@ -124,6 +125,12 @@ def _uses_sandbox(settings: "EngineSettings") -> bool:
     return settings.sandbox != "false" if settings.isolation is None else settings.isolation is not Isolation.PROCESS
 
 
+def _is_open(settings: "EngineSettings") -> bool:
+    """Return whether agents run without a sandbox if none works here."""
+    is_auto = settings.sandbox in (None, "auto")
+    return settings.backend == "embedded" and is_auto and settings.isolation is None
+
+
 def unmet(settings: "EngineSettings", findings: Sequence[Finding]) -> Iterator[Finding]:
     """Yield a failure for each setting that demands an isolation or a network rule, which the findings lack."""
     from labrats.intake.unmet_settings import unmet_settings  # other commands do not need it
@@ -133,6 +140,8 @@ def unmet(settings: "EngineSettings", findings: Sequence[Finding]) -> Iterator[F
     levels = _levels(settings, found)
     if settings.backend == "embedded" and settings.sandbox == "true" and not has_sandbox:
         yield Finding("LABRATS_SANDBOX", "fails", f"cannot be true: the sandbox does not work here; {_NO_START}")
+    if _is_open(settings) and not has_sandbox:
+        yield Finding("LABRATS_SANDBOX", "fails", f"no sandbox works here, so only jobs of administrators run; {_OPEN}")
     if settings.isolation and (problem := levels.problem_of(settings.isolation)):
         yield Finding("LABRATS_ISOLATION", "fails", f"{problem.rstrip('.')}; {_NO_START}")
     can_enforce = rules.result == "ok" or (rules.result == "missing" and has_sandbox)

@@ -233,6 +233,7 @@ class Chains:
             type=type_of(event, trigger, self._catalog) if event and trigger else agent.spec.trigger_name,
             owner=job.spec.owner,
             api_key_ref=job.spec.api_key_ref,
+            continues_admin=job.spec.by_admin,
             untrusted=job.spec.untrusted or is_for_untrusted_commits(ref or ""),
             prompt=None if event else (await self._stored_jobs.texts_of(job)).prompt,
             event=event,

@@ -155,6 +155,8 @@ def _written_folders(context: RunContext) -> list[Path]:
 
 async def _run_attempt(context: RunContext) -> CheckedResult:
     task, provider = context.task, provider_named(context.task.config.provider or "")
+    if task.no_sandbox and task.config.provider != "mock":  # which starts no program
+        context.events.log(f"[no sandbox ({task.no_sandbox}): the agent can do all that the engine's user can]")
     require_price(task)
     limits = UsageLimits.of(task)
     limits.check_left()

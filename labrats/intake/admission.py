@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+import structlog
+
 from labrats.files.attachments import Attachments
 from labrats.files.uploads import Uploads
 from labrats.index.catalog import Catalog
@@ -31,7 +33,7 @@ from labrats.intake.validation import (
 )
 from labrats.metrics import Metrics
 from labrats.model.config import JobConfig
-from labrats.model.errors import Invalid, Overloaded, Problems
+from labrats.model.errors import Invalid, NoSandbox, Overloaded, Problem, Problems
 from labrats.model.git_repo import GitRepo
 from labrats.model.isolation import PROCESS_ONLY, IsolationLevels
 from labrats.model.job import Job
@@ -40,6 +42,8 @@ from labrats.model.webhook_source import OWNER_PREFIX
 from labrats.model.workspace_setup import Setup
 from labrats.ports import Store
 from labrats.settings import EngineSettings
+
+log = structlog.get_logger()
 
 RETRY_OVERLOADED_SECONDS: Final = 10.0
 
@@ -110,8 +114,9 @@ class Admission:
     async def admit_all(self, requests: Sequence[JobRequest], names_of: NamesOfAgent | None) -> Mapping[str, Job]:
         """Create a job for each agent that one event starts. Return the jobs by the names of their agents.
 
-        After a failure none of the jobs is left. With `names_of`, for an event that may come again, created jobs stay:
-        the next call returns them and creates the missing ones. Raises as `create` does.
+        Agents that need a sandbox which does not work here get none. After a failure none of the jobs is left. With
+        `names_of`, for an event that may come again, created jobs stay: the next call returns them and creates the
+        missing ones. Raises as `create` does, and NoSandbox.
         """
         stored = await self._find_all(names_of) if names_of else {}
         requests = missing_requests(requests, stored)
@@ -122,10 +127,27 @@ class Admission:
         problems = Problems()
         contents = await validate(requests[0], self._uploads, self._settings, problems)  # the same for all of an event
         problems.check()
-        prepared = [self._prepare(each, contents, Problems()) for each in requests]
+        prepared = self._prepare_all(requests, contents)
         self._check_queue(requests[0].owner)
+        requests = [each.request for each in prepared]
         jobs = await self._creator.create_all(zip(prepared, names_for(requests, names_of), strict=True))
         return stored | dict(zip(map(agent_name, requests), jobs, strict=True))
+
+    def _prepare_all(self, requests: Sequence[JobRequest], contents: WorkspaceContents) -> list[PreparedJob]:
+        """Return the jobs of an event, without those of agents that need a sandbox which does not work here.
+
+        Raises NoSandbox if all agents need one, and Invalid as `_prepare` does.
+        """
+        prepared, refused = [], None
+        for request in requests:
+            try:
+                prepared.append(self._prepare(request, contents, Problems()))
+            except NoSandbox as error:
+                refused = error
+                log.warning("agent not started", agent=agent_name(request), reason=str(error))
+        if refused and not prepared:
+            raise refused
+        return prepared
 
     async def admit_applied(self, job: Job) -> Job:
         """Validate and resolve a job that was applied with kubectl. Store its settings and texts beside its spec.
@@ -156,6 +178,9 @@ class Admission:
             raise problems.and_those_of(error) from None
         engine = JobConfig(network=self._settings.network, isolation=self._settings.isolation)
         resolved = settings_of(request, agent, self._catalog, self._isolation, engine)
+        level, by_admin = resolved.isolation or self._isolation.default, request.is_of_admin
+        if problem := self._isolation.problem_without_sandbox(level, resolved.provider, by_admin=by_admin):
+            raise NoSandbox(Problem("config.isolation", problem))
         with problems.collected():
             check_settings(
                 resolved,

@@ -75,6 +75,7 @@ def spec_of(prepared: PreparedJob, job_id: str, files: tuple[WorkspaceFile, ...]
         resolved=prepared.resolved,
         metadata=request.metadata,
         untrusted=request.untrusted,
+        by_admin=request.is_of_admin,
         owner=request.owner,
         api_key_ref=request.api_key_ref,
     )

@@ -106,6 +106,7 @@ class JobRequest:
     may_see:      returns whether the job may use uploads of an owner.
     is_applied:   true if the job was applied with kubectl.
     is_by_admin:  true if an administrator submitted the job, which may weaken its isolation.
+    continues_admin: true if an administrator sent the event, or submitted the parent in the chain.
     untrusted:    true if an external contributor, whom the webhook source admits, caused the event.
     result_schema: JSON Schema of the result. The agent's applies if it is None, except in a rerun or follow-up.
     first:        the job that this one repeats or continues.
@@ -140,6 +141,7 @@ class JobRequest:
     may_see: Callable[[str], bool] = _none
     is_applied: bool = False
     is_by_admin: bool = False
+    continues_admin: bool = False
     untrusted: bool = False
     pipeline: Pipeline | None = None
     callback_url: str | None = None
@@ -153,6 +155,11 @@ class JobRequest:
     def is_child(self) -> bool:
         """True if the job follows another one in a chain."""
         return self.chain is not None and self.chain.parent_job_id is not None
+
+    @property
+    def is_of_admin(self) -> bool:
+        """True if an administrator started the work: the first job of the chain or conversation, or this one."""
+        return self.is_by_admin or self.continues_admin or (self.first is not None and self.first.job.spec.by_admin)
 
     @property
     def has_next(self) -> bool:

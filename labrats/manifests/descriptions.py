@@ -76,6 +76,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "eventRef": "The ConfigMap with the event that started the chain. Set by the engine.",
         "resolved": "The resolved settings of the job and the origin of each. Set by the engine.",
         "untrusted": "True if the job comes from an external contributor whom a person admitted. Set by the engine.",
+        "byAdmin": "True if an administrator submitted the job, or the first one of its chain. Set by the engine.",
         "owner": "The API key that submitted the job. Its holder may see the job. Set by the engine.",
         "apiKeyRef": "The Secret of that API key, if the key is stored. Set by the engine.",
         "report": "The report of the job to GitHub.",

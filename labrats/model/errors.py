@@ -93,6 +93,10 @@ class Invalid(LabratsError):
         self.problems = problems
 
 
+class NoSandbox(Invalid):
+    """The job's agent must not run, because no sandbox works here and no administrator started it (422)."""
+
+
 class TooLarge(Invalid):
     """A part of the request is larger than its bound (413)."""
 

@@ -35,12 +35,14 @@ class IsolationLevels:
     default:   the level of a job for which no layer of settings names one.
     untrusted: the minimum for jobs of external contributors.
     advice:    sentence about the other levels: why they are missing, and what to do.
+    no_sandbox: reason why agents have no sandbox although the settings ask for one where it works; empty otherwise.
     """
 
     available: Sequence[Isolation]
     default: Isolation
     untrusted: Isolation = Isolation.SANDBOX
     advice: str = ""
+    no_sandbox: str = ""
 
     def at_least(self, level: Isolation) -> Isolation | None:
         """Return the weakest available level that stops as much as `level`; None if there is none."""
@@ -52,6 +54,20 @@ class IsolationLevels:
             return None
         available = " or ".join(self.available)
         return f"cannot be {level}: the levels here are {available}. {self.advice}".rstrip()
+
+    def problem_without_sandbox(self, level: Isolation, provider: str, *, by_admin: bool) -> str | None:
+        """Return why a job of this level must not run without a sandbox, as part of a sentence; None if it may.
+
+        Without a sandbox the agent can do all that the engine's user can, so only administrators may start one. The
+        provider `mock` starts no program.
+        """
+        if not self.no_sandbox or level is not Isolation.PROCESS or by_admin or provider == "mock":
+            return None
+        return (
+            f"cannot be process for the jobs of callers who are not administrators: no sandbox works here "
+            f"({self.no_sandbox}). Install bubblewrap 0.8 or newer and allow unprivileged user namespaces, or set "
+            "LABRATS_SANDBOX=false to run the agents of all callers without one"
+        )
 
 
 PROCESS_ONLY: Final = IsolationLevels((Isolation.PROCESS,), Isolation.PROCESS)

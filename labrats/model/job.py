@@ -200,6 +200,8 @@ class JobSpec(Record):
     metadata: dict[str, Any] = {}
     untrusted: bool = False
     """True if an external contributor, admitted by the webhook source, wrote the event that started the job."""
+    by_admin: bool = False
+    """True if an administrator submitted the job, or the first one of its chain or conversation."""
     owner: str = ""
     """Id of the caller that submitted the job. A caller sees its own jobs."""
     api_key_ref: str | None = None

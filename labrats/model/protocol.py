@@ -231,6 +231,7 @@ class Task(Record):
     result_schema: JSON Schema of the result, if the job has one.
     output_bytes:  the limit on the output of the attempt, without its last line.
     limits:        what the processes of the attempt may use.
+    no_sandbox:    reason why the attempt has no sandbox although the engine's settings ask for one; may be empty.
     resumption:    the session to resume, if possible. Otherwise the attempt starts over in `workspace`.
     continuation:  the ended job that this one continues, if any.
     caches:        the folder with the cached folders of the job's scope; None if the engine keeps none.
@@ -265,6 +266,7 @@ class Task(Record):
     prices: Prices | None = None
     other_prices: dict[str, Prices] = {}
     sandbox: Sandbox | None = None
+    no_sandbox: str = ""
     idle_seconds: float = IDLE_SECONDS
     output_bytes: int = OUTPUT_BYTES
     limits: ResourceLimits = NO_LIMITS

@@ -87,6 +87,7 @@ async def test_system_shows_the_network_and_isolation_of_jobs(api: Api) -> None:
         "isolation": "sandbox",
         "isolationOfUntrusted": "sandbox",
         "isolationLevels": ["process", "sandbox"],
+        "noSandbox": None,
     }
 
 

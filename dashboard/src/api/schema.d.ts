@@ -2887,6 +2887,11 @@ export interface components {
              *     ]
              */
             isolationLevels: ("process" | "sandbox" | "container" | "vm")[];
+            /**
+             * Nosandbox
+             * @description Why no sandbox works here although the settings ask for one, so that only jobs of administrators run; null if agents have one, or need none.
+             */
+            noSandbox: string | null;
         };
         /**
          * ControllerView
@@ -3577,6 +3582,11 @@ export interface components {
             matched: number;
             /** Jobs */
             jobs: components["schemas"]["EventsJob"][];
+            /**
+             * Ignored
+             * @description Why the event starts no agent although a trigger matches.
+             */
+            ignored?: string | null;
         };
         /**
          * InstructionBody
@@ -18132,7 +18142,8 @@ export interface operations {
                      *         "isolationLevels": [
                      *           "process",
                      *           "sandbox"
-                     *         ]
+                     *         ],
+                     *         "noSandbox": null
                      *       }
                      *     }
                      */

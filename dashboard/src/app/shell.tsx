@@ -4,14 +4,17 @@ import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, Outlet, useNavigate, useRouter, useRouterState } from '@tanstack/react-router';
 import { lazy, Suspense, useEffect, useRef, useState } from 'react';
 
+import { systemQuery, type System } from '../api/keys';
 import { useConnection, useFeed } from '../api/live';
 import { sessionQuery, signOut } from '../api/session';
+import { visible } from '../lib/ansi';
 import { fullTime, timeOfDay } from '../lib/format';
 import { AccessOf, useMayChange } from '../ui/access';
 import { buttonClass } from '../ui/button';
 import { Icon, Logo, type IconName } from '../ui/icons';
 import { commandKey, Keys } from '../ui/kbd';
 import { Menu, MenuItem, MenuLabel } from '../ui/menu';
+import { Notice } from '../ui/notice';
 import { PageLoading } from '../ui/page';
 import { useShortcuts } from '../ui/shortcuts';
 import { describe } from '../ui/states';
@@ -96,6 +99,7 @@ function Frame({ since }: { since: string | undefined }) {
       <div className={styles.column}>
         <TopBar onSearch={() => setDialog('palette')} onHelp={() => setDialog('help')} />
         <main id="main" tabIndex={-1} className={styles.main}>
+          <EngineNotice />
           <Outlet />
         </main>
       </div>
@@ -105,6 +109,23 @@ function Frame({ since }: { since: string | undefined }) {
         {dialog === 'help' && <ShortcutsHelp onClose={close} />}
       </Suspense>
       <Toasts />
+    </div>
+  );
+}
+
+/** What limits the whole engine until somebody changes its machine or settings. */
+function EngineNotice() {
+  const { data: system } = useQuery({ ...systemQuery, staleTime: Infinity });
+  // A replica of an earlier version reports none.
+  const containment: System['containment'] | undefined = system?.containment;
+  const reason = containment?.noSandbox;
+  if (!reason) return null;
+  return (
+    <div className={styles.notice}>
+      <Notice>
+        No sandbox works here ({visible(reason)}): only jobs of administrators run, and their agents can do all that the
+        engine’s user can. Install bubblewrap and allow user namespaces, or set <code>LABRATS_SANDBOX=false</code>.
+      </Notice>
     </div>
   );
 }

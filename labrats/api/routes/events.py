@@ -1,6 +1,7 @@
 """Events from callers. Each starts the agents whose triggers match."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Final
 
 from fastapi import Request
@@ -26,7 +27,7 @@ from labrats.intake.job_spec import PreparedJob
 from labrats.intake.request import JobRequest
 from labrats.intake.thread_events import thread_event_of
 from labrats.model.agent import AiAgent
-from labrats.model.errors import Invalid, NotFound, Problem, TooLarge
+from labrats.model.errors import Invalid, NoSandbox, NotFound, Problem, TooLarge
 from labrats.model.git_repo import without_tokens
 from labrats.model.outside_text import shortened
 from labrats.model.thread_requests import ThreadAction, ThreadRequest
@@ -52,6 +53,7 @@ class Ingested(ResponseBody):
 
     matched: int = Field(description="The number of agents that the event started.", examples=[1])
     jobs: list[EventsJob]
+    ignored: str | None = Field(default=None, description="Why the event starts no agent although a trigger matches.")
 
 
 @router.post(
@@ -70,7 +72,11 @@ async def ingest(request: Request, body: Event, idempotency_key: IdempotencyKey 
     intent = Intent.of(idempotency_key, caller.id, body)
     event = await _event(request, body)
     requests = await event_requests(event, services.catalog, caller.id)
-    jobs = await services.admission.admit_all(requests, intent.job_names if intent else None)
+    requests = [replace(each, continues_admin=caller.is_admin) for each in requests]
+    try:
+        jobs = await services.admission.admit_all(requests, intent.job_names if intent else None)
+    except NoSandbox as error:
+        return json_response(event_jobs_view({}) | {"ignored": f"no agent may run: {error}"})
     return json_response(event_jobs_view(jobs))
 
 

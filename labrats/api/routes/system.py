@@ -60,6 +60,10 @@ class ContainmentView(ResponseBody):
     isolation_levels: list[IsolationName] = Field(
         description="The levels that work here, the weakest first.", examples=[["process", "sandbox"]]
     )
+    no_sandbox: str | None = Field(
+        description="Why no sandbox works here although the settings ask for one, so that only jobs of administrators "
+        "run; null if agents have one, or need none.",
+    )
 
 
 class ControllerView(ResponseBody):
@@ -126,6 +130,7 @@ def _containment(services: Services) -> dict[str, Any]:
         "isolation": levels.at_least(settings.isolation or levels.default) or levels.default,
         "isolationOfUntrusted": levels.untrusted,
         "isolationLevels": levels.available,
+        "noSandbox": levels.no_sandbox or None,
     }
 
 

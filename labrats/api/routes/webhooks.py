@@ -36,10 +36,11 @@ from labrats.intake.delivery_log import PAYLOAD_BYTES
 from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import event_requests
 from labrats.intake.events import IncomingEvent, why_no_agent
+from labrats.intake.notices import notice_of
 from labrats.intake.signatures import HUB_HEADER, STANDARD_HEADER, Signature, hub_signature, standard_signature
 from labrats.intake.thread_events import ThreadEvent, thread_event_of
 from labrats.intake.thread_requests import add_request
-from labrats.model.errors import LabratsError, NotFound
+from labrats.model.errors import LabratsError, NoSandbox, NotFound
 from labrats.model.record import encode
 from labrats.model.webhook_source import (
     COMMAND,
@@ -62,6 +63,11 @@ DELIVERY_HEADER: Final = "x-github-delivery"
 _FORM: Final = "application/x-www-form-urlencoded"
 MOST_JOBS: Final = 10
 """Jobs that the record of a delivery names."""
+
+_NO_SANDBOX: Final = (
+    "No agent was started: the engine's machine has no working sandbox, and only its administrators may run agents "
+    "without one. An administrator can install bubblewrap, or allow this with `LABRATS_SANDBOX=false`."
+)
 
 _LARGE_BYTES: Final = 2**20
 """A larger body is parsed in a thread, so that other requests do not wait for it."""
@@ -283,12 +289,25 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
     requests = await event_requests(event, services.catalog, delivery.owner, source)
     first_fingerprint = await stored_fingerprint(services.store, delivery)
     intent = Intent(first_fingerprint, first_fingerprint)
-    if jobs := await services.admission.admit_all(requests, intent.job_names):
+    try:
+        jobs = await services.admission.admit_all(requests, intent.job_names)
+    except NoSandbox as error:
+        return await _refuse_without_sandbox(services, source, event, error)
+    if jobs:
         await store_fingerprint(services.store, delivery, next(iter(jobs.values())))
         return {"ok": True} | event_jobs_view(jobs), STARTED
     if thread_event:
         return await _take(services, source, thread_event)
     return {"ok": True, "ignored": why_no_agent(event, services.catalog.agents)} | event_jobs_view({}), UNMATCHED
+
+
+async def _refuse_without_sandbox(
+    services: Services, source: WebhookSource, event: IncomingEvent, error: NoSandbox
+) -> tuple[dict[str, Any], str]:
+    """Say in the thread of the event why it starts no agent. Return what `_start_agents` does."""
+    if notice := notice_of(event, source, "no-sandbox", _NO_SANDBOX, services.clock.now()):
+        await add_request(services.store, source, notice)
+    return {"ok": True, "ignored": f"no agent may run: {error}"} | event_jobs_view({}), IGNORED
 
 
 async def _take(services: Services, source: WebhookSource, thread_event: ThreadEvent) -> tuple[dict[str, Any], str]:

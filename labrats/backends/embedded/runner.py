@@ -304,11 +304,13 @@ class LocalRunner(AttemptResults):
 
     def _task(self, attempt: Attempt, folder: AttemptFolder) -> Task:
         settings, base = self._settings, base_cache_scope(attempt.job)
+        is_sandboxed = attempt.isolation_in(self.isolation) is Isolation.SANDBOX
         task = task_of(attempt, settings.task, workspace=str(folder.workspace), uploads=settings.uploads)
         return replace(
             task,
             endpoint=task.endpoint or self._default_endpoint(attempt.job),
-            sandbox=settings.sandbox if attempt.isolation_in(self.isolation) is Isolation.SANDBOX else None,
+            sandbox=settings.sandbox if is_sandboxed else None,
+            no_sandbox="" if is_sandboxed else self.isolation.no_sandbox,
             resumption=self._resumption(attempt),
             continuation=self._continuation(attempt),
             caches=str(settings.caches / cache_scope(attempt.job)) if settings.caches else None,

@@ -55,6 +55,7 @@ def choose_isolation(settings: EngineSettings, schema_created_with: int) -> Loca
         default=Isolation.SANDBOX if sandbox and wanted != "false" else Isolation.PROCESS,
         untrusted=settings.isolation_of_untrusted,
         advice=advice,
+        no_sandbox=reason or "" if wanted == "auto" and settings.isolation is None else "",
     )
     if settings.isolation:
         if problem := levels.problem_of(settings.isolation):
@@ -119,7 +120,12 @@ def _log_default(
     elif settings.isolation is Isolation.PROCESS:
         log.warning("sandbox disabled", risk=_RISK, advice="set LABRATS_ISOLATION=sandbox")
     elif reason and settings.sandbox != "false":
-        log.warning("sandbox disabled", reason=reason, risk=_RISK, advice=_ADVICE)
+        log.warning(
+            "sandbox disabled",
+            reason=reason,
+            effect="only jobs of administrators run, without a sandbox",
+            advice=_ADVICE,
+        )
     else:
         advice = "set LABRATS_SANDBOX=auto"
         if not settings.sandbox:

@@ -127,10 +127,20 @@ def test_setting_that_needs_a_missing_sandbox_fails(
 ) -> None:
     (programs / "git").write_text("#!/bin/sh\necho git version 2\n")
     (programs / "git").chmod(0o755)
-    assert findings(labrats)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setenv("LABRATS_SANDBOX", "false")
+        assert findings(labrats)[0] == 0
     monkeypatch.setenv(name, value)
     code, found = findings(labrats)
     assert (code, found[name]) == (1, ("fails", problem))
+
+
+def test_missing_sandbox_fails_although_no_setting_names_it(labrats: Labrats, programs: Path) -> None:
+    (programs / "git").write_text("#!/bin/sh\necho git version 2\n")
+    (programs / "git").chmod(0o755)
+    code, found = findings(labrats)
+    assert (code, found["LABRATS_SANDBOX"][0]) == (1, "fails")
+    assert found["LABRATS_SANDBOX"][1].startswith("no sandbox works here, so only jobs of administrators run; install")
 
 
 @pytest.mark.parametrize(
