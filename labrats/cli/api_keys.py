@@ -1,6 +1,8 @@
 """The commands for API keys."""
 
+import getpass
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -51,6 +53,7 @@ def api_keys_app(engine: EngineCommands) -> App:
             if scope == "submit":
                 print_stderr("on one machine without a sandbox, a submit key is as powerful as an admin key")
 
+    app.command(hash_key_from_stdin, name="hash")
     app.command(list_keys, name="list")
     app.command(revoke)
     return app
@@ -83,6 +86,23 @@ def _create_by_api(name: str, scope: str, expires_at: str | None, options: ApiOp
     with options.connect() as client:
         answer = client.post("/api/api-keys", body)
     print_text(answer.text if options.json else answer.json()["key"])
+
+
+def hash_key_from_stdin() -> None:
+    """Print the hash of a key from standard input, for a Secret in GitOps that has no plain key.
+
+    For example: `labrats api-key hash < key.txt`. The Secret has it as `hash` instead of `key`.
+    """
+    from labrats.api.auth.keys import SHORTEST_KEY, hash_key  # other commands do not need it
+
+    key = (getpass.getpass("API key: ") if sys.stdin.isatty() else sys.stdin.read(1024)).strip()
+    if len(key) < SHORTEST_KEY:
+        raise CommandError(
+            f"the key has {len(key)} characters, and needs at least {SHORTEST_KEY}; `echo lr_$(openssl rand -hex 24)` "
+            "makes one",
+            ExitCode.USAGE,
+        )
+    print_text(hash_key(key))
 
 
 def list_keys(*, options: ApiOptions = DEFAULTS) -> None:

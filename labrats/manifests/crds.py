@@ -12,7 +12,7 @@ from labrats.api.schemas.mcp_servers import MAX_MCP_SERVERS
 from labrats.api.schemas.patterns import DATA_KEY, MCP_SERVER, NAME, PATTERN_MESSAGES, QUANTITY, REPOSITORY
 from labrats.api.schemas.submission import MAX_FILES, ConfigBody, Submission
 from labrats.manifests.schema import Schema, add_constraints, merge_schema, structural_schema
-from labrats.model.agent import AiAgentSpec, AiAgentStatus, ChainCondition, FailurePolicy
+from labrats.model.agent import AiAgentSpec, AiAgentStatus
 from labrats.model.ai_config import AI_CONFIG_NAME, AiConfigSpec
 from labrats.model.ai_model import DEFAULT_SLOTS, AiModelSpec, AiModelStatus
 from labrats.model.condition import Condition
@@ -282,19 +282,7 @@ _AI_CONFIG_SPEC: Final = {
 _AGENT_SPEC: Final = {
     "properties": {
         "enabled": {"default": True},
-        "eventTriggers": {
-            "items": {
-                "properties": {
-                    "enabled": {"default": True},
-                    "next": {
-                        "properties": {
-                            "condition": {"default": ChainCondition.ON_SUCCESS.value},
-                            "failurePolicy": {"default": FailurePolicy.STOP.value},
-                        }
-                    },
-                }
-            }
-        },
+        # None in `eventTriggers`: the list has one owner, so a default in it conflicts with what each manager applies.
     }
 }
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from labrats.api.auth.keys import (
     LAST_APPLIED,
     MAX_SILENCE_SECONDS,
+    PROBLEM_ANNOTATION,
     ApiKeyIndex,
     derived_key,
     hash_key,
@@ -31,12 +32,18 @@ from tests.support.waiting import eventually
 
 R = TypeVar("R", bound=Resource)
 
-KEY = "test-key-that-was-applied"
+KEY = "test-key-that-was-applied-to-the-cluster"
 
 
 def applied(name: str = "applied", *, label: str | None = API_KEY_LABEL_VALUE, **data: Any) -> Secret:
     labels = {API_KEY_LABEL: label} if label else {}
     return Secret(metadata=Metadata(name=name, labels=labels), data=data)
+
+
+def annotations(api: Api, name: str = "applied") -> dict[str, str]:
+    """Return the annotations of a stored Secret, without a call that takes time."""
+    secret: Secret = api.store._resources[Secret.kind(), name]
+    return secret.metadata.annotations
 
 
 def is_known(api: Api, key: str = KEY) -> bool:
@@ -277,16 +284,34 @@ def test_a_derived_key_has_the_usual_format_and_depends_on_all_three_parts() -> 
 
 async def test_an_applied_plain_key_is_removed_from_data_and_annotations(api: Api) -> None:
     """`kubectl apply` stores the manifest in an annotation."""
-    secret = applied(key="short", scopes="submit, god")
-    note = {LAST_APPLIED: '{"stringData": {"key": "short"}}', "mine": "stays"}
+    secret = applied(key=KEY, scopes="submit, god")
+    note = {LAST_APPLIED: f'{{"stringData": {{"key": "{KEY}"}}}}', "mine": "stays"}
     await api.store.create(replace(secret, metadata=replace(secret.metadata, annotations=note)))
     await api.store.create(applied("good", hash=hash_key("test-key-after-it")))
 
     await eventually(lambda: is_known(api, "test-key-after-it"))
     stored = await api.store.get(Secret, "applied")
-    assert stored.data == {"hash": hash_key("short"), "prefix": "sh", "scopes": "submit, god"}
-    assert stored.metadata.annotations == {"mine": "stays"}
-    assert not is_known(api, "short")
+    assert stored.data == {"hash": hash_key(KEY), "prefix": KEY[:8], "scopes": "submit, god"}
+    assert stored.metadata.annotations.keys() == {"mine", PROBLEM_ANNOTATION}
+    assert not is_known(api)
+
+
+async def test_a_short_plain_key_is_refused_and_the_secret_says_why(api: Api) -> None:
+    await api.store.create(applied(key="abc", scopes="admin"))
+    await eventually(lambda: PROBLEM_ANNOTATION in annotations(api))
+    assert "at least 32 characters" in annotations(api)[PROBLEM_ANNOTATION]
+    assert not is_known(api, "abc")
+
+    secret = await api.store.get(Secret, "applied")
+    await api.store.update(replace(secret, data={"key": KEY}))
+    await eventually(lambda: is_known(api))
+    await eventually(lambda: PROBLEM_ANNOTATION not in annotations(api))
+
+
+async def test_a_short_key_of_an_earlier_version_works_and_its_secret_says_so(api: Api) -> None:
+    await api.store.create(applied(hash=hash_key("short"), prefix="sh"))
+    await eventually(lambda: is_known(api, "short"))
+    await eventually(lambda: PROBLEM_ANNOTATION in annotations(api))
 
 
 async def test_an_immutable_plain_key_does_not_affect_others(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from labrats.api.auth.keys import ApiKeyIndex
+from labrats.api.auth.keys import ApiKeyIndex, hash_key
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.store import KubernetesStore
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE
@@ -26,7 +26,7 @@ def a_secret(name: str, key: str, **fields: object) -> dict[str, object]:
 async def test_an_applied_api_key_is_soon_replaced_by_its_hash(
     api_client: ApiClient, namespace: str, kubectl: Kubectl
 ) -> None:
-    index, key = ApiKeyIndex([]), "lr_test-key-that-was-applied"
+    index, key = ApiKeyIndex([]), "lr_test-key-that-was-applied-to-a-cluster"
     plain_texts = (key, base64.b64encode(key.encode()).decode())
     async with KubernetesStore.open(api_client, namespace) as store, run_in_background(index.follow(store)):
         for _ in range(2):  # the second apply writes the key again
@@ -40,7 +40,21 @@ async def test_an_immutable_secret_is_an_api_key_and_does_not_block_others(
 ) -> None:
     index = ApiKeyIndex([])
     async with KubernetesStore.open(api_client, namespace) as store, run_in_background(index.follow(store)):
-        kubectl("create", "-f", "-", stdin=a_secret("fixed", "lr_test-key-that-is-fixed", immutable=True))
-        await eventually(lambda: index.caller("lr_test-key-that-is-fixed", NOW) is not None)
-        kubectl("create", "-f", "-", stdin=a_secret("other", "lr_another-test-key"))
-        await eventually(lambda: index.caller("lr_another-test-key", NOW) is not None)
+        kubectl(
+            "create", "-f", "-", stdin=a_secret("fixed", "lr_test-key-that-is-fixed-and-long-enough", immutable=True)
+        )
+        await eventually(lambda: index.caller("lr_test-key-that-is-fixed-and-long-enough", NOW) is not None)
+        kubectl("create", "-f", "-", stdin=a_secret("other", "lr_another-test-key-that-is-long-enough"))
+        await eventually(lambda: index.caller("lr_another-test-key-that-is-long-enough", NOW) is not None)
+
+
+async def test_an_applied_hash_of_a_key_stays_as_it_is_applied(
+    api_client: ApiClient, namespace: str, kubectl: Kubectl
+) -> None:
+    key, index = "lr_test-key-whose-hash-is-applied-only", ApiKeyIndex([])
+    manifest = a_secret("hashed", key) | {"stringData": {"hash": hash_key(key), "scopes": "submit"}}
+    async with KubernetesStore.open(api_client, namespace) as store, run_in_background(index.follow(store)):
+        kubectl("apply", "-f", "-", stdin=manifest)
+        await eventually(lambda: index.caller(key, NOW) is not None)
+        assert kubectl("diff", "-f", "-", stdin=manifest) == ""
+        assert "unchanged" in kubectl("apply", "-f", "-", stdin=manifest)

@@ -76,6 +76,15 @@ async def test_an_applied_job_runs_with_the_applied_settings_and_instructions(ku
     assert line.split()[:-1] == ["by-hand", "code-review", "kubectl", "ai-reviewer", "big", "Succeeded", "1"]
 
 
+async def test_unchanged_agent_is_unchanged_for_kubectl_and_for_a_second_manager(kubectl: Kubectl) -> None:
+    triggers = [{"source": "github", "events": ["issues.labeled"], "next": {"agentTriggerName": "ai-reviewer"}}]
+    agent = a_resource("AiAgent", "developer", triggerName="ai-developer", eventTriggers=triggers)
+    kubectl("apply", "-f", "-", stdin=agent)
+    assert "unchanged" in kubectl("apply", "-f", "-", stdin=agent)
+    for manager in ("flux", "argo"):
+        kubectl("apply", "--server-side", f"--field-manager={manager}", "-f", "-", stdin=agent)
+
+
 async def test_an_applied_job_has_its_own_result_schema_or_its_agents(kubectl: Kubectl, admin: User) -> None:
     of_agent = {"type": "object", "properties": {"$ref": {"type": "integer"}}, "required": ["$ref"]}
     agent = a_resource("AiAgent", "judge", triggerName="judge", resultSchema=of_agent)

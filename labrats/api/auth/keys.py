@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,6 +27,12 @@ log = structlog.get_logger()
 
 PREFIX_LENGTH: Final = 8
 
+SHORTEST_KEY: Final = 32
+"""Characters of a key that is applied with kubectl. A shorter one could be guessed."""
+
+PROBLEM_ANNOTATION: Final = "labrats.work/api-key-problem"
+"""The annotation that says why a Secret is no API key, or a weak one."""
+
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 """The annotation in which `kubectl apply` stores the whole manifest, including a key in plain text."""
 
@@ -38,6 +45,9 @@ ten.
 
 MAX_WAIT_SECONDS: Final = 5.0
 """Time that a response waits until the watch has reported the key that it is about."""
+
+
+_SHA_256: Final = re.compile("[0-9a-f]{64}")
 
 
 def new_key() -> str:
@@ -151,19 +161,24 @@ class ApiKeyIndex:
     async def _update(self, secret: Secret, store: Store) -> None:
         """Index the key of `secret`. An invalid Secret is logged and skipped."""
         self._remove(secret.name)
-        hashed = hashed_at_rest(secret)
+        problem = problem_of_plain_key(secret)
+        checked = secret if problem else hashed_at_rest(secret)  # a stored hash does not tell that the key is short
         try:
-            self._add(hashed)
+            if problem is None:
+                self._add(checked)
         except ValueError as error:
-            log.warning("invalid API key Secret ignored", secret=secret.name, reason=str(error))
-        if hashed is not secret:
-            await _store_hashed(hashed, store)
+            problem = str(error)
+        if problem:
+            log.warning("invalid API key Secret ignored", secret=secret.name, reason=problem)
+        checked = _with_problem(checked, problem or _weakness_of(checked))
+        if checked is not secret:
+            await _store_checked(checked, store)
 
     def _add(self, secret: Secret) -> None:
         """Index the key of `secret`. Raises ValueError if the Secret is invalid."""
         digest = secret.data.get("hash", "")
-        if len(digest) != hashlib.sha256().digest_size * 2:
-            raise ValueError("it must have a `key`, or the SHA-256 of a key as `hash`")
+        if not _SHA_256.fullmatch(digest):
+            raise ValueError("it must have a `key`, or as `hash` what `labrats api-key hash` prints")
         caller = Caller(secret.name, _scopes_of(secret), expiry_of(secret), secret.name)
         self._half_hash_by_secret[secret.name] = _half(digest)
         self._stored.setdefault(_half(digest), {})[secret.name] = _IndexedKey(digest, caller)
@@ -177,14 +192,40 @@ class ApiKeyIndex:
             self.changes.notify()
 
 
-async def _store_hashed(hashed: Secret, store: Store) -> None:
-    """Overwrite the Secret, which holds the plain key. Logs a warning if the store refuses, e.g. if it is immutable."""
+def problem_of_plain_key(secret: Secret) -> str | None:
+    """Return why the plain key in the Secret is refused; None if it may be used, or there is none."""
+    key = secret.data.get("key", "").strip()
+    if not key or len(key) >= SHORTEST_KEY:
+        return None
+    return f"`key` must have at least {SHORTEST_KEY} characters, as `labrats api-key create` makes it"
+
+
+def _weakness_of(secret: Secret) -> str:
+    """Return the problem of a key that an earlier version accepted although it is short; empty if there is none."""
+    prefix = secret.data.get("prefix")
+    if prefix is None or len(prefix) == PREFIX_LENGTH:
+        return ""
+    return "the key is so short that it could be guessed: replace it by one of `labrats api-key create`"
+
+
+def _with_problem(secret: Secret, problem: str) -> Secret:
+    """Return the Secret with the annotation about its problem, or without it; the same object if nothing changes."""
+    if secret.metadata.annotations.get(PROBLEM_ANNOTATION, "") == problem:
+        return secret
+    annotations = {name: value for name, value in secret.metadata.annotations.items() if name != PROBLEM_ANNOTATION}
+    if problem:
+        annotations[PROBLEM_ANNOTATION] = problem
+    return replace(secret, metadata=replace(secret.metadata, annotations=annotations))
+
+
+async def _store_checked(checked: Secret, store: Store) -> None:
+    """Store the Secret with its key hashed or its problem noted. A refusal is logged, e.g. of an immutable one."""
     try:
-        await store.update(hashed)
+        await store.update(checked)
     except (Conflict, NotFound):
         pass  # changed in the meantime: the watch reports the change
     except (Invalid, RetryLater) as error:
-        log.warning("API key remains stored in plain text", secret=hashed.name, reason=str(error))
+        log.warning("API key Secret not updated", secret=checked.name, reason=str(error))
 
 
 def _scopes_of(secret: Secret) -> frozenset[str]:

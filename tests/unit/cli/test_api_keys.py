@@ -1,10 +1,13 @@
 """`labrats api-key …`."""
 
+import io
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from labrats.api.auth.keys import key_secret, new_key
 from labrats.model.errors import Conflict, LabratsError
 from tests.unit.cli.engines import Labrats, OwnEngine, ScriptedEngine
 
@@ -41,6 +44,21 @@ def test_list_shows_key_prefixes(labrats: Labrats, engine: ScriptedEngine) -> No
 def test_revoke_deletes_a_key_by_id(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("DELETE /api/api-keys/key-1b158839f8", {})
     assert labrats("api-key", "revoke", "key-1b158839f8") == (0, "", "key-1b158839f8 revoked\n")
+
+
+def test_hash_of_a_key_is_that_of_its_secret(labrats: Labrats, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = new_key()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{key}\n"))
+    assert labrats("api-key", "hash") == (0, f"{key_secret('ci', key, ['submit']).data['hash']}\n", "")
+
+
+def test_hash_of_a_short_key_is_refused_with_a_way_to_make_one(
+    labrats: Labrats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("abc"))
+    ended = labrats("api-key", "hash")
+    assert (ended.code, ended.out) == (2, "")
+    assert "the key has 3 characters, and needs at least 32; `echo lr_$(openssl rand -hex 24)`" in ended.err
 
 
 def test_create_direct_writes_to_the_store_without_an_engine(
