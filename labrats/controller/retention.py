@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import structlog
 
 from labrats.controller.cleanup_passes import repeat
+from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.files.attachments import Attachments, job_of
 from labrats.index.jobs import JobIndex
 from labrats.intake.stored_jobs import existing_jobs
@@ -23,7 +24,7 @@ from labrats.model.core_resources import Secret
 from labrats.model.errors import BecameUnreadable, Conflict, NotFound, RetryLater, Unreadable
 from labrats.model.job import TOKEN_LIFETIME, Job
 from labrats.model.phases import Phase
-from labrats.ports import Clock, Runner, Store
+from labrats.ports import Alive, Clock, Deleted, Runner, Store
 from labrats.settings import EngineSettings
 
 log = structlog.get_logger()
@@ -43,7 +44,7 @@ BATCH: Final = 200
 
 
 class Retention:
-    """Deletes what is older than its retention, in a pass every ten minutes."""
+    """Deletes what is older than its retention, in a pass every ten minutes, and the files of a deleted job at once."""
 
     def __init__(
         self,
@@ -58,6 +59,8 @@ class Retention:
         self._attachments, self._clock = attachments, clock
         self._workspace_retention = timedelta(hours=settings.workspace_retention_hours)
         self._job_retention = timedelta(days=settings.job_retention_days)
+        self._deleted: dict[str, Job] = {}
+        self._deletions = WorkQueue()
         # On a cluster Secrets are deleted with their jobs, and a controller may not list them.
         self._deletes_tokens = settings.backend == "embedded"
 
@@ -66,10 +69,33 @@ class Retention:
         await self._index.synced.wait()
         async with asyncio.TaskGroup() as loops:
             loops.create_task(repeat(self.clean, PASS_SECONDS, self._clock), name="clean")
+            loops.create_task(self._watch_deletions(), name="watch-deletions")
+            loops.create_task(work_forever(self._deletions, self._remove_files_of, "job"), name="deletions")
             if self._deletes_tokens:
                 # Wait: the next job of a chain may have to copy the token of a job that ended while no engine ran.
                 await self._clock.sleep(TOKEN_PASS_SECONDS)
                 loops.create_task(repeat(self.delete_tokens, TOKEN_PASS_SECONDS, self._clock), name="delete tokens")
+
+    async def _watch_deletions(self) -> None:
+        async for change in self._store.watch(Job, unsettled_only=True):
+            if isinstance(change, Deleted):
+                self._deleted[change.resource.id] = change.resource
+                self._deletions.add(change.resource.id)
+
+    async def _remove_files_of(self, job_id: str) -> None:
+        """Remove the files of a job that was deleted, such as with kubectl. Raises RetryLater while an attempt runs."""
+        with suppress(NotFound):
+            await self._store.get(Job, job_id)
+            del self._deleted[job_id]  # another one has its name: the passes collect what is left of this one
+            return
+        job = self._deleted[job_id]
+        for number in range(1, job.status.attempts + 1):
+            name = AttemptName(job_id, number)
+            if isinstance(await self._runner.find(name), Alive):
+                await self._runner.kill(name)
+            await self._runner.remove(name)
+        await self._attachments.remove(job_id, job.spec.workspace_files)
+        del self._deleted[job_id]
 
     async def clean(self) -> None:
         """Make one pass over jobs, workspaces, attempts and files. A part that fails is left to the next pass."""

@@ -84,6 +84,10 @@ class MemoryStore:
     def identity(self) -> str:
         return ""
 
+    def watchers_of(self, kind: type[Resource]) -> int:
+        """Return how many watches of a kind have begun."""
+        return sum(name == kind.kind() for name, _ in self._watchers)
+
     async def watch(self, kind: type[R], *, after: int = 0, unsettled_only: bool = False) -> AsyncIterator[Change[R]]:
         if after:
             yield Reset()

@@ -81,6 +81,7 @@ class JobObjectSpec(_Part, frozen=True, kw_only=True):
 
 class JobObjectStatus(_Part, frozen=True, kw_only=True):
     conditions: tuple[ObjectCondition, ...] = ()
+    failed: int = 0
     ready: int = 0
 
 
@@ -108,8 +109,13 @@ class JobObject(_Part, frozen=True, kw_only=True):
 
     @property
     def creates_no_more_pods(self) -> bool:
-        """True once the Job controller has decided how the Job ends. Its pods may still be running."""
-        return any(each.type in _DECIDED and each.status == "True" for each in self.status.conditions)
+        """True once the end of the Job is decided. Its pods may still be running.
+
+        A failed pod decides it: the backoffLimit is 0. After an outage, the Job controller counted a pod that
+        was force-deleted, and set no condition for minutes.
+        """
+        is_decided = any(each.type in _DECIDED and each.status == "True" for each in self.status.conditions)
+        return is_decided or self.status.failed > 0
 
     @property
     def has_ended(self) -> bool:

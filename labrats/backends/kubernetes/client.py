@@ -58,6 +58,7 @@ _MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 """Maximum length of a line, unless a caller sets a smaller one; a longer line is dropped. No object is that long."""
 
 _MAX_DELAY_SECONDS: Final = 60.0
+"""Longest pause that an API server may ask for."""
 
 REFUSED_DELAY_SECONDS: Final = 15.0
 """Delay before a refused request is repeated, since a person has to fix the cause first."""

@@ -71,6 +71,9 @@ def failure_without_outcome(job: JobObject | None, pod: PodObject | None, *, job
         return decided
     if pod and (failure := _pod_failure(pod)):
         return failure
+    if job and job_exists and job.status.failed and not job.has_ended and (pod is None or not pod.is_over):
+        reason = "the pod of the attempt vanished without ending, as when its node is lost"
+        return AttemptFailure(code=FailedCode.NODE_LOST, reason=reason)
     if pod and pod.metadata.deletion_timestamp:
         return _deletion_failure(job, pod, job_exists=job_exists)
     if pod and pod.state.terminated:

@@ -30,7 +30,7 @@ OUTDATED_SECONDS: Final = 15.0
 """Time for an API server with the policy to see a new leader. A busy one needs more than a moment."""
 
 CHECK_SECONDS: Final = 30.0
-"""Interval at which a leader checks the policy again."""
+"""Interval at which a leader checks whether the policy accepts its writes."""
 
 UNFENCED: Final = "labrats-engine"
 """Field manager of a leader that the policy refuses by mistake. It names no epoch, so the policy ignores it."""
@@ -120,11 +120,15 @@ class Fence:
             log.warning("degraded: former leaders are not fenced, since the admission policy is missing")
 
     async def check_periodically(self, epoch: int) -> None:
-        """Check again whenever the policy was applied or deleted, until cancelled."""
+        """Check again once the policy refuses this leader, or no longer does, until cancelled.
+
+        Only writes of this leader are tried, which are accepted: a refused one of a former leader would stand in the
+        audit log each time.
+        """
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             with suppress(LabratsError):
-                if await _is_fenced(self._client, self._namespace, epoch) != self._is_fenced:
+                if await _refuses(self._client, self._namespace, epoch) != self._is_outdated:
                     await self.check(epoch)
 
     async def _is_refused_by_mistake(self, epoch: int) -> bool:

@@ -7,6 +7,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -227,7 +228,7 @@ class Supervisor:
         if await asyncio.to_thread(files.ending):
             return
         await in_thread(files.create, observed.owner_uid)
-        await self._wait_for_start(observed, lambda pod: pod.has_started)
+        await self._wait_for_start(observed, lambda pod: pod.has_started, is_first=True)
         if (pod := observed.last_pod) and pod.has_started:
             await in_thread(files.record_pod, pod.name)
             await self._copy_output(observed, pod, files)
@@ -254,10 +255,16 @@ class Supervisor:
         if copy.missing:
             log.warning("pod log had gaps", attempt=str(observed.name), pod=pod.name, events_missing=copy.missing)
 
-    async def _wait_for_start(self, observed: ObservedAttempt, has_started: Callable[[PodObject], bool]) -> None:
-        """Wait until the pod `has_started` or never will. An attempt that takes too long to start is made to fail."""
+    async def _wait_for_start(
+        self, observed: ObservedAttempt, has_started: Callable[[PodObject], bool], *, is_first: bool = False
+    ) -> None:
+        """Wait until the pod `has_started` or never will. An attempt that takes too long to start is made to fail.
+
+        is_first: wait for the pod's first step, counted from the creation of the Job: a new leader does not begin anew.
+        """
         now = asyncio.get_running_loop().time
-        deadline, texts_due = now() + self._start_timeout, now() + self._parts_seconds
+        age = _age_of(observed.job) if is_first else 0.0
+        deadline, texts_due = now() - age + self._start_timeout, now() - age + self._parts_seconds
         while True:
             changed = observed.changed
             if (observed.last_pod and has_started(observed.last_pod)) or await self._is_over(observed):
@@ -351,6 +358,13 @@ class Supervisor:
             return False
         observed.replace_pods(await self._api.pods_of(str(observed.name)))
         return observed.is_over
+
+
+def _age_of(job: JobObject | None) -> float:
+    """Return the seconds since the Job was created, by the API server's clock; 0 if that is unknown."""
+    if job is None or (created_at := job.metadata.creation_timestamp) is None:
+        return 0.0
+    return max((datetime.now(UTC) - created_at).total_seconds(), 0.0)
 
 
 def _has_started(container: str, pod: PodObject) -> bool:

@@ -18,6 +18,7 @@ from labrats.model.phases import Phase
 from labrats.model.record import Metadata
 from labrats.ports import Alive, Gone, NotStarted
 from tests.fakes.clock import FakeClock
+from tests.support.background import run_in_background
 from tests.support.builders import a_job, a_session, a_spec
 from tests.support.runners import retained_by
 from tests.support.waiting import eventually
@@ -57,6 +58,19 @@ async def test_a_job_is_deleted_with_all_its_attempts_30_days_after_its_end(data
     assert not await data.exists(job)
     for number in (1, 2):
         assert isinstance(await data.runner.find(AttemptName(job.id, number)), NotStarted)
+
+
+async def test_files_of_a_job_that_somebody_deletes_are_removed_at_once(data: EngineData, tmp_path: Path) -> None:
+    files = await data.attachments.save("ir-0000000a", [("a.txt", b"a")])
+    deleted = await data.ended(job_id="ir-0000000a", spec=a_spec(workspace_files=files), attempts=2)
+    kept = await data.ended(job_id="ir-0000000b")
+    async with run_in_background(data.retention().run()):
+        await eventually(lambda: data.store.watchers_of(Job) == 2)  # the index and retention
+        await data.store.delete(Job, deleted.id)
+        await eventually(lambda: not any(path.is_file() for path in tmp_path.rglob("*")))
+        for number in (1, 2):
+            assert isinstance(await data.runner.find(AttemptName(deleted.id, number)), NotStarted)
+        assert isinstance(await data.runner.find(kept.attempt_name), Gone)
 
 
 async def test_the_attachments_of_a_job_are_deleted_with_it(data: EngineData, tmp_path: Path) -> None:

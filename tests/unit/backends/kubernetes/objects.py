@@ -10,10 +10,12 @@ from labrats.model.attempt_name import AttemptName
 NAME = AttemptName("ir-0000000a", 1)
 
 
-def a_job_object(*conditions: dict[str, str], annotations: dict[str, str] | None = None, **metadata: Any) -> JobObject:
-    """Return the Job of an attempt. conditions: conditions of its status, which are true."""
+def a_job_object(
+    *conditions: dict[str, str], annotations: dict[str, str] | None = None, failed: int = 0, **metadata: Any
+) -> JobObject:
+    """Return the Job of an attempt. conditions: conditions of its status, which are true. failed: its failed pods."""
     meta = {"name": str(NAME), "annotations": annotations or {}, **metadata}
-    status = {"conditions": [{"status": "True", **condition} for condition in conditions]}
+    status = {"conditions": [{"status": "True", **condition} for condition in conditions], "failed": failed}
     return msgspec.convert({"metadata": meta, "status": status}, JobObject)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from labrats.backends.kubernetes.batch_objects import PodObject
 from labrats.backends.kubernetes.failures import failure_without_outcome, permanent_start_failure, start_timed_out
 from labrats.model.job import FailedCode
 from tests.unit.backends.kubernetes.objects import a_job_object, a_pod_object
@@ -34,6 +35,13 @@ def test_a_dead_executor_is_reported_with_its_exit_status(exit_code: int, words:
     failure = failure_without_outcome(a_job_object(), a_pod_object(ended(exit_code)))
 
     assert (failure.code, failure.reason) == (FailedCode.EXECUTOR_DIED, f"the executor {words} without an outcome")
+
+
+@pytest.mark.parametrize("pod", [None, a_pod_object(node=""), a_pod_object({"running": {}}, deleted=True)])
+def test_a_pod_that_vanished_without_a_condition_of_its_job_was_lost_with_its_node(pod: PodObject | None) -> None:
+    assert failure_without_outcome(a_job_object(failed=1), pod).code is FailedCode.NODE_LOST
+    decided = a_job_object({"type": "Failed"}, failed=1)
+    assert failure_without_outcome(decided, pod).code is FailedCode.LOST
 
 
 def test_a_container_out_of_memory_is_reported_with_its_limit() -> None:

@@ -39,6 +39,8 @@ def a_pod(name: str, state: dict[str, Any] | None = None, version: int = 1, **fi
         (DECIDED, [a_pod("a", phase="Succeeded")], True),
         (DECIDED, [a_pod("a", phase="Failed"), a_pod("b", phase="Running")], False),
         (a_job_object(), [a_pod("a", phase="Succeeded")], False),
+        (a_job_object(failed=1), [], True),
+        (a_job_object(failed=1), [a_pod("a", phase="Running")], False),
         (None, [], True),
         (None, [a_pod("a", phase="Running")], False),
     ],

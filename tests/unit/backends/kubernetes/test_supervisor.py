@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from aiohttp import web
 
 from labrats.backends.kubernetes import supervisor
 from labrats.backends.kubernetes.batch_client import BatchClient
-from labrats.backends.kubernetes.batch_objects import JobObject
+from labrats.backends.kubernetes.batch_objects import FAILED_CODE_ANNOTATION, JobObject
 from labrats.backends.kubernetes.claims import Claims
 from labrats.backends.kubernetes.files import AttemptFiles
 from labrats.backends.kubernetes.observed_attempt import ObservedAttempt
@@ -96,6 +97,28 @@ async def test_a_pod_that_outlives_its_executor_is_ended(tmp_path: Path, monkeyp
             async with asyncio.timeout(10):
                 await ended.wait()
             waiting.cancel()
+
+
+async def test_start_timeout_counts_from_the_creation_of_the_job_also_with_a_new_leader(tmp_path: Path) -> None:
+    failed: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    a_minute_ago = (datetime.now(UTC) - timedelta(seconds=60)).isoformat()
+    job = a_job_object(resourceVersion="1", creationTimestamp=a_minute_ago)
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        if request.method == "PATCH":
+            failed.set_result(json.loads(await request.read()))
+        return web.Response(body=msgspec.json.encode({"items": []} if request.path.endswith("/pods") else job))
+
+    async with serving(answer, tmp_path, {}) as client:
+        supervised = Supervisor(
+            BatchClient(client, "default"), tmp_path, Claims(tmp_path), start_timeout_seconds=60, parts_seconds=600
+        )
+        async with supervised._tasks:
+            supervised._update_job(job)
+            async with asyncio.timeout(10):
+                patch = await failed
+            await supervised.stop_supervising(NAME)
+    assert patch["metadata"]["annotations"][FAILED_CODE_ANNOTATION] == "start_timeout"
 
 
 async def test_an_ended_pod_whose_job_is_not_decided_yet_is_waited_for_without_a_deadline(
