@@ -295,7 +295,7 @@ class KeyProxy:
                 for name, value in response.headers.raw_items()
                 if name.lower() not in _HOP_BY_HOP
             ]
-            is_answer = 200 <= response.status_code < 300  # no server repeats the request's headers in one
+            is_answer = 200 <= response.status_code < 300
             if not is_answer and _is_encoded(response):
                 raise Refused(response.status_code, "the model's server answered with an error that cannot be read")
             await client.send(
@@ -304,7 +304,8 @@ class KeyProxy:
             while isinstance(event := await _next_part(upstream), h11.Data):
                 if reader:
                     reader.feed(bytes(event.data))
-                await client.send(h11.Data(data=event.data if is_answer else redactor.feed(bytes(event.data))))
+                if part := redactor.feed(bytes(event.data)):
+                    await client.send(h11.Data(data=part))
             await client.send(h11.Data(data=redactor.flush()), h11.EndOfMessage())
         except BaseException:
             upstream.abort()

@@ -924,7 +924,7 @@ async def test_body_is_json_for_every_server(tmp_path: Path) -> None:
     assert proxy.heads[0].lower().count(b"content-type: application/json") == 1
 
 
-@pytest.mark.parametrize("status", ["401 Unauthorized", "302 Found"])
+@pytest.mark.parametrize("status", ["200 OK", "401 Unauthorized", "302 Found"])
 async def test_server_that_repeats_the_key_does_not_give_it_away(tmp_path: Path, status: str) -> None:
     """The key may arrive in pieces."""
     text = f"Bad headers: x-api-key={KEY}, x-api-key={KEY}".encode()
