@@ -134,6 +134,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
     from labrats.backends.kubernetes.fence import Fence
     from labrats.backends.kubernetes.leader import PUBLISHER_LEASE, Election, read_lease
     from labrats.backends.kubernetes.network_check import check_network, check_rules
+    from labrats.backends.kubernetes.publisher_rights import PublisherRights
     from labrats.backends.kubernetes.receiver_reconciler import ReceiverReconciler
     from labrats.backends.kubernetes.runner import KubernetesRunner
     from labrats.backends.kubernetes.store import KubernetesStore
@@ -177,6 +178,8 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
                         store, services.clock, receiver, labels=labels, full_queue=full_queue
                     )
                     loops.create_task(reconciler.run(), name="source-status")
+                rights = PublisherRights(leading, namespace, store)
+                loops.create_task(rights.run(), name="publisher-rights")
                 if model_files := configured.model_files(settings, kubernetes, leading):
                     loops.create_task(model_files.run(), name="model-files")
                 jobs, checks = BatchClient(leading, namespace), runner_settings.network_checks

@@ -66,7 +66,7 @@ def test_fence_of_the_chart_equals_that_of_the_engine(helm: Helm) -> None:
     rendered = {
         each["kind"]: each
         for each in objects(template("--namespace", "agents"))
-        if each["metadata"]["name"] != "labrats-jobs-agents"
+        if each["metadata"]["name"] == "labrats-leader-agents"
     }
     policy, binding = (rendered[each["kind"]]["spec"] for each in leader_policy())
     here = {"matchLabels": {"kubernetes.io/metadata.name": "agents"}}
@@ -83,6 +83,28 @@ def test_policy_refuses_all_fields_of_a_job_that_the_engine_sets(helm: Helm) -> 
     always = [each for each in rules if "object.spec." in each and "authorizer" not in each]
     refused = {each.rpartition("!has(object.spec.")[2].removesuffix(")") for each in always}
     assert refused == set(_set_by_the_engine(fields)) - {"untrusted"}  # which only takes rights from a job
+
+
+@pytest.mark.parametrize(
+    ("resource", "written"),
+    [
+        ("inferencerequests", {"conditions", "outputs", "published"}),
+        ("webhooksources", {"answeredRequests", "threadRequests"}),
+    ],
+)
+def test_policy_leaves_the_publisher_only_the_fields_that_it_writes(
+    helm: Helm, resource: str, written: set[str]
+) -> None:
+    name = f"labrats-publisher-{resource}-agents"
+    (policy,) = (
+        each
+        for each in objects(template("--namespace", "agents"))
+        if (each["kind"], each["metadata"]["name"]) == ("ValidatingAdmissionPolicy", name)
+    )
+    (definition,) = (each for each in custom_resource_definitions() if each["spec"]["names"]["plural"] == resource)
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    frozen = {each["expression"].rpartition("?")[2] for each in policy["spec"]["validations"]}
+    assert frozen == set(schema["properties"]["status"]["properties"]) - written
 
 
 def _set_by_the_engine(fields: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -192,7 +214,7 @@ def test_cluster_wide_objects_are_the_fence_and_the_priority_class(helm: Helm) -
 def test_permissions_have_no_wildcards_and_stay_in_the_namespace(helm: Helm) -> None:
     rendered = objects(template())
     roles = [each for each in rendered if each["kind"] == "Role"]
-    assert len(roles) == 4
+    assert len(roles) == 5
     assert "*" not in json.dumps([role["rules"] for role in roles])
     assert not {"ClusterRole", "ClusterRoleBinding"} & {each["kind"] for each in rendered}
 
