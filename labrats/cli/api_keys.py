@@ -93,7 +93,7 @@ def hash_key_from_stdin() -> None:
 
     For example: `labrats api-key hash < key.txt`. The Secret has it as `hash` instead of `key`.
     """
-    from labrats.api.auth.keys import SHORTEST_KEY, hash_key  # other commands do not need it
+    from labrats.model.api_key import SHORTEST_KEY, hash_key  # other commands do not need it
 
     key = (getpass.getpass("API key: ") if sys.stdin.isatty() else sys.stdin.read(1024)).strip()
     if len(key) < SHORTEST_KEY:

@@ -7,7 +7,8 @@ import httpx2
 import pytest
 
 from labrats.api.auth.admin_key import ensure_admin_key
-from labrats.api.auth.keys import hash_key, key_id
+from labrats.api.auth.keys import key_id
+from labrats.model.api_key import hash_key
 from labrats.model.caller import ADMIN
 from labrats.model.core_resources import Secret
 from tests.api.conftest import KEYS, Api

@@ -16,10 +16,10 @@ from labrats.api.auth.keys import (
     PROBLEM_ANNOTATION,
     ApiKeyIndex,
     derived_key,
-    hash_key,
     key_secret,
     new_key,
 )
+from labrats.model.api_key import hash_key
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.errors import Invalid, Problem
 from labrats.model.job import Job

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from labrats.api.auth.keys import ApiKeyIndex, hash_key
+from labrats.api.auth.keys import ApiKeyIndex
 from labrats.backends.kubernetes.client import ApiClient
 from labrats.backends.kubernetes.store import KubernetesStore
+from labrats.model.api_key import hash_key
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE
 from tests.kubernetes.conftest import Kubectl
 from tests.support.background import run_in_background

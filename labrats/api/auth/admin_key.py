@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from labrats.api.auth.keys import hash_key, key_secret, new_key
+from labrats.api.auth.keys import key_secret, new_key
 from labrats.files.durability import replace_file
+from labrats.model.api_key import hash_key
 from labrats.model.caller import ADMIN, SUBMIT
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict

@@ -17,6 +17,7 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.api.auth.notifier import Notifier
+from labrats.model.api_key import SHORTEST_KEY, hash_key
 from labrats.model.caller import SCOPES, SUBMIT, Caller
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.errors import Conflict, Invalid, NotFound, RetryLater
@@ -26,9 +27,6 @@ from labrats.ports import Changed, Deleted, Store
 log = structlog.get_logger()
 
 PREFIX_LENGTH: Final = 8
-
-SHORTEST_KEY: Final = 32
-"""Characters of a key that is applied with kubectl. A shorter one could be guessed."""
 
 PROBLEM_ANNOTATION: Final = "labrats.work/api-key-problem"
 """The annotation that says why a Secret is no API key, or a weak one."""
@@ -62,11 +60,6 @@ def derived_key(creator_key: str, nonce: str, salt: str) -> str:
     """
     digest = hmac.digest(creator_key.encode(), f"{salt}\0{nonce}".encode(), "sha256")
     return f"lr_{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
-
-
-def hash_key(key: str) -> str:
-    """Return the hash that is stored for a key. A fast hash is enough, since keys are random and cannot be guessed."""
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def key_id(name: str) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
-from labrats.api.auth.keys import hash_key
 from labrats.api.auth.notifier import Notifier
+from labrats.model.api_key import hash_key
 from labrats.model.caller import ADMIN, SUBMIT, VIEWER, Caller
 from labrats.model.core_resources import TYPE_LABEL, Secret
 from labrats.model.errors import Conflict, LabratsError, NotFound

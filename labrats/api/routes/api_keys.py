@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Vali
 from starlette.responses import Response
 
 from labrats.api.auth.admin_key import delete_revoked
-from labrats.api.auth.keys import derived_key, expiry_of, hash_key, in_utc, key_secret
+from labrats.api.auth.keys import derived_key, expiry_of, in_utc, key_secret
 from labrats.api.http.errors import EXAMPLE_TIME, problems_of_body
 from labrats.api.http.idempotency import IdempotencyKey, Intent
 from labrats.api.http.json_body import json_response
@@ -20,6 +20,7 @@ from labrats.api.routes.resources import value_taken
 from labrats.api.routing import api_router, caller_of, credential_of, services_of
 from labrats.api.schemas.base import Label, RequestBody, ResponseBody
 from labrats.api.services import Services
+from labrats.model.api_key import hash_key
 from labrats.model.caller import SUBMIT, VIEWER
 from labrats.model.core_resources import API_KEY_LABEL, API_KEY_LABEL_VALUE, Secret
 from labrats.model.errors import Conflict, Invalid, NotFound, Problem

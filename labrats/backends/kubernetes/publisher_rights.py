@@ -10,8 +10,7 @@ from typing import Any, Final
 import structlog
 
 from labrats.backends.kubernetes.client import MERGE_PATCH, ApiClient
-from labrats.controller.work_queue import WorkQueue, work_forever
-from labrats.model.errors import NotFound
+from labrats.model.errors import LabratsError, NotFound
 from labrats.model.record import encode
 from labrats.model.webhook_source import WebhookSource
 from labrats.ports import Changed, Deleted, Store, Synced
@@ -19,6 +18,8 @@ from labrats.ports import Changed, Deleted, Store, Synced
 log = structlog.get_logger()
 
 ROLE: Final = "labrats-publisher-secrets"
+
+RETRY_SECONDS: Final = 5.0
 
 
 class PublisherRights:
@@ -28,13 +29,13 @@ class PublisherRights:
         self._client, self._store = client, store
         self._path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles/{ROLE}"
         self._named: dict[str, str | None] = {}
-        self._work = WorkQueue()
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Update the Role after each change of a source, until cancelled."""
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._watch(), name="watch-sources")
-            loops.create_task(work_forever(self._work, self._update, "role"), name="publisher-rights")
+            loops.create_task(self._update_when_changed(), name="update-role")
 
     async def _watch(self) -> None:
         is_synced = False
@@ -47,9 +48,20 @@ class PublisherRights:
                 case Synced():
                     is_synced = True
             if is_synced:
-                self._work.add(ROLE)
+                self._changed.set()
 
-    async def _update(self, _: str) -> None:
+    async def _update_when_changed(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._update()
+            except LabratsError as error:
+                log.warning("Role of the publisher not updated", role=ROLE, reason=str(error))
+                self._changed.set()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _update(self) -> None:
         try:
             rules = rules_for(self._named.values())
             await self._client.request("PATCH", self._path, encode({"rules": rules}), content_type=MERGE_PATCH)
