@@ -138,6 +138,9 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
     from labrats.backends.kubernetes.receiver_reconciler import ReceiverReconciler
     from labrats.backends.kubernetes.runner import KubernetesRunner
     from labrats.backends.kubernetes.store import KubernetesStore
+    from labrats.backends.kubernetes.text_archive import TextArchive
+    from labrats.backends.kubernetes.text_archiver import PASS_SECONDS, TextArchiver
+    from labrats.controller.cleanup_passes import repeat
     from labrats.controller.source_status import SourceStatusReconciler
     from labrats.metrics import Metrics
     from labrats.model.job import Job
@@ -146,7 +149,8 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
     kubernetes = KubernetesSettings()
     runner_settings = configured.runner_settings(settings, kubernetes)
     namespace, metrics = runner_settings.namespace, Metrics()
-    async with ApiClient.open() as client, KubernetesStore.open(client, namespace) as own_store:
+    archive = TextArchive(settings.data_dir / "texts")
+    async with ApiClient.open() as client, KubernetesStore.open(client, namespace, texts=archive) as own_store:
         loading = asyncio.create_task(asyncio.to_thread(import_module, "labrats.api.app"))
         fence = Fence(client, namespace, metrics)
         identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
@@ -178,6 +182,9 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
                         store, services.clock, receiver, labels=labels, full_queue=full_queue
                     )
                     loops.create_task(reconciler.run(), name="source-status")
+                if runner_settings.pods.data_claim:  # otherwise replicas have no folder in common
+                    archiver = TextArchiver(store, archive, services.job_index, services.clock)
+                    loops.create_task(repeat(archiver.make_pass, PASS_SECONDS, services.clock), name="archive texts")
                 rights = PublisherRights(leading, namespace, store)
                 loops.create_task(rights.run(), name="publisher-rights")
                 if model_files := configured.model_files(settings, kubernetes, leading):

@@ -3,9 +3,9 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 import structlog
@@ -24,9 +24,11 @@ from labrats.backends.kubernetes.reflector import (
     RejectionListener,
     WatchTimeouts,
 )
-from labrats.model.core_resources import Secret
+from labrats.backends.kubernetes.text_archive import TextArchive, text_names
+from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.errors import BecameUnreadable, Conflict, LabratsError, NotFound, RetryLater, Unreadable
 from labrats.model.job import Job
+from labrats.model.phases import Phase
 from labrats.model.record import Resource, encode, taken_by
 from labrats.ports import Change, Changed, Clock, Deleted, Reset, Synced, SystemClock
 
@@ -118,16 +120,26 @@ class KubernetesStore:
         events: EventRecorder,
         clock: Clock,
         leadership: Leadership | None = None,
+        texts: TextArchive | None = None,
     ) -> None:
         self._client, self._namespace, self._reflectors = client, namespace, reflectors
         self._events, self._clock, self._leadership = events, clock, leadership
+        self._texts = texts
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, client: ApiClient, namespace: str, clock: Clock | None = None, timeouts: WatchTimeouts | None = None
+        cls,
+        client: ApiClient,
+        namespace: str,
+        clock: Clock | None = None,
+        timeouts: WatchTimeouts | None = None,
+        texts: TextArchive | None = None,
     ) -> "AsyncIterator[KubernetesStore]":
-        """Open the store of a namespace. The custom resources must be installed."""
+        """Open the store of a namespace. The custom resources must be installed.
+
+        texts: the archive of the texts of ended jobs; None for a process that needs none.
+        """
         clock = clock or SystemClock()
         events = EventRecorder(client, namespace, clock)
         try:
@@ -135,7 +147,7 @@ class KubernetesStore:
                 reflectors = Reflectors(client, namespace, tasks, timeouts)
                 recording = tasks.create_task(events.run(), name="events")
                 try:
-                    yield cls(client, namespace, reflectors, events, clock)
+                    yield cls(client, namespace, reflectors, events, clock, texts=texts)
                 finally:
                     recording.cancel()
                     reflectors.stop()
@@ -157,13 +169,23 @@ class KubernetesStore:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(each.run()) for each in (events, reporter)]
             try:
-                yield KubernetesStore(client, self._namespace, self._reflectors, events, self._clock, leadership)
+                shared = (self._reflectors, events, self._clock)
+                yield KubernetesStore(client, self._namespace, *shared, leadership, self._texts)
             finally:
                 leadership.end()
                 for task in running:
                     task.cancel()
 
     async def get(self, kind: type[R], name: str) -> R:
+        try:
+            return await self.get_live(kind, name)
+        except NotFound:
+            if kind is ConfigMap and self._texts and (found := await asyncio.to_thread(self._texts.find, name)):
+                return cast(R, found)
+            raise
+
+    async def get_live(self, kind: type[R], name: str) -> R:
+        """Return what `get` does, but no archived text."""
         resources = resource_type(kind)
         body = await self._client.request("GET", resources.path(self._namespace, name))
         if (found := self._read(resources, body)) is not None:
@@ -209,7 +231,16 @@ class KubernetesStore:
             raise final[0]
         raise failures[0]  # no rollback: another request may have found the resource, and be creating its parts
 
+    async def restore_texts(self, job: Job) -> None:
+        """Create the ConfigMaps of a job again that were archived: its next pod mounts them. Raises RetryLater."""
+        for name in text_names(job):
+            if self._texts and (found := await asyncio.to_thread(self._texts.find, name)):
+                with suppress(Conflict):  # it is there
+                    await self._add(found)
+
     async def update(self, resource: R) -> R:
+        if isinstance(resource, Job) and resource.phase is Phase.PENDING and resource.status.attempts:
+            await self.restore_texts(resource)
         if resource.claim is None:
             return await self._update(resource)
         former = await self.get(type(resource), resource.name)
@@ -262,7 +293,7 @@ class KubernetesStore:
 
     async def _find(self, kind: type[R], name: str) -> R | None:
         try:
-            return await self.get(kind, name)
+            return await self.get_live(kind, name)
         except NotFound:
             return None
 
