@@ -173,7 +173,7 @@ async def open_cluster_engine(settings: "EngineSettings") -> AsyncIterator[Engin
                 loops.create_task(fence.check_periodically(epoch), name="fence")
                 runner = KubernetesRunner(leading, store, runner_settings, epoch=epoch)
                 loops.create_task(runner.run(), name="runner")
-                loops.create_task(drive_jobs(services, store, runner), name="drive")
+                loops.create_task(drive_jobs(services, store, runner, store.history_bytes), name="drive")
                 if receivers := configured.receiver_settings(kubernetes):
                     receiver = ReceiverReconciler(leading, receivers)
                     labels = credential_labels(store, settings)
@@ -218,13 +218,19 @@ def _report_unserved_sources(services: "Services", runner: "Runner") -> None:
         structlog.get_logger().error("events start no agents", sources=sources, reason=reason, advice=advice)
 
 
-async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> None:
-    """Drive jobs until cancelled: reconcile, call back, follow chains, delete old data, and update statuses."""
+async def drive_jobs(
+    services: "Services", store: "Store", runner: "Runner", history_bytes: Callable[[], Awaitable[int]] | None = None
+) -> None:
+    """Drive jobs until cancelled: reconcile, call back, follow chains, delete old data, and update statuses.
+
+    history_bytes: returns the bytes of all jobs where they are bound.
+    """
     from labrats.controller.agent_status import AgentStatusReconciler
     from labrats.controller.applied_jobs import AppliedJobs
     from labrats.controller.callbacks import Callbacks
     from labrats.controller.chains import Chains
     from labrats.controller.disk_limits import DiskLimits
+    from labrats.controller.history_bound import HistoryBound
     from labrats.controller.model_status import ModelStatusReconciler
     from labrats.controller.publisher.access import GitHubAccess
     from labrats.controller.reconcile import Controller
@@ -266,7 +272,8 @@ async def drive_jobs(services: "Services", store: "Store", runner: "Runner") -> 
         redelivery = Redelivery(store, catalog, github, clock)
         loops.create_task(redelivery.run(), name="redelivery")
         loops.create_task(ReportRights(store, catalog, github, clock).run(), name="report-rights")
-        retention = Retention(store, runner, services.job_index, services.attachments, clock, settings)
+        bound = HistoryBound(history_bytes, settings.history_mib * 2**20, metrics) if history_bytes else None
+        retention = Retention(store, runner, services.job_index, services.attachments, clock, settings, bound)
         loops.create_task(retention.run(), name="retention")
         disk_limits = DiskLimits(store, runner, services.job_index, clock, settings)
         loops.create_task(disk_limits.run(), name="disk-limits")

@@ -77,6 +77,10 @@ class Metrics:
             "labrats_degraded", "1 if the cluster lacks something that the engine relies on, as tested by the leader",
             ("what",), registry=self.registry,
         )  # fmt: skip
+        self.history_bytes = Gauge(
+            "labrats_history_bytes", "Bytes of all jobs in a cluster's etcd, estimated by the leader",
+            registry=self.registry,
+        )  # fmt: skip
         self.watch_silence = Gauge(
             "labrats_watch_silence_seconds", "Silence of a watch of the store; a watch of keys is stale beyond 30",
             ("watch",), registry=self.registry,

@@ -170,6 +170,9 @@ class EngineSettings(BaseSettings):
     """The time for which the workspace of an ended job is retained for inspection."""
     job_retention_days: float = Field(default=30, gt=0, le=_CENTURY_DAYS, validation_alias="LABRATS_JOB_RETENTION_DAYS")
     """The time for which an ended job and its log are retained, at most 36500 days (a century)."""
+    history_mib: int = Field(default=256, gt=0, validation_alias="LABRATS_HISTORY_MIB")
+    """On a cluster, the bound on all stored jobs, in MiB of etcd. Beyond it, the oldest ended jobs are deleted before
+    LABRATS_JOB_RETENTION_DAYS."""
     github_api_url: GithubUrl = Field(default="https://api.github.com", validation_alias="LABRATS_GITHUB_API_URL")
     """The GitHub API that issues tokens for repositories. For GitHub Enterprise: https://HOST/api/v3."""
     codex_token_url: GithubUrl = Field(default="https://auth.openai.com/oauth/token", validation_alias=RENEWAL_VARIABLE)

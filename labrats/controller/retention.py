@@ -9,12 +9,14 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import PurePath
 from typing import Final, TypeVar
 
 import structlog
 
 from labrats.controller.cleanup_passes import repeat
+from labrats.controller.history_bound import HistoryBound
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.files.attachments import Attachments, job_of
 from labrats.index.jobs import JobIndex
@@ -23,7 +25,7 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.errors import BecameUnreadable, Conflict, NotFound, RetryLater, Unreadable
 from labrats.model.job import TOKEN_LIFETIME, Job
-from labrats.model.phases import Phase
+from labrats.model.phases import ENDED, Phase
 from labrats.ports import Alive, Clock, Deleted, Runner, Store
 from labrats.settings import EngineSettings
 
@@ -54,7 +56,10 @@ class Retention:
         attachments: Attachments,
         clock: Clock,
         settings: EngineSettings,
+        history: HistoryBound | None = None,
     ) -> None:
+        """history: the bound on all stored jobs; None on one machine, whose disk has room."""
+        self._history = history
         self._store, self._runner, self._index = store, runner, index
         self._attachments, self._clock = attachments, clock
         self._workspace_retention = timedelta(hours=settings.workspace_retention_hours)
@@ -99,7 +104,13 @@ class Retention:
 
     async def clean(self) -> None:
         """Make one pass over jobs, workspaces, attempts and files. A part that fails is left to the next pass."""
-        for part in (self._forget_jobs, self._clear_workspaces, self._collect_attempts, self._collect_files):
+        for part in (
+            self._forget_jobs,
+            self._bound_history,
+            self._clear_workspaces,
+            self._collect_attempts,
+            self._collect_files,
+        ):
             try:
                 await part()
             except (RetryLater, OSError) as error:
@@ -111,6 +122,16 @@ class Retention:
             # It may have been deleted, retried or made invalid meanwhile.
             with suppress(NotFound, Conflict, BecameUnreadable), _failure_logged(job_id):
                 await self._forget(job_id, ended_before)
+
+    async def _bound_history(self) -> None:
+        """Delete the oldest ended jobs while all jobs take more than their bound."""
+        if self._history is None:
+            return
+        now = self._clock.now()
+        excess = await self._history.excess(sum(map(self._index.count_in, ENDED)))
+        for job_id in islice(self._index.finished_before(now), excess):
+            with suppress(NotFound, Conflict, BecameUnreadable), _failure_logged(job_id):
+                await self._forget(job_id, now)
 
     async def _clear_workspaces(self) -> None:
         ended_before = self._clock.now() - self._workspace_retention

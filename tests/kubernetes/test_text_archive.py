@@ -31,8 +31,9 @@ NAME = "ir-0000000a-prompt"
 class Texts:
     """The store and archiver of a leader."""
 
-    def __init__(self, store: KubernetesStore, archive: TextArchive, index: JobIndex) -> None:
+    def __init__(self, store: KubernetesStore, archive: TextArchive, index: JobIndex, namespace: str) -> None:
         self.store, self.archive, self.index, self.clock = store, archive, index, FakeClock()
+        self.namespace = namespace
         self.archiver = TextArchiver(store, archive, index, self.clock)
 
     async def ended_job(self) -> Job:
@@ -59,7 +60,7 @@ async def texts(api_client: ApiClient, namespace: str, tmp_path: Path) -> AsyncI
         run_in_background(index.follow(store)),
     ):
         await index.synced.wait()
-        yield Texts(store, archive, index)
+        yield Texts(store, archive, index, namespace)
 
 
 async def test_texts_leave_etcd_an_hour_after_the_end_and_can_still_be_read(texts: Texts) -> None:
@@ -91,6 +92,16 @@ async def test_retry_moves_the_texts_back_with_their_owner_and_a_new_end_archive
     await eventually(lambda: [*texts.index.finished_before(texts.clock.now() - ARCHIVED_AFTER)] == [job.id])
     await texts.archiver.make_pass()
     assert not await texts.is_in_etcd()
+
+
+async def test_bytes_of_all_jobs_are_estimated_from_a_sample(texts: Texts, api_client: ApiClient) -> None:
+    assert await texts.store.history_bytes() == 0
+    for number in range(30):
+        await texts.store.create(a_job(job_id=f"ir-000000{number:02}", spec=a_spec(metadata={"n": "x" * 100 * number})))
+    listed = await api_client.request(
+        "GET", f"/apis/labrats.work/v1alpha1/namespaces/{texts.namespace}/inferencerequests"
+    )
+    assert 0.5 < await texts.store.history_bytes() / len(listed) < 2
 
 
 async def test_archived_texts_of_a_deleted_job_are_removed(texts: Texts) -> None:

@@ -277,6 +277,10 @@ class Reflector(Generic[T]):
         if not is_seen:
             self._expected_removals[name] = uid
 
+    def packed_sizes(self) -> dict[str, int]:
+        """Return the bytes that the copy of each object takes, by name. They are in proportion to its real size."""
+        return {name: len(entry) for name, entry in self._entries.items()}
+
     @property
     def silent_seconds(self) -> float:
         """Seconds since the last data of the API server, or the regular end of a watch."""

@@ -1,6 +1,7 @@
 """The Store on Kubernetes: custom resources, ConfigMaps and Secrets of one namespace."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -35,6 +36,9 @@ from labrats.ports import Change, Changed, Clock, Deleted, Reset, Synced, System
 R = TypeVar("R", bound=Resource)
 
 log = structlog.get_logger()
+
+SAMPLE: Final = 20
+"""Jobs that are read to estimate the size of all."""
 
 UNREADABLE_DELAY_SECONDS: Final = 15.0
 """Delay before a job is read again that a person made invalid while it runs."""
@@ -282,6 +286,19 @@ class KubernetesStore:
                         yield Deleted(resource)
                     case _:
                         yield Synced()
+
+    async def history_bytes(self) -> int:
+        """Estimate the bytes of all jobs in etcd: the real size of a sample, and the size of all in the local copy."""
+        reflector = self._reflectors.get(Job)
+        await reflector.caught_up()
+        packed = reflector.packed_sizes()
+        sample = random.sample(sorted(packed), min(SAMPLE, len(packed)))
+        path, real, measured = resource_type(Job).path, 0, 0
+        for name in sample:
+            with suppress(NotFound):
+                real += len(await self._client.request("GET", path(self._namespace, name)))
+                measured += packed[name]
+        return round(sum(packed.values()) * real / measured) if measured else 0
 
     def silent_seconds(self, kind: type[Resource]) -> float:
         reflector = self._reflectors.find(kind)

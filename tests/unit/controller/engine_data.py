@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from labrats.controller.disk_limits import DiskLimits
+from labrats.controller.history_bound import HistoryBound
 from labrats.controller.retention import Retention
 from labrats.files.attachments import Attachments
 from labrats.index.jobs import JobIndex
@@ -35,9 +36,9 @@ class EngineData:
         self.runner = MemoryRunner(self.store, machine)
         self.attachments = Attachments(uploads)
 
-    def retention(self, **limits: Any) -> Retention:
+    def retention(self, history: HistoryBound | None = None, **limits: Any) -> Retention:
         settings = EngineSettings(workspace_retention_hours=24, job_retention_days=30, **limits)
-        return Retention(self.store, self.runner, self.index, self.attachments, self.clock, settings)
+        return Retention(self.store, self.runner, self.index, self.attachments, self.clock, settings, history)
 
     def disk_limits(self, **limits: Any) -> DiskLimits:
         return DiskLimits(self.store, self.runner, self.index, self.clock, EngineSettings(**limits))

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from labrats.controller.history_bound import HistoryBound
 from labrats.controller.retention import NEW_SECONDS, PASS_SECONDS, TOKEN_PASS_SECONDS
+from labrats.metrics import Metrics
 from labrats.model.attempt_name import AttemptName
 from labrats.model.core_resources import Secret
 from labrats.model.errors import BecameUnreadable, LabratsError, RetryLater, Unreadable
@@ -71,6 +73,27 @@ async def test_files_of_a_job_that_somebody_deletes_are_removed_at_once(data: En
         for number in (1, 2):
             assert isinstance(await data.runner.find(AttemptName(deleted.id, number)), NotStarted)
         assert isinstance(await data.runner.find(kept.attempt_name), Gone)
+
+
+@pytest.mark.parametrize(("stored", "left", "is_degraded"), [(70, 4, 0.0), (90, 4, 1.0), (150, 2, 1.0)])
+async def test_oldest_ended_jobs_are_deleted_beyond_the_bound_of_bytes(
+    data: EngineData, stored: int, left: int, is_degraded: float
+) -> None:
+    jobs = []
+    for number in range(4):
+        jobs.append(await data.ended(job_id=f"ir-0000000{number}"))
+        data.clock.step(60)
+
+    async def measure() -> int:
+        return stored
+
+    metrics = Metrics()
+    await data.retention(history=HistoryBound(measure, 100, metrics)).clean()
+
+    assert [job.id for job in jobs if await data.exists(job)] == [job.id for job in jobs[4 - left :]]
+    exposed = metrics.exposition().decode()
+    assert f'labrats_degraded{{what="history"}} {is_degraded}' in exposed
+    assert f"labrats_history_bytes {float(stored)}" in exposed
 
 
 async def test_the_attachments_of_a_job_are_deleted_with_it(data: EngineData, tmp_path: Path) -> None:
