@@ -58,8 +58,25 @@ class _Installation(msgspec.Struct):
     id: int
 
 
-class _Token(msgspec.Struct):
+class Token(msgspec.Struct, frozen=True):
+    """A token for one repository.
+
+    permissions: the granted ones; None if they are not known, as for a personal token.
+    expires_at:  None for a personal token. created_at: by the engine's clock; None for a personal token.
+    """
+
     token: str
+    permissions: dict[str, str] | None = None
+    expires_at: datetime | None = None
+    created_at: datetime | None = None
+
+
+class RefusedToApp(GiveUp):
+    """GitHub refuses a request of the App. status: of its answer; 0 if the credentials cannot be used at all."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(FailedCode.GIT_CLONE, reason)
+        self.status = status
 
 
 class App(msgspec.Struct, frozen=True):
@@ -113,6 +130,12 @@ class GitHub:
     async def token_for(
         self, repository: str, credentials: Mapping[str, str], permissions: Mapping[str, str] = CLONE
     ) -> str:
+        """Return the text of a token for one repository. Its arguments and errors are those of `create_token`."""
+        return (await self.create_token(repository, credentials, permissions)).token
+
+    async def create_token(
+        self, repository: str, credentials: Mapping[str, str], permissions: Mapping[str, str]
+    ) -> Token:
         """Return a token for one repository, `owner/name`: the one in `credentials`, or a new one for an hour.
 
         permissions: of a new token, as GitHub names them.
@@ -120,7 +143,7 @@ class GitHub:
         Raises GiveUp when there can be none, RetryLater when GitHub cannot answer now.
         """
         if token := credentials.get(TOKEN, "").strip():
-            return token
+            return Token(token)
         async with self._client(credentials) as client:
             key = (credentials[APP_ID].strip(), repository)
             if installation := self._installations.get(key):
@@ -128,16 +151,17 @@ class GitHub:
                     return await self._create_token(client, installation, repository, permissions)
             path = f"/repos/{repository}/installation"
             installation = (await self._ask(client, "GET", path, _Installation, _TOKEN_ERRORS)).id
-            token = await self._create_token(client, installation, repository, permissions)
+            created = await self._create_token(client, installation, repository, permissions)
             self._installations[key] = installation
-            return token
+            return created
 
     async def _create_token(
         self, client: httpx2.AsyncClient, installation: int, repository: str, permissions: Mapping[str, str]
-    ) -> str:
+    ) -> Token:
         body = {"repositories": [repository.rpartition("/")[2]], "permissions": dict(permissions)}
         path = f"/app/installations/{installation}/access_tokens"
-        return (await self._ask(client, "POST", path, _Token, _TOKEN_ERRORS, body)).token
+        created = await self._ask(client, "POST", path, Token, _TOKEN_ERRORS, body)
+        return msgspec.structs.replace(created, created_at=self._clock.now())
 
     async def app(self, credentials: Mapping[str, str]) -> App:
         """Return the App itself. Raises as `token_for` does."""
@@ -228,7 +252,7 @@ class GitHub:
         if response.is_success:
             return response
         if reason := permanent.get(response.status_code) or _lasting_problem(response):
-            raise _give_up(reason)
+            raise _give_up(reason, response.status_code)
         delay = retry_seconds(response, self._clock.now())
         raise RetryLater(f"GitHub answered {response.status_code}", delay_seconds=delay)
 
@@ -270,5 +294,5 @@ def _cursor(response: httpx2.Response) -> str | None:
     return parse_qs(query).get("cursor", [None])[0]
 
 
-def _give_up(reason: str) -> GiveUp:
-    return GiveUp(FailedCode.GIT_CLONE, reason)
+def _give_up(reason: str, status: int = 0) -> GiveUp:
+    return RefusedToApp(reason, status)

@@ -1,16 +1,16 @@
 """A client for one repository on GitHub: it reads and writes comments, checks, reviews, labels and pull requests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import httpx2
 import msgspec
 
 from labrats.model.errors import LabratsError, RetryLater
-from labrats.net.github import LIMIT_SECONDS, UNREACHABLE_SECONDS, retry_seconds
+from labrats.net.github import LIMIT_SECONDS, UNREACHABLE_SECONDS, Token, retry_seconds
 from labrats.net.tls import system_tls
 from labrats.ports import Clock
 
@@ -32,8 +32,18 @@ Permissions = Mapping[str, str]
 GitHubClient = httpx2.AsyncClient
 """A client with the address of GitHub's API as its base."""
 
-TokenFor = Callable[[Permissions], Awaitable[str]]
-"""Returns a token for the repository with at least these permissions. Raises RefusedByGitHub, RetryLater."""
+_NEW_SECONDS: Final = 60.0
+"""Age of a token up to which parts of GitHub may not know it."""
+
+FIRST_DOUBT_SECONDS: Final = 5.0
+_DOUBTS: Final = (1, 4, 20, 95)
+"""Delays after refusals that may not last, as multiples of the first one: five tries in ten minutes."""
+
+_LEVELS: Final = {"read": 1, "write": 2, "admin": 3}
+_LOCKED: Final = "is locked"
+_TOO_QUICKLY: Final = "submitted too quickly"
+_ABSENT: Final = ("No common ancestor", "Label does not exist", "Branch not found")
+"""Words of a 404 about the object itself. A 404 about a token has no more words than "Not Found"."""
 
 
 class RefusedByGitHub(LabratsError):
@@ -42,6 +52,38 @@ class RefusedByGitHub(LabratsError):
     def __init__(self, status: int, message: str, kind: str | None = None) -> None:
         super().__init__(message)
         self.status, self.kind = status, kind
+
+
+class Tokens(Protocol):
+    """The tokens for one repository."""
+
+    async def get(self, permissions: Permissions) -> Token:
+        """Return a token with at least these permissions. Raises RefusedByGitHub, RetryLater."""
+
+    async def renew(self, permissions: Permissions) -> None:
+        """Use another token for these permissions from now on."""
+
+
+class Doubts:
+    """Refusals that may not last, counted by request.
+
+    GitHub answers 401, 403 or 404 where a part of it does not know a new token yet.
+    """
+
+    def __init__(self) -> None:
+        self._tries: dict[str, int] = {}
+
+    def error_of(self, request: str, refusal: RefusedByGitHub) -> RefusedByGitHub | RetryLater:
+        """Return the error to raise for a refusal: RetryLater, or after the last try the refusal itself."""
+        tries = self._tries.get(request, 0)
+        if tries == len(_DOUBTS):
+            return refusal
+        self._tries[request] = tries + 1
+        return RetryLater(str(refusal), FIRST_DOUBT_SECONDS * _DOUBTS[tries])
+
+    def settle(self, request: str) -> None:
+        """Forget the refusals of a request that has succeeded."""
+        self._tries.pop(request, None)
 
 
 @asynccontextmanager
@@ -63,10 +105,13 @@ async def github_client(api_url: str) -> AsyncIterator[Callable[[], GitHubClient
 
 
 class Repository:
-    """A repository, `owner/name`. Each request uses a token that may do no more than the request needs."""
+    """A repository, `owner/name`. Each request uses a token that may do no more than the request needs.
 
-    def __init__(self, client: GitHubClient, name: str, token_for: TokenFor, clock: Clock) -> None:
-        self.name, self._client, self._token_for, self._clock = name, client, token_for, clock
+    A refusal that may not last is RetryLater for the first tries, each of which has a new token.
+    """
+
+    def __init__(self, client: GitHubClient, name: str, tokens: Tokens, clock: Clock, doubts: Doubts) -> None:
+        self.name, self._client, self._tokens, self._clock, self._doubts = name, client, tokens, clock, doubts
 
     async def get(self, path: str, kind: type[T], permissions: Permissions, **query: str | int) -> T:
         """Return the object at `path` of the repository. Raises RefusedByGitHub, RetryLater."""
@@ -80,27 +125,32 @@ class Repository:
             if "next" not in response.links:
                 return
 
-    async def post(self, path: str, body: Any, kind: type[T], permissions: Permissions) -> T:
-        """Create an object. Raises as `get` does; after RetryLater the object may exist."""
-        return _read(await self._send("POST", path, permissions, json=body), kind)
+    async def post(self, path: str, body: Any, kind: type[T], permissions: Permissions, name: str = "") -> T:
+        """Create an object. Raises as `get` does; after RetryLater the object may exist.
+
+        name: of the request, if the path does not tell it from others.
+        """
+        return _read(await self._send("POST", path, permissions, name=name, json=body), kind)
 
     async def add(self, path: str, body: Any, permissions: Permissions) -> None:
         """Create an object, or leave it as it is where GitHub has it already. Raises as `get` does."""
         await self._send("POST", path, permissions, json=body)
 
-    async def patch(self, path: str, body: Any, kind: type[T], permissions: Permissions) -> T:
-        """Change an object. Raises as `get` does."""
-        return _read(await self._send("PATCH", path, permissions, json=body), kind)
+    async def patch(
+        self, path: str, body: Any, kind: type[T], permissions: Permissions, *, absent_is_final: bool = False
+    ) -> T:
+        """Change an object. Raises as `get` does. absent_is_final: whether a 404 is RefusedByGitHub at once."""
+        return _read(await self._send("PATCH", path, permissions, absent_is_final=absent_is_final, json=body), kind)
 
     async def delete(self, path: str, permissions: Permissions) -> None:
-        """Delete an object. Raises as `get` does."""
-        await self._send("DELETE", path, permissions)
+        """Delete an object. Raises as `get` does, and RefusedByGitHub at once if it is absent."""
+        await self._send("DELETE", path, permissions, absent_is_final=True)
 
     async def query(self, document: str, variables: Mapping[str, Any], permissions: Permissions) -> Any:
         """Return the data of a GraphQL query or mutation. Raises as `get` does."""
         body = {"query": document, "variables": variables}
         address = graphql_address(self._client.base_url)
-        answer = _read(await self._request("POST", address, permissions, json=body), _GraphQlAnswer)
+        answer = _read(await self._request("POST", address, permissions, name=document, json=body), _GraphQlAnswer)
         if not answer.errors:
             return answer.data
         error = answer.errors[0]
@@ -136,32 +186,86 @@ class Repository:
 
     async def token(self, permissions: Permissions) -> str:
         """Return a token for git over HTTPS."""
-        return await self._token_for(permissions)
+        return (await self._tokens.get(permissions)).token
+
+    async def has_new_token(self, permissions: Permissions) -> bool:
+        """Return whether parts of GitHub may not know the token with these permissions yet."""
+        created_at = (await self._tokens.get(permissions)).created_at
+        return created_at is not None and (self._clock.now() - created_at).total_seconds() < _NEW_SECONDS
+
+    async def doubt(self, request: str, permissions: Permissions, refusal: RefusedByGitHub) -> None:
+        """Raise RetryLater for a refusal that may not last, and renew the token for the next try.
+
+        Return after the last try, or if the token lacks a permission. request: under this name, tries are counted.
+        """
+        if refusal.status == 403 and _lacks((await self._tokens.get(permissions)).permissions, permissions):
+            return
+        error = self._doubts.error_of(request, refusal)
+        if isinstance(error, RetryLater):
+            await self._tokens.renew(permissions)
+            raise error
 
     async def _send(self, method: str, path: str, permissions: Permissions, **options: Any) -> httpx2.Response:
         return await self._request(method, f"/repos/{self.name}{path}", permissions, **options)
 
     async def _request(
-        self, method: str, path: str, permissions: Permissions, *, redirects: bool = False, **options: Any
+        self,
+        method: str,
+        path: str,
+        permissions: Permissions,
+        *,
+        name: str = "",
+        redirects: bool = False,
+        absent_is_final: bool = False,
+        **options: Any,
     ) -> httpx2.Response:
+        """Return the response. name: of the request, if method, path and query do not tell it from others."""
         headers = {
             "Accept": "application/vnd.github+json",
-            "Authorization": f"Bearer {await self._token_for(permissions)}",
+            "Authorization": f"Bearer {await self.token(permissions)}",
             "X-GitHub-Api-Version": "2022-11-28",
         }
+        name = name or f"{method} {path} {options.get('params') or ''}"
         try:
             response = await self._client.request(method, path, headers=headers, **options)
         except httpx2.HTTPError as error:
             problem = f"GitHub is unreachable: {type(error).__name__}"
             raise RetryLater(problem, delay_seconds=UNREACHABLE_SECONDS) from error
         if response.is_success or (redirects and response.has_redirect_location):
+            self._doubts.settle(name)
             return response
         if is_temporary(response):
             delay = retry_seconds(response, self._clock.now())
             if response.status_code < 500:
                 raise LimitReached(f"GitHub answered {response.status_code}", delay_seconds=delay)
             raise RetryLater(f"GitHub answered {response.status_code}", delay_seconds=delay)
-        raise RefusedByGitHub(response.status_code, f"GitHub refuses it with {response.status_code}: {_said(response)}")
+        status, said = response.status_code, _said(response)
+        refusal = RefusedByGitHub(status, f"GitHub refuses it with {status}: {said}")
+        if may_pass(status, said) and not (status == 404 and absent_is_final):
+            await self.doubt(name, permissions, refusal)
+        raise refusal
+
+
+def may_pass(status: int, said: str) -> bool:
+    """Return whether a refusal may not last. said: GitHub's explanation."""
+    match status:
+        case 401:
+            return True
+        case 403:
+            return _LOCKED not in said
+        case 404:
+            return not said.startswith(_ABSENT)
+        case 422:
+            return _TOO_QUICKLY in said
+        case _:
+            return False
+
+
+def _lacks(granted: Permissions | None, needed: Permissions) -> bool:
+    """Return whether a token is known to lack a permission."""
+    if granted is None:
+        return False
+    return any(_LEVELS.get(granted.get(name, ""), 0) < _LEVELS[level] for name, level in needed.items())
 
 
 def graphql_address(api: httpx2.URL) -> str:

@@ -202,6 +202,8 @@ def _parts(reported: ReportedJob) -> Iterator[str]:
     if refused := job.status.outputs.refused_hosts:
         hosts_line = ", ".join(f"`{one_line(each, (), 100)}`" for each in refused[:_LISTED])
         yield f"The network rule refused {hosts_line}{' and more' if len(refused) > _LISTED else ''}."
+    if reported.waiting:
+        yield f"The rest is being published: {', '.join(reported.waiting)}."
     if reported.refused:
         listed = reported.refused[:_LISTED]
         yield "Not published:\n" + "\n".join(f"- {one_line(each, hosts, _REASON_LENGTH)}" for each in listed)

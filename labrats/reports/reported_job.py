@@ -25,6 +25,7 @@ class ReportedJob:
     activity:         what the agent of a running job does now.
     pull_request_url: of the pull request with the agent's commits.
     refused:          reasons why parts of the report were not published.
+    waiting:          names of the parts that are tried again later.
     patch:            the agent's changes, where no pull request has them.
     """
 
@@ -37,6 +38,7 @@ class ReportedJob:
     activity: str | None = None
     pull_request_url: str | None = None
     refused: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
     patch: str | None = None
 
     @property

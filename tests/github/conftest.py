@@ -21,6 +21,12 @@ def github() -> Iterator[GitHubStandIn]:
         yield github
 
 
+@pytest.fixture(autouse=True)
+def short_doubts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a publisher soon try again what GitHub has refused."""
+    monkeypatch.setattr("labrats.net.github_repository.FIRST_DOUBT_SECONDS", 0.01)
+
+
 @pytest.fixture
 def client(github: GitHubStandIn) -> Iterator[Client]:
     """Return a function that returns a client with a token: of the App with these permissions, or the given one."""

@@ -195,7 +195,7 @@ async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn, o
     async with github_client(github.url) as client:
         access = GitHubAccess(world.store, GitHub(github.url, clock), client, clock)
         one_pass = ReportPass(
-            access=await access.open(report.target),
+            access=await access.open(report.target, job.id),
             report=report,
             target=report.target,
             reported=await reported_job(world.runner, job, EngineSettings()),

@@ -1,18 +1,21 @@
 """Access to the repository that a job reports to, with the credentials of its webhook source."""
 
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 import msgspec
 
 from labrats.controller.publisher.signer import Signer
 from labrats.model.core_resources import Secret, problem_of_credentials
-from labrats.model.errors import GiveUp, NotFound
+from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.report import ReportTarget
 from labrats.model.webhook_source import TOKEN, WebhookSource
-from labrats.net.github import GitHub
-from labrats.net.github_repository import GitHubClient, Permissions, RefusedByGitHub, Repository
+from labrats.net.github import GitHub, RefusedToApp, Token
+from labrats.net.github_repository import Doubts, GitHubClient, Permissions, RefusedByGitHub, Repository
 from labrats.ports import Clock, Store
 
 READ: Final[Permissions] = {"metadata": "read"}
@@ -28,6 +31,12 @@ READ_CONTENTS: Final[Permissions] = {"contents": "read"}
 CONTENTS: Final[Permissions] = {"contents": "write"}
 WORKFLOWS: Final[Permissions] = {**CONTENTS, "workflows": "write"}
 """For commits that change workflows of GitHub Actions."""
+
+UNUSED_FOR: Final = timedelta(minutes=5)
+"""Time before its expiry in which a token is no longer used."""
+
+_MOST_TOKENS: Final = 2_000
+_MOST_WORK: Final = 2_000
 
 
 class NoAccess(Exception):
@@ -105,9 +114,57 @@ class Access:
         return PULL_REQUESTS if target.pull_request is not None else ISSUES
 
 
+@dataclass(frozen=True)
+class _CachedTokens:
+    """The tokens for a repository. They are created by `create`, and shared with all who have the same cache."""
+
+    cache: "TokenCache"
+    place: tuple[str, str, str]
+    create: Callable[[Permissions], Awaitable[Token]]
+
+    async def get(self, permissions: Permissions) -> Token:
+        """Return a stored token, or a new one. Raises RefusedByGitHub, RetryLater."""
+        key = (*self.place, frozenset(permissions.items()))
+        return self.cache.find(key) or self.cache.add(key, await self.create(permissions))
+
+    async def renew(self, permissions: Permissions) -> None:
+        """Replace a token now: when it is used, GitHub will have known it for a while."""
+        key = (*self.place, frozenset(permissions.items()))
+        self.cache.remove(key)
+        with suppress(RefusedByGitHub, RetryLater):  # the next `get` raises it
+            self.cache.add(key, await self.create(permissions))
+
+
+_TokenKey = tuple[str, str, str, frozenset[tuple[str, str]]]
+
+
+class TokenCache:
+    """Tokens that have more than five minutes left, by the Secret's name and version, repository and permissions."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tokens: OrderedDict[_TokenKey, Token] = OrderedDict()
+
+    def find(self, key: _TokenKey) -> Token | None:
+        token = self._tokens.get(key)
+        if token and (token.expires_at is None or token.expires_at - self._clock.now() > UNUSED_FOR):
+            return token
+        return None
+
+    def add(self, key: _TokenKey, token: Token) -> Token:
+        self._tokens[key] = token
+        self._tokens.move_to_end(key)
+        if len(self._tokens) > _MOST_TOKENS:
+            self._tokens.popitem(last=False)
+        return token
+
+    def remove(self, key: _TokenKey) -> None:
+        self._tokens.pop(key, None)
+
+
 @dataclass
 class GitHubAccess:
-    """Opens repositories. Each `open` gets tokens of its own, one for each kind of write."""
+    """Opens repositories. Tokens are for one repository and one kind of write."""
 
     store: Store
     github: GitHub
@@ -116,20 +173,32 @@ class GitHubAccess:
     labelled_only: bool = False
     _identities: dict[tuple[str, str], Identity] = field(default_factory=dict)
     """Identities by the name and version of the Secret."""
+    _doubts: OrderedDict[str, Doubts] = field(default_factory=OrderedDict)
 
-    async def open(self, target: ReportTarget) -> Access:
-        """Return access to the target's repository. Raises NoAccess, RetryLater."""
-        secret = await self._secret(target)
-        tokens: dict[frozenset[tuple[str, str]], str] = {}
+    def __post_init__(self) -> None:
+        self._tokens = TokenCache(self.clock)
 
-        async def token_for(permissions: Permissions) -> str:
-            key = frozenset(permissions.items())
-            if key not in tokens:
-                tokens[key] = await self._token(target.repository, secret.data, permissions)
-            return tokens[key]
+    async def open(self, target: ReportTarget, work: str) -> Access:
+        """Return access to the target's repository. Raises NoAccess, RetryLater.
 
-        repository = Repository(self.client(), target.repository, token_for, self.clock)
+        work: refusals of GitHub that may not last are counted for this piece of work.
+        """
+        secret, doubts = await self._secret(target), self._doubts_of(work)
+
+        async def create(permissions: Permissions) -> Token:
+            return await self._token(target.repository, secret.data, permissions, doubts)
+
+        place = (secret.name, secret.metadata.resource_version, target.repository.lower())
+        tokens = _CachedTokens(self._tokens, place, create)
+        repository = Repository(self.client(), target.repository, tokens, self.clock, doubts)
         return Access(repository, await self._identity(secret, repository), Signer.of(secret.data))
+
+    def _doubts_of(self, work: str) -> Doubts:
+        doubts = self._doubts.setdefault(work, Doubts())
+        self._doubts.move_to_end(work)
+        if len(self._doubts) > _MOST_WORK:
+            self._doubts.popitem(last=False)
+        return doubts
 
     async def _secret(self, target: ReportTarget) -> Secret:
         if target.source is None:
@@ -148,12 +217,19 @@ class GitHubAccess:
             raise NoAccess(problem)
         return secret
 
-    async def _token(self, repository: str, credentials: Mapping[str, str], permissions: Permissions) -> str:
+    async def _token(
+        self, repository: str, credentials: Mapping[str, str], permissions: Permissions, doubts: Doubts
+    ) -> Token:
+        wanted = ", ".join(f"{name}: {level}" for name, level in permissions.items())
+        request = f"token {wanted}"
         try:
-            return await self.github.token_for(repository, credentials, permissions)
+            token = await self.github.create_token(repository, credentials, permissions)
         except GiveUp as error:
-            wanted = ", ".join(f"{name}: {level}" for name, level in permissions.items())
-            raise RefusedByGitHub(0, f"{error}; it needs the permissions {wanted}") from error
+            refusal = RefusedByGitHub(0, f"{error}; it needs the permissions {wanted}")
+            may_last = not isinstance(error, RefusedToApp) or error.status not in (401, 404)
+            raise refusal if may_last else doubts.error_of(request, refusal) from error
+        doubts.settle(request)
+        return token
 
     async def _identity(self, secret: Secret, repository: Repository) -> Identity:
         key = (secret.name, secret.metadata.resource_version)

@@ -67,7 +67,7 @@ class Answers:
         if report and report.mode is ReportMode.PREVIEW:
             return
         try:
-            access = await self._access.open(request.target)
+            access = await self._access.open(request.target, f"answer to {request.id}")
             if answer.reaction and request.target.comment is not None:
                 await _react(access, request, answer.reaction)
             if answer.label:

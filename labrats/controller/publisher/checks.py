@@ -54,7 +54,9 @@ async def write_check(access: Access, head_sha: str, reported: ReportedJob) -> s
     if run := await _find(access, head_sha, check.name, reported.job.id):
         written = await access.repository.patch(f"/check-runs/{run.id}", body, CheckRun, CHECKS)
     else:
-        written = await access.repository.post("/check-runs", body | {"head_sha": head_sha}, CheckRun, CHECKS)
+        written = await access.repository.post(
+            "/check-runs", body | {"head_sha": head_sha}, CheckRun, CHECKS, name=f"check run of {head_sha}"
+        )
     await _annotate(access, written, check)
     return written.html_url
 

@@ -50,7 +50,10 @@ class Comments:
             self._known.pop(place, None)
             if present is None or error.status not in _GONE:
                 raise
-            written = await _write(access, target, number, reported, None)  # a person has deleted the comment
+            if (found := await _find(access, target, number, key)) and found.id == present.id:
+                await access.repository.doubt(f"comment {found.id}", access.commenting(target), error)
+                raise
+            written = await _write(access, target, number, reported, found)  # a person has deleted the comment
         self._known[place] = written
         self._known.move_to_end(place)
         if len(self._known) > _MOST_KNOWN:
@@ -92,5 +95,5 @@ async def _write(
     if body == present.body:
         return present
     path = f"/issues/comments/{present.id}"
-    changed = await access.repository.patch(path, {"body": body}, Comment, permissions)
+    changed = await access.repository.patch(path, {"body": body}, Comment, permissions, absent_is_final=True)
     return msgspec.structs.replace(changed, body=body)

@@ -61,7 +61,10 @@ _UNREACHABLE: Final = re.compile(
     r"|Empty reply|Operation too slow|hung up|early EOF|error: 5\d\d|error: 429|timed out",
     re.IGNORECASE,
 )
-_DENIED: Final = re.compile(r"error: 4(?!29)\d\d|HTTP 4(?!29)\d\d|Authentication failed")
+_REFUSED: Final = re.compile(r"error: 4(?!29)\d\d|HTTP 4(?!29)\d\d")
+_DENIED: Final = re.compile(
+    r"(?:error:|HTTP) 40[134]|Authentication failed|could not read Username|repository '[^']*' not found", re.IGNORECASE
+)
 _SHORTAGE: Final = re.compile(r"No space left on device|Resource temporarily unavailable|Too many open files")
 _SHORTAGES: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
 """Errors of starting git for which this machine is to blame, not the commits. The pattern is for git's own words."""
@@ -86,6 +89,10 @@ _MOST_OF_SCRATCH: Final = 0.75
 
 class NotPushed(LabratsError):
     """The commits cannot be pushed. Its text is a sentence for people."""
+
+
+class Denied(NotPushed):
+    """GitHub does not let the token reach the repository, which may not last."""
 
 
 class BranchHasOtherCommits(NotPushed):
@@ -289,6 +296,8 @@ def _problem(text: str, token: str | None) -> LabratsError:
     if _UNVERIFIED.search(text):
         return MustBeVerified("GitHub accepts only verified commits on this branch")
     if _DENIED.search(message):
+        return Denied(f"git refuses the commits: {message}")
+    if _REFUSED.search(message):
         return NotPushed(f"git refuses the commits: {message}")
     if _UNREACHABLE.search(message):
         return RetryLater(f"git could not reach GitHub: {message}", delay_seconds=30)

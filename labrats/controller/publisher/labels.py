@@ -69,8 +69,18 @@ async def _remove(access: Access, target: ReportTarget, label: str) -> None:
     try:
         await access.repository.delete(path, access.commenting(target))
     except RefusedByGitHub as error:
-        if error.status != 404:  # the issue does not have it
+        if error.status != 404:
             raise
+        await _require_absent(access, target, label, error)
+
+
+async def _require_absent(access: Access, target: ReportTarget, label: str, error: RefusedByGitHub) -> None:
+    """Raise RetryLater if the issue has the label: a part of GitHub has refused a new token with 404."""
+    permissions = access.commenting(target)
+    if await access.repository.has_new_token(permissions):
+        found = await access.repository.get(f"/issues/{target.number}/labels", list[_Label], permissions)
+        if label.lower() in {each.name.lower() for each in found}:
+            await access.repository.doubt(f"label {label}", permissions, error)
 
 
 async def write_reaction(access: Access, target: ReportTarget, reported: ReportedJob) -> None:

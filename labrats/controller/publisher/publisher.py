@@ -203,7 +203,7 @@ class Publisher:
             return
         async with self._lock_of(report.target):
             with suppress(NoAccess, RefusedByGitHub):
-                access = await self._access.open(report.target)
+                access = await self._access.open(report.target, f"label of {job.id}")
                 await write_labels(access, report.target, StateLabels(running=report.labels.running), Phase.CANCELLED)
 
     def _leaves_labels(self, job: Job) -> bool:
@@ -228,7 +228,7 @@ class Publisher:
             for lock in self._locks_of(target, progress):
                 await locks.enter_async_context(lock)
             report_pass = ReportPass(
-                access=await self._access.open(target),
+                access=await self._access.open(target, f"{job.id} {job.phase} {job.status.attempts}"),
                 report=report,
                 target=target,
                 reported=await self._reported(job, progress.published),

@@ -1,7 +1,7 @@
 """Open a pull request with the commits of an agent, or add them to one that is ours."""
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -17,13 +17,13 @@ from labrats.controller.publisher.access import (
     Authored,
 )
 from labrats.controller.publisher.branch import Commits
-from labrats.controller.publisher.git import BranchHasOtherCommits, NotPushed, in_git_thread
+from labrats.controller.publisher.git import BranchHasOtherCommits, Denied, NotPushed, in_git_thread
 from labrats.controller.publisher.labels import add_proposed_labels
 from labrats.controller.publisher.signed_commits import Placed, place_on_branch
 from labrats.model.errors import RetryLater
 from labrats.model.report import ProtectedAction, PublishPolicy, PullRequestReport, ReportTarget
 from labrats.model.untrusted_commits import is_for_untrusted_commits
-from labrats.net.github_repository import RefusedByGitHub
+from labrats.net.github_repository import Permissions, RefusedByGitHub
 from labrats.reports.policy import protected_among, reason_to_refuse
 from labrats.reports.pull_request import (
     PULL_REQUEST_MARK,
@@ -120,6 +120,7 @@ class CommitsPublisher:
 
     own_branch: the branch that an earlier pass over the report has recorded.
     record:     stores the name of a branch before it is created, and a pull request once it is.
+    new_branches: those that this or an earlier pass has certainly created.
     """
 
     access: Access
@@ -129,19 +130,23 @@ class CommitsPublisher:
     policy: PublishPolicy
     own_branch: str | None
     record: RecordParts
+    new_branches: set[str] = field(default_factory=set)
 
     async def publish(self, bundle: bytes) -> Pushed:
         """Push the commits of a bundle and open their pull request, once. Raises RefusedByGitHub, RetryLater."""
         repository = await self.access.repository.get("", _RepositoryObject, READ)
         forbidden: RefusedByGitHub | None = None
+        permissions = CONTENTS
         try:
-            token = await self.access.repository.token(CONTENTS)
+            token = await self.access.repository.token(permissions)
         except RefusedByGitHub as error:
-            forbidden, token = error, await self.access.repository.token(READ_CONTENTS)
+            forbidden, permissions = error, READ_CONTENTS
+            token = await self.access.repository.token(permissions)
         try:
             url, hosts = self._clone_url(repository), self.reported.known_hosts
             commits = await in_git_thread(Commits.fetch, bundle, url, token, hosts, self.access.signer)
         except NotPushed as error:
+            await self._doubt(error, permissions)
             return Pushed(refused=(str(error),))
         try:
             if forbidden:
@@ -149,12 +154,19 @@ class CommitsPublisher:
             if reason := self._reason_to_refuse(commits, len(bundle)):
                 return await _as_patch(commits, reason)
             if commits.change_workflows:  # an App that may not refuses, which leads to a patch as well
-                commits = replace(commits, token=await self.access.repository.token(WORKFLOWS))
+                permissions = WORKFLOWS
+                commits = replace(commits, token=await self.access.repository.token(permissions))
             return await self._push(commits, repository.default_branch)
         except (RefusedByGitHub, NotPushed) as error:
+            await self._doubt(error, permissions)
             return await _as_patch(commits, f"no pull request: {error}")
         finally:
             await in_git_thread(commits.close)
+
+    async def _doubt(self, error: RefusedByGitHub | NotPushed, permissions: Permissions) -> None:
+        """Raise RetryLater if git was denied access, which may not last. permissions: of its token."""
+        if isinstance(error, Denied):
+            await self.access.repository.doubt("git", permissions, RefusedByGitHub(403, str(error)))
 
     def _clone_url(self, repository: _RepositoryObject) -> str:
         setup = self.reported.job.spec.workspace_setup
@@ -296,7 +308,8 @@ class CommitsPublisher:
                 await self.access.repository.query(_DRAFT, {"id": existing.node_id}, PULL_REQUESTS)
             notice = (f"the pull request is a draft until a person has reviewed {', '.join(protected[:10])}",)
         sign = self.rules.sign_commits
-        return await place_on_branch(self.access, commits, branch, sign=sign, is_new=is_new), notice
+        placed = await place_on_branch(self.access, commits, branch, self.new_branches, sign=sign, is_new=is_new)
+        return placed, notice
 
     async def _find(self, branch: str) -> PullRequest | None:
         """Return the latest pull request of the branch."""
@@ -307,11 +320,11 @@ class CommitsPublisher:
         return next((each for each in of_repository if each.head.ref == branch), None)
 
     async def _create(self, commits: Commits, branch: str, base: str, placed: Placed) -> PullRequest:
-        """Open the pull request. If there will be none, a branch that was created for it just now is removed."""
+        """Open the pull request. If there will be none, a branch that was created for it is removed."""
         try:
             return await self._create_or_find(commits, branch, base)
         except RefusedByGitHub:
-            if placed.is_new:
+            if branch in self.new_branches:
                 with suppress(NotPushed, RetryLater):  # the branch stays, as after a kill
                     await in_git_thread(commits.remove_branch, branch, placed.head)
             raise

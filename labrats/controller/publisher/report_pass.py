@@ -68,10 +68,14 @@ ENDING: Final = Part[None]("ending")
 
 
 class DoneParts:
-    """The results of the parts of a report that are complete."""
+    """The results of the parts of a report that are complete.
+
+    new_branches: those that were created for the commits, also if the commits are not complete.
+    """
 
     def __init__(self) -> None:
         self._results: dict[Part[Any], Any] = {}
+        self.new_branches: set[str] = set()
 
     def __contains__(self, part: Part[Any]) -> bool:
         return part in self._results
@@ -115,6 +119,8 @@ class ReportPass:
     _head_sha: str | None = None
     _refused: list[str] = field(default_factory=list)
     _postponed: list[RetryLater] = field(default_factory=list)
+    _waiting: list[str] = field(default_factory=list)
+    """The names of the parts that are postponed."""
 
     async def run(self) -> Published:
         """Write all parts, and return what is published.
@@ -180,7 +186,9 @@ class ReportPass:
             return
         postponed = len(self._postponed)
         branch, record = self.published.branch, self._record_parts
-        publisher = CommitsPublisher(self.access, self.target, self.reported, rules, self._policy, branch, record)
+        publisher = CommitsPublisher(
+            self.access, self.target, self.reported, rules, self._policy, branch, record, self.done.new_branches
+        )
         if pushed := await self._try_commits(partial(publisher.publish, self.bundle)):
             self._refused += pushed.refused
             self._commit = pushed.commit
@@ -276,10 +284,11 @@ class ReportPass:
             await self._try(REACTION, lambda: write_reaction(self.access, self.target, self.reported))
 
     async def _comment(self) -> str | None:
-        reported = replace(self.reported, refused=tuple(self._refused))
+        waiting = tuple(self._waiting) if self.reported.job.ended else ()
+        reported = replace(self.reported, refused=tuple(self._refused), waiting=waiting)
         self.done.forget(COMMENT)  # it depends on all other parts
         url = await self._try(COMMENT, lambda: self.comments.write(self.access, self.target, reported))
-        if url and self.reported.job.ended:
+        if url and self.reported.job.ended and not self._postponed:
             await self._try(ENDING, lambda: self.comments.write_ending(self.access, self.target, reported, url))
         return url
 
@@ -288,15 +297,19 @@ class ReportPass:
         if part in self.done:
             return self.done.result_of(part)
         if self._is_limited:
-            self._postponed.append(RetryLater("GitHub has a limit, which is used up"))
+            self._postpone(part, RetryLater("GitHub has a limit, which is used up"))
             return None
         try:
             result = await write()
         except RefusedByGitHub as error:
             self._refused.append(f"{part.name}: {error}")
         except RetryLater as error:
-            self._postponed.append(error)
+            self._postpone(part, error)
         else:
             self.done.add(part, result)
             return result
         return None
+
+    def _postpone(self, part: Part[Any], error: RetryLater) -> None:
+        self._postponed.append(error)
+        self._waiting.append(part.name)

@@ -49,12 +49,10 @@ class Placed:
 
     head:    the last commit of the branch.
     refused: what was not done as it was asked.
-    is_new:  whether the branch was certainly created for the commits just now.
     """
 
     head: str
     refused: tuple[str, ...] = ()
-    is_new: bool = False
 
 
 class _Oid(msgspec.Struct, frozen=True):
@@ -84,16 +82,19 @@ class _Created(msgspec.Struct, frozen=True):
     signature: _Signature | None = None
 
 
-async def place_on_branch(access: Access, commits: Commits, branch: str, *, sign: bool, is_new: bool = False) -> Placed:
+async def place_on_branch(
+    access: Access, commits: Commits, branch: str, new_branches: set[str], *, sign: bool, is_new: bool = False
+) -> Placed:
     """Put the commits on a branch, once. GitHub signs them if `sign` is set, or if the branch takes no others.
 
+    new_branches: those that the engine has certainly created for the commits; this one is added if it is created now.
     is_new: whether the branch must be created, so that one that somebody has created meanwhile stays as it is.
     Raises BranchHasOtherCommits, NotPushed, RefusedByGitHub, RetryLater.
     """
     refused: list[str] = []
     if sign:
         try:
-            return await _create(access, commits, branch, is_new=is_new)
+            return await _create(access, commits, branch, new_branches, is_new=is_new)
         except NotExpressible as error:
             if commits.signer is None:
                 refused.append(f"signed commits: {error}, {_UNSIGNED}")
@@ -103,12 +104,14 @@ async def place_on_branch(access: Access, commits: Commits, branch: str, *, sign
         head, is_created = await in_git_thread(partial(commits.push, branch, is_new=is_new))
     except MustBeVerified as demand:
         try:
-            return await _create(access, commits, branch, is_new=is_new)
+            return await _create(access, commits, branch, new_branches, is_new=is_new)
         except NotExpressible as error:
             raise NotPushed(f"{demand}, and {error}") from error
     if commits.signer and (reason := await _reason_not_verified(access, head)):
         refused.append(f"signing key: GitHub does not verify the signatures: {reason}")
-    return Placed(head, tuple(refused), is_created)
+    if is_created:
+        new_branches.add(branch)
+    return Placed(head, tuple(refused))
 
 
 async def _reason_not_verified(access: Access, commit: str) -> str | None:
@@ -121,7 +124,7 @@ async def _reason_not_verified(access: Access, commit: str) -> str | None:
     return None if verification.verified or verification.reason == _CHECKED_LATER else verification.reason
 
 
-async def _create(access: Access, commits: Commits, branch: str, *, is_new: bool) -> Placed:
+async def _create(access: Access, commits: Commits, branch: str, new_branches: set[str], *, is_new: bool) -> Placed:
     """Let GitHub create the commits that the branch lacks. Raises NotExpressible before it changes anything."""
     found = await in_git_thread(commits.find_on, branch)
     if is_new and found.head is not None:
@@ -129,7 +132,8 @@ async def _create(access: Access, commits: Commits, branch: str, *, is_new: bool
     missing = range(found.count, len(commits.line))
     await in_git_thread(_require_expressible, commits, missing)
     head = found.head or commits.base
-    is_created = found.head is None and await in_git_thread(commits.create_branch, branch)
+    if found.head is None and await in_git_thread(commits.create_branch, branch):
+        new_branches.add(branch)
     is_signed = True
     try:
         for number in missing:
@@ -137,11 +141,11 @@ async def _create(access: Access, commits: Commits, branch: str, *, is_new: bool
             head = created.oid
             is_signed = is_signed and created.signature is not None and created.signature.is_valid
     except RefusedByGitHub:
-        if is_created:
+        if branch in new_branches:
             with suppress(NotPushed, RetryLater):  # the branch stays, as after a kill
                 await in_git_thread(commits.remove_branch, branch, head)
         raise
-    return Placed(head, () if is_signed else (_NOT_SIGNED,), is_created)
+    return Placed(head, () if is_signed else (_NOT_SIGNED,))
 
 
 async def _create_one(access: Access, commits: Commits, number: int, branch: str, head: str) -> _Created:

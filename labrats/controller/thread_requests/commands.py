@@ -136,7 +136,7 @@ async def _event_of(jobs: ThreadJobs, request: ThreadRequest) -> IncomingEvent:
 
     Raises NoAccess, RefusedByGitHub.
     """
-    target, repository = request.target, (await jobs.access.open(request.target)).repository
+    target, repository = request.target, (await jobs.access.open(request.target, request.id)).repository
     is_pull_request = target.pull_request is not None
     permissions = READ_PULL_REQUESTS if is_pull_request else READ_ISSUES
     comment = await repository.get(f"/issues/comments/{target.comment}", dict[str, Any], permissions)

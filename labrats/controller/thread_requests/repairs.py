@@ -60,7 +60,7 @@ async def repair(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest
         return NOTHING
     if any(map(jobs.is_busy, await jobs.of(source, request))):
         raise MustWait(WAIT_FOR_JOB_SECONDS)
-    access = await jobs.access.open(request.target)
+    access = await jobs.access.open(request.target, request.id)
     pull_request = await access.repository.get(
         f"/pulls/{request.target.pull_request}", dict[str, Any], READ_PULL_REQUESTS
     )

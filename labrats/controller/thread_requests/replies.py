@@ -67,7 +67,7 @@ async def reply(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
         await _show_as_seen(jobs, source, request)
         raise MustWait(WAIT_FOR_JOB_SECONDS)
     latest = _latest(of_thread, opened_by)
-    access = await jobs.access.open(request.target)
+    access = await jobs.access.open(request.target, request.id)
     path = f"/pulls/{request.target.pull_request}"
     pull_request = await access.repository.get(path, PullRequest, READ_PULL_REQUESTS)
     if pull_request.state != OPEN:

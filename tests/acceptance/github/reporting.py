@@ -28,6 +28,7 @@ SHORTER: Final[dict[str, float | str]] = {
     "labrats.controller.thread_requests.repairs.WAIT_FOR_JOB_SECONDS": 0.2,
     "labrats.controller.thread_requests.replies.WAIT_FOR_JOB_SECONDS": 0.2,
     "labrats.net.github._MIN_RETRY_SECONDS": 1,
+    "labrats.net.github_repository.FIRST_DOUBT_SECONDS": 0.01,
     "labrats.net.github_repository.UNREACHABLE_SECONDS": 0.5,
 }
 """Waits before further requests to GitHub, whose stand-in needs no rest, and before further looks at a job."""

@@ -119,7 +119,7 @@ async def test_commits_that_can_neither_be_signed_nor_pushed_become_a_patch(
 
 
 async def test_a_refused_commit_leaves_no_branch(engine: LocalEngine, github: GitHubStandIn) -> None:
-    github.faults.plan(Fault.forbidden(), "POST /graphql", skip=1)
+    github.faults.plan(Fault.forbidden(), "POST /graphql", skip=1, times=5)
     job = await work(engine, github, 'commit("Add a file", a__txt="a")\ncommit("Add another", b__txt="b")', SIGNED)
     (refused,) = job["published"]["refused"]
     assert refused == "no pull request: GitHub refuses it with 403: Resource not accessible by integration"

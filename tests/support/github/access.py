@@ -1,6 +1,8 @@
 """Credentials: the App's JWT, tokens of its installation, personal tokens."""
 
 import base64
+import math
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -39,15 +41,20 @@ class Access:
 
     permissions: of the installation.     installed: repositories where the App is installed; None: all.
     events:      to which the App subscribes.
+    withheld:    permissions that tokens lack although they are granted.
+    lag_seconds: age below which a token is unknown.
     grants:      the body of each granted request for a token.   claims: the claims of each valid App JWT.
     """
 
     permissions: dict[str, str] = field(default_factory=lambda: dict(GRANTED))
     events: list[str] = field(default_factory=lambda: ["issues", "issue_comment", "pull_request"])
     installed: set[str] | None = None
+    withheld: set[str] = field(default_factory=set)
+    lag_seconds: float = 0
     grants: list[Json] = field(default_factory=list)
     claims: list[Json] = field(default_factory=list)
     _tokens: dict[str, Actor] = field(default_factory=dict)
+    _created: dict[str, float] = field(default_factory=dict)
 
     def add_person(self, token: str, login: str, user_id: int = 1, permissions: dict[str, str] | None = None) -> None:
         """Accept a personal token. permissions: of a fine-grained one; a classic one has all."""
@@ -60,8 +67,11 @@ class Access:
     def installed_on(self, repository: str) -> bool:
         return self.installed is None or repository in self.installed
 
-    def create_token(self, body: Json, owned: set[str]) -> str:
-        """Create a token of the installation. owned: full names of its repositories."""
+    def create_token(self, body: Json, owned: set[str]) -> tuple[str, dict[str, str]]:
+        """Create a token of the installation, and return it with its permissions.
+
+        owned: full names of its repositories.
+        """
         wanted = body.get("permissions", self.permissions)
         limited = Actor("installation", permissions=self.permissions)
         if not all(limited.may(f"{name}:{level}") for name, level in wanted.items()):
@@ -74,8 +84,10 @@ class Access:
                 raise ApiError(422, f"There is at least one repository that {problem}")
         self.grants.append(body)
         token = f"ghs_test_token_{len(self.grants)}"
-        self._tokens[token] = Actor("installation", APP_LOGIN, APP_USER_ID, dict(wanted), frozenset(reached))
-        return token
+        granted = {name: level for name, level in wanted.items() if name not in self.withheld}
+        self._tokens[token] = Actor("installation", APP_LOGIN, APP_USER_ID, granted, frozenset(reached))
+        self._created[token] = time.monotonic()
+        return token, granted
 
     def identify(self, authorization: str) -> Actor:
         """Return the actor of a request's header. Raises ApiError for unknown credentials."""
@@ -85,6 +97,8 @@ class Access:
         if scheme.lower() == "basic":
             proof = base64.b64decode(proof).decode().partition(":")[2]
         if actor := self._tokens.get(proof):
+            if time.monotonic() - self._created.get(proof, -math.inf) < self.lag_seconds:
+                raise ApiError(401, "Bad credentials")
             return actor
         if proof.count(".") != 2:
             raise ApiError(401, "Bad credentials")

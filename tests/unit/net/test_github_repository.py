@@ -7,12 +7,19 @@ import httpx2
 import pytest
 
 from labrats.model.errors import RetryLater
-from labrats.net.github_repository import Permissions, RefusedByGitHub, Repository, graphql_address
+from labrats.net.github import Token
+from labrats.net.github_repository import Doubts, Permissions, RefusedByGitHub, Repository, graphql_address
 from tests.fakes.clock import FakeClock
 
 
-async def token_for(permissions: Permissions) -> str:
-    return "test-token"
+class OneToken:
+    """The same token for all permissions."""
+
+    async def get(self, permissions: Permissions) -> Token:
+        return Token("test-token")
+
+    async def renew(self, permissions: Permissions) -> None:
+        """Keep the token."""
 
 
 @asynccontextmanager
@@ -20,7 +27,7 @@ async def a_repository(answer: dict[str, object]) -> AsyncIterator[Repository]:
     """Yield a repository whose GraphQL API always gives an answer."""
     transport = httpx2.MockTransport(lambda request: httpx2.Response(200, json=answer))
     async with httpx2.AsyncClient(base_url="https://api.github.com", transport=transport) as client:
-        yield Repository(client, "octo/demo", token_for, FakeClock())
+        yield Repository(client, "octo/demo", OneToken(), FakeClock(), Doubts())
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,7 @@ def get_installation(world: World, call: Call) -> Answer:
 @route("POST /app/installations/{installation_id}/access_tokens", actors=("app",))
 def create_token(world: World, call: Call) -> Answer:
     _require_installation(call)
-    body = call.body or {}
-    token = world.access.create_token(body, set(world.repositories))
-    permissions = body.get("permissions", world.access.permissions)
+    token, permissions = world.access.create_token(call.body or {}, set(world.repositories))
     return 201, {"token": token, "expires_at": "2100-01-01T13:00:00Z", "permissions": permissions}
 
 

@@ -18,7 +18,7 @@ class LimitedAccess:
 
     opened = 0
 
-    async def open(self, target: ReportTarget) -> None:
+    async def open(self, target: ReportTarget, work: str) -> None:
         self.opened += 1
         raise LimitReached("GitHub answered 403", delay_seconds=3600)
 

@@ -78,7 +78,7 @@ async def test_a_commit_that_the_api_cannot_create_is_pushed(
     origin, checkout, bundle = changed(tmp_path, change)
     commits = Commits.fetch(bundle, str(origin), "")
     try:
-        placed = await place_on_branch(NO_ACCESS, commits, "work", sign=True)
+        placed = await place_on_branch(NO_ACCESS, commits, "work", set(), sign=True)
     finally:
         commits.close()
     (refused,) = placed.refused
@@ -94,7 +94,7 @@ async def test_a_branch_that_somebody_has_created_meanwhile_stays_as_it_is(tmp_p
     commits = Commits.fetch(bundle, str(origin), "")
     try:
         with pytest.raises(BranchHasOtherCommits):
-            await place_on_branch(NO_ACCESS, commits, "main", sign=sign, is_new=True)
+            await place_on_branch(NO_ACCESS, commits, "main", set(), sign=sign, is_new=True)
         assert not commits.create_branch("main")
     finally:
         commits.close()
