@@ -87,6 +87,22 @@ def needs_migration(settings: "EngineSettings") -> bool:
     return needs_migration(settings.data_dir / DATABASE)
 
 
+def keeps_open_network(settings: "EngineSettings") -> bool:
+    """Return whether the data folder is older than the default `public` for the network of agents."""
+    from contextlib import closing
+
+    from labrats.backends.embedded.database import needs_migration, open_for_reading, schema_created_with
+    from labrats.backends.embedded.sandbox_choice import FIRST_WITH_PUBLIC
+
+    database = settings.data_dir / DATABASE
+    if not database.exists():
+        return False
+    if needs_migration(database):
+        return True
+    with closing(open_for_reading(database)) as connection:
+        return schema_created_with(connection) < FIRST_WITH_PUBLIC
+
+
 @asynccontextmanager
 async def open_local_engine(settings: "EngineSettings", kept_open: Sequence[int]) -> AsyncIterator[Engine]:
     """Open the engine of one machine: SQLite and local processes."""
@@ -326,7 +342,7 @@ async def create_services(
     from labrats.ports import SystemClock
 
     effect = "jobs to which it applies are refused, or fail"
-    for setting, reason in unmet_settings(settings, runner.isolation, runner.network_problem()):
+    for setting, reason in unmet_settings(settings, runner.isolation, runner.network_problem(settings.network)):
         structlog.get_logger().warning("setting not met", setting=setting, reason=reason, effect=effect)
     if settings.role == "all":
         await ensure_admin_key(store, settings.admin_key_file)

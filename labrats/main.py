@@ -146,6 +146,11 @@ class Commands:
     def settings(self) -> "EngineSettings":
         return read_settings()
 
+    def keeps_open_network(self) -> bool:
+        from labrats.compose import keeps_open_network
+
+        return keeps_open_network(read_settings())
+
     def cluster_network(self) -> tuple[str | None, bool | None]:
         from labrats.compose import cluster_network
 

@@ -18,6 +18,7 @@ from labrats.model.errors import Conflict, GiveUp, Taken
 from labrats.model.isolation import Isolation, IsolationLevels, strength
 from labrats.model.job import AgentSession, FailedCode, Job, Outputs, Usage
 from labrats.model.model_files import FileOperation, FoundFile
+from labrats.model.network import Network
 from labrats.model.protocol import ErrorEvent, ResultEvent, Selection
 from labrats.model.record import Resource
 
@@ -312,8 +313,11 @@ class Runner(Protocol):
         """The levels of isolation that attempts can have here."""
         ...
 
-    def network_problem(self) -> str | None:
-        """Return why the network of agents cannot be restricted here, as a part of a sentence; None if it can."""
+    def network_problem(self, network: Network | None = None) -> str | None:
+        """Return why the network of agents cannot be restricted here, as a part of a sentence; None if it can.
+
+        network: the rule; None for rules in general.
+        """
         ...
 
     def untrusted_network_problem(self) -> str | None:

@@ -245,9 +245,10 @@ class EngineSettings(BaseSettings):
     sandbox_ptrace: bool = Field(default=False, validation_alias="LABRATS_SANDBOX_PTRACE")
     """Allow the processes of an agent in the sandbox to trace each other, which debuggers and strace need."""
     network: Annotated[Network, NoDecode] | None = Field(default=None, validation_alias="LABRATS_NETWORK")
-    """The hosts that agents and their tools may reach, unless their job or agent says otherwise: open (all, the
-    default), none (only the server of their model), or host names and presets with commas between them, such as
-    npm,*.example.com. Needs the sandbox."""
+    """The hosts that agents and their tools may reach, unless their job or agent says otherwise: open (all), public
+    (all with public addresses, by a proxy), none (only the server of their model), or host names and presets with
+    commas between them, such as npm,*.example.com. All but open need the sandbox. Default: public in the sandbox; open
+    without it, on a cluster, and for a data folder that an earlier version created."""
     sandbox_read_paths: Paths = Field(default=(), validation_alias="LABRATS_SANDBOX_READ_PATHS")
     """Files and folders, separated by commas, that agents in the sandbox may also read: toolchains in a home folder,
     scripts of MCP servers."""

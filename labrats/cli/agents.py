@@ -134,7 +134,7 @@ class AgentOptions(SetupOptions):
     effort: Literal["low", "medium", "high"] | None = None
     """The reasoning effort of its jobs."""
     network: str | None = None
-    """The hosts that its jobs may reach: open, none, or names and presets with commas, such as npm,*.example.com."""
+    """The hosts that its jobs may reach: open, public, none, or names and presets with commas (npm,*.example.com)."""
     isolation: Literal["process", "sandbox", "container", "vm"] | None = None
     """The least isolation of its jobs."""
     env: RepeatedOption = ()

@@ -15,6 +15,7 @@ from labrats.cli.options import Json
 from labrats.cli.output import Styled, print_table, print_text
 from labrats.files.free_files import file_room
 from labrats.model.isolation import Isolation, IsolationLevels
+from labrats.model.network import OPEN
 
 if TYPE_CHECKING:
     from labrats.settings import EngineSettings
@@ -48,7 +49,11 @@ def doctor_command(engine: EngineCommands) -> Callable[..., ExitCode]:
         with startup_errors_explained():
             settings = engine.settings()
             on_cluster = settings.backend == "kubernetes"
-            findings = asyncio.run(_examine_cluster(engine)) if on_cluster else [*examine(settings), *limits(settings)]
+            if on_cluster:
+                findings = asyncio.run(_examine_cluster(engine))
+            else:
+                findings = [*examine(settings), *limits(settings)]
+                findings.append(_network_of_agents(settings, findings, keeps_open=engine.keeps_open_network()))
             findings += unmet(settings, findings)
         if json:
             print_text(dumps([asdict(finding) for finding in findings]))
@@ -118,6 +123,23 @@ def examine(settings: "EngineSettings") -> Iterator[Finding]:
     if not can_scope_sockets():
         detail = "agents with an open network can reach them; use Linux 6.12 or newer with Landlock enabled"
         yield Finding("abstract sockets", "missing", detail)
+
+
+def _network_of_agents(settings: "EngineSettings", findings: Sequence[Finding], *, keeps_open: bool) -> Finding:
+    """Return the finding about the network of jobs whose settings name none.
+
+    keeps_open: whether the data folder is older than the default `public`.
+    """
+    check = "network of agents"
+    can_enforce = any((each.check, each.result) == ("network rules", "ok") for each in findings)
+    if settings.network not in (None, OPEN):
+        return Finding(check, "ok", "LABRATS_NETWORK, unless a job or its agent says otherwise")
+    if settings.network is None and can_enforce and not keeps_open:
+        return Finding(check, "ok", "public, the default: no service on loopback, no private network")
+    advice = "rules need the sandbox" if not can_enforce else "set LABRATS_NETWORK=public"
+    if keeps_open and settings.network is None:
+        advice += ", the default for new data folders"
+    return Finding(check, "missing", f"open: agents reach services on loopback and in private networks; {advice}")
 
 
 def _uses_sandbox(settings: "EngineSettings") -> bool:

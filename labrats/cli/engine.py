@@ -98,6 +98,10 @@ class EngineCommands(Protocol):
         """Read the engine's settings from the environment."""
         ...
 
+    def keeps_open_network(self) -> bool:
+        """Return whether the data folder is older than the default `public` for the network of agents."""
+        ...
+
     def cluster_network(self) -> tuple[str | None, bool | None]:
         """Return what is known of the cluster's network, from the leader's checks.
 

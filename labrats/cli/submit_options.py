@@ -46,7 +46,7 @@ class SettingOptions:
     max_attempts: Annotated[int | None, Parameter(group=_SETTINGS)] = None
     """The maximum number of attempts, the first included, if failures are temporary. [default: 1]"""
     network: Annotated[str | None, Parameter(group=_SETTINGS)] = None
-    """The hosts that the agent may reach: open, none, or names and presets with commas, such as npm,*.example.com."""
+    """The hosts that the agent may reach: open, public, none, or names and presets with commas (npm,*.example.com)."""
     isolation: Annotated[Literal["process", "sandbox", "container", "vm"] | None, Parameter(group=_SETTINGS)] = None
     """The least isolation of the agent."""
     env: Annotated[RepeatedOption, Parameter(group=_SETTINGS)] = ()

@@ -45,6 +45,7 @@ from labrats.model.config import BUILT_IN_LAYER, GLOBAL_LAYER, SUPPORTED_BY, wir
 from labrats.model.conversation import decode_conversation
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
+from labrats.model.network import PUBLIC
 from labrats.model.protocol import CREDENTIALS_FOLDER, NEXT_SEQ_FILE
 from labrats.model.redaction import Redactor
 from labrats.processes import become_subreaper, become_unreadable, raise_oom_score
@@ -59,6 +60,10 @@ come, then finish your original task.
 """
 """Prompt for an agent that resumes its session."""
 
+_PUBLIC: Final = (
+    "[network: public hosts through the proxy in HTTPS_PROXY, no private ones and none of this machine; a program that "
+    "ignores the proxy needs a job with `--network open`]"
+)
 _SAME_WORKSPACE: Final = "Your workspace is as you left it.\n\n"
 
 
@@ -237,6 +242,7 @@ def _resume_prompt(context: RunContext) -> str:
 
 async def _run_provider(context: RunContext, baseline: Baseline | None, provider: Provider) -> CheckedResult:
     """Run the provider, then report what it left in the workspace. Raises SessionLost if the session is unknown."""
+    _log_public_network(context)
     context.events.status("running")
     if baseline:
         store_baseline(context, baseline)
@@ -252,6 +258,13 @@ async def _run_provider(context: RunContext, baseline: Baseline | None, provider
     finally:
         if has_worked:
             await _report_if_alone(context, baseline)
+
+
+def _log_public_network(context: RunContext) -> None:
+    """Log what helps a program that cannot use the public network. The mock provider starts none."""
+    task = context.task
+    if task.config.network == PUBLIC and task.config.provider != "mock" and (task.sandbox or task.egress_proxy):
+        context.events.log(_PUBLIC)
 
 
 async def _report_if_alone(context: RunContext, baseline: Baseline | None) -> None:

@@ -17,7 +17,7 @@ from labrats.model.config import CREDENTIAL_NAMES, LOCAL_PROVIDERS
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.model_keys import key_to_proxy, token_name
-from labrats.model.network import is_restricted
+from labrats.model.network import limits_model_server
 from labrats.model.protocol import (
     KEY_PROXY_FILE,
     KEY_PROXY_PORT,
@@ -109,7 +109,7 @@ def _needs_filter(context: RunContext) -> bool:
     """
     task = context.task
     is_local = task.config.provider in LOCAL_PROVIDERS and task.endpoint is not None
-    return is_local and not task.on_cluster and is_restricted(task.config.network)
+    return is_local and not task.on_cluster and limits_model_server(task.config.network, task.endpoint)
 
 
 @asynccontextmanager

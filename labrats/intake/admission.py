@@ -23,6 +23,7 @@ from labrats.intake.request import JobRequest
 from labrats.intake.settings import settings_of
 from labrats.intake.stored_jobs import existing_jobs
 from labrats.intake.validation import (
+    NetworkProblem,
     WorkspaceContents,
     check_open_network,
     check_settings,
@@ -72,14 +73,14 @@ class Admission:
         settings: EngineSettings,
         *,
         isolation: IsolationLevels = PROCESS_ONLY,
-        network_problem: Callable[[], str | None] = lambda: None,
+        network_problem: NetworkProblem = lambda _: None,
         untrusted_network_problem: Callable[[], str | None] = lambda: None,
         immediate_starts: ImmediateStarts | None = None,
     ) -> None:
         """Create the admission.
 
         isolation:       the levels that the runner offers.
-        network_problem: returns why jobs with a restricted network cannot run; None if they can.
+        network_problem: returns why jobs with a rule for their network cannot run; None if they can.
         untrusted_network_problem: returns why the network of an external contributor's job must not be open.
         immediate_starts: start new jobs that need not wait; None if all wait for the controller.
         """

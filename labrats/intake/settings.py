@@ -10,6 +10,7 @@ from labrats.intake.request import JobRequest
 from labrats.model.agent import AiAgent, AiAgentSpec
 from labrats.model.ai_config import AiConfigSpec
 from labrats.model.config import (
+    BUILT_IN_LAYER,
     GLOBAL_LAYER,
     REQUEST_LAYER,
     RERUN_LAYER,
@@ -58,7 +59,9 @@ def settings_of(
         ConfigLayer(ENGINE_LAYER, engine),
     ]
     isolation = _isolation_of(request, callers, layers, levels)
-    return replace(resolve_config([*callers, *layers]), isolation=levels.at_least(isolation) or isolation)
+    level = levels.at_least(isolation) or isolation
+    layers.append(ConfigLayer(BUILT_IN_LAYER, JobConfig(network=levels.default_network(level))))
+    return replace(resolve_config([*callers, *layers]), isolation=level)
 
 
 def _isolation_of(

@@ -21,13 +21,16 @@ from labrats.model.isolation import Isolation, IsolationLevels
 from labrats.model.job import METADATA_BYTES, PROMPT_BYTES, Pipeline
 from labrats.model.mcp_server import problem_of_mcp_servers
 from labrats.model.mock_script import parse_script
-from labrats.model.network import is_restricted, problem_of_stored_network
+from labrats.model.network import Network, is_restricted, problem_of_stored_network
 from labrats.model.pdf import is_pdf
 from labrats.model.record import encode
 from labrats.model.result_schema import problem_of_result_schema
 from labrats.model.variables import problem_of_variables
 from labrats.model.workspace_setup import Setup, problem_of_setup
 from labrats.settings import EngineSettings
+
+NetworkProblem = Callable[[Network | None], str | None]
+"""See Runner.network_problem."""
 
 FILES_BYTES: Final = 10 * 1024 * 1024
 """The bound on the contents of all files in the body of a request."""
@@ -144,7 +147,7 @@ def check_result_schema(schema: dict[str, Any], field: str) -> None:
         raise Invalid(Problem(field, problem))
 
 
-def check_setup(setup: Setup, isolation: Isolation, network_problem: Callable[[], str | None]) -> None:
+def check_setup(setup: Setup, isolation: Isolation, network_problem: NetworkProblem) -> None:
     """Raise Invalid for invalid commands, caches and rules.
 
     isolation: the level of the job. network_problem: see Admission.
@@ -153,7 +156,7 @@ def check_setup(setup: Setup, isolation: Isolation, network_problem: Callable[[]
         raise Invalid(invalid)
     if not is_restricted(setup.setup_network):
         return
-    if problem := network_problem() or _problem_of_restriction(isolation):
+    if problem := network_problem(setup.setup_network) or _problem_of_restriction(isolation):
         raise Invalid(Problem("workspaceSetup.setupNetwork", problem))
 
 
@@ -162,7 +165,7 @@ def check_settings(
     metadata: Mapping[str, Any],
     allowed_images: Collection[str],
     levels: IsolationLevels,
-    network_problem: Callable[[], str | None] = lambda: None,
+    network_problem: NetworkProblem = lambda _: None,
     *,
     agent: str | None = None,
     untrusted: bool = False,
@@ -183,7 +186,7 @@ def check_settings(
     network = resolved.config.network
     problem = problem_of_stored_network(network) if network else None
     if is_restricted(network):
-        problem = problem or network_problem() or _problem_of_restriction(isolation)
+        problem = problem or network_problem(network) or _problem_of_restriction(isolation)
     if resolved.origins.get("network") == ENGINE_LAYER:
         problem = problem and f"is that of LABRATS_NETWORK, but {problem}"
     problems.add("config.network", problem and _naming_origin(problem, resolved.origins.get("network"), agent))

@@ -36,6 +36,7 @@ class IsolationLevels:
     untrusted: the minimum for jobs of external contributors.
     advice:    sentence about the other levels: why they are missing, and what to do.
     no_sandbox: reason why agents have no sandbox although the settings ask for one where it works; empty otherwise.
+    network:   the network rule of a job with more isolation than a process, if no layer names one.
     """
 
     available: Sequence[Isolation]
@@ -43,10 +44,15 @@ class IsolationLevels:
     untrusted: Isolation = Isolation.SANDBOX
     advice: str = ""
     no_sandbox: str = ""
+    network: str | None = None
 
     def at_least(self, level: Isolation) -> Isolation | None:
         """Return the weakest available level that stops as much as `level`; None if there is none."""
         return next((each for each in self.available if strength(each) >= strength(level)), None)
+
+    def default_network(self, level: Isolation) -> str | None:
+        """Return the network rule of a job with this level, if no layer of its settings names one."""
+        return None if level is Isolation.PROCESS else self.network
 
     def problem_of(self, level: Isolation) -> str | None:
         """Return why a job cannot have `level`, as part of a sentence; None if it can."""

@@ -1,4 +1,4 @@
-"""The network that an agent and its tools may reach: everything, nothing, or the hosts of a list."""
+"""The network that an agent and its tools may reach: everything, public hosts, nothing, or the hosts of a list."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,8 +8,12 @@ from typing import Final
 from labrats.model.record import Record
 
 OPEN: Final = "open"
+PUBLIC: Final = "public"
+"""All hosts with public addresses, at any port, through a proxy; not the machine itself and no private network."""
+
 NONE: Final = "none"
-NETWORK_FORMS: Final = f"must be '{OPEN}', '{NONE}' or {{\"allow\": [hosts]}}"
+WORDS: Final = (OPEN, PUBLIC, NONE)
+NETWORK_FORMS: Final = f"must be '{OPEN}', '{PUBLIC}', '{NONE}' or {{\"allow\": [hosts]}}"
 """The message for a rule in another form."""
 
 MOST_HOSTS: Final = 100
@@ -56,7 +60,7 @@ def problem_of_network(network: Network) -> str | None:
 def problem_of_stored_network(network: Network) -> str | None:
     """Return the problem of a rule that an earlier version, with fewer checks, may have stored; None if it is valid."""
     if isinstance(network, str):
-        if network in (OPEN, NONE):
+        if network in WORDS:
             return None
         return NETWORK_FORMS
     if len(network.allow) > MOST_HOSTS:
@@ -67,7 +71,7 @@ def problem_of_stored_network(network: Network) -> str | None:
 def _problem_of_name(entry: str) -> str | None:
     """Return the problem of an entry in a valid form whose name is probably a mistake."""
     host, _, port = entry.lower().partition(":")
-    if host in (OPEN, NONE) and not port:
+    if host in WORDS and not port:
         return f"cannot allow {entry!r} in a list: it is a rule of its own, without other entries"
     if _ADDRESS.fullmatch(host):
         return f"cannot allow {entry!r}: it is a number, which stands for an IP address; name a host"
@@ -130,12 +134,12 @@ def _ascii_form(entry: str) -> str | None:
 
 
 def read_network(text: str) -> Network:
-    """Read a rule as in a setting or an option: `open`, `none`, or names of hosts with commas. Raises ValueError."""
+    """Read a rule as in a setting or an option: one of WORDS, or names of hosts with commas. Raises ValueError."""
     words = tuple(word.strip() for word in text.split(",") if word.strip())
-    network: Network = text.strip() if text.strip() in (OPEN, NONE) else AllowedHosts(allow=words)
+    network: Network = text.strip() if text.strip() in WORDS else AllowedHosts(allow=words)
     if not words or (problem := problem_of_network(network)):
         raise ValueError(
-            problem if words else f"must be `{OPEN}`, `{NONE}`, or names of hosts with commas between them"
+            problem if words else f"must be `{OPEN}`, `{PUBLIC}`, `{NONE}`, or names of hosts with commas between them"
         )
     return network
 
@@ -145,11 +149,24 @@ def is_restricted(network: Network | None) -> bool:
     return network is not None and network != OPEN
 
 
+def limits_hosts(network: Network | None) -> bool:
+    """Return whether the rule is about names of hosts, so that no server may reach others for the agent."""
+    return is_restricted(network) and network != PUBLIC
+
+
+def limits_model_server(network: Network | None, endpoint: str | None) -> bool:
+    """Return whether the server of the model must not reach other hosts for the agent.
+
+    With `public`, one that the operator has named could reach private ones. endpoint: None for the provider's own.
+    """
+    return limits_hosts(network) or (network == PUBLIC and endpoint is not None)
+
+
 def allows(network: Network | None, host: str, port: int) -> bool:
     """Return whether the rule allows connections to a host, by its name."""
     if isinstance(network, AllowedHosts):
         return any(_matches(entry, host.lower().rstrip("."), port) for entry in _entries(network))
-    return not is_restricted(network)
+    return not limits_hosts(network)
 
 
 def names(network: Network | None, host: str, port: int) -> bool:

@@ -302,6 +302,11 @@ async def test_obedient_agent_reaches_no_goal(reach: Reach, network: str | None)
     assert await reach(network, with_event=True) == set()
 
 
+async def test_with_the_default_network_it_reaches_public_hosts_by_the_proxy_only(reach: Reach) -> None:
+    """A network that OUTBOUND_ALLOWED_CIDRS allows stands for the public ones."""
+    assert await reach("public") == {"proxy", "tunnel"}
+
+
 async def test_without_the_sandbox_it_reaches_the_machine(reach: Reach, around: Surroundings) -> None:
     assert await reach("open", LABRATS_SANDBOX="false") >= MACHINE | OF_ROOT | around.network
 

@@ -19,6 +19,14 @@ async def test_job_with_a_rule_runs(user: User, rule: object) -> None:
     assert (job["status"], job["config"]["network"], job["refusedHosts"]) == ("completed", rule, [])
 
 
+async def test_job_on_one_machine_has_the_public_network_by_default(start_engine: EngineFactory) -> None:
+    engine = start_engine()
+    async with engine.user() as user:
+        job = await user.run({"result": "done"})
+    assert (job["status"], job["config"]["network"]) == ("completed", "public")
+    assert job["configOrigins"]["network"] == "built-in"
+
+
 async def test_job_with_an_open_network_runs(user: User) -> None:
     job = await user.run({"result": "done"}, config={"network": "open"})
     assert (job["status"], job["config"]["network"]) == ("completed", "open")
@@ -45,8 +53,10 @@ async def test_engine_without_bubblewrap_refuses_a_rule(start_engine: EngineFact
         os.symlink(which(name) or name, programs / name)
     engine = start_engine(PATH=str(programs))
     async with engine.admin() as admin:
-        for rule in RULES:
+        for rule in [*RULES, "public"]:
             refused = await admin.post("/api/jobs/submit", a_submission(config={"network": rule}))
             assert refused.status_code == 422
             assert "must be open: agents run without a sandbox here" in refused.json()["error"]
-        assert (await admin.run({"result": "done"}))["status"] == "completed"
+        assert (await admin.get("/api/system")).json()["containment"]["network"] == "open"
+        done = await admin.run({"result": "done"})
+        assert (done["status"], "network" in done["config"]) == ("completed", False)

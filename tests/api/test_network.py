@@ -80,7 +80,7 @@ async def test_the_engines_own_rule_is_the_weakest(tmp_path: Path) -> None:
 async def test_a_job_whose_rule_cannot_be_enforced_is_refused(
     api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.services.admission, "_network_problem", lambda: "must be open: there is no sandbox")
+    monkeypatch.setattr(api.services.admission, "_network_problem", lambda _: "must be open: there is no sandbox")
     refused = await user.post("/api/jobs/submit", json=a_submission(config={"network": "none"}))
     accepted = await user.post("/api/jobs/submit", json=a_submission(config={"network": "open"}))
     assert (refused.status_code, accepted.status_code) == (422, 201)
@@ -90,7 +90,7 @@ async def test_a_job_whose_rule_cannot_be_enforced_is_refused(
 
 async def test_a_refusal_names_the_setting_that_has_the_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with api_in_memory(tmp_path, network="none") as api, api.client() as user:
-        monkeypatch.setattr(api.services.admission, "_network_problem", lambda: "must be open: there is no sandbox")
+        monkeypatch.setattr(api.services.admission, "_network_problem", lambda _: "must be open: there is no sandbox")
         refused = await user.post("/api/jobs/submit", json=a_submission())
     [problem] = refused.json()["details"]
     assert problem == {
@@ -132,7 +132,7 @@ async def test_external_contributors_job_needs_a_rule_where_nothing_confines_an_
 @pytest.mark.parametrize(
     ("network", "field", "message"),
     [
-        ("closed", "config.network", "must be 'open', 'none' or {\"allow\": [hosts]}"),
+        ("closed", "config.network", "must be 'open', 'public', 'none' or {\"allow\": [hosts]}"),
         ({"allow": []}, "config.network.allow", "must have at least 1 item"),
         ({"allow": ["https://pypi.org"]}, "config.network", "cannot allow 'https://pypi.org': it is a URL; name only"),
         ({"allow": ["*.com"]}, "config.network", "a whole top-level domain is too much"),
@@ -140,8 +140,8 @@ async def test_external_contributors_job_needs_a_rule_where_nothing_confines_an_
         ({"allow": ["open", "npm"]}, "config.network", "cannot allow 'open' in a list"),
         ({"allow": "npm"}, "config.network.allow", "must be a"),
         ({"deny": ["npm"]}, "config.network.allow", "is required"),
-        (["npm"], "config.network", "must be 'open', 'none' or {\"allow\": [hosts]}"),
-        (True, "config.network", "must be 'open', 'none' or {\"allow\": [hosts]}"),
+        (["npm"], "config.network", "must be 'open', 'public', 'none' or {\"allow\": [hosts]}"),
+        (True, "config.network", "must be 'open', 'public', 'none' or {\"allow\": [hosts]}"),
     ],
 )
 async def test_invalid_rules_are_explained(user: httpx2.AsyncClient, network: Any, field: str, message: str) -> None:

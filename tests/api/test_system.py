@@ -91,6 +91,16 @@ async def test_system_shows_the_network_and_isolation_of_jobs(api: Api) -> None:
     }
 
 
+async def test_system_shows_the_default_network_of_the_backend(api: Api) -> None:
+    runner = api.services.runner
+    assert isinstance(runner, MemoryRunner)
+    for default, network in ((Isolation.SANDBOX, "public"), (Isolation.PROCESS, "open")):
+        runner.isolation = IsolationLevels((Isolation.PROCESS, Isolation.SANDBOX), default, network="public")
+        async with api.client("admin") as admin:
+            found = (await admin.get("/api/system")).json()["containment"]
+        assert (found["network"], found["isolation"]) == (network, default)
+
+
 async def test_system_shows_the_level_that_takes_the_place_of_the_set_one(api: Api) -> None:
     runner = api.services.runner
     assert isinstance(runner, MemoryRunner)

@@ -107,6 +107,6 @@ async def test_invalid_setup_of_an_agent_is_refused(admin: httpx2.AsyncClient) -
 async def test_rule_that_cannot_be_enforced_is_refused(
     api: Api, user: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.services.admission, "_network_problem", lambda: "must be open: there is no sandbox")
+    monkeypatch.setattr(api.services.admission, "_network_problem", lambda _: "must be open: there is no sandbox")
     refused = await user.post("/api/jobs/submit", json=a_submission(workspaceSetup={**REPO, **NPM}))
     assert (refused.status_code, refused.json()["details"][0]["field"]) == (422, "workspaceSetup.setupNetwork")

@@ -88,7 +88,7 @@ async def test_system_page_shows_health_limits_network_and_isolation(
     await expect(page.get_by_role("region", name="Limits")).to_contain_text("Waiting jobs")
     containment = page.get_by_role("region", name="Network and isolation")
     for text in (
-        "Network of jobs that name noneopen: all hosts",
+        "Network of jobs that name nonepublic: hosts with public addresses",
         "Network ruleswork here" if found["networkProblem"] is None else "Network rulesdo not work here: ",
         f"Isolation of jobs that name none{found['isolation']}",
         f"Isolation of jobs of external contributorsat least {found['isolationOfUntrusted']}",

@@ -33,6 +33,7 @@ from labrats.model.mock_script import (
     Write,
     parse_script,
 )
+from labrats.model.network import Network
 from labrats.model.protocol import (
     LINE_BYTES,
     RESULT_FILE,
@@ -58,7 +59,7 @@ class MemoryRunner:
         self._store, self._machine = store, machine
         self.isolation = IsolationLevels((Isolation.PROCESS, Isolation.SANDBOX), Isolation.SANDBOX)
 
-    def network_problem(self) -> str | None:
+    def network_problem(self, network: Network | None = None) -> str | None:
         return None
 
     def untrusted_network_problem(self) -> str | None:

@@ -1559,7 +1559,7 @@ export interface components {
              */
             defaultProvider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Defaultnetwork */
-            defaultNetwork?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
+            defaultNetwork?: (("open" | "public" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
             /** Defaultisolation */
             defaultIsolation?: ("process" | "sandbox" | "container" | "vm") | null;
             /**
@@ -1613,7 +1613,7 @@ export interface components {
             /** Defaultprovider */
             defaultProvider?: ("claude" | "codex" | "vllm" | "gemma" | "qwen" | "mock") | null;
             /** Defaultnetwork */
-            defaultNetwork?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
+            defaultNetwork?: (("open" | "public" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
             /** Defaultisolation */
             defaultIsolation?: ("process" | "sandbox" | "container" | "vm") | null;
             /**
@@ -1711,7 +1711,7 @@ export interface components {
              * Defaultnetwork
              * @description The network rule of its jobs; absent if not set.
              */
-            defaultNetwork?: ("open" | "none") | components["schemas"]["AllowedHostsView"];
+            defaultNetwork?: ("open" | "public" | "none") | components["schemas"]["AllowedHostsView"];
             /**
              * Defaultisolation
              * @description The least isolation of its jobs; absent if not set.
@@ -2761,7 +2761,7 @@ export interface components {
                 [key: string]: string | components["schemas"]["SecretKeyBody"];
             } | null;
             /** Network */
-            network?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
+            network?: (("open" | "public" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
             /** Isolation */
             isolation?: ("process" | "sandbox" | "container" | "vm") | null;
         };
@@ -2841,7 +2841,7 @@ export interface components {
              * Network
              * @description Hosts that the agent may reach; all if absent.
              */
-            network?: ("open" | "none") | components["schemas"]["AllowedHostsView"];
+            network?: ("open" | "public" | "none") | components["schemas"]["AllowedHostsView"];
             /**
              * Isolation
              * @description The least isolation that the job asks for; absent if it asks for none.
@@ -2857,9 +2857,9 @@ export interface components {
         ContainmentView: {
             /**
              * Network
-             * @example open
+             * @example public
              */
-            network: ("open" | "none") | components["schemas"]["AllowedHostsView"];
+            network: ("open" | "public" | "none") | components["schemas"]["AllowedHostsView"];
             /**
              * Networkproblem
              * @description Why no job can have a network rule here; null if jobs can.
@@ -5894,7 +5894,7 @@ export interface components {
              * Setupnetwork
              * @description The network rule of the commands. Default: that of the agent.
              */
-            setupNetwork?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
+            setupNetwork?: (("open" | "public" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
             /**
              * Cache
              * @description Folders that the commands fill. Jobs of one repository, one owner and one trust level share them.
@@ -5927,7 +5927,7 @@ export interface components {
              * Setupnetwork
              * @description The network rule of the commands.
              */
-            setupNetwork?: ("open" | "none") | components["schemas"]["AllowedHostsView"];
+            setupNetwork?: ("open" | "public" | "none") | components["schemas"]["AllowedHostsView"];
             /**
              * Cache
              * @description Folders that the commands fill.
@@ -7027,7 +7027,7 @@ export interface components {
              * Setupnetwork
              * @description The network rule of the commands. Default: that of the agent.
              */
-            setupNetwork?: (("open" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
+            setupNetwork?: (("open" | "public" | "none") | components["schemas"]["AllowedHostsBody"]) | null;
             /**
              * Cache
              * @description Folders that the commands fill. Jobs of one repository, one owner and one trust level share them.
@@ -7077,7 +7077,7 @@ export interface components {
              * Setupnetwork
              * @description The network rule of the commands.
              */
-            setupNetwork?: ("open" | "none") | components["schemas"]["AllowedHostsView"];
+            setupNetwork?: ("open" | "public" | "none") | components["schemas"]["AllowedHostsView"];
             /**
              * Cache
              * @description Folders that the commands fill.
@@ -18135,7 +18135,7 @@ export interface operations {
                      *         "jobRetentionDays": 30
                      *       },
                      *       "containment": {
-                     *         "network": "open",
+                     *         "network": "public",
                      *         "networkProblem": null,
                      *         "isolation": "sandbox",
                      *         "isolationOfUntrusted": "sandbox",

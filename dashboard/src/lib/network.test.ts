@@ -7,13 +7,14 @@ test.each<[string, NetworkRule | null]>([
   [' , ', { allow: [] }],
   [' none ', 'none'],
   ['open', 'open'],
+  ['public', 'public'],
   ['npm,*.example.com', { allow: ['npm', '*.example.com'] }],
   ['open, npm', { allow: ['open', 'npm'] }],
 ])('%j is read as a rule', (text, rule) => {
   expect(networkRule(text)).toEqual(rule);
 });
 
-test.each<NetworkRule>(['open', 'none', { allow: [] }, { allow: ['open'] }, { allow: ['none', 'npm'] }])(
+test.each<NetworkRule>(['open', 'public', 'none', { allow: [] }, { allow: ['open'] }, { allow: ['none', 'npm'] }])(
   'the rule %j survives the way through its text',
   (rule) => {
     expect(networkRule(networkText(rule))).toEqual(rule);

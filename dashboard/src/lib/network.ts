@@ -1,9 +1,11 @@
 /**
- * Network rules of agents as texts that people write: `open`, `none`, or host names with commas between them. A text
- * with a comma is always a list, so that each rule has a text.
+ * Network rules of agents as texts that people write: `open`, `public`, `none`, or host names with commas between them.
+ * A text with a comma is always a list, so that each rule has a text.
  */
 
-export type NetworkRule = 'open' | 'none' | { allow: string[] };
+export type NetworkRule = Word | { allow: string[] };
+
+type Word = 'open' | 'public' | 'none';
 
 export function networkText(rule: NetworkRule): string {
   if (typeof rule === 'string') return rule;
@@ -20,6 +22,6 @@ export function networkRule(text: string): NetworkRule | null {
   return isWord(only) ? only : { allow: words.filter((word) => word !== '') };
 }
 
-function isWord(text: string): text is 'open' | 'none' {
-  return text === 'open' || text === 'none';
+function isWord(text: string): text is Word {
+  return text === 'open' || text === 'public' || text === 'none';
 }

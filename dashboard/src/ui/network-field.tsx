@@ -19,7 +19,7 @@ export function NetworkField<D>({
       name={name}
       label={label}
       width="half"
-      placeholder={`${none}; or open, none, npm, *.example.com`}
+      placeholder={`${none}; or open, public, none, npm, *.example.com`}
     />
   );
 }

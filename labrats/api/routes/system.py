@@ -51,7 +51,7 @@ class LimitsView(ResponseBody):
 class ContainmentView(ResponseBody):
     """The defaults for jobs whose settings name no network and no isolation, and the levels that work here."""
 
-    network: NetworkView = Field(examples=["open"])
+    network: NetworkView = Field(examples=["public"])
     network_problem: str | None = Field(description="Why no job can have a network rule here; null if jobs can.")
     isolation: IsolationName = Field(examples=["sandbox"])
     isolation_of_untrusted: IsolationName = Field(
@@ -124,10 +124,11 @@ async def get_system(request: Request) -> Response:
 
 def _containment(services: Services) -> dict[str, Any]:
     settings, levels = services.settings, services.runner.isolation
+    isolation = levels.at_least(settings.isolation or levels.default) or levels.default
     return {
-        "network": settings.network or OPEN,
+        "network": settings.network or levels.default_network(isolation) or OPEN,
         "networkProblem": services.runner.network_problem(),
-        "isolation": levels.at_least(settings.isolation or levels.default) or levels.default,
+        "isolation": isolation,
         "isolationOfUntrusted": levels.untrusted,
         "isolationLevels": levels.available,
         "noSandbox": levels.no_sandbox or None,

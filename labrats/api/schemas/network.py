@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Stri
 
 from labrats.api.schemas.base import RequestBody, ResponseBody
 from labrats.api.schemas.variables import OBJECT_TAG, TEXT_TAG
-from labrats.model.network import MOST_HOSTS, NETWORK_FORMS, NONE, OPEN, AllowedHosts, Network, problem_of_network
+from labrats.model.network import MOST_HOSTS, NETWORK_FORMS, WORDS, AllowedHosts, Network, problem_of_network
 
 _Host = Annotated[str, StringConstraints(min_length=1, max_length=260)]
 
@@ -29,7 +29,7 @@ def _tag_of(value: Any) -> str:
 
 def _check_word(value: Any) -> Any:
     """Raise ValueError unless `value` is a word for a rule. Pydantic's own message would omit the form with hosts."""
-    if value not in (OPEN, NONE):
+    if value not in WORDS:
         raise ValueError(NETWORK_FORMS)
     return value
 
@@ -46,13 +46,14 @@ def _check(body: "NetworkBody") -> "NetworkBody":
 
 
 NetworkBody = Annotated[
-    Annotated[Literal["open", "none"], BeforeValidator(_check_word), Tag(TEXT_TAG)]
+    Annotated[Literal["open", "public", "none"], BeforeValidator(_check_word), Tag(TEXT_TAG)]
     | Annotated[AllowedHostsBody, Tag(OBJECT_TAG)],
     Discriminator(_tag_of),
     Field(
-        description="Hosts that the agent and its tools may reach: all (`open`), none but its model's server (`none`), "
-        "or those in `allow`. Refused with 422 where the engine cannot enforce it: without a sandbox, or on a cluster "
-        "without an egress proxy or enforced NetworkPolicies.",
+        description="Hosts that the agent and its tools may reach: all (`open`), all with public addresses, by a proxy "
+        "(`public`), none but its model's server (`none`), or those in `allow`. All but `open` are refused with 422 "
+        "where the engine cannot enforce them: without a sandbox, or on a cluster without an egress proxy or enforced "
+        "NetworkPolicies.",
         examples=["none", {"allow": ["npm", "*.example.com"]}],
     ),
     AfterValidator(_check),
@@ -65,4 +66,4 @@ class AllowedHostsView(ResponseBody):
     allow: list[str] = Field(examples=[["npm", "*.example.com"]])
 
 
-NetworkView = Literal["open", "none"] | AllowedHostsView
+NetworkView = Literal["open", "public", "none"] | AllowedHostsView

@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 3
 
+CREATED_WITH: Final = 4
+"""Version in a new database that decides on defaults: from 2 on, LABRATS_SANDBOX is `auto`; from 4 on, LABRATS_NETWORK
+is `public`. Those below 4 are versions of the schema.
+"""
+
 _SCHEMA: Final = """
     CREATE TABLE resources (
         kind  TEXT    NOT NULL,
@@ -114,7 +119,7 @@ def identity_of(connection: apsw.Connection) -> str:
 
 
 def schema_created_with(connection: apsw.Connection) -> int:
-    """Return the SCHEMA_VERSION of the program that created the database."""
+    """Return the CREATED_WITH, or in earlier versions the SCHEMA_VERSION, of the program that created the database."""
     return int(connection.execute("SELECT schema_version FROM origin").get)
 
 
@@ -182,7 +187,7 @@ def _migrate(connection: apsw.Connection, path: Path, progress: Progress | None)
         connection.execute(_SCHEMA)
     if found < 2:
         connection.execute(_ORIGIN)
-        connection.execute("INSERT INTO origin VALUES (?)", (found or SCHEMA_VERSION,))
+        connection.execute("INSERT INTO origin VALUES (?)", (found or CREATED_WITH,))
     if found < 3:
         connection.execute(_SCHEMA_3)
         connection.executemany("INSERT INTO unsettled VALUES (?)", ((name,) for name in unsettled))

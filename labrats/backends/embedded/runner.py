@@ -29,6 +29,7 @@ from labrats.model.config import ENDPOINT_VARIABLES
 from labrats.model.errors import RetryLater
 from labrats.model.isolation import PROCESS_ONLY, Isolation, IsolationLevels
 from labrats.model.job import FailedCode, Job, base_cache_scope, cache_scope
+from labrats.model.network import Network
 from labrats.model.phases import Phase
 from labrats.model.protocol import (
     ATTEMPT_VARIABLE,
@@ -161,7 +162,7 @@ class LocalRunner(AttemptResults):
         self._launcher.close()
         self._output_watch.close()
 
-    def network_problem(self) -> str | None:
+    def network_problem(self, network: Network | None = None) -> str | None:
         return self._network_problem
 
     def untrusted_network_problem(self) -> str | None:

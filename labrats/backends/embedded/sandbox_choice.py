@@ -11,6 +11,7 @@ import structlog
 
 from labrats.model.errors import LabratsError
 from labrats.model.isolation import Isolation, IsolationLevels
+from labrats.model.network import PUBLIC
 from labrats.model.protocol import Sandbox
 from labrats.sandbox.bubblewrap import bubblewrap_problem, private_software
 from labrats.sandbox.etc_snapshots import EtcSnapshots, SnapshotFailed
@@ -23,6 +24,9 @@ log = structlog.get_logger()
 
 FIRST_SCHEMA_WITH_AUTO: Final = 2
 """Data folders created before this schema retain the default of that time: no sandbox."""
+
+FIRST_WITH_PUBLIC: Final = 4
+"""Data folders created before this version retain the default of that time: an open network."""
 
 _RISK: Final = "an agent can read and change all that the engine's user can, so a submit key is as good as an admin key"
 _ADVICE: Final = "install bubblewrap 0.8 or newer and allow unprivileged user namespaces"
@@ -131,6 +135,22 @@ def _log_default(
         if not settings.sandbox:
             advice += "; it is not the default for a data folder of an earlier version"
         log.warning("sandbox disabled", risk=_RISK, advice=advice)
+
+
+def default_network(settings: EngineSettings, levels: IsolationLevels, created_with: int) -> str | None:
+    """Return the network rule of sandboxed jobs for which no setting names one; None for an open network.
+
+    It is logged if agents can reach services on loopback only because the data folder is older than the default.
+    """
+    if created_with >= FIRST_WITH_PUBLIC:
+        return PUBLIC
+    if settings.network is None and levels.default is not Isolation.PROCESS:
+        log.warning(
+            "network of agents is open",
+            risk="they reach every service on loopback and in private networks",
+            advice="set LABRATS_NETWORK=public, the default for new data folders, or LABRATS_NETWORK=open",
+        )
+    return None
 
 
 def network_problem(sandbox: Sandbox | None) -> str | None:

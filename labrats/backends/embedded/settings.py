@@ -1,5 +1,6 @@
 """The settings of the local runner, from those of the engine."""
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 
 from labrats.backends.embedded.folders import Folders
 from labrats.backends.embedded.runner import LocalRunnerSettings
-from labrats.backends.embedded.sandbox_choice import choose_isolation, network_problem
+from labrats.backends.embedded.sandbox_choice import choose_isolation, default_network, network_problem
 from labrats.files.attempt_inputs import TaskSettings
 from labrats.model.protocol import ResourceLimits
 from labrats.processes import boot_id
@@ -31,6 +32,9 @@ def runner_settings(
         "codex": settings.codex_path or shutil.which("codex"),
     }
     isolation, limits = choose_isolation(settings, schema_created_with), _limits(settings)
+    levels, problem = isolation.levels, network_problem(isolation.sandbox)
+    if problem is None:
+        levels = dataclasses.replace(levels, network=default_network(settings, levels, schema_created_with))
     task = TaskSettings(
         programs={provider: program for provider, program in programs.items() if program},
         git_addresses=settings.outbound_allowed_cidrs,
@@ -52,9 +56,9 @@ def runner_settings(
         caches=settings.data_dir / "caches" if settings.cache_gib else None,
         own_secrets=settings.own_secrets,
         admin_key_file=settings.admin_key_file,
-        isolation=isolation.levels,
+        isolation=levels,
         sandbox=isolation.sandbox,
-        network_problem=network_problem(isolation.sandbox),
+        network_problem=problem,
         origin=f"{database} {boot_id()}",
         kept_open=tuple(kept_open),
     )

@@ -30,7 +30,7 @@ from labrats.model.errors import Conflict, GiveUp, Invalid, NotFound, RetryLater
 from labrats.model.git_repo import GitRepo, parse_git_repo
 from labrats.model.job import FailedCode
 from labrats.model.model_servers import DEFAULT_ENDPOINTS, LOGIN_SERVERS, host_and_port
-from labrats.model.network import NONE, OPEN, Network, is_restricted
+from labrats.model.network import NONE, OPEN, PUBLIC, Network, is_restricted, limits_hosts
 from labrats.model.record import Metadata
 from labrats.ports import Attempt, Store
 
@@ -64,6 +64,9 @@ _OPEN_TO_UNTRUSTED: Final = (
     "network. Set `networkPolicy.enabled`, use a network plugin that enforces NetworkPolicies, and open no more by "
     "`networkPolicy.executorEgress` in the chart's values; or allow such jobs by LABRATS_ALLOW_UNTRUSTED=true"
 )
+
+
+_UNKNOWN: Final = "it is unknown yet whether the cluster's network enforces NetworkPolicies"
 
 
 def record_check(file: Path, *, is_enforced: bool) -> None:
@@ -112,9 +115,22 @@ class Egress:
         self._allows_untrusted = allows_untrusted
         self._epoch, self._lists = epoch, 0
 
-    def problem(self) -> str | None:
-        """See `rules_problem`."""
+    def problem(self, network: Network | None = None) -> str | None:
+        """See `rules_problem`. For `public`, the policy of all jobs is enough where the cluster enforces it.
+
+        While that is unknown, `of` decides.
+        """
+        if network == PUBLIC and is_enforced(self._checks / OPEN_CHECK) is not False:
+            return None
         return rules_problem(self._service, self._checks)
+
+    def confines(self, attempt: Attempt) -> bool:
+        """Return whether the attempt's pod reaches only the egress proxy: its agent or its setup commands need that.
+
+        Both are in one pod. Where only the commands have a rule, the agent reaches any public host through the proxy.
+        """
+        is_closed = is_enforced(self._checks / OPEN_CHECK)
+        return any(is_restricted(rule) and not (rule == PUBLIC and is_closed) for rule in _rules_of(attempt))
 
     def problem_of_untrusted(self) -> str | None:
         """Return why the network of an external contributor's job must not be open, as part of a sentence.
@@ -133,7 +149,7 @@ class Egress:
         contributors. Raises GiveUp for one of those where policies are known not to be enforced, and RetryLater where
         this is unknown and the pod cannot test it.
         """
-        if is_confined(attempt):
+        if self.confines(attempt):
             return await self._addresses()
         is_untrusted, is_closed = attempt.job.spec.untrusted, is_enforced(self._checks / OPEN_CHECK)
         if is_untrusted and (problem := self.problem_of_untrusted()):
@@ -141,9 +157,7 @@ class Egress:
         is_in_doubt = is_closed is None and is_untrusted and not self._allows_untrusted
         tests = (await self._addresses())[:1] if is_closed or is_in_doubt else ()
         if is_in_doubt and not tests:
-            raise RetryLater(
-                "it is unknown yet whether the cluster's network enforces NetworkPolicies", delay_seconds=5
-            )
+            raise RetryLater(_UNKNOWN, delay_seconds=5)
         return tests
 
     async def _addresses(self) -> tuple[tuple[str, int], ...]:
@@ -179,9 +193,11 @@ class Egress:
         expires_at: of its grants, in seconds since the epoch.
         networks: those that jobs may reach in addition to public addresses. has_proxy: see PodCredentials.
         """
-        if not is_confined(attempt):
+        if not self.confines(attempt):
             return None
         if problem := self.problem():
+            if is_enforced(self._checks / OPEN_CHECK) is None and not any(map(limits_hosts, _rules_of(attempt))):
+                raise RetryLater(_UNKNOWN, delay_seconds=5)
             raise GiveUp(FailedCode.INVALID, f"config.network {problem}")
         key = await self.ensure_key()
         if self._service is None or key is None or not (found := await self._api.service_addresses(self._service)):
@@ -223,14 +239,10 @@ async def _post(address: str, request: bytes) -> None:
             raise RetryLater(f"the egress proxy at {address} answers {status[:60].decode('latin-1').strip()!r}")
 
 
-def is_confined(attempt: Attempt) -> bool:
-    """Return whether the attempt's pod reaches only the egress proxy: its agent or its setup commands have a rule.
-
-    Both are in one pod. Where only the commands have a rule, the agent reaches any public host through the proxy.
-    """
+def _rules_of(attempt: Attempt) -> tuple[Network | None, Network | None]:
+    """Return the rule of the agent, and that of the setup commands if there are any."""
     setup = attempt.job.spec.workspace_setup
-    rule_of_commands = setup.setup_network if setup and setup.setup else None
-    return is_restricted(attempt.config.network) or is_restricted(rule_of_commands)
+    return attempt.config.network, setup.setup_network if setup and setup.setup else None
 
 
 def grants_of(

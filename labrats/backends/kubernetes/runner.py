@@ -16,7 +16,7 @@ from labrats.backends.kubernetes.batch_objects import JOB_LABEL, JobObject
 from labrats.backends.kubernetes.claims import CLAIMS_FOLDER, Claims
 from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS, ApiClient, ApiServerRefusal
 from labrats.backends.kubernetes.codec import resource_type
-from labrats.backends.kubernetes.egress import ANNOUNCE_SECONDS, Egress, is_confined
+from labrats.backends.kubernetes.egress import ANNOUNCE_SECONDS, Egress
 from labrats.backends.kubernetes.failures import (
     CLUSTER_CODES,
     ENDED_BY_ENGINE,
@@ -49,6 +49,7 @@ from labrats.model.errors import Conflict, GiveUp, Invalid, LabratsError, NotFou
 from labrats.model.isolation import Isolation
 from labrats.model.job import FailedCode, Job, base_cache_scope, cache_scope
 from labrats.model.model_keys import key_to_proxy
+from labrats.model.network import Network
 from labrats.model.protocol import ErrorEvent, ResultEvent
 from labrats.ports import (
     Alive,
@@ -156,8 +157,8 @@ class KubernetesRunner(AttemptResults):
         self._being_killed: set[AttemptName] = set()
         self._owners: dict[str, str] = {}
 
-    def network_problem(self) -> str | None:
-        return self._egress.problem()
+    def network_problem(self, network: Network | None = None) -> str | None:
+        return self._egress.problem(network)
 
     def untrusted_network_problem(self) -> str | None:
         return self._egress.problem_of_untrusted()
@@ -412,7 +413,7 @@ class KubernetesRunner(AttemptResults):
             if user == "model" and (key := key_to_proxy(provider, endpoint, keys))
         ]
         with_agent = ("agent",) if proxied else ("agent", "model")  # a login cannot be proxied
-        is_keyless = is_confined(attempt) and provider in LOCAL_PROVIDERS and endpoint is not None
+        is_keyless = self._egress.confines(attempt) and provider in LOCAL_PROVIDERS and endpoint is not None
         pods, has_proxy = self._settings.pods, bool(proxied) or is_keyless
         expires_at = int(self._clock.now().timestamp()) + deadline_seconds(attempt, pods)
         return PodCredentials(

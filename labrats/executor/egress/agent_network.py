@@ -1,6 +1,7 @@
 """The network in which an agent's programs start."""
 
 import asyncio
+import shlex
 import socket
 import subprocess
 import traceback
@@ -14,10 +15,11 @@ from typing import Any, Final
 from labrats.executor.context import RunContext
 from labrats.executor.egress.gateway import Gateway
 from labrats.executor.egress.proxy import CONNECTIONS, EgressProxy, HostRule, relay_to
+from labrats.files.safe_paths import write_new
 from labrats.model.errors import GiveUp
 from labrats.model.job import FailedCode
 from labrats.model.model_servers import LOGIN_SERVERS, host_and_port
-from labrats.model.network import allows, is_restricted, names
+from labrats.model.network import PUBLIC, allows, is_restricted, limits_hosts, names
 from labrats.model.protocol import EGRESS_TOKEN_FILE
 from labrats.sandbox.network_namespace import LOOPBACK, NetworkNamespace
 
@@ -25,6 +27,32 @@ PROXY_PORTS: Final = (3128, 3129)
 """Ports of the proxy in the agent's namespace. It takes the first that the server of the agent's model does not use."""
 
 _NO_PROXY: Final = "localhost,127.0.0.1,::1"
+_SCHEMES: Final = ("http", "https")
+_JAVA_OPTIONS: Final = (
+    "-Dhttp.nonProxyHosts=localhost|127.*|[::1]",
+    "-Daether.connector.http.useSystemProperties=true",  # Maven
+    "-Daether.transport.apache.useSystemProperties=true",  # later versions
+)
+_SSH_PROXY: Final = r"""#!/usr/bin/env bash
+# A ProxyCommand of ssh: connects its standard streams with host $1, port $2, through the proxy of this job's network.
+host=$1
+case $host in *:*) host="[$host]" ;; esac
+exec 3<> /dev/tcp/PROXY || exit 1
+printf 'CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n' "$host:$2" "$host:$2" >&3
+IFS= read -r status <&3
+while IFS= read -r line <&3 && [ "$line" != $'\r' ]; do :; done
+case $status in
+"HTTP/1.1 200 "*) ;;
+*)
+    printf '%s cannot be reached: ' "$host:$2" >&2
+    head -c 1000 <&3 >&2
+    exit 1
+    ;;
+esac
+cat <&3 &
+cat >&3
+kill $! 2> /dev/null
+"""
 _ADVICE: Final = "run `labrats doctor` to see what is missing, or leave out config.network"
 _REASON_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 0.1
@@ -54,9 +82,10 @@ async def agent_network(context: RunContext) -> AsyncIterator[AgentNetwork]:
     """
     if gateway := gateway_of(context):
         async with proxy_on_loopback(_rule_of(context, gateway)) as proxy:
-            yield AgentNetwork(variables=_variables(proxy))
+            yield AgentNetwork(variables=_variables(proxy, context))
         return
-    if not is_restricted(context.task.config.network):
+    network = context.task.config.network
+    if not is_restricted(network) or (network == PUBLIC and context.task.on_cluster):  # NetworkPolicies enforce it
         yield AgentNetwork()
         return
     if context.task.sandbox is None:
@@ -69,7 +98,7 @@ async def agent_network(context: RunContext) -> AsyncIterator[AgentNetwork]:
     namespace = NetworkNamespace(list(handlers))
     serving = asyncio.create_task(_serve(namespace, list(handlers.values())), name="agent-network")
     try:
-        yield AgentNetwork(namespace.enter, _variables(f"http://{LOOPBACK}:{proxy_port}"))
+        yield AgentNetwork(namespace.enter, _variables(f"http://{LOOPBACK}:{proxy_port}", context))
     except subprocess.SubprocessError as error:
         reason = f"the network of the agent cannot be restricted here: {await _failure_of(serving)}; {_ADVICE}"
         raise GiveUp(FailedCode.INTERNAL, reason) from error
@@ -116,7 +145,13 @@ def _rule_of(context: RunContext, gateway: Gateway | None = None) -> HostRule:
         return (host, port) in logins or names(config.network, host, port)
 
     return HostRule(
-        is_allowed, context.task.git_addresses, context.report_refused_host, model_server, gateway, is_named
+        is_allowed,
+        context.task.git_addresses,
+        context.report_refused_host,
+        model_server,
+        gateway,
+        is_named,
+        inspects=limits_hosts(config.network),
     )
 
 
@@ -131,12 +166,33 @@ def _port_on_loopback(endpoint: str | None) -> int | None:
         return None
 
 
-def _variables(proxy: str) -> dict[str, str]:
+def _variables(proxy: str, context: RunContext | None = None) -> dict[str, str]:
+    """Return the variables by which programs find the proxy. context: None for their names alone."""
+    host, _, port = proxy.removeprefix("http://").rpartition(":")
     names = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": _NO_PROXY}
-    return names | {name.lower(): value for name, value in names.items()} | {"NODE_USE_ENV_PROXY": "1"}
+    variables = names | {name.lower(): value for name, value in names.items()}
+    variables |= {"NODE_USE_ENV_PROXY": "1", "PIP_PROXY": proxy, "CARGO_HTTP_PROXY": proxy}
+    variables |= {"npm_config_proxy": proxy, "npm_config_https_proxy": proxy, "npm_config_noproxy": _NO_PROXY}
+    variables |= {"YARN_HTTP_PROXY": proxy, "YARN_HTTPS_PROXY": proxy}
+    own = context.variables() if context else {}
+    java = [f"-D{scheme}.proxyHost={host} -D{scheme}.proxyPort={port}" for scheme in _SCHEMES]
+    variables["JAVA_TOOL_OPTIONS"] = " ".join(filter(None, [own.get("JAVA_TOOL_OPTIONS"), *java, *_JAVA_OPTIONS]))
+    if "GIT_SSH_COMMAND" not in own:
+        variables["GIT_SSH_COMMAND"] = _ssh_command(context, host, port) if context else ""
+    return variables
 
 
-NETWORK_VARIABLES: Final = tuple(_variables(""))
+def _ssh_command(context: RunContext, host: str, port: str) -> str:
+    """Return the command of git for ssh, with a program that connects through the proxy."""
+    context.create_folders()
+    program = context.home / ".ssh-through-proxy"
+    write_new(program, _SSH_PROXY.replace("PROXY", f"{host}/{port}").encode())
+    program.chmod(0o700)
+    command = f"{shlex.quote(str(program))} %h %p".replace("%", "%%").replace("%%h %%p", "%h %p")
+    return shlex.join(["ssh", "-o", f"ProxyCommand={command}"])
+
+
+NETWORK_VARIABLES: Final = tuple(_variables("http://:"))
 """Names of the environment variables by which programs find the proxy."""
 
 

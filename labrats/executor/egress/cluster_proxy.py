@@ -47,7 +47,7 @@ from labrats.model.egress_grant import (
     read_living,
     sign_grant,
 )
-from labrats.model.network import allows, is_restricted, names
+from labrats.model.network import allows, is_restricted, limits_hosts, names
 from labrats.net.address_policy import parse_networks
 from labrats.processes import become_unreadable, raise_descriptor_limit
 
@@ -278,4 +278,5 @@ def rule_of_grant(
         forbidden=forbidden,
         lookups=lookups,
         receive_bytes=_SERVER_BYTES,
+        inspects=limits_hosts(grant.network),
     )

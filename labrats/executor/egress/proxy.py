@@ -70,6 +70,8 @@ class HostRule:
                       whether it exists, since an agent could find out the names of a private network.
     forbidden:        networks in CIDR notation that are not public, such as a cluster's own with public addresses.
     lookups:          the attempt's share of the lookups of names at the same time; None for a proxy of its own.
+    inspects:         whether a tunnel to the ports 443 and 80 must be for the host that it names. Another host at the
+                      same address could be reached otherwise, which matters only if the rule is about names.
     receive_bytes:    size of the kernel's buffer for what a server sends; None for a size that the kernel adjusts.
     """
 
@@ -82,6 +84,7 @@ class HostRule:
     forbidden: tuple[str, ...] = ()
     lookups: threading.Semaphore | None = None
     receive_bytes: int | None = None
+    inspects: bool = True
 
     async def connect(self, host: str, port: int) -> Ends:
         """Connect to a host that may be reached. Raises RequestRefused, which is reported."""
@@ -145,7 +148,7 @@ class EgressProxy:
         with closing(upstream[1]):
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await writer.drain()
-            if port == _HTTP:
+            if port == _HTTP and self._rule.inspects:
                 await self._forward_inside(host, reader, writer, upstream)
                 return
             first = await self._first_bytes(host, port, reader)
@@ -161,7 +164,7 @@ class EgressProxy:
         On other ports than 443 and 80 the server may send first, so nothing is read, and the protocol may be any. A
         client sends no name for a server that it knows by its address.
         """
-        if port != _HTTPS or _is_address(host):
+        if port != _HTTPS or _is_address(host) or not self._rule.inspects:
             return b""
         received, hello = bytearray(), ClientHello()
         async with asyncio.timeout(HEAD_SECONDS):

@@ -17,7 +17,7 @@ from labrats.executor.key_proxy.reach import (
 )
 from labrats.executor.key_proxy.responses import Refused
 from labrats.executor.usage_limits import UsageLimits
-from labrats.model.network import is_restricted
+from labrats.model.network import limits_model_server
 from labrats.model.protocol import Task
 
 MOST_MARKS: Final = 2_000_000
@@ -52,6 +52,7 @@ class BodyRules:
         self._config = task.config
         self._models = AllowedModels.of(task.config)
         self._is_limited = bool(UsageLimits.of(task))
+        self._limits_server = limits_model_server(task.config.network, task.endpoint)
 
     def check(self, path: str, body: bytes) -> tuple[str, bytes]:
         """Return the model that a body names, and the body with each of its fields, and of its tools' fields, once.
@@ -79,7 +80,7 @@ class BodyRules:
         self._check_model(model)
         self._check_price(fields)
         is_chosen = model == self._config.model  # by whoever has chosen the rule, too
-        if is_restricted(self._config.network) and not is_chosen and searches_by_itself(model):
+        if self._limits_server and not is_chosen and searches_by_itself(model):
             raise Refused(400, f"the model {model[:100]!r} searches the web, and this job has a network rule", model)
         tools = _tools_of(fields.get("tools", _NULL))
         for other in _further_models(fields, tools):
@@ -89,7 +90,7 @@ class BodyRules:
         if path.endswith(_WITH_STREAM_OPTIONS) and bytes(fields.get("stream", _NULL)) not in (b"false", b"null"):
             fields["stream_options"] = _with_usage(fields.get("stream_options", _NULL))
         once = msgspec.json.encode(fields)
-        return model, _without_reach(once) if is_restricted(self._config.network) else once
+        return model, _without_reach(once) if self._limits_server else once
 
     def _check_price(self, fields: Mapping[str, msgspec.Raw]) -> None:
         """Raise Refused for a request that costs more than its tokens, or for several answers in a job with a limit."""

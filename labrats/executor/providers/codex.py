@@ -39,7 +39,7 @@ from labrats.model.codex_login import RENEWAL_VARIABLE, RENEWED_BY_ENGINE, Codex
 from labrats.model.errors import GiveUp
 from labrats.model.job import PAUSING, FailedCode
 from labrats.model.mcp_server import McpServer
-from labrats.model.network import is_restricted
+from labrats.model.network import limits_model_server
 from labrats.model.protocol import Task
 
 _RENEWAL_SECONDS: Final = 1.0
@@ -224,7 +224,7 @@ def _settings(context: RunContext) -> dict[str, dict[str, Any]]:
         top["model"] = config.model
     if config.effort:
         top["model_reasoning_effort"] = config.effort
-    if is_restricted(config.network):
+    if limits_model_server(config.network, context.task.endpoint):
         top["web_search"] = "disabled"  # the model's server would search, and open any address
     settings = {
         "": top,

@@ -133,6 +133,9 @@ class OwnEngine:
     def settings(self) -> EngineSettings:
         return EngineSettings()
 
+    def keeps_open_network(self) -> bool:
+        return Commands().keeps_open_network()
+
     def cluster_network(self) -> tuple[str | None, bool | None]:
         return Commands().cluster_network()
 

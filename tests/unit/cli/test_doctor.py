@@ -4,10 +4,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from labrats.backends.embedded.database import open_for_writing
 from labrats.files.free_files import FileRoom
 from tests.unit.cli.engines import Labrats
 
@@ -34,6 +36,8 @@ def test_everything_works_on_this_machine(labrats: Labrats) -> None:
     assert found["git"][1].startswith("git version ")
     assert found["isolation: sandbox"][0] == "ok"
     assert found["network rules"] == ("ok", "config.network can be enforced")
+    assert found["network of agents"][0] == "ok"
+    assert found["network of agents"][1].startswith("public, the default")
     assert found["isolation: vm"] == ("missing", "needs Kubernetes")
     assert "isolation: sandbox    ok" in labrats("doctor").out
 
@@ -141,6 +145,26 @@ def test_missing_sandbox_fails_although_no_setting_names_it(labrats: Labrats, pr
     code, found = findings(labrats)
     assert (code, found["LABRATS_SANDBOX"][0]) == (1, "fails")
     assert found["LABRATS_SANDBOX"][1].startswith("no sandbox works here, so only jobs of administrators run; install")
+
+
+def test_open_network_of_an_older_data_folder_is_shown(
+    labrats: Labrats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABRATS_DATA_DIR", str(tmp_path / "older"))
+    with closing(open_for_writing(tmp_path / "older" / "labrats.db")) as connection:
+        connection.execute("UPDATE origin SET schema_version = 3")
+    result, detail = findings(labrats)[1]["network of agents"]
+    assert result == "missing"
+    assert detail.endswith("set LABRATS_NETWORK=public, the default for new data folders")
+    monkeypatch.setenv("LABRATS_NETWORK", "npm")
+    assert findings(labrats)[1]["network of agents"][0] == "ok"
+
+
+def test_network_without_a_sandbox_is_shown_as_open(labrats: Labrats, programs: Path) -> None:
+    result, detail = findings(labrats)[1]["network of agents"]
+    assert result == "missing"
+    assert detail.startswith("open: ")
+    assert detail.endswith("rules need the sandbox")
 
 
 @pytest.mark.parametrize(

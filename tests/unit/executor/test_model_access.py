@@ -345,7 +345,7 @@ async def test_attempt_whose_proxy_ended_does_not_succeed(tmp_path: Path, monkey
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("network", "endpoint_of_the_server"), [("none", False), ("open", True)])
+@pytest.mark.parametrize(("network", "endpoint_of_the_server"), [("none", False), ("public", False), ("open", True)])
 async def test_server_of_a_local_model_without_a_key_is_behind_the_proxy_with_a_rule(
     tmp_path: Path, network: Network, endpoint_of_the_server: bool
 ) -> None:

@@ -136,3 +136,25 @@ def test_an_isolation_is_at_least_the_one_that_was_asked_for() -> None:
     request = a_request(config=JobConfig(isolation=Isolation.SANDBOX), is_by_admin=True)
     resolved = settings_of(request, None, Catalog(), levels)
     assert (resolved.config.isolation, resolved.isolation) == (Isolation.SANDBOX, Isolation.CONTAINER)
+
+
+@pytest.mark.parametrize(
+    ("asked", "isolation", "network", "origin"),
+    [
+        (JobConfig(), Isolation.SANDBOX, "public", "built-in"),
+        (JobConfig(isolation=Isolation.PROCESS), Isolation.PROCESS, None, None),
+        (JobConfig(network="open"), Isolation.SANDBOX, "open", "request"),
+    ],
+)
+def test_default_network_is_that_of_the_backend_for_jobs_in_the_sandbox(
+    asked: JobConfig, isolation: Isolation, network: str | None, origin: str | None
+) -> None:
+    levels = IsolationLevels((Isolation.PROCESS, Isolation.SANDBOX), Isolation.SANDBOX, network="public")
+    resolved = settings_of(a_request(config=asked, is_by_admin=True), None, Catalog(), levels)
+    assert (resolved.isolation, resolved.config.network, resolved.origins.get("network")) == (
+        isolation,
+        network,
+        origin,
+    )
+    engine = settings_of(a_request(), None, Catalog(), levels, JobConfig(network="none"))
+    assert (engine.config.network, engine.origins["network"]) == ("none", "engine")

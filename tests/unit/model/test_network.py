@@ -10,6 +10,9 @@ from labrats.model.network import (
     AllowedHosts,
     Network,
     allows,
+    is_restricted,
+    limits_hosts,
+    limits_model_server,
     names,
     problem_of_network,
     problem_of_stored_network,
@@ -148,7 +151,7 @@ def test_host_of_an_own_network_is_allowed(entry: str) -> None:
 
 
 def test_other_word_and_too_many_hosts_have_a_problem() -> None:
-    assert problem_of_network("closed") == "must be 'open', 'none' or {\"allow\": [hosts]}"
+    assert problem_of_network("closed") == "must be 'open', 'public', 'none' or {\"allow\": [hosts]}"
     many = AllowedHosts(allow=tuple(f"host-{number}.test" for number in range(101)))
     assert problem_of_network(many) == "must allow at most 100 hosts"
 
@@ -162,3 +165,29 @@ def test_text_is_read_as_a_rule() -> None:
 def test_text_that_is_no_rule_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"cannot allow|must be"):
         read_network(text)
+
+
+@pytest.mark.parametrize(
+    ("network", "endpoint", "limited"),
+    [
+        (None, "http://127.0.0.1:8000/v1", False),
+        ("open", "http://127.0.0.1:8000/v1", False),
+        ("public", "http://127.0.0.1:8000/v1", True),
+        ("public", None, False),
+        ("none", None, True),
+        (AllowedHosts(allow=("npm",)), None, True),
+    ],
+)
+def test_server_of_the_model_is_limited_where_it_could_reach_more_than_the_agent(
+    network: Network | None, endpoint: str | None, limited: bool
+) -> None:
+    assert limits_model_server(network, endpoint) is limited
+
+
+def test_public_network_is_a_rule_that_allows_each_host_and_port() -> None:
+    assert is_restricted("public")
+    assert not limits_hosts("public")
+    assert allows("public", "example.com", 5432)
+    assert not names("public", "example.com", 443)
+    assert read_network(" public ") == "public"
+    assert problem_of_network(AllowedHosts(allow=("public",)))

@@ -167,7 +167,11 @@ function Limits({ limits }: { limits: System['limits'] }) {
   );
 }
 
-const NETWORKS = { open: 'open: all hosts', none: 'none: only the server of the model' };
+const NETWORKS = {
+  open: 'open: all hosts',
+  public: 'public: hosts with public addresses',
+  none: 'none: only the server of the model',
+};
 
 /** The defaults for jobs. containment: undefined if a replica of an earlier version has answered. */
 function Containment({ containment }: { containment: System['containment'] | undefined }) {

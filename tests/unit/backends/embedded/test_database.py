@@ -11,6 +11,7 @@ import apsw
 import pytest
 
 from labrats.backends.embedded.database import (
+    CREATED_WITH,
     SCHEMA_VERSION,
     check_sqlite_version,
     needs_migration,
@@ -115,7 +116,7 @@ def test_a_reader_sees_each_commit_and_cannot_write(path: Path) -> None:
 def test_a_new_file_records_the_schema_version_of_its_creation(path: Path) -> None:
     for _ in range(2):
         with closing(open_for_writing(path)) as connection:
-            assert schema_created_with(connection) == SCHEMA_VERSION
+            assert schema_created_with(connection) == CREATED_WITH
             assert connection.pragma("user_version") == SCHEMA_VERSION
 
 

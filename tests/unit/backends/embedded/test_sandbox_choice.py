@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from labrats.backends.embedded.sandbox_choice import choose_isolation
+from labrats.backends.embedded.sandbox_choice import FIRST_WITH_PUBLIC, choose_isolation, default_network
 from labrats.model.errors import LabratsError
 from labrats.model.isolation import Isolation
 from labrats.sandbox.etc_snapshots import EtcSnapshots
@@ -192,3 +192,25 @@ def test_jobs_of_external_contributors_have_a_minimum(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert choose_isolation(EngineSettings(data_dir=tmp_path / "data"), NEW).levels.untrusted == minimum
+
+
+def test_new_data_folder_has_the_public_network_and_an_older_one_keeps_the_open_one(settings: EngineSettings) -> None:
+    levels = choose_isolation(settings, NEW).levels
+    with capture_logs() as logs:
+        assert default_network(settings, levels, FIRST_WITH_PUBLIC) == "public"
+        assert logs == []
+        assert default_network(settings, levels, FIRST_WITH_PUBLIC - 1) is None
+    assert [each["event"] for each in logs] == ["network of agents is open"]
+
+
+@pytest.mark.parametrize("variables", [{"LABRATS_NETWORK": "open"}, {"LABRATS_SANDBOX": "false"}])
+def test_chosen_open_network_is_not_logged(
+    settings: EngineSettings, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    chosen = EngineSettings(data_dir=settings.data_dir)
+    levels = choose_isolation(chosen, NEW).levels
+    with capture_logs() as logs:
+        assert default_network(chosen, levels, NEW) is None
+    assert logs == []

@@ -14,7 +14,6 @@ from labrats.backends.kubernetes.egress import (
     RULES_CHECK,
     Egress,
     grants_of,
-    is_confined,
     record_check,
 )
 from labrats.executor.egress.cluster_proxy import ClusterProxy, rule_of_grant
@@ -89,12 +88,12 @@ def test_clone_reaches_the_git_server_only(repository: str, hosts: Any) -> None:
     assert found["agent"].hosts == ()
 
 
-def test_setup_commands_have_a_rule_of_their_own() -> None:
+def test_setup_commands_have_a_rule_of_their_own(tmp_path: Path) -> None:
     def both(network: Any, **setup: Any) -> tuple[bool, Any, Any]:
         commands = WorkspaceSetup(git_repo="https://git.example/a.git", setup=(("npm", "ci"),), **setup)
         attempt = an_attempt_with(config={"network": network}, workspace_setup=commands)
         found = grants(attempt, has_proxy=True)
-        return is_confined(attempt), found["agent"].network, found["setup"].network
+        return an_egress(tmp_path, MemoryStore()).confines(attempt), found["agent"].network, found["setup"].network
 
     assert both("none", setup_network=RULE) == (True, "none", RULE)
     assert both(RULE) == (True, RULE, RULE)
@@ -158,6 +157,43 @@ async def test_open_network_needs_no_proxy(tmp_path: Path) -> None:
     egress = an_egress(tmp_path, MemoryStore(), None)
     assert await egress.of(attempt, 1000, NETWORKS, has_proxy=True) is None
     assert await egress.ensure_key() is None
+
+
+async def test_public_network_needs_no_proxy_where_the_policy_of_all_jobs_is_enforced(tmp_path: Path) -> None:
+    attempt = an_attempt_with(config={"network": "public"})
+    egress = an_egress(tmp_path, MemoryStore(), None)
+    record_check(tmp_path / OPEN_CHECK, is_enforced=True)
+
+    assert egress.problem("public") is None
+    assert not egress.confines(attempt)
+    assert await egress.of(attempt, 1000, NETWORKS, has_proxy=True) is None
+
+
+async def test_public_network_uses_the_proxy_where_that_policy_is_not_enforced(tmp_path: Path) -> None:
+    attempt = an_attempt_with(config={"network": "public"})
+    egress = an_egress(tmp_path, store := MemoryStore(), proxy="10.96.0.9")
+    record_check(tmp_path / OPEN_CHECK, is_enforced=False)
+
+    assert egress.confines(attempt)
+    way_out = await egress.of(attempt, 1000, NETWORKS, has_proxy=True)
+    assert way_out
+    key = (await store.get(Secret, "proxy-key")).data["key"]
+    rule = rule_of_grant(read_grant(way_out.tokens["agent"], key, now=0))
+    assert [rule.allows(host, port) for host, port in (("example.com", 22), ("1.1.1.1", 5432))] == [True, True]
+    assert (rule.private_networks, rule.inspects) == (NETWORKS, False)
+    record_check(tmp_path / RULES_CHECK, is_enforced=False)
+    assert egress.problem("public")
+    with pytest.raises(GiveUp, match="does not enforce NetworkPolicies"):
+        await egress.of(attempt, 1000, NETWORKS, has_proxy=True)
+
+
+async def test_public_network_waits_until_it_is_known_how_it_is_enforced(tmp_path: Path) -> None:
+    attempt = an_attempt_with(config={"network": "public"})
+    egress = an_egress(tmp_path, MemoryStore(), None)
+
+    assert egress.problem("public") is None
+    with pytest.raises(RetryLater, match="unknown yet"):
+        await egress.of(attempt, 1000, NETWORKS, has_proxy=True)
 
 
 async def test_rule_waits_for_the_service(tmp_path: Path) -> None:

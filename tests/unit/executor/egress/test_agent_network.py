@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,17 +37,26 @@ def sandbox(tmp_path: Path) -> Sandbox:
 
 
 def an_attempt_of(
-    script: str, folder: Path, network: Network, sandbox: Sandbox | None, endpoint: str | None = None
+    script: str,
+    folder: Path,
+    network: Network,
+    sandbox: Sandbox | None,
+    endpoint: str | None = None,
+    private: tuple[str, ...] = LOOPBACK,
+    **config: Any,
 ) -> AttemptFolder:
     """Build an attempt whose agent program is a shell script."""
     program = folder / "programs" / "agent"
     program.parent.mkdir()
     program.write_text(f"#!/bin/bash\n{INIT}\n{script}\n{RESULT}\n")
     program.chmod(0o755)
-    config = JobConfig(provider="claude", network=network)
-    programs = {"claude": str(program)}
     return an_attempt(
-        folder, config=config, programs=programs, sandbox=sandbox, git_addresses=LOOPBACK, endpoint=endpoint
+        folder,
+        config=JobConfig(provider="claude", network=network, **config),
+        programs={"claude": str(program)},
+        sandbox=sandbox,
+        git_addresses=private,
+        endpoint=endpoint,
     )
 
 
@@ -84,6 +94,71 @@ def test_nothing_reaches_another_host(tmp_path: Path, sandbox: Sandbox, network:
     assert f"the network rule of this job does not allow {address}:{port}" in output
     assert attempt.outcome.outputs.refused_hosts == (f"{address}:{port}",)
     assert f"[network: {address}:{port} refused: the network rule does not allow it]" in attempt.logs
+
+
+def test_public_network_has_no_service_of_the_machine_and_no_private_one(tmp_path: Path, sandbox: Sandbox) -> None:
+    with an_internet() as internet, everything_that_arrives() as (address, port, arrived):
+        script = OUTSIDE + ATTEMPTS.format(address=address, port=port)
+        attempt = an_attempt_of(script, tmp_path, "public", sandbox, private=())
+        attempt.run()
+        assert arrived == []
+        assert internet is None or internet.destinations() == set()
+
+    assert attempt.result == "done"
+    assert f"{address} has no address that jobs may reach" in (attempt.workspace / "out").read_text()
+    assert attempt.outcome.outputs.refused_hosts == (f"{address}:{port}",)
+    assert any("--network open" in line for line in attempt.logs)
+
+
+def test_public_network_reaches_each_port_of_other_hosts_by_the_proxy(tmp_path: Path, sandbox: Sandbox) -> None:
+    """A network that OUTBOUND_ALLOWED_CIDRS allows stands for the public ones."""
+    with an_http_server() as (port, requests):
+        curl = f"curl -sS -m 20 --noproxy '' http://localhost:{port}"
+        attempt = an_attempt_of(f"{curl}/plain > out; {curl}/tunnel -p >> out", tmp_path, "public", sandbox)
+        attempt.run()
+
+    assert (attempt.workspace / "out").read_text() == ANSWER.decode() * 2
+    assert [each.split()[1] for each in requests] == ["/plain", "/tunnel"]
+
+
+@pytest.mark.parametrize("network", ["public", "allow"])
+def test_git_over_ssh_connects_through_the_proxy(tmp_path: Path, sandbox: Sandbox, network: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        port = listener.getsockname()[1]
+        rule: Network = "public" if network == "public" else AllowedHosts(allow=(f"localhost:{port}",))
+        command = f"timeout 20 git ls-remote ssh://git@localhost:{port}/a.git 2> out"
+        attempt = an_attempt_of(command, tmp_path, rule, sandbox)
+        with attempt.started() as process:
+            client, _ = listener.accept()
+            with client:
+                client.settimeout(20)
+                client.sendall(b"SSH-2.0-Test\r\n")
+                greeting = client.recv(100)
+            process.wait(30)
+
+    assert greeting.startswith(b"SSH-2.0-OpenSSH")
+
+
+def test_refused_host_is_named_to_ssh(tmp_path: Path, sandbox: Sandbox) -> None:
+    command = "timeout 20 git ls-remote ssh://git@localhost:2222/a.git 2> out"
+    attempt = an_attempt_of(command, tmp_path, "none", sandbox)
+    attempt.run()
+
+    assert "localhost:2222 cannot be reached: the network rule of this job" in (attempt.workspace / "out").read_text()
+
+
+def test_variables_of_a_job_keep_their_part(tmp_path: Path, sandbox: Sandbox) -> None:
+    own = {"GIT_SSH_COMMAND": "my-ssh", "JAVA_TOOL_OPTIONS": "-Xmx1g"}
+    attempt = an_attempt_of("env > out", tmp_path, "public", sandbox, env=own)
+    attempt.run()
+
+    found = dict(line.split("=", 1) for line in (attempt.workspace / "out").read_text().splitlines())
+    assert found["GIT_SSH_COMMAND"] == "my-ssh"
+    assert found["JAVA_TOOL_OPTIONS"].startswith("-Xmx1g -Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 ")
+    assert found["NODE_USE_ENV_PROXY"] == "1"
+    for name in ("HTTPS_PROXY", "https_proxy", "npm_config_https_proxy", "PIP_PROXY", "CARGO_HTTP_PROXY"):
+        assert found[name] == "http://127.0.0.1:3128"
 
 
 def test_the_same_attempts_arrive_when_the_network_is_open(tmp_path: Path, sandbox: Sandbox) -> None:
