@@ -12,7 +12,7 @@ import structlog
 from msgspec.structs import replace
 
 from labrats.model.ai_model import AiModel
-from labrats.model.codex_login import CLIENT_ID, JOB_LOGIN_KEY, LOGIN_KEY, RENEWAL_VARIABLE, CodexLogin
+from labrats.model.codex_login import CLIENT_ID, JOB_LOGIN_KEY, LOGIN_KEY, CodexLogin
 from labrats.model.core_resources import Secret, problem_of_credentials
 from labrats.model.errors import Conflict, GiveUp, NotFound, RetryLater
 from labrats.model.job import FailedCode, Job
@@ -28,13 +28,13 @@ _DETAIL_CHARACTERS: Final = 200
 
 
 class CodexLogins:
-    """Provides jobs with logins that stay valid while they run.
-
-    token_url: the server that renews logins. Only administrators can name another one for a job, in `config.env`.
-    """
+    """Provides jobs with logins that stay valid while they run."""
 
     def __init__(self, store: Store, token_url: str, clock: Clock, *, labelled_only: bool = False) -> None:
-        """labelled_only: true if Secrets with credentials must be labelled for jobs."""
+        """token_url: of the server that renews logins.
+
+        labelled_only: true if Secrets with credentials must be labelled for jobs.
+        """
         self._store, self._token_url, self._clock, self._labelled_only = store, token_url, clock, labelled_only
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._rejected: dict[str, datetime] = {}
@@ -77,7 +77,7 @@ class CodexLogins:
                 return
             del self._unstored[name]  # the user has signed in again
         if login and self._is_due(name, login, job):
-            await self._renew(secret, login, job)
+            await self._renew(secret, login)
         elif secret.data.get(JOB_LOGIN_KEY) != (login and login.for_jobs()):
             await self._update(secret, login)
 
@@ -87,10 +87,10 @@ class CodexLogins:
             return True
         return login.must_be_renewed(now, timedelta(seconds=job.resolved.timeout_seconds))
 
-    async def _renew(self, secret: Secret, login: CodexLogin, job: Job) -> None:
+    async def _renew(self, secret: Secret, login: CodexLogin) -> None:
         """Renew the login and store it. If that fails, a login that is still valid is used as it is."""
         try:
-            answer = await self._ask(secret.name, login, _token_url_of(job) or self._token_url)
+            answer = await self._ask(secret.name, login)
         except (GiveUp, RetryLater) as error:
             if secret.name in self._rejected or not login.is_valid_at(self._clock.now() + timedelta(minutes=1)):
                 raise
@@ -120,14 +120,16 @@ class CodexLogins:
         except Conflict as error:
             raise RetryLater(f"the Secret {secret.name!r} was changed just now", delay_seconds=1) from error
 
-    async def _ask(self, name: str, login: CodexLogin, url: str) -> dict[str, Any]:
+    async def _ask(self, name: str, login: CodexLogin) -> dict[str, Any]:
         """Exchange the refresh token. Raises GiveUp if the server refuses it for good, RetryLater otherwise."""
         body = {"client_id": CLIENT_ID, "grant_type": "refresh_token", "refresh_token": login.refresh_token}
         try:
             async with httpx2.AsyncClient(timeout=ANSWER_SECONDS, verify=system_tls()) as client:
-                response = await client.post(url, json=body)
+                response = await client.post(self._token_url, json=body)
         except httpx2.HTTPError as error:
-            reason = f"the login in the Secret {name!r} cannot be renewed now: {type(error).__name__} at {url}"
+            reason = (
+                f"the login in the Secret {name!r} cannot be renewed now: {type(error).__name__} at {self._token_url}"
+            )
             raise RetryLater(reason, delay_seconds=10) from error
         if response.status_code in _REFUSALS:
             advice = (
@@ -140,20 +142,17 @@ class CodexLogins:
         except msgspec.DecodeError:
             answer = {}
         if not isinstance(answer.get("access_token"), str):
-            reason = f"the login in the Secret {name!r} cannot be renewed now: {url} answered {response.status_code}"
-            raise RetryLater(reason, delay_seconds=10)
+            raise self._later(name, f"it answered {response.status_code}")
         return answer
+
+    def _later(self, name: str, problem: str) -> RetryLater:
+        reason = f"the login in the Secret {name!r} cannot be renewed now by {self._token_url}: {problem}"
+        return RetryLater(reason, delay_seconds=10)
 
 
 def _secret_of(job: Job, ai_model: AiModel | None) -> str | None:
     """Return the Secret that may have the login of the job's model."""
     return ai_model.spec.credentials_ref if ai_model and job.resolved.provider == _PROVIDER else None
-
-
-def _token_url_of(job: Job) -> str | None:
-    """Return the server that an administrator has named for this job, for example in its agent's variables."""
-    url = (job.resolved.config.env or {}).get(RENEWAL_VARIABLE)
-    return url if isinstance(url, str) else None
 
 
 def _detail_of(response: httpx2.Response) -> str:

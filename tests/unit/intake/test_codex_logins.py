@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from labrats.files.attempt_inputs import inputs_of
 from labrats.intake.codex_logins import CodexLogins
-from labrats.model.codex_login import JOB_LOGIN_KEY, LOGIN_KEY, RENEWAL_VARIABLE, CodexLogin
+from labrats.model.codex_login import JOB_LOGIN_KEY, LOGIN_KEY, CodexLogin
 from labrats.model.core_resources import Secret
 from labrats.model.errors import Conflict, GiveUp, RetryLater
 from labrats.model.job import FailedCode, Job
@@ -240,15 +240,6 @@ async def test_copy_of_a_former_login_is_removed(logins: CodexLogins, store: Mem
     await logins.provide(a_codex_job(), MODEL)
 
     assert JOB_LOGIN_KEY not in await data_of(store)
-
-
-async def test_administrator_can_name_another_login_server_for_a_job(store: MemoryStore, server: LoginServer) -> None:
-    await stored(store, server.login())
-    logins = CodexLogins(store, "http://127.0.0.1:9/", SystemClock())
-
-    await logins.provide(a_codex_job(env={RENEWAL_VARIABLE: server.url}), MODEL)
-
-    assert len(server.access) == 1
 
 
 def test_time_of_a_renewal_decides_where_a_token_does_not_say_when_it_expires() -> None:
