@@ -71,6 +71,7 @@ async def test_submission_may_set_every_field(engine: Engine, user: User, model:
         "model": model, "effort": "high", "provider": "mock", "fast": True, "timeoutMs": 60_000, "maxTurns": 5,
         "executorImage": engine.executor_image, "reactEnabled": True, "maxCostUsd": 1.5, "maxTokens": 1000,
         "maxAttempts": 2, "fallbackModel": "mock-2", "sampling": {"temperature": 0.5, "seed": 7},
+        "network": "open",
     }  # fmt: skip
     submission = {
         "source": "github-actions",
@@ -102,9 +103,10 @@ async def test_submission_may_set_every_field(engine: Engine, user: User, model:
     assert detail["accountName"] == f"mock/{model}"
 
 
-async def test_settings_that_a_submission_omits_are_resolved_with_their_origin(user: User) -> None:
+async def test_settings_that_a_submission_omits_are_resolved_with_their_origin(engine: Engine, user: User) -> None:
     detail = await user.run()
 
+    assert detail["config"].pop("network", None) == ("public" if isinstance(engine, LocalEngine) else None)
     assert detail["config"] == {
         "provider": "mock", "model": "mock", "effort": "medium", "fast": False, "timeoutMs": 3_300_000,
         "maxTurns": 25, "maxAttempts": 1,
