@@ -76,6 +76,7 @@ def build_app(engine: EngineCommands) -> App:
         jobs.patch,
         jobs.bundle,
         published.published,
+        published.publish,
         chains.chain,
         uploads.upload,
     )

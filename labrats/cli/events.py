@@ -118,6 +118,8 @@ def _request_sentence(request: dict[str, Any]) -> str:
             return f"run the last job{of_agent} of the thread again{on_model}"
         case "retry":
             return f"retry the last job{of_agent} of the thread"
+        case "publish":
+            return f"write the report of the last job{of_agent} of the thread again"
         case "run":
             return f"start {agent}{on_model}"
         case "reply":

@@ -1,4 +1,4 @@
-"""The command for the report of a job to GitHub."""
+"""The commands for the report of a job to GitHub."""
 
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +20,22 @@ def published(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
         print_text(answer.text)
     else:
         _print_report(job_id, answer.json())
+
+
+def publish(job_id: str, /, *, options: ApiOptions = DEFAULTS) -> None:
+    """Write the report of an ended job to GitHub again, without running its agent.
+
+    What GitHub has stays as it is; what is missing is written.
+
+    Args:
+        job_id: The job's id.
+    """
+    with options.connect() as client:
+        answer = client.post(f"/api/jobs/{quote(job_id, safe='')}/publish")
+    if options.json:
+        print_text(answer.text)
+    else:
+        print_stderr(f"{job_id} is being published; `labrats published {job_id}` shows the result")
 
 
 def _print_report(job_id: str, found: dict[str, Any]) -> None:

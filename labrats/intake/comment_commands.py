@@ -1,4 +1,4 @@
-"""Commands in comments on GitHub: `/labrats cancel`, `retry`, `run AGENT` and `help`."""
+"""Commands in comments on GitHub: `/labrats cancel`, `retry`, `publish`, `run AGENT` and `help`."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -35,6 +35,7 @@ _USAGE: Final = (
     "- `/labrats cancel` stops the jobs of this thread; `/labrats cancel AGENT` those of one agent.\n"
     "- `/labrats retry` retries its last job, if that has failed; `/labrats retry model=MODEL` runs it again with "
     "another model.\n"
+    "- `/labrats publish` writes the report of its last job again, without running the agent.\n"
     "- `/labrats run AGENT` starts an agent, with `model=MODEL` on another model than usual.\n"
     "- `/labrats help` shows this list."
 )
@@ -94,8 +95,8 @@ def _parsed(words: Sequence[str]) -> Command:
     command = Command(action, agent=next(iter(names), None), model=next(iter(models), None))
     if action is ThreadAction.RUN and command.agent is None:
         return Command(action, problem=f"`{WORD} run` needs the name of an agent.")
-    if action is ThreadAction.CANCEL and command.model:
-        return Command(action, problem=f"`{WORD} cancel` takes no model.")
+    if action in (ThreadAction.CANCEL, ThreadAction.PUBLISH) and command.model:
+        return Command(action, problem=f"`{WORD} {verb}` takes no model.")
     return command
 
 

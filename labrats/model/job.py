@@ -635,6 +635,19 @@ def after_cancel_request(job: Job, now: datetime) -> Job:
     return replace(job, status=replace(job.status, cancel_requested_at=now))
 
 
+def after_publish_request(job: Job, now: datetime) -> Job:
+    """Return an ended job whose report is to be written again. Raises IllegalMove for a job without one to write."""
+    if not job.ended:
+        raise IllegalMove("the job has not ended; its report is written again once it has")
+    report, published = job.spec.report, job.status.published or Published()
+    if report is None or report.target is None:
+        raise IllegalMove("the job has no report to GitHub")
+    if report.mode is ReportMode.PREVIEW:
+        raise IllegalMove("the report of the job has the mode `preview`, in which nothing is written")
+    again = replace(published, refused=(), attempts=0, finished_at=None, requested_at=now)
+    return replace(job, status=replace(job.status, published=again))
+
+
 def superseded(job: Job, by: str, now: datetime) -> Job:
     """Return the job, which is live, as cancelled or being cancelled for a newer job of its concurrency key."""
     cancelled = after_cancel_request(job, now)

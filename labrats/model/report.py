@@ -174,6 +174,7 @@ class Published(Record):
     refused:     reasons why other parts were not published, as sentences.
     commit_tries: number of publishers that were killed while they published the commits.
     attempts, finished_at: those of the job when the report was last complete; see Job.is_settled.
+    requested_at: time of the last request to publish again.
     """
 
     comment_url: str | None = None
@@ -187,3 +188,4 @@ class Published(Record):
     commit_tries: int = 0
     attempts: int = 0
     finished_at: datetime | None = None
+    requested_at: datetime | None = None

@@ -23,6 +23,7 @@ class ThreadAction(StrEnum):
 
     CANCEL = "cancel"
     RETRY = "retry"
+    PUBLISH = "publish"
     RUN = "run"
     HELP = "help"
     REPLY = "reply"

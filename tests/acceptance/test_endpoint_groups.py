@@ -94,6 +94,7 @@ async def jobs(recorder: CallRecorder, name: str) -> None:
     assert "result" in await recorder.call("GET", "/api/jobs/{}/result", job_id)
     assert len((await recorder.call("GET", "/api/jobs/{}/attempts", job_id))["attempts"]) == 1
     await recorder.call("POST", "/api/jobs/{}/retry", job_id, status=400)
+    await recorder.call("POST", "/api/jobs/{}/publish", job_id, status=400)
     nobody = {"action": "cancel", "filter": {"q": job_id}, "expected": 1}
     await recorder.call("POST", "/api/jobs/bulk", json=nobody, status=409)
     await recorder.call("GET", "/api/jobs/bulk/{}", "bulk-action-0000000000000000", status=404)

@@ -206,6 +206,10 @@ export async function retryJob(id: string): Promise<JobDetail> {
   return body(client.POST('/api/jobs/{job_id}/retry', { params: { path: { job_id: id } } }));
 }
 
+export async function publishJob(id: string): Promise<JobDetail> {
+  return body(client.POST('/api/jobs/{job_id}/publish', { params: { path: { job_id: id } } }));
+}
+
 /** Cancel or retry all jobs that match a filter. expected: their number, as the user has seen it. */
 export async function actOnJobs(
   action: BulkAction,

@@ -299,6 +299,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/jobs/{job_id}/publish": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Write the report of a job to GitHub again
+         * @description Write the comment, check, review and pull request of an ended job again, without running its agent.
+         *
+         *     What GitHub has stays as it is; what is missing is written. It is possible as long as the job's commits are stored.
+         */
+        post: operations["publish"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/jobs/{job_id}/rerun": {
         parameters: {
             query?: never;
@@ -6268,7 +6290,7 @@ export interface components {
          * @description The wish of a request. HELP asks for the list of commands, REPLY for a follow-up, REPAIR for checks.
          * @enum {string}
          */
-        ThreadAction: "cancel" | "retry" | "run" | "help" | "reply" | "repair";
+        ThreadAction: "cancel" | "retry" | "publish" | "run" | "help" | "reply" | "repair";
         /**
          * ThreadRequestView
          * @description A request in the event, which the engine carries out beside its triggers or instead of them.
@@ -8924,6 +8946,315 @@ export interface operations {
         requestBody?: never;
         responses: {
             /** @description The job, waiting again */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "ir-3ab1c2d4",
+                     *       "name": "implement-issue",
+                     *       "source": "github",
+                     *       "agentRole": null,
+                     *       "repo": "octocat/hello-world",
+                     *       "status": "completed",
+                     *       "attempts": 1,
+                     *       "createdAt": "2030-01-01T12:00:00Z",
+                     *       "processedAt": "2030-01-01T12:00:02Z",
+                     *       "finishedAt": "2030-01-01T12:00:44Z",
+                     *       "failedReason": null,
+                     *       "chainId": null,
+                     *       "chainDepth": null,
+                     *       "parentJobId": null,
+                     *       "chainPath": null,
+                     *       "title": "Add a --version flag",
+                     *       "provider": "claude",
+                     *       "model": "opus",
+                     *       "priority": 2,
+                     *       "failedCode": "timeout",
+                     *       "usage": {
+                     *         "inputTokens": 1200,
+                     *         "outputTokens": 340,
+                     *         "cacheReadTokens": 800,
+                     *         "cacheWriteTokens": 0,
+                     *         "reasoningTokens": 0,
+                     *         "costUsd": 0.0125,
+                     *         "turns": 3,
+                     *         "seconds": 41.7
+                     *       },
+                     *       "owner": "admin",
+                     *       "childJobId": null,
+                     *       "cancelRequestedAt": null,
+                     *       "notBefore": null,
+                     *       "activity": "Bash: npm test",
+                     *       "result": "Done, see the branch.",
+                     *       "phase": "Succeeded",
+                     *       "rerunOf": null,
+                     *       "followUpOf": null,
+                     *       "concurrency": {
+                     *         "key": "octocat/hello-world#7",
+                     *         "onNew": "queue",
+                     *         "debounceSeconds": 30
+                     *       },
+                     *       "supersededBy": null,
+                     *       "accountName": null,
+                     *       "k8sJobName": null,
+                     *       "executorPodName": null,
+                     *       "returnvalue": "Done, see the branch.",
+                     *       "resultSchema": {
+                     *         "properties": {
+                     *           "conclusion": {
+                     *             "enum": [
+                     *               "success",
+                     *               "failure"
+                     *             ]
+                     *           },
+                     *           "risk": {
+                     *             "maximum": 10,
+                     *             "type": "integer"
+                     *           }
+                     *         },
+                     *         "required": [
+                     *           "conclusion"
+                     *         ],
+                     *         "type": "object"
+                     *       },
+                     *       "resultData": {
+                     *         "conclusion": "success",
+                     *         "risk": 2
+                     *       },
+                     *       "logs": [
+                     *         "reading the issue"
+                     *       ],
+                     *       "workspaceSetup": {
+                     *         "setup": [
+                     *           [
+                     *             "npm",
+                     *             "ci"
+                     *           ]
+                     *         ],
+                     *         "setupTimeoutMs": 600000,
+                     *         "setupNetwork": "open",
+                     *         "cache": [
+                     *           {
+                     *             "key": "package-lock.json",
+                     *             "path": "node_modules"
+                     *           }
+                     *         ],
+                     *         "gitRepo": "https://github.com/octocat/hello-world.git",
+                     *         "gitRef": "main",
+                     *         "gitDepth": null,
+                     *         "hasCredential": true
+                     *       },
+                     *       "workspaceFiles": [
+                     *         {
+                     *           "name": "notes/todo.txt",
+                     *           "size": 6
+                     *         }
+                     *       ],
+                     *       "promptRef": {
+                     *         "name": "ir-3ab1c2d4-prompt",
+                     *         "key": "prompt"
+                     *       },
+                     *       "waiting": {
+                     *         "reason": "slots_busy",
+                     *         "position": 2,
+                     *         "slots": 4,
+                     *         "active": 4,
+                     *         "pausedUntil": null,
+                     *         "waitsFor": "ir-0a1b2c3d",
+                     *         "debouncedUntil": null,
+                     *         "estimateSeconds": 360,
+                     *         "holders": [
+                     *           "ir-0a1b2c3d"
+                     *         ]
+                     *       },
+                     *       "retryRefused": null,
+                     *       "deadlineAt": null,
+                     *       "config": {
+                     *         "provider": "claude",
+                     *         "model": "sonnet",
+                     *         "effort": "medium",
+                     *         "fast": true,
+                     *         "timeoutMs": 3300000,
+                     *         "maxTurns": 25,
+                     *         "maxAttempts": 1,
+                     *         "network": "open",
+                     *         "isolation": "sandbox"
+                     *       },
+                     *       "configOrigins": {
+                     *         "model": "built-in",
+                     *         "provider": "request"
+                     *       },
+                     *       "outputs": {
+                     *         "branch": null,
+                     *         "commit": null,
+                     *         "pullRequestUrl": null,
+                     *         "commits": [],
+                     *         "filesChanged": 2,
+                     *         "bundleBytes": 1024
+                     *       },
+                     *       "keyExposed": true,
+                     *       "refusedHosts": [
+                     *         "example.com:443"
+                     *       ],
+                     *       "isolation": "sandbox",
+                     *       "session": {
+                     *         "provider": "claude",
+                     *         "id": "0b6c7c5e-3f0a-4b7e-9c55-3d1f6a2b8e90",
+                     *         "attempt": 1
+                     *       },
+                     *       "chainNext": {
+                     *         "agent": "ai-reviewer",
+                     *         "condition": "on-success"
+                     *       },
+                     *       "chainEnded": null,
+                     *       "callback": null,
+                     *       "report": {
+                     *         "comment": "sticky",
+                     *         "check": {
+                     *           "name": "labrats/ai-reviewer"
+                     *         },
+                     *         "review": {
+                     *           "event": "COMMENT"
+                     *         },
+                     *         "pullRequest": {
+                     *           "draft": false
+                     *         },
+                     *         "labels": {
+                     *           "running": "ai-working"
+                     *         },
+                     *         "policy": {
+                     *           "maxFiles": 20
+                     *         },
+                     *         "mode": "write",
+                     *         "target": {
+                     *           "issue": 17,
+                     *           "repository": "octocat/hello-world"
+                     *         }
+                     *       },
+                     *       "published": {
+                     *         "commentUrl": "https://github.com/octocat/hello-world/issues/17#issuecomment-1",
+                     *         "checkUrl": null,
+                     *         "reviewUrl": null,
+                     *         "pullRequestUrl": "https://github.com/octocat/hello-world/pull/18",
+                     *         "refused": [],
+                     *         "isComplete": true
+                     *       },
+                     *       "metadata": {
+                     *         "repo": "octocat/hello-world"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["JobDetail"];
+                };
+            };
+            /** @description Malformed, or not allowed in the current state */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the body is not UTF-8 (byte 17)",
+                     *       "code": "malformed"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Missing or invalid credentials */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "send a valid API key as `Authorization: Bearer KEY`",
+                     *       "code": "unauthorized"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not allowed for this caller */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "this needs an API key with the scope `admin`",
+                     *       "code": "forbidden"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "there is no job ir-3ab1c2d4",
+                     *       "code": "not_found"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Overloaded; `Retry-After` says when to try again */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "too many jobs are waiting",
+                     *       "code": "overloaded"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unavailable at present; `Retry-After` says when to try again */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": "the database cannot be read",
+                     *       "code": "unavailable"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    publish: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The job's id. */
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The job, whose report is being written */
             200: {
                 headers: {
                     [name: string]: unknown;

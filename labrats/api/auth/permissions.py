@@ -66,6 +66,7 @@ _ROUTES: Final[Mapping[Access, str]] = {
         GET    /api/jobs/{}/result
         GET    /api/jobs/{}/attempts
         POST   /api/jobs/{}/retry
+        POST   /api/jobs/{}/publish
         POST   /api/jobs/{}/rerun
         POST   /api/jobs/{}/messages
         POST   /api/jobs/{}/cancel

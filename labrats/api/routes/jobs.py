@@ -1,4 +1,4 @@
-"""Jobs: submit, list, show, follow, retry, run again, follow up, cancel."""
+"""Jobs: submit, list, show, follow, retry, publish again, run again, follow up, cancel."""
 
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -33,11 +33,12 @@ from labrats.api.schemas.submission import (
 from labrats.api.services import Services
 from labrats.intake.follow_ups import follow_up_request
 from labrats.intake.job_names import JobNames
+from labrats.intake.publish_again import require_commits
 from labrats.intake.request import JobRequest
 from labrats.intake.reruns import rerun_request
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import IllegalMove, NotFound
-from labrats.model.job import Job, after_cancel_request, after_retry_request, check_git_token
+from labrats.model.job import Job, after_cancel_request, after_publish_request, after_retry_request, check_git_token
 from labrats.model.phases import Phase
 from labrats.model.protocol import StoredLine
 from labrats.ports import compare_and_set
@@ -288,6 +289,26 @@ async def retry(request: Request, job_id: JobId) -> Response:
         services.store,
         lambda: own_job(request, job_id),
         lambda found: after_retry_request(found, services.clock.now()),
+    )
+    return await with_result_of(job, request, partial(detail_of, request, job))
+
+
+@router.post(
+    "/api/jobs/{job_id}/publish",
+    responses=answers(200, JobDetail, "The job, whose report is being written", 400, 403, 404),
+    summary="Write the report of a job to GitHub again",
+)
+async def publish(request: Request, job_id: JobId) -> Response:
+    """Write the comment, check, review and pull request of an ended job again, without running its agent.
+
+    What GitHub has stays as it is; what is missing is written. It is possible as long as the job's commits are stored.
+    """
+    services = services_of(request)
+    await require_commits(services.runner, await own_job(request, job_id))
+    _, job = await compare_and_set(
+        services.store,
+        lambda: own_job(request, job_id),
+        lambda found: after_publish_request(found, services.clock.now()),
     )
     return await with_result_of(job, request, partial(detail_of, request, job))
 

@@ -31,6 +31,11 @@ class Comments:
 
     _known: OrderedDict[tuple[str, int, str], Comment] = field(default_factory=OrderedDict)
 
+    def forget(self, target: ReportTarget) -> None:
+        """Read the comments of a thread again before they are written: a person may have deleted one."""
+        for place in [each for each in self._known if each[:2] == (target.repository, target.number)]:
+            del self._known[place]
+
     async def write(self, access: Access, target: ReportTarget, reported: ReportedJob) -> str | None:
         """Bring the comment of the job up to date, and return its URL; None if it has none yet.
 

@@ -69,20 +69,23 @@ class _Progress:
     """The report of a job so far, in this process.
 
     written_at: time of the last pass.
-    done:       results of the parts that are complete for `state`, the phase and attempts of the job.
+    done:       results of the parts that are complete for `state`: the phase and attempts of the job, and the last
+                request to publish it again.
     failures:   passes in this state that have failed with an unexpected error.
     """
 
     published: Published
     written_at: datetime | None = None
-    state: tuple[Phase, int] | None = None
+    state: tuple[Phase, int, datetime | None] | None = None
     done: DoneParts = field(default_factory=DoneParts)
     failures: int = 0
 
-    def begin(self, job: Job) -> None:
-        """Forget the complete parts if the job has another state than at the last pass."""
-        if (state := (job.phase, job.status.attempts)) != self.state:
-            self.state, self.done, self.failures = state, DoneParts(), 0
+    def begin(self, job: Job) -> bool:
+        """Forget the complete parts if the job has another state than at the last pass. Return whether it has."""
+        if (state := (job.phase, job.status.attempts, _requested_at(job))) == self.state:
+            return False
+        self.state, self.done, self.failures = state, DoneParts(), 0
+        return True
 
 
 class Publisher:
@@ -123,7 +126,7 @@ class Publisher:
             match change:
                 case Changed(job) if _is_reported(job) and not (job.ended and job.is_published):
                     before, self._jobs[job.id] = self._jobs.get(job.id), job
-                    if before is None or _without_published(before) != _without_published(job):
+                    if before is None or _reason_to_report(before) != _reason_to_report(job):
                         self._work.add(job.id)
                 case Changed(job):
                     self._forget(job.id)
@@ -152,7 +155,8 @@ class Publisher:
         if (wait := self._wait_of(progress)) > 0:
             self._work.add_later(job_id, wait)
             return
-        progress.begin(job)
+        if progress.begin(job) and _requested_at(job):
+            self._comments.forget(report.target)
         try:
             published = await self._pass(job, report, report.target, progress)
         except NoAccess as error:
@@ -218,9 +222,9 @@ class Publisher:
         return min(interval, interval - (self._clock.now() - progress.written_at).total_seconds())
 
     def _ended_before(self, job: Job, time: timedelta) -> bool:
-        """Return whether a job ended longer ago than that."""
-        finished_at = job.status.finished_at if job.ended else None
-        return finished_at is not None and self._clock.now() - finished_at > time
+        """Return whether a job ended longer ago than that, or was last to be published again."""
+        since = (_requested_at(job) or job.status.finished_at) if job.ended else None
+        return since is not None and self._clock.now() - since > time
 
     async def _write(self, job: Job, report: Report, target: ReportTarget, progress: _Progress) -> Published:
         """Write all parts of the report, and return what is published. Raises NoAccess, RetryLater."""
@@ -228,7 +232,7 @@ class Publisher:
             for lock in self._locks_of(target, progress):
                 await locks.enter_async_context(lock)
             report_pass = ReportPass(
-                access=await self._access.open(target, f"{job.id} {job.phase} {job.status.attempts}"),
+                access=await self._access.open(target, f"{job.id} {progress.state}"),
                 report=report,
                 target=target,
                 reported=await self._reported(job, progress.published),
@@ -278,10 +282,12 @@ class Publisher:
             return
 
         def change(stored: Job) -> Job:
-            outputs = stored.status.outputs
+            outputs, again = stored.status.outputs, replace(published, requested_at=_requested_at(stored))
+            if _requested_at(stored) != _requested_at(job):  # a request has come while this report was written
+                again = replace(again, attempts=0, finished_at=None)
             if published.pull_request_url:
                 outputs = replace(outputs, pull_request_url=published.pull_request_url)
-            return replace(stored, status=replace(stored.status, published=published, outputs=outputs))
+            return replace(stored, status=replace(stored.status, published=again, outputs=outputs))
 
         with suppress(NotFound):  # the job was deleted
             await compare_and_set(self._store, lambda: self._store.get(Job, job.id), change)
@@ -296,10 +302,14 @@ def _shares_labels(job: Job, other: Job) -> bool:
     return _thread(ours.target) == _thread(theirs.target)
 
 
-def _without_published(job: Job) -> Job:
-    """Return a job without the parts that the publisher stores, which are no reason to write the report again."""
+def _reason_to_report(job: Job) -> tuple[Job, datetime | None]:
+    """Return a job without the parts that the publisher stores, and the last request to publish it again."""
     status = replace(job.status, published=None, outputs=replace(job.status.outputs, pull_request_url=None))
-    return replace(job, metadata=replace(job.metadata, resource_version=""), status=status)
+    return replace(job, metadata=replace(job.metadata, resource_version=""), status=status), _requested_at(job)
+
+
+def _requested_at(job: Job) -> datetime | None:
+    return job.status.published.requested_at if job.status.published else None
 
 
 def _thread(target: ReportTarget) -> tuple[str, int | None]:

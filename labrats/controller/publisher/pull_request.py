@@ -203,6 +203,9 @@ class CommitsPublisher:
         is_marked = PULL_REQUEST_MARK in (pull_request.body or "")
         return identity.wrote(pull_request) and (identity.app_id is not None or is_marked)
 
+    def _is_of_job(self, pull_request: PullRequest) -> bool:
+        return self._is_ours(pull_request) and pull_request_mark(self.reported) in (pull_request.body or "")
+
     def _is_ours_and_open(self, pull_request: PullRequest) -> bool:
         return pull_request.state == OPEN and self._is_ours(pull_request)
 
@@ -216,10 +219,12 @@ class CommitsPublisher:
     async def _open(self, commits: Commits, base: str) -> Pushed:
         branch = branch_name(self.rules.branch, self.reported, self.target)
         found = await self._find(branch)
+        if found and found.state != OPEN and self._is_of_job(found):
+            return Pushed(found.html_url)  # a person has merged or closed it, and the report is written again
         try:
             return await self._open_from(branch, found, commits, base)
         except BranchHasOtherCommits:
-            if found and self._is_ours(found) and pull_request_mark(self.reported) in (found.body or ""):
+            if found and self._is_of_job(found):
                 return Pushed(found.html_url)  # somebody has added to the pull request of this job
         branch = f"{branch}-{self.reported.job.id}"
         return await self._open_from(branch, await self._find(branch), commits, base)

@@ -1,4 +1,4 @@
-"""Commands in comments: cancel and retry jobs, and start agents.
+"""Commands in comments: cancel, retry and publish jobs, and start agents.
 
 What a command concerns is stored before anything changes, so that an engine that is killed in between carries it out
 once: a command to retry a job applies to the attempt that its author saw.
@@ -26,11 +26,12 @@ from labrats.intake.comment_commands import MEMBERS_ONLY, runnable_agents
 from labrats.intake.event_authorization import is_external_author, reason_to_ignore
 from labrats.intake.event_requests import request_of
 from labrats.intake.events import IncomingEvent
+from labrats.intake.publish_again import require_commits
 from labrats.intake.reruns import Changes, rerun_request
 from labrats.intake.thread_requests import replace_request
 from labrats.model.config import JobConfig
 from labrats.model.errors import IllegalMove, NotFound
-from labrats.model.job import Job, after_cancel_request, after_retry_request
+from labrats.model.job import Job, after_cancel_request, after_publish_request, after_retry_request
 from labrats.model.phases import API_STATUS, Phase
 from labrats.model.thread_requests import ThreadAction, ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import GITHUB, OWNER_PREFIX, WebhookSource
@@ -73,6 +74,23 @@ async def retry(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest)
     except NotFound:
         raise RequestFailed(f"The job `{request.jobs[0]}` was deleted.") from None
     return DONE
+
+
+async def publish_again(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:
+    """Let the report of the last job of the thread be written again."""
+    last = await _last_job(jobs, source, request)
+    await require_commits(jobs.runner, last)
+
+    def again(job: Job) -> Job:
+        published = job.status.published
+        is_done = published and published.requested_at and published.requested_at >= request.received_at
+        return job if is_done else after_publish_request(job, request.received_at)
+
+    try:
+        await jobs.change(last.id, again)
+    except NotFound:
+        raise RequestFailed(f"The job `{last.id}` was deleted.") from None
+    return STARTED
 
 
 async def click(jobs: ThreadJobs, source: WebhookSource, request: ThreadRequest) -> ThreadAnswer:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from labrats.controller.publisher.access import NoAccess
 from labrats.controller.publisher.answers import GIVEN_UP_AFTER
-from labrats.controller.thread_requests.commands import cancel, click, retry, run_again, start_agent
+from labrats.controller.thread_requests.commands import cancel, click, publish_again, retry, run_again, start_agent
 from labrats.controller.thread_requests.repairs import repair
 from labrats.controller.thread_requests.replies import reply
 from labrats.controller.thread_requests.thread_jobs import ForeignPullRequest, MustWait, RequestFailed, ThreadJobs
@@ -123,6 +123,8 @@ class ThreadRequests:
                     return await run_again(jobs, source, request)
                 case ThreadAction.RETRY:
                     return await retry(jobs, source, request)
+                case ThreadAction.PUBLISH:
+                    return await publish_again(jobs, source, request)
                 case ThreadAction.REPLY:
                     return await reply(jobs, source, request)
                 case ThreadAction.REPAIR:

@@ -374,3 +374,18 @@ async def test_a_command_to_run_an_agent_starts_one_job_although_the_engine_is_k
         await published(admin, job["id"])
         await answered(github, written, "eyes")
         assert len(await jobs_of(admin)) == 1
+
+
+async def test_publish_writes_the_report_of_the_last_job_again(engine: LocalEngine, github: GitHubStandIn) -> None:
+    issue = github.demo.open_issue()
+    async with engine.admin() as admin:
+        await set_up(admin, REPORT)
+        job = await published(admin, await deliver(engine, "issues", an_issue_of(github, issue)))
+        github.comments_of(issue).clear()
+        asked, _ = await comment(engine, github, issue, "/labrats publish")
+        await until(lambda: any(f"`{job['id']}`" in each["body"] for each in github.comments_of(issue)))
+        await until(lambda: reactions_to(github, asked) == ["eyes"])
+        github.comments_of(issue).clear()
+        assert (await admin.post(f"/api/jobs/{job['id']}/publish")).status_code == 200
+        await until(lambda: any(f"`{job['id']}`" in each["body"] for each in github.comments_of(issue)))
+        assert len(await jobs_of(admin)) == 1

@@ -202,6 +202,11 @@ def test_retry_reports_the_refusal_of_the_engine(labrats: Labrats, engine: Scrip
     assert labrats("retry", "ir-3ab1c2d4") == (2, "", "labrats: not now\n")
 
 
+def test_publish_names_the_command_that_shows_the_result(labrats: Labrats, engine: ScriptedEngine) -> None:
+    engine.answers("POST /api/jobs/ir-3ab1c2d4/publish", a_job())
+    assert "`labrats published ir-3ab1c2d4`" in labrats("publish", "ir-3ab1c2d4").err
+
+
 def test_retry_follow_starts_at_the_new_attempt(labrats: Labrats, engine: ScriptedEngine) -> None:
     engine.answers("POST /api/jobs/ir-3ab1c2d4/retry", a_job(status="waiting", attempts=1))
     done = frame(None, {"done": True, "status": "completed"})

@@ -22,6 +22,7 @@ from tests.support.deliveries import an_issue_event
         ("/labrats Cancel ai-developer", Command(ThreadAction.CANCEL, agent="ai-developer")),
         ("Please\r\n/labrats retry  model=opus\r\nThanks", Command(ThreadAction.RETRY, model="opus")),
         ("/labrats run ai-reviewer model=a/b=c", Command(ThreadAction.RUN, agent="ai-reviewer", model="a/b=c")),
+        ("/labrats publish", Command(ThreadAction.PUBLISH)),
         ("/labrats", Command(ThreadAction.HELP)),
         ("~~~\n/labrats retry\n~~~\n/labrats cancel", Command(ThreadAction.CANCEL)),
         ("````\n```\n/labrats retry\n```\n````\n/labrats cancel", Command(ThreadAction.CANCEL)),

@@ -1,9 +1,10 @@
-"""Requests to cancel or retry a job, in each phase."""
+"""Requests to cancel, retry or publish a job, in each phase."""
 
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from labrats.model.errors import IllegalMove
 from labrats.model.job import (
@@ -12,10 +13,12 @@ from labrats.model.job import (
     Job,
     WorkspaceSetup,
     after_cancel_request,
+    after_publish_request,
     after_retry_request,
     retried,
 )
 from labrats.model.phases import ENDED, Phase
+from labrats.model.report import Published, Report, ReportMode, ReportTarget
 from tests.fakes.clock import NOON
 from tests.support.builders import a_job, a_spec
 
@@ -85,3 +88,29 @@ def test_a_retry_request_is_accepted_at_any_time_for_a_job_that_came_without_a_t
     reference = "token" if token_from else None
     setup = WorkspaceSetup(git_repo="https://github.com/a/b.git", credentials_ref=reference, token_from=token_from)
     assert after_retry_request(a_failed_job(setup), NOON + timedelta(days=30)).phase is P.PENDING
+
+
+REPORT = Report(target=ReportTarget(repository="octo/demo", issue=1))
+
+
+def test_published_again_is_the_report_of_an_ended_job_until_it_is_written() -> None:
+    job = a_job(P.SUCCEEDED, published=Published(attempts=1, comment_url="https://github.test/1", refused=("check",)))
+    again = after_publish_request(replace(job, spec=replace(job.spec, report=REPORT)), LATER)
+    assert not again.is_published
+    assert again.status.published == Published(comment_url="https://github.test/1", requested_at=LATER)
+
+
+@pytest.mark.parametrize(
+    ("phase", "report"),
+    [
+        (P.RUNNING, REPORT),
+        (P.PENDING, REPORT),
+        (P.SUCCEEDED, None),
+        (P.SUCCEEDED, Report(comment=None)),
+        (P.SUCCEEDED, replace(REPORT, mode=ReportMode.PREVIEW)),
+    ],
+)
+def test_publish_request_is_refused_for_a_job_without_a_report_to_write(phase: Phase, report: Report | None) -> None:
+    job = a_job(phase)
+    with pytest.raises(IllegalMove):
+        after_publish_request(replace(job, spec=replace(job.spec, report=report)), LATER)

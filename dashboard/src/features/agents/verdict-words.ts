@@ -45,6 +45,8 @@ function requestInWords({ action, agent, model, answer }: ThreadRequest): string
       return model === null
         ? `The engine would retry the last job${ofAgent} of the thread.`
         : `The engine would run the last job${ofAgent} of the thread again${onModel}.`;
+    case 'publish':
+      return `The engine would write the report of the last job${ofAgent} of the thread again.`;
     case 'run':
       return `The engine would start ${agent ?? 'the agent'}${onModel}.`;
     case 'reply':

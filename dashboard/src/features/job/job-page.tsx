@@ -2,7 +2,7 @@ import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, Outlet, useLocation, useNavigate, useParams } from '@tanstack/react-router';
 import { useEffect, useRef, useState, type ReactNode, type RefObject } from 'react';
 
-import { cancelJob, hasEnded, jobQuery, retryJob, storeJob, type JobDetail } from '../../api/jobs';
+import { cancelJob, hasEnded, jobQuery, publishJob, retryJob, storeJob, type JobDetail } from '../../api/jobs';
 import { visible } from '../../lib/ansi';
 import { compact, cost, counted } from '../../lib/format';
 import { Changing } from '../../ui/access';
@@ -23,7 +23,7 @@ import { Banners } from './banners';
 import { Chain } from './chain';
 import styles from './job-page.module.css';
 import { ReplyDialog } from './reply-dialog';
-import { cancelEffect, whyNoRetry } from './sentences';
+import { cancelEffect, canPublish, whyNoRetry } from './sentences';
 
 /** The time between two looks at the cost and tokens of a running job, which the feed does not report. */
 const REFRESH = 5_000;
@@ -296,6 +296,7 @@ function Actions({ job, onCancel }: { job: JobDetail; onCancel: () => void }) {
   const navigate = useNavigate();
   const [isReplying, setReplying] = useState(false);
   const retry = useJobChange(job.id, retryJob, 'The job is queued again.');
+  const publish = useJobChange(job.id, publishJob, 'The report is being published.');
   const obstacle = whyNoRetry(job);
   const rerun = () => void navigate({ to: '/jobs/new', search: { from: job.id } });
   useShortcuts([{ keys: 'r', label: 'Run again with other settings', isChanging: true, run: rerun }]);
@@ -311,6 +312,16 @@ function Actions({ job, onCancel }: { job: JobDetail; onCancel: () => void }) {
           onClick={() => retry.mutate()}
         >
           Retry
+        </Button>
+      )}
+      {canPublish(job) && (
+        <Button
+          isChanging
+          isBusy={publish.isPending}
+          title="Write what is missing on GitHub, without running the agent"
+          onClick={() => publish.mutate()}
+        >
+          Publish again
         </Button>
       )}
       {hasEnded(job.status) && (

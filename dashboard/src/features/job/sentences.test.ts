@@ -4,6 +4,7 @@ import type { JobDetail } from '../../api/jobs';
 import { clock } from '../../lib/format';
 import {
   cancelEffect,
+  canPublish,
   NO_CHANGES,
   retryEffect,
   whyNoBundle,
@@ -35,6 +36,14 @@ test('a failed job can be retried, unless the engine refuses it', () => {
   expect(whyNoRetry(job({ retryRefused: 'its token has expired' }))).toBe(
     'It cannot be retried: its token has expired.',
   );
+});
+
+test('the report of an ended job can be published again', () => {
+  const report = { target: { repository: 'octo/demo' } };
+  expect(canPublish(job({ report }))).toBe(true);
+  expect(canPublish(job({ report, status: 'active' }))).toBe(false);
+  expect(canPublish(job({ report: null }))).toBe(false);
+  expect(canPublish(job({ report: { ...report, mode: 'preview' } }))).toBe(false);
 });
 
 test('a retry resumes a session, or starts over', () => {

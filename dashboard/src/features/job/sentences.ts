@@ -9,6 +9,11 @@ export function whyNoRetry(job: JobDetail): string | undefined {
   return job.retryRefused === null ? undefined : `It cannot be retried: ${job.retryRefused}.`;
 }
 
+/** Whether the report of a job can be written to GitHub again. */
+export function canPublish({ status, report }: Pick<JobDetail, 'status' | 'report'>): boolean {
+  return hasEnded(status) && Boolean(report?.target) && report?.mode !== 'preview';
+}
+
 /** What a retry does with earlier work. */
 export function retryEffect(job: JobDetail): string {
   return job.session
