@@ -4,7 +4,7 @@ import asyncio
 import re
 from datetime import datetime
 
-from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, User, a_submission
+from tests.acceptance.engine import PATIENCE_SECONDS, POLL_SECONDS, Engine, LocalEngine, User, a_submission
 
 ITEM_FIELDS = {
     "id", "name", "source", "agentRole", "repo", "status", "attempts", "createdAt", "processedAt", "finishedAt",
