@@ -162,6 +162,8 @@ class EngineSettings(BaseSettings):
     )
     """The pause of a model after a rate limit or overload without a retry time from its provider; doubled while it
     lasts, at most 5 minutes. Jobs of the model wait meanwhile, up to their deadlines."""
+    event_jobs_per_thread: int = Field(default=10, ge=1, validation_alias="LABRATS_EVENT_JOBS_PER_THREAD")
+    """The maximum number of jobs that events start for one issue or pull request within an hour."""
     max_chain_depth: int = Field(default=10, ge=0, validation_alias="MAX_CHAIN_DEPTH")
     """The maximum number of agents after the first one of a chain."""
     workspace_retention_hours: float = Field(

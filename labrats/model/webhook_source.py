@@ -107,6 +107,23 @@ class DeliveryRecord(Record):
     jobs: tuple[str, ...] = ()
 
 
+class OwnWrite(Record):
+    """A write at GitHub with a personal token, by which the engine recognises the event that it causes.
+
+    login:      of the token's owner, whom the event names as its sender. repository: `owner/repo`, in small letters.
+    label:      that is added to the issue or pull request `number`, or removed from it.
+    commit:     that is pushed.
+    """
+
+    at: datetime
+    login: str
+    repository: str
+    number: int | None = None
+    label: str | None = None
+    is_removal: bool = False
+    commit: str | None = None
+
+
 class WebhookSourceStatus(Record):
     """The observed state of a webhook source.
 
@@ -115,6 +132,9 @@ class WebhookSourceStatus(Record):
     recent_deliveries: the latest ones, in order.
     thread_requests:   the requests from its threads that are not answered yet, in order.
     answered_requests: ids of the latest ones that are.
+    own_writes:        the latest writes of the engine, whose events start no agent.
+    event_starts:      by issue or pull request, such as `owner/repo#7`, the jobs that events have started in the last
+                       hour: each the seconds since 1970, a colon, and the start of the event's fingerprint.
     """
 
     url: str | None = None
@@ -124,6 +144,8 @@ class WebhookSourceStatus(Record):
     recent_deliveries: tuple[DeliveryRecord, ...] = ()
     thread_requests: tuple[ThreadRequest, ...] = ()
     answered_requests: tuple[str, ...] = ()
+    own_writes: tuple[OwnWrite, ...] = ()
+    event_starts: dict[str, tuple[str, ...]] = {}
 
     def refused_since(self, time: datetime) -> Sequence[DeliveryRecord]:
         """Return the recent deliveries that were refused, from a time on."""

@@ -14,10 +14,11 @@ import httpx2
 import pytest
 
 from labrats.intake.delivery_log import KEPT_REFUSED
+from labrats.intake.own_events import note_writes
 from labrats.model.core_resources import ConfigMap, Secret
 from labrats.model.job import Job, KeyReference
 from labrats.model.record import Metadata, Resource
-from labrats.model.webhook_source import WebhookSource, WebhookSourceSpec
+from labrats.model.webhook_source import OwnWrite, WebhookSource, WebhookSourceSpec
 from tests.api.conftest import Api, api_in_memory
 from tests.api.test_agent_roles import stored
 from tests.fakes.store import MemoryStore
@@ -88,6 +89,34 @@ class TestFromGithub:
         body = urlencode({"payload": json_body(an_issue_event()).decode()}).encode()
         headers = github_headers("issues", body) | {"Content-Type": "application/x-www-form-urlencoded"}
         assert (await nobody.post(GITHUB, content=body, headers=headers)).json()["matched"] == 1
+
+    async def test_events_start_ten_jobs_for_an_issue_within_an_hour(
+        self, api: Api, nobody: httpx2.AsyncClient
+    ) -> None:
+        source = await add_source(api, credentialsRef="person")
+        await stored(api, an_agent("a", a_trigger()), an_agent("b", a_trigger()))
+
+        started = [await accepted(nobody, an_issue_event(number=number)) for number in range(7)]
+
+        assert [answer["matched"] for answer in started] == [2] * 5 + [0] * 2
+        assert "events have started 10 jobs for this issue or pull request" in started[-1]["ignored"]
+        assert (await accepted(nobody, an_issue_event(number=0)))["jobs"] == started[0]["jobs"]
+        stored_source = await api.store.get(WebhookSource, source["name"])
+        (notice,) = stored_source.status.thread_requests
+        assert notice.answer
+        assert "events may start 10 jobs" in (notice.answer.text or "")
+        elsewhere = an_issue_event(issue=an_issue_event()["issue"] | {"number": 8})
+        assert (await accepted(nobody, elsewhere))["matched"] == 2
+
+    async def test_label_of_the_engine_itself_starts_no_agent(self, api: Api, nobody: httpx2.AsyncClient) -> None:
+        await add_source(api, credentialsRef="person")
+        await stored(api, an_agent("a", a_trigger()))
+        write = OwnWrite(at=api.services.clock.now(), login="octo", repository="octo/demo", number=7, label="ai")
+        await note_writes(api.store, "github", [write], write.at)
+
+        assert (await accepted(nobody, an_issue_event()))["ignored"] == "the engine itself has added this label"
+        other = an_issue_event(label={"name": "other"})
+        assert (await accepted(nobody, other))["matched"] == 1
 
     async def test_an_unauthorized_event_is_answered_with_the_reason(
         self, api: Api, nobody: httpx2.AsyncClient

@@ -35,8 +35,10 @@ from labrats.intake.deliveries import (
 from labrats.intake.delivery_log import PAYLOAD_BYTES
 from labrats.intake.event_authorization import reason_to_ignore
 from labrats.intake.event_requests import event_requests
+from labrats.intake.event_starts import reserve_starts, thread_of
 from labrats.intake.events import IncomingEvent, why_no_agent
 from labrats.intake.notices import notice_of
+from labrats.intake.own_events import may_be_own, reason_of_own_event
 from labrats.intake.signatures import HUB_HEADER, STANDARD_HEADER, Signature, hub_signature, standard_signature
 from labrats.intake.thread_events import ThreadEvent, thread_event_of
 from labrats.intake.thread_requests import add_request
@@ -67,6 +69,11 @@ MOST_JOBS: Final = 10
 _NO_SANDBOX: Final = (
     "No agent was started: the engine's machine has no working sandbox, and only its administrators may run agents "
     "without one. An administrator can install bubblewrap, or allow this with `LABRATS_SANDBOX=false`."
+)
+
+_TOO_MANY: Final = (
+    "Not every agent was started: events may start {} jobs for an issue or pull request within an hour. Agents may be "
+    "starting each other. An administrator can change the limit, `LABRATS_EVENT_JOBS_PER_THREAD`."
 )
 
 _LARGE_BYTES: Final = 2**20
@@ -282,12 +289,14 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
     thread_event = thread_event_of(event, source, services.catalog, delivery.fingerprint, services.clock.now())
     if thread_event and not thread_event.is_reply:
         return await _take(services, source, thread_event)
-    if source.spec.type == GITHUB and (reason := reason_to_ignore(event, source.spec)):
+    if source.spec.type == GITHUB and (reason := await _reason_to_ignore(services, delivery)):
         if thread_event:  # a comment alone does not show whether its pull request is from a fork
             return await _take(services, source, thread_event)
         return {"ok": True, "ignored": reason} | event_jobs_view({}), IGNORED
     requests = await event_requests(event, services.catalog, delivery.owner, source)
     first_fingerprint = await stored_fingerprint(services.store, delivery)
+    wanted = len(requests)
+    requests = requests[: await _reserve(services, delivery, first_fingerprint, wanted)]
     intent = Intent(first_fingerprint, first_fingerprint)
     try:
         jobs = await services.admission.admit_all(requests, intent.job_names)
@@ -298,7 +307,37 @@ async def _start_agents(services: Services, delivery: Delivery) -> tuple[dict[st
         return {"ok": True} | event_jobs_view(jobs), STARTED
     if thread_event:
         return await _take(services, source, thread_event)
+    if wanted:
+        return {"ok": True, "ignored": _too_many(services)} | event_jobs_view({}), IGNORED
     return {"ok": True, "ignored": why_no_agent(event, services.catalog.agents)} | event_jobs_view({}), UNMATCHED
+
+
+async def _reason_to_ignore(services: Services, delivery: Delivery) -> str | None:
+    """Return why an event of GitHub starts no agent, as a sentence; None if it may start some."""
+    source, event = delivery.source, delivery.event
+    if (reason := reason_to_ignore(event, source.spec)) or source.spec.credentials_ref is None or not may_be_own(event):
+        return reason
+    stored = await services.store.get(WebhookSource, source.name)  # the catalog may be older than the write
+    return reason_of_own_event(event, stored, services.clock.now())
+
+
+async def _reserve(services: Services, delivery: Delivery, fingerprint: str, wanted: int) -> int:
+    """Return how many of the wanted jobs the event may start. If these are fewer, a comment in its thread says so."""
+    source, event, most = delivery.source, delivery.event, services.settings.event_jobs_per_thread
+    if not wanted or source.spec.type != GITHUB or (thread := thread_of(event)) is None:
+        return wanted
+    now = services.clock.now()
+    granted = await reserve_starts(services.store, source, thread, fingerprint, wanted, most, now)
+    notice = notice_of(event, source, f"too-many-jobs {thread}", _TOO_MANY.format(most), now)
+    if granted < wanted and notice:
+        await add_request(services.store, source, notice)
+    return granted
+
+
+def _too_many(services: Services) -> str:
+    most = services.settings.event_jobs_per_thread
+    reason = f"events have started {most} jobs for this issue or pull request within an hour"
+    return f"{reason} (LABRATS_EVENT_JOBS_PER_THREAD)"
 
 
 async def _refuse_without_sandbox(

@@ -21,6 +21,7 @@ from labrats.settings import EngineSettings, KubernetesSettings
 
 SHARED_WITH_RECEIVERS: Final = (
     "LABRATS_EGRESS_PROXY",
+    "LABRATS_EVENT_JOBS_PER_THREAD",
     "LABRATS_EXECUTOR_IMAGE",
     "LABRATS_EXECUTOR_IMAGES",
     "LABRATS_ISOLATION",

@@ -1,19 +1,20 @@
 """Access to the repository that a job reports to, with the credentials of its webhook source."""
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from labrats.controller.publisher.signer import Signer
+from labrats.intake.own_events import note_writes
 from labrats.model.core_resources import Secret, problem_of_credentials
 from labrats.model.errors import GiveUp, NotFound, RetryLater
 from labrats.model.report import ReportTarget
-from labrats.model.webhook_source import TOKEN, WebhookSource
+from labrats.model.webhook_source import TOKEN, OwnWrite, WebhookSource
 from labrats.net.github import GitHub, RefusedToApp, Token
 from labrats.net.github_repository import Doubts, GitHubClient, Permissions, RefusedByGitHub, Repository
 from labrats.ports import Clock, Store
@@ -102,12 +103,60 @@ class _User(msgspec.Struct):
 
 
 @dataclass(frozen=True)
+class OwnWrites:
+    """Stores what is written with a personal token, so that the events about it start no agent.
+
+    source: name of the webhook source. login: of the token's owner. repository: `owner/repo`.
+    """
+
+    store: Store
+    source: str
+    login: str
+    repository: str
+    clock: Clock
+
+    async def note_labels(self, number: int, added: Iterable[str], removed: Iterable[str] = ()) -> None:
+        """Store labels that are about to be added to an issue or pull request, or removed. Raises RetryLater."""
+        await self._note(
+            *(self._write(number=number, label=label) for label in added),
+            *(self._write(number=number, label=label, is_removal=True) for label in removed),
+        )
+
+    async def note_commit(self, commit: str) -> None:
+        """Store a commit that is pushed. Raises RetryLater."""
+        await self._note(self._write(commit=commit))
+
+    def _write(self, **fields: Any) -> OwnWrite:
+        return OwnWrite(at=self.clock.now(), login=self.login, repository=self.repository.lower(), **fields)
+
+    async def _note(self, *writes: OwnWrite) -> None:
+        if not writes:
+            return
+        with suppress(NotFound):  # the source was deleted
+            await note_writes(self.store, self.source, writes, self.clock.now())
+
+
+@dataclass(frozen=True)
 class Access:
-    """A repository, and the account that writes to it. signer: signs the commits that are pushed."""
+    """A repository, and the account that writes to it. signer: signs the commits that are pushed.
+
+    own_writes: None for an App, whose events name a bot as the sender.
+    """
 
     repository: Repository
     identity: Identity
     signer: Signer | None = None
+    own_writes: OwnWrites | None = None
+
+    async def note_labels(self, number: int, added: Iterable[str], removed: Iterable[str] = ()) -> None:
+        """See OwnWrites."""
+        if self.own_writes:
+            await self.own_writes.note_labels(number, added, removed)
+
+    async def note_commit(self, commit: str) -> None:
+        """See OwnWrites."""
+        if self.own_writes:
+            await self.own_writes.note_commit(commit)
 
     def commenting(self, target: ReportTarget) -> Permissions:
         """Return the least permissions for comments and labels on the target."""
@@ -191,7 +240,11 @@ class GitHubAccess:
         place = (secret.name, secret.metadata.resource_version, target.repository.lower())
         tokens = _CachedTokens(self._tokens, place, create)
         repository = Repository(self.client(), target.repository, tokens, self.clock, doubts)
-        return Access(repository, await self._identity(secret, repository), Signer.of(secret.data))
+        identity = await self._identity(secret, repository)
+        own_writes = None
+        if identity.is_person and target.source:
+            own_writes = OwnWrites(self.store, target.source, identity.login, target.repository, self.clock)
+        return Access(repository, identity, Signer.of(secret.data), own_writes)
 
     def _doubts_of(self, work: str) -> Doubts:
         doubts = self._doubts.setdefault(work, Doubts())

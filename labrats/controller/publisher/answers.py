@@ -72,6 +72,7 @@ class Answers:
                 await _react(access, request, answer.reaction)
             if answer.label:
                 path = f"/issues/{request.target.number}/labels"
+                await access.note_labels(request.target.number or 0, [answer.label])
                 await access.repository.add(path, {"labels": [answer.label]}, access.commenting(request.target))
             if answer.text:
                 await _comment(access, request.target, answer.key or request.id, answer.text)

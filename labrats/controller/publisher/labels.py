@@ -43,6 +43,7 @@ async def add_proposed_labels(
         known |= {label.name.lower(): label.name for label in page}
     if labels := [known[each.lower()] for each in allowed if each.lower() in known]:
         path = f"/issues/{number}/labels"
+        await access.note_labels(number, labels)
         await access.repository.add(path, {"labels": labels}, access.commenting(target))
     return _not_allowed(proposed, allowed)
 
@@ -58,7 +59,9 @@ async def write_labels(access: Access, target: ReportTarget, labels: StateLabels
         return
     wanted = {Phase.SUCCEEDED: labels.done, Phase.FAILED: labels.failed, Phase.CANCELLED: ""}.get(phase, labels.running)
     path, permissions = f"/issues/{target.number}/labels", access.commenting(target)
-    for other in sorted({labels.running, labels.failed, labels.done} - {wanted, ""}):
+    others = sorted({labels.running, labels.failed, labels.done} - {wanted, ""})
+    await access.note_labels(target.number, filter(None, [wanted]), others)
+    for other in others:
         await _remove(access, target, other)
     if wanted:
         await access.repository.add(path, {"labels": [wanted]}, permissions)

@@ -313,7 +313,10 @@ class CommitsPublisher:
                 await self.access.repository.query(_DRAFT, {"id": existing.node_id}, PULL_REQUESTS)
             notice = (f"the pull request is a draft until a person has reviewed {', '.join(protected[:10])}",)
         sign = self.rules.sign_commits
+        await self.access.note_commit(commits.tip)
         placed = await place_on_branch(self.access, commits, branch, self.new_branches, sign=sign, is_new=is_new)
+        if placed.head != commits.tip:  # GitHub created it, or it was picked onto the branch
+            await self.access.note_commit(placed.head)
         return placed, notice
 
     async def _find(self, branch: str) -> PullRequest | None:
@@ -369,6 +372,7 @@ class CommitsPublisher:
         try:
             if self.rules.labels:
                 body: dict[str, Any] = {"labels": list(self.rules.labels)}
+                await self.access.note_labels(number, self.rules.labels)
                 await repository.add(f"/issues/{number}/labels", body, PULL_REQUESTS)
             refused += await add_proposed_labels(self.access, target, number, self.reported, self.policy)
         except RefusedByGitHub as error:

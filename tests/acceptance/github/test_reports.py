@@ -21,6 +21,7 @@ from tests.acceptance.github.reporting import (
     until,
 )
 from tests.agents.claude import CLAUDE, MessagesApi
+from tests.support.deliveries import github_headers, json_body
 from tests.support.github import APP_LOGIN, Fault, GitHubStandIn
 from tests.support.scripted_model import Says, scripted_model
 
@@ -299,6 +300,38 @@ async def test_an_external_contributors_agent_adds_no_label_as_a_person(
     assert [reason[:29] for reason in job["published"]["refused"]] == (
         [] if credentials == "app" else ["labels: with a personal token"]
     )
+
+
+async def test_events_that_the_engine_causes_as_a_person_start_no_job(
+    engine: LocalEngine, github: GitHubStandIn
+) -> None:
+    """With a personal token, the sender of these events is the token's owner, a member."""
+    issue = github.demo.open_issue()
+    github.demo.git.commit({"agent.py": COMMITTING})
+    github.access.add_person("ghp_test_token", "octo")
+    engine.set_secret("person", "token", "ghp_test_token")
+    report = REPORT | {"labels": {"running": "ai", "done": "ai-done"}}
+    async with engine.admin() as admin:
+        await set_up(admin, report, ["issues.*", "push"], credentialsRef="person")
+        await published(admin, await deliver(engine, "issues", an_issue_of(github, issue, label={"name": "go"})))
+        pushed: dict[str, Any] = {
+            "ref": f"refs/heads/{BRANCH}",
+            "commits": [],
+            "after": github.demo.git.resolve(BRANCH),
+        }
+        usual = {name: an_issue_of(github, issue)[name] for name in ("repository", "sender")}
+        own = [
+            ("issues", an_issue_of(github, issue, label={"name": "ai"})),
+            ("issues", an_issue_of(github, issue, label={"name": "ai-done"})),
+            ("issues", an_issue_of(github, issue, action="unlabeled", label={"name": "ai"})),
+            ("push", pushed | usual),
+        ]
+        async with engine.client() as client:
+            for event, payload in own:
+                body = json_body(payload)
+                answer = await client.post("/webhooks/github", content=body, headers=github_headers(event, body))
+                assert answer.json()["ignored"].startswith("the engine itself has "), answer.text
+        await deliver(engine, "issues", an_issue_of(github, issue, label={"name": "by a person"}))
 
 
 async def test_a_fork_gets_the_patch_in_the_comment(engine: LocalEngine, github: GitHubStandIn) -> None:
