@@ -147,6 +147,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "commitTries": "The number of publishers that were killed while they published the commits.",
         "attempts": "The job's number of attempts when its report was last complete.",
         "finishedAt": "The time at which the job had ended when its report was last complete.",
+        "requestedAt": "The time of the last request to write the report again.",
     },
     Usage: {
         "inputTokens": "Input tokens, without those read from a cache.",
