@@ -214,7 +214,7 @@ async def test_events_start_jobs_with_the_key_of_their_trigger(admin: User, mode
 
 
 async def test_burst_of_fifty_deliveries_leaves_one_run(start_engine: EngineFactory) -> None:
-    engine = start_engine()
+    engine = start_engine(LABRATS_EVENT_JOBS_PER_THREAD="50")
     trigger = {
         "source": "github",
         "events": ["issues.labeled"],
