@@ -33,7 +33,7 @@ from labrats.model.report import (
     StateLabels,
 )
 from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
-from labrats.model.webhook_source import DeliveryRecord, WebhookSourceStatus
+from labrats.model.webhook_source import DeliveryRecord, OwnWrite, WebhookSourceStatus
 
 DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     Condition: {
@@ -220,6 +220,17 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "recentDeliveries": "The latest deliveries, in order.",
         "threadRequests": "The commands and replies in comments that are not answered yet, in order.",
         "answeredRequests": "The ids of the latest ones that are answered.",
+        "ownWrites": "The latest writes of the engine with a personal token, whose events start no agent.",
+        "eventStarts": "The jobs that events have started in the last hour, by issue or pull request.",
+    },
+    OwnWrite: {
+        "at": "The time of the write.",
+        "login": "The owner of the token, whom the event names as its sender.",
+        "repository": "The repository, as owner/repo in small letters.",
+        "number": "The number of the issue or pull request.",
+        "label": "The label that is added or removed.",
+        "isRemoval": "Whether the label is removed.",
+        "commit": "The commit that is pushed.",
     },
     CiLoop: {
         "attemptsPerPullRequest": "The number of jobs that may repair one pull request, one for each commit.",
