@@ -197,6 +197,7 @@ class Controller:
                 return
             job = whole
         attempt = await self._runner.find(job.attempt_name) if job.phase is Phase.RUNNING else NotStarted()
+        now = self._clock.now()  # the attempt may have ended while the job was read, and never after the job
         has_slot = self._schedule.holds_slot(job)
         for action in plan_job(job, attempt, has_slot=has_slot, now=now, delays=self._delays, superseded_by=superseder):
             await self._apply(action, job, now)

@@ -7,9 +7,10 @@ from typing import TypeVar
 import pytest
 
 from labrats.model.attempt_name import AttemptName
-from labrats.model.job import FailedCode
+from labrats.model.job import FailedCode, Job
 from labrats.model.phases import Phase
 from labrats.model.record import Resource
+from labrats.ports import AttemptState
 from tests.fakes.runner import MemoryRunner
 from tests.unit.controller.lab import HANG, SETTINGS, STUBBORN, Lab, after, seconds_of
 
@@ -44,6 +45,29 @@ class SilentRunner(MemoryRunner):
     async def watch(self) -> AsyncIterator[AttemptName]:
         await asyncio.Event().wait()
         yield AttemptName("never", 1)
+
+
+async def test_a_job_that_ends_while_its_attempt_is_looked_up_ends_after_its_deadline(lab: Lab) -> None:
+    lab.controller_runner = SlowRunner(lab.store, lab.machine)
+    async with lab.controller():
+        job = await lab.submit([{"sleepMs": 60_500}, {"fail": "too late"}], config={"timeout_ms": 60_000})
+        ended = await lab.ended(job)
+    assert ended.status.failed_code is FailedCode.TIMEOUT
+    assert seconds_of(ended) >= 60
+
+
+class SlowRunner(MemoryRunner):
+    """A runner that needs 1.7 seconds to find an attempt, and reports the first attempt of each job each second."""
+
+    async def watch(self) -> AsyncIterator[AttemptName]:
+        while True:
+            for job in await self._store.list(Job):
+                yield AttemptName(job.id, 1)
+            await asyncio.sleep(1)
+
+    async def find(self, name: AttemptName) -> AttemptState:
+        await asyncio.sleep(1.7)
+        return await super().find(name)
 
 
 @pytest.mark.parametrize("down_until", [30, 65, 300])
