@@ -50,7 +50,7 @@ class SilentRunner(MemoryRunner):
 async def test_a_job_that_ends_while_its_attempt_is_looked_up_ends_after_its_deadline(lab: Lab) -> None:
     lab.controller_runner = SlowRunner(lab.store, lab.machine)
     async with lab.controller():
-        job = await lab.submit([{"sleepMs": 60_500}, {"fail": "too late"}], config={"timeout_ms": 60_000})
+        job = await lab.submit([{"sleepMs": 58_700}, {"fail": "too late"}], config={"timeout_ms": 60_000})
         ended = await lab.ended(job)
     assert ended.status.failed_code is FailedCode.TIMEOUT
     assert seconds_of(ended) >= 60
