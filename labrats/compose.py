@@ -246,6 +246,7 @@ async def drive_jobs(
     from labrats.controller.callbacks import Callbacks
     from labrats.controller.chains import Chains
     from labrats.controller.disk_limits import DiskLimits
+    from labrats.controller.found_secrets import FoundSecrets
     from labrats.controller.history_bound import HistoryBound
     from labrats.controller.model_status import ModelStatusReconciler
     from labrats.controller.publisher.access import GitHubAccess
@@ -287,6 +288,7 @@ async def drive_jobs(
         loops.create_task(ModelStatusReconciler(store, clock, labels).run(), name="model-status")
         redelivery = Redelivery(store, catalog, github, clock)
         loops.create_task(redelivery.run(), name="redelivery")
+        loops.create_task(FoundSecrets(store, runner).run(), name="found-secrets")
         loops.create_task(ReportRights(store, catalog, github, clock).run(), name="report-rights")
         bound = HistoryBound(history_bytes, settings.history_mib * 2**20, metrics) if history_bytes else None
         retention = Retention(store, runner, services.job_index, services.attachments, clock, settings, bound)

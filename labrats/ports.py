@@ -21,6 +21,7 @@ from labrats.model.model_files import FileOperation, FoundFile
 from labrats.model.network import Network
 from labrats.model.protocol import ErrorEvent, ResultEvent, Selection
 from labrats.model.record import Resource
+from labrats.model.redaction import Redactor
 
 R = TypeVar("R", bound=Resource)
 
@@ -398,6 +399,13 @@ class Runner(Protocol):
 
     async def publication(self, name: AttemptName) -> bytes:
         """Return what the agent proposes to publish, as JSON for parse_publication. Raises NotFound without any."""
+        ...
+
+    async def redact(self, name: AttemptName, redactor: Redactor) -> None:
+        """Redact the output of an attempt that is Gone: its events, result, patch and publication.
+
+        Its workspace, its commits and its session stay as they are. Repeating it is harmless.
+        """
         ...
 
     async def workspaces(self) -> list[AttemptName]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import stat
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from labrats.model.protocol import (
     FILES_IN_PARTS,
     LINE_BYTES,
     OUTPUT_FILE,
+    PATCH_FILE,
+    PUBLICATION_FILE,
     RESULT_FILE,
     AnyEvent,
     BriefEvent,
@@ -34,6 +37,7 @@ from labrats.model.protocol import (
     stored_lines,
 )
 from labrats.model.record import encode
+from labrats.model.redaction import Redactor
 from labrats.ports import OutputTail
 
 OUTPUT_REMOVED: Final = "[the output of this attempt was deleted, since the disk was nearly full (LABRATS_FREE_GIB)]"
@@ -42,6 +46,7 @@ OUTPUT_REMOVED: Final = "[the output of this attempt was deleted, since the disk
 UNFINISHED: Final = ".part"
 """End of the name of a file whose last part is missing."""
 
+_TEXTS: Final = (OUTPUT_FILE, RESULT_FILE, PATCH_FILE, PUBLICATION_FILE)
 _NAMES_AT_ONCE: Final = 200
 
 _SHORTENED_BYTES: Final = 64 * 1024
@@ -240,6 +245,26 @@ def _file_bytes(folder: Path) -> int:
                 if not entry.is_dir(follow_symlinks=False):
                     size += size_on_disk(entry.stat(follow_symlinks=False))
     return size
+
+
+def redact_output(folder: Path, redactor: Redactor) -> None:
+    """Redact the files with texts of an attempt that has ended, line by line. Blocks."""
+    for name in _TEXTS:
+        try:
+            descriptor = open_regular_file(folder / name)
+        except FileNotFoundError:
+            continue
+        redacted = folder / f"{name}.new"
+        redacted.unlink(missing_ok=True)
+        try:
+            with os.fdopen(descriptor, "rb") as before, redacted.open("xb") as after:
+                for line in before:
+                    text = redactor.redact(line.decode(errors="surrogateescape"))
+                    after.write(text.encode(errors="surrogateescape"))
+                os.fchmod(after.fileno(), stat.S_IMODE(os.fstat(before.fileno()).st_mode))
+            redacted.replace(folder / name)
+        finally:
+            redacted.unlink(missing_ok=True)
 
 
 def remove_output(folder: Path) -> int:

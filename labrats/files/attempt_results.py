@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from labrats.files.attempt_output import read_end, remove_output
+from labrats.files.attempt_output import read_end, redact_output, remove_output
 from labrats.files.safe_paths import open_regular_file, read_regular_file
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import NotFound
@@ -23,6 +23,7 @@ from labrats.model.protocol import (
     ResultEvent,
 )
 from labrats.model.publication import STORED_PUBLICATION_BYTES
+from labrats.model.redaction import Redactor
 
 MAX_RESULT_BYTES: Final = 64 * 1024 * 1024
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
@@ -57,6 +58,9 @@ class AttemptResults(ABC):
                 return opened.read()
 
         return await asyncio.to_thread(read)
+
+    async def redact(self, name: AttemptName, redactor: Redactor) -> None:
+        await asyncio.to_thread(redact_output, self.path_of(name), redactor)
 
     async def remove_output(self, name: AttemptName) -> int:
         return await asyncio.to_thread(remove_output, self.path_of(name))

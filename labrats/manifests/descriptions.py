@@ -9,6 +9,7 @@ from labrats.model.agent import AiAgentStatus, ChainLink, CiLoop
 from labrats.model.ai_model import AiModelStatus
 from labrats.model.condition import Condition
 from labrats.model.config import JobConfig, ResolvedConfig
+from labrats.model.found_secrets import FoundSecret, SecretDigest
 from labrats.model.job import (
     AgentSession,
     CallbackStatus,
@@ -148,6 +149,19 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "attempts": "The job's number of attempts when its report was last complete.",
         "finishedAt": "The time at which the job had ended when its report was last complete.",
         "requestedAt": "The time of the last request to write the report again.",
+        "secrets": "The secrets that GitHub has found in the commits. The texts of the job are redacted by them.",
+    },
+    FoundSecret: {
+        "kind": "GitHub's name of the kind of secret.",
+        "path": "The file.",
+        "line": "The line of the file.",
+        "commit": "The commit.",
+        "digests": "What looks like a secret on this line, in a form that cannot be read.",
+    },
+    SecretDigest: {
+        "start": "The first characters.",
+        "length": "The number of characters.",
+        "sha256": "The SHA-256 of all characters.",
     },
     Usage: {
         "inputTokens": "Input tokens, without those read from a cache.",
@@ -200,6 +214,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "childJobId": "The next job of the chain.",
         "chainEnded": "The reason why the chain has no next job.",
         "published": "The published parts of the report to GitHub.",
+        "redacted": "The digests of found secrets that the stored texts of the job no longer contain.",
         "resolved": "For a job applied with kubectl: the resolved settings and the origin of each.",
         "promptRef": "For a job applied with kubectl: the ConfigMap with the prompt, if it is too long for a pod.",
         "instructionsRef": "For a job applied with kubectl: the ConfigMap with the agent's instructions.",

@@ -15,9 +15,11 @@ from labrats.model.attempt_name import AttemptName
 from labrats.model.concurrency import Concurrency
 from labrats.model.config import REQUEST_LAYER, RERUN_LAYER, ConfigLayer, JobConfig, ResolvedConfig, resolve_config
 from labrats.model.errors import IllegalMove
+from labrats.model.found_secrets import SecretDigest, digests_of
 from labrats.model.network import MOST_REFUSED_HOSTS
 from labrats.model.phases import ENDED, JobEvent, Phase, next_phase
 from labrats.model.record import Record, Resource
+from labrats.model.redaction import Redactor
 from labrats.model.report import Published, Report, ReportMode
 from labrats.model.workspace_setup import Setup
 
@@ -380,6 +382,7 @@ class JobStatus(Record):
     result_data:  the checked value of a job with a result schema.
     child_job_id: next job of the chain.
     chain_ended:  reason why the chain has no next job.
+    redacted:     hashes of the found secrets that the stored texts of the job no longer contain.
     resolved, prompt_ref, instructions_ref, result_schema: set for a job applied with kubectl. Other jobs have them in
                   their spec.
     """
@@ -408,6 +411,7 @@ class JobStatus(Record):
     chain_ended: str | None = None
     callback: CallbackStatus | None = None
     published: Published | None = None
+    redacted: tuple[str, ...] = ()
     resolved: ResolvedConfig | None = None
     prompt_ref: KeyReference | None = None
     instructions_ref: KeyReference | None = None
@@ -445,7 +449,15 @@ class Job(Resource):
     @property
     def is_settled(self) -> bool:
         """True once the job has ended, was reported to its caller and to GitHub, and its chain has gone on or ended."""
-        return self._caller_is_informed and not self.needs_output
+        return self._caller_is_informed and not self.needs_output and not self.unredacted
+
+    @property
+    def unredacted(self) -> tuple[SecretDigest, ...]:
+        """Digests of the secrets in its commits that its stored texts may still contain; empty until it has ended."""
+        if not self.ended or self.status.published is None:
+            return ()
+        found, redacted = digests_of(self.status.published.secrets), self.status.redacted
+        return tuple(digest for digest in found if digest.sha256 not in redacted)
 
     @property
     def is_published(self) -> bool:
@@ -539,6 +551,21 @@ class Job(Resource):
         return self.metadata.created_at
 
 
+def without_secrets(job: Job, redactor: Redactor) -> Job:
+    """Return the job with the texts that its agent has written redacted."""
+    status = job.status
+    return replace(
+        job,
+        status=replace(
+            status,
+            result=redactor.redact_value(status.result),
+            result_data=redactor.redact_value(status.result_data),
+            failed_reason=status.failed_reason and redactor.redact(status.failed_reason),
+            logs=tuple(map(redactor.redact, status.logs)),
+        ),
+    )
+
+
 def without_large_fields(job: Job) -> Job:
     """Return the job with only the fields that decide when it starts. It must not be stored.
 
@@ -602,7 +629,7 @@ def advance(job: Job, event: JobEvent, **changes: Any) -> Job:
 def retried(job: Job) -> Job:
     """Return a Failed job as Pending, with its failure cleared. Raises IllegalMove for any other job."""
     cleared = dict.fromkeys(("finished_at", "failed_code", "failed_reason", "slot", "deadline_at", "chain_ended"))
-    return advance(job, JobEvent.RETRY, **cleared)
+    return advance(job, JobEvent.RETRY, redacted=(), **cleared)
 
 
 def after_retry_request(job: Job, now: datetime) -> Job:

@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from labrats.model.found_secrets import SecretDigest
 from labrats.model.outside_text import INVISIBLE
 
 REDACTED: Final = "[redacted]"
@@ -61,10 +62,12 @@ class Redactor:
 
     A secret may be wrapped, folded, coloured or escaped. Long fragments of base64 and hex are replaced, too, such as
     the lines of an encoded secret; half of a plain secret is not detected.
+
+    digests: of secrets that are known only by these. They are replaced in plain form.
     """
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets = tuple(secrets)
+    def __init__(self, secrets: Iterable[str] = (), digests: Sequence[SecretDigest] = ()) -> None:
+        self._secrets, self._digests = tuple(secrets), digests
         parts = {part for secret in self._secrets for part in _parts(secret)}
         encoded = {form for part in parts for form in _binary_encodings(part)}
         forms = {form for part in parts for form in _text_encodings(part)} | encoded
@@ -77,11 +80,13 @@ class Redactor:
 
     def including(self, *secrets: str) -> "Redactor":
         """Return a filter that also replaces `secrets`."""
-        return Redactor([*self._secrets, *secrets])
+        return Redactor([*self._secrets, *secrets], self._digests)
 
     def redact(self, text: str) -> str:
         for form in self._forms:
             text = text.replace(form, REDACTED)
+        if found := sorted(place for digest in self._digests for place in digest.places_in(text)):
+            text = _without(text, found)
         if self._forms and any(map(_HINT_OF_NOISE.search, _pieces(text))):
             text = self._redact_noisy(text, _NOISE)
             text = self._redact_noisy(text, _QUOTED_NOISE)
@@ -117,15 +122,7 @@ class Redactor:
         """Replace the secrets that are interspersed with noise, together with the noise."""
         bare = _WithoutNoise(noise, text)
         found = sorted(span for form in self._bare_forms for span in _occurrences(form, bare.text))
-        if not found:
-            return text
-        kept, end = list[str](), 0
-        for first, behind in found:
-            start = bare.place(first)
-            if start >= end:
-                kept += [text[end:start], REDACTED]
-            end = max(end, bare.place(behind - 1) + 1)
-        return "".join([*kept, text[end:]])
+        return _without(text, [(bare.place(first), bare.place(behind - 1) + 1) for first, behind in found])
 
     def _redact_fragments(self, run: re.Match[str]) -> str:
         text = run[0]
@@ -137,6 +134,16 @@ class Redactor:
                 secret[at : at + _WINDOW] = [True] * _WINDOW
         pieces = groupby(zip(secret, text, strict=True), key=itemgetter(0))
         return "".join(REDACTED if is_secret else "".join(map(itemgetter(1), piece)) for is_secret, piece in pieces)
+
+
+def _without(text: str, places: Iterable[tuple[int, int]]) -> str:
+    """Return a text with a mark in place of some parts, which may overlap. places: their starts and ends, in order."""
+    kept, end = list[str](), 0
+    for start, behind in places:
+        if start >= end:
+            kept += [text[end:start], REDACTED]
+        end = max(end, behind)
+    return "".join([*kept, text[end:]])
 
 
 def _occurrences(form: str, text: str) -> Iterator[tuple[int, int]]:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from labrats.model.found_secrets import FoundSecret
 from labrats.model.record import Record
 
 DEFAULT_BRANCH: Final = "labrats/{{agent}}/{{number}}"
@@ -175,6 +176,7 @@ class Published(Record):
     commit_tries: number of publishers that were killed while they published the commits.
     attempts, finished_at: those of the job when the report was last complete; see Job.is_settled.
     requested_at: time of the last request to publish again.
+    secrets:      those that GitHub has found in the commits of any attempt. Texts of the job are redacted by them.
     """
 
     comment_url: str | None = None
@@ -189,3 +191,4 @@ class Published(Record):
     attempts: int = 0
     finished_at: datetime | None = None
     requested_at: datetime | None = None
+    secrets: tuple[FoundSecret, ...] = ()

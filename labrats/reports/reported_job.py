@@ -1,12 +1,17 @@
 """A job as its report shows it: the inputs of the texts, the check and the review."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
+
 from labrats.model.errors import Invalid, NotFound
-from labrats.model.job import Job
+from labrats.model.found_secrets import FoundSecret, digests_of
+from labrats.model.job import Job, without_secrets
 from labrats.model.publication import Publication, Rejected, stored_publication
+from labrats.model.redaction import Redactor
 from labrats.ports import Runner
 from labrats.settings import EngineSettings
 
@@ -40,6 +45,30 @@ class ReportedJob:
     refused: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     patch: str | None = None
+
+    def without(self, secrets: Sequence[FoundSecret]) -> "ReportedJob":
+        """Return the job with these secrets redacted in the agent's texts.
+
+        It has none of these texts if one of the secrets cannot be recognised.
+        """
+        if not secrets:
+            return self
+        if not all(secret.digests for secret in secrets):
+            status = msgspec.structs.replace(self.job.status, result=None, result_data=None, failed_reason=None)
+            job = msgspec.structs.replace(self.job, status=status)
+            return replace(self, job=job, written=None, ignored=None, activity=None, patch=None)
+        redactor = Redactor(digests=digests_of(secrets))
+        written = self.written and msgspec.convert(
+            redactor.redact_value(msgspec.to_builtins(self.written)), Publication
+        )
+        return replace(
+            self,
+            job=without_secrets(self.job, redactor),
+            written=written,
+            ignored=self.ignored and redactor.redact(self.ignored),
+            activity=self.activity and redactor.redact(self.activity),
+            patch=self.patch and redactor.redact(self.patch),
+        )
 
     @property
     def publication(self) -> Publication:

@@ -4,7 +4,9 @@ import pytest
 
 from labrats.files.attempt_output import OUTPUT_REMOVED
 from labrats.model.errors import NotFound
+from labrats.model.found_secrets import SecretDigest
 from labrats.model.protocol import ErrorEvent, ResultEvent
+from labrats.model.redaction import Redactor
 from labrats.ports import NotStarted, OutputTail, Runner
 from tests.conformance.attempts import end_of, events_of, logs_in
 from tests.conformance.runner_backends import RunnerBackend
@@ -120,3 +122,20 @@ async def test_removal_of_a_missing_attempt_is_harmless(runner: Runner) -> None:
     await runner.remove(an_attempt().name, keep_output=True)
     assert await runner.remove_output(an_attempt().name) == 0
     assert await retained_by(runner) == []
+
+
+async def test_redacted_output_has_the_secret_nowhere(runner: Runner) -> None:
+    secret = "0123456789abcdef-ABCDEF"
+    script = [{"log": f"TOKEN={secret}"}, {"write": {"path": "a.txt", "text": secret}}, {"result": [secret] * 3}]
+    attempt = an_attempt(script)
+    await runner.start(attempt)
+    await end_of(runner, attempt)
+
+    for _ in range(2):
+        await runner.redact(attempt.name, Redactor(digests=[SecretDigest.of(secret)]))
+
+    gone = await end_of(runner, attempt)
+    assert isinstance(gone.outcome, ResultEvent)
+    assert gone.outcome.result == ["[redacted]"] * 3
+    assert "TOKEN=[redacted]" in logs_in(await events_of(runner, attempt))
+    await runner.redact(an_attempt().name, Redactor(digests=[SecretDigest.of(secret)]))

@@ -8,6 +8,8 @@ from datetime import datetime
 from signal import Signals
 from typing import Any, BinaryIO, Final, Self, TypeVar
 
+from msgspec import convert, to_builtins
+
 from labrats.files.attempt_output import OUTPUT_REMOVED
 from labrats.model.activity import activity_of
 from labrats.model.attempt_name import AttemptName
@@ -45,6 +47,7 @@ from labrats.model.protocol import (
 )
 from labrats.model.publication import PUBLICATION_PATH, parse_publication, rejected_publication
 from labrats.model.record import encode
+from labrats.model.redaction import Redactor
 from labrats.ports import Alive, Attempt, AttemptState, Clock, Gone, NotStarted, OutputTail, Place, Store, SystemClock
 
 E = TypeVar("E", bound=AnyEvent)
@@ -156,6 +159,11 @@ class MemoryRunner:
         await asyncio.sleep(0)
         executor = self._machine.executors.get(name)
         return executor.workspace_bytes if executor and executor.has_workspace else 0
+
+    async def redact(self, name: AttemptName, redactor: Redactor) -> None:
+        await asyncio.sleep(0)
+        if executor := self._machine.executors.get(name):
+            executor.redact(redactor)
 
     async def remove_output(self, name: AttemptName) -> int:
         await asyncio.sleep(0)
@@ -274,6 +282,18 @@ class MemoryExecutor:
             self.ended_at = self.machine.clock.now()
             self.gone = replace(gone, tail=self.tail())
             self.machine.notify(self.name)
+
+    def redact(self, redactor: Redactor) -> None:
+        def redacted(event: E) -> E:
+            return convert(redactor.redact_value(to_builtins(event)), type(event))
+
+        self.events[:] = map(redacted, self.events)
+        self.result = redactor.redact_value(self.result)
+        self.patch = redactor.redact(self.patch.decode()).encode()
+        self.publication = redactor.redact(self.publication.decode()).encode()
+        if self.gone:
+            outcome = self.gone.outcome and redacted(self.gone.outcome)
+            self.gone = replace(self.gone, outcome=outcome, tail=self.tail())
 
     def remove_output(self) -> int:
         if self.lost_output:

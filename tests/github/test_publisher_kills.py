@@ -83,13 +83,17 @@ class EndedRunner(MemoryRunner):
 
     def __init__(self, store: MemoryStore, bundle: bytes, publication: bytes) -> None:
         super().__init__(store, MemoryMachine())
-        self._bundle, self._publication = bundle, publication
+        self._bundle, self.publication_bytes = bundle, publication
+        self.patch_bytes = b""
 
     async def bundle(self, name: AttemptName) -> BinaryIO:
         return io.BytesIO(self._bundle)
 
     async def publication(self, name: AttemptName) -> bytes:
-        return self._publication
+        return self.publication_bytes
+
+    async def patch(self, name: AttemptName) -> BinaryIO:
+        return io.BytesIO(self.patch_bytes) if self.patch_bytes else await super().patch(name)
 
 
 def a_bundle(github: GitHubStandIn, branch: str) -> bytes:

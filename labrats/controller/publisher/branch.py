@@ -21,12 +21,14 @@ from labrats.controller.publisher.git import (
     TEMPORARY,
     BranchHasOtherCommits,
     NotPushed,
+    PlaceOfSecret,
     run_git,
     short_output,
     start_of_output,
 )
 from labrats.controller.publisher.signer import CannotSign, Signer
 from labrats.model.errors import RetryLater
+from labrats.model.found_secrets import FoundSecret, digests_in
 from labrats.model.protocol import BUNDLE_REF
 
 _COMMIT: Final = re.compile(rb"^-([0-9a-f]{40}|[0-9a-f]{64}) ?", re.MULTILINE)
@@ -35,6 +37,9 @@ MOST_COMMITS: Final = 1000
 
 COMMITS_BYTES: Final = 4 * 1024 * 1024
 """Size of all these commits together, without their files. Patterns search their messages, at 3 MiB a second."""
+
+_SEARCHED_BYTES: Final = 8 * 1024 * 1024
+"""The start of a file in which the secret is looked for that GitHub has found."""
 
 MOST_PATHS: Final = 100_000
 """The paths that these commits change, counted for each commit."""
@@ -211,6 +216,25 @@ class Commits:
         """Return the message of a commit."""
         raw = run_git(self.folder, [*_IN, "cat-file", "commit", commit.sha])
         return raw.partition(b"\n\n")[2].decode(errors="replace").strip()
+
+    def secrets_at(self, places: Sequence[PlaceOfSecret]) -> tuple[FoundSecret, ...]:
+        """Return the secrets at places in the commits, with the digests of what is there."""
+        return tuple(
+            FoundSecret(
+                kind=each.kind,
+                path=each.path,
+                line=each.line,
+                commit=each.commit,
+                digests=digests_in(self._lines_at(each)),
+            )
+            for each in places
+        )
+
+    def _lines_at(self, place: PlaceOfSecret) -> Sequence[str]:
+        """Return the lines of a file from a place on; nothing if the file is too large or missing."""
+        command = [*_IN, "cat-file", "blob", f"{place.commit}:{place.path}"]
+        content = start_of_output(self.folder, command, _SEARCHED_BYTES).decode(errors="replace")
+        return content.split("\n")[place.line - 1 :]
 
     def changes(self, number: int) -> Sequence[Change]:
         """Return the files that a commit of the line changes. A renamed file is a deletion and an addition."""

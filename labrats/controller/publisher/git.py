@@ -74,6 +74,12 @@ _NOT_FAST_FORWARD: Final = re.compile(r"non-fast-forward|fetch first|stale info|
 _UNVERIFIED: Final = re.compile(r"Commits must have (?:verified|valid) signatures", re.IGNORECASE)
 """Words of a ruleset, and of the protection of a branch."""
 
+_HOLDS_SECRETS: Final = re.compile(r"Push cannot contain secrets")
+_KIND_OF_SECRET: Final = re.compile(r"^remote: +\u2014\u2014 (.+?) \u2014+ *$")
+_COMMIT_WITH_SECRET: Final = re.compile(r"^remote: +- commit: ([0-9a-f]{40,64}) *$")
+_PATH_OF_SECRET: Final = re.compile(r"^remote: +path: (.+):(\d+) *$")
+"""Lines of GitHub's push protection, in this order."""
+
 _MESSAGE_LENGTH: Final = 400
 
 PORCELAIN: Final = "--porcelain"
@@ -101,6 +107,24 @@ class BranchHasOtherCommits(NotPushed):
 
 class MustBeVerified(NotPushed):
     """The branch takes only commits with a signature that GitHub has verified."""
+
+
+@dataclass(frozen=True)
+class PlaceOfSecret:
+    """The place at which GitHub has found a secret. kind: GitHub's name of the secret."""
+
+    kind: str
+    commit: str
+    path: str
+    line: int
+
+
+class HoldsSecrets(NotPushed):
+    """GitHub's push protection has found secrets in the commits. places: those that it names."""
+
+    def __init__(self, places: Sequence[PlaceOfSecret]) -> None:
+        super().__init__("GitHub refuses the commits, since they hold secrets")
+        self.places = places
 
 
 @dataclass(frozen=True)
@@ -191,7 +215,7 @@ async def in_git_thread(call: Callable[..., T], *arguments: object) -> T:
 def run_git(
     folder: Path, arguments: Sequence[str], url: str | None = None, token: str | None = None, *, stdin: bytes = b""
 ) -> bytes:
-    """Return the output of a git command. Blocks. Raises NotPushed, BranchHasOtherCommits, MustBeVerified, RetryLater.
+    """Return the output of a git command. Blocks. Raises NotPushed or a subclass, RetryLater.
 
     url: of the repository on GitHub, if the command reaches it with the token. Other commands have a limit on their
          memory.
@@ -218,8 +242,23 @@ def run_git(
         raise problems[0]
     if process.returncode == 0:
         return output
-    said = errors + output if PORCELAIN in arguments else errors
-    raise _problem(" ".join(said.decode(errors="replace").split()), token)
+    said = (errors + output if PORCELAIN in arguments else errors).decode(errors="replace")
+    if _HOLDS_SECRETS.search(said):
+        raise HoldsSecrets(_places_of_secrets(said))
+    raise _problem(" ".join(said.split()), token)
+
+
+def _places_of_secrets(said: str) -> Sequence[PlaceOfSecret]:
+    """Return the places of secrets in the words of GitHub's push protection."""
+    places, kind, commit = list[PlaceOfSecret](), "", ""
+    for line in said.splitlines():
+        if found := _KIND_OF_SECRET.match(line):
+            kind = found[1]
+        elif found := _COMMIT_WITH_SECRET.match(line):
+            commit = found[1]
+        elif found := _PATH_OF_SECRET.match(line):
+            places.append(PlaceOfSecret(kind, commit, found[1], int(found[2])))
+    return places
 
 
 def _not_run(error: OSError) -> LabratsError:

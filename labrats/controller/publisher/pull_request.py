@@ -1,5 +1,6 @@
 """Open a pull request with the commits of an agent, or add them to one that is ours."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
@@ -17,10 +18,18 @@ from labrats.controller.publisher.access import (
     Authored,
 )
 from labrats.controller.publisher.branch import Commits
-from labrats.controller.publisher.git import BranchHasOtherCommits, Denied, NotPushed, in_git_thread
+from labrats.controller.publisher.git import (
+    BranchHasOtherCommits,
+    Denied,
+    HoldsSecrets,
+    NotPushed,
+    PlaceOfSecret,
+    in_git_thread,
+)
 from labrats.controller.publisher.labels import add_proposed_labels
 from labrats.controller.publisher.signed_commits import Placed, place_on_branch
 from labrats.model.errors import RetryLater
+from labrats.model.found_secrets import FoundSecret
 from labrats.model.report import ProtectedAction, PublishPolicy, PullRequestReport, ReportTarget
 from labrats.model.untrusted_commits import is_for_untrusted_commits
 from labrats.net.github_repository import Permissions, RefusedByGitHub
@@ -41,6 +50,14 @@ _DRAFT: Final = (
 )
 _CONTAINED: Final = ("identical", "behind")
 """GitHub's words for a commit that the other side of a comparison contains."""
+
+_SECRETS_REFUSED: Final = (
+    "no pull request: GitHub has found secrets in the commits, so there is no patch either; remove the secrets from "
+    "the commits and revoke them, or allow them on GitHub and publish again"
+)
+
+_SOME_SECRET: Final = FoundSecret(kind="secret", path="", line=0, commit="")
+"""The record of a secret whose place GitHub does not name."""
 
 OPEN: Final = "open"
 """The state of a pull request that is neither closed nor merged."""
@@ -94,13 +111,17 @@ class _Comparison(msgspec.Struct):
 class Pushed:
     """The result: the pull request's URL, or the changes as a patch, and what was refused.
 
-    commit: the last of the commits on GitHub.
+    commit:  the last of the commits on GitHub.
+    holds_secrets, secrets: whether GitHub has found secrets in the commits, and those whose place it names. There is no
+             patch then.
     """
 
     url: str | None = None
     commit: str | None = None
     patch: str | None = None
     refused: tuple[str, ...] = ()
+    holds_secrets: bool = False
+    secrets: tuple[FoundSecret, ...] = ()
 
 
 async def read_pull_request(access: Access, number: int) -> PullRequest:
@@ -157,6 +178,8 @@ class CommitsPublisher:
                 permissions = WORKFLOWS
                 commits = replace(commits, token=await self.access.repository.token(permissions))
             return await self._push(commits, repository.default_branch)
+        except HoldsSecrets as error:
+            return await _without_secrets(commits, error.places)
         except (RefusedByGitHub, NotPushed) as error:
             await self._doubt(error, permissions)
             return await _as_patch(commits, f"no pull request: {error}")
@@ -388,6 +411,13 @@ class CommitsPublisher:
 
 def _without_start(branch: str) -> str:
     return f"the branch `{branch}` does not have the commit that the agent started from"
+
+
+async def _without_secrets(commits: Commits, places: Sequence[PlaceOfSecret]) -> Pushed:
+    """Return the result for commits that hold secrets: the places of these, and no patch."""
+    secrets = await in_git_thread(commits.secrets_at, places) or (_SOME_SECRET,)
+    listed = [f"secret: {each.kind} in `{each.path}`, line {each.line}" for each in secrets if each.path]
+    return Pushed(refused=(_SECRETS_REFUSED, *listed), holds_secrets=True, secrets=secrets)
 
 
 async def _as_patch(commits: Commits, reason: str) -> Pushed:

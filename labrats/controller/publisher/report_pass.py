@@ -22,6 +22,7 @@ from labrats.controller.publisher.reviews import (
     write_review,
 )
 from labrats.model.errors import RetryLater
+from labrats.model.found_secrets import FoundSecret
 from labrats.model.phases import Phase
 from labrats.model.report import CommentMode, Published, PublishPolicy, Report, ReportTarget, ReviewEvent
 from labrats.net.github_repository import LimitReached, RefusedByGitHub
@@ -128,6 +129,7 @@ class ReportPass:
         Raises RetryLater if a part cannot be written now, after the others are written and recorded. After a limit of
         GitHub nothing more is sent.
         """
+        self._hide_secrets()
         if REVIEW not in self.done:  # a verdict is about the present head
             self.done.forget(PULL_REQUEST, FILES)
         found = await self._pull_request()
@@ -139,6 +141,7 @@ class ReportPass:
         earlier = len(self._postponed)
         if succeeded:
             await self._publish_commits()
+            self._hide_secrets()
         knows_commits = len(self._postponed) == earlier  # else the check and the labels, which depend on them, wait too
         review_url = await self._review(found) if succeeded and found else None
         check_url = await self._check() if knows_commits else None
@@ -154,6 +157,7 @@ class ReportPass:
             commit=self._commit or self.published.commit,
             head_sha=self._head_sha,
             refused=tuple(self._refused),
+            secrets=self.published.secrets,
         )
         if self._postponed:
             before = self.published
@@ -194,11 +198,18 @@ class ReportPass:
             self._commit = pushed.commit
             url = pushed.url or self.reported.pull_request_url
             self.reported = replace(self.reported, pull_request_url=url, patch=pushed.patch)
-            await self._record_parts(pull_request_url=url, commit=self._commit or self.published.commit)
+            secrets = tuple(dict.fromkeys((*self.published.secrets, *pushed.secrets)))
+            commit = self._commit or self.published.commit
+            await self._record_parts(pull_request_url=url, commit=commit, secrets=secrets)
+            if pushed.holds_secrets:
+                return
         if len(self._postponed) == postponed and not (self.reported.pull_request_url or self.reported.patch):
             self.reported = replace(self.reported, patch=await self.patch())
 
-    async def _record_parts(self, **parts: str | None) -> None:
+    def _hide_secrets(self) -> None:
+        self.reported = self.reported.without(self.published.secrets)
+
+    async def _record_parts(self, **parts: str | tuple[FoundSecret, ...] | None) -> None:
         """Store parts of the report before the others are written. parts: fields of Published.
 
         After a kill, the next publisher recognises by them what is the engine's.

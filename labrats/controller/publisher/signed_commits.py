@@ -15,7 +15,13 @@ import msgspec
 
 from labrats.controller.publisher.access import CONTENTS, WORKFLOWS, Access
 from labrats.controller.publisher.branch import Change, Commits
-from labrats.controller.publisher.git import BranchHasOtherCommits, MustBeVerified, NotPushed, in_git_thread
+from labrats.controller.publisher.git import (
+    BranchHasOtherCommits,
+    HoldsSecrets,
+    MustBeVerified,
+    NotPushed,
+    in_git_thread,
+)
 from labrats.model.errors import RetryLater
 from labrats.net.github_repository import RefusedByGitHub
 
@@ -34,6 +40,9 @@ _FILE: Final = "100644"
 _NONE: Final = "000000"
 _SPECIAL: Final = {"100755": "is executable", "120000": "is a symbolic link", "160000": "is a submodule"}
 _STALE: Final = "STALE_DATA"
+_FOUND: Final = "Secret detected"
+"""Words of GitHub's push protection, which names no place here."""
+
 _NOT_SIGNED: Final = "signed commits: GitHub created the commits, but it did not sign them"
 _UNSIGNED: Final = "so the commits were pushed without a signature"
 _CHECKED_LATER: Final = "gpgverify_unavailable"
@@ -140,7 +149,7 @@ async def _create(access: Access, commits: Commits, branch: str, new_branches: s
             created = await _create_one(access, commits, number, branch, head)
             head = created.oid
             is_signed = is_signed and created.signature is not None and created.signature.is_valid
-    except RefusedByGitHub:
+    except (RefusedByGitHub, HoldsSecrets):
         if branch in new_branches:
             with suppress(NotPushed, RetryLater):  # the branch stays, as after a kill
                 await in_git_thread(commits.remove_branch, branch, head)
@@ -158,6 +167,8 @@ async def _create_one(access: Access, commits: Commits, number: int, branch: str
         permissions = WORKFLOWS if commits.change_workflows else CONTENTS
         answer = await access.repository.query(_CREATE, wanted, permissions)
     except RefusedByGitHub as error:
+        if _FOUND in str(error):
+            raise HoldsSecrets(()) from error
         if error.kind != _STALE:
             raise
         # Another look tells whether somebody has pushed, or an earlier write has yet to reach all of GitHub.

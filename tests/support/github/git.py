@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +30,38 @@ if [ -e only-verified ]; then
         echo "- Commits must have verified signatures." >&2
         echo "  Found $(echo "$unverified" | wc -l) violation:" >&2
         echo "  $unverified" >&2
+        exit 1
+    fi
+fi
+if [ -e push-protection ]; then
+    secrets=$(git rev-list "$3" --not --all | while read -r commit; do
+        git grep -InE 'ghp_[A-Za-z0-9]{36}' "$commit" | cut -d: -f1-3
+    done)
+    if [ -n "$secrets" ]; then
+        cat >&2 <<END
+error: GH013: Repository rule violations found for $1.
+
+- GITHUB PUSH PROTECTION
+  —————————————————————————————————————————
+    Resolve the following violations before pushing again
+
+    - Push cannot contain secrets
+
+
+     (?) Learn how to resolve a blocked push
+     https://docs.github.com/code-security/secret-scanning/pushing-a-branch-blocked-by-push-protection
+
+
+      —— GitHub Personal Access Token ——————————————————————
+       locations:
+$(echo "$secrets" | sed -E 's/^([^:]*):([^:]*):(.*)/         - commit: \\1\\n           path: \\2:\\3/')
+
+       (?) To push, remove secret from commit(s) or follow this URL to allow the secret.
+       https://github.com/octo/demo/security/secret-scanning/unblock-secret/30wrXAdc1banfjSNP45cvVLGdBC
+
+
+
+END
         exit 1
     fi
 fi
@@ -151,6 +183,15 @@ class BareRepository:
     def demand_verified_commits(self) -> None:
         """Refuse pushes with new commits whose signature GitHub cannot verify."""
         (self.folder / "only-verified").touch()
+
+    def protect_from_secrets(self) -> None:
+        """Refuse pushes, and commits by the API, with tokens of GitHub."""
+        (self.folder / "push-protection").touch()
+
+    def finds_secrets(self, contents: Iterable[bytes]) -> bool:
+        """Return whether GitHub refuses files with these contents."""
+        is_protected = (self.folder / "push-protection").exists()
+        return is_protected and any(re.search(rb"ghp_[A-Za-z0-9]{36}", each) for each in contents)
 
     def add_signing_key(self, email: str, public_key: str) -> None:
         """Let an account with an email address have a key for signatures."""

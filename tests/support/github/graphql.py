@@ -135,6 +135,8 @@ class _Root:
         deletions = [each["path"] for each in changes.get("deletions", ())]
         if f"refs/heads/{branch}" in git.protected:
             raise _unprocessable("Cannot update this protected ref.")
+        if git.finds_secrets(additions.values()):
+            raise _unprocessable("Repository rule violations found\n\nSecret detected in content\n\n")
         workflows = [path for path in (*additions, *deletions) if path.startswith(".github/workflows/")]
         if workflows and not self._actor.may("workflows:write"):
             raise _forbidden()

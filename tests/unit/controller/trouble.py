@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, TypeVar
 from labrats.model.attempt_name import AttemptName
 from labrats.model.errors import LabratsError, RetryLater
 from labrats.model.record import Resource
+from labrats.model.redaction import Redactor
 from labrats.ports import Attempt, AttemptState, Change, Changed, Deleted, OutputTail, Place, Runner, Store
 from tests.fakes.runner import MemoryRunner
 
@@ -153,6 +154,9 @@ class TroubledRunner:
 
     async def workspace_bytes(self, name: AttemptName) -> int:
         return await self._trouble.call(lambda: self._runner.workspace_bytes(name))
+
+    async def redact(self, name: AttemptName, redactor: Redactor) -> None:
+        await self._trouble.call(lambda: self._runner.redact(name, redactor))
 
     async def remove_output(self, name: AttemptName) -> int:
         return await self._trouble.call(lambda: self._runner.remove_output(name))
