@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 from labrats.processes import send_signal
 from tests.cluster import packages
@@ -120,16 +120,19 @@ class Cluster:
     def start(self, program: str, *command: str | Path, descriptors: Sequence[int] = ()) -> None:
         """Run a program in the cluster's network, in the background, until the cluster is stopped."""
         with open(self.folder / "log" / program, "ab") as log:
-            self._started[program] = subprocess.Popen(
-                self.inside(*command),
-                cwd=self.folder,
-                env=os.environ | {"GOGC": _GARBAGE_COLLECTION, "GOMEMLIMIT": self.memory},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=descriptors,
-                start_new_session=True,
-            )
+            self._started[program] = self._spawn(self.inside(*command), log, descriptors)
+
+    def _spawn(self, command: Any, log: BinaryIO, descriptors: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=os.environ | {"GOGC": _GARBAGE_COLLECTION, "GOMEMLIMIT": self.memory},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
 
     def wait_for(self, program: str, is_up: Callable[[], bool]) -> None:
         """Wait until a started program is up. Raises Failed with the last line of its log if the program ended."""
@@ -170,6 +173,12 @@ class Cluster:
         """Kill a program that `start` has started, and wait for its end."""
         self._started[program].kill()
         self._started[program].wait()
+
+    def start_again(self, program: str) -> None:
+        """Start a program that `kill` has ended, with the command of its first start. Does not wait until it is up."""
+        ended = self._started[program]
+        with open(self.folder / "log" / program, "ab") as log:
+            self._started[program] = self._spawn(ended.args, log)
 
     def inside(self, *command: str | Path) -> list[str | Path]:
         """Return a command that runs `command` in the cluster's network. `ip netns exec` would hide the cgroups."""

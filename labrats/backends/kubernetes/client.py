@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import ssl
 from asyncio import Semaphore
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -62,6 +63,14 @@ _MAX_DELAY_SECONDS: Final = 60.0
 
 REFUSED_DELAY_SECONDS: Final = 15.0
 """Delay before a refused request is repeated, since a person has to fix the cause first."""
+
+_GONE_AFTER: Final = {
+    socket.TCP_KEEPIDLE: 4,
+    socket.TCP_KEEPINTVL: 2,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 10_000,
+}
+"""A connection fails once its peer has acknowledged nothing for ten seconds."""
 
 _POLICY_DENIAL: Final = "ValidatingAdmissionPolicy "
 """Part of the message when an admission policy denied a request. The status may be 422, as for invalid objects."""
@@ -164,7 +173,7 @@ class ApiClient:
         """
         config = _read_config(kubeconfig)
         # The semaphore limits ordinary requests. Watches and log streams hold one connection each.
-        connector = aiohttp.TCPConnector(limit=0, ssl=_tls(config))
+        connector = aiohttp.TCPConnector(limit=0, ssl=_tls(config), socket_factory=_socket)
         try:
             async with aiohttp.ClientSession(
                 config.cluster.server,
@@ -286,6 +295,19 @@ class ApiClient:
                 return
         async with self._http.request(method, path, **options | {"headers": headers | renewed}) as answer:
             yield answer
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Return a socket that notices a peer that is gone: without it, a watch is silent for more than a minute.
+
+    An API server that is started again elsewhere, or behind a new address, closes no connection of the old one.
+    """
+    family, kind, protocol, *_ = address
+    created = socket.socket(family, kind, protocol)
+    created.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _GONE_AFTER.items():
+        created.setsockopt(socket.IPPROTO_TCP, option, value)
+    return created
 
 
 class LineSplitter:

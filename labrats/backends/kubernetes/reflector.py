@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from labrats.backends.kubernetes.client import ApiClient, Expired, Status, decode_bounded, error_of
+from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal, Expired, Status, decode_bounded, error_of
 from labrats.backends.kubernetes.packing import Packer
 from labrats.model.errors import RetryLater
 from labrats.model.record import Record
@@ -195,7 +195,8 @@ class Reflector(Generic[T]):
                 self._listed_at = -math.inf
                 self._failures += 1
             except RetryLater as error:
-                delay = error.delay_seconds
+                # A refusal is tried again soon, too: an API server that has just started refuses what it allows later.
+                delay = 0.0 if isinstance(error, ApiServerRefusal) else error.delay_seconds
                 self._failures += 1
                 log.warning("watch interrupted", path=self._collection.path, reason=str(error))
             await asyncio.sleep(max(delay, self._pause()))

@@ -1,14 +1,17 @@
 """Errors for the answers of the API server, and the credentials of requests."""
 
 import asyncio
+import ctypes
 import gc
 import json
 import socket
 import ssl
+import struct
 import sys
 import threading
 import tracemalloc
 import warnings
+from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -21,6 +24,9 @@ from labrats.backends.kubernetes.client import ApiClient, ApiServerRefusal, Expi
 from labrats.model.errors import Conflict, Invalid, LabratsError, NotFound, RetryLater
 from tests.cluster.certificates import Authority
 from tests.support.waiting import eventually
+
+_ATTACH_FILTER = 26
+"""SO_ATTACH_FILTER of asm-generic/socket.h, which Python does not define."""
 
 CANCELLED_REQUESTS = 10
 """Only some of them leave a connection that nobody waits for."""
@@ -198,6 +204,32 @@ async def test_an_unreachable_api_server_raises_retry_later(tmp_path: Path) -> N
             await client.request("GET", "/api")
         with pytest.raises(RetryLater, match="connection to the API server broke"):
             await anext(client.lines("/lines", {}))
+
+
+async def test_a_watch_fails_within_seconds_once_the_api_server_is_silent(tmp_path: Path) -> None:
+    """The machine of an API server that lost its network closes no connection, and acknowledges nothing."""
+    ended = asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        watch = web.StreamResponse()
+        await watch.prepare(request)
+        await watch.write(b"first\n")
+        assert request.transport
+        drop_all_packets(request.transport.get_extra_info("socket"))
+        await ended.wait()
+        return watch
+
+    async with serving(answer, tmp_path, {}) as client, aclosing(client.lines("/watch", {})) as lines:
+        assert await anext(lines) == b"first"
+        with pytest.raises(RetryLater, match="connection to the API server broke"):
+            await asyncio.wait_for(anext(lines), 20)
+        ended.set()
+
+
+def drop_all_packets(receiver: TransportSocket) -> None:
+    """Let the kernel drop each packet to this socket before TCP sees it."""
+    return_0 = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
+    receiver.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(return_0)))
 
 
 @pytest.mark.parametrize(("method", "arrivals"), [("POST", 1), ("PATCH", 1), ("PUT", 2), ("DELETE", 2)])

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from labrats.backends.kubernetes.batch_objects import JobObject
+from labrats.backends.kubernetes.client import REFUSED_DELAY_SECONDS
 from labrats.backends.kubernetes.reflector import (
     ListComplete,
     ObjectChanged,
@@ -215,6 +216,15 @@ async def test_a_first_list_that_is_interrupted_starts_again(server: ApiServer, 
         assert sorted(seen[2:-1]) == ["-b 6", "a 8", "c 7"]
         assert [reflector.get(name) is not None for name in ("a", "b", "c")] == [True, False, True]
         assert server.lists == 2
+
+
+async def test_a_list_that_is_refused_is_soon_tried_again(server: ApiServer, tmp_path: Path) -> None:
+    """An API server that has just started does not know its roles yet, and refuses with 403."""
+    server.objects, server.first_page, server.second_page = [a_job_object("a", 5)], 0, 403
+    server.continued.set()
+    async with following(server, tmp_path) as reflector:
+        await asyncio.wait_for(reflector.caught_up(), REFUSED_DELAY_SECONDS / 2)
+    assert server.lists == 2
 
 
 async def test_settled_objects_come_only_when_they_change(server: ApiServer, tmp_path: Path) -> None:
