@@ -297,10 +297,16 @@ async def drive_jobs(
         loops.create_task(disk_limits.run(), name="disk-limits")
 
 
-async def publish_reports(services: "Services", store: "Store", runner: "Runner") -> None:
-    """Write the reports of jobs to GitHub until cancelled."""
+async def publish_reports(
+    services: "Services", store: "Store", runner: "Runner", listed_after: timedelta | None = None
+) -> None:
+    """Write the reports of jobs to GitHub until cancelled.
+
+    listed_after: time after which GitHub's lists certainly show what was created; by default LISTED_AFTER.
+    """
     from labrats.controller.publisher.access import GitHubAccess
     from labrats.controller.publisher.answers import Answers
+    from labrats.controller.publisher.creations import LISTED_AFTER
     from labrats.controller.publisher.publisher import Publisher
     from labrats.net.github import GitHub
     from labrats.net.github_repository import github_client
@@ -308,13 +314,15 @@ async def publish_reports(services: "Services", store: "Store", runner: "Runner"
     clock, settings = services.clock, services.settings
     if settings.needs_jobs:
         await services.job_index.synced.wait()  # another reader of all jobs would delay the first answer
+    if listed_after is None:
+        listed_after = LISTED_AFTER
     async with github_client(settings.github_api_url) as client:
         github = GitHub(settings.github_api_url, clock)
         access = GitHubAccess(store, github, client, clock, labelled_only=settings.labelled_credentials)
         async with asyncio.TaskGroup() as loops:
-            publisher = Publisher(store, runner, access, clock, settings, services.metrics)
+            publisher = Publisher(store, runner, access, clock, settings, services.metrics, listed_after)
             loops.create_task(publisher.run(), name="reports")
-            loops.create_task(Answers(store, access, clock).run(), name="answers")
+            loops.create_task(Answers(store, access, clock, listed_after).run(), name="answers")
 
 
 async def create_services(

@@ -24,6 +24,7 @@ from labrats.model.job import (
 from labrats.model.mcp_server import McpServer
 from labrats.model.report import (
     CheckReport,
+    CreatedObject,
     ProtectedFiles,
     Published,
     PublishPolicy,
@@ -149,6 +150,7 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "attempts": "The job's number of attempts when its report was last complete.",
         "finishedAt": "The time at which the job had ended when its report was last complete.",
         "requestedAt": "The time of the last request to write the report again.",
+        "objects": "The objects that the engine has created on GitHub, by name.",
         "secrets": "The secrets that GitHub has found in the commits. The texts of the job are redacted by them.",
     },
     FoundSecret: {
@@ -162,6 +164,10 @@ DESCRIPTIONS: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
         "start": "The first characters.",
         "length": "The number of characters.",
         "sha256": "The SHA-256 of all characters.",
+    },
+    CreatedObject: {
+        "createdAt": "The time of the request that creates the object.",
+        "id": "GitHub's id of the object, or the number of a pull request. Missing until GitHub has answered.",
     },
     Usage: {
         "inputTokens": "Input tokens, without those read from a cache.",

@@ -166,6 +166,16 @@ class Report(Record):
         return has_comment or any(each and each.enabled for each in switches) or bool(self.labels or self.reactions)
 
 
+class CreatedObject(Record):
+    """An object that the engine creates on GitHub.
+
+    created_at: time of the request. id: the number of a pull request; None until GitHub has answered.
+    """
+
+    created_at: datetime
+    id: int | None = None
+
+
 class Published(Record):
     """The published parts of a job's report.
 
@@ -177,6 +187,7 @@ class Published(Record):
     attempts, finished_at: those of the job when the report was last complete; see Job.is_settled.
     requested_at: time of the last request to publish again.
     secrets:      those that GitHub has found in the commits of any attempt. Texts of the job are redacted by them.
+    objects:     the created objects by name, such as `check run of 0a1b2c`. Lists of GitHub may not show them yet.
     """
 
     comment_url: str | None = None
@@ -192,3 +203,4 @@ class Published(Record):
     finished_at: datetime | None = None
     requested_at: datetime | None = None
     secrets: tuple[FoundSecret, ...] = ()
+    objects: dict[str, CreatedObject] = {}

@@ -39,6 +39,9 @@ FIRST_DOUBT_SECONDS: Final = 5.0
 _DOUBTS: Final = (1, 4, 20, 95)
 """Delays after refusals that may not last, as multiples of the first one: five tries in ten minutes."""
 
+_NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""Errors before a request is sent."""
+
 _LEVELS: Final = {"read": 1, "write": 2, "admin": 3}
 _LOCKED: Final = "is locked"
 _TOO_QUICKLY: Final = "submitted too quickly"
@@ -52,6 +55,10 @@ class RefusedByGitHub(LabratsError):
     def __init__(self, status: int, message: str, kind: str | None = None) -> None:
         super().__init__(message)
         self.status, self.kind = status, kind
+
+
+class AnswerLost(RetryLater):
+    """The answer to a request is missing or useless, so GitHub may have acted on the request."""
 
 
 class Tokens(Protocol):
@@ -113,9 +120,14 @@ class Repository:
     def __init__(self, client: GitHubClient, name: str, tokens: Tokens, clock: Clock, doubts: Doubts) -> None:
         self.name, self._client, self._tokens, self._clock, self._doubts = name, client, tokens, clock, doubts
 
-    async def get(self, path: str, kind: type[T], permissions: Permissions, **query: str | int) -> T:
-        """Return the object at `path` of the repository. Raises RefusedByGitHub, RetryLater."""
-        return _read(await self._send("GET", path, permissions, params=query), kind)
+    async def get(
+        self, path: str, kind: type[T], permissions: Permissions, *, absent_is_final: bool = False, **query: str | int
+    ) -> T:
+        """Return the object at `path` of the repository. Raises RefusedByGitHub, RetryLater.
+
+        absent_is_final: whether a 404 is RefusedByGitHub at once.
+        """
+        return _read(await self._send("GET", path, permissions, absent_is_final=absent_is_final, params=query), kind)
 
     async def pages(self, path: str, kind: type[T], permissions: Permissions, **query: str | int) -> AsyncIterator[T]:
         """Yield the pages of a list, as `kind`. Raises as `get` does."""
@@ -126,7 +138,7 @@ class Repository:
                 return
 
     async def post(self, path: str, body: Any, kind: type[T], permissions: Permissions, name: str = "") -> T:
-        """Create an object. Raises as `get` does; after RetryLater the object may exist.
+        """Create an object. Raises as `get` does; after AnswerLost the object may exist.
 
         name: of the request, if the path does not tell it from others.
         """
@@ -229,8 +241,8 @@ class Repository:
         try:
             response = await self._client.request(method, path, headers=headers, **options)
         except httpx2.HTTPError as error:
-            problem = f"GitHub is unreachable: {type(error).__name__}"
-            raise RetryLater(problem, delay_seconds=UNREACHABLE_SECONDS) from error
+            problem, is_sent = f"GitHub is unreachable: {type(error).__name__}", not isinstance(error, _NOT_SENT)
+            raise (AnswerLost if is_sent else RetryLater)(problem, delay_seconds=UNREACHABLE_SECONDS) from error
         if response.is_success or (redirects and response.has_redirect_location):
             self._doubts.settle(name)
             return response
@@ -238,7 +250,7 @@ class Repository:
             delay = retry_seconds(response, self._clock.now())
             if response.status_code < 500:
                 raise LimitReached(f"GitHub answered {response.status_code}", delay_seconds=delay)
-            raise RetryLater(f"GitHub answered {response.status_code}", delay_seconds=delay)
+            raise AnswerLost(f"GitHub answered {response.status_code}", delay_seconds=delay)
         status, said = response.status_code, _said(response)
         refusal = RefusedByGitHub(status, f"GitHub refuses it with {status}: {said}")
         if may_pass(status, said) and not (status == 404 and absent_is_final):
@@ -317,4 +329,4 @@ def _read(response: httpx2.Response, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(response.content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RetryLater("GitHub's response does not match its API", delay_seconds=30) from error
+        raise AnswerLost("GitHub's response does not match its API", delay_seconds=30) from error

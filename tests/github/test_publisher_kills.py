@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -136,6 +136,7 @@ class World:
     runner: EndedRunner
     job_id: str
     scratch: int | None = None
+    listed_after: timedelta = timedelta(0)
 
     async def publish(self) -> None:
         """Run a publisher until the report is complete."""
@@ -152,7 +153,7 @@ class World:
         )
         async with github_client(self.github.url) as client, asyncio.TaskGroup() as tasks:
             access = GitHubAccess(self.store, GitHub(self.github.url, clock), client, clock)
-            publisher = Publisher(self.store, self.runner, access, clock, settings, Metrics())
+            publisher = Publisher(self.store, self.runner, access, clock, settings, Metrics(), self.listed_after)
             running = tasks.create_task(publisher.run())
             yield
             running.cancel()

@@ -201,6 +201,7 @@ async def test_nothing_is_sent_after_a_limit_is_used_up(github: GitHubStandIn, o
             reported=await reported_job(world.runner, job, EngineSettings()),
             published=Published(),
             comments=Comments(),
+            clock=clock,
             record=record,
             patch=no_patch,
             bundle=(await world.runner.bundle(job.attempt_name)).read(),

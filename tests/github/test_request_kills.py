@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -116,7 +116,7 @@ class World:
                         services.catalog.follow(self.store),
                         services.job_index.follow(self.store),
                         drive_jobs(services, self.store, runner),
-                        publish_reports(services, self.store, runner),
+                        publish_reports(services, self.store, runner, timedelta(0)),
                     )
                 ]
                 source = await self.store.get(WebhookSource, "github")

@@ -267,6 +267,14 @@ class TestFaults:
         assert 1 <= int(answers[2].headers["Retry-After"]) <= 60
         assert bot.get(DEMO).status_code == 200
 
+    def test_lists_lag_behind_writes(self, github: GitHubStandIn, bot: httpx2.Client, issue: Issue) -> None:
+        github.world.lag_seconds = 3600
+        comment = bot.post(f"{DEMO}/issues/1/comments", json={"body": "Hi"}).json()
+        assert bot.get(f"{DEMO}/issues/1/comments").json() == []
+        assert bot.get(f"{DEMO}/issues/comments/{comment['id']}").json()["body"] == "Hi"
+        github.world.lag_seconds = 0
+        assert [each["id"] for each in bot.get(f"{DEMO}/issues/1/comments").json()] == [comment["id"]]
+
     def test_hooks_run_around_each_call(self, github: GitHubStandIn, bot: httpx2.Client, issue: Issue) -> None:
         seen: list[tuple[str, int, int]] = []
         github.before_call = lambda number: seen.append(("before", number, len(issue.comments)))

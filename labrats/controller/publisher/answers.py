@@ -9,13 +9,14 @@ import structlog
 
 from labrats.controller.publisher.access import Access, GitHubAccess, NoAccess
 from labrats.controller.publisher.comments import Comment
+from labrats.controller.publisher.creations import LISTED_AFTER
 from labrats.controller.work_queue import WorkQueue, work_forever
 from labrats.intake.thread_requests import read_request, remove_request, request_key
 from labrats.model.errors import NotFound, RetryLater
 from labrats.model.report import ReportMode, ReportTarget
 from labrats.model.thread_requests import ThreadAnswer, ThreadRequest
 from labrats.model.webhook_source import WebhookSource
-from labrats.net.github_repository import RefusedByGitHub
+from labrats.net.github_repository import AnswerLost, RefusedByGitHub
 from labrats.ports import Changed, Clock, Store
 from labrats.reports.answer import answer_body, answer_mark
 
@@ -28,8 +29,10 @@ GIVEN_UP_AFTER: Final = timedelta(hours=24)
 class Answers:
     """Writes the answers that webhook sources have stored, and removes the requests. Only one may run at a time."""
 
-    def __init__(self, store: Store, access: GitHubAccess, clock: Clock) -> None:
-        self._store, self._access, self._clock = store, access, clock
+    def __init__(
+        self, store: Store, access: GitHubAccess, clock: Clock, listed_after: timedelta = LISTED_AFTER
+    ) -> None:
+        self._store, self._access, self._clock, self._listed_after = store, access, clock, listed_after
         self._work = WorkQueue()
 
     async def run(self) -> None:
@@ -56,6 +59,8 @@ class Answers:
                 await self._write(source, request, request.answer)
             except RetryLater as error:
                 if self._clock.now() - request.received_at < GIVEN_UP_AFTER:
+                    if isinstance(error, AnswerLost):  # GitHub's list may not show a comment before
+                        raise RetryLater(str(error), self._listed_after.total_seconds()) from error
                     raise
                 log.warning("request not answered", source=source.name, request=request.id, reason=str(error))
             await remove_request(self._store, source, request)

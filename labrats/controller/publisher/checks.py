@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from labrats.controller.publisher.access import CHECKS, STATUSES, Access
+from labrats.controller.publisher.creations import Creations
 from labrats.reports.check import Annotation, Check, check_of
 from labrats.reports.reported_job import ReportedJob
 
@@ -44,18 +45,20 @@ class _Status(msgspec.Struct):
     description: str | None = None
 
 
-async def write_check(access: Access, head_sha: str, reported: ReportedJob) -> str | None:
+async def write_check(access: Access, creations: Creations, head_sha: str, reported: ReportedJob) -> str | None:
     """Bring the check of the job on a commit up to date, and return its URL. Raises RefusedByGitHub, RetryLater."""
     check = check_of(reported)
     if access.identity.app_id is None:
         await _write_status(access, head_sha, check, reported)
         return None
-    body = _body(check, reported)
-    if run := await _find(access, head_sha, check.name, reported.job.id):
-        written = await access.repository.patch(f"/check-runs/{run.id}", body, CheckRun, CHECKS)
+    body, name = _body(check, reported), f"check run of {head_sha}"
+    run_id = creations.id_of(name) or await _find(access, head_sha, check.name, reported.job.id)
+    if run_id is not None:
+        written = await access.repository.patch(f"/check-runs/{run_id}", body, CheckRun, CHECKS)
     else:
-        written = await access.repository.post(
-            "/check-runs", body | {"head_sha": head_sha}, CheckRun, CHECKS, name=f"check run of {head_sha}"
+        new, post = body | {"head_sha": head_sha}, access.repository.post
+        written = await creations.create(
+            name, lambda: post("/check-runs", new, CheckRun, CHECKS, name=name), lambda run: run.id
         )
     await _annotate(access, written, check)
     return written.html_url
@@ -97,12 +100,13 @@ def _body(check: Check, reported: ReportedJob) -> dict[str, Any]:
     return body
 
 
-async def _find(access: Access, head_sha: str, name: str, job_id: str) -> CheckRun | None:
+async def _find(access: Access, head_sha: str, name: str, job_id: str) -> int | None:
+    """Return the id of the check run of the job; None if GitHub lists none."""
     path, query = f"/commits/{head_sha}/check-runs", {"check_name": name, "filter": "all"}
     async for page in access.repository.pages(path, _CheckRuns, CHECKS, **query):
         for run in page.check_runs:
             if run.external_id == job_id and run.app and run.app.id == access.identity.app_id:
-                return run
+                return run.id
     return None
 
 

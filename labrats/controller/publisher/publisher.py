@@ -5,7 +5,7 @@ two requests continues without a second comment, check, review or pull request.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 from labrats.controller.publisher.access import GitHubAccess, NoAccess
 from labrats.controller.publisher.branch import remove_leftovers
-from labrats.controller.publisher.comments import Comments
+from labrats.controller.publisher.comments import COMMENT_NAME, Comments
+from labrats.controller.publisher.creations import LISTED_AFTER
 from labrats.controller.publisher.git import in_git_thread, limited_scratch
 from labrats.controller.publisher.labels import write_labels
 from labrats.controller.publisher.pull_request import PATCH_BYTES
@@ -29,7 +30,7 @@ from labrats.model.errors import NotFound, RetryLater
 from labrats.model.job import Job
 from labrats.model.phases import Phase
 from labrats.model.protocol import BUNDLE_BYTES
-from labrats.model.report import Published, Report, ReportMode, ReportTarget, StateLabels
+from labrats.model.report import CreatedObject, Published, Report, ReportMode, ReportTarget, StateLabels
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.ports import Changed, Clock, Deleted, Runner, Store, compare_and_set
 from labrats.reports.reported_job import ReportedJob, reported_job
@@ -99,7 +100,9 @@ class Publisher:
         clock: Clock,
         settings: EngineSettings,
         metrics: Metrics,
+        listed_after: timedelta = LISTED_AFTER,
     ) -> None:
+        self._listed_after = listed_after
         self._store, self._runner, self._access, self._clock = store, runner, access, clock
         self._settings, self._metrics = settings, metrics
         self._comments = Comments()
@@ -240,11 +243,28 @@ class Publisher:
                 comments=self._comments,
                 record=partial(self._record, job, progress),
                 patch=partial(self._patch, job),
+                clock=self._clock,
+                listed_after=self._listed_after,
+                shared=self._comments_of_others(job, target),
                 others_work=self._leaves_labels(job),
                 bundle=await self._bundle(job, report),
                 done=progress.done,
             )
             return await report_pass.run()
+
+    def _comments_of_others(self, job: Job, target: ReportTarget) -> Mapping[str, CreatedObject]:
+        """Return the comments that the other jobs of the thread have created, or may have: some share one."""
+        found: dict[str, CreatedObject] = {}
+        for other in self._jobs.values():
+            report = other.spec.report
+            if other.id != job.id and report and report.target and _thread(report.target) == _thread(target):
+                progress = self._progress.get(other.id)
+                published = progress.published if progress else other.status.published
+                for name, created in (published.objects if published else {}).items():
+                    is_later = name not in found or created.created_at > found[name].created_at
+                    if name.startswith(COMMENT_NAME) and is_later:
+                        found[name] = created
+        return found
 
     def _locks_of(self, target: ReportTarget, progress: _Progress) -> Sequence[asyncio.Lock]:
         """Return the locks that a pass over a report holds."""

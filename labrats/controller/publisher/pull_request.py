@@ -18,6 +18,7 @@ from labrats.controller.publisher.access import (
     Authored,
 )
 from labrats.controller.publisher.branch import Commits
+from labrats.controller.publisher.creations import Creations
 from labrats.controller.publisher.git import (
     BranchHasOtherCommits,
     Denied,
@@ -58,6 +59,9 @@ _SECRETS_REFUSED: Final = (
 
 _SOME_SECRET: Final = FoundSecret(kind="secret", path="", line=0, commit="")
 """The record of a secret whose place GitHub does not name."""
+
+_EXISTS: Final = "already exists"
+"""GitHub's words for a second open pull request of a branch."""
 
 OPEN: Final = "open"
 """The state of a pull request that is neither closed nor merged."""
@@ -151,6 +155,7 @@ class CommitsPublisher:
     policy: PublishPolicy
     own_branch: str | None
     record: RecordParts
+    creations: Creations
     new_branches: set[str] = field(default_factory=set)
 
     async def publish(self, bundle: bytes) -> Pushed:
@@ -345,15 +350,22 @@ class CommitsPublisher:
     async def _find(self, branch: str) -> PullRequest | None:
         """Return the latest pull request of the branch."""
         owner = self.access.repository.name.partition("/")[0]
-        query = {"head": f"{owner}:{branch}", "state": "all", "sort": "created", "direction": "desc"}
+        query: dict[str, Any] = {"head": f"{owner}:{branch}", "state": "all", "sort": "created", "direction": "desc"}
         found = await self.access.repository.get("/pulls", list[PullRequest], PULL_REQUESTS, **query)
         of_repository = (each for each in found if not each.is_of_fork(self.target.repository))
-        return next((each for each in of_repository if each.head.ref == branch), None)
+        if listed := next((each for each in of_repository if each.head.ref == branch), None):
+            return listed
+        number = self.creations.id_of(_name_of(branch))
+        return None if number is None else await read_pull_request(self.access, number)
 
     async def _create(self, commits: Commits, branch: str, base: str, placed: Placed) -> PullRequest:
         """Open the pull request. If there will be none, a branch that was created for it is removed."""
         try:
-            return await self._create_or_find(commits, branch, base)
+            return await self.creations.create(
+                _name_of(branch),
+                lambda: self._create_or_find(commits, branch, base),
+                lambda pull_request: pull_request.number,
+            )
         except RefusedByGitHub:
             if branch in self.new_branches:
                 with suppress(NotPushed, RetryLater):  # the branch stays, as after a kill
@@ -378,6 +390,8 @@ class CommitsPublisher:
                 raise
             if (found := await self._find(branch)) and found.state == OPEN:
                 return found  # an earlier request, which GitHub was late to answer, has opened it
+            if _EXISTS in str(error):  # GitHub's list does not show it yet
+                await repository.doubt(f"pull request of {branch}", PULL_REQUESTS, error)
             if "draft" not in str(error).lower():
                 raise
         return await repository.post("/pulls", body | {"draft": False}, PullRequest, PULL_REQUESTS)
@@ -407,6 +421,11 @@ class CommitsPublisher:
         except RefusedByGitHub as error:
             refused.append(f"reviewers of the pull request: {error}")
         return tuple(refused)
+
+
+def _name_of(branch: str) -> str:
+    """Return the name of the pull request of a branch among the created objects."""
+    return f"pull request of {branch}"
 
 
 def _without_start(branch: str) -> str:

@@ -1,10 +1,11 @@
 """One pass over the report of a job: each part is looked at, and written if it differs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from datetime import timedelta
+from functools import cached_property, partial
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from labrats.controller.publisher.access import Access
 from labrats.controller.publisher.checks import write_check
 from labrats.controller.publisher.comments import Comments
+from labrats.controller.publisher.creations import LISTED_AFTER, Creations
 from labrats.controller.publisher.labels import add_proposed_labels, write_labels, write_reaction
 from labrats.controller.publisher.pull_request import CommitsPublisher, PullRequest, Pushed, read_pull_request
 from labrats.controller.publisher.reviews import (
@@ -22,10 +24,18 @@ from labrats.controller.publisher.reviews import (
     write_review,
 )
 from labrats.model.errors import RetryLater
-from labrats.model.found_secrets import FoundSecret
 from labrats.model.phases import Phase
-from labrats.model.report import CommentMode, Published, PublishPolicy, Report, ReportTarget, ReviewEvent
+from labrats.model.report import (
+    CommentMode,
+    CreatedObject,
+    Published,
+    PublishPolicy,
+    Report,
+    ReportTarget,
+    ReviewEvent,
+)
 from labrats.net.github_repository import LimitReached, RefusedByGitHub
+from labrats.ports import Clock
 from labrats.reports.check import seen_commit
 from labrats.reports.reported_job import ReportedJob
 from labrats.reports.review import Lines
@@ -100,6 +110,7 @@ class ReportPass:
 
     record:     stores what is published so far.
     patch:      returns the start of the agent's changes as a patch, if it is retained.
+    shared:     comments that other jobs of the thread have created, or may have: see Creations.
     others_work: whether other jobs with the same labels have yet to end in the thread, and will write them.
     bundle:     the commits of the agent, if there are any.
     done:       the parts that earlier passes over the same state have completed.
@@ -113,6 +124,9 @@ class ReportPass:
     comments: Comments
     record: Callable[[Published], Awaitable[None]]
     patch: Callable[[], Awaitable[str | None]]
+    clock: Clock
+    listed_after: timedelta = LISTED_AFTER
+    shared: Mapping[str, CreatedObject] = field(default_factory=dict)
     others_work: bool = False
     bundle: bytes | None = None
     done: DoneParts = field(default_factory=DoneParts)
@@ -158,6 +172,7 @@ class ReportPass:
             head_sha=self._head_sha,
             refused=tuple(self._refused),
             secrets=self.published.secrets,
+            objects=self.published.objects,
         )
         if self._postponed:
             before = self.published
@@ -191,7 +206,15 @@ class ReportPass:
         postponed = len(self._postponed)
         branch, record = self.published.branch, self._record_parts
         publisher = CommitsPublisher(
-            self.access, self.target, self.reported, rules, self._policy, branch, record, self.done.new_branches
+            self.access,
+            self.target,
+            self.reported,
+            rules,
+            self._policy,
+            branch,
+            record,
+            self._creations,
+            self.done.new_branches,
         )
         if pushed := await self._try_commits(partial(publisher.publish, self.bundle)):
             self._refused += pushed.refused
@@ -209,7 +232,17 @@ class ReportPass:
     def _hide_secrets(self) -> None:
         self.reported = self.reported.without(self.published.secrets)
 
-    async def _record_parts(self, **parts: str | tuple[FoundSecret, ...] | None) -> None:
+    @cached_property
+    def _creations(self) -> Creations:
+        return Creations(
+            self.clock, lambda: self.published.objects, self._record_object, self.shared, self.listed_after
+        )
+
+    async def _record_object(self, name: str, created: CreatedObject | None) -> None:
+        others = {each: stored for each, stored in self.published.objects.items() if each != name}
+        await self._record_parts(objects=others | ({name: created} if created else {}))
+
+    async def _record_parts(self, **parts: Any) -> None:
         """Store parts of the report before the others are written. parts: fields of Published.
 
         After a kill, the next publisher recognises by them what is the engine's.
@@ -261,7 +294,9 @@ class ReportPass:
         if lines is None or earlier is None:
             return None
         await self._try(THREADS, partial(resolve_outdated_threads, access, reported, lines, earlier))
-        return await self._try(REVIEW, partial(write_review, access, pull_request, reported, rules, lines, earlier))
+        return await self._try(
+            REVIEW, partial(write_review, access, self._creations, pull_request, reported, rules, lines, earlier)
+        )
 
     async def _check(self) -> str | None:
         """Write the check on the commit that the job is about, and on the last one that it has made."""
@@ -271,9 +306,10 @@ class ReportPass:
         own, url = self._commit or self.published.commit, None
         if commit := self._head_sha:
             about = replace(self.reported, head_sha=commit)
-            url = await self._try(CHECK, partial(write_check, self.access, commit, about))
+            url = await self._try(CHECK, partial(write_check, self.access, self._creations, commit, about))
         if own and own != commit:
-            url = await self._try(CHECK_OF_COMMITS, partial(write_check, self.access, own, self.reported)) or url
+            write = partial(write_check, self.access, self._creations, own, self.reported)
+            url = await self._try(CHECK_OF_COMMITS, write) or url
         return url
 
     async def _add_proposed_labels(self) -> None:
@@ -298,9 +334,10 @@ class ReportPass:
         waiting = tuple(self._waiting) if self.reported.job.ended else ()
         reported = replace(self.reported, refused=tuple(self._refused), waiting=waiting)
         self.done.forget(COMMENT)  # it depends on all other parts
-        url = await self._try(COMMENT, lambda: self.comments.write(self.access, self.target, reported))
+        access, creations, comments = self.access, self._creations, self.comments
+        url = await self._try(COMMENT, lambda: comments.write(access, creations, self.target, reported))
         if url and self.reported.job.ended and not self._postponed:
-            await self._try(ENDING, lambda: self.comments.write_ending(self.access, self.target, reported, url))
+            await self._try(ENDING, lambda: comments.write_ending(access, creations, self.target, reported, url))
         return url
 
     async def _try(self, part: Part[T], write: Callable[[], Awaitable[T]]) -> T | None:

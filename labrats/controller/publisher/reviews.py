@@ -7,12 +7,14 @@ from typing import Any, Final
 import msgspec
 
 from labrats.controller.publisher.access import CONTENTS, PULL_REQUESTS, Access, Actor, Author, Authored, Identity
+from labrats.controller.publisher.creations import Creations
 from labrats.controller.publisher.pull_request import PullRequest
 from labrats.model.report import ReviewReport
 from labrats.net.github_repository import RefusedByGitHub
 from labrats.reports.reported_job import ReportedJob
 from labrats.reports.review import Lines, Review, fingerprint_of, fingerprints_in, lines_of, review_mark, review_of
 
+_NAME: Final = "review"
 _RESOLVE: Final = (
     "mutation($thread: ID!) { resolveReviewThread(input: {threadId: $thread}) { thread { id isResolved } } }"
 )
@@ -35,6 +37,7 @@ class _File(msgspec.Struct):
 
 
 class _ReviewObject(Authored, frozen=True, kw_only=True):
+    id: int
     html_url: str
     body: str | None = None
 
@@ -139,6 +142,7 @@ async def _threads(access: Access, pull_request: PullRequest) -> AsyncIterator[_
 
 async def write_review(
     access: Access,
+    creations: Creations,
     pull_request: PullRequest,
     reported: ReportedJob,
     rules: ReviewReport,
@@ -152,26 +156,29 @@ async def write_review(
     mark = review_mark(reported.job.id)
     if found := next((each for each in earlier.reviews if mark in (each.body or "")), None):
         return found.html_url
+    if (review_id := creations.id_of(_NAME)) is not None:
+        path = f"/pulls/{pull_request.number}/reviews/{review_id}"
+        return (await access.repository.get(path, _ReviewObject, PULL_REQUESTS)).html_url
     if (review := review_of(reported, rules, lines, earlier.known)) is None:
         return None
-    return await _create(access, pull_request, review)
+    created = await creations.create(_NAME, lambda: _create(access, pull_request, review), lambda each: each.id)
+    return created.html_url
 
 
-async def _create(access: Access, pull_request: PullRequest, review: Review) -> str:
+async def _create(access: Access, pull_request: PullRequest, review: Review) -> _ReviewObject:
     path = f"/pulls/{pull_request.number}/reviews"
     body: dict[str, Any] = {"commit_id": pull_request.head.sha, "event": review.event, "body": review.body}
     try:
-        created = await access.repository.post(
+        return await access.repository.post(
             path, body | {"comments": list(review.comments)}, _ReviewObject, PULL_REQUESTS
         )
     except RefusedByGitHub as error:
         if error.status != 422 or not review.comments:
             raise
         # GitHub refuses a whole review for one line that it sees differently: no finding is lost.
-        created = await access.repository.post(
+        return await access.repository.post(
             path, body | {"body": review.as_text()[:65_000]}, _ReviewObject, PULL_REQUESTS
         )
-    return created.html_url
 
 
 async def resolve_outdated_threads(access: Access, reported: ReportedJob, lines: Lines, earlier: Earlier) -> None:

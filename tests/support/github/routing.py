@@ -1,6 +1,7 @@
 """The table of operations, and what their handlers have in common."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -16,7 +17,10 @@ Answer = tuple[int, Any]
 
 @dataclass
 class World:
-    """Everything that the API shows. url: of the stand-in. signs_commits: of the commits that the API creates."""
+    """Everything that the API shows. url: of the stand-in. signs_commits: of the commits that the API creates.
+
+    lag_seconds: age below which lists lack a check run, comment, review or pull request.
+    """
 
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -24,10 +28,21 @@ class World:
     hook: Hook = field(default_factory=Hook)
     last_id: int = 5000
     signs_commits: bool = True
+    lag_seconds: float = 0
+    _created: dict[int, float] = field(default_factory=dict)
 
     def new_id(self) -> int:
         self.last_id += 1
+        self._created[self.last_id] = time.monotonic()
         return self.last_id
+
+    def listed(self, objects: Iterable[Json]) -> list[Json]:
+        """Return the objects that lists show by now."""
+        return [each for each in objects if self.is_old(self._created.get(each["id"], 0))]
+
+    def is_old(self, created: float) -> bool:
+        """Return whether lists show an object. created: monotonic, in seconds."""
+        return time.monotonic() - created >= self.lag_seconds
 
     def repository_of(self, call: Call) -> Repository:
         """Return the repository in a path, if the caller may know of it."""

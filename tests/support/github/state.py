@@ -1,5 +1,6 @@
 """Repositories, issues and pull requests of the stand-in, and their form in answers."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,6 +44,7 @@ class Issue:
     """An issue, or with `pull` a pull request.
 
     locked:  refuses comments and reactions.   deleted: answers 410, as an issue that its repository's admin deleted.
+    created: monotonic, in seconds.
     """
 
     repository: "Repository"
@@ -59,6 +61,7 @@ class Issue:
     comments: list[Json] = field(default_factory=list)
     created_at: str = field(default_factory=now)
     updated_at: str = field(default_factory=now)
+    created: float = field(default_factory=time.monotonic)
 
     @property
     def url(self) -> str:

@@ -41,7 +41,7 @@ def list_annotations(world: World, call: Call) -> Answer:
 def list_check_runs(world: World, call: Call) -> Answer:
     repository = world.repository_of(call)
     sha, wanted = _commit(repository, call), call.query
-    runs = [run for run in repository.check_runs.values() if run["head_sha"] == sha]
+    runs = [run for run in world.listed(repository.check_runs.values()) if run["head_sha"] == sha]
     if wanted.get("filter", "latest") == "latest":
         runs = list({(run["check_suite"]["id"], run["name"]): run for run in runs}.values())
     chosen = [

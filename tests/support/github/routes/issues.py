@@ -32,7 +32,8 @@ def get_issue(world: World, call: Call) -> Answer:
 @route("GET /repos/{owner}/{repo}/issues/{issue_number}/comments", *READ)
 def list_comments(world: World, call: Call) -> Answer:
     since = call.query.get("since", "")
-    return page(call, [each for each in _issue(world, call, "read").comments if each["updated_at"] >= since])
+    comments = world.listed(_issue(world, call, "read").comments)
+    return page(call, [each for each in comments if each["updated_at"] >= since])
 
 
 @route("POST /repos/{owner}/{repo}/issues/{issue_number}/comments", *WRITE)

@@ -17,7 +17,7 @@ def list_pulls(world: World, call: Call) -> Answer:
     found = []
     for issue in reversed(repository.issues.values()):
         pull = repository.refresh(issue)
-        if pull is None or wanted.get("state", "open") not in ("all", issue.state):
+        if pull is None or not world.is_old(issue.created) or wanted.get("state", "open") not in ("all", issue.state):
             continue
         if wanted.get("base") in (None, pull.base) and wanted.get("head") in (None, f"{pull.source.owner}:{pull.head}"):
             found.append(issue.pull_json(pull))
@@ -93,7 +93,7 @@ def request_reviewers(world: World, call: Call) -> Answer:
 
 @route("GET /repos/{owner}/{repo}/pulls/{pull_number}/reviews", READ)
 def list_reviews(world: World, call: Call) -> Answer:
-    reviews = world.pull_of(call)[1].reviews
+    reviews = world.listed(world.pull_of(call)[1].reviews)
     return page(call, [each for each in reviews if each["state"] != "PENDING" or each["user"] == call.actor.user])
 
 
@@ -195,7 +195,7 @@ def list_comments_of_review(world: World, call: Call) -> Answer:
 @route("GET /repos/{owner}/{repo}/pulls/{pull_number}/comments", READ)
 def list_review_comments(world: World, call: Call) -> Answer:
     issue, pull = world.pull_of(call)
-    return page(call, [current(issue, pull, each) for each in pull.comments])
+    return page(call, [current(issue, pull, each) for each in world.listed(pull.comments)])
 
 
 @route("POST /repos/{owner}/{repo}/pulls/{pull_number}/comments/{comment_id}/replies", WRITE)
