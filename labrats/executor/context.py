@@ -1,9 +1,11 @@
 """The context of a provider: the inputs of an attempt, and the writer of its events."""
 
+import math
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +45,20 @@ class StructuredAnswer:
     value: Any
 
 
+class ServerActivity:
+    """The last moment at which the model's server has sent a part of an answer, as the key proxy has seen it.
+
+    last_at: by time.monotonic().
+    """
+
+    def __init__(self) -> None:
+        self.last_at = -math.inf
+
+    def note(self) -> None:
+        """Record that a part of an answer has just arrived."""
+        self.last_at = time.monotonic()
+
+
 @dataclass(frozen=True)
 class RunContext:
     """The inputs of one attempt, and the writer of its events.
@@ -71,6 +87,7 @@ class RunContext:
     program_schema: dict[str, Any] | None = None
     is_repair: bool = False
     proxy_url: str | None = None
+    server_activity: ServerActivity = field(default_factory=ServerActivity)
 
     @property
     def endpoint(self) -> str | None:

@@ -129,7 +129,7 @@ async def _proxy(
     port = listener.getsockname()[1]
     policy, totals = RequestPolicy(token, server, task), context.events.totals
     policy.budget.usage = totals.measured + totals.estimated  # of an earlier run of a provider in this attempt
-    async with KeyProxy(policy, requests.add).serving(listener):
+    async with KeyProxy(policy, requests.add, on_data=context.server_activity.note).serving(listener):
         yield f"http://{LOOPBACK}:{port}{server.prefix}"
 
 
@@ -140,7 +140,9 @@ async def _proxy_of_pod(context: RunContext, feed_token: str, requests: "ModelRe
     from labrats.executor.key_proxy.request_feed import follow_requests
 
     server = ModelServer.of(context.task.config.provider or "", context.task.endpoint, None, "")
-    async with follow_requests((LOOPBACK, MODEL_REQUESTS_PORT), feed_token, requests.add, requests.lose_some):
+    on_activity = context.server_activity.note
+    address = LOOPBACK, MODEL_REQUESTS_PORT
+    async with follow_requests(address, feed_token, requests.add, requests.lose_some, on_activity):
         yield f"http://{LOOPBACK}:{KEY_PROXY_PORT}{server.prefix}"
 
 

@@ -180,6 +180,15 @@ def test_silent_server_ends_the_run_at_the_limit_after_reminders(
     assert_usage_of_one_answer(cli, attempt.outcome.usage)
 
 
+def test_a_server_that_sends_what_the_program_does_not_show_is_not_silent(cli: AgentCli, attempt_on: Prepare) -> None:
+    """Codex prints nothing of its model's thoughts, nor of the keep-alives of a gateway."""
+    with cli.serve(Says("done", seconds=12)) as server:
+        attempt = attempt_on(server, idle_seconds=6.0)
+        attempt.run()
+
+    assert attempt.result == "done"
+
+
 def test_silence_limit_does_not_apply_to_tools(cli: AgentCli, attempt_on: Prepare) -> None:
     with cli.serve(cli.shell("sleep 9; echo ok", text="This takes a while."), Says("done")) as server:
         attempt = attempt_on(server, idle_seconds=8.0)  # Claude Code takes seconds to start on a busy machine

@@ -103,16 +103,19 @@ class KeyProxy:
         report: Callable[[ModelRequest], None],
         gateway: Gateway | None = None,
         *,
+        on_data: Callable[[], None] = lambda: None,
         is_open: bool = True,
     ) -> None:
         """Create a proxy.
 
         report:  called with each request when it has ended. It must not raise.
-        gateway: see Upstream. is_open: False to refuse all requests until `open` is called.
+        gateway: see Upstream.
+        on_data: called with each part of an answer that arrives. It must not raise.
+        is_open: False to refuse all requests until `open` is called.
         """
         self._is_open = is_open
         self._policy, self._budget = policy, policy.budget
-        self._report = report
+        self._report, self._on_data = report, on_data
         self._upstream = Upstream(policy.server, gateway)
         self._clients: set[asyncio.Task[None]] = set()
         self._unauthenticated: dict[asyncio.Task[None], None] = {}  # without a request from the agent, oldest first
@@ -302,6 +305,8 @@ class KeyProxy:
                 h11.Response(status_code=response.status_code, reason=_phrase_of(response.status_code), headers=kept)
             )
             while isinstance(event := await _next_part(upstream), h11.Data):
+                if is_answer:
+                    self._on_data()
                 if reader:
                     reader.feed(bytes(event.data))
                 if part := redactor.feed(bytes(event.data)):

@@ -1,13 +1,16 @@
 """Report requests to an executor in another container, over a connection on the pod's loopback address.
 
-The executor sends the feed's token and a line break, and gets each request as a line of JSON. The proxy serves the
+The executor sends the feed's token and a line break, and gets each request as a line of JSON, and an empty line while
+answers arrive. The proxy serves the
 agent while the executor follows, so that no request goes unseen. When the executor ends its half of the connection,
 running requests end, and are reported before the other half ends.
 """
 
 import asyncio
 import contextlib
+import math
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,6 +28,7 @@ START_SECONDS: Final = 60.0
 """Time for the proxy to start."""
 
 _END_SECONDS: Final = 10.0
+_ACTIVITY: Final = b"\n"
 _PAUSE_SECONDS: Final = 0.05
 _MOST_UNREAD_BYTES: Final = 16 * 1024 * 1024
 _DECODER: Final = msgspec.json.Decoder(ModelRequest)
@@ -45,15 +49,25 @@ class RequestFeed:
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
+        self._activity_at = -math.inf
         self._readers: set[asyncio.StreamWriter] = set()
 
     def report(self, request: ModelRequest) -> None:
         """Send a request to each reader. One that does not read is disconnected."""
+        self._send(encode(request) + b"\n")
+
+    def report_activity(self) -> None:
+        """Tell each reader that a part of an answer has arrived, at most once a second."""
+        if time.monotonic() - self._activity_at >= 1.0:
+            self._activity_at = time.monotonic()
+            self._send(_ACTIVITY)
+
+    def _send(self, line: bytes) -> None:
         for writer in list(self._readers):
             if writer.transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
                 writer.transport.abort()
             else:
-                writer.write(encode(request) + b"\n")
+                writer.write(line)
 
     async def serve(self, listener: socket.socket, proxy: Openable) -> asyncio.Server:
         """Serve the listening socket `listener` until the returned server is closed."""
@@ -77,13 +91,15 @@ async def follow_requests(
     token: str,
     on_request: Callable[[ModelRequest], None],
     on_loss: Callable[[GiveUp], None],
+    on_activity: Callable[[], None],
     start_seconds: float = START_SECONDS,
 ) -> AsyncIterator[None]:
     """Pass each request that the proxy reports to `on_request`, until the context exits.
 
     Raises GiveUp if the proxy does not start.
 
-    on_loss: called if the connection is lost, or if the proxy has not reported all requests in time at the end.
+    on_loss:     called if the connection is lost, or if the proxy has not reported all requests in time at the end.
+    on_activity: called while answers of the model's server arrive.
     """
     reader, writer = await _connect(address, token, start_seconds)
     ends = False
@@ -91,7 +107,10 @@ async def follow_requests(
     async def follow() -> None:
         try:
             while line := await reader.readline():
-                on_request(_DECODER.decode(line))
+                if line == _ACTIVITY:
+                    on_activity()
+                else:
+                    on_request(_DECODER.decode(line))
         except OSError:
             pass
         finally:  # also after a line that cannot be read: no request must go unseen

@@ -60,7 +60,7 @@ def run_proxy(source: Path, token_folder: Path) -> int:
 async def _serve(policy: RequestPolicy, feed_token: str, gateway: Gateway | None) -> None:
     stopped = stop_event()
     feed = RequestFeed(feed_token)
-    proxy = KeyProxy(policy, feed.report, gateway, is_open=False)
+    proxy = KeyProxy(policy, feed.report, gateway, on_data=feed.report_activity, is_open=False)
     async with (
         proxy.serving(socket.create_server((LOOPBACK, KEY_PROXY_PORT), backlog=_BACKLOG)),
         await feed.serve(socket.create_server((LOOPBACK, MODEL_REQUESTS_PORT)), proxy),

@@ -1,6 +1,7 @@
 """The limit on how long a model may send nothing while a provider waits for it, shared by all providers."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -24,18 +25,18 @@ class SilenceTimer:
     def __init__(self, context: RunContext) -> None:
         self.timeout = asyncio.timeout(None)
         self.last_problem = "it sent nothing"
-        self._context = context
+        self._context, self._activity = context, context.server_activity
         self._limit = context.task.idle_seconds
         self._loop = asyncio.get_running_loop()
         self._is_waiting = True
-        self._since = self._loop.time()
+        self._since = time.monotonic()
         self._reminder = self._first_reminder
         self._timer = self._loop.call_later(self._reminder, self._check)
 
     def reset(self, *, waits_for_model: bool = True) -> None:
         """Restart the timer. waits_for_model: False while a tool is running, for which there is no limit."""
         self._is_waiting = waits_for_model
-        self._since = self._loop.time()
+        self._since = time.monotonic()
         self._reminder = self._first_reminder
 
     def note_problem(self, problem: str) -> None:
@@ -51,7 +52,10 @@ class SilenceTimer:
         return min(_FIRST_REMINDER_SECONDS, self._limit * _FIRST_REMINDER_SHARE)
 
     def _check(self) -> None:
-        silent = self._loop.time() - self._since if self._is_waiting else 0.0
+        if (heard_at := self._activity.last_at) > self._since:  # also parts of which the program says nothing
+            self.reset(waits_for_model=self._is_waiting)
+            self._since = heard_at
+        silent = time.monotonic() - self._since if self._is_waiting else 0.0
         if silent >= self._limit:
             self.timeout.reschedule(self._loop.time())
             return
